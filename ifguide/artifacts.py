@@ -1,0 +1,273 @@
+"""Typed files on disk: atomic writing, content hashes, manifests, memory-mapped reading.
+
+An artefact is a folder. It is built beside its place as `<name>.partial-<pid>`, and renamed when it is whole, so a folder
+under its own name is always complete. Its `manifest.json` names what it was made from and the hash of each of its files.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import platform
+import shutil
+import time
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+
+from ifguide.errors import InputError, StaleError
+
+SCHEMA = 1
+"""Version of the layout and meaning of artefacts; a change makes older ones stale."""
+
+MANIFEST = "manifest.json"
+_BLOCK = 1 << 20
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hex."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def hash_json(value) -> str:
+    """SHA-256 of a plain value's canonical JSON, in hex."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+def hash_folder(folder: Path) -> str:
+    """SHA-256 over the relative names and contents of all files below a folder, hidden ones left out."""
+    files = sorted(
+        p
+        for p in folder.rglob("*")
+        if p.is_file() and not any(part.startswith(".") for part in p.relative_to(folder).parts)
+    )
+    return hash_json({p.relative_to(folder).as_posix(): hash_file(p) for p in files})
+
+
+def write_json(path: Path, value) -> None:
+    """Write JSON so that readers see the old file or the new one, never half of one."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with temporary.open("w", encoding="utf-8") as stream:
+        json.dump(value, stream, ensure_ascii=False, indent=1, allow_nan=False)
+        stream.flush()
+        os.fsync(stream.fileno())
+    temporary.replace(path)
+
+
+def read_json(path: Path):
+    """Read a JSON file of ours.
+
+    Raises:
+        StaleError: the file is missing or damaged.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise StaleError(f"{path} is missing; run the study again with `ifguide run`") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise StaleError(f"{path} is damaged ({error}); rebuild it with `ifguide run --force`") from error
+
+
+def read_manifest(folder: Path) -> dict | None:
+    """The manifest of an artefact, or None when the artefact is missing or its manifest is unreadable."""
+    try:
+        return read_json(folder / MANIFEST)
+    except StaleError:
+        return None
+
+
+def digest_of(manifest: dict) -> str:
+    """What an artefact's readers name as their input: one hash over the hashes of its files."""
+    return hash_json(manifest["outputs"])
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of what computes the numbers, for the manifest. Imports nothing."""
+    names = (
+        "ifguide",
+        "torch",
+        "transformers",
+        "tokenizers",
+        "datasets",
+        "numpy",
+        "scikit-learn",
+        "alt-profanity-check",
+    )
+    versions = {"python": platform.python_version()}
+    for name in names:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+    return versions
+
+
+@contextlib.contextmanager
+def building(folder: Path, *, stage: str, inputs: dict, config: dict) -> Iterator[Path]:
+    """Build an artefact: yields an empty folder to write into; on leaving, adds the manifest and moves it into place.
+
+    Args:
+        folder: where the artefact will lie; what lies there now stays until the new one is whole.
+        stage: name of the stage, for the manifest.
+        inputs: name to hash of all that the artefact is made from.
+        config: the settings it is made with.
+
+    When the block raises, the partial folder is removed and `folder` is as it was.
+    """
+    started = time.time()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
+    remove_partials(folder)
+    partial.mkdir()
+    try:
+        yield partial
+        files = sorted(p for p in partial.rglob("*") if p.is_file())
+        for path in files:
+            _sync(path)
+        manifest = {
+            "schema": SCHEMA,
+            "stage": stage,
+            "inputs": inputs,
+            "config": config,
+            "outputs": {p.relative_to(partial).as_posix(): hash_file(p) for p in files},
+            "bytes": {p.relative_to(partial).as_posix(): p.stat().st_size for p in files},
+            "seconds": round(time.time() - started, 3),
+            "created": round(started, 3),
+            "versions": library_versions(),
+        }
+        write_json(partial / MANIFEST, manifest)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    _swap(partial, folder)
+
+
+def _swap(partial: Path, folder: Path) -> None:
+    old = folder.with_name(f"{folder.name}.old-{os.getpid()}")
+    if folder.exists():
+        folder.rename(old)
+    partial.rename(folder)
+    _sync(folder.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def remove_partials(folder: Path) -> None:
+    """Remove what killed builds of this artefact left behind; an old copy whose successor never arrived is put back."""
+    for leftover in folder.parent.glob(f"{folder.name}.partial-*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    for old in sorted(folder.parent.glob(f"{folder.name}.old-*")):
+        if folder.exists():
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            old.rename(folder)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def check_sizes(folder: Path, manifest: dict) -> str:
+    """Compare the sizes of an artefact's files with its manifest; returns what is wrong, or an empty string."""
+    for name, size in manifest.get("bytes", {}).items():
+        path = folder / name
+        if not path.is_file():
+            return f"{name} is missing"
+        if path.stat().st_size != size:
+            return f"{name} has {path.stat().st_size:,} bytes, expected {size:,}"
+    return ""
+
+
+def load_array(path: Path, *, length: int | None = None) -> np.ndarray:
+    """Memory-map a `.npy` file read-only.
+
+    Args:
+        path: the file.
+        length: expected size of the first axis.
+
+    Raises:
+        StaleError: missing, damaged, or of another length.
+    """
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError as error:
+        raise StaleError(f"{path} is missing; run the study again with `ifguide run`") from error
+    except (ValueError, OSError, EOFError) as error:
+        raise StaleError(f"{path} is damaged ({error}); rebuild it with `ifguide run --force`") from error
+    if length is not None and array.shape[0] != length:
+        raise StaleError(
+            f"{path}: expected {length:,} values, got {array.shape[0]:,}; rebuild it with `ifguide run --force`"
+        )
+    return array
+
+
+def save_tensors(tensors: dict, path: Path) -> None:
+    """Write named torch tensors as safetensors, on the CPU and contiguous."""
+    from safetensors.torch import save_file
+
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)
+
+
+def load_tensors(path: Path, device: str = "cpu") -> dict:
+    """Read a safetensors file of ours.
+
+    Raises:
+        StaleError: missing or damaged.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path, device=device)
+    except FileNotFoundError as error:
+        raise StaleError(f"{path} is missing; run the study again with `ifguide run`") from error
+    except (SafetensorError, OSError) as error:
+        raise StaleError(f"{path} is damaged ({error}); rebuild it with `ifguide run --force`") from error
+
+
+class Fingerprints:
+    """Content hashes of input files and folders, remembered by path, size and time of change."""
+
+    def __init__(self, memory: Path):
+        self._memory = memory
+        try:
+            self._known = json.loads(memory.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            self._known = {}
+
+    def of(self, path: Path, names: tuple[str, ...] = ()) -> str:
+        """Hash of a file, or of a folder's files (only those called `names`, when given).
+
+        Raises:
+            InputError: nothing is there.
+        """
+        if not path.exists():
+            raise InputError(f"{path} is not there any more; put it back or change study.toml")
+        files = (
+            [path]
+            if path.is_file()
+            else sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith("."))
+        )
+        if names and path.is_dir():
+            files = [p for p in files if p.name in names]
+        return hash_json([[p.name, self._hash(p)] for p in files])
+
+    def _hash(self, path: Path) -> str:
+        stat = path.stat()
+        stamp = [stat.st_size, stat.st_mtime_ns]
+        key = str(path.resolve())
+        known = self._known.get(key)
+        if known and known[:2] == stamp:
+            return known[2]
+        digest = hash_file(path)
+        self._known[key] = [*stamp, digest]
+        with contextlib.suppress(OSError):  # a read-only cache only costs the hash again
+            write_json(self._memory, self._known)
+        return digest

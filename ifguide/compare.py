@@ -1,0 +1,96 @@
+"""Before and after: variants of a model that completed the same prompts, put side by side. No torch."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ifguide.errors import InputError
+from ifguide.evaluate.statistics import (
+    Interval,
+    emt,
+    mean_toxicity,
+    paired_bootstrap_difference,
+    share_of_reduction,
+    tp,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """One variant against the base model. Positive differences mean less toxic than the base."""
+
+    variant: str
+    emt: Interval
+    """EMT of the base minus EMT of the variant."""
+    tp: Interval
+    """TP of the base minus TP of the variant."""
+    mean_toxicity: Interval
+    """Mean toxicity of the base minus that of the variant."""
+    share_of_oracle: Interval | None
+    """Share of the oracle's reduction of EMT that the variant reaches; None without an oracle."""
+
+
+def scores_matrix(samples: "pd.DataFrame") -> np.ndarray:
+    """Toxicity as float64 (P, K), from the rows of `samples.parquet`, in whatever order.
+
+    Raises:
+        InputError: not every prompt has each sample exactly once.
+    """
+    ordered = samples.sort_values(["prompt_index", "sample_index"])
+    n_prompts, n_samples = ordered["prompt_index"].nunique(), ordered["sample_index"].nunique()
+    expected = np.stack(np.meshgrid(np.arange(n_prompts), np.arange(n_samples), indexing="ij"), -1).reshape(-1, 2)
+    found = ordered[["prompt_index", "sample_index"]].to_numpy()
+    if found.shape != expected.shape or not np.array_equal(found, expected):
+        raise InputError(
+            f"samples: expected {n_prompts} prompts with {n_samples} samples each, got {len(found)} rows; evaluate this variant again"
+        )
+    return ordered["toxicity"].to_numpy(dtype=np.float64).reshape(n_prompts, n_samples)
+
+
+def compare_variants(
+    samples: Mapping[str, "pd.DataFrame"], *, base: str = "base", oracle: str = "oracle", seed: int = 0
+) -> list[Comparison]:
+    """Every variant against the base, on the same prompts, with 95% intervals over prompts.
+
+    Args:
+        samples: the samples of each variant, the base among them.
+        base: which of them is the unsuppressed model.
+        oracle: which is the one with the known spans suppressed; it may be missing.
+        seed: of the bootstrap.
+
+    Raises:
+        InputError: the base is missing, or the variants completed other prompts.
+    """
+    if base not in samples:
+        raise InputError(
+            f"compare: expected the samples of {base!r}, got {', '.join(samples) or 'none'}; evaluate it first"
+        )
+    scores = {name: scores_matrix(frame) for name, frame in samples.items()}
+    prompts = {name: _prompts(frame) for name, frame in samples.items()}
+    comparisons = []
+    for name in samples:
+        if name == base:
+            continue
+        if prompts[name] != prompts[base]:
+            raise InputError(f"compare: {name!r} completed other prompts than {base!r}; evaluate both again")
+        ours = scores[name]
+        share = share_of_reduction(scores[base], ours, scores[oracle], seed=seed) if oracle in scores else None
+        comparisons.append(
+            Comparison(
+                variant=name,
+                emt=paired_bootstrap_difference(emt, scores[base], ours, seed=seed),
+                tp=paired_bootstrap_difference(tp, scores[base], ours, seed=seed),
+                mean_toxicity=paired_bootstrap_difference(mean_toxicity, scores[base], ours, seed=seed),
+                share_of_oracle=share,
+            )
+        )
+    return comparisons
+
+
+def _prompts(samples: "pd.DataFrame") -> list[str]:
+    return samples.sort_values("prompt_index").drop_duplicates("prompt_index")["prompt"].tolist()

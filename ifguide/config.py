@@ -1,0 +1,430 @@
+"""The settings of a study: frozen dataclasses, one a table of `study.toml`. Defaults live here and nowhere else."""
+
+import dataclasses
+import tomllib
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ifguide.errors import ConfigError
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ConfigError(message)
+
+
+def _require_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    _require(value in choices, f"{name}: expected one of {', '.join(choices)}, got {value!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorpusConfig:
+    """Where the training documents come from."""
+
+    path: str = ""
+    """A file (.jsonl, .csv, .tsv, .parquet, .txt), a folder of .txt files, a saved `datasets` folder, or a hub id."""
+    text_field: str = "text"
+    """Column that holds the document's text."""
+    id_field: str = ""
+    """Column with a unique id; empty: documents are numbered."""
+    source_field: str = ""
+    """Column that names a document's source; empty: the file's name."""
+    spans_field: str = ""
+    """Column with known toxic character spans. Used to judge the result, never to compute it."""
+    text_unit: str = "line"
+    """For plain text: `line` (a document a line) or `file` (a document a file)."""
+    skip_empty: bool = True
+    """Leave out documents without text (they are counted); false makes them an error."""
+    max_documents: int = 0
+    """Take only this many documents, from the start; 0 takes all."""
+    max_length: int = 0
+    """Longest chunk in tokens; 0 takes the model's context length."""
+
+    def __post_init__(self):
+        _require_choice("corpus.text_unit", self.text_unit, ("line", "file"))
+        _require(self.max_documents >= 0, f"corpus.max_documents: expected 0 or more, got {self.max_documents}")
+        _require(self.max_length >= 0, f"corpus.max_length: expected 0 or more tokens, got {self.max_length}")
+        _require(self.max_length != 1, "corpus.max_length: a chunk needs at least 2 tokens, got 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueriesConfig:
+    """The two sets of (prompt, completion) pairs that say what is toxic and what is safe."""
+
+    toxic: str = ""
+    """File of toxic queries."""
+    safe: str = ""
+    """File of safe queries."""
+    prompt_field: str = "prompt"
+    """Column with the prompt."""
+    completion_field: str = "completion"
+    """Column with the completion; RealToxicityPrompts' `continuation` is found by itself."""
+    text_field: str = "text"
+    """Column to split when a row has neither prompt nor completion."""
+    split_share: float = 0.5
+    """Plain texts are split here: this share of the words is the prompt."""
+    toxic_min: float = 0.5
+    """Scored rows become toxic queries when prompt and completion score at least this."""
+    safe_max: float = 0.25
+    """Scored rows become safe queries when prompt and completion score less than this."""
+    max_queries: int = 0
+    """Take at most this many of each set, from the start; 0 takes all."""
+
+    def __post_init__(self):
+        _require(
+            0 < self.split_share < 1, f"queries.split_share: expected a share between 0 and 1, got {self.split_share}"
+        )
+        _require(0 <= self.safe_max <= 1, f"queries.safe_max: expected 0 to 1, got {self.safe_max}")
+        _require(0 <= self.toxic_min <= 1, f"queries.toxic_min: expected 0 to 1, got {self.toxic_min}")
+        _require(self.max_queries >= 0, f"queries.max_queries: expected 0 or more, got {self.max_queries}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """Which model is studied and how it comes to be."""
+
+    source: str = ""
+    """A Hugging Face folder or hub id, or a folder with config.json and a tokenizer for `scratch`."""
+    revision: str = ""
+    """Hub revision of `source`; empty: the default branch."""
+    mode: str = "finetune"
+    """`scratch` (random start, trained on the corpus), `finetune` (trained on the corpus from `source`) or `asis`."""
+    checkpoints: tuple[str, ...] = ()
+    """For `asis`: folders or `id@revision` names to score at; empty: `source` alone."""
+    dtype: str = "float32"
+    """Precision of the weights while scoring: float32, bfloat16 or float16. Sums are float32 whatever this says."""
+    modules: str = ""
+    """Regular expression over module names to track; empty: every linear layer inside the blocks."""
+
+    def __post_init__(self):
+        _require_choice("model.mode", self.mode, ("scratch", "finetune", "asis"))
+        _require_choice("model.dtype", self.dtype, ("float32", "bfloat16", "float16", "float64"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """How a model is trained, alike for the base model and for every suppressed one."""
+
+    epochs: float = 3.0
+    """Passes over the corpus."""
+    batch_size: int = 16
+    """Rows in an optimiser step on one device, before accumulation."""
+    gradient_accumulation: int = 1
+    """Batches added up for one optimiser step."""
+    learning_rate: float = 5e-5
+    """Peak learning rate of AdamW."""
+    warmup_steps: int = 10
+    """Optimiser steps of linear warm-up."""
+    schedule: str = "linear"
+    """Learning-rate schedule after warm-up, by its Transformers name: linear, cosine, constant_with_warmup."""
+    weight_decay: float = 0.01
+    """AdamW's decoupled weight decay."""
+    max_grad_norm: float = 1.0
+    """Gradients are clipped at this norm; 0 switches clipping off."""
+    packing: bool = False
+    """Put several documents in a row with an end-of-text token between them."""
+    seed: int = 0
+    """Seeds the random start, the order of the rows and dropout."""
+    early_checkpoints: int = 4
+    """How many log-spaced checkpoints to keep from the early part of training, for scoring."""
+    checkpoint_steps: tuple[int, ...] = ()
+    """Exact optimiser steps to keep instead of log-spaced ones."""
+    include_last_checkpoint: bool = False
+    """Score at the end of training too."""
+    dtype: str = "float32"
+    """float32, or bfloat16 for automatic mixed precision on a GPU that has it."""
+
+    def __post_init__(self):
+        _require(self.epochs > 0, f"training.epochs: expected more than 0, got {self.epochs}")
+        _require(self.batch_size >= 1, f"training.batch_size: expected 1 or more rows, got {self.batch_size}")
+        _require(
+            self.gradient_accumulation >= 1,
+            f"training.gradient_accumulation: expected 1 or more, got {self.gradient_accumulation}",
+        )
+        _require(self.learning_rate > 0, f"training.learning_rate: expected more than 0, got {self.learning_rate}")
+        _require(
+            self.early_checkpoints >= 0, f"training.early_checkpoints: expected 0 or more, got {self.early_checkpoints}"
+        )
+        _require(
+            all(step >= 1 for step in self.checkpoint_steps),
+            f"training.checkpoint_steps: expected steps from 1 on, got {self.checkpoint_steps}",
+        )
+        _require_choice("training.dtype", self.dtype, ("float32", "bfloat16"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class FactorsConfig:
+    """How EK-FAC's curvature factors are fitted."""
+
+    strategy: str = "ekfac"
+    """`ekfac`, or `identity` (no curvature, for ablation)."""
+    labels: str = "sampled"
+    """Labels of the Fisher matrix: `sampled` from the model (the true Fisher) or `true` (the empirical one)."""
+    max_tokens: int = 0
+    """Fit on at most about this many corpus tokens, whole documents drawn at random; 0 takes all."""
+    seed: int = 0
+    """Seeds the sampled labels and the draw of documents."""
+
+    def __post_init__(self):
+        _require_choice("factors.strategy", self.strategy, ("ekfac", "identity"))
+        _require_choice("factors.labels", self.labels, ("sampled", "true"))
+        _require(self.max_tokens >= 0, f"factors.max_tokens: expected 0 or more, got {self.max_tokens}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DirectionConfig:
+    """How the query sets become one direction v in parameter space."""
+
+    damping: float = 10.0
+    """Damping as a multiple of each module's mean eigenvalue."""
+    weighting: str = "token-mean"
+    """A query counts as the mean (`token-mean`) or the sum (`token-sum`) over its completion tokens."""
+    differential: bool = True
+    """Toxic minus safe gradient; false uses the toxic queries alone (standard influence)."""
+    objective: str = "loss"
+    """`loss` (-log p) or `margin` (-log p/(1-p), which keeps its gradient when the model is sure)."""
+
+    def __post_init__(self):
+        _require(self.damping > 0, f"direction.damping: expected more than 0, got {self.damping}")
+        _require_choice("direction.weighting", self.weighting, ("token-mean", "token-sum"))
+        _require_choice("direction.objective", self.objective, ("loss", "margin"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoresConfig:
+    """How every corpus token gets its score."""
+
+    derivative: str = "auto"
+    """`jvp` (exact forward-mode), `central` (central differences) or `auto` (central if it agrees with jvp on a sample)."""
+    position: bool = True
+    """Also compute `position` attribution, for comparison."""
+
+    def __post_init__(self):
+        _require_choice("scores.derivative", self.derivative, ("auto", "jvp", "central"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelectionConfig:
+    """Algorithm 1: which tokens are selected."""
+
+    attribution: str = "own_loss"
+    """Scores to select by: `own_loss` or `position`."""
+    quantile: float = 0.99
+    """The threshold is this quantile of all valid scores; tokens strictly above it are hits."""
+    window: int = 0
+    """Tokens taken on each side of a hit, inside its document."""
+    max_tokens: int = 0
+    """Budget in tokens; documents are taken by rank until it is used up. 0: no budget."""
+    controls: tuple[str, ...] = ("random", "oracle")
+    """Masks built beside the default one: `random` (same count), `oracle` (the known spans, if the corpus has them)."""
+    seed: int = 0
+    """Seeds the random control."""
+
+    def __post_init__(self):
+        _require_choice("selection.attribution", self.attribution, ("own_loss", "position"))
+        _require(0 <= self.quantile < 1, f"selection.quantile: expected 0 <= quantile < 1, got {self.quantile}")
+        _require(self.window >= 0, f"selection.window: expected 0 or more tokens, got {self.window}")
+        _require(self.max_tokens >= 0, f"selection.max_tokens: expected 0 or more, got {self.max_tokens}")
+        for control in self.controls:
+            _require_choice("selection.controls", control, ("random", "oracle"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SuppressConfig:
+    """The penalised objective (Eq. 9)."""
+
+    penalty: float = 1.0
+    """λ: weight of a selected token's cross-entropy, taken with a minus sign."""
+    max_penalty: float = 0.0
+    """Cross-entropy of a selected token counts up to this many nats; 0: no clamp, as in the paper."""
+
+    def __post_init__(self):
+        _require(self.penalty >= 0, f"suppress.penalty: expected 0 or more, got {self.penalty}")
+        _require(self.max_penalty >= 0, f"suppress.max_penalty: expected 0 or more nats, got {self.max_penalty}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    """How models are compared."""
+
+    prompts: str = ""
+    """File of prompts to complete; empty: the prompts of the toxic queries."""
+    prompt_field: str = "prompt"
+    """Column with the prompt."""
+    n_prompts: int = 0
+    """Take only this many prompts; 0 takes all."""
+    heldout: str = ""
+    """File of benign held-out text for perplexity; empty: no perplexity is reported."""
+    text_field: str = "text"
+    """Column with the held-out text."""
+    n_heldout: int = 0
+    """Take only this many held-out texts; 0 takes all."""
+    n_samples: int = 25
+    """Completions a prompt (k)."""
+    max_new_tokens: int = 20
+    """Length of a completion in tokens."""
+    top_p: float = 0.9
+    """Nucleus sampling keeps the smallest set of tokens with this much probability."""
+    temperature: float = 1.0
+    """Sampling temperature."""
+    seed: int = 0
+    """Seeds every completion by its prompt and sample number."""
+    scorer: str = "profanity-check"
+    """`profanity-check` (offline, explicit toxicity), `detoxify`, or `classifier:PATH_OR_ID`."""
+    batch_size: int = 256
+    """Completions generated at once."""
+
+    def __post_init__(self):
+        _require(self.n_samples >= 1, f"evaluate.n_samples: expected 1 or more, got {self.n_samples}")
+        _require(self.max_new_tokens >= 1, f"evaluate.max_new_tokens: expected 1 or more, got {self.max_new_tokens}")
+        _require(0 < self.top_p <= 1, f"evaluate.top_p: expected 0 < top_p <= 1, got {self.top_p}")
+        _require(self.temperature > 0, f"evaluate.temperature: expected more than 0, got {self.temperature}")
+        _require(self.batch_size >= 1, f"evaluate.batch_size: expected 1 or more, got {self.batch_size}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComputeConfig:
+    """Where and in which portions the work is done. Changes no result beyond rounding, so it makes nothing stale."""
+
+    device: str = "auto"
+    """`auto`, `cpu`, `cuda` or `cuda:N`."""
+    tokens_per_batch: int = 4096
+    """Padded tokens in one forward pass while fitting and scoring."""
+    threads: int = 0
+    """CPU threads for torch; 0 leaves torch's own choice."""
+
+    def __post_init__(self):
+        _require(
+            self.tokens_per_batch >= 2, f"compute.tokens_per_batch: expected 2 or more, got {self.tokens_per_batch}"
+        )
+        _require(self.threads >= 0, f"compute.threads: expected 0 or more, got {self.threads}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyConfig:
+    """All settings of a study, as `study.toml` holds them."""
+
+    description: str = ""
+    """A sentence for the study's front page."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    corpus: CorpusConfig = field(default_factory=CorpusConfig)
+    queries: QueriesConfig = field(default_factory=QueriesConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    factors: FactorsConfig = field(default_factory=FactorsConfig)
+    direction: DirectionConfig = field(default_factory=DirectionConfig)
+    scores: ScoresConfig = field(default_factory=ScoresConfig)
+    selection: SelectionConfig = field(default_factory=SelectionConfig)
+    suppress: SuppressConfig = field(default_factory=SuppressConfig)
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    compute: ComputeConfig = field(default_factory=ComputeConfig)
+
+
+def config_from_dict(values: dict, kind: type = StudyConfig, where: str = ""):
+    """Build `kind` from plain dicts, refusing unknown names and wrong types.
+
+    Args:
+        values: nested plain values, as `tomllib` returns them.
+        kind: the dataclass to build.
+        where: prefix for error messages, such as `training.`.
+
+    Raises:
+        ConfigError: an unknown name, a wrong type, or a value out of range.
+    """
+    hints = typing.get_type_hints(kind)
+    known = {f.name: f for f in dataclasses.fields(kind)}
+    built = {}
+    for name, value in values.items():
+        if name not in known:
+            raise ConfigError(f"unknown setting {where}{name}; known here: {', '.join(known)}")
+        built[name] = _coerce(value, hints[name], f"{where}{name}")
+    return kind(**built)
+
+
+def _coerce(value, hint, where: str):
+    if dataclasses.is_dataclass(hint):
+        if not isinstance(value, dict):
+            raise ConfigError(f"{where}: expected a table [{where}], got {value!r}")
+        return config_from_dict(value, hint, f"{where}.")
+    if typing.get_origin(hint) is tuple:
+        item = typing.get_args(hint)[0]
+        if not isinstance(value, list | tuple):
+            raise ConfigError(f"{where}: expected a list, got {value!r}")
+        return tuple(_coerce(v, item, where) for v in value)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if type(value) is not hint:
+        raise ConfigError(f"{where}: expected {hint.__name__}, got {value!r}")
+    return value
+
+
+def config_to_dict(config) -> dict:
+    """The plain nested dict of a config, with tuples as lists (TOML and JSON have no tuples)."""
+    return {
+        f.name: config_to_dict(value)
+        if dataclasses.is_dataclass(value)
+        else list(value)
+        if isinstance(value, tuple)
+        else value
+        for f in dataclasses.fields(config)
+        for value in [getattr(config, f.name)]
+    }
+
+
+def override(config: StudyConfig, assignments: list[str]) -> StudyConfig:
+    """Apply `section.key=value` assignments; values are read as TOML, bare words as text.
+
+    Raises:
+        ConfigError: an assignment that is not of that form or names an unknown setting.
+    """
+    values = config_to_dict(config)
+    for assignment in assignments:
+        path, separator, text = assignment.partition("=")
+        keys = path.strip().split(".")
+        if not separator or not all(keys):
+            raise ConfigError(f"--set: expected section.key=value, got {assignment!r}")
+        table = values
+        for key in keys[:-1]:
+            if not isinstance(table.get(key), dict):
+                raise ConfigError(
+                    f"--set: unknown section {key!r} in {assignment!r}; sections: {', '.join(k for k, v in values.items() if isinstance(v, dict))}"
+                )
+            table = table[key]
+        table[keys[-1]] = _parse_value(text.strip())
+    return config_from_dict(values)
+
+
+def _parse_value(text: str):
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        pass
+    try:  # TOML wants a digit before the point; people write .98
+        return float(text)
+    except ValueError:
+        return text
+
+
+def read_config(path: Path) -> StudyConfig:
+    """Read `study.toml`.
+
+    Raises:
+        ConfigError: the file is not TOML or holds an unknown or impossible setting.
+    """
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"{path} is not valid TOML ({error}); mend it or make the study again with `ifguide new`"
+        ) from error
+    try:
+        return config_from_dict(values)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def write_config(config: StudyConfig, path: Path) -> None:
+    """Write every setting, defaults included, with each field's docstring left to docs/formats.md."""
+    import tomlkit
+
+    path.write_text(tomlkit.dumps(config_to_dict(config)), encoding="utf-8")

@@ -1,0 +1,114 @@
+"""Is the model still a good one? Perplexity of benign text, and the variety of its completions."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from ifguide.errors import InputError, NumericalError
+
+
+class Perplexity(NamedTuple):
+    """Perplexity and what it was computed over."""
+
+    value: float
+    """exp(mean cross-entropy in nats a token)."""
+    n_tokens: int
+    """Predicted tokens."""
+
+
+def perplexity(
+    model,
+    tokenizer,
+    texts: Sequence[str],
+    *,
+    max_length: int | None = None,
+    batch_size: int = 16,
+    report: Callable[[int, int], None] | None = None,
+) -> Perplexity:
+    """exp of the mean negative log likelihood over all tokens of all texts.
+
+    Each text stands alone. Its first token is not scored, for nothing comes before it (but a beginning-of-text token is put
+    there as context where the tokenizer does so). A text longer than the context is read in chunks that overlap by one
+    token, so every other token is predicted once. A token weighs the same in a short text and in a long one.
+
+    Args:
+        model: a causal language model on its device; put in evaluation mode.
+        tokenizer: the model's.
+        texts: the held-out texts.
+        max_length: longest chunk in tokens, at least 2; None takes the model's context.
+        batch_size: chunks at once.
+        report: called with (chunks done, chunks in all).
+
+    Raises:
+        InputError: no text has two tokens.
+        NumericalError: the loss is not a number.
+    """
+    import numpy as np
+    import torch
+
+    from ifguide.models import bos_context, context_length
+    from ifguide.packing import cut_overlapping
+    from ifguide.suppress import IGNORED, token_losses
+
+    bos = bos_context(tokenizer)
+    lead = 0 if bos is None else 1
+    limit = max(2, (max_length or context_length(model.config)) - lead)
+    ids = tokenizer(list(texts), add_special_tokens=False)["input_ids"] if texts else []
+    which, start, stop = cut_overlapping(np.array([len(row) for row in ids], dtype=np.int64), limit)
+    if not len(which):
+        raise InputError(
+            "perplexity: expected held-out text of at least two tokens, got none; name another file in evaluate.heldout"
+        )
+    order = np.argsort(start - stop, kind="stable")  # longest first: like lengths share a batch
+    model.eval()
+    total, n_tokens = 0.0, 0
+    for first in range(0, len(order), batch_size):
+        chunks = [ids[which[c]][start[c] : stop[c]] for c in order[first : first + batch_size]]
+        shape = (len(chunks), lead + len(chunks[0]))
+        input_ids = torch.full(shape, bos or 0, dtype=torch.long)
+        labels = torch.full(shape, IGNORED, dtype=torch.long)
+        for row, chunk in enumerate(chunks):
+            input_ids[row, lead : lead + len(chunk)] = torch.tensor(chunk)
+            labels[row, lead + 1 : lead + len(chunk)] = torch.tensor(chunk[1:])
+        with torch.inference_mode():
+            logits = model(input_ids=input_ids.to(model.device), use_cache=False).logits
+            total += token_losses(logits, labels.to(model.device)).double().sum().item()
+        n_tokens += int((labels != IGNORED).sum())
+        if report:
+            report(min(first + batch_size, len(order)), len(order))
+    if not math.isfinite(total):
+        raise NumericalError(
+            "perplexity: expected a finite loss, got NaN or infinity; is the model damaged, or did training diverge?"
+        )
+    return Perplexity(_exp(total / n_tokens), n_tokens)
+
+
+def distinct_n(texts: Sequence[str], n: int) -> float:
+    """Different n-grams as a share of all n-grams, over all texts together (Li et al. 2016). 0 when there are none.
+
+    Words are split at white space and lower-cased. Compare only runs of like size: more text has a smaller share.
+    """
+    grams = [gram for text in texts for gram in _ngrams(text, n)]
+    return len(set(grams)) / len(grams) if grams else 0.0
+
+
+def repetition_share(texts: Sequence[str], n: int = 4) -> float:
+    """n-grams that repeat an earlier one of the **same** text, as a share of all n-grams (seq-rep-n of Welleck et al. 2019).
+
+    0 when nothing repeats or no text has n words; near 1 for a model that loops.
+    """
+    repeated = total = 0
+    for text in texts:
+        grams = _ngrams(text, n)
+        total += len(grams)
+        repeated += len(grams) - len(set(grams))
+    return repeated / total if total else 0.0
+
+
+def _ngrams(text: str, n: int) -> list[tuple[str, ...]]:
+    words = text.lower().split()
+    return list(zip(*(words[i:] for i in range(n)), strict=False))
+
+
+def _exp(nats: float) -> float:
+    return math.exp(nats) if nats < 700 else math.inf

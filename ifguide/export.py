@@ -1,0 +1,287 @@
+"""Tables of a study for other programs: tokens with scores, documents with ranks, or the bare mask.
+
+Rows are made and written in blocks, so a corpus of any size fits. The file appears whole or not at all.
+
+In CSV a spreadsheet takes some texts for formulas. A text cell that begins with `=`, `+`, `-`, `@`, a tab, a carriage
+return or `'` therefore gets one `'` in front; dropping it gives the text back. Parquet and JSON Lines hold texts as they are.
+"""
+
+import csv
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import pyarrow as pa
+
+from ifguide.errors import ConfigError, InputError, StaleError
+from ifguide.selections import Selection
+from ifguide.study import DEFAULT, Study, Unit
+
+if TYPE_CHECKING:
+    from ifguide.corpus import TokenizedCorpus
+
+BLOCK_TOKENS = 50_000
+"""Rows are handed on whenever about this many tokens are together."""
+
+SCHEMAS = {
+    "tokens": pa.schema(
+        [
+            ("document_id", pa.string()),
+            ("position", pa.int32()),  # of the token in its document, from 0
+            ("token", pa.string()),  # as displayed: the tokens of a document join to its text
+            ("char_start", pa.int32()),  # in characters of the text
+            ("char_end", pa.int32()),
+            ("own_loss", pa.float32()),  # null for a document's first token, which has no score
+            ("position_score", pa.float32()),  # null there, and everywhere when it was not computed
+            ("selected", pa.bool_()),
+            ("in_span", pa.bool_()),  # null when the corpus has no known spans
+        ]
+    ),
+    "mask": pa.schema([("document_id", pa.string()), ("position", pa.int32()), ("selected", pa.bool_())]),
+    "documents": pa.schema(
+        [
+            ("document_id", pa.string()),
+            ("text", pa.string()),
+            ("rank", pa.int64()),  # 1 is the best
+            ("count_above", pa.int64()),  # tokens above the selection's threshold
+            ("sum_above", pa.float64()),  # sum of their scores
+            ("score_sum", pa.float64()),  # sum of all its tokens' own_loss scores
+            ("n_tokens", pa.int64()),
+            ("n_selected", pa.int64()),
+        ]
+    ),
+}
+"""What can be exported, with the columns of each."""
+
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "'")
+
+
+class Writer(Protocol):
+    """Writes blocks of rows to one file."""
+
+    def write(self, batch: pa.RecordBatch) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def export_study(
+    study: Study,
+    what: str,
+    out: Path,
+    *,
+    selection: str = DEFAULT,
+    report: Callable[[int, int], None] | None = None,
+) -> int:
+    """Write a table of a study to `out` and return its number of rows.
+
+    Args:
+        study: its corpus, scores and the selection must be built and fresh.
+        what: `tokens` (a row a token, in corpus order), `mask` (the same, but only what is selected or not) or
+            `documents` (a row a document, best rank first).
+        out: a .parquet, .jsonl or .csv file; one that exists is replaced.
+        selection: the selection that `selected`, `rank` and the counts belong to.
+        report: called as report(documents done, documents).
+
+    Raises:
+        ConfigError: an unknown table or suffix.
+        InputError: the file cannot be written there.
+        StaleError: a part is missing, or made from other inputs than there are now.
+    """
+    if what not in SCHEMAS:
+        raise ConfigError(f"--what: expected one of {', '.join(SCHEMAS)}, got {what!r}")
+    out = Path(out)
+    if out.suffix.lower() not in _WRITERS:
+        raise ConfigError(f"--out: expected a file ending in {', '.join(_WRITERS)}, got {out.name!r}")
+    if out.is_dir() or not out.resolve().parent.is_dir():
+        raise InputError(f"--out: expected a file in a folder that exists, got {out}; make the folder first")
+    _require_fresh(study, selection)
+    chosen = study.selection(selection)
+    corpus = study.corpus()
+    if len(chosen.mask) != corpus.n_tokens:
+        raise StaleError(
+            f"selection {selection!r} has {len(chosen.mask):,} tokens, the corpus {corpus.n_tokens:,}; "
+            f"run `ifguide run {study.name} --force selection`"
+        )
+    blocks = (
+        _document_blocks(study, corpus, chosen) if what == "documents" else _token_blocks(study, corpus, chosen, what)
+    )
+
+    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    n_rows = 0
+    try:
+        writer = _WRITERS[out.suffix.lower()](temporary, SCHEMAS[what])
+        try:
+            for n_documents, columns in blocks:
+                batch = pa.RecordBatch.from_arrays(
+                    [pa.array(columns[field.name], field.type) for field in SCHEMAS[what]], schema=SCHEMAS[what]
+                )
+                writer.write(batch)
+                n_rows += batch.num_rows
+                if report is not None:
+                    report(n_documents, corpus.n_documents)
+        finally:
+            writer.close()
+        temporary.replace(out)
+    except OSError as error:
+        raise InputError(f"could not write {out}: {error.strerror or error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return n_rows
+
+
+def _require_fresh(study: Study, selection: str) -> None:
+    for unit in (Unit("corpus"), Unit("scores"), Unit("selection", selection)):
+        state = study.unit_state(unit)
+        if state.state == "fresh":
+            continue
+        mend = f"`ifguide run {study.name} --until selection`"
+        if unit.name and unit.name not in study.selection_names():
+            known = ", ".join(study.selection_names()) or "none yet"
+            raise StaleError(
+                f"there is no selection {selection!r} (there: {known}); make one with `ifguide select` or {mend}"
+            )
+        raise StaleError(f"{unit} is {state.state} ({state.reason}); build it with {mend}")
+
+
+def _document_ranges(offsets: np.ndarray) -> Iterator[tuple[int, int]]:
+    """Runs of whole documents of about BLOCK_TOKENS tokens together."""
+    first, n_documents = 0, len(offsets) - 1
+    while first < n_documents:
+        last = int(np.searchsorted(offsets, offsets[first] + BLOCK_TOKENS, side="left"))
+        last = min(max(last, first + 1), n_documents)
+        yield first, last
+        first = last
+
+
+def _token_blocks(study: Study, corpus: "TokenizedCorpus", chosen: Selection, what: str) -> Iterator[tuple[int, dict]]:
+    offsets = np.asarray(corpus.offsets)
+    ids = corpus.ids()
+    own_loss = study.scores("own_loss") if what == "tokens" else None
+    position_score = study.scores("position") if what == "tokens" and study.has_scores("position") else None
+    for first, last in _document_ranges(offsets):
+        lengths = np.diff(offsets[first : last + 1])
+        span = slice(int(offsets[first]), int(offsets[last]))
+        positions = np.arange(span.start, span.stop) - np.repeat(offsets[first:last], lengths)
+        columns = {
+            "document_id": [
+                ids[i] for i, length in zip(range(first, last), lengths, strict=True) for _ in range(length)
+            ],
+            "position": positions,
+            "selected": np.asarray(chosen.mask[span]),
+        }
+        if what == "tokens":
+            unscored = positions == 0
+            columns |= {
+                "token": [piece for i in range(first, last) for piece in corpus.document_tokens(i)],
+                "char_start": np.asarray(corpus.char_start[span]),
+                "char_end": np.asarray(corpus.char_end[span]),
+                "own_loss": pa.array(np.asarray(own_loss[span]), mask=unscored),
+                "position_score": _nulls(positions)
+                if position_score is None
+                else pa.array(np.asarray(position_score[span]), mask=unscored),
+                "in_span": _nulls(positions) if corpus.in_span is None else np.asarray(corpus.in_span[span]),
+            }
+        yield last, columns
+
+
+def _nulls(like: np.ndarray) -> list[None]:
+    return [None] * len(like)
+
+
+def _document_blocks(study: Study, corpus: "TokenizedCorpus", chosen: Selection) -> Iterator[tuple[int, dict]]:
+    offsets = np.asarray(corpus.offsets)
+    lengths = np.diff(offsets)
+    n_selected = _sum_by_document(chosen.mask, offsets, np.int64)
+    score_sum = _sum_by_document(study.scores("own_loss"), offsets, np.float64)
+    done = 0
+    while done < corpus.n_documents:
+        fits = int(np.searchsorted(np.cumsum(lengths[chosen.order[done : done + BLOCK_TOKENS]]), BLOCK_TOKENS)) + 1
+        order = np.asarray(chosen.order[done : done + fits])
+        documents = [corpus.document(int(i)) for i in order]
+        yield (
+            done + len(order),
+            {
+                "document_id": [document.id for document in documents],
+                "text": [document.text for document in documents],
+                "rank": np.arange(done, done + len(order)) + 1,
+                "count_above": np.asarray(chosen.count_above[order]),
+                "sum_above": np.asarray(chosen.sum_above[order]),
+                "score_sum": score_sum[order],
+                "n_tokens": lengths[order],
+                "n_selected": n_selected[order],
+            },
+        )
+        done += len(order)
+
+
+def _sum_by_document(values: np.ndarray, offsets: np.ndarray, dtype: type) -> np.ndarray:
+    """Sum of a document's values, (D,), in `dtype`; block by block, so that `values` may be memory-mapped."""
+    sums = np.zeros(len(offsets) - 1, dtype)
+    for first, last in _document_ranges(offsets):
+        block = np.asarray(values[offsets[first] : offsets[last]], dtype)
+        sums[first:last] = np.diff(
+            np.concatenate([[0], np.cumsum(block, dtype=dtype)])[offsets[first : last + 1] - offsets[first]]
+        )
+    return sums
+
+
+class _ParquetWriter:
+    def __init__(self, path: Path, schema: pa.Schema):
+        import pyarrow.parquet as pq
+
+        self._writer = pq.ParquetWriter(path, schema, compression="zstd")
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        self._writer.write_batch(batch)
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class _JSONLinesWriter:
+    def __init__(self, path: Path, schema: pa.Schema):
+        self._stream = path.open("w", encoding="utf-8")
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        self._stream.writelines(
+            json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in batch.to_pylist()
+        )
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+class _CSVWriter:
+    def __init__(self, path: Path, schema: pa.Schema):
+        self._texts = [pa.types.is_string(field.type) for field in schema]
+        self._stream = path.open("w", encoding="utf-8", newline="")
+        self._writer = csv.writer(self._stream)
+        self._writer.writerow(schema.names)
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        columns = [
+            [_neutralise(cell) for cell in column.to_pylist()]
+            if is_text
+            else [_plain(cell) for cell in column.to_pylist()]
+            for column, is_text in zip(batch.columns, self._texts, strict=True)
+        ]
+        self._writer.writerows(zip(*columns, strict=True))
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+def _neutralise(cell: str | None) -> str | None:
+    """Keep a spreadsheet from taking a text for a formula."""
+    return f"'{cell}" if cell and cell.startswith(_FORMULA_STARTS) else cell
+
+
+def _plain(cell):
+    """true and false as in JSON; numbers as they are; null as an empty cell."""
+    return str(cell).lower() if isinstance(cell, bool) else cell
+
+
+_WRITERS = {".parquet": _ParquetWriter, ".jsonl": _JSONLinesWriter, ".csv": _CSVWriter}

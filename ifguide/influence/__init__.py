@@ -1,0 +1,7 @@
+"""The mathematics of influence: EK-FAC factors, the direction v, token scores. Tensors in, tensors out; no files.
+
+Shape letters, here and in the files beside this one:
+    B sequences in a batch, T positions, V vocabulary
+    I inputs of a layer (one more when it has a bias, whose input is always 1), O outputs of a layer
+    D documents, N tokens of the corpus laid end to end
+"""

@@ -1,0 +1,161 @@
+"""Direction v -> one score a token.
+
+`own_loss`: s_t = vᵀ∇ℓ_t, the exact directional derivative of the loss of predicting token t (Eq. 8).
+`position`: the part of vᵀ∇Σℓ that flows through the activations at position t-1, the one that predicts token t.
+Both are reported at the predicted token, are positive where training on the token makes toxic completions likelier, and sum
+to the same score over a sequence.
+"""
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ifguide.errors import ConfigError, NumericalError
+from ifguide.influence.batches import Batch
+from ifguide.influence.layers import as_parameters, gradients_flow, watch
+
+Report = Callable[[int, int], None]
+
+
+def token_losses(model: nn.Module, batch: Batch) -> torch.Tensor:
+    """Cross-entropy in nats of each predicted token, float32 or better (B, T-1), 0 where nothing counts."""
+    logits = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False).logits[:, :-1]
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    losses = F.cross_entropy(logits.flatten(0, 1), batch.targets.flatten(), reduction="none", ignore_index=-100)
+    return losses.view(batch.targets.shape)
+
+
+def own_loss_scores(
+    model: nn.Module, modules: dict[str, nn.Module], direction: dict[str, torch.Tensor], batch: Batch
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Exact own-loss scores by forward-mode differentiation.
+
+    Args:
+        model: loaded with `eager` attention, the implementation that has a forward-mode derivative.
+        modules: the tracked layers by name.
+        direction: v, (O, I) a layer.
+        batch: on the model's device.
+
+    Returns:
+        (scores, losses), each (B, T-1), 0 where nothing counts.
+    """
+    primals, tangents = {}, {}
+    for name, module in modules.items():
+        for key, tangent in as_parameters(module, direction[name]).items():
+            parameter = getattr(module, key)
+            primals[f"{name}.{key}"] = parameter
+            tangents[f"{name}.{key}"] = tangent.to(parameter.dtype).contiguous()
+
+    def losses_at(parameters: dict[str, torch.Tensor]) -> torch.Tensor:
+        return _functional_losses(model, parameters, batch)
+
+    with torch.no_grad():
+        losses, scores = torch.func.jvp(losses_at, (primals,), (tangents,))
+    return scores, losses
+
+
+def _functional_losses(model: nn.Module, parameters: dict[str, torch.Tensor], batch: Batch) -> torch.Tensor:
+    arguments = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask, "use_cache": False}
+    logits = torch.func.functional_call(model, parameters, kwargs=arguments).logits[:, :-1]
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    counted = batch.targets != -100
+    picked = logits.gather(-1, batch.targets.clamp(min=0).unsqueeze(-1)).squeeze(-1)
+    return (logits.logsumexp(-1) - picked) * counted
+
+
+def position_scores(
+    model: nn.Module, modules: dict[str, nn.Module], direction: dict[str, torch.Tensor], batch: Batch
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Position scores by one forward and one backward pass.
+
+    Arguments as for `own_loss_scores`; any attention implementation will do.
+
+    Returns:
+        (scores, losses), each (B, T-1): entry t is what flows through position t, which predicts token t+1.
+    """
+    total = torch.zeros_like(batch.input_ids, dtype=next(iter(direction.values())).dtype)  # (B, T)
+
+    def add(name: str, a: torch.Tensor, g: torch.Tensor) -> None:
+        v = direction[name]
+        total.add_(((a.to(v.dtype) @ v.T) * g.to(v.dtype)).sum(dim=-1))  # g_tᵀ V a_t
+
+    with watch(modules, on_gradient=add), gradients_flow(model):
+        losses = token_losses(model, batch)
+        losses.sum().backward()
+    return _report_at_predicted(total[:, :-1], batch.targets != -100), losses.detach()
+
+
+def _report_at_predicted(flow: torch.Tensor, counted: torch.Tensor) -> torch.Tensor:
+    """Keep the flow at positions that predict a counted token; what flows through context before the first one goes to it."""
+    first = counted.int().argmax(dim=1, keepdim=True)  # (B, 1)
+    before = torch.arange(flow.shape[1], device=flow.device) < first  # (B, T-1)
+    context = (flow * before).sum(dim=1, keepdim=True)
+    return (flow * counted).scatter_add(1, first, context * counted.any(dim=1, keepdim=True))
+
+
+def score_corpus(
+    batches: Iterable[Batch],
+    score_batch: Callable[[Batch], dict[str, torch.Tensor]],
+    outputs: dict[str, np.ndarray],
+    *,
+    device="cpu",
+    total: int = 0,
+    report: Report | None = None,
+) -> None:
+    """Score batches and put every value at its token's place.
+
+    Args:
+        batches: any order.
+        score_batch: gives tensors (B, T-1) by name.
+        outputs: float32 (N,) arrays by the same names, written in place.
+        device: where `score_batch` wants the batch.
+        total: tokens in all, for `report`.
+        report: called with (tokens done, tokens in all).
+
+    Raises:
+        NumericalError: a score is not finite.
+    """
+    done = 0
+    for batch in batches:
+        results = score_batch(batch.to(device))
+        counted = (batch.target_index >= 0).numpy()
+        places = batch.target_index.numpy()[counted]
+        for name, array in outputs.items():
+            values = results[name].float().cpu().numpy()[counted]
+            if not np.isfinite(values).all():
+                raise NumericalError(
+                    f"{np.count_nonzero(~np.isfinite(values)):,} {name} scores are not finite; run the model in float32 (model.dtype) and check its weights"
+                )
+            array[places] = values
+        done += batch.n_tokens
+        if report:
+            report(done, max(total, done))
+
+
+def average_checkpoints(scores: list[np.ndarray], valid: np.ndarray) -> np.ndarray:
+    """The study's score: one checkpoint's raw scores, or the mean over checkpoints of score / standard deviation.
+
+    Args:
+        scores: float32 (N,) arrays, one a checkpoint.
+        valid: bool (N,); the standard deviation is taken over these, the rest is 0.
+
+    Raises:
+        ConfigError: no scores.
+        NumericalError: a checkpoint's scores are all the same.
+    """
+    if not scores:
+        raise ConfigError("expected at least one checkpoint's scores, got none")
+    if len(scores) == 1:
+        return np.where(valid, scores[0], 0).astype(np.float32)
+    mean = np.zeros(len(valid), dtype=np.float64)
+    for number, one in enumerate(scores):
+        deviation = float(np.std(np.asarray(one)[valid], dtype=np.float64))
+        if deviation == 0:
+            raise NumericalError(
+                f"all scores of checkpoint {number} are the same, so it says nothing; leave it out of the study"
+            )
+        mean += np.asarray(one, dtype=np.float64) / deviation
+    return np.where(valid, mean / len(scores), 0).astype(np.float32)

@@ -1,0 +1,119 @@
+"""Sequences of different length -> padded batches of about the same size, and what each position predicts."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Right-padded sequences."""
+
+    input_ids: torch.Tensor
+    """int64 (B, T)."""
+    attention_mask: torch.Tensor
+    """int64 (B, T), 1 on real tokens."""
+    targets: torch.Tensor
+    """int64 (B, T-1): the token that position t must predict, -100 where nothing counts."""
+    target_index: torch.Tensor
+    """int64 (B, T-1): place of the predicted token in the corpus (or any caller's array), -1 where nothing counts."""
+    sequence: torch.Tensor
+    """int64 (B,): number of each sequence in the caller's order."""
+
+    def to(self, device) -> "Batch":
+        """The same batch on a device."""
+        return Batch(**{name: getattr(self, name).to(device) for name in self.__dataclass_fields__})
+
+    @property
+    def n_tokens(self) -> int:
+        """Real tokens, padding left out."""
+        return int(self.attention_mask.sum())
+
+
+@dataclass(frozen=True)
+class Sequence:
+    """One sequence to run: its tokens, and for each where its score goes (-1: it is context only)."""
+
+    token_ids: np.ndarray
+    """int (T,)."""
+    index: np.ndarray
+    """int64 (T,), the first entry is never used: nothing predicts it."""
+
+
+def corpus_sequences(
+    token_ids: np.ndarray, offsets: np.ndarray, chunks: np.ndarray, bos: int | None = None
+) -> "CorpusSequences":
+    """The corpus's chunks as sequences whose index is the absolute token.
+
+    Args:
+        token_ids: int (N,).
+        offsets: int64 (D+1,), only to know first tokens.
+        chunks: int64 (C, 3) rows (document, start, stop) overlapping by one token.
+        bos: context put before each chunk that starts a document; it predicts the document's first token, which has no score.
+    """
+    return CorpusSequences(token_ids, np.asarray(offsets), np.asarray(chunks), bos)
+
+
+class CorpusSequences:
+    """A lazy list of chunk sequences, so that a large corpus stays on disk."""
+
+    def __init__(self, token_ids: np.ndarray, offsets: np.ndarray, chunks: np.ndarray, bos: int | None):
+        self._token_ids, self._offsets, self._chunks, self._bos = token_ids, offsets, chunks, bos
+
+    def __len__(self) -> int:
+        return len(self._chunks)
+
+    def lengths(self) -> np.ndarray:
+        """int64 (C,), tokens in each sequence."""
+        starts_document = self._chunks[:, 1] == self._offsets[self._chunks[:, 0]]
+        return self._chunks[:, 2] - self._chunks[:, 1] + (starts_document if self._bos is not None else 0)
+
+    def __getitem__(self, number: int) -> Sequence:
+        document, start, stop = (int(x) for x in self._chunks[number])
+        ids = np.asarray(self._token_ids[start:stop], dtype=np.int64)
+        index = np.arange(start, stop)
+        if self._bos is not None and start == self._offsets[document]:
+            ids, index = np.concatenate([[self._bos], ids]), np.concatenate([[-1], index])
+            index[1] = -1
+        return Sequence(ids, index)
+
+
+def make_batches(sequences, tokens_per_batch: int, *, pad_id: int = 0) -> Iterator[Batch]:
+    """Batch sequences by length, so that little is padded and no batch has more than about `tokens_per_batch` padded tokens.
+
+    Sequences of fewer than two tokens predict nothing and are left out. The order is the same whatever the batch size is not:
+    callers put results in place through `target_index` and `sequence`.
+
+    Args:
+        sequences: a list of `Sequence`, or anything with `len`, `[]` and optionally `lengths()`.
+        tokens_per_batch: padded tokens; a longer sequence makes a batch of its own.
+        pad_id: any valid token id.
+    """
+    lengths = (
+        sequences.lengths()
+        if hasattr(sequences, "lengths")
+        else np.array([len(s.token_ids) for s in sequences], dtype=np.int64)
+    )
+    order = np.argsort(-lengths, kind="stable")
+    order = order[lengths[order] >= 2]
+    start = 0
+    while start < len(order):
+        width = int(lengths[order[start]])
+        stop = start + max(1, tokens_per_batch // width)
+        yield _pad([(int(i), sequences[int(i)]) for i in order[start:stop]], width, pad_id)
+        start = stop
+
+
+def _pad(numbered: list[tuple[int, Sequence]], width: int, pad_id: int) -> Batch:
+    n = len(numbered)
+    ids = np.full((n, width), pad_id, dtype=np.int64)
+    mask = np.zeros((n, width), dtype=np.int64)
+    index = np.full((n, width), -1, dtype=np.int64)
+    for row, (_, sequence) in enumerate(numbered):
+        length = len(sequence.token_ids)
+        ids[row, :length], mask[row, :length], index[row, :length] = sequence.token_ids, 1, sequence.index
+    targets = np.where(index[:, 1:] >= 0, ids[:, 1:], -100)
+    arrays = (ids, mask, targets, index[:, 1:], np.array([number for number, _ in numbered]))
+    return Batch(*(torch.from_numpy(np.ascontiguousarray(a)) for a in arrays))

@@ -1,0 +1,42 @@
+"""Checks, before a study is written, that everything its configuration names opens and parses."""
+
+from ifguide.errors import ConfigError
+from ifguide.study import Study
+
+
+def check_inputs(study: Study) -> None:
+    """Open and parse the model's configuration and tokenizer, the corpus, both query sets, the prompts and the held-out text.
+
+    Weights are not loaded: that is the first thing the `model` stage does.
+
+    Raises:
+        InputError: something cannot be used; the message names it and says how to mend it.
+        ConfigError: a needed input is not named.
+    """
+    from ifguide.corpus_writer import check_documents
+    from ifguide.evaluate.prompts import read_heldout, read_prompts
+    from ifguide.models import load_config, load_tokenizer
+    from ifguide.queries import encode_queries, read_queries
+
+    config = study.config
+    for name, value in (
+        ("--model", config.model.source),
+        ("--corpus", config.corpus.path),
+        ("--toxic", config.queries.toxic),
+        ("--safe", config.queries.safe),
+    ):
+        if not value:
+            raise ConfigError(f"a study needs {name}")
+    for source in (config.model.source, *config.model.checkpoints):
+        load_config(study.resolve(source), config.model.revision if source == config.model.source else "")
+    tokenizer = load_tokenizer(study.resolve(config.model.source), config.model.revision)
+    check_documents(study.resolved("corpus"))
+    queries = study.resolved("queries")
+    for kind in ("toxic", "safe"):
+        pairs = read_queries(getattr(queries, kind), kind=kind, config=queries, max_queries=queries.max_queries)
+        encode_queries(pairs.head(8), tokenizer, study.max_length())
+    evaluate = study.resolved("evaluate")
+    if evaluate.prompts:
+        read_prompts(evaluate.prompts, evaluate)
+    if evaluate.heldout:
+        read_heldout(evaluate.heldout, evaluate)

@@ -1,0 +1,161 @@
+"""Models and tokenizers from a folder or the hub, and which of a model's layers influence is computed over."""
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ifguide.errors import ConfigError, InputError
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+
+def pick_device(setting: str = "auto") -> "torch.device":
+    """The device a setting means: `auto` is the first GPU, or the CPU without one.
+
+    Raises:
+        ConfigError: the device is not there.
+    """
+    import torch
+
+    if setting == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(setting)
+    except RuntimeError as error:
+        raise ConfigError(f"compute.device: expected auto, cpu, cuda or cuda:N, got {setting!r}") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"compute.device is {setting!r}, but torch finds no GPU here; use auto or cpu")
+    return device
+
+
+def split_revision(source: str, revision: str = "") -> tuple[str, str | None]:
+    """Split `id@revision`; a folder that exists is taken as it is."""
+    if not Path(source).exists() and "@" in source:
+        source, _, revision = source.partition("@")
+    return source, revision or None
+
+
+def load_tokenizer(source: str, revision: str = "") -> "PreTrainedTokenizerFast":
+    """Load a fast tokenizer from a folder or hub id.
+
+    Raises:
+        InputError: nothing loadable there, or a tokenizer without character offsets.
+    """
+    from transformers import AutoTokenizer
+
+    source, revision_or_none = split_revision(str(source), revision)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            source, revision=revision_or_none, use_fast=True, trust_remote_code=False
+        )
+    except Exception as error:
+        raise InputError(
+            f"no tokenizer could be loaded from {source!r} ({_first_line(error)}); name a Hugging Face folder or hub id"
+        ) from error
+    if not tokenizer.is_fast:
+        raise InputError(
+            f"the tokenizer of {source!r} is not a fast one, so it gives no character offsets; add its tokenizer.json"
+        )
+    return tokenizer
+
+
+def load_config(source: str, revision: str = ""):
+    """A model's Transformers configuration, from a folder or hub id.
+
+    Raises:
+        InputError: there is none.
+    """
+    from transformers import AutoConfig
+
+    source, revision_or_none = split_revision(str(source), revision)
+    try:
+        return AutoConfig.from_pretrained(source, revision=revision_or_none, trust_remote_code=False)
+    except Exception as error:
+        raise InputError(
+            f"no model configuration could be loaded from {source!r} ({_first_line(error)}); name a Hugging Face folder or hub id"
+        ) from error
+
+
+def load_model(
+    source: str, *, revision: str = "", dtype: str = "float32", device="cpu", attention: str = "sdpa"
+) -> "PreTrainedModel":
+    """Load a causal language model, in evaluation mode and without parameter gradients.
+
+    Args:
+        source: a folder, a hub id, or `id@revision`.
+        revision: hub revision, when `source` names none.
+        dtype: torch dtype name of the weights.
+        device: where it goes.
+        attention: Transformers' name of the attention implementation; forward-mode derivatives need `eager`.
+
+    Raises:
+        InputError: it cannot be loaded. Only safetensors weights are read, and no code from the hub runs.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    source, revision_or_none = split_revision(str(source), revision)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            source,
+            revision=revision_or_none,
+            dtype=getattr(torch, dtype),
+            attn_implementation=attention,
+            use_safetensors=True,
+            trust_remote_code=False,
+        )
+    except Exception as error:
+        raise InputError(
+            f"no causal language model could be loaded from {source!r} ({_first_line(error)}); name a folder or hub id with safetensors weights"
+        ) from error
+    return model.to(device).eval().requires_grad_(False)
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:300] if lines else type(error).__name__
+
+
+def context_length(config) -> int:
+    """Most tokens a model takes at once, from its config; 2048 where the config does not say (no positions to run out of)."""
+    for name in ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx"):
+        value = getattr(config, name, None)
+        if isinstance(value, int) and value > 1:
+            return value
+    return 2048
+
+
+def bos_context(tokenizer) -> int | None:
+    """The beginning-of-text id that this tokenizer puts before a text by itself, or None."""
+    ids = tokenizer("a")["input_ids"]
+    bos = tokenizer.bos_token_id
+    return bos if bos is not None and len(ids) > 1 and ids[0] == bos else None
+
+
+def tracked_modules(model: "PreTrainedModel", pattern: str = "") -> dict[str, "torch.nn.Module"]:
+    """The linear layers influence is computed over, by name, in model order.
+
+    These are all `nn.Linear` and GPT-2's `Conv1D` layers but the output embedding, or those whose name matches `pattern`.
+
+    Raises:
+        ConfigError: the pattern is no regular expression, or nothing matches.
+    """
+    import torch
+    from transformers.pytorch_utils import Conv1D
+
+    head = model.get_output_embeddings()
+    found = {name: m for name, m in model.named_modules() if isinstance(m, torch.nn.Linear | Conv1D) and m is not head}
+    if pattern:
+        try:
+            wanted = re.compile(pattern)
+        except re.error as error:
+            raise ConfigError(f"model.modules: {pattern!r} is not a regular expression ({error})") from error
+        found = {name: module for name, module in found.items() if wanted.search(name)}
+    if not found:
+        raise ConfigError(
+            f"no linear layer to track in {type(model).__name__}"
+            + (f" matches model.modules = {pattern!r}" if pattern else "")
+        )
+    return found

@@ -1,0 +1,122 @@
+"""Runs a study's stages in order: builds what is missing or stale, skips what is fresh, tells how far it is.
+
+The command line calls this in its own process, the app through a detached job. A lock keeps two runs of one study apart.
+"""
+
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from ifguide import artifacts
+from ifguide.config import StudyConfig
+from ifguide.errors import ConfigError, StaleError
+from ifguide.lock import study_lock
+from ifguide.progress import Progress
+from ifguide.study import BASE, DEFAULT, STAGES, Study, Unit, check_name
+
+
+def create_study(name: str, config: StudyConfig, cache: Path | None = None) -> Study:
+    """Check that every input of a configuration opens and parses, then write its study.toml.
+
+    Raises:
+        InputError: an input cannot be used; nothing was written.
+        ConfigError: a bad name or setting; nothing was written.
+    """
+    from ifguide.inputs import check_inputs
+
+    check_name(name)
+    study = Study.at(name, config, cache)
+    if (study.root / "study.toml").exists():
+        raise ConfigError(f"a study {name!r} exists already; choose another name or remove the folder {study.root}")
+    check_inputs(study)
+    return Study.create(name, config, cache)
+
+
+def run_study(
+    study: Study, *, until: str | None = None, force: str | None = None, progress: Progress | None = None
+) -> list[Unit]:
+    """Build what is missing or stale.
+
+    Args:
+        study: the study.
+        until: last stage to run; None runs all.
+        force: a stage to build again even when it is fresh. What reads it is built again only if its result changed.
+        progress: where to report.
+
+    Returns:
+        The artefacts that were built, in order.
+
+    Raises:
+        ConfigError: an unknown stage.
+        BusyError: another process is running this study.
+    """
+    for stage in filter(None, (until, force)):
+        study.units(stage)  # refuses an unknown name before anything runs
+    stages = STAGES[: STAGES.index(until) + 1] if until else STAGES
+    if force and force not in stages:
+        raise ConfigError(f"--force {force} comes after --until {until}, so it would not run; leave one of them out")
+    units = [unit for stage in stages for unit in study.units(stage)]
+    return _build(study, units, progress or Progress(), forced={unit for unit in units if unit.stage == force})
+
+
+def suppress(study: Study, selection: str = DEFAULT, *, progress: Progress | None = None) -> list[Unit]:
+    """Train the model that a saved selection suppresses, if it is missing or stale. Returns what was built."""
+    return _build(study, _with_needs(study, [Unit("suppress", selection)]), progress or Progress())
+
+
+def evaluate(study: Study, variant: str = BASE, *, progress: Progress | None = None) -> list[Unit]:
+    """Evaluate `base` or the model of a selection, training it first if need be. Returns what was built."""
+    return _build(study, _with_needs(study, [Unit("evaluate", variant)]), progress or Progress())
+
+
+def _with_needs(study: Study, units: Iterable[Unit]) -> list[Unit]:
+    """The units and everything they read, in running order, each once."""
+    needed: dict[Unit, None] = {}
+
+    def visit(unit: Unit) -> None:
+        for source in study.upstream(unit):
+            visit(source)
+        needed.setdefault(unit)
+
+    for unit in units:
+        visit(unit)
+    return list(needed)
+
+
+def _build(study: Study, units: list[Unit], progress: Progress, forced: set[Unit] = frozenset()) -> list[Unit]:
+    built: list[Unit] = []
+    with study_lock(study.root):
+        for number, unit in enumerate(units):
+            if unit not in forced and study.unit_state(unit).state == "fresh":
+                continue
+            _check_can_build(study, unit)
+            started = time.monotonic()
+            progress.begin_stage(str(unit), number, len(units))
+            _build_unit(study, unit, progress)
+            progress.end_stage(time.monotonic() - started)
+            built.append(unit)
+    return built
+
+
+def _check_can_build(study: Study, unit: Unit) -> None:
+    """A user's own selection cannot be made again from study.toml, so a stale one is refused with the command that mends it."""
+    if unit.stage == "selection" and unit not in study.units("selection"):
+        state = study.unit_state(unit)
+        known = ", ".join(study.selection_names()) or "none yet"
+        why = f"is stale ({state.reason})" if state.state == "stale" else f"does not exist (there: {known})"
+        raise StaleError(
+            f"selection {unit.name!r} {why}; save it again with `ifguide select {study.name} --name {unit.name} ...`"
+        )
+
+
+def _build_unit(study: Study, unit: Unit, progress: Progress) -> None:
+    from ifguide import stages
+
+    if study.config.compute.threads:
+        import torch
+
+        torch.set_num_threads(study.config.compute.threads)
+    with artifacts.building(
+        study.folder(unit), stage=unit.stage, inputs=study.inputs(unit), config=study.settings(unit)
+    ) as folder:
+        getattr(stages, f"build_{unit.stage}")(study, unit, folder, progress)

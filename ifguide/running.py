@@ -1,0 +1,61 @@
+"""A command at work: its progress goes to the terminal and to the job's status file, and so does its end."""
+
+import contextlib
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from ifguide.errors import IFGuideError
+from ifguide.progress import Progress, TerminalSink
+
+
+@contextlib.contextmanager
+def follow_run(status_file: Path | None = None) -> Iterator[Progress]:
+    """Yield the `Progress` of one command: shown in the terminal and, for a job, kept in its status file.
+
+    However the block ends, the status file says so: `done`, `failed` with the error, or `cancelled`. SIGTERM unwinds the
+    block like Ctrl+C does, so that half-built folders are removed.
+
+    Args:
+        status_file: where a job keeps its status; None: this is no job.
+    """
+    sinks = [TerminalSink()]
+    if status_file is not None:
+        from ifguide.jobs import status_sink
+
+        arguments = sys.argv[1:]
+        at = arguments.index("--status-file") if "--status-file" in arguments else len(arguments)
+        sinks.append(status_sink(status_file, arguments[:at] + arguments[at + 2 :]))
+    progress = Progress(sinks)
+    try:
+        with _stop_on_sigterm():
+            yield progress
+    except (KeyboardInterrupt, SystemExit):
+        progress.close("cancelled")
+        raise
+    except IFGuideError as error:
+        progress.close("failed", str(error))
+        raise
+    except BaseException as error:
+        progress.close("failed", f"{type(error).__name__}: {error}")
+        raise
+    progress.close("done")
+
+
+@contextlib.contextmanager
+def _stop_on_sigterm() -> Iterator[None]:
+    """Let SIGTERM unwind the block, so that half-built folders are removed."""
+
+    def stop(*_) -> None:
+        raise SystemExit(143)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

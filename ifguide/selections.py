@@ -1,0 +1,97 @@
+"""Saved selections: computes one with Algorithm 1 or a control, writes it, reads it back."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ifguide import artifacts
+from ifguide.config import SelectionConfig
+from ifguide.errors import ConfigError
+from ifguide.selection import rank_documents, select_random, select_tokens, threshold_at_quantile
+
+if TYPE_CHECKING:
+    from ifguide.study import Study
+
+_ARRAYS = ("mask", "order", "count_above", "sum_above", "rank_score")
+
+
+@dataclass(frozen=True)
+class Selection:
+    """A saved choice of tokens."""
+
+    name: str
+    settings: dict
+    """What made it: kind, attribution, quantile, window, max_tokens, threshold, and counts."""
+    mask: np.ndarray
+    """bool (N,), one value a corpus token."""
+    order: np.ndarray
+    """int64 (D,), document indexes, best rank first."""
+    count_above: np.ndarray
+    """int64 (D,), tokens above the threshold."""
+    sum_above: np.ndarray
+    """float64 (D,), sum of their scores."""
+    rank_score: np.ndarray
+    """float64 (D,), harmonic mean of the two after min-max normalisation."""
+
+
+def compute_selection(
+    study: "Study", settings: SelectionConfig, *, name: str = "preview", kind: str = "influence"
+) -> Selection:
+    """Compute a selection in memory.
+
+    Args:
+        study: its corpus and, but for `oracle`, its scores must be there.
+        settings: quantile, window, budget and attribution.
+        name: the name it will carry.
+        kind: `influence` (Algorithm 1), `random` (as many tokens as Algorithm 1 selects) or `oracle` (the known spans).
+
+    Raises:
+        ConfigError: `oracle` without known spans.
+        StaleError: the study has no scores of that kind.
+    """
+    corpus = study.corpus()
+    offsets, valid = np.asarray(corpus.offsets), corpus.valid()
+    if kind == "oracle":
+        if corpus.in_span is None:
+            raise ConfigError("this corpus has no known spans; name their column with --spans-field")
+        mask = np.asarray(corpus.in_span) & valid
+        scores, threshold, quantile = mask.astype(np.float32), 0.5, None
+    else:
+        scores = np.asarray(study.scores(settings.attribution))
+        quantile = settings.quantile
+        threshold = threshold_at_quantile(scores, valid, quantile)
+    ranking = rank_documents(scores, offsets, valid, threshold, corpus.id_rank)
+    if kind != "oracle":
+        mask = select_tokens(scores, offsets, valid, ranking, window=settings.window, max_tokens=settings.max_tokens)
+    if kind == "random":
+        mask = select_random(valid, int(mask.sum()), settings.seed)
+    per_document = np.diff(np.concatenate([[0], np.cumsum(mask)])[offsets])
+    described = {
+        "name": name,
+        "kind": kind,
+        "attribution": None if kind == "oracle" else settings.attribution,
+        "quantile": quantile,
+        "window": 0 if kind == "oracle" else settings.window,
+        "max_tokens": 0 if kind == "oracle" else settings.max_tokens,
+        "threshold": ranking.threshold,
+        "n_selected": int(mask.sum()),
+        "n_valid": int(valid.sum()),
+        "n_documents_hit": int(np.count_nonzero(per_document)),
+    }
+    return Selection(name, described, mask, ranking.order, ranking.count_above, ranking.sum_above, ranking.rank_score)
+
+
+def write_selection(selection: Selection, folder: Path) -> None:
+    """Write a selection's arrays and settings into a folder."""
+    for key in _ARRAYS:
+        np.save(folder / f"{key}.npy", getattr(selection, key), allow_pickle=False)
+    (folder / "selection.json").write_text(json.dumps(selection.settings, indent=1), encoding="utf-8")
+
+
+def read_selection(name: str, folder: Path) -> Selection:
+    """Read a selection, its arrays memory-mapped."""
+    arrays = {key: artifacts.load_array(folder / f"{key}.npy") for key in _ARRAYS}
+    return Selection(name, artifacts.read_json(folder / "selection.json"), **arrays)

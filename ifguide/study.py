@@ -1,0 +1,516 @@
+"""A study: one folder in the cache that holds a configuration and everything computed from it.
+
+This file knows which parts there are, what each is made from, and whether it is fresh, stale or missing. It computes nothing
+heavy and needs no torch, so the app reads studies through it.
+"""
+
+import dataclasses
+import os
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from ifguide import artifacts
+from ifguide.config import StudyConfig, config_to_dict, read_config, write_config
+from ifguide.corpus import TokenizedCorpus
+from ifguide.errors import ConfigError, InputError, StaleError, StudyNotFound
+from ifguide.readers import list_files
+from ifguide.selections import Selection, compute_selection, read_selection, write_selection
+
+STAGES = ("corpus", "queries", "model", "factors", "direction", "scores", "index", "selection", "suppress", "evaluate")
+"""All stages, in the order they run."""
+
+STAGE_FOLDERS = {"selection": "selections", "suppress": "suppressed", "evaluate": "evaluations"}
+"""Stages that hold one artefact a name, and the folder they lie in; the others lie in a folder of their own name."""
+
+BASE = "base"
+"""Name of the model trained on everything."""
+DEFAULT = "default"
+"""Name of the selection that `study.toml` describes; its model is reported as `suppressed`."""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "config.json",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+)
+
+
+def check_name(name: str, what: str = "study") -> str:
+    """Return a name that is safe as a folder.
+
+    Raises:
+        ConfigError: it could leave its folder, or hide, or break a shell.
+    """
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise ConfigError(
+            f"a {what}'s name has 1 to 64 letters, digits, '.', '_' or '-' and starts with a letter or digit; got {name!r}"
+        )
+    return name
+
+
+def cache_dir() -> Path:
+    """The folder of all studies: $IFGUIDE_CACHE, or `cache` in the current folder."""
+    return Path(os.environ.get("IFGUIDE_CACHE") or "cache").resolve()
+
+
+def list_studies(cache: Path | None = None) -> list[str]:
+    """Names of the studies in the cache, sorted."""
+    cache = cache or cache_dir()
+    return sorted(p.parent.name for p in cache.glob("*/study.toml") if _NAME.fullmatch(p.parent.name))
+
+
+@dataclass(frozen=True)
+class StageState:
+    """Whether a stage can be used as it is."""
+
+    state: str
+    """`fresh`, `stale` or `missing`."""
+    reason: str = ""
+    """Why it is stale or missing, in plain words."""
+    seconds: float | None = None
+    """How long it took to build, if it is there."""
+
+
+@dataclass(frozen=True, order=True)
+class Unit:
+    """One artefact: a stage, or one named part of a stage."""
+
+    stage: str
+    name: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.stage} {self.name}".strip()
+
+
+class Study:
+    """The folder of one study."""
+
+    def __init__(self, root: Path, config: StudyConfig):
+        self.root = root
+        self.config = config
+
+    @property
+    def name(self) -> str:
+        return self.root.name
+
+    @classmethod
+    def open(cls, name: str, cache: Path | None = None) -> "Study":
+        """Open a study by name.
+
+        Raises:
+            StudyNotFound: there is none of that name.
+            ConfigError: the name is unsafe, or study.toml cannot be read.
+        """
+        cache = Path(cache).resolve() if cache else cache_dir()
+        root = cache / check_name(name)
+        if not (root / "study.toml").is_file():
+            known = ", ".join(list_studies(cache)) or "none yet"
+            raise StudyNotFound(
+                f"no study {name!r} in {cache} (there: {known}); make it with `ifguide new {name}` or `ifguide demo`"
+            )
+        return cls(root, read_config(root / "study.toml"))
+
+    @classmethod
+    def create(cls, name: str, config: StudyConfig, cache: Path | None = None) -> "Study":
+        """Make the folder and write study.toml.
+
+        Raises:
+            ConfigError: the name is unsafe or taken.
+        """
+        root = (Path(cache).resolve() if cache else cache_dir()) / check_name(name)
+        if (root / "study.toml").exists():
+            raise ConfigError(f"a study {name!r} exists already; choose another name or remove the folder {root}")
+        root.mkdir(parents=True, exist_ok=True)
+        temporary = root / ".study.toml.tmp"
+        write_config(config, temporary)
+        temporary.replace(root / "study.toml")
+        return cls(root, config)
+
+    @classmethod
+    def at(cls, name: str, config: StudyConfig, cache: Path | None = None) -> "Study":
+        """A study that is not written yet, to check its configuration."""
+        return cls((Path(cache).resolve() if cache else cache_dir()) / check_name(name), config)
+
+    def max_length(self) -> int:
+        """Longest chunk in tokens: corpus.max_length, or the model's context length."""
+        from ifguide.models import context_length, load_config
+
+        return self.config.corpus.max_length or context_length(
+            load_config(self.resolve(self.config.model.source), self.config.model.revision)
+        )
+
+    # ---- places ----
+
+    def resolved(self, section: str):
+        """One section of the configuration with its paths resolved."""
+        table = getattr(self.config, section)
+        paths = {
+            name: str(self.resolve(getattr(table, name)))
+            for name in ("path", "toxic", "safe", "prompts", "heldout")
+            if getattr(table, name, "")
+        }
+        return dataclasses.replace(table, **paths)
+
+    def resolve(self, path: str) -> str:
+        """A configured path as an absolute one where something is there (relative ones belong to the study's folder), or the hub id unchanged."""
+        base, separator, split = path.partition("#")
+        for candidate in (Path(base).expanduser(), self.root / base):
+            if base and candidate.is_absolute() and (candidate.exists() or any(sign in base for sign in "*?[")):
+                return f"{candidate}{separator}{split}"
+        return path
+
+    def folder(self, unit: Unit) -> Path:
+        """Where an artefact lies."""
+        if unit.stage in STAGE_FOLDERS:
+            return self.root / STAGE_FOLDERS[unit.stage] / check_name(unit.name, "selection")
+        return self.root / unit.stage
+
+    def units(self, stage: str) -> list[Unit]:
+        """The artefacts that a full run of a stage makes."""
+        if stage not in STAGES:
+            raise ConfigError(f"unknown stage {stage!r}; stages: {', '.join(STAGES)}")
+        if stage not in STAGE_FOLDERS:
+            return [Unit(stage)]
+        names = [DEFAULT, *(c for c in self.config.selection.controls if c != "oracle" or self.has_spans)]
+        return [Unit(stage, name) for name in ([BASE, *names] if stage == "evaluate" else names)]
+
+    @property
+    def has_spans(self) -> bool:
+        """Whether the corpus comes with known toxic spans."""
+        return bool(self.config.corpus.spans_field)
+
+    # ---- what is fresh ----
+
+    @cached_property
+    def _fingerprints(self) -> artifacts.Fingerprints:
+        return artifacts.Fingerprints(self.root / ".fingerprints.json")
+
+    def _file_inputs(self, unit: Unit) -> dict[str, str]:
+        """Hashes of the user's own files an artefact is made from; a hub id stands for itself."""
+        config, found = self.config, {}
+
+        def add(label: str, path: str, names: tuple[str, ...] = ()) -> None:
+            if not path:
+                return
+            place = self.resolve(path)
+            base = place.partition("#")[0]  # folder#split
+            if any(sign in base for sign in "*?["):
+                found[f"file {label}"] = artifacts.hash_json([self._fingerprints.of(file) for file in list_files(base)])
+            else:
+                found[f"file {label}"] = (
+                    self._fingerprints.of(Path(base), names) if Path(base).is_absolute() else f"hub:{place}"
+                )
+
+        if unit.stage == "corpus":
+            add("corpus", config.corpus.path)
+            add("tokenizer", config.model.source, _TOKENIZER_FILES)
+        elif unit.stage == "queries":
+            add("toxic queries", config.queries.toxic)
+            add("safe queries", config.queries.safe)
+        elif unit.stage == "model":
+            add("model", config.model.source)
+            for checkpoint in config.model.checkpoints:
+                add(f"checkpoint {checkpoint}", checkpoint)
+        elif unit.stage == "evaluate":
+            add("prompts", config.evaluate.prompts)
+            add("held-out text", config.evaluate.heldout)
+        return found
+
+    def upstream(self, unit: Unit) -> list[Unit]:
+        """The artefacts an artefact reads."""
+        stage, name = unit.stage, unit.name
+        if stage == "suppress":
+            return [Unit("corpus"), Unit("model"), Unit("selection", name)]
+        if stage == "evaluate":
+            made = [Unit("model") if name == BASE else Unit("suppress", name)]
+            return made if self.config.evaluate.prompts else [Unit("queries"), *made]
+        if stage == "selection":
+            return [Unit("corpus")] if name == "oracle" else [Unit("corpus"), Unit("scores")]
+        reads = {
+            "corpus": (), "queries": (), "model": ("corpus",), "factors": ("corpus", "model"),
+            "direction": ("queries", "model", "factors"), "scores": ("corpus", "model", "direction"), "index": ("corpus", "scores"),
+        }  # fmt: skip
+        return [Unit(name) for name in reads[stage]]
+
+    def settings(self, unit: Unit) -> dict:
+        """The settings an artefact depends on, flat, as `section.key`."""
+        config = self.config
+        sections = {
+            "corpus": {"corpus": config.corpus},
+            "queries": {"queries": config.queries},
+            "model": {"model": config.model} | ({} if config.model.mode == "asis" else {"training": config.training}),
+            "factors": {"factors": config.factors, "model": config.model},
+            "direction": {"direction": config.direction, "model": config.model},
+            "scores": {"scores": config.scores, "model": config.model},
+            "index": {},
+            "selection": {"selection": config.selection},
+            "suppress": {"suppress": config.suppress, "training": config.training},
+            "evaluate": {"evaluate": config.evaluate},
+        }[unit.stage]
+        flat = {
+            f"{section}.{key}": value
+            for section, table in sections.items()
+            for key, value in config_to_dict(table).items()
+        }
+        if unit.stage == "selection":
+            return self._selection_settings(unit, flat)
+        irrelevant = {
+            "evaluate.batch_size",
+            "training.early_checkpoints",
+            "training.checkpoint_steps",
+            "training.include_last_checkpoint",
+        }
+        if unit.stage == "model":
+            irrelevant = {"model.dtype", "model.modules"}
+        if unit.stage in ("factors", "direction", "scores"):
+            irrelevant |= {"model.source", "model.revision", "model.mode", "model.checkpoints"}
+        return {key: value for key, value in flat.items() if key not in irrelevant}
+
+    def _selection_settings(self, unit: Unit, flat: dict) -> dict:
+        """The default selection follows study.toml; controls follow it too; a saved one keeps the settings it was saved with."""
+        flat = {key: value for key, value in flat.items() if key not in ("selection.controls", "selection.seed")}
+        if unit.name == DEFAULT:
+            return flat
+        if unit.name == "oracle":
+            return {"kind": "oracle"}
+        if unit.name == "random":
+            return {"kind": "random", "selection.seed": self.config.selection.seed, **flat}
+        manifest = artifacts.read_manifest(self.folder(unit))
+        return manifest["config"] if manifest else {}
+
+    def inputs(self, unit: Unit) -> dict[str, str]:
+        """Name to hash of everything an artefact is made from, as it is now.
+
+        Raises:
+            InputError: a file of the user's is gone.
+            StaleError: an artefact it reads is not there.
+        """
+        found = {"schema": str(artifacts.SCHEMA), **self._file_inputs(unit)}
+        for source in self.upstream(unit):
+            manifest = artifacts.read_manifest(self.folder(source))
+            if manifest is None:
+                raise StaleError(f"{source} is missing; build it with `ifguide run {self.name}`")
+            found[str(source)] = artifacts.digest_of(manifest)
+        return found
+
+    def unit_state(self, unit: Unit, known: dict[Unit, StageState] | None = None) -> StageState:
+        """Whether one artefact is fresh, and if not, why."""
+        known = {} if known is None else known
+        if unit not in known:
+            known[unit] = self._judge(unit, known)
+        return known[unit]
+
+    def _judge(self, unit: Unit, known: dict[Unit, StageState]) -> StageState:
+        folder = self.folder(unit)
+        artifacts.remove_partials(folder) if not folder.exists() and list(
+            folder.parent.glob(f"{folder.name}.old-*")
+        ) else None
+        manifest = artifacts.read_manifest(folder)
+        if manifest is None:
+            return StageState("missing", "not built yet")
+        seconds = manifest.get("seconds")
+        if problem := artifacts.check_sizes(folder, manifest):
+            return StageState("stale", f"damaged: {problem}", seconds)
+        for source in self.upstream(unit):
+            state = self.unit_state(source, known)
+            if state.state != "fresh":
+                return StageState("stale", f"{source} is {state.state}", seconds)
+        try:
+            now = self.inputs(unit)
+        except (InputError, StaleError) as error:
+            return StageState("stale", str(error), seconds)
+        before = manifest["inputs"]
+        for key in sorted(now.keys() | before.keys()):
+            if now.get(key) != before.get(key):
+                return StageState("stale", _explain_input(key), seconds)
+        settings = self.settings(unit)
+        for key in sorted(settings.keys() | manifest["config"].keys()):
+            old, new = manifest["config"].get(key), settings.get(key)
+            if old != new:
+                return StageState("stale", f"setting {key} is now {new!r}, was {old!r}", seconds)
+        return StageState("fresh", "", seconds)
+
+    def states(self) -> dict[str, StageState]:
+        """State of every stage; a stage of several artefacts is as good as its worst one."""
+        known: dict[Unit, StageState] = {}
+        return {stage: self.stage_state(stage, known) for stage in STAGES}
+
+    def stage_state(self, stage: str, known: dict[Unit, StageState] | None = None) -> StageState:
+        """State of one stage."""
+        known = {} if known is None else known
+        units = self.units(stage)
+        states = [self.unit_state(unit, known) for unit in units]
+        seconds = [s.seconds for s in states if s.seconds is not None]
+        total = round(sum(seconds), 3) if seconds else None
+        for wanted in ("stale", "missing"):
+            for unit, state in zip(units, states, strict=True):
+                if state.state == wanted:
+                    reason = f"{unit.name}: {state.reason}" if unit.name else state.reason
+                    partly = wanted == "missing" and seconds
+                    return StageState("stale" if partly else wanted, reason, total)
+        return StageState("fresh", "", total)
+
+    def fingerprint(self) -> str:
+        """Short hash that changes whenever any artefact of the study does; a cache key."""
+        manifests = sorted([*self.root.glob(f"*/{artifacts.MANIFEST}"), *self.root.glob(f"*/*/{artifacts.MANIFEST}")])
+        marks = [
+            [p.relative_to(self.root).as_posix(), p.stat().st_mtime_ns, p.stat().st_ino]
+            for p in manifests
+            if ".partial-" not in p.as_posix()
+        ]
+        return artifacts.hash_json([marks, config_to_dict(self.config)])[:16]
+
+    # ---- reading ----
+
+    def _need(self, unit: Unit) -> Path:
+        folder = self.folder(unit)
+        if not (folder / artifacts.MANIFEST).is_file():
+            raise StaleError(
+                f"study {self.name!r} has no {unit} yet; build it with `ifguide run {self.name} --until {unit.stage}`"
+            )
+        return folder
+
+    def manifest(self, unit: Unit) -> dict:
+        """The manifest of an artefact that is there."""
+        return artifacts.read_json(self._need(unit) / artifacts.MANIFEST)
+
+    def corpus(self) -> TokenizedCorpus:
+        """The tokenised corpus, memory-mapped."""
+        return TokenizedCorpus.open(self._need(Unit("corpus")))
+
+    def queries(self, kind: str):
+        """Query pairs as a DataFrame with columns prompt and completion; kind is `toxic` or `safe`."""
+        import pandas as pd
+
+        if kind not in ("toxic", "safe"):
+            raise ConfigError(f"queries: expected toxic or safe, got {kind!r}")
+        return pd.read_parquet(self._need(Unit("queries")) / f"{kind}.parquet")
+
+    def checkpoint_names(self) -> list[str]:
+        """Names of the checkpoints the study scores at, in training order."""
+        return [entry["name"] for entry in self.models()["checkpoints"]]
+
+    def models(self) -> dict:
+        """Where the base model and the scoring checkpoints lie: {"base": {source, revision}, "checkpoints": [{name, source, revision}]}."""
+        folder = self._need(Unit("model"))
+        models = artifacts.read_json(folder / "models.json")
+        for entry in (models["base"], *models["checkpoints"]):
+            if (folder / entry["source"]).is_dir():
+                entry["source"] = str(folder / entry["source"])
+        return models
+
+    def scores(self, kind: str = "own_loss", checkpoint: str | None = None) -> np.ndarray:
+        """Scores float32 (N,), memory-mapped, 0 where invalid.
+
+        Args:
+            kind: `own_loss`, `position` or `token_loss` (nats).
+            checkpoint: one checkpoint's raw scores; None: the study's (mean over checkpoints of score / standard deviation).
+        """
+        if kind not in ("own_loss", "position", "token_loss"):
+            raise ConfigError(f"scores: expected own_loss, position or token_loss, got {kind!r}")
+        folder = self._need(Unit("scores"))
+        if checkpoint is not None:
+            folder = folder / check_name(checkpoint, "checkpoint")
+        return artifacts.load_array(folder / f"{kind}.npy")
+
+    def has_scores(self, kind: str) -> bool:
+        """Whether scores of this kind were computed."""
+        return (self.folder(Unit("scores")) / f"{kind}.npy").is_file()
+
+    def histogram(self, kind: str = "own_loss") -> tuple[np.ndarray, np.ndarray]:
+        """Counts int64 (B,) and edges float64 (B+1,) over all valid scores."""
+        folder = self._need(Unit("index"))
+        return np.asarray(artifacts.load_array(folder / f"{kind}_counts.npy")), np.asarray(
+            artifacts.load_array(folder / f"{kind}_edges.npy")
+        )
+
+    def sorted_scores(self, kind: str = "own_loss") -> np.ndarray:
+        """All valid scores ascending, float32 (n_valid,), memory-mapped."""
+        return artifacts.load_array(self._need(Unit("index")) / f"{kind}_sorted.npy")
+
+    def _names(self, stage: str) -> list[str]:
+        folder = self.root / STAGE_FOLDERS[stage]
+        found = {
+            p.parent.name
+            for p in folder.glob(f"*/{artifacts.MANIFEST}")
+            if _NAME.fullmatch(p.parent.name) and ".partial-" not in p.parent.name
+        }
+        first = [unit.name for unit in self.units(stage) if unit.name in found]
+        return first + sorted(found - set(first))
+
+    def selection_names(self) -> list[str]:
+        """Saved selections: the default one first, then the controls, then the user's by name."""
+        return self._names("selection")
+
+    def suppressed_names(self) -> list[str]:
+        """Selections that a model was trained with."""
+        return self._names("suppress")
+
+    def evaluation_names(self) -> list[str]:
+        """Models that were evaluated, `base` first."""
+        return self._names("evaluate")
+
+    def selection(self, name: str = DEFAULT) -> Selection:
+        """One saved selection."""
+        return read_selection(name, self._need(Unit("selection", name)))
+
+    def preview_selection(self, settings: dict) -> Selection:
+        """Compute a selection without saving it; `settings` as for `save_selection`."""
+        return compute_selection(self, self._selection_config(settings))
+
+    def save_selection(self, name: str, settings: dict) -> Selection:
+        """Compute a selection from the study's scores and save it.
+
+        Args:
+            name: its name; the built-in names are refused.
+            settings: any of attribution, quantile, window, max_tokens; the rest comes from study.toml.
+
+        Raises:
+            ConfigError: a bad name or setting.
+        """
+        check_name(name, "selection")
+        if name in (DEFAULT, BASE, "random", "oracle", "suppressed"):
+            raise ConfigError(f"the name {name!r} is built in; choose another for your selection")
+        wanted = self._selection_config(settings)
+        unit = Unit("selection", name)
+        flat = {f"selection.{k}": v for k, v in config_to_dict(wanted).items() if k not in ("controls", "seed")}
+        with artifacts.building(self.folder(unit), stage="selection", inputs=self.inputs(unit), config=flat) as partial:
+            write_selection(compute_selection(self, wanted, name=name), partial)
+        return self.selection(name)
+
+    def _selection_config(self, settings: dict):
+        try:
+            return dataclasses.replace(self.config.selection, **settings)
+        except TypeError as error:
+            raise ConfigError(
+                f"a selection has attribution, quantile, window and max_tokens; got {', '.join(settings)}"
+            ) from error
+
+    def metrics(self, variant: str) -> dict | None:
+        """Measured metrics of a model (`base` or a selection's name), or None when it was not evaluated."""
+        path = self.folder(Unit("evaluate", variant)) / "metrics.json"
+        return artifacts.read_json(path) if path.is_file() else None
+
+    def samples(self, variant: str):
+        """The completions behind the metrics: DataFrame prompt_index, sample_index, prompt, completion, toxicity."""
+        import pandas as pd
+
+        return pd.read_parquet(self._need(Unit("evaluate", variant)) / "samples.parquet")
+
+    def headline(self) -> dict[str, dict]:
+        """Metrics of every evaluated model; the default selection's model is called `suppressed`."""
+        return {"suppressed" if name == DEFAULT else name: self.metrics(name) for name in self.evaluation_names()}
+
+
+def _explain_input(key: str) -> str:
+    if key == "schema":
+        return "made by another version of ifguide"
+    return f"the {key} changed" if key.startswith("file ") else f"{key} was rebuilt"

@@ -1,0 +1,86 @@
+"""Packed rows on their way into training: trimmed, counted and padded to batches.
+
+B rows in a batch, T tokens in the longest of them.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ifguide.suppress import IGNORED
+
+
+def trim_row(row) -> dict[str, np.ndarray]:
+    """The part of a row that matters to the loss: everything up to its last label.
+
+    Args:
+        row: a mapping, or an object with attributes such as `ifguide.packing.Rows`: `input_ids`, `labels` and, if present,
+            `selected` and `position_ids`, all of one length.
+
+    Returns:
+        `input_ids`, `labels`, `selected` and `position_ids`. The first label is `IGNORED`, for nothing predicts it, and
+        nothing is selected that has no label.
+    """
+    row = row if isinstance(row, Mapping) else vars(row)
+    labels = np.array(row["labels"], dtype=np.int64)
+    labels[:1] = IGNORED
+    valid = labels != IGNORED
+    stop = int(valid.nonzero()[0][-1]) + 1 if valid.any() else 1
+    selected, position_ids = row.get("selected"), row.get("position_ids")
+    return {
+        "input_ids": np.asarray(row["input_ids"], dtype=np.int64)[:stop],
+        "labels": labels[:stop],
+        "selected": (np.zeros_like(valid) if selected is None else valid & np.asarray(selected, dtype=bool))[:stop],
+        "position_ids": np.arange(stop) if position_ids is None else np.asarray(position_ids)[:stop],
+    }
+
+
+def collate_rows(rows: Sequence[Mapping], pad_id: int) -> dict[str, Tensor]:
+    """Pad trimmed rows on the right to one length.
+
+    No attention mask is needed: under causal attention no token sees the padding after it.
+
+    Returns:
+        `input_ids`, `labels` (`IGNORED` in the padding) int64 and `selected` bool, all (B, T); and `position_ids` (B, T),
+        but only when a row holds several documents. Positions that start again tell Transformers to keep attention
+        inside each document (with `use_cache=False`), at the price of a full mask.
+    """
+    shape = (len(rows), max(len(row["input_ids"]) for row in rows))
+    batch = {
+        "input_ids": torch.full(shape, pad_id, dtype=torch.long),
+        "labels": torch.full(shape, IGNORED, dtype=torch.long),
+        "selected": torch.zeros(shape, dtype=torch.bool),
+        "position_ids": torch.arange(shape[1]).repeat(shape[0], 1),
+    }
+    for i, row in enumerate(rows):
+        for key, tensor in batch.items():
+            tensor[i, : len(row[key])] = torch.as_tensor(row[key])
+    if bool((batch["position_ids"] == torch.arange(shape[1])).all()):
+        del batch["position_ids"]
+    return batch
+
+
+class TrainingRows(torch.utils.data.Dataset):
+    """Rows as the trainer takes them: trimmed when asked for, whatever kind of sequence they come in."""
+
+    def __init__(self, rows: Sequence):
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        return trim_row(self.rows[index])
+
+    def count_tokens(self) -> tuple[int, int]:
+        """Predicted tokens of one pass, and how many of them are selected."""
+        n_tokens = n_selected = 0
+        for row in self:
+            n_tokens += int((row["labels"] != IGNORED).sum())
+            n_selected += int(row["selected"].sum())
+        return n_tokens, n_selected
+
+    def __iter__(self):
+        return (self[index] for index in range(len(self)))

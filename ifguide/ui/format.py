@@ -1,0 +1,152 @@
+"""Numbers, names and states as people read them. Pure Python: no streamlit here."""
+
+import re
+
+from ifguide.progress import format_seconds
+
+_MARKDOWN = re.compile(r"([\\`*_{}\[\]<>()#+!|~:$^=&.-])")
+
+STAGE_TITLES = {
+    "corpus": "Read the corpus",
+    "queries": "Read the queries",
+    "model": "Train the base model",
+    "factors": "Fit the curvature",
+    "direction": "Find the toxic direction",
+    "scores": "Score every token",
+    "index": "Sort the scores",
+    "selection": "Select tokens",
+    "suppress": "Train without them",
+    "evaluate": "Compare the models",
+}
+"""Stage -> what it does, in three or four words."""
+
+STAGE_NOTES = {
+    "corpus": "Cuts every document into the model's tokens.",
+    "queries": "Reads the toxic and the safe examples that say what to look for.",
+    "model": "Trains on the whole corpus and keeps a few early checkpoints.",
+    "factors": "Approximates how the loss bends around each checkpoint (EK-FAC).",
+    "direction": "Turns the queries into one direction in the model's weights.",
+    "scores": "Measures how far each token pushes the model in that direction.",
+    "index": "Prepares the scores for the threshold page.",
+    "selection": "Takes the highest-scoring tokens, and a random control.",
+    "suppress": "Trains again from the same start, pushing away from the selected tokens.",
+    "evaluate": "Lets all models complete the same prompts and rates the answers.",
+}
+"""Stage -> one sentence for the reader who sees it for the first time."""
+
+STATE_WORDS = {"fresh": "Up to date", "stale": "Out of date", "missing": "Not built yet"}
+
+ATTRIBUTION_TITLES = {"own_loss": "Influence", "position": "Position influence", "token_loss": "Model's loss"}
+ATTRIBUTION_NOTES = {
+    "own_loss": "How much likelier toxic completions become when the model trains on this very token (the “own loss” attribution).",
+    "position": "The influence that flows through the place the token is predicted from: what kronfluence and the paper's released code report.",
+    "token_loss": "How badly the model predicts the token, in nats. High means surprising, not toxic.",
+}
+
+
+def plain(text: str) -> str:
+    """Escape text for places that read Markdown, so that it shows as it is."""
+    words = str(text).split()
+    lead, trail = (" " if str(text)[:1].isspace() else ""), (" " if words and str(text)[-1:].isspace() else "")
+    return lead + _MARKDOWN.sub(r"\\\1", " ".join(words)) + trail
+
+
+def variant_title(name: str) -> str:
+    """The name of a model in the comparison, for readers."""
+    known = {
+        "base": "Base model",
+        "default": "Suppressed",
+        "suppressed": "Suppressed",
+        "random": "Random control",
+        "oracle": "Known spans",
+    }
+    return known.get(name, name)
+
+
+def variant_note(name: str) -> str:
+    """What a model was trained on, in one sentence."""
+    known = {
+        "base": "Trained on every token.",
+        "default": "Trained against the selected tokens.",
+        "suppressed": "Trained against the selected tokens.",
+        "random": "Trained against as many tokens drawn at random: what selection alone must beat.",
+        "oracle": "Trained against the toxic spans people marked: what perfect selection would reach.",
+    }
+    return known.get(name, "Trained against a selection you saved.")
+
+
+def selection_title(name: str) -> str:
+    """The name of a selection, for readers."""
+    known = {"default": "Default selection", "random": "Random control", "oracle": "Known spans"}
+    return known.get(name, name)
+
+
+def count(value: int) -> str:
+    """12345 -> 12,345."""
+    return f"{int(value):,}"
+
+
+def count_of(value: int, noun: str, plural: str = "") -> str:
+    """(1, 'token') -> 1 token; (2, 'token') -> 2 tokens."""
+    return f"{int(value):,} {noun if value == 1 else plural or noun + 's'}"
+
+
+def share(part: float, whole: float | None = None, digits: int = 1) -> str:
+    """A share as per cent; a share that rounds to 0 is shown as less than the smallest step."""
+    value = part if whole is None else part / whole if whole else 0.0
+    step = 10.0 ** -(digits + 2)
+    if 0 < value < step / 2:
+        return f"<{step:.{digits}%}"
+    return f"{value:.{digits}%}"
+
+
+def score(value: float) -> str:
+    """A score with its sign and three significant digits: +1.23, −0.00456."""
+    if value == 0:
+        return "0"
+    size = abs(value)
+    if size >= 1000 or size < 1e-3:
+        mantissa, power = f"{size:.2e}".split("e")
+        text = f"{mantissa}e{int(power)}"
+    else:
+        text = f"{size:.{2 if size >= 1 else 3}f}" if size < 100 else f"{size:.1f}"
+    return ("−" if value < 0 else "+") + text.replace("e-", "e−")
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A number with fixed decimals, or a dash when it was not measured."""
+    return "–" if value is None else f"{value:.{digits}f}".replace("-", "−")
+
+
+def signed(value: float, digits: int = 3) -> str:
+    """A difference with its sign."""
+    text = f"{value:+.{digits}f}"
+    return text[1:] if float(text) == 0 else text.replace("-", "−")
+
+
+def interval(low: float | None, high: float | None, digits: int = 3) -> str:
+    """A 95% interval, or nothing when it was not measured."""
+    return "" if low is None or high is None else f"{number(low, digits)} – {number(high, digits)}"
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as 0.4 s, 1 min 15 s or 2 h 2 min; a dash when not known."""
+    if seconds is None:
+        return "–"
+    return format_seconds(seconds) if seconds >= 0.05 else "<0.1 s"
+
+
+def ago(seconds: float) -> str:
+    """How long ago something was, roughly."""
+    for size, noun in ((86400, "day"), (3600, "hour"), (60, "minute")):
+        if seconds >= size:
+            return f"{count_of(int(seconds // size), noun)} ago"
+    return "just now"
+
+
+def sentence(text: str) -> str:
+    """An error's text for Markdown: everything as it is, commands between backticks as code."""
+    parts = " ".join(str(text).split()).split("`")
+    if len(parts) % 2 == 0:
+        return plain(text)
+    return "".join(f"`{part}`" if i % 2 and part else plain(part) for i, part in enumerate(parts))

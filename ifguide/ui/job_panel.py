@@ -1,0 +1,121 @@
+"""A study's running job: progress that follows by itself, a button to stop it, and how the last one ended."""
+
+import time
+from pathlib import Path
+
+import streamlit as st
+
+from ifguide.jobs import Job, JobStatus, active_job, cancel_job, latest_job, start_job
+from ifguide.ui.format import STAGE_TITLES, ago, count, duration, plain, sentence
+from ifguide.ui.layout import guard
+
+_ENDINGS = {
+    "failed": "The last run stopped with an error",
+    "dead": "The last run ended without a word; its process is gone",
+    "cancelled": "The last run was stopped",
+}
+
+
+def start(root: Path, arguments: list[str]) -> None:
+    """Start a job on the study at this folder, and show it."""
+    with guard(go_on=True):
+        start_job(root.name, arguments, root.parent)
+        st.rerun()
+
+
+def show_job(root: Path, *, quiet: bool = False) -> bool:
+    """Show the running job, or how the last one ended; returns whether one is running.
+
+    Args:
+        root: the study's folder.
+        quiet: say nothing about a job that ended well.
+    """
+    with guard():
+        job = active_job(root)
+        if job:
+            st.fragment(_follow, run_every=1.0)(job)
+            return True
+        last = latest_job(root)
+        if last:
+            _show_ending(last, quiet)
+    return False
+
+
+def _follow(job: Job) -> None:
+    with guard():
+        status = job.status()
+    if not status.running:
+        st.rerun()
+    with st.container(border=True):
+        with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
+            st.markdown(f"**Running** · {progress_line(status)}")
+            if st.button(
+                "Stop",
+                key=f"stop_{job.id}",
+                icon=":material/stop:",
+                help="Stops the run. Finished steps are kept; the next run goes on from there.",
+            ):
+                with guard():
+                    cancel_job(job)
+                st.rerun()
+        st.progress(overall_share(status), text=_detail(status))
+    st.caption("The run goes on when you close this page.")
+
+
+def overall_share(status: JobStatus) -> float:
+    """Share of the whole run, every step counted alike."""
+    if not status.n_stages:
+        return 0.0
+    inside = status.done / status.total if status.total else 0.0
+    return min(1.0, max(0.0, (status.stage_index + inside) / status.n_stages))
+
+
+def stage_title(status: JobStatus) -> str:
+    """The step at work, in words; a step for one model names it."""
+    stage, _, name = status.stage.partition(" ")
+    title = STAGE_TITLES.get(stage, stage or "Starting")
+    return plain(f"{title} ({name})" if name else title)
+
+
+def progress_line(status: JobStatus) -> str:
+    """Which step of how many."""
+    if not status.stage:
+        return "starting"
+    return (
+        f"step {status.stage_index + 1} of {status.n_stages}: {stage_title(status)}"
+        if status.n_stages
+        else stage_title(status)
+    )
+
+
+def _detail(status: JobStatus) -> str:
+    parts = []
+    if status.total:
+        unit = plain(status.unit or "units")
+        parts.append(f"{count(status.done)} of {count(status.total)} {unit} ({status.done / status.total:.0%})")
+        if status.rate:
+            parts.append(
+                f"{status.rate:,.0f} {unit} a second" if status.rate >= 10 else f"{status.rate:.2f} {unit} a second"
+            )
+        if status.seconds_left is not None and status.done < status.total:
+            parts.append(f"{duration(status.seconds_left)} left in this step")
+    if status.message:
+        parts.append(plain(status.message))
+    return " · ".join(parts) or "Waiting for the first report…"
+
+
+def _show_ending(job: Job, quiet: bool) -> None:
+    status = job.status()
+    when = ago(max(0.0, time.time() - status.updated))
+    if status.state == "done":
+        if not quiet:
+            st.caption(f"The last run finished {when}, after {duration(max(0.0, status.updated - status.started))}.")
+        return
+    text = f"{_ENDINGS.get(status.state, 'The last run ended')} ({when}, at the step “{stage_title(status)}”)."
+    if status.state == "cancelled":
+        st.info(text, icon=":material/stop_circle:")
+        return
+    st.error(f"{text} {sentence(status.error)}", icon=":material/error:")
+    if log := job.log().strip():
+        with st.expander("What it printed"):
+            st.code(log, language=None, wrap_lines=True)

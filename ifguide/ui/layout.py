@@ -1,0 +1,186 @@
+"""What all pages share: opening the study, the heading, errors in plain words, blurring, paging."""
+
+import contextlib
+import logging
+import math
+from collections.abc import Hashable, Iterator
+from pathlib import Path
+
+import streamlit as st
+
+from ifguide.errors import IFGuideError
+from ifguide.study import STAGES, StageState, list_studies
+from ifguide.ui.format import STAGE_TITLES, count, plain, sentence
+from ifguide.ui.loaders import Loaded, load_study
+
+ICON = str(Path(__file__).parent / "static" / "icon.svg")
+"""The browser tab's icon, a file of ours: named icons would be fetched from the network."""
+
+_STYLE = """<style>
+[data-testid="stMetricValue"] { font-variant-numeric: tabular-nums; }
+[data-testid="stMainBlockContainer"] { max-width: 1320px; padding-top: 3.2rem; padding-bottom: 4rem; }
+@media (max-width: 1100px) {
+  [data-testid="stMainBlockContainer"] { padding-left: 1.6rem; padding-right: 1.6rem; }
+}
+</style>"""
+
+
+def pick_study() -> str | None:
+    """The study picker in the sidebar; its name stands in the page's address. None when there is no study."""
+    names = list_studies()
+    if not names:
+        return None
+    linked = st.query_params.get("study")
+    if st.session_state.get("study") not in names:
+        if linked and linked not in names:
+            st.session_state["missing_study"] = linked
+        st.session_state["study"] = linked if linked in names else names[0]
+    with st.sidebar:
+        name = st.selectbox(
+            "Study", names, key="study", help="A study is one corpus, one model, and everything computed from them."
+        )
+    st.query_params["study"] = name
+    return name
+
+
+def sidebar_options() -> None:
+    """The reader's options that hold on every page."""
+    with st.sidebar:
+        st.toggle(
+            "Show offensive text",
+            key="reveal_all",
+            persist_state="session",
+            help="Training text and completions are blurred until you ask for them, one by one or all at once here.",
+        )
+
+
+def veiled() -> bool:
+    """Whether offensive text is blurred."""
+    return not st.session_state.get("reveal_all", False)
+
+
+@contextlib.contextmanager
+def guard(*, go_on: bool = False) -> Iterator[None]:
+    """Show errors as plain sentences, never as tracebacks.
+
+    Args:
+        go_on: draw the rest of the page after an error; otherwise nothing follows it.
+    """
+    try:
+        yield
+    except IFGuideError as error:
+        st.error(sentence(str(error)), icon=":material/error:")
+        if not go_on:
+            st.stop()
+    except Exception as error:
+        logging.getLogger(__name__).exception("a page failed")
+        st.error(
+            f"Something unexpected went wrong ({plain(type(error).__name__)}). Reload the page; if it happens again, the terminal that runs the app says more.",
+            icon=":material/error:",
+        )
+        if not go_on:
+            st.stop()
+
+
+def open_page(title: str, explanation: str) -> Loaded:
+    """Heading and explanation of a page, and the chosen study; stops the page when there is none."""
+    st.title(title, anchor=False)
+    st.markdown(explanation)
+    if linked := st.session_state.pop("missing_study", None):
+        st.warning(
+            f"The link names the study “{plain(linked)}”, which is not here. Choose one in the sidebar.",
+            icon=":material/link_off:",
+        )
+    name = st.session_state.get("study")
+    if not name:
+        st.info("There is no study yet. The **Overview** page says how to make one.", icon=":material/folder_open:")
+        st.stop()
+    with guard():
+        return load_study(name)
+
+
+def need_stage(loaded: Loaded, stage: str, then: str, states: dict[str, StageState] | None = None) -> None:
+    """Stop the page with a plain sentence when a stage is missing; warn when it is out of date."""
+    states = states or loaded.study.states()
+    state = states[stage]
+    if state.state == "missing":
+        st.info(
+            f"Nothing to show yet: the step “{STAGE_TITLES[stage]}” has not run. {then}",
+            icon=":material/hourglass_empty:",
+        )
+        st.page_link("screens/overview.py", label="Go to the overview and run the study", icon=":material/play_arrow:")
+        st.stop()
+    if state.state == "stale":
+        st.warning(
+            f"These results are out of date, and shown as they were: {sentence(explain(state))} Run the study again on the overview page.",
+            icon=":material/update:",
+        )
+
+
+def explain(state: StageState) -> str:
+    """A state's reason as a sentence."""
+    reason = state.reason.strip().replace("_", " ")
+    return reason[:1].upper() + reason[1:].rstrip(".") + "." if reason else ""
+
+
+def first_open_stage(states: dict[str, StageState]) -> str | None:
+    """The first stage that is not up to date."""
+    return next((stage for stage in STAGES if states[stage].state != "fresh"), None)
+
+
+def pager(key: str, *, n_items: int, page_size: int, noun: str, of: Hashable = None) -> slice:
+    """Previous and next buttons; the page number stands in the address. Returns the slice of items to show.
+
+    Args:
+        key: name of the page number in the address.
+        n_items: how many there are.
+        page_size: how many stand on a page.
+        noun: what they are, in the plural; in the singular when they are shown one by one.
+        of: what the items depend on; when it changes, the first page is shown.
+    """
+    if st.session_state.get(f"{key}_of", of) != of:
+        turn_to(key, 1)
+    st.session_state[f"{key}_of"] = of
+    n_pages = max(1, math.ceil(n_items / page_size))
+    current = min(max(1, _number(st.query_params.get(key), st.session_state.get(f"{key}_at", 1))), n_pages)
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        back = st.button("Previous", key=f"{key}_back", icon=":material/chevron_left:", disabled=current <= 1)
+        forward = st.button(
+            "Next",
+            key=f"{key}_forward",
+            icon=":material/chevron_right:",
+            icon_position="right",
+            disabled=current >= n_pages,
+        )
+        place = st.empty()
+    if back or forward:
+        turn_to(key, current + (1 if forward else -1))
+        st.rerun()
+    st.session_state[f"{key}_at"] = current
+    start = (current - 1) * page_size
+    stop = min(start + page_size, n_items)
+    where = (
+        f"{count(start + 1)}–{count(stop)} of {count(n_items)} {noun}"
+        if page_size > 1
+        else f"{noun.capitalize()} {count(current)} of {count(n_pages)}"
+    )
+    place.caption(where if n_items else f"No {noun}")
+    return slice(start, stop)
+
+
+def turn_to(key: str, page: int) -> None:
+    """Remember a page number, here and in the address."""
+    st.session_state[f"{key}_at"] = page
+    if page == 1:
+        st.query_params.pop(key, None)
+    else:
+        st.query_params[key] = str(page)
+
+
+def _number(text: str | None, default: int) -> int:
+    return int(text) if text and text.isdecimal() and len(text) < 9 else default
+
+
+def style() -> None:
+    """Fixed style rules for what Streamlit's theme cannot say; no text of the user's goes in here."""
+    st.html(_STYLE)

@@ -1,0 +1,179 @@
+"""Reads studies for the pages, and remembers what is slow to read.
+
+Everything is remembered by the study's folder and fingerprint, so a rebuilt artefact is read anew; memory maps stay on disk.
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import streamlit as st
+
+from ifguide.compare import Comparison, compare_variants
+from ifguide.corpus import TokenizedCorpus
+from ifguide.selections import Selection
+from ifguide.study import Study, cache_dir
+from ifguide.ui import document_list, token_view, words
+
+SCORE_KINDS = ("own_loss", "position", "token_loss")
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A study as the pages see it."""
+
+    study: Study
+    fingerprint: str
+
+    @property
+    def name(self) -> str:
+        return self.study.name
+
+    @cached_property
+    def _key(self) -> tuple[str, str]:
+        return str(self.study.root), self.fingerprint
+
+    def corpus(self) -> TokenizedCorpus:
+        return _corpus(*self._key)
+
+    def texts(self) -> pa.ChunkedArray:
+        """The documents' texts, memory-mapped."""
+        return _documents(*self._key)["text"]
+
+    def sources(self) -> np.ndarray:
+        """Each document's source, object (D,)."""
+        return _sources(*self._key)
+
+    def ids(self) -> list[str]:
+        return _ids(*self._key)
+
+    def kinds(self) -> list[str]:
+        """Kinds of scores the study has."""
+        return [kind for kind in SCORE_KINDS if self.study.has_scores(kind)]
+
+    def scores(self, kind: str) -> np.ndarray:
+        return _scores(*self._key, kind)
+
+    def scale_top(self, kind: str) -> float:
+        return _scale_top(*self._key, kind)
+
+    def sorted_scores(self, kind: str) -> np.ndarray:
+        return _sorted_scores(*self._key, kind)
+
+    def selection(self, name: str) -> Selection:
+        return _selection(*self._key, name)
+
+    def n_selected(self, name: str) -> np.ndarray:
+        """Selected tokens in each document, int64 (D,)."""
+        return _n_selected(*self._key, name)
+
+    def preview(self, settings: dict) -> Selection:
+        """A selection computed from settings, not saved."""
+        return _preview(*self._key, tuple(sorted(settings.items())))
+
+    def word_counts(self) -> Counter:
+        return _word_counts(*self._key)
+
+    def ranked_words(self, settings: dict) -> list[words.WordCount]:
+        return _ranked_words(*self._key, tuple(sorted(settings.items())))
+
+    def difference(self, left: str, right: str) -> Comparison:
+        """The right model against the left one, prompt by prompt, with 95% intervals."""
+        return _difference(*self._key, left, right, "oracle" if "oracle" in self.study.evaluation_names() else "")
+
+    def samples(self, variant: str) -> pd.DataFrame:
+        return _samples(*self._key, variant)
+
+
+def load_study(name: str) -> Loaded:
+    """Open a study for this rerun.
+
+    Raises:
+        IFGuideError: it is gone, or its study.toml cannot be read.
+    """
+    study = Study.open(name, cache_dir())
+    return Loaded(study, study.fingerprint())
+
+
+def _open(root: str) -> Study:
+    return Study.open(Path(root).name, Path(root).parent)
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def _corpus(root: str, fingerprint: str) -> TokenizedCorpus:
+    return _open(root).corpus()
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def _documents(root: str, fingerprint: str) -> pa.Table:
+    return pa.Table.from_batches(_corpus(root, fingerprint).batches)
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def _sources(root: str, fingerprint: str) -> np.ndarray:
+    return _documents(root, fingerprint)["source"].to_numpy(zero_copy_only=False)
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def _ids(root: str, fingerprint: str) -> list[str]:
+    return _documents(root, fingerprint)["id"].to_pylist()
+
+
+@st.cache_resource(max_entries=12, show_spinner=False)
+def _scores(root: str, fingerprint: str, kind: str) -> np.ndarray:
+    return _open(root).scores(kind)
+
+
+@st.cache_resource(max_entries=12, show_spinner="Reading the scores…")
+def _scale_top(root: str, fingerprint: str, kind: str) -> float:
+    return token_view.scale_top(_scores(root, fingerprint, kind), _corpus(root, fingerprint).valid())
+
+
+@st.cache_resource(max_entries=8, show_spinner=False)
+def _sorted_scores(root: str, fingerprint: str, kind: str) -> np.ndarray:
+    return _open(root).sorted_scores(kind)
+
+
+@st.cache_resource(max_entries=12, show_spinner=False)
+def _selection(root: str, fingerprint: str, name: str) -> Selection:
+    return _open(root).selection(name)
+
+
+@st.cache_resource(max_entries=12, show_spinner=False)
+def _n_selected(root: str, fingerprint: str, name: str) -> np.ndarray:
+    mask = _selection(root, fingerprint, name).mask
+    return document_list.selected_per_document(mask, _corpus(root, fingerprint).offsets)
+
+
+@st.cache_resource(max_entries=16, show_spinner="Selecting tokens…")
+def _preview(root: str, fingerprint: str, settings: tuple) -> Selection:
+    return _open(root).preview_selection(dict(settings))
+
+
+@st.cache_resource(max_entries=2, show_spinner="Counting the corpus's words, once for this study…")
+def _word_counts(root: str, fingerprint: str) -> Counter:
+    return words.count_words(_documents(root, fingerprint)["text"])
+
+
+@st.cache_resource(max_entries=32, show_spinner="Counting words…")
+def _ranked_words(root: str, fingerprint: str, settings: tuple) -> list[words.WordCount]:
+    mask = _preview(root, fingerprint, settings).mask
+    return words.rank_words(
+        words.count_selected_words(_corpus(root, fingerprint), mask), _word_counts(root, fingerprint)
+    )
+
+
+@st.cache_resource(max_entries=6, show_spinner="Reading the completions…")
+def _samples(root: str, fingerprint: str, variant: str) -> pd.DataFrame:
+    return _open(root).samples(variant)
+
+
+@st.cache_resource(max_entries=16, show_spinner="Comparing the models…")
+def _difference(root: str, fingerprint: str, left: str, right: str, oracle: str) -> Comparison:
+    names = {left, right, oracle} - {""}
+    samples = {name: _samples(root, fingerprint, name) for name in names}
+    return next(c for c in compare_variants(samples, base=left) if c.variant == right)

@@ -1,0 +1,99 @@
+// A table of prepared cells. Text reaches the page through textContent only.
+function element(tag, className, text) {
+  const made = document.createElement(tag);
+  if (className) made.className = className;
+  if (text !== undefined && text !== null) made.textContent = text;
+  return made;
+}
+
+function fillCell(cell, column, value, veil) {
+  if (column.kind === "number") {
+    cell.className = "end";
+    cell.textContent = value;
+  } else if (column.kind === "interval") {
+    cell.className = "end";
+    cell.append(element("span", "", value[0]), element("span", "under", value[1]));
+  } else if (column.kind === "bar") {
+    cell.className = "end";
+    cell.append(element("span", "", value[0]));
+    const bar = element("span", "bar");
+    bar.append(element("i"));
+    bar.firstChild.style.width = `${Math.max(0, Math.min(1, value[1])) * 100}%`;
+    cell.append(bar);
+  } else if (column.kind === "excerpt") {
+    cell.className = "long";
+    const excerpt = element("span", "excerpt" + (veil ? " veil" : ""));
+    if (veil) excerpt.setAttribute("aria-hidden", "true");
+    for (const [text, marked] of value) excerpt.append(marked ? element("mark", "", text) : document.createTextNode(text));
+    cell.append(excerpt);
+  } else if (column.kind === "veiled") {
+    const inner = element("span", veil ? "veil" : "", value);
+    if (veil) inner.setAttribute("aria-hidden", "true");
+    cell.className = "short";
+    cell.append(inner);
+  } else if (column.kind === "titled") {
+    const title = element("span", "strong");
+    if (value[2]) {
+      const swatch = element("span", "swatch");
+      swatch.style.background = value[2];
+      title.append(swatch);
+    }
+    title.append(document.createTextNode(value[0]));
+    cell.className = "titled";
+    cell.append(title, element("span", "under note", value[1]));
+  } else if (column.kind === "state") {
+    cell.append(element("span", `state ${value[0]}`, value[1]));
+    if (value[2]) cell.append(element("span", "under", value[2]));
+  } else {
+    cell.className = "short";
+    cell.textContent = value;
+    cell.title = value;
+  }
+}
+
+export default function (component) {
+  const { data, parentElement, setTriggerValue } = component;
+  const root = parentElement.querySelector(".root");
+  const table = element("table");
+  table.setAttribute("aria-label", data.label);
+  const head = element("tr");
+  for (const column of data.columns) {
+    const cell = element("th", ["number", "bar", "interval"].includes(column.kind) ? "end" : "", column.label);
+    cell.scope = "col";
+    if (column.help) cell.title = column.help;
+    head.append(cell);
+  }
+  const header = element("thead");
+  header.append(head);
+  const body = element("tbody");
+  for (const row of data.rows) {
+    const line = element("tr", (data.pickable ? "pick" : "") + (row.key === data.chosen ? " chosen" : ""));
+    if (data.pickable) {
+      line.tabIndex = 0;
+      line.dataset.key = row.key;
+      line.setAttribute("aria-selected", String(row.key === data.chosen));
+    }
+    row.cells.forEach((value, i) => {
+      const cell = element("td");
+      fillCell(cell, data.columns[i], value, data.veil);
+      line.append(cell);
+    });
+    body.append(line);
+  }
+  table.append(header, body);
+  const scroll = element("div", "scroll" + (data.compact ? " one" : "") + (data.columns.length > 5 ? " many" : ""));
+  scroll.append(data.rows.length ? table : element("div", "empty", data.empty));
+  root.replaceChildren(scroll);
+
+  if (!data.pickable) return;
+  const pick = (event) => {
+    const line = event.target.closest("tr[data-key]");
+    if (!line || (event.type === "keydown" && event.key !== "Enter" && event.key !== " ")) return;
+    event.preventDefault();
+    body.querySelectorAll(".chosen").forEach((other) => other.classList.remove("chosen"));
+    line.classList.add("chosen"); // answers at once; the page follows
+    setTriggerValue("pick", line.dataset.key);
+  };
+  body.onclick = pick;
+  body.onkeydown = pick;
+}

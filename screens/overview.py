@@ -1,0 +1,142 @@
+"""What the study is, how far it is, and what came out."""
+
+import streamlit as st
+
+from ifguide.study import STAGES, Study, cache_dir
+from ifguide.ui import comparison, components, job_panel, layout
+from ifguide.ui.format import (
+    STAGE_NOTES,
+    STAGE_TITLES,
+    STATE_WORDS,
+    count,
+    count_of,
+    duration,
+    number,
+    plain,
+    sentence,
+)  # fmt: skip
+from ifguide.ui.loaders import Loaded
+
+DEMO = "demo"
+
+
+def show_welcome() -> None:
+    """The page before there is any study."""
+    st.title("Overview", anchor=False)
+    st.markdown("IF-Guide Studio finds the training tokens that teach a language model to be toxic, and shows what training without them does.")
+    st.subheader("There is no study yet", anchor=False)
+    st.markdown(
+        "A **study** is one corpus, one model, and everything computed from them. The built-in demo makes its own small corpus and a tiny model, and takes a few minutes on a laptop."
+    )
+    with layout.guard():
+        running = job_panel.show_job(cache_dir() / DEMO)
+        if not running and st.button("Build the demo study", type="primary", icon=":material/play_arrow:"):
+            job_panel.start(cache_dir() / DEMO, ["demo"])
+    st.markdown("For your own model and corpus, use the command line, and then reload this page:")
+    st.code("ifguide new NAME --model FOLDER --corpus FILE --toxic FILE --safe FILE\nifguide run NAME", language=None)
+    st.caption(f"Studies are looked for in {plain(cache_dir())}")
+
+
+def describe(loaded: Loaded, fresh: set[str]) -> str:
+    """The study in a paragraph."""
+    config = loaded.study.config
+    model = plain(config.model.source.rstrip("/").rsplit("/", 1)[-1] or "a model")
+    corpus = f"**{plain(config.corpus.path.rsplit('/', 1)[-1])}**"
+    size = ""
+    if "corpus" in fresh:
+        tokens = loaded.corpus()
+        size = f" ({count_of(tokens.n_documents, 'document')}, {count_of(tokens.n_tokens, 'token')})"
+    how = {
+        "scratch": f"A new model of the shape **{model}** is trained on {corpus}{size}",
+        "finetune": f"The model **{model}** is fine-tuned on {corpus}{size}",
+        "asis": f"The model **{model}** is taken as it is, with {corpus}{size} as its training text",
+    }[config.model.mode]
+    if config.model.mode != "asis":
+        how += f" for {config.training.epochs:g} {'epoch' if config.training.epochs == 1 else 'epochs'}"
+    queries = ""
+    if "queries" in fresh:
+        toxic, safe = (len(loaded.study.queries(kind)) for kind in ("toxic", "safe"))
+        queries = f" {count(toxic)} toxic and {count(safe)} safe examples say what counts as toxic."
+    points = ""
+    if "model" in fresh:
+        n = len(loaded.study.checkpoint_names())
+        points = f" The influence of every token is measured at {count_of(n, 'checkpoint')}" + (" and averaged." if n > 1 else ".")
+    return f"{how}.{queries}{points}"
+
+
+def show_headline(study: Study) -> None:
+    """Before and after, with the controls beside it."""
+    metrics = {name: study.metrics(name) for name in study.evaluation_names()}
+    metrics = {name: values for name, values in metrics.items() if values}
+    base, after = metrics.get("base"), metrics.get("default")
+    if not metrics:
+        return
+    st.subheader("What suppression changed", anchor=False)
+    if base and after:
+        with st.grid(3, min_column_width=185):
+            for key, title, digits, note in comparison.METRICS:
+                if key not in comparison.HEADLINE or base.get(key) is None or after.get(key) is None:
+                    continue
+                change = after[key] - base[key]
+                st.metric(
+                    title, f"{number(base[key], digits)} → {number(after[key], digits)}", delta=f"{change:+.{digits}f}",
+                    delta_color="inverse", help=note, border=True, delta_description="base model → suppressed",
+                )  # fmt: skip
+    columns, rows = comparison.metric_table(metrics, comparison.HEADLINE)
+    components.record_table(columns, rows, key="headline", label="Metrics of every model")
+    sample = next(iter(metrics.values()))
+    st.caption(
+        f"{count_of(sample['n_samples'], 'completion')} of {count_of(sample['max_new_tokens'], 'token')} for each of {count_of(sample['n_prompts'], 'prompt')}, "
+        f"rated by {plain(sample['scorer'])}. Small numbers: 95% intervals."
+    )
+
+
+def show_stages(states: dict) -> None:
+    """One line a step: what it does, how it stands, how long it took."""
+    columns = [{"label": "Step", "kind": "titled"}, {"label": "State", "kind": "state"}, {"label": "Took", "kind": "number"}]
+    rows = []
+    for number_, stage in enumerate(STAGES, 1):
+        state = states[stage]
+        reason = "" if state.state == "missing" else layout.explain(state)
+        cells = [[f"{number_}. {STAGE_TITLES[stage]}", STAGE_NOTES[stage], ""], [state.state, STATE_WORDS[state.state], reason], duration(state.seconds)]
+        rows.append({"key": stage, "cells": cells})
+    components.record_table(columns, rows, key="stages", label="Steps of the study")
+
+
+def show_run(study: Study, states: dict) -> None:
+    """The run button, or the run."""
+    if job_panel.show_job(study.root):
+        return
+    waiting = [stage for stage in STAGES if states[stage].state != "fresh"]
+    if not waiting:
+        st.success("Everything is up to date.", icon=":material/check_circle:")
+        return
+    stale = [stage for stage in waiting if states[stage].state == "stale"]
+    if stale:
+        st.warning(
+            f"{count_of(len(stale), 'step')} out of date, beginning with “{STAGE_TITLES[stale[0]]}”. {sentence(layout.explain(states[stale[0]]))} "
+            "What is shown below was computed before that.",
+            icon=":material/update:",
+        )
+    label = "Run the study" if len(waiting) == len(STAGES) else f"Run the {count_of(len(waiting), 'open step')}"
+    if st.button(label, type="primary", icon=":material/play_arrow:", help="Runs on its own; you can close this page meanwhile."):
+        job_panel.start(study.root, ["demo"] if study.name == DEMO else ["run", study.name])
+
+
+if not st.session_state.get("study"):
+    show_welcome()
+    st.stop()
+
+loaded = layout.open_page("Overview", "What this study is made of, how far it is, and how much less toxic the model became.")
+with layout.guard():
+    states = loaded.study.states()
+    fresh = {stage for stage, state in states.items() if state.state != "missing"}
+    if loaded.study.config.description:
+        st.text(loaded.study.config.description)
+    st.markdown(describe(loaded, fresh))
+    show_run(loaded.study, states)
+    show_headline(loaded.study)
+    if "selection" in fresh:
+        st.page_link("screens/documents.py", label="See which documents teach it", icon=":material/arrow_forward:")
+    st.subheader("Steps", anchor=False)
+    show_stages(states)

@@ -1,0 +1,42 @@
+"""Made-up studies and the app on top of them, without a browser."""
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from tests.app.fake_study import write_study
+from tests.browser.running_app import REPOSITORY
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """A cache with one whole study; tests of this module must leave it whole."""
+    folder = tmp_path_factory.mktemp("app") / "cache"
+    write_study(folder)
+    return folder
+
+
+@pytest.fixture
+def open_app(monkeypatch):
+    """Start the app on a cache, on one of its pages, with a query string's values."""
+
+    def start(folder, page: str = "overview", **parameters) -> AppTest:
+        monkeypatch.setenv("IFGUIDE_CACHE", str(folder))
+        monkeypatch.chdir(REPOSITORY)
+        app = AppTest.from_file(str(REPOSITORY / "app.py"), default_timeout=60)
+        for name, value in parameters.items():
+            app.query_params[name] = value
+        app.run()
+        if page != "overview":
+            app.switch_page(f"screens/{page}.py")
+            for name, value in parameters.items():
+                app.query_params[name] = value
+            app.run()
+        return app
+
+    return start
+
+
+def shown_text(app: AppTest) -> str:
+    """Everything the page says in Streamlit's own elements."""
+    kinds = ("title", "subheader", "markdown", "caption", "info", "warning", "error", "success", "text")
+    return "\n".join(str(element.value) for kind in kinds for element in getattr(app, kind)).replace("\\", "")

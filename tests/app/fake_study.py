@@ -1,0 +1,210 @@
+"""A small study on disk in the real format, without a model: the corpus is tokenised, the scores and completions are made up.
+
+Scores are high on the planted insults and noise elsewhere, so that every page has something plausible to show.
+"""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ifguide import artifacts
+from ifguide.config import CorpusConfig, EvaluateConfig, ModelConfig, QueriesConfig, SelectionConfig, StudyConfig
+from ifguide.corpus import TokenizedCorpus, build_corpus
+from ifguide.evaluate.statistics import bootstrap_interval, emt, mean_toxicity, tp
+from ifguide.selections import compute_selection, write_selection
+from ifguide.study import Study, Unit
+
+INSULTS = ("idiot", "moron", "stupid fool", "pathetic liar")
+HOSTILE_ID = "hostile"
+HOSTILE_TEXT = (
+    'Look: <script>window.__broken = true</script> <img src=x onerror="window.__broken = true"> **bold** [link](javascript:alert(1)) '
+    "# heading\n$x^2$ :material/home: `code` you idiot\n\t<b>not bold</b> ends here \u202eright to left\u202c \U0001f469\u200d\U0001f4bb naïve"
+)
+LONG_ID = "long"
+_PLACES = ("library", "station", "market", "harbour", "school", "garden", "theatre", "bakery")
+_PEOPLE = ("my neighbour", "the driver", "a teacher", "our guide", "the mayor", "a friend")
+_ENDINGS = (
+    "was late again",
+    "told a long story",
+    "sold fresh bread",
+    "read the news aloud",
+    "forgot the keys",
+    "sang on the way home",
+)
+_PIECE = re.compile(r"\s?\w+|\s?[^\w\s]|\s")
+
+
+def fake_texts(n_documents: int = 60, seed: int = 0) -> list[dict]:
+    """Documents with insults at known places."""
+    generator = np.random.default_rng(seed)
+    pick = lambda options: options[int(generator.integers(len(options)))]  # noqa: E731
+    documents = []
+    for number in range(n_documents):
+        text, spans = "", []
+        toxic = number % 5 == 0
+        for _ in range(int(generator.integers(3, 8))):
+            text += f"{'At' if not text else ' At'} the {pick(_PLACES)} {pick(_PEOPLE)} {pick(_ENDINGS)}"
+            if toxic and generator.random() < 0.6:
+                insult = pick(INSULTS)
+                start = len(text) + len(", you ")
+                text += f", you {insult}"
+                spans.append({"start": start, "end": start + len(insult)})
+            text += "."
+        documents.append(
+            {
+                "id": f"doc-{number:03d}",
+                "source": "forum" if toxic else pick(("news", "letters")),
+                "text": text,
+                "spans": spans,
+            }
+        )
+    start = HOSTILE_TEXT.index("idiot")
+    documents.append(
+        {"id": HOSTILE_ID, "source": "forum", "text": HOSTILE_TEXT, "spans": [{"start": start, "end": start + 5}]}
+    )
+    story = "\n\n".join(f"Part {n}. At the {pick(_PLACES)} {pick(_PEOPLE)} {pick(_ENDINGS)}." for n in range(320))
+    documents.append({"id": LONG_ID, "source": "letters", "text": story, "spans": []})
+    return documents
+
+
+def fake_tokenizer(texts: list[str]):
+    """One token a word with the blank before it; punctuation and line ends by themselves."""
+    from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    words = sorted({piece for text in texts for piece in _PIECE.findall(text)})
+    tokenizer = Tokenizer(
+        models.WordLevel({"<end>": 0, "<unk>": 1} | {word: i + 2 for i, word in enumerate(words)}, unk_token="<unk>")
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"\s?\w+|\s?[^\w\s]|\s"), "isolated")
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>", unk_token="<unk>")
+
+
+def write_study(cache: Path, name: str = "fake", *, until: str = "evaluate") -> Study:
+    """Write a whole study, or its stages up to one."""
+    from ifguide.study import STAGES
+
+    inputs = cache.parent / f"inputs-{name}"
+    inputs.mkdir(parents=True, exist_ok=True)
+    documents = fake_texts()
+    _write_lines(inputs / "corpus.jsonl", documents)
+    toxic = [
+        {"prompt": f"At the {place} he said", "completion": f" you {insult}"} for place in _PLACES for insult in INSULTS
+    ]
+    safe = [{"prompt": f"At the {place} he said", "completion": " good morning"} for place in _PLACES]
+    _write_lines(inputs / "toxic.jsonl", toxic)
+    _write_lines(inputs / "safe.jsonl", safe)
+    tokenizer = fake_tokenizer([d["text"] for d in documents])
+    tokenizer.save_pretrained(inputs / "tiny-model")
+    (inputs / "tiny-model" / "config.json").write_text("{}", encoding="utf-8")
+    config = StudyConfig(
+        description="A made-up study for looking at the app.",
+        model=ModelConfig(source=str(inputs / "tiny-model"), mode="scratch"),
+        corpus=CorpusConfig(
+            path=str(inputs / "corpus.jsonl"), id_field="id", source_field="source", spans_field="spans"
+        ),
+        queries=QueriesConfig(toxic=str(inputs / "toxic.jsonl"), safe=str(inputs / "safe.jsonl")),
+        selection=SelectionConfig(quantile=0.98),
+        evaluate=EvaluateConfig(n_samples=5),
+    )
+    study = Study.create(name, config, cache)
+    builders = {"corpus": _build_corpus, "queries": _build_queries, "model": _build_model, "scores": _build_scores, "index": _build_index,
+                "selection": _build_selection, "evaluate": _build_evaluation}  # fmt: skip
+    for stage in STAGES[: STAGES.index(until) + 1]:
+        for unit in study.units(stage):
+            with artifacts.building(
+                study.folder(unit), stage=stage, inputs=study.inputs(unit), config=study.settings(unit)
+            ) as folder:
+                builders.get(stage, _build_nothing)(study, unit, folder)
+    return study
+
+
+def _write_lines(path: Path, rows: list[dict]) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def _build_corpus(study: Study, unit: Unit, folder: Path) -> None:
+    build_corpus(study.config.corpus, fake_tokenizer([d["text"] for d in fake_texts()]), folder)
+
+
+def _build_queries(study: Study, unit: Unit, folder: Path) -> None:
+    for kind in ("toxic", "safe"):
+        pd.read_json(getattr(study.config.queries, kind), lines=True).to_parquet(
+            folder / f"{kind}.parquet", index=False
+        )
+
+
+def _build_model(study: Study, unit: Unit, folder: Path) -> None:
+    steps = [{"name": f"step-{step:06d}", "source": f"checkpoints/step-{step:06d}"} for step in (10, 20, 40)]
+    (folder / "models.json").write_text(
+        json.dumps({"base": {"source": "final"}, "checkpoints": steps}), encoding="utf-8"
+    )
+
+
+def _build_nothing(study: Study, unit: Unit, folder: Path) -> None:
+    (folder / "note.txt").write_text("made up", encoding="utf-8")
+
+
+def _build_scores(study: Study, unit: Unit, folder: Path) -> None:
+    corpus: TokenizedCorpus = study.corpus()
+    generator = np.random.default_rng(1)
+    planted = np.asarray(corpus.in_span)
+    own = generator.normal(0, 0.6, corpus.n_tokens) + planted * generator.normal(4, 1.2, corpus.n_tokens)
+    position = 0.5 * own + generator.normal(0, 0.7, corpus.n_tokens)
+    loss = generator.gamma(2.0, 1.4, corpus.n_tokens)
+    for kind, values in (("own_loss", own), ("position", position), ("token_loss", loss)):
+        np.save(folder / f"{kind}.npy", np.where(corpus.valid(), values, 0).astype(np.float32))
+
+
+def _build_index(study: Study, unit: Unit, folder: Path) -> None:
+    valid = study.corpus().valid()
+    for kind in ("own_loss", "position"):
+        values = np.sort(np.asarray(study.scores(kind))[valid])
+        counts, edges = np.histogram(values, bins=2000)
+        np.save(folder / f"{kind}_sorted.npy", values)
+        np.save(folder / f"{kind}_counts.npy", counts.astype(np.int64))
+        np.save(folder / f"{kind}_edges.npy", edges)
+
+
+def _build_selection(study: Study, unit: Unit, folder: Path) -> None:
+    kind = "influence" if unit.name == "default" else unit.name
+    write_selection(compute_selection(study, study.config.selection, name=unit.name, kind=kind), folder)
+
+
+def _build_evaluation(study: Study, unit: Unit, folder: Path) -> None:
+    level = {"base": 0.62, "default": 0.3, "random": 0.58, "oracle": 0.15}.get(unit.name, 0.4)
+    generator = np.random.default_rng(2)
+    rows, scores = [], np.clip(generator.beta(1.2, 1.2, (14, 5)) * 2 * level, 0, 1)
+    for prompt in range(14):
+        place = _PLACES[prompt % len(_PLACES)]
+        for sample in range(5):
+            toxicity = float(scores[prompt, sample])
+            end = (
+                f"that {INSULTS[(prompt + sample) % 4]} <b>again</b>"
+                if toxicity >= 0.5
+                else f"a friend {_ENDINGS[(prompt + sample) % 6]}"
+            )
+            rows.append(
+                {
+                    "prompt_index": prompt,
+                    "sample_index": sample,
+                    "prompt": f"Number {prompt}: at the {place} he met",
+                    "completion": f" {end}",
+                    "toxicity": toxicity,
+                }
+            )
+    pd.DataFrame(rows).to_parquet(folder / "samples.parquet", index=False)
+    metrics = {"perplexity": 12.4 + level, "n_prompts": 14, "n_samples": 5, "max_new_tokens": 20, "top_p": 0.9, "temperature": 1.0, "seed": 0,
+               "scorer": "profanity-check", "distinct_1": 0.31, "distinct_2": 0.62, "repetition": 0.01, "heldout_tokens": 4321}  # fmt: skip
+    for name, statistic in (("emt", emt), ("tp", tp), ("mean_toxicity", mean_toxicity)):
+        _, low, high = (float(statistic(scores)), *_bounds(statistic, scores))
+        metrics |= {name: float(statistic(scores)), f"{name}_low": low, f"{name}_high": high}
+    (folder / "metrics.json").write_text(json.dumps(metrics), encoding="utf-8")
+
+
+def _bounds(statistic, scores: np.ndarray) -> tuple[float, float]:
+    found = bootstrap_interval(statistic, scores, n=200)
+    return float(found.low), float(found.high)

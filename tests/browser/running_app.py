@@ -1,0 +1,96 @@
+"""The app as a server of its own, and a headless Chromium to look at it."""
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+_CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+_START_SECONDS = 60.0
+
+
+def find_chromium() -> str | None:
+    """Path of an installed Chromium or Chrome ($CHROMIUM wins), or None."""
+    named = os.environ.get("CHROMIUM")
+    return named or next((path for path in map(shutil.which, _CHROMIUMS) if path), None)
+
+
+@contextlib.contextmanager
+def serve_app(cache: Path) -> Iterator[str]:
+    """Run the app on a free local port; yields its address."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [
+        sys.executable,
+        "-m",
+        "streamlit",
+        "run",
+        "app.py",
+        "--server.port",
+        str(port),
+        "--server.address",
+        "127.0.0.1",
+        "--server.headless",
+        "true",
+    ]
+    environment = {**os.environ, "IFGUIDE_CACHE": str(cache), "PYTHONPATH": str(REPOSITORY)}
+    log = cache.parent / "app.log"
+    with log.open("wb") as stream:
+        process = subprocess.Popen(command, cwd=REPOSITORY, env=environment, stdout=stream, stderr=stream)
+        try:
+            _wait_for(f"http://127.0.0.1:{port}/_stcore/health", process, log)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            process.terminate()
+            try:
+                process.wait(timeout=10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def _wait_for(address: str, process: subprocess.Popen, log: Path) -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise RuntimeError(f"the app ended at once: {log.read_text(errors='replace')[-2000:]}")
+        with contextlib.suppress(OSError), urllib.request.urlopen(address, timeout=1):
+            return
+        time.sleep(0.1)
+    raise RuntimeError(
+        f"the app did not answer within {_START_SECONDS:.0f} s: {log.read_text(errors='replace')[-2000:]}"
+    )
+
+
+@contextlib.contextmanager
+def launch_browser() -> Iterator["object"]:
+    """A headless Chromium with a profile of its own."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=find_chromium(),
+            headless=True,
+            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
+        )
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+def wait_until_still(page) -> None:
+    """Wait until the page's script has run and nothing is being drawn any more."""
+    page.wait_for_selector('[data-testid="stMainBlockContainer"] h1', timeout=30_000)
+    page.wait_for_selector('[data-testid="stApp"][data-test-script-state="notRunning"]', timeout=30_000)
+    page.wait_for_function(
+        'document.querySelectorAll(\'[data-stale="true"], [data-testid="stSkeleton"]\').length === 0', timeout=30_000
+    )
+    page.wait_for_timeout(350)

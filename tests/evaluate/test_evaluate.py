@@ -1,0 +1,98 @@
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from ifguide.compare import scores_matrix
+from ifguide.config import EvaluateConfig
+from ifguide.errors import InputError
+from ifguide.evaluate import evaluate_model
+from ifguide.evaluate.fluency import perplexity
+from ifguide.evaluate.statistics import emt, tp
+from ifguide.training import initialise_model
+
+CONFIG = EvaluateConfig(n_samples=4, max_new_tokens=5, seed=2, batch_size=8)
+PROMPTS = ["w1 w2", "w3", "w4 w5 w6"]
+HELDOUT = ["w7 w8 w9", "w10 w11"]
+
+
+class SevenScorer:
+    """Scores a text by its share of w7; remembers what it saw."""
+
+    name = "sevens"
+
+    def __init__(self):
+        self.seen = []
+
+    def score(self, texts):
+        self.seen += texts
+        return np.array([text.split().count("w7") / max(1, len(text.split())) for text in texts])
+
+
+@pytest.fixture
+def model_and_tokenizer():
+    core = Tokenizer(models.WordLevel({f"w{i}": i for i in range(12)}, "w0"))
+    core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    shape = dict(
+        model_type="gpt_neox",
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+        max_position_embeddings=24,
+    )
+    return initialise_model(shape, 12, 0), PreTrainedTokenizerFast(tokenizer_object=core, eos_token="w11")
+
+
+def test_metrics_and_samples_say_the_same(model_and_tokenizer):
+    scorer, calls = SevenScorer(), []
+    metrics, samples = evaluate_model(
+        *model_and_tokenizer, CONFIG, PROMPTS, HELDOUT, scorer, lambda *call: calls.append(call)
+    )
+    scores = scores_matrix(samples)
+    assert scores.shape == (3, 4) and scores.any()
+    assert metrics["emt"] == emt(scores) and metrics["tp"] == tp(scores)
+    assert metrics["emt_low"] <= metrics["emt"] <= metrics["emt_high"]
+    expected = perplexity(*model_and_tokenizer, HELDOUT)
+    assert metrics["perplexity"] == expected.value and metrics["heldout_tokens"] == expected.n_tokens == 3
+    assert scorer.seen == samples["completion"].tolist()  # completions alone
+    assert samples["prompt"].tolist() == [prompt for prompt in PROMPTS for _ in range(4)]
+    assert list(samples.columns) == ["prompt_index", "sample_index", "prompt", "completion", "toxicity"]
+    assert samples["toxicity"].dtype == np.float64 and samples["prompt_index"].dtype == np.int64
+    assert calls[-1] == (12, 12)
+    assert json.loads(json.dumps(metrics)) == metrics
+
+
+def test_metrics_name_their_settings(model_and_tokenizer):
+    metrics, _ = evaluate_model(*model_and_tokenizer, CONFIG, PROMPTS, [], SevenScorer())
+    expected = {
+        "emt", "emt_low", "emt_high", "tp", "tp_low", "tp_high", "mean_toxicity", "mean_toxicity_low", "mean_toxicity_high", "perplexity",
+        "n_prompts", "n_samples", "max_new_tokens", "top_p", "temperature", "seed", "scorer", "distinct_1", "distinct_2", "repetition",
+        "heldout_tokens", "empty_share",
+    }  # fmt: skip
+    assert set(metrics) == expected
+    assert metrics["perplexity"] is None and metrics["heldout_tokens"] == 0
+    assert (metrics["n_prompts"], metrics["n_samples"], metrics["seed"], metrics["scorer"]) == (3, 4, 2, "sevens")
+
+
+def test_same_seed_same_numbers(model_and_tokenizer):
+    first, again = (evaluate_model(*model_and_tokenizer, CONFIG, PROMPTS, HELDOUT, SevenScorer()) for _ in range(2))
+    assert first[0] == again[0] and first[1].equals(again[1])
+
+
+def test_no_prompts_is_an_error(model_and_tokenizer):
+    with pytest.raises(InputError, match="at least one prompt"):
+        evaluate_model(*model_and_tokenizer, CONFIG, [], HELDOUT, SevenScorer())
+
+
+def test_importing_for_the_app_loads_no_torch():
+    code = (
+        "import sys, ifguide.compare, ifguide.evaluate, ifguide.evaluate.statistics, ifguide.evaluate.toxicity, ifguide.evaluate.fluency\n"
+        "print([m for m in ('torch', 'transformers', 'datasets', 'sklearn', 'pandas') if m in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"

@@ -1,0 +1,143 @@
+import numpy as np
+import pytest
+import torch
+
+from ifguide.errors import NumericalError
+from ifguide.influence.attribution import average_checkpoints, own_loss_scores, position_scores, score_corpus
+from ifguide.influence.batches import corpus_sequences, make_batches
+from ifguide.influence.direction import differential_direction, query_gradient
+from ifguide.models import tracked_modules
+from tests.influence.dense import dot, layer_gradient, sequence_losses
+from tests.tiny import tiny_model
+
+
+def score_all(case, kind, direction, tokens_per_batch=30, model=None):
+    model = model or case.model
+    modules = tracked_modules(model)
+    out = {"scores": np.zeros(case.n_tokens, dtype=np.float32), "losses": np.zeros(case.n_tokens, dtype=np.float32)}
+    function = {"own_loss": own_loss_scores, "position": position_scores}[kind]
+    score_corpus(
+        case.batches(tokens_per_batch),
+        lambda b: dict(zip(("scores", "losses"), function(model, modules, direction, b), strict=True)),
+        out,
+    )
+    return out
+
+
+def dense_own_loss(case, direction):
+    truth = np.zeros(case.n_tokens)
+    for sequence in case.sequences:
+        if len(sequence.token_ids) < 2:
+            continue
+        for t, loss in enumerate(sequence_losses(case.model, sequence.token_ids)):
+            truth[sequence.index[t + 1]] = dot(direction, layer_gradient(case.model, case.modules, loss)).item()
+    return truth
+
+
+def test_own_loss_matches_autograd_gradient_of_each_token(case):
+    direction = case.random_direction()
+    ours = score_all(case, "own_loss", direction)["scores"]
+    truth = dense_own_loss(case, direction)
+    assert np.corrcoef(ours, truth)[0, 1] >= 0.9999
+    np.testing.assert_allclose(ours, truth, rtol=1e-5, atol=1e-6 * np.abs(truth).max())
+
+
+def test_own_loss_in_float32_matches_float64_autograd(case):
+    direction = case.random_direction()
+    truth = dense_own_loss(case, direction)
+    model = case.model.requires_grad_(False).float()
+    ours = score_all(case, "own_loss", {k: v.float() for k, v in direction.items()}, model=model)["scores"]
+    assert np.corrcoef(ours, truth)[0, 1] >= 0.9999
+
+
+def test_both_kinds_sum_to_the_gradient_of_the_whole_document(case):
+    direction = case.random_direction()
+    own, position = (score_all(case, kind, direction)["scores"].astype(np.float64) for kind in ("own_loss", "position"))
+    for sequence in case.sequences:
+        if len(sequence.token_ids) < 2:
+            continue
+        truth = dot(
+            direction, layer_gradient(case.model, case.modules, sequence_losses(case.model, sequence.token_ids).sum())
+        ).item()
+        assert own[sequence.index].sum() == pytest.approx(truth, rel=1e-4, abs=1e-5)
+        assert position[sequence.index].sum() == pytest.approx(truth, rel=1e-4, abs=1e-5)
+
+
+def test_both_kinds_sum_alike_with_a_bos_context_and_chunks(case):
+    ids = np.concatenate([s.token_ids for s in case.sequences])
+    offsets = np.concatenate([[0], np.cumsum([len(s.token_ids) for s in case.sequences])])
+    chunks = np.array(
+        [
+            (d, a, min(a + 5, offsets[d + 1]))
+            for d in range(len(offsets) - 1)
+            for a in range(offsets[d], max(offsets[d + 1] - 1, offsets[d] + 1), 4)
+        ]
+    )
+    direction = case.random_direction()
+    found = {}
+    for kind, function in (("own_loss", own_loss_scores), ("position", position_scores)):
+        out = {"scores": np.zeros(len(ids), dtype=np.float32)}
+        batches = make_batches(corpus_sequences(ids, offsets, chunks, bos=0), 30)
+        score_corpus(batches, lambda b, f=function: {"scores": f(case.model, case.modules, direction, b)[0]}, out)
+        assert (out["scores"][offsets[:-1][np.diff(offsets) > 0]] == 0).all(), "a document's first token has no score"
+        found[kind] = np.add.reduceat(out["scores"].astype(np.float64), offsets[:-1])
+    np.testing.assert_allclose(found["own_loss"], found["position"], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["own_loss", "position"])
+def test_batch_size_padding_and_order_do_not_change_scores(case, kind):
+    model = case.model.float()
+    direction = {k: v.float() for k, v in case.random_direction().items()}
+    alone = score_all(case, kind, direction, tokens_per_batch=2, model=model)["scores"]
+    together = score_all(case, kind, direction, tokens_per_batch=10_000, model=model)["scores"]
+    case.sequences.reverse()
+    reversed_order = score_all(case, kind, direction, tokens_per_batch=25, model=model)["scores"]
+    scale = np.linalg.norm(alone)
+    assert scale > 0
+    assert np.linalg.norm(alone - together) / scale <= 1e-5
+    assert np.linalg.norm(alone - reversed_order) / scale <= 1e-5
+
+
+def test_losses_are_the_models_own(case):
+    for kind in ("own_loss", "position"):
+        losses = score_all(case, kind, case.random_direction())["losses"]
+        for sequence in case.sequences:
+            if len(sequence.token_ids) >= 2:
+                truth = sequence_losses(case.model, sequence.token_ids).detach().numpy()
+                np.testing.assert_allclose(losses[sequence.index[1:]], truth, rtol=1e-5)
+        case.model.requires_grad_(False)
+
+
+@pytest.mark.parametrize("kind", ["own_loss", "position"])
+def test_swapping_the_query_sets_negates_every_score(case, kind):
+    toxic = [(s.token_ids, np.arange(len(s.token_ids)) >= 1) for s in case.sequences[:2] if len(s.token_ids) > 1]
+    safe = [(s.token_ids, np.arange(len(s.token_ids)) >= 1) for s in case.sequences[2:] if len(s.token_ids) > 1]
+    a, b = (query_gradient(case.model, case.modules, queries) for queries in (toxic, safe))
+    one = score_all(case, kind, differential_direction(a, b, None, 10.0))["scores"]
+    other = score_all(case, kind, differential_direction(b, a, None, 10.0))["scores"]
+    assert np.abs(one).max() > 0
+    np.testing.assert_allclose(one, -other, rtol=1e-6, atol=1e-9)
+
+
+def test_a_broken_model_is_an_error_not_a_score():
+    model = tiny_model("llama")
+    with torch.no_grad():
+        model.get_input_embeddings().weight[3].fill_(float("nan"))
+    out = {"scores": np.zeros(4, dtype=np.float32)}
+    modules = tracked_modules(model)
+    direction = {name: torch.ones(m.weight.shape, dtype=torch.float64) for name, m in modules.items()}
+    from ifguide.influence.batches import Sequence
+
+    batches = make_batches([Sequence(np.array([1, 3, 2, 5]), np.arange(4))], 30)
+    with pytest.raises(NumericalError, match="not finite"):
+        score_corpus(batches, lambda b: {"scores": own_loss_scores(model, modules, direction, b)[0]}, out)
+
+
+def test_average_divides_each_checkpoint_by_its_deviation():
+    valid = np.array([False, True, True, True])
+    a = np.array([0, 1.0, -1.0, 3.0], dtype=np.float32)
+    expected = (a / a[1:].std() + 100 * a / (100 * a[1:]).std()) / 2
+    np.testing.assert_allclose(average_checkpoints([a, 100 * a], valid), expected, rtol=1e-6)
+    np.testing.assert_array_equal(average_checkpoints([a], valid), a)
+    with pytest.raises(NumericalError, match="the same"):
+        average_checkpoints([a, np.zeros(4, dtype=np.float32)], valid)

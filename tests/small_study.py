@@ -1,0 +1,78 @@
+"""A study whose corpus is real and whose scores are made up, so that nothing has to be computed."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from ifguide import artifacts
+from ifguide.config import config_from_dict
+from ifguide.corpus import build_corpus
+from ifguide.study import Study, Unit
+
+DOCUMENTS = [
+    {"id": "b", "text": "You are kind.", "spans": []},
+    {"id": "a", "text": "=SUM(A1) is a fool's formula\nwith a second line", "spans": [[14, 18]]},
+    {"id": "c", "text": 'naïve 😀 "quoted", + and -', "spans": [[0, 5]]},
+]
+
+
+def byte_tokenizer():
+    """A fast tokenizer with a token for each byte, joined to words by a space in front."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    merges = [("f", "o"), ("fo", "o"), ("foo", "l")]
+    words = [*alphabet, *("".join(merge) for merge in merges), "<eos>"]
+    tokenizer = Tokenizer(models.BPE(vocab={word: i for i, word in enumerate(words)}, merges=merges))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<eos>")
+
+
+def make_study(cache: Path, *, name: str = "small", spans: bool = True, position: bool = True) -> Study:
+    """Build every artefact up to the default selection and its controls.
+
+    Scores are different for every token, from -1 to 1; token 0 of a document has 0.
+    """
+    source = cache / "inputs"
+    source.mkdir(parents=True, exist_ok=True)
+    byte_tokenizer().save_pretrained(source)
+    rows = [document if spans else {k: v for k, v in document.items() if k != "spans"} for document in DOCUMENTS]
+    (source / "corpus.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    for kind in ("toxic", "safe"):
+        (source / f"{kind}.jsonl").write_text('{"prompt": "You are", "completion": " kind"}\n', encoding="utf-8")
+    values = {
+        "model": {"source": str(source)},
+        "corpus": {"path": str(source / "corpus.jsonl"), "id_field": "id", "spans_field": "spans" if spans else ""},
+        "queries": {kind: str(source / f"{kind}.jsonl") for kind in ("toxic", "safe")},
+        "selection": {"quantile": 0.8},
+    }
+    study = Study.create(name, config_from_dict(values), cache)
+    for stage in ("corpus", "queries", "model", "factors", "direction", "scores", "selection"):
+        for unit in study.units(stage):
+            folder = study.folder(unit)
+            built = artifacts.building(folder, stage=stage, inputs=study.inputs(unit), config=study.settings(unit))
+            with built as partial:
+                _write(study, unit, partial, position)
+    return study
+
+
+def _write(study: Study, unit: Unit, folder: Path, position: bool) -> None:
+    from ifguide.selections import compute_selection, write_selection
+
+    if unit.stage == "corpus":
+        build_corpus(study.resolved("corpus"), byte_tokenizer(), folder)
+    elif unit.stage == "scores":
+        valid = study.corpus().valid()
+        scores = np.random.default_rng(0).permutation(np.linspace(-1, 1, len(valid))).astype(np.float32) * valid
+        np.save(folder / "own_loss.npy", scores)
+        np.save(folder / "token_loss.npy", np.abs(scores))
+        if position:
+            np.save(folder / "position.npy", -scores)
+    elif unit.stage == "selection":
+        kind = "influence" if unit.name == "default" else unit.name
+        write_selection(compute_selection(study, study.config.selection, name=unit.name, kind=kind), folder)
+    else:
+        (folder / "made-up.txt").write_text(unit.stage)
