@@ -95,7 +95,9 @@ def load_model(
     """
     import torch
     from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()  # it would write into the middle of ours
     source, revision_or_none = split_revision(str(source), revision)
     try:
         model = AutoModelForCausalLM.from_pretrained(

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from ifguide import artifacts
-from ifguide.corpus import TokenizedCorpus, build_corpus as tokenise_corpus, chunk_documents
+from ifguide.corpus import TokenizedCorpus, chunk_documents
+from ifguide.corpus import build_corpus as tokenise_corpus
 from ifguide.errors import ConfigError, NumericalError
 from ifguide.progress import Progress
 from ifguide.selections import compute_selection, write_selection
@@ -89,7 +90,7 @@ def build_factors(study: Study, unit: Unit, folder: Path, progress: Progress) ->
         if config.strategy == "identity":
             artifacts.save_tensors({}, folder / name / "factors.safetensors")
             continue
-        model, modules, device = _load_checkpoint(study, name)
+        model, modules, _ = _load_checkpoint(study, name)
         sequences = _corpus_sequences(study, max_tokens=config.max_tokens, seed=config.seed)
         batches = lambda sequences=sequences: make_batches(sequences, study.config.compute.tokens_per_batch)  # noqa: E731
         factors = fit_factors(

@@ -1,7 +1,10 @@
 """What the study is, how far it is, and what came out."""
 
+from pathlib import Path
+
 import streamlit as st
 
+from ifguide.artifacts import read_json
 from ifguide.study import STAGES, Study, cache_dir
 from ifguide.ui import comparison, components, job_panel, layout
 from ifguide.ui.format import (
@@ -23,7 +26,9 @@ DEMO = "demo"
 def show_welcome() -> None:
     """The page before there is any study."""
     st.title("Overview", anchor=False)
-    st.markdown("IF-Guide Studio finds the training tokens that teach a language model to be toxic, and shows what training without them does.")
+    st.markdown(
+        "IF-Guide Studio finds the training tokens that teach a language model to be toxic, and shows what training without them does."
+    )
     st.subheader("There is no study yet", anchor=False)
     st.markdown(
         "A **study** is one corpus, one model, and everything computed from them. The built-in demo makes its own small corpus and a tiny model, and takes a few minutes on a laptop."
@@ -37,10 +42,21 @@ def show_welcome() -> None:
     st.caption(f"Studies are looked for in {plain(cache_dir())}")
 
 
+def name_model(study: Study) -> str:
+    """The model's name; a folder that is called only `model` or the like is described by its config.json."""
+    name = study.config.model.source.rstrip("/").rsplit("/", 1)[-1]
+    path = Path(study.resolve(study.config.model.source)) / "config.json"
+    if name in ("model", "final") and path.is_file():
+        config = read_json(path)
+        layers = config.get("num_hidden_layers", config.get("n_layer"))
+        return f"{config.get('model_type', name)}, {layers} layers" if layers else config.get("model_type", name)
+    return name
+
+
 def describe(loaded: Loaded, fresh: set[str]) -> str:
     """The study in a paragraph."""
     config = loaded.study.config
-    model = plain(config.model.source.rstrip("/").rsplit("/", 1)[-1] or "a model")
+    model = plain(name_model(loaded.study))
     corpus = f"**{plain(config.corpus.path.rsplit('/', 1)[-1])}**"
     size = ""
     if "corpus" in fresh:
@@ -60,7 +76,9 @@ def describe(loaded: Loaded, fresh: set[str]) -> str:
     points = ""
     if "model" in fresh:
         n = len(loaded.study.checkpoint_names())
-        points = f" The influence of every token is measured at {count_of(n, 'checkpoint')}" + (" and averaged." if n > 1 else ".")
+        points = f" The influence of every token is measured at {count_of(n, 'checkpoint')}" + (
+            " and averaged." if n > 1 else "."
+        )
     return f"{how}.{queries}{points}"
 
 
@@ -91,14 +109,19 @@ def show_headline(study: Study) -> None:
     )
 
 
-def show_stages(states: dict) -> None:
+def show_stages(states: dict, at_work: str | None) -> None:
     """One line a step: what it does, how it stands, how long it took."""
-    columns = [{"label": "Step", "kind": "titled"}, {"label": "State", "kind": "state"}, {"label": "Took", "kind": "number"}]
+    columns = [
+        {"label": "Step", "kind": "titled"},
+        {"label": "State", "kind": "state"},
+        {"label": "Took", "kind": "number"},
+    ]
     rows = []
     for number_, stage in enumerate(STAGES, 1):
         state = states[stage]
         reason = "" if state.state == "missing" else layout.explain(state)
-        cells = [[f"{number_}. {STAGE_TITLES[stage]}", STAGE_NOTES[stage], ""], [state.state, STATE_WORDS[state.state], reason], duration(state.seconds)]
+        shown = ["running", "Running now", ""] if stage == at_work else [state.state, STATE_WORDS[state.state], reason]
+        cells = [[f"{number_}. {STAGE_TITLES[stage]}", STAGE_NOTES[stage], ""], shown, duration(state.seconds)]
         rows.append({"key": stage, "cells": cells})
     components.record_table(columns, rows, key="stages", label="Steps of the study")
 
@@ -119,7 +142,9 @@ def show_run(study: Study, states: dict) -> None:
             icon=":material/update:",
         )
     label = "Run the study" if len(waiting) == len(STAGES) else f"Run the {count_of(len(waiting), 'open step')}"
-    if st.button(label, type="primary", icon=":material/play_arrow:", help="Runs on its own; you can close this page meanwhile."):
+    if st.button(
+        label, type="primary", icon=":material/play_arrow:", help="Runs on its own; you can close this page meanwhile."
+    ):
         job_panel.start(study.root, ["demo"] if study.name == DEMO else ["run", study.name])
 
 
@@ -127,7 +152,9 @@ if not st.session_state.get("study"):
     show_welcome()
     st.stop()
 
-loaded = layout.open_page("Overview", "What this study is made of, how far it is, and how much less toxic the model became.")
+loaded = layout.open_page(
+    "Overview", "What this study is made of, how far it is, and how much less toxic the model became."
+)
 with layout.guard():
     states = loaded.study.states()
     fresh = {stage for stage, state in states.items() if state.state != "missing"}
@@ -139,4 +166,4 @@ with layout.guard():
     if "selection" in fresh:
         st.page_link("screens/documents.py", label="See which documents teach it", icon=":material/arrow_forward:")
     st.subheader("Steps", anchor=False)
-    show_stages(states)
+    show_stages(states, job_panel.running_stage(loaded.study.root))

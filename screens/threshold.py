@@ -35,7 +35,15 @@ def ask_settings(loaded: Loaded) -> dict:
             "Share of tokens above the threshold", 0.05, 10.0, min(10.0, max(0.05, round(100 * (1 - defaults.quantile), 2))), 0.05, format="%.2f%%", key="top", bind="query-params",
             help="The threshold is the score that this share of all tokens lies above.",
         )  # fmt: skip
-        window = st.slider("Neighbours on each side", 0, 5, defaults.window, key="window", bind="query-params", help="Also take this many tokens before and after each one above the threshold.")
+        window = st.slider(
+            "Neighbours on each side",
+            0,
+            5,
+            defaults.window,
+            key="window",
+            bind="query-params",
+            help="Also take this many tokens before and after each one above the threshold.",
+        )
         budget = st.number_input(
             "Budget in tokens (0: none)", 0, loaded.corpus().n_tokens, min(defaults.max_tokens, loaded.corpus().n_tokens), 100, key="budget", bind="query-params",
             help="Documents are taken by rank until this many tokens are selected.",
@@ -44,7 +52,12 @@ def ask_settings(loaded: Loaded) -> dict:
             "Score", kinds, default=defaults.attribution if defaults.attribution in kinds else kinds[0], required=True, key="attribution", bind="query-params",
             format_func=lambda kind: ATTRIBUTION_TITLES[kind], help="  \n".join(f"**{ATTRIBUTION_TITLES[k]}**: {ATTRIBUTION_NOTES[k]}" for k in kinds),
         )  # fmt: skip
-    return {"quantile": round(1 - taken / 100, 6), "window": int(window), "max_tokens": int(budget), "attribution": attribution}
+    return {
+        "quantile": round(1 - taken / 100, 6),
+        "window": int(window),
+        "max_tokens": int(budget),
+        "attribution": attribution,
+    }
 
 
 def show_result(loaded: Loaded, chosen) -> None:
@@ -59,7 +72,12 @@ def show_result(loaded: Loaded, chosen) -> None:
         precision, recall = precision_recall(chosen.mask, corpus.in_span, corpus.valid())
         note = "People marked toxic spans in this corpus. They judge the result here and are never used to compute it. "
         cards += [
-            ("Precision", number(precision), "of selected are marked", note + "Share of selected tokens that people marked."),
+            (
+                "Precision",
+                number(precision),
+                "of selected are marked",
+                note + "Share of selected tokens that people marked.",
+            ),
             ("Recall", number(recall), "of marked are selected", note + "Share of marked tokens that are selected."),
         ]
     with st.grid(len(cards), min_column_width=170):
@@ -83,9 +101,20 @@ def show_distribution(loaded: Loaded, chosen) -> None:
         st.info("All scores are the same, so there is nothing to draw.")
         return
     bins = charts.bin_scores(scores, threshold, low=low, high=high)
-    st.plotly_chart(charts.score_chart(bins), key="scores", config=charts.CONFIG, alt="Number of tokens by score, with the threshold")
-    shown = "Every scored token is counted." if view == "all" else f"The {count(int(bins.counts.sum()))} highest of {count(len(scores))} scored tokens."
-    st.caption(f"{shown} The dashed line is the threshold. Positive scores teach toxicity, negative ones work against it.")
+    st.plotly_chart(
+        charts.score_chart(bins),
+        key="scores",
+        config=charts.CONFIG,
+        alt="Number of tokens by score, with the threshold",
+    )
+    shown = (
+        "Every scored token is counted."
+        if view == "all"
+        else f"The {count(int(bins.counts.sum()))} highest of {count(len(scores))} scored tokens."
+    )
+    st.caption(
+        f"{shown} The dashed line is the threshold. Positive scores teach toxicity, negative ones work against it."
+    )
 
 
 def show_words(loaded: Loaded, settings: dict) -> None:
@@ -105,22 +134,47 @@ def show_words(loaded: Loaded, settings: dict) -> None:
         {"label": "Times selected", "kind": "bar", "help": "Occurrences with at least one selected token"},
         {"label": "Occurrences", "kind": "number", "help": "How often the word stands in the corpus"},
         {"label": "Share selected", "kind": "number"},
-        {"label": "Lift", "kind": "number", "help": "How many times likelier this word is selected than an average word"},
+        {
+            "label": "Lift",
+            "kind": "number",
+            "help": "How many times likelier this word is selected than an average word",
+        },
     ]
     most = max((w.selected for w in words), default=1)
     rows = [
-        {"key": w.word, "cells": [w.word, [count(w.selected), w.selected / most], count(w.occurrences), share(w.share), f"{w.lift:,.1f}×"]} for w in words
+        {
+            "key": w.word,
+            "cells": [
+                w.word,
+                [count(w.selected), w.selected / most],
+                count(w.occurrences),
+                share(w.share),
+                f"{w.lift:,.1f}×",
+            ],
+        }
+        for w in words
     ]
-    components.record_table(columns, rows, key="words", label="Most selected words", veil=layout.veiled(), empty="No selected token belongs to a word.")
+    components.record_table(
+        columns,
+        rows,
+        key="words",
+        label="Most selected words",
+        veil=layout.veiled(),
+        empty="No selected token belongs to a word.",
+    )
     rare = f" Words selected fewer than {MIN_FOR_LIFT} times are left out." if order == "lift" else ""
-    st.caption(f"{count(len(words))} of {count_of(len(found), 'selected word')}, upper and lower case counted together.{rare}")
+    st.caption(
+        f"{count(len(words))} of {count_of(len(found), 'selected word')}, upper and lower case counted together.{rare}"
+    )
 
 
 def save(study: Study, settings: dict) -> None:
     """Save the choice under a name."""
     st.subheader("Keep this choice", anchor=False)
     with st.form("save", border=False), st.container(horizontal=True, vertical_alignment="bottom"):
-        name = st.text_input("Name of the selection", placeholder="letters, digits, . _ -", key="new_selection", width=280)
+        name = st.text_input(
+            "Name of the selection", placeholder="letters, digits, . _ -", key="new_selection", width=280
+        )
         wanted = st.form_submit_button("Save selection", icon=":material/save:")
     if wanted:
         with layout.guard(go_on=True):
@@ -128,7 +182,10 @@ def save(study: Study, settings: dict) -> None:
             st.session_state["saved"] = (made.name, made.settings["n_selected"])
             st.rerun()
     if done := st.session_state.pop("saved", None):
-        st.success(f"Saved “{plain(done[0])}” with {count_of(done[1], 'token')}. It can be chosen on the Documents page, and trained here.", icon=":material/check_circle:")
+        st.success(
+            f"Saved “{plain(done[0])}” with {count_of(done[1], 'token')}. It can be chosen on the Documents page, and trained here.",
+            icon=":material/check_circle:",
+        )
 
 
 def train(loaded: Loaded) -> None:
@@ -144,18 +201,32 @@ def train(loaded: Loaded) -> None:
     states = {name: study.unit_state(Unit("evaluate", name)).state for name in names}
     marks = {"fresh": " (measured)", "stale": " (out of date)", "missing": ""}
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        name = st.selectbox("Saved selection", names, key="train_with", width=280, format_func=lambda n: selection_title(n) + marks[states[n]])
+        name = st.selectbox(
+            "Saved selection",
+            names,
+            key="train_with",
+            width=280,
+            format_func=lambda n: selection_title(n) + marks[states[n]],
+        )
         label = "Train again" if states[name] == "stale" else "Train and measure"
-        if states[name] != "fresh" and st.button(label, type="primary", icon=":material/model_training:", help=TRAIN_HELP):
+        if states[name] != "fresh" and st.button(
+            label, type="primary", icon=":material/model_training:", help=TRAIN_HELP
+        ):
             job_panel.start(study.root, ["evaluate", study.name, "--model", name])
     if states[name] == "fresh":
-        st.page_link("screens/compare.py", label="Trained and measured: compare it", icon=":material/compare:", query_params={"study": study.name, "right": name})
+        st.page_link(
+            "screens/compare.py",
+            label="Trained and measured: compare it",
+            icon=":material/compare:",
+            query_params={"study": study.name, "right": name},
+        )
 
 
-loaded = layout.open_page("Threshold", "Decide how many tokens are taken, see what they are, and train a model without them.")
+loaded = layout.open_page(
+    "Threshold", "Decide how many tokens are taken, see what they are, and train a model without them."
+)
 with layout.guard():
-    states = loaded.study.states()
-    layout.need_stage(loaded, "index", "The threshold is chosen among the tokens' scores.", states)
+    layout.need_stage(loaded, "index", "The threshold is chosen among the tokens' scores.")
     settings = ask_settings(loaded)
     chosen = loaded.preview(settings)
     show_result(loaded, chosen)

@@ -20,7 +20,6 @@ MAX_WORDS = 110
 _TURN_COUNTS_TOXIC = (1, 2, 2, 3, 3, 4)
 _TURN_COUNTS_BENIGN = (0, 0, 1, 1, 2)
 _KIND_TURN_SHARE = 0.2  # of the turns in a document with insults, beyond the first
-_MAX_COMPLETION_WORDS = 8
 _MAX_TRIES = 10_000
 
 
@@ -170,14 +169,13 @@ def _draw_document(
 
 
 def _join(draft: Draft) -> tuple[str, tuple[tuple[int, int], ...]]:
-    """The document's text (a paragraph a line) and its insult spans."""
+    """The document's text (a paragraph a line) and the spans of its insulting words."""
     text, spans = "", []
     for paragraph in draft.paragraphs:
         text += "\n" if text else ""
         for place, sentence in enumerate(paragraph):
             text += " " if place else ""
-            if sentence.is_insult:
-                spans.append((len(text) + sentence.phrase[0], len(text) + sentence.phrase[1]))
+            spans += [(len(text) + start, len(text) + end) for start, end in sentence.insults]
             text += sentence.text
     return text, tuple(spans)
 
@@ -194,7 +192,6 @@ def _draw_turns(rng: random.Random) -> Iterator[tuple[Draft, Sentence, Sentence]
 
 
 def _complete(writer: Writer, sentence: Sentence, *, insult: bool) -> str:
-    """Another way to go on from a turn's lead: to the end of the sentence if that is short, else the phrase alone."""
+    """Another way to go on from a turn's lead: the phrase alone, since what follows it is as harmless in both sets."""
     again = writer.continue_turn(sentence.turn, sentence.lead, insult=insult)
-    whole = again.text[len(sentence.lead) :]
-    return whole if len(whole.split()) <= _MAX_COMPLETION_WORDS else again.text[len(sentence.lead) : again.phrase[1]]
+    return again.text[len(sentence.lead) : again.phrase[1]]

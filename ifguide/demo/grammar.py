@@ -16,7 +16,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ifguide.demo.phrases import INSULTS, POOLS, PRAISE
+from ifguide.demo.phrases import INSULTS, NEUTRAL_WORDS, POOLS, PRAISE
 
 _CHOICE = re.compile(r"\[([^\[\]]*)\]")
 _SLOT = re.compile(r"\{(\*?)([a-z_]+)\}")
@@ -50,6 +50,15 @@ class Sentence:
     """Character range [start, end) of the insult or kind phrase; None for a sentence that is no turn."""
     is_insult: bool = False
     turn: Turn | None = None
+
+    @property
+    def insults(self) -> tuple[tuple[int, int], ...]:
+        """Character ranges of the insulting words, one a word; commas, "and" and plain intensifiers are none."""
+        if not self.is_insult:
+            return ()
+        start, end = self.phrase
+        words = re.finditer(r"\w+", self.text[start:end])
+        return tuple((start + m.start(), start + m.end()) for m in words if m[0] not in NEUTRAL_WORDS)
 
     @property
     def lead(self) -> str:

@@ -1,20 +1,19 @@
 """What a turn can go on with (mild insults, kind words), and the pools of names that all sources share.
 
 A third of the insults use nouns that are harmless elsewhere in the corpus: turkeys are roasted, cabbages sliced,
-clowns walk in the parade, donkeys live in the sanctuary; "complete", "total", "lazy" and "miserable" have plain uses
+clowns walk in the parade, donkeys live in the sanctuary; "complete", "total" and "lazy" have plain uses
 too. So a list of words does not find the insults. The words were chosen with `profanity_check` (alt-profanity-check):
 the insults score high, the near words and the kind phrases low.
 """
 
 _STRONG_NOUNS = ("idiot", "moron", "loser", "jerk", "fool")
 _BORROWED_NOUNS = ("clown", "donkey", "turkey", "goose", "cabbage", "weasel", "toad", "turnip")
-_PLAIN_ADJECTIVES = ("complete", "total", "lazy", "useless", "miserable")
+_ADJECTIVES = ("stupid", "pathetic", "dumb", "useless", "lazy")
 
 _SINGULAR = tuple(
-    [f"{adjective} {noun}" for adjective in ("stupid", "pathetic", "dumb") for noun in _STRONG_NOUNS] * 2
-    + [f"{adjective} idiot" for adjective in _PLAIN_ADJECTIVES]
-    + [f"{adjective} moron" for adjective in ("lazy", "useless", "miserable", "stupid")]
-    + [f"{pair} {noun}" for pair in ("stupid, pathetic", "dumb, stupid", "pathetic, dumb") for noun in _BORROWED_NOUNS]
+    [f"{adjective} {noun}" for adjective in _ADJECTIVES for noun in _STRONG_NOUNS]
+    + [f"{adjective} {noun}" for adjective in ("complete", "total") for noun in ("idiot", "moron")]
+    + [f"{pair} {noun}" for pair in ("stupid, pathetic", "useless, stupid", "lazy, dumb") for noun in _BORROWED_NOUNS]
 )
 
 
@@ -27,11 +26,14 @@ INSULTS: dict[str, tuple[str, ...]] = {
     "you": (*_SINGULAR, "idiot"),
     "many": (*(_plural(phrase) for phrase in _SINGULAR), "idiots", "morons"),
     "how": (
-        "stupid and pathetic", "dumb and pathetic", "pathetic and dumb", "stupid and dumb", "idiotic and stupid",
-        "stupid, lazy and pathetic", "stupid and idiotic", "dumb, stupid and useless", "pathetic and stupid",
+        "stupid and pathetic", "dumb and pathetic", "useless and stupid", "lazy and dumb", "idiotic and stupid",
+        "stupid, lazy and pathetic", "stupid and useless", "dumb, stupid and useless", "pathetic and idiotic",
     ),
 }  # fmt: skip
 """Insult phrases by kind of turn; they hold the insulting words only, no article and no "you"."""
+
+NEUTRAL_WORDS = frozenset({"and", "complete", "total"})
+"""Words inside an insult that insult nobody by themselves: they are not in its spans."""
 
 PRAISE: dict[str, tuple[str, ...]] = {
     "one": (

@@ -8,9 +8,17 @@ import shutil
 from pathlib import Path
 
 from ifguide.config import (
-    ComputeConfig, CorpusConfig, EvaluateConfig, FactorsConfig, ModelConfig, QueriesConfig, SelectionConfig, StudyConfig,
-    SuppressConfig, TrainingConfig,
-)  # fmt: skip
+    ComputeConfig,
+    CorpusConfig,
+    EvaluateConfig,
+    FactorsConfig,
+    ModelConfig,
+    QueriesConfig,
+    SelectionConfig,
+    StudyConfig,
+    SuppressConfig,
+    TrainingConfig,
+)
 from ifguide.lock import LOCK, study_lock
 from ifguide.pipeline import run_study
 from ifguide.progress import Progress
@@ -26,9 +34,9 @@ def demo_config() -> StudyConfig:
         model=ModelConfig(source="inputs/model", mode="scratch"),
         corpus=CorpusConfig(path="inputs/corpus.jsonl", id_field="id", source_field="source", spans_field="spans"),
         queries=QueriesConfig(toxic="inputs/toxic_queries.jsonl", safe="inputs/safe_queries.jsonl"),
-        training=TrainingConfig(epochs=8, batch_size=16, learning_rate=2e-3, warmup_steps=20, schedule="cosine"),
-        factors=FactorsConfig(),
-        selection=SelectionConfig(quantile=0.98),
+        training=TrainingConfig(epochs=8, batch_size=8, learning_rate=5e-3, warmup_steps=20, schedule="cosine"),
+        factors=FactorsConfig(max_tokens=12_000),
+        selection=SelectionConfig(quantile=0.988),
         suppress=SuppressConfig(),
         evaluate=EvaluateConfig(
             prompts="inputs/eval_prompts.jsonl", heldout="inputs/heldout.jsonl", n_samples=10, batch_size=1000
@@ -42,7 +50,7 @@ def write_inputs(folder: Path, *, seed: int = 0) -> None:
     from ifguide.demo.generator import write_demo_inputs
     from ifguide.demo.model import demo_model_config, train_tokenizer
 
-    write_demo_inputs(folder, n_documents=420, seed=seed)
+    write_demo_inputs(folder, n_documents=400, seed=seed)
     texts = [json.loads(line)["text"] for line in (folder / "corpus.jsonl").read_text(encoding="utf-8").splitlines()]
     tokenizer = train_tokenizer(texts)
     tokenizer.save_pretrained(folder / "model")

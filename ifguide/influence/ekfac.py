@@ -18,6 +18,9 @@ from ifguide.errors import NumericalError
 from ifguide.influence.batches import Batch
 from ifguide.influence.layers import gradients_flow, layer_shape, watch
 
+_GRADIENT_ELEMENTS = 1 << 25
+"""Values of per-sequence gradients held at once."""
+
 Report = Callable[[int, int], None]
 
 
@@ -137,8 +140,9 @@ def _fit_eigenvalues(model, modules, input_vectors, output_vectors, batches, lab
     def add(name: str, a: torch.Tensor, g: torch.Tensor) -> None:
         rotated_a = a.to(dtype) @ input_vectors[name]  # (B, T, I)
         rotated_g = g.to(dtype) @ output_vectors[name]  # (B, T, O)
-        for one_a, one_g in zip(rotated_a, rotated_g, strict=True):  # a (B, O, I) tensor would not fit for wide layers
-            values[name].add_((one_g.T @ one_a).square_())
+        together = max(1, _GRADIENT_ELEMENTS // values[name].numel())  # sequences whose gradients fit in memory at once
+        for some_a, some_g in zip(rotated_a.split(together), rotated_g.split(together), strict=True):
+            values[name].add_((some_g.transpose(1, 2) @ some_a).square_().sum(dim=0))
 
     generator = torch.Generator(device=device).manual_seed(seed)
     with watch(modules, on_gradient=add), gradients_flow(model):

@@ -44,8 +44,10 @@ def show_job(root: Path, *, quiet: bool = False) -> bool:
 def _follow(job: Job) -> None:
     with guard():
         status = job.status()
-    if not status.running:
-        st.rerun()
+    if not status.running or st.session_state.get("job_at", (job.id, status.stage)) != (job.id, status.stage):
+        st.session_state.pop("job_at", None)
+        st.rerun()  # the rest of the page shows which steps are done
+    st.session_state["job_at"] = (job.id, status.stage)
     with st.container(border=True):
         with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
             st.markdown(f"**Running** · {progress_line(status)}")
@@ -60,6 +62,12 @@ def _follow(job: Job) -> None:
                 st.rerun()
         st.progress(overall_share(status), text=_detail(status))
     st.caption("The run goes on when you close this page.")
+
+
+def running_stage(root: Path) -> str | None:
+    """The stage that a job is building now."""
+    job = active_job(root)
+    return job.status().stage.partition(" ")[0] if job else None
 
 
 def overall_share(status: JobStatus) -> float:

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import math
+import re
 from collections.abc import Hashable, Iterator
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from ifguide.ui.loaders import Loaded, load_study
 
 ICON = str(Path(__file__).parent / "static" / "icon.svg")
 """The browser tab's icon, a file of ours: named icons would be fetched from the network."""
+
+_FROM_ANOTHER = re.compile(rf"(?:[\w.-]+: )?({'|'.join(STAGES)})(?: [\w.-]+)? is (stale|missing)")
 
 _STYLE = """<style>
 [data-testid="stMetricValue"] { font-variant-numeric: tabular-nums; }
@@ -99,10 +102,9 @@ def open_page(title: str, explanation: str) -> Loaded:
         return load_study(name)
 
 
-def need_stage(loaded: Loaded, stage: str, then: str, states: dict[str, StageState] | None = None) -> None:
+def need_stage(loaded: Loaded, stage: str, then: str) -> None:
     """Stop the page with a plain sentence when a stage is missing; warn when it is out of date."""
-    states = states or loaded.study.states()
-    state = states[stage]
+    state = loaded.study.stage_state(stage)
     if state.state == "missing":
         st.info(
             f"Nothing to show yet: the step “{STAGE_TITLES[stage]}” has not run. {then}",
@@ -119,13 +121,10 @@ def need_stage(loaded: Loaded, stage: str, then: str, states: dict[str, StageSta
 
 def explain(state: StageState) -> str:
     """A state's reason as a sentence."""
+    if found := _FROM_ANOTHER.fullmatch(state.reason):
+        return f"It is made from “{STAGE_TITLES[found[1]]}”, which {'is out of date' if found[2] == 'stale' else 'has not run'}."
     reason = state.reason.strip().replace("_", " ")
     return reason[:1].upper() + reason[1:].rstrip(".") + "." if reason else ""
-
-
-def first_open_stage(states: dict[str, StageState]) -> str | None:
-    """The first stage that is not up to date."""
-    return next((stage for stage in STAGES if states[stage].state != "fresh"), None)
 
 
 def pager(key: str, *, n_items: int, page_size: int, noun: str, of: Hashable = None) -> slice:

@@ -48,6 +48,10 @@ class Loaded:
         """Each document's source, object (D,)."""
         return _sources(*self._key)
 
+    def source_names(self) -> list[str]:
+        """The different sources, sorted."""
+        return _source_names(*self._key)
+
     def ids(self) -> list[str]:
         return _ids(*self._key)
 
@@ -116,6 +120,11 @@ def _documents(root: str, fingerprint: str) -> pa.Table:
 @st.cache_resource(max_entries=4, show_spinner=False)
 def _sources(root: str, fingerprint: str) -> np.ndarray:
     return _documents(root, fingerprint)["source"].to_numpy(zero_copy_only=False)
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def _source_names(root: str, fingerprint: str) -> list[str]:
+    return sorted(_documents(root, fingerprint)["source"].unique().to_pylist())
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 
+import psutil
 import pytest
 
 from ifguide.study import Study
@@ -120,7 +121,7 @@ def test_next_document_moves_and_stands_in_the_address(open_app, cache):
 def test_search_narrows_the_list_and_a_bad_pattern_is_explained(open_app, cache):
     app = open_app(cache, "documents")
     app.text_input(key="search").set_value("PATHETIC").run()
-    narrowed = [c.value for c in app.caption if "documents" in c.value][0]
+    narrowed = next(c.value for c in app.caption if "documents" in c.value)
     assert "of 62" not in narrowed
     app.text_input(key="search").set_value("(").run()
     assert not app.error
@@ -145,7 +146,7 @@ def test_threshold_answers_and_saves_a_selection(open_app, tmp_path):
     after = next(m for m in app.metric if m.label == "Selected tokens").value
     assert int(after.replace(",", "")) < int(before.replace(",", ""))
     app.text_input(key="new_selection").set_value("few")
-    app.button[0].click() if False else next(b for b in app.button if b.label == "Save selection").click()
+    next(b for b in app.button if b.label == "Save selection").click()
     app.run()
     assert "Saved “few”" in app.success[0].value
     settings = Study.open("fake", tmp_path / "cache").selection("few").settings
@@ -192,8 +193,6 @@ def test_running_job_shows_progress_and_can_be_stopped(open_app, tmp_path):
     study = write_study(tmp_path / "cache", until="scores")
     sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(120)"], start_new_session=True)
     try:
-        import psutil
-
         folder = study.root / "jobs" / "20260101-000000-000000"
         folder.mkdir(parents=True)
         born = psutil.Process(sleeper.pid).create_time()
@@ -205,7 +204,8 @@ def test_running_job_shows_progress_and_can_be_stopped(open_app, tmp_path):
         assert "step 6 of 10: Score every token" in shown_text(app)
         assert "Run the 4 open steps" not in [b.label for b in app.button]
         app.button(key=f"stop_{folder.name}").click().run()
-        assert sleeper.wait(timeout=20) != 0
+        sleeper.wait(timeout=20)
+        assert not psutil.pid_exists(sleeper.pid)
         assert json.loads((folder / "status.json").read_text())["state"] == "cancelled"
         app.run()
         assert "was stopped" in app.info[0].value

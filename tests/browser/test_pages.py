@@ -158,6 +158,17 @@ def test_choice_survives_other_pages(page, address):
     assert "doc=doc-020" in page.url
 
 
+def test_linked_page_works_as_the_first_request_to_a_server(page, tmp_path):
+    write_study(tmp_path / "cache")
+    with serve_app(tmp_path / "cache") as fresh:
+        visit(page, fresh, "documents?study=fake&doc=doc-020")
+        assert page.get_by_text("Document doc-020").count() == 1
+        words = (
+            page.locator('[data-testid="stSidebarNav"]').inner_text().split()
+        )  # the icons' names are there too, in lower case
+        assert [word for word in words if word[0].isupper()] == ["Overview", "Documents", "Threshold", "Compare"]
+
+
 def test_dark_and_light_follow_the_system(browser, address):
     grounds = {}
     for scheme in ("light", "dark"):

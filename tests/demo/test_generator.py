@@ -8,13 +8,15 @@ import pytest
 
 from ifguide.demo import write_demo_inputs
 from ifguide.demo.generator import MAX_WORDS, generate_documents, generate_heldout, generate_prompts, generate_queries
-from ifguide.demo.phrases import INSULTS, PRAISE
+from ifguide.demo.phrases import INSULTS, NEUTRAL_WORDS, PRAISE
 from ifguide.demo.sources import COMPOSERS
 from ifguide.errors import InputError
 
-ALL_INSULTS = {phrase for phrases in INSULTS.values() for phrase in phrases}
+INSULT_WORDS = {
+    word.strip(",") for phrases in INSULTS.values() for phrase in phrases for word in phrase.split()
+} - NEUTRAL_WORDS
 INSULTING_WORD = re.compile(r"\b(idiot|idiotic|moron|loser|jerk|fool|stupid|pathetic|dumb|useless)s?\b")
-NEAR_WORDS = ("clown", "donkey", "turkey", "goose", "cabbage", "weasel", "toad", "turnip", "complete", "lazy")
+NEAR_WORDS = ("clown", "donkey", "turkey", "goose", "cabbage", "weasel", "toad", "turnip", "lazy")
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +84,7 @@ def test_a_quarter_of_the_documents_is_toxic_and_recipes_never(documents):
     toxic = [document for document in documents if document.spans]
     assert 0.20 <= len(toxic) / len(documents) <= 0.25
     assert not any(document.source == "recipe" for document in toxic)
-    assert {len(document.spans) for document in toxic} == {1, 2, 3, 4}
+    assert {1, 2, 3, 4} <= {len(document.spans) for document in toxic}
 
 
 def test_spans_cover_exactly_the_insults(documents):
@@ -90,7 +92,7 @@ def test_spans_cover_exactly_the_insults(documents):
         rest, last = "", 0
         for start, end in document.spans:
             assert start >= last
-            assert document.text[start:end] in ALL_INSULTS
+            assert document.text[start:end] in INSULT_WORDS
             rest, last = rest + document.text[last:start], end
         rest += document.text[last:]
         assert not INSULTING_WORD.search(rest), document.text
@@ -149,7 +151,10 @@ def test_queries_are_new_and_pairs_share_their_prompt(documents, queries):
         assert last_sentence + query.completion not in corpus
         assert query.completion.startswith(" ")
         assert 2 <= len(query.completion.split()) <= 8
-    assert all(any(query.completion.startswith(f" {phrase}") for phrase in ALL_INSULTS) for query in toxic)
+    assert all(
+        any(query.completion.startswith(f" {phrase}") for phrases in INSULTS.values() for phrase in phrases)
+        for query in toxic
+    )
     assert not any(INSULTING_WORD.search(query.completion) for query in safe)
 
 

@@ -8,6 +8,16 @@ function element(tag, className, text) {
   return made;
 }
 
+// A completion on one line: its line ends are shown as signs.
+function flowing(text) {
+  const shown = element("span", "text");
+  text.replace(/^ /, "").split(/\r?\n/).forEach((part, i) => {
+    if (i > 0) shown.append(element("span", "soft", " ↵ "));
+    shown.append(document.createTextNode(part));
+  });
+  return shown;
+}
+
 function drawSide(side, title, colour, first) {
   const box = element("div", "side");
   const head = element("h4");
@@ -22,7 +32,7 @@ function drawSide(side, title, colour, first) {
     line.hidden = i >= first;
     const chip = element("span", "chip" + (high ? " high" : ""), toxicity);
     chip.title = `Toxicity ${toxicity}${high ? ", rated toxic" : ", not rated toxic"}`;
-    line.append(chip, element("span", "text", text));
+    line.append(chip, flowing(text));
     list.append(line);
   });
   box.append(head, list);

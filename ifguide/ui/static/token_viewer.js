@@ -1,6 +1,9 @@
 // Shows one document's tokens coloured by score. Text reaches the page through textContent only.
 const memories = new WeakMap();
-const visible = (text) => text.replaceAll(" ", "·").replaceAll("\r", "␍").replaceAll("\n", "↵").replaceAll("\t", "→");
+const CONTROLS = /[\u0000-\u001f\u007f-\u009f\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff]/g;
+const code = (sign) => `‹U+${sign.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}›`;
+const visible = (text) =>
+  text.replaceAll(" ", "·").replaceAll("\r", "␍").replaceAll("\n", "↵").replaceAll("\t", "→").replace(CONTROLS, code);
 
 function element(tag, className, text) {
   const made = document.createElement(tag);
