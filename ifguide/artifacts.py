@@ -23,6 +23,8 @@ SCHEMA = 1
 """Version of the layout and meaning of artefacts; a change makes older ones stale."""
 
 MANIFEST = "manifest.json"
+RECORDS = ("training_log.jsonl",)
+"""Files for people that no stage reads and that hold times of the clock, so that two equal runs differ in them."""
 _BLOCK = 1 << 20
 
 
@@ -69,22 +71,23 @@ def read_json(path: Path):
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise StaleError(f"{path} is missing; run the study again with `ifguide run`") from error
+        raise StaleError(f"{path} is missing; run the study again with `ifguide run NAME`") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise StaleError(f"{path} is damaged ({error}); rebuild it with `ifguide run --force`") from error
+        raise StaleError(f"{path} is damaged ({error}); rebuild it with `ifguide run NAME --force STAGE`") from error
 
 
 def read_manifest(folder: Path) -> dict | None:
     """The manifest of an artefact, or None when the artefact is missing or its manifest is unreadable."""
     try:
-        return read_json(folder / MANIFEST)
+        manifest = read_json(folder / MANIFEST)
     except StaleError:
         return None
+    return manifest if isinstance(manifest, dict) and manifest.keys() >= {"inputs", "config", "outputs"} else None
 
 
 def digest_of(manifest: dict) -> str:
-    """What an artefact's readers name as their input: one hash over the hashes of its files."""
-    return hash_json(manifest["outputs"])
+    """What an artefact's readers name as their input: one hash over the hashes of its files, `RECORDS` left out."""
+    return hash_json({name: digest for name, digest in manifest["outputs"].items() if name not in RECORDS})
 
 
 def library_versions() -> dict[str, str]:
@@ -198,12 +201,12 @@ def load_array(path: Path, *, length: int | None = None) -> np.ndarray:
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError as error:
-        raise StaleError(f"{path} is missing; run the study again with `ifguide run`") from error
+        raise StaleError(f"{path} is missing; run the study again with `ifguide run NAME`") from error
     except (ValueError, OSError, EOFError) as error:
-        raise StaleError(f"{path} is damaged ({error}); rebuild it with `ifguide run --force`") from error
+        raise StaleError(f"{path} is damaged ({error}); rebuild it with `ifguide run NAME --force STAGE`") from error
     if length is not None and array.shape[0] != length:
         raise StaleError(
-            f"{path}: expected {length:,} values, got {array.shape[0]:,}; rebuild it with `ifguide run --force`"
+            f"{path}: expected {length:,} values, got {array.shape[0]:,}; rebuild it with `ifguide run NAME --force STAGE`"
         )
     return array
 
@@ -227,9 +230,9 @@ def load_tensors(path: Path, device: str = "cpu") -> dict:
     try:
         return load_file(path, device=device)
     except FileNotFoundError as error:
-        raise StaleError(f"{path} is missing; run the study again with `ifguide run`") from error
+        raise StaleError(f"{path} is missing; run the study again with `ifguide run NAME`") from error
     except (SafetensorError, OSError) as error:
-        raise StaleError(f"{path} is damaged ({error}); rebuild it with `ifguide run --force`") from error
+        raise StaleError(f"{path} is damaged ({error}); rebuild it with `ifguide run NAME --force STAGE`") from error
 
 
 class Fingerprints:
@@ -243,21 +246,19 @@ class Fingerprints:
             self._known = {}
 
     def of(self, path: Path, names: tuple[str, ...] = ()) -> str:
-        """Hash of a file, or of a folder's files (only those called `names`, when given).
+        """Hash of a file, or of a folder's files with their places in it (only those called `names`, when given). Hidden ones
+        are left out.
 
         Raises:
             InputError: nothing is there.
         """
         if not path.exists():
             raise InputError(f"{path} is not there any more; put it back or change study.toml")
-        files = (
-            [path]
-            if path.is_file()
-            else sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith("."))
-        )
-        if names and path.is_dir():
-            files = [p for p in files if p.name in names]
-        return hash_json([[p.name, self._hash(p)] for p in files])
+        if path.is_file():
+            return hash_json([[path.name, self._hash(path)]])
+        files = {p.relative_to(path): p for p in path.rglob("*") if p.is_file() and (not names or p.name in names)}
+        seen = sorted(place for place in files if not any(part.startswith(".") for part in place.parts))
+        return hash_json([[place.as_posix(), self._hash(files[place])] for place in seen])
 
     def _hash(self, path: Path) -> str:
         stat = path.stat()

@@ -1,6 +1,7 @@
 """The settings of a study: frozen dataclasses, one a table of `study.toml`. Defaults live here and nowhere else."""
 
 import dataclasses
+import math
 import tomllib
 import typing
 from dataclasses import dataclass, field
@@ -117,9 +118,11 @@ class TrainingConfig:
     warmup_steps: int = 10
     """Optimiser steps of linear warm-up."""
     schedule: str = "linear"
-    """Learning-rate schedule after warm-up, by its Transformers name: linear, cosine, constant_with_warmup."""
+    """Learning-rate schedule after warm-up: linear, cosine or constant."""
     weight_decay: float = 0.01
     """AdamW's decoupled weight decay."""
+    adam_beta2: float = 0.999
+    """Decay of AdamW's second moment; 0.95 learns faster in short runs from scratch."""
     max_grad_norm: float = 1.0
     """Gradients are clipped at this norm; 0 switches clipping off."""
     packing: bool = False
@@ -143,6 +146,11 @@ class TrainingConfig:
             f"training.gradient_accumulation: expected 1 or more, got {self.gradient_accumulation}",
         )
         _require(self.learning_rate > 0, f"training.learning_rate: expected more than 0, got {self.learning_rate}")
+        _require(self.warmup_steps >= 0, f"training.warmup_steps: expected 0 or more, got {self.warmup_steps}")
+        _require_choice("training.schedule", self.schedule, ("linear", "cosine", "constant", "constant_with_warmup"))
+        _require(self.weight_decay >= 0, f"training.weight_decay: expected 0 or more, got {self.weight_decay}")
+        _require(self.max_grad_norm >= 0, f"training.max_grad_norm: expected 0 or more, got {self.max_grad_norm}")
+        _require(0 <= self.adam_beta2 < 1, f"training.adam_beta2: expected 0 <= adam_beta2 < 1, got {self.adam_beta2}")
         _require(
             self.early_checkpoints >= 0, f"training.early_checkpoints: expected 0 or more, got {self.early_checkpoints}"
         )
@@ -195,8 +203,8 @@ class DirectionConfig:
 class ScoresConfig:
     """How every corpus token gets its score."""
 
-    derivative: str = "auto"
-    """`jvp` (exact forward-mode), `central` (central differences) or `auto` (central if it agrees with jvp on a sample)."""
+    derivative: str = "jvp"
+    """`jvp` (exact, forward-mode), `central` (central differences, faster) or `auto` (central where it agrees with jvp on a sample)."""
     position: bool = True
     """Also compute `position` attribution, for comparison."""
 
@@ -276,6 +284,8 @@ class EvaluateConfig:
     """Completions generated at once."""
 
     def __post_init__(self):
+        _require(self.n_prompts >= 0, f"evaluate.n_prompts: expected 0 or more, got {self.n_prompts}")
+        _require(self.n_heldout >= 0, f"evaluate.n_heldout: expected 0 or more, got {self.n_heldout}")
         _require(self.n_samples >= 1, f"evaluate.n_samples: expected 1 or more, got {self.n_samples}")
         _require(self.max_new_tokens >= 1, f"evaluate.max_new_tokens: expected 1 or more, got {self.max_new_tokens}")
         _require(0 < self.top_p <= 1, f"evaluate.top_p: expected 0 < top_p <= 1, got {self.top_p}")
@@ -355,6 +365,8 @@ def _coerce(value, hint, where: str):
         return float(value)
     if type(value) is not hint:
         raise ConfigError(f"{where}: expected {hint.__name__}, got {value!r}")
+    if hint is float and not math.isfinite(value):
+        raise ConfigError(f"{where}: expected a finite number, got {value!r}")
     return value
 
 
@@ -390,7 +402,9 @@ def override(config: StudyConfig, assignments: list[str]) -> StudyConfig:
                     f"--set: unknown section {key!r} in {assignment!r}; sections: {', '.join(k for k, v in values.items() if isinstance(v, dict))}"
                 )
             table = table[key]
-        table[keys[-1]] = _parse_value(text.strip())
+        value = _parse_value(text.strip())
+        is_text = isinstance(table.get(keys[-1]), str) and not isinstance(value, str)  # factors.labels=true is a word
+        table[keys[-1]] = text.strip() if is_text else value
     return config_from_dict(values)
 
 

@@ -73,7 +73,7 @@ class TokenizedCorpus:
         if not ends or ends[-1] != n_documents:
             raise StaleError(
                 f"{folder / 'documents.arrow'}: expected {n_documents:,} documents, got {ends[-1] if ends else 0:,}; "
-                "rebuild it with `ifguide run --force`"
+                "rebuild it with `ifguide run NAME --force corpus`"
             )
         return cls(
             folder=folder,
@@ -212,6 +212,6 @@ def _map_documents(path: Path) -> list[pa.RecordBatch]:
         with pa.ipc.open_stream(pa.memory_map(str(path))) as stream:
             return list(stream)
     except FileNotFoundError as error:
-        raise StaleError(f"{path} is missing; run the study again with `ifguide run`") from error
+        raise StaleError(f"{path} is missing; run the study again with `ifguide run NAME`") from error
     except (pa.ArrowException, OSError) as error:
-        raise StaleError(f"{path} is damaged ({error}); rebuild it with `ifguide run --force`") from error
+        raise StaleError(f"{path} is damaged ({error}); rebuild it with `ifguide run NAME --force corpus`") from error

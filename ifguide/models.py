@@ -91,7 +91,7 @@ def load_model(
         attention: Transformers' name of the attention implementation; forward-mode derivatives need `eager`.
 
     Raises:
-        InputError: it cannot be loaded. Only safetensors weights are read, and no code from the hub runs.
+        InputError: it cannot be loaded, or weights are missing. Only safetensors weights are read, and no code from the hub runs.
     """
     import torch
     from transformers import AutoModelForCausalLM
@@ -100,18 +100,24 @@ def load_model(
     logging.disable_progress_bar()  # it would write into the middle of ours
     source, revision_or_none = split_revision(str(source), revision)
     try:
-        model = AutoModelForCausalLM.from_pretrained(
+        model, loading = AutoModelForCausalLM.from_pretrained(
             source,
             revision=revision_or_none,
             dtype=getattr(torch, dtype),
             attn_implementation=attention,
             use_safetensors=True,
             trust_remote_code=False,
+            output_loading_info=True,
         )
     except Exception as error:
         raise InputError(
             f"no causal language model could be loaded from {source!r} ({_first_line(error)}); name a folder or hub id with safetensors weights"
         ) from error
+    if lacking := sorted(loading["missing_keys"]):  # Transformers fills them with random numbers
+        raise InputError(
+            f"the weights in {source!r} lack {', '.join(lacking[:3])}{' and others' if lacking[3:] else ''}, "
+            f"which {type(model).__name__} needs; name a complete causal language model"
+        )
     return model.to(device).eval().requires_grad_(False)
 
 

@@ -12,7 +12,7 @@ from ifguide.config import StudyConfig
 from ifguide.errors import ConfigError, StaleError
 from ifguide.lock import study_lock
 from ifguide.progress import Progress
-from ifguide.study import BASE, DEFAULT, STAGES, Study, Unit, check_name
+from ifguide.study import BASE, BUILT_IN_SELECTIONS, DEFAULT, STAGES, Study, Unit, check_name
 
 
 def create_study(name: str, config: StudyConfig, cache: Path | None = None) -> Study:
@@ -86,6 +86,10 @@ def _with_needs(study: Study, units: Iterable[Unit]) -> list[Unit]:
 def _build(study: Study, units: list[Unit], progress: Progress, forced: set[Unit] = frozenset()) -> list[Unit]:
     built: list[Unit] = []
     with study_lock(study.root):
+        for unit in units:
+            artifacts.remove_partials(study.folder(unit))  # only here, where nobody else is building
+            if study.unit_state(unit).state == "missing":
+                _check_can_build(study, unit)  # before hours of work on what it reads
         for number, unit in enumerate(units):
             if unit not in forced and study.unit_state(unit).state == "fresh":
                 continue
@@ -100,7 +104,7 @@ def _build(study: Study, units: list[Unit], progress: Progress, forced: set[Unit
 
 def _check_can_build(study: Study, unit: Unit) -> None:
     """A user's own selection cannot be made again from study.toml, so a stale one is refused with the command that mends it."""
-    if unit.stage == "selection" and unit not in study.units("selection"):
+    if unit.stage == "selection" and unit.name not in BUILT_IN_SELECTIONS:
         state = study.unit_state(unit)
         known = ", ".join(study.selection_names()) or "none yet"
         why = f"is stale ({state.reason})" if state.state == "stale" else f"does not exist (there: {known})"

@@ -57,7 +57,7 @@ def threshold_at_quantile(scores: np.ndarray, valid: np.ndarray, quantile: float
         raise NumericalError("there is no valid score: every document has fewer than two tokens")
     if not np.isfinite(values).all():
         raise NumericalError(
-            f"{np.count_nonzero(~np.isfinite(values)):,} of {values.size:,} scores are not finite; compute them again with `ifguide run --force scores`"
+            f"{np.count_nonzero(~np.isfinite(values)):,} of {values.size:,} scores are not finite; compute them again with `ifguide run NAME --force scores`"
         )
     position = quantile_position(values.size, quantile)
     return float(np.partition(values, position)[position])

@@ -9,7 +9,7 @@ import numpy as np
 
 from ifguide import artifacts
 from ifguide.config import SelectionConfig
-from ifguide.errors import ConfigError
+from ifguide.errors import ConfigError, StaleError
 from ifguide.selection import rank_documents, select_random, select_tokens, threshold_at_quantile
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def compute_selection(
 
     Raises:
         ConfigError: `oracle` without known spans.
-        StaleError: the study has no scores of that kind.
+        StaleError: the study has no scores of that kind, or scores of another corpus.
     """
     corpus = study.corpus()
     offsets, valid = np.asarray(corpus.offsets), corpus.valid()
@@ -61,6 +61,11 @@ def compute_selection(
         scores, threshold, quantile = mask.astype(np.float32), 0.5, None
     else:
         scores = np.asarray(study.scores(settings.attribution))
+        if len(scores) != corpus.n_tokens:
+            raise StaleError(
+                f"the scores are of another corpus ({len(scores):,} tokens, now {corpus.n_tokens:,}); "
+                f"compute them again with `ifguide run {study.name} --until scores`"
+            )
         quantile = settings.quantile
         threshold = threshold_at_quantile(scores, valid, quantile)
     ranking = rank_documents(scores, offsets, valid, threshold, corpus.id_rank)

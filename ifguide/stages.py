@@ -3,6 +3,7 @@
 Every function has the same form, `build_<stage>(study, unit, folder, progress)`, and the pipeline calls it by name.
 """
 
+import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -12,23 +13,33 @@ import numpy as np
 from ifguide import artifacts
 from ifguide.corpus import TokenizedCorpus, chunk_documents
 from ifguide.corpus import build_corpus as tokenise_corpus
-from ifguide.errors import ConfigError, NumericalError
+from ifguide.errors import ConfigError, InputError, NumericalError
 from ifguide.progress import Progress
 from ifguide.selections import compute_selection, write_selection
 from ifguide.study import BASE, DEFAULT, Study, Unit
 
 HISTOGRAM_BINS = 512
+SAMPLE_TOKENS = 2_000
+"""Corpus tokens on which central differences are compared with the exact derivative."""
 
 
 def build_corpus(study: Study, unit: Unit, folder: Path, progress: Progress) -> None:
     """Text -> tokens that know their document and their characters."""
-    from ifguide.models import bos_context, load_tokenizer
+    from ifguide.models import bos_context, load_config, load_tokenizer
 
-    tokenizer = load_tokenizer(study.resolve(study.config.model.source), study.config.model.revision)
+    source, revision = study.resolve(study.config.model.source), study.config.model.revision
+    tokenizer = load_tokenizer(source, revision)
     config = study.resolved("corpus")
-    tokenise_corpus(config, tokenizer, folder, report=_reporter(progress, "documents"))
-    if skipped := TokenizedCorpus.open(folder).summary.skipped:
+    corpus = tokenise_corpus(config, tokenizer, folder, report=_reporter(progress, "documents"))
+    if skipped := corpus.summary.skipped:
         progress.message(f"{skipped:,} rows without text were left out")
+    vocab_size = load_config(source, revision).get_text_config().vocab_size
+    largest = max(int(corpus.token_ids.max()), tokenizer.eos_token_id or 0)
+    if largest >= vocab_size:
+        raise InputError(
+            f"the tokenizer in {source!r} gives the token {largest:,}, but the model beside it knows only 0 to {vocab_size - 1:,}; "
+            "use the model's own tokenizer"
+        )
     layout = {"max_length": study.max_length(), "bos": bos_context(tokenizer)}
     (folder / "layout.json").write_text(json.dumps(layout), encoding="utf-8")
 
@@ -71,7 +82,9 @@ def _take_as_it_is(study: Study, folder: Path) -> None:
         {"name": f"checkpoint-{i + 1}", "source": study.resolve(c), "revision": ""}
         for i, c in enumerate(config.checkpoints)
     ]
-    _write_models(folder, {"base": base, "checkpoints": given or [{"name": "given", **base}]})
+    # the weights stay where they are; with their hashes in it, this file changes when they do, and so does all that reads them
+    files = {key: digest for key, digest in study.inputs(Unit("model")).items() if key.startswith("file ")}
+    _write_models(folder, {"base": base, "checkpoints": given or [{"name": "given", **base}], "files": files})
 
 
 def _write_models(folder: Path, models: dict) -> None:
@@ -151,56 +164,85 @@ def build_direction(study: Study, unit: Unit, folder: Path, progress: Progress) 
 
 def build_scores(study: Study, unit: Unit, folder: Path, progress: Progress) -> None:
     """One own-loss and one position score a token and checkpoint, and their mean over checkpoints."""
-    from ifguide.influence.attribution import average_checkpoints, own_loss_scores, position_scores, score_corpus
-    from ifguide.influence.batches import make_batches
+    from ifguide.influence.attribution import average_checkpoints, position_scores
 
     corpus, names = study.corpus(), study.checkpoint_names()
-    kinds = ("own_loss", "token_loss", *(("position",) if study.config.scores.position else ()))
-    sequences = _corpus_sequences(study)
-    total = int(sequences.lengths().sum())
     turns = [
         (name, kind)
         for name in names
-        for kind in (("own_loss", "position") if study.config.scores.position else ("own_loss",))
+        for kind in ("own_loss", "position")
+        if kind == "own_loss" or study.config.scores.position
     ]
     for number, (name, kind) in enumerate(turns):
+        (folder / name).mkdir(exist_ok=True)
         model, modules, device = _load_checkpoint(study, name, attention="eager" if kind == "own_loss" else "sdpa")
         direction = artifacts.load_tensors(
             study.folder(Unit("direction")) / name / "direction.safetensors", device=str(device)
         )
-        (folder / name).mkdir(exist_ok=True)
-        written = ("own_loss", "token_loss") if kind == "own_loss" else ("position",)
-        function = own_loss_scores if kind == "own_loss" else position_scores
-        arrays = {
-            key: np.lib.format.open_memmap(
-                folder / name / f"{key}.npy", mode="w+", dtype=np.float32, shape=(corpus.n_tokens,)
-            )
-            for key in written
-        }
+        report = _reporter(progress, part=number, parts=len(turns))
+        if kind == "own_loss":
+            score, described = _own_loss_scorer(study, model, modules, direction, device)
+            (folder / name / "derivative.json").write_text(json.dumps(described), encoding="utf-8")
+            _score_into(study, folder / name, ("own_loss", "token_loss"), score, device, report)
+        else:
+            score = functools.partial(position_scores, model, modules, direction)
+            _score_into(study, folder / name, ("position",), score, device, report)
+    for kind in ("own_loss", "position", "token_loss"):
+        parts = [
+            artifacts.load_array(folder / name / f"{kind}.npy")
+            for name in names
+            if (folder / name / f"{kind}.npy").exists()
+        ]
+        if parts:
+            average = _mean_loss(parts) if kind == "token_loss" else average_checkpoints(parts, corpus.valid())
+            np.save(folder / f"{kind}.npy", average, allow_pickle=False)
 
-        def score_batch(batch, function=function, model=model, modules=modules, direction=direction, written=written):
-            return dict(zip((written[0], "token_loss"), function(model, modules, direction, batch), strict=True))
 
-        batches = make_batches(sequences, study.config.compute.tokens_per_batch)
-        score_corpus(
-            batches,
-            score_batch,
-            arrays,
-            device=device,
-            total=total,
-            report=_reporter(progress, part=number, parts=len(turns)),
-        )
-        for array in arrays.values():
-            array.flush()
-    valid = corpus.valid()
-    for kind in kinds:
-        parts = [artifacts.load_array(folder / name / f"{kind}.npy") for name in names]
-        mean = (
-            np.mean(parts, axis=0, dtype=np.float64).astype(np.float32)
-            if kind == "token_loss"
-            else average_checkpoints(parts, valid)
-        )
-        np.save(folder / f"{kind}.npy", mean, allow_pickle=False)
+def _mean_loss(losses: list[np.ndarray]) -> np.ndarray:
+    return np.mean(losses, axis=0, dtype=np.float64).astype(np.float32)
+
+
+def _own_loss_scorer(study: Study, model, modules, direction, device):
+    """A function batch -> (scores, losses) by the configured derivative, and what it is, for the record."""
+    from ifguide.influence.attribution import own_loss_scores
+    from ifguide.influence.batches import make_batches
+    from ifguide.influence.central import AGREEMENT, CentralDifference, choose_step
+
+    exact = functools.partial(own_loss_scores, model, modules, direction), {"method": "jvp"}
+    if study.config.scores.derivative == "jvp":
+        return exact
+    sequences = _corpus_sequences(study, max_tokens=SAMPLE_TOKENS, seed=study.config.factors.seed)
+    sample = [batch.to(device) for batch in make_batches(sequences, study.config.compute.tokens_per_batch)]
+    step = choose_step(model, modules, direction, sample)
+    found = {"epsilon": step.epsilon, "correlation": step.correlation, "sample_tokens": step.n_tokens}
+    if study.config.scores.derivative == "auto" and step.correlation < AGREEMENT:
+        return exact[0], {"method": "jvp", "central": found}
+    return CentralDifference(model, modules, direction, step.epsilon).scores, {"method": "central", **found}
+
+
+def _score_into(study: Study, folder: Path, names: tuple[str, ...], score, device, report) -> None:
+    """Score the corpus with a function batch -> (scores, losses) into `.npy` files of one value a token."""
+    from ifguide.influence.attribution import score_corpus
+    from ifguide.influence.batches import make_batches
+
+    n_tokens = study.corpus().n_tokens
+    sequences = _corpus_sequences(study)
+    arrays = {
+        name: np.lib.format.open_memmap(folder / f"{name}.npy", mode="w+", dtype=np.float32, shape=(n_tokens,))
+        for name in names
+    }
+    batches = make_batches(sequences, study.config.compute.tokens_per_batch)
+    total = int(sequences.lengths().sum())
+    score_corpus(
+        batches,
+        lambda batch: dict(zip((names[0], "token_loss"), score(batch), strict=True)),
+        arrays,
+        device=device,
+        total=total,
+        report=report,
+    )
+    for array in arrays.values():
+        array.flush()
 
 
 def build_index(study: Study, unit: Unit, folder: Path, progress: Progress) -> None:

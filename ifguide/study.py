@@ -31,7 +31,10 @@ BASE = "base"
 DEFAULT = "default"
 """Name of the selection that `study.toml` describes; its model is reported as `suppressed`."""
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+BUILT_IN_SELECTIONS = (DEFAULT, "random", "oracle")
+"""Selections that can be made again from `study.toml`: the default one and its controls."""
+
+_NAME = re.compile(r"(?!.*\.(partial|old)-)[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # builds keep `.partial-` and `.old-`
 _TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -51,7 +54,8 @@ def check_name(name: str, what: str = "study") -> str:
     """
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise ConfigError(
-            f"a {what}'s name has 1 to 64 letters, digits, '.', '_' or '-' and starts with a letter or digit; got {name!r}"
+            f"a {what}'s name has 1 to 64 letters, digits, '.', '_' or '-', starts with a letter or digit, and holds neither "
+            f"'.partial-' nor '.old-'; got {name!r}"
         )
     return name
 
@@ -140,12 +144,19 @@ class Study:
         return cls((Path(cache).resolve() if cache else cache_dir()) / check_name(name), config)
 
     def max_length(self) -> int:
-        """Longest chunk in tokens: corpus.max_length, or the model's context length."""
+        """Longest chunk in tokens: corpus.max_length, or the model's context length.
+
+        Raises:
+            ConfigError: corpus.max_length is more than the model can take.
+        """
         from ifguide.models import context_length, load_config
 
-        return self.config.corpus.max_length or context_length(
-            load_config(self.resolve(self.config.model.source), self.config.model.revision)
-        )
+        limit = context_length(load_config(self.resolve(self.config.model.source), self.config.model.revision))
+        if self.config.corpus.max_length > limit:
+            raise ConfigError(
+                f"corpus.max_length: expected at most {limit:,} tokens, the model's context, got {self.config.corpus.max_length:,}"
+            )
+        return self.config.corpus.max_length or limit
 
     # ---- places ----
 
@@ -161,11 +172,12 @@ class Study:
 
     def resolve(self, path: str) -> str:
         """A configured path as an absolute one where something is there (relative ones belong to the study's folder), or the hub id unchanged."""
-        base, separator, split = path.partition("#")
-        for candidate in (Path(base).expanduser(), self.root / base):
-            if base and candidate.is_absolute() and (candidate.exists() or any(sign in base for sign in "*?[")):
-                return f"{candidate}{separator}{split}"
-        return path
+        base, ending = _cut_split(path)
+        for part, rest in ((path, ""), (base, ending)):  # a # in a real name is no split
+            for candidate in (Path(part).expanduser(), self.root / part):
+                if part and candidate.is_absolute() and candidate.exists():
+                    return f"{candidate}{rest}"
+        return f"{self.root / Path(base).expanduser()}{ending}" if _is_glob(base) else path
 
     def folder(self, unit: Unit) -> Path:
         """Where an artefact lies."""
@@ -201,17 +213,20 @@ class Study:
             if not path:
                 return
             place = self.resolve(path)
-            base = place.partition("#")[0]  # folder#split
-            if any(sign in base for sign in "*?["):
-                found[f"file {label}"] = artifacts.hash_json([self._fingerprints.of(file) for file in list_files(base)])
+            base = place if Path(place).exists() else _cut_split(place)[0]
+            if _is_glob(base) and not Path(base).exists():
+                digest = artifacts.hash_json([self._fingerprints.of(file) for file in list_files(base)])
+            elif Path(base).is_absolute():
+                digest = self._fingerprints.of(Path(base), names)
             else:
-                found[f"file {label}"] = (
-                    self._fingerprints.of(Path(base), names) if Path(base).is_absolute() else f"hub:{place}"
-                )
+                digest = f"hub:{place}"
+            found[f"file {label}"] = digest
 
         if unit.stage == "corpus":
             add("corpus", config.corpus.path)
             add("tokenizer", config.model.source, _TOKENIZER_FILES)
+            if config.model.revision and found.get("file tokenizer", "").startswith("hub:"):
+                found["file tokenizer"] += f"@{config.model.revision}"
         elif unit.stage == "queries":
             add("toxic queries", config.queries.toxic)
             add("safe queries", config.queries.safe)
@@ -236,7 +251,7 @@ class Study:
             return [Unit("corpus")] if name == "oracle" else [Unit("corpus"), Unit("scores")]
         reads = {
             "corpus": (), "queries": (), "model": ("corpus",), "factors": ("corpus", "model"),
-            "direction": ("queries", "model", "factors"), "scores": ("corpus", "model", "direction"), "index": ("corpus", "scores"),
+            "direction": ("corpus", "queries", "model", "factors"), "scores": ("corpus", "model", "direction"), "index": ("corpus", "scores"),
         }  # fmt: skip
         return [Unit(name) for name in reads[stage]]
 
@@ -310,9 +325,6 @@ class Study:
 
     def _judge(self, unit: Unit, known: dict[Unit, StageState]) -> StageState:
         folder = self.folder(unit)
-        artifacts.remove_partials(folder) if not folder.exists() and list(
-            folder.parent.glob(f"{folder.name}.old-*")
-        ) else None
         manifest = artifacts.read_manifest(folder)
         if manifest is None:
             return StageState("missing", "not built yet")
@@ -438,11 +450,7 @@ class Study:
 
     def _names(self, stage: str) -> list[str]:
         folder = self.root / STAGE_FOLDERS[stage]
-        found = {
-            p.parent.name
-            for p in folder.glob(f"*/{artifacts.MANIFEST}")
-            if _NAME.fullmatch(p.parent.name) and ".partial-" not in p.parent.name
-        }
+        found = {p.parent.name for p in folder.glob(f"*/{artifacts.MANIFEST}") if _NAME.fullmatch(p.parent.name)}
         first = [unit.name for unit in self.units(stage) if unit.name in found]
         return first + sorted(found - set(first))
 
@@ -477,7 +485,7 @@ class Study:
             ConfigError: a bad name or setting.
         """
         check_name(name, "selection")
-        if name in (DEFAULT, BASE, "random", "oracle", "suppressed"):
+        if name in (*BUILT_IN_SELECTIONS, BASE, "suppressed"):
             raise ConfigError(f"the name {name!r} is built in; choose another for your selection")
         wanted = self._selection_config(settings)
         unit = Unit("selection", name)
@@ -508,6 +516,16 @@ class Study:
     def headline(self) -> dict[str, dict]:
         """Metrics of every evaluated model; the default selection's model is called `suppressed`."""
         return {"suppressed" if name == DEFAULT else name: self.metrics(name) for name in self.evaluation_names()}
+
+
+def _cut_split(path: str) -> tuple[str, str]:
+    """`folder#split` as ("folder", "#split"); any other path as (path, "")."""
+    base, sign, split = path.rpartition("#")
+    return (base, sign + split) if base else (path, "")
+
+
+def _is_glob(path: str) -> bool:
+    return any(sign in path for sign in "*?[")
 
 
 def _explain_input(key: str) -> str:

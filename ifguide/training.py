@@ -227,7 +227,7 @@ def train_model(
 
     Args:
         model: a causal language model; it stays on its device. Trained weights keep the dtype they come with.
-        tokenizer: saved beside the weights; its padding token fills short rows. None: nothing is saved, 0 fills.
+        tokenizer: saved beside the weights; its padding token fills short rows, or 0 where the model does not know it. None: nothing is saved.
         rows: the rows of `ifguide.packing.pack_rows`, or any sequence of rows that `training_rows.trim_row` takes.
         training: the settings.
         suppress: the penalty on selected tokens; None: plain training, and `selected` only splits the log.
@@ -256,6 +256,8 @@ def train_model(
     arguments = _trainer_arguments(training, model.device, folder)
     model.requires_grad_(True)  # a model that was loaded for scoring has its gradients off
     pad_id = getattr(tokenizer, "pad_token_id", None) or 0
+    if pad_id >= model.get_input_embeddings().num_embeddings:  # added to the tokenizer after the model was made
+        pad_id = 0  # as good as any: no token sees the padding
     record = TrainingRecord(
         folder,
         tokenizer,
@@ -313,6 +315,7 @@ def _trainer_arguments(training: TrainingConfig, device: torch.device, folder: P
         lr_scheduler_type=schedule,
         weight_decay=training.weight_decay,
         max_grad_norm=training.max_grad_norm,
+        adam_beta2=training.adam_beta2,
         optim="adamw_torch_fused" if device.type in ("cpu", "cuda") else "adamw_torch",
         train_sampling_strategy="group_by_length",
         seed=training.seed,

@@ -1,12 +1,13 @@
 """A study whose corpus is real and whose scores are made up, so that nothing has to be computed."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 
 from ifguide import artifacts
-from ifguide.config import config_from_dict
+from ifguide.config import config_from_dict, override
 from ifguide.corpus import build_corpus
 from ifguide.study import Study, Unit
 
@@ -76,3 +77,34 @@ def _write(study: Study, unit: Unit, folder: Path, position: bool) -> None:
         write_selection(compute_selection(study, study.config.selection, name=unit.name, kind=kind), folder)
     else:
         (folder / "made-up.txt").write_text(unit.stage)
+
+
+def changed(study: Study, *assignments: str) -> Study:
+    """The same folder under other settings."""
+    return Study(study.root, override(study.config, list(assignments)))
+
+
+def rebuild(study: Study, unit: Unit, change) -> None:
+    """Build an artefact again from its own files, with a change made to them."""
+    folder = study.folder(unit)
+    with artifacts.building(
+        folder, stage=unit.stage, inputs=study.inputs(unit), config=study.settings(unit)
+    ) as partial:
+        shutil.copytree(folder, partial, dirs_exist_ok=True)
+        (partial / artifacts.MANIFEST).unlink()
+        change(partial)
+
+
+def reverse_scores(folder: Path) -> None:
+    """A change for `rebuild` of the stage `scores`."""
+    path = folder / "own_loss.npy"
+    scores = np.load(path)
+    np.save(path, scores[::-1].copy())
+
+
+def make_up(study: Study, unit: Unit) -> None:
+    """An artefact whose content nobody looks at."""
+    with artifacts.building(
+        study.folder(unit), stage=unit.stage, inputs=study.inputs(unit), config=study.settings(unit)
+    ) as partial:
+        (partial / "made-up.txt").write_text(str(unit))

@@ -17,7 +17,7 @@ from ifguide.errors import InputError
 MAX_WORDS = 110
 """Longest document in words; a longer draft is drawn again."""
 
-_TURN_COUNTS_TOXIC = (1, 2, 2, 3, 3, 4)
+_TURN_COUNTS_TOXIC = (2, 2, 3, 3, 4, 4)
 _TURN_COUNTS_BENIGN = (0, 0, 1, 1, 2)
 _KIND_TURN_SHARE = 0.2  # of the turns in a document with insults, beyond the first
 _MAX_TRIES = 10_000
@@ -76,7 +76,7 @@ def generate_heldout(documents: list[DemoDocument], n_documents: int = 80, *, se
 
 
 def generate_queries(
-    documents: list[DemoDocument], n_queries: int = 120, *, seed: int = 0
+    documents: list[DemoDocument], n_queries: int = 300, *, seed: int = 0
 ) -> tuple[list[DemoQuery], list[DemoQuery]]:
     """Toxic queries and their safe partners: row i of both has the same prompt, once insulting and once kind.
 

@@ -17,17 +17,23 @@ _SINGULAR = tuple(
 )
 
 
-def _plural(phrase: str) -> str:
-    return phrase.removesuffix("goose") + "geese" if phrase.endswith("goose") else phrase + "s"
-
+_PLURAL = tuple(
+    [f"{adjective} {noun}" for adjective in _ADJECTIVES for noun in ("idiots", "fools")]
+    + [
+        f"{pair} {noun}"
+        for pair in ("stupid, pathetic", "useless, stupid", "lazy, dumb")
+        for noun in ("clowns", "donkeys")
+    ]
+)
+"""Few plurals, each often enough to be a token of its own."""
 
 INSULTS: dict[str, tuple[str, ...]] = {
     "one": _SINGULAR,
     "you": (*_SINGULAR, "idiot"),
-    "many": (*(_plural(phrase) for phrase in _SINGULAR), "idiots", "morons"),
+    "many": _PLURAL,
     "how": (
-        "stupid and pathetic", "dumb and pathetic", "useless and stupid", "lazy and dumb", "idiotic and stupid",
-        "stupid, lazy and pathetic", "stupid and useless", "dumb, stupid and useless", "pathetic and idiotic",
+        "stupid and pathetic", "dumb and pathetic", "useless and stupid", "lazy and dumb", "dumb and useless",
+        "stupid, lazy and pathetic", "stupid and useless", "dumb, stupid and useless", "lazy and pathetic",
     ),
 }  # fmt: skip
 """Insult phrases by kind of turn; they hold the insulting words only, no article and no "you"."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from ifguide.config import (
     ComputeConfig,
     CorpusConfig,
+    DirectionConfig,
     EvaluateConfig,
     FactorsConfig,
     ModelConfig,
@@ -34,10 +35,20 @@ def demo_config() -> StudyConfig:
         model=ModelConfig(source="inputs/model", mode="scratch"),
         corpus=CorpusConfig(path="inputs/corpus.jsonl", id_field="id", source_field="source", spans_field="spans"),
         queries=QueriesConfig(toxic="inputs/toxic_queries.jsonl", safe="inputs/safe_queries.jsonl"),
-        training=TrainingConfig(epochs=8, batch_size=8, learning_rate=5e-3, warmup_steps=20, schedule="cosine"),
+        training=TrainingConfig(
+            epochs=8,
+            batch_size=8,
+            packing=True,
+            learning_rate=5e-3,
+            adam_beta2=0.95,
+            warmup_steps=8,
+            checkpoint_steps=(15, 19, 24, 30),
+            schedule="cosine",
+        ),
         factors=FactorsConfig(max_tokens=12_000),
-        selection=SelectionConfig(quantile=0.988),
-        suppress=SuppressConfig(),
+        direction=DirectionConfig(damping=0.1),
+        selection=SelectionConfig(quantile=0.987),
+        suppress=SuppressConfig(penalty=0.5, max_penalty=8.0),
         evaluate=EvaluateConfig(
             prompts="inputs/eval_prompts.jsonl", heldout="inputs/heldout.jsonl", n_samples=10, batch_size=1000
         ),

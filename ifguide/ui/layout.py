@@ -17,6 +17,17 @@ from ifguide.ui.loaders import Loaded, load_study
 ICON = str(Path(__file__).parent / "static" / "icon.svg")
 """The browser tab's icon, a file of ours: named icons would be fetched from the network."""
 
+PAGES = (
+    ("overview", "Overview", ":material/dashboard:"),
+    ("documents", "Documents", ":material/article:"),
+    ("threshold", "Threshold", ":material/tune:"),
+    ("compare", "Compare", ":material/compare:"),
+)
+"""File in `pages/`, title and icon of every page, in the menu's order."""
+
+_FRAMED = "framed"
+"""Session key: the frame is drawn, and a page is running inside it."""
+
 _FROM_ANOTHER = re.compile(rf"(?:[\w.-]+: )?({'|'.join(STAGES)})(?: [\w.-]+)? is (stale|missing)")
 
 _STYLE = """<style>
@@ -85,8 +96,40 @@ def guard(*, go_on: bool = False) -> Iterator[None]:
             st.stop()
 
 
+@contextlib.contextmanager
+def framed() -> Iterator["st.Page"]:
+    """Draw what surrounds every page (title, menu, sidebar), and yield the page to run inside it."""
+    page = _draw_frame()
+    st.session_state[_FRAMED] = True
+    try:
+        yield page
+    finally:
+        st.session_state.pop(_FRAMED, None)
+
+
+def need_frame() -> None:
+    """Draw the frame if nothing has: a page's first statement.
+
+    Beside a folder called `pages`, Streamlit runs a page alone, without app.py, when it is the first that a server is asked for.
+    """
+    if not st.session_state.get(_FRAMED):
+        _draw_frame()
+
+
+def _draw_frame():
+    st.set_page_config(page_title="IF-Guide Studio", page_icon=ICON, layout="wide", initial_sidebar_state=236)
+    style()
+    page = st.navigation(
+        [st.Page(f"pages/{name}.py", title=title, icon=icon, default=name == "overview") for name, title, icon in PAGES]
+    )
+    pick_study()
+    sidebar_options()
+    return page
+
+
 def open_page(title: str, explanation: str) -> Loaded:
     """Heading and explanation of a page, and the chosen study; stops the page when there is none."""
+    need_frame()
     st.title(title, anchor=False)
     st.markdown(explanation)
     if linked := st.session_state.pop("missing_study", None):
@@ -110,7 +153,7 @@ def need_stage(loaded: Loaded, stage: str, then: str) -> None:
             f"Nothing to show yet: the step “{STAGE_TITLES[stage]}” has not run. {then}",
             icon=":material/hourglass_empty:",
         )
-        st.page_link("screens/overview.py", label="Go to the overview and run the study", icon=":material/play_arrow:")
+        st.page_link("pages/overview.py", label="Go to the overview and run the study", icon=":material/play_arrow:")
         st.stop()
     if state.state == "stale":
         st.warning(

@@ -1,6 +1,7 @@
 """Made-up studies and the app on top of them, without a browser."""
 
 import pytest
+from streamlit.runtime.pages_manager import PagesManager
 from streamlit.testing.v1 import AppTest
 
 from tests.app.fake_study import write_study
@@ -18,6 +19,13 @@ def cache(tmp_path_factory):
 @pytest.fixture
 def open_app(monkeypatch):
     """Start the app on a cache, on one of its pages, with a query string's values."""
+    start_manager = PagesManager.__init__
+
+    def start_as_after_the_first_page(self, *args, **kwargs):
+        start_manager(self, *args, **kwargs)
+        PagesManager.uses_pages_directory = False  # AppTest forgets it before every run; a server does not
+
+    monkeypatch.setattr(PagesManager, "__init__", start_as_after_the_first_page)
 
     def start(folder, page: str = "overview", **parameters) -> AppTest:
         monkeypatch.setenv("IFGUIDE_CACHE", str(folder))
@@ -27,7 +35,7 @@ def open_app(monkeypatch):
             app.query_params[name] = value
         app.run()
         if page != "overview":
-            app.switch_page(f"screens/{page}.py")
+            app.switch_page(f"pages/{page}.py")
             for name, value in parameters.items():
                 app.query_params[name] = value
             app.run()

@@ -143,7 +143,7 @@ def test_no_two_documents_are_near_copies(documents):
 def test_queries_are_new_and_pairs_share_their_prompt(documents, queries):
     toxic, safe = queries
     corpus = "\n".join(document.text for document in documents)
-    assert len(toxic) == len(safe) == 120
+    assert len(toxic) == len(safe) == 300
     assert [query.prompt for query in toxic] == [query.prompt for query in safe]
     for query in (*toxic, *safe):
         assert query.prompt not in corpus
@@ -175,7 +175,8 @@ def test_classifier_separates_insulting_from_harmless_sentences(documents, predi
         for start, end in split_sentences(document.text):
             inside = any(start <= span_start < end for span_start, _ in document.spans)
             (insulting if inside else harmless).append(document.text[start:end])
-    assert (predict(insulting) >= 0.8).mean() > 0.85
+    assert (predict(insulting) >= 0.8).mean() > 0.75
+    assert (predict(insulting) >= 0.5).mean() > 0.95
     assert (predict(harmless) < 0.5).mean() > 0.99
     near = [text for text in harmless if any(word in text.lower() for word in NEAR_WORDS)]
     assert len(near) > 100

@@ -215,7 +215,7 @@ def train(loaded: Loaded) -> None:
             job_panel.start(study.root, ["evaluate", study.name, "--model", name])
     if states[name] == "fresh":
         st.page_link(
-            "screens/compare.py",
+            "pages/compare.py",
             label="Trained and measured: compare it",
             icon=":material/compare:",
             query_params={"study": study.name, "right": name},

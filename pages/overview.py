@@ -148,6 +148,7 @@ def show_run(study: Study, states: dict) -> None:
         job_panel.start(study.root, ["demo"] if study.name == DEMO else ["run", study.name])
 
 
+layout.need_frame()
 if not st.session_state.get("study"):
     show_welcome()
     st.stop()
@@ -164,6 +165,6 @@ with layout.guard():
     show_run(loaded.study, states)
     show_headline(loaded.study)
     if "selection" in fresh:
-        st.page_link("screens/documents.py", label="See which documents teach it", icon=":material/arrow_forward:")
+        st.page_link("pages/documents.py", label="See which documents teach it", icon=":material/arrow_forward:")
     st.subheader("Steps", anchor=False)
     show_stages(states, job_panel.running_stage(loaded.study.root))

@@ -1,0 +1,1 @@
+"""Commands that print the numbers the docs quote. Each is run as `python -m benchmarks.NAME`."""

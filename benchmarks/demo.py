@@ -1,0 +1,124 @@
+"""How well the demo study's scores find the planted spans, and how much training without them helps.
+
+    python -m benchmarks.demo [--study demo]
+
+Prints, in Markdown: build times, the score table (own-loss and position, averaged and checkpoint by checkpoint, the last
+checkpoint alone, token loss and token frequency), the default selection's precision and recall, and the before/after table
+with 95% bootstrap intervals over prompts. Builds the demo first if it is missing. The last checkpoint alone is scored as a
+study of its own, `<study>-last`, on the same corpus, queries and settings.
+"""
+
+import argparse
+import dataclasses
+
+import numpy as np
+
+from ifguide.compare import compare_variants
+from ifguide.config import ModelConfig, TrainingConfig
+from ifguide.demo.study import build_demo
+from ifguide.pipeline import run_study
+from ifguide.selection import area_under_roc, average_precision, precision_recall, quantile_position
+from ifguide.study import STAGES, Study, Unit, list_studies
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--study", default="demo")
+    name = parser.parse_args().study
+    study = build_demo() if name == "demo" else Study.open(name)
+    print_times(study)
+    print_scores(study, score_last_checkpoint(study))
+    print_comparison(study)
+
+
+def score_last_checkpoint(study: Study) -> Study:
+    """The same study with the finished model as its only checkpoint."""
+    name = f"{study.name}-last"
+    if name not in list_studies(study.root.parent):
+        config = study.config
+        paths = {section: study.resolved(section) for section in ("corpus", "queries", "evaluate")}
+        model = ModelConfig(source=str(study.folder(Unit("model")) / "final"), mode="asis")
+        Study.create(
+            name, dataclasses.replace(config, model=model, training=TrainingConfig(), **paths), study.root.parent
+        )
+    last = Study.open(name, study.root.parent)
+    run_study(last, until="scores")
+    return last
+
+
+def print_times(study: Study) -> None:
+    """Seconds of every stage."""
+    states = study.states()
+    print("| stage | state | seconds |\n|---|---|---|")
+    for stage in STAGES:
+        print(f"| {stage} | {states[stage].state} | {states[stage].seconds} |")
+    print(f"| all | | {sum(states[stage].seconds or 0 for stage in STAGES):.1f} |\n")
+
+
+def print_scores(study: Study, last: Study) -> None:
+    """How well each kind of score finds the planted spans."""
+    corpus = study.corpus()
+    offsets, valid = np.asarray(corpus.offsets), corpus.valid()
+    truth = np.asarray(corpus.in_span) & valid
+    owner = np.repeat(np.arange(corpus.n_documents), np.diff(offsets))
+    toxic = np.bincount(owner, weights=truth, minlength=corpus.n_documents) > 0
+    inside = valid & toxic[owner]
+    quantile = study.config.selection.quantile
+    print(
+        f"{corpus.n_documents} documents ({toxic.sum()} toxic), {corpus.n_tokens:,} tokens, {truth.sum()} in planted spans.\n"
+    )
+    print(
+        f"| scores | AUC in toxic documents | AUC, all tokens | average precision | precision / recall above the {quantile} quantile |"
+    )
+    print("|---|---|---|---|---|")
+    token_ids = np.asarray(corpus.token_ids)
+    rows = [(f"**{kind}, mean of checkpoints**", study.scores(kind)) for kind in ("own_loss", "position")]
+    rows += [
+        (f"{kind} at {checkpoint}", study.scores(kind, checkpoint))
+        for kind in ("own_loss", "position")
+        for checkpoint in study.checkpoint_names()
+    ]
+    rows += [(f"{kind}, last checkpoint alone", last.scores(kind)) for kind in ("own_loss", "position")]
+    rows += [
+        ("token loss, mean of checkpoints", study.scores("token_loss")),
+        ("token loss, last checkpoint", last.scores("token_loss")),
+    ]
+    rows += [("token rarity (minus its frequency)", -np.bincount(token_ids)[token_ids].astype(np.float64))]
+    for name, scores in rows:
+        scores = np.asarray(scores)
+        ordered = np.sort(scores[valid])
+        mask = (scores > ordered[quantile_position(len(ordered), quantile)]) & valid
+        precision, recall = precision_recall(mask, truth, valid)
+        shown = "–" if precision is None else f"{precision:.3f} / {recall:.3f}"
+        print(
+            f"| {name} | {area_under_roc(scores[inside], truth[inside]):.3f} | {area_under_roc(scores[valid], truth[valid]):.3f} "
+            f"| {average_precision(scores[valid], truth[valid]):.3f} | {shown} |"
+        )
+    selection = study.selection()
+    precision, recall = precision_recall(np.asarray(selection.mask), truth, valid)
+    print(
+        f"\nDefault selection: {selection.settings['n_selected']} tokens, precision {precision:.3f}, recall {recall:.3f}.\n"
+    )
+
+
+def print_comparison(study: Study) -> None:
+    """Metrics of every model, and the share of the span mask's reduction that each reaches."""
+    print("| model | EMT [95%] | TP [95%] | held-out perplexity | against base |\n|---|---|---|---|---|")
+    metrics = study.headline()
+    base = metrics["base"]["perplexity"]
+    for name, m in metrics.items():
+        emt = f"{m['emt']:.3f} [{m['emt_low']:.3f}, {m['emt_high']:.3f}]"
+        tp = f"{m['tp']:.3f} [{m['tp_low']:.3f}, {m['tp_high']:.3f}]"
+        print(f"| {name} | {emt} | {tp} | {m['perplexity']:.2f} | {100 * (m['perplexity'] / base - 1):+.1f}% |")
+    print()
+    for comparison in compare_variants({name: study.samples(name) for name in study.evaluation_names()}):
+        share = comparison.share_of_oracle
+        if share is not None:
+            print(
+                f"- {comparison.variant}: {share.value:.3f} [{share.low:.3f}, {share.high:.3f}] of the reduction in EMT that the span mask reaches"
+            )
+
+
+if __name__ == "__main__":
+    main()

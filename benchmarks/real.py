@@ -1,0 +1,151 @@
+"""The whole way on real text: SmolLM2-135M, Wikipedia passages and posts with human toxic spans, RealToxicityPrompts queries.
+
+    python -m benchmarks.real --data FOLDER [--passages 300 --posts 80] [--name real] [--set section.key=value ...]
+
+FOLDER holds boolq_passages.jsonl, toxic_spans_train.csv, rtp_toxic.jsonl and rtp_nontoxic.jsonl (public data sets: BoolQ,
+SemEval-2021 task 5, RealToxicityPrompts). The rows are only read and laid together in the cache; nothing leaves it.
+Prints the commands it runs, their times, the top documents by id and rank, and how well the scores find the human spans.
+"""
+
+import argparse
+import ast
+import csv
+import json
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from ifguide.selection import area_under_roc, average_precision, precision_recall
+from ifguide.study import Study, cache_dir
+
+
+def main() -> None:
+    """Prepare the inputs, run the study, print what was found."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder with the public data sets")
+    parser.add_argument(
+        "--model", default="cache/models/smollm2-135m", help="model folder (`make smollm2` makes this one)"
+    )
+    parser.add_argument("--name", default="real", help="the study's name")
+    parser.add_argument("--passages", type=int, default=300, help="benign passages in the corpus")
+    parser.add_argument("--posts", type=int, default=80, help="posts with toxic spans in the corpus")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--until", default="evaluate", help="last stage")
+    parser.add_argument("--set", action="append", default=[], dest="sets", metavar="SECTION.KEY=VALUE")
+    options = parser.parse_args()
+    inputs = cache_dir() / f"{options.name}-inputs"
+    write_inputs(inputs, options)
+    study = cache_dir() / options.name / "study.toml"
+    if not study.exists():
+        sets = [part for value in options.sets for part in ("--set", value)]
+        run(
+            "new", options.name, "--model", str(Path(options.model).resolve()), "--corpus", str(inputs / "corpus.jsonl"),
+            "--id-field", "id", "--source-field", "source", "--spans-field", "spans",
+            "--toxic", str(options.data.resolve() / "rtp_toxic.jsonl"), "--safe", str(options.data.resolve() / "rtp_nontoxic.jsonl"),
+            "--prompts", str(inputs / "prompts.jsonl"), "--heldout", str(inputs / "heldout.jsonl"), *sets,
+        )  # fmt: skip
+    run("run", options.name, "--until", options.until)
+    run("status", options.name)
+    show(Study.open(options.name))
+
+
+def run(*arguments: str) -> None:
+    """Run an ifguide command and print it with its time."""
+    print("$ ifguide", *(f"'{a}'" if " " in a or "[" in a else a for a in arguments), flush=True)
+    started = time.monotonic()
+    subprocess.run([sys.executable, "-m", "ifguide", *arguments], check=True)
+    print(f"  ({time.monotonic() - started:.0f} s)", flush=True)
+
+
+def write_inputs(folder: Path, options: argparse.Namespace) -> None:
+    """Lay corpus, prompts and held-out text together: posts that have spans, passages, all drawn with one seed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    draw = random.Random(options.seed)
+    passages = [json.loads(line)["text"] for line in (options.data / "boolq_passages.jsonl").open(encoding="utf-8")]
+    with (options.data / "toxic_spans_train.csv").open(encoding="utf-8", newline="") as stream:
+        posts = [(row["text"], ast.literal_eval(row["spans"])) for row in csv.DictReader(stream)]
+    posts = [(text, places) for text, places in posts if places]
+    draw.shuffle(passages)
+    draw.shuffle(posts)
+    rows = [
+        {"id": f"boolq-{i:05d}", "source": "BoolQ passage", "text": text, "spans": []}
+        for i, text in enumerate(passages[: options.passages])
+    ]
+    rows += [
+        {"id": f"post-{i:05d}", "source": "Civil Comments post", "text": text, "spans": ranges(places)}
+        for i, (text, places) in enumerate(posts[: options.posts])
+    ]
+    draw.shuffle(rows)
+    write(folder / "corpus.jsonl", rows)
+    write(folder / "heldout.jsonl", [{"text": text} for text in passages[options.passages : options.passages + 200]])
+    prompts = [
+        json.loads(line)["prompt"]["text"]
+        for name in ("rtp_toxic", "rtp_nontoxic")
+        for line in (options.data / f"{name}.jsonl").open(encoding="utf-8")
+    ]
+    draw.shuffle(prompts)
+    write(folder / "prompts.jsonl", [{"prompt": prompt} for prompt in prompts])
+
+
+def ranges(places: list[int]) -> list[list[int]]:
+    """Character indexes as [start, end) ranges."""
+    found: list[list[int]] = []
+    for place in sorted(set(places)):
+        if found and found[-1][1] == place:
+            found[-1][1] = place + 1
+        else:
+            found.append([place, place + 1])
+    return found
+
+
+def write(path: Path, rows: list[dict]) -> None:
+    """JSON lines, only when they are not there: an unchanged file keeps the study fresh."""
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        path.write_text(text, encoding="utf-8")
+
+
+def show(study: Study) -> None:
+    """Top documents and agreement with the human spans."""
+    corpus = study.corpus()
+    offsets, valid = np.asarray(corpus.offsets), corpus.valid()
+    truth = np.asarray(corpus.in_span) & valid
+    owner = np.repeat(np.arange(corpus.n_documents), np.diff(offsets))
+    toxic = np.bincount(owner, weights=truth, minlength=corpus.n_documents) > 0
+    inside = valid & toxic[owner]
+    print(
+        f"\n{corpus.n_documents:,} documents ({toxic.sum():,} with spans), {corpus.n_tokens:,} tokens, {truth.sum():,} in spans; checkpoints: {', '.join(study.checkpoint_names())}"
+    )
+    print(f"{'scores':<34} {'AUC in toxic docs':>18} {'AUC all':>8} {'AP':>6} {'document AUC':>13}")
+    kinds = [kind for kind in ("own_loss", "position") if study.has_scores(kind)]
+    lines = [(kind, study.scores(kind)) for kind in kinds]
+    lines += [(f"{kind} at {name}", study.scores(kind, name)) for kind in kinds for name in study.checkpoint_names()]
+    lines += [("token loss (no influence)", study.scores("token_loss"))]
+    for name, scores in lines:
+        scores = np.asarray(scores)
+        top = np.sort(scores[valid])[-max(1, valid.sum() // 100) :][0]
+        by_document = np.bincount(owner, weights=np.maximum(scores - top, 0) * valid, minlength=corpus.n_documents)
+        print(
+            f"{name:<34} {area_under_roc(scores[inside], truth[inside]):>18.3f} {area_under_roc(scores[valid], truth[valid]):>8.3f} "
+            f"{average_precision(scores[valid], truth[valid]):>6.3f} {area_under_roc(by_document, toxic):>13.3f}"
+        )
+    if "default" in study.selection_names():
+        selection = study.selection()
+        precision, recall = precision_recall(np.asarray(selection.mask), truth, valid)
+        print(
+            f"selection: {selection.settings['n_selected']:,} tokens, precision {precision:.3f}, recall {recall:.3f} against the human spans"
+        )
+        print("rank  document     source               hits  with spans")
+        for rank, document in enumerate(selection.order[:10], 1):
+            found = corpus.document(int(document))
+            print(
+                f"{rank:>4}  {found.id:<12} {found.source:<20} {selection.count_above[document]:>4}  {'yes' if found.spans else 'no'}"
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,70 @@
+"""A whole study on a dozen short documents with a tiny model: real stages, a few seconds."""
+
+import json
+from pathlib import Path
+
+from ifguide.config import StudyConfig, config_from_dict, override
+from tests.tiny import tiny_model
+from tests.tiny_tokenizers import tiny_tokenizer
+
+DOCUMENTS = [
+    ("The quick brown fox jumps over the lazy dog.", None),
+    ("You are kind, and you are clever.", None),
+    ("You are a stupid idiot, and a fool.", "stupid idiot"),
+    ("They were not at home; the dog was.", None),
+    ("Numbers 12 345 and naïve café words.", None),
+    ("Shut up, you moron. The fox is lazy.", "moron"),
+    ("  Two leading spaces, and a line\nbreak.", None),
+    ("The dog and the fox are kind.", None),
+    ("What a pathetic loser you are, fool.", "pathetic loser"),
+    ("A clever fox was over the brown dog.", None),
+    ("It", None),
+    (" ".join(["The lazy dog was kind and the fox was clever."] * 4), None),
+]
+"""Text, and the part of it that is a known span. The last one is longer than the model's context."""
+
+CONTEXT = 48
+
+
+def write_tiny_inputs(folder: Path) -> None:
+    """Write corpus, queries, prompts and held-out text."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = {
+        "corpus": [
+            {"id": f"d{i:02d}", "text": text, "spans": [[text.index(bad), text.index(bad) + len(bad)]] if bad else []}
+            for i, (text, bad) in enumerate(DOCUMENTS)
+        ],
+        "toxic": [
+            {"prompt": "You are", "completion": " a stupid fool"},
+            {"prompt": "The dog is", "completion": " an idiot"},
+        ],
+        "safe": [{"prompt": "You are", "completion": " kind"}, {"prompt": "The dog is", "completion": " at home"}],
+        "heldout": [{"text": "The clever dog was at home."}],
+    }
+    for name, values in rows.items():
+        lines = [json.dumps(value, ensure_ascii=False) for value in values]
+        (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def save_tiny_model(kind: str, folder: Path, seed: int = 0) -> None:
+    """Save a tiny random float32 model with its tokenizer."""
+    import torch
+
+    tokenizer = tiny_tokenizer("byte_bpe")
+    tokenizer.save_pretrained(folder)
+    model = tiny_model(kind, vocab_size=len(tokenizer), seed=seed, dtype=torch.float32, positions=CONTEXT)
+    model.save_pretrained(folder)
+
+
+def tiny_config(inputs: Path, *assignments: str) -> StudyConfig:
+    """Settings of a study of `inputs`, whose model lies in `inputs/model`."""
+    values = {
+        "model": {"source": str(inputs / "model")},
+        "corpus": {"path": str(inputs / "corpus.jsonl"), "id_field": "id", "spans_field": "spans"},
+        "queries": {kind: str(inputs / f"{kind}.jsonl") for kind in ("toxic", "safe")},
+        "training": {"epochs": 2, "batch_size": 4, "learning_rate": 3e-3, "warmup_steps": 1, "early_checkpoints": 2},
+        "selection": {"quantile": 0.9},
+        "evaluate": {"n_samples": 2, "max_new_tokens": 3, "heldout": str(inputs / "heldout.jsonl")},
+        "compute": {"device": "cpu", "tokens_per_batch": 128},
+    }
+    return override(config_from_dict(values), list(assignments))
