@@ -165,6 +165,7 @@ def build_direction(study: Study, unit: Unit, folder: Path, progress: Progress) 
 def build_scores(study: Study, unit: Unit, folder: Path, progress: Progress) -> None:
     """One own-loss and one position score a token and checkpoint, and their mean over checkpoints."""
     from ifguide.influence.attribution import average_checkpoints, position_scores
+    from ifguide.influence.losses import SplitModel
 
     corpus, names = study.corpus(), study.checkpoint_names()
     turns = [
@@ -181,11 +182,11 @@ def build_scores(study: Study, unit: Unit, folder: Path, progress: Progress) -> 
         )
         report = _reporter(progress, part=number, parts=len(turns))
         if kind == "own_loss":
-            score, described = _own_loss_scorer(study, model, modules, direction, device)
+            score, described = _own_loss_scorer(study, SplitModel(model), modules, direction, device)
             (folder / name / "derivative.json").write_text(json.dumps(described), encoding="utf-8")
             _score_into(study, folder / name, ("own_loss", "token_loss"), score, device, report)
         else:
-            score = functools.partial(position_scores, model, modules, direction)
+            score = functools.partial(position_scores, SplitModel(model), modules, direction)
             _score_into(study, folder / name, ("position",), score, device, report)
     for kind in ("own_loss", "position", "token_loss"):
         parts = [
@@ -202,22 +203,22 @@ def _mean_loss(losses: list[np.ndarray]) -> np.ndarray:
     return np.mean(losses, axis=0, dtype=np.float64).astype(np.float32)
 
 
-def _own_loss_scorer(study: Study, model, modules, direction, device):
+def _own_loss_scorer(study: Study, split, modules, direction, device):
     """A function batch -> (scores, losses) by the configured derivative, and what it is, for the record."""
     from ifguide.influence.attribution import own_loss_scores
     from ifguide.influence.batches import make_batches
     from ifguide.influence.central import AGREEMENT, CentralDifference, choose_step
 
-    exact = functools.partial(own_loss_scores, model, modules, direction), {"method": "jvp"}
+    exact = functools.partial(own_loss_scores, split, modules, direction), {"method": "jvp"}
     if study.config.scores.derivative == "jvp":
         return exact
     sequences = _corpus_sequences(study, max_tokens=SAMPLE_TOKENS, seed=study.config.factors.seed)
     sample = [batch.to(device) for batch in make_batches(sequences, study.config.compute.tokens_per_batch)]
-    step = choose_step(model, modules, direction, sample)
+    step = choose_step(split.model, modules, direction, sample)
     found = {"epsilon": step.epsilon, "correlation": step.correlation, "sample_tokens": step.n_tokens}
     if study.config.scores.derivative == "auto" and step.correlation < AGREEMENT:
         return exact[0], {"method": "jvp", "central": found}
-    return CentralDifference(model, modules, direction, step.epsilon).scores, {"method": "central", **found}
+    return CentralDifference(split.model, modules, direction, step.epsilon).scores, {"method": "central", **found}
 
 
 def _score_into(study: Study, folder: Path, names: tuple[str, ...], score, device, report) -> None:

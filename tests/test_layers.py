@@ -101,7 +101,10 @@ def test_every_page_shows_a_whole_study_without_anything_heavy(tmp_path):
     code = f"""
 import os
 os.environ["IFGUIDE_CACHE"] = {str(tmp_path)!r}
+from streamlit.runtime.pages_manager import PagesManager
 from streamlit.testing.v1 import AppTest
+from tests.app.whole_app import start_after_the_first_page
+PagesManager.__init__ = start_after_the_first_page
 app = AppTest.from_file("app.py", default_timeout=60).run()
 for page in {sorted(SCREENS.keys() - {"app"})!r}:
     app.switch_page(f"pages/{{page}}.py").run()

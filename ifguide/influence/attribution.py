@@ -10,22 +10,14 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from ifguide.errors import ConfigError, NumericalError
 from ifguide.influence.batches import Batch
 from ifguide.influence.layers import as_parameters, gradients_flow, watch
+from ifguide.influence.losses import SplitModel, backpropagate
 
 Report = Callable[[int, int], None]
-
-
-def token_losses(model: nn.Module, batch: Batch) -> torch.Tensor:
-    """Cross-entropy in nats of each predicted token, float32 or better (B, T-1), 0 where nothing counts."""
-    logits = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False).logits[:, :-1]
-    logits = logits if logits.dtype == torch.float64 else logits.float()
-    losses = F.cross_entropy(logits.flatten(0, 1), batch.targets.flatten(), reduction="none", ignore_index=-100)
-    return losses.view(batch.targets.shape)
 
 
 def own_loss_scores(
@@ -34,7 +26,7 @@ def own_loss_scores(
     """Exact own-loss scores by forward-mode differentiation.
 
     Args:
-        model: loaded with `eager` attention, the implementation that has a forward-mode derivative.
+        model: loaded with `eager` attention, the implementation that has a forward-mode derivative; may be split already.
         modules: the tracked layers by name.
         direction: v, (O, I) a layer.
         batch: on the model's device.
@@ -42,28 +34,18 @@ def own_loss_scores(
     Returns:
         (scores, losses), each (B, T-1), 0 where nothing counts.
     """
+    split = SplitModel.of(model)
     primals, tangents = {}, {}
     for name, module in modules.items():
         for key, tangent in as_parameters(module, direction[name]).items():
             parameter = getattr(module, key)
-            primals[f"{name}.{key}"] = parameter
-            tangents[f"{name}.{key}"] = tangent.to(parameter.dtype).contiguous()
-
-    def losses_at(parameters: dict[str, torch.Tensor]) -> torch.Tensor:
-        return _functional_losses(model, parameters, batch)
-
+            primals[f"model.{name}.{key}"] = parameter
+            tangents[f"model.{name}.{key}"] = tangent.to(parameter.dtype).contiguous()
     with torch.no_grad():
-        losses, scores = torch.func.jvp(losses_at, (primals,), (tangents,))
+        losses, scores = torch.func.jvp(
+            lambda values: torch.func.functional_call(split, values, (batch,)), (primals,), (tangents,)
+        )
     return scores, losses
-
-
-def _functional_losses(model: nn.Module, parameters: dict[str, torch.Tensor], batch: Batch) -> torch.Tensor:
-    arguments = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask, "use_cache": False}
-    logits = torch.func.functional_call(model, parameters, kwargs=arguments).logits[:, :-1]
-    logits = logits if logits.dtype == torch.float64 else logits.float()
-    counted = batch.targets != -100
-    picked = logits.gather(-1, batch.targets.clamp(min=0).unsqueeze(-1)).squeeze(-1)
-    return (logits.logsumexp(-1) - picked) * counted
 
 
 def position_scores(
@@ -82,10 +64,10 @@ def position_scores(
         v = direction[name]
         total.add_(((a.to(v.dtype) @ v.T) * g.to(v.dtype)).sum(dim=-1))  # g_tᵀ V a_t
 
-    with watch(modules, on_gradient=add), gradients_flow(model):
-        losses = token_losses(model, batch)
-        losses.sum().backward()
-    return _report_at_predicted(total[:, :-1], batch.targets != -100), losses.detach()
+    split = SplitModel.of(model)
+    with watch(modules, on_gradient=add), gradients_flow(split.model):
+        losses = backpropagate(split, batch)
+    return _report_at_predicted(total[:, :-1], batch.targets != -100), losses
 
 
 def _report_at_predicted(flow: torch.Tensor, counted: torch.Tensor) -> torch.Tensor:

@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from ifguide.influence.attribution import own_loss_scores, token_losses
+from ifguide.influence.attribution import own_loss_scores
 from ifguide.influence.batches import Batch
 from ifguide.influence.layers import as_parameters
+from ifguide.influence.losses import SplitModel
 
 RELATIVE_STEPS = (0.003, 0.01, 0.03, 0.1)
 """Candidate steps, as the root mean square change of a token's loss in nats."""
@@ -47,13 +48,13 @@ class CentralDifference:
         self, model: nn.Module, modules: dict[str, nn.Module], direction: dict[str, torch.Tensor], epsilon: float
     ):
         self.epsilon = epsilon
-        self._plus = _shifted(model, modules, direction, epsilon)
-        self._minus = _shifted(model, modules, direction, -epsilon)
+        self._plus = SplitModel(_shifted(model, modules, direction, epsilon))
+        self._minus = SplitModel(_shifted(model, modules, direction, -epsilon))
 
     @torch.no_grad()
     def scores(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """(scores, losses), each (B, T-1); the loss is the mean of the two, which differs from ℓ(θ) by a term in ε²."""
-        plus, minus = token_losses(self._plus, batch), token_losses(self._minus, batch)
+        plus, minus = self._plus(batch), self._minus(batch)
         return (plus - minus) / (2 * self.epsilon), (plus + minus) / 2
 
 

@@ -10,9 +10,12 @@ import torch
 from torch import nn
 
 from ifguide.errors import ConfigError, NumericalError
-from ifguide.influence.batches import Batch, Sequence, make_batches
+from ifguide.influence.batches import Sequence, make_batches
 from ifguide.influence.ekfac import LayerFactors, accumulation_dtype
 from ifguide.influence.layers import gradients_flow, layer_shape, watch
+from ifguide.influence.losses import SplitModel, backpropagate, cross_entropy, margin
+
+OBJECTIVES = {"loss": cross_entropy, "margin": margin}
 
 
 def query_gradient(
@@ -52,11 +55,13 @@ def query_gradient(
     for number, sequence in enumerate(sequences):
         if not (sequence.index[1:] >= 0).any():
             raise ConfigError(f"query {number} has no completion token after its prompt")
-    done = 0
+    done, split = 0, SplitModel(model)
     with watch(modules, on_gradient=add), gradients_flow(model):
         for batch in make_batches(sequences, tokens_per_batch):
             batch = batch.to(device)
-            _query_loss(model, batch, weighting, objective).backward()
+            counted = (batch.targets != -100).to(dtype)  # (B, T-1)
+            weights = counted / counted.sum(dim=1, keepdim=True) if weighting == "token-mean" else None
+            backpropagate(split, batch, weights=weights, objective=OBJECTIVES[objective])
             done += len(batch.sequence)
             if report:
                 report(done, len(queries))
@@ -67,25 +72,6 @@ def query_gradient(
             )
         gradient.div_(len(queries))
     return total
-
-
-def _query_loss(model: nn.Module, batch: Batch, weighting: str, objective: str) -> torch.Tensor:
-    """Sum over the batch's queries of the mean or sum over each one's completion tokens."""
-    logits = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False).logits[:, :-1]
-    logits = logits if logits.dtype == torch.float64 else logits.float()
-    counted = batch.targets != -100  # (B, T-1)
-    targets = batch.targets.clamp(min=0).unsqueeze(-1)  # (B, T-1, 1)
-    picked = logits.gather(-1, targets).squeeze(-1)
-    if objective == "margin":
-        # log p/(1-p) is the target's logit less the log-sum of all others: exact however sure the model is
-        rest = logits.scatter(-1, targets, -torch.inf).logsumexp(-1)
-    else:
-        rest = logits.logsumexp(-1)
-    token_loss = (rest - picked) * counted
-    per_query = token_loss.sum(dim=1)
-    if weighting == "token-mean":
-        per_query = per_query / counted.sum(dim=1)
-    return per_query.sum()
 
 
 def differential_direction(

@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from ifguide.errors import NumericalError
 from ifguide.influence.batches import Batch
 from ifguide.influence.layers import gradients_flow, layer_shape, watch
+from ifguide.influence.losses import SplitModel, backpropagate
 
 _GRADIENT_ELEMENTS = 1 << 25
 """Values of per-sequence gradients held at once."""
@@ -120,13 +120,13 @@ def _fit_covariances(model, modules, batches, labels, seed, progress):
         rows = g[mask].to(dtype)  # (tokens, O)
         outputs[name].addmm_(rows.T, rows)
 
-    generator = torch.Generator(device=device).manual_seed(seed)
+    generator, split = torch.Generator(device=device).manual_seed(seed), SplitModel(model)
     with watch(modules, on_input=add_input, on_gradient=add_gradient), gradients_flow(model):
         for batch in batches():
             batch = batch.to(device)
             mask = batch.attention_mask.bool()
             n_tokens += batch.n_tokens
-            _fisher_loss(model, batch, labels, generator).backward()
+            backpropagate(split, batch, generator=generator if labels == "sampled" else None)
             progress.add(batch.n_tokens)
     scale = 1.0 / max(n_tokens, 1)
     return {k: m.mul_(scale) for k, m in inputs.items()}, {k: m.mul_(scale) for k, m in outputs.items()}
@@ -144,27 +144,14 @@ def _fit_eigenvalues(model, modules, input_vectors, output_vectors, batches, lab
         for some_a, some_g in zip(rotated_a.split(together), rotated_g.split(together), strict=True):
             values[name].add_((some_g.transpose(1, 2) @ some_a).square_().sum(dim=0))
 
-    generator = torch.Generator(device=device).manual_seed(seed)
+    generator, split = torch.Generator(device=device).manual_seed(seed), SplitModel(model)
     with watch(modules, on_gradient=add), gradients_flow(model):
         for batch in batches():
             batch = batch.to(device)
             n_sequences += len(batch.sequence)
-            _fisher_loss(model, batch, labels, generator).backward()
+            backpropagate(split, batch, generator=generator if labels == "sampled" else None)
             progress.add(batch.n_tokens)
     return {name: matrix.div_(max(n_sequences, 1)) for name, matrix in values.items()}
-
-
-def _fisher_loss(model: nn.Module, batch: Batch, labels: str, generator: torch.Generator) -> torch.Tensor:
-    """Cross-entropy summed over the batch's predicted tokens, with sampled or true labels."""
-    logits = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False).logits[:, :-1]
-    counted = batch.targets != -100
-    logits = logits[counted]  # (tokens, V)
-    logits = logits if logits.dtype == torch.float64 else logits.float()
-    targets = batch.targets[counted]
-    if labels == "sampled":
-        with torch.no_grad():
-            targets = torch.multinomial(logits.softmax(dim=-1), 1, generator=generator).squeeze(1)
-    return F.cross_entropy(logits, targets, reduction="sum")
 
 
 def eigenvectors(matrix: torch.Tensor, name: str = "") -> torch.Tensor:

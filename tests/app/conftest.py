@@ -5,6 +5,7 @@ from streamlit.runtime.pages_manager import PagesManager
 from streamlit.testing.v1 import AppTest
 
 from tests.app.fake_study import write_study
+from tests.app.whole_app import start_after_the_first_page
 from tests.browser.running_app import REPOSITORY
 
 
@@ -19,13 +20,7 @@ def cache(tmp_path_factory):
 @pytest.fixture
 def open_app(monkeypatch):
     """Start the app on a cache, on one of its pages, with a query string's values."""
-    start_manager = PagesManager.__init__
-
-    def start_as_after_the_first_page(self, *args, **kwargs):
-        start_manager(self, *args, **kwargs)
-        PagesManager.uses_pages_directory = False  # AppTest forgets it before every run; a server does not
-
-    monkeypatch.setattr(PagesManager, "__init__", start_as_after_the_first_page)
+    monkeypatch.setattr(PagesManager, "__init__", start_after_the_first_page)
 
     def start(folder, page: str = "overview", **parameters) -> AppTest:
         monkeypatch.setenv("IFGUIDE_CACHE", str(folder))

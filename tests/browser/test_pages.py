@@ -158,11 +158,15 @@ def test_choice_survives_other_pages(page, address):
     assert "doc=doc-020" in page.url
 
 
-def test_linked_page_works_as_the_first_request_to_a_server(page, tmp_path):
+@pytest.mark.parametrize(
+    ("link", "shown"),
+    [("documents?study=fake&doc=doc-020", "Document doc-020"), ("?study=fake", "What suppression changed")],
+)
+def test_linked_page_works_as_the_first_request_to_a_server(page, tmp_path, link, shown):
     write_study(tmp_path / "cache")
     with serve_app(tmp_path / "cache") as fresh:
-        visit(page, fresh, "documents?study=fake&doc=doc-020")
-        assert page.get_by_text("Document doc-020").count() == 1
+        visit(page, fresh, link)
+        assert page.get_by_text(shown).count() == 1
         words = (
             page.locator('[data-testid="stSidebarNav"]').inner_text().split()
         )  # the icons' names are there too, in lower case
