@@ -13,6 +13,7 @@ import dataclasses
 
 import numpy as np
 
+from benchmarks.spans import read_truth
 from ifguide.compare import compare_variants
 from ifguide.config import ModelConfig, TrainingConfig
 from ifguide.demo.study import build_demo
@@ -59,11 +60,8 @@ def print_times(study: Study) -> None:
 def print_scores(study: Study, last: Study) -> None:
     """How well each kind of score finds the planted spans."""
     corpus = study.corpus()
-    offsets, valid = np.asarray(corpus.offsets), corpus.valid()
-    truth = np.asarray(corpus.in_span) & valid
-    owner = np.repeat(np.arange(corpus.n_documents), np.diff(offsets))
-    toxic = np.bincount(owner, weights=truth, minlength=corpus.n_documents) > 0
-    inside = valid & toxic[owner]
+    known = read_truth(study)
+    valid, truth, toxic, inside = known.valid, known.in_span, known.toxic, known.known.inside
     quantile = study.config.selection.quantile
     print(
         f"{corpus.n_documents} documents ({toxic.sum()} toxic), {corpus.n_tokens:,} tokens, {truth.sum()} in planted spans.\n"

@@ -3,8 +3,8 @@
     python -m benchmarks.engine [--hidden 256 --layers 4 --vocab 8192 --length 128 --documents 96 --threads 2] [--device cpu]
 
 The model has Pythia's shape and random weights (speed does not depend on them). Times are marginal: the long run minus the
-short run, over the difference in tokens, so that start-up is left out on both sides. Exactness is measured on a trained model
-(`--trained FOLDER`, for example the demo's early checkpoint), against the same derivative in float64.
+short run, over the difference in tokens, so that start-up is left out on both sides. Exactness is measured on a study's trained
+model, direction and corpus (`--study demo`), against the same derivative in float64.
 """
 
 import argparse
@@ -17,6 +17,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from ifguide import artifacts
 from ifguide.influence.attribution import own_loss_scores, position_scores
 from ifguide.influence.batches import Sequence, make_batches
 from ifguide.influence.central import CentralDifference, choose_step
@@ -24,6 +25,7 @@ from ifguide.influence.ekfac import fit_factors
 from ifguide.influence.layers import layer_shape
 from ifguide.influence.losses import SplitModel
 from ifguide.models import load_model, tracked_modules
+from ifguide.study import Study, Unit
 
 
 def main() -> None:
@@ -41,11 +43,12 @@ def main() -> None:
     ):
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--trained", help="folder of a trained model for the exactness table")
+    parser.add_argument("--study", help="a study with a direction, for the exactness table")
+    parser.add_argument("--exact-documents", type=int, default=200, help="documents of that study to compare on")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     print_speed(options)
-    if options.trained:
+    if options.study:
         print_exactness(options)
 
 
@@ -250,45 +253,44 @@ class KronfluencePeer:
 
 
 def print_exactness(options) -> None:
-    """Central differences and jvp in float32 against jvp in float64, on a trained model and its own kind of text."""
+    """Central differences and jvp in float32 against jvp in float64, with a study's own model, direction and corpus."""
     from scipy.stats import spearmanr
-    from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(options.trained)
-    model = load_model(options.trained, attention="eager", device=options.device)
-    modules = tracked_modules(model)
-    generator = torch.Generator().manual_seed(0)
-    ids = (
-        model.generate(
-            torch.full((64, 1), tokenizer.bos_token_id or 0), do_sample=True, max_new_tokens=95, generator=None
-        )
-        if model.generation_config
-        else None
+    study = Study.open(options.study)
+    name = study.checkpoint_names()[-1]
+    entry = next(c for c in study.models()["checkpoints"] if c["name"] == name)
+    model = load_model(entry["source"], attention="eager", device=options.device)
+    double = load_model(entry["source"], attention="eager", device=options.device, dtype="float64")
+    modules, double_modules = tracked_modules(model), tracked_modules(double)
+    direction = artifacts.load_tensors(
+        study.folder(Unit("direction")) / name / "direction.safetensors", device=options.device
     )
-    documents = [row.numpy() for row in ids.cpu()]
+    corpus = study.corpus()
+    offsets = np.asarray(corpus.offsets)[: options.exact_documents + 1]
+    documents = [np.asarray(corpus.token_ids[a:b]) for a, b in zip(offsets[:-1], offsets[1:], strict=True)]
     batches = as_batches(options, documents)
-    direction = {
-        name: torch.randn(layer_shape(m), generator=generator).to(options.device) * 1e-2 for name, m in modules.items()
-    }
-    double = load_model(options.trained, attention="eager", device=options.device, dtype="float64")
-    collect = lambda function: np.concatenate([function(b)[b.targets != -100].double().cpu().numpy() for b in batches])  # noqa: E731
+
+    def collect(function) -> np.ndarray:
+        return np.concatenate([function(b)[b.targets != -100].double().cpu().numpy() for b in batches])
+
     exact = collect(
-        lambda b: own_loss_scores(double, tracked_modules(double), {k: v.double() for k, v in direction.items()}, b)[0]
+        lambda b: own_loss_scores(double, double_modules, {k: v.double() for k, v in direction.items()}, b)[0]
     )
-    step = choose_step(model, modules, direction, batches[:2])
+    step = choose_step(model, modules, direction, batches[:4])
     central = CentralDifference(model, modules, direction, step.epsilon)
     print(
-        f"\nExactness on {options.trained.split('/')[-1]}, {len(exact):,} tokens sampled from the model, a random direction; central step {step.epsilon:.3g}\n"
+        f"\nExactness: study {study.name}, {name}, its own direction, {len(exact):,} corpus tokens; central step {step.epsilon:.3g}\n"
     )
     print("| float32 method | Pearson | Spearman | overlap of the top 1% |\n|---|---|---|---|")
-    for name, values in (
-        ("jvp", collect(lambda b: own_loss_scores(model, modules, direction, b)[0])),
-        ("central differences", collect(lambda b: central.scores(b)[0])),
-    ):
+    methods = {
+        "jvp": collect(lambda b: own_loss_scores(model, modules, direction, b)[0]),
+        "central differences": collect(lambda b: central.scores(b)[0]),
+    }
+    for method, values in methods.items():
         k = max(1, len(exact) // 100)
         overlap = len(np.intersect1d(np.argsort(exact)[-k:], np.argsort(values)[-k:])) / k
         print(
-            f"| {name} | {np.corrcoef(exact, values)[0, 1]:.7f} | {spearmanr(exact, values)[0]:.7f} | {overlap:.3f} |"
+            f"| {method} | {np.corrcoef(exact, values)[0, 1]:.7f} | {spearmanr(exact, values)[0]:.7f} | {overlap:.3f} |"
         )
 
 

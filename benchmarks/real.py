@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.spans import read_truth
 from ifguide.selection import area_under_roc, average_precision, precision_recall
 from ifguide.study import Study, cache_dir
 
@@ -112,11 +113,8 @@ def write(path: Path, rows: list[dict]) -> None:
 def show(study: Study) -> None:
     """Top documents and agreement with the human spans."""
     corpus = study.corpus()
-    offsets, valid = np.asarray(corpus.offsets), corpus.valid()
-    truth = np.asarray(corpus.in_span) & valid
-    owner = np.repeat(np.arange(corpus.n_documents), np.diff(offsets))
-    toxic = np.bincount(owner, weights=truth, minlength=corpus.n_documents) > 0
-    inside = valid & toxic[owner]
+    known = read_truth(study)
+    valid, truth, toxic, owner, inside = known.valid, known.in_span, known.toxic, known.owner, known.inside
     print(
         f"\n{corpus.n_documents:,} documents ({toxic.sum():,} with spans), {corpus.n_tokens:,} tokens, {truth.sum():,} in spans; checkpoints: {', '.join(study.checkpoint_names())}"
     )

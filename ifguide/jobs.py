@@ -18,7 +18,7 @@ import psutil
 
 from ifguide.artifacts import read_json, write_json
 from ifguide.errors import BusyError, StaleError
-from ifguide.progress import FileSink
+from ifguide.progress import FileSink, Snapshot
 from ifguide.study import check_name
 
 JOBS = "jobs"
@@ -29,8 +29,11 @@ _START_SECONDS = 30.0  # longest time between the making of a job's folder and i
 
 
 @dataclass(frozen=True, kw_only=True)
-class JobStatus:
-    """What is known of a job at one moment."""
+class JobStatus(Snapshot):
+    """What is known of a job at one moment: how far it is, and which job it is.
+
+    Its `state` may also be `dead`: it ended without a word; `error` then holds the last line of its log.
+    """
 
     job: str
     """The job's id, which is the name of its folder."""
@@ -42,28 +45,6 @@ class JobStatus:
     """Its process; 0 until it has one."""
     process_started: float = 0.0
     """When the system says that process started; tells it from a later one with the same number."""
-    state: str = "running"
-    """`running`, `done`, `failed`, `cancelled`, or `dead` (it ended without a word)."""
-    stage: str = ""
-    """The stage at work, or the last one."""
-    stage_index: int = 0
-    """Its number, counted from 0."""
-    n_stages: int = 0
-    """How many stages the run has."""
-    done: int = 0
-    """Units finished in this stage."""
-    total: int = 0
-    """Units of this stage; 0: not known yet."""
-    unit: str = ""
-    """What is counted."""
-    rate: float | None = None
-    """Units a second, smoothed."""
-    seconds_left: float | None = None
-    """Expected seconds to the end of this stage."""
-    message: str = ""
-    """The last thing it had to say."""
-    error: str = ""
-    """Why it failed or, for a dead one, the last line of its log."""
     started: float = 0.0
     """Unix time of the start."""
     updated: float = 0.0

@@ -12,6 +12,7 @@ from ifguide.config import StudyConfig
 from ifguide.errors import ConfigError, StaleError
 from ifguide.lock import study_lock
 from ifguide.progress import Progress
+from ifguide.shards import close_work
 from ifguide.study import BASE, BUILT_IN_SELECTIONS, DEFAULT, STAGES, Study, Unit, check_name
 
 
@@ -124,3 +125,4 @@ def _build_unit(study: Study, unit: Unit, progress: Progress) -> None:
         study.folder(unit), stage=unit.stage, inputs=study.inputs(unit), config=study.settings(unit)
     ) as folder:
         getattr(stages, f"build_{unit.stage}")(study, unit, folder, progress)
+    close_work(study.root, unit.stage)

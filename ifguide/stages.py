@@ -11,11 +11,13 @@ from pathlib import Path
 import numpy as np
 
 from ifguide import artifacts
+from ifguide.config import config_to_dict
 from ifguide.corpus import TokenizedCorpus, chunk_documents
 from ifguide.corpus import build_corpus as tokenise_corpus
 from ifguide.errors import ConfigError, InputError, NumericalError
 from ifguide.progress import Progress
 from ifguide.selections import compute_selection, write_selection
+from ifguide.shards import ShardStore, open_work, plan_shards
 from ifguide.study import BASE, DEFAULT, Study, Unit
 
 HISTOGRAM_BINS = 512
@@ -168,6 +170,12 @@ def build_scores(study: Study, unit: Unit, folder: Path, progress: Progress) -> 
     from ifguide.influence.losses import SplitModel
 
     corpus, names = study.corpus(), study.checkpoint_names()
+    key = {
+        "inputs": study.inputs(unit),
+        "settings": study.settings(unit),
+        "compute": config_to_dict(study.config.compute),
+    }
+    work = open_work(study.root, unit.stage, key)
     turns = [
         (name, kind)
         for name in names
@@ -184,10 +192,10 @@ def build_scores(study: Study, unit: Unit, folder: Path, progress: Progress) -> 
         if kind == "own_loss":
             score, described = _own_loss_scorer(study, SplitModel(model), modules, direction, device)
             (folder / name / "derivative.json").write_text(json.dumps(described), encoding="utf-8")
-            _score_into(study, folder / name, ("own_loss", "token_loss"), score, device, report)
+            _score_into(study, work, folder / name, ("own_loss", "token_loss"), score, device, report)
         else:
             score = functools.partial(position_scores, SplitModel(model), modules, direction)
-            _score_into(study, folder / name, ("position",), score, device, report)
+            _score_into(study, work, folder / name, ("position",), score, device, report)
     for kind in ("own_loss", "position", "token_loss"):
         parts = [
             artifacts.load_array(folder / name / f"{kind}.npy")
@@ -221,29 +229,30 @@ def _own_loss_scorer(study: Study, split, modules, direction, device):
     return CentralDifference(split.model, modules, direction, step.epsilon).scores, {"method": "central", **found}
 
 
-def _score_into(study: Study, folder: Path, names: tuple[str, ...], score, device, report) -> None:
-    """Score the corpus with a function batch -> (scores, losses) into `.npy` files of one value a token."""
+def _score_into(study: Study, work: Path, folder: Path, names: tuple[str, ...], score, device, report) -> None:
+    """Score the corpus with a function batch -> (scores, losses), shard by shard, into `.npy` files of one value a token."""
     from ifguide.influence.attribution import score_corpus
     from ifguide.influence.batches import make_batches
 
-    n_tokens = study.corpus().n_tokens
-    sequences = _corpus_sequences(study)
-    arrays = {
-        name: np.lib.format.open_memmap(folder / f"{name}.npy", mode="w+", dtype=np.float32, shape=(n_tokens,))
-        for name in names
-    }
-    batches = make_batches(sequences, study.config.compute.tokens_per_batch)
-    total = int(sequences.lengths().sum())
-    score_corpus(
-        batches,
-        lambda batch: dict(zip((names[0], "token_loss"), score(batch), strict=True)),
-        arrays,
-        device=device,
-        total=total,
-        report=report,
-    )
-    for array in arrays.values():
-        array.flush()
+    corpus = study.corpus()
+    bounds = plan_shards(corpus.offsets)
+    store = ShardStore(work / folder.name, names, corpus.offsets, bounds)
+    for shard in range(len(store)):
+        first, stop = int(store.tokens[shard]), int(store.tokens[shard + 1])
+        if not store.has(shard):
+            values = {name: np.zeros(stop - first, dtype=np.float32) for name in names}
+            sequences = _corpus_sequences(study, documents=(int(bounds[shard]), int(bounds[shard + 1])))
+            score_corpus(
+                make_batches(sequences, study.config.compute.tokens_per_batch),
+                lambda batch: dict(zip((names[0], "token_loss"), score(batch), strict=True)),
+                values,
+                first=first,
+                device=device,
+                report=lambda done, _, first=first, stop=stop: report(min(first + done, stop), corpus.n_tokens),
+            )
+            store.write(shard, values)
+        report(stop, corpus.n_tokens)
+    store.assemble(folder)
 
 
 def build_index(study: Study, unit: Unit, folder: Path, progress: Progress) -> None:
@@ -382,14 +391,16 @@ def _load_checkpoint(study: Study, name: str, attention: str = "sdpa"):
     return model, tracked_modules(model, study.config.model.modules), device
 
 
-def _corpus_sequences(study: Study, *, max_tokens: int = 0, seed: int = 0):
-    """The corpus as chunk sequences; with `max_tokens`, chunks of whole documents drawn at random up to about that many tokens."""
+def _corpus_sequences(study: Study, *, documents: tuple[int, int] | None = None, max_tokens: int = 0, seed: int = 0):
+    """The corpus as chunk sequences: documents [first, stop), or whole documents drawn at random up to about `max_tokens`."""
     from ifguide.influence.batches import corpus_sequences
 
     corpus: TokenizedCorpus = study.corpus()
     layout, offsets = _layout(study), np.asarray(corpus.offsets)
     length = layout["max_length"] - (layout["bos"] is not None)
     chunks = chunk_documents(offsets, length)
+    if documents is not None:
+        chunks = chunks[slice(*np.searchsorted(chunks[:, 0], documents))]
     if max_tokens and max_tokens < corpus.n_tokens:
         order = np.random.default_rng(seed).permutation(corpus.n_documents)
         running = np.cumsum(np.diff(offsets)[order])

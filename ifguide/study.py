@@ -17,33 +17,22 @@ from ifguide import artifacts
 from ifguide.config import StudyConfig, config_to_dict, read_config, write_config
 from ifguide.corpus import TokenizedCorpus
 from ifguide.errors import ConfigError, InputError, StaleError, StudyNotFound
+from ifguide.lineage import (
+    BASE,
+    BUILT_IN_SELECTIONS,
+    DEFAULT,
+    STAGE_FOLDERS,
+    STAGES,
+    InputFile,
+    Unit,
+    input_files,
+    read_units,
+    unit_settings,
+)
 from ifguide.readers import list_files
 from ifguide.selections import Selection, compute_selection, read_selection, write_selection
 
-STAGES = ("corpus", "queries", "model", "factors", "direction", "scores", "index", "selection", "suppress", "evaluate")
-"""All stages, in the order they run."""
-
-STAGE_FOLDERS = {"selection": "selections", "suppress": "suppressed", "evaluate": "evaluations"}
-"""Stages that hold one artefact a name, and the folder they lie in; the others lie in a folder of their own name."""
-
-BASE = "base"
-"""Name of the model trained on everything."""
-DEFAULT = "default"
-"""Name of the selection that `study.toml` describes; its model is reported as `suppressed`."""
-
-BUILT_IN_SELECTIONS = (DEFAULT, "random", "oracle")
-"""Selections that can be made again from `study.toml`: the default one and its controls."""
-
 _NAME = re.compile(r"(?!.*\.(partial|old)-)[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # builds keep `.partial-` and `.old-`
-_TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "config.json",
-    "vocab.json",
-    "merges.txt",
-    "tokenizer.model",
-)
 
 
 def check_name(name: str, what: str = "study") -> str:
@@ -81,17 +70,6 @@ class StageState:
     """Why it is stale or missing, in plain words."""
     seconds: float | None = None
     """How long it took to build, if it is there."""
-
-
-@dataclass(frozen=True, order=True)
-class Unit:
-    """One artefact: a stage, or one named part of a stage."""
-
-    stage: str
-    name: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.stage} {self.name}".strip()
 
 
 class Study:
@@ -207,99 +185,27 @@ class Study:
 
     def _file_inputs(self, unit: Unit) -> dict[str, str]:
         """Hashes of the user's own files an artefact is made from; a hub id stands for itself."""
-        config, found = self.config, {}
+        return {f"file {file.label}": self._hash_input(file) for file in input_files(self.config, unit) if file.path}
 
-        def add(label: str, path: str, names: tuple[str, ...] = ()) -> None:
-            if not path:
-                return
-            place = self.resolve(path)
-            base = place if Path(place).exists() else _cut_split(place)[0]
-            if _is_glob(base) and not Path(base).exists():
-                digest = artifacts.hash_json([self._fingerprints.of(file) for file in list_files(base)])
-            elif Path(base).is_absolute():
-                digest = self._fingerprints.of(Path(base), names)
-            else:
-                digest = f"hub:{place}"
-            found[f"file {label}"] = digest
-
-        if unit.stage == "corpus":
-            add("corpus", config.corpus.path)
-            add("tokenizer", config.model.source, _TOKENIZER_FILES)
-            if config.model.revision and found.get("file tokenizer", "").startswith("hub:"):
-                found["file tokenizer"] += f"@{config.model.revision}"
-        elif unit.stage == "queries":
-            add("toxic queries", config.queries.toxic)
-            add("safe queries", config.queries.safe)
-        elif unit.stage == "model":
-            add("model", config.model.source)
-            for checkpoint in config.model.checkpoints:
-                add(f"checkpoint {checkpoint}", checkpoint)
-        elif unit.stage == "evaluate":
-            add("prompts", config.evaluate.prompts)
-            add("held-out text", config.evaluate.heldout)
-        return found
+    def _hash_input(self, file: InputFile) -> str:
+        place = self.resolve(file.path)
+        base = place if Path(place).exists() else _cut_split(place)[0]
+        if _is_glob(base) and not Path(base).exists():
+            return artifacts.hash_json([self._fingerprints.of(found) for found in list_files(base)])
+        if Path(base).is_absolute():
+            return self._fingerprints.of(Path(base), file.names)
+        return f"hub:{place}" + (f"@{file.revision}" if file.revision else "")
 
     def upstream(self, unit: Unit) -> list[Unit]:
         """The artefacts an artefact reads."""
-        stage, name = unit.stage, unit.name
-        if stage == "suppress":
-            return [Unit("corpus"), Unit("model"), Unit("selection", name)]
-        if stage == "evaluate":
-            made = [Unit("model") if name == BASE else Unit("suppress", name)]
-            return made if self.config.evaluate.prompts else [Unit("queries"), *made]
-        if stage == "selection":
-            return [Unit("corpus")] if name == "oracle" else [Unit("corpus"), Unit("scores")]
-        reads = {
-            "corpus": (), "queries": (), "model": ("corpus",), "factors": ("corpus", "model"),
-            "direction": ("corpus", "queries", "model", "factors"), "scores": ("corpus", "model", "direction"), "index": ("corpus", "scores"),
-        }  # fmt: skip
-        return [Unit(name) for name in reads[stage]]
+        return read_units(self.config, unit)
 
     def settings(self, unit: Unit) -> dict:
-        """The settings an artefact depends on, flat, as `section.key`."""
-        config = self.config
-        sections = {
-            "corpus": {"corpus": config.corpus},
-            "queries": {"queries": config.queries},
-            "model": {"model": config.model} | ({} if config.model.mode == "asis" else {"training": config.training}),
-            "factors": {"factors": config.factors, "model": config.model},
-            "direction": {"direction": config.direction, "model": config.model},
-            "scores": {"scores": config.scores, "model": config.model},
-            "index": {},
-            "selection": {"selection": config.selection},
-            "suppress": {"suppress": config.suppress, "training": config.training},
-            "evaluate": {"evaluate": config.evaluate},
-        }[unit.stage]
-        flat = {
-            f"{section}.{key}": value
-            for section, table in sections.items()
-            for key, value in config_to_dict(table).items()
-        }
-        if unit.stage == "selection":
-            return self._selection_settings(unit, flat)
-        irrelevant = {
-            "evaluate.batch_size",
-            "training.early_checkpoints",
-            "training.checkpoint_steps",
-            "training.include_last_checkpoint",
-        }
-        if unit.stage == "model":
-            irrelevant = {"model.dtype", "model.modules"}
-        if unit.stage in ("factors", "direction", "scores"):
-            irrelevant |= {"model.source", "model.revision", "model.mode", "model.checkpoints"}
-        return {key: value for key, value in flat.items() if key not in irrelevant}
-
-    def _selection_settings(self, unit: Unit, flat: dict) -> dict:
-        """The default selection follows study.toml; controls follow it too; a saved one keeps the settings it was saved with."""
-        flat = {key: value for key, value in flat.items() if key not in ("selection.controls", "selection.seed")}
-        if unit.name == DEFAULT:
-            return flat
-        if unit.name == "oracle":
-            return {"kind": "oracle"}
-        if unit.name == "random":
-            return {"kind": "random", "selection.seed": self.config.selection.seed, **flat}
-        manifest = artifacts.read_manifest(self.folder(unit))
-        return manifest["config"] if manifest else {}
+        """The settings an artefact depends on, flat, as `section.key`; a saved selection keeps those it was saved with."""
+        if unit.stage == "selection" and unit.name not in BUILT_IN_SELECTIONS:
+            manifest = artifacts.read_manifest(self.folder(unit))
+            return manifest["config"] if manifest else {}
+        return unit_settings(self.config, unit)
 
     def inputs(self, unit: Unit) -> dict[str, str]:
         """Name to hash of everything an artefact is made from, as it is now.

@@ -304,8 +304,8 @@ class TestBuildingAgain:
         assert [entry[:3] for entry in seen] == [(name, i, 6) for i, name in enumerate(STAGES[:6])]
         totals = {name: (done, total) for name, _, _, done, total in seen}
         assert totals["corpus"] == (12, 12)
-        n_chunked = sum(stop - start for _, start, stop in chunk_documents(np.asarray(study.corpus().offsets), CONTEXT))
-        assert totals["scores"][0] == totals["scores"][1] == 2 * n_chunked  # two kinds of scores, one checkpoint
+        n_tokens = study.corpus().n_tokens
+        assert totals["scores"] == (2 * n_tokens, 2 * n_tokens)  # two kinds of scores, one checkpoint
 
 
 def test_a_tokenizer_of_another_model_is_refused_before_anything_is_trained(tmp_path):
@@ -353,7 +353,7 @@ def test_a_run_killed_in_two_stages_goes_on_to_the_same_result(finetuned, tmp_pa
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     assert done.stdout.splitlines() == [
         "model 9 corpus model.partial queries",
-        "scores 9 corpus direction factors model queries scores.partial",
+        "scores 9 .work corpus direction factors model queries scores.partial",
     ], done.stderr
     study = Study.open("tiny", tmp_path)
     assert study.states()["model"].state == "fresh"

@@ -83,6 +83,7 @@ def score_corpus(
     score_batch: Callable[[Batch], dict[str, torch.Tensor]],
     outputs: dict[str, np.ndarray],
     *,
+    first: int = 0,
     device="cpu",
     total: int = 0,
     report: Report | None = None,
@@ -92,7 +93,8 @@ def score_corpus(
     Args:
         batches: any order.
         score_batch: gives tensors (B, T-1) by name.
-        outputs: float32 (N,) arrays by the same names, written in place.
+        outputs: float32 arrays by the same names, written in place.
+        first: place in the corpus of the arrays' first value.
         device: where `score_batch` wants the batch.
         total: tokens in all, for `report`.
         report: called with (tokens done, tokens in all).
@@ -104,7 +106,7 @@ def score_corpus(
     for batch in batches:
         results = score_batch(batch.to(device))
         counted = (batch.target_index >= 0).numpy()
-        places = batch.target_index.numpy()[counted]
+        places = batch.target_index.numpy()[counted] - first
         for name, array in outputs.items():
             values = results[name].float().cpu().numpy()[counted]
             if not np.isfinite(values).all():

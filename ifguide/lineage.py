@@ -1,0 +1,129 @@
+"""What each artefact of a study is made from: the artefacts it reads, the user's files, the settings. Pure bookkeeping."""
+
+from dataclasses import dataclass
+
+from ifguide.config import StudyConfig, config_to_dict
+
+STAGES = ("corpus", "queries", "model", "factors", "direction", "scores", "index", "selection", "suppress", "evaluate")
+"""All stages, in the order they run."""
+
+STAGE_FOLDERS = {"selection": "selections", "suppress": "suppressed", "evaluate": "evaluations"}
+"""Stages that hold one artefact a name, and the folder they lie in; the others lie in a folder of their own name."""
+
+BASE = "base"
+"""Name of the model trained on everything."""
+DEFAULT = "default"
+"""Name of the selection that `study.toml` describes; its model is reported as `suppressed`."""
+
+BUILT_IN_SELECTIONS = (DEFAULT, "random", "oracle")
+"""Selections that can be made again from `study.toml`: the default one and its controls."""
+
+_TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "config.json",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+)
+
+
+@dataclass(frozen=True, order=True)
+class Unit:
+    """One artefact: a stage, or one named part of a stage."""
+
+    stage: str
+    name: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.stage} {self.name}".strip()
+
+
+@dataclass(frozen=True)
+class InputFile:
+    """A file, folder or hub id of the user's."""
+
+    label: str
+    """What it is, for people."""
+    path: str
+    """As study.toml names it; empty: there is none."""
+    names: tuple[str, ...] = ()
+    """Of a folder, only the files called so; empty: all."""
+    revision: str = ""
+    """Hub revision."""
+
+
+def read_units(config: StudyConfig, unit: Unit) -> list[Unit]:
+    """The artefacts an artefact reads."""
+    stage, name = unit.stage, unit.name
+    if stage == "suppress":
+        return [Unit("corpus"), Unit("model"), Unit("selection", name)]
+    if stage == "evaluate":
+        made = [Unit("model") if name == BASE else Unit("suppress", name)]
+        return made if config.evaluate.prompts else [Unit("queries"), *made]
+    if stage == "selection":
+        return [Unit("corpus")] if name == "oracle" else [Unit("corpus"), Unit("scores")]
+    reads = {
+        "corpus": (), "queries": (), "model": ("corpus",), "factors": ("corpus", "model"),
+        "direction": ("corpus", "queries", "model", "factors"), "scores": ("corpus", "model", "direction"), "index": ("corpus", "scores"),
+    }  # fmt: skip
+    return [Unit(name) for name in reads[stage]]
+
+
+def input_files(config: StudyConfig, unit: Unit) -> list[InputFile]:
+    """The user's own files an artefact is made from."""
+    model = config.model
+    return {
+        "corpus": [
+            InputFile("corpus", config.corpus.path),
+            InputFile("tokenizer", model.source, _TOKENIZER_FILES, model.revision),
+        ],
+        "queries": [InputFile("toxic queries", config.queries.toxic), InputFile("safe queries", config.queries.safe)],
+        "model": [
+            InputFile("model", model.source),
+            *(InputFile(f"checkpoint {path}", path) for path in model.checkpoints),
+        ],
+        "evaluate": [
+            InputFile("prompts", config.evaluate.prompts),
+            InputFile("held-out text", config.evaluate.heldout),
+        ],
+    }.get(unit.stage, [])
+
+
+def unit_settings(config: StudyConfig, unit: Unit) -> dict:
+    """The settings of study.toml an artefact depends on, flat, as `section.key`."""
+    if unit.stage == "selection" and unit.name == "oracle":
+        return {"kind": "oracle"}
+    sections = {
+        "model": ("model",) if config.model.mode == "asis" else ("model", "training"),
+        "factors": ("factors", "model"),
+        "direction": ("direction", "model"),
+        "scores": ("scores", "model"),
+        "index": (),
+        "suppress": ("suppress", "training"),
+    }.get(unit.stage, (unit.stage,))
+    how_the_model_is_made = {"model.source", "model.revision", "model.mode", "model.checkpoints"}
+    which_checkpoints_are_kept = {
+        "training.early_checkpoints",
+        "training.checkpoint_steps",
+        "training.include_last_checkpoint",
+    }
+    changes_nothing = {
+        "model": {"model.dtype", "model.modules"},
+        "factors": how_the_model_is_made,
+        "direction": how_the_model_is_made,
+        "scores": how_the_model_is_made,
+        "selection": {"selection.controls", "selection.seed"},
+        "suppress": which_checkpoints_are_kept,
+        "evaluate": {"evaluate.batch_size"},
+    }.get(unit.stage, set())
+    flat = {
+        f"{section}.{key}": value
+        for section in sections
+        for key, value in config_to_dict(getattr(config, section)).items()
+    }
+    flat = {key: value for key, value in flat.items() if key not in changes_nothing}
+    if unit.stage == "selection" and unit.name == "random":
+        return {"kind": "random", "selection.seed": config.selection.seed, **flat}
+    return flat

@@ -1,0 +1,103 @@
+"""Scores in shards: fixed stretches of documents, each written whole or not at all.
+
+A run that is killed loses at most the shard it was computing. Which documents make a shard depends on the corpus alone, and a
+shard is computed by itself, so a resumed run gives the same bytes as an undisturbed one.
+"""
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from ifguide.artifacts import hash_json
+
+SHARD_TOKENS = 1 << 20
+"""A shard holds about this many tokens; documents are never divided."""
+
+
+def plan_shards(offsets: np.ndarray, shard_tokens: int = SHARD_TOKENS) -> np.ndarray:
+    """Bounds int64 (S+1,) in documents: shard s holds documents [bounds[s], bounds[s+1]), those that begin in its stretch.
+
+    Args:
+        offsets: int64 (D+1,).
+        shard_tokens: length of a stretch in tokens.
+    """
+    offsets = np.asarray(offsets)
+    stretch = offsets[:-1] // shard_tokens
+    return np.concatenate([[0], np.flatnonzero(np.diff(stretch)) + 1, [len(offsets) - 1]]).astype(np.int64)
+
+
+def open_work(root: Path, stage: str, key: dict) -> Path:
+    """A folder for unfinished work that outlives a killed run; work begun with other inputs is thrown away.
+
+    Args:
+        root: the study's folder.
+        stage: what is being built.
+        key: everything the work depends on.
+    """
+    work = root / ".work"
+    folder = work / f"{stage}-{hash_json(key)[:16]}"
+    for old in work.glob(f"{stage}-*"):
+        if old != folder:
+            shutil.rmtree(old, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def close_work(root: Path, stage: str) -> None:
+    """Remove the unfinished work of a stage that is finished."""
+    for folder in (root / ".work").glob(f"{stage}-*"):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+class ShardStore:
+    """The shards of some per-token values.
+
+    Args:
+        folder: where they lie; made if missing.
+        names: what is stored, such as own_loss and token_loss.
+        offsets: int64 (D+1,).
+        bounds: int64 (S+1,), from `plan_shards`.
+    """
+
+    def __init__(self, folder: Path, names: tuple[str, ...], offsets: np.ndarray, bounds: np.ndarray):
+        self.folder, self.names = folder, names
+        self.tokens = np.asarray(offsets)[bounds]
+        """int64 (S+1,): shard s holds tokens [tokens[s], tokens[s+1])."""
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def __len__(self) -> int:
+        return len(self.tokens) - 1
+
+    def path(self, shard: int) -> Path:
+        """The file of a shard."""
+        return self.folder / f"{self.names[0]}-{shard:06d}.npy"
+
+    def has(self, shard: int) -> bool:
+        """Whether a shard is there; if it is, it is whole."""
+        return self.path(shard).is_file()
+
+    def write(self, shard: int, values: dict[str, np.ndarray]) -> None:
+        """Write a shard: float32 (n,) arrays by name, n its number of tokens."""
+        temporary = self.folder / f".{self.path(shard).name}.{os.getpid()}.tmp"
+        with temporary.open("wb") as stream:
+            np.save(stream, np.stack([values[name] for name in self.names]))
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(self.path(shard))
+
+    def assemble(self, folder: Path) -> None:
+        """Lay all shards end to end in `<name>.npy` files of one float32 a token."""
+        arrays = [
+            np.lib.format.open_memmap(
+                folder / f"{name}.npy", mode="w+", dtype=np.float32, shape=(int(self.tokens[-1]),)
+            )
+            for name in self.names
+        ]
+        for shard in range(len(self)):
+            values = np.load(self.path(shard), allow_pickle=False)
+            for array, row in zip(arrays, values, strict=True):
+                array[self.tokens[shard] : self.tokens[shard + 1]] = row
+        for array in arrays:
+            array.flush()
