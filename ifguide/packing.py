@@ -103,6 +103,28 @@ class PackedRows(Sequence):
         return (self[row] for row in range(len(self)))
 
 
+@dataclass(frozen=True, eq=False)
+class BosRows(Sequence):
+    """Unpacked rows of which those that begin a document get a beginning-of-text token before it, as context only."""
+
+    rows: PackedRows
+    """Rows of one document each, a token shorter than the model allows."""
+    bos_id: int
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Rows:
+        """Row `index`, arrays of shape (L+1,) where it begins a document, else (L,)."""
+        row = self.rows[index]
+        if row.token_index[0] != self.rows.offsets[row.document_index[0]]:
+            return row
+        before = {"input_ids": self.bos_id, "labels": IGNORED, "token_index": -1, "selected": False, "position_ids": 0}
+        arrays = {name: np.concatenate([[value], getattr(row, name)]) for name, value in before.items()}
+        arrays["position_ids"] = np.arange(len(row.input_ids) + 1)
+        return Rows(**arrays, document_index=np.concatenate([row.document_index[:1], row.document_index]))
+
+
 def pack_rows(
     token_ids: np.ndarray,
     offsets: np.ndarray,

@@ -362,17 +362,14 @@ def _start_model(study: Study):
 
 
 def _training_rows(study: Study, model, tokenizer, mask):
-    from ifguide.packing import pack_rows
+    """The corpus as training rows. A tokenizer's own beginning-of-text token goes before each document, but not in packed rows."""
+    from ifguide.packing import BosRows, pack_rows
 
-    corpus = study.corpus()
-    return pack_rows(
-        corpus.token_ids,
-        np.asarray(corpus.offsets),
-        _layout(study)["max_length"],
-        tokenizer.eos_token_id,
-        mask,
-        pack=study.config.training.packing,
-    )
+    corpus, layout, packing = study.corpus(), _layout(study), study.config.training.packing
+    bos = None if packing else layout["bos"]
+    length = layout["max_length"] - (bos is not None)
+    rows = pack_rows(corpus.token_ids, np.asarray(corpus.offsets), length, tokenizer.eos_token_id, mask, pack=packing)
+    return rows if bos is None else BosRows(rows, bos)
 
 
 def _load_checkpoint(study: Study, name: str, attention: str = "sdpa"):

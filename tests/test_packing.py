@@ -122,3 +122,22 @@ def test_impossible_settings_are_named():
         pack_rows(np.arange(5), np.array([0, 5]), 1, EOS)
     with pytest.raises(ConfigError, match=r"mask of shape \(5,\)"):
         pack_rows(np.arange(5), np.array([0, 5]), 4, EOS, np.zeros(4, dtype=bool))
+
+
+def test_bos_stands_before_documents_only_and_is_never_learned():
+    from ifguide.packing import BosRows
+    from ifguide.training_rows import trim_row
+
+    token_ids, offsets = np.arange(10, 19, dtype=np.int32), np.array([0, 3, 3, 9])
+    selected = np.arange(9) % 2 == 0
+    plain = pack_rows(token_ids, offsets, 4, 0, selected, pack=False)
+    rows = BosRows(plain, 7)
+    assert len(rows) == len(plain)
+    for row, before in zip(rows, plain, strict=True):
+        begins = before.token_index[0] in (0, 3)
+        skip = int(begins)
+        assert (row.input_ids[0] == 7) == begins
+        assert row.labels[0] == IGNORED and not row.selected[0]
+        for name in ("input_ids", "labels", "token_index", "selected", "document_index"):
+            np.testing.assert_array_equal(getattr(row, name)[skip:], getattr(before, name))
+        assert trim_row(row)["position_ids"].tolist() == list(range(len(trim_row(row)["input_ids"])))
