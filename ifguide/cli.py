@@ -58,15 +58,34 @@ def main() -> None:
     # threads that wait for each other by spinning lose nine tenths of their speed when anything else runs on the machine
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
-        app()
+        sys.exit(app(standalone_mode=False) or 0)
     except (IFGuideError, OSError) as error:
         if _debug:
             raise
         if isinstance(error, BrokenPipeError):  # the reader of a pipe had enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(1)
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(2)
+        _fail(str(error))
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # not one of typer's own, which has another module in each version
+            raise
+        if type(error).__name__ == "NoArgsIsHelpError":
+            with contextlib.suppress(BrokenPipeError):
+                print(error.format_message(), flush=True)
+            os._exit(2)  # not sys.exit, which would flush into a pipe that may be closed
+        _fail(
+            f"{error.format_message()} (see `{error.ctx.command_path} --help`)"
+            if getattr(error, "ctx", None)
+            else error.format_message()
+        )
+
+
+def _fail(message: str) -> None:
+    """One line on standard error, and exit code 2."""
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(2)
 
 
 _debug = False
