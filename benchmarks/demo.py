@@ -61,7 +61,7 @@ def print_scores(study: Study, last: Study) -> None:
     """How well each kind of score finds the planted spans."""
     corpus = study.corpus()
     known = read_truth(study)
-    valid, truth, toxic, inside = known.valid, known.in_span, known.toxic, known.known.inside
+    valid, truth, toxic, inside = known.valid, known.in_span, known.toxic, known.inside
     quantile = study.config.selection.quantile
     print(
         f"{corpus.n_documents} documents ({toxic.sum()} toxic), {corpus.n_tokens:,} tokens, {truth.sum()} in planted spans.\n"
