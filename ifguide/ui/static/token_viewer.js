@@ -156,19 +156,24 @@ export default function (component) {
   };
   show.onclick = () => { memory.shown = data.key; settle(); box.focus({ preventScroll: true }); };
   hide.onclick = () => { memory.shown = null; settle(); };
+  // While a person walks by keys, scrolling and a pointer that merely lies there must not take the token away.
+  let byKeys = false;
+  box.onpointermove = (event) => { if (event.movementX || event.movementY) byKeys = false; };
   box.onpointerover = (event) => {
+    if (byKeys) return;
     const token = event.target.closest("[data-i]");
     if (token) point(Number(token.dataset.i));
     else leave();
   };
-  box.onpointerleave = leave;
-  box.onscroll = leave;
-  box.onblur = leave;
+  box.onpointerleave = () => { if (!byKeys) leave(); };
+  box.onscroll = () => { if (!byKeys) leave(); };
+  box.onblur = () => { byKeys = false; leave(); };
   box.onkeydown = (event) => {
     const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
     if (event.key === "Escape") leave();
     if (!step) return;
     event.preventDefault();
+    byKeys = true;
     const next = Math.max(0, Math.min(data.pieces.length - 1, active + step));
     box.children[next].scrollIntoView({ block: "nearest" });
     point(next);
