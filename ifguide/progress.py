@@ -86,8 +86,7 @@ class Progress:
     def begin_stage(self, name: str, index: int, n_stages: int) -> None:
         """A stage begins; `index` counts from 0."""
         self._mark = None
-        message = self.snapshot.message
-        self.snapshot = Snapshot(stage=name, stage_index=index, n_stages=n_stages, message=message)
+        self.snapshot = Snapshot(stage=name, stage_index=index, n_stages=n_stages)
         self._tell(force=True)
 
     def report(self, done: int, total: int, unit: str = "tokens") -> None:
