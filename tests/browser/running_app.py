@@ -6,6 +6,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -42,8 +43,9 @@ def serve_app(cache: Path) -> Iterator[str]:
         "true",
     ]
     environment = {**os.environ, "IFGUIDE_CACHE": str(cache), "PYTHONPATH": str(REPOSITORY)}
-    log = cache.parent / "app.log"
-    with log.open("wb") as stream:
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder) / "app.log"
+        stream = log.open("wb")
         process = subprocess.Popen(command, cwd=REPOSITORY, env=environment, stdout=stream, stderr=stream)
         try:
             _wait_for(f"http://127.0.0.1:{port}/_stcore/health", process, log)
@@ -54,6 +56,7 @@ def serve_app(cache: Path) -> Iterator[str]:
                 process.wait(timeout=10)
             except subprocess.TimeoutExpired:
                 process.kill()
+            stream.close()
 
 
 def _wait_for(address: str, process: subprocess.Popen, log: Path) -> None:
