@@ -177,6 +177,15 @@ class TestFreshness:
         assert study.states()["selection"].reason == "default: scores was rebuilt"
         assert study.unit_state(Unit("selection", "oracle")).state == "fresh"  # it reads no scores
 
+    def test_the_direction_reads_the_corpus_for_its_length_and_tokenizer(self, study):
+        """The factors in between may come out the same, as those without curvature do."""
+        rebuild(study, Unit("corpus"), lambda folder: (folder / "layout.json").write_text('{"max_length": 9}'))
+        for name in ("model", "factors"):
+            rebuild(study, Unit(name), lambda folder: None)
+        assert study.states()["direction"] == StageState(
+            "stale", "corpus was rebuilt", study.states()["direction"].seconds
+        )
+
     @pytest.mark.parametrize("damage", ["cut", "removed"])
     def test_a_damaged_file_is_named(self, study, damage):
         path = study.folder(Unit("scores")) / "own_loss.npy"
