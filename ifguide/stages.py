@@ -68,7 +68,7 @@ def build_model(study: Study, unit: Unit, folder: Path, progress: Progress) -> N
         _take_as_it_is(study, folder)
         return
     model, tokenizer = _start_model(study)
-    rows = _training_rows(study, model, tokenizer, None)
+    rows = _training_rows(study, tokenizer, None)
     steps = choose_checkpoint_steps(len(rows), config.training)
     result = train_model(model, tokenizer, rows, config.training, None, folder, _reporter(progress), steps)
     kept = [{"name": path.name, "source": f"checkpoints/{path.name}"} for path in result.checkpoints]
@@ -237,18 +237,20 @@ def _score_into(study: Study, work: Path, folder: Path, names: tuple[str, ...], 
     corpus = study.corpus()
     bounds = plan_shards(corpus.offsets)
     store = ShardStore(work / folder.name, names, corpus.offsets, bounds)
+    sequences = _corpus_sequences(study)
     for shard in range(len(store)):
         first, stop = int(store.tokens[shard]), int(store.tokens[shard + 1])
         if not store.has(shard):
             values = {name: np.zeros(stop - first, dtype=np.float32) for name in names}
-            sequences = _corpus_sequences(study, documents=(int(bounds[shard]), int(bounds[shard + 1])))
             score_corpus(
-                make_batches(sequences, study.config.compute.tokens_per_batch),
+                make_batches(
+                    sequences.of_documents(bounds[shard], bounds[shard + 1]), study.config.compute.tokens_per_batch
+                ),
                 lambda batch: dict(zip((names[0], "token_loss"), score(batch), strict=True)),
                 values,
                 first=first,
                 device=device,
-                report=lambda done, _, first=first, stop=stop: report(min(first + done, stop), corpus.n_tokens),
+                report=lambda done, first=first, stop=stop: report(min(first + done, stop), corpus.n_tokens),
             )
             store.write(shard, values)
         report(stop, corpus.n_tokens)
@@ -289,7 +291,7 @@ def build_suppress(study: Study, unit: Unit, folder: Path, progress: Progress) -
 
     model, tokenizer = _start_model(study)
     mask = np.asarray(study.selection(unit.name).mask)
-    rows = _training_rows(study, model, tokenizer, mask)
+    rows = _training_rows(study, tokenizer, mask)
     train_model(model, tokenizer, rows, study.config.training, study.config.suppress, folder, _reporter(progress))
 
 
@@ -361,7 +363,7 @@ def _start_model(study: Study):
     return model.requires_grad_(True), tokenizer
 
 
-def _training_rows(study: Study, model, tokenizer, mask):
+def _training_rows(study: Study, tokenizer, mask):
     """The corpus as training rows. A tokenizer's own beginning-of-text token goes before each document, but not in packed rows."""
     from ifguide.packing import BosRows, pack_rows
 
@@ -388,16 +390,14 @@ def _load_checkpoint(study: Study, name: str, attention: str = "sdpa"):
     return model, tracked_modules(model, study.config.model.modules), device
 
 
-def _corpus_sequences(study: Study, *, documents: tuple[int, int] | None = None, max_tokens: int = 0, seed: int = 0):
-    """The corpus as chunk sequences: documents [first, stop), or whole documents drawn at random up to about `max_tokens`."""
+def _corpus_sequences(study: Study, *, max_tokens: int = 0, seed: int = 0):
+    """The corpus as chunk sequences; with `max_tokens`, whole documents drawn at random up to about that many tokens."""
     from ifguide.influence.batches import corpus_sequences
 
     corpus: TokenizedCorpus = study.corpus()
     layout, offsets = _layout(study), np.asarray(corpus.offsets)
     length = layout["max_length"] - (layout["bos"] is not None)
     chunks = chunk_documents(offsets, length)
-    if documents is not None:
-        chunks = chunks[slice(*np.searchsorted(chunks[:, 0], documents))]
     if max_tokens and max_tokens < corpus.n_tokens:
         order = np.random.default_rng(seed).permutation(corpus.n_documents)
         running = np.cumsum(np.diff(offsets)[order])

@@ -17,8 +17,6 @@ from ifguide.influence.batches import Batch
 from ifguide.influence.layers import as_parameters, gradients_flow, watch
 from ifguide.influence.losses import SplitModel, backpropagate
 
-Report = Callable[[int, int], None]
-
 
 def own_loss_scores(
     model: nn.Module, modules: dict[str, nn.Module], direction: dict[str, torch.Tensor], batch: Batch
@@ -85,8 +83,7 @@ def score_corpus(
     *,
     first: int = 0,
     device="cpu",
-    total: int = 0,
-    report: Report | None = None,
+    report: Callable[[int], None] | None = None,
 ) -> None:
     """Score batches and put every value at its token's place.
 
@@ -96,8 +93,7 @@ def score_corpus(
         outputs: float32 arrays by the same names, written in place.
         first: place in the corpus of the arrays' first value.
         device: where `score_batch` wants the batch.
-        total: tokens in all, for `report`.
-        report: called with (tokens done, tokens in all).
+        report: called with the tokens done.
 
     Raises:
         NumericalError: a score is not finite.
@@ -116,7 +112,7 @@ def score_corpus(
             array[places] = values
         done += batch.n_tokens
         if report:
-            report(done, max(total, done))
+            report(done)
 
 
 def average_checkpoints(scores: list[np.ndarray], valid: np.ndarray) -> np.ndarray:

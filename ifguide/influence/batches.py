@@ -65,6 +65,11 @@ class CorpusSequences:
     def __len__(self) -> int:
         return len(self._chunks)
 
+    def of_documents(self, first: int, stop: int) -> "CorpusSequences":
+        """The sequences of documents [first, stop)."""
+        chunks = self._chunks[slice(*np.searchsorted(self._chunks[:, 0], (first, stop)))]
+        return CorpusSequences(self._token_ids, self._offsets, chunks, self._bos)
+
     def lengths(self) -> np.ndarray:
         """int64 (C,), tokens in each sequence."""
         starts_document = self._chunks[:, 1] == self._offsets[self._chunks[:, 0]]
