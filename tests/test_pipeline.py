@@ -348,7 +348,7 @@ for stage in ("model", "scores"):
 
 def test_a_run_killed_in_two_stages_goes_on_to_the_same_result(finetuned, tmp_path):
     Study.create("tiny", finetuned.config, tmp_path)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads()), "TOKENIZERS_PARALLELISM": "false"}
     command = [sys.executable, "-c", KILLED_TWICE, str(tmp_path)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     assert done.stdout.splitlines() == [
