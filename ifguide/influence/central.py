@@ -2,9 +2,12 @@
 
 Much faster than forward-mode differentiation, and less exact: float32 losses are rounded, and the step is finite. So the step
 is chosen on a sample against the exact derivative, and the agreement found there is part of the result.
+
+The model's weights are never changed. Each layer makes its shifted weight when it is called, in one buffer that all layers
+share, so the cost in memory is v and the largest layer, and nothing drifts however many batches are scored.
 """
 
-import copy
+import contextlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +16,7 @@ from torch import nn
 
 from ifguide.influence.attribution import own_loss_scores
 from ifguide.influence.batches import Batch
-from ifguide.influence.layers import as_parameters
+from ifguide.influence.layers import as_parameters, replace_forward
 from ifguide.influence.losses import SplitModel
 
 RELATIVE_STEPS = (0.003, 0.01, 0.03, 0.1)
@@ -35,12 +38,12 @@ class StepChoice:
 
 
 class CentralDifference:
-    """Two copies of a model, at θ+εv and θ-εv; parameters that v does not touch are shared with the original.
+    """Scores batches with a model at θ+εv and at θ-εv.
 
     Args:
-        model: any attention implementation.
+        model: any attention implementation; may be split already.
         modules: the tracked layers by name.
-        direction: v, (O, I) a layer.
+        direction: v, (O, I) a layer. bfloat16 will do: it rounds v, not θ+εv.
         epsilon: the step.
     """
 
@@ -48,29 +51,59 @@ class CentralDifference:
         self, model: nn.Module, modules: dict[str, nn.Module], direction: dict[str, torch.Tensor], epsilon: float
     ):
         self.epsilon = epsilon
-        self._plus = SplitModel(_shifted(model, modules, direction, epsilon))
-        self._minus = SplitModel(_shifted(model, modules, direction, -epsilon))
+        self._split = SplitModel.of(model)
+        self._layers = [
+            ShiftedLayer(module, as_parameters(module, direction[name])) for name, module in modules.items()
+        ]
+        sizes: dict[tuple, int] = {}
+        for layer in self._layers:
+            weight = layer.module.weight
+            sizes[weight.device, weight.dtype] = max(sizes.get((weight.device, weight.dtype), 0), weight.numel())
+        for key, size in sizes.items():
+            buffer = torch.empty(size, device=key[0], dtype=key[1])
+            for layer in self._layers:
+                if (layer.module.weight.device, layer.module.weight.dtype) == key:
+                    layer.buffer = buffer
 
     @torch.no_grad()
     def scores(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """(scores, losses), each (B, T-1); the loss is the mean of the two, which differs from ℓ(θ) by a term in ε²."""
-        plus, minus = self._plus(batch), self._minus(batch)
+        plus, minus = self._losses(batch, self.epsilon), self._losses(batch, -self.epsilon)
         return (plus - minus) / (2 * self.epsilon), (plus + minus) / 2
 
+    def _losses(self, batch: Batch, step: float) -> torch.Tensor:
+        with contextlib.ExitStack() as stack:
+            for layer in self._layers:
+                stack.enter_context(layer.shifted(step))
+            return self._split(batch)
 
-def _shifted(
-    model: nn.Module, modules: dict[str, nn.Module], direction: dict[str, torch.Tensor], step: float
-) -> nn.Module:
-    tracked = {id(parameter) for module in modules.values() for parameter in module.parameters(recurse=False)}
-    shared = {id(p): p for p in model.parameters() if id(p) not in tracked}
-    shifted = copy.deepcopy(model, shared)
-    layers = dict(shifted.named_modules())
-    with torch.no_grad():
-        for name in modules:
-            for key, tangent in as_parameters(layers[name], direction[name]).items():
-                parameter = getattr(layers[name], key)
-                parameter.add_(tangent.to(parameter.dtype), alpha=step)
-    return shifted
+
+class ShiftedLayer:
+    """A linear layer that can be run with its parameters moved along a tangent.
+
+    Args:
+        module: `nn.Linear` or GPT-2's `Conv1D`.
+        tangent: by parameter name, in the parameter's own layout.
+    """
+
+    def __init__(self, module: nn.Module, tangent: dict[str, torch.Tensor]):
+        self.module, self.tangent = module, {key: value.contiguous() for key, value in tangent.items()}
+        self.buffer: torch.Tensor | None = None
+        """Room for a weight of this layer's dtype; layers take turns."""
+
+    def shifted(self, step: float) -> contextlib.AbstractContextManager[None]:
+        """Inside the block the layer computes with parameters + step · tangent."""
+
+        def forward(inputs: torch.Tensor) -> torch.Tensor:
+            weight, bias = self.module.weight, getattr(self.module, "bias", None)
+            moved = torch.add(
+                weight, self.tangent["weight"], alpha=step, out=self.buffer[: weight.numel()].view(weight.shape)
+            )
+            if bias is not None:
+                bias = bias + step * self.tangent["bias"].to(bias.dtype)
+            return nn.functional.linear(inputs, moved if isinstance(self.module, nn.Linear) else moved.T, bias)
+
+        return replace_forward(self.module, forward)
 
 
 def choose_step(

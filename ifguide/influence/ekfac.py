@@ -15,11 +15,15 @@ from torch import nn
 
 from ifguide.errors import NumericalError
 from ifguide.influence.batches import Batch
-from ifguide.influence.layers import gradients_flow, layer_shape, watch
+from ifguide.influence.layers import find_shared_inputs, gradients_flow, layer_shape, watch
 from ifguide.influence.losses import SplitModel, backpropagate
 
-_GRADIENT_ELEMENTS = 1 << 25
+_GRADIENT_ELEMENTS = 1 << 22
 """Values of per-sequence gradients held at once."""
+_BLOCKS = 8
+"""A covariance is symmetric, so of this many strips of rows each is computed up to the diagonal only: 9/16 of the work."""
+_LEAST_STRIP = 64
+"""Rows of the narrowest strip worth a product of its own."""
 
 Report = Callable[[int, int], None]
 
@@ -49,9 +53,12 @@ def fit_factors(
     *,
     labels: str = "sampled",
     seed: int = 0,
+    products: torch.dtype | None = None,
     report: Report | None = None,
 ) -> dict[str, LayerFactors]:
     """Fit EK-FAC factors for every layer in two passes over the data.
+
+    Layers that read the same inputs (see `find_shared_inputs`) share one tensor `input_vectors`.
 
     Args:
         model: a causal language model.
@@ -59,18 +66,22 @@ def fit_factors(
         batches: makes the same batches each time it is called.
         labels: `sampled` (targets drawn from the model's own prediction: the Fisher) or `true` (the empirical Fisher).
         seed: seeds the draws; both passes see the same ones.
+        products: dtype in which activations and gradients are multiplied; sums over batches are float32 or better whatever
+            it is. None: the dtype of the sums.
         report: called with (tokens done, tokens in all) over both passes.
 
     Raises:
         NumericalError: an activation or gradient is not finite.
     """
     total = 2 * sum(batch.n_tokens for batch in batches())
-    progress = _Counter(report, total)
-    inputs, outputs = _fit_covariances(model, modules, batches, labels, seed, progress)
+    fit = _Fit(model, modules, batches, labels, seed, products, _Counter(report, total))
+    inputs, outputs = fit.covariances()
     input_vectors = {name: eigenvectors(matrix, name) for name, matrix in inputs.items()}
     output_vectors = {name: eigenvectors(matrix, name) for name, matrix in outputs.items()}
-    values = _fit_eigenvalues(model, modules, input_vectors, output_vectors, batches, labels, seed, progress)
-    return {name: LayerFactors(input_vectors[name], output_vectors[name], values[name]) for name in modules}
+    values = fit.eigenvalues(input_vectors, output_vectors)
+    return {
+        name: LayerFactors(input_vectors[fit.shared[name]], output_vectors[name], values[name]) for name in modules
+    }
 
 
 class _Counter:
@@ -97,61 +108,115 @@ def fit_covariances(
     seed: int = 0,
 ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     """Per-token second moments A (I, I) and G (O, O) of every layer, over all real tokens."""
-    return _fit_covariances(model, modules, batches, labels, seed, _Counter(None, 0))
+    fit = _Fit(model, modules, batches, labels, seed, None, _Counter(None, 0))
+    inputs, outputs = fit.covariances()
+    return {name: inputs[fit.shared[name]] for name in modules}, outputs
 
 
-def _fit_covariances(model, modules, batches, labels, seed, progress):
-    dtype, device = accumulation_dtype(model), next(model.parameters()).device
-    inputs = {
-        name: torch.zeros(layer_shape(m)[1], layer_shape(m)[1], dtype=dtype, device=device)
-        for name, m in modules.items()
-    }
-    outputs = {
-        name: torch.zeros(layer_shape(m)[0], layer_shape(m)[0], dtype=dtype, device=device)
-        for name, m in modules.items()
-    }
-    n_tokens, mask = 0, None
+class _Fit:
+    """The two passes over the data, which see the same batches and the same labels."""
 
-    def add_input(name: str, a: torch.Tensor) -> None:
-        rows = a[mask].to(dtype)  # (tokens, I)
-        inputs[name].addmm_(rows.T, rows)
+    def __init__(self, model, modules, batches, labels, seed, products, progress):
+        self.split, self.modules, self.batches, self.progress = SplitModel.of(model), modules, batches, progress
+        self.labels, self.seed = labels, seed
+        self.dtype = accumulation_dtype(model)
+        self.products = products or self.dtype
+        self.shared = find_shared_inputs(self.split.model, modules)
 
-    def add_gradient(name: str, a: torch.Tensor, g: torch.Tensor) -> None:
-        rows = g[mask].to(dtype)  # (tokens, O)
-        outputs[name].addmm_(rows.T, rows)
+    def _zeros(self, name: str, *shape: int) -> torch.Tensor:
+        return torch.zeros(shape, dtype=self.dtype, device=self.modules[name].weight.device)
 
-    generator, split = torch.Generator(device=device).manual_seed(seed), SplitModel(model)
-    with watch(modules, on_input=add_input, on_gradient=add_gradient), gradients_flow(model):
-        for batch in batches():
+    def _run(self, before_batch: Callable[[Batch], None]) -> None:
+        device = next(self.split.parameters()).device
+        generator = torch.Generator(device=device).manual_seed(self.seed)
+        for batch in self.batches():
             batch = batch.to(device)
-            mask = batch.attention_mask.bool()
+            before_batch(batch)
+            backpropagate(self.split, batch, generator=generator if self.labels == "sampled" else None)
+            self.progress.add(batch.n_tokens)
+
+    def covariances(self) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+        """A of every layer that shares no earlier one's inputs, and G of every layer."""
+        shapes = {name: layer_shape(module) for name, module in self.modules.items()}
+        inputs = {name: self._zeros(name, shapes[name][1], shapes[name][1]) for name in set(self.shared.values())}
+        outputs = {name: self._zeros(name, shape[0], shape[0]) for name, shape in shapes.items()}
+        n_tokens, real = 0, None
+
+        def count(batch: Batch) -> None:
+            nonlocal n_tokens, real
             n_tokens += batch.n_tokens
-            backpropagate(split, batch, generator=generator if labels == "sampled" else None)
-            progress.add(batch.n_tokens)
-    scale = 1.0 / max(n_tokens, 1)
-    return {k: m.mul_(scale) for k, m in inputs.items()}, {k: m.mul_(scale) for k, m in outputs.items()}
+            real = None if batch.attention_mask.all() else batch.attention_mask.bool()
 
+        def add_input(name: str, a: torch.Tensor) -> None:
+            if name in inputs:
+                rows = a.flatten(0, 1) if real is None else a[real.to(a.device)]  # (tokens, I)
+                _add_gram(inputs[name], rows.to(self.products))
 
-def _fit_eigenvalues(model, modules, input_vectors, output_vectors, batches, labels, seed, progress):
-    dtype, device = accumulation_dtype(model), next(model.parameters()).device
-    values = {name: torch.zeros(layer_shape(m), dtype=dtype, device=device) for name, m in modules.items()}
-    n_sequences = 0
+        def add_gradient(name: str, a: torch.Tensor, g: torch.Tensor) -> None:
+            _add_gram(outputs[name], g.flatten(0, 1).to(self.products))  # (tokens, O), 0 on padding
 
-    def add(name: str, a: torch.Tensor, g: torch.Tensor) -> None:
-        rotated_a = a.to(dtype) @ input_vectors[name]  # (B, T, I)
-        rotated_g = g.to(dtype) @ output_vectors[name]  # (B, T, O)
-        together = max(1, _GRADIENT_ELEMENTS // values[name].numel())  # sequences whose gradients fit in memory at once
-        for some_a, some_g in zip(rotated_a.split(together), rotated_g.split(together), strict=True):
-            values[name].add_((some_g.transpose(1, 2) @ some_a).square_().sum(dim=0))
+        with watch(self.modules, on_input=add_input, on_gradient=add_gradient), gradients_flow(self.split.model):
+            self._run(count)
+        scale = 1.0 / max(n_tokens, 1)
+        for matrix in (*inputs.values(), *outputs.values()):
+            _mirror(matrix).mul_(scale)
+        return {name: inputs[name] for name in self.modules if name in inputs}, outputs
 
-    generator, split = torch.Generator(device=device).manual_seed(seed), SplitModel(model)
-    with watch(modules, on_gradient=add), gradients_flow(model):
-        for batch in batches():
-            batch = batch.to(device)
+    def eigenvalues(self, input_vectors, output_vectors) -> dict[str, torch.Tensor]:
+        """λ of every layer: the mean over sequences of the squared gradient in the eigenbasis."""
+        values = {name: self._zeros(name, *layer_shape(module)) for name, module in self.modules.items()}
+        input_vectors = {name: q.to(self.products) for name, q in input_vectors.items()}
+        output_vectors = {name: q.to(self.products) for name, q in output_vectors.items()}
+        n_sequences = 0
+
+        def count(batch: Batch) -> None:
+            nonlocal n_sequences
             n_sequences += len(batch.sequence)
-            backpropagate(split, batch, generator=generator if labels == "sampled" else None)
-            progress.add(batch.n_tokens)
-    return {name: matrix.div_(max(n_sequences, 1)) for name, matrix in values.items()}
+
+        def add(name: str, a: torch.Tensor, g: torch.Tensor) -> None:
+            a, g = a.to(self.products), g.to(self.products)
+            on_inputs, on_outputs = input_vectors[self.shared[name]], output_vectors[name]
+            tokens_first_a, tokens_first_g = _rotate_tokens(a.shape[1], on_inputs, on_outputs)
+            if tokens_first_a:
+                a = a @ on_inputs  # (B, T, I)
+            if tokens_first_g:
+                g = g @ on_outputs  # (B, T, O)
+            together = max(1, _GRADIENT_ELEMENTS // values[name].numel())
+            for some_a, some_g in zip(a.split(together), g.split(together), strict=True):
+                gradients = some_g.transpose(1, 2) @ some_a  # (b, O, I)
+                if not tokens_first_g:
+                    gradients = on_outputs.T @ gradients
+                if not tokens_first_a:
+                    gradients = gradients @ on_inputs
+                for gradient in gradients.to(self.dtype):
+                    values[name].addcmul_(gradient, gradient)
+
+        with watch(self.modules, on_gradient=add), gradients_flow(self.split.model):
+            self._run(count)
+        return {name: matrix.div_(max(n_sequences, 1)) for name, matrix in values.items()}
+
+
+def _rotate_tokens(n_positions: int, on_inputs: torch.Tensor, on_outputs: torch.Tensor) -> tuple[bool, bool]:
+    """Whether to rotate inputs and output gradients token by token, or the sequence's gradient afterwards: whatever multiplies less.
+
+    Inputs take T·I·I a sequence token by token and O·I·I on the gradient, output gradients T·O·O and O·O·I.
+    """
+    return n_positions <= len(on_outputs), n_positions <= len(on_inputs)
+
+
+def _add_gram(total: torch.Tensor, rows: torch.Tensor) -> None:
+    """Add rowsᵀ rows to `total` up to the diagonal, strip by strip; `_mirror` fills in the rest once at the end."""
+    n = rows.shape[1]
+    strip = max(_LEAST_STRIP, -(-n // _BLOCKS))
+    for start in range(0, n, strip):
+        stop = min(start + strip, n)
+        total[start:stop, :stop].add_(rows[:, start:stop].T @ rows[:, :stop])
+
+
+def _mirror(matrix: torch.Tensor) -> torch.Tensor:
+    """Copy what lies below the diagonal above it, in place."""
+    lower = matrix.tril(-1)
+    return matrix.tril_().add_(lower.T)
 
 
 def eigenvectors(matrix: torch.Tensor, name: str = "") -> torch.Tensor:

@@ -37,6 +37,49 @@ def with_ones(inputs: torch.Tensor, module: nn.Module) -> torch.Tensor:
     return torch.cat([inputs, torch.ones_like(inputs[..., :1])], dim=-1) if has_bias(module) else inputs
 
 
+def find_shared_inputs(model: nn.Module, modules: dict[str, nn.Module]) -> dict[str, str]:
+    """For each layer the first one that is given the very same inputs (itself, if none before it is), with or without a bias alike.
+
+    Queries, keys and values of an attention layer read one tensor, so what is made of it is made once.
+
+    Args:
+        model: run on two tokens.
+        modules: the layers by name.
+    """
+    seen: dict[str, torch.Tensor] = {}
+
+    def make_hook(name: str):
+        return lambda module, args: seen.setdefault(name, args[0])
+
+    handles = [module.register_forward_pre_hook(make_hook(name)) for name, module in modules.items()]
+    try:
+        with torch.no_grad():
+            model(input_ids=torch.ones(1, 2, dtype=torch.int64, device=next(model.parameters()).device))
+    finally:
+        for handle in handles:
+            handle.remove()
+    first: dict[tuple, str] = {}
+    return {
+        name: first.setdefault((id(seen[name]) if name in seen else name, has_bias(module)), name)
+        for name, module in modules.items()
+    }
+
+
+@contextlib.contextmanager
+def replace_forward(module: nn.Module, forward: Callable[[torch.Tensor], torch.Tensor]) -> Iterator[None]:
+    """Inside the block the layer computes something else; its hooks, accelerate's included, run as ever."""
+    name = "_old_forward" if hasattr(module, "_old_forward") else "forward"  # the one that accelerate's hooks call
+    had, before = name in vars(module), vars(module).get(name)
+    setattr(module, name, forward)
+    try:
+        yield
+    finally:
+        if had:
+            setattr(module, name, before)
+        else:
+            delattr(module, name)
+
+
 @contextlib.contextmanager
 def gradients_flow(model: nn.Module) -> Iterator[None]:
     """Let gradients flow through the activations while parameters need none, which saves a third of a backward pass."""

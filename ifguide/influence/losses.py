@@ -12,8 +12,10 @@ from torch import nn
 
 from ifguide.influence.batches import Batch
 
-LOGITS_AT_ONCE = 1 << 23
-"""Logits held at once, in values: 32 MB in float32."""
+LOGITS_AT_ONCE = {"cpu": 1 << 20, "cuda": 1 << 25}
+"""Logits held at once, in values, by kind of device: 4 MB in float32, which a processor's cache holds, and 128 MB."""
+LEAST_POSITIONS = 128
+"""Positions taken at once however large the vocabulary is: the output embedding is read from memory once for each part."""
 
 Objective = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """(logits (n, V), targets (n,)) -> one value a token (n,)."""
@@ -30,6 +32,13 @@ def margin(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     return others.logsumexp(-1) - logits.gather(-1, targets.unsqueeze(-1)).squeeze(-1)
 
 
+def draw(logits: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """One token (n,) from each prediction, by one uniform number and the running sum of the probabilities in float64."""
+    running = logits.softmax(-1, dtype=torch.float64).cumsum(-1)
+    uniform = torch.rand(len(logits), 1, dtype=torch.float64, device=logits.device, generator=generator)
+    return torch.searchsorted(running, uniform * running[:, -1:], right=True).squeeze(1).clamp_(max=logits.shape[-1] - 1)
+
+
 def upcast(logits: torch.Tensor) -> torch.Tensor:
     """float32, or float64 as it is."""
     return logits if logits.dtype == torch.float64 else logits.float()
@@ -40,12 +49,16 @@ class SplitModel(nn.Module):
 
     Some models do more to their logits than multiply by the output embedding (a cap, a scale). Whether the two parts give
     the model's own logits is checked on a few tokens; where they do not, the body is the whole model and the head nothing.
+
+    Batches are padded on the right, where a causal model never looks, so it gets no attention mask: without one the fast
+    causal attention runs. Whether the model really ignores what follows is checked as well; if not, it gets the mask.
     """
 
     def __init__(self, model: nn.Module):
         super().__init__()
         self.model = model
         self.splits = self._split_is_faithful()
+        self.ignores_padding = self._ignores_what_follows()
 
     @classmethod
     def of(cls, model: nn.Module) -> "SplitModel":
@@ -55,7 +68,8 @@ class SplitModel(nn.Module):
     def hidden(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """(B, T) -> (B, T, H), or the logits (B, T, V) of a model that cannot be split."""
         body = self.model.base_model if self.splits else self.model
-        output = body(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
+        mask = {} if self.ignores_padding else {"attention_mask": attention_mask}
+        output = body(input_ids=input_ids, use_cache=False, **mask)
         return output[0] if self.splits else output.logits
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
@@ -74,19 +88,33 @@ class SplitModel(nn.Module):
     def parts(self, n: int) -> Iterator[slice]:
         """Slices of n positions whose logits fit together."""
         head = self.model.get_output_embeddings()
-        step = max(1, LOGITS_AT_ONCE // (head.weight.shape[0] if head is not None else 1))
+        on_cpu = next(self.model.parameters()).device.type == "cpu"
+        at_once = LOGITS_AT_ONCE["cpu" if on_cpu else "cuda"]
+        step = max(LEAST_POSITIONS, at_once // (head.weight.shape[0] if head is not None else 1))
         return (slice(start, start + step) for start in range(0, n, step))
 
     def _split_is_faithful(self) -> bool:
         head = self.model.get_output_embeddings()
         if head is None or self.model.base_model is self.model:
             return False
-        device = next(self.model.parameters()).device
-        ids = torch.arange(1, 5, device=device).remainder(self.model.config.get_text_config().vocab_size).unsqueeze(0)
+        ids = self._few_tokens(4)
         with torch.no_grad():
             whole = self.model(input_ids=ids, use_cache=False).logits
             parts = head(self.model.base_model(input_ids=ids, use_cache=False)[0])
         return whole.shape == parts.shape and torch.equal(whole, parts)
+
+    def _ignores_what_follows(self) -> bool:
+        ids = self._few_tokens(6)
+        with torch.no_grad():
+            alone = self.model(input_ids=ids[:, :3], use_cache=False).logits.float()
+            followed = self.model(input_ids=ids, use_cache=False).logits[:, :3].float()
+        return bool((alone - followed).abs().max() <= 0.01 * alone.std())
+
+    def _few_tokens(self, n: int) -> torch.Tensor:
+        device = self.model.get_input_embeddings().weight.device
+        return (
+            torch.arange(1, n + 1, device=device).remainder(self.model.config.get_text_config().vocab_size).unsqueeze(0)
+        )
 
 
 def backpropagate(
@@ -119,7 +147,7 @@ def backpropagate(
         logits = split.logits(leaf)
         wanted = targets[part]
         if generator is not None:
-            wanted = torch.multinomial(logits.detach().softmax(-1), 1, generator=generator).squeeze(1)
+            wanted = draw(logits.detach(), generator)
         value = objective(logits, wanted)
         total = value.sum() if factors is None else (value * factors[part]).sum()
         (gradient[part],) = torch.autograd.grad(total, leaf)

@@ -12,9 +12,14 @@ def whole_losses(case, batch):
     return F.cross_entropy(logits.transpose(1, 2), batch.targets, reduction="none", ignore_index=-100)
 
 
+def take_at_once(monkeypatch, logits: int) -> None:
+    monkeypatch.setattr(losses, "LOGITS_AT_ONCE", {"cpu": logits})
+    monkeypatch.setattr(losses, "LEAST_POSITIONS", 1)
+
+
 @pytest.mark.parametrize("at_once", [1, 200, 1 << 23])
 def test_losses_in_parts_are_the_models_own(case, monkeypatch, at_once):
-    monkeypatch.setattr(losses, "LOGITS_AT_ONCE", at_once)
+    take_at_once(monkeypatch, at_once)
     split = SplitModel(case.model)
     assert split.splits
     for batch in case.batches():
@@ -24,7 +29,7 @@ def test_losses_in_parts_are_the_models_own(case, monkeypatch, at_once):
 def test_the_size_of_the_parts_changes_no_gradient(case, monkeypatch):
     found = []
     for at_once in (1, 1 << 23):
-        monkeypatch.setattr(losses, "LOGITS_AT_ONCE", at_once)
+        take_at_once(monkeypatch, at_once)
         embeddings = case.model.get_input_embeddings().weight.requires_grad_(True)
         embeddings.grad = None
         for batch in case.batches():
