@@ -57,6 +57,10 @@ def main() -> None:
     """Run the command in `sys.argv`; errors that the user can mend become one line and exit code 2."""
     # threads that wait for each other by spinning lose nine tenths of their speed when anything else runs on the machine
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    if (
+        launched_together()
+    ):  # when a process ends, what the others have to say is our own line, not a trace of torch's sockets
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     try:
         sys.exit(app(standalone_mode=False) or 0)
     except (IFGuideError, OSError) as error:

@@ -110,7 +110,7 @@ class TrainingConfig:
     epochs: float = 3.0
     """Passes over the corpus."""
     batch_size: int = 16
-    """Rows in an optimiser step on one device, before accumulation."""
+    """Rows in an optimiser step, before accumulation; several processes divide them."""
     gradient_accumulation: int = 1
     """Batches added up for one optimiser step."""
     learning_rate: float = 5e-5

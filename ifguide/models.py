@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ifguide.distributed import current
 from ifguide.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
@@ -12,22 +13,34 @@ if TYPE_CHECKING:
 
 
 def pick_device(setting: str = "auto") -> "torch.device":
-    """The device a setting means: `auto` is the first GPU, or the CPU without one.
+    """The device a setting means: `auto` is the first GPU, or the CPU without one; of several processes each has a GPU of its own.
 
     Raises:
         ConfigError: the device is not there.
     """
     import torch
 
+    processes = current()
     if setting == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        setting = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(setting)
     except RuntimeError as error:
         raise ConfigError(f"compute.device: expected auto, cpu, cuda or cuda:N, got {setting!r}") from error
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ConfigError(f"compute.device is {setting!r}, but torch finds no GPU here; use auto or cpu")
-    return device
+    if device.type != "cuda" or processes.alone:
+        return device
+    if device.index is not None:
+        raise ConfigError(
+            f"compute.device: expected auto or cuda with {processes.world_size} processes, each of which has a GPU of its own, got {setting}"
+        )
+    if processes.local_rank >= torch.cuda.device_count():
+        raise ConfigError(
+            f"process {processes.local_rank} of this machine has no GPU of its own (there are {torch.cuda.device_count()}); "
+            "start no more processes than GPUs, or set compute.device to cpu"
+        )
+    return torch.device("cuda", processes.local_rank)
 
 
 def split_revision(source: str, revision: str = "") -> tuple[str, str | None]:
