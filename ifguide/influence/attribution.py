@@ -66,10 +66,10 @@ def position_scores(
     split = SplitModel.of(model)
     with watch(modules, on_gradient=add), gradients_flow(split.model):
         losses = backpropagate(split, batch)
-    return _report_at_predicted(total[:, :-1], batch.targets != -100), losses
+    return report_at_predicted(total[:, :-1], batch.targets != -100), losses
 
 
-def _report_at_predicted(flow: torch.Tensor, counted: torch.Tensor) -> torch.Tensor:
+def report_at_predicted(flow: torch.Tensor, counted: torch.Tensor) -> torch.Tensor:
     """Keep the flow at positions that predict a counted token; what flows through context before the first one goes to it."""
     first = counted.int().argmax(dim=1, keepdim=True)  # (B, 1)
     before = torch.arange(flow.shape[1], device=flow.device) < first  # (B, T-1)
