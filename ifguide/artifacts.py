@@ -11,7 +11,7 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib import metadata
 from pathlib import Path
 
@@ -209,6 +209,43 @@ def load_array(path: Path, *, length: int | None = None) -> np.ndarray:
             f"{path}: expected {length:,} values, got {array.shape[0]:,}; rebuild it with `ifguide run NAME --force STAGE`"
         )
     return array
+
+
+class ArrayWriter:
+    """Appends to a one-dimensional `.npy` file whose length is not known beforehand; close it with `close`."""
+
+    def __init__(self, path: Path, dtype):
+        self._dtype = np.dtype(dtype)
+        self._stream = path.open("wb")
+        self._length = 0
+        self._header_bytes = self._write_header()
+
+    def append(self, values: np.ndarray) -> None:
+        """Add values, cast to the file's type."""
+        self._stream.write(np.ascontiguousarray(values, dtype=self._dtype).tobytes())
+        self._length += len(values)
+
+    def close(self) -> None:
+        """Write the final length into the header and close the file."""
+        with self._stream:
+            self._stream.seek(0)
+            if self._write_header() != self._header_bytes:  # NumPy pads the header so that a longer length fits
+                raise RuntimeError("the .npy header grew over the data; this NumPy version pads it too little")
+
+    def _write_header(self) -> int:
+        header = {"descr": np.lib.format.dtype_to_descr(self._dtype), "fortran_order": False, "shape": (self._length,)}
+        np.lib.format.write_array_header_1_0(self._stream, header)
+        return self._stream.tell()
+
+
+def save_blocks(blocks: Iterable[np.ndarray], path: Path, dtype) -> None:
+    """Write arrays end to end as one `.npy` file, one at a time in memory."""
+    writer = ArrayWriter(path, dtype)
+    try:
+        for block in blocks:
+            writer.append(block)
+    finally:
+        writer.close()
 
 
 def save_tensors(tensors: dict, path: Path) -> None:

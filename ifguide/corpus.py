@@ -108,6 +108,13 @@ class TokenizedCorpus:
         valid[self.offsets[:-1]] = False
         return valid
 
+    def valid_between(self, start: int, stop: int) -> np.ndarray:
+        """The part of `valid()` for tokens [start, stop), without the rest."""
+        valid = np.ones(stop - start, dtype=bool)
+        first, last = np.searchsorted(self.offsets[:-1], (start, stop))
+        valid[self.offsets[first:last] - start] = False
+        return valid
+
     def document(self, index: int) -> Document:
         """Document `index`, counted from 0.
 

@@ -1,11 +1,13 @@
 """What each stage does: reads the artefacts before it, computes, writes its own into the folder it is given.
 
-Every function has the same form, `build_<stage>(study, unit, folder, progress)`, and the pipeline calls it by name.
+Every function has the same form, `build_<stage>(study, unit, folder, progress)`, and the pipeline calls it by name. Those of the
+stages in `SHARED` are called in every process of a run (see `ifguide.distributed`): all compute, the main one writes.
 """
 
 import functools
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +16,15 @@ from ifguide import artifacts
 from ifguide.config import config_to_dict
 from ifguide.corpus import TokenizedCorpus, chunk_documents
 from ifguide.corpus import build_corpus as tokenise_corpus
+from ifguide.distributed import current
 from ifguide.errors import ConfigError, InputError, NumericalError
 from ifguide.progress import Progress
 from ifguide.selections import compute_selection, write_selection
 from ifguide.shards import ShardStore, open_work, plan_shards
 from ifguide.study import BASE, DEFAULT, Study, Unit
 
+SHARED = ("model", "factors", "direction", "scores", "suppress")
+"""Stages whose work several processes divide; the others are the main process's alone."""
 HISTOGRAM_BINS = 512
 SAMPLE_TOKENS = 2_000
 """Corpus tokens on which central differences are compared with the exact derivative."""
@@ -65,7 +70,8 @@ def build_model(study: Study, unit: Unit, folder: Path, progress: Progress) -> N
 
     config = study.config
     if config.model.mode == "asis":
-        _take_as_it_is(study, folder)
+        if current().is_main:
+            _take_as_it_is(study, folder)
         return
     model, tokenizer = _start_model(study)
     rows = _training_rows(study, tokenizer, None)
@@ -74,7 +80,8 @@ def build_model(study: Study, unit: Unit, folder: Path, progress: Progress) -> N
     kept = [{"name": path.name, "source": f"checkpoints/{path.name}"} for path in result.checkpoints]
     if config.training.include_last_checkpoint or not kept:
         kept.append({"name": "last", "source": "final"})
-    _write_models(folder, {"base": {"source": "final"}, "checkpoints": kept})
+    if current().is_main:
+        _write_models(folder, {"base": {"source": "final"}, "checkpoints": kept})
 
 
 def _take_as_it_is(study: Study, folder: Path) -> None:
@@ -98,16 +105,20 @@ def build_factors(study: Study, unit: Unit, folder: Path, progress: Progress) ->
     from ifguide.influence.batches import make_batches
     from ifguide.influence.ekfac import fit_factors
 
-    config = study.config.factors
+    config, processes = study.config.factors, current()
     names = study.checkpoint_names()
     for number, name in enumerate(names):
-        (folder / name).mkdir()
         if config.strategy == "identity":
-            artifacts.save_tensors({}, folder / name / "factors.safetensors")
+            _save_tensors({}, folder / name / "factors.safetensors")
             continue
         model, modules, _ = _load_checkpoint(study, name)
         sequences = _corpus_sequences(study, max_tokens=config.max_tokens, seed=config.seed)
-        batches = lambda sequences=sequences: make_batches(sequences, study.config.compute.tokens_per_batch)  # noqa: E731
+        batches = functools.partial(
+            make_batches,
+            sequences,
+            study.config.compute.tokens_per_batch,
+            share=(processes.rank, processes.world_size),
+        )
         factors = fit_factors(
             model,
             modules,
@@ -115,13 +126,17 @@ def build_factors(study: Study, unit: Unit, folder: Path, progress: Progress) ->
             labels=config.labels,
             seed=config.seed,
             report=_reporter(progress, part=number, parts=len(names)),
+            report_eigenbases=_reporter(progress, "eigenbases"),
+            processes=processes,
         )
         tensors = {
-            f"{layer}|{part}": getattr(f, part)
+            f"{layer}|{part}": getattr(
+                f, part
+            ).clone()  # layers share inputs, but a file of theirs may not share memory
             for layer, f in factors.items()
             for part in ("input_vectors", "output_vectors", "eigenvalues")
         }
-        artifacts.save_tensors(tensors, folder / name / "factors.safetensors")
+        _save_tensors(tensors, folder / name / "factors.safetensors")
 
 
 def _read_factors(study: Study, checkpoint: str, device: str):
@@ -156,26 +171,21 @@ def build_direction(study: Study, unit: Unit, folder: Path, progress: Progress) 
                 model, modules, encoded[kind], weighting=config.weighting, objective=config.objective,
                 tokens_per_batch=study.config.compute.tokens_per_batch,
                 report=_reporter(progress, "queries", part=number * len(kinds) + turn, parts=len(names) * len(kinds)),
+                processes=current(),
             )  # fmt: skip
         direction = differential_direction(
             gradients["toxic"], gradients.get("safe"), _read_factors(study, name, str(device)), config.damping
         )
-        (folder / name).mkdir()
-        artifacts.save_tensors(direction, folder / name / "direction.safetensors")
+        _save_tensors(direction, folder / name / "direction.safetensors")
 
 
 def build_scores(study: Study, unit: Unit, folder: Path, progress: Progress) -> None:
     """One own-loss and one position score a token and checkpoint, and their mean over checkpoints."""
-    from ifguide.influence.attribution import average_checkpoints, position_scores
+    from ifguide.influence.attribution import position_scores
     from ifguide.influence.losses import SplitModel
 
-    corpus, names = study.corpus(), study.checkpoint_names()
-    key = {
-        "inputs": study.inputs(unit),
-        "settings": study.settings(unit),
-        "compute": config_to_dict(study.config.compute),
-    }
-    work = open_work(study.root, unit.stage, key)
+    names, processes = study.checkpoint_names(), current()
+    work = Path(processes.decide(lambda: str(_open_scoring(study, unit))))
     turns = [
         (name, kind)
         for name in names
@@ -183,7 +193,8 @@ def build_scores(study: Study, unit: Unit, folder: Path, progress: Progress) -> 
         if kind == "own_loss" or study.config.scores.position
     ]
     for number, (name, kind) in enumerate(turns):
-        (folder / name).mkdir(exist_ok=True)
+        if processes.is_main:
+            (folder / name).mkdir(exist_ok=True)
         model, modules, device = _load_checkpoint(study, name, attention="eager" if kind == "own_loss" else "sdpa")
         direction = artifacts.load_tensors(
             study.folder(Unit("direction")) / name / "direction.safetensors", device=str(device)
@@ -191,38 +202,48 @@ def build_scores(study: Study, unit: Unit, folder: Path, progress: Progress) -> 
         report = _reporter(progress, part=number, parts=len(turns))
         if kind == "own_loss":
             score, described = _own_loss_scorer(study, SplitModel(model), modules, direction, device)
-            (folder / name / "derivative.json").write_text(json.dumps(described), encoding="utf-8")
+            if processes.is_main:
+                (folder / name / "derivative.json").write_text(json.dumps(described), encoding="utf-8")
             _score_into(study, work, folder / name, ("own_loss", "token_loss"), score, device, report)
         else:
             score = functools.partial(position_scores, SplitModel(model), modules, direction)
             _score_into(study, work, folder / name, ("position",), score, device, report)
+    if processes.is_main:
+        _average_over_checkpoints(study.corpus(), [folder / name for name in names], folder)
+
+
+def _open_scoring(study: Study, unit: Unit) -> Path:
+    key = {
+        "inputs": study.inputs(unit),
+        "settings": study.settings(unit),
+        "compute": config_to_dict(study.config.compute),
+    }
+    return open_work(study.root, unit.stage, key)
+
+
+def _average_over_checkpoints(corpus: TokenizedCorpus, parts: list[Path], folder: Path) -> None:
+    """The study's own arrays from its checkpoints', block by block: memory does not grow with the corpus."""
+    from ifguide.influence.attribution import average_blocks, mean_blocks
+
     for kind in ("own_loss", "position", "token_loss"):
-        parts = [
-            artifacts.load_array(folder / name / f"{kind}.npy")
-            for name in names
-            if (folder / name / f"{kind}.npy").exists()
-        ]
-        if parts:
-            average = _mean_loss(parts) if kind == "token_loss" else average_checkpoints(parts, corpus.valid())
-            np.save(folder / f"{kind}.npy", average, allow_pickle=False)
-
-
-def _mean_loss(losses: list[np.ndarray]) -> np.ndarray:
-    return np.mean(losses, axis=0, dtype=np.float64).astype(np.float32)
+        arrays = [artifacts.load_array(part / f"{kind}.npy") for part in parts if (part / f"{kind}.npy").exists()]
+        if arrays:
+            blocks = mean_blocks(arrays) if kind == "token_loss" else average_blocks(arrays, corpus.valid_between)
+            artifacts.save_blocks(blocks, folder / f"{kind}.npy", np.float32)
 
 
 def _own_loss_scorer(study: Study, split, modules, direction, device):
     """A function batch -> (scores, losses) by the configured derivative, and what it is, for the record."""
     from ifguide.influence.attribution import own_loss_scores
     from ifguide.influence.batches import make_batches
-    from ifguide.influence.central import AGREEMENT, CentralDifference, choose_step
+    from ifguide.influence.central import AGREEMENT, CentralDifference, StepChoice, choose_step
 
     exact = functools.partial(own_loss_scores, split, modules, direction), {"method": "jvp"}
     if study.config.scores.derivative == "jvp":
         return exact
     sequences = _corpus_sequences(study, max_tokens=SAMPLE_TOKENS, seed=study.config.factors.seed)
     sample = [batch.to(device) for batch in make_batches(sequences, study.config.compute.tokens_per_batch)]
-    step = choose_step(split.model, modules, direction, sample)
+    step = StepChoice(**current().decide(lambda: asdict(choose_step(split.model, modules, direction, sample))))
     found = {"epsilon": step.epsilon, "correlation": step.correlation, "sample_tokens": step.n_tokens}
     if study.config.scores.derivative == "auto" and step.correlation < AGREEMENT:
         return exact[0], {"method": "jvp", "central": found}
@@ -230,31 +251,44 @@ def _own_loss_scorer(study: Study, split, modules, direction, device):
 
 
 def _score_into(study: Study, work: Path, folder: Path, names: tuple[str, ...], score, device, report) -> None:
-    """Score the corpus with a function batch -> (scores, losses), shard by shard, into `.npy` files of one value a token."""
+    """Score the corpus with a function batch -> (scores, losses), shard by shard, into `.npy` files of one value a token.
+
+    Shard s belongs to process s modulo their number. A shard that is there is left as it is, whoever made it.
+    """
     from ifguide.influence.attribution import score_corpus
     from ifguide.influence.batches import make_batches
 
-    corpus = study.corpus()
+    corpus, processes = study.corpus(), current()
     bounds = plan_shards(corpus.offsets)
     store = ShardStore(work / folder.name, names, corpus.offsets, bounds)
-    sequences = _corpus_sequences(study)
-    for shard in range(len(store)):
+    mine = [shard for shard in range(len(store)) if processes.owns(shard)]
+    due = [shard for shard in mine if not store.has(shard)]
+    count = processes.count(report, corpus.n_tokens)
+    count.add(store.count_tokens(mine) - store.count_tokens(due))
+    for shard in due:
         first, stop = int(store.tokens[shard]), int(store.tokens[shard + 1])
-        if not store.has(shard):
-            values = {name: np.zeros(stop - first, dtype=np.float32) for name in names}
-            score_corpus(
-                make_batches(
-                    sequences.of_documents(bounds[shard], bounds[shard + 1]), study.config.compute.tokens_per_batch
-                ),
-                lambda batch: dict(zip((names[0], "token_loss"), score(batch), strict=True)),
-                values,
-                first=first,
-                device=device,
-                report=lambda done, first=first, stop=stop: report(min(first + done, stop), corpus.n_tokens),
-            )
-            store.write(shard, values)
-        report(stop, corpus.n_tokens)
-    store.assemble(folder)
+        values = {name: np.zeros(stop - first, dtype=np.float32) for name in names}
+        sequences = _corpus_sequences(study, documents=(int(bounds[shard]), int(bounds[shard + 1])))
+        told = 0
+
+        def tell(done: int, n_tokens: int = stop - first) -> None:
+            nonlocal told
+            count.add(min(done, n_tokens) - told)
+            told = min(done, n_tokens)
+
+        score_corpus(
+            make_batches(sequences, study.config.compute.tokens_per_batch),
+            lambda batch: dict(zip((names[0], "token_loss"), score(batch), strict=True)),
+            values,
+            first=first,
+            device=device,
+            report=tell,
+        )
+        store.write(shard, values)
+        tell(stop - first)
+    count.wait()
+    if processes.is_main:
+        store.assemble(folder)
 
 
 def build_index(study: Study, unit: Unit, folder: Path, progress: Progress) -> None:
@@ -338,6 +372,13 @@ def _reporter(progress: Progress, unit: str = "tokens", *, part: int = 0, parts:
     return lambda done, total: progress.report(part * total + done, parts * total, unit)
 
 
+def _save_tensors(tensors: dict, path: Path) -> None:
+    """What every process has, written once."""
+    if current().is_main:
+        path.parent.mkdir(exist_ok=True)
+        artifacts.save_tensors(tensors, path)
+
+
 def _layout(study: Study) -> dict:
     return artifacts.read_json(study.folder(Unit("corpus")) / "layout.json")
 
@@ -390,12 +431,14 @@ def _load_checkpoint(study: Study, name: str, attention: str = "sdpa"):
     return model, tracked_modules(model, study.config.model.modules), device
 
 
-def _corpus_sequences(study: Study, *, max_tokens: int = 0, seed: int = 0):
-    """The corpus as chunk sequences; with `max_tokens`, whole documents drawn at random up to about that many tokens."""
+def _corpus_sequences(study: Study, *, documents: tuple[int, int] | None = None, max_tokens: int = 0, seed: int = 0):
+    """Chunk sequences of documents [first, stop) of the corpus, or of all; with `max_tokens`, whole documents drawn at random up to about that many tokens."""
     from ifguide.influence.batches import corpus_sequences
 
     corpus: TokenizedCorpus = study.corpus()
-    layout, offsets = _layout(study), np.asarray(corpus.offsets)
+    layout = _layout(study)
+    first, stop = documents or (0, corpus.n_documents)
+    offsets = np.asarray(corpus.offsets[first : stop + 1])
     length = layout["max_length"] - (layout["bos"] is not None)
     chunks = chunk_documents(offsets, length)
     if max_tokens and max_tokens < corpus.n_tokens:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from ifguide.distributed import ALONE, Processes
 from ifguide.errors import ConfigError, NumericalError
 from ifguide.influence.batches import Sequence, make_batches
 from ifguide.influence.ekfac import LayerFactors, accumulation_dtype
@@ -27,6 +28,7 @@ def query_gradient(
     objective: str = "loss",
     tokens_per_batch: int = 4096,
     report: Callable[[int, int], None] | None = None,
+    processes: Processes = ALONE,
 ) -> dict[str, torch.Tensor]:
     """Mean gradient ḡ over queries, (O, I) a layer, in float32 or better.
 
@@ -38,6 +40,7 @@ def query_gradient(
         objective: `loss` is -log p of a token, `margin` is -log(p / (1 - p)).
         tokens_per_batch: padded tokens in a forward pass.
         report: called with (queries done, queries in all).
+        processes: who works at it; each takes every n-th batch, and all return the same mean.
 
     Raises:
         ConfigError: no queries, or one without a completion token.
@@ -55,16 +58,16 @@ def query_gradient(
     for number, sequence in enumerate(sequences):
         if not (sequence.index[1:] >= 0).any():
             raise ConfigError(f"query {number} has no completion token after its prompt")
-    done, split = 0, SplitModel(model)
+    split, count = SplitModel(model), processes.count(report, len(queries))
     with watch(modules, on_gradient=add), gradients_flow(model):
-        for batch in make_batches(sequences, tokens_per_batch):
+        for batch in make_batches(sequences, tokens_per_batch, share=(processes.rank, processes.world_size)):
             batch = batch.to(device)
             counted = (batch.targets != -100).to(dtype)  # (B, T-1)
             weights = counted / counted.sum(dim=1, keepdim=True) if weighting == "token-mean" else None
             backpropagate(split, batch, weights=weights, objective=OBJECTIVES[objective])
-            done += len(batch.sequence)
-            if report:
-                report(done, len(queries))
+            count.add(len(batch.sequence))
+    count.wait()
+    processes.sum(total.values())
     for name, gradient in total.items():
         if not torch.isfinite(gradient).all():
             raise NumericalError(
