@@ -45,12 +45,19 @@ class CentralDifference:
         modules: the tracked layers by name.
         direction: v, (O, I) a layer. bfloat16 will do: it rounds v, not θ+εv.
         epsilon: the step.
+        products: dtype in which the output embedding multiplies the difference of the hidden states; None: the model's. A
+            difference is multiplied after it is taken, so rounding it to bfloat16 costs digits of the score, not the score.
     """
 
     def __init__(
-        self, model: nn.Module, modules: dict[str, nn.Module], direction: dict[str, torch.Tensor], epsilon: float
+        self,
+        model: nn.Module,
+        modules: dict[str, nn.Module],
+        direction: dict[str, torch.Tensor],
+        epsilon: float,
+        products: torch.dtype | None = None,
     ):
-        self.epsilon = epsilon
+        self.epsilon, self._products = epsilon, products
         self._split = SplitModel.of(model)
         self._layers = [
             ShiftedLayer(module, as_parameters(module, direction[name])) for name, module in modules.items()
@@ -67,15 +74,26 @@ class CentralDifference:
 
     @torch.no_grad()
     def scores(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        """(scores, losses), each (B, T-1); the loss is the mean of the two, which differs from ℓ(θ) by a term in ε²."""
-        plus, minus = self._losses(batch, self.epsilon), self._losses(batch, -self.epsilon)
-        return (plus - minus) / (2 * self.epsilon), (plus + minus) / 2
+        """(scores, losses), each (B, T-1), 0 where nothing counts; the loss is ℓ(θ) but for a term in ε²."""
+        if not self._split.streams:
+            plus, minus = self._at(batch, self.epsilon, self._split), self._at(batch, -self.epsilon, self._split)
+            return (plus - minus) / (2 * self.epsilon), (plus + minus) / 2
+        counted = batch.targets != -100
+        plus, minus = self._at(batch, self.epsilon, self._hidden), self._at(batch, -self.epsilon, self._hidden)
+        middle, tangent = (plus + minus) / 2, (plus - minus) / (2 * self.epsilon)
+        losses, slopes = self._split.slopes(middle, tangent, batch.targets[counted], self._products)
+        empty = losses.new_zeros(batch.targets.shape)
+        return empty.masked_scatter(counted, slopes), empty.masked_scatter(counted, losses)
 
-    def _losses(self, batch: Batch, step: float) -> torch.Tensor:
+    def _at(self, batch: Batch, step: float, function):
         with contextlib.ExitStack() as stack:
             for layer in self._layers:
                 stack.enter_context(layer.shifted(step))
-            return self._split(batch)
+            return function(batch)
+
+    def _hidden(self, batch: Batch) -> torch.Tensor:
+        hidden = self._split.hidden(batch.input_ids, batch.attention_mask)
+        return hidden[:, :-1][batch.targets != -100]  # (n, H)
 
 
 class ShiftedLayer:

@@ -12,10 +12,13 @@ from torch import nn
 
 from ifguide.influence.batches import Batch
 
-LOGITS_AT_ONCE = {"cpu": 1 << 20, "cuda": 1 << 25}
-"""Logits held at once, in values, by kind of device: 4 MB in float32, which a processor's cache holds, and 128 MB."""
+LOGITS_AT_ONCE = {"cpu": 1 << 22, "cuda": 1 << 25}
+"""Logits held at once where they are kept for a backward pass, in values, by kind of device: 16 MB and 128 MB in float32."""
 LEAST_POSITIONS = 128
 """Positions taken at once however large the vocabulary is: the output embedding is read from memory once for each part."""
+BLOCK = {"cpu": (2048, 512), "cuda": (8192, 4096)}
+"""Positions and words of the vocabulary in a block of logits that nothing is kept of, by kind of device. On a processor the
+block, and the part of the output embedding that makes it, stay in its cache."""
 
 Objective = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """(logits (n, V), targets (n,)) -> one value a token (n,)."""
@@ -90,10 +93,45 @@ class SplitModel(nn.Module):
     def parts(self, n: int) -> Iterator[slice]:
         """Slices of n positions whose logits fit together."""
         head = self.model.get_output_embeddings()
-        on_cpu = next(self.model.parameters()).device.type == "cpu"
-        at_once = LOGITS_AT_ONCE["cpu" if on_cpu else "cuda"]
+        at_once = LOGITS_AT_ONCE[_kind(next(self.model.parameters()))]
         step = max(LEAST_POSITIONS, at_once // (head.weight.shape[0] if head is not None else 1))
-        return (slice(start, start + step) for start in range(0, n, step))
+        return _slices(n, step)
+
+    @property
+    def streams(self) -> bool:
+        """Whether the output embedding is a plain matrix whose rows can be taken a few at a time."""
+        head = self.model.get_output_embeddings()
+        return self.splits and type(head) is nn.Linear and not hasattr(head, "_hf_hook")
+
+    @torch.no_grad()
+    def slopes(
+        self, hidden: torch.Tensor, tangent: torch.Tensor, targets: torch.Tensor, products: torch.dtype | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Losses, and how they change when the hidden states move along a tangent; the vocabulary passes by block by block.
+
+        With logits z and their tangents ż the loss is logsumexp z - z_y and its slope Σ softmax(z) ż - ż_y. Both sums run along
+        with the largest logit so far, so no more than one block of logits is ever held. Only where the model `streams`.
+
+        Args:
+            hidden: (n, H).
+            tangent: (n, H), the hidden states' derivative.
+            targets: int64 (n,), the words that count.
+            products: dtype in which tangents are multiplied by the output embedding; None: its own.
+
+        Returns:
+            (losses (n,), slopes (n,)), float32 or better.
+        """
+        head = self.model.get_output_embeddings()
+        rows, _ = BLOCK[_kind(hidden)]
+        found = [
+            _slopes(hidden[part], tangent[part], targets[part], head.weight, head.bias, products)
+            for part in _slices(len(targets), rows)
+        ]
+        if not found:
+            empty = upcast(hidden.new_zeros(0))
+            return empty, empty
+        losses, slopes = zip(*found, strict=True)
+        return torch.cat(losses), torch.cat(slopes)
 
     def _split_is_faithful(self) -> bool:
         head = self.model.get_output_embeddings()
@@ -117,6 +155,42 @@ class SplitModel(nn.Module):
         return (
             torch.arange(1, n + 1, device=device).remainder(self.model.config.get_text_config().vocab_size).unsqueeze(0)
         )
+
+
+def _kind(tensor: torch.Tensor) -> str:
+    return "cpu" if tensor.device.type == "cpu" else "cuda"
+
+
+def _slices(n: int, step: int) -> Iterator[slice]:
+    return (slice(start, start + step) for start in range(0, n, step))
+
+
+def _slopes(hidden, tangent, targets, weight, bias, products):
+    """One part of `SplitModel.slopes`: all of its positions against one block of words after the other."""
+    narrow = products or weight.dtype
+    narrow_tangent = tangent.to(narrow)
+    largest = upcast(hidden.new_full((len(targets), 1), float("-inf")))
+    total, weighted = (
+        torch.zeros_like(largest),
+        torch.zeros_like(largest),
+    )  # Σ exp(z - largest) and Σ exp(z - largest) ż
+    for block in _slices(len(weight), BLOCK[_kind(hidden)][1]):
+        some = weight[block]
+        logits = upcast(nn.functional.linear(hidden, some, None if bias is None else bias[block]))
+        moves = nn.functional.linear(narrow_tangent, some.to(narrow)).to(logits.dtype)
+        now = torch.maximum(largest, logits.amax(1, keepdim=True))
+        shrink = (largest - now).exp_()
+        logits.sub_(now).exp_()
+        total = total.mul_(shrink).add_(logits.sum(1, keepdim=True))
+        weighted = weighted.mul_(shrink).add_(logits.mul_(moves).sum(1, keepdim=True))
+        largest = now
+    theirs = weight[targets]  # (n, H)
+    target_logits = upcast((upcast(hidden) * upcast(theirs)).sum(1, keepdim=True))
+    if bias is not None:
+        target_logits = target_logits + upcast(bias[targets]).unsqueeze(1)
+    target_moves = (upcast(tangent) * upcast(theirs)).sum(1, keepdim=True)
+    losses = largest + total.log() - target_logits
+    return losses.squeeze(1), (weighted / total - target_moves).squeeze(1)
 
 
 def backpropagate(
