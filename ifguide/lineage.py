@@ -79,7 +79,15 @@ def input_files(config: StudyConfig, unit: Unit) -> list[InputFile]:
             InputFile("corpus", config.corpus.path),
             InputFile("tokenizer", model.source, _TOKENIZER_FILES, model.revision),
         ],
-        "queries": [InputFile("toxic queries", config.queries.toxic), InputFile("safe queries", config.queries.safe)],
+        "queries": [
+            InputFile("toxic queries", config.queries.toxic),
+            InputFile("safe queries", config.queries.safe),
+            *(
+                InputFile(f"{kind} queries {name}", path)
+                for name, extra in config.queries.extra.items()
+                for kind, path in (("toxic", extra.toxic), ("safe", extra.safe))
+            ),
+        ],
         "model": [
             InputFile("model", model.source),
             *(InputFile(f"checkpoint {path}", path) for path in model.checkpoints),

@@ -1,6 +1,7 @@
 """Models and tokenizers from a folder or the hub, and which of a model's layers influence is computed over."""
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,6 +42,37 @@ def pick_device(setting: str = "auto") -> "torch.device":
             "start no more processes than GPUs, or set compute.device to cpu"
         )
     return torch.device("cuda", processes.local_rank)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """Where the parts of a model that is too large for one device lie: accelerate fills GPUs first, then memory, then the disk."""
+
+    strategy: str
+    """accelerate's word for it: `auto`, `balanced`, `balanced_low_0` or `sequential`."""
+    max_memory: tuple[str, ...] = ()
+    """Such as `0=70GiB` and `cpu=200GiB`; empty: whatever is free."""
+    offload_folder: Path | None = None
+    """Where weights go for which no memory is left."""
+
+    def arguments(self) -> dict:
+        """For Transformers' `from_pretrained`.
+
+        Raises:
+            ConfigError: a limit that is not `device=size`.
+        """
+        limits = {}
+        for limit in self.max_memory:
+            device, sign, size = limit.partition("=")
+            if (
+                not sign
+                or not (device == "cpu" or device.isdigit())
+                or not re.fullmatch(r"[\d.]+ ?[KMGT]i?B", size.strip())
+            ):
+                raise ConfigError(f"compute.max_memory: expected entries such as 0=70GiB or cpu=200GiB, got {limit!r}")
+            limits[int(device) if device.isdigit() else device] = size.strip()
+        folder = {"offload_folder": str(self.offload_folder)} if self.offload_folder else {}
+        return {"device_map": self.strategy, **({"max_memory": limits} if limits else {}), **folder}
 
 
 def split_revision(source: str, revision: str = "") -> tuple[str, str | None]:
@@ -92,7 +124,13 @@ def load_config(source: str, revision: str = ""):
 
 
 def load_model(
-    source: str, *, revision: str = "", dtype: str = "float32", device="cpu", attention: str = "sdpa"
+    source: str,
+    *,
+    revision: str = "",
+    dtype: str = "float32",
+    device="cpu",
+    attention: str = "sdpa",
+    placement: "Placement | None" = None,
 ) -> "PreTrainedModel":
     """Load a causal language model, in evaluation mode and without parameter gradients.
 
@@ -102,6 +140,7 @@ def load_model(
         dtype: torch dtype name of the weights.
         device: where it goes.
         attention: Transformers' name of the attention implementation; forward-mode derivatives need `eager`.
+        placement: spread the model over several devices instead of `device`.
 
     Raises:
         InputError: it cannot be loaded, or weights are missing. Only safetensors weights are read, and no code from the hub runs.
@@ -121,6 +160,7 @@ def load_model(
             use_safetensors=True,
             trust_remote_code=False,
             output_loading_info=True,
+            **(placement.arguments() if placement else {}),
         )
     except Exception as error:
         raise InputError(
@@ -131,7 +171,7 @@ def load_model(
             f"the weights in {source!r} lack {', '.join(lacking[:3])}{' and others' if lacking[3:] else ''}, "
             f"which {type(model).__name__} needs; name a complete causal language model"
         )
-    return model.to(device).eval().requires_grad_(False)
+    return (model if placement else model.to(device)).eval().requires_grad_(False)
 
 
 def _first_line(error: Exception) -> str:

@@ -95,4 +95,5 @@ class ShardStore:
         """Lay all shards end to end in `<name>.npy` files of one float32 a token."""
         for place, name in enumerate(self.names):
             rows = (np.load(self.path(shard), mmap_mode="r", allow_pickle=False)[place] for shard in range(len(self)))
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
             save_blocks(rows, folder / f"{name}.npy", np.float32)

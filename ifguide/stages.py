@@ -13,14 +13,21 @@ from pathlib import Path
 import numpy as np
 
 from ifguide import artifacts
-from ifguide.config import config_to_dict
-from ifguide.corpus import TokenizedCorpus, chunk_documents
 from ifguide.corpus import build_corpus as tokenise_corpus
 from ifguide.distributed import current
 from ifguide.errors import ConfigError, InputError, NumericalError
 from ifguide.progress import Progress
+from ifguide.scoring import (
+    SCORES,
+    average_over_checkpoints,
+    corpus_sequences,
+    direction_file,
+    open_scoring,
+    read_layout,
+    score_file,
+    score_in_shards,
+)
 from ifguide.selections import compute_selection, write_selection
-from ifguide.shards import ShardStore, open_work, plan_shards
 from ifguide.study import BASE, DEFAULT, Study, Unit
 
 SHARED = ("model", "factors", "direction", "scores", "suppress")
@@ -52,16 +59,19 @@ def build_corpus(study: Study, unit: Unit, folder: Path, progress: Progress) -> 
 
 
 def build_queries(study: Study, unit: Unit, folder: Path, progress: Progress) -> None:
-    """The two query files -> prompt and completion tables."""
+    """The query files -> prompt and completion tables, toxic and safe."""
     from ifguide.queries import read_queries
 
-    config = study.resolved("queries")
-    for number, kind in enumerate(("toxic", "safe")):
-        pairs = read_queries(getattr(config, kind), kind=kind, config=config, max_queries=config.max_queries)
-        progress.message(pairs.attrs["summary"])
-        pairs.attrs.clear()
-        pairs.to_parquet(folder / f"{kind}.parquet", index=False)
-        progress.report(number + 1, 2, "sets")
+    sets = study.query_sets()
+    for number, queries in enumerate(sets):
+        config = study.resolved_queries(queries)
+        (folder / score_file("", queries)).mkdir(parents=True, exist_ok=True)
+        for turn, kind in enumerate(("toxic", "safe")):
+            pairs = read_queries(getattr(config, kind), kind=kind, config=config, max_queries=config.max_queries)
+            progress.message(pairs.attrs["summary"])
+            pairs.attrs.clear()
+            pairs.to_parquet(folder / f"{score_file(kind, queries)}.parquet", index=False)
+            progress.report(2 * number + turn + 1, 2 * len(sets), "sets")
 
 
 def build_model(study: Study, unit: Unit, folder: Path, progress: Progress) -> None:
@@ -112,7 +122,7 @@ def build_factors(study: Study, unit: Unit, folder: Path, progress: Progress) ->
             _save_tensors({}, folder / name / "factors.safetensors")
             continue
         model, modules, _ = _load_checkpoint(study, name)
-        sequences = _corpus_sequences(study, max_tokens=config.max_tokens, seed=config.seed)
+        sequences = corpus_sequences(study, max_tokens=config.max_tokens, seed=config.seed)
         batches = functools.partial(
             make_batches,
             sequences,
@@ -155,37 +165,37 @@ def build_direction(study: Study, unit: Unit, folder: Path, progress: Progress) 
     from ifguide.influence.direction import differential_direction, query_gradient
     from ifguide.queries import encode_queries
 
-    config, layout = study.config.direction, _layout(study)
+    config, layout = study.config.direction, read_layout(study)
     tokenizer = _tokenizer(study)
-    encoded = {
-        kind: encode_queries(study.queries(kind), tokenizer, layout["max_length"], bos_id=layout["bos"])
-        for kind in ("toxic", "safe")
-    }
-    names = study.checkpoint_names()
     kinds = ("toxic", "safe") if config.differential else ("toxic",)
-    for number, name in enumerate(names):
-        model, modules, device = _load_checkpoint(study, name)
+    turns = [(name, queries) for name in study.checkpoint_names() for queries in study.query_sets()]
+    loaded = None
+    for number, (name, queries) in enumerate(turns):
+        if loaded != name:
+            loaded = name
+            model, modules, device = _load_checkpoint(study, name)
+            factors = _read_factors(study, name, str(device))
         gradients = {}
         for turn, kind in enumerate(kinds):
             gradients[kind] = query_gradient(
-                model, modules, encoded[kind], weighting=config.weighting, objective=config.objective,
+                model, modules,
+                encode_queries(study.queries(kind, queries), tokenizer, layout["max_length"], bos_id=layout["bos"]),
+                weighting=config.weighting, objective=config.objective,
                 tokens_per_batch=study.config.compute.tokens_per_batch,
-                report=_reporter(progress, "queries", part=number * len(kinds) + turn, parts=len(names) * len(kinds)),
+                report=_reporter(progress, "queries", part=number * len(kinds) + turn, parts=len(turns) * len(kinds)),
                 processes=current(),
             )  # fmt: skip
-        direction = differential_direction(
-            gradients["toxic"], gradients.get("safe"), _read_factors(study, name, str(device)), config.damping
-        )
-        _save_tensors(direction, folder / name / "direction.safetensors")
+        direction = differential_direction(gradients["toxic"], gradients.get("safe"), factors, config.damping)
+        _save_tensors(direction, folder / name / direction_file(queries))
 
 
 def build_scores(study: Study, unit: Unit, folder: Path, progress: Progress) -> None:
-    """One own-loss and one position score a token and checkpoint, and their mean over checkpoints."""
-    from ifguide.influence.attribution import position_scores
+    """One own-loss and one position score a token, checkpoint and pair of query sets, and their means over checkpoints."""
     from ifguide.influence.losses import SplitModel
+    from ifguide.influence.several import position_scores_several
 
-    names, processes = study.checkpoint_names(), current()
-    work = Path(processes.decide(lambda: str(_open_scoring(study, unit))))
+    names, sets, processes = study.checkpoint_names(), study.query_sets(), current()
+    work = Path(processes.decide(lambda: str(open_scoring(study, unit))))
     turns = [
         (name, kind)
         for name in names
@@ -196,99 +206,74 @@ def build_scores(study: Study, unit: Unit, folder: Path, progress: Progress) -> 
         if processes.is_main:
             (folder / name).mkdir(exist_ok=True)
         model, modules, device = _load_checkpoint(study, name, attention="eager" if kind == "own_loss" else "sdpa")
-        direction = artifacts.load_tensors(
-            study.folder(Unit("direction")) / name / "direction.safetensors", device=str(device)
-        )
+        directions = [_read_direction(study, name, queries, modules) for queries in sets]
+        files = tuple(score_file(kind, queries) for queries in sets)
         report = _reporter(progress, part=number, parts=len(turns))
         if kind == "own_loss":
-            score, described = _own_loss_scorer(study, SplitModel(model), modules, direction, device)
+            score, described = _own_loss_scorer(study, SplitModel(model), modules, directions, device)
             if processes.is_main:
                 (folder / name / "derivative.json").write_text(json.dumps(described), encoding="utf-8")
-            _score_into(study, work, folder / name, ("own_loss", "token_loss"), score, device, report)
+            score_in_shards(study, work, folder / name, (*files, "token_loss"), score, device, report)
         else:
-            score = functools.partial(position_scores, SplitModel(model), modules, direction)
-            _score_into(study, work, folder / name, ("position",), score, device, report)
+            score = functools.partial(position_scores_several, SplitModel(model), modules, directions)
+            score_in_shards(
+                study, work, folder / name, files, lambda batch, score=score: score(batch)[0], device, report
+            )
     if processes.is_main:
-        _average_over_checkpoints(study.corpus(), [folder / name for name in names], folder)
+        files = [*SCORES, *(score_file(kind, queries) for queries in sets if queries for kind in SCORES[:2])]
+        average_over_checkpoints(study.corpus(), [folder / name for name in names], files, folder)
 
 
-def _open_scoring(study: Study, unit: Unit) -> Path:
-    key = {
-        "inputs": study.inputs(unit),
-        "settings": study.settings(unit),
-        "compute": config_to_dict(study.config.compute),
-    }
-    return open_work(study.root, unit.stage, key)
+def _read_direction(study: Study, checkpoint: str, queries: str, modules: dict) -> dict:
+    """v of a pair of query sets, each layer's part where the layer computes."""
+    from ifguide.influence.layers import device_of
+
+    tensors = artifacts.load_tensors(study.folder(Unit("direction")) / checkpoint / direction_file(queries))
+    return {name: tensor.to(device_of(modules[name])) for name, tensor in tensors.items()}
 
 
-def _average_over_checkpoints(corpus: TokenizedCorpus, parts: list[Path], folder: Path) -> None:
-    """The study's own arrays from its checkpoints', block by block: memory does not grow with the corpus."""
-    from ifguide.influence.attribution import average_blocks, mean_blocks
+def _own_loss_scorer(study: Study, split, modules, directions: list, device):
+    """A function batch -> scores of each direction and losses by the configured derivative, and what it is, for the record."""
+    from ifguide.influence.several import PlaneDerivatives
 
-    for kind in ("own_loss", "position", "token_loss"):
-        arrays = [artifacts.load_array(part / f"{kind}.npy") for part in parts if (part / f"{kind}.npy").exists()]
-        if arrays:
-            blocks = mean_blocks(arrays) if kind == "token_loss" else average_blocks(arrays, corpus.valid_between)
-            artifacts.save_blocks(blocks, folder / f"{kind}.npy", np.float32)
+    scorers, methods = zip(*(_one_scorer(study, split, modules, v, device) for v in directions), strict=True)
+    described = methods[0] if len(methods) == 1 else {**methods[0], "extra": dict(zip(study.query_sets()[1:], methods[1:], strict=True))}  # fmt: skip
+    if len(methods) > 1 and all(method["method"] == "jvp" for method in methods):
+        return lambda batch, plane=PlaneDerivatives(split, modules, directions): _in_a_row(
+            *plane.scores(batch)
+        ), described
+
+    def score(batch):
+        found = [one(batch) for one in scorers]
+        return [*(scores for scores, _ in found), found[0][1]]
+
+    return score, described
 
 
-def _own_loss_scorer(study: Study, split, modules, direction, device):
+def _in_a_row(scores, losses) -> list:
+    return [*scores, losses]
+
+
+def _one_scorer(study: Study, split, modules, direction, device):
     """A function batch -> (scores, losses) by the configured derivative, and what it is, for the record."""
     from ifguide.influence.attribution import own_loss_scores
     from ifguide.influence.batches import make_batches
     from ifguide.influence.central import AGREEMENT, CentralDifference, StepChoice, choose_step
+    from ifguide.influence.several import PlaneDerivatives
 
-    exact = functools.partial(own_loss_scores, split, modules, direction), {"method": "jvp"}
+    exact = functools.partial(own_loss_scores, split, modules, direction)
+    if study.config.compute.device_map:  # weights may be elsewhere until a layer runs
+        plane = PlaneDerivatives(split, modules, [direction])
+        exact = lambda batch: tuple(_in_a_row(*plane.scores(batch)))  # noqa: E731
     if study.config.scores.derivative == "jvp":
-        return exact
-    sequences = _corpus_sequences(study, max_tokens=SAMPLE_TOKENS, seed=study.config.factors.seed)
+        return exact, {"method": "jvp"}
+    sequences = corpus_sequences(study, max_tokens=SAMPLE_TOKENS, seed=study.config.factors.seed)
     sample = [batch.to(device) for batch in make_batches(sequences, study.config.compute.tokens_per_batch)]
-    step = StepChoice(**current().decide(lambda: asdict(choose_step(split.model, modules, direction, sample))))
+    step = StepChoice(**current().decide(lambda: asdict(choose_step(split.model, modules, direction, sample, exact))))
     found = {"epsilon": step.epsilon, "correlation": step.correlation, "sample_tokens": step.n_tokens}
     if study.config.scores.derivative == "auto" and step.correlation < AGREEMENT:
-        return exact[0], {"method": "jvp", "central": found}
+        return exact, {"method": "jvp", "central": found}
     return CentralDifference(split.model, modules, direction, step.epsilon).scores, {"method": "central", **found}
-
-
-def _score_into(study: Study, work: Path, folder: Path, names: tuple[str, ...], score, device, report) -> None:
-    """Score the corpus with a function batch -> (scores, losses), shard by shard, into `.npy` files of one value a token.
-
-    Shard s belongs to process s modulo their number. A shard that is there is left as it is, whoever made it.
-    """
-    from ifguide.influence.attribution import score_corpus
-    from ifguide.influence.batches import make_batches
-
-    corpus, processes = study.corpus(), current()
-    bounds = plan_shards(corpus.offsets)
-    store = ShardStore(work / folder.name, names, corpus.offsets, bounds)
-    mine = [shard for shard in range(len(store)) if processes.owns(shard)]
-    due = [shard for shard in mine if not store.has(shard)]
-    count = processes.count(report, corpus.n_tokens)
-    count.add(store.count_tokens(mine) - store.count_tokens(due))
-    for shard in due:
-        first, stop = int(store.tokens[shard]), int(store.tokens[shard + 1])
-        values = {name: np.zeros(stop - first, dtype=np.float32) for name in names}
-        sequences = _corpus_sequences(study, documents=(int(bounds[shard]), int(bounds[shard + 1])))
-        told = 0
-
-        def tell(done: int, n_tokens: int = stop - first) -> None:
-            nonlocal told
-            count.add(min(done, n_tokens) - told)
-            told = min(done, n_tokens)
-
-        score_corpus(
-            make_batches(sequences, study.config.compute.tokens_per_batch),
-            lambda batch: dict(zip((names[0], "token_loss"), score(batch), strict=True)),
-            values,
-            first=first,
-            device=device,
-            report=tell,
-        )
-        store.write(shard, values)
-        tell(stop - first)
-    count.wait()
-    if processes.is_main:
-        store.assemble(folder)
 
 
 def build_index(study: Study, unit: Unit, folder: Path, progress: Progress) -> None:
@@ -379,10 +364,6 @@ def _save_tensors(tensors: dict, path: Path) -> None:
         artifacts.save_tensors(tensors, path)
 
 
-def _layout(study: Study) -> dict:
-    return artifacts.read_json(study.folder(Unit("corpus")) / "layout.json")
-
-
 def _tokenizer(study: Study):
     from ifguide.models import load_tokenizer
 
@@ -408,7 +389,7 @@ def _training_rows(study: Study, tokenizer, mask):
     """The corpus as training rows. A tokenizer's own beginning-of-text token goes before each document, but not in packed rows."""
     from ifguide.packing import BosRows, pack_rows
 
-    corpus, layout, packing = study.corpus(), _layout(study), study.config.training.packing
+    corpus, layout, packing = study.corpus(), read_layout(study), study.config.training.packing
     bos = None if packing else layout["bos"]
     length = layout["max_length"] - (bos is not None)
     rows = pack_rows(corpus.token_ids, np.asarray(corpus.offsets), length, tokenizer.eos_token_id, mask, pack=packing)
@@ -416,34 +397,27 @@ def _training_rows(study: Study, tokenizer, mask):
 
 
 def _load_checkpoint(study: Study, name: str, attention: str = "sdpa"):
-    """One scoring checkpoint on its device, with its tracked layers."""
-    from ifguide.models import load_model, pick_device, tracked_modules
+    """One scoring checkpoint on its device, with its tracked layers; with `compute.device_map`, the device its inputs go to."""
+    from ifguide.influence.layers import device_of
+    from ifguide.models import Placement, load_model, pick_device, tracked_modules
 
     entry = next(c for c in study.models()["checkpoints"] if c["name"] == name)
-    device = pick_device(study.config.compute.device)
+    compute, placement = study.config.compute, None
+    if compute.device_map:
+        if not current().alone:
+            raise ConfigError(
+                "compute.device_map spreads one model over all devices; start one process, or leave it empty"
+            )
+        placement = Placement(
+            strategy=compute.device_map, max_memory=compute.max_memory, offload_folder=study.root / ".work" / "offload"
+        )
+    device = pick_device(compute.device)
     model = load_model(
         entry["source"],
         revision=entry.get("revision", ""),
         dtype=study.config.model.dtype,
         device=device,
         attention=attention,
+        placement=placement,
     )
-    return model, tracked_modules(model, study.config.model.modules), device
-
-
-def _corpus_sequences(study: Study, *, documents: tuple[int, int] | None = None, max_tokens: int = 0, seed: int = 0):
-    """Chunk sequences of documents [first, stop) of the corpus, or of all; with `max_tokens`, whole documents drawn at random up to about that many tokens."""
-    from ifguide.influence.batches import corpus_sequences
-
-    corpus: TokenizedCorpus = study.corpus()
-    layout = _layout(study)
-    first, stop = documents or (0, corpus.n_documents)
-    offsets = np.asarray(corpus.offsets[first : stop + 1])
-    length = layout["max_length"] - (layout["bos"] is not None)
-    chunks = chunk_documents(offsets, length)
-    if max_tokens and max_tokens < corpus.n_tokens:
-        order = np.random.default_rng(seed).permutation(corpus.n_documents)
-        running = np.cumsum(np.diff(offsets)[order])
-        taken = order[: max(1, int(np.searchsorted(running, max_tokens)))]
-        chunks = chunks[np.isin(chunks[:, 0], taken)]
-    return corpus_sequences(corpus.token_ids, offsets, chunks, layout["bos"])
+    return model, tracked_modules(model, study.config.model.modules), device_of(model) if placement else device

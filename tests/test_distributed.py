@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from ifguide import distributed, stages
+from ifguide import distributed, scoring
 from ifguide.config import SuppressConfig, TrainingConfig
 from ifguide.distributed import ALONE, Processes
 from ifguide.errors import ConfigError
@@ -195,7 +195,7 @@ def scored(tmp_path_factory):
     assignments = ["training.early_checkpoints=1", "compute.threads=1"]
     study = Study.create("tiny", tiny_config(folder / "inputs", *assignments), folder)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stages, "plan_shards", lambda offsets: plan_shards(offsets, 20))
+        patch.setattr(scoring, "plan_shards", lambda offsets: plan_shards(offsets, 20))
         run_study(study, until="scores")
     return study
 
@@ -204,14 +204,14 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 import torch
-from ifguide import pipeline, shards, stages, training
+from ifguide import pipeline, scoring, shards, stages, training
 from ifguide.distributed import join_processes
 from ifguide.errors import ProcessError
 from ifguide.study import Study
 from tests.together import environment, free_port
 
 cache = Path(sys.argv[1])
-stages.plan_shards = lambda offsets: shards.plan_shards(offsets, 20)
+scoring.plan_shards = lambda offsets: shards.plan_shards(offsets, 20)
 write, assemble = shards.ShardStore.write, shards.ShardStore.assemble
 
 def die():

@@ -61,7 +61,8 @@ def position_scores(
 
     def add(name: str, a: torch.Tensor, g: torch.Tensor) -> None:
         v = direction[name]
-        total.add_(((a.to(v.dtype) @ v.T) * g.to(v.dtype)).sum(dim=-1))  # g_tᵀ V a_t
+        flow = ((a.to(v.dtype) @ v.T) * g.to(v.dtype)).sum(dim=-1)  # g_tᵀ V a_t
+        total.add_(flow.to(total.device))
 
     split = SplitModel.of(model)
     with watch(modules, on_gradient=add), gradients_flow(split.model):

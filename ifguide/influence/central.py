@@ -8,6 +8,7 @@ share, so the cost in memory is v and the largest layer, and nothing drifts howe
 """
 
 import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +17,7 @@ from torch import nn
 
 from ifguide.influence.attribution import own_loss_scores
 from ifguide.influence.batches import Batch
-from ifguide.influence.layers import as_parameters, replace_forward
+from ifguide.influence.layers import as_parameters, device_of, replace_forward
 from ifguide.influence.losses import SplitModel
 
 RELATIVE_STEPS = (0.003, 0.01, 0.03, 0.1)
@@ -64,12 +65,12 @@ class CentralDifference:
         ]
         sizes: dict[tuple, int] = {}
         for layer in self._layers:
-            weight = layer.module.weight
-            sizes[weight.device, weight.dtype] = max(sizes.get((weight.device, weight.dtype), 0), weight.numel())
+            weight, place = layer.module.weight, device_of(layer.module)
+            sizes[place, weight.dtype] = max(sizes.get((place, weight.dtype), 0), weight.numel())
         for key, size in sizes.items():
             buffer = torch.empty(size, device=key[0], dtype=key[1])
             for layer in self._layers:
-                if (layer.module.weight.device, layer.module.weight.dtype) == key:
+                if (device_of(layer.module), layer.module.weight.dtype) == key:
                     layer.buffer = buffer
 
     @torch.no_grad()
@@ -125,7 +126,11 @@ class ShiftedLayer:
 
 
 def choose_step(
-    model: nn.Module, modules: dict[str, nn.Module], direction: dict[str, torch.Tensor], sample: list[Batch]
+    model: nn.Module,
+    modules: dict[str, nn.Module],
+    direction: dict[str, torch.Tensor],
+    sample: list[Batch],
+    exact_scores: Callable[[Batch], tuple[torch.Tensor, torch.Tensor]] | None = None,
 ) -> StepChoice:
     """Try a few steps on a sample and keep the one closest to the exact derivative.
 
@@ -134,8 +139,10 @@ def choose_step(
         modules: the tracked layers by name.
         direction: v, (O, I) a layer.
         sample: batches on the model's device.
+        exact_scores: batch -> (scores, losses) to compare with; None: `own_loss_scores`.
     """
-    exact = _collect([own_loss_scores(model, modules, direction, batch)[0] for batch in sample], sample)
+    exact_scores = exact_scores or (lambda batch: own_loss_scores(model, modules, direction, batch))
+    exact = _collect([exact_scores(batch)[0] for batch in sample], sample)
     scale = float(np.sqrt(np.mean(exact**2))) or 1.0
     best = StepChoice(RELATIVE_STEPS[0] / scale, -1.0, len(exact))
     for relative in RELATIVE_STEPS:

@@ -13,7 +13,7 @@ from ifguide.distributed import ALONE, Processes
 from ifguide.errors import ConfigError, NumericalError
 from ifguide.influence.batches import Sequence, make_batches
 from ifguide.influence.ekfac import LayerFactors, accumulation_dtype
-from ifguide.influence.layers import gradients_flow, layer_shape, watch
+from ifguide.influence.layers import device_of, gradients_flow, layer_shape, watch
 from ifguide.influence.losses import SplitModel, backpropagate, cross_entropy, margin
 
 OBJECTIVES = {"loss": cross_entropy, "margin": margin}
@@ -48,8 +48,8 @@ def query_gradient(
     """
     if not queries:
         raise ConfigError("a direction needs at least one query in each set, got none")
-    device, dtype = next(model.parameters()).device, accumulation_dtype(model)
-    total = {name: torch.zeros(layer_shape(m), dtype=dtype, device=device) for name, m in modules.items()}
+    device, dtype = device_of(model), accumulation_dtype(model)
+    total = {name: torch.zeros(layer_shape(m), dtype=dtype, device=device_of(m)) for name, m in modules.items()}
 
     def add(name: str, a: torch.Tensor, g: torch.Tensor) -> None:
         total[name].addmm_(g.flatten(0, 1).to(dtype).T, a.flatten(0, 1).to(dtype))
@@ -94,7 +94,11 @@ def differential_direction(
     found = {}
     for name, gradient in toxic.items():
         difference = gradient - safe[name] if safe is not None else gradient
-        found[name] = factors[name].precondition(difference, damping) if factors is not None else difference.clone()
+        found[name] = (
+            factors[name].to(difference.device).precondition(difference, damping)
+            if factors is not None
+            else difference.clone()
+        )
         if not torch.isfinite(found[name]).all():
             raise NumericalError(
                 f"layer {name}: the preconditioned direction is not finite; its curvature is zero, so check the corpus or raise direction.damping"

@@ -17,7 +17,7 @@ from torch import nn
 from ifguide.distributed import ALONE, Processes
 from ifguide.errors import NumericalError
 from ifguide.influence.batches import Batch
-from ifguide.influence.layers import find_shared_inputs, gradients_flow, layer_shape, watch
+from ifguide.influence.layers import device_of, find_shared_inputs, gradients_flow, layer_shape, watch
 from ifguide.influence.losses import SplitModel, backpropagate
 
 _GRADIENT_ELEMENTS = 1 << 22
@@ -40,6 +40,10 @@ class LayerFactors:
     """Q_G (O, O), eigenvectors in columns."""
     eigenvalues: torch.Tensor
     """λ (O, I), at least 0."""
+
+    def to(self, device: torch.device) -> "LayerFactors":
+        """The same factors on a device."""
+        return LayerFactors(*(part.to(device) for part in (self.input_vectors, self.output_vectors, self.eigenvalues)))
 
     def precondition(self, gradient: torch.Tensor, damping: float) -> torch.Tensor:
         """(F + dI)⁻¹ times a gradient (O, I), with d = `damping` times the mean eigenvalue."""
@@ -146,10 +150,10 @@ class _Fit:
         self.shared = find_shared_inputs(self.split.model, modules)
 
     def _zeros(self, name: str, *shape: int) -> torch.Tensor:
-        return torch.zeros(shape, dtype=self.dtype, device=self.modules[name].weight.device)
+        return torch.zeros(shape, dtype=self.dtype, device=device_of(self.modules[name]))
 
     def _run(self, before_batch: Callable[[Batch], None]) -> None:
-        device = next(self.split.parameters()).device
+        device = device_of(self.split.model)
         generator = torch.Generator(device=device) if self.labels == "sampled" else None
         for batch in self.batches():
             if generator is not None:

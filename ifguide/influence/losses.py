@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from ifguide.influence.batches import Batch
+from ifguide.influence.layers import device_of
 
 LOGITS_AT_ONCE = {"cpu": 1 << 22, "cuda": 1 << 25}
 """Logits held at once where they are kept for a backward pass, in values, by kind of device: 16 MB and 128 MB in float32."""
@@ -75,11 +76,11 @@ class SplitModel(nn.Module):
         body = self.model.base_model if self.splits else self.model
         mask = {} if self.ignores_padding else {"attention_mask": attention_mask}
         output = body(input_ids=input_ids, use_cache=False, **mask)
-        return output[0] if self.splits else output.logits
+        return (output[0] if self.splits else output.logits).to(input_ids.device)
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """(n, H) -> (n, V), float32 or better."""
-        return upcast(self.model.get_output_embeddings()(hidden) if self.splits else hidden)
+        return upcast(self.model.get_output_embeddings()(hidden).to(hidden.device) if self.splits else hidden)
 
     def forward(self, batch: Batch, objective: Objective = cross_entropy) -> torch.Tensor:
         """One value a predicted token (B, T-1), 0 where nothing counts. Differentiable in forward mode."""
@@ -151,7 +152,7 @@ class SplitModel(nn.Module):
         return bool((alone - followed).abs().max() <= 0.01 * alone.std())
 
     def _few_tokens(self, n: int) -> torch.Tensor:
-        device = self.model.get_input_embeddings().weight.device
+        device = device_of(self.model)
         return (
             torch.arange(1, n + 1, device=device).remainder(self.model.config.get_text_config().vocab_size).unsqueeze(0)
         )

@@ -43,7 +43,7 @@ def position_scores_several(
     def add(name: str, a: torch.Tensor, g: torch.Tensor) -> None:
         for total, direction in zip(totals, directions, strict=True):
             v = direction[name]
-            total.add_(((a.to(v.dtype) @ v.T) * g.to(v.dtype)).sum(dim=-1))
+            total.add_(((a.to(v.dtype) @ v.T) * g.to(v.dtype)).sum(dim=-1).to(total.device))
 
     split = SplitModel.of(model)
     with watch(modules, on_gradient=add), gradients_flow(split.model):
