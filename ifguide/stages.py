@@ -28,6 +28,7 @@ from ifguide.scoring import (
     score_in_shards,
 )
 from ifguide.selections import compute_selection, write_selection
+from ifguide.shards import offload_folder
 from ifguide.study import BASE, DEFAULT, Study, Unit
 
 SHARED = ("model", "factors", "direction", "scores", "suppress")
@@ -409,7 +410,7 @@ def _load_checkpoint(study: Study, name: str, attention: str = "sdpa"):
                 "compute.device_map spreads one model over all devices; start one process, or leave it empty"
             )
         placement = Placement(
-            strategy=compute.device_map, max_memory=compute.max_memory, offload_folder=study.root / ".work" / "offload"
+            strategy=compute.device_map, max_memory=compute.max_memory, offload_folder=offload_folder(study.root)
         )
     device = pick_device(compute.device)
     model = load_model(

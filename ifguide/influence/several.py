@@ -14,6 +14,7 @@ import contextlib
 
 import torch
 from torch import nn
+from torch.autograd import forward_ad
 
 from ifguide.influence.attribution import report_at_predicted
 from ifguide.influence.batches import Batch
@@ -65,6 +66,7 @@ class PlaneDerivatives:
 
     def __init__(self, model: nn.Module, modules: dict[str, nn.Module], directions: list[Direction]):
         self._split, self._n = SplitModel.of(model), len(directions)
+        self._hooked = any(hasattr(module, "_hf_hook") for module in self._split.modules())
         self._layers = {
             module: [as_parameters(module, direction[name]) for direction in directions]
             for name, module in modules.items()
@@ -74,22 +76,29 @@ class PlaneDerivatives:
     def scores(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """Scores (K, B, T-1) and losses (B, T-1), 0 where nothing counts."""
         origin = torch.zeros(self._n, device=batch.input_ids.device)
-
-        def losses(epsilon: torch.Tensor) -> torch.Tensor:
-            with contextlib.ExitStack() as stack:
-                for module, tangents in self._layers.items():
-                    stack.enter_context(replace_forward(module, _on_plane(module, tangents, epsilon)))
-                return self._split(batch)
-
-        def along(axis: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            return torch.func.jvp(losses, (origin,), (axis,))
-
         axes = torch.eye(self._n, device=origin.device)
-        if self._n == 1:
-            values, scores = along(axes[0])
-            return scores.unsqueeze(0), values
-        values, scores = torch.func.vmap(along, out_dims=(None, 0))(axes)
-        return scores, values
+        if self._n > 1 and not self._hooked:
+
+            def along(axis: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+                return torch.func.jvp(lambda epsilon: self._losses(batch, epsilon), (origin,), (axis,))
+
+            values, scores = torch.func.vmap(along, out_dims=(None, 0))(axes)
+            return scores, values
+        found = []
+        for (
+            axis
+        ) in axes:  # plain dual numbers: the weights that accelerate brings in meanwhile cannot be those of torch.func
+            with forward_ad.dual_level():
+                dual = self._losses(batch, forward_ad.make_dual(origin, axis))
+                values, scores = forward_ad.unpack_dual(dual)
+                found.append(torch.zeros_like(values) if scores is None else scores)
+        return torch.stack(found), values
+
+    def _losses(self, batch: Batch, epsilon: torch.Tensor) -> torch.Tensor:
+        with contextlib.ExitStack() as stack:
+            for module, tangents in self._layers.items():
+                stack.enter_context(replace_forward(module, _on_plane(module, tangents, epsilon)))
+            return self._split(batch)
 
 
 def _on_plane(module: nn.Module, tangents: list[dict[str, torch.Tensor]], epsilon: torch.Tensor):
