@@ -235,24 +235,14 @@ def _read_direction(study: Study, checkpoint: str, queries: str, modules: dict) 
 
 def _own_loss_scorer(study: Study, split, modules, directions: list, device):
     """A function batch -> scores of each direction and losses by the configured derivative, and what it is, for the record."""
-    from ifguide.influence.several import PlaneDerivatives
-
     scorers, methods = zip(*(_one_scorer(study, split, modules, v, device) for v in directions), strict=True)
-    described = methods[0] if len(methods) == 1 else {**methods[0], "extra": dict(zip(study.query_sets()[1:], methods[1:], strict=True))}  # fmt: skip
-    if len(methods) > 1 and all(method["method"] == "jvp" for method in methods):
-        return lambda batch, plane=PlaneDerivatives(split, modules, directions): _in_a_row(
-            *plane.scores(batch)
-        ), described
+    extra = dict(zip(study.query_sets()[1:], methods[1:], strict=True))
 
-    def score(batch):
+    def score(batch) -> list:
         found = [one(batch) for one in scorers]
         return [*(scores for scores, _ in found), found[0][1]]
 
-    return score, described
-
-
-def _in_a_row(scores, losses) -> list:
-    return [*scores, losses]
+    return score, {**methods[0], **({"extra": extra} if extra else {})}
 
 
 def _one_scorer(study: Study, split, modules, direction, device):
@@ -260,12 +250,11 @@ def _one_scorer(study: Study, split, modules, direction, device):
     from ifguide.influence.attribution import own_loss_scores
     from ifguide.influence.batches import make_batches
     from ifguide.influence.central import AGREEMENT, CentralDifference, StepChoice, choose_step
-    from ifguide.influence.several import PlaneDerivatives
+    from ifguide.influence.line import LineDerivative
 
     exact = functools.partial(own_loss_scores, split, modules, direction)
     if study.config.compute.device_map:  # weights may be elsewhere until a layer runs
-        plane = PlaneDerivatives(split, modules, [direction])
-        exact = lambda batch: tuple(_in_a_row(*plane.scores(batch)))  # noqa: E731
+        exact = LineDerivative(split, modules, direction).scores
     if study.config.scores.derivative == "jvp":
         return exact, {"method": "jvp"}
     sequences = corpus_sequences(study, max_tokens=SAMPLE_TOKENS, seed=study.config.factors.seed)
