@@ -334,6 +334,7 @@ def build_evaluate(study: Study, unit: Unit, folder: Path, progress: Progress) -
         heldout,
         load_scorer(config.scorer, device=str(device)),
         report=_reporter(progress, "completions"),
+        report_heldout=_reporter(progress, "held-out chunks"),
     )
     (folder / "metrics.json").write_text(json.dumps(metrics, indent=1), encoding="utf-8")
     samples.to_parquet(folder / "samples.parquet", index=False)
