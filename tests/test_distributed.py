@@ -266,7 +266,7 @@ def test_killing_either_process_loses_a_shard_at_most_and_the_scores_are_those_o
         env={**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"},
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=280,
     )
     assert done.returncode == 0, done.stderr
     rounds = [line.split() for line in done.stdout.splitlines()]
@@ -303,7 +303,7 @@ def test_torchrun_builds_the_study_that_one_process_builds(scored, tmp_path):
         env={**os.environ, "IFGUIDE_CACHE": str(tmp_path / "two"), "PYTHONPATH": str(REPOSITORY)},
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=280,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("perplexity") == 1  # one process speaks

@@ -144,9 +144,9 @@ def test_figures_and_the_html_of_tokens_know_no_streamlit(name):
 
 def test_study_and_pipeline_stand_above_what_they_use():
     """Floors of the package: nothing below the study imports it or anything above it."""
-    above = {f"ifguide.{name}" for name in ("study", "stages", "pipeline", "inputs", "jobs", "cli", "export", "status", "compare", "demo")}  # fmt: skip
+    above = {f"ifguide.{name}" for name in ("study", "scoring", "stages", "pipeline", "inputs", "jobs", "cli", "export", "status", "compare", "demo")}  # fmt: skip
     below = ("errors", "config", "artifacts", "readers", "hub", "tokenizing", "spans", "corpus", "corpus_writer", "queries", "packing",
-             "selection", "models", "suppress", "training", "training_rows", "progress", "lock")  # fmt: skip
+             "selection", "models", "suppress", "training", "training_rows", "progress", "lock", "distributed", "shards")  # fmt: skip
     for name in below:
         assert not imported(COMPUTE[f"ifguide.{name}"]) & above, name
 

@@ -26,7 +26,7 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def run_together(script: str, *arguments: str, world_size: int = 2, timeout: float = 120) -> list[tuple[int, str]]:
+def run_together(script: str, *arguments: str, world_size: int = 2, timeout: float = 250) -> list[tuple[int, str]]:
     """Run a Python script in several processes; gives the exit code and the output of each."""
     port = free_port()
     processes = [
