@@ -22,9 +22,9 @@ from ifguide.influence.losses import SplitModel, backpropagate
 
 _GRADIENT_ELEMENTS = 1 << 22
 """Values of per-sequence gradients held at once."""
-_BLOCKS = 8
-"""A covariance is symmetric, so of this many strips of rows each is computed up to the diagonal only: 9/16 of the work."""
-_LEAST_STRIP = 64
+_BLOCKS = 4
+"""A covariance is symmetric, so of this many strips of rows each is computed up to the diagonal only: 5/8 of the work."""
+_LEAST_STRIP = 128
 """Rows of the narrowest strip worth a product of its own."""
 
 Report = Callable[[int, int], None]
