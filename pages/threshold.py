@@ -8,13 +8,11 @@ import streamlit as st
 from ifguide.errors import InputError
 from ifguide.ui import board, components, layout, selection_panel, selection_tables
 from ifguide.ui.format import ATTRIBUTION_NOTES, ATTRIBUTION_TITLES, count, count_of, plain, score
-from ifguide.ui.loaders import Loaded
+from ifguide.ui.loaders import COUNT_WORDS_UP_TO, Loaded
 from ifguide.ui.tuning import Tuning, apply_choice, default_tuning, read_address, write_address
 
 PAGE_SIZE = 8
 WORDS_SHOWN, SOURCES_SHOWN = 12, 12
-COUNT_WORDS_UP_TO = 5_000_000
-"""Tokens of the largest corpus whose words are counted from its texts; beyond, the index's pieces are shown."""
 
 
 def ask_attribution(loaded: Loaded) -> str:
@@ -82,8 +80,6 @@ def find_chosen(loaded: Loaded) -> int | None:
 def show_board(loaded: Loaded, kind: str, tuning: Tuning, found, chosen: int | None) -> None:
     """The distribution with its handle, and everything that follows the handle."""
     index, parts, corpus = loaded.index(kind), loaded.board_parts(kind), loaded.corpus()
-    settings = tuning.settings(kind)
-    whole = found if not tuning.max_tokens else loaded.resolved(settings | {"max_tokens": 0})
     marks = [] if chosen is None else board.document_marks(loaded.scores(kind)[int(corpus.offsets[chosen]) : int(corpus.offsets[chosen + 1])])  # fmt: skip
     inside = None if tuning.low is None else index.tokens_above(tuning.low) - index.tokens_above(tuning.high)
     payload = {
@@ -95,7 +91,7 @@ def show_board(loaded: Loaded, kind: str, tuning: Tuning, found, chosen: int | N
         "views": {"all": parts["whole"], "tail": board.tail_bins(index, parts, found.threshold)},
         "range": tuning.range, "low": tuning.low, "high": tuning.high, "inside": inside,
         "exact": board.exact_result(found, st.session_state.get("board_seq", 0)),
-        "rank": board.rank_line(whole), "marks": marks, "effect": EFFECT, "veil": layout.veiled(),
+        "rank": board.rank_line(found), "marks": marks, "effect": EFFECT, "veil": layout.veiled(),
     }  # fmt: skip
     components.threshold_board(payload, key="board", on_choice=partial(answer_choice, loaded, kind))
 
@@ -164,7 +160,7 @@ def show_words_and_sources(loaded: Loaded, kind: str, tuning: Tuning, found) -> 
     """What is selected most, and how much more often than its base rate."""
     index = loaded.index(kind)
     small = index.n_valid <= COUNT_WORDS_UP_TO
-    words = loaded.ranked_words(tuning.settings(kind)) if small else selection_tables.known_words(index, found.n_above)
+    words = loaded.ranked_words(tuning.settings(kind))
     by_lift = st.query_params.get("words_by") == "lift"
     with st.grid(2, min_column_width=430, gap="large"):
         with st.container():
@@ -173,11 +169,11 @@ def show_words_and_sources(loaded: Loaded, kind: str, tuning: Tuning, found) -> 
                 selection_tables.WORD_COLUMNS, selection_tables.word_rows(words), key="words", label="Most selected words", veil=layout.veiled(),
                 empty="No selected token belongs to a word.", sort=(4 if by_lift else 1, True), most=WORDS_SHOWN, on_sort=remember_sort,
             )  # fmt: skip
-            st.caption(
-                f"{count_of(len(words), 'selected word')}, upper and lower case counted together."
-                if small
-                else "Pieces of the model's vocabulary, from the index: in a corpus of this size words are not counted one by one. Neighbours and the budget are not counted in."
+            entries = count_of(
+                len(words),
+                *(["selected word"] if small else ["selected vocabulary entry", "selected vocabulary entries"]),
             )
+            st.caption(f"{entries}, upper and lower case counted together.")
         with st.container():
             st.subheader("Sources selected most", anchor=False)
             rows = selection_tables.source_rows(

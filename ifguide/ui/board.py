@@ -107,16 +107,12 @@ def exact_result(found: Resolved, seq: int) -> dict:
     }
 
 
-def rank_line(whole: Resolved) -> dict:
-    """Covered tokens, added up over the documents in order of their rank: documents, tokens, and how many documents are hit.
-
-    Args:
-        whole: the result without a budget.
-    """
-    table = whole.rank_curve(RANK_POINTS)
-    documents, tokens = table["documents"].to_numpy(), table["tokens"].to_numpy()
-    last = int(np.searchsorted(tokens, tokens[-1])) + 1  # where the curve has reached its end
-    return {"documents": documents[:last].tolist(), "tokens": tokens[:last].tolist(), "hit": whole.n_documents}
+def rank_line(found: Resolved) -> dict:
+    """Covered tokens, added up over the documents in order of their rank, as if there were no budget: documents, tokens, and
+    how many documents are hit."""
+    table = found.rank_curve(RANK_POINTS, before_budget=True)
+    hit = int(np.count_nonzero(found.covered))
+    return {"documents": table["documents"].to_pylist(), "tokens": table["tokens"].to_pylist(), "hit": hit}
 
 
 def document_marks(scores: np.ndarray) -> list[float]:

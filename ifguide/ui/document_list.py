@@ -34,7 +34,12 @@ class DocumentFilter:
 
 def selected_per_document(mask: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     """Selected tokens in each document, int64 (D,)."""
-    return np.diff(np.concatenate([[0], np.cumsum(mask, dtype=np.int64)])[offsets])
+    offsets = np.asarray(offsets)
+    counts = np.zeros(len(offsets) - 1, dtype=np.int64)
+    filled = np.flatnonzero(np.diff(offsets))  # `reduceat` takes an empty stretch for its first value
+    if len(filled):
+        counts[filled] = np.add.reduceat(mask, offsets[filled], dtype=np.int64)
+    return counts
 
 
 def find_text(texts: pa.ChunkedArray, search: str, *, regex: bool = False) -> np.ndarray:

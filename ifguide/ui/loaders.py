@@ -15,11 +15,14 @@ import streamlit as st
 
 from ifguide.compare import Comparison, compare_variants
 from ifguide.corpus import TokenizedCorpus
-from ifguide.index import Resolved, ScoreIndex
+from ifguide.index import MaskSums, Overlap, Resolved, ScoreIndex
 from ifguide.selections import Selection
 from ifguide.study import Study, cache_dir
 from ifguide.ui import board, document_list, token_view, words
 
+COUNT_WORDS_UP_TO = 5_000_000
+"""Tokens of the largest corpus whose words are counted in its texts; beyond, entries of the model's vocabulary are."""
+PIECES_MOST = 2000
 SCORE_KINDS = ("own_loss", "position", "token_loss")
 
 
@@ -78,6 +81,14 @@ class Loaded:
         """The board's numbers that do not depend on the controls."""
         return _board_parts(*self._key, kind)
 
+    def saved_sums(self, kind: str, name: str) -> MaskSums:
+        """What a saved selection's mask holds, its effect by one kind of scores."""
+        return _saved_sums(*self._key, kind, name)
+
+    def overlap(self, kind: str, a: "str | dict", b: "str | dict") -> Overlap:
+        """Two selections compared; each is the name of a saved one, or settings."""
+        return _overlap(*self._key, kind, *(x if isinstance(x, str) else tuple(sorted(x.items())) for x in (a, b)))
+
     def in_range(self, kind: str, low: float, high: float) -> pa.Table:
         """Documents with scores in (low, high]: document, count, most first."""
         return _in_range(*self._key, kind, low, high)
@@ -93,6 +104,7 @@ class Loaded:
         return _word_counts(*self._key)
 
     def ranked_words(self, settings: dict) -> list[words.WordCount]:
+        """The words a choice selects, most often first; above `COUNT_WORDS_UP_TO` tokens, vocabulary entries instead of words."""
         return _ranked_words(*self._key, tuple(sorted(settings.items())))
 
     def difference(self, left: str, right: str) -> Comparison:
@@ -168,6 +180,19 @@ def _board_parts(root: str, fingerprint: str, kind: str) -> dict:
     return board.board_parts(_index(root, fingerprint, kind))
 
 
+@st.cache_resource(max_entries=16, show_spinner=False)
+def _saved_sums(root: str, fingerprint: str, kind: str, name: str) -> MaskSums:
+    return _index(root, fingerprint, kind).saved(name)
+
+
+@st.cache_resource(max_entries=8, show_spinner=False)
+def _overlap(root: str, fingerprint: str, kind: str, a: str | tuple, b: str | tuple) -> Overlap:
+    sides = [
+        _selection(root, fingerprint, x).mask if isinstance(x, str) else _resolved(root, fingerprint, x) for x in (a, b)
+    ]
+    return _index(root, fingerprint, kind).compare(*sides)
+
+
 @st.cache_resource(max_entries=8, show_spinner=False)
 def _in_range(root: str, fingerprint: str, kind: str, low: float, high: float) -> pa.Table:
     return _index(root, fingerprint, kind).documents_in_range(low, high)
@@ -191,10 +216,12 @@ def _word_counts(root: str, fingerprint: str) -> Counter:
 
 @st.cache_resource(max_entries=32, show_spinner="Counting words…")
 def _ranked_words(root: str, fingerprint: str, settings: tuple) -> list[words.WordCount]:
-    mask = _index(root, fingerprint, dict(settings)["attribution"]).mask(_resolved(root, fingerprint, settings))
-    return words.rank_words(
-        words.count_selected_words(_corpus(root, fingerprint), mask), _word_counts(root, fingerprint)
-    )
+    index, found = _index(root, fingerprint, dict(settings)["attribution"]), _resolved(root, fingerprint, settings)
+    if index.n_valid > COUNT_WORDS_UP_TO:
+        rows = index.selected_words(found, PIECES_MOST).to_pylist()
+        return [words.WordCount(row["word"], row["selected"], row["occurrences"], row["lift"]) for row in rows]
+    selected = words.count_selected_words(_corpus(root, fingerprint), index.mask(found))
+    return words.rank_words(selected, _word_counts(root, fingerprint))
 
 
 @st.cache_resource(max_entries=6, show_spinner="Reading the completions…")

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 
 from ifguide.corpus import TokenizedCorpus
-from ifguide.index import Resolved, ScoreIndex
+from ifguide.index import Resolved
 from ifguide.ui.document_list import excerpt_around
 from ifguide.ui.format import count, score, share
 from ifguide.ui.words import WordCount
@@ -143,24 +143,6 @@ def selected_in(corpus: TokenizedCorpus, scores: np.ndarray, found: Resolved, in
     covered[:1] = False
     covered[np.flatnonzero(covered)[int(found.taken[index]) :]] = False
     return covered, values
-
-
-def known_words(index: ScoreIndex, n_above: int) -> list[WordCount]:
-    """The commonest vocabulary pieces above a threshold, for corpora too large to count words in: at most 40 a level of the index.
-
-    Counts are exact for whole levels; the level that the threshold cuts counts in part.
-    """
-    table = index.words().to_pydict()
-    selected: dict[str, float] = {}
-    occurrences: dict[str, int] = {}
-    for first, last, word, times, everywhere in zip(*(table[name] for name in ("first_above", "last_above", "word", "count", "occurrences")), strict=True):  # fmt: skip
-        inside = min(n_above, last) - first
-        if inside > 0:
-            selected[word] = selected.get(word, 0.0) + times * inside / (last - first)
-            occurrences[word] = everywhere
-    base = n_above / index.n_valid
-    ordered = sorted(((w, round(n)) for w, n in selected.items() if n >= 0.5), key=lambda item: (-item[1], item[0]))
-    return [WordCount(w, n, max(n, occurrences[w]), n / max(n, occurrences[w]) / base) for w, n in ordered]
 
 
 def _times(lift: float) -> str:

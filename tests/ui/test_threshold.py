@@ -118,12 +118,14 @@ def test_the_axis_is_compressed_for_a_far_tail_only():
     assert np.allclose(np.diff(np.arcsinh(edges / unit)), np.diff(np.arcsinh(edges / unit)).mean())
 
 
-def test_rank_line_ends_with_the_last_hit_document(index):
-    found = index.resolve({"quantile": 0.98, "window": 0, "max_tokens": 0})
-    line = board.rank_line(found)
+def test_rank_line_shows_what_there_is_before_the_budget(index):
+    settings = {"quantile": 0.98, "window": 0}
+    whole, cut = (index.resolve(settings | {"max_tokens": budget}) for budget in (0, 20))
+    assert board.rank_line(cut) == board.rank_line(whole)
+    line = board.rank_line(cut)
     assert line["documents"][0] == line["tokens"][0] == 0
-    assert line["tokens"][-1] == found.n_selected
-    assert line["hit"] == found.n_documents <= line["documents"][-1]
+    assert line["tokens"][-1] == whole.n_selected > cut.n_selected
+    assert line["hit"] == whole.n_documents <= line["documents"][-1]
 
 
 @pytest.mark.parametrize("window", [0, 2])
@@ -149,14 +151,6 @@ def test_tables_count_what_the_selection_holds(study, index):
     hits = index.documents_in_range(1.0, 3.0)
     lines = selection_tables.range_rows(study.corpus(), study.scores("own_loss"), found, hits, slice(0, 4), 1.0, 3.0)
     assert [line["cells"][2][0] for line in lines] == [f"{n:,}" for n in hits["count"].to_pylist()[:4]]
-
-
-def test_known_words_of_whole_levels_are_counted_exactly(index):
-    table = index.words().to_pandas()
-    last = int(table["last_above"].max())
-    found = {word.word: word for word in selection_tables.known_words(index, last)}
-    sums = table.groupby("word")["count"].sum()
-    assert {word: int(n) for word, n in sums.items() if n} == {w: word.selected for w, word in found.items()}
 
 
 def test_same_place_is_about_tokens_not_digits():

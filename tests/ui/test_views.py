@@ -90,6 +90,14 @@ def test_filters_agree_with_plain_python(corpus, listing):
     assert expected
 
 
+@given(st.lists(st.integers(0, 4), max_size=12), st.randoms())
+def test_selected_tokens_are_counted_in_empty_documents_too(lengths, random):
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    mask = np.array([random.random() < 0.5 for _ in range(offsets[-1])], dtype=bool)
+    expected = [int(mask[a:b].sum()) for a, b in zip(offsets[:-1], offsets[1:], strict=True)]
+    assert document_list.selected_per_document(mask, offsets).tolist() == expected
+
+
 def test_regular_expressions_agree_with_pythons(listing):
     _, parts = listing
     pattern = r"you (stupid|pathetic) \w+"
