@@ -6,7 +6,7 @@ import numpy as np
 import streamlit as st
 
 from ifguide.errors import InputError
-from ifguide.ui import board, components, layout, selection_panel, selection_tables
+from ifguide.ui import board, components, layout, overlap_panel, selection_panel, selection_tables
 from ifguide.ui.format import ATTRIBUTION_NOTES, ATTRIBUTION_TITLES, count, count_of, plain, score
 from ifguide.ui.loaders import COUNT_WORDS_UP_TO, Loaded
 from ifguide.ui.tuning import Tuning, apply_choice, default_tuning, read_address, write_address
@@ -196,6 +196,8 @@ def tune(loaded: Loaded) -> None:
         show_board(loaded, kind, tuning, found, chosen)
         show_documents(loaded, kind, tuning, found, chosen)
         show_words_and_sources(loaded, kind, tuning, found)
+        selection_panel.show(loaded, tuning.settings(kind), keep_tuning)
+        overlap_panel.show(loaded, kind, tuning.settings(kind))
 
 
 loaded = layout.open_page(
@@ -205,4 +207,3 @@ loaded = layout.open_page(
 with layout.guard():
     layout.need_stage(loaded, "index", "The threshold is chosen among the tokens' scores.")
     tune(loaded)
-    selection_panel.show(loaded, keep_tuning)

@@ -54,6 +54,11 @@ class Tuning:
             "max_tokens": self.max_tokens,
         }
 
+    def at(self, settings: Mapping) -> "Tuning":
+        """The controls as a saved selection was made with, the view unchanged."""
+        kept = {key: settings[key] for key in ("quantile", "window", "max_tokens")}
+        return dataclasses.replace(self, **kept)
+
 
 def default_tuning(settings: SelectionConfig) -> Tuning:
     """The controls as study.toml sets them."""

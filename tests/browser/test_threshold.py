@@ -3,6 +3,7 @@
 import re
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from ifguide.index import ScoreIndex
@@ -69,7 +70,7 @@ def whole(text: str) -> int:
 
 def settle(page) -> None:
     """Wait for the exact result after a release, and for the rest of the page."""
-    page.locator(".root:not(.preview) .status").filter(has_text="Exact result").wait_for()
+    page.locator(".root:not(.preview) .status").filter(has_text="Exact result").first.wait_for()
     wait_until_still(page)
 
 
@@ -103,7 +104,7 @@ def test_dragging_previews_without_a_word_to_the_server_and_the_exact_result_fol
     assert page.sent.count("frame") >= 1
     exact = index.resolve({"quantile": index.quantile_for(above), "window": 0, "max_tokens": 0})
     assert whole(figure(page, "Selected tokens")) == exact.n_selected
-    assert whole(figure(page, "Documents touched")) == exact.n_documents
+    assert whole(figure(page, "Documents")) == exact.n_documents
     assert figure(page, "Precision") == f"{exact.precision:.3f}"
     assert figure(page, "Recall") == f"{exact.recall:.3f}"
     assert re.search(
@@ -142,7 +143,7 @@ def test_handle_is_a_slider_for_the_keyboard(page, address):
     page.locator(".status").filter(has_text="Exact result").wait_for()
     settle(page)
     assert whole(page.get_by_label("Tokens above").input_value()) == 1
-    assert figure(page, "Documents touched") == "1"
+    assert figure(page, "Documents") == "1"
 
 
 def test_typed_values_are_exact(page, address, index):
@@ -210,7 +211,7 @@ def test_brushed_scores_filter_the_documents_and_a_chosen_one_lights_up(page, ad
     page.wait_for_function(f"location.search.includes('doc={key}')")
     wait_until_still(page)
     assert page.locator(".marks .mark").count() > 3
-    assert page.locator("tr.chosen").get_attribute("data-key") == key
+    assert page.locator('tr.chosen[data-key]').first.get_attribute("data-key") == key
     page.get_by_role("button", name="Clear").click()
     page.wait_for_function("!location.search.includes('low=')")
     wait_until_still(page)
@@ -220,16 +221,16 @@ def test_brushed_scores_filter_the_documents_and_a_chosen_one_lights_up(page, ad
 def test_address_restores_everything_in_another_browser(page, browser, address, cache, index):
     hits = index.documents_in_range(1.5, 3.0)
     document = Study.open("fake", cache).corpus().document(hits["document"][0].as_py()).id
-    link = f"{address}?study=fake&top=3&window=2&budget=50&range=tail&low=1.5&high=3&doc={document}&attribution=own_loss&words_by=lift"
+    link = f"{address}?study=fake&top=3&window=2&budget=50&range=tail&low=1.5&high=3&doc={document}&words_by=lift"
     visit(page, link)
     assert float(page.get_by_label("Share above").input_value()) == pytest.approx(3, abs=100 / index.n_valid)
     assert page.locator(".stepper output").inner_text() == "2"
     assert page.get_by_role("textbox", name="Budget").input_value() == "50"
     assert figure(page, "Selected tokens") == "50"
     assert page.locator('.choice [aria-pressed="true"]').inner_text() == "Highest scores"
-    assert page.get_by_label("From").input_value() == "+1.50"
+    assert page.get_by_role("textbox", name="From").input_value() == "+1.50"
     assert page.locator(".brush").is_visible()
-    assert page.locator("tr.chosen").get_attribute("data-key") == document
+    assert page.locator('tr.chosen[data-key]').first.get_attribute("data-key") == document
     assert page.locator('th[aria-sort="descending"]').first.inner_text() == "Lift"
     seen = page.locator(".figures").inner_text()
     for part in ("top=3", "window=2", "budget=50", "range=tail", "low=1.5", "high=3", f"doc={document}"):
@@ -281,3 +282,57 @@ def test_nothing_flickers_to_another_number_after_the_release(page, address):
     settle(page)
     assert len(list(dict.fromkeys(page.evaluate("window.__seen")))) <= 2
     assert np.isfinite(whole(figure(page, "Selected tokens")))
+
+
+@pytest.fixture
+def own_cache(tmp_path):
+    write_study(tmp_path / "cache")
+    with serve_app(tmp_path / "cache") as running:
+        yield tmp_path / "cache", f"{running}/threshold"
+
+
+def test_saved_choice_is_loaded_renamed_compared_and_deleted(page, own_cache):
+    cache, address = own_cache
+    visit(page, f"{address}?top=1.2&window=1&attribution=Position+influence")
+    page.get_by_placeholder("letters, digits").fill("few")
+    page.get_by_role("button", name="Save selection").click()
+    page.get_by_text("Saved “few”").wait_for()
+    settle(page)
+    seen = page.locator(".figures").inner_text()
+    page.get_by_label("Tokens above").fill("300")
+    page.keyboard.press("Enter")
+    page.wait_for_function("!location.search.includes('top=1.2&')")
+    settle(page)
+    assert page.locator(".figures").inner_text() != seen
+    page.locator('tr[data-key="few"]').click()
+    wait_until_still(page)
+    page.get_by_role("button", name="Load on the board").click()
+    page.get_by_text("Loaded: the board stands").wait_for()
+    settle(page)
+    assert page.locator(".figures").inner_text() == seen
+    assert page.locator(".stepper output").inner_text() == "1"
+    assert "top=1.2" in page.url and "attribution=Position+influence" in page.url
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download the mask").click()
+    selected = pq.read_table(download.value.path())["selected"].to_numpy()
+    assert int(selected.sum()) == Study.open("fake", cache).selection("few").settings["n_selected"]
+    page.get_by_role("button", name="Rename").first.click()
+    page.get_by_label("New name").fill("fewer")
+    page.get_by_role("button", name="Rename").last.click()
+    page.get_by_text("is called “fewer” now").wait_for()
+    wait_until_still(page)
+    assert "fewer" in Study.open("fake", cache).selection_names()
+    page.get_by_role("combobox", name="B").click()
+    page.get_by_role("option", name="Known spans").click()
+    table = page.get_by_role("table", name="Tokens and documents of two selections")
+    table.wait_for()
+    study = Study.open("fake", cache)
+    mine, spans = (np.asarray(study.selection(name).mask) for name in ("fewer", "oracle"))
+    counted = [whole(text) for text in table.locator("tbody td:nth-child(2)").all_inner_texts()]
+    assert counted == [int((mine & ~spans).sum()), int((mine & spans).sum()), int((spans & ~mine).sum())]
+    wait_until_still(page)
+    page.get_by_role("button", name="Delete", exact=False).first.click()
+    assert "fewer" in Study.open("fake", cache).selection_names()
+    page.get_by_role("button", name="Delete for good").click()
+    page.get_by_text("Deleted “fewer”").wait_for()
+    assert "fewer" not in Study.open("fake", cache).selection_names()

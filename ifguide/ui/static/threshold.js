@@ -22,7 +22,7 @@ function makeBoard(root) {
   // ---- what the reader sees ----
   const figures = {
     tokens: makeFigure("Selected tokens", HELP.tokens),
-    documents: makeFigure("Documents touched", HELP.documents),
+    documents: makeFigure("Documents", HELP.documents),
     precision: makeFigure("Precision", HELP.precision),
     recall: makeFigure("Recall", HELP.recall),
     effect: makeFigure("Predicted effect", ""),

@@ -92,7 +92,7 @@ function drawCurve(svg, xs, ys, scale, width, height, { zero = true } = {}) {
   const points = xs.map((x, i) => [scale.x(x), ys[i]]).filter(([x, y], i) => y !== null && xs[i] >= scale.low && xs[i] <= scale.high);
   const values = points.map(([, y]) => y);
   const least = Math.min(zero ? 0 : Infinity, ...values), most = Math.max(zero ? 0 : -Infinity, ...values);
-  const y = (value) => height - 8 - ((value - least) / (most - least || 1)) * (height - 22);
+  const y = (value) => height - 8 - ((value - least) / (most - least || 1)) * (height - 38);
   const parts = [];
   const step = niceStep(most - least || 1, 3);
   for (let i = Math.ceil(least / step); i * step <= most + 1e-9 * step; i++) {

@@ -150,7 +150,7 @@ const WORDS_SHOWN = 14;
 function makeWords() {
   const box = element("div", "words");
   const title = element("span", "label"), list = element("span", "list");
-  title.title = "Pieces of the model's vocabulary, upper and lower case together, with the number of tokens. At most the 40 commonest between two knots are known.";
+  const help = "Entries of the model's vocabulary, upper and lower case together, with the number of tokens; of each stretch of the distribution the 40 commonest are known.";
   box.append(title, list);
   const chips = Array.from({ length: WORDS_SHOWN }, () => {
     const chip = element("span", "chip"), word = element("span", "word"), times = element("span", "num soft");
@@ -163,6 +163,8 @@ function makeWords() {
       ? "Words that enter or leave the selection appear here when you move the threshold."
       : `${entering ? "Words that enter" : "Words that leave"}, from ${whole(from)} tokens above:`;
     if (found !== null && !found.length) title.textContent += " none";
+    title.title = found === null ? "" : help;
+    if (found === null) title.removeAttribute("title");
     list.hidden = !found?.length;
     box.classList.toggle("entering", Boolean(entering));
     chips.forEach(({ chip, word, times }, i) => {
