@@ -9,10 +9,12 @@ while it computes.
 import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 
+from ifguide.corpus_writer import ArrayWriter
 from ifguide.index.chunks import CHUNK_TOKENS, Chunks, sort_key, value_of_key
 from ifguide.index.counts import KnotCounter, Sources, Tokens
 from ifguide.lineage import INDEX_VERSION
@@ -60,7 +62,7 @@ def build_index(
     histogram = chunks.histogram(tell(0))
     n_valid = int(histogram.sum())
     floor, n_tail = chunks.value_at(quantile_position(n_valid, TAIL_QUANTILE), histogram, tell(1))
-    tail_offsets = _extract_tail(folder, chunks, floor, n_tail, tell(2))
+    tail_offsets = _extract_tail(folder, chunks, floor, tell(2))
     tail_scores = np.load(folder / "tail_scores.npy", mmap_mode="r")
     order = _sort_tail(folder, tail_scores, histogram, threads)
     knots = _tie_starts(tail_scores, order, np.geomspace(1, max(1, n_tail), N_KNOTS).astype(np.int64))
@@ -80,7 +82,7 @@ def build_index(
     (folder / "index.json").write_text(json.dumps(about, indent=1, ensure_ascii=False), encoding="utf-8")
 
 
-def _extract_tail(folder: Path, chunks: Chunks, floor: float, n_tail: int, report) -> np.ndarray:
+def _extract_tail(folder: Path, chunks: Chunks, floor: float, report) -> np.ndarray:
     """Write the tail's scores and places, in corpus order; returns the tail's offsets by document, int64 (D+1,)."""
     place_type = np.uint32 if chunks.offsets[-1] < 1 << 32 else np.int64
 
@@ -91,20 +93,16 @@ def _extract_tail(folder: Path, chunks: Chunks, floor: float, n_tail: int, repor
         return values[places], (places + own[0]).astype(place_type), np.searchsorted(places, own[1:] - own[0])
 
     ends, done = [np.zeros(1, dtype=np.int64)], 0
-    with (folder / "tail_scores.npy").open("wb") as to_scores, (folder / "tail_positions.npy").open("wb") as to_places:
-        _write_header(to_scores, np.float32, n_tail)
-        _write_header(to_places, place_type, n_tail)
+    with (
+        closing(ArrayWriter(folder / "tail_scores.npy", np.float32)) as to_scores,
+        closing(ArrayWriter(folder / "tail_positions.npy", place_type)) as to_places,
+    ):
         for values, places, own_ends in chunks.map(extract, report):
-            to_scores.write(values)
-            to_places.write(places)
+            to_scores.append(values)
+            to_places.append(places)
             ends.append(own_ends + done)
             done += len(values)
     return np.concatenate(ends)
-
-
-def _write_header(stream, dtype, length: int) -> None:
-    described = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": (length,)}
-    np.lib.format.write_array_header_1_0(stream, described)
 
 
 def _sort_tail(folder: Path, scores: np.ndarray, histogram: np.ndarray, threads: int) -> np.ndarray:
@@ -132,10 +130,9 @@ def _sort_tail(folder: Path, scores: np.ndarray, histogram: np.ndarray, threads:
             keys.append(descending | (inside + start).astype(np.uint64))
         return (np.sort(np.concatenate(keys)) & np.uint64(0xFFFFFFFF)).astype(index_type)
 
-    with (folder / "tail_order.npy").open("wb") as stream, ThreadPoolExecutor(threads) as pool:
-        _write_header(stream, index_type, len(scores))
+    with closing(ArrayWriter(folder / "tail_order.npy", index_type)) as order, ThreadPoolExecutor(threads) as pool:
         for shard in pool.map(sort_shard, lows, highs):
-            stream.write(shard)
+            order.append(shard)
     return np.load(folder / "tail_order.npy", mmap_mode="r")
 
 

@@ -32,14 +32,22 @@ def first_tokens(offsets: np.ndarray) -> np.ndarray:
     return offsets[:-1][np.diff(offsets) > 0]
 
 
-def release_pages(array: np.ndarray) -> None:
-    """Let go of the pages of a memory map that were read, so that a scan of a large file does not fill the memory."""
+def release_pages(array: np.ndarray, start: int = 0, stop: int | None = None) -> None:
+    """Let go of the pages that were read of a memory map, from place `start` to `stop`, so that a scan does not fill the memory.
+
+    They stay in the system's cache, and come back when they are read again. Other arrays are left as they are.
+    """
     base = array
-    while isinstance(base, np.ndarray) and base.base is not None and not isinstance(base.base, mmap.mmap):
+    while isinstance(base, np.ndarray):
         base = base.base
-    held = getattr(base, "base", None)
-    if isinstance(held, mmap.mmap):
-        held.madvise(mmap.MADV_DONTNEED)
+    if not isinstance(base, mmap.mmap) or not len(array):
+        return
+    begin = array.__array_interface__["data"][0] - np.frombuffer(base, np.uint8).__array_interface__["data"][0]
+    first = begin + start * array.itemsize
+    end = begin + (len(array) if stop is None else stop) * array.itemsize
+    first -= first % mmap.PAGESIZE
+    if end > first:
+        base.madvise(mmap.MADV_DONTNEED, first, end - first)
 
 
 def sort_key(values: np.ndarray) -> np.ndarray:
@@ -98,7 +106,7 @@ class Chunks:
     def values(self, first: int, stop: int) -> np.ndarray:
         """`read_chunk` of documents [first, stop)."""
         found = read_chunk(self.scores, self.offsets[first : stop + 1])
-        release_pages(self.scores)
+        release_pages(self.scores, int(self.offsets[first]), int(self.offsets[stop]))
         return found
 
     def histogram(self, report: Callable[[int], None] | None = None) -> np.ndarray:

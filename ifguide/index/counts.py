@@ -115,7 +115,7 @@ class KnotCounter:
                 np.asarray(tail_scores[tail]), np.asarray(tail_positions[tail]), levels[tail],
             )  # fmt: skip
             for array in (tail_scores, tail_positions):
-                release_pages(array)
+                release_pages(array, tail.start, tail.stop)
             return found
 
         for covered, effect, spans, documents, n_span, occurrences in self.chunks.map(one, report):
@@ -153,7 +153,7 @@ class KnotCounter:
         if in_span is not None:
             own_first = offsets[:-1][np.diff(offsets) > 0] - offsets[0]
             n_span = int(np.count_nonzero(in_span)) - int(np.count_nonzero(in_span[own_first]))
-            release_pages(self.in_span)
+            release_pages(self.in_span, int(offsets[0]), int(offsets[-1]))
         return (
             np.stack(covered), np.stack(effect), np.stack(spans) if spans else None,
             np.bincount(best, minlength=n_stretches), n_span, self._count_words(offsets, positions, levels),
@@ -173,7 +173,7 @@ class KnotCounter:
         cells = level * len(self.tokens.pieces) + ids[positions.astype(np.int64) - offsets[0]]
         with self._lock:
             np.add.at(self._entering, cells, 1)
-        release_pages(self.tokens.ids)
+        release_pages(self.tokens.ids, int(offsets[0]), int(offsets[-1]))
         return np.bincount(ids, minlength=len(self.tokens.pieces))
 
     def write(self, folder: Path) -> None:

@@ -15,6 +15,8 @@ MAX_WINDOW = 5
 _REACH = 2 * MAX_WINDOW
 """Two hits further apart than this share no token."""
 _FAR = 1 << 20
+_SPARSE = 16
+"""Of intervals that leave out more than this many places for each one they hold, the places are looked up one by one."""
 
 
 def cover_hits(
@@ -42,6 +44,28 @@ def expand_intervals(low: np.ndarray, high: np.ndarray) -> np.ndarray:
     lengths = high - low
     ends = np.cumsum(lengths)
     return np.repeat(low - (ends - lengths), lengths) + np.arange(ends[-1] if len(ends) else 0)
+
+
+def sum_intervals(values: np.ndarray, low: np.ndarray, high: np.ndarray, dtype) -> float:
+    """The sum of the values at all places in intervals.
+
+    Args:
+        values: numbers (N,), may be memory-mapped.
+        low, high: int64 (n,): the intervals [low, high), ascending, not overlapping.
+        dtype: what to add up in.
+    """
+    some = high > low
+    low, high = low[some], high[some]
+    if not len(low):
+        return dtype(0)
+    span, n_places = int(high[-1] - low[0]), int((high - low).sum())
+    if span > _SPARSE * n_places:
+        return np.asarray(values)[expand_intervals(low, high)].sum(dtype=dtype)
+    part = np.asarray(values)[low[0] : high[-1]]
+    ends = (
+        np.stack([low, high], axis=1).ravel()[:-1] - low[0]
+    )  # one after the other: an interval, a gap, an interval, ...
+    return np.add.reduceat(part, ends, dtype=dtype)[::2].sum()
 
 
 class Neighbours:

@@ -8,13 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from ifguide.index.chunks import Chunks
-from ifguide.index.coverage import cover_hits, expand_intervals
+from ifguide.index.coverage import cover_hits
 from ifguide.shards import plan_shards
 
 FEW_HITS = 1 << 20
 """So many hits or fewer are looked up one by one in the sorted tail; of more, the whole tail is read in corpus order."""
-CHUNK_TAIL = 1 << 19
+CHUNK_TAIL = 1 << 18
 """Tail tokens read at once, about."""
+CHUNK_HITS = 1 << 16
+"""Hits looked up at once, about."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +55,8 @@ class Hits:
             """(first, stop) documents that are read together."""
         elif n_above <= FEW_HITS:
             self._few = np.sort(tail.order[:n_above])
-            self.ranges = [(0, len(chunks.offsets) - 1)]
+            owners = np.searchsorted(tail.offsets, self._few[CHUNK_HITS::CHUNK_HITS], side="right") - 1
+            self.ranges = _pairs(np.unique(np.concatenate([[0], owners, [len(chunks.offsets) - 1]])))
         else:
             self.ranges = _pairs(plan_shards(tail.offsets, CHUNK_TAIL))
 
@@ -103,22 +106,25 @@ class Hits:
         owner = np.repeat(np.arange(first, stop), np.diff(bounds))
         return cover_hits(places, self._chunks.offsets[owner] + 1, self._chunks.offsets[owner + 1], window)
 
-    def covered_tokens(self, first: int, stop: int, window: int, keep: np.ndarray) -> np.ndarray:
-        """Places int64, ascending, of the covered tokens in those of the documents [first, stop) that are kept.
+    def covered_intervals(self, first: int, stop: int, window: int, keep: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The covered tokens of those of the documents [first, stop) that are kept.
 
         Args:
             first, stop: documents.
             window: tokens taken on each side of a hit.
             keep: bool (stop-first,).
+
+        Returns:
+            (low, high), int64 (h,): intervals [low, high) in reading order that do not overlap, one a hit.
         """
         if not keep.any():
-            return np.zeros(0, dtype=np.int64)
+            return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
         places, _, bounds = self.read(first, stop)
         per_document = np.diff(bounds)
         if not keep.all():
             places = places[np.repeat(keep, per_document)]
             bounds = np.concatenate([[0], np.cumsum(np.where(keep, per_document, 0))])
-        return expand_intervals(*self._cover(places, bounds, first, stop, window)) if window else places
+        return self._cover(places, bounds, first, stop, window) if window else (places, places + 1)
 
 
 def round_down(threshold: float) -> np.float32:

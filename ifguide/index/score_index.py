@@ -21,7 +21,7 @@ from ifguide.config import SelectionConfig
 from ifguide.errors import ConfigError, StaleError
 from ifguide.index.build import count_above
 from ifguide.index.chunks import Chunks, bin_ends, release_pages, sort_key
-from ifguide.index.coverage import MAX_WINDOW, Neighbours, expand_intervals
+from ifguide.index.coverage import MAX_WINDOW, Neighbours, expand_intervals, sum_intervals
 from ifguide.index.hits import Hits, Tail, round_down
 from ifguide.index.results import MaskSums, Overlap, Resolved
 from ifguide.lineage import INDEX_VERSION, Unit
@@ -303,30 +303,43 @@ class ScoreIndex:
             effect += float(self._chunks.scores[places].sum(dtype=np.float64))
             if marked is not None:
                 marked += int(np.count_nonzero(self._corpus.in_span[places]))
+            for array in (self._chunks.scores, self._corpus.in_span):
+                if array is not None:
+                    release_pages(array)
         return effect, marked
 
     def _sums_over(self, found: Resolved) -> tuple[float, int | None]:
         """The same for any selection, by looking at every selected token."""
+
+        def one(first: int, stop: int) -> tuple[float, int | None]:
+            found_here = self._sum_chunk(*self._selected_intervals(found, first, stop))
+            for array in (self._chunks.scores, self._corpus.in_span):
+                if array is not None:
+                    release_pages(array, int(self._chunks.offsets[first]), int(self._chunks.offsets[stop]))
+            return found_here
+
+        return _add_parts(self._chunks.map(one, ranges=found.hits.ranges))
+
+    def _sum_chunk(self, low: np.ndarray, high: np.ndarray) -> tuple[float, int | None]:
         spans = self._corpus.in_span
+        marked = None if spans is None else int(sum_intervals(spans, low, high, np.int64))
+        return float(sum_intervals(self._chunks.scores, low, high, np.float64)), marked
 
-        def one(first: int, stop: int):
-            places = self.selected_tokens(found, first, stop)
-            effect = self._chunks.scores[places].sum(dtype=np.float64)
-            return float(effect), int(np.count_nonzero(spans[places])) if spans is not None else 0
-
-        parts = list(self._chunks.map(one, ranges=found.hits.ranges))
-        release_pages(self._chunks.scores)
-        return sum(p[0] for p in parts), None if spans is None else sum(p[1] for p in parts)
-
-    def selected_tokens(self, found: Resolved, first: int, stop: int) -> np.ndarray:
-        """Places int64, ascending, of the selected tokens in documents [first, stop)."""
-        places = found.hits.covered_tokens(first, stop, found.settings["window"], found.taken[first:stop] > 0)
+    def _selected_intervals(self, found: Resolved, first: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+        window, keep = found.settings["window"], found.taken[first:stop] > 0
+        low, high = found.hits.covered_intervals(first, stop, window, keep)
         if found.left:
             cut = int(found.ranking.order[found.cut])
             if first <= cut < stop:  # the budget ends inside this document: its first tokens in reading order are taken
-                start, end = np.searchsorted(places, self._chunks.offsets[[cut, cut + 1]])
-                places = np.concatenate([places[: start + found.left], places[end:]])
-        return places
+                here = slice(*np.searchsorted(low, self._chunks.offsets[[cut, cut + 1]]))
+                lengths = high[here] - low[here]
+                before = np.cumsum(lengths) - lengths
+                high[here] = low[here] + np.clip(found.left - before, 0, lengths)
+        return low, high
+
+    def selected_tokens(self, found: Resolved, first: int, stop: int) -> np.ndarray:
+        """Places int64, ascending, of the selected tokens in documents [first, stop)."""
+        return expand_intervals(*self._selected_intervals(found, first, stop))
 
     def mask(self, settings: dict | SelectionConfig | Resolved) -> np.ndarray:
         """The mask bool (N,) of a choice."""
@@ -418,22 +431,25 @@ class ScoreIndex:
     def saved(self, name: str) -> MaskSums:
         """What a saved selection holds, of any kind, measured by this index's scores; reads its whole mask."""
         mask = self._study.selection(name).mask
-        spans, scores = self._corpus.in_span, self._chunks.scores
         taken = np.zeros(len(self._chunks.offsets) - 1, dtype=np.int64)
 
-        def one(first: int, stop: int):
+        def one(first: int, stop: int) -> tuple[float, int | None]:
             places = self._places_in(mask, first, stop)
             taken[first:stop] = np.diff(np.searchsorted(places, self._chunks.offsets[first : stop + 1]))
-            marked = 0 if spans is None else int(np.count_nonzero(spans[places]))
-            return float(scores[places].sum(dtype=np.float64)), marked
+            return self._sum_chunk(places, places + 1)
 
-        parts = list(self._chunks.map(one))
-        n_selected, marked = int(taken.sum()), None if spans is None else sum(p[1] for p in parts)
+        effect, marked = _add_parts(self._chunks.map(one))
+        n_selected = int(taken.sum())
         return MaskSums(
-            n_selected=n_selected, n_documents=int(np.count_nonzero(taken)), effect=sum(p[0] for p in parts), mask=mask,
+            n_selected=n_selected, n_documents=int(np.count_nonzero(taken)), effect=effect, mask=mask,
             by_source=np.bincount(self._source_of, weights=taken, minlength=len(self.sources)).astype(np.int64),
             **self._against_spans(marked, n_selected),
         )  # fmt: skip
+
+
+def _add_parts(parts) -> tuple[float, int | None]:
+    effects, marked = zip(*parts, strict=True)
+    return float(sum(effects)), None if None in marked else sum(marked)
 
 
 def _expect(what: str, got, expected) -> None:
