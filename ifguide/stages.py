@@ -32,7 +32,6 @@ from ifguide.study import BASE, DEFAULT, Study, Unit
 
 SHARED = ("model", "factors", "direction", "scores", "suppress")
 """Stages whose work several processes divide; the others are the main process's alone."""
-HISTOGRAM_BINS = 512
 SAMPLE_TOKENS = 2_000
 """Corpus tokens on which central differences are compared with the exact derivative."""
 
@@ -278,20 +277,27 @@ def _choose_derivative(study: Study, split, modules, direction, device):
 
 
 def build_index(study: Study, unit: Unit, folder: Path, progress: Progress) -> None:
-    """Sorted scores and a histogram of each kind, so that any quantile and any count come without a scan."""
-    valid = study.corpus().valid()
-    for kind in ("own_loss", "position"):
-        if not study.has_scores(kind):
-            continue
-        values = np.sort(np.asarray(study.scores(kind))[valid])
-        if values.size == 0 or not np.isfinite(values).all():
+    """The index of each kind of scores, so that what any threshold selects comes without a scan."""
+    from ifguide.index.build import build_index as index_scores
+    from ifguide.index.counts import Sources, Tokens
+    from ifguide.models import load_tokenizer
+
+    corpus = study.corpus()
+    tokenizer = load_tokenizer(str(corpus.folder / "tokenizer"), "")
+    pieces = tokenizer.batch_decode([[token] for token in range(len(tokenizer))])
+    sources = Sources.of(corpus.column("source"), np.asarray(corpus.offsets))
+    kinds = [kind for kind in ("own_loss", "position") if study.has_scores(kind)]
+    for number, kind in enumerate(kinds):
+        (folder / kind).mkdir()
+        try:
+            index_scores(
+                folder / kind, study.scores(kind), corpus.offsets, sources, in_span=corpus.in_span,
+                tokens=Tokens(corpus.token_ids, pieces), report=_reporter(progress, part=number, parts=len(kinds)),
+            )  # fmt: skip
+        except NumericalError as error:
             raise NumericalError(
-                f"{kind}: expected finite scores, at least one; compute them again with `ifguide run {study.name} --force scores`"
-            )
-        counts, edges = np.histogram(values, bins=HISTOGRAM_BINS)
-        np.save(folder / f"{kind}_sorted.npy", values)
-        np.save(folder / f"{kind}_counts.npy", counts.astype(np.int64))
-        np.save(folder / f"{kind}_edges.npy", edges.astype(np.float64))
+                f"{kind}: {error}; compute them again with `ifguide run {study.name} --force scores`"
+            ) from error
 
 
 def build_selection(study: Study, unit: Unit, folder: Path, progress: Progress) -> None:

@@ -34,7 +34,12 @@ class DocumentFilter:
 
 def selected_per_document(mask: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     """Selected tokens in each document, int64 (D,)."""
-    return np.diff(np.concatenate([[0], np.cumsum(mask, dtype=np.int64)])[offsets])
+    offsets = np.asarray(offsets)
+    counts = np.zeros(len(offsets) - 1, dtype=np.int64)
+    filled = np.flatnonzero(np.diff(offsets))  # `reduceat` takes an empty stretch for its first value
+    if len(filled):
+        counts[filled] = np.add.reduceat(mask, offsets[filled], dtype=np.int64)
+    return counts
 
 
 def find_text(texts: pa.ChunkedArray, search: str, *, regex: bool = False) -> np.ndarray:
@@ -83,22 +88,34 @@ def filter_documents(
 
 def excerpt(corpus: TokenizedCorpus, index: int, *, mask: np.ndarray, scores: np.ndarray) -> list[list]:
     """A line of the document around its highest selected token: pairs of text and whether it is selected."""
-    begin, end = int(corpus.offsets[index]), int(corpus.offsets[index + 1])
-    if end == begin:
+    here = slice(int(corpus.offsets[index]), int(corpus.offsets[index + 1]))
+    return excerpt_around(corpus, index, marked=np.asarray(mask[here]), scores=np.asarray(scores[here]))
+
+
+def excerpt_around(corpus: TokenizedCorpus, index: int, *, marked: np.ndarray, scores: np.ndarray) -> list[list]:
+    """A line of the document around its highest marked token: pairs of text and whether it is marked.
+
+    Args:
+        corpus: the study's corpus.
+        index: which document, of n tokens.
+        marked: bool (n,).
+        scores: float32 (n,).
+    """
+    n = len(marked)
+    if not n:
         return []
-    selected = np.asarray(mask[begin:end])
-    places = np.flatnonzero(selected)
-    centre = int(places[np.argmax(np.asarray(scores[begin:end])[places])]) if places.size else 0
-    first, last = max(0, centre - _BEFORE), min(end - begin, centre + _AFTER)
+    places = np.flatnonzero(marked)
+    centre = int(places[np.argmax(scores[places])]) if places.size else 0
+    first, last = max(0, centre - _BEFORE), min(n, centre + _AFTER)
     pieces = corpus.document_tokens(index)[first:last]
     parts: list[list] = [["… ", False]] if first else []
-    for piece, marked in zip(pieces, selected[first:last], strict=True):
+    for piece, mark in zip(pieces, marked[first:last], strict=True):
         text = " ".join(piece.splitlines()) if "\n" in piece or "\r" in piece else piece
         text = text if text or not piece else " "
-        if parts and parts[-1][1] == bool(marked):
+        if parts and parts[-1][1] == bool(mark):
             parts[-1][0] += text
         else:
-            parts.append([text, bool(marked)])
-    if last < end - begin:
+            parts.append([text, bool(mark)])
+    if last < n:
         parts.append([" …", False])
     return parts
