@@ -45,6 +45,7 @@ FORWARD, STEP = "forward pass with its loss", "training step (forward, backward,
 EXACT, POSITION = "own-loss, exact (jvp)", "position"
 OWN, OWN_NARROW = "own-loss (central differences)", "own-loss, bfloat16 head"
 FIT, FIT_NARROW = "EK-FAC fit", "EK-FAC fit, bfloat16 products"
+FIRST = "first"
 PEER, PEER_FIT = "kronfluence per-token scores", "kronfluence EK-FAC fit"
 
 
@@ -111,7 +112,6 @@ def measure(options, contenders: dict[str, Callable]) -> dict[str, float]:
     """Marginal tokens a second of each contender: the extra tokens of a long run over its extra seconds.
 
     Contenders take turns, so that a slow minute hits all of them alike, and each one's fastest short and fastest long run count.
-    A contender may return seconds to leave out: what it did that does not grow with the tokens.
     """
     short, long = make_documents(options, options.documents // 4), make_documents(options, options.documents)
     seconds: dict[str, list[list[float]]] = {name: [[], []] for name in contenders}
@@ -121,28 +121,28 @@ def measure(options, contenders: dict[str, Callable]) -> dict[str, float]:
         for name, run in contenders.items():
             for documents, taken in zip((short, long), seconds[name], strict=True):
                 started = time.perf_counter()
-                left_out = run(documents) or 0.0
+                run(documents)
                 if options.device != "cpu":
                     torch.cuda.synchronize()
-                taken.append(time.perf_counter() - started - left_out)
+                taken.append(time.perf_counter() - started)
     extra = (len(long) - len(short)) * options.length
     return {name: extra / (min(at_length) - min(at_short)) for name, (at_short, at_length) in seconds.items()}
 
 
 @contextlib.contextmanager
-def timed(owner, name: str):
-    """Yields a list that collects the seconds spent in `owner.name`."""
-    spent, function = [], getattr(owner, name)
+def known_eigenvectors():
+    """Inside the block the factors' eigendecompositions are remembered by size: on both sides they are the same LAPACK call, take
+    the same time however many tokens there are, and are left out of the rates."""
+    known: dict[int, torch.Tensor] = {}
+    find = ekfac.eigenvectors
 
-    def run(*args, **kwargs):
-        started = time.perf_counter()
-        try:
-            return function(*args, **kwargs)
-        finally:
-            spent.append(time.perf_counter() - started)
+    def remember(matrix: torch.Tensor, name: str = "") -> torch.Tensor:
+        if len(matrix) not in known:
+            known[len(matrix)] = find(matrix, name)
+        return known[len(matrix)].to(matrix)
 
-    with mock.patch.object(owner, name, run):
-        yield spent
+    with mock.patch.object(ekfac, "eigenvectors", remember):
+        yield
 
 
 def print_speed(options) -> None:
@@ -180,11 +180,9 @@ def print_speed(options) -> None:
         return run
 
     def fit(products):
-        def run(documents) -> float:
+        def run(documents):
             batches = as_batches(options, documents)
-            with timed(ekfac, "eigenvectors") as spent:
-                ekfac.fit_factors(split, modules, lambda: batches, labels="true", products=products)
-            return sum(spent)
+            ekfac.fit_factors(split, modules, lambda: batches, labels="true", products=products)
 
         return run
 
@@ -198,7 +196,7 @@ def print_speed(options) -> None:
         FIT: fit(None),
         FIT_NARROW: fit(torch.bfloat16),
     }
-    with KronfluencePeer(options) as peer:
+    with KronfluencePeer(options) as peer, known_eigenvectors():
         rates = measure(options, {**contenders, PEER: peer.score, PEER_FIT: peer.fit})
     n = sum(p.numel() for p in fused.parameters())
     print(
@@ -236,6 +234,7 @@ class KronfluencePeer:
 
     def __init__(self, options):
         from kronfluence.analyzer import Analyzer, prepare_model
+        from kronfluence.arguments import FactorArguments
         from kronfluence.task import Task
 
         model = make_model(options, "sdpa").requires_grad_(True)
@@ -260,6 +259,7 @@ class KronfluencePeer:
             def get_attention_mask(self, batch):
                 return batch["attention_mask"]
 
+        self._arguments = FactorArguments(strategy="ekfac", use_empirical_fisher=True)
         self._options, self._folder, self._turn = options, tempfile.mkdtemp(), 0
         task = LanguageModelling()
         self._analyzer = Analyzer(
@@ -272,7 +272,10 @@ class KronfluencePeer:
         )
 
     def __enter__(self):
-        self.fit(make_documents(self._options, self._options.documents // 4), name="scoring")
+        rows = self._rows(make_documents(self._options, self._options.documents // 4))
+        self._analyzer.fit_all_factors(
+            FIRST, rows, per_device_batch_size=self._options.batch, factor_args=self._arguments
+        )
         return self
 
     def __exit__(self, *_):
@@ -284,22 +287,13 @@ class KronfluencePeer:
             for ids in documents
         ]
 
-    def fit(self, documents, name: str = "") -> float:
-        """Fit all factors; returns the seconds that the eigendecomposition took."""
-        from kronfluence.arguments import FactorArguments
-
+    def fit(self, documents) -> None:
+        """Fit covariances and eigenvalues; the eigenvectors are those found when the peer was made."""
         self._turn += 1
-        arguments = FactorArguments(strategy="ekfac", use_empirical_fisher=True)
-        with timed(self._analyzer, "perform_eigendecomposition") as spent:
-            self._analyzer.fit_all_factors(
-                name or f"factors{self._turn}",
-                self._rows(documents),
-                per_device_batch_size=self._options.batch,
-                factor_args=arguments,
-                overwrite_output_dir=True,
-            )
-        assert spent, "kronfluence did not call its own eigendecomposition"
-        return sum(spent)
+        name, rows = f"factors{self._turn}", self._rows(documents)
+        options = {"per_device_batch_size": self._options.batch, "factor_args": self._arguments}
+        self._analyzer.fit_covariance_matrices(name, rows, **options)
+        self._analyzer.fit_lambda_matrices(name, rows, load_from_factors_name=FIRST, **options)
 
     def score(self, documents) -> None:
         """Score every token of the documents against a few aggregated queries."""
@@ -308,7 +302,7 @@ class KronfluencePeer:
         self._turn += 1
         arguments = ScoreArguments(compute_per_token_scores=True, aggregate_query_gradients=True)
         self._analyzer.compute_pairwise_scores(
-            f"scores{self._turn}", factors_name="scoring", query_dataset=self._rows(documents[:2]), train_dataset=self._rows(documents),
+            f"scores{self._turn}", factors_name=FIRST, query_dataset=self._rows(documents[:2]), train_dataset=self._rows(documents),
             per_device_query_batch_size=2, per_device_train_batch_size=self._options.batch, score_args=arguments, overwrite_output_dir=True,
         )  # fmt: skip
 

@@ -195,7 +195,7 @@ class FactorsConfig:
     max_tokens: int = 0
     """Fit on at most about this many corpus tokens, whole documents drawn at random; 0 takes all."""
     products: str = "auto"
-    """Precision in which activations and gradients are multiplied: `float32`, `bfloat16`, or `auto` (bfloat16 where the device is faster at it). Sums are float32."""
+    """Precision in which the eigenvalues' gradients are multiplied: `float32`, `bfloat16`, or `auto` (bfloat16 where the device is faster at it). Sums and covariances are float32."""
     seed: int = 0
     """Seeds the sampled labels and the draw of documents."""
 

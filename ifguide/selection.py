@@ -107,7 +107,9 @@ def rank_measured(threshold: float, counts: np.ndarray, sums: np.ndarray, id_ran
     rank_score = harmonic_mean(normalise(counts.astype(np.float64)), normalise(sums))
     by_id = np.empty(len(counts), dtype=np.int64)
     by_id[id_rank] = np.arange(len(counts))
-    ranked = rank_score[by_id] > 0  # most documents have no hit: those need no sorting, they are in the order of their ids
+    ranked = (
+        rank_score[by_id] > 0
+    )  # most documents have no hit: those need no sorting, they are in the order of their ids
     best = by_id[ranked]
     order = np.concatenate([best[np.argsort(-rank_score[best], kind="stable")], by_id[~ranked]])
     return Ranking(float(threshold), counts, sums, rank_score, order)

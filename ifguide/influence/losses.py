@@ -23,6 +23,8 @@ block, and the part of the output embedding that makes it, stay in its cache."""
 
 Objective = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """(logits (n, V), targets (n,)) -> one value a token (n,)."""
+Recall = Callable[[Callable[[], tuple[torch.Tensor, torch.Tensor]]], tuple[torch.Tensor, torch.Tensor]]
+"""Called with what computes the gradient (n, H) of the hidden states and the values (n,); returns them, computed or remembered."""
 
 
 def cross_entropy(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -269,6 +271,7 @@ def backpropagate(
     weights: torch.Tensor | None = None,
     objective: Objective = cross_entropy,
     generator: torch.Generator | None = None,
+    recall: Recall | None = None,
 ) -> torch.Tensor:
     """Run a batch forward and send the gradient of its (weighted) summed objective back through the model's layers.
 
@@ -278,6 +281,7 @@ def backpropagate(
         weights: (B, T-1), one factor a predicted token; None: all 1.
         objective: one value a token.
         generator: draw the targets from the model's own prediction with it; None: the true ones.
+        recall: may give what the output embedding gave for this batch before.
 
     Returns:
         The objective of each predicted token (B, T-1), detached, unweighted, 0 where nothing counts.
@@ -288,12 +292,14 @@ def backpropagate(
         return upcast(hidden.new_zeros(batch.targets.shape)).detach()
     targets = batch.targets[counted]
     factors = None if weights is None else weights[counted]
-    if objective is cross_entropy and split.streams:
+
+    def compute() -> tuple[torch.Tensor, torch.Tensor]:
+        if objective is not cross_entropy or not split.streams:
+            return _objective_gradient(split, hidden.detach(), targets, factors, objective, generator)
         gradient, values = split.loss_gradient(hidden.detach(), None if generator else targets, generator)
-        if factors is not None:
-            gradient = gradient * factors.unsqueeze(1).to(gradient.dtype)
-    else:
-        gradient, values = _objective_gradient(split, hidden.detach(), targets, factors, objective, generator)
+        return gradient if factors is None else gradient * factors.unsqueeze(1).to(gradient.dtype), values
+
+    gradient, values = recall(compute) if recall else compute()
     hidden.backward(gradient)
     return upcast(hidden.new_zeros(batch.targets.shape)).detach().masked_scatter(counted, values)
 

@@ -211,7 +211,7 @@ def test_brushed_scores_filter_the_documents_and_a_chosen_one_lights_up(page, ad
     page.wait_for_function(f"location.search.includes('doc={key}')")
     wait_until_still(page)
     assert page.locator(".marks .mark").count() > 3
-    assert page.locator('tr.chosen[data-key]').first.get_attribute("data-key") == key
+    assert page.locator("tr.chosen[data-key]").first.get_attribute("data-key") == key
     page.get_by_role("button", name="Clear").click()
     page.wait_for_function("!location.search.includes('low=')")
     wait_until_still(page)
@@ -230,7 +230,7 @@ def test_address_restores_everything_in_another_browser(page, browser, address, 
     assert page.locator('.choice [aria-pressed="true"]').inner_text() == "Highest scores"
     assert page.get_by_role("textbox", name="From").input_value() == "+1.50"
     assert page.locator(".brush").is_visible()
-    assert page.locator('tr.chosen[data-key]').first.get_attribute("data-key") == document
+    assert page.locator("tr.chosen[data-key]").first.get_attribute("data-key") == document
     assert page.locator('th[aria-sort="descending"]').first.inner_text() == "Lift"
     seen = page.locator(".figures").inner_text()
     for part in ("top=3", "window=2", "budget=50", "range=tail", "low=1.5", "high=3", f"doc={document}"):
