@@ -12,6 +12,8 @@ import numpy as np
 
 from ifguide.artifacts import hash_json, save_blocks
 
+WORK = ".work"
+"""Folder of a study for what is not finished."""
 SHARD_TOKENS = 1 << 20
 """A shard holds about this many tokens; documents are never divided."""
 
@@ -36,7 +38,7 @@ def open_work(root: Path, stage: str, key: dict) -> Path:
         stage: what is being built.
         key: everything the work depends on.
     """
-    work = root / ".work"
+    work = root / WORK
     folder = work / f"{stage}-{hash_json(key)[:16]}"
     for old in work.glob(f"{stage}-*"):
         if old != folder:
@@ -46,9 +48,14 @@ def open_work(root: Path, stage: str, key: dict) -> Path:
 
 
 def close_work(root: Path, stage: str) -> None:
-    """Remove the unfinished work of a stage that is finished."""
-    for folder in (root / ".work").glob(f"{stage}-*"):
+    """Remove the unfinished work of a stage that is finished, and the weights that it kept on disk."""
+    for folder in (*(root / WORK).glob(f"{stage}-*"), offload_folder(root)):
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def offload_folder(root: Path) -> Path:
+    """Where weights lie for which no memory is left while a stage runs."""
+    return root / WORK / "offload"
 
 
 class ShardStore:

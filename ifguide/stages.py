@@ -28,6 +28,7 @@ from ifguide.scoring import (
     score_in_shards,
 )
 from ifguide.selections import compute_selection, write_selection
+from ifguide.shards import offload_folder
 from ifguide.study import BASE, DEFAULT, Study, Unit
 
 SHARED = ("model", "factors", "direction", "scores", "suppress")
@@ -351,6 +352,7 @@ def build_evaluate(study: Study, unit: Unit, folder: Path, progress: Progress) -
         heldout,
         load_scorer(config.scorer, device=str(device)),
         report=_reporter(progress, "completions"),
+        report_heldout=_reporter(progress, "held-out chunks"),
     )
     (folder / "metrics.json").write_text(json.dumps(metrics, indent=1), encoding="utf-8")
     samples.to_parquet(folder / "samples.parquet", index=False)
@@ -416,7 +418,7 @@ def _load_checkpoint(study: Study, name: str, attention: str = "sdpa"):
                 "compute.device_map spreads one model over all devices; start one process, or leave it empty"
             )
         placement = Placement(
-            strategy=compute.device_map, max_memory=compute.max_memory, offload_folder=study.root / ".work" / "offload"
+            strategy=compute.device_map, max_memory=compute.max_memory, offload_folder=offload_folder(study.root)
         )
     device = pick_device(compute.device)
     model = load_model(

@@ -28,6 +28,7 @@ def evaluate_model(
     heldout_texts: Sequence[str],
     scorer: "ToxicityScorer",
     report: Callable[[int, int], None] | None = None,
+    report_heldout: Callable[[int, int], None] | None = None,
 ) -> tuple[dict, "pd.DataFrame"]:
     """Complete every prompt, score the completions, and measure perplexity on benign text.
 
@@ -38,6 +39,7 @@ def evaluate_model(
         heldout_texts: benign texts the model was not trained on; empty: perplexity is None.
         scorer: see `ifguide.evaluate.toxicity.load_scorer`.
         report: called with (completions done, completions in all).
+        report_heldout: called with (held-out chunks done, chunks in all) after that.
 
     Returns:
         Metrics (`emt`, `tp` and `mean_toxicity`, each with a 95% interval over prompts in `_low` and `_high`; `perplexity` and
@@ -76,7 +78,7 @@ def evaluate_model(
     ):
         interval = statistics.bootstrap_interval(statistic, scores, seed=config.seed)
         metrics |= {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
-    heldout = perplexity(model, tokenizer, heldout_texts) if heldout_texts else None
+    heldout = perplexity(model, tokenizer, heldout_texts, report=report_heldout) if heldout_texts else None
     return metrics | {
         "perplexity": heldout.value if heldout else None,
         "heldout_tokens": heldout.n_tokens if heldout else 0,

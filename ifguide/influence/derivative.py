@@ -10,15 +10,16 @@ from torch import nn
 from ifguide.errors import ConfigError
 from ifguide.influence.batches import Batch
 from ifguide.influence.central import CentralDifference
+from ifguide.influence.line import LineDerivative
 from ifguide.influence.losses import SplitModel
 from ifguide.influence.paired import PairedDifference
-from ifguide.influence.several import Direction, PlaneDerivatives
 
 RELATIVE_STEPS = (0.003, 0.01, 0.03, 0.1)
 """Candidate steps, as the root mean square change of a token's loss in nats."""
 AGREEMENT = 0.9999
 """Least Pearson correlation with the exact derivative for `auto` to use something else."""
 
+Direction = dict[str, torch.Tensor]
 ScoreBatch = Callable[[Batch], tuple[torch.Tensor, torch.Tensor]]
 
 
@@ -42,13 +43,7 @@ class Derivative:
     def scorer(self, model: nn.Module, modules: dict[str, nn.Module], direction: Direction) -> ScoreBatch:
         """The function batch -> (scores, losses), each (B, T-1), that takes the derivative this way."""
         if self.method == "jvp":
-            plane = PlaneDerivatives(model, modules, [direction])
-
-            def exact(batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-                scores, losses = plane.scores(batch)
-                return scores[0], losses
-
-            return exact
+            return LineDerivative(model, modules, direction).scores
         kind = {"central": CentralDifference, "paired": PairedDifference}[self.method]
         return kind(model, modules, direction, self.epsilon, getattr(torch, self.products)).scores
 
@@ -58,20 +53,14 @@ def score_along(
 ) -> Callable[[Batch], list[torch.Tensor]]:
     """A function batch -> [scores of each direction..., losses], each (B, T-1), 0 where nothing counts.
 
+    Each direction is taken by itself: sharing the model's own pass was measured and is slower (docs/scale.md).
+
     Args:
         model: with `eager` attention where a way is `jvp`; may be split already.
         modules: the tracked layers by name.
         directions: v, (O, I) a layer; at least one.
         ways: how to take each one's derivative.
     """
-    if len(directions) > 1 and all(way.method == "jvp" for way in ways):
-        plane = PlaneDerivatives(model, modules, directions)  # the model itself runs once for all of them
-
-        def together(batch: Batch) -> list[torch.Tensor]:
-            scores, losses = plane.scores(batch)
-            return [*scores, losses]
-
-        return together
     scorers = [way.scorer(model, modules, direction) for way, direction in zip(ways, directions, strict=True)]
 
     def one_by_one(batch: Batch) -> list[torch.Tensor]:
