@@ -79,9 +79,7 @@ def fit_factors(
     input_vectors = {name: eigenvectors(matrix, name) for name, matrix in inputs.items()}
     output_vectors = {name: eigenvectors(matrix, name) for name, matrix in outputs.items()}
     values = fit.eigenvalues(input_vectors, output_vectors)
-    return {
-        name: LayerFactors(input_vectors[fit.shared[name]], output_vectors[name], values[name]) for name in modules
-    }
+    return {name: LayerFactors(input_vectors[fit.shared[name]], output_vectors[name], values[name]) for name in modules}
 
 
 class _Counter:

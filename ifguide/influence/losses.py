@@ -36,7 +36,9 @@ def draw(logits: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """One token (n,) from each prediction, by one uniform number and the running sum of the probabilities in float64."""
     running = logits.softmax(-1, dtype=torch.float64).cumsum(-1)
     uniform = torch.rand(len(logits), 1, dtype=torch.float64, device=logits.device, generator=generator)
-    return torch.searchsorted(running, uniform * running[:, -1:], right=True).squeeze(1).clamp_(max=logits.shape[-1] - 1)
+    return (
+        torch.searchsorted(running, uniform * running[:, -1:], right=True).squeeze(1).clamp_(max=logits.shape[-1] - 1)
+    )
 
 
 def upcast(logits: torch.Tensor) -> torch.Tensor:
