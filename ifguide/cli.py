@@ -305,6 +305,21 @@ def select(
 
 
 @app.command()
+def documents(name: StudyName, status_file: StatusFile = None) -> None:
+    """Write what the app's list of documents shows, where it is missing. `ifguide run` does it by itself."""
+    from ifguide.document_table import write_tables
+    from ifguide.study import Study
+
+    study = Study.open(name)
+    with follow_run(status_file) as progress:
+        progress.begin_stage("documents", 0, 1)
+        written = write_tables(study, report=lambda d, n: progress.report(d, n, "documents"))
+    print(
+        f"wrote {len(written)} tables of {study.corpus().n_documents:,} documents" if written else "everything is there"
+    )
+
+
+@app.command()
 def suppress(name: StudyName, selection: SelectionName = "default", status_file: StatusFile = None) -> None:
     """Train the model anew with the penalty on a selection's tokens."""
     from ifguide.study import Study

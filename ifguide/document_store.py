@@ -5,6 +5,7 @@ What a reader types never becomes SQL: statements are put together from the cons
 
 import threading
 from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -174,14 +175,15 @@ class DocumentStore:
         found = self._ask("SELECT document FROM documents WHERE id = ? LIMIT 1", document_id)
         return found[0][0] if found else None
 
-    def members(self, group: int) -> list[int]:
-        """The documents of a group of near-duplicates, best rank first."""
-        return [row[0] for row in self._ask('SELECT document FROM documents WHERE "group" = ? ORDER BY rank', group)]
+    def numbers(self, ids: Iterable[str]) -> dict[str, int]:
+        """Id -> number of the documents that are there."""
+        return dict(
+            self._ask("SELECT id, document FROM documents WHERE id IN (SELECT unnest(?::VARCHAR[]))", list(ids))
+        )
 
-    def groups(self, documents: list[int]) -> dict[int, int]:
-        """Document -> its group, for some documents."""
-        asked = self._ask('SELECT document, "group" FROM documents WHERE document IN (SELECT unnest(?::INTEGER[]))', documents)  # fmt: skip
-        return dict(asked)
+    def members(self, group: int) -> list[str]:
+        """Ids of the documents of a group of near-duplicates, best rank first."""
+        return [row[0] for row in self._ask('SELECT id FROM documents WHERE "group" = ? ORDER BY rank', group)]
 
     def _ask(self, statement: str, *values) -> list[tuple]:
         return self._connection.cursor().execute(statement, list(values)).fetchall()

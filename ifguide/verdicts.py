@@ -8,6 +8,7 @@ import fcntl
 import json
 import os
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,7 +55,7 @@ class VerdictLog:
         self.path = Path(study_root) / LOG
         self._read_to = 0
         self._verdicts: dict[Target, str] = {}
-        self._history: list[tuple[Target, str | None]] = []
+        self._history: list[list[tuple[Target, str | None]]] = []
 
     @property
     def version(self) -> int:
@@ -75,29 +76,33 @@ class VerdictLog:
         """(start, stop, verdict) of the spans of a document, in reading order."""
         return sorted((t.start, t.stop, v) for t, v in self.current().items() if t.is_span and t.document == document)
 
-    def decide(self, target: Target, verdict: str) -> None:
+    def decide(self, target: Target, verdict: str, *, copies: Iterable[str] = ()) -> None:
         """Write a verdict down; `none` takes it back.
+
+        Args:
+            target: what it is about.
+            verdict: `toxic`, `fine`, `unsure` or `none`.
+            copies: ids of near-duplicates that a document's verdict holds for, too.
 
         Raises:
             ConfigError: an unknown verdict.
         """
         if verdict not in _ACTIONS:
             raise ConfigError(f"expected one of {', '.join(_ACTIONS)} as a verdict, got {verdict!r}")
-        line = {"at": round(time.time(), 3), "document": target.document, "verdict": verdict}
+        line: dict = {"at": round(time.time(), 3), "document": target.document, "verdict": verdict}
         if target.is_span:
             line |= {"start": target.start, "stop": target.stop}
+        elif others := sorted(set(copies) - {target.document}):
+            line["copies"] = others
         self._append(line)
 
     def undo(self) -> Target | None:
-        """Take the last verdict back, by a line that puts back what was there before; returns what it was about."""
+        """Take the last verdict back, with its copies; returns what it was about, None when there is nothing to undo."""
         self._catch_up()
         if not self._history:
             return None
-        target, before = self._history[-1]
-        line = {"at": round(time.time(), 3), "document": target.document, "verdict": before or "none", "undo": True}
-        if target.is_span:
-            line |= {"start": target.start, "stop": target.stop}
-        self._append(line)
+        target = self._history[-1][0][0]
+        self._append({"at": round(time.time(), 3), "undo": True})
         return target
 
     def _append(self, line: dict) -> None:
@@ -133,20 +138,24 @@ class VerdictLog:
     def _replay(self, line: bytes) -> None:
         try:
             entry = json.loads(line)
+            if entry.get("undo"):
+                for target, before in self._history.pop() if self._history else ():
+                    self._set(target, before)
+                return
             target = Target(entry["document"], entry.get("start"), entry.get("stop"))
+            targets = [target, *(Target(name) for name in entry.get("copies", ()))]
             verdict = entry["verdict"]
         except (ValueError, KeyError, TypeError, AttributeError, ConfigError):
             return  # not ours, or damaged: the other lines still count
-        if verdict not in _ACTIONS:
-            return
-        before = self._verdicts.pop(target, None)
-        if verdict != "none":
+        if verdict in _ACTIONS:
+            self._history.append([(target, self._verdicts.get(target)) for target in targets])
+            for target in targets:
+                self._set(target, verdict)
+
+    def _set(self, target: Target, verdict: str | None) -> None:
+        self._verdicts.pop(target, None)
+        if verdict not in (None, "none"):
             self._verdicts[target] = verdict
-        if entry.get("undo"):
-            if self._history:
-                self._history.pop()
-        else:
-            self._history.append((target, before))
 
 
 def _cut_torn_line(stream) -> None:

@@ -161,7 +161,9 @@ def test_collapsing_keeps_the_best_of_every_group(study, tmp_path, store):
     whole = grouped.order(DocumentFilter()).tolist()
     best = [min(members, key=whole.index) for members in ([5, 9, 30], [40, 41])]
     assert set(best) <= set(kept)
-    assert grouped.members(5) == sorted([5, 9, 30], key=whole.index)
+    ids = own.corpus().ids()
+    assert grouped.members(5) == [ids[d] for d in sorted([5, 9, 30], key=whole.index)]
+    assert grouped.numbers([ids[9], "nowhere"]) == {ids[9]: 9}
     assert grouped.has_copies() and not store.has_copies()
 
 

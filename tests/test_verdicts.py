@@ -71,6 +71,16 @@ def test_two_readers_see_each_other(tmp_path):
     assert one.of_documents() == {"a": "toxic"}
 
 
+def test_one_verdict_for_a_group_is_one_line_and_one_undo(tmp_path):
+    log = VerdictLog(tmp_path)
+    log.decide(Target("b"), "fine")
+    log.decide(Target("a"), "toxic", copies=["a", "b", "c"])
+    assert log.of_documents() == {"a": "toxic", "b": "toxic", "c": "toxic"}
+    assert len((tmp_path / LOG).read_bytes().splitlines()) == 2
+    assert log.undo() == Target("a")
+    assert VerdictLog(tmp_path).of_documents() == {"b": "fine"}
+
+
 def test_a_killed_writer_loses_at_most_one_line(tmp_path):
     code = (
         "import sys; from ifguide.verdicts import *; log = VerdictLog(sys.argv[1])\n"

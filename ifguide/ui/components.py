@@ -1,4 +1,4 @@
-"""The three components with their own HTML: token viewer, table, prompt pairs.
+"""The three components with their own HTML: the reader (list and token viewer), table, prompt pairs.
 
 Their scripts lie in `static/` and are registered once, when this file is imported. Corpus text, prompts and completions reach
 the page only as data, and the scripts write it with `textContent` only.
@@ -11,13 +11,14 @@ import streamlit as st
 _STATIC = Path(__file__).parent / "static"
 
 
-def _register(name: str):
-    css = "\n".join((_STATIC / file).read_text(encoding="utf-8") for file in ("base.css", f"{name}.css"))
-    script = (_STATIC / f"{name}.js").read_text(encoding="utf-8")
+def _register(name: str, *parts: str):
+    """A component of `name`.js and .css, and of the files it builds on, put before them."""
+    css = "\n".join((_STATIC / f"{file}.css").read_text(encoding="utf-8") for file in ("base", *parts, name))
+    script = "\n".join((_STATIC / f"{file}.js").read_text(encoding="utf-8") for file in (*parts, name))
     return st.components.v2.component(f"ifguide.{name}", html='<div class="root"></div>', css=css, js=script)
 
 
-_token_viewer = _register("token_viewer")
+_reader = _register("reader", "token_viewer")
 _record_table = _register("record_table")
 _prompt_pairs = _register("prompt_pairs")
 
@@ -26,9 +27,12 @@ def _nothing() -> None:
     """Streamlit reads a trigger only where a callback is given."""
 
 
-def token_viewer(payload: dict, *, key: str) -> None:
-    """Show a document's tokens; `payload` comes from `ifguide.ui.token_view`."""
-    _token_viewer(data=payload, key=key)
+def reader(data: dict, *, key: str) -> None:
+    """Show the list of documents and the tokens of one; `data` comes from `ifguide.ui.reader`.
+
+    What the reader does stands in `st.session_state[key]["said"]` when the script runs again.
+    """
+    _reader(data=data, key=key, on_said_change=_nothing)
 
 
 def record_table(

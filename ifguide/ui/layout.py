@@ -145,6 +145,20 @@ def open_page(title: str, explanation: str) -> Loaded:
         return load_study(name)
 
 
+def note_changes(loaded: Loaded) -> None:
+    """Keep the study's state in the address, and say so when a link was made from another one."""
+    now, linked = loaded.fingerprint[:8], st.query_params.get("state")
+    if linked and linked != now:
+        st.session_state["changed_since"] = (loaded.name, now)
+    if st.session_state.get("changed_since") == (loaded.name, now):
+        st.info(
+            "This study has changed since the link was made, so numbers and ranks may differ from what its sender saw.",
+            icon=":material/history:",
+        )
+    if linked != now:
+        st.query_params["state"] = now
+
+
 def need_stage(loaded: Loaded, stage: str, then: str) -> None:
     """Stop the page with a plain sentence when a stage is missing; warn when it is out of date."""
     state = loaded.study.stage_state(stage)

@@ -17,7 +17,7 @@ from ifguide.compare import Comparison, compare_variants
 from ifguide.corpus import TokenizedCorpus
 from ifguide.selections import Selection
 from ifguide.study import Study, cache_dir
-from ifguide.ui import document_list, token_view, words
+from ifguide.ui import words
 
 SCORE_KINDS = ("own_loss", "position", "token_loss")
 
@@ -62,18 +62,11 @@ class Loaded:
     def scores(self, kind: str) -> np.ndarray:
         return _scores(*self._key, kind)
 
-    def scale_top(self, kind: str) -> float:
-        return _scale_top(*self._key, kind)
-
     def sorted_scores(self, kind: str) -> np.ndarray:
         return _sorted_scores(*self._key, kind)
 
     def selection(self, name: str) -> Selection:
         return _selection(*self._key, name)
-
-    def n_selected(self, name: str) -> np.ndarray:
-        """Selected tokens in each document, int64 (D,)."""
-        return _n_selected(*self._key, name)
 
     def preview(self, settings: dict) -> Selection:
         """A selection computed from settings, not saved."""
@@ -137,11 +130,6 @@ def _scores(root: str, fingerprint: str, kind: str) -> np.ndarray:
     return _open(root).scores(kind)
 
 
-@st.cache_resource(max_entries=12, show_spinner="Reading the scores…")
-def _scale_top(root: str, fingerprint: str, kind: str) -> float:
-    return token_view.scale_top(_scores(root, fingerprint, kind), _corpus(root, fingerprint).valid())
-
-
 @st.cache_resource(max_entries=8, show_spinner=False)
 def _sorted_scores(root: str, fingerprint: str, kind: str) -> np.ndarray:
     return _open(root).sorted_scores(kind)
@@ -150,12 +138,6 @@ def _sorted_scores(root: str, fingerprint: str, kind: str) -> np.ndarray:
 @st.cache_resource(max_entries=12, show_spinner=False)
 def _selection(root: str, fingerprint: str, name: str) -> Selection:
     return _open(root).selection(name)
-
-
-@st.cache_resource(max_entries=12, show_spinner=False)
-def _n_selected(root: str, fingerprint: str, name: str) -> np.ndarray:
-    mask = _selection(root, fingerprint, name).mask
-    return document_list.selected_per_document(mask, _corpus(root, fingerprint).offsets)
 
 
 @st.cache_resource(max_entries=16, show_spinner="Selecting tokens…")

@@ -1,10 +1,8 @@
 """The app in a real Chromium, on a made-up study."""
 
-import re
-
 import pytest
 
-from tests.app.fake_study import HOSTILE_ID, write_study
+from tests.app.fake_study import write_study
 from tests.browser.running_app import find_chromium, launch_browser, serve_app, wait_until_still
 
 pytestmark = [
@@ -63,87 +61,10 @@ def test_nothing_is_wider_than_the_window(page, address, path, width):
     assert main.evaluate("e => e.scrollWidth - e.clientWidth") <= 0
 
 
-def test_hovering_a_token_shows_its_numbers(page, address):
-    visit(page, address, "documents?doc=doc-000")
-    page.get_by_role("button", name="Show this text").click()
-    page.locator(".tokens > span.selected").first.hover()
-    tip = page.locator(".tip")
-    tip.wait_for(state="visible")
-    text = tip.inner_text()
-    assert tip.locator("h4").inner_text().startswith("·")
-    assert re.search(r"Influence\s*\+\d", text)
-    assert re.search(r"Token\s*\d+ of \d+", text)
-    assert re.search(r"Predicted at\s*token \d+", text)
-    assert re.search(r"Selected\s*yes", text)
-    page.locator("h1").hover()
-    tip.wait_for(state="hidden")
-
-
-def test_arrow_keys_walk_from_token_to_token(page, address):
-    visit(page, address, "documents?doc=doc-000")
-    page.get_by_role("button", name="Show this text").click()
-    for _ in range(2):
-        page.keyboard.press("ArrowRight")
-    assert re.search(r"Token\s*2 of", page.locator(".tip").inner_text())
-
-
-def test_hostile_text_stays_text(page, address):
-    visit(page, address, f"documents?doc={HOSTILE_ID}&search=script")
-    page.get_by_role("button", name="Show this text").click()
-    shown = page.locator(".tokens").inner_text()
-    assert "<script>window.__broken = true</script>" in shown
-    assert "**bold** [link](javascript:alert(1))" in shown
-    assert page.locator(".tokens script, .tokens img, .tokens a, .tokens b").count() == 0
-    assert page.locator("table img, table script").count() == 0
-    assert page.evaluate("window.__broken") is None
-    assert page.failures == []
-
-
 def test_completions_stay_text(page, address):
     visit(page, address, "compare")
     assert "<b>again</b>" in page.locator(".pair").first.text_content()
     assert page.locator(".pair b").count() == 0
-
-
-def test_text_is_blurred_until_revealed_and_again_in_the_next_document(page, address):
-    visit(page, address, "documents?doc=doc-000")
-    tokens = page.locator(".tokens")
-    blur = "e => getComputedStyle(e).filter"
-    assert "blur" in tokens.evaluate(blur)
-    assert "blur" in page.locator("table .excerpt").first.evaluate(blur)
-    page.get_by_role("button", name="Show this text").click()
-    assert tokens.evaluate(blur) == "none"
-    page.get_by_role("button", name="Next document").click()
-    page.wait_for_function("!location.search.includes('doc=doc-000')")
-    wait_until_still(page)
-    assert "blur" in tokens.evaluate(blur)
-    page.locator('[data-testid="stSidebar"]').get_by_text("Show offensive text").click()
-    page.locator(".tokens:not(.veil)").wait_for(timeout=10_000)
-    wait_until_still(page)
-    assert tokens.evaluate(blur) == "none"
-    assert page.locator("table .excerpt").first.evaluate(blur) == "none"
-
-
-def test_address_restores_the_view(page, address):
-    visit(page, address, "documents?doc=doc-020&search=insultless&colour=position")
-    assert page.locator('[data-testid="stMain"]').get_by_text("Document doc-020").count() == 1
-    assert page.get_by_placeholder("word or phrase").input_value() == "insultless"
-    assert page.get_by_text("No document passes these filters.").count() == 1
-
-
-def test_a_click_chooses_a_document_and_stands_in_the_address(page, address):
-    visit(page, address, "documents")
-    row = page.locator("tr[data-key]").nth(3)
-    key = row.get_attribute("data-key")
-    row.click()
-    page.wait_for_function(f"location.search.includes('doc={key}')")
-    wait_until_still(page)
-    address_now = page.url
-    page.goto("about:blank")
-    page.goto(address_now)
-    wait_until_still(page)
-    assert page.get_by_text(f"Document {key}").count() == 1
-    assert page.locator("tr.chosen").get_attribute("data-key") == key
 
 
 def test_choice_survives_other_pages(page, address):
@@ -154,7 +75,7 @@ def test_choice_survives_other_pages(page, address):
     page.locator('[data-testid="stSidebarNav"]').get_by_text("Documents").click()
     page.wait_for_function("location.pathname.endsWith('documents')")
     wait_until_still(page)
-    assert page.get_by_text("Document doc-020").count() == 1
+    assert page.locator("h2", has_text="Document doc-020").count() == 1
     assert "doc=doc-020" in page.url
 
 
