@@ -5,7 +5,7 @@ import streamlit as st
 
 from ifguide import audit
 from ifguide.document_store import DocumentFilter
-from ifguide.ui import document_data, layout, reader, verdict_panel
+from ifguide.ui import document_data, layout, reader, verdict_panel, why
 from ifguide.ui.format import plain, selection_title
 from ifguide.ui.loaders import Loaded
 
@@ -116,9 +116,15 @@ with layout.guard():
         )
         targets = audited.targets()
         wanted = document_data.narrow(wanted, tuple(sorted(targets)))
+
+    def show_below(document: str | None, span: list[int] | None) -> None:
+        if document is not None:
+            why.show_why(loaded, document, span)
+        verdict_panel.show_panel(loaded, store, name, log, audited)
+
     reader.show_reader(
         reader.Request(
             loaded=loaded, store=store, selection=loaded.selection(name), wanted=wanted, layers=layers, log=log, veil=layout.veiled(), targets=targets,
-            below=lambda: verdict_panel.show_panel(loaded, store, name, log, audited),
+            below=show_below,
         )
     )  # fmt: skip

@@ -55,8 +55,8 @@ def query_gradient(
     for number, sequence in enumerate(sequences):
         if not (sequence.index[1:] >= 0).any():
             raise ConfigError(f"query {number} has no completion token after its prompt")
-    done, split = 0, SplitModel(model)
-    with watch(modules, on_gradient=add), gradients_flow(model):
+    done, split = 0, SplitModel.of(model)
+    with watch(modules, on_gradient=add), gradients_flow(split.model):
         for batch in make_batches(sequences, tokens_per_batch):
             batch = batch.to(device)
             counted = (batch.targets != -100).to(dtype)  # (B, T-1)

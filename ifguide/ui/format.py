@@ -18,6 +18,7 @@ STAGE_TITLES = {
     "suppress": "Train without them",
     "evaluate": "Compare the models",
     "documents": "List the documents",
+    "explain": "Ask the queries",
 }
 """Stage, or another job, -> what it does, in three or four words."""
 

@@ -22,6 +22,7 @@ PAGES = (
     ("documents", "Documents", ":material/article:"),
     ("threshold", "Threshold", ":material/tune:"),
     ("compare", "Compare", ":material/compare:"),
+    ("queries", "Queries", ":material/forum:"),
 )
 """File in `pages/`, title and icon of every page, in the menu's order."""
 

@@ -15,7 +15,7 @@ from ifguide.document_store import DocumentFilter, DocumentStore
 from ifguide.errors import ConfigError
 from ifguide.selections import Selection
 from ifguide.ui import components, document_list
-from ifguide.ui.format import count, count_of, selection_title, sentence
+from ifguide.ui.format import count, count_of, plain, selection_title, sentence
 from ifguide.ui.loaders import Loaded
 from ifguide.ui.token_view import Layer, mark_table, token_table, viewer_settings
 from ifguide.verdicts import Target, VerdictLog
@@ -63,8 +63,15 @@ class Request:
     empty: str = "No document passes these filters."
     height: float = 30.0
     """Of the viewer, in rem."""
-    below: Callable[[], None] | None = None
-    """Draws what stands under the reader and depends on the verdicts."""
+    below: Callable[[str | None, list[int] | None], None] | None = None
+    """Draws what stands under the reader and depends on the verdicts; gets the shown document's id and the marked tokens."""
+
+
+def open_document(document: str) -> None:
+    """Let the reader show another document, asked for outside of it."""
+    st.session_state["doc"] = st.query_params["doc"] = document
+    st.query_params.pop("token", None)
+    st.session_state["reader_turn"] = st.session_state.get("reader_turn", 0) + 1  # the browser's own place is void
 
 
 @st.fragment
@@ -97,7 +104,7 @@ def show_reader(request: Request) -> None:
     }  # fmt: skip
     components.reader(_fill(request, view, order, at, set(said.get("have") or ())), key=KEY)
     if request.below:
-        request.below()
+        request.below(st.session_state.get("doc") if len(order) else None, span)
 
 
 def _heard() -> dict:
@@ -166,6 +173,8 @@ def _place_now(request: Request, said: dict, order: np.ndarray, name: str) -> tu
     index = request.store.find(linked) if linked else None
     place = np.flatnonzero(order == index) if index is not None else np.zeros(0, dtype=int)
     if not place.size:
+        if index is not None:
+            st.caption(f"The filters leave document {plain(linked)} out; the list begins at its first document.")
         return 0, None
     found = _RANGE.fullmatch(st.query_params.get("token", ""))
     span = [int(found[1]), int(found[2]) + 1] if found else None

@@ -326,7 +326,7 @@ class Reader {
     if (range) this.viewer.goTo(...range);
     else if (changed && doc.targets.length) this.aimNext();
     this.drawVerdict();
-    this.root.dataset.shown = doc.key;
+    if (changed) performance.mark("ifguide-document"); // the benchmark listens to it
   }
 
   drawVerdict() {
