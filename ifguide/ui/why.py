@@ -7,7 +7,7 @@ from ifguide import artifacts, explain
 from ifguide.errors import BusyError, IFGuideError
 from ifguide.jobs import active_job, start_job
 from ifguide.ui import components, layout, reader
-from ifguide.ui.format import count_of, plain, score, sentence
+from ifguide.ui.format import count_of, score, sentence
 from ifguide.ui.loaders import Loaded
 
 SHOWN = 5
@@ -15,8 +15,7 @@ SHOWN = 5
 
 def show_why(loaded: Loaded, document: str, span: list[int] | None) -> None:
     """The panel about a document, or about its marked tokens; redrawn with the reader."""
-    about = f"tokens {span[0] + 1} to {span[1]} of {plain(document)}" if span else plain(document)
-    with st.expander(f"Why {about}?"):
+    with st.expander("Why these tokens?" if span else "Why this document?", key="why"):
         try:
             path = explain.document_path(loaded.study, document, *(span or (None, None)))
             if path.is_file():

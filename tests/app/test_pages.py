@@ -16,7 +16,7 @@ from tests.app.conftest import shown_text
 from tests.app.fake_study import write_study
 from tests.browser.running_app import REPOSITORY
 
-PAGES = ("overview", "documents", "threshold", "compare")
+PAGES = ("overview", "documents", "threshold", "compare", "queries")
 
 
 def test_app_imports_no_torch():

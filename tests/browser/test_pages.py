@@ -42,7 +42,7 @@ def visit(page, address: str, path: str) -> None:
 
 @pytest.mark.parametrize(
     ("path", "title"),
-    [("", "Overview"), ("documents", "Documents"), ("threshold", "Threshold"), ("compare", "Compare")],
+    [("", "Overview"), ("documents", "Documents"), ("threshold", "Threshold"), ("compare", "Compare"), ("queries", "Queries")],
 )
 def test_every_page_loads_without_errors(page, address, path, title):
     visit(page, address, path)
@@ -53,7 +53,7 @@ def test_every_page_loads_without_errors(page, address, path, title):
 
 
 @pytest.mark.parametrize("width", [1440, 900])
-@pytest.mark.parametrize("path", ["", "documents", "threshold", "compare"])
+@pytest.mark.parametrize("path", ["", "documents", "threshold", "compare", "queries"])
 def test_nothing_is_wider_than_the_window(page, address, path, width):
     page.set_viewport_size({"width": width, "height": 900})
     visit(page, address, path)
@@ -91,7 +91,7 @@ def test_linked_page_works_as_the_first_request_to_a_server(page, tmp_path, link
         words = (
             page.locator('[data-testid="stSidebarNav"]').inner_text().split()
         )  # the icons' names are there too, in lower case
-        assert [word for word in words if word[0].isupper()] == ["Overview", "Documents", "Threshold", "Compare"]
+        assert [word for word in words if word[0].isupper()] == ["Overview", "Documents", "Threshold", "Compare", "Queries"]
 
 
 def test_dark_and_light_follow_the_system(browser, address):
@@ -108,7 +108,7 @@ def test_dark_and_light_follow_the_system(browser, address):
 def test_no_request_leaves_the_machine(page, address):
     asked = []
     page.on("request", lambda request: asked.append(request.url))
-    for path in ("", "documents?doc=doc-000", "threshold", "compare"):
+    for path in ("", "documents?doc=doc-000", "threshold", "compare", "queries"):
         visit(page, address, path)
     foreign = [url for url in asked if not url.startswith((address, address.replace("http", "ws"), "data:", "blob:"))]
     assert foreign == []

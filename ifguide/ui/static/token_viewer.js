@@ -236,7 +236,7 @@ class TokenViewer {
         if (mark & TRUTH) truth += 1;
         if ((mark & SELECTED) && (mark & TRUTH)) both += 1;
       }
-      note += ` Of ${whole(truth)} tokens marked by people, ${whole(both)} are selected; ${whole(chosen - both)} more are selected.`;
+      note += ` ${whole(both)} of ${whole(truth)} tokens marked by people are selected, and ${chosen > both ? whole(chosen - both) : "no"} others.`;
     }
     const hide = element("button", "quiet", "Blur again");
     hide.title = "x";
