@@ -5,6 +5,7 @@ it does not read of a document that nobody opens is a hole in a sparse file: pla
 the sorted scores. So ranks in the tooltip are exact for the 10% highest scores only. Texts repeat: there are `N_TEXTS` of them.
 """
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -69,7 +70,10 @@ def write_large_study(cache: Path, name: str = "large", *, n_documents: int = 1_
     lengths = generator.integers(TOKENS // 2, TOKENS * 3 // 2, n_documents)
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     _write_corpus(study, offsets, lengths, generator)
-    for stage in ("queries", "model", "factors", "direction"):
+    models = {"base": {"source": "final"}, "checkpoints": [{"name": "given", "source": "final"}]}
+    _finish(study, Unit("queries"), {})
+    _finish(study, Unit("model"), {"models.json": json.dumps(models).encode()})
+    for stage in ("factors", "direction"):
         _finish(study, Unit(stage), {"note.txt": None})
     threshold, counts, sums = _write_scores(study, offsets, generator)
     order = _write_selection(study, offsets, threshold, counts, sums)

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 FOLDER = "explanations"
 VERSION = 1
 NEIGHBOURS = 60
-"""The best-ranked documents are compared with a chosen one, and listed for each query."""
+"""So many of the best-ranked documents are compared with a chosen one, and looked at for each query."""
+_MEMORY, _LEAST = 2_000_000_000, 8
+"""For each query, at most as many documents as their gradients fit into so many bytes, but at least so many."""
 
 
 def _path(study: "Study", what: list) -> "Path":
@@ -98,29 +100,27 @@ def explain_queries(study: "Study", progress: Progress | None = None) -> dict:
     """What each query does to the direction, and which of the best-ranked documents it pulls most.
 
     Returns:
-        For `toxic` and `safe`: `along` and `without`, a cosine a query (see `drop_one`, mean over checkpoints), and `pulls`, a list
+        For `toxic` and `safe`: `along` and `without`, a cosine a query (see `compare_queries`, mean over checkpoints), and `pulls`, a list
         of [document id, contribution] a query, strongest first. `candidates`: how many documents were looked at.
     """
-    from ifguide.influence.contributions import contributions, drop_one
+    from ifguide.influence.contributions import compare_queries
 
     corpus, progress = study.corpus(), progress or Progress()
-    documents = [int(d) for d in study.selection().order[:NEIGHBOURS]]
-    sequences = [_sequences(study, document) for document in documents]
     names, scales = study.checkpoint_names(), _scales(study)
+    documents: list[int] = []
     cosines: dict[str, np.ndarray] = {}
     pulls: dict[str, np.ndarray] = {}
     for turn, name in enumerate(names):
         model, modules, curvature, encoded, options = _load(study, name)
-        n_queries = sum(map(len, encoded.values()))
-        steps = n_queries + len(documents)
-        report = lambda d, n, turn=turn, steps=steps: progress.report(turn * steps + d, len(names) * steps, "gradients")  # noqa: E731
-        for kind, rows in drop_one(model, modules, encoded, curvature, report=report, **options).items():
-            cosines[kind] = cosines.get(kind, 0) + rows / len(names)
-        for number, document in enumerate(sequences):
-            for kind, values in contributions(model, modules, encoded, document, curvature, **options).items():
-                rows = pulls.setdefault(kind, np.zeros((len(values), len(documents))))
-                rows[:, number] += values / scales[name] / len(names)
-            report(n_queries + number + 1, 0)
+        if not documents:
+            fit = _MEMORY // sum(4 * module.weight.numel() for module in modules.values())
+            documents = [int(d) for d in study.selection().order[: min(NEIGHBOURS, max(_LEAST, fit))]]
+        sequences = [_sequences(study, document) for document in documents]
+        report = lambda d, n, turn=turn: progress.report(turn * n + d, len(names) * n, "gradients")  # noqa: E731
+        found, shares = compare_queries(model, modules, encoded, curvature, sequences, report=report, **options)
+        for kind in found:
+            cosines[kind] = cosines.get(kind, 0) + found[kind] / len(names)
+            pulls[kind] = pulls.get(kind, 0) + shares[kind] / scales[name] / len(names)
     ids = [corpus.document(document).id for document in documents]
     result: dict = {"candidates": len(documents)}
     for kind, rows in pulls.items():

@@ -128,34 +128,59 @@ def similarities(
     return found
 
 
-def drop_one(
-    model: nn.Module, modules: dict[str, nn.Module], queries: dict[str, list[tuple[np.ndarray, np.ndarray]]], curvature: Curvature, *,
-    weighting: str = "token-mean", objective: str = "loss", report: Report | None = None,
-) -> dict[str, np.ndarray]:  # fmt: skip
-    """What the direction v would be without each query.
+def compare_queries(
+    model: nn.Module,
+    modules: dict[str, nn.Module],
+    queries: dict[str, list[tuple[np.ndarray, np.ndarray]]],
+    curvature: Curvature,
+    documents: Listing[Listing[Sequence]] = (),
+    *,
+    weighting: str = "token-mean",
+    objective: str = "loss",
+    report: Report | None = None,
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """What the direction v would be without each query, and every query's contribution to some documents' scores.
+
+    One gradient a query and a document. The documents' preconditioned gradients are held at once: a copy of the tracked layers each.
 
     Returns:
-        kind -> float64 (Q, 2): the cosine of the query's own preconditioned gradient with v (with a minus for safe ones, so that
-        positive always means "along the direction"), and the cosine of v with the direction without the query (1: it
-        changes nothing; NaN for the only query of a set).
+        cosines: kind -> float64 (Q, 2): the cosine of the query's own preconditioned gradient with v (with a minus for safe ones, so
+        that positive always means "along the direction"), and the cosine of v with the direction without the query (1: it changes
+        nothing; NaN for the only query of a set).
+        contributions: kind -> float64 (Q, D), as from `contributions`.
     """
     options = {"weighting": weighting, "objective": objective}
+    done, total = 0, len(documents) + sum(map(len, queries.values()))
+
+    def count() -> None:
+        nonlocal done
+        done += 1
+        if report:
+            report(done, total)
+
+    held: dict[str, list[torch.Tensor]] = {name: [] for name in modules}
+    for document in documents:
+        for name, value in curvature.apply(document_gradient(model, modules, document)).items():
+            held[name].append(value.flatten())
+        count()
+    stacked = {name: torch.stack(values) for name, values in held.items() if values}  # (D, O * I) a layer
     pulled = {kind: curvature.apply(query_gradient(model, modules, encoded, **options)) for kind, encoded in queries.items()}  # fmt: skip
     v = pulled["toxic"]
     if "safe" in pulled:
         v = {name: value - pulled["safe"][name] for name, value in v.items()}
-    total, done, found, norm = sum(map(len, queries.values())), 0, {}, dot(v, v)
+    cosines, shares, norm = {}, {}, dot(v, v)
     for kind, encoded in queries.items():
         sign, n = (1.0 if kind == "toxic" else -1.0), len(encoded)
-        rows = np.full((n, 2), np.nan)
+        rows, parts = np.full((n, 2), np.nan), np.zeros((n, len(documents)))
         for number, query in enumerate(encoded):
-            own = curvature.apply(query_gradient(model, modules, [query], **options))
+            gradient = query_gradient(model, modules, [query], **options)
+            own = curvature.apply(gradient)
             rows[number, 0] = sign * dot(own, v) / (dot(own, own) * norm) ** 0.5
             if n > 1:  # without it the set's mean is (n ḡ - g) / (n - 1)
                 without = {name: v[name] + sign * (pulled[kind][name] - own[name]) / (n - 1) for name in v}
                 rows[number, 1] = dot(without, v) / (dot(without, without) * norm) ** 0.5
-            done += 1
-            if report:
-                report(done, total)
-        found[kind] = rows
-    return found
+            for name, values in stacked.items():
+                parts[number] += sign / n * (values @ gradient[name].flatten()).double().cpu().numpy()
+            count()
+        cosines[kind], shares[kind] = rows, parts
+    return cosines, shares

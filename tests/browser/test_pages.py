@@ -42,7 +42,13 @@ def visit(page, address: str, path: str) -> None:
 
 @pytest.mark.parametrize(
     ("path", "title"),
-    [("", "Overview"), ("documents", "Documents"), ("threshold", "Threshold"), ("compare", "Compare"), ("queries", "Queries")],
+    [
+        ("", "Overview"),
+        ("documents", "Documents"),
+        ("threshold", "Threshold"),
+        ("compare", "Compare"),
+        ("queries", "Queries"),
+    ],
 )
 def test_every_page_loads_without_errors(page, address, path, title):
     visit(page, address, path)
@@ -91,7 +97,13 @@ def test_linked_page_works_as_the_first_request_to_a_server(page, tmp_path, link
         words = (
             page.locator('[data-testid="stSidebarNav"]').inner_text().split()
         )  # the icons' names are there too, in lower case
-        assert [word for word in words if word[0].isupper()] == ["Overview", "Documents", "Threshold", "Compare", "Queries"]
+        assert [word for word in words if word[0].isupper()] == [
+            "Overview",
+            "Documents",
+            "Threshold",
+            "Compare",
+            "Queries",
+        ]
 
 
 def test_dark_and_light_follow_the_system(browser, address):

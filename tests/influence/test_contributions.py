@@ -8,7 +8,14 @@ import pytest
 
 from ifguide.influence.attribution import own_loss_scores
 from ifguide.influence.batches import Sequence, make_batches
-from ifguide.influence.contributions import Curvature, contributions, document_gradient, dot, drop_one, similarities
+from ifguide.influence.contributions import (
+    Curvature,
+    compare_queries,
+    contributions,
+    document_gradient,
+    dot,
+    similarities,
+)
 from ifguide.influence.direction import differential_direction, query_gradient
 from ifguide.influence.ekfac import fit_factors
 from ifguide.influence.losses import SplitModel
@@ -76,10 +83,14 @@ def test_dropping_a_query_is_the_cosine_with_the_direction_made_without_it(case,
         means = {kind: query_gradient(case.model, case.modules, q) for kind, q in chosen.items()}
         return differential_direction(means["toxic"], means["safe"], curvature.factors, curvature.damping)
 
-    found, v = drop_one(case.model, case.modules, queries, curvature), direction(queries)
+    documents = [[s] for s in case.sequences[:3]]
+    (found, shares), v = compare_queries(case.model, case.modules, queries, curvature, documents), direction(queries)
+    for number, document in enumerate(documents):
+        for kind, values in contributions(case.model, case.modules, queries, document, curvature).items():
+            np.testing.assert_allclose(shares[kind][:, number], values, rtol=1e-5, atol=1e-6)
     for kind, encoded in queries.items():
         for number in range(len(encoded)):
             other = direction({**queries, kind: encoded[:number] + encoded[number + 1 :]})
             assert found[kind][number, 1] == pytest.approx(dot(v, other) / (dot(v, v) * dot(other, other)) ** 0.5, rel=1e-5)  # fmt: skip
-    single = drop_one(case.model, case.modules, {"toxic": queries["toxic"][:1]}, curvature)
+    single, _ = compare_queries(case.model, case.modules, {"toxic": queries["toxic"][:1]}, curvature)
     assert single["toxic"][0, 0] == pytest.approx(1.0) and np.isnan(single["toxic"][0, 1])
