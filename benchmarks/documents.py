@@ -2,7 +2,7 @@
 
     python -m benchmarks.documents [--documents 1000000] [--keep FOLDER]
 
-Writes a made-up study (about 6 GB, removed afterwards unless `--keep` names where it may stay), opens the page as a reader
+Writes a made-up study (about 7 GB, removed afterwards unless `--keep` names where it may stay), opens the page as a reader
 does, and prints a table against the bars. Times end when the frame with the highlighted tokens has been painted.
 """
 

@@ -1,8 +1,7 @@
-"""A made-up study of a million documents, to look at how the Documents page holds up. Written in portions; about 6 GB on disk.
+"""A made-up study of a million documents, to look at how the Documents page holds up. Written in portions; about 7 GB on disk.
 
-What the page reads is there in full: scores, token ids, masks and ranks of every document, and the 10% highest sorted scores. What
-it does not read of a document that nobody opens is a hole in a sparse file: places of tokens in the text, and the lower 90% of
-the sorted scores. So ranks in the tooltip are exact for the 10% highest scores only. Texts repeat: there are `N_TEXTS` of them.
+What the page reads is there in full: scores and their index, token ids, masks and ranks of every document. The places of tokens in
+the text are a hole in a sparse file for documents that nobody opens. Texts repeat: there are `N_TEXTS` of them.
 """
 
 import json
@@ -13,6 +12,8 @@ import pyarrow as pa
 
 from ifguide import artifacts
 from ifguide.config import CorpusConfig, ModelConfig, QueriesConfig, SelectionConfig, StudyConfig
+from ifguide.index.build import build_index
+from ifguide.index.counts import Sources
 from ifguide.selection import harmonic_mean, normalise
 from ifguide.study import Study, Unit
 
@@ -20,6 +21,8 @@ N_TEXTS = 500
 TOKENS = 1_000
 """Mean tokens a document; lengths spread by half on both sides."""
 TOXIC_SHARE = 0.02
+QUANTILE = 0.9995
+"""Of the selection: half a per mille of the tokens."""
 _WIDTH = 5
 """Characters of every token."""
 _WORDS = [
@@ -76,6 +79,7 @@ def write_large_study(cache: Path, name: str = "large", *, n_documents: int = 1_
     for stage in ("factors", "direction"):
         _finish(study, Unit(stage), {"note.txt": None})
     threshold, counts, sums = _write_scores(study, offsets, generator)
+    write_index(study)
     order = _write_selection(study, offsets, threshold, counts, sums)
     _place_tokens(study, offsets, order)
     return study
@@ -128,12 +132,12 @@ def _write_corpus(study: Study, offsets: np.ndarray, lengths: np.ndarray, genera
     words = np.array([f" {word:<4}"[:_WIDTH] for word in _WORDS])
     texts = pa.array(["".join(generator.choice(words, TOKENS * 3 // 2)) for _ in range(N_TEXTS)], pa.string())
     sources = pa.array([f"source {i}" for i in range(8)])
-    schema = pa.schema([("id", pa.string()), ("source", pa.dictionary(pa.int32(), pa.string())), ("text", pa.dictionary(pa.int32(), pa.string()))])  # fmt: skip
+    schema = pa.schema([("id", pa.string()), ("source", pa.string()), ("text", pa.dictionary(pa.int32(), pa.string()))])  # fmt: skip
     with pa.ipc.new_stream(str(folder / "documents.arrow"), schema) as stream:
         for first, stop, _ in _portions(offsets):
             size = stop - first
             names = pa.array([f"document-{i:07d}" for i in range(first, stop)])
-            source = pa.DictionaryArray.from_arrays(pa.array(generator.integers(0, 8, size), pa.int32()), sources)
+            source = sources.take(pa.array(generator.integers(0, 8, size)))
             text = pa.DictionaryArray.from_arrays(pa.array(generator.integers(0, N_TEXTS, size), pa.int32()), texts)
             stream.write_batch(pa.record_batch([names, source, text], schema=schema))
     _finish(study, Unit("corpus"), {})
@@ -144,7 +148,7 @@ def _write_scores(study: Study, offsets: np.ndarray, generator) -> tuple[float, 
     n, n_documents = int(offsets[-1]), len(offsets) - 1
     scores = _new_array(study.folder(Unit("scores")) / "own_loss.npy", np.float32, n)
     toxic = generator.random(n_documents) < TOXIC_SHARE
-    high, floor = [], 1.0
+    high = []
     for first, stop, here in _portions(offsets):
         part = generator.standard_normal(here.stop - here.start, dtype=np.float32)
         inside = np.repeat(toxic[first:stop], np.diff(offsets[first : stop + 1]))
@@ -152,14 +156,11 @@ def _write_scores(study: Study, offsets: np.ndarray, generator) -> tuple[float, 
         part[hot] += np.float32(4) + generator.gamma(2, 1.0, int(hot.sum())).astype(np.float32)
         part[offsets[first:stop] - here.start] = 0
         scores[here] = part
-        high.append(part[part > floor])
-    ascending = np.sort(np.concatenate(high))
+        high.append(part[part > 3])
+    high = np.concatenate(high)
+    n_above = int((n - n_documents) * (1 - QUANTILE))
+    threshold = float(np.partition(high, -n_above - 1)[-n_above - 1])
     del high
-    n_valid = n - n_documents
-    whole = _new_array(study.folder(Unit("index")) / "own_loss_sorted.npy", np.float32, n_valid)
-    keep = ascending[-n_valid // 10 :]
-    whole[n_valid - len(keep) :] = keep
-    threshold = float(whole[int(n_valid * 0.9995)])
     counts, sums = np.zeros(n_documents, dtype=np.int64), np.zeros(n_documents)
     for first, stop, here in _portions(offsets):
         part = scores[here]
@@ -168,8 +169,16 @@ def _write_scores(study: Study, offsets: np.ndarray, generator) -> tuple[float, 
         counts[first:stop] = np.bincount(owner, minlength=stop - first)
         sums[first:stop] = np.bincount(owner, weights=part[above], minlength=stop - first)
     _finish(study, Unit("scores"), {})
-    _finish(study, Unit("index"), {})
     return threshold, counts, sums
+
+
+def write_index(study: Study) -> None:
+    """The score index, as the stage builds it, without words: the made-up tokens have none."""
+    corpus, folder = study.corpus(), study.folder(Unit("index")) / "own_loss"
+    folder.mkdir(parents=True)
+    sources = Sources.of(corpus.column("source"), np.asarray(corpus.offsets))
+    build_index(folder, study.scores("own_loss"), corpus.offsets, sources)
+    _finish(study, Unit("index"), {})
 
 
 def _write_selection(study: Study, offsets, threshold: float, counts, sums) -> np.ndarray:
@@ -184,7 +193,7 @@ def _write_selection(study: Study, offsets, threshold: float, counts, sums) -> n
     arrays = {"order": order, "count_above": counts, "sum_above": sums, "rank_score": rank_score}
     for name, values in arrays.items():
         np.save(folder / f"{name}.npy", values)
-    settings = {"name": "default", "kind": "influence", "attribution": "own_loss", "quantile": 0.9995, "window": 0, "max_tokens": 0, "threshold": threshold,
+    settings = {"name": "default", "kind": "influence", "attribution": "own_loss", "quantile": QUANTILE, "window": 0, "max_tokens": 0, "threshold": threshold,
                 "n_selected": int(counts.sum()), "n_valid": n - len(counts), "n_documents_hit": int((counts > 0).sum())}  # fmt: skip
     artifacts.write_json(folder / "selection.json", settings)
     _finish(study, unit, {})

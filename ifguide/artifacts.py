@@ -11,7 +11,7 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib import metadata
 from pathlib import Path
 
@@ -23,6 +23,8 @@ SCHEMA = 1
 """Version of the layout and meaning of artefacts; a change makes older ones stale."""
 
 MANIFEST = "manifest.json"
+NOTES = "notes.json"
+"""What a stage found out while it ran, a plain JSON object that it may write; the manifest repeats it as `notes`."""
 RECORDS = ("training_log.jsonl",)
 """Files for people that no stage reads and that hold times of the clock, so that two equal runs differ in them."""
 _BLOCK = 1 << 20
@@ -142,6 +144,8 @@ def building(folder: Path, *, stage: str, inputs: dict, config: dict) -> Iterato
             "created": round(started, 3),
             "versions": library_versions(),
         }
+        if (partial / NOTES).is_file():
+            manifest["notes"] = read_json(partial / NOTES)
         write_json(partial / MANIFEST, manifest)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
@@ -209,6 +213,43 @@ def load_array(path: Path, *, length: int | None = None) -> np.ndarray:
             f"{path}: expected {length:,} values, got {array.shape[0]:,}; rebuild it with `ifguide run NAME --force STAGE`"
         )
     return array
+
+
+class ArrayWriter:
+    """Appends to a one-dimensional `.npy` file whose length is not known beforehand; close it with `close`."""
+
+    def __init__(self, path: Path, dtype):
+        self._dtype = np.dtype(dtype)
+        self._stream = path.open("wb")
+        self._length = 0
+        self._header_bytes = self._write_header()
+
+    def append(self, values: np.ndarray) -> None:
+        """Add values, cast to the file's type."""
+        self._stream.write(np.ascontiguousarray(values, dtype=self._dtype).tobytes())
+        self._length += len(values)
+
+    def close(self) -> None:
+        """Write the final length into the header and close the file."""
+        with self._stream:
+            self._stream.seek(0)
+            if self._write_header() != self._header_bytes:  # NumPy pads the header so that a longer length fits
+                raise RuntimeError("the .npy header grew over the data; this NumPy version pads it too little")
+
+    def _write_header(self) -> int:
+        header = {"descr": np.lib.format.dtype_to_descr(self._dtype), "fortran_order": False, "shape": (self._length,)}
+        np.lib.format.write_array_header_1_0(self._stream, header)
+        return self._stream.tell()
+
+
+def save_blocks(blocks: Iterable[np.ndarray], path: Path, dtype) -> None:
+    """Write arrays end to end as one `.npy` file, one at a time in memory."""
+    writer = ArrayWriter(path, dtype)
+    try:
+        for block in blocks:
+            writer.append(block)
+    finally:
+        writer.close()
 
 
 def save_tensors(tensors: dict, path: Path) -> None:

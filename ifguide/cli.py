@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ifguide import __version__
-from ifguide.errors import IFGuideError, InputError
-from ifguide.running import follow_run
+from ifguide.errors import IFGuideError, InputError, ProcessError
+from ifguide.running import follow_run, launched_together, speaks
 
 if TYPE_CHECKING:
     from ifguide.config import StudyConfig
@@ -57,11 +57,17 @@ def main() -> None:
     """Run the command in `sys.argv`; errors that the user can mend become one line and exit code 2."""
     # threads that wait for each other by spinning lose nine tenths of their speed when anything else runs on the machine
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    if (
+        launched_together()
+    ):  # when a process ends, what the others have to say is our own line, not a trace of torch's sockets
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     try:
         sys.exit(app(standalone_mode=False) or 0)
     except (IFGuideError, OSError) as error:
         if _debug:
             raise
+        if isinstance(error, ProcessError) and not speaks():
+            sys.exit(2)  # the process that failed says why, and so does the first one
         if isinstance(error, BrokenPipeError):  # the reader of a pipe had enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(1)
@@ -89,6 +95,8 @@ def _fail(message: str) -> None:
 
 
 _debug = False
+TOGETHER = ("run", "suppress", "evaluate")
+"""Commands that several processes can share."""
 
 
 def _show_version(wanted: bool) -> None:
@@ -99,6 +107,7 @@ def _show_version(wanted: bool) -> None:
 
 @app.callback()
 def options(
+    context: typer.Context,
     debug: Annotated[bool, typer.Option("--debug", help="Show the whole traceback of an error.")] = False,
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
@@ -106,6 +115,11 @@ def options(
 ) -> None:
     global _debug
     _debug = debug or bool(os.environ.get("IFGUIDE_DEBUG"))
+    if launched_together() and context.invoked_subcommand not in TOGETHER:
+        raise InputError(
+            f"ifguide {context.invoked_subcommand} works in one process, but {os.environ['WORLD_SIZE']} were started; "
+            f"only {', '.join(TOGETHER)} can be started with torchrun or accelerate launch"
+        )
 
 
 @app.command()
@@ -219,6 +233,10 @@ def run(
             raise InputError(f"expected a stage ({', '.join(STAGES)}), got {stage!r}")
     study = Study.open(name)
     if background:
+        if launched_together():
+            raise InputError(
+                "--background starts one process; start several with torchrun or accelerate launch without it"
+            )
         extra = [*(["--until", until] if until else []), *(["--force", force] if force else [])]
         _start_in_background(name, ["run", name, *extra])
         return
@@ -357,7 +375,8 @@ def suppress(name: StudyName, selection: SelectionName = "default", status_file:
         from ifguide.pipeline import suppress as suppress_tokens
 
         suppress_tokens(study, selection, progress=progress)
-    print(f"trained without {selection}; measure it with `ifguide evaluate {name} --model {selection}`")
+    if speaks():
+        print(f"trained without {selection}; measure it with `ifguide evaluate {name} --model {selection}`")
 
 
 @app.command()
@@ -470,6 +489,8 @@ def _start_in_background(name: str, arguments: list[str], *, skip_when_fresh: bo
 
 
 def _print_headline(name: str) -> None:
+    if not speaks():
+        return
     from ifguide.status import format_status, study_status
     from ifguide.study import Study
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 import tomllib
 import typing
 from dataclasses import dataclass, field
@@ -50,6 +51,21 @@ class CorpusConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class QuerySetsConfig:
+    """One more pair of query sets, read like the study's own."""
+
+    toxic: str = ""
+    """File of toxic queries."""
+    safe: str = ""
+    """File of safe queries."""
+
+    def __post_init__(self):
+        _require(
+            bool(self.toxic and self.safe), "queries.extra: expected the files toxic and safe of each, got not both"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class QueriesConfig:
     """The two sets of (prompt, completion) pairs that say what is toxic and what is safe."""
 
@@ -71,8 +87,15 @@ class QueriesConfig:
     """Scored rows become safe queries when prompt and completion score less than this."""
     max_queries: int = 0
     """Take at most this many of each set, from the start; 0 takes all."""
+    extra: dict[str, QuerySetsConfig] = field(default_factory=dict)
+    """More pairs of query sets, scored in the same pass over the corpus: tables `[queries.extra.NAME]` with `toxic` and `safe`."""
 
     def __post_init__(self):
+        for name in self.extra:
+            _require(
+                bool(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", name)),
+                f"queries.extra: a name has 1 to 64 letters, digits, '_' or '-' and starts with a letter or digit, got {name!r}",
+            )
         _require(
             0 < self.split_share < 1, f"queries.split_share: expected a share between 0 and 1, got {self.split_share}"
         )
@@ -110,7 +133,7 @@ class TrainingConfig:
     epochs: float = 3.0
     """Passes over the corpus."""
     batch_size: int = 16
-    """Rows in an optimiser step on one device, before accumulation."""
+    """Rows in an optimiser step, before accumulation; several processes divide them."""
     gradient_accumulation: int = 1
     """Batches added up for one optimiser step."""
     learning_rate: float = 5e-5
@@ -171,10 +194,13 @@ class FactorsConfig:
     """Labels of the Fisher matrix: `sampled` from the model (the true Fisher) or `true` (the empirical one)."""
     max_tokens: int = 0
     """Fit on at most about this many corpus tokens, whole documents drawn at random; 0 takes all."""
+    products: str = "auto"
+    """Precision in which activations and gradients are multiplied: `float32`, `bfloat16`, or `auto` (bfloat16 where the device is faster at it). Sums are float32."""
     seed: int = 0
     """Seeds the sampled labels and the draw of documents."""
 
     def __post_init__(self):
+        _require_choice("factors.products", self.products, ("auto", "float32", "bfloat16"))
         _require_choice("factors.strategy", self.strategy, ("ekfac", "identity"))
         _require_choice("factors.labels", self.labels, ("sampled", "true"))
         _require(self.max_tokens >= 0, f"factors.max_tokens: expected 0 or more, got {self.max_tokens}")
@@ -203,8 +229,8 @@ class DirectionConfig:
 class ScoresConfig:
     """How every corpus token gets its score."""
 
-    derivative: str = "jvp"
-    """`jvp` (exact, forward-mode), `central` (central differences, faster) or `auto` (central where it agrees with jvp on a sample)."""
+    derivative: str = "auto"
+    """`auto` (the fastest way that agrees with the exact derivative on a sample), `central` (central differences) or `jvp` (exact, forward-mode)."""
     position: bool = True
     """Also compute `position` attribution, for comparison."""
 
@@ -303,12 +329,17 @@ class ComputeConfig:
     """Padded tokens in one forward pass while fitting and scoring."""
     threads: int = 0
     """CPU threads for torch; 0 leaves torch's own choice."""
+    device_map: str = ""
+    """For fitting and scoring a model that one device cannot hold: `auto`, `balanced`, `balanced_low_0` or `sequential` (accelerate's words) spread it over all GPUs, memory and disk; empty: one device."""
+    max_memory: tuple[str, ...] = ()
+    """With `device_map`, limits such as `0=70GiB` and `cpu=200GiB`; empty: whatever is free."""
 
     def __post_init__(self):
         _require(
             self.tokens_per_batch >= 2, f"compute.tokens_per_batch: expected 2 or more, got {self.tokens_per_batch}"
         )
         _require(self.threads >= 0, f"compute.threads: expected 0 or more, got {self.threads}")
+        _require_choice("compute.device_map", self.device_map, ("", "auto", "balanced", "balanced_low_0", "sequential"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -356,6 +387,10 @@ def _coerce(value, hint, where: str):
         if not isinstance(value, dict):
             raise ConfigError(f"{where}: expected a table [{where}], got {value!r}")
         return config_from_dict(value, hint, f"{where}.")
+    if typing.get_origin(hint) is dict:
+        if not isinstance(value, dict):
+            raise ConfigError(f"{where}: expected tables [{where}.NAME], got {value!r}")
+        return {key: _coerce(v, typing.get_args(hint)[1], f"{where}.{key}") for key, v in value.items()}
     if typing.get_origin(hint) is tuple:
         item = typing.get_args(hint)[0]
         if not isinstance(value, list | tuple):
@@ -372,15 +407,15 @@ def _coerce(value, hint, where: str):
 
 def config_to_dict(config) -> dict:
     """The plain nested dict of a config, with tuples as lists (TOML and JSON have no tuples)."""
-    return {
-        f.name: config_to_dict(value)
-        if dataclasses.is_dataclass(value)
-        else list(value)
-        if isinstance(value, tuple)
-        else value
-        for f in dataclasses.fields(config)
-        for value in [getattr(config, f.name)]
-    }
+    return {f.name: _to_plain(getattr(config, f.name)) for f in dataclasses.fields(config)}
+
+
+def _to_plain(value):
+    if dataclasses.is_dataclass(value):
+        return config_to_dict(value)
+    if isinstance(value, dict):
+        return {key: _to_plain(v) for key, v in value.items()}
+    return list(value) if isinstance(value, tuple) else value
 
 
 def override(config: StudyConfig, assignments: list[str]) -> StudyConfig:

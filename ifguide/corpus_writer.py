@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from ifguide.artifacts import write_json
+from ifguide.artifacts import ArrayWriter, write_json
 from ifguide.config import CorpusConfig
 from ifguide.errors import InputError
 from ifguide.readers import Row, check_text, count_rows, read_rows, take_field
@@ -49,33 +49,6 @@ class _Document(NamedTuple):
     text: str
     spans: tuple[tuple[int, int], ...]
     where: str
-
-
-class ArrayWriter:
-    """Appends to a one-dimensional `.npy` file whose length is not known beforehand; close it with `close`."""
-
-    def __init__(self, path: Path, dtype):
-        self._dtype = np.dtype(dtype)
-        self._stream = path.open("wb")
-        self._length = 0
-        self._header_bytes = self._write_header()
-
-    def append(self, values: np.ndarray) -> None:
-        """Add values, cast to the file's type."""
-        self._stream.write(np.ascontiguousarray(values, dtype=self._dtype).tobytes())
-        self._length += len(values)
-
-    def close(self) -> None:
-        """Write the final length into the header and close the file."""
-        with self._stream:
-            self._stream.seek(0)
-            if self._write_header() != self._header_bytes:  # NumPy pads the header so that a longer length fits
-                raise RuntimeError("the .npy header grew over the data; this NumPy version pads it too little")
-
-    def _write_header(self) -> int:
-        header = {"descr": np.lib.format.dtype_to_descr(self._dtype), "fortran_order": False, "shape": (self._length,)}
-        np.lib.format.write_array_header_1_0(self._stream, header)
-        return self._stream.tell()
 
 
 def write_corpus(

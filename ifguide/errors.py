@@ -27,3 +27,7 @@ class BusyError(IFGuideError):
 
 class NumericalError(IFGuideError):
     """A computation gave something that is not a number, or did not reach the exactness it promises."""
+
+
+class ProcessError(IFGuideError):
+    """Another process of the same run failed or disappeared."""

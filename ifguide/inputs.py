@@ -31,10 +31,11 @@ def check_inputs(study: Study) -> None:
         load_config(study.resolve(source), config.model.revision if source == config.model.source else "")
     tokenizer = load_tokenizer(study.resolve(config.model.source), config.model.revision)
     check_documents(study.resolved("corpus"))
-    queries = study.resolved("queries")
-    for kind in ("toxic", "safe"):
-        pairs = read_queries(getattr(queries, kind), kind=kind, config=queries, max_queries=queries.max_queries)
-        encode_queries(pairs.head(8), tokenizer, study.max_length())
+    for name in study.query_sets():
+        queries = study.resolved_queries(name)
+        for kind in ("toxic", "safe"):
+            pairs = read_queries(getattr(queries, kind), kind=kind, config=queries, max_queries=queries.max_queries)
+            encode_queries(pairs.head(8), tokenizer, study.max_length())
     evaluate = study.resolved("evaluate")
     if evaluate.prompts:
         read_prompts(evaluate.prompts, evaluate)

@@ -18,6 +18,9 @@ DEFAULT = "default"
 BUILT_IN_SELECTIONS = (DEFAULT, "random", "oracle")
 """Selections that can be made again from `study.toml`: the default one and its controls."""
 
+INDEX_VERSION = 2
+"""Of the index's files; a change makes older ones stale."""
+
 _TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -79,7 +82,15 @@ def input_files(config: StudyConfig, unit: Unit) -> list[InputFile]:
             InputFile("corpus", config.corpus.path),
             InputFile("tokenizer", model.source, _TOKENIZER_FILES, model.revision),
         ],
-        "queries": [InputFile("toxic queries", config.queries.toxic), InputFile("safe queries", config.queries.safe)],
+        "queries": [
+            InputFile("toxic queries", config.queries.toxic),
+            InputFile("safe queries", config.queries.safe),
+            *(
+                InputFile(f"{kind} queries {name}", path)
+                for name, extra in config.queries.extra.items()
+                for kind, path in (("toxic", extra.toxic), ("safe", extra.safe))
+            ),
+        ],
         "model": [
             InputFile("model", model.source),
             *(InputFile(f"checkpoint {path}", path) for path in model.checkpoints),
@@ -95,12 +106,13 @@ def unit_settings(config: StudyConfig, unit: Unit) -> dict:
     """The settings of study.toml an artefact depends on, flat, as `section.key`."""
     if unit.stage == "selection" and unit.name == "oracle":
         return {"kind": "oracle"}
+    if unit.stage == "index":
+        return {"index.version": INDEX_VERSION}
     sections = {
         "model": ("model",) if config.model.mode == "asis" else ("model", "training"),
         "factors": ("factors", "model"),
         "direction": ("direction", "model"),
         "scores": ("scores", "model"),
-        "index": (),
         "suppress": ("suppress", "training"),
     }.get(unit.stage, (unit.stage,))
     how_the_model_is_made = {"model.source", "model.revision", "model.mode", "model.checkpoints"}

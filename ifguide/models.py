@@ -1,9 +1,11 @@
 """Models and tokenizers from a folder or the hub, and which of a model's layers influence is computed over."""
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ifguide.distributed import current
 from ifguide.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
@@ -12,22 +14,75 @@ if TYPE_CHECKING:
 
 
 def pick_device(setting: str = "auto") -> "torch.device":
-    """The device a setting means: `auto` is the first GPU, or the CPU without one.
+    """The device a setting means: `auto` is the first GPU, or the CPU without one; of several processes each has a GPU of its own.
 
     Raises:
         ConfigError: the device is not there.
     """
     import torch
 
+    processes = current()
     if setting == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        setting = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(setting)
     except RuntimeError as error:
         raise ConfigError(f"compute.device: expected auto, cpu, cuda or cuda:N, got {setting!r}") from error
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ConfigError(f"compute.device is {setting!r}, but torch finds no GPU here; use auto or cpu")
-    return device
+    if device.type != "cuda" or processes.alone:
+        return device
+    if device.index is not None:
+        raise ConfigError(
+            f"compute.device: expected auto or cuda with {processes.world_size} processes, each of which has a GPU of its own, got {setting}"
+        )
+    if processes.local_rank >= torch.cuda.device_count():
+        raise ConfigError(
+            f"process {processes.local_rank} of this machine has no GPU of its own (there are {torch.cuda.device_count()}); "
+            "start no more processes than GPUs, or set compute.device to cpu"
+        )
+    return torch.device("cuda", processes.local_rank)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """Where the parts of a model that is too large for one device lie: accelerate fills GPUs first, then memory, then the disk."""
+
+    strategy: str
+    """accelerate's word for it: `auto`, `balanced`, `balanced_low_0` or `sequential`."""
+    max_memory: tuple[str, ...] = ()
+    """Such as `0=70GiB` and `cpu=200GiB`; empty: whatever is free."""
+    offload_folder: Path | None = None
+    """Where weights go for which no memory is left."""
+
+    def arguments(self) -> dict:
+        """For Transformers' `from_pretrained`.
+
+        Raises:
+            ConfigError: a limit that is not `device=size`.
+        """
+        limits = {}
+        for limit in self.max_memory:
+            device, sign, size = limit.partition("=")
+            if (
+                not sign
+                or not (device == "cpu" or device.isdigit())
+                or not re.fullmatch(r"[\d.]+ ?[KMGT]i?B", size.strip())
+            ):
+                raise ConfigError(f"compute.max_memory: expected entries such as 0=70GiB or cpu=200GiB, got {limit!r}")
+            limits[int(device) if device.isdigit() else device] = size.strip()
+        folder = {"offload_folder": str(self.offload_folder)} if self.offload_folder else {}
+        return {"device_map": self.strategy, **({"max_memory": limits} if limits else {}), **folder}
+
+
+def has_fast_bfloat16(device: "torch.device") -> bool:
+    """Whether a device multiplies bfloat16 matrices faster than float32 ones: GPUs that have it, processors with AMX or AVX-512 BF16."""
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    checks = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+    return device.type == "cpu" and any(check() for check in checks if check)
 
 
 def split_revision(source: str, revision: str = "") -> tuple[str, str | None]:
@@ -79,7 +134,13 @@ def load_config(source: str, revision: str = ""):
 
 
 def load_model(
-    source: str, *, revision: str = "", dtype: str = "float32", device="cpu", attention: str = "sdpa"
+    source: str,
+    *,
+    revision: str = "",
+    dtype: str = "float32",
+    device="cpu",
+    attention: str = "sdpa",
+    placement: "Placement | None" = None,
 ) -> "PreTrainedModel":
     """Load a causal language model, in evaluation mode and without parameter gradients.
 
@@ -89,6 +150,7 @@ def load_model(
         dtype: torch dtype name of the weights.
         device: where it goes.
         attention: Transformers' name of the attention implementation; forward-mode derivatives need `eager`.
+        placement: spread the model over several devices instead of `device`.
 
     Raises:
         InputError: it cannot be loaded, or weights are missing. Only safetensors weights are read, and no code from the hub runs.
@@ -108,6 +170,7 @@ def load_model(
             use_safetensors=True,
             trust_remote_code=False,
             output_loading_info=True,
+            **(placement.arguments() if placement else {}),
         )
     except Exception as error:
         raise InputError(
@@ -118,7 +181,7 @@ def load_model(
             f"the weights in {source!r} lack {', '.join(lacking[:3])}{' and others' if lacking[3:] else ''}, "
             f"which {type(model).__name__} needs; name a complete causal language model"
         )
-    return model.to(device).eval().requires_grad_(False)
+    return (model if placement else model.to(device)).eval().requires_grad_(False)
 
 
 def _first_line(error: Exception) -> str:
@@ -150,11 +213,10 @@ def tracked_modules(model: "PreTrainedModel", pattern: str = "") -> dict[str, "t
     Raises:
         ConfigError: the pattern is no regular expression, or nothing matches.
     """
-    import torch
-    from transformers.pytorch_utils import Conv1D
+    from ifguide.influence.layers import find_linear
 
     head = model.get_output_embeddings()
-    found = {name: m for name, m in model.named_modules() if isinstance(m, torch.nn.Linear | Conv1D) and m is not head}
+    found = {name: module for name, module in find_linear(model).items() if module is not head}
     if pattern:
         try:
             wanted = re.compile(pattern)

@@ -1,13 +1,15 @@
 """Runs a study's stages in order: builds what is missing or stale, skips what is fresh, tells how far it is.
 
 The command line calls this in its own process, the app through a detached job. A lock keeps two runs of one study apart.
+Several processes that a launcher started together are one run: the main one decides and writes (see `ifguide.distributed`).
 """
 
+import contextlib
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from ifguide import artifacts
+from ifguide import artifacts, distributed
 from ifguide.config import StudyConfig
 from ifguide.errors import ConfigError, StaleError
 from ifguide.lock import study_lock
@@ -86,21 +88,18 @@ def _with_needs(study: Study, units: Iterable[Unit]) -> list[Unit]:
 
 def _build(study: Study, units: list[Unit], progress: Progress, forced: set[Unit] = frozenset()) -> list[Unit]:
     built: list[Unit] = []
-    with study_lock(study.root):
-        for unit in units:
-            artifacts.remove_partials(study.folder(unit))  # only here, where nobody else is building
-            if study.unit_state(unit).state == "missing":
-                _check_can_build(study, unit)  # before hours of work on what it reads
+    processes = distributed.current()
+    with _one_writer(study):
+        processes.decide(lambda: _prepare(study, units))
         for number, unit in enumerate(units):
-            if unit not in forced and study.unit_state(unit).state == "fresh":
+            if not processes.decide(lambda unit=unit: _is_due(study, unit, unit in forced)):
                 continue
-            _check_can_build(study, unit)
             started = time.monotonic()
             progress.begin_stage(str(unit), number, len(units))
             _build_unit(study, unit, progress)
             progress.end_stage(time.monotonic() - started)
             built.append(unit)
-        if any(unit.stage in ("corpus", "scores", "selection") for unit in built):
+        if processes.is_main and any(unit.stage in ("corpus", "scores", "selection") for unit in built):
             _list_documents(study, progress)
     return built
 
@@ -112,6 +111,28 @@ def _list_documents(study: Study, progress: Progress) -> None:
     if study.has_scores("own_loss") and study.selection_names():
         progress.message("listing the documents")
         write_tables(study)
+
+
+@contextlib.contextmanager
+def _one_writer(study: Study) -> Iterator[None]:
+    """The main process holds the study for all of them."""
+    with contextlib.ExitStack() as stack:
+        distributed.current().decide(lambda: stack.enter_context(study_lock(study.root)))
+        yield
+
+
+def _prepare(study: Study, units: list[Unit]) -> None:
+    for unit in units:
+        artifacts.remove_partials(study.folder(unit))  # only here, where nobody else is building
+        if study.unit_state(unit).state == "missing":
+            _check_can_build(study, unit)  # before hours of work on what it reads
+
+
+def _is_due(study: Study, unit: Unit, forced: bool) -> bool:
+    if not forced and study.unit_state(unit).state == "fresh":
+        return False
+    _check_can_build(study, unit)
+    return True
 
 
 def _check_can_build(study: Study, unit: Unit) -> None:
@@ -132,8 +153,15 @@ def _build_unit(study: Study, unit: Unit, progress: Progress) -> None:
         import torch
 
         torch.set_num_threads(study.config.compute.threads)
-    with artifacts.building(
-        study.folder(unit), stage=unit.stage, inputs=study.inputs(unit), config=study.settings(unit)
-    ) as folder:
-        getattr(stages, f"build_{unit.stage}")(study, unit, folder, progress)
-    close_work(study.root, unit.stage)
+    processes = distributed.current()
+    build = getattr(stages, f"build_{unit.stage}")
+    if processes.is_main:
+        with artifacts.building(
+            study.folder(unit), stage=unit.stage, inputs=study.inputs(unit), config=study.settings(unit)
+        ) as folder:
+            if unit.stage in stages.SHARED:
+                processes.decide(lambda: str(folder))
+            build(study, unit, folder, progress)
+        close_work(study.root, unit.stage)
+    elif unit.stage in stages.SHARED:
+        build(study, unit, Path(processes.decide(None)), progress)

@@ -1,13 +1,18 @@
-"""A command at work: its progress goes to the terminal and to the job's status file, and so does its end."""
+"""A command at work: its progress goes to the terminal and to the job's status file, and so does its end.
+
+Where several processes work at it, the first of them speaks for all.
+"""
 
 import contextlib
+import os
 import signal
 import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from ifguide.errors import IFGuideError
+from ifguide.distributed import current, join_processes, launched_together
+from ifguide.errors import IFGuideError, ProcessError
 from ifguide.progress import Progress, TerminalSink
 
 
@@ -21,8 +26,8 @@ def follow_run(status_file: Path | None = None) -> Iterator[Progress]:
     Args:
         status_file: where a job keeps its status; None: this is no job.
     """
-    sinks = [TerminalSink()]
-    if status_file is not None:
+    sinks = [TerminalSink()] if speaks() else []
+    if status_file is not None and speaks():
         from ifguide.jobs import status_sink
 
         arguments = sys.argv[1:]
@@ -30,8 +35,13 @@ def follow_run(status_file: Path | None = None) -> Iterator[Progress]:
         sinks.append(status_sink(status_file, arguments[:at] + arguments[at + 2 :]))
     progress = Progress(sinks)
     try:
-        with _stop_on_sigterm():
-            yield progress
+        with _stop_on_sigterm(), join_processes():
+            try:
+                yield progress
+            except (KeyboardInterrupt, SystemExit):
+                if failed := current().failure():  # the launcher ends all processes when one of them fails
+                    raise ProcessError(failed) from None
+                raise
     except (KeyboardInterrupt, SystemExit):
         progress.close("cancelled")
         raise
@@ -42,6 +52,11 @@ def follow_run(status_file: Path | None = None) -> Iterator[Progress]:
         progress.close("failed", f"{type(error).__name__}: {error}")
         raise
     progress.close("done")
+
+
+def speaks() -> bool:
+    """Whether this process is the one that prints and keeps the status: the first of those that a launcher started."""
+    return not launched_together() or int(os.environ.get("RANK") or 0) == 0
 
 
 @contextlib.contextmanager

@@ -1,7 +1,7 @@
 """Scores in shards: fixed stretches of documents, each written whole or not at all.
 
 A run that is killed loses at most the shard it was computing. Which documents make a shard depends on the corpus alone, and a
-shard is computed by itself, so a resumed run gives the same bytes as an undisturbed one.
+shard is computed by itself, so a resumed run gives the same bytes as an undisturbed one, and so do several processes.
 """
 
 import os
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ifguide.artifacts import hash_json
+from ifguide.artifacts import hash_json, save_blocks
 
 SHARD_TOKENS = 1 << 20
 """A shard holds about this many tokens; documents are never divided."""
@@ -23,9 +23,9 @@ def plan_shards(offsets: np.ndarray, shard_tokens: int = SHARD_TOKENS) -> np.nda
         offsets: int64 (D+1,).
         shard_tokens: length of a stretch in tokens.
     """
-    offsets = np.asarray(offsets)
-    stretch = offsets[:-1] // shard_tokens
-    return np.concatenate([[0], np.flatnonzero(np.diff(stretch)) + 1, [len(offsets) - 1]]).astype(np.int64)
+    starts, n_documents = offsets[:-1], len(offsets) - 1  # a memory map is looked into, not read
+    edges = np.arange(0, int(starts[-1]) + 1, shard_tokens, dtype=np.int64)
+    return np.unique(np.append(np.searchsorted(starts, edges), n_documents)).astype(np.int64)
 
 
 def open_work(root: Path, stage: str, key: dict) -> Path:
@@ -63,12 +63,16 @@ class ShardStore:
 
     def __init__(self, folder: Path, names: tuple[str, ...], offsets: np.ndarray, bounds: np.ndarray):
         self.folder, self.names = folder, names
-        self.tokens = np.asarray(offsets)[bounds]
+        self.tokens = np.asarray(offsets[bounds])
         """int64 (S+1,): shard s holds tokens [tokens[s], tokens[s+1])."""
         folder.mkdir(parents=True, exist_ok=True)
 
     def __len__(self) -> int:
         return len(self.tokens) - 1
+
+    def count_tokens(self, shards: list[int]) -> int:
+        """Tokens of some shards."""
+        return int(sum(self.tokens[shard + 1] - self.tokens[shard] for shard in shards))
 
     def path(self, shard: int) -> Path:
         """The file of a shard."""
@@ -89,15 +93,7 @@ class ShardStore:
 
     def assemble(self, folder: Path) -> None:
         """Lay all shards end to end in `<name>.npy` files of one float32 a token."""
-        arrays = [
-            np.lib.format.open_memmap(
-                folder / f"{name}.npy", mode="w+", dtype=np.float32, shape=(int(self.tokens[-1]),)
-            )
-            for name in self.names
-        ]
-        for shard in range(len(self)):
-            values = np.load(self.path(shard), allow_pickle=False)
-            for array, row in zip(arrays, values, strict=True):
-                array[self.tokens[shard] : self.tokens[shard + 1]] = row
-        for array in arrays:
-            array.flush()
+        for place, name in enumerate(self.names):
+            rows = (np.load(self.path(shard), mmap_mode="r", allow_pickle=False)[place] for shard in range(len(self)))
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            save_blocks(rows, folder / f"{name}.npy", np.float32)

@@ -1,26 +1,37 @@
 """What each stage does: reads the artefacts before it, computes, writes its own into the folder it is given.
 
-Every function has the same form, `build_<stage>(study, unit, folder, progress)`, and the pipeline calls it by name.
+Every function has the same form, `build_<stage>(study, unit, folder, progress)`, and the pipeline calls it by name. Those of the
+stages in `SHARED` are called in every process of a run (see `ifguide.distributed`): all compute, the main one writes.
 """
 
 import functools
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
 from ifguide import artifacts
-from ifguide.config import config_to_dict
-from ifguide.corpus import TokenizedCorpus, chunk_documents
 from ifguide.corpus import build_corpus as tokenise_corpus
+from ifguide.distributed import current
 from ifguide.errors import ConfigError, InputError, NumericalError
 from ifguide.progress import Progress
+from ifguide.scoring import (
+    SCORES,
+    average_over_checkpoints,
+    corpus_sequences,
+    direction_file,
+    open_scoring,
+    read_layout,
+    score_file,
+    score_in_shards,
+)
 from ifguide.selections import compute_selection, write_selection
-from ifguide.shards import ShardStore, open_work, plan_shards
 from ifguide.study import BASE, DEFAULT, Study, Unit
 
-HISTOGRAM_BINS = 512
+SHARED = ("model", "factors", "direction", "scores", "suppress")
+"""Stages whose work several processes divide; the others are the main process's alone."""
 SAMPLE_TOKENS = 2_000
 """Corpus tokens on which central differences are compared with the exact derivative."""
 
@@ -47,16 +58,19 @@ def build_corpus(study: Study, unit: Unit, folder: Path, progress: Progress) -> 
 
 
 def build_queries(study: Study, unit: Unit, folder: Path, progress: Progress) -> None:
-    """The two query files -> prompt and completion tables."""
+    """The query files -> prompt and completion tables, toxic and safe."""
     from ifguide.queries import read_queries
 
-    config = study.resolved("queries")
-    for number, kind in enumerate(("toxic", "safe")):
-        pairs = read_queries(getattr(config, kind), kind=kind, config=config, max_queries=config.max_queries)
-        progress.message(pairs.attrs["summary"])
-        pairs.attrs.clear()
-        pairs.to_parquet(folder / f"{kind}.parquet", index=False)
-        progress.report(number + 1, 2, "sets")
+    sets = study.query_sets()
+    for number, queries in enumerate(sets):
+        config = study.resolved_queries(queries)
+        (folder / score_file("", queries)).mkdir(parents=True, exist_ok=True)
+        for turn, kind in enumerate(("toxic", "safe")):
+            pairs = read_queries(getattr(config, kind), kind=kind, config=config, max_queries=config.max_queries)
+            progress.message(pairs.attrs["summary"])
+            pairs.attrs.clear()
+            pairs.to_parquet(folder / f"{score_file(kind, queries)}.parquet", index=False)
+            progress.report(2 * number + turn + 1, 2 * len(sets), "sets")
 
 
 def build_model(study: Study, unit: Unit, folder: Path, progress: Progress) -> None:
@@ -65,7 +79,8 @@ def build_model(study: Study, unit: Unit, folder: Path, progress: Progress) -> N
 
     config = study.config
     if config.model.mode == "asis":
-        _take_as_it_is(study, folder)
+        if current().is_main:
+            _take_as_it_is(study, folder)
         return
     model, tokenizer = _start_model(study)
     rows = _training_rows(study, tokenizer, None)
@@ -74,7 +89,8 @@ def build_model(study: Study, unit: Unit, folder: Path, progress: Progress) -> N
     kept = [{"name": path.name, "source": f"checkpoints/{path.name}"} for path in result.checkpoints]
     if config.training.include_last_checkpoint or not kept:
         kept.append({"name": "last", "source": "final"})
-    _write_models(folder, {"base": {"source": "final"}, "checkpoints": kept})
+    if current().is_main:
+        _write_models(folder, {"base": {"source": "final"}, "checkpoints": kept})
 
 
 def _take_as_it_is(study: Study, folder: Path) -> None:
@@ -95,33 +111,62 @@ def _write_models(folder: Path, models: dict) -> None:
 
 def build_factors(study: Study, unit: Unit, folder: Path, progress: Progress) -> None:
     """EK-FAC factors of each checkpoint, fitted on the corpus."""
+    import torch
+
     from ifguide.influence.batches import make_batches
     from ifguide.influence.ekfac import fit_factors
 
-    config = study.config.factors
-    names = study.checkpoint_names()
+    config, processes = study.config.factors, current()
+    names, found = study.checkpoint_names(), {}
     for number, name in enumerate(names):
-        (folder / name).mkdir()
         if config.strategy == "identity":
-            artifacts.save_tensors({}, folder / name / "factors.safetensors")
+            _save_tensors({}, folder / name / "factors.safetensors")
             continue
-        model, modules, _ = _load_checkpoint(study, name)
-        sequences = _corpus_sequences(study, max_tokens=config.max_tokens, seed=config.seed)
-        batches = lambda sequences=sequences: make_batches(sequences, study.config.compute.tokens_per_batch)  # noqa: E731
+        model, modules, device = _load_checkpoint(study, name)
+        products = _products(config.products, device) if study.config.model.dtype != "float64" else ""
+        found[name] = {"products": products or "float32"}
+        sequences = corpus_sequences(study, max_tokens=config.max_tokens, seed=config.seed)
+        batches = functools.partial(
+            make_batches,
+            sequences,
+            study.config.compute.tokens_per_batch,
+            share=(processes.rank, processes.world_size),
+        )
         factors = fit_factors(
             model,
             modules,
             batches,
             labels=config.labels,
             seed=config.seed,
+            products=getattr(torch, products) if products else None,
             report=_reporter(progress, part=number, parts=len(names)),
+            report_eigenbases=_reporter(progress, "eigenbases"),
+            processes=processes,
         )
         tensors = {
-            f"{layer}|{part}": getattr(f, part)
+            f"{layer}|{part}": getattr(
+                f, part
+            ).clone()  # layers share inputs, but a file of theirs may not share memory
             for layer, f in factors.items()
             for part in ("input_vectors", "output_vectors", "eigenvalues")
         }
-        artifacts.save_tensors(tensors, folder / name / "factors.safetensors")
+        _save_tensors(tensors, folder / name / "factors.safetensors")
+    _write_notes({"factors": found}, folder)
+
+
+def _products(setting: str, device) -> str:
+    """The dtype that `factors.products` means on a device; empty: that of the sums."""
+    from ifguide.models import has_fast_bfloat16
+
+    if setting == "auto":
+        return "bfloat16" if has_fast_bfloat16(device) else ""
+    return "" if setting == "float32" else setting
+
+
+def _write_notes(notes: dict, folder: Path) -> None:
+    """What the stage found out while it ran, for the manifest."""
+    if current().is_main:
+        (folder / artifacts.NOTES).write_text(json.dumps(notes, indent=1), encoding="utf-8")
 
 
 def _read_factors(study: Study, checkpoint: str, device: str):
@@ -140,138 +185,119 @@ def build_direction(study: Study, unit: Unit, folder: Path, progress: Progress) 
     from ifguide.influence.direction import differential_direction, query_gradient
     from ifguide.queries import encode_queries
 
-    config, layout = study.config.direction, _layout(study)
+    config, layout = study.config.direction, read_layout(study)
     tokenizer = _tokenizer(study)
-    encoded = {
-        kind: encode_queries(study.queries(kind), tokenizer, layout["max_length"], bos_id=layout["bos"])
-        for kind in ("toxic", "safe")
-    }
-    names = study.checkpoint_names()
     kinds = ("toxic", "safe") if config.differential else ("toxic",)
-    for number, name in enumerate(names):
-        model, modules, device = _load_checkpoint(study, name)
+    turns = [(name, queries) for name in study.checkpoint_names() for queries in study.query_sets()]
+    loaded = None
+    for number, (name, queries) in enumerate(turns):
+        if loaded != name:
+            loaded = name
+            model, modules, device = _load_checkpoint(study, name)
+            factors = _read_factors(study, name, str(device))
         gradients = {}
         for turn, kind in enumerate(kinds):
             gradients[kind] = query_gradient(
-                model, modules, encoded[kind], weighting=config.weighting, objective=config.objective,
+                model, modules,
+                encode_queries(study.queries(kind, queries), tokenizer, layout["max_length"], bos_id=layout["bos"]),
+                weighting=config.weighting, objective=config.objective,
                 tokens_per_batch=study.config.compute.tokens_per_batch,
-                report=_reporter(progress, "queries", part=number * len(kinds) + turn, parts=len(names) * len(kinds)),
+                report=_reporter(progress, "queries", part=number * len(kinds) + turn, parts=len(turns) * len(kinds)),
+                processes=current(),
             )  # fmt: skip
-        direction = differential_direction(
-            gradients["toxic"], gradients.get("safe"), _read_factors(study, name, str(device)), config.damping
-        )
-        (folder / name).mkdir()
-        artifacts.save_tensors(direction, folder / name / "direction.safetensors")
+        direction = differential_direction(gradients["toxic"], gradients.get("safe"), factors, config.damping)
+        _save_tensors(direction, folder / name / direction_file(queries))
 
 
 def build_scores(study: Study, unit: Unit, folder: Path, progress: Progress) -> None:
-    """One own-loss and one position score a token and checkpoint, and their mean over checkpoints."""
-    from ifguide.influence.attribution import average_checkpoints, position_scores
+    """One own-loss and one position score a token, checkpoint and pair of query sets, and their means over checkpoints."""
+    from ifguide.influence.derivative import score_along
     from ifguide.influence.losses import SplitModel
+    from ifguide.influence.several import position_scores_several
 
-    corpus, names = study.corpus(), study.checkpoint_names()
-    key = {
-        "inputs": study.inputs(unit),
-        "settings": study.settings(unit),
-        "compute": config_to_dict(study.config.compute),
-    }
-    work = open_work(study.root, unit.stage, key)
+    names, sets, processes = study.checkpoint_names(), study.query_sets(), current()
+    work = Path(processes.decide(lambda: str(open_scoring(study, unit))))
     turns = [
         (name, kind)
         for name in names
         for kind in ("own_loss", "position")
         if kind == "own_loss" or study.config.scores.position
     ]
+    found: dict[str, dict] = {}
     for number, (name, kind) in enumerate(turns):
-        (folder / name).mkdir(exist_ok=True)
+        if processes.is_main:
+            (folder / name).mkdir(exist_ok=True)
         model, modules, device = _load_checkpoint(study, name, attention="eager" if kind == "own_loss" else "sdpa")
-        direction = artifacts.load_tensors(
-            study.folder(Unit("direction")) / name / "direction.safetensors", device=str(device)
-        )
+        directions = [_read_direction(study, name, queries, modules) for queries in sets]
+        files = tuple(score_file(kind, queries) for queries in sets)
         report = _reporter(progress, part=number, parts=len(turns))
         if kind == "own_loss":
-            score, described = _own_loss_scorer(study, SplitModel(model), modules, direction, device)
-            (folder / name / "derivative.json").write_text(json.dumps(described), encoding="utf-8")
-            _score_into(study, work, folder / name, ("own_loss", "token_loss"), score, device, report)
+            split = SplitModel(model)
+            ways = [_choose_derivative(study, split, modules, direction, device) for direction in directions]
+            found[name] = {queries or "study": asdict(way) for queries, way in zip(sets, ways, strict=True)}
+            if all(way.method != "jvp" for way in ways):
+                model.set_attn_implementation("sdpa")  # only the exact derivative needs the slow one
+                split = SplitModel(model)
+            score = score_along(split, modules, directions, ways)
+            score_in_shards(study, work, folder / name, (*files, "token_loss"), score, device, report)
         else:
-            score = functools.partial(position_scores, SplitModel(model), modules, direction)
-            _score_into(study, work, folder / name, ("position",), score, device, report)
-    for kind in ("own_loss", "position", "token_loss"):
-        parts = [
-            artifacts.load_array(folder / name / f"{kind}.npy")
-            for name in names
-            if (folder / name / f"{kind}.npy").exists()
-        ]
-        if parts:
-            average = _mean_loss(parts) if kind == "token_loss" else average_checkpoints(parts, corpus.valid())
-            np.save(folder / f"{kind}.npy", average, allow_pickle=False)
-
-
-def _mean_loss(losses: list[np.ndarray]) -> np.ndarray:
-    return np.mean(losses, axis=0, dtype=np.float64).astype(np.float32)
-
-
-def _own_loss_scorer(study: Study, split, modules, direction, device):
-    """A function batch -> (scores, losses) by the configured derivative, and what it is, for the record."""
-    from ifguide.influence.attribution import own_loss_scores
-    from ifguide.influence.batches import make_batches
-    from ifguide.influence.central import AGREEMENT, CentralDifference, choose_step
-
-    exact = functools.partial(own_loss_scores, split, modules, direction), {"method": "jvp"}
-    if study.config.scores.derivative == "jvp":
-        return exact
-    sequences = _corpus_sequences(study, max_tokens=SAMPLE_TOKENS, seed=study.config.factors.seed)
-    sample = [batch.to(device) for batch in make_batches(sequences, study.config.compute.tokens_per_batch)]
-    step = choose_step(split.model, modules, direction, sample)
-    found = {"epsilon": step.epsilon, "correlation": step.correlation, "sample_tokens": step.n_tokens}
-    if study.config.scores.derivative == "auto" and step.correlation < AGREEMENT:
-        return exact[0], {"method": "jvp", "central": found}
-    return CentralDifference(split.model, modules, direction, step.epsilon).scores, {"method": "central", **found}
-
-
-def _score_into(study: Study, work: Path, folder: Path, names: tuple[str, ...], score, device, report) -> None:
-    """Score the corpus with a function batch -> (scores, losses), shard by shard, into `.npy` files of one value a token."""
-    from ifguide.influence.attribution import score_corpus
-    from ifguide.influence.batches import make_batches
-
-    corpus = study.corpus()
-    bounds = plan_shards(corpus.offsets)
-    store = ShardStore(work / folder.name, names, corpus.offsets, bounds)
-    sequences = _corpus_sequences(study)
-    for shard in range(len(store)):
-        first, stop = int(store.tokens[shard]), int(store.tokens[shard + 1])
-        if not store.has(shard):
-            values = {name: np.zeros(stop - first, dtype=np.float32) for name in names}
-            score_corpus(
-                make_batches(
-                    sequences.of_documents(bounds[shard], bounds[shard + 1]), study.config.compute.tokens_per_batch
-                ),
-                lambda batch: dict(zip((names[0], "token_loss"), score(batch), strict=True)),
-                values,
-                first=first,
-                device=device,
-                report=lambda done, first=first, stop=stop: report(min(first + done, stop), corpus.n_tokens),
+            score = functools.partial(position_scores_several, SplitModel(model), modules, directions)
+            score_in_shards(
+                study, work, folder / name, files, lambda batch, score=score: score(batch)[0], device, report
             )
-            store.write(shard, values)
-        report(stop, corpus.n_tokens)
-    store.assemble(folder)
+    if processes.is_main:
+        files = [*SCORES, *(score_file(kind, queries) for queries in sets if queries for kind in SCORES[:2])]
+        average_over_checkpoints(study.corpus(), [folder / name for name in names], files, folder)
+    _write_notes({"derivatives": found}, folder)
+
+
+def _read_direction(study: Study, checkpoint: str, queries: str, modules: dict) -> dict:
+    """v of a pair of query sets, each layer's part where the layer computes."""
+    from ifguide.influence.layers import device_of
+
+    tensors = artifacts.load_tensors(study.folder(Unit("direction")) / checkpoint / direction_file(queries))
+    return {name: tensor.to(device_of(modules[name])) for name, tensor in tensors.items()}
+
+
+def _choose_derivative(study: Study, split, modules, direction, device):
+    """The way to take the derivative that the settings, and a sample of the corpus, ask for; the same in every process."""
+    from ifguide.influence.batches import make_batches
+    from ifguide.influence.derivative import Derivative, choose_derivative
+    from ifguide.models import has_fast_bfloat16
+
+    def choose() -> dict:
+        sequences = corpus_sequences(study, max_tokens=SAMPLE_TOKENS, seed=study.config.factors.seed)
+        sample = [batch.to(device) for batch in make_batches(sequences, study.config.compute.tokens_per_batch)]
+        way = choose_derivative(
+            split, modules, direction, sample, setting=study.config.scores.derivative, narrow=has_fast_bfloat16(device)
+        )
+        return asdict(way)
+
+    return Derivative(**current().decide(choose))
 
 
 def build_index(study: Study, unit: Unit, folder: Path, progress: Progress) -> None:
-    """Sorted scores and a histogram of each kind, so that any quantile and any count come without a scan."""
-    valid = study.corpus().valid()
-    for kind in ("own_loss", "position"):
-        if not study.has_scores(kind):
-            continue
-        values = np.sort(np.asarray(study.scores(kind))[valid])
-        if values.size == 0 or not np.isfinite(values).all():
+    """The index of each kind of scores, so that what any threshold selects comes without a scan."""
+    from ifguide.index.build import build_index as index_scores
+    from ifguide.index.counts import Sources, Tokens
+    from ifguide.models import load_tokenizer
+
+    corpus = study.corpus()
+    tokenizer = load_tokenizer(str(corpus.folder / "tokenizer"), "")
+    pieces = tokenizer.batch_decode([[token] for token in range(len(tokenizer))])
+    sources = Sources.of(corpus.column("source"), np.asarray(corpus.offsets))
+    kinds = [kind for kind in ("own_loss", "position") if study.has_scores(kind)]
+    for number, kind in enumerate(kinds):
+        (folder / kind).mkdir()
+        try:
+            index_scores(
+                folder / kind, study.scores(kind), corpus.offsets, sources, in_span=corpus.in_span,
+                tokens=Tokens(corpus.token_ids, pieces), report=_reporter(progress, part=number, parts=len(kinds)),
+            )  # fmt: skip
+        except NumericalError as error:
             raise NumericalError(
-                f"{kind}: expected finite scores, at least one; compute them again with `ifguide run {study.name} --force scores`"
-            )
-        counts, edges = np.histogram(values, bins=HISTOGRAM_BINS)
-        np.save(folder / f"{kind}_sorted.npy", values)
-        np.save(folder / f"{kind}_counts.npy", counts.astype(np.int64))
-        np.save(folder / f"{kind}_edges.npy", edges.astype(np.float64))
+                f"{kind}: {error}; compute them again with `ifguide run {study.name} --force scores`"
+            ) from error
 
 
 def build_selection(study: Study, unit: Unit, folder: Path, progress: Progress) -> None:
@@ -338,8 +364,11 @@ def _reporter(progress: Progress, unit: str = "tokens", *, part: int = 0, parts:
     return lambda done, total: progress.report(part * total + done, parts * total, unit)
 
 
-def _layout(study: Study) -> dict:
-    return artifacts.read_json(study.folder(Unit("corpus")) / "layout.json")
+def _save_tensors(tensors: dict, path: Path) -> None:
+    """What every process has, written once."""
+    if current().is_main:
+        path.parent.mkdir(exist_ok=True)
+        artifacts.save_tensors(tensors, path)
 
 
 def _tokenizer(study: Study):
@@ -367,7 +396,7 @@ def _training_rows(study: Study, tokenizer, mask):
     """The corpus as training rows. A tokenizer's own beginning-of-text token goes before each document, but not in packed rows."""
     from ifguide.packing import BosRows, pack_rows
 
-    corpus, layout, packing = study.corpus(), _layout(study), study.config.training.packing
+    corpus, layout, packing = study.corpus(), read_layout(study), study.config.training.packing
     bos = None if packing else layout["bos"]
     length = layout["max_length"] - (bos is not None)
     rows = pack_rows(corpus.token_ids, np.asarray(corpus.offsets), length, tokenizer.eos_token_id, mask, pack=packing)
@@ -375,32 +404,27 @@ def _training_rows(study: Study, tokenizer, mask):
 
 
 def _load_checkpoint(study: Study, name: str, attention: str = "sdpa"):
-    """One scoring checkpoint on its device, with its tracked layers."""
-    from ifguide.models import load_model, pick_device, tracked_modules
+    """One scoring checkpoint on its device, with its tracked layers; with `compute.device_map`, the device its inputs go to."""
+    from ifguide.influence.layers import device_of
+    from ifguide.models import Placement, load_model, pick_device, tracked_modules
 
     entry = next(c for c in study.models()["checkpoints"] if c["name"] == name)
-    device = pick_device(study.config.compute.device)
+    compute, placement = study.config.compute, None
+    if compute.device_map:
+        if not current().alone:
+            raise ConfigError(
+                "compute.device_map spreads one model over all devices; start one process, or leave it empty"
+            )
+        placement = Placement(
+            strategy=compute.device_map, max_memory=compute.max_memory, offload_folder=study.root / ".work" / "offload"
+        )
+    device = pick_device(compute.device)
     model = load_model(
         entry["source"],
         revision=entry.get("revision", ""),
         dtype=study.config.model.dtype,
         device=device,
         attention=attention,
+        placement=placement,
     )
-    return model, tracked_modules(model, study.config.model.modules), device
-
-
-def _corpus_sequences(study: Study, *, max_tokens: int = 0, seed: int = 0):
-    """The corpus as chunk sequences; with `max_tokens`, whole documents drawn at random up to about that many tokens."""
-    from ifguide.influence.batches import corpus_sequences
-
-    corpus: TokenizedCorpus = study.corpus()
-    layout, offsets = _layout(study), np.asarray(corpus.offsets)
-    length = layout["max_length"] - (layout["bos"] is not None)
-    chunks = chunk_documents(offsets, length)
-    if max_tokens and max_tokens < corpus.n_tokens:
-        order = np.random.default_rng(seed).permutation(corpus.n_documents)
-        running = np.cumsum(np.diff(offsets)[order])
-        taken = order[: max(1, int(np.searchsorted(running, max_tokens)))]
-        chunks = chunks[np.isin(chunks[:, 0], taken)]
-    return corpus_sequences(corpus.token_ids, offsets, chunks, layout["bos"])
+    return model, tracked_modules(model, study.config.model.modules), device_of(model) if placement else device

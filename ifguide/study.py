@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from ifguide import artifacts
-from ifguide.config import StudyConfig, config_to_dict, read_config, write_config
+from ifguide.config import QueriesConfig, StudyConfig, config_to_dict, read_config, write_config
 from ifguide.corpus import TokenizedCorpus
 from ifguide.errors import ConfigError, InputError, StaleError, StudyNotFound
 from ifguide.lineage import (
@@ -147,6 +147,22 @@ class Study:
             if getattr(table, name, "")
         }
         return dataclasses.replace(table, **paths)
+
+    def query_sets(self) -> list[str]:
+        """Names of the pairs of query sets: `""` for the study's own, then the extra ones."""
+        return ["", *self.config.queries.extra]
+
+    def resolved_queries(self, name: str = "") -> QueriesConfig:
+        """The settings of one pair of query sets with its paths resolved."""
+        config = self.resolved("queries")
+        if not name:
+            return config
+        if name not in self.config.queries.extra:
+            raise ConfigError(
+                f"queries: expected one of {', '.join(self.config.queries.extra) or 'no extra sets'}, got {name!r}"
+            )
+        extra = self.config.queries.extra[name]
+        return dataclasses.replace(config, toxic=self.resolve(extra.toxic), safe=self.resolve(extra.safe))
 
     def resolve(self, path: str) -> str:
         """A configured path as an absolute one where something is there (relative ones belong to the study's folder), or the hub id unchanged."""
@@ -304,13 +320,16 @@ class Study:
         """The tokenised corpus, memory-mapped."""
         return TokenizedCorpus.open(self._need(Unit("corpus")))
 
-    def queries(self, kind: str):
-        """Query pairs as a DataFrame with columns prompt and completion; kind is `toxic` or `safe`."""
+    def queries(self, kind: str, name: str = ""):
+        """Query pairs as a DataFrame with columns prompt and completion; kind is `toxic` or `safe`, name an extra pair's."""
         import pandas as pd
 
         if kind not in ("toxic", "safe"):
             raise ConfigError(f"queries: expected toxic or safe, got {kind!r}")
-        return pd.read_parquet(self._need(Unit("queries")) / f"{kind}.parquet")
+        folder = self._need(Unit("queries"))
+        return pd.read_parquet(
+            (folder / "extra" / check_name(name, "query set") if name else folder) / f"{kind}.parquet"
+        )
 
     def checkpoint_names(self) -> list[str]:
         """Names of the checkpoints the study scores at, in training order."""
@@ -325,34 +344,26 @@ class Study:
                 entry["source"] = str(folder / entry["source"])
         return models
 
-    def scores(self, kind: str = "own_loss", checkpoint: str | None = None) -> np.ndarray:
+    def scores(self, kind: str = "own_loss", checkpoint: str | None = None, queries: str = "") -> np.ndarray:
         """Scores float32 (N,), memory-mapped, 0 where invalid.
 
         Args:
             kind: `own_loss`, `position` or `token_loss` (nats).
             checkpoint: one checkpoint's raw scores; None: the study's (mean over checkpoints of score / standard deviation).
+            queries: an extra pair of query sets (`queries.extra`); empty: the study's own. Losses are the same for all.
         """
         if kind not in ("own_loss", "position", "token_loss"):
             raise ConfigError(f"scores: expected own_loss, position or token_loss, got {kind!r}")
         folder = self._need(Unit("scores"))
         if checkpoint is not None:
             folder = folder / check_name(checkpoint, "checkpoint")
+        if queries and kind != "token_loss":
+            folder = folder / "extra" / check_name(queries, "query set")
         return artifacts.load_array(folder / f"{kind}.npy")
 
     def has_scores(self, kind: str) -> bool:
         """Whether scores of this kind were computed."""
         return (self.folder(Unit("scores")) / f"{kind}.npy").is_file()
-
-    def histogram(self, kind: str = "own_loss") -> tuple[np.ndarray, np.ndarray]:
-        """Counts int64 (B,) and edges float64 (B+1,) over all valid scores."""
-        folder = self._need(Unit("index"))
-        return np.asarray(artifacts.load_array(folder / f"{kind}_counts.npy")), np.asarray(
-            artifacts.load_array(folder / f"{kind}_edges.npy")
-        )
-
-    def sorted_scores(self, kind: str = "own_loss") -> np.ndarray:
-        """All valid scores ascending, float32 (n_valid,), memory-mapped."""
-        return artifacts.load_array(self._need(Unit("index")) / f"{kind}_sorted.npy")
 
     def _names(self, stage: str) -> list[str]:
         folder = self.root / STAGE_FOLDERS[stage]

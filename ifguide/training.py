@@ -1,7 +1,8 @@
 """Training, plain or penalised: Hugging Face's `Trainer` around the loss of `ifguide.suppress`.
 
-One process, one device. The base model and every suppressed model go through the same function with the same seed, so
-they see the same rows in the same order and differ by the weights of the selected tokens alone.
+The base model and every suppressed model go through the same function with the same seed, so they see the same rows in the
+same order and differ by the weights of the selected tokens alone. Several processes (see `ifguide.distributed`) divide the
+rows of each optimiser step between them, so they take the same steps as one process does, up to rounding.
 """
 
 import inspect
@@ -14,12 +15,14 @@ from pathlib import Path
 
 import torch
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.utils import logging
 
 from ifguide.config import SuppressConfig, TrainingConfig
+from ifguide.distributed import current
 from ifguide.errors import ConfigError, InputError, NumericalError
 from ifguide.suppress import sum_losses
-from ifguide.training_rows import TrainingRows, collate_rows
+from ifguide.training_rows import SharedOrder, TrainingRows, collate_rows
 
 LOG_LINES = 100
 """About this many lines in a training log."""
@@ -107,7 +110,7 @@ def initialise_model(config: Mapping, vocab_size: int, seed: int):
 
 
 class PenalisedTrainer(Trainer):
-    """`Trainer` whose loss is Eq. 9: the mean over valid tokens of the whole accumulated batch."""
+    """`Trainer` whose loss is Eq. 9: the mean over valid tokens of the whole batch, accumulated and of all processes."""
 
     loss_is_scaled_for_ga = True  # compute_loss divides by the tokens of all accumulated batches
 
@@ -127,15 +130,31 @@ class PenalisedTrainer(Trainer):
         sums = sum_losses(outputs.logits, inputs["labels"], inputs["selected"], self.penalty, self.max_penalty)
         n_items = num_items_in_batch if num_items_in_batch is not None else sums.n_selected + sums.n_other
         loss = sums.objective / max(1, n_items) if isinstance(n_items, int) else sums.objective / n_items.clamp(min=1)
+        loss = loss * self.accelerator.num_processes  # whose gradients are averaged, while n_items counts all of them
         detached = sums._replace(objective=sums.objective.detach())
         self.sums = detached if self.sums is None else type(sums)(*map(torch.add, self.sums, detached))
         return (loss, outputs) if return_outputs else loss
 
     def take_sums(self) -> dict[str, float]:
-        """The sums since the last call, as Python numbers; counts start again at 0."""
-        sums = {key: value.item() for key, value in self.sums._asdict().items()}
-        self.sums = None
-        return sums
+        """The sums since the last call over all processes, as Python numbers; counts start again at 0."""
+        sums = torch.tensor([value.item() for value in self.sums], dtype=torch.float64)
+        current().sum([sums])
+        fields, self.sums = self.sums._fields, None
+        values = dict(zip(fields, sums.tolist(), strict=True))
+        return {key: int(value) if key.startswith("n_") else value for key, value in values.items()}
+
+    def _get_train_sampler(self, train_dataset=None):
+        """Rows of like length together, in the order that one process with the whole batch would take them."""
+        processes, dataset = current(), self.train_dataset
+        batch_size = self.args.train_batch_size * processes.world_size
+        order = LengthGroupedSampler(batch_size * self.args.gradient_accumulation_steps, dataset=dataset)
+        return order if processes.alone else SharedOrder(order, len(dataset), processes, batch_size)
+
+    def gather_weights(self) -> dict | None:
+        """The whole model's weights when processes hold parts of it (FSDP), in the main one; None: the model has them itself."""
+        if not self.is_fsdp_enabled:
+            return None
+        return self.accelerator.get_state_dict(self.model_wrapped)
 
 
 class TrainingRecord(TrainerCallback):
@@ -145,10 +164,12 @@ class TrainingRecord(TrainerCallback):
         self, folder: Path, tokenizer, log_every: int, checkpoint_steps: Sequence[int], tokens_total: int, report
     ):
         self.folder, self.tokenizer, self.log_every = folder, tokenizer, log_every
-        self.checkpoint_steps, self.tokens_total, self.report = set(checkpoint_steps), tokens_total, report
+        self.checkpoint_steps = set(checkpoint_steps)
         self.trainer: PenalisedTrainer | None = None
         self.checkpoints: list[Path] = []
         self.tokens_seen = 0
+        self.count = current().count(report, tokens_total)
+        self.counted = self.logged_here = 0
         self.logged_at = self.reported_at = time.monotonic()
         self.learning_rate = 0.0
 
@@ -160,15 +181,20 @@ class TrainingRecord(TrainerCallback):
         if step % self.log_every == 0 or step >= state.max_steps or step in self.checkpoint_steps or step == 1:
             self.write_line(state)
         if step in self.checkpoint_steps:
-            self.checkpoints.append(
-                save_weights(model, self.tokenizer, self.folder / "checkpoints" / f"step-{step:06d}")
-            )
-        if self.report and (step >= state.max_steps or time.monotonic() - self.reported_at >= REPORT_SECONDS):
-            unlogged = int(self.trainer.sums.n_selected + self.trainer.sums.n_other) if self.trainer.sums else 0
-            self.report(self.tokens_seen + unlogged, self.tokens_total)
-            self.reported_at = time.monotonic()
+            place = self.folder / "checkpoints" / f"step-{step:06d}"
+            self.checkpoints.append(save_weights(model, self.tokenizer, place, self.trainer.gather_weights()))
+        if step >= state.max_steps or time.monotonic() - self.reported_at >= REPORT_SECONDS:
+            self.count_tokens()
+
+    def count_tokens(self) -> None:
+        """Tell how many tokens this process has trained on."""
+        sums = self.trainer.sums
+        here = self.logged_here + (int(sums.n_selected + sums.n_other) if sums else 0)
+        self.count.add(here - self.counted)
+        self.counted, self.reported_at = here, time.monotonic()
 
     def write_line(self, state) -> None:
+        self.logged_here += int(self.trainer.sums.n_selected + self.trainer.sums.n_other)
         sums, now = self.trainer.take_sums(), time.monotonic()
         n_tokens = sums["n_selected"] + sums["n_other"]
         loss = sums["objective"] / max(1, n_tokens)
@@ -188,17 +214,27 @@ class TrainingRecord(TrainerCallback):
             "tokens_seen": self.tokens_seen,
             "tokens_per_second": round(n_tokens / max(now - self.logged_at, 1e-9), 1),
         }
-        with open(self.folder / "training_log.jsonl", "a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        if current().is_main:
+            with open(self.folder / "training_log.jsonl", "a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
         self.logged_at = now
 
 
-def save_weights(model, tokenizer, folder: Path) -> Path:
-    """Write the model (safetensors) and, if there is one, the tokenizer; returns the folder."""
+def save_weights(model, tokenizer, folder: Path, weights: dict | None = None) -> Path:
+    """Write the model (safetensors) and, if there is one, the tokenizer, once for all processes; returns the folder.
+
+    Args:
+        model: the model.
+        tokenizer: its tokenizer, or None.
+        folder: where to.
+        weights: its weights by name, when the model does not hold all of them.
+    """
+    if not current().is_main:
+        return folder
     bars = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
-        model.save_pretrained(folder)
+        model.save_pretrained(folder, state_dict=weights)
     finally:
         if bars:
             logging.enable_progress_bar()
@@ -237,7 +273,7 @@ def train_model(
 
     Raises:
         InputError: no row has a token to learn, or suppression is asked for and no token is selected.
-        ConfigError: bfloat16 without a GPU that has it, or a checkpoint step beyond the end.
+        ConfigError: bfloat16 without a GPU that has it, a checkpoint step beyond the end, or rows that cannot be divided.
         NumericalError: the loss stopped being a number.
     """
     dataset = TrainingRows(rows)
@@ -252,8 +288,9 @@ def train_model(
     if any(not 1 <= step <= total_steps for step in checkpoint_steps):
         raise ConfigError(f"training: expected checkpoint steps from 1 to {total_steps}, got {list(checkpoint_steps)}")
     folder = Path(folder)
-    (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
-    arguments = _trainer_arguments(training, model.device, folder)
+    if current().is_main:
+        (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+    arguments = _trainer_arguments(training, model, folder)
     model.requires_grad_(True)  # a model that was loaded for scoring has its gradients off
     pad_id = getattr(tokenizer, "pad_token_id", None) or 0
     if pad_id >= model.get_input_embeddings().num_embeddings:  # added to the tokenizer after the model was made
@@ -279,6 +316,7 @@ def train_model(
     record.trainer = trainer
     started = time.monotonic()
     trainer.train()
+    record.count.wait()
     seconds = time.monotonic() - started
     if any(not torch.isfinite(parameter).all() for parameter in model.parameters()):
         raise NumericalError(
@@ -287,7 +325,7 @@ def train_model(
         )
     model.eval()
     return TrainingResult(
-        final=save_weights(model, tokenizer, folder / "final"),
+        final=save_weights(model, tokenizer, folder / "final", trainer.gather_weights()),
         checkpoints=tuple(record.checkpoints),
         steps=trainer.state.global_step,
         tokens_seen=record.tokens_seen,
@@ -295,10 +333,17 @@ def train_model(
     )
 
 
-def _trainer_arguments(training: TrainingConfig, device: torch.device, folder: Path) -> TrainingArguments:
+def _trainer_arguments(training: TrainingConfig, model, folder: Path) -> TrainingArguments:
+    device = model.device
     if training.dtype == "bfloat16" and not (device.type == "cuda" and torch.cuda.is_bf16_supported()):
         raise ConfigError("training.dtype: bfloat16 needs a GPU that has it, got the CPU or an older card; use float32")
-    if device.type == "cuda" and device.index not in (None, 0):
+    processes = current()
+    if training.batch_size % processes.world_size:
+        raise ConfigError(
+            f"training.batch_size: expected a multiple of {processes.world_size}, the number of processes that divide the rows of a "
+            f"step, got {training.batch_size}; change it or start another number of processes"
+        )
+    if processes.alone and device.type == "cuda" and device.index not in (None, 0):
         raise ConfigError(
             f"compute.device: training expects the first visible GPU, got {device}; set CUDA_VISIBLE_DEVICES instead"
         )
@@ -308,7 +353,7 @@ def _trainer_arguments(training: TrainingConfig, device: torch.device, folder: P
     arguments = TrainingArguments(
         output_dir=str(folder),
         num_train_epochs=training.epochs,
-        per_device_train_batch_size=training.batch_size,
+        per_device_train_batch_size=training.batch_size // processes.world_size,
         gradient_accumulation_steps=training.gradient_accumulation,
         learning_rate=training.learning_rate,
         warmup_steps=training.warmup_steps,
@@ -321,6 +366,9 @@ def _trainer_arguments(training: TrainingConfig, device: torch.device, folder: P
         seed=training.seed,
         bf16=training.dtype == "bfloat16",
         use_cpu=device.type == "cpu",
+        ddp_find_unused_parameters=any(
+            "expert" in key for key in model.config.to_dict()
+        ),  # a batch may not reach them all
         dataloader_num_workers=0,
         dataloader_pin_memory=device.type == "cuda",
         remove_unused_columns=False,

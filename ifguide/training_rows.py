@@ -3,12 +3,13 @@
 B rows in a batch, T tokens in the longest of them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ifguide.distributed import Processes
 from ifguide.suppress import IGNORED
 
 
@@ -62,8 +63,20 @@ def collate_rows(rows: Sequence[Mapping], pad_id: int) -> dict[str, Tensor]:
     return batch
 
 
+EMPTY_ROW = {
+    "input_ids": np.zeros(1, dtype=np.int64),
+    "labels": np.full(1, IGNORED, dtype=np.int64),
+    "selected": np.zeros(1, dtype=bool),
+    "position_ids": np.zeros(1, dtype=np.int64),
+}
+"""A row that teaches nothing and counts for nothing: what a process gets when there are no rows left for it."""
+
+
 class TrainingRows(torch.utils.data.Dataset):
-    """Rows as the trainer takes them: trimmed when asked for, whatever kind of sequence they come in."""
+    """Rows as the trainer takes them: trimmed when asked for, whatever kind of sequence they come in.
+
+    Numbers from `len` on give `EMPTY_ROW`.
+    """
 
     def __init__(self, rows: Sequence):
         self.rows = rows
@@ -72,7 +85,7 @@ class TrainingRows(torch.utils.data.Dataset):
         return len(self.rows)
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        return trim_row(self.rows[index])
+        return trim_row(self.rows[index]) if index < len(self) else EMPTY_ROW
 
     def count_tokens(self) -> tuple[int, int]:
         """Predicted tokens of one pass, and how many of them are selected."""
@@ -84,3 +97,27 @@ class TrainingRows(torch.utils.data.Dataset):
 
     def __iter__(self):
         return (self[index] for index in range(len(self)))
+
+
+class SharedOrder(torch.utils.data.Sampler):
+    """The order of a sampler in the main process, in all of them; filled up with empty rows so that each gets as many batches.
+
+    Args:
+        order: gives row numbers, another order each time.
+        n_rows: how many.
+        processes: who divides them.
+        multiple: the filled-up length is a multiple of this.
+    """
+
+    def __init__(self, order: torch.utils.data.Sampler, n_rows: int, processes: Processes, multiple: int):
+        self._order, self._n_rows, self._processes = order, n_rows, processes
+        self._length = -(-n_rows // multiple) * multiple
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __iter__(self) -> Iterator[int]:
+        order = torch.full((self._length,), self._n_rows, dtype=torch.int64)
+        order[: self._n_rows] = torch.tensor(list(self._order), dtype=torch.int64)
+        self._processes.spread(order, 0)
+        return iter(order.tolist())

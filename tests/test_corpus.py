@@ -7,9 +7,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from ifguide.artifacts import ArrayWriter
 from ifguide.config import CorpusConfig
 from ifguide.corpus import TokenizedCorpus, build_corpus, chunk_documents
-from ifguide.corpus_writer import ArrayWriter
 from ifguide.errors import ConfigError, InputError, StaleError
 from ifguide.spans import mark_tokens, parse_spans
 from ifguide.tokenizing import cut_pieces, tokenize

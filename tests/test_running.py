@@ -11,9 +11,10 @@ from ifguide.errors import InputError
 from ifguide.running import follow_run
 
 WORK = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
 from ifguide.running import follow_run
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job is born with it ignored
 with follow_run(Path(sys.argv[2])) as progress:
     progress.begin_stage("model", 0, 1)
     try:

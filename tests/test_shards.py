@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ifguide import shards, stages
+from ifguide import scoring, shards
 from ifguide.pipeline import run_study
 from ifguide.shards import ShardStore, close_work, open_work, plan_shards
 from ifguide.study import Study, Unit
@@ -51,7 +51,7 @@ def test_a_stopped_scoring_goes_on_where_it_was_and_ends_with_the_same_bytes(tmp
     write_tiny_inputs(tmp_path / "inputs")
     save_tiny_model("gpt_neox", tmp_path / "inputs" / "model")
     study = Study.create("tiny", tiny_config(tmp_path / "inputs"), tmp_path)
-    monkeypatch.setattr(stages, "plan_shards", lambda offsets: plan_shards(offsets, 40))
+    monkeypatch.setattr(scoring, "plan_shards", lambda offsets: plan_shards(offsets, 40))
     run_study(study, until="scores")
     undisturbed = study.manifest(Unit("scores"))["outputs"]
     assert not list((study.root / ".work").iterdir())

@@ -6,7 +6,8 @@ Both are reported at the predicted token, are positive where training on the tok
 to the same score over a sequence.
 """
 
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import torch
@@ -60,15 +61,16 @@ def position_scores(
 
     def add(name: str, a: torch.Tensor, g: torch.Tensor) -> None:
         v = direction[name]
-        total.add_(((a.to(v.dtype) @ v.T) * g.to(v.dtype)).sum(dim=-1))  # g_tᵀ V a_t
+        flow = ((a.to(v.dtype) @ v.T) * g.to(v.dtype)).sum(dim=-1)  # g_tᵀ V a_t
+        total.add_(flow.to(total.device))
 
     split = SplitModel.of(model)
     with watch(modules, on_gradient=add), gradients_flow(split.model):
         losses = backpropagate(split, batch)
-    return _report_at_predicted(total[:, :-1], batch.targets != -100), losses
+    return report_at_predicted(total[:, :-1], batch.targets != -100), losses
 
 
-def _report_at_predicted(flow: torch.Tensor, counted: torch.Tensor) -> torch.Tensor:
+def report_at_predicted(flow: torch.Tensor, counted: torch.Tensor) -> torch.Tensor:
     """Keep the flow at positions that predict a counted token; what flows through context before the first one goes to it."""
     first = counted.int().argmax(dim=1, keepdim=True)  # (B, 1)
     before = torch.arange(flow.shape[1], device=flow.device) < first  # (B, T-1)
@@ -115,27 +117,70 @@ def score_corpus(
             report(done)
 
 
-def average_checkpoints(scores: list[np.ndarray], valid: np.ndarray) -> np.ndarray:
+BLOCK = 1 << 20
+"""Tokens held at once where whole arrays of scores are put together."""
+
+
+def average_checkpoints(scores: list[np.ndarray], valid: np.ndarray, block: int = BLOCK) -> np.ndarray:
     """The study's score: one checkpoint's raw scores, or the mean over checkpoints of score / standard deviation.
 
     Args:
         scores: float32 (N,) arrays, one a checkpoint.
         valid: bool (N,); the standard deviation is taken over these, the rest is 0.
+        block: tokens taken at once. Standard deviations are summed in float64, so it changes no more than their last digits.
 
     Raises:
         ConfigError: no scores.
         NumericalError: a checkpoint's scores are all the same.
     """
+    blocks = list(average_blocks(scores, lambda start, stop: valid[start:stop], block))
+    return np.concatenate(blocks) if blocks else np.zeros(0, dtype=np.float32)
+
+
+def average_blocks(
+    scores: list[np.ndarray], valid_between: Callable[[int, int], np.ndarray], block: int = BLOCK
+) -> Iterator[np.ndarray]:
+    """`average_checkpoints` piece by piece, float32 (at most `block`,), so that memory-mapped scores stay on disk.
+
+    Args:
+        scores: float32 (N,) arrays, one a checkpoint.
+        valid_between: gives bool (stop - start,) for tokens [start, stop).
+        block: tokens taken at once.
+    """
     if not scores:
         raise ConfigError("expected at least one checkpoint's scores, got none")
-    if len(scores) == 1:
-        return np.where(valid, scores[0], 0).astype(np.float32)
-    mean = np.zeros(len(valid), dtype=np.float64)
-    for number, one in enumerate(scores):
-        deviation = float(np.std(np.asarray(one)[valid], dtype=np.float64))
-        if deviation == 0:
+    divisors = [1.0]
+    if len(scores) > 1:
+        divisors = [_deviation(one, valid_between, block) for one in scores]
+        if 0 in divisors:
             raise NumericalError(
-                f"all scores of checkpoint {number} are the same, so it says nothing; leave it out of the study"
+                f"all scores of checkpoint {divisors.index(0)} are the same, so it says nothing; leave it out of the study"
             )
-        mean += np.asarray(one, dtype=np.float64) / deviation
-    return np.where(valid, mean / len(scores), 0).astype(np.float32)
+    for part in _slices(len(scores[0]), block):
+        total = sum(np.asarray(one[part], dtype=np.float64) / d for one, d in zip(scores, divisors, strict=True))
+        yield np.where(valid_between(part.start, part.stop), total / len(scores), 0).astype(np.float32)
+
+
+def mean_blocks(arrays: list[np.ndarray], block: int = BLOCK) -> Iterator[np.ndarray]:
+    """The mean over float32 (N,) arrays, taken in float64, piece by piece."""
+    for part in _slices(len(arrays[0]), block):
+        yield np.mean([array[part] for array in arrays], axis=0, dtype=np.float64).astype(np.float32)
+
+
+def _deviation(scores: np.ndarray, valid_between: Callable[[int, int], np.ndarray], block: int) -> float:
+    """Standard deviation over the valid tokens in float64, in two passes."""
+
+    def total(of: Callable[[np.ndarray], np.ndarray]) -> tuple[float, int]:
+        values, n = 0.0, 0
+        for part in _slices(len(scores), block):
+            valid = np.asarray(scores[part], dtype=np.float64)[valid_between(part.start, part.stop)]
+            values, n = values + float(of(valid).sum()), n + len(valid)
+        return values, n
+
+    values, n = total(lambda x: x)
+    mean = values / max(n, 1)
+    return math.sqrt(total(lambda x: (x - mean) ** 2)[0] / max(n, 1))
+
+
+def _slices(n: int, block: int) -> Iterator[slice]:
+    return (slice(start, min(start + block, n)) for start in range(0, n, block))

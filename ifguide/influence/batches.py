@@ -65,11 +65,6 @@ class CorpusSequences:
     def __len__(self) -> int:
         return len(self._chunks)
 
-    def of_documents(self, first: int, stop: int) -> "CorpusSequences":
-        """The sequences of documents [first, stop)."""
-        chunks = self._chunks[slice(*np.searchsorted(self._chunks[:, 0], (first, stop)))]
-        return CorpusSequences(self._token_ids, self._offsets, chunks, self._bos)
-
     def lengths(self) -> np.ndarray:
         """int64 (C,), tokens in each sequence."""
         starts_document = self._chunks[:, 1] == self._offsets[self._chunks[:, 0]]
@@ -85,7 +80,9 @@ class CorpusSequences:
         return Sequence(ids, index)
 
 
-def make_batches(sequences, tokens_per_batch: int, *, pad_id: int = 0) -> Iterator[Batch]:
+def make_batches(
+    sequences, tokens_per_batch: int, *, pad_id: int = 0, share: tuple[int, int] = (0, 1)
+) -> Iterator[Batch]:
     """Batch sequences by length, so that little is padded and no batch has more than about `tokens_per_batch` padded tokens.
 
     Sequences of fewer than two tokens predict nothing and are left out. The order is the same whatever the batch size is not:
@@ -95,6 +92,7 @@ def make_batches(sequences, tokens_per_batch: int, *, pad_id: int = 0) -> Iterat
         sequences: a list of `Sequence`, or anything with `len`, `[]` and optionally `lengths()`.
         tokens_per_batch: padded tokens; a longer sequence makes a batch of its own.
         pad_id: any valid token id.
+        share: (r, n) gives batches r, r + n, r + 2n, …: process r's share of n, while the batches stay the same.
     """
     lengths = (
         sequences.lengths()
@@ -103,12 +101,13 @@ def make_batches(sequences, tokens_per_batch: int, *, pad_id: int = 0) -> Iterat
     )
     order = np.argsort(-lengths, kind="stable")
     order = order[lengths[order] >= 2]
-    start = 0
+    start = number = 0
     while start < len(order):
         width = int(lengths[order[start]])
         stop = start + max(1, tokens_per_batch // width)
-        yield _pad([(int(i), sequences[int(i)]) for i in order[start:stop]], width, pad_id)
-        start = stop
+        if number % share[1] == share[0]:
+            yield _pad([(int(i), sequences[int(i)]) for i in order[start:stop]], width, pad_id)
+        start, number = stop, number + 1
 
 
 def _pad(numbered: list[tuple[int, Sequence]], width: int, pad_id: int) -> Batch:

@@ -15,7 +15,7 @@ from torch import nn
 
 from ifguide.influence.attribution import own_loss_scores
 from ifguide.influence.batches import Sequence, make_batches
-from ifguide.influence.direction import query_gradient
+from ifguide.influence.direction import differential_direction, query_gradient
 from ifguide.influence.ekfac import LayerFactors
 from ifguide.influence.losses import SplitModel
 
@@ -34,14 +34,12 @@ class Curvature:
 
     def apply(self, gradient: Gradient) -> Gradient:
         """Pg."""
-        if self.factors is None:
-            return gradient
-        return {name: self.factors[name].precondition(value, self.damping) for name, value in gradient.items()}
+        return differential_direction(gradient, None, self.factors, self.damping)
 
 
 def dot(a: Gradient, b: Gradient) -> float:
     """Inner product over all layers, in float64."""
-    return float(sum((a[name].double() * b[name].double()).sum() for name in a))
+    return sum(float((a[name].double() * b[name].double()).sum()) for name in a)
 
 
 def document_gradient(model: nn.Module, modules: dict[str, nn.Module], sequences: Listing[Sequence], **options) -> Gradient:  # fmt: skip

@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from torch import nn
 
+from ifguide.distributed import ALONE, Processes
 from ifguide.errors import ConfigError, NumericalError
 from ifguide.influence.batches import Sequence, make_batches
 from ifguide.influence.ekfac import LayerFactors, accumulation_dtype
-from ifguide.influence.layers import gradients_flow, layer_shape, watch
+from ifguide.influence.layers import device_of, gradients_flow, layer_shape, watch
 from ifguide.influence.losses import SplitModel, backpropagate, cross_entropy, margin
 
 OBJECTIVES = {"loss": cross_entropy, "margin": margin}
@@ -27,6 +28,7 @@ def query_gradient(
     objective: str = "loss",
     tokens_per_batch: int = 4096,
     report: Callable[[int, int], None] | None = None,
+    processes: Processes = ALONE,
 ) -> dict[str, torch.Tensor]:
     """Mean gradient ḡ over queries, (O, I) a layer, in float32 or better.
 
@@ -38,6 +40,7 @@ def query_gradient(
         objective: `loss` is -log p of a token, `margin` is -log(p / (1 - p)).
         tokens_per_batch: padded tokens in a forward pass.
         report: called with (queries done, queries in all).
+        processes: who works at it; each takes every n-th batch, and all return the same mean.
 
     Raises:
         ConfigError: no queries, or one without a completion token.
@@ -45,8 +48,8 @@ def query_gradient(
     """
     if not queries:
         raise ConfigError("a direction needs at least one query in each set, got none")
-    device, dtype = next(model.parameters()).device, accumulation_dtype(model)
-    total = {name: torch.zeros(layer_shape(m), dtype=dtype, device=device) for name, m in modules.items()}
+    device, dtype = device_of(model), accumulation_dtype(model)
+    total = {name: torch.zeros(layer_shape(m), dtype=dtype, device=device_of(m)) for name, m in modules.items()}
 
     def add(name: str, a: torch.Tensor, g: torch.Tensor) -> None:
         total[name].addmm_(g.flatten(0, 1).to(dtype).T, a.flatten(0, 1).to(dtype))
@@ -55,16 +58,16 @@ def query_gradient(
     for number, sequence in enumerate(sequences):
         if not (sequence.index[1:] >= 0).any():
             raise ConfigError(f"query {number} has no completion token after its prompt")
-    done, split = 0, SplitModel.of(model)
+    split, count = SplitModel.of(model), processes.count(report, len(queries))
     with watch(modules, on_gradient=add), gradients_flow(split.model):
-        for batch in make_batches(sequences, tokens_per_batch):
+        for batch in make_batches(sequences, tokens_per_batch, share=(processes.rank, processes.world_size)):
             batch = batch.to(device)
             counted = (batch.targets != -100).to(dtype)  # (B, T-1)
             weights = counted / counted.sum(dim=1, keepdim=True) if weighting == "token-mean" else None
             backpropagate(split, batch, weights=weights, objective=OBJECTIVES[objective])
-            done += len(batch.sequence)
-            if report:
-                report(done, len(queries))
+            count.add(len(batch.sequence))
+    count.wait()
+    processes.sum(total.values())
     for name, gradient in total.items():
         if not torch.isfinite(gradient).all():
             raise NumericalError(
@@ -91,7 +94,11 @@ def differential_direction(
     found = {}
     for name, gradient in toxic.items():
         difference = gradient - safe[name] if safe is not None else gradient
-        found[name] = factors[name].precondition(difference, damping) if factors is not None else difference.clone()
+        found[name] = (
+            factors[name].to(difference.device).precondition(difference, damping)
+            if factors is not None
+            else difference.clone()
+        )
         if not torch.isfinite(found[name]).all():
             raise NumericalError(
                 f"layer {name}: the preconditioned direction is not finite; its curvature is zero, so check the corpus or raise direction.damping"

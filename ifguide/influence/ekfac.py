@@ -10,19 +10,21 @@ sequence's gradient in that basis. Sums run in float32 whatever the model's dtyp
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import nn
 
+from ifguide.distributed import ALONE, Processes
 from ifguide.errors import NumericalError
 from ifguide.influence.batches import Batch
-from ifguide.influence.layers import find_shared_inputs, gradients_flow, layer_shape, watch
+from ifguide.influence.layers import device_of, find_shared_inputs, gradients_flow, layer_shape, watch
 from ifguide.influence.losses import SplitModel, backpropagate
 
 _GRADIENT_ELEMENTS = 1 << 22
 """Values of per-sequence gradients held at once."""
-_BLOCKS = 8
-"""A covariance is symmetric, so of this many strips of rows each is computed up to the diagonal only: 9/16 of the work."""
-_LEAST_STRIP = 64
+_BLOCKS = 4
+"""A covariance is symmetric, so of this many strips of rows each is computed up to the diagonal only: 5/8 of the work."""
+_LEAST_STRIP = 128
 """Rows of the narrowest strip worth a product of its own."""
 
 Report = Callable[[int, int], None]
@@ -38,6 +40,10 @@ class LayerFactors:
     """Q_G (O, O), eigenvectors in columns."""
     eigenvalues: torch.Tensor
     """λ (O, I), at least 0."""
+
+    def to(self, device: torch.device) -> "LayerFactors":
+        """The same factors on a device."""
+        return LayerFactors(*(part.to(device) for part in (self.input_vectors, self.output_vectors, self.eigenvalues)))
 
     def precondition(self, gradient: torch.Tensor, damping: float) -> torch.Tensor:
         """(F + dI)⁻¹ times a gradient (O, I), with d = `damping` times the mean eigenvalue."""
@@ -55,41 +61,61 @@ def fit_factors(
     seed: int = 0,
     products: torch.dtype | None = None,
     report: Report | None = None,
+    report_eigenbases: Report | None = None,
+    processes: Processes = ALONE,
 ) -> dict[str, LayerFactors]:
     """Fit EK-FAC factors for every layer in two passes over the data.
+
+    With several processes each gives its own batches; sums run over all of them, the eigenvectors of a layer are found by
+    one process, and all return the same factors.
 
     Layers that read the same inputs (see `find_shared_inputs`) share one tensor `input_vectors`.
 
     Args:
         model: a causal language model.
         modules: its layers by name.
-        batches: makes the same batches each time it is called.
+        batches: makes the same batches each time it is called; with several processes only this one's share of them.
         labels: `sampled` (targets drawn from the model's own prediction: the Fisher) or `true` (the empirical Fisher).
-        seed: seeds the draws; both passes see the same ones.
+        seed: seeds the draws, together with a batch's first sequence; so both passes see the same ones, and so does another
+            number of processes.
         products: dtype in which activations and gradients are multiplied; sums over batches are float32 or better whatever
             it is. None: the dtype of the sums.
         report: called with (tokens done, tokens in all) over both passes.
+        report_eigenbases: called with (eigenbases found, eigenbases in all) between the two.
+        processes: who works at it.
 
     Raises:
         NumericalError: an activation or gradient is not finite.
     """
-    total = 2 * sum(batch.n_tokens for batch in batches())
-    fit = _Fit(model, modules, batches, labels, seed, products, _Counter(report, total))
+    (n_tokens,) = processes.sum_counts(sum(batch.n_tokens for batch in batches()))
+    fit = _Fit(model, modules, batches, labels, seed, products, report, 2 * n_tokens, processes)
     inputs, outputs = fit.covariances()
-    input_vectors = {name: eigenvectors(matrix, name) for name, matrix in inputs.items()}
-    output_vectors = {name: eigenvectors(matrix, name) for name, matrix in outputs.items()}
+    input_vectors, output_vectors = _find_eigenvectors((inputs, outputs), report_eigenbases, processes)
     values = fit.eigenvalues(input_vectors, output_vectors)
     return {name: LayerFactors(input_vectors[fit.shared[name]], output_vectors[name], values[name]) for name in modules}
 
 
-class _Counter:
-    def __init__(self, report: Report | None, total: int):
-        self._report, self._total, self._done = report, total, 0
-
-    def add(self, n: int) -> None:
-        self._done += n
-        if self._report:
-            self._report(self._done, self._total)
+def _find_eigenvectors(
+    groups: tuple[dict[str, torch.Tensor], ...], report: Report | None, processes: Processes
+) -> list[dict[str, torch.Tensor]]:
+    """The eigenvectors of each matrix, the matrices divided over the processes by the work they are."""
+    work = [(matrix, group, name) for group, matrices in enumerate(groups) for name, matrix in matrices.items()]
+    work.sort(key=lambda entry: -len(entry[0]))  # stable, so all processes agree
+    loads, owners = [0] * processes.world_size, []
+    for matrix, _, _ in work:
+        owners.append(loads.index(min(loads)))
+        loads[owners[-1]] += len(matrix) ** 3
+    count = processes.count(report, len(work))
+    found: list[dict[str, torch.Tensor]] = [{} for _ in groups]
+    for (matrix, group, name), owner in zip(work, owners, strict=True):
+        mine = owner == processes.rank
+        found[group][name] = eigenvectors(matrix, name) if mine else torch.empty_like(matrix)
+        count.add(int(mine))
+    count.wait()
+    for (_, group, name), owner in zip(work, owners, strict=True):
+        found[group][name] = found[group][name].contiguous()
+        processes.spread(found[group][name], owner)
+    return found
 
 
 def accumulation_dtype(model: nn.Module) -> torch.dtype:
@@ -104,9 +130,10 @@ def fit_covariances(
     *,
     labels: str = "sampled",
     seed: int = 0,
+    processes: Processes = ALONE,
 ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     """Per-token second moments A (I, I) and G (O, O) of every layer, over all real tokens."""
-    fit = _Fit(model, modules, batches, labels, seed, None, _Counter(None, 0))
+    fit = _Fit(model, modules, batches, labels, seed, None, None, 0, processes)
     inputs, outputs = fit.covariances()
     return {name: inputs[fit.shared[name]] for name in modules}, outputs
 
@@ -114,29 +141,34 @@ def fit_covariances(
 class _Fit:
     """The two passes over the data, which see the same batches and the same labels."""
 
-    def __init__(self, model, modules, batches, labels, seed, products, progress):
-        self.split, self.modules, self.batches, self.progress = SplitModel.of(model), modules, batches, progress
-        self.labels, self.seed = labels, seed
+    def __init__(self, model, modules, batches, labels, seed, products, report, n_tokens, processes):
+        self.split, self.modules, self.batches = SplitModel.of(model), modules, batches
+        self.labels, self.seed, self.processes = labels, seed, processes
+        self.count = processes.count(report, n_tokens)
         self.dtype = accumulation_dtype(model)
         self.products = products or self.dtype
         self.shared = find_shared_inputs(self.split.model, modules)
 
     def _zeros(self, name: str, *shape: int) -> torch.Tensor:
-        return torch.zeros(shape, dtype=self.dtype, device=self.modules[name].weight.device)
+        return torch.zeros(shape, dtype=self.dtype, device=device_of(self.modules[name]))
 
     def _run(self, before_batch: Callable[[Batch], None]) -> None:
-        device = next(self.split.parameters()).device
-        generator = torch.Generator(device=device).manual_seed(self.seed)
+        device = device_of(self.split.model)
+        generator = torch.Generator(device=device) if self.labels == "sampled" else None
         for batch in self.batches():
+            if generator is not None:
+                generator.manual_seed(_batch_seed(self.seed, int(batch.sequence[0])))
             batch = batch.to(device)
             before_batch(batch)
-            backpropagate(self.split, batch, generator=generator if self.labels == "sampled" else None)
-            self.progress.add(batch.n_tokens)
+            backpropagate(self.split, batch, generator=generator)
+            self.count.add(batch.n_tokens)
+        self.count.wait()
 
     def covariances(self) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
         """A of every layer that shares no earlier one's inputs, and G of every layer."""
         shapes = {name: layer_shape(module) for name, module in self.modules.items()}
-        inputs = {name: self._zeros(name, shapes[name][1], shapes[name][1]) for name in set(self.shared.values())}
+        read = [name for name in self.modules if name in self.shared.values()]  # in the same order in every process
+        inputs = {name: self._zeros(name, shapes[name][1], shapes[name][1]) for name in read}
         outputs = {name: self._zeros(name, shape[0], shape[0]) for name, shape in shapes.items()}
         n_tokens, real = 0, None
 
@@ -155,10 +187,12 @@ class _Fit:
 
         with watch(self.modules, on_input=add_input, on_gradient=add_gradient), gradients_flow(self.split.model):
             self._run(count)
+        (n_tokens,) = self.processes.sum_counts(n_tokens)
+        self.processes.sum((*inputs.values(), *outputs.values()))
         scale = 1.0 / max(n_tokens, 1)
         for matrix in (*inputs.values(), *outputs.values()):
             _mirror(matrix).mul_(scale)
-        return {name: inputs[name] for name in self.modules if name in inputs}, outputs
+        return inputs, outputs
 
     def eigenvalues(self, input_vectors, output_vectors) -> dict[str, torch.Tensor]:
         """λ of every layer: the mean over sequences of the squared gradient in the eigenbasis."""
@@ -191,7 +225,14 @@ class _Fit:
 
         with watch(self.modules, on_gradient=add), gradients_flow(self.split.model):
             self._run(count)
+        (n_sequences,) = self.processes.sum_counts(n_sequences)
+        self.processes.sum(values.values())
         return {name: matrix.div_(max(n_sequences, 1)) for name, matrix in values.items()}
+
+
+def _batch_seed(seed: int, first_sequence: int) -> int:
+    """A seed for the labels of one batch, whoever computes it and whatever came before."""
+    return int(np.random.SeedSequence([seed, first_sequence]).generate_state(1, np.uint64)[0] >> 1)
 
 
 def _rotate_tokens(n_positions: int, on_inputs: torch.Tensor, on_outputs: torch.Tensor) -> tuple[bool, bool]:

@@ -17,6 +17,17 @@ def has_bias(module: nn.Module) -> bool:
     return getattr(module, "bias", None) is not None
 
 
+def device_of(module: nn.Module) -> torch.device:
+    """Where a module computes. accelerate may keep its weights elsewhere in between; then they look as if they were nowhere."""
+    for part in module.modules():
+        place = getattr(getattr(part, "_hf_hook", None), "execution_device", None)
+        if place is not None:
+            return torch.device(place)
+        for parameter in part.parameters(recurse=False):
+            return parameter.device
+    return torch.device("cpu")
+
+
 def layer_shape(module: nn.Module) -> tuple[int, int]:
     """(O, I) of a layer, the bias counted as an input."""
     outputs, inputs = module.weight.shape if isinstance(module, nn.Linear) else module.weight.shape[::-1]
@@ -37,6 +48,13 @@ def with_ones(inputs: torch.Tensor, module: nn.Module) -> torch.Tensor:
     return torch.cat([inputs, torch.ones_like(inputs[..., :1])], dim=-1) if has_bias(module) else inputs
 
 
+def find_linear(model: nn.Module) -> dict[str, nn.Module]:
+    """All `nn.Linear` and GPT-2's `Conv1D` layers by name, in model order."""
+    from transformers.pytorch_utils import Conv1D
+
+    return {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D)}
+
+
 def find_shared_inputs(model: nn.Module, modules: dict[str, nn.Module]) -> dict[str, str]:
     """For each layer the first one that is given the very same inputs (itself, if none before it is), with or without a bias alike.
 
@@ -54,7 +72,7 @@ def find_shared_inputs(model: nn.Module, modules: dict[str, nn.Module]) -> dict[
     handles = [module.register_forward_pre_hook(make_hook(name)) for name, module in modules.items()]
     try:
         with torch.no_grad():
-            model(input_ids=torch.ones(1, 2, dtype=torch.int64, device=next(model.parameters()).device))
+            model(input_ids=torch.ones(1, 2, dtype=torch.int64, device=device_of(model)))
     finally:
         for handle in handles:
             handle.remove()

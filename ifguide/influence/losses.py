@@ -11,11 +11,15 @@ import torch
 from torch import nn
 
 from ifguide.influence.batches import Batch
+from ifguide.influence.layers import device_of
 
-LOGITS_AT_ONCE = {"cpu": 1 << 20, "cuda": 1 << 25}
-"""Logits held at once, in values, by kind of device: 4 MB in float32, which a processor's cache holds, and 128 MB."""
+LOGITS_AT_ONCE = {"cpu": 1 << 22, "cuda": 1 << 25}
+"""Logits held at once where they are kept for a backward pass, in values, by kind of device: 16 MB and 128 MB in float32."""
 LEAST_POSITIONS = 128
 """Positions taken at once however large the vocabulary is: the output embedding is read from memory once for each part."""
+BLOCK = {"cpu": (2048, 512), "cuda": (8192, 4096)}
+"""Positions and words of the vocabulary in a block of logits that nothing is kept of, by kind of device. On a processor the
+block, and the part of the output embedding that makes it, stay in its cache."""
 
 Objective = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """(logits (n, V), targets (n,)) -> one value a token (n,)."""
@@ -59,6 +63,8 @@ class SplitModel(nn.Module):
     def __init__(self, model: nn.Module):
         super().__init__()
         self.model = model
+        for part in (model, model.base_model):  # it would warn that padding is not masked; see above
+            part.warn_if_padding_and_no_attention_mask = lambda *args: None
         self.splits = self._split_is_faithful()
         self.ignores_padding = self._ignores_what_follows()
 
@@ -72,11 +78,11 @@ class SplitModel(nn.Module):
         body = self.model.base_model if self.splits else self.model
         mask = {} if self.ignores_padding else {"attention_mask": attention_mask}
         output = body(input_ids=input_ids, use_cache=False, **mask)
-        return output[0] if self.splits else output.logits
+        return (output[0] if self.splits else output.logits).to(input_ids.device)
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """(n, H) -> (n, V), float32 or better."""
-        return upcast(self.model.get_output_embeddings()(hidden) if self.splits else hidden)
+        return upcast(self.model.get_output_embeddings()(hidden).to(hidden.device) if self.splits else hidden)
 
     def forward(self, batch: Batch, objective: Objective = cross_entropy) -> torch.Tensor:
         """One value a predicted token (B, T-1), 0 where nothing counts. Differentiable in forward mode."""
@@ -90,10 +96,68 @@ class SplitModel(nn.Module):
     def parts(self, n: int) -> Iterator[slice]:
         """Slices of n positions whose logits fit together."""
         head = self.model.get_output_embeddings()
-        on_cpu = next(self.model.parameters()).device.type == "cpu"
-        at_once = LOGITS_AT_ONCE["cpu" if on_cpu else "cuda"]
+        at_once = LOGITS_AT_ONCE[_kind(next(self.model.parameters()))]
         step = max(LEAST_POSITIONS, at_once // (head.weight.shape[0] if head is not None else 1))
-        return (slice(start, start + step) for start in range(0, n, step))
+        return _slices(n, step)
+
+    @property
+    def streams(self) -> bool:
+        """Whether the output embedding is a plain matrix whose rows can be taken a few at a time."""
+        head = self.model.get_output_embeddings()
+        return self.splits and type(head) is nn.Linear and not hasattr(head, "_hf_hook")
+
+    @torch.no_grad()
+    def slopes(
+        self, hidden: torch.Tensor, tangent: torch.Tensor, targets: torch.Tensor, products: torch.dtype | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Losses, and how they change when the hidden states move along a tangent; the vocabulary passes by block by block.
+
+        With logits z and their tangents ż the loss is logsumexp z - z_y and its slope Σ softmax(z) ż - ż_y. Both sums run along
+        with the largest logit so far, so no more than one block of logits is ever held. Only where the model `streams`.
+
+        Args:
+            hidden: (n, H).
+            tangent: (n, H), the hidden states' derivative.
+            targets: int64 (n,), the words that count.
+            products: dtype in which tangents are multiplied by the output embedding; None: its own.
+
+        Returns:
+            (losses (n,), slopes (n,)), float32 or better.
+        """
+        head = self.model.get_output_embeddings()
+        rows, _ = BLOCK[_kind(hidden)]
+        found = [
+            _slopes(hidden[part], tangent[part], targets[part], head.weight, head.bias, products)
+            for part in _slices(len(targets), rows)
+        ]
+        if not found:
+            empty = upcast(hidden.new_zeros(0))
+            return empty, empty
+        losses, slopes = zip(*found, strict=True)
+        return torch.cat(losses), torch.cat(slopes)
+
+    @torch.no_grad()
+    def loss_gradient(
+        self, hidden: torch.Tensor, targets: torch.Tensor | None, generator: torch.Generator | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Gradient of each cross-entropy with respect to its hidden state, softmax(z) W - W_y, block by block like `slopes`.
+
+        Args:
+            hidden: (n, H), n at least 1.
+            targets: int64 (n,), the words that count; None: drawn from the model's own prediction.
+            generator: draws them.
+
+        Returns:
+            (gradients (n, H) in the dtype of `hidden`, losses (n,) in float32 or better).
+        """
+        head = self.model.get_output_embeddings()
+        rows, _ = BLOCK[_kind(hidden)]
+        found = [
+            _loss_gradient(hidden[part], None if targets is None else targets[part], head.weight, head.bias, generator)
+            for part in _slices(len(hidden), rows)
+        ]
+        gradients, losses = zip(*found, strict=True)
+        return torch.cat(gradients), torch.cat(losses)
 
     def _split_is_faithful(self) -> bool:
         head = self.model.get_output_embeddings()
@@ -113,10 +177,89 @@ class SplitModel(nn.Module):
         return bool((alone - followed).abs().max() <= 0.01 * alone.std())
 
     def _few_tokens(self, n: int) -> torch.Tensor:
-        device = self.model.get_input_embeddings().weight.device
+        device = device_of(self.model)
         return (
             torch.arange(1, n + 1, device=device).remainder(self.model.config.get_text_config().vocab_size).unsqueeze(0)
         )
+
+
+def _loss_gradient(hidden, targets, weight, bias, generator):
+    """One part of `SplitModel.loss_gradient`."""
+    largest = upcast(hidden.new_full((len(hidden), 1), float("-inf")))
+    total, pull = torch.zeros_like(largest), torch.zeros(hidden.shape, dtype=largest.dtype, device=hidden.device)
+    drawn = None if generator is None else torch.zeros(len(hidden), dtype=torch.int64, device=hidden.device)
+    for block in _slices(len(weight), BLOCK[_kind(hidden)][1]):
+        some = weight[block]
+        logits = upcast(nn.functional.linear(hidden, some, None if bias is None else bias[block]))
+        now = torch.maximum(largest, logits.amax(1, keepdim=True))
+        shrink = (largest - now).exp_()
+        logits.sub_(now).exp_()
+        here = logits.sum(1, keepdim=True)
+        total = total.mul_(shrink).add_(here)
+        pull.mul_(shrink).add_(logits.to(some.dtype) @ some)  # Σ exp(z - largest) W
+        if drawn is not None:
+            _draw_on(drawn, logits, here, total, block.start, generator)
+        largest = now
+    targets = targets if drawn is None else drawn
+    theirs = upcast(weight[targets])  # (n, H)
+    target_logits = (upcast(hidden) * theirs).sum(1, keepdim=True)
+    if bias is not None:
+        target_logits = target_logits + upcast(bias[targets]).unsqueeze(1)
+    gradient = pull.div_(total).sub_(theirs)
+    return gradient.to(hidden.dtype), (largest + total.log() - target_logits).squeeze(1)
+
+
+def _draw_on(drawn, sizes, here, total, first, generator) -> None:
+    """Draw words while the vocabulary passes by: each block takes over with its share of the total so far.
+
+    Args:
+        drawn: int64 (n,), the words so far, changed in place.
+        sizes: (n, b), unnormalised probabilities of the block's words.
+        here: (n, 1), their sum.
+        total: (n, 1), the sum of all words up to and including this block.
+        first: number of the block's first word.
+        generator: gives one uniform number a position, which decides both whether the block takes over and which word does.
+    """
+    uniform = torch.rand(total.shape, dtype=torch.float64, device=total.device, generator=generator) * total
+    inside = torch.searchsorted(sizes.cumsum(1), uniform.to(sizes.dtype), right=True).squeeze(1)
+    takes_over = (uniform < here).squeeze(1)
+    drawn[takes_over] = first + inside[takes_over].clamp_(max=sizes.shape[1] - 1)
+
+
+def _kind(tensor: torch.Tensor) -> str:
+    return "cpu" if tensor.device.type == "cpu" else "cuda"
+
+
+def _slices(n: int, step: int) -> Iterator[slice]:
+    return (slice(start, start + step) for start in range(0, n, step))
+
+
+def _slopes(hidden, tangent, targets, weight, bias, products):
+    """One part of `SplitModel.slopes`: all of its positions against one block of words after the other."""
+    narrow = products or weight.dtype
+    narrow_tangent = tangent.to(narrow)
+    largest = upcast(hidden.new_full((len(targets), 1), float("-inf")))
+    total, weighted = (
+        torch.zeros_like(largest),
+        torch.zeros_like(largest),
+    )  # Σ exp(z - largest) and Σ exp(z - largest) ż
+    for block in _slices(len(weight), BLOCK[_kind(hidden)][1]):
+        some = weight[block]
+        logits = upcast(nn.functional.linear(hidden, some, None if bias is None else bias[block]))
+        moves = nn.functional.linear(narrow_tangent, some.to(narrow)).to(logits.dtype)
+        now = torch.maximum(largest, logits.amax(1, keepdim=True))
+        shrink = (largest - now).exp_()
+        logits.sub_(now).exp_()
+        total = total.mul_(shrink).add_(logits.sum(1, keepdim=True))
+        weighted = weighted.mul_(shrink).add_(logits.mul_(moves).sum(1, keepdim=True))
+        largest = now
+    theirs = weight[targets]  # (n, H)
+    target_logits = upcast((upcast(hidden) * upcast(theirs)).sum(1, keepdim=True))
+    if bias is not None:
+        target_logits = target_logits + upcast(bias[targets]).unsqueeze(1)
+    target_moves = (upcast(tangent) * upcast(theirs)).sum(1, keepdim=True)
+    losses = largest + total.log() - target_logits
+    return losses.squeeze(1), (weighted / total - target_moves).squeeze(1)
 
 
 def backpropagate(
@@ -141,8 +284,22 @@ def backpropagate(
     """
     counted = batch.targets != -100
     hidden = split.hidden(batch.input_ids, batch.attention_mask)[:, :-1][counted]
+    if not len(hidden):
+        return upcast(hidden.new_zeros(batch.targets.shape)).detach()
     targets = batch.targets[counted]
     factors = None if weights is None else weights[counted]
+    if objective is cross_entropy and split.streams:
+        gradient, values = split.loss_gradient(hidden.detach(), None if generator else targets, generator)
+        if factors is not None:
+            gradient = gradient * factors.unsqueeze(1).to(gradient.dtype)
+    else:
+        gradient, values = _objective_gradient(split, hidden.detach(), targets, factors, objective, generator)
+    hidden.backward(gradient)
+    return upcast(hidden.new_zeros(batch.targets.shape)).detach().masked_scatter(counted, values)
+
+
+def _objective_gradient(split, hidden, targets, factors, objective, generator):
+    """Gradient (n, H) of the weighted sum of any objective, and its values (n,), part by part."""
     gradient, values = torch.empty_like(hidden), []
     for part in split.parts(len(targets)):
         leaf = hidden[part].detach().requires_grad_()
@@ -154,7 +311,4 @@ def backpropagate(
         total = value.sum() if factors is None else (value * factors[part]).sum()
         (gradient[part],) = torch.autograd.grad(total, leaf)
         values.append(value.detach())
-    if values:
-        hidden.backward(gradient)
-    found = upcast(hidden.new_zeros(batch.targets.shape)).detach()
-    return found.masked_scatter(counted, torch.cat(values)) if values else found
+    return gradient, torch.cat(values)

@@ -14,6 +14,16 @@ _BEFORE, _AFTER = 8, 22
 """Tokens of a snippet on each side of the strongest one."""
 
 
+def selected_per_document(mask: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """Selected tokens in each document, int64 (D,)."""
+    offsets = np.asarray(offsets)
+    counts = np.zeros(len(offsets) - 1, dtype=np.int64)
+    filled = np.flatnonzero(np.diff(offsets))  # `reduceat` takes an empty stretch for its first value
+    if len(filled):
+        counts[filled] = np.add.reduceat(mask, offsets[filled], dtype=np.int64)
+    return counts
+
+
 def find_text(
     batches: tuple[pa.RecordBatch, ...],
     search: str,
@@ -77,6 +87,35 @@ def excerpt(corpus: TokenizedCorpus, index: int, *, centre: int, mask: np.ndarra
         else:
             parts.append([piece, marked])
     if last < end:
+        parts.append([" …", False])
+    return parts
+
+
+def excerpt_around(corpus: TokenizedCorpus, index: int, *, marked: np.ndarray, scores: np.ndarray) -> list[list]:
+    """A line of the document around its highest marked token: pairs of text and whether it is marked.
+
+    Args:
+        corpus: the study's corpus.
+        index: which document, of n tokens.
+        marked: bool (n,).
+        scores: float32 (n,).
+    """
+    n = len(marked)
+    if not n:
+        return []
+    places = np.flatnonzero(marked)
+    centre = int(places[np.argmax(scores[places])]) if places.size else 0
+    first, last = max(0, centre - _BEFORE), min(n, centre + _AFTER)
+    pieces = corpus.document_tokens(index)[first:last]
+    parts: list[list] = [["… ", False]] if first else []
+    for piece, mark in zip(pieces, marked[first:last], strict=True):
+        text = " ".join(piece.splitlines()) if "\n" in piece or "\r" in piece else piece
+        text = text if text or not piece else " "
+        if parts and parts[-1][1] == bool(mark):
+            parts[-1][0] += text
+        else:
+            parts.append([text, bool(mark)])
+    if last < n:
         parts.append([" …", False])
     return parts
 

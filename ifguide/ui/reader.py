@@ -12,7 +12,7 @@ import numpy as np
 import streamlit as st
 
 from ifguide.document_store import DocumentFilter, DocumentStore
-from ifguide.errors import ConfigError
+from ifguide.errors import ConfigError, StaleError
 from ifguide.selections import Selection
 from ifguide.ui import components, document_list
 from ifguide.ui.format import count, count_of, plain, selection_title, sentence
@@ -219,6 +219,14 @@ def _set_or_drop(key: str, value: str) -> None:
         del st.query_params[key]
 
 
+def _ranker(request: Request, kind: str):
+    """The function that ranks tokens, or None where the study has no index of their scores."""
+    try:
+        return request.loaded.index(kind).ranks
+    except StaleError:
+        return None
+
+
 def _fill(request: Request, view: dict, order: np.ndarray, at: int, have: set[str]) -> dict:
     """Add the lines of the page and the documents around the shown one; tokens only of those the browser lacks."""
     corpus = request.loaded.corpus()
@@ -242,14 +250,18 @@ def _fill(request: Request, view: dict, order: np.ndarray, at: int, have: set[st
     keys = {place: f"{tag}:{rows[place]['document']}" for place in shown}
     missing = [place for place in shown if keys[place] not in have]
     kind = request.store.kind
-    ranked = (request.layers[kind].values, request.loaded.sorted_scores(kind)) if kind in request.layers else None
+    ranked = request.layers[kind].values
     scored = request.selection.settings.get("kind", "influence") == "influence"
     marks = mark_table(
         corpus, [rows[place]["document"] for place in shown], mask=request.selection.mask,
         scores=request.layers[kind].values if scored else None, threshold=request.selection.settings["threshold"] if scored else None,
     )  # fmt: skip
     tokens = token_table(
-        corpus, [rows[place]["document"] for place in missing], list(request.layers.values()), ranked=ranked
+        corpus,
+        [rows[place]["document"] for place in missing],
+        list(request.layers.values()),
+        rank=_ranker(request, kind),
+        ranked=ranked,
     )
     entries, from_token, from_mark = [], 0, 0
     for place in shown:

@@ -4,7 +4,7 @@ Shapes: N tokens of the corpus, T tokens of the documents shown, laid end to end
 """
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,19 +79,21 @@ def token_table(
     documents: Sequence[int],
     layers: Sequence[Layer],
     *,
-    ranked: tuple[np.ndarray, np.ndarray] | None = None,
+    rank: Callable[[np.ndarray], np.ndarray] | None = None,
+    ranked: np.ndarray | None = None,
 ) -> pa.Table:
     """The tokens of some documents, end to end: columns text, raw, one float32 a layer, and rank.
 
     Joined, a document's texts are the document. `raw` is the tokenizer's own name of a token that shares a character with another
-    (a byte of an emoji, say), and null elsewhere. `rank` is the token's place among all scored tokens of the corpus, 1 the highest,
-    0 for a document's first token, which has no score.
+    (a byte of an emoji, say), and null elsewhere. `rank` is the token's place among all scored tokens of the corpus, 1 the highest;
+    0 where it is not among the highest tenth, and for a document's first token, which has no score.
 
     Args:
         corpus: the study's corpus.
         documents: numbers of documents.
         layers: what can colour the tokens.
-        ranked: (scores (N,), all valid scores ascending (V,)) that give the ranks; None leaves them out.
+        rank: scores -> their places, such as `ScoreIndex.ranks`; None leaves them out.
+        ranked: float32 (N,), the scores that are ranked.
     """
     texts, raw, ranks = [], [], []
     numbers: dict[str, list[np.ndarray]] = {layer.name: [] for layer in layers}
@@ -102,14 +104,13 @@ def token_table(
         raw += _raw_names(pieces, corpus.token_ids[here], corpus.folder)
         for layer in layers:
             numbers[layer.name].append(np.asarray(layer.values[here], dtype=np.float32))
-        if ranked:
-            scores, ascending = ranked
-            place = len(ascending) - np.searchsorted(ascending, np.asarray(scores[here]), side="right") + 1
+        if rank is not None:
+            place = rank(np.asarray(ranked[here]))
             place[:1] = 0
             ranks.append(place.astype(np.int32))
     columns = {"text": pa.array(texts, pa.string()), "raw": pa.array(raw, pa.string())}
     columns |= {name: _join(parts, np.float32) for name, parts in numbers.items()}
-    if ranked:
+    if rank is not None:
         columns["rank"] = _join(ranks, np.int32)
     return pa.table(columns)
 

@@ -3,7 +3,13 @@ import pytest
 import torch
 
 from ifguide.errors import NumericalError
-from ifguide.influence.attribution import average_checkpoints, own_loss_scores, position_scores, score_corpus
+from ifguide.influence.attribution import (
+    average_checkpoints,
+    mean_blocks,
+    own_loss_scores,
+    position_scores,
+    score_corpus,
+)
 from ifguide.influence.batches import corpus_sequences, make_batches
 from ifguide.influence.direction import differential_direction, query_gradient
 from ifguide.models import tracked_modules
@@ -141,3 +147,17 @@ def test_average_divides_each_checkpoint_by_its_deviation():
     np.testing.assert_array_equal(average_checkpoints([a], valid), a)
     with pytest.raises(NumericalError, match="the same"):
         average_checkpoints([a, np.zeros(4, dtype=np.float32)], valid)
+
+
+@pytest.mark.parametrize("block", [1, 7, 64])
+def test_scores_put_together_in_blocks_are_those_put_together_at_once(block):
+    generator = np.random.default_rng(0)
+    scores = [(10.0**k * generator.normal(size=50) + k).astype(np.float32) for k in range(3)]
+    valid = generator.random(50) < 0.8
+    for some in (scores[:1], scores):
+        whole, pieces = average_checkpoints(some, valid), average_checkpoints(some, valid, block)
+        np.testing.assert_allclose(pieces, whole, rtol=2e-7)  # the last digit of a float32
+    by_hand = sum(s.astype(np.float64) / np.std(s[valid], dtype=np.float64) for s in scores) / 3
+    np.testing.assert_allclose(average_checkpoints(scores, valid)[valid], by_hand[valid], rtol=2e-7)
+    means = np.concatenate(list(mean_blocks(scores, block)))
+    np.testing.assert_array_equal(means, np.mean(scores, axis=0, dtype=np.float64).astype(np.float32))

@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 
 from ifguide.document_table import scale_top
+from ifguide.index import ScoreIndex
+from ifguide.selection import quantile_position
 from ifguide.ui import token_view
 from ifguide.ui.palette import TOKEN_BINS
 from ifguide.ui.token_view import HIT, SELECTED, TRUTH, Layer, mark_table, token_table
@@ -25,9 +27,11 @@ def corpus(study):
 
 def test_texts_are_the_documents_and_numbers_the_studys(study, corpus):
     documents = [corpus.index_of(HOSTILE_ID), corpus.index_of(LONG_ID), 3]
-    own, ascending = study.scores("own_loss"), study.sorted_scores("own_loss")
+    own, index_of_scores = study.scores("own_loss"), ScoreIndex.open(study)
+    valid = np.asarray(own)[corpus.valid()]
+    floor = np.sort(valid)[quantile_position(len(valid), 0.9)]
     layers = [Layer("own_loss", own, 3.0), Layer("token_loss", study.scores("token_loss"), 9.0)]
-    table = token_table(corpus, documents, layers, ranked=(own, ascending))
+    table = token_table(corpus, documents, layers, rank=index_of_scores.ranks, ranked=own)
     assert table.column_names == ["text", "raw", "own_loss", "token_loss", "rank"]
     at = 0
     for index in documents:
@@ -38,7 +42,7 @@ def test_texts_are_the_documents_and_numbers_the_studys(study, corpus):
         np.testing.assert_array_equal(part["own_loss"], own[here])
         ranks = part["rank"].to_numpy()
         assert ranks[0] == 0
-        assert ranks[1:].tolist() == [1 + int((ascending > value).sum()) for value in own[here][1:]]
+        assert ranks[1:].tolist() == [1 + int((valid > v).sum()) if v > floor else 0 for v in own[here][1:]]
     assert at == len(table)
     assert "".join(table["text"].to_pylist()[: int(np.diff(corpus.offsets)[documents[0]])]) == HOSTILE_TEXT
 
@@ -63,7 +67,7 @@ def test_a_document_of_a_thousand_tokens_stays_under_the_wire_bar(study, corpus)
 
     layers = [Layer(kind, study.scores(kind), 1.0) for kind in ("own_loss", "position", "token_loss")]
     own = study.scores("own_loss")
-    table = token_table(corpus, [corpus.index_of(LONG_ID)], layers, ranked=(own, study.sorted_scores("own_loss")))
+    table = token_table(corpus, [corpus.index_of(LONG_ID)], layers, rank=ScoreIndex.open(study).ranks, ranked=own)
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as stream:
         stream.write_table(table)

@@ -25,6 +25,14 @@ def corpus(study):
     return study.corpus()
 
 
+@given(st.lists(st.integers(0, 4), max_size=12), st.randoms())
+def test_selected_tokens_are_counted_in_empty_documents_too(lengths, random):
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    mask = np.array([random.random() < 0.5 for _ in range(offsets[-1])], dtype=bool)
+    expected = [int(mask[a:b].sum()) for a, b in zip(offsets[:-1], offsets[1:], strict=True)]
+    assert document_list.selected_per_document(mask, offsets).tolist() == expected
+
+
 def test_search_agrees_with_plain_python(corpus):
     texts = [corpus.document(i).text for i in range(corpus.n_documents)]
     seen = []
@@ -77,21 +85,7 @@ def test_word_counts_agree_with_a_slow_count(study, corpus):
     assert {round(w.lift, 9) for w in everything} == {1.0}
 
 
-@given(st.lists(st.floats(-5, 5, width=32), min_size=2, max_size=200), st.integers(0, 198))
-def test_bins_count_every_score_once_and_split_at_the_threshold(values, place):
-    scores = np.sort(np.array(values, dtype=np.float32))
-    if scores[0] == scores[-1]:
-        return
-    threshold = float(scores[min(place, len(scores) - 1)])
-    bins = charts.bin_scores(scores, threshold, low=float(scores[0]), high=float(scores[-1]), n_bins=13)
-    assert bins.counts.sum() == len(scores)
-    assert bins.counts[bins.edges[:-1] >= threshold].sum() == (scores > threshold).sum() or threshold == scores[0]
-
-
 def test_chart_size_does_not_grow_with_the_corpus():
-    scores = np.sort(np.random.default_rng(0).normal(size=200_000)).astype(np.float32)
-    figure = charts.score_chart(charts.bin_scores(scores, 2.0, low=float(scores[0]), high=float(scores[-1])))
-    assert sum(len(trace.x) for trace in figure.data) <= 122
     drawn = charts.toxicity_chart({"base": np.random.default_rng(1).random(50_000), "default": np.zeros(9)})
     assert sum(len(trace.x) for trace in drawn.data) <= 60
 

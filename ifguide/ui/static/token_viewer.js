@@ -321,7 +321,7 @@ class TokenViewer {
         if (value === undefined) continue;
         line(layer.title, layer.oneSided ? `${value.toFixed(2)} nats` : signed(value), layer.name === this.colour);
       }
-      if (doc.ranks) line("Rank in corpus", `${whole(doc.ranks[i])} of ${whole(settings.nScored)}`);
+      if (doc.ranks) line("Rank in corpus", doc.ranks[i] ? `${whole(doc.ranks[i])} of ${whole(settings.nScored)}` : "below the highest tenth");
     }
     line("Token", `${whole(i + 1)} of ${whole(doc.texts.length)}`);
     if (i > 0) line("Predicted at", `token ${whole(i)}`);

@@ -1,0 +1,161 @@
+"""Does memory stay flat while the corpus grows? Everything around the model, on made-up corpora of growing length.
+
+    python -m benchmarks.streaming [--tokens 5 20 80]
+
+For each length, a process of its own writes a corpus, scores it shard by shard with a function that needs no model, puts the
+scores of two checkpoints together, and cuts training rows. The table gives the most memory that was the process's own
+(`RssAnon`) over what it had after importing, and the time. Pages of memory-mapped files are not counted: the system takes
+them back whenever it likes. Documents are counted in memory (offsets, ids), tokens are not.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+
+DOCUMENT_TOKENS = 2_000
+"""Tokens of a made-up document."""
+LENGTH = 512
+"""Tokens of a chunk and of a row."""
+
+
+def own_memory() -> float:
+    """MB of this process that no file stands behind."""
+    line = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith("RssAnon"))
+    return int(line.split()[1]) / 1024
+
+
+class Peak:
+    """The most memory while a block runs, looked at a hundred times a second."""
+
+    def __enter__(self):
+        self.before = self.most = own_memory()
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+        self._thread.start()
+        return self
+
+    def _watch(self) -> None:
+        while not self._done.wait(0.01):
+            self.most = max(self.most, own_memory())
+
+    def __exit__(self, *_) -> None:
+        self._done.set()
+        self._thread.join()
+        self.grown = max(self.most, own_memory()) - self.before
+
+
+def measure(millions: float) -> dict:
+    """Memory in MB and seconds of each step, for a corpus of that many million tokens."""
+    import torch
+
+    from ifguide.artifacts import ArrayWriter, load_array, save_blocks
+    from ifguide.corpus import chunk_documents
+    from ifguide.influence.attribution import average_blocks, score_corpus
+    from ifguide.influence.batches import corpus_sequences, make_batches
+    from ifguide.packing import pack_rows
+    from ifguide.shards import ShardStore, plan_shards
+    from ifguide.training_rows import trim_row
+
+    n_documents = int(millions * 1e6) // DOCUMENT_TOKENS
+    found = {"tokens": n_documents * DOCUMENT_TOKENS}
+    torch.ones(8, 8) @ torch.ones(8, 8)  # what the first product loads is not the corpus's
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+
+        def step(title: str, work) -> None:
+            started = time.monotonic()
+            with Peak() as peak:
+                work()
+            found[title] = {"MB": round(peak.grown, 1), "seconds": round(time.monotonic() - started, 1)}
+
+        def write() -> None:
+            tokens, offsets = (
+                ArrayWriter(folder / "token_ids.npy", np.int32),
+                ArrayWriter(folder / "offsets.npy", np.int64),
+            )
+            offsets.append(np.zeros(1))
+            for document in range(n_documents):
+                tokens.append(np.random.default_rng(document).integers(0, 1000, DOCUMENT_TOKENS))
+                offsets.append(np.array([(document + 1) * DOCUMENT_TOKENS]))
+            tokens.close()
+            offsets.close()
+
+        step("write the corpus", write)
+        token_ids, offsets = load_array(folder / "token_ids.npy"), load_array(folder / "offsets.npy")
+
+        def score(checkpoint: int) -> None:
+            bounds = plan_shards(offsets)
+            store = ShardStore(folder / f"work{checkpoint}", ("own_loss",), offsets, bounds)
+            for shard in range(len(store)):
+                values = {"own_loss": np.zeros(store.count_tokens([shard]), dtype=np.float32)}
+                part = np.asarray(offsets[bounds[shard] : bounds[shard + 1] + 1])
+                score_corpus(
+                    make_batches(corpus_sequences(token_ids, part, chunk_documents(part, LENGTH)), 1 << 16),
+                    lambda batch: {"own_loss": torch.sin(batch.input_ids[:, 1:].float() + checkpoint)},
+                    values,
+                    first=int(store.tokens[shard]),
+                )
+                store.write(shard, values)
+            (folder / f"checkpoint{checkpoint}").mkdir()
+            store.assemble(folder / f"checkpoint{checkpoint}")
+
+        step("score shards, lay them end to end", lambda: score(0))
+        score(1)
+
+        def valid_between(start: int, stop: int) -> np.ndarray:
+            valid = np.ones(stop - start, dtype=bool)
+            first, last = np.searchsorted(offsets[:-1], (start, stop))
+            valid[offsets[first:last] - start] = False
+            return valid
+
+        def average() -> None:
+            arrays = [load_array(folder / f"checkpoint{i}" / "own_loss.npy") for i in range(2)]
+            save_blocks(average_blocks(arrays, valid_between), folder / "own_loss.npy", np.float32)
+
+        step("average two checkpoints", average)
+        mask = np.lib.format.open_memmap(folder / "mask.npy", mode="w+", dtype=bool, shape=(len(token_ids),))
+
+        def read_rows() -> None:
+            rows = pack_rows(token_ids, np.asarray(offsets), LENGTH, 1000, mask, pack=False)
+            for row in range(0, len(rows), max(1, len(rows) // 5_000)):  # a row does not know of the others
+                trim_row(rows[row])
+
+        step("cut training rows", read_rows)
+    return found
+
+
+def main() -> None:
+    """Measure each length in a process of its own and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--tokens", type=float, nargs="+", default=[5, 20, 80], metavar="MILLIONS")
+    parser.add_argument("--one", type=float, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.one:
+        print(json.dumps(measure(arguments.one)))
+        return
+    rows = []
+    for millions in arguments.tokens:
+        command = [sys.executable, "-m", "benchmarks.streaming", "--one", str(millions)]
+        rows.append(json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
+    steps = [key for key in rows[0] if key != "tokens"]
+    print("| step | " + " | ".join(f"{row['tokens'] / 1e6:,.0f}M tokens" for row in rows) + " |")
+    print("|---|" + "---|" * len(rows))
+    for step in steps:
+        cells = [f"{row[step]['MB']:,.0f} MB, {row[step]['seconds']:,.1f} s" for row in rows]
+        print(f"| {step} | " + " | ".join(cells) + " |")
+    most = [max(row[step]["MB"] for step in steps) for row in rows]
+    growth = rows[-1]["tokens"] / rows[0]["tokens"]
+    print(
+        f"\n{growth:.0f} times the tokens take {most[-1] / most[0]:.2f} times the memory ({most[0]:,.0f} MB and {most[-1]:,.0f} MB)."
+    )
+
+
+if __name__ == "__main__":
+    main()
