@@ -65,8 +65,10 @@ def ask_more(loaded: Loaded) -> dict:
     if len(runs) > 1:
         names = ["", *runs]
         label = lambda name: runs.get(name, "None")  # noqa: E731
-        more["left"] = low.selectbox("Difference of", names, key="left", bind="query-params", format_func=label)
-        more["right"] = high.selectbox("and", names, key="right", bind="query-params", format_func=label)
+        more["left"] = low.selectbox(
+            "Difference: checkpoint", names, key="left", bind="query-params", format_func=label
+        )
+        more["right"] = high.selectbox("minus checkpoint", names, key="right", bind="query-params", format_func=label)
     return more
 
 

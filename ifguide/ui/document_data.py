@@ -9,7 +9,7 @@ from ifguide.document_table import ranks_path, table_path, write_tables
 from ifguide.study import Study
 from ifguide.ui import document_list, job_panel
 from ifguide.ui.format import ATTRIBUTION_TITLES, count
-from ifguide.ui.loaders import Loaded
+from ifguide.ui.loaders import Loaded, open_root
 from ifguide.ui.token_view import DIFFERENCE, Difference, Layer, spread
 from ifguide.verdicts import VerdictLog
 
@@ -44,7 +44,7 @@ def open_store(loaded: Loaded, selection: str) -> DocumentStore:
 
 @st.cache_resource(max_entries=6, show_spinner=False)
 def _store(root: str, fingerprint: str, selection: str) -> DocumentStore:
-    study = Study.open(root.rpartition("/")[2], root.rpartition("/")[0])
+    study = open_root(root)
     if not (table_path(study).is_file() and ranks_path(study, selection).is_file()):
         write_tables(study, [selection])
     return DocumentStore(table_path(study), ranks_path(study, selection))
@@ -57,7 +57,7 @@ def search_text(loaded: Loaded, search: str, regex: bool) -> tuple[int, ...]:
 
 @st.cache_resource(max_entries=16, show_spinner="Searching the text of every document…")
 def _search(root: str, fingerprint: str, search: str, regex: bool) -> tuple[int, ...]:
-    study = Study.open(root.rpartition("/")[2], root.rpartition("/")[0])
+    study = open_root(root)
     return tuple(document_list.find_text(study.corpus().batches, search, regex=regex).tolist())
 
 
@@ -102,7 +102,7 @@ def build_layers(loaded: Loaded, store: DocumentStore, pair: tuple[str, str] | N
 
 @st.cache_resource(max_entries=4, show_spinner="Reading both checkpoints…")
 def _difference(root: str, fingerprint: str, left: str, right: str) -> Layer:
-    study = Study.open(root.rpartition("/")[2], root.rpartition("/")[0])
+    study = open_root(root)
     both = [study.scores("own_loss", checkpoint) for checkpoint in (left, right)]
     values = Difference(*both, *(spread(scores) for scores in both))
     step = max(1, len(values) // 2_000_000)
@@ -114,7 +114,7 @@ def _difference(root: str, fingerprint: str, left: str, right: str) -> Layer:
 @st.cache_resource(max_entries=4, show_spinner="Looking for the selected spans…")
 def selected_spans(root: str, fingerprint: str, selection: str) -> audit.Spans:
     """The runs of selected tokens of a selection."""
-    study = Study.open(root.rpartition("/")[2], root.rpartition("/")[0])
+    study = open_root(root)
     chosen = study.selection(selection)
     scores = study.scores(chosen.settings.get("attribution") or "own_loss")
     return audit.find_spans(chosen.mask, scores, np.asarray(study.corpus().offsets))

@@ -122,13 +122,14 @@ def load_study(name: str) -> Loaded:
     return Loaded(study, study.fingerprint())
 
 
-def _open(root: str) -> Study:
+def open_root(root: str) -> Study:
+    """The study in a folder."""
     return Study.open(Path(root).name, Path(root).parent)
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)
 def _corpus(root: str, fingerprint: str) -> TokenizedCorpus:
-    return _open(root).corpus()
+    return open_root(root).corpus()
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)
@@ -153,12 +154,12 @@ def _ids(root: str, fingerprint: str) -> list[str]:
 
 @st.cache_resource(max_entries=12, show_spinner=False)
 def _scores(root: str, fingerprint: str, kind: str) -> np.ndarray:
-    return _open(root).scores(kind)
+    return open_root(root).scores(kind)
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)
 def _index(root: str, fingerprint: str, kind: str) -> ScoreIndex:
-    return ScoreIndex.open(_open(root), kind)
+    return ScoreIndex.open(open_root(root), kind)
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)
@@ -192,7 +193,7 @@ def _in_range(root: str, fingerprint: str, kind: str, low: float, high: float) -
 
 @st.cache_resource(max_entries=12, show_spinner=False)
 def _selection(root: str, fingerprint: str, name: str) -> Selection:
-    return _open(root).selection(name)
+    return open_root(root).selection(name)
 
 
 @st.cache_resource(max_entries=12, show_spinner=False)
@@ -218,7 +219,7 @@ def _ranked_words(root: str, fingerprint: str, settings: tuple) -> list[words.Wo
 
 @st.cache_resource(max_entries=6, show_spinner="Reading the completions…")
 def _samples(root: str, fingerprint: str, variant: str) -> pd.DataFrame:
-    return _open(root).samples(variant)
+    return open_root(root).samples(variant)
 
 
 @st.cache_resource(max_entries=16, show_spinner="Comparing the models…")

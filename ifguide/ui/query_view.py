@@ -7,10 +7,9 @@ import streamlit as st
 
 from ifguide import artifacts, explain
 from ifguide.errors import StaleError
-from ifguide.study import Study
 from ifguide.ui import components, job_panel, layout
 from ifguide.ui.format import count, count_of, number, score
-from ifguide.ui.loaders import Loaded
+from ifguide.ui.loaders import Loaded, open_root
 
 KINDS = {"toxic": "Toxic", "safe": "Safe"}
 ORDERS = {"given": "As given", "without": "Changes the direction most", "along": "Most along the direction"}
@@ -50,7 +49,7 @@ def ask(loaded: Loaded) -> tuple[str, str, str]:
 
 @st.cache_resource(max_entries=8, show_spinner=False)
 def _read(root: str, fingerprint: str, kind: str) -> pd.DataFrame:
-    return Study.open(root.rpartition("/")[2], root.rpartition("/")[0]).queries(kind)
+    return open_root(root).queries(kind)
 
 
 def _queries(loaded: Loaded, kind: str) -> pd.DataFrame:

@@ -3,8 +3,11 @@
 import re
 import signal
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
+from ifguide.document_table import write_tables
 from ifguide.study import Study
 from ifguide.tokenizing import cut_pieces, tokenize
 from ifguide.verdicts import Target, VerdictLog
@@ -260,3 +263,26 @@ def test_changing_colour_keeps_the_tokens_that_are_there(page, address):
     assert after.evaluate("e => getComputedStyle(e).backgroundColor") != before
     page.get_by_label("Human spans").uncheck()
     assert page.locator(".block > span.truth").count() == 0
+
+
+def test_near_duplicates_are_one_line_and_one_verdict(page, tmp_path):
+    study = write_study(tmp_path / "cache")
+    path = write_tables(study)[0]
+    table, best = pq.read_table(path), [int(d) for d in study.selection().order[:3]]
+    group = np.arange(len(table), dtype=np.int32)
+    group[best] = best[0]
+    size = np.where(np.isin(group, best[0]), 3, 1).astype(np.int32)
+    for name, values in (("group", group), ("group_size", size)):
+        table = table.set_column(table.schema.get_field_index(name), name, [values])
+    pq.write_table(table, path)
+    ids = [study.corpus().document(d).id for d in best]
+    with serve_app(tmp_path / "cache") as running:
+        visit(page, running, "documents")
+        assert page.locator(".line").first.locator(".copies").inner_text() == "×3"
+        assert page.locator(".where").inner_text().endswith("of 60")
+        page.keyboard.press("t")
+        page.locator(".badge.toxic").wait_for()
+        page.wait_for_timeout(500)
+        assert VerdictLog(study.root).of_documents() == dict.fromkeys(ids, "toxic")
+        visit(page, running, "documents?copies=true")
+        assert page.locator(".badge.toxic").count() == 3

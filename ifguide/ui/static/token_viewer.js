@@ -189,7 +189,7 @@ class TokenViewer {
         }
       }
       if (verdict[i]) name += ` v-${verdict[i]}`;
-      if (this.range && i >= this.range[0] && i < this.range[1]) name += " marked";
+      if (this.range && i >= this.range[0] && i < this.range[1]) name += ` marked${i === this.range[0] ? " from" : ""}${i + 1 === this.range[1] ? " to" : ""}`;
       if (i === this.at) name += " active";
       if (this.spans[i].className !== name) this.spans[i].className = name;
     }
@@ -277,7 +277,12 @@ class TokenViewer {
     this.range = next;
     const touched = [before, next].filter(Boolean);
     for (const [start, stop] of touched) {
-      for (let i = start; i < stop; i++) this.spans[i]?.classList.toggle("marked", !!next && i >= next[0] && i < next[1]);
+      for (let i = start; i < stop; i++) {
+        const classes = this.spans[i]?.classList;
+        classes?.toggle("marked", !!next && i >= next[0] && i < next[1]);
+        classes?.toggle("from", !!next && i === next[0]);
+        classes?.toggle("to", !!next && i + 1 === next[1]);
+      }
     }
     this.changed = String(before) !== String(next) || this.changed;
   }
