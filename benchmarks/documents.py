@@ -164,7 +164,7 @@ def measure_page(study: Study) -> list[tuple]:
 def measure_scrolling() -> tuple:
     """Longest frame while a document of 16,000 tokens is scrolled from end to end."""
     static = REPOSITORY / "ifguide" / "ui" / "static"
-    script = (static / "token_viewer.js").read_text(encoding="utf-8")
+    script = "".join((static / f"{name}.js").read_text(encoding="utf-8") for name in ("numbers", "token_viewer"))
     style = "".join((static / f"{name}.css").read_text(encoding="utf-8") for name in ("base", "token_viewer"))
     generator = np.random.default_rng(0)
     texts = [

@@ -20,7 +20,7 @@ def _register(name: str, *parts: str):
     return st.components.v2.component(f"ifguide.{name}", html='<div class="root"></div>', css=css, js=script)
 
 
-_reader = _register("reader", "token_viewer")
+_reader = _register("reader", "numbers", "token_viewer")
 _record_table = _register("record_table")
 _prompt_pairs = _register("prompt_pairs")
 _threshold = _register("threshold", "numbers", "threshold_preview", "threshold_draw", "threshold_parts")

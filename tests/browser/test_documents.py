@@ -12,7 +12,7 @@ from ifguide.study import Study
 from ifguide.tokenizing import cut_pieces, tokenize
 from ifguide.verdicts import Target, VerdictLog
 from tests.app.fake_study import HOSTILE_ID, HOSTILE_TEXT, LONG_ID, write_study
-from tests.browser.running_app import REPOSITORY, find_chromium, launch_browser, serve_app, wait_until_still
+from tests.browser.running_app import REPOSITORY, find_chromium, serve_app, wait_until_still
 from tests.hostile_texts import hostile_texts
 from tests.tiny_tokenizers import tiny_tokenizer
 
@@ -34,23 +34,6 @@ def cache(tmp_path_factory):
 def address(cache):
     with serve_app(cache) as running:
         yield running
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with launch_browser() as launched:
-        yield launched
-
-
-@pytest.fixture
-def page(browser):
-    context = browser.new_context(viewport={"width": 1280, "height": 900})
-    opened = context.new_page()
-    opened.failures = []
-    opened.on("pageerror", lambda error: opened.failures.append(str(error)))
-    yield opened
-    context.close()
-    assert opened.failures == []
 
 
 def visit(page, address: str, path: str) -> None:
@@ -110,7 +93,8 @@ def test_five_hundred_hostile_texts_show_faithfully(page):
     tokenizer = tiny_tokenizer("byte_bpe")
     texts = hostile_texts()
     pieces = [cut_pieces(text, t.char_end) for text, t in zip(texts, tokenize(tokenizer, texts), strict=True)]
-    script = (REPOSITORY / "ifguide" / "ui" / "static" / "token_viewer.js").read_text(encoding="utf-8")
+    static = REPOSITORY / "ifguide" / "ui" / "static"
+    script = "".join((static / f"{name}.js").read_text(encoding="utf-8") for name in ("numbers", "token_viewer"))
     page.set_content('<div class="root"></div>')
     wrong = page.evaluate(
         f"""(documents) => {{ {script}

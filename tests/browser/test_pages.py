@@ -3,7 +3,7 @@
 import pytest
 
 from tests.app.fake_study import write_study
-from tests.browser.running_app import find_chromium, launch_browser, serve_app, wait_until_still
+from tests.browser.running_app import find_chromium, serve_app, wait_until_still
 
 pytestmark = [
     pytest.mark.browser,
@@ -17,22 +17,6 @@ def address(tmp_path_factory):
     write_study(cache)
     with serve_app(cache) as running:
         yield running
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with launch_browser() as launched:
-        yield launched
-
-
-@pytest.fixture
-def page(browser):
-    context = browser.new_context(viewport={"width": 1280, "height": 900})
-    opened = context.new_page()
-    opened.failures = []
-    opened.on("pageerror", lambda error: opened.failures.append(str(error)))
-    yield opened
-    context.close()
 
 
 def visit(page, address: str, path: str) -> None:

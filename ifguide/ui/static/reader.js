@@ -1,4 +1,4 @@
-// The list of documents and the viewer beside it; uses token_viewer.js. Text reaches the page through textContent only.
+// The list of documents and the viewer beside it; uses numbers.js and token_viewer.js. Text reaches the page through textContent only.
 // Documents and lines that came once are kept here, so the next document shows without asking; the server is told what is here.
 const memories = new WeakMap();
 const kept = new Map(); // key -> document, for this page of the browser; the latest last

@@ -1,4 +1,4 @@
-// The token viewer, used wherever tokens are shown. Text reaches the page through textContent only.
+// The token viewer, used wherever tokens are shown; uses numbers.js. Text reaches the page through textContent only.
 // A document: { key, texts, raw, layers: { name: Float32Array }, ranks, marks: Uint8Array, spans: [[start, stop, verdict]] }.
 const SELECTED = 1, HIT = 2, TRUTH = 4;
 const STEPS = 3; // colours on each side of nothing
@@ -9,20 +9,12 @@ const code = (sign) => `‹U+${sign.codePointAt(0).toString(16).toUpperCase().pa
 const visible = (text) =>
   text.replaceAll(" ", "·").replaceAll("\u00a0", "⍽").replaceAll("\r", "␍").replaceAll("\n", "↵").replaceAll("\t", "→").replace(CONTROLS, code);
 const bytes = (text) => [...new TextEncoder().encode(text)].map((b) => b.toString(16).toUpperCase().padStart(2, "0")).join(" ");
-const whole = (value) => value.toLocaleString("en");
 
 function element(tag, className, text) {
   const made = document.createElement(tag);
   if (className) made.className = className;
   if (text !== undefined && text !== null) made.textContent = text;
   return made;
-}
-
-function signed(value) {
-  if (value === 0) return "0";
-  const size = Math.abs(value);
-  const digits = size >= 1000 || size < 0.001 ? size.toExponential(2) : size.toFixed(size >= 1 ? 2 : 3);
-  return (value < 0 ? "−" : "+") + digits.replace("e-", "e−").replace("e+", "e");
 }
 
 // Step -3 … 3 of a value. With gamma 1 the steps are equal; a smaller gamma lifts weak scores into sight.
@@ -206,14 +198,14 @@ class TokenViewer {
       const step = i - nothing;
       const swatch = element("i");
       swatch.style.background = colour;
-      const size = (s) => (layer.oneSided ? edgeOf(s, layer.top, this.gamma).toFixed(2) : signed(Math.sign(step) * edgeOf(s, layer.top, this.gamma)));
-      swatch.title = step === 0 ? `less than ${signed(edgeOf(1, layer.top, this.gamma)).slice(1)}` : Math.abs(step) === STEPS ? `${size(STEPS)} and beyond` : `${size(Math.abs(step))} to ${size(Math.abs(step) + 1)}`;
+      const size = (s) => (layer.oneSided ? edgeOf(s, layer.top, this.gamma).toFixed(2) : scoreText(Math.sign(step) * edgeOf(s, layer.top, this.gamma)));
+      swatch.title = step === 0 ? `less than ${scoreText(edgeOf(1, layer.top, this.gamma)).slice(1)}` : Math.abs(step) === STEPS ? `${size(STEPS)} and beyond` : `${size(Math.abs(step))} to ${size(Math.abs(step) + 1)}`;
       ramp.append(swatch);
     });
     const [low, high] = layer.name === "difference" ? ["lower", "higher"] : layer.oneSided ? ["expected", "surprising"] : ["works against toxicity", "teaches toxicity"];
-    const end = layer.oneSided ? `${layer.top.toFixed(1)} nats` : signed(layer.top);
+    const end = layer.oneSided ? `${layer.top.toFixed(1)} nats` : scoreText(layer.top);
     scale.append(
-      element("span", "", layer.oneSided ? low : `${signed(-layer.top)} ${low}`), ramp, element("span", "", `${high} ${end}`),
+      element("span", "", layer.oneSided ? low : `${scoreText(-layer.top)} ${low}`), ramp, element("span", "", `${high} ${end}`),
     );
     const key = (className, sample, text) => {
       const box = element("span", "key");
@@ -324,7 +316,7 @@ class TokenViewer {
       for (const layer of settings.layers) {
         const value = doc.layers[layer.name]?.[i];
         if (value === undefined) continue;
-        line(layer.title, layer.oneSided ? `${value.toFixed(2)} nats` : signed(value), layer.name === this.colour);
+        line(layer.title, layer.oneSided ? `${value.toFixed(2)} nats` : scoreText(value), layer.name === this.colour);
       }
       if (doc.ranks) line("Rank in corpus", doc.ranks[i] ? `${whole(doc.ranks[i])} of ${whole(settings.nScored)}` : "below the highest tenth");
     }
