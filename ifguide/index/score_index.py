@@ -121,6 +121,11 @@ class ScoreIndex:
         above = self._chunks.map(lambda *pair: np.count_nonzero(self._chunks.values(*pair) > lowered))
         return int(sum(above))
 
+    def ranks(self, scores: np.ndarray) -> np.ndarray:
+        """Places of scores among all valid ones, 1 the highest, int64; equal scores share a place. 0 below the tail."""
+        places = count_above(self._tail.scores, self._tail.order, scores) + 1
+        return np.where(np.asarray(scores) > self._tail.floor, places, 0)
+
     def _locate(self, quantile: float) -> tuple[float, int]:
         """The threshold at a quantile, and how many tokens lie above it."""
         if not 0 <= quantile < 1:

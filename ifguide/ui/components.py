@@ -1,4 +1,4 @@
-"""The components with their own HTML: token viewer, table, prompt pairs, and the Threshold page's board.
+"""The components with their own HTML: the reader (list and token viewer), table, prompt pairs, and the Threshold page's board.
 
 Their scripts lie in `static/` and are registered once, when this file is imported. Corpus text, prompts and completions reach
 the page only as data, and the scripts write it with `textContent` only.
@@ -13,13 +13,14 @@ _STATIC = Path(__file__).parent / "static"
 
 
 def _register(name: str, *parts: str):
-    """Register a component; `parts` are scripts that come before its own, in one module with it."""
-    css = "\n".join((_STATIC / file).read_text(encoding="utf-8") for file in ("base.css", f"{name}.css"))
+    """Register a component of `name`.js and .css; the scripts `parts`, and their styles, come before its own."""
+    styles = [f for f in ("base", *parts, name) if (_STATIC / f"{f}.css").is_file()]
+    css = "\n".join((_STATIC / f"{file}.css").read_text(encoding="utf-8") for file in styles)
     script = "\n".join((_STATIC / f"{part}.js").read_text(encoding="utf-8") for part in (*parts, name))
     return st.components.v2.component(f"ifguide.{name}", html='<div class="root"></div>', css=css, js=script)
 
 
-_token_viewer = _register("token_viewer")
+_reader = _register("reader", "numbers", "token_viewer")
 _record_table = _register("record_table")
 _prompt_pairs = _register("prompt_pairs")
 _threshold = _register("threshold", "numbers", "threshold_preview", "threshold_draw", "threshold_parts")
@@ -29,9 +30,12 @@ def _nothing() -> None:
     """Streamlit reads a trigger only where a callback is given."""
 
 
-def token_viewer(payload: dict, *, key: str) -> None:
-    """Show a document's tokens; `payload` comes from `ifguide.ui.token_view`."""
-    _token_viewer(data=payload, key=key)
+def reader(data: dict, *, key: str) -> None:
+    """Show the list of documents and the tokens of one; `data` comes from `ifguide.ui.reader`.
+
+    What the reader does stands in `st.session_state[key]["said"]` when the script runs again.
+    """
+    _reader(data=data, key=key, on_said_change=_nothing)
 
 
 def record_table(

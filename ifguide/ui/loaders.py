@@ -18,7 +18,7 @@ from ifguide.corpus import TokenizedCorpus
 from ifguide.index import MaskSums, Overlap, Resolved, ScoreIndex
 from ifguide.selections import Selection
 from ifguide.study import Study, cache_dir
-from ifguide.ui import board, document_list, token_view, words
+from ifguide.ui import board, document_list, words
 
 COUNT_WORDS_UP_TO = 5_000_000
 """Tokens of the largest corpus whose words are counted in its texts; beyond, entries of the model's vocabulary are."""
@@ -65,9 +65,6 @@ class Loaded:
 
     def scores(self, kind: str) -> np.ndarray:
         return _scores(*self._key, kind)
-
-    def scale_top(self, kind: str) -> float:
-        return _scale_top(*self._key, kind)
 
     def index(self, kind: str) -> ScoreIndex:
         """What any threshold selects, without a scan of all tokens."""
@@ -125,13 +122,14 @@ def load_study(name: str) -> Loaded:
     return Loaded(study, study.fingerprint())
 
 
-def _open(root: str) -> Study:
+def open_root(root: str) -> Study:
+    """The study in a folder."""
     return Study.open(Path(root).name, Path(root).parent)
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)
 def _corpus(root: str, fingerprint: str) -> TokenizedCorpus:
-    return _open(root).corpus()
+    return open_root(root).corpus()
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)
@@ -156,17 +154,12 @@ def _ids(root: str, fingerprint: str) -> list[str]:
 
 @st.cache_resource(max_entries=12, show_spinner=False)
 def _scores(root: str, fingerprint: str, kind: str) -> np.ndarray:
-    return _open(root).scores(kind)
-
-
-@st.cache_resource(max_entries=12, show_spinner="Reading the scores…")
-def _scale_top(root: str, fingerprint: str, kind: str) -> float:
-    return token_view.scale_top(_scores(root, fingerprint, kind), _corpus(root, fingerprint).valid())
+    return open_root(root).scores(kind)
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)
 def _index(root: str, fingerprint: str, kind: str) -> ScoreIndex:
-    return ScoreIndex.open(_open(root), kind)
+    return ScoreIndex.open(open_root(root), kind)
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)
@@ -200,7 +193,7 @@ def _in_range(root: str, fingerprint: str, kind: str, low: float, high: float) -
 
 @st.cache_resource(max_entries=12, show_spinner=False)
 def _selection(root: str, fingerprint: str, name: str) -> Selection:
-    return _open(root).selection(name)
+    return open_root(root).selection(name)
 
 
 @st.cache_resource(max_entries=12, show_spinner=False)
@@ -226,7 +219,7 @@ def _ranked_words(root: str, fingerprint: str, settings: tuple) -> list[words.Wo
 
 @st.cache_resource(max_entries=6, show_spinner="Reading the completions…")
 def _samples(root: str, fingerprint: str, variant: str) -> pd.DataFrame:
-    return _open(root).samples(variant)
+    return open_root(root).samples(variant)
 
 
 @st.cache_resource(max_entries=16, show_spinner="Comparing the models…")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.browser.running_app import REPOSITORY, launch_browser, serve_app, wait_until_still
 
-PAGES = ("overview", "documents", "threshold", "compare")
+PAGES = ("overview", "documents", "threshold", "compare", "queries")
 WIDTHS = (1440, 900)
 SCHEMES = ("light", "dark")
 
