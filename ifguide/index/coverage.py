@@ -39,6 +39,35 @@ def cover_hits(
     return low, np.maximum(high, low)
 
 
+def count_covered(places: np.ndarray, bounds: np.ndarray, offsets: np.ndarray, window: int) -> np.ndarray:
+    """How many tokens the hits of each document cover: the lengths of `cover_hits`, added up, without making them.
+
+    A document's first hit brings 2w+1 tokens and every other one as many as it lies after the one before, at most 2w+1; what
+    sticks out of the document at its ends is taken off.
+
+    Args:
+        places: int (h,), places of the hits, ascending.
+        bounds: int64 (d+1,), of each document's hits.
+        offsets: int64 (d+1,), of each document's tokens; the first token of a document is not valid.
+        window: tokens taken on each side.
+
+    Returns:
+        int64 (d,).
+    """
+    covered, hit = np.zeros(len(bounds) - 1, dtype=np.int64), np.flatnonzero(np.diff(bounds))
+    if not len(hit):
+        return covered
+    starts, lasts = bounds[:-1][hit], bounds[1:][hit] - 1
+    brings = np.empty(len(places), dtype=places.dtype)
+    np.minimum(np.diff(places), places.dtype.type(2 * window + 1), out=brings[1:])
+    brings[starts] = 2 * window + 1
+    before = places[starts].astype(np.int64) - (offsets[:-1][hit] + 1)
+    after = offsets[1:][hit] - 1 - places[lasts].astype(np.int64)
+    outside = np.maximum(window - before, 0) + np.maximum(window - after, 0)
+    covered[hit] = np.add.reduceat(brings, starts, dtype=np.int64) - outside
+    return covered
+
+
 def expand_intervals(low: np.ndarray, high: np.ndarray) -> np.ndarray:
     """All places in intervals [low, high), int64, in the order of the intervals."""
     lengths = high - low
