@@ -134,7 +134,9 @@ class KnotCounter:
         per_document = np.diff(bounds)
         owner = np.repeat(np.arange(stop - first), per_document)
         local = (offsets - offsets[0]).astype(np.int64 if offsets[-1] - offsets[0] >= 1 << 30 else np.int32)
-        places = (positions - positions.dtype.type(offsets[0])).astype(local.dtype)  # short numbers are quick to compare
+        places = (positions - positions.dtype.type(offsets[0])).astype(
+            local.dtype
+        )  # short numbers are quick to compare
         neighbours = Neighbours(places, scores, local[:-1][owner] + 1, local[1:][owner])
         running = self._running(first, stop)
         in_span = None if self.in_span is None else np.asarray(self.in_span[offsets[0] : offsets[-1]])
