@@ -5,7 +5,7 @@ import re
 import pytest
 
 from tests.app.fake_study import HOSTILE_ID, write_study
-from tests.browser.running_app import find_chromium, launch_browser, serve_app, wait_until_still
+from tests.browser.running_app import find_chromium, serve_app, wait_until_still
 
 pytestmark = [
     pytest.mark.browser,
@@ -19,12 +19,6 @@ def address(tmp_path_factory):
     write_study(cache)
     with serve_app(cache) as running:
         yield running
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with launch_browser() as launched:
-        yield launched
 
 
 @pytest.fixture

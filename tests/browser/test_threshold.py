@@ -9,7 +9,7 @@ import pytest
 from ifguide.index import ScoreIndex
 from ifguide.study import Study
 from tests.app.fake_study import HOSTILE_ID, write_study
-from tests.browser.running_app import find_chromium, launch_browser, serve_app, wait_until_still
+from tests.browser.running_app import find_chromium, serve_app, wait_until_still
 
 pytestmark = [
     pytest.mark.browser,
@@ -33,12 +33,6 @@ def index(cache):
 def address(cache):
     with serve_app(cache) as running:
         yield f"{running}/threshold"
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with launch_browser() as launched:
-        yield launched
 
 
 @pytest.fixture
@@ -211,7 +205,7 @@ def test_brushed_scores_filter_the_documents_and_a_chosen_one_lights_up(page, ad
     page.wait_for_function(f"location.search.includes('doc={key}')")
     wait_until_still(page)
     assert page.locator(".marks .mark").count() > 3
-    assert page.locator('tr.chosen[data-key]').first.get_attribute("data-key") == key
+    assert page.locator("tr.chosen[data-key]").first.get_attribute("data-key") == key
     page.get_by_role("button", name="Clear").click()
     page.wait_for_function("!location.search.includes('low=')")
     wait_until_still(page)
@@ -230,7 +224,7 @@ def test_address_restores_everything_in_another_browser(page, browser, address, 
     assert page.locator('.choice [aria-pressed="true"]').inner_text() == "Highest scores"
     assert page.get_by_role("textbox", name="From").input_value() == "+1.50"
     assert page.locator(".brush").is_visible()
-    assert page.locator('tr.chosen[data-key]').first.get_attribute("data-key") == document
+    assert page.locator("tr.chosen[data-key]").first.get_attribute("data-key") == document
     assert page.locator('th[aria-sort="descending"]').first.inner_text() == "Lift"
     seen = page.locator(".figures").inner_text()
     for part in ("top=3", "window=2", "budget=50", "range=tail", "low=1.5", "high=3", f"doc={document}"):
