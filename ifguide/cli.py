@@ -44,6 +44,7 @@ class Table(StrEnum):
     tokens = "tokens"
     documents = "documents"
     mask = "mask"
+    spans = "spans"
 
 
 class Attribution(StrEnum):
@@ -402,8 +403,16 @@ def evaluate(
 @app.command()
 def export(
     name: StudyName,
-    what: Annotated[Table, typer.Option(help="A row a token, a row a document, or only which tokens are selected.")],
-    out: Annotated[Path, typer.Option(metavar="FILE", help="A .parquet, .jsonl or .csv file.")],
+    what: Annotated[
+        Table,
+        typer.Option(
+            help="A row a token, a row a document, only which tokens are selected, or the selected characters."
+        ),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(metavar="FILE", help="A .parquet, .jsonl or .csv file, or a new .dataset folder."),
+    ],
     selection: SelectionName = "default",
 ) -> None:
     """Write scores, ranks or the mask of a study to a file for other programs.

@@ -91,21 +91,9 @@ def show_board(loaded: Loaded, kind: str, tuning: Tuning, found, chosen: int | N
         "views": {"all": parts["whole"], "tail": board.tail_bins(index, parts, found.threshold)},
         "range": tuning.range, "low": tuning.low, "high": tuning.high, "inside": inside,
         "exact": board.exact_result(found, st.session_state.get("board_seq", 0)),
-        "rank": board.rank_line(found), "marks": marks, "effect": EFFECT, "veil": layout.veiled(),
+        "rank": board.rank_line(found), "marks": marks, "effect": board.effect_text(index.n_valid, loaded.study.config.suppress.penalty, loaded.prediction()), "veil": layout.veiled(),
     }  # fmt: skip
     components.threshold_board(payload, key="board", on_choice=partial(answer_choice, loaded, kind))
-
-
-EFFECT = {
-    "sign": -1,
-    "title": "What would it do? Predicted change by the lowest score taken (linear)",
-    "remark": "linear prediction",
-    "help": (
-        "The scores of the selected tokens added up, with a minus sign because the training pushes away from them: how far "
-        "one small step would lower toxic completions against safe ones. It has no unit, so compare it between selections only. "
-        "It is a linear prediction, not a measurement: training moves far, and only a trained model shows the effect."
-    ),
-}
 
 
 def show_documents(loaded: Loaded, kind: str, tuning: Tuning, found, chosen: int | None) -> None:

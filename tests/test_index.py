@@ -15,7 +15,7 @@ from ifguide.index import ScoreIndex, hits
 from ifguide.index.build import build_index
 from ifguide.index.chunks import sort_key, value_of_key
 from ifguide.index.counts import Sources, Tokens, normalise_piece
-from ifguide.index.coverage import cover_hits, expand_intervals
+from ifguide.index.coverage import count_covered, cover_hits, expand_intervals
 from tests import reference
 
 N_SETTINGS = 240
@@ -396,6 +396,18 @@ def test_sums_keep_their_bits_where_additions_round():
     assert same_bits(hits.add_in_reading_order(scores, bounds, np.float32(1e-7)), expected, np.float64)
     pairwise = np.add.reduceat(scores, [0, 1000], dtype=np.float64)
     assert pairwise.tolist() != [expected[0], expected[2]]
+
+
+@pytest.mark.parametrize("window", [1, 2, 5, 40])
+def test_covered_tokens_are_counted_without_making_their_intervals(window):
+    draw = np.random.default_rng(window)
+    offsets = np.concatenate([[0], np.cumsum(draw.integers(0, 30, 60))])
+    hit = np.flatnonzero((draw.random(offsets[-1]) < 0.15) & ~np.isin(np.arange(offsets[-1]), offsets[:-1]))
+    bounds = np.searchsorted(hit, offsets)
+    owner = np.repeat(np.arange(60), np.diff(bounds))
+    low, high = cover_hits(hit, offsets[owner] + 1, offsets[owner + 1], window)
+    expected = np.bincount(owner, weights=high - low, minlength=60)
+    assert count_covered(hit.astype(np.uint32), bounds, offsets, window).tolist() == expected.tolist()
 
 
 def test_intervals_of_neighbouring_hits_do_not_overlap():

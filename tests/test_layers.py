@@ -121,7 +121,7 @@ def test_torch_is_imported_inside_functions_outside_the_tensor_modules(name):
     assert not roots(imported(COMPUTE[name], inside_functions=False)) & HEAVY
 
 
-PURE = [name for name in COMPUTE if name.startswith("ifguide.influence") or name in ("ifguide.selection", "ifguide.suppress")]  # fmt: skip
+PURE = [name for name in COMPUTE if name.startswith("ifguide.influence") or name in ("ifguide.selection", "ifguide.suppress", "ifguide.index.coverage")]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", PURE)
@@ -153,7 +153,8 @@ def test_study_and_pipeline_stand_above_what_they_use():
     """Floors of the package: nothing below the study imports it or anything above it."""
     above = {f"ifguide.{name}" for name in ("study", "stages", "pipeline", "inputs", "jobs", "cli", "export", "status", "compare", "demo")}  # fmt: skip
     below = ("errors", "config", "artifacts", "readers", "hub", "tokenizing", "spans", "corpus", "corpus_writer", "queries", "packing",
-             "selection", "near_duplicates", "audit", "verdicts", "models", "suppress", "training", "training_rows", "progress", "lock")  # fmt: skip
+             "selection", "near_duplicates", "audit", "verdicts", "index.build", "index.chunks", "index.counts", "index.coverage", "index.hits",
+             "index.results", "models", "suppress", "training", "training_rows", "progress", "lock")  # fmt: skip
     for name in below:
         assert not imported(COMPUTE[f"ifguide.{name}"]) & above, name
 

@@ -21,6 +21,7 @@ from ifguide.lock import study_lock
 from ifguide.models import load_model, tracked_modules
 from ifguide.pipeline import create_study, evaluate, run_study, suppress
 from ifguide.progress import Progress
+from ifguide.selections import select_by_scan
 from ifguide.study import STAGES, Study, Unit
 from tests.influence.dense import dot, layer_gradient, sequence_losses
 from tests.tiny import tiny_model
@@ -166,8 +167,11 @@ class TestWholeRun:
             index = ScoreIndex.open(study, kind)
             assert index.n_valid == valid.sum() == index.histogram()["count"].to_numpy().sum()
             for settings in ({"quantile": 0.5}, {"quantile": 0.97, "window": 1}, {"quantile": 0.92, "max_tokens": 7}):
-                expected = study.preview_selection({**settings, "attribution": kind}).mask
-                np.testing.assert_array_equal(index.mask(settings), expected)
+                wanted = dataclasses.replace(study.config.selection, **settings, attribution=kind)
+                np.testing.assert_array_equal(index.mask(settings), select_by_scan(study, wanted)[1])
+                chosen = study.preview_selection({**settings, "attribution": kind})  # goes through the index
+                np.testing.assert_array_equal(chosen.mask, select_by_scan(study, wanted)[1])
+                np.testing.assert_array_equal(chosen.order, select_by_scan(study, wanted)[0].order)
             assert {"word", "count", "occurrences"} <= set(index.words().column_names)
             texts = " ".join(study.corpus().column("text").to_pylist()).lower()
             assert all(word in texts for word in index.words()["word"].to_pylist())

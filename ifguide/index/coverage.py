@@ -39,6 +39,35 @@ def cover_hits(
     return low, np.maximum(high, low)
 
 
+def count_covered(places: np.ndarray, bounds: np.ndarray, offsets: np.ndarray, window: int) -> np.ndarray:
+    """How many tokens the hits of each document cover: the lengths of `cover_hits`, added up, without making them.
+
+    A document's first hit brings 2w+1 tokens and every other one as many as it lies after the one before, at most 2w+1; what
+    sticks out of the document at its ends is taken off.
+
+    Args:
+        places: int (h,), places of the hits, ascending.
+        bounds: int64 (d+1,), of each document's hits.
+        offsets: int64 (d+1,), of each document's tokens; the first token of a document is not valid.
+        window: tokens taken on each side.
+
+    Returns:
+        int64 (d,).
+    """
+    covered, hit = np.zeros(len(bounds) - 1, dtype=np.int64), np.flatnonzero(np.diff(bounds))
+    if not len(hit):
+        return covered
+    starts, lasts = bounds[:-1][hit], bounds[1:][hit] - 1
+    brings = np.empty(len(places), dtype=places.dtype)
+    np.minimum(np.diff(places), places.dtype.type(2 * window + 1), out=brings[1:])
+    brings[starts] = 2 * window + 1
+    before = places[starts].astype(np.int64) - (offsets[:-1][hit] + 1)
+    after = offsets[1:][hit] - 1 - places[lasts].astype(np.int64)
+    outside = np.maximum(window - before, 0) + np.maximum(window - after, 0)
+    covered[hit] = np.add.reduceat(brings, starts, dtype=np.int64) - outside
+    return covered
+
+
 def expand_intervals(low: np.ndarray, high: np.ndarray) -> np.ndarray:
     """All places in intervals [low, high), int64, in the order of the intervals."""
     lengths = high - low
@@ -74,28 +103,28 @@ class Neighbours:
     Args:
         positions: int (t,), places of tokens in ascending order; no token left out has a higher score than one that is in.
         scores: float32 (t,), their scores.
-        first: int64 (n,), first valid token of the document of each wanted token.
-        stop: int64 (n,), its end, excluded.
+        first: int32 or int64 (n,), first valid token of the document of each wanted token; the type is computed with.
+        stop: the same (n,), its end, excluded.
         wanted: int64 (n,), indexes into `positions`; None: all.
     """
 
     def __init__(self, positions, scores, first: np.ndarray, stop: np.ndarray, wanted: np.ndarray | None = None):
         wanted = np.arange(len(positions)) if wanted is None else wanted
-        self.positions = np.asarray(positions[wanted], dtype=np.int64)
+        self.positions = positions[wanted].astype(first.dtype)
         self.first, self.stop = first, stop
         own = scores[wanted]
         self._left = self._nearest(positions, scores, wanted, own, -1, np.greater_equal)
         self._right = self._nearest(positions, scores, wanted, own, 1, np.greater)
 
     def _nearest(self, positions, scores, wanted, own, step: int, dominates) -> np.ndarray:
-        """int64 (n,): place of the nearest token on one side, in the document and in reach, that scores higher."""
-        found = np.full(len(wanted), step * _FAR, dtype=np.int64) + self.positions
+        """(n,): place of the nearest token on one side, in the document and in reach, that scores higher."""
+        found = self.positions + self.positions.dtype.type(step * _FAR)
         looking = np.arange(len(wanted))
         for distance in range(1, _REACH + 1):
             other = wanted[looking] + step * distance
             inside = (other >= 0) & (other < len(positions))
             looking, other = looking[inside], other[inside]
-            place = np.asarray(positions[other], dtype=np.int64)
+            place = positions[other].astype(self.positions.dtype)
             near = np.abs(place - self.positions[looking]) <= _REACH
             near &= (place >= self.first[looking]) & (place < self.stop[looking])
             looking, other, place = looking[near], other[near], place[near]
@@ -107,7 +136,7 @@ class Neighbours:
         return found
 
     def own_tokens(self, window: int) -> tuple[np.ndarray, np.ndarray]:
-        """(low, high), int64 (n,): the tokens that come in with each hit; empty where higher hits take them all."""
+        """(low, high), (n,): the tokens that come in with each hit; empty where higher hits take them all."""
         low = np.minimum(
             np.maximum(np.maximum(self.positions - window, self._left + window + 1), self.first), self.stop
         )

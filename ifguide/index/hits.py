@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ifguide.index.chunks import Chunks
-from ifguide.index.coverage import cover_hits
+from ifguide.index.coverage import count_covered, cover_hits
 from ifguide.shards import plan_shards
 
 FEW_HITS = 1 << 20
@@ -64,7 +64,7 @@ class Hits:
         """The hits in documents [first, stop).
 
         Returns:
-            (places int64 (h,) or None, scores float32 (h,), bounds int64 (stop-first+1,) of each document's hits).
+            (places int (h,) or None, scores float32 (h,), bounds int64 (stop-first+1,) of each document's hits).
         """
         if self.scanned:
             offsets = self._chunks.offsets[first : stop + 1]
@@ -74,14 +74,14 @@ class Hits:
         bounds = self._tail.offsets[first : stop + 1]
         if self._few is not None:
             wanted = self._few[slice(*np.searchsorted(self._few, bounds[[0, -1]]))]
-            places = self._tail.positions[wanted].astype(np.int64) if with_places else None
+            places = self._tail.positions[wanted] if with_places else None
             return places, self._tail.scores[wanted], np.searchsorted(wanted, bounds)
         scores = self._tail.scores[bounds[0] : bounds[-1]]
         above = scores > self._threshold
         ends = np.concatenate([[0], np.cumsum(above, dtype=np.int32)])[bounds - bounds[0]].astype(np.int64)
         if not with_places:
             return None, scores[above], ends
-        places = self._tail.positions[bounds[0] : bounds[-1]][above].astype(np.int64)
+        places = self._tail.positions[bounds[0] : bounds[-1]][above]
         return places, scores[above], ends
 
     def measure(self, window: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -95,8 +95,7 @@ class Hits:
             counts[first:stop] = np.diff(bounds)
             sums[first:stop] = add_in_reading_order(scores, bounds, self._threshold)
             if window:
-                low, high = self._cover(places, bounds, first, stop, window)
-                covered[first:stop] = np.diff(np.concatenate([[0], np.cumsum(high - low)])[bounds])
+                covered[first:stop] = count_covered(places, bounds, self._chunks.offsets[first : stop + 1], window)
 
         for _ in self._chunks.map(one, ranges=self.ranges):
             pass
@@ -120,6 +119,7 @@ class Hits:
         if not keep.any():
             return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
         places, _, bounds = self.read(first, stop)
+        places = places.astype(np.int64)
         per_document = np.diff(bounds)
         if not keep.all():
             places = places[np.repeat(keep, per_document)]

@@ -12,22 +12,12 @@ from ifguide.index.hits import Hits
 from ifguide.selection import Ranking
 
 
-@dataclass(frozen=True, eq=False)
-class Resolved:
-    """The exact result of one choice of settings, bit-equal to `ifguide.selection`."""
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Holding:
+    """What a selection holds."""
 
-    settings: dict
-    """attribution, quantile, window, max_tokens."""
-    threshold: float
-    """Tokens strictly above it are hits."""
-    n_valid: int
-    """V, tokens that have a score."""
-    n_above: int
-    """Hits."""
-    n_covered: int
-    """Hits and their windows, before the budget."""
     n_selected: int
-    """The same after the budget: the budget used."""
+    """Selected tokens: the budget used."""
     n_documents: int
     """Documents with at least one selected token."""
     by_source: np.ndarray
@@ -40,6 +30,22 @@ class Resolved:
     """Share of the tokens in known spans that is selected; None without any."""
     effect: float
     """Sum of the selected tokens' scores, float64."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Resolved(Holding):
+    """The exact result of one choice of settings, bit-equal to `ifguide.selection`."""
+
+    settings: dict
+    """attribution, quantile, window, max_tokens."""
+    threshold: float
+    """Tokens strictly above it are hits."""
+    n_valid: int
+    """V, tokens that have a score."""
+    n_above: int
+    """Hits."""
+    n_covered: int
+    """Hits and their windows, before the budget."""
     cut: int
     """Place in the order of the first document that the budget does not take whole; D when it takes all."""
     left: int
@@ -104,19 +110,9 @@ class Overlap:
     """int64, documents with selected tokens in both."""
 
 
-@dataclass(frozen=True, eq=False)
-class MaskSums:
+@dataclass(frozen=True, eq=False, kw_only=True)
+class MaskSums(Holding):
     """What a saved mask holds."""
 
-    n_selected: int
-    n_documents: int
-    """Documents with at least one selected token."""
-    by_source: np.ndarray
-    """int64 (S,), selected tokens in each source."""
-    n_span_selected: int | None
-    precision: float | None
-    recall: float | None
-    effect: float
-    """Sum of the selected tokens' scores."""
     mask: np.ndarray
     """bool (N,), memory-mapped."""

@@ -10,6 +10,8 @@ import numpy as np
 import pyarrow as pa
 
 from ifguide.index import MAX_WINDOW, Resolved, ScoreIndex
+from ifguide.prediction import predicted_change
+from ifguide.ui.format import count_of, interval, signed
 
 N_BINS = 200
 SOURCE_STEP = 4
@@ -82,7 +84,8 @@ def source_knots(table: pa.Table, window: int) -> dict:
 def tail_bins(index: ScoreIndex, parts: dict, threshold: float) -> dict:
     """Bins of the close-up: the highest tenth of the scores, or more when the threshold lies lower."""
     highest = parts["highest"]
-    low = index.threshold_at(1 - index.n_tail / index.n_valid) if index.n_tail < index.n_valid else parts["lowest"]
+    inside = 0 < index.n_tail < index.n_valid
+    low = index.threshold_at(1 - index.n_tail / index.n_valid) if inside else parts["lowest"]
     if threshold < low:
         low = max(parts["lowest"], threshold - 0.1 * (highest - threshold))
     return _bins(index, float(low), highest, parts["unit"])
@@ -115,13 +118,48 @@ def rank_line(found: Resolved) -> dict:
     return {"documents": table["documents"].to_pylist(), "tokens": table["tokens"].to_pylist(), "hit": hit}
 
 
+def effect_text(n_valid: int, penalty: float, measured: dict | None) -> dict:
+    """What the board says of predicted effects: scale (times a sum of scores), title, help, and a note on how far to trust them.
+
+    Args:
+        n_valid: tokens with a score.
+        penalty: λ of the objective.
+        measured: from `ifguide.prediction.read_prediction`.
+    """
+    return {
+        "scale": predicted_change(1.0, n_valid, penalty),
+        "title": "What would it do? Predicted change by where the threshold lies (linear prediction)",
+        "help": (
+            "(1 + penalty) times the selected tokens' scores, as a mean over all tokens: by how much the loss of toxic "
+            "completions would rise against that of safe ones after one small training step. Above 0, toxic completions become "
+            "less likely. Only the difference of the two is known, and it has no unit: compare selections of one study with it."
+        ),
+        "note": _trust(measured),
+    }
+
+
+def _trust(measured: dict | None) -> str:
+    start = "To first order only: training moves far, and a trained model alone shows the effect."
+    if measured is None:
+        return f"{start} How well it orders trained models was not measured for this study."
+    parts = []
+    for key, what in (("predicted_measured", "the measured change"), ("predicted_emt", "expected max. toxicity")):
+        found = measured["correlation"].get(key)
+        if found and found.get("rho") is not None:
+            parts.append(f"{signed(found['rho'], 2)} with {what} ({interval(found['low'], found['high'], 2)})")
+    if not parts:
+        return start
+    n = measured["correlation"]["predicted_measured"]["n"]
+    return f"{start} Over {count_of(n, 'trained selection')} of this study its rank correlation is {' and '.join(parts)}; 95% intervals."
+
+
 def document_marks(scores: np.ndarray) -> list[float]:
     """The scores of one document's tokens, float32 (n,), the first one left out: nothing predicts it."""
     return _digits(np.asarray(scores[1 : MARKS_MOST + 1], dtype=np.float64), 6)
 
 
 def _bins(index: ScoreIndex, low: float, high: float, unit: float) -> dict:
-    if not low < high:
+    if high - low <= 1e-6 * max(abs(low), abs(high)):  # all scores are the same
         return {"low": low - 1, "high": high + 1, "left": [low - 0.5], "right": [high + 0.5], "count": [index.n_valid]}
     table = index.histogram(edges=axis_edges(low, high, unit)) if unit else index.histogram(low, high, N_BINS)
     return {

@@ -16,6 +16,7 @@ import streamlit as st
 from ifguide.compare import Comparison, compare_variants
 from ifguide.corpus import TokenizedCorpus
 from ifguide.index import MaskSums, Overlap, Resolved, ScoreIndex
+from ifguide.prediction import read_prediction
 from ifguide.selections import Selection
 from ifguide.study import Study, cache_dir
 from ifguide.ui import board, document_list, words
@@ -77,6 +78,10 @@ class Loaded:
     def board_parts(self, kind: str) -> dict:
         """The board's numbers that do not depend on the controls."""
         return _board_parts(*self._key, kind)
+
+    def prediction(self) -> dict | None:
+        """How predicted effects fared against trained models of this study; None when that was not measured."""
+        return read_prediction(self.study)
 
     def saved_sums(self, kind: str, name: str) -> MaskSums:
         """What a saved selection's mask holds, its effect by one kind of scores."""

@@ -3,6 +3,7 @@
 import numpy as np
 import streamlit as st
 
+from ifguide.prediction import predicted_change
 from ifguide.study import Unit
 from ifguide.ui import components, layout
 from ifguide.ui.document_list import excerpt_around
@@ -80,14 +81,15 @@ def _effects(loaded: Loaded, kind: str, sides: dict, titles: dict) -> None:
                 MODEL_WORDS[loaded.study.unit_state(Unit("evaluate", side)).state],
             )
         words = [f"{count_of(found.n_selected, 'token')} in {count_of(found.n_documents, 'document')}"]
-        words.append(f"predicted effect {score(-found.effect)}")
+        change = predicted_change(found.effect, loaded.index(kind).n_valid, loaded.study.config.suppress.penalty)
+        words.append(f"predicted effect {score(change)}")
         if found.precision is not None:
             words.append(f"precision {found.precision:.3f}")
         if found.recall is not None:
             words.append(f"recall {found.recall:.3f}")
         lines.append(f"**{letter}** · {titles[letter]}: {', '.join(words)} · {model}")
     st.markdown("  \n".join(lines))
-    st.caption("Predicted effects are sums of scores with a minus sign: linear predictions, to be compared with each other only.")  # fmt: skip
+    st.caption("Predicted effects are linear predictions: above 0, toxic completions become less likely. Compare them with each other only.")  # fmt: skip
 
 
 def _documents(loaded: Loaded, kind: str, sides: dict) -> None:

@@ -181,14 +181,14 @@ def _download(loaded: Loaded, name: str) -> None:
     st.download_button(
         "Download the mask", data=lambda: _mask_file(loaded, name), file_name=f"{loaded.name}-{name}.parquet", mime="application/vnd.apache.parquet",
         icon=":material/download:", key="download_mask", on_click="ignore",
-        help="Parquet, one row a token: document, place, characters, selected or not; with the settings and hashes that made it.",
+        help="Parquet, one row a document: which tokens are selected, and their characters in the text; with the settings and hashes that made it.",
     )  # fmt: skip
 
 
 def _mask_file(loaded: Loaded, name: str) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "mask.parquet"
-        export_study(loaded.study, "mask", path, selection=name)
+        export_study(loaded.study, "spans", path, selection=name)
         return path.read_bytes()
 
 

@@ -15,21 +15,30 @@ MIN_FOR_LIFT = 3
 """The lift of a word selected once or twice says little: such words stand last when sorted by lift."""
 WORDS_MOST = 400
 
-WORD_COLUMNS = [
-    {"label": "Word", "kind": "veiled", "sortable": True},
-    {"label": "Selected", "kind": "bar", "sortable": True, "help": "Occurrences with at least one selected token"},
-    {"label": "Occurrences", "kind": "number", "sortable": True, "help": "How often the word stands in the corpus"},
-    {"label": "Share", "kind": "number", "sortable": True, "help": "Share of its occurrences that is selected"},
-    {"label": "Lift", "kind": "number", "sortable": True, "help": "How many times likelier this word is selected than an average word; words selected once or twice come last"},
-]  # fmt: skip
 
-SOURCE_COLUMNS = [
-    {"label": "Source", "kind": "text", "sortable": True},
-    {"label": "Selected", "kind": "bar", "sortable": True, "help": "Selected tokens of the source"},
-    {"label": "Tokens", "kind": "number", "sortable": True, "help": "All its tokens that have a score"},
-    {"label": "Share", "kind": "number", "sortable": True, "help": "Share of its tokens that is selected"},
-    {"label": "Lift", "kind": "number", "sortable": True, "help": "How many times likelier a token of this source is selected than an average token"},
-]  # fmt: skip
+def _lift_columns(label: str, kind: str, all_label: str, helps: tuple[str, str, str, str]) -> list[dict]:
+    """Columns that count something and compare it with its base rate: its name, selected, all, share, lift."""
+    names = (("Selected", "bar"), (all_label, "number"), ("Share", "number"), ("Lift", "number"))
+    counted = [
+        {"label": name, "kind": shown, "sortable": True, "help": text}
+        for (name, shown), text in zip(names, helps, strict=True)
+    ]
+    return [{"label": label, "kind": kind, "sortable": True}, *counted]
+
+
+WORD_COLUMNS = _lift_columns("Word", "veiled", "Occurrences", (
+    "Occurrences with at least one selected token",
+    "How often the word stands in the corpus",
+    "Share of its occurrences that is selected",
+    "How many times likelier this word is selected than an average word; words selected once or twice come last",
+))  # fmt: skip
+
+SOURCE_COLUMNS = _lift_columns("Source", "text", "Tokens", (
+    "Selected tokens of the source",
+    "All its tokens that have a score",
+    "Share of its tokens that is selected",
+    "How many times likelier a token of this source is selected than an average token",
+))  # fmt: skip
 
 RANKED_COLUMNS = [
     {"label": "Rank", "kind": "number", "help": "1 teaches toxicity most: many tokens above the threshold, and high ones"},

@@ -1,5 +1,6 @@
 """The Threshold page's board in a real Chromium: dragged, typed into, driven by keys, restored from its address."""
 
+import json
 import re
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from ifguide.index import ScoreIndex
 from ifguide.study import Study
 from tests.app.fake_study import HOSTILE_ID, write_study
-from tests.browser.running_app import find_chromium, launch_browser, serve_app, wait_until_still
+from tests.browser.running_app import find_chromium, serve_app, wait_until_still
 
 pytestmark = [
     pytest.mark.browser,
@@ -33,12 +34,6 @@ def index(cache):
 def address(cache):
     with serve_app(cache) as running:
         yield f"{running}/threshold"
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with launch_browser() as launched:
-        yield launched
 
 
 @pytest.fixture
@@ -314,8 +309,10 @@ def test_saved_choice_is_loaded_renamed_compared_and_deleted(page, own_cache):
     assert "top=1.2" in page.url and "attribution=Position+influence" in page.url
     with page.expect_download() as download:
         page.get_by_role("button", name="Download the mask").click()
-    selected = pq.read_table(download.value.path())["selected"].to_numpy()
-    assert int(selected.sum()) == Study.open("fake", cache).selection("few").settings["n_selected"]
+    table, few = pq.read_table(download.value.path()), Study.open("fake", cache).selection("few")
+    np.testing.assert_array_equal(np.concatenate(table["selected"].to_pylist()), few.mask)
+    assert any(table["spans"].to_pylist())
+    assert json.loads(table.schema.metadata[b"ifguide"])["selection"]["quantile"] == few.settings["quantile"]
     page.get_by_role("button", name="Rename").first.click()
     page.get_by_label("New name").fill("fewer")
     page.get_by_role("button", name="Rename").last.click()

@@ -13,6 +13,7 @@ from ifguide.index import ScoreIndex
 from ifguide.selection import quantile_position
 from ifguide.ui import board, selection_tables
 from ifguide.ui.tuning import Tuning, apply_choice, default_tuning, read_address, same_place, share_text, write_address
+from tests.app import fake_study
 from tests.app.fake_study import write_study
 
 
@@ -155,3 +156,28 @@ def test_tables_count_what_the_selection_holds(study, index):
 
 def test_same_place_is_about_tokens_not_digits():
     assert same_place(0.99, 0.99 - 1e-12, 1000) and not same_place(0.99, 0.989, 1000)
+
+
+def test_the_board_says_how_far_predictions_can_be_trusted_and_invents_nothing():
+    unknown = board.effect_text(1000, 1.0, None)
+    assert unknown["scale"] == pytest.approx(2 / 1000)
+    assert "was not measured for this study" in unknown["note"]
+    found = {"rho": -0.81, "low": -0.97, "high": -0.4, "n": 12}
+    measured = {"correlation": {"predicted_measured": found | {"rho": 0.9, "low": 0.7}, "predicted_emt": found}}
+    note = board.effect_text(1000, 1.0, measured)["note"]
+    assert "Over 12 trained selections" in note
+    assert "+0.90 with the measured change" in note
+    assert "−0.81 with expected max. toxicity (−0.97 – −0.40)" in note
+
+
+def test_scores_that_are_all_the_same_can_be_drawn(tmp_path, monkeypatch):
+    def write_ones(study, unit, folder):
+        for kind in ("own_loss", "position"):
+            np.save(folder / f"{kind}.npy", study.corpus().valid().astype(np.float32))
+
+    monkeypatch.setattr(fake_study, "_build_scores", write_ones)
+    flat = ScoreIndex.open(fake_study.write_study(tmp_path / "cache", until="index"), "own_loss")
+    parts = board.board_parts(flat)
+    for bins in (parts["whole"], board.tail_bins(flat, parts, 1.0)):
+        assert bins["low"] < 1 < bins["high"] and bins["count"] == [flat.n_valid]
+    assert board.source_knots(flat.preview(), 0)["above"] in ([], [0])

@@ -4,20 +4,8 @@ const boards = new WeakMap();
 const HEIGHTS = { bars: 236, top: 34, axis: 24, marks: 24, effect: 112, ranks: 168 };
 const GRAB = 9; // px on each side of the threshold's line that still take hold of it
 
-const HELP = {
-  tokens: "Tokens the next training would push away from: those above the threshold and their neighbours, within the budget.",
-  documents: "Documents with at least one selected token.",
-  precision: "Share of the selected tokens that people marked as toxic. Their marks judge the result here and are never used to compute it.",
-  recall: "Share of the tokens people marked as toxic that is selected.",
-  threshold: "Tokens with a score above this are taken. Type a score, drag the line, or use the arrow keys on it.",
-  share: "Share of all tokens that lie above the threshold.",
-  above: "Number of tokens that lie above the threshold.",
-  window: "Also take this many tokens before and after each one above the threshold.",
-  budget: "Documents are taken by rank until this many tokens are selected. Empty: no budget. It can also be dragged on the curve of ranks.",
-};
-
 function makeBoard(root) {
-  const board = { data: null, shown: null, from: null, pending: null, drag: null, frame: 0, width: 0, scale: null, view: "all", sent: 0 };
+  const board = { data: null, shown: null, from: null, pending: null, drag: null, frame: 0, width: 0, scale: null, view: "all", sent: 0, open: {} };
 
   // ---- what the reader sees ----
   const figures = {
@@ -84,8 +72,11 @@ function makeBoard(root) {
   const heading = element("div", "heading"), chart = element("div", "chart");
   const words = makeWords(), status = element("div", "status num");
   status.setAttribute("role", "status");
-  heading.append(element("h3", "", "How the scores are spread"), range.box);
-  chart.append(heading, stack, ranges);
+  const title = element("div", ""), axes = element("div", "soft small");
+  title.append(element("h3", "", "How the scores are spread"), axes);
+  heading.append(title, range.box);
+  const effectNote = element("div", "effectNote soft small");
+  chart.append(heading, stack, effectNote, ranges);
 
   const side = element("div", "side");
   const sourcesTitle = element("h3", "", "Share of each source"), sourcesPlace = element("div", "");
@@ -140,14 +131,16 @@ function makeBoard(root) {
     fields.above.show(whole(shown.above));
     fields.budget.show(shown.budget ? whole(shown.budget) : "none");
     stepper.show(shown.window);
+    const missing = exact ? "–" : null; // nothing selected, or nothing marked
     figures.tokens.show(now.tokens === null ? null : whole(now.tokens), now.tokens === null ? "" : `${shareText(now.tokens, data.nTokens, 2)} of all tokens`);
     figures.documents.show(now.documents === null ? null : whole(now.documents), now.documents === null ? "" : `${shareText(now.documents, data.nDocuments)} of all documents`);
-    figures.precision.show(now.precision === null ? null : now.precision.toFixed(3), "of selected are marked");
-    figures.recall.show(now.recall === null ? null : now.recall.toFixed(3), "of marked are selected");
-    figures.effect.show(now.effect === null ? null : data.effect.sign * now.effect < 0 ? `−${effectText(now.effect)}` : effectText(now.effect), data.effect.remark);
+    figures.precision.show(now.precision === null ? missing : now.precision.toFixed(3), "of selected are marked");
+    figures.recall.show(now.recall === null ? missing : now.recall.toFixed(3), "of marked are selected");
+    const change = now.effect === null ? null : data.effect.scale * now.effect;
+    figures.effect.show(change === null ? null : scoreText(change), change === null ? "" : change > 0 ? "toxic completions less likely" : change < 0 ? "toxic completions likelier" : "no change");
     if (exact) sources.arrange(now.sources);
     else sources.show(now.sources);
-    const y = now.effect === null || shown.above > data.nTail ? null : board.effectY(data.effect.sign * now.effect);
+    const y = change === null || shown.above > data.nTail ? null : board.effectY(change);
     effectDot.hidden = y === null || x < LEFT - 1 || x > board.width - RIGHT + 1;
     if (y !== null) effectDot.style.transform = `translate(${fixed(x)}px, ${fixed(y)}px)`;
     if (board.from !== null && board.from !== shown.above) {
@@ -156,7 +149,6 @@ function makeBoard(root) {
     paintBudget();
     status.textContent = statusText(exact);
   }
-  const effectText = (value) => { const size = Math.abs(value); return size >= 1000 ? whole(size) : String(Number(size.toPrecision(3))); };
   const later = () => { if (!board.frame) board.frame = requestAnimationFrame(paint); };
 
   function statusText(exact) {
@@ -171,7 +163,7 @@ function makeBoard(root) {
     if (!preview) return start;
     if (preview.tokens === null) return `${start} No preview is kept so far down the distribution.`;
     const off = Math.abs(exact.tokens - preview.tokens);
-    return off ? `${start} The preview was off by ${plural(off, "token")} (${shareText(off, exact.budget || exact.tokens, 2)}).` : `${start} The preview had the same number of tokens.`;
+    return off ? `${start} The preview was off by ${plural(off, "token")}${exact.tokens ? ` (${shareText(off, exact.budget || exact.tokens, 2)})` : ""}.` : `${start} The preview had the same number of tokens.`;
   }
 
   // ---- drawing ----
@@ -189,6 +181,7 @@ function makeBoard(root) {
     drawMarks(svgs.marks, data.marks, board.scale, width, HEIGHTS.marks);
     drawEffect();
     range.show(board.view);
+    axes.textContent = `Tokens by score, on a logarithmic count axis${data.unit ? "; the score axis is compressed far from 0" : ""}.`;
     paintBrush();
     drawRankCurve();
     paint();
@@ -196,10 +189,11 @@ function makeBoard(root) {
   function drawEffect() {
     const { data } = board;
     const window = Math.min(board.shown.window, data.knots.effect.length - 1);
-    const values = data.knots.effect[window].map((value) => (value === null ? null : data.effect.sign * value));
+    const values = data.knots.effect[window].map((value) => (value === null ? null : data.effect.scale * value));
     board.effectY = drawCurve(svgs.effect, data.knots.threshold, values, board.scale, board.width, HEIGHTS.effect);
     effectTitle.textContent = data.effect.title;
     effectTitle.title = figures.effect.box.firstChild.title = data.effect.help;
+    effectNote.textContent = data.effect.note;
   }
   function drawRankCurve() {
     const width = Math.floor(ranks.clientWidth);
@@ -252,10 +246,14 @@ function makeBoard(root) {
     if (board.shown.window !== window) drawEffect();
     later();
   }
+  // A message holds all changes that are not answered yet: of two quick ones the server may see only the second.
   function send(change) {
-    const seq = ++board.sent + board.start;
-    if (["above", "threshold", "share", "window", "budget"].some((key) => key in change)) board.pending = { seq, preview: board.preview.at(board.shown) };
-    board.component.setStateValue("choice", { seq, ...change });
+    const places = ["above", "threshold", "share"];
+    if (places.some((key) => key in change)) for (const key of places) delete board.open[key];
+    Object.assign(board.open, change);
+    board.sent += 1;
+    if ([...places, "window", "budget"].some((key) => key in change)) board.pending = board.preview.at(board.shown);
+    board.component.setStateValue("choice", { seq: board.start + board.sent, ...board.open });
     later();
   }
   function chooseRange(chosen) {
@@ -385,11 +383,11 @@ function makeBoard(root) {
       handle.setAttribute("aria-valuemin", String(data.lowest));
       handle.setAttribute("aria-valuemax", String(data.highest));
     } else board.preview = makePreview(data);
-    const waiting = board.pending && data.exact.seq < board.pending.seq;
-    if (!waiting && board.drag?.what !== "handle" && board.drag?.what !== "cut") {
-      const preview = board.pending?.preview ?? null;
-      if (first || board.pending) board.verdict = judge(preview, data.exact);
+    const answered = first || data.exact.seq >= board.start + board.sent;
+    if (answered && board.drag?.what !== "handle" && board.drag?.what !== "cut") {
+      if (first || board.pending) board.verdict = judge(board.pending, data.exact);
       board.pending = null;
+      board.open = {};
       board.shown = { above: data.exact.above, window: data.exact.window, budget: data.exact.budget, threshold: data.exact.threshold };
       board.view = data.range;
       if (board.drag?.what !== "brush") board.range = data.low === null ? null : { low: data.low, high: data.high };

@@ -43,12 +43,12 @@ function scoreTicks(scale, unit) {
     for (let i = Math.ceil(scale.low / step); i * step <= scale.high; i++) ticks.push(i * step);
     return ticks.map((value) => [value, `${value < 0 ? "−" : ""}${Number(Math.abs(value).toPrecision(6))}`]);
   }
-  for (let power = -3; power <= 9; power++) for (const sign of [-1, 1]) ticks.push(sign * 10 ** power);
+  for (let power = -3; power <= 9; power++) for (const factor of [1, 2, 5]) ticks.push(factor * 10 ** power, -factor * 10 ** power);
   let last = -Infinity;
   return [0, ...ticks]
     .filter((value) => value >= scale.low && value <= scale.high)
     .sort((a, b) => a - b)
-    .filter((value) => scale.x(value) - last > 52 && (value === 0 || Math.abs(scale.x(value) - scale.x(0)) > 40) && ((last = scale.x(value)), true))
+    .filter((value) => scale.x(value) - last > 46 && (value === 0 || Math.abs(scale.x(value) - scale.x(0)) > 46) && ((last = scale.x(value)), true))
     .map((value) => [value, `${value < 0 ? "−" : ""}${Number(Math.abs(value).toPrecision(3)).toLocaleString("en", { maximumFractionDigits: 6 })}`]);
 }
 
@@ -64,8 +64,7 @@ function drawBars(layers, bins, scale, height, top) {
   bins.count.forEach((count, i) => {
     if (!count) return;
     const left = scale.x(bins.left[i]), right = scale.x(bins.right[i]);
-    const gap = right - left > 4 ? 0.5 : 0;
-    path += `M${fixed(left + gap)} ${height}V${fixed(y(count))}H${fixed(Math.max(left + 0.7, right - gap))}V${height}Z`;
+    path += `M${fixed(left)} ${height}V${fixed(y(count))}H${fixed(Math.max(left + 0.7, right))}V${height}Z`;
   });
   for (const layer of layers) layer.replaceChildren(shape("path", { d: path }));
   return { y, most };

@@ -1,6 +1,18 @@
 // The parts of the board that are not drawings: figures, fields, sources, words. Text is written with textContent only.
 const WAIT = "on release";
 
+const HELP = {
+  tokens: "Tokens the next training would push away from: those above the threshold and their neighbours, within the budget.",
+  documents: "Documents with at least one selected token.",
+  precision: "Share of the selected tokens that people marked as toxic. Their marks judge the result here and are never used to compute it.",
+  recall: "Share of the tokens people marked as toxic that is selected.",
+  threshold: "Tokens with a score above this are taken. Type a score, drag the line, or use the arrow keys on it.",
+  share: "Share of all tokens that lie above the threshold.",
+  above: "Number of tokens that lie above the threshold.",
+  window: "Also take this many tokens before and after each one above the threshold.",
+  budget: "Documents are taken by rank until this many tokens are selected. Empty: no budget. It can also be dragged on the curve of ranks.",
+};
+
 function labelled(className, label, help) {
   const box = element("div", className);
   const name = element("span", "label", label);
@@ -32,6 +44,7 @@ function makeField(label, help, { unit = "", wide = false, read, take }) {
   input.inputMode = "decimal";
   input.autocomplete = "off";
   input.setAttribute("aria-label", label);
+  if (help) input.setAttribute("aria-description", help);
   const frame = element("span", "frame");
   frame.append(input);
   if (unit) frame.append(element("span", "unit", unit));
@@ -127,7 +140,7 @@ function makeSources(names, totals) {
     const most = Math.max(...shares, 1e-12);
     rows.forEach(({ bar, value }, s) => {
       bar.style.transform = `scaleX(${(shares[s] / most).toFixed(3)})`;
-      value.textContent = shareText(counts[s], totals[s], shares[s] < 0.001 ? 2 : 1);
+      value.textContent = shareText(counts[s], totals[s], most < 0.01 ? 2 : 1);
     });
   };
   // The order changes only when a result is exact, so that rows do not jump under the reader's eyes.
