@@ -1,6 +1,6 @@
 """Our engine against kronfluence, a training step and plain forward passes: same model, same tokens, same process.
 
-    python -m benchmarks.engine [--hidden 256 --layers 4 --vocab 8192 --length 128 --documents 96 --threads 2] [--device cpu]
+    python -m benchmarks.engine [--shape demo|pythia-70m|pythia-160m] [--threads 2] [--device cpu] [--study demo]
 
 The model has Pythia's shape and random weights (speed does not depend on them). Times are marginal: the long run minus the
 short run, over the difference in tokens, so that start-up is left out on both sides. Exactness is measured on a study's trained
@@ -8,46 +8,80 @@ model, direction and corpus (`--study demo`), against the same derivative in flo
 """
 
 import argparse
+import contextlib
 import copy
+import functools
 import shutil
 import tempfile
 import time
+from collections.abc import Callable
+from importlib import metadata
+from unittest import mock
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
 from ifguide import artifacts
+from ifguide.influence import ekfac
 from ifguide.influence.attribution import own_loss_scores, position_scores
 from ifguide.influence.batches import Sequence, make_batches
-from ifguide.influence.central import CentralDifference, choose_step
-from ifguide.influence.ekfac import fit_factors
+from ifguide.influence.central import CentralDifference
+from ifguide.influence.derivative import Derivative, choose_derivative
+from ifguide.influence.direction import differential_direction, query_gradient
 from ifguide.influence.layers import layer_shape
 from ifguide.influence.losses import SplitModel
-from ifguide.models import load_model, tracked_modules
+from ifguide.influence.paired import PairedDifference
+from ifguide.models import has_fast_bfloat16, load_model, load_tokenizer, tracked_modules
+from ifguide.queries import encode_queries
 from ifguide.study import Study, Unit
+
+SHAPES = {
+    "demo": {"hidden": 256, "layers": 4, "vocab": 8192, "length": 128, "documents": 64, "batch": 8},
+    "pythia-70m": {"hidden": 512, "layers": 6, "vocab": 50304, "length": 256, "documents": 24, "batch": 4},
+    "pythia-160m": {"hidden": 768, "layers": 12, "vocab": 50304, "length": 1024, "documents": 256, "batch": 16},
+}
+"""Shapes to measure; the last one is for a GPU."""
+FORWARD, STEP = "forward pass with its loss", "training step (forward, backward, AdamW)"
+EXACT, POSITION = "own-loss, exact (jvp)", "position"
+OWN, OWN_NARROW = "own-loss (central differences)", "own-loss, bfloat16 head"
+FIT, FIT_NARROW = "EK-FAC fit", "EK-FAC fit, bfloat16 products"
+FIRST = "first"
+PEER, PEER_FIT = "kronfluence per-token scores", "kronfluence EK-FAC fit"
+PAIRED, PEER_NARROW = "own-loss, both branches in one pass", "kronfluence per-token scores, bfloat16"
+RATIOS = (
+    ("own-loss to kronfluence per-token scores", OWN, PEER, {"cpu": ">= 1.5", "cuda": ">= 3 by one of these"}),
+    ("own-loss, bfloat16 head, to the same", OWN_NARROW, PEER, {"cpu": ">= 1.5", "cuda": ">= 3 by one of these"}),
+    ("own-loss, both branches in one pass, to the same", PAIRED, PEER, ">= 3 by one of these"),
+    ("own-loss, both branches in one pass, to kronfluence in bfloat16", PAIRED, PEER_NARROW, ">= 1.5"),
+    ("own-loss to a training step", OWN, STEP, ">= 1.5"),
+    ("EK-FAC fit to kronfluence's", FIT, PEER_FIT, ">= 2"),
+    ("EK-FAC fit, bfloat16 products, to kronfluence's", FIT_NARROW, PEER_FIT, ">= 2"),
+    ("own-loss to own-loss, exact (jvp)", OWN, EXACT, "–"),
+    ("own-loss, exact (jvp), to kronfluence per-token scores", EXACT, PEER, "–"),
+    ("position to kronfluence per-token scores", POSITION, PEER, "–"),
+)
+"""What over what, and the bar."""
 
 
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, value in (
-        ("hidden", 256),
-        ("layers", 4),
-        ("vocab", 8192),
-        ("length", 128),
-        ("documents", 96),
-        ("batch", 8),
-        ("threads", 2),
-        ("repeats", 3),
-    ):
-        parser.add_argument(f"--{name}", type=int, default=value)
+    parser.add_argument("--shape", choices=SHAPES, default="demo")
+    parser.add_argument("--documents", type=int, help="instead of the shape's own number")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--no-speed", action="store_true", help="only the tables of a study")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--study", help="a study with a direction, for the exactness table")
     parser.add_argument("--exact-documents", type=int, default=200, help="documents of that study to compare on")
+    parser.add_argument("--low-precision", action="store_true", help="also score with the whole model in bfloat16")
     options = parser.parse_args()
+    shape = SHAPES[options.shape] | ({"documents": options.documents} if options.documents else {})
+    options = argparse.Namespace(**(vars(options) | shape))
     torch.set_num_threads(options.threads)
-    print_speed(options)
+    if not options.no_speed:
+        print_speed(options)
     if options.study:
         print_exactness(options)
 
@@ -89,21 +123,41 @@ def random_direction(modules) -> dict[str, torch.Tensor]:
     }
 
 
-def marginal(options, run) -> float:
-    """Tokens a second of `run(documents)`: median over repeats of (long - short) / extra tokens."""
+def measure(options, contenders: dict[str, Callable]) -> dict[str, float]:
+    """Marginal tokens a second of each contender: the extra tokens of a long run over its extra seconds.
+
+    Contenders take turns, so that a slow minute hits all of them alike, and each one's fastest short and fastest long run count.
+    """
     short, long = make_documents(options, options.documents // 4), make_documents(options, options.documents)
-    run(short)  # warm-up
-    rates = []
+    seconds: dict[str, list[list[float]]] = {name: [[], []] for name in contenders}
+    for run in contenders.values():
+        run(short)  # warm-up
     for _ in range(options.repeats):
-        seconds = []
-        for documents in (short, long):
-            started = time.perf_counter()
-            run(documents)
-            if options.device != "cpu":
-                torch.cuda.synchronize()
-            seconds.append(time.perf_counter() - started)
-        rates.append((len(long) - len(short)) * options.length / (seconds[1] - seconds[0]))
-    return float(np.median(rates))
+        for name, run in contenders.items():
+            for documents, taken in zip((short, long), seconds[name], strict=True):
+                started = time.perf_counter()
+                run(documents)
+                if options.device != "cpu":
+                    torch.cuda.synchronize()
+                taken.append(time.perf_counter() - started)
+    extra = (len(long) - len(short)) * options.length
+    return {name: extra / (min(at_length) - min(at_short)) for name, (at_short, at_length) in seconds.items()}
+
+
+@contextlib.contextmanager
+def known_eigenvectors():
+    """Inside the block the factors' eigendecompositions are remembered by size: on both sides they are the same LAPACK call, take
+    the same time however many tokens there are, and are left out of the rates."""
+    known: dict[int, torch.Tensor] = {}
+    find = ekfac.eigenvectors
+
+    def remember(matrix: torch.Tensor, name: str = "") -> torch.Tensor:
+        if len(matrix) not in known:
+            known[len(matrix)] = find(matrix, name)
+        return known[len(matrix)].to(matrix)
+
+    with mock.patch.object(ekfac, "eigenvectors", remember):
+        yield
 
 
 def print_speed(options) -> None:
@@ -112,7 +166,8 @@ def print_speed(options) -> None:
     modules, eager_modules = tracked_modules(fused), tracked_modules(eager)
     direction = random_direction(modules)
     split, eager_split = SplitModel(fused), SplitModel(eager)
-    central = CentralDifference(fused, modules, direction, 1e-3)
+    central = CentralDifference(split, modules, direction, 1e-3)
+    narrow = CentralDifference(split, modules, direction, 1e-3, torch.bfloat16)
 
     @torch.no_grad()
     def forward(documents):
@@ -133,44 +188,60 @@ def print_speed(options) -> None:
             optimiser.zero_grad()
 
     def each(function):
-        return lambda documents: [function(batch) for batch in as_batches(options, documents)]
+        def run(documents):
+            for batch in as_batches(options, documents):
+                function(batch)
 
-    ours = {
-        "forward pass with its loss": forward,
-        "training step (forward, backward, AdamW)": train,
-        "own-loss, central differences": each(central.scores),
-        "own-loss, exact (jvp)": each(lambda batch: own_loss_scores(eager_split, eager_modules, direction, batch)),
-        "position": each(lambda batch: position_scores(split, modules, direction, batch)),
-        "EK-FAC fit": lambda documents: fit_factors(
-            fused, modules, lambda: as_batches(options, documents), labels="true"
-        ),
+        return run
+
+    def fit(products):
+        def run(documents):
+            batches = as_batches(options, documents)
+            ekfac.fit_factors(split, modules, lambda: batches, labels="true", products=products)
+
+        return run
+
+    contenders = {
+        FORWARD: forward,
+        STEP: train,
+        OWN: each(central.scores),
+        OWN_NARROW: each(narrow.scores),
+        EXACT: each(lambda batch: own_loss_scores(eager_split, eager_modules, direction, batch)),
+        POSITION: each(lambda batch: position_scores(split, modules, direction, batch)),
+        FIT: fit(None),
+        FIT_NARROW: fit(torch.bfloat16),
     }
-    rates = {name: marginal(options, run) for name, run in ours.items()}
-    with KronfluencePeer(options) as peer:
-        rates["kronfluence per-token scores"] = marginal(options, peer.score)
-        rates["kronfluence EK-FAC fit"] = marginal(options, peer.fit)
+    with KronfluencePeer(options) as peer, known_eigenvectors():
+        contenders |= {PEER: peer.score, PEER_FIT: peer.fit}
+        if options.device != "cpu":
+            paired = PairedDifference(split, modules, direction, 1e-3)
+            contenders |= {
+                PAIRED: each(paired.scores),
+                PEER_NARROW: functools.partial(peer.score, dtype=torch.bfloat16),
+            }
+        rates = measure(options, contenders)
     n = sum(p.numel() for p in fused.parameters())
     print(
-        f"\nGPT-NeoX, {n:,} parameters, {options.layers} layers, hidden {options.hidden}, vocabulary {options.vocab:,}, documents of {options.length} tokens, batches of {options.batch}, float32, {options.device}, {options.threads} threads, torch {torch.__version__}\n"
+        f"\nGPT-NeoX, {n:,} parameters, {options.layers} layers, hidden {options.hidden}, vocabulary {options.vocab:,}; "
+        f"{options.documents} documents of {options.length} tokens, batches of {options.batch}; float32, {describe_device(options)}, "
+        f"torch {torch.__version__}, kronfluence {metadata.version('kronfluence')}; fastest of {options.repeats} rounds\n"
     )
     print("| what | tokens/s |\n|---|---|")
     for name, rate in rates.items():
         print(f"| {name} | {rate:,.0f} |")
-    own = rates["own-loss, central differences"]
     print("\n| ratio | measured | bar |\n|---|---|---|")
-    for name, value, bar in (
-        ("own-loss (central) to kronfluence per-token scores", own / rates["kronfluence per-token scores"], ">= 1.5"),
-        ("own-loss (central) to a training step", own / rates["training step (forward, backward, AdamW)"], ">= 1.5"),
-        ("time of own-loss (central) to two forward passes", rates["forward pass with its loss"] / 2 / own, "<= 1.10"),
-        ("EK-FAC fit to kronfluence's", rates["EK-FAC fit"] / rates["kronfluence EK-FAC fit"], ">= 2"),
-        (
-            "own-loss (jvp) to kronfluence per-token scores",
-            rates["own-loss, exact (jvp)"] / rates["kronfluence per-token scores"],
-            "–",
-        ),
-        ("position to kronfluence per-token scores", rates["position"] / rates["kronfluence per-token scores"], "–"),
-    ):
-        print(f"| {name} | {value:.2f} | {bar} |")
+    for title, over, under, bar in RATIOS:
+        if over in rates and under in rates:
+            bar = bar.get(options.device, bar["cuda"]) if isinstance(bar, dict) else bar
+            print(f"| {title} | {rates[over] / rates[under]:.2f} | {bar} |")
+    print(f"| time of own-loss to two forward passes | {rates[FORWARD] / rates[OWN] / 2:.2f} | <= 1.10 |")
+
+
+def describe_device(options) -> str:
+    """The processor or card, for the record."""
+    if options.device != "cpu":
+        return torch.cuda.get_device_name(options.device)
+    return f"cpu ({torch.backends.cpu.get_cpu_capability()}, bfloat16 products {'fast' if has_fast_bfloat16(torch.device('cpu')) else 'slow'}), {options.threads} threads"
 
 
 class KronfluencePeer:
@@ -178,6 +249,7 @@ class KronfluencePeer:
 
     def __init__(self, options):
         from kronfluence.analyzer import Analyzer, prepare_model
+        from kronfluence.arguments import FactorArguments
         from kronfluence.task import Task
 
         model = make_model(options, "sdpa").requires_grad_(True)
@@ -202,6 +274,7 @@ class KronfluencePeer:
             def get_attention_mask(self, batch):
                 return batch["attention_mask"]
 
+        self._arguments = FactorArguments(strategy="ekfac", use_empirical_fisher=True)
         self._options, self._folder, self._turn = options, tempfile.mkdtemp(), 0
         task = LanguageModelling()
         self._analyzer = Analyzer(
@@ -214,7 +287,10 @@ class KronfluencePeer:
         )
 
     def __enter__(self):
-        self.fit(make_documents(self._options, self._options.documents // 4), name="scoring")
+        rows = self._rows(make_documents(self._options, self._options.documents // 4))
+        self._analyzer.fit_all_factors(
+            FIRST, rows, per_device_batch_size=self._options.batch, factor_args=self._arguments
+        )
         return self
 
     def __exit__(self, *_):
@@ -226,41 +302,36 @@ class KronfluencePeer:
             for ids in documents
         ]
 
-    def fit(self, documents, name: str = "") -> None:
-        """Fit all factors."""
-        from kronfluence.arguments import FactorArguments
-
+    def fit(self, documents) -> None:
+        """Fit covariances and eigenvalues; the eigenvectors are those found when the peer was made."""
         self._turn += 1
-        arguments = FactorArguments(strategy="ekfac", use_empirical_fisher=True)
-        self._analyzer.fit_all_factors(
-            name or f"factors{self._turn}",
-            self._rows(documents),
-            per_device_batch_size=self._options.batch,
-            factor_args=arguments,
-            overwrite_output_dir=True,
-        )
+        name, rows = f"factors{self._turn}", self._rows(documents)
+        options = {"per_device_batch_size": self._options.batch, "factor_args": self._arguments}
+        self._analyzer.fit_covariance_matrices(name, rows, **options)
+        self._analyzer.fit_lambda_matrices(name, rows, load_from_factors_name=FIRST, **options)
 
-    def score(self, documents) -> None:
-        """Score every token of the documents against a few aggregated queries."""
+    def score(self, documents, dtype: torch.dtype | None = None) -> None:
+        """Score every token of the documents against a few aggregated queries; with a dtype, under autocast to it."""
         from kronfluence.arguments import ScoreArguments
 
         self._turn += 1
-        arguments = ScoreArguments(compute_per_token_scores=True, aggregate_query_gradients=True)
+        arguments = ScoreArguments(compute_per_token_scores=True, aggregate_query_gradients=True, amp_dtype=dtype)
         self._analyzer.compute_pairwise_scores(
-            f"scores{self._turn}", factors_name="scoring", query_dataset=self._rows(documents[:2]), train_dataset=self._rows(documents),
+            f"scores{self._turn}", factors_name=FIRST, query_dataset=self._rows(documents[:2]), train_dataset=self._rows(documents),
             per_device_query_batch_size=2, per_device_train_batch_size=self._options.batch, score_args=arguments, overwrite_output_dir=True,
         )  # fmt: skip
 
 
 def print_exactness(options) -> None:
-    """Central differences and jvp in float32 against jvp in float64, with a study's own model, direction and corpus."""
+    """Each way to take the derivative against forward mode in float64, and the direction from our factors against the float64
+    one, with a study's own trained model, queries and corpus."""
     from scipy.stats import spearmanr
 
     study = Study.open(options.study)
     name = study.checkpoint_names()[-1]
     entry = next(c for c in study.models()["checkpoints"] if c["name"] == name)
-    model = load_model(entry["source"], attention="eager", device=options.device)
-    double = load_model(entry["source"], attention="eager", device=options.device, dtype="float64")
+    load = functools.partial(load_model, entry["source"], device=options.device)
+    model, double = load(attention="eager"), load(attention="eager", dtype="float64")
     modules, double_modules = tracked_modules(model), tracked_modules(double)
     direction = artifacts.load_tensors(
         study.folder(Unit("direction")) / name / "direction.safetensors", device=options.device
@@ -271,27 +342,56 @@ def print_exactness(options) -> None:
     batches = as_batches(options, documents)
 
     def collect(function) -> np.ndarray:
-        return np.concatenate([function(b)[b.targets != -100].double().cpu().numpy() for b in batches])
+        return np.concatenate([function(b)[0][b.targets != -100].double().cpu().numpy() for b in batches])
 
-    exact = collect(
-        lambda b: own_loss_scores(double, double_modules, {k: v.double() for k, v in direction.items()}, b)[0]
-    )
-    step = choose_step(model, modules, direction, batches[:4])
-    central = CentralDifference(model, modules, direction, step.epsilon)
-    print(
-        f"\nExactness: study {study.name}, {name}, its own direction, {len(exact):,} corpus tokens; central step {step.epsilon:.3g}\n"
-    )
-    print("| float32 method | Pearson | Spearman | overlap of the top 1% |\n|---|---|---|---|")
-    methods = {
-        "jvp": collect(lambda b: own_loss_scores(model, modules, direction, b)[0]),
-        "central differences": collect(lambda b: central.scores(b)[0]),
+    exact = collect(lambda b: own_loss_scores(double, double_modules, {k: v.double() for k, v in direction.items()}, b))
+    best = choose_derivative(model, modules, direction, batches[:4], setting="central")
+    ways = {
+        "jvp, float32": Derivative("jvp"),
+        "central, float32": best,
+        "central, bfloat16 head": Derivative("central", "bfloat16", best.epsilon),
+        "paired, bfloat16 differences": Derivative("paired", "bfloat16", best.epsilon),
     }
-    for method, values in methods.items():
+    print(
+        f"\nExactness: study {study.name}, {name}, its own direction, {len(exact):,} corpus tokens; step {best.epsilon:.3g}\n"
+    )
+    print("| way | Pearson | Spearman | overlap of the top 1% |\n|---|---|---|---|")
+    scored = {title: collect(way.scorer(model, modules, direction)) for title, way in ways.items()}
+    if options.low_precision:
+        low = load(attention="eager", dtype="bfloat16")
+        scored["jvp, bfloat16 model"] = collect(lambda b: own_loss_scores(low, tracked_modules(low), direction, b))
+    for title, values in scored.items():
         k = max(1, len(exact) // 100)
         overlap = len(np.intersect1d(np.argsort(exact)[-k:], np.argsort(values)[-k:])) / k
         print(
-            f"| {method} | {np.corrcoef(exact, values)[0, 1]:.7f} | {spearmanr(exact, values)[0]:.7f} | {overlap:.3f} |"
+            f"| {title} | {np.corrcoef(exact, values)[0, 1]:.7f} | {spearmanr(exact, values)[0]:.7f} | {overlap:.3f} |"
         )
+    _print_direction(study, model, modules, double, double_modules, batches)
+
+
+def _print_direction(study, model, modules, double, double_modules, batches) -> None:
+    layout = artifacts.read_json(study.folder(Unit("corpus")) / "layout.json")
+    tokenizer = load_tokenizer(study.resolve(study.config.model.source))
+    queries = {
+        kind: encode_queries(study.queries(kind), tokenizer, layout["max_length"], bos_id=layout["bos"])
+        for kind in ("toxic", "safe")
+    }
+
+    def direction(model, modules, products=None) -> np.ndarray:
+        toxic, safe = (query_gradient(model, modules, queries[kind]) for kind in ("toxic", "safe"))
+        factors = ekfac.fit_factors(model, modules, lambda: batches, labels="true", products=products)
+        v = differential_direction(toxic, safe, factors, study.config.direction.damping)
+        return np.concatenate([tensor.double().cpu().numpy().ravel() for tensor in v.values()])
+
+    exact = direction(double, double_modules)
+    print(
+        f"\nPreconditioned direction, {sum(map(len, queries.values()))} queries, factors from {sum(b.n_tokens for b in batches):,} tokens, "
+        f"damping {study.config.direction.damping}\n"
+    )
+    print("| factors | cosine with float64 | bar |\n|---|---|---|")
+    for title, products in (("float32", None), ("bfloat16 products", torch.bfloat16)):
+        v = direction(model, modules, products)
+        print(f"| {title} | {v @ exact / np.linalg.norm(v) / np.linalg.norm(exact):.7f} | >= .999 |")
 
 
 if __name__ == "__main__":

@@ -23,6 +23,8 @@ SCHEMA = 1
 """Version of the layout and meaning of artefacts; a change makes older ones stale."""
 
 MANIFEST = "manifest.json"
+NOTES = "notes.json"
+"""What a stage found out while it ran, a plain JSON object that it may write; the manifest repeats it as `notes`."""
 RECORDS = ("training_log.jsonl",)
 """Files for people that no stage reads and that hold times of the clock, so that two equal runs differ in them."""
 _BLOCK = 1 << 20
@@ -142,6 +144,8 @@ def building(folder: Path, *, stage: str, inputs: dict, config: dict) -> Iterato
             "created": round(started, 3),
             "versions": library_versions(),
         }
+        if (partial / NOTES).is_file():
+            manifest["notes"] = read_json(partial / NOTES)
         write_json(partial / MANIFEST, manifest)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)

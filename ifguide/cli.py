@@ -44,6 +44,7 @@ class Table(StrEnum):
     tokens = "tokens"
     documents = "documents"
     mask = "mask"
+    spans = "spans"
 
 
 class Attribution(StrEnum):
@@ -323,6 +324,49 @@ def select(
 
 
 @app.command()
+def documents(name: StudyName, status_file: StatusFile = None) -> None:
+    """Write what the app's list of documents shows, where it is missing. `ifguide run` does it by itself."""
+    from ifguide.document_table import write_tables
+    from ifguide.study import Study
+
+    study = Study.open(name)
+    with follow_run(status_file) as progress:
+        progress.begin_stage("documents", 0, 1)
+        written = write_tables(study, report=lambda d, n: progress.report(d, n, "documents"))
+    print(
+        f"wrote {len(written)} tables of {study.corpus().n_documents:,} documents" if written else "everything is there"
+    )
+
+
+@app.command()
+def explain(
+    name: StudyName,
+    document: Annotated[
+        str | None, typer.Option(metavar="ID", help="Explain this document's score [none: what every query does].")
+    ] = None,
+    start: Annotated[int | None, typer.Option(min=0, help="Only from this token of the document on.")] = None,
+    stop: Annotated[int | None, typer.Option(min=1, help="Only up to this token, left out.")] = None,
+    status_file: StatusFile = None,
+) -> None:
+    """Say which queries give a document its score, or what each query does to the direction."""
+    from ifguide.explain import explain_document, explain_queries
+    from ifguide.study import Study
+
+    study = Study.open(name)
+    with follow_run(status_file) as progress:
+        progress.begin_stage("explain", 0, 1)
+        if document is None:
+            explain_queries(study, progress)
+        else:
+            found = explain_document(study, document, start, stop, progress)
+    if document is None:
+        print("the app's Queries page shows what each query does")
+    else:
+        parts = sum(found["toxic"]), sum(found["safe"])
+        print(f"score {found['total']:+.4g}: toxic queries {parts[0]:+.4g}, safe queries {parts[1]:+.4g}")
+
+
+@app.command()
 def suppress(name: StudyName, selection: SelectionName = "default", status_file: StatusFile = None) -> None:
     """Train the model anew with the penalty on a selection's tokens."""
     from ifguide.study import Study
@@ -359,8 +403,16 @@ def evaluate(
 @app.command()
 def export(
     name: StudyName,
-    what: Annotated[Table, typer.Option(help="A row a token, a row a document, or only which tokens are selected.")],
-    out: Annotated[Path, typer.Option(metavar="FILE", help="A .parquet, .jsonl or .csv file.")],
+    what: Annotated[
+        Table,
+        typer.Option(
+            help="A row a token, a row a document, only which tokens are selected, or the selected characters."
+        ),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(metavar="FILE", help="A .parquet, .jsonl or .csv file, or a new .dataset folder."),
+    ],
     selection: SelectionName = "default",
 ) -> None:
     """Write scores, ranks or the mask of a study to a file for other programs.

@@ -194,10 +194,13 @@ class FactorsConfig:
     """Labels of the Fisher matrix: `sampled` from the model (the true Fisher) or `true` (the empirical one)."""
     max_tokens: int = 0
     """Fit on at most about this many corpus tokens, whole documents drawn at random; 0 takes all."""
+    products: str = "auto"
+    """Precision in which the eigenvalues' gradients are multiplied: `float32`, `bfloat16`, or `auto` (bfloat16 where the device is faster at it). Sums and covariances are float32."""
     seed: int = 0
     """Seeds the sampled labels and the draw of documents."""
 
     def __post_init__(self):
+        _require_choice("factors.products", self.products, ("auto", "float32", "bfloat16"))
         _require_choice("factors.strategy", self.strategy, ("ekfac", "identity"))
         _require_choice("factors.labels", self.labels, ("sampled", "true"))
         _require(self.max_tokens >= 0, f"factors.max_tokens: expected 0 or more, got {self.max_tokens}")
@@ -226,8 +229,8 @@ class DirectionConfig:
 class ScoresConfig:
     """How every corpus token gets its score."""
 
-    derivative: str = "jvp"
-    """`jvp` (exact, forward-mode), `central` (central differences, faster) or `auto` (central where it agrees with jvp on a sample)."""
+    derivative: str = "auto"
+    """`auto` (the fastest way that agrees with the exact derivative on a sample), `central` (central differences) or `jvp` (exact, forward-mode)."""
     position: bool = True
     """Also compute `position` attribution, for comparison."""
 

@@ -130,11 +130,11 @@ class TokenizedCorpus:
 
     def ids(self) -> list[str]:
         """All document ids, in corpus order."""
-        return self._column("id")
+        return self.column("id").to_pylist()
 
     def sources(self) -> list[str]:
         """All documents' sources, in corpus order."""
-        return self._column("source")
+        return self.column("source").to_pylist()
 
     def index_of(self, document_id: str) -> int:
         """The number of the document with this id.
@@ -171,8 +171,9 @@ class TokenizedCorpus:
         place = bisect_right(self.batch_ends, index)
         return self.batches[place], int(index) - (self.batch_ends[place - 1] if place else 0)
 
-    def _column(self, name: str) -> list[str]:
-        return [value for batch in self.batches for value in batch.column(name).to_pylist()]
+    def column(self, name: str) -> pa.ChunkedArray:
+        """`id`, `source` or `text` of all documents, in corpus order, memory-mapped."""
+        return pa.chunked_array([batch.column(name) for batch in self.batches])
 
 
 def chunk_documents(offsets: np.ndarray, max_length: int) -> np.ndarray:

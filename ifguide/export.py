@@ -1,4 +1,4 @@
-"""Tables of a study for other programs: tokens with scores, documents with ranks, or the bare mask.
+"""Tables of a study for other programs: tokens with scores, documents with ranks, the bare mask, or the selected characters.
 
 Rows are made and written in blocks, so a corpus of any size fits. The file appears whole or not at all.
 
@@ -9,6 +9,8 @@ return or `'` therefore gets one `'` in front; dropping it gives the text back. 
 import csv
 import json
 import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -16,6 +18,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import pyarrow as pa
 
+from ifguide.artifacts import library_versions, write_json
 from ifguide.errors import ConfigError, InputError, StaleError
 from ifguide.selections import Selection
 from ifguide.study import DEFAULT, Study, Unit
@@ -41,6 +44,18 @@ SCHEMAS = {
         ]
     ),
     "mask": pa.schema([("document_id", pa.string()), ("position", pa.int32()), ("selected", pa.bool_())]),
+    "spans": pa.schema(
+        [
+            ("document_id", pa.string()),
+            ("n_tokens", pa.int64()),
+            ("n_selected", pa.int64()),
+            ("selected", pa.list_(pa.bool_())),  # a value a token
+            (
+                "spans",
+                pa.list_(pa.struct([("start", pa.int32()), ("end", pa.int32())])),
+            ),  # characters of selected tokens
+        ]
+    ),
     "documents": pa.schema(
         [
             ("document_id", pa.string()),
@@ -56,6 +71,8 @@ SCHEMAS = {
 }
 """What can be exported, with the columns of each."""
 
+DATASET = ".dataset"
+"""Ending of a folder for `datasets.load_from_disk`."""
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "'")
 
 
@@ -77,11 +94,16 @@ def export_study(
 ) -> int:
     """Write a table of a study to `out` and return its number of rows.
 
+    What made the selection goes along: its settings, and the hashes of the corpus and the scores. Parquet holds it as JSON in the
+    schema's metadata, under `ifguide`; a `datasets` folder in `made-from.json`. CSV and JSON Lines have no place for it.
+
     Args:
         study: its corpus, scores and the selection must be built and fresh.
-        what: `tokens` (a row a token, in corpus order), `mask` (the same, but only what is selected or not) or
-            `documents` (a row a document, best rank first).
-        out: a .parquet, .jsonl or .csv file; one that exists is replaced.
+        what: `tokens` (a row a token, in corpus order), `mask` (the same, but only what is selected or not), `spans` (a row a
+            document, in corpus order: the mask as a list, and the selected characters) or `documents` (a row a document, best
+            rank first).
+        out: a .parquet, .jsonl or .csv file, which is replaced if it exists; or a new folder ending in .dataset, as
+            `datasets.save_to_disk` makes it.
         selection: the selection that `selected`, `rank` and the counts belong to.
         report: called as report(documents done, documents).
 
@@ -93,8 +115,11 @@ def export_study(
     if what not in SCHEMAS:
         raise ConfigError(f"--what: expected one of {', '.join(SCHEMAS)}, got {what!r}")
     out = Path(out)
-    if out.suffix.lower() not in _WRITERS:
-        raise ConfigError(f"--out: expected a file ending in {', '.join(_WRITERS)}, got {out.name!r}")
+    suffix = out.suffix.lower()
+    if suffix not in (*_WRITERS, DATASET):
+        raise ConfigError(f"--out: expected a file ending in {', '.join((*_WRITERS, DATASET))}, got {out.name!r}")
+    if suffix == DATASET and out.exists():
+        raise InputError(f"--out: {out} is there already; give the folder another name, or remove it")
     if out.is_dir() or not out.resolve().parent.is_dir():
         raise InputError(f"--out: expected a file in a folder that exists, got {out}; make the folder first")
     _require_fresh(study, selection)
@@ -105,30 +130,59 @@ def export_study(
             f"selection {selection!r} has {len(chosen.mask):,} tokens, the corpus {corpus.n_tokens:,}; "
             f"run `ifguide run {study.name} --force selection`"
         )
-    blocks = (
-        _document_blocks(study, corpus, chosen) if what == "documents" else _token_blocks(study, corpus, chosen, what)
-    )
-
+    makers = {"documents": _document_blocks, "spans": _span_blocks}
+    blocks = makers[what](study, corpus, chosen) if what in makers else _token_blocks(study, corpus, chosen, what)
+    made_from = describe_origin(study, chosen)
+    told = lambda done: report(done, corpus.n_documents) if report is not None else None  # noqa: E731
     temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    n_rows = 0
     try:
-        writer = _WRITERS[out.suffix.lower()](temporary, SCHEMAS[what])
-        try:
-            for n_documents, columns in blocks:
-                batch = pa.RecordBatch.from_arrays(
-                    [pa.array(columns[field.name], field.type) for field in SCHEMAS[what]], schema=SCHEMAS[what]
-                )
-                writer.write(batch)
-                n_rows += batch.num_rows
-                if report is not None:
-                    report(n_documents, corpus.n_documents)
-        finally:
-            writer.close()
+        if suffix == DATASET:
+            n_rows = _write_dataset(blocks, SCHEMAS[what], temporary, made_from, told)
+        else:
+            n_rows = _write_rows(blocks, SCHEMAS[what], temporary, suffix, made_from, told)
         temporary.replace(out)
     except OSError as error:
         raise InputError(f"could not write {out}: {error.strerror or error}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        shutil.rmtree(temporary) if temporary.is_dir() else temporary.unlink(missing_ok=True)
+    return n_rows
+
+
+def describe_origin(study: Study, chosen: Selection) -> dict:
+    """What made a selection: the study's name, the selection's settings, and the hashes of what it was made from."""
+    inputs = study.manifest(Unit("selection", chosen.name))["inputs"]
+    return {
+        "study": study.name,
+        "selection": chosen.settings,
+        "inputs": inputs,
+        "ifguide": library_versions()["ifguide"],
+    }
+
+
+def _write_rows(
+    blocks, schema: pa.Schema, path: Path, suffix: str, made_from: dict, told: Callable[[int], None]
+) -> int:
+    schema = schema.with_metadata({"ifguide": json.dumps(made_from, ensure_ascii=False)})
+    writer, n_rows = _WRITERS[suffix](path, schema), 0
+    try:
+        for n_documents, columns in blocks:
+            batch = pa.RecordBatch.from_arrays([pa.array(columns[f.name], f.type) for f in schema], schema=schema)
+            writer.write(batch)
+            n_rows += batch.num_rows
+            told(n_documents)
+    finally:
+        writer.close()
+    return n_rows
+
+
+def _write_dataset(blocks, schema: pa.Schema, folder: Path, made_from: dict, told: Callable[[int], None]) -> int:
+    from datasets import Dataset
+
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".ifguide-") as work:
+        rows = Path(work) / "rows.parquet"
+        n_rows = _write_rows(blocks, schema, rows, ".parquet", made_from, told)
+        Dataset.from_parquet(str(rows), cache_dir=work).save_to_disk(str(folder))
+    write_json(folder / "made-from.json", made_from)
     return n_rows
 
 
@@ -217,6 +271,40 @@ def _document_blocks(study: Study, corpus: "TokenizedCorpus", chosen: Selection)
         done += len(order)
 
 
+def _span_blocks(study: Study, corpus: "TokenizedCorpus", chosen: Selection) -> Iterator[tuple[int, dict]]:
+    offsets, ids = np.asarray(corpus.offsets), corpus.column("id")
+    for first, last in _document_ranges(offsets):
+        own = offsets[first : last + 1] - offsets[first]
+        span = slice(int(offsets[first]), int(offsets[last]))
+        mask = np.asarray(chosen.mask[span])
+        starts, ends = corpus.char_start[span], corpus.char_end[span]
+        parts = [slice(a, b) for a, b in zip(own[:-1].tolist(), own[1:].tolist(), strict=True)]
+        yield (
+            last,
+            {
+                "document_id": ids.slice(first, last - first).to_pylist(),
+                "n_tokens": np.diff(own),
+                "n_selected": np.diff(np.concatenate([[0], np.cumsum(mask)])[own]),
+                "selected": [mask[part] for part in parts],
+                "spans": [character_spans(mask[part], starts[part], ends[part]) for part in parts],
+            },
+        )
+
+
+def character_spans(mask: np.ndarray, char_start: np.ndarray, char_end: np.ndarray) -> list[dict[str, int]]:
+    """The characters of a document's selected tokens: ranges {start, end}, ends excluded; ranges of tokens side by side are one.
+
+    Args:
+        mask: bool (n,).
+        char_start: int (n,), where each token begins in the text.
+        char_end: int (n,), where it ends, excluded.
+    """
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], mask, [False]]).astype(np.int8)))
+    runs = zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True)
+    found = [{"start": int(char_start[a]), "end": int(char_end[b - 1])} for a, b in runs]
+    return [span for span in found if span["end"] > span["start"]]
+
+
 def _sum_by_document(values: np.ndarray, offsets: np.ndarray, dtype: type) -> np.ndarray:
     """Sum of a document's values, (D,), in `dtype`; block by block, so that `values` may be memory-mapped."""
     sums = np.zeros(len(offsets) - 1, dtype)
@@ -280,8 +368,8 @@ def _neutralise(cell: str | None) -> str | None:
 
 
 def _plain(cell):
-    """true and false as in JSON; numbers as they are; null as an empty cell."""
-    return str(cell).lower() if isinstance(cell, bool) else cell
+    """true, false and lists as in JSON; numbers as they are; null as an empty cell."""
+    return json.dumps(cell) if isinstance(cell, bool | list) else cell
 
 
 _WRITERS = {".parquet": _ParquetWriter, ".jsonl": _JSONLinesWriter, ".csv": _CSVWriter}

@@ -18,6 +18,9 @@ DEFAULT = "default"
 BUILT_IN_SELECTIONS = (DEFAULT, "random", "oracle")
 """Selections that can be made again from `study.toml`: the default one and its controls."""
 
+INDEX_VERSION = 2
+"""Of the index's files; a change makes older ones stale."""
+
 _TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -103,12 +106,13 @@ def unit_settings(config: StudyConfig, unit: Unit) -> dict:
     """The settings of study.toml an artefact depends on, flat, as `section.key`."""
     if unit.stage == "selection" and unit.name == "oracle":
         return {"kind": "oracle"}
+    if unit.stage == "index":
+        return {"index.version": INDEX_VERSION}
     sections = {
         "model": ("model",) if config.model.mode == "asis" else ("model", "training"),
         "factors": ("factors", "model"),
         "direction": ("direction", "model"),
         "scores": ("scores", "model"),
-        "index": (),
         "suppress": ("suppress", "training"),
     }.get(unit.stage, (unit.stage,))
     how_the_model_is_made = {"model.source", "model.revision", "model.mode", "model.checkpoints"}

@@ -75,6 +75,16 @@ class Placement:
         return {"device_map": self.strategy, **({"max_memory": limits} if limits else {}), **folder}
 
 
+def has_fast_bfloat16(device: "torch.device") -> bool:
+    """Whether a device multiplies bfloat16 matrices faster than float32 ones: GPUs that have it, processors with AMX or AVX-512 BF16."""
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    checks = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+    return device.type == "cpu" and any(check() for check in checks if check)
+
+
 def split_revision(source: str, revision: str = "") -> tuple[str, str | None]:
     """Split `id@revision`; a folder that exists is taken as it is."""
     if not Path(source).exists() and "@" in source:
@@ -203,11 +213,10 @@ def tracked_modules(model: "PreTrainedModel", pattern: str = "") -> dict[str, "t
     Raises:
         ConfigError: the pattern is no regular expression, or nothing matches.
     """
-    import torch
-    from transformers.pytorch_utils import Conv1D
+    from ifguide.influence.layers import find_linear
 
     head = model.get_output_embeddings()
-    found = {name: m for name, m in model.named_modules() if isinstance(m, torch.nn.Linear | Conv1D) and m is not head}
+    found = {name: module for name, module in find_linear(model).items() if module is not head}
     if pattern:
         try:
             wanted = re.compile(pattern)

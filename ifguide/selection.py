@@ -92,8 +92,26 @@ def rank_documents(
     sums = np.bincount(owner, weights=np.asarray(scores[hits], dtype=np.float64), minlength=n_documents).astype(
         np.float64
     )
+    return rank_measured(threshold, counts, sums, id_rank)
+
+
+def rank_measured(threshold: float, counts: np.ndarray, sums: np.ndarray, id_rank: np.ndarray) -> Ranking:
+    """Rank documents whose two measures are known.
+
+    Args:
+        threshold: what they were measured at.
+        counts: int64 (D,), hits in each document.
+        sums: float64 (D,), sums of the hits' scores.
+        id_rank: int64 (D,), a permutation: place of each document's id among the sorted ids.
+    """
     rank_score = harmonic_mean(normalise(counts.astype(np.float64)), normalise(sums))
-    order = np.lexsort((np.asarray(id_rank), -rank_score)).astype(np.int64)
+    by_id = np.empty(len(counts), dtype=np.int64)
+    by_id[id_rank] = np.arange(len(counts))
+    ranked = (
+        rank_score[by_id] > 0
+    )  # most documents have no hit: those need no sorting, they are in the order of their ids
+    best = by_id[ranked]
+    order = np.concatenate([best[np.argsort(-rank_score[best], kind="stable")], by_id[~ranked]])
     return Ranking(float(threshold), counts, sums, rank_score, order)
 
 
@@ -147,17 +165,30 @@ def select_tokens(
     if not max_tokens or np.count_nonzero(covered) <= max_tokens:
         return covered
     # Windows grow to the right, so inside a document "hit by hit, left to right" takes the covered tokens in reading order.
-    taken = np.diff(np.concatenate([[0], np.cumsum(covered)])[offsets])  # (D,) covered tokens a document
-    running = np.cumsum(taken[ranking.order])
-    n_whole = int(np.searchsorted(running, max_tokens, side="right"))
+    per_document = np.diff(np.concatenate([[0], np.cumsum(covered)])[offsets])  # (D,)
+    n_whole, left = spend_budget(per_document, ranking.order, max_tokens)
     keep = np.zeros(len(offsets) - 1, dtype=bool)
     keep[ranking.order[:n_whole]] = True
     mask = covered & np.repeat(keep, np.diff(offsets))
-    left = max_tokens - (int(running[n_whole - 1]) if n_whole else 0)
     cut = ranking.order[n_whole]
     inside = np.flatnonzero(covered[offsets[cut] : offsets[cut + 1]])[:left]
     mask[offsets[cut] + inside] = True
     return mask
+
+
+def spend_budget(covered: np.ndarray, order: np.ndarray, max_tokens: int) -> tuple[int, int]:
+    """How far a budget goes: (documents taken whole, tokens left for the next one, which has more than that).
+
+    Args:
+        covered: int64 (D,), tokens that hits and windows take in each document.
+        order: int64 (D,), best document first.
+        max_tokens: the budget; 0 is none, and everything is taken whole.
+    """
+    running = np.cumsum(covered[order])
+    if not max_tokens or running[-1] <= max_tokens:
+        return len(order), 0
+    n_whole = int(np.searchsorted(running, max_tokens, side="right"))
+    return n_whole, max_tokens - (int(running[n_whole - 1]) if n_whole else 0)
 
 
 def _cover(first: np.ndarray, last: np.ndarray, n: int) -> np.ndarray:

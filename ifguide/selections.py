@@ -10,7 +10,8 @@ import numpy as np
 from ifguide import artifacts
 from ifguide.config import SelectionConfig
 from ifguide.errors import ConfigError, StaleError
-from ifguide.selection import rank_documents, select_random, select_tokens, threshold_at_quantile
+from ifguide.lineage import Unit
+from ifguide.selection import Ranking, rank_documents, select_random, select_tokens, threshold_at_quantile
 
 if TYPE_CHECKING:
     from ifguide.study import Study
@@ -54,23 +55,16 @@ def compute_selection(
     """
     corpus = study.corpus()
     offsets, valid = np.asarray(corpus.offsets), corpus.valid()
+    quantile = None if kind == "oracle" else settings.quantile
     if kind == "oracle":
         if corpus.in_span is None:
             raise ConfigError("this corpus has no known spans; name their column with --spans-field")
         mask = np.asarray(corpus.in_span) & valid
-        scores, threshold, quantile = mask.astype(np.float32), 0.5, None
+        ranking = rank_documents(mask.astype(np.float32), offsets, valid, 0.5, corpus.id_rank)
+    elif study.unit_state(Unit("index")).state == "fresh":
+        ranking, mask = select_by_index(study, settings)
     else:
-        scores = np.asarray(study.scores(settings.attribution))
-        if len(scores) != corpus.n_tokens:
-            raise StaleError(
-                f"the scores are of another corpus ({len(scores):,} tokens, now {corpus.n_tokens:,}); "
-                f"compute them again with `ifguide run {study.name} --until scores`"
-            )
-        quantile = settings.quantile
-        threshold = threshold_at_quantile(scores, valid, quantile)
-    ranking = rank_documents(scores, offsets, valid, threshold, corpus.id_rank)
-    if kind != "oracle":
-        mask = select_tokens(scores, offsets, valid, ranking, window=settings.window, max_tokens=settings.max_tokens)
+        ranking, mask = select_by_scan(study, settings)
     if kind == "random":
         mask = select_random(valid, int(mask.sum()), settings.seed)
     per_document = np.diff(np.concatenate([[0], np.cumsum(mask)])[offsets])
@@ -87,6 +81,35 @@ def compute_selection(
         "n_documents_hit": int(np.count_nonzero(per_document)),
     }
     return Selection(name, described, mask, ranking.order, ranking.count_above, ranking.sum_above, ranking.rank_score)
+
+
+def select_by_index(study: "Study", settings: SelectionConfig) -> tuple[Ranking, np.ndarray]:
+    """Algorithm 1 through the study's index, which must be fresh: the documents' ranking, and the mask bool (N,)."""
+    from ifguide.index import ScoreIndex
+
+    index = ScoreIndex.open(study, settings.attribution)
+    found = index.resolve(settings)
+    return found.ranking, index.mask(found)
+
+
+def select_by_scan(study: "Study", settings: SelectionConfig) -> tuple[Ranking, np.ndarray]:
+    """Algorithm 1 over all scores at once, with the same result.
+
+    Raises:
+        StaleError: the study has no scores of that kind, or scores of another corpus.
+    """
+    corpus = study.corpus()
+    offsets, valid = np.asarray(corpus.offsets), corpus.valid()
+    scores = np.asarray(study.scores(settings.attribution))
+    if len(scores) != corpus.n_tokens:
+        raise StaleError(
+            f"the scores are of another corpus ({len(scores):,} tokens, now {corpus.n_tokens:,}); "
+            f"compute them again with `ifguide run {study.name} --until scores`"
+        )
+    threshold = threshold_at_quantile(scores, valid, settings.quantile)
+    ranking = rank_documents(scores, offsets, valid, threshold, corpus.id_rank)
+    limits = {"window": settings.window, "max_tokens": settings.max_tokens}
+    return ranking, select_tokens(scores, offsets, valid, ranking, **limits)
 
 
 def write_selection(selection: Selection, folder: Path) -> None:

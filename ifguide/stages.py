@@ -33,7 +33,6 @@ from ifguide.study import BASE, DEFAULT, Study, Unit
 
 SHARED = ("model", "factors", "direction", "scores", "suppress")
 """Stages whose work several processes divide; the others are the main process's alone."""
-HISTOGRAM_BINS = 512
 SAMPLE_TOKENS = 2_000
 """Corpus tokens on which central differences are compared with the exact derivative."""
 
@@ -113,16 +112,20 @@ def _write_models(folder: Path, models: dict) -> None:
 
 def build_factors(study: Study, unit: Unit, folder: Path, progress: Progress) -> None:
     """EK-FAC factors of each checkpoint, fitted on the corpus."""
+    import torch
+
     from ifguide.influence.batches import make_batches
     from ifguide.influence.ekfac import fit_factors
 
     config, processes = study.config.factors, current()
-    names = study.checkpoint_names()
+    names, found = study.checkpoint_names(), {}
     for number, name in enumerate(names):
         if config.strategy == "identity":
             _save_tensors({}, folder / name / "factors.safetensors")
             continue
-        model, modules, _ = _load_checkpoint(study, name)
+        model, modules, device = _load_checkpoint(study, name)
+        products = _products(config.products, device) if study.config.model.dtype != "float64" else ""
+        found[name] = {"products": products or "float32"}
         sequences = corpus_sequences(study, max_tokens=config.max_tokens, seed=config.seed)
         batches = functools.partial(
             make_batches,
@@ -136,6 +139,7 @@ def build_factors(study: Study, unit: Unit, folder: Path, progress: Progress) ->
             batches,
             labels=config.labels,
             seed=config.seed,
+            products=getattr(torch, products) if products else None,
             report=_reporter(progress, part=number, parts=len(names)),
             report_eigenbases=_reporter(progress, "eigenbases"),
             processes=processes,
@@ -148,6 +152,22 @@ def build_factors(study: Study, unit: Unit, folder: Path, progress: Progress) ->
             for part in ("input_vectors", "output_vectors", "eigenvalues")
         }
         _save_tensors(tensors, folder / name / "factors.safetensors")
+    _write_notes({"factors": found}, folder)
+
+
+def _products(setting: str, device) -> str:
+    """The dtype that `factors.products` means on a device; empty: that of the sums."""
+    from ifguide.models import has_fast_bfloat16
+
+    if setting == "auto":
+        return "bfloat16" if has_fast_bfloat16(device) else ""
+    return "" if setting == "float32" else setting
+
+
+def _write_notes(notes: dict, folder: Path) -> None:
+    """What the stage found out while it ran, for the manifest."""
+    if current().is_main:
+        (folder / artifacts.NOTES).write_text(json.dumps(notes, indent=1), encoding="utf-8")
 
 
 def _read_factors(study: Study, checkpoint: str, device: str):
@@ -192,6 +212,7 @@ def build_direction(study: Study, unit: Unit, folder: Path, progress: Progress) 
 
 def build_scores(study: Study, unit: Unit, folder: Path, progress: Progress) -> None:
     """One own-loss and one position score a token, checkpoint and pair of query sets, and their means over checkpoints."""
+    from ifguide.influence.derivative import score_along
     from ifguide.influence.losses import SplitModel
     from ifguide.influence.several import position_scores_several
 
@@ -203,6 +224,7 @@ def build_scores(study: Study, unit: Unit, folder: Path, progress: Progress) -> 
         for kind in ("own_loss", "position")
         if kind == "own_loss" or study.config.scores.position
     ]
+    found: dict[str, dict] = {}
     for number, (name, kind) in enumerate(turns):
         if processes.is_main:
             (folder / name).mkdir(exist_ok=True)
@@ -211,9 +233,13 @@ def build_scores(study: Study, unit: Unit, folder: Path, progress: Progress) -> 
         files = tuple(score_file(kind, queries) for queries in sets)
         report = _reporter(progress, part=number, parts=len(turns))
         if kind == "own_loss":
-            score, described = _own_loss_scorer(study, SplitModel(model), modules, directions, device)
-            if processes.is_main:
-                (folder / name / "derivative.json").write_text(json.dumps(described), encoding="utf-8")
+            split = SplitModel(model)
+            ways = [_choose_derivative(study, split, modules, direction, device) for direction in directions]
+            found[name] = {queries or "study": asdict(way) for queries, way in zip(sets, ways, strict=True)}
+            if all(way.method != "jvp" for way in ways):
+                model.set_attn_implementation("sdpa")  # only the exact derivative needs the slow one
+                split = SplitModel(model)
+            score = score_along(split, modules, directions, ways)
             score_in_shards(study, work, folder / name, (*files, "token_loss"), score, device, report)
         else:
             score = functools.partial(position_scores_several, SplitModel(model), modules, directions)
@@ -223,6 +249,7 @@ def build_scores(study: Study, unit: Unit, folder: Path, progress: Progress) -> 
     if processes.is_main:
         files = [*SCORES, *(score_file(kind, queries) for queries in sets if queries for kind in SCORES[:2])]
         average_over_checkpoints(study.corpus(), [folder / name for name in names], files, folder)
+    _write_notes({"derivatives": found}, folder)
 
 
 def _read_direction(study: Study, checkpoint: str, queries: str, modules: dict) -> dict:
@@ -233,54 +260,45 @@ def _read_direction(study: Study, checkpoint: str, queries: str, modules: dict) 
     return {name: tensor.to(device_of(modules[name])) for name, tensor in tensors.items()}
 
 
-def _own_loss_scorer(study: Study, split, modules, directions: list, device):
-    """A function batch -> scores of each direction and losses by the configured derivative, and what it is, for the record."""
-    scorers, methods = zip(*(_one_scorer(study, split, modules, v, device) for v in directions), strict=True)
-    extra = dict(zip(study.query_sets()[1:], methods[1:], strict=True))
-
-    def score(batch) -> list:
-        found = [one(batch) for one in scorers]
-        return [*(scores for scores, _ in found), found[0][1]]
-
-    return score, {**methods[0], **({"extra": extra} if extra else {})}
-
-
-def _one_scorer(study: Study, split, modules, direction, device):
-    """A function batch -> (scores, losses) by the configured derivative, and what it is, for the record."""
-    from ifguide.influence.attribution import own_loss_scores
+def _choose_derivative(study: Study, split, modules, direction, device):
+    """The way to take the derivative that the settings, and a sample of the corpus, ask for; the same in every process."""
     from ifguide.influence.batches import make_batches
-    from ifguide.influence.central import AGREEMENT, CentralDifference, StepChoice, choose_step
-    from ifguide.influence.line import LineDerivative
+    from ifguide.influence.derivative import Derivative, choose_derivative
+    from ifguide.models import has_fast_bfloat16
 
-    exact = functools.partial(own_loss_scores, split, modules, direction)
-    if study.config.compute.device_map:  # weights may be elsewhere until a layer runs
-        exact = LineDerivative(split, modules, direction).scores
-    if study.config.scores.derivative == "jvp":
-        return exact, {"method": "jvp"}
-    sequences = corpus_sequences(study, max_tokens=SAMPLE_TOKENS, seed=study.config.factors.seed)
-    sample = [batch.to(device) for batch in make_batches(sequences, study.config.compute.tokens_per_batch)]
-    step = StepChoice(**current().decide(lambda: asdict(choose_step(split.model, modules, direction, sample, exact))))
-    found = {"epsilon": step.epsilon, "correlation": step.correlation, "sample_tokens": step.n_tokens}
-    if study.config.scores.derivative == "auto" and step.correlation < AGREEMENT:
-        return exact, {"method": "jvp", "central": found}
-    return CentralDifference(split.model, modules, direction, step.epsilon).scores, {"method": "central", **found}
+    def choose() -> dict:
+        sequences = corpus_sequences(study, max_tokens=SAMPLE_TOKENS, seed=study.config.factors.seed)
+        sample = [batch.to(device) for batch in make_batches(sequences, study.config.compute.tokens_per_batch)]
+        way = choose_derivative(
+            split, modules, direction, sample, setting=study.config.scores.derivative, narrow=has_fast_bfloat16(device)
+        )
+        return asdict(way)
+
+    return Derivative(**current().decide(choose))
 
 
 def build_index(study: Study, unit: Unit, folder: Path, progress: Progress) -> None:
-    """Sorted scores and a histogram of each kind, so that any quantile and any count come without a scan."""
-    valid = study.corpus().valid()
-    for kind in ("own_loss", "position"):
-        if not study.has_scores(kind):
-            continue
-        values = np.sort(np.asarray(study.scores(kind))[valid])
-        if values.size == 0 or not np.isfinite(values).all():
+    """The index of each kind of scores, so that what any threshold selects comes without a scan."""
+    from ifguide.index.build import build_index as index_scores
+    from ifguide.index.counts import Sources, Tokens
+    from ifguide.models import load_tokenizer
+
+    corpus = study.corpus()
+    tokenizer = load_tokenizer(str(corpus.folder / "tokenizer"), "")
+    pieces = tokenizer.batch_decode([[token] for token in range(len(tokenizer))])
+    sources = Sources.of(corpus.column("source"), np.asarray(corpus.offsets))
+    kinds = [kind for kind in ("own_loss", "position") if study.has_scores(kind)]
+    for number, kind in enumerate(kinds):
+        (folder / kind).mkdir()
+        try:
+            index_scores(
+                folder / kind, study.scores(kind), corpus.offsets, sources, in_span=corpus.in_span,
+                tokens=Tokens(corpus.token_ids, pieces), report=_reporter(progress, part=number, parts=len(kinds)),
+            )  # fmt: skip
+        except NumericalError as error:
             raise NumericalError(
-                f"{kind}: expected finite scores, at least one; compute them again with `ifguide run {study.name} --force scores`"
-            )
-        counts, edges = np.histogram(values, bins=HISTOGRAM_BINS)
-        np.save(folder / f"{kind}_sorted.npy", values)
-        np.save(folder / f"{kind}_counts.npy", counts.astype(np.int64))
-        np.save(folder / f"{kind}_edges.npy", edges.astype(np.float64))
+                f"{kind}: {error}; compute them again with `ifguide run {study.name} --force scores`"
+            ) from error
 
 
 def build_selection(study: Study, unit: Unit, folder: Path, progress: Progress) -> None:

@@ -365,17 +365,6 @@ class Study:
         """Whether scores of this kind were computed."""
         return (self.folder(Unit("scores")) / f"{kind}.npy").is_file()
 
-    def histogram(self, kind: str = "own_loss") -> tuple[np.ndarray, np.ndarray]:
-        """Counts int64 (B,) and edges float64 (B+1,) over all valid scores."""
-        folder = self._need(Unit("index"))
-        return np.asarray(artifacts.load_array(folder / f"{kind}_counts.npy")), np.asarray(
-            artifacts.load_array(folder / f"{kind}_edges.npy")
-        )
-
-    def sorted_scores(self, kind: str = "own_loss") -> np.ndarray:
-        """All valid scores ascending, float32 (n_valid,), memory-mapped."""
-        return artifacts.load_array(self._need(Unit("index")) / f"{kind}_sorted.npy")
-
     def _names(self, stage: str) -> list[str]:
         folder = self.root / STAGE_FOLDERS[stage]
         found = {p.parent.name for p in folder.glob(f"*/{artifacts.MANIFEST}") if _NAME.fullmatch(p.parent.name)}

@@ -1,239 +1,197 @@
-"""Choosing tokens: where to cut, and what that takes."""
+"""Choosing tokens: where to cut, what that takes, and what it would do."""
 
+from functools import partial
+
+import numpy as np
 import streamlit as st
 
-from ifguide.selection import precision_recall
-from ifguide.study import Study, Unit
-from ifguide.ui import charts, components, job_panel, layout
-from ifguide.ui.format import (
-    ATTRIBUTION_NOTES,
-    ATTRIBUTION_TITLES,
-    count,
-    count_of,
-    number,
-    plain,
-    score,
-    selection_title,
-    share,
-)
-from ifguide.ui.loaders import Loaded
+from ifguide.errors import InputError
+from ifguide.ui import board, components, layout, overlap_panel, selection_panel, selection_tables
+from ifguide.ui.format import ATTRIBUTION_NOTES, ATTRIBUTION_TITLES, count, count_of, plain, score
+from ifguide.ui.loaders import COUNT_WORDS_UP_TO, Loaded
+from ifguide.ui.tuning import Tuning, apply_choice, default_tuning, read_address, write_address
 
-TAIL_SHARE = 0.05
-"""The close-up shows this share of the highest scores, or more when the threshold lies lower."""
-TRAIN_HELP = "Trains a new model against these tokens, lets it complete the prompts and rates the answers. Runs on its own; you can close this page."
-WORDS_SHOWN = 15
-MIN_FOR_LIFT = 3
-"""The lift of a word selected once or twice says little."""
+PAGE_SIZE = 8
+WORDS_SHOWN, SOURCES_SHOWN = 12, 12
 
 
-def ask_settings(loaded: Loaded) -> dict:
-    """The controls; every one answers when it is let go."""
-    defaults = loaded.study.config.selection
+def ask_attribution(loaded: Loaded) -> str:
+    """Which kind of score is cut."""
     kinds = [kind for kind in loaded.kinds() if kind != "token_loss"]
-    with st.grid(4, min_column_width=210, gap="medium"):
-        taken = st.slider(
-            "Share of tokens above the threshold", 0.05, 10.0, min(10.0, max(0.05, round(100 * (1 - defaults.quantile), 2))), 0.05, format="%.2f%%", key="top", bind="query-params",
-            help="The threshold is the score that this share of all tokens lies above.",
+    if len(kinds) == 1:
+        return kinds[0]
+    default = loaded.study.config.selection.attribution
+    with st.container(horizontal=True, vertical_alignment="center"):
+        chosen = st.segmented_control(
+            "Score", kinds, default=default if default in kinds else kinds[0], required=True, key="attribution", bind="query-params",
+            format_func=lambda kind: ATTRIBUTION_TITLES[kind], label_visibility="collapsed",
         )  # fmt: skip
-        window = st.slider(
-            "Neighbours on each side",
-            0,
-            5,
-            defaults.window,
-            key="window",
-            bind="query-params",
-            help="Also take this many tokens before and after each one above the threshold.",
-        )
-        budget = st.number_input(
-            "Budget in tokens (0: none)", 0, loaded.corpus().n_tokens, min(defaults.max_tokens, loaded.corpus().n_tokens), 100, key="budget", bind="query-params",
-            help="Documents are taken by rank until this many tokens are selected.",
-        )  # fmt: skip
-        attribution = st.segmented_control(
-            "Score", kinds, default=defaults.attribution if defaults.attribution in kinds else kinds[0], required=True, key="attribution", bind="query-params",
-            format_func=lambda kind: ATTRIBUTION_TITLES[kind], help="  \n".join(f"**{ATTRIBUTION_TITLES[k]}**: {ATTRIBUTION_NOTES[k]}" for k in kinds),
-        )  # fmt: skip
-    return {
-        "quantile": round(1 - taken / 100, 6),
-        "window": int(window),
-        "max_tokens": int(budget),
-        "attribution": attribution,
-    }
+        st.caption(ATTRIBUTION_NOTES[chosen], width="content")
+    return chosen
 
 
-def show_result(loaded: Loaded, chosen) -> None:
-    """How much the choice takes, and how well it agrees with people where that is known."""
-    corpus, found = loaded.corpus(), chosen.settings
-    cards = [
-        ("Selected tokens", count(found["n_selected"]), f"{share(found['n_selected'], found['n_valid'], 2)} of all tokens", "Tokens the next training would push away from."),
-        ("Documents touched", count(found["n_documents_hit"]), f"{share(found['n_documents_hit'], corpus.n_documents)} of all documents", "Documents with at least one selected token."),
-        ("Threshold", score(found["threshold"]), f"{ATTRIBUTION_TITLES[found['attribution']].lower()} score", "Tokens with a score above this are taken."),
-    ]  # fmt: skip
-    if corpus.in_span is not None:
-        precision, recall = precision_recall(chosen.mask, corpus.in_span, corpus.valid())
-        note = "People marked toxic spans in this corpus. They judge the result here and are never used to compute it. "
-        cards += [
-            (
-                "Precision",
-                number(precision),
-                "of selected are marked",
-                note + "Share of selected tokens that people marked.",
-            ),
-            ("Recall", number(recall), "of marked are selected", note + "Share of marked tokens that are selected."),
-        ]
-    with st.grid(len(cards), min_column_width=170):
-        for title, value, below, note in cards:
-            st.metric(title, value, delta=below, delta_color="off", delta_arrow="off", help=note, border=True)
+def current_tuning(loaded: Loaded) -> Tuning:
+    """The controls: from the address, else as they were left, else from study.toml."""
+    name, kept = st.session_state.get("tuning", (None, None))
+    start = kept if name == loaded.name else default_tuning(loaded.study.config.selection)
+    tuning = read_address(st.query_params, start, loaded.corpus().n_tokens)
+    st.session_state["tuning"] = (loaded.name, tuning)
+    return tuning
 
 
-def show_distribution(loaded: Loaded, chosen) -> None:
-    """All scores, binned, with the threshold."""
-    scores, threshold = loaded.sorted_scores(chosen.settings["attribution"]), chosen.settings["threshold"]
+def keep_tuning(loaded: Loaded, kind: str, tuning: Tuning) -> None:
+    """Remember the controls, here and in the address."""
+    st.session_state["tuning"] = (loaded.name, tuning)
+    default = default_tuning(loaded.study.config.selection)
+    for key, value in write_address(tuning, default, loaded.index(kind).n_valid).items():
+        if value is None:
+            st.query_params.pop(key, None)
+        else:
+            st.query_params[key] = value
+
+
+def answer_choice(loaded: Loaded, kind: str) -> None:
+    """The reader let go of a control of the board."""
+    choice = st.session_state["board"]["choice"]
+    if not isinstance(choice, dict):
+        return
+    st.session_state["board_seq"] = choice.get("seq", 0)
+    before = st.session_state["tuning"][1]
+    keep_tuning(loaded, kind, apply_choice(before, choice, loaded.index(kind), loaded.corpus().n_tokens))
+
+
+def find_chosen(loaded: Loaded) -> int | None:
+    """The document chosen in the list below, or named by the address."""
+    picked = (st.session_state.get("listed") or {}).get("pick")
+    if picked is not None:
+        st.session_state["doc"] = st.query_params["doc"] = picked
+    wanted = st.query_params.get("doc", st.session_state.get("doc"))
+    if wanted is None:
+        return None
+    try:
+        return loaded.corpus().index_of(wanted)
+    except InputError:
+        st.warning(f"This corpus has no document “{plain(wanted)}”, which the link names.", icon=":material/link_off:")
+        st.query_params.pop("doc", None)
+        st.session_state.pop("doc", None)
+        return None
+
+
+def show_board(loaded: Loaded, kind: str, tuning: Tuning, found, chosen: int | None) -> None:
+    """The distribution with its handle, and everything that follows the handle."""
+    index, parts, corpus = loaded.index(kind), loaded.board_parts(kind), loaded.corpus()
+    marks = [] if chosen is None else board.document_marks(loaded.scores(kind)[int(corpus.offsets[chosen]) : int(corpus.offsets[chosen + 1])])  # fmt: skip
+    inside = None if tuning.low is None else index.tokens_above(tuning.low) - index.tokens_above(tuning.high)
+    payload = {
+        **{key: parts[key] for key in ("unit", "lowest", "highest", "knots", "words")},
+        "id": f"{loaded.name} {kind}",
+        "nTokens": index.n_valid, "nDocuments": corpus.n_documents, "nTail": index.n_tail, "nSpan": index.n_span,
+        "sources": list(index.sources), "sourceTokens": np.asarray(index.source_tokens).tolist(),
+        "sourceKnots": board.source_knots(index.preview(), tuning.window),
+        "views": {"all": parts["whole"], "tail": board.tail_bins(index, parts, found.threshold)},
+        "range": tuning.range, "low": tuning.low, "high": tuning.high, "inside": inside,
+        "exact": board.exact_result(found, st.session_state.get("board_seq", 0)),
+        "rank": board.rank_line(found), "marks": marks, "effect": board.effect_text(index.n_valid, loaded.study.config.suppress.penalty, loaded.prediction()), "veil": layout.veiled(),
+    }  # fmt: skip
+    components.threshold_board(payload, key="board", on_choice=partial(answer_choice, loaded, kind))
+
+
+def show_documents(loaded: Loaded, kind: str, tuning: Tuning, found, chosen: int | None) -> None:
+    """The documents of the selection by rank, or those with scores in the brushed range."""
+    corpus, scores = loaded.corpus(), loaded.scores(kind)
+    brushed = tuning.low is not None
+    if brushed:
+        low = -np.inf if tuning.low <= loaded.board_parts(kind)["lowest"] else tuning.low
+        hits = loaded.in_range(kind, low, tuning.high)
+        title = f"Documents with scores from {score(tuning.low)} to {score(tuning.high)}"
+        n_items = len(hits)
+    else:
+        title, n_items = "Documents it touches", found.n_documents
+    st.subheader(title, anchor=False)
+    place = st.container()
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
-        st.subheader("How the scores are spread", anchor=False)
-        view = st.segmented_control(
-            "Range", ["all", "tail"], default="all", required=True, key="range", bind="query-params", label_visibility="collapsed",
-            format_func=lambda v: {"all": "All scores", "tail": "Highest scores"}[v],
+        rows = layout.pager(
+            "page", n_items=n_items, page_size=PAGE_SIZE, noun="documents", of=(loaded.name, kind, tuning)
+        )
+        if chosen is not None:
+            st.page_link(
+                "pages/documents.py", label=f"Read {plain(corpus.document(chosen).id)} token by token", icon=":material/article:",
+                query_params={"study": loaded.name, "doc": corpus.document(chosen).id},
+            )  # fmt: skip
+    columns = selection_tables.RANGE_COLUMNS if brushed else selection_tables.RANKED_COLUMNS
+    if brushed:
+        lines = selection_tables.range_rows(corpus, scores, found, hits, rows, low, tuning.high)
+    else:
+        lines = selection_tables.ranked_rows(corpus, scores, found, rows)
+    with place:
+        st.caption(
+            "Choose one, and its tokens appear as diamonds below the distribution."
+            if chosen is None
+            else f"The diamonds below the distribution are the tokens of {plain(corpus.document(chosen).id)}."
+        )
+        components.record_table(
+            columns, lines, key="listed", label=title, chosen=None if chosen is None else corpus.document(chosen).id, pickable=True,
+            veil=layout.veiled(), compact=True, empty="No document has a token with such a score.",
         )  # fmt: skip
-    low, high = float(scores[0]), float(scores[-1])
-    if view == "tail":
-        low = min(float(scores[int(len(scores) * (1 - TAIL_SHARE))]), threshold - 0.1 * (high - threshold))
-    if not low < high:
-        st.info("All scores are the same, so there is nothing to draw.")
-        return
-    bins = charts.bin_scores(scores, threshold, low=low, high=high)
-    st.plotly_chart(
-        charts.score_chart(bins),
-        key="scores",
-        config=charts.CONFIG,
-        alt="Number of tokens by score, with the threshold",
-    )
-    shown = (
-        "Every scored token is counted."
-        if view == "all"
-        else f"The {count(int(bins.counts.sum()))} highest of {count(len(scores))} scored tokens."
-    )
-    st.caption(
-        f"{shown} The dashed line is the threshold. Positive scores teach toxicity, negative ones work against it."
-    )
 
 
-def show_words(loaded: Loaded, settings: dict) -> None:
-    """Words that are selected most often."""
-    with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
-        st.subheader("Which words are selected", anchor=False, width="content")
-        order = st.segmented_control(
-            "Order", ["often", "lift"], default="often", required=True, key="words_by", bind="query-params", label_visibility="collapsed",
-            format_func=lambda v: {"often": "Most often", "lift": "Highest lift"}[v],
-        )  # fmt: skip
-    words = found = loaded.ranked_words(settings)
-    if order == "lift":
-        words = sorted((w for w in found if w.selected >= MIN_FOR_LIFT), key=lambda w: (-w.lift, -w.selected, w.word))
-    words = words[:WORDS_SHOWN]
-    columns = [
-        {"label": "Word", "kind": "veiled"},
-        {"label": "Times selected", "kind": "bar", "help": "Occurrences with at least one selected token"},
-        {"label": "Occurrences", "kind": "number", "help": "How often the word stands in the corpus"},
-        {"label": "Share selected", "kind": "number"},
-        {
-            "label": "Lift",
-            "kind": "number",
-            "help": "How many times likelier this word is selected than an average word",
-        },
-    ]
-    most = max((w.selected for w in words), default=1)
-    rows = [
-        {
-            "key": w.word,
-            "cells": [
-                w.word,
-                [count(w.selected), w.selected / most],
-                count(w.occurrences),
-                share(w.share),
-                f"{w.lift:,.1f}×",
-            ],
-        }
-        for w in words
-    ]
-    components.record_table(
-        columns,
-        rows,
-        key="words",
-        label="Most selected words",
-        veil=layout.veiled(),
-        empty="No selected token belongs to a word.",
-    )
-    rare = f" Words selected fewer than {MIN_FOR_LIFT} times are left out." if order == "lift" else ""
-    st.caption(
-        f"{count(len(words))} of {count_of(len(found), 'selected word')}, upper and lower case counted together.{rare}"
-    )
+def remember_sort() -> None:
+    """The reader sorted the words: the address says by what."""
+    by = st.session_state["words"]["sort"]
+    if by == "Lift":
+        st.query_params["words_by"] = "lift"
+    else:
+        st.query_params.pop("words_by", None)
 
 
-def save(study: Study, settings: dict) -> None:
-    """Save the choice under a name."""
-    st.subheader("Keep this choice", anchor=False)
-    with st.form("save", border=False), st.container(horizontal=True, vertical_alignment="bottom"):
-        name = st.text_input(
-            "Name of the selection", placeholder="letters, digits, . _ -", key="new_selection", width=280
-        )
-        wanted = st.form_submit_button("Save selection", icon=":material/save:")
-    if wanted:
-        with layout.guard(go_on=True):
-            made = study.save_selection(name.strip(), settings)
-            st.session_state["saved"] = (made.name, made.settings["n_selected"])
-            st.rerun()
-    if done := st.session_state.pop("saved", None):
-        st.success(
-            f"Saved “{plain(done[0])}” with {count_of(done[1], 'token')}. It can be chosen on the Documents page, and trained here.",
-            icon=":material/check_circle:",
-        )
+def show_words_and_sources(loaded: Loaded, kind: str, tuning: Tuning, found) -> None:
+    """What is selected most, and how much more often than its base rate."""
+    index = loaded.index(kind)
+    small = index.n_valid <= COUNT_WORDS_UP_TO
+    words = loaded.ranked_words(tuning.settings(kind))
+    by_lift = st.query_params.get("words_by") == "lift"
+    with st.grid(2, min_column_width=430, gap="large"):
+        with st.container():
+            st.subheader("Words selected most", anchor=False)
+            components.record_table(
+                selection_tables.WORD_COLUMNS, selection_tables.word_rows(words), key="words", label="Most selected words", veil=layout.veiled(),
+                empty="No selected token belongs to a word.", sort=(4 if by_lift else 1, True), most=WORDS_SHOWN, on_sort=remember_sort,
+            )  # fmt: skip
+            entries = count_of(
+                len(words),
+                *(["selected word"] if small else ["selected vocabulary entry", "selected vocabulary entries"]),
+            )
+            st.caption(f"{entries}, upper and lower case counted together.")
+        with st.container():
+            st.subheader("Sources selected most", anchor=False)
+            rows = selection_tables.source_rows(
+                index.sources, np.asarray(index.source_tokens), np.asarray(found.by_source)
+            )
+            components.record_table(
+                selection_tables.SOURCE_COLUMNS, rows, key="sources_table", label="Selected tokens by source", most=SOURCES_SHOWN, sort=(1, True)
+            )  # fmt: skip
+            st.caption(f"{count(found.n_selected)} selected tokens of {count(index.n_valid)}.")
 
 
-def train(loaded: Loaded) -> None:
-    """Train against a saved selection and measure the model."""
-    study = loaded.study
-    st.subheader("Train without it", anchor=False)
-    names = study.selection_names()
-    if not names:
-        st.caption("Save a selection first.")
-        return
-    if job_panel.show_job(study.root, quiet=True):
-        return
-    states = {name: study.unit_state(Unit("evaluate", name)).state for name in names}
-    marks = {"fresh": " (measured)", "stale": " (out of date)", "missing": ""}
-    with st.container(horizontal=True, vertical_alignment="bottom"):
-        name = st.selectbox(
-            "Saved selection",
-            names,
-            key="train_with",
-            width=280,
-            format_func=lambda n: selection_title(n) + marks[states[n]],
-        )
-        label = "Train again" if states[name] == "stale" else "Train and measure"
-        if states[name] != "fresh" and st.button(
-            label, type="primary", icon=":material/model_training:", help=TRAIN_HELP
-        ):
-            job_panel.start(study.root, ["evaluate", study.name, "--model", name])
-    if states[name] == "fresh":
-        st.page_link(
-            "pages/compare.py",
-            label="Trained and measured: compare it",
-            icon=":material/compare:",
-            query_params={"study": study.name, "right": name},
-        )
+@st.fragment
+def tune(loaded: Loaded) -> None:
+    """All that follows the controls; letting one go draws this part again and nothing else."""
+    with layout.guard():
+        kind = ask_attribution(loaded)
+        tuning = current_tuning(loaded)
+        chosen = find_chosen(loaded)
+        found = loaded.resolved(tuning.settings(kind))
+        show_board(loaded, kind, tuning, found, chosen)
+        show_documents(loaded, kind, tuning, found, chosen)
+        show_words_and_sources(loaded, kind, tuning, found)
+        selection_panel.show(loaded, tuning.settings(kind), keep_tuning)
+        overlap_panel.show(loaded, kind, tuning.settings(kind))
 
 
 loaded = layout.open_page(
-    "Threshold", "Decide how many tokens are taken, see what they are, and train a model without them."
+    "Threshold",
+    "Decide how many tokens are taken: drag the threshold, see what it selects, and train a model without those tokens.",
 )
 with layout.guard():
     layout.need_stage(loaded, "index", "The threshold is chosen among the tokens' scores.")
-    settings = ask_settings(loaded)
-    chosen = loaded.preview(settings)
-    show_result(loaded, chosen)
-    show_distribution(loaded, chosen)
-    with st.grid(2, min_column_width=430, gap="large"):
-        with st.container():
-            save(loaded.study, settings)
-        with st.container():
-            train(loaded)
-    show_words(loaded, settings)
+    tune(loaded)

@@ -6,10 +6,13 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from datasets import load_from_disk
 
 from ifguide import export
 from ifguide.errors import ConfigError, InputError, StaleError
-from ifguide.export import SCHEMAS, export_study
+from ifguide.export import SCHEMAS, character_spans, export_study
+from ifguide.spans import mark_tokens, parse_spans
+from ifguide.study import Unit
 from tests.small_study import DOCUMENTS, make_study
 
 
@@ -160,3 +163,58 @@ def test_sums_by_document_match_plain_sums(monkeypatch):
     values = generator.normal(size=offsets[-1]).astype(np.float32)
     expected = [values[a:b].sum(dtype=np.float64) for a, b in zip(offsets[:-1], offsets[1:], strict=True)]
     np.testing.assert_allclose(export._sum_by_document(values, offsets, np.float64), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".jsonl", ".csv", ".dataset"])
+def test_selected_characters_go_in_again_as_spans(study, tmp_path, suffix):
+    """The exported spans are a form that a corpus can bring, and mark the tokens that were selected."""
+    out = tmp_path / f"s{suffix}"
+    assert export_study(study, "spans", out, selection="oracle") == len(DOCUMENTS)
+    corpus, chosen = study.corpus(), study.selection("oracle")
+    if suffix == ".csv":
+        with out.open(encoding="utf-8", newline="") as stream:
+            rows = list(csv.DictReader(stream))
+    else:
+        rows = load_from_disk(out).to_list() if suffix == ".dataset" else read(out)
+    assert [row["document_id"] for row in rows] == [document["id"] for document in DOCUMENTS]
+    for index, row in enumerate(rows):
+        tokens, text = slice(*corpus.offsets[index : index + 2]), corpus.document(index).text
+        spans = parse_spans(row["spans"], len(text), "here", "spans")
+        marked = mark_tokens(text, spans, corpus.char_start[tokens], corpus.char_end[tokens])
+        assert marked.tolist() == chosen.mask[tokens].tolist()
+        selected = json.loads(row["selected"]) if suffix == ".csv" else row["selected"]
+        assert selected == chosen.mask[tokens].tolist()
+        assert int(row["n_selected"]) == chosen.mask[tokens].sum()
+        assert int(row["n_tokens"]) == len(selected)
+
+
+def test_what_made_a_selection_goes_along(study, tmp_path):
+    import pyarrow.parquet as pq
+
+    for what in ("mask", "spans"):
+        export_study(study, what, tmp_path / f"{what}.parquet")
+        export_study(study, what, tmp_path / f"{what}.dataset")
+        held = json.loads(pq.read_schema(tmp_path / f"{what}.parquet").metadata[b"ifguide"])
+        assert held == json.loads((tmp_path / f"{what}.dataset" / "made-from.json").read_text(encoding="utf-8"))
+        assert held["selection"] == study.selection("default").settings
+        assert held["inputs"] == study.inputs(Unit("selection", "default"))
+        assert held["inputs"].keys() >= {"corpus", "scores"}
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "mask.dataset",
+        "mask.parquet",
+        "spans.dataset",
+        "spans.parquet",
+    ]
+
+
+def test_a_folder_that_is_there_is_not_written_over(study, tmp_path):
+    (tmp_path / "there.dataset").mkdir()
+    with pytest.raises(InputError, match="is there already; give the folder another name"):
+        export_study(study, "mask", tmp_path / "there.dataset")
+
+
+def test_runs_of_tokens_become_one_range_of_characters():
+    mask = np.array([True, True, False, False, True, True])
+    start, end = np.array([0, 2, 5, 7, 7, 9]), np.array([2, 5, 7, 7, 9, 9])
+    assert character_spans(mask, start, end) == [{"start": 0, "end": 5}, {"start": 7, "end": 9}]
+    assert character_spans(np.array([False, True]), np.array([0, 3]), np.array([3, 3])) == []

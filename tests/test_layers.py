@@ -121,7 +121,7 @@ def test_torch_is_imported_inside_functions_outside_the_tensor_modules(name):
     assert not roots(imported(COMPUTE[name], inside_functions=False)) & HEAVY
 
 
-PURE = [name for name in COMPUTE if name.startswith("ifguide.influence") or name in ("ifguide.selection", "ifguide.suppress")]  # fmt: skip
+PURE = [name for name in COMPUTE if name.startswith("ifguide.influence") or name in ("ifguide.selection", "ifguide.suppress", "ifguide.index.coverage")]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", PURE)
@@ -136,7 +136,14 @@ def test_the_mathematics_touches_no_files(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["ifguide.ui.charts", "ifguide.ui.token_view", "ifguide.ui.palette", "ifguide.ui.format"]
+    "name",
+    [
+        "ifguide.ui.charts",
+        "ifguide.ui.token_view",
+        "ifguide.ui.document_list",
+        "ifguide.ui.palette",
+        "ifguide.ui.format",
+    ],
 )
 def test_figures_and_the_html_of_tokens_know_no_streamlit(name):
     assert "streamlit" not in roots(imported(UI[name]))
@@ -146,7 +153,9 @@ def test_study_and_pipeline_stand_above_what_they_use():
     """Floors of the package: nothing below the study imports it or anything above it."""
     above = {f"ifguide.{name}" for name in ("study", "scoring", "stages", "pipeline", "inputs", "jobs", "cli", "export", "status", "compare", "demo")}  # fmt: skip
     below = ("errors", "config", "artifacts", "readers", "hub", "tokenizing", "spans", "corpus", "corpus_writer", "queries", "packing",
-             "selection", "models", "suppress", "training", "training_rows", "progress", "lock", "distributed", "shards")  # fmt: skip
+             "selection", "near_duplicates", "audit", "verdicts", "index.build", "index.chunks", "index.counts", "index.coverage", "index.hits",
+             "index.results", "models", "suppress", "training", "training_rows", "progress", "lock",
+             "distributed", "shards")  # fmt: skip
     for name in below:
         assert not imported(COMPUTE[f"ifguide.{name}"]) & above, name
 

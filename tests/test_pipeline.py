@@ -15,11 +15,13 @@ from ifguide import artifacts
 from ifguide.config import override
 from ifguide.corpus import chunk_documents
 from ifguide.errors import BusyError, ConfigError, IFGuideError, InputError, StaleError
+from ifguide.index import ScoreIndex
 from ifguide.influence.attribution import average_checkpoints
 from ifguide.lock import study_lock
 from ifguide.models import load_model, tracked_modules
 from ifguide.pipeline import create_study, evaluate, run_study, suppress
 from ifguide.progress import Progress
+from ifguide.selections import select_by_scan
 from ifguide.study import STAGES, Study, Unit
 from tests.influence.dense import dot, layer_gradient, sequence_losses
 from tests.tiny import tiny_model
@@ -158,14 +160,21 @@ class TestWholeRun:
         expected = average_checkpoints(parts, study.corpus().valid())
         np.testing.assert_array_equal(study.scores("own_loss"), expected)
 
-    def test_the_index_holds_all_valid_scores(self, built):
+    def test_the_index_answers_as_the_scores_do(self, built):
         _, study, _ = built
         valid = study.corpus().valid()
         for kind in ("own_loss", "position"):
-            np.testing.assert_array_equal(study.sorted_scores(kind), np.sort(np.asarray(study.scores(kind))[valid]))
-            counts, edges = study.histogram(kind)
-            assert counts.sum() == valid.sum()
-            assert len(edges) == len(counts) + 1
+            index = ScoreIndex.open(study, kind)
+            assert index.n_valid == valid.sum() == index.histogram()["count"].to_numpy().sum()
+            for settings in ({"quantile": 0.5}, {"quantile": 0.97, "window": 1}, {"quantile": 0.92, "max_tokens": 7}):
+                wanted = dataclasses.replace(study.config.selection, **settings, attribution=kind)
+                np.testing.assert_array_equal(index.mask(settings), select_by_scan(study, wanted)[1])
+                chosen = study.preview_selection({**settings, "attribution": kind})  # goes through the index
+                np.testing.assert_array_equal(chosen.mask, select_by_scan(study, wanted)[1])
+                np.testing.assert_array_equal(chosen.order, select_by_scan(study, wanted)[0].order)
+            assert {"word", "count", "occurrences"} <= set(index.words().column_names)
+            texts = " ".join(study.corpus().column("text").to_pylist()).lower()
+            assert all(word in texts for word in index.words()["word"].to_pylist())
 
     def test_controls_hold_as_many_tokens_and_the_known_spans(self, built):
         _, study, _ = built

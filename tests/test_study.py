@@ -10,6 +10,7 @@ import pytest
 from ifguide import artifacts
 from ifguide.config import config_from_dict, read_config
 from ifguide.errors import ConfigError, InputError, StaleError, StudyNotFound
+from ifguide.index import ScoreIndex
 from ifguide.pipeline import run_study
 from ifguide.study import STAGES, StageState, Study, Unit, check_name, list_studies
 from tests.small_study import changed, make_study, make_up, rebuild, reverse_scores
@@ -83,7 +84,7 @@ class TestNames:
 
     def test_what_is_not_built_names_the_command(self, study):
         with pytest.raises(StaleError, match="has no index yet; build it with `ifguide run small --until index`"):
-            study.sorted_scores()
+            ScoreIndex.open(study)
         assert study.metrics("base") is None
 
 

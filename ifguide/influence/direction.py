@@ -58,8 +58,8 @@ def query_gradient(
     for number, sequence in enumerate(sequences):
         if not (sequence.index[1:] >= 0).any():
             raise ConfigError(f"query {number} has no completion token after its prompt")
-    split, count = SplitModel(model), processes.count(report, len(queries))
-    with watch(modules, on_gradient=add), gradients_flow(model):
+    split, count = SplitModel.of(model), processes.count(report, len(queries))
+    with watch(modules, on_gradient=add), gradients_flow(split.model):
         for batch in make_batches(sequences, tokens_per_batch, share=(processes.rank, processes.world_size)):
             batch = batch.to(device)
             counted = (batch.targets != -100).to(dtype)  # (B, T-1)

@@ -7,6 +7,7 @@ The Fisher is approximated by (Q_G ⊗ Q_A) diag(λ) (Q_G ⊗ Q_A)ᵀ, where λ 
 sequence's gradient in that basis. Sums run in float32 whatever the model's dtype (float64 for a float64 model).
 """
 
+import functools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -22,9 +23,12 @@ from ifguide.influence.losses import SplitModel, backpropagate
 
 _GRADIENT_ELEMENTS = 1 << 22
 """Values of per-sequence gradients held at once."""
-_BLOCKS = 8
-"""A covariance is symmetric, so of this many strips of rows each is computed up to the diagonal only: 9/16 of the work."""
-_LEAST_STRIP = 64
+KEPT_BYTES = 1 << 30
+"""Most memory for gradients of the last hidden states that the first pass leaves to the second. With a vocabulary of 50,000 the
+output embedding is more than half of a small model's work, and this saves its second turn."""
+_BLOCKS = 4
+"""A covariance is symmetric, so of this many strips of rows each is computed up to the diagonal only: 5/8 of the work."""
+_LEAST_STRIP = 128
 """Rows of the narrowest strip worth a product of its own."""
 
 Report = Callable[[int, int], None]
@@ -78,8 +82,9 @@ def fit_factors(
         labels: `sampled` (targets drawn from the model's own prediction: the Fisher) or `true` (the empirical Fisher).
         seed: seeds the draws, together with a batch's first sequence; so both passes see the same ones, and so does another
             number of processes.
-        products: dtype in which activations and gradients are multiplied; sums over batches are float32 or better whatever
-            it is. None: the dtype of the sums.
+        products: dtype in which the second pass, for the eigenvalues, multiplies activations and gradients; sums over sequences
+            are float32 or better whatever it is. None: the dtype of the sums. The covariances are never multiplied in less:
+            their small eigenvectors would drown in the rounding of the large ones.
         report: called with (tokens done, tokens in all) over both passes.
         report_eigenbases: called with (eigenbases found, eigenbases in all) between the two.
         processes: who works at it.
@@ -134,6 +139,7 @@ def fit_covariances(
 ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     """Per-token second moments A (I, I) and G (O, O) of every layer, over all real tokens."""
     fit = _Fit(model, modules, batches, labels, seed, None, None, 0, processes)
+    fit.room = 0  # there is no second pass
     inputs, outputs = fit.covariances()
     return {name: inputs[fit.shared[name]] for name in modules}, outputs
 
@@ -147,6 +153,8 @@ class _Fit:
         self.count = processes.count(report, n_tokens)
         self.dtype = accumulation_dtype(model)
         self.products = products or self.dtype
+        self.kept: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+        self.room = KEPT_BYTES
         self.shared = find_shared_inputs(self.split.model, modules)
 
     def _zeros(self, name: str, *shape: int) -> torch.Tensor:
@@ -155,14 +163,25 @@ class _Fit:
     def _run(self, before_batch: Callable[[Batch], None]) -> None:
         device = device_of(self.split.model)
         generator = torch.Generator(device=device) if self.labels == "sampled" else None
-        for batch in self.batches():
+        for number, batch in enumerate(self.batches()):
             if generator is not None:
                 generator.manual_seed(_batch_seed(self.seed, int(batch.sequence[0])))
             batch = batch.to(device)
             before_batch(batch)
-            backpropagate(self.split, batch, generator=generator)
+            backpropagate(self.split, batch, generator=generator, recall=functools.partial(self._recall, number))
             self.count.add(batch.n_tokens)
         self.count.wait()
+
+    def _recall(self, number: int, compute: Callable[[], tuple]) -> tuple[torch.Tensor, torch.Tensor]:
+        """What the output embedding gives for a batch: kept in the first pass as long as there is room, taken in the second."""
+        if number in self.kept:
+            return self.kept.pop(number)
+        found = compute()
+        size = sum(part.nbytes for part in found)
+        if size <= self.room:
+            self.room -= size
+            self.kept[number] = found
+        return found
 
     def covariances(self) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
         """A of every layer that shares no earlier one's inputs, and G of every layer."""
@@ -180,10 +199,10 @@ class _Fit:
         def add_input(name: str, a: torch.Tensor) -> None:
             if name in inputs:
                 rows = a.flatten(0, 1) if real is None else a[real.to(a.device)]  # (tokens, I)
-                _add_gram(inputs[name], rows.to(self.products))
+                _add_gram(inputs[name], rows.to(self.dtype))
 
         def add_gradient(name: str, a: torch.Tensor, g: torch.Tensor) -> None:
-            _add_gram(outputs[name], g.flatten(0, 1).to(self.products))  # (tokens, O), 0 on padding
+            _add_gram(outputs[name], g.flatten(0, 1).to(self.dtype))  # (tokens, O), 0 on padding
 
         with watch(self.modules, on_input=add_input, on_gradient=add_gradient), gradients_flow(self.split.model):
             self._run(count)

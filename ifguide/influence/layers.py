@@ -48,6 +48,13 @@ def with_ones(inputs: torch.Tensor, module: nn.Module) -> torch.Tensor:
     return torch.cat([inputs, torch.ones_like(inputs[..., :1])], dim=-1) if has_bias(module) else inputs
 
 
+def find_linear(model: nn.Module) -> dict[str, nn.Module]:
+    """All `nn.Linear` and GPT-2's `Conv1D` layers by name, in model order."""
+    from transformers.pytorch_utils import Conv1D
+
+    return {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D)}
+
+
 def find_shared_inputs(model: nn.Module, modules: dict[str, nn.Module]) -> dict[str, str]:
     """For each layer the first one that is given the very same inputs (itself, if none before it is), with or without a bias alike.
 

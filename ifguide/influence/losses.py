@@ -23,6 +23,8 @@ block, and the part of the output embedding that makes it, stay in its cache."""
 
 Objective = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """(logits (n, V), targets (n,)) -> one value a token (n,)."""
+Recall = Callable[[Callable[[], tuple[torch.Tensor, torch.Tensor]]], tuple[torch.Tensor, torch.Tensor]]
+"""Called with what computes the gradient (n, H) of the hidden states and the values (n,); returns them, computed or remembered."""
 
 
 def cross_entropy(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -63,6 +65,8 @@ class SplitModel(nn.Module):
     def __init__(self, model: nn.Module):
         super().__init__()
         self.model = model
+        for part in (model, model.base_model):  # it would warn that padding is not masked; see above
+            part.warn_if_padding_and_no_attention_mask = lambda *args: None
         self.splits = self._split_is_faithful()
         self.ignores_padding = self._ignores_what_follows()
 
@@ -134,6 +138,29 @@ class SplitModel(nn.Module):
         losses, slopes = zip(*found, strict=True)
         return torch.cat(losses), torch.cat(slopes)
 
+    @torch.no_grad()
+    def loss_gradient(
+        self, hidden: torch.Tensor, targets: torch.Tensor | None, generator: torch.Generator | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Gradient of each cross-entropy with respect to its hidden state, softmax(z) W - W_y, block by block like `slopes`.
+
+        Args:
+            hidden: (n, H), n at least 1.
+            targets: int64 (n,), the words that count; None: drawn from the model's own prediction.
+            generator: draws them.
+
+        Returns:
+            (gradients (n, H) in the dtype of `hidden`, losses (n,) in float32 or better).
+        """
+        head = self.model.get_output_embeddings()
+        rows, _ = BLOCK[_kind(hidden)]
+        found = [
+            _loss_gradient(hidden[part], None if targets is None else targets[part], head.weight, head.bias, generator)
+            for part in _slices(len(hidden), rows)
+        ]
+        gradients, losses = zip(*found, strict=True)
+        return torch.cat(gradients), torch.cat(losses)
+
     def _split_is_faithful(self) -> bool:
         head = self.model.get_output_embeddings()
         if head is None or self.model.base_model is self.model:
@@ -156,6 +183,49 @@ class SplitModel(nn.Module):
         return (
             torch.arange(1, n + 1, device=device).remainder(self.model.config.get_text_config().vocab_size).unsqueeze(0)
         )
+
+
+def _loss_gradient(hidden, targets, weight, bias, generator):
+    """One part of `SplitModel.loss_gradient`."""
+    largest = upcast(hidden.new_full((len(hidden), 1), float("-inf")))
+    total, pull = torch.zeros_like(largest), torch.zeros(hidden.shape, dtype=largest.dtype, device=hidden.device)
+    drawn = None if generator is None else torch.zeros(len(hidden), dtype=torch.int64, device=hidden.device)
+    for block in _slices(len(weight), BLOCK[_kind(hidden)][1]):
+        some = weight[block]
+        logits = upcast(nn.functional.linear(hidden, some, None if bias is None else bias[block]))
+        now = torch.maximum(largest, logits.amax(1, keepdim=True))
+        shrink = (largest - now).exp_()
+        logits.sub_(now).exp_()
+        here = logits.sum(1, keepdim=True)
+        total = total.mul_(shrink).add_(here)
+        pull.mul_(shrink).add_(logits.to(some.dtype) @ some)  # Σ exp(z - largest) W
+        if drawn is not None:
+            _draw_on(drawn, logits, here, total, block.start, generator)
+        largest = now
+    targets = targets if drawn is None else drawn
+    theirs = upcast(weight[targets])  # (n, H)
+    target_logits = (upcast(hidden) * theirs).sum(1, keepdim=True)
+    if bias is not None:
+        target_logits = target_logits + upcast(bias[targets]).unsqueeze(1)
+    gradient = pull.div_(total).sub_(theirs)
+    return gradient.to(hidden.dtype), (largest + total.log() - target_logits).squeeze(1)
+
+
+def _draw_on(drawn, sizes, here, total, first, generator) -> None:
+    """Draw words while the vocabulary passes by: each block takes over with its share of the total so far.
+
+    Args:
+        drawn: int64 (n,), the words so far, changed in place.
+        sizes: (n, b), unnormalised probabilities of the block's words.
+        here: (n, 1), their sum.
+        total: (n, 1), the sum of all words up to and including this block.
+        first: number of the block's first word.
+        generator: gives one uniform number a position, which decides both whether the block takes over and which word does.
+    """
+    uniform = torch.rand(total.shape, dtype=torch.float64, device=total.device, generator=generator) * total
+    inside = torch.searchsorted(sizes.cumsum(1), uniform.to(sizes.dtype), right=True).squeeze(1)
+    takes_over = (uniform < here).squeeze(1)
+    drawn[takes_over] = first + inside[takes_over].clamp_(max=sizes.shape[1] - 1)
 
 
 def _kind(tensor: torch.Tensor) -> str:
@@ -201,6 +271,7 @@ def backpropagate(
     weights: torch.Tensor | None = None,
     objective: Objective = cross_entropy,
     generator: torch.Generator | None = None,
+    recall: Recall | None = None,
 ) -> torch.Tensor:
     """Run a batch forward and send the gradient of its (weighted) summed objective back through the model's layers.
 
@@ -210,14 +281,31 @@ def backpropagate(
         weights: (B, T-1), one factor a predicted token; None: all 1.
         objective: one value a token.
         generator: draw the targets from the model's own prediction with it; None: the true ones.
+        recall: may give what the output embedding gave for this batch before.
 
     Returns:
         The objective of each predicted token (B, T-1), detached, unweighted, 0 where nothing counts.
     """
     counted = batch.targets != -100
     hidden = split.hidden(batch.input_ids, batch.attention_mask)[:, :-1][counted]
+    if not len(hidden):
+        return upcast(hidden.new_zeros(batch.targets.shape)).detach()
     targets = batch.targets[counted]
     factors = None if weights is None else weights[counted]
+
+    def compute() -> tuple[torch.Tensor, torch.Tensor]:
+        if objective is not cross_entropy or not split.streams:
+            return _objective_gradient(split, hidden.detach(), targets, factors, objective, generator)
+        gradient, values = split.loss_gradient(hidden.detach(), None if generator else targets, generator)
+        return gradient if factors is None else gradient * factors.unsqueeze(1).to(gradient.dtype), values
+
+    gradient, values = recall(compute) if recall else compute()
+    hidden.backward(gradient)
+    return upcast(hidden.new_zeros(batch.targets.shape)).detach().masked_scatter(counted, values)
+
+
+def _objective_gradient(split, hidden, targets, factors, objective, generator):
+    """Gradient (n, H) of the weighted sum of any objective, and its values (n,), part by part."""
     gradient, values = torch.empty_like(hidden), []
     for part in split.parts(len(targets)):
         leaf = hidden[part].detach().requires_grad_()
@@ -229,7 +317,4 @@ def backpropagate(
         total = value.sum() if factors is None else (value * factors[part]).sum()
         (gradient[part],) = torch.autograd.grad(total, leaf)
         values.append(value.detach())
-    if values:
-        hidden.backward(gradient)
-    found = upcast(hidden.new_zeros(batch.targets.shape)).detach()
-    return found.masked_scatter(counted, torch.cat(values)) if values else found
+    return gradient, torch.cat(values)

@@ -1,9 +1,10 @@
-"""The three components with their own HTML: token viewer, table, prompt pairs.
+"""The components with their own HTML: the reader (list and token viewer), table, prompt pairs, and the Threshold page's board.
 
 Their scripts lie in `static/` and are registered once, when this file is imported. Corpus text, prompts and completions reach
 the page only as data, and the scripts write it with `textContent` only.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 import streamlit as st
@@ -11,24 +12,30 @@ import streamlit as st
 _STATIC = Path(__file__).parent / "static"
 
 
-def _register(name: str):
-    css = "\n".join((_STATIC / file).read_text(encoding="utf-8") for file in ("base.css", f"{name}.css"))
-    script = (_STATIC / f"{name}.js").read_text(encoding="utf-8")
+def _register(name: str, *parts: str):
+    """Register a component of `name`.js and .css; the scripts `parts`, and their styles, come before its own."""
+    styles = [f for f in ("base", *parts, name) if (_STATIC / f"{f}.css").is_file()]
+    css = "\n".join((_STATIC / f"{file}.css").read_text(encoding="utf-8") for file in styles)
+    script = "\n".join((_STATIC / f"{part}.js").read_text(encoding="utf-8") for part in (*parts, name))
     return st.components.v2.component(f"ifguide.{name}", html='<div class="root"></div>', css=css, js=script)
 
 
-_token_viewer = _register("token_viewer")
+_reader = _register("reader", "numbers", "token_viewer")
 _record_table = _register("record_table")
 _prompt_pairs = _register("prompt_pairs")
+_threshold = _register("threshold", "numbers", "threshold_preview", "threshold_draw", "threshold_parts")
 
 
 def _nothing() -> None:
     """Streamlit reads a trigger only where a callback is given."""
 
 
-def token_viewer(payload: dict, *, key: str) -> None:
-    """Show a document's tokens; `payload` comes from `ifguide.ui.token_view`."""
-    _token_viewer(data=payload, key=key)
+def reader(data: dict, *, key: str) -> None:
+    """Show the list of documents and the tokens of one; `data` comes from `ifguide.ui.reader`.
+
+    What the reader does stands in `st.session_state[key]["said"]` when the script runs again.
+    """
+    _reader(data=data, key=key, on_said_change=_nothing)
 
 
 def record_table(
@@ -42,12 +49,17 @@ def record_table(
     veil: bool = False,
     compact: bool = False,
     empty: str = "Nothing to show.",
+    sort: tuple[int, bool] | None = None,
+    most: int = 0,
+    on_sort: Callable[[], None] | None = None,
 ) -> str | None:
     """Show a table; returns the key of the row that was just picked, or None.
 
     Args:
-        columns: dicts of label, kind (text, number, interval, bar, excerpt, veiled, titled, state) and help.
-        rows: dicts of key and cells, one prepared value a column.
+        columns: dicts of label, kind (text, number, interval, bar, excerpt, veiled, titled, state) and help; the heads of
+            columns with `sortable` are buttons that sort.
+        rows: dicts of key and cells, one prepared value a column, and where columns are sortable `sort`: one number, text or
+            None a column. Rows with None come last in either direction.
         key: Streamlit's key.
         label: name of the table for screen readers.
         chosen: key of the highlighted row.
@@ -55,11 +67,27 @@ def record_table(
         veil: blur excerpts and veiled cells.
         compact: excerpts take one line.
         empty: sentence shown instead of a table without rows.
+        sort: the column sorted by at first, and whether from the largest down; None: the order of `rows`.
+        most: so many rows are shown after sorting until the reader asks for all; 0: all.
+        on_sort: called when the reader sorts; `st.session_state[key]["sort"]` is the column's label then.
     """
     data = {
         "columns": columns, "rows": rows, "label": label, "chosen": chosen, "pickable": pickable, "veil": veil, "compact": compact, "empty": empty,
+        "sort": sort, "most": most, "tellsSort": on_sort is not None,
     }  # fmt: skip
-    return _record_table(data=data, key=key, on_pick_change=_nothing).pick
+    return _record_table(data=data, key=key, on_pick_change=_nothing, on_sort_change=on_sort or _nothing).pick
+
+
+def threshold_board(payload: dict, *, key: str, on_choice: Callable[[], None]) -> None:
+    """Show the board; `payload` comes from `ifguide.ui.board`.
+
+    Args:
+        payload: what it draws, previews from, and the exact result.
+        key: Streamlit's key.
+        on_choice: called when the reader lets go of a control; `st.session_state[key]["choice"]` says what changed, see
+            `ifguide.ui.tuning.apply_choice`.
+    """
+    _threshold(data=payload, key=key, on_choice_change=on_choice)
 
 
 def prompt_pairs(payload: dict, *, key: str) -> None:

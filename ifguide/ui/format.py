@@ -17,8 +17,10 @@ STAGE_TITLES = {
     "selection": "Select tokens",
     "suppress": "Train without them",
     "evaluate": "Compare the models",
+    "documents": "List the documents",
+    "explain": "Ask the queries",
 }
-"""Stage -> what it does, in three or four words."""
+"""Stage, or another job, -> what it does, in three or four words."""
 
 STAGE_NOTES = {
     "corpus": "Cuts every document into the model's tokens.",

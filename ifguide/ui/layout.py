@@ -22,6 +22,7 @@ PAGES = (
     ("documents", "Documents", ":material/article:"),
     ("threshold", "Threshold", ":material/tune:"),
     ("compare", "Compare", ":material/compare:"),
+    ("queries", "Queries", ":material/forum:"),
 )
 """File in `pages/`, title and icon of every page, in the menu's order."""
 
@@ -143,6 +144,20 @@ def open_page(title: str, explanation: str) -> Loaded:
         st.stop()
     with guard():
         return load_study(name)
+
+
+def note_changes(loaded: Loaded) -> None:
+    """Keep the study's state in the address, and say so when a link was made from another one."""
+    now, linked = loaded.fingerprint[:8], st.query_params.get("state")
+    if linked and linked != now:
+        st.session_state["changed_since"] = (loaded.name, now)
+    if st.session_state.get("changed_since") == (loaded.name, now):
+        st.info(
+            "This study has changed since the link was made, so numbers and ranks may differ from what its sender saw.",
+            icon=":material/history:",
+        )
+    if linked != now:
+        st.query_params["state"] = now
 
 
 def need_stage(loaded: Loaded, stage: str, then: str) -> None:

@@ -15,10 +15,15 @@ import streamlit as st
 
 from ifguide.compare import Comparison, compare_variants
 from ifguide.corpus import TokenizedCorpus
+from ifguide.index import MaskSums, Overlap, Resolved, ScoreIndex
+from ifguide.prediction import read_prediction
 from ifguide.selections import Selection
 from ifguide.study import Study, cache_dir
-from ifguide.ui import document_list, token_view, words
+from ifguide.ui import board, document_list, words
 
+COUNT_WORDS_UP_TO = 5_000_000
+"""Tokens of the largest corpus whose words are counted in its texts; beyond, entries of the model's vocabulary are."""
+PIECES_MOST = 2000
 SCORE_KINDS = ("own_loss", "position", "token_loss")
 
 
@@ -62,11 +67,33 @@ class Loaded:
     def scores(self, kind: str) -> np.ndarray:
         return _scores(*self._key, kind)
 
-    def scale_top(self, kind: str) -> float:
-        return _scale_top(*self._key, kind)
+    def index(self, kind: str) -> ScoreIndex:
+        """What any threshold selects, without a scan of all tokens."""
+        return _index(*self._key, kind)
 
-    def sorted_scores(self, kind: str) -> np.ndarray:
-        return _sorted_scores(*self._key, kind)
+    def resolved(self, settings: dict) -> Resolved:
+        """The exact result of a choice, not saved; `settings` as for `Study.save_selection`."""
+        return _resolved(*self._key, tuple(sorted(settings.items())))
+
+    def board_parts(self, kind: str) -> dict:
+        """The board's numbers that do not depend on the controls."""
+        return _board_parts(*self._key, kind)
+
+    def prediction(self) -> dict | None:
+        """How predicted effects fared against trained models of this study; None when that was not measured."""
+        return read_prediction(self.study)
+
+    def saved_sums(self, kind: str, name: str) -> MaskSums:
+        """What a saved selection's mask holds, its effect by one kind of scores."""
+        return _saved_sums(*self._key, kind, name)
+
+    def overlap(self, kind: str, a: "str | dict", b: "str | dict") -> Overlap:
+        """Two selections compared; each is the name of a saved one, or settings."""
+        return _overlap(*self._key, kind, *(x if isinstance(x, str) else tuple(sorted(x.items())) for x in (a, b)))
+
+    def in_range(self, kind: str, low: float, high: float) -> pa.Table:
+        """Documents with scores in (low, high]: document, count, most first."""
+        return _in_range(*self._key, kind, low, high)
 
     def selection(self, name: str) -> Selection:
         return _selection(*self._key, name)
@@ -75,14 +102,11 @@ class Loaded:
         """Selected tokens in each document, int64 (D,)."""
         return _n_selected(*self._key, name)
 
-    def preview(self, settings: dict) -> Selection:
-        """A selection computed from settings, not saved."""
-        return _preview(*self._key, tuple(sorted(settings.items())))
-
     def word_counts(self) -> Counter:
         return _word_counts(*self._key)
 
     def ranked_words(self, settings: dict) -> list[words.WordCount]:
+        """The words a choice selects, most often first; above `COUNT_WORDS_UP_TO` tokens, vocabulary entries instead of words."""
         return _ranked_words(*self._key, tuple(sorted(settings.items())))
 
     def difference(self, left: str, right: str) -> Comparison:
@@ -103,13 +127,14 @@ def load_study(name: str) -> Loaded:
     return Loaded(study, study.fingerprint())
 
 
-def _open(root: str) -> Study:
+def open_root(root: str) -> Study:
+    """The study in a folder."""
     return Study.open(Path(root).name, Path(root).parent)
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)
 def _corpus(root: str, fingerprint: str) -> TokenizedCorpus:
-    return _open(root).corpus()
+    return open_root(root).corpus()
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)
@@ -134,33 +159,52 @@ def _ids(root: str, fingerprint: str) -> list[str]:
 
 @st.cache_resource(max_entries=12, show_spinner=False)
 def _scores(root: str, fingerprint: str, kind: str) -> np.ndarray:
-    return _open(root).scores(kind)
+    return open_root(root).scores(kind)
 
 
-@st.cache_resource(max_entries=12, show_spinner="Reading the scores…")
-def _scale_top(root: str, fingerprint: str, kind: str) -> float:
-    return token_view.scale_top(_scores(root, fingerprint, kind), _corpus(root, fingerprint).valid())
+@st.cache_resource(max_entries=4, show_spinner=False)
+def _index(root: str, fingerprint: str, kind: str) -> ScoreIndex:
+    return ScoreIndex.open(open_root(root), kind)
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)
-def _sorted_scores(root: str, fingerprint: str, kind: str) -> np.ndarray:
-    return _open(root).sorted_scores(kind)
+def _resolved(root: str, fingerprint: str, settings: tuple) -> Resolved:
+    wanted = dict(settings)
+    return _index(root, fingerprint, wanted["attribution"]).resolve(wanted)
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def _board_parts(root: str, fingerprint: str, kind: str) -> dict:
+    return board.board_parts(_index(root, fingerprint, kind))
+
+
+@st.cache_resource(max_entries=16, show_spinner=False)
+def _saved_sums(root: str, fingerprint: str, kind: str, name: str) -> MaskSums:
+    return _index(root, fingerprint, kind).saved(name)
+
+
+@st.cache_resource(max_entries=8, show_spinner=False)
+def _overlap(root: str, fingerprint: str, kind: str, a: str | tuple, b: str | tuple) -> Overlap:
+    sides = [
+        _selection(root, fingerprint, x).mask if isinstance(x, str) else _resolved(root, fingerprint, x) for x in (a, b)
+    ]
+    return _index(root, fingerprint, kind).compare(*sides)
+
+
+@st.cache_resource(max_entries=8, show_spinner=False)
+def _in_range(root: str, fingerprint: str, kind: str, low: float, high: float) -> pa.Table:
+    return _index(root, fingerprint, kind).documents_in_range(low, high)
 
 
 @st.cache_resource(max_entries=12, show_spinner=False)
 def _selection(root: str, fingerprint: str, name: str) -> Selection:
-    return _open(root).selection(name)
+    return open_root(root).selection(name)
 
 
 @st.cache_resource(max_entries=12, show_spinner=False)
 def _n_selected(root: str, fingerprint: str, name: str) -> np.ndarray:
     mask = _selection(root, fingerprint, name).mask
     return document_list.selected_per_document(mask, _corpus(root, fingerprint).offsets)
-
-
-@st.cache_resource(max_entries=16, show_spinner="Selecting tokens…")
-def _preview(root: str, fingerprint: str, settings: tuple) -> Selection:
-    return _open(root).preview_selection(dict(settings))
 
 
 @st.cache_resource(max_entries=2, show_spinner="Counting the corpus's words, once for this study…")
@@ -170,15 +214,17 @@ def _word_counts(root: str, fingerprint: str) -> Counter:
 
 @st.cache_resource(max_entries=32, show_spinner="Counting words…")
 def _ranked_words(root: str, fingerprint: str, settings: tuple) -> list[words.WordCount]:
-    mask = _preview(root, fingerprint, settings).mask
-    return words.rank_words(
-        words.count_selected_words(_corpus(root, fingerprint), mask), _word_counts(root, fingerprint)
-    )
+    index, found = _index(root, fingerprint, dict(settings)["attribution"]), _resolved(root, fingerprint, settings)
+    if index.n_valid > COUNT_WORDS_UP_TO:
+        rows = index.selected_words(found, PIECES_MOST).to_pylist()
+        return [words.WordCount(row["word"], row["selected"], row["occurrences"], row["lift"]) for row in rows]
+    selected = words.count_selected_words(_corpus(root, fingerprint), index.mask(found))
+    return words.rank_words(selected, _word_counts(root, fingerprint))
 
 
 @st.cache_resource(max_entries=6, show_spinner="Reading the completions…")
 def _samples(root: str, fingerprint: str, variant: str) -> pd.DataFrame:
-    return _open(root).samples(variant)
+    return open_root(root).samples(variant)
 
 
 @st.cache_resource(max_entries=16, show_spinner="Comparing the models…")

@@ -14,6 +14,7 @@ from ifguide import artifacts
 from ifguide.config import CorpusConfig, EvaluateConfig, ModelConfig, QueriesConfig, SelectionConfig, StudyConfig
 from ifguide.corpus import TokenizedCorpus, build_corpus
 from ifguide.evaluate.statistics import bootstrap_interval, emt, mean_toxicity, tp
+from ifguide.progress import Progress
 from ifguide.selections import compute_selection, write_selection
 from ifguide.study import Study, Unit
 
@@ -160,13 +161,9 @@ def _build_scores(study: Study, unit: Unit, folder: Path) -> None:
 
 
 def _build_index(study: Study, unit: Unit, folder: Path) -> None:
-    valid = study.corpus().valid()
-    for kind in ("own_loss", "position"):
-        values = np.sort(np.asarray(study.scores(kind))[valid])
-        counts, edges = np.histogram(values, bins=2000)
-        np.save(folder / f"{kind}_sorted.npy", values)
-        np.save(folder / f"{kind}_counts.npy", counts.astype(np.int64))
-        np.save(folder / f"{kind}_edges.npy", edges)
+    from ifguide.stages import build_index
+
+    build_index(study, unit, folder, Progress())
 
 
 def _build_selection(study: Study, unit: Unit, folder: Path) -> None:

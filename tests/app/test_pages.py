@@ -1,18 +1,22 @@
 """What every page says in every state: no study, part of one, a stale one, a whole one."""
 
 import json
+import os
 import subprocess
 import sys
 
+import numpy as np
 import psutil
 import pytest
 
-from ifguide.study import Study, list_studies
+from ifguide import audit
+from ifguide.study import Study, Unit
+from ifguide.verdicts import Target, VerdictLog
 from tests.app.conftest import shown_text
 from tests.app.fake_study import write_study
 from tests.browser.running_app import REPOSITORY
 
-PAGES = ("overview", "documents", "threshold", "compare")
+PAGES = ("overview", "documents", "threshold", "compare", "queries")
 
 
 def test_app_imports_no_torch():
@@ -108,51 +112,92 @@ def test_link_to_an_unknown_document_is_explained(open_app, cache):
     assert not app.error
 
 
-def test_next_document_moves_and_stands_in_the_address(open_app, cache):
-    study = Study.open(list_studies(cache)[0], cache)
-    third, fourth = (study.corpus().document(int(index)).id for index in study.selection().order[2:4])
-    app = open_app(cache, "documents", doc=third)
-    assert app.query_params["doc"] in (third, [third])
-    app.button(key="doc_forward").click().run()
-    assert app.query_params["doc"] in (fourth, [fourth])
-    app.button(key="doc_back").click().run()
-    assert app.query_params["doc"] in (third, [third])
-
-
-def test_search_narrows_the_list_and_a_bad_pattern_is_explained(open_app, cache):
-    app = open_app(cache, "documents")
-    app.text_input(key="search").set_value("PATHETIC").run()
-    narrowed = next(c.value for c in app.caption if "documents" in c.value)
-    assert "of 62" not in narrowed
-    app.text_input(key="search").set_value("(").run()
+def test_a_bad_pattern_is_explained(open_app, cache):
+    app = open_app(cache, "documents", search="(")
     assert not app.error
     app.toggle(key="regex").set_value(True).run()
     assert not app.exception
     assert "is not a regular expression" in app.error[0].value
 
 
-def test_filter_returns_to_the_first_page(open_app, cache):
-    app = open_app(cache, "documents")
-    app.button(key="page_forward").click().run()
-    assert any(c.value.startswith("11–20 of 62") for c in app.caption)
-    app.multiselect(key="sources").set_value(["forum"]).run()
-    assert any(c.value.startswith("1–10 of") for c in app.caption)
+def test_link_to_a_study_that_has_changed_says_so(open_app, cache):
+    app = open_app(cache, "documents", state="0123abcd")
+    assert "has changed since the link was made" in app.info[0].value
+    now = Study.open("fake", cache).fingerprint()[:8]
+    assert app.query_params["state"] in (now, [now])
+    assert not any("has changed" in i.value for i in open_app(cache, "documents", state=now).info)
 
 
-def test_threshold_answers_and_saves_a_selection(open_app, tmp_path):
+def test_corrected_selection_is_saved_from_the_page(open_app, tmp_path):
     study = write_study(tmp_path / "cache")
-    app = open_app(tmp_path / "cache", "threshold")
-    before = next(m for m in app.metric if m.label == "Selected tokens").value
-    app.slider(key="top").set_value(0.5).run()
-    after = next(m for m in app.metric if m.label == "Selected tokens").value
-    assert int(after.replace(",", "")) < int(before.replace(",", ""))
+    corpus = study.corpus()
+    hit = corpus.document(int(study.selection("default").order[0])).id
+    VerdictLog(study.root).decide(Target(hit), "fine")
+    app = open_app(tmp_path / "cache", "documents")
+    assert [m.value for m in app.metric] == ["0 toxic · 1 fine", "0% [0, 79]"]
+    app.text_input(key="reviewed_name").set_value("default")
+    next(b for b in app.button if b.label == "Save the corrected selection").click().run()
+    assert "is taken" in app.error[0].value
+    app.text_input(key="reviewed_name").set_value("seen")
+    next(b for b in app.button if b.label == "Save the corrected selection").click().run()
+    assert "Saved “seen”" in app.success[0].value
+    made = Study.open("fake", tmp_path / "cache").selection("seen")
+    assert made.settings["excluded"] > 0 and made.settings["n_selected"] == made.mask.sum()
+    assert study.unit_state(Unit("selection", "seen")).state == "fresh"
+
+
+def test_audit_gives_a_precision_with_its_interval(open_app, tmp_path):
+    study = write_study(tmp_path / "cache")
+    corpus, chosen, log = study.corpus(), study.selection("default"), VerdictLog(study.root)
+    spans = audit.find_spans(chosen.mask, study.scores(), np.asarray(corpus.offsets))
+    drawn = audit.draw_audit(spans, 40)
+    for turn, number in enumerate(drawn.tolist()):
+        document = int(spans.document[number])
+        first = int(corpus.offsets[document])
+        log.decide(Target(corpus.document(document).id, int(spans.start[number]) - first, int(spans.stop[number]) - first), "fine" if turn % 8 == 0 else "toxic")  # fmt: skip
+    app = open_app(tmp_path / "cache", "documents", review="Audit of 40 spans")
+    shown = next(m for m in app.metric if m.label == "Selected spans that are toxic")
+    toxic = np.arange(len(drawn)) % 8 != 0
+    strata = audit.strata_of(spans)
+    found = audit.audit_precision(strata[drawn], np.bincount(strata), toxic)
+    assert shown.value == f"{found.value:.0%} [{100 * found.low:.0f}, {100 * found.high:.0f}]"
+    assert f"At this threshold {shown.value}" in app.success[0].value.replace("\\", "")
+
+
+def test_documents_of_a_large_corpus_are_listed_by_a_job(open_app, tmp_path, monkeypatch):
+    from ifguide.ui import document_data
+
+    write_study(tmp_path / "cache")
+    monkeypatch.setattr(document_data, "TOKENS_WRITTEN_HERE", 10)
+    app = open_app(tmp_path / "cache", "documents")
+    assert "not listed yet" in app.info[0].value
+    assert "List the documents" in [b.label for b in app.button]
+    done = subprocess.run([sys.executable, "-m", "ifguide", "documents", "fake"], env={**os.environ, "IFGUIDE_CACHE": str(tmp_path / "cache")},
+                          cwd=REPOSITORY, capture_output=True, text=True, check=True)  # fmt: skip
+    assert "wrote 4 tables of 62 documents" in done.stdout
+    app.run()
+    assert not app.info and not app.error
+
+
+def selected_tokens(app) -> int:
+    said = next(c.value for c in app.caption if "selected tokens of" in c.value)
+    return int(said.split()[0].replace(",", ""))
+
+
+def test_threshold_answers_its_address_and_saves_a_selection(open_app, tmp_path):
+    study = write_study(tmp_path / "cache")
+    before = selected_tokens(open_app(tmp_path / "cache", "threshold"))
+    app = open_app(tmp_path / "cache", "threshold", top="0.5")
+    assert not app.error
+    after = selected_tokens(app)
+    assert 0 < after < before
     app.text_input(key="new_selection").set_value("few")
     next(b for b in app.button if b.label == "Save selection").click()
     app.run()
     assert "Saved “few”" in app.success[0].value
     settings = Study.open("fake", tmp_path / "cache").selection("few").settings
     assert settings["quantile"] == 0.995
-    assert str(settings["n_selected"]) == after
+    assert settings["n_selected"] == after
     app.text_input(key="new_selection").set_value("../outside")
     next(b for b in app.button if b.label == "Save selection").click()
     app.run()

@@ -23,8 +23,14 @@ def find_chromium() -> str | None:
     return named or next((path for path in map(shutil.which, _CHROMIUMS) if path), None)
 
 
+class Address(str):
+    """Where the app runs, and its process."""
+
+    process: subprocess.Popen
+
+
 @contextlib.contextmanager
-def serve_app(cache: Path) -> Iterator[str]:
+def serve_app(cache: Path) -> Iterator[Address]:
     """Run the app on a free local port; yields its address."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -49,7 +55,9 @@ def serve_app(cache: Path) -> Iterator[str]:
         process = subprocess.Popen(command, cwd=REPOSITORY, env=environment, stdout=stream, stderr=stream)
         try:
             _wait_for(f"http://127.0.0.1:{port}/_stcore/health", process, log)
-            yield f"http://127.0.0.1:{port}"
+            address = Address(f"http://127.0.0.1:{port}")
+            address.process = process
+            yield address
         finally:
             process.terminate()
             try:

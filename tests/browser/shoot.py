@@ -1,6 +1,6 @@
 """Takes a picture of every page: `python -m tests.browser.shoot [--study NAME] [--out FOLDER]`, light and dark, wide and narrow.
 
-Without `--study` it draws a made-up study, so the pictures can be taken anywhere.
+With `--drag` it takes a sequence instead: the threshold before, twice during and after a drag. Without `--study` it draws a made-up study, so the pictures can be taken anywhere.
 """
 
 import argparse
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.browser.running_app import REPOSITORY, launch_browser, serve_app, wait_until_still
 
-PAGES = ("overview", "documents", "threshold", "compare")
+PAGES = ("overview", "documents", "threshold", "compare", "queries")
 WIDTHS = (1440, 900)
 SCHEMES = ("light", "dark")
 
@@ -42,6 +42,36 @@ def shoot(cache: Path, study: str, out: Path, *, widths=WIDTHS, schemes=SCHEMES,
     return taken
 
 
+def shoot_drag(cache: Path, study: str, out: Path) -> list[Path]:
+    """Drag the threshold's handle and take a picture of the board at four moments; returns their files."""
+    out.mkdir(parents=True, exist_ok=True)
+    taken = []
+    with serve_app(cache) as address, launch_browser() as browser:
+        page = browser.new_context(color_scheme="light", viewport={"width": 1440, "height": 1100}).new_page()
+        page.goto(f"{address}/threshold?study={study}&window=1")
+        wait_until_still(page)
+
+        def take(moment: str) -> None:
+            box = page.locator(".figures").locator("..").bounding_box()
+            taken.append(out / f"drag-{len(taken) + 1}-{moment}.png")
+            page.screenshot(path=taken[-1], clip={**box, "x": box["x"] - 8, "width": box["width"] + 16})
+
+        take("before")
+        handle = page.locator(".handle").bounding_box()
+        x, y = handle["x"] + handle["width"] / 2, handle["y"] + handle["height"] / 2
+        page.mouse.move(x, y)
+        page.mouse.down()
+        for moment, end in (("down", -55), ("further", 130)):
+            page.mouse.move(x + end, y, steps=12)
+            page.wait_for_timeout(100)
+            take(moment)
+        page.mouse.up()
+        page.locator(".root:not(.preview) .status").filter(has_text="Exact result").first.wait_for()
+        wait_until_still(page)
+        take("released")
+    return taken
+
+
 def main() -> None:
     """Read the options and take the pictures."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -51,6 +81,7 @@ def main() -> None:
     parser.add_argument("--reveal", action="store_true", help="switch the blurring off")
     parser.add_argument("--width", type=int, action="append")
     parser.add_argument("--scheme", choices=SCHEMES, action="append")
+    parser.add_argument("--drag", action="store_true", help="the threshold's drag instead of the pages")
     options = parser.parse_args()
     chosen = {"widths": options.width or WIDTHS, "schemes": options.scheme or SCHEMES, "reveal": options.reveal}
     with tempfile.TemporaryDirectory() as folder:
@@ -60,7 +91,8 @@ def main() -> None:
 
             cache = Path(folder) / "cache"
             study = write_study(cache, "example").name
-        for path in shoot(cache.resolve(), study, options.out, **chosen):
+        taken = shoot_drag if options.drag else lambda *where: shoot(*where, **chosen)
+        for path in taken(cache.resolve(), study, options.out):
             print(path)
 
 

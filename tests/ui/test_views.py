@@ -11,9 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ifguide.errors import InputError
-from ifguide.ui import charts, comparison, document_list, format, token_view, words
-from ifguide.ui.document_list import DocumentFilter
-from tests.app.fake_study import HOSTILE_ID, HOSTILE_TEXT, LONG_ID, write_study
+from ifguide.ui import charts, comparison, document_list, format, words
+from tests.app.fake_study import write_study
 
 
 @pytest.fixture(scope="module")
@@ -26,93 +25,44 @@ def corpus(study):
     return study.corpus()
 
 
-@pytest.fixture(scope="module")
-def listing(study, corpus):
-    selection = study.selection("default")
-    texts = pa.chunked_array([pa.array([corpus.document(i).text for i in range(corpus.n_documents)])])
-    parts = {
-        "n_selected": document_list.selected_per_document(selection.mask, corpus.offsets),
-        "sources": np.array(corpus.sources(), dtype=object),
-        "texts": texts,
-    }
-    return selection, parts
+@given(st.lists(st.integers(0, 4), max_size=12), st.randoms())
+def test_selected_tokens_are_counted_in_empty_documents_too(lengths, random):
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    mask = np.array([random.random() < 0.5 for _ in range(offsets[-1])], dtype=bool)
+    expected = [int(mask[a:b].sum()) for a, b in zip(offsets[:-1], offsets[1:], strict=True)]
+    assert document_list.selected_per_document(mask, offsets).tolist() == expected
 
 
-def payload(study, corpus, name, **more):
-    scores = study.scores("own_loss")
-    layers = {"own_loss": (scores, token_view.scale_top(scores, corpus.valid()))}
-    mask = study.selection("default").mask
-    return token_view.build_payload(corpus, corpus.index_of(name), layers=layers, colour="own_loss", mask=mask, **more)
-
-
-def test_payload_pieces_are_the_text_and_its_marks_are_the_masks(study, corpus):
-    shown = payload(study, corpus, HOSTILE_ID)
-    assert "".join(shown["pieces"]) == HOSTILE_TEXT
-    index = corpus.index_of(HOSTILE_ID)
-    here = slice(corpus.offsets[index], corpus.offsets[index + 1])
-    assert shown["selected"] == np.flatnonzero(study.selection("default").mask[here]).tolist()
-    assert shown["truth"] == np.flatnonzero(corpus.in_span[here]).tolist()
-    assert [shown["pieces"][i].strip() for i in shown["truth"]] == ["idiot"]
-    np.testing.assert_allclose(shown["layers"]["own_loss"]["values"], study.scores("own_loss")[here], rtol=1e-3)
-
-
-def test_parts_of_a_long_document_join_to_the_whole(study, corpus):
-    length = len(corpus.document_tokens(corpus.index_of(LONG_ID)))
-    parts = [payload(study, corpus, LONG_ID, part=p) for p in range(token_view.n_parts(length))]
-    assert len(parts) == 2
-    assert "".join("".join(p["pieces"]) for p in parts) == corpus.document(corpus.index_of(LONG_ID)).text
-    assert [p["start"] for p in parts] == [0, token_view.TOKENS_PER_PART]
-    assert "Tokens 1 to 3,000 of" in parts[0]["note"]
-
-
-def test_scale_ignores_one_outlier_and_tokens_without_a_score():
-    scores = np.ones(5000, dtype=np.float32)
-    scores[7], scores[9] = -1000, 5000
-    valid = np.ones(5000, dtype=bool)
-    valid[9] = False
-    assert token_view.scale_top(scores, valid) == 1.0
-    assert token_view.scale_top(np.zeros(3), np.zeros(3, dtype=bool)) == 0.0
-
-
-def test_filters_agree_with_plain_python(corpus, listing):
-    selection, parts = listing
-    wanted = DocumentFilter(sources=("forum",), only_selected=True, search="Idiot", lowest=5.0, highest=40.0)
-    found = document_list.filter_documents(wanted, selection, **parts)
-    expected = [
-        int(i)
-        for i in selection.order
-        if corpus.document(int(i)).source == "forum"
-        and parts["n_selected"][i] > 0
-        and "idiot" in corpus.document(int(i)).text.lower()
-        and 5.0 <= selection.sum_above[i] <= 40.0
-    ]
-    assert found.tolist() == expected
-    assert expected
-
-
-def test_regular_expressions_agree_with_pythons(listing):
-    _, parts = listing
+def test_search_agrees_with_plain_python(corpus):
+    texts = [corpus.document(i).text for i in range(corpus.n_documents)]
+    seen = []
+    found = document_list.find_text(corpus.batches, "Idiot", report=seen.append)
+    assert found.tolist() == [i for i, text in enumerate(texts) if "idiot" in text.lower()]
+    assert found.size and seen[-1] == corpus.n_documents
     pattern = r"you (stupid|pathetic) \w+"
-    found = document_list.find_text(parts["texts"], pattern, regex=True)
-    assert found.tolist() == [bool(re.search(pattern, text, re.I)) for text in parts["texts"].to_pylist()]
-    assert 0 < found.sum() < len(found)
+    found = document_list.find_text(corpus.batches, pattern, regex=True)
+    assert found.tolist() == [i for i, text in enumerate(texts) if re.search(pattern, text, re.I)]
+    assert 0 < found.size < len(texts)
 
 
-def test_search_for_a_special_character_is_literal(listing):
-    _, parts = listing
-    assert document_list.find_text(parts["texts"], "<b>not bold</b>").sum() == 1
+def test_search_for_a_special_character_is_literal(corpus):
+    assert document_list.find_text(corpus.batches, "<b>not bold</b>").size == 1
     with pytest.raises(InputError, match="is not a regular expression"):
-        document_list.find_text(parts["texts"], "(", regex=True)
+        document_list.find_text(corpus.batches, "(", regex=True)
 
 
-def test_excerpt_is_part_of_the_document_and_marks_selected_text(study, corpus, listing):
-    selection, parts = listing
-    scores = study.scores("own_loss")
-    for index in selection.order[:20]:
-        shown = document_list.excerpt(corpus, int(index), mask=selection.mask, scores=scores)
+def test_excerpt_is_part_of_the_document_and_marks_selected_text(study, corpus):
+    selection, scores = study.selection("default"), study.scores("own_loss")
+    for index in range(corpus.n_documents):
+        here = slice(int(corpus.offsets[index]), int(corpus.offsets[index + 1]))
+        centre = int(np.argmax(scores[here]))
+        shown = document_list.excerpt(corpus, index, centre=centre, mask=selection.mask)
         line = "".join(text for text, _ in shown).removeprefix("… ").removesuffix(" …")
-        assert " ".join(line.split()) in " ".join(corpus.document(int(index)).text.split())
-        assert any(marked for _, marked in shown) == bool(parts["n_selected"][index])
+        text = corpus.document(index).text
+        assert "".join(line.split()) in "".join(text.split())
+        pieces = corpus.document_tokens(index)
+        marked = "".join("".join(pieces[i].split()) for i in range(max(0, centre - 8), min(len(pieces), centre + 22)) if selection.mask[here][i])  # fmt: skip
+        assert "".join("".join(text.split()) for text, chosen in shown if chosen) == marked
         assert "\n" not in line
 
 
@@ -135,21 +85,7 @@ def test_word_counts_agree_with_a_slow_count(study, corpus):
     assert {round(w.lift, 9) for w in everything} == {1.0}
 
 
-@given(st.lists(st.floats(-5, 5, width=32), min_size=2, max_size=200), st.integers(0, 198))
-def test_bins_count_every_score_once_and_split_at_the_threshold(values, place):
-    scores = np.sort(np.array(values, dtype=np.float32))
-    if scores[0] == scores[-1]:
-        return
-    threshold = float(scores[min(place, len(scores) - 1)])
-    bins = charts.bin_scores(scores, threshold, low=float(scores[0]), high=float(scores[-1]), n_bins=13)
-    assert bins.counts.sum() == len(scores)
-    assert bins.counts[bins.edges[:-1] >= threshold].sum() == (scores > threshold).sum() or threshold == scores[0]
-
-
 def test_chart_size_does_not_grow_with_the_corpus():
-    scores = np.sort(np.random.default_rng(0).normal(size=200_000)).astype(np.float32)
-    figure = charts.score_chart(charts.bin_scores(scores, 2.0, low=float(scores[0]), high=float(scores[-1])))
-    assert sum(len(trace.x) for trace in figure.data) <= 122
     drawn = charts.toxicity_chart({"base": np.random.default_rng(1).random(50_000), "default": np.zeros(9)})
     assert sum(len(trace.x) for trace in drawn.data) <= 60
 

@@ -51,39 +51,83 @@ function fillCell(cell, column, value, veil) {
   }
 }
 
+// The order of the rows under a sorted column; equal ones keep their place, and rows without a value come last.
+function ordered(rows, sort) {
+  if (!sort) return rows;
+  const [column, down] = sort;
+  const way = down ? -1 : 1;
+  const compare = (a, b) => {
+    if (a === null || b === null) return (a === null) - (b === null);
+    return way * (typeof a === "string" ? a.localeCompare(b) : a - b);
+  };
+  return rows.map((row, i) => [row, i]).sort(([a, i], [b, j]) => compare(a.sort[column], b.sort[column]) || i - j).map(([row]) => row);
+}
+
+const NUMERIC = ["number", "bar", "interval"];
+const memories = new WeakMap();
+
 export default function (component) {
   const { data, parentElement, setTriggerValue } = component;
   const root = parentElement.querySelector(".root");
+  const memory = memories.get(parentElement) ?? { sort: data.sort ?? null, all: false };
+  memories.set(parentElement, memory);
   const table = element("table");
   table.setAttribute("aria-label", data.label);
   const head = element("tr");
-  for (const column of data.columns) {
-    const cell = element("th", ["number", "bar", "interval"].includes(column.kind) ? "end" : "", column.label);
+  const body = element("tbody");
+  const more = element("button", "quiet more");
+
+  const fill = () => {
+    const rows = ordered(data.rows, memory.sort);
+    const shown = data.most && !memory.all ? rows.slice(0, data.most) : rows;
+    body.replaceChildren(...shown.map((row) => {
+      const line = element("tr", (data.pickable ? "pick" : "") + (row.key === data.chosen ? " chosen" : ""));
+      if (data.pickable) {
+        line.tabIndex = 0;
+        line.dataset.key = row.key;
+        line.setAttribute("aria-selected", String(row.key === data.chosen));
+      }
+      row.cells.forEach((value, i) => {
+        const cell = element("td");
+        fillCell(cell, data.columns[i], value, data.veil);
+        line.append(cell);
+      });
+      return line;
+    }));
+    [...head.children].forEach((cell, i) => {
+      const [column, down] = memory.sort ?? [-1, true];
+      if (data.columns[i].sortable) cell.setAttribute("aria-sort", column !== i ? "none" : down ? "descending" : "ascending");
+    });
+    more.hidden = !data.most || data.rows.length <= data.most;
+    more.textContent = memory.all ? `Show the first ${data.most}` : `Show all ${data.rows.length.toLocaleString("en")}`;
+  };
+  data.columns.forEach((column, i) => {
+    const cell = element("th", NUMERIC.includes(column.kind) ? "end" : "");
     cell.scope = "col";
     if (column.help) cell.title = column.help;
+    if (column.sortable) {
+      const button = element("button", "sort", column.label);
+      button.onclick = () => {
+        const [before, down] = memory.sort ?? [-1, true];
+        memory.sort = [i, before === i ? !down : NUMERIC.includes(column.kind)];
+        fill();
+        if (data.tellsSort) setTriggerValue("sort", column.label);
+      };
+      cell.append(button);
+    } else cell.textContent = column.label;
     head.append(cell);
-  }
+  });
+  more.onclick = () => { memory.all = !memory.all; fill(); };
+  fill();
   const header = element("thead");
   header.append(head);
-  const body = element("tbody");
-  for (const row of data.rows) {
-    const line = element("tr", (data.pickable ? "pick" : "") + (row.key === data.chosen ? " chosen" : ""));
-    if (data.pickable) {
-      line.tabIndex = 0;
-      line.dataset.key = row.key;
-      line.setAttribute("aria-selected", String(row.key === data.chosen));
-    }
-    row.cells.forEach((value, i) => {
-      const cell = element("td");
-      fillCell(cell, data.columns[i], value, data.veil);
-      line.append(cell);
-    });
-    body.append(line);
-  }
   table.append(header, body);
   const scroll = element("div", "scroll" + (data.compact ? " one" : "") + (data.columns.length > 5 ? " many" : ""));
   scroll.append(data.rows.length ? table : element("div", "empty", data.empty));
-  root.replaceChildren(scroll);
+  const focused = root.getRootNode().activeElement; // a sorted head keeps the keyboard when the page answers
+  const at = focused ? [...root.querySelectorAll("button, tr[tabindex]")].indexOf(focused) : -1;
+  root.replaceChildren(scroll, more);
+  if (at >= 0) root.querySelectorAll("button, tr[tabindex]")[at]?.focus({ preventScroll: true });
 
   if (!data.pickable) return;
   const pick = (event) => {

@@ -1,183 +1,335 @@
-// Shows one document's tokens coloured by score. Text reaches the page through textContent only.
-const memories = new WeakMap();
-const CONTROLS = /[\u0000-\u001f\u007f-\u009f\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff]/g;
+// The token viewer, used wherever tokens are shown; uses numbers.js. Text reaches the page through textContent only.
+// A document: { key, texts, raw, layers: { name: Float32Array }, ranks, marks: Uint8Array, spans: [[start, stop, verdict]] }.
+const SELECTED = 1, HIT = 2, TRUTH = 4;
+const STEPS = 3; // colours on each side of nothing
+const CHUNK_FROM = 160, CHUNK_TO = 900; // tokens a block holds, so that the browser lays out only the blocks in sight
+const CONTROLS = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff\ufff9-\ufffb]|\udb40[\udc00-\uddff]/g;
+const BIDI = /[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/;
 const code = (sign) => `‹U+${sign.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}›`;
 const visible = (text) =>
-  text.replaceAll(" ", "·").replaceAll("\r", "␍").replaceAll("\n", "↵").replaceAll("\t", "→").replace(CONTROLS, code);
+  text.replaceAll(" ", "·").replaceAll("\u00a0", "⍽").replaceAll("\r", "␍").replaceAll("\n", "↵").replaceAll("\t", "→").replace(CONTROLS, code);
+const bytes = (text) => [...new TextEncoder().encode(text)].map((b) => b.toString(16).toUpperCase().padStart(2, "0")).join(" ");
 
 function element(tag, className, text) {
   const made = document.createElement(tag);
   if (className) made.className = className;
-  if (text !== undefined) made.textContent = text;
+  if (text !== undefined && text !== null) made.textContent = text;
   return made;
 }
 
-function signed(value) {
-  if (value === 0) return "0";
-  const size = Math.abs(value);
-  const digits = size >= 1000 || size < 0.001 ? size.toExponential(2) : size.toFixed(size >= 1 ? 2 : 3);
-  return (value < 0 ? "−" : "+") + digits.replace("e-", "e−").replace("e+", "e");
+// Step -3 … 3 of a value. With gamma 1 the steps are equal; a smaller gamma lifts weak scores into sight.
+function stepOf(value, top, gamma, oneSided) {
+  if (!(top > 0) || value === 0 || (oneSided && value < 0)) return 0;
+  const strength = Math.min(1, Math.abs(value) / top) ** gamma;
+  return Math.sign(value) * Math.min(STEPS, Math.round(strength * (STEPS + 0.5)));
+}
+const edgeOf = (step, top, gamma) => top * ((step - 0.5) / (STEPS + 0.5)) ** (1 / gamma);
+
+function isDark(root) {
+  const probe = getComputedStyle(root).getPropertyValue("--ground").trim() || "#fff";
+  const canvas = isDark.canvas ?? (isDark.canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true }));
+  canvas.fillStyle = "#fff";
+  canvas.fillStyle = probe;
+  canvas.fillRect(0, 0, 1, 1);
+  const [r, g, b] = canvas.getImageData(0, 0, 1, 1).data;
+  return 0.2126 * r + 0.7152 * g + 0.0722 * b < 128;
 }
 
-// Strength 0..1 of a value; the root lifts weak scores into sight, and the legend uses the same rule.
-const strength = (value, top) => (top > 0 ? Math.min(1, Math.abs(value) / top) : 0);
-const shade = (value, top, oneSided) => {
-  const part = Math.round(strength(value, top) * 66);
-  if (part < 2) return "";
-  const hue = oneSided ? "neutral" : value > 0 ? "teaches" : "counters";
-  return `color-mix(in srgb, var(--${hue}) ${part}%, transparent)`;
-};
-
-function drawLegend(data) {
-  const legend = element("div", "legend");
-  const scale = element("span", "scale");
-  const layer = data.layers[data.colour];
-  const oneSided = data.colour === "token_loss";
-  const stops = oneSided
-    ? "transparent, color-mix(in srgb, var(--neutral) 66%, transparent)"
-    : "color-mix(in srgb, var(--counters) 66%, transparent), transparent, color-mix(in srgb, var(--teaches) 66%, transparent)";
-  const ramp = element("span", "ramp");
-  ramp.style.background = `linear-gradient(to right, ${stops})`;
-  const top = oneSided ? layer.top.toFixed(1) : signed(layer.top);
-  scale.append(
-    element("span", "num", oneSided ? "expected 0" : `works against toxicity ${signed(-layer.top)}`),
-    ramp,
-    element("span", "num", oneSided ? `${top} nats surprising` : `${top} teaches toxicity`)
-  );
-  legend.append(scale);
-  const key = element("span", "key");
-  key.append(element("span", "selected", "underlined"), document.createTextNode("selected"));
-  legend.append(key);
-  if (data.truth) {
-    const human = element("span", "key");
-    human.append(element("span", "box", "dotted"), document.createTextNode("marked as toxic by people"));
-    legend.append(human);
+class TokenViewer {
+  // `tell` is called with { token } and { range } when the reader points at or marks tokens.
+  constructor(root, tell) {
+    this.root = root;
+    this.tell = tell;
+    this.box = element("div", "tokens");
+    this.box.setAttribute("role", "document");
+    this.box.setAttribute("aria-label", "Text of the document; arrow keys go from token to token, shift marks a range");
+    this.tip = element("div", "tip");
+    this.tip.setAttribute("popover", "manual");
+    this.tip.setAttribute("role", "tooltip");
+    this.cover = element("div", "cover");
+    this.frame = element("div", "frame");
+    this.legend = element("div", "legend");
+    this.foot = element("div", "foot");
+    const show = element("button", "quiet", "Show this text");
+    show.title = "x";
+    show.onclick = () => { this.reveal(true); this.box.focus({ preventScroll: true }); };
+    this.cover.append(element("p", "", "Blurred: training text can be offensive."), show);
+    this.frame.append(this.box, this.cover, this.tip);
+    this.spans = [];
+    this.at = -1; // the token the tooltip is about
+    this.range = null; // marked tokens [start, stop)
+    this.revealed = null; // key of the document whose text is shown
+    this.byKeys = false;
+    this.listen();
   }
-  return legend;
-}
 
-function drawTokens(data) {
-  const box = element("div", "tokens");
-  box.tabIndex = 0;
-  box.setAttribute("role", "document");
-  box.setAttribute("aria-label", "Text of the document; the arrow keys go from token to token");
-  const layer = data.layers[data.colour];
-  const selected = new Set(data.selected);
-  const truth = new Set(data.truth ?? []);
-  const fragment = document.createDocumentFragment();
-  data.pieces.forEach((piece, i) => {
-    const token = element("span", "", piece);
-    token.dataset.i = i;
-    const place = data.start + i;
-    if (place > 0) token.style.background = shade(layer.values[i], layer.top, data.colour === "token_loss");
-    if (selected.has(i)) token.classList.add("selected");
-    if (truth.has(i)) {
-      token.classList.add("truth");
-      if (!truth.has(i - 1)) token.classList.add("first");
-      if (!truth.has(i + 1)) token.classList.add("last");
-    }
-    if (piece.includes("\n")) token.classList.add("break");
-    fragment.append(token);
-  });
-  box.append(fragment);
-  return { box, selected, truth };
-}
+  place(parent) { parent.append(this.legend, this.frame, this.foot); }
 
-function fillTip(tip, data, i, selected, truth) {
-  const place = data.start + i;
-  const list = element("dl");
-  const line = (name, value, now) => list.append(element("dt", now ? "now" : "", name), element("dd", now ? "now" : "", value));
-  if (place === 0) {
-    line("Score", "none: nothing predicts the first token");
-  } else {
-    for (const [kind, layer] of Object.entries(data.layers)) {
-      line(layer.title, kind === "token_loss" ? `${layer.values[i].toFixed(2)} nats` : signed(layer.values[i]), kind === data.colour);
-    }
+  // One handler a kind of event for all tokens.
+  listen() {
+    const box = this.box;
+    const indexOf = (event) => {
+      const token = event.target.closest?.("[data-i]");
+      return token ? Number(token.dataset.i) : -1;
+    };
+    box.onpointermove = (event) => { if (event.movementX || event.movementY) this.byKeys = false; };
+    box.onpointerover = (event) => {
+      if (this.byKeys) return;
+      const i = indexOf(event);
+      if (i >= 0) this.point(i); else this.leave();
+      if (i >= 0 && this.dragFrom !== undefined && event.buttons === 1) this.mark(this.dragFrom, i);
+    };
+    box.onpointerdown = (event) => {
+      const i = indexOf(event);
+      if (event.button !== 0) return;
+      if (i < 0) { this.mark(null); return; }
+      if (event.shiftKey && this.range) { event.preventDefault(); this.mark(this.anchor, i); return; }
+      this.dragFrom = i;
+      this.pressed = this.range && this.range[0] === i && this.range[1] === i + 1;
+    };
+    box.onpointerup = (event) => {
+      const i = indexOf(event);
+      if (this.dragFrom !== undefined && i === this.dragFrom) this.mark(this.pressed ? null : i, i);
+      this.dragFrom = undefined;
+      this.report();
+    };
+    box.onpointerleave = () => { if (!this.byKeys) this.leave(); };
+    box.onscroll = () => { if (!this.byKeys) this.leave(); };
+    box.onblur = () => { this.byKeys = false; this.leave(); };
+    box.onkeydown = (event) => {
+      const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+      if (event.key === "Escape") { this.leave(); this.mark(null); this.report(); }
+      if (!step || this.hidden() || event.altKey || event.ctrlKey || event.metaKey) return;
+      event.preventDefault();
+      this.byKeys = true;
+      const from = this.at >= 0 ? this.at : this.range ? this.range[0] - (step > 0 ? 1 : 0) : -1;
+      const next = Math.max(0, Math.min(this.spans.length - 1, from + step));
+      this.spans[next].scrollIntoView({ block: "nearest" });
+      this.point(next);
+      this.mark(event.shiftKey && this.range ? this.anchor : next, next);
+      this.report();
+    };
   }
-  line("Token", `${(place + 1).toLocaleString("en")} of ${data.length.toLocaleString("en")}`);
-  if (place > 0) line("Predicted at", `token ${place.toLocaleString("en")}`);
-  line("Selected", selected.has(i) ? "yes" : "no");
-  if (data.truth) line("Marked by people", truth.has(i) ? "yes" : "no");
-  const text = visible(data.pieces[i]);
-  tip.replaceChildren(element("h4", "", text === "" ? "(part of the previous character)" : text), list);
-}
 
-export default function (component) {
-  const { data, parentElement } = component;
-  const root = parentElement.querySelector(".root");
-  const memory = memories.get(parentElement) ?? { shown: null };
-  memories.set(parentElement, memory);
+  setDocument(doc) {
+    if (this.doc?.key === doc.key && this.doc.texts === doc.texts) { this.doc = doc; this.paint(); return; }
+    this.leave();
+    this.doc = doc;
+    this.range = null;
+    this.build();
+    this.paint();
+    this.box.scrollTop = 0;
+  }
 
-  const { box, selected, truth } = drawTokens(data);
-  const tip = element("div", "tip");
-  tip.setAttribute("popover", "manual");
-  tip.setAttribute("role", "tooltip");
-  const frame = element("div", "frame");
-  const cover = element("div", "cover");
-  const show = element("button", "quiet", "Show this text");
-  cover.append(element("p", "", "Blurred: training text can be offensive."), show);
-  const foot = element("div", "foot");
-  const hide = element("button", "quiet", "Blur again");
-  foot.append(element("span", "", data.note), hide);
-  frame.append(box, cover, tip);
-  root.replaceChildren(drawLegend(data), frame, foot);
+  build() {
+    const { texts, raw, marks } = this.doc;
+    const fragment = document.createDocumentFragment();
+    let block = null, held = 0;
+    this.spans = new Array(texts.length);
+    for (let i = 0; i < texts.length; i++) {
+      if (!block) {
+        block = element("div", "block");
+        block.dir = "auto";
+        fragment.append(block);
+        held = 0;
+      }
+      const text = texts[i];
+      const token = element("span", "", text);
+      token.dataset.i = i;
+      if (text === "") { token.dataset.byte = ""; }
+      else if (text.includes("\n")) token.dataset.line = "";
+      if (text !== "" && CONTROLS.test(text)) { token.dataset.sign = text.match(CONTROLS).map(code).join(""); }
+      CONTROLS.lastIndex = 0;
+      if (BIDI.test(text)) token.dataset.bidi = "";
+      this.spans[i] = token;
+      block.append(token);
+      held += 1;
+      const wide = i + 1 < texts.length && texts[i + 1] !== "";
+      if (held >= CHUNK_FROM && text.endsWith("\n")) block = null;
+      else if (held >= CHUNK_TO && wide && /^\s/.test(texts[i + 1])) { block.classList.add("runs-on"); block = null; }
+    }
+    this.box.replaceChildren(fragment);
+  }
 
-  let active = -1;
-  const veiled = () => data.veil && memory.shown !== data.key;
-  const leave = () => {
-    if (active >= 0) box.children[active]?.classList.remove("active");
-    active = -1;
-    if (tip.matches(":popover-open")) tip.hidePopover();
-  };
-  const point = (i) => {
-    if (veiled() || i === active) return;
-    leave();
-    const token = box.children[i];
+  setOptions(options) { Object.assign(this, options); }
+
+  // Colours and marks of the tokens that are there: nothing is built anew.
+  paint() {
+    const { doc, settings } = this;
+    if (!doc || !settings) return;
+    this.root.classList.toggle("dark", isDark(this.root));
+    const scheme = settings.palette[this.root.classList.contains("dark") ? "dark" : "light"];
+    const layer = settings.layers.find((l) => l.name === this.colour) ?? settings.layers[0];
+    const bins = scheme[layer.oneSided ? "loss" : "signed"];
+    const nothing = layer.oneSided ? 0 : STEPS;
+    this.root.style.setProperty("--token-ink", scheme.ink);
+    bins.forEach((colour, i) => this.root.style.setProperty(`--bin${i}`, colour));
+    const values = doc.layers[layer.name];
+    const { marks } = doc;
+    const verdict = new Array(doc.texts.length);
+    for (const [start, stop, kind] of doc.spans) verdict.fill(kind, start, stop);
+    for (let i = 0; i < this.spans.length; i++) {
+      const step = values && i > 0 ? stepOf(values[i], layer.top, this.gamma, layer.oneSided) : 0;
+      let name = step ? `b${step + nothing}` : "";
+      if (marks) {
+        const mark = marks[i];
+        if (mark & SELECTED) name += mark & HIT ? " selected" : " selected halo";
+        if (this.people && mark & TRUTH) {
+          name += mark & SELECTED ? " truth agreed" : " truth";
+          if (i === 0 || !(marks[i - 1] & TRUTH)) name += " first";
+          if (i + 1 === marks.length || !(marks[i + 1] & TRUTH)) name += " last";
+        }
+      }
+      if (verdict[i]) name += ` v-${verdict[i]}`;
+      if (this.range && i >= this.range[0] && i < this.range[1]) name += ` marked${i === this.range[0] ? " from" : ""}${i + 1 === this.range[1] ? " to" : ""}`;
+      if (i === this.at) name += " active";
+      if (this.spans[i].className !== name) this.spans[i].className = name;
+    }
+    this.settle();
+    this.drawLegend(layer, bins);
+    this.drawFoot();
+  }
+
+  drawLegend(layer, bins) {
+    const scale = element("span", "scale");
+    const nothing = layer.oneSided ? 0 : STEPS;
+    const ramp = element("span", "ramp");
+    bins.forEach((colour, i) => {
+      const step = i - nothing;
+      const swatch = element("i");
+      swatch.style.background = colour;
+      const size = (s) => (layer.oneSided ? edgeOf(s, layer.top, this.gamma).toFixed(2) : scoreText(Math.sign(step) * edgeOf(s, layer.top, this.gamma)));
+      swatch.title = step === 0 ? `less than ${scoreText(edgeOf(1, layer.top, this.gamma)).slice(1)}` : Math.abs(step) === STEPS ? `${size(STEPS)} and beyond` : `${size(Math.abs(step))} to ${size(Math.abs(step) + 1)}`;
+      ramp.append(swatch);
+    });
+    const [low, high] = layer.name === "difference" ? ["lower", "higher"] : layer.oneSided ? ["expected", "surprising"] : ["works against toxicity", "teaches toxicity"];
+    const end = layer.oneSided ? `${layer.top.toFixed(1)} nats` : scoreText(layer.top);
+    scale.append(
+      element("span", "", layer.oneSided ? low : `${scoreText(-layer.top)} ${low}`), ramp, element("span", "", `${high} ${end}`),
+    );
+    const key = (className, sample, text) => {
+      const box = element("span", "key");
+      box.append(element("span", className, sample), document.createTextNode(text));
+      return box;
+    };
+    this.legend.replaceChildren(scale, key("selected", "underlined", "selected"));
+    if (this.doc.marks?.some((mark) => (mark & SELECTED) && !(mark & HIT))) this.legend.append(key("selected halo", "outlined", "beside one"));
+    if (this.people) this.legend.append(key("truth", "dotted", "marked by people"));
+    if (this.doc.spans.length) this.legend.append(key("v-toxic", "barred", "your verdicts"));
+  }
+
+  drawFoot() {
+    const { marks, texts } = this.doc;
+    let note = `${whole(texts.length)} ${texts.length === 1 ? "token" : "tokens"}. Colours mean the same in every document.`;
+    if (this.people && marks) {
+      let both = 0, chosen = 0, truth = 0;
+      for (const mark of marks) {
+        if (mark & SELECTED) chosen += 1;
+        if (mark & TRUTH) truth += 1;
+        if ((mark & SELECTED) && (mark & TRUTH)) both += 1;
+      }
+      note += ` ${whole(both)} of ${whole(truth)} tokens marked by people are selected, and ${chosen > both ? whole(chosen - both) : "no"} others.`;
+    }
+    const hide = element("button", "quiet", "Blur again");
+    hide.title = "x";
+    hide.hidden = !this.veil || this.hidden();
+    hide.onclick = () => this.reveal(false);
+    this.foot.replaceChildren(element("span", "", note), hide);
+  }
+
+  hidden() { return this.veil && this.revealed !== this.doc?.key; }
+
+  reveal(shown) {
+    this.revealed = shown ? this.doc?.key : null;
+    this.settle();
+    this.drawFoot();
+  }
+
+  settle() {
+    const hidden = this.hidden();
+    this.box.classList.toggle("veil", hidden);
+    if (hidden) this.box.setAttribute("aria-hidden", "true");
+    else this.box.removeAttribute("aria-hidden");
+    this.box.tabIndex = hidden ? -1 : 0;
+    this.cover.hidden = !hidden;
+    if (hidden) this.leave();
+  }
+
+  leave() {
+    if (this.at >= 0) this.spans[this.at]?.classList.remove("active");
+    this.at = -1;
+    if (this.tip.isConnected && this.tip.matches(":popover-open")) this.tip.hidePopover();
+  }
+
+  mark(from, to = from) {
+    if (this.hidden()) from = null;
+    if (from !== null && (!this.range || from !== this.anchor)) this.anchor = from;
+    const next = from === null ? null : [Math.min(from, to), Math.max(from, to) + 1];
+    const before = this.range;
+    this.range = next;
+    const touched = [before, next].filter(Boolean);
+    for (const [start, stop] of touched) {
+      for (let i = start; i < stop; i++) {
+        const classes = this.spans[i]?.classList;
+        classes?.toggle("marked", !!next && i >= next[0] && i < next[1]);
+        classes?.toggle("from", !!next && i === next[0]);
+        classes?.toggle("to", !!next && i + 1 === next[1]);
+      }
+    }
+    this.changed = String(before) !== String(next) || this.changed;
+  }
+
+  report() {
+    if (!this.changed) return;
+    this.changed = false;
+    this.tell({ range: this.range });
+  }
+
+  goTo(start, stop) {
+    this.mark(start, stop - 1);
+    this.changed = false;
+    this.spans[start]?.scrollIntoView({ block: "nearest" });
+  }
+
+  point(i) {
+    if (this.hidden() || i === this.at) return;
+    this.leave();
+    const token = this.spans[i];
     if (!token) return;
-    active = i;
+    this.at = i;
     token.classList.add("active");
-    fillTip(tip, data, i, selected, truth);
-    tip.showPopover();
+    this.fillTip(i);
+    this.tip.showPopover();
     const at = token.getClientRects()[0] ?? token.getBoundingClientRect();
-    const size = tip.getBoundingClientRect();
+    const size = this.tip.getBoundingClientRect();
     const above = at.top - size.height - 8;
-    tip.style.left = `${Math.max(8, Math.min(at.left, window.innerWidth - size.width - 8))}px`;
-    tip.style.top = `${above > 8 ? above : at.bottom + 8}px`;
-  };
-  const settle = () => {
-    const hidden = veiled();
-    box.classList.toggle("veil", hidden);
-    if (hidden) box.setAttribute("aria-hidden", "true");
-    else box.removeAttribute("aria-hidden");
-    box.tabIndex = hidden ? -1 : 0;
-    cover.hidden = !hidden;
-    hide.hidden = !data.veil || hidden;
-    if (hidden) leave();
-  };
-  show.onclick = () => { memory.shown = data.key; settle(); box.focus({ preventScroll: true }); };
-  hide.onclick = () => { memory.shown = null; settle(); };
-  // While a person walks by keys, scrolling and a pointer that merely lies there must not take the token away.
-  let byKeys = false;
-  box.onpointermove = (event) => { if (event.movementX || event.movementY) byKeys = false; };
-  box.onpointerover = (event) => {
-    if (byKeys) return;
-    const token = event.target.closest("[data-i]");
-    if (token) point(Number(token.dataset.i));
-    else leave();
-  };
-  box.onpointerleave = () => { if (!byKeys) leave(); };
-  box.onscroll = () => { if (!byKeys) leave(); };
-  box.onblur = () => { byKeys = false; leave(); };
-  box.onkeydown = (event) => {
-    const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
-    if (event.key === "Escape") leave();
-    if (!step) return;
-    event.preventDefault();
-    byKeys = true;
-    const next = Math.max(0, Math.min(data.pieces.length - 1, active + step));
-    box.children[next].scrollIntoView({ block: "nearest" });
-    point(next);
-  };
-  settle();
-  return () => { if (tip.isConnected && tip.matches(":popover-open")) tip.hidePopover(); };
+    this.tip.style.left = `${Math.max(8, Math.min(at.left, window.innerWidth - size.width - 8))}px`;
+    this.tip.style.top = `${above > 8 ? above : at.bottom + 8}px`;
+  }
+
+  fillTip(i) {
+    const { doc, settings } = this;
+    const list = element("dl");
+    const line = (name, value, now) => list.append(element("dt", now ? "now" : "", name), element("dd", now ? "now" : "", value));
+    if (i === 0) line("Score", "none: nothing predicts the first token");
+    else {
+      for (const layer of settings.layers) {
+        const value = doc.layers[layer.name]?.[i];
+        if (value === undefined) continue;
+        line(layer.title, layer.oneSided ? `${value.toFixed(2)} nats` : scoreText(value), layer.name === this.colour);
+      }
+      if (doc.ranks) line("Rank in corpus", doc.ranks[i] ? `${whole(doc.ranks[i])} of ${whole(settings.nScored)}` : "below the highest tenth");
+    }
+    line("Token", `${whole(i + 1)} of ${whole(doc.texts.length)}`);
+    if (i > 0) line("Predicted at", `token ${whole(i)}`);
+    const mark = doc.marks?.[i] ?? 0;
+    line("Selected", mark & SELECTED ? `by ${settings.selection}${mark & HIT ? "" : ", as a neighbour"}` : "no");
+    if (this.people) line("Marked by people", mark & TRUTH ? "yes" : "no");
+    const decided = doc.spans.filter(([start, stop]) => i >= start && i < stop).map((span) => span[2]);
+    if (decided.length) line("Your verdict", decided.join(", "));
+    const text = doc.texts[i];
+    if (text) line("Bytes", bytes(text));
+    if (doc.raw?.[i]) line("In the vocabulary", doc.raw[i]);
+    this.tip.replaceChildren(element("h4", "", text === "" ? "(part of the character before)" : visible(text)), list);
+  }
 }

@@ -1,0 +1,142 @@
+"""Does the predicted effect of a selection tell what training without it does?
+
+    python -m benchmarks.prediction --study demo [--out docs/results/prediction.json]
+
+Trains the study's model again against a dozen selections: several thresholds, windows, a budget, and as many random tokens. For
+each it measures the change of the query losses (the queries run through the base model and the new one), EMT and perplexity, and
+prints Spearman's rank correlation of the predicted change with both. The study is copied to a temporary folder first; the result
+goes into the original's folder, as `prediction.json`, and the app shows it beside the curve as long as the scores are the same.
+Half a minute a model on the demo.
+"""
+
+import argparse
+import dataclasses
+import json
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from scipy.stats import spearmanr
+
+from ifguide import artifacts
+from ifguide.config import config_to_dict
+from ifguide.index import ScoreIndex
+from ifguide.pipeline import evaluate
+from ifguide.prediction import FILE, predicted_change, prediction_key
+from ifguide.selections import compute_selection, write_selection
+from ifguide.study import Study, Unit, cache_dir
+
+CHOICES = [
+    ("influence", {"quantile": 0.9995}), ("influence", {"quantile": 0.998}), ("influence", {"quantile": 0.995}),
+    ("influence", {"quantile": 0.99}), ("influence", {"quantile": 0.98}), ("influence", {"quantile": 0.96}),
+    ("influence", {"quantile": 0.995, "window": 1}), ("influence", {"quantile": 0.99, "window": 2}),
+    ("influence", {"quantile": 0.97, "max_tokens": 300}),
+    ("random", {"quantile": 0.995, "seed": 1}), ("random", {"quantile": 0.98, "seed": 2}), ("random", {"quantile": 0.96, "seed": 3}),
+]  # fmt: skip
+
+
+def query_losses(study: Study, source: str) -> dict[str, float]:
+    """Mean over the queries of each set of the mean cross-entropy of their completion tokens, in nats."""
+    import torch
+
+    from ifguide.influence.batches import Sequence, make_batches
+    from ifguide.influence.losses import SplitModel
+    from ifguide.models import load_model, load_tokenizer
+    from ifguide.queries import encode_queries
+
+    model = load_model(source)
+    tokenizer = load_tokenizer(str(study.folder(Unit("corpus")) / "tokenizer"), "")
+    layout = artifacts.read_json(study.folder(Unit("corpus")) / "layout.json")
+    split, means = SplitModel(model), {}
+    for kind in ("toxic", "safe"):
+        encoded = encode_queries(study.queries(kind), tokenizer, layout["max_length"], bos_id=layout["bos"])
+        sequences = [Sequence(np.asarray(ids), np.where(mask, np.arange(len(ids)), -1)) for ids, mask in encoded]
+        each = []
+        with torch.no_grad():
+            for batch in make_batches(sequences, 4096):
+                counted = batch.targets != -100
+                each += ((split(batch) * counted).sum(dim=1) / counted.sum(dim=1)).tolist()
+        means[kind] = float(np.mean(each))
+    return means
+
+
+def save(study: Study, name: str, kind: str, settings: dict) -> None:
+    """Save a selection, a random one too."""
+    unit, wanted = Unit("selection", name), dataclasses.replace(study.config.selection, **settings)
+    flat = {f"selection.{k}": v for k, v in config_to_dict(wanted).items() if k != "controls"} | {"kind": kind}
+    with artifacts.building(study.folder(unit), stage="selection", inputs=study.inputs(unit), config=flat) as folder:
+        write_selection(compute_selection(study, wanted, name=name, kind=kind), folder)
+
+
+def correlate(x: list[float], y: list[float], n: int = 2000) -> dict:
+    """Spearman's rank correlation with a 95% bootstrap interval over the models."""
+    x, y = np.array(x), np.array(y)
+    draw, found = np.random.default_rng(0), []
+    for _ in range(n):
+        rows = draw.integers(0, len(x), len(x))
+        if len(set(x[rows])) > 1 and len(set(y[rows])) > 1:
+            found.append(spearmanr(x[rows], y[rows]).statistic)
+    low, high = np.quantile(found, [0.025, 0.975])
+    return {"rho": float(spearmanr(x, y).statistic), "low": float(low), "high": float(high), "n": len(x)}
+
+
+def measure(study: Study) -> dict:
+    """Train against every choice and measure."""
+    key, penalty = prediction_key(study), study.config.suppress.penalty
+    index, base, rows = ScoreIndex.open(study, "own_loss"), query_losses(study, study.models()["base"]["source"]), []
+    for number, (kind, settings) in enumerate(CHOICES):
+        name = f"prediction-{number:02d}"
+        save(study, name, kind, settings)
+        held = index.saved(name)
+        evaluate(study, name)
+        now = query_losses(study, str(study.folder(Unit("suppress", name)) / "final"))
+        metrics, chosen = study.metrics(name), study.selection(name).settings
+        change = {part: now[part] - base[part] for part in now}
+        rows.append(
+            {"name": name, "kind": kind, **{k: chosen[k] for k in ("quantile", "window", "max_tokens", "n_selected")}, "effect": held.effect,
+             "predicted": predicted_change(held.effect, index.n_valid, penalty), "measured": change["toxic"] - change["safe"], **change,
+             "emt": metrics["emt"], "perplexity": metrics["perplexity"]}
+        )  # fmt: skip
+        print_rows(rows[-1:])
+    columns = {name: [row[name] for row in rows] for name in ("predicted", "measured", "emt")}
+    informed = [row for row in rows if row["kind"] == "influence"]
+    correlation = {
+        "predicted_measured": correlate(columns["predicted"], columns["measured"]),
+        "predicted_emt": correlate(columns["predicted"], columns["emt"]),
+        "predicted_measured_without_random": correlate(*([r[k] for r in informed] for k in ("predicted", "measured"))),
+        "predicted_emt_without_random": correlate(*([r[k] for r in informed] for k in ("predicted", "emt"))),
+    }
+    return {"key": key, "study": study.name, "penalty": penalty, "base": base, "rows": rows, "correlation": correlation}
+
+
+def print_rows(rows: list[dict]) -> None:
+    """Lines of the table."""
+    for r in rows:
+        budget = r["max_tokens"] or "-"
+        print(f"| {r['kind']} | {r['quantile']:g} | {r['window']} | {budget} | {r['n_selected']:,} | {r['predicted']:.4f} | {r['measured']:+.3f} | {r['toxic']:+.3f} | {r['safe']:+.3f} | {r['emt']:.3f} | {r['perplexity']:.2f} |", flush=True)  # fmt: skip
+
+
+def main() -> None:
+    """Print the tables and write the result."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--study", default="demo")
+    parser.add_argument("--out", type=Path, help="write the result here too")
+    options = parser.parse_args()
+    study = Study.open(options.study)
+    print("| selection | quantile | window | budget | tokens | predicted | toxic - safe, nats | toxic | safe | EMT | perplexity |\n|---|---|---|---|---|---|---|---|---|---|---|", flush=True)  # fmt: skip
+    with tempfile.TemporaryDirectory(prefix="ifguide-prediction-") as folder:
+        shutil.copytree(study.root, Path(folder) / study.name)
+        found = measure(Study.open(study.name, Path(folder)))
+    if found["key"] != prediction_key(study):
+        raise SystemExit(f"the study {study.name!r} in {cache_dir()} was rebuilt meanwhile; start again")
+    for path in (study.root / FILE, options.out):
+        if path:
+            path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    print("\n| Spearman's rank correlation | rho | 95% interval | models |\n|---|---|---|---|")
+    for name, c in found["correlation"].items():
+        print(f"| {name.replace('_', ' ')} | {c['rho']:+.2f} | {c['low']:+.2f} to {c['high']:+.2f} | {c['n']} |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,210 @@
+"""The Threshold page's bars at a million and a billion tokens: index build, exact answers on release, opening, memory.
+
+    python -m benchmarks.threshold [--tokens 1000000 1000000000] [--folder FOLDER] [--keep] [--no-browser]
+
+A made-up study (see `benchmarks.synthetic`) is written below FOLDER and removed afterwards; a billion tokens need some 25 GB of
+disk. Building and answering run in processes of their own, so that their memory is theirs alone. RSS counts the pages of memory
+maps too, which the system takes back when it needs them; "private" is what cannot be taken back. Files are read from wherever
+they lie, which after writing them is mostly the page cache.
+"""
+
+import argparse
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.synthetic import write_index, write_study
+from ifguide import artifacts
+from ifguide.index import ScoreIndex
+from ifguide.selection import rank_documents, select_tokens
+from ifguide.study import Study, Unit
+
+N_RELEASES = 50
+BARS = {"1M": {"release": 0.3, "open": 1.0}, "1B": {"release": 1.5, "open": 2.0}}
+BUILD_RATE, BUILD_GIB, BUILD_SIZE, APP_GIB, PREVIEW = 20e6, 4.0, 0.4, 2.0, 0.005
+
+
+class Memory:
+    """The most memory this process held, in GiB, looked at every 20 ms."""
+
+    def __init__(self):
+        self.rss = self.private = 0.0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> "Memory":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._stop.wait(0.02):
+            rss, private = read_memory()
+            self.rss, self.private = max(self.rss, rss), max(self.private, private)
+
+
+def read_memory(pid: int | str = "self") -> tuple[float, float]:
+    """(resident memory with memory maps, private memory) of a process now, in GiB."""
+    lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines()
+    kib = {line.split(":")[0]: int(line.split()[1]) for line in lines if line.startswith(("VmRSS", "RssAnon"))}
+    return kib["VmRSS"] / 2**20, kib["RssAnon"] / 2**20
+
+
+def draw_releases(n_valid: int, n_tail: int, seed: int = 0) -> list[dict]:
+    """Settings as a person would try them: tokens above log-uniform over the tail, windows 0 to 5, two thirds with a budget,
+    log-uniform from a twentieth of what the threshold takes to twice that."""
+    draw = np.random.default_rng(seed)
+    found = []
+    for number in range(N_RELEASES):
+        n_above = int(np.exp(draw.uniform(np.log(max(10, n_valid // 1_000_000)), np.log(n_tail))))
+        window = int(draw.integers(0, 6))
+        budget = int(n_above * (1 + window) * np.exp(draw.uniform(np.log(0.05), np.log(2)))) if number % 3 else 0
+        found.append({"quantile": (n_valid - n_above) / n_valid, "window": window, "max_tokens": budget})
+    return found
+
+
+def measure_build(root: Path) -> dict:
+    """Build the index, in this process."""
+    study = Study.open(root.name, root.parent)
+    unit = Unit("index")
+    with artifacts.building(
+        study.folder(unit), stage="index", inputs=study.inputs(unit), config=study.settings(unit)
+    ) as folder, Memory() as memory:  # fmt: skip
+        started = time.perf_counter()
+        write_index(study, folder)
+        seconds = time.perf_counter() - started
+    size = sum(path.stat().st_size for path in (study.folder(unit) / "own_loss").iterdir())
+    return {"seconds": seconds, "rss": memory.rss, "private": memory.private, "bytes": size}
+
+
+def measure_releases(root: Path) -> dict:
+    """Open the index and let go of the handle N_RELEASES times, in this process."""
+    study = Study.open(root.name, root.parent)
+    with Memory() as memory:
+        started = time.perf_counter()
+        index = ScoreIndex.open(study, "own_loss")
+        preview = index.preview()
+        index.words()
+        opened = time.perf_counter() - started
+        seconds, errors, rows = [], [], []
+        for settings in draw_releases(index.n_valid, index.n_tail):
+            found = index.resolve(settings)
+            seconds.append(found.seconds)
+            guess = np.interp(found.n_above, preview["tokens_above"], preview[f"covered_{settings['window']}"])
+            budget = settings["max_tokens"] or found.n_covered
+            errors.append(abs(min(guess, budget) - found.n_selected) / budget)
+            rows.append(
+                {
+                    "settings": settings,
+                    "n_above": found.n_above,
+                    "n_selected": found.n_selected,
+                    "seconds": found.seconds,
+                }
+            )
+        checked = 0
+        if index.n_valid < 5_000_000:
+            checked = sum(
+                _is_bit_equal(study, index, settings) for settings in draw_releases(index.n_valid, index.n_tail)
+            )
+    return {"open": opened, "seconds": seconds, "errors": errors, "rss": memory.rss, "private": memory.private, "checked": checked,
+            "rows": rows}  # fmt: skip
+
+
+def _is_bit_equal(study: Study, index: ScoreIndex, settings: dict) -> bool:
+    corpus, scores = study.corpus(), np.asarray(study.scores("own_loss"))
+    found, valid = index.resolve(settings), corpus.valid()
+    ranking = rank_documents(scores, corpus.offsets, valid, found.threshold, corpus.id_rank)
+    mask = select_tokens(
+        scores, corpus.offsets, valid, ranking, window=settings["window"], max_tokens=settings["max_tokens"]
+    )
+    same = (index.mask(found) == mask).all() and (ranking.order == found.ranking.order).all()
+    return bool(
+        same and ranking.sum_above.tobytes() == found.ranking.sum_above.tobytes() and mask.sum() == found.n_selected
+    )
+
+
+def in_own_process(what: str, root: Path) -> dict:
+    """Run one of the measurements above in a fresh interpreter."""
+    command = [sys.executable, "-m", "benchmarks.threshold", "--measure", what, "--study", str(root)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def print_row(size: str, what: str, value: str, bar: str, ratio: float) -> None:
+    """One line of the table; a ratio of 1 or less holds the bar."""
+    print(f"| {size} | {what} | {value} | {bar} | {ratio:.2f} | {'yes' if ratio <= 1 else 'NO'} |", flush=True)
+
+
+def measure_size(cache: Path, n_tokens: int, browser: bool) -> None:
+    """All rows of one size."""
+    size = f"{n_tokens / 1e9:g}B" if n_tokens >= 1e9 else f"{n_tokens / 1e6:g}M"
+    bars = BARS["1B" if n_tokens > 5e7 else "1M"]
+    study, _ = write_study(cache, f"synthetic-{n_tokens}", n_tokens, until="scores")
+    built = in_own_process("build", study.root)
+    rate = n_tokens / built["seconds"]
+    if n_tokens > 5e7:
+        print_row(
+            size, "index build", f"{rate / 1e6:.1f}M tokens/s", f">= {BUILD_RATE / 1e6:g}M tokens/s", BUILD_RATE / rate
+        )
+        print_row(size, "index build, most RSS (private)", f"{built['rss']:.2f} GiB ({built['private']:.2f})", f"<= {BUILD_GIB:g} GiB", built["rss"] / BUILD_GIB)  # fmt: skip
+        share = built["bytes"] / (4 * n_tokens)
+        print_row(
+            size, "index size, share of the float32 scores", f"{share:.1%}", f"<= {BUILD_SIZE:.0%}", share / BUILD_SIZE
+        )
+    found = in_own_process("releases", study.root)
+    seconds = np.array(found["seconds"])
+    p50, p95 = np.quantile(seconds, [0.5, 0.95])
+    print_row(size, f"exact result after release, p95 of {N_RELEASES} (median, most)", f"{p95 * 1e3:.0f} ms ({p50 * 1e3:.0f}, {seconds.max() * 1e3:.0f})", f"<= {bars['release'] * 1e3:g} ms", p95 / bars["release"])  # fmt: skip
+    print_row(size, "open the index and read its preview and words", f"{found['open'] * 1e3:.0f} ms", f"<= {bars['open'] * 1e3:g} ms", found["open"] / bars["open"])  # fmt: skip
+    print_row(size, "preview error, most, share of the budget", f"{max(found['errors']):.3%}", f"<= {PREVIEW:.1%}", max(found["errors"]) / PREVIEW)  # fmt: skip
+    print_row(size, "index in use, most RSS (private)", f"{found['rss']:.2f} GiB ({found['private']:.2f})", f"<= {APP_GIB:g} GiB", found["rss"] / APP_GIB)  # fmt: skip
+    if found["checked"]:
+        print_row(size, "of these, bit-equal to ifguide.selection", f"{found['checked']} of {N_RELEASES}", f"{N_RELEASES}", N_RELEASES / max(found["checked"], 1e-9))  # fmt: skip
+    if browser and importlib.util.find_spec("benchmarks.threshold_browser"):
+        from benchmarks.threshold_browser import browser_rows
+
+        for row in browser_rows(study.root, n_tokens):
+            print_row(size, *row)
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tokens", type=float, nargs="+", default=[1e6, 1e9])
+    parser.add_argument("--folder", type=Path, help="where to write; a temporary folder by default")
+    parser.add_argument("--keep", action="store_true", help="do not remove the studies")
+    parser.add_argument("--no-browser", action="store_true", help="leave out what needs Chromium")
+    parser.add_argument("--measure", choices=("build", "releases"), help=argparse.SUPPRESS)
+    parser.add_argument("--study", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.measure:
+        found = (measure_build if options.measure == "build" else measure_releases)(options.study)
+        print(json.dumps(found))
+        return
+    cache = Path(tempfile.mkdtemp(prefix="ifguide-threshold-", dir=options.folder))
+    print(f"NumPy {np.__version__}, {os.cpu_count()} CPUs; {cache if options.keep else 'nothing is kept'}\n")
+    print("| tokens | what | measured | bar | measured / bar | held |\n|---|---|---|---|---|---|")
+    try:
+        for n_tokens in options.tokens:
+            measure_size(cache, int(n_tokens), not options.no_browser)
+            if not options.keep:
+                shutil.rmtree(cache / f"synthetic-{int(n_tokens)}")
+    finally:
+        if not options.keep:
+            shutil.rmtree(cache, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()

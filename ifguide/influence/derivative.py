@@ -1,0 +1,137 @@
+"""Which way to take the directional derivative: the fastest that agrees with the exact one on a sample of the corpus."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from ifguide.errors import ConfigError
+from ifguide.influence.batches import Batch
+from ifguide.influence.central import CentralDifference
+from ifguide.influence.line import LineDerivative
+from ifguide.influence.losses import SplitModel
+from ifguide.influence.paired import PairedDifference
+
+RELATIVE_STEPS = (0.003, 0.01, 0.03, 0.1)
+"""Candidate steps, as the root mean square change of a token's loss in nats."""
+AGREEMENT = 0.9999
+"""Least Pearson correlation with the exact derivative for `auto` to use something else."""
+
+Direction = dict[str, torch.Tensor]
+ScoreBatch = Callable[[Batch], tuple[torch.Tensor, torch.Tensor]]
+
+
+@dataclass(frozen=True)
+class Derivative:
+    """A way to take the derivative, and how well it agreed with the exact one."""
+
+    method: str
+    """`jvp` (exact, forward mode), `central` (two forward passes) or `paired` (both in one)."""
+    products: str = "float32"
+    """dtype in which differences are multiplied."""
+    epsilon: float = 0.0
+    """Multiple of v that is added and subtracted; 0 for `jvp`."""
+    correlation: float = 1.0
+    """Pearson correlation with the exact scores on the sample; for `jvp` by definition 1."""
+    n_tokens: int = 0
+    """Predicted tokens in the sample; 0: nothing was tried."""
+    refused: tuple[dict, ...] = ()
+    """Faster ways that agreed too little: method, products, epsilon, correlation."""
+
+    def scorer(self, model: nn.Module, modules: dict[str, nn.Module], direction: Direction) -> ScoreBatch:
+        """The function batch -> (scores, losses), each (B, T-1), that takes the derivative this way."""
+        if self.method == "jvp":
+            return LineDerivative(model, modules, direction).scores
+        kind = {"central": CentralDifference, "paired": PairedDifference}[self.method]
+        return kind(model, modules, direction, self.epsilon, getattr(torch, self.products)).scores
+
+
+def score_along(
+    model: nn.Module, modules: dict[str, nn.Module], directions: list[Direction], ways: list[Derivative]
+) -> Callable[[Batch], list[torch.Tensor]]:
+    """A function batch -> [scores of each direction..., losses], each (B, T-1), 0 where nothing counts.
+
+    Each direction is taken by itself: sharing the model's own pass was measured and is slower (docs/scale.md).
+
+    Args:
+        model: with `eager` attention where a way is `jvp`; may be split already.
+        modules: the tracked layers by name.
+        directions: v, (O, I) a layer; at least one.
+        ways: how to take each one's derivative.
+    """
+    scorers = [way.scorer(model, modules, direction) for way, direction in zip(ways, directions, strict=True)]
+
+    def one_by_one(batch: Batch) -> list[torch.Tensor]:
+        found = [score(batch) for score in scorers]
+        return [*(scores for scores, _ in found), found[0][1]]
+
+    return one_by_one
+
+
+def choose_derivative(
+    model: nn.Module,
+    modules: dict[str, nn.Module],
+    direction: Direction,
+    sample: list[Batch],
+    *,
+    setting: str = "auto",
+    narrow: bool = False,
+) -> Derivative:
+    """Try the ways on a sample.
+
+    Central differences are tried with a few steps. The best step is then tried with differences multiplied in bfloat16, where
+    the device does that fast: on a GPU with both branches in one pass, on a processor for the output embedding alone (in
+    its layers float32 and bfloat16 are too near each other for it).
+
+    Args:
+        model: loaded with `eager` attention, which the exact derivative needs; may be split already.
+        modules: the tracked layers by name.
+        direction: v, (O, I) a layer.
+        sample: batches on the model's device.
+        setting: `auto` takes the fastest way whose correlation is at least `AGREEMENT`, else `jvp`; `central` takes central
+            differences at the best step whatever the correlation, `jvp` tries nothing.
+        narrow: bfloat16 products are fast here.
+
+    Raises:
+        ConfigError: another setting.
+    """
+    if setting not in ("auto", "central", "jvp"):
+        raise ConfigError(f"derivative: expected auto, central or jvp, got {setting!r}")
+    if setting == "jvp":
+        return Derivative("jvp")
+    split = SplitModel.of(model)
+    exact = _collect(Derivative("jvp").scorer(split, modules, direction), sample)
+    scale = float(np.sqrt(np.mean(exact**2))) or 1.0
+    dtype = str(next(split.parameters()).dtype).removeprefix("torch.")
+
+    def judge(method: str, products: str, epsilon: float) -> Derivative:
+        way = Derivative(method, products, epsilon)
+        ours = _collect(way.scorer(split, modules, direction), sample)
+        usable = np.isfinite(ours).all() and ours.std() > 0 and exact.std() > 0
+        correlation = float(np.corrcoef(exact, ours)[0, 1]) if usable else -1.0
+        return Derivative(method, products, epsilon, correlation, len(exact))
+
+    best = max((judge("central", dtype, step / scale) for step in RELATIVE_STEPS), key=lambda way: way.correlation)
+    if setting == "central":
+        return best
+    refused = []
+    if narrow and split.streams and dtype != "bfloat16":
+        method = "paired" if sample[0].input_ids.device.type == "cuda" else "central"
+        faster = judge(method, "bfloat16", best.epsilon)
+        if faster.correlation >= AGREEMENT:
+            return faster
+        refused.append(faster)
+    if best.correlation >= AGREEMENT:
+        return Derivative(**(vars(best) | {"refused": _described(refused)}))
+    return Derivative("jvp", dtype, n_tokens=len(exact), refused=_described([*refused, best]))
+
+
+def _described(ways: list[Derivative]) -> tuple[dict, ...]:
+    return tuple({key: getattr(way, key) for key in ("method", "products", "epsilon", "correlation")} for way in ways)
+
+
+def _collect(score: ScoreBatch, sample: list[Batch]) -> np.ndarray:
+    """Scores float64 (n,) of the counted tokens."""
+    return np.concatenate([score(batch)[0][batch.targets != -100].double().cpu().numpy() for batch in sample])

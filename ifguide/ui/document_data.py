@@ -1,0 +1,120 @@
+"""What the Documents page reads, remembered by the study's folder and fingerprint. Scores and masks stay memory-mapped."""
+
+import numpy as np
+import streamlit as st
+
+from ifguide import audit
+from ifguide.document_store import DocumentFilter, DocumentStore
+from ifguide.document_table import ranks_path, table_path, write_tables
+from ifguide.study import Study
+from ifguide.ui import document_list, job_panel
+from ifguide.ui.format import ATTRIBUTION_TITLES, count
+from ifguide.ui.loaders import Loaded, open_root
+from ifguide.ui.token_view import DIFFERENCE, Difference, Layer, spread
+from ifguide.verdicts import VerdictLog
+
+TOKENS_WRITTEN_HERE = 20_000_000
+"""The tables of a larger corpus are written by a job, not while a page opens."""
+
+
+def has_table(study: Study) -> bool:
+    """Whether the documents' table is there, or small enough to be written on the spot."""
+    return table_path(study).is_file() or study.corpus().n_tokens <= TOKENS_WRITTEN_HERE
+
+
+def need_table(loaded: Loaded) -> None:
+    """Stop the page with a button that starts the job when the documents of a large corpus are not listed yet."""
+    if has_table(loaded.study):
+        return
+    st.info(
+        f"The documents of this study are not listed yet. It takes a few minutes for {count(loaded.corpus().n_tokens)} tokens, once.",
+        icon=":material/hourglass_empty:",
+    )
+    if job_panel.show_job(loaded.study.root, quiet=True):
+        st.stop()
+    if st.button("List the documents", type="primary", icon=":material/play_arrow:"):
+        job_panel.start(loaded.study.root, ["documents", loaded.name])
+    st.stop()
+
+
+def open_store(loaded: Loaded, selection: str) -> DocumentStore:
+    """The documents under one selection."""
+    return _store(str(loaded.study.root), loaded.fingerprint, selection)
+
+
+@st.cache_resource(max_entries=6, show_spinner=False)
+def _store(root: str, fingerprint: str, selection: str) -> DocumentStore:
+    study = open_root(root)
+    if not (table_path(study).is_file() and ranks_path(study, selection).is_file()):
+        write_tables(study, [selection])
+    return DocumentStore(table_path(study), ranks_path(study, selection))
+
+
+def search_text(loaded: Loaded, search: str, regex: bool) -> tuple[int, ...]:
+    """Numbers of the documents that contain a text."""
+    return _search(str(loaded.study.root), loaded.fingerprint, search, regex)
+
+
+@st.cache_resource(max_entries=16, show_spinner="Searching the text of every document…")
+def _search(root: str, fingerprint: str, search: str, regex: bool) -> tuple[int, ...]:
+    study = open_root(root)
+    return tuple(document_list.find_text(study.corpus().batches, search, regex=regex).tolist())
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def open_log(root: str) -> VerdictLog:
+    """The study's verdicts; one object for all readers, who see each other's."""
+    return VerdictLog(root)
+
+
+def filter_verdicts(wanted: tuple[str, ...], log: VerdictLog, store: DocumentStore) -> dict:
+    """The fields of a `DocumentFilter` that keep documents with one of some verdicts; `none` stands for those without."""
+    if not wanted:
+        return {}
+    verdicts = log.of_documents()
+    numbers = store.numbers(verdicts)
+    if "none" in wanted:
+        return {"without": tuple(sorted(numbers[id] for id, verdict in verdicts.items() if verdict not in wanted and id in numbers))}  # fmt: skip
+    return {"only": tuple(sorted(numbers[id] for id, verdict in verdicts.items() if verdict in wanted and id in numbers))}  # fmt: skip
+
+
+def narrow(wanted: DocumentFilter, only: tuple[int, ...]) -> DocumentFilter:
+    """The same filter, and only among some documents."""
+    both = only if wanted.only is None else tuple(sorted(set(only) & set(wanted.only)))
+    return DocumentFilter(**{**wanted.__dict__, "only": both})
+
+
+def runs(loaded: Loaded) -> dict[str, str]:
+    """What can be told apart by colour: the study's checkpoints, by their name for readers."""
+    names = loaded.study.checkpoint_names()
+    scored = [n for n in names if (loaded.study.root / "scores" / n / "own_loss.npy").is_file()]
+    return {name: f"Checkpoint {name}" for name in scored}
+
+
+def build_layers(loaded: Loaded, store: DocumentStore, pair: tuple[str, str] | None) -> dict[str, Layer]:
+    """The layers that colour tokens, the selection's own first; the difference of two checkpoints when a pair is given."""
+    kinds = sorted(loaded.kinds(), key=lambda kind: kind != store.kind)
+    layers = {kind: Layer(kind, loaded.scores(kind), store.notes["tops"][kind]) for kind in kinds}
+    if pair:
+        layers[DIFFERENCE] = _difference(str(loaded.study.root), loaded.fingerprint, *pair)
+    return layers
+
+
+@st.cache_resource(max_entries=4, show_spinner="Reading both checkpoints…")
+def _difference(root: str, fingerprint: str, left: str, right: str) -> Layer:
+    study = open_root(root)
+    both = [study.scores("own_loss", checkpoint) for checkpoint in (left, right)]
+    values = Difference(*both, *(spread(scores) for scores in both))
+    step = max(1, len(values) // 2_000_000)
+    top = float(np.quantile(np.abs(values[::step]), 0.999))
+    note = f"{ATTRIBUTION_TITLES['own_loss']} at {left} minus that at {right}, each over its standard deviation."
+    return Layer(DIFFERENCE, values, top, f"{left} − {right}", note)
+
+
+@st.cache_resource(max_entries=4, show_spinner="Looking for the selected spans…")
+def selected_spans(root: str, fingerprint: str, selection: str) -> audit.Spans:
+    """The runs of selected tokens of a selection."""
+    study = open_root(root)
+    chosen = study.selection(selection)
+    scores = study.scores(chosen.settings.get("attribution") or "own_loss")
+    return audit.find_spans(chosen.mask, scores, np.asarray(study.corpus().offsets))

@@ -1,0 +1,443 @@
+// The list of documents and the viewer beside it; uses numbers.js and token_viewer.js. Text reaches the page through textContent only.
+// Documents and lines that came once are kept here, so the next document shows without asking; the server is told what is here.
+const memories = new WeakMap();
+const kept = new Map(); // key -> document, for this page of the browser; the latest last
+const KEPT = 60;
+const MARKS = { toxic: "T", fine: "F", unsure: "U" };
+const HELP = [
+  ["j", "next document"], ["k", "previous document"],
+  ["t", "toxic"], ["f", "fine"], ["u", "unsure"], ["c", "clear the verdict"], ["z", "undo the last verdict"],
+  ["x", "show or blur the text"], ["n", "next span to audit"], ["/", "search"], ["g", "go to a place in the list"], ["?", "this help"],
+  ["← →", "from token to token, once the text has the focus; with shift, mark a range"], ["Esc", "let go of the marked tokens"],
+];
+
+function keep(key, doc) {
+  kept.delete(key);
+  kept.set(key, doc);
+  while (kept.size > KEPT) kept.delete(kept.keys().next().value);
+}
+
+function column(table, name, from, to) {
+  const vector = table.getChild(name);
+  return vector ? vector.slice(from, to) : null;
+}
+
+function takeDocuments(data, pending) {
+  const { tokens, marks, view } = data;
+  for (const entry of view.documents) {
+    let doc = kept.get(entry.key);
+    if (entry.tokens) {
+      const [from, to] = entry.tokens;
+      const layers = {};
+      for (const layer of view.viewer.layers) layers[layer.name] = column(tokens, layer.name, from, to)?.toArray();
+      doc = {
+        key: entry.key, texts: [...column(tokens, "text", from, to)], raw: [...column(tokens, "raw", from, to)],
+        ranks: column(tokens, "rank", from, to)?.toArray(), layers,
+      };
+    }
+    if (!doc) continue;
+    const [from, to] = entry.marks;
+    const mine = pending && "verdict" in doc ? { verdict: doc.verdict, spans: doc.spans } : {}; // not answered yet
+    keep(entry.key, { ...doc, ...entry.about, ...mine, marks: column(marks, "marks", from, to).toArray() });
+  }
+}
+
+function sparkline(values) {
+  const canvas = element("canvas", "spark");
+  canvas.width = values.length * 3;
+  canvas.height = 24;
+  canvas.values = values;
+  return canvas;
+}
+
+function paintSpark(canvas, colours) {
+  const pen = canvas.getContext("2d");
+  pen.clearRect(0, 0, canvas.width, canvas.height);
+  canvas.values.forEach((value, i) => {
+    const height = Math.max(1, (Math.abs(value) / 127) * 15);
+    pen.fillStyle = Math.abs(value) < 6 ? colours[2] : value > 0 ? colours[1] : colours[0];
+    if (value >= 0) pen.fillRect(i * 3, 16 - height, 2, height);
+    else pen.fillRect(i * 3, 16, 2, Math.max(1, height / 2));
+  });
+}
+
+class Reader {
+  constructor(root) {
+    this.root = root;
+    this.said = { events: [], have: [], at: 0, order: null };
+    this.counter = 0;
+    this.lines = new Map(); // place -> line
+    this.viewer = new TokenViewer(root, ({ range }) => this.say({ range }));
+    this.draw();
+    this.onKey = (event) => this.key(event);
+    document.addEventListener("keydown", this.onKey);
+  }
+
+  stop() {
+    document.removeEventListener("keydown", this.onKey);
+    clearTimeout(this.timer);
+    this.viewer.leave();
+  }
+
+  // ---- the frame, drawn once ----
+
+  draw() {
+    this.list = element("div", "list");
+    this.list.setAttribute("role", "listbox");
+    this.list.setAttribute("aria-label", "Documents");
+    this.list.tabIndex = 0;
+    this.list.onclick = (event) => {
+      const line = event.target.closest("[data-place]");
+      if (line) this.go(Number(line.dataset.place));
+    };
+    this.listHead = element("div", "bar");
+    this.sortBox = element("select");
+    this.sortBox.setAttribute("aria-label", "Sort by");
+    this.sortBox.onchange = () => this.say({ sort: this.sortBox.value, descending: this.view.sorts.find((s) => s.name === this.sortBox.value).falls });
+    this.turn = element("button", "quiet icon");
+    this.turn.onclick = () => this.say({ sort: this.view.sort, descending: !this.view.descending });
+    this.listHead.append(element("label", "soft", "Sort by"), this.sortBox, this.turn);
+    this.listFoot = element("div", "bar");
+    this.back = element("button", "quiet icon", "‹");
+    this.back.setAttribute("aria-label", "Page before");
+    this.back.onclick = () => this.go(Math.max(0, this.pageStart() - this.view.pageSize));
+    this.forward = element("button", "quiet icon", "›");
+    this.forward.setAttribute("aria-label", "Page after");
+    this.forward.onclick = () => this.go(Math.min(this.view.total - 1, this.pageStart() + this.view.pageSize));
+    this.where = element("span", "where num");
+    this.jump = element("input", "jump num");
+    this.jump.type = "text";
+    this.jump.inputMode = "numeric";
+    this.jump.placeholder = "go to";
+    this.jump.setAttribute("aria-label", "Go to a place in the list");
+    this.jump.onkeydown = (event) => {
+      if (event.key !== "Enter") return;
+      const wanted = Number(this.jump.value.replace(/\D/g, ""));
+      if (wanted >= 1) this.go(Math.min(wanted, this.view.total) - 1);
+      this.jump.value = "";
+      this.jump.blur();
+    };
+    this.listFoot.append(this.back, this.forward, this.where, this.jump);
+    this.left = element("section", "left");
+    this.left.append(this.listHead, this.list, this.listFoot);
+
+    this.right = element("section", "right");
+    this.title = element("div", "title");
+    this.tools = element("div", "tools");
+    this.facts = element("div", "facts soft");
+    this.warning = element("div", "empty");
+    this.actions = element("div", "actions");
+    for (const [verdict, sign, text] of [["toxic", "t", "Toxic"], ["fine", "f", "Fine"], ["unsure", "u", "Unsure"]]) {
+      const button = element("button", `verdict ${verdict}`);
+      button.dataset.verdict = verdict;
+      button.append(document.createTextNode(text), element("kbd", "", sign));
+      button.onclick = () => this.decide(this.standing() === verdict ? "none" : verdict);
+      this.actions.append(button);
+    }
+    const undo = element("button", "quiet", "Undo");
+    undo.title = "z";
+    undo.onclick = () => this.event({ kind: "undo" });
+    const help = element("button", "quiet icon", "?");
+    help.title = "Keys";
+    help.setAttribute("aria-label", "Keys");
+    help.onclick = () => this.help.showModal();
+    this.aim = element("span", "aim soft");
+    this.actions.append(this.aim, undo, help);
+
+    this.kinds = element("div", "kinds");
+    this.kinds.setAttribute("role", "radiogroup");
+    this.kinds.setAttribute("aria-label", "Colour by");
+    const gamma = element("label", "gamma soft", "Weak scores");
+    this.gamma = element("input");
+    this.gamma.type = "range";
+    this.gamma.min = "0.3"; this.gamma.max = "1.5"; this.gamma.step = "0.1";
+    this.gamma.title = "Right: lift weak scores into sight";
+    this.gamma.oninput = () => { this.viewer.setOptions({ gamma: 1.8 - Number(this.gamma.value) }); this.viewer.paint(); };
+    this.gamma.onchange = () => this.say({ gamma: Number((1.8 - Number(this.gamma.value)).toFixed(1)) });
+    gamma.append(this.gamma);
+    this.peopleBox = element("label", "people soft");
+    this.people = element("input");
+    this.people.type = "checkbox";
+    this.people.checked = true;
+    this.people.onchange = () => { this.viewer.setOptions({ people: this.people.checked }); this.viewer.paint(); };
+    this.peopleBox.append(this.people, document.createTextNode("Human spans"));
+    this.tools.append(this.kinds, gamma, this.peopleBox);
+    const head = element("div", "head");
+    head.append(this.title, this.actions);
+    this.body = element("div", "body");
+    this.body.append(head, this.facts, this.tools);
+    this.viewer.place(this.body);
+    this.right.append(this.warning, this.body);
+
+    this.help = element("dialog", "help");
+    const keys = element("dl");
+    for (const [key, what] of HELP) { const dt = element("dt"); dt.append(element("kbd", "", key)); keys.append(dt, element("dd", "", what)); }
+    const close = element("button", "quiet", "Close");
+    close.onclick = () => this.help.close();
+    this.help.append(element("h3", "", "Keys"), keys, element("p", "soft", "Verdicts are about the marked tokens if there are any, else about the whole document. Click a token to mark it; drag, or shift and click, to mark several."), close);
+    this.help.onclick = (event) => { if (event.target === this.help) this.help.close(); };
+    this.root.replaceChildren(this.left, this.right, this.help);
+  }
+
+  // ---- what comes from the server ----
+
+  receive(data, tell) {
+    this.tellServer = tell;
+    const { view } = data;
+    const fresh = view.order !== this.said.order;
+    this.counter = Math.max(this.counter, view.ack);
+    this.said.events = this.said.events.filter((event) => event.n > view.ack);
+    const pending = this.said.events.length > 0;
+    takeDocuments(data, pending);
+    this.view = view;
+    if (fresh) {
+      this.lines.clear();
+      Object.assign(this.said, { order: view.order, at: view.at });
+    }
+    for (const line of view.lines) if (!pending || !this.lines.has(line.place)) this.lines.set(line.place, line);
+    this.viewer.setOptions({ settings: view.viewer, veil: view.veil, people: view.viewer.hasTruth && this.people.checked });
+    if (fresh || this.viewer.colour === undefined) {
+      this.viewer.setOptions({ colour: view.colour, gamma: view.gamma });
+      this.gamma.value = String(1.8 - view.gamma);
+    }
+    if (!view.viewer.layers.some((l) => l.name === this.viewer.colour)) this.viewer.setOptions({ colour: view.colour });
+    this.peopleBox.hidden = !view.viewer.hasTruth;
+    this.root.style.setProperty("--viewer-height", `${view.height}rem`);
+    this.drawControls();
+    this.drawList();
+    this.drawDocument(fresh ? view.range : undefined);
+  }
+
+  drawControls() {
+    const { view } = this;
+    this.left.hidden = view.alone;
+    this.sortBox.replaceChildren(...view.sorts.map((sort) => {
+      const option = element("option", "", sort.title);
+      option.value = sort.name;
+      return option;
+    }));
+    this.sortBox.value = view.sort;
+    this.turn.textContent = view.descending ? "↓" : "↑";
+    this.turn.title = view.descending ? "Largest first" : "Smallest first";
+    this.turn.setAttribute("aria-label", this.turn.title);
+    this.turn.hidden = view.sort === "diverse";
+    this.kinds.replaceChildren(...view.viewer.layers.map((layer) => {
+      const button = element("button", "kind" + (layer.name === this.viewer.colour ? " on" : ""), layer.title);
+      button.title = layer.note;
+      button.setAttribute("role", "radio");
+      button.setAttribute("aria-checked", String(layer.name === this.viewer.colour));
+      button.onclick = () => {
+        this.viewer.setOptions({ colour: layer.name });
+        this.viewer.paint();
+        this.drawControls();
+        this.say({ colour: layer.name });
+      };
+      return button;
+    }));
+  }
+
+  pageStart() { return Math.floor(this.said.at / this.view.pageSize) * this.view.pageSize; }
+
+  drawList() {
+    const { view } = this;
+    const start = this.pageStart(), stop = Math.min(view.total, start + view.pageSize);
+    const colours = this.sparkColours();
+    const lines = [];
+    for (let place = start; place < stop; place++) {
+      const line = this.lines.get(place);
+      const box = element("div", "line" + (line ? "" : " waiting") + (place === this.said.at ? " chosen" : ""));
+      box.dataset.place = place;
+      box.setAttribute("role", "option");
+      box.setAttribute("aria-selected", String(place === this.said.at));
+      if (line) this.fillLine(box, line, colours);
+      lines.push(box);
+    }
+    if (!view.total) lines.push(element("div", "empty", view.empty));
+    const before = this.list.scrollTop, same = this.drawnPage === `${view.order}:${start}`;
+    this.list.replaceChildren(...lines);
+    if (same) this.list.scrollTop = before;
+    this.drawnPage = `${view.order}:${start}`;
+    this.showChosen();
+    this.where.textContent = view.total ? `${whole(start + 1)}–${whole(stop)} of ${whole(view.total)}` : "";
+    this.back.disabled = start === 0;
+    this.forward.disabled = stop >= view.total;
+    this.listFoot.hidden = view.total <= view.pageSize;
+  }
+
+  sparkColours() {
+    const styles = getComputedStyle(this.root);
+    return ["--counters", "--teaches", "--line"].map((name) => styles.getPropertyValue(name).trim());
+  }
+
+  fillLine(box, line, colours) {
+    const top = element("div", "top");
+    const mark = element("span", `badge ${line.verdict}`, MARKS[line.verdict] ?? "");
+    if (line.verdict) mark.title = `You said: ${line.verdict}`;
+    const name = element("span", "name", line.id);
+    name.title = line.id;
+    top.append(element("span", "rank num", line.rank), name, element("span", "source soft", line.source));
+    if (line.copies > 1) {
+      const copies = element("span", "copies", `×${line.copies}`);
+      copies.title = `${line.copies} documents are nearly this text`;
+      top.append(copies);
+    }
+    if (line.nSpans) { const spans = element("span", "copies", line.nSpans === 1 ? "1 span" : `${line.nSpans} spans`); spans.title = `Verdicts on ${line.nSpans} of its spans`; top.append(spans); }
+    const numbers = element("span", "numbers num", this.view.figure ? line[this.view.figure] : `${line.selected} · ${line.sum}`);
+    numbers.title = this.view.figureTitle;
+    const spark = sparkline(line.spark);
+    paintSpark(spark, colours);
+    top.append(element("span", "gap"), numbers, spark, mark);
+    const snippet = element("div", "snippet" + (this.view.veil ? " veil" : ""));
+    if (this.view.veil) snippet.setAttribute("aria-hidden", "true");
+    for (const [text, marked] of line.snippet) snippet.append(marked ? element("mark", "", text) : document.createTextNode(text));
+    box.append(top, snippet);
+  }
+
+  showChosen() {
+    const chosen = this.list.querySelector(".chosen");
+    if (!chosen) return;
+    const { offsetTop: top, offsetHeight: height } = chosen;
+    if (top < this.list.scrollTop) this.list.scrollTop = top;
+    else if (top + height > this.list.scrollTop + this.list.clientHeight) this.list.scrollTop = top + height - this.list.clientHeight;
+  }
+
+  current() { return this.byPlace(this.said.at); }
+  byPlace(place) {
+    const entry = this.view.places[place] ?? this.places?.get(place);
+    return entry ? kept.get(entry) : undefined;
+  }
+
+  drawDocument(range) {
+    const { view } = this;
+    this.places = this.places ?? new Map();
+    if (this.placesOf !== view.order) { this.places.clear(); this.placesOf = view.order; }
+    for (const [place, key] of Object.entries(view.places)) this.places.set(Number(place), key);
+    this.warning.hidden = view.total > 0;
+    this.warning.textContent = view.empty;
+    this.body.hidden = view.total === 0;
+    const doc = this.current();
+    this.body.classList.toggle("waiting", !doc);
+    if (!doc) return;
+    this.title.replaceChildren(element("h2", "", `Document ${doc.id}`));
+    this.title.firstChild.title = doc.id;
+    this.facts.textContent = doc.facts.join(" · ");
+    const changed = this.viewer.doc?.key !== doc.key;
+    this.viewer.setDocument(doc);
+    if (range) this.viewer.goTo(...range);
+    else if (changed && doc.targets.length) this.aimNext();
+    this.drawVerdict();
+    if (changed) performance.mark("ifguide-document"); // the benchmark listens to it
+  }
+
+  drawVerdict() {
+    const standing = this.standing();
+    for (const button of this.actions.querySelectorAll(".verdict")) {
+      button.classList.toggle("on", button.dataset.verdict === standing);
+      button.setAttribute("aria-pressed", String(button.dataset.verdict === standing));
+    }
+    const range = this.viewer.range;
+    const doc = this.viewer.doc;
+    const about = range ? `on ${range[1] - range[0] === 1 ? "1 token" : `${whole(range[1] - range[0])} tokens`}` : doc?.copies > 1 ? `on ${whole(doc.copies)} near-duplicates` : "on this document";
+    this.aim.textContent = about;
+  }
+
+  standing() {
+    const doc = this.viewer.doc;
+    if (!doc) return "";
+    const range = this.viewer.range;
+    if (!range) return doc.verdict;
+    return doc.spans.find(([start, stop]) => start === range[0] && stop === range[1])?.[2] ?? "";
+  }
+
+  // ---- what the reader does ----
+
+  say(change) {
+    if ("range" in change) this.drawVerdict();
+    Object.assign(this.said, change);
+    clearTimeout(this.timer);
+    this.timer = setTimeout(() => this.post(), "range" in change ? 300 : 15);
+  }
+
+  post() {
+    clearTimeout(this.timer);
+    this.tellServer({ ...this.said, have: [...kept.keys()], stamp: Date.now() + Math.random() });
+    delete this.said.sort;
+    delete this.said.descending;
+  }
+
+  event(event) {
+    this.counter += 1;
+    this.said.events.push({ n: this.counter, ...event });
+    this.post();
+  }
+
+  go(place) {
+    if (place < 0 || place >= this.view.total || place === this.said.at) return;
+    this.said.at = place;
+    this.said.range = null;
+    this.viewer.range = null;
+    this.drawList();
+    this.drawDocument();
+    this.say({ at: place, range: this.viewer.range });
+  }
+
+  decide(verdict) {
+    const doc = this.viewer.doc;
+    if (!doc) return;
+    const range = this.viewer.range;
+    const line = this.lines.get(this.said.at);
+    if (range) {
+      const others = doc.spans.filter(([start, stop]) => start !== range[0] || stop !== range[1]);
+      doc.spans = verdict === "none" ? others : [...others, [range[0], range[1], verdict]];
+      if (line) line.nSpans = doc.spans.length;
+    } else {
+      doc.verdict = verdict === "none" ? "" : verdict;
+      if (line) line.verdict = doc.verdict;
+    }
+    keep(doc.key, doc);
+    this.viewer.paint();
+    this.event({ kind: "decide", document: doc.id, range, verdict });
+    this.drawList();
+    this.drawVerdict();
+    if (range && doc.targets.length && verdict !== "none") { this.aimNext(); this.drawVerdict(); }
+  }
+
+  aimNext() {
+    const doc = this.viewer.doc;
+    const open = doc.targets.filter(([start, stop]) => !doc.spans.some(([a, b]) => a === start && b === stop));
+    const after = open.find(([start]) => !this.viewer.range || start > this.viewer.range[0]) ?? open[0];
+    if (after) this.viewer.goTo(...after);
+    this.drawVerdict();
+    return !!after;
+  }
+
+  key(event) {
+    if (!this.root.isConnected) { this.stop(); return; }
+    const target = event.composedPath()[0];
+    const typing = target instanceof HTMLElement && (target.isContentEditable || target.tagName === "TEXTAREA" || target.tagName === "SELECT" || (target.tagName === "INPUT" && !["range", "checkbox"].includes(target.type)));
+    if (typing) { if (event.key === "Escape") target.blur(); return; }
+    if (event.ctrlKey || event.metaKey || event.altKey || !this.view || this.help.open) return;
+    const actions = {
+      j: () => this.go(this.said.at + 1), k: () => this.go(this.said.at - 1),
+      t: () => this.decide("toxic"), f: () => this.decide("fine"), u: () => this.decide("unsure"), c: () => this.decide("none"),
+      z: () => this.event({ kind: "undo" }), n: () => this.aimNext(),
+      x: () => { if (this.viewer.doc && this.viewer.veil) { this.viewer.reveal(this.viewer.hidden()); if (!this.viewer.hidden()) this.viewer.box.focus({ preventScroll: true }); } },
+      "/": () => document.querySelector('input[aria-label="Text contains"]')?.focus(),
+      g: () => this.jump.focus(), "?": () => this.help.showModal(),
+    };
+    const action = actions[event.key];
+    if (!action) return;
+    event.preventDefault();
+    event.stopPropagation();
+    action();
+  }
+}
+
+export default function (component) {
+  const { data, parentElement, setStateValue } = component;
+  const root = parentElement.querySelector(".root");
+  let reader = memories.get(root);
+  if (!reader) memories.set(root, (reader = new Reader(root)));
+  reader.receive(data, (said) => setStateValue("said", said));
+  return () => { if (!root.isConnected) { reader.stop(); memories.delete(root); } };
+}

@@ -1,0 +1,406 @@
+// The board of the Threshold page: a handle on the distribution of scores. Dragging is answered here, from exact counts at
+// the knots; letting go tells the page, and the exact result that comes back takes the preview's place.
+const boards = new WeakMap();
+const HEIGHTS = { bars: 236, top: 34, axis: 24, marks: 24, effect: 112, ranks: 168 };
+const GRAB = 9; // px on each side of the threshold's line that still take hold of it
+
+function makeBoard(root) {
+  const board = { data: null, shown: null, from: null, pending: null, drag: null, frame: 0, width: 0, scale: null, view: "all", sent: 0, open: {} };
+
+  // ---- what the reader sees ----
+  const figures = {
+    tokens: makeFigure("Selected tokens", HELP.tokens),
+    documents: makeFigure("Documents", HELP.documents),
+    precision: makeFigure("Precision", HELP.precision),
+    recall: makeFigure("Recall", HELP.recall),
+    effect: makeFigure("Predicted effect", ""),
+  };
+  const row = element("div", "figures");
+  row.append(...Object.values(figures).map((figure) => figure.box));
+
+  const positive = (text) => { const value = readNumber(text); return Number.isFinite(value) && value > 0 ? value : undefined; };
+  const fields = {
+    threshold: makeField("Threshold", HELP.threshold, {
+      read: (text) => { const value = readNumber(text); return Number.isFinite(value) ? value : undefined; },
+      take: (threshold) => { move({ above: board.preview.aboveAt(threshold) }); send({ threshold }); },
+    }),
+    share: makeField("Share above", HELP.share, {
+      unit: "%",
+      read: (text) => { const value = positive(text); return value <= 100 ? value : undefined; },
+      take: (share) => { move({ above: clampAbove((share / 100) * board.data.nTokens) }); send({ share }); },
+    }),
+    above: makeField("Tokens above", HELP.above, {
+      read: (text) => { const value = positive(text); return Number.isInteger(value) ? value : undefined; },
+      take: (above) => { move({ above: clampAbove(above) }); send({ above: board.shown.above }); },
+    }),
+    budget: makeField("Budget", HELP.budget, {
+      unit: "tokens",
+      wide: true,
+      read: (text) => { if (/^(none|no|0)?$/i.test(text)) return 0; const value = positive(text); return Number.isInteger(value) ? value : undefined; },
+      take: (budget) => { move({ budget }); send({ budget }); },
+    }),
+  };
+  const stepper = makeStepper("Neighbours", HELP.window, { least: 0, most: 5, take: (window) => { move({ window }); send({ window }); } });
+  const controls = element("div", "controls");
+  controls.append(fields.threshold.box, fields.share.box, fields.above.box, stepper.box, fields.budget.box);
+
+  const range = makeChoice("Range of the axis", [
+    ["all", "All scores", "From the lowest score to the highest"],
+    ["tail", "Highest scores", "The highest tenth of all scores, or from the threshold where that is lower"],
+  ], (view) => { board.view = view; layOut(); send({ range: view }); });
+  const stack = element("div", "stack"), svgs = {};
+  for (const name of ["axes", "below", "above", "marks", "effect"]) svgs[name] = shape("svg", { class: name, "aria-hidden": "true" });
+  const clip = element("div", "clip"), brush = element("div", "brush"), line = element("div", "line");
+  const handle = element("div", "handle num");
+  clip.append(svgs.above);
+  brush.hidden = true;
+  handle.tabIndex = 0;
+  handle.setAttribute("role", "slider");
+  handle.setAttribute("aria-label", "Threshold");
+  handle.setAttribute("aria-orientation", "horizontal");
+  line.append(handle);
+  const effectTitle = element("div", "inlay effectTitle"), effectDot = element("div", "dot");
+  stack.append(svgs.axes, svgs.below, clip, svgs.marks, svgs.effect, effectTitle, brush, effectDot, line);
+  const bound = (label) => makeField(label, "Documents with tokens of such scores are listed below the board.", {
+    read: (text) => { if (!text) return null; const value = readNumber(text); return Number.isFinite(value) ? value : undefined; },
+    take: (value) => chooseRange(label === "From" ? { low: value, high: board.range?.high ?? board.data.highest } : { low: board.range?.low ?? board.shown.threshold, high: value }),
+  });
+  const from = bound("From"), to = bound("to"), clear = element("button", "quiet", "Clear"), inside = element("span", "soft num");
+  clear.onclick = () => chooseRange(null);
+  const ranges = element("div", "ranges");
+  ranges.append(element("span", "soft", "List documents with scores"), from.box, to.box, inside, clear);
+  const heading = element("div", "heading"), chart = element("div", "chart");
+  const words = makeWords(), status = element("div", "status num");
+  status.setAttribute("role", "status");
+  const title = element("div", ""), axes = element("div", "soft small");
+  title.append(element("h3", "", "How the scores are spread"), axes);
+  heading.append(title, range.box);
+  const effectNote = element("div", "effectNote soft small");
+  chart.append(heading, stack, effectNote, ranges);
+
+  const side = element("div", "side");
+  const sourcesTitle = element("h3", "", "Share of each source"), sourcesPlace = element("div", "");
+  sourcesTitle.title = "Selected tokens of a source as a share of all its tokens; bars compare the sources with one another.";
+  const ranksTitle = element("h3", "", "Documents by rank");
+  ranksTitle.title = "Selected tokens, added up over documents from the best rank down. The budget cuts where its line meets the curve.";
+  const ranks = element("div", "ranks"), ranksSvg = shape("svg", { "aria-hidden": "true" });
+  const cut = element("div", "cut"), ranksNote = element("div", "soft small num");
+  cut.tabIndex = 0;
+  cut.setAttribute("role", "slider");
+  cut.setAttribute("aria-label", "Budget in tokens");
+  cut.setAttribute("aria-orientation", "vertical");
+  cut.append(element("span", "grip num"));
+  ranks.append(ranksSvg, cut);
+  const one = element("div", ""), two = element("div", "");
+  one.append(sourcesTitle, sourcesPlace);
+  two.append(ranksTitle, ranks, ranksNote);
+  side.append(one, two);
+  const body = element("div", "body");
+  body.append(chart, side);
+  root.replaceChildren(row, controls, body, words.box, status);
+
+  // ---- numbers ----
+  const clampAbove = (above) => Math.max(1, Math.min(board.preview.lowest, Math.round(above)));
+  const isExact = () => {
+    const { exact } = board.data, { shown } = board;
+    return exact.above === shown.above && exact.window === shown.window && exact.budget === shown.budget;
+  };
+  const shareField = (above) => {
+    const share = (100 * above) / board.data.nTokens;
+    return share >= 0.995 ? share.toFixed(2) : String(Number(share.toPrecision(3)));
+  };
+
+  function paint() {
+    board.frame = 0;
+    const { data, shown } = board;
+    const exact = isExact();
+    const now = exact ? data.exact : board.preview.at(shown);
+    board.now = now;
+    root.classList.toggle("preview", !exact);
+    const x = board.scale.x(now.threshold);
+    line.style.transform = `translateX(${fixed(x)}px)`;
+    clip.style.clipPath = `inset(0 0 0 ${fixed(Math.max(0, x))}px)`;
+    handle.textContent = scoreText(now.threshold);
+    handle.setAttribute("aria-valuenow", String(Number(now.threshold.toPrecision(6))));
+    handle.setAttribute("aria-valuetext", `threshold ${scoreText(now.threshold)}, ${plural(shown.above, "token")} above, ${shareText(shown.above, data.nTokens, 2)} of all`);
+    const half = handle.offsetWidth / 2 + 2;
+    handle.style.transform = `translateX(calc(-50% + ${fixed(Math.max(0, half - x) - Math.max(0, x + half - board.width))}px))`;
+
+    fields.threshold.show(scoreText(now.threshold));
+    fields.share.show(shareField(shown.above));
+    fields.above.show(whole(shown.above));
+    fields.budget.show(shown.budget ? whole(shown.budget) : "none");
+    stepper.show(shown.window);
+    const missing = exact ? "–" : null; // nothing selected, or nothing marked
+    figures.tokens.show(now.tokens === null ? null : whole(now.tokens), now.tokens === null ? "" : `${shareText(now.tokens, data.nTokens, 2)} of all tokens`);
+    figures.documents.show(now.documents === null ? null : whole(now.documents), now.documents === null ? "" : `${shareText(now.documents, data.nDocuments)} of all documents`);
+    figures.precision.show(now.precision === null ? missing : now.precision.toFixed(3), "of selected are marked");
+    figures.recall.show(now.recall === null ? missing : now.recall.toFixed(3), "of marked are selected");
+    const change = now.effect === null ? null : data.effect.scale * now.effect;
+    figures.effect.show(change === null ? null : scoreText(change), change === null ? "" : change > 0 ? "toxic completions less likely" : change < 0 ? "toxic completions likelier" : "no change");
+    if (exact) sources.arrange(now.sources);
+    else sources.show(now.sources);
+    const y = change === null || shown.above > data.nTail ? null : board.effectY(change);
+    effectDot.hidden = y === null || x < LEFT - 1 || x > board.width - RIGHT + 1;
+    if (y !== null) effectDot.style.transform = `translate(${fixed(x)}px, ${fixed(y)}px)`;
+    if (board.from !== null && board.from !== shown.above) {
+      words.show(board.preview.wordsBetween(board.from, shown.above).slice(0, WORDS_SHOWN), shown.above > board.from, data.veil, board.from);
+    } else if (board.from === null) words.show(null);
+    paintBudget();
+    status.textContent = statusText(exact);
+  }
+  const later = () => { if (!board.frame) board.frame = requestAnimationFrame(paint); };
+
+  function statusText(exact) {
+    const { data, pending, drag } = board;
+    if (drag?.what === "handle" || drag?.what === "cut") return `Preview, from exact counts at ${whole(data.knots.above.length)} thresholds. Let go for the exact result; Esc goes back.`;
+    if (pending || !exact) return "Computing the exact result…";
+    return board.verdict;
+  }
+  function judge(preview, exact) {
+    const time = exact.seconds < 0.001 ? "under 1 ms" : exact.seconds < 1 ? `${Math.round(exact.seconds * 1000)} ms` : `${exact.seconds.toFixed(1)} s`;
+    const start = `Exact result, computed in ${time}${exact.scanned ? " by reading every token" : ""}.`;
+    if (!preview) return start;
+    if (preview.tokens === null) return `${start} No preview is kept so far down the distribution.`;
+    const off = Math.abs(exact.tokens - preview.tokens);
+    return off ? `${start} The preview was off by ${plural(off, "token")}${exact.tokens ? ` (${shareText(off, exact.budget || exact.tokens, 2)})` : ""}.` : `${start} The preview had the same number of tokens.`;
+  }
+
+  // ---- drawing ----
+  function layOut() {
+    const { data } = board;
+    const width = Math.floor(stack.clientWidth);
+    if (!width || !data) return;
+    board.width = width;
+    const view = data.views[board.view];
+    board.scale = makeScale(view.low, view.high, data.unit, width);
+    for (const svg of [svgs.axes, svgs.below, svgs.above]) { svg.setAttribute("width", width); svg.setAttribute("height", HEIGHTS.bars + HEIGHTS.axis); }
+    const counts = drawBars([svgs.below, svgs.above], view, board.scale, HEIGHTS.bars, HEIGHTS.top);
+    drawAxes(svgs.axes, board.scale, data.unit, width, HEIGHTS.bars, counts);
+    for (const name of ["marks", "effect"]) { svgs[name].setAttribute("width", width); svgs[name].setAttribute("height", HEIGHTS[name]); }
+    drawMarks(svgs.marks, data.marks, board.scale, width, HEIGHTS.marks);
+    drawEffect();
+    range.show(board.view);
+    axes.textContent = `Tokens by score, on a logarithmic count axis${data.unit ? "; the score axis is compressed far from 0" : ""}.`;
+    paintBrush();
+    drawRankCurve();
+    paint();
+  }
+  function drawEffect() {
+    const { data } = board;
+    const window = Math.min(board.shown.window, data.knots.effect.length - 1);
+    const values = data.knots.effect[window].map((value) => (value === null ? null : data.effect.scale * value));
+    board.effectY = drawCurve(svgs.effect, data.knots.threshold, values, board.scale, board.width, HEIGHTS.effect);
+    effectTitle.textContent = data.effect.title;
+    effectTitle.title = figures.effect.box.firstChild.title = data.effect.help;
+    effectNote.textContent = data.effect.note;
+  }
+  function drawRankCurve() {
+    const width = Math.floor(ranks.clientWidth);
+    if (!width) return;
+    ranksSvg.setAttribute("width", width);
+    ranksSvg.setAttribute("height", HEIGHTS.ranks);
+    const { rank } = board.data;
+    board.ranks = drawRanks(ranksSvg, rank, width, HEIGHTS.ranks, Math.max(1, rank.tokens.at(-1)));
+  }
+  function paintBudget() {
+    const { shown, ranks: scale, data } = board;
+    if (!scale) return;
+    const value = shown.budget || scale.tokens;
+    cut.style.transform = `translateY(${fixed(scale.y(value))}px)`;
+    cut.classList.toggle("none", !shown.budget);
+    cut.firstChild.textContent = shown.budget ? whole(shown.budget) : "no budget";
+    cut.setAttribute("aria-valuemin", "0");
+    cut.setAttribute("aria-valuemax", String(scale.tokens));
+    cut.setAttribute("aria-valuenow", String(shown.budget || scale.tokens));
+    cut.setAttribute("aria-valuetext", shown.budget ? plural(shown.budget, "token") : "no budget");
+    const { rank } = data;
+    ranks.classList.toggle("old", !isExact() && (board.data.exact.above !== shown.above || board.data.exact.window !== shown.window));
+    const documents = shown.budget && shown.budget < rank.tokens.at(-1) ? Math.ceil(between(rank.tokens, rank.documents, shown.budget)) : rank.hit;
+    ranksNote.textContent = shown.budget && shown.budget < rank.tokens.at(-1)
+      ? `The budget reaches about ${plural(documents, "document")} of ${whole(rank.hit)}.`
+      : `${plural(rank.tokens.at(-1), "token")} in ${plural(rank.hit, "document")}.`;
+  }
+  function paintBrush() {
+    const { range: chosen, scale } = board;
+    brush.hidden = !chosen;
+    clear.hidden = !chosen;
+    from.show(chosen ? scoreText(chosen.low) : "");
+    to.show(chosen ? scoreText(chosen.high) : "");
+    inside.textContent = chosen ? `${board.drag ? "about " : ""}${plural(tokensInside(chosen), "token")}` : "Drag across the bars, click one, or type.";
+    if (!chosen) return;
+    const left = scale.x(Math.max(scale.low, chosen.low)), right = scale.x(Math.min(scale.high, chosen.high));
+    brush.style.left = `${fixed(left)}px`;
+    brush.style.width = `${fixed(Math.max(1, right - left))}px`;
+  }
+  const tokensInside = (chosen) => (!board.drag && board.data.inside !== null && board.data.inside !== undefined
+    ? board.data.inside
+    : Math.max(0, board.preview.aboveAt(chosen.low) - board.preview.aboveAt(chosen.high)));
+
+  // ---- what the reader does ----
+  function move(change) {
+    board.from ??= board.data.exact.above;
+    const window = board.shown.window;
+    Object.assign(board.shown, change);
+    board.shown.threshold = board.preview.thresholdAt(board.shown.above);
+    if (board.shown.window !== window) drawEffect();
+    later();
+  }
+  // A message holds all changes that are not answered yet: of two quick ones the server may see only the second.
+  function send(change) {
+    const places = ["above", "threshold", "share"];
+    if (places.some((key) => key in change)) for (const key of places) delete board.open[key];
+    Object.assign(board.open, change);
+    board.sent += 1;
+    if ([...places, "window", "budget"].some((key) => key in change)) board.pending = board.preview.at(board.shown);
+    board.component.setStateValue("choice", { seq: board.start + board.sent, ...board.open });
+    later();
+  }
+  function chooseRange(chosen) {
+    if (chosen && (chosen.low === null || chosen.high === null)) chosen = null;
+    if (chosen && chosen.low > chosen.high) chosen = { low: chosen.high, high: chosen.low };
+    board.range = chosen;
+    board.data.inside = null;
+    paintBrush();
+    send({ low: chosen?.low ?? null, high: chosen?.high ?? null });
+  }
+  const inStack = (event) => event.clientX - stack.getBoundingClientRect().left;
+
+  stack.onpointerdown = (event) => {
+    if (event.button || !board.data) return;
+    const x = inStack(event), onHandle = event.composedPath().includes(handle);
+    const grab = onHandle || Math.abs(x - board.scale.x(board.now.threshold)) <= GRAB;
+    const at = event.clientY - stack.getBoundingClientRect().top;
+    if (!grab && at > HEIGHTS.bars + HEIGHTS.axis + HEIGHTS.marks) return;
+    event.preventDefault();
+    if (grab) handle.focus({ preventScroll: true });
+    stack.setPointerCapture(event.pointerId);
+    board.drag = grab
+      ? { what: "handle", before: { ...board.shown }, offset: x - board.scale.x(board.now.threshold), moved: false }
+      : { what: "brush", before: board.range, start: x, moved: false };
+    if (grab) board.from = board.shown.above;
+    root.classList.add("dragging");
+  };
+  stack.onpointermove = (event) => {
+    const { drag, scale } = board;
+    if (!drag || drag.what === "cut") return;
+    const x = inStack(event);
+    if (drag.what === "handle") {
+      drag.moved = true;
+      move({ above: board.preview.aboveAt(scale.score(x - drag.offset)) });
+    } else if (drag.moved || Math.abs(x - drag.start) > 3) {
+      drag.moved = true;
+      const [low, high] = [drag.start, x].sort((a, b) => a - b).map(scale.score);
+      board.range = { low, high };
+      requestAnimationFrame(paintBrush);
+    }
+  };
+  const stop = () => { board.drag = null; root.classList.remove("dragging"); };
+  stack.onpointerup = (event) => {
+    const { drag } = board;
+    if (!drag || drag.what === "cut") return;
+    stop();
+    if (drag.what === "handle") {
+      if (drag.moved && drag.before.above !== board.shown.above) send({ above: board.shown.above });
+      else later();
+    } else if (drag.moved) chooseRange(board.range);
+    else {
+      const view = board.data.views[board.view], score = board.scale.score(drag.start);
+      const bin = Math.max(0, view.right.findIndex((right) => score <= right));
+      chooseRange({ low: view.left[bin], high: view.right[bin] });
+    }
+  };
+  const cancel = () => {
+    const { drag } = board;
+    if (!drag) return;
+    stop();
+    if (drag.what === "brush") { board.range = drag.before; paintBrush(); }
+    else { Object.assign(board.shown, drag.before); later(); }
+  };
+  stack.onpointercancel = cancel;
+
+  // The keyboard: arrows by 1% of the tokens above (at least one token), pages by 10%; the result comes after the last key.
+  let timer = 0;
+  const settleSoon = (change) => { clearTimeout(timer); timer = setTimeout(() => send(change()), 350); };
+  handle.onkeydown = (event) => {
+    if (event.key === "Escape") return cancel();
+    const { above } = board.shown, by = (part) => Math.max(1, Math.round(above * part));
+    const next = {
+      ArrowRight: above - by(0.01), ArrowUp: above - by(0.01), ArrowLeft: above + by(0.01), ArrowDown: above + by(0.01),
+      PageUp: above - by(0.1), PageDown: above + by(0.1), Home: board.preview.lowest, End: 1,
+    }[event.key];
+    if (next === undefined) return;
+    event.preventDefault();
+    move({ above: clampAbove(next) });
+    settleSoon(() => ({ above: board.shown.above }));
+  };
+  cut.onpointerdown = (event) => {
+    if (event.button) return;
+    event.preventDefault();
+    cut.focus({ preventScroll: true });
+    cut.setPointerCapture(event.pointerId);
+    board.drag = { what: "cut", before: { ...board.shown }, moved: false };
+    root.classList.add("dragging");
+  };
+  cut.onpointermove = (event) => {
+    if (board.drag?.what !== "cut") return;
+    board.drag.moved = true;
+    const value = Math.round(board.ranks.value(event.clientY - ranks.getBoundingClientRect().top));
+    move({ budget: value >= board.ranks.tokens ? 0 : Math.max(1, value) });
+  };
+  cut.onpointerup = () => {
+    const { drag } = board;
+    if (drag?.what !== "cut") return;
+    stop();
+    if (drag.moved && drag.before.budget !== board.shown.budget) send({ budget: board.shown.budget });
+    else later();
+  };
+  cut.onpointercancel = cancel;
+  cut.onkeydown = (event) => {
+    if (event.key === "Escape") return cancel();
+    const most = board.ranks.tokens, now = board.shown.budget || most, by = Math.max(1, Math.round(most / 100));
+    const next = { ArrowUp: now + by, ArrowRight: now + by, ArrowDown: now - by, ArrowLeft: now - by, PageUp: now + 10 * by, PageDown: now - 10 * by, Home: 1, End: most }[event.key];
+    if (next === undefined) return;
+    event.preventDefault();
+    move({ budget: next >= most ? 0 : Math.max(1, next) });
+    settleSoon(() => ({ budget: board.shown.budget }));
+  };
+
+  // ---- what the page says ----
+  let sources = null;
+  function update(component) {
+    const { data } = component, first = board.data?.id !== data.id;
+    board.component = component;
+    board.data = data;
+    board.start ??= data.exact.seq;
+    board.highest = data.highest;
+    if (first) {
+      board.preview = makePreview(data);
+      board.from = board.pending = board.drag = null;
+      sources = makeSources(data.sources, data.sourceTokens);
+      sourcesPlace.replaceChildren(sources.box);
+      figures.precision.box.hidden = figures.recall.box.hidden = data.nSpan === null;
+      handle.setAttribute("aria-valuemin", String(data.lowest));
+      handle.setAttribute("aria-valuemax", String(data.highest));
+    } else board.preview = makePreview(data);
+    const answered = first || data.exact.seq >= board.start + board.sent;
+    if (answered && board.drag?.what !== "handle" && board.drag?.what !== "cut") {
+      if (first || board.pending) board.verdict = judge(board.pending, data.exact);
+      board.pending = null;
+      board.open = {};
+      board.shown = { above: data.exact.above, window: data.exact.window, budget: data.exact.budget, threshold: data.exact.threshold };
+      board.view = data.range;
+      if (board.drag?.what !== "brush") board.range = data.low === null ? null : { low: data.low, high: data.high };
+    }
+    board.shown ??= { above: data.exact.above, window: data.exact.window, budget: data.exact.budget };
+    layOut();
+  }
+  new ResizeObserver(() => { if (Math.floor(stack.clientWidth) !== board.width) layOut(); }).observe(stack);
+  return update;
+}
+
+export default function (component) {
+  const { parentElement } = component;
+  if (!boards.has(parentElement)) boards.set(parentElement, makeBoard(parentElement.querySelector(".root")));
+  boards.get(parentElement)(component);
+}

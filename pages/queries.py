@@ -1,0 +1,26 @@
+"""The two query sets that say what is toxic and what is safe, and what each query does."""
+
+import streamlit as st
+
+from ifguide.ui import layout, query_view
+
+PAGE_SIZE = 20
+
+loaded = layout.open_page(
+    "Queries",
+    "The examples that say what to look for: the direction leads from the safe ones to the toxic ones. Click one to see what it does.",
+)
+with layout.guard():
+    layout.need_stage(loaded, "queries", "The queries are the examples you gave.")
+    kind, search, order = query_view.ask(loaded)
+    known = query_view.read_known(loaded)
+    rows = query_view.list_queries(loaded, kind, search, order, known)
+    place = st.container()
+    part = layout.pager(
+        "page", n_items=len(rows), page_size=PAGE_SIZE, noun="queries", of=(loaded.name, kind, search, order)
+    )
+    with place:
+        chosen = query_view.show_list(rows[part], kind, known)
+    if chosen is not None:
+        query_view.show_query(loaded, kind, chosen, known)
+    query_view.offer_job(loaded, known)

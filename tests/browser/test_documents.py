@@ -1,0 +1,272 @@
+"""The Documents page in a real Chromium: reading, deciding by keyboard, and nothing lost when the server dies."""
+
+import re
+import signal
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from ifguide.document_table import write_tables
+from ifguide.study import Study
+from ifguide.tokenizing import cut_pieces, tokenize
+from ifguide.verdicts import Target, VerdictLog
+from tests.app.fake_study import HOSTILE_ID, HOSTILE_TEXT, LONG_ID, write_study
+from tests.browser.running_app import REPOSITORY, find_chromium, serve_app, wait_until_still
+from tests.hostile_texts import hostile_texts
+from tests.tiny_tokenizers import tiny_tokenizer
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(find_chromium() is None, reason="no Chromium or Chrome found; set CHROMIUM to its path"),
+]
+BLUR = "e => getComputedStyle(e).filter"
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("browser") / "cache"
+    write_study(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def address(cache):
+    with serve_app(cache) as running:
+        yield running
+
+
+def visit(page, address: str, path: str) -> None:
+    page.goto(f"{address}/{path}")
+    wait_until_still(page)
+
+
+def shown(page) -> str:
+    return page.locator("h2").inner_text().removeprefix("Document ")
+
+
+def wait_for_address(page, text: str) -> None:
+    page.wait_for_function("text => decodeURIComponent(location.search).includes(text)", arg=text)
+
+
+def test_hovering_a_token_shows_its_numbers(page, address):
+    visit(page, address, "documents?doc=doc-000")
+    page.keyboard.press("x")
+    page.locator(".block > span.selected").first.hover()
+    tip = page.locator(".tip")
+    tip.wait_for(state="visible")
+    text = tip.inner_text()
+    assert tip.locator("h4").inner_text().startswith("·")
+    for pattern in (r"Influence\s*\+\d", r"Rank in corpus\s*[\d,]+ of [\d,]+", r"Model's loss\s*[\d.]+ nats", r"Token\s*\d+ of \d+",
+                    r"Predicted at\s*token \d+", r"Selected\s*by “Default selection”", r"Bytes\s*20 [0-9A-F ]+"):  # fmt: skip
+        assert re.search(pattern, text), pattern
+    page.locator("h1").hover()
+    tip.wait_for(state="hidden")
+
+
+def test_arrow_keys_walk_from_token_to_token_and_stay_with_text_fields(page, address):
+    visit(page, address, "documents?doc=doc-000")
+    page.keyboard.press("x")
+    for _ in range(2):
+        page.keyboard.press("ArrowRight")
+    assert re.search(r"Token\s*2 of", page.locator(".tip").inner_text())
+    page.keyboard.press("/")
+    field = page.get_by_label("Text contains")
+    field.press_sequentially("jkt")
+    field.press("ArrowLeft")
+    field.press_sequentially("?")
+    assert field.input_value() == "jk?t"
+    assert shown(page) == "doc-000"
+    assert page.locator("dialog[open]").count() == 0
+
+
+def test_hostile_text_stays_text(page, address):
+    visit(page, address, f"documents?doc={HOSTILE_ID}&search=script")
+    page.keyboard.press("x")
+    assert page.locator(".tokens").evaluate("e => e.textContent") == HOSTILE_TEXT
+    assert page.locator(".tokens").evaluate("e => e.querySelectorAll(':not(div.block, span)').length") == 0
+    assert page.locator(".list").evaluate("e => e.querySelectorAll('img, script, a, b').length") == 0
+    assert page.evaluate("window.__broken") is None
+
+
+def test_five_hundred_hostile_texts_show_faithfully(page):
+    tokenizer = tiny_tokenizer("byte_bpe")
+    texts = hostile_texts()
+    pieces = [cut_pieces(text, t.char_end) for text, t in zip(texts, tokenize(tokenizer, texts), strict=True)]
+    static = REPOSITORY / "ifguide" / "ui" / "static"
+    script = "".join((static / f"{name}.js").read_text(encoding="utf-8") for name in ("numbers", "token_viewer"))
+    page.set_content('<div class="root"></div>')
+    wrong = page.evaluate(
+        f"""(documents) => {{ {script}
+        const viewer = new TokenViewer(document.querySelector(".root"), () => {{}});
+        viewer.place(viewer.root);
+        const bins = {{ signed: Array(7).fill("#fff"), loss: Array(4).fill("#fff"), ink: "#000" }};
+        viewer.setOptions({{ colour: "s", gamma: 1, veil: false, people: true, settings: {{ layers: [{{ name: "s", title: "S", note: "", top: 1 }}],
+          palette: {{ light: bins, dark: bins }}, hasTruth: true, selection: "x", nScored: 9 }} }});
+        return documents.flatMap((texts, key) => {{
+          const n = texts.length;
+          viewer.setDocument({{ key, texts, raw: texts.map(() => null), layers: {{ s: new Float32Array(n).fill(0.9) }}, marks: new Uint8Array(n).fill(7), spans: [] }});
+          viewer.point(n - 1);
+          const found = viewer.box.querySelectorAll(":not(div.block, span)").length;
+          const tip = viewer.tip.querySelectorAll(":not(h4, dl, dt, dd)").length;
+          return viewer.box.textContent === texts.join("") && !found && !tip && viewer.spans.length === n ? [] : [key];
+        }}); }}""",
+        pieces,
+    )
+    assert wrong == []
+    assert page.evaluate("window.__broken") is None
+
+
+def test_text_is_blurred_until_revealed_and_again_in_the_next_document(page, address):
+    visit(page, address, "documents?doc=doc-000")
+    tokens, snippet = page.locator(".tokens"), page.locator(".snippet").first
+    assert "blur" in tokens.evaluate(BLUR) and "blur" in snippet.evaluate(BLUR)
+    page.get_by_role("button", name="Show this text").click()
+    assert tokens.evaluate(BLUR) == "none"
+    page.keyboard.press("j")
+    page.wait_for_function("!location.search.includes('doc=doc-000')")
+    assert "blur" in tokens.evaluate(BLUR)
+    page.locator('[data-testid="stSidebar"]').get_by_text("Show offensive text").click()
+    page.locator(".tokens:not(.veil)").wait_for(timeout=10_000)
+    assert snippet.evaluate(BLUR) == "none"
+
+
+def test_address_restores_the_view_in_another_browser(page, address, browser):
+    visit(page, address, "documents")
+    page.get_by_label("Sort by").select_option("length")
+    wait_for_address(page, "sort=length")
+    page.get_by_role("radio", name="Model's loss").click()
+    wait_for_address(page, "colour=token_loss")
+    page.keyboard.press("x")
+    page.keyboard.press("j")
+    page.keyboard.press("x")
+    page.locator(".block > span").nth(4).click()
+    page.locator(".block > span").nth(6).click(modifiers=["Shift"])
+    wait_for_address(page, "token=4-6")
+    link, document = page.url, shown(page)
+    first = page.locator(".line .name").first.inner_text()
+    context = browser.new_context()
+    other = context.new_page()
+    other.goto(link)
+    wait_until_still(other)
+    other.locator(".line.chosen").wait_for()
+    assert shown(other) == document
+    assert other.locator(".line .name").first.inner_text() == first
+    assert other.locator(".kind.on").inner_text() == "Model's loss"
+    assert other.get_by_label("Sort by").input_value() == "length"
+    context.close()
+
+
+def test_the_list_is_filtered_sorted_and_jumped_through(page, address, cache):
+    corpus = Study.open("fake", cache).corpus()
+    visit(page, address, "documents?search=pathetic")
+    names = page.locator(".line .name").all_inner_texts()
+    assert set(names) == {id for i, id in enumerate(corpus.ids()) if "pathetic" in corpus.document(i).text}
+    visit(page, address, "documents")
+    assert page.locator(".where").inner_text() == "1–25 of 62"
+    page.get_by_label("Sort by").select_option("length")
+    page.get_by_role("button", name="Smallest first").click()
+    page.wait_for_function(
+        "document.querySelector('[data-testid=\"stMain\"]') && location.search.includes('falling=1')"
+    )
+    page.wait_for_timeout(300)
+    assert page.locator(".line .name").first.inner_text() == LONG_ID
+    page.keyboard.press("g")
+    page.keyboard.type("62")
+    page.keyboard.press("Enter")
+    lengths = {id: int(n) for id, n in zip(corpus.ids(), corpus.offsets[1:] - corpus.offsets[:-1], strict=True)}
+    page.locator(".line.chosen .name").wait_for()
+    page.wait_for_function("document.body && location.search.includes('doc=')")
+    page.wait_for_timeout(400)
+    assert page.locator(".where").inner_text() == "51–62 of 62"
+    assert lengths[shown(page)] == min(lengths.values())
+
+
+def test_twenty_documents_are_judged_by_keyboard_and_survive_the_server(page, tmp_path):
+    study = write_study(tmp_path / "cache")
+    given = {}
+    with serve_app(tmp_path / "cache") as running:
+        visit(page, running, "documents")
+        for turn in range(20):
+            key = "tfu"[turn % 3]
+            page.keyboard.press("x")
+            page.keyboard.press(key)
+            given[shown(page)] = {"t": "toxic", "f": "fine", "u": "unsure"}[key]
+            if turn < 19:
+                before = shown(page)
+                page.keyboard.press("j")
+                page.wait_for_function("before => [...document.querySelectorAll('*')].some(e => e.shadowRoot?.querySelector('h2') && !e.shadowRoot.querySelector('h2').textContent.endsWith(before))", arg=before)  # fmt: skip
+        page.wait_for_function("document.querySelectorAll('[data-testid=\"stMetricValue\"]').length > 0")
+        page.wait_for_timeout(400)
+        running.process.send_signal(signal.SIGKILL)
+        running.process.wait(timeout=10)
+    assert len(given) == 20
+    assert VerdictLog(study.root).of_documents() == given
+    with serve_app(tmp_path / "cache") as again:
+        visit(page, again, "documents")
+        letters = dict(zip(page.locator(".line .name").all_inner_texts(), page.locator(".line .badge").all_inner_texts(), strict=True))  # fmt: skip
+        assert {id: letters[id] for id in given} == {id: verdict[0].upper() for id, verdict in given.items()}
+        assert page.locator(".verdict.on").inner_text().startswith("Toxic")
+
+
+def test_spans_are_judged_and_undone(page, tmp_path):
+    study = write_study(tmp_path / "cache")
+    log = VerdictLog(study.root)
+    with serve_app(tmp_path / "cache") as running:
+        visit(page, running, "documents?doc=doc-000")
+        page.keyboard.press("x")
+        page.locator(".block > span").nth(2).click()
+        page.locator(".block > span").nth(5).click(modifiers=["Shift"])
+        assert "4 tokens" in page.locator(".aim").inner_text()
+        page.keyboard.press("f")
+        page.locator(".block > span.v-fine").nth(3).wait_for()
+        page.keyboard.press("Escape")
+        page.keyboard.press("t")
+        page.locator(".badge.toxic").wait_for()
+        page.wait_for_timeout(400)
+        assert log.current() == {Target("doc-000", 2, 6): "fine", Target("doc-000"): "toxic"}
+        page.keyboard.press("z")
+        page.locator(".badge.toxic").wait_for(state="detached")
+        page.keyboard.press("z")
+        page.locator(".block > span.v-fine").first.wait_for(state="detached")
+        assert log.current() == {}
+        page.keyboard.press("?")
+        assert page.locator("dialog[open] dt").count() > 10
+
+
+def test_changing_colour_keeps_the_tokens_that_are_there(page, address):
+    visit(page, address, "documents?doc=doc-000")
+    page.keyboard.press("x")
+    token = page.locator(".block > span.selected").first
+    token.evaluate("e => { e.kept = true; }")
+    before = token.evaluate("e => getComputedStyle(e).backgroundColor")
+    page.get_by_role("radio", name="Model's loss").click()
+    page.wait_for_timeout(500)
+    after = page.locator(".block > span.selected").first
+    assert after.evaluate("e => e.kept") is True
+    assert after.evaluate("e => getComputedStyle(e).backgroundColor") != before
+    page.get_by_label("Human spans").uncheck()
+    assert page.locator(".block > span.truth").count() == 0
+
+
+def test_near_duplicates_are_one_line_and_one_verdict(page, tmp_path):
+    study = write_study(tmp_path / "cache")
+    path = write_tables(study)[0]
+    table, best = pq.read_table(path), [int(d) for d in study.selection().order[:3]]
+    group = np.arange(len(table), dtype=np.int32)
+    group[best] = best[0]
+    size = np.where(np.isin(group, best[0]), 3, 1).astype(np.int32)
+    for name, values in (("group", group), ("group_size", size)):
+        table = table.set_column(table.schema.get_field_index(name), name, [values])
+    pq.write_table(table, path)
+    ids = [study.corpus().document(d).id for d in best]
+    with serve_app(tmp_path / "cache") as running:
+        visit(page, running, "documents")
+        assert page.locator(".line").first.locator(".copies").inner_text() == "×3"
+        assert page.locator(".where").inner_text().endswith("of 60")
+        page.keyboard.press("t")
+        page.locator(".badge.toxic").wait_for()
+        page.wait_for_timeout(500)
+        assert VerdictLog(study.root).of_documents() == dict.fromkeys(ids, "toxic")
+        visit(page, running, "documents?copies=true")
+        assert page.locator(".badge.toxic").count() == 3

@@ -1,0 +1,96 @@
+"""Contributions of queries against dense gradients, and against the scores they are parts of.
+
+Llama's and its kin's norms compute in float32 whatever the model's dtype, so agreement is to five digits.
+"""
+
+import numpy as np
+import pytest
+
+from ifguide.influence.attribution import own_loss_scores
+from ifguide.influence.batches import Sequence, make_batches
+from ifguide.influence.contributions import (
+    Curvature,
+    compare_queries,
+    contributions,
+    document_gradient,
+    dot,
+    similarities,
+)
+from ifguide.influence.direction import differential_direction, query_gradient
+from ifguide.influence.ekfac import fit_factors
+from ifguide.influence.losses import SplitModel
+
+
+def pairs(seed, *lengths):
+    generator = np.random.default_rng(seed)
+    return [(generator.integers(1, 40, size=p + c), np.arange(p + c) >= p) for p, c in lengths]
+
+
+@pytest.fixture
+def queries():
+    return {"toxic": pairs(7, (4, 3), (1, 6), (7, 1)), "safe": pairs(8, (2, 2), (5, 9))}
+
+
+@pytest.fixture
+def curvature(case):
+    return Curvature(factors=fit_factors(case.model, case.modules, case.batches, labels="true"), damping=0.5)
+
+
+@pytest.mark.parametrize("weighting", ["token-mean", "token-sum"])
+def test_contributions_sum_to_the_documents_own_loss_score(case, queries, curvature, weighting):
+    means = {kind: query_gradient(case.model, case.modules, q, weighting=weighting) for kind, q in queries.items()}
+    v = differential_direction(means["toxic"], means["safe"], curvature.factors, curvature.damping)
+    for sequence in case.sequences:
+        found = contributions(case.model, case.modules, queries, [sequence], curvature, weighting=weighting, tokens_per_batch=12)  # fmt: skip
+        batches = list(make_batches([sequence], 100))
+        score = sum(float(own_loss_scores(SplitModel(case.model), case.modules, v, b)[0].sum()) for b in batches)
+        assert sum(rows.sum() for rows in found.values()) == pytest.approx(score, rel=1e-5, abs=1e-6)
+        assert [len(rows) for rows in found.values()] == [3, 2]
+
+
+@pytest.mark.parametrize("objective", ["loss", "margin"])
+def test_each_contribution_is_that_querys_own_share(case, queries, curvature, objective):
+    document = case.sequences[:2]
+    found = contributions(case.model, case.modules, queries, document, curvature, objective=objective)
+    pulled = curvature.apply(document_gradient(case.model, case.modules, document))
+    for kind, sign in (("toxic", 1), ("safe", -1)):
+        for value, query in zip(found[kind], queries[kind], strict=True):
+            own = query_gradient(case.model, case.modules, [query], objective=objective)
+            assert value == pytest.approx(sign * dot(own, pulled) / len(queries[kind]), rel=1e-5)
+
+
+def test_tokens_outside_a_span_count_for_nothing(case, queries, curvature):
+    sequence = max(case.sequences, key=lambda s: len(s.token_ids))
+    first = int(sequence.index[0])
+    parts = [Sequence(sequence.token_ids, np.where((sequence.index - first < 3) == early, sequence.index, -1)) for early in (True, False)]  # fmt: skip
+    whole, *halves = (contributions(case.model, case.modules, queries, [s], curvature) for s in (sequence, *parts))
+    for kind in whole:
+        np.testing.assert_allclose(halves[0][kind] + halves[1][kind], whole[kind], rtol=1e-5, atol=1e-6)
+    nothing = Sequence(sequence.token_ids, np.full(len(sequence.token_ids), -1))
+    assert not contributions(case.model, case.modules, queries, [nothing], curvature)["toxic"].any()
+
+
+def test_a_document_is_most_like_itself(case, curvature):
+    real = [s for s in case.sequences if len(s.token_ids) > 1]
+    found = similarities(case.model, case.modules, [real[0]], [[s] for s in real], curvature)
+    assert found[0] == pytest.approx(1.0)
+    assert (np.abs(found[1:]) < 1).all()
+    assert similarities(case.model, case.modules, [real[1]], [[real[0]]], curvature)[0] == pytest.approx(found[1])
+
+
+def test_dropping_a_query_is_the_cosine_with_the_direction_made_without_it(case, queries, curvature):
+    def direction(chosen):
+        means = {kind: query_gradient(case.model, case.modules, q) for kind, q in chosen.items()}
+        return differential_direction(means["toxic"], means["safe"], curvature.factors, curvature.damping)
+
+    documents = [[s] for s in case.sequences[:3]]
+    (found, shares), v = compare_queries(case.model, case.modules, queries, curvature, documents), direction(queries)
+    for number, document in enumerate(documents):
+        for kind, values in contributions(case.model, case.modules, queries, document, curvature).items():
+            np.testing.assert_allclose(shares[kind][:, number], values, rtol=1e-5, atol=1e-6)
+    for kind, encoded in queries.items():
+        for number in range(len(encoded)):
+            other = direction({**queries, kind: encoded[:number] + encoded[number + 1 :]})
+            assert found[kind][number, 1] == pytest.approx(dot(v, other) / (dot(v, v) * dot(other, other)) ** 0.5, rel=1e-5)  # fmt: skip
+    single, _ = compare_queries(case.model, case.modules, {"toxic": queries["toxic"][:1]}, curvature)
+    assert single["toxic"][0, 0] == pytest.approx(1.0) and np.isnan(single["toxic"][0, 1])

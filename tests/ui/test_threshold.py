@@ -1,0 +1,183 @@
+"""The Threshold page's pure parts: its controls in the address, and what its board draws from."""
+
+import json
+from urllib.parse import parse_qsl, urlencode
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ifguide.config import SelectionConfig
+from ifguide.index import ScoreIndex
+from ifguide.selection import quantile_position
+from ifguide.ui import board, selection_tables
+from ifguide.ui.tuning import Tuning, apply_choice, default_tuning, read_address, same_place, share_text, write_address
+from tests.app import fake_study
+from tests.app.fake_study import write_study
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    return write_study(tmp_path_factory.mktemp("board") / "cache")
+
+
+@pytest.fixture(scope="module")
+def index(study):
+    return ScoreIndex.open(study, "own_loss")
+
+
+DEFAULT = default_tuning(SelectionConfig(quantile=0.99))
+
+
+@given(st.integers(2, 2_000_000_000), st.data())
+def test_the_address_finds_the_same_threshold_again_at_any_size(n_valid, data):
+    n_above = data.draw(st.integers(1, n_valid - 1))
+    quantile = (n_valid - n_above) / n_valid
+    tuning = Tuning(
+        quantile=quantile, window=data.draw(st.integers(0, 5)), max_tokens=data.draw(st.integers(0, n_valid))
+    )
+    written = write_address(tuning, DEFAULT, n_valid)
+    address = dict(parse_qsl(urlencode({key: value for key, value in written.items() if value is not None})))
+    found = read_address(address, DEFAULT, n_valid)
+    assert quantile_position(n_valid, found.quantile) == quantile_position(n_valid, quantile)
+    assert (found.window, found.max_tokens) == (tuning.window, tuning.max_tokens)
+
+
+def test_round_shares_stay_short():
+    assert share_text(0.995, 38_401) == "0.5"
+    assert share_text(0.98, 1_000_000) == "2"
+    assert len(share_text(1 - 3e-9, 1_000_000_000)) < 18
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        {"top": "abc", "window": "-1", "budget": "1.5", "range": "<b>", "low": "1"},
+        {"top": "nan", "window": "inf", "budget": "", "low": "2", "high": "1"},
+        {"top": "0", "low": "nan", "high": "1e999"},
+        {"top": "101"},
+    ],
+)
+def test_an_address_that_makes_no_sense_changes_nothing(address):
+    assert read_address(address, DEFAULT, 1000) == DEFAULT
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        {"above": "many"}, {"above": float("nan")}, {"above": -3}, {"share": 0}, {"share": 101}, {"threshold": None},
+        {"window": True}, {"budget": [1]}, {"range": "sideways"}, {"low": 1.0}, {"else": 1},
+    ],
+)  # fmt: skip
+def test_a_message_that_makes_no_sense_changes_nothing(index, choice):
+    assert apply_choice(DEFAULT, choice, index, 1000) == DEFAULT
+
+
+def test_every_way_to_set_the_threshold_gives_what_it_says(index):
+    at = lambda choice: index.resolve(apply_choice(DEFAULT, choice, index, 10**6).settings("own_loss"))  # noqa: E731
+    assert at({"above": 41}).n_above == 41
+    assert at({"share": 5}).n_above == round(0.05 * index.n_valid)
+    assert at({"threshold": 2.5}).n_above == index.tokens_above(2.5)
+    assert at({"above": 10**12}).n_above == index.n_valid - 1
+    assert at({"threshold": 1e9}).n_above == 1
+    brushed = apply_choice(DEFAULT, {"low": 1, "high": 2}, index, 1000)
+    assert (brushed.low, brushed.high) == (1, 2)
+    assert apply_choice(brushed, {"low": None, "high": None}, index, 1000) == DEFAULT
+
+
+def test_board_counts_every_score_once_and_gives_json(index):
+    parts = board.board_parts(index)
+    assert sum(parts["whole"]["count"]) == index.n_valid
+    tail = board.tail_bins(index, parts, parts["highest"])
+    assert sum(tail["count"]) == index.tokens_above(tail["low"])
+    knots = parts["knots"]
+    assert knots["above"] == sorted(knots["above"]) and knots["threshold"] == sorted(knots["threshold"], reverse=True)
+    assert knots["covered"][0][: len([d for d in knots["documents"] if d is not None])] == [
+        above for above, d in zip(knots["above"], knots["documents"], strict=True) if d is not None
+    ]
+    for place in (0, len(knots["above"]) // 3):
+        exact = index.resolve({"quantile": index.quantile_for(knots["above"][place]), "window": 2, "max_tokens": 0})
+        assert knots["covered"][2][place] == exact.n_selected
+        assert knots["documents"][place] == exact.n_documents
+        assert knots["effect"][2][place] == pytest.approx(exact.effect, rel=1e-6)
+    sources = board.source_knots(index.preview(), 1)
+    exact = index.resolve({"quantile": index.quantile_for(sources["above"][3]), "window": 1, "max_tokens": 0})
+    assert [counts[3] for counts in sources["counts"]] == exact.by_source.tolist()
+    json.dumps([parts, sources, board.exact_result(exact, 1), board.rank_line(exact)], allow_nan=False)
+
+
+def test_the_axis_is_compressed_for_a_far_tail_only():
+    above = np.unique(np.geomspace(1, 999_999, 800).astype(np.int64))
+    normal = np.sort(np.random.default_rng(0).normal(size=1_000_000))[::-1]
+    heavy = np.sort(np.random.default_rng(0).standard_t(2, size=1_000_000))[::-1]
+    assert board.axis_unit(normal[above], above, 1_000_000) == 0
+    unit = board.axis_unit(heavy[above], above, 1_000_000)
+    assert unit == pytest.approx(np.quantile(heavy, 0.99) - np.median(heavy), rel=0.05)
+    edges = board.axis_edges(-3.0, 5000.0, unit)
+    assert (np.diff(edges) > 0).all() and edges[0] == -3 and edges[-1] == 5000
+    assert np.allclose(np.diff(np.arcsinh(edges / unit)), np.diff(np.arcsinh(edges / unit)).mean())
+
+
+def test_rank_line_shows_what_there_is_before_the_budget(index):
+    settings = {"quantile": 0.98, "window": 0}
+    whole, cut = (index.resolve(settings | {"max_tokens": budget}) for budget in (0, 20))
+    assert board.rank_line(cut) == board.rank_line(whole)
+    line = board.rank_line(cut)
+    assert line["documents"][0] == line["tokens"][0] == 0
+    assert line["tokens"][-1] == whole.n_selected > cut.n_selected
+    assert line["hit"] == whole.n_documents <= line["documents"][-1]
+
+
+@pytest.mark.parametrize("window", [0, 2])
+@pytest.mark.parametrize("budget", [0, 40])
+def test_tokens_marked_in_a_document_are_the_masks(study, index, window, budget):
+    found = index.resolve({"quantile": 0.97, "window": window, "max_tokens": budget})
+    mask, corpus, scores = index.mask(found), study.corpus(), study.scores("own_loss")
+    for document in range(corpus.n_documents):
+        marked, _ = selection_tables.selected_in(corpus, scores, found, document)
+        np.testing.assert_array_equal(marked, mask[corpus.offsets[document] : corpus.offsets[document + 1]])
+
+
+def test_tables_count_what_the_selection_holds(study, index):
+    found = index.resolve({"quantile": 0.97, "window": 0, "max_tokens": 0})
+    rows = selection_tables.source_rows(index.sources, np.asarray(index.source_tokens), np.asarray(found.by_source))
+    assert sum(row["sort"][1] for row in rows) == found.n_selected
+    base = found.n_selected / index.n_valid
+    for row in rows:
+        assert row["sort"][4] == pytest.approx(row["sort"][1] / row["sort"][2] / base)
+    lines = selection_tables.ranked_rows(study.corpus(), study.scores("own_loss"), found, slice(0, 5))
+    ids = [study.corpus().document(int(d)).id for d in found.ranking.order[:5]]
+    assert [line["key"] for line in lines] == ids
+    hits = index.documents_in_range(1.0, 3.0)
+    lines = selection_tables.range_rows(study.corpus(), study.scores("own_loss"), found, hits, slice(0, 4), 1.0, 3.0)
+    assert [line["cells"][2][0] for line in lines] == [f"{n:,}" for n in hits["count"].to_pylist()[:4]]
+
+
+def test_same_place_is_about_tokens_not_digits():
+    assert same_place(0.99, 0.99 - 1e-12, 1000) and not same_place(0.99, 0.989, 1000)
+
+
+def test_the_board_says_how_far_predictions_can_be_trusted_and_invents_nothing():
+    unknown = board.effect_text(1000, 1.0, None)
+    assert unknown["scale"] == pytest.approx(2 / 1000)
+    assert "was not measured for this study" in unknown["note"]
+    found = {"rho": -0.81, "low": -0.97, "high": -0.4, "n": 12}
+    measured = {"correlation": {"predicted_measured": found | {"rho": 0.9, "low": 0.7}, "predicted_emt": found}}
+    note = board.effect_text(1000, 1.0, measured)["note"]
+    assert "Over 12 trained selections" in note
+    assert "+0.90 with the measured change" in note
+    assert "−0.81 with expected max. toxicity (−0.97 – −0.40)" in note
+
+
+def test_scores_that_are_all_the_same_can_be_drawn(tmp_path, monkeypatch):
+    def write_ones(study, unit, folder):
+        for kind in ("own_loss", "position"):
+            np.save(folder / f"{kind}.npy", study.corpus().valid().astype(np.float32))
+
+    monkeypatch.setattr(fake_study, "_build_scores", write_ones)
+    flat = ScoreIndex.open(fake_study.write_study(tmp_path / "cache", until="index"), "own_loss")
+    parts = board.board_parts(flat)
+    for bins in (parts["whole"], board.tail_bins(flat, parts, 1.0)):
+        assert bins["low"] < 1 < bins["high"] and bins["count"] == [flat.n_valid]
+    assert board.source_knots(flat.preview(), 0)["above"] in ([], [0])

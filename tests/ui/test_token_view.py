@@ -1,0 +1,156 @@
+"""What goes to the token viewer: faithful text, the numbers of the study, colours that everybody can tell apart."""
+
+import colour
+import numpy as np
+import pytest
+
+from ifguide.document_table import scale_top
+from ifguide.index import ScoreIndex
+from ifguide.selection import quantile_position
+from ifguide.ui import token_view
+from ifguide.ui.palette import TOKEN_BINS
+from ifguide.ui.token_view import HIT, SELECTED, TRUTH, Layer, mark_table, token_table
+from tests.app.fake_study import HOSTILE_ID, HOSTILE_TEXT, LONG_ID, write_study
+from tests.hostile_texts import hostile_texts
+from tests.test_corpus import build
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    return write_study(tmp_path_factory.mktemp("view") / "cache")
+
+
+@pytest.fixture(scope="module")
+def corpus(study):
+    return study.corpus()
+
+
+def test_texts_are_the_documents_and_numbers_the_studys(study, corpus):
+    documents = [corpus.index_of(HOSTILE_ID), corpus.index_of(LONG_ID), 3]
+    own, index_of_scores = study.scores("own_loss"), ScoreIndex.open(study)
+    valid = np.asarray(own)[corpus.valid()]
+    floor = np.sort(valid)[quantile_position(len(valid), 0.9)]
+    layers = [Layer("own_loss", own, 3.0), Layer("token_loss", study.scores("token_loss"), 9.0)]
+    table = token_table(corpus, documents, layers, rank=index_of_scores.ranks, ranked=own)
+    assert table.column_names == ["text", "raw", "own_loss", "token_loss", "rank"]
+    at = 0
+    for index in documents:
+        here = slice(int(corpus.offsets[index]), int(corpus.offsets[index + 1]))
+        part = table.slice(at, here.stop - here.start)
+        at += len(part)
+        assert "".join(part["text"].to_pylist()) == corpus.document(index).text
+        np.testing.assert_array_equal(part["own_loss"], own[here])
+        ranks = part["rank"].to_numpy()
+        assert ranks[0] == 0
+        assert ranks[1:].tolist() == [1 + int((valid > v).sum()) if v > floor else 0 for v in own[here][1:]]
+    assert at == len(table)
+    assert "".join(table["text"].to_pylist()[: int(np.diff(corpus.offsets)[documents[0]])]) == HOSTILE_TEXT
+
+
+def test_marks_are_the_mask_the_hits_and_the_human_spans(study, corpus):
+    chosen, own = study.selection("default"), study.scores("own_loss")
+    index = corpus.index_of(HOSTILE_ID)
+    here = slice(int(corpus.offsets[index]), int(corpus.offsets[index + 1]))
+    wide = study.preview_selection({"window": 2, "quantile": 0.98})
+    marks = mark_table(corpus, [index], mask=wide.mask, scores=own, threshold=chosen.settings["threshold"])["marks"].to_numpy()  # fmt: skip
+    np.testing.assert_array_equal(marks & SELECTED > 0, wide.mask[here])
+    np.testing.assert_array_equal(marks & TRUTH > 0, corpus.in_span[here])
+    hits = (own[here] > chosen.settings["threshold"]) & (np.arange(here.stop - here.start) > 0)
+    np.testing.assert_array_equal(marks & HIT > 0, hits)
+    assert ((marks & SELECTED > 0) & ~hits).any()  # the window's halo
+    bare = mark_table(corpus, [index], mask=None, scores=None, threshold=None)["marks"].to_numpy()
+    assert set(bare.tolist()) <= {0, TRUTH}
+
+
+def test_a_document_of_a_thousand_tokens_stays_under_the_wire_bar(study, corpus):
+    import pyarrow as pa
+
+    layers = [Layer(kind, study.scores(kind), 1.0) for kind in ("own_loss", "position", "token_loss")]
+    own = study.scores("own_loss")
+    table = token_table(corpus, [corpus.index_of(LONG_ID)], layers, rank=ScoreIndex.open(study).ranks, ranked=own)
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as stream:
+        stream.write_table(table)
+    assert sink.getvalue().size / len(table) * 1000 < 60_000
+
+
+def test_scale_ignores_one_outlier_and_tokens_without_a_score():
+    scores = np.ones(5000, dtype=np.float32)
+    scores[7], scores[9] = -1000, 5000
+    assert scale_top(scores, np.array([0, 9, 5000])) == 1.0  # token 9 begins a document
+    assert scale_top(np.zeros(1, dtype=np.float32), np.array([0, 1])) == 0.0
+    half = np.concatenate([np.full(1000, 2.0), np.full(9, 8.0)]).astype(np.float32)
+    assert scale_top(half, np.array([0, 1009])) == 8.0
+
+
+def test_difference_of_two_runs_swaps_its_sign():
+    generator = np.random.default_rng(0)
+    a, b = generator.normal(size=100).astype(np.float32), generator.normal(2, 5, size=100).astype(np.float32)
+    sizes = token_view.spread(a), token_view.spread(b)
+    there = token_view.Difference(a, b, *sizes)
+    back = token_view.Difference(b, a, *sizes[::-1])
+    np.testing.assert_allclose(there[10:40], -back[10:40])
+    np.testing.assert_allclose(there[:5], a[:5] / a.std(dtype=np.float64) - b[:5] / b.std(dtype=np.float64), rtol=1e-5)
+    assert len(there) == 100
+
+
+@pytest.mark.parametrize("kind", ["byte_bpe", "llama_style"])
+def test_five_hundred_hostile_texts_come_back_as_they_were(tmp_path, kind):
+    texts = hostile_texts()
+    assert len(set(texts)) >= 500
+    corpus = build(tmp_path, [{"text": text} for text in texts], kind, skip_empty=False)
+    zeros = np.zeros(corpus.n_tokens, dtype=np.float32)
+    shared = 0
+    for index, text in enumerate(texts):
+        table = token_table(corpus, [index], [Layer("own_loss", zeros, 1.0)])
+        pieces, raw = table["text"].to_pylist(), table["raw"].to_pylist()
+        assert "".join(pieces) == text
+        assert len(pieces) == corpus.offsets[index + 1] - corpus.offsets[index]
+        assert all(name is not None for piece, name in zip(pieces, raw, strict=True) if piece == "")
+        shared += sum(piece == "" for piece in pieces)
+    assert shared > 500  # bytes of one character, one token each
+
+
+# ---- colours ----
+
+_DEFICIENCIES = ("Deuteranomaly", "Protanomaly")
+
+
+def linear(code: str) -> np.ndarray:
+    return colour.models.eotf_sRGB(colour.notation.HEX_to_RGB(code))
+
+
+def lab(code: str, deficiency: str) -> np.ndarray:
+    """CIE Lab of a colour as people with a full deficiency see it (Machado et al. 2009)."""
+    seen = np.clip(colour.blindness.matrix_cvd_Machado2009(deficiency, 1.0) @ linear(code), 0, 1)
+    white = colour.CCS_ILLUMINANTS["CIE 1931 2 Degree Standard Observer"]["D65"]
+    return colour.XYZ_to_Lab(colour.RGB_to_XYZ(seen, "sRGB", apply_cctf_decoding=False), white)
+
+
+@pytest.mark.parametrize("deficiency", _DEFICIENCIES)
+@pytest.mark.parametrize("scale", ["signed", "loss"])
+@pytest.mark.parametrize("scheme", TOKEN_BINS)
+def test_neighbouring_colours_can_be_told_apart(scheme, scale, deficiency):
+    seen = [lab(code, deficiency) for code in TOKEN_BINS[scheme][scale]]
+    gaps = [float(colour.delta_E(a, b, method="CIE 2000")) for a, b in zip(seen, seen[1:], strict=False)]
+    assert min(gaps) >= 10, np.round(gaps, 1)
+
+
+@pytest.mark.parametrize("scheme", TOKEN_BINS)
+def test_text_can_be_read_on_every_colour(scheme):
+    luminance = lambda code: linear(code) @ [0.2126, 0.7152, 0.0722]  # noqa: E731
+    ink = luminance(TOKEN_BINS[scheme]["ink"])
+    for scale in ("signed", "loss"):
+        for code in TOKEN_BINS[scheme][scale]:
+            low, high = sorted((luminance(code), ink))
+            assert (high + 0.05) / (low + 0.05) >= 4.5, code
+
+
+def test_the_middle_of_the_scale_is_the_pages_own_ground():
+    import tomllib
+
+    from tests.browser.running_app import REPOSITORY
+
+    theme = tomllib.loads((REPOSITORY / ".streamlit" / "config.toml").read_text())["theme"]
+    for scheme, bins in TOKEN_BINS.items():
+        assert bins["signed"][3] == bins["loss"][0] == theme[scheme]["backgroundColor"]
