@@ -93,9 +93,9 @@ class Reader {
     this.listHead = element("div", "bar");
     this.sortBox = element("select");
     this.sortBox.setAttribute("aria-label", "Sort by");
-    this.sortBox.onchange = () => this.say({ sort: this.sortBox.value, descending: this.view.sorts.find((s) => s.name === this.sortBox.value).falls });
+    this.sortBox.onchange = () => this.sortBy(this.sortBox.value, this.view.sorts.find((s) => s.name === this.sortBox.value).falls);
     this.turn = element("button", "quiet icon");
-    this.turn.onclick = () => this.say({ sort: this.view.sort, descending: !this.view.descending });
+    this.turn.onclick = () => this.sortBy(this.view.sort, !this.view.descending);
     this.listHead.append(element("label", "soft", "Sort by"), this.sortBox, this.turn);
     this.listFoot = element("div", "bar");
     this.back = element("button", "quiet icon", "‹");
@@ -206,6 +206,7 @@ class Reader {
     this.drawControls();
     this.drawList();
     this.drawDocument(fresh ? view.range : undefined);
+    if (fresh) this.say({}); // now the neighbours may come
   }
 
   drawControls() {
@@ -351,6 +352,12 @@ class Reader {
 
   // ---- what the reader does ----
 
+  sortBy(sort, descending) {
+    Object.assign(this.view, { sort, descending }); // the next click builds on it, whether the server has answered or not
+    this.drawControls();
+    this.say({ sort, descending });
+  }
+
   say(change) {
     if ("range" in change) this.drawVerdict();
     Object.assign(this.said, change);
@@ -378,7 +385,8 @@ class Reader {
     this.viewer.range = null;
     this.drawList();
     this.drawDocument();
-    this.say({ at: place, range: this.viewer.range });
+    this.said.range = this.viewer.range;
+    this.say({ at: place });
   }
 
   decide(verdict) {

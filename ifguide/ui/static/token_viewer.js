@@ -2,7 +2,7 @@
 // A document: { key, texts, raw, layers: { name: Float32Array }, ranks, marks: Uint8Array, spans: [[start, stop, verdict]] }.
 const SELECTED = 1, HIT = 2, TRUTH = 4;
 const STEPS = 3; // colours on each side of nothing
-const CHUNK_FROM = 160, CHUNK_TO = 900; // tokens a block holds, so that the browser lays out only the blocks in sight
+const CHUNK_FROM = 160, CHUNK_TO = 900; // tokens a block holds, so that a change in one leaves the layout of the others alone
 const CONTROLS = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff\ufff9-\ufffb]|\udb40[\udc00-\uddff]/g;
 const BIDI = /[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/;
 const code = (sign) => `‹U+${sign.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}›`;
