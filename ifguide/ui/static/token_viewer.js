@@ -220,7 +220,7 @@ class TokenViewer {
 
   drawFoot() {
     const { marks, texts } = this.doc;
-    let note = `${whole(texts.length)} ${texts.length === 1 ? "token" : "tokens"}. Colours mean the same in every document.`;
+    let note = `${plural(texts.length, "token")}. Colours mean the same in every document.`;
     if (this.people && marks) {
       let both = 0, chosen = 0, truth = 0;
       for (const mark of marks) {
@@ -228,7 +228,8 @@ class TokenViewer {
         if (mark & TRUTH) truth += 1;
         if ((mark & SELECTED) && (mark & TRUTH)) both += 1;
       }
-      note += ` ${whole(both)} of ${whole(truth)} tokens marked by people are selected, and ${chosen > both ? whole(chosen - both) : "no"} others.`;
+      const others = chosen > both ? whole(chosen - both) : "no";
+      note += truth ? ` ${whole(both)} of ${plural(truth, "token")} marked by people selected, and ${others} not marked.` : ` No token is marked by people, ${others} selected.`;
     }
     const hide = element("button", "quiet", "Blur again");
     hide.title = "x";
@@ -262,7 +263,6 @@ class TokenViewer {
   }
 
   mark(from, to = from) {
-    if (this.hidden()) from = null;
     if (from !== null && (!this.range || from !== this.anchor)) this.anchor = from;
     const next = from === null ? null : [Math.min(from, to), Math.max(from, to) + 1];
     const before = this.range;
