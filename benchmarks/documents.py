@@ -20,7 +20,7 @@ from benchmarks.large_study import opened_ranks, write_large_study
 from ifguide.document_store import DocumentFilter, DocumentStore
 from ifguide.document_table import ranks_path, table_path, write_tables
 from ifguide.study import Study
-from ifguide.ui.document_list import excerpt
+from ifguide.ui.document_list import excerpt, read_ahead
 from tests.browser.running_app import REPOSITORY, launch_browser, serve_app
 
 _CORES = 2
@@ -51,7 +51,15 @@ def main() -> None:
         folder = options.keep or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         study = open_or_write(folder.resolve() / "cache", options.documents)
         print(f"{study.corpus().n_documents:,} documents, {study.corpus().n_tokens:,} tokens\n")
-        rows = [*measure_store(study), *measure_page(study), measure_scrolling()]
+        rows = [*measure_store(study), *measure_page(study)]
+        rows.append(
+            (
+                "longest frame while 16,000 tokens are scrolled, worst of 3 times",
+                max(measure_scrolling() for _ in range(3)),
+                50,
+                "ms",
+            )
+        )
     print("| what | measured | bar | measured / bar |\n|---|---|---|---|")
     for what, value, bar, unit in rows:
         ratio = f"{value / bar:.2f}" if bar else ""
@@ -95,6 +103,7 @@ def measure_store(study: Study) -> list[tuple]:
             for start in np.linspace(0, max(0, len(order) - 25), 5).astype(int).tolist():
                 started = time.perf_counter()
                 rows = store.rows(store.order(wanted, sort=sort, descending=True)[start : start + 25])
+                read_ahead(corpus, [row["document"] for row in rows], mask)
                 for row in rows:
                     excerpt(corpus, row["document"], centre=row["strongest"], mask=mask)
                 pages.append(1000 * (time.perf_counter() - started))
@@ -161,8 +170,8 @@ def measure_page(study: Study) -> list[tuple]:
     ]
 
 
-def measure_scrolling() -> tuple:
-    """Longest frame while a document of 16,000 tokens is scrolled from end to end."""
+def measure_scrolling() -> float:
+    """Longest frame in ms while a document of 16,000 tokens is scrolled from end to end."""
     static = REPOSITORY / "ifguide" / "ui" / "static"
     script = "".join((static / f"{name}.js").read_text(encoding="utf-8") for name in ("numbers", "token_viewer"))
     style = "".join((static / f"{name}.css").read_text(encoding="utf-8") for name in ("base", "token_viewer"))
@@ -196,7 +205,7 @@ def measure_scrolling() -> tuple:
             return longest; }}""",
             [texts, scores],
         )
-    return ("longest frame while 16,000 tokens are scrolled", longest, 50, "ms")
+    return longest
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ifguide.study import Study
 
 FOLDER = "documents"
-VERSION = 1
+VERSION = 2
 """Of the two files' columns; a change writes them anew."""
 KINDS = ("own_loss", "position")
 SPARK_BINS = 32
@@ -99,7 +99,7 @@ def write_tables(study: "Study", selections: list[str] | None = None, report: Re
 
 def _write(path: Path, table: pa.Table) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    pq.write_table(table, temporary, compression="zstd", row_group_size=_ROW_GROUP)
+    pq.write_table(table, temporary, compression="lz4", row_group_size=_ROW_GROUP)
     temporary.replace(path)
 
 

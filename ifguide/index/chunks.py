@@ -37,6 +37,15 @@ def release_pages(array: np.ndarray, start: int = 0, stop: int | None = None) ->
 
     They stay in the system's cache, and come back when they are read again. Other arrays are left as they are.
     """
+    _advise(array, start, len(array) if stop is None else stop, mmap.MADV_DONTNEED)
+
+
+def fetch_pages(array: np.ndarray, start: int, stop: int) -> None:
+    """Ask the system to read a part of a memory map soon, without waiting: parts asked for together come together."""
+    _advise(array, start, stop, mmap.MADV_WILLNEED)
+
+
+def _advise(array: np.ndarray, start: int, stop: int, advice: int) -> None:
     base = array
     while isinstance(base, np.ndarray):
         base = base.base
@@ -44,10 +53,10 @@ def release_pages(array: np.ndarray, start: int = 0, stop: int | None = None) ->
         return
     begin = array.__array_interface__["data"][0] - np.frombuffer(base, np.uint8).__array_interface__["data"][0]
     first = begin + start * array.itemsize
-    end = begin + (len(array) if stop is None else stop) * array.itemsize
+    end = begin + stop * array.itemsize
     first -= first % mmap.PAGESIZE
     if end > first:
-        base.madvise(mmap.MADV_DONTNEED, first, end - first)
+        base.madvise(advice, first, end - first)
 
 
 def sort_key(values: np.ndarray) -> np.ndarray:

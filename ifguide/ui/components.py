@@ -21,6 +21,7 @@ def _register(name: str, *parts: str):
 
 
 _reader = _register("reader", "numbers", "token_viewer")
+_empty = st.components.v2.component("ifguide.empty", html="<span></span>")
 _record_table = _register("record_table")
 _prompt_pairs = _register("prompt_pairs")
 _threshold = _register("threshold", "numbers", "threshold_preview", "threshold_draw", "threshold_parts")
@@ -28,6 +29,11 @@ _threshold = _register("threshold", "numbers", "threshold_preview", "threshold_d
 
 def _nothing() -> None:
     """Streamlit reads a trigger only where a callback is given."""
+
+
+def preload() -> None:
+    """An empty component, so that the browser fetches what components need while the server still reads."""
+    _empty(key="preload")
 
 
 def reader(data: dict, *, key: str) -> None:

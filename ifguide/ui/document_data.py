@@ -1,11 +1,17 @@
 """What the Documents page reads, remembered by the study's folder and fingerprint. Scores and masks stay memory-mapped."""
 
+import contextlib
+import threading
+
 import numpy as np
 import streamlit as st
+from streamlit.runtime.scriptrunner import add_script_run_ctx
 
 from ifguide import audit
 from ifguide.document_store import DocumentFilter, DocumentStore
 from ifguide.document_table import ranks_path, table_path, write_tables
+from ifguide.errors import IFGuideError
+from ifguide.lineage import DEFAULT
 from ifguide.study import Study
 from ifguide.ui import document_list, job_panel
 from ifguide.ui.format import ATTRIBUTION_TITLES, count
@@ -48,6 +54,22 @@ def _store(root: str, fingerprint: str, selection: str) -> DocumentStore:
     if not (table_path(study).is_file() and ranks_path(study, selection).is_file()):
         write_tables(study, [selection])
     return DocumentStore(table_path(study), ranks_path(study, selection))
+
+
+def warm_up(loaded: Loaded) -> None:
+    """Begin to read what the list needs while the page draws its controls; whoever asks for it later gets the same."""
+    key = ("warm", loaded.name, loaded.fingerprint)
+    if st.session_state.get("warmed") == key or "selection" in st.query_params:
+        return
+    st.session_state["warmed"] = key
+    thread = threading.Thread(target=_warm, args=(str(loaded.study.root), loaded.fingerprint, DEFAULT), daemon=True)
+    add_script_run_ctx(thread)
+    thread.start()
+
+
+def _warm(root: str, fingerprint: str, selection: str) -> None:
+    with contextlib.suppress(IFGuideError):  # the page meets the same error, and says it
+        _store(root, fingerprint, selection).order(DocumentFilter())
 
 
 def search_text(loaded: Loaded, search: str, regex: bool) -> tuple[int, ...]:

@@ -8,6 +8,7 @@ import pyarrow.compute as pc
 
 from ifguide.corpus import TokenizedCorpus
 from ifguide.errors import InputError
+from ifguide.index.chunks import fetch_pages
 from ifguide.ui.format import count, score
 
 _BEFORE, _AFTER = 8, 22
@@ -57,6 +58,14 @@ def find_text(
         if report:
             report(done)
     return np.concatenate(found).astype(np.int32) if found else np.zeros(0, dtype=np.int32)
+
+
+def read_ahead(corpus: TokenizedCorpus, documents: list[int], mask: np.ndarray) -> None:
+    """Ask for all that the snippets of some documents read from disk at once, rather than wait for one after the other."""
+    for document in documents:
+        begin, end = int(corpus.offsets[document]), int(corpus.offsets[document + 1])
+        for array in (mask, corpus.char_end):
+            fetch_pages(array, begin, end)
 
 
 def excerpt(corpus: TokenizedCorpus, index: int, *, centre: int, mask: np.ndarray) -> list[list]:

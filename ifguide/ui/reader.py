@@ -102,7 +102,8 @@ def show_reader(request: Request) -> None:
         "viewer": viewer_settings(request.layers, has_truth=request.loaded.corpus().in_span is not None,
                                   selection=f"“{selection_title(request.selection.name)}”", n_scored=request.loaded.corpus().n_tokens - request.loaded.corpus().n_documents),
     }  # fmt: skip
-    components.reader(_fill(request, view, order, at, set(said.get("have") or ())), key=KEY)
+    view["serial"] = st.session_state["reader_serial"] = st.session_state.get("reader_serial", 0) + 1
+    components.reader(_fill(request, view, order, at, said), key=KEY)
     if request.below:
         request.below(st.session_state.get("doc") if len(order) else None, span)
 
@@ -227,17 +228,35 @@ def _ranker(request: Request, kind: str):
         return None
 
 
-def _fill(request: Request, view: dict, order: np.ndarray, at: int, have: set[str]) -> dict:
-    """Add the lines of the page and the documents around the shown one; tokens only of those the browser lacks."""
+def _on_its_way(said: dict, serial: int, keys: list[str]) -> set[str]:
+    """Documents that were sent in answers the browser had not seen when it spoke; and note that `keys` are sent now."""
+    seen = said.get("seen")
+    sent = st.session_state.setdefault("reader_sent", {})
+    for key, number in list(sent.items()):
+        if type(seen) is not int or number <= seen:
+            del sent[key]
+    waiting = set(sent)
+    sent.update({key: serial for key in keys if key not in waiting})
+    return waiting
+
+
+def _fill(request: Request, view: dict, order: np.ndarray, at: int, said: dict) -> dict:
+    """Add the lines of the page and the documents around the shown one; tokens only of those the browser lacks.
+
+    A browser that has not said yet what it has gets the shown document alone, which is faster, and asks for the others then.
+    """
     corpus = request.loaded.corpus()
     total = len(order)
     start = at // PAGE_SIZE * PAGE_SIZE
     stop = min(total, start + PAGE_SIZE)
-    near = range(max(0, at - BEHIND), min(total, at + AHEAD + 1))
+    have = said.get("have")
+    known = set(have) if isinstance(have, list) else set()
+    near = range(max(0, at - BEHIND), min(total, at + AHEAD + 1)) if known else range(at, min(total, at + 1))
     places = sorted({*range(start, stop), *near})
     rows = dict(zip(places, request.store.rows(order[places]), strict=True)) if places else {}
     verdicts = request.log.of_documents()
     spans = {row["id"]: request.log.spans_of(row["id"]) for row in rows.values()}
+    document_list.read_ahead(corpus, [row["document"] for row in rows.values()], request.selection.mask)
     view["lines"] = [
         document_list.describe_row(
             row, place, verdict=verdicts.get(row["id"], ""), n_spans=len(spans[row["id"]]),
@@ -248,7 +267,9 @@ def _fill(request: Request, view: dict, order: np.ndarray, at: int, have: set[st
     tag = f"{request.loaded.fingerprint}:{'|'.join(request.layers)}:{request.layers['difference'].title if 'difference' in request.layers else ''}"
     shown = [place for place in near if place == at or rows[place]["n_tokens"] <= LONG]
     keys = {place: f"{tag}:{rows[place]['document']}" for place in shown}
-    missing = [place for place in shown if keys[place] not in have]
+    lacking = [place for place in shown if keys[place] not in known]
+    waiting = _on_its_way(said, view["serial"], [keys[place] for place in lacking])
+    missing = [place for place in lacking if keys[place] not in waiting]
     kind = request.store.kind
     ranked = request.layers[kind].values
     scored = request.selection.settings.get("kind", "influence") == "influence"

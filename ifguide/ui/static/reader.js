@@ -93,9 +93,9 @@ class Reader {
     this.listHead = element("div", "bar");
     this.sortBox = element("select");
     this.sortBox.setAttribute("aria-label", "Sort by");
-    this.sortBox.onchange = () => this.say({ sort: this.sortBox.value, descending: this.view.sorts.find((s) => s.name === this.sortBox.value).falls });
+    this.sortBox.onchange = () => this.sortBy(this.sortBox.value, this.view.sorts.find((s) => s.name === this.sortBox.value).falls);
     this.turn = element("button", "quiet icon");
-    this.turn.onclick = () => this.say({ sort: this.view.sort, descending: !this.view.descending });
+    this.turn.onclick = () => this.sortBy(this.view.sort, !this.view.descending);
     this.listHead.append(element("label", "soft", "Sort by"), this.sortBox, this.turn);
     this.listFoot = element("div", "bar");
     this.back = element("button", "quiet icon", "‹");
@@ -194,7 +194,14 @@ class Reader {
       this.lines.clear();
       Object.assign(this.said, { order: view.order, at: view.at });
     }
-    for (const line of view.lines) if (!pending || !this.lines.has(line.place)) this.lines.set(line.place, line);
+    for (const line of view.lines) {
+      if (pending && this.lines.has(line.place)) continue;
+      const text = JSON.stringify(line);
+      if (this.lines.get(line.place)?.text === text) continue;
+      this.lines.set(line.place, { ...line, text });
+      this.drawnPage = null;
+    }
+    this.said.seen = view.serial;
     this.viewer.setOptions({ settings: view.viewer, veil: view.veil, people: view.viewer.hasTruth && this.people.checked });
     if (fresh || this.viewer.colour === undefined) {
       this.viewer.setOptions({ colour: view.colour, gamma: view.gamma });
@@ -206,6 +213,10 @@ class Reader {
     this.drawControls();
     this.drawList();
     this.drawDocument(fresh ? view.range : undefined);
+    // Now the neighbours may come; and what was in an answer that a later one overtook is asked for again.
+    const lacking = Object.values(view.places).some((key) => !kept.has(key));
+    this.asked = lacking ? (this.asked ?? 0) + 1 : 0;
+    if (fresh || (lacking && this.asked < 20)) this.say({});
   }
 
   drawControls() {
@@ -241,6 +252,8 @@ class Reader {
   drawList() {
     const { view } = this;
     const start = this.pageStart(), stop = Math.min(view.total, start + view.pageSize);
+    const drawn = `${view.order}:${start}:${view.veil}:${view.sort}`;
+    if (this.drawnPage === drawn) { this.moveChosen(); return; }
     const colours = this.sparkColours();
     const lines = [];
     for (let place = start; place < stop; place++) {
@@ -253,15 +266,25 @@ class Reader {
       lines.push(box);
     }
     if (!view.total) lines.push(element("div", "empty", view.empty));
-    const before = this.list.scrollTop, same = this.drawnPage === `${view.order}:${start}`;
+    const before = this.list.scrollTop, same = this.drawnStart === `${view.order}:${start}`;
     this.list.replaceChildren(...lines);
     if (same) this.list.scrollTop = before;
-    this.drawnPage = `${view.order}:${start}`;
+    this.drawnStart = `${view.order}:${start}`;
+    this.drawnPage = lines.some((line) => line.classList.contains("waiting")) ? null : drawn;
     this.showChosen();
     this.where.textContent = view.total ? `${whole(start + 1)}–${whole(stop)} of ${whole(view.total)}` : "";
     this.back.disabled = start === 0;
     this.forward.disabled = stop >= view.total;
     this.listFoot.hidden = view.total <= view.pageSize;
+  }
+
+  moveChosen() {
+    for (const line of this.list.children) {
+      const chosen = Number(line.dataset.place) === this.said.at;
+      line.classList.toggle("chosen", chosen);
+      line.setAttribute("aria-selected", String(chosen));
+    }
+    this.showChosen();
   }
 
   sparkColours() {
@@ -351,11 +374,17 @@ class Reader {
 
   // ---- what the reader does ----
 
+  sortBy(sort, descending) {
+    Object.assign(this.view, { sort, descending }); // the next click builds on it, whether the server has answered or not
+    this.drawControls();
+    this.say({ sort, descending });
+  }
+
   say(change) {
     if ("range" in change) this.drawVerdict();
     Object.assign(this.said, change);
     clearTimeout(this.timer);
-    this.timer = setTimeout(() => this.post(), "range" in change ? 300 : 15);
+    this.timer = setTimeout(() => this.post(), "range" in change ? 300 : 40);
   }
 
   post() {
@@ -378,7 +407,8 @@ class Reader {
     this.viewer.range = null;
     this.drawList();
     this.drawDocument();
-    this.say({ at: place, range: this.viewer.range });
+    this.said.range = this.viewer.range;
+    this.say({ at: place });
   }
 
   decide(verdict) {
@@ -397,6 +427,7 @@ class Reader {
     keep(doc.key, doc);
     this.viewer.paint();
     this.event({ kind: "decide", document: doc.id, range, verdict });
+    this.drawnPage = null;
     this.drawList();
     this.drawVerdict();
     if (range && doc.targets.length && verdict !== "none") { this.aimNext(); this.drawVerdict(); }

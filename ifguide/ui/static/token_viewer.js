@@ -2,7 +2,7 @@
 // A document: { key, texts, raw, layers: { name: Float32Array }, ranks, marks: Uint8Array, spans: [[start, stop, verdict]] }.
 const SELECTED = 1, HIT = 2, TRUTH = 4;
 const STEPS = 3; // colours on each side of nothing
-const CHUNK_FROM = 160, CHUNK_TO = 900; // tokens a block holds, so that the browser lays out only the blocks in sight
+const CHUNK_FROM = 160, CHUNK_TO = 900; // tokens a block holds, so that a change in one leaves the layout of the others alone
 const CONTROLS = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff\ufff9-\ufffb]|\udb40[\udc00-\uddff]/g;
 const BIDI = /[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/;
 const code = (sign) => `‹U+${sign.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}›`;
@@ -220,7 +220,7 @@ class TokenViewer {
 
   drawFoot() {
     const { marks, texts } = this.doc;
-    let note = `${whole(texts.length)} ${texts.length === 1 ? "token" : "tokens"}. Colours mean the same in every document.`;
+    let note = `${plural(texts.length, "token")}. Colours mean the same in every document.`;
     if (this.people && marks) {
       let both = 0, chosen = 0, truth = 0;
       for (const mark of marks) {
@@ -228,7 +228,8 @@ class TokenViewer {
         if (mark & TRUTH) truth += 1;
         if ((mark & SELECTED) && (mark & TRUTH)) both += 1;
       }
-      note += ` ${whole(both)} of ${whole(truth)} tokens marked by people are selected, and ${chosen > both ? whole(chosen - both) : "no"} others.`;
+      const others = chosen > both ? whole(chosen - both) : "no";
+      note += truth ? ` ${whole(both)} of ${plural(truth, "token")} marked by people selected, and ${others} not marked.` : ` No token is marked by people, ${others} selected.`;
     }
     const hide = element("button", "quiet", "Blur again");
     hide.title = "x";
@@ -262,7 +263,6 @@ class TokenViewer {
   }
 
   mark(from, to = from) {
-    if (this.hidden()) from = null;
     if (from !== null && (!this.range || from !== this.anchor)) this.anchor = from;
     const next = from === null ? null : [Math.min(from, to), Math.max(from, to) + 1];
     const before = this.range;
