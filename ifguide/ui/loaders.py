@@ -15,6 +15,7 @@ import streamlit as st
 
 from ifguide.compare import Comparison, compare_variants
 from ifguide.corpus import TokenizedCorpus
+from ifguide.errors import StaleError
 from ifguide.index import MaskSums, Overlap, Resolved, ScoreIndex
 from ifguide.prediction import read_prediction
 from ifguide.selections import Selection
@@ -185,10 +186,17 @@ def _saved_sums(root: str, fingerprint: str, kind: str, name: str) -> MaskSums:
 
 @st.cache_resource(max_entries=8, show_spinner=False)
 def _overlap(root: str, fingerprint: str, kind: str, a: str | tuple, b: str | tuple) -> Overlap:
-    sides = [
-        _selection(root, fingerprint, x).mask if isinstance(x, str) else _resolved(root, fingerprint, x) for x in (a, b)
-    ]
+    sides = [_mask(root, fingerprint, x) if isinstance(x, str) else _resolved(root, fingerprint, x) for x in (a, b)]
     return _index(root, fingerprint, kind).compare(*sides)
+
+
+def _mask(root: str, fingerprint: str, name: str) -> np.ndarray:
+    mask, n_tokens = _selection(root, fingerprint, name).mask, _corpus(root, fingerprint).n_tokens
+    if len(mask) != n_tokens:
+        raise StaleError(
+            f"the selection {name!r} is of another corpus ({len(mask):,} tokens, now {n_tokens:,}); save it again"
+        )
+    return mask
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)

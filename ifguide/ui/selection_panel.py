@@ -124,7 +124,7 @@ def saved(loaded: Loaded, keep: Keep) -> None:
         st.markdown(f"**{plain(selection_title(chosen))}**", width="content")
         found = described[chosen]
         st.button(
-            "Load on the board", icon=":material/tune:", key="load", disabled=found["quantile"] is None,
+            "Load on the board", icon=":material/tune:", key="load", disabled=found["kind"] != "influence" or found["attribution"] not in loaded.kinds(),
             help="Sets the score, the threshold, the neighbours and the budget as this selection has them.",
             on_click=_load, args=(loaded, keep, found),
         )  # fmt: skip

@@ -211,6 +211,14 @@ def test_brushed_scores_filter_the_documents_and_a_chosen_one_lights_up(page, ad
     page.wait_for_function("!location.search.includes('low=')")
     wait_until_still(page)
     assert page.get_by_text("Documents it touches").count() == 1
+    page.locator(".stack").scroll_into_view_if_needed()
+    stack = page.locator(".stack").bounding_box()
+    page.mouse.click(stack["x"] + stack["width"] * 0.5, stack["y"] + 120)  # a bin
+    page.wait_for_function("location.search.includes('low=')")
+    wait_until_still(page)
+    low, high = (float(re.search(rf"{end}=([^&]+)", page.url)[1]) for end in ("low", "high"))
+    assert 0 < high - low < 0.02 * (index.histogram()["right"][-1].as_py() - index.histogram()["left"][0].as_py())
+    assert f"{index.tokens_above(low) - index.tokens_above(high):,} token" in page.locator(".ranges").inner_text()
 
 
 def test_address_restores_everything_in_another_browser(page, browser, address, cache, index):

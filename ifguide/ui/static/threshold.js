@@ -97,7 +97,7 @@ function makeBoard(root) {
   side.append(one, two);
   const body = element("div", "body");
   body.append(chart, side);
-  root.replaceChildren(row, controls, body, words.box, status);
+  root.replaceChildren(row, controls, body, status, words.box);
 
   // ---- numbers ----
   const clampAbove = (above) => Math.max(1, Math.min(board.preview.lowest, Math.round(above)));
