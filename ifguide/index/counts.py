@@ -177,8 +177,9 @@ class KnotCounter:
         cells = level * len(self.tokens.pieces) + ids[positions.astype(np.int64) - offsets[0]]
         with self._lock:
             np.add.at(self._entering, cells, np.int32(1))  # another type than the array's is 70 times slower
+        occurrences = np.bincount(ids, minlength=len(self.tokens.pieces))
         release_pages(self.tokens.ids, int(offsets[0]), int(offsets[-1]))
-        return np.bincount(ids, minlength=len(self.tokens.pieces))
+        return occurrences
 
     def write(self, folder: Path) -> None:
         """Write ranks.npy, covered.npy (R, W+1, S), effect.npy (R, W+1), documents.npy (R,), spans.npy (R, W+1), words.parquet,
