@@ -12,7 +12,7 @@ import numpy as np
 from ifguide.errors import NumericalError
 from ifguide.shards import plan_shards
 
-CHUNK_TOKENS = 1 << 21
+CHUNK_TOKENS = 1 << 20
 
 
 def read_chunk(scores: np.ndarray, offsets: np.ndarray) -> np.ndarray:
