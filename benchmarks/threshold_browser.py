@@ -124,9 +124,10 @@ def _drag(page) -> tuple[list[float], list[float], list[float]]:
 
 
 def _server_memory() -> tuple[float, float]:
-    """(resident, private) memory of the app's server, in GiB."""
+    """(resident memory with memory maps, private memory) of the app's server, in GiB."""
+    from benchmarks.threshold import read_memory
+
     for process in psutil.Process(os.getpid()).children():
         if "streamlit" in " ".join(process.cmdline()):
-            found = process.memory_full_info()
-            return found.rss / 1024**3, found.uss / 1024**3
+            return read_memory(process.pid)
     raise RuntimeError("the app's server is gone")

@@ -87,7 +87,7 @@ def show_board(loaded: Loaded, kind: str, tuning: Tuning, found, chosen: int | N
         "id": f"{loaded.name} {kind}",
         "nTokens": index.n_valid, "nDocuments": corpus.n_documents, "nTail": index.n_tail, "nSpan": index.n_span,
         "sources": list(index.sources), "sourceTokens": np.asarray(index.source_tokens).tolist(),
-        "sourceKnots": board.source_knots(index.preview(), tuning.window),
+        "sourceKnots": loaded.source_knots(kind, tuning.window),
         "views": {"all": parts["whole"], "tail": board.tail_bins(index, parts, found.threshold)},
         "range": tuning.range, "low": tuning.low, "high": tuning.high, "inside": inside,
         "exact": board.exact_result(found, st.session_state.get("board_seq", 0)),

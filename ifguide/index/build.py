@@ -21,7 +21,7 @@ from ifguide.lineage import INDEX_VERSION
 from ifguide.selection import quantile_position
 
 TAIL_QUANTILE = 0.9
-SHARD_TOKENS = 1 << 22
+SHARD_TOKENS = 1 << 23
 """Tail tokens that are sorted at once, about."""
 N_KNOTS = 1000
 N_STEPS = 8192

@@ -12,7 +12,7 @@ import numpy as np
 from ifguide.errors import NumericalError
 from ifguide.shards import plan_shards
 
-CHUNK_TOKENS = 1 << 21
+CHUNK_TOKENS = 1 << 20
 
 
 def read_chunk(scores: np.ndarray, offsets: np.ndarray) -> np.ndarray:
@@ -145,9 +145,12 @@ class Chunks:
         upper = int(np.searchsorted(running, position, side="right"))
         before = int(running[upper - 1]) if upper else 0
 
+        raw = upper & 0x7FFF if upper >> 15 else ~upper & 0xFFFF  # the upper half of the float's own bits
+
         def count(first: int, stop: int) -> np.ndarray:
-            key = sort_key(self.values(first, stop))
-            return np.bincount(key[key >> 16 == upper] & 0xFFFF, minlength=1 << 16)
+            values = self.values(first, stop)
+            inside = values[(values.view(np.uint32) >> 16) == raw]
+            return np.bincount(sort_key(inside) & 0xFFFF, minlength=1 << 16)
 
         lower = np.cumsum(sum(self.map(count, report), np.zeros(1 << 16, dtype=np.int64)))
         found = int(np.searchsorted(lower, position - before, side="right"))

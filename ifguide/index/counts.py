@@ -140,7 +140,9 @@ class KnotCounter:
         neighbours = Neighbours(places, scores, local[:-1][owner] + 1, local[1:][owner])
         running = self._running(first, stop)
         in_span = None if self.in_span is None else np.asarray(self.in_span[offsets[0] : offsets[-1]])
-        marked = None if in_span is None else np.concatenate([[0], np.cumsum(in_span, dtype=np.int64)])
+        marked = (
+            None if in_span is None else np.concatenate([np.zeros(1, np.int32), np.cumsum(in_span, dtype=np.int32)])
+        )
         levels = levels.astype(np.intp)
         cells = levels * n_sources + self.sources.of_document[first:stop][owner]
         covered, effect, spans = [], [], []
@@ -148,9 +150,9 @@ class KnotCounter:
             low, high = neighbours.own_tokens(window)
             counts = np.bincount(cells, weights=high - low, minlength=n_stretches * n_sources)
             covered.append(counts.reshape(n_stretches, n_sources))
-            effect.append(np.bincount(levels, weights=running[high] - running[low], minlength=n_stretches))
+            effect.append(np.bincount(levels, weights=running.take(high) - running.take(low), minlength=n_stretches))
             if marked is not None:
-                spans.append(np.bincount(levels, weights=marked[high] - marked[low], minlength=n_stretches))
+                spans.append(np.bincount(levels, weights=marked.take(high) - marked.take(low), minlength=n_stretches))
         hit = per_document > 0
         best = np.minimum.reduceat(levels, bounds[:-1][hit]) if hit.any() else levels[:0]
         n_span = 0
@@ -177,8 +179,9 @@ class KnotCounter:
         cells = level * len(self.tokens.pieces) + ids[positions.astype(np.int64) - offsets[0]]
         with self._lock:
             np.add.at(self._entering, cells, np.int32(1))  # another type than the array's is 70 times slower
+        occurrences = np.bincount(ids, minlength=len(self.tokens.pieces))
         release_pages(self.tokens.ids, int(offsets[0]), int(offsets[-1]))
-        return np.bincount(ids, minlength=len(self.tokens.pieces))
+        return occurrences
 
     def write(self, folder: Path) -> None:
         """Write ranks.npy, covered.npy (R, W+1, S), effect.npy (R, W+1), documents.npy (R,), spans.npy (R, W+1), words.parquet,

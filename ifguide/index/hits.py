@@ -15,6 +15,8 @@ FEW_HITS = 1 << 20
 """So many hits or fewer are looked up one by one in the sorted tail; of more, the whole tail is read in corpus order."""
 CHUNK_TAIL = 1 << 18
 """Tail tokens read at once, about."""
+CHUNK_SPAN = 1 << 25
+"""Tokens that the documents of one range have, about, at most."""
 CHUNK_HITS = 1 << 16
 """Hits looked up at once, about."""
 
@@ -56,7 +58,8 @@ class Hits:
         elif n_above <= FEW_HITS:
             self._few = np.sort(tail.order[:n_above])
             owners = np.searchsorted(tail.offsets, self._few[CHUNK_HITS::CHUNK_HITS], side="right") - 1
-            self.ranges = _pairs(np.unique(np.concatenate([[0], owners, [len(chunks.offsets) - 1]])))
+            wide = plan_shards(chunks.offsets, CHUNK_SPAN)  # no range reaches so far that reading it fills the memory
+            self.ranges = _pairs(np.unique(np.concatenate([wide, owners])))
         else:
             self.ranges = _pairs(plan_shards(tail.offsets, CHUNK_TAIL))
 

@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from ifguide.study import Study
 
 
+_FEW = 4096
+"""Places looked up at once all over the corpus: each one brings some pages of a memory map with it."""
+
+
 class ScoreIndex(KnownCounts):
     """What the tokens' scores of one kind select; made by `open`."""
 
@@ -102,28 +106,30 @@ class ScoreIndex(KnownCounts):
         row = int(np.searchsorted(self._ranks, n_above, side="right")) - 1
         effect = float(self._tables["effect"][row, window])
         marked = int(self._tables["spans"][row, window]) if self.n_span is not None else None
-        wanted = self._tail.order[self._ranks[row] : n_above].astype(np.int64)
-        if len(wanted):
-            owner = np.searchsorted(self._chunks.offsets, self._tail.positions[wanted], side="right") - 1
+        wanted = np.sort(self._tail.order[self._ranks[row] : n_above]).astype(np.int64)
+        for part in np.split(wanted, range(_FEW, len(wanted), _FEW)):
+            owner = np.searchsorted(self._chunks.offsets, self._tail.positions[part], side="right") - 1
             first, stop = self._chunks.offsets[owner] + 1, self._chunks.offsets[owner + 1]
-            near = Neighbours(self._tail.positions, self._tail.scores, first, stop, wanted)
-            places = expand_intervals(*near.own_tokens(window))
-            effect += float(self._chunks.scores[places].sum(dtype=np.float64))
-            if marked is not None:
-                marked += int(np.count_nonzero(self._corpus.in_span[places]))
-            for array in (self._chunks.scores, self._corpus.in_span):
-                if array is not None:
-                    release_pages(array)
+            near = Neighbours(self._tail.positions, self._tail.scores, first, stop, part)
+            low, high = near.own_tokens(window)
+            kept = high > low
+            effect_here, marked_here = self._sum_chunk(low[kept], high[kept])
+            effect += effect_here
+            marked = None if marked is None else marked + marked_here
+            self._release()
         return effect, marked
+
+    def _release(self, start: int = 0, stop: int | None = None) -> None:
+        for array in (self._chunks.scores, self._corpus.in_span):
+            if array is not None:
+                release_pages(array, start, stop)
 
     def _sums_over(self, found: Resolved) -> tuple[float, int | None]:
         """The same for any selection, by looking at every selected token."""
 
         def one(first: int, stop: int) -> tuple[float, int | None]:
             found_here = self._sum_chunk(*self._selected_intervals(found, first, stop))
-            for array in (self._chunks.scores, self._corpus.in_span):
-                if array is not None:
-                    release_pages(array, int(self._chunks.offsets[first]), int(self._chunks.offsets[stop]))
+            self._release(int(self._chunks.offsets[first]), int(self._chunks.offsets[stop]))
             return found_here
 
         return _add_parts(self._chunks.map(one, ranges=found.hits.ranges))

@@ -80,6 +80,10 @@ class Loaded:
         """The board's numbers that do not depend on the controls."""
         return _board_parts(*self._key, kind)
 
+    def source_knots(self, kind: str, window: int) -> dict:
+        """The sources' counts at some of the knots."""
+        return _source_knots(*self._key, kind, window)
+
     def prediction(self) -> dict | None:
         """How predicted effects fared against trained models of this study; None when that was not measured."""
         return read_prediction(self.study)
@@ -177,6 +181,11 @@ def _resolved(root: str, fingerprint: str, settings: tuple) -> Resolved:
 @st.cache_resource(max_entries=4, show_spinner=False)
 def _board_parts(root: str, fingerprint: str, kind: str) -> dict:
     return board.board_parts(_index(root, fingerprint, kind))
+
+
+@st.cache_resource(max_entries=12, show_spinner=False)
+def _source_knots(root: str, fingerprint: str, kind: str, window: int) -> dict:
+    return board.source_knots(_index(root, fingerprint, kind).preview(), window)
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)
