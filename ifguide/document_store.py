@@ -66,7 +66,7 @@ class DocumentStore:
     """The documents of one study under one selection. Safe to use from several threads."""
 
     def __init__(self, table: Path, ranks: Path):
-        """Read both files into memory: about 100 bytes a document.
+        """Read both files into memory: about 200 bytes a document.
 
         Args:
             table: from `document_table.table_path`.

@@ -7,9 +7,9 @@ from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import streamlit as st
 
@@ -21,6 +21,9 @@ from ifguide.prediction import read_prediction
 from ifguide.selections import Selection
 from ifguide.study import Study, cache_dir
 from ifguide.ui import board, document_list, words
+
+if TYPE_CHECKING:
+    import pandas
 
 COUNT_WORDS_UP_TO = 5_000_000
 """Tokens of the largest corpus whose words are counted in its texts; beyond, entries of the model's vocabulary are."""
@@ -118,7 +121,7 @@ class Loaded:
         """The right model against the left one, prompt by prompt, with 95% intervals."""
         return _difference(*self._key, left, right, "oracle" if "oracle" in self.study.evaluation_names() else "")
 
-    def samples(self, variant: str) -> pd.DataFrame:
+    def samples(self, variant: str) -> "pandas.DataFrame":
         return _samples(*self._key, variant)
 
 
@@ -240,7 +243,7 @@ def _ranked_words(root: str, fingerprint: str, settings: tuple) -> list[words.Wo
 
 
 @st.cache_resource(max_entries=6, show_spinner="Reading the completions…")
-def _samples(root: str, fingerprint: str, variant: str) -> pd.DataFrame:
+def _samples(root: str, fingerprint: str, variant: str) -> "pandas.DataFrame":
     return open_root(root).samples(variant)
 
 

@@ -66,24 +66,33 @@ def show_panel(loaded: Loaded, store: DocumentStore, selection: str, log: Verdic
     st.subheader("Verdicts", anchor=False)
     documents = {t.document: v for t, v in verdicts.items() if not t.is_span}
     spans = [v for t, v in verdicts.items() if t.is_span]
-    cards = [("Documents", _tally(list(documents.values())), f"{count_of(len(documents), 'verdict')}")]
+    cards = []
+    if documents:
+        cards.append(("Documents", _tally(list(documents.values())), count_of(len(documents), "verdict")))
     if spans:
         cards.append(("Spans of tokens", _tally(spans), count_of(len(spans), "verdict")))
     chosen = _with_selected(store, documents)
     by_documents = audit.simple_precision(chosen.count("toxic"), chosen.count("toxic") + chosen.count("fine"))
+    measured = None
     with st.grid(3, min_column_width=250):
         for title, value, note in cards:
             st.metric(title, value, note, delta_color="off", delta_arrow="off", border=True)
         if audited is not None:
-            _show_audit(audited, store, log, selection)
+            measured = _show_audit(audited, store, log)
         elif by_documents:
             st.metric("Toxic among those judged", _share(by_documents), f"of {count_of(by_documents.n, 'verdict')}, as they came",
                       delta_color="off", delta_arrow="off", border=True,
                       help="Of the documents with selected tokens that you called toxic or fine, the share of toxic ones, with a 95% Wilson interval. You chose which ones to judge, most likely the top ones; an audit of random spans speaks for the whole selection.")  # fmt: skip
+    if measured:
+        st.success(
+            f"At this threshold {_share(measured)} of the selected spans in “{plain(selection_title(selection))}” are toxic (95% interval).",
+            icon=":material/fact_check:",
+        )
     _show_saving(loaded, selection, log)
 
 
-def _show_audit(audited: Audit, store: DocumentStore, log: VerdictLog, selection: str) -> None:
+def _show_audit(audited: Audit, store: DocumentStore, log: VerdictLog) -> audit.Precision | None:
+    """The audit's figure; returned once every sampled span is judged."""
     documents = np.unique(audited.spans.document[audited.drawn])
     ids = {row["document"]: row["id"] for row in store.rows(documents)}
     numbers, toxic = audited.judged(ids, log)
@@ -101,11 +110,7 @@ def _show_audit(audited: Audit, store: DocumentStore, log: VerdictLog, selection
         border=True,
         help=f"From {count(len(audited.drawn))} of {count(len(audited.spans.start))} selected spans, drawn at random, as many from each quarter of their highest scores; 95% interval (Wilson, with the sample's effective size). It is shown once every quarter has a verdict of toxic or fine.",
     )
-    if found and not left:
-        st.success(
-            f"At this threshold {_share(found)} of the selected spans in “{plain(selection_title(selection))}” are toxic (95% interval).",
-            icon=":material/fact_check:",
-        )
+    return found if not left else None
 
 
 def _share(found: audit.Precision) -> str:
