@@ -96,7 +96,7 @@ class ShiftedLayer:
     """
 
     def __init__(self, module: nn.Module, tangent: dict[str, torch.Tensor]):
-        self.module, self.tangent = module, {key: value.contiguous() for key, value in tangent.items()}
+        self.module, self.tangent = module, tangent  # as it lies: a copy would take v's memory once more
         self.buffer: torch.Tensor | None = None
         """Room for a weight of this layer's dtype; layers take turns."""
 
