@@ -194,7 +194,7 @@ class FactorsConfig:
     """Labels of the Fisher matrix: `sampled` from the model (the true Fisher) or `true` (the empirical one)."""
     max_tokens: int = 0
     """Fit on at most about this many corpus tokens, whole documents drawn at random; 0 takes all."""
-    products: str = "auto"
+    products: str = "float32"
     """Precision in which the eigenvalues' gradients are multiplied: `float32`, `bfloat16`, or `auto` (bfloat16 where the device is faster at it). Sums and covariances are float32."""
     seed: int = 0
     """Seeds the sampled labels and the draw of documents."""
@@ -229,7 +229,7 @@ class DirectionConfig:
 class ScoresConfig:
     """How every corpus token gets its score."""
 
-    derivative: str = "auto"
+    derivative: str = "jvp"
     """`auto` (the fastest way that agrees with the exact derivative on a sample), `central` (central differences) or `jvp` (exact, forward-mode)."""
     position: bool = True
     """Also compute `position` attribution, for comparison."""

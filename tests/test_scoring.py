@@ -115,8 +115,8 @@ class TestPlacement:
                 np.testing.assert_allclose(
                     study.scores(kind, checkpoint), expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max()
                 )
-        described = json.loads((study.folder(Unit("scores")) / "checkpoint-1" / "derivative.json").read_text())
-        assert described["method"] == derivative
+        notes = json.loads((study.folder(Unit("scores")) / "notes.json").read_text())
+        assert notes["derivatives"]["checkpoint-1"]["study"]["method"] == derivative
 
     def test_the_model_above_was_in_two_places(self, scored, tmp_path):
         source = scored.models()["checkpoints"][0]["source"]
