@@ -17,6 +17,7 @@ from benchmarks.engine import (
     SHAPES,
     as_batches,
     describe_device,
+    each,
     known_eigenvectors,
     make_model,
     measure,
@@ -128,7 +129,7 @@ def fitting(options) -> dict:
     """Ways to fit the factors, each with one more idea than the one before."""
     model = make_model(options, "sdpa")
     modules = tracked_modules(model)
-    split, unsplit = SplitModel(model), SplitModel(model)
+    split = SplitModel(model)
 
     def fit(products=None, *, streams=True, shares=True, strips=True):
         def run(documents):
@@ -141,9 +142,7 @@ def fitting(options) -> dict:
                 mock.patch.object(ekfac, "_BLOCKS", ekfac._BLOCKS if strips else 1),
                 known_eigenvectors(),
             ):
-                ekfac.fit_factors(
-                    split if streams else unsplit, modules, lambda: batches, labels="true", products=products
-                )
+                ekfac.fit_factors(split, modules, lambda: batches, labels="true", products=products)
 
         return run
 
@@ -154,16 +153,6 @@ def fitting(options) -> dict:
         "… covariances up to the diagonal only": fit(),
         "… products in bfloat16 (the engine, where fast)": fit(torch.bfloat16),
     }
-
-
-def each(options, function):
-    """A contender that calls a function on every batch."""
-
-    def run(documents):
-        for batch in as_batches(options, documents):
-            function(batch)
-
-    return run
 
 
 if __name__ == "__main__":

@@ -160,6 +160,16 @@ def known_eigenvectors():
         yield
 
 
+def each(options, function) -> Callable:
+    """A contender that calls a function on every batch."""
+
+    def run(documents):
+        for batch in as_batches(options, documents):
+            function(batch)
+
+    return run
+
+
 def print_speed(options) -> None:
     """Tokens a second of each, and the ratios the bars name."""
     fused, eager = make_model(options, "sdpa"), make_model(options, "eager")
@@ -187,13 +197,6 @@ def print_speed(options) -> None:
             optimiser.step()
             optimiser.zero_grad()
 
-    def each(function):
-        def run(documents):
-            for batch in as_batches(options, documents):
-                function(batch)
-
-        return run
-
     def fit(products):
         def run(documents):
             batches = as_batches(options, documents)
@@ -204,10 +207,10 @@ def print_speed(options) -> None:
     contenders = {
         FORWARD: forward,
         STEP: train,
-        OWN: each(central.scores),
-        OWN_NARROW: each(narrow.scores),
-        EXACT: each(lambda batch: own_loss_scores(eager_split, eager_modules, direction, batch)),
-        POSITION: each(lambda batch: position_scores(split, modules, direction, batch)),
+        OWN: each(options, central.scores),
+        OWN_NARROW: each(options, narrow.scores),
+        EXACT: each(options, lambda batch: own_loss_scores(eager_split, eager_modules, direction, batch)),
+        POSITION: each(options, lambda batch: position_scores(split, modules, direction, batch)),
         FIT: fit(None),
         FIT_NARROW: fit(torch.bfloat16),
     }
@@ -216,7 +219,7 @@ def print_speed(options) -> None:
         if options.device != "cpu":
             paired = PairedDifference(split, modules, direction, 1e-3)
             contenders |= {
-                PAIRED: each(paired.scores),
+                PAIRED: each(options, paired.scores),
                 PEER_NARROW: functools.partial(peer.score, dtype=torch.bfloat16),
             }
         rates = measure(options, contenders)

@@ -16,12 +16,11 @@ import torch
 from torch import nn
 
 from benchmarks.engine import as_batches, make_documents, make_model, random_direction
-from ifguide.influence.attribution import own_loss_scores, position_scores
+from ifguide.influence.attribution import own_loss_scores, position_scores, position_scores_several
 from ifguide.influence.batches import Batch
 from ifguide.influence.central import CentralDifference, choose_step
 from ifguide.influence.layers import as_parameters, replace_forward
 from ifguide.influence.losses import SplitModel
-from ifguide.influence.several import position_scores_several
 from ifguide.models import tracked_modules
 
 

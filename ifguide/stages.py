@@ -212,9 +212,9 @@ def build_direction(study: Study, unit: Unit, folder: Path, progress: Progress) 
 
 def build_scores(study: Study, unit: Unit, folder: Path, progress: Progress) -> None:
     """One own-loss and one position score a token, checkpoint and pair of query sets, and their means over checkpoints."""
+    from ifguide.influence.attribution import position_scores_several
     from ifguide.influence.derivative import score_along
     from ifguide.influence.losses import SplitModel
-    from ifguide.influence.several import position_scores_several
 
     names, sets, processes = study.checkpoint_names(), study.query_sets(), current()
     work = Path(processes.decide(lambda: str(open_scoring(study, unit))))

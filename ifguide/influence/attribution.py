@@ -57,17 +57,41 @@ def position_scores(
     Returns:
         (scores, losses), each (B, T-1): entry t is what flows through position t, which predicts token t+1.
     """
-    total = torch.zeros_like(batch.input_ids, dtype=next(iter(direction.values())).dtype)  # (B, T)
+    scores, losses = position_scores_several(model, modules, [direction], batch)
+    return scores[0], losses
+
+
+def position_scores_several(
+    model: nn.Module, modules: dict[str, nn.Module], directions: list[dict[str, torch.Tensor]], batch: Batch
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Position scores along each direction by one forward and one backward pass.
+
+    A backward pass gives each layer's inputs and output gradients, which no direction enters; each direction only multiplies them
+    once more. Own-loss scores share too little for that (`benchmarks/several.py` has what was tried).
+
+    Args:
+        model: any attention implementation; may be split already.
+        modules: the tracked layers by name.
+        directions: K times v, (O, I) a layer.
+        batch: on the model's device.
+
+    Returns:
+        Scores (K, B, T-1), K directions, each as `position_scores` gives them, and losses (B, T-1).
+    """
+    first = next(iter(directions[0].values()))
+    totals = torch.zeros(len(directions), *batch.input_ids.shape, dtype=first.dtype, device=batch.input_ids.device)
 
     def add(name: str, a: torch.Tensor, g: torch.Tensor) -> None:
-        v = direction[name]
-        flow = ((a.to(v.dtype) @ v.T) * g.to(v.dtype)).sum(dim=-1)  # g_tᵀ V a_t
-        total.add_(flow.to(total.device))
+        for total, direction in zip(totals, directions, strict=True):
+            v = direction[name]
+            flow = ((a.to(v.dtype) @ v.T) * g.to(v.dtype)).sum(dim=-1)  # g_tᵀ V a_t
+            total.add_(flow.to(total.device))
 
     split = SplitModel.of(model)
     with watch(modules, on_gradient=add), gradients_flow(split.model):
         losses = backpropagate(split, batch)
-    return report_at_predicted(total[:, :-1], batch.targets != -100), losses
+    counted = batch.targets != -100
+    return torch.stack([report_at_predicted(total[:, :-1], counted) for total in totals]), losses
 
 
 def report_at_predicted(flow: torch.Tensor, counted: torch.Tensor) -> torch.Tensor:

@@ -185,6 +185,13 @@ class SplitModel(nn.Module):
         )
 
 
+def _target_logits(hidden, targets, weight, bias) -> tuple[torch.Tensor, torch.Tensor]:
+    """The targets' rows of the output embedding (n, H), and their logits (n, 1), float32 or better."""
+    theirs = upcast(weight[targets])
+    logits = (upcast(hidden) * theirs).sum(1, keepdim=True)
+    return theirs, logits if bias is None else logits + upcast(bias[targets]).unsqueeze(1)
+
+
 def _loss_gradient(hidden, targets, weight, bias, generator):
     """One part of `SplitModel.loss_gradient`."""
     largest = upcast(hidden.new_full((len(hidden), 1), float("-inf")))
@@ -203,10 +210,7 @@ def _loss_gradient(hidden, targets, weight, bias, generator):
             _draw_on(drawn, logits, here, total, block.start, generator)
         largest = now
     targets = targets if drawn is None else drawn
-    theirs = upcast(weight[targets])  # (n, H)
-    target_logits = (upcast(hidden) * theirs).sum(1, keepdim=True)
-    if bias is not None:
-        target_logits = target_logits + upcast(bias[targets]).unsqueeze(1)
+    theirs, target_logits = _target_logits(hidden, targets, weight, bias)
     gradient = pull.div_(total).sub_(theirs)
     return gradient.to(hidden.dtype), (largest + total.log() - target_logits).squeeze(1)
 
@@ -255,11 +259,8 @@ def _slopes(hidden, tangent, targets, weight, bias, products):
         total = total.mul_(shrink).add_(logits.sum(1, keepdim=True))
         weighted = weighted.mul_(shrink).add_(logits.mul_(moves).sum(1, keepdim=True))
         largest = now
-    theirs = weight[targets]  # (n, H)
-    target_logits = upcast((upcast(hidden) * upcast(theirs)).sum(1, keepdim=True))
-    if bias is not None:
-        target_logits = target_logits + upcast(bias[targets]).unsqueeze(1)
-    target_moves = (upcast(tangent) * upcast(theirs)).sum(1, keepdim=True)
+    theirs, target_logits = _target_logits(hidden, targets, weight, bias)
+    target_moves = (upcast(tangent) * theirs).sum(1, keepdim=True)
     losses = largest + total.log() - target_logits
     return losses.squeeze(1), (weighted / total - target_moves).squeeze(1)
 

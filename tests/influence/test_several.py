@@ -3,9 +3,8 @@
 import pytest
 import torch
 
-from ifguide.influence.attribution import own_loss_scores, position_scores
+from ifguide.influence.attribution import own_loss_scores, position_scores, position_scores_several
 from ifguide.influence.line import LineDerivative
-from ifguide.influence.several import position_scores_several
 
 
 @pytest.mark.parametrize("n", [1, 3])
