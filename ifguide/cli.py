@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ifguide import __version__
+from ifguide.commands import compare
 from ifguide.errors import IFGuideError, InputError, ProcessError
 from ifguide.running import follow_run, launched_together, speaks
 
@@ -454,6 +455,9 @@ def open_app() -> None:
     command = [sys.executable, "-m", "streamlit", "run", "app.py"]
     with contextlib.suppress(KeyboardInterrupt):
         raise typer.Exit(subprocess.call(command, cwd=checkout, env=environment))
+
+
+compare.add_commands(app)
 
 
 def _with_absolute_paths(config: "StudyConfig") -> "StudyConfig":

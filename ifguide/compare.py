@@ -15,9 +15,13 @@ from ifguide.evaluate.statistics import (
     share_of_reduction,
     tp,
 )
+from ifguide.selection import precision_recall
+from ifguide.variants import BASE, recipe
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from ifguide.study import Study
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +94,57 @@ def compare_variants(
             )
         )
     return comparisons
+
+
+def comparison_table(study: "Study", names: list[str]) -> str:
+    """A Markdown table of evaluated models: what each was trained without, toxicity with 95% intervals, perplexity.
+
+    Args:
+        study: names must have been evaluated in it.
+        names: `base` among them.
+    """
+    metrics = {name: study.metrics(name) for name in names}
+    compared = {c.variant: c for c in compare_variants({name: study.samples(name) for name in names})}
+    with_oracle = "oracle" in names
+    heads = ["model", "tokens", "precision / recall", "EMT [95%]", "TP [95%]", "perplexity", "to base"]
+    heads += ["EMT below base [95%]", *(["share of the span mask's drop [95%]"] if with_oracle else [])]
+    lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+    for name in names:
+        values, base = metrics[name], metrics["base"]
+        cells = [name, *_selection_cells(study, name)]
+        cells += [_with_interval(values["emt"], values["emt_low"], values["emt_high"])]
+        cells += [_with_interval(values["tp"], values["tp_low"], values["tp_high"])]
+        if values["perplexity"] and base["perplexity"]:
+            change = values["perplexity"] / base["perplexity"] - 1
+            cells += [f"{values['perplexity']:.2f}", f"{change:+.1%}"]
+        else:
+            cells += ["–", "–"]
+        drop = compared.get(name)
+        cells.append(_with_interval(drop.emt.value, drop.emt.low, drop.emt.high) if drop else "–")
+        if with_oracle:
+            part = drop and drop.share_of_oracle
+            cells.append(_with_interval(part.value, part.low, part.high) if part else "–")
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _with_interval(value: float, low: float, high: float) -> str:
+    return f"{value:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def _selection_cells(study: "Study", name: str) -> list[str]:
+    """How many tokens a model was trained without, and how they agree with the known spans."""
+    selection = recipe(study.config, name).selection
+    if name == BASE or selection not in study.selection_names():
+        return ["–", "–"]
+    mask, corpus = np.asarray(study.selection(selection).mask), study.corpus()
+    if corpus.in_span is None:
+        return [f"{mask.sum():,}", "–"]
+    precision, recall = precision_recall(mask, corpus.in_span, corpus.valid())
+    return [
+        f"{mask.sum():,}",
+        f"{precision:.3f} / {recall:.3f}" if precision is not None and recall is not None else "–",
+    ]
 
 
 def _prompts(samples: "pd.DataFrame") -> list[str]:

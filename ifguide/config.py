@@ -160,6 +160,14 @@ class TrainingConfig:
     """Score at the end of training too."""
     dtype: str = "float32"
     """float32, or bfloat16 for automatic mixed precision on a GPU that has it."""
+    save_steps: int = 500
+    """Keep everything that is needed to go on after a kill every so many optimiser steps; 0: never."""
+    adapter: str = ""
+    """`lora` trains low-rank adapters (peft) instead of all weights, and merges them; empty: all weights."""
+    lora_rank: int = 16
+    """Rank of the adapters."""
+    lora_alpha: float = 32.0
+    """Their scale: they count alpha / rank times."""
 
     def __post_init__(self):
         _require(self.epochs > 0, f"training.epochs: expected more than 0, got {self.epochs}")
@@ -182,6 +190,10 @@ class TrainingConfig:
             f"training.checkpoint_steps: expected steps from 1 on, got {self.checkpoint_steps}",
         )
         _require_choice("training.dtype", self.dtype, ("float32", "bfloat16"))
+        _require(self.save_steps >= 0, f"training.save_steps: expected 0 or more, got {self.save_steps}")
+        _require_choice("training.adapter", self.adapter, ("", "lora"))
+        _require(self.lora_rank >= 1, f"training.lora_rank: expected 1 or more, got {self.lora_rank}")
+        _require(self.lora_alpha > 0, f"training.lora_alpha: expected more than 0, got {self.lora_alpha}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,9 +245,15 @@ class ScoresConfig:
     """`auto` (the fastest way that agrees with the exact derivative on a sample), `central` (central differences) or `jvp` (exact, forward-mode)."""
     position: bool = True
     """Also compute `position` attribution, for comparison."""
+    average: str = "mean"
+    """How the checkpoints' scores, each divided by its standard deviation, are put together: `mean` or `median`."""
+    pooling: float = 0.0
+    """Add this many times the mean score of all places of the same vocabulary entry; 0: each place by itself."""
 
     def __post_init__(self):
         _require_choice("scores.derivative", self.derivative, ("auto", "jvp", "central"))
+        _require_choice("scores.average", self.average, ("mean", "median"))
+        _require(self.pooling >= 0, f"scores.pooling: expected 0 or more, got {self.pooling}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -266,16 +284,56 @@ class SelectionConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class SuppressConfig:
-    """The penalised objective (Eq. 9)."""
+    """The penalised objective (Eq. 9), and other ways to train without the selected tokens."""
 
+    method: str = "penalise"
+    """`penalise` (Eq. 9), `unlikelihood` (λ·-log(1-p)), `mask` (no loss on selected tokens) or `drop` (no loss on documents with a selected token)."""
     penalty: float = 1.0
     """λ: weight of a selected token's cross-entropy, taken with a minus sign."""
     max_penalty: float = 0.0
     """Cross-entropy of a selected token counts up to this many nats; 0: no clamp, as in the paper."""
+    warmup_share: float = 0.0
+    """λ grows from 0 to `penalty` over this share of the steps; 0: it is there from the start."""
+    weighting: str = "even"
+    """`even` (a token is selected or not), or `score` (tokens near the threshold are selected in part, by their score)."""
 
     def __post_init__(self):
+        _require_choice("suppress.method", self.method, ("penalise", "unlikelihood", "mask", "drop"))
+        _require_choice("suppress.weighting", self.weighting, ("even", "score"))
+        _require(0 <= self.warmup_share <= 1, f"suppress.warmup_share: expected 0 to 1, got {self.warmup_share}")
+        _require(
+            self.method != "drop" or self.weighting == "even",
+            "suppress.weighting: documents are dropped whole; use weighting 'even' with method 'drop'",
+        )
         _require(self.penalty >= 0, f"suppress.penalty: expected 0 or more, got {self.penalty}")
         _require(self.max_penalty >= 0, f"suppress.max_penalty: expected 0 or more nats, got {self.max_penalty}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaselinesConfig:
+    """The other methods that `ifguide compare` measures against."""
+
+    scorer: str = "profanity-check"
+    """Classifier of the baselines that have one; named as in `evaluate.scorer`."""
+    document_min: float = 0.5
+    """A document is called toxic from this score on."""
+    epochs: float = 2.0
+    """Passes over the queries of the two models whose losses are compared."""
+    learning_rate: float = 0.0
+    """Their peak learning rate; 0 takes a tenth of `training.learning_rate`."""
+
+    def __post_init__(self):
+        _require(0 < self.document_min <= 1, f"baselines.document_min: expected 0 to 1, got {self.document_min}")
+        _require(self.epochs > 0, f"baselines.epochs: expected more than 0, got {self.epochs}")
+        _require(self.learning_rate >= 0, f"baselines.learning_rate: expected 0 or more, got {self.learning_rate}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class VariantConfig(SuppressConfig):
+    """One more model: a selection, and how to train without it. A table `[variants.NAME]`; nothing is taken from `[suppress]`."""
+
+    selection: str = "default"
+    """The selection it is trained without."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -359,6 +417,20 @@ class StudyConfig:
     suppress: SuppressConfig = field(default_factory=SuppressConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     compute: ComputeConfig = field(default_factory=ComputeConfig)
+    baselines: BaselinesConfig = field(default_factory=BaselinesConfig)
+    variants: dict[str, VariantConfig] = field(default_factory=dict)
+    """More models to compare: tables `[variants.NAME]` with `selection` and the settings of `[suppress]`."""
+
+    def __post_init__(self):
+        _require(
+            not self.training.adapter or self.model.mode == "finetune",
+            "training.adapter: adapters are added to a trained model; set model.mode to finetune, or leave the adapter out",
+        )
+        for name in self.variants:
+            _require(
+                bool(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", name)),
+                f"variants: a name has 1 to 64 letters, digits, '_' or '-' and starts with a letter or digit, got {name!r}",
+            )
 
 
 def config_from_dict(values: dict, kind: type = StudyConfig, where: str = ""):

@@ -164,18 +164,18 @@ def _scales(study: "Study") -> dict[str, float]:
 
 def _load(study: "Study", checkpoint: str):
     """One checkpoint with its layers, curvature and encoded queries, as the direction was made."""
-    from ifguide import stages
+    from ifguide import study_models
     from ifguide.influence.contributions import Curvature
     from ifguide.influence.losses import SplitModel
     from ifguide.queries import encode_queries
 
     config = study.config.direction
     layout = artifacts.read_json(study.folder(Unit("corpus")) / "layout.json")
-    model, modules, device = stages._load_checkpoint(study, checkpoint, attention="eager")
+    model, modules, device = study_models.load_checkpoint(study, checkpoint, attention="eager")
     kinds = ("toxic", "safe") if config.differential else ("toxic",)
-    tokenizer = stages._tokenizer(study)
+    tokenizer = study_models.study_tokenizer(study)
     encoded = {kind: encode_queries(study.queries(kind), tokenizer, layout["max_length"], bos_id=layout["bos"]) for kind in kinds}  # fmt: skip
-    curvature = Curvature(factors=stages._read_factors(study, checkpoint, str(device)), damping=config.damping)
+    curvature = Curvature(factors=study_models.read_factors(study, checkpoint, str(device)), damping=config.damping)
     return (
         SplitModel(model),
         modules,

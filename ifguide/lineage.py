@@ -3,23 +3,43 @@
 from dataclasses import dataclass
 
 from ifguide.config import StudyConfig, config_to_dict
+from ifguide.variants import BASE, BASELINES, DEFAULT, recipe
 
 STAGES = ("corpus", "queries", "model", "factors", "direction", "scores", "index", "selection", "suppress", "evaluate")
 """All stages, in the order they run."""
 
-STAGE_FOLDERS = {"selection": "selections", "suppress": "suppressed", "evaluate": "evaluations"}
-"""Stages that hold one artefact a name, and the folder they lie in; the others lie in a folder of their own name."""
+STAGE_FOLDERS = {
+    "baseline": "baselines",
+    "selection": "selections",
+    "suppress": "suppressed",
+    "evaluate": "evaluations",
+}
+"""Stages that hold one artefact a name, and the folder they lie in; the others lie in a folder of their own name. `baseline` holds
+token scores of other methods; it is none of `STAGES`, for only `ifguide compare` asks for it."""
 
-BASE = "base"
-"""Name of the model trained on everything."""
-DEFAULT = "default"
-"""Name of the selection that `study.toml` describes; its model is reported as `suppressed`."""
-
-BUILT_IN_SELECTIONS = (DEFAULT, "random", "oracle")
-"""Selections that can be made again from `study.toml`: the default one and its controls."""
+BUILT_IN_SELECTIONS = (DEFAULT, "random", "oracle", *BASELINES)
+"""Selections that can be made again from `study.toml`: the default one, its controls, and those of other methods."""
 
 INDEX_VERSION = 2
 """Of the index's files; a change makes older ones stale."""
+
+_BASELINE_READS = {
+    "words": ("corpus",),
+    "classifier-tokens": ("corpus",),
+    "classifier-documents": ("corpus",),
+    "loss-difference": ("corpus", "queries", "model"),
+    "standard": ("corpus", "queries", "model", "factors"),
+    "position": ("corpus", "scores"),
+    "last-position": ("corpus", "queries", "model"),
+    "last-own-loss": ("corpus", "queries", "model"),
+}
+_BASELINE_SECTIONS = {
+    "loss-difference": ("baselines", "training"),
+    "standard": ("direction", "scores", "model"),
+    "position": (),
+    "last-position": ("factors", "direction", "model"),
+    "last-own-loss": ("factors", "direction", "scores", "model"),
+}
 
 _TOKENIZER_FILES = (
     "tokenizer.json",
@@ -57,16 +77,30 @@ class InputFile:
     """Hub revision."""
 
 
+_DO_NOT_CHANGE_A_TRAINING = {
+    "training.early_checkpoints",
+    "training.checkpoint_steps",
+    "training.include_last_checkpoint",
+    "training.save_steps",
+}
+
+
 def read_units(config: StudyConfig, unit: Unit) -> list[Unit]:
     """The artefacts an artefact reads."""
     stage, name = unit.stage, unit.name
     if stage == "suppress":
-        return [Unit("corpus"), Unit("model"), Unit("selection", name)]
+        how = recipe(config, name)
+        read = [Unit("corpus"), Unit("model"), Unit("selection", how.selection)]
+        return [*read, Unit("scores")] if how.weighting == "score" else read
     if stage == "evaluate":
         made = [Unit("model") if name == BASE else Unit("suppress", name)]
         return made if config.evaluate.prompts else [Unit("queries"), *made]
+    if stage == "selection" and name in BASELINES:
+        return [Unit("corpus"), Unit("selection", DEFAULT), Unit("baseline", name)]
     if stage == "selection":
         return [Unit("corpus")] if name == "oracle" else [Unit("corpus"), Unit("scores")]
+    if stage == "baseline":
+        return [Unit(part) for part in _BASELINE_READS[name]]
     reads = {
         "corpus": (), "queries": (), "model": ("corpus",), "factors": ("corpus", "model"),
         "direction": ("corpus", "queries", "model", "factors"), "scores": ("corpus", "model", "direction"), "index": ("corpus", "scores"),
@@ -108,26 +142,26 @@ def unit_settings(config: StudyConfig, unit: Unit) -> dict:
         return {"kind": "oracle"}
     if unit.stage == "index":
         return {"index.version": INDEX_VERSION}
+    if unit.stage == "suppress":
+        how = config_to_dict(recipe(config, unit.name))
+        training = config_to_dict(config.training)
+        kept = {key: value for key, value in training.items() if f"training.{key}" not in _DO_NOT_CHANGE_A_TRAINING}
+        return {f"suppress.{key}": v for key, v in how.items()} | {f"training.{key}": v for key, v in kept.items()}
     sections = {
+        "baseline": _BASELINE_SECTIONS.get(unit.name, ("baselines",)),
         "model": ("model",) if config.model.mode == "asis" else ("model", "training"),
         "factors": ("factors", "model"),
         "direction": ("direction", "model"),
         "scores": ("scores", "model"),
-        "suppress": ("suppress", "training"),
     }.get(unit.stage, (unit.stage,))
     how_the_model_is_made = {"model.source", "model.revision", "model.mode", "model.checkpoints"}
-    which_checkpoints_are_kept = {
-        "training.early_checkpoints",
-        "training.checkpoint_steps",
-        "training.include_last_checkpoint",
-    }
     changes_nothing = {
-        "model": {"model.dtype", "model.modules"},
+        "baseline": {*how_the_model_is_made, *_DO_NOT_CHANGE_A_TRAINING, "scores.position"},
+        "model": {"model.dtype", "model.modules", "training.save_steps"},
         "factors": how_the_model_is_made,
         "direction": how_the_model_is_made,
         "scores": how_the_model_is_made,
         "selection": {"selection.controls", "selection.seed"},
-        "suppress": which_checkpoints_are_kept,
         "evaluate": {"evaluate.batch_size"},
     }.get(unit.stage, set())
     flat = {
@@ -136,6 +170,9 @@ def unit_settings(config: StudyConfig, unit: Unit) -> dict:
         for key, value in config_to_dict(getattr(config, section)).items()
     }
     flat = {key: value for key, value in flat.items() if key not in changes_nothing}
+    if unit.stage == "selection" and unit.name in BASELINES:
+        documents = {"baselines.document_min": config.baselines.document_min}
+        return {"kind": unit.name, **(documents if unit.name == "classifier-documents" else {})}
     if unit.stage == "selection" and unit.name == "random":
         return {"kind": "random", "selection.seed": config.selection.seed, **flat}
     return flat

@@ -4,7 +4,7 @@ Shapes: D documents, N corpus tokens, R rows, L tokens in a row, P pieces (a pie
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -25,7 +25,7 @@ class Rows:
     token_index: np.ndarray
     """int64. The corpus token at each position, -1 for end-of-text and padding."""
     selected: np.ndarray
-    """bool. True where the label is a selected corpus token; so a token counts once, even when it also appears as context."""
+    """bool, or float strengths. True where the label is a selected corpus token; so a token counts once, even when it also appears as context."""
     position_ids: np.ndarray
     """int64. Counts from 0 in each piece, so that packed documents get the positions they would have alone."""
     document_index: np.ndarray
@@ -74,7 +74,7 @@ class PackedRows(Sequence):
             input_ids=np.full(shape, 0 if self.eos_id is None else self.eos_id, dtype=np.int64),
             labels=np.full(shape, IGNORED, dtype=np.int64),
             token_index=np.full(shape, -1, dtype=np.int64),
-            selected=np.zeros(shape, dtype=bool),
+            selected=np.zeros(shape, dtype=bool if self.selected is None else self.selected.dtype),
             position_ids=np.zeros(shape, dtype=np.int64),
             document_index=np.full(shape, -1, dtype=np.int64),
         )
@@ -125,6 +125,29 @@ class BosRows(Sequence):
         return Rows(**arrays, document_index=np.concatenate([row.document_index[:1], row.document_index]))
 
 
+@dataclass(frozen=True, eq=False)
+class DroppedRows(Sequence):
+    """Rows in which some documents teach nothing: their tokens lose their labels, and all others stay where they are.
+
+    So a model trained without those documents sees the others in the same order and the same batches as one trained with them.
+    """
+
+    rows: Sequence
+    """Rows with `labels`, `selected` and `document_index`."""
+    dropped: np.ndarray
+    """bool (D,): documents to leave out."""
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Rows:
+        row = self.rows[index]
+        gone = np.append(self.dropped, False)[row.document_index]  # padding has document -1
+        return replace(
+            row, labels=np.where(gone, IGNORED, row.labels), selected=np.zeros_like(row.selected, dtype=bool)
+        )
+
+
 def pack_rows(
     token_ids: np.ndarray,
     offsets: np.ndarray,
@@ -145,7 +168,7 @@ def pack_rows(
         offsets: int64 (D+1,), document d owns tokens [offsets[d], offsets[d+1]).
         max_length: L, tokens in a row, at least 2.
         eos_id: the end-of-text token; None leaves it out, which `pack=True` refuses.
-        selected: bool (N,), the suppression mask; carried to the labels it stands for. None: nothing is selected.
+        selected: bool (N,), the suppression mask, or float strengths; carried to the labels it stands for. None: nothing is selected.
         pack: several documents in a row, with the end-of-text between them; false pads after each document instead.
         documents: which documents, in which order; None takes all in corpus order. Documents without tokens give nothing.
 

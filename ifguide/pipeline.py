@@ -72,6 +72,12 @@ def evaluate(study: Study, variant: str = BASE, *, progress: Progress | None = N
     return _build(study, _with_needs(study, [Unit("evaluate", variant)]), progress or Progress())
 
 
+def compare(study: Study, variants: Iterable[str], *, progress: Progress | None = None) -> list[Unit]:
+    """Train and evaluate models beside the base and the default one, as far as they are missing or stale. Returns what was built."""
+    units = [Unit("evaluate", name) for name in dict.fromkeys((BASE, DEFAULT, *variants))]
+    return _build(study, _with_needs(study, units), progress or Progress())
+
+
 def _with_needs(study: Study, units: Iterable[Unit]) -> list[Unit]:
     """The units and everything they read, in running order, each once."""
     needed: dict[Unit, None] = {}
@@ -162,6 +168,6 @@ def _build_unit(study: Study, unit: Unit, progress: Progress) -> None:
             if unit.stage in stages.SHARED:
                 processes.decide(lambda: str(folder))
             build(study, unit, folder, progress)
-        close_work(study.root, unit.stage)
+        close_work(study.root, f"{unit.stage}-{unit.name}" if unit.name and unit.stage == "suppress" else unit.stage)
     elif unit.stage in stages.SHARED:
         build(study, unit, Path(processes.decide(None)), progress)

@@ -7,9 +7,10 @@ import numpy as np
 
 from ifguide import artifacts
 from ifguide.errors import ConfigError
-from ifguide.lineage import BASE, BUILT_IN_SELECTIONS, Unit
+from ifguide.lineage import Unit
 from ifguide.selections import Selection, write_selection
 from ifguide.study import check_name
+from ifguide.variants import RESERVED
 from ifguide.verdicts import Target, apply_verdicts
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def save_reviewed(study: "Study", selection: str, name: str, verdicts: dict[Targ
         ConfigError: a bad name, or the verdicts change nothing.
     """
     check_name(name, "selection")
-    if name in (*BUILT_IN_SELECTIONS, BASE, "suppressed", selection):
+    if name in (*RESERVED, selection):
         raise ConfigError(f"the name {name!r} is taken; choose another for the corrected selection")
     corpus, chosen = study.corpus(), study.selection(selection)
     mask, counts = apply_verdicts(chosen.mask, corpus, verdicts)

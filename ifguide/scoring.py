@@ -111,13 +111,39 @@ def score_in_shards(
         store.assemble(folder)
 
 
-def average_over_checkpoints(corpus: TokenizedCorpus, parts: list[Path], names: Iterable[str], folder: Path) -> None:
-    """The study's own arrays from its checkpoints', block by block: memory does not grow with the corpus."""
-    from ifguide.influence.attribution import average_blocks, mean_blocks
+def average_over_checkpoints(
+    corpus: TokenizedCorpus,
+    parts: list[Path],
+    names: Iterable[str],
+    folder: Path,
+    *,
+    average: str = "mean",
+    pooling: float = 0.0,
+) -> None:
+    """The study's own arrays from its checkpoints', block by block: memory does not grow with the corpus.
+
+    Args:
+        corpus: whose tokens they are.
+        parts: the checkpoints' folders.
+        names: files to put together, without `.npy`. Losses are averaged as they are.
+        folder: where to.
+        average: see `average_blocks`.
+        pooling: see `pool_blocks`.
+    """
+    from ifguide.influence.attribution import average_blocks, mean_blocks, pool_blocks
 
     for kind in names:
         arrays = [artifacts.load_array(part / f"{kind}.npy") for part in parts if (part / f"{kind}.npy").exists()]
-        if arrays:
-            blocks = mean_blocks(arrays) if kind == "token_loss" else average_blocks(arrays, corpus.valid_between)
-            (folder / kind).parent.mkdir(parents=True, exist_ok=True)
-            artifacts.save_blocks(blocks, folder / f"{kind}.npy", np.float32)
+        if not arrays:
+            continue
+        path = folder / f"{kind}.npy"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if kind == "token_loss":
+            artifacts.save_blocks(mean_blocks(arrays), path, np.float32)
+            continue
+        artifacts.save_blocks(average_blocks(arrays, corpus.valid_between, average=average), path, np.float32)
+        if pooling:
+            single = path.rename(path.with_suffix(".single.npy"))
+            blocks = pool_blocks(artifacts.load_array(single), corpus.token_ids, corpus.valid_between, pooling)
+            artifacts.save_blocks(blocks, path, np.float32)
+            single.unlink()

@@ -208,6 +208,40 @@ def select_random(valid: np.ndarray, n_tokens: int, seed: int) -> np.ndarray:
     return mask
 
 
+def select_best(scores: np.ndarray, valid: np.ndarray, n_tokens: int) -> np.ndarray:
+    """A mask bool (N,) of the `n_tokens` valid tokens with the highest scores above 0, or of all there are; ties go to the first.
+
+    Args:
+        scores: float32 (N,).
+        valid: bool (N,).
+        n_tokens: the budget.
+    """
+    places = np.flatnonzero(np.asarray(valid) & (np.asarray(scores) > 0))
+    best = places[np.argsort(-np.asarray(scores)[places], kind="stable")[:n_tokens]]
+    mask = np.zeros(len(valid), dtype=bool)
+    mask[best] = True
+    return mask
+
+
+def soft_strengths(scores: np.ndarray, valid: np.ndarray, n_tokens: int) -> np.ndarray:
+    """Strengths float32 (N,) in place of a mask: 1 for the best half of a budget, then falling in a line with the score to 0 at twice
+    the budget. So about as many tokens count as in a mask of `n_tokens`, but nothing hangs on a score being just above a threshold.
+
+    Args:
+        scores: float32 (N,).
+        valid: bool (N,).
+        n_tokens: the size of the mask.
+    """
+    scores = np.asarray(scores, dtype=np.float64)
+    ordered = np.sort(scores[np.asarray(valid)])[::-1]
+    if not 0 < n_tokens <= len(ordered):
+        raise ConfigError(f"expected a selection of 1 to {len(ordered):,} tokens, got {n_tokens:,}; select again")
+    high = ordered[n_tokens // 2]
+    low = ordered[min(2 * n_tokens, len(ordered) - 1)]
+    strengths = np.clip((scores - low) / (high - low), 0, 1) if high > low else (scores >= high).astype(float)
+    return (strengths * valid).astype(np.float32)
+
+
 def precision_recall(mask: np.ndarray, truth: np.ndarray, valid: np.ndarray) -> tuple[float | None, float | None]:
     """Precision and recall of a mask against known tokens, over valid tokens; None where the denominator is 0."""
     mask, truth = np.asarray(mask) & valid, np.asarray(truth) & valid

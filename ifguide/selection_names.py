@@ -4,9 +4,10 @@ import shutil
 
 from ifguide import artifacts
 from ifguide.errors import ConfigError, StudyNotFound
-from ifguide.lineage import BASE, BUILT_IN_SELECTIONS
+from ifguide.lineage import BUILT_IN_SELECTIONS
 from ifguide.lock import study_lock
 from ifguide.study import Study, Unit, check_name
+from ifguide.variants import RESERVED
 
 NAMED_STAGES = ("selection", "suppress", "evaluate")
 """Stages with an artefact of a selection's name, in the order they are made."""
@@ -29,7 +30,7 @@ def rename_selection(study: Study, name: str, new: str) -> None:
     """
     _require_own(study, name)
     check_name(new, "selection")
-    if new in (*BUILT_IN_SELECTIONS, BASE, "suppressed"):
+    if new in RESERVED:
         raise ConfigError(f"the name {new!r} is built in; choose another for your selection")
     if new in study.selection_names():
         raise ConfigError(f"there is a selection {new!r} already; choose another name, or delete that one first")

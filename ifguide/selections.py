@@ -11,7 +11,16 @@ from ifguide import artifacts
 from ifguide.config import SelectionConfig
 from ifguide.errors import ConfigError, StaleError
 from ifguide.lineage import Unit
-from ifguide.selection import Ranking, rank_documents, select_random, select_tokens, threshold_at_quantile
+from ifguide.selection import (
+    Ranking,
+    rank_documents,
+    select_best,
+    select_random,
+    select_tokens,
+    soft_strengths,
+    threshold_at_quantile,
+)
+from ifguide.variants import BASELINES, DEFAULT
 
 if TYPE_CHECKING:
     from ifguide.study import Study
@@ -47,7 +56,8 @@ def compute_selection(
         study: its corpus and, but for `oracle`, its scores must be there.
         settings: quantile, window, budget and attribution.
         name: the name it will carry.
-        kind: `influence` (Algorithm 1), `random` (as many tokens as Algorithm 1 selects) or `oracle` (the known spans).
+        kind: `influence` (Algorithm 1), `random` (as many tokens as Algorithm 1 selects), `oracle` (the known spans), or one of
+            `ifguide.variants.BASELINES` (as many tokens as the default selection holds, the best by that method's scores).
 
     Raises:
         ConfigError: `oracle` without known spans.
@@ -55,8 +65,19 @@ def compute_selection(
     """
     corpus = study.corpus()
     offsets, valid = np.asarray(corpus.offsets), corpus.valid()
-    quantile = None if kind == "oracle" else settings.quantile
-    if kind == "oracle":
+    chosen_otherwise = kind == "oracle" or kind in BASELINES
+    quantile = None if chosen_otherwise else settings.quantile
+    if kind in BASELINES:
+        scores = artifacts.load_array(study.folder(Unit("baseline", kind)) / "scores.npy")
+        if kind == "classifier-documents":
+            mask = (np.asarray(scores) >= study.config.baselines.document_min) & valid
+        else:
+            mask = select_best(scores, valid, study.selection(DEFAULT).settings["n_selected"])
+        lowest = float(scores[mask].min()) if mask.any() else float("inf")
+        ranking = rank_documents(
+            scores, offsets, valid, float(np.nextafter(np.float32(lowest), -np.inf)), corpus.id_rank
+        )
+    elif kind == "oracle":
         if corpus.in_span is None:
             raise ConfigError("this corpus has no known spans; name their column with --spans-field")
         mask = np.asarray(corpus.in_span) & valid
@@ -71,10 +92,10 @@ def compute_selection(
     described = {
         "name": name,
         "kind": kind,
-        "attribution": None if kind == "oracle" else settings.attribution,
+        "attribution": None if chosen_otherwise else settings.attribution,
         "quantile": quantile,
-        "window": 0 if kind == "oracle" else settings.window,
-        "max_tokens": 0 if kind == "oracle" else settings.max_tokens,
+        "window": 0 if chosen_otherwise else settings.window,
+        "max_tokens": 0 if chosen_otherwise else settings.max_tokens,
         "threshold": ranking.threshold,
         "n_selected": int(mask.sum()),
         "n_valid": int(valid.sum()),
@@ -110,6 +131,21 @@ def select_by_scan(study: "Study", settings: SelectionConfig) -> tuple[Ranking, 
     ranking = rank_documents(scores, offsets, valid, threshold, corpus.id_rank)
     limits = {"window": settings.window, "max_tokens": settings.max_tokens}
     return ranking, select_tokens(scores, offsets, valid, ranking, **limits)
+
+
+def training_mask(study: "Study", selection: str, weighting: str) -> np.ndarray:
+    """What training is told about each corpus token: bool (N,), or float32 strengths (N,) for the weighting `score`.
+
+    Raises:
+        ConfigError: weights by score for a selection that was not made from scores.
+    """
+    chosen = study.selection(selection)
+    if weighting == "even":
+        return np.asarray(chosen.mask)
+    if not chosen.settings["attribution"] or chosen.settings["kind"] != "influence":
+        raise ConfigError(f"suppress.weighting: selection {selection!r} was not made from scores; use weighting 'even'")
+    valid = study.corpus().valid()
+    return soft_strengths(study.scores(chosen.settings["attribution"]), valid, chosen.settings["n_selected"])
 
 
 def write_selection(selection: Selection, folder: Path) -> None:

@@ -5,6 +5,7 @@ shard is computed by itself, so a resumed run gives the same bytes as an undistu
 """
 
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -40,7 +41,7 @@ def open_work(root: Path, stage: str, key: dict) -> Path:
     """
     work = root / WORK
     folder = work / f"{stage}-{hash_json(key)[:16]}"
-    for old in work.glob(f"{stage}-*"):
+    for old in _work_of(root, stage):
         if old != folder:
             shutil.rmtree(old, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
@@ -49,8 +50,15 @@ def open_work(root: Path, stage: str, key: dict) -> Path:
 
 def close_work(root: Path, stage: str) -> None:
     """Remove the unfinished work of a stage that is finished, and the weights that it kept on disk."""
-    for folder in (*(root / WORK).glob(f"{stage}-*"), offload_folder(root)):
+    for folder in (*_work_of(root, stage), offload_folder(root)):
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _work_of(root: Path, stage: str) -> list[Path]:
+    """Folders of unfinished work of a stage; those of `suppress-a-b` are not those of `suppress-a`."""
+    return [
+        path for path in (root / WORK).glob(f"{stage}-*") if re.fullmatch("[0-9a-f]{16}", path.name[len(stage) + 1 :])
+    ]
 
 
 def offload_folder(root: Path) -> Path:

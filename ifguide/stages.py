@@ -4,9 +4,10 @@ Every function has the same form, `build_<stage>(study, unit, folder, progress)`
 stages in `SHARED` are called in every process of a run (see `ifguide.distributed`): all compute, the main one writes.
 """
 
+import contextlib
 import functools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -20,21 +21,28 @@ from ifguide.progress import Progress
 from ifguide.scoring import (
     SCORES,
     average_over_checkpoints,
-    corpus_sequences,
     direction_file,
     open_scoring,
-    read_layout,
     score_file,
     score_in_shards,
 )
 from ifguide.selections import compute_selection, write_selection
-from ifguide.shards import offload_folder
+from ifguide.shards import open_work
 from ifguide.study import BASE, DEFAULT, Study, Unit
+from ifguide.study_models import (
+    choose_way,
+    cut_training_rows,
+    encoded_queries,
+    factor_products,
+    fit_checkpoint,
+    load_checkpoint,
+    read_factors,
+    start_model,
+)
+from ifguide.variants import recipe
 
 SHARED = ("model", "factors", "direction", "scores", "suppress")
 """Stages whose work several processes divide; the others are the main process's alone."""
-SAMPLE_TOKENS = 2_000
-"""Corpus tokens on which central differences are compared with the exact derivative."""
 
 
 def build_corpus(study: Study, unit: Unit, folder: Path, progress: Progress) -> None:
@@ -83,10 +91,11 @@ def build_model(study: Study, unit: Unit, folder: Path, progress: Progress) -> N
         if current().is_main:
             _take_as_it_is(study, folder)
         return
-    model, tokenizer = _start_model(study)
-    rows = _training_rows(study, tokenizer, None)
+    model, tokenizer = start_model(study)
+    rows = cut_training_rows(study, tokenizer, None)
     steps = choose_checkpoint_steps(len(rows), config.training)
-    result = train_model(model, tokenizer, rows, config.training, None, folder, _reporter(progress), steps)
+    with _resumable(study, unit, folder) as work:
+        result = train_model(model, tokenizer, rows, config.training, None, work, _reporter(progress), steps)
     kept = [{"name": path.name, "source": f"checkpoints/{path.name}"} for path in result.checkpoints]
     if config.training.include_last_checkpoint or not kept:
         kept.append({"name": "last", "source": "final"})
@@ -112,37 +121,21 @@ def _write_models(folder: Path, models: dict) -> None:
 
 def build_factors(study: Study, unit: Unit, folder: Path, progress: Progress) -> None:
     """EK-FAC factors of each checkpoint, fitted on the corpus."""
-    import torch
-
-    from ifguide.influence.batches import make_batches
-    from ifguide.influence.ekfac import fit_factors
-
-    config, processes = study.config.factors, current()
+    config = study.config.factors
     names, found = study.checkpoint_names(), {}
     for number, name in enumerate(names):
         if config.strategy == "identity":
             _save_tensors({}, folder / name / "factors.safetensors")
             continue
-        model, modules, device = _load_checkpoint(study, name)
-        products = _products(config.products, device) if study.config.model.dtype != "float64" else ""
-        found[name] = {"products": products or "float32"}
-        sequences = corpus_sequences(study, max_tokens=config.max_tokens, seed=config.seed)
-        batches = functools.partial(
-            make_batches,
-            sequences,
-            study.config.compute.tokens_per_batch,
-            share=(processes.rank, processes.world_size),
-        )
-        factors = fit_factors(
+        model, modules, device = load_checkpoint(study, name)
+        found[name] = {"products": factor_products(study, device) or "float32"}
+        factors = fit_checkpoint(
+            study,
             model,
             modules,
-            batches,
-            labels=config.labels,
-            seed=config.seed,
-            products=getattr(torch, products) if products else None,
+            device,
             report=_reporter(progress, part=number, parts=len(names)),
             report_eigenbases=_reporter(progress, "eigenbases"),
-            processes=processes,
         )
         tensors = {
             f"{layer}|{part}": getattr(
@@ -155,52 +148,30 @@ def build_factors(study: Study, unit: Unit, folder: Path, progress: Progress) ->
     _write_notes({"factors": found}, folder)
 
 
-def _products(setting: str, device) -> str:
-    """The dtype that `factors.products` means on a device; empty: that of the sums."""
-    from ifguide.models import has_fast_bfloat16
-
-    if setting == "auto":
-        return "bfloat16" if has_fast_bfloat16(device) else ""
-    return "" if setting == "float32" else setting
-
-
 def _write_notes(notes: dict, folder: Path) -> None:
     """What the stage found out while it ran, for the manifest."""
     if current().is_main:
         (folder / artifacts.NOTES).write_text(json.dumps(notes, indent=1), encoding="utf-8")
 
 
-def _read_factors(study: Study, checkpoint: str, device: str):
-    from ifguide.influence.ekfac import LayerFactors
-
-    tensors = artifacts.load_tensors(study.folder(Unit("factors")) / checkpoint / "factors.safetensors", device=device)
-    layers: dict[str, dict] = {}
-    for key, tensor in tensors.items():
-        layer, part = key.rsplit("|", 1)
-        layers.setdefault(layer, {})[part] = tensor
-    return {layer: LayerFactors(**parts) for layer, parts in layers.items()} or None
-
-
 def build_direction(study: Study, unit: Unit, folder: Path, progress: Progress) -> None:
     """Queries and factors of each checkpoint -> the direction v."""
     from ifguide.influence.direction import differential_direction, query_gradient
-    from ifguide.queries import encode_queries
 
-    config, layout = study.config.direction, read_layout(study)
-    tokenizer = _tokenizer(study)
+    config = study.config.direction
     kinds = ("toxic", "safe") if config.differential else ("toxic",)
     turns = [(name, queries) for name in study.checkpoint_names() for queries in study.query_sets()]
     loaded = None
     for number, (name, queries) in enumerate(turns):
         if loaded != name:
             loaded = name
-            model, modules, device = _load_checkpoint(study, name)
-            factors = _read_factors(study, name, str(device))
+            model, modules, device = load_checkpoint(study, name)
+            factors = read_factors(study, name, str(device))
         gradients = {}
         for turn, kind in enumerate(kinds):
             gradients[kind] = query_gradient(
                 model, modules,
-                encode_queries(study.queries(kind, queries), tokenizer, layout["max_length"], bos_id=layout["bos"]),
+                encoded_queries(study, kind, queries),
                 weighting=config.weighting, objective=config.objective,
                 tokens_per_batch=study.config.compute.tokens_per_batch,
                 report=_reporter(progress, "queries", part=number * len(kinds) + turn, parts=len(turns) * len(kinds)),
@@ -228,13 +199,13 @@ def build_scores(study: Study, unit: Unit, folder: Path, progress: Progress) -> 
     for number, (name, kind) in enumerate(turns):
         if processes.is_main:
             (folder / name).mkdir(exist_ok=True)
-        model, modules, device = _load_checkpoint(study, name, attention="eager" if kind == "own_loss" else "sdpa")
+        model, modules, device = load_checkpoint(study, name, attention="eager" if kind == "own_loss" else "sdpa")
         directions = [_read_direction(study, name, queries, modules) for queries in sets]
         files = tuple(score_file(kind, queries) for queries in sets)
         report = _reporter(progress, part=number, parts=len(turns))
         if kind == "own_loss":
             split = SplitModel(model)
-            ways = [_choose_derivative(study, split, modules, direction, device) for direction in directions]
+            ways = [choose_way(study, split, modules, direction, device) for direction in directions]
             found[name] = {queries or "study": asdict(way) for queries, way in zip(sets, ways, strict=True)}
             if all(way.method != "jvp" for way in ways):
                 model.set_attn_implementation("sdpa")  # only the exact derivative needs the slow one
@@ -248,7 +219,15 @@ def build_scores(study: Study, unit: Unit, folder: Path, progress: Progress) -> 
             )
     if processes.is_main:
         files = [*SCORES, *(score_file(kind, queries) for queries in sets if queries for kind in SCORES[:2])]
-        average_over_checkpoints(study.corpus(), [folder / name for name in names], files, folder)
+        settings = study.config.scores
+        average_over_checkpoints(
+            study.corpus(),
+            [folder / name for name in names],
+            files,
+            folder,
+            average=settings.average,
+            pooling=settings.pooling,
+        )
     _write_notes({"derivatives": found}, folder)
 
 
@@ -258,23 +237,6 @@ def _read_direction(study: Study, checkpoint: str, queries: str, modules: dict) 
 
     tensors = artifacts.load_tensors(study.folder(Unit("direction")) / checkpoint / direction_file(queries))
     return {name: tensor.to(device_of(modules[name])) for name, tensor in tensors.items()}
-
-
-def _choose_derivative(study: Study, split, modules, direction, device):
-    """The way to take the derivative that the settings, and a sample of the corpus, ask for; the same in every process."""
-    from ifguide.influence.batches import make_batches
-    from ifguide.influence.derivative import Derivative, choose_derivative
-    from ifguide.models import has_fast_bfloat16
-
-    def choose() -> dict:
-        sequences = corpus_sequences(study, max_tokens=SAMPLE_TOKENS, seed=study.config.factors.seed)
-        sample = [batch.to(device) for batch in make_batches(sequences, study.config.compute.tokens_per_batch)]
-        way = choose_derivative(
-            split, modules, direction, sample, setting=study.config.scores.derivative, narrow=has_fast_bfloat16(device)
-        )
-        return asdict(way)
-
-    return Derivative(**current().decide(choose))
 
 
 def build_index(study: Study, unit: Unit, folder: Path, progress: Progress) -> None:
@@ -312,14 +274,45 @@ def build_selection(study: Study, unit: Unit, folder: Path, progress: Progress) 
     write_selection(selection, folder)
 
 
+def build_baseline(study: Study, unit: Unit, folder: Path, progress: Progress) -> None:
+    """One score a token by another method."""
+    from ifguide.baselines import score_baseline
+
+    scores = score_baseline(study, unit.name, progress)
+    np.save(folder / "scores.npy", scores.astype(np.float32), allow_pickle=False)
+
+
 def build_suppress(study: Study, unit: Unit, folder: Path, progress: Progress) -> None:
-    """Train again from the same start with the selected tokens penalised."""
+    """Train again from the same start without the selected tokens, in the way that the model's recipe says."""
+    from ifguide.packing import DroppedRows
+    from ifguide.selections import training_mask
     from ifguide.training import train_model
 
-    model, tokenizer = _start_model(study)
-    mask = np.asarray(study.selection(unit.name).mask)
-    rows = _training_rows(study, tokenizer, mask)
-    train_model(model, tokenizer, rows, study.config.training, study.config.suppress, folder, _reporter(progress))
+    how = recipe(study.config, unit.name)
+    model, tokenizer = start_model(study)
+    mask = training_mask(study, how.selection, how.weighting)
+    rows = cut_training_rows(study, tokenizer, mask)
+    if how.method == "drop":
+        hit = np.add.reduceat(np.append(mask, False), np.asarray(study.corpus().offsets[:-1])) > 0
+        rows = DroppedRows(rows, hit)
+    with _resumable(study, unit, folder) as work:
+        train_model(model, tokenizer, rows, study.config.training, how, work, _reporter(progress))
+
+
+@contextlib.contextmanager
+def _resumable(study: Study, unit: Unit, folder: Path) -> Iterator[Path]:
+    """A folder for a training that outlives a kill; what the training leaves there moves into `folder`, but for its state."""
+    from ifguide.training_state import STATE
+
+    if not current().alone:
+        yield folder
+        return
+    key = {"inputs": study.inputs(unit), "settings": study.settings(unit)}
+    work = open_work(study.root, f"{unit.stage}-{unit.name}" if unit.name else unit.stage, key)
+    yield work
+    for part in work.iterdir():
+        if not part.name.startswith(STATE):
+            part.rename(folder / part.name)
 
 
 def build_evaluate(study: Study, unit: Unit, folder: Path, progress: Progress) -> None:
@@ -371,62 +364,3 @@ def _save_tensors(tensors: dict, path: Path) -> None:
     if current().is_main:
         path.parent.mkdir(exist_ok=True)
         artifacts.save_tensors(tensors, path)
-
-
-def _tokenizer(study: Study):
-    from ifguide.models import load_tokenizer
-
-    return load_tokenizer(study.resolve(study.config.model.source), study.config.model.revision)
-
-
-def _start_model(study: Study):
-    """The model every training starts from, and its tokenizer."""
-    from ifguide.models import load_config, load_model, pick_device
-    from ifguide.training import initialise_model
-
-    config, tokenizer = study.config, _tokenizer(study)
-    source = study.resolve(config.model.source)
-    device = pick_device(config.compute.device)
-    if config.model.mode == "scratch":
-        description = load_config(source, config.model.revision).to_dict()
-        return initialise_model(description, description["vocab_size"], config.training.seed).to(device), tokenizer
-    model = load_model(source, revision=config.model.revision, device=device)
-    return model.requires_grad_(True), tokenizer
-
-
-def _training_rows(study: Study, tokenizer, mask):
-    """The corpus as training rows. A tokenizer's own beginning-of-text token goes before each document, but not in packed rows."""
-    from ifguide.packing import BosRows, pack_rows
-
-    corpus, layout, packing = study.corpus(), read_layout(study), study.config.training.packing
-    bos = None if packing else layout["bos"]
-    length = layout["max_length"] - (bos is not None)
-    rows = pack_rows(corpus.token_ids, np.asarray(corpus.offsets), length, tokenizer.eos_token_id, mask, pack=packing)
-    return rows if bos is None else BosRows(rows, bos)
-
-
-def _load_checkpoint(study: Study, name: str, attention: str = "sdpa"):
-    """One scoring checkpoint on its device, with its tracked layers; with `compute.device_map`, the device its inputs go to."""
-    from ifguide.influence.layers import device_of
-    from ifguide.models import Placement, load_model, pick_device, tracked_modules
-
-    entry = next(c for c in study.models()["checkpoints"] if c["name"] == name)
-    compute, placement = study.config.compute, None
-    if compute.device_map:
-        if not current().alone:
-            raise ConfigError(
-                "compute.device_map spreads one model over all devices; start one process, or leave it empty"
-            )
-        placement = Placement(
-            strategy=compute.device_map, max_memory=compute.max_memory, offload_folder=offload_folder(study.root)
-        )
-    device = pick_device(compute.device)
-    model = load_model(
-        entry["source"],
-        revision=entry.get("revision", ""),
-        dtype=study.config.model.dtype,
-        device=device,
-        attention=attention,
-        placement=placement,
-    )
-    return model, tracked_modules(model, study.config.model.modules), device_of(model) if placement else device

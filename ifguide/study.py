@@ -31,6 +31,7 @@ from ifguide.lineage import (
 )
 from ifguide.readers import list_files
 from ifguide.selections import Selection, compute_selection, read_selection, write_selection
+from ifguide.variants import RESERVED, check_variants
 
 _NAME = re.compile(r"(?!.*\.(partial|old)-)[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # builds keep `.partial-` and `.old-`
 
@@ -98,7 +99,9 @@ class Study:
             raise StudyNotFound(
                 f"no study {name!r} in {cache} (there: {known}); make it with `ifguide new {name}` or `ifguide demo`"
             )
-        return cls(root, read_config(root / "study.toml"))
+        config = read_config(root / "study.toml")
+        check_variants(config)
+        return cls(root, config)
 
     @classmethod
     def create(cls, name: str, config: StudyConfig, cache: Path | None = None) -> "Study":
@@ -349,7 +352,7 @@ class Study:
 
         Args:
             kind: `own_loss`, `position` or `token_loss` (nats).
-            checkpoint: one checkpoint's raw scores; None: the study's (mean over checkpoints of score / standard deviation).
+            checkpoint: one checkpoint's raw scores; None: the study's (mean or median over checkpoints of score / standard deviation, pooled if `scores.pooling` says so).
             queries: an extra pair of query sets (`queries.extra`); empty: the study's own. Losses are the same for all.
         """
         if kind not in ("own_loss", "position", "token_loss"):
@@ -402,8 +405,10 @@ class Study:
             ConfigError: a bad name or setting.
         """
         check_name(name, "selection")
-        if name in (*BUILT_IN_SELECTIONS, BASE, "suppressed"):
+        if name in RESERVED:
             raise ConfigError(f"the name {name!r} is built in; choose another for your selection")
+        if name in self.config.variants:
+            raise ConfigError(f"study.toml has a model [variants.{name}]; choose another name for your selection")
         wanted = self._selection_config(settings)
         unit = Unit("selection", name)
         flat = {f"selection.{k}": v for k, v in config_to_dict(wanted).items() if k not in ("controls", "seed")}

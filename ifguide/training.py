@@ -5,8 +5,6 @@ same order and differ by the weights of the selected tokens alone. Several proce
 rows of each optimiser step between them, so they take the same steps as one process does, up to rounding.
 """
 
-import inspect
-import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -14,20 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
-from transformers.trainer_pt_utils import LengthGroupedSampler
-from transformers.utils import logging
+from transformers import PrinterCallback, TrainingArguments
 
 from ifguide.config import SuppressConfig, TrainingConfig
 from ifguide.distributed import current
 from ifguide.errors import ConfigError, InputError, NumericalError
-from ifguide.suppress import sum_losses
-from ifguide.training_rows import SharedOrder, TrainingRows, collate_rows
+from ifguide.trainer import PenalisedTrainer
+from ifguide.training_record import LOG, LOG_LINES, TrainingRecord, save_weights
+from ifguide.training_rows import TrainingRows, collate_rows
+from ifguide.training_state import read_state
 
-LOG_LINES = 100
-"""About this many lines in a training log."""
-REPORT_SECONDS = 0.25
-"""Shortest time between two calls of `report`."""
 PLAIN_PENALTY = -1.0
 """The penalty under which selected tokens weigh like all others."""
 
@@ -109,140 +103,6 @@ def initialise_model(config: Mapping, vocab_size: int, seed: int):
         ) from error
 
 
-class PenalisedTrainer(Trainer):
-    """`Trainer` whose loss is Eq. 9: the mean over valid tokens of the whole batch, accumulated and of all processes."""
-
-    loss_is_scaled_for_ga = True  # compute_loss divides by the tokens of all accumulated batches
-
-    def __init__(self, *args, penalty: float, max_penalty: float | None, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.model_accepts_loss_kwargs = True  # makes Trainer count num_items_in_batch for every kind of model
-        self.takes_positions = "position_ids" in inspect.signature(self.model.forward).parameters
-        self.penalty, self.max_penalty = penalty, max_penalty
-        self.sums = None
-        """LossSums since the last `take_sums`, kept on the device."""
-
-    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        positions = (
-            {"position_ids": inputs["position_ids"]} if "position_ids" in inputs and self.takes_positions else {}
-        )
-        outputs = model(input_ids=inputs["input_ids"], use_cache=False, **positions)
-        sums = sum_losses(outputs.logits, inputs["labels"], inputs["selected"], self.penalty, self.max_penalty)
-        n_items = num_items_in_batch if num_items_in_batch is not None else sums.n_selected + sums.n_other
-        loss = sums.objective / max(1, n_items) if isinstance(n_items, int) else sums.objective / n_items.clamp(min=1)
-        loss = loss * self.accelerator.num_processes  # whose gradients are averaged, while n_items counts all of them
-        detached = sums._replace(objective=sums.objective.detach())
-        self.sums = detached if self.sums is None else type(sums)(*map(torch.add, self.sums, detached))
-        return (loss, outputs) if return_outputs else loss
-
-    def take_sums(self) -> dict[str, float]:
-        """The sums since the last call over all processes, as Python numbers; counts start again at 0."""
-        sums = torch.tensor([value.item() for value in self.sums], dtype=torch.float64)
-        current().sum([sums])
-        fields, self.sums = self.sums._fields, None
-        values = dict(zip(fields, sums.tolist(), strict=True))
-        return {key: int(value) if key.startswith("n_") else value for key, value in values.items()}
-
-    def _get_train_sampler(self, train_dataset=None):
-        """Rows of like length together, in the order that one process with the whole batch would take them."""
-        processes, dataset = current(), self.train_dataset
-        batch_size = self.args.train_batch_size * processes.world_size
-        order = LengthGroupedSampler(batch_size * self.args.gradient_accumulation_steps, dataset=dataset)
-        return order if processes.alone else SharedOrder(order, len(dataset), processes, batch_size)
-
-    def gather_weights(self) -> dict | None:
-        """The whole model's weights when processes hold parts of it (FSDP), in the main one; None: the model has them itself."""
-        if not self.is_fsdp_enabled:
-            return None
-        return self.accelerator.get_state_dict(self.model_wrapped)
-
-
-class TrainingRecord(TrainerCallback):
-    """Writes the log, keeps early weights and reports progress."""
-
-    def __init__(
-        self, folder: Path, tokenizer, log_every: int, checkpoint_steps: Sequence[int], tokens_total: int, report
-    ):
-        self.folder, self.tokenizer, self.log_every = folder, tokenizer, log_every
-        self.checkpoint_steps = set(checkpoint_steps)
-        self.trainer: PenalisedTrainer | None = None
-        self.checkpoints: list[Path] = []
-        self.tokens_seen = 0
-        self.count = current().count(report, tokens_total)
-        self.counted = self.logged_here = 0
-        self.logged_at = self.reported_at = time.monotonic()
-        self.learning_rate = 0.0
-
-    def on_step_begin(self, args, state, control, lr_scheduler=None, **kwargs):
-        self.learning_rate = lr_scheduler.get_last_lr()[0]
-
-    def on_step_end(self, args, state, control, model=None, **kwargs):
-        step = state.global_step
-        if step % self.log_every == 0 or step >= state.max_steps or step in self.checkpoint_steps or step == 1:
-            self.write_line(state)
-        if step in self.checkpoint_steps:
-            place = self.folder / "checkpoints" / f"step-{step:06d}"
-            self.checkpoints.append(save_weights(model, self.tokenizer, place, self.trainer.gather_weights()))
-        if step >= state.max_steps or time.monotonic() - self.reported_at >= REPORT_SECONDS:
-            self.count_tokens()
-
-    def count_tokens(self) -> None:
-        """Tell how many tokens this process has trained on."""
-        sums = self.trainer.sums
-        here = self.logged_here + (int(sums.n_selected + sums.n_other) if sums else 0)
-        self.count.add(here - self.counted)
-        self.counted, self.reported_at = here, time.monotonic()
-
-    def write_line(self, state) -> None:
-        self.logged_here += int(self.trainer.sums.n_selected + self.trainer.sums.n_other)
-        sums, now = self.trainer.take_sums(), time.monotonic()
-        n_tokens = sums["n_selected"] + sums["n_other"]
-        loss = sums["objective"] / max(1, n_tokens)
-        if not math.isfinite(loss):
-            raise NumericalError(
-                f"training: expected a finite loss, got {loss} at step {state.global_step}; lower training.learning_rate or "
-                "suppress.penalty, or bound the penalty with suppress.max_penalty"
-            )
-        self.tokens_seen += n_tokens
-        line = {
-            "step": state.global_step,
-            "epoch": round(state.epoch, 4),
-            "loss": loss,
-            "loss_selected": sums["selected"] / sums["n_selected"] if sums["n_selected"] else None,
-            "loss_other": sums["other"] / sums["n_other"] if sums["n_other"] else None,
-            "learning_rate": self.learning_rate,
-            "tokens_seen": self.tokens_seen,
-            "tokens_per_second": round(n_tokens / max(now - self.logged_at, 1e-9), 1),
-        }
-        if current().is_main:
-            with open(self.folder / "training_log.jsonl", "a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
-        self.logged_at = now
-
-
-def save_weights(model, tokenizer, folder: Path, weights: dict | None = None) -> Path:
-    """Write the model (safetensors) and, if there is one, the tokenizer, once for all processes; returns the folder.
-
-    Args:
-        model: the model.
-        tokenizer: its tokenizer, or None.
-        folder: where to.
-        weights: its weights by name, when the model does not hold all of them.
-    """
-    if not current().is_main:
-        return folder
-    bars = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        model.save_pretrained(folder, state_dict=weights)
-    finally:
-        if bars:
-            logging.enable_progress_bar()
-    if tokenizer is not None:
-        tokenizer.save_pretrained(folder)
-    return folder
-
-
 def train_model(
     model,
     tokenizer,
@@ -255,6 +115,9 @@ def train_model(
 ) -> TrainingResult:
     """Train `model` in place and write its weights.
 
+    A run that was killed goes on from the state it saved last in `folder` (every `training.save_steps`), if it is alone: several
+    processes start again from the beginning.
+
     Writes `final/`, `checkpoints/step-XXXXXX/` for each of `checkpoint_steps` and `training_log.jsonl` into `folder`. A line
     of the log holds means in nats since the line before it: `loss` (the objective), `loss_selected` and `loss_other` (the
     cross-entropy itself; `loss_selected` is null where no token is selected), and the learning rate of the last step.
@@ -266,8 +129,8 @@ def train_model(
         tokenizer: saved beside the weights; its padding token fills short rows, or 0 where the model does not know it. None: nothing is saved.
         rows: the rows of `ifguide.packing.pack_rows`, or any sequence of rows that `training_rows.trim_row` takes.
         training: the settings.
-        suppress: the penalty on selected tokens; None: plain training, and `selected` only splits the log.
-        folder: must not hold a training log yet.
+        suppress: how selected tokens are treated; None: plain training, and `selected` only splits the log.
+        folder: empty, or what a killed run with the same arguments left.
         report: called with (tokens done, tokens in all), predicted tokens of all epochs.
         checkpoint_steps: optimiser steps after which to keep the weights; see `choose_checkpoint_steps`.
 
@@ -280,7 +143,7 @@ def train_model(
     n_tokens, n_selected = dataset.count_tokens()
     if n_tokens == 0:
         raise InputError("training: expected rows with at least one token to predict, got none; is the corpus empty?")
-    if suppress is not None and n_selected == 0:
+    if suppress is not None and suppress.method != "drop" and n_selected == 0:
         raise InputError(
             "suppress: expected a selection with at least one predicted token, got an empty one; lower selection.quantile"
         )
@@ -292,6 +155,8 @@ def train_model(
         (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
     arguments = _trainer_arguments(training, model, folder)
     model.requires_grad_(True)  # a model that was loaded for scoring has its gradients off
+    if training.adapter:
+        model = add_adapters(model, training)
     pad_id = getattr(tokenizer, "pad_token_id", None) or 0
     if pad_id >= model.get_input_embeddings().num_embeddings:  # added to the tokenizer after the model was made
         pad_id = 0  # as good as any: no token sees the padding
@@ -300,6 +165,7 @@ def train_model(
         tokenizer,
         max(1, total_steps // LOG_LINES),
         checkpoint_steps,
+        training.save_steps if current().alone else 0,
         math.ceil(n_tokens * training.epochs),
         report,
     )
@@ -311,11 +177,18 @@ def train_model(
         callbacks=[record],
         penalty=PLAIN_PENALTY if suppress is None else suppress.penalty,
         max_penalty=suppress.max_penalty or None if suppress is not None else None,
+        method="penalise" if suppress is None else suppress.method,
+        warmup_share=0.0 if suppress is None else suppress.warmup_share,
     )
     trainer.remove_callback(PrinterCallback)
     record.trainer = trainer
+    trainer.resumed = read_state(folder) if current().alone else None
+    if trainer.resumed is not None:
+        record.go_on(trainer.resumed)
+    elif current().is_main:
+        (folder / LOG).unlink(missing_ok=True)  # of a run that was killed before it saved anything
     started = time.monotonic()
-    trainer.train()
+    trainer.train(resume_from_checkpoint=trainer.resumed and str(trainer.resumed.folder))
     record.count.wait()
     seconds = time.monotonic() - started
     if any(not torch.isfinite(parameter).all() for parameter in model.parameters()):
@@ -331,6 +204,31 @@ def train_model(
         tokens_seen=record.tokens_seen,
         seconds=seconds,
     )
+
+
+def add_adapters(model, training: TrainingConfig):
+    """The model with low-rank adapters (LoRA, arXiv 2106.09685) on all its linear layers, which alone are trained.
+
+    The random half of an adapter is drawn from `training.seed`; the other half is 0, so the model computes what it did.
+
+    Raises:
+        InputError: peft is not installed.
+    """
+    try:
+        from peft import LoraConfig, TaskType, get_peft_model
+    except ImportError as error:
+        raise InputError(
+            "training.adapter: lora needs the package peft, which is not installed; run: pip install 'ifguide[peft]'"
+        ) from error
+    settings = LoraConfig(
+        r=training.lora_rank,
+        lora_alpha=training.lora_alpha,
+        target_modules="all-linear",
+        task_type=TaskType.CAUSAL_LM,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(training.seed)
+        return get_peft_model(model, settings)
 
 
 def _trainer_arguments(training: TrainingConfig, model, folder: Path) -> TrainingArguments:

@@ -21,7 +21,7 @@ def trim_row(row) -> dict[str, np.ndarray]:
             `selected` and `position_ids`, all of one length.
 
     Returns:
-        `input_ids`, `labels`, `selected` and `position_ids`. The first label is `IGNORED`, for nothing predicts it, and
+        `input_ids`, `labels`, `selected` (bool, or float32 strengths) and `position_ids`. The first label is `IGNORED`, for nothing predicts it, and
         nothing is selected that has no label.
     """
     row = row if isinstance(row, Mapping) else vars(row)
@@ -30,10 +30,12 @@ def trim_row(row) -> dict[str, np.ndarray]:
     valid = labels != IGNORED
     stop = int(valid.nonzero()[0][-1]) + 1 if valid.any() else 1
     selected, position_ids = row.get("selected"), row.get("position_ids")
+    selected = np.zeros_like(valid) if selected is None else np.asarray(selected)
+    strength = np.float32 if selected.dtype.kind == "f" else bool
     return {
         "input_ids": np.asarray(row["input_ids"], dtype=np.int64)[:stop],
         "labels": labels[:stop],
-        "selected": (np.zeros_like(valid) if selected is None else valid & np.asarray(selected, dtype=bool))[:stop],
+        "selected": np.where(valid, selected, 0).astype(strength)[:stop],
         "position_ids": np.arange(stop) if position_ids is None else np.asarray(position_ids)[:stop],
     }
 
@@ -44,15 +46,16 @@ def collate_rows(rows: Sequence[Mapping], pad_id: int) -> dict[str, Tensor]:
     No attention mask is needed: under causal attention no token sees the padding after it.
 
     Returns:
-        `input_ids`, `labels` (`IGNORED` in the padding) int64 and `selected` bool, all (B, T); and `position_ids` (B, T),
+        `input_ids`, `labels` (`IGNORED` in the padding) int64 and `selected` (bool, or float32 when a row has strengths), all (B, T); and `position_ids` (B, T),
         but only when a row holds several documents. Positions that start again tell Transformers to keep attention
         inside each document (with `use_cache=False`), at the price of a full mask.
     """
     shape = (len(rows), max(len(row["input_ids"]) for row in rows))
+    soft = any(row["selected"].dtype != bool for row in rows)
     batch = {
         "input_ids": torch.full(shape, pad_id, dtype=torch.long),
         "labels": torch.full(shape, IGNORED, dtype=torch.long),
-        "selected": torch.zeros(shape, dtype=torch.bool),
+        "selected": torch.zeros(shape, dtype=torch.float32 if soft else torch.bool),
         "position_ids": torch.arange(shape[1]).repeat(shape[0], 1),
     }
     for i, row in enumerate(rows):
@@ -92,7 +95,7 @@ class TrainingRows(torch.utils.data.Dataset):
         n_tokens = n_selected = 0
         for row in self:
             n_tokens += int((row["labels"] != IGNORED).sum())
-            n_selected += int(row["selected"].sum())
+            n_selected += int((row["selected"] > 0).sum())
         return n_tokens, n_selected
 
     def __iter__(self):

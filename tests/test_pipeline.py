@@ -361,7 +361,7 @@ def test_a_run_killed_in_two_stages_goes_on_to_the_same_result(finetuned, tmp_pa
     command = [sys.executable, "-c", KILLED_TWICE, str(tmp_path)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     assert done.stdout.splitlines() == [
-        "model 9 corpus model.partial queries",
+        "model 9 .work corpus model.partial queries",
         "scores 9 .work corpus direction factors model queries scores.partial",
     ], done.stderr
     study = Study.open("tiny", tmp_path)

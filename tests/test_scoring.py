@@ -127,12 +127,12 @@ class TestPlacement:
         assert {p.device.type for p in model.parameters()} == {"cpu", "meta"}
 
     def test_it_is_for_one_process(self, scored, tmp_path, monkeypatch):
-        from ifguide.stages import _load_checkpoint
+        from ifguide.study_models import load_checkpoint
 
         monkeypatch.setattr(distributed, "_current", distributed.Processes(0, 2))
         study = again(scored, tmp_path, compute=dataclasses.replace(scored.config.compute, device_map="auto"))
         with pytest.raises(ConfigError, match="start one process"):
-            _load_checkpoint(study, "checkpoint-1")
+            load_checkpoint(study, "checkpoint-1")
 
     @pytest.mark.parametrize("limit", ["70GiB", "gpu=1GB", "0=much"])
     def test_limits_that_mean_nothing_are_refused(self, limit):

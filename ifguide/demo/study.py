@@ -15,6 +15,7 @@ from ifguide.config import (
     FactorsConfig,
     ModelConfig,
     QueriesConfig,
+    ScoresConfig,
     SelectionConfig,
     StudyConfig,
     SuppressConfig,
@@ -47,7 +48,8 @@ def demo_config() -> StudyConfig:
         ),
         factors=FactorsConfig(max_tokens=12_000),
         direction=DirectionConfig(damping=0.1),
-        selection=SelectionConfig(quantile=0.987),
+        scores=ScoresConfig(average="median", pooling=1.0),
+        selection=SelectionConfig(quantile=0.9865),
         suppress=SuppressConfig(penalty=0.5, max_penalty=8.0),
         evaluate=EvaluateConfig(
             prompts="inputs/eval_prompts.jsonl", heldout="inputs/heldout.jsonl", n_samples=10, batch_size=1000

@@ -161,8 +161,15 @@ def average_checkpoints(scores: list[np.ndarray], valid: np.ndarray, block: int 
     return np.concatenate(blocks) if blocks else np.zeros(0, dtype=np.float32)
 
 
+AVERAGES = {"mean": np.mean, "median": np.median}
+"""Ways to put the checkpoints' scores together."""
+
+
 def average_blocks(
-    scores: list[np.ndarray], valid_between: Callable[[int, int], np.ndarray], block: int = BLOCK
+    scores: list[np.ndarray],
+    valid_between: Callable[[int, int], np.ndarray],
+    block: int = BLOCK,
+    average: str = "mean",
 ) -> Iterator[np.ndarray]:
     """`average_checkpoints` piece by piece, float32 (at most `block`,), so that memory-mapped scores stay on disk.
 
@@ -170,6 +177,7 @@ def average_blocks(
         scores: float32 (N,) arrays, one a checkpoint.
         valid_between: gives bool (stop - start,) for tokens [start, stop).
         block: tokens taken at once.
+        average: `mean` or `median` over the checkpoints of score / standard deviation.
     """
     if not scores:
         raise ConfigError("expected at least one checkpoint's scores, got none")
@@ -181,8 +189,43 @@ def average_blocks(
                 f"all scores of checkpoint {divisors.index(0)} are the same, so it says nothing; leave it out of the study"
             )
     for part in _slices(len(scores[0]), block):
-        total = sum(np.asarray(one[part], dtype=np.float64) / d for one, d in zip(scores, divisors, strict=True))
-        yield np.where(valid_between(part.start, part.stop), total / len(scores), 0).astype(np.float32)
+        scaled = [np.asarray(one[part], dtype=np.float64) / d for one, d in zip(scores, divisors, strict=True)]
+        yield np.where(valid_between(part.start, part.stop), AVERAGES[average](scaled, axis=0), 0).astype(np.float32)
+
+
+def pool_blocks(
+    scores: np.ndarray,
+    token_ids: np.ndarray,
+    valid_between: Callable[[int, int], np.ndarray],
+    pooling: float,
+    block: int = BLOCK,
+) -> Iterator[np.ndarray]:
+    """Scores plus a multiple of the mean score of the token's kind, float32 (at most `block`,), piece by piece.
+
+    A single place's score is noisy; what all places of one vocabulary entry have in common is not. A kind that occurs once adds
+    its own score. Invalid tokens stay 0 and count for nothing.
+
+    Args:
+        scores: float32 (N,).
+        token_ids: int (N,).
+        valid_between: gives bool (stop - start,) for tokens [start, stop).
+        pooling: the multiple; 0 gives the scores as they are.
+        block: tokens taken at once.
+    """
+    sums, counts = np.zeros(0), np.zeros(0)
+    for part in _slices(len(scores), block):
+        valid = valid_between(part.start, part.stop)
+        kinds = np.asarray(token_ids[part])[valid]
+        size = max(len(sums), int(kinds.max(initial=-1)) + 1)
+        sums = np.bincount(kinds, np.asarray(scores[part], np.float64)[valid], size) + np.pad(
+            sums, (0, size - len(sums))
+        )
+        counts = np.bincount(kinds, minlength=size) + np.pad(counts, (0, size - len(counts)))
+    means = sums / np.maximum(counts, 1)
+    for part in _slices(len(scores), block):
+        valid = valid_between(part.start, part.stop)
+        kinds = np.where(valid, token_ids[part], 0)
+        yield np.where(valid, scores[part] + pooling * means[kinds], 0).astype(np.float32)
 
 
 def mean_blocks(arrays: list[np.ndarray], block: int = BLOCK) -> Iterator[np.ndarray]:

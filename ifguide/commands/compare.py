@@ -1,0 +1,63 @@
+"""`ifguide compare`: train and measure other methods beside ours."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ifguide.errors import InputError
+from ifguide.running import follow_run
+from ifguide.variants import BASE, DEFAULT, RETRAINED
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Add them to the program."""
+
+    @app.command()
+    def compare(
+        name: Annotated[str, typer.Argument(metavar="NAME", help="The study's name.")],
+        others: Annotated[
+            str,
+            typer.Option(
+                "--with",
+                metavar="A,B,...",
+                help=f"Which: {', '.join(RETRAINED)}; a table [variants.NAME] of study.toml; a saved selection; or `all`.",
+            ),
+        ] = "random,oracle",
+        status_file: Annotated[Path | None, typer.Option("--status-file", hidden=True)] = None,
+    ) -> None:
+        """Train models without what other methods select, or in other ways, measure them, and print all side by side.
+
+        Base and default model come along. What is up to date is not trained again.
+        """
+        from ifguide.compare import comparison_table
+        from ifguide.pipeline import compare as compare_models
+        from ifguide.study import Study
+
+        study = Study.open(name)
+        wanted = choose(study, others)
+        with follow_run(status_file) as progress:
+            compare_models(study, wanted, progress=progress)
+        print(comparison_table(study, [BASE, DEFAULT, *wanted]))
+
+
+def choose(study, others: str) -> list[str]:
+    """The models that `--with` names, each once, base and default left out.
+
+    Raises:
+        InputError: a name that means nothing here.
+    """
+    possible = [name for name in RETRAINED if name != "oracle" or study.has_spans]
+    possible += study.config.variants
+    wanted = [part.strip() for part in others.split(",") if part.strip()]
+    if "all" in wanted:
+        wanted = [*possible, *(name for name in wanted if name != "all")]
+    known = {*possible, *study.selection_names(), BASE, DEFAULT}
+    for name in wanted:
+        if name == "oracle" and not study.has_spans:
+            raise InputError("--with oracle needs known spans, and this corpus has none; leave it out")
+        if name not in known:
+            raise InputError(
+                f"--with: expected some of {', '.join(sorted(known - {BASE, DEFAULT}))} or all, got {name!r}"
+            )
+    return [name for name in dict.fromkeys(wanted) if name not in (BASE, DEFAULT)]

@@ -1,0 +1,68 @@
+"""Which models a study compares: each is a selection and a way to train without it, or to speak without it. Names only; no torch."""
+
+import dataclasses
+
+from ifguide.config import StudyConfig, SuppressConfig, VariantConfig
+from ifguide.errors import ConfigError
+
+BASE = "base"
+"""Name of the model trained on everything."""
+DEFAULT = "default"
+"""Name of the selection that `study.toml` describes; its model is reported as `suppressed`."""
+
+BASELINES = {
+    "words": "tokens of words that the classifier calls toxic by themselves: a word filter",
+    "classifier-tokens": "tokens of words without which the classifier finds their sentence less toxic",
+    "classifier-documents": "every token of the documents that the classifier calls toxic, which are left out",
+    "loss-difference": "tokens that a model tuned on the toxic queries finds likelier than one tuned on the safe ones",
+    "standard": "influence on the toxic queries alone, without the safe ones",
+    "position": "position attribution, mean of the checkpoints",
+    "last-position": "position attribution at the end of training alone",
+    "last-own-loss": "own-loss influence at the end of training alone",
+}
+"""Selections made by other methods, to be measured against: as many tokens as the default selection holds, the best first."""
+
+METHODS = {
+    "unlikelihood": {"method": "unlikelihood"},
+    "masked": {"method": "mask"},
+    "drop-documents": {"method": "drop"},
+    "penalty-warmup": {"warmup_share": 0.5},
+    "by-score": {"weighting": "score"},
+}
+"""The default selection trained without in other ways than `[suppress]` says."""
+
+RETRAINED = ("random", "oracle", *BASELINES, *METHODS)
+"""Everything `ifguide compare` can train beside the default, in the order of its table."""
+
+RESERVED = (BASE, "suppressed", DEFAULT, *RETRAINED)
+"""Names that no selection or variant of the user's can have."""
+
+
+def recipe(config: StudyConfig, name: str) -> VariantConfig:
+    """The selection behind a model and how it was trained.
+
+    Args:
+        config: the study's.
+        name: of a table `[variants.NAME]`, of one of `METHODS`, or of a selection.
+    """
+    if name in config.variants:
+        return config.variants[name]
+    given = {field.name: getattr(config.suppress, field.name) for field in dataclasses.fields(SuppressConfig)}
+    if name in METHODS:
+        return VariantConfig(**{**given, **METHODS[name]}, selection=DEFAULT)
+    if name == "classifier-documents":
+        return VariantConfig(**{**given, "method": "drop", "weighting": "even"}, selection=name)
+    if name != DEFAULT and given["weighting"] == "score":  # a control has no scores to weigh by
+        given["weighting"] = "even"
+    return VariantConfig(**given, selection=name)
+
+
+def check_variants(config: StudyConfig) -> None:
+    """Refuse names of variants that mean something else.
+
+    Raises:
+        ConfigError: a name is taken.
+    """
+    for name in config.variants:
+        if name in RESERVED:
+            raise ConfigError(f"variants.{name}: the name is built in; choose another")
