@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ifguide.errors import ConfigError
-from ifguide.packing import IGNORED, pack_rows
+from ifguide.packing import IGNORED, DroppedRows, pack_rows
 
 EOS = 999
 
@@ -141,3 +141,30 @@ def test_bos_stands_before_documents_only_and_is_never_learned():
         for name in ("input_ids", "labels", "token_index", "selected", "document_index"):
             np.testing.assert_array_equal(getattr(row, name)[skip:], getattr(before, name))
         assert trim_row(row)["position_ids"].tolist() == list(range(len(trim_row(row)["input_ids"])))
+
+
+@pytest.mark.parametrize("pack", [True, False])
+def test_dropped_documents_lose_their_labels_and_nothing_else_moves(pack):
+    lengths = np.array([5, 1, 9, 4, 3])
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    rows = pack_rows(np.arange(offsets[-1]), offsets, 8, 99, np.ones(offsets[-1], dtype=bool), pack=pack)
+    dropped = np.array([False, False, True, False, True])
+    kept = DroppedRows(rows, dropped)
+    assert len(kept) == len(rows)
+    for before, after in zip(rows, kept, strict=True):
+        gone = np.isin(before.document_index, np.flatnonzero(dropped))
+        np.testing.assert_array_equal(after.input_ids, before.input_ids)
+        np.testing.assert_array_equal(after.labels[~gone], before.labels[~gone])
+        assert (after.labels[gone] == IGNORED).all() and not after.selected.any()
+    assert any((row.labels != IGNORED).any() for row in kept)
+
+
+def test_strengths_travel_to_the_labels():
+    offsets = np.array([0, 4, 9])
+    strengths = np.linspace(0, 1, 9).astype(np.float32)
+    rows = pack_rows(np.arange(9), offsets, 16, 99, strengths)
+    row = rows[0]
+    labelled = (row.labels != IGNORED) & (row.token_index >= 0)
+    assert row.selected.dtype == np.float32
+    np.testing.assert_array_equal(row.selected[labelled], strengths[row.token_index[labelled]])
+    assert not row.selected[~labelled].any()

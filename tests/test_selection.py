@@ -213,3 +213,31 @@ def test_ranking_measures_without_a_class_are_none():
     assert selection.area_under_roc(scores, np.zeros(3, dtype=bool)) is None
     assert selection.average_precision(scores, np.zeros(3, dtype=bool)) is None
     assert selection.average_precision(scores, np.ones(3, dtype=bool)) == 1.0
+
+
+def test_the_best_tokens_are_those_a_sort_gives():
+    rng = np.random.default_rng(0)
+    scores, valid = rng.integers(-3, 4, 200).astype(np.float32), rng.random(200) < 0.8
+    mask = selection.select_best(scores, valid, 30)
+    assert mask.sum() == 30 and not (mask & ~valid).any()
+    left_out = valid & ~mask
+    assert scores[mask].min() >= scores[left_out].max()
+    lowest = scores[mask].min()
+    tied = np.flatnonzero(valid & (scores == lowest))
+    np.testing.assert_array_equal(tied[: mask[tied].sum()], tied[mask[tied]])  # the first of those that are equal
+    assert selection.select_best(scores, valid, 10_000).sum() == (valid & (scores > 0)).sum()
+
+
+def test_strengths_fall_with_the_score_and_add_up_to_about_the_budget():
+    rng = np.random.default_rng(1)
+    scores, valid = rng.normal(size=5000).astype(np.float32), np.ones(5000, dtype=bool)
+    valid[::50] = False
+    strengths = selection.soft_strengths(scores, valid, 400)
+    order = np.argsort(-scores[valid])
+    ranked = strengths[valid][order]
+    assert (np.diff(ranked) <= 0).all() and not strengths[~valid].any()
+    assert (ranked[:200] == 1).all() and (ranked[801:] == 0).all() and 0 < ranked[400] < 1
+    assert 0.8 * 400 < strengths.sum() < 1.3 * 400
+    with pytest.raises(ConfigError, match="1 to 4,900"):
+        selection.soft_strengths(scores, valid, 0)
+    assert set(selection.soft_strengths(np.ones(10, np.float32), np.ones(10, bool), 3)) == {1.0}

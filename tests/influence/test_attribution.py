@@ -4,9 +4,11 @@ import torch
 
 from ifguide.errors import NumericalError
 from ifguide.influence.attribution import (
+    average_blocks,
     average_checkpoints,
     mean_blocks,
     own_loss_scores,
+    pool_blocks,
     position_scores,
     score_corpus,
 )
@@ -161,3 +163,25 @@ def test_scores_put_together_in_blocks_are_those_put_together_at_once(block):
     np.testing.assert_allclose(average_checkpoints(scores, valid)[valid], by_hand[valid], rtol=2e-7)
     means = np.concatenate(list(mean_blocks(scores, block)))
     np.testing.assert_array_equal(means, np.mean(scores, axis=0, dtype=np.float64).astype(np.float32))
+
+
+def test_the_median_leaves_out_what_one_checkpoint_says():
+    valid = np.ones(6, dtype=bool)
+    a = np.array([1, -1, 2, 0, 1, -2], dtype=np.float32)
+    wild = np.array([0, 0, 0, 50, 0, 1], dtype=np.float32)
+    found = np.concatenate(list(average_blocks([a, a * 3, wild], lambda i, j: valid[i:j], average="median")))
+    np.testing.assert_allclose(found[:3], (a / a.std())[:3], rtol=1e-6)
+    assert found[3] == 0
+
+
+@pytest.mark.parametrize("block", [1, 3, 1000])
+def test_pooling_adds_the_mean_of_a_kind_of_token(block):
+    rng = np.random.default_rng(0)
+    kinds, scores, valid = rng.integers(0, 7, 60), rng.normal(size=60).astype(np.float32), rng.random(60) < 0.8
+    scores[~valid] = 0
+    found = np.concatenate(list(pool_blocks(scores, kinds, lambda i, j: valid[i:j], 0.5, block)))
+    for token in range(60):
+        mean = scores[valid & (kinds == kinds[token])].mean() if valid[token] else 0
+        assert found[token] == pytest.approx((scores[token] + 0.5 * mean) if valid[token] else 0, abs=1e-6)
+    same = np.concatenate(list(pool_blocks(scores, kinds, lambda i, j: valid[i:j], 0.0, block)))
+    np.testing.assert_array_equal(same, scores)
