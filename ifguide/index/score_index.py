@@ -28,7 +28,10 @@ if TYPE_CHECKING:
 
 
 _FEW = 4096
-"""Places looked up at once all over the corpus: each one brings some pages of a memory map with it."""
+"""Places looked up at once all over the corpus."""
+_STRETCH = 1 << 26
+"""Tokens of the corpus they may lie in. A place can bring two megabytes of a memory map with it, which is all of the stretch when
+there are many places."""
 
 
 class ScoreIndex(KnownCounts):
@@ -76,6 +79,8 @@ class ScoreIndex(KnownCounts):
             effect, marked = self._sums_at(n_above, window)
         else:
             effect, marked = self._sums_over(found)
+        for array in (self._tail.scores, self._tail.positions, self._tail.order):
+            release_pages(array)
         return dataclasses.replace(
             found, effect=effect, **self._against_spans(marked, n_selected), seconds=time.perf_counter() - started
         )
@@ -107,7 +112,9 @@ class ScoreIndex(KnownCounts):
         effect = float(self._tables["effect"][row, window])
         marked = int(self._tables["spans"][row, window]) if self.n_span is not None else None
         wanted = np.sort(self._tail.order[self._ranks[row] : n_above]).astype(np.int64)
-        for part in np.split(wanted, range(_FEW, len(wanted), _FEW)):
+        ends = np.arange(0, int(self._chunks.offsets[-1]) + _STRETCH, _STRETCH)
+        stretches = np.searchsorted(self._tail.positions[wanted], ends)
+        for part in np.split(wanted, np.union1d(stretches, np.arange(_FEW, len(wanted), _FEW))):
             owner = np.searchsorted(self._chunks.offsets, self._tail.positions[part], side="right") - 1
             first, stop = self._chunks.offsets[owner] + 1, self._chunks.offsets[owner + 1]
             near = Neighbours(self._tail.positions, self._tail.scores, first, stop, part)
