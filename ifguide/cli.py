@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ifguide import __version__
-from ifguide.commands import compare
+from ifguide.commands import borrow, compare
 from ifguide.errors import IFGuideError, InputError, ProcessError
 from ifguide.running import follow_run, launched_together, speaks
 
@@ -457,6 +457,7 @@ def open_app() -> None:
         raise typer.Exit(subprocess.call(command, cwd=checkout, env=environment))
 
 
+borrow.add_commands(app)
 compare.add_commands(app)
 
 

@@ -337,6 +337,16 @@ class VariantConfig(SuppressConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
+class BorrowedConfig:
+    """A selection carried over from another study of the same texts (`ifguide borrow`). A table `[borrowed.NAME]`."""
+
+    study: str = ""
+    """The other study, beside this one in the cache."""
+    selection: str = "default"
+    """Which of its selections."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class EvaluateConfig:
     """How models are compared."""
 
@@ -420,6 +430,8 @@ class StudyConfig:
     baselines: BaselinesConfig = field(default_factory=BaselinesConfig)
     variants: dict[str, VariantConfig] = field(default_factory=dict)
     """More models to compare: tables `[variants.NAME]` with `selection` and the settings of `[suppress]`."""
+    borrowed: dict[str, BorrowedConfig] = field(default_factory=dict)
+    """Selections of other studies, carried over: tables `[borrowed.NAME]`."""
 
     def __post_init__(self):
         _require(

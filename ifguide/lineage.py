@@ -85,6 +85,11 @@ _DO_NOT_CHANGE_A_TRAINING = {
 }
 
 
+def can_be_made_again(config: StudyConfig, selection: str) -> bool:
+    """Whether study.toml says how a selection is made; one that the user saved keeps its settings itself."""
+    return selection in BUILT_IN_SELECTIONS or selection in config.borrowed
+
+
 def read_units(config: StudyConfig, unit: Unit) -> list[Unit]:
     """The artefacts an artefact reads."""
     stage, name = unit.stage, unit.name
@@ -98,7 +103,7 @@ def read_units(config: StudyConfig, unit: Unit) -> list[Unit]:
     if stage == "selection" and name in BASELINES:
         return [Unit("corpus"), Unit("selection", DEFAULT), Unit("baseline", name)]
     if stage == "selection":
-        return [Unit("corpus")] if name == "oracle" else [Unit("corpus"), Unit("scores")]
+        return [Unit("corpus")] if name == "oracle" or name in config.borrowed else [Unit("corpus"), Unit("scores")]
     if stage == "baseline":
         return [Unit(part) for part in _BASELINE_READS[name]]
     reads = {
@@ -111,6 +116,17 @@ def read_units(config: StudyConfig, unit: Unit) -> list[Unit]:
 def input_files(config: StudyConfig, unit: Unit) -> list[InputFile]:
     """The user's own files an artefact is made from."""
     model = config.model
+    if unit.stage == "selection":
+        lent = config.borrowed.get(unit.name)
+        if not lent:
+            return []
+        place = f"../{lent.study}"
+        return [
+            InputFile(
+                f"selection {lent.selection} of {lent.study}", f"{place}/{STAGE_FOLDERS['selection']}/{lent.selection}"
+            ),
+            InputFile(f"corpus of {lent.study}", f"{place}/corpus"),
+        ]
     return {
         "corpus": [
             InputFile("corpus", config.corpus.path),
@@ -140,6 +156,8 @@ def unit_settings(config: StudyConfig, unit: Unit) -> dict:
     """The settings of study.toml an artefact depends on, flat, as `section.key`."""
     if unit.stage == "selection" and unit.name == "oracle":
         return {"kind": "oracle"}
+    if unit.stage == "selection" and unit.name in config.borrowed:
+        return {"kind": "borrowed", **config_to_dict(config.borrowed[unit.name])}
     if unit.stage == "index":
         return {"index.version": INDEX_VERSION}
     if unit.stage == "suppress":

@@ -5,17 +5,20 @@ Several processes that a launcher started together are one run: the main one dec
 """
 
 import contextlib
+import dataclasses
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ifguide import artifacts, distributed
-from ifguide.config import StudyConfig
-from ifguide.errors import ConfigError, StaleError
+from ifguide.config import BorrowedConfig, StudyConfig
+from ifguide.errors import ConfigError, IFGuideError, StaleError
+from ifguide.lineage import can_be_made_again
 from ifguide.lock import study_lock
 from ifguide.progress import Progress
 from ifguide.shards import close_work
-from ifguide.study import BASE, BUILT_IN_SELECTIONS, DEFAULT, STAGES, Study, Unit, check_name
+from ifguide.study import BASE, DEFAULT, STAGES, Study, Unit, check_name
+from ifguide.variants import RESERVED
 
 
 def create_study(name: str, config: StudyConfig, cache: Path | None = None) -> Study:
@@ -76,6 +79,37 @@ def compare(study: Study, variants: Iterable[str], *, progress: Progress | None 
     """Train and evaluate models beside the base and the default one, as far as they are missing or stale. Returns what was built."""
     units = [Unit("evaluate", name) for name in dict.fromkeys((BASE, DEFAULT, *variants))]
     return _build(study, _with_needs(study, units), progress or Progress())
+
+
+def borrow(study: Study, name: str, lent: BorrowedConfig, *, progress: Progress | None = None) -> list[Unit]:
+    """Carry a selection of another study over by characters, see `ifguide.transfer`; study.toml says from then on where it is from.
+
+    Raises:
+        ConfigError: a name that is taken or bad.
+        StudyNotFound: there is no such study.
+        StaleError: the other selection is not there or out of date.
+        InputError: the studies hold other texts; the settings are as they were.
+    """
+    check_name(name, "selection")
+    known = study.config.borrowed.get(name)
+    if name in RESERVED or name in study.config.variants or (name in study.selection_names() and not known):
+        raise ConfigError(f"the name {name!r} is taken; choose another for the borrowed selection with --name")
+    other = Study.open(lent.study, study.root.parent)
+    if other.name == study.name:
+        raise ConfigError(f"{study.name!r} cannot borrow from itself; use the selection {lent.selection!r} as it is")
+    state = other.unit_state(Unit("selection", lent.selection))
+    if state.state != "fresh":
+        raise StaleError(
+            f"selection {lent.selection!r} of {other.name} is {state.state} ({state.reason}); "
+            f"build it with `ifguide run {other.name} --until selection`"
+        )
+    before = study.config
+    changed = study.change(dataclasses.replace(before, borrowed={**before.borrowed, name: lent}))
+    try:
+        return _build(changed, _with_needs(changed, [Unit("selection", name)]), progress or Progress())
+    except IFGuideError:
+        study.change(before)
+        raise
 
 
 def _with_needs(study: Study, units: Iterable[Unit]) -> list[Unit]:
@@ -143,7 +177,7 @@ def _is_due(study: Study, unit: Unit, forced: bool) -> bool:
 
 def _check_can_build(study: Study, unit: Unit) -> None:
     """A user's own selection cannot be made again from study.toml, so a stale one is refused with the command that mends it."""
-    if unit.stage == "selection" and unit.name not in BUILT_IN_SELECTIONS:
+    if unit.stage == "selection" and not can_be_made_again(study.config, unit.name):
         state = study.unit_state(unit)
         known = ", ".join(study.selection_names()) or "none yet"
         why = f"is stale ({state.reason})" if state.state == "stale" else f"does not exist (there: {known})"

@@ -57,7 +57,8 @@ def compute_selection(
         settings: quantile, window, budget and attribution.
         name: the name it will carry.
         kind: `influence` (Algorithm 1), `random` (as many tokens as Algorithm 1 selects), `oracle` (the known spans), or one of
-            `ifguide.variants.BASELINES` (as many tokens as the default selection holds, the best by that method's scores).
+            `ifguide.variants.BASELINES` (as many tokens as the default selection holds, the best by that method's scores), or
+            `borrowed` (the mask of another study, carried over; `name` says which).
 
     Raises:
         ConfigError: `oracle` without known spans.
@@ -65,9 +66,12 @@ def compute_selection(
     """
     corpus = study.corpus()
     offsets, valid = np.asarray(corpus.offsets), corpus.valid()
-    chosen_otherwise = kind == "oracle" or kind in BASELINES
+    chosen_otherwise = kind in ("oracle", "borrowed", *BASELINES)
     quantile = None if chosen_otherwise else settings.quantile
-    if kind in BASELINES:
+    if kind == "borrowed":
+        mask = borrow_mask(study, name)
+        ranking = rank_documents(mask.astype(np.float32), offsets, valid, 0.5, corpus.id_rank)
+    elif kind in BASELINES:
         scores = artifacts.load_array(study.folder(Unit("baseline", kind)) / "scores.npy")
         if kind == "classifier-documents":
             mask = (np.asarray(scores) >= study.config.baselines.document_min) & valid
@@ -131,6 +135,20 @@ def select_by_scan(study: "Study", settings: SelectionConfig) -> tuple[Ranking, 
     ranking = rank_documents(scores, offsets, valid, threshold, corpus.id_rank)
     limits = {"window": settings.window, "max_tokens": settings.max_tokens}
     return ranking, select_tokens(scores, offsets, valid, ranking, **limits)
+
+
+def borrow_mask(study: "Study", name: str) -> np.ndarray:
+    """The mask bool (N,) that `[borrowed.NAME]` of study.toml names, carried over from the other study.
+
+    Raises:
+        InputError: the studies hold other texts.
+    """
+    from ifguide.study import Study
+    from ifguide.transfer import transfer_mask
+
+    lent = study.config.borrowed[name]
+    other = Study.open(lent.study, study.root.parent)
+    return transfer_mask(other.corpus(), np.asarray(other.selection(lent.selection).mask), study.corpus())
 
 
 def training_mask(study: "Study", selection: str, weighting: str) -> np.ndarray:

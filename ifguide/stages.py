@@ -265,12 +265,15 @@ def build_index(study: Study, unit: Unit, folder: Path, progress: Progress) -> N
 
 def build_selection(study: Study, unit: Unit, folder: Path, progress: Progress) -> None:
     """The default selection, or one of its controls."""
-    kind = "influence" if unit.name == DEFAULT else unit.name
+    kind = "influence" if unit.name == DEFAULT else "borrowed" if unit.name in study.config.borrowed else unit.name
     selection = compute_selection(study, study.config.selection, name=unit.name, kind=kind)
     if not selection.settings["n_selected"]:
-        raise ConfigError(
-            f"selection {unit.name!r} holds no token; lower selection.quantile (now {study.config.selection.quantile})"
+        mend = (
+            f"lower selection.quantile (now {study.config.selection.quantile})"
+            if kind in ("influence", "random")
+            else "so there is nothing to train without; leave it out"
         )
+        raise ConfigError(f"selection {unit.name!r} holds no token; {mend}")
     write_selection(selection, folder)
 
 

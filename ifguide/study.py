@@ -19,12 +19,12 @@ from ifguide.corpus import TokenizedCorpus
 from ifguide.errors import ConfigError, InputError, StaleError, StudyNotFound
 from ifguide.lineage import (
     BASE,
-    BUILT_IN_SELECTIONS,
     DEFAULT,
     STAGE_FOLDERS,
     STAGES,
     InputFile,
     Unit,
+    can_be_made_again,
     input_files,
     read_units,
     unit_settings,
@@ -118,6 +118,13 @@ class Study:
         write_config(config, temporary)
         temporary.replace(root / "study.toml")
         return cls(root, config)
+
+    def change(self, config: StudyConfig) -> "Study":
+        """Write other settings to study.toml; what depends on what changed is stale from then on. Returns the study anew."""
+        temporary = self.root / ".study.toml.tmp"
+        write_config(config, temporary)
+        temporary.replace(self.root / "study.toml")
+        return Study.open(self.name, self.root.parent)
 
     @classmethod
     def at(cls, name: str, config: StudyConfig, cache: Path | None = None) -> "Study":
@@ -221,7 +228,7 @@ class Study:
 
     def settings(self, unit: Unit) -> dict:
         """The settings an artefact depends on, flat, as `section.key`; a saved selection keeps those it was saved with."""
-        if unit.stage == "selection" and unit.name not in BUILT_IN_SELECTIONS:
+        if unit.stage == "selection" and not can_be_made_again(self.config, unit.name):
             manifest = artifacts.read_manifest(self.folder(unit))
             return manifest["config"] if manifest else {}
         return unit_settings(self.config, unit)
@@ -407,8 +414,9 @@ class Study:
         check_name(name, "selection")
         if name in RESERVED:
             raise ConfigError(f"the name {name!r} is built in; choose another for your selection")
-        if name in self.config.variants:
-            raise ConfigError(f"study.toml has a model [variants.{name}]; choose another name for your selection")
+        for section in ("variants", "borrowed"):
+            if name in getattr(self.config, section):
+                raise ConfigError(f"study.toml has a [{section}.{name}]; choose another name for your selection")
         wanted = self._selection_config(settings)
         unit = Unit("selection", name)
         flat = {f"selection.{k}": v for k, v in config_to_dict(wanted).items() if k not in ("controls", "seed")}
