@@ -54,6 +54,16 @@ def close_work(root: Path, stage: str) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def work_folders(root: Path) -> dict[str, Path]:
+    """Folders of unfinished work by stage, such as `suppress-default`."""
+    found = {}
+    for path in (root / WORK).glob("*-*"):
+        stage, _, mark = path.name.rpartition("-")
+        if re.fullmatch("[0-9a-f]{16}", mark):
+            found[stage] = path
+    return found
+
+
 def _work_of(root: Path, stage: str) -> list[Path]:
     """Folders of unfinished work of a stage; those of `suppress-a-b` are not those of `suppress-a`."""
     return [

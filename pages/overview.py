@@ -6,7 +6,7 @@ import streamlit as st
 
 from ifguide.artifacts import read_json
 from ifguide.study import STAGES, Study, cache_dir
-from ifguide.ui import comparison, components, job_panel, layout
+from ifguide.ui import comparison, components, curve_panel, job_panel, layout
 from ifguide.ui.format import (
     STAGE_NOTES,
     STAGE_TITLES,
@@ -168,3 +168,4 @@ with layout.guard():
         st.page_link("pages/documents.py", label="See which documents teach it", icon=":material/arrow_forward:")
     st.subheader("Steps", anchor=False)
     show_stages(states, job_panel.running_stage(loaded.study.root))
+    curve_panel.show_curves(loaded)

@@ -4,7 +4,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from ifguide.ui.format import variant_title
-from ifguide.ui.palette import MUTED, variant_colour
+from ifguide.ui.palette import COUNTERS, MUTED, TEACHES, variant_colour
 
 CONFIG = {"displayModeBar": False}
 """Plotly's own toolbar is switched off: every range has a control on the page."""
@@ -33,6 +33,24 @@ def toxicity_chart(values: dict[str, np.ndarray], *, n_bins: int = 25, unit: str
     figure.update_yaxes(title=f"share of {unit}", tickformat=".0%", rangemode="tozero")
     figure.update_xaxes(title="toxicity", range=[0, 1])
     return _calm(figure, height=300)
+
+
+def loss_chart(steps: list[int], selected: list[float | None], other: list[float | None]) -> go.Figure:
+    """Loss of selected and of other tokens by step, one value a line of the training's log."""
+    figure = go.Figure()
+    for name, values, colour, dash in (
+        ("selected tokens", selected, TEACHES, "dot"),
+        ("other tokens", other, COUNTERS, "solid"),
+    ):
+        if any(value is not None for value in values):
+            figure.add_scatter(
+                x=steps, y=values, name=name, mode="lines", connectgaps=True,
+                line={"color": colour, "width": 2, "dash": dash},
+                hovertemplate="step %{x}: %{y:.3f} nats<extra></extra>",
+            )  # fmt: skip
+    figure.update_yaxes(title="loss in nats", rangemode="tozero")
+    figure.update_xaxes(title="optimiser step")
+    return _calm(figure, height=280)
 
 
 def _clear(colour: str, opacity: float) -> str:

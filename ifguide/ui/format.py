@@ -53,34 +53,60 @@ def plain(text: str) -> str:
     return lead + _MARKDOWN.sub(r"\\\1", " ".join(words)) + trail
 
 
+VARIANTS = {
+    "base": ("Base model", "Trained on every token."),
+    "default": ("Suppressed", "Trained against the selected tokens."),
+    "suppressed": ("Suppressed", "Trained against the selected tokens."),
+    "random": (
+        "Random control",
+        "Trained against as many tokens drawn at random: what selection alone must beat.",
+    ),
+    "oracle": ("Known spans", "Trained against the toxic spans people marked: what perfect selection would reach."),
+    "words": ("Word filter", "Trained against words that the classifier calls toxic by themselves."),
+    "classifier-tokens": (
+        "Classifier, by word",
+        "Trained against words without which the classifier finds their sentence less toxic.",
+    ),
+    "classifier-documents": (
+        "Classifier, by document",
+        "Trained without the documents that the classifier calls toxic.",
+    ),
+    "loss-difference": (
+        "Loss difference",
+        "Trained against tokens that a model tuned on the toxic queries finds likelier than one tuned on the safe ones.",
+    ),
+    "standard": ("Standard influence", "Trained against tokens by their influence on the toxic queries alone."),
+    "position": ("Position influence", "Trained against tokens by position attribution, mean of the checkpoints."),
+    "last-position": (
+        "Position, last checkpoint",
+        "Trained against tokens by position attribution at the end of training alone.",
+    ),
+    "last-own-loss": (
+        "Own loss, last checkpoint",
+        "Trained against tokens by own-loss influence at the end of training alone.",
+    ),
+    "unlikelihood": ("Unlikelihood", "Trained to find the selected tokens unlikely, instead of with the penalty."),
+    "masked": ("Masked", "Trained without any loss on the selected tokens."),
+    "drop-documents": ("Documents dropped", "Trained without the documents that hold a selected token."),
+    "penalty-warmup": ("Growing penalty", "The penalty grows over the first half of training."),
+    "by-score": ("Weighted by score", "Tokens near the threshold count in part."),
+}
+"""Names that have a meaning of their own: title and note."""
+
+
 def variant_title(name: str) -> str:
     """The name of a model in the comparison, for readers."""
-    known = {
-        "base": "Base model",
-        "default": "Suppressed",
-        "suppressed": "Suppressed",
-        "random": "Random control",
-        "oracle": "Known spans",
-    }
-    return known.get(name, name)
+    return VARIANTS[name][0] if name in VARIANTS else name
 
 
 def variant_note(name: str) -> str:
     """What a model was trained on, in one sentence."""
-    known = {
-        "base": "Trained on every token.",
-        "default": "Trained against the selected tokens.",
-        "suppressed": "Trained against the selected tokens.",
-        "random": "Trained against as many tokens drawn at random: what selection alone must beat.",
-        "oracle": "Trained against the toxic spans people marked: what perfect selection would reach.",
-    }
-    return known.get(name, "Trained against a selection you saved.")
+    return VARIANTS[name][1] if name in VARIANTS else "Trained against a selection you saved."
 
 
 def selection_title(name: str) -> str:
     """The name of a selection, for readers."""
-    known = {"default": "Default selection", "random": "Random control", "oracle": "Known spans"}
-    return known.get(name, name)
+    return "Default selection" if name == "default" else variant_title(name)
 
 
 def count(value: int) -> str:

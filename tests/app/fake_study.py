@@ -112,7 +112,7 @@ def write_study(cache: Path, name: str = "fake", *, until: str = "evaluate") -> 
         evaluate=EvaluateConfig(n_samples=5),
     )
     study = Study.create(name, config, cache)
-    builders = {"corpus": _build_corpus, "queries": _build_queries, "model": _build_model, "scores": _build_scores, "index": _build_index,
+    builders = {"corpus": _build_corpus, "queries": _build_queries, "model": _build_model, "suppress": _build_training, "scores": _build_scores, "index": _build_index,
                 "selection": _build_selection, "evaluate": _build_evaluation}  # fmt: skip
     for stage in STAGES[: STAGES.index(until) + 1]:
         for unit in study.units(stage):
@@ -143,6 +143,14 @@ def _build_model(study: Study, unit: Unit, folder: Path) -> None:
     (folder / "models.json").write_text(
         json.dumps({"base": {"source": "final"}, "checkpoints": steps}), encoding="utf-8"
     )
+
+
+def _build_training(study: Study, unit: Unit, folder: Path) -> None:
+    steps = range(1, 41)
+    rows = [
+        {"step": s, "loss_selected": 6 - 4 / s, "loss_other": 2 + 5 / s, "tokens_per_second": 2000.0} for s in steps
+    ]
+    _write_lines(folder / "training_log.jsonl", rows)
 
 
 def _build_nothing(study: Study, unit: Unit, folder: Path) -> None:
