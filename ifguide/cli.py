@@ -460,6 +460,9 @@ def _with_absolute_paths(config: "StudyConfig") -> "StudyConfig":
     """Paths as the user typed them belong to the current folder; study.toml is read from anywhere. Hub ids stay as they are."""
 
     def absolute(path: str) -> str:
+        if path.startswith("classifier:"):  # a scorer
+            source, sign, label = path.removeprefix("classifier:").partition("#")
+            return f"classifier:{absolute(source)}{sign}{label}"
         place = Path(path).expanduser()
         is_file = path and (place.exists() or any(sign in path for sign in "*?["))
         return str(place.absolute()) if is_file else path
@@ -468,7 +471,7 @@ def _with_absolute_paths(config: "StudyConfig") -> "StudyConfig":
         "model": ("source", "checkpoints"),
         "corpus": ("path",),
         "queries": ("toxic", "safe"),
-        "evaluate": ("prompts", "heldout"),
+        "evaluate": ("prompts", "heldout", "lambada", "harness_folder", "scorer", "implicit"),
     }
     changed = {}
     for section, keys in names.items():

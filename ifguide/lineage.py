@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from ifguide.config import StudyConfig, config_to_dict
+from ifguide.evaluate.toxicity import classifier_source
 
 STAGES = ("corpus", "queries", "model", "factors", "direction", "scores", "index", "selection", "suppress", "evaluate")
 """All stages, in the order they run."""
@@ -20,6 +21,9 @@ BUILT_IN_SELECTIONS = (DEFAULT, "random", "oracle")
 
 INDEX_VERSION = 2
 """Of the index's files; a change makes older ones stale."""
+
+EVALUATE_VERSION = 2
+"""Of metrics.json and samples.parquet; likewise."""
 
 _TOKENIZER_FILES = (
     "tokenizer.json",
@@ -63,7 +67,8 @@ def read_units(config: StudyConfig, unit: Unit) -> list[Unit]:
     if stage == "suppress":
         return [Unit("corpus"), Unit("model"), Unit("selection", name)]
     if stage == "evaluate":
-        made = [Unit("model") if name == BASE else Unit("suppress", name)]
+        # fluency is held against the base model's
+        made = [Unit("model")] if name == BASE else [Unit("suppress", name), Unit("evaluate", BASE)]
         return made if config.evaluate.prompts else [Unit("queries"), *made]
     if stage == "selection":
         return [Unit("corpus")] if name == "oracle" else [Unit("corpus"), Unit("scores")]
@@ -98,6 +103,10 @@ def input_files(config: StudyConfig, unit: Unit) -> list[InputFile]:
         "evaluate": [
             InputFile("prompts", config.evaluate.prompts),
             InputFile("held-out text", config.evaluate.heldout),
+            InputFile("toxicity classifier", classifier_source(config.evaluate.scorer)),
+            InputFile("implicit classifier", classifier_source(config.evaluate.implicit)),
+            InputFile("LAMBADA passages", config.evaluate.lambada),
+            InputFile("harness tasks", config.evaluate.harness_folder),
         ],
     }.get(unit.stage, [])
 
@@ -138,4 +147,6 @@ def unit_settings(config: StudyConfig, unit: Unit) -> dict:
     flat = {key: value for key, value in flat.items() if key not in changes_nothing}
     if unit.stage == "selection" and unit.name == "random":
         return {"kind": "random", "selection.seed": config.selection.seed, **flat}
+    if unit.stage == "evaluate":
+        return {"evaluate.version": EVALUATE_VERSION, **flat}
     return flat
