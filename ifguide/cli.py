@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ifguide import __version__
+from ifguide.commands import rank
 from ifguide.errors import IFGuideError, InputError, ProcessError
 from ifguide.running import follow_run, launched_together, speaks
 
@@ -440,6 +441,9 @@ def cancel(name: StudyName) -> None:
     if job is None:
         raise InputError(f"study {name!r} has no running job; a run in another terminal is stopped there with Ctrl+C")
     print(f"job {job.id} is {cancel_job(job).state}; go on later with `ifguide run {name}`")
+
+
+rank.add_commands(app)
 
 
 @app.command("app")

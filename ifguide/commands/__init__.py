@@ -1,0 +1,1 @@
+"""Commands that live in files of their own; `ifguide.cli` adds them."""
