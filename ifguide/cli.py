@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ifguide import __version__
-from ifguide.commands import rank
+from ifguide.commands import mechanism, rank
 from ifguide.errors import IFGuideError, InputError, ProcessError
 from ifguide.running import follow_run, launched_together, speaks
 
@@ -443,7 +443,8 @@ def cancel(name: StudyName) -> None:
     print(f"job {job.id} is {cancel_job(job).state}; go on later with `ifguide run {name}`")
 
 
-rank.add_commands(app)
+for commands in (mechanism, rank):
+    commands.add_commands(app)
 
 
 @app.command("app")
