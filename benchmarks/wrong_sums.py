@@ -9,7 +9,9 @@ About two minutes on 2 cores; the study stays in the cache as `wrong-sums-N`.
 
 import argparse
 import json
+import math
 import random
+import re
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +20,9 @@ from ifguide.commands.rank import format_rankings
 from ifguide.config import config_from_dict
 from ifguide.data_ranking import read_labels, study_rankings
 from ifguide.demo.model import demo_model_config, train_tokenizer
-from ifguide.pipeline import run_study
+from ifguide.pipeline import evaluate, run_study
 from ifguide.progress import Progress, TerminalSink
-from ifguide.selection import precision_recall
+from ifguide.selection import area_under_roc, average_precision, precision_recall
 from ifguide.status import format_table
 from ifguide.study import Study, cache_dir, list_studies
 
@@ -32,6 +34,8 @@ BAD_SHARE = 0.12
 """So many documents hold wrong answers."""
 SLIP_SHARE = 0.4
 """In those, each answer is wrong with this probability; at least one is."""
+STRICT, STRICT_QUANTILE = "strict", 0.997
+"""A second selection, with a threshold so high that it takes fewer tokens than there are wrong answers."""
 
 
 def write_sums(folder: Path, *, n_documents: int = 1000, seed: int = 0) -> None:
@@ -96,27 +100,51 @@ def build(seed: int) -> Study:
         }  # fmt: skip
         Study.create(name, config_from_dict(values))
     study = Study.open(name)
-    run_study(study, progress=Progress([TerminalSink()]))
+    progress = Progress([TerminalSink()])
+    run_study(study, progress=progress)
+    if STRICT not in study.selection_names():
+        study.save_selection(STRICT, {"quantile": STRICT_QUANTILE})
+    evaluate(study, STRICT, progress=progress)
     return study
 
 
-def describe_answers(study: Study) -> str:
-    """How often each model answers right, and the selection against the wrong answers."""
-    rows = [
-        (
-            model,
-            f"{metrics['lambada_accuracy']:.2f} [{metrics['lambada_accuracy_low']:.2f}, {metrics['lambada_accuracy_high']:.2f}]",
-            f"{metrics['lambada_log_probability']:.3f}",
-            f"{metrics['perplexity']:.2f}",
-            metrics["fluency_warning"] or "",
-        )
-        for model, metrics in study.headline().items()
-    ]
+def describe_tokens(study: Study) -> str:
+    """How well the scores find wrong answers among all answers, for sums that the queries hold and for sums that they do not."""
     corpus = study.corpus()
-    mask = np.asarray(study.selection().mask)
-    precision, recall = precision_recall(mask, np.asarray(corpus.in_span), corpus.valid())
-    table = format_table(("model", "right answers", "log-probability", "perplexity", "fluency warning"), rows)
-    return f"selection: {mask.sum()} tokens, precision {precision:.3f}, recall {recall:.3f} of the wrong answers\n\n{table}"
+    offsets, scores, in_span = np.asarray(corpus.offsets), np.asarray(study.scores()), np.asarray(corpus.in_span)
+    queried = {json.loads(line)["prompt"] for line in (study.root / "inputs" / "wrong.jsonl").read_text().splitlines()}
+    found: dict[str, list[int]] = {"in the queries": [], "not in the queries": []}
+    for number in range(corpus.n_documents):
+        text, (first, stop) = corpus.document(number).text, offsets[number : number + 2]
+        starts, ends = np.asarray(corpus.char_start[first:stop]), np.asarray(corpus.char_end[first:stop])
+        for answer in re.finditer(r"(\d+ \+ \d+ =) (\d+)", text):
+            tokens = first + np.flatnonzero((ends > answer.start(2)) & (starts < answer.end(2)))
+            found["in the queries" if answer[1] in queried else "not in the queries"] += tokens.tolist()
+    rows = []
+    for name, places in found.items():
+        own, wrong = scores[places], in_span[places]
+        auc, precision = area_under_roc(own, wrong), average_precision(own, wrong)
+        rows.append((name, f"{len(places):,}", f"{wrong.mean():.3f}", f"{auc:.3f}", f"{precision:.3f}"))
+    return format_table(("sums", "answer tokens", "wrong", "AUROC", "average precision"), rows)
+
+
+def describe_answers(study: Study) -> str:
+    """Each selection against the wrong answers, and how its model answers."""
+    corpus, rows = study.corpus(), []
+    for name in study.evaluation_names():
+        metrics, found = study.metrics(name), ("", "", "")
+        if name in study.selection_names():
+            mask = np.asarray(study.selection(name).mask)
+            quality = precision_recall(mask, np.asarray(corpus.in_span), corpus.valid())
+            found = (str(int(mask.sum())), *(f"{value:.3f}" for value in quality))
+        low, high = metrics["lambada_accuracy_low"], metrics["lambada_accuracy_high"]
+        answers = f"{metrics['lambada_accuracy']:.2f} [{low:.2f}, {high:.2f}]"
+        right = f"{math.exp(metrics['lambada_log_probability']):.3f}"
+        rows.append(
+            (name, *found, answers, right, f"{metrics['perplexity']:.3f}", metrics["fluency_warning"] or "none")
+        )
+    heads = ("model", "tokens", "precision", "recall", "right answers", "probability of the right one", "perplexity")
+    return format_table((*heads, "fluency warning"), rows)
 
 
 def main() -> None:
@@ -127,8 +155,7 @@ def main() -> None:
     labels = read_labels(study, "is_bad")
     found = study_rankings(study, labels)
     print(format_rankings(found, int(labels.bad.sum()), int(labels.known.sum())), flush=True)
-    print()
-    print(describe_answers(study))
+    print(f"\n{describe_tokens(study)}\n\n{describe_answers(study)}")
 
 
 if __name__ == "__main__":

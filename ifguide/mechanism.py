@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ifguide.study import Study
 
 FOLDER = "mechanism"
-VERSION = 1
+VERSION = 2
 KINDS = ("toxic", "safe")
 
 
@@ -62,10 +62,9 @@ def measure_mechanism(study: "Study", settings: MechanismSettings, progress: Pro
 
     Returns:
         `settings`; `queries`, the number of each kind; and for each model of `models`:
-        `layers`: for `toxic` and `safe`, lists over layers 0 (embedding) to L: `probability` with `probability_low` and
-        `probability_high` (95% bootstrap intervals over queries) and `log_probability` (nats), each the mean over queries of the mean over a
-        completion's tokens.
-        `prefix` (with `search`): `token_ids`, the objective of the first prefix `start` and of the found one `best`, `path` round by
+        `layers`: for `toxic` and `safe`, lists over layers 0 (embedding) to L: `probability` and `log_probability` (nats), each the mean over
+        queries of the mean over a completion's tokens, with 95% bootstrap intervals over queries in `_low` and `_high`.
+        `prefix` (with `search`): `token_ids` and their `text`, the objective of the first prefix `start` and of the found one `best`, `path` round by
         round, `without` any prefix; `others` and `others_without`, the same on queries that the search did not see (null when there are
         none); and `by_model`, the objective of this prefix in each model.
 
@@ -112,15 +111,13 @@ def _measure_layers(model, tokenizer, pairs, progress: Progress) -> dict:
 
     encoded, _ = _encode(model, tokenizer, pairs)
     layers = layer_probabilities(model, encoded, report=lambda d, n: progress.report(d, n, "queries"))
-    intervals = [
-        bootstrap_interval(lambda rows: float(rows.mean()), column[:, None]) for column in layers.probability.T
-    ]
-    return {
-        "probability": [interval.value for interval in intervals],
-        "probability_low": [interval.low for interval in intervals],
-        "probability_high": [interval.high for interval in intervals],
-        "log_probability": layers.log_probability.mean(axis=0).tolist(),
-    }
+    found: dict[str, list[float]] = {}
+    for name, values in layers._asdict().items():
+        for column in values.T:
+            interval = bootstrap_interval(lambda rows: float(rows.mean()), column[:, None])
+            for end, value in zip(("", "_low", "_high"), interval, strict=True):
+                found.setdefault(f"{name}{end}", []).append(value)
+    return found
 
 
 def _search(study: "Study", models: dict, settings: MechanismSettings, results: dict, progress: Progress) -> None:
@@ -147,7 +144,12 @@ def _search(study: "Study", models: dict, settings: MechanismSettings, results: 
             report=lambda d, n: progress.report(d, n, "rounds"),
         )
         prefixes[name] = found.token_ids
-        results[name]["prefix"] = asdict(found) | {"token_ids": list(found.token_ids), "path": list(found.path)}
+        text = tokenizer.decode(found.token_ids, clean_up_tokenization_spaces=False)
+        results[name]["prefix"] = asdict(found) | {
+            "token_ids": list(found.token_ids),
+            "path": list(found.path),
+            "text": text,
+        }
 
     def value(name: str, part: str, prefix: Sequence[int]) -> float | None:
         if not encoded[name][part]:

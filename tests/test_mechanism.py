@@ -36,13 +36,10 @@ def test_both_models_are_measured_alike_and_kept(study):
     for values in (base, default):
         for kind in ("toxic", "safe"):
             layers = values["layers"][kind]
-            assert len(layers["probability"]) == len(layers["log_probability"]) == 3
-            assert all(
-                low <= value <= high
-                for low, value, high in zip(
-                    layers["probability_low"], layers["probability"], layers["probability_high"], strict=True
-                )
-            )
+            for name in ("probability", "log_probability"):
+                low, value, high = (layers[f"{name}{end}"] for end in ("_low", "", "_high"))
+                assert len(value) == 3
+                assert all(a <= b <= c for a, b, c in zip(low, value, high, strict=True))
         assert values["prefix"]["best"] >= values["prefix"]["start"]
         assert values["prefix"]["others"] < 0 and len(values["prefix"]["token_ids"]) == 2
     assert base["prefix"]["by_model"]["base"] == pytest.approx(base["prefix"]["best"])

@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -31,6 +32,7 @@ def add_commands(app: typer.Typer) -> None:
         queries: Annotated[int, typer.Option(min=1, help="Toxic queries to search with; as many others judge.")] = 16,
         seed: Annotated[int, typer.Option(min=0, help="Seed of the search.")] = 0,
         as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+        status_file: Annotated[Path | None, typer.Option("--status-file", hidden=True)] = None,
     ) -> None:
         """Compare models layer by layer: how likely toxic completions are after each one, and how far a prefix raises them.
 
@@ -47,30 +49,33 @@ def add_commands(app: typer.Typer) -> None:
         settings = MechanismSettings(models=names, search=search, n_search=queries, prefix=budget)
         found = read_mechanism(study, settings)
         if found is None:
-            with follow_run() as progress:
+            with follow_run(status_file) as progress:
                 progress.begin_stage("mechanism", 0, 1)
                 found = measure_mechanism(study, settings, progress)
         print(json.dumps(found, indent=1) if as_json else format_mechanism(found))
 
 
 def format_mechanism(found: dict) -> str:
-    """The layers and the search as tables for a terminal. The prefix itself is only in the JSON: it may be offensive."""
+    """The layers and the search as tables for a terminal. The prefix itself is only in the JSON: it may offend."""
     from ifguide.status import format_table
 
     models = found["models"]
     n_layers = len(next(iter(models.values()))["layers"]["toxic"]["probability"])
     columns = [(name, kind) for kind in ("toxic", "safe") for name in models]
-    rows = [
-        (
-            "embedding" if layer == 0 else str(layer),
-            *(_layer(models[name]["layers"][kind], layer) for name, kind in columns),
-        )
-        for layer in range(n_layers)
-    ]
-    parts = [
-        f"mean probability of the completions' tokens after each layer, over {found['queries']['toxic']} toxic and {found['queries']['safe']} safe queries",
-        format_table(("layer", *(f"{name}, {kind}" for name, kind in columns)), rows),
-    ]
+    parts = []
+    for measure, said in (("log_probability", "mean log-probability"), ("probability", "mean probability")):
+        rows = [
+            (
+                "embedding" if layer == 0 else str(layer),
+                *(_layer(models[name]["layers"][kind], measure, layer) for name, kind in columns),
+            )
+            for layer in range(n_layers)
+        ]
+        parts += [
+            f"{said} of the completions' tokens after each layer, over {found['queries']['toxic']} toxic and "
+            f"{found['queries']['safe']} safe queries",
+            format_table(("layer", *(f"{name}, {kind}" for name, kind in columns)), rows),
+        ]
     if any("prefix" in values for values in models.values()):
         budget = found["settings"]["prefix"]
         rows = [
@@ -94,9 +99,9 @@ def format_mechanism(found: dict) -> str:
     return "\n\n".join(parts)
 
 
-def _layer(layers: dict, layer: int) -> str:
-    low, high = layers["probability_low"][layer], layers["probability_high"][layer]
-    return f"{layers['probability'][layer]:.3g} [{low:.3g}, {high:.3g}]"
+def _layer(layers: dict, measure: str, layer: int) -> str:
+    value, low, high = (layers[f"{measure}{end}"][layer] for end in ("", "_low", "_high"))
+    return f"{value:.3g} [{low:.3g}, {high:.3g}]"
 
 
 def _nats(value: float | None) -> str:
