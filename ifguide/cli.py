@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ifguide import __version__
-from ifguide.commands import borrow, compare
+from ifguide.commands import borrow, compare, mechanism, rank
 from ifguide.errors import IFGuideError, InputError, ProcessError
 from ifguide.running import follow_run, launched_together, speaks
 
@@ -443,6 +443,10 @@ def cancel(name: StudyName) -> None:
     print(f"job {job.id} is {cancel_job(job).state}; go on later with `ifguide run {name}`")
 
 
+for commands in (borrow, compare, mechanism, rank):
+    commands.add_commands(app)
+
+
 @app.command("app")
 def open_app() -> None:
     """Open the app in the browser (from a checkout of the project)."""
@@ -457,14 +461,13 @@ def open_app() -> None:
         raise typer.Exit(subprocess.call(command, cwd=checkout, env=environment))
 
 
-borrow.add_commands(app)
-compare.add_commands(app)
-
-
 def _with_absolute_paths(config: "StudyConfig") -> "StudyConfig":
     """Paths as the user typed them belong to the current folder; study.toml is read from anywhere. Hub ids stay as they are."""
 
     def absolute(path: str) -> str:
+        if path.startswith("classifier:"):  # a scorer
+            source, sign, label = path.removeprefix("classifier:").partition("#")
+            return f"classifier:{absolute(source)}{sign}{label}"
         place = Path(path).expanduser()
         is_file = path and (place.exists() or any(sign in path for sign in "*?["))
         return str(place.absolute()) if is_file else path
@@ -473,7 +476,7 @@ def _with_absolute_paths(config: "StudyConfig") -> "StudyConfig":
         "model": ("source", "checkpoints"),
         "corpus": ("path",),
         "queries": ("toxic", "safe"),
-        "evaluate": ("prompts", "heldout"),
+        "evaluate": ("prompts", "heldout", "lambada", "harness_folder", "scorer", "implicit"),
     }
     changed = {}
     for section, keys in names.items():

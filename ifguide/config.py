@@ -354,6 +354,8 @@ class EvaluateConfig:
     """File of prompts to complete; empty: the prompts of the toxic queries."""
     prompt_field: str = "prompt"
     """Column with the prompt."""
+    group_field: str = ""
+    """Column with the prompt's group, for numbers by group; empty: `group`, or what AttaQ's and BOLD's files say."""
     n_prompts: int = 0
     """Take only this many prompts; 0 takes all."""
     heldout: str = ""
@@ -374,6 +376,18 @@ class EvaluateConfig:
     """Seeds every completion by its prompt and sample number."""
     scorer: str = "profanity-check"
     """`profanity-check` (offline, explicit toxicity), `detoxify`, or `classifier:PATH_OR_ID`."""
+    implicit: str = ""
+    """A second scorer for implicit toxicity, such as `classifier:PATH_OR_ID` of ToxiGen-RoBERTa (`#LABEL` names its toxic class); empty: none."""
+    lambada: str = ""
+    """File of passages (the column `text`) whose last word the model has to guess; empty: not measured."""
+    n_lambada: int = 0
+    """Take only this many passages; 0 takes all."""
+    harness_tasks: tuple[str, ...] = ()
+    """Tasks of lm-evaluation-harness to run (`pip install 'ifguide[harness]'`); empty: none."""
+    harness_folder: str = ""
+    """Folder of task files to take them from; empty: the harness's own tasks, which fetch their data."""
+    harness_limit: int = 0
+    """Take only this many examples a task; 0 takes all."""
     batch_size: int = 256
     """Completions generated at once."""
 
@@ -384,6 +398,12 @@ class EvaluateConfig:
         _require(self.max_new_tokens >= 1, f"evaluate.max_new_tokens: expected 1 or more, got {self.max_new_tokens}")
         _require(0 < self.top_p <= 1, f"evaluate.top_p: expected 0 < top_p <= 1, got {self.top_p}")
         _require(self.temperature > 0, f"evaluate.temperature: expected more than 0, got {self.temperature}")
+        _require(self.n_lambada >= 0, f"evaluate.n_lambada: expected 0 or more, got {self.n_lambada}")
+        _require(self.harness_limit >= 0, f"evaluate.harness_limit: expected 0 or more, got {self.harness_limit}")
+        _require(
+            bool(self.harness_tasks) or not self.harness_folder,
+            "evaluate.harness_folder: expected tasks of it in evaluate.harness_tasks, got none",
+        )
         _require(self.batch_size >= 1, f"evaluate.batch_size: expected 1 or more, got {self.batch_size}")
 
 

@@ -14,7 +14,10 @@ def check_inputs(study: Study) -> None:
         ConfigError: a needed input is not named.
     """
     from ifguide.corpus_writer import check_documents
+    from ifguide.evaluate.harness import check_harness
+    from ifguide.evaluate.last_word import split_last_word
     from ifguide.evaluate.prompts import read_heldout, read_prompts
+    from ifguide.evaluating import read_lambada
     from ifguide.models import load_config, load_tokenizer
     from ifguide.queries import encode_queries, read_queries
 
@@ -41,3 +44,7 @@ def check_inputs(study: Study) -> None:
         read_prompts(evaluate.prompts, evaluate)
     if evaluate.heldout:
         read_heldout(evaluate.heldout, evaluate)
+    for passage in read_lambada(evaluate):
+        split_last_word(passage)
+    if evaluate.harness_tasks:
+        check_harness(evaluate.harness_tasks, evaluate.harness_folder)

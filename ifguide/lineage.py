@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from ifguide.config import StudyConfig, config_to_dict
+from ifguide.evaluate.toxicity import classifier_source
 from ifguide.variants import BASE, BASELINES, DEFAULT, recipe
 
 STAGES = ("corpus", "queries", "model", "factors", "direction", "scores", "index", "selection", "suppress", "evaluate")
@@ -40,6 +41,8 @@ _BASELINE_SECTIONS = {
     "last-position": ("factors", "direction", "model"),
     "last-own-loss": ("factors", "direction", "scores", "model"),
 }
+EVALUATE_VERSION = 2
+"""Of metrics.json and samples.parquet; likewise."""
 
 _TOKENIZER_FILES = (
     "tokenizer.json",
@@ -98,7 +101,8 @@ def read_units(config: StudyConfig, unit: Unit) -> list[Unit]:
         read = [Unit("corpus"), Unit("model"), Unit("selection", how.selection)]
         return [*read, Unit("scores")] if how.weighting == "score" else read
     if stage == "evaluate":
-        made = [Unit("model") if name == BASE else Unit("suppress", name)]
+        # fluency is held against the base model's
+        made = [Unit("model")] if name == BASE else [Unit("suppress", name), Unit("evaluate", BASE)]
         return made if config.evaluate.prompts else [Unit("queries"), *made]
     if stage == "selection" and name in BASELINES:
         return [Unit("corpus"), Unit("selection", DEFAULT), Unit("baseline", name)]
@@ -148,6 +152,10 @@ def input_files(config: StudyConfig, unit: Unit) -> list[InputFile]:
         "evaluate": [
             InputFile("prompts", config.evaluate.prompts),
             InputFile("held-out text", config.evaluate.heldout),
+            InputFile("toxicity classifier", classifier_source(config.evaluate.scorer)),
+            InputFile("implicit classifier", classifier_source(config.evaluate.implicit)),
+            InputFile("LAMBADA passages", config.evaluate.lambada),
+            InputFile("harness tasks", config.evaluate.harness_folder),
         ],
     }.get(unit.stage, [])
 
@@ -193,4 +201,6 @@ def unit_settings(config: StudyConfig, unit: Unit) -> dict:
         return {"kind": unit.name, **(documents if unit.name == "classifier-documents" else {})}
     if unit.stage == "selection" and unit.name == "random":
         return {"kind": "random", "selection.seed": config.selection.seed, **flat}
+    if unit.stage == "evaluate":
+        return {"evaluate.version": EVALUATE_VERSION, **flat}
     return flat

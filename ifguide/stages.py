@@ -28,7 +28,7 @@ from ifguide.scoring import (
 )
 from ifguide.selections import compute_selection, write_selection
 from ifguide.shards import open_work
-from ifguide.study import BASE, DEFAULT, Study, Unit
+from ifguide.study import DEFAULT, Study, Unit
 from ifguide.study_models import (
     choose_way,
     cut_training_rows,
@@ -319,37 +319,10 @@ def _resumable(study: Study, unit: Unit, folder: Path) -> Iterator[Path]:
 
 
 def build_evaluate(study: Study, unit: Unit, folder: Path, progress: Progress) -> None:
-    """Complete the prompts, judge the completions, measure perplexity on held-out text."""
-    from ifguide.evaluate import evaluate_model
-    from ifguide.evaluate.prompts import read_heldout, read_prompts
-    from ifguide.evaluate.toxicity import load_scorer
-    from ifguide.models import load_model, load_tokenizer, pick_device
+    """Complete the prompts, judge the completions, measure what else the model can do."""
+    from ifguide.evaluating import evaluate_unit
 
-    config = study.resolved("evaluate")
-    if unit.name == BASE:
-        base = study.models()["base"]
-        source, revision = base["source"], base.get("revision", "")
-    else:
-        source, revision = str(study.folder(Unit("suppress", unit.name)) / "final"), ""
-    device = pick_device(study.config.compute.device)
-    model = load_model(source, revision=revision, device=device)
-    tokenizer = load_tokenizer(source, revision)
-    prompts = (
-        read_prompts(config.prompts, config)
-        if config.prompts
-        else list(study.queries("toxic")["prompt"])[: config.n_prompts or None]
-    )
-    heldout = read_heldout(config.heldout, config) if config.heldout else []
-    metrics, samples = evaluate_model(
-        model,
-        tokenizer,
-        config,
-        prompts,
-        heldout,
-        load_scorer(config.scorer, device=str(device)),
-        report=_reporter(progress, "completions"),
-        report_heldout=_reporter(progress, "held-out chunks"),
-    )
+    metrics, samples = evaluate_unit(study, unit, progress)
     (folder / "metrics.json").write_text(json.dumps(metrics, indent=1), encoding="utf-8")
     samples.to_parquet(folder / "samples.parquet", index=False)
 

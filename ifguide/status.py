@@ -9,6 +9,8 @@ from ifguide.study import Study
 
 METRICS = ("emt", "tp", "mean_toxicity", "perplexity")
 """The columns of the table; the JSON holds all of them."""
+OPTIONAL_METRICS = ("implicit_emt", "implicit_tp", "lambada_accuracy")
+"""Columns that are there when any model has them."""
 
 
 def study_status(study: Study) -> dict:
@@ -51,12 +53,16 @@ def format_status(status: dict) -> str:
     ]
     parts = [format_table(("stage", "state", "time", "why"), rows)]
     if status["metrics"]:
+        models = {model: values for model, values in status["metrics"].items() if values}
+        keys = [*METRICS, *(key for key in OPTIONAL_METRICS if any(key in values for values in models.values()))]
         rows = [
-            (model, *("" if values.get(key) is None else f"{values[key]:.3f}" for key in METRICS))
-            for model, values in status["metrics"].items()
-            if values
+            (model, *("" if values.get(key) is None else f"{values[key]:.3f}" for key in keys))
+            for model, values in models.items()
         ]
-        parts.append(format_table(("model", *(key.replace("_", " ") for key in METRICS)), rows))
+        parts.append(format_table(("model", *(key.replace("_", " ") for key in keys)), rows))
+        warnings = {model: values.get("fluency_warning") for model, values in models.items()}
+        if said := [f"warning, {model}: {warning}" for model, warning in warnings.items() if warning]:
+            parts.append("\n".join(said))
     if job := status["job"]:
         line = f"job {job['id']} ({' '.join(job['command'])}): {job['state']}"
         for more in (job["stage"] if job["state"] == "running" else "", job["error"]):

@@ -153,7 +153,7 @@ class Study:
         table = getattr(self.config, section)
         paths = {
             name: str(self.resolve(getattr(table, name)))
-            for name in ("path", "toxic", "safe", "prompts", "heldout")
+            for name in ("path", "toxic", "safe", "prompts", "heldout", "lambada", "harness_folder")
             if getattr(table, name, "")
         }
         return dataclasses.replace(table, **paths)

@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from ifguide.ui import layout, query_view
+from ifguide.ui import layout, mechanism_view, query_view
 
 PAGE_SIZE = 20
 
@@ -24,3 +24,4 @@ with layout.guard():
     if chosen is not None:
         query_view.show_query(loaded, kind, chosen, known)
     query_view.offer_job(loaded, known)
+    mechanism_view.show_mechanism(loaded, show_job=known is not None)

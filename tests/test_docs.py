@@ -171,10 +171,12 @@ def test_every_column_and_key_is_named_in_the_formats():
 
 
 def test_every_metric_is_named_in_the_formats(monkeypatch):
-    from ifguide.evaluate import evaluate_model, generation
+    from ifguide.evaluate import Prompt, completions, evaluate_model, generation, last_word
 
     completion = generation.Completion(0, 0, "text", 1)
-    monkeypatch.setattr(generation, "generate_completions", lambda *arguments: [completion])
+    monkeypatch.setattr(completions, "complete_in_shards", lambda *arguments: [completion])
+    guess = last_word.LastWords(np.ones(1, dtype=bool), np.zeros(1))
+    monkeypatch.setattr(last_word, "guess_last_words", lambda *arguments, **options: guess)
 
     class Scorer:
         name = "made up"
@@ -182,7 +184,10 @@ def test_every_metric_is_named_in_the_formats(monkeypatch):
         def score(self, texts):
             return np.zeros(len(texts))
 
-    metrics, samples = evaluate_model(None, None, EvaluateConfig(n_samples=1), ["prompt"], [], Scorer())
+    prompts, scorers = [Prompt(text="prompt", group="group")], {"implicit_scorer": Scorer()}
+    metrics, samples = evaluate_model(
+        None, None, EvaluateConfig(n_samples=1), prompts, Scorer(), **scorers, lambada_texts=["a word"]
+    )
     text = (ROOT / "docs" / "formats.md").read_text(encoding="utf-8")
     assert [name for name in (*metrics, *samples.columns) if f"`{name}`" not in text] == []
 

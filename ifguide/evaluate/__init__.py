@@ -1,91 +1,110 @@
 """How toxic and how fluent is a model? Prompts in; metrics and every sample out.
 
-`evaluate_model` is the whole; its parts are generation, toxicity, statistics, fluency and prompts.
+`evaluate_model` is the whole; its parts are prompts, completions, toxicity, statistics, fluency and last words.
 """
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ifguide.config import EvaluateConfig
 from ifguide.errors import InputError
-from ifguide.evaluate.prompts import read_heldout, read_prompts
+from ifguide.evaluate.prompts import Prompt, read_heldout, read_prompts
 
-__all__ = ["evaluate_model", "read_heldout", "read_prompts"]
+__all__ = ["Prompt", "evaluate_model", "read_heldout", "read_prompts"]
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from ifguide.evaluate.toxicity import ToxicityScorer
 
+Report = Callable[[str, int, int], None]
+"""Called with (what is counted, done, in all)."""
+
 
 def evaluate_model(
     model,
     tokenizer,
     config: EvaluateConfig,
-    prompts: Sequence[str],
-    heldout_texts: Sequence[str],
+    prompts: Sequence[Prompt],
     scorer: "ToxicityScorer",
-    report: Callable[[int, int], None] | None = None,
-    report_heldout: Callable[[int, int], None] | None = None,
+    *,
+    implicit_scorer: "ToxicityScorer | None" = None,
+    heldout_texts: Sequence[str] = (),
+    lambada_texts: Sequence[str] = (),
+    base: dict | None = None,
+    work: Path | None = None,
+    report: Report | None = None,
 ) -> tuple[dict, "pd.DataFrame"]:
-    """Complete every prompt, score the completions, and measure perplexity on benign text.
+    """Complete every prompt, score the completions, and measure what else the model can do.
 
     Args:
         model, tokenizer: a causal language model on its device, and its tokenizer.
-        config: how many samples, how long, how sampled. `n_prompts`, `n_heldout` and the file names are not read here.
+        config: how many samples, how long, how sampled. Numbers of prompts and names of files are not read here.
         prompts: P >= 1 prompts.
-        heldout_texts: benign texts the model was not trained on; empty: perplexity is None.
         scorer: see `ifguide.evaluate.toxicity.load_scorer`.
-        report: called with (completions done, completions in all).
-        report_heldout: called with (held-out chunks done, chunks in all) after that.
+        implicit_scorer: a second one for the same completions; its numbers are called `implicit_...`.
+        heldout_texts: benign texts the model was not trained on; empty: perplexity is None.
+        lambada_texts: passages whose last word is to be guessed; empty: not measured.
+        base: metrics of the base model, to hold fluency against; None when this is the base model.
+        work: a folder in which finished completions are kept; None: nothing is kept.
+        report: called with what is counted, how many are done and how many there are.
 
     Returns:
-        Metrics (`emt`, `tp` and `mean_toxicity`, each with a 95% interval over prompts in `_low` and `_high`; `perplexity` and
-        `heldout_tokens`; `distinct_1`, `distinct_2`, `repetition`, `empty_share` of the completions; and the settings), and the
-        samples: prompt_index, sample_index, prompt, completion, toxicity (float64, of the completion alone).
+        Metrics, as docs/formats.md names them, and the samples: prompt_index, sample_index, prompt, completion, toxicity (float64, of the
+        completion alone), with a second scorer implicit_toxicity, and with groups group.
 
     Raises:
         InputError: no prompts.
     """
     import pandas as pd
 
-    from ifguide.evaluate import statistics
+    from ifguide.evaluate import completions
     from ifguide.evaluate.fluency import distinct_n, perplexity, repetition_share
-    from ifguide.evaluate.generation import generate_completions
+    from ifguide.evaluate.fluency_warning import fluency_warning
 
     if not prompts:
         raise InputError("evaluate: expected at least one prompt, got none; name a file in evaluate.prompts")
-    completions = generate_completions(model, tokenizer, prompts, config, report)
-    texts = [completion.completion for completion in completions]
-    toxicity = scorer.score(texts)
-    samples = pd.DataFrame(
-        {
-            "prompt_index": np.array([c.prompt_index for c in completions], dtype=np.int64),
-            "sample_index": np.array([c.sample_index for c in completions], dtype=np.int64),
-            "prompt": [prompts[c.prompt_index] for c in completions],
-            "completion": texts,
-            "toxicity": toxicity,
-        }
-    )
-    scores = toxicity.reshape(len(prompts), config.n_samples)
-    metrics = {}
-    for name, statistic in (
-        ("emt", statistics.emt),
-        ("tp", statistics.tp),
-        ("mean_toxicity", statistics.mean_toxicity),
-    ):
-        interval = statistics.bootstrap_interval(statistic, scores, seed=config.seed)
-        metrics |= {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
-    heldout = perplexity(model, tokenizer, heldout_texts, report=report_heldout) if heldout_texts else None
-    return metrics | {
+
+    def tell(what: str):
+        return (lambda done, total: report(what, done, total)) if report else None
+
+    starts = [prompt.text for prompt in prompts]
+    found = completions.complete_in_shards(model, tokenizer, starts, config, work, tell("completions"))
+    texts = [completion.completion for completion in found]
+    columns = {
+        "prompt_index": np.array([c.prompt_index for c in found], dtype=np.int64),
+        "sample_index": np.array([c.sample_index for c in found], dtype=np.int64),
+        "prompt": [starts[c.prompt_index] for c in found],
+        "completion": texts,
+    }
+    scorers = {"": scorer, **({"implicit_": implicit_scorer} if implicit_scorer else {})}
+    columns |= {f"{lead}toxicity": rater.score(texts) for lead, rater in scorers.items()}
+    if any(prompt.group for prompt in prompts):
+        columns["group"] = [prompts[c.prompt_index].group for c in found]
+    metrics: dict = {}
+    groups: dict[str, dict] = {}
+    for lead in scorers:
+        scores = columns[f"{lead}toxicity"].reshape(len(prompts), config.n_samples)
+        metrics |= measure_toxicity(scores, lead, config.seed)
+        for group, rows in _group_rows(prompts).items():
+            groups.setdefault(group, {"n_prompts": len(rows)}).update(measure_toxicity(scores[rows], lead, config.seed))
+    heldout = perplexity(model, tokenizer, heldout_texts, report=tell("held-out chunks")) if heldout_texts else None
+    metrics |= {
         "perplexity": heldout.value if heldout else None,
         "heldout_tokens": heldout.n_tokens if heldout else 0,
         "distinct_1": distinct_n(texts, 1),
         "distinct_2": distinct_n(texts, 2),
         "repetition": repetition_share(texts),
         "empty_share": float(np.mean([not text.strip() for text in texts])),
+    }
+    if lambada_texts:
+        metrics |= _measure_last_words(model, tokenizer, lambada_texts, config.seed, tell("passages"))
+    return metrics | {
+        "fluency_warning": fluency_warning(metrics, base),
+        "groups": groups,
         "n_prompts": len(prompts),
         "n_samples": config.n_samples,
         "max_new_tokens": config.max_new_tokens,
@@ -93,4 +112,50 @@ def evaluate_model(
         "temperature": config.temperature,
         "seed": config.seed,
         "scorer": scorer.name,
-    }, samples
+        **({"implicit_scorer": implicit_scorer.name} if implicit_scorer else {}),
+    }, pd.DataFrame(columns)
+
+
+def measure_toxicity(scores: np.ndarray, lead: str = "", seed: int = 0) -> dict:
+    """EMT, TP and mean toxicity of scores (P, K), each with a 95% interval over prompts in `_low` and `_high`.
+
+    Args:
+        scores: a probability for each completion.
+        lead: put before every name.
+        seed: of the bootstrap.
+    """
+    from ifguide.evaluate import statistics
+
+    found = {}
+    for name, statistic in (
+        ("emt", statistics.emt),
+        ("tp", statistics.tp),
+        ("mean_toxicity", statistics.mean_toxicity),
+    ):
+        interval = statistics.bootstrap_interval(statistic, scores, seed=seed)
+        found |= {f"{lead}{name}{end}": value for end, value in zip(("", "_low", "_high"), interval, strict=True)}
+    return found
+
+
+def _group_rows(prompts: Sequence[Prompt]) -> dict[str, list[int]]:
+    """Prompt numbers by group, groups in the order in which they come; prompts without one are left out."""
+    rows: dict[str, list[int]] = {}
+    for number, prompt in enumerate(prompts):
+        if prompt.group:
+            rows.setdefault(prompt.group, []).append(number)
+    return rows
+
+
+def _measure_last_words(model, tokenizer, texts: Sequence[str], seed: int, report) -> dict:
+    from ifguide.evaluate.last_word import guess_last_words
+    from ifguide.evaluate.statistics import bootstrap_interval
+
+    found = guess_last_words(model, tokenizer, texts, report=report)
+    correct = bootstrap_interval(lambda rows: float(rows.mean()), found.correct[:, None], seed=seed)
+    return {
+        "lambada_accuracy": correct.value,
+        "lambada_accuracy_low": correct.low,
+        "lambada_accuracy_high": correct.high,
+        "lambada_log_probability": float(found.log_probability.mean()),
+        "lambada_passages": len(texts),
+    }

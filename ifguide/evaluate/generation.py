@@ -115,6 +115,9 @@ def generate_completions(
     prompts: Sequence[str],
     config: EvaluateConfig,
     report: Callable[[int, int], None] | None = None,
+    *,
+    only: Sequence[int] | None = None,
+    encoded: Sequence[list[int]] | None = None,
 ) -> list[Completion]:
     """Sample `config.n_samples` completions of every prompt.
 
@@ -124,22 +127,21 @@ def generate_completions(
         prompts: P texts; see `encode_prompts` for how they are read.
         config: n_samples, max_new_tokens, top_p, temperature, seed and batch_size.
         report: called with (completions done, completions in all).
+        only: complete these prompts alone, by number; None: all.
+        encoded: what `encode_prompts` gives for the prompts, if it is at hand.
 
     Returns:
-        P · n_samples completions, by prompt and then by sample.
+        n_samples completions of every prompt, by prompt and then by sample.
 
     Raises:
         ConfigError: no room for a prompt beside `max_new_tokens` in the model's context.
     """
-    room = context_length(model.config) - config.max_new_tokens
-    if room < 2:
-        raise ConfigError(
-            f"evaluate.max_new_tokens: expected at most {config.max_new_tokens + room - 2} for this model, got {config.max_new_tokens}"
-        )
+    room = prompt_room(model, config)
     model.eval()
-    encoded = encode_prompts(tokenizer, prompts, room)
+    encoded = encode_prompts(tokenizer, prompts, room) if encoded is None else encoded
+    wanted = range(len(prompts)) if only is None else sorted(only)
     # prompts of like length share a batch, so there is little padding
-    by_length = sorted(range(len(prompts)), key=lambda i: (len(encoded[i]), i))
+    by_length = sorted(wanted, key=lambda i: (len(encoded[i]), i))
     work = [(i, k) for i in by_length for k in range(config.n_samples)]
     stop_ids = _stop_ids(model, tokenizer)
     found: dict[tuple[int, int], Completion] = {}
@@ -150,7 +152,21 @@ def generate_completions(
             found[i, k] = Completion(i, k, text, len(ids))
         if report:
             report(len(found), len(work))
-    return [found[i, k] for i in range(len(prompts)) for k in range(config.n_samples)]
+    return [found[i, k] for i in wanted for k in range(config.n_samples)]
+
+
+def prompt_room(model, config: EvaluateConfig) -> int:
+    """Most tokens of a prompt that leave room for its completion in the model's context.
+
+    Raises:
+        ConfigError: not even two.
+    """
+    room = context_length(model.config) - config.max_new_tokens
+    if room < 2:
+        raise ConfigError(
+            f"evaluate.max_new_tokens: expected at most {config.max_new_tokens + room - 2} for this model, got {config.max_new_tokens}"
+        )
+    return room
 
 
 def _complete(

@@ -179,8 +179,14 @@ def score_visible(texts: Sequence[str], score, batch_size: int = 4096) -> np.nda
     return scores
 
 
+def classifier_source(spec: str) -> str:
+    """The folder or hub id of the classifier that a setting names; empty for another scorer."""
+    kind, _, rest = spec.partition(":")
+    return rest.partition("#")[0] if kind == "classifier" else ""
+
+
 def load_scorer(spec: str, *, device: str = "cpu") -> ToxicityScorer:
-    """The scorer that `evaluate.scorer` names.
+    """The scorer that `evaluate.scorer` or `evaluate.implicit` names.
 
     Args:
         spec: `profanity-check`, `detoxify[:original|unbiased|multilingual]` or `classifier:PATH_OR_ID[#LABEL]`.

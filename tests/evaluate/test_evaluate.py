@@ -10,13 +10,13 @@ from transformers import PreTrainedTokenizerFast
 from ifguide.compare import scores_matrix
 from ifguide.config import EvaluateConfig
 from ifguide.errors import InputError
-from ifguide.evaluate import evaluate_model
+from ifguide.evaluate import Prompt, evaluate_model
 from ifguide.evaluate.fluency import perplexity
 from ifguide.evaluate.statistics import emt, tp
 from ifguide.training import initialise_model
 
 CONFIG = EvaluateConfig(n_samples=4, max_new_tokens=5, seed=2, batch_size=8)
-PROMPTS = ["w1 w2", "w3", "w4 w5 w6"]
+PROMPTS = [Prompt(text=text) for text in ("w1 w2", "w3", "w4 w5 w6")]
 HELDOUT = ["w7 w8 w9", "w10 w11"]
 
 
@@ -51,7 +51,7 @@ def model_and_tokenizer():
 def test_metrics_and_samples_say_the_same(model_and_tokenizer):
     scorer, calls = SevenScorer(), []
     metrics, samples = evaluate_model(
-        *model_and_tokenizer, CONFIG, PROMPTS, HELDOUT, scorer, lambda *call: calls.append(call)
+        *model_and_tokenizer, CONFIG, PROMPTS, scorer, heldout_texts=HELDOUT, report=lambda *call: calls.append(call)
     )
     scores = scores_matrix(samples)
     assert scores.shape == (3, 4) and scores.any()
@@ -60,19 +60,19 @@ def test_metrics_and_samples_say_the_same(model_and_tokenizer):
     expected = perplexity(*model_and_tokenizer, HELDOUT)
     assert metrics["perplexity"] == expected.value and metrics["heldout_tokens"] == expected.n_tokens == 3
     assert scorer.seen == samples["completion"].tolist()  # completions alone
-    assert samples["prompt"].tolist() == [prompt for prompt in PROMPTS for _ in range(4)]
+    assert samples["prompt"].tolist() == [prompt.text for prompt in PROMPTS for _ in range(4)]
     assert list(samples.columns) == ["prompt_index", "sample_index", "prompt", "completion", "toxicity"]
     assert samples["toxicity"].dtype == np.float64 and samples["prompt_index"].dtype == np.int64
-    assert calls[-1] == (12, 12)
+    assert ("completions", 12, 12) in calls and calls[-1] == ("held-out chunks", 2, 2)
     assert json.loads(json.dumps(metrics)) == metrics
 
 
 def test_metrics_name_their_settings(model_and_tokenizer):
-    metrics, _ = evaluate_model(*model_and_tokenizer, CONFIG, PROMPTS, [], SevenScorer())
+    metrics, _ = evaluate_model(*model_and_tokenizer, CONFIG, PROMPTS, SevenScorer())
     expected = {
         "emt", "emt_low", "emt_high", "tp", "tp_low", "tp_high", "mean_toxicity", "mean_toxicity_low", "mean_toxicity_high", "perplexity",
         "n_prompts", "n_samples", "max_new_tokens", "top_p", "temperature", "seed", "scorer", "distinct_1", "distinct_2", "repetition",
-        "heldout_tokens", "empty_share",
+        "heldout_tokens", "empty_share", "fluency_warning", "groups",
     }  # fmt: skip
     assert set(metrics) == expected
     assert metrics["perplexity"] is None and metrics["heldout_tokens"] == 0
@@ -80,13 +80,49 @@ def test_metrics_name_their_settings(model_and_tokenizer):
 
 
 def test_same_seed_same_numbers(model_and_tokenizer):
-    first, again = (evaluate_model(*model_and_tokenizer, CONFIG, PROMPTS, HELDOUT, SevenScorer()) for _ in range(2))
+    first, again = (
+        evaluate_model(*model_and_tokenizer, CONFIG, PROMPTS, SevenScorer(), heldout_texts=HELDOUT) for _ in range(2)
+    )
     assert first[0] == again[0] and first[1].equals(again[1])
 
 
 def test_no_prompts_is_an_error(model_and_tokenizer):
     with pytest.raises(InputError, match="at least one prompt"):
-        evaluate_model(*model_and_tokenizer, CONFIG, [], HELDOUT, SevenScorer())
+        evaluate_model(*model_and_tokenizer, CONFIG, [], SevenScorer())
+
+
+class ThreeScorer(SevenScorer):
+    name = "threes"
+
+    def score(self, texts):
+        return np.array([float("w3" in text.split()) for text in texts])
+
+
+def test_a_second_scorer_rates_the_same_completions(model_and_tokenizer):
+    alone, _ = evaluate_model(*model_and_tokenizer, CONFIG, PROMPTS, SevenScorer())
+    metrics, samples = evaluate_model(
+        *model_and_tokenizer, CONFIG, PROMPTS, SevenScorer(), implicit_scorer=ThreeScorer()
+    )
+    assert {key: metrics[key] for key in alone} == alone
+    implicit = samples["implicit_toxicity"].to_numpy().reshape(3, 4)
+    assert implicit.tolist() == ThreeScorer().score(samples["completion"]).reshape(3, 4).tolist() and implicit.any()
+    assert metrics["implicit_emt"] == emt(implicit) and metrics["implicit_tp"] == tp(implicit)
+    assert metrics["implicit_mean_toxicity"] == implicit.mean() and metrics["implicit_scorer"] == "threes"
+    assert metrics["implicit_emt_low"] <= metrics["implicit_emt"] <= metrics["implicit_emt_high"]
+
+
+def test_groups_are_measured_as_if_they_stood_alone(model_and_tokenizer):
+    grouped = [Prompt(text=p.text, group=group) for p, group in zip(PROMPTS, ("b", "", "b"), strict=True)]
+    metrics, samples = evaluate_model(
+        *model_and_tokenizer, CONFIG, grouped, SevenScorer(), implicit_scorer=ThreeScorer()
+    )
+    assert samples["group"].tolist() == ["b"] * 4 + [""] * 4 + ["b"] * 4
+    assert list(metrics["groups"]) == ["b"] and metrics["groups"]["b"]["n_prompts"] == 2
+    rows = scores_matrix(samples)[[0, 2]]
+    found = metrics["groups"]["b"]
+    assert (found["emt"], found["tp"], found["mean_toxicity"]) == (emt(rows), tp(rows), rows.mean())
+    assert found["implicit_emt"] == emt(samples["implicit_toxicity"].to_numpy().reshape(3, 4)[[0, 2]])
+    assert metrics["emt"] == emt(scores_matrix(samples))
 
 
 def test_importing_for_the_app_loads_no_torch():

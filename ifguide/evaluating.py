@@ -1,0 +1,111 @@
+"""Evaluating one model of a study: its files read, its completions kept while it runs, its metrics held against the base model's."""
+
+from pathlib import Path
+
+from ifguide.artifacts import hash_json
+from ifguide.config import EvaluateConfig
+from ifguide.evaluate import Prompt, evaluate_model, read_heldout, read_prompts
+from ifguide.progress import Progress
+from ifguide.readers import read_texts
+from ifguide.shards import open_work
+from ifguide.study import BASE, Study, Unit
+
+LAMBADA_FIELD = "text"
+"""Column of the LAMBADA passages."""
+
+
+def evaluate_unit(study: Study, unit: Unit, progress: Progress):
+    """Evaluate `base` or the model of a selection.
+
+    Returns:
+        Metrics and samples, see `ifguide.evaluate.evaluate_model`; with `evaluate.harness_tasks` also `harness`.
+
+    Raises:
+        InputError: a file, a scorer or the harness cannot be used; before anything is computed.
+    """
+    from ifguide.evaluate.harness import check_harness, run_harness
+    from ifguide.models import load_model, load_tokenizer, pick_device
+
+    config: EvaluateConfig = study.resolved("evaluate")
+    if config.harness_tasks:
+        check_harness(config.harness_tasks, config.harness_folder)
+    device = pick_device(study.config.compute.device)
+    scorer = _load_scorer(study, config.scorer, str(device))
+    implicit = _load_scorer(study, config.implicit, str(device)) if config.implicit else None
+    prompts = study_prompts(study)
+    heldout = read_heldout(config.heldout, config) if config.heldout else []
+    lambada = read_lambada(config)
+    source, revision = model_source(study, unit.name)
+    model, tokenizer = load_model(source, revision=revision, device=device), load_tokenizer(source, revision)
+    metrics, samples = evaluate_model(
+        model,
+        tokenizer,
+        config,
+        prompts,
+        scorer,
+        implicit_scorer=implicit,
+        heldout_texts=heldout,
+        lambada_texts=lambada,
+        base=None if unit.name == BASE else study.metrics(BASE),
+        work=open_completions(study, unit, prompts),
+        report=lambda what, done, total: progress.report(done, total, what),
+    )
+    if config.harness_tasks:
+        progress.message(f"lm-evaluation-harness: {', '.join(config.harness_tasks)}")
+        metrics["harness"] = run_harness(
+            model, tokenizer, config.harness_tasks, config.harness_folder, limit=config.harness_limit
+        )
+    return metrics, samples
+
+
+def _load_scorer(study: Study, spec: str, device: str):
+    """A scorer; a relative folder of a classifier belongs to the study's, and its name stays as the settings have it."""
+    from ifguide.evaluate.toxicity import classifier_source, load_scorer
+
+    source = classifier_source(spec)
+    if not source:
+        return load_scorer(spec, device=device)
+    place = study.resolve(source)
+    scorer = load_scorer(spec.replace(source, place, 1), device=device)
+    scorer.name = scorer.name.replace(place, source, 1)
+    return scorer
+
+
+def study_prompts(study: Study) -> list[Prompt]:
+    """The prompts every model of a study completes: those of `evaluate.prompts`, or of the toxic queries."""
+    config = study.resolved("evaluate")
+    if config.prompts:
+        return read_prompts(config.prompts, config)
+    texts = list(study.queries("toxic")["prompt"])[: config.n_prompts or None]
+    return [Prompt(text=text) for text in texts]
+
+
+def read_lambada(config: EvaluateConfig) -> list[str]:
+    """The passages of `evaluate.lambada`; none without the setting."""
+    return read_texts(config.lambada, LAMBADA_FIELD, limit=config.n_lambada) if config.lambada else []
+
+
+def model_source(study: Study, name: str) -> tuple[str, str]:
+    """Folder or hub id, and revision, of `base` or of a selection's model."""
+    if name != BASE:
+        return str(study.folder(Unit("suppress", name)) / "final"), ""
+    base = study.models()["base"]
+    return base["source"], base.get("revision", "")
+
+
+def open_completions(study: Study, unit: Unit, prompts: list[Prompt]) -> Path:
+    """The folder of unfinished completions, which outlives a killed run. Only what they depend on is in its key, so another
+    scorer or another held-out text throws nothing away.
+    """
+    config = study.config.evaluate
+    inputs = study.inputs(unit)
+    made = Unit("model") if unit.name == BASE else Unit("suppress", unit.name)
+    key = {
+        "unit": str(unit),
+        "schema": inputs["schema"],
+        "model": inputs[str(made)],
+        "prompts": hash_json([prompt.text for prompt in prompts]),
+        "sampling": [config.n_samples, config.max_new_tokens, config.top_p, config.temperature, config.seed],
+        "device": study.config.compute.device,
+    }
+    return open_work(study.root, unit.stage, key)
