@@ -1,4 +1,4 @@
-"""The components with their own HTML: the reader (list and token viewer), table, prompt pairs, and the Threshold page's board.
+"""The components with their own HTML: the reader (list and token viewer), table, completions, and the Threshold page's board.
 
 Their scripts lie in `static/` and are registered once, when this file is imported. Corpus text, prompts and completions reach
 the page only as data, and the scripts write it with `textContent` only.
@@ -23,7 +23,7 @@ def _register(name: str, *parts: str):
 _reader = _register("reader", "numbers", "token_viewer")
 _empty = st.components.v2.component("ifguide.empty", html="<span></span>")
 _record_table = _register("record_table")
-_prompt_pairs = _register("prompt_pairs")
+_completions = _register("completions")
 _threshold = _register("threshold", "numbers", "threshold_preview", "threshold_draw", "threshold_parts")
 
 
@@ -96,6 +96,14 @@ def threshold_board(payload: dict, *, key: str, on_choice: Callable[[], None]) -
     _threshold(data=payload, key=key, on_choice_change=on_choice)
 
 
-def prompt_pairs(payload: dict, *, key: str) -> None:
-    """Show completions side by side; `payload` comes from `ifguide.ui.comparison`."""
-    _prompt_pairs(data=payload, key=key)
+def completions(payload: dict, *, key: str) -> str | None:
+    """Show one prompt with the completions of some models side by side; returns what was just picked, or None.
+
+    Args:
+        payload: from `ifguide.ui.prompt_list`.
+        key: Streamlit's key.
+
+    Returns:
+        `SAMPLE.MODEL` of a completion, or `close` when the picked one was clicked again.
+    """
+    return _completions(data=payload, key=key, on_pick_change=_nothing).pick
