@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ifguide import __version__
+from ifguide.commands import report as report_commands
 from ifguide.errors import IFGuideError, InputError, ProcessError
 from ifguide.running import follow_run, launched_together, speaks
 
@@ -428,6 +429,9 @@ def export(
             study, what.value, out, selection=selection, report=lambda d, n: progress.report(d, n, "documents")
         )
     print(f"wrote {rows:,} rows to {out}")
+
+
+report_commands.add_commands(app)
 
 
 @app.command()

@@ -5,6 +5,7 @@ import streamlit as st
 from ifguide.evaluate.statistics import TOXIC_FROM
 from ifguide.frontier import frontier_points
 from ifguide.outcomes import highest_toxicity
+from ifguide.report import report_html
 from ifguide.ui import charts, comparison, components, layout, prompt_list
 from ifguide.ui.format import count_of, plain, share, variant_title
 from ifguide.ui.loaders import Loaded
@@ -16,15 +17,31 @@ COUNTS = {"all": "Every completion", "highest": "Highest of each prompt"}
 def ask_models(names: list[str]) -> list[str]:
     """Which models stand side by side; stops the page with fewer than two."""
     first = "base" if "base" in names else names[0]
-    usual = [first, next((n for n in ("default",) if n in names and n != first), next(n for n in names if n != first))]
+    usual = [first, "default" if "default" in names and first != "default" else next(n for n in names if n != first)]
+    if st.session_state.get("compared_of") != names or "compared" not in st.session_state:
+        linked = [n for n in dict.fromkeys(st.query_params.get("models", "").split(",")) if n in names]
+        st.session_state["compared"] = linked[: comparison.MODELS_MOST] if len(linked) > 1 else usual
+        st.session_state["compared_of"] = names
     chosen = st.multiselect(
-        "Models", names, default=usual, max_selections=comparison.MODELS_MOST, key="models", bind="query-params", format_func=variant_title, wrap=True,
+        "Models", names, max_selections=comparison.MODELS_MOST, key="compared", format_func=variant_title, wrap=True,
         help=f"Two to {comparison.MODELS_MOST}. The first one is what the others are compared with: take it out and choose again to change the order.",
     )  # fmt: skip
+    if chosen == usual:
+        st.query_params.pop("models", None)
+    else:
+        st.query_params["models"] = ",".join(chosen)
     if len(chosen) < 2:
         st.info("Choose at least two models.", icon=":material/compare:")
         st.stop()
     return chosen
+
+
+def offer_report(loaded: Loaded) -> None:
+    """One button: everything about the study as one file."""
+    st.download_button(
+        "Report (one HTML file)", lambda: report_html(loaded.study), file_name=f"{loaded.name}-report.html", mime="text/html", icon=":material/download:", on_click="ignore", key="report",
+        help="Settings, metrics, charts, selected words, top documents and examples of all models. Opens offline; offensive text is blurred in it.",
+    )  # fmt: skip
 
 
 def show_metrics(loaded: Loaded, names: list[str], colours: dict[str, str]) -> None:
@@ -110,7 +127,9 @@ with layout.guard():
     if loaded.study.stage_state("evaluate").state == "stale":
         layout.need_stage(loaded, "evaluate", "")
     colours = variant_colours(evaluated)
-    names = ask_models(evaluated)
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        names = ask_models(evaluated)
+        offer_report(loaded)
     show_metrics(loaded, names, colours)
     show_frontier(loaded, names, colours)
     samples = {name: loaded.samples(name) for name in names}

@@ -6,6 +6,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from ifguide.frontier import FrontierPoint, bounds_of, padded_range, place_labels
+from ifguide.ui.comparison import toxicity_shares
 from ifguide.ui.format import variant_title
 from ifguide.ui.palette import MUTED, variant_colours
 
@@ -17,12 +18,6 @@ MARKERS = {"base": "square", "oracle": "diamond"}
 """Signs of the two models that say how bad it was and how good it could be; the others are circles."""
 _LETTER, _LINE = 7.2, 17.0
 """Width of a letter and height of a line in pixels, about, at the labels' size."""
-
-
-def toxicity_shares(toxicity: np.ndarray, n_bins: int = 25) -> np.ndarray:
-    """Shares float64 (n_bins,) of toxicities in equal bins from 0 to 1."""
-    counts, _ = np.histogram(toxicity, bins=np.linspace(0, 1, n_bins + 1))
-    return counts / max(1, counts.sum())
 
 
 def toxicity_chart(

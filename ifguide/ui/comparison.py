@@ -134,7 +134,8 @@ def oracle_text(name: str, part) -> str:
         return ""
     known = math.isfinite(part.low) and math.isfinite(part.high)
     bounds = f" (95% interval: {share(part.low)} – {share(part.high)})" if known else ""
-    return f"{variant_title(name)} reaches {share(part.value)} of the drop that training against the known toxic spans gives{bounds}."
+    said = f"{variant_title(name)} reaches {share(part.value)} of the drop that training against the known toxic spans gives{bounds}."
+    return said.replace(" -", " −").replace(": -", ": −")
 
 
 def facts_text(facts: dict) -> str:
@@ -170,6 +171,12 @@ def frontier_rows(metrics: Mapping[str, dict | None], colours: Mapping[str, str]
     for row in rows:
         row["cells"][0][1] = ""
     return columns, sorted(rows, key=key)
+
+
+def toxicity_shares(toxicity: np.ndarray, n_bins: int = 25) -> np.ndarray:
+    """Shares float64 (n_bins,) of toxicities in equal bins from 0 to 1."""
+    counts, _ = np.histogram(toxicity, bins=np.linspace(0, 1, n_bins + 1))
+    return counts / max(1, counts.sum())
 
 
 def prompt_texts(samples: pd.DataFrame) -> dict[int, str]:
