@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ifguide import __version__
+from ifguide.commands import likelihood as likelihood_commands
 from ifguide.commands import report as report_commands
 from ifguide.errors import IFGuideError, InputError, ProcessError
 from ifguide.running import follow_run, launched_together, speaks
@@ -431,6 +432,7 @@ def export(
     print(f"wrote {rows:,} rows to {out}")
 
 
+likelihood_commands.add_commands(app)
 report_commands.add_commands(app)
 
 
