@@ -6,7 +6,7 @@ from ifguide.evaluate.statistics import TOXIC_FROM
 from ifguide.frontier import frontier_points
 from ifguide.outcomes import highest_toxicity
 from ifguide.report import report_html
-from ifguide.ui import charts, comparison, components, layout, prompt_list
+from ifguide.ui import blind_panel, charts, comparison, components, layout, prompt_list
 from ifguide.ui.format import count_of, plain, share, variant_title
 from ifguide.ui.loaders import Loaded
 from ifguide.ui.palette import variant_colours
@@ -20,19 +20,19 @@ def ask_models(names: list[str]) -> list[str]:
     usual = [first, "default" if "default" in names and first != "default" else next(n for n in names if n != first)]
     if st.session_state.get("compared_of") != names or "compared" not in st.session_state:
         linked = [n for n in dict.fromkeys(st.query_params.get("models", "").split(",")) if n in names]
-        st.session_state["compared"] = linked[: comparison.MODELS_MOST] if len(linked) > 1 else usual
+        st.session_state["compared_first"] = linked[: comparison.MODELS_MOST] if len(linked) > 1 else usual
         st.session_state["compared_of"] = names
     chosen = st.multiselect(
-        "Models", names, max_selections=comparison.MODELS_MOST, key="compared", format_func=variant_title, wrap=True,
+        "Models", names, default=st.session_state["compared_first"], max_selections=comparison.MODELS_MOST, key="compared", format_func=variant_title, wrap=True,
         help=f"Two to {comparison.MODELS_MOST}. The first one is what the others are compared with: take it out and choose again to change the order.",
     )  # fmt: skip
+    if len(chosen) < 2:
+        st.info("Choose at least two models.", icon=":material/compare:")
+        st.stop()
     if chosen == usual:
         st.query_params.pop("models", None)
     else:
         st.query_params["models"] = ",".join(chosen)
-    if len(chosen) < 2:
-        st.info("Choose at least two models.", icon=":material/compare:")
-        st.stop()
     return chosen
 
 
@@ -129,7 +129,11 @@ with layout.guard():
     colours = variant_colours(evaluated)
     with st.container(horizontal=True, vertical_alignment="bottom"):
         names = ask_models(evaluated)
+        blind = st.toggle("Blind vote", key="blind", bind="query-params", help="Hides names and numbers, and lets you vote for the better completions first.")
         offer_report(loaded)
+    if blind:
+        blind_panel.show_blind(loaded, {name: loaded.samples(name) for name in names}, colours)
+        st.stop()
     show_metrics(loaded, names, colours)
     show_frontier(loaded, names, colours)
     samples = {name: loaded.samples(name) for name in names}

@@ -12,7 +12,6 @@ from ifguide.errors import InputError
 from ifguide.evaluate.generation import encode_prompts
 from ifguide.likelihood import compute_likelihoods, likelihood_path, read_likelihoods, token_likelihoods
 from ifguide.study import Study, Unit
-from tests.small_study import rebuild
 from tests.tiny import SHAPES, tiny_model
 from tests.tiny_study import save_tiny_model, tiny_config, write_tiny_inputs
 from tests.tiny_tokenizers import tiny_tokenizer
@@ -59,10 +58,14 @@ def study(tmp_path, monkeypatch):
             save_tiny_model("gpt_neox", folder / "final", seed)
             (folder / "models.json").write_text(json.dumps({"base": {"source": "final"}, "checkpoints": []}))
         rows = [(p, s, f"prompt {p} is", f" {evaluated} fox {s}", 0.1) for p in range(2) for s in range(3)]
-        with artifacts.building(study.folder(Unit("evaluate", evaluated)), stage="evaluate", inputs={}, config={}) as folder:
-            pd.DataFrame(rows, columns=["prompt_index", "sample_index", "prompt", "completion", "toxicity"]).to_parquet(folder / "samples.parquet")
-            (folder / "metrics.json").write_text("{}")
+        write_evaluation(study, evaluated, rows)
     return study
+
+
+def write_evaluation(study: Study, name: str, rows: list[tuple]) -> None:
+    with artifacts.building(study.folder(Unit("evaluate", name)), stage="evaluate", inputs={}, config={}) as folder:
+        frame = pd.DataFrame(rows, columns=["prompt_index", "sample_index", "prompt", "completion", "toxicity"])
+        frame.to_parquet(folder / "samples.parquet")
 
 
 def test_command_keeps_an_answer_that_a_changed_model_makes_stale(study):
@@ -78,7 +81,7 @@ def test_command_keeps_an_answer_that_a_changed_model_makes_stale(study):
     values = found["completions"][0]["log_probability"]
     assert values["base"] != values["default"]
     assert read_likelihoods(study, 0, ["base", "default"]) is None
-    rebuild(study, Unit("evaluate", "default"), lambda folder: (folder / "metrics.json").write_text('{"emt": 1}'))
+    write_evaluation(study, "default", [(1, 0, "prompt 1 is", " another fox", 0.1)])
     assert read_likelihoods(study, 1, ["base", "default"]) is None
 
 

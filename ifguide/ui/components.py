@@ -24,6 +24,7 @@ _reader = _register("reader", "numbers", "token_viewer")
 _empty = st.components.v2.component("ifguide.empty", html="<span></span>")
 _record_table = _register("record_table")
 _completions = _register("completions")
+_likelihood = _register("likelihood", "numbers", "token_viewer")
 _threshold = _register("threshold", "numbers", "threshold_preview", "threshold_draw", "threshold_parts")
 
 
@@ -107,3 +108,8 @@ def completions(payload: dict, *, key: str) -> str | None:
         `SAMPLE.MODEL` of a completion, or `close` when the picked one was clicked again.
     """
     return _completions(data=payload, key=key, on_pick_change=_nothing).pick
+
+
+def likelihood(payload: dict, *, key: str) -> None:
+    """Show completions with their tokens coloured; `payload` comes from `ifguide.ui.likelihood_view`."""
+    _likelihood(data=payload, key=key)
