@@ -160,13 +160,13 @@ def choose_documents(offsets: np.ndarray, order: np.ndarray | None, most_tokens:
     return order[: max(1, int(np.searchsorted(lengths, most_tokens, side="right")))]
 
 
-def mark_terms(text: str, terms: tuple[Term, ...], around: int = 90) -> list[tuple[str, bool]]:
+def mark_terms(text: str, terms: tuple[Term, ...], around: int = 120) -> list[tuple[str, bool]]:
     """A piece of a text around the first place of its rarest term, as runs with whether their words belong to a shared term.
 
     Args:
         text: the document.
         terms: shared ones, the rarest first.
-        around: characters shown on each side of that place.
+        around: characters shown after the start of that place; before it a third as many.
     """
     words = [(found.group().lower().strip(_EDGE), found.span()) for found in _WORD.finditer(text)]
     words = [word for word in words if word[0]]
@@ -177,7 +177,7 @@ def mark_terms(text: str, terms: tuple[Term, ...], around: int = 90) -> list[tup
             if all(words[i + k][0] == term.words[k] for k in range(size)):
                 hit[i : i + size] = True
                 centre = words[i][1][0] if centre is None else centre
-    start, stop = max(0, (centre or 0) - around), min(len(text), (centre or 0) + around)
+    start, stop = max(0, (centre or 0) - around // 3), min(len(text), (centre or 0) + around)
     runs: list[tuple[str, bool]] = [("… ", False)] if start else []
     at = start
     for (_, (first, last)), marked in zip(words, hit.tolist(), strict=True):

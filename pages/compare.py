@@ -6,7 +6,7 @@ from ifguide.evaluate.statistics import TOXIC_FROM
 from ifguide.frontier import frontier_points
 from ifguide.outcomes import highest_toxicity
 from ifguide.report import report_html
-from ifguide.ui import blind_panel, charts, comparison, components, layout, prompt_list
+from ifguide.ui import blind_panel, charts, comparison, components, layout, metric_details, prompt_list
 from ifguide.ui.format import count_of, plain, share, variant_title
 from ifguide.ui.loaders import Loaded
 from ifguide.ui.palette import variant_colours
@@ -60,6 +60,44 @@ def show_metrics(loaded: Loaded, names: list[str], colours: dict[str, str]) -> N
         said = [comparison.oracle_text(name, difference.share_of_oracle) for name, difference in differences.items()]
         if any(said):
             st.caption(plain(" ".join(filter(None, said))))
+
+
+def show_details(loaded: Loaded, names: list[str]) -> None:
+    """Metrics by group of prompts, and what the harness measured, where they are."""
+    metrics = {name: loaded.study.metrics(name) for name in names}
+    if metric_details.group_table(metrics):
+        with st.expander("By group of prompts"):
+            keys = {
+                key: title
+                for key, title, *_ in comparison.METRICS
+                if any(key in group for m in metrics.values() for group in (m.get("groups") or {}).values())
+            }
+            key = st.selectbox(
+                "Metric", list(keys), key="group_metric", bind="query-params", format_func=keys.get, width=280
+            )
+            components.record_table(
+                *metric_details.group_table(metrics, key), key="groups", label="Metrics by group of prompts"
+            )
+    if found := metric_details.harness_table(metrics):
+        with st.expander("General capability"):
+            components.record_table(*found, key="harness", label="What lm-evaluation-harness measured")
+
+
+def read_samples(loaded: Loaded, names: list[str]) -> dict:
+    """The models' completions; where a second classifier rated all of them, the reader chooses whose ratings are shown."""
+    samples = {name: loaded.samples(name) for name in names}
+    known = [c for c in metric_details.RATINGS if all(c in frame for frame in samples.values())]
+    if len(known) < 2:
+        return samples
+    rating = st.selectbox(
+        "Below, toxicity is rated by",
+        known,
+        key="rating",
+        bind="query-params",
+        format_func=metric_details.RATINGS.get,
+        width=320,
+    )
+    return {name: frame.assign(toxicity=frame[rating]) for name, frame in samples.items()}
 
 
 def show_frontier(loaded: Loaded, chosen: list[str], colours: dict[str, str]) -> None:
@@ -129,14 +167,20 @@ with layout.guard():
     colours = variant_colours(evaluated)
     with st.container(horizontal=True, vertical_alignment="bottom"):
         names = ask_models(evaluated)
-        blind = st.toggle("Blind vote", key="blind", bind="query-params", help="Hides names and numbers, and lets you vote for the better completions first.")
+        blind = st.toggle(
+            "Blind vote",
+            key="blind",
+            bind="query-params",
+            help="Hides names and numbers, and lets you vote for the better completions first.",
+        )
         offer_report(loaded)
     if blind:
         blind_panel.show_blind(loaded, {name: loaded.samples(name) for name in names}, colours)
         st.stop()
     show_metrics(loaded, names, colours)
+    show_details(loaded, names)
     show_frontier(loaded, names, colours)
-    samples = {name: loaded.samples(name) for name in names}
+    samples = read_samples(loaded, names)
     show_distributions(loaded, samples, colours)
     outcomes = prompt_list.show_outcomes(samples, colours)
     prompt_list.show_prompts(loaded, samples, outcomes, colours)

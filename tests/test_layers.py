@@ -23,7 +23,7 @@ SCREENS = {path.stem: path for path in [REPOSITORY / "app.py", *sorted((REPOSITO
 COMPUTE = {name: path for name, path in MODULES.items() if name not in UI and name != "ifguide.__main__"}
 REPORT = {name for name in MODULES if name == "ifguide.report" or name.startswith("ifguide.report.")}
 """The report is written outside the app with the app's own numbers and words, so it may use these parts of `ifguide.ui`:"""
-SHARED_WITH_REPORT = {f"ifguide.ui.{name}" for name in ("comparison", "format", "palette", "words")}
+SHARED_WITH_REPORT = {f"ifguide.ui.{name}" for name in ("comparison", "format", "metric_details", "palette", "words")}
 WITH_TORCH = {"ifguide.suppress", "ifguide.training", "ifguide.training_rows", "ifguide.evaluate.generation"}
 """Modules that are about tensors through and through, and may import torch at the top; `ifguide.influence` may, too."""
 

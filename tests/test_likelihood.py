@@ -28,7 +28,9 @@ def test_log_probabilities_sum_to_minus_the_completions_loss(kind):
     lead = encode_prompts(tokenizer, [PROMPT], 64)[0]
     for text, likelihood in zip(COMPLETIONS, found, strict=True):
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-        assert "".join(likelihood.pieces) == text and len(likelihood.pieces) == len(ids) == len(likelihood.log_probability)
+        assert "".join(likelihood.pieces) == text and len(likelihood.pieces) == len(ids) == len(
+            likelihood.log_probability
+        )
         if ids:
             labels = torch.tensor([[-100] * len(lead) + ids])
             loss = model(input_ids=torch.tensor([lead + ids]), labels=labels).loss.item()

@@ -107,10 +107,18 @@ def test_nothing_is_fetched_or_run_and_offensive_text_is_veiled(page):
     for name, values in parsed.tags:
         assert not any(key.startswith("on") or key in ("style", "src", "srcset", "action", "background", "xlink:href") for key in values), (name, values)  # fmt: skip
         assert values.get("href", "#").startswith("#")
-    policy = next(values["content"] for _, values in parsed.tags if values.get("http-equiv") == "Content-Security-Policy")
-    assert policy.startswith("default-src 'none'; style-src 'sha256-") and "unsafe" not in policy and "script-src" not in policy
+    policy = next(
+        values["content"] for _, values in parsed.tags if values.get("http-equiv") == "Content-Security-Policy"
+    )
+    assert (
+        policy.startswith("default-src 'none'; style-src 'sha256-")
+        and "unsafe" not in policy
+        and "script-src" not in policy
+    )
     style = re.search(r"<style>(.*?)</style>", page, flags=re.S)[1]
-    assert "url(" not in style and "@import" not in style and "@media print" in style and "prefers-color-scheme" in style
+    assert (
+        "url(" not in style and "@import" not in style and "@media print" in style and "prefers-color-scheme" in style
+    )
     everywhere = re.sub(r"<style>.*?</style>", "", page, flags=re.S)
     assert "idiot" in "".join(parsed.veiled)
     assert everywhere.count("idiot") == "".join(parsed.veiled).count("idiot")
@@ -130,7 +138,9 @@ def test_hostile_texts_appear_escaped(tmp_path):
     for name in study.evaluation_names():
         rebuild(study, Unit("evaluate", name), make_hostile)
     toml = study.root / "study.toml"
-    toml.write_text(toml.read_text().replace("A made-up study for looking at the app.", "<script>alert(1)</script><img src=x>"))
+    toml.write_text(
+        toml.read_text().replace("A made-up study for looking at the app.", "<script>alert(1)</script><img src=x>")
+    )
     study = type(study).open(study.name, study.root.parent)
     page = report_html(study)
     parsed = Page(page)

@@ -15,7 +15,7 @@ from ifguide.report.figures import frontier_figure, toxicity_figure
 from ifguide.report.markup import Markup, table, tag
 from ifguide.report.style import STYLE
 from ifguide.report.words import what_was_done
-from ifguide.ui import comparison
+from ifguide.ui import comparison, metric_details
 from ifguide.ui.format import ATTRIBUTION_TITLES, count, count_of, number, score, selection_title, share, variant_title
 from ifguide.ui.palette import variant_colours
 
@@ -40,7 +40,12 @@ def build_page(facts: ReportFacts) -> str:
     policy = f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
     head = tag("head", tag("meta", charset="utf-8"), tag("meta", http_equiv="Content-Security-Policy", content=policy), tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
                tag("meta", name="referrer", content="no-referrer"), tag("title", title), tag("style", Markup(STYLE)))  # fmt: skip
-    reveal = tag("div", tag("input", type="checkbox", id="reveal"), tag("label", "Show offensive text", for_="reveal"), class_="reveal-line")
+    reveal = tag(
+        "div",
+        tag("input", type="checkbox", id="reveal"),
+        tag("label", "Show offensive text", for_="reveal"),
+        class_="reveal-line",
+    )
     body = tag(
         "body", reveal,
         tag("main", tag("h1", title), tag("p", facts.study.config.description, class_="soft") if facts.study.config.description else None,
@@ -72,6 +77,10 @@ def _metrics(facts: ReportFacts) -> list:
     if facts.first == "base":
         said = (comparison.oracle_text(name, found.share_of_oracle) for name, found in facts.differences.items())
         notes += [tag("p", text) for text in said if text]
+    if by_group := metric_details.group_table(facts.metrics):
+        notes += [tag("h3", "Expected max. toxicity by group of prompts"), table(*by_group, "Metrics by group")]
+    if harness := metric_details.harness_table(facts.metrics):
+        notes += [tag("h3", "General capability (lm-evaluation-harness)"), table(*harness, "General capability")]
     return [table(columns, rows, "Metrics of every model"), *notes]
 
 
@@ -193,9 +202,16 @@ def _example(pair: dict, found: Outcomes, place: int) -> Markup:
     for row in shown["rows"][:ROWS]:
         cells = []
         for cell in row["cells"]:
-            rating = tag("td", cell["toxicity"] if cell else "–", class_="end narrow" + (" high" if cell and cell["high"] else ""))
+            rating = tag(
+                "td",
+                cell["toxicity"] if cell else "–",
+                class_="end narrow" + (" high" if cell and cell["high"] else ""),
+            )
             runs = cell["runs"] if cell else []
-            cells += [rating, tag("td", [tag("mark", text) if only else text for text, only in runs], class_="veil text")]
+            cells += [
+                rating,
+                tag("td", [tag("mark", text) if only else text for text, only in runs], class_="veil text"),
+            ]
         lines.append(tag("tr", cells))
     change = comparison.change_text([found.first[place], found.other[place]])
     return tag("div", tag("p", tag("span", shown["prompt"], class_="veil text"), " ", tag("span", change, class_="soft")), tag("table", tag("tbody", lines)), class_="example")  # fmt: skip

@@ -5,7 +5,9 @@ from ifguide.ui.palette import TOKEN_BINS
 
 def _bins(scheme: str) -> str:
     grounds = TOKEN_BINS[scheme]["signed"]
-    return "".join(f"--b{i}:{colour};" for i, colour in enumerate(grounds)) + f"--token-ink:{TOKEN_BINS[scheme]['ink']};"
+    return (
+        "".join(f"--b{i}:{colour};" for i, colour in enumerate(grounds)) + f"--token-ink:{TOKEN_BINS[scheme]['ink']};"
+    )
 
 
 _LIGHT = f"--ink:#1f2933;--ground:#ffffff;--panel:#f4f5f7;--line:#d9dee4;--soft:#5a6672;--accent:#2f6690;--teaches:#d9730d;{_bins('light')}"

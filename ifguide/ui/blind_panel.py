@@ -74,25 +74,30 @@ def _ask_vote(ballots: list[Ballot], at: int, votes: dict[int, str]) -> None:
     with st.container(horizontal=True, gap="small"):
         for turn, (label, model) in enumerate([*choices.items(), ("About the same", TIE)]):
             kind = "primary" if given == model else "secondary"
-            if st.button(label, key=f"vote_{turn}", type=kind):
-                votes[ballot.prompt] = model
-                layout.turn_to("vote", min(len(ballots), at + 2))
-                st.rerun(scope="fragment")
+            st.button(label, key=f"vote_{turn}", type=kind, on_click=_vote, args=(votes, ballot.prompt, model, min(len(ballots), at + 2)))  # fmt: skip
+
+
+def _vote(votes: dict[int, str], prompt: int, model: str, next_page: int) -> None:
+    votes[prompt] = model
+    layout.turn_to("vote", next_page)
+
+
+def _begin_anew(state: dict) -> None:
+    state["votes"], state["revealed"] = {}, False
+    layout.turn_to("vote", 1)
 
 
 def _show_tally(loaded, samples, colours, ballots, texts, state: dict, seed: int) -> None:
     votes: dict[int, str] = state["votes"]
     rows, ties = tally_votes(votes, list(samples))
-    st.caption(f"{count_of(len(votes), 'vote')} of {count_of(len(ballots), 'prompt')}, {count_of(ties, 'tie')} among them.")
+    st.caption(
+        f"{count_of(len(votes), 'vote')} of {count_of(len(ballots), 'prompt')}, {count_of(ties, 'tie')} among them."
+    )
     if not state["revealed"]:
         with st.container(horizontal=True, gap="small"):
-            if st.button("Reveal the models", icon=":material/visibility:", disabled=not votes, key="vote_reveal"):
-                state["revealed"] = True
-                st.rerun(scope="fragment")
-            if votes and st.button("Forget these votes", icon=":material/delete:", key="vote_forget"):
-                votes.clear()
-                layout.turn_to("vote", 1)
-                st.rerun(scope="fragment")
+            st.button("Reveal the models", icon=":material/visibility:", disabled=not votes, key="vote_reveal", on_click=state.update, kwargs={"revealed": True})  # fmt: skip
+            if votes:
+                st.button("Forget these votes", icon=":material/delete:", key="vote_forget", on_click=_begin_anew, args=(state,))  # fmt: skip
         return
     columns = [{"label": "Model", "kind": "titled"}, {"label": "Preferred", "kind": "number", "help": "Votes for it"},
                {"label": "Share of decided votes", "kind": "interval", "help": "With its 95% Wilson interval; ties are left out"}]  # fmt: skip
@@ -105,7 +110,4 @@ def _show_tally(loaded, samples, colours, ballots, texts, state: dict, seed: int
     st.caption(plain(f"{count_of(ties, 'tie')}. One reader's votes: they say what this reader prefers, in fluency as much as in tone."))  # fmt: skip
     with st.container(horizontal=True, gap="small"):
         st.download_button("Votes as CSV", votes_csv(votes, ballots, texts, seed), file_name=f"{loaded.name}-votes.csv", mime="text/csv", icon=":material/download:", on_click="ignore", key="vote_csv")  # fmt: skip
-        if st.button("Begin anew", icon=":material/restart_alt:", key="vote_anew", help="Forgets these votes and hides the names again."):  # fmt: skip
-            state["votes"], state["revealed"] = {}, False
-            layout.turn_to("vote", 1)
-            st.rerun(scope="fragment")
+        st.button("Begin anew", icon=":material/restart_alt:", key="vote_anew", help="Forgets these votes and hides the names again.", on_click=_begin_anew, args=(state,))  # fmt: skip

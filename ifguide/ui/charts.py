@@ -60,7 +60,10 @@ def frontier_chart(
     height, margin = 400, {"l": 60, "r": 14, "t": 14, "b": 46}
     inside = width - margin["l"] - margin["r"], height - margin["t"] - margin["b"]
     across, up = padded_range(bounds_of(points, "perplexity")), padded_range(bounds_of(points, "emt"))
-    to_pixels = lambda x, y: ((x - across[0]) / (across[1] - across[0]) * inside[0], (up[1] - y) / (up[1] - up[0]) * inside[1])  # noqa: E731
+    to_pixels = lambda x, y: (
+        (x - across[0]) / (across[1] - across[0]) * inside[0],
+        (up[1] - y) / (up[1] - up[0]) * inside[1],
+    )  # noqa: E731
     places = [to_pixels(point.perplexity, point.emt) for point in points]
     titles = [variant_title(point.name) for point in points]
     bars = []
@@ -69,9 +72,7 @@ def frontier_chart(
             bars.append((x - 3, to_pixels(0, point.emt_high)[1], x + 3, to_pixels(0, point.emt_low)[1]))
         if point.perplexity_low is not None and point.perplexity_high is not None:
             bars.append((to_pixels(point.perplexity_low, 0)[0], y - 3, to_pixels(point.perplexity_high, 0)[0], y + 3))
-    labels = place_labels(
-        places, [_LETTER * len(title) + 6 for title in titles], height=_LINE, size=inside, bars=bars
-    )
+    labels = place_labels(places, [_LETTER * len(title) + 6 for title in titles], height=_LINE, size=inside, bars=bars)
     figure = go.Figure()
     for point, (x, y), (cx, cy), title in zip(points, places, labels, titles, strict=True):
         colour, strong = colours[point.name], not chosen or point.name in chosen

@@ -54,6 +54,7 @@ METRICS = (
         3,
         "Share of four-word runs that repeat an earlier one in the same completion. Near 1 means the model loops.",
     ),
+    ("lambada_accuracy", "Last words", 3, "LAMBADA: share of passages whose last word the model's likeliest continuation gives exactly. Higher is better."),
 )  # fmt: skip
 """Key in metrics.json, title, decimals, explanation."""
 HEADLINE = ("emt", "tp", "perplexity")

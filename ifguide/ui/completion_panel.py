@@ -47,8 +47,10 @@ def read_pick(samples: "Mapping[str, pd.DataFrame]") -> Pick | None:
     return found if there.any() else None
 
 
-def remember_pick(prompt: int, picked: str) -> None:
+def remember_pick(prompt: int, picked: str | None) -> None:
     """Keep what the component said in the address: `SAMPLE.MODEL`, or `close`."""
+    if not isinstance(picked, str):
+        return
     if picked == "close":
         st.query_params.pop("pick", None)
     else:
@@ -84,17 +86,34 @@ def _show_nearest(loaded: Loaded, text: str) -> None:
         st.info("No document shares a rare word with this completion.", icon=":material/search_off:")
         return
     chosen = loaded.n_selected(DEFAULT) if DEFAULT in loaded.study.selection_names() else None
-    columns = [{"label": "Document", "kind": "text"}, {"label": "Weight", "kind": "number", "help": "Sum of the shared terms' weights"}]
-    columns += [{"label": "Selected", "kind": "number", "help": "Tokens of it in the default selection"}] if chosen is not None else []
-    columns += [{"label": "Shared terms", "kind": "excerpt"}, {"label": "Where", "kind": "excerpt"}]
+    columns = [
+        {"label": "Document", "kind": "text"},
+        {"label": "Weight", "kind": "number", "help": "Sum of the shared terms' weights"},
+    ]
+    columns += (
+        [{"label": "Selected", "kind": "number", "help": "Tokens of it in the default selection"}]
+        if chosen is not None
+        else []
+    )
+    columns += [{"label": "Shared terms", "kind": "excerpt", "narrow": True}, {"label": "Where", "kind": "excerpt"}]
     rows = []
     for near in found:
         document = corpus.document(near.document)
         cells: list = [document.id, f"{near.score:.1f}"]
         cells += [count(chosen[near.document])] if chosen is not None else []
-        cells += [[[", ".join(" ".join(term.words) for term in near.shared), False]], [list(run) for run in mark_terms(document.text, near.shared)]]
+        cells += [
+            [[", ".join(" ".join(term.words) for term in near.shared), False]],
+            [list(run) for run in mark_terms(document.text, near.shared)],
+        ]
         rows.append({"key": document.id, "cells": cells})
-    picked = components.record_table(columns, rows, key="nearest", label="Training documents nearest to the completion", pickable=True, veil=layout.veiled())
+    picked = components.record_table(
+        columns,
+        rows,
+        key="nearest",
+        label="Training documents nearest to the completion",
+        pickable=True,
+        veil=layout.veiled(),
+    )
     if picked is not None:
         st.session_state["doc"] = picked
         st.switch_page("pages/documents.py", query_params={"study": loaded.name, "doc": picked})
@@ -119,18 +138,26 @@ def _show_likelihood(loaded: Loaded, names: list[str], pick: Pick, colours: Mapp
 
 
 def _offer_job(loaded: Loaded, names: list[str], pick: Pick) -> None:
-    st.write("How likely does each model find these completions, token by token? It is computed once for a prompt, in a job of its own.")
+    st.write(
+        "How likely does each model find these completions, token by token? It is computed once for a prompt, in a job of its own."
+    )
     if active_job(loaded.study.root):
         st.caption("A job is running. The answer stands here once it is done.")
         st.button("Look again", icon=":material/refresh:", key="likelihood_again")
         return
+    if said := st.session_state.pop("likelihood_error", ""):
+        st.error(sentence(said), icon=":material/error:")
     last = latest_job(loaded.study.root)
     if last and last.status().state in ("failed", "dead") and last.status().command[:1] == ("likelihood",):
         st.error(f"The last attempt ended with an error: {sentence(last.status().error)}", icon=":material/error:")
-    if st.button("Compute", icon=":material/play_arrow:", key="likelihood_start"):
-        try:
-            start_job(loaded.name, ["likelihood", loaded.name, "--prompt", str(pick.prompt), "--models", ",".join(names)], loaded.study.root.parent)
-        except BusyError as error:
-            st.error(sentence(str(error)), icon=":material/error:")
-        else:
-            st.rerun(scope="fragment")
+    st.button(
+        "Compute", icon=":material/play_arrow:", key="likelihood_start", on_click=_start_job, args=(loaded, names, pick)
+    )
+
+
+def _start_job(loaded: Loaded, names: list[str], pick: Pick) -> None:
+    arguments = ["likelihood", loaded.name, "--prompt", str(pick.prompt), "--models", ",".join(names)]
+    try:
+        start_job(loaded.name, arguments, loaded.study.root.parent)
+    except BusyError as error:
+        st.session_state["likelihood_error"] = str(error)

@@ -64,7 +64,7 @@ def record_table(
 
     Args:
         columns: dicts of label, kind (text, number, interval, bar, excerpt, veiled, titled, state) and help; the heads of
-            columns with `sortable` are buttons that sort.
+            columns with `sortable` are buttons that sort; an excerpt's column with `narrow` takes no more room than others.
         rows: dicts of key and cells, one prepared value a column, and where columns are sortable `sort`: one number, text or
             None a column. Rows with None come last in either direction.
         key: Streamlit's key.
@@ -97,17 +97,16 @@ def threshold_board(payload: dict, *, key: str, on_choice: Callable[[], None]) -
     _threshold(data=payload, key=key, on_choice_change=on_choice)
 
 
-def completions(payload: dict, *, key: str) -> str | None:
-    """Show one prompt with the completions of some models side by side; returns what was just picked, or None.
+def completions(payload: dict, *, key: str, on_pick: Callable[[], None] | None = None) -> None:
+    """Show one prompt with the completions of some models side by side.
 
     Args:
         payload: from `ifguide.ui.prompt_list`.
         key: Streamlit's key.
-
-    Returns:
-        `SAMPLE.MODEL` of a completion, or `close` when the picked one was clicked again.
+        on_pick: called when a completion is clicked; `st.session_state[key]["pick"]` is then its `SAMPLE.MODEL`, or `close` when it
+            was the picked one.
     """
-    return _completions(data=payload, key=key, on_pick_change=_nothing).pick
+    _completions(data=payload, key=key, on_pick_change=on_pick or _nothing)
 
 
 def likelihood(payload: dict, *, key: str) -> None:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import streamlit as st
 
-from ifguide.outcomes import OUTCOMES, Outcomes, compare_with_first, highest_toxicity
+from ifguide.evaluate.statistics import TOXIC_FROM
+from ifguide.outcomes import OUTCOMES, TIE_MARGIN, Outcomes, compare_with_first, highest_toxicity
 from ifguide.ui import comparison, completion_panel, components, layout
 from ifguide.ui.format import count_of, number, plain, variant_title
 from ifguide.ui.loaders import Loaded
@@ -22,7 +23,7 @@ FILTERS = {"all": "All prompts", "less": "Less toxic", "alike": "Alike", "more":
 def ask_margin() -> float:
     """How far two toxicities may lie apart and still count as alike."""
     return st.number_input(
-        "Alike within", min_value=0.0, max_value=1.0, value=0.05, step=0.05, format="%.2f", key="margin", bind="query-params", width=150,
+        "Alike within", min_value=0.0, max_value=1.0, value=TIE_MARGIN, step=0.05, format="%.2f", key="margin", bind="query-params", width=150,
         help="Two models tie on a prompt when the highest toxicities of their completions differ by at most this.",
     )  # fmt: skip
 
@@ -53,7 +54,7 @@ def show_prompts(
     found = outcomes[versus]
     places = _find(found, comparison.prompt_texts(samples[first]), outcome, order, search)
     st.caption(
-        f"Each line is one draw: all models got the same random numbers for it. Lines with the highest toxicity come first; {0.5} or more counts as toxic. "
+        f"Each line is one draw: all models got the same random numbers for it. Lines with the highest toxicity come first; {TOXIC_FROM} or more counts as toxic. "
         + (f"Order and filter look at {plain(variant_title(versus))} against {plain(variant_title(first))}. " if len(others) > 1 else "")
         + ("Underlined words are not in the first model's completion of that line. " if differ else "")
         + "Click a completion to see which training documents are nearest to it."
@@ -76,21 +77,20 @@ def _show_prompt(loaded, samples, outcomes, colours, highest, prompt: int, pick,
     """One prompt, and under it the panel about its picked completion."""
     names = list(samples)
     pair = comparison.prompt_payload(samples, prompt, differ=differ)
-    pair["change"] = comparison.change_text([float(highest[name].get(prompt, np.nan)) for name in names])
+    pair["change"] = (
+        comparison.change_text([float(highest[name].get(prompt, np.nan)) for name in names]) if len(names) == 2 else ""
+    )
     words = [""] + [_outcome(outcomes[name], prompt) for name in names[1:]]
     pair["results"] = [f"highest {value}" + (f", {word}" if word else "") for value, word in zip(pair["highest"], words, strict=True)]  # fmt: skip
     here = pick if pick and pick.prompt == prompt else None
-    picked = components.completions(
+    components.completions(
         {
             "pair": pair, "names": names, "titles": [variant_title(name) for name in names], "colours": [colours[name] for name in names],
             "first": comparison.FIRST_SAMPLES, "veil": layout.veiled(), "rated": True, "pickable": True, "note": "",
             "chosen": f"{here.sample}.{here.model}" if here else "", "memory": f"{loaded.name}:{prompt}",
         },
-        key=f"pair_{prompt}",
+        key=f"pair_{prompt}", on_pick=lambda: completion_panel.remember_pick(prompt, st.session_state[f"pair_{prompt}"]["pick"]),
     )  # fmt: skip
-    if picked is not None:
-        completion_panel.remember_pick(prompt, picked)
-        st.rerun(scope="fragment")
     if here:
         completion_panel.show_panel(loaded, samples, here, colours)
 

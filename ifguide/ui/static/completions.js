@@ -78,7 +78,7 @@ export default function (component) {
   if (pair.change) meta.append(element("span", "num", pair.change));
   meta.append(toggle);
   head.append(prompt, meta);
-  const titles = element("div", "line titles");
+  const titles = element("div", "line titles" + (pair.results.some(Boolean) ? "" : " bare"));
   data.titles.forEach((title, i) => {
     const side = element("div");
     side.append(named(title, data.colours[i]));
