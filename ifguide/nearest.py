@@ -95,7 +95,7 @@ class WordIndex:
     def rarest_terms(self, text: str, most: int = TERMS_MOST) -> list[tuple[Term, np.ndarray]]:
         """A text's rarest words and pairs that the documents know, with the documents that hold them; the rarest first."""
         words = split_words(text)
-        candidates = dict.fromkeys([*zip(words), *zip(words, words[1:], strict=False)])  # noqa: B905
+        candidates = dict.fromkeys([*zip(words), *zip(words, words[1:], strict=False)])
         found = []
         for term in candidates:
             holders = self.holders(term)

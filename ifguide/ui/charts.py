@@ -60,10 +60,10 @@ def frontier_chart(
     height, margin = 400, {"l": 60, "r": 14, "t": 14, "b": 46}
     inside = width - margin["l"] - margin["r"], height - margin["t"] - margin["b"]
     across, up = padded_range(bounds_of(points, "perplexity")), padded_range(bounds_of(points, "emt"))
-    to_pixels = lambda x, y: (
-        (x - across[0]) / (across[1] - across[0]) * inside[0],
-        (up[1] - y) / (up[1] - up[0]) * inside[1],
-    )  # noqa: E731
+
+    def to_pixels(x: float, y: float) -> tuple[float, float]:
+        return (x - across[0]) / (across[1] - across[0]) * inside[0], (up[1] - y) / (up[1] - up[0]) * inside[1]
+
     places = [to_pixels(point.perplexity, point.emt) for point in points]
     titles = [variant_title(point.name) for point in points]
     bars = []

@@ -75,7 +75,7 @@ def show_panel(loaded: Loaded, samples: "Mapping[str, pd.DataFrame]", pick: Pick
 
 def _show_nearest(loaded: Loaded, text: str) -> None:
     index, corpus = loaded.word_index(), loaded.corpus()
-    found, terms = index.nearest(text, n=NEAREST)
+    found, _ = index.nearest(text, n=NEAREST)
     searched = "all documents" if index.n_documents == corpus.n_documents else f"the {count(index.n_documents)} best-ranked of {count_of(corpus.n_documents, 'document')}"  # fmt: skip
     st.caption(
         f"Documents that share the completion's rarest words and pairs of words, looked for in {searched}. A term that stands in n of N documents "

@@ -15,7 +15,7 @@ def choices(names: Sequence[str]) -> dict[str, tuple[str, str]]:
     """Title -> (model, the one it is compared with, or nothing): the differences to the first model, then each model alone."""
     first, *others = names
     found = {f"{variant_title(name)} minus {variant_title(first)}": (name, first) for name in others}
-    return found | {f"{variant_title(name)} alone": (name, "") for name in names}
+    return found | {f"Surprise of {variant_title(name)}": (name, "") for name in names}
 
 
 def layer_values(log_probability: Mapping[str, Sequence[float]], choice: tuple[str, str]) -> np.ndarray:

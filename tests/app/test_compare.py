@@ -91,8 +91,8 @@ def test_likelihood_is_offered_and_shown_once_it_is_there(open_app, tmp_path):
     assert not app.exception and "Compute" not in [b.label for b in app.button]
     assert app.selectbox(key="colour_by").options == [
         "Suppressed minus Base model",
-        "Base model alone",
-        "Suppressed alone",
+        "Surprise of Base model",
+        "Surprise of Suppressed",
     ]
 
 

@@ -1,6 +1,7 @@
 """The Compare page in a real Chromium: revealing, picking a completion, the link, the report beside the app's own table."""
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -113,7 +114,7 @@ def test_blind_vote_shows_no_name_until_it_is_revealed(page, address):
     }
     with page.expect_download() as download:
         page.get_by_role("button", name="Votes as CSV").click()
-    lines = open(download.value.path(), encoding="utf-8").read().splitlines()
+    lines = Path(download.value.path()).read_text(encoding="utf-8").splitlines()
     assert lines[0] == "prompt_index,prompt,shown_as,choice,model,seed" and len(lines) == 3
 
 

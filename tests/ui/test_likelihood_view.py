@@ -32,10 +32,10 @@ def test_payload_holds_the_draw_of_every_model_with_all_layers():
     assert [item["title"] for item in shown["items"]] == ["Base model", "Suppressed"]
     assert shown["items"][0]["facts"] == "log-probability of all 2 tokens: Base model −3.0 · Suppressed −7.5"
     layers = {layer["name"]: layer for layer in shown["settings"]["layers"]}
-    assert list(layers) == ["Suppressed minus Base model", "Base model alone", "Suppressed alone"]
+    assert list(layers) == ["Suppressed minus Base model", "Surprise of Base model", "Surprise of Suppressed"]
     assert all(item["layers"].keys() == layers.keys() for item in shown["items"])
     assert layers["Suppressed minus Base model"]["ends"] == ["less likely", "likelier for Suppressed"]
-    assert not layers["Suppressed minus Base model"]["oneSided"] and layers["Base model alone"]["oneSided"]
+    assert not layers["Suppressed minus Base model"]["oneSided"] and layers["Surprise of Base model"]["oneSided"]
     assert 2.5 < layers["Suppressed minus Base model"]["top"] <= 4.0
     assert payload(1)["items"][0]["texts"] == []
 
