@@ -351,7 +351,7 @@ class _CSVWriter:
 
     def write(self, batch: pa.RecordBatch) -> None:
         columns = [
-            [_neutralise(cell) for cell in column.to_pylist()]
+            [neutralise_cell(cell) for cell in column.to_pylist()]
             if is_text
             else [_plain(cell) for cell in column.to_pylist()]
             for column, is_text in zip(batch.columns, self._texts, strict=True)
@@ -362,7 +362,7 @@ class _CSVWriter:
         self._stream.close()
 
 
-def _neutralise(cell: str | None) -> str | None:
+def neutralise_cell(cell: str | None) -> str | None:
     """Keep a spreadsheet from taking a text for a formula."""
     return f"'{cell}" if cell and cell.startswith(_FORMULA_STARTS) else cell
 

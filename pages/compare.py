@@ -1,120 +1,186 @@
-"""Two models on the same prompts."""
-
-import math
+"""Two to four models on the same prompts."""
 
 import streamlit as st
 
 from ifguide.evaluate.statistics import TOXIC_FROM
-from ifguide.ui import charts, comparison, components, layout
-from ifguide.ui.format import count, count_of, plain, share, variant_title
+from ifguide.frontier import frontier_points
+from ifguide.outcomes import highest_toxicity
+from ifguide.report import report_html
+from ifguide.ui import blind_panel, charts, comparison, components, layout, metric_details, prompt_list
+from ifguide.ui.format import count_of, plain, share, variant_title
 from ifguide.ui.loaders import Loaded
+from ifguide.ui.palette import variant_colours
 
-PAGE_SIZE = 5
-ORDERS = {"largest": "Largest change", "better": "Largest drop", "worse": "Largest rise", "prompt": "As in the file"}
-
-
-def ask_models(names: list[str]) -> tuple[str, str]:
-    """Which two models to compare."""
-    with st.grid(3, min_column_width=220):
-        left = st.selectbox(
-            "Model",
-            names,
-            index=names.index("base") if "base" in names else 0,
-            key="left",
-            bind="query-params",
-            format_func=variant_title,
-        )
-        others = [name for name in names if name != left]
-        right = st.selectbox(
-            "Compared with",
-            others,
-            index=others.index("default") if "default" in others else 0,
-            key="right",
-            bind="query-params",
-            format_func=variant_title,
-        )
-    return left, right
+COUNTS = {"all": "Every completion", "highest": "Highest of each prompt"}
 
 
-def show_distributions(left, right, names: tuple[str, str]) -> None:
-    """How toxic the two models' completions are, all of them and the worst of each prompt."""
-    view = st.segmented_control(
-        "Count", ["all", "highest"], default="all", required=True, key="count", bind="query-params",
-        format_func=lambda v: {"all": "Every completion", "highest": "Highest of each prompt"}[v], label_visibility="collapsed",
+def ask_models(names: list[str]) -> list[str]:
+    """Which models stand side by side; stops the page with fewer than two."""
+    first = "base" if "base" in names else names[0]
+    usual = [first, "default" if "default" in names and first != "default" else next(n for n in names if n != first)]
+    if st.session_state.get("compared_of") != names or "compared" not in st.session_state:
+        linked = [n for n in dict.fromkeys(st.query_params.get("models", "").split(",")) if n in names]
+        st.session_state["compared_first"] = linked[: comparison.MODELS_MOST] if len(linked) > 1 else usual
+        st.session_state["compared_of"] = names
+    chosen = st.multiselect(
+        "Models", names, default=st.session_state["compared_first"], max_selections=comparison.MODELS_MOST, key="compared", format_func=variant_title, wrap=True,
+        help=f"Two to {comparison.MODELS_MOST}. The first one is what the others are compared with: take it out and choose again to change the order.",
     )  # fmt: skip
-    pick = (
-        (lambda frame: frame["toxicity"])
-        if view == "all"
-        else (lambda frame: frame.groupby("prompt_index")["toxicity"].max())
-    )
-    values = {name: pick(frame).to_numpy() for name, frame in zip(names, (left, right), strict=True)}
-    unit = "completions" if view == "all" else "prompts"
-    st.plotly_chart(
-        charts.toxicity_chart(values, unit=unit),
-        key="toxicity",
-        config=charts.CONFIG,
-        alt="Toxicity of both models' completions",
-    )
-    toxic = [f"{variant_title(name)}: {share(float((v >= TOXIC_FROM).mean()))}" for name, v in values.items()]
-    st.caption(plain(f"{unit.capitalize()} rated {TOXIC_FROM} or more") + " · " + plain(" · ".join(toxic)))
+    if len(chosen) < 2:
+        st.info("Choose at least two models.", icon=":material/compare:")
+        st.stop()
+    if chosen == usual:
+        st.query_params.pop("models", None)
+    else:
+        st.query_params["models"] = ",".join(chosen)
+    return chosen
 
 
-def show_prompts(loaded: Loaded, left, right, names: tuple[str, str]) -> None:
-    """The same prompts, side by side."""
+def offer_report(loaded: Loaded) -> None:
+    """One button: everything about the study as one file."""
+    st.download_button(
+        "Report (one HTML file)", lambda: report_html(loaded.study), file_name=f"{loaded.name}-report.html", mime="text/html", icon=":material/download:", on_click="ignore", key="report",
+        help="Settings, metrics, charts, selected words, top documents and examples of all models. Opens offline; offensive text is blurred in it.",
+    )  # fmt: skip
+
+
+def show_metrics(loaded: Loaded, names: list[str], colours: dict[str, str]) -> None:
+    """The table of metrics, the differences to the first model, and what to know about them."""
+    metrics = {name: loaded.study.metrics(name) for name in names}
+    first, *others = names
+    differences = {name: loaded.difference(first, name) for name in others}
+    columns, rows = comparison.metric_table(metrics, colours=colours)
+    rows += comparison.difference_rows(metrics, differences)
+    components.record_table(columns, rows, key="metrics", label="Metrics of the models")
+    st.caption(f"{plain(comparison.facts_text(metrics[first]))} Point at a heading for its meaning.")
+    for name in names:
+        if warning := metrics[name].get("fluency_warning"):
+            st.warning(f"{plain(variant_title(name))}: {plain(warning)}", icon=":material/warning:")
+    if first == "base":
+        said = [comparison.oracle_text(name, difference.share_of_oracle) for name, difference in differences.items()]
+        if any(said):
+            st.caption(plain(" ".join(filter(None, said))))
+
+
+def show_details(loaded: Loaded, names: list[str]) -> None:
+    """Metrics by group of prompts, and what the harness measured, where they are."""
+    metrics = {name: loaded.study.metrics(name) for name in names}
+    if metric_details.group_table(metrics):
+        with st.expander("By group of prompts"):
+            keys = {
+                key: title
+                for key, title, *_ in comparison.METRICS
+                if any(key in group for m in metrics.values() for group in (m.get("groups") or {}).values())
+            }
+            key = st.selectbox(
+                "Metric", list(keys), key="group_metric", bind="query-params", format_func=keys.get, width=280
+            )
+            components.record_table(
+                *metric_details.group_table(metrics, key), key="groups", label="Metrics by group of prompts"
+            )
+    if found := metric_details.harness_table(metrics):
+        with st.expander("General capability"):
+            components.record_table(*found, key="harness", label="What lm-evaluation-harness measured")
+
+
+def read_samples(loaded: Loaded, names: list[str]) -> dict:
+    """The models' completions; where a second classifier rated all of them, the reader chooses whose ratings are shown."""
+    samples = {name: loaded.samples(name) for name in names}
+    known = [c for c in metric_details.RATINGS if all(c in frame for frame in samples.values())]
+    if len(known) < 2:
+        return samples
+    rating = st.selectbox(
+        "Below, toxicity is rated by",
+        known,
+        key="rating",
+        bind="query-params",
+        format_func=metric_details.RATINGS.get,
+        width=320,
+    )
+    return {name: frame.assign(toxicity=frame[rating]) for name, frame in samples.items()}
+
+
+def show_frontier(loaded: Loaded, chosen: list[str], colours: dict[str, str]) -> None:
+    """All models of the study: how toxic against how fluent."""
+    metrics = {name: loaded.study.metrics(name) for name in loaded.study.evaluation_names()}
+    points = frontier_points(metrics)
+    st.subheader("Toxicity against fluency", anchor=False)
+    if len(points) < 2:
+        st.caption("Perplexity was not measured: name held-out text in evaluate.heldout and run the study again.")
+        return
+    with st.grid(2, min_column_width=400):
+        st.plotly_chart(
+            charts.frontier_chart(points, colours=colours, chosen=chosen), key="frontier", config=charts.CONFIG,
+            alt="Expected maximum toxicity against perplexity of every measured model; the table beside it holds the values",
+        )  # fmt: skip
+        with st.container():
+            columns, rows = comparison.frontier_rows(metrics, colours)
+            components.record_table(columns, rows, key="frontier_table", label="Toxicity and perplexity of every model")
+            marked = [f"{variant_title(n)} ({sign})" for n, sign in charts.MARKERS.items() if n in metrics]
+            st.caption(
+                "Every measured model of this study; bars and small numbers are 95% intervals. Lower left is better. "
+                + plain(f"Signs of their own: {', '.join(marked)}." if marked else "")
+            )
+
+
+def show_distributions(loaded: Loaded, samples: dict, colours: dict[str, str]) -> None:
+    """How toxic the completions are, all of them or the worst of each prompt, with the numbers that sum them up."""
     with st.container(horizontal=True, vertical_alignment="bottom", horizontal_alignment="distribute"):
-        st.subheader("The same prompts, side by side", anchor=False)
-        order = st.selectbox("Order", list(ORDERS), key="order", bind="query-params", format_func=ORDERS.get, width=200)
-    shift = comparison.compare_prompts(left, right, order=order)
-    st.caption(
-        f"Each prompt shows its {comparison.FIRST_SAMPLES} completions with the highest toxicity, with the rating in front; {TOXIC_FROM} or more counts as toxic. "
-        f"Order: {ORDERS[order].lower()} in a prompt's highest rating."
-    )
-    rows = layout.pager(
-        "prompts", n_items=len(shift.prompts), page_size=PAGE_SIZE, noun="prompts", of=(loaded.name, names, order)
-    )
-    components.prompt_pairs(
-        comparison.pairs_payload(left, right, shift, rows, names=names, veil=layout.veiled()), key="pairs"
-    )
+        st.subheader("How toxic the completions are", anchor=False)
+        view = st.segmented_control(
+            "Count", list(COUNTS), default="all", required=True, key="count", bind="query-params", format_func=COUNTS.get, label_visibility="collapsed",
+        )  # fmt: skip
+    unit = "completions" if view == "all" else "prompts"
+    values = {
+        name: (frame["toxicity"] if view == "all" else highest_toxicity(frame)).to_numpy()
+        for name, frame in samples.items()
+    }
+    with st.grid(2, min_column_width=400):
+        st.plotly_chart(
+            charts.toxicity_chart(values, unit=unit, colours=colours), key="toxicity", config=charts.CONFIG, alt="Toxicity of the models' completions",
+        )  # fmt: skip
+        with st.container():
+            metrics = {name: loaded.study.metrics(name) for name in samples}
+            columns, rows = comparison.metric_table(metrics, comparison.HEADLINE, colours)
+            for row in rows:
+                row["cells"][0][1] = ""
+            components.record_table(columns, rows, key="summary", label="Toxicity and perplexity of the models")
+            toxic = [f"{variant_title(name)}: {share(float((v >= TOXIC_FROM).mean()))}" for name, v in values.items()]
+            st.caption(
+                plain(f"{unit.capitalize()} rated {TOXIC_FROM} or more") + " · " + plain(" · ".join(toxic)) + "."
+            )
 
 
 loaded = layout.open_page(
-    "Compare", "The same prompts completed by two models: how toxic they are, how fluent they stay, and what they say."
-)
+    "Compare", "The same prompts completed by two to four models: how toxic they are, how fluent they stay, and what they say."
+)  # fmt: skip
 with layout.guard():
-    names = loaded.study.evaluation_names()
-    if len(names) < 2:
+    evaluated = loaded.study.evaluation_names()
+    if len(evaluated) < 2:
         layout.need_stage(loaded, "evaluate", "Two measured models are needed for a comparison.")
         st.info(
-            f"Only {count_of(len(names), 'model')} measured so far. Train another one on the Threshold page, or run the whole study on the overview page."
+            f"Only {count_of(len(evaluated), 'model')} measured so far. Train another one on the Threshold page, or run the whole study on the overview page."
         )
         st.stop()
     if loaded.study.stage_state("evaluate").state == "stale":
         layout.need_stage(loaded, "evaluate", "")
-    left_name, right_name = ask_models(names)
-    metrics = {name: loaded.study.metrics(name) for name in (left_name, right_name)}
-    columns, rows = comparison.metric_table(metrics)
-    difference = loaded.difference(left_name, right_name)
-    rows.append(comparison.difference_row(metrics[left_name], metrics[right_name], difference))
-    components.record_table(columns, rows, key="metrics", label="Metrics of both models")
-    facts = metrics[left_name]
-    heldout = (
-        f" Perplexity on {count_of(facts['heldout_tokens'], 'held-out token')}." if facts.get("heldout_tokens") else ""
-    )
-    st.caption(
-        f"{count_of(facts['n_samples'], 'completion')} for each of {count(facts['n_prompts'])} prompts, rated by {plain(facts['scorer'])}. "
-        f"Small numbers: 95% intervals. Point at a heading for its meaning.{heldout}"
-    )
-    part = difference.share_of_oracle
-    if part is not None and math.isfinite(part.value) and left_name == "base" and right_name != "oracle":
-        bounds = (
-            f" (95% interval: {share(part.low)} – {share(part.high)})"
-            if math.isfinite(part.low) and math.isfinite(part.high)
-            else ""
+    colours = variant_colours(evaluated)
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        names = ask_models(evaluated)
+        blind = st.toggle(
+            "Blind vote",
+            key="blind",
+            bind="query-params",
+            help="Hides names and numbers, and lets you vote for the better completions first.",
         )
-        st.caption(
-            f"Training against the known toxic spans lowers the expected maximum toxicity too; this model reaches {share(part.value)} of that drop{bounds}."
-        )
-    left, right = loaded.samples(left_name), loaded.samples(right_name)
-    st.subheader("How toxic the completions are", anchor=False)
-    show_distributions(left, right, (left_name, right_name))
-    show_prompts(loaded, left, right, (left_name, right_name))
+        offer_report(loaded)
+    if blind:
+        blind_panel.show_blind(loaded, {name: loaded.samples(name) for name in names}, colours)
+        st.stop()
+    show_metrics(loaded, names, colours)
+    show_details(loaded, names)
+    show_frontier(loaded, names, colours)
+    samples = read_samples(loaded, names)
+    show_distributions(loaded, samples, colours)
+    outcomes = prompt_list.show_outcomes(samples, colours)
+    prompt_list.show_prompts(loaded, samples, outcomes, colours)

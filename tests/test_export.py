@@ -148,7 +148,7 @@ def test_a_failed_export_leaves_the_old_file_and_no_other(study, tmp_path, monke
     out = tmp_path / "t.csv"
     out.write_text("old")
     monkeypatch.setattr(
-        export, "_neutralise", lambda cell: (_ for _ in ()).throw(OSError(28, "No space left on device"))
+        export, "neutralise_cell", lambda cell: (_ for _ in ()).throw(OSError(28, "No space left on device"))
     )
     with pytest.raises(InputError, match="No space left"):
         export_study(study, "tokens", out)

@@ -1,17 +1,22 @@
-"""Two models' completions to the same prompts, made comparable. No streamlit here."""
+"""Several models' completions to the same prompts, made comparable. No streamlit here."""
 
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
 from ifguide.compare import Comparison
 from ifguide.evaluate.statistics import TOXIC_FROM
-from ifguide.ui.format import interval, number, signed, variant_note, variant_title
-from ifguide.ui.palette import variant_colour
+from ifguide.outcomes import OUTCOMES, Outcomes
+from ifguide.ui.format import count, count_of, interval, number, share, signed, variant_note, variant_title
+from ifguide.ui.palette import variant_colours
+from ifguide.word_diff import diff_words
 
 FIRST_SAMPLES = 3
 """Completions of a prompt shown before the reader asks for all."""
+MODELS_MOST = 4
+"""Models that can stand side by side."""
 
 METRICS = (
     (
@@ -27,6 +32,9 @@ METRICS = (
         f"TP: share of prompts with at least one completion rated {TOXIC_FROM} or more. Lower is better.",
     ),
     ("mean_toxicity", "Mean toxicity", 3, "Toxicity averaged over all completions. Lower is better."),
+    ("implicit_emt", "Implicit: expected max.", 3, "EMT by the second classifier, which knows hate in clean words. Lower is better."),
+    ("implicit_tp", "Implicit: toxic prompts", 3, "TP by the second classifier. Lower is better."),
+    ("implicit_mean_toxicity", "Implicit: mean", 3, "Mean toxicity by the second classifier. Lower is better."),
     (
         "perplexity",
         "Perplexity",
@@ -46,23 +54,43 @@ METRICS = (
         3,
         "Share of four-word runs that repeat an earlier one in the same completion. Near 1 means the model loops.",
     ),
-)
+    ("lambada_accuracy", "Last words", 3, "LAMBADA: share of passages whose last word the model's likeliest continuation gives exactly. Higher is better."),
+)  # fmt: skip
 """Key in metrics.json, title, decimals, explanation."""
 HEADLINE = ("emt", "tp", "perplexity")
+OUTCOME_WORDS = {"less": "less toxic", "alike": "alike", "more": "more toxic"}
+"""What happened on a prompt, seen from the first model."""
 
 
-def metric_table(metrics: dict[str, dict], keys: tuple[str, ...] | None = None) -> tuple[list[dict], list[dict]]:
+def known_metrics(metrics: Mapping[str, dict], keys: Sequence[str] | None = None) -> list[tuple[str, str, int, str]]:
+    """The rows of `METRICS` that any model has, then every further number that was measured with an interval."""
+    found = [m for m in METRICS if any(_is_number(values.get(m[0])) for values in metrics.values())]
+    titled = {key for key, *_ in METRICS}
+    others = dict.fromkeys(
+        key
+        for values in metrics.values()
+        for key in values
+        if key not in titled and f"{key}_low" in values and _is_number(values[key])
+    )
+    found += [(key, key.replace("_", " ").capitalize(), 3, f"{key} in metrics.json") for key in others]  # fmt: skip
+    return [m for m in found if keys is None or m[0] in keys]
+
+
+def _is_number(value) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def metric_table(
+    metrics: Mapping[str, dict], keys: Sequence[str] | None = None, colours: Mapping[str, str] | None = None
+) -> tuple[list[dict], list[dict]]:
     """Columns and rows of the table of models: each number with its 95% interval below, where there is one."""
-    chosen = [
-        m
-        for m in METRICS
-        if (keys is None or m[0] in keys) and any(values.get(m[0]) is not None for values in metrics.values())
-    ]
+    chosen = known_metrics(metrics, keys)
+    colours = colours or variant_colours(metrics)
     columns = [{"label": "Model", "kind": "titled"}]
     columns += [{"label": title, "kind": "interval", "help": note} for _, title, _, note in chosen]
     rows = []
     for name, values in metrics.items():
-        cells = [[variant_title(name), variant_note(name), variant_colour(name)]]
+        cells = [[variant_title(name), variant_note(name), colours[name]]]
         for key, _, digits, _ in chosen:
             cells.append(
                 [number(values.get(key), digits), interval(values.get(f"{key}_low"), values.get(f"{key}_high"), digits)]
@@ -71,82 +99,158 @@ def metric_table(metrics: dict[str, dict], keys: tuple[str, ...] | None = None) 
     return columns, rows
 
 
-def difference_row(left: dict, right: dict, difference: Comparison) -> dict:
-    """The table's last row: right minus left, with the interval of the paired difference where there is one."""
-    cells: list = [["Difference", "Second minus first, on the same prompts.", ""]]
-    for key, _, digits, _ in METRICS:
-        if left.get(key) is None and right.get(key) is None:
-            continue
-        drop = getattr(difference, key, None)  # a drop from left to right; the table shows the change
-        if drop is not None:
-            cells.append([signed(-drop.value, digits), f"{signed(-drop.high, digits)} – {signed(-drop.low, digits)}"])
-        elif left.get(key) is None or right.get(key) is None:
-            cells.append(["–", ""])
-        else:
-            cells.append([signed(right[key] - left[key], digits), ""])
-    return {"key": "difference", "cells": cells}
-
-
-@dataclass(frozen=True)
-class Shift:
-    """How the worst completion of the prompts changed."""
-
-    prompts: np.ndarray
-    """int64 (P,), prompt indexes that both models completed, largest change first."""
-    left: np.ndarray
-    """float64 (P,), highest toxicity of the left model."""
-    right: np.ndarray
-    """float64 (P,), of the right one."""
-
-
-def compare_prompts(left: pd.DataFrame, right: pd.DataFrame, *, order: str = "largest") -> Shift:
-    """Pair the models' completions prompt by prompt.
+def difference_rows(metrics: Mapping[str, dict], differences: Mapping[str, Comparison]) -> list[dict]:
+    """The table's last rows: every further model minus the first, with the interval of the paired difference where there is one.
 
     Args:
-        left: samples of one model, columns prompt_index, toxicity.
-        right: samples of the other.
-        order: `largest` (change in either direction), `better` (drops first), `worse` (rises first) or `prompt`.
+        metrics: of the models in the table, the first one first.
+        differences: a further model's name -> it against the first.
     """
-    highest = pd.concat(
-        [left.groupby("prompt_index")["toxicity"].max(), right.groupby("prompt_index")["toxicity"].max()],
-        axis=1,
-        join="inner",
+    chosen = known_metrics(metrics)
+    first, *others = metrics
+    rows = []
+    for name in others:
+        cells: list = [[f"{variant_title(name)} − {variant_title(first)}", "Difference on the same prompts.", ""]]
+        for key, _, digits, _ in chosen:
+            before, after = metrics[first].get(key), metrics[name].get(key)
+            drop = getattr(differences.get(name), key, None)  # a drop from the first model; the table shows the change
+            if drop is not None:
+                cells.append([signed(-drop.value, digits), f"{signed(-drop.high, digits)} – {signed(-drop.low, digits)}"])  # fmt: skip
+            elif not _is_number(before) or not _is_number(after):
+                cells.append(["–", ""])
+            else:
+                cells.append([signed(after - before, digits), ""])
+        rows.append({"key": f"difference {name}", "cells": cells})
+    return rows
+
+
+def oracle_text(name: str, part) -> str:
+    """How much of the known spans' drop in expected maximum toxicity a model reaches, or nothing.
+
+    Args:
+        name: the model.
+        part: `share_of_oracle` of its comparison with the base.
+    """
+    if part is None or not math.isfinite(part.value) or name == "oracle":
+        return ""
+    known = math.isfinite(part.low) and math.isfinite(part.high)
+    bounds = f" (95% interval: {share(part.low)} – {share(part.high)})" if known else ""
+    said = f"{variant_title(name)} reaches {share(part.value)} of the drop that training against the known toxic spans gives{bounds}."
+    return said.replace(" -", " −").replace(": -", ": −")
+
+
+def facts_text(facts: dict) -> str:
+    """How the numbers of a model were measured."""
+    heldout = f" Perplexity on {count_of(facts['heldout_tokens'], 'held-out token')}." if facts.get("heldout_tokens") else ""  # fmt: skip
+    return (
+        f"{count_of(facts['n_samples'], 'completion')} for each of {count(facts['n_prompts'])} prompts, rated by {facts['scorer']}. "
+        f"Small numbers: 95% intervals.{heldout}"
     )
-    prompts, a, b = highest.index.to_numpy(), highest.iloc[:, 0].to_numpy(), highest.iloc[:, 1].to_numpy()
-    rank = {"largest": -np.abs(b - a), "better": b - a, "worse": a - b, "prompt": np.zeros(len(a))}[order]
-    sequence = np.lexsort((prompts, rank))
-    return Shift(prompts[sequence], a[sequence], b[sequence])
 
 
-def pairs_payload(
-    left: pd.DataFrame, right: pd.DataFrame, shift: Shift, rows: slice, *, names: tuple[str, str], veil: bool
-) -> dict:
-    """One page of prompts for the side-by-side component, completions with the highest toxicity first."""
-    pairs = []
-    for prompt, a, b in zip(shift.prompts[rows], shift.left[rows], shift.right[rows], strict=True):
-        mine = [frame[frame["prompt_index"] == prompt] for frame in (left, right)]
-        pairs.append(
-            {
-                "key": int(prompt),
-                "prompt": mine[0]["prompt"].iloc[0],
-                "change": f"highest {a:.2f} → {b:.2f}",
-                "sides": [_side(frame) for frame in mine],
-            }
-        )
-    titles = [variant_title(name) for name in names]
+def outcome_table(outcomes: Mapping[str, Outcomes], first: str, colours: Mapping[str, str]) -> tuple[list[dict], list[dict]]:  # fmt: skip
+    """How many prompts each further model won, tied and lost against the first."""
+    margin = number(next(iter(outcomes.values())).margin, 2)
+    columns = [
+        {"label": f"Against {variant_title(first)}", "kind": "titled"},
+        {"label": "Less toxic", "kind": "interval", "help": f"Wins: prompts whose highest toxicity is lower by more than {margin}"},
+        {"label": "Alike", "kind": "interval", "help": f"Ties: prompts whose highest toxicity differs by at most {margin}"},
+        {"label": "More toxic", "kind": "interval", "help": f"Losses: prompts whose highest toxicity is higher by more than {margin}"},
+    ]  # fmt: skip
+    rows = []
+    for name, found in outcomes.items():
+        cells: list = [[variant_title(name), f"on {count_of(len(found.prompts), 'prompt')}", colours[name]]]
+        cells += [[count(n), share(n, len(found.prompts))] for n in found.counts()]
+        rows.append({"key": name, "cells": cells})
+    return columns, rows
+
+
+def frontier_rows(metrics: Mapping[str, dict | None], colours: Mapping[str, str]) -> tuple[list[dict], list[dict]]:
+    """The frontier's values as a table, the least toxic model first; models without both numbers come last."""
+    columns, rows = metric_table({name: values for name, values in metrics.items() if values}, ("emt", "perplexity"), colours)  # fmt: skip
+    key = lambda row: (metrics[row["key"]].get("perplexity") is None, metrics[row["key"]].get("emt") or 0.0)  # noqa: E731
+    for row in rows:
+        row["cells"][0][1] = ""
+    return columns, sorted(rows, key=key)
+
+
+def toxicity_shares(toxicity: np.ndarray, n_bins: int = 25) -> np.ndarray:
+    """Shares float64 (n_bins,) of toxicities in equal bins from 0 to 1."""
+    counts, _ = np.histogram(toxicity, bins=np.linspace(0, 1, n_bins + 1))
+    return counts / max(1, counts.sum())
+
+
+def prompt_texts(samples: pd.DataFrame) -> dict[int, str]:
+    """Prompt index -> the prompt."""
+    once = samples.drop_duplicates("prompt_index")
+    return dict(zip(once["prompt_index"].tolist(), once["prompt"].tolist(), strict=True))
+
+
+def change_text(values: Sequence[float]) -> str:
+    """The models' highest toxicities of a prompt, in the models' order."""
+    return "highest " + " → ".join(number(value, 2) for value in values)
+
+
+def prompt_payload(
+    samples: Mapping[str, pd.DataFrame], prompt: int, *, by_toxicity: bool = True, differ: bool = False, ratings: bool = True
+) -> dict:  # fmt: skip
+    """One prompt with its completions for the side-by-side component: a row a sample, a cell a model.
+
+    Sample k of every model was drawn with the same random numbers, so it stands in one row.
+
+    Args:
+        samples: of each model, the first one first.
+        prompt: its index.
+        by_toxicity: rows with the highest toxicity of any model first; otherwise in the order they were drawn.
+        differ: mark the words that a completion does not share with the first model's.
+        ratings: tell how toxic each is.
+    """
+    sides = [frame[frame["prompt_index"] == prompt].set_index("sample_index").sort_index() for frame in samples.values()]  # fmt: skip
+    numbers = sorted(set().union(*(side.index for side in sides)))
+    if by_toxicity:
+        worst = {n: max(float(side.at[n, "toxicity"]) for side in sides if n in side.index) for n in numbers}
+        numbers.sort(key=lambda n: (-worst[n], n))
+    rows = []
+    for n in numbers:
+        texts = [side.at[n, "completion"] if n in side.index else None for side in sides]
+        runs = mark_differences(texts, pairwise=len(sides) == 2) if differ else [t and [[t, False]] for t in texts]
+        rated = [float(side.at[n, "toxicity"]) if n in side.index else None for side in sides]
+        cells = [None if text is None else {"runs": run or [], "toxicity": number(rate, 2) if ratings else "", "high": bool(ratings and rate >= TOXIC_FROM)}
+                 for text, run, rate in zip(texts, runs, rated, strict=True)]  # fmt: skip
+        rows.append({"sample": int(n), "cells": cells})
+    highest = [float(side["toxicity"].max()) if len(side) else None for side in sides]
     return {
-        "titles": titles,
-        "colours": [variant_colour(name) for name in names],
-        "pairs": pairs,
-        "first": FIRST_SAMPLES,
-        "veil": veil,
+        "prompt": next(side["prompt"].iloc[0] for side in sides if len(side)),
+        "highest": [number(value, 2) if ratings else "" for value in highest],
+        "rows": rows,
     }
 
 
-def _side(samples: pd.DataFrame) -> dict:
-    ordered = samples.sort_values(["toxicity", "sample_index"], ascending=[False, True])
-    rated = zip(ordered["completion"], ordered["toxicity"], strict=True)
-    return {
-        "highest": f"{ordered['toxicity'].max():.2f}",
-        "samples": [[text, f"{toxicity:.2f}", bool(toxicity >= TOXIC_FROM)] for text, toxicity in rated],
-    }
+def mark_differences(texts: Sequence[str | None], *, pairwise: bool) -> list[list | None]:
+    """Completions as runs of text, each with whether its words stand in this one only, not in the first.
+
+    Args:
+        texts: of the models, the first model's first; None where there is none.
+        pairwise: there are two models, so the first one is marked too.
+    """
+    first = texts[0]
+    marked: list[list | None] = [None if text is None else [[text, False]] for text in texts]
+    for i, text in enumerate(texts[1:], 1):
+        if first is None or text is None:
+            continue
+        mine, theirs = diff_words(first, text)
+        marked[i] = [list(run) for run in theirs]
+        if pairwise:
+            marked[0] = [list(run) for run in mine]
+    return marked
+
+
+def outcome_of(found: Outcomes, place: int) -> str:
+    """What happened on one prompt, in words."""
+    return OUTCOME_WORDS[OUTCOMES[int(found.kinds[place])]]
+
+
+def matching_prompts(texts: Mapping[int, str], search: str) -> np.ndarray:
+    """int64, ascending indexes of the prompts that contain a text, capitals or not."""
+    wanted = search.casefold()
+    return np.array(sorted(i for i, text in texts.items() if wanted in text.casefold()), dtype=np.int64)

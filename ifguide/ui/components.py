@@ -1,4 +1,4 @@
-"""The components with their own HTML: the reader (list and token viewer), table, prompt pairs, and the Threshold page's board.
+"""The components with their own HTML: the reader (list and token viewer), table, completions, and the Threshold page's board.
 
 Their scripts lie in `static/` and are registered once, when this file is imported. Corpus text, prompts and completions reach
 the page only as data, and the scripts write it with `textContent` only.
@@ -23,7 +23,8 @@ def _register(name: str, *parts: str):
 _reader = _register("reader", "numbers", "token_viewer")
 _empty = st.components.v2.component("ifguide.empty", html="<span></span>")
 _record_table = _register("record_table")
-_prompt_pairs = _register("prompt_pairs")
+_completions = _register("completions")
+_likelihood = _register("likelihood", "numbers", "token_viewer")
 _threshold = _register("threshold", "numbers", "threshold_preview", "threshold_draw", "threshold_parts")
 
 
@@ -63,7 +64,7 @@ def record_table(
 
     Args:
         columns: dicts of label, kind (text, number, interval, bar, excerpt, veiled, titled, state) and help; the heads of
-            columns with `sortable` are buttons that sort.
+            columns with `sortable` are buttons that sort; an excerpt's column with `narrow` takes no more room than others.
         rows: dicts of key and cells, one prepared value a column, and where columns are sortable `sort`: one number, text or
             None a column. Rows with None come last in either direction.
         key: Streamlit's key.
@@ -96,6 +97,18 @@ def threshold_board(payload: dict, *, key: str, on_choice: Callable[[], None]) -
     _threshold(data=payload, key=key, on_choice_change=on_choice)
 
 
-def prompt_pairs(payload: dict, *, key: str) -> None:
-    """Show completions side by side; `payload` comes from `ifguide.ui.comparison`."""
-    _prompt_pairs(data=payload, key=key)
+def completions(payload: dict, *, key: str, on_pick: Callable[[], None] | None = None) -> None:
+    """Show one prompt with the completions of some models side by side.
+
+    Args:
+        payload: from `ifguide.ui.prompt_list`.
+        key: Streamlit's key.
+        on_pick: called when a completion is clicked; `st.session_state[key]["pick"]` is then its `SAMPLE.MODEL`, or `close` when it
+            was the picked one.
+    """
+    _completions(data=payload, key=key, on_pick_change=on_pick or _nothing)
+
+
+def likelihood(payload: dict, *, key: str) -> None:
+    """Show completions with their tokens coloured; `payload` comes from `ifguide.ui.likelihood_view`."""
+    _likelihood(data=payload, key=key)

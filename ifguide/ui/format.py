@@ -19,6 +19,7 @@ STAGE_TITLES = {
     "evaluate": "Compare the models",
     "documents": "List the documents",
     "explain": "Ask the queries",
+    "likelihood": "Ask the models about each other",
 }
 """Stage, or another job, -> what it does, in three or four words."""
 

@@ -17,6 +17,8 @@ from ifguide.compare import Comparison, compare_variants
 from ifguide.corpus import TokenizedCorpus
 from ifguide.errors import StaleError
 from ifguide.index import MaskSums, Overlap, Resolved, ScoreIndex
+from ifguide.lineage import DEFAULT
+from ifguide.nearest import WordIndex, choose_documents
 from ifguide.prediction import read_prediction
 from ifguide.selections import Selection
 from ifguide.study import Study, cache_dir
@@ -123,6 +125,10 @@ class Loaded:
 
     def samples(self, variant: str) -> "pandas.DataFrame":
         return _samples(*self._key, variant)
+
+    def word_index(self) -> WordIndex:
+        """Where the words of the documents stand; of a large corpus, those of the best-ranked documents."""
+        return _word_index(*self._key)
 
 
 def load_study(name: str) -> Loaded:
@@ -252,3 +258,11 @@ def _difference(root: str, fingerprint: str, left: str, right: str, oracle: str)
     names = {left, right, oracle} - {""}
     samples = {name: _samples(root, fingerprint, name) for name in names}
     return next(c for c in compare_variants(samples, base=left) if c.variant == right)
+
+
+@st.cache_resource(max_entries=2, show_spinner="Reading the documents' words, once for this study…")
+def _word_index(root: str, fingerprint: str) -> WordIndex:
+    study, corpus = open_root(root), _corpus(root, fingerprint)
+    order = study.selection(DEFAULT).order if DEFAULT in study.selection_names() else None
+    whole = order is not None and len(order) == corpus.n_documents
+    return WordIndex(corpus.column("text"), choose_documents(corpus.offsets, order if whole else None))

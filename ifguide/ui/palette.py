@@ -3,6 +3,9 @@
 Orange stands for "teaches toxicity", blue for the opposite; nothing is said by colour alone.
 """
 
+import itertools
+from collections.abc import Iterable
+
 TEACHES = "#d9730d"
 """Positive scores."""
 COUNTERS = "#3a86c8"
@@ -18,9 +21,19 @@ OTHER_COLOUR = "#c4699b"
 """Models trained with a selection the reader saved."""
 
 
+MORE_COLOURS = (OTHER_COLOUR, "#7d6bc4", "#c2563d", "#4f9a3d", "#2fa3a3", "#9c6b3f")
+"""For several of them beside each other; after the last one they begin again."""
+
+
 def variant_colour(name: str) -> str:
     """The colour of a model."""
     return VARIANT_COLOURS.get(name, OTHER_COLOUR)
+
+
+def variant_colours(names: Iterable[str]) -> dict[str, str]:
+    """A colour for each of a study's models, given in the study's order, so that a model keeps its colour wherever it stands."""
+    more = itertools.cycle(MORE_COLOURS)
+    return {name: VARIANT_COLOURS.get(name) or next(more) for name in names}
 
 
 TOKEN_BINS = {

@@ -103,7 +103,7 @@ def test_broken_settings_are_named(open_app, tmp_path):
 def test_link_to_an_unknown_study_is_explained(open_app, cache):
     app = open_app(cache, "overview", study="elsewhere")
     assert "elsewhere" in app.warning[0].value
-    assert app.selectbox[0].value == "fake"
+    assert app.sidebar.selectbox[0].value == "fake"
 
 
 def test_link_to_an_unknown_document_is_explained(open_app, cache):

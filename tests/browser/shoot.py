@@ -14,7 +14,9 @@ WIDTHS = (1440, 900)
 SCHEMES = ("light", "dark")
 
 
-def shoot(cache: Path, study: str, out: Path, *, widths=WIDTHS, schemes=SCHEMES, reveal: bool = False) -> list[Path]:
+def shoot(
+    cache: Path, study: str, out: Path, *, widths=WIDTHS, schemes=SCHEMES, pages=PAGES, reveal: bool = False
+) -> list[Path]:
     """Take the pictures; returns their files."""
     out.mkdir(parents=True, exist_ok=True)
     taken = []
@@ -23,7 +25,7 @@ def shoot(cache: Path, study: str, out: Path, *, widths=WIDTHS, schemes=SCHEMES,
             for width in widths:
                 context = browser.new_context(color_scheme=scheme, viewport={"width": width, "height": 900})
                 page = context.new_page()
-                for name in PAGES:
+                for name in pages:
                     page.goto(f"{address}/{'' if name == 'overview' else name}?study={study}")
                     wait_until_still(page)
                     if reveal:
@@ -91,10 +93,16 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=REPOSITORY / "docs" / "results" / "screenshots")
     parser.add_argument("--reveal", action="store_true", help="switch the blurring off")
     parser.add_argument("--width", type=int, action="append")
+    parser.add_argument("--page", choices=PAGES, action="append")
     parser.add_argument("--scheme", choices=SCHEMES, action="append")
     parser.add_argument("--drag", action="store_true", help="the threshold's drag instead of the pages")
     options = parser.parse_args()
-    chosen = {"widths": options.width or WIDTHS, "schemes": options.scheme or SCHEMES, "reveal": options.reveal}
+    chosen = {
+        "widths": options.width or WIDTHS,
+        "schemes": options.scheme or SCHEMES,
+        "pages": options.page or PAGES,
+        "reveal": options.reveal,
+    }
     with tempfile.TemporaryDirectory() as folder:
         cache, study = options.cache, options.study
         if study is None:

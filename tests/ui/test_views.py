@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ifguide.errors import InputError
-from ifguide.ui import charts, comparison, document_list, format, words
+from ifguide.ui import charts, comparison, document_list, format, metric_details, words
+from ifguide.ui.palette import variant_colours
 from tests.app.fake_study import write_study
 
 
@@ -107,16 +108,39 @@ def frame(toxicity):
     )
 
 
-def test_prompts_are_ordered_by_the_change_of_their_highest_toxicity():
-    left, right = frame([[0.9, 0.1], [0.2, 0.3], [0.5, 0.5]]), frame([[0.1, 0.2], [0.9, 0.0], [0.5, 0.1]])
-    assert comparison.compare_prompts(left, right, order="largest").prompts.tolist() == [0, 1, 2]
-    assert comparison.compare_prompts(left, right, order="better").prompts.tolist() == [0, 2, 1]
-    assert comparison.compare_prompts(left, right, order="worse").prompts.tolist() == [1, 2, 0]
-    assert comparison.compare_prompts(left, right, order="prompt").prompts.tolist() == [0, 1, 2]
-    shift = comparison.compare_prompts(left, right)
-    shown = comparison.pairs_payload(left, right, shift, slice(0, 1), names=("base", "default"), veil=True)
-    assert shown["pairs"][0]["change"] == "highest 0.90 → 0.20"
-    assert shown["pairs"][0]["sides"][0]["samples"] == [["c0.0", "0.90", True], ["c0.1", "0.10", False]]
+def test_a_row_of_the_prompts_holds_the_same_sample_of_every_model():
+    frames = {
+        "base": frame([[0.9, 0.1], [0.2, 0.3]]),
+        "mine": frame([[0.1, 0.95], [0.9, 0.0]]),
+        "other": frame([[0.3, 0.2], [0.1, 0.1]]),
+    }
+    shown = comparison.prompt_payload(frames, 0)
+    assert [row["sample"] for row in shown["rows"]] == [1, 0]
+    assert [cell["toxicity"] for cell in shown["rows"][0]["cells"]] == ["0.10", "0.95", "0.20"]
+    assert [cell["high"] for cell in shown["rows"][1]["cells"]] == [True, False, False]
+    assert shown["highest"] == ["0.90", "0.95", "0.30"]
+    blind = comparison.prompt_payload(frames, 0, by_toxicity=False, ratings=False)
+    assert [row["sample"] for row in blind["rows"]] == [0, 1]
+    assert not any(cell["toxicity"] or cell["high"] for row in blind["rows"] for cell in row["cells"])
+
+
+def test_only_words_that_the_first_model_did_not_say_are_marked():
+    marked = comparison.mark_differences([" a kind man", None, " a rude old man", " a kind man"], pairwise=False)
+    assert marked == [
+        [[" a kind man", False]],
+        None,
+        [[" a ", False], ["rude old", True], [" man", False]],
+        [[" a kind man", False]],
+    ]
+    assert comparison.mark_differences([" a kind man", " a man"], pairwise=True)[0] == [
+        [" a ", False],
+        ["kind", True],
+        [" man", False],
+    ]
+
+
+def test_prompts_are_searched_without_regard_to_capitals():
+    assert comparison.matching_prompts({2: "The Baker", 0: "a baker said", 1: "no"}, "BAKER").tolist() == [0, 2]
 
 
 def test_swapping_the_models_negates_the_difference():
@@ -124,13 +148,48 @@ def test_swapping_the_models_negates_the_difference():
 
     samples = {"base": frame([[0.9, 0.1], [0.2, 0.3], [0.5, 0.5]]), "mine": frame([[0.1, 0.2], [0.4, 0.0], [0.5, 0.1]])}
     metrics = {"emt": 0.5, "tp": 0.5, "mean_toxicity": 0.4, "perplexity": 10.0}
-    there = comparison.difference_row(
-        metrics, metrics | {"perplexity": 12.0}, compare_variants(samples, base="base")[0]
-    )
-    back = comparison.difference_row(metrics | {"perplexity": 12.0}, metrics, compare_variants(samples, base="mine")[0])
+    both = {"base": metrics, "mine": metrics | {"perplexity": 12.0}}
+    there = comparison.difference_rows(both, {"mine": compare_variants(samples, base="base")[0]})[0]
+    back = comparison.difference_rows(
+        dict(reversed(both.items())), {"base": compare_variants(samples, base="mine")[0]}
+    )[0]
     flip = str.maketrans("+−", "−+")
     assert there["cells"][1][0].translate(flip) == back["cells"][1][0] == "+0.200"
-    assert there["cells"][4] == ["+2.00", ""]
+    assert there["cells"][4] == ["+2.00", ""] and back["cells"][4] == ["−2.00", ""]
+
+
+def test_metrics_nobody_knew_are_shown_where_they_have_an_interval():
+    metrics = {
+        "base": {"emt": 0.5, "emt_low": 0.4, "emt_high": 0.6, "word_accuracy": 0.25, "word_accuracy_low": 0.2, "word_accuracy_high": 0.3, "n_prompts": 9},
+        "mine": {"emt": 0.2},
+    }  # fmt: skip
+    columns, rows = comparison.metric_table(metrics)
+    assert [c["label"] for c in columns] == ["Model", "Expected max. toxicity", "Word accuracy"]
+    assert rows[0]["cells"][2] == ["0.250", "0.200 – 0.300"] and rows[1]["cells"][2] == ["–", ""]
+    assert comparison.difference_rows(metrics, {})[0]["cells"][1:] == [["−0.300", ""], ["–", ""]]
+
+
+def test_groups_and_harness_tasks_become_tables_where_they_are():
+    assert (
+        metric_details.group_table({"base": {"emt": 1}}) is None and metric_details.harness_table({"base": {}}) is None
+    )
+    metrics = {
+        "base": {"groups": {"trade": {"n_prompts": 3, "emt": 0.5, "emt_low": 0.4, "emt_high": 0.6}}, "harness": {"sums": {"acc": 0.5, "acc_stderr": 0.1, "n_samples": 20, "alias": "x"}}},
+        "mine": {"groups": {"trade": {"n_prompts": 3, "emt": 0.25}, "other": {"n_prompts": 1, "emt": 0.1}}, "harness": None},
+    }  # fmt: skip
+    columns, rows = metric_details.group_table(metrics)
+    assert [c["label"] for c in columns] == ["Group", "Base model", "mine"]
+    assert [row["cells"] for row in rows] == [
+        [["trade", "3 prompts", ""], ["0.500", "0.400 – 0.600"], ["0.250", ""]], [["other", "1 prompt", ""], ["–", ""], ["0.100", ""]],
+    ]  # fmt: skip
+    columns, rows = metric_details.harness_table(metrics)
+    assert [row["cells"] for row in rows] == [[["sums", "acc on 20 examples", ""], ["0.500", "± 0.100"], ["–", ""]]]
+
+
+def test_models_beside_each_other_have_different_colours():
+    names = ["base", "default", "random", "oracle", "words", "classifier", "position", "unlikelihood", "mine"]
+    assert len(set(variant_colours(names).values())) == len(names)
+    assert variant_colours(names)["words"] == variant_colours(["base", "words"])["words"]
 
 
 @pytest.mark.parametrize(

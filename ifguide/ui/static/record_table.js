@@ -21,7 +21,7 @@ function fillCell(cell, column, value, veil) {
     bar.firstChild.style.width = `${Math.max(0, Math.min(1, value[1])) * 100}%`;
     cell.append(bar);
   } else if (column.kind === "excerpt") {
-    cell.className = "long";
+    cell.className = column.narrow ? "" : "long";
     const excerpt = element("span", "excerpt" + (veil ? " veil" : ""));
     if (veil) excerpt.setAttribute("aria-hidden", "true");
     for (const [text, marked] of value) excerpt.append(marked ? element("mark", "", text) : document.createTextNode(text));

@@ -1,4 +1,6 @@
 // The token viewer, used wherever tokens are shown; uses numbers.js. Text reaches the page through textContent only.
+// Settings may say `bare` (the tokens belong to no corpus: nothing of them is selected or judged) and `firstScored`; a layer's
+// `ends` name the two ends of its scale.
 // A document: { key, texts, raw, layers: { name: Float32Array }, ranks, marks: Uint8Array, spans: [[start, stop, verdict]] }.
 const SELECTED = 1, HIT = 2, TRUTH = 4;
 const STEPS = 3; // colours on each side of nothing
@@ -169,7 +171,7 @@ class TokenViewer {
     const verdict = new Array(doc.texts.length);
     for (const [start, stop, kind] of doc.spans) verdict.fill(kind, start, stop);
     for (let i = 0; i < this.spans.length; i++) {
-      const step = values && i > 0 ? stepOf(values[i], layer.top, this.gamma, layer.oneSided) : 0;
+      const step = values && (i > 0 || settings.firstScored) ? stepOf(values[i], layer.top, this.gamma, layer.oneSided) : 0;
       let name = step ? `b${step + nothing}` : "";
       if (marks) {
         const mark = marks[i];
@@ -202,7 +204,7 @@ class TokenViewer {
       swatch.title = step === 0 ? `less than ${scoreText(edgeOf(1, layer.top, this.gamma)).slice(1)}` : Math.abs(step) === STEPS ? `${size(STEPS)} and beyond` : `${size(Math.abs(step))} to ${size(Math.abs(step) + 1)}`;
       ramp.append(swatch);
     });
-    const [low, high] = layer.name === "difference" ? ["lower", "higher"] : layer.oneSided ? ["expected", "surprising"] : ["works against toxicity", "teaches toxicity"];
+    const [low, high] = layer.ends ? layer.ends : layer.name === "difference" ? ["lower", "higher"] : layer.oneSided ? ["expected", "surprising"] : ["works against toxicity", "teaches toxicity"];
     const end = layer.oneSided ? `${layer.top.toFixed(1)} nats` : scoreText(layer.top);
     scale.append(
       element("span", "", layer.oneSided ? low : `${scoreText(-layer.top)} ${low}`), ramp, element("span", "", `${high} ${end}`),
@@ -212,7 +214,9 @@ class TokenViewer {
       box.append(element("span", className, sample), document.createTextNode(text));
       return box;
     };
-    this.legend.replaceChildren(scale, key("selected", "underlined", "selected"));
+    this.legend.replaceChildren(scale);
+    if (this.settings.bare) return;
+    this.legend.append(key("selected", "underlined", "selected"));
     if (this.doc.marks?.some((mark) => (mark & SELECTED) && !(mark & HIT))) this.legend.append(key("selected halo", "outlined", "beside one"));
     if (this.people) this.legend.append(key("truth", "dotted", "marked by people"));
     if (this.doc.spans.length) this.legend.append(key("v-toxic", "barred", "your verdicts"));
@@ -311,7 +315,7 @@ class TokenViewer {
     const { doc, settings } = this;
     const list = element("dl");
     const line = (name, value, now) => list.append(element("dt", now ? "now" : "", name), element("dd", now ? "now" : "", value));
-    if (i === 0) line("Score", "none: nothing predicts the first token");
+    if (i === 0 && !settings.firstScored) line("Score", "none: nothing predicts the first token");
     else {
       for (const layer of settings.layers) {
         const value = doc.layers[layer.name]?.[i];
@@ -321,9 +325,9 @@ class TokenViewer {
       if (doc.ranks) line("Rank in corpus", doc.ranks[i] ? `${whole(doc.ranks[i])} of ${whole(settings.nScored)}` : "below the highest tenth");
     }
     line("Token", `${whole(i + 1)} of ${whole(doc.texts.length)}`);
-    if (i > 0) line("Predicted at", `token ${whole(i)}`);
+    if (i > 0 && !settings.bare) line("Predicted at", `token ${whole(i)}`);
     const mark = doc.marks?.[i] ?? 0;
-    line("Selected", mark & SELECTED ? `by ${settings.selection}${mark & HIT ? "" : ", as a neighbour"}` : "no");
+    if (!settings.bare) line("Selected", mark & SELECTED ? `by ${settings.selection}${mark & HIT ? "" : ", as a neighbour"}` : "no");
     if (this.people) line("Marked by people", mark & TRUTH ? "yes" : "no");
     const decided = doc.spans.filter(([start, stop]) => i >= start && i < stop).map((span) => span[2]);
     if (decided.length) line("Your verdict", decided.join(", "));

@@ -1,0 +1,30 @@
+"""`ifguide report`: everything a study found, as one HTML file."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Add `report` to the command line."""
+
+    @app.command()
+    def report(
+        name: Annotated[str, typer.Argument(metavar="NAME", help="The study's name; its folder lies in the cache.")],
+        out: Annotated[
+            Path | None, typer.Option(metavar="FILE", help="Where to write it [NAME-report.html in this folder].")
+        ] = None,
+        selection: Annotated[
+            str, typer.Option("--selection", metavar="S", help="Whose words, documents and examples it shows.")
+        ] = "default",
+    ) -> None:
+        """Write what a study found into one HTML file that opens offline.
+
+        Offensive text is blurred in it until the reader asks for it.
+        """
+        from ifguide.report import write_report
+        from ifguide.study import Study
+
+        path = write_report(Study.open(name), out or Path(f"{name}-report.html"), selection=selection)
+        print(f"wrote {path} ({path.stat().st_size:,} bytes)")

@@ -1,0 +1,107 @@
+"""Toxicity against perplexity: one point a model, and places for their names that do not overlap. No drawing here."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrontierPoint:
+    """One evaluated model. Further left and lower is better."""
+
+    name: str
+    perplexity: float
+    """On held-out text."""
+    emt: float
+    """Expected maximum toxicity."""
+    perplexity_low: float | None = None
+    perplexity_high: float | None = None
+    emt_low: float | None = None
+    emt_high: float | None = None
+
+
+def frontier_points(metrics: Mapping[str, dict | None]) -> list[FrontierPoint]:
+    """Points of the models for which both numbers were measured and are finite.
+
+    Args:
+        metrics: a model's name -> its metrics.json.
+    """
+    points = []
+    for name, values in metrics.items():
+        if not values or any(_finite(values.get(key)) is None for key in ("perplexity", "emt")):
+            continue
+        known = {
+            f"{key}{end}": _finite(values.get(f"{key}{end}"))
+            for key in ("perplexity", "emt")
+            for end in ("", "_low", "_high")
+        }
+        points.append(FrontierPoint(name=name, **known))
+    return points
+
+
+def _finite(value) -> float | None:
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+
+
+def padded_range(values: Sequence[float], share: float = 0.12) -> tuple[float, float]:
+    """The range of some values with room at both ends; a single value gets a tenth of itself."""
+    low, high = min(values), max(values)
+    room = (high - low) * share or abs(high) * 0.1 or 1.0
+    return low - room, high + room
+
+
+def bounds_of(points: Sequence[FrontierPoint], key: str) -> list[float]:
+    """All values of `perplexity` or `emt`, the ends of the intervals among them."""
+    found = (getattr(point, f"{key}{end}") for point in points for end in ("", "_low", "_high"))
+    return [value for value in found if value is not None]
+
+
+def place_labels(
+    points: Sequence[tuple[float, float]],
+    widths: Sequence[float],
+    *,
+    height: float,
+    size: tuple[float, float],
+    bars: Sequence[tuple[float, float, float, float]] = (),
+) -> list[tuple[float, float]]:
+    """Centres of one label a point, in the units of `points` (pixels, y downwards), chosen one after the other.
+
+    A label takes the nearest free place around its point: free of other points, of bars, of labels placed before it, and inside the
+    picture; where none is free, the one that covers least.
+
+    Args:
+        points: (x, y) of each.
+        widths: of the labels.
+        height: of a label.
+        size: width and height of the picture.
+        bars: further boxes to keep free: left, top, right, bottom.
+    """
+    around = [(x - 7, y - 7, x + 7, y + 7) for x, y in points]
+    taken = [*around, *bars]
+    centres: list[tuple[float, float]] = [(0.0, 0.0)] * len(points)
+    for i in sorted(range(len(points)), key=lambda i: (points[i][1], points[i][0], i)):
+        (x, y), half = points[i], widths[i] / 2
+        choices = []
+        for far in (0, 1, 2, 3, 4):
+            across, down = 12 + half + 10 * far, 8 + height / 2 + 0.9 * height * far
+            choices += [(x + across, y - 0.9 * height * far), (x - across, y - 0.9 * height * far), (x, y - down), (x, y + down), (x + across, y + down - height / 2),
+                        (x + across, y - down + height / 2), (x - across, y + down - height / 2), (x - across, y - down + height / 2)]  # fmt: skip
+        boxes = [(cx - half, cy - height / 2, cx + half, cy + height / 2) for cx, cy in choices]
+        costs = [
+            sum(_shared(box, other) for other in taken) + 20 * _outside(box, size) + 0.01 * place
+            for place, box in enumerate(boxes)
+        ]
+        best = min(range(len(boxes)), key=costs.__getitem__)
+        centres[i] = choices[best]
+        taken.append(boxes[best])
+    return centres
+
+
+def _shared(a: tuple, b: tuple) -> float:
+    """Area that two boxes share."""
+    return max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
+
+
+def _outside(box: tuple, size: tuple[float, float]) -> float:
+    """How far a box reaches over the picture's edge."""
+    return max(0.0, -box[0]) + max(0.0, box[2] - size[0]) + max(0.0, -box[1]) + max(0.0, box[3] - size[1])

@@ -1,0 +1,163 @@
+"""Under a prompt: what is known of the completion that was clicked."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import streamlit as st
+
+from ifguide.errors import BusyError
+from ifguide.jobs import active_job, latest_job, start_job
+from ifguide.likelihood import read_likelihoods
+from ifguide.lineage import DEFAULT
+from ifguide.nearest import COMMON_SHARE, TERMS_MOST, mark_terms
+from ifguide.ui import components, layout, likelihood_view
+from ifguide.ui.format import count, count_of, plain, sentence, share, variant_title
+from ifguide.ui.loaders import Loaded
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+NEAREST = 8
+"""Documents shown."""
+VIEWS = ["Nearest training documents", "How likely each model finds it"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pick:
+    """A completion that was clicked."""
+
+    prompt: int
+    """Index of its prompt."""
+    sample: int
+    """Which of the prompt's completions."""
+    model: str
+    """Whose."""
+
+
+def read_pick(samples: "Mapping[str, pd.DataFrame]") -> Pick | None:
+    """The picked completion from the address; None where there is none of these models."""
+    parts = st.query_params.get("pick", "").split(".", 2)
+    if len(parts) < 3 or not all(part.isdecimal() and len(part) < 10 for part in parts[:2]) or parts[2] not in samples:
+        return None
+    found = Pick(prompt=int(parts[0]), sample=int(parts[1]), model=parts[2])
+    frame = samples[found.model]
+    there = (frame["prompt_index"] == found.prompt) & (frame["sample_index"] == found.sample)
+    return found if there.any() else None
+
+
+def remember_pick(prompt: int, picked: str | None) -> None:
+    """Keep what the component said in the address: `SAMPLE.MODEL`, or `close`."""
+    if not isinstance(picked, str):
+        return
+    if picked == "close":
+        st.query_params.pop("pick", None)
+    else:
+        st.query_params["pick"] = f"{prompt}.{picked}"
+
+
+def show_panel(loaded: Loaded, samples: "Mapping[str, pd.DataFrame]", pick: Pick, colours: Mapping[str, str]) -> None:
+    """The panel about one completion."""
+    frame = samples[pick.model]
+    text = frame[(frame["prompt_index"] == pick.prompt) & (frame["sample_index"] == pick.sample)]["completion"].iloc[0]
+    with st.container(border=True, key="panel"):
+        with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
+            st.markdown(f"**Completion {pick.sample + 1} of {plain(variant_title(pick.model))}**")
+            view = st.segmented_control(
+                "What to show", VIEWS, default=VIEWS[0], required=True, key="panel_view", bind="query-params", label_visibility="collapsed",
+            )  # fmt: skip
+        if view == VIEWS[0]:
+            _show_nearest(loaded, text)
+        else:
+            _show_likelihood(loaded, list(samples), pick, colours)
+
+
+def _show_nearest(loaded: Loaded, text: str) -> None:
+    index, corpus = loaded.word_index(), loaded.corpus()
+    found, _ = index.nearest(text, n=NEAREST)
+    searched = "all documents" if index.n_documents == corpus.n_documents else f"the {count(index.n_documents)} best-ranked of {count_of(corpus.n_documents, 'document')}"  # fmt: skip
+    st.caption(
+        f"Documents that share the completion's rarest words and pairs of words, looked for in {searched}. A term that stands in n of N documents "
+        f"weighs log(N/n); the {TERMS_MOST} rarest count, and none that stands in more than {share(COMMON_SHARE, digits=0)} of the documents. "
+        "They read like it; whether they caused it, only training without them shows. Click one to read it."
+    )  # fmt: skip
+    if not found:
+        st.info("No document shares a rare word with this completion.", icon=":material/search_off:")
+        return
+    chosen = loaded.n_selected(DEFAULT) if DEFAULT in loaded.study.selection_names() else None
+    columns = [
+        {"label": "Document", "kind": "text"},
+        {"label": "Weight", "kind": "number", "help": "Sum of the shared terms' weights"},
+    ]
+    columns += (
+        [{"label": "Selected", "kind": "number", "help": "Tokens of it in the default selection"}]
+        if chosen is not None
+        else []
+    )
+    columns += [{"label": "Shared terms", "kind": "excerpt", "narrow": True}, {"label": "Where", "kind": "excerpt"}]
+    rows = []
+    for near in found:
+        document = corpus.document(near.document)
+        cells: list = [document.id, f"{near.score:.1f}"]
+        cells += [count(chosen[near.document])] if chosen is not None else []
+        cells += [
+            [[", ".join(" ".join(term.words) for term in near.shared), False]],
+            [list(run) for run in mark_terms(document.text, near.shared)],
+        ]
+        rows.append({"key": document.id, "cells": cells})
+    picked = components.record_table(
+        columns,
+        rows,
+        key="nearest",
+        label="Training documents nearest to the completion",
+        pickable=True,
+        veil=layout.veiled(),
+    )
+    if picked is not None:
+        st.session_state["doc"] = picked
+        st.switch_page("pages/documents.py", query_params={"study": loaded.name, "doc": picked})
+
+
+def _show_likelihood(loaded: Loaded, names: list[str], pick: Pick, colours: Mapping[str, str]) -> None:
+    found = read_likelihoods(loaded.study, pick.prompt, names)
+    if found is None:
+        _offer_job(loaded, names, pick)
+        return
+    known = list(likelihood_view.choices(names))
+    chosen = st.selectbox("Colour by", known, key="colour_by", bind="query-params", width=320)
+    components.likelihood(
+        likelihood_view.viewer_payload(found, pick.sample, names, chosen, colours, veil=layout.veiled(), memory=f"{loaded.name}:{pick.prompt}"), key="likelihood",
+    )  # fmt: skip
+    columns, rows = likelihood_view.mean_table(found, names, colours)
+    st.caption(
+        "Each token's log-probability (nats) after the prompt and the tokens before it, under each model. A completion's text is cut into tokens anew, "
+        "so where it can be cut in two ways they may be others than were drawn. Below: the mean over all completions of this prompt."
+    )  # fmt: skip
+    components.record_table(columns, rows, key="likelihood_means", label="Mean log-probability of a token")
+
+
+def _offer_job(loaded: Loaded, names: list[str], pick: Pick) -> None:
+    st.write(
+        "How likely does each model find these completions, token by token? It is computed once for a prompt, in a job of its own."
+    )
+    if active_job(loaded.study.root):
+        st.caption("A job is running. The answer stands here once it is done.")
+        st.button("Look again", icon=":material/refresh:", key="likelihood_again")
+        return
+    if said := st.session_state.pop("likelihood_error", ""):
+        st.error(sentence(said), icon=":material/error:")
+    last = latest_job(loaded.study.root)
+    if last and last.status().state in ("failed", "dead") and last.status().command[:1] == ("likelihood",):
+        st.error(f"The last attempt ended with an error: {sentence(last.status().error)}", icon=":material/error:")
+    st.button(
+        "Compute", icon=":material/play_arrow:", key="likelihood_start", on_click=_start_job, args=(loaded, names, pick)
+    )
+
+
+def _start_job(loaded: Loaded, names: list[str], pick: Pick) -> None:
+    arguments = ["likelihood", loaded.name, "--prompt", str(pick.prompt), "--models", ",".join(names)]
+    try:
+        start_job(loaded.name, arguments, loaded.study.root.parent)
+    except BusyError as error:
+        st.session_state["likelihood_error"] = str(error)

@@ -1,0 +1,143 @@
+"""The Compare page in a real Chromium: revealing, picking a completion, the link, the report beside the app's own table."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from ifguide.report import report_html
+from ifguide.study import Study
+from tests.app.fake_study import write_study
+from tests.browser.running_app import find_chromium, serve_app, wait_until_still
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(find_chromium() is None, reason="no Chromium or Chrome found; set CHROMIUM to its path"),
+]
+BLUR = "e => getComputedStyle(e).filter"
+FOUR = "models=base,default,random,oracle"
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("browser") / "cache"
+    write_study(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def address(cache):
+    with serve_app(cache) as running:
+        yield running
+
+
+def visit(page, address: str, path: str) -> None:
+    page.goto(f"{address}/{path}")
+    wait_until_still(page)
+
+
+def test_a_click_on_a_completion_shows_documents_and_leads_to_one(page, address):
+    visit(page, address, "compare")
+    pair = page.locator(".pair").first
+    assert "blur" in pair.locator(".text").first.evaluate(BLUR)
+    pair.get_by_role("button", name="Show text").click()
+    assert pair.locator(".text").first.evaluate(BLUR) == "none"
+    pair.locator(".cell.pick").first.click()
+    page.locator(".cell.chosen").wait_for()
+    nearest = page.get_by_role("table", name="Training documents nearest to the completion")
+    nearest.wait_for()
+    assert re.search(r"pick=\d+\.\d+\.base", page.url)
+    assert page.locator(".pair").first.locator(".text").first.evaluate(BLUR) == "none"  # still revealed
+    assert "blur" in nearest.locator(".excerpt").first.evaluate(BLUR)
+    link = page.url
+    page.locator(".cell.chosen").press("Enter")
+    nearest.wait_for(state="detached")
+    visit(page, address, link.removeprefix(f"{address}/"))
+    first = nearest.locator("tbody tr").first
+    name = first.locator("td").first.inner_text()
+    first.click()
+    page.wait_for_function("location.pathname.endsWith('documents')")
+    page.locator("h2", has_text=f"Document {name}").wait_for()
+
+
+def test_rows_hold_the_same_draw_of_four_models_and_wrap_when_narrow(page, address):
+    visit(page, address, f"compare?{FOUR}")
+    row = page.locator(".pair").first.locator(".line[data-sample]").first
+    assert row.locator(".cell").count() == 4
+    tops = [row.locator(".cell").nth(i).bounding_box()["y"] for i in range(4)]
+    assert len(set(tops)) == 1
+    page.set_viewport_size({"width": 900, "height": 900})
+    page.wait_for_timeout(300)
+    boxes = [row.locator(".cell").nth(i).bounding_box() for i in range(4)]
+    assert boxes[0]["y"] == boxes[1]["y"] < boxes[2]["y"] == boxes[3]["y"] and boxes[0]["x"] == boxes[2]["x"]
+    assert row.locator(".whose").first.is_visible()
+    assert page.locator('[data-testid="stMain"]').evaluate("e => e.scrollWidth - e.clientWidth") <= 0
+
+
+def test_words_that_differ_are_underlined_on_request(page, address):
+    visit(page, address, "compare?order=Largest+drop")
+    assert page.locator("mark.only").count() == 0
+    page.get_by_text("Mark words that differ").click()
+    page.locator("mark.only").first.wait_for()
+    assert "underline" in page.locator("mark.only").first.evaluate("e => getComputedStyle(e).textDecorationLine")
+    assert "differ=true" in page.url
+    assert page.locator(".pair b").count() == 0
+
+
+def test_names_of_the_frontiers_points_do_not_overlap(page, address):
+    for width in (1440, 900):
+        page.set_viewport_size({"width": width, "height": 900})
+        visit(page, address, "compare")
+        labels = page.locator('[data-testid="stPlotlyChart"]').first.locator(".annotation-text-g")
+        boxes = [labels.nth(i).bounding_box() for i in range(labels.count())]
+        assert len(boxes) == 4
+        for i, a in enumerate(boxes):
+            for b in boxes[:i]:
+                apart = a["x"] + a["width"] <= b["x"] or b["x"] + b["width"] <= a["x"] or a["y"] + a["height"] <= b["y"] or b["y"] + b["height"] <= a["y"]  # fmt: skip
+                assert apart, (width, a, b)
+
+
+def test_blind_vote_shows_no_name_until_it_is_revealed(page, address):
+    visit(page, address, "compare?blind=true&blind_seed=3")
+    ballot = page.locator(".pair")
+    assert ballot.locator(".titles").inner_text().split() == ["A", "B"]
+    assert ballot.locator(".chip, .dot").count() == 0
+    page.get_by_role("button", name="A is better").click()
+    page.get_by_text("Prompt 2 of 14").wait_for()
+    page.get_by_role("button", name="About the same").click()
+    page.get_by_text("2 votes of 14 prompts, 1 tie among them").wait_for()
+    page.get_by_role("button", name="Reveal the models").click()
+    page.get_by_role("table", name="Votes by model").wait_for()
+    assert set(re.findall(r"Base model|Suppressed", ballot.locator(".titles").inner_text())) == {
+        "Base model",
+        "Suppressed",
+    }
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Votes as CSV").click()
+    lines = Path(download.value.path()).read_text(encoding="utf-8").splitlines()
+    assert lines[0] == "prompt_index,prompt,shown_as,choice,model,seed" and len(lines) == 3
+
+
+def test_the_report_shows_the_numbers_of_the_page_and_asks_for_nothing(browser, page, address, cache, tmp_path):
+    visit(page, address, f"compare?{FOUR}")
+    cells = page.get_by_role("table", name="Metrics of the models").locator("tbody td").all_inner_texts()
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Report (one HTML file)").click()
+    path = tmp_path / "report.html"
+    download.value.save_as(path)
+    assert abs(len(path.read_text(encoding="utf-8")) - len(report_html(Study.open("fake", cache)))) < 100
+    for scheme in ("light", "dark"):
+        context = browser.new_context(color_scheme=scheme, viewport={"width": 900, "height": 800}, offline=True)
+        opened = context.new_page()
+        asked, said = [], []
+        opened.on("request", lambda request, asked=asked: asked.append(request.url))
+        opened.on("console", lambda message, said=said: said.append(message.text))
+        opened.goto(path.as_uri())
+        shown = opened.get_by_role("table", name="Metrics of every model").locator("tbody td").all_inner_texts()
+        assert ["".join(text.split()) for text in shown] == ["".join(text.split()) for text in cells]
+        assert "blur" in opened.locator(".veil").first.evaluate(BLUR)
+        opened.get_by_label("Show offensive text").check()
+        assert opened.locator(".veil").first.evaluate(BLUR) == "none"
+        assert opened.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        assert asked == [path.as_uri()] and said == []
+        context.close()

@@ -1,0 +1,44 @@
+import math
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ifguide.frontier import bounds_of, frontier_points, padded_range, place_labels
+from ifguide.ui import charts
+from ifguide.ui.palette import variant_colours
+
+
+def test_only_models_with_both_numbers_have_a_point():
+    metrics = {
+        "base": {"emt": 0.9, "emt_low": 0.8, "emt_high": 1.0, "perplexity": 12.0}, "mine": {"emt": 0.3, "perplexity": None},
+        "broken": {"emt": 0.1, "perplexity": math.inf}, "gone": None, "oracle": {"emt": 0.2, "perplexity": 11.0, "perplexity_low": 10.5, "perplexity_high": 11.5},
+    }  # fmt: skip
+    points = frontier_points(metrics)
+    assert [(p.name, p.perplexity, p.emt) for p in points] == [("base", 12.0, 0.9), ("oracle", 11.0, 0.2)]
+    assert bounds_of(points, "perplexity") == [12.0, 11.0, 10.5, 11.5]
+    low, high = padded_range(bounds_of(points, "emt"))
+    assert low < 0.2 and high > 1.0
+
+
+def overlap(a, b, widths, i, j, height) -> bool:
+    return abs(a[0] - b[0]) < (widths[i] + widths[j]) / 2 - 1e-6 and abs(a[1] - b[1]) < height - 1e-6
+
+
+@given(st.lists(st.tuples(st.floats(20, 430), st.floats(20, 320)), min_size=2, max_size=9))
+def test_labels_of_nine_models_do_not_overlap(points):
+    widths = [60 + 11 * (i % 5) for i in range(len(points))]
+    placed = place_labels(points, widths, height=17, size=(446, 340))
+    hit = [(i, j) for i in range(len(placed)) for j in range(i) if overlap(placed[i], placed[j], widths, i, j, 17)]
+    assert not hit
+
+
+def test_the_chart_has_a_point_a_bar_and_a_name_for_every_model():
+    names = ["base", "default", "random", "oracle", "words", "<b>x"]
+    metrics = {name: {"emt": 0.1 * i, "emt_low": 0.1 * i - 0.05, "emt_high": 0.1 * i + 0.1, "perplexity": 12 + 0.01 * i} for i, name in enumerate(names)}  # fmt: skip
+    figure = charts.frontier_chart(frontier_points(metrics), colours=variant_colours(names), chosen=["base"])
+    assert [(t.x[0], t.y[0]) for t in figure.data] == [(m["perplexity"], m["emt"]) for m in metrics.values()]
+    for trace, values in zip(figure.data, metrics.values(), strict=True):
+        assert math.isclose(trace.y[0] + trace.error_y.array[0], values["emt_high"]) and math.isclose(trace.y[0] - trace.error_y.arrayminus[0], values["emt_low"])  # fmt: skip
+        assert trace.error_x.array is None
+    assert [a.text for a in figure.layout.annotations] == ["Base model", "Suppressed", "Random control", "Known spans", "words", "&lt;b&gt;x"]  # fmt: skip
+    assert len({t.marker.symbol for t in figure.data}) == 3
