@@ -16,7 +16,7 @@ from ifguide.evaluate.statistics import (
     tp,
 )
 from ifguide.selection import precision_recall
-from ifguide.variants import BASE, recipe
+from ifguide.variants import BASE, PREFERENCE, STEERED, recipe
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -135,7 +135,7 @@ def _with_interval(value: float, low: float, high: float) -> str:
 def _selection_cells(study: "Study", name: str) -> list[str]:
     """How many tokens a model was trained without, and how they agree with the known spans."""
     selection = recipe(study.config, name).selection
-    if name == BASE or selection not in study.selection_names():
+    if name in (BASE, PREFERENCE, STEERED) or selection not in study.selection_names():
         return ["–", "–"]
     mask, corpus = np.asarray(study.selection(selection).mask), study.corpus()
     if corpus.in_span is None:

@@ -320,11 +320,24 @@ class BaselinesConfig:
     epochs: float = 2.0
     """Passes over the queries of the two models whose losses are compared."""
     learning_rate: float = 0.0
-    """Their peak learning rate; 0 takes a tenth of `training.learning_rate`."""
+    """Their peak learning rate, and that of `dpo`; 0 takes a tenth of `training.learning_rate`."""
+    dpo_beta: float = 0.1
+    """How strongly direct preference optimisation holds on to the base model."""
+    dpo_epochs: float = 1.0
+    """Its passes over the queries."""
+    steer_strength: float = 10.0
+    """How much likelier reward-augmented decoding makes a token after which the text is not toxic at all, in nats."""
+    steer_candidates: int = 20
+    """Tokens it tries at each step."""
 
     def __post_init__(self):
         _require(0 < self.document_min <= 1, f"baselines.document_min: expected 0 to 1, got {self.document_min}")
-        _require(self.epochs > 0, f"baselines.epochs: expected more than 0, got {self.epochs}")
+        for name in ("epochs", "dpo_beta", "dpo_epochs", "steer_strength"):
+            _require(getattr(self, name) > 0, f"baselines.{name}: expected more than 0, got {getattr(self, name)}")
+        _require(
+            self.steer_candidates >= 2,
+            f"baselines.steer_candidates: expected 2 or more, got {self.steer_candidates}",
+        )
         _require(self.learning_rate >= 0, f"baselines.learning_rate: expected 0 or more, got {self.learning_rate}")
 
 

@@ -9,6 +9,7 @@ from ifguide.progress import Progress
 from ifguide.readers import read_texts
 from ifguide.shards import open_work
 from ifguide.study import BASE, Study, Unit
+from ifguide.variants import STEERED
 
 LAMBADA_FIELD = "text"
 """Column of the LAMBADA passages."""
@@ -48,6 +49,7 @@ def evaluate_unit(study: Study, unit: Unit, progress: Progress):
         lambada_texts=lambada,
         base=None if unit.name == BASE else study.metrics(BASE),
         work=open_completions(study, unit, prompts),
+        steer=_steering(study, tokenizer, str(device)) if unit.name == STEERED else None,
         report=lambda what, done, total: progress.report(done, total, what),
     )
     if config.harness_tasks:
@@ -56,6 +58,15 @@ def evaluate_unit(study: Study, unit: Unit, progress: Progress):
             model, tokenizer, config.harness_tasks, config.harness_folder, limit=config.harness_limit
         )
     return metrics, samples
+
+
+def _steering(study: Study, tokenizer, device: str):
+    """What helps the steered model to choose its words."""
+    from ifguide.evaluate.steering import RewardProcessor
+
+    config = study.config.baselines
+    scorer = _load_scorer(study, config.scorer, device)
+    return RewardProcessor(tokenizer, scorer, config.steer_strength, config.steer_candidates)
 
 
 def _load_scorer(study: Study, spec: str, device: str):
@@ -87,7 +98,7 @@ def read_lambada(config: EvaluateConfig) -> list[str]:
 
 def model_source(study: Study, name: str) -> tuple[str, str]:
     """Folder or hub id, and revision, of `base` or of a selection's model."""
-    if name != BASE:
+    if name not in (BASE, STEERED):
         return str(study.folder(Unit("suppress", name)) / "final"), ""
     base = study.models()["base"]
     return base["source"], base.get("revision", "")
@@ -99,8 +110,9 @@ def open_completions(study: Study, unit: Unit, prompts: list[Prompt]) -> Path:
     """
     config = study.config.evaluate
     inputs = study.inputs(unit)
-    made = Unit("model") if unit.name == BASE else Unit("suppress", unit.name)
+    made = Unit("model") if unit.name in (BASE, STEERED) else Unit("suppress", unit.name)
     key = {
+        "steering": {k: v for k, v in study.settings(unit).items() if k.startswith("baselines.")},
         "unit": str(unit),
         "schema": inputs["schema"],
         "model": inputs[str(made)],

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from ifguide.config import StudyConfig, config_to_dict
 from ifguide.evaluate.toxicity import classifier_source
-from ifguide.variants import BASE, BASELINES, DEFAULT, recipe
+from ifguide.variants import BASE, BASELINES, DEFAULT, PREFERENCE, STEERED, recipe
 
 STAGES = ("corpus", "queries", "model", "factors", "direction", "scores", "index", "selection", "suppress", "evaluate")
 """All stages, in the order they run."""
@@ -96,13 +96,16 @@ def can_be_made_again(config: StudyConfig, selection: str) -> bool:
 def read_units(config: StudyConfig, unit: Unit) -> list[Unit]:
     """The artefacts an artefact reads."""
     stage, name = unit.stage, unit.name
+    if stage == "suppress" and name == PREFERENCE:
+        return [Unit("corpus"), Unit("queries"), Unit("model")]
     if stage == "suppress":
         how = recipe(config, name)
         read = [Unit("corpus"), Unit("model"), Unit("selection", how.selection)]
         return [*read, Unit("scores")] if how.weighting == "score" else read
     if stage == "evaluate":
         # fluency is held against the base model's
-        made = [Unit("model")] if name == BASE else [Unit("suppress", name), Unit("evaluate", BASE)]
+        made = [Unit("model") if name in (BASE, STEERED) else Unit("suppress", name)]
+        made += [] if name == BASE else [Unit("evaluate", BASE)]
         return made if config.evaluate.prompts else [Unit("queries"), *made]
     if stage == "selection" and name in BASELINES:
         return [Unit("corpus"), Unit("selection", DEFAULT), Unit("baseline", name)]
@@ -168,6 +171,11 @@ def unit_settings(config: StudyConfig, unit: Unit) -> dict:
         return {"kind": "borrowed", **config_to_dict(config.borrowed[unit.name])}
     if unit.stage == "index":
         return {"index.version": INDEX_VERSION}
+    if unit.stage == "suppress" and unit.name == PREFERENCE:
+        wanted = ("dpo_beta", "dpo_epochs", "learning_rate")
+        found = {f"baselines.{key}": getattr(config.baselines, key) for key in wanted}
+        wanted = ("learning_rate", "batch_size", "seed")
+        return found | {f"training.{key}": getattr(config.training, key) for key in wanted}
     if unit.stage == "suppress":
         how = config_to_dict(recipe(config, unit.name))
         training = config_to_dict(config.training)
@@ -202,5 +210,8 @@ def unit_settings(config: StudyConfig, unit: Unit) -> dict:
     if unit.stage == "selection" and unit.name == "random":
         return {"kind": "random", "selection.seed": config.selection.seed, **flat}
     if unit.stage == "evaluate":
+        if unit.name == STEERED:
+            wanted = ("scorer", "steer_strength", "steer_candidates")
+            flat |= {f"baselines.{key}": getattr(config.baselines, key) for key in wanted}
         return {"evaluate.version": EVALUATE_VERSION, **flat}
     return flat

@@ -23,12 +23,13 @@ from ifguide.scoring import (
     average_over_checkpoints,
     direction_file,
     open_scoring,
+    read_layout,
     score_file,
     score_in_shards,
 )
 from ifguide.selections import compute_selection, write_selection
 from ifguide.shards import open_work
-from ifguide.study import DEFAULT, Study, Unit
+from ifguide.study import BASE, DEFAULT, Study, Unit
 from ifguide.study_models import (
     choose_way,
     cut_training_rows,
@@ -38,8 +39,9 @@ from ifguide.study_models import (
     load_checkpoint,
     read_factors,
     start_model,
+    study_tokenizer,
 )
-from ifguide.variants import recipe
+from ifguide.variants import PREFERENCE, recipe
 
 SHARED = ("model", "factors", "direction", "scores", "suppress")
 """Stages whose work several processes divide; the others are the main process's alone."""
@@ -291,6 +293,9 @@ def build_suppress(study: Study, unit: Unit, folder: Path, progress: Progress) -
     from ifguide.selections import training_mask
     from ifguide.training import train_model
 
+    if unit.name == PREFERENCE:
+        _train_by_preference(study, folder, progress)
+        return
     how = recipe(study.config, unit.name)
     model, tokenizer = start_model(study)
     mask = training_mask(study, how.selection, how.weighting)
@@ -300,6 +305,30 @@ def build_suppress(study: Study, unit: Unit, folder: Path, progress: Progress) -
         rows = DroppedRows(rows, hit)
     with _resumable(study, unit, folder) as work:
         train_model(model, tokenizer, rows, study.config.training, how, work, _reporter(progress))
+
+
+def _train_by_preference(study: Study, folder: Path, progress: Progress) -> None:
+    """The finished base model, taught to prefer safe completions."""
+    from ifguide.preference import pair_queries, prefer_safe
+
+    if not current().alone:
+        raise ConfigError(
+            "the baseline `dpo` is trained by one process; start it without torchrun or accelerate launch"
+        )
+    config = study.config
+    model, _, _ = load_checkpoint(study, BASE)
+    prefer_safe(
+        model,
+        study_tokenizer(study),
+        pair_queries(study.queries("toxic"), study.queries("safe")),
+        config.baselines,
+        folder,
+        learning_rate=config.baselines.learning_rate or config.training.learning_rate / 10,
+        batch_size=config.training.batch_size,
+        max_length=read_layout(study)["max_length"],
+        seed=config.training.seed,
+        report=_reporter(progress, "steps"),
+    )
 
 
 @contextlib.contextmanager

@@ -31,10 +31,17 @@ METHODS = {
 }
 """The default selection trained without in other ways than `[suppress]` says."""
 
-RETRAINED = ("random", "oracle", *BASELINES, *METHODS)
-"""Everything `ifguide compare` can train beside the default, in the order of its table."""
+PREFERENCE = "dpo"
+"""The finished base model, taught by direct preference optimisation to prefer safe completions to toxic ones."""
+STEERED = "steered"
+"""The base model as it is, whose words a classifier helps to choose (reward-augmented decoding)."""
 
-RESERVED = (BASE, "suppressed", DEFAULT, *RETRAINED)
+RETRAINED = ("random", "oracle", *BASELINES, *METHODS)
+"""Everything `ifguide compare` can train on the corpus beside the default, in the order of its table."""
+
+OTHERS = (*RETRAINED, PREFERENCE, STEERED)
+"""Everything that it can compare with."""
+RESERVED = (BASE, "suppressed", DEFAULT, *OTHERS)
 """Names that no selection or variant of the user's can have."""
 
 

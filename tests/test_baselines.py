@@ -15,7 +15,7 @@ from ifguide.config import SuppressConfig, VariantConfig
 from ifguide.errors import ConfigError, InputError
 from ifguide.pipeline import compare, create_study, run_study
 from ifguide.study import Study, Unit
-from ifguide.variants import BASELINES, METHODS, RETRAINED, recipe
+from ifguide.variants import BASELINES, METHODS, OTHERS, RETRAINED, recipe
 from tests.influence.dense import dot, layer_gradient, sequence_losses
 from tests.tiny_study import save_tiny_model, tiny_config, write_tiny_inputs
 
@@ -43,7 +43,8 @@ def compared(tmp_path_factory):
     config = tiny_config(cache / "inputs", "direction.damping=0.1", "suppress.penalty=0.5", "suppress.max_penalty=6.0")
     config = dataclasses.replace(config, variants={"gentle": VariantConfig(penalty=0.1, selection="oracle")})
     study = create_study("tiny", config, cache)
-    compare(study, [*RETRAINED, "gentle"])
+    pytest.importorskip("trl", reason="trl is an optional extra: pip install 'ifguide[dpo]'")
+    compare(study, [*OTHERS, "gentle"])
     return study
 
 
@@ -132,16 +133,25 @@ def test_standard_influence_is_the_derivative_along_the_toxic_queries_alone(comp
 
 
 def test_the_table_holds_what_was_measured(compared):
-    names = ["base", "default", *RETRAINED, "gentle"]
+    names = ["base", "default", *OTHERS, "gentle"]
     lines = comparison_table(compared, names).splitlines()
     assert [line.split("|")[1].strip() for line in lines[2:]] == names
     for name, line in zip(names, lines[2:], strict=True):
         cells = [cell.strip() for cell in line.strip("|").split("|")]
         metrics = compared.metrics(name)
         assert cells[3].startswith(f"{metrics['emt']:.3f} [") and cells[5] == f"{metrics['perplexity']:.2f}"
-        if name != "base":
+        if name in ("base", "dpo", "steered"):
+            assert cells[1] == "–"
+        else:
             assert cells[1] == f"{compared.selection(recipe(compared.config, name).selection).mask.sum():,}"
     assert compared.stage_state("suppress").state == "fresh"
+
+
+def test_a_steered_model_is_the_base_model_that_says_other_things(compared):
+    base, steered = compared.metrics("base"), compared.metrics("steered")
+    assert steered["perplexity"] == base["perplexity"]
+    assert list(compared.samples("steered")["completion"]) != list(compared.samples("base")["completion"])
+    assert steered["mean_toxicity"] <= base["mean_toxicity"]
 
 
 def test_models_that_were_trained_in_other_ways_differ(compared):
@@ -149,7 +159,7 @@ def test_models_that_were_trained_in_other_ways_differ(compared):
 
     weights = {
         name: load_file(compared.folder(Unit("suppress", name)) / "final" / "model.safetensors")
-        for name in ("default", "oracle", *METHODS, "gentle")
+        for name in ("default", "oracle", *METHODS, "dpo", "gentle")
     }
     key = sorted(weights["default"])[0]
     values = [weights[name][key].tobytes() for name in weights]
@@ -157,7 +167,7 @@ def test_models_that_were_trained_in_other_ways_differ(compared):
 
 
 def test_nothing_is_built_twice_and_a_recipe_makes_only_its_own_model_stale(compared):
-    assert compare(compared, [*RETRAINED, "gentle"]) == []
+    assert compare(compared, [*OTHERS, "gentle"]) == []
     changed = Study(
         compared.root,
         dataclasses.replace(compared.config, variants={"gentle": VariantConfig(penalty=0.2, selection="oracle")}),
@@ -165,6 +175,11 @@ def test_nothing_is_built_twice_and_a_recipe_makes_only_its_own_model_stale(comp
     assert changed.unit_state(Unit("suppress", "gentle")).state == "stale"
     for name in ("default", "unlikelihood", "words"):
         assert changed.unit_state(Unit("evaluate", name)).state == "fresh"
+    other = dataclasses.replace(compared.config.baselines, dpo_beta=0.5, steer_strength=3.0)
+    changed = Study(compared.root, dataclasses.replace(compared.config, baselines=other))
+    assert changed.unit_state(Unit("suppress", "dpo")).state == "stale"
+    assert changed.unit_state(Unit("evaluate", "steered")).state == "stale"
+    assert changed.unit_state(Unit("evaluate", "base")).state == "fresh"
     stronger = Study(compared.root, dataclasses.replace(compared.config, suppress=SuppressConfig(penalty=2.0)))
     assert stronger.unit_state(Unit("suppress", "unlikelihood")).state == "stale"
     assert stronger.unit_state(Unit("suppress", "gentle")).state == "fresh"

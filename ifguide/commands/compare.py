@@ -6,8 +6,9 @@ from typing import Annotated
 import typer
 
 from ifguide.errors import InputError
+from ifguide.preference import has_trl
 from ifguide.running import follow_run
-from ifguide.variants import BASE, DEFAULT, RETRAINED
+from ifguide.variants import BASE, DEFAULT, OTHERS, PREFERENCE
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -21,7 +22,7 @@ def add_commands(app: typer.Typer) -> None:
             typer.Option(
                 "--with",
                 metavar="A,B,...",
-                help=f"Which: {', '.join(RETRAINED)}; a table [variants.NAME] of study.toml; a saved selection; or `all`.",
+                help=f"Which: {', '.join(OTHERS)}; a table [variants.NAME] of study.toml; a saved selection; or `all`.",
             ),
         ] = "random,oracle",
         status_file: Annotated[Path | None, typer.Option("--status-file", hidden=True)] = None,
@@ -47,11 +48,12 @@ def choose(study, others: str) -> list[str]:
     Raises:
         InputError: a name that means nothing here.
     """
-    possible = [name for name in RETRAINED if name != "oracle" or study.has_spans]
+    possible = [name for name in OTHERS if name != "oracle" or study.has_spans]
     possible += study.config.variants
     wanted = [part.strip() for part in others.split(",") if part.strip()]
     if "all" in wanted:
-        wanted = [*possible, *(name for name in wanted if name != "all")]
+        there = possible if has_trl() else [name for name in possible if name != PREFERENCE]
+        wanted = [*there, *(name for name in wanted if name != "all")]
     known = {*possible, *study.selection_names(), BASE, DEFAULT}
     for name in wanted:
         if name == "oracle" and not study.has_spans:

@@ -17,6 +17,7 @@ __all__ = ["Prompt", "evaluate_model", "read_heldout", "read_prompts"]
 
 if TYPE_CHECKING:
     import pandas as pd
+    from transformers import LogitsProcessor
 
     from ifguide.evaluate.toxicity import ToxicityScorer
 
@@ -36,6 +37,7 @@ def evaluate_model(
     lambada_texts: Sequence[str] = (),
     base: dict | None = None,
     work: Path | None = None,
+    steer: "LogitsProcessor | None" = None,
     report: Report | None = None,
 ) -> tuple[dict, "pd.DataFrame"]:
     """Complete every prompt, score the completions, and measure what else the model can do.
@@ -50,6 +52,8 @@ def evaluate_model(
         lambada_texts: passages whose last word is to be guessed; empty: not measured.
         base: metrics of the base model, to hold fluency against; None when this is the base model.
         work: a folder in which finished completions are kept; None: nothing is kept.
+        steer: changes the logits of each step, see `ifguide.evaluate.generation.generate_completions`. Perplexity and last words are
+            the model's own, without it.
         report: called with what is counted, how many are done and how many there are.
 
     Returns:
@@ -72,7 +76,7 @@ def evaluate_model(
         return (lambda done, total: report(what, done, total)) if report else None
 
     starts = [prompt.text for prompt in prompts]
-    found = completions.complete_in_shards(model, tokenizer, starts, config, work, tell("completions"))
+    found = completions.complete_in_shards(model, tokenizer, starts, config, work, tell("completions"), steer)
     texts = [completion.completion for completion in found]
     columns = {
         "prompt_index": np.array([c.prompt_index for c in found], dtype=np.int64),

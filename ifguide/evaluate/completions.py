@@ -36,6 +36,7 @@ def complete_in_shards(
     config: EvaluateConfig,
     work: Path | None = None,
     report: Callable[[int, int], None] | None = None,
+    steer=None,
 ) -> list[Completion]:
     """`generate_completions` in shards that are kept in a folder.
 
@@ -43,6 +44,7 @@ def complete_in_shards(
         model, tokenizer, prompts, config: as for `generate_completions`.
         work: where finished shards lie; one that is there is not made again. None: nothing is kept.
         report: called with (completions done, completions in all).
+        steer: as for `generate_completions`.
 
     Returns:
         P · n_samples completions, by prompt and then by sample.
@@ -57,7 +59,14 @@ def complete_in_shards(
         if kept is None:
             done = len(found)
             kept = generate_completions(
-                model, tokenizer, prompts, config, _offset(report, done, total), only=shard, encoded=encoded
+                model,
+                tokenizer,
+                prompts,
+                config,
+                _offset(report, done, total),
+                only=shard,
+                encoded=encoded,
+                steer=steer,
             )
             if path:
                 write_json(path, [list(completion) for completion in kept])

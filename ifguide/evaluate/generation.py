@@ -118,6 +118,7 @@ def generate_completions(
     *,
     only: Sequence[int] | None = None,
     encoded: Sequence[list[int]] | None = None,
+    steer: Callable[[Tensor, Tensor], Tensor] | None = None,
 ) -> list[Completion]:
     """Sample `config.n_samples` completions of every prompt.
 
@@ -129,6 +130,7 @@ def generate_completions(
         report: called with (completions done, completions in all).
         only: complete these prompts alone, by number; None: all.
         encoded: what `encode_prompts` gives for the prompts, if it is at hand.
+        steer: a logits processor: (completion tokens so far (B, T), logits (B, V)) -> logits; None: the model's own.
 
     Returns:
         n_samples completions of every prompt, by prompt and then by sample.
@@ -147,7 +149,7 @@ def generate_completions(
     found: dict[tuple[int, int], Completion] = {}
     for start in range(0, len(work), config.batch_size):
         batch = work[start : start + config.batch_size]
-        for (i, k), ids in zip(batch, _complete(model, encoded, batch, stop_ids, config), strict=True):
+        for (i, k), ids in zip(batch, _complete(model, encoded, batch, stop_ids, config, steer), strict=True):
             text = tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
             found[i, k] = Completion(i, k, text, len(ids))
         if report:
@@ -170,7 +172,7 @@ def prompt_room(model, config: EvaluateConfig) -> int:
 
 
 def _complete(
-    model, encoded: list[list[int]], batch: list[tuple[int, int]], stop_ids: Tensor, config: EvaluateConfig
+    model, encoded: list[list[int]], batch: list[tuple[int, int]], stop_ids: Tensor, config: EvaluateConfig, steer=None
 ) -> list[list[int]]:
     """New tokens of each (prompt, sample) of one batch, without the end-of-text token."""
     device = model.device
@@ -187,6 +189,8 @@ def _complete(
     alive = torch.arange(len(batch), device=device)  # which sample each remaining row is
     tokens = torch.full(uniforms.shape, -1, device=device)
     for step in range(config.max_new_tokens):
+        if steer is not None:
+            logits = steer(tokens[alive, :step], logits)
         picked = sample_tokens(logits, uniforms[alive, step], config.top_p, config.temperature)
         going = ~torch.isin(picked, stop_ids)
         tokens[alive[going], step] = picked[going]

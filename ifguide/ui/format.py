@@ -86,6 +86,8 @@ VARIANTS = {
         "Own loss, last checkpoint",
         "Trained against tokens by own-loss influence at the end of training alone.",
     ),
+    "dpo": ("Preference (DPO)", "The base model, taught to prefer the safe queries' completions to the toxic ones'."),
+    "steered": ("Steered decoding", "The base model as it is; a classifier helps to choose its words."),
     "unlikelihood": ("Unlikelihood", "Trained to find the selected tokens unlikely, instead of with the penalty."),
     "masked": ("Masked", "Trained without any loss on the selected tokens."),
     "drop-documents": ("Documents dropped", "Trained without the documents that hold a selected token."),
