@@ -293,7 +293,7 @@ class SuppressConfig:
     max_penalty: float = 0.0
     """Cross-entropy of a selected token counts up to this many nats; 0: no clamp, as in the paper."""
     warmup_share: float = 0.0
-    """λ grows from 0 to `penalty` over this share of the steps; 0: it is there from the start."""
+    """The penalty comes gradually over this share of the steps: `penalise` begins as plain training, `unlikelihood` with λ = 0; 0: it is there from the start."""
     weighting: str = "even"
     """`even` (a token is selected or not), or `score` (tokens near the threshold are selected in part, by their score)."""
 

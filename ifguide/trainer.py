@@ -11,6 +11,9 @@ from ifguide.suppress import sum_losses
 from ifguide.training_rows import SharedOrder
 from ifguide.training_state import TrainingState, restore_random
 
+PLAIN_PENALTY = -1.0
+"""The penalty under which selected tokens weigh like all others."""
+
 
 class PenalisedTrainer(Trainer):
     """`Trainer` whose loss is Eq. 9: the mean over valid tokens of the whole batch, accumulated and of all processes."""
@@ -52,9 +55,12 @@ class PenalisedTrainer(Trainer):
         return (loss, outputs) if return_outputs else loss
 
     def penalty_now(self) -> float:
-        """λ at this step."""
+        """λ at this step. With `penalise` it starts at plain training, where a selected token weighs like any other; else at 0."""
         steps = self.warmup_share * self.state.max_steps
-        return self.penalty * min(1.0, self.state.global_step / steps) if steps else self.penalty
+        if not steps:
+            return self.penalty
+        start = PLAIN_PENALTY if self.method == "penalise" else 0.0
+        return start + (self.penalty - start) * min(1.0, self.state.global_step / steps)
 
     def take_sums(self) -> dict[str, float]:
         """The sums since the last call over all processes, as Python numbers; counts start again at 0."""

@@ -17,13 +17,10 @@ from transformers import PrinterCallback, TrainingArguments
 from ifguide.config import SuppressConfig, TrainingConfig
 from ifguide.distributed import current
 from ifguide.errors import ConfigError, InputError, NumericalError
-from ifguide.trainer import PenalisedTrainer
+from ifguide.trainer import PLAIN_PENALTY, PenalisedTrainer
 from ifguide.training_record import LOG, LOG_LINES, TrainingRecord, save_weights
 from ifguide.training_rows import TrainingRows, collate_rows
 from ifguide.training_state import read_state
-
-PLAIN_PENALTY = -1.0
-"""The penalty under which selected tokens weigh like all others."""
 
 
 @dataclass(frozen=True, kw_only=True)

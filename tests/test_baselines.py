@@ -15,7 +15,7 @@ from ifguide.config import SuppressConfig, VariantConfig
 from ifguide.errors import ConfigError, InputError
 from ifguide.pipeline import compare, create_study, run_study
 from ifguide.study import Study, Unit
-from ifguide.variants import BASELINES, METHODS, OTHERS, RETRAINED, recipe
+from ifguide.variants import BASELINES, METHODS, OTHERS, recipe
 from tests.influence.dense import dot, layer_gradient, sequence_losses
 from tests.tiny_study import save_tiny_model, tiny_config, write_tiny_inputs
 

@@ -1,0 +1,81 @@
+"""Before and after on the demo, beside every other method: the table, the bars, the frontier.
+
+    python -m benchmarks.before_after [--study demo] [--with all] [--svg docs/results/frontier.svg]
+
+Builds the study if it is missing, trains and measures what `ifguide compare` knows (half a minute a model on two cores; what is up
+to date is not trained again), prints the table in Markdown and the bars, each with what was measured, and draws expected maximum
+toxicity against perplexity. An interval is a 95% bootstrap interval over prompts.
+"""
+
+import argparse
+from pathlib import Path
+
+from ifguide.commands.compare import choose
+from ifguide.compare import compare_variants, comparison_table
+from ifguide.demo.study import build_demo
+from ifguide.frontier import frontier_points
+from ifguide.pipeline import compare
+from ifguide.progress import Progress
+from ifguide.report.figures import frontier_figure
+from ifguide.report.markup import render
+from ifguide.study import Study
+from ifguide.ui.palette import variant_colours
+from ifguide.variants import BASE, DEFAULT, METHODS
+
+SHARE_BAR, PERPLEXITY_BAR = 0.95, 0.02
+MUST_NOT_OVERLAP = ("random", "loss-difference", "last-position")
+NOT_RIVALS = (BASE, DEFAULT, "oracle", *METHODS)
+"""The base model, ours, what labels reach, and our own selection trained in other ways."""
+OTHER_MEANS = ("words", "classifier-tokens", "classifier-documents", "steered")
+"""Methods that use a classifier somebody trained on labels; on the demo it is the very one that rates the completions."""
+
+
+def main() -> None:
+    """Train what is missing; print and draw."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--study", default="demo")
+    parser.add_argument("--with", dest="others", default="all", help="as for `ifguide compare`")
+    parser.add_argument("--svg", type=Path, help="draw the frontier into this file")
+    options = parser.parse_args()
+    study = build_demo() if options.study == "demo" else Study.open(options.study)
+    names = [BASE, DEFAULT, *choose(study, options.others)]
+    compare(study, names, progress=Progress())
+    print(comparison_table(study, names))
+    print_bars(study, names)
+    if options.svg:
+        metrics = {name: study.metrics(name) for name in names}
+        drawn = frontier_figure(frontier_points(metrics), variant_colours(names))
+        options.svg.write_text(render(drawn), encoding="utf-8")
+
+
+def print_bars(study: Study, names: list[str]) -> None:
+    """The first bar of the comparison, part by part."""
+    metrics = {name: study.metrics(name) for name in names}
+    compared = {c.variant: c for c in compare_variants({name: study.samples(name) for name in names})}
+    ours = compared[DEFAULT]
+    change = metrics[DEFAULT]["perplexity"] / metrics[BASE]["perplexity"] - 1
+    rows = []
+    if ours.share_of_oracle is not None:
+        share = ours.share_of_oracle
+        rows.append(("share of the span mask's drop in EMT", f"{share.value:.3f} [{share.low:.3f}, {share.high:.3f}]", f">= {SHARE_BAR}", share.value >= SHARE_BAR))  # fmt: skip
+    rows.append(("perplexity to base", f"{change:+.1%}", f"<= {PERPLEXITY_BAR:+.0%}", change <= PERPLEXITY_BAR))
+    mine = metrics[DEFAULT]
+    for name in names:
+        if name in NOT_RIVALS:
+            continue
+        other = metrics[name]
+        ahead = mine["emt"] < other["emt"]
+        kind = "uses a classifier" if name in OTHER_MEANS else "no labels"
+        rows.append((f"EMT below that of {name} ({kind})", f"{mine['emt']:.3f} to {other['emt']:.3f}", "below", ahead))
+    for name in MUST_NOT_OVERLAP:
+        if name in names:
+            other = metrics[name]
+            shown = f"{mine['emt_high']:.3f} to {other['emt_low']:.3f}"
+            rows.append((f"intervals of EMT apart from {name}'s", shown, "below", mine["emt_high"] < other["emt_low"]))
+    print("\n| bar | measured | wanted | held |\n|---|---|---|---|")
+    for what, measured, wanted, held in rows:
+        print(f"| {what} | {measured} | {wanted} | {'yes' if held else 'NO'} |")
+
+
+if __name__ == "__main__":
+    main()
