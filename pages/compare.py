@@ -5,7 +5,7 @@ import streamlit as st
 from ifguide.evaluate.statistics import TOXIC_FROM
 from ifguide.frontier import frontier_points
 from ifguide.outcomes import highest_toxicity
-from ifguide.report import report_html
+from ifguide.report import report_or_reason
 from ifguide.ui import blind_panel, charts, comparison, components, layout, metric_details, prompt_list
 from ifguide.ui.format import count_of, plain, share, variant_title
 from ifguide.ui.loaders import Loaded
@@ -39,7 +39,7 @@ def ask_models(names: list[str]) -> list[str]:
 def offer_report(loaded: Loaded) -> None:
     """One button: everything about the study as one file."""
     st.download_button(
-        "Report (one HTML file)", lambda: report_html(loaded.study), file_name=f"{loaded.name}-report.html", mime="text/html", icon=":material/download:", on_click="ignore", key="report",
+        "Report (one HTML file)", lambda: report_or_reason(loaded.study), file_name=f"{loaded.name}-report.html", mime="text/html", icon=":material/download:", on_click="ignore", key="report",
         help="Settings, metrics, charts, selected words, top documents and examples of all models. Opens offline; offensive text is blurred in it.",
     )  # fmt: skip
 

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from ifguide import artifacts
 from ifguide.cli import app
 from ifguide.errors import InputError, StaleError
-from ifguide.report import MOST_BYTES, report_html, write_report
+from ifguide.report import MOST_BYTES, report_html, report_or_reason, write_report
 from ifguide.report.facts import collect_facts
 from ifguide.report.figures import nice_ticks
 from ifguide.report.markup import Markup, readable, tag
@@ -199,6 +199,8 @@ def test_command_writes_the_file_or_says_what_is_missing(study, tmp_path, monkey
     bare = write_study(tmp_path / "cache", until="selection")
     with pytest.raises(InputError, match="expected evaluated models"):
         report_html(bare)
+    assert "No report could be made: report: expected evaluated models" in report_or_reason(bare)
+    assert report_or_reason(study)[:200] == report_html(study)[:200]
 
 
 def test_stale_results_are_called_so(tmp_path):

@@ -6,12 +6,13 @@
 import os
 from pathlib import Path
 
-from ifguide.errors import InputError
+from ifguide.errors import IFGuideError, InputError
 from ifguide.report.facts import collect_facts
+from ifguide.report.markup import tag
 from ifguide.report.page import build_page
 from ifguide.study import Study
 
-__all__ = ["MOST_BYTES", "report_html", "write_report"]
+__all__ = ["MOST_BYTES", "report_html", "report_or_reason", "write_report"]
 
 MOST_BYTES = 5_000_000
 """A report is never larger than this."""
@@ -31,6 +32,14 @@ def report_html(study: Study, *, selection: str = "default") -> str:
     if (size := len(page.encode())) > MOST_BYTES:
         raise InputError(f"report: expected at most {MOST_BYTES:,} bytes, got {size:,}; evaluate fewer models")
     return page
+
+
+def report_or_reason(study: Study) -> str:
+    """The report, or a page that says why there is none: for a download, which cannot show an error in another way."""
+    try:
+        return report_html(study)
+    except IFGuideError as error:
+        return f"<!doctype html>\n{tag('title', 'No report')}{tag('p', f'No report could be made: {error}')}\n"
 
 
 def write_report(study: Study, path: Path, *, selection: str = "default") -> Path:

@@ -8,7 +8,8 @@ import pytest
 from ifguide.report import report_html
 from ifguide.study import Study
 from tests.app.fake_study import write_study
-from tests.browser.running_app import find_chromium, serve_app, wait_until_still
+from tests.browser.running_app import REPOSITORY, find_chromium, serve_app, wait_until_still
+from tests.hostile_texts import hostile_texts
 
 pytestmark = [
     pytest.mark.browser,
@@ -58,6 +59,33 @@ def test_a_click_on_a_completion_shows_documents_and_leads_to_one(page, address)
     first.click()
     page.wait_for_function("location.pathname.endsWith('documents')")
     page.locator("h2", has_text=f"Document {name}").wait_for()
+
+
+def test_hostile_texts_show_faithfully_in_both_components(page):
+    texts = hostile_texts()
+    static = REPOSITORY / "ifguide" / "ui" / "static"
+    read = lambda name: (static / f"{name}.js").read_text(encoding="utf-8")  # noqa: E731
+    page.set_content('<div id="a"><div class="root"></div></div><div id="b"><div class="root"></div></div>')
+    wrong = page.evaluate(
+        f"""(texts) => {{
+        const rows = (() => {{ {read("completions").replace("export default function", "return function")} }})();
+        const tokens = (() => {{ {read("numbers")} {read("token_viewer")} {read("likelihood").replace("export default function", "return function")} }})();
+        const bins = {{ signed: Array(7).fill("#fff"), loss: Array(4).fill("#fff"), ink: "#000" }};
+        const settings = {{ layers: [{{ name: "s", title: "S", note: "", top: 1, ends: ["<b>", "<i>"] }}], palette: {{ light: bins, dark: bins }}, bare: true, firstScored: true }};
+        const [a, b] = ["a", "b"].map((id) => document.getElementById(id));
+        return texts.flatMap((text, i) => {{
+          const cell = {{ runs: [["x", false], [text, true]], toxicity: "0.10", high: false }};
+          rows({{ parentElement: a, setTriggerValue: () => {{}}, data: {{ pair: {{ prompt: text, change: text, results: [text, ""], rows: [{{ sample: 0, cells: [cell, null] }}] }},
+            names: ["m", "n"], titles: [text, "n"], colours: ["#000", ""], first: 3, veil: true, rated: true, pickable: true, note: text, chosen: "", memory: String(i) }} }});
+          tokens({{ parentElement: b, data: {{ settings, colour: "s", veil: false, items: [{{ key: String(i), title: text, colour: "#000", facts: text, texts: [text, "y"], layers: {{ s: [1, -1] }} }}] }} }});
+          const told = a.querySelector("mark").textContent.replaceAll(" ↵ ", "\\n") === text.replace(/\\r\\n/g, "\\n") && a.querySelector(".prompt").textContent === text;
+          const odd = a.querySelectorAll(":not(div, section, header, span, mark, button)").length + b.querySelectorAll(":not(div, section, h4, p, span, button, i)").length;
+          return told && !odd && b.querySelector(".tokens").textContent === text + "y" ? [] : [text];
+        }}); }}""",
+        texts,
+    )
+    assert wrong == []
+    assert page.evaluate("window.__broken") is None
 
 
 def test_rows_hold_the_same_draw_of_four_models_and_wrap_when_narrow(page, address):
