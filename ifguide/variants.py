@@ -27,6 +27,7 @@ METHODS = {
     "masked": {"method": "mask"},
     "drop-documents": {"method": "drop"},
     "penalty-warmup": {"warmup_share": 0.5},
+    "penalty-at-once": {"warmup_share": 0.0},
     "by-score": {"weighting": "score"},
 }
 """The default selection trained without in other ways than `[suppress]` says."""

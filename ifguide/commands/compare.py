@@ -8,7 +8,7 @@ import typer
 from ifguide.errors import InputError
 from ifguide.preference import has_trl
 from ifguide.running import follow_run
-from ifguide.variants import BASE, DEFAULT, OTHERS, PREFERENCE
+from ifguide.variants import BASE, DEFAULT, METHODS, OTHERS, PREFERENCE, recipe
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -50,9 +50,11 @@ def choose(study, others: str) -> list[str]:
     """
     possible = [name for name in OTHERS if name != "oracle" or study.has_spans]
     possible += study.config.variants
+    usual = recipe(study.config, DEFAULT)
+    differ = [name for name in possible if name not in METHODS or recipe(study.config, name) != usual]
     wanted = [part.strip() for part in others.split(",") if part.strip()]
     if "all" in wanted:
-        there = possible if has_trl() else [name for name in possible if name != PREFERENCE]
+        there = differ if has_trl() else [name for name in differ if name != PREFERENCE]
         wanted = [*there, *(name for name in wanted if name != "all")]
     known = {*possible, *study.selection_names(), BASE, DEFAULT}
     for name in wanted:

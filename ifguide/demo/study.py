@@ -50,7 +50,7 @@ def demo_config() -> StudyConfig:
         direction=DirectionConfig(damping=0.1),
         scores=ScoresConfig(average="median", pooling=1.0),
         selection=SelectionConfig(quantile=0.9865),
-        suppress=SuppressConfig(penalty=0.5, max_penalty=8.0),
+        suppress=SuppressConfig(penalty=0.5, max_penalty=8.0, warmup_share=0.25),
         evaluate=EvaluateConfig(
             prompts="inputs/eval_prompts.jsonl", heldout="inputs/heldout.jsonl", n_samples=10, batch_size=1000
         ),

@@ -92,6 +92,7 @@ VARIANTS = {
     "masked": ("Masked", "Trained without any loss on the selected tokens."),
     "drop-documents": ("Documents dropped", "Trained without the documents that hold a selected token."),
     "penalty-warmup": ("Growing penalty", "The penalty grows over the first half of training."),
+    "penalty-at-once": ("Penalty at once", "The penalty is there from the first step on."),
     "by-score": ("Weighted by score", "Tokens near the threshold count in part."),
 }
 """Names that have a meaning of their own: title and note."""
