@@ -65,6 +65,16 @@ def recipe(config: StudyConfig, name: str) -> VariantConfig:
     return VariantConfig(**given, selection=name)
 
 
+def possible_models(config: StudyConfig, has_spans: bool) -> list[str]:
+    """What can be trained or measured beside the base and the default model, in the order of the table.
+
+    Methods that come to what the default does anyway are left out.
+    """
+    usual = recipe(config, DEFAULT)
+    names = [name for name in (*OTHERS, *config.variants) if name != "oracle" or has_spans]
+    return [name for name in names if name not in METHODS or recipe(config, name) != usual]
+
+
 def check_variants(config: StudyConfig) -> None:
     """Refuse names of variants that mean something else.
 

@@ -6,7 +6,7 @@ from ifguide.evaluate.statistics import TOXIC_FROM
 from ifguide.frontier import frontier_points
 from ifguide.outcomes import highest_toxicity
 from ifguide.report import report_or_reason
-from ifguide.ui import blind_panel, charts, comparison, components, layout, metric_details, prompt_list
+from ifguide.ui import blind_panel, charts, comparison, components, layout, methods_panel, metric_details, prompt_list
 from ifguide.ui.format import count_of, plain, share, variant_title
 from ifguide.ui.loaders import Loaded
 from ifguide.ui.palette import variant_colours
@@ -184,3 +184,4 @@ with layout.guard():
     show_distributions(loaded, samples, colours)
     outcomes = prompt_list.show_outcomes(samples, colours)
     prompt_list.show_prompts(loaded, samples, outcomes, colours)
+    methods_panel.show_methods(loaded)

@@ -8,7 +8,7 @@ import typer
 from ifguide.errors import InputError
 from ifguide.preference import has_trl
 from ifguide.running import follow_run
-from ifguide.variants import BASE, DEFAULT, METHODS, OTHERS, PREFERENCE, recipe
+from ifguide.variants import BASE, DEFAULT, METHODS, OTHERS, PREFERENCE, possible_models
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -48,15 +48,12 @@ def choose(study, others: str) -> list[str]:
     Raises:
         InputError: a name that means nothing here.
     """
-    possible = [name for name in OTHERS if name != "oracle" or study.has_spans]
-    possible += study.config.variants
-    usual = recipe(study.config, DEFAULT)
-    differ = [name for name in possible if name not in METHODS or recipe(study.config, name) != usual]
+    possible = possible_models(study.config, study.has_spans)
     wanted = [part.strip() for part in others.split(",") if part.strip()]
     if "all" in wanted:
-        there = differ if has_trl() else [name for name in differ if name != PREFERENCE]
+        there = possible if has_trl() else [name for name in possible if name != PREFERENCE]
         wanted = [*there, *(name for name in wanted if name != "all")]
-    known = {*possible, *study.selection_names(), BASE, DEFAULT}
+    known = {*possible, *METHODS, *study.selection_names(), BASE, DEFAULT}
     for name in wanted:
         if name == "oracle" and not study.has_spans:
             raise InputError("--with oracle needs known spans, and this corpus has none; leave it out")

@@ -154,3 +154,19 @@ def test_frontier_shows_all_models_of_the_study(open_app, cache, models):
     figure = json.loads(app.get("plotly_chart")[0].proto.spec)
     metrics = {name: Study.open("fake", cache).metrics(name) for name in ("base", "default", "random", "oracle")}
     assert [(t["x"][0], t["y"][0]) for t in figure["data"]] == [(m["perplexity"], m["emt"]) for m in metrics.values()]
+
+
+def test_other_methods_are_trained_by_a_job(open_app, cache, monkeypatch):
+    from ifguide.ui import job_panel
+
+    started = []
+    monkeypatch.setattr(job_panel, "start", lambda root, arguments: started.append(arguments))
+    app = open_app(cache, "compare")
+    methods = app.multiselect(key="methods")
+    assert "Word filter" in methods.options and "Random control" not in methods.options  # that one is measured
+    button = next(b for b in app.button if b.label == "Train")
+    assert button.disabled
+    methods.set_value(["words", "unlikelihood"]).run()
+    assert "calls toxic by themselves" in shown_text(app)
+    next(b for b in app.button if b.label == "Train 2 models").click().run()
+    assert started == [["compare", "fake", "--with", "words,unlikelihood"]]
