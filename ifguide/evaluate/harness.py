@@ -1,6 +1,7 @@
 """General capability through EleutherAI's lm-evaluation-harness, an optional extra: a thin adapter, nothing is measured here."""
 
 import contextlib
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -53,7 +54,7 @@ def run_harness(
 
     place = contextlib.chdir(folder) if folder else contextlib.nullcontext()
     try:
-        with place:
+        with place, contextlib.redirect_stderr(io.StringIO()):  # its progress bars would write into the middle of ours
             found = lm_eval.simple_evaluate(
                 model=HFLM(pretrained=model, tokenizer=tokenizer, backend="causal", batch_size=batch_size),
                 tasks=list(tasks),
@@ -69,7 +70,11 @@ def run_harness(
     sizes = found.get("n-samples", {})
     return {
         task: {
-            **{key.removesuffix(",none"): value for key, value in values.items() if isinstance(value, int | float)},
+            **{
+                key.removesuffix(",none"): value
+                for key, value in values.items()
+                if isinstance(value, int | float) and key != "sample_len"
+            },
             **({"n_samples": sizes[task]["effective"]} if task in sizes else {}),
         }
         for task, values in found["results"].items()

@@ -91,7 +91,9 @@ class ClassifierScorer:
 
     def __init__(self, source: str, label: str | None = None, *, device: str = "cpu", batch_size: int = 64):
         from transformers import AutoModelForSequenceClassification, AutoTokenizer
+        from transformers.utils import logging
 
+        logging.disable_progress_bar()  # it would write into the middle of ours
         try:
             self._tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
             model = AutoModelForSequenceClassification.from_pretrained(

@@ -1,6 +1,7 @@
 """How likely completions are after each layer, a line a model. No streamlit here."""
 
 import math
+from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
@@ -11,12 +12,19 @@ DASHES = ("solid", "dot", "dash", "dashdot", "longdash")
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x")
 
 
-def layer_chart(layers: dict[str, dict], title: str) -> go.Figure:
+def shared_limits(sets: Sequence[dict[str, dict]]) -> tuple[float, float]:
+    """Lowest and highest probability of all intervals of several sets, so that charts side by side have one axis."""
+    lows = [value for layers in sets for values in layers.values() for value in values["log_probability_low"]]
+    highs = [value for layers in sets for values in layers.values() for value in values["log_probability_high"]]
+    return math.exp(min(lows)), math.exp(max(highs))
+
+
+def layer_chart(layers: dict[str, dict], limits: tuple[float, float]) -> go.Figure:
     """Geometric mean probability of a completion's token after each layer, with 95% intervals.
 
     Args:
         layers: for each model the lists `log_probability`, `log_probability_low` and `log_probability_high` (nats) over layers.
-        title: says which completions these are.
+        limits: lowest and highest probability that the axis shows.
     """
     figure = go.Figure()
     for i, (name, values) in enumerate(layers.items()):
@@ -41,10 +49,13 @@ def layer_chart(layers: dict[str, dict], title: str) -> go.Figure:
     figure.update_xaxes(
         title="layer", tickvals=places, ticktext=["embedding" if place == 0 else str(place) for place in places]
     )
-    figure.update_yaxes(title="probability of a token", type="log", exponentformat="power", dtick=1)
+    low, high = (math.log10(limit) for limit in limits)
+    room = 0.05 * (high - low) + 0.05
+    figure.update_yaxes(
+        title="probability of a token", type="log", exponentformat="power", dtick=1, range=[low - room, high + room]
+    )
     figure.update_layout(
-        title={"text": title, "x": 0, "font": {"size": 15}}, height=340, dragmode=False,
-        margin={"l": 10, "r": 10, "t": 74, "b": 10},
+        height=320, dragmode=False, margin={"l": 10, "r": 10, "t": 60, "b": 10},
         legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "xanchor": "left"},
     )  # fmt: skip
     return figure

@@ -12,7 +12,7 @@ from ifguide.mechanism_settings import MechanismSettings
 from ifguide.ui import components, job_panel, layout
 from ifguide.ui.charts import CONFIG
 from ifguide.ui.format import count_of, sentence, variant_title
-from ifguide.ui.layer_chart import layer_chart
+from ifguide.ui.layer_chart import layer_chart, shared_limits
 from ifguide.ui.loaders import Loaded
 
 LARGEST = 5
@@ -58,10 +58,13 @@ def _show(found: dict) -> None:
         "How likely the completions of your queries are when the model's state after each layer is read as if it were the last "
         "one (a logit lens). The last layer is what the model says."
     )
+    sets = {kind: {name: values["layers"][kind] for name, values in models.items()} for kind in ("toxic", "safe")}
+    limits = shared_limits(list(sets.values()))
     with st.grid(2, min_column_width=380):
-        for kind, title in (("toxic", "Toxic completions"), ("safe", "Safe completions")):
-            layers = {name: values["layers"][kind] for name, values in models.items()}
-            st.plotly_chart(layer_chart(layers, title), config=CONFIG, key=f"layers_{kind}")
+        for kind, layers in sets.items():
+            with st.container():
+                st.markdown(f"**{kind.capitalize()} completions**")
+                st.plotly_chart(layer_chart(layers, limits), config=CONFIG, key=f"layers_{kind}")
     st.caption(
         f"Geometric mean over a completion's tokens and over {count_of(found['queries']['toxic'], 'toxic query', 'toxic queries')} and "
         f"{count_of(found['queries']['safe'], 'safe query', 'safe queries')}; bars are 95% intervals over queries."

@@ -8,7 +8,7 @@ import pytest
 
 from ifguide import artifacts, mechanism
 from ifguide.mechanism_settings import MechanismSettings
-from ifguide.ui.layer_chart import layer_chart
+from ifguide.ui.layer_chart import layer_chart, shared_limits
 from tests.app.conftest import shown_text
 from tests.app.fake_study import write_study
 from tests.browser.running_app import REPOSITORY
@@ -65,7 +65,11 @@ def test_a_study_without_trained_models_says_so(open_app, tmp_path):
 
 
 def test_the_chart_draws_the_geometric_mean_with_its_interval():
-    figure = layer_chart({"base": LAYERS, "mine": LAYERS}, "Toxic completions")
+    layers = {"base": LAYERS, "mine": LAYERS}
+    limits = shared_limits([layers, layers])
+    assert limits == (math.exp(-7.5), math.exp(-1.5))
+    figure = layer_chart(layers, limits)
+    assert figure.layout.yaxis.range[0] < math.log10(limits[0]) and figure.layout.yaxis.range[1] > math.log10(limits[1])
     assert [trace.name for trace in figure.data] == ["Base model", "mine"]
     trace = figure.data[0]
     assert list(trace.y) == [math.exp(value) for value in LAYERS["log_probability"]]
