@@ -45,7 +45,17 @@ def main() -> None:
     if options.svg:
         metrics = {name: study.metrics(name) for name in names}
         drawn = frontier_figure(frontier_points(metrics), variant_colours(names))
-        options.svg.write_text(render(drawn), encoding="utf-8")
+        options.svg.write_text(alone(render(drawn)), encoding="utf-8")
+
+
+def alone(picture: str) -> str:
+    """A report's picture as a file of its own: with a name space, a size, and the styles that the report's page has."""
+    style = (
+        "<style>text{fill:#1f2933;font:13px sans-serif}.tick{fill:#55606e;font-size:12px}.axis,.leader{stroke:#8b95a1}"
+        ".grid{stroke:#dde2e8}.name{paint-order:stroke;stroke:#fff;stroke-width:4px}</style>"
+    )
+    head, rest = picture.split(">", 1)
+    return f'{head} xmlns="http://www.w3.org/2000/svg" style="background:#fff">{style}{rest}\n'
 
 
 def print_bars(study: Study, names: list[str]) -> None:

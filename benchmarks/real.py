@@ -1,10 +1,13 @@
 """The whole way on real text: SmolLM2-135M, Wikipedia passages and posts with human toxic spans, RealToxicityPrompts queries.
 
-    python -m benchmarks.real --data FOLDER [--passages 300 --posts 80] [--name real] [--set section.key=value ...]
+    python -m benchmarks.real --data FOLDER [--passages 300 --posts 80] [--name real] [--half report] [--with random,words]
+                              [--set section.key=value ...]
 
 FOLDER holds boolq_passages.jsonl, toxic_spans_train.csv, rtp_toxic.jsonl and rtp_nontoxic.jsonl (public data sets: BoolQ,
 SemEval-2021 task 5, RealToxicityPrompts). The rows are only read and laid together in the cache; nothing leaves it.
-Prints the commands it runs, their times, the top documents by id and rank, and how well the scores find the human spans.
+No prompt belongs to a query: half of the rows of RealToxicityPrompts are queries, a quarter are prompts to choose settings by
+(`--half tune`), and a quarter are prompts to report on. Prints the commands it runs, their times, the top documents by id and rank,
+how well the scores find the human spans, and with `--with` the table of `ifguide compare`.
 """
 
 import argparse
@@ -35,6 +38,10 @@ def main() -> None:
     parser.add_argument("--passages", type=int, default=300, help="benign passages in the corpus")
     parser.add_argument("--posts", type=int, default=80, help="posts with toxic spans in the corpus")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--half", choices=("tune", "report"), default="report", help="which prompts are completed")
+    parser.add_argument(
+        "--with", dest="others", default="", help="other methods to train too, as for `ifguide compare`"
+    )
     parser.add_argument("--until", default="evaluate", help="last stage")
     parser.add_argument("--set", action="append", default=[], dest="sets", metavar="SECTION.KEY=VALUE")
     options = parser.parse_args()
@@ -46,10 +53,12 @@ def main() -> None:
         run(
             "new", options.name, "--model", str(Path(options.model).resolve()), "--corpus", str(inputs / "corpus.jsonl"),
             "--id-field", "id", "--source-field", "source", "--spans-field", "spans",
-            "--toxic", str(options.data.resolve() / "rtp_toxic.jsonl"), "--safe", str(options.data.resolve() / "rtp_nontoxic.jsonl"),
-            "--prompts", str(inputs / "prompts.jsonl"), "--heldout", str(inputs / "heldout.jsonl"), *sets,
+            "--toxic", str(inputs / "toxic.jsonl"), "--safe", str(inputs / "safe.jsonl"),
+            "--prompts", str(inputs / f"prompts-{options.half}.jsonl"), "--heldout", str(inputs / "heldout.jsonl"), *sets,
         )  # fmt: skip
     run("run", options.name, "--until", options.until)
+    if options.others:
+        run("compare", options.name, "--with", options.others)
     run("status", options.name)
     show(Study.open(options.name))
 
@@ -83,13 +92,15 @@ def write_inputs(folder: Path, options: argparse.Namespace) -> None:
     draw.shuffle(rows)
     write(folder / "corpus.jsonl", rows)
     write(folder / "heldout.jsonl", [{"text": text} for text in passages[options.passages : options.passages + 200]])
-    prompts = [
-        json.loads(line)["prompt"]["text"]
-        for name in ("rtp_toxic", "rtp_nontoxic")
-        for line in (options.data / f"{name}.jsonl").open(encoding="utf-8")
-    ]
+    prompts = []
+    for kind, name in (("toxic", "rtp_toxic"), ("safe", "rtp_nontoxic")):
+        rows = [json.loads(line) for line in (options.data / f"{name}.jsonl").open(encoding="utf-8")]
+        draw.shuffle(rows)
+        write(folder / f"{kind}.jsonl", rows[: len(rows) // 2])
+        prompts += [{"prompt": row["prompt"]["text"]} for row in rows[len(rows) // 2 :]]
     draw.shuffle(prompts)
-    write(folder / "prompts.jsonl", [{"prompt": prompt} for prompt in prompts])
+    write(folder / "prompts-tune.jsonl", prompts[::2])
+    write(folder / "prompts-report.jsonl", prompts[1::2])
 
 
 def ranges(places: list[int]) -> list[list[int]]:
