@@ -1,8 +1,24 @@
-"""A Chromium for a module, and a page whose script errors fail the test."""
+"""A made-up study, the app and a Chromium for a module, and a page whose script errors fail the test."""
 
 import pytest
 
-from tests.browser.running_app import launch_browser
+from tests.app.fake_study import write_study
+from tests.browser.running_app import launch_browser, serve_app
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """A folder of studies with one in it."""
+    folder = tmp_path_factory.mktemp("browser") / "cache"
+    write_study(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def address(cache):
+    """Where the app shows it."""
+    with serve_app(cache) as running:
+        yield running
 
 
 @pytest.fixture(scope="module")

@@ -105,3 +105,9 @@ def wait_until_still(page) -> None:
         'document.querySelectorAll(\'[data-stale="true"], [data-testid="stSkeleton"]\').length === 0', timeout=30_000
     )
     page.wait_for_timeout(350)
+
+
+def visit(page, address: str, path: str) -> None:
+    """Open a page of the app and wait until it stands still."""
+    page.goto(f"{address}/{path}")
+    wait_until_still(page)

@@ -7,8 +7,7 @@ import pytest
 
 from ifguide.report import report_html
 from ifguide.study import Study
-from tests.app.fake_study import write_study
-from tests.browser.running_app import REPOSITORY, find_chromium, serve_app, wait_until_still
+from tests.browser.running_app import REPOSITORY, find_chromium, visit
 from tests.hostile_texts import hostile_texts
 
 pytestmark = [
@@ -17,24 +16,6 @@ pytestmark = [
 ]
 BLUR = "e => getComputedStyle(e).filter"
 FOUR = "models=base,default,random,oracle"
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("browser") / "cache"
-    write_study(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def address(cache):
-    with serve_app(cache) as running:
-        yield running
-
-
-def visit(page, address: str, path: str) -> None:
-    page.goto(f"{address}/{path}")
-    wait_until_still(page)
 
 
 def test_a_click_on_a_completion_shows_documents_and_leads_to_one(page, address):

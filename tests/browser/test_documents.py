@@ -12,7 +12,7 @@ from ifguide.study import Study
 from ifguide.tokenizing import cut_pieces, tokenize
 from ifguide.verdicts import Target, VerdictLog
 from tests.app.fake_study import HOSTILE_ID, HOSTILE_TEXT, LONG_ID, write_study
-from tests.browser.running_app import REPOSITORY, find_chromium, serve_app, wait_until_still
+from tests.browser.running_app import REPOSITORY, find_chromium, serve_app, visit, wait_until_still
 from tests.hostile_texts import hostile_texts
 from tests.tiny_tokenizers import tiny_tokenizer
 
@@ -21,24 +21,6 @@ pytestmark = [
     pytest.mark.skipif(find_chromium() is None, reason="no Chromium or Chrome found; set CHROMIUM to its path"),
 ]
 BLUR = "e => getComputedStyle(e).filter"
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("browser") / "cache"
-    write_study(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def address(cache):
-    with serve_app(cache) as running:
-        yield running
-
-
-def visit(page, address: str, path: str) -> None:
-    page.goto(f"{address}/{path}")
-    wait_until_still(page)
 
 
 def shown(page) -> str:

@@ -3,25 +3,12 @@
 import pytest
 
 from tests.app.fake_study import write_study
-from tests.browser.running_app import find_chromium, serve_app, wait_until_still
+from tests.browser.running_app import find_chromium, serve_app, visit, wait_until_still
 
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(find_chromium() is None, reason="no Chromium or Chrome found; set CHROMIUM to its path"),
 ]
-
-
-@pytest.fixture(scope="module")
-def address(tmp_path_factory):
-    cache = tmp_path_factory.mktemp("browser") / "cache"
-    write_study(cache)
-    with serve_app(cache) as running:
-        yield running
-
-
-def visit(page, address: str, path: str) -> None:
-    page.goto(f"{address}/{path}")
-    wait_until_still(page)
 
 
 @pytest.mark.parametrize(

@@ -19,21 +19,13 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("threshold") / "cache"
-    write_study(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def index(cache):
     return ScoreIndex.open(Study.open("fake", cache), "own_loss")
 
 
 @pytest.fixture(scope="module")
-def address(cache):
-    with serve_app(cache) as running:
-        yield f"{running}/threshold"
+def address(address):
+    return f"{address}/threshold"
 
 
 @pytest.fixture
