@@ -66,8 +66,8 @@ def place_labels(
 ) -> list[tuple[float, float]]:
     """Centres of one label a point, in the units of `points` (pixels, y downwards), chosen one after the other.
 
-    A label takes the nearest free place around its point: free of other points, of bars, of labels placed before it, and inside the
-    picture; where none is free, the one that covers least.
+    A label takes the nearest free place: free of labels placed before it above all, then of points and bars, and inside the picture;
+    where none is free, the one that covers least.
 
     Args:
         points: (x, y) of each.
@@ -76,25 +76,35 @@ def place_labels(
         size: width and height of the picture.
         bars: further boxes to keep free: left, top, right, bottom.
     """
-    around = [(x - 7, y - 7, x + 7, y + 7) for x, y in points]
-    taken = [*around, *bars]
+    kept_free = [*((x - 7, y - 7, x + 7, y + 7) for x, y in points), *bars]
+    labels: list[tuple] = []
     centres: list[tuple[float, float]] = [(0.0, 0.0)] * len(points)
     for i in sorted(range(len(points)), key=lambda i: (points[i][1], points[i][0], i)):
-        (x, y), half = points[i], widths[i] / 2
-        choices = []
-        for far in (0, 1, 2, 3, 4):
-            across, down = 12 + half + 10 * far, 8 + height / 2 + 0.9 * height * far
-            choices += [(x + across, y - 0.9 * height * far), (x - across, y - 0.9 * height * far), (x, y - down), (x, y + down), (x + across, y + down - height / 2),
-                        (x + across, y - down + height / 2), (x - across, y + down - height / 2), (x - across, y - down + height / 2)]  # fmt: skip
-        boxes = [(cx - half, cy - height / 2, cx + half, cy + height / 2) for cx, cy in choices]
-        costs = [
-            sum(_shared(box, other) for other in taken) + 20 * _outside(box, size) + 0.01 * place
-            for place, box in enumerate(boxes)
-        ]
-        best = min(range(len(boxes)), key=costs.__getitem__)
-        centres[i] = choices[best]
-        taken.append(boxes[best])
+        half = widths[i] / 2
+        boxes = [(x - half, y - height / 2, x + half, y + height / 2) for x, y in _choices(*points[i], half, height, size)]  # fmt: skip
+        costs = []
+        for box in boxes:
+            middle = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+            across, down = abs(middle[0] - points[i][0]) - half, abs(middle[1] - points[i][1]) - height / 2
+            cost = 0.05 * max(0.0, across) + 0.1 * max(0.0, down)  # a name beside its point reads best
+            cost += 100 * sum(_shared(box, label) for label in labels) + sum(_shared(box, other) for other in kept_free)
+            costs.append(cost + 20 * _outside(box, size))
+        best = boxes[min(range(len(boxes)), key=costs.__getitem__)]
+        centres[i] = (best[0] + half, best[1] + height / 2)
+        labels.append(best)
     return centres
+
+
+def _choices(x: float, y: float, half: float, height: float, size: tuple[float, float]) -> list[tuple[float, float]]:
+    """Where a label may be centred: beside, above and below its point, and for a crowd anywhere in the picture."""
+    found = []
+    for far in (0, 1, 2):
+        across, down, up = 12 + half + 10 * far, 8 + height / 2 + 0.9 * height * far, y - 0.9 * height * far
+        found += [(x + across, up), (x - across, up), (x, y - down), (x, y + down)]
+        found += [(x + sx * across, y + sy * (down - height / 2)) for sx, sy in ((1, 1), (1, -1), (-1, 1), (-1, -1))]
+    columns, rows = int((size[0] - 2 * half) // 16), int(size[1] // (height / 2)) - 1
+    found += [(half + 16 * column, height / 2 * (row + 1)) for row in range(rows) for column in range(columns + 1)]
+    return found
 
 
 def _shared(a: tuple, b: tuple) -> float:

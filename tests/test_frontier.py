@@ -1,6 +1,6 @@
 import math
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ifguide.frontier import bounds_of, frontier_points, padded_range, place_labels
@@ -24,6 +24,7 @@ def overlap(a, b, widths, i, j, height) -> bool:
     return abs(a[0] - b[0]) < (widths[i] + widths[j]) / 2 - 1e-6 and abs(a[1] - b[1]) < height - 1e-6
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.floats(20, 430), st.floats(20, 320)), min_size=2, max_size=9))
 def test_labels_of_nine_models_do_not_overlap(points):
     widths = [60 + 11 * (i % 5) for i in range(len(points))]

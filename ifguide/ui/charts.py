@@ -16,7 +16,7 @@ DASHES = ("dot", "solid", "dash", "dashdot")
 """Of the first, second, … model's line, so that colour is not all that tells them apart."""
 MARKERS = {"base": "square", "oracle": "diamond"}
 """Signs of the two models that say how bad it was and how good it could be; the others are circles."""
-_LETTER, _LINE = 7.2, 17.0
+_LETTER, _LINE = 7.2, 22.0
 """Width of a letter and height of a line in pixels, about, at the labels' size."""
 
 

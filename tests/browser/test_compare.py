@@ -76,10 +76,9 @@ def test_rows_hold_the_same_draw_of_four_models_and_wrap_when_narrow(page, addre
     tops = [row.locator(".cell").nth(i).bounding_box()["y"] for i in range(4)]
     assert len(set(tops)) == 1
     page.set_viewport_size({"width": 900, "height": 900})
-    page.wait_for_timeout(300)
+    row.locator(".whose").first.wait_for(state="visible")
     boxes = [row.locator(".cell").nth(i).bounding_box() for i in range(4)]
     assert boxes[0]["y"] == boxes[1]["y"] < boxes[2]["y"] == boxes[3]["y"] and boxes[0]["x"] == boxes[2]["x"]
-    assert row.locator(".whose").first.is_visible()
     assert page.locator('[data-testid="stMain"]').evaluate("e => e.scrollWidth - e.clientWidth") <= 0
 
 
