@@ -8,6 +8,7 @@ import pandas as pd
 
 from ifguide.compare import Comparison
 from ifguide.evaluate.statistics import TOXIC_FROM
+from ifguide.frontier import MANY, frontier_points, order_points
 from ifguide.outcomes import OUTCOMES, Outcomes
 from ifguide.ui.format import count, count_of, interval, number, share, signed, variant_note, variant_title
 from ifguide.ui.palette import variant_colours
@@ -168,10 +169,14 @@ def outcome_table(outcomes: Mapping[str, Outcomes], first: str, colours: Mapping
 def frontier_rows(metrics: Mapping[str, dict | None], colours: Mapping[str, str]) -> tuple[list[dict], list[dict]]:
     """The frontier's values as a table, the least toxic model first; models without both numbers come last."""
     columns, rows = metric_table({name: values for name, values in metrics.items() if values}, ("emt", "perplexity"), colours)  # fmt: skip
-    key = lambda row: (metrics[row["key"]].get("perplexity") is None, metrics[row["key"]].get("emt") or 0.0)  # noqa: E731
-    for row in rows:
+    places = {point.name: place for place, point in enumerate(order_points(frontier_points(metrics)))}
+    key = lambda row: (places.get(row["key"], len(places)), metrics[row["key"]].get("emt") or 0.0)  # noqa: E731
+    ordered, many = sorted(rows, key=key), len(frontier_points(metrics)) > MANY
+    for number_, row in enumerate(ordered, 1):
         row["cells"][0][1] = ""
-    return columns, sorted(rows, key=key)
+        if many:
+            row["cells"][0][0] = f"{number_}. {row['cells'][0][0]}"
+    return columns, ordered
 
 
 def toxicity_shares(toxicity: np.ndarray, n_bins: int = 25) -> np.ndarray:
