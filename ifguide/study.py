@@ -25,6 +25,7 @@ from ifguide.lineage import (
     InputFile,
     Unit,
     can_be_made_again,
+    default_setting,
     input_files,
     read_units,
     unit_settings,
@@ -278,6 +279,8 @@ class Study:
         settings = self.settings(unit)
         for key in sorted(settings.keys() | manifest["config"].keys()):
             old, new = manifest["config"].get(key), settings.get(key)
+            if key not in manifest["config"] and new == default_setting(key):
+                continue  # a setting of a later version, whose default is what was done before there was one
             if old != new:
                 return StageState("stale", f"setting {key} is now {new!r}, was {old!r}", seconds)
         return StageState("fresh", "", seconds)
