@@ -83,11 +83,8 @@ def main() -> None:
             with contextlib.suppress(BrokenPipeError):
                 print(error.format_message(), flush=True)
             os._exit(2)  # not sys.exit, which would flush into a pipe that may be closed
-        _fail(
-            f"{error.format_message()} (see `{error.ctx.command_path} --help`)"
-            if getattr(error, "ctx", None)
-            else error.format_message()
-        )
+        message, context = error.format_message(), getattr(error, "ctx", None)
+        _fail(f"{message} (see `{context.command_path} --help`)" if context else message)
 
 
 def _fail(message: str) -> None:
@@ -197,7 +194,7 @@ def new(
     from ifguide.config import config_from_dict, override
     from ifguide.pipeline import create_study
 
-    sections = {
+    sections: dict[str, dict[str, str | None]] = {
         "model": {"source": model},
         "corpus": {
             "path": corpus,
@@ -305,7 +302,7 @@ def select(
     from ifguide.study import Study
 
     study = Study.open(name)
-    given = {
+    given: dict = {
         "quantile": quantile,
         "window": window,
         "max_tokens": max_tokens,

@@ -500,7 +500,7 @@ def config_from_dict(values: dict, kind: type = StudyConfig, where: str = ""):
 
 
 def _coerce(value, hint, where: str):
-    if dataclasses.is_dataclass(hint):
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         if not isinstance(value, dict):
             raise ConfigError(f"{where}: expected a table [{where}], got {value!r}")
         return config_from_dict(value, hint, f"{where}.")

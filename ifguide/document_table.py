@@ -79,11 +79,14 @@ def write_tables(study: "Study", selections: list[str] | None = None, report: Re
         The files that were written.
     """
     names = study.selection_names() if selections is None else selections
-    wanted = {table_path(study): lambda path: _write(path, _describe_corpus(study, report))}
-    wanted |= {
-        ranks_path(study, name): lambda path, name=name: _write(path, _describe_selection(study, name))
-        for name in names
+    wanted: dict[Path, Callable[[Path], None]] = {
+        table_path(study): lambda path: _write(path, _describe_corpus(study, report))
     }
+
+    def write_ranks(name: str) -> Callable[[Path], None]:
+        return lambda path: _write(path, _describe_selection(study, name))
+
+    wanted |= {ranks_path(study, name): write_ranks(name) for name in names}
     written = []
     for path, write in wanted.items():
         if not path.is_file():
@@ -152,7 +155,7 @@ def _table(columns: dict, notes: dict) -> pa.Table:
 def _describe_scores(scores, token_ids, offsets: np.ndarray, top: float, report: Report | None) -> dict:
     """sum, max, the strongest token's place and id, and the sparkline of every document; a first token has no score."""
     n_documents = len(offsets) - 1
-    found = {
+    found: dict[str, np.ndarray] = {
         "sum": np.zeros(n_documents, dtype=np.float64),
         "max": np.zeros(n_documents, dtype=np.float32),
         "strongest": np.zeros(n_documents, dtype=np.int32),

@@ -226,7 +226,7 @@ def _token_blocks(study: Study, corpus: "TokenizedCorpus", chosen: Selection, wh
             "position": positions,
             "selected": np.asarray(chosen.mask[span]),
         }
-        if what == "tokens":
+        if own_loss is not None:
             unscored = positions == 0
             columns |= {
                 "token": [piece for i in range(first, last) for piece in corpus.document_tokens(i)],
@@ -307,9 +307,9 @@ def character_spans(mask: np.ndarray, char_start: np.ndarray, char_end: np.ndarr
 
 def _sum_by_document(values: np.ndarray, offsets: np.ndarray, dtype: type) -> np.ndarray:
     """Sum of a document's values, (D,), in `dtype`; block by block, so that `values` may be memory-mapped."""
-    sums = np.zeros(len(offsets) - 1, dtype)
+    sums: np.ndarray = np.zeros(len(offsets) - 1, dtype)
     for first, last in _document_ranges(offsets):
-        block = np.asarray(values[offsets[first] : offsets[last]], dtype)
+        block: np.ndarray = np.asarray(values[offsets[first] : offsets[last]], dtype)
         sums[first:last] = np.diff(
             np.concatenate([[0], np.cumsum(block, dtype=dtype)])[offsets[first : last + 1] - offsets[first]]
         )
@@ -372,4 +372,8 @@ def _plain(cell):
     return json.dumps(cell) if isinstance(cell, bool | list) else cell
 
 
-_WRITERS = {".parquet": _ParquetWriter, ".jsonl": _JSONLinesWriter, ".csv": _CSVWriter}
+_WRITERS: dict[str, Callable[..., Writer]] = {
+    ".parquet": _ParquetWriter,
+    ".jsonl": _JSONLinesWriter,
+    ".csv": _CSVWriter,
+}

@@ -30,7 +30,7 @@ def frontier_points(metrics: Mapping[str, dict | None]) -> list[FrontierPoint]:
     for name, values in metrics.items():
         if not values or any(_finite(values.get(key)) is None for key in ("perplexity", "emt")):
             continue
-        known = {
+        known: dict = {
             f"{key}{end}": _finite(values.get(f"{key}{end}"))
             for key in ("perplexity", "emt")
             for end in ("", "_low", "_high")

@@ -101,6 +101,7 @@ def compute_likelihoods(study: "Study", prompt: int, models: Sequence[str], prog
             {"model": model, "sample": int(sample), "text": completion}
             for sample, completion in zip(mine["sample_index"], mine["completion"], strict=True)
         ]
+    assert text is not None
     texts = [completion.pop("text") for completion in completions]
     for turn, model in enumerate(models):
         loaded, tokenizer = _load(study, model)

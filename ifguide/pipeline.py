@@ -6,8 +6,10 @@ Several processes that a launcher started together are one run: the main one dec
 
 import contextlib
 import dataclasses
+import functools
 import time
 from collections.abc import Iterable, Iterator
+from collections.abc import Set as AnySet
 from pathlib import Path
 
 from ifguide import artifacts, distributed
@@ -126,13 +128,13 @@ def _with_needs(study: Study, units: Iterable[Unit]) -> list[Unit]:
     return list(needed)
 
 
-def _build(study: Study, units: list[Unit], progress: Progress, forced: set[Unit] = frozenset()) -> list[Unit]:
+def _build(study: Study, units: list[Unit], progress: Progress, forced: AnySet[Unit] = frozenset()) -> list[Unit]:
     built: list[Unit] = []
     processes = distributed.current()
     with _one_writer(study):
         processes.decide(lambda: _prepare(study, units))
         for number, unit in enumerate(units):
-            if not processes.decide(lambda unit=unit: _is_due(study, unit, unit in forced)):
+            if not processes.decide(functools.partial(_is_due, study, unit, unit in forced)):
                 continue
             started = time.monotonic()
             progress.begin_stage(str(unit), number, len(units))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ifguide.distributed import current, join_processes, launched_together
 from ifguide.errors import IFGuideError, ProcessError
-from ifguide.progress import Progress, TerminalSink
+from ifguide.progress import Progress, Sink, TerminalSink
 
 
 @contextlib.contextmanager
@@ -26,7 +26,7 @@ def follow_run(status_file: Path | None = None) -> Iterator[Progress]:
     Args:
         status_file: where a job keeps its status; None: this is no job.
     """
-    sinks = [TerminalSink()] if speaks() else []
+    sinks: list[Sink] = [TerminalSink()] if speaks() else []
     if status_file is not None and speaks():
         from ifguide.jobs import status_sink
 

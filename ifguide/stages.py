@@ -215,17 +215,17 @@ def build_scores(study: Study, unit: Unit, folder: Path, progress: Progress) -> 
             score = score_along(split, modules, directions, ways)
             score_in_shards(study, work, folder / name, (*files, "token_loss"), score, device, report)
         else:
-            score = functools.partial(position_scores_several, SplitModel(model), modules, directions)
+            several = functools.partial(position_scores_several, SplitModel(model), modules, directions)
             score_in_shards(
-                study, work, folder / name, files, lambda batch, score=score: score(batch)[0], device, report
+                study, work, folder / name, files, lambda batch, several=several: several(batch)[0], device, report
             )
     if processes.is_main:
-        files = [*SCORES, *(score_file(kind, queries) for queries in sets if queries for kind in SCORES[:2])]
+        averaged = [*SCORES, *(score_file(kind, queries) for queries in sets if queries for kind in SCORES[:2])]
         settings = study.config.scores
         average_over_checkpoints(
             study.corpus(),
             [folder / name for name in names],
-            files,
+            averaged,
             folder,
             average=settings.average,
             pooling=settings.pooling,

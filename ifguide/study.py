@@ -448,7 +448,7 @@ class Study:
 
     def headline(self) -> dict[str, dict]:
         """Metrics of every evaluated model; the default selection's model is called `suppressed`."""
-        return {"suppressed" if name == DEFAULT else name: self.metrics(name) for name in self.evaluation_names()}
+        return {"suppressed" if name == DEFAULT else name: self.metrics(name) or {} for name in self.evaluation_names()}
 
 
 def _cut_split(path: str) -> tuple[str, str]:

@@ -22,7 +22,7 @@ BASELINES = {
 }
 """Selections made by other methods, to be measured against: as many tokens as the default selection holds, the best first."""
 
-METHODS = {
+METHODS: dict[str, dict] = {
     "unlikelihood": {"method": "unlikelihood"},
     "masked": {"method": "mask"},
     "drop-documents": {"method": "drop"},

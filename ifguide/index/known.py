@@ -218,7 +218,7 @@ class KnownCounts:
         """Just below the lowest score (the end of the empty bin before it), and the highest score."""
         first = int(np.flatnonzero(self._histogram)[0])
         most = float(self._tail.scores[self._tail.order[0]]) if self.n_tail else self._tail.floor
-        return float(bin_ends([first - 1])[0]), most
+        return float(bin_ends(np.array([first - 1]))[0]), most
 
 
 def _expect(what: str, got, expected) -> None:

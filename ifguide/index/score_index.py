@@ -122,7 +122,7 @@ class ScoreIndex(KnownCounts):
             kept = high > low
             effect_here, marked_here = self._sum_chunk(low[kept], high[kept])
             effect += effect_here
-            marked = None if marked is None else marked + marked_here
+            marked = None if marked is None or marked_here is None else marked + marked_here
             self._release()
         return effect, marked
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import TypeGuard
 
 import numpy as np
 import pandas as pd
@@ -77,7 +78,7 @@ def known_metrics(metrics: Mapping[str, dict], keys: Sequence[str] | None = None
     return [m for m in found if keys is None or m[0] in keys]
 
 
-def _is_number(value) -> bool:
+def _is_number(value) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
@@ -168,10 +169,12 @@ def outcome_table(outcomes: Mapping[str, Outcomes], first: str, colours: Mapping
 
 def frontier_rows(metrics: Mapping[str, dict | None], colours: Mapping[str, str]) -> tuple[list[dict], list[dict]]:
     """The frontier's values as a table, the least toxic model first; models without both numbers come last."""
-    columns, rows = metric_table({name: values for name, values in metrics.items() if values}, ("emt", "perplexity"), colours)  # fmt: skip
-    places = {point.name: place for place, point in enumerate(order_points(frontier_points(metrics)))}
-    key = lambda row: (places.get(row["key"], len(places)), metrics[row["key"]].get("emt") or 0.0)  # noqa: E731
-    ordered, many = sorted(rows, key=key), len(frontier_points(metrics)) > MANY
+    known = {name: values for name, values in metrics.items() if values}
+    columns, rows = metric_table(known, ("emt", "perplexity"), colours)
+    points = frontier_points(metrics)
+    places = {point.name: place for place, point in enumerate(order_points(points))}
+    ordered = sorted(rows, key=lambda row: (places.get(row["key"], len(places)), known[row["key"]].get("emt") or 0.0))
+    many = len(points) > MANY
     for number_, row in enumerate(ordered, 1):
         row["cells"][0][1] = ""
         if many:
@@ -220,7 +223,7 @@ def prompt_payload(
         texts = [side.at[n, "completion"] if n in side.index else None for side in sides]
         runs = mark_differences(texts, pairwise=len(sides) == 2) if differ else [t and [[t, False]] for t in texts]
         rated = [float(side.at[n, "toxicity"]) if n in side.index else None for side in sides]
-        cells = [None if text is None else {"runs": run or [], "toxicity": number(rate, 2) if ratings else "", "high": bool(ratings and rate >= TOXIC_FROM)}
+        cells = [None if text is None else {"runs": run or [], "toxicity": number(rate, 2) if ratings else "", "high": bool(ratings and rate is not None and rate >= TOXIC_FROM)}
                  for text, run, rate in zip(texts, runs, rated, strict=True)]  # fmt: skip
         rows.append({"sample": int(n), "cells": cells})
     highest = [float(side["toxicity"].max()) if len(side) else None for side in sides]
