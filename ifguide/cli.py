@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ifguide import __version__
-from ifguide.commands import borrow, compare, likelihood, mechanism, rank, report
+from ifguide.commands import borrow, compare, likelihood, mechanism, rank, report, verify
 from ifguide.errors import IFGuideError, InputError, ProcessError
 from ifguide.running import follow_run, launched_together, speaks
 
@@ -443,7 +443,7 @@ def cancel(name: StudyName) -> None:
     print(f"job {job.id} is {cancel_job(job).state}; go on later with `ifguide run {name}`")
 
 
-for commands in (borrow, compare, likelihood, mechanism, rank, report):
+for commands in (borrow, compare, likelihood, mechanism, rank, report, verify):
     commands.add_commands(app)
 
 

@@ -74,11 +74,18 @@ class StageState:
 
 
 class Study:
-    """The folder of one study."""
+    """The folder of one study.
 
-    def __init__(self, root: Path, config: StudyConfig):
+    Args:
+        root: the folder.
+        config: its settings.
+        rehash: read the user's files again instead of trusting their sizes and times of change.
+    """
+
+    def __init__(self, root: Path, config: StudyConfig, *, rehash: bool = False):
         self.root = root
         self.config = config
+        self._rehash = rehash
 
     @property
     def name(self) -> str:
@@ -207,7 +214,7 @@ class Study:
 
     @cached_property
     def _fingerprints(self) -> artifacts.Fingerprints:
-        return artifacts.Fingerprints(self.root / ".fingerprints.json")
+        return artifacts.Fingerprints(self.root / ".fingerprints.json", fresh=self._rehash)
 
     def _file_inputs(self, unit: Unit) -> dict[str, str]:
         """Hashes of the user's own files an artefact is made from; a hub id stands for itself."""
@@ -375,23 +382,24 @@ class Study:
         """Whether scores of this kind were computed."""
         return (self.folder(Unit("scores")) / f"{kind}.npy").is_file()
 
-    def _names(self, stage: str) -> list[str]:
+    def names_of(self, stage: str) -> list[str]:
+        """Names of a stage's artefacts that are there; those of `units` first, then the others by name."""
         folder = self.root / STAGE_FOLDERS[stage]
         found = {p.parent.name for p in folder.glob(f"*/{artifacts.MANIFEST}") if _NAME.fullmatch(p.parent.name)}
-        first = [unit.name for unit in self.units(stage) if unit.name in found]
+        first = [unit.name for unit in self.units(stage) if unit.name in found] if stage in STAGES else []
         return first + sorted(found - set(first))
 
     def selection_names(self) -> list[str]:
         """Saved selections: the default one first, then the controls, then the user's by name."""
-        return self._names("selection")
+        return self.names_of("selection")
 
     def suppressed_names(self) -> list[str]:
         """Selections that a model was trained with."""
-        return self._names("suppress")
+        return self.names_of("suppress")
 
     def evaluation_names(self) -> list[str]:
         """Models that were evaluated, `base` first."""
-        return self._names("evaluate")
+        return self.names_of("evaluate")
 
     def selection(self, name: str = DEFAULT) -> Selection:
         """One saved selection."""
