@@ -146,7 +146,7 @@ def building(folder: Path, *, stage: str, inputs: dict, config: dict) -> Iterato
 
     When the block raises, the partial folder is removed and `folder` is as it was.
     """
-    started = time.time()
+    started, clock = time.time(), time.monotonic()  # the clock on the wall may be set back meanwhile
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
     remove_partials(folder)
@@ -163,7 +163,7 @@ def building(folder: Path, *, stage: str, inputs: dict, config: dict) -> Iterato
             "config": config,
             "outputs": {p.relative_to(partial).as_posix(): hash_file(p) for p in files},
             "bytes": {p.relative_to(partial).as_posix(): p.stat().st_size for p in files},
-            "seconds": round(time.time() - started, 3),
+            "seconds": round(time.monotonic() - clock, 3),
             "created": round(started, 3),
             "versions": library_versions(),
             "machine": describe_machine(),
@@ -315,6 +315,23 @@ def load_tensors(path: Path, device: str = "cpu") -> dict:
     except FileNotFoundError as error:
         raise StaleError(f"{path} is missing; run the study again with `ifguide run NAME`") from error
     except (SafetensorError, OSError) as error:
+        raise StaleError(f"{path} is damaged ({error}); rebuild it with `ifguide run NAME --force STAGE`") from error
+
+
+def read_table(path: Path):
+    """Read a Parquet file of ours as a pandas DataFrame.
+
+    Raises:
+        StaleError: missing or damaged.
+    """
+    import pandas as pd
+    import pyarrow as pa
+
+    try:
+        return pd.read_parquet(path)
+    except FileNotFoundError as error:
+        raise StaleError(f"{path} is missing; run the study again with `ifguide run NAME`") from error
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise StaleError(f"{path} is damaged ({error}); rebuild it with `ifguide run NAME --force STAGE`") from error
 
 

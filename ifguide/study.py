@@ -339,12 +339,10 @@ class Study:
 
     def queries(self, kind: str, name: str = ""):
         """Query pairs as a DataFrame with columns prompt and completion; kind is `toxic` or `safe`, name an extra pair's."""
-        import pandas as pd
-
         if kind not in ("toxic", "safe"):
             raise ConfigError(f"queries: expected toxic or safe, got {kind!r}")
         folder = self._need(Unit("queries"))
-        return pd.read_parquet(
+        return artifacts.read_table(
             (folder / "extra" / check_name(name, "query set") if name else folder) / f"{kind}.parquet"
         )
 
@@ -447,9 +445,7 @@ class Study:
 
     def samples(self, variant: str):
         """The completions behind the metrics: DataFrame prompt_index, sample_index, prompt, completion, toxicity."""
-        import pandas as pd
-
-        return pd.read_parquet(self._need(Unit("evaluate", variant)) / "samples.parquet")
+        return artifacts.read_table(self._need(Unit("evaluate", variant)) / "samples.parquet")
 
     def headline(self) -> dict[str, dict]:
         """Metrics of every evaluated model; the default selection's model is called `suppressed`."""
