@@ -10,6 +10,7 @@ import json
 import os
 import platform
 import shutil
+import sys
 import time
 from collections.abc import Iterable, Iterator
 from importlib import metadata
@@ -99,7 +100,11 @@ def library_versions() -> dict[str, str]:
         "torch",
         "transformers",
         "tokenizers",
+        "accelerate",
         "datasets",
+        "safetensors",
+        "pyarrow",
+        "pandas",
         "numpy",
         "scikit-learn",
         "alt-profanity-check",
@@ -109,6 +114,24 @@ def library_versions() -> dict[str, str]:
         with contextlib.suppress(metadata.PackageNotFoundError):
             versions[name] = metadata.version(name)
     return versions
+
+
+def describe_machine() -> dict[str, str | int]:
+    """What the numbers are computed on, as far as it bears on their last digits. Imports nothing: a stage that used a GPU has torch.
+
+    Returns:
+        `system`, `processor` and `processes`; where torch is loaded also `threads`, and `gpu` where it sees one.
+    """
+    found: dict[str, str | int] = {
+        "system": platform.system(),
+        "processor": platform.machine(),
+        "processes": int(os.environ.get("WORLD_SIZE") or 1),
+    }
+    if torch := sys.modules.get("torch"):
+        found["threads"] = torch.get_num_threads()
+        if torch.cuda.is_available():
+            found["gpu"] = torch.cuda.get_device_name()
+    return found
 
 
 @contextlib.contextmanager
@@ -123,7 +146,7 @@ def building(folder: Path, *, stage: str, inputs: dict, config: dict) -> Iterato
 
     When the block raises, the partial folder is removed and `folder` is as it was.
     """
-    started = time.time()
+    started, clock = time.time(), time.monotonic()  # the clock on the wall may be set back meanwhile
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
     remove_partials(folder)
@@ -140,9 +163,10 @@ def building(folder: Path, *, stage: str, inputs: dict, config: dict) -> Iterato
             "config": config,
             "outputs": {p.relative_to(partial).as_posix(): hash_file(p) for p in files},
             "bytes": {p.relative_to(partial).as_posix(): p.stat().st_size for p in files},
-            "seconds": round(time.time() - started, 3),
+            "seconds": round(time.monotonic() - clock, 3),
             "created": round(started, 3),
             "versions": library_versions(),
+            "machine": describe_machine(),
         }
         if (partial / NOTES).is_file():
             manifest["notes"] = read_json(partial / NOTES)
@@ -189,6 +213,24 @@ def check_sizes(folder: Path, manifest: dict) -> str:
             return f"{name} is missing"
         if path.stat().st_size != size:
             return f"{name} has {path.stat().st_size:,} bytes, expected {size:,}"
+    return ""
+
+
+def check_hashes(folder: Path, manifest: dict) -> str:
+    """Hash an artefact's files and compare with its manifest; returns what is wrong, or an empty string. Hidden files count for nothing."""
+    if problem := check_sizes(folder, manifest):
+        return problem
+    for name, digest in manifest["outputs"].items():
+        try:
+            found = hash_file(folder / name)
+        except OSError as error:
+            return f"{name} cannot be read ({error.strerror})"
+        if found != digest:
+            return f"{name} has the hash {found[:16]}, expected {digest[:16]}"
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder)
+        if path.is_file() and name.as_posix() not in (MANIFEST, *manifest["outputs"]) and not name.name.startswith("."):
+            return f"it holds {name}, which its manifest does not name"
     return ""
 
 
@@ -276,15 +318,37 @@ def load_tensors(path: Path, device: str = "cpu") -> dict:
         raise StaleError(f"{path} is damaged ({error}); rebuild it with `ifguide run NAME --force STAGE`") from error
 
 
-class Fingerprints:
-    """Content hashes of input files and folders, remembered by path, size and time of change."""
+def read_table(path: Path):
+    """Read a Parquet file of ours as a pandas DataFrame.
 
-    def __init__(self, memory: Path):
-        self._memory = memory
-        try:
-            self._known = json.loads(memory.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            self._known = {}
+    Raises:
+        StaleError: missing or damaged.
+    """
+    import pandas as pd
+    import pyarrow as pa
+
+    try:
+        return pd.read_parquet(path)
+    except FileNotFoundError as error:
+        raise StaleError(f"{path} is missing; run the study again with `ifguide run NAME`") from error
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise StaleError(f"{path} is damaged ({error}); rebuild it with `ifguide run NAME --force STAGE`") from error
+
+
+class Fingerprints:
+    """Content hashes of input files and folders, remembered by path, size and time of change.
+
+    Args:
+        memory: the file that remembers them between runs.
+        fresh: believe nothing that is remembered, and remember nothing beyond this object.
+    """
+
+    def __init__(self, memory: Path, *, fresh: bool = False):
+        self._memory, self._fresh = memory, fresh
+        self._known = {}
+        if not fresh:
+            with contextlib.suppress(OSError, ValueError):
+                self._known = _as_marks(json.loads(memory.read_text(encoding="utf-8")))
 
     def of(self, path: Path, names: tuple[str, ...] = ()) -> str:
         """Hash of a file, or of a folder's files with their places in it (only those called `names`, when given). Hidden ones
@@ -310,6 +374,14 @@ class Fingerprints:
             return known[2]
         digest = hash_file(path)
         self._known[key] = [*stamp, digest]
+        if self._fresh:
+            return digest
         with contextlib.suppress(OSError):  # a read-only cache only costs the hash again
             write_json(self._memory, self._known)
         return digest
+
+
+def _as_marks(values) -> dict:
+    """What is remembered, without entries that this version did not write."""
+    entries = values.items() if isinstance(values, dict) else ()
+    return {key: mark for key, mark in entries if isinstance(mark, list) and len(mark) == 3}

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ifguide import __version__
-from ifguide.commands import borrow, compare, likelihood, mechanism, rank, report
+from ifguide.commands import borrow, compare, likelihood, mechanism, rank, report, verify
 from ifguide.errors import IFGuideError, InputError, ProcessError
 from ifguide.running import follow_run, launched_together, speaks
+from ifguide.system_errors import explain_system_error
 
 if TYPE_CHECKING:
     from ifguide.config import StudyConfig
@@ -73,11 +74,13 @@ def main() -> None:
         if isinstance(error, BrokenPipeError):  # the reader of a pipe had enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(1)
-        _fail(str(error))
+        _fail(str(error) if isinstance(error, IFGuideError) else explain_system_error(error) or str(error))
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:
         if not hasattr(error, "format_message"):  # not one of typer's own, which has another module in each version
+            if not _debug and (said := explain_system_error(error)):  # a library's own word for a full disk
+                _fail(said)
             raise
         if type(error).__name__ == "NoArgsIsHelpError":
             with contextlib.suppress(BrokenPipeError):
@@ -440,7 +443,7 @@ def cancel(name: StudyName) -> None:
     print(f"job {job.id} is {cancel_job(job).state}; go on later with `ifguide run {name}`")
 
 
-for commands in (borrow, compare, likelihood, mechanism, rank, report):
+for commands in (borrow, compare, likelihood, mechanism, rank, report, verify):
     commands.add_commands(app)
 
 

@@ -72,13 +72,24 @@ def write_tables(study: "Study", selections: list[str] | None = None, report: Re
 
     Args:
         study: with scores.
-        selections: which selections' tables; None: all that are saved.
+        selections: which selections' tables; None: all that are saved and belong to the corpus as it is now.
         report: called with (documents done, documents in all).
 
     Returns:
         The files that were written.
+
+    Raises:
+        StaleError: the scores, or a selection that was asked for, belong to another corpus.
     """
-    names = study.selection_names() if selections is None else selections
+    if not scores_fit(study):
+        raise StaleError(
+            f"the scores are of another corpus; compute them again with `ifguide run {study.name} --until scores`"
+        )
+    names = [name for name in study.selection_names() if _fits(study, name)] if selections is None else selections
+    if alien := [name for name in names if not _fits(study, name)]:
+        raise StaleError(
+            f"selection {alien[0]!r} is of another corpus; save it again with `ifguide select {study.name} --name {alien[0]} ...`"
+        )
     wanted: dict[Path, Callable[[Path], None]] = {
         table_path(study): lambda path: _write(path, _describe_corpus(study, report))
     }
@@ -98,6 +109,17 @@ def write_tables(study: "Study", selections: list[str] | None = None, report: Re
         if path not in keep:
             path.unlink(missing_ok=True)
     return written
+
+
+def scores_fit(study: "Study") -> bool:
+    """Whether the scores belong to the corpus as it is now."""
+    made_of = study.manifest(Unit("scores"))["inputs"].get("corpus")
+    return made_of in (None, _digest(study, Unit("corpus")))
+
+
+def _fits(study: "Study", name: str) -> bool:
+    made_of = study.manifest(Unit("selection", name))["inputs"].get("corpus")
+    return made_of in (None, _digest(study, Unit("corpus")))
 
 
 def _write(path: Path, table: pa.Table) -> None:

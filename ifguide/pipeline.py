@@ -141,16 +141,17 @@ def _build(study: Study, units: list[Unit], progress: Progress, forced: AnySet[U
             _build_unit(study, unit, progress)
             progress.end_stage(time.monotonic() - started)
             built.append(unit)
-        if processes.is_main and any(unit.stage in ("corpus", "scores", "selection") for unit in built):
+        # also when nothing was built: an earlier run may have been killed before it came to this
+        if processes.is_main and any(unit.stage in ("corpus", "scores", "selection") for unit in units):
             _list_documents(study, progress)
     return built
 
 
 def _list_documents(study: Study, progress: Progress) -> None:
     """Write what the Documents page lists, once there is a selection; it follows from the stages and is none itself."""
-    from ifguide.document_table import write_tables
+    from ifguide.document_table import scores_fit, write_tables
 
-    if study.has_scores("own_loss") and study.selection_names():
+    if study.has_scores("own_loss") and study.selection_names() and scores_fit(study):
         progress.message("listing the documents")
         write_tables(study)
 

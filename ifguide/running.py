@@ -14,6 +14,7 @@ from pathlib import Path
 from ifguide.distributed import current, join_processes, launched_together
 from ifguide.errors import IFGuideError, ProcessError
 from ifguide.progress import Progress, Sink, TerminalSink
+from ifguide.system_errors import explain_system_error
 
 
 @contextlib.contextmanager
@@ -49,7 +50,7 @@ def follow_run(status_file: Path | None = None) -> Iterator[Progress]:
         progress.close("failed", str(error))
         raise
     except BaseException as error:
-        progress.close("failed", f"{type(error).__name__}: {error}")
+        progress.close("failed", explain_system_error(error) or f"{type(error).__name__}: {error}")
         raise
     progress.close("done")
 

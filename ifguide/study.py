@@ -75,11 +75,18 @@ class StageState:
 
 
 class Study:
-    """The folder of one study."""
+    """The folder of one study.
 
-    def __init__(self, root: Path, config: StudyConfig):
+    Args:
+        root: the folder.
+        config: its settings.
+        rehash: read the user's files again instead of trusting their sizes and times of change.
+    """
+
+    def __init__(self, root: Path, config: StudyConfig, *, rehash: bool = False):
         self.root = root
         self.config = config
+        self._rehash = rehash
 
     @property
     def name(self) -> str:
@@ -208,7 +215,7 @@ class Study:
 
     @cached_property
     def _fingerprints(self) -> artifacts.Fingerprints:
-        return artifacts.Fingerprints(self.root / ".fingerprints.json")
+        return artifacts.Fingerprints(self.root / ".fingerprints.json", fresh=self._rehash)
 
     def _file_inputs(self, unit: Unit) -> dict[str, str]:
         """Hashes of the user's own files an artefact is made from; a hub id stands for itself."""
@@ -335,12 +342,10 @@ class Study:
 
     def queries(self, kind: str, name: str = ""):
         """Query pairs as a DataFrame with columns prompt and completion; kind is `toxic` or `safe`, name an extra pair's."""
-        import pandas as pd
-
         if kind not in ("toxic", "safe"):
             raise ConfigError(f"queries: expected toxic or safe, got {kind!r}")
         folder = self._need(Unit("queries"))
-        return pd.read_parquet(
+        return artifacts.read_table(
             (folder / "extra" / check_name(name, "query set") if name else folder) / f"{kind}.parquet"
         )
 
@@ -378,23 +383,24 @@ class Study:
         """Whether scores of this kind were computed."""
         return (self.folder(Unit("scores")) / f"{kind}.npy").is_file()
 
-    def _names(self, stage: str) -> list[str]:
+    def names_of(self, stage: str) -> list[str]:
+        """Names of a stage's artefacts that are there; those of `units` first, then the others by name."""
         folder = self.root / STAGE_FOLDERS[stage]
         found = {p.parent.name for p in folder.glob(f"*/{artifacts.MANIFEST}") if _NAME.fullmatch(p.parent.name)}
-        first = [unit.name for unit in self.units(stage) if unit.name in found]
+        first = [unit.name for unit in self.units(stage) if unit.name in found] if stage in STAGES else []
         return first + sorted(found - set(first))
 
     def selection_names(self) -> list[str]:
         """Saved selections: the default one first, then the controls, then the user's by name."""
-        return self._names("selection")
+        return self.names_of("selection")
 
     def suppressed_names(self) -> list[str]:
         """Selections that a model was trained with."""
-        return self._names("suppress")
+        return self.names_of("suppress")
 
     def evaluation_names(self) -> list[str]:
         """Models that were evaluated, `base` first."""
-        return self._names("evaluate")
+        return self.names_of("evaluate")
 
     def selection(self, name: str = DEFAULT) -> Selection:
         """One saved selection."""
@@ -442,9 +448,7 @@ class Study:
 
     def samples(self, variant: str):
         """The completions behind the metrics: DataFrame prompt_index, sample_index, prompt, completion, toxicity."""
-        import pandas as pd
-
-        return pd.read_parquet(self._need(Unit("evaluate", variant)) / "samples.parquet")
+        return artifacts.read_table(self._need(Unit("evaluate", variant)) / "samples.parquet")
 
     def headline(self) -> dict[str, dict]:
         """Metrics of every evaluated model; the default selection's model is called `suppressed`."""
