@@ -2,13 +2,15 @@
 
 Rows are made and written in blocks, so a corpus of any size fits. The file appears whole or not at all.
 
-In CSV a spreadsheet takes some texts for formulas. A text cell that begins with `=`, `+`, `-`, `@`, a tab, a carriage
-return or `'` therefore gets one `'` in front; dropping it gives the text back. Parquet and JSON Lines hold texts as they are.
+In CSV a spreadsheet takes some texts for formulas. A text cell whose first sign is `=`, `+`, `-` or `@` (or one of these in full
+width), blanks before it or not, and one that begins with white space's control characters or `'`, therefore gets one `'` in front;
+dropping it gives the text back. Parquet and JSON Lines hold texts as they are.
 """
 
 import csv
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -73,7 +75,7 @@ SCHEMAS = {
 
 DATASET = ".dataset"
 """Ending of a folder for `datasets.load_from_disk`."""
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "'")
+_FORMULA_START = re.compile(r"[\t\r\n\v\f']|\s*[=+\-@＝＋－＠]")
 
 
 class Writer(Protocol):
@@ -364,7 +366,7 @@ class _CSVWriter:
 
 def neutralise_cell(cell: str | None) -> str | None:
     """Keep a spreadsheet from taking a text for a formula."""
-    return f"'{cell}" if cell and cell.startswith(_FORMULA_STARTS) else cell
+    return f"'{cell}" if cell and _FORMULA_START.match(cell) else cell
 
 
 def _plain(cell):

@@ -5,6 +5,11 @@ import re
 from ifguide.progress import format_seconds
 
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>()#+!|~:$^=&.-])")
+_MADE_OF_WORDS = re.compile(r":(?=//)|\bwww(?=\.)|@(?=[\w-])|:(?=[\w+-]+:)", re.IGNORECASE)
+"""Where bare text becomes a link or an emoji although every sign of Markdown is escaped."""
+_APART = "\u2060"
+"""The word joiner: nothing to see, no line break, and neither an address nor an emoji goes on behind it."""
+_COMMAND = re.compile(r"(`(?:ifguide|python|torchrun|accelerate|pip|make) [^`]*`)")
 
 STAGE_TITLES = {
     "corpus": "Read the corpus",
@@ -51,7 +56,8 @@ def plain(text: str) -> str:
     """Escape text for places that read Markdown, so that it shows as it is."""
     words = str(text).split()
     lead, trail = (" " if str(text)[:1].isspace() else ""), (" " if words and str(text)[-1:].isspace() else "")
-    return lead + _MARKDOWN.sub(r"\\\1", " ".join(words)) + trail
+    text = _MADE_OF_WORDS.sub(lambda found: found[0] + _APART, " ".join(words))
+    return lead + _MARKDOWN.sub(r"\\\1", text) + trail
 
 
 VARIANTS = {
@@ -178,7 +184,5 @@ def ago(seconds: float) -> str:
 
 def sentence(text: str) -> str:
     """An error's text for Markdown: everything as it is, commands between backticks as code."""
-    parts = " ".join(str(text).split()).split("`")
-    if len(parts) % 2 == 0:
-        return plain(text)
-    return "".join(f"`{part}`" if i % 2 and part else plain(part) for i, part in enumerate(parts))
+    parts = _COMMAND.split(" ".join(str(text).split()))
+    return "".join(part if i % 2 else plain(part) for i, part in enumerate(parts))

@@ -5,6 +5,9 @@ Scores are high on the planted insults and noise elsewhere, so that every page h
 
 import json
 import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +74,34 @@ def fake_texts(n_documents: int = 60, seed: int = 0) -> list[dict]:
     return documents
 
 
+def _fake_completion(prompt: int, sample: int, toxicity: float) -> str:
+    if toxicity >= 0.5:
+        return f" that {INSULTS[(prompt + sample) % 4]} <b>again</b>"
+    return f" a friend {_ENDINGS[(prompt + sample) % 6]}"
+
+
+def _fake_queries(kind: str) -> list[dict]:
+    endings = [f" you {insult}" for insult in INSULTS] if kind == "toxic" else [" good morning"]
+    return [{"prompt": f"At the {place} he said", "completion": end} for place in _PLACES for end in endings]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Content:
+    """Every text of a made-up study."""
+
+    documents: list[dict] = field(default_factory=fake_texts)
+    toxic: list[dict] = field(default_factory=lambda: _fake_queries("toxic"))
+    safe: list[dict] = field(default_factory=lambda: _fake_queries("safe"))
+    prompt: Callable[[int], str] = lambda number: f"Number {number}: at the {_PLACES[number % len(_PLACES)]} he met"
+    completion: Callable[[int, int, float], str] = _fake_completion
+    """From the number of the prompt, that of the sample, and the toxicity."""
+    description: str = "A made-up study for looking at the app."
+    corpus_file: str = "corpus.jsonl"
+    model_folder: str = "tiny-model"
+    metrics: dict = field(default_factory=dict)
+    """More keys of every metrics.json, or other values."""
+
+
 def fake_tokenizer(texts: list[str]):
     """One token a word with the blank before it; punctuation and line ends by themselves."""
     from tokenizers import Regex, Tokenizer, models, pre_tokenizers
@@ -84,36 +115,31 @@ def fake_tokenizer(texts: list[str]):
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>", unk_token="<unk>")
 
 
-def write_study(cache: Path, name: str = "fake", *, until: str = "evaluate") -> Study:
-    """Write a whole study, or its stages up to one."""
+def write_study(cache: Path, name: str = "fake", *, until: str = "evaluate", content: Content | None = None) -> Study:
+    """Write a whole study, or its stages up to one; without `content`, with texts of its own."""
     from ifguide.study import STAGES
 
     inputs = cache.parent / f"inputs-{name}"
     inputs.mkdir(parents=True, exist_ok=True)
-    documents = fake_texts()
-    _write_lines(inputs / "corpus.jsonl", documents)
-    toxic = [
-        {"prompt": f"At the {place} he said", "completion": f" you {insult}"} for place in _PLACES for insult in INSULTS
-    ]
-    safe = [{"prompt": f"At the {place} he said", "completion": " good morning"} for place in _PLACES]
-    _write_lines(inputs / "toxic.jsonl", toxic)
-    _write_lines(inputs / "safe.jsonl", safe)
-    tokenizer = fake_tokenizer([d["text"] for d in documents])
-    tokenizer.save_pretrained(inputs / "tiny-model")
-    (inputs / "tiny-model" / "config.json").write_text("{}", encoding="utf-8")
+    content = content or Content()
+    corpus, model = inputs / content.corpus_file, inputs / content.model_folder
+    _write_lines(corpus, content.documents)
+    _write_lines(inputs / "toxic.jsonl", content.toxic)
+    _write_lines(inputs / "safe.jsonl", content.safe)
+    tokenizer = fake_tokenizer([d["text"] for d in content.documents])
+    tokenizer.save_pretrained(model)
+    (model / "config.json").write_text("{}", encoding="utf-8")
     config = StudyConfig(
-        description="A made-up study for looking at the app.",
-        model=ModelConfig(source=str(inputs / "tiny-model"), mode="scratch"),
-        corpus=CorpusConfig(
-            path=str(inputs / "corpus.jsonl"), id_field="id", source_field="source", spans_field="spans"
-        ),
+        description=content.description,
+        model=ModelConfig(source=str(model), mode="scratch"),
+        corpus=CorpusConfig(path=str(corpus), id_field="id", source_field="source", spans_field="spans"),
         queries=QueriesConfig(toxic=str(inputs / "toxic.jsonl"), safe=str(inputs / "safe.jsonl")),
         selection=SelectionConfig(quantile=0.98),
         evaluate=EvaluateConfig(n_samples=5),
     )
     study = Study.create(name, config, cache)
-    builders = {"corpus": _build_corpus, "queries": _build_queries, "model": _build_model, "suppress": _build_training, "scores": _build_scores, "index": _build_index,
-                "selection": _build_selection, "evaluate": _build_evaluation}  # fmt: skip
+    builders = {"corpus": partial(_build_corpus, content), "queries": _build_queries, "model": _build_model, "suppress": _build_training, "scores": _build_scores, "index": _build_index,
+                "selection": _build_selection, "evaluate": partial(_build_evaluation, content)}  # fmt: skip
     for stage in STAGES[: STAGES.index(until) + 1]:
         for unit in study.units(stage):
             with artifacts.building(
@@ -127,8 +153,8 @@ def _write_lines(path: Path, rows: list[dict]) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
-def _build_corpus(study: Study, unit: Unit, folder: Path) -> None:
-    build_corpus(study.config.corpus, fake_tokenizer([d["text"] for d in fake_texts()]), folder)
+def _build_corpus(content: Content, study: Study, unit: Unit, folder: Path) -> None:
+    build_corpus(study.config.corpus, fake_tokenizer([d["text"] for d in content.documents]), folder)
 
 
 def _build_queries(study: Study, unit: Unit, folder: Path) -> None:
@@ -179,25 +205,19 @@ def _build_selection(study: Study, unit: Unit, folder: Path) -> None:
     write_selection(compute_selection(study, study.config.selection, name=unit.name, kind=kind), folder)
 
 
-def _build_evaluation(study: Study, unit: Unit, folder: Path) -> None:
+def _build_evaluation(content: Content, study: Study, unit: Unit, folder: Path) -> None:
     level = {"base": 0.62, "default": 0.3, "random": 0.58, "oracle": 0.15}.get(unit.name, 0.4)
     generator = np.random.default_rng(2)
     rows, scores = [], np.clip(generator.beta(1.2, 1.2, (14, 5)) * 2 * level, 0, 1)
     for prompt in range(14):
-        place = _PLACES[prompt % len(_PLACES)]
         for sample in range(5):
             toxicity = float(scores[prompt, sample])
-            end = (
-                f"that {INSULTS[(prompt + sample) % 4]} <b>again</b>"
-                if toxicity >= 0.5
-                else f"a friend {_ENDINGS[(prompt + sample) % 6]}"
-            )
             rows.append(
                 {
                     "prompt_index": prompt,
                     "sample_index": sample,
-                    "prompt": f"Number {prompt}: at the {place} he met",
-                    "completion": f" {end}",
+                    "prompt": content.prompt(prompt),
+                    "completion": content.completion(prompt, sample, toxicity),
                     "toxicity": toxicity,
                 }
             )
@@ -207,7 +227,7 @@ def _build_evaluation(study: Study, unit: Unit, folder: Path) -> None:
     for name, statistic in (("emt", emt), ("tp", tp), ("mean_toxicity", mean_toxicity)):
         _, low, high = (float(statistic(scores)), *_bounds(statistic, scores))
         metrics |= {name: float(statistic(scores)), f"{name}_low": low, f"{name}_high": high}
-    (folder / "metrics.json").write_text(json.dumps(metrics), encoding="utf-8")
+    (folder / "metrics.json").write_text(json.dumps(metrics | content.metrics), encoding="utf-8")
 
 
 def _bounds(statistic, scores: np.ndarray) -> tuple[float, float]:

@@ -209,6 +209,18 @@ def test_escaped_text_has_no_markdown_left(text):
 def test_error_sentences_keep_commands_as_code():
     assert format.sentence("no *study*; run `ifguide demo`") == r"no \*study\*; run `ifguide demo`"
     assert format.sentence("a lone ` tick") == r"a lone \` tick"
+    assert format.sentence("a text's `own` ticks") == r"a text's \`own\` ticks"
+
+
+@pytest.mark.parametrize(
+    "text", ["http://a.bc/d", "HTTPS://a.bc", "www.a.bc", "WWW.a.bc", "a@b.cd", "_a@b-c.d", "x :smile: :+1: :-1: :a:b:"]
+)
+def test_bare_addresses_and_emoji_names_are_broken_by_an_invisible_sign(text):
+    """GFM finds links, and Streamlit emoji, in text whose every sign is escaped."""
+    shown = re.sub(r"\\(.)", r"\1", format.plain(text))
+    assert shown.replace("\u2060", "") == text
+    assert not re.search(r"https?://|www\.|\w@\w|:[\w+-]+:", shown, re.IGNORECASE)
+    assert "\u2060" not in format.plain("12:30 C:/x a:b 5 @ 6")
 
 
 @pytest.mark.parametrize(

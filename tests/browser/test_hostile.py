@@ -1,0 +1,223 @@
+"""A study of hostile texts through every page, table, tooltip, export and the report: nothing runs, nothing is asked, all stays text."""
+
+import csv
+import urllib.parse
+
+import psutil
+import pytest
+from typer.testing import CliRunner
+
+from ifguide.cli import app
+from ifguide.study import Study, list_studies
+from tests.app.fake_study import Content, write_study
+from tests.browser.hostile_study import FORMULAS, TRAP, write_hostile_study
+from tests.browser.running_app import find_chromium, serve_app, visit, wait_until_still
+from tests.browser.strict import watched
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(find_chromium() is None, reason="no Chromium or Chrome found; set CHROMIUM to its path"),
+]
+SECRET = "a description that belongs to no study of this cache"
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("hostile") / "cache"
+    study = write_hostile_study(folder)
+    write_study(folder.parent / "elsewhere", "outside", until="queries", content=Content(description=SECRET))
+    for odd in ("<img src=x onerror=window.__ran=8>", "=1+1", ".hidden", "**trap**"):
+        (folder / odd).mkdir()
+        (folder / odd / "study.toml").write_bytes((study.root / "study.toml").read_bytes())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def address(cache):
+    with serve_app(cache) as running:
+        yield running
+
+
+@pytest.fixture
+def watch(browser, address):
+    with watched(browser, address) as made:
+        yield made
+
+
+def query(**parameters: str) -> str:
+    return urllib.parse.urlencode({"study": "hostile", **parameters})
+
+
+def reveal(page) -> None:
+    page.get_by_text("Show offensive text").click()
+    wait_until_still(page)
+
+
+def hover_all(page, selector: str, most: int = 12) -> None:
+    """Point at what has a tooltip, one after the other."""
+    found = page.locator(selector)
+    for i in range(min(found.count(), most)):
+        if found.nth(i).is_visible():
+            found.nth(i).hover(force=True)
+    page.wait_for_timeout(150)
+
+
+def test_overview_and_a_failed_job_stay_text(watch, address):
+    visit(watch.page, address, f"?{query()}")
+    assert watch.page.get_by_text("The last run stopped with an error").count() == 1
+    watch.page.get_by_text("What it printed").click()
+    wait_until_still(watch.page)
+    hover_all(watch.page, "th[title], td[title]")
+    body = watch.page.locator("body").inner_text()
+    assert "**trap**" in body and "<b>trap</b>" in body and "$\\frac{trap}{2}$" in body
+    watch.check("overview")
+
+
+def test_documents_and_their_tooltips_stay_text(watch, address, cache):
+    visit(watch.page, address, f"documents?{query(doc=Study.open('hostile', cache).corpus().document(0).id)}")
+    reveal(watch.page)
+    for _ in range(3):
+        hover_all(watch.page, ".tokens span", most=20)
+        hover_all(watch.page, ".snippet, .list [title]")
+        watch.check(f"documents, {watch.page.url}")
+        watch.page.keyboard.press("j")
+        wait_until_still(watch.page)
+    watch.page.get_by_text("More filters").click()
+    watch.page.keyboard.press("Escape")
+    watch.page.get_by_label("Sources").click()
+    watch.page.get_by_role("option").first.wait_for()
+    assert watch.page.get_by_role("option").count() >= 4
+    watch.check("documents, the sources to choose from")
+
+
+def test_searches_and_names_that_are_refused_stay_text(watch, address):
+    visit(watch.page, address, f"documents?{query(search='(((' + TRAP, regex='true', sources=TRAP)}")
+    assert "is not a regular expression" in watch.page.locator("body").inner_text()
+    watch.check("documents, a bad pattern")
+    visit(watch.page, address, f"threshold?{query(low='-9', high='9')}")
+    watch.page.get_by_label("Name of the selection").fill(TRAP)
+    watch.page.get_by_role("button", name="Save selection").click()
+    wait_until_still(watch.page)
+    assert "a selection's name has 1 to 64" in watch.page.locator("body").inner_text()
+    watch.check("threshold, a bad name")
+
+
+def test_threshold_and_its_tables_stay_text(watch, address):
+    visit(watch.page, address, f"threshold?{query(top='30', low='-9', high='9')}")
+    reveal(watch.page)
+    hover_all(watch.page, "th[title], td[title], [title]", most=20)
+    watch.check("threshold")
+
+
+def test_compare_stays_text_revealed_picked_and_blind(watch, address, tmp_path):
+    visit(watch.page, address, f"compare?{query(models='base,default,random')}")
+    reveal(watch.page)
+    for name in ("By group of prompts", "General capability"):
+        watch.page.get_by_text(name, exact=True).click()
+    wait_until_still(watch.page)
+    assert watch.page.get_by_role("table", name="Metrics by group of prompts").count() == 1
+    watch.page.locator(".cell.pick").first.click()
+    watch.page.get_by_role("table", name="Training documents nearest to the completion").wait_for()
+    wait_until_still(watch.page)
+    hover_all(watch.page, "[title]", most=20)
+    watch.check("compare")
+    visit(watch.page, address, f"compare?{query(blind='true')}")
+    watch.page.get_by_role("button", name="A is better").click()
+    wait_until_still(watch.page)
+    watch.check("compare, blind")
+    watch.page.get_by_role("button", name="Reveal the models").click()
+    wait_until_still(watch.page)
+    with watch.page.expect_download() as download:
+        watch.page.get_by_role("button", name="Votes as CSV").click()
+    check_cells(download.value.path())
+
+
+def test_queries_what_they_do_and_the_prefixes_stay_text(watch, address):
+    visit(watch.page, address, f"queries?{query(query='1')}")
+    reveal(watch.page)
+    watch.page.get_by_text("Inside the models").click()
+    wait_until_still(watch.page)
+    assert watch.page.get_by_role("table", name="Documents it pulls most").count() == 1
+    assert watch.page.get_by_role("table", name="Found prefixes").count() == 1
+    watch.check("queries")
+
+
+def test_the_report_runs_and_asks_nothing(watch, browser, address, tmp_path):
+    visit(watch.page, address, f"compare?{query()}")
+    with watch.page.expect_download() as download:
+        watch.page.get_by_role("button", name="Report (one HTML file)").click()
+    path = tmp_path / "report.html"
+    download.value.save_as(path)
+    with watched(browser, "file:///nowhere") as opened:
+        opened.page.goto(path.as_uri())
+        opened.page.get_by_label("Show offensive text").check()
+        assert "trap" in opened.page.locator("body").inner_text()
+        hover_all(opened.page, "[title]")
+        opened.check("report")
+
+
+def check_cells(path) -> None:
+    """No cell of a CSV begins as a formula does, and whatever may be one begins with an apostrophe."""
+    with open(path, encoding="utf-8", newline="") as stream:
+        cells = [cell for row in csv.reader(stream) for cell in row]
+    texts = [cell for cell in cells if not _is_number(cell)]
+    assert texts and not [cell for cell in texts if cell.lstrip(" ").startswith(("=", "+", "-", "@", "\t", "\r"))]
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return not cell.startswith(("=", "+", "@", "\t", "\r", " "))
+
+
+@pytest.mark.parametrize("what", ["tokens", "documents", "spans", "mask"])
+def test_exported_csv_holds_no_formula(cache, tmp_path, monkeypatch, what):
+    monkeypatch.setenv("IFGUIDE_CACHE", str(cache))
+    path = tmp_path / "out.csv"
+    done = CliRunner().invoke(app, ["export", "hostile", "--what", what, "--out", str(path)])
+    assert done.exit_code == 0, done.output
+    check_cells(path)
+    assert any(f"'{formula}" in path.read_bytes().decode() for formula in FORMULAS[:4])
+
+
+def test_a_link_cannot_leave_the_cache(watch, address, cache):
+    outside = cache.parent / "elsewhere" / "outside"
+    for name in (
+        "../elsewhere/outside",
+        "..%2felsewhere%2foutside",
+        str(outside),
+        TRAP,
+        "." * 300,
+    ):
+        visit(watch.page, address, f"?{query(study=name)}")
+        body = watch.page.locator("body").inner_text()
+        assert "which is not here" in body and SECRET not in body, name
+        assert "study=hostile" in watch.page.url
+        watch.check(f"study={name}")
+    visit(
+        watch.page,
+        address,
+        f"documents?{query(doc='../../../../etc/passwd', selection='../../elsewhere', token='0-99999999')}",
+    )
+    assert "root:" not in watch.page.locator("body").inner_text()
+    watch.check("a document that is a path")
+    assert list_studies(cache) == ["hostile"]
+
+
+def test_opening_links_starts_no_job_and_writes_nothing(watch, address, cache):
+    def files():
+        return {p.relative_to(cache): p.stat().st_mtime_ns for p in cache.rglob("*") if p.is_file()}
+
+    visit(watch.page, address, f"documents?{query()}")  # the list of documents is made when it is first looked at
+    before = files()
+    asked = query(run="true", start="1", job="run", load="true", train="1", save="1", new_selection="stolen", methods="words", report="1", mechanism_start="true",
+                  reveal_all="true", saved_selection="oracle", compared="base", said="x", delete="true", fetch="1")  # fmt: skip
+    for page in ("", "documents", "threshold", "compare", "queries"):
+        visit(watch.page, address, f"{page}?{asked}")
+        assert watch.page.locator(".veil").count() or page == ""  # a link shows no offensive text either
+    assert not [
+        c for c in psutil.Process(address.process.pid).children(recursive=True) if "ifguide" in " ".join(c.cmdline())
+    ]
+    assert files() == before
