@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from ifguide import artifacts
 from ifguide.errors import StaleError
+from ifguide.index.chunks import release_pages
 from ifguide.lineage import Unit
 from ifguide.near_duplicates import group_near_duplicates
 from ifguide.study import check_name
@@ -253,6 +254,7 @@ def sum_by_document(values: np.ndarray, offsets: np.ndarray) -> np.ndarray:
         real = np.flatnonzero(np.diff(offsets[first : stop + 1]) > 0)
         if real.size:
             total[first + real] = np.add.reduceat(part, offsets[first + real] - offsets[first], dtype=kind)
+        release_pages(values, int(offsets[first]), int(offsets[stop]))
     return total
 
 

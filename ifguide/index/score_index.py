@@ -182,8 +182,11 @@ class ScoreIndex(KnownCounts):
         """
         vocabulary = pq.read_table(self._folder / "vocabulary.parquet")
         counts = np.zeros(vocabulary.num_rows, dtype=np.int64)
+        ids = self._corpus.token_ids
         for places in self._places(found):
-            counts += np.bincount(self._corpus.token_ids[places], minlength=len(counts))
+            counts += np.bincount(ids[places], minlength=len(counts))
+            if len(places):
+                release_pages(ids, int(places[0]), int(places[-1]) + 1)
         words = vocabulary["word"].combine_chunks().dictionary_encode()
         codes = words.indices.to_numpy(zero_copy_only=False)
         selected, occurrences = (
@@ -257,7 +260,11 @@ class ScoreIndex(KnownCounts):
         def one(first: int, stop: int) -> tuple[float, int | None]:
             places = self._places_in(mask, first, stop)
             taken[first:stop] = np.diff(np.searchsorted(places, self._chunks.offsets[first : stop + 1]))
-            return self._sum_chunk(places, places + 1)
+            found = self._sum_chunk(places, places + 1)
+            start, end = (int(place) for place in self._chunks.offsets[[first, stop]])
+            self._release(start, end)
+            release_pages(mask, start, end)
+            return found
 
         effect, marked = _add_parts(self._chunks.map(one))
         n_selected = int(taken.sum())
