@@ -87,7 +87,7 @@ class PenalisedTrainer(Trainer):
             return None
         return self.accelerator.get_state_dict(self.model_wrapped)
 
-    # Transformers calls these when it goes on with a run. What it would read with torch.load is read from safetensors here.
+    # Transformers calls these when it goes on with a run. What it would unpickle is read from safetensors here.
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
         self.resumed.restore_weights(self.model)
