@@ -344,7 +344,7 @@ class Study:
         folder = self._need(Unit("queries"))
         return artifacts.read_table(
             (folder / "extra" / check_name(name, "query set") if name else folder) / f"{kind}.parquet"
-        )
+        ).to_pandas()
 
     def checkpoint_names(self) -> list[str]:
         """Names of the checkpoints the study scores at, in training order."""
@@ -353,7 +353,7 @@ class Study:
     def models(self) -> dict:
         """Where the base model and the scoring checkpoints lie: {"base": {source, revision}, "checkpoints": [{name, source, revision}]}."""
         folder = self._need(Unit("model"))
-        models = artifacts.read_json(folder / "models.json")
+        models = artifacts.read_part(folder, "models.json")
         for entry in (models["base"], *models["checkpoints"]):
             if (folder / entry["source"]).is_dir():
                 entry["source"] = str(folder / entry["source"])
@@ -440,12 +440,12 @@ class Study:
 
     def metrics(self, variant: str) -> dict | None:
         """Measured metrics of a model (`base` or a selection's name), or None when it was not evaluated."""
-        path = self.folder(Unit("evaluate", variant)) / "metrics.json"
-        return artifacts.read_json(path) if path.is_file() else None
+        folder = self.folder(Unit("evaluate", variant))
+        return artifacts.read_part(folder, "metrics.json") if (folder / "metrics.json").is_file() else None
 
     def samples(self, variant: str):
         """The completions behind the metrics: DataFrame prompt_index, sample_index, prompt, completion, toxicity."""
-        return artifacts.read_table(self._need(Unit("evaluate", variant)) / "samples.parquet")
+        return artifacts.read_table(self._need(Unit("evaluate", variant)) / "samples.parquet").to_pandas()
 
     def headline(self) -> dict[str, dict]:
         """Metrics of every evaluated model; the default selection's model is called `suppressed`."""
