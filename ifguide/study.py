@@ -107,7 +107,10 @@ class Study:
                 f"no study {name!r} in {cache} (there: {known}); make it with `ifguide new {name}` or `ifguide demo`"
             )
         config = read_config(root / "study.toml")
-        check_variants(config)
+        try:
+            check_variants(config)
+        except ConfigError as error:
+            raise ConfigError(f"{root / 'study.toml'}: {error}") from error
         return cls(root, config)
 
     @classmethod
@@ -400,8 +403,21 @@ class Study:
         return self.names_of("evaluate")
 
     def selection(self, name: str = DEFAULT) -> Selection:
-        """One saved selection."""
-        return read_selection(name, self._need(Unit("selection", name)))
+        """One saved selection.
+
+        Raises:
+            StaleError: it is not there, or its mask is of another corpus.
+        """
+        found = read_selection(name, self._need(Unit("selection", name)))
+        n_tokens = int(artifacts.load_array(self._need(Unit("corpus")) / "offsets.npy")[-1])
+        if len(found.mask) != n_tokens:
+            made = can_be_made_again(self.config, name)
+            again = f"ifguide run {self.name}" if made else f"ifguide select {self.name} --name {name} ..."
+            raise StaleError(
+                f"selection {name!r} is of another corpus: expected a mask of {n_tokens:,} tokens, got {len(found.mask):,}; "
+                f"make it again with `{again}`"
+            )
+        return found
 
     def preview_selection(self, settings: dict) -> Selection:
         """Compute a selection without saving it; `settings` as for `save_selection`."""
