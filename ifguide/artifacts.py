@@ -57,12 +57,41 @@ def hash_folder(folder: Path) -> str:
 
 def write_json(path: Path, value) -> None:
     """Write JSON so that readers see the old file or the new one, never half of one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("w", encoding="utf-8") as stream:
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as stream:
         json.dump(value, stream, ensure_ascii=False, indent=1, allow_nan=False)
         stream.flush()
         os.fsync(stream.fileno())
-    temporary.replace(path)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a hidden file beside `path` to write; it takes the place of `path` when the block ends, and goes when it raises."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        temporary.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Remove what killed processes were writing with `replacing` in this folder, itself and not those below."""
+    for path in folder.glob(".*.tmp"):
+        process = path.name.split(".")[-2]
+        if process.isdigit() and not _lives(int(process)):
+            path.unlink(missing_ok=True)
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass  # it lives and is somebody else's
+    return True
 
 
 def read_json(path: Path):
@@ -79,13 +108,33 @@ def read_json(path: Path):
         raise StaleError(f"{path} is damaged ({error}); rebuild it with `ifguide run NAME --force STAGE`") from error
 
 
+def read_part(folder: Path, name: str):
+    """Read a JSON file of an artefact, which is small enough to be hashed each time: a flipped bit may still be valid JSON.
+
+    Args:
+        folder: the artefact, or one that is being built and has no manifest yet.
+        name: of the file, below the folder.
+
+    Raises:
+        StaleError: the file is missing or damaged.
+    """
+    value = read_json(folder / name)
+    expected = ((read_manifest(folder) or {}).get("outputs") or {}).get(name)
+    if expected and hash_file(folder / name) != expected:
+        raise StaleError(
+            f"{folder / name} is damaged (its hash is not that of the manifest); rebuild it with `ifguide run NAME --force STAGE`"
+        )
+    return value
+
+
 def read_manifest(folder: Path) -> dict | None:
     """The manifest of an artefact, or None when the artefact is missing or its manifest is unreadable."""
     try:
         manifest = read_json(folder / MANIFEST)
     except StaleError:
         return None
-    return manifest if isinstance(manifest, dict) and manifest.keys() >= {"inputs", "config", "outputs"} else None
+    parts = ("inputs", "config", "outputs")
+    return manifest if isinstance(manifest, dict) and all(isinstance(manifest.get(p), dict) for p in parts) else None
 
 
 def digest_of(manifest: dict) -> str:
@@ -319,16 +368,16 @@ def load_tensors(path: Path, device: str = "cpu") -> dict:
 
 
 def read_table(path: Path):
-    """Read a Parquet file of ours as a pandas DataFrame.
+    """Read a Parquet file of ours as an Arrow table.
 
     Raises:
         StaleError: missing or damaged.
     """
-    import pandas as pd
     import pyarrow as pa
+    from pyarrow import parquet
 
     try:
-        return pd.read_parquet(path)
+        return parquet.read_table(path)
     except FileNotFoundError as error:
         raise StaleError(f"{path} is missing; run the study again with `ifguide run NAME`") from error
     except (pa.ArrowException, OSError, ValueError) as error:

@@ -91,8 +91,9 @@ def main() -> None:
 
 
 def _fail(message: str) -> None:
-    """One line on standard error, and exit code 2."""
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    """One line on standard error, and exit code 2. What a file holds may be in it, so it cannot steer the terminal."""
+    line = " ".join(message.split())
+    print("error: " + "".join(c if c.isprintable() else repr(c)[1:-1] for c in line), file=sys.stderr)
     sys.exit(2)
 
 

@@ -6,7 +6,6 @@ a file is made from, so a file is never stale: when something changes, another o
 """
 
 import json
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -124,9 +123,8 @@ def _fits(study: "Study", name: str) -> bool:
 
 
 def _write(path: Path, table: pa.Table) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    pq.write_table(table, temporary, compression="lz4", row_group_size=_ROW_GROUP)
-    temporary.replace(path)
+    with artifacts.replacing(path) as temporary:
+        pq.write_table(table, temporary, compression="lz4", row_group_size=_ROW_GROUP)
 
 
 def read_notes(path: Path) -> dict:

@@ -22,6 +22,7 @@ import pyarrow as pa
 
 from ifguide.artifacts import library_versions, write_json
 from ifguide.errors import ConfigError, InputError, StaleError
+from ifguide.lineage import can_be_made_again
 from ifguide.selections import Selection
 from ifguide.study import DEFAULT, Study, Unit
 
@@ -199,6 +200,8 @@ def _require_fresh(study: Study, selection: str) -> None:
             raise StaleError(
                 f"there is no selection {selection!r} (there: {known}); make one with `ifguide select` or {mend}"
             )
+        if unit.name and not can_be_made_again(study.config, unit.name):
+            mend = f"`ifguide select {study.name} --name {unit.name} ...`"
         raise StaleError(f"{unit} is {state.state} ({state.reason}); build it with {mend}")
 
 

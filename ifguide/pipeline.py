@@ -165,6 +165,8 @@ def _one_writer(study: Study) -> Iterator[None]:
 
 
 def _prepare(study: Study, units: list[Unit]) -> None:
+    for folder in (study.root, study.root / "documents"):
+        artifacts.remove_temporaries(folder)
     for unit in units:
         artifacts.remove_partials(study.folder(unit))  # only here, where nobody else is building
         if study.unit_state(unit).state == "missing":

@@ -108,7 +108,10 @@ class Study:
                 f"no study {name!r} in {cache} (there: {known}); make it with `ifguide new {name}` or `ifguide demo`"
             )
         config = read_config(root / "study.toml")
-        check_variants(config)
+        try:
+            check_variants(config)
+        except ConfigError as error:
+            raise ConfigError(f"{root / 'study.toml'}: {error}") from error
         return cls(root, config)
 
     @classmethod
@@ -347,7 +350,7 @@ class Study:
         folder = self._need(Unit("queries"))
         return artifacts.read_table(
             (folder / "extra" / check_name(name, "query set") if name else folder) / f"{kind}.parquet"
-        )
+        ).to_pandas()
 
     def checkpoint_names(self) -> list[str]:
         """Names of the checkpoints the study scores at, in training order."""
@@ -356,7 +359,7 @@ class Study:
     def models(self) -> dict:
         """Where the base model and the scoring checkpoints lie: {"base": {source, revision}, "checkpoints": [{name, source, revision}]}."""
         folder = self._need(Unit("model"))
-        models = artifacts.read_json(folder / "models.json")
+        models = artifacts.read_part(folder, "models.json")
         for entry in (models["base"], *models["checkpoints"]):
             if (folder / entry["source"]).is_dir():
                 entry["source"] = str(folder / entry["source"])
@@ -403,8 +406,21 @@ class Study:
         return self.names_of("evaluate")
 
     def selection(self, name: str = DEFAULT) -> Selection:
-        """One saved selection."""
-        return read_selection(name, self._need(Unit("selection", name)))
+        """One saved selection.
+
+        Raises:
+            StaleError: it is not there, or its mask is of another corpus.
+        """
+        found = read_selection(name, self._need(Unit("selection", name)))
+        n_tokens = int(artifacts.load_array(self._need(Unit("corpus")) / "offsets.npy")[-1])
+        if len(found.mask) != n_tokens:
+            made = can_be_made_again(self.config, name)
+            again = f"ifguide run {self.name}" if made else f"ifguide select {self.name} --name {name} ..."
+            raise StaleError(
+                f"selection {name!r} is of another corpus: expected a mask of {n_tokens:,} tokens, got {len(found.mask):,}; "
+                f"make it again with `{again}`"
+            )
+        return found
 
     def preview_selection(self, settings: dict) -> Selection:
         """Compute a selection without saving it; `settings` as for `save_selection`."""
@@ -443,12 +459,12 @@ class Study:
 
     def metrics(self, variant: str) -> dict | None:
         """Measured metrics of a model (`base` or a selection's name), or None when it was not evaluated."""
-        path = self.folder(Unit("evaluate", variant)) / "metrics.json"
-        return artifacts.read_json(path) if path.is_file() else None
+        folder = self.folder(Unit("evaluate", variant))
+        return artifacts.read_part(folder, "metrics.json") if (folder / "metrics.json").is_file() else None
 
     def samples(self, variant: str):
         """The completions behind the metrics: DataFrame prompt_index, sample_index, prompt, completion, toxicity."""
-        return artifacts.read_table(self._need(Unit("evaluate", variant)) / "samples.parquet")
+        return artifacts.read_table(self._need(Unit("evaluate", variant)) / "samples.parquet").to_pandas()
 
     def headline(self) -> dict[str, dict]:
         """Metrics of every evaluated model; the default selection's model is called `suppressed`."""

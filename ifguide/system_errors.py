@@ -43,6 +43,8 @@ def _code(error: BaseException) -> int | None:
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno
     text = str(error)
+    if isinstance(error, OSError) and re.fullmatch(r"\d+ requested and \d+ written", text):
+        return errno.ENOSPC  # NumPy's words when the disk takes only a part of an array
     if found := re.search(r"\b(?:os error|errno:?) (\d+)", text, flags=re.IGNORECASE):
         return int(found[1])
     return next((code for code in _MEND if os.strerror(code) in text), None)

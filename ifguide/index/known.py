@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from ifguide import artifacts
 from ifguide.errors import ConfigError, StaleError
@@ -44,7 +43,7 @@ class KnownCounts:
             ) from error
 
     def _read(self) -> None:
-        about = artifacts.read_json(self._folder / "index.json")
+        about = artifacts.read_part(self._folder.parent, f"{self.kind}/index.json")
         _expect("version", about["version"], INDEX_VERSION)
         _expect("tokens", about["n_tokens"], self._corpus.n_tokens)
         _expect("documents", about["n_documents"], self._corpus.n_documents)
@@ -179,7 +178,7 @@ class KnownCounts:
         come in when the number of tokens above grows from the one to the other), word (string: a vocabulary entry in lower
         case, without blanks), count (int64, tokens of that word that enter), occurrences (int64, in the whole corpus).
         """
-        return pq.read_table(self._folder / "words.parquet")
+        return artifacts.read_table(self._folder / "words.parquet")
 
     def histogram(
         self, low: float | None = None, high: float | None = None, n_bins: int = 200, *, edges: np.ndarray | None = None

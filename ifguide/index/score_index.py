@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from ifguide import artifacts
 from ifguide.config import SelectionConfig
 from ifguide.errors import ConfigError
 from ifguide.index.chunks import release_pages
@@ -180,7 +180,7 @@ class ScoreIndex(KnownCounts):
         A word is a vocabulary entry in lower case, without blanks. Its lift is its share of selected occurrences over that
         share for all tokens with a score: 1 is no more than others.
         """
-        vocabulary = pq.read_table(self._folder / "vocabulary.parquet")
+        vocabulary = artifacts.read_table(self._folder / "vocabulary.parquet")
         counts = np.zeros(vocabulary.num_rows, dtype=np.int64)
         ids = self._corpus.token_ids
         for places in self._places(found):

@@ -83,6 +83,15 @@ def test_files_cut_short_are_built_again_by_a_plain_run(study, undisturbed):
     assert contents(study) == contents(undisturbed)
 
 
+def refusal(reader, study: Study) -> str | None:
+    """What an error of ours says; None when the reading works. Another error comes out."""
+    try:
+        reader(study)
+    except IFGuideError as error:
+        return str(error)
+    return None
+
+
 def test_a_damaged_file_is_an_error_of_ours_wherever_it_is_read(study):
     """Readers meet damage that no check of sizes sees: they may read it, or say in one line what is damaged."""
     reads = {
@@ -106,11 +115,9 @@ def test_a_damaged_file_is_an_error_of_ours_wherever_it_is_read(study):
             for harm in (lambda p: flip(p, 0.0), flip, lambda p: flip(p, 1.0), cut, lambda p: p.write_bytes(b"")):
                 harm(path)
                 for reader in readers:
-                    try:
-                        reader(Study.open(NAME, study.root.parent))
-                    except IFGuideError as error:
-                        refused += 1
-                        assert "ifguide" in str(error)
+                    said = refusal(reader, Study.open(NAME, study.root.parent))
+                    refused += said is not None
+                    assert said is None or "`ifguide run" in said
                 path.write_bytes(whole)
     assert refused > 50
 
@@ -137,7 +144,7 @@ def test_scores_that_were_changed_together_with_their_manifest_are_found_by_comp
         part.state == "whole" for part in found.parts if part.artefact in ("scores", "index", "selection default")
     )
     wrong = [one for one in found.agreements if not one.agrees]
-    assert [one.what for one in wrong][0] == f"own_loss {name}"
+    assert wrong[0].what == f"own_loss {name}"
     assert 0.009 < wrong[0].difference < 0.011
     assert "--force scores" in found.problem or "is stale" in found.problem
 
