@@ -7,7 +7,7 @@ from pathlib import Path
 METHOD = Path(__file__).resolve().parents[2] / "docs" / "method.md"
 
 SECTIONS = {
-    "Overview": ("From text to a score", "Training without them (Eq. 9)", "Where it stops"),
+    "Overview": ("From text to a score", "Where it stops"),
     "Documents": ("From scores to a selection (Algorithm 1)", "Why a document scores as it does"),
     "Threshold": ("From scores to a selection (Algorithm 1)", "What a selection would do"),
     "Compare": ("Measuring the difference",),
@@ -26,5 +26,5 @@ def explain_page(title: str) -> str:
         return ""
     _, *parts = _HEADING.split(METHOD.read_text(encoding="utf-8"))
     sections = dict(zip(parts[::2], parts[1::2], strict=True))
-    texts = [f"#### {name}\n\n{sections[name].strip()}" for name in SECTIONS.get(title, ()) if name in sections]
+    texts = [f"**{name}**\n\n{sections[name].strip()}" for name in SECTIONS.get(title, ()) if name in sections]
     return _LINK.sub(r"\1", "\n\n".join(texts))

@@ -206,6 +206,10 @@ def test_escaped_text_has_no_markdown_left(text):
     assert not re.search(r"(?<!\\)(?:\\\\)*[`*_\[\]<>()#!|~:$]", escaped.replace("\\\\", ""))
 
 
+def test_signs_that_turn_the_writing_are_spelt_out():
+    assert format.plain("a\u202eb\u2069c\x1b[0m") == r"a‹U\+202E›b‹U\+2069›c‹U\+001B›\[0m"
+
+
 def test_error_sentences_keep_commands_as_code():
     assert format.sentence("no *study*; run `ifguide demo`") == r"no \*study\*; run `ifguide demo`"
     assert format.sentence("a lone ` tick") == r"a lone \` tick"
@@ -233,5 +237,5 @@ def test_small_shares_are_not_called_nothing(part, whole, expected):
 @pytest.mark.parametrize("title", method_text.SECTIONS)
 def test_every_page_is_explained_by_the_method(title):
     text = method_text.explain_page(title)
-    assert [f"#### {name}" in text for name in method_text.SECTIONS[title]] == [True] * len(method_text.SECTIONS[title])
+    assert [f"**{name}**" in text for name in method_text.SECTIONS[title]] == [True] * len(method_text.SECTIONS[title])
     assert len(text) > 300 and "](" not in text
