@@ -24,7 +24,8 @@ from tests.browser.running_app import REPOSITORY, find_chromium, serve_app
 P95_SECONDS = 1.0
 MOST_GROWTH = 0.10
 PAGES = ("", "documents", "threshold", "compare", "queries")
-_STILL = """() => document.querySelector('[data-testid="stMainBlockContainer"] h1')
+TITLES = ("Overview", "Documents", "Threshold", "Compare", "Queries")
+_STILL = """(title) => document.querySelector('[data-testid="stMainBlockContainer"] h1')?.textContent.trim() === title
   && document.querySelector('[data-testid="stApp"][data-test-script-state="notRunning"]')
   && !document.querySelector('[data-stale="true"], [data-testid="stSkeleton"]')"""
 _WRONG = '[data-testid="stException"], [data-testid="stAlertContentError"]'
@@ -61,34 +62,20 @@ def memory_of(process: int) -> int:
     return sum(p.memory_info().rss for p in (found, *found.children(recursive=True)))
 
 
-async def _open(page, address: str, load: Load) -> float:
-    """Open an address and wait until it stands still; returns the seconds it took, and notes what went wrong."""
+async def _turn(page, name: str, load: Load, address: str = "") -> float:
+    """Go to a page through the menu, as a reader does, or by its address; returns the seconds until it stands still."""
+    place = PAGES.index(name)
     start = time.perf_counter()
     try:
-        await page.goto(address, wait_until="commit", timeout=60_000)
-        await page.wait_for_function(_STILL, timeout=60_000, polling=50)
+        if address:
+            await page.goto(address, wait_until="commit", timeout=60_000)
+        else:
+            await page.locator('[data-testid="stSidebarNavLink"]').nth(place).click(timeout=60_000)
+        await page.wait_for_function(_STILL, arg=TITLES[place], timeout=60_000, polling=50)
         if wrong := await page.locator(_WRONG).all_inner_texts():
-            load.errors.append(f"{address}: {wrong[0][:200]}")
+            load.errors.append(f"{TITLES[place]}: {wrong[0][:200]}")
     except Exception as error:
-        load.errors.append(f"{address}: {str(error).splitlines()[0]}")
-    return time.perf_counter() - start
-
-
-async def _turn(page, name: str, load: Load) -> float:
-    """Go to another page through the menu, as a reader does."""
-    start = time.perf_counter()
-    try:
-        await (
-            page.locator('[data-testid="stSidebarNav"]')
-            .get_by_text(name.capitalize() or "Overview")
-            .click(timeout=60_000)
-        )
-        await page.wait_for_function(f"() => location.pathname.slice(1) === {name!r}", timeout=60_000, polling=50)
-        await page.wait_for_function(_STILL, timeout=60_000, polling=50)
-        if wrong := await page.locator(_WRONG).all_inner_texts():
-            load.errors.append(f"{name}: {wrong[0][:200]}")
-    except Exception as error:
-        load.errors.append(f"{name}: {str(error).splitlines()[0]}")
+        load.errors.append(f"{TITLES[place]}: {str(error).splitlines()[0]}")
     return time.perf_counter() - start
 
 
@@ -128,7 +115,7 @@ async def drive(address: str, process: int, study: str, *, sessions: int, minute
             page.on("pageerror", lambda error: load.errors.append(f"script: {str(error)[:200]}"))
             pages.append(page)
         for page in pages:
-            await _open(page, f"{address}/?study={study}", load)
+            await _turn(page, PAGES[0], load, f"{address}/?study={study}")
             for name in PAGES[1:]:
                 await _turn(page, name, load)
         load.rss_warm = memory_of(process)
