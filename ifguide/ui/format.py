@@ -9,6 +9,8 @@ _MADE_OF_WORDS = re.compile(r":(?=//)|\bwww(?=\.)|@(?=[\w-])|:(?=[\w+-]+:)", re.
 """Where bare text becomes a link or an emoji although every sign of Markdown is escaped."""
 _APART = "\u2060"
 """The word joiner: nothing to see, no line break, and neither an address nor an emoji goes on behind it."""
+_UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+"""Control characters, and signs that turn the direction of the writing: they would turn our own words with it."""
 _COMMAND = re.compile(r"(`(?:ifguide|python|torchrun|accelerate|pip|make) [^`]*`)")
 
 STAGE_TITLES = {
@@ -53,10 +55,11 @@ ATTRIBUTION_NOTES = {
 
 
 def plain(text: str) -> str:
-    """Escape text for places that read Markdown, so that it shows as it is."""
+    """Escape text for places that read Markdown, so that it shows as it is; signs nobody can see are spelt out."""
     words = str(text).split()
     lead, trail = (" " if str(text)[:1].isspace() else ""), (" " if words and str(text)[-1:].isspace() else "")
     text = _MADE_OF_WORDS.sub(lambda found: found[0] + _APART, " ".join(words))
+    text = _UNSEEN.sub(lambda found: f"‹U+{ord(found[0]):04X}›", text)
     return lead + _MARKDOWN.sub(r"\\\1", text) + trail
 
 

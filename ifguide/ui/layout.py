@@ -13,6 +13,7 @@ from ifguide.errors import IFGuideError
 from ifguide.study import STAGES, StageState, list_studies
 from ifguide.ui.format import STAGE_TITLES, count, plain, sentence
 from ifguide.ui.loaders import Loaded, load_study
+from ifguide.ui.method_text import explain_page
 
 ICON = str(Path(__file__).parent / "static" / "icon.svg")
 """The browser tab's icon, a file of ours: named icons would be fetched from the network."""
@@ -34,6 +35,8 @@ _FROM_ANOTHER = re.compile(rf"(?:[\w.-]+: )?({'|'.join(STAGES)})(?: [\w.-]+)? is
 _STYLE = """<style>
 [data-testid="stMetricValue"] { font-variant-numeric: tabular-nums; }
 [data-testid="stMainBlockContainer"] { max-width: 1320px; padding-top: 3.2rem; padding-bottom: 4rem; }
+.stApp [data-testid="stCaptionContainer"] { opacity: 0.82; }
+.stApp [data-testid="stMultiSelect"] span[title] { color: light-dark(#ffffff, #14171c); }
 @media (max-width: 1100px) {
   [data-testid="stMainBlockContainer"] { padding-left: 1.6rem; padding-right: 1.6rem; }
 }
@@ -132,7 +135,12 @@ def open_page(title: str, explanation: str) -> Loaded:
     """Heading and explanation of a page, and the chosen study; stops the page when there is none."""
     need_frame()
     st.title(title, anchor=False)
-    st.markdown(explanation)
+    with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
+        st.markdown(explanation, width="content")
+        if method := explain_page(title):
+            with st.popover("How it works", icon=":material/help:", type="tertiary", width="content"):
+                st.markdown(method)
+                st.caption("From docs/method.md in the repository.")
     if linked := st.session_state.pop("missing_study", None):
         st.warning(
             f"The link names the study “{plain(linked)}”, which is not here. Choose one in the sidebar.",

@@ -76,6 +76,7 @@ def test_overview_and_a_failed_job_stay_text(watch, address):
 def test_documents_and_their_tooltips_stay_text(watch, address, cache):
     visit(watch.page, address, f"documents?{query(doc=Study.open('hostile', cache).corpus().document(0).id)}")
     reveal(watch.page)
+    assert watch.page.locator(".facts bdi").count() >= 3
     for _ in range(3):
         hover_all(watch.page, ".tokens span", most=20)
         hover_all(watch.page, ".snippet, .list [title]")

@@ -1,5 +1,6 @@
 """What the server lets in: it is `streamlit run app.py` as `make app` starts it, no address given."""
 
+import http.client
 import os
 import socket
 import subprocess
@@ -37,6 +38,49 @@ def listening(tmp_path):
     finally:
         process.kill()
         process.wait()
+
+
+def ask(address: str, method: str, path: str, **headers: str) -> http.client.HTTPResponse:
+    connection = http.client.HTTPConnection(address.removeprefix("http://"), timeout=10)
+    connection.request(method, path, headers={name.replace("_", "-"): value for name, value in headers.items()})
+    return connection.getresponse()
+
+
+UPGRADE = {
+    "Connection": "Upgrade",
+    "Upgrade": "websocket",
+    "Sec_WebSocket_Version": "13",
+    "Sec_WebSocket_Key": "AAAAAAAAAAAAAAAAAAAAAA==",
+}
+
+
+def test_a_page_of_another_site_gets_no_connection(address):
+    assert ask(address, "GET", "/_stcore/stream", Origin=address, **UPGRADE).status == 101
+    for origin in ("http://outside.invalid", "https://127.0.0.1.outside.invalid", "null"):
+        assert ask(address, "GET", "/_stcore/stream", Origin=origin, **UPGRADE).status == 403, origin
+
+
+def test_a_file_without_the_xsrf_token_is_refused(address):
+    path = "/_stcore/upload_file/session/file"
+    assert ask(address, "PUT", path, Origin="http://outside.invalid").status == 403
+    assert ask(address, "DELETE", path).status == 403
+    answer = ask(address, "GET", "/_stcore/health", Origin="http://outside.invalid")
+    assert answer.getheader("Access-Control-Allow-Origin") in (None, "")
+
+
+def test_no_path_of_an_address_leads_to_a_file_of_ours(address, cache):
+    for path in (
+        "/../pyproject.toml", "/..%2fpyproject.toml", "/app.py", "/cache/fake/study.toml", "/app/static/..%2f..%2fpyproject.toml", "/%2e%2e/%2e%2e/etc/passwd",
+        "/component/ifguide.reader/..%2f..%2f..%2fpyproject.toml", "/_stcore/bidi-components/ifguide.reader/../../../../etc/passwd", "/static/../../../../etc/passwd",
+        f"/{cache}/fake/study.toml", "/media/../../etc/passwd",
+    ):  # fmt: skip
+        body = ask(address, "GET", path).read()
+        assert (
+            b"[project]" not in body
+            and b"root:" not in body
+            and b"[corpus]" not in body
+            and b"import layout" not in body
+        ), path
 
 
 def test_the_server_listens_on_this_machine_only(listening):

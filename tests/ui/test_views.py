@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ifguide.errors import InputError
-from ifguide.ui import charts, comparison, document_list, format, metric_details, words
+from ifguide.ui import charts, comparison, document_list, format, method_text, metric_details, words
 from ifguide.ui.palette import variant_colours
 from tests.app.fake_study import write_study
 
@@ -206,6 +206,10 @@ def test_escaped_text_has_no_markdown_left(text):
     assert not re.search(r"(?<!\\)(?:\\\\)*[`*_\[\]<>()#!|~:$]", escaped.replace("\\\\", ""))
 
 
+def test_signs_that_turn_the_writing_are_spelt_out():
+    assert format.plain("a\u202eb\u2069c\x1b[0m") == r"a‹U\+202E›b‹U\+2069›c‹U\+001B›\[0m"
+
+
 def test_error_sentences_keep_commands_as_code():
     assert format.sentence("no *study*; run `ifguide demo`") == r"no \*study\*; run `ifguide demo`"
     assert format.sentence("a lone ` tick") == r"a lone \` tick"
@@ -228,3 +232,10 @@ def test_bare_addresses_and_emoji_names_are_broken_by_an_invisible_sign(text):
 )
 def test_small_shares_are_not_called_nothing(part, whole, expected):
     assert format.share(part, whole) == expected
+
+
+@pytest.mark.parametrize("title", method_text.SECTIONS)
+def test_every_page_is_explained_by_the_method(title):
+    text = method_text.explain_page(title)
+    assert [f"**{name}**" in text for name in method_text.SECTIONS[title]] == [True] * len(method_text.SECTIONS[title])
+    assert len(text) > 300 and "](" not in text

@@ -343,7 +343,7 @@ class Reader {
     if (!doc) return;
     this.title.replaceChildren(element("h2", "", `Document ${doc.id}`));
     this.title.firstChild.title = doc.id;
-    this.facts.textContent = doc.facts.join(" · ");
+    this.facts.replaceChildren(...doc.facts.flatMap((fact, i) => [i ? " · " : "", element("bdi", "", fact)])); // a name that turns the writing turns only itself
     const changed = this.viewer.doc?.key !== doc.key;
     this.viewer.setDocument(doc);
     if (range) this.viewer.goTo(...range);

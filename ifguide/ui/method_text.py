@@ -1,0 +1,30 @@
+"""Sections of docs/method.md, for the app to show where somebody asks how it works. No streamlit here."""
+
+import re
+from functools import cache
+from pathlib import Path
+
+METHOD = Path(__file__).resolve().parents[2] / "docs" / "method.md"
+
+SECTIONS = {
+    "Overview": ("From text to a score", "Where it stops"),
+    "Documents": ("From scores to a selection (Algorithm 1)", "Why a document scores as it does"),
+    "Threshold": ("From scores to a selection (Algorithm 1)", "What a selection would do"),
+    "Compare": ("Measuring the difference",),
+    "Queries": ("From text to a score", "What suppression changes inside"),
+}
+"""Title of a page -> headings of what explains it."""
+
+_HEADING = re.compile(r"^## (.+)$", re.MULTILINE)
+_LINK = re.compile(r"\[([^\]]+)\]\([^)]+\)")
+
+
+@cache
+def explain_page(title: str) -> str:
+    """What docs/method.md says about a page, as Markdown without links; nothing where the file or the page is not there."""
+    if not METHOD.is_file():  # the package was installed without the repository
+        return ""
+    _, *parts = _HEADING.split(METHOD.read_text(encoding="utf-8"))
+    sections = dict(zip(parts[::2], parts[1::2], strict=True))
+    texts = [f"**{name}**\n\n{sections[name].strip()}" for name in SECTIONS.get(title, ()) if name in sections]
+    return _LINK.sub(r"\1", "\n\n".join(texts))
