@@ -270,3 +270,14 @@ def test_hits_alone_are_selected_unless_a_window_or_a_budget_is_asked_for():
 def test_no_documents_have_an_empty_order():
     nothing = np.zeros(0, dtype=np.int64)
     assert selection.rank_measured(1.0, nothing, nothing.astype(float), nothing).order.shape == (0,)
+
+
+@pytest.mark.parametrize(("n", "k"), [(3, 1), (6, 4), (7, 3), (9, 2)])
+def test_a_quantile_just_above_a_share_takes_the_next_score(n, k):
+    """The product of n and the next number above k/n rounds down to k, whose share is too small."""
+    quantile = float(np.nextafter(k / n, 1))
+    assert int(np.ceil(quantile * n)) == k
+    scores, valid = np.arange(n, dtype=np.float32), np.ones(n, dtype=bool)
+    assert selection.threshold_at_quantile(scores, valid, quantile) == k
+    assert reference.threshold_at_quantile(scores.tolist(), valid.tolist(), quantile) == k
+    assert selection.threshold_at_quantile(scores, valid, k / n) == k - 1

@@ -217,7 +217,7 @@ def pool_blocks(
     for part in _slices(len(scores), block):
         valid = valid_between(part.start, part.stop)
         kinds = np.asarray(token_ids[part])[valid]
-        size = max(len(sums), int(kinds.max(initial=-1)) + 1)
+        size = max(len(sums), int(kinds.max(initial=0)) + 1)
         sums = np.bincount(kinds, np.asarray(scores[part], np.float64)[valid], size) + np.pad(
             sums, (0, size - len(sums))
         )

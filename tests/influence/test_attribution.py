@@ -10,6 +10,7 @@ from ifguide.influence.attribution import (
     own_loss_scores,
     pool_blocks,
     position_scores,
+    report_at_predicted,
     score_corpus,
 )
 from ifguide.influence.batches import Sequence, corpus_sequences, make_batches
@@ -213,6 +214,23 @@ def test_averages_of_nothing():
     with pytest.raises(ConfigError, match="at least one checkpoint"):
         average_checkpoints([], np.zeros(3, dtype=bool))
     some = np.arange(3, dtype=np.float32)
-    with pytest.raises(NumericalError, match="checkpoint 0 are the same"):  # no valid token: no deviation
-        average_checkpoints([some, some], np.zeros(3, dtype=bool))
+    for n_valid in (0, 1):  # too few for a deviation
+        with pytest.raises(NumericalError, match="checkpoint 0 are the same"):
+            average_checkpoints([some, some], np.arange(3) >= 3 - n_valid)
     assert np.concatenate(list(pool_blocks(some, np.arange(3), lambda i, j: np.zeros(j - i, bool), 0.5, 2))).tolist() == [0, 0, 0]  # fmt: skip
+
+
+def test_context_goes_to_the_first_counted_token_of_its_own_sequence():
+    flow = torch.tensor([[1.0, 2.0, 4.0], [1.0, 2.0, 4.0], [1.0, 2.0, 4.0]])
+    counted = torch.tensor([[False, False, False], [False, True, True], [True, False, True]])
+    found = report_at_predicted(flow, counted)
+    assert found.tolist() == [[0, 0, 0], [0, 3, 4], [1, 0, 4]], (
+        "nothing is counted in the first, so nothing is reported"
+    )
+
+
+def test_the_first_place_of_an_array_can_be_predicted_too():
+    batches = make_batches([Sequence(np.zeros(3, dtype=int), np.array([-1, 0, 1]))], 4)
+    out = {"scores": np.zeros(2, dtype=np.float32)}
+    score_corpus(batches, lambda b: {"scores": b.target_index + 5.0}, out)
+    assert out["scores"].tolist() == [5, 6]
