@@ -200,7 +200,7 @@ def query_cases() -> Iterator[Case]:
         "text-missing": scored(good, {"toxicity": 0.9}),
         "text-null": scored(good, {"text": None, "toxicity": 0.9}),
         "completion-longer-than-the-model": {"prompt": "You are", "completion": " fox" * 60},
-        "completion-inside-a-word": {"prompt": "the do", "completion": "g"},
+        "completion-inside-a-word": {"prompt": "a fo", "completion": "ol"},
     }
     for role in ("toxic", "safe"):
         for about, row in rows.items():
