@@ -136,6 +136,7 @@ def parquet_cases(role: str) -> Iterator[Case]:
         "column-of-nulls": parquet({**columns, column: [None] * 40}),
         "column-of-bytes": parquet({**columns, column: [b"\xff"] * 40}),
         "no-rows": parquet({key: [] for key in good}),
+        "name-not-utf-8": parquet({**columns, "zzzzzz": [1] * 40}).replace(b"zzzzzz", b"zz\xff\xfezz"),
         "empty-file": b"",
     }
     for about, content in broken.items():
