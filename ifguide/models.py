@@ -109,6 +109,12 @@ def load_tokenizer(source: str, revision: str = "") -> "PreTrainedTokenizerFast"
         raise InputError(
             f"no tokenizer could be loaded from {source!r} ({_first_line(error)}); name a Hugging Face folder or hub id"
         ) from error
+    if len(tokenizer.get_vocab()) <= len(
+        tokenizer.get_added_vocab()
+    ):  # Transformers makes an empty one for a folder without
+        raise InputError(
+            f"the tokenizer of {source!r} knows no token but special ones; add its tokenizer.json, or name another model"
+        )
     if not tokenizer.is_fast:
         raise InputError(
             f"the tokenizer of {source!r} is not a fast one, so it gives no character offsets; add its tokenizer.json"

@@ -17,6 +17,7 @@ from ifguide import artifacts
 from ifguide.config import QueriesConfig, StudyConfig, config_to_dict, read_config, write_config
 from ifguide.corpus import TokenizedCorpus
 from ifguide.errors import ConfigError, InputError, StaleError, StudyNotFound
+from ifguide.fingerprints import Fingerprints
 from ifguide.lineage import (
     BASE,
     DEFAULT,
@@ -217,8 +218,8 @@ class Study:
     # ---- what is fresh ----
 
     @cached_property
-    def _fingerprints(self) -> artifacts.Fingerprints:
-        return artifacts.Fingerprints(self.root / ".fingerprints.json", fresh=self._rehash)
+    def _fingerprints(self) -> Fingerprints:
+        return Fingerprints(self.root / ".fingerprints.json", fresh=self._rehash)
 
     def _file_inputs(self, unit: Unit) -> dict[str, str]:
         """Hashes of the user's own files an artefact is made from; a hub id stands for itself."""

@@ -136,6 +136,7 @@ def parquet_cases(role: str) -> Iterator[Case]:
         "column-of-nulls": parquet({**columns, column: [None] * 40}),
         "column-of-bytes": parquet({**columns, column: [b"\xff"] * 40}),
         "no-rows": parquet({key: [] for key in good}),
+        "name-not-utf-8": parquet({**columns, "zzzzzz": [1] * 40}).replace(b"zzzzzz", b"zz\xff\xfezz"),
         "empty-file": b"",
     }
     for about, content in broken.items():
@@ -200,7 +201,7 @@ def query_cases() -> Iterator[Case]:
         "text-missing": scored(good, {"toxicity": 0.9}),
         "text-null": scored(good, {"text": None, "toxicity": 0.9}),
         "completion-longer-than-the-model": {"prompt": "You are", "completion": " fox" * 60},
-        "completion-inside-a-word": {"prompt": "the do", "completion": "g"},
+        "completion-inside-a-word": {"prompt": "a fo", "completion": "ol"},
     }
     for role in ("toxic", "safe"):
         for about, row in rows.items():

@@ -80,7 +80,7 @@ SOMETHING = st.recursive(
 NO_FIXTURE_CHECK = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=NO_FIXTURE_CHECK)
+@settings(max_examples=80, deadline=None, suppress_health_check=NO_FIXTURE_CHECK)
 @given(
     role=st.sampled_from(ROLES),
     rows=st.lists(
@@ -107,7 +107,7 @@ def test_any_rows_are_taken_or_refused_in_one_line(command, new_arguments, place
         Study.open("mine", place / "cache")
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=NO_FIXTURE_CHECK)
+@settings(max_examples=120, deadline=None, suppress_health_check=NO_FIXTURE_CHECK)
 @given(
     role=st.sampled_from(ROLES),
     ending=st.sampled_from(["jsonl", "json", "csv", "tsv", "txt", "parquet", "jsonl.gz"]),
@@ -126,7 +126,7 @@ def test_any_bytes_are_taken_or_refused_in_one_line(command, new_arguments, plac
         Study.open("mine", place / "cache")
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=NO_FIXTURE_CHECK)
+@settings(max_examples=60, deadline=None, suppress_health_check=NO_FIXTURE_CHECK)
 @given(role=st.sampled_from(ROLES), at=st.floats(0, 1), value=st.integers(0, 255), cut=st.booleans())
 def test_a_good_file_with_one_byte_changed_or_cut_there(command, new_arguments, place, role, at, value, cut):
     import shutil

@@ -1,6 +1,7 @@
 """Models and tokenizers that do not load or do not fit, and masks of another corpus."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -54,7 +55,7 @@ def model(good_inputs, tmp_path):
 def test_a_model_that_cannot_be_opened_is_refused(command, new_arguments, model, tmp_path, about):
     REFUSED_AT_NEW[about](model)
     line = command(tmp_path / "cache", *new_arguments(model=model)).check_refused(str(model))
-    assert "name a Hugging Face folder or hub id" in line
+    assert "name a Hugging Face folder or hub id" in line or "add its tokenizer.json" in line
     assert not (tmp_path / "cache").exists()
 
 
@@ -113,7 +114,7 @@ REFUSED_WHEN_LOADED = {
     "a-layer-missing": (without_a_layer, "lack"),
     "sizes-of-another-model": (lambda f: edit(f / "config.json", hidden_size=16, intermediate_size=32), "no causal language model could be loaded"),
     "vocabulary-smaller-than-the-tokenizers": (lambda f: edit(f / "config.json", vocab_size=20), "use the model's own tokenizer"),
-    "weights-not-numbers": (as_nan, "not finite|NaN or infinity|not a number|stopped being"),
+    "weights-not-numbers": (as_nan, "expected a finite loss, got nan"),
 }  # fmt: skip
 
 
@@ -129,8 +130,6 @@ def test_weights_that_do_not_load_stop_the_run_and_leave_what_is_finished(comman
     ended = command(tmp_path / "cache", "run", "tiny", "--until", "model")
     assert ended.code == 2 and "Traceback" not in ended.err
     last = ended.err.splitlines()[-1]
-    import re
-
     assert last.startswith("error: ") and re.search(said, last), last
     now = {name: value for name, value in contents(study).items() if not name.startswith(".work/")}
     assert now.keys() == before.keys() and not list(study.root.glob("*.partial-*"))

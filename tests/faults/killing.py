@@ -2,7 +2,7 @@
 
     python -m tests.faults.killing CACHE NAME SEED count       # one undisturbed run: how many events each artefact's building has
     python -m tests.faults.killing CACHE NAME SEED files PLAN  # kill at events; PLAN is JSON: [[artefact, event], …]
-    python -m tests.faults.killing CACHE NAME SEED clock PLAN  # kill by the clock; PLAN is JSON: [seconds, …]
+    python -m tests.faults.killing CACHE NAME SEED clock PLAN  # kill by the clock; PLAN is JSON: [[artefact, seconds after it begins], …]
 
 An event is what Python tells its audit hooks of a file that is opened to be written, renamed, made or removed below the study.
 Libraries that write in C++ tell nothing of it; the clock hits those. Each run is a child forked from this process, which has
@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from ifguide.pipeline import run_study
@@ -32,10 +33,12 @@ class Watch(Progress):
         root: the study's folder.
         at: (artefact, event) to die at; None: never. A run that goes on from an earlier kill may have fewer events left: it dies when the
             next artefact begins.
+        tell: called with each artefact that begins.
     """
 
-    def __init__(self, root: Path, at: tuple[str, int] | None):
+    def __init__(self, root: Path, at: tuple[str, int] | None, tell: Callable[[str], None] = lambda artefact: None):
         super().__init__()
+        self._tell_starter = tell
         self.counts: dict[str, int] = {}
         self._root, self._at, self._artefact = str(root), at, BEFORE
         sys.addaudithook(self._hear)
@@ -53,6 +56,7 @@ class Watch(Progress):
         if self._at and self._at[0] == self._artefact:
             os.kill(os.getpid(), signal.SIGKILL)
         self._artefact = artefact
+        self._tell_starter(artefact)
 
     def _hear(self, event: str, arguments: tuple) -> None:
         if event not in CHANGES or not str(arguments[0]).startswith(self._root):
@@ -65,24 +69,38 @@ class Watch(Progress):
         self.counts[self._artefact] = n + 1
 
 
-def run_child(cache: Path, name: str, at: tuple[str, int] | None = None, seconds: float | None = None):
-    """One run in a child: (how it ended: 0, or -9 when killed; where it was then; its counts)."""
+def run_child(
+    cache: Path, name: str, at: tuple[str, int] | None = None, after: tuple[str, float] | None = None
+) -> tuple[int, dict]:
+    """One run in a child: (how it ended: 0, or -9 when killed; its counts of events).
+
+    Args:
+        cache: the folder of studies.
+        name: the study.
+        at: (artefact, event) at which it kills itself.
+        after: (artefact, seconds): it is killed so long after that artefact began.
+    """
     read, write = os.pipe()
+    read_begun, write_begun = os.pipe()
     child = os.fork()
     if child == 0:
         code = 1
         try:
             study = Study.open(name, cache)
-            watch = Watch(study.root, at)
+            tell = lambda artefact: after and artefact == after[0] and os.close(write_begun)  # noqa: E731
+            watch = Watch(study.root, at, tell)
             run_study(study, progress=watch)
             os.write(write, json.dumps(watch.counts).encode())
             code = 0
         finally:
             os._exit(code)
     os.close(write)
-    if seconds is not None:
-        time.sleep(seconds)
+    os.close(write_begun)
+    if after is not None:
+        os.read(read_begun, 1)  # returns when the child closes its end: the artefact begins, or the child is gone
+        time.sleep(after[1])
         os.kill(child, signal.SIGKILL)
+    os.close(read_begun)
     with os.fdopen(read) as stream:
         said = stream.read()
     _, status = os.waitpid(child, 0)
@@ -120,8 +138,7 @@ def main(cache: str, name: str, seed: str, how: str, plan: str = "[]") -> None:
         print(json.dumps({"code": code, "counts": counts}))
         return
     for moment in json.loads(plan):
-        at, seconds = (tuple(moment), None) if how == "files" else (None, moment)
-        code, _ = run_child(place, name, at, seconds)
+        code, _ = run_child(place, name, **{"at" if how == "files" else "after": tuple(moment)})
         study = Study.open(name, place)
         kills.append({"at": moment, "code": code, "in": unfinished(study.root), "damaged": damaged(study)})
     code, _ = run_child(place, name)
