@@ -98,7 +98,7 @@ def show_headline(study: Study) -> None:
                 change = after[key] - base[key]
                 st.metric(
                     title, f"{number(base[key], digits)} → {number(after[key], digits)}", delta=f"{change:+.{digits}f}",
-                    delta_color="inverse", help=note, border=True, delta_description="base model → suppressed",
+                    delta_color="inverse", help=note, border=True, delta_description="against base",
                 )  # fmt: skip
     columns, rows = comparison.metric_table(metrics, comparison.HEADLINE)
     components.record_table(columns, rows, key="headline", label="Metrics of every model")

@@ -58,8 +58,9 @@ CLIPPED = f"""() => {{ {WALK}
     for (let p = e; p; p = p.parentElement) scrolls ||= getComputedStyle(p).overflowX !== "visible" || getComputedStyle(p).position === "fixed";
     return !scrolls && (box.left < host.left - 2 || box.right > host.right + 2);
   }});
+  const figures = [...document.querySelectorAll('[data-testid="stMetric"] *')].filter((e) => e.scrollWidth > e.clientWidth + 1 && getComputedStyle(e).overflowX === "hidden");
   const main = document.querySelector('[data-testid="stMain"]');
-  return [...cut, ...out].map(name).concat(main.scrollWidth > main.clientWidth ? ["the page"] : []);
+  return [...cut, ...out, ...figures].map(name).concat(main.scrollWidth > main.clientWidth ? ["the page"] : []);
 }}"""
 """Our components' text that is cut without a sign of it, or stands outside of its component; and the page where it is too wide."""
 
