@@ -101,7 +101,7 @@ def show_headline(study: Study) -> None:
                 change = after[key] - base[key]
                 st.metric(
                     title, f"{number(base[key], digits)} → {number(after[key], digits)}", delta=f"{change:+.{digits}f}",
-                    delta_color="inverse", help=note, border=True, delta_description="base model → suppressed",
+                    delta_color="inverse", help=note, border=True, delta_description="against base",
                 )  # fmt: skip
     shown = {name: values for name, values in metrics.items() if name in FIRST_MODELS or len(metrics) <= FEW_MODELS}
     columns, rows = comparison.metric_table(shown, comparison.HEADLINE)

@@ -39,6 +39,7 @@ _STYLE = """<style>
 .stApp [data-testid="stMultiSelect"] span[title] { color: light-dark(#ffffff, #14171c); }
 @media (max-width: 1100px) {
   [data-testid="stMainBlockContainer"] { padding-left: 1.6rem; padding-right: 1.6rem; }
+  [data-testid="stMetricValue"], [data-testid="stMetricValue"] * { font-size: 1.25rem; }
 }
 </style>"""
 

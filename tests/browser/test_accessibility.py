@@ -58,8 +58,9 @@ CLIPPED = f"""() => {{ {WALK}
     for (let p = e; p; p = p.parentElement) scrolls ||= getComputedStyle(p).overflowX !== "visible" || getComputedStyle(p).position === "fixed";
     return !scrolls && (box.left < host.left - 2 || box.right > host.right + 2);
   }});
+  const figures = [...document.querySelectorAll('[data-testid="stMetric"] *')].filter((e) => e.scrollWidth > e.clientWidth + 1 && getComputedStyle(e).overflowX === "hidden");
   const main = document.querySelector('[data-testid="stMain"]');
-  return [...cut, ...out].map(name).concat(main.scrollWidth > main.clientWidth ? ["the page"] : []);
+  return [...cut, ...out, ...figures].map(name).concat(main.scrollWidth > main.clientWidth ? ["the page"] : []);
 }}"""
 """Our components' text that is cut without a sign of it, or stands outside of its component; and the page where it is too wide."""
 
@@ -108,3 +109,23 @@ def test_every_control_of_ours_is_reached_by_keyboard(page, address, view):
             break
     assert page.evaluate("window.__reached.size") > 8
     assert page.evaluate(UNREACHED) == []
+
+
+def test_the_probes_find_what_they_look_for(page, address):
+    visit(page, address, VIEWS["overview"])
+    page.evaluate("() => { window.__reached = new Set(); }")
+    before = len(page.evaluate(UNREACHED))
+    page.evaluate(
+        """() => {
+          const root = [...document.querySelectorAll("*")].map((e) => e.shadowRoot).filter(Boolean)[0];
+          const add = (style, text) => { const e = document.createElement("div"); e.style = style; e.textContent = text; root.append(e); return e; };
+          add("width: 3rem; overflow: hidden; white-space: nowrap", "cut off at the right");
+          add("position: absolute; left: -90px", "outside");
+          add("color: #aaa; background: #fff", "pale words");
+          add("cursor: pointer", "pointer only");
+          root.append(Object.assign(document.createElement("button"), { textContent: "never reached" }));
+        }"""
+    )
+    assert [line.split("> ")[1] for line in page.evaluate(CLIPPED)] == ["cut off at the right", "outside"]
+    assert len(page.evaluate(UNREACHED)) == before + 2
+    assert [line.split(":")[0] for line in find_violations(page) if "pale words" in line] == ["color-contrast"]

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from ifguide.cli import app
 from ifguide.study import Study, list_studies
 from tests.app.fake_study import Content, write_study
-from tests.browser.hostile_study import FORMULAS, TRAP, write_hostile_study
+from tests.browser.hostile_study import FORMULAS, ICON, OUTSIDE, PROBE, TRAP, write_hostile_study
 from tests.browser.running_app import find_chromium, serve_app, visit, wait_until_still
 from tests.browser.strict import watched
 
@@ -222,3 +222,18 @@ def test_opening_links_starts_no_job_and_writes_nothing(watch, address, cache):
         c for c in psutil.Process(address.process.pid).children(recursive=True) if "ifguide" in " ".join(c.cmdline())
     ]
     assert files() == before
+
+
+def test_the_probe_finds_what_a_text_would_make(browser, address):
+    with watched(browser, address) as watch:
+        visit(watch.page, address, f"?{query()}")
+        watch.check("before")
+        watch.page.evaluate(
+            "(text) => { document.querySelector('h1').after(Object.assign(document.createElement('div'), { innerHTML: text })); }",
+            TRAP,
+        )
+        made = watch.page.evaluate(PROBE, ICON)
+        for tag in ("<script", "<img", "<iframe", "<style", "<b>", "<a "):
+            assert any(line.startswith(tag) for line in made), tag
+        watch.page.wait_for_timeout(300)
+        assert watch.page.evaluate("window.__ran") and any(OUTSIDE in url for url in watch.foreign)
