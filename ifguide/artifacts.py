@@ -10,6 +10,7 @@ import json
 import os
 import platform
 import shutil
+import sys
 import time
 from collections.abc import Iterable, Iterator
 from importlib import metadata
@@ -17,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ifguide.errors import InputError, StaleError
+from ifguide.errors import StaleError
 
 SCHEMA = 1
 """Version of the layout and meaning of artefacts; a change makes older ones stale."""
@@ -56,12 +57,41 @@ def hash_folder(folder: Path) -> str:
 
 def write_json(path: Path, value) -> None:
     """Write JSON so that readers see the old file or the new one, never half of one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("w", encoding="utf-8") as stream:
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as stream:
         json.dump(value, stream, ensure_ascii=False, indent=1, allow_nan=False)
         stream.flush()
         os.fsync(stream.fileno())
-    temporary.replace(path)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a hidden file beside `path` to write; it takes the place of `path` when the block ends, and goes when it raises."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        temporary.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Remove what killed processes were writing with `replacing` in this folder, itself and not those below."""
+    for path in folder.glob(".*.tmp"):
+        process = path.name.split(".")[-2]
+        if process.isdigit() and not _lives(int(process)):
+            path.unlink(missing_ok=True)
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass  # it lives and is somebody else's
+    return True
 
 
 def read_json(path: Path):
@@ -78,13 +108,33 @@ def read_json(path: Path):
         raise StaleError(f"{path} is damaged ({error}); rebuild it with `ifguide run NAME --force STAGE`") from error
 
 
+def read_part(folder: Path, name: str):
+    """Read a JSON file of an artefact, which is small enough to be hashed each time: a flipped bit may still be valid JSON.
+
+    Args:
+        folder: the artefact, or one that is being built and has no manifest yet.
+        name: of the file, below the folder.
+
+    Raises:
+        StaleError: the file is missing or damaged.
+    """
+    value = read_json(folder / name)
+    expected = ((read_manifest(folder) or {}).get("outputs") or {}).get(name)
+    if expected and hash_file(folder / name) != expected:
+        raise StaleError(
+            f"{folder / name} is damaged (its hash is not that of the manifest); rebuild it with `ifguide run NAME --force STAGE`"
+        )
+    return value
+
+
 def read_manifest(folder: Path) -> dict | None:
     """The manifest of an artefact, or None when the artefact is missing or its manifest is unreadable."""
     try:
         manifest = read_json(folder / MANIFEST)
     except StaleError:
         return None
-    return manifest if isinstance(manifest, dict) and manifest.keys() >= {"inputs", "config", "outputs"} else None
+    parts = ("inputs", "config", "outputs")
+    return manifest if isinstance(manifest, dict) and all(isinstance(manifest.get(p), dict) for p in parts) else None
 
 
 def digest_of(manifest: dict) -> str:
@@ -99,7 +149,11 @@ def library_versions() -> dict[str, str]:
         "torch",
         "transformers",
         "tokenizers",
+        "accelerate",
         "datasets",
+        "safetensors",
+        "pyarrow",
+        "pandas",
         "numpy",
         "scikit-learn",
         "alt-profanity-check",
@@ -109,6 +163,24 @@ def library_versions() -> dict[str, str]:
         with contextlib.suppress(metadata.PackageNotFoundError):
             versions[name] = metadata.version(name)
     return versions
+
+
+def describe_machine() -> dict[str, str | int]:
+    """What the numbers are computed on, as far as it bears on their last digits. Imports nothing: a stage that used a GPU has torch.
+
+    Returns:
+        `system`, `processor` and `processes`; where torch is loaded also `threads`, and `gpu` where it sees one.
+    """
+    found: dict[str, str | int] = {
+        "system": platform.system(),
+        "processor": platform.machine(),
+        "processes": int(os.environ.get("WORLD_SIZE") or 1),
+    }
+    if torch := sys.modules.get("torch"):
+        found["threads"] = torch.get_num_threads()
+        if torch.cuda.is_available():
+            found["gpu"] = torch.cuda.get_device_name()
+    return found
 
 
 @contextlib.contextmanager
@@ -123,7 +195,7 @@ def building(folder: Path, *, stage: str, inputs: dict, config: dict) -> Iterato
 
     When the block raises, the partial folder is removed and `folder` is as it was.
     """
-    started = time.time()
+    started, clock = time.time(), time.monotonic()  # the clock on the wall may be set back meanwhile
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
     remove_partials(folder)
@@ -140,9 +212,10 @@ def building(folder: Path, *, stage: str, inputs: dict, config: dict) -> Iterato
             "config": config,
             "outputs": {p.relative_to(partial).as_posix(): hash_file(p) for p in files},
             "bytes": {p.relative_to(partial).as_posix(): p.stat().st_size for p in files},
-            "seconds": round(time.time() - started, 3),
+            "seconds": round(time.monotonic() - clock, 3),
             "created": round(started, 3),
             "versions": library_versions(),
+            "machine": describe_machine(),
         }
         if (partial / NOTES).is_file():
             manifest["notes"] = read_json(partial / NOTES)
@@ -189,6 +262,24 @@ def check_sizes(folder: Path, manifest: dict) -> str:
             return f"{name} is missing"
         if path.stat().st_size != size:
             return f"{name} has {path.stat().st_size:,} bytes, expected {size:,}"
+    return ""
+
+
+def check_hashes(folder: Path, manifest: dict) -> str:
+    """Hash an artefact's files and compare with its manifest; returns what is wrong, or an empty string. Hidden files count for nothing."""
+    if problem := check_sizes(folder, manifest):
+        return problem
+    for name, digest in manifest["outputs"].items():
+        try:
+            found = hash_file(folder / name)
+        except OSError as error:
+            return f"{name} cannot be read ({error.strerror})"
+        if found != digest:
+            return f"{name} has the hash {found[:16]}, expected {digest[:16]}"
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder)
+        if path.is_file() and name.as_posix() not in (MANIFEST, *manifest["outputs"]) and not name.name.startswith("."):
+            return f"it holds {name}, which its manifest does not name"
     return ""
 
 
@@ -276,40 +367,18 @@ def load_tensors(path: Path, device: str = "cpu") -> dict:
         raise StaleError(f"{path} is damaged ({error}); rebuild it with `ifguide run NAME --force STAGE`") from error
 
 
-class Fingerprints:
-    """Content hashes of input files and folders, remembered by path, size and time of change."""
+def read_table(path: Path):
+    """Read a Parquet file of ours as an Arrow table.
 
-    def __init__(self, memory: Path):
-        self._memory = memory
-        try:
-            self._known = json.loads(memory.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            self._known = {}
+    Raises:
+        StaleError: missing or damaged.
+    """
+    import pyarrow as pa
+    from pyarrow import parquet
 
-    def of(self, path: Path, names: tuple[str, ...] = ()) -> str:
-        """Hash of a file, or of a folder's files with their places in it (only those called `names`, when given). Hidden ones
-        are left out.
-
-        Raises:
-            InputError: nothing is there.
-        """
-        if not path.exists():
-            raise InputError(f"{path} is not there any more; put it back or change study.toml")
-        if path.is_file():
-            return hash_json([[path.name, self._hash(path)]])
-        files = {p.relative_to(path): p for p in path.rglob("*") if p.is_file() and (not names or p.name in names)}
-        seen = sorted(place for place in files if not any(part.startswith(".") for part in place.parts))
-        return hash_json([[place.as_posix(), self._hash(files[place])] for place in seen])
-
-    def _hash(self, path: Path) -> str:
-        stat = path.stat()
-        stamp = [stat.st_size, stat.st_mtime_ns]
-        key = str(path.resolve())
-        known = self._known.get(key)
-        if known and known[:2] == stamp:
-            return known[2]
-        digest = hash_file(path)
-        self._known[key] = [*stamp, digest]
-        with contextlib.suppress(OSError):  # a read-only cache only costs the hash again
-            write_json(self._memory, self._known)
-        return digest
+    try:
+        return parquet.read_table(path)
+    except FileNotFoundError as error:
+        raise StaleError(f"{path} is missing; run the study again with `ifguide run NAME`") from error
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise StaleError(f"{path} is damaged ({error}); rebuild it with `ifguide run NAME --force STAGE`") from error

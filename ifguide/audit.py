@@ -47,7 +47,9 @@ def find_spans(mask: np.ndarray, scores: np.ndarray, offsets: np.ndarray) -> Spa
         offsets: int64 (D+1,).
     """
     step = 1 << 26
-    places = np.concatenate([np.flatnonzero(mask[at : at + step]) + at for at in range(0, len(mask), step)] or [[]])
+    places = np.concatenate(
+        [np.flatnonzero(mask[at : at + step]) + at for at in range(0, len(mask), step)] or [np.zeros(0, np.int64)]
+    )
     places = places.astype(np.int64)
     if not places.size:
         return Spans(places, places, places, np.zeros(0, dtype=np.float32))

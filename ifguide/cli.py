@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ifguide import __version__
-from ifguide.commands import borrow, compare, likelihood, mechanism, rank, report
+from ifguide.commands import borrow, compare, likelihood, mechanism, rank, report, verify
 from ifguide.errors import IFGuideError, InputError, ProcessError
 from ifguide.running import follow_run, launched_together, speaks
+from ifguide.system_errors import explain_system_error
 
 if TYPE_CHECKING:
     from ifguide.config import StudyConfig
@@ -73,26 +74,26 @@ def main() -> None:
         if isinstance(error, BrokenPipeError):  # the reader of a pipe had enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(1)
-        _fail(str(error))
+        _fail(str(error) if isinstance(error, IFGuideError) else explain_system_error(error) or str(error))
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:
         if not hasattr(error, "format_message"):  # not one of typer's own, which has another module in each version
+            if not _debug and (said := explain_system_error(error)):  # a library's own word for a full disk
+                _fail(said)
             raise
         if type(error).__name__ == "NoArgsIsHelpError":
             with contextlib.suppress(BrokenPipeError):
                 print(error.format_message(), flush=True)
             os._exit(2)  # not sys.exit, which would flush into a pipe that may be closed
-        _fail(
-            f"{error.format_message()} (see `{error.ctx.command_path} --help`)"
-            if getattr(error, "ctx", None)
-            else error.format_message()
-        )
+        message, context = error.format_message(), getattr(error, "ctx", None)
+        _fail(f"{message} (see `{context.command_path} --help`)" if context else message)
 
 
 def _fail(message: str) -> None:
-    """One line on standard error, and exit code 2."""
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    """One line on standard error, and exit code 2. What a file holds may be in it, so it cannot steer the terminal."""
+    line = " ".join(message.split())
+    print("error: " + "".join(c if c.isprintable() else repr(c)[1:-1] for c in line), file=sys.stderr)
     sys.exit(2)
 
 
@@ -197,7 +198,7 @@ def new(
     from ifguide.config import config_from_dict, override
     from ifguide.pipeline import create_study
 
-    sections = {
+    sections: dict[str, dict[str, str | None]] = {
         "model": {"source": model},
         "corpus": {
             "path": corpus,
@@ -305,7 +306,7 @@ def select(
     from ifguide.study import Study
 
     study = Study.open(name)
-    given = {
+    given: dict = {
         "quantile": quantile,
         "window": window,
         "max_tokens": max_tokens,
@@ -443,7 +444,7 @@ def cancel(name: StudyName) -> None:
     print(f"job {job.id} is {cancel_job(job).state}; go on later with `ifguide run {name}`")
 
 
-for commands in (borrow, compare, likelihood, mechanism, rank, report):
+for commands in (borrow, compare, likelihood, mechanism, rank, report, verify):
     commands.add_commands(app)
 
 

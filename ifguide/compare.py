@@ -103,7 +103,7 @@ def comparison_table(study: "Study", names: list[str]) -> str:
         study: names must have been evaluated in it.
         names: `base` among them.
     """
-    metrics = {name: study.metrics(name) for name in names}
+    metrics = {name: study.metrics(name) or {} for name in names}
     compared = {c.variant: c for c in compare_variants({name: study.samples(name) for name in names})}
     with_oracle = "oracle" in names
     heads = ["model", "tokens", "precision / recall", "EMT [95%]", "TP [95%]", "perplexity", "to base"]

@@ -20,6 +20,18 @@ def _require_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     _require(value in choices, f"{name}: expected one of {', '.join(choices)}, got {value!r}")
 
 
+def _require_seed(name: str, value: int) -> None:
+    _require(0 <= value < 2**32, f"{name}: expected a seed from 0 to 4294967295, got {value}")
+
+
+def _require_name(where: str, name: str) -> None:
+    """A name that is safe as a folder; `ifguide.study.check_name` says the same of those that are typed."""
+    _require(
+        bool(re.fullmatch(r"(?!.*\.(partial|old)-)[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name)),
+        f"{where}: expected a name of 1 to 64 letters, digits, '.', '_' or '-' that starts with a letter or digit, got {name!r}",
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class CorpusConfig:
     """Where the training documents come from."""
@@ -94,7 +106,7 @@ class QueriesConfig:
         for name in self.extra:
             _require(
                 bool(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", name)),
-                f"queries.extra: a name has 1 to 64 letters, digits, '_' or '-' and starts with a letter or digit, got {name!r}",
+                f"queries.extra: expected a name of 1 to 64 letters, digits, '_' or '-' that starts with a letter or digit, got {name!r}",
             )
         _require(
             0 < self.split_share < 1, f"queries.split_share: expected a share between 0 and 1, got {self.split_share}"
@@ -170,6 +182,7 @@ class TrainingConfig:
     """Their scale: they count alpha / rank times."""
 
     def __post_init__(self):
+        _require_seed("training.seed", self.seed)
         _require(self.epochs > 0, f"training.epochs: expected more than 0, got {self.epochs}")
         _require(self.batch_size >= 1, f"training.batch_size: expected 1 or more rows, got {self.batch_size}")
         _require(
@@ -212,6 +225,7 @@ class FactorsConfig:
     """Seeds the sampled labels and the draw of documents."""
 
     def __post_init__(self):
+        _require_seed("factors.seed", self.seed)
         _require_choice("factors.products", self.products, ("auto", "float32", "bfloat16"))
         _require_choice("factors.strategy", self.strategy, ("ekfac", "identity"))
         _require_choice("factors.labels", self.labels, ("sampled", "true"))
@@ -274,6 +288,7 @@ class SelectionConfig:
     """Seeds the random control."""
 
     def __post_init__(self):
+        _require_seed("selection.seed", self.seed)
         _require_choice("selection.attribution", self.attribution, ("own_loss", "position"))
         _require(0 <= self.quantile < 1, f"selection.quantile: expected 0 <= quantile < 1, got {self.quantile}")
         _require(self.window >= 0, f"selection.window: expected 0 or more tokens, got {self.window}")
@@ -405,6 +420,7 @@ class EvaluateConfig:
     """Completions generated at once."""
 
     def __post_init__(self):
+        _require_seed("evaluate.seed", self.seed)
         _require(self.n_prompts >= 0, f"evaluate.n_prompts: expected 0 or more, got {self.n_prompts}")
         _require(self.n_heldout >= 0, f"evaluate.n_heldout: expected 0 or more, got {self.n_heldout}")
         _require(self.n_samples >= 1, f"evaluate.n_samples: expected 1 or more, got {self.n_samples}")
@@ -474,8 +490,14 @@ class StudyConfig:
         for name in self.variants:
             _require(
                 bool(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", name)),
-                f"variants: a name has 1 to 64 letters, digits, '_' or '-' and starts with a letter or digit, got {name!r}",
+                f"variants: expected a name of 1 to 64 letters, digits, '_' or '-' that starts with a letter or digit, got {name!r}",
             )
+        for name, variant in self.variants.items():
+            _require_name(f"variants.{name}.selection", variant.selection)
+        for name, lent in self.borrowed.items():
+            _require_name("borrowed", name)
+            _require_name(f"borrowed.{name}.study", lent.study)
+            _require_name(f"borrowed.{name}.selection", lent.selection)
 
 
 def config_from_dict(values: dict, kind: type = StudyConfig, where: str = ""):
@@ -500,7 +522,7 @@ def config_from_dict(values: dict, kind: type = StudyConfig, where: str = ""):
 
 
 def _coerce(value, hint, where: str):
-    if dataclasses.is_dataclass(hint):
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         if not isinstance(value, dict):
             raise ConfigError(f"{where}: expected a table [{where}], got {value!r}")
         return config_from_dict(value, hint, f"{where}.")
@@ -519,6 +541,10 @@ def _coerce(value, hint, where: str):
         raise ConfigError(f"{where}: expected {hint.__name__}, got {value!r}")
     if hint is float and not math.isfinite(value):
         raise ConfigError(f"{where}: expected a finite number, got {value!r}")
+    if hint is int and not -(2**63) <= value < 2**63:
+        raise ConfigError(f"{where}: expected a whole number of at most 64 bits, got {value}")
+    if hint is str and "\0" in value:
+        raise ConfigError(f"{where}: expected text without NUL characters, got {value!r}")
     return value
 
 

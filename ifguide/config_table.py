@@ -28,8 +28,10 @@ def read_notes() -> dict[str, dict[str, str]]:
                 field.target.id: inspect.cleandoc(note.value.value)
                 for field, note in pairs
                 if isinstance(field, ast.AnnAssign)
+                and isinstance(field.target, ast.Name)
                 and isinstance(note, ast.Expr)
                 and isinstance(note.value, ast.Constant)
+                and isinstance(note.value.value, str)
             }
     return notes
 
@@ -43,7 +45,7 @@ def format_tables() -> str:
         table = getattr(defaults, section.name)
         if dataclasses.is_dataclass(table):
             kind = type(table)
-            text += ["", f"### [{section.name}]", "", inspect.cleandoc(kind.__doc__), ""]
+            text += ["", f"### [{section.name}]", "", inspect.cleandoc(kind.__doc__ or ""), ""]
             text += ["| setting | default | what it does |", "|---|---|---|"]
             values = config_to_dict(table)
             text += [_row(f"{section.name}.{key}", values[key], notes[kind.__name__][key]) for key in values]

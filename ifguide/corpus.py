@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from ifguide.artifacts import load_array, read_json
+from ifguide.artifacts import load_array, read_part
 from ifguide.config import CorpusConfig
 from ifguide.corpus_writer import CorpusSummary, write_corpus
 from ifguide.errors import ConfigError, InputError, StaleError
@@ -100,7 +100,7 @@ class TokenizedCorpus:
     @property
     def summary(self) -> CorpusSummary:
         """What was read and what was left out."""
-        return CorpusSummary(**read_json(self.folder / "summary.json"))
+        return CorpusSummary(**read_part(self.folder, "summary.json"))
 
     def valid(self) -> np.ndarray:
         """bool (N,): False on each document's first token, which nothing predicts."""

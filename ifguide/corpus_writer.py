@@ -136,7 +136,7 @@ class _Reading:
             if not text.strip():
                 self.skip(row.where, f"no text in {config.text_field!r}")
                 continue
-            spans = ()
+            spans: tuple[tuple[int, int], ...] = ()
             if config.spans_field:
                 spans = parse_spans(take_field(row, config.spans_field), len(text), row.where, config.spans_field)
             yield _Document(self._id(row), self._source(row), text, spans, row.where)
@@ -183,7 +183,12 @@ class _Output:
     """The growing files."""
 
     def __init__(self, folder: Path, *, with_spans: bool):
-        kinds = {"token_ids": np.int32, "char_start": np.int32, "char_end": np.int32, "offsets": np.int64}
+        kinds: dict[str, type] = {
+            "token_ids": np.int32,
+            "char_start": np.int32,
+            "char_end": np.int32,
+            "offsets": np.int64,
+        }
         if with_spans:
             kinds["in_span"] = np.bool_
         self._arrays = {name: ArrayWriter(folder / f"{name}.npy", kind) for name, kind in kinds.items()}
@@ -204,7 +209,7 @@ class _Output:
         for name, values in tokens._asdict().items():
             self._arrays[name].append(values)
         self._arrays["offsets"].append(np.array([self.n_tokens]))
-        row = {"id": document.id, "source": document.source, "text": document.text}
+        row: dict = {"id": document.id, "source": document.source, "text": document.text}
         if "in_span" in self._arrays:
             marks = mark_tokens(document.text, document.spans, tokens.char_start, tokens.char_end)
             self._arrays["in_span"].append(marks)

@@ -72,9 +72,11 @@ class Processes:
             IFGuideError: what the function raised; in the other processes as ProcessError.
         """
         if self.alone:
+            assert function is not None
             return function()
         said, mine = {}, None
         if self.is_main:
+            assert function is not None
             try:
                 said = {"value": function()}
             except IFGuideError as error:

@@ -88,7 +88,7 @@ class DocumentStore:
         self.columns = {row[0] for row in self._connection.execute("DESCRIBE documents").fetchall()}
         if f"{self.kind}_sum" not in self.columns:
             raise ConfigError(f"expected scores of the kind {self.kind!r} in {table}, found none")
-        self.n_documents = self._connection.execute("SELECT count(*) FROM documents").fetchone()[0]
+        self.n_documents = self._connection.execute("SELECT count(*) FROM documents").fetchall()[0][0]
         self._orders: OrderedDict[tuple, np.ndarray] = OrderedDict()
         self._lock = threading.Lock()
 

@@ -6,7 +6,6 @@ a file is made from, so a file is never stale: when something changes, another o
 """
 
 import json
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +16,7 @@ import pyarrow.parquet as pq
 
 from ifguide import artifacts
 from ifguide.errors import StaleError
+from ifguide.index.chunks import release_pages
 from ifguide.lineage import Unit
 from ifguide.near_duplicates import group_near_duplicates
 from ifguide.study import check_name
@@ -72,18 +72,32 @@ def write_tables(study: "Study", selections: list[str] | None = None, report: Re
 
     Args:
         study: with scores.
-        selections: which selections' tables; None: all that are saved.
+        selections: which selections' tables; None: all that are saved and belong to the corpus as it is now.
         report: called with (documents done, documents in all).
 
     Returns:
         The files that were written.
+
+    Raises:
+        StaleError: the scores, or a selection that was asked for, belong to another corpus.
     """
-    names = study.selection_names() if selections is None else selections
-    wanted = {table_path(study): lambda path: _write(path, _describe_corpus(study, report))}
-    wanted |= {
-        ranks_path(study, name): lambda path, name=name: _write(path, _describe_selection(study, name))
-        for name in names
+    if not scores_fit(study):
+        raise StaleError(
+            f"the scores are of another corpus; compute them again with `ifguide run {study.name} --until scores`"
+        )
+    names = [name for name in study.selection_names() if _fits(study, name)] if selections is None else selections
+    if alien := [name for name in names if not _fits(study, name)]:
+        raise StaleError(
+            f"selection {alien[0]!r} is of another corpus; save it again with `ifguide select {study.name} --name {alien[0]} ...`"
+        )
+    wanted: dict[Path, Callable[[Path], None]] = {
+        table_path(study): lambda path: _write(path, _describe_corpus(study, report))
     }
+
+    def write_ranks(name: str) -> Callable[[Path], None]:
+        return lambda path: _write(path, _describe_selection(study, name))
+
+    wanted |= {ranks_path(study, name): write_ranks(name) for name in names}
     written = []
     for path, write in wanted.items():
         if not path.is_file():
@@ -97,10 +111,20 @@ def write_tables(study: "Study", selections: list[str] | None = None, report: Re
     return written
 
 
+def scores_fit(study: "Study") -> bool:
+    """Whether the scores belong to the corpus as it is now."""
+    made_of = study.manifest(Unit("scores"))["inputs"].get("corpus")
+    return made_of in (None, _digest(study, Unit("corpus")))
+
+
+def _fits(study: "Study", name: str) -> bool:
+    made_of = study.manifest(Unit("selection", name))["inputs"].get("corpus")
+    return made_of in (None, _digest(study, Unit("corpus")))
+
+
 def _write(path: Path, table: pa.Table) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    pq.write_table(table, temporary, compression="lz4", row_group_size=_ROW_GROUP)
-    temporary.replace(path)
+    with artifacts.replacing(path) as temporary:
+        pq.write_table(table, temporary, compression="lz4", row_group_size=_ROW_GROUP)
 
 
 def read_notes(path: Path) -> dict:
@@ -152,7 +176,7 @@ def _table(columns: dict, notes: dict) -> pa.Table:
 def _describe_scores(scores, token_ids, offsets: np.ndarray, top: float, report: Report | None) -> dict:
     """sum, max, the strongest token's place and id, and the sparkline of every document; a first token has no score."""
     n_documents = len(offsets) - 1
-    found = {
+    found: dict[str, np.ndarray] = {
         "sum": np.zeros(n_documents, dtype=np.float64),
         "max": np.zeros(n_documents, dtype=np.float32),
         "strongest": np.zeros(n_documents, dtype=np.int32),
@@ -228,6 +252,7 @@ def sum_by_document(values: np.ndarray, offsets: np.ndarray) -> np.ndarray:
         real = np.flatnonzero(np.diff(offsets[first : stop + 1]) > 0)
         if real.size:
             total[first + real] = np.add.reduceat(part, offsets[first + real] - offsets[first], dtype=kind)
+        release_pages(values, int(offsets[first]), int(offsets[stop]))
     return total
 
 

@@ -141,7 +141,7 @@ def _sequences(study: "Study", document: int, span: tuple[int, int] | None = Non
     from ifguide.influence.batches import Sequence, corpus_sequences
 
     corpus = study.corpus()
-    layout = artifacts.read_json(study.folder(Unit("corpus")) / "layout.json")
+    layout = artifacts.read_part(study.folder(Unit("corpus")), "layout.json")
     first, stop = int(corpus.offsets[document]), int(corpus.offsets[document + 1])
     length = layout["max_length"] - (layout["bos"] is not None)
     offsets = np.array([0, stop - first])
@@ -170,7 +170,7 @@ def _load(study: "Study", checkpoint: str):
     from ifguide.queries import encode_queries
 
     config = study.config.direction
-    layout = artifacts.read_json(study.folder(Unit("corpus")) / "layout.json")
+    layout = artifacts.read_part(study.folder(Unit("corpus")), "layout.json")
     model, modules, device = study_models.load_checkpoint(study, checkpoint, attention="eager")
     kinds = ("toxic", "safe") if config.differential else ("toxic",)
     tokenizer = study_models.study_tokenizer(study)

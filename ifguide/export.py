@@ -22,6 +22,7 @@ import pyarrow as pa
 
 from ifguide.artifacts import library_versions, write_json
 from ifguide.errors import ConfigError, InputError, StaleError
+from ifguide.lineage import can_be_made_again
 from ifguide.selections import Selection
 from ifguide.study import DEFAULT, Study, Unit
 
@@ -199,6 +200,8 @@ def _require_fresh(study: Study, selection: str) -> None:
             raise StaleError(
                 f"there is no selection {selection!r} (there: {known}); make one with `ifguide select` or {mend}"
             )
+        if unit.name and not can_be_made_again(study.config, unit.name):
+            mend = f"`ifguide select {study.name} --name {unit.name} ...`"
         raise StaleError(f"{unit} is {state.state} ({state.reason}); build it with {mend}")
 
 
@@ -228,7 +231,7 @@ def _token_blocks(study: Study, corpus: "TokenizedCorpus", chosen: Selection, wh
             "position": positions,
             "selected": np.asarray(chosen.mask[span]),
         }
-        if what == "tokens":
+        if own_loss is not None:
             unscored = positions == 0
             columns |= {
                 "token": [piece for i in range(first, last) for piece in corpus.document_tokens(i)],
@@ -309,9 +312,9 @@ def character_spans(mask: np.ndarray, char_start: np.ndarray, char_end: np.ndarr
 
 def _sum_by_document(values: np.ndarray, offsets: np.ndarray, dtype: type) -> np.ndarray:
     """Sum of a document's values, (D,), in `dtype`; block by block, so that `values` may be memory-mapped."""
-    sums = np.zeros(len(offsets) - 1, dtype)
+    sums: np.ndarray = np.zeros(len(offsets) - 1, dtype)
     for first, last in _document_ranges(offsets):
-        block = np.asarray(values[offsets[first] : offsets[last]], dtype)
+        block: np.ndarray = np.asarray(values[offsets[first] : offsets[last]], dtype)
         sums[first:last] = np.diff(
             np.concatenate([[0], np.cumsum(block, dtype=dtype)])[offsets[first : last + 1] - offsets[first]]
         )
@@ -374,4 +377,8 @@ def _plain(cell):
     return json.dumps(cell) if isinstance(cell, bool | list) else cell
 
 
-_WRITERS = {".parquet": _ParquetWriter, ".jsonl": _JSONLinesWriter, ".csv": _CSVWriter}
+_WRITERS: dict[str, Callable[..., Writer]] = {
+    ".parquet": _ParquetWriter,
+    ".jsonl": _JSONLinesWriter,
+    ".csv": _CSVWriter,
+}

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,13 +30,56 @@ def frontier_points(metrics: Mapping[str, dict | None]) -> list[FrontierPoint]:
     for name, values in metrics.items():
         if not values or any(_finite(values.get(key)) is None for key in ("perplexity", "emt")):
             continue
-        known = {
+        known: dict = {
             f"{key}{end}": _finite(values.get(f"{key}{end}"))
             for key in ("perplexity", "emt")
             for end in ("", "_low", "_high")
         }
         points.append(FrontierPoint(name=name, **known))
     return points
+
+
+MANY = 8
+"""Of more models than this, those in the background get numbers instead of names."""
+FAR = 1.25
+"""A model whose perplexity is more than this many times the base model's is drawn at the edge."""
+
+
+def order_points(points: Sequence[FrontierPoint]) -> list[FrontierPoint]:
+    """The least toxic first: the order of the table, and of the numbers."""
+    return sorted(points, key=lambda point: (point.emt, point.perplexity, point.name))
+
+
+def label_points(points: Sequence[FrontierPoint], titles: Mapping[str, str], named: Sequence[str]) -> dict[str, str]:
+    """What stands beside each point: its title, or its number in the table where there are many and it is none of `named`."""
+    if len(points) <= MANY:
+        return {point.name: titles[point.name] for point in points}
+    return {
+        point.name: titles[point.name] if point.name in named else str(number)
+        for number, point in enumerate(order_points(points), 1)
+    }
+
+
+def pull_in(points: Sequence[FrontierPoint], named: Sequence[str]) -> tuple[list[FrontierPoint], dict[str, float]]:
+    """Points with those of very high perplexity moved to an edge, so that the others have room.
+
+    Args:
+        points: all models.
+        named: these stay where they are, and make the edge lie beyond them.
+
+    Returns:
+        The points in the same order, and the true perplexity of those that were moved, by name.
+    """
+    base = next((point.perplexity for point in points if point.name == "base"), min(p.perplexity for p in points))
+    near = [p.perplexity_high or p.perplexity for p in points if p.perplexity <= FAR * base or p.name in named]
+    low, high = min(p.perplexity for p in points), max(near)
+    edge = high + 0.1 * max(high - low, 0.05 * base)
+    far = {point.name: point.perplexity for point in points if point.perplexity > edge}
+    moved = [
+        replace(point, perplexity=edge, perplexity_low=None, perplexity_high=None) if point.name in far else point
+        for point in points
+    ]
+    return moved, far
 
 
 def _finite(value) -> float | None:

@@ -72,6 +72,7 @@ def load_named(name: str, split: str):
     if place.is_dir():
         source, options, stem = str(place), {}, place.name
     else:
+        assert match is not None
         source, options, stem = (
             match["name"],
             {"name": match["config"], "revision": match["revision"]},

@@ -1,6 +1,9 @@
 """Checks, before a study is written, that everything its configuration names opens and parses."""
 
-from ifguide.errors import ConfigError
+import contextlib
+from collections.abc import Iterator
+
+from ifguide.errors import ConfigError, InputError
 from ifguide.study import Study
 
 
@@ -18,7 +21,7 @@ def check_inputs(study: Study) -> None:
     from ifguide.evaluate.last_word import split_last_word
     from ifguide.evaluate.prompts import read_heldout, read_prompts
     from ifguide.evaluating import read_lambada
-    from ifguide.models import load_config, load_tokenizer
+    from ifguide.models import bos_context, load_config, load_tokenizer
     from ifguide.queries import encode_queries, read_queries
 
     config = study.config
@@ -37,14 +40,26 @@ def check_inputs(study: Study) -> None:
     for name in study.query_sets():
         queries = study.resolved_queries(name)
         for kind in ("toxic", "safe"):
-            pairs = read_queries(getattr(queries, kind), kind=kind, config=queries, max_queries=queries.max_queries)
-            encode_queries(pairs.head(8), tokenizer, study.max_length())
+            path = getattr(queries, kind)
+            pairs = read_queries(path, kind=kind, config=queries, max_queries=queries.max_queries)
+            with _naming(path):  # all of them: the direction is computed hours later
+                encode_queries(pairs, tokenizer, study.max_length(), bos_id=bos_context(tokenizer))
     evaluate = study.resolved("evaluate")
     if evaluate.prompts:
         read_prompts(evaluate.prompts, evaluate)
     if evaluate.heldout:
         read_heldout(evaluate.heldout, evaluate)
-    for passage in read_lambada(evaluate):
-        split_last_word(passage)
+    with _naming(evaluate.lambada):
+        for passage in read_lambada(evaluate):
+            split_last_word(passage)
     if evaluate.harness_tasks:
         check_harness(evaluate.harness_tasks, evaluate.harness_folder)
+
+
+@contextlib.contextmanager
+def _naming(path: str) -> Iterator[None]:
+    """Errors about a text that was read from a file say which file it was."""
+    try:
+        yield
+    except InputError as error:
+        raise error if path in str(error) else InputError(f"{path}: {error}") from error

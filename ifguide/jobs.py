@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass, fields, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import psutil
@@ -22,6 +22,7 @@ from ifguide.progress import FileSink, Snapshot
 from ifguide.study import check_name
 
 JOBS = "jobs"
+_ID = "%Y%m%d-%H%M%S-%f"
 _SAME_PROCESS_SECONDS = (
     2.0  # a process's start time is known to the clock tick; a reused pid is far more than this apart
 )
@@ -102,7 +103,7 @@ def start_job(study_name: str, arguments: list[str], cache: Path) -> Job:
             f"study {study_name!r} has a running job, {active.id} ({' '.join(active.status().command)}); "
             f"wait for it, or stop it with `ifguide cancel {study_name}`"
         )
-    folder = root / JOBS / datetime.now(UTC).strftime("%Y%m%d-%H%M%S-%f")
+    folder = root / JOBS / _next_id(root)
     folder.mkdir(parents=True)
     job = Job(folder=folder)
     now = time.time()
@@ -117,6 +118,15 @@ def start_job(study_name: str, arguments: list[str], cache: Path) -> Job:
     started = _start_time(process.pid)
     write_json(folder / "process.json", {"pid": process.pid, "process_started": started or now})
     return job
+
+
+def _next_id(root: Path) -> str:
+    """The moment as an id; where the clock was set back, one just after the latest job's, so that later jobs sort last."""
+    now = datetime.now(UTC)
+    with contextlib.suppress(ValueError, OSError):
+        last = max(path.name for path in (root / JOBS).iterdir())
+        now = max(now, datetime.strptime(last, _ID).replace(tzinfo=UTC) + timedelta(microseconds=1))
+    return now.strftime(_ID)
 
 
 def status_sink(path: Path, arguments: list[str]) -> FileSink:

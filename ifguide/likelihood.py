@@ -14,6 +14,7 @@ from ifguide import artifacts
 from ifguide.errors import InputError, StaleError
 from ifguide.lineage import Unit
 from ifguide.progress import Progress
+from ifguide.variants import BASE, STEERED
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,7 +38,7 @@ class TokenLikelihood:
 
 def made_by(study: "Study", model: str) -> Unit:
     """The artefact whose weights were evaluated as `model`."""
-    return study.upstream(Unit("evaluate", model))[-1]
+    return Unit("model") if model in (BASE, STEERED) else Unit("suppress", model)
 
 
 def likelihood_path(study: "Study", prompt: int, models: Sequence[str]) -> "Path":
@@ -100,6 +101,7 @@ def compute_likelihoods(study: "Study", prompt: int, models: Sequence[str], prog
             {"model": model, "sample": int(sample), "text": completion}
             for sample, completion in zip(mine["sample_index"], mine["completion"], strict=True)
         ]
+    assert text is not None
     texts = [completion.pop("text") for completion in completions]
     for turn, model in enumerate(models):
         loaded, tokenizer = _load(study, model)
@@ -118,14 +120,10 @@ def compute_likelihoods(study: "Study", prompt: int, models: Sequence[str], prog
 
 def _load(study: "Study", name: str):
     """An evaluated model and its tokenizer."""
+    from ifguide.evaluating import model_source
     from ifguide.models import load_model, load_tokenizer, pick_device
 
-    unit = made_by(study, name)
-    if unit.stage == "model":
-        base = study.models()["base"]
-        source, revision = base["source"], base.get("revision", "")
-    else:
-        source, revision = str(study.folder(unit) / "final"), ""
+    source, revision = model_source(study, name)
     device = pick_device(study.config.compute.device)
     return load_model(source, revision=revision, device=device), load_tokenizer(source, revision)
 

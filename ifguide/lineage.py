@@ -88,6 +88,13 @@ _DO_NOT_CHANGE_A_TRAINING = {
 }
 
 
+def default_setting(key: str):
+    """The default of `section.key`; None when study.toml has no such setting."""
+    section, _, name = key.partition(".")
+    table = config_to_dict(StudyConfig()).get(section)
+    return table.get(name) if isinstance(table, dict) else None
+
+
 def can_be_made_again(config: StudyConfig, selection: str) -> bool:
     """Whether study.toml says how a selection is made; one that the user saved keeps its settings itself."""
     return selection in BUILT_IN_SELECTIONS or selection in config.borrowed

@@ -43,7 +43,9 @@ def mechanism_path(study: "Study", settings: MechanismSettings) -> Path:
                 else f"`ifguide run {study.name}`"
             )
             raise StaleError(f"{unit} is {state.state} ({state.reason}); build it with {extra}")
-        made_of.append(artifacts.digest_of(artifacts.read_manifest(study.folder(unit))))
+        manifest = artifacts.read_manifest(study.folder(unit))
+        assert manifest is not None  # it is fresh
+        made_of.append(artifacts.digest_of(manifest))
     return study.root / FOLDER / f"{artifacts.hash_json(made_of)[:20]}.json"
 
 
@@ -129,7 +131,8 @@ def _search(study: "Study", models: dict, settings: MechanismSettings, results: 
         "seen": sorted(order[: settings.n_search]),
         "others": sorted(order[settings.n_search : 2 * settings.n_search]),
     }
-    encoded, leads, prefixes = {}, {}, {}
+    encoded: dict[str, dict] = {}
+    leads, prefixes = {}, {}
     for name, (model, tokenizer) in models.items():
         encoded[name] = {}
         for part, rows in sets.items():

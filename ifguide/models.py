@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from ifguide.distributed import current
 from ifguide.errors import ConfigError, InputError
@@ -109,11 +109,17 @@ def load_tokenizer(source: str, revision: str = "") -> "PreTrainedTokenizerFast"
         raise InputError(
             f"no tokenizer could be loaded from {source!r} ({_first_line(error)}); name a Hugging Face folder or hub id"
         ) from error
+    if len(tokenizer.get_vocab()) <= len(
+        tokenizer.get_added_vocab()
+    ):  # Transformers makes an empty one for a folder without
+        raise InputError(
+            f"the tokenizer of {source!r} knows no token but special ones; add its tokenizer.json, or name another model"
+        )
     if not tokenizer.is_fast:
         raise InputError(
             f"the tokenizer of {source!r} is not a fast one, so it gives no character offsets; add its tokenizer.json"
         )
-    return tokenizer
+    return cast("PreTrainedTokenizerFast", tokenizer)
 
 
 def load_config(source: str, revision: str = ""):
@@ -162,7 +168,7 @@ def load_model(
     logging.disable_progress_bar()  # it would write into the middle of ours
     source, revision_or_none = split_revision(str(source), revision)
     try:
-        model, loading = AutoModelForCausalLM.from_pretrained(
+        pair: Any = AutoModelForCausalLM.from_pretrained(
             source,
             revision=revision_or_none,
             dtype=getattr(torch, dtype),
@@ -172,6 +178,7 @@ def load_model(
             output_loading_info=True,
             **(placement.arguments() if placement else {}),
         )
+        model, loading = pair  # typed as a model alone, but `output_loading_info` adds what was missing
     except Exception as error:
         raise InputError(
             f"no causal language model could be loaded from {source!r} ({_first_line(error)}); name a folder or hub id with safetensors weights"

@@ -83,8 +83,8 @@ class WordIndex:
 
     def holders(self, words: tuple[str, ...]) -> np.ndarray:
         """int32, places of the documents in which these words follow each other, ascending."""
-        numbers = [self._number.get(word) for word in words]
-        if not numbers or None in numbers:
+        numbers = [self._number[word] for word in words if word in self._number]
+        if not numbers or len(numbers) < len(words):
             return np.zeros(0, dtype=np.int32)
         at = self._order[self._starts[numbers[0]] : self._starts[numbers[0] + 1]]
         for step, number in enumerate(numbers[1:], 1):

@@ -53,7 +53,7 @@ class PackedRows(Sequence):
     def __len__(self) -> int:
         return len(self.row_first_piece) - 1
 
-    def __getitem__(self, index: int) -> Rows:
+    def __getitem__(self, index: int) -> Rows:  # type: ignore[override]  # one row; Sequence's also takes slices
         """Row `index`, arrays of shape (L,)."""
         if not isinstance(index, int | np.integer):
             raise TypeError(f"expected one row number, got {index!r}; use .batch(indices) for several")
@@ -114,7 +114,7 @@ class BosRows(Sequence):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, index: int) -> Rows:
+    def __getitem__(self, index: int) -> Rows:  # type: ignore[override]  # one row; Sequence's also takes slices
         """Row `index`, arrays of shape (L+1,) where it begins a document, else (L,)."""
         row = self.rows[index]
         if row.token_index[0] != self.rows.offsets[row.document_index[0]]:
@@ -140,7 +140,7 @@ class DroppedRows(Sequence):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, index: int) -> Rows:
+    def __getitem__(self, index: int) -> Rows:  # type: ignore[override]  # one row; Sequence's also takes slices
         row = self.rows[index]
         gone = np.append(self.dropped, False)[row.document_index]  # padding has document -1
         return replace(
@@ -188,12 +188,12 @@ def pack_rows(
             f"expected a mask of shape {token_ids.shape}, one flag a corpus token, got {selected.shape}; select again"
         )
     lengths = np.diff(offsets)
-    documents = np.arange(len(lengths)) if documents is None else np.asarray(documents, dtype=np.int64)
-    documents = documents[lengths[documents] > 0]
-    n_elements = lengths[documents] + (eos_id is not None)
+    chosen = np.arange(len(lengths)) if documents is None else np.asarray(documents, dtype=np.int64)
+    chosen = chosen[lengths[chosen] > 0]
+    n_elements = lengths[chosen] + (eos_id is not None)
     place = _place_packed if pack else _place_apart
     which, start, stop, row_first_piece = place(n_elements, max_length)
-    return PackedRows(token_ids, offsets, max_length, eos_id, selected, documents[which], start, stop, row_first_piece)
+    return PackedRows(token_ids, offsets, max_length, eos_id, selected, chosen[which], start, stop, row_first_piece)
 
 
 def cut_overlapping(lengths: np.ndarray, max_length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -223,7 +223,8 @@ def _place_apart(n_elements: np.ndarray, max_length: int):
 
 def _place_packed(n_elements: np.ndarray, max_length: int):
     """Fill each row before the next begins. A last place too small for a context and a label is padding."""
-    pieces, row_first_piece, used = [], [], max_length
+    pieces: list[tuple[int, int, int]] = []
+    row_first_piece, used = [], max_length
     for which, length in enumerate(n_elements.tolist()):
         start = 0
         while start + 1 < length:

@@ -6,8 +6,10 @@ Several processes that a launcher started together are one run: the main one dec
 
 import contextlib
 import dataclasses
+import functools
 import time
 from collections.abc import Iterable, Iterator
+from collections.abc import Set as AnySet
 from pathlib import Path
 
 from ifguide import artifacts, distributed
@@ -126,29 +128,30 @@ def _with_needs(study: Study, units: Iterable[Unit]) -> list[Unit]:
     return list(needed)
 
 
-def _build(study: Study, units: list[Unit], progress: Progress, forced: set[Unit] = frozenset()) -> list[Unit]:
+def _build(study: Study, units: list[Unit], progress: Progress, forced: AnySet[Unit] = frozenset()) -> list[Unit]:
     built: list[Unit] = []
     processes = distributed.current()
     with _one_writer(study):
         processes.decide(lambda: _prepare(study, units))
         for number, unit in enumerate(units):
-            if not processes.decide(lambda unit=unit: _is_due(study, unit, unit in forced)):
+            if not processes.decide(functools.partial(_is_due, study, unit, unit in forced)):
                 continue
             started = time.monotonic()
             progress.begin_stage(str(unit), number, len(units))
             _build_unit(study, unit, progress)
             progress.end_stage(time.monotonic() - started)
             built.append(unit)
-        if processes.is_main and any(unit.stage in ("corpus", "scores", "selection") for unit in built):
+        # also when nothing was built: an earlier run may have been killed before it came to this
+        if processes.is_main and any(unit.stage in ("corpus", "scores", "selection") for unit in units):
             _list_documents(study, progress)
     return built
 
 
 def _list_documents(study: Study, progress: Progress) -> None:
     """Write what the Documents page lists, once there is a selection; it follows from the stages and is none itself."""
-    from ifguide.document_table import write_tables
+    from ifguide.document_table import scores_fit, write_tables
 
-    if study.has_scores("own_loss") and study.selection_names():
+    if study.has_scores("own_loss") and study.selection_names() and scores_fit(study):
         progress.message("listing the documents")
         write_tables(study)
 
@@ -162,6 +165,8 @@ def _one_writer(study: Study) -> Iterator[None]:
 
 
 def _prepare(study: Study, units: list[Unit]) -> None:
+    for folder in (study.root, study.root / "documents"):
+        artifacts.remove_temporaries(folder)
     for unit in units:
         artifacts.remove_partials(study.folder(unit))  # only here, where nobody else is building
         if study.unit_state(unit).state == "missing":

@@ -59,7 +59,8 @@ def read_queries(path: str, *, kind: str, config: QueriesConfig, max_queries: in
     if kind not in ("toxic", "safe"):
         raise ConfigError(f"expected kind toxic or safe, got {kind!r}")
     limit = config.max_queries if max_queries is None else max_queries
-    counts, pairs = _Counts(), []
+    counts = _Counts()
+    pairs: list = []
     columns = [config.prompt_field, config.completion_field, _CONTINUATION, config.text_field]
     for row in read_rows(path, text_field=config.text_field, columns=columns):
         counts.rows += 1
@@ -96,8 +97,9 @@ def _read_pair(row: Row, kind: str, config: QueriesConfig, counts: _Counts) -> t
     if isinstance(prompt, dict):
         parts = ((prompt_field, prompt), (completion_field, completion))
         prompt, completion = (_nested_text(part, row, name) for name, part in parts)
-        scores = [_score(part, row, name) for name, part in parts]
-        if None in scores:
+        rated = [_score(part, row, name) for name, part in parts]
+        scores = [score for score in rated if score is not None]
+        if len(scores) < len(rated):
             counts.unscored += 1
             return None
         if not (min(scores) >= config.toxic_min if kind == "toxic" else max(scores) < config.safe_max):

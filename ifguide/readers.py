@@ -263,10 +263,9 @@ def _parquet_rows(file: Path, stem: str, columns: list[str]) -> Iterator[Row]:
     import pyarrow as pa
 
     table = _open_parquet(file)
-    present = table.schema_arrow.names
-    wanted = [name for name in columns if name in present]
     number = 0
     try:
+        wanted = [name for name in columns if name in table.schema_arrow.names]
         # without any wanted column, all are read, so that the error about the missing one can list them
         for batch in table.iter_batches(batch_size=_PARQUET_ROWS, columns=wanted or None):
             for values in batch.to_pylist():
@@ -281,8 +280,10 @@ def _open_parquet(file: Path):
     from pyarrow import parquet
 
     try:
-        return parquet.ParquetFile(file)
-    except (pa.ArrowException, OSError) as error:
+        table = parquet.ParquetFile(file)
+        _ = table.schema_arrow.names  # a damaged name is no UTF-8
+        return table
+    except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
         raise InputError(f"{file} is not a readable Parquet file ({error}); write the file again") from error
 
 

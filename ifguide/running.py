@@ -13,7 +13,8 @@ from pathlib import Path
 
 from ifguide.distributed import current, join_processes, launched_together
 from ifguide.errors import IFGuideError, ProcessError
-from ifguide.progress import Progress, TerminalSink
+from ifguide.progress import Progress, Sink, TerminalSink
+from ifguide.system_errors import explain_system_error
 
 
 @contextlib.contextmanager
@@ -26,7 +27,7 @@ def follow_run(status_file: Path | None = None) -> Iterator[Progress]:
     Args:
         status_file: where a job keeps its status; None: this is no job.
     """
-    sinks = [TerminalSink()] if speaks() else []
+    sinks: list[Sink] = [TerminalSink()] if speaks() else []
     if status_file is not None and speaks():
         from ifguide.jobs import status_sink
 
@@ -49,7 +50,7 @@ def follow_run(status_file: Path | None = None) -> Iterator[Progress]:
         progress.close("failed", str(error))
         raise
     except BaseException as error:
-        progress.close("failed", f"{type(error).__name__}: {error}")
+        progress.close("failed", explain_system_error(error) or f"{type(error).__name__}: {error}")
         raise
     progress.close("done")
 

@@ -31,7 +31,7 @@ def direction_file(queries: str = "") -> str:
 
 def read_layout(study: Study) -> dict:
     """How the corpus is cut: `max_length` and the `bos` id that comes before each document, or None."""
-    return artifacts.read_json(study.folder(Unit("corpus")) / "layout.json")
+    return artifacts.read_part(study.folder(Unit("corpus")), "layout.json")
 
 
 def corpus_sequences(study: Study, *, documents: tuple[int, int] | None = None, max_tokens: int = 0, seed: int = 0):

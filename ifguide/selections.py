@@ -176,4 +176,4 @@ def write_selection(selection: Selection, folder: Path) -> None:
 def read_selection(name: str, folder: Path) -> Selection:
     """Read a selection, its arrays memory-mapped."""
     arrays = {key: artifacts.load_array(folder / f"{key}.npy") for key in _ARRAYS}
-    return Selection(name, artifacts.read_json(folder / "selection.json"), **arrays)
+    return Selection(name, artifacts.read_part(folder, "selection.json"), **arrays)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ifguide.artifacts import hash_json, save_blocks
+from ifguide.artifacts import hash_json, replacing, save_blocks
 
 WORK = ".work"
 """Folder of a study for what is not finished."""
@@ -109,12 +109,10 @@ class ShardStore:
 
     def write(self, shard: int, values: dict[str, np.ndarray]) -> None:
         """Write a shard: float32 (n,) arrays by name, n its number of tokens."""
-        temporary = self.folder / f".{self.path(shard).name}.{os.getpid()}.tmp"
-        with temporary.open("wb") as stream:
+        with replacing(self.path(shard)) as temporary, temporary.open("wb") as stream:
             np.save(stream, np.stack([values[name] for name in self.names]))
             stream.flush()
             os.fsync(stream.fileno())
-        temporary.replace(self.path(shard))
 
     def assemble(self, folder: Path) -> None:
         """Lay all shards end to end in `<name>.npy` files of one float32 a token."""

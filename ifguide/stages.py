@@ -32,11 +32,12 @@ from ifguide.shards import open_work
 from ifguide.study import BASE, DEFAULT, Study, Unit
 from ifguide.study_models import (
     choose_way,
+    compute_direction,
     cut_training_rows,
-    encoded_queries,
     factor_products,
     fit_checkpoint,
     load_checkpoint,
+    read_direction,
     read_factors,
     start_model,
     study_tokenizer,
@@ -158,28 +159,19 @@ def _write_notes(notes: dict, folder: Path) -> None:
 
 def build_direction(study: Study, unit: Unit, folder: Path, progress: Progress) -> None:
     """Queries and factors of each checkpoint -> the direction v."""
-    from ifguide.influence.direction import differential_direction, query_gradient
-
-    config = study.config.direction
-    kinds = ("toxic", "safe") if config.differential else ("toxic",)
-    turns = [(name, queries) for name in study.checkpoint_names() for queries in study.query_sets()]
+    sets = study.query_sets()
+    turns = [(name, queries) for name in study.checkpoint_names() for queries in sets]
     loaded = None
     for number, (name, queries) in enumerate(turns):
         if loaded != name:
             loaded = name
             model, modules, device = load_checkpoint(study, name)
             factors = read_factors(study, name, str(device))
-        gradients = {}
-        for turn, kind in enumerate(kinds):
-            gradients[kind] = query_gradient(
-                model, modules,
-                encoded_queries(study, kind, queries),
-                weighting=config.weighting, objective=config.objective,
-                tokens_per_batch=study.config.compute.tokens_per_batch,
-                report=_reporter(progress, "queries", part=number * len(kinds) + turn, parts=len(turns) * len(kinds)),
-                processes=current(),
-            )  # fmt: skip
-        direction = differential_direction(gradients["toxic"], gradients.get("safe"), factors, config.damping)
+        report = functools.partial(_reporter, progress, "queries")
+        direction = compute_direction(
+            study, model, modules, factors, queries,
+            report=lambda turn, of, number=number, report=report: report(part=number * of + turn, parts=len(turns) * of),
+        )  # fmt: skip
         _save_tensors(direction, folder / name / direction_file(queries))
 
 
@@ -202,7 +194,7 @@ def build_scores(study: Study, unit: Unit, folder: Path, progress: Progress) -> 
         if processes.is_main:
             (folder / name).mkdir(exist_ok=True)
         model, modules, device = load_checkpoint(study, name, attention="eager" if kind == "own_loss" else "sdpa")
-        directions = [_read_direction(study, name, queries, modules) for queries in sets]
+        directions = [read_direction(study, name, queries, modules) for queries in sets]
         files = tuple(score_file(kind, queries) for queries in sets)
         report = _reporter(progress, part=number, parts=len(turns))
         if kind == "own_loss":
@@ -215,30 +207,22 @@ def build_scores(study: Study, unit: Unit, folder: Path, progress: Progress) -> 
             score = score_along(split, modules, directions, ways)
             score_in_shards(study, work, folder / name, (*files, "token_loss"), score, device, report)
         else:
-            score = functools.partial(position_scores_several, SplitModel(model), modules, directions)
+            several = functools.partial(position_scores_several, SplitModel(model), modules, directions)
             score_in_shards(
-                study, work, folder / name, files, lambda batch, score=score: score(batch)[0], device, report
+                study, work, folder / name, files, lambda batch, several=several: several(batch)[0], device, report
             )
     if processes.is_main:
-        files = [*SCORES, *(score_file(kind, queries) for queries in sets if queries for kind in SCORES[:2])]
+        averaged = [*SCORES, *(score_file(kind, queries) for queries in sets if queries for kind in SCORES[:2])]
         settings = study.config.scores
         average_over_checkpoints(
             study.corpus(),
             [folder / name for name in names],
-            files,
+            averaged,
             folder,
             average=settings.average,
             pooling=settings.pooling,
         )
     _write_notes({"derivatives": found}, folder)
-
-
-def _read_direction(study: Study, checkpoint: str, queries: str, modules: dict) -> dict:
-    """v of a pair of query sets, each layer's part where the layer computes."""
-    from ifguide.influence.layers import device_of
-
-    tensors = artifacts.load_tensors(study.folder(Unit("direction")) / checkpoint / direction_file(queries))
-    return {name: tensor.to(device_of(modules[name])) for name, tensor in tensors.items()}
 
 
 def build_index(study: Study, unit: Unit, folder: Path, progress: Progress) -> None:

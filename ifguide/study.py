@@ -17,6 +17,7 @@ from ifguide import artifacts
 from ifguide.config import QueriesConfig, StudyConfig, config_to_dict, read_config, write_config
 from ifguide.corpus import TokenizedCorpus
 from ifguide.errors import ConfigError, InputError, StaleError, StudyNotFound
+from ifguide.fingerprints import Fingerprints
 from ifguide.lineage import (
     BASE,
     DEFAULT,
@@ -25,6 +26,7 @@ from ifguide.lineage import (
     InputFile,
     Unit,
     can_be_made_again,
+    default_setting,
     input_files,
     read_units,
     unit_settings,
@@ -74,11 +76,18 @@ class StageState:
 
 
 class Study:
-    """The folder of one study."""
+    """The folder of one study.
 
-    def __init__(self, root: Path, config: StudyConfig):
+    Args:
+        root: the folder.
+        config: its settings.
+        rehash: read the user's files again instead of trusting their sizes and times of change.
+    """
+
+    def __init__(self, root: Path, config: StudyConfig, *, rehash: bool = False):
         self.root = root
         self.config = config
+        self._rehash = rehash
 
     @property
     def name(self) -> str:
@@ -100,7 +109,10 @@ class Study:
                 f"no study {name!r} in {cache} (there: {known}); make it with `ifguide new {name}` or `ifguide demo`"
             )
         config = read_config(root / "study.toml")
-        check_variants(config)
+        try:
+            check_variants(config)
+        except ConfigError as error:
+            raise ConfigError(f"{root / 'study.toml'}: {error}") from error
         return cls(root, config)
 
     @classmethod
@@ -206,8 +218,8 @@ class Study:
     # ---- what is fresh ----
 
     @cached_property
-    def _fingerprints(self) -> artifacts.Fingerprints:
-        return artifacts.Fingerprints(self.root / ".fingerprints.json")
+    def _fingerprints(self) -> Fingerprints:
+        return Fingerprints(self.root / ".fingerprints.json", fresh=self._rehash)
 
     def _file_inputs(self, unit: Unit) -> dict[str, str]:
         """Hashes of the user's own files an artefact is made from; a hub id stands for itself."""
@@ -278,6 +290,8 @@ class Study:
         settings = self.settings(unit)
         for key in sorted(settings.keys() | manifest["config"].keys()):
             old, new = manifest["config"].get(key), settings.get(key)
+            if key not in manifest["config"] and new == default_setting(key):
+                continue  # a setting of a later version, whose default is what was done before there was one
             if old != new:
                 return StageState("stale", f"setting {key} is now {new!r}, was {old!r}", seconds)
         return StageState("fresh", "", seconds)
@@ -332,14 +346,12 @@ class Study:
 
     def queries(self, kind: str, name: str = ""):
         """Query pairs as a DataFrame with columns prompt and completion; kind is `toxic` or `safe`, name an extra pair's."""
-        import pandas as pd
-
         if kind not in ("toxic", "safe"):
             raise ConfigError(f"queries: expected toxic or safe, got {kind!r}")
         folder = self._need(Unit("queries"))
-        return pd.read_parquet(
+        return artifacts.read_table(
             (folder / "extra" / check_name(name, "query set") if name else folder) / f"{kind}.parquet"
-        )
+        ).to_pandas()
 
     def checkpoint_names(self) -> list[str]:
         """Names of the checkpoints the study scores at, in training order."""
@@ -348,7 +360,7 @@ class Study:
     def models(self) -> dict:
         """Where the base model and the scoring checkpoints lie: {"base": {source, revision}, "checkpoints": [{name, source, revision}]}."""
         folder = self._need(Unit("model"))
-        models = artifacts.read_json(folder / "models.json")
+        models = artifacts.read_part(folder, "models.json")
         for entry in (models["base"], *models["checkpoints"]):
             if (folder / entry["source"]).is_dir():
                 entry["source"] = str(folder / entry["source"])
@@ -375,27 +387,41 @@ class Study:
         """Whether scores of this kind were computed."""
         return (self.folder(Unit("scores")) / f"{kind}.npy").is_file()
 
-    def _names(self, stage: str) -> list[str]:
+    def names_of(self, stage: str) -> list[str]:
+        """Names of a stage's artefacts that are there; those of `units` first, then the others by name."""
         folder = self.root / STAGE_FOLDERS[stage]
         found = {p.parent.name for p in folder.glob(f"*/{artifacts.MANIFEST}") if _NAME.fullmatch(p.parent.name)}
-        first = [unit.name for unit in self.units(stage) if unit.name in found]
+        first = [unit.name for unit in self.units(stage) if unit.name in found] if stage in STAGES else []
         return first + sorted(found - set(first))
 
     def selection_names(self) -> list[str]:
         """Saved selections: the default one first, then the controls, then the user's by name."""
-        return self._names("selection")
+        return self.names_of("selection")
 
     def suppressed_names(self) -> list[str]:
         """Selections that a model was trained with."""
-        return self._names("suppress")
+        return self.names_of("suppress")
 
     def evaluation_names(self) -> list[str]:
         """Models that were evaluated, `base` first."""
-        return self._names("evaluate")
+        return self.names_of("evaluate")
 
     def selection(self, name: str = DEFAULT) -> Selection:
-        """One saved selection."""
-        return read_selection(name, self._need(Unit("selection", name)))
+        """One saved selection.
+
+        Raises:
+            StaleError: it is not there, or its mask is of another corpus.
+        """
+        found = read_selection(name, self._need(Unit("selection", name)))
+        n_tokens = int(artifacts.load_array(self._need(Unit("corpus")) / "offsets.npy")[-1])
+        if len(found.mask) != n_tokens:
+            made = can_be_made_again(self.config, name)
+            again = f"ifguide run {self.name}" if made else f"ifguide select {self.name} --name {name} ..."
+            raise StaleError(
+                f"selection {name!r} is of another corpus: expected a mask of {n_tokens:,} tokens, got {len(found.mask):,}; "
+                f"make it again with `{again}`"
+            )
+        return found
 
     def preview_selection(self, settings: dict) -> Selection:
         """Compute a selection without saving it; `settings` as for `save_selection`."""
@@ -434,18 +460,16 @@ class Study:
 
     def metrics(self, variant: str) -> dict | None:
         """Measured metrics of a model (`base` or a selection's name), or None when it was not evaluated."""
-        path = self.folder(Unit("evaluate", variant)) / "metrics.json"
-        return artifacts.read_json(path) if path.is_file() else None
+        folder = self.folder(Unit("evaluate", variant))
+        return artifacts.read_part(folder, "metrics.json") if (folder / "metrics.json").is_file() else None
 
     def samples(self, variant: str):
         """The completions behind the metrics: DataFrame prompt_index, sample_index, prompt, completion, toxicity."""
-        import pandas as pd
-
-        return pd.read_parquet(self._need(Unit("evaluate", variant)) / "samples.parquet")
+        return artifacts.read_table(self._need(Unit("evaluate", variant)) / "samples.parquet").to_pandas()
 
     def headline(self) -> dict[str, dict]:
         """Metrics of every evaluated model; the default selection's model is called `suppressed`."""
-        return {"suppressed" if name == DEFAULT else name: self.metrics(name) for name in self.evaluation_names()}
+        return {"suppressed" if name == DEFAULT else name: self.metrics(name) or {} for name in self.evaluation_names()}
 
 
 def _cut_split(path: str) -> tuple[str, str]:

@@ -1,6 +1,7 @@
 """A study's models, queries and rows as its stages need them: loaded, fitted, encoded, cut. What several stages share."""
 
 import functools
+from collections.abc import Callable
 from dataclasses import asdict
 
 import numpy as np
@@ -8,7 +9,7 @@ import numpy as np
 from ifguide import artifacts
 from ifguide.distributed import current
 from ifguide.errors import ConfigError
-from ifguide.scoring import corpus_sequences, read_layout
+from ifguide.scoring import corpus_sequences, direction_file, read_layout
 from ifguide.shards import offload_folder
 from ifguide.study import BASE, Study, Unit
 
@@ -110,6 +111,43 @@ def read_factors(study: Study, checkpoint: str, device: str):
         layer, part = key.rsplit("|", 1)
         layers.setdefault(layer, {})[part] = tensor
     return {layer: LayerFactors(**parts) for layer, parts in layers.items()} or None
+
+
+def compute_direction(
+    study: Study, model, modules: dict, factors: dict | None, queries: str = "", report: Callable | None = None
+) -> dict:
+    """The direction v of a pair of query sets at a loaded checkpoint, (O, I) a layer.
+
+    Args:
+        study: its settings and queries.
+        model: the checkpoint.
+        modules: its tracked layers by name.
+        factors: its EK-FAC factors; None for the identity.
+        queries: an extra pair of query sets; empty: the study's own.
+        report: called as report(turn, turns) for each set of queries; gives the callback that its queries are reported to.
+    """
+    from ifguide.influence.direction import differential_direction, query_gradient
+
+    config = study.config.direction
+    kinds = ("toxic", "safe") if config.differential else ("toxic",)
+    gradients = {
+        kind: query_gradient(
+            model, modules, encoded_queries(study, kind, queries),
+            weighting=config.weighting, objective=config.objective,
+            tokens_per_batch=study.config.compute.tokens_per_batch,
+            report=report and report(turn, len(kinds)), processes=current(),
+        )
+        for turn, kind in enumerate(kinds)
+    }  # fmt: skip
+    return differential_direction(gradients["toxic"], gradients.get("safe"), factors, config.damping)
+
+
+def read_direction(study: Study, checkpoint: str, queries: str, modules: dict) -> dict:
+    """v of a pair of query sets, each layer's part where the layer computes."""
+    from ifguide.influence.layers import device_of
+
+    tensors = artifacts.load_tensors(study.folder(Unit("direction")) / checkpoint / direction_file(queries))
+    return {name: tensor.to(device_of(modules[name])) for name, tensor in tensors.items()}
 
 
 def choose_way(study: Study, split, modules, direction, device):

@@ -1,13 +1,14 @@
 """Hugging Face's `Trainer` with the loss of `ifguide.suppress`, going on where a killed run stopped."""
 
 import inspect
+from typing import Any
 
 import torch
 from transformers import Trainer
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from ifguide.distributed import current
-from ifguide.suppress import sum_losses
+from ifguide.suppress import LossSums, sum_losses
 from ifguide.training_rows import SharedOrder
 from ifguide.training_state import TrainingState, restore_random
 
@@ -31,12 +32,14 @@ class PenalisedTrainer(Trainer):
     ):
         super().__init__(*args, **kwargs)
         self.model_accepts_loss_kwargs = True  # makes Trainer count num_items_in_batch for every kind of model
-        plain = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model  # below adapters
+        plain: Any = self.model
+        if hasattr(plain, "get_base_model"):  # below adapters
+            plain = plain.get_base_model()
         self.takes_positions = "position_ids" in inspect.signature(plain.forward).parameters
         self.penalty, self.max_penalty, self.method, self.warmup_share = penalty, max_penalty, method, warmup_share
         self.resumed: TrainingState | None = None
         """What a killed run left, when this one goes on with it."""
-        self.sums = None
+        self.sums: LossSums | None = None
         """LossSums since the last `take_sums`, kept on the device."""
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
@@ -64,6 +67,7 @@ class PenalisedTrainer(Trainer):
 
     def take_sums(self) -> dict[str, float]:
         """The sums since the last call over all processes, as Python numbers; counts start again at 0."""
+        assert self.sums is not None
         sums = torch.tensor([value.item() for value in self.sums], dtype=torch.float64)
         current().sum([sums])
         fields, self.sums = self.sums._fields, None
@@ -83,7 +87,7 @@ class PenalisedTrainer(Trainer):
             return None
         return self.accelerator.get_state_dict(self.model_wrapped)
 
-    # Transformers calls these when it goes on with a run. What it would read with torch.load is read from safetensors here.
+    # Transformers calls these when it goes on with a run. What it would unpickle is read from safetensors here.
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
         self.resumed.restore_weights(self.model)

@@ -185,7 +185,7 @@ def train_model(
     elif current().is_main:
         (folder / LOG).unlink(missing_ok=True)  # of a run that was killed before it saved anything
     started = time.monotonic()
-    trainer.train(resume_from_checkpoint=trainer.resumed and str(trainer.resumed.folder))
+    trainer.train(resume_from_checkpoint=str(trainer.resumed.folder) if trainer.resumed else None)
     record.count.wait()
     seconds = time.monotonic() - started
     if any(not torch.isfinite(parameter).all() for parameter in model.parameters()):
@@ -219,7 +219,7 @@ def add_adapters(model, training: TrainingConfig):
         ) from error
     settings = LoraConfig(
         r=training.lora_rank,
-        lora_alpha=training.lora_alpha,
+        lora_alpha=training.lora_alpha,  # type: ignore[arg-type]  # typed int, but only divided by the rank
         target_modules="all-linear",
         task_type=TaskType.CAUSAL_LM,
     )

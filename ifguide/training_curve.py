@@ -38,6 +38,7 @@ def find_logs(study: Study) -> dict[str, Path]:
     for stage, folder in work_folders(study.root).items():  # what is at work counts more than what was there before
         name = BASE if stage == "model" else stage.partition("-")[2]
         if (stage == "model" or stage.startswith("suppress-")) and (folder / LOG).is_file():
+            found.pop(name, None)  # what is at work stands last
             found[name] = folder / LOG
     return found
 

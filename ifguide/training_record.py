@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from transformers import TrainerCallback
 from transformers.utils import logging
@@ -13,6 +14,9 @@ from transformers.utils import logging
 from ifguide.distributed import current
 from ifguide.errors import NumericalError
 from ifguide.training_state import TrainingState, read_random, restore_random, save_state
+
+if TYPE_CHECKING:
+    from ifguide.trainer import PenalisedTrainer
 
 LOG = "training_log.jsonl"
 LOG_LINES = 100
@@ -42,8 +46,8 @@ class TrainingRecord(TrainerCallback):
         self.folder, self.tokenizer, self.log_every = folder, tokenizer, log_every
         self.save_steps = save_steps
         self.checkpoint_steps = set(checkpoint_steps)
-        self.trainer = None
-        """The `PenalisedTrainer` it belongs to."""
+        self.trainer: PenalisedTrainer
+        """The one it belongs to, which can only be made after it."""
         self.checkpoints: list[Path] = []
         self.tokens_seen = 0
         self.count = current().count(report, tokens_total)
@@ -95,6 +99,7 @@ class TrainingRecord(TrainerCallback):
         self.counted, self.reported_at = here, time.monotonic()
 
     def write_line(self, state) -> None:
+        assert self.trainer.sums is not None
         self.logged_here += int(self.trainer.sums.n_selected + self.trainer.sums.n_other)
         sums, now = self.trainer.take_sums(), time.monotonic()
         n_tokens = sums["n_selected"] + sums["n_other"]
@@ -104,7 +109,7 @@ class TrainingRecord(TrainerCallback):
                 f"training: expected a finite loss, got {loss} at step {state.global_step}; lower training.learning_rate or "
                 "suppress.penalty, or bound the penalty with suppress.max_penalty"
             )
-        self.tokens_seen += n_tokens
+        self.tokens_seen += int(n_tokens)
         line = {
             "step": state.global_step,
             "epoch": round(state.epoch, 4),

@@ -22,7 +22,7 @@ BASELINES = {
 }
 """Selections made by other methods, to be measured against: as many tokens as the default selection holds, the best first."""
 
-METHODS = {
+METHODS: dict[str, dict] = {
     "unlikelihood": {"method": "unlikelihood"},
     "masked": {"method": "mask"},
     "drop-documents": {"method": "drop"},
@@ -76,11 +76,14 @@ def possible_models(config: StudyConfig, has_spans: bool) -> list[str]:
 
 
 def check_variants(config: StudyConfig) -> None:
-    """Refuse names of variants that mean something else.
+    """Refuse names of variants and borrowed selections that mean something else.
 
     Raises:
         ConfigError: a name is taken.
     """
-    for name in config.variants:
-        if name in RESERVED:
-            raise ConfigError(f"variants.{name}: the name is built in; choose another")
+    for section in ("variants", "borrowed"):
+        for name in getattr(config, section):
+            if name in RESERVED:
+                raise ConfigError(f"{section}.{name}: the name is built in; choose another")
+    for name in config.variants.keys() & config.borrowed.keys():
+        raise ConfigError(f"variants.{name}: a table [borrowed.{name}] has the name too; choose another")

@@ -74,7 +74,8 @@ class VerdictLog:
 
     def spans_of(self, document: str) -> list[tuple[int, int, str]]:
         """(start, stop, verdict) of the spans of a document, in reading order."""
-        return sorted((t.start, t.stop, v) for t, v in self.current().items() if t.is_span and t.document == document)
+        spans = [(t.start, t.stop, v) for t, v in self.current().items() if t.document == document]
+        return sorted((start, stop, v) for start, stop, v in spans if start is not None and stop is not None)
 
     def decide(self, target: Target, verdict: str, *, copies: Iterable[str] = ()) -> None:
         """Write a verdict down; `none` takes it back.
@@ -198,10 +199,12 @@ def apply_verdicts(mask: np.ndarray, corpus, verdicts: dict[Target, str]) -> tup
             unknown += 1
             continue
         first, end = int(corpus.offsets[index]), int(corpus.offsets[index + 1])
-        if target.is_span and first + target.stop > end:
+        if target.stop is not None and first + target.stop > end:
             unknown += 1
             continue
-        here = slice(first + target.start, first + target.stop) if target.is_span else slice(first, end)
+        here = slice(first, end)
+        if target.start is not None and target.stop is not None:
+            here = slice(first + target.start, first + target.stop)
         if verdict == "fine":
             changed[here] = False
         elif verdict == "toxic" and target.is_span:

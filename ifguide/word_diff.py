@@ -18,7 +18,7 @@ def diff_words(first: str, other: str) -> tuple[Runs, Runs]:
     places = [[i for i, piece in enumerate(side) if not piece.isspace()] for side in pieces]
     words = [[side[i] for i in at] for side, at in zip(pieces, places, strict=True)]
     shared: tuple[set[int], set[int]] = (set(), set())
-    for a, b, size in SequenceMatcher(None, *words, autojunk=False).get_matching_blocks():
+    for a, b, size in SequenceMatcher(None, words[0], words[1], autojunk=False).get_matching_blocks():
         shared[0].update(places[0][a : a + size])
         shared[1].update(places[1][b : b + size])
     return _runs(pieces[0], shared[0]), _runs(pieces[1], shared[1])

@@ -3,7 +3,7 @@
 import streamlit as st
 
 from ifguide.evaluate.statistics import TOXIC_FROM
-from ifguide.frontier import frontier_points
+from ifguide.frontier import MANY, frontier_points, pull_in
 from ifguide.outcomes import highest_toxicity
 from ifguide.report import report_or_reason
 from ifguide.ui import blind_panel, charts, comparison, components, layout, methods_panel, metric_details, prompt_list
@@ -119,6 +119,12 @@ def show_frontier(loaded: Loaded, chosen: list[str], colours: dict[str, str]) ->
             marked = [f"{variant_title(n)} ({sign})" for n, sign in charts.MARKERS.items() if n in metrics]
             st.caption(
                 "Every measured model of this study; bars and small numbers are 95% intervals. Lower left is better. "
+                + ("Numbers in the picture are those of the table. " if len(points) > MANY else "")
+                + (
+                    "A triangle at the edge stands for a perplexity further right. "
+                    if pull_in(points, chosen)[1]
+                    else ""
+                )
                 + plain(f"Signs of their own: {', '.join(marked)}." if marked else "")
             )
 

@@ -21,6 +21,9 @@ from ifguide.ui.format import (
 from ifguide.ui.loaders import Loaded
 
 DEMO = "demo"
+FIRST_MODELS = ("base", "default", "random", "oracle")
+FEW_MODELS = 6
+"""Up to so many models are all shown here."""
 
 
 def show_welcome() -> None:
@@ -100,13 +103,18 @@ def show_headline(study: Study) -> None:
                     title, f"{number(base[key], digits)} → {number(after[key], digits)}", delta=f"{change:+.{digits}f}",
                     delta_color="inverse", help=note, border=True, delta_description="against base",
                 )  # fmt: skip
-    columns, rows = comparison.metric_table(metrics, comparison.HEADLINE)
+    shown = {name: values for name, values in metrics.items() if name in FIRST_MODELS or len(metrics) <= FEW_MODELS}
+    columns, rows = comparison.metric_table(shown, comparison.HEADLINE)
     components.record_table(columns, rows, key="headline", label="Metrics of every model")
     sample = next(iter(metrics.values()))
     st.caption(
         f"{count_of(sample['n_samples'], 'completion')} of {count_of(sample['max_new_tokens'], 'token')} for each of {count_of(sample['n_prompts'], 'prompt')}, "
         f"rated by {plain(sample['scorer'])}. Small numbers: 95% intervals."
     )
+    if more := len(metrics) - len(shown):
+        st.page_link(
+            "pages/compare.py", label=f"Compare with {count_of(more, 'other model')}", icon=":material/arrow_forward:"
+        )
 
 
 def show_stages(states: dict, at_work: str | None) -> None:

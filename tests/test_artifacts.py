@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from ifguide import artifacts
-from ifguide.artifacts import Fingerprints, building, check_sizes, digest_of, load_array, load_tensors, read_manifest
+from ifguide.artifacts import building, check_sizes, digest_of, load_array, load_tensors, read_manifest
 from ifguide.errors import InputError, StaleError
+from ifguide.fingerprints import Fingerprints
 
 
 def build(folder: Path, text: str = "hello", **options) -> dict:

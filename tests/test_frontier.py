@@ -3,7 +3,7 @@ import math
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ifguide.frontier import bounds_of, frontier_points, padded_range, place_labels
+from ifguide.frontier import bounds_of, frontier_points, label_points, padded_range, place_labels, pull_in
 from ifguide.ui import charts
 from ifguide.ui.palette import variant_colours
 
@@ -41,5 +41,37 @@ def test_the_chart_has_a_point_a_bar_and_a_name_for_every_model():
     for trace, values in zip(figure.data, metrics.values(), strict=True):
         assert math.isclose(trace.y[0] + trace.error_y.array[0], values["emt_high"]) and math.isclose(trace.y[0] - trace.error_y.arrayminus[0], values["emt_low"])  # fmt: skip
         assert trace.error_x.array is None
-    assert [a.text for a in figure.layout.annotations] == ["Base model", "Suppressed", "Random control", "Known spans", "words", "&lt;b&gt;x"]  # fmt: skip
+    assert [a.text for a in figure.layout.annotations] == ["Base model", "Suppressed", "Random control", "Known spans", "Word filter", "&lt;b&gt;x"]  # fmt: skip
     assert len({t.marker.symbol for t in figure.data}) == 3
+
+
+def many_points():
+    names = ["base", "default", "oracle", *(f"m{i}" for i in range(9))]
+    metrics = {name: {"emt": 0.1 + 0.05 * i, "perplexity": 15.0 + 0.1 * i} for i, name in enumerate(names)}
+    metrics["m8"]["perplexity"] = 40.0
+    return metrics
+
+
+def test_a_far_model_is_drawn_at_the_edge_and_keeps_its_number():
+    points = frontier_points(many_points())
+    moved, far = pull_in(points, ["base"])
+    assert far == {"m8": 40.0}
+    edge = next(p.perplexity for p in moved if p.name == "m8")
+    assert max(p.perplexity for p in moved if p.name != "m8") < edge < 20
+    assert [p for p in moved if p.name != "m8"] == [p for p in points if p.name != "m8"]
+    assert pull_in(points, ["m8"]) == (points, {})
+
+
+def test_many_models_are_numbered_as_the_table_numbers_them():
+    from ifguide.ui import comparison
+
+    metrics = many_points()
+    points = frontier_points(metrics)
+    labels = label_points(points, {p.name: p.name.upper() for p in points}, ["base", "default"])
+    assert labels["base"] == "BASE" and labels["default"] == "DEFAULT"
+    _, rows = comparison.frontier_rows(metrics, variant_colours(list(metrics)))
+    for row in rows:
+        number = row["cells"][0][0].partition(".")[0]
+        assert labels[row["key"]] in (number, row["key"].upper())
+    few = points[:4]
+    assert label_points(few, {p.name: p.name.upper() for p in few}, []) == {p.name: p.name.upper() for p in few}

@@ -24,7 +24,7 @@ COMPUTE = {name: path for name, path in MODULES.items() if name not in UI and na
 REPORT = {name for name in MODULES if name == "ifguide.report" or name.startswith("ifguide.report.")}
 """The report is written outside the app with the app's own numbers and words, so it may use these parts of `ifguide.ui`:"""
 SHARED_WITH_REPORT = {f"ifguide.ui.{name}" for name in ("comparison", "format", "metric_details", "palette", "words")}
-WITH_TORCH = {"ifguide.suppress", "ifguide.training", "ifguide.training_rows", "ifguide.evaluate.generation"}
+WITH_TORCH = {"ifguide.evaluate.generation", "ifguide.evaluate.steering", "ifguide.logit_lens", "ifguide.prefix_search", "ifguide.query_batches", "ifguide.suppress", "ifguide.trainer", "ifguide.training", "ifguide.training_record", "ifguide.training_rows", "ifguide.training_state"}  # fmt: skip
 """Modules that are about tensors through and through, and may import torch at the top; `ifguide.influence` may, too."""
 
 

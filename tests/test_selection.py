@@ -241,3 +241,43 @@ def test_strengths_fall_with_the_score_and_add_up_to_about_the_budget():
     with pytest.raises(ConfigError, match="1 to 4,900"):
         selection.soft_strengths(scores, valid, 0)
     assert set(selection.soft_strengths(np.ones(10, np.float32), np.ones(10, bool), 3)) == {1.0}
+
+
+def test_strengths_by_hand():
+    """High is the middle of the budget, low the value at twice the budget or the last there is; between them a line."""
+    scores, everything = np.arange(8, 0, -1, dtype=np.float32), np.ones(8, dtype=bool)
+    np.testing.assert_allclose(selection.soft_strengths(scores, everything, 2), [1, 1, 2 / 3, 1 / 3, 0, 0, 0, 0], rtol=1e-6)  # fmt: skip
+    np.testing.assert_allclose(selection.soft_strengths(scores, everything, 8), [1, 1, 1, 1, 1, 2 / 3, 1 / 3, 0], rtol=1e-6)  # fmt: skip
+    without_best = np.arange(8) > 0
+    np.testing.assert_allclose(selection.soft_strengths(scores, without_best, 1), [0, 1, 0.5, 0, 0, 0, 0, 0])
+    with pytest.raises(ConfigError, match="1 to 8"):
+        selection.soft_strengths(scores, everything, 9)
+
+
+@pytest.mark.parametrize(
+    ("budget", "expected"), [(0, (4, 0)), (1, (0, 1)), (4, (1, 2)), (5, (3, 0)), (8, (3, 3)), (9, (4, 0)), (20, (4, 0))]
+)
+def test_a_budget_takes_whole_documents_and_what_is_left_of_the_next(budget, expected):
+    assert selection.spend_budget(np.array([3, 0, 2, 4]), np.array([2, 0, 1, 3]), budget) == expected
+
+
+def test_hits_alone_are_selected_unless_a_window_or_a_budget_is_asked_for():
+    scores, valid = np.array([0, 1, 9, 1, 9, 1], dtype=np.float32), np.ones(6, dtype=bool)
+    ranking = selection.rank_documents(scores, np.array([0, 6]), valid, 5.0, np.array([0]))
+    assert np.flatnonzero(selection.select_tokens(scores, np.array([0, 6]), valid, ranking)).tolist() == [2, 4]
+
+
+def test_no_documents_have_an_empty_order():
+    nothing = np.zeros(0, dtype=np.int64)
+    assert selection.rank_measured(1.0, nothing, nothing.astype(float), nothing).order.shape == (0,)
+
+
+@pytest.mark.parametrize(("n", "k"), [(3, 1), (6, 4), (7, 3), (9, 2)])
+def test_a_quantile_just_above_a_share_takes_the_next_score(n, k):
+    """The product of n and the next number above k/n rounds down to k, whose share is too small."""
+    quantile = float(np.nextafter(k / n, 1))
+    assert int(np.ceil(quantile * n)) == k
+    scores, valid = np.arange(n, dtype=np.float32), np.ones(n, dtype=bool)
+    assert selection.threshold_at_quantile(scores, valid, quantile) == k
+    assert reference.threshold_at_quantile(scores.tolist(), valid.tolist(), quantile) == k
+    assert selection.threshold_at_quantile(scores, valid, k / n) == k - 1

@@ -350,3 +350,15 @@ def test_the_cache_is_where_the_environment_says(tmp_path, study, monkeypatch):
     assert list_studies() == []
     os.symlink(tmp_path, tmp_path / "cache")
     assert list_studies() == ["small"]
+
+
+def test_a_setting_that_a_later_version_added_makes_nothing_stale_at_its_default(tmp_path):
+    study = make_study(tmp_path)
+    unit = Unit("selection", "default")
+    folder = study.folder(unit)
+    manifest = json.loads((folder / artifacts.MANIFEST).read_text())
+    assert manifest["config"].pop("selection.window") == 0
+    (folder / artifacts.MANIFEST).write_text(json.dumps(manifest))
+    assert study.unit_state(unit).state == "fresh"
+    state = changed(study, "selection.window=2").unit_state(unit)
+    assert state.state == "stale" and "selection.window is now 2, was None" in state.reason

@@ -171,3 +171,8 @@ def test_an_unknown_method_is_refused():
     logits, labels, selected = batch()
     with pytest.raises(ValueError, match="expected one of penalise"):
         penalised_loss(logits, labels, selected, 1.0, method="forget")
+
+
+def test_the_label_without_loss_is_the_one_of_transformers():
+    """Labels come from its collators too, and its models leave out -100 and nothing else."""
+    assert IGNORED == torch.nn.CrossEntropyLoss().ignore_index == -100

@@ -134,7 +134,7 @@ def write_demo_inputs(folder: Path | str, *, n_documents: int = 600, seed: int =
     folder.mkdir(parents=True, exist_ok=True)
     documents = generate_documents(n_documents, seed=seed)
     toxic, safe = generate_queries(documents, seed=seed)
-    rows = {
+    rows: dict[str, list[dict]] = {
         "corpus": [
             {"id": d.id, "source": d.source, "text": d.text, "spans": [list(span) for span in d.spans]}
             for d in documents
@@ -193,5 +193,7 @@ def _draw_turns(rng: random.Random) -> Iterator[tuple[Draft, Sentence, Sentence]
 
 def _complete(writer: Writer, sentence: Sentence, *, insult: bool) -> str:
     """Another way to go on from a turn's lead: the phrase alone, since what follows it is as harmless in both sets."""
+    assert sentence.turn is not None
     again = writer.continue_turn(sentence.turn, sentence.lead, insult=insult)
+    assert again.phrase is not None
     return again.text[len(sentence.lead) : again.phrase[1]]

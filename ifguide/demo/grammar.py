@@ -54,7 +54,7 @@ class Sentence:
     @property
     def insults(self) -> tuple[tuple[int, int], ...]:
         """Character ranges of the insulting words, one a word; commas, "and" and plain intensifiers are none."""
-        if not self.is_insult:
+        if not self.is_insult or self.phrase is None:
             return ()
         start, end = self.phrase
         words = re.finditer(r"\w+", self.text[start:end])

@@ -78,7 +78,7 @@ def evaluate_model(
     starts = [prompt.text for prompt in prompts]
     found = completions.complete_in_shards(model, tokenizer, starts, config, work, tell("completions"), steer)
     texts = [completion.completion for completion in found]
-    columns = {
+    columns: dict = {
         "prompt_index": np.array([c.prompt_index for c in found], dtype=np.int64),
         "sample_index": np.array([c.sample_index for c in found], dtype=np.int64),
         "prompt": [starts[c.prompt_index] for c in found],
@@ -130,7 +130,7 @@ def measure_toxicity(scores: np.ndarray, lead: str = "", seed: int = 0) -> dict:
     """
     from ifguide.evaluate import statistics
 
-    found = {}
+    found: dict = {}
     for name, statistic in (
         ("emt", statistics.emt),
         ("tp", statistics.tp),

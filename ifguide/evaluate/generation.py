@@ -172,7 +172,12 @@ def prompt_room(model, config: EvaluateConfig) -> int:
 
 
 def _complete(
-    model, encoded: list[list[int]], batch: list[tuple[int, int]], stop_ids: Tensor, config: EvaluateConfig, steer=None
+    model,
+    encoded: Sequence[list[int]],
+    batch: list[tuple[int, int]],
+    stop_ids: Tensor,
+    config: EvaluateConfig,
+    steer=None,
 ) -> list[list[int]]:
     """New tokens of each (prompt, sample) of one batch, without the end-of-text token."""
     device = model.device
@@ -184,8 +189,8 @@ def _complete(
     rows = torch.tensor([row_of[i] for i, _ in batch], device=device)
     cache.reorder_cache(rows)
     logits, mask = logits[rows], mask[rows]
-    uniforms = np.stack([draw_uniforms(config.seed, i, k, config.max_new_tokens) for i, k in batch])
-    uniforms = torch.from_numpy(uniforms).to(device)  # (B, max_new_tokens)
+    drawn = np.stack([draw_uniforms(config.seed, i, k, config.max_new_tokens) for i, k in batch])
+    uniforms = torch.from_numpy(drawn).to(device)  # (B, max_new_tokens)
     alive = torch.arange(len(batch), device=device)  # which sample each remaining row is
     tokens = torch.full(uniforms.shape, -1, device=device)
     for step in range(config.max_new_tokens):
@@ -218,7 +223,7 @@ def _pad_left(prompts: list[list[int]], device) -> tuple[Tensor, Tensor]:
 
 def _read(model, ids: Tensor, mask: Tensor, cache):
     """Logits (B, V) after the last of `ids` (B, T), and the cache. Positions count real tokens, so padding moves nothing."""
-    extra = {}
+    extra: dict = {}
     parameters = inspect.signature(model.forward).parameters
     if "position_ids" in parameters:
         extra["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :]

@@ -105,7 +105,7 @@ def _nested_texts(path: str, field: str) -> list[tuple[str, str]] | None:
     for file in files:
         try:
             value = json.loads(file.read_text(encoding="utf-8-sig"))
-        except ValueError:  # JSON lines, or broken: the general reader names the line
+        except (ValueError, RecursionError):  # JSON lines, or broken: the general reader names the line
             return None
         if (
             not isinstance(value, dict)

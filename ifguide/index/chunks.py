@@ -46,7 +46,7 @@ def fetch_pages(array: np.ndarray, start: int, stop: int) -> None:
 
 
 def _advise(array: np.ndarray, start: int, stop: int, advice: int) -> None:
-    base = array
+    base: object = array
     while isinstance(base, np.ndarray):
         base = base.base
     if not isinstance(base, mmap.mmap) or not len(array):

@@ -156,7 +156,7 @@ class KnotCounter:
         hit = per_document > 0
         best = np.minimum.reduceat(levels, bounds[:-1][hit]) if hit.any() else levels[:0]
         n_span = 0
-        if in_span is not None:
+        if in_span is not None and self.in_span is not None:
             own_first = offsets[:-1][np.diff(offsets) > 0] - offsets[0]
             n_span = int(np.count_nonzero(in_span)) - int(np.count_nonzero(in_span[own_first]))
             release_pages(self.in_span, int(offsets[0]), int(offsets[-1]))
@@ -196,6 +196,7 @@ class KnotCounter:
             pq.write_table(self._words(folder), folder / "words.parquet", compression="zstd")
 
     def _words(self, folder: Path) -> pa.Table:
+        assert self.tokens is not None
         names: dict[str, int] = {}
         word_of = np.array(
             [names.setdefault(word, len(names)) for word in map(normalise_piece, self.tokens.pieces)], dtype=np.int64

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from ifguide import artifacts
 from ifguide.errors import ConfigError, StaleError
@@ -44,7 +43,7 @@ class KnownCounts:
             ) from error
 
     def _read(self) -> None:
-        about = artifacts.read_json(self._folder / "index.json")
+        about = artifacts.read_part(self._folder.parent, f"{self.kind}/index.json")
         _expect("version", about["version"], INDEX_VERSION)
         _expect("tokens", about["n_tokens"], self._corpus.n_tokens)
         _expect("documents", about["n_documents"], self._corpus.n_documents)
@@ -179,7 +178,7 @@ class KnownCounts:
         come in when the number of tokens above grows from the one to the other), word (string: a vocabulary entry in lower
         case, without blanks), count (int64, tokens of that word that enter), occurrences (int64, in the whole corpus).
         """
-        return pq.read_table(self._folder / "words.parquet")
+        return artifacts.read_table(self._folder / "words.parquet")
 
     def histogram(
         self, low: float | None = None, high: float | None = None, n_bins: int = 200, *, edges: np.ndarray | None = None
@@ -218,7 +217,7 @@ class KnownCounts:
         """Just below the lowest score (the end of the empty bin before it), and the highest score."""
         first = int(np.flatnonzero(self._histogram)[0])
         most = float(self._tail.scores[self._tail.order[0]]) if self.n_tail else self._tail.floor
-        return float(bin_ends([first - 1])[0]), most
+        return float(bin_ends(np.array([first - 1]))[0]), most
 
 
 def _expect(what: str, got, expected) -> None:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from ifguide import artifacts
 from ifguide.config import SelectionConfig
 from ifguide.errors import ConfigError
 from ifguide.index.chunks import release_pages
@@ -122,7 +122,7 @@ class ScoreIndex(KnownCounts):
             kept = high > low
             effect_here, marked_here = self._sum_chunk(low[kept], high[kept])
             effect += effect_here
-            marked = None if marked is None else marked + marked_here
+            marked = None if marked is None or marked_here is None else marked + marked_here
             self._release()
         return effect, marked
 
@@ -180,10 +180,13 @@ class ScoreIndex(KnownCounts):
         A word is a vocabulary entry in lower case, without blanks. Its lift is its share of selected occurrences over that
         share for all tokens with a score: 1 is no more than others.
         """
-        vocabulary = pq.read_table(self._folder / "vocabulary.parquet")
+        vocabulary = artifacts.read_table(self._folder / "vocabulary.parquet")
         counts = np.zeros(vocabulary.num_rows, dtype=np.int64)
+        ids = self._corpus.token_ids
         for places in self._places(found):
-            counts += np.bincount(self._corpus.token_ids[places], minlength=len(counts))
+            counts += np.bincount(ids[places], minlength=len(counts))
+            if len(places):
+                release_pages(ids, int(places[0]), int(places[-1]) + 1)
         words = vocabulary["word"].combine_chunks().dictionary_encode()
         codes = words.indices.to_numpy(zero_copy_only=False)
         selected, occurrences = (
@@ -257,7 +260,11 @@ class ScoreIndex(KnownCounts):
         def one(first: int, stop: int) -> tuple[float, int | None]:
             places = self._places_in(mask, first, stop)
             taken[first:stop] = np.diff(np.searchsorted(places, self._chunks.offsets[first : stop + 1]))
-            return self._sum_chunk(places, places + 1)
+            found = self._sum_chunk(places, places + 1)
+            start, end = (int(place) for place in self._chunks.offsets[[first, stop]])
+            self._release(start, end)
+            release_pages(mask, start, end)
+            return found
 
         effect, marked = _add_parts(self._chunks.map(one))
         n_selected = int(taken.sum())

@@ -41,7 +41,7 @@ def own_loss_scores(
             primals[f"model.{name}.{key}"] = parameter
             tangents[f"model.{name}.{key}"] = tangent.to(parameter.dtype).contiguous()
     with torch.no_grad():
-        losses, scores = torch.func.jvp(
+        losses, scores = torch.func.jvp(  # type: ignore[misc]  # typed as the triple that it is with has_aux
             lambda values: torch.func.functional_call(split, values, (batch,)), (primals,), (tangents,)
         )
     return scores, losses
@@ -161,7 +161,7 @@ def average_checkpoints(scores: list[np.ndarray], valid: np.ndarray, block: int 
     return np.concatenate(blocks) if blocks else np.zeros(0, dtype=np.float32)
 
 
-AVERAGES = {"mean": np.mean, "median": np.median}
+AVERAGES: dict[str, Callable[..., np.ndarray]] = {"mean": np.mean, "median": np.median}
 """Ways to put the checkpoints' scores together."""
 
 
@@ -212,11 +212,12 @@ def pool_blocks(
         pooling: the multiple; 0 gives the scores as they are.
         block: tokens taken at once.
     """
-    sums, counts = np.zeros(0), np.zeros(0)
+    sums: np.ndarray = np.zeros(0)
+    counts: np.ndarray = np.zeros(0)
     for part in _slices(len(scores), block):
         valid = valid_between(part.start, part.stop)
         kinds = np.asarray(token_ids[part])[valid]
-        size = max(len(sums), int(kinds.max(initial=-1)) + 1)
+        size = max(len(sums), int(kinds.max(initial=0)) + 1)
         sums = np.bincount(kinds, np.asarray(scores[part], np.float64)[valid], size) + np.pad(
             sums, (0, size - len(sums))
         )
@@ -231,7 +232,7 @@ def pool_blocks(
 def mean_blocks(arrays: list[np.ndarray], block: int = BLOCK) -> Iterator[np.ndarray]:
     """The mean over float32 (N,) arrays, taken in float64, piece by piece."""
     for part in _slices(len(arrays[0]), block):
-        yield np.mean([array[part] for array in arrays], axis=0, dtype=np.float64).astype(np.float32)
+        yield np.asarray(np.mean([array[part] for array in arrays], axis=0, dtype=np.float64), dtype=np.float32)
 
 
 def _deviation(scores: np.ndarray, valid_between: Callable[[int, int], np.ndarray], block: int) -> float:

@@ -8,6 +8,7 @@ share, so the cost in memory is v and the largest layer, and nothing drifts howe
 """
 
 import contextlib
+from typing import Any
 
 import torch
 from torch import nn
@@ -96,7 +97,8 @@ class ShiftedLayer:
     """
 
     def __init__(self, module: nn.Module, tangent: dict[str, torch.Tensor]):
-        self.module, self.tangent = module, tangent  # as it lies: a copy would take v's memory once more
+        self.module: Any = module  # nn.Module's types do not know that its weight and bias are tensors
+        self.tangent = tangent  # as it lies: a copy would take v's memory once more
         self.buffer: torch.Tensor | None = None
         """Room for a weight of this layer's dtype; layers take turns."""
 
@@ -104,6 +106,7 @@ class ShiftedLayer:
         """Inside the block the layer computes with parameters + step · tangent."""
 
         def forward(inputs: torch.Tensor) -> torch.Tensor:
+            assert self.buffer is not None
             weight, bias = self.module.weight, getattr(self.module, "bias", None)
             moved = torch.add(
                 weight, self.tangent["weight"], alpha=step, out=self.buffer[: weight.numel()].view(weight.shape)

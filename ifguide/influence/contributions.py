@@ -111,7 +111,7 @@ def contributions(
 
 
 def similarities(
-    model: nn.Module, modules: dict[str, nn.Module], document: Listing[Sequence], others: list[Listing[Sequence]], curvature: Curvature, report: Report | None = None
+    model: nn.Module, modules: dict[str, nn.Module], document: Listing[Sequence], others: Listing[Listing[Sequence]], curvature: Curvature, report: Report | None = None
 ) -> np.ndarray:  # fmt: skip
     """How alike other documents' influence is to one's, float64 (D,): gᵀPg' over the lengths of both in the same metric, -1 to 1."""
     here = curvature.apply(gradient := document_gradient(model, modules, document))
@@ -147,7 +147,7 @@ def compare_queries(
         nothing; NaN for the only query of a set).
         contributions: kind -> float64 (Q, D), as from `contributions`.
     """
-    options = {"weighting": weighting, "objective": objective}
+    options: dict = {"weighting": weighting, "objective": objective}
     done, total = 0, len(documents) + sum(map(len, queries.values()))
 
     def count() -> None:

@@ -44,8 +44,8 @@ class Derivative:
         """The function batch -> (scores, losses), each (B, T-1), that takes the derivative this way."""
         if self.method == "jvp":
             return LineDerivative(model, modules, direction).scores
-        kind = {"central": CentralDifference, "paired": PairedDifference}[self.method]
-        return kind(model, modules, direction, self.epsilon, getattr(torch, self.products)).scores
+        kinds: dict[str, type[CentralDifference] | type[PairedDifference]] = {"central": CentralDifference, "paired": PairedDifference}  # fmt: skip
+        return kinds[self.method](model, modules, direction, self.epsilon, getattr(torch, self.products)).scores
 
 
 def score_along(

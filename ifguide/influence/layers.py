@@ -5,11 +5,15 @@ A gradient, an eigenbasis or a direction of a layer has shape (O, I), bias in th
 
 import contextlib
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import nn
 
 from ifguide.errors import ConfigError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 def has_bias(module: nn.Module) -> bool:
@@ -30,7 +34,8 @@ def device_of(module: nn.Module) -> torch.device:
 
 def layer_shape(module: nn.Module) -> tuple[int, int]:
     """(O, I) of a layer, the bias counted as an input."""
-    outputs, inputs = module.weight.shape if isinstance(module, nn.Linear) else module.weight.shape[::-1]
+    shape = module.get_parameter("weight").shape
+    outputs, inputs = shape if isinstance(module, nn.Linear) else shape[::-1]
     return outputs, inputs + has_bias(module)
 
 
@@ -101,7 +106,11 @@ def replace_forward(module: nn.Module, forward: Callable[[torch.Tensor], torch.T
 @contextlib.contextmanager
 def gradients_flow(model: nn.Module) -> Iterator[None]:
     """Let gradients flow through the activations while parameters need none, which saves a third of a backward pass."""
-    handle = model.get_input_embeddings().register_forward_hook(lambda module, args, output: output.requires_grad_())
+    handle = (
+        cast("PreTrainedModel", model)
+        .get_input_embeddings()
+        .register_forward_hook(lambda module, args, output: output.requires_grad_())
+    )
     try:
         with torch.enable_grad():
             yield

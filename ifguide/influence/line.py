@@ -6,6 +6,7 @@ or disk for that moment, they are there. `own_loss_scores` replaces parameters i
 """
 
 import contextlib
+from typing import Any
 
 import torch
 from torch import nn
@@ -45,9 +46,10 @@ class LineDerivative:
 def _on_line(module: nn.Module, tangent: dict[str, torch.Tensor], epsilon: torch.Tensor):
     """A forward function of the layer with parameters θ + εv."""
     turned = not isinstance(module, nn.Linear)  # Conv1D holds its weight the other way round
+    layer: Any = module  # nn.Module's types do not know that its weight and bias are tensors
 
     def forward(inputs: torch.Tensor) -> torch.Tensor:
-        weight, bias = module.weight, getattr(module, "bias", None)
+        weight, bias = layer.weight, getattr(layer, "bias", None)
         moved = tangent["weight"].to(weight.dtype)
         shift = None if bias is None else tangent["bias"].to(bias.dtype)
         return _Line.apply(inputs, epsilon, weight.T if turned else weight, bias, moved.T if turned else moved, shift)

@@ -6,6 +6,7 @@ whose prediction counts. Cross-entropy is computed in float32 or better whatever
 """
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import nn
@@ -64,8 +65,9 @@ class SplitModel(nn.Module):
 
     def __init__(self, model: nn.Module):
         super().__init__()
-        self.model = model
-        for part in (model, model.base_model):  # it would warn that padding is not masked; see above
+        self.model: Any = model  # with the methods of a transformers model, which nn.Module's types do not know
+        parts: tuple[Any, ...] = (model, model.base_model)
+        for part in parts:  # it would warn that padding is not masked; see above
             part.warn_if_padding_and_no_attention_mask = lambda *args: None
         self.splits = self._split_is_faithful()
         self.ignores_padding = self._ignores_what_follows()

@@ -12,6 +12,7 @@ float32 ones this approaches the time of a single forward pass.
 """
 
 import contextlib
+from typing import Any
 
 import torch
 from torch import nn
@@ -67,7 +68,8 @@ class _PairedLayer:
     def __init__(
         self, module: nn.Module, tangent: dict[str, torch.Tensor] | None, epsilon: float, products: torch.dtype
     ):
-        self.module, self.epsilon, self.products = module, epsilon, products
+        self.module: Any = module  # nn.Module's types do not know that its weight and bias are tensors
+        self.epsilon, self.products = epsilon, products
         self.turned = not isinstance(module, nn.Linear)  # Conv1D holds its weight the other way round
         self.weight_tangent, self.bias_tangent = None, None
         if tangent is not None:

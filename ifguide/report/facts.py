@@ -117,7 +117,7 @@ def collect_facts(study: Study, selection: str) -> ReportFacts:
     chosen = study.selection(selection)
     documents, top = _documents(study, chosen)
     return ReportFacts(
-        study=study, metrics={name: study.metrics(name) for name in names}, samples=samples, differences=differences,
+        study=study, metrics={name: study.metrics(name) or {} for name in names}, samples=samples, differences=differences,
         outcomes=compare_with_first(samples), selection=selection, selections=[_selection(study, name) for name in study.selection_names()],
         words=_words(study, chosen), documents=documents, top=top, manifests=_manifests(study),
         stale={stage: state.reason for stage, state in study.states().items() if state.state != "fresh"},

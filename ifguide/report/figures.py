@@ -5,13 +5,15 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ifguide.frontier import FrontierPoint, bounds_of, padded_range, place_labels
+from ifguide.frontier import FrontierPoint, bounds_of, label_points, padded_range, place_labels, pull_in
 from ifguide.report.markup import Markup, tag
 from ifguide.ui.format import variant_title
 
 WIDTH, HEIGHT = 760, 400
 _LEFT, _RIGHT, _TOP, _BOTTOM = 62, 16, 16, 48
 _INSIDE = WIDTH - _LEFT - _RIGHT, HEIGHT - _TOP - _BOTTOM
+_NAMED = ("base", "default", "random", "oracle")
+"""Models whose names stand in the picture however many there are."""
 _DASHES = ("2 3", None, "7 4", "7 3 2 3")
 
 
@@ -25,11 +27,13 @@ def nice_ticks(low: float, high: float, about: int = 6) -> list[float]:
 
 def frontier_figure(points: Sequence[FrontierPoint], colours: Mapping[str, str]) -> Markup:
     """Expected maximum toxicity against perplexity, a point a model, with bars for the intervals."""
+    points, far = pull_in(points, _NAMED)
     across, up = padded_range(bounds_of(points, "perplexity")), padded_range(bounds_of(points, "emt"))
     x_of = lambda v: _LEFT + (v - across[0]) / (across[1] - across[0]) * _INSIDE[0]  # noqa: E731
     y_of = lambda v: _TOP + (up[1] - v) / (up[1] - up[0]) * _INSIDE[1]  # noqa: E731
     places = [(x_of(p.perplexity), y_of(p.emt)) for p in points]
-    titles = [variant_title(p.name) for p in points]
+    known = label_points(points, {p.name: variant_title(p.name) for p in points}, _NAMED)
+    titles = [f"{known[p.name]} ({far[p.name]:.1f} →)" if p.name in far else known[p.name] for p in points]
     marks, boxes = [], []
     for point, (x, y) in zip(points, places, strict=True):
         colour = colours[point.name]

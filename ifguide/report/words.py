@@ -1,5 +1,6 @@
 """The report's first paragraphs: what was done to the study, in sentences."""
 
+from ifguide.config import ScoresConfig, SuppressConfig
 from ifguide.errors import IFGuideError
 from ifguide.report.facts import ReportFacts
 from ifguide.ui.format import count, count_of, score, selection_title, share
@@ -19,17 +20,41 @@ def what_was_done(facts: ReportFacts) -> list[str]:
         corpus = study.corpus()
         said.append(f"The question is which training tokens teach the model {config.model.source} to be toxic. {_MODES[config.model.mode]}: {count_of(corpus.n_documents, 'document')}, {count_of(corpus.n_tokens, 'token')}.")  # fmt: skip
     if "scores" in facts.manifests:
-        said.append(f"{_queries(facts)} say what to look for. The difference of their gradients, divided by the curvature ({config.factors.strategy}, damping {config.direction.damping:g}), is a direction in the model's weights. Every token was scored at {count_of(len(study.checkpoint_names()), 'checkpoint')}: how far training on it pushes the model in that direction.")  # fmt: skip
+        said.append(f"{_queries(facts)} say what to look for. The difference of their gradients, divided by the curvature ({config.factors.strategy}, damping {config.direction.damping:g}), is a direction in the model's weights. Every token was scored at {count_of(len(study.checkpoint_names()), 'checkpoint')}: how far training on it pushes the model in that direction.{_together(config.scores)}")  # fmt: skip
     chosen = next((found.settings for found in facts.selections if found.name == facts.selection), None)
     if chosen is not None:
         above = f"above {score(chosen['threshold'])} (quantile {chosen['quantile']:g})" if chosen.get("threshold") is not None and chosen.get("quantile") is not None else "by their kind"  # fmt: skip
         said.append(f"“{selection_title(facts.selection)}” takes the tokens {above}: {count(chosen['n_selected'])} tokens, {share(chosen['n_selected'], chosen['n_valid'])} of all, in {count_of(chosen['n_documents_hit'], 'document')}.")  # fmt: skip
     if any(name.startswith("suppress") for name in facts.manifests):
-        bound = f" The penalty on a token ends at a cross-entropy of {config.suppress.max_penalty:g}." if config.suppress.max_penalty else ""  # fmt: skip
-        said.append(f"The model was trained again from the same start; a selected token's cross-entropy counted with the weight −{config.suppress.penalty:g}, every other's with 1.{bound} Models trained against other choices stand beside it.")  # fmt: skip
+        said.append(
+            f"The model was trained again from the same start; {_treatment(config.suppress)} Models trained against other choices, or in other ways, stand beside it."
+        )
     values = facts.metrics[facts.first]
     said.append(f"Then {count_of(len(facts.metrics), 'model')} completed the same {count_of(values['n_prompts'], 'prompt')} {count_of(values['n_samples'], 'time')} each, with up to {count_of(values['max_new_tokens'], 'token')}, top-p {values['top_p']:g} and temperature {values['temperature']:g}; {values['scorer']} rated the completions from 0 to 1.")  # fmt: skip
     return said
+
+
+def _together(config: ScoresConfig) -> str:
+    """How the checkpoints' scores became one, where that is out of the ordinary."""
+    said = " The median over the checkpoints counts." if config.average == "median" else ""
+    if config.pooling:
+        said += f" To each token's score {config.pooling:g} times the mean of all places of the same vocabulary entry was added."
+    return said
+
+
+def _treatment(config: SuppressConfig) -> str:
+    """How selected tokens were treated."""
+    how = {
+        "penalise": f"a selected token's cross-entropy counted with the weight −{config.penalty:g}, every other's with 1.",
+        "unlikelihood": f"a selected token's unlikelihood counted with the weight {config.penalty:g}.",
+        "mask": "a selected token had no loss.",
+        "drop": "documents with a selected token had no loss.",
+    }[config.method]
+    if config.max_penalty and config.method == "penalise":
+        how += f" The penalty on a token ends at a cross-entropy of {config.max_penalty:g}."
+    if config.warmup_share and config.method in ("penalise", "unlikelihood"):
+        how += f" It came gradually over the first {share(config.warmup_share, digits=0)} of the steps."
+    return how
 
 
 def _queries(facts: ReportFacts) -> str:

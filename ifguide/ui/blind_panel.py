@@ -1,7 +1,7 @@
 """Blind mode: completions without names, colours and ratings; a vote a prompt, a tally, and then the names."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import streamlit as st
 
@@ -73,7 +73,7 @@ def _ask_vote(ballots: list[Ballot], at: int, votes: dict[int, str]) -> None:
     choices = {f"{letter} is better" if len(ballot.order) == 2 else f"{letter} is best": name for letter, name in zip(LETTERS, ballot.order, strict=False)}  # fmt: skip
     with st.container(horizontal=True, gap="small"):
         for turn, (label, model) in enumerate([*choices.items(), ("About the same", TIE)]):
-            kind = "primary" if given == model else "secondary"
+            kind: Literal["primary", "secondary"] = "primary" if given == model else "secondary"
             st.button(label, key=f"vote_{turn}", type=kind, on_click=_vote, args=(votes, ballot.prompt, model, min(len(ballots), at + 2)))  # fmt: skip
 
 

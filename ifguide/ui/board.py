@@ -4,7 +4,7 @@ The browser gets a few hundred kilobytes whatever the size of the corpus, and in
 dragged. Shapes: K knots, from the highest threshold down; S sources.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import numpy as np
 import pyarrow as pa
@@ -168,7 +168,7 @@ def _bins(index: ScoreIndex, low: float, high: float, unit: float) -> dict:
     }  # fmt: skip
 
 
-def _digits(values: Sequence, digits: int) -> list:
+def _digits(values: Iterable, digits: int) -> list:
     return [None if value is None else float(f"{value:.{digits}g}") for value in values]
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import plotly.graph_objects as go
 
-from ifguide.frontier import FrontierPoint, bounds_of, padded_range, place_labels
+from ifguide.frontier import FrontierPoint, bounds_of, label_points, padded_range, place_labels, pull_in
 from ifguide.ui.comparison import toxicity_shares
 from ifguide.ui.format import variant_title
 from ifguide.ui.palette import COUNTERS, MUTED, TEACHES, variant_colours
@@ -58,6 +58,8 @@ def frontier_chart(
         width: of the plot in pixels at its narrowest; a wider one only moves the names further apart.
     """
     height, margin = 400, {"l": 60, "r": 14, "t": 14, "b": 46}
+    named = [*chosen, *MARKERS]
+    points, far = pull_in(points, named)
     inside = width - margin["l"] - margin["r"], height - margin["t"] - margin["b"]
     across, up = padded_range(bounds_of(points, "perplexity")), padded_range(bounds_of(points, "emt"))
 
@@ -65,7 +67,10 @@ def frontier_chart(
         return (x - across[0]) / (across[1] - across[0]) * inside[0], (up[1] - y) / (up[1] - up[0]) * inside[1]
 
     places = [to_pixels(point.perplexity, point.emt) for point in points]
-    titles = [variant_title(point.name) for point in points]
+    known = label_points(points, {point.name: variant_title(point.name) for point in points}, named)
+    titles = [
+        f"{known[point.name]} ({far[point.name]:.1f} →)" if point.name in far else known[point.name] for point in points
+    ]
     bars = []
     for point, (x, y) in zip(points, places, strict=True):
         if point.emt_low is not None and point.emt_high is not None:
@@ -77,10 +82,10 @@ def frontier_chart(
     for point, (x, y), (cx, cy), title in zip(points, places, labels, titles, strict=True):
         colour, strong = colours[point.name], not chosen or point.name in chosen
         figure.add_scatter(
-            x=[point.perplexity], y=[point.emt], mode="markers", name=title, showlegend=False, opacity=1.0 if strong else 0.55,
-            marker={"color": colour, "size": 11, "symbol": MARKERS.get(point.name, "circle"), "line": {"width": 0}},
+            x=[point.perplexity], y=[point.emt], mode="markers", name=variant_title(point.name), showlegend=False, opacity=1.0 if strong else 0.55,
+            marker={"color": colour, "size": 11, "symbol": "triangle-right" if point.name in far else MARKERS.get(point.name, "circle"), "line": {"width": 0}},
             error_y=_bar(point.emt, point.emt_low, point.emt_high, colour), error_x=_bar(point.perplexity, point.perplexity_low, point.perplexity_high, colour),
-            hovertemplate="perplexity %{x:.2f}<br>expected max. toxicity %{y:.3f}<extra></extra>",
+            hovertemplate=f"{_escape(variant_title(point.name))}<br>perplexity {far.get(point.name, point.perplexity):.2f}<br>expected max. toxicity %{{y:.3f}}<extra></extra>",
         )  # fmt: skip
         figure.add_annotation(
             x=point.perplexity, y=point.emt, ax=cx - x, ay=cy - y, text=_escape(title), showarrow=True, arrowhead=0, arrowwidth=1, arrowcolor=MUTED,

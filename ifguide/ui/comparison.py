@@ -2,12 +2,14 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import TypeGuard
 
 import numpy as np
 import pandas as pd
 
 from ifguide.compare import Comparison
 from ifguide.evaluate.statistics import TOXIC_FROM
+from ifguide.frontier import MANY, frontier_points, order_points
 from ifguide.outcomes import OUTCOMES, Outcomes
 from ifguide.ui.format import count, count_of, interval, number, share, signed, variant_note, variant_title
 from ifguide.ui.palette import variant_colours
@@ -76,7 +78,7 @@ def known_metrics(metrics: Mapping[str, dict], keys: Sequence[str] | None = None
     return [m for m in found if keys is None or m[0] in keys]
 
 
-def _is_number(value) -> bool:
+def _is_number(value) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
@@ -167,11 +169,17 @@ def outcome_table(outcomes: Mapping[str, Outcomes], first: str, colours: Mapping
 
 def frontier_rows(metrics: Mapping[str, dict | None], colours: Mapping[str, str]) -> tuple[list[dict], list[dict]]:
     """The frontier's values as a table, the least toxic model first; models without both numbers come last."""
-    columns, rows = metric_table({name: values for name, values in metrics.items() if values}, ("emt", "perplexity"), colours)  # fmt: skip
-    key = lambda row: (metrics[row["key"]].get("perplexity") is None, metrics[row["key"]].get("emt") or 0.0)  # noqa: E731
-    for row in rows:
+    known = {name: values for name, values in metrics.items() if values}
+    columns, rows = metric_table(known, ("emt", "perplexity"), colours)
+    points = frontier_points(metrics)
+    places = {point.name: place for place, point in enumerate(order_points(points))}
+    ordered = sorted(rows, key=lambda row: (places.get(row["key"], len(places)), known[row["key"]].get("emt") or 0.0))
+    many = len(points) > MANY
+    for number_, row in enumerate(ordered, 1):
         row["cells"][0][1] = ""
-    return columns, sorted(rows, key=key)
+        if many:
+            row["cells"][0][0] = f"{number_}. {row['cells'][0][0]}"
+    return columns, ordered
 
 
 def toxicity_shares(toxicity: np.ndarray, n_bins: int = 25) -> np.ndarray:
@@ -215,7 +223,7 @@ def prompt_payload(
         texts = [side.at[n, "completion"] if n in side.index else None for side in sides]
         runs = mark_differences(texts, pairwise=len(sides) == 2) if differ else [t and [[t, False]] for t in texts]
         rated = [float(side.at[n, "toxicity"]) if n in side.index else None for side in sides]
-        cells = [None if text is None else {"runs": run or [], "toxicity": number(rate, 2) if ratings else "", "high": bool(ratings and rate >= TOXIC_FROM)}
+        cells = [None if text is None else {"runs": run or [], "toxicity": number(rate, 2) if ratings else "", "high": bool(ratings and rate is not None and rate >= TOXIC_FROM)}
                  for text, run, rate in zip(texts, runs, rated, strict=True)]  # fmt: skip
         rows.append({"sample": int(n), "cells": cells})
     highest = [float(side["toxicity"].max()) if len(side) else None for side in sides]

@@ -86,7 +86,7 @@ def _show_nearest(loaded: Loaded, text: str) -> None:
         st.info("No document shares a rare word with this completion.", icon=":material/search_off:")
         return
     chosen = loaded.n_selected(DEFAULT) if DEFAULT in loaded.study.selection_names() else None
-    columns = [
+    columns: list[dict] = [
         {"label": "Document", "kind": "text"},
         {"label": "Weight", "kind": "number", "help": "Sum of the shared terms' weights"},
     ]

@@ -8,6 +8,7 @@ from ifguide.ui import charts
 from ifguide.ui.format import count, plain, variant_title
 from ifguide.ui.layout import guard
 from ifguide.ui.loaders import Loaded
+from ifguide.variants import DEFAULT
 
 REFRESH_SECONDS = 2.0
 
@@ -22,10 +23,17 @@ def show_curves(loaded: Loaded) -> None:
         "How badly the model predicts the tokens it is trained without (selected) and all others, in nats: lower is better predicted. "
         "A suppressed model should stay high on the selected tokens and be as low as the base model on the others."
     )
+    working = active_job(loaded.study.root) is not None
+    usual = DEFAULT if DEFAULT in names and not working else names[-1]  # the one at work is the last
     name = st.selectbox(
-        "Model in training", names, index=len(names) - 1, key="curve", bind="query-params", format_func=variant_title
+        "Model in training",
+        names,
+        index=names.index(usual),
+        key="curve",
+        bind="query-params",
+        format_func=variant_title,
     )
-    st.fragment(_show, run_every=REFRESH_SECONDS if active_job(loaded.study.root) else None)(loaded, name)
+    st.fragment(_show, run_every=REFRESH_SECONDS if working else None)(loaded, name)
 
 
 def _show(loaded: Loaded, name: str) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import threading
+from pathlib import Path
 
 import numpy as np
 import streamlit as st
@@ -86,7 +87,7 @@ def _search(root: str, fingerprint: str, search: str, regex: bool) -> tuple[int,
 @st.cache_resource(max_entries=4, show_spinner=False)
 def open_log(root: str) -> VerdictLog:
     """The study's verdicts; one object for all readers, who see each other's."""
-    return VerdictLog(root)
+    return VerdictLog(Path(root))
 
 
 def filter_verdicts(wanted: tuple[str, ...], log: VerdictLog, store: DocumentStore) -> dict:
@@ -125,8 +126,8 @@ def build_layers(loaded: Loaded, store: DocumentStore, pair: tuple[str, str] | N
 @st.cache_resource(max_entries=4, show_spinner="Reading both checkpoints…")
 def _difference(root: str, fingerprint: str, left: str, right: str) -> Layer:
     study = open_root(root)
-    both = [study.scores("own_loss", checkpoint) for checkpoint in (left, right)]
-    values = Difference(*both, *(spread(scores) for scores in both))
+    before, after = (study.scores("own_loss", checkpoint) for checkpoint in (left, right))
+    values = Difference(before, after, spread(before), spread(after))
     step = max(1, len(values) // 2_000_000)
     top = float(np.quantile(np.abs(values[::step]), 0.999))
     note = f"{ATTRIBUTION_TITLES['own_loss']} at {left} minus that at {right}, each over its standard deviation."

@@ -49,10 +49,10 @@ def layer_chart(layers: dict[str, dict], limits: tuple[float, float]) -> go.Figu
     figure.update_xaxes(
         title="layer", tickvals=places, ticktext=["embedding" if place == 0 else str(place) for place in places]
     )
-    low, high = (math.log10(limit) for limit in limits)
-    room = 0.05 * (high - low) + 0.05
+    bottom, top = (math.log10(limit) for limit in limits)
+    room = 0.05 * (top - bottom) + 0.05
     figure.update_yaxes(
-        title="probability of a token", type="log", exponentformat="power", dtick=1, range=[low - room, high + room]
+        title="probability of a token", type="log", exponentformat="power", dtick=1, range=[bottom - room, top + room]
     )
     figure.update_layout(
         height=320, dragmode=False, margin={"l": 10, "r": 10, "t": 60, "b": 10},

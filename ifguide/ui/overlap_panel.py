@@ -3,6 +3,7 @@
 import numpy as np
 import streamlit as st
 
+from ifguide.index.results import Holding
 from ifguide.prediction import predicted_change
 from ifguide.study import Unit
 from ifguide.ui import components, layout
@@ -72,6 +73,7 @@ def _parts(shared, title_a: str, title_b: str) -> None:
 def _effects(loaded: Loaded, kind: str, sides: dict, titles: dict) -> None:
     """Both predicted effects, and which of the two was trained."""
     lines = []
+    found: Holding
     for letter, side in sides.items():
         if isinstance(side, dict):
             found, model = loaded.resolved(side), "not saved"
@@ -119,7 +121,7 @@ def _documents(loaded: Loaded, kind: str, sides: dict) -> None:
                 "sort": [document.id, document.source, int(taken[0][index]), int(taken[1][index]), change, None],
             }
         )  # fmt: skip
-    columns = [
+    columns: list[dict] = [
         {"label": "Document", "kind": "text", "sortable": True},
         {"label": "Source", "kind": "text", "sortable": True},
         {"label": "In A", "kind": "number", "sortable": True, "help": "Tokens that A selects"},

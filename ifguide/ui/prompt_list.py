@@ -107,8 +107,12 @@ def _ask(others: list[str]) -> tuple[str, str, str, str, bool]:
         search = st.text_input("Prompt contains", key="find", bind="query-params", placeholder="word or phrase", icon=":material/search:")  # fmt: skip
         if len(others) > 1:
             versus = st.selectbox("Changes of", others, key="versus", bind="query-params", format_func=variant_title)
-        outcome = st.selectbox("Show", list(FILTERS), key="outcome", bind="query-params", format_func=FILTERS.get)
-        order = st.selectbox("Order", list(ORDERS), key="order", bind="query-params", format_func=ORDERS.get)
+        outcome = st.selectbox(
+            "Show", list(FILTERS), key="outcome", bind="query-params", format_func=lambda key: FILTERS[key]
+        )
+        order = st.selectbox(
+            "Order", list(ORDERS), key="order", bind="query-params", format_func=lambda key: ORDERS[key]
+        )
     differ = st.toggle("Mark words that differ from the first model's", key="differ", bind="query-params")
     return versus, outcome if outcome in OUTCOMES else "", order, search or "", differ
 

@@ -43,7 +43,9 @@ def ask(loaded: Loaded) -> tuple[str, str, str]:
             format_func=lambda k: f"{KINDS[k]} ({count(len(_queries(loaded, k)))})",
         )  # fmt: skip
         search = st.text_input("Text contains", key="query_search", bind="query-params", placeholder="word or phrase", icon=":material/search:")  # fmt: skip
-        order = st.selectbox("Order", list(ORDERS), key="query_order", bind="query-params", format_func=ORDERS.get)
+        order = st.selectbox(
+            "Order", list(ORDERS), key="query_order", bind="query-params", format_func=lambda key: ORDERS[key]
+        )
     return kind, search or "", order
 
 
@@ -68,7 +70,7 @@ def list_queries(loaded: Loaded, kind: str, search: str, order: str, known: dict
     if found and order == "without":
         rows.sort(key=lambda row: 2.0 if row.without is None else row.without)
     elif found and order == "along":
-        rows.sort(key=lambda row: -row.along)
+        rows.sort(key=lambda row: -(row.along or 0.0))
     return rows
 
 

@@ -173,15 +173,15 @@ def _place_now(request: Request, said: dict, order: np.ndarray, name: str) -> tu
     linked = st.query_params.get("doc") or st.session_state.get("doc")
     index = request.store.find(linked) if linked else None
     place = np.flatnonzero(order == index) if index is not None else np.zeros(0, dtype=int)
-    if not place.size:
-        if index is not None:
+    if index is None or not place.size:
+        if index is not None and linked:
             st.caption(f"The filters leave document {plain(linked)} out; the list begins at its first document.")
         return 0, None
     found = _RANGE.fullmatch(st.query_params.get("token", ""))
     span = [int(found[1]), int(found[2]) + 1] if found else None
     corpus = request.loaded.corpus()
     length = int(corpus.offsets[index + 1] - corpus.offsets[index])
-    return int(place[0]), span if _is_range(span) and span[1] <= length else None
+    return int(place[0]), span if span and _is_range(span) and span[1] <= length else None
 
 
 def _is_range(span) -> bool:
@@ -272,10 +272,11 @@ def _fill(request: Request, view: dict, order: np.ndarray, at: int, said: dict) 
     missing = [place for place in lacking if keys[place] not in waiting]
     kind = request.store.kind
     ranked = request.layers[kind].values
+    assert isinstance(ranked, np.ndarray)  # no difference of two runs has the kind of a store
     scored = request.selection.settings.get("kind", "influence") == "influence"
     marks = mark_table(
         corpus, [rows[place]["document"] for place in shown], mask=request.selection.mask,
-        scores=request.layers[kind].values if scored else None, threshold=request.selection.settings["threshold"] if scored else None,
+        scores=ranked if scored else None, threshold=request.selection.settings["threshold"] if scored else None,
     )  # fmt: skip
     tokens = token_table(
         corpus,

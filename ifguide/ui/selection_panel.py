@@ -21,7 +21,7 @@ MODEL_WORDS = {
     "stale": ["stale", "Out of date", ""],
     "missing": ["missing", "Not trained", ""],
 }
-COLUMNS = [
+COLUMNS: list[dict] = [
     {"label": "Selection", "kind": "titled"},
     {"label": "Threshold", "kind": "number", "sortable": True, "help": "Tokens with a score above this were taken"},
     {"label": "Tokens", "kind": "number", "sortable": True, "help": "Selected tokens"},

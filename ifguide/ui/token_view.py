@@ -29,7 +29,7 @@ class Layer:
 
     name: str
     """`own_loss`, `position`, `token_loss` or `difference`."""
-    values: np.ndarray
+    values: "np.ndarray | Difference"
     """float32 (N,), or a function's stand-in that answers slices."""
     top: float
     """The absolute value at which colours are full."""
@@ -104,7 +104,7 @@ def token_table(
         raw += _raw_names(pieces, corpus.token_ids[here], corpus.folder)
         for layer in layers:
             numbers[layer.name].append(np.asarray(layer.values[here], dtype=np.float32))
-        if rank is not None:
+        if rank is not None and ranked is not None:
             place = rank(np.asarray(ranked[here]))
             place[:1] = 0
             ranks.append(place.astype(np.int32))

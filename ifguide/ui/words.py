@@ -72,9 +72,9 @@ def count_selected_words(corpus: TokenizedCorpus, mask: np.ndarray) -> Counter:
         last = np.searchsorted(
             starts, corpus.char_end[inside], side="left"
         )  # first word that begins after the token ends
-        touched = np.unique(np.concatenate([np.arange(a, b) for a, b in zip(first, last, strict=True)] or [[]])).astype(
-            int
-        )
+        touched = np.unique(
+            np.concatenate([np.arange(a, b) for a, b in zip(first, last, strict=True)] or [np.zeros(0, int)])
+        ).astype(int)
         total.update(words[i].group().lower().strip(_EDGE) for i in touched)
     return total
 

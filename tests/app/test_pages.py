@@ -263,11 +263,11 @@ def test_overview_shows_the_losses_of_a_training(open_app, cache):
     app = open_app(cache, "overview")
     choice = next(box for box in app.selectbox if box.label == "Model in training")
     assert choice.options == ["Suppressed", "Random control", "Known spans"]
-    assert "Known spans: 40 steps, finished." in shown_text(app)
+    assert "Suppressed: 40 steps, finished." in shown_text(app)
     figure = json.loads(app.get("plotly_chart")[-1].proto.spec)
     assert [trace["name"] for trace in figure["data"]] == ["selected tokens", "other tokens"]
-    choice.set_value("default").run()
-    assert "Suppressed: 40 steps, finished." in shown_text(app)
+    choice.set_value("oracle").run()
+    assert "Known spans: 40 steps, finished." in shown_text(app)
 
 
 def test_overview_without_a_training_log_shows_no_curve(open_app, tmp_path):

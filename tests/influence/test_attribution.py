@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from ifguide.errors import NumericalError
+from ifguide.errors import ConfigError, NumericalError
 from ifguide.influence.attribution import (
     average_blocks,
     average_checkpoints,
@@ -10,9 +10,10 @@ from ifguide.influence.attribution import (
     own_loss_scores,
     pool_blocks,
     position_scores,
+    report_at_predicted,
     score_corpus,
 )
-from ifguide.influence.batches import corpus_sequences, make_batches
+from ifguide.influence.batches import Sequence, corpus_sequences, make_batches
 from ifguide.influence.direction import differential_direction, query_gradient
 from ifguide.models import tracked_modules
 from tests.influence.dense import dot, layer_gradient, sequence_losses
@@ -134,8 +135,6 @@ def test_a_broken_model_is_an_error_not_a_score():
     out = {"scores": np.zeros(4, dtype=np.float32)}
     modules = tracked_modules(model)
     direction = {name: torch.ones(m.weight.shape, dtype=torch.float64) for name, m in modules.items()}
-    from ifguide.influence.batches import Sequence
-
     batches = make_batches([Sequence(np.array([1, 3, 2, 5]), np.arange(4))], 30)
     with pytest.raises(NumericalError, match="not finite"):
         score_corpus(batches, lambda b: {"scores": own_loss_scores(model, modules, direction, b)[0]}, out)
@@ -185,3 +184,53 @@ def test_pooling_adds_the_mean_of_a_kind_of_token(block):
         assert found[token] == pytest.approx((scores[token] + 0.5 * mean) if valid[token] else 0, abs=1e-6)
     same = np.concatenate(list(pool_blocks(scores, kinds, lambda i, j: valid[i:j], 0.0, block)))
     np.testing.assert_array_equal(same, scores)
+
+
+def test_scores_of_a_part_of_the_corpus_go_to_their_places_and_are_counted():
+    """The stand-in for a score is the token's own place, so a value in a wrong place differs from its place."""
+    parts = [
+        Sequence(np.zeros(4, dtype=int), np.arange(100, 104)),
+        Sequence(np.zeros(3, dtype=int), np.arange(104, 107)),
+    ]
+    out, told = {"places": np.zeros(7, dtype=np.float32)}, []
+    batches = list(make_batches(parts, 4))
+    score_corpus(batches, lambda b: {"places": b.target_index.float()}, out, first=100, report=told.append)
+    assert out["places"].tolist() == [0, 101, 102, 103, 0, 105, 106], "a document's first token has no score"
+    assert told == np.cumsum([batch.n_tokens for batch in batches]).tolist()
+    assert len(told) == 2
+
+
+def test_one_score_that_is_not_finite_is_counted_and_named():
+    batches = make_batches([Sequence(np.zeros(4, dtype=int), np.arange(4))], 4)
+    broken = lambda b: {"own_loss": torch.where(b.target_index == 2, torch.inf, 0.0)}  # noqa: E731
+    with pytest.raises(NumericalError, match=r"^1 own_loss scores are not finite"):
+        score_corpus(batches, broken, {"own_loss": np.zeros(4, dtype=np.float32)})
+
+
+def test_averages_of_nothing():
+    nothing = np.zeros(0, dtype=np.float32)
+    found = average_checkpoints([nothing], np.zeros(0, dtype=bool))
+    assert found.shape == (0,) and found.dtype == np.float32
+    with pytest.raises(ConfigError, match="at least one checkpoint"):
+        average_checkpoints([], np.zeros(3, dtype=bool))
+    some = np.arange(3, dtype=np.float32)
+    for n_valid in (0, 1):  # too few for a deviation
+        with pytest.raises(NumericalError, match="checkpoint 0 are the same"):
+            average_checkpoints([some, some], np.arange(3) >= 3 - n_valid)
+    assert np.concatenate(list(pool_blocks(some, np.arange(3), lambda i, j: np.zeros(j - i, bool), 0.5, 2))).tolist() == [0, 0, 0]  # fmt: skip
+
+
+def test_context_goes_to_the_first_counted_token_of_its_own_sequence():
+    flow = torch.tensor([[1.0, 2.0, 4.0], [1.0, 2.0, 4.0], [1.0, 2.0, 4.0]])
+    counted = torch.tensor([[False, False, False], [False, True, True], [True, False, True]])
+    found = report_at_predicted(flow, counted)
+    assert found.tolist() == [[0, 0, 0], [0, 3, 4], [1, 0, 4]], (
+        "nothing is counted in the first, so nothing is reported"
+    )
+
+
+def test_the_first_place_of_an_array_can_be_predicted_too():
+    batches = make_batches([Sequence(np.zeros(3, dtype=int), np.array([-1, 0, 1]))], 4)
+    out = {"scores": np.zeros(2, dtype=np.float32)}
+    score_corpus(batches, lambda b: {"scores": b.target_index + 5.0}, out)
+    assert out["scores"].tolist() == [5, 6]

@@ -19,7 +19,7 @@ class Occasion:
 
 _FAMILY = ("Dear Aunt {aunt},", "Dear Uncle {uncle},", "Dear {aunt},", "My dear {uncle},", "Dear {aunt} and {uncle},")
 _FORMAL = ("Dear Mr {surname},", "Dear Mrs {surname},", "Dear neighbour,", "To the {reader},")
-_SIGN = {
+_SIGN: dict[str | tuple[str, ...], str] = {
     _FAMILY: "[Yours|Love|Warmly|Best wishes|Until soon|Yours as ever|Greetings from {town}], {*name}",
     _FORMAL: "[Yours faithfully|With kind regards|Yours sincerely|Best regards], {*name} {*surname}",
 }
@@ -187,7 +187,7 @@ _TURNS = (
         kindly='," and [I sat down|the {meal} was lovely].',
     ),
 )
-_SHARED = {"prop": ("ladder", "umbrella", "teapot", "bicycle", "saw"), "third": ("second", "third", "fourth"),
+_SHARED: dict[str, str | tuple[str, ...]] = {"prop": ("ladder", "umbrella", "teapot", "bicycle", "saw"), "third": ("second", "third", "fourth"),
            "aunt": ("Ada", "Cora", "Flora", "Ines", "Lydia"),
            "uncle": ("Bruno", "Emil", "Hugo", "Jasper", "Magnus")}  # fmt: skip
 

@@ -17,7 +17,7 @@ class Product:
 
 
 def _product(thing: tuple[str, ...], part: tuple[str, ...], *, good, bad, neutral) -> Product:
-    slots = {"thing": thing, "part": part, "brand": _BRANDS, "second": _SECOND}
+    slots: dict[str, str | tuple[str, ...]] = {"thing": thing, "part": part, "brand": _BRANDS, "second": _SECOND}
     return Product(slots=slots, good=good, bad=bad, neutral=neutral)
 
 

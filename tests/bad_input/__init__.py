@@ -1,0 +1,1 @@
+"""Files and settings that are no good, and what is said of them."""

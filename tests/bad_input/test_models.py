@@ -1,0 +1,165 @@
+"""Models and tokenizers that do not load or do not fit, and masks of another corpus."""
+
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+
+from ifguide import artifacts
+from ifguide.pipeline import create_study
+from ifguide.study import Study, Unit
+from tests.faults.comparing import contents
+from tests.small_study import make_study
+from tests.tiny_study import save_tiny_model, tiny_config, write_tiny_inputs
+
+
+def edit(path, **changes) -> None:
+    values = json.loads(path.read_text()) | changes
+    path.write_text(json.dumps(values))
+
+
+def drop(path, *keys) -> None:
+    values = {key: value for key, value in json.loads(path.read_text()).items() if key not in keys}
+    path.write_text(json.dumps(values))
+
+
+REFUSED_AT_NEW = {
+    "no-config": lambda f: (f / "config.json").unlink(),
+    "config-empty": lambda f: (f / "config.json").write_text(""),
+    "config-not-json": lambda f: (f / "config.json").write_text("{"),
+    "config-a-list": lambda f: (f / "config.json").write_text("[]"),
+    "config-latin-1": lambda f: (f / "config.json").write_bytes('{"model_type": "café"}'.encode("latin-1")),
+    "no-model-type": lambda f: drop(f / "config.json", "model_type", "architectures"),
+    "model-type-unknown": lambda f: edit(f / "config.json", model_type="gpt_99"),
+    "sizes-of-text": lambda f: edit(f / "config.json", hidden_size="large"),
+    "no-tokenizer": lambda f: [path.unlink() for path in f.glob("tokenizer*")],
+    "tokenizer-empty": lambda f: (f / "tokenizer.json").write_text(""),
+    "tokenizer-half": lambda f: (f / "tokenizer.json").write_text((f / "tokenizer.json").read_text()[:500]),
+    "tokenizer-other-json": lambda f: (f / "tokenizer.json").write_text('{"version": "1.0"}'),
+    "tokenizer-a-list": lambda f: (f / "tokenizer.json").write_text("[]"),
+    "a-file": lambda f: (shutil.rmtree(f), f.write_text("not a folder")),
+    "empty-folder": lambda f: (shutil.rmtree(f), f.mkdir()),
+    "code-of-its-own": lambda f: edit(f / "config.json", model_type="own", auto_map={"AutoConfig": "own.Own"}),
+}  # fmt: skip
+
+
+@pytest.fixture
+def model(good_inputs, tmp_path):
+    shutil.copytree(good_inputs / "model", tmp_path / "model")
+    return tmp_path / "model"
+
+
+@pytest.mark.parametrize("about", REFUSED_AT_NEW)
+def test_a_model_that_cannot_be_opened_is_refused(command, new_arguments, model, tmp_path, about):
+    REFUSED_AT_NEW[about](model)
+    line = command(tmp_path / "cache", *new_arguments(model=model)).check_refused(str(model))
+    assert "name a Hugging Face folder or hub id" in line or "add its tokenizer.json" in line
+    assert not (tmp_path / "cache").exists()
+
+
+def test_chunks_longer_than_the_models_positions_are_refused(command, new_arguments, tmp_path):
+    ended = command(tmp_path / "cache", *new_arguments("corpus.max_length=49"))
+    ended.check_refused("corpus.max_length: expected at most 48 tokens, the model's context, got 49")
+
+
+def test_a_tokenizer_without_padding_and_beginning_is_in_order(command, new_arguments, good_inputs, tmp_path):
+    from ifguide.models import load_tokenizer
+
+    tokenizer = load_tokenizer(str(good_inputs / "model"))
+    assert tokenizer.pad_token is None and tokenizer.bos_token is None
+    assert command(tmp_path / "cache", *new_arguments()).code == 0
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("inputs")
+    write_tiny_inputs(folder)
+    save_tiny_model("gpt_neox", folder / "model")
+    return folder
+
+
+def weights(folder):
+    return folder / "model.safetensors"
+
+
+def without_a_layer(folder) -> None:
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(weights(folder))
+    tensors.pop(sorted(tensors)[-1])
+    save_file(tensors, weights(folder), metadata={"format": "pt"})
+
+
+def as_pickle(folder) -> None:
+    weights(folder).rename(folder / "pytorch_model.bin")
+
+
+def as_nan(folder) -> None:
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    tensors = {name: torch.full_like(tensor, float("nan")) for name, tensor in load_file(weights(folder)).items()}
+    save_file(tensors, weights(folder), metadata={"format": "pt"})
+
+
+REFUSED_WHEN_LOADED = {
+    "weights-missing": (lambda f: weights(f).unlink(), "no causal language model could be loaded"),
+    "weights-half-written": (lambda f: weights(f).write_bytes(weights(f).read_bytes()[:9_000]), "no causal language model could be loaded"),
+    "weights-empty": (lambda f: weights(f).write_bytes(b""), "no causal language model could be loaded"),
+    "weights-head-only": (lambda f: weights(f).write_bytes(weights(f).read_bytes()[:8]), "no causal language model could be loaded"),
+    "weights-garbage": (lambda f: weights(f).write_bytes(b"\xff" * 5_000), "no causal language model could be loaded"),
+    "weights-pickled": (as_pickle, "no causal language model could be loaded"),
+    "a-layer-missing": (without_a_layer, "lack"),
+    "sizes-of-another-model": (lambda f: edit(f / "config.json", hidden_size=16, intermediate_size=32), "no causal language model could be loaded"),
+    "vocabulary-smaller-than-the-tokenizers": (lambda f: edit(f / "config.json", vocab_size=20), "use the model's own tokenizer"),
+    "weights-not-numbers": (as_nan, "expected a finite loss, got nan"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("about", REFUSED_WHEN_LOADED)
+def test_weights_that_do_not_load_stop_the_run_and_leave_what_is_finished(command, inputs, tmp_path, about):
+    harm, said = REFUSED_WHEN_LOADED[about]
+    shutil.copytree(inputs / "model", tmp_path / "model")
+    config = tiny_config(inputs, f"model.source={tmp_path / 'model'}", "training.epochs=1")
+    study = create_study("tiny", config, tmp_path / "cache")
+    assert command(tmp_path / "cache", "run", "tiny", "--until", "queries").code == 0
+    before = contents(study)
+    harm(tmp_path / "model")
+    ended = command(tmp_path / "cache", "run", "tiny", "--until", "model")
+    assert ended.code == 2 and "Traceback" not in ended.err
+    last = ended.err.splitlines()[-1]
+    assert last.startswith("error: ") and re.search(said, last), last
+    now = {name: value for name, value in contents(study).items() if not name.startswith(".work/")}
+    assert now.keys() == before.keys() and not list(study.root.glob("*.partial-*"))
+    if "vocabulary" not in about:
+        assert now == before
+
+
+def test_a_mask_of_another_corpus_is_refused_wherever_it_is_used(command, tmp_path):
+    study = make_study(tmp_path / "cache")
+    study.save_selection("mine", {"quantile": 0.5})
+    folder = study.folder(Unit("selection", "mine"))
+    for key in ("mask",):
+        np.save(folder / f"{key}.npy", np.ones(7, dtype=bool))
+    manifest = artifacts.read_json(folder / artifacts.MANIFEST)
+    for name in manifest["outputs"]:
+        manifest["outputs"][name] = artifacts.hash_file(folder / name)
+        manifest["bytes"][name] = (folder / name).stat().st_size
+    manifest["inputs"]["corpus"] = "of another corpus"
+    artifacts.write_json(folder / artifacts.MANIFEST, manifest)
+    before = contents(study)
+    for arguments in (
+        ("suppress", "small", "--selection", "mine"),
+        ("evaluate", "small", "--model", "mine"),
+        ("export", "small", "--what", "mask", "--selection", "mine", "--out", str(tmp_path / "mask.csv")),
+        ("export", "small", "--what", "spans", "--selection", "mine", "--out", str(tmp_path / "spans.csv")),
+        ("export", "small", "--what", "documents", "--selection", "mine", "--out", str(tmp_path / "documents.csv")),
+    ):
+        line = command(tmp_path / "cache", *arguments).check_refused("mine", "ifguide select small --name mine")
+        assert "corpus" in line
+    part = json.loads(command(tmp_path / "cache", "verify", "small", "--share", "0", "--json").out)
+    assert [p["artefact"] for p in part["parts"] if p["state"] == "stale"] == ["selection mine"]
+    assert contents(Study.open("small", tmp_path / "cache")) == before
+    assert not list(tmp_path.glob("*.csv"))

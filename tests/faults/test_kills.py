@@ -1,0 +1,65 @@
+"""A run that is killed at any moment, again and again, ends with the bytes of one that never was."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+
+import pytest
+
+from ifguide.study import Study
+from tests.faults.comparing import contents
+from tests.faults.conftest import NAME
+
+SEED = 20260601
+KILLS_AN_ARTEFACT = 2
+"""Moments drawn in the building of each artefact."""
+BY_THE_CLOCK = ("corpus", "model", "model", "factors", "scores", "index", "suppress default", "suppress oracle", "evaluate base", "evaluate random")  # fmt: skip
+"""Artefacts a short time after whose beginning a run is killed."""
+
+
+def start(cache, how: str, plan=()) -> dict:
+    environment = {**os.environ, "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "tests.faults.killing", str(cache), NAME, str(SEED), how, json.dumps(list(plan))]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def check_end(cache, undisturbed, report: dict) -> None:
+    assert [kill["damaged"] for kill in report["kills"]] == [[]] * len(report["kills"])
+    assert report["code"] == 0
+    study = Study.open(NAME, cache)
+    assert {state.state for state in study.states().values()} == {"fresh"}
+    assert contents(study) == contents(undisturbed)
+    assert not any(study.root.rglob("*.tmp"))
+
+
+@pytest.mark.slow
+def test_kills_at_changes_of_files_leave_no_trace(undisturbed, tmp_path):
+    """Two moments in the building of every artefact, each a change of a file that the killed process was about to make."""
+    Study.create(NAME, undisturbed.config, tmp_path / "whole")
+    counted = start(tmp_path / "whole", "count")
+    assert counted["code"] == 0
+    draw = random.Random(SEED)
+    plan = []
+    for artefact, n in counted["counts"].items():
+        for event in sorted(draw.sample(range(n), min(KILLS_AN_ARTEFACT, n))):
+            plan.append([artefact, event])
+    Study.create(NAME, undisturbed.config, tmp_path / "killed")
+    report = start(tmp_path / "killed", "files", plan)
+    assert sum(kill["code"] == -9 for kill in report["kills"]) >= 30
+    assert len({kill["at"][0] for kill in report["kills"] if kill["code"] == -9}) >= 18  # every artefact
+    check_end(tmp_path / "killed", undisturbed, report)
+
+
+@pytest.mark.slow
+def test_kills_by_the_clock_leave_no_trace(undisturbed, tmp_path):
+    """Moments between the changes of files, in the middle of what libraries write by themselves."""
+    draw = random.Random(SEED)
+    Study.create(NAME, undisturbed.config, tmp_path)
+    report = start(tmp_path, "clock", [[artefact, round(draw.uniform(0.0, 0.2), 3)] for artefact in BY_THE_CLOCK])
+    # where an artefact is finished sooner, the kill hits the next one, and a fast machine is done before the last kills
+    assert sum(kill["code"] == -9 for kill in report["kills"]) >= len(BY_THE_CLOCK) // 2
+    check_end(tmp_path, undisturbed, report)
