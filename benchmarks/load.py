@@ -39,6 +39,8 @@ class Load:
     minutes: float
     seconds: list[float] = field(default_factory=list)
     """Of every action after the warm-up, from the click until the page stands still."""
+    pages: list[str] = field(default_factory=list)
+    """The page that each of them led to."""
     errors: list[str] = field(default_factory=list)
     """Pages that showed an error or did not come, and script errors."""
     rss_warm: int = 0
@@ -86,6 +88,7 @@ async def _read(page, number: int, load: Load, end: asyncio.Event, pause: float)
     while not end.is_set():
         name = order.choice([p for p in PAGES if p != at])
         load.seconds.append(await _turn(page, name, load))
+        load.pages.append(TITLES[PAGES.index(name)])
         at = name
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(end.wait(), order.uniform(0.5, 1.5) * pause)
@@ -138,6 +141,11 @@ def report(load: Load) -> str:
         ("errors", f"{len(load.errors)}", "0", not load.errors),
         ("a page, median", f"{np.median(load.seconds) if load.seconds else float('nan'):.2f} s", "", ""),
         ("a page, 95th percentile", f"{load.p95:.2f} s", f"{P95_SECONDS:g} s", load.p95 <= P95_SECONDS),
+        *(
+            (f"{title}, 95th percentile of {len(times)}", f"{np.quantile(times, 0.95):.2f} s", "", "")
+            for title in TITLES
+            if (times := [s for s, page in zip(load.seconds, load.pages, strict=False) if page == title])
+        ),
         ("server's memory after the warm-up", mib(load.rss_warm), "", ""),
         ("at the end", mib(load.rss_end), "", ""),
         ("growth", f"{load.growth:+.1%}", f"{MOST_GROWTH:.0%}", load.growth <= MOST_GROWTH),

@@ -94,7 +94,7 @@ def show_headline(study: Study) -> None:
         return
     st.subheader("What suppression changed", anchor=False)
     if base and after:
-        with st.grid(3, min_column_width=235):
+        with st.grid(3, min_column_width=170):
             for key, title, digits, note in comparison.METRICS:
                 if key not in comparison.HEADLINE or base.get(key) is None or after.get(key) is None:
                     continue

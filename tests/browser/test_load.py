@@ -30,4 +30,6 @@ def test_the_report_says_which_bars_are_missed():
         "a page, 95th percentile",
         "growth",
     ]
+    slow.pages = ["Compare"] * 10 + ["Queries"] * 10
+    assert "| Queries, 95th percentile of 10 | 3.00 s |  |  |" in report(slow).splitlines()
     assert lines[-1] == "- documents: gone"
