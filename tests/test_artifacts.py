@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ifguide import artifacts
+from ifguide import artifacts, fingerprints
 from ifguide.artifacts import building, check_sizes, digest_of, load_array, load_tensors, read_manifest
 from ifguide.errors import InputError, StaleError
 from ifguide.fingerprints import Fingerprints
@@ -235,7 +235,8 @@ class TestFingerprints:
         file, memory = tmp_path / "corpus.jsonl", tmp_path / ".fingerprints.json"
         file.write_text("one")
         read = []
-        monkeypatch.setattr(artifacts, "hash_file", lambda path, real=artifacts.hash_file: read.append(path.name) or real(path))  # fmt: skip
+        real = artifacts.hash_file
+        monkeypatch.setattr(fingerprints, "hash_file", lambda path: read.append(path.name) or real(path))
         first = Fingerprints(memory).of(file)
         assert Fingerprints(memory).of(file) == first
         assert read == ["corpus.jsonl"]
