@@ -12,7 +12,7 @@ import subprocess
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -65,12 +65,12 @@ def main() -> None:
     ):  # when a process ends, what the others have to say is our own line, not a trace of torch's sockets
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     try:
-        sys.exit(app(standalone_mode=False) or 0)
+        _leave(app(standalone_mode=False) or 0)
     except (IFGuideError, OSError) as error:
         if _debug:
             raise
         if isinstance(error, ProcessError) and not speaks():
-            sys.exit(2)  # the process that failed says why, and so does the first one
+            _leave(2)  # the process that failed says why, and so does the first one
         if isinstance(error, BrokenPipeError):  # the reader of a pipe had enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(1)
@@ -94,7 +94,16 @@ def _fail(message: str) -> None:
     """One line on standard error, and exit code 2. What a file holds may be in it, so it cannot steer the terminal."""
     line = " ".join(message.split())
     print("error: " + "".join(c if c.isprintable() else repr(c)[1:-1] for c in line), file=sys.stderr)
-    sys.exit(2)
+    _leave(2)
+
+
+def _leave(code: int) -> NoReturn:
+    """End this process. One of several ends at once: torch's threads for talking to the others can abort a slow farewell."""
+    if launched_together():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 _debug = False

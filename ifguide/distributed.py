@@ -284,6 +284,7 @@ def join_processes() -> Iterator[Processes]:
     _current = Processes(rank, world_size, dist.PrefixStore("ifguide", store), control)
     try:
         yield _current
+        _current.wait()  # one that left while another is at work would cut its connections
         dist.destroy_process_group()  # after a failure the others may never answer, so only here
     except BaseException as error:
         _current.tell_failure(error)

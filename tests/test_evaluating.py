@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from ifguide.artifacts import write_json
 from ifguide.config import override
 from ifguide.errors import InputError
 from ifguide.evaluate import completions
@@ -19,6 +20,7 @@ from ifguide.progress import Progress
 from ifguide.status import format_status, study_status
 from ifguide.study import Study, Unit
 from tests.evaluate.test_toxicity import save_classifier
+from tests.small_study import rebuild
 from tests.tiny_study import save_tiny_model, tiny_config, write_tiny_inputs
 
 BASE = Unit("evaluate", "base")
@@ -139,5 +141,5 @@ def test_a_broken_model_is_not_called_clean(tmp_path):
     metrics, _ = evaluate_unit(study, Unit("evaluate", "default"), Progress())
     assert metrics["perplexity"] > 1.5 * study.metrics("base")["perplexity"]
     assert "times the base model's" in metrics["fluency_warning"]
-    (study.folder(Unit("evaluate", "default")) / "metrics.json").write_text(json.dumps(metrics), encoding="utf-8")
+    rebuild(study, Unit("evaluate", "default"), lambda folder: write_json(folder / "metrics.json", metrics))
     assert "warning, suppressed: Perplexity on held-out text" in format_status(study_status(study))
