@@ -92,7 +92,7 @@ def opened_ranks(n_documents: int) -> np.ndarray:
 
 
 def _finish(study: Study, unit: Unit, files: dict[str, bytes | None]) -> None:
-    """A manifest as if the stage had run. Hashing gigabytes of made-up numbers would say nothing, so names are hashed."""
+    """A manifest as if the stage had run. Hashing gigabytes of made-up numbers would say nothing, so of large files the names are hashed."""
     folder = study.folder(unit)
     folder.mkdir(parents=True, exist_ok=True)
     for file, content in files.items():
@@ -103,7 +103,11 @@ def _finish(study: Study, unit: Unit, files: dict[str, bytes | None]) -> None:
         folder / artifacts.MANIFEST,
         {
             "schema": artifacts.SCHEMA, "stage": unit.stage, "inputs": study.inputs(unit), "config": study.settings(unit),
-            "outputs": {file: artifacts.hash_json([file, size]) for file, size in sizes.items()}, "bytes": sizes, "seconds": 0.0,
+            "outputs": {
+                file: artifacts.hash_file(folder / file) if size < 1 << 20 else artifacts.hash_json([file, size])
+                for file, size in sizes.items()
+            },
+            "bytes": sizes, "seconds": 0.0,
         },
     )  # fmt: skip
 
