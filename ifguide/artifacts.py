@@ -26,7 +26,8 @@ SCHEMA = 1
 MANIFEST = "manifest.json"
 NOTES = "notes.json"
 """What a stage found out while it ran, a plain JSON object that it may write; the manifest repeats it as `notes`."""
-RECORDS = ("training_log.jsonl",)
+TRAINING_LOG = "training_log.jsonl"
+RECORDS = (TRAINING_LOG,)
 """Files for people that no stage reads and that hold times of the clock, so that two equal runs differ in them."""
 _BLOCK = 1 << 20
 

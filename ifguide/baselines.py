@@ -5,7 +5,6 @@ Every function gives float32 (N,), higher where the method would sooner leave a 
 """
 
 import dataclasses
-import functools
 import re
 import tempfile
 from collections.abc import Callable
@@ -15,8 +14,9 @@ import numpy as np
 
 from ifguide.corpus import TokenizedCorpus
 from ifguide.errors import ConfigError
-from ifguide.evaluate.toxicity import ToxicityScorer, load_scorer
-from ifguide.progress import Progress
+from ifguide.evaluate.toxicity import ToxicityScorer
+from ifguide.evaluating import load_study_scorer
+from ifguide.progress import Progress, report_part
 from ifguide.study import BASE, Study
 
 _WORD = re.compile(r"\w+(?:['’]\w+)*")
@@ -46,13 +46,13 @@ def score_baseline(study: Study, name: str, progress: Progress) -> np.ndarray:
     from ifguide.models import pick_device
 
     config = study.config
-    scorer = load_scorer(config.baselines.scorer, device=str(pick_device(config.compute.device)))
+    scorer = load_study_scorer(study, config.baselines.scorer, str(pick_device(config.compute.device)))
     score = {
         "words": score_words,
         "classifier-tokens": score_by_leaving_words_out,
         "classifier-documents": score_documents,
     }[name]
-    return score(study.corpus(), scorer, lambda done, total: progress.report(done, total, "documents"))
+    return score(study.corpus(), scorer, report_part(progress, "documents"))
 
 
 def score_words(corpus: TokenizedCorpus, scorer: ToxicityScorer, report: Report | None = None) -> np.ndarray:
@@ -128,41 +128,23 @@ def score_by_influence(study: Study, name: str, progress: Progress) -> np.ndarra
     kind = "position" if name == "last-position" else "own_loss"
     found = []
     for number, checkpoint in enumerate(names):
-        report = functools.partial(_report_part, progress, number, len(names))
+        report = report_part(progress, part=number, parts=len(names))
         found.append(_score_checkpoint(study, checkpoint, kind, differential=name != "standard", report=report))
     return average_checkpoints(found, study.corpus().valid())
-
-
-def _report_part(progress: Progress, part: int, parts: int, done: int, total: int) -> None:
-    progress.report(part * total + done, parts * total, "tokens")
 
 
 def _score_checkpoint(study: Study, checkpoint: str, kind: str, *, differential: bool, report: Report) -> np.ndarray:
     from ifguide import study_models
     from ifguide.influence.attribution import position_scores
     from ifguide.influence.derivative import score_along
-    from ifguide.influence.direction import differential_direction, query_gradient
     from ifguide.influence.losses import SplitModel
 
-    config = study.config.direction
     model, modules, device = study_models.load_checkpoint(study, checkpoint)
     if checkpoint == BASE:
         factors = study_models.fit_checkpoint(study, model, modules, device)
     else:
         factors = study_models.read_factors(study, checkpoint, str(device))
-    kinds = ("toxic", "safe") if differential else ("toxic",)
-    gradients = {
-        which: query_gradient(
-            model,
-            modules,
-            study_models.encoded_queries(study, which),
-            weighting=config.weighting,
-            objective=config.objective,
-            tokens_per_batch=study.config.compute.tokens_per_batch,
-        )
-        for which in kinds
-    }
-    direction = differential_direction(gradients["toxic"], gradients.get("safe"), factors, config.damping)
+    direction = study_models.compute_direction(study, model, modules, factors, differential=differential)
     if kind == "position":
         split = SplitModel(model)
         return _score_corpus(study, lambda batch: position_scores(split, modules, direction, batch)[0], device, report)
@@ -219,5 +201,5 @@ def score_by_tuned_models(study: Study, progress: Progress) -> np.ndarray:
             train_model(model, None, rows, training, None, Path(folder))
         split = SplitModel(model.requires_grad_(False))
         with torch.no_grad():
-            losses[kind] = _score_corpus(study, split, device, functools.partial(_report_part, progress, number, 2))
+            losses[kind] = _score_corpus(study, split, device, report_part(progress, part=number, parts=2))
     return losses["safe"] - losses["toxic"]

@@ -18,6 +18,7 @@ import typer
 
 from ifguide import __version__
 from ifguide.commands import borrow, compare, likelihood, mechanism, rank, report, verify
+from ifguide.commands.options import StatusFile, StudyName
 from ifguide.errors import IFGuideError, InputError, ProcessError
 from ifguide.running import follow_run, launched_together, speaks
 from ifguide.system_errors import explain_system_error
@@ -34,8 +35,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-StudyName = Annotated[str, typer.Argument(metavar="NAME", help="The study's name; its folder lies in the cache.")]
-StatusFile = Annotated[Path | None, typer.Option("--status-file", hidden=True)]
 Background = Annotated[bool, typer.Option("--background", help="Start it as a job of its own and return at once.")]
 SelectionName = Annotated[str, typer.Option("--selection", metavar="S", help="A selection's name.")]
 

@@ -85,8 +85,12 @@ def write_tables(study: "Study", selections: list[str] | None = None, report: Re
         raise StaleError(
             f"the scores are of another corpus; compute them again with `ifguide run {study.name} --until scores`"
         )
-    names = [name for name in study.selection_names() if _fits(study, name)] if selections is None else selections
-    if alien := [name for name in names if not _fits(study, name)]:
+    names = (
+        [name for name in study.selection_names() if _fits(study, Unit("selection", name))]
+        if selections is None
+        else selections
+    )
+    if alien := [name for name in names if not _fits(study, Unit("selection", name))]:
         raise StaleError(
             f"selection {alien[0]!r} is of another corpus; save it again with `ifguide select {study.name} --name {alien[0]} ...`"
         )
@@ -113,12 +117,11 @@ def write_tables(study: "Study", selections: list[str] | None = None, report: Re
 
 def scores_fit(study: "Study") -> bool:
     """Whether the scores belong to the corpus as it is now."""
-    made_of = study.manifest(Unit("scores"))["inputs"].get("corpus")
-    return made_of in (None, _digest(study, Unit("corpus")))
+    return _fits(study, Unit("scores"))
 
 
-def _fits(study: "Study", name: str) -> bool:
-    made_of = study.manifest(Unit("selection", name))["inputs"].get("corpus")
+def _fits(study: "Study", unit: Unit) -> bool:
+    made_of = study.manifest(unit)["inputs"].get("corpus")
     return made_of in (None, _digest(study, Unit("corpus")))
 
 

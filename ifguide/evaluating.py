@@ -5,6 +5,7 @@ from pathlib import Path
 from ifguide.artifacts import hash_json
 from ifguide.config import EvaluateConfig
 from ifguide.evaluate import Prompt, evaluate_model, read_heldout, read_prompts
+from ifguide.lineage import weights_unit
 from ifguide.progress import Progress
 from ifguide.readers import read_texts
 from ifguide.shards import open_work
@@ -25,19 +26,18 @@ def evaluate_unit(study: Study, unit: Unit, progress: Progress):
         InputError: a file, a scorer or the harness cannot be used; before anything is computed.
     """
     from ifguide.evaluate.harness import check_harness, run_harness
-    from ifguide.models import load_model, load_tokenizer, pick_device
+    from ifguide.models import pick_device
 
     config: EvaluateConfig = study.resolved("evaluate")
     if config.harness_tasks:
         check_harness(config.harness_tasks, config.harness_folder)
     device = pick_device(study.config.compute.device)
-    scorer = _load_scorer(study, config.scorer, str(device))
-    implicit = _load_scorer(study, config.implicit, str(device)) if config.implicit else None
+    scorer = load_study_scorer(study, config.scorer, str(device))
+    implicit = load_study_scorer(study, config.implicit, str(device)) if config.implicit else None
     prompts = study_prompts(study)
     heldout = read_heldout(config.heldout, config) if config.heldout else []
     lambada = read_lambada(config)
-    source, revision = model_source(study, unit.name)
-    model, tokenizer = load_model(source, revision=revision, device=device), load_tokenizer(source, revision)
+    model, tokenizer = load_evaluated(study, unit.name)
     metrics, samples = evaluate_model(
         model,
         tokenizer,
@@ -65,11 +65,11 @@ def _steering(study: Study, tokenizer, device: str):
     from ifguide.evaluate.steering import RewardProcessor
 
     config = study.config.baselines
-    scorer = _load_scorer(study, config.scorer, device)
+    scorer = load_study_scorer(study, config.scorer, device)
     return RewardProcessor(tokenizer, scorer, config.steer_strength, config.steer_candidates)
 
 
-def _load_scorer(study: Study, spec: str, device: str):
+def load_study_scorer(study: Study, spec: str, device: str):
     """A scorer; a relative folder of a classifier belongs to the study's, and its name stays as the settings have it."""
     from ifguide.evaluate.toxicity import classifier_source, load_scorer
 
@@ -96,12 +96,18 @@ def read_lambada(config: EvaluateConfig) -> list[str]:
     return read_texts(config.lambada, LAMBADA_FIELD, limit=config.n_lambada) if config.lambada else []
 
 
-def model_source(study: Study, name: str) -> tuple[str, str]:
-    """Folder or hub id, and revision, of `base` or of a selection's model."""
-    if name not in (BASE, STEERED):
-        return str(study.folder(Unit("suppress", name)) / "final"), ""
-    base = study.models()["base"]
-    return base["source"], base.get("revision", "")
+def load_evaluated(study: Study, name: str):
+    """A model that is or can be evaluated, on the study's device, and its tokenizer."""
+    from ifguide.models import load_model, load_tokenizer, pick_device
+
+    unit = weights_unit(name)
+    if unit.stage == "model":
+        base = study.models()["base"]
+        source, revision = base["source"], base.get("revision", "")
+    else:
+        source, revision = str(study.folder(unit) / "final"), ""
+    device = pick_device(study.config.compute.device)
+    return load_model(source, revision=revision, device=device), load_tokenizer(source, revision)
 
 
 def open_completions(study: Study, unit: Unit, prompts: list[Prompt]) -> Path:
@@ -110,14 +116,13 @@ def open_completions(study: Study, unit: Unit, prompts: list[Prompt]) -> Path:
     """
     config = study.config.evaluate
     inputs = study.inputs(unit)
-    made = Unit("model") if unit.name in (BASE, STEERED) else Unit("suppress", unit.name)
     key = {
         "steering": {k: v for k, v in study.settings(unit).items() if k.startswith("baselines.")},
         "unit": str(unit),
         "schema": inputs["schema"],
-        "model": inputs[str(made)],
+        "model": inputs[str(weights_unit(unit.name))],
         "prompts": hash_json([prompt.text for prompt in prompts]),
         "sampling": [config.n_samples, config.max_new_tokens, config.top_p, config.temperature, config.seed],
         "device": study.config.compute.device,
     }
-    return open_work(study.root, unit.stage, key)
+    return open_work(study.root, unit.work, key)

@@ -12,9 +12,8 @@ import numpy as np
 
 from ifguide import artifacts
 from ifguide.errors import InputError, StaleError
-from ifguide.lineage import Unit
+from ifguide.lineage import Unit, weights_unit
 from ifguide.progress import Progress
-from ifguide.variants import BASE, STEERED
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,11 +35,6 @@ class TokenLikelihood:
     """float64 (n,), natural log of each token's probability after the prompt and the tokens before."""
 
 
-def made_by(study: "Study", model: str) -> Unit:
-    """The artefact whose weights were evaluated as `model`."""
-    return Unit("model") if model in (BASE, STEERED) else Unit("suppress", model)
-
-
 def likelihood_path(study: "Study", prompt: int, models: Sequence[str]) -> "Path":
     """Where the answer for one prompt and some models lies or will lie.
 
@@ -49,7 +43,7 @@ def likelihood_path(study: "Study", prompt: int, models: Sequence[str]) -> "Path
     """
     made_of: list = [VERSION, prompt]
     for model in sorted(set(models)):
-        for unit in (made_by(study, model), Unit("evaluate", model)):
+        for unit in (weights_unit(model), Unit("evaluate", model)):
             manifest = artifacts.read_manifest(study.folder(unit))
             if manifest is None:
                 raise StaleError(f"study {study.name!r} has no {unit} yet; build it with `ifguide evaluate {study.name} --model {model}`")  # fmt: skip
@@ -82,6 +76,8 @@ def compute_likelihoods(study: "Study", prompt: int, models: Sequence[str], prog
     Raises:
         InputError: too few or too many models, one that was not evaluated, or no such prompt.
     """
+    from ifguide.evaluating import load_evaluated
+
     models = sorted(set(models))
     known = study.evaluation_names()
     if not 2 <= len(models) <= MODELS_MOST or not set(models) <= set(known):
@@ -104,7 +100,7 @@ def compute_likelihoods(study: "Study", prompt: int, models: Sequence[str], prog
     assert text is not None
     texts = [completion.pop("text") for completion in completions]
     for turn, model in enumerate(models):
-        loaded, tokenizer = _load(study, model)
+        loaded, tokenizer = load_evaluated(study, model)
         report = lambda d, n, turn=turn: progress.report(turn * n + d, len(models) * n, "completions")  # noqa: E731
         found = token_likelihoods(loaded, tokenizer, text, texts, report=report)
         for completion, likelihood in zip(completions, found, strict=True):
@@ -116,16 +112,6 @@ def compute_likelihoods(study: "Study", prompt: int, models: Sequence[str], prog
     path.parent.mkdir(exist_ok=True)
     artifacts.write_json(path, result)
     return result
-
-
-def _load(study: "Study", name: str):
-    """An evaluated model and its tokenizer."""
-    from ifguide.evaluating import model_source
-    from ifguide.models import load_model, load_tokenizer, pick_device
-
-    source, revision = model_source(study, name)
-    device = pick_device(study.config.compute.device)
-    return load_model(source, revision=revision, device=device), load_tokenizer(source, revision)
 
 
 def token_likelihoods(

@@ -1,5 +1,6 @@
 """What each artefact of a study is made from: the artefacts it reads, the user's files, the settings. Pure bookkeeping."""
 
+import functools
 from dataclasses import dataclass
 
 from ifguide.config import StudyConfig, config_to_dict
@@ -65,6 +66,11 @@ class Unit:
     def __str__(self) -> str:
         return f"{self.stage} {self.name}".strip()
 
+    @property
+    def work(self) -> str:
+        """Name of its unfinished work. Trainings have one each; of other stages only one artefact is unfinished at a time."""
+        return f"{self.stage}-{self.name}" if self.stage == "suppress" else self.stage
+
 
 @dataclass(frozen=True)
 class InputFile:
@@ -88,11 +94,21 @@ _DO_NOT_CHANGE_A_TRAINING = {
 }
 
 
+@functools.cache
+def _defaults() -> dict:
+    return config_to_dict(StudyConfig())
+
+
 def default_setting(key: str):
     """The default of `section.key`; None when study.toml has no such setting."""
     section, _, name = key.partition(".")
-    table = config_to_dict(StudyConfig()).get(section)
+    table = _defaults().get(section)
     return table.get(name) if isinstance(table, dict) else None
+
+
+def weights_unit(model: str) -> Unit:
+    """The artefact that holds the weights of an evaluated model; the steered one speaks with the base model's."""
+    return Unit("model") if model in (BASE, STEERED) else Unit("suppress", model)
 
 
 def can_be_made_again(config: StudyConfig, selection: str) -> bool:
@@ -111,7 +127,7 @@ def read_units(config: StudyConfig, unit: Unit) -> list[Unit]:
         return [*read, Unit("scores")] if how.weighting == "score" else read
     if stage == "evaluate":
         # fluency is held against the base model's
-        made = [Unit("model") if name in (BASE, STEERED) else Unit("suppress", name)]
+        made = [weights_unit(name)]
         made += [] if name == BASE else [Unit("evaluate", BASE)]
         return made if config.evaluate.prompts else [Unit("queries"), *made]
     if stage == "selection" and name in BASELINES:

@@ -14,8 +14,8 @@ import numpy as np
 from ifguide import artifacts
 from ifguide.errors import StaleError
 from ifguide.evaluate.statistics import bootstrap_interval
-from ifguide.evaluating import model_source
-from ifguide.lineage import BASE, Unit
+from ifguide.evaluating import load_evaluated
+from ifguide.lineage import Unit, weights_unit
 from ifguide.mechanism_settings import MechanismSettings
 from ifguide.progress import Progress
 
@@ -34,7 +34,7 @@ def mechanism_path(study: "Study", settings: MechanismSettings) -> Path:
         StaleError: a model, or the queries, are missing or out of date.
     """
     made_of = [VERSION, asdict(settings)]
-    for unit in (Unit("queries"), *(_model_unit(name) for name in settings.models)):
+    for unit in (Unit("queries"), *(weights_unit(name) for name in settings.models)):
         state = study.unit_state(unit)
         if state.state != "fresh":
             extra = (
@@ -47,10 +47,6 @@ def mechanism_path(study: "Study", settings: MechanismSettings) -> Path:
         assert manifest is not None  # it is fresh
         made_of.append(artifacts.digest_of(manifest))
     return study.root / FOLDER / f"{artifacts.hash_json(made_of)[:20]}.json"
-
-
-def _model_unit(name: str) -> Unit:
-    return Unit("model") if name == BASE else Unit("suppress", name)
 
 
 def read_mechanism(study: "Study", settings: MechanismSettings) -> dict | None:
@@ -75,7 +71,7 @@ def measure_mechanism(study: "Study", settings: MechanismSettings, progress: Pro
         InputError, NumericalError: a model whose layers cannot be read, see `ifguide.logit_lens`.
     """
     progress, path = progress or Progress(), mechanism_path(study, settings)
-    models = {name: _load(study, name) for name in settings.models}
+    models = {name: load_evaluated(study, name) for name in settings.models}
     found: dict = {"settings": asdict(settings), "queries": {}, "models": {name: {"layers": {}} for name in models}}
     for kind in KINDS:
         pairs = study.queries(kind)
@@ -88,14 +84,6 @@ def measure_mechanism(study: "Study", settings: MechanismSettings, progress: Pro
     path.parent.mkdir(exist_ok=True)
     artifacts.write_json(path, found)
     return found
-
-
-def _load(study: "Study", name: str):
-    from ifguide.models import load_model, load_tokenizer, pick_device
-
-    source, revision = model_source(study, name)
-    device = pick_device(study.config.compute.device)
-    return load_model(source, revision=revision, device=device), load_tokenizer(source, revision)
 
 
 def _encode(model, tokenizer, pairs, room: int = 0):

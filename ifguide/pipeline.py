@@ -207,6 +207,6 @@ def _build_unit(study: Study, unit: Unit, progress: Progress) -> None:
             if unit.stage in stages.SHARED:
                 processes.decide(lambda: str(folder))
             build(study, unit, folder, progress)
-        close_work(study.root, f"{unit.stage}-{unit.name}" if unit.name and unit.stage == "suppress" else unit.stage)
+        close_work(study.root, unit.work)
     elif unit.stage in stages.SHARED:
         build(study, unit, Path(processes.decide(None)), progress)

@@ -246,3 +246,10 @@ def _columns(stream: TextIO) -> int:
         return max(os.get_terminal_size(stream.fileno()).columns, 20)
     except (OSError, ValueError, AttributeError):
         return 100
+
+
+def report_part(
+    progress: Progress, unit: str = "tokens", *, part: int = 0, parts: int = 1
+) -> Callable[[int, int], None]:
+    """A callback (done, total) that reports part `part` of `parts` equal parts of a stage."""
+    return lambda done, total: progress.report(part * total + done, parts * total, unit)

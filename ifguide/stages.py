@@ -7,7 +7,7 @@ stages in `SHARED` are called in every process of a run (see `ifguide.distribute
 import contextlib
 import functools
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from ifguide import artifacts
 from ifguide.corpus import build_corpus as tokenise_corpus
 from ifguide.distributed import current
 from ifguide.errors import ConfigError, InputError, NumericalError
-from ifguide.progress import Progress
+from ifguide.progress import Progress, report_part
 from ifguide.scoring import (
     SCORES,
     average_over_checkpoints,
@@ -55,7 +55,7 @@ def build_corpus(study: Study, unit: Unit, folder: Path, progress: Progress) -> 
     source, revision = study.resolve(study.config.model.source), study.config.model.revision
     tokenizer = load_tokenizer(source, revision)
     config = study.resolved("corpus")
-    corpus = tokenise_corpus(config, tokenizer, folder, report=_reporter(progress, "documents"))
+    corpus = tokenise_corpus(config, tokenizer, folder, report=report_part(progress, "documents"))
     if skipped := corpus.summary.skipped:
         progress.message(f"{skipped:,} rows without text were left out")
     vocab_size = load_config(source, revision).get_text_config().vocab_size
@@ -98,7 +98,7 @@ def build_model(study: Study, unit: Unit, folder: Path, progress: Progress) -> N
     rows = cut_training_rows(study, tokenizer, None)
     steps = choose_checkpoint_steps(len(rows), config.training)
     with _resumable(study, unit, folder) as work:
-        result = train_model(model, tokenizer, rows, config.training, None, work, _reporter(progress), steps)
+        result = train_model(model, tokenizer, rows, config.training, None, work, report_part(progress), steps)
     kept = [{"name": path.name, "source": f"checkpoints/{path.name}"} for path in result.checkpoints]
     if config.training.include_last_checkpoint or not kept:
         kept.append({"name": "last", "source": "final"})
@@ -137,8 +137,8 @@ def build_factors(study: Study, unit: Unit, folder: Path, progress: Progress) ->
             model,
             modules,
             device,
-            report=_reporter(progress, part=number, parts=len(names)),
-            report_eigenbases=_reporter(progress, "eigenbases"),
+            report=report_part(progress, part=number, parts=len(names)),
+            report_eigenbases=report_part(progress, "eigenbases"),
         )
         tensors = {
             f"{layer}|{part}": getattr(
@@ -167,7 +167,7 @@ def build_direction(study: Study, unit: Unit, folder: Path, progress: Progress) 
             loaded = name
             model, modules, device = load_checkpoint(study, name)
             factors = read_factors(study, name, str(device))
-        report = functools.partial(_reporter, progress, "queries")
+        report = functools.partial(report_part, progress, "queries")
         direction = compute_direction(
             study, model, modules, factors, queries,
             report=lambda turn, of, number=number, report=report: report(part=number * of + turn, parts=len(turns) * of),
@@ -196,7 +196,7 @@ def build_scores(study: Study, unit: Unit, folder: Path, progress: Progress) -> 
         model, modules, device = load_checkpoint(study, name, attention="eager" if kind == "own_loss" else "sdpa")
         directions = [read_direction(study, name, queries, modules) for queries in sets]
         files = tuple(score_file(kind, queries) for queries in sets)
-        report = _reporter(progress, part=number, parts=len(turns))
+        report = report_part(progress, part=number, parts=len(turns))
         if kind == "own_loss":
             split = SplitModel(model)
             ways = [choose_way(study, split, modules, direction, device) for direction in directions]
@@ -241,7 +241,7 @@ def build_index(study: Study, unit: Unit, folder: Path, progress: Progress) -> N
         try:
             index_scores(
                 folder / kind, study.scores(kind), corpus.offsets, sources, in_span=corpus.in_span,
-                tokens=Tokens(corpus.token_ids, pieces), report=_reporter(progress, part=number, parts=len(kinds)),
+                tokens=Tokens(corpus.token_ids, pieces), report=report_part(progress, part=number, parts=len(kinds)),
             )  # fmt: skip
         except NumericalError as error:
             raise NumericalError(
@@ -288,7 +288,7 @@ def build_suppress(study: Study, unit: Unit, folder: Path, progress: Progress) -
         hit = np.add.reduceat(np.append(mask, False), np.asarray(study.corpus().offsets[:-1])) > 0
         rows = DroppedRows(rows, hit)
     with _resumable(study, unit, folder) as work:
-        train_model(model, tokenizer, rows, study.config.training, how, work, _reporter(progress))
+        train_model(model, tokenizer, rows, study.config.training, how, work, report_part(progress))
 
 
 def _train_by_preference(study: Study, folder: Path, progress: Progress) -> None:
@@ -311,7 +311,7 @@ def _train_by_preference(study: Study, folder: Path, progress: Progress) -> None
         batch_size=config.training.batch_size,
         max_length=read_layout(study)["max_length"],
         seed=config.training.seed,
-        report=_reporter(progress, "steps"),
+        report=report_part(progress, "steps"),
     )
 
 
@@ -324,7 +324,7 @@ def _resumable(study: Study, unit: Unit, folder: Path) -> Iterator[Path]:
         yield folder
         return
     key = {"inputs": study.inputs(unit), "settings": study.settings(unit)}
-    work = open_work(study.root, f"{unit.stage}-{unit.name}" if unit.name else unit.stage, key)
+    work = open_work(study.root, unit.work, key)
     yield work
     for part in work.iterdir():
         if not part.name.startswith(STATE):
@@ -341,11 +341,6 @@ def build_evaluate(study: Study, unit: Unit, folder: Path, progress: Progress) -
 
 
 # ---- what several stages need ----
-
-
-def _reporter(progress: Progress, unit: str = "tokens", *, part: int = 0, parts: int = 1) -> Callable[[int, int], None]:
-    """A callback (done, total) that reports part `part` of `parts` equal parts of a stage."""
-    return lambda done, total: progress.report(part * total + done, parts * total, unit)
 
 
 def _save_tensors(tensors: dict, path: Path) -> None:

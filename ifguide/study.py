@@ -126,16 +126,14 @@ class Study:
         if (root / "study.toml").exists():
             raise ConfigError(f"a study {name!r} exists already; choose another name or remove the folder {root}")
         root.mkdir(parents=True, exist_ok=True)
-        temporary = root / ".study.toml.tmp"
-        write_config(config, temporary)
-        temporary.replace(root / "study.toml")
+        with artifacts.replacing(root / "study.toml") as temporary:
+            write_config(config, temporary)
         return cls(root, config)
 
     def change(self, config: StudyConfig) -> "Study":
         """Write other settings to study.toml; what depends on what changed is stale from then on. Returns the study anew."""
-        temporary = self.root / ".study.toml.tmp"
-        write_config(config, temporary)
-        temporary.replace(self.root / "study.toml")
+        with artifacts.replacing(self.root / "study.toml") as temporary:
+            write_config(config, temporary)
         return Study.open(self.name, self.root.parent)
 
     @classmethod

@@ -114,7 +114,13 @@ def read_factors(study: Study, checkpoint: str, device: str):
 
 
 def compute_direction(
-    study: Study, model, modules: dict, factors: dict | None, queries: str = "", report: Callable | None = None
+    study: Study,
+    model,
+    modules: dict,
+    factors: dict | None,
+    queries: str = "",
+    report: Callable | None = None,
+    differential: bool | None = None,
 ) -> dict:
     """The direction v of a pair of query sets at a loaded checkpoint, (O, I) a layer.
 
@@ -125,11 +131,13 @@ def compute_direction(
         factors: its EK-FAC factors; None for the identity.
         queries: an extra pair of query sets; empty: the study's own.
         report: called as report(turn, turns) for each set of queries; gives the callback that its queries are reported to.
+        differential: toxic minus safe queries, or the toxic ones alone; None: as `direction.differential` says.
     """
     from ifguide.influence.direction import differential_direction, query_gradient
 
     config = study.config.direction
-    kinds = ("toxic", "safe") if config.differential else ("toxic",)
+    both = config.differential if differential is None else differential
+    kinds = ("toxic", "safe") if both else ("toxic",)
     gradients = {
         kind: query_gradient(
             model, modules, encoded_queries(study, kind, queries),

@@ -14,11 +14,12 @@ from pathlib import Path
 import torch
 from transformers import PrinterCallback, TrainingArguments
 
+from ifguide.artifacts import TRAINING_LOG
 from ifguide.config import SuppressConfig, TrainingConfig
 from ifguide.distributed import current
 from ifguide.errors import ConfigError, InputError, NumericalError
 from ifguide.trainer import PLAIN_PENALTY, PenalisedTrainer
-from ifguide.training_record import LOG, LOG_LINES, TrainingRecord, save_weights
+from ifguide.training_record import LOG_LINES, TrainingRecord, save_weights
 from ifguide.training_rows import TrainingRows, collate_rows
 from ifguide.training_state import read_state
 
@@ -183,7 +184,7 @@ def train_model(
     if trainer.resumed is not None:
         record.go_on(trainer.resumed)
     elif current().is_main:
-        (folder / LOG).unlink(missing_ok=True)  # of a run that was killed before it saved anything
+        (folder / TRAINING_LOG).unlink(missing_ok=True)  # of a run that was killed before it saved anything
     started = time.monotonic()
     trainer.train(resume_from_checkpoint=str(trainer.resumed.folder) if trainer.resumed else None)
     record.count.wait()

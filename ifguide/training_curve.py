@@ -4,12 +4,10 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from ifguide.artifacts import RECORDS
+from ifguide.artifacts import TRAINING_LOG
 from ifguide.shards import work_folders
 from ifguide.study import Study, Unit
 from ifguide.variants import BASE
-
-LOG = RECORDS[0]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,14 +30,14 @@ def find_logs(study: Study) -> dict[str, Path]:
     found = {}
     for name in (BASE, *study.suppressed_names()):
         unit = Unit("model") if name == BASE else Unit("suppress", name)
-        path = study.folder(unit) / LOG
+        path = study.folder(unit) / TRAINING_LOG
         if path.is_file():
             found[name] = path
     for stage, folder in work_folders(study.root).items():  # what is at work counts more than what was there before
         name = BASE if stage == "model" else stage.partition("-")[2]
-        if (stage == "model" or stage.startswith("suppress-")) and (folder / LOG).is_file():
+        if (stage == "model" or stage.startswith("suppress-")) and (folder / TRAINING_LOG).is_file():
             found.pop(name, None)  # what is at work stands last
-            found[name] = folder / LOG
+            found[name] = folder / TRAINING_LOG
     return found
 
 

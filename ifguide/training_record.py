@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from transformers import TrainerCallback
 from transformers.utils import logging
 
+from ifguide.artifacts import TRAINING_LOG
 from ifguide.distributed import current
 from ifguide.errors import NumericalError
 from ifguide.training_state import TrainingState, read_random, restore_random, save_state
@@ -18,7 +19,6 @@ from ifguide.training_state import TrainingState, read_random, restore_random, s
 if TYPE_CHECKING:
     from ifguide.trainer import PenalisedTrainer
 
-LOG = "training_log.jsonl"
 LOG_LINES = 100
 """About this many lines in a training log."""
 REPORT_SECONDS = 0.25
@@ -57,7 +57,7 @@ class TrainingRecord(TrainerCallback):
 
     def go_on(self, state: TrainingState) -> None:
         """Take up the log, the early weights and the counts where a killed run saved its state."""
-        path = self.folder / LOG
+        path = self.folder / TRAINING_LOG
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
         whole = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= state.step]
         path.write_text("".join(whole), encoding="utf-8")
@@ -121,7 +121,7 @@ class TrainingRecord(TrainerCallback):
             "tokens_per_second": round(n_tokens / max(now - self.logged_at, 1e-9), 1),
         }
         if current().is_main:
-            with open(self.folder / LOG, "a", encoding="utf-8") as file:
+            with open(self.folder / TRAINING_LOG, "a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
         self.logged_at = now
 

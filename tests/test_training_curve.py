@@ -1,8 +1,9 @@
 import json
 
+from ifguide.artifacts import TRAINING_LOG as LOG
 from ifguide.shards import open_work
 from ifguide.study import Unit
-from ifguide.training_curve import LOG, find_logs, read_curve
+from ifguide.training_curve import find_logs, read_curve
 from tests.small_study import make_study, make_up
 
 

@@ -1,10 +1,10 @@
 """`ifguide borrow`: use the selection of another study, made with another model and tokenizer."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from ifguide.commands.options import StatusFile
 from ifguide.running import follow_run
 
 
@@ -19,7 +19,7 @@ def add_commands(app: typer.Typer) -> None:
             str, typer.Option("--selection", metavar="S", help="Which of its selections.")
         ] = "default",
         new: Annotated[str | None, typer.Option("--name", metavar="T", help="What to call it here [STUDY-S].")] = None,
-        status_file: Annotated[Path | None, typer.Option("--status-file", hidden=True)] = None,
+        status_file: StatusFile = None,
     ) -> None:
         """Carry a selection over from a study of the same corpus with another model: a small one scores, a larger one is trained.
 

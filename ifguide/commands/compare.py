@@ -1,10 +1,10 @@
 """`ifguide compare`: train and measure other methods beside ours."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from ifguide.commands.options import StatusFile, StudyName
 from ifguide.errors import InputError
 from ifguide.preference import has_trl
 from ifguide.running import follow_run
@@ -16,7 +16,7 @@ def add_commands(app: typer.Typer) -> None:
 
     @app.command()
     def compare(
-        name: Annotated[str, typer.Argument(metavar="NAME", help="The study's name.")],
+        name: StudyName,
         others: Annotated[
             str,
             typer.Option(
@@ -25,7 +25,7 @@ def add_commands(app: typer.Typer) -> None:
                 help=f"Which: {', '.join(OTHERS)}; a table [variants.NAME] of study.toml; a saved selection; or `all`.",
             ),
         ] = "random,oracle",
-        status_file: Annotated[Path | None, typer.Option("--status-file", hidden=True)] = None,
+        status_file: StatusFile = None,
     ) -> None:
         """Train models without what other methods select, or in other ways, measure them, and print all side by side.
 

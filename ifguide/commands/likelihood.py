@@ -1,10 +1,10 @@
 """`ifguide likelihood`: how likely models find each other's completions of a prompt."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from ifguide.commands.options import StatusFile, StudyName
 from ifguide.running import follow_run
 
 
@@ -13,12 +13,12 @@ def add_commands(app: typer.Typer) -> None:
 
     @app.command()
     def likelihood(
-        name: Annotated[str, typer.Argument(metavar="NAME", help="The study's name; its folder lies in the cache.")],
+        name: StudyName,
         prompt: Annotated[int, typer.Option(min=0, help="Number of the prompt, from 0.")],
         models: Annotated[
             str, typer.Option(metavar="A,B,…", help="Two to four evaluated models, with commas between them.")
         ],
-        status_file: Annotated[Path | None, typer.Option("--status-file", hidden=True)] = None,
+        status_file: StatusFile = None,
     ) -> None:
         """Compute each token's log-probability, for the completions of one prompt, under each of some models."""
         from ifguide.likelihood import compute_likelihoods

@@ -2,11 +2,11 @@
 
 import json
 import math
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from ifguide.commands.options import StatusFile, StudyName
 from ifguide.running import follow_run
 
 
@@ -15,7 +15,7 @@ def add_commands(app: typer.Typer) -> None:
 
     @app.command()
     def mechanism(
-        name: Annotated[str, typer.Argument(metavar="NAME", help="The study's name.")],
+        name: StudyName,
         models: Annotated[
             list[str] | None,
             typer.Option(
@@ -32,7 +32,7 @@ def add_commands(app: typer.Typer) -> None:
         queries: Annotated[int, typer.Option(min=1, help="Toxic queries to search with; as many others judge.")] = 16,
         seed: Annotated[int, typer.Option(min=0, help="Seed of the search.")] = 0,
         as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-        status_file: Annotated[Path | None, typer.Option("--status-file", hidden=True)] = None,
+        status_file: StatusFile = None,
     ) -> None:
         """Compare models layer by layer: how likely toxic completions are after each one, and how far a prefix raises them.
 

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from ifguide.commands.options import StudyName
 from ifguide.running import follow_run
 
 
@@ -13,7 +14,7 @@ def add_commands(app: typer.Typer) -> None:
 
     @app.command()
     def rank(
-        name: Annotated[str, typer.Argument(metavar="NAME", help="The study's name.")],
+        name: StudyName,
         labels: Annotated[
             str,
             typer.Option(

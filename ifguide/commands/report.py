@@ -5,13 +5,15 @@ from typing import Annotated
 
 import typer
 
+from ifguide.commands.options import StudyName
+
 
 def add_commands(app: typer.Typer) -> None:
     """Add `report` to the command line."""
 
     @app.command()
     def report(
-        name: Annotated[str, typer.Argument(metavar="NAME", help="The study's name; its folder lies in the cache.")],
+        name: StudyName,
         out: Annotated[
             Path | None, typer.Option(metavar="FILE", help="Where to write it [NAME-report.html in this folder].")
         ] = None,

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ifguide.commands.options import StudyName
 from ifguide.errors import StaleError
 from ifguide.running import follow_run
 
@@ -17,7 +18,7 @@ def add_commands(app: typer.Typer) -> None:
 
     @app.command()
     def verify(
-        name: Annotated[str, typer.Argument(metavar="NAME", help="The study's name.")],
+        name: StudyName,
         share: Annotated[
             float, typer.Option(min=0.0, max=1.0, help="Share of the documents to score again, at least 3; 0: none.")
         ] = 0.01,
