@@ -147,7 +147,8 @@ def _score_documents(study: Study, documents: np.ndarray, score: Callable, devic
     chunks = chunk_documents(offsets, layout["max_length"] - (layout["bos"] is not None))
     chunks = chunks[np.isin(chunks[:, 0], documents)]
     sequences = CorpusSequences(corpus.token_ids, offsets, chunks, layout["bos"])
-    places, values = [], [[] for _ in range(n_files)]
+    places: list[np.ndarray] = []
+    values: list[list[np.ndarray]] = [[] for _ in range(n_files)]
     for batch in make_batches(sequences, study.config.compute.tokens_per_batch):
         counted = (batch.target_index >= 0).numpy()
         places.append(batch.target_index.numpy()[counted])

@@ -58,11 +58,11 @@ def format_verification(found: "Verification") -> str:
     ]
     blocks = [format_table(("artefact", "state", "files", "bytes", "hash", "seeds", "why"), rows)]
     if found.agreements:
-        rows = [
+        agreed = [
             (one.what, f"{one.n_values:,}", f"{one.difference:.2e}", "yes" if one.agrees else "NO")
             for one in found.agreements
         ]
-        blocks.append(format_table(("computed anew", "values", "largest relative difference", "agrees"), rows))
+        blocks.append(format_table(("computed anew", "values", "largest relative difference", "agrees"), agreed))
     blocks.append("\n".join([*_made_with(found), _summary(found)]))
     return "\n\n".join(blocks)
 
