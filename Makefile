@@ -20,7 +20,7 @@ help:
 
 app: $(VENV)/.installed
 	@$(PY) -m ifguide demo --background
-	@$(VENV)/bin/streamlit run app.py
+	@$(PY) -m ifguide app
 
 demo: $(VENV)/.installed
 	@$(PY) -m ifguide demo

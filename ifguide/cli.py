@@ -456,16 +456,19 @@ for commands in (borrow, compare, likelihood, mechanism, rank, report, verify):
     commands.add_commands(app)
 
 
-@app.command("app")
-def open_app() -> None:
-    """Open the app in the browser (from a checkout of the project)."""
+@app.command("app", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def open_app(context: typer.Context) -> None:
+    """Open the app in the browser (from a checkout of the project). Options of `streamlit run` may follow, like --server.port 8502."""
     from ifguide.study import cache_dir
 
     checkout = Path(__file__).resolve().parent.parent
     if not (checkout / "app.py").is_file():
         raise InputError(f"expected app.py in {checkout}, found none; run the app from a checkout of the project")
     environment = {**os.environ, "IFGUIDE_CACHE": str(cache_dir())}
-    command = [sys.executable, "-m", "streamlit", "run", "app.py"]
+    command = [sys.executable, "-m", "ifguide.ui.server", *context.args]
+    if os.name == "posix":  # in this process's place, so that whoever stops this one stops the server
+        os.chdir(checkout)
+        os.execve(command[0], command, environment)
     with contextlib.suppress(KeyboardInterrupt):
         raise typer.Exit(subprocess.call(command, cwd=checkout, env=environment))
 

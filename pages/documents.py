@@ -5,7 +5,7 @@ import streamlit as st
 
 from ifguide import audit
 from ifguide.document_store import DocumentFilter
-from ifguide.ui import components, document_data, layout, reader, verdict_panel, why
+from ifguide.ui import document_data, layout, reader, verdict_panel, why
 from ifguide.ui.format import plain, selection_title
 from ifguide.ui.loaders import Loaded
 
@@ -104,8 +104,6 @@ with layout.guard():
     layout.need_stage(loaded, "selection", "Documents are ranked by the selected tokens.")
     document_data.need_table(loaded)
     document_data.warm_up(loaded)
-    with st.sidebar:
-        components.preload()
     asked = ask_filter(loaded)
     name = asked["selection"]
     store, log = document_data.open_store(loaded, name), document_data.open_log(str(loaded.study.root))

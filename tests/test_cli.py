@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -219,3 +220,23 @@ def test_new_writes_nothing_when_an_input_is_no_good(invoke, inputs, tmp_path, m
         invoke("new", "mine", *flatten(inputs | {option: value}))
     assert value.removeprefix("selection.").split("=")[0] in str(caught.value)
     assert not (tmp_path / "cache" / "mine").exists()
+
+
+def test_app_is_replaced_by_the_server_on_this_cache_with_its_options(invoke, cache, monkeypatch):
+    class Replaced(BaseException):
+        pass
+
+    called = []
+
+    def replace(path, command, environment):
+        called.append((Path.cwd(), path, command, environment))
+        raise Replaced
+
+    monkeypatch.chdir(cache)
+    monkeypatch.setattr(os, "execve", replace)
+    with pytest.raises(Replaced):
+        invoke("app", "--server.port", "8502")
+    ((folder, path, command, environment),) = called
+    assert (folder / "app.py").is_file()
+    assert command == [path, "-m", "ifguide.ui.server", "--server.port", "8502"]
+    assert environment["IFGUIDE_CACHE"] == str(cache)

@@ -11,6 +11,7 @@ import streamlit as st
 
 from ifguide.errors import IFGuideError
 from ifguide.study import STAGES, StageState, list_studies
+from ifguide.ui import components
 from ifguide.ui.format import STAGE_TITLES, count, plain, sentence
 from ifguide.ui.loaders import Loaded, load_study
 from ifguide.ui.method_text import explain_page
@@ -129,6 +130,8 @@ def _draw_frame():
     )
     pick_study()
     sidebar_options()
+    with st.sidebar:
+        components.preload()
     return page
 
 

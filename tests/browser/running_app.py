@@ -38,9 +38,7 @@ def serve_app(cache: Path) -> Iterator[Address]:
     command = [
         sys.executable,
         "-m",
-        "streamlit",
-        "run",
-        "app.py",
+        "ifguide.ui.server",
         "--server.port",
         str(port),
         "--server.address",

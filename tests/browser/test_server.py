@@ -1,5 +1,6 @@
-"""What the server lets in: it is `streamlit run app.py` as `make app` starts it, no address given."""
+"""What the server of `ifguide app` lets in, and how it sends."""
 
+import asyncio
 import http.client
 import os
 import socket
@@ -9,7 +10,9 @@ import time
 
 import psutil
 import pytest
+import uvicorn
 
+from ifguide.ui import server
 from tests.browser.running_app import REPOSITORY
 
 
@@ -19,7 +22,7 @@ def listening(tmp_path):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(port)]
+    command = [sys.executable, "-m", "ifguide.ui.server", "--server.port", str(port)]
     environment = {**os.environ, "IFGUIDE_CACHE": str(tmp_path)}
     process = subprocess.Popen(
         command, cwd=REPOSITORY, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -86,3 +89,32 @@ def test_no_path_of_an_address_leads_to_a_file_of_ours(address, cache):
 def test_the_server_listens_on_this_machine_only(listening):
     assert listening
     assert listening <= {"127.0.0.1", "::1"}
+
+
+def test_what_is_sent_waits_for_no_confirmation(monkeypatch):
+    """Connections inherit the option from the socket that Streamlit hands to uvicorn, whose own would leave it off."""
+    from streamlit.web.server.starlette.starlette_server import _bind_socket
+
+    started = []
+
+    async def start(self, sockets=None):
+        started.append(sockets)
+
+    monkeypatch.setattr(uvicorn.Server, "startup", start)
+    monkeypatch.setattr(server, "preload", lambda: None)
+    server.prepare()
+    with _bind_socket("127.0.0.1", 0, 5) as listening:
+        asyncio.run(uvicorn.Server(uvicorn.Config(app=None)).startup(sockets=[listening]))
+        assert started == [[listening]]
+        with socket.create_connection(listening.getsockname()):
+            listening.setblocking(True)
+            connection, _ = listening.accept()
+            with connection:
+                assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+def test_preloading_imports_every_page_and_no_torch():
+    script = "import sys; from ifguide.ui.server import preload; preload(); print(*sys.modules)"
+    names = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
+    assert {"pandas", "duckdb", "ifguide.ui.board", "ifguide.ui.reader", "ifguide.ui.components"} <= set(names)
+    assert "torch" not in names

@@ -1,0 +1,67 @@
+"""The app's server: `python -m ifguide.ui.server [options of streamlit run]`.
+
+It is `streamlit run app.py` with two differences. What pages need is imported before the server answers rather than by the first
+reader's page. And what the server writes leaves at once: asyncio turns Nagle's algorithm off only for sockets whose protocol is
+named when they are made, which the listening socket's is not, so that every answer's second half waited some 40 ms for the
+browser to confirm its first (https://github.com/Kludex/uvicorn/issues/3149).
+"""
+
+import contextlib
+import functools
+import importlib
+import pkgutil
+import socket
+import sys
+from pathlib import Path
+
+from ifguide import ui
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+"""Where app.py lies."""
+
+LIBRARIES = ("numpy", "pandas", "pyarrow.compute", "pyarrow.parquet", "duckdb", "rensa", "psutil", "PIL.Image", "plotly.graph_objects", "streamlit.material_icon_names")  # fmt: skip
+"""What pages, and Streamlit for them, import when something is drawn."""
+
+
+def preload() -> None:
+    """Import what pages need. What cannot be imported is left to the page, which says what is missing.
+
+    Components register with the server that exists when they are imported, so this comes after it was made.
+    """
+    ours = (f"{ui.__name__}.{module.name}" for module in pkgutil.iter_modules(ui.__path__))
+    for name in (*LIBRARIES, *ours):
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+
+
+def prepare() -> None:
+    """Have Streamlit's server preload, and send without waiting for confirmations, before it takes its first connection."""
+    import uvicorn
+
+    start = uvicorn.Server.startup  # not a documented hook; a test looks at it
+
+    @functools.wraps(start)
+    async def startup(self: uvicorn.Server, sockets: list[socket.socket] | None = None) -> None:
+        preload()
+        for listening in sockets or ():
+            if listening.family in (
+                socket.AF_INET,
+                socket.AF_INET6,
+            ):  # connections inherit it from the socket that listens
+                listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        await start(self, sockets=sockets)
+
+    uvicorn.Server.startup = startup  # type: ignore[method-assign]
+
+
+def main() -> None:
+    """Serve the app until it is stopped."""
+    prepare()
+    from streamlit.web import cli
+
+    sys.argv = ["streamlit", "run", str(CHECKOUT / "app.py"), *sys.argv[1:]]
+    cli.main()
+
+
+if __name__ == "__main__":
+    main()
