@@ -1,13 +1,14 @@
 """The whole way on real text: SmolLM2-135M, Wikipedia passages and posts with human toxic spans, RealToxicityPrompts queries.
 
     python -m benchmarks.real --data FOLDER [--passages 300 --posts 80] [--name real] [--half report] [--with random,words]
-                              [--set section.key=value ...]
+                              [--scratch pythia-31m] [--set section.key=value ...]
 
 FOLDER holds boolq_passages.jsonl, toxic_spans_train.csv, rtp_toxic.jsonl and rtp_nontoxic.jsonl (public data sets: BoolQ,
 SemEval-2021 task 5, RealToxicityPrompts). The rows are only read and laid together in the cache; nothing leaves it.
 No prompt belongs to a query: half of the rows of RealToxicityPrompts are queries, a quarter are prompts to choose settings by
 (`--half tune`), and a quarter are prompts to report on. Prints the commands it runs, their times, the top documents by id and rank,
-how well the scores find the human spans, and with `--with` the table of `ifguide compare`.
+how well the scores find the human spans, and with `--with` the table of `ifguide compare`. `--scratch` trains a model of that shape
+from a random start, with a byte-level BPE tokenizer of 8,192 entries trained on the corpus, so that all the model knows comes from it.
 """
 
 import argparse
@@ -23,8 +24,17 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.spans import read_truth
+from ifguide.demo import demo_model_config, train_tokenizer
 from ifguide.selection import area_under_roc, average_precision, precision_recall
 from ifguide.study import Study, cache_dir
+
+SHAPES = {
+    "pythia-14m": {"hidden_size": 128, "num_hidden_layers": 6, "num_attention_heads": 4, "intermediate_size": 512},
+    "pythia-31m": {"hidden_size": 256, "num_hidden_layers": 6, "num_attention_heads": 8, "intermediate_size": 1024},
+    "pythia-70m": {"hidden_size": 512, "num_hidden_layers": 6, "num_attention_heads": 8, "intermediate_size": 2048},
+}
+"""The published shapes; their names count a vocabulary of 50,304 entries."""
+VOCABULARY = 8192
 
 
 def main() -> None:
@@ -34,6 +44,7 @@ def main() -> None:
     parser.add_argument(
         "--model", default="cache/models/smollm2-135m", help="model folder (`make smollm2` makes this one)"
     )
+    parser.add_argument("--scratch", choices=SHAPES, help="train a model of this shape from a random start instead")
     parser.add_argument("--name", default="real", help="the study's name")
     parser.add_argument("--passages", type=int, default=300, help="benign passages in the corpus")
     parser.add_argument("--posts", type=int, default=80, help="posts with toxic spans in the corpus")
@@ -50,8 +61,13 @@ def main() -> None:
     study = cache_dir() / options.name / "study.toml"
     if not study.exists():
         sets = [part for value in options.sets for part in ("--set", value)]
+        model = Path(options.model)
+        if options.scratch:
+            model = inputs / "model"
+            write_shape(model, inputs / "corpus.jsonl", options.scratch)
+            sets = ["--set", "model.mode=scratch", *sets]
         run(
-            "new", options.name, "--model", str(Path(options.model).resolve()), "--corpus", str(inputs / "corpus.jsonl"),
+            "new", options.name, "--model", str(model.resolve()), "--corpus", str(inputs / "corpus.jsonl"),
             "--id-field", "id", "--source-field", "source", "--spans-field", "spans",
             "--toxic", str(inputs / "toxic.jsonl"), "--safe", str(inputs / "safe.jsonl"),
             "--prompts", str(inputs / f"prompts-{options.half}.jsonl"), "--heldout", str(inputs / "heldout.jsonl"), *sets,
@@ -101,6 +117,15 @@ def write_inputs(folder: Path, options: argparse.Namespace) -> None:
     draw.shuffle(prompts)
     write(folder / "prompts-tune.jsonl", prompts[::2])
     write(folder / "prompts-report.jsonl", prompts[1::2])
+
+
+def write_shape(folder: Path, corpus: Path, shape: str) -> None:
+    """A tokenizer trained on the corpus and the settings of a model, as `model.mode = "scratch"` reads them."""
+    tokenizer = train_tokenizer((json.loads(line)["text"] for line in corpus.open(encoding="utf-8")), VOCABULARY)
+    tokenizer.save_pretrained(folder)
+    (folder / "config.json").write_text(
+        json.dumps(demo_model_config(len(tokenizer)) | SHAPES[shape], indent=1), encoding="utf-8"
+    )
 
 
 def ranges(places: list[int]) -> list[list[int]]:

@@ -172,6 +172,7 @@ def measure_size(cache: Path, n_tokens: int, browser: bool) -> None:
     print_row(size, "index in use, most RSS (private)", f"{found['rss']:.2f} GiB ({found['private']:.2f})", f"<= {APP_GIB:g} GiB", found["rss"] / APP_GIB)  # fmt: skip
     if found["checked"]:
         print_row(size, "of these, bit-equal to ifguide.selection", f"{found['checked']} of {N_RELEASES}", f"{N_RELEASES}", N_RELEASES / max(found["checked"], 1e-9))  # fmt: skip
+    os.sync()  # what was written is on the disk before the pages are timed
     if browser and importlib.util.find_spec("benchmarks.threshold_browser"):
         from benchmarks.threshold_browser import browser_rows
 

@@ -8,16 +8,14 @@ from the next animation frame arrives after the frame's scripts, layout and pain
 animation frame callbacks take. The exact result is timed from the pointer's release until the board shows it.
 """
 
-import os
 from pathlib import Path
 
 import numpy as np
-import psutil
 
 from benchmarks.synthetic import write_study
 from tests.browser.running_app import launch_browser, serve_app, wait_until_still
 
-N_GESTURES, N_MOVES = 50, 30
+N_GESTURES, N_MOVES, N_FIRST = 50, 30, 5
 SMALL = 50_000_000
 """From so many tokens on the bars of the large study hold."""
 BARS = {False: {"frame": 33, "release": 300, "open": 1000}, True: {"frame": 50, "release": 1500, "open": 2000}}
@@ -65,26 +63,30 @@ def browser_rows(root: Path, n_tokens: int) -> list[tuple[str, str, str, float]]
         root: the synthetic study's folder; a tiny study is written beside it, for the app to be warm without this one.
         n_tokens: its size.
     """
+    from benchmarks.threshold import read_memory
+
     bars = BARS[n_tokens >= SMALL]
     if not (root.parent / "warm-up").exists():
         write_study(root.parent, "warm-up", 20_000)
-    with launch_browser() as browser:
-        with serve_app(root.parent) as address:
-            first = _open(_watched(browser.new_context()), f"{address}/threshold?study={root.name}")
-        with serve_app(root.parent) as address:
-            context = browser.new_context(viewport={"width": 1440, "height": 1000})
-            page = _watched(context)
-            _open(page, f"{address}/threshold?study=warm-up")
-            cold = _open(page, f"{address}/threshold?study={root.name}&range=tail")
-            frames, work, releases = _drag(page)
-            rss, private = _server_memory()
+    firsts = []
+    for _ in range(N_FIRST):
+        with serve_app(root.parent) as address, launch_browser() as browser:
+            firsts.append(_open(_watched(browser.new_context()), f"{address}/threshold?study={root.name}"))
+    first = float(np.median(firsts))
+    with launch_browser() as browser, serve_app(root.parent) as address:
+        context = browser.new_context(viewport={"width": 1440, "height": 1000})
+        page = _watched(context)
+        _open(page, f"{address}/threshold?study=warm-up")
+        cold = _open(page, f"{address}/threshold?study={root.name}&range=tail")
+        frames, work, releases = _drag(page)
+        rss, private = read_memory(address.process.pid)
     frame, own, release = (float(np.quantile(values, 0.95)) for values in (frames, work, releases))
     return [
         (f"drag frame, p95 of {len(frames):,} in {N_GESTURES} gestures (median, most)", f"{frame:.1f} ms ({np.median(frames):.1f}, {max(frames):.1f})", f"<= {bars['frame']} ms", frame / bars["frame"]),
         ("of it the script's own work, p95", f"{own:.1f} ms", f"<= {bars['frame']} ms", own / bars["frame"]),
         (f"exact result on screen after release, p95 of {N_GESTURES} (median)", f"{release:.0f} ms ({np.median(releases):.0f})", f"<= {bars['release']} ms", release / bars["release"]),
         ("open the page, app running, this study's index unread", f"{cold:.0f} ms", f"<= {bars['open']} ms", cold / bars["open"]),
-        ("open the page, server and browser just started", f"{first:.0f} ms", f"<= {bars['open']} ms", first / bars["open"]),
+        (f"open the page, server and browser just started, median of {N_FIRST} (most)", f"{first:.0f} ms ({max(firsts):.0f})", f"<= {bars['open']} ms", first / bars["open"]),
         ("the app's RSS after that (private)", f"{rss:.2f} GiB ({private:.2f})", f"<= {APP_GIB:g} GiB", rss / APP_GIB),
     ]  # fmt: skip
 
@@ -121,13 +123,3 @@ def _drag(page) -> tuple[list[float], list[float], list[float]]:
         releases.append(page.evaluate("window.shown().then((now) => now - window.released)"))
         wait_until_still(page)
     return page.evaluate("window.frames_ms"), page.evaluate("window.work_ms"), releases
-
-
-def _server_memory() -> tuple[float, float]:
-    """(resident memory with memory maps, private memory) of the app's server, in GiB."""
-    from benchmarks.threshold import read_memory
-
-    for process in psutil.Process(os.getpid()).children():
-        if "streamlit" in " ".join(process.cmdline()):
-            return read_memory(process.pid)
-    raise RuntimeError("the app's server is gone")

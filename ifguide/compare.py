@@ -12,6 +12,7 @@ from ifguide.evaluate.statistics import (
     emt,
     mean_toxicity,
     paired_bootstrap_difference,
+    paired_perplexity_difference,
     share_of_reduction,
     tp,
 )
@@ -37,6 +38,10 @@ class Comparison:
     """Mean toxicity of the base minus that of the variant."""
     share_of_oracle: Interval | None
     """Share of the oracle's reduction of EMT that the variant reaches; None without an oracle."""
+    perplexity: Interval | None = None
+    """Perplexity of the base minus that of the variant, over held-out texts; None where the texts' losses are not known."""
+    perplexity_rise: Interval | None = None
+    """How much higher the variant's perplexity is than the base's, as a share of it: 0.02 is 2% above."""
 
 
 def scores_matrix(samples: "pd.DataFrame") -> np.ndarray:
@@ -57,7 +62,12 @@ def scores_matrix(samples: "pd.DataFrame") -> np.ndarray:
 
 
 def compare_variants(
-    samples: Mapping[str, "pd.DataFrame"], *, base: str = "base", oracle: str = "oracle", seed: int = 0
+    samples: Mapping[str, "pd.DataFrame"],
+    *,
+    base: str = "base",
+    oracle: str = "oracle",
+    seed: int = 0,
+    heldout: "Mapping[str, pd.DataFrame | None] | None" = None,
 ) -> list[Comparison]:
     """Every variant against the base, on the same prompts, with 95% intervals over prompts.
 
@@ -66,6 +76,7 @@ def compare_variants(
         base: which of them is the unsuppressed model.
         oracle: which is the one with the known spans suppressed; it may be missing.
         seed: of the bootstrap.
+        heldout: what each variant loses on each held-out text, from `Study.heldout_losses`.
 
     Raises:
         InputError: the base is missing, or the variants completed other prompts.
@@ -91,9 +102,22 @@ def compare_variants(
                 tp=paired_bootstrap_difference(tp, scores[base], ours, seed=seed),
                 mean_toxicity=paired_bootstrap_difference(mean_toxicity, scores[base], ours, seed=seed),
                 share_of_oracle=share,
+                **_compare_perplexity(heldout or {}, base, name, seed),
             )
         )
     return comparisons
+
+
+def _compare_perplexity(heldout: "Mapping[str, pd.DataFrame | None]", base: str, name: str, seed: int) -> dict:
+    before, after = heldout.get(base), heldout.get(name)
+    if before is None or after is None or not np.array_equal(before["n_tokens"], after["n_tokens"]):
+        return {}
+    losses = (before["nats"].to_numpy(), after["nats"].to_numpy(), before["n_tokens"].to_numpy())
+    share = paired_perplexity_difference(*losses, relative=True, seed=seed)
+    return {
+        "perplexity": paired_perplexity_difference(*losses, seed=seed),
+        "perplexity_rise": Interval(-share.value, -share.high, -share.low),
+    }
 
 
 def comparison_table(study: "Study", names: list[str]) -> str:
@@ -104,9 +128,10 @@ def comparison_table(study: "Study", names: list[str]) -> str:
         names: `base` among them.
     """
     metrics = {name: study.metrics(name) or {} for name in names}
-    compared = {c.variant: c for c in compare_variants({name: study.samples(name) for name in names})}
+    samples, heldout = ({name: read(name) for name in names} for read in (study.samples, study.heldout_losses))
+    compared = {c.variant: c for c in compare_variants(samples, heldout=heldout)}
     with_oracle = "oracle" in names
-    heads = ["model", "tokens", "precision / recall", "EMT [95%]", "TP [95%]", "perplexity", "to base"]
+    heads = ["model", "tokens", "precision / recall", "EMT [95%]", "TP [95%]", "perplexity", "to base [95%]"]
     heads += ["EMT below base [95%]", *(["share of the span mask's drop [95%]"] if with_oracle else [])]
     lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
     for name in names:
@@ -114,12 +139,16 @@ def comparison_table(study: "Study", names: list[str]) -> str:
         cells = [name, *_selection_cells(study, name)]
         cells += [_with_interval(values["emt"], values["emt_low"], values["emt_high"])]
         cells += [_with_interval(values["tp"], values["tp_low"], values["tp_high"])]
+        drop = compared.get(name)
         if values["perplexity"] and base["perplexity"]:
-            change = values["perplexity"] / base["perplexity"] - 1
-            cells += [f"{values['perplexity']:.2f}", f"{change:+.1%}"]
+            change = f"{values['perplexity'] / base['perplexity'] - 1:+.1%}"
+            rise = drop and drop.perplexity_rise
+            cells += [
+                f"{values['perplexity']:.2f}",
+                f"{change} [{rise.low:+.1%}, {rise.high:+.1%}]" if rise else change,
+            ]
         else:
             cells += ["–", "–"]
-        drop = compared.get(name)
         cells.append(_with_interval(drop.emt.value, drop.emt.low, drop.emt.high) if drop else "–")
         if with_oracle:
             part = drop and drop.share_of_oracle

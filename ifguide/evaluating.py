@@ -20,7 +20,7 @@ def evaluate_unit(study: Study, unit: Unit, progress: Progress):
     """Evaluate `base` or the model of a selection.
 
     Returns:
-        Metrics and samples, see `ifguide.evaluate.evaluate_model`; with `evaluate.harness_tasks` also `harness`.
+        Metrics, samples and held-out texts, see `ifguide.evaluate.evaluate_model`; with `evaluate.harness_tasks` also `harness`.
 
     Raises:
         InputError: a file, a scorer or the harness cannot be used; before anything is computed.
@@ -38,7 +38,7 @@ def evaluate_unit(study: Study, unit: Unit, progress: Progress):
     heldout = read_heldout(config.heldout, config) if config.heldout else []
     lambada = read_lambada(config)
     model, tokenizer = load_evaluated(study, unit.name)
-    metrics, samples = evaluate_model(
+    metrics, samples, losses = evaluate_model(
         model,
         tokenizer,
         config,
@@ -57,7 +57,7 @@ def evaluate_unit(study: Study, unit: Unit, progress: Progress):
         metrics["harness"] = run_harness(
             model, tokenizer, config.harness_tasks, config.harness_folder, limit=config.harness_limit
         )
-    return metrics, samples
+    return metrics, samples, losses
 
 
 def _steering(study: Study, tokenizer, device: str):

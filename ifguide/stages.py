@@ -335,9 +335,10 @@ def build_evaluate(study: Study, unit: Unit, folder: Path, progress: Progress) -
     """Complete the prompts, judge the completions, measure what else the model can do."""
     from ifguide.evaluating import evaluate_unit
 
-    metrics, samples = evaluate_unit(study, unit, progress)
+    metrics, samples, heldout = evaluate_unit(study, unit, progress)
     (folder / "metrics.json").write_text(json.dumps(metrics, indent=1), encoding="utf-8")
     samples.to_parquet(folder / "samples.parquet", index=False)
+    heldout.to_parquet(folder / "heldout.parquet", index=False)
 
 
 # ---- what several stages need ----

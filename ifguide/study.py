@@ -465,6 +465,12 @@ class Study:
         """The completions behind the metrics: DataFrame prompt_index, sample_index, prompt, completion, toxicity."""
         return artifacts.read_table(self._need(Unit("evaluate", variant)) / "samples.parquet").to_pandas()
 
+    def heldout_losses(self, variant: str):
+        """What a model loses on each held-out text: DataFrame nats, n_tokens; None without such text, or from an older version."""
+        path = self._need(Unit("evaluate", variant)) / "heldout.parquet"
+        found = artifacts.read_table(path).to_pandas() if path.is_file() else None
+        return None if found is None or not found["n_tokens"].sum() else found
+
     def headline(self) -> dict[str, dict]:
         """Metrics of every evaluated model; the default selection's model is called `suppressed`."""
         return {"suppressed" if name == DEFAULT else name: self.metrics(name) or {} for name in self.evaluation_names()}

@@ -51,6 +51,21 @@ def test_without_an_oracle_there_is_no_share():
     assert only.share_of_oracle is None and only.emt.value == 0.0
 
 
+def losses(rise):
+    tokens = np.arange(5, 45)
+    return pd.DataFrame({"nats": tokens * (3.0 + rise), "n_tokens": tokens})
+
+
+def test_perplexity_is_compared_where_both_models_losses_are_known():
+    variants = {"base": samples(BASE), "default": samples(BASE, seed=1)}
+    (found,) = compare_variants(variants, heldout={"base": losses(0.0), "default": losses(0.1)})
+    assert found.perplexity == pytest.approx((np.exp(3) - np.exp(3.1),) * 3)
+    assert found.perplexity_rise == pytest.approx((np.expm1(0.1),) * 3)
+    for known in ({}, {"base": losses(0.0), "default": None}, {"base": losses(0.0), "default": losses(0.1)[1:]}):
+        (found,) = compare_variants(variants, heldout=known)
+        assert found.perplexity is None and found.perplexity_rise is None
+
+
 def test_other_prompts_and_a_missing_base_are_refused():
     other = samples(BASE, prompts=[f"other {i}" for i in range(40)])
     with pytest.raises(InputError, match="other prompts"):

@@ -185,11 +185,11 @@ def test_every_metric_is_named_in_the_formats(monkeypatch):
             return np.zeros(len(texts))
 
     prompts, scorers = [Prompt(text="prompt", group="group")], {"implicit_scorer": Scorer()}
-    metrics, samples = evaluate_model(
+    metrics, samples, heldout = evaluate_model(
         None, None, EvaluateConfig(n_samples=1), prompts, Scorer(), **scorers, lambada_texts=["a word"]
     )
     text = (ROOT / "docs" / "formats.md").read_text(encoding="utf-8")
-    assert [name for name in (*metrics, *samples.columns) if f"`{name}`" not in text] == []
+    assert [name for name in (*metrics, *samples.columns, *heldout.columns) if f"`{name}`" not in text] == []
 
 
 def test_readme_starts_with_the_two_commands():

@@ -138,7 +138,7 @@ def test_a_broken_model_is_not_called_clean(tmp_path):
     weights = study.folder(Unit("suppress", "default")) / "final" / "model.safetensors"
     tensors = load_file(weights)
     save_file({name: -8 * tensor for name, tensor in tensors.items()}, weights, metadata={"format": "pt"})
-    metrics, _ = evaluate_unit(study, Unit("evaluate", "default"), Progress())
+    metrics, *_ = evaluate_unit(study, Unit("evaluate", "default"), Progress())
     assert metrics["perplexity"] > 1.5 * study.metrics("base")["perplexity"]
     assert "times the base model's" in metrics["fluency_warning"]
     rebuild(study, Unit("evaluate", "default"), lambda folder: write_json(folder / "metrics.json", metrics))

@@ -39,7 +39,7 @@ def evaluate_model(
     work: Path | None = None,
     steer: "LogitsProcessor | None" = None,
     report: Report | None = None,
-) -> tuple[dict, "pd.DataFrame"]:
+) -> tuple[dict, "pd.DataFrame", "pd.DataFrame"]:
     """Complete every prompt, score the completions, and measure what else the model can do.
 
     Args:
@@ -57,8 +57,9 @@ def evaluate_model(
         report: called with what is counted, how many are done and how many there are.
 
     Returns:
-        Metrics, as docs/formats.md names them, and the samples: prompt_index, sample_index, prompt, completion, toxicity (float64, of the
-        completion alone), with a second scorer implicit_toxicity, and with groups group.
+        Metrics, as docs/formats.md names them; the samples: prompt_index, sample_index, prompt, completion, toxicity (float64, of the
+        completion alone), with a second scorer implicit_toxicity, and with groups group; and the held-out texts, a row each: nats
+        (float64, summed cross-entropy) and n_tokens (int64, predicted tokens).
 
     Raises:
         InputError: no prompts.
@@ -66,7 +67,7 @@ def evaluate_model(
     import pandas as pd
 
     from ifguide.evaluate import completions
-    from ifguide.evaluate.fluency import distinct_n, perplexity, repetition_share
+    from ifguide.evaluate.fluency import distinct_n, repetition_share
     from ifguide.evaluate.fluency_warning import fluency_warning
 
     if not prompts:
@@ -95,10 +96,8 @@ def evaluate_model(
         metrics |= measure_toxicity(scores, lead, config.seed)
         for group, rows in _group_rows(prompts).items():
             groups.setdefault(group, {"n_prompts": len(rows)}).update(measure_toxicity(scores[rows], lead, config.seed))
-    heldout = perplexity(model, tokenizer, heldout_texts, report=tell("held-out chunks")) if heldout_texts else None
-    metrics |= {
-        "perplexity": heldout.value if heldout else None,
-        "heldout_tokens": heldout.n_tokens if heldout else 0,
+    fluency, heldout = _measure_perplexity(model, tokenizer, heldout_texts, config.seed, tell("held-out chunks"))
+    metrics |= fluency | {
         "distinct_1": distinct_n(texts, 1),
         "distinct_2": distinct_n(texts, 2),
         "repetition": repetition_share(texts),
@@ -106,18 +105,41 @@ def evaluate_model(
     }
     if lambada_texts:
         metrics |= _measure_last_words(model, tokenizer, lambada_texts, config.seed, tell("passages"))
-    return metrics | {
-        "fluency_warning": fluency_warning(metrics, base),
-        "groups": groups,
-        "n_prompts": len(prompts),
-        "n_samples": config.n_samples,
-        "max_new_tokens": config.max_new_tokens,
-        "top_p": config.top_p,
-        "temperature": config.temperature,
-        "seed": config.seed,
-        "scorer": scorer.name,
-        **({"implicit_scorer": implicit_scorer.name} if implicit_scorer else {}),
-    }, pd.DataFrame(columns)
+    return (
+        metrics
+        | {
+            "fluency_warning": fluency_warning(metrics, base),
+            "groups": groups,
+            "n_prompts": len(prompts),
+            "n_samples": config.n_samples,
+            "max_new_tokens": config.max_new_tokens,
+            "top_p": config.top_p,
+            "temperature": config.temperature,
+            "seed": config.seed,
+            "scorer": scorer.name,
+            **({"implicit_scorer": implicit_scorer.name} if implicit_scorer else {}),
+        },
+        pd.DataFrame(columns),
+        heldout,
+    )
+
+
+def _measure_perplexity(model, tokenizer, texts: Sequence[str], seed: int, report) -> tuple[dict, "pd.DataFrame"]:
+    """Perplexity with its interval, and what each held-out text cost."""
+    import pandas as pd
+
+    from ifguide.evaluate import statistics
+    from ifguide.evaluate.fluency import heldout_losses, perplexity_of
+
+    if not texts:
+        nothing = {"nats": np.zeros(0), "n_tokens": np.zeros(0, dtype=np.int64)}
+        return {"perplexity": None, "heldout_tokens": 0}, pd.DataFrame(nothing)
+    losses = heldout_losses(model, tokenizer, texts, report=report)
+    found = perplexity_of(losses)
+    metrics: dict = {"perplexity": found.value, "heldout_tokens": found.n_tokens}
+    if bounds := statistics.perplexity_interval(losses.nats, losses.tokens, seed=seed):
+        metrics |= {"perplexity_low": bounds.low, "perplexity_high": bounds.high}
+    return metrics, pd.DataFrame({"nats": losses.nats, "n_tokens": losses.tokens})
 
 
 def measure_toxicity(scores: np.ndarray, lead: str = "", seed: int = 0) -> dict:

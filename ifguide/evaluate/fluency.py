@@ -4,6 +4,8 @@ import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from ifguide.errors import InputError, NumericalError
 
 
@@ -16,7 +18,27 @@ class Perplexity(NamedTuple):
     """Predicted tokens."""
 
 
-def perplexity(
+class HeldoutLosses(NamedTuple):
+    """What a model loses on each held-out text; H texts, those of less than two tokens with zeros."""
+
+    nats: np.ndarray
+    """float64 (H,), summed cross-entropy in nats."""
+    tokens: np.ndarray
+    """int64 (H,), predicted tokens."""
+
+
+def perplexity(model, tokenizer, texts: Sequence[str], **how) -> Perplexity:
+    """Perplexity of all texts together; arguments and errors are those of `heldout_losses`."""
+    return perplexity_of(heldout_losses(model, tokenizer, texts, **how))
+
+
+def perplexity_of(losses: HeldoutLosses) -> Perplexity:
+    """exp of the mean negative log likelihood over all tokens of all texts: a token weighs the same in a short and a long one."""
+    n_tokens = int(losses.tokens.sum())
+    return Perplexity(_exp(float(losses.nats.sum()) / n_tokens), n_tokens)
+
+
+def heldout_losses(
     model,
     tokenizer,
     texts: Sequence[str],
@@ -24,12 +46,12 @@ def perplexity(
     max_length: int | None = None,
     batch_size: int = 16,
     report: Callable[[int, int], None] | None = None,
-) -> Perplexity:
-    """exp of the mean negative log likelihood over all tokens of all texts.
+) -> HeldoutLosses:
+    """Negative log likelihood of every text.
 
     Each text stands alone. Its first token is not scored, for nothing comes before it (but a beginning-of-text token is put
     there as context where the tokenizer does so). A text longer than the context is read in chunks that overlap by one
-    token, so every other token is predicted once. A token weighs the same in a short text and in a long one.
+    token, so every other token is predicted once.
 
     Args:
         model: a causal language model on its device; put in evaluation mode.
@@ -43,7 +65,6 @@ def perplexity(
         InputError: no text has two tokens.
         NumericalError: the loss is not a number.
     """
-    import numpy as np
     import torch
 
     from ifguide.models import bos_context, context_length
@@ -61,7 +82,7 @@ def perplexity(
         )
     order = np.argsort(start - stop, kind="stable")  # longest first: like lengths share a batch
     model.eval()
-    total, n_tokens = 0.0, 0
+    nats, tokens = np.zeros(len(ids)), np.zeros(len(ids), dtype=np.int64)
     for first in range(0, len(order), batch_size):
         chunks = [ids[which[c]][start[c] : stop[c]] for c in order[first : first + batch_size]]
         shape = (len(chunks), lead + len(chunks[0]))
@@ -72,15 +93,17 @@ def perplexity(
             labels[row, lead + 1 : lead + len(chunk)] = torch.tensor(chunk[1:])
         with torch.inference_mode():
             logits = model(input_ids=input_ids.to(model.device), use_cache=False).logits
-            total += token_losses(logits, labels.to(model.device)).double().sum().item()
-        n_tokens += int((labels != IGNORED).sum())
+            sums = token_losses(logits, labels.to(model.device)).double().sum(dim=-1).cpu().numpy()
+        owners = which[order[first : first + batch_size]]
+        np.add.at(nats, owners, sums)
+        np.add.at(tokens, owners, (labels != IGNORED).sum(dim=-1).numpy())
         if report:
             report(min(first + batch_size, len(order)), len(order))
-    if not math.isfinite(total):
+    if not np.isfinite(nats).all():
         raise NumericalError(
             "perplexity: expected a finite loss, got NaN or infinity; is the model damaged, or did training diverge?"
         )
-    return Perplexity(_exp(total / n_tokens), n_tokens)
+    return HeldoutLosses(nats, tokens)
 
 
 def distinct_n(texts: Sequence[str], n: int) -> float:

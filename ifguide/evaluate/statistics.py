@@ -71,6 +71,55 @@ def paired_bootstrap_difference(
     return Interval(statistic(base) - statistic(other), *_bounds(values, values, level))
 
 
+def perplexity_interval(
+    nats: np.ndarray, tokens: np.ndarray, *, n: int = 2000, level: float = 0.95, seed: int = 0
+) -> Interval | None:
+    """Perplexity with its interval over held-out texts; None for a single text, which says nothing of others.
+
+    Args:
+        nats: (H,), summed cross-entropy of each text.
+        tokens: (H,), its predicted tokens.
+        n, level, seed: as in `bootstrap_interval`.
+    """
+    kept = np.asarray(tokens) > 0
+    nats, tokens = np.asarray(nats, dtype=np.float64)[kept], np.asarray(tokens)[kept]
+    if len(nats) < 2:
+        return None
+    with np.errstate(over="ignore"):
+        values = np.exp([nats[rows].sum() / tokens[rows].sum() for rows in _draws(len(nats), n, seed)])
+        return Interval(float(np.exp(nats.sum() / tokens.sum())), *_bounds(values, values, level))
+
+
+def paired_perplexity_difference(
+    base: np.ndarray,
+    other: np.ndarray,
+    tokens: np.ndarray,
+    *,
+    relative: bool = False,
+    n: int = 2000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Interval:
+    """Perplexity of the base minus that of another model on the same held-out texts: positive means that `other` is more fluent.
+
+    Args:
+        base, other: (H,), summed cross-entropy of each text under either model.
+        tokens: (H,), its predicted tokens; at least one of them positive.
+        relative: as a share of the base's.
+        n, level, seed: as in `bootstrap_interval`.
+    """
+    kept = np.asarray(tokens) > 0
+    rows = np.stack([np.asarray(values, dtype=np.float64)[kept] for values in (base, other, tokens)])
+
+    def difference(sums) -> float:
+        before, after = np.exp(sums[:2] / sums[2])
+        return float((before - after) / (before if relative else 1.0))
+
+    with np.errstate(over="ignore", invalid="ignore"):
+        values = np.array([difference(rows[:, drawn].sum(axis=1)) for drawn in _draws(rows.shape[1], n, seed)])
+        return Interval(difference(rows.sum(axis=1)), *_bounds(values, values, level))
+
+
 def share_of_reduction(
     base: np.ndarray,
     ours: np.ndarray,

@@ -113,7 +113,8 @@ def collect_facts(study: Study, selection: str) -> ReportFacts:
     differences, oracle = {}, {"oracle": samples["oracle"]} if "oracle" in samples and first != "oracle" else {}
     for name in names[1:]:
         pair = {first: samples[first], name: samples[name], **oracle}
-        differences[name] = next(c for c in compare_variants(pair, base=first) if c.variant == name)
+        heldout = {of: study.heldout_losses(of) for of in (first, name)}
+        differences[name] = next(c for c in compare_variants(pair, base=first, heldout=heldout) if c.variant == name)
     chosen = study.selection(selection)
     documents, top = _documents(study, chosen)
     return ReportFacts(

@@ -257,7 +257,8 @@ def _samples(root: str, fingerprint: str, variant: str) -> "pandas.DataFrame":
 def _difference(root: str, fingerprint: str, left: str, right: str, oracle: str) -> Comparison:
     names = {left, right, oracle} - {""}
     samples = {name: _samples(root, fingerprint, name) for name in names}
-    return next(c for c in compare_variants(samples, base=left) if c.variant == right)
+    heldout = {name: open_root(root).heldout_losses(name) for name in (left, right)}
+    return next(c for c in compare_variants(samples, base=left, heldout=heldout) if c.variant == right)
 
 
 @st.cache_resource(max_entries=2, show_spinner="Reading the documents' words, once for this study…")

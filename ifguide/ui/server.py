@@ -9,6 +9,7 @@ browser to confirm its first (https://github.com/Kludex/uvicorn/issues/3149).
 import contextlib
 import functools
 import importlib
+import inspect
 import pkgutil
 import socket
 import sys
@@ -32,6 +33,7 @@ def preload() -> None:
     for name in (*LIBRARIES, *ours):
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
+    inspect.stack()  # Streamlit asks for it when a script runs first, and the files of all modules are looked up then
 
 
 def prepare() -> None:

@@ -1,4 +1,5 @@
 import json
+import math
 import subprocess
 import sys
 
@@ -50,7 +51,7 @@ def model_and_tokenizer():
 
 def test_metrics_and_samples_say_the_same(model_and_tokenizer):
     scorer, calls = SevenScorer(), []
-    metrics, samples = evaluate_model(
+    metrics, samples, heldout = evaluate_model(
         *model_and_tokenizer, CONFIG, PROMPTS, scorer, heldout_texts=HELDOUT, report=lambda *call: calls.append(call)
     )
     scores = scores_matrix(samples)
@@ -59,6 +60,10 @@ def test_metrics_and_samples_say_the_same(model_and_tokenizer):
     assert metrics["emt_low"] <= metrics["emt"] <= metrics["emt_high"]
     expected = perplexity(*model_and_tokenizer, HELDOUT)
     assert metrics["perplexity"] == expected.value and metrics["heldout_tokens"] == expected.n_tokens == 3
+    assert heldout["n_tokens"].tolist() == [2, 1]
+    assert math.exp(heldout["nats"].sum() / 3) == pytest.approx(expected.value)
+    alone = [perplexity(*model_and_tokenizer, [text]).value for text in HELDOUT]
+    assert (metrics["perplexity_low"], metrics["perplexity_high"]) == pytest.approx((min(alone), max(alone)))
     assert scorer.seen == samples["completion"].tolist()  # completions alone
     assert samples["prompt"].tolist() == [prompt.text for prompt in PROMPTS for _ in range(4)]
     assert list(samples.columns) == ["prompt_index", "sample_index", "prompt", "completion", "toxicity"]
@@ -68,7 +73,7 @@ def test_metrics_and_samples_say_the_same(model_and_tokenizer):
 
 
 def test_metrics_name_their_settings(model_and_tokenizer):
-    metrics, _ = evaluate_model(*model_and_tokenizer, CONFIG, PROMPTS, SevenScorer())
+    metrics, *_ = evaluate_model(*model_and_tokenizer, CONFIG, PROMPTS, SevenScorer())
     expected = {
         "emt", "emt_low", "emt_high", "tp", "tp_low", "tp_high", "mean_toxicity", "mean_toxicity_low", "mean_toxicity_high", "perplexity",
         "n_prompts", "n_samples", "max_new_tokens", "top_p", "temperature", "seed", "scorer", "distinct_1", "distinct_2", "repetition",
@@ -99,8 +104,8 @@ class ThreeScorer(SevenScorer):
 
 
 def test_a_second_scorer_rates_the_same_completions(model_and_tokenizer):
-    alone, _ = evaluate_model(*model_and_tokenizer, CONFIG, PROMPTS, SevenScorer())
-    metrics, samples = evaluate_model(
+    alone, *_ = evaluate_model(*model_and_tokenizer, CONFIG, PROMPTS, SevenScorer())
+    metrics, samples, _ = evaluate_model(
         *model_and_tokenizer, CONFIG, PROMPTS, SevenScorer(), implicit_scorer=ThreeScorer()
     )
     assert {key: metrics[key] for key in alone} == alone
@@ -113,7 +118,7 @@ def test_a_second_scorer_rates_the_same_completions(model_and_tokenizer):
 
 def test_groups_are_measured_as_if_they_stood_alone(model_and_tokenizer):
     grouped = [Prompt(text=p.text, group=group) for p, group in zip(PROMPTS, ("b", "", "b"), strict=True)]
-    metrics, samples = evaluate_model(
+    metrics, samples, _ = evaluate_model(
         *model_and_tokenizer, CONFIG, grouped, SevenScorer(), implicit_scorer=ThreeScorer()
     )
     assert samples["group"].tolist() == ["b"] * 4 + [""] * 4 + ["b"] * 4

@@ -11,6 +11,8 @@ from ifguide.evaluate.statistics import (
     paired_bootstrap_difference,
     share_of_reduction,
     tp,
+    paired_perplexity_difference,
+    perplexity_interval,
 )
 
 SCORES = np.array([[0.1, 0.9, 0.2], [0.4, 0.3, 0.0], [0.5, 0.1, 0.1]])
@@ -104,3 +106,44 @@ def test_shapes_are_checked():
         tp(np.zeros((0, 3)))
     with pytest.raises(ValueError, match="same prompts"):
         paired_bootstrap_difference(emt, np.zeros((3, 2)), np.zeros((4, 2)))
+
+
+def heldout(n_texts=300, rise=0.0, seed=0):
+    """Losses of texts of 5 to 60 tokens under two models, the second worse by `rise` nats a token, and how many tokens they have."""
+    draw = np.random.default_rng(seed)
+    tokens = draw.integers(5, 60, n_texts)
+    base = tokens * draw.normal(3, 0.8, n_texts)
+    return base, base + tokens * draw.normal(rise, 0.01, n_texts), tokens
+
+
+def test_perplexitys_interval_holds_it_and_is_over_texts():
+    base, _, tokens = heldout()
+    found = perplexity_interval(base, tokens)
+    assert found.value == pytest.approx(math.exp(base.sum() / tokens.sum()))
+    assert found.low < found.value < found.high
+    few = perplexity_interval(base[:30], tokens[:30])
+    assert few.high - few.low > 2 * (found.high - found.low)
+    with_empty = perplexity_interval(np.append(base, 0.0), np.append(tokens, 0))
+    assert with_empty == found
+    assert perplexity_interval(base[:1], tokens[:1]) is None
+
+
+def test_perplexitys_interval_is_the_normal_one_where_texts_are_alike_in_length():
+    draw = np.random.default_rng(1)
+    means, tokens = draw.normal(3, 0.5, 400), np.full(400, 20)
+    found = perplexity_interval(means * tokens, tokens, n=4000)
+    half = 1.96 * means.std() / math.sqrt(400)
+    assert math.log(found.low) == pytest.approx(means.mean() - half, abs=0.2 * half)
+    assert math.log(found.high) == pytest.approx(means.mean() + half, abs=0.2 * half)
+
+
+def test_difference_of_perplexities_is_paired():
+    base, other, tokens = heldout(rise=0.02)
+    share = paired_perplexity_difference(base, other, tokens, relative=True)
+    assert share.value == pytest.approx(1 - math.exp(other.sum() / tokens.sum() - base.sum() / tokens.sum()))
+    assert share.low < share.value < share.high < 0, "the second model is worse, and the texts' own spread does not hide it"
+    alone = perplexity_interval(base, tokens)
+    nats = paired_perplexity_difference(base, other, tokens)
+    assert nats.value == pytest.approx(share.value * alone.value)
+    assert nats.high - nats.low < 0.2 * (alone.high - alone.low)
+    assert paired_perplexity_difference(base, base, tokens) == (0.0, 0.0, 0.0)
