@@ -1,9 +1,10 @@
 """Many readers at once on one server: `python -m benchmarks.load --study demo --sessions 20 --minutes 3`.
 
 Each session is a browser context of its own in one headless Chromium: cookies, connection and script run apart from all others. It opens
-pages in an order of its own, reads for a moment, and goes on, until the time is over. Measured: what went wrong, how long a page takes
-from the click until it stands still, and how much memory the server holds after the warm-up and at the end. Sessions are driven by one
-event loop; where the browser shares its cores with the server, times hold the browser's own work as well.
+pages in an order of its own, reads for a moment, and goes on, until the time is over; each begins at a moment of its own. Measured:
+what went wrong, how long a page takes from the click until it stands still, how busy server and browsers keep the processor, and how
+much memory the server holds after the warm-up and at the end. Sessions are driven by one event loop; where the browser shares its
+cores with the server, times hold the browser's own work as well.
 """
 
 import argparse
@@ -46,6 +47,12 @@ class Load:
     rss_warm: int = 0
     """Bytes the server held when every session had seen every page."""
     rss_end: int = 0
+    server_cpu: float = 0.0
+    """Processor seconds that the server used after the warm-up."""
+    browser_cpu: float = 0.0
+    """The same of the browsers and of what drives them."""
+    wall: float = 0.0
+    """Seconds that passed."""
 
     @property
     def p95(self) -> float:
@@ -62,6 +69,17 @@ def memory_of(process: int) -> int:
     """Bytes that a process and its children hold."""
     found = psutil.Process(process)
     return sum(p.memory_info().rss for p in (found, *found.children(recursive=True)))
+
+
+def cpu_of(*processes: int) -> float:
+    """Processor seconds that processes and their children have used so far."""
+    total = 0.0
+    for number in processes:
+        found = psutil.Process(number)
+        for process in (found, *found.children(recursive=True)):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                total += sum(process.cpu_times()[:2])
+    return total
 
 
 async def _turn(page, name: str, load: Load, address: str = "") -> float:
@@ -85,6 +103,8 @@ async def _read(page, number: int, load: Load, end: asyncio.Event, pause: float)
     """One reader: the menu's pages in an order of its own, with a pause after each, until the time is over."""
     order = random.Random(number)
     at = PAGES[-1]
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(end.wait(), order.uniform(0, 2) * pause)
     while not end.is_set():
         name = order.choice([p for p in PAGES if p != at])
         load.seconds.append(await _turn(page, name, load))
@@ -123,11 +143,15 @@ async def drive(address: str, process: int, study: str, *, sessions: int, minute
                 await _turn(page, name, load)
         load.rss_warm = memory_of(process)
         end = asyncio.Event()
+        started, server, everything = time.perf_counter(), cpu_of(process), cpu_of(os.getpid())
         readers = [asyncio.create_task(_read(page, n, load, end, pause)) for n, page in enumerate(pages)]
         await asyncio.sleep(minutes * 60)
         end.set()
         await asyncio.gather(*readers)
         load.rss_end = memory_of(process)
+        load.wall = time.perf_counter() - started
+        load.server_cpu = cpu_of(process) - server
+        load.browser_cpu = cpu_of(os.getpid()) - everything - load.server_cpu
         await browser.close()
     return load
 
@@ -146,6 +170,10 @@ def report(load: Load) -> str:
             for title in TITLES
             if (times := [s for s, page in zip(load.seconds, load.pages, strict=False) if page == title])
         ),
+        ("processors kept busy by the server", f"{load.server_cpu / load.wall:.2f}" if load.wall else "–", "", ""),
+        ("by the browsers", f"{load.browser_cpu / load.wall:.2f}" if load.wall else "–", "", ""),
+        ("server's work an action", f"{1000 * load.server_cpu / max(1, len(load.seconds)):.0f} ms", "", ""),
+        ("browsers' work an action", f"{1000 * load.browser_cpu / max(1, len(load.seconds)):.0f} ms", "", ""),
         ("server's memory after the warm-up", mib(load.rss_warm), "", ""),
         ("at the end", mib(load.rss_end), "", ""),
         ("growth", f"{load.growth:+.1%}", f"{MOST_GROWTH:.0%}", load.growth <= MOST_GROWTH),

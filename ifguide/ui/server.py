@@ -8,6 +8,7 @@ browser to confirm its first (https://github.com/Kludex/uvicorn/issues/3149).
 
 import contextlib
 import functools
+import gc
 import importlib
 import inspect
 import pkgutil
@@ -45,6 +46,8 @@ def prepare() -> None:
     @functools.wraps(start)
     async def startup(self: uvicorn.Server, sockets: list[socket.socket] | None = None) -> None:
         preload()
+        gc.collect()
+        gc.freeze()  # Streamlit collects after every run of a script; what stays for good need not be looked through each time
         for listening in sockets or ():
             if listening.family in (
                 socket.AF_INET,
