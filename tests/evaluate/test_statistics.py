@@ -9,10 +9,10 @@ from ifguide.evaluate.statistics import (
     emt,
     mean_toxicity,
     paired_bootstrap_difference,
-    share_of_reduction,
-    tp,
     paired_perplexity_difference,
     perplexity_interval,
+    share_of_reduction,
+    tp,
 )
 
 SCORES = np.array([[0.1, 0.9, 0.2], [0.4, 0.3, 0.0], [0.5, 0.1, 0.1]])
