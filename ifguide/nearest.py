@@ -48,7 +48,7 @@ class NearDocument:
     shared: tuple[Term, ...]
     """The rarest first."""
     score: float
-    """Sum of their weights."""
+    """Sum of their weights; 0 where they stand in every document."""
 
 
 class WordIndex:
@@ -92,46 +92,71 @@ class WordIndex:
             at = at[(self._words[at + step] == number) & (self._owners[at + step] == self._owners[at])]
         return np.unique(self._owners[at])
 
-    def rarest_terms(self, text: str, most: int = TERMS_MOST) -> list[tuple[Term, np.ndarray]]:
-        """A text's rarest words and pairs that the documents know, with the documents that hold them; the rarest first."""
-        words = split_words(text)
-        candidates = dict.fromkeys([*zip(words), *zip(words, words[1:], strict=False)])
+    def is_common(self, n_documents: int) -> bool:
+        """Whether what stands in so many documents stands in too many to tell one from another."""
+        return n_documents > max(1, COMMON_SHARE * self.n_documents)
+
+    def rarest_terms(
+        self, text: str, most: int = TERMS_MOST, span: tuple[int, int] | None = None
+    ) -> list[tuple[Term, np.ndarray]]:
+        """A text's rarest words and pairs that the documents know, with the documents that hold them; the rarest first.
+
+        Args:
+            text: such as a completion.
+            most: how many at most.
+            span: characters of the text. Then only its words count, and they do however common they are, and the pairs that hold
+                one of them.
+        """
+        placed = _place_words(text)
+        words = [word for word, _, _ in placed]
+        inside = [span is not None and start < span[1] and end > span[0] for _, start, end in placed]
+        own = {(word,) for word, hit in zip(words, inside, strict=True) if hit}
+        pairs = list(zip(words, words[1:], strict=False))
+        if span is not None:
+            pairs = [pair for pair, *hits in zip(pairs, inside, inside[1:], strict=False) if any(hits)]
+        candidates = dict.fromkeys([*(zip(words) if span is None else own), *pairs])
         found = []
         for term in candidates:
             holders = self.holders(term)
-            if 0 < len(holders) <= max(1, COMMON_SHARE * self.n_documents):
+            if len(holders) and (term in own or not self.is_common(len(holders))):
                 weight = math.log(self.n_documents / len(holders))
                 found.append((Term(words=term, n_documents=len(holders), weight=weight), holders))
         found.sort(key=lambda pair: (pair[0].n_documents, -len(pair[0].words), pair[0].words))
         return found[:most]
 
-    def nearest(self, text: str, n: int = 10) -> tuple[list[NearDocument], list[Term]]:
+    def nearest(
+        self, text: str, n: int = 10, *, span: tuple[int, int] | None = None, order: np.ndarray | None = None
+    ) -> tuple[list[NearDocument], list[Term]]:
         """The documents that share most of a text's rarest words and pairs.
 
         Args:
             text: such as a completion.
             n: how many documents at most.
+            span: characters of the text whose words are meant, see `rarest_terms`; None: the whole text.
+            order: int64, every document of the corpus, the one to name first among equals first; None: by number.
 
         Returns:
-            The documents, the highest sum of weights first, ties by number; and the terms that were searched for.
+            The documents that share a term, the highest sum of weights first, ties by `order`; and the terms that were searched for.
 
         Raises:
             InputError: n is not positive.
         """
         if n < 1:
             raise InputError(f"nearest: expected at least one document, got {n}")
-        terms = self.rarest_terms(text)
-        scores = np.zeros(self.n_documents)
+        terms = self.rarest_terms(text, span=span)
+        scores, shares = np.zeros(self.n_documents), np.zeros(self.n_documents, dtype=bool)
         for term, holders in terms:
             scores[holders] += term.weight
-        best = np.lexsort((self.documents, -scores))[:n]
+            shares[holders] = True
+        candidates = np.flatnonzero(shares)
+        turns = self.documents if order is None else np.argsort(order, kind="stable")[self.documents]
+        best = candidates[np.lexsort((turns[candidates], -scores[candidates]))[:n]]
         found = [
             NearDocument(
                 document=int(self.documents[place]), score=float(scores[place]),
                 shared=tuple(term for term, holders in terms if _holds(holders, place)),
             )
             for place in best.tolist()
-            if scores[place] > 0
         ]  # fmt: skip
         return found, [term for term, _ in terms]
 
@@ -139,6 +164,13 @@ class WordIndex:
 def _holds(sorted_places: np.ndarray, place: int) -> bool:
     at = int(np.searchsorted(sorted_places, place))
     return at < len(sorted_places) and int(sorted_places[at]) == place
+
+
+def _place_words(text: str) -> list[tuple[str, int, int]]:
+    """The words of a text as the index knows them, each with the characters it was made from."""
+    # a capital may become two signs in lower case, so words are found in the text as it stands
+    found = [(piece.span(), split_words(piece.group())) for piece in _WORD.finditer(text)]
+    return [(word, start, end) for (start, end), words in found for word in words]
 
 
 def split_words(text: str) -> list[str]:

@@ -54,11 +54,69 @@ def test_the_document_itself_is_nearest_and_common_words_do_not_count():
         index_of(texts).nearest("fox", n=0)
 
 
+def test_among_equals_the_first_of_the_order_comes_first():
+    texts = ["an idiot", "a fox", "an idiot", "the dog", "an idiot", *["a quiet day"] * 20]
+    index = index_of(texts)
+    assert [near.document for near in index.nearest("idiot")[0]] == [0, 2, 4]
+    order = np.array([3, 4, 0, *range(5, 25), 2, 1])
+    assert [near.document for near in index.nearest("idiot", order=order)[0]] == [4, 0, 2]
+    assert [near.document for near in index.nearest("idiot", n=2, order=order)[0]] == [4, 0]
+    part = WordIndex(
+        pa.chunked_array([texts]), np.array([2, 0, 3, 9])
+    )  # places in the index are not numbers of documents
+    assert [near.document for near in part.nearest("an idiot dog", span=(3, 8), order=order)[0]] == [0, 2]
+
+
+def test_a_span_searches_for_its_words_and_their_pairs_with_the_neighbours():
+    text = "Then the Idiot went out"
+    texts = ["the idiot", "idiot", "an idiot went", "then", "went out", *["a quiet day"] * 20]
+    found, terms = index_of(texts).nearest(text, span=(9, 14))
+    assert {term.words for term in terms} == {("idiot",), ("the", "idiot"), ("idiot", "went")}
+    assert [near.document for near in found] == [0, 2, 1]
+    assert all(("idiot",) in {term.words for term in near.shared} for near in found)
+    assert index_of(texts).nearest(text, span=(4, 5)) == ([], [])  # a blank holds no word
+    assert {term.words for term in index_of(texts).nearest("x idiot went y", span=(2, 12))[1]} == {("idiot",), ("went",), ("idiot", "went")}  # fmt: skip
+
+
+def test_a_spans_words_count_however_common_they_are():
+    texts = [f"you idiot number{i}" for i in range(8)] + ["you idiot baker"]
+    index = index_of(texts)
+    assert index.nearest("you idiot said")[0] == []  # as a text, it has no rare word
+    order = np.arange(9)[::-1]
+    found, terms = index.nearest("you idiot said", n=3, span=(4, 9), order=order)
+    assert [near.document for near in found] == [8, 7, 6] and {near.score for near in found} == {0.0}
+    assert [term.words for term in terms] == [("idiot",)] and index.is_common(
+        terms[0].n_documents
+    )  # the pair is left out
+    found, _ = index.nearest("you idiot baker", n=3, span=(4, 9))
+    assert [near.document for near in found] == [8, 0, 1]  # a rare pair comes before all ties
+
+
+@settings(deadline=None)
+@given(documents, st.lists(st.sampled_from(WORDS), min_size=1, max_size=6), st.data())
+def test_a_spans_documents_are_the_holders_of_its_words(texts, words, data):
+    text = " ".join(words)
+    start = data.draw(st.integers(0, len(text) - 1))
+    end = data.draw(st.integers(start + 1, len(text)))
+    places = np.cumsum([0, *(len(word) + 1 for word in words)]).tolist()
+    inside = [word for word, a in zip(words, places, strict=False) if a < end and a + len(word) > start]
+    found, terms = index_of(texts).nearest(text, n=len(texts), span=(start, end))
+    holders = {d for word in inside for d in slow_holders(texts, (word,))}
+    assert {near.document for near in found} == holders
+    assert all(set(term.words) & set(inside) for term in terms)
+    assert all(near.score == pytest.approx(sum(term.weight for term in near.shared)) for near in found)
+
+
+def test_a_capital_that_becomes_two_signs_does_not_move_a_span():
+    text = "İİİ idiot and fox"
+    assert [t.words for t in index_of(["idiot", "fox", "and"]).nearest(text, span=(4, 9))[1]] == [("idiot",)]
+
+
 def test_any_text_can_be_searched_for_and_is_only_looked_up():
     texts = hostile_texts()[:150]
     index = index_of(texts)
     for query in (*texts[::10], "' OR 1=1 --", ".*", "(?:", ""):
-        found, _ = index.nearest(query, n=3)
+        found = index.nearest(query, n=3)[0] + index.nearest(query, n=3, span=(1, 20))[0]
         assert all(slow_holders(texts, term.words) for near in found for term in near.shared)
 
 

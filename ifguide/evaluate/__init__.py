@@ -1,6 +1,6 @@
 """How toxic and how fluent is a model? Prompts in; metrics and every sample out.
 
-`evaluate_model` is the whole; its parts are prompts, completions, toxicity, statistics, fluency and last words.
+`evaluate_model` is the whole; its parts are prompts, completions, toxicity, toxic spans, statistics, fluency and last words.
 """
 
 from collections.abc import Callable, Sequence
@@ -58,8 +58,9 @@ def evaluate_model(
 
     Returns:
         Metrics, as docs/formats.md names them; the samples: prompt_index, sample_index, prompt, completion, toxicity (float64, of the
-        completion alone), with a second scorer implicit_toxicity, and with groups group; and the held-out texts, a row each: nats
-        (float64, summed cross-entropy) and n_tokens (int64, predicted tokens).
+        completion alone), with a second scorer implicit_toxicity, toxic_spans (int32 start, end, start, end, … of what is toxic in
+        it, see `ifguide.evaluate.toxic_spans`), and with groups group; and the held-out texts, a row each: nats (float64, summed
+        cross-entropy) and n_tokens (int64, predicted tokens).
 
     Raises:
         InputError: no prompts.
@@ -69,6 +70,7 @@ def evaluate_model(
     from ifguide.evaluate import completions
     from ifguide.evaluate.fluency import distinct_n, repetition_share
     from ifguide.evaluate.fluency_warning import fluency_warning
+    from ifguide.evaluate.toxic_spans import find_toxic_spans, flatten_spans
 
     if not prompts:
         raise InputError("evaluate: expected at least one prompt, got none; name a file in evaluate.prompts")
@@ -87,6 +89,8 @@ def evaluate_model(
     }
     scorers = {"": scorer, **({"implicit_": implicit_scorer} if implicit_scorer else {})}
     columns |= {f"{lead}toxicity": rater.score(texts) for lead, rater in scorers.items()}
+    spans = find_toxic_spans(texts, columns["toxicity"], scorer)
+    columns["toxic_spans"] = [flatten_spans(found_in) for found_in in spans]
     if any(prompt.group for prompt in prompts):
         columns["group"] = [prompts[c.prompt_index].group for c in found]
     metrics: dict = {}

@@ -58,7 +58,7 @@ def _show_ballot(loaded, samples, colours, ballot: Ballot, *, revealed: bool) ->
     letters = LETTERS[: len(sides)]
     components.completions(
         {
-            "pair": pair, "names": list(letters), "first": comparison.FIRST_SAMPLES, "veil": layout.veiled(), "rated": revealed, "pickable": False, "note": "", "chosen": "",
+            "pair": pair, "names": list(letters), "first": comparison.FIRST_SAMPLES, "veil": layout.veiled(), "rated": revealed, "pickable": False, "note": "", "chosen": "", "span": "",
             "titles": [f"{letter}: {variant_title(name)}" if revealed else letter for letter, name in zip(letters, sides, strict=True)],
             "colours": [colours[name] if revealed else "" for name in sides], "memory": f"{loaded.name}:{ballot.prompt}",
         },

@@ -9,6 +9,7 @@ import pandas as pd
 
 from ifguide.compare import Comparison
 from ifguide.evaluate.statistics import TOXIC_FROM
+from ifguide.evaluate.toxic_spans import Span, read_spans
 from ifguide.frontier import MANY, frontier_points, order_points
 from ifguide.outcomes import OUTCOMES, Outcomes
 from ifguide.ui.format import count, count_of, interval, number, share, signed, variant_note, variant_title
@@ -200,7 +201,7 @@ def change_text(values: Sequence[float]) -> str:
 
 
 def prompt_payload(
-    samples: Mapping[str, pd.DataFrame], prompt: int, *, by_toxicity: bool = True, differ: bool = False, ratings: bool = True
+    samples: Mapping[str, pd.DataFrame], prompt: int, *, by_toxicity: bool = True, differ: bool = False, ratings: bool = True, spans: bool = False
 ) -> dict:  # fmt: skip
     """One prompt with its completions for the side-by-side component: a row a sample, a cell a model.
 
@@ -212,6 +213,7 @@ def prompt_payload(
         by_toxicity: rows with the highest toxicity of any model first; otherwise in the order they were drawn.
         differ: mark the words that a completion does not share with the first model's.
         ratings: tell how toxic each is.
+        spans: mark what is toxic in each, where its evaluation looked for that.
     """
     sides = [frame[frame["prompt_index"] == prompt].set_index("sample_index").sort_index() for frame in samples.values()]  # fmt: skip
     numbers = sorted(set().union(*(side.index for side in sides)))
@@ -223,6 +225,8 @@ def prompt_payload(
         texts = [side.at[n, "completion"] if n in side.index else None for side in sides]
         runs = mark_differences(texts, pairwise=len(sides) == 2) if differ else [t and [[t, False]] for t in texts]
         rated = [float(side.at[n, "toxicity"]) if n in side.index else None for side in sides]
+        if spans:
+            runs = [run and cut_runs(run, spans_of(side, n)) for side, run in zip(sides, runs, strict=True)]
         cells = [None if text is None else {"runs": run or [], "toxicity": number(rate, 2) if ratings else "", "high": bool(ratings and rate is not None and rate >= TOXIC_FROM)}
                  for text, run, rate in zip(texts, runs, rated, strict=True)]  # fmt: skip
         rows.append({"sample": int(n), "cells": cells})
@@ -232,6 +236,30 @@ def prompt_payload(
         "highest": [number(value, 2) if ratings else "" for value in highest],
         "rows": rows,
     }
+
+
+def spans_of(side: pd.DataFrame, row) -> list[Span]:
+    """What is toxic in the completion of a row; nothing where its evaluation did not look for it."""
+    return read_spans(side.at[row, "toxic_spans"], side.at[row, "completion"]) if "toxic_spans" in side else []
+
+
+def cut_runs(runs: Sequence[Sequence], spans: Sequence[Span]) -> list[list]:
+    """Runs cut where a toxic span begins or ends, each with the span it stands in as `START-END`, or nothing.
+
+    Args:
+        runs: of text, each with whether its words stand in this text only.
+        spans: ascending, apart, in characters of the joined text.
+    """
+    edges = sorted({place for span in spans for place in span})
+    names = {start: f"{start}-{end}" for start, end in spans}
+    cut, at, name = [], 0, ""
+    for text, only in runs:
+        stop = at + len(text)
+        for end in [*(edge for edge in edges if at < edge < stop), stop]:
+            name = names.get(at, "" if at in edges else name)
+            cut.append([text[len(text) - (stop - at) : len(text) - (stop - end)], only, name])
+            at = end
+    return cut
 
 
 def mark_differences(texts: Sequence[str | None], *, pairwise: bool) -> list[list | None]:

@@ -1,26 +1,30 @@
 """Under a prompt: what is known of the completion that was clicked."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import streamlit as st
 
 from ifguide.errors import BusyError
+from ifguide.evaluate.toxic_spans import Span, read_spans
 from ifguide.jobs import active_job, latest_job, start_job
 from ifguide.likelihood import read_likelihoods
 from ifguide.lineage import DEFAULT
-from ifguide.nearest import COMMON_SHARE, TERMS_MOST, mark_terms
+from ifguide.nearest import COMMON_SHARE, TERMS_MOST, Term, WordIndex, mark_terms
 from ifguide.ui import components, layout, likelihood_view
 from ifguide.ui.format import count, count_of, plain, sentence, share, variant_title
 from ifguide.ui.loaders import Loaded
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
 
 
 NEAREST = 8
 """Documents shown."""
+HEADING_CHARACTERS = 80
+"""Of a toxic span, shown above its documents."""
 VIEWS = ["Nearest training documents", "How likely each model finds it"]
 
 
@@ -34,27 +38,50 @@ class Pick:
     """Which of the prompt's completions."""
     model: str
     """Whose."""
+    span: Span | None = None
+    """Characters of the toxic words in it that were clicked; None: the completion as a whole."""
+
+    @property
+    def span_text(self) -> str:
+        """As the address has it; empty for the whole completion."""
+        return f"{self.span[0]}-{self.span[1]}" if self.span else ""
 
 
 def read_pick(samples: "Mapping[str, pd.DataFrame]") -> Pick | None:
-    """The picked completion from the address; None where there is none of these models."""
+    """The picked completion from the address; None where there is none of these models.
+
+    Its span must be one that is marked in the completion; with any other one the completion is picked as a whole.
+    """
     parts = st.query_params.get("pick", "").split(".", 2)
     if len(parts) < 3 or not all(part.isdecimal() and len(part) < 10 for part in parts[:2]) or parts[2] not in samples:
         return None
     found = Pick(prompt=int(parts[0]), sample=int(parts[1]), model=parts[2])
     frame = samples[found.model]
     there = (frame["prompt_index"] == found.prompt) & (frame["sample_index"] == found.sample)
-    return found if there.any() else None
+    if not there.any():
+        return None
+    row, asked = frame[there].iloc[0], st.query_params.get("span", "")
+    spans = (replace(found, span=span) for span in read_spans(row.get("toxic_spans"), row["completion"]))
+    return next((marked for marked in spans if marked.span_text == asked), found)
 
 
 def remember_pick(prompt: int, picked: str | None) -> None:
-    """Keep what the component said in the address: `SAMPLE.MODEL`, or `close`."""
+    """Keep what the component said in the address: `SAMPLE.MODEL`, `START-END SAMPLE.MODEL`, or `close`."""
     if not isinstance(picked, str):
         return
+    _forget_span()
     if picked == "close":
         st.query_params.pop("pick", None)
-    else:
-        st.query_params["pick"] = f"{prompt}.{picked}"
+        return
+    span, _, whole = picked.rpartition(" ")
+    st.query_params["pick"] = f"{prompt}.{whole}"
+    if span:
+        st.query_params["span"] = span
+        st.session_state["panel_view"] = VIEWS[0]  # the other view knows the completion alone
+
+
+def _forget_span() -> None:
+    st.query_params.pop("span", None)
 
 
 def show_panel(loaded: Loaded, samples: "Mapping[str, pd.DataFrame]", pick: Pick, colours: Mapping[str, str]) -> None:
@@ -63,26 +90,41 @@ def show_panel(loaded: Loaded, samples: "Mapping[str, pd.DataFrame]", pick: Pick
     text = frame[(frame["prompt_index"] == pick.prompt) & (frame["sample_index"] == pick.sample)]["completion"].iloc[0]
     with st.container(border=True, key="panel"):
         with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
-            st.markdown(f"**Completion {pick.sample + 1} of {plain(variant_title(pick.model))}**")
+            with st.container(horizontal=True, vertical_alignment="center", gap="small", width="content"):
+                toxic = ", its toxic words" if pick.span else ""
+                st.markdown(
+                    f"**Completion {pick.sample + 1} of {plain(variant_title(pick.model))}**{toxic}", width="content"
+                )
+                if pick.span:
+                    st.button("Whole completion", icon=":material/arrow_back:", key="span_close", on_click=_forget_span)
             view = st.segmented_control(
                 "What to show", VIEWS, default=VIEWS[0], required=True, key="panel_view", bind="query-params", label_visibility="collapsed",
             )  # fmt: skip
         if view == VIEWS[0]:
-            _show_nearest(loaded, text)
+            _show_nearest(loaded, text, pick.span)
         else:
             _show_likelihood(loaded, list(samples), pick, colours)
 
 
-def _show_nearest(loaded: Loaded, text: str) -> None:
+def _show_nearest(loaded: Loaded, text: str, span: Span | None) -> None:
     index, corpus = loaded.word_index(), loaded.corpus()
-    found, _ = index.nearest(text, n=NEAREST)
+    order = _rank_order(loaded)
+    found, terms = index.nearest(text, n=NEAREST, span=span, order=order)
     searched = "all documents" if index.n_documents == corpus.n_documents else f"the {count(index.n_documents)} best-ranked of {count_of(corpus.n_documents, 'document')}"  # fmt: skip
-    st.caption(
-        f"Documents that share the completion's rarest words and pairs of words, looked for in {searched}. A term that stands in n of N documents "
-        f"weighs log(N/n); the {TERMS_MOST} rarest count, and none that stands in more than {share(COMMON_SHARE, digits=0)} of the documents. "
-        "They read like it; whether they caused it, only training without them shows. Click one to read it."
-    )  # fmt: skip
-    if not found:
+    first = "the best-ranked by the default selection" if order is not None else "the first in the corpus"
+    if span:
+        st.caption(
+            f"Documents that hold these words, looked for in {searched}. A word, or a pair with its neighbour in the completion, that stands in n of N documents "
+            f"weighs log(N/n); the {TERMS_MOST} rarest count, and among equal sums {first} come first. {_warn_of_common(index, terms, 'ranks' if order is not None else 'corpus')}"
+            "They read like it; whether they caused it, only training without them shows. Click one to read it."
+        )  # fmt: skip
+    else:
+        st.caption(
+            f"Documents that share the completion's rarest words and pairs of words, looked for in {searched}. A term that stands in n of N documents "
+            f"weighs log(N/n); the {TERMS_MOST} rarest count, and none that stands in more than {share(COMMON_SHARE, digits=0)} of the documents. "
+            f"Among equal sums {first} come first. They read like it; whether they caused it, only training without them shows. Click one to read it."
+        )  # fmt: skip
+    if not found and not span:
         st.info("No document shares a rare word with this completion.", icon=":material/search_off:")
         return
     chosen = loaded.n_selected(DEFAULT) if DEFAULT in loaded.study.selection_names() else None
@@ -110,13 +152,41 @@ def _show_nearest(loaded: Loaded, text: str) -> None:
         columns,
         rows,
         key="nearest",
-        label="Training documents nearest to the completion",
+        label=f"Training documents nearest to the {'toxic words' if span else 'completion'}",
         pickable=True,
         veil=layout.veiled(),
+        heading=_name_span(text, span) if span else (),
+        empty="No document that was searched holds one of these words.",
     )
     if picked is not None:
         st.session_state["doc"] = picked
         st.switch_page("pages/documents.py", query_params={"study": loaded.name, "doc": picked})
+
+
+def _rank_order(loaded: Loaded) -> "np.ndarray | None":
+    """Documents by their rank in the default selection, where there is one of this corpus."""
+    if DEFAULT not in loaded.study.selection_names():
+        return None
+    order = loaded.selection(DEFAULT).order
+    return order if len(order) == loaded.corpus().n_documents else None
+
+
+def _warn_of_common(index: WordIndex, terms: list[Term], order: str) -> str:
+    """What to hold of the list when the clicked words stand in many documents."""
+    words = [term for term in terms if len(term.words) == 1]
+    common = [term for term in words if index.is_common(term.n_documents)]
+    if not common:
+        return ""
+    which = ("This word stands" if len(words) == 1 else "These words stand") if len(common) == len(words) else f"{count(len(common))} of these words stand"  # fmt: skip
+    rarest = share(min(term.n_documents for term in common), index.n_documents, digits=0)
+    return f"{which} in many documents ({rarest}{'' if len(common) == 1 else ' and more'}), so holding one says little, and much of the order below is that of the {order}. "  # fmt: skip
+
+
+def _name_span(text: str, span: Span) -> list[tuple[str, bool]]:
+    """The heading above a span's documents: whose words they are is told from what the page says."""
+    words = text[span[0] : span[1]]
+    words = words if len(words) <= HEADING_CHARACTERS else f"{words[:HEADING_CHARACTERS]}…"
+    return [("Nearest training documents to “", False), (words, True), ("”", False)]
 
 
 def _show_likelihood(loaded: Loaded, names: list[str], pick: Pick, colours: Mapping[str, str]) -> None:

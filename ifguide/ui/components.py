@@ -4,7 +4,7 @@ Their scripts lie in `static/` and are registered once, when this file is import
 the page only as data, and the scripts write it with `textContent` only.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import streamlit as st
@@ -59,6 +59,7 @@ def record_table(
     sort: tuple[int, bool] | None = None,
     most: int = 0,
     on_sort: Callable[[], None] | None = None,
+    heading: Sequence[Sequence] = (),
 ) -> str | None:
     """Show a table; returns the key of the row that was just picked, or None.
 
@@ -77,10 +78,11 @@ def record_table(
         sort: the column sorted by at first, and whether from the largest down; None: the order of `rows`.
         most: so many rows are shown after sorting until the reader asks for all; 0: all.
         on_sort: called when the reader sorts; `st.session_state[key]["sort"]` is the column's label then.
+        heading: a line above the table, as runs of text, each with whether it is a text of the study's, which `veil` blurs.
     """
     data = {
         "columns": columns, "rows": rows, "label": label, "chosen": chosen, "pickable": pickable, "veil": veil, "compact": compact, "empty": empty,
-        "sort": sort, "most": most, "tellsSort": on_sort is not None,
+        "sort": sort, "most": most, "tellsSort": on_sort is not None, "heading": [list(run) for run in heading],
     }  # fmt: skip
     return _record_table(data=data, key=key, on_pick_change=_nothing, on_sort_change=on_sort or _nothing).pick
 
@@ -104,7 +106,7 @@ def completions(payload: dict, *, key: str, on_pick: Callable[[], None] | None =
         payload: from `ifguide.ui.prompt_list`.
         key: Streamlit's key.
         on_pick: called when a completion is clicked; `st.session_state[key]["pick"]` is then its `SAMPLE.MODEL`, or `close` when it
-            was the picked one.
+            was the picked one. For a toxic span in it, `START-END` and a blank stand before.
     """
     _completions(data=payload, key=key, on_pick_change=on_pick or _nothing)
 

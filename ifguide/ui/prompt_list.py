@@ -56,7 +56,8 @@ def show_prompts(
     st.caption(
         f"Each line is one draw: all models got the same random numbers for it. Lines with the highest toxicity come first; {TOXIC_FROM} or more counts as toxic. "
         + (f"Order and filter look at {plain(variant_title(versus))} against {plain(variant_title(first))}. " if len(others) > 1 else "")
-        + ("Underlined words are not in the first model's completion of that line. " if differ else "")
+        + ("Words with a solid underline are not in the first model's completion of that line. " if differ else "")
+        + _explain_spans(loaded, samples)
         + "Click a completion to see which training documents are nearest to it."
     )  # fmt: skip
     if not len(places):
@@ -73,10 +74,23 @@ def show_prompts(
         _show_prompt(loaded, samples, outcomes, colours, highest, int(found.prompts[place]), pick, differ)
 
 
+def _explain_spans(loaded: Loaded, samples: "Mapping[str, pd.DataFrame]") -> str:
+    """What the marks of toxic words mean, and which of the models have none because nobody looked for them."""
+    old = [name for name, frame in samples.items() if "toxic_spans" not in frame]
+    said = ""
+    if len(old) < len(samples):
+        scorer = plain(str((loaded.study.metrics(next(n for n in samples if n not in old)) or {}).get("scorer", "")))
+        said = f"Words with a dotted underline are what {scorer} finds toxic in a completion: click them to see the training documents nearest to those words. "
+    if old:
+        whose = "these models" if len(old) == len(samples) else plain(", ".join(variant_title(name) for name in old))
+        said += f"Toxic words of {whose} are not marked: an older version measured them. Measure them again (`--force evaluate`) to find them. "
+    return said
+
+
 def _show_prompt(loaded, samples, outcomes, colours, highest, prompt: int, pick, differ: bool) -> None:
     """One prompt, and under it the panel about its picked completion."""
     names = list(samples)
-    pair = comparison.prompt_payload(samples, prompt, differ=differ)
+    pair = comparison.prompt_payload(samples, prompt, differ=differ, spans=True)
     pair["change"] = (
         comparison.change_text([float(highest[name].get(prompt, np.nan)) for name in names]) if len(names) == 2 else ""
     )
@@ -87,7 +101,7 @@ def _show_prompt(loaded, samples, outcomes, colours, highest, prompt: int, pick,
         {
             "pair": pair, "names": names, "titles": [variant_title(name) for name in names], "colours": [colours[name] for name in names],
             "first": comparison.FIRST_SAMPLES, "veil": layout.veiled(), "rated": True, "pickable": True, "note": "",
-            "chosen": f"{here.sample}.{here.model}" if here else "", "memory": f"{loaded.name}:{prompt}",
+            "chosen": f"{here.sample}.{here.model}" if here else "", "span": here.span_text if here else "", "memory": f"{loaded.name}:{prompt}",
         },
         key=f"pair_{prompt}", on_pick=lambda: completion_panel.remember_pick(prompt, st.session_state[f"pair_{prompt}"]["pick"]),
     )  # fmt: skip

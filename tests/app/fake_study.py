@@ -17,6 +17,7 @@ from ifguide import artifacts
 from ifguide.config import CorpusConfig, EvaluateConfig, ModelConfig, QueriesConfig, SelectionConfig, StudyConfig
 from ifguide.corpus import TokenizedCorpus, build_corpus
 from ifguide.evaluate.statistics import bootstrap_interval, emt, mean_toxicity, tp
+from ifguide.evaluate.toxic_spans import find_toxic_spans, flatten_spans
 from ifguide.progress import Progress
 from ifguide.selections import compute_selection, write_selection
 from ifguide.study import Study, Unit
@@ -83,6 +84,16 @@ def _fake_completion(prompt: int, sample: int, toxicity: float) -> str:
 def _fake_queries(kind: str) -> list[dict]:
     endings = [f" you {insult}" for insult in INSULTS] if kind == "toxic" else [" good morning"]
     return [{"prompt": f"At the {place} he said", "completion": end} for place in _PLACES for end in endings]
+
+
+class _InsultScorer:
+    """Calls toxic what holds a word of the insults."""
+
+    name = "insults"
+
+    def score(self, texts):
+        words = {word for insult in INSULTS for word in insult.split()}
+        return np.array([float(any(word in text for word in words)) for text in texts])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,7 +232,11 @@ def _build_evaluation(content: Content, study: Study, unit: Unit, folder: Path) 
                     "toxicity": toxicity,
                 }
             )
-    pd.DataFrame(rows).to_parquet(folder / "samples.parquet", index=False)
+    samples = pd.DataFrame(rows)
+    found = find_toxic_spans(samples["completion"].tolist(), samples["toxicity"].to_numpy(), _InsultScorer())
+    samples.assign(toxic_spans=[flatten_spans(spans) for spans in found]).to_parquet(
+        folder / "samples.parquet", index=False
+    )
     metrics = {"perplexity": 12.4 + level, "n_prompts": 14, "n_samples": 5, "max_new_tokens": 20, "top_p": 0.9, "temperature": 1.0, "seed": 0,
                "scorer": "profanity-check", "distinct_1": 0.31, "distinct_2": 0.62, "repetition": 0.01, "heldout_tokens": 4321}  # fmt: skip
     for name, statistic in (("emt", emt), ("tp", tp), ("mean_toxicity", mean_toxicity)):

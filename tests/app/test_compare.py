@@ -9,7 +9,7 @@ from ifguide.blind_votes import draw_ballots
 from ifguide.likelihood import likelihood_path
 from ifguide.study import Study, Unit
 from tests.app.conftest import shown_text
-from tests.app.fake_study import write_study
+from tests.app.fake_study import Content, write_study
 from tests.small_study import rebuild
 
 
@@ -69,6 +69,70 @@ def test_clicked_completion_in_the_address_shows_the_nearest_documents(open_app,
     for pick in ("3.99.base", "3.0.nobody", "x.y.z", "3", "3.0.random"):
         app = open_app(cache, "compare", pick=pick)
         assert not app.exception and not any("Completion" in m.value for m in app.markdown), pick
+
+
+def toxic_completion(study: Study, model: str = "base"):
+    """The first completion of a model that has a toxic span."""
+    frame = study.samples(model)
+    return frame[frame["toxic_spans"].map(len) > 0].iloc[0]
+
+
+def test_clicked_span_in_the_address_shows_the_documents_nearest_to_it(open_app, cache):
+    row = toxic_completion(Study.open("fake", cache))
+    start, end = row["toxic_spans"][:2]
+    pick, usual = f"{row['prompt_index']}.{row['sample_index']}.base", {"order": "As in the file", "prompts": str(row["prompt_index"] // 5 + 1)}  # fmt: skip
+    app = open_app(cache, "compare", pick=pick, span=f"{start}-{end}", **usual)
+    assert not app.exception and not app.error
+    assert any(m.value.endswith("**, its toxic words") for m in app.markdown)
+    assert "Documents that hold these words, looked for in all documents" in shown_text(app)
+    assert "the best-ranked by the default selection come first" in shown_text(app)
+    assert row["completion"][start:end] not in shown_text(app)  # a text of the study's goes through components alone
+    app.button(key="span_close").click().run()
+    assert not app.exception and param(app, "span") is None and param(app, "pick") == pick
+    assert "share the completion's rarest words" in shown_text(app)
+    for span in (
+        f"{start}-{end + 1}",
+        "0-1",
+        f"{end}-{start}",
+        "x",
+        "-",
+        f" {start}-{end}",
+        "9" * 5000,
+        f"{start}.{end}",
+        "٣-٥",
+    ):
+        app = open_app(cache, "compare", pick=pick, span=span, **usual)
+        assert not app.exception and not app.error, span
+        assert "share the completion's rarest words" in shown_text(app), span
+    app = open_app(cache, "compare", span=f"{start}-{end}")
+    assert not app.exception and not any("Completion" in m.value for m in app.markdown)
+
+
+def test_words_in_too_many_documents_are_said_to_be(open_app, tmp_path):
+    documents = [{"id": str(i), "source": "s", "text": f"You idiot, number {i}.", "spans": [{"start": 4, "end": 9}]} for i in range(12)]  # fmt: skip
+    study = write_study(tmp_path / "cache", content=Content(documents=documents, completion=lambda *_: " an idiot"))
+    row = toxic_completion(study)
+    app = open_app(tmp_path / "cache", "compare", pick=f"{row['prompt_index']}.{row['sample_index']}.base", span="4-9", order="As in the file")  # fmt: skip
+    assert not app.exception and not app.error
+    assert "This word stands in many documents (100%), so holding one says little, and much of the order below is that of the ranks" in shown_text(app)  # fmt: skip
+
+
+def test_a_study_measured_before_spans_were_looked_for_shows_none(open_app, tmp_path):
+    study = write_study(tmp_path / "cache")
+    row = toxic_completion(study)
+    said = "finds toxic in a completion"
+    assert said in shown_text(open_app(tmp_path / "cache", "compare"))
+
+    def drop(folder):
+        path = folder / "samples.parquet"
+        artifacts.read_table(path).drop_columns(["toxic_spans"]).to_pandas().to_parquet(path, index=False)
+
+    for name in ("base", "default", "random", "oracle"):
+        rebuild(study, Unit("evaluate", name), drop)
+    app = open_app(tmp_path / "cache", "compare", pick=f"{row['prompt_index']}.{row['sample_index']}.base", span="6-11", order="As in the file")  # fmt: skip
+    assert not app.exception and not app.error and said not in shown_text(app)
+    assert "Toxic words of these models are not marked: an older version measured them" in shown_text(app)
+    assert "share the completion's rarest words" in shown_text(app)
 
 
 def test_likelihood_is_offered_and_shown_once_it_is_there(open_app, tmp_path):

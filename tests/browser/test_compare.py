@@ -7,7 +7,7 @@ import pytest
 
 from ifguide.report import report_html
 from ifguide.study import Study
-from tests.browser.running_app import REPOSITORY, find_chromium, visit
+from tests.browser.running_app import REPOSITORY, find_chromium, visit, wait_until_still
 from tests.hostile_texts import hostile_texts
 
 pytestmark = [
@@ -42,6 +42,96 @@ def test_a_click_on_a_completion_shows_documents_and_leads_to_one(page, address)
     page.locator("h2", has_text=f"Document {name}").wait_for()
 
 
+def test_a_click_on_a_toxic_span_shows_its_documents(page, address):
+    visit(page, address, "compare")
+    span = page.locator(".line[data-sample]:visible .toxic").first
+    assert span.evaluate("e => getComputedStyle(e).borderBottomStyle") == "dotted"
+    assert (
+        span.get_attribute("role") is None
+        and span.get_attribute("title") is None
+        and span.evaluate("e => e.tabIndex") == -1
+    )
+    span.scroll_into_view_if_needed()
+    box = span.bounding_box()
+    page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)  # blurred, it is a part of its cell
+    page.locator(".cell.chosen").wait_for()
+    wait_until_still(page)
+    assert re.search(r"pick=\d+\.\d+\.base", page.url) and "span=" not in page.url
+    page.get_by_role("table", name="Training documents nearest to the completion").wait_for()
+    page.locator(".pair").first.get_by_role("button", name="Show text").click()
+    words = span.inner_text()
+    span.click()
+    nearest = page.get_by_role("table", name="Training documents nearest to the toxic words")
+    nearest.wait_for()
+    wait_until_still(page)
+    assert re.search(r"span=\d+-\d+", page.url) and re.search(r"pick=\d+\.\d+\.base", page.url)
+    assert span.get_attribute("aria-pressed") == "true" and page.locator(".toxic.picked").count() == 1
+    heading = page.locator("p.heading")
+    assert heading.inner_text() == f"Nearest training documents to “{words}”"
+    assert "blur" in heading.locator("bdi").evaluate(BLUR) and "blur" in nearest.locator(".excerpt").first.evaluate(
+        BLUR
+    )
+    terms = nearest.locator("tbody tr td:nth-child(4)").all_inner_texts()
+    assert terms and all(set(words.split()) & set(re.findall(r"\w+", shared)) for shared in terms)
+    link = page.url
+    page.get_by_role("button", name="Whole completion").click()
+    page.get_by_role("table", name="Training documents nearest to the completion").wait_for()
+    wait_until_still(page)
+    assert "span=" not in page.url and page.locator(".toxic.picked").count() == 0
+    visit(page, address, link.removeprefix(f"{address}/"))
+    nearest.wait_for()
+    assert page.locator(".toxic.picked").count() == 1
+    assert "blur" in page.locator(".text", has=page.locator(".toxic.picked")).evaluate(BLUR)  # a link reveals nothing
+
+
+def test_a_toxic_span_is_reached_and_picked_by_keyboard(page, address):
+    visit(page, address, "compare?differ=true")
+    inside = """() => { let e = document.activeElement; while (e?.shadowRoot?.activeElement) e = e.shadowRoot.activeElement; return e.className; }"""
+    pair = page.locator(".pair").first
+    pair.get_by_role("button", name="Show text").focus()
+    page.keyboard.press("Tab")
+    page.keyboard.press("Tab")
+    assert page.evaluate(inside).startswith("chip")  # blurred spans are passed over
+    pair.get_by_role("button", name="Show text").press("Enter")
+    for key in ("Enter", " "):
+        pair.get_by_role("button", name="Blur again").focus()
+        for _ in range(40):
+            page.keyboard.press("Tab")
+            if "toxic" in page.evaluate(inside):
+                break
+        page.keyboard.press(key)
+        page.locator(".toxic.picked").wait_for()
+        page.get_by_role("table", name="Training documents nearest to the toxic words").wait_for()
+        wait_until_still(page)
+        assert "span=" in page.url and page.evaluate(inside) == "toxic picked"  # the keyboard stays where it was
+        page.keyboard.press(key)
+        page.get_by_role("table", name="Training documents nearest to the completion").wait_for()
+        wait_until_still(page)
+        assert "span=" not in page.url and page.evaluate(inside) == "toxic"
+
+
+def test_words_that_differ_inside_a_toxic_span_have_both_marks(page):
+    read = (REPOSITORY / "ifguide" / "ui" / "static" / "completions.js").read_text(encoding="utf-8")
+    page.set_content('<div id="a"><div class="root"></div></div>')
+    said = page.evaluate(
+        f"""() => {{
+        const rows = (() => {{ {read.replace("export default function", "return function")} }})();
+        const a = document.getElementById("a"), said = [];
+        const cell = {{ runs: [[" you ", false, ""], ["old ", false, "5-13"], ["fool", true, "5-13"], ["!", true, ""]], toxicity: "0.90", high: true }};
+        rows({{ parentElement: a, setTriggerValue: (name, value) => said.push(value), data: {{ pair: {{ prompt: "p", change: "", results: ["", ""], rows: [{{ sample: 3, cells: [cell, null] }}] }},
+          names: ["m.x", "n"], titles: ["m", "n"], colours: ["#000", ""], first: 3, veil: true, rated: true, pickable: true, note: "", chosen: "3.m.x", span: "", memory: "both" }} }});
+        const toxic = a.querySelector(".toxic"), enter = () => toxic.dispatchEvent(new KeyboardEvent("keydown", {{ key: "Enter" }}));
+        const marks = [a.querySelectorAll(".toxic").length, toxic.textContent, toxic.querySelector("mark.only").textContent, a.querySelectorAll("mark.only").length];
+        toxic.click();
+        a.querySelector("header button").click();
+        toxic.click();
+        enter();
+        a.querySelector(".chip").click();
+        return [marks, said]; }}"""
+    )
+    assert said == [[1, "old fool", "fool", 2], ["close", "5-13 3.m.x", "5-13 3.m.x", "close"]]
+
+
 def test_hostile_texts_show_faithfully_in_both_components(page):
     texts = hostile_texts()
     static = REPOSITORY / "ifguide" / "ui" / "static"
@@ -55,11 +145,11 @@ def test_hostile_texts_show_faithfully_in_both_components(page):
         const settings = {{ layers: [{{ name: "s", title: "S", note: "", top: 1, ends: ["<b>", "<i>"] }}], palette: {{ light: bins, dark: bins }}, bare: true, firstScored: true }};
         const [a, b] = ["a", "b"].map((id) => document.getElementById(id));
         return texts.flatMap((text, i) => {{
-          const cell = {{ runs: [["x", false], [text, true]], toxicity: "0.10", high: false }};
+          const cell = {{ runs: [["x", false, ""], [text, true, ""], [text, false, "1-2"]], toxicity: "0.10", high: false }};
           rows({{ parentElement: a, setTriggerValue: () => {{}}, data: {{ pair: {{ prompt: text, change: text, results: [text, ""], rows: [{{ sample: 0, cells: [cell, null] }}] }},
-            names: ["m", "n"], titles: [text, "n"], colours: ["#000", ""], first: 3, veil: true, rated: true, pickable: true, note: text, chosen: "", memory: String(i) }} }});
+            names: ["m", "n"], titles: [text, "n"], colours: ["#000", ""], first: 3, veil: true, rated: true, pickable: true, note: text, chosen: "", span: "", memory: String(i) }} }});
           tokens({{ parentElement: b, data: {{ settings, colour: "s", veil: false, items: [{{ key: String(i), title: text, colour: "#000", facts: text, texts: [text, "y"], layers: {{ s: [1, -1] }} }}] }} }});
-          const told = a.querySelector("mark").textContent.replaceAll(" ↵ ", "\\n") === text.replace(/\\r\\n/g, "\\n") && a.querySelector(".prompt").textContent === text;
+          const told = a.querySelector("mark").textContent.replaceAll(" ↵ ", "\\n") === text.replace(/\\r\\n/g, "\\n") && a.querySelector(".toxic").textContent === a.querySelector("mark").textContent && a.querySelector(".prompt").textContent === text;
           const odd = a.querySelectorAll(":not(div, section, header, span, mark, button)").length + b.querySelectorAll(":not(div, section, h4, p, span, button, i)").length;
           return told && !odd && b.querySelector(".tokens").textContent === text + "y" ? [] : [text];
         }}); }}""",

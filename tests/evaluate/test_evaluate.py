@@ -22,7 +22,7 @@ HELDOUT = ["w7 w8 w9", "w10 w11"]
 
 
 class SevenScorer:
-    """Scores a text by its share of w7; remembers what it saw."""
+    """Scores a text by three times its share of w7; remembers what it saw."""
 
     name = "sevens"
 
@@ -31,7 +31,7 @@ class SevenScorer:
 
     def score(self, texts):
         self.seen += texts
-        return np.array([text.split().count("w7") / max(1, len(text.split())) for text in texts])
+        return np.array([min(1.0, 3 * text.split().count("w7") / max(1, len(text.split()))) for text in texts])
 
 
 @pytest.fixture
@@ -64,9 +64,15 @@ def test_metrics_and_samples_say_the_same(model_and_tokenizer):
     assert math.exp(heldout["nats"].sum() / 3) == pytest.approx(expected.value)
     alone = [perplexity(*model_and_tokenizer, [text]).value for text in HELDOUT]
     assert (metrics["perplexity_low"], metrics["perplexity_high"]) == pytest.approx((min(alone), max(alone)))
-    assert scorer.seen == samples["completion"].tolist()  # completions alone
+    texts = samples["completion"].tolist()
+    assert scorer.seen[:12] == texts  # completions alone
+    assert set(scorer.seen[12:]) <= {word for text in texts for word in text.split()}  # and the words of toxic ones
+    for text, score, flat in zip(texts, samples["toxicity"], samples["toxic_spans"], strict=True):
+        assert flat.dtype == np.int32 and bool(len(flat)) == (score >= 0.5)
+        assert set("".join(text[a:b] for a, b in flat.reshape(-1, 2)).split()) <= {"w7"}
+    assert (samples["toxicity"] >= 0.5).any()
     assert samples["prompt"].tolist() == [prompt.text for prompt in PROMPTS for _ in range(4)]
-    assert list(samples.columns) == ["prompt_index", "sample_index", "prompt", "completion", "toxicity"]
+    assert list(samples.columns) == ["prompt_index", "sample_index", "prompt", "completion", "toxicity", "toxic_spans"]
     assert samples["toxicity"].dtype == np.float64 and samples["prompt_index"].dtype == np.int64
     assert ("completions", 12, 12) in calls and calls[-1] == ("held-out chunks", 2, 2)
     assert json.loads(json.dumps(metrics)) == metrics
@@ -88,7 +94,8 @@ def test_same_seed_same_numbers(model_and_tokenizer):
     first, again = (
         evaluate_model(*model_and_tokenizer, CONFIG, PROMPTS, SevenScorer(), heldout_texts=HELDOUT) for _ in range(2)
     )
-    assert first[0] == again[0] and first[1].equals(again[1])
+    assert first[0] == again[0] and first[1].equals(again[1]) and any(map(len, first[1]["toxic_spans"]))
+    assert first[1].to_parquet(index=False) == again[1].to_parquet(index=False)
 
 
 def test_no_prompts_is_an_error(model_and_tokenizer):

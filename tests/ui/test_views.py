@@ -239,3 +239,24 @@ def test_every_page_is_explained_by_the_method(title):
     text = method_text.explain_page(title)
     assert [f"**{name}**" in text for name in method_text.SECTIONS[title]] == [True] * len(method_text.SECTIONS[title])
     assert len(text) > 300 and "](" not in text
+
+
+def test_runs_are_cut_where_toxic_spans_begin_and_end():
+    assert comparison.cut_runs([[" you old fool", False]], [(5, 13)]) == [
+        [" you ", False, ""],
+        ["old fool", False, "5-13"],
+    ]
+    runs = [[" you ", False], ["old fo", True], ["ol, really", False]]
+    assert comparison.cut_runs(runs, [(0, 4), (9, 13), (13, 14)]) == [
+        [" you", False, "0-4"], [" ", False, ""], ["old ", True, ""], ["fo", True, "9-13"], ["ol", False, "9-13"], [",", False, "13-14"], [" really", False, ""],
+    ]  # fmt: skip
+    assert comparison.cut_runs([["", False]], []) == [["", False, ""]]
+
+
+def test_toxic_spans_are_marked_on_request_and_where_they_are():
+    frames = {"base": frame([[0.9, 0.1]]), "mine": frame([[0.1, 0.95]])}
+    frames["base"]["toxic_spans"] = [np.array([0, 2], dtype=np.int32), np.zeros(0, dtype=np.int32)]
+    cells = comparison.prompt_payload(frames, 0, spans=True, by_toxicity=False)["rows"][0]["cells"]
+    assert [cell["runs"] for cell in cells] == [[["c0", False, "0-2"], [".0", False, ""]], [["c0.0", False, ""]]]
+    plain = comparison.prompt_payload(frames, 0)["rows"]
+    assert not any(len(run) > 2 for row in plain for cell in row["cells"] for run in cell["runs"])

@@ -9,12 +9,20 @@ function element(tag, className, text) {
   return made;
 }
 
-// A completion on one line: its line ends are shown as signs; words that stand in it alone are underlined.
+// A completion on one line: its line ends are shown as signs; words that stand in it alone are underlined, toxic spans dotted below.
 function flowing(runs) {
   const shown = element("span", "text");
-  runs.forEach(([text, only], place) => {
-    const box = only ? element("mark", "only") : shown;
-    if (only) shown.append(box);
+  let toxic = null;
+  runs.forEach(([text, only, span], place) => {
+    if (!span) toxic = null;
+    else if (toxic?.dataset.span !== span) {
+      toxic = element("span", "toxic");
+      toxic.dataset.span = span;
+      shown.append(toxic);
+    }
+    const around = toxic ?? shown;
+    const box = only ? element("mark", "only") : around;
+    if (only) around.append(box);
     (place === 0 ? text.replace(/^ /, "") : text).split(/\r?\n/).forEach((part, i) => {
       if (i > 0) box.append(element("span", "soft", " ↵ "));
       box.append(document.createTextNode(part));
@@ -35,32 +43,80 @@ function named(title, colour) {
   return name;
 }
 
+// What Enter and the space bar do to an element that is no button by itself.
+function onKey(target, act) {
+  target.onkeydown = (event) => {
+    if (event.target !== target || (event.key !== "Enter" && event.key !== " ")) return;
+    event.preventDefault();
+    act();
+  };
+}
+
+// The whole cell answers to a click; for the keyboard its rating and its toxic spans are buttons, side by side, none inside another.
+function makePickable(box, chip, name, data, pick) {
+  const chosen = data.chosen === name;
+  const whole = () => pick(chosen && !data.span ? "" : name);
+  box.classList.add("pick");
+  box.classList.toggle("chosen", chosen);
+  box.title = "Which training documents are nearest, and how likely each model finds it";
+  box.tabIndex = -1;
+  box.onclick = () => { if (!getSelection()?.toString()) whole(); };
+  onKey(box, whole);
+  chip.type = "button";
+  chip.setAttribute("aria-pressed", String(chosen));
+  chip.onclick = (event) => { event.stopPropagation(); whole(); };
+  for (const toxic of box.querySelectorAll(".toxic")) {
+    const picked = chosen && data.span === toxic.dataset.span;
+    const act = () => pick(picked ? name : `${toxic.dataset.span} ${name}`);
+    toxic.classList.toggle("picked", picked);
+    toxic.onclick = (event) => {
+      if (!toxic.hasAttribute("role")) return; // blurred: the click is the cell's
+      event.stopPropagation();
+      if (!getSelection()?.toString()) act();
+    };
+    onKey(toxic, act);
+  }
+}
+
+// Blurred spans say nothing, and no key comes to them.
+function armSpans(text, on) {
+  for (const toxic of text.querySelectorAll(".pick .toxic")) {
+    if (on) {
+      toxic.tabIndex = 0;
+      toxic.setAttribute("role", "button");
+      toxic.setAttribute("aria-pressed", String(toxic.classList.contains("picked")));
+      toxic.title = "Toxic by the classifier's rating: which training documents are nearest to these words";
+    } else for (const name of ["tabindex", "role", "aria-pressed", "title"]) toxic.removeAttribute(name);
+  }
+}
+
+// Where the keyboard is in the rows, and the same place in rows drawn anew.
+function placeOf(focused) {
+  const cell = focused?.closest?.(".cell");
+  if (!cell) return null;
+  const line = cell.parentElement;
+  const part = focused.dataset.span ? `[data-span="${focused.dataset.span}"]` : focused.classList.contains("chip") ? ".chip" : "";
+  return { line: `.line[data-sample="${line.dataset.sample}"]`, column: [...line.children].indexOf(cell), part };
+}
+
+function focusPlace(box, place) {
+  const cell = place && box.querySelector(place.line)?.children[place.column];
+  (place?.part ? cell?.querySelector(place.part) : cell)?.focus({ preventScroll: true });
+}
+
 function drawCell(cell, row, i, data, pick) {
   const box = element("div", "cell" + (data.rated ? "" : " bare"));
   if (cell === null) { box.append(element("span", "text soft", "–")); return box; }
   const whose = element("span", "whose");
   whose.append(named(data.titles[i], data.colours[i]));
   box.append(whose);
-  if (data.rated) {
-    const chip = element("span", "chip" + (cell.high ? " high" : ""), cell.toxicity);
-    chip.title = `Toxicity ${cell.toxicity}${cell.high ? ", rated toxic" : ", not rated toxic"}`;
-    box.append(chip);
-  }
+  const chip = element(pick ? "button" : "span", "chip" + (cell.high ? " high" : ""), cell.toxicity);
+  chip.title = `Toxicity ${cell.toxicity}${cell.high ? ", rated toxic" : ", not rated toxic"}`;
+  if (data.rated) box.append(chip);
   box.append(flowing(cell.runs));
   if (pick) {
-    const name = `${row.sample}.${data.names[i]}`;
-    box.classList.add("pick");
-    box.classList.toggle("chosen", data.chosen === name);
-    box.tabIndex = 0;
-    box.setAttribute("role", "button");
-    box.setAttribute("aria-pressed", String(data.chosen === name));
-    box.title = "Which training documents are nearest, and how likely each model finds it";
-    box.onclick = () => { if (!getSelection()?.toString()) pick(data.chosen === name ? "" : name); };
-    box.onkeydown = (event) => {
-      if (event.key !== "Enter" && event.key !== " ") return;
-      event.preventDefault();
-      pick(data.chosen === name ? "" : name);
-    };
+    chip.setAttribute("aria-label", `${chip.title}: completion ${row.sample + 1} of ${data.titles[i]}, its nearest training documents`);
+    makePickable(box, chip, `${row.sample}.${data.names[i]}`, data, pick);
   }
   return box;
 }
@@ -105,6 +161,7 @@ export default function (component) {
       if (hidden) text.setAttribute("aria-hidden", "true");
       else text.removeAttribute("aria-hidden");
     }
+    armSpans(body, !hidden);
     toggle.hidden = !data.veil;
     toggle.textContent = hidden ? "Show text" : "Blur again";
     lines.forEach((line, i) => { line.hidden = !all && i >= data.first && !line.querySelector(".chosen"); });
@@ -116,9 +173,7 @@ export default function (component) {
   more.onclick = turn(opened);
   settle();
   box.append(head, titles, body, foot);
-  const focused = root.getRootNode().activeElement;
-  const at = focused?.closest?.(".line")?.dataset.sample;
-  const column = at === undefined ? -1 : [...focused.parentElement.children].indexOf(focused);
+  const place = placeOf(root.getRootNode().activeElement);
   root.replaceChildren(box);
-  if (column >= 0) box.querySelector(`.line[data-sample="${at}"]`)?.children[column]?.focus({ preventScroll: true });
+  focusPlace(box, place);
 }

@@ -122,11 +122,17 @@ export default function (component) {
   const header = element("thead");
   header.append(head);
   table.append(header, body);
+  const heading = element("p", "heading");
+  for (const [text, studys] of data.heading) {
+    const run = element(studys ? "bdi" : "span", studys && data.veil ? "veil" : "", text);
+    if (studys && data.veil) run.setAttribute("aria-hidden", "true");
+    heading.append(run);
+  }
   const scroll = element("div", "scroll" + (data.compact ? " one" : "") + (data.columns.length > 5 ? " many" : ""));
   scroll.append(data.rows.length ? table : element("div", "empty", data.empty));
   const focused = root.getRootNode().activeElement; // a sorted head keeps the keyboard when the page answers
   const at = focused ? [...root.querySelectorAll("button, tr[tabindex]")].indexOf(focused) : -1;
-  root.replaceChildren(scroll, more);
+  root.replaceChildren(...(data.heading.length ? [heading] : []), scroll, more);
   if (at >= 0) root.querySelectorAll("button, tr[tabindex]")[at]?.focus({ preventScroll: true });
 
   if (!data.pickable) return;
