@@ -11,11 +11,12 @@ from streamlit.runtime.scriptrunner import add_script_run_ctx
 from ifguide import audit
 from ifguide.document_store import DocumentFilter, DocumentStore
 from ifguide.document_table import ranks_path, table_path, write_tables
-from ifguide.errors import IFGuideError
+from ifguide.errors import IFGuideError, StaleError
 from ifguide.lineage import DEFAULT
+from ifguide.runs import Mark, Run, ScoredStudy, is_whole, mark_study, others, read_study
 from ifguide.study import Study
 from ifguide.ui import document_list, job_panel
-from ifguide.ui.format import ATTRIBUTION_TITLES, count
+from ifguide.ui.format import ATTRIBUTION_TITLES, count, sentence
 from ifguide.ui.loaders import Loaded, open_root
 from ifguide.ui.token_view import DIFFERENCE, Difference, Layer, spread
 from ifguide.verdicts import VerdictLog
@@ -107,31 +108,79 @@ def narrow(wanted: DocumentFilter, only: tuple[int, ...]) -> DocumentFilter:
     return DocumentFilter(**{**wanted.__dict__, "only": both})
 
 
-def runs(loaded: Loaded) -> dict[str, str]:
-    """What can be told apart by colour: the study's checkpoints, by their name for readers."""
-    names = loaded.study.checkpoint_names()
-    scored = [n for n in names if (loaded.study.root / "scores" / n / "own_loss.npy").is_file()]
-    return {name: f"Checkpoint {name}" for name in scored}
+def runs(loaded: Loaded) -> dict[str, Run]:
+    """The scores that can be subtracted from each other, by their name for readers: this study's, then those of other studies of
+    the same tokens. What is broken, half built or of another corpus is left out.
+    """
+    root = loaded.study.root
+    here = _scored(root)
+    if here is None:
+        return {}
+    found = [(root, here), *((other, scored) for other in others(root) if (scored := _scored(other)) is not None)]
+    return {
+        run.title(loaded.name): run
+        for folder, scored in found
+        if scored.tokens == here.tokens
+        for run, size in scored.sizes.items()
+        if is_whole(folder, run, size)
+    }
 
 
-def build_layers(loaded: Loaded, store: DocumentStore, pair: tuple[str, str] | None) -> dict[str, Layer]:
-    """The layers that colour tokens, the selection's own first; the difference of two checkpoints when a pair is given."""
+def _scored(root: Path) -> ScoredStudy | None:
+    mark = mark_study(root)
+    return None if mark is None else _read_scored(str(root), mark)
+
+
+@st.cache_resource(max_entries=1000, show_spinner=False)
+def _read_scored(root: str, mark: Mark) -> ScoredStudy | None:
+    return read_study(Path(root))
+
+
+def build_layers(loaded: Loaded, store: DocumentStore, pair: tuple[Run, Run] | None) -> dict[str, Layer]:
+    """The layers that colour tokens, the selection's own first; the difference of two runs when a pair is given."""
     kinds = sorted(loaded.kinds(), key=lambda kind: kind != store.kind)
     layers = {kind: Layer(kind, loaded.scores(kind), store.notes["tops"][kind]) for kind in kinds}
     if pair:
-        layers[DIFFERENCE] = _difference(str(loaded.study.root), loaded.fingerprint, *pair)
+        try:
+            layers[DIFFERENCE] = _build_difference(loaded, *pair)
+        except IFGuideError as error:  # the page is whole without it
+            st.warning(f"The difference of these runs cannot be shown: {sentence(str(error))}", icon=":material/error:")
     return layers
 
 
-@st.cache_resource(max_entries=4, show_spinner="Reading both checkpoints…")
-def _difference(root: str, fingerprint: str, left: str, right: str) -> Layer:
+def _build_difference(loaded: Loaded, left: Run, right: Run) -> Layer:
+    cache = loaded.study.root.parent
+    digests = [scored.digest if (scored := _scored(cache / run.study)) else "" for run in (left, right)]
+    return _difference(str(loaded.study.root), left, right, *digests)
+
+
+@st.cache_resource(max_entries=4, show_spinner="Reading both runs…")
+def _difference(root: str, left: Run, right: Run, left_digest: str, right_digest: str) -> Layer:
     study = open_root(root)
-    before, after = (study.scores("own_loss", checkpoint) for checkpoint in (left, right))
+    before, after = (_read_run(study, run) for run in (left, right))
     values = Difference(before, after, spread(before), spread(after))
     step = max(1, len(values) // 2_000_000)
     top = float(np.quantile(np.abs(values[::step]), 0.999))
-    note = f"{ATTRIBUTION_TITLES['own_loss']} at {left} minus that at {right}, each over its standard deviation."
-    return Layer(DIFFERENCE, values, top, f"{left} − {right}", note)
+    first, second = (run.title(study.name) for run in (left, right))
+    note = f"{ATTRIBUTION_TITLES['own_loss']} by “{first}” minus that by “{second}”, each over its standard deviation."
+    return Layer(DIFFERENCE, values, top, f"{first} − {second}", note, f"{left_digest[:8]}{right_digest[:8]}")
+
+
+def _read_run(study: Study, run: Run) -> np.ndarray:
+    """float32 (N,) of the study's tokens.
+
+    Raises:
+        StaleError: damaged, or of another length.
+    """
+    owner = study if run.study == study.name else open_root(str(study.root.parent / run.study))
+    scores = owner.scores("own_loss", run.checkpoint or None, run.queries)
+    n_tokens = study.corpus().n_tokens
+    if scores.shape != (n_tokens,) or scores.dtype != np.float32:
+        raise StaleError(
+            f"{owner.root / 'scores' / run.file}: expected {n_tokens:,} scores, got {scores.dtype} {scores.shape}; "
+            f"compute them again with `ifguide run {owner.name} --force scores`"
+        )
+    return scores
 
 
 @st.cache_resource(max_entries=4, show_spinner="Looking for the selected spans…")

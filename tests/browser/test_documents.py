@@ -231,6 +231,18 @@ def test_changing_colour_keeps_the_tokens_that_are_there(page, address):
     assert page.locator(".block > span.truth").count() == 0
 
 
+def test_the_difference_to_another_study_is_a_colour_that_the_address_keeps(page, tmp_path):
+    for name in ("one", "two"):
+        write_study(tmp_path / "cache", name)
+    with serve_app(tmp_path / "cache") as running:
+        visit(page, running, "documents?study=one&left=two, its scores&right=This study's scores")
+        page.get_by_role("radio", name="two, its scores − This study's scores").click()
+        wait_for_address(page, "colour=difference")
+        page.reload()
+        wait_until_still(page)
+        assert page.locator(".kind.on").inner_text() == "two, its scores − This study's scores"
+
+
 def test_near_duplicates_are_one_line_and_one_verdict(page, tmp_path):
     study = write_study(tmp_path / "cache")
     path = write_tables(study)[0]
