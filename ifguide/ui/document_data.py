@@ -9,8 +9,8 @@ import streamlit as st
 from streamlit.runtime.scriptrunner import add_script_run_ctx
 
 from ifguide import audit
-from ifguide.document_store import DocumentFilter, DocumentStore
-from ifguide.document_table import ranks_path, table_path, write_tables
+from ifguide.document_store import DocumentFilter, DocumentStore, open_documents
+from ifguide.document_table import table_path
 from ifguide.errors import IFGuideError, StaleError
 from ifguide.lineage import DEFAULT
 from ifguide.runs import Mark, Run, ScoredStudy, is_whole, mark_study, others, read_study
@@ -30,12 +30,17 @@ def has_table(study: Study) -> bool:
     return table_path(study).is_file() or study.corpus().n_tokens <= TOKENS_WRITTEN_HERE
 
 
-def need_table(loaded: Loaded) -> None:
-    """Stop the page with a button that starts the job when the documents of a large corpus are not listed yet."""
+def need_table(loaded: Loaded, *, was: str = "not listed yet") -> None:
+    """Stop the page with a button that starts the job when the documents of a large corpus are not listed.
+
+    Args:
+        loaded: the study.
+        was: why not, for the reader.
+    """
     if has_table(loaded.study):
         return
     st.info(
-        f"The documents of this study are not listed yet. It takes a few minutes for {count(loaded.corpus().n_tokens)} tokens, once.",
+        f"The documents of this study are {was}. It takes a few minutes for {count(loaded.corpus().n_tokens)} tokens, once.",
         icon=":material/hourglass_empty:",
     )
     if job_panel.show_job(loaded.study.root, quiet=True):
@@ -46,16 +51,17 @@ def need_table(loaded: Loaded) -> None:
 
 
 def open_store(loaded: Loaded, selection: str) -> DocumentStore:
-    """The documents under one selection."""
-    return _store(str(loaded.study.root), loaded.fingerprint, selection)
+    """The documents under one selection; stops the page with the button when the list of a large corpus is damaged."""
+    try:
+        return _store(str(loaded.study.root), loaded.fingerprint, selection)
+    except StaleError:
+        need_table(loaded, was="no longer listed: their table was damaged, and was removed")
+        raise
 
 
 @st.cache_resource(max_entries=6, show_spinner=False)
 def _store(root: str, fingerprint: str, selection: str) -> DocumentStore:
-    study = open_root(root)
-    if not (table_path(study).is_file() and ranks_path(study, selection).is_file()):
-        write_tables(study, [selection])
-    return DocumentStore(table_path(study), ranks_path(study, selection))
+    return open_documents(open_root(root), selection, most_tokens=TOKENS_WRITTEN_HERE)
 
 
 def warm_up(loaded: Loaded) -> None:

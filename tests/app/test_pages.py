@@ -10,6 +10,7 @@ import psutil
 import pytest
 
 from ifguide import audit
+from ifguide.document_table import ranks_path, table_path, write_tables
 from ifguide.study import Study, Unit
 from ifguide.ui import components
 from ifguide.verdicts import Target, VerdictLog
@@ -218,6 +219,34 @@ def test_documents_of_a_large_corpus_are_listed_by_a_job(open_app, tmp_path, mon
     done = subprocess.run([sys.executable, "-m", "ifguide", "documents", "fake"], env={**os.environ, "IFGUIDE_CACHE": str(tmp_path / "cache")},
                           cwd=REPOSITORY, capture_output=True, text=True, check=True)  # fmt: skip
     assert "wrote 4 tables of 62 documents" in done.stdout
+    app.run()
+    assert not app.info and not app.error
+
+
+def test_a_damaged_list_of_documents_is_written_again_while_the_page_opens(open_app, tmp_path):
+    study = write_study(tmp_path / "cache")
+    whole = {path: path.read_bytes() for path in write_tables(study)}
+    for path in whole:
+        path.write_bytes(path.read_bytes()[:100])
+    app = open_app(tmp_path / "cache", "documents")
+    assert not app.error and not app.exception and not app.info
+    shown = (table_path(study), ranks_path(study, "default"))
+    assert [path.read_bytes() for path in shown] == [whole[path] for path in shown]
+
+
+def test_a_damaged_list_of_a_large_corpus_is_written_again_by_a_job(open_app, tmp_path, monkeypatch):
+    from ifguide.ui import document_data
+
+    study = write_study(tmp_path / "cache")
+    write_tables(study)
+    table_path(study).write_bytes(b"")
+    monkeypatch.setattr(document_data, "TOKENS_WRITTEN_HERE", 10)
+    app = open_app(tmp_path / "cache", "documents")
+    assert not table_path(study).exists()
+    assert "listed" in app.info[0].value
+    assert "List the documents" in [b.label for b in app.button]
+    assert not app.error and not app.exception
+    write_tables(study)
     app.run()
     assert not app.info and not app.error
 

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from ifguide.document_table import write_tables
+from ifguide.document_table import _write, write_tables
 from ifguide.study import Study
 from ifguide.tokenizing import cut_pieces, tokenize
 from ifguide.verdicts import Target, VerdictLog
@@ -252,7 +252,7 @@ def test_near_duplicates_are_one_line_and_one_verdict(page, tmp_path):
     size = np.where(np.isin(group, best[0]), 3, 1).astype(np.int32)
     for name, values in (("group", group), ("group_size", size)):
         table = table.set_column(table.schema.get_field_index(name), name, [values])
-    pq.write_table(table, path)
+    _write(path, table)
     ids = [study.corpus().document(d).id for d in best]
     with serve_app(tmp_path / "cache") as running:
         visit(page, running, "documents")
