@@ -335,7 +335,7 @@ def select(
 
 @app.command()
 def documents(name: StudyName, status_file: StatusFile = None) -> None:
-    """Write what the app's list of documents shows, where it is missing. `ifguide run` does it by itself."""
+    """Write what the app's list of documents shows, where it is missing or damaged. `ifguide run` does it by itself."""
     from ifguide.document_table import write_tables
     from ifguide.study import Study
 
@@ -489,6 +489,7 @@ def _with_absolute_paths(config: "StudyConfig") -> "StudyConfig":
         "corpus": ("path",),
         "queries": ("toxic", "safe"),
         "evaluate": ("prompts", "heldout", "lambada", "harness_folder", "scorer", "implicit"),
+        "baselines": ("scorer",),
     }
     changed = {}
     for section, keys in names.items():
