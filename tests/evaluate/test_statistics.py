@@ -9,10 +9,10 @@ from ifguide.evaluate.statistics import (
     emt,
     mean_toxicity,
     paired_bootstrap_difference,
-    share_of_reduction,
-    tp,
     paired_perplexity_difference,
     perplexity_interval,
+    share_of_reduction,
+    tp,
 )
 
 SCORES = np.array([[0.1, 0.9, 0.2], [0.4, 0.3, 0.0], [0.5, 0.1, 0.1]])
@@ -141,7 +141,9 @@ def test_difference_of_perplexities_is_paired():
     base, other, tokens = heldout(rise=0.02)
     share = paired_perplexity_difference(base, other, tokens, relative=True)
     assert share.value == pytest.approx(1 - math.exp(other.sum() / tokens.sum() - base.sum() / tokens.sum()))
-    assert share.low < share.value < share.high < 0, "the second model is worse, and the texts' own spread does not hide it"
+    assert share.low < share.value < share.high < 0, (
+        "the second model is worse, and the texts' own spread does not hide it"
+    )
     alone = perplexity_interval(base, tokens)
     nats = paired_perplexity_difference(base, other, tokens)
     assert nats.value == pytest.approx(share.value * alone.value)
