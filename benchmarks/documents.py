@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.large_study import opened_ranks, write_large_study
-from ifguide.document_store import DocumentFilter, DocumentStore
-from ifguide.document_table import ranks_path, table_path, write_tables
+from ifguide.document_store import DocumentFilter, open_documents
+from ifguide.document_table import write_tables
 from ifguide.study import Study
 from ifguide.ui.document_list import excerpt, read_ahead
 from tests.browser.running_app import REPOSITORY, launch_browser, serve_app
@@ -88,7 +88,7 @@ def p95(times: list[float]) -> float:
 def measure_store(study: Study) -> list[tuple]:
     """Pages of the list, without a browser: the order that is asked for the first time, then pages of it with snippets."""
     started = time.perf_counter()
-    store = DocumentStore(table_path(study), ranks_path(study, "default"))
+    store = open_documents(study, "default")
     opened = 1000 * (time.perf_counter() - started)
     corpus, mask = study.corpus(), study.selection("default").mask
     first, pages = [], []

@@ -12,6 +12,7 @@ import platform
 import shutil
 import sys
 import time
+import tokenize
 from collections.abc import Iterable, Iterator
 from importlib import metadata
 from pathlib import Path
@@ -298,7 +299,13 @@ def load_array(path: Path, *, length: int | None = None) -> np.ndarray:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError as error:
         raise StaleError(f"{path} is missing; run the study again with `ifguide run NAME`") from error
-    except (ValueError, OSError, EOFError) as error:
+    except (
+        ValueError,
+        OSError,
+        EOFError,
+        SyntaxError,
+        tokenize.TokenError,
+    ) as error:  # NumPy reads the header as Python
         raise StaleError(f"{path} is damaged ({error}); rebuild it with `ifguide run NAME --force STAGE`") from error
     if length is not None and array.shape[0] != length:
         raise StaleError(

@@ -8,12 +8,27 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import duckdb
 import numpy as np
+import pyarrow as pa
 
-from ifguide.document_table import KINDS, read_notes
-from ifguide.errors import ConfigError
+from ifguide.document_table import (
+    KINDS,
+    count_documents,
+    find_damage,
+    ranks_path,
+    read_notes,
+    remove_table,
+    table_path,
+    write_tables,
+)
+from ifguide.errors import ConfigError, StaleError
+from ifguide.system_errors import explain_system_error
+
+if TYPE_CHECKING:
+    from ifguide.study import Study
 
 SORTS = {
     "rank": "rank",
@@ -62,6 +77,51 @@ class DocumentFilter:
     """None of these."""
 
 
+def open_documents(study: "Study", selection: str, *, most_tokens: int | None = None) -> "DocumentStore":
+    """The documents of a study under a selection. Tables that are missing or damaged are written first, once.
+
+    Args:
+        study: with scores.
+        selection: the name of a saved selection.
+        most_tokens: the corpus's own table takes minutes where there are more tokens, and is not written here then: a damaged one
+            is removed. None: it is written whatever it takes.
+
+    Raises:
+        StaleError: a table is not there and may not be written here, or was written again and is damaged again.
+    """
+    table, ranks = table_path(study), ranks_path(study, selection)
+    command = f"`ifguide documents {study.name}`"
+    try:
+        opened = _try_to_open(study, table, ranks)
+        if isinstance(opened, dict):
+            if table in opened and most_tokens is not None and count_documents(study)[1] > most_tokens:
+                remove_table(table)
+                raise StaleError(f"{table}: {opened[table]}; write it again with {command}")
+            write_tables(study, [selection])
+            opened = _try_to_open(study, table, ranks)
+    except OSError as error:
+        raise StaleError(f"{explain_system_error(error)}; then write the list of documents with {command}") from error
+    if isinstance(opened, dict):
+        path, why = next(iter(opened.items()))
+        raise StaleError(
+            f"{path} was written again and is damaged again: {why}; check the disk, then write it with {command}"
+        )
+    return opened
+
+
+def _try_to_open(study: "Study", table: Path, ranks: Path) -> "DocumentStore | dict[Path, str]":
+    """The store, or which files are damaged and how."""
+    damage = {path: why for path in (table, ranks) if (why := find_damage(study, path))}
+    if damage:
+        return damage
+    try:
+        return DocumentStore(table, ranks)
+    except StaleError as error:  # a table without a checksum shows some damage only when all of it is read
+        for path in (table, ranks):
+            remove_table(path)
+        return dict.fromkeys((table, ranks), str(error))
+
+
 class DocumentStore:
     """The documents of one study under one selection. Safe to use from several threads."""
 
@@ -71,20 +131,24 @@ class DocumentStore:
         Args:
             table: from `document_table.table_path`.
             ranks: from `document_table.ranks_path`.
+
+        Raises:
+            StaleError: one of them is damaged, or they do not belong together.
+            ConfigError: the selection is by scores that the table has none of.
         """
-        self.notes = read_notes(table)
-        """`tops`: kind -> the absolute score at which colours are full."""
-        self.settings = read_notes(ranks)
-        """Settings and counts of the selection."""
+        try:
+            self.notes = read_notes(table)
+            """`tops`: kind -> the absolute score at which colours are full."""
+            self.settings = read_notes(ranks)
+            """Settings and counts of the selection."""
+            self._connection = _read_tables(table, ranks)
+        except (duckdb.Error, pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
+            why = " ".join(str(error).split())
+            raise StaleError(
+                f"{table} or {ranks.name} is damaged ({why}); write them again with `ifguide documents NAME`"
+            ) from error
         self.kind = self.settings.get("attribution") or KINDS[0]
         """The kind of score the list shows: the selection's own."""
-        self._connection = duckdb.connect(config={"threads": 2, "enable_external_access": True})
-        self._connection.execute(
-            "CREATE TABLE documents AS SELECT * FROM read_parquet(?) POSITIONAL JOIN "
-            "(SELECT * EXCLUDE (document) FROM read_parquet(?))",
-            [str(table), str(ranks)],
-        )
-        self._connection.execute("SET enable_external_access = false")
         self.columns = {row[0] for row in self._connection.execute("DESCRIBE documents").fetchall()}
         if f"{self.kind}_sum" not in self.columns:
             raise ConfigError(f"expected scores of the kind {self.kind!r} in {table}, found none")
@@ -187,3 +251,20 @@ class DocumentStore:
 
     def _ask(self, statement: str, *values) -> list[tuple]:
         return self._connection.cursor().execute(statement, list(values)).fetchall()
+
+
+def _read_tables(table: Path, ranks: Path) -> duckdb.DuckDBPyConnection:
+    """Both files as one table `documents` in memory, which no longer reads files then."""
+    connection = duckdb.connect(config={"threads": 2, "enable_external_access": True})
+    connection.execute(
+        "CREATE TABLE documents AS SELECT * FROM read_parquet(?) POSITIONAL JOIN "
+        "(SELECT document AS ranked, * EXCLUDE (document) FROM read_parquet(?))",
+        [str(table), str(ranks)],
+    )
+    connection.execute("SET enable_external_access = false")
+    if alone := connection.execute("SELECT count(*) FROM documents WHERE ranked IS DISTINCT FROM document").fetchall()[
+        0
+    ][0]:
+        raise ValueError(f"{alone:,} documents are in one of them alone")
+    connection.execute("ALTER TABLE documents DROP COLUMN ranked")
+    return connection

@@ -5,7 +5,7 @@ from pathlib import Path
 from ifguide.artifacts import hash_json
 from ifguide.config import EvaluateConfig
 from ifguide.evaluate import Prompt, evaluate_model, read_heldout, read_prompts
-from ifguide.lineage import weights_unit
+from ifguide.lineage import BASELINE_CLASSIFIER, weights_unit
 from ifguide.progress import Progress
 from ifguide.readers import read_texts
 from ifguide.shards import open_work
@@ -116,8 +116,11 @@ def open_completions(study: Study, unit: Unit, prompts: list[Prompt]) -> Path:
     """
     config = study.config.evaluate
     inputs = study.inputs(unit)
+    steering = {k: v for k, v in study.settings(unit).items() if k.startswith("baselines.")}
+    if classifier := inputs.get(f"file {BASELINE_CLASSIFIER}"):
+        steering["classifier"] = classifier
     key = {
-        "steering": {k: v for k, v in study.settings(unit).items() if k.startswith("baselines.")},
+        "steering": steering,
         "unit": str(unit),
         "schema": inputs["schema"],
         "model": inputs[str(weights_unit(unit.name))],

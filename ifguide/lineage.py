@@ -42,6 +42,9 @@ _BASELINE_SECTIONS = {
     "last-position": ("factors", "direction", "model"),
     "last-own-loss": ("factors", "direction", "scores", "model"),
 }
+_BASELINES_WITH_CLASSIFIER = ("words", "classifier-tokens", "classifier-documents")
+BASELINE_CLASSIFIER = "baselines' classifier"
+"""What the classifier of `baselines.scorer` is called among the files an artefact is made from."""
 EVALUATE_VERSION = 2
 """Of metrics.json and samples.parquet; likewise."""
 
@@ -157,6 +160,7 @@ def input_files(config: StudyConfig, unit: Unit) -> list[InputFile]:
             ),
             InputFile(f"corpus of {lent.study}", f"{place}/corpus"),
         ]
+    classifier = [InputFile(BASELINE_CLASSIFIER, classifier_source(config.baselines.scorer))]
     return {
         "corpus": [
             InputFile("corpus", config.corpus.path),
@@ -175,6 +179,7 @@ def input_files(config: StudyConfig, unit: Unit) -> list[InputFile]:
             InputFile("model", model.source),
             *(InputFile(f"checkpoint {path}", path) for path in model.checkpoints),
         ],
+        "baseline": classifier if unit.name in _BASELINES_WITH_CLASSIFIER else [],
         "evaluate": [
             InputFile("prompts", config.evaluate.prompts),
             InputFile("held-out text", config.evaluate.heldout),
@@ -182,6 +187,7 @@ def input_files(config: StudyConfig, unit: Unit) -> list[InputFile]:
             InputFile("implicit classifier", classifier_source(config.evaluate.implicit)),
             InputFile("LAMBADA passages", config.evaluate.lambada),
             InputFile("harness tasks", config.evaluate.harness_folder),
+            *(classifier if unit.name == STEERED else []),
         ],
     }.get(unit.stage, [])
 

@@ -64,11 +64,14 @@ def ask_more(loaded: Loaded) -> dict:
     runs = document_data.runs(loaded)
     if len(runs) > 1:
         names = ["", *runs]
-        label = lambda name: runs.get(name, "None")  # noqa: E731
-        more["left"] = low.selectbox(
-            "Difference: checkpoint", names, key="left", bind="query-params", format_func=label
-        )
-        more["right"] = high.selectbox("minus checkpoint", names, key="right", bind="query-params", format_func=label)
+        label = lambda name: name or "None"  # noqa: E731
+        left = low.selectbox(
+            "Difference of", names, key="left", bind="query-params", format_func=label,
+            help="Colours tokens by the influence in one run minus that in another: checkpoints, or other studies of the same corpus, say with another model or other queries.",
+        )  # fmt: skip
+        right = high.selectbox("minus", names, key="right", bind="query-params", format_func=label)
+        pair = runs.get(left), runs.get(right)
+        more["pair"] = pair if all(pair) and left != right else None
     return more
 
 
@@ -109,8 +112,7 @@ with layout.guard():
     store, log = document_data.open_store(loaded, name), document_data.open_log(str(loaded.study.root))
     check_link(loaded, store)
     wanted = build_filter(loaded, asked, store, log)
-    pair = (asked.get("left"), asked.get("right"))
-    layers = document_data.build_layers(loaded, store, pair if all(pair) and pair[0] != pair[1] else None)
+    layers = document_data.build_layers(loaded, store, asked.get("pair"))
     audited, targets = None, {}
     if asked["review"] != "all":
         spans = document_data.selected_spans(str(loaded.study.root), loaded.fingerprint, name)

@@ -184,6 +184,19 @@ class TestReading:
         with pytest.raises(StaleError, match=r"scores\.npy is damaged .*`ifguide run NAME --force STAGE`"):
             load_array(array)
 
+    @pytest.mark.filterwarnings("ignore")  # Python's, of what the header has become
+    def test_every_flipped_bit_of_the_header_gives_an_array_or_an_error_of_ours(self, array):
+        whole, refused = array.read_bytes(), 0
+        for bit in range(8 * 128):
+            data = bytearray(whole)
+            data[bit // 8] ^= 1 << bit % 8
+            array.write_bytes(data)
+            try:
+                load_array(array)
+            except StaleError:
+                refused += 1
+        assert refused > 900
+
     def test_a_missing_array_names_the_command(self, tmp_path):
         with pytest.raises(StaleError, match=r"scores\.npy is missing; run the study again with `ifguide run NAME`"):
             load_array(tmp_path / "scores.npy")

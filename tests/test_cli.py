@@ -190,12 +190,14 @@ def flatten(options):
 def test_new_writes_the_settings_with_paths_that_hold_from_anywhere(invoke, inputs, tmp_path, monkeypatch):
     monkeypatch.setenv("IFGUIDE_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
-    result = invoke("new", "mine", *flatten(inputs))
+    (tmp_path / "judge").mkdir()
+    result = invoke("new", "mine", *flatten(inputs), "--set", "baselines.scorer=classifier:judge#TOXIC")
     assert "ifguide run mine" in result.stdout
     config = Study.open("mine", tmp_path / "cache").config
     assert config.corpus.path == str(tmp_path / "corpus.jsonl")
     assert config.queries.toxic == str(tmp_path / "toxic.csv")
     assert config.model.source == str(tmp_path / "model")
+    assert config.baselines.scorer == f"classifier:{tmp_path / 'judge'}#TOXIC"
     assert (config.corpus.text_field, config.selection.quantile) == ("body", 0.95)
 
 

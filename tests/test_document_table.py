@@ -1,16 +1,22 @@
 """The document table and the store against plain loops over the same study."""
 
 import dataclasses
+import errno
+import os
+import shutil
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from ifguide import document_store
 from ifguide import document_table as tables
-from ifguide.document_store import SORTS, DocumentFilter, DocumentStore
+from ifguide.document_store import SORTS, DocumentFilter, DocumentStore, open_documents
 from ifguide.errors import ConfigError, StaleError
 from ifguide.near_duplicates import group_near_duplicates
-from tests.app.fake_study import write_study
+from ifguide.study import Study
+from tests.app.fake_study import Content, fake_texts, write_study
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +131,9 @@ def test_tables_are_written_once_and_follow_what_they_are_made_of(study, tmp_pat
     own.save_selection("few", {"quantile": 0.99})
     second = tables.write_tables(own)
     assert len(second) == 1
-    assert len(list((own.root / tables.FOLDER).glob("ranks-few-*"))) == 1
+    names = sorted(path.name for path in (own.root / tables.FOLDER).iterdir())
+    assert len([name for name in names if name.startswith("ranks-few-")]) == 2  # the table and its checksum
+    assert names[1::2] == [f"{name}.sum" for name in names[::2]]
     assert tables.read_notes(second[0])["quantile"] == 0.99
     with pytest.raises(ConfigError):
         tables.ranks_path(own, "../outside")
@@ -172,3 +180,184 @@ def test_every_sort_and_field_can_be_used(store):
         assert len(store.order(DocumentFilter(), sort=name, descending=True)) == store.n_documents
     assert set(store.sorts()) <= set(SORTS)
     assert {f.name for f in dataclasses.fields(DocumentFilter)} >= {"sources", "spans", "collapse"}
+
+
+# ---- damage ----
+
+
+def flip(path, at=0.5):
+    data = bytearray(path.read_bytes())
+    data[min(int(len(data) * at), len(data) - 1)] ^= 0x10
+    path.write_bytes(data)
+
+
+def put_another(path):
+    """A whole Parquet file of somebody else's."""
+    pq.write_table(pa.table({"document": [0, 1], "title": ["a", "b"]}), path)
+
+
+def drop_row(path):
+    """A table of ours that lacks a document."""
+    tables._write(path, pq.read_table(path).slice(1))
+
+
+def drop_column(path):
+    table = pq.read_table(path)
+    tables._write(path, table.drop_columns([table.column_names[-1]]))
+
+
+def widen_column(path):
+    table = pq.read_table(path)
+    place = table.schema.get_field_index("document")
+    tables._write(path, table.set_column(place, "document", table["document"].cast("int64")))
+
+
+def forget_notes(path):
+    tables._write(path, pq.read_table(path).replace_schema_metadata(None))
+
+
+HARMS = {
+    "first bit": lambda p: flip(p, 0.0), "a bit": flip, "bit of the footer": lambda p: flip(p, 0.97), "last bit": lambda p: flip(p, 1.0),
+    "half": lambda p: p.write_bytes(p.read_bytes()[: p.stat().st_size // 2]), "empty": lambda p: p.write_bytes(b""),
+    "garbage": lambda p: p.write_bytes(bytes(range(256)) * 64), "removed": lambda p: p.unlink(), "another": put_another,
+    "a row less": drop_row, "a column less": drop_column, "another type": widen_column, "no notes": forget_notes,
+}  # fmt: skip
+"""The last four come with a checksum that fits."""
+
+
+@pytest.fixture
+def own(study, tmp_path):
+    """A copy to harm."""
+    copy = Study(shutil.copytree(study.root, tmp_path / "cache" / study.name), study.config)
+    tables.write_tables(copy, ["default"])
+    return copy
+
+
+def both(study):
+    return {"corpus": tables.table_path(study), "ranks": tables.ranks_path(study, "default")}
+
+
+@pytest.mark.parametrize("which", ["corpus", "ranks"])
+@pytest.mark.parametrize("harm", HARMS)
+def test_a_damaged_table_is_written_again(own, store, which, harm):
+    path = both(own)[which]
+    whole = path.read_bytes()
+    HARMS[harm](path)
+    assert tables.find_damage(own, path)
+    mended = open_documents(own, "default")
+    assert path.read_bytes() == whole
+    assert tables.find_damage(own, path) == ""
+    everything = np.arange(store.n_documents)
+    assert mended.rows(everything) == store.rows(everything)
+
+
+def test_every_flipped_bit_is_found(own):
+    for path in both(own).values():
+        whole = path.read_bytes()
+        for bit in range(0, 8 * len(whole), 997):
+            data = bytearray(whole)
+            data[bit // 8] ^= 1 << bit % 8
+            path.write_bytes(data)
+            assert tables.find_damage(own, path) == "its bytes are not those that were written"
+        path.write_bytes(whole)
+        assert tables.find_damage(own, path) == ""
+
+
+@pytest.mark.parametrize("harm", [lambda p: flip(p, 0.1), lambda p: p.write_bytes(b"")])
+def test_a_damaged_checksum_costs_no_more_than_writing_the_table_again(own, harm):
+    path = both(own)["corpus"]
+    harm(path.with_name(f"{path.name}.sum"))
+    assert tables.find_damage(own, path)
+    assert open_documents(own, "default").n_documents == own.corpus().n_documents
+    assert tables.find_damage(own, path) == ""
+
+
+def test_the_table_of_another_study_is_no_table_of_this_one(own, tmp_path):
+    """Its checksum comes along, but says what file it is of."""
+    other = write_study(tmp_path / "cache", "other", until="selection", content=Content(documents=fake_texts(seed=1)))
+    tables.write_tables(other, ["default"])
+    for which, path in both(own).items():
+        whole = path.read_bytes()
+        for ending in ("", ".sum"):
+            foreign = both(other)[which].with_name(both(other)[which].name + ending)
+            path.with_name(path.name + ending).write_bytes(foreign.read_bytes())
+        assert path.read_bytes() != whole
+        assert open_documents(own, "default").find("doc-001") == 1
+        assert path.read_bytes() == whole
+
+
+def test_tables_of_an_earlier_version_have_no_checksum_and_are_taken_as_they_are(own):
+    for path in both(own).values():
+        path.with_name(f"{path.name}.sum").unlink()
+    assert tables.write_tables(own, ["default"]) == []
+    assert open_documents(own, "default").n_documents == own.corpus().n_documents
+
+
+@pytest.mark.parametrize("harm", [harm for harm in HARMS if "bit" not in harm])
+def test_without_a_checksum_what_cannot_be_read_is_still_found(own, harm):
+    for path in both(own).values():
+        whole = path.read_bytes()
+        HARMS[harm](path)
+        path.with_name(f"{path.name}.sum").unlink(missing_ok=True)
+        open_documents(own, "default")
+        assert path.read_bytes() == whole
+
+
+@pytest.mark.parametrize("harm", ["half", "empty", "garbage", "removed", "another", "a row less", "no notes"])
+def test_a_store_of_damaged_files_is_an_error_of_ours(own, harm):
+    for path in both(own).values():
+        whole = path.read_bytes()
+        HARMS[harm](path)
+        with pytest.raises(StaleError, match="`ifguide documents NAME`"):
+            DocumentStore(*both(own).values())
+        path.write_bytes(whole)
+
+
+def test_rows_of_two_studies_do_not_make_a_store(own, tmp_path):
+    short = tmp_path / "short.parquet"
+    tables._write(short, pq.read_table(both(own)["ranks"]).slice(0, 10))
+    with pytest.raises(StaleError, match=r"52 documents are in one of them alone.*`ifguide documents NAME`"):
+        DocumentStore(both(own)["corpus"], short)
+
+
+def test_a_table_that_is_damaged_again_is_named_with_the_command(own, monkeypatch):
+    path, write = both(own)["ranks"], tables._write
+
+    def write_badly(path, table):
+        write(path, table)
+        flip(path)
+
+    monkeypatch.setattr(tables, "_write", write_badly)
+    flip(path)
+    with pytest.raises(StaleError, match=r"damaged again: its bytes are not.* then write it with `ifguide documents fake`") as caught:  # fmt: skip
+        open_documents(own, "default")
+    assert str(path) in str(caught.value)
+    assert both(own)["corpus"].is_file()
+
+
+def test_a_disk_that_refuses_is_one_sentence(own, monkeypatch):
+    def refuse(path, table):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    monkeypatch.setattr(tables, "_write", refuse)
+    flip(both(own)["corpus"])
+    with pytest.raises(StaleError, match=r"the disk is full.*`ifguide documents fake`"):
+        open_documents(own, "default")
+
+
+def test_the_table_of_a_large_corpus_is_not_written_while_somebody_waits(own):
+    n_tokens = own.corpus().n_tokens
+    paths = both(own)
+    flip(paths["ranks"])
+    open_documents(own, "default", most_tokens=n_tokens - 1)  # that of a selection takes no time
+    flip(paths["corpus"])
+    with pytest.raises(StaleError, match="are not those that were written; write it again with `ifguide documents fake`"):  # fmt: skip
+        open_documents(own, "default", most_tokens=n_tokens - 1)
+    assert not paths["corpus"].exists()
+    assert open_documents(own, "default", most_tokens=n_tokens).n_documents == own.corpus().n_documents
+
+
+def test_nothing_is_written_where_all_is_whole(own, monkeypatch):
+    monkeypatch.setattr(tables, "write_tables", None)
+    monkeypatch.setattr(document_store, "write_tables", None)
+    assert open_documents(own, "default").n_documents == own.corpus().n_documents

@@ -97,6 +97,23 @@ def test_another_scorer_keeps_the_completions_and_another_seed_does_not(tmp_path
     assert open_completions(seeded, BASE, study_prompts(seeded)) != work
 
 
+def test_steered_completions_belong_to_the_classifier_that_steered_them(tmp_path):
+    from ifguide.evaluating import open_completions, study_prompts
+
+    study = make(tmp_path / "a", tmp_path / "inputs")
+    evaluate(study)
+    judge = tmp_path / "judge"
+    judge.mkdir()
+    places = []
+    for scorer, words in (("profanity-check", "one"), (f"classifier:{judge}", "one"), (f"classifier:{judge}", "two")):
+        (judge / "config.json").write_text(words)
+        steered = Study(study.root, override(study.config, [f"baselines.scorer={scorer}"]))
+        for unit in (Unit("evaluate", "steered"), BASE):
+            places.append(open_completions(steered, unit, study_prompts(steered)).name)
+    assert len(set(places[::2])) == 3
+    assert len(set(places[1::2])) == 1
+
+
 def test_all_measures_in_one_evaluation(tmp_path):
     inputs = tmp_path / "inputs"
     study = make(tmp_path / "a", inputs)

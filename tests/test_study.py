@@ -13,6 +13,7 @@ from ifguide.errors import ConfigError, InputError, StaleError, StudyNotFound
 from ifguide.index import ScoreIndex
 from ifguide.pipeline import run_study
 from ifguide.study import STAGES, StageState, Study, Unit, check_name, list_studies
+from ifguide.variants import BASE, BASELINES, PREFERENCE, RETRAINED, STEERED
 from tests.small_study import changed, make_study, make_up, rebuild, reverse_scores
 
 BUILT = ("corpus", "queries", "model", "factors", "direction", "scores", "selection")
@@ -228,6 +229,77 @@ class TestFreshness:
         without = make_study(tmp_path, spans=False)
         assert [unit.name for unit in without.units("selection")] == ["default", "random"]
         assert [unit.name for unit in without.units("evaluate")] == ["base", "default", "random"]
+
+
+class TestBaselineClassifier:
+    """The folder that `baselines.scorer` names is an input of what its classifier judges, and of nothing else."""
+
+    WITH = ("words", "classifier-tokens", "classifier-documents")
+
+    def units(self, study: Study) -> list[Unit]:
+        """Everything that a comparison of all methods makes, in running order, beyond what `make_study` makes."""
+        parts = [Unit("evaluate", BASE), Unit("suppress", PREFERENCE), *(Unit("evaluate", n) for n in (PREFERENCE, STEERED))]  # fmt: skip
+        for name in BASELINES:
+            parts += [Unit("baseline", name), Unit("selection", name)]
+        return parts + [Unit(stage, name) for name in ("default", *RETRAINED) for stage in ("suppress", "evaluate")]
+
+    @pytest.fixture
+    def judge(self, tmp_path):
+        folder = tmp_path / "judge"
+        folder.mkdir()
+        (folder / "config.json").write_text('{"labels": 2}')
+        return folder
+
+    def build(self, study: Study) -> Study:
+        for unit in self.units(study):
+            if not study.folder(unit).exists():
+                make_up(study, unit)
+        return study
+
+    def stale(self, study: Study) -> set[Unit]:
+        known: dict = {}
+        every = [*(unit for stage in BUILT for unit in study.units(stage)), *self.units(study)]
+        return {unit for unit in every if study.unit_state(unit, known).state != "fresh"}
+
+    def test_a_changed_folder_makes_exactly_what_it_judged_stale(self, tmp_path, study, judge):
+        settings = f"baselines.scorer=classifier:{judge}#TOXIC"
+        study = self.build(changed(study, settings))
+        assert self.stale(study) == set()
+        (judge / "config.json").write_text('{"labels": 3}')
+        after = changed(Study.open("small", tmp_path), settings)
+        expected = {Unit(stage, name) for name in self.WITH for stage in ("baseline", "selection", "suppress", "evaluate")}  # fmt: skip
+        assert self.stale(after) == expected | {Unit("evaluate", STEERED)}
+        assert after.unit_state(Unit("baseline", "words")).reason == "the file baselines' classifier changed"
+        assert after.unit_state(Unit("evaluate", STEERED)).reason == "the file baselines' classifier changed"
+        (judge / "config.json").write_text('{"labels": 2}')
+        assert self.stale(changed(Study.open("small", tmp_path), settings)) == set()
+
+    def test_a_folder_that_is_gone_is_named(self, tmp_path, study, judge):
+        study = self.build(changed(study, f"baselines.scorer=classifier:{judge}"))
+        shutil.rmtree(judge)
+        reason = changed(Study.open("small", tmp_path), f"baselines.scorer=classifier:{judge}").unit_state(Unit("baseline", "words")).reason  # fmt: skip
+        assert str(judge) in reason
+
+    def test_a_relative_folder_belongs_to_the_study(self, study):
+        (study.root / "judge").mkdir()
+        (study.root / "judge" / "config.json").write_text("{}")
+        study = changed(study, "baselines.scorer=classifier:judge")
+        before = study.inputs(Unit("baseline", "words"))
+        (study.root / "judge" / "config.json").write_text("{ }")
+        assert changed(study).inputs(Unit("baseline", "words")) != before
+
+    @pytest.mark.parametrize("scorer", ["profanity-check", "detoxify:unbiased"])
+    def test_another_scorer_adds_no_input_so_that_what_was_built_stays_fresh(self, study, scorer):
+        study = self.build(changed(study, f"baselines.scorer={scorer}"))
+        for unit in self.units(study):
+            upstream = {str(source) for source in study.upstream(unit)}
+            assert study.inputs(unit).keys() == {"schema", *upstream}, unit
+
+    def test_the_classifier_of_the_evaluation_is_another_matter(self, tmp_path, study, judge):
+        study = self.build(changed(study, f"evaluate.scorer=classifier:{judge}"))
+        (judge / "config.json").write_text('{"labels": 3}')
+        after = changed(Study.open("small", tmp_path), f"evaluate.scorer=classifier:{judge}")
+        assert {unit.stage for unit in self.stale(after)} == {"evaluate"}
 
 
 class TestFingerprint:

@@ -9,13 +9,14 @@ import streamlit as st
 from streamlit.runtime.scriptrunner import add_script_run_ctx
 
 from ifguide import audit
-from ifguide.document_store import DocumentFilter, DocumentStore
-from ifguide.document_table import ranks_path, table_path, write_tables
-from ifguide.errors import IFGuideError
+from ifguide.document_store import DocumentFilter, DocumentStore, open_documents
+from ifguide.document_table import table_path
+from ifguide.errors import IFGuideError, StaleError
 from ifguide.lineage import DEFAULT
+from ifguide.runs import Mark, Run, ScoredStudy, is_whole, mark_study, others, read_study
 from ifguide.study import Study
 from ifguide.ui import document_list, job_panel
-from ifguide.ui.format import ATTRIBUTION_TITLES, count
+from ifguide.ui.format import ATTRIBUTION_TITLES, count, sentence
 from ifguide.ui.loaders import Loaded, open_root
 from ifguide.ui.token_view import DIFFERENCE, Difference, Layer, spread
 from ifguide.verdicts import VerdictLog
@@ -29,12 +30,17 @@ def has_table(study: Study) -> bool:
     return table_path(study).is_file() or study.corpus().n_tokens <= TOKENS_WRITTEN_HERE
 
 
-def need_table(loaded: Loaded) -> None:
-    """Stop the page with a button that starts the job when the documents of a large corpus are not listed yet."""
+def need_table(loaded: Loaded, *, was: str = "not listed yet") -> None:
+    """Stop the page with a button that starts the job when the documents of a large corpus are not listed.
+
+    Args:
+        loaded: the study.
+        was: why not, for the reader.
+    """
     if has_table(loaded.study):
         return
     st.info(
-        f"The documents of this study are not listed yet. It takes a few minutes for {count(loaded.corpus().n_tokens)} tokens, once.",
+        f"The documents of this study are {was}. It takes a few minutes for {count(loaded.corpus().n_tokens)} tokens, once.",
         icon=":material/hourglass_empty:",
     )
     if job_panel.show_job(loaded.study.root, quiet=True):
@@ -45,16 +51,17 @@ def need_table(loaded: Loaded) -> None:
 
 
 def open_store(loaded: Loaded, selection: str) -> DocumentStore:
-    """The documents under one selection."""
-    return _store(str(loaded.study.root), loaded.fingerprint, selection)
+    """The documents under one selection; stops the page with the button when the list of a large corpus is damaged."""
+    try:
+        return _store(str(loaded.study.root), loaded.fingerprint, selection)
+    except StaleError:
+        need_table(loaded, was="no longer listed: their table was damaged, and was removed")
+        raise
 
 
 @st.cache_resource(max_entries=6, show_spinner=False)
 def _store(root: str, fingerprint: str, selection: str) -> DocumentStore:
-    study = open_root(root)
-    if not (table_path(study).is_file() and ranks_path(study, selection).is_file()):
-        write_tables(study, [selection])
-    return DocumentStore(table_path(study), ranks_path(study, selection))
+    return open_documents(open_root(root), selection, most_tokens=TOKENS_WRITTEN_HERE)
 
 
 def warm_up(loaded: Loaded) -> None:
@@ -107,31 +114,79 @@ def narrow(wanted: DocumentFilter, only: tuple[int, ...]) -> DocumentFilter:
     return DocumentFilter(**{**wanted.__dict__, "only": both})
 
 
-def runs(loaded: Loaded) -> dict[str, str]:
-    """What can be told apart by colour: the study's checkpoints, by their name for readers."""
-    names = loaded.study.checkpoint_names()
-    scored = [n for n in names if (loaded.study.root / "scores" / n / "own_loss.npy").is_file()]
-    return {name: f"Checkpoint {name}" for name in scored}
+def runs(loaded: Loaded) -> dict[str, Run]:
+    """The scores that can be subtracted from each other, by their name for readers: this study's, then those of other studies of
+    the same tokens. What is broken, half built or of another corpus is left out.
+    """
+    root = loaded.study.root
+    here = _scored(root)
+    if here is None:
+        return {}
+    found = [(root, here), *((other, scored) for other in others(root) if (scored := _scored(other)) is not None)]
+    return {
+        run.title(loaded.name): run
+        for folder, scored in found
+        if scored.tokens == here.tokens
+        for run, size in scored.sizes.items()
+        if is_whole(folder, run, size)
+    }
 
 
-def build_layers(loaded: Loaded, store: DocumentStore, pair: tuple[str, str] | None) -> dict[str, Layer]:
-    """The layers that colour tokens, the selection's own first; the difference of two checkpoints when a pair is given."""
+def _scored(root: Path) -> ScoredStudy | None:
+    mark = mark_study(root)
+    return None if mark is None else _read_scored(str(root), mark)
+
+
+@st.cache_resource(max_entries=1000, show_spinner=False)
+def _read_scored(root: str, mark: Mark) -> ScoredStudy | None:
+    return read_study(Path(root))
+
+
+def build_layers(loaded: Loaded, store: DocumentStore, pair: tuple[Run, Run] | None) -> dict[str, Layer]:
+    """The layers that colour tokens, the selection's own first; the difference of two runs when a pair is given."""
     kinds = sorted(loaded.kinds(), key=lambda kind: kind != store.kind)
     layers = {kind: Layer(kind, loaded.scores(kind), store.notes["tops"][kind]) for kind in kinds}
     if pair:
-        layers[DIFFERENCE] = _difference(str(loaded.study.root), loaded.fingerprint, *pair)
+        try:
+            layers[DIFFERENCE] = _build_difference(loaded, *pair)
+        except IFGuideError as error:  # the page is whole without it
+            st.warning(f"The difference of these runs cannot be shown: {sentence(str(error))}", icon=":material/error:")
     return layers
 
 
-@st.cache_resource(max_entries=4, show_spinner="Reading both checkpoints…")
-def _difference(root: str, fingerprint: str, left: str, right: str) -> Layer:
+def _build_difference(loaded: Loaded, left: Run, right: Run) -> Layer:
+    cache = loaded.study.root.parent
+    digests = [scored.digest if (scored := _scored(cache / run.study)) else "" for run in (left, right)]
+    return _difference(str(loaded.study.root), left, right, *digests)
+
+
+@st.cache_resource(max_entries=4, show_spinner="Reading both runs…")
+def _difference(root: str, left: Run, right: Run, left_digest: str, right_digest: str) -> Layer:
     study = open_root(root)
-    before, after = (study.scores("own_loss", checkpoint) for checkpoint in (left, right))
+    before, after = (_read_run(study, run) for run in (left, right))
     values = Difference(before, after, spread(before), spread(after))
     step = max(1, len(values) // 2_000_000)
     top = float(np.quantile(np.abs(values[::step]), 0.999))
-    note = f"{ATTRIBUTION_TITLES['own_loss']} at {left} minus that at {right}, each over its standard deviation."
-    return Layer(DIFFERENCE, values, top, f"{left} − {right}", note)
+    first, second = (run.title(study.name) for run in (left, right))
+    note = f"{ATTRIBUTION_TITLES['own_loss']} by “{first}” minus that by “{second}”, each over its standard deviation."
+    return Layer(DIFFERENCE, values, top, f"{first} − {second}", note, f"{left_digest[:8]}{right_digest[:8]}")
+
+
+def _read_run(study: Study, run: Run) -> np.ndarray:
+    """float32 (N,) of the study's tokens.
+
+    Raises:
+        StaleError: damaged, or of another length.
+    """
+    owner = study if run.study == study.name else open_root(str(study.root.parent / run.study))
+    scores = owner.scores("own_loss", run.checkpoint or None, run.queries)
+    n_tokens = study.corpus().n_tokens
+    if scores.shape != (n_tokens,) or scores.dtype != np.float32:
+        raise StaleError(
+            f"{owner.root / 'scores' / run.file}: expected {n_tokens:,} scores, got {scores.dtype} {scores.shape}; "
+            f"compute them again with `ifguide run {owner.name} --force scores`"
+        )
+    return scores
 
 
 @st.cache_resource(max_entries=4, show_spinner="Looking for the selected spans…")

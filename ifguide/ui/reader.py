@@ -264,7 +264,7 @@ def _fill(request: Request, view: dict, order: np.ndarray, at: int, said: dict) 
         )
         for place, row in rows.items()
     ]  # fmt: skip
-    tag = f"{request.loaded.fingerprint}:{'|'.join(request.layers)}:{request.layers['difference'].title if 'difference' in request.layers else ''}"
+    tag = f"{request.loaded.fingerprint}:{'|'.join(f'{name}{layer.title}{layer.mark}' for name, layer in request.layers.items())}"
     shown = [place for place in near if place == at or rows[place]["n_tokens"] <= LONG]
     keys = {place: f"{tag}:{rows[place]['document']}" for place in shown}
     lacking = [place for place in shown if keys[place] not in known]

@@ -35,6 +35,8 @@ class Layer:
     """The absolute value at which colours are full."""
     title: str = ""
     note: str = ""
+    mark: str = ""
+    """Of what the values are read from, where the study's fingerprint does not cover it: tokens are sent anew when it changes."""
 
     def described(self) -> dict:
         """What the viewer's legend and tooltip say of it."""

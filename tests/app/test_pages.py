@@ -10,7 +10,9 @@ import psutil
 import pytest
 
 from ifguide import audit
+from ifguide.document_table import ranks_path, table_path, write_tables
 from ifguide.study import Study, Unit
+from ifguide.ui import components
 from ifguide.verdicts import Target, VerdictLog
 from tests.app.conftest import shown_text
 from tests.app.fake_study import write_study
@@ -164,6 +166,48 @@ def test_audit_gives_a_precision_with_its_interval(open_app, tmp_path):
     assert f"At this threshold {shown.value}" in app.success[0].value.replace("\\", "")
 
 
+@pytest.fixture
+def shown_layers(monkeypatch):
+    """Gives the titles of what can colour the tokens, as the browser got them last."""
+    sent = []
+    monkeypatch.setattr(components, "reader", lambda data, *, key: sent.append(data["view"]["viewer"]["layers"]))
+    return lambda: [layer["title"] for layer in sent[-1]]
+
+
+def test_runs_of_other_studies_are_subtracted_and_the_address_restores_it(open_app, shown_layers, tmp_path):
+    for name in ("one", "two"):
+        write_study(tmp_path / "cache", name)
+    app = open_app(tmp_path / "cache", "documents", study="one")
+    assert app.selectbox(key="left").options == ["None", "This study's scores", "two, its scores"]
+    app.selectbox(key="left").set_value("two, its scores").run()
+    app.selectbox(key="right").set_value("This study's scores").run()
+    assert not app.error and not app.warning
+    assert shown_layers()[-1] == "two, its scores − This study's scores"
+    linked = open_app(tmp_path / "cache", "documents", study="one", left="This study's scores", right="two, its scores")
+    assert shown_layers()[3:] == ["This study's scores − two, its scores"]
+    for left in ("three, its scores", "**bold**", "Checkpoint gone"):
+        wrong = open_app(tmp_path / "cache", "documents", study="one", left=left, right="This study's scores")
+        assert not wrong.error and not wrong.warning and not wrong.exception
+        assert wrong.selectbox(key="left").value == ""
+        assert len(shown_layers()) == 3
+    linked.selectbox(key="study").set_value("two").run()  # where “two, its scores” is no name
+    assert not linked.error and not linked.exception
+    assert linked.selectbox(key="left").options == ["None", "This study's scores", "one, its scores"]
+
+
+def test_a_run_that_cannot_be_read_costs_only_the_difference(open_app, shown_layers, tmp_path):
+    for name in ("one", "two"):
+        write_study(tmp_path / "cache", name)
+    path = tmp_path / "cache" / "two" / "scores" / "own_loss.npy"
+    data = bytearray(path.read_bytes())
+    data[10] ^= 0x10
+    path.write_bytes(data)
+    app = open_app(tmp_path / "cache", "documents", study="one", left="two, its scores", right="This study's scores")
+    assert "The difference of these runs cannot be shown" in app.warning[0].value
+    assert "own_loss.npy is damaged" in app.warning[0].value.replace("\\", "")
+    assert len(shown_layers()) == 3
+
+
 def test_documents_of_a_large_corpus_are_listed_by_a_job(open_app, tmp_path, monkeypatch):
     from ifguide.ui import document_data
 
@@ -175,6 +219,34 @@ def test_documents_of_a_large_corpus_are_listed_by_a_job(open_app, tmp_path, mon
     done = subprocess.run([sys.executable, "-m", "ifguide", "documents", "fake"], env={**os.environ, "IFGUIDE_CACHE": str(tmp_path / "cache")},
                           cwd=REPOSITORY, capture_output=True, text=True, check=True)  # fmt: skip
     assert "wrote 4 tables of 62 documents" in done.stdout
+    app.run()
+    assert not app.info and not app.error
+
+
+def test_a_damaged_list_of_documents_is_written_again_while_the_page_opens(open_app, tmp_path):
+    study = write_study(tmp_path / "cache")
+    whole = {path: path.read_bytes() for path in write_tables(study)}
+    for path in whole:
+        path.write_bytes(path.read_bytes()[:100])
+    app = open_app(tmp_path / "cache", "documents")
+    assert not app.error and not app.exception and not app.info
+    shown = (table_path(study), ranks_path(study, "default"))
+    assert [path.read_bytes() for path in shown] == [whole[path] for path in shown]
+
+
+def test_a_damaged_list_of_a_large_corpus_is_written_again_by_a_job(open_app, tmp_path, monkeypatch):
+    from ifguide.ui import document_data
+
+    study = write_study(tmp_path / "cache")
+    write_tables(study)
+    table_path(study).write_bytes(b"")
+    monkeypatch.setattr(document_data, "TOKENS_WRITTEN_HERE", 10)
+    app = open_app(tmp_path / "cache", "documents")
+    assert not table_path(study).exists()
+    assert "listed" in app.info[0].value
+    assert "List the documents" in [b.label for b in app.button]
+    assert not app.error and not app.exception
+    write_tables(study)
     app.run()
     assert not app.info and not app.error
 

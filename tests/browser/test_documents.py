@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from ifguide.document_table import write_tables
+from ifguide.document_table import _write, write_tables
 from ifguide.study import Study
 from ifguide.tokenizing import cut_pieces, tokenize
 from ifguide.verdicts import Target, VerdictLog
@@ -231,6 +231,18 @@ def test_changing_colour_keeps_the_tokens_that_are_there(page, address):
     assert page.locator(".block > span.truth").count() == 0
 
 
+def test_the_difference_to_another_study_is_a_colour_that_the_address_keeps(page, tmp_path):
+    for name in ("one", "two"):
+        write_study(tmp_path / "cache", name)
+    with serve_app(tmp_path / "cache") as running:
+        visit(page, running, "documents?study=one&left=two, its scores&right=This study's scores")
+        page.get_by_role("radio", name="two, its scores − This study's scores").click()
+        wait_for_address(page, "colour=difference")
+        page.reload()
+        wait_until_still(page)
+        assert page.locator(".kind.on").inner_text() == "two, its scores − This study's scores"
+
+
 def test_near_duplicates_are_one_line_and_one_verdict(page, tmp_path):
     study = write_study(tmp_path / "cache")
     path = write_tables(study)[0]
@@ -240,7 +252,7 @@ def test_near_duplicates_are_one_line_and_one_verdict(page, tmp_path):
     size = np.where(np.isin(group, best[0]), 3, 1).astype(np.int32)
     for name, values in (("group", group), ("group_size", size)):
         table = table.set_column(table.schema.get_field_index(name), name, [values])
-    pq.write_table(table, path)
+    _write(path, table)
     ids = [study.corpus().document(d).id for d in best]
     with serve_app(tmp_path / "cache") as running:
         visit(page, running, "documents")

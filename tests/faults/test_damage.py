@@ -122,6 +122,25 @@ def test_a_damaged_file_is_an_error_of_ours_wherever_it_is_read(study):
     assert refused > 50
 
 
+def test_a_damaged_list_of_documents_is_written_again_by_the_command_and_by_a_plain_run(server, study, undisturbed):
+    from ifguide.document_store import open_documents
+
+    folder, whole = study.root / "documents", contents(undisturbed)
+    tables = sorted(folder.glob("*.parquet"))
+    assert len(tables) == 4
+    for harm in (flip, cut, lambda p: p.write_bytes(b""), lambda p: p.write_bytes(os.urandom(5000))):
+        for path in tables:
+            harm(path)
+        open_documents(study, "default")  # as the app does: those it shows
+        answer = server(study.root.parent, "documents", NAME)
+        assert answer.code == 0 and "wrote 2 tables of 12 documents" in answer.out
+        assert contents(study) == whole
+    for path in tables:
+        flip(path)
+    assert run_study(study) == []
+    assert contents(study) == whole
+
+
 def test_scores_that_were_changed_together_with_their_manifest_are_found_by_computing_them_anew(study):
     """Whoever rewrites the hashes too can hide a change from them, but not from the model."""
     import numpy as np

@@ -1,0 +1,23 @@
+"""`ifguide cancel`: stop a job."""
+
+import typer
+
+from ifguide.commands.options import StudyName
+from ifguide.errors import InputError
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Add `cancel` to the command line."""
+
+    @app.command()
+    def cancel(name: StudyName) -> None:
+        """Stop the job that works on a study in the background."""
+        from ifguide.jobs import active_job, cancel_job
+        from ifguide.study import cache_dir, check_name
+
+        job = active_job(cache_dir() / check_name(name))
+        if job is None:
+            raise InputError(
+                f"study {name!r} has no running job; a run in another terminal is stopped there with Ctrl+C"
+            )
+        print(f"job {job.id} is {cancel_job(job).state}; go on later with `ifguide run {name}`")
