@@ -116,7 +116,7 @@ def _compare_perplexity(heldout: "Mapping[str, pd.DataFrame | None]", base: str,
     share = paired_perplexity_difference(*losses, relative=True, seed=seed)
     return {
         "perplexity": paired_perplexity_difference(*losses, seed=seed),
-        "perplexity_rise": Interval(-share.value, -share.high, -share.low),
+        "perplexity_rise": Interval(0.0 - share.value, 0.0 - share.high, 0.0 - share.low),
     }
 
 
