@@ -1,6 +1,6 @@
-"""A made-up study of a million documents, to look at how the Documents page holds up. Written in portions; about 7 GB on disk.
+"""A made-up study of a million documents, to look at how the app holds up. Written in portions; about 7 GB on disk.
 
-What the page reads is there in full: scores and their index, token ids, masks and ranks of every document. The places of tokens in
+What the Documents page reads is there in full: scores and their index, token ids, masks and ranks of every document. The places of tokens in
 the text are a hole in a sparse file for documents that nobody opens. Texts repeat: there are `N_TEXTS` of them.
 """
 
@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from ifguide import artifacts
 from ifguide.config import CorpusConfig, ModelConfig, QueriesConfig, SelectionConfig, StudyConfig
 from ifguide.index.build import build_index
-from ifguide.index.counts import Sources
+from ifguide.index.counts import Sources, Tokens
 from ifguide.selection import harmonic_mean, normalise
 from ifguide.study import Study, Unit
 
@@ -74,7 +75,7 @@ def write_large_study(cache: Path, name: str = "large", *, n_documents: int = 1_
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     _write_corpus(study, offsets, lengths, generator)
     models = {"base": {"source": "final"}, "checkpoints": [{"name": "given", "source": "final"}]}
-    _finish(study, Unit("queries"), {})
+    _write_queries(study)
     _finish(study, Unit("model"), {"models.json": json.dumps(models).encode()})
     for stage in ("factors", "direction"):
         _finish(study, Unit(stage), {"note.txt": None})
@@ -121,6 +122,15 @@ def _portions(offsets: np.ndarray, documents: int = 20_000):
     for first in range(0, len(offsets) - 1, documents):
         stop = min(len(offsets) - 1, first + documents)
         yield first, stop, slice(int(offsets[first]), int(offsets[stop]))
+
+
+def _write_queries(study: Study) -> None:
+    folder = study.folder(Unit("queries"))
+    folder.mkdir(parents=True)
+    for kind in ("toxic", "safe"):
+        rows = {"prompt": ["She put"] * 50, "completion": [f" it on the {kind} mug"] * 50}
+        pq.write_table(pa.table(rows), folder / f"{kind}.parquet")
+    _finish(study, Unit("queries"), {})
 
 
 def _write_corpus(study: Study, offsets: np.ndarray, lengths: np.ndarray, generator) -> None:
@@ -177,11 +187,12 @@ def _write_scores(study: Study, offsets: np.ndarray, generator) -> tuple[float, 
 
 
 def write_index(study: Study) -> None:
-    """The score index, as the stage builds it, without words: the made-up tokens have none."""
+    """The score index, as the stage builds it; every token is a word of its own."""
     corpus, folder = study.corpus(), study.folder(Unit("index")) / "own_loss"
     folder.mkdir(parents=True)
     sources = Sources.of(corpus.column("source"), np.asarray(corpus.offsets))
-    build_index(folder, study.scores("own_loss"), corpus.offsets, sources)
+    words = Tokens(corpus.token_ids, [f" word{token}" for token in range(256)])
+    build_index(folder, study.scores("own_loss"), corpus.offsets, sources, tokens=words)
     _finish(study, Unit("index"), {})
 
 
