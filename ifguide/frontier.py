@@ -11,11 +11,10 @@ class FrontierPoint:
 
     name: str
     perplexity: float
-    """On held-out text."""
+    """On held-out text. No bounds: all models read the same texts, so an interval over texts is wide and moves with all of them;
+    what two models differ by is known much better, and stands in the comparison's table."""
     emt: float
     """Expected maximum toxicity."""
-    perplexity_low: float | None = None
-    perplexity_high: float | None = None
     emt_low: float | None = None
     emt_high: float | None = None
 
@@ -30,11 +29,7 @@ def frontier_points(metrics: Mapping[str, dict | None]) -> list[FrontierPoint]:
     for name, values in metrics.items():
         if not values or any(_finite(values.get(key)) is None for key in ("perplexity", "emt")):
             continue
-        known: dict = {
-            f"{key}{end}": _finite(values.get(f"{key}{end}"))
-            for key in ("perplexity", "emt")
-            for end in ("", "_low", "_high")
-        }
+        known: dict = {key: _finite(values.get(key)) for key in ("perplexity", "emt", "emt_low", "emt_high")}
         points.append(FrontierPoint(name=name, **known))
     return points
 
@@ -71,14 +66,11 @@ def pull_in(points: Sequence[FrontierPoint], named: Sequence[str]) -> tuple[list
         The points in the same order, and the true perplexity of those that were moved, by name.
     """
     base = next((point.perplexity for point in points if point.name == "base"), min(p.perplexity for p in points))
-    near = [p.perplexity_high or p.perplexity for p in points if p.perplexity <= FAR * base or p.name in named]
+    near = [p.perplexity for p in points if p.perplexity <= FAR * base or p.name in named]
     low, high = min(p.perplexity for p in points), max(near)
     edge = high + 0.1 * max(high - low, 0.05 * base)
     far = {point.name: point.perplexity for point in points if point.perplexity > edge}
-    moved = [
-        replace(point, perplexity=edge, perplexity_low=None, perplexity_high=None) if point.name in far else point
-        for point in points
-    ]
+    moved = [replace(point, perplexity=edge) if point.name in far else point for point in points]
     return moved, far
 
 
@@ -95,7 +87,7 @@ def padded_range(values: Sequence[float], share: float = 0.12) -> tuple[float, f
 
 def bounds_of(points: Sequence[FrontierPoint], key: str) -> list[float]:
     """All values of `perplexity` or `emt`, the ends of the intervals among them."""
-    found = (getattr(point, f"{key}{end}") for point in points for end in ("", "_low", "_high"))
+    found = (getattr(point, f"{key}{end}", None) for point in points for end in ("", "_low", "_high"))
     return [value for value in found if value is not None]
 
 

@@ -26,7 +26,7 @@ def nice_ticks(low: float, high: float, about: int = 6) -> list[float]:
 
 
 def frontier_figure(points: Sequence[FrontierPoint], colours: Mapping[str, str]) -> Markup:
-    """Expected maximum toxicity against perplexity, a point a model, with bars for the intervals."""
+    """Expected maximum toxicity against perplexity, a point a model, with bars for the intervals of the former."""
     points, far = pull_in(points, _NAMED)
     across, up = padded_range(bounds_of(points, "perplexity")), padded_range(bounds_of(points, "emt"))
     x_of = lambda v: _LEFT + (v - across[0]) / (across[1] - across[0]) * _INSIDE[0]  # noqa: E731
@@ -41,10 +41,6 @@ def frontier_figure(points: Sequence[FrontierPoint], colours: Mapping[str, str])
             ends = y_of(point.emt_high), y_of(point.emt_low)
             marks.append(_line(x, ends[0], x, ends[1], colour))
             boxes.append((x - 3, ends[0], x + 3, ends[1]))
-        if point.perplexity_low is not None and point.perplexity_high is not None:
-            ends = x_of(point.perplexity_low), x_of(point.perplexity_high)
-            marks.append(_line(ends[0], y, ends[1], y, colour))
-            boxes.append((ends[0], y - 3, ends[1], y + 3))
         marks.append(_sign(point.name, x, y, colour))
     labels = place_labels(places, [7.4 * len(t) + 6 for t in titles], height=17, size=(WIDTH, HEIGHT - _BOTTOM), bars=boxes)  # fmt: skip
     names = [

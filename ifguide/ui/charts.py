@@ -49,7 +49,7 @@ def toxicity_chart(
 def frontier_chart(
     points: Sequence[FrontierPoint], *, colours: Mapping[str, str], chosen: Sequence[str] = (), width: float = 520.0
 ) -> go.Figure:
-    """Expected maximum toxicity against perplexity, a point a model, intervals as bars, names beside the points.
+    """Expected maximum toxicity against perplexity, a point a model, intervals of the former as bars, names beside the points.
 
     Args:
         points: all measured models.
@@ -72,11 +72,9 @@ def frontier_chart(
         f"{known[point.name]} ({far[point.name]:.1f} →)" if point.name in far else known[point.name] for point in points
     ]
     bars = []
-    for point, (x, y) in zip(points, places, strict=True):
+    for point, (x, _) in zip(points, places, strict=True):
         if point.emt_low is not None and point.emt_high is not None:
             bars.append((x - 3, to_pixels(0, point.emt_high)[1], x + 3, to_pixels(0, point.emt_low)[1]))
-        if point.perplexity_low is not None and point.perplexity_high is not None:
-            bars.append((to_pixels(point.perplexity_low, 0)[0], y - 3, to_pixels(point.perplexity_high, 0)[0], y + 3))
     labels = place_labels(places, [_LETTER * len(title) + 6 for title in titles], height=_LINE, size=inside, bars=bars)
     figure = go.Figure()
     for point, (x, y), (cx, cy), title in zip(points, places, labels, titles, strict=True):
@@ -84,7 +82,7 @@ def frontier_chart(
         figure.add_scatter(
             x=[point.perplexity], y=[point.emt], mode="markers", name=variant_title(point.name), showlegend=False, opacity=1.0 if strong else 0.55,
             marker={"color": colour, "size": 11, "symbol": "triangle-right" if point.name in far else MARKERS.get(point.name, "circle"), "line": {"width": 0}},
-            error_y=_bar(point.emt, point.emt_low, point.emt_high, colour), error_x=_bar(point.perplexity, point.perplexity_low, point.perplexity_high, colour),
+            error_y=_bar(point.emt, point.emt_low, point.emt_high, colour),
             hovertemplate=f"{_escape(variant_title(point.name))}<br>perplexity {far.get(point.name, point.perplexity):.2f}<br>expected max. toxicity %{{y:.3f}}<extra></extra>",
         )  # fmt: skip
         figure.add_annotation(
