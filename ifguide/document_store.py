@@ -262,9 +262,8 @@ def _read_tables(table: Path, ranks: Path) -> duckdb.DuckDBPyConnection:
         [str(table), str(ranks)],
     )
     connection.execute("SET enable_external_access = false")
-    if alone := connection.execute("SELECT count(*) FROM documents WHERE ranked IS DISTINCT FROM document").fetchall()[
-        0
-    ][0]:
+    [(alone,)] = connection.execute("SELECT count(*) FROM documents WHERE ranked IS DISTINCT FROM document").fetchall()
+    if alone:
         raise ValueError(f"{alone:,} documents are in one of them alone")
     connection.execute("ALTER TABLE documents DROP COLUMN ranked")
     return connection

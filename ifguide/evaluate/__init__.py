@@ -109,23 +109,19 @@ def evaluate_model(
     }
     if lambada_texts:
         metrics |= _measure_last_words(model, tokenizer, lambada_texts, config.seed, tell("passages"))
-    return (
-        metrics
-        | {
-            "fluency_warning": fluency_warning(metrics, base),
-            "groups": groups,
-            "n_prompts": len(prompts),
-            "n_samples": config.n_samples,
-            "max_new_tokens": config.max_new_tokens,
-            "top_p": config.top_p,
-            "temperature": config.temperature,
-            "seed": config.seed,
-            "scorer": scorer.name,
-            **({"implicit_scorer": implicit_scorer.name} if implicit_scorer else {}),
-        },
-        pd.DataFrame(columns),
-        heldout,
-    )
+    metrics |= {
+        "fluency_warning": fluency_warning(metrics, base),
+        "groups": groups,
+        "n_prompts": len(prompts),
+        "n_samples": config.n_samples,
+        "max_new_tokens": config.max_new_tokens,
+        "top_p": config.top_p,
+        "temperature": config.temperature,
+        "seed": config.seed,
+        "scorer": scorer.name,
+        **({"implicit_scorer": implicit_scorer.name} if implicit_scorer else {}),
+    }
+    return metrics, pd.DataFrame(columns), heldout
 
 
 def _measure_perplexity(model, tokenizer, texts: Sequence[str], seed: int, report) -> tuple[dict, "pd.DataFrame"]:

@@ -81,13 +81,10 @@ def perplexity_interval(
         tokens: (H,), its predicted tokens.
         n, level, seed: as in `bootstrap_interval`.
     """
-    kept = np.asarray(tokens) > 0
-    nats, tokens = np.asarray(nats, dtype=np.float64)[kept], np.asarray(tokens)[kept]
-    if len(nats) < 2:
+    texts = _texts_with_tokens(nats, tokens)
+    if len(texts) < 2:
         return None
-    with np.errstate(over="ignore"):
-        values = np.exp([nats[rows].sum() / tokens[rows].sum() for rows in _draws(len(nats), n, seed)])
-        return Interval(float(np.exp(nats.sum() / tokens.sum())), *_bounds(values, values, level))
+    return bootstrap_interval(lambda rows: float(_perplexities(rows)[0]), texts, n=n, level=level, seed=seed)
 
 
 def paired_perplexity_difference(
@@ -108,16 +105,13 @@ def paired_perplexity_difference(
         relative: as a share of the base's.
         n, level, seed: as in `bootstrap_interval`.
     """
-    kept = np.asarray(tokens) > 0
-    rows = np.stack([np.asarray(values, dtype=np.float64)[kept] for values in (base, other, tokens)])
 
-    def difference(sums) -> float:
-        before, after = np.exp(sums[:2] / sums[2])
+    def difference(rows: np.ndarray) -> float:
+        before, after = _perplexities(rows)
         return float((before - after) / (before if relative else 1.0))
 
-    with np.errstate(over="ignore", invalid="ignore"):
-        values = np.array([difference(rows[:, drawn].sum(axis=1)) for drawn in _draws(rows.shape[1], n, seed)])
-        return Interval(difference(rows.sum(axis=1)), *_bounds(values, values, level))
+    with np.errstate(invalid="ignore"):  # of two infinite ones
+        return bootstrap_interval(difference, _texts_with_tokens(base, other, tokens), n=n, level=level, seed=seed)
 
 
 def share_of_reduction(
@@ -150,6 +144,19 @@ def share_of_reduction(
     undefined = np.isnan(values)
     low, high = _bounds(np.where(undefined, -np.inf, values), np.where(undefined, np.inf, values), level)
     return Interval(share(slice(None)), low, high)
+
+
+def _texts_with_tokens(*columns: np.ndarray) -> np.ndarray:
+    """Columns (H,), the last of them counts of tokens, as rows (H', C) of the texts that have any."""
+    rows = np.column_stack(columns).astype(np.float64)
+    return rows[rows[:, -1] > 0]
+
+
+def _perplexities(rows: np.ndarray) -> np.ndarray:
+    """Perplexity under each model, of texts (H, models + 1): summed cross-entropy of each model, then tokens."""
+    *nats, tokens = rows.sum(axis=0)
+    with np.errstate(over="ignore"):
+        return np.exp(np.array(nats) / tokens)
 
 
 def _draws(n_prompts: int, n: int, seed: int):
