@@ -15,6 +15,8 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[2]
 _CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 _START_SECONDS = 60.0
+SERVER = ("ifguide.ui.server",)
+"""What serves the app as `ifguide app` does."""
 
 
 def find_chromium() -> str | None:
@@ -30,15 +32,15 @@ class Address(str):
 
 
 @contextlib.contextmanager
-def serve_app(cache: Path) -> Iterator[Address]:
-    """Run the app on a free local port; yields its address."""
+def serve_app(cache: Path, module: tuple[str, ...] = SERVER) -> Iterator[Address]:
+    """Run the app on a free local port, by a Python module with its arguments; yields its address."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [
         sys.executable,
         "-m",
-        "ifguide.ui.server",
+        *module,
         "--server.port",
         str(port),
         "--server.address",
