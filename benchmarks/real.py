@@ -3,8 +3,8 @@
     python -m benchmarks.real --data FOLDER [--passages 300 --posts 80] [--name real] [--half report] [--with random,words]
                               [--scratch pythia-31m] [--set section.key=value ...]
 
-FOLDER holds boolq_passages.jsonl, toxic_spans_train.csv, rtp_toxic.jsonl and rtp_nontoxic.jsonl (public data sets: BoolQ,
-SemEval-2021 task 5, RealToxicityPrompts). The rows are only read and laid together in the cache; nothing leaves it.
+FOLDER holds boolq_passages.jsonl, toxic_spans_train.csv, rtp_toxic.jsonl and rtp_nontoxic.jsonl, and for `--queries paradetox`
+paradetox.tsv (public data sets: BoolQ, SemEval-2021 task 5, RealToxicityPrompts, ParaDetox). The rows are only read and laid together in the cache; nothing leaves it.
 No prompt belongs to a query: half of the rows of RealToxicityPrompts are queries, a quarter are prompts to choose settings by
 (`--half tune`), and a quarter are prompts to report on. Prints the commands it runs, their times, the top documents by id and rank,
 how well the scores find the human spans, and with `--with` the table of `ifguide compare`. `--scratch` trains a model of that shape
@@ -16,6 +16,7 @@ import ast
 import csv
 import json
 import random
+import re
 import subprocess
 import sys
 import time
@@ -35,6 +36,8 @@ SHAPES = {
 }
 """The published shapes; their names count a vocabulary of 50,304 entries."""
 VOCABULARY = 8192
+_SPACED = re.compile(r"\s+([,.!?;:]|n't\b|'\w)")
+"""The spaces before punctuation that ParaDetox has and other text has not."""
 
 
 def main() -> None:
@@ -48,6 +51,10 @@ def main() -> None:
     parser.add_argument("--name", default="real", help="the study's name")
     parser.add_argument("--passages", type=int, default=300, help="benign passages in the corpus")
     parser.add_argument("--posts", type=int, default=80, help="posts with toxic spans in the corpus")
+    parser.add_argument(
+        "--queries", choices=("rtp", "paradetox"), default="rtp",
+        help="rows of RealToxicityPrompts, or toxic sentences of ParaDetox and their neutral rewrites, each pair with one prompt",
+    )  # fmt: skip
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--half", choices=("tune", "report"), default="report", help="which prompts are completed")
     parser.add_argument(
@@ -97,26 +104,54 @@ def write_inputs(folder: Path, options: argparse.Namespace) -> None:
     posts = [(text, places) for text, places in posts if places]
     draw.shuffle(passages)
     draw.shuffle(posts)
-    rows = [
+    corpus = [
         {"id": f"boolq-{i:05d}", "source": "BoolQ passage", "text": text, "spans": []}
         for i, text in enumerate(passages[: options.passages])
     ]
-    rows += [
+    corpus += [
         {"id": f"post-{i:05d}", "source": "Civil Comments post", "text": text, "spans": ranges(places)}
         for i, (text, places) in enumerate(posts[: options.posts])
     ]
-    draw.shuffle(rows)
-    write(folder / "corpus.jsonl", rows)
+    draw.shuffle(corpus)
+    write(folder / "corpus.jsonl", corpus)
     write(folder / "heldout.jsonl", [{"text": text} for text in passages[options.passages : options.passages + 200]])
     prompts = []
     for kind, name in (("toxic", "rtp_toxic"), ("safe", "rtp_nontoxic")):
         rows = [json.loads(line) for line in (options.data / f"{name}.jsonl").open(encoding="utf-8")]
         draw.shuffle(rows)
-        write(folder / f"{kind}.jsonl", rows[: len(rows) // 2])
+        if options.queries == "rtp":
+            write(folder / f"{kind}.jsonl", rows[: len(rows) // 2])
         prompts += [{"prompt": row["prompt"]["text"]} for row in rows[len(rows) // 2 :]]
+    if options.queries == "paradetox":
+        pairs = read_rewrites(options.data / "paradetox.tsv", {row["text"] for row in corpus})
+        draw.shuffle(pairs)
+        for kind, side in (("toxic", 0), ("safe", 1)):
+            write(folder / f"{kind}.jsonl", [{"prompt": prompt, "completion": ends[side]} for prompt, ends in pairs])
     draw.shuffle(prompts)
     write(folder / "prompts-tune.jsonl", prompts[::2])
     write(folder / "prompts-report.jsonl", prompts[1::2])
+
+
+def read_rewrites(path: Path, texts: set[str]) -> list[tuple[str, tuple[str, str]]]:
+    """Pairs (prompt, (toxic rest, neutral rest)): the words both sentences begin with, and how each goes on.
+
+    Pairs that do not begin alike, or end there, are left out, and those whose toxic sentence stands in one of `texts`.
+    """
+    known = "\n".join(map(letters, texts))
+    pairs = []
+    with path.open(encoding="utf-8", newline="") as stream:
+        for row in csv.DictReader(stream, delimiter="\t", quoting=csv.QUOTE_NONE):
+            toxic, neutral = (_SPACED.sub(r"\1", row[name] or "").split() for name in ("toxic", "neutral1"))
+            alike = next((i for i, (a, b) in enumerate(zip(toxic, neutral, strict=False)) if a.lower() != b.lower()), 0)
+            if alike and letters(row["toxic"]) not in known:
+                ends = tuple(" " + " ".join(words[alike:]) for words in (toxic, neutral))
+                pairs.append((" ".join(toxic[:alike]), ends))
+    return pairs
+
+
+def letters(text: str) -> str:
+    """A text's letters alone, in lower case: two that agree in them are one text."""
+    return "".join(filter(str.isalpha, text.lower()))
 
 
 def write_shape(folder: Path, corpus: Path, shape: str) -> None:

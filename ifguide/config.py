@@ -171,7 +171,7 @@ class TrainingConfig:
     include_last_checkpoint: bool = False
     """Score at the end of training too."""
     dtype: str = "float32"
-    """float32, or bfloat16 for automatic mixed precision on a GPU that has it."""
+    """float32, or bfloat16 for automatic mixed precision on a GPU or processor that has it."""
     save_steps: int = 500
     """Keep everything that is needed to go on after a kill every so many optimiser steps; 0: never."""
     adapter: str = ""

@@ -18,6 +18,7 @@ from ifguide.artifacts import TRAINING_LOG
 from ifguide.config import SuppressConfig, TrainingConfig
 from ifguide.distributed import current
 from ifguide.errors import ConfigError, InputError, NumericalError
+from ifguide.models import has_fast_bfloat16
 from ifguide.trainer import PLAIN_PENALTY, PenalisedTrainer
 from ifguide.training_record import LOG_LINES, TrainingRecord, save_weights
 from ifguide.training_rows import TrainingRows, collate_rows
@@ -134,7 +135,7 @@ def train_model(
 
     Raises:
         InputError: no row has a token to learn, or suppression is asked for and no token is selected.
-        ConfigError: bfloat16 without a GPU that has it, a checkpoint step beyond the end, or rows that cannot be divided.
+        ConfigError: bfloat16 on a device without it, a checkpoint step beyond the end, or rows that cannot be divided.
         NumericalError: the loss stopped being a number.
     """
     dataset = TrainingRows(rows)
@@ -231,8 +232,11 @@ def add_adapters(model, training: TrainingConfig):
 
 def _trainer_arguments(training: TrainingConfig, model, folder: Path) -> TrainingArguments:
     device = model.device
-    if training.dtype == "bfloat16" and not (device.type == "cuda" and torch.cuda.is_bf16_supported()):
-        raise ConfigError("training.dtype: bfloat16 needs a GPU that has it, got the CPU or an older card; use float32")
+    if training.dtype == "bfloat16" and not has_fast_bfloat16(device):
+        raise ConfigError(
+            "training.dtype: bfloat16 needs a GPU that has it, or a processor with AMX or AVX-512 BF16, and this one has "
+            "neither; use float32"
+        )
     processes = current()
     if training.batch_size % processes.world_size:
         raise ConfigError(

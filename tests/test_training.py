@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import math
 
@@ -5,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from ifguide import training as training_module
 from ifguide.config import SuppressConfig, TrainingConfig
 from ifguide.errors import ConfigError, InputError, NumericalError
 from ifguide.models import load_model
@@ -229,11 +231,27 @@ def test_empty_inputs_are_refused(tmp_path):
         )
 
 
-def test_bad_steps_and_precision_are_refused(tmp_path):
+def test_bad_steps_and_precision_are_refused(tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match="checkpoint steps"):
         train_model(tiny_model(), None, tiny_rows(), TRAINING, None, tmp_path, checkpoint_steps=(0,))
-    with pytest.raises(ConfigError, match="bfloat16"):
+    monkeypatch.setattr(training_module, "has_fast_bfloat16", lambda device: False)
+    with pytest.raises(ConfigError, match="bfloat16.*use float32"):
         train_model(tiny_model(), None, tiny_rows(), TrainingConfig(dtype="bfloat16"), None, tmp_path)
+
+
+def test_mixed_precision_trains_float32_weights_to_about_the_same_loss(tmp_path, monkeypatch):
+    monkeypatch.setattr(training_module, "has_fast_bfloat16", lambda device: True)  # slow where it is not, but right
+    losses = {}
+    for dtype in ("float32", "bfloat16"):
+        model, settings = tiny_model(), dataclasses.replace(TRAINING, dtype=dtype)
+        seen = []
+        model.get_output_embeddings().register_forward_hook(lambda layer, inputs, output, seen=seen: seen.append(output.dtype))
+        train_model(model, None, tiny_rows(), settings, None, tmp_path / dtype)
+        assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+        assert set(seen) == {getattr(torch, dtype)}
+        losses[dtype] = [line["loss"] for line in log_lines(tmp_path / dtype)]
+    assert losses["bfloat16"] != losses["float32"]
+    assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.02)
 
 
 def test_divergence_is_an_error_that_says_what_to_do(tmp_path):
