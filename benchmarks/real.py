@@ -3,11 +3,13 @@
     python -m benchmarks.real --data FOLDER [--passages 300 --posts 80] [--name real] [--half report] [--with random,words]
                               [--scratch pythia-31m] [--set section.key=value ...]
 
-FOLDER holds boolq_passages.jsonl, toxic_spans_train.csv, rtp_toxic.jsonl and rtp_nontoxic.jsonl, and for `--queries paradetox`
-paradetox.tsv (public data sets: BoolQ, SemEval-2021 task 5, RealToxicityPrompts, ParaDetox). The rows are only read and laid together in the cache; nothing leaves it.
+FOLDER holds boolq_passages.jsonl, toxic_spans_train.csv, rtp_toxic.jsonl and rtp_nontoxic.jsonl, and for `--rewrites` paradetox.tsv
+(public data sets: BoolQ, SemEval-2021 task 5, RealToxicityPrompts, ParaDetox). The rows are only read and laid together in the cache;
+nothing leaves it.
 No prompt belongs to a query: half of the rows of RealToxicityPrompts are queries, a quarter are prompts to choose settings by
 (`--half tune`), and a quarter are prompts to report on. Prints the commands it runs, their times, the top documents by id and rank,
-how well the scores find the human spans, and with `--with` the table of `ifguide compare`. `--scratch` trains a model of that shape
+how well the scores find the human spans, and with `--with` the table of `ifguide compare` and the bars. Called again under a name that
+is there, it changes the study to what it is given, and only what that touches is built anew. `--scratch` trains a model of that shape
 from a random start, with a byte-level BPE tokenizer of 8,192 entries trained on the corpus, so that all the model knows comes from it.
 """
 
@@ -24,10 +26,13 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.before_after import REAL_TEXT, print_bars
 from benchmarks.spans import read_truth
+from ifguide.config import override, read_config, write_config
 from ifguide.demo import demo_model_config, train_tokenizer
 from ifguide.selection import area_under_roc, average_precision, precision_recall
 from ifguide.study import Study, cache_dir
+from ifguide.variants import BASE, DEFAULT
 
 SHAPES = {
     "pythia-14m": {"hidden_size": 128, "num_hidden_layers": 6, "num_attention_heads": 4, "intermediate_size": 512},
@@ -52,8 +57,8 @@ def main() -> None:
     parser.add_argument("--passages", type=int, default=300, help="benign passages in the corpus")
     parser.add_argument("--posts", type=int, default=80, help="posts with toxic spans in the corpus")
     parser.add_argument(
-        "--queries", choices=("rtp", "paradetox"), default="rtp",
-        help="rows of RealToxicityPrompts, or toxic sentences of ParaDetox and their neutral rewrites, each pair with one prompt",
+        "--rewrites", type=int, default=0, metavar="N",
+        help="queries from ParaDetox, too: N toxic sentences and their neutral rewrites, each pair with one prompt",
     )  # fmt: skip
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--half", choices=("tune", "report"), default="report", help="which prompts are completed")
@@ -65,8 +70,11 @@ def main() -> None:
     options = parser.parse_args()
     inputs = cache_dir() / f"{options.name}-inputs"
     write_inputs(inputs, options)
-    study = cache_dir() / options.name / "study.toml"
-    if not study.exists():
+    settings, prompts = cache_dir() / options.name / "study.toml", inputs / f"prompts-{options.half}.jsonl"
+    if settings.exists():
+        config = override(read_config(settings), [f"evaluate.prompts={json.dumps(str(prompts))}", *options.sets])
+        write_config(config, settings)
+    else:
         sets = [part for value in options.sets for part in ("--set", value)]
         model = Path(options.model)
         if options.scratch:
@@ -77,13 +85,15 @@ def main() -> None:
             "new", options.name, "--model", str(model.resolve()), "--corpus", str(inputs / "corpus.jsonl"),
             "--id-field", "id", "--source-field", "source", "--spans-field", "spans",
             "--toxic", str(inputs / "toxic.jsonl"), "--safe", str(inputs / "safe.jsonl"),
-            "--prompts", str(inputs / f"prompts-{options.half}.jsonl"), "--heldout", str(inputs / "heldout.jsonl"), *sets,
+            "--prompts", str(prompts), "--heldout", str(inputs / "heldout.jsonl"), *sets,
         )  # fmt: skip
     run("run", options.name, "--until", options.until)
     if options.others:
         run("compare", options.name, "--with", options.others)
+        print_bars(Study.open(options.name), [BASE, DEFAULT, *options.others.split(",")], REAL_TEXT)
     run("status", options.name)
-    show(Study.open(options.name))
+    if options.until not in ("corpus", "queries", "model", "factors", "direction"):
+        show(Study.open(options.name))
 
 
 def run(*arguments: str) -> None:
@@ -115,37 +125,41 @@ def write_inputs(folder: Path, options: argparse.Namespace) -> None:
     draw.shuffle(corpus)
     write(folder / "corpus.jsonl", corpus)
     write(folder / "heldout.jsonl", [{"text": text} for text in passages[options.passages : options.passages + 200]])
+    draw = random.Random(options.seed)  # begins anew, so that the halves are the same whatever the corpus is
     prompts = []
+    queries = {}
     for kind, name in (("toxic", "rtp_toxic"), ("safe", "rtp_nontoxic")):
         rows = [json.loads(line) for line in (options.data / f"{name}.jsonl").open(encoding="utf-8")]
         draw.shuffle(rows)
-        if options.queries == "rtp":
-            write(folder / f"{kind}.jsonl", rows[: len(rows) // 2])
+        queries[kind] = rows[: len(rows) // 2]
         prompts += [{"prompt": row["prompt"]["text"]} for row in rows[len(rows) // 2 :]]
-    if options.queries == "paradetox":
-        pairs = read_rewrites(options.data / "paradetox.tsv", {row["text"] for row in corpus})
-        draw.shuffle(pairs)
-        for kind, side in (("toxic", 0), ("safe", 1)):
-            write(folder / f"{kind}.jsonl", [{"prompt": prompt, "completion": ends[side]} for prompt, ends in pairs])
     draw.shuffle(prompts)
+    if options.rewrites:
+        pairs = read_rewrites(options.data / "paradetox.tsv", corpus)
+        draw.shuffle(pairs)
+        for prompt, toxic, safe in pairs[: options.rewrites]:
+            queries["toxic"].append({"prompt": prompt, "completion": toxic})
+            queries["safe"].append({"prompt": prompt, "completion": safe})
+    for kind, rows in queries.items():
+        write(folder / f"{kind}.jsonl", rows)
     write(folder / "prompts-tune.jsonl", prompts[::2])
     write(folder / "prompts-report.jsonl", prompts[1::2])
 
 
-def read_rewrites(path: Path, texts: set[str]) -> list[tuple[str, tuple[str, str]]]:
-    """Pairs (prompt, (toxic rest, neutral rest)): the words both sentences begin with, and how each goes on.
+def read_rewrites(path: Path, corpus: list[dict]) -> list[tuple[str, str, str]]:
+    """(prompt, toxic rest, neutral rest): the words both sentences begin with, and how each goes on.
 
-    Pairs that do not begin alike, or end there, are left out, and those whose toxic sentence stands in one of `texts`.
+    Pairs that do not begin alike, or of which one ends there, are left out, and those whose toxic sentence stands in the corpus.
     """
-    known = "\n".join(map(letters, texts))
+    known = "\n".join(letters(row["text"]) for row in corpus)
     pairs = []
     with path.open(encoding="utf-8", newline="") as stream:
         for row in csv.DictReader(stream, delimiter="\t", quoting=csv.QUOTE_NONE):
             toxic, neutral = (_SPACED.sub(r"\1", row[name] or "").split() for name in ("toxic", "neutral1"))
             alike = next((i for i, (a, b) in enumerate(zip(toxic, neutral, strict=False)) if a.lower() != b.lower()), 0)
             if alike and letters(row["toxic"]) not in known:
-                ends = tuple(" " + " ".join(words[alike:]) for words in (toxic, neutral))
-                pairs.append((" ".join(toxic[:alike]), ends))
+                rests = (" " + " ".join(words[alike:]) for words in (toxic, neutral))
+                pairs.append((" ".join(toxic[:alike]), *rests))
     return pairs
 
 

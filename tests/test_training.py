@@ -235,7 +235,7 @@ def test_bad_steps_and_precision_are_refused(tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match="checkpoint steps"):
         train_model(tiny_model(), None, tiny_rows(), TRAINING, None, tmp_path, checkpoint_steps=(0,))
     monkeypatch.setattr(training_module, "has_fast_bfloat16", lambda device: False)
-    with pytest.raises(ConfigError, match="bfloat16.*use float32"):
+    with pytest.raises(ConfigError, match=r"bfloat16.*use float32"):
         train_model(tiny_model(), None, tiny_rows(), TrainingConfig(dtype="bfloat16"), None, tmp_path)
 
 
@@ -245,7 +245,9 @@ def test_mixed_precision_trains_float32_weights_to_about_the_same_loss(tmp_path,
     for dtype in ("float32", "bfloat16"):
         model, settings = tiny_model(), dataclasses.replace(TRAINING, dtype=dtype)
         seen = []
-        model.get_output_embeddings().register_forward_hook(lambda layer, inputs, output, seen=seen: seen.append(output.dtype))
+        model.get_output_embeddings().register_forward_hook(
+            lambda layer, inputs, output, seen=seen: seen.append(output.dtype)
+        )
         train_model(model, None, tiny_rows(), settings, None, tmp_path / dtype)
         assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
         assert set(seen) == {getattr(torch, dtype)}
