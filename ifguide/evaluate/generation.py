@@ -229,8 +229,9 @@ def _read(model, ids: Tensor, mask: Tensor, cache):
         extra["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
     if "logits_to_keep" in parameters:
         extra["logits_to_keep"] = 1
-    output = model(input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True, **extra)
-    return output.logits[:, -1], output.past_key_values
+    name = "cache" if "cache" in parameters else "past_key_values"  # older versions of Transformers say the latter
+    output = model(input_ids=ids, attention_mask=mask, use_cache=True, **{name: cache}, **extra)
+    return output.logits[:, -1], getattr(output, name)
 
 
 def _stop_ids(model, tokenizer) -> Tensor:
