@@ -1,9 +1,12 @@
 import math
+import re
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ifguide.frontier import bounds_of, frontier_points, label_points, padded_range, place_labels, pull_in
+from ifguide.report.figures import frontier_figure
+from ifguide.report.markup import render
 from ifguide.ui import charts
 from ifguide.ui.palette import variant_colours
 
@@ -44,6 +47,15 @@ def test_the_chart_has_a_point_a_bar_and_a_name_for_every_model():
         assert trace.error_x.array is None
     assert [a.text for a in figure.layout.annotations] == ["Base model", "Suppressed", "Random control", "Known spans", "Word filter", "&lt;b&gt;x"]  # fmt: skip
     assert len({t.marker.symbol for t in figure.data}) == 3
+
+
+def test_no_name_of_the_report_s_picture_lies_on_the_axis_numbers():
+    models = {"base": (0.78, 19.27), "default": (0.31, 19.9), "oracle": (0.33, 19.41), "classifier-documents": (0.61, 19.44), "random": (0.75, 20.87)}  # fmt: skip
+    metrics = {name: {"emt": emt, "emt_low": emt - 0.05, "emt_high": emt + 0.05, "perplexity": perplexity} for name, (emt, perplexity) in models.items()}  # fmt: skip
+    drawn = render(frontier_figure(frontier_points(metrics), variant_colours(list(metrics))))
+    named = re.findall(r'<text x="([\d.]+)" y="[\d.]+" text-anchor="middle" class="name">([^<]+)<', drawn)
+    assert len(named) == 5
+    assert all(float(x) - 7.4 * len(title) / 2 >= 50 for x, title in named)
 
 
 def many_points():

@@ -34,7 +34,8 @@ def frontier_figure(points: Sequence[FrontierPoint], colours: Mapping[str, str])
     places = [(x_of(p.perplexity), y_of(p.emt)) for p in points]
     known = label_points(points, {p.name: variant_title(p.name) for p in points}, _NAMED)
     titles = [f"{known[p.name]} ({far[p.name]:.1f} →)" if p.name in far else known[p.name] for p in points]
-    marks, boxes = [], []
+    marks: list = []
+    boxes: list[tuple] = [(0, 0, _LEFT - 12, HEIGHT)]  # the axis' numbers and title
     for point, (x, y) in zip(points, places, strict=True):
         colour = colours[point.name]
         if point.emt_low is not None and point.emt_high is not None:
