@@ -2,7 +2,7 @@
 
     python -m benchmarks.seeds [--seeds 1 2]
 
-Each seed makes its own documents, queries, prompts, tokenizer and training. Nothing is tuned on them. About two minutes a seed
+Each seed makes its own documents, queries, prompts, tokenizer and training. Nothing is tuned on them. About three minutes a seed
 on 2 cores; the studies stay in the cache as `demo-seed-N`.
 """
 

@@ -45,11 +45,16 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+THREADS_WAIT = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "2000"}
+"""How torch's threads wait for each other, unless the user has said so. By default they spin for milliseconds, and lose half of their
+speed or more when anything else runs on the machine. If they sleep at once they lose a tenth when nothing does; GNU's OpenMP can
+be told to spin for some ten microseconds first (`python -m benchmarks.training_speed`)."""
+
 
 def main() -> None:
     """Run the command in `sys.argv`; errors that the user can mend become one line and exit code 2."""
-    # threads that wait for each other by spinning lose nine tenths of their speed when anything else runs on the machine
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    for name, value in THREADS_WAIT.items():
+        os.environ.setdefault(name, value)
     if (
         launched_together()
     ):  # when a process ends, what the others have to say is our own line, not a trace of torch's sockets

@@ -13,6 +13,7 @@ from collections.abc import Set as AnySet
 from pathlib import Path
 
 from ifguide import artifacts, distributed
+from ifguide.allocator import keep_freed_memory
 from ifguide.config import BorrowedConfig, StudyConfig
 from ifguide.errors import ConfigError, IFGuideError, StaleError
 from ifguide.lineage import can_be_made_again
@@ -131,6 +132,7 @@ def _with_needs(study: Study, units: Iterable[Unit]) -> list[Unit]:
 def _build(study: Study, units: list[Unit], progress: Progress, forced: AnySet[Unit] = frozenset()) -> list[Unit]:
     built: list[Unit] = []
     processes = distributed.current()
+    keep_freed_memory()
     with _one_writer(study):
         processes.decide(lambda: _prepare(study, units))
         for number, unit in enumerate(units):

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, pad
 
 IGNORED = -100
 """Label of a token without loss: padding, and the first token of a document."""
@@ -55,14 +55,11 @@ def token_losses(logits: Tensor, labels: Tensor) -> Tensor:
     """
     if logits.shape[:2] != labels.shape:
         raise ValueError(f"expected labels of shape {tuple(logits.shape[:2])}, got {tuple(labels.shape)}")
-    logits = logits[:, :-1]
     if logits.dtype in (torch.float16, torch.bfloat16):
         logits = logits.float()
-    labels = labels[:, 1:]
-    losses = cross_entropy(
-        logits.reshape(-1, logits.shape[-1]), labels.reshape(-1), ignore_index=IGNORED, reduction="none"
-    )
-    return losses.view(labels.shape)
+    following = pad(labels[:, 1:], (0, 1), value=IGNORED)  # the labels move, for moving the logits would copy them
+    losses = cross_entropy(logits.flatten(0, 1), following.flatten(), ignore_index=IGNORED, reduction="none")
+    return losses.view(labels.shape)[:, :-1]
 
 
 def sum_losses(

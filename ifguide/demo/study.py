@@ -37,13 +37,13 @@ def demo_config() -> StudyConfig:
         corpus=CorpusConfig(path="inputs/corpus.jsonl", id_field="id", source_field="source", spans_field="spans"),
         queries=QueriesConfig(toxic="inputs/toxic_queries.jsonl", safe="inputs/safe_queries.jsonl"),
         training=TrainingConfig(
-            epochs=8,
+            epochs=14,
             batch_size=8,
             packing=True,
             learning_rate=5e-3,
             adam_beta2=0.95,
             warmup_steps=8,
-            checkpoint_steps=(15, 19, 24, 30),
+            checkpoint_steps=(18, 20, 22, 25),
             schedule="cosine",
         ),
         factors=FactorsConfig(max_tokens=12_000),
@@ -63,7 +63,7 @@ def write_inputs(folder: Path, *, seed: int = 0) -> None:
     from ifguide.demo.generator import write_demo_inputs
     from ifguide.demo.model import demo_model_config, train_tokenizer
 
-    write_demo_inputs(folder, n_documents=400, seed=seed)
+    write_demo_inputs(folder, n_documents=300, seed=seed)
     texts = [json.loads(line)["text"] for line in (folder / "corpus.jsonl").read_text(encoding="utf-8").splitlines()]
     tokenizer = train_tokenizer(texts)
     tokenizer.save_pretrained(folder / "model")
