@@ -47,7 +47,7 @@ app = typer.Typer(
 
 THREADS_WAIT = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "2000"}
 """How torch's threads wait for each other, unless the user has said so. By default they spin for milliseconds, and lose half of their
-speed or more when anything else runs on the machine. If they sleep at once they lose a tenth when nothing does; GNU's OpenMP can
+speed or more when anything else runs on the machine. If they sleep at once they lose a sixth when nothing does; GNU's OpenMP can
 be told to spin for some ten microseconds first (`python -m benchmarks.training_speed`)."""
 
 

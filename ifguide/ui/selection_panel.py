@@ -14,6 +14,7 @@ from ifguide.ui import components, job_panel, layout
 from ifguide.ui.format import ATTRIBUTION_TITLES, count, count_of, plain, score, selection_title, share
 from ifguide.ui.loaders import Loaded
 from ifguide.ui.tuning import Tuning
+from ifguide.variants import BASELINES
 
 TRAIN_HELP = "Trains a new model against these tokens, lets it complete the prompts and rates the answers. Runs on its own; you can close this page."
 MODEL_WORDS = {
@@ -28,6 +29,13 @@ COLUMNS: list[dict] = [
     {"label": "Documents", "kind": "number", "sortable": True, "help": "Documents with at least one selected token"},
     {"label": "Model", "kind": "state", "help": "Whether a model was trained against it and measured"},
 ]
+
+CHOSEN_OTHERWISE = {
+    "oracle": "The spans that people marked",
+    "borrowed": "A selection of another study, carried over by characters",
+    **{name: what[0].upper() + what[1:] for name, what in BASELINES.items()},
+}
+"""What a selection without a threshold is, by its kind."""
 
 Keep = Callable[[Loaded, str, Tuning], None]
 """Remembers controls, and writes them to the address."""
@@ -142,7 +150,7 @@ def read_settings(loaded: Loaded, name: str) -> dict:
 def settings_line(found: dict) -> str:
     """The settings of a selection in one line."""
     if found["quantile"] is None:
-        return "The spans that people marked"
+        return CHOSEN_OTHERWISE[found["kind"]]
     parts = [f"{ATTRIBUTION_TITLES[found['attribution']]}, highest {share(1 - found['quantile'], digits=2)}"]
     if found["kind"] == "random":
         parts = [f"As many tokens as the highest {share(1 - found['quantile'], digits=2)}, drawn at random"]

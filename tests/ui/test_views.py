@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ifguide.errors import InputError
-from ifguide.ui import charts, comparison, document_list, format, method_text, metric_details, words
+from ifguide.ui import charts, comparison, document_list, format, method_text, metric_details, selection_panel, words
 from ifguide.ui.palette import variant_colours
+from ifguide.variants import BASELINES
 from tests.app.fake_study import write_study
 
 
@@ -260,3 +261,11 @@ def test_toxic_spans_are_marked_on_request_and_where_they_are():
     assert [cell["runs"] for cell in cells] == [[["c0", False, "0-2"], [".0", False, ""]], [["c0.0", False, ""]]]
     plain = comparison.prompt_payload(frames, 0)["rows"]
     assert not any(len(run) > 2 for row in plain for cell in row["cells"] for run in cell["runs"])
+
+
+def test_a_selection_without_a_threshold_is_described_by_what_made_it():
+    kinds = ("oracle", "borrowed", *BASELINES)
+    lines = [selection_panel.settings_line({"kind": kind, "quantile": None}) for kind in kinds]
+    assert len(set(lines)) == len(kinds)
+    assert [line for line in lines if "people marked" in line] == [lines[0]]
+    assert all(line[0].isupper() for line in lines)

@@ -232,8 +232,8 @@ class TokenViewer {
         if (mark & TRUTH) truth += 1;
         if ((mark & SELECTED) && (mark & TRUTH)) both += 1;
       }
-      const others = chosen > both ? whole(chosen - both) : "no";
-      note += truth ? ` ${whole(both)} of ${plural(truth, "token")} marked by people selected, and ${others} not marked.` : ` No token is marked by people, ${others} selected.`;
+      const others = chosen > both ? plural(chosen - both, "other") : "no others";
+      note += truth ? ` ${whole(both)} of ${plural(truth, "token")} marked by people selected, and ${others}.` : ` No token is marked by people, ${chosen ? whole(chosen) : "no"} selected.`;
     }
     const hide = element("button", "quiet", "Blur again");
     hide.title = "x";
