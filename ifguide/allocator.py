@@ -1,7 +1,7 @@
 """Keeps freed memory for the next step. No torch.
 
 A training step frees some hundred MB and asks for them again at once. The GNU C library gives what is free at the top of the heap
-back to the system each time, which then hands out every page anew, cleared: in the demo a quarter of a training's time.
+back to the system each time, which then hands out every page anew, cleared (`python -m benchmarks.training_speed`).
 """
 
 import ctypes

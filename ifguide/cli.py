@@ -53,8 +53,8 @@ be told to spin for some ten microseconds first (`python -m benchmarks.training_
 
 def main() -> None:
     """Run the command in `sys.argv`; errors that the user can mend become one line and exit code 2."""
-    for name, value in THREADS_WAIT.items():
-        os.environ.setdefault(name, value)
+    if not THREADS_WAIT.keys() & os.environ.keys():  # all or none: the second would overrule a policy of the user's
+        os.environ.update(THREADS_WAIT)
     if (
         launched_together()
     ):  # when a process ends, what the others have to say is our own line, not a trace of torch's sockets
