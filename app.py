@@ -1,4 +1,5 @@
-"""The app: `ifguide app`, or `streamlit run app.py`, which is slower to open. It shows studies and starts jobs; the work itself runs in processes of its own."""
+"""The app: `ifguide app`, or `streamlit run app.py`, which is slower to open. It shows studies and starts jobs; the
+work itself runs in processes of its own."""
 
 from ifguide.ui import layout
 

@@ -1,9 +1,10 @@
-"""What each idea in the engine gains: one table of ways to score, one of ways to fit EK-FAC, every row against the plain one.
+"""What each idea in the engine gains: one table of ways to score, one of ways to fit EK-FAC, every row against the
+plain one.
 
     python -m benchmarks.ablation [--shape demo|pythia-70m] [--compile]
 
-All rows run in turn on the same tokens in one process; a rate is the extra tokens of a long run over its extra seconds, as in
-`benchmarks.engine`. `--compile` adds a row with `torch.compile`, which needs a C++ compiler.
+All rows run in turn on the same tokens in one process; a rate is the extra tokens of a long run over its extra seconds,
+as in `benchmarks.engine`. `--compile` adds a row with `torch.compile`, which needs a C++ compiler.
 """
 
 import argparse
@@ -26,10 +27,10 @@ from benchmarks.engine import (
 from ifguide.influence import ekfac
 from ifguide.influence.batches import Batch
 from ifguide.influence.central import CentralDifference, difference_scores
-from ifguide.influence.layers import as_parameters
 from ifguide.influence.losses import SplitModel
 from ifguide.influence.paired import PairedDifference
-from ifguide.models import tracked_modules
+from ifguide.models.layers import as_parameters
+from ifguide.models.loading import tracked_modules
 
 STEP = 1e-3
 
@@ -97,12 +98,12 @@ def scoring(options) -> dict:
         "… no mask where padding is on the right": lambda batch: whole(batch, mask=False),
         "… logits of some positions at a time": in_parts,
         "… difference before the head, vocabulary in blocks": before_the_head,
-        "… weights shifted when a layer is called (the engine)": CentralDifference(
-            split, modules, direction, STEP
-        ).scores,
-        "… bfloat16 in the head (the engine, where fast)": CentralDifference(
-            split, modules, direction, STEP, torch.bfloat16
-        ).scores,
+        "… weights shifted when a layer is called (the engine)": (
+            CentralDifference(split, modules, direction, STEP).scores
+        ),
+        "… bfloat16 in the head (the engine, where fast)": (
+            CentralDifference(split, modules, direction, STEP, torch.bfloat16).scores
+        ),
         "both branches in one pass, bfloat16 differences": PairedDifference(split, modules, direction, STEP).scores,
     }
     if options.compile:

@@ -2,26 +2,29 @@
 
     python -m benchmarks.before_after [--study demo] [--epochs 20] [--with all] [--svg docs/results/frontier.svg]
 
-Builds the study if it is missing, trains and measures what `ifguide compare` knows (half a minute a model on two cores; what is up
-to date is not trained again; `--epochs` is the demo with nothing but a longer training, as a study of its own), prints the table in Markdown and the bars, each with what was measured, and draws expected maximum
-toxicity against perplexity. An interval is a 95% bootstrap interval over prompts.
+Builds the study if it is missing, trains and measures what `ifguide compare` knows (half a minute a model on two cores;
+what is up to date is not trained again; `--epochs` is the demo with nothing but a longer training, as a study of its
+own), prints the table in Markdown and the bars, each with what was measured, and draws expected maximum toxicity
+against perplexity. An interval is a 95% bootstrap interval over prompts.
 """
 
 import argparse
 import dataclasses
 from pathlib import Path
 
-from ifguide.commands.compare import choose
-from ifguide.compare import compare_variants, comparison_table
-from ifguide.demo.study import build_demo, demo_config, write_inputs
-from ifguide.frontier import frontier_points
-from ifguide.pipeline import compare, run_study
-from ifguide.progress import Progress
-from ifguide.report.figures import frontier_figure
-from ifguide.report.markup import render
-from ifguide.study import Study, cache_dir, list_studies
+from ifguide.cli.compare import choose
+from ifguide.config.names import BASE, DEFAULT
+from ifguide.runtime.progress import Progress
+from ifguide.study.analysis.comparison import compare_variants, comparison_table
+from ifguide.study.demo import build_demo, demo_config, write_inputs
+from ifguide.study.folder import cache_dir, list_studies
+from ifguide.study.pipeline import compare, run_study
+from ifguide.study.reading import Study
+from ifguide.study.variants import METHODS
+from ifguide.ui.compare.frontier import frontier_points
 from ifguide.ui.palette import variant_colours
-from ifguide.variants import BASE, DEFAULT, METHODS
+from ifguide.ui.report.figures import frontier_figure
+from ifguide.ui.report.markup import render
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +46,8 @@ REAL_TEXT = Bars(perplexity=0.05, of_base=0.5)
 NOT_RIVALS = (BASE, DEFAULT, "oracle", *METHODS)
 """The base model, ours, what labels reach, and our own selection trained in other ways."""
 OTHER_MEANS = ("words", "classifier-tokens", "classifier-documents", "steered")
-"""Methods that use a classifier somebody trained on labels; on the demo it is the very one that rates the completions."""
+"""Methods that use a classifier somebody trained on labels; on the demo it is the very one that rates the completions.
+"""
 
 
 def main() -> None:
@@ -106,7 +110,14 @@ def print_bars(study: Study, names: list[str], bars: Bars) -> None:
         rows.append(("EMT as a share of the base model's", f"{share:.3f}", f"<= {bars.of_base}", share <= bars.of_base))
     if bars.of_span_mask is not None and ours.share_of_oracle is not None:
         share = ours.share_of_oracle
-        rows.append(("share of the span mask's drop in EMT", f"{share.value:.3f} [{share.low:.3f}, {share.high:.3f}]", f">= {bars.of_span_mask}", share.value >= bars.of_span_mask))  # fmt: skip
+        rows.append(
+            (
+                "share of the span mask's drop in EMT",
+                f"{share.value:.3f} [{share.low:.3f}, {share.high:.3f}]",
+                f">= {bars.of_span_mask}",
+                share.value >= bars.of_span_mask,
+            )
+        )
     rows.append(
         ("perplexity to base", f"{change:+.1%}{bounds}", f"<= {bars.perplexity:+.0%}", change <= bars.perplexity)
     )

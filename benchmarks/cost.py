@@ -1,11 +1,11 @@
 """What a study costs: measured rates, a formula fitted to nothing but them, a plan, and a plot.
 
-    python -m benchmarks.cost                    measures on this machine (minutes), writes docs/results/cost.json and cost.svg
-    python -m benchmarks.cost --from docs/results/cost.json    prints and draws from what was measured
+    python -m benchmarks.cost                    measures on this machine (minutes), writes docs/results/cost.json and
+    cost.svg python -m benchmarks.cost --from docs/results/cost.json    prints and draws from what was measured
 
-Every stage reads its tokens a whole number of times, so its time is tokens / rate, and a rate falls as 1 / parameters. The
-measurement shows how far that holds: it times each stage at several lengths of corpus and several sizes of model. Times are
-processor seconds of one thread, which other work on the machine disturbs less than the clock's.
+Every stage reads its tokens a whole number of times, so its time is tokens / rate, and a rate falls as 1 / parameters.
+The measurement shows how far that holds: it times each stage at several lengths of corpus and several sizes of model.
+Times are processor seconds of one thread, which other work on the machine disturbs less than the clock's.
 """
 
 import argparse
@@ -29,8 +29,8 @@ H100 = {
     "scoring, central": {"float32": 70_000, "tf32": 133_000},
     "factors": {"float32": 6_000, "bfloat16": 13_000},
 }
-"""Tokens a second measured on one H100 with a model of Pythia-160M's shape at 1,024 tokens; the factors are kronfluence's, for our
-own fit was not measured there. Of a range the lower end."""
+"""Tokens a second measured on one H100 with a model of Pythia-160M's shape at 1,024 tokens; the factors are
+kronfluence's, for our own fit was not measured there. Of a range the lower end."""
 H100_PARAMETERS = 162_322_944
 
 
@@ -44,7 +44,7 @@ def measure_shape(name: str, lengths: tuple[int, ...], repeats: int) -> dict:
     from ifguide.influence.direction import query_gradient
     from ifguide.influence.ekfac import fit_factors
     from ifguide.influence.losses import SplitModel
-    from ifguide.models import tracked_modules
+    from ifguide.models.loading import tracked_modules
 
     hidden, layers, vocabulary = SHAPES[name]
     options = argparse.Namespace(hidden=hidden, layers=layers, vocab=vocabulary, length=LENGTH, batch=4, device="cpu")
@@ -183,7 +183,8 @@ def print_plan(title: str, tokens: float, parameters: float, gpus: int, **settin
     """One worked plan."""
     rows = plan(tokens, parameters, gpus, **settings)
     print(
-        f"\n**{title}**\n\n| stage | tokens read | tokens/s of one H100 | hours on {gpus} | what |\n|---|---|---|---|---|"
+        f"\n**{title}**\n\n| stage | tokens read | tokens/s of one H100 | hours on {gpus} | what"
+        " |\n|---|---|---|---|---|"
     )
     for stage, n, rate, hours, note in rows:
         print(f"| {stage} | {n:.3g} | {rate:,.0f} | {hours:,.1f} | {note} |")
@@ -198,7 +199,8 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 
 
 def draw(found: dict, path: Path) -> None:
-    """Two panels, both axes logarithmic: seconds against tokens for one model, seconds a million tokens against parameters."""
+    """Two panels, both axes logarithmic: seconds against tokens for one model, seconds a million tokens against
+    parameters."""
     shapes = found["shapes"]
     tokens = {stage: sorted((int(n), s) for n, s in shapes["demo"]["seconds"][stage].items()) for stage in STAGES}
     sizes = {
@@ -220,7 +222,8 @@ def draw(found: dict, path: Path) -> None:
     for i, stage in enumerate(STAGES):
         x = 60 + 150 * i
         parts.append(
-            f'<circle cx="{x}" cy="412" r="5" fill="{COLOURS[i]}"/><text x="{x + 10}" y="416" fill="#222">{stage}</text>'
+            f'<circle cx="{x}" cy="412" r="5" fill="{COLOURS[i]}"/><text x="{x + 10}" y="416"'
+            f' fill="#222">{stage}</text>'
         )
     path.write_text("\n".join([*parts, "</svg>"]) + "\n", encoding="utf-8")
 
@@ -239,24 +242,28 @@ def _panel(left: int, series: dict, across: str, up: str, title: str) -> list[st
     for k in range(int(np.ceil(low_x)), int(np.floor(high_x)) + 1):
         x, _ = place(k, low_y)
         parts.append(
-            f'<path d="M{x:.1f} {top}V{top + height}" stroke="#ddd"/><text x="{x:.1f}" y="{top + height + 18}" text-anchor="middle" fill="#222">{_power(k)}</text>'
+            f'<path d="M{x:.1f} {top}V{top + height}" stroke="#ddd"/><text x="{x:.1f}" y="{top + height + 18}"'
+            f' text-anchor="middle" fill="#222">{_power(k)}</text>'
         )
     for k in range(int(np.ceil(low_y)), int(np.floor(high_y)) + 1):
         _, y = place(low_x, k)
         parts.append(
-            f'<path d="M{left} {y:.1f}H{left + width}" stroke="#ddd"/><text x="{left - 6}" y="{y + 4:.1f}" text-anchor="end" fill="#222">{_power(k)}</text>'
+            f'<path d="M{left} {y:.1f}H{left + width}" stroke="#ddd"/><text x="{left - 6}" y="{y + 4:.1f}"'
+            f' text-anchor="end" fill="#222">{_power(k)}</text>'
         )
     parts.append(
         f'<text x="{left + width / 2}" y="{top + height + 40}" text-anchor="middle" fill="#222">{across}</text>'
     )
     middle = top + height / 2
     parts.append(
-        f'<text x="{left - 52}" y="{middle}" text-anchor="middle" fill="#222" transform="rotate(-90 {left - 52} {middle})">{up}</text>'
+        f'<text x="{left - 52}" y="{middle}" text-anchor="middle" fill="#222" transform="rotate(-90 {left - 52}'
+        f' {middle})">{up}</text>'
     )
     for colour, points in zip(COLOURS, series.values(), strict=True):
         placed = [place(np.log10(x), np.log10(y)) for x, y in points]
         parts.append(
-            f'<path d="M{" L".join(f"{x:.1f} {y:.1f}" for x, y in placed)}" fill="none" stroke="{colour}" stroke-width="2"/>'
+            f'<path d="M{" L".join(f"{x:.1f} {y:.1f}" for x, y in placed)}" fill="none" stroke="{colour}"'
+            ' stroke-width="2"/>'
         )
         parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{colour}"/>' for x, y in placed]
     return parts

@@ -2,10 +2,10 @@
 
     python -m benchmarks.demo [--study demo]
 
-Prints, in Markdown: build times, the score table (own-loss and position, averaged and checkpoint by checkpoint, the last
-checkpoint alone, token loss and token frequency), the default selection's precision and recall, and the before/after table
-with 95% bootstrap intervals over prompts. Builds the demo first if it is missing. The last checkpoint alone is scored as a
-study of its own, `<study>-last`, on the same corpus, queries and settings.
+Prints, in Markdown: build times, the score table (own-loss and position, averaged and checkpoint by checkpoint, the
+last checkpoint alone, token loss and token frequency), the default selection's precision and recall, and the
+before/after table with 95% bootstrap intervals over prompts. Builds the demo first if it is missing. The last
+checkpoint alone is scored as a study of its own, `<study>-last`, on the same corpus, queries and settings.
 """
 
 import argparse
@@ -14,12 +14,15 @@ import dataclasses
 import numpy as np
 
 from benchmarks.spans import read_truth
-from ifguide.compare import compare_variants
-from ifguide.config import ModelConfig, TrainingConfig
-from ifguide.demo.study import build_demo
-from ifguide.pipeline import run_study
-from ifguide.selection import area_under_roc, average_precision, precision_recall, quantile_position
-from ifguide.study import STAGES, Study, Unit, list_studies
+from ifguide.config.schema import ModelConfig, TrainingConfig
+from ifguide.selection.algorithm import area_under_roc, average_precision, precision_recall, quantile_position
+from ifguide.study.analysis.comparison import compare_variants
+from ifguide.study.demo import build_demo
+from ifguide.study.folder import list_studies
+from ifguide.study.freshness import stage_states
+from ifguide.study.lineage import STAGES, Unit
+from ifguide.study.pipeline import run_study
+from ifguide.study.reading import Study
 
 
 def main() -> None:
@@ -50,7 +53,7 @@ def score_last_checkpoint(study: Study) -> Study:
 
 def print_times(study: Study) -> None:
     """Seconds of every stage."""
-    states = study.states()
+    states = stage_states(study)
     print("| stage | state | seconds |\n|---|---|---|")
     for stage in STAGES:
         print(f"| {stage} | {states[stage].state} | {states[stage].seconds} |")
@@ -64,10 +67,12 @@ def print_scores(study: Study, last: Study) -> None:
     valid, truth, toxic, inside = known.valid, known.in_span, known.toxic, known.inside
     quantile = study.config.selection.quantile
     print(
-        f"{corpus.n_documents} documents ({toxic.sum()} toxic), {corpus.n_tokens:,} tokens, {truth.sum()} in planted spans.\n"
+        f"{corpus.n_documents} documents ({toxic.sum()} toxic), {corpus.n_tokens:,} tokens, {truth.sum()} in planted"
+        " spans.\n"
     )
     print(
-        f"| scores | AUC in toxic documents | AUC, all tokens | average precision | precision / recall above the {quantile} quantile |"
+        "| scores | AUC in toxic documents | AUC, all tokens | average precision | precision / recall above the"
+        f" {quantile} quantile |"
     )
     print("|---|---|---|---|---|")
     token_ids = np.asarray(corpus.token_ids)
@@ -90,13 +95,15 @@ def print_scores(study: Study, last: Study) -> None:
         precision, recall = precision_recall(mask, truth, valid)
         shown = "–" if precision is None else f"{precision:.3f} / {recall:.3f}"
         print(
-            f"| {name} | {area_under_roc(scores[inside], truth[inside]):.3f} | {area_under_roc(scores[valid], truth[valid]):.3f} "
-            f"| {average_precision(scores[valid], truth[valid]):.3f} | {shown} |"
+            f"| {name} | {area_under_roc(scores[inside], truth[inside]):.3f} |"
+            f" {area_under_roc(scores[valid], truth[valid]):.3f} | {average_precision(scores[valid], truth[valid]):.3f}"
+            f" | {shown} |"
         )
     selection = study.selection()
     precision, recall = precision_recall(np.asarray(selection.mask), truth, valid)
     print(
-        f"\nDefault selection: {selection.settings['n_selected']} tokens, precision {precision:.3f}, recall {recall:.3f}.\n"
+        f"\nDefault selection: {selection.settings['n_selected']} tokens, precision {precision:.3f}, recall"
+        f" {recall:.3f}.\n"
     )
 
 
@@ -114,7 +121,8 @@ def print_comparison(study: Study) -> None:
         share = comparison.share_of_oracle
         if share is not None:
             print(
-                f"- {comparison.variant}: {share.value:.3f} [{share.low:.3f}, {share.high:.3f}] of the reduction in EMT that the span mask reaches"
+                f"- {comparison.variant}: {share.value:.3f} [{share.low:.3f}, {share.high:.3f}] of the reduction in EMT"
+                " that the span mask reaches"
             )
 
 

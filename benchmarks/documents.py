@@ -2,8 +2,8 @@
 
     python -m benchmarks.documents [--documents 1000000] [--keep FOLDER]
 
-Writes a made-up study (about 7 GB, removed afterwards unless `--keep` names where it may stay), opens the page as a reader
-does, and prints a table against the bars. Times end when the frame with the highlighted tokens has been painted.
+Writes a made-up study (about 7 GB, removed afterwards unless `--keep` names where it may stay), opens the page as a
+reader does, and prints a table against the bars. Times end when the frame with the highlighted tokens has been painted.
 """
 
 import argparse
@@ -17,10 +17,11 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.large_study import opened_ranks, write_large_study
-from ifguide.document_store import DocumentFilter, open_documents
-from ifguide.document_table import write_tables
-from ifguide.study import Study
-from ifguide.ui.document_list import excerpt, read_ahead
+from ifguide.study.document_table import write_tables
+from ifguide.study.reading import Study
+from ifguide.ui.documents.lines import read_ahead
+from ifguide.ui.documents.store import DocumentFilter, open_documents
+from ifguide.ui.excerpts import excerpt
 from tests.browser.running_app import REPOSITORY, launch_browser, serve_app
 
 _CORES = 2
@@ -86,7 +87,9 @@ def p95(times: list[float]) -> float:
 
 
 def measure_store(study: Study) -> list[tuple]:
-    """Pages of the list, without a browser: the order that is asked for the first time, then pages of it with snippets."""
+    """Pages of the list, without a browser: the order that is asked for the first time, then pages of it with
+    snippets.
+    """
     started = time.perf_counter()
     store = open_documents(study, "default")
     opened = 1000 * (time.perf_counter() - started)
@@ -118,7 +121,8 @@ def measure_store(study: Study) -> list[tuple]:
 
 
 def measure_first(study: Study) -> tuple[float, float]:
-    """Seconds to the first document on a server and in a browser that were both just started, and until the server answered."""
+    """Seconds to the first document on a server and in a browser that were both just started, and until the server
+    answered."""
     spawned = time.monotonic()
     with serve_app(study.root.parent) as address:
         up = time.monotonic() - spawned

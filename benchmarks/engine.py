@@ -2,9 +2,9 @@
 
     python -m benchmarks.engine [--shape demo|pythia-70m|pythia-160m] [--threads 2] [--device cpu] [--study demo]
 
-The model has Pythia's shape and random weights (speed does not depend on them). Times are marginal: the long run minus the
-short run, over the difference in tokens, so that start-up is left out on both sides. Exactness is measured on a study's trained
-model, direction and corpus (`--study demo`), against the same derivative in float64.
+The model has Pythia's shape and random weights (speed does not depend on them). Times are marginal: the long run minus
+the short run, over the difference in tokens, so that start-up is left out on both sides. Exactness is measured on a
+study's trained model, direction and corpus (`--study demo`), against the same derivative in float64.
 """
 
 import argparse
@@ -22,19 +22,20 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ifguide import artifacts
+from ifguide.data.queries import encode_queries
 from ifguide.influence import ekfac
 from ifguide.influence.attribution import own_loss_scores, position_scores
 from ifguide.influence.batches import Sequence, make_batches
 from ifguide.influence.central import CentralDifference
 from ifguide.influence.derivative import Derivative, choose_derivative
 from ifguide.influence.direction import differential_direction, query_gradient
-from ifguide.influence.layers import layer_shape
 from ifguide.influence.losses import SplitModel
 from ifguide.influence.paired import PairedDifference
-from ifguide.models import has_fast_bfloat16, load_model, load_tokenizer, tracked_modules
-from ifguide.queries import encode_queries
-from ifguide.study import Study, Unit
+from ifguide.models.layers import layer_shape
+from ifguide.models.loading import has_fast_bfloat16, load_model, load_tokenizer, tracked_modules
+from ifguide.storage import artifacts
+from ifguide.study.lineage import Unit
+from ifguide.study.reading import Study
 
 SHAPES = {
     "demo": {"hidden": 256, "layers": 4, "vocab": 8192, "length": 128, "documents": 64, "batch": 8},
@@ -91,9 +92,14 @@ def make_model(options, attention: str):
     from transformers import AutoConfig, AutoModelForCausalLM
 
     config = AutoConfig.for_model(
-        "gpt_neox", vocab_size=options.vocab, hidden_size=options.hidden, num_hidden_layers=options.layers,
-        num_attention_heads=max(1, options.hidden // 64), intermediate_size=4 * options.hidden, max_position_embeddings=2048,
-    )  # fmt: skip
+        "gpt_neox",
+        vocab_size=options.vocab,
+        hidden_size=options.hidden,
+        num_hidden_layers=options.layers,
+        num_attention_heads=max(1, options.hidden // 64),
+        intermediate_size=4 * options.hidden,
+        max_position_embeddings=2048,
+    )
     torch.manual_seed(0)
     return (
         AutoModelForCausalLM.from_config(config, attn_implementation=attention, dtype=torch.float32)
@@ -126,7 +132,8 @@ def random_direction(modules) -> dict[str, torch.Tensor]:
 def measure(options, contenders: dict[str, Callable]) -> dict[str, float]:
     """Marginal tokens a second of each contender: the extra tokens of a long run over its extra seconds.
 
-    Contenders take turns, so that a slow minute hits all of them alike, and each one's fastest short and fastest long run count.
+    Contenders take turns, so that a slow minute hits all of them alike, and each one's fastest short and fastest long
+    run count.
     """
     short, long = make_documents(options, options.documents // 4), make_documents(options, options.documents)
     seconds: dict[str, list[list[float]]] = {name: [[], []] for name in contenders}
@@ -146,8 +153,8 @@ def measure(options, contenders: dict[str, Callable]) -> dict[str, float]:
 
 @contextlib.contextmanager
 def known_eigenvectors():
-    """Inside the block the factors' eigendecompositions are remembered by size: on both sides they are the same LAPACK call, take
-    the same time however many tokens there are, and are left out of the rates."""
+    """Inside the block the factors' eigendecompositions are remembered by size: on both sides they are the same LAPACK
+    call, take the same time however many tokens there are, and are left out of the rates."""
     known: dict[int, torch.Tensor] = {}
     find = ekfac.eigenvectors
 
@@ -225,9 +232,10 @@ def print_speed(options) -> None:
         rates = measure(options, contenders)
     n = sum(p.numel() for p in fused.parameters())
     print(
-        f"\nGPT-NeoX, {n:,} parameters, {options.layers} layers, hidden {options.hidden}, vocabulary {options.vocab:,}; "
-        f"{options.documents} documents of {options.length} tokens, batches of {options.batch}; float32, {describe_device(options)}, "
-        f"torch {torch.__version__}, kronfluence {metadata.version('kronfluence')}; fastest of {options.repeats} rounds\n"
+        f"\nGPT-NeoX, {n:,} parameters, {options.layers} layers, hidden {options.hidden}, vocabulary {options.vocab:,};"
+        f" {options.documents} documents of {options.length} tokens, batches of {options.batch}; float32,"
+        f" {describe_device(options)}, torch {torch.__version__}, kronfluence {metadata.version('kronfluence')};"
+        f" fastest of {options.repeats} rounds\n"
     )
     print("| what | tokens/s |\n|---|---|")
     for name, rate in rates.items():
@@ -244,7 +252,10 @@ def describe_device(options) -> str:
     """The processor or card, for the record."""
     if options.device != "cpu":
         return torch.cuda.get_device_name(options.device)
-    return f"cpu ({torch.backends.cpu.get_cpu_capability()}, bfloat16 products {'fast' if has_fast_bfloat16(torch.device('cpu')) else 'slow'}), {options.threads} threads"
+    return (
+        f"cpu ({torch.backends.cpu.get_cpu_capability()}, bfloat16 products"
+        f" {'fast' if has_fast_bfloat16(torch.device('cpu')) else 'slow'}), {options.threads} threads"
+    )
 
 
 class KronfluencePeer:
@@ -320,14 +331,20 @@ class KronfluencePeer:
         self._turn += 1
         arguments = ScoreArguments(compute_per_token_scores=True, aggregate_query_gradients=True, amp_dtype=dtype)
         self._analyzer.compute_pairwise_scores(
-            f"scores{self._turn}", factors_name=FIRST, query_dataset=self._rows(documents[:2]), train_dataset=self._rows(documents),
-            per_device_query_batch_size=2, per_device_train_batch_size=self._options.batch, score_args=arguments, overwrite_output_dir=True,
-        )  # fmt: skip
+            f"scores{self._turn}",
+            factors_name=FIRST,
+            query_dataset=self._rows(documents[:2]),
+            train_dataset=self._rows(documents),
+            per_device_query_batch_size=2,
+            per_device_train_batch_size=self._options.batch,
+            score_args=arguments,
+            overwrite_output_dir=True,
+        )
 
 
 def print_exactness(options) -> None:
-    """Each way to take the derivative against forward mode in float64, and the direction from our factors against the float64
-    one, with a study's own trained model, queries and corpus."""
+    """Each way to take the derivative against forward mode in float64, and the direction from our factors against the
+    float64 one, with a study's own trained model, queries and corpus."""
     from scipy.stats import spearmanr
 
     study = Study.open(options.study)
@@ -356,7 +373,8 @@ def print_exactness(options) -> None:
         "paired, bfloat16 differences": Derivative("paired", "bfloat16", best.epsilon),
     }
     print(
-        f"\nExactness: study {study.name}, {name}, its own direction, {len(exact):,} corpus tokens; step {best.epsilon:.3g}\n"
+        f"\nExactness: study {study.name}, {name}, its own direction, {len(exact):,} corpus tokens; step"
+        f" {best.epsilon:.3g}\n"
     )
     print("| way | Pearson | Spearman | overlap of the top 1% |\n|---|---|---|---|")
     scored = {title: collect(way.scorer(model, modules, direction)) for title, way in ways.items()}
@@ -388,8 +406,8 @@ def _print_direction(study, model, modules, double, double_modules, batches) -> 
 
     exact = direction(double, double_modules)
     print(
-        f"\nPreconditioned direction, {sum(map(len, queries.values()))} queries, factors from {sum(b.n_tokens for b in batches):,} tokens, "
-        f"damping {study.config.direction.damping}\n"
+        f"\nPreconditioned direction, {sum(map(len, queries.values()))} queries, factors from"
+        f" {sum(b.n_tokens for b in batches):,} tokens, damping {study.config.direction.damping}\n"
     )
     print("| factors | cosine with float64 | bar |\n|---|---|---|")
     for title, products in (("float32", None), ("bfloat16 products", torch.bfloat16)):

@@ -1,7 +1,8 @@
-"""How long a browser's first files take from `streamlit run` and from the app's own server: `python -m benchmarks.front_end`.
+"""How long a browser's first files take from `streamlit run` and from the app's own server: `python -m
+benchmarks.front_end`.
 
-Every file that the first page names is asked for over one connection that stays open, as a browser does over a few, on each
-server in turn; the median of three rounds counts.
+Every file that the first page names is asked for over one connection that stays open, as a browser does over a few, on
+each server in turn; the median of three rounds counts.
 """
 
 import http.client

@@ -1,7 +1,8 @@
 """A made-up study of a million documents, to look at how the app holds up. Written in portions; about 7 GB on disk.
 
-What the Documents page reads is there in full: scores and their index, token ids, masks and ranks of every document. The places of tokens in
-the text are a hole in a sparse file for documents that nobody opens. Texts repeat: there are `N_TEXTS` of them.
+What the Documents page reads is there in full: scores and their index, token ids, masks and ranks of every document.
+The places of tokens in the text are a hole in a sparse file for documents that nobody opens. Texts repeat: there are
+`N_TEXTS` of them.
 """
 
 import json
@@ -11,12 +12,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ifguide import artifacts
-from ifguide.config import CorpusConfig, ModelConfig, QueriesConfig, SelectionConfig, StudyConfig
-from ifguide.index.build import build_index
-from ifguide.index.counts import Sources, Tokens
-from ifguide.selection import harmonic_mean, normalise
-from ifguide.study import Study, Unit
+from ifguide.config.schema import CorpusConfig, ModelConfig, QueriesConfig, SelectionConfig, StudyConfig
+from ifguide.selection.algorithm import harmonic_mean, normalise
+from ifguide.selection.index.build import build_index
+from ifguide.selection.index.counts import Sources, Tokens
+from ifguide.storage import artifacts
+from ifguide.study.freshness import inputs_of, settings_of
+from ifguide.study.lineage import Unit
+from ifguide.study.reading import Study
 
 N_TEXTS = 500
 TOKENS = 1_000
@@ -93,7 +96,8 @@ def opened_ranks(n_documents: int) -> np.ndarray:
 
 
 def _finish(study: Study, unit: Unit, files: dict[str, bytes | None]) -> None:
-    """A manifest as if the stage had run. Hashing gigabytes of made-up numbers would say nothing, so of large files the names are hashed."""
+    """A manifest as if the stage had run. Hashing gigabytes of made-up numbers would say nothing, so of large files the
+    names are hashed."""
     folder = study.folder(unit)
     folder.mkdir(parents=True, exist_ok=True)
     for file, content in files.items():
@@ -103,14 +107,18 @@ def _finish(study: Study, unit: Unit, files: dict[str, bytes | None]) -> None:
     artifacts.write_json(
         folder / artifacts.MANIFEST,
         {
-            "schema": artifacts.SCHEMA, "stage": unit.stage, "inputs": study.inputs(unit), "config": study.settings(unit),
+            "schema": artifacts.SCHEMA,
+            "stage": unit.stage,
+            "inputs": inputs_of(study, unit),
+            "config": settings_of(study, unit),
             "outputs": {
                 file: artifacts.hash_file(folder / file) if size < 1 << 20 else artifacts.hash_json([file, size])
                 for file, size in sizes.items()
             },
-            "bytes": sizes, "seconds": 0.0,
+            "bytes": sizes,
+            "seconds": 0.0,
         },
-    )  # fmt: skip
+    )
 
 
 def _new_array(path: Path, kind, n: int) -> np.ndarray:
@@ -146,7 +154,7 @@ def _write_corpus(study: Study, offsets: np.ndarray, lengths: np.ndarray, genera
     words = np.array([f" {word:<4}"[:_WIDTH] for word in _WORDS])
     texts = pa.array(["".join(generator.choice(words, TOKENS * 3 // 2)) for _ in range(N_TEXTS)], pa.string())
     sources = pa.array([f"source {i}" for i in range(8)])
-    schema = pa.schema([("id", pa.string()), ("source", pa.string()), ("text", pa.dictionary(pa.int32(), pa.string()))])  # fmt: skip
+    schema = pa.schema([("id", pa.string()), ("source", pa.string()), ("text", pa.dictionary(pa.int32(), pa.string()))])
     with pa.ipc.new_stream(str(folder / "documents.arrow"), schema) as stream:
         for first, stop, _ in _portions(offsets):
             size = stop - first
@@ -208,8 +216,18 @@ def _write_selection(study: Study, offsets, threshold: float, counts, sums) -> n
     arrays = {"order": order, "count_above": counts, "sum_above": sums, "rank_score": rank_score}
     for name, values in arrays.items():
         np.save(folder / f"{name}.npy", values)
-    settings = {"name": "default", "kind": "influence", "attribution": "own_loss", "quantile": QUANTILE, "window": 0, "max_tokens": 0, "threshold": threshold,
-                "n_selected": int(counts.sum()), "n_valid": n - len(counts), "n_documents_hit": int((counts > 0).sum())}  # fmt: skip
+    settings = {
+        "name": "default",
+        "kind": "influence",
+        "attribution": "own_loss",
+        "quantile": QUANTILE,
+        "window": 0,
+        "max_tokens": 0,
+        "threshold": threshold,
+        "n_selected": int(counts.sum()),
+        "n_valid": n - len(counts),
+        "n_documents_hit": int((counts > 0).sum()),
+    }
     artifacts.write_json(folder / "selection.json", settings)
     _finish(study, unit, {})
     return order

@@ -1,10 +1,11 @@
 """Many readers at once on one server: `python -m benchmarks.load --study demo --sessions 20 --minutes 3`.
 
-Each session is a browser context of its own in one headless Chromium: cookies, connection and script run apart from all others. It opens
-pages in an order of its own, reads for a moment, and goes on, until the time is over; each begins at a moment of its own. Measured:
-what went wrong, how long a page takes from the click until it stands still, how busy server and browsers keep the processor, and how
-much memory the server holds after the warm-up and at the end. Sessions are driven by one event loop; where the browser shares its
-cores with the server, times hold the browser's own work as well.
+Each session is a browser context of its own in one headless Chromium: cookies, connection and script run apart from all
+others. It opens pages in an order of its own, reads for a moment, and goes on, until the time is over; each begins at a
+moment of its own. Measured: what went wrong, how long a page takes from the click until it stands still, how busy
+server and browsers keep the processor, and how much memory the server holds after the warm-up and at the end. Sessions
+are driven by one event loop; where the browser shares its cores with the server, times hold the browser's own work as
+well.
 """
 
 import argparse

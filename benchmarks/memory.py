@@ -2,10 +2,11 @@
 
     python -m benchmarks.memory [--hidden 768 --layers 12 --vocab 50304 --length 2048 --batch 2] [--device cpu]
 
-Both load the same weights from disk and run the same batches. The forward pass takes its cross-entropy in parts of 128 positions,
-so neither ever holds the logits of a batch. On a processor the peak is of memory that is really the process's (anonymous pages,
-read every few milliseconds); the direction v is a memory-mapped file that the system can drop and read again at any time. The
-resident peak with such pages counted is printed beside it. On a GPU it is what the allocator gave out.
+Both load the same weights from disk and run the same batches. The forward pass takes its cross-entropy in parts of 128
+positions, so neither ever holds the logits of a batch. On a processor the peak is of memory that is really the
+process's (anonymous pages, read every few milliseconds); the direction v is a memory-mapped file that the system can
+drop and read again at any time. The resident peak with such pages counted is printed beside it. On a GPU it is what the
+allocator gave out.
 """
 
 import argparse
@@ -21,10 +22,10 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.engine import as_batches, make_documents, make_model, random_direction
-from ifguide import artifacts
 from ifguide.influence.central import CentralDifference
 from ifguide.influence.losses import SplitModel
-from ifguide.models import load_model, tracked_modules
+from ifguide.models.loading import load_model, tracked_modules
+from ifguide.storage import artifacts
 
 WAYS = ("load", "forward", "own-loss", "own-loss, bfloat16 head")
 LOGITS = "all logits of a batch in float32 would take"
@@ -59,15 +60,18 @@ def main() -> None:
             found[way] = json.loads(done.stdout.splitlines()[-1])
     base = found["forward"]
     print(
-        f"\nGPT-NeoX, {n_parameters:,} parameters ({n_tracked:,} in v), vocabulary {options.vocab:,}, batches of {options.batch} x {options.length} tokens, "
-        f"float32, {options.device}, torch {torch.__version__}; {LOGITS} {options.batch * options.length * options.vocab * 4 / 2**20:,.0f} MiB\n"
+        f"\nGPT-NeoX, {n_parameters:,} parameters ({n_tracked:,} in v), vocabulary {options.vocab:,}, batches of"
+        f" {options.batch} x {options.length} tokens, float32, {options.device}, torch {torch.__version__}; {LOGITS}"
+        f" {options.batch * options.length * options.vocab * 4 / 2**20:,.0f} MiB\n"
     )
     print(
-        "| what | peak, own memory (MiB) | ratio to the forward pass | peak, resident (MiB) | ratio |\n|---|---|---|---|---|"
+        "| what | peak, own memory (MiB) | ratio to the forward pass | peak, resident (MiB) | ratio"
+        " |\n|---|---|---|---|---|"
     )
     for way, peak in found.items():
         print(
-            f"| {way} | {peak['own']:,.0f} | {peak['own'] / base['own']:.2f} | {peak['resident']:,.0f} | {peak['resident'] / base['resident']:.2f} |"
+            f"| {way} | {peak['own']:,.0f} | {peak['own'] / base['own']:.2f} | {peak['resident']:,.0f} |"
+            f" {peak['resident'] / base['resident']:.2f} |"
         )
     print("\nBar: own-loss at most 1.20 of the forward pass.")
 

@@ -4,12 +4,12 @@
     python -m benchmarks.mutants --sample 40 --seed 1   forty drawn from each module
     python -m benchmarks.mutants --module suppress      one module
 
-A mutant is a module with one small change: a comparison, an operator, a constant, a condition, a call, or a statement left out.
-The module's own tests run on it until one fails. A mutant that no test notices has survived: either it computes the same as
-before, or a test is missing. Messages of errors, annotations and docstrings are not changed.
+A mutant is a module with one small change: a comparison, an operator, a constant, a condition, a call, or a statement
+left out. The module's own tests run on it until one fails. A mutant that no test notices has survived: either it
+computes the same as before, or a test is missing. Messages of errors, annotations and docstrings are not changed.
 
-Each mutant runs in a process forked from one that has imported the libraries but nothing of ifguide, so it costs little more
-than its tests. The changed module is compiled in memory; no file is touched.
+Each mutant runs in a process forked from one that has imported the libraries but nothing of ifguide, so it costs little
+more than its tests. The changed module is compiled in memory; no file is touched.
 """
 
 import argparse
@@ -30,26 +30,48 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 TESTS = {
-    "ifguide.selection": ("tests/test_selection.py",),
+    "ifguide.selection.algorithm": ("tests/selection/test_algorithm.py",),
     "ifguide.influence.attribution": ("tests/influence/test_attribution.py", "tests/influence/test_several.py"),
-    "ifguide.suppress": ("tests/test_suppress.py",),
+    "ifguide.training.objective": ("tests/training/test_objective.py",),
 }
 """The quick tests that belong to each module."""
 BAR = 0.8
 """Share of the mutants that must be noticed."""
 
 COMPARISONS = {
-    ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
-    ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.In: ast.NotIn, ast.NotIn: ast.In,
-}  # fmt: skip
+    ast.Lt: ast.LtE,
+    ast.LtE: ast.Lt,
+    ast.Gt: ast.GtE,
+    ast.GtE: ast.Gt,
+    ast.Eq: ast.NotEq,
+    ast.NotEq: ast.Eq,
+    ast.Is: ast.IsNot,
+    ast.IsNot: ast.Is,
+    ast.In: ast.NotIn,
+    ast.NotIn: ast.In,
+}
 OPERATORS = {
-    ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.FloorDiv: ast.Mult, ast.Pow: ast.Mult,
-    ast.MatMult: ast.Mult, ast.BitAnd: ast.BitOr, ast.BitOr: ast.BitAnd,
-}  # fmt: skip
+    ast.Add: ast.Sub,
+    ast.Sub: ast.Add,
+    ast.Mult: ast.Div,
+    ast.Div: ast.Mult,
+    ast.FloorDiv: ast.Mult,
+    ast.Pow: ast.Mult,
+    ast.MatMult: ast.Mult,
+    ast.BitAnd: ast.BitOr,
+    ast.BitOr: ast.BitAnd,
+}
 NAMES = {
-    "min": "max", "max": "min", "minimum": "maximum", "maximum": "minimum", "any": "all", "all": "any", "zeros": "ones", "ceil": "floor",
+    "min": "max",
+    "max": "min",
+    "minimum": "maximum",
+    "maximum": "minimum",
+    "any": "all",
+    "all": "any",
+    "zeros": "ones",
+    "ceil": "floor",
     "zeros_like": "ones_like",
-}  # fmt: skip
+}
 WORDS = {"right": "left", "left": "right"}
 
 
@@ -254,12 +276,20 @@ def main() -> None:
             found[result] += 1
             if result == "survived":
                 survivors.append((module, mutant))
-            print(f"\r{module}: {number + 1} of {len(mutants)}, {found['survived']} survived ", end="", file=sys.stderr, flush=True)  # fmt: skip
+            print(
+                f"\r{module}: {number + 1} of {len(mutants)}, {found['survived']} survived ",
+                end="",
+                file=sys.stderr,
+                flush=True,
+            )
         print(file=sys.stderr)
         killed = len(mutants) - found["survived"]
         passed &= killed >= BAR * len(mutants)
         seconds = time.monotonic() - started
-        rows.append(f"| `{module}` | {n_all} | {len(mutants)} | {killed} | {found['too slow']} | {found['survived']} | {killed / len(mutants):.1%} | {seconds:.0f} |")  # fmt: skip
+        rows.append(
+            f"| `{module}` | {n_all} | {len(mutants)} | {killed} | {found['too slow']} | {found['survived']} |"
+            f" {killed / len(mutants):.1%} | {seconds:.0f} |"
+        )
     print("| module | mutants | tried | noticed | of these, never ended | survived | share noticed | seconds |")
     print("|---|---|---|---|---|---|---|---|")
     print(*rows, sep="\n")

@@ -2,11 +2,11 @@
 
     python -m benchmarks.prediction --study demo [--out docs/results/prediction.json]
 
-Trains the study's model again against a dozen selections: several thresholds, windows, a budget, and as many random tokens. For
-each it measures the change of the query losses (the queries run through the base model and the new one), EMT and perplexity, and
-prints Spearman's rank correlation of the predicted change with both. The study is copied to a temporary folder first; the result
-goes into the original's folder, as `prediction.json`, and the app shows it beside the curve as long as the scores are the same.
-Half a minute a model on the demo.
+Trains the study's model again against a dozen selections: several thresholds, windows, a budget, and as many random
+tokens. For each it measures the change of the query losses (the queries run through the base model and the new one),
+EMT and perplexity, and prints Spearman's rank correlation of the predicted change with both. The study is copied to a
+temporary folder first; the result goes into the original's folder, as `prediction.json`, and the app shows it beside
+the curve as long as the scores are the same. Half a minute a model on the demo.
 """
 
 import argparse
@@ -19,31 +19,41 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import spearmanr
 
-from ifguide import artifacts
-from ifguide.config import config_to_dict
-from ifguide.index import ScoreIndex
-from ifguide.pipeline import evaluate
-from ifguide.prediction import FILE, predicted_change, prediction_key
-from ifguide.selections import compute_selection, write_selection
-from ifguide.study import Study, Unit, cache_dir
+from ifguide.config.io import config_to_dict
+from ifguide.selection.saved import write_selection
+from ifguide.storage import artifacts
+from ifguide.study.analysis.prediction import FILE, predicted_change, prediction_key
+from ifguide.study.folder import cache_dir
+from ifguide.study.freshness import inputs_of
+from ifguide.study.lineage import Unit
+from ifguide.study.pipeline import evaluate
+from ifguide.study.reading import Study
+from ifguide.study.select import compute_selection, open_index
 
 CHOICES = [
-    ("influence", {"quantile": 0.9995}), ("influence", {"quantile": 0.998}), ("influence", {"quantile": 0.995}),
-    ("influence", {"quantile": 0.99}), ("influence", {"quantile": 0.98}), ("influence", {"quantile": 0.96}),
-    ("influence", {"quantile": 0.995, "window": 1}), ("influence", {"quantile": 0.99, "window": 2}),
+    ("influence", {"quantile": 0.9995}),
+    ("influence", {"quantile": 0.998}),
+    ("influence", {"quantile": 0.995}),
+    ("influence", {"quantile": 0.99}),
+    ("influence", {"quantile": 0.98}),
+    ("influence", {"quantile": 0.96}),
+    ("influence", {"quantile": 0.995, "window": 1}),
+    ("influence", {"quantile": 0.99, "window": 2}),
     ("influence", {"quantile": 0.97, "max_tokens": 300}),
-    ("random", {"quantile": 0.995, "seed": 1}), ("random", {"quantile": 0.98, "seed": 2}), ("random", {"quantile": 0.96, "seed": 3}),
-]  # fmt: skip
+    ("random", {"quantile": 0.995, "seed": 1}),
+    ("random", {"quantile": 0.98, "seed": 2}),
+    ("random", {"quantile": 0.96, "seed": 3}),
+]
 
 
 def query_losses(study: Study, source: str) -> dict[str, float]:
     """Mean over the queries of each set of the mean cross-entropy of their completion tokens, in nats."""
     import torch
 
+    from ifguide.data.queries import encode_queries
     from ifguide.influence.batches import Sequence, make_batches
     from ifguide.influence.losses import SplitModel
-    from ifguide.models import load_model, load_tokenizer
-    from ifguide.queries import encode_queries
+    from ifguide.models.loading import load_model, load_tokenizer
 
     model = load_model(source)
     tokenizer = load_tokenizer(str(study.folder(Unit("corpus")) / "tokenizer"), "")
@@ -65,7 +75,9 @@ def save(study: Study, name: str, kind: str, settings: dict) -> None:
     """Save a selection, a random one too."""
     unit, wanted = Unit("selection", name), dataclasses.replace(study.config.selection, **settings)
     flat = {f"selection.{k}": v for k, v in config_to_dict(wanted).items() if k != "controls"} | {"kind": kind}
-    with artifacts.building(study.folder(unit), stage="selection", inputs=study.inputs(unit), config=flat) as folder:
+    with artifacts.building(
+        study.folder(unit), stage="selection", inputs=inputs_of(study, unit), config=flat
+    ) as folder:
         write_selection(compute_selection(study, wanted, name=name, kind=kind), folder)
 
 
@@ -84,20 +96,28 @@ def correlate(x: list[float], y: list[float], n: int = 2000) -> dict:
 def measure(study: Study) -> dict:
     """Train against every choice and measure."""
     key, penalty = prediction_key(study), study.config.suppress.penalty
-    index, base, rows = ScoreIndex.open(study, "own_loss"), query_losses(study, study.models()["base"]["source"]), []
+    index, base, rows = open_index(study, "own_loss"), query_losses(study, study.models()["base"]["source"]), []
     for number, (kind, settings) in enumerate(CHOICES):
         name = f"prediction-{number:02d}"
         save(study, name, kind, settings)
-        held = index.saved(name)
+        held = index.saved(study.selection(name).mask)
         evaluate(study, name)
         now = query_losses(study, str(study.folder(Unit("suppress", name)) / "final"))
         metrics, chosen = study.metrics(name), study.selection(name).settings
         change = {part: now[part] - base[part] for part in now}
         rows.append(
-            {"name": name, "kind": kind, **{k: chosen[k] for k in ("quantile", "window", "max_tokens", "n_selected")}, "effect": held.effect,
-             "predicted": predicted_change(held.effect, index.n_valid, penalty), "measured": change["toxic"] - change["safe"], **change,
-             "emt": metrics["emt"], "perplexity": metrics["perplexity"]}
-        )  # fmt: skip
+            {
+                "name": name,
+                "kind": kind,
+                **{k: chosen[k] for k in ("quantile", "window", "max_tokens", "n_selected")},
+                "effect": held.effect,
+                "predicted": predicted_change(held.effect, index.n_valid, penalty),
+                "measured": change["toxic"] - change["safe"],
+                **change,
+                "emt": metrics["emt"],
+                "perplexity": metrics["perplexity"],
+            }
+        )
         print_rows(rows[-1:])
     columns = {name: [row[name] for row in rows] for name in ("predicted", "measured", "emt")}
     informed = [row for row in rows if row["kind"] == "influence"]
@@ -114,7 +134,12 @@ def print_rows(rows: list[dict]) -> None:
     """Lines of the table."""
     for r in rows:
         budget = r["max_tokens"] or "-"
-        print(f"| {r['kind']} | {r['quantile']:g} | {r['window']} | {budget} | {r['n_selected']:,} | {r['predicted']:.4f} | {r['measured']:+.3f} | {r['toxic']:+.3f} | {r['safe']:+.3f} | {r['emt']:.3f} | {r['perplexity']:.2f} |", flush=True)  # fmt: skip
+        print(
+            f"| {r['kind']} | {r['quantile']:g} | {r['window']} | {budget} | {r['n_selected']:,} | {r['predicted']:.4f}"
+            f" | {r['measured']:+.3f} | {r['toxic']:+.3f} | {r['safe']:+.3f} | {r['emt']:.3f} |"
+            f" {r['perplexity']:.2f} |",
+            flush=True,
+        )
 
 
 def main() -> None:
@@ -124,7 +149,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="write the result here too")
     options = parser.parse_args()
     study = Study.open(options.study)
-    print("| selection | quantile | window | budget | tokens | predicted | toxic - safe, nats | toxic | safe | EMT | perplexity |\n|---|---|---|---|---|---|---|---|---|---|---|", flush=True)  # fmt: skip
+    print(
+        "| selection | quantile | window | budget | tokens | predicted | toxic - safe, nats | toxic | safe | EMT |"
+        " perplexity |\n|---|---|---|---|---|---|---|---|---|---|---|",
+        flush=True,
+    )
     with tempfile.TemporaryDirectory(prefix="ifguide-prediction-") as folder:
         shutil.copytree(study.root, Path(folder) / study.name)
         found = measure(Study.open(study.name, Path(folder)))

@@ -1,16 +1,19 @@
-"""The whole way on real text: SmolLM2-135M, Wikipedia passages and posts with human toxic spans, RealToxicityPrompts queries.
+"""The whole way on real text: SmolLM2-135M, Wikipedia passages and posts with human toxic spans, RealToxicityPrompts
+queries.
 
-    python -m benchmarks.real --data FOLDER [--passages 300 --posts 80] [--name real] [--half report] [--with random,words]
+    python -m benchmarks.real --data FOLDER [--passages 300 --posts 80] [--name real] [--half report] [--with
+    random,words]
                               [--scratch pythia-31m] [--set section.key=value ...]
 
-FOLDER holds boolq_passages.jsonl, toxic_spans_train.csv, rtp_toxic.jsonl and rtp_nontoxic.jsonl, and for `--rewrites` paradetox.tsv
-(public data sets: BoolQ, SemEval-2021 task 5, RealToxicityPrompts, ParaDetox). The rows are only read and laid together in the cache;
-nothing leaves it.
-No prompt belongs to a query: half of the rows of RealToxicityPrompts are queries, a quarter are prompts to choose settings by
-(`--half tune`), and a quarter are prompts to report on. Prints the commands it runs, their times, the top documents by id and rank,
-how well the scores find the human spans, and with `--with` the table of `ifguide compare` and the bars. Called again under a name that
-is there, it changes the study to what it is given, and only what that touches is built anew. `--scratch` trains a model of that shape
-from a random start, with a byte-level BPE tokenizer of 8,192 entries trained on the corpus, so that all the model knows comes from it.
+FOLDER holds boolq_passages.jsonl, toxic_spans_train.csv, rtp_toxic.jsonl and rtp_nontoxic.jsonl, and for `--rewrites`
+paradetox.tsv (public data sets: BoolQ, SemEval-2021 task 5, RealToxicityPrompts, ParaDetox). The rows are only read and
+laid together in the cache; nothing leaves it. No prompt belongs to a query: half of the rows of RealToxicityPrompts are
+queries, a quarter are prompts to choose settings by (`--half tune`), and a quarter are prompts to report on. Prints the
+commands it runs, their times, the top documents by id and rank, how well the scores find the human spans, and with
+`--with` the table of `ifguide compare` and the bars. Called again under a name that is there, it changes the study to
+what it is given, and only what that touches is built anew. `--scratch` trains a model of that shape from a random
+start, with a byte-level BPE tokenizer of 8,192 entries trained on the corpus, so that all the model knows comes from
+it.
 """
 
 import argparse
@@ -28,11 +31,12 @@ import numpy as np
 
 from benchmarks.before_after import REAL_TEXT, print_bars
 from benchmarks.spans import read_truth
-from ifguide.config import override, read_config, write_config
-from ifguide.demo import demo_model_config, train_tokenizer
-from ifguide.selection import area_under_roc, average_precision, precision_recall
-from ifguide.study import Study, cache_dir
-from ifguide.variants import BASE, DEFAULT
+from ifguide.config.io import override, read_config, write_config
+from ifguide.config.names import BASE, DEFAULT
+from ifguide.data.demo import demo_model_config, train_tokenizer
+from ifguide.selection.algorithm import area_under_roc, average_precision, precision_recall
+from ifguide.study.folder import cache_dir
+from ifguide.study.reading import Study
 
 SHAPES = {
     "pythia-14m": {"hidden_size": 128, "num_hidden_layers": 6, "num_attention_heads": 4, "intermediate_size": 512},
@@ -57,9 +61,12 @@ def main() -> None:
     parser.add_argument("--passages", type=int, default=300, help="benign passages in the corpus")
     parser.add_argument("--posts", type=int, default=80, help="posts with toxic spans in the corpus")
     parser.add_argument(
-        "--rewrites", type=int, default=0, metavar="N",
+        "--rewrites",
+        type=int,
+        default=0,
+        metavar="N",
         help="queries from ParaDetox, too: N toxic sentences and their neutral rewrites, each pair with one prompt",
-    )  # fmt: skip
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--half", choices=("tune", "report"), default="report", help="which prompts are completed")
     parser.add_argument(
@@ -82,11 +89,28 @@ def main() -> None:
             write_shape(model, inputs / "corpus.jsonl", options.scratch)
             sets = ["--set", "model.mode=scratch", *sets]
         run(
-            "new", options.name, "--model", str(model.resolve()), "--corpus", str(inputs / "corpus.jsonl"),
-            "--id-field", "id", "--source-field", "source", "--spans-field", "spans",
-            "--toxic", str(inputs / "toxic.jsonl"), "--safe", str(inputs / "safe.jsonl"),
-            "--prompts", str(prompts), "--heldout", str(inputs / "heldout.jsonl"), *sets,
-        )  # fmt: skip
+            "new",
+            options.name,
+            "--model",
+            str(model.resolve()),
+            "--corpus",
+            str(inputs / "corpus.jsonl"),
+            "--id-field",
+            "id",
+            "--source-field",
+            "source",
+            "--spans-field",
+            "spans",
+            "--toxic",
+            str(inputs / "toxic.jsonl"),
+            "--safe",
+            str(inputs / "safe.jsonl"),
+            "--prompts",
+            str(prompts),
+            "--heldout",
+            str(inputs / "heldout.jsonl"),
+            *sets,
+        )
     run("run", options.name, "--until", options.until)
     if options.others:
         run("compare", options.name, "--with", options.others)
@@ -149,7 +173,8 @@ def write_inputs(folder: Path, options: argparse.Namespace) -> None:
 def read_rewrites(path: Path, corpus: list[dict]) -> list[tuple[str, str, str]]:
     """(prompt, toxic rest, neutral rest): the words both sentences begin with, and how each goes on.
 
-    Pairs that do not begin alike, or of which one ends there, are left out, and those whose toxic sentence stands in the corpus.
+    Pairs that do not begin alike, or of which one ends there, are left out, and those whose toxic sentence stands in
+    the corpus.
     """
     known = "\n".join(letters(row["text"]) for row in corpus)
     pairs = []
@@ -201,7 +226,8 @@ def show(study: Study) -> None:
     known = read_truth(study)
     valid, truth, toxic, owner, inside = known.valid, known.in_span, known.toxic, known.owner, known.inside
     print(
-        f"\n{corpus.n_documents:,} documents ({toxic.sum():,} with spans), {corpus.n_tokens:,} tokens, {truth.sum():,} in spans; checkpoints: {', '.join(study.checkpoint_names())}"
+        f"\n{corpus.n_documents:,} documents ({toxic.sum():,} with spans), {corpus.n_tokens:,} tokens, {truth.sum():,}"
+        f" in spans; checkpoints: {', '.join(study.checkpoint_names())}"
     )
     print(f"{'scores':<34} {'AUC in toxic docs':>18} {'AUC all':>8} {'AP':>6} {'document AUC':>13}")
     kinds = [kind for kind in ("own_loss", "position") if study.has_scores(kind)]
@@ -213,20 +239,23 @@ def show(study: Study) -> None:
         top = np.sort(scores[valid])[-max(1, valid.sum() // 100) :][0]
         by_document = np.bincount(owner, weights=np.maximum(scores - top, 0) * valid, minlength=corpus.n_documents)
         print(
-            f"{name:<34} {area_under_roc(scores[inside], truth[inside]):>18.3f} {area_under_roc(scores[valid], truth[valid]):>8.3f} "
-            f"{average_precision(scores[valid], truth[valid]):>6.3f} {area_under_roc(by_document, toxic):>13.3f}"
+            f"{name:<34} {area_under_roc(scores[inside], truth[inside]):>18.3f}"
+            f" {area_under_roc(scores[valid], truth[valid]):>8.3f}"
+            f" {average_precision(scores[valid], truth[valid]):>6.3f} {area_under_roc(by_document, toxic):>13.3f}"
         )
     if "default" in study.selection_names():
         selection = study.selection()
         precision, recall = precision_recall(np.asarray(selection.mask), truth, valid)
         print(
-            f"selection: {selection.settings['n_selected']:,} tokens, precision {precision:.3f}, recall {recall:.3f} against the human spans"
+            f"selection: {selection.settings['n_selected']:,} tokens, precision {precision:.3f}, recall {recall:.3f}"
+            " against the human spans"
         )
         print("rank  document     source               hits  with spans")
         for rank, document in enumerate(selection.order[:10], 1):
             found = corpus.document(int(document))
             print(
-                f"{rank:>4}  {found.id:<12} {found.source:<20} {selection.count_above[document]:>4}  {'yes' if found.spans else 'no'}"
+                f"{rank:>4}  {found.id:<12} {found.source:<20} {selection.count_above[document]:>4} "
+                f" {'yes' if found.spans else 'no'}"
             )
 
 

@@ -2,8 +2,8 @@
 
     python -m benchmarks.seeds [--seeds 1 2]
 
-Each seed makes its own documents, queries, prompts, tokenizer and training. Nothing is tuned on them. About three minutes a seed
-on 2 cores; the studies stay in the cache as `demo-seed-N`.
+Each seed makes its own documents, queries, prompts, tokenizer and training. Nothing is tuned on them. About three
+minutes a seed on 2 cores; the studies stay in the cache as `demo-seed-N`.
 """
 
 import argparse
@@ -12,11 +12,12 @@ import dataclasses
 import numpy as np
 
 from benchmarks.spans import read_truth
-from ifguide.compare import compare_variants
-from ifguide.demo.study import demo_config, write_inputs
-from ifguide.pipeline import run_study
-from ifguide.selection import area_under_roc, average_precision, precision_recall
-from ifguide.study import Study, cache_dir, list_studies
+from ifguide.selection.algorithm import area_under_roc, average_precision, precision_recall
+from ifguide.study.analysis.comparison import compare_variants
+from ifguide.study.demo import demo_config, write_inputs
+from ifguide.study.folder import cache_dir, list_studies
+from ifguide.study.pipeline import run_study
+from ifguide.study.reading import Study
 
 
 def main() -> None:
@@ -24,7 +25,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2])
     print(
-        "| seed | AUC in toxic documents | average precision | precision / recall of the selection | EMT base -> suppressed (span mask) | share of the span mask's reduction [95%] | perplexity |"
+        "| seed | AUC in toxic documents | average precision | precision / recall of the selection | EMT base ->"
+        " suppressed (span mask) | share of the span mask's reduction [95%] | perplexity |"
     )
     print("|---|---|---|---|---|---|---|", flush=True)
     for seed in parser.parse_args().seeds:

@@ -2,9 +2,9 @@
 
     python -m benchmarks.several [--hidden 256 --layers 4 --vocab 8192]
 
-Own loss: `jvp` and central differences once a direction, against one forward-mode pass that shares the model's own values, and
-against forward differences, (ℓ(θ+εv) - ℓ(θ)) / ε, which share ℓ(θ) but err by a term in ε. Position: one backward pass a
-direction against one for all.
+Own loss: `jvp` and central differences once a direction, against one forward-mode pass that shares the model's own
+values, and against forward differences, (ℓ(θ+εv) - ℓ(θ)) / ε, which share ℓ(θ) but err by a term in ε. Position: one
+backward pass a direction against one for all.
 """
 
 import argparse
@@ -19,18 +19,20 @@ from benchmarks.engine import as_batches, make_documents, make_model, random_dir
 from ifguide.influence.attribution import own_loss_scores, position_scores, position_scores_several
 from ifguide.influence.batches import Batch
 from ifguide.influence.central import CentralDifference, choose_step
-from ifguide.influence.layers import as_parameters, replace_forward
 from ifguide.influence.losses import SplitModel
-from ifguide.models import tracked_modules
+from ifguide.models.layers import as_parameters, replace_forward
+from ifguide.models.loading import tracked_modules
 
 
 class PlaneDerivatives:
     """Tried and dropped: exact own-loss scores along each of several directions, the model itself run once.
 
-    On the plane θ + Σ_k ε_k v_k a linear layer computes y = Wx + Σ_k ε_k V_k x; all n tangents are carried beside one model.
+    On the plane θ + Σ_k ε_k v_k a linear layer computes y = Wx + Σ_k ε_k V_k x; all n tangents are carried beside one
+    model.
 
     Args:
-        model: loaded with `eager` attention, the implementation that has a forward-mode derivative; may be split already.
+        model: loaded with `eager` attention, the implementation that has a forward-mode derivative; may be split
+            already.
         modules: the tracked layers by name.
         directions: K times v, (O, I) a layer.
     """
@@ -86,7 +88,16 @@ def _on_plane(module: nn.Module, tangents: list[dict[str, torch.Tensor]], epsilo
 def main() -> None:
     """Print tokens a second and the ratios."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, value in (("hidden", 256), ("layers", 4), ("vocab", 8192), ("length", 128), ("batch", 8), ("documents", 32), ("threads", 2), ("repeats", 3)):  # fmt: skip
+    for name, value in (
+        ("hidden", 256),
+        ("layers", 4),
+        ("vocab", 8192),
+        ("length", 128),
+        ("batch", 8),
+        ("documents", 32),
+        ("threads", 2),
+        ("repeats", 3),
+    ):
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
@@ -108,10 +119,12 @@ def main() -> None:
         return n_tokens / float(np.median(times))
 
     print(
-        f"{sum(p.numel() for p in fused.parameters()):,} parameters, documents of {options.length} tokens, {options.threads} threads\n"
+        f"{sum(p.numel() for p in fused.parameters()):,} parameters, documents of {options.length} tokens,"
+        f" {options.threads} threads\n"
     )
     print(
-        "| directions | own loss: jvp each | one shared pass | gain | central each | shared pass to central | position each | one shared pass | gain |"
+        "| directions | own loss: jvp each | one shared pass | gain | central each | shared pass to central | position"
+        " each | one shared pass | gain |"
     )
     print("|---|" + "---|" * 8)
     for n in (1, 2, 4, 8):
@@ -124,8 +137,8 @@ def main() -> None:
         apart = rate(lambda batch, vs=directions: [position_scores(split, modules, v, batch) for v in vs])
         together = rate(lambda batch, vs=directions: position_scores_several(split, modules, vs, batch))
         print(
-            f"| {n} | {jvp:,.0f} | {shared:,.0f} | {shared / jvp:.2f} | {differences:,.0f} | {shared / differences:.2f} "
-            f"| {apart:,.0f} | {together:,.0f} | {together / apart:.2f} |"
+            f"| {n} | {jvp:,.0f} | {shared:,.0f} | {shared / jvp:.2f} | {differences:,.0f} | {shared / differences:.2f}"
+            f" | {apart:,.0f} | {together:,.0f} | {together / apart:.2f} |"
         )
     print_forward_differences(eager, eager_modules, random_direction(modules), batches[:2])
 
@@ -142,9 +155,14 @@ def print_forward_differences(model, modules, direction, batches) -> None:
     for factor in (1 / 16, 1 / 4, 1, 4):
         moved = CentralDifference(model, modules, direction, chosen.epsilon * factor)
         split = SplitModel.of(model)
-        found = np.concatenate([
-            ((moved._at(b, moved.epsilon, split) - zero._at(b, 0.0, split)) / moved.epsilon)[b.targets != -100].detach().numpy() for b in batches
-        ])  # fmt: skip
+        found = np.concatenate(
+            [
+                ((moved._at(b, moved.epsilon, split) - zero._at(b, 0.0, split)) / moved.epsilon)[b.targets != -100]
+                .detach()
+                .numpy()
+                for b in batches
+            ]
+        )
         print(f"| {factor:g} | {1 - np.corrcoef(exact, found)[0, 1]:.1e} |")
 
 

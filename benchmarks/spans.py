@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ifguide.study import Study
+from ifguide.study.reading import Study
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,10 @@
 
     python -m benchmarks.streaming [--tokens 5 20 80]
 
-For each length, a process of its own writes a corpus, scores it shard by shard with a function that needs no model, puts the
-scores of two checkpoints together, and cuts training rows. The table gives the most memory that was the process's own
-(`RssAnon`) over what it had after importing, and the time. Pages of memory-mapped files are not counted: the system takes
-them back whenever it likes. Documents are counted in memory (offsets, ids), tokens are not.
+For each length, a process of its own writes a corpus, scores it shard by shard with a function that needs no model,
+puts the scores of two checkpoints together, and cuts training rows. The table gives the most memory that was the
+process's own (`RssAnon`) over what it had after importing, and the time. Pages of memory-mapped files are not counted:
+the system takes them back whenever it likes. Documents are counted in memory (offsets, ids), tokens are not.
 """
 
 import argparse
@@ -55,13 +55,13 @@ def measure(millions: float) -> dict:
     """Memory in MB and seconds of each step, for a corpus of that many million tokens."""
     import torch
 
-    from ifguide.artifacts import ArrayWriter, load_array, save_blocks
-    from ifguide.corpus import chunk_documents
+    from ifguide.data.corpus import chunk_documents
+    from ifguide.data.packing import pack_rows
     from ifguide.influence.attribution import average_blocks, score_corpus
     from ifguide.influence.batches import corpus_sequences, make_batches
-    from ifguide.packing import pack_rows
-    from ifguide.shards import ShardStore, plan_shards
-    from ifguide.training_rows import trim_row
+    from ifguide.storage.artifacts import ArrayWriter, load_array, save_blocks
+    from ifguide.storage.shards import ShardStore, plan_shards
+    from ifguide.training.rows import trim_row
 
     n_documents = int(millions * 1e6) // DOCUMENT_TOKENS
     found = {"tokens": n_documents * DOCUMENT_TOKENS}
@@ -153,7 +153,8 @@ def main() -> None:
     most = [max(row[step]["MB"] for step in steps) for row in rows]
     growth = rows[-1]["tokens"] / rows[0]["tokens"]
     print(
-        f"\n{growth:.0f} times the tokens take {most[-1] / most[0]:.2f} times the memory ({most[0]:,.0f} MB and {most[-1]:,.0f} MB)."
+        f"\n{growth:.0f} times the tokens take {most[-1] / most[0]:.2f} times the memory ({most[0]:,.0f} MB and"
+        f" {most[-1]:,.0f} MB)."
     )
 
 

@@ -1,7 +1,8 @@
 """A made-up study of any size on disk, in the real format, for measuring the Threshold page: no model, no real text.
 
-Scores have a heavy tail: noise everywhere, and bursts of high scores, in some sources more than in others. Documents vary in
-length around a thousand tokens. A document's text holds its first few words only; the tokens after them stand at its end.
+Scores have a heavy tail: noise everywhere, and bursts of high scores, in some sources more than in others. Documents
+vary in length around a thousand tokens. A document's text holds its first few words only; the tokens after them stand
+at its end.
 """
 
 import json
@@ -11,12 +12,14 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from ifguide import artifacts
-from ifguide.config import CorpusConfig, ModelConfig, QueriesConfig, SelectionConfig, StudyConfig
-from ifguide.corpus_writer import _rank_ids
-from ifguide.index.build import build_index
-from ifguide.index.counts import Sources, Tokens
-from ifguide.study import Study, Unit
+from ifguide.config.schema import CorpusConfig, ModelConfig, QueriesConfig, SelectionConfig, StudyConfig
+from ifguide.data.corpus_writer import _rank_ids
+from ifguide.selection.index.build import build_index
+from ifguide.selection.index.counts import Sources, Tokens
+from ifguide.storage import artifacts
+from ifguide.study.freshness import inputs_of, settings_of
+from ifguide.study.lineage import Unit
+from ifguide.study.reading import Study
 
 SOURCES = ("forum", "news", "letters", "books", "recipes", "reviews", "code", "talks")
 SOURCE_SHARES = (0.3, 0.2, 0.15, 0.12, 0.1, 0.07, 0.04, 0.02)
@@ -51,16 +54,18 @@ def write_study(cache: Path, name: str, n_tokens: int, *, seed: int = 0, until: 
     config = StudyConfig(
         description="Made-up scores, for measuring.",
         model=ModelConfig(source=str(inputs / "model"), mode="scratch"),
-        corpus=CorpusConfig(path=str(inputs / "corpus.jsonl"), id_field="id", source_field="source", spans_field="spans"),
+        corpus=CorpusConfig(
+            path=str(inputs / "corpus.jsonl"), id_field="id", source_field="source", spans_field="spans"
+        ),
         queries=QueriesConfig(toxic=str(inputs / "toxic.jsonl"), safe=str(inputs / "safe.jsonl")),
         selection=SelectionConfig(quantile=0.999),
-    )  # fmt: skip
+    )
     study = Study.create(name, config, cache)
     seconds = {}
     builders = {"corpus": _write_corpus, "scores": _write_scores, "index": write_index}
     for stage in ("corpus", "queries", "model", "factors", "direction", "scores", "index"):
         unit = Unit(stage)
-        inputs_now, settings = study.inputs(unit), study.settings(unit)
+        inputs_now, settings = inputs_of(study, unit), settings_of(study, unit)
         with artifacts.building(study.folder(unit), stage=stage, inputs=inputs_now, config=settings) as folder:
             started = time.perf_counter()
             builders.get(stage, _write_note)(
@@ -83,7 +88,9 @@ def draw_offsets(n_tokens: int, seed: int) -> np.ndarray:
     lengths = np.maximum(2, draw.lognormal(6.4, 1.0, size=n_tokens // 900 + 10).astype(np.int64))
     ends = np.cumsum(lengths)
     kept = int(np.searchsorted(ends, n_tokens))
-    return np.concatenate([[0], ends[:kept], [n_tokens]] if n_tokens - ends[kept - 1] > 1 else [[0], ends[: kept - 1], [n_tokens]])  # fmt: skip
+    return np.concatenate(
+        [[0], ends[:kept], [n_tokens]] if n_tokens - ends[kept - 1] > 1 else [[0], ends[: kept - 1], [n_tokens]]
+    )
 
 
 def _blocks(offsets: np.ndarray):
@@ -115,7 +122,10 @@ def _write_corpus(study: Study, folder: Path, n_tokens: int, seed: int) -> None:
     sources = _draw_sources(n_documents, seed)
     np.save(folder / "offsets.npy", offsets)
     kinds = {"token_ids": np.int32, "char_start": np.int32, "char_end": np.int32, "in_span": np.bool_}
-    arrays = {k: np.lib.format.open_memmap(folder / f"{k}.npy", mode="w+", dtype=t, shape=(n_tokens,)) for k, t in kinds.items()}  # fmt: skip
+    arrays = {
+        k: np.lib.format.open_memmap(folder / f"{k}.npy", mode="w+", dtype=t, shape=(n_tokens,))
+        for k, t in kinds.items()
+    }
     pieces = [piece(token) for token in range(VOCABULARY)]
     schema = pa.schema(
         [
@@ -161,7 +171,9 @@ def _write_scores(study: Study, folder: Path, n_tokens: int, seed: int) -> None:
         draw = np.random.default_rng([seed, 4, first])
         values = draw.standard_normal(int(own[-1] - own[0]), dtype=np.float32) * np.float32(0.4)
         raised = np.flatnonzero(_draw_bursts(own, first, sources[first:stop], seed))
-        values[raised] += np.abs(draw.standard_t(2.2, size=len(raised))).astype(np.float32) + draw.exponential(1.0, size=len(raised)).astype(np.float32)  # fmt: skip
+        values[raised] += np.abs(draw.standard_t(2.2, size=len(raised))).astype(np.float32) + draw.exponential(
+            1.0, size=len(raised)
+        ).astype(np.float32)
         values[own[:-1] - own[0]] = 0
         scores[own[0] : own[-1]] = values
     scores.flush()
@@ -174,5 +186,11 @@ def write_index(study: Study, folder: Path, threads: int = 2) -> None:
     tokens = Tokens(corpus.token_ids, [piece(token) for token in range(VOCABULARY)])
     (folder / "own_loss").mkdir()
     build_index(
-        folder / "own_loss", study.scores("own_loss"), corpus.offsets, sources, in_span=corpus.in_span, tokens=tokens, threads=threads
-    )  # fmt: skip
+        folder / "own_loss",
+        study.scores("own_loss"),
+        corpus.offsets,
+        sources,
+        in_span=corpus.in_span,
+        tokens=tokens,
+        threads=threads,
+    )

@@ -2,10 +2,10 @@
 
     python -m benchmarks.threshold [--tokens 1000000 1000000000] [--folder FOLDER] [--keep] [--no-browser]
 
-A made-up study (see `benchmarks.synthetic`) is written below FOLDER and removed afterwards; a billion tokens need some 25 GB of
-disk. Building and answering run in processes of their own, so that their memory is theirs alone. RSS counts the pages of memory
-maps too, which the system takes back when it needs them; "private" is what cannot be taken back. Files are read from wherever
-they lie, which after writing them is mostly the page cache.
+A made-up study (see `benchmarks.synthetic`) is written below FOLDER and removed afterwards; a billion tokens need some
+25 GB of disk. Building and answering run in processes of their own, so that their memory is theirs alone. RSS counts
+the pages of memory maps too, which the system takes back when it needs them; "private" is what cannot be taken back.
+Files are read from wherever they lie, which after writing them is mostly the page cache.
 """
 
 import argparse
@@ -23,10 +23,13 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.synthetic import write_index, write_study
-from ifguide import artifacts
-from ifguide.index import ScoreIndex
-from ifguide.selection import rank_documents, select_tokens
-from ifguide.study import Study, Unit
+from ifguide.selection.algorithm import rank_documents, select_tokens
+from ifguide.selection.index import ScoreIndex
+from ifguide.storage import artifacts
+from ifguide.study.freshness import inputs_of, settings_of
+from ifguide.study.lineage import Unit
+from ifguide.study.reading import Study
+from ifguide.study.select import open_index
 
 N_RELEASES = 50
 BARS = {"1M": {"release": 0.3, "open": 1.0}, "1B": {"release": 1.5, "open": 2.0}}
@@ -63,8 +66,8 @@ def read_memory(pid: int | str = "self") -> tuple[float, float]:
 
 
 def draw_releases(n_valid: int, n_tail: int, seed: int = 0) -> list[dict]:
-    """Settings as a person would try them: tokens above log-uniform over the tail, windows 0 to 5, two thirds with a budget,
-    log-uniform from a twentieth of what the threshold takes to twice that."""
+    """Settings as a person would try them: tokens above log-uniform over the tail, windows 0 to 5, two thirds with a
+    budget, log-uniform from a twentieth of what the threshold takes to twice that."""
     draw = np.random.default_rng(seed)
     found = []
     for number in range(N_RELEASES):
@@ -79,9 +82,12 @@ def measure_build(root: Path) -> dict:
     """Build the index, in this process."""
     study = Study.open(root.name, root.parent)
     unit = Unit("index")
-    with artifacts.building(
-        study.folder(unit), stage="index", inputs=study.inputs(unit), config=study.settings(unit)
-    ) as folder, Memory() as memory:  # fmt: skip
+    with (
+        artifacts.building(
+            study.folder(unit), stage="index", inputs=inputs_of(study, unit), config=settings_of(study, unit)
+        ) as folder,
+        Memory() as memory,
+    ):
         started = time.perf_counter()
         write_index(study, folder)
         seconds = time.perf_counter() - started
@@ -94,7 +100,7 @@ def measure_releases(root: Path) -> dict:
     study = Study.open(root.name, root.parent)
     with Memory() as memory:
         started = time.perf_counter()
-        index = ScoreIndex.open(study, "own_loss")
+        index = open_index(study, "own_loss")
         preview = index.preview()
         index.words()
         opened = time.perf_counter() - started
@@ -118,8 +124,15 @@ def measure_releases(root: Path) -> dict:
             checked = sum(
                 _is_bit_equal(study, index, settings) for settings in draw_releases(index.n_valid, index.n_tail)
             )
-    return {"open": opened, "seconds": seconds, "errors": errors, "rss": memory.rss, "private": memory.private, "checked": checked,
-            "rows": rows}  # fmt: skip
+    return {
+        "open": opened,
+        "seconds": seconds,
+        "errors": errors,
+        "rss": memory.rss,
+        "private": memory.private,
+        "checked": checked,
+        "rows": rows,
+    }
 
 
 def _is_bit_equal(study: Study, index: ScoreIndex, settings: dict) -> bool:
@@ -158,7 +171,13 @@ def measure_size(cache: Path, n_tokens: int, browser: bool) -> None:
         print_row(
             size, "index build", f"{rate / 1e6:.1f}M tokens/s", f">= {BUILD_RATE / 1e6:g}M tokens/s", BUILD_RATE / rate
         )
-        print_row(size, "index build, most RSS (private)", f"{built['rss']:.2f} GiB ({built['private']:.2f})", f"<= {BUILD_GIB:g} GiB", built["rss"] / BUILD_GIB)  # fmt: skip
+        print_row(
+            size,
+            "index build, most RSS (private)",
+            f"{built['rss']:.2f} GiB ({built['private']:.2f})",
+            f"<= {BUILD_GIB:g} GiB",
+            built["rss"] / BUILD_GIB,
+        )
         share = built["bytes"] / (4 * n_tokens)
         print_row(
             size, "index size, share of the float32 scores", f"{share:.1%}", f"<= {BUILD_SIZE:.0%}", share / BUILD_SIZE
@@ -166,12 +185,42 @@ def measure_size(cache: Path, n_tokens: int, browser: bool) -> None:
     found = in_own_process("releases", study.root)
     seconds = np.array(found["seconds"])
     p50, p95 = np.quantile(seconds, [0.5, 0.95])
-    print_row(size, f"exact result after release, p95 of {N_RELEASES} (median, most)", f"{p95 * 1e3:.0f} ms ({p50 * 1e3:.0f}, {seconds.max() * 1e3:.0f})", f"<= {bars['release'] * 1e3:g} ms", p95 / bars["release"])  # fmt: skip
-    print_row(size, "open the index and read its preview and words", f"{found['open'] * 1e3:.0f} ms", f"<= {bars['open'] * 1e3:g} ms", found["open"] / bars["open"])  # fmt: skip
-    print_row(size, "preview error, most, share of the budget", f"{max(found['errors']):.3%}", f"<= {PREVIEW:.1%}", max(found["errors"]) / PREVIEW)  # fmt: skip
-    print_row(size, "index in use, most RSS (private)", f"{found['rss']:.2f} GiB ({found['private']:.2f})", f"<= {APP_GIB:g} GiB", found["rss"] / APP_GIB)  # fmt: skip
+    print_row(
+        size,
+        f"exact result after release, p95 of {N_RELEASES} (median, most)",
+        f"{p95 * 1e3:.0f} ms ({p50 * 1e3:.0f}, {seconds.max() * 1e3:.0f})",
+        f"<= {bars['release'] * 1e3:g} ms",
+        p95 / bars["release"],
+    )
+    print_row(
+        size,
+        "open the index and read its preview and words",
+        f"{found['open'] * 1e3:.0f} ms",
+        f"<= {bars['open'] * 1e3:g} ms",
+        found["open"] / bars["open"],
+    )
+    print_row(
+        size,
+        "preview error, most, share of the budget",
+        f"{max(found['errors']):.3%}",
+        f"<= {PREVIEW:.1%}",
+        max(found["errors"]) / PREVIEW,
+    )
+    print_row(
+        size,
+        "index in use, most RSS (private)",
+        f"{found['rss']:.2f} GiB ({found['private']:.2f})",
+        f"<= {APP_GIB:g} GiB",
+        found["rss"] / APP_GIB,
+    )
     if found["checked"]:
-        print_row(size, "of these, bit-equal to ifguide.selection", f"{found['checked']} of {N_RELEASES}", f"{N_RELEASES}", N_RELEASES / max(found["checked"], 1e-9))  # fmt: skip
+        print_row(
+            size,
+            "of these, bit-equal to ifguide.selection.algorithm",
+            f"{found['checked']} of {N_RELEASES}",
+            f"{N_RELEASES}",
+            N_RELEASES / max(found["checked"], 1e-9),
+        )
     os.sync()  # what was written is on the disk before the pages are timed
     if browser and importlib.util.find_spec("benchmarks.threshold_browser"):
         from benchmarks.threshold_browser import browser_rows

@@ -1,11 +1,12 @@
 """The Threshold page's bars as a reader meets them: drag frames, the exact result on screen, opening, the app's memory.
 
-Called by `python -m benchmarks.threshold`. The app runs as its own server, and a headless Chromium drags the handle 50 times as a
-hand would: press, some thirty moves at the pace of the screen, release.
+Called by `python -m benchmarks.threshold`. The app runs as its own server, and a headless Chromium drags the handle 50
+times as a hand would: press, some thirty moves at the pace of the screen, release.
 
-A frame lasts from the pointer's event (the time it carries) until the picture that answers it has been handed on: a message sent
-from the next animation frame arrives after the frame's scripts, layout and painting. The script's own work is what the board's
-animation frame callbacks take. The exact result is timed from the pointer's release until the board shows it.
+A frame lasts from the pointer's event (the time it carries) until the picture that answers it has been handed on: a
+message sent from the next animation frame arrives after the frame's scripts, layout and painting. The script's own work
+is what the board's animation frame callbacks take. The exact result is timed from the pointer's release until the board
+shows it.
 """
 
 from pathlib import Path
@@ -82,13 +83,33 @@ def browser_rows(root: Path, n_tokens: int) -> list[tuple[str, str, str, float]]
         rss, private = read_memory(address.process.pid)
     frame, own, release = (float(np.quantile(values, 0.95)) for values in (frames, work, releases))
     return [
-        (f"drag frame, p95 of {len(frames):,} in {N_GESTURES} gestures (median, most)", f"{frame:.1f} ms ({np.median(frames):.1f}, {max(frames):.1f})", f"<= {bars['frame']} ms", frame / bars["frame"]),
+        (
+            f"drag frame, p95 of {len(frames):,} in {N_GESTURES} gestures (median, most)",
+            f"{frame:.1f} ms ({np.median(frames):.1f}, {max(frames):.1f})",
+            f"<= {bars['frame']} ms",
+            frame / bars["frame"],
+        ),
         ("of it the script's own work, p95", f"{own:.1f} ms", f"<= {bars['frame']} ms", own / bars["frame"]),
-        (f"exact result on screen after release, p95 of {N_GESTURES} (median)", f"{release:.0f} ms ({np.median(releases):.0f})", f"<= {bars['release']} ms", release / bars["release"]),
-        ("open the page, app running, this study's index unread", f"{cold:.0f} ms", f"<= {bars['open']} ms", cold / bars["open"]),
-        (f"open the page, server and browser just started, median of {N_FIRST} (most)", f"{first:.0f} ms ({max(firsts):.0f})", f"<= {bars['open']} ms", first / bars["open"]),
+        (
+            f"exact result on screen after release, p95 of {N_GESTURES} (median)",
+            f"{release:.0f} ms ({np.median(releases):.0f})",
+            f"<= {bars['release']} ms",
+            release / bars["release"],
+        ),
+        (
+            "open the page, app running, this study's index unread",
+            f"{cold:.0f} ms",
+            f"<= {bars['open']} ms",
+            cold / bars["open"],
+        ),
+        (
+            f"open the page, server and browser just started, median of {N_FIRST} (most)",
+            f"{first:.0f} ms ({max(firsts):.0f})",
+            f"<= {bars['open']} ms",
+            first / bars["open"],
+        ),
         ("the app's RSS after that (private)", f"{rss:.2f} GiB ({private:.2f})", f"<= {APP_GIB:g} GiB", rss / APP_GIB),
-    ]  # fmt: skip
+    ]
 
 
 def _watched(context):

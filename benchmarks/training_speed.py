@@ -2,9 +2,10 @@
 
     python -m benchmarks.training_speed [--study demo] [--passes 2] [--rounds 3]
 
-Trains the study's default suppressed model for a few passes, each way in a process of its own, the ways in turn; the median of the
-rounds counts. `as it comes` is torch and the C library as they start; the last way is what every `ifguide` command does. The weights
-have to come out the same in all of them, bit for bit. Beside other work means one busy process per two cores.
+Trains the study's default suppressed model for a few passes, each way in a process of its own, the ways in turn; the
+median of the rounds counts. `as it comes` is torch and the C library as they start; the last way is what every
+`ifguide` command does. The weights have to come out the same in all of them, bit for bit. Beside other work means one
+busy process per two cores.
 """
 
 import argparse
@@ -18,7 +19,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from ifguide.cli import THREADS_WAIT
+from ifguide.cli.main import THREADS_WAIT
 
 SLEEP = {"OMP_WAIT_POLICY": "passive"}
 WAYS: dict[str, tuple[dict[str, str], bool]] = {
@@ -52,7 +53,8 @@ def main() -> None:
     first = next(iter(WAYS))
     for way in WAYS:
         print(
-            f"| {way} | {alone[way]:,.0f} | {alone[way] / alone[first]:.2f} | {beside[way]:,.0f} | {beside[way] / beside[first]:.2f} |"
+            f"| {way} | {alone[way]:,.0f} | {alone[way] / alone[first]:.2f} | {beside[way]:,.0f} |"
+            f" {beside[way] / beside[first]:.2f} |"
         )
 
 
@@ -76,11 +78,12 @@ def measure(options) -> dict[str, float]:
 
 def train(name: str, passes: int, keep: bool) -> dict:
     """Train in this process; tokens a second, and a digest of the weights."""
-    from ifguide.allocator import keep_freed_memory
-    from ifguide.selections import training_mask
-    from ifguide.stages import cut_training_rows, recipe, start_model
-    from ifguide.study import DEFAULT, Study
-    from ifguide.training import train_model
+    from ifguide.config.names import DEFAULT
+    from ifguide.runtime.allocator import keep_freed_memory
+    from ifguide.study.reading import Study
+    from ifguide.study.select import training_mask
+    from ifguide.study.stages import cut_training_rows, recipe, start_model
+    from ifguide.training.train import train_model
 
     if keep and not keep_freed_memory():
         raise SystemExit("this system's C library has no option for it")
@@ -92,10 +95,7 @@ def train(name: str, passes: int, keep: bool) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         result = train_model(model, tokenizer, rows, training, how, Path(folder))
         weights = (result.final / "model.safetensors").read_bytes()
-    return {
-        "tokens_per_second": result.tokens_seen / result.seconds,
-        "weights": hashlib.sha256(weights).hexdigest(),
-    }
+    return {"tokens_per_second": result.tokens_seen / result.seconds, "weights": hashlib.sha256(weights).hexdigest()}
 
 
 if __name__ == "__main__":

@@ -2,9 +2,9 @@
 
     python -m benchmarks.wrong_sums [--seed 0]
 
-A corpus of small sums, made here; in some documents some answers are one too high. A tiny model learns it from scratch. The queries
-are half of the sums: the wrong answer of each is the unwanted completion, the right one its counterpart. Labels and spans only judge.
-About two minutes on 2 cores; the study stays in the cache as `wrong-sums-N`.
+A corpus of small sums, made here; in some documents some answers are one too high. A tiny model learns it from scratch.
+The queries are half of the sums: the wrong answer of each is the unwanted completion, the right one its counterpart.
+Labels and spans only judge. About two minutes on 2 cores; the study stays in the cache as `wrong-sums-N`.
 """
 
 import argparse
@@ -16,15 +16,17 @@ from pathlib import Path
 
 import numpy as np
 
-from ifguide.commands.rank import format_rankings
-from ifguide.config import config_from_dict
-from ifguide.data_ranking import read_labels, study_rankings
-from ifguide.demo.model import demo_model_config, train_tokenizer
-from ifguide.pipeline import evaluate, run_study
-from ifguide.progress import Progress, TerminalSink
-from ifguide.selection import area_under_roc, average_precision, precision_recall
-from ifguide.status import format_table
-from ifguide.study import Study, cache_dir, list_studies
+from ifguide.cli.rank import format_rankings
+from ifguide.cli.status import format_table
+from ifguide.config.io import config_from_dict
+from ifguide.data.demo.model import demo_model_config, train_tokenizer
+from ifguide.runtime.progress import Progress, TerminalSink
+from ifguide.selection.algorithm import area_under_roc, average_precision, precision_recall
+from ifguide.study.analysis.data_ranking import read_labels, study_rankings
+from ifguide.study.folder import cache_dir, list_studies
+from ifguide.study.pipeline import evaluate, run_study
+from ifguide.study.reading import Study
+from ifguide.study.select import save_selection
 
 LARGEST = 9
 """Terms go from 0 to this."""
@@ -87,29 +89,38 @@ def build(seed: int) -> Study:
             "corpus": {"path": "inputs/corpus.jsonl", "id_field": "id", "spans_field": "spans"},
             "queries": {"toxic": "inputs/wrong.jsonl", "safe": "inputs/right.jsonl"},
             "training": {
-                "epochs": 12, "batch_size": 16, "learning_rate": 3e-3, "warmup_steps": 20, "schedule": "cosine", "adam_beta2": 0.95,
+                "epochs": 12,
+                "batch_size": 16,
+                "learning_rate": 3e-3,
+                "warmup_steps": 20,
+                "schedule": "cosine",
+                "adam_beta2": 0.95,
                 "seed": seed,
             },
             "factors": {"max_tokens": 10_000},
             "selection": {"quantile": 0.99},
             "suppress": {"penalty": 0.5, "max_penalty": 8.0},
             "evaluate": {
-                "heldout": "inputs/heldout.jsonl", "lambada": "inputs/answers.jsonl", "n_samples": 5, "max_new_tokens": 8,
+                "heldout": "inputs/heldout.jsonl",
+                "lambada": "inputs/answers.jsonl",
+                "n_samples": 5,
+                "max_new_tokens": 8,
             },
             "compute": {"device": "cpu"},
-        }  # fmt: skip
+        }
         Study.create(name, config_from_dict(values))
     study = Study.open(name)
     progress = Progress([TerminalSink()])
     run_study(study, progress=progress)
     if STRICT not in study.selection_names():
-        study.save_selection(STRICT, {"quantile": STRICT_QUANTILE})
+        save_selection(study, STRICT, {"quantile": STRICT_QUANTILE})
     evaluate(study, STRICT, progress=progress)
     return study
 
 
 def describe_tokens(study: Study) -> str:
-    """How well the scores find wrong answers among all answers, for sums that the queries hold and for sums that they do not."""
+    """How well the scores find wrong answers among all answers, for sums that the queries hold and for sums that they
+    do not."""
     corpus = study.corpus()
     offsets, scores, in_span = np.asarray(corpus.offsets), np.asarray(study.scores()), np.asarray(corpus.in_span)
     queried = {json.loads(line)["prompt"] for line in (study.root / "inputs" / "wrong.jsonl").read_text().splitlines()}

@@ -8,11 +8,11 @@ from importlib import import_module
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Study": "ifguide.study",
-    "StudyConfig": "ifguide.config",
+    "Study": "ifguide.study.reading",
+    "StudyConfig": "ifguide.config.schema",
     "IFGuideError": "ifguide.errors",
-    "TokenizedCorpus": "ifguide.corpus",
-    "run_study": "ifguide.pipeline",
+    "TokenizedCorpus": "ifguide.data.corpus",
+    "run_study": "ifguide.study.pipeline",
 }
 
 __all__ = ["__version__", *_HOMES]

@@ -1,6 +1,6 @@
 """`python -m ifguide` is the command `ifguide`."""
 
-from ifguide.cli import main
+from ifguide.cli.main import main
 
 if __name__ == "__main__":
     main()

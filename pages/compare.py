@@ -2,14 +2,18 @@
 
 import streamlit as st
 
-from ifguide.evaluate.statistics import TOXIC_FROM
-from ifguide.frontier import MANY, frontier_points, pull_in
-from ifguide.outcomes import highest_toxicity
-from ifguide.report import report_or_reason
-from ifguide.ui import blind_panel, charts, comparison, components, layout, methods_panel, metric_details, prompt_list
+from ifguide.evaluation.outcomes import highest_toxicity
+from ifguide.evaluation.statistics import TOXIC_FROM
+from ifguide.study.freshness import stage_state
+from ifguide.ui import components, layout
+from ifguide.ui.chart_style import CONFIG
+from ifguide.ui.compare import blind_panel, charts, methods_panel, prompt_list
+from ifguide.ui.compare import tables as comparison
+from ifguide.ui.compare.frontier import MANY, frontier_points, pull_in
 from ifguide.ui.format import count_of, plain, share, variant_title
 from ifguide.ui.loaders import Loaded
 from ifguide.ui.palette import variant_colours
+from ifguide.ui.report.write import report_or_reason
 
 COUNTS = {"all": "Every completion", "highest": "Highest of each prompt"}
 
@@ -23,9 +27,18 @@ def ask_models(names: list[str]) -> list[str]:
         st.session_state["compared_first"] = linked[: comparison.MODELS_MOST] if len(linked) > 1 else usual
         st.session_state["compared_of"] = names
     chosen = st.multiselect(
-        "Models", names, default=st.session_state["compared_first"], max_selections=comparison.MODELS_MOST, key="compared", format_func=variant_title, wrap=True,
-        help=f"Two to {comparison.MODELS_MOST}. The first one is what the others are compared with: take it out and choose again to change the order.",
-    )  # fmt: skip
+        "Models",
+        names,
+        default=st.session_state["compared_first"],
+        max_selections=comparison.MODELS_MOST,
+        key="compared",
+        format_func=variant_title,
+        wrap=True,
+        help=(
+            f"Two to {comparison.MODELS_MOST}. The first one is what the others are compared with: take it out and"
+            " choose again to change the order."
+        ),
+    )
     if len(chosen) < 2:
         st.info("Choose at least two models.", icon=":material/compare:")
         st.stop()
@@ -39,9 +52,18 @@ def ask_models(names: list[str]) -> list[str]:
 def offer_report(loaded: Loaded) -> None:
     """One button: everything about the study as one file."""
     st.download_button(
-        "Report (one HTML file)", lambda: report_or_reason(loaded.study), file_name=f"{loaded.name}-report.html", mime="text/html", icon=":material/download:", on_click="ignore", key="report",
-        help="Settings, metrics, charts, selected words, top documents and examples of all models. Opens offline; offensive text is blurred in it.",
-    )  # fmt: skip
+        "Report (one HTML file)",
+        lambda: report_or_reason(loaded.study),
+        file_name=f"{loaded.name}-report.html",
+        mime="text/html",
+        icon=":material/download:",
+        on_click="ignore",
+        key="report",
+        help=(
+            "Settings, metrics, charts, selected words, top documents and examples of all models. Opens offline;"
+            " offensive text is blurred in it."
+        ),
+    )
 
 
 def show_metrics(loaded: Loaded, names: list[str], colours: dict[str, str]) -> None:
@@ -65,7 +87,7 @@ def show_metrics(loaded: Loaded, names: list[str], colours: dict[str, str]) -> N
 def show_details(loaded: Loaded, names: list[str]) -> None:
     """Metrics by group of prompts, and what the harness measured, where they are."""
     metrics = {name: loaded.study.metrics(name) for name in names}
-    if metric_details.group_table(metrics):
+    if comparison.group_table(metrics):
         with st.expander("By group of prompts"):
             keys = {
                 key: title
@@ -76,17 +98,19 @@ def show_details(loaded: Loaded, names: list[str]) -> None:
                 "Metric", list(keys), key="group_metric", bind="query-params", format_func=keys.get, width=280
             )
             components.record_table(
-                *metric_details.group_table(metrics, key), key="groups", label="Metrics by group of prompts"
+                *comparison.group_table(metrics, key), key="groups", label="Metrics by group of prompts"
             )
-    if found := metric_details.harness_table(metrics):
+    if found := comparison.harness_table(metrics):
         with st.expander("General capability"):
             components.record_table(*found, key="harness", label="What lm-evaluation-harness measured")
 
 
 def read_samples(loaded: Loaded, names: list[str]) -> dict:
-    """The models' completions; where a second classifier rated all of them, the reader chooses whose ratings are shown."""
+    """The models' completions; where a second classifier rated all of them, the reader chooses whose ratings are
+    shown.
+    """
     samples = {name: loaded.samples(name) for name in names}
-    known = [c for c in metric_details.RATINGS if all(c in frame for frame in samples.values())]
+    known = [c for c in comparison.RATINGS if all(c in frame for frame in samples.values())]
     if len(known) < 2:
         return samples
     rating = st.selectbox(
@@ -94,7 +118,7 @@ def read_samples(loaded: Loaded, names: list[str]) -> dict:
         known,
         key="rating",
         bind="query-params",
-        format_func=metric_details.RATINGS.get,
+        format_func=comparison.RATINGS.get,
         width=320,
     )
     return {name: frame.assign(toxicity=frame[rating]) for name, frame in samples.items()}
@@ -110,9 +134,14 @@ def show_frontier(loaded: Loaded, chosen: list[str], colours: dict[str, str]) ->
         return
     with st.grid(2, min_column_width=400):
         st.plotly_chart(
-            charts.frontier_chart(points, colours=colours, chosen=chosen), key="frontier", config=charts.CONFIG,
-            alt="Expected maximum toxicity against perplexity of every measured model; the table beside it holds the values",
-        )  # fmt: skip
+            charts.frontier_chart(points, colours=colours, chosen=chosen),
+            key="frontier",
+            config=CONFIG,
+            alt=(
+                "Expected maximum toxicity against perplexity of every measured model; the table beside it holds the"
+                " values"
+            ),
+        )
         with st.container():
             columns, rows = comparison.frontier_rows(metrics, colours)
             components.record_table(columns, rows, key="frontier_table", label="Toxicity and perplexity of every model")
@@ -134,8 +163,15 @@ def show_distributions(loaded: Loaded, samples: dict, colours: dict[str, str]) -
     with st.container(horizontal=True, vertical_alignment="bottom", horizontal_alignment="distribute"):
         st.subheader("How toxic the completions are", anchor=False)
         view = st.segmented_control(
-            "Count", list(COUNTS), default="all", required=True, key="count", bind="query-params", format_func=COUNTS.get, label_visibility="collapsed",
-        )  # fmt: skip
+            "Count",
+            list(COUNTS),
+            default="all",
+            required=True,
+            key="count",
+            bind="query-params",
+            format_func=COUNTS.get,
+            label_visibility="collapsed",
+        )
     unit = "completions" if view == "all" else "prompts"
     values = {
         name: (frame["toxicity"] if view == "all" else highest_toxicity(frame)).to_numpy()
@@ -143,8 +179,11 @@ def show_distributions(loaded: Loaded, samples: dict, colours: dict[str, str]) -
     }
     with st.grid(2, min_column_width=400):
         st.plotly_chart(
-            charts.toxicity_chart(values, unit=unit, colours=colours), key="toxicity", config=charts.CONFIG, alt="Toxicity of the models' completions",
-        )  # fmt: skip
+            charts.toxicity_chart(values, unit=unit, colours=colours),
+            key="toxicity",
+            config=CONFIG,
+            alt="Toxicity of the models' completions",
+        )
         with st.container():
             metrics = {name: loaded.study.metrics(name) for name in samples}
             columns, rows = comparison.metric_table(metrics, comparison.HEADLINE, colours)
@@ -158,17 +197,19 @@ def show_distributions(loaded: Loaded, samples: dict, colours: dict[str, str]) -
 
 
 loaded = layout.open_page(
-    "Compare", "The same prompts completed by two to four models: how toxic they are, how fluent they stay, and what they say."
-)  # fmt: skip
+    "Compare",
+    "The same prompts completed by two to four models: how toxic they are, how fluent they stay, and what they say.",
+)
 with layout.guard():
     evaluated = loaded.study.evaluation_names()
     if len(evaluated) < 2:
         layout.need_stage(loaded, "evaluate", "Two measured models are needed for a comparison.")
         st.info(
-            f"Only {count_of(len(evaluated), 'model')} measured so far. Train another one on the Threshold page, or run the whole study on the overview page."
+            f"Only {count_of(len(evaluated), 'model')} measured so far. Train another one on the Threshold page, or run"
+            " the whole study on the overview page."
         )
         st.stop()
-    if loaded.study.stage_state("evaluate").state == "stale":
+    if stage_state(loaded.study, "evaluate").state == "stale":
         layout.need_stage(loaded, "evaluate", "")
     colours = variant_colours(evaluated)
     with st.container(horizontal=True, vertical_alignment="bottom"):

@@ -3,9 +3,12 @@
 import numpy as np
 import streamlit as st
 
-from ifguide import audit
-from ifguide.document_store import DocumentFilter
-from ifguide.ui import document_data, layout, reader, verdict_panel, why
+from ifguide.selection import audit
+from ifguide.ui import layout
+from ifguide.ui.documents import loaders as document_data
+from ifguide.ui.documents import reader, verdict_panel
+from ifguide.ui.documents import why_panel as why
+from ifguide.ui.documents.store import DocumentFilter
 from ifguide.ui.format import plain, selection_title
 from ifguide.ui.loaders import Loaded
 
@@ -19,9 +22,13 @@ def ask_filter(loaded: Loaded) -> dict:
     asked: dict = {}
     with st.grid(5, min_column_width=170, vertical_alignment="bottom"):
         asked["selection"] = st.selectbox(
-            "Selection", loaded.study.selection_names(), key="selection", bind="query-params", format_func=selection_title,
+            "Selection",
+            loaded.study.selection_names(),
+            key="selection",
+            bind="query-params",
+            format_func=selection_title,
             help="Which choice of tokens ranks and underlines. Choices are made on the Threshold page.",
-        )  # fmt: skip
+        )
         asked["sources"] = st.multiselect(
             "Sources", loaded.source_names(), key="sources", bind="query-params", placeholder="All sources"
         )
@@ -29,9 +36,16 @@ def ask_filter(loaded: Loaded) -> dict:
             "Text contains", key="search", bind="query-params", placeholder="word or phrase", icon=":material/search:"
         )
         asked["review"] = st.selectbox(
-            "Review", list(REVIEWS), key="review", bind="query-params", format_func=REVIEWS.get,
-            help="An audit shows selected spans drawn at random, to be called toxic or fine one by one, and tells how many of all selected spans are toxic.",
-        )  # fmt: skip
+            "Review",
+            list(REVIEWS),
+            key="review",
+            bind="query-params",
+            format_func=REVIEWS.get,
+            help=(
+                "An audit shows selected spans drawn at random, to be called toxic or fine one by one, and tells how"
+                " many of all selected spans are toxic."
+            ),
+        )
         with st.popover("More filters", icon=":material/filter_list:", width="stretch"):
             asked |= ask_more(loaded)
     return asked
@@ -41,13 +55,18 @@ def ask_more(loaded: Loaded) -> dict:
     """Filters that are needed less often."""
     more: dict = {}
     more["regex"] = st.toggle(
-        "Regular expression", key="regex", bind="query-params", help="Read the searched text as a regular expression (RE2 syntax)."
-    )  # fmt: skip
+        "Regular expression",
+        key="regex",
+        bind="query-params",
+        help="Read the searched text as a regular expression (RE2 syntax).",
+    )
     more["only"] = st.toggle("Only documents with selected tokens", key="only", bind="query-params")
     more["copies"] = st.toggle(
-        "Show every near-duplicate", key="copies", bind="query-params",
+        "Show every near-duplicate",
+        key="copies",
+        bind="query-params",
         help="Otherwise documents that are nearly the same text are shown once, and a verdict holds for all of them.",
-    )  # fmt: skip
+    )
     more["verdicts"] = st.multiselect(
         "Verdict", list(VERDICTS), key="verdicts", bind="query-params", format_func=VERDICTS.get, placeholder="Any"
     )
@@ -57,8 +76,11 @@ def ask_more(loaded: Loaded) -> dict:
         )
     low, high = st.columns(2)
     for column, key, label in (
-        (low, "lowest", "Lowest sum of scores"), (high, "highest", "Highest sum of scores"), (low, "shortest", "Fewest tokens"), (high, "longest", "Most tokens"),
-    ):  # fmt: skip
+        (low, "lowest", "Lowest sum of scores"),
+        (high, "highest", "Highest sum of scores"),
+        (low, "shortest", "Fewest tokens"),
+        (high, "longest", "Most tokens"),
+    ):
         step = {"step": 1, "min_value": 0} if key in ("shortest", "longest") else {}
         more[key] = column.number_input(label, value=None, key=key, bind="query-params", placeholder="no limit", **step)
     runs = document_data.runs(loaded)
@@ -66,9 +88,16 @@ def ask_more(loaded: Loaded) -> dict:
         names = ["", *runs]
         label = lambda name: name or "None"  # noqa: E731
         left = low.selectbox(
-            "Difference of", names, key="left", bind="query-params", format_func=label,
-            help="Colours tokens by the influence in one run minus that in another: checkpoints, or other studies of the same corpus, say with another model or other queries.",
-        )  # fmt: skip
+            "Difference of",
+            names,
+            key="left",
+            bind="query-params",
+            format_func=label,
+            help=(
+                "Colours tokens by the influence in one run minus that in another: checkpoints, or other studies of the"
+                " same corpus, say with another model or other queries."
+            ),
+        )
         right = high.selectbox("minus", names, key="right", bind="query-params", format_func=label)
         pair = runs.get(left), runs.get(right)
         more["pair"] = pair if all(pair) and left != right else None
@@ -79,11 +108,16 @@ def build_filter(loaded: Loaded, asked: dict, store, log) -> DocumentFilter:
     """What was asked for, as the store understands it."""
     spans = asked.get("spans", "any")
     wanted = DocumentFilter(
-        sources=tuple(sorted(asked["sources"])), only_selected=asked["only"], lowest=asked["lowest"], highest=asked["highest"],
-        shortest=asked["shortest"], longest=asked["longest"], spans="" if spans == "any" else spans,
+        sources=tuple(sorted(asked["sources"])),
+        only_selected=asked["only"],
+        lowest=asked["lowest"],
+        highest=asked["highest"],
+        shortest=asked["shortest"],
+        longest=asked["longest"],
+        spans="" if spans == "any" else spans,
         collapse=not asked["copies"] and store.has_copies(),
         **document_data.filter_verdicts(tuple(asked["verdicts"]), log, store),
-    )  # fmt: skip
+    )
     if asked["search"]:
         wanted = document_data.narrow(wanted, document_data.search_text(loaded, asked["search"], asked["regex"]))
     return wanted
@@ -129,7 +163,14 @@ with layout.guard():
 
     reader.show_reader(
         reader.Request(
-            loaded=loaded, store=store, selection=loaded.selection(name), wanted=wanted, layers=layers, log=log, veil=layout.veiled(), targets=targets,
+            loaded=loaded,
+            store=store,
+            selection=loaded.selection(name),
+            wanted=wanted,
+            layers=layers,
+            log=log,
+            veil=layout.veiled(),
+            targets=targets,
             below=show_below,
         )
-    )  # fmt: skip
+    )

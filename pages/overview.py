@@ -4,21 +4,16 @@ from pathlib import Path
 
 import streamlit as st
 
-from ifguide.artifacts import read_json
-from ifguide.study import STAGES, Study, cache_dir
-from ifguide.ui import comparison, components, curve_panel, job_panel, layout
-from ifguide.ui.format import (
-    STAGE_NOTES,
-    STAGE_TITLES,
-    STATE_WORDS,
-    count,
-    count_of,
-    duration,
-    number,
-    plain,
-    sentence,
-)  # fmt: skip
+from ifguide.storage.artifacts import read_json
+from ifguide.study.folder import cache_dir
+from ifguide.study.freshness import stage_states
+from ifguide.study.lineage import STAGES
+from ifguide.study.reading import Study
+from ifguide.ui import components, job_panel, layout
+from ifguide.ui.compare import tables as comparison
+from ifguide.ui.format import STAGE_NOTES, STAGE_TITLES, STATE_WORDS, count, count_of, duration, number, plain, sentence
 from ifguide.ui.loaders import Loaded
+from ifguide.ui.overview import curve_panel
 
 DEMO = "demo"
 FIRST_MODELS = ("base", "default", "random", "oracle")
@@ -30,11 +25,13 @@ def show_welcome() -> None:
     """The page before there is any study."""
     st.title("Overview", anchor=False)
     st.markdown(
-        "IF-Guide Studio finds the training tokens that teach a language model to be toxic, and shows what training without them does."
+        "IF-Guide Studio finds the training tokens that teach a language model to be toxic, and shows what training"
+        " without them does."
     )
     st.subheader("There is no study yet", anchor=False)
     st.markdown(
-        "A **study** is one corpus, one model, and everything computed from them. The built-in demo makes its own small corpus and a tiny model, and takes a few minutes on a laptop."
+        "A **study** is one corpus, one model, and everything computed from them. The built-in demo makes its own small"
+        " corpus and a tiny model, and takes a few minutes on a laptop."
     )
     with layout.guard():
         running = job_panel.show_job(cache_dir() / DEMO)
@@ -100,16 +97,21 @@ def show_headline(study: Study) -> None:
                     continue
                 change = after[key] - base[key]
                 st.metric(
-                    title, f"{number(base[key], digits)} → {number(after[key], digits)}", delta=f"{change:+.{digits}f}",
-                    delta_color="inverse", help=note, border=True, delta_description="against base",
-                )  # fmt: skip
+                    title,
+                    f"{number(base[key], digits)} → {number(after[key], digits)}",
+                    delta=f"{change:+.{digits}f}",
+                    delta_color="inverse",
+                    help=note,
+                    border=True,
+                    delta_description="against base",
+                )
     shown = {name: values for name, values in metrics.items() if name in FIRST_MODELS or len(metrics) <= FEW_MODELS}
     columns, rows = comparison.metric_table(shown, comparison.HEADLINE)
     components.record_table(columns, rows, key="headline", label="Metrics of every model")
     sample = next(iter(metrics.values()))
     st.caption(
-        f"{count_of(sample['n_samples'], 'completion')} of {count_of(sample['max_new_tokens'], 'token')} for each of {count_of(sample['n_prompts'], 'prompt')}, "
-        f"rated by {plain(sample['scorer'])}. Small numbers: 95% intervals."
+        f"{count_of(sample['n_samples'], 'completion')} of {count_of(sample['max_new_tokens'], 'token')} for each of"
+        f" {count_of(sample['n_prompts'], 'prompt')}, rated by {plain(sample['scorer'])}. Small numbers: 95% intervals."
     )
     if more := len(metrics) - len(shown):
         st.page_link(
@@ -145,8 +147,8 @@ def show_run(study: Study, states: dict) -> None:
     stale = [stage for stage in waiting if states[stage].state == "stale"]
     if stale:
         st.warning(
-            f"{count_of(len(stale), 'step')} out of date, beginning with “{STAGE_TITLES[stale[0]]}”. {sentence(layout.explain(states[stale[0]]))} "
-            "What is shown below was computed before that.",
+            f"{count_of(len(stale), 'step')} out of date, beginning with “{STAGE_TITLES[stale[0]]}”."
+            f" {sentence(layout.explain(states[stale[0]]))} What is shown below was computed before that.",
             icon=":material/update:",
         )
     label = "Run the study" if len(waiting) == len(STAGES) else f"Run the {count_of(len(waiting), 'open step')}"
@@ -165,7 +167,7 @@ loaded = layout.open_page(
     "Overview", "What this study is made of, how far it is, and how much less toxic the model became."
 )
 with layout.guard():
-    states = loaded.study.states()
+    states = stage_states(loaded.study)
     fresh = {stage for stage, state in states.items() if state.state != "missing"}
     if loaded.study.config.description:
         st.text(loaded.study.config.description)

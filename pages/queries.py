@@ -2,13 +2,15 @@
 
 import streamlit as st
 
-from ifguide.ui import layout, mechanism_view, query_view
+from ifguide.ui import layout
+from ifguide.ui.queries import mechanism_view, query_view
 
 PAGE_SIZE = 20
 
 loaded = layout.open_page(
     "Queries",
-    "The examples that say what to look for: the direction leads from the safe ones to the toxic ones. Click one to see what it does.",
+    "The examples that say what to look for: the direction leads from the safe ones to the toxic ones. Click one to see"
+    " what it does.",
 )
 with layout.guard():
     layout.need_stage(loaded, "queries", "The queries are the examples you gave.")

@@ -6,10 +6,13 @@ import numpy as np
 import streamlit as st
 
 from ifguide.errors import InputError
-from ifguide.ui import board, components, layout, overlap_panel, selection_panel, selection_tables
+from ifguide.ui import components, layout
 from ifguide.ui.format import ATTRIBUTION_NOTES, ATTRIBUTION_TITLES, count, count_of, plain, score
 from ifguide.ui.loaders import COUNT_WORDS_UP_TO, Loaded
-from ifguide.ui.tuning import Tuning, apply_choice, default_tuning, read_address, write_address
+from ifguide.ui.threshold import board, overlap_panel, selection_panel
+from ifguide.ui.threshold import tables as selection_tables
+from ifguide.ui.threshold.loaders import board_parts, source_knots
+from ifguide.ui.threshold.tuning import Tuning, apply_choice, default_tuning, read_address, write_address
 
 PAGE_SIZE = 8
 WORDS_SHOWN, SOURCES_SHOWN = 12, 12
@@ -23,9 +26,15 @@ def ask_attribution(loaded: Loaded) -> str:
     default = loaded.study.config.selection.attribution
     with st.container(horizontal=True, vertical_alignment="center"):
         chosen = st.segmented_control(
-            "Score", kinds, default=default if default in kinds else kinds[0], required=True, key="attribution", bind="query-params",
-            format_func=lambda kind: ATTRIBUTION_TITLES[kind], label_visibility="collapsed",
-        )  # fmt: skip
+            "Score",
+            kinds,
+            default=default if default in kinds else kinds[0],
+            required=True,
+            key="attribution",
+            bind="query-params",
+            format_func=lambda kind: ATTRIBUTION_TITLES[kind],
+            label_visibility="collapsed",
+        )
         st.caption(ATTRIBUTION_NOTES[chosen], width="content")
     return chosen
 
@@ -79,20 +88,34 @@ def find_chosen(loaded: Loaded) -> int | None:
 
 def show_board(loaded: Loaded, kind: str, tuning: Tuning, found, chosen: int | None) -> None:
     """The distribution with its handle, and everything that follows the handle."""
-    index, parts, corpus = loaded.index(kind), loaded.board_parts(kind), loaded.corpus()
-    marks = [] if chosen is None else board.document_marks(loaded.scores(kind)[int(corpus.offsets[chosen]) : int(corpus.offsets[chosen + 1])])  # fmt: skip
+    index, parts, corpus = loaded.index(kind), board_parts(loaded, kind), loaded.corpus()
+    marks = (
+        []
+        if chosen is None
+        else board.document_marks(loaded.scores(kind)[int(corpus.offsets[chosen]) : int(corpus.offsets[chosen + 1])])
+    )
     inside = None if tuning.low is None else index.tokens_above(tuning.low) - index.tokens_above(tuning.high)
     payload = {
         **{key: parts[key] for key in ("unit", "lowest", "highest", "knots", "words")},
         "id": f"{loaded.name} {kind}",
-        "nTokens": index.n_valid, "nDocuments": corpus.n_documents, "nTail": index.n_tail, "nSpan": index.n_span,
-        "sources": list(index.sources), "sourceTokens": np.asarray(index.source_tokens).tolist(),
-        "sourceKnots": loaded.source_knots(kind, tuning.window),
+        "nTokens": index.n_valid,
+        "nDocuments": corpus.n_documents,
+        "nTail": index.n_tail,
+        "nSpan": index.n_span,
+        "sources": list(index.sources),
+        "sourceTokens": np.asarray(index.source_tokens).tolist(),
+        "sourceKnots": source_knots(loaded, kind, tuning.window),
         "views": {"all": parts["whole"], "tail": board.tail_bins(index, parts, found.threshold)},
-        "range": tuning.range, "low": tuning.low, "high": tuning.high, "inside": inside,
+        "range": tuning.range,
+        "low": tuning.low,
+        "high": tuning.high,
+        "inside": inside,
         "exact": board.exact_result(found, st.session_state.get("board_seq", 0)),
-        "rank": board.rank_line(found), "marks": marks, "effect": board.effect_text(index.n_valid, loaded.study.config.suppress.penalty, loaded.prediction()), "veil": layout.veiled(),
-    }  # fmt: skip
+        "rank": board.rank_line(found),
+        "marks": marks,
+        "effect": board.effect_text(index.n_valid, loaded.study.config.suppress.penalty, loaded.prediction()),
+        "veil": layout.veiled(),
+    }
     components.threshold_board(payload, key="board", on_choice=partial(answer_choice, loaded, kind))
 
 
@@ -101,7 +124,7 @@ def show_documents(loaded: Loaded, kind: str, tuning: Tuning, found, chosen: int
     corpus, scores = loaded.corpus(), loaded.scores(kind)
     brushed = tuning.low is not None
     if brushed:
-        low = -np.inf if tuning.low <= loaded.board_parts(kind)["lowest"] else tuning.low
+        low = -np.inf if tuning.low <= board_parts(loaded, kind)["lowest"] else tuning.low
         hits = loaded.in_range(kind, low, tuning.high)
         title = f"Documents with scores from {score(tuning.low)} to {score(tuning.high)}"
         n_items = len(hits)
@@ -115,9 +138,11 @@ def show_documents(loaded: Loaded, kind: str, tuning: Tuning, found, chosen: int
         )
         if chosen is not None:
             st.page_link(
-                "pages/documents.py", label=f"Read {plain(corpus.document(chosen).id)} token by token", icon=":material/article:",
+                "pages/documents.py",
+                label=f"Read {plain(corpus.document(chosen).id)} token by token",
+                icon=":material/article:",
                 query_params={"study": loaded.name, "doc": corpus.document(chosen).id},
-            )  # fmt: skip
+            )
     columns = selection_tables.RANGE_COLUMNS if brushed else selection_tables.RANKED_COLUMNS
     if brushed:
         lines = selection_tables.range_rows(corpus, scores, found, hits, rows, low, tuning.high)
@@ -130,9 +155,16 @@ def show_documents(loaded: Loaded, kind: str, tuning: Tuning, found, chosen: int
             else f"The diamonds below the distribution are the tokens of {plain(corpus.document(chosen).id)}."
         )
         components.record_table(
-            columns, lines, key="listed", label=title, chosen=None if chosen is None else corpus.document(chosen).id, pickable=True,
-            veil=layout.veiled(), compact=True, empty="No document has a token with such a score.",
-        )  # fmt: skip
+            columns,
+            lines,
+            key="listed",
+            label=title,
+            chosen=None if chosen is None else corpus.document(chosen).id,
+            pickable=True,
+            veil=layout.veiled(),
+            compact=True,
+            empty="No document has a token with such a score.",
+        )
 
 
 def remember_sort() -> None:
@@ -154,9 +186,16 @@ def show_words_and_sources(loaded: Loaded, kind: str, tuning: Tuning, found) -> 
         with st.container():
             st.subheader("Words selected most", anchor=False)
             components.record_table(
-                selection_tables.WORD_COLUMNS, selection_tables.word_rows(words), key="words", label="Most selected words", veil=layout.veiled(),
-                empty="No selected token belongs to a word.", sort=(4 if by_lift else 1, True), most=WORDS_SHOWN, on_sort=remember_sort,
-            )  # fmt: skip
+                selection_tables.WORD_COLUMNS,
+                selection_tables.word_rows(words),
+                key="words",
+                label="Most selected words",
+                veil=layout.veiled(),
+                empty="No selected token belongs to a word.",
+                sort=(4 if by_lift else 1, True),
+                most=WORDS_SHOWN,
+                on_sort=remember_sort,
+            )
             entries = count_of(
                 len(words),
                 *(["selected word"] if small else ["selected vocabulary entry", "selected vocabulary entries"]),
@@ -168,8 +207,13 @@ def show_words_and_sources(loaded: Loaded, kind: str, tuning: Tuning, found) -> 
                 index.sources, np.asarray(index.source_tokens), np.asarray(found.by_source)
             )
             components.record_table(
-                selection_tables.SOURCE_COLUMNS, rows, key="sources_table", label="Selected tokens by source", most=SOURCES_SHOWN, sort=(1, True)
-            )  # fmt: skip
+                selection_tables.SOURCE_COLUMNS,
+                rows,
+                key="sources_table",
+                label="Selected tokens by source",
+                most=SOURCES_SHOWN,
+                sort=(1, True),
+            )
             st.caption(f"{count(found.n_selected)} selected tokens of {count(index.n_valid)}.")
 
 
@@ -190,7 +234,8 @@ def tune(loaded: Loaded) -> None:
 
 loaded = layout.open_page(
     "Threshold",
-    "Decide how many tokens are taken: drag the threshold, see what it selects, and train a model without those tokens.",
+    "Decide how many tokens are taken: drag the threshold, see what it selects, and train a model without those"
+    " tokens.",
 )
 with layout.guard():
     layout.need_stage(loaded, "index", "The threshold is chosen among the tokens' scores.")

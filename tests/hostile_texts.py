@@ -1,10 +1,11 @@
-"""Texts that break careless programs: markup, Markdown, LaTeX, terminal codes, invisible and reordering signs, many scripts."""
+"""Texts that break careless programs: markup, Markdown, LaTeX, terminal codes, invisible and reordering signs, many
+scripts."""
 
 import itertools
 
 _FRAGMENTS = {
     "script": "<script>window.__broken = 1</script>",
-    "image": "<img src=x onerror=\"window.__broken = 2\">",
+    "image": '<img src=x onerror="window.__broken = 2">',
     "svg": "<svg/onload='window.__broken = 3'>",
     "comment": "<!-- --><![CDATA[ ]]>&lt;&amp;&#x27;",
     "style": "</style><style>*{display:none}</style>",
@@ -35,11 +36,25 @@ _FRAGMENTS = {
     "paths": "../../etc/passwd %2e%2e%2f file:///x C:\\x",
     "formula": "=cmd|' /C calc'!A0 +1 -1 @x",
     "maths": "𝕳𝖊𝖑𝖑𝖔 ﬁ ½ ①",
-}  # fmt: skip
+}
 _FRAMES = (
-    "{}", "At first {} and then more.", "{}\n", "\n\n{}", "  {}  ", "({})", "\u202e{}", "{}\u0301", "\u200b{}\u200b",
-    "{0}{0}", "word\t{}\tword", "<b>{}</b>", "`{}`", "{}\x01", "𠀀{}😀", "[{}](x)",
-)  # fmt: skip
+    "{}",
+    "At first {} and then more.",
+    "{}\n",
+    "\n\n{}",
+    "  {}  ",
+    "({})",
+    "\u202e{}",
+    "{}\u0301",
+    "\u200b{}\u200b",
+    "{0}{0}",
+    "word\t{}\tword",
+    "<b>{}</b>",
+    "`{}`",
+    "{}\x01",
+    "𠀀{}😀",
+    "[{}](x)",
+)
 
 
 def hostile_texts() -> list[str]:

@@ -1,4 +1,4 @@
-"""Algorithm 1 said slowly: loops over Python lists, written from the rules and not from `ifguide.selection`.
+"""Algorithm 1 said slowly: loops over Python lists, written from the rules and not from `ifguide.selection.algorithm`.
 
 The fast code must give the same bits. Scores are Python floats, documents are given as `offsets`, ids as strings.
 """
@@ -53,7 +53,9 @@ def rank_documents(scores, offsets, valid, threshold, ids):
 
 
 def select_tokens(scores, offsets, valid, threshold, order, window, max_tokens):
-    """The set of selected tokens: hit by hit, each with its neighbours from left to right, until the budget is spent."""
+    """The set of selected tokens: hit by hit, each with its neighbours from left to right, until the budget is
+    spent.
+    """
     taken = set()
     for document in order:
         for hit in hits_of(document, scores, offsets, valid, threshold):

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ifguide import artifacts
-from ifguide.config import config_from_dict, override
-from ifguide.corpus import build_corpus
-from ifguide.study import Study, Unit
+from ifguide.config.io import config_from_dict, override
+from ifguide.data.corpus import build_corpus
+from ifguide.storage import artifacts
+from ifguide.study.freshness import inputs_of, settings_of
+from ifguide.study.lineage import Unit
+from ifguide.study.reading import Study
 
 DOCUMENTS = [
     {"id": "b", "text": "You are kind.", "spans": []},
@@ -54,14 +56,17 @@ def make_study(cache: Path, *, name: str = "small", spans: bool = True, position
     for stage in ("corpus", "queries", "model", "factors", "direction", "scores", "selection"):
         for unit in study.units(stage):
             folder = study.folder(unit)
-            built = artifacts.building(folder, stage=stage, inputs=study.inputs(unit), config=study.settings(unit))
+            built = artifacts.building(
+                folder, stage=stage, inputs=inputs_of(study, unit), config=settings_of(study, unit)
+            )
             with built as partial:
                 _write(study, unit, partial, position)
     return study
 
 
 def _write(study: Study, unit: Unit, folder: Path, position: bool) -> None:
-    from ifguide.selections import compute_selection, write_selection
+    from ifguide.selection.saved import write_selection
+    from ifguide.study.select import compute_selection
 
     if unit.stage == "corpus":
         build_corpus(study.resolved("corpus"), byte_tokenizer(), folder)
@@ -88,7 +93,7 @@ def rebuild(study: Study, unit: Unit, change) -> None:
     """Build an artefact again from its own files, with a change made to them."""
     folder = study.folder(unit)
     with artifacts.building(
-        folder, stage=unit.stage, inputs=study.inputs(unit), config=study.settings(unit)
+        folder, stage=unit.stage, inputs=inputs_of(study, unit), config=settings_of(study, unit)
     ) as partial:
         shutil.copytree(folder, partial, dirs_exist_ok=True)
         (partial / artifacts.MANIFEST).unlink()
@@ -105,6 +110,6 @@ def reverse_scores(folder: Path) -> None:
 def make_up(study: Study, unit: Unit) -> None:
     """An artefact whose content nobody looks at."""
     with artifacts.building(
-        study.folder(unit), stage=unit.stage, inputs=study.inputs(unit), config=study.settings(unit)
+        study.folder(unit), stage=unit.stage, inputs=inputs_of(study, unit), config=settings_of(study, unit)
     ) as partial:
         (partial / "made-up.txt").write_text(str(unit))

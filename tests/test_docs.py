@@ -15,13 +15,15 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from ifguide import config_table
-from ifguide.cli import app
-from ifguide.config import EvaluateConfig, StudyConfig, override
-from ifguide.corpus_writer import CorpusSummary
-from ifguide.export import SCHEMAS
-from ifguide.jobs import JobStatus
-from ifguide.study import STAGES, Study
+from ifguide.cli.main import app
+from ifguide.config import docs as config_table
+from ifguide.config.io import override
+from ifguide.config.schema import EvaluateConfig, StudyConfig
+from ifguide.data.corpus_writer import CorpusSummary
+from ifguide.runtime.jobs import JobStatus
+from ifguide.study.analysis.export import SCHEMAS
+from ifguide.study.lineage import STAGES
+from ifguide.study.reading import Study
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -141,7 +143,7 @@ def test_python_examples_name_what_exists(page):
 
 def test_settings_tables_are_those_of_the_code():
     text = (ROOT / "docs" / "formats.md").read_text(encoding="utf-8")
-    assert config_table.replace_tables(text) == text, "run: python -m ifguide.config_table docs/formats.md"
+    assert config_table.replace_tables(text) == text, "run: python -m ifguide.config.docs docs/formats.md"
 
 
 def test_every_setting_has_a_row():
@@ -171,7 +173,9 @@ def test_every_column_and_key_is_named_in_the_formats():
 
 
 def test_every_metric_is_named_in_the_formats(monkeypatch):
-    from ifguide.evaluate import Prompt, completions, evaluate_model, generation, last_word
+    from ifguide.data.prompts import Prompt
+    from ifguide.evaluation import completions, generation, last_word
+    from ifguide.evaluation.evaluate import evaluate_model
 
     completion = generation.Completion(0, 0, "text", 1)
     monkeypatch.setattr(completions, "complete_in_shards", lambda *arguments: [completion])

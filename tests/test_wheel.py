@@ -45,7 +45,10 @@ def outside(wheel, tmp_path_factory):
 def test_the_wheel_holds_every_file_of_the_package_and_nothing_else(wheel):
     names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     files = {path.relative_to(ROOT).as_posix() for path in (ROOT / "ifguide").rglob("*") if path.is_file()}
-    assert names == {name for name in files if "__pycache__" not in name}
+    app = {"app.py", "docs/method.md", ".streamlit/config.toml"}
+    app |= {path.relative_to(ROOT).as_posix() for path in (ROOT / "pages").glob("*.py")}
+    copies = {f"ifguide/ui/app_files/{name}" for name in app}
+    assert names == copies | {name for name in files if "__pycache__" not in name}
     assert {Path(name).suffix for name in names if name.startswith("ifguide/ui/static/")} == {".css", ".js", ".svg"}
 
 
@@ -56,6 +59,6 @@ def test_the_installed_command_runs_outside_the_checkout(outside):
 
 
 def test_the_installed_package_is_the_one_that_is_imported(outside):
-    code = "import ifguide, ifguide.report, ifguide.ui.components as c; print(ifguide.__file__, c.__file__)"
+    code = "import ifguide, ifguide.ui.report.write, ifguide.ui.components as c; print(ifguide.__file__, c.__file__)"
     for place in outside(sys.executable, "-c", code).split():
         assert Path(place).is_relative_to(outside.site)

@@ -6,8 +6,10 @@ _softmax = torch.nn.functional.softmax
 
 
 def softmax_as_exact_as_its_input(input, dim=None, _stacklevel=3, dtype=None):
-    """Transformers' plain attention takes its softmax in float32 even in a float64 model. Its last bit then depends on the padded
-    length, by how many numbers the processor adds at once, and tests that compare to 1e-9 and closer would pass on some processors only."""
+    """Transformers' plain attention takes its softmax in float32 even in a float64 model. Its last bit then depends on
+    the padded length, by how many numbers the processor adds at once, and tests that compare to 1e-9 and closer would
+    pass on some processors only.
+    """
     return _softmax(input, dim, _stacklevel, torch.float64 if input.dtype == torch.float64 else dtype)
 
 
@@ -30,11 +32,40 @@ def tiny_model(
 
     common = {"vocab_size": vocab_size, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
     shapes = {
-        "gpt_neox": {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24, "max_position_embeddings": positions},
-        "llama": {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 24, "max_position_embeddings": positions},
-        "qwen2": {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 24, "max_position_embeddings": positions},
-        "gpt2": {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_inner": 24, "n_positions": positions, "attn_pdrop": 0.0, "embd_pdrop": 0.0, "resid_pdrop": 0.0},
-    }  # fmt: skip
+        "gpt_neox": {
+            "hidden_size": 16,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "intermediate_size": 24,
+            "max_position_embeddings": positions,
+        },
+        "llama": {
+            "hidden_size": 16,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "intermediate_size": 24,
+            "max_position_embeddings": positions,
+        },
+        "qwen2": {
+            "hidden_size": 16,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "intermediate_size": 24,
+            "max_position_embeddings": positions,
+        },
+        "gpt2": {
+            "n_embd": 16,
+            "n_layer": 2,
+            "n_head": 2,
+            "n_inner": 24,
+            "n_positions": positions,
+            "attn_pdrop": 0.0,
+            "embd_pdrop": 0.0,
+            "resid_pdrop": 0.0,
+        },
+    }
     config = AutoConfig.for_model(kind, **common, **shapes[kind])
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(config, attn_implementation=attention, dtype=dtype)

@@ -3,7 +3,8 @@
 import json
 from pathlib import Path
 
-from ifguide.config import StudyConfig, config_from_dict, override
+from ifguide.config.io import config_from_dict, override
+from ifguide.config.schema import StudyConfig
 from tests.tiny import tiny_model
 from tests.tiny_tokenizers import tiny_tokenizer
 

@@ -16,7 +16,8 @@ KINDS = ("byte_bpe", "byte_bpe_trimmed", "byte_bpe_prefix", "unigram_bytes", "ll
 def tiny_tokenizer(kind: str):
     """A fast Transformers tokenizer.
 
-    - byte_bpe: as GPT-2's; byte_bpe_trimmed: as Pythia's, whose offsets leave out leading spaces; byte_bpe_prefix: adds a space
+    - byte_bpe: as GPT-2's; byte_bpe_trimmed: as Pythia's, whose offsets leave out leading spaces; byte_bpe_prefix: adds
+    a space
     - unigram_bytes: as SentencePiece's with byte fallback; llama_style: BPE with byte fallback and a prepended mark
     - nfkc_lower: a normaliser that changes the text; word_level: everything unknown is one unknown token
     """

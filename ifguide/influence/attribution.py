@@ -2,8 +2,8 @@
 
 `own_loss`: s_t = vᵀ∇ℓ_t, the exact directional derivative of the loss of predicting token t (Eq. 8).
 `position`: the part of vᵀ∇Σℓ that flows through the activations at position t-1, the one that predicts token t.
-Both are reported at the predicted token, are positive where training on the token makes toxic completions likelier, and sum
-to the same score over a sequence.
+Both are reported at the predicted token, are positive where training on the token makes toxic completions likelier, and
+sum to the same score over a sequence.
 """
 
 import math
@@ -15,8 +15,8 @@ from torch import nn
 
 from ifguide.errors import ConfigError, NumericalError
 from ifguide.influence.batches import Batch
-from ifguide.influence.layers import as_parameters, gradients_flow, watch
 from ifguide.influence.losses import SplitModel, backpropagate
+from ifguide.models.layers import as_parameters, gradients_flow, watch
 
 
 def own_loss_scores(
@@ -25,7 +25,8 @@ def own_loss_scores(
     """Exact own-loss scores by forward-mode differentiation.
 
     Args:
-        model: loaded with `eager` attention, the implementation that has a forward-mode derivative; may be split already.
+        model: loaded with `eager` attention, the implementation that has a forward-mode derivative; may be split
+            already.
         modules: the tracked layers by name.
         direction: v, (O, I) a layer.
         batch: on the model's device.
@@ -66,8 +67,8 @@ def position_scores_several(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Position scores along each direction by one forward and one backward pass.
 
-    A backward pass gives each layer's inputs and output gradients, which no direction enters; each direction only multiplies them
-    once more. Own-loss scores share too little for that (`benchmarks/several.py` has what was tried).
+    A backward pass gives each layer's inputs and output gradients, which no direction enters; each direction only
+    multiplies them once more. Own-loss scores share too little for that (`benchmarks/several.py` has what was tried).
 
     Args:
         model: any attention implementation; may be split already.
@@ -95,7 +96,8 @@ def position_scores_several(
 
 
 def report_at_predicted(flow: torch.Tensor, counted: torch.Tensor) -> torch.Tensor:
-    """Keep the flow at positions that predict a counted token; what flows through context before the first one goes to it."""
+    """Keep the flow at positions that predict a counted token; what flows through context before the first one goes to
+    it."""
     first = counted.int().argmax(dim=1, keepdim=True)  # (B, 1)
     before = torch.arange(flow.shape[1], device=flow.device) < first  # (B, T-1)
     context = (flow * before).sum(dim=1, keepdim=True)
@@ -133,7 +135,8 @@ def score_corpus(
             values = results[name].float().cpu().numpy()[counted]
             if not np.isfinite(values).all():
                 raise NumericalError(
-                    f"{np.count_nonzero(~np.isfinite(values)):,} {name} scores are not finite; run the model in float32 (model.dtype) and check its weights"
+                    f"{np.count_nonzero(~np.isfinite(values)):,} {name} scores are not finite; run the model in float32"
+                    " (model.dtype) and check its weights"
                 )
             array[places] = values
         done += batch.n_tokens
@@ -151,7 +154,8 @@ def average_checkpoints(scores: list[np.ndarray], valid: np.ndarray, block: int 
     Args:
         scores: float32 (N,) arrays, one a checkpoint.
         valid: bool (N,); the standard deviation is taken over these, the rest is 0.
-        block: tokens taken at once. Standard deviations are summed in float64, so it changes no more than their last digits.
+        block: tokens taken at once. Standard deviations are summed in float64, so it changes no more than their last
+            digits.
 
     Raises:
         ConfigError: no scores.
@@ -166,10 +170,7 @@ AVERAGES: dict[str, Callable[..., np.ndarray]] = {"mean": np.mean, "median": np.
 
 
 def average_blocks(
-    scores: list[np.ndarray],
-    valid_between: Callable[[int, int], np.ndarray],
-    block: int = BLOCK,
-    average: str = "mean",
+    scores: list[np.ndarray], valid_between: Callable[[int, int], np.ndarray], block: int = BLOCK, average: str = "mean"
 ) -> Iterator[np.ndarray]:
     """`average_checkpoints` piece by piece, float32 (at most `block`,), so that memory-mapped scores stay on disk.
 
@@ -186,7 +187,8 @@ def average_blocks(
         divisors = [_deviation(one, valid_between, block) for one in scores]
         if 0 in divisors:
             raise NumericalError(
-                f"all scores of checkpoint {divisors.index(0)} are the same, so it says nothing; leave it out of the study"
+                f"all scores of checkpoint {divisors.index(0)} are the same, so it says nothing; leave it out of the"
+                " study"
             )
     for part in _slices(len(scores[0]), block):
         scaled = [np.asarray(one[part], dtype=np.float64) / d for one, d in zip(scores, divisors, strict=True)]
@@ -202,8 +204,8 @@ def pool_blocks(
 ) -> Iterator[np.ndarray]:
     """Scores plus a multiple of the mean score of the token's kind, float32 (at most `block`,), piece by piece.
 
-    A single place's score is noisy; what all places of one vocabulary entry have in common is not. A kind that occurs once adds
-    its own score. Invalid tokens stay 0 and count for nothing.
+    A single place's score is noisy; what all places of one vocabulary entry have in common is not. A kind that occurs
+    once adds its own score. Invalid tokens stay 0 and count for nothing.
 
     Args:
         scores: float32 (N,).

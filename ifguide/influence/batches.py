@@ -51,7 +51,8 @@ def corpus_sequences(
         token_ids: int (N,).
         offsets: int64 (D+1,), only to know first tokens.
         chunks: int64 (C, 3) rows (document, start, stop) overlapping by one token.
-        bos: context put before each chunk that starts a document; it predicts the document's first token, which has no score.
+        bos: context put before each chunk that starts a document; it predicts the document's first token, which has no
+            score.
     """
     return CorpusSequences(token_ids, np.asarray(offsets), np.asarray(chunks), bos)
 
@@ -83,10 +84,11 @@ class CorpusSequences:
 def make_batches(
     sequences, tokens_per_batch: int, *, pad_id: int = 0, share: tuple[int, int] = (0, 1)
 ) -> Iterator[Batch]:
-    """Batch sequences by length, so that little is padded and no batch has more than about `tokens_per_batch` padded tokens.
+    """Batch sequences by length, so that little is padded and no batch has more than about `tokens_per_batch` padded
+    tokens.
 
-    Sequences of fewer than two tokens predict nothing and are left out. The order is the same whatever the batch size is not:
-    callers put results in place through `target_index` and `sequence`.
+    Sequences of fewer than two tokens predict nothing and are left out. The order is the same whatever the batch size
+    is not: callers put results in place through `target_index` and `sequence`.
 
     Args:
         sequences: a list of `Sequence`, or anything with `len`, `[]` and optionally `lengths()`.

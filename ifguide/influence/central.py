@@ -1,10 +1,11 @@
 """Own-loss scores by central differences: (ℓ(θ+εv) - ℓ(θ-εv)) / 2ε, two forward passes and no derivative.
 
-Much faster than forward-mode differentiation, and less exact: float32 hidden states are rounded, and the step is finite. So the
-step is chosen on a sample against the exact derivative (`ifguide.influence.derivative`), and the agreement is part of the result.
+Much faster than forward-mode differentiation, and less exact: float32 hidden states are rounded, and the step is
+finite. So the step is chosen on a sample against the exact derivative (`ifguide.influence.derivative`), and the
+agreement is part of the result.
 
-The model's weights are never changed. Each layer makes its shifted weight when it is called, in one buffer that all layers
-share, so the cost in memory is v and the largest layer, and nothing drifts however many batches are scored.
+The model's weights are never changed. Each layer makes its shifted weight when it is called, in one buffer that all
+layers share, so the cost in memory is v and the largest layer, and nothing drifts however many batches are scored.
 """
 
 import contextlib
@@ -14,8 +15,8 @@ import torch
 from torch import nn
 
 from ifguide.influence.batches import Batch
-from ifguide.influence.layers import as_parameters, device_of, replace_forward
 from ifguide.influence.losses import SplitModel
+from ifguide.models.layers import as_parameters, device_of, replace_forward
 
 
 class CentralDifference:
@@ -26,8 +27,9 @@ class CentralDifference:
         modules: the tracked layers by name.
         direction: v, (O, I) a layer. bfloat16 will do: it rounds v, not θ+εv.
         epsilon: the step.
-        products: dtype in which the output embedding multiplies the difference of the hidden states; None: the model's. A
-            difference is multiplied after it is taken, so rounding it to bfloat16 costs digits of the score, not the score.
+        products: dtype in which the output embedding multiplies the difference of the hidden states; None: the model's.
+            A difference is multiplied after it is taken, so rounding it to bfloat16 costs digits of the score, not the
+            score.
     """
 
     def __init__(

@@ -1,8 +1,8 @@
 """Which queries pull a document: its score, split into one part a query.
 
-A document's own-loss score is vᵀg with g = ∇Σℓ over its tokens and v = P(ḡ_toxic - ḡ_safe), where P = (F + dI)⁻¹ is symmetric. So the
-score is the sum over queries of ± g_qᵀPg / n, plus for the n toxic ones, minus for the n safe ones: each summand is that query's
-contribution. Shapes: Q queries, D documents; gradients are (O, I) a layer.
+A document's own-loss score is vᵀg with g = ∇Σℓ over its tokens and v = P(ḡ_toxic - ḡ_safe), where P = (F + dI)⁻¹ is
+symmetric. So the score is the sum over queries of ± g_qᵀPg / n, plus for the n toxic ones, minus for the n safe ones:
+each summand is that query's contribution. Shapes: Q queries, D documents; gradients are (O, I) a layer.
 """
 
 from collections.abc import Callable
@@ -42,7 +42,9 @@ def dot(a: Gradient, b: Gradient) -> float:
     return sum(float((a[name].double() * b[name].double()).sum()) for name in a)
 
 
-def document_gradient(model: nn.Module, modules: dict[str, nn.Module], sequences: Listing[Sequence], **options) -> Gradient:  # fmt: skip
+def document_gradient(
+    model: nn.Module, modules: dict[str, nn.Module], sequences: Listing[Sequence], **options
+) -> Gradient:
     """∇Σℓ over the tokens whose index is not negative, (O, I) a layer; zeros when there are none.
 
     Args:
@@ -53,7 +55,10 @@ def document_gradient(model: nn.Module, modules: dict[str, nn.Module], sequences
     """
     pairs = [(s.token_ids, s.index >= 0) for s in sequences if (s.index[1:] >= 0).any()]
     if not pairs:
-        return {name: torch.zeros_like(value) for name, value in query_gradient(model, modules, [_any_pair(sequences)], **options).items()}  # fmt: skip
+        return {
+            name: torch.zeros_like(value)
+            for name, value in query_gradient(model, modules, [_any_pair(sequences)], **options).items()
+        }
     mean = query_gradient(model, modules, pairs, weighting="token-sum", objective="loss", **options)
     return {name: value * len(pairs) for name, value in mean.items()}
 
@@ -76,8 +81,8 @@ def contributions(
 ) -> dict[str, np.ndarray]:
     """Every query's contribution to a document's score.
 
-    g_qᵀ(Pg) is the derivative of the query's loss along Pg, so one forward-mode pass over all queries gives them all; no query's
-    gradient is formed. A margin objective has no such pass here, and goes query by query.
+    g_qᵀ(Pg) is the derivative of the query's loss along Pg, so one forward-mode pass over all queries gives them all;
+    no query's gradient is formed. A margin objective has no such pass here, and goes query by query.
 
     Args:
         model: a checkpoint loaded with `eager` attention.
@@ -105,15 +110,26 @@ def contributions(
                 counts[rows] = (batch.targets != -100).sum(dim=1).cpu().numpy()
             values = sums / counts if weighting == "token-mean" else sums
         else:
-            values = np.array([dot(query_gradient(model, modules, [q], weighting=weighting, objective=objective), pulled) for q in encoded])  # fmt: skip
+            values = np.array(
+                [
+                    dot(query_gradient(model, modules, [q], weighting=weighting, objective=objective), pulled)
+                    for q in encoded
+                ]
+            )
         found[kind] = (1.0 if kind == "toxic" else -1.0) * values / len(encoded)
     return found
 
 
 def similarities(
-    model: nn.Module, modules: dict[str, nn.Module], document: Listing[Sequence], others: Listing[Listing[Sequence]], curvature: Curvature, report: Report | None = None
-) -> np.ndarray:  # fmt: skip
-    """How alike other documents' influence is to one's, float64 (D,): gᵀPg' over the lengths of both in the same metric, -1 to 1."""
+    model: nn.Module,
+    modules: dict[str, nn.Module],
+    document: Listing[Sequence],
+    others: Listing[Listing[Sequence]],
+    curvature: Curvature,
+    report: Report | None = None,
+) -> np.ndarray:
+    """How alike other documents' influence is to one's, float64 (D,): gᵀPg' over the lengths of both in the same
+    metric, -1 to 1."""
     here = curvature.apply(gradient := document_gradient(model, modules, document))
     length = dot(here, gradient)
     found = np.zeros(len(others))
@@ -139,12 +155,14 @@ def compare_queries(
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """What the direction v would be without each query, and every query's contribution to some documents' scores.
 
-    One gradient a query and a document. The documents' preconditioned gradients are held at once: a copy of the tracked layers each.
+    One gradient a query and a document. The documents' preconditioned gradients are held at once: a copy of the tracked
+    layers each.
 
     Returns:
-        cosines: kind -> float64 (Q, 2): the cosine of the query's own preconditioned gradient with v (with a minus for safe ones, so
-        that positive always means "along the direction"), and the cosine of v with the direction without the query (1: it changes
-        nothing; NaN for the only query of a set).
+        cosines: kind -> float64 (Q, 2): the cosine of the query's own preconditioned gradient with v (with a minus for
+            safe ones, so
+        that positive always means "along the direction"), and the cosine of v with the direction without the query (1:
+        it changes nothing; NaN for the only query of a set).
         contributions: kind -> float64 (Q, D), as from `contributions`.
     """
     options: dict = {"weighting": weighting, "objective": objective}
@@ -162,7 +180,9 @@ def compare_queries(
             held[name].append(value.flatten())
         count()
     stacked = {name: torch.stack(values) for name, values in held.items() if values}  # (D, O * I) a layer
-    pulled = {kind: curvature.apply(query_gradient(model, modules, encoded, **options)) for kind, encoded in queries.items()}  # fmt: skip
+    pulled = {
+        kind: curvature.apply(query_gradient(model, modules, encoded, **options)) for kind, encoded in queries.items()
+    }
     v = pulled["toxic"]
     if "safe" in pulled:
         v = {name: value - pulled["safe"][name] for name, value in v.items()}

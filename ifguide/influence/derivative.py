@@ -1,4 +1,6 @@
-"""Which way to take the directional derivative: the fastest that agrees with the exact one on a sample of the corpus."""
+"""Which way to take the directional derivative: the fastest that agrees with the exact one on a sample of the
+corpus.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -44,7 +46,10 @@ class Derivative:
         """The function batch -> (scores, losses), each (B, T-1), that takes the derivative this way."""
         if self.method == "jvp":
             return LineDerivative(model, modules, direction).scores
-        kinds: dict[str, type[CentralDifference] | type[PairedDifference]] = {"central": CentralDifference, "paired": PairedDifference}  # fmt: skip
+        kinds: dict[str, type[CentralDifference] | type[PairedDifference]] = {
+            "central": CentralDifference,
+            "paired": PairedDifference,
+        }
         return kinds[self.method](model, modules, direction, self.epsilon, getattr(torch, self.products)).scores
 
 
@@ -81,17 +86,17 @@ def choose_derivative(
 ) -> Derivative:
     """Try the ways on a sample.
 
-    Central differences are tried with a few steps. The best step is then tried with differences multiplied in bfloat16, where
-    the device does that fast: on a GPU with both branches in one pass, on a processor for the output embedding alone (in
-    its layers float32 and bfloat16 are too near each other for it).
+    Central differences are tried with a few steps. The best step is then tried with differences multiplied in bfloat16,
+    where the device does that fast: on a GPU with both branches in one pass, on a processor for the output embedding
+    alone (in its layers float32 and bfloat16 are too near each other for it).
 
     Args:
         model: loaded with `eager` attention, which the exact derivative needs; may be split already.
         modules: the tracked layers by name.
         direction: v, (O, I) a layer.
         sample: batches on the model's device.
-        setting: `auto` takes the fastest way whose correlation is at least `AGREEMENT`, else `jvp`; `central` takes central
-            differences at the best step whatever the correlation, `jvp` tries nothing.
+        setting: `auto` takes the fastest way whose correlation is at least `AGREEMENT`, else `jvp`; `central` takes
+            central differences at the best step whatever the correlation, `jvp` tries nothing.
         narrow: bfloat16 products are fast here.
 
     Raises:

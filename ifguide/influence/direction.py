@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from ifguide.distributed import ALONE, Processes
 from ifguide.errors import ConfigError, NumericalError
 from ifguide.influence.batches import Sequence, make_batches
 from ifguide.influence.ekfac import LayerFactors, accumulation_dtype
-from ifguide.influence.layers import device_of, gradients_flow, layer_shape, watch
 from ifguide.influence.losses import SplitModel, backpropagate, cross_entropy, margin
+from ifguide.models.layers import device_of, gradients_flow, layer_shape, watch
+from ifguide.runtime.distributed import ALONE, Processes
 
 OBJECTIVES = {"loss": cross_entropy, "margin": margin}
 
@@ -101,6 +101,7 @@ def differential_direction(
         )
         if not torch.isfinite(found[name]).all():
             raise NumericalError(
-                f"layer {name}: the preconditioned direction is not finite; its curvature is zero, so check the corpus or raise direction.damping"
+                f"layer {name}: the preconditioned direction is not finite; its curvature is zero, so check the corpus"
+                " or raise direction.damping"
             )
     return found

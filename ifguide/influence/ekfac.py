@@ -2,9 +2,9 @@
 
 Source: George et al. 2018 (arXiv 1806.03884); Grosse et al. 2023 (arXiv 2308.03296), section 2.2.2.
 
-For a layer with inputs a and output gradients g, A = E[a aᵀ] and G = E[g gᵀ] over tokens, with eigenvectors Q_A and Q_G.
-The Fisher is approximated by (Q_G ⊗ Q_A) diag(λ) (Q_G ⊗ Q_A)ᵀ, where λ (O, I) is the second moment over sequences of the
-sequence's gradient in that basis. Sums run in float32 whatever the model's dtype (float64 for a float64 model).
+For a layer with inputs a and output gradients g, A = E[a aᵀ] and G = E[g gᵀ] over tokens, with eigenvectors Q_A and
+Q_G. The Fisher is approximated by (Q_G ⊗ Q_A) diag(λ) (Q_G ⊗ Q_A)ᵀ, where λ (O, I) is the second moment over sequences
+of the sequence's gradient in that basis. Sums run in float32 whatever the model's dtype (float64 for a float64 model).
 """
 
 import functools
@@ -15,19 +15,20 @@ import numpy as np
 import torch
 from torch import nn
 
-from ifguide.distributed import ALONE, Processes
 from ifguide.errors import NumericalError
 from ifguide.influence.batches import Batch
-from ifguide.influence.layers import device_of, find_shared_inputs, gradients_flow, layer_shape, watch
 from ifguide.influence.losses import SplitModel, backpropagate
+from ifguide.models.layers import device_of, find_shared_inputs, gradients_flow, layer_shape, watch
+from ifguide.runtime.distributed import ALONE, Processes
 
 _GRADIENT_ELEMENTS = 1 << 22
 """Values of per-sequence gradients held at once."""
 KEPT_BYTES = 1 << 30
-"""Most memory for gradients of the last hidden states that the first pass leaves to the second. With a vocabulary of 50,000 the
-output embedding is more than half of a small model's work, and this saves its second turn."""
+"""Most memory for gradients of the last hidden states that the first pass leaves to the second. With a vocabulary of
+50,000 the output embedding is more than half of a small model's work, and this saves its second turn."""
 _BLOCKS = 4
-"""A covariance is symmetric, so of this many strips of rows each is computed up to the diagonal only: 5/8 of the work."""
+"""A covariance is symmetric, so of this many strips of rows each is computed up to the diagonal only: 5/8 of the work.
+"""
 _LEAST_STRIP = 128
 """Rows of the narrowest strip worth a product of its own."""
 
@@ -70,8 +71,8 @@ def fit_factors(
 ) -> dict[str, LayerFactors]:
     """Fit EK-FAC factors for every layer in two passes over the data.
 
-    With several processes each gives its own batches; sums run over all of them, the eigenvectors of a layer are found by
-    one process, and all return the same factors.
+    With several processes each gives its own batches; sums run over all of them, the eigenvectors of a layer are found
+    by one process, and all return the same factors.
 
     Layers that read the same inputs (see `find_shared_inputs`) share one tensor `input_vectors`.
 
@@ -80,11 +81,11 @@ def fit_factors(
         modules: its layers by name.
         batches: makes the same batches each time it is called; with several processes only this one's share of them.
         labels: `sampled` (targets drawn from the model's own prediction: the Fisher) or `true` (the empirical Fisher).
-        seed: seeds the draws, together with a batch's first sequence; so both passes see the same ones, and so does another
-            number of processes.
-        products: dtype in which the second pass, for the eigenvalues, multiplies activations and gradients; sums over sequences
-            are float32 or better whatever it is. None: the dtype of the sums. The covariances are never multiplied in less:
-            their small eigenvectors would drown in the rounding of the large ones.
+        seed: seeds the draws, together with a batch's first sequence; so both passes see the same ones, and so does
+            another number of processes.
+        products: dtype in which the second pass, for the eigenvalues, multiplies activations and gradients; sums over
+            sequences are float32 or better whatever it is. None: the dtype of the sums. The covariances are never
+            multiplied in less: their small eigenvectors would drown in the rounding of the large ones.
         report: called with (tokens done, tokens in all) over both passes.
         report_eigenbases: called with (eigenbases found, eigenbases in all) between the two.
         processes: who works at it.
@@ -173,7 +174,8 @@ class _Fit:
         self.count.wait()
 
     def _recall(self, number: int, compute: Callable[[], tuple]) -> tuple[torch.Tensor, torch.Tensor]:
-        """What the output embedding gives for a batch: kept in the first pass as long as there is room, taken in the second."""
+        """What the output embedding gives for a batch: kept in the first pass as long as there is room, taken in the
+        second."""
         if number in self.kept:
             return self.kept.pop(number)
         found = compute()
@@ -255,7 +257,8 @@ def _batch_seed(seed: int, first_sequence: int) -> int:
 
 
 def _rotate_tokens(n_positions: int, on_inputs: torch.Tensor, on_outputs: torch.Tensor) -> tuple[bool, bool]:
-    """Whether to rotate inputs and output gradients token by token, or the sequence's gradient afterwards: whatever multiplies less.
+    """Whether to rotate inputs and output gradients token by token, or the sequence's gradient afterwards: whatever
+    multiplies less.
 
     Inputs take T·I·I a sequence token by token and O·I·I on the gradient, output gradients T·O·O and O·O·I.
     """

@@ -1,8 +1,9 @@
 """Exact own-loss scores of a model whose weights are not all in one place.
 
-Along the line θ + εv a linear layer computes y = Wx + ε Vx, so its tangent at ε = 0 is ẏ = Wẋ + Vx. Each layer is given that rule
-instead of other parameters, and its weight is read only while the layer runs: where accelerate brings weights in from memory
-or disk for that moment, they are there. `own_loss_scores` replaces parameters instead, which such weights do not survive.
+Along the line θ + εv a linear layer computes y = Wx + ε Vx, so its tangent at ε = 0 is ẏ = Wẋ + Vx. Each layer is given
+that rule instead of other parameters, and its weight is read only while the layer runs: where accelerate brings weights
+in from memory or disk for that moment, they are there. `own_loss_scores` replaces parameters instead, which such
+weights do not survive.
 """
 
 import contextlib
@@ -13,15 +14,16 @@ from torch import nn
 from torch.autograd import forward_ad
 
 from ifguide.influence.batches import Batch
-from ifguide.influence.layers import as_parameters, replace_forward
 from ifguide.influence.losses import SplitModel
+from ifguide.models.layers import as_parameters, replace_forward
 
 
 class LineDerivative:
     """Scores batches by the derivative of the losses along v at θ.
 
     Args:
-        model: loaded with `eager` attention, the implementation that has a forward-mode derivative; may be split already.
+        model: loaded with `eager` attention, the implementation that has a forward-mode derivative; may be split
+            already.
         modules: the tracked layers by name.
         direction: v, (O, I) a layer, each on the device where the layer computes.
     """

@@ -1,8 +1,8 @@
 """Losses of predicted tokens, and their gradients, without ever holding the logits of a whole batch.
 
-A vocabulary of 50,000 makes the logits of 4,096 tokens 800 MB in float32, several times what the rest of a forward pass needs.
-So the model's body runs once, and its output embedding is applied to a few hundred positions at a time, and only to positions
-whose prediction counts. Cross-entropy is computed in float32 or better whatever the model's dtype.
+A vocabulary of 50,000 makes the logits of 4,096 tokens 800 MB in float32, several times what the rest of a forward pass
+needs. So the model's body runs once, and its output embedding is applied to a few hundred positions at a time, and only
+to positions whose prediction counts. Cross-entropy is computed in float32 or better whatever the model's dtype.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,20 +12,23 @@ import torch
 from torch import nn
 
 from ifguide.influence.batches import Batch
-from ifguide.influence.layers import device_of
+from ifguide.models.layers import device_of
 
 LOGITS_AT_ONCE = {"cpu": 1 << 22, "cuda": 1 << 25}
-"""Logits held at once where they are kept for a backward pass, in values, by kind of device: 16 MB and 128 MB in float32."""
+"""Logits held at once where they are kept for a backward pass, in values, by kind of device: 16 MB and 128 MB in
+float32."""
 LEAST_POSITIONS = 128
-"""Positions taken at once however large the vocabulary is: the output embedding is read from memory once for each part."""
+"""Positions taken at once however large the vocabulary is: the output embedding is read from memory once for each part.
+"""
 BLOCK = {"cpu": (2048, 512), "cuda": (8192, 4096)}
-"""Positions and words of the vocabulary in a block of logits that nothing is kept of, by kind of device. On a processor the
-block, and the part of the output embedding that makes it, stay in its cache."""
+"""Positions and words of the vocabulary in a block of logits that nothing is kept of, by kind of device. On a processor
+the block, and the part of the output embedding that makes it, stay in its cache."""
 
 Objective = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """(logits (n, V), targets (n,)) -> one value a token (n,)."""
 Recall = Callable[[Callable[[], tuple[torch.Tensor, torch.Tensor]]], tuple[torch.Tensor, torch.Tensor]]
-"""Called with what computes the gradient (n, H) of the hidden states and the values (n,); returns them, computed or remembered."""
+"""Called with what computes the gradient (n, H) of the hidden states and the values (n,); returns them, computed or
+remembered."""
 
 
 def cross_entropy(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -34,13 +37,16 @@ def cross_entropy(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
 
 
 def margin(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """-log(p / (1 - p)) of each target (n,): the other tokens' logsumexp minus the target's logit, exact where p is near 1."""
+    """-log(p / (1 - p)) of each target (n,): the other tokens' logsumexp minus the target's logit, exact where p is
+    near 1."""
     others = logits.scatter(-1, targets.unsqueeze(-1), float("-inf"))
     return others.logsumexp(-1) - logits.gather(-1, targets.unsqueeze(-1)).squeeze(-1)
 
 
 def draw(logits: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """One token (n,) from each prediction, by one uniform number and the running sum of the probabilities in float64."""
+    """One token (n,) from each prediction, by one uniform number and the running sum of the probabilities in
+    float64.
+    """
     running = logits.softmax(-1, dtype=torch.float64).cumsum(-1)
     uniform = torch.rand(len(logits), 1, dtype=torch.float64, device=logits.device, generator=generator)
     return (
@@ -56,11 +62,13 @@ def upcast(logits: torch.Tensor) -> torch.Tensor:
 class SplitModel(nn.Module):
     """A causal language model as a body (tokens -> hidden states) and a head (hidden states -> logits).
 
-    Some models do more to their logits than multiply by the output embedding (a cap, a scale). Whether the two parts give
-    the model's own logits is checked on a few tokens; where they do not, the body is the whole model and the head nothing.
+    Some models do more to their logits than multiply by the output embedding (a cap, a scale). Whether the two parts
+    give the model's own logits is checked on a few tokens; where they do not, the body is the whole model and the head
+    nothing.
 
-    Batches are padded on the right, where a causal model never looks, so it gets no attention mask: without one the fast
-    causal attention runs. Whether the model really ignores what follows is checked as well; if not, it gets the mask.
+    Batches are padded on the right, where a causal model never looks, so it gets no attention mask: without one the
+    fast causal attention runs. Whether the model really ignores what follows is checked as well; if not, it gets the
+    mask.
     """
 
     def __init__(self, model: nn.Module):
@@ -114,10 +122,12 @@ class SplitModel(nn.Module):
     def slopes(
         self, hidden: torch.Tensor, tangent: torch.Tensor, targets: torch.Tensor, products: torch.dtype | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Losses, and how they change when the hidden states move along a tangent; the vocabulary passes by block by block.
+        """Losses, and how they change when the hidden states move along a tangent; the vocabulary passes by block by
+        block.
 
-        With logits z and their tangents ż the loss is logsumexp z - z_y and its slope Σ softmax(z) ż - ż_y. Both sums run along
-        with the largest logit so far, so no more than one block of logits is ever held. Only where the model `streams`.
+        With logits z and their tangents ż the loss is logsumexp z - z_y and its slope Σ softmax(z) ż - ż_y. Both sums
+        run along with the largest logit so far, so no more than one block of logits is ever held. Only where the model
+        `streams`.
 
         Args:
             hidden: (n, H).
@@ -144,7 +154,8 @@ class SplitModel(nn.Module):
     def loss_gradient(
         self, hidden: torch.Tensor, targets: torch.Tensor | None, generator: torch.Generator | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Gradient of each cross-entropy with respect to its hidden state, softmax(z) W - W_y, block by block like `slopes`.
+        """Gradient of each cross-entropy with respect to its hidden state, softmax(z) W - W_y, block by block like
+        `slopes`.
 
         Args:
             hidden: (n, H), n at least 1.
@@ -226,7 +237,8 @@ def _draw_on(drawn, sizes, here, total, first, generator) -> None:
         here: (n, 1), their sum.
         total: (n, 1), the sum of all words up to and including this block.
         first: number of the block's first word.
-        generator: gives one uniform number a position, which decides both whether the block takes over and which word does.
+        generator: gives one uniform number a position, which decides both whether the block takes over and which word
+            does.
     """
     uniform = torch.rand(total.shape, dtype=torch.float64, device=total.device, generator=generator) * total
     inside = torch.searchsorted(sizes.cumsum(1), uniform.to(sizes.dtype), right=True).squeeze(1)

@@ -1,14 +1,15 @@
 """Own-loss scores by central differences with both branches in one pass, and what is common to them multiplied once.
 
-Branches x₊ and x₋ at θ+εv and θ-εv are carried as a batch of two halves. A linear layer takes their middle m and half difference d:
+Branches x₊ and x₋ at θ+εv and θ-εv are carried as a batch of two halves. A linear layer takes their middle m and half
+difference d:
 
     y± = (W m + b) ± (W d + ε (V m + c))
 
-which leaves out ε V d, a term that both branches share. W m is one product in the model's precision instead of two. The products
-in the brackets after ± are made after the difference is taken, so rounding their factors to bfloat16 costs about three digits of a
-score and not the score; and what rounding does to W m it does to both branches alike, where it cancels. Attention, norms and
-activations see the two halves as any batch, in the model's precision. Where bfloat16 products are several times faster than
-float32 ones this approaches the time of a single forward pass.
+which leaves out ε V d, a term that both branches share. W m is one product in the model's precision instead of two. The
+products in the brackets after ± are made after the difference is taken, so rounding their factors to bfloat16 costs
+about three digits of a score and not the score; and what rounding does to W m it does to both branches alike, where it
+cancels. Attention, norms and activations see the two halves as any batch, in the model's precision. Where bfloat16
+products are several times faster than float32 ones this approaches the time of a single forward pass.
 """
 
 import contextlib
@@ -19,8 +20,8 @@ from torch import nn
 
 from ifguide.influence.batches import Batch
 from ifguide.influence.central import difference_scores
-from ifguide.influence.layers import as_parameters, device_of, find_linear, replace_forward
 from ifguide.influence.losses import SplitModel
+from ifguide.models.layers import as_parameters, device_of, find_linear, replace_forward
 
 
 class PairedDifference:

@@ -1,7 +1,8 @@
-"""The components with their own HTML: the reader (list and token viewer), table, completions, and the Threshold page's board.
+"""The components with their own HTML: the reader (list and token viewer), table, completions, and the Threshold page's
+board.
 
-Their scripts lie in `static/` and are registered once, when this file is imported. Corpus text, prompts and completions reach
-the page only as data, and the scripts write it with `textContent` only.
+Their scripts lie in `static/` and are registered once, when this file is imported. Corpus text, prompts and completions
+reach the page only as data, and the scripts write it with `textContent` only.
 """
 
 from collections.abc import Callable, Sequence
@@ -38,7 +39,7 @@ def preload() -> None:
 
 
 def reader(data: dict, *, key: str) -> None:
-    """Show the list of documents and the tokens of one; `data` comes from `ifguide.ui.reader`.
+    """Show the list of documents and the tokens of one; `data` comes from `ifguide.ui.documents.reader`.
 
     What the reader does stands in `st.session_state[key]["said"]` when the script runs again.
     """
@@ -64,10 +65,11 @@ def record_table(
     """Show a table; returns the key of the row that was just picked, or None.
 
     Args:
-        columns: dicts of label, kind (text, number, interval, bar, excerpt, veiled, titled, state) and help; the heads of
-            columns with `sortable` are buttons that sort; an excerpt's column with `narrow` takes no more room than others.
-        rows: dicts of key and cells, one prepared value a column, and where columns are sortable `sort`: one number, text or
-            None a column. Rows with None come last in either direction.
+        columns: dicts of label, kind (text, number, interval, bar, excerpt, veiled, titled, state) and help; the heads
+            of columns with `sortable` are buttons that sort; an excerpt's column with `narrow` takes no more room than
+            others.
+        rows: dicts of key and cells, one prepared value a column, and where columns are sortable `sort`: one number,
+            text or None a column. Rows with None come last in either direction.
         key: Streamlit's key.
         label: name of the table for screen readers.
         chosen: key of the highlighted row.
@@ -78,23 +80,34 @@ def record_table(
         sort: the column sorted by at first, and whether from the largest down; None: the order of `rows`.
         most: so many rows are shown after sorting until the reader asks for all; 0: all.
         on_sort: called when the reader sorts; `st.session_state[key]["sort"]` is the column's label then.
-        heading: a line above the table, as runs of text, each with whether it is a text of the study's, which `veil` blurs.
+        heading: a line above the table, as runs of text, each with whether it is a text of the study's, which `veil`
+            blurs.
     """
     data = {
-        "columns": columns, "rows": rows, "label": label, "chosen": chosen, "pickable": pickable, "veil": veil, "compact": compact, "empty": empty,
-        "sort": sort, "most": most, "tellsSort": on_sort is not None, "heading": [list(run) for run in heading],
-    }  # fmt: skip
+        "columns": columns,
+        "rows": rows,
+        "label": label,
+        "chosen": chosen,
+        "pickable": pickable,
+        "veil": veil,
+        "compact": compact,
+        "empty": empty,
+        "sort": sort,
+        "most": most,
+        "tellsSort": on_sort is not None,
+        "heading": [list(run) for run in heading],
+    }
     return _record_table(data=data, key=key, on_pick_change=_nothing, on_sort_change=on_sort or _nothing).pick
 
 
 def threshold_board(payload: dict, *, key: str, on_choice: Callable[[], None]) -> None:
-    """Show the board; `payload` comes from `ifguide.ui.board`.
+    """Show the board; `payload` comes from `ifguide.ui.threshold.board`.
 
     Args:
         payload: what it draws, previews from, and the exact result.
         key: Streamlit's key.
         on_choice: called when the reader lets go of a control; `st.session_state[key]["choice"]` says what changed, see
-            `ifguide.ui.tuning.apply_choice`.
+            `ifguide.ui.threshold.tuning.apply_choice`.
     """
     _threshold(data=payload, key=key, on_choice_change=on_choice)
 
@@ -103,14 +116,14 @@ def completions(payload: dict, *, key: str, on_pick: Callable[[], None] | None =
     """Show one prompt with the completions of some models side by side.
 
     Args:
-        payload: from `ifguide.ui.prompt_list`.
+        payload: from `ifguide.ui.compare.prompt_list`.
         key: Streamlit's key.
-        on_pick: called when a completion is clicked; `st.session_state[key]["pick"]` is then its `SAMPLE.MODEL`, or `close` when it
-            was the picked one. For a toxic span in it, `START-END` and a blank stand before.
+        on_pick: called when a completion is clicked; `st.session_state[key]["pick"]` is then its `SAMPLE.MODEL`, or
+            `close` when it was the picked one. For a toxic span in it, `START-END` and a blank stand before.
     """
     _completions(data=payload, key=key, on_pick_change=on_pick or _nothing)
 
 
 def likelihood(payload: dict, *, key: str) -> None:
-    """Show completions with their tokens coloured; `payload` comes from `ifguide.ui.likelihood_view`."""
+    """Show completions with their tokens coloured; `payload` comes from `ifguide.ui.compare.likelihood_view`."""
     _likelihood(data=payload, key=key)

@@ -2,7 +2,7 @@
 
 import re
 
-from ifguide.progress import format_seconds
+from ifguide.storage.durations import format_seconds
 
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>()#+!|~:$^=&.-])")
 _MADE_OF_WORDS = re.compile(r":(?=//)|\bwww(?=\.)|@(?=[\w-])|:(?=[\w+-]+:)", re.IGNORECASE)
@@ -48,8 +48,14 @@ STATE_WORDS = {"fresh": "Up to date", "stale": "Out of date", "missing": "Not bu
 
 ATTRIBUTION_TITLES = {"own_loss": "Influence", "position": "Position influence", "token_loss": "Model's loss"}
 ATTRIBUTION_NOTES = {
-    "own_loss": "How much likelier toxic completions become when the model trains on this very token (the “own loss” attribution).",
-    "position": "The influence that flows through the place the token is predicted from: what kronfluence and the paper's released code report.",
+    "own_loss": (
+        "How much likelier toxic completions become when the model trains on this very token (the “own loss”"
+        " attribution)."
+    ),
+    "position": (
+        "The influence that flows through the place the token is predicted from: what kronfluence and the paper's"
+        " released code report."
+    ),
     "token_loss": "How badly the model predicts the token, in nats. High means surprising, not toxic.",
 }
 
@@ -67,10 +73,7 @@ VARIANTS = {
     "base": ("Base model", "Trained on every token."),
     "default": ("Suppressed", "Trained against the selected tokens."),
     "suppressed": ("Suppressed", "Trained against the selected tokens."),
-    "random": (
-        "Random control",
-        "Trained against as many tokens drawn at random: what selection alone must beat.",
-    ),
+    "random": ("Random control", "Trained against as many tokens drawn at random: what selection alone must beat."),
     "oracle": ("Known spans", "Trained against the toxic spans people marked: what perfect selection would reach."),
     "words": ("Word filter", "Trained against words that the classifier calls toxic by themselves."),
     "classifier-tokens": (
@@ -83,7 +86,10 @@ VARIANTS = {
     ),
     "loss-difference": (
         "Loss difference",
-        "Trained against tokens that a model tuned on the toxic queries finds likelier than one tuned on the safe ones.",
+        (
+            "Trained against tokens that a model tuned on the toxic queries finds likelier than one tuned on the safe"
+            " ones."
+        ),
     ),
     "standard": ("Standard influence", "Trained against tokens by their influence on the toxic queries alone."),
     "position": ("Position influence", "Trained against tokens by position attribution, mean of the checkpoints."),

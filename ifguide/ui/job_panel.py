@@ -5,7 +5,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from ifguide.jobs import Job, JobStatus, active_job, cancel_job, latest_job, start_job
+from ifguide.runtime.jobs import Job, JobStatus, active_job, cancel_job, latest_job, start_job
 from ifguide.ui.format import STAGE_TITLES, ago, count, duration, plain, sentence
 from ifguide.ui.layout import guard
 

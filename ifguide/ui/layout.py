@@ -10,7 +10,9 @@ from pathlib import Path
 import streamlit as st
 
 from ifguide.errors import IFGuideError
-from ifguide.study import STAGES, StageState, list_studies
+from ifguide.study.folder import list_studies
+from ifguide.study.freshness import StageState, stage_state
+from ifguide.study.lineage import STAGES
 from ifguide.ui import components
 from ifguide.ui.format import STAGE_TITLES, count, plain, sentence
 from ifguide.ui.loaders import Loaded, load_study
@@ -95,7 +97,8 @@ def guard(*, go_on: bool = False) -> Iterator[None]:
     except Exception as error:
         logging.getLogger(__name__).exception("a page failed")
         st.error(
-            f"Something unexpected went wrong ({plain(type(error).__name__)}). Reload the page; if it happens again, the terminal that runs the app says more.",
+            f"Something unexpected went wrong ({plain(type(error).__name__)}). Reload the page; if it happens again,"
+            " the terminal that runs the app says more.",
             icon=":material/error:",
         )
         if not go_on:
@@ -116,7 +119,8 @@ def framed() -> Iterator["st.Page"]:
 def need_frame() -> None:
     """Draw the frame if nothing has: a page's first statement.
 
-    Beside a folder called `pages`, Streamlit runs a page alone, without app.py, when it is the first that a server is asked for.
+    Beside a folder called `pages`, Streamlit runs a page alone, without app.py, when it is the first that a server is
+    asked for.
     """
     if not st.session_state.get(_FRAMED):
         _draw_frame()
@@ -174,7 +178,7 @@ def note_changes(loaded: Loaded) -> None:
 
 def need_stage(loaded: Loaded, stage: str, then: str) -> None:
     """Stop the page with a plain sentence when a stage is missing; warn when it is out of date."""
-    state = loaded.study.stage_state(stage)
+    state = stage_state(loaded.study, stage)
     if state.state == "missing":
         st.info(
             f"Nothing to show yet: the step “{STAGE_TITLES[stage]}” has not run. {then}",
@@ -184,7 +188,8 @@ def need_stage(loaded: Loaded, stage: str, then: str) -> None:
         st.stop()
     if state.state == "stale":
         st.warning(
-            f"These results are out of date, and shown as they were: {sentence(explain(state))} Run the study again on the overview page.",
+            f"These results are out of date, and shown as they were: {sentence(explain(state))} Run the study again on"
+            " the overview page.",
             icon=":material/update:",
         )
 
@@ -192,7 +197,10 @@ def need_stage(loaded: Loaded, stage: str, then: str) -> None:
 def explain(state: StageState) -> str:
     """A state's reason as a sentence."""
     if found := _FROM_ANOTHER.fullmatch(state.reason):
-        return f"It is made from “{STAGE_TITLES[found[1]]}”, which {'is out of date' if found[2] == 'stale' else 'has not run'}."
+        return (
+            f"It is made from “{STAGE_TITLES[found[1]]}”, which"
+            f" {'is out of date' if found[2] == 'stale' else 'has not run'}."
+        )
     reason = state.reason.strip().replace("_", " ")
     return reason[:1].upper() + reason[1:].rstrip(".") + "." if reason else ""
 

@@ -1,6 +1,7 @@
 """Reads studies for the pages, and remembers what is slow to read.
 
-Everything is remembered by the study's folder and fingerprint, so a rebuilt artefact is read anew; memory maps stay on disk.
+Everything is remembered by the study's folder and fingerprint, so a rebuilt artefact is read anew; memory maps stay on
+disk.
 """
 
 from collections import Counter
@@ -13,16 +14,20 @@ import numpy as np
 import pyarrow as pa
 import streamlit as st
 
-from ifguide.compare import Comparison, compare_variants
-from ifguide.corpus import TokenizedCorpus
+from ifguide.config.names import DEFAULT
+from ifguide.data import word_counts as words
+from ifguide.data.by_document import sum_by_document
+from ifguide.data.corpus import TokenizedCorpus
+from ifguide.data.word_index import WordIndex, choose_documents
 from ifguide.errors import StaleError
-from ifguide.index import MaskSums, Overlap, Resolved, ScoreIndex
-from ifguide.lineage import DEFAULT
-from ifguide.nearest import WordIndex, choose_documents
-from ifguide.prediction import read_prediction
-from ifguide.selections import Selection
-from ifguide.study import Study, cache_dir
-from ifguide.ui import board, document_list, words
+from ifguide.selection.index import MaskSums, Overlap, Resolved, ScoreIndex
+from ifguide.selection.saved import Selection
+from ifguide.study.analysis.comparison import Comparison, compare_variants
+from ifguide.study.analysis.prediction import read_prediction
+from ifguide.study.folder import cache_dir
+from ifguide.study.freshness import study_fingerprint
+from ifguide.study.reading import Study
+from ifguide.study.select import open_index
 
 if TYPE_CHECKING:
     import pandas
@@ -45,49 +50,42 @@ class Loaded:
         return self.study.name
 
     @cached_property
-    def _key(self) -> tuple[str, str]:
+    def key(self) -> tuple[str, str]:
+        """What everything remembered of this study is filed under: its folder and fingerprint."""
         return str(self.study.root), self.fingerprint
 
     def corpus(self) -> TokenizedCorpus:
-        return _corpus(*self._key)
+        return _corpus(*self.key)
 
     def texts(self) -> pa.ChunkedArray:
         """The documents' texts, memory-mapped."""
-        return _documents(*self._key)["text"]
+        return _documents(*self.key)["text"]
 
     def sources(self) -> np.ndarray:
         """Each document's source, object (D,)."""
-        return _sources(*self._key)
+        return _sources(*self.key)
 
     def source_names(self) -> list[str]:
         """The different sources, sorted."""
-        return _source_names(*self._key)
+        return _source_names(*self.key)
 
     def ids(self) -> list[str]:
-        return _ids(*self._key)
+        return _ids(*self.key)
 
     def kinds(self) -> list[str]:
         """Kinds of scores the study has."""
         return [kind for kind in SCORE_KINDS if self.study.has_scores(kind)]
 
     def scores(self, kind: str) -> np.ndarray:
-        return _scores(*self._key, kind)
+        return _scores(*self.key, kind)
 
     def index(self, kind: str) -> ScoreIndex:
         """What any threshold selects, without a scan of all tokens."""
-        return _index(*self._key, kind)
+        return remembered_index(*self.key, kind)
 
     def resolved(self, settings: dict) -> Resolved:
         """The exact result of a choice, not saved; `settings` as for `Study.save_selection`."""
-        return _resolved(*self._key, tuple(sorted(settings.items())))
-
-    def board_parts(self, kind: str) -> dict:
-        """The board's numbers that do not depend on the controls."""
-        return _board_parts(*self._key, kind)
-
-    def source_knots(self, kind: str, window: int) -> dict:
-        """The sources' counts at some of the knots."""
-        return _source_knots(*self._key, kind, window)
+        return _resolved(*self.key, tuple(sorted(settings.items())))
 
     def prediction(self) -> dict | None:
         """How predicted effects fared against trained models of this study; None when that was not measured."""
@@ -95,40 +93,41 @@ class Loaded:
 
     def saved_sums(self, kind: str, name: str) -> MaskSums:
         """What a saved selection's mask holds, its effect by one kind of scores."""
-        return _saved_sums(*self._key, kind, name)
+        return _saved_sums(*self.key, kind, name)
 
     def overlap(self, kind: str, a: "str | dict", b: "str | dict") -> Overlap:
         """Two selections compared; each is the name of a saved one, or settings."""
-        return _overlap(*self._key, kind, *(x if isinstance(x, str) else tuple(sorted(x.items())) for x in (a, b)))
+        return _overlap(*self.key, kind, *(x if isinstance(x, str) else tuple(sorted(x.items())) for x in (a, b)))
 
     def in_range(self, kind: str, low: float, high: float) -> pa.Table:
         """Documents with scores in (low, high]: document, count, most first."""
-        return _in_range(*self._key, kind, low, high)
+        return _in_range(*self.key, kind, low, high)
 
     def selection(self, name: str) -> Selection:
-        return _selection(*self._key, name)
+        return _selection(*self.key, name)
 
     def n_selected(self, name: str) -> np.ndarray:
         """Selected tokens in each document, int64 (D,)."""
-        return _n_selected(*self._key, name)
+        return _n_selected(*self.key, name)
 
     def word_counts(self) -> Counter:
-        return _word_counts(*self._key)
+        return _word_counts(*self.key)
 
     def ranked_words(self, settings: dict) -> list[words.WordCount]:
-        """The words a choice selects, most often first; above `COUNT_WORDS_UP_TO` tokens, vocabulary entries instead of words."""
-        return _ranked_words(*self._key, tuple(sorted(settings.items())))
+        """The words a choice selects, most often first; above `COUNT_WORDS_UP_TO` tokens, vocabulary entries instead of
+        words."""
+        return _ranked_words(*self.key, tuple(sorted(settings.items())))
 
     def difference(self, left: str, right: str) -> Comparison:
         """The right model against the left one, prompt by prompt, with 95% intervals."""
-        return _difference(*self._key, left, right, "oracle" if "oracle" in self.study.evaluation_names() else "")
+        return _difference(*self.key, left, right, "oracle" if "oracle" in self.study.evaluation_names() else "")
 
     def samples(self, variant: str) -> "pandas.DataFrame":
-        return _samples(*self._key, variant)
+        return _samples(*self.key, variant)
 
     def word_index(self) -> WordIndex:
         """Where the words of the documents stand; of a large corpus, those of the best-ranked documents."""
-        return _word_index(*self._key)
+        return _word_index(*self.key)
 
 
 def load_study(name: str) -> Loaded:
@@ -138,7 +137,7 @@ def load_study(name: str) -> Loaded:
         IFGuideError: it is gone, or its study.toml cannot be read.
     """
     study = Study.open(name, cache_dir())
-    return Loaded(study, study.fingerprint())
+    return Loaded(study, study_fingerprint(study))
 
 
 def open_root(root: str) -> Study:
@@ -177,35 +176,25 @@ def _scores(root: str, fingerprint: str, kind: str) -> np.ndarray:
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)
-def _index(root: str, fingerprint: str, kind: str) -> ScoreIndex:
-    return ScoreIndex.open(open_root(root), kind)
+def remembered_index(root: str, fingerprint: str, kind: str) -> ScoreIndex:
+    return open_index(open_root(root), kind)
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)
 def _resolved(root: str, fingerprint: str, settings: tuple) -> Resolved:
     wanted = dict(settings)
-    return _index(root, fingerprint, wanted["attribution"]).resolve(wanted)
-
-
-@st.cache_resource(max_entries=4, show_spinner=False)
-def _board_parts(root: str, fingerprint: str, kind: str) -> dict:
-    return board.board_parts(_index(root, fingerprint, kind))
-
-
-@st.cache_resource(max_entries=12, show_spinner=False)
-def _source_knots(root: str, fingerprint: str, kind: str, window: int) -> dict:
-    return board.source_knots(_index(root, fingerprint, kind).preview(), window)
+    return remembered_index(root, fingerprint, wanted["attribution"]).resolve(wanted)
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)
 def _saved_sums(root: str, fingerprint: str, kind: str, name: str) -> MaskSums:
-    return _index(root, fingerprint, kind).saved(name)
+    return remembered_index(root, fingerprint, kind).saved(_mask(root, fingerprint, name))
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)
 def _overlap(root: str, fingerprint: str, kind: str, a: str | tuple, b: str | tuple) -> Overlap:
     sides = [_mask(root, fingerprint, x) if isinstance(x, str) else _resolved(root, fingerprint, x) for x in (a, b)]
-    return _index(root, fingerprint, kind).compare(*sides)
+    return remembered_index(root, fingerprint, kind).compare(*sides)
 
 
 def _mask(root: str, fingerprint: str, name: str) -> np.ndarray:
@@ -219,7 +208,7 @@ def _mask(root: str, fingerprint: str, name: str) -> np.ndarray:
 
 @st.cache_resource(max_entries=8, show_spinner=False)
 def _in_range(root: str, fingerprint: str, kind: str, low: float, high: float) -> pa.Table:
-    return _index(root, fingerprint, kind).documents_in_range(low, high)
+    return remembered_index(root, fingerprint, kind).documents_in_range(low, high)
 
 
 @st.cache_resource(max_entries=12, show_spinner=False)
@@ -230,7 +219,7 @@ def _selection(root: str, fingerprint: str, name: str) -> Selection:
 @st.cache_resource(max_entries=12, show_spinner=False)
 def _n_selected(root: str, fingerprint: str, name: str) -> np.ndarray:
     mask = _selection(root, fingerprint, name).mask
-    return document_list.selected_per_document(mask, _corpus(root, fingerprint).offsets)
+    return sum_by_document(mask, np.asarray(_corpus(root, fingerprint).offsets))
 
 
 @st.cache_resource(max_entries=2, show_spinner="Counting the corpus's words, once for this study…")
@@ -240,7 +229,10 @@ def _word_counts(root: str, fingerprint: str) -> Counter:
 
 @st.cache_resource(max_entries=32, show_spinner="Counting words…")
 def _ranked_words(root: str, fingerprint: str, settings: tuple) -> list[words.WordCount]:
-    index, found = _index(root, fingerprint, dict(settings)["attribution"]), _resolved(root, fingerprint, settings)
+    index, found = (
+        remembered_index(root, fingerprint, dict(settings)["attribution"]),
+        _resolved(root, fingerprint, settings),
+    )
     if index.n_valid > COUNT_WORDS_UP_TO:
         rows = index.selected_words(found, PIECES_MOST).to_pylist()
         return [words.WordCount(row["word"], row["selected"], row["occurrences"], row["lift"]) for row in rows]

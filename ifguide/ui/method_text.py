@@ -2,9 +2,10 @@
 
 import re
 from functools import cache
-from pathlib import Path
 
-METHOD = Path(__file__).resolve().parents[2] / "docs" / "method.md"
+from ifguide.ui.shipped import app_folder
+
+METHOD = app_folder() / "docs" / "method.md"
 
 SECTIONS = {
     "Overview": ("From text to a score", "Where it stops"),
@@ -21,9 +22,7 @@ _LINK = re.compile(r"\[([^\]]+)\]\([^)]+\)")
 
 @cache
 def explain_page(title: str) -> str:
-    """What docs/method.md says about a page, as Markdown without links; nothing where the file or the page is not there."""
-    if not METHOD.is_file():  # the package was installed without the repository
-        return ""
+    """What docs/method.md says about a page, as Markdown without links; empty for a page that has none."""
     _, *parts = _HEADING.split(METHOD.read_text(encoding="utf-8"))
     sections = dict(zip(parts[::2], parts[1::2], strict=True))
     texts = [f"**{name}**\n\n{sections[name].strip()}" for name in SECTIONS.get(title, ()) if name in sections]

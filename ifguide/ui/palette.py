@@ -31,7 +31,8 @@ def variant_colour(name: str) -> str:
 
 
 def variant_colours(names: Iterable[str]) -> dict[str, str]:
-    """A colour for each of a study's models, given in the study's order, so that a model keeps its colour wherever it stands."""
+    """A colour for each of a study's models, given in the study's order, so that a model keeps its colour wherever it
+    stands."""
     more = itertools.cycle(MORE_COLOURS)
     return {name: VARIANT_COLOURS.get(name) or next(more) for name in names}
 
@@ -48,6 +49,7 @@ TOKEN_BINS = {
         "ink": "#ffffff",
     },
 }
-"""Grounds of tokens, one a step of strength. `signed` runs from "works against toxicity" over nothing (the page's own ground) to
-"teaches toxicity"; `loss` from expected to surprising. Neighbours differ by at least 10 in CIEDE2000 to people with deuteranopia
-and protanopia too, and the text on every one of them has a contrast of at least 4.5: tests compute both."""
+"""Grounds of tokens, one a step of strength. `signed` runs from "works against toxicity" over nothing (the page's own
+ground) to "teaches toxicity"; `loss` from expected to surprising. Neighbours differ by at least 10 in CIEDE2000 to
+people with deuteranopia and protanopia too, and the text on every one of them has a contrast of at least 4.5: tests
+compute both."""

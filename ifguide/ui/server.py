@@ -1,9 +1,9 @@
 """The app's server: `python -m ifguide.ui.server [options of streamlit run]`.
 
-It is `streamlit run app.py` with two differences. What pages need is imported before the server answers rather than by the first
-reader's page. And what the server writes leaves at once: asyncio turns Nagle's algorithm off only for sockets whose protocol is
-named when they are made, which the listening socket's is not, so that every answer's second half waited some 40 ms for the
-browser to confirm its first (https://github.com/Kludex/uvicorn/issues/3149).
+It is `streamlit run app.py` with two differences. What pages need is imported before the server answers rather than by
+the first reader's page. And what the server writes leaves at once: asyncio turns Nagle's algorithm off only for sockets
+whose protocol is named when they are made, which the listening socket's is not, so that every answer's second half
+waited some 40 ms for the browser to confirm its first (https://github.com/Kludex/uvicorn/issues/3149).
 """
 
 import contextlib
@@ -14,14 +14,22 @@ import inspect
 import pkgutil
 import socket
 import sys
-from pathlib import Path
 
 from ifguide import ui
+from ifguide.ui.shipped import app_folder
 
-CHECKOUT = Path(__file__).resolve().parents[2]
-"""Where app.py lies."""
-
-LIBRARIES = ("numpy", "pandas", "pyarrow.compute", "pyarrow.parquet", "duckdb", "rensa", "psutil", "PIL.Image", "plotly.graph_objects", "streamlit.material_icon_names")  # fmt: skip
+LIBRARIES = (
+    "numpy",
+    "pandas",
+    "pyarrow.compute",
+    "pyarrow.parquet",
+    "duckdb",
+    "rensa",
+    "psutil",
+    "PIL.Image",
+    "plotly.graph_objects",
+    "streamlit.material_icon_names",
+)
 """What pages, and Streamlit for them, import when something is drawn."""
 
 
@@ -30,7 +38,7 @@ def preload() -> None:
 
     Components register with the server that exists when they are imported, so this comes after it was made.
     """
-    ours = (f"{ui.__name__}.{module.name}" for module in pkgutil.iter_modules(ui.__path__))
+    ours = (module.name for module in pkgutil.walk_packages(ui.__path__, f"{ui.__name__}."))
     for name in (*LIBRARIES, *ours):
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
@@ -38,7 +46,8 @@ def preload() -> None:
 
 
 def prepare() -> None:
-    """Have Streamlit's server preload, and send without waiting for confirmations, before it takes its first connection."""
+    """Have Streamlit's server preload, and send without waiting for confirmations, before it takes its first
+    connection."""
     import uvicorn
 
     start = uvicorn.Server.startup  # not a documented hook; a test looks at it
@@ -47,7 +56,8 @@ def prepare() -> None:
     async def startup(self: uvicorn.Server, sockets: list[socket.socket] | None = None) -> None:
         preload()
         gc.collect()
-        gc.freeze()  # Streamlit collects after every run of a script; what stays for good need not be looked through each time
+        # Streamlit collects after every run of a script; what stays for good need not be looked through each time
+        gc.freeze()
         for listening in sockets or ():
             if listening.family in (
                 socket.AF_INET,
@@ -64,7 +74,7 @@ def main() -> None:
     prepare()
     from streamlit.web import cli
 
-    sys.argv = ["streamlit", "run", str(CHECKOUT / "app.py"), *sys.argv[1:]]
+    sys.argv = ["streamlit", "run", str(app_folder() / "app.py"), *sys.argv[1:]]
     cli.main()
 
 

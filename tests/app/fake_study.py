@@ -1,4 +1,5 @@
-"""A small study on disk in the real format, without a model: the corpus is tokenised, the scores and completions are made up.
+"""A small study on disk in the real format, without a model: the corpus is tokenised, the scores and completions are
+made up.
 
 Scores are high on the planted insults and noise elsewhere, so that every page has something plausible to show.
 """
@@ -13,20 +14,24 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ifguide import artifacts
-from ifguide.config import CorpusConfig, EvaluateConfig, ModelConfig, QueriesConfig, SelectionConfig, StudyConfig
-from ifguide.corpus import TokenizedCorpus, build_corpus
-from ifguide.evaluate.statistics import bootstrap_interval, emt, mean_toxicity, tp
-from ifguide.evaluate.toxic_spans import find_toxic_spans, flatten_spans
-from ifguide.progress import Progress
-from ifguide.selections import compute_selection, write_selection
-from ifguide.study import Study, Unit
+from ifguide.config.schema import CorpusConfig, EvaluateConfig, ModelConfig, QueriesConfig, SelectionConfig, StudyConfig
+from ifguide.data.corpus import TokenizedCorpus, build_corpus
+from ifguide.evaluation.statistics import bootstrap_interval, emt, mean_toxicity, tp
+from ifguide.evaluation.toxic_spans import find_toxic_spans, flatten_spans
+from ifguide.runtime.progress import Progress
+from ifguide.selection.saved import write_selection
+from ifguide.storage import artifacts
+from ifguide.study.freshness import inputs_of, settings_of
+from ifguide.study.lineage import Unit
+from ifguide.study.reading import Study
+from ifguide.study.select import compute_selection
 
 INSULTS = ("idiot", "moron", "stupid fool", "pathetic liar")
 HOSTILE_ID = "hostile"
 HOSTILE_TEXT = (
-    'Look: <script>window.__broken = true</script> <img src=x onerror="window.__broken = true"> **bold** [link](javascript:alert(1)) '
-    "# heading\n$x^2$ :material/home: `code` you idiot\n\t<b>not bold</b> ends here \u202eright to left\u202c \U0001f469\u200d\U0001f4bb naïve"
+    'Look: <script>window.__broken = true</script> <img src=x onerror="window.__broken = true"> **bold**'
+    " [link](javascript:alert(1)) # heading\n$x^2$ :material/home: `code` you idiot\n\t<b>not bold</b> ends here"
+    " \u202eright to left\u202c \U0001f469\u200d\U0001f4bb naïve"
 )
 LONG_ID = "long"
 _PLACES = ("library", "station", "market", "harbour", "school", "garden", "theatre", "bakery")
@@ -128,7 +133,7 @@ def fake_tokenizer(texts: list[str]):
 
 def write_study(cache: Path, name: str = "fake", *, until: str = "evaluate", content: Content | None = None) -> Study:
     """Write a whole study, or its stages up to one; without `content`, with texts of its own."""
-    from ifguide.study import STAGES
+    from ifguide.study.lineage import STAGES
 
     inputs = cache.parent / f"inputs-{name}"
     inputs.mkdir(parents=True, exist_ok=True)
@@ -149,12 +154,20 @@ def write_study(cache: Path, name: str = "fake", *, until: str = "evaluate", con
         evaluate=EvaluateConfig(n_samples=5),
     )
     study = Study.create(name, config, cache)
-    builders = {"corpus": partial(_build_corpus, content), "queries": _build_queries, "model": _build_model, "suppress": _build_training, "scores": _build_scores, "index": _build_index,
-                "selection": _build_selection, "evaluate": partial(_build_evaluation, content)}  # fmt: skip
+    builders = {
+        "corpus": partial(_build_corpus, content),
+        "queries": _build_queries,
+        "model": _build_model,
+        "suppress": _build_training,
+        "scores": _build_scores,
+        "index": _build_index,
+        "selection": _build_selection,
+        "evaluate": partial(_build_evaluation, content),
+    }
     for stage in STAGES[: STAGES.index(until) + 1]:
         for unit in study.units(stage):
             with artifacts.building(
-                study.folder(unit), stage=stage, inputs=study.inputs(unit), config=study.settings(unit)
+                study.folder(unit), stage=stage, inputs=inputs_of(study, unit), config=settings_of(study, unit)
             ) as folder:
                 builders.get(stage, _build_nothing)(study, unit, folder)
     return study
@@ -206,7 +219,7 @@ def _build_scores(study: Study, unit: Unit, folder: Path) -> None:
 
 
 def _build_index(study: Study, unit: Unit, folder: Path) -> None:
-    from ifguide.stages import build_index
+    from ifguide.study.stages import build_index
 
     build_index(study, unit, folder, Progress())
 
@@ -237,8 +250,20 @@ def _build_evaluation(content: Content, study: Study, unit: Unit, folder: Path) 
     samples.assign(toxic_spans=[flatten_spans(spans) for spans in found]).to_parquet(
         folder / "samples.parquet", index=False
     )
-    metrics = {"perplexity": 12.4 + level, "n_prompts": 14, "n_samples": 5, "max_new_tokens": 20, "top_p": 0.9, "temperature": 1.0, "seed": 0,
-               "scorer": "profanity-check", "distinct_1": 0.31, "distinct_2": 0.62, "repetition": 0.01, "heldout_tokens": 4321}  # fmt: skip
+    metrics = {
+        "perplexity": 12.4 + level,
+        "n_prompts": 14,
+        "n_samples": 5,
+        "max_new_tokens": 20,
+        "top_p": 0.9,
+        "temperature": 1.0,
+        "seed": 0,
+        "scorer": "profanity-check",
+        "distinct_1": 0.31,
+        "distinct_2": 0.62,
+        "repetition": 0.01,
+        "heldout_tokens": 4321,
+    }
     for name, statistic in (("emt", emt), ("tp", tp), ("mean_toxicity", mean_toxicity)):
         _, low, high = (float(statistic(scores)), *_bounds(statistic, scores))
         metrics |= {name: float(statistic(scores)), f"{name}_low": low, f"{name}_high": high}

@@ -4,10 +4,11 @@ import json
 
 import pytest
 
-from ifguide import artifacts
-from ifguide.blind_votes import draw_ballots
-from ifguide.likelihood import likelihood_path
-from ifguide.study import Study, Unit
+from ifguide.storage import artifacts
+from ifguide.study.analysis.likelihood import likelihood_path
+from ifguide.study.lineage import Unit
+from ifguide.study.reading import Study
+from ifguide.ui.compare.blind_votes import draw_ballots
 from tests.app.conftest import shown_text
 from tests.app.fake_study import Content, write_study
 from tests.small_study import rebuild
@@ -80,7 +81,10 @@ def toxic_completion(study: Study, model: str = "base"):
 def test_clicked_span_in_the_address_shows_the_documents_nearest_to_it(open_app, cache):
     row = toxic_completion(Study.open("fake", cache))
     start, end = row["toxic_spans"][:2]
-    pick, usual = f"{row['prompt_index']}.{row['sample_index']}.base", {"order": "As in the file", "prompts": str(row["prompt_index"] // 5 + 1)}  # fmt: skip
+    pick, usual = (
+        f"{row['prompt_index']}.{row['sample_index']}.base",
+        {"order": "As in the file", "prompts": str(row["prompt_index"] // 5 + 1)},
+    )
     app = open_app(cache, "compare", pick=pick, span=f"{start}-{end}", **usual)
     assert not app.exception and not app.error
     assert any(m.value.endswith("**, its toxic words") for m in app.markdown)
@@ -109,12 +113,24 @@ def test_clicked_span_in_the_address_shows_the_documents_nearest_to_it(open_app,
 
 
 def test_words_in_too_many_documents_are_said_to_be(open_app, tmp_path):
-    documents = [{"id": str(i), "source": "s", "text": f"You idiot, number {i}.", "spans": [{"start": 4, "end": 9}]} for i in range(12)]  # fmt: skip
+    documents = [
+        {"id": str(i), "source": "s", "text": f"You idiot, number {i}.", "spans": [{"start": 4, "end": 9}]}
+        for i in range(12)
+    ]
     study = write_study(tmp_path / "cache", content=Content(documents=documents, completion=lambda *_: " an idiot"))
     row = toxic_completion(study)
-    app = open_app(tmp_path / "cache", "compare", pick=f"{row['prompt_index']}.{row['sample_index']}.base", span="4-9", order="As in the file")  # fmt: skip
+    app = open_app(
+        tmp_path / "cache",
+        "compare",
+        pick=f"{row['prompt_index']}.{row['sample_index']}.base",
+        span="4-9",
+        order="As in the file",
+    )
     assert not app.exception and not app.error
-    assert "This word stands in many documents (100%), so holding one says little, and much of the order below is that of the ranks" in shown_text(app)  # fmt: skip
+    assert (
+        "This word stands in many documents (100%), so holding one says little, and much of the order below is that of"
+        " the ranks" in shown_text(app)
+    )
 
 
 def test_a_study_measured_before_spans_were_looked_for_shows_none(open_app, tmp_path):
@@ -129,7 +145,13 @@ def test_a_study_measured_before_spans_were_looked_for_shows_none(open_app, tmp_
 
     for name in ("base", "default", "random", "oracle"):
         rebuild(study, Unit("evaluate", name), drop)
-    app = open_app(tmp_path / "cache", "compare", pick=f"{row['prompt_index']}.{row['sample_index']}.base", span="6-11", order="As in the file")  # fmt: skip
+    app = open_app(
+        tmp_path / "cache",
+        "compare",
+        pick=f"{row['prompt_index']}.{row['sample_index']}.base",
+        span="6-11",
+        order="As in the file",
+    )
     assert not app.exception and not app.error and said not in shown_text(app)
     assert "Toxic words of these models are not marked: an older version measured them" in shown_text(app)
     assert "share the completion's rarest words" in shown_text(app)

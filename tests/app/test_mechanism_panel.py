@@ -1,20 +1,22 @@
 """The panel at the end of the Queries page: what it offers, and what it shows once the models were compared."""
 
 import math
-import subprocess
-import sys
 
 import pytest
 
-from ifguide import artifacts, mechanism
-from ifguide.mechanism_settings import MechanismSettings
-from ifguide.ui.layer_chart import layer_chart, shared_limits
+from ifguide.evaluation.mechanism_settings import MechanismSettings
+from ifguide.storage import artifacts
+from ifguide.study.analysis import mechanism
+from ifguide.ui.queries.layer_chart import layer_chart, shared_limits
 from tests.app.conftest import shown_text
 from tests.app.fake_study import write_study
-from tests.browser.running_app import REPOSITORY
 
 MODELS = ("base", "default", "random", "oracle")
-LAYERS = {"log_probability": [-7.0, -4.0, -2.0], "log_probability_low": [-7.5, -4.5, -2.5], "log_probability_high": [-6.5, -3.5, -1.5]}  # fmt: skip
+LAYERS = {
+    "log_probability": [-7.0, -4.0, -2.0],
+    "log_probability_low": [-7.5, -4.5, -2.5],
+    "log_probability_high": [-6.5, -3.5, -1.5],
+}
 
 
 def made_up(search):
@@ -77,9 +79,3 @@ def test_the_chart_draws_the_geometric_mean_with_its_interval():
     assert tops == pytest.approx([math.exp(value) for value in LAYERS["log_probability_high"]])
     assert figure.data[0].line.dash != figure.data[1].line.dash  # nothing is said by colour alone
     assert list(figure.layout.xaxis.ticktext) == ["embedding", "1", "2"]
-
-
-def test_the_panel_imports_no_torch():
-    code = "import sys; from ifguide.ui import mechanism_view; print([m for m in ('torch', 'transformers') if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"

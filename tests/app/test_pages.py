@@ -9,25 +9,18 @@ import numpy as np
 import psutil
 import pytest
 
-from ifguide import audit
-from ifguide.document_table import ranks_path, table_path, write_tables
-from ifguide.study import Study, Unit
+from ifguide.selection import audit
+from ifguide.selection.verdicts import Target, VerdictLog
+from ifguide.study.document_table import ranks_path, table_path, write_tables
+from ifguide.study.freshness import study_fingerprint, unit_state
+from ifguide.study.lineage import Unit
+from ifguide.study.reading import Study
 from ifguide.ui import components
-from ifguide.verdicts import Target, VerdictLog
 from tests.app.conftest import shown_text
 from tests.app.fake_study import write_study
 from tests.browser.running_app import REPOSITORY
 
 PAGES = ("overview", "documents", "threshold", "compare", "queries")
-
-
-def test_app_imports_no_torch():
-    code = (
-        "import sys; from ifguide.ui import charts, comparison, components, document_list, job_panel, layout, loaders, token_view, words; "
-        "print([m for m in ('torch', 'transformers', 'datasets', 'sklearn') if m in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -125,7 +118,7 @@ def test_a_bad_pattern_is_explained(open_app, cache):
 def test_link_to_a_study_that_has_changed_says_so(open_app, cache):
     app = open_app(cache, "documents", state="0123abcd")
     assert "has changed since the link was made" in app.info[0].value
-    now = Study.open("fake", cache).fingerprint()[:8]
+    now = study_fingerprint(Study.open("fake", cache))[:8]
     assert app.query_params["state"] in (now, [now])
     assert not any("has changed" in i.value for i in open_app(cache, "documents", state=now).info)
 
@@ -145,7 +138,7 @@ def test_corrected_selection_is_saved_from_the_page(open_app, tmp_path):
     assert "Saved “seen”" in app.success[0].value
     made = Study.open("fake", tmp_path / "cache").selection("seen")
     assert made.settings["excluded"] > 0 and made.settings["n_selected"] == made.mask.sum()
-    assert study.unit_state(Unit("selection", "seen")).state == "fresh"
+    assert unit_state(study, Unit("selection", "seen")).state == "fresh"
 
 
 def test_audit_gives_a_precision_with_its_interval(open_app, tmp_path):
@@ -156,7 +149,10 @@ def test_audit_gives_a_precision_with_its_interval(open_app, tmp_path):
     for turn, number in enumerate(drawn.tolist()):
         document = int(spans.document[number])
         first = int(corpus.offsets[document])
-        log.decide(Target(corpus.document(document).id, int(spans.start[number]) - first, int(spans.stop[number]) - first), "fine" if turn % 8 == 0 else "toxic")  # fmt: skip
+        log.decide(
+            Target(corpus.document(document).id, int(spans.start[number]) - first, int(spans.stop[number]) - first),
+            "fine" if turn % 8 == 0 else "toxic",
+        )
     app = open_app(tmp_path / "cache", "documents", review="Audit of 40 spans")
     shown = next(m for m in app.metric if m.label == "Selected spans that are toxic")
     toxic = np.arange(len(drawn)) % 8 != 0
@@ -209,15 +205,21 @@ def test_a_run_that_cannot_be_read_costs_only_the_difference(open_app, shown_lay
 
 
 def test_documents_of_a_large_corpus_are_listed_by_a_job(open_app, tmp_path, monkeypatch):
-    from ifguide.ui import document_data
+    from ifguide.ui.documents import loaders as document_data
 
     write_study(tmp_path / "cache")
     monkeypatch.setattr(document_data, "TOKENS_WRITTEN_HERE", 10)
     app = open_app(tmp_path / "cache", "documents")
     assert "not listed yet" in app.info[0].value
     assert "List the documents" in [b.label for b in app.button]
-    done = subprocess.run([sys.executable, "-m", "ifguide", "documents", "fake"], env={**os.environ, "IFGUIDE_CACHE": str(tmp_path / "cache")},
-                          cwd=REPOSITORY, capture_output=True, text=True, check=True)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-m", "ifguide", "documents", "fake"],
+        env={**os.environ, "IFGUIDE_CACHE": str(tmp_path / "cache")},
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert "wrote 4 tables of 62 documents" in done.stdout
     app.run()
     assert not app.info and not app.error
@@ -235,7 +237,7 @@ def test_a_damaged_list_of_documents_is_written_again_while_the_page_opens(open_
 
 
 def test_a_damaged_list_of_a_large_corpus_is_written_again_by_a_job(open_app, tmp_path, monkeypatch):
-    from ifguide.ui import document_data
+    from ifguide.ui.documents import loaders as document_data
 
     study = write_study(tmp_path / "cache")
     write_tables(study)
@@ -296,8 +298,19 @@ def test_failed_job_is_explained_with_its_log(open_app, tmp_path):
     study = write_study(tmp_path / "cache", until="scores")
     folder = study.root / "jobs" / "20260101-000000-000000"
     folder.mkdir(parents=True)
-    status = {"job": folder.name, "study": "fake", "command": ["run", "fake"], "pid": 1, "state": "failed", "stage": "suppress default",
-              "stage_index": 7, "n_stages": 10, "error": "the **disk** is full", "started": 1.0, "updated": 2.0}  # fmt: skip
+    status = {
+        "job": folder.name,
+        "study": "fake",
+        "command": ["run", "fake"],
+        "pid": 1,
+        "state": "failed",
+        "stage": "suppress default",
+        "stage_index": 7,
+        "n_stages": 10,
+        "error": "the **disk** is full",
+        "started": 1.0,
+        "updated": 2.0,
+    }
     (folder / "status.json").write_text(json.dumps(status))
     (folder / "log.txt").write_text("line of the log\n")
     app = open_app(tmp_path / "cache")
@@ -314,9 +327,24 @@ def test_running_job_shows_progress_and_can_be_stopped(open_app, tmp_path):
         folder = study.root / "jobs" / "20260101-000000-000000"
         folder.mkdir(parents=True)
         born = psutil.Process(sleeper.pid).create_time()
-        status = {"job": folder.name, "study": "fake", "command": ["run", "fake"], "pid": sleeper.pid, "process_started": born, "state": "running",
-                  "stage": "scores", "stage_index": 5, "n_stages": 10, "done": 410, "total": 1000, "unit": "tokens", "rate": 50.0,
-                  "seconds_left": 11.8, "started": born, "updated": born}  # fmt: skip
+        status = {
+            "job": folder.name,
+            "study": "fake",
+            "command": ["run", "fake"],
+            "pid": sleeper.pid,
+            "process_started": born,
+            "state": "running",
+            "stage": "scores",
+            "stage_index": 5,
+            "n_stages": 10,
+            "done": 410,
+            "total": 1000,
+            "unit": "tokens",
+            "rate": 50.0,
+            "seconds_left": 11.8,
+            "started": born,
+            "updated": born,
+        }
         (folder / "status.json").write_text(json.dumps(status))
         app = open_app(tmp_path / "cache")
         assert "step 6 of 10: Score every token" in shown_text(app)

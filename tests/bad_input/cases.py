@@ -8,7 +8,14 @@ from dataclasses import dataclass, field
 
 ROLES = ("corpus", "toxic", "safe", "prompts", "heldout", "lambada")
 """Files that a user gives, by the setting that names them."""
-COLUMNS = {"corpus": "text", "toxic": "completion", "safe": "completion", "prompts": "prompt", "heldout": "text", "lambada": "text"}  # fmt: skip
+COLUMNS = {
+    "corpus": "text",
+    "toxic": "completion",
+    "safe": "completion",
+    "prompts": "prompt",
+    "heldout": "text",
+    "lambada": "text",
+}
 """The column of each whose text counts."""
 
 
@@ -62,17 +69,21 @@ def json_cases(role: str) -> Iterator[Case]:
         "field-number": (line + json_line(good | {column: 7})).encode(),
         "field-list": (line + json_line(good | {column: ["a", "b"]})).encode(),
         "field-true": (line + json_line(good | {column: True})).encode(),
-        "field-nan": (line + f"{json.dumps(good)[:-1]}, \"{column}\": NaN}}\n").encode(),
-        "field-infinity": (line + f"{json.dumps(good)[:-1]}, \"{column}\": -Infinity}}\n").encode(),
+        "field-nan": (line + f'{json.dumps(good)[:-1]}, "{column}": NaN}}\n').encode(),
+        "field-infinity": (line + f'{json.dumps(good)[:-1]}, "{column}": -Infinity}}\n').encode(),
         "surrogate": (line + json_line(good | {column: "x\ud800y"})).encode(),
         "nul-escape": (line + json_line(good | {column: "x\0y"})).encode(),
         "empty-file": b"",
         "blank-lines": b"\n\n  \n",
-    }  # fmt: skip
+    }
     for about, content in broken.items():
         yield Case(role=role, name="bad.jsonl", content=content, about=about)
     packed = gzip.compress((line * 500).encode(), mtime=0)
-    for about, content in {"not-packed": line.encode(), "cut-short": packed[: len(packed) // 2], "flipped": packed[:20] + b"\xff" * 8 + packed[28:]}.items():  # fmt: skip
+    for about, content in {
+        "not-packed": line.encode(),
+        "cut-short": packed[: len(packed) // 2],
+        "flipped": packed[:20] + b"\xff" * 8 + packed[28:],
+    }.items():
         yield Case(role=role, name="bad.jsonl.gz", content=content, about=about)
 
 
@@ -160,23 +171,59 @@ def corpus_cases() -> Iterator[Case]:
 
     yield case("id-twice", {"id": "a"}, ids)
     yield case("id-missing", {}, ids, without="id")
-    for about, value in {"empty": "", "null": None, "number": 1.5, "true": True, "list": ["b"], "object": {"b": 1}, "nul": "b\0", "surrogate": "\ud800"}.items():  # fmt: skip
+    for about, value in {
+        "empty": "",
+        "null": None,
+        "number": 1.5,
+        "true": True,
+        "list": ["b"],
+        "object": {"b": 1},
+        "nul": "b\0",
+        "surrogate": "\ud800",
+    }.items():
         yield case(f"id-{about}", {"id": value}, ids)
     for about, value in {"number": 1.5, "list": ["s"], "nul": "s\0"}.items():
         yield case(f"source-{about}", {"source": value}, ("corpus.source_field=source",))
     yield case("source-missing", {}, ("corpus.source_field=source",), without="source")
     yield case("spans-missing", {}, spans, without="spans")
     bad_spans = {
-        "outside": [[0, 999]], "backwards": [[5, 2]], "empty": [[3, 3]], "negative": [[-1, 2]], "fractions": [[0.5, 2.5]], "words": ["dog"],
-        "text": "not spans", "half-a-list": "[[0, 3]", "true": [[True, 3]], "three": [[0, 1, 2]], "object": {"start": 0, "end": 3},
-        "object-without-end": [{"start": 0}], "number": 5, "code": "__import__('os').getcwd()", "huge": [10**30], "nan": [float("nan")],
-        "null-inside": [None], "index-outside": [20],
-    }  # fmt: skip
+        "outside": [[0, 999]],
+        "backwards": [[5, 2]],
+        "empty": [[3, 3]],
+        "negative": [[-1, 2]],
+        "fractions": [[0.5, 2.5]],
+        "words": ["dog"],
+        "text": "not spans",
+        "half-a-list": "[[0, 3]",
+        "true": [[True, 3]],
+        "three": [[0, 1, 2]],
+        "object": {"start": 0, "end": 3},
+        "object-without-end": [{"start": 0}],
+        "number": 5,
+        "code": "__import__('os').getcwd()",
+        "huge": [10**30],
+        "nan": [float("nan")],
+        "null-inside": [None],
+        "index-outside": [20],
+    }
     for about, value in bad_spans.items():
         yield case(f"spans-{about}", {"spans": value}, spans)
-    yield Case(role="corpus", name="bad.jsonl", content=json_line({"text": " "}).encode() + json_line(first).encode(), about="empty-document-refused", settings=("corpus.skip_empty=false",))  # fmt: skip
-    yield Case(role="corpus", name="bad.jsonl", content=json_line({"text": "\u200b \n"}).replace("\\u200b ", " ").encode(), about="nothing-but-blanks")  # fmt: skip
-    yield Case(role="corpus", name="bad.jsonl", content=b'{"text": "' + b"x" * 1_000_000 + b'\n', about="megabyte-not-closed")  # fmt: skip
+    yield Case(
+        role="corpus",
+        name="bad.jsonl",
+        content=json_line({"text": " "}).encode() + json_line(first).encode(),
+        about="empty-document-refused",
+        settings=("corpus.skip_empty=false",),
+    )
+    yield Case(
+        role="corpus",
+        name="bad.jsonl",
+        content=json_line({"text": "\u200b \n"}).replace("\\u200b ", " ").encode(),
+        about="nothing-but-blanks",
+    )
+    yield Case(
+        role="corpus", name="bad.jsonl", content=b'{"text": "' + b"x" * 1_000_000 + b"\n", about="megabyte-not-closed"
+    )
     yield Case(role="corpus", name="bad.txt", content=b"x" * 1_000_000 + b"\xff\n", about="megabyte-not-utf-8")
 
 
@@ -233,16 +280,38 @@ def benchmark_cases() -> Iterator[Case]:
         for about, value in bold.items():
             yield Case(role=role, name="bad.json", content=json.dumps(value).encode(), about=f"bold-{about}")
         yield Case(role=role, name="bad.json", content=b'{"group": {"person": ["text"]', about="bold-half")
-        yield Case(role=role, name="bad.json", content=json.dumps({"g": {"p": ["café"]}}, ensure_ascii=False).encode("latin-1"), about="bold-latin-1")  # fmt: skip
+        yield Case(
+            role=role,
+            name="bad.json",
+            content=json.dumps({"g": {"p": ["café"]}}, ensure_ascii=False).encode("latin-1"),
+            about="bold-latin-1",
+        )
         deep = b'{"g": ' + b"[" * 50_000 + b"]" * 50_000 + b"}"
         yield Case(role=role, name="bad.json", content=deep, about="bold-too-deep")
-    attaq = {"input-number": {"input": 5, "label": "harm"}, "label-missing": {"input": "a b"}, "label-list": {"input": "a b", "label": ["x"]}, "input-null": {"input": None, "label": "x"}}  # fmt: skip
+    attaq = {
+        "input-number": {"input": 5, "label": "harm"},
+        "label-missing": {"input": "a b"},
+        "label-list": {"input": "a b", "label": ["x"]},
+        "input-null": {"input": None, "label": "x"},
+    }
     for about, row in attaq.items():
         yield Case(role="prompts", name="bad.jsonl", content=json_line(row).encode(), about=f"attaq-{about}")
     group = ("evaluate.group_field=kind",)
-    yield Case(role="prompts", name="bad.jsonl", content=json_line({"prompt": "a"}).encode(), about="group-missing", settings=group)  # fmt: skip
+    yield Case(
+        role="prompts",
+        name="bad.jsonl",
+        content=json_line({"prompt": "a"}).encode(),
+        about="group-missing",
+        settings=group,
+    )
     for about, value in {"list": ["x"], "object": {"x": 1}, "nul": "x\0"}.items():
-        yield Case(role="prompts", name="bad.jsonl", content=json_line({"prompt": "a", "kind": value}).encode(), about=f"group-{about}", settings=group)  # fmt: skip
+        yield Case(
+            role="prompts",
+            name="bad.jsonl",
+            content=json_line({"prompt": "a", "kind": value}).encode(),
+            about=f"group-{about}",
+            settings=group,
+        )
     yield Case(role="lambada", name="bad.jsonl", content=json_line({"text": "word"}).encode(), about="one-word")
     yield Case(role="lambada", name="bad.txt", content=b"two words\nword\n", about="one-word-late")
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from ifguide import cli
+from ifguide.cli import main as cli
 from tests.small_study import byte_tokenizer
 
 
@@ -72,7 +72,10 @@ def new_arguments(good_inputs):
     """The arguments of `ifguide new` with some files replaced: `new_arguments(corpus=path)`."""
 
     def arguments(*settings: str, **replaced) -> list[str]:
-        places = {role: next(good_inputs.glob(f"{role}.*")) for role in ("corpus", "toxic", "safe", "prompts", "heldout", "lambada")}  # fmt: skip
+        places = {
+            role: next(good_inputs.glob(f"{role}.*"))
+            for role in ("corpus", "toxic", "safe", "prompts", "heldout", "lambada")
+        }
         places = {"model": good_inputs / "model", **places, **replaced}
         assignments = [f"evaluate.lambada={places.pop('lambada')}", *settings]
         options = [word for role, place in places.items() for word in (f"--{role}", str(place))]

@@ -6,12 +6,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ifguide.study import Study
+from ifguide.study.reading import Study
 from tests.bad_input.cases import COLUMNS, ROLES, all_cases
 
 CASES = all_cases()
 MEND = re.compile(
-    r"[;:,(] ?(?:so )?(?:mend|remove|name|convert|write|save|give|fill|turn|change|check|quote|rename|put|choose|lower|make|shorten|use|set|count|"
+    r"[;:,(] ?(?:so"
+    r" )?(?:mend|remove|name|convert|write|save|give|fill|turn|change|check|quote|rename|put|choose|lower|make|shorten|use|set|count|"
     r"begin|score|expected|rebuild|leave|add|separate|ids must|in any|raise)\b"
 )
 """Each line tells what to do, or what was expected instead."""
@@ -52,7 +53,9 @@ ODD_BUT_GOOD = {
     "empty-documents": b'{"text": ""}\n{"text": "You are kind."}\n{"text": "  "}\n',
     "megabyte": b'{"text": "' + b"word and more " * 80_000 + b'"}\n',
     "same-text-twice": b'{"text": "You are kind."}\n' * 3,
-    "emoji-and-marks": '{"text": "\U0001f468\u200d\U0001f469\u200d\U0001f467 e\u0301\u0327 \u202eabc\u202c <b>&amp;"}\n'.encode(),
+    "emoji-and-marks": (
+        '{"text": "\U0001f468\u200d\U0001f469\u200d\U0001f467 e\u0301\u0327 \u202eabc\u202c <b>&amp;"}\n'.encode()
+    ),
     "blank-lines-between": b'{"text": "You are kind."}\n\n\n{"text": "It rains."}\n',
     "more-columns": b'{"text": "You are kind.", "nan": NaN, "deep": {"a": [1, {"b": null}]}}\n',
 }
@@ -73,10 +76,20 @@ def place(tmp_path_factory):
 
 
 SOMETHING = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20) | st.sampled_from(["", "\0", "\ud800", "a b"]),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["text", "prompt", "completion", "toxicity", "start", "end", "x"]), inner, max_size=3),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=20)
+    | st.sampled_from(["", "\0", "\ud800", "a b"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["text", "prompt", "completion", "toxicity", "start", "end", "x"]), inner, max_size=3
+        )
+    ),
     max_leaves=6,
-)  # fmt: skip
+)
 NO_FIXTURE_CHECK = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 
 
@@ -91,7 +104,7 @@ NO_FIXTURE_CHECK = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
         ),
         max_size=4,
     ),
-)  # fmt: skip
+)
 def test_any_rows_are_taken_or_refused_in_one_line(command, new_arguments, place, role, rows):
     import json
     import shutil
@@ -148,7 +161,7 @@ def test_a_good_file_with_one_byte_changed_or_cut_there(command, new_arguments, 
 
 
 def test_columns_are_those_of_the_settings():
-    from ifguide.config import StudyConfig
+    from ifguide.config.schema import StudyConfig
 
     config = StudyConfig()
     assert COLUMNS["corpus"] == config.corpus.text_field and COLUMNS["heldout"] == config.evaluate.text_field

@@ -7,9 +7,11 @@ import shutil
 import numpy as np
 import pytest
 
-from ifguide import artifacts
-from ifguide.pipeline import create_study
-from ifguide.study import Study, Unit
+from ifguide.storage import artifacts
+from ifguide.study.lineage import Unit
+from ifguide.study.pipeline import create_study
+from ifguide.study.reading import Study
+from ifguide.study.select import save_selection
 from tests.faults.comparing import contents
 from tests.small_study import make_study
 from tests.tiny_study import save_tiny_model, tiny_config, write_tiny_inputs
@@ -42,7 +44,7 @@ REFUSED_AT_NEW = {
     "a-file": lambda f: (shutil.rmtree(f), f.write_text("not a folder")),
     "empty-folder": lambda f: (shutil.rmtree(f), f.mkdir()),
     "code-of-its-own": lambda f: edit(f / "config.json", model_type="own", auto_map={"AutoConfig": "own.Own"}),
-}  # fmt: skip
+}
 
 
 @pytest.fixture
@@ -65,7 +67,7 @@ def test_chunks_longer_than_the_models_positions_are_refused(command, new_argume
 
 
 def test_a_tokenizer_without_padding_and_beginning_is_in_order(command, new_arguments, good_inputs, tmp_path):
-    from ifguide.models import load_tokenizer
+    from ifguide.models.loading import load_tokenizer
 
     tokenizer = load_tokenizer(str(good_inputs / "model"))
     assert tokenizer.pad_token is None and tokenizer.bos_token is None
@@ -106,16 +108,28 @@ def as_nan(folder) -> None:
 
 REFUSED_WHEN_LOADED = {
     "weights-missing": (lambda f: weights(f).unlink(), "no causal language model could be loaded"),
-    "weights-half-written": (lambda f: weights(f).write_bytes(weights(f).read_bytes()[:9_000]), "no causal language model could be loaded"),
+    "weights-half-written": (
+        lambda f: weights(f).write_bytes(weights(f).read_bytes()[:9_000]),
+        "no causal language model could be loaded",
+    ),
     "weights-empty": (lambda f: weights(f).write_bytes(b""), "no causal language model could be loaded"),
-    "weights-head-only": (lambda f: weights(f).write_bytes(weights(f).read_bytes()[:8]), "no causal language model could be loaded"),
+    "weights-head-only": (
+        lambda f: weights(f).write_bytes(weights(f).read_bytes()[:8]),
+        "no causal language model could be loaded",
+    ),
     "weights-garbage": (lambda f: weights(f).write_bytes(b"\xff" * 5_000), "no causal language model could be loaded"),
     "weights-pickled": (as_pickle, "no causal language model could be loaded"),
     "a-layer-missing": (without_a_layer, "lack"),
-    "sizes-of-another-model": (lambda f: edit(f / "config.json", hidden_size=16, intermediate_size=32), "no causal language model could be loaded"),
-    "vocabulary-smaller-than-the-tokenizers": (lambda f: edit(f / "config.json", vocab_size=20), "use the model's own tokenizer"),
+    "sizes-of-another-model": (
+        lambda f: edit(f / "config.json", hidden_size=16, intermediate_size=32),
+        "no causal language model could be loaded",
+    ),
+    "vocabulary-smaller-than-the-tokenizers": (
+        lambda f: edit(f / "config.json", vocab_size=20),
+        "use the model's own tokenizer",
+    ),
     "weights-not-numbers": (as_nan, "expected a finite loss, got nan"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("about", REFUSED_WHEN_LOADED)
@@ -139,7 +153,7 @@ def test_weights_that_do_not_load_stop_the_run_and_leave_what_is_finished(comman
 
 def test_a_mask_of_another_corpus_is_refused_wherever_it_is_used(command, tmp_path):
     study = make_study(tmp_path / "cache")
-    study.save_selection("mine", {"quantile": 0.5})
+    save_selection(study, "mine", {"quantile": 0.5})
     folder = study.folder(Unit("selection", "mine"))
     for key in ("mask",):
         np.save(folder / f"{key}.npy", np.ones(7, dtype=bool))

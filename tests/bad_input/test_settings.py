@@ -6,8 +6,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ifguide.config import StudyConfig
-from ifguide.study import Study
+from ifguide.config.schema import StudyConfig
+from ifguide.study.freshness import stage_states
+from ifguide.study.reading import Study
 from tests.faults.comparing import everything
 from tests.small_study import make_study
 
@@ -16,7 +17,8 @@ WRONG = {str: "7", int: '"many"', float: '"much"', bool: '"maybe"', tuple: "5"}
 
 
 def wrong_settings() -> list[tuple[str, str, str]]:
-    """(section, key, TOML value) that no setting takes: of each setting another type, a list, a table; of numbers what is no number."""
+    """(section, key, TOML value) that no setting takes: of each setting another type, a list, a table; of numbers what
+    is no number."""
     found = []
     for section in dataclasses.fields(StudyConfig):
         table = getattr(StudyConfig(), section.name)
@@ -41,22 +43,56 @@ def wrong_settings() -> list[tuple[str, str, str]]:
             if type(value) is str:
                 bad += ['"\\u0000"']
             found += [(section.name, setting.name, text) for text in bad]
-    return found  # fmt: skip
+    return found
 
 
 OUT_OF_RANGE = {
-    "corpus.text_unit": '"page"', "corpus.max_length": "1", "corpus.max_documents": "-1", "queries.split_share": "1.0",
-    "queries.toxic_min": "2.0", "queries.safe_max": "-0.5", "model.mode": '"magic"', "model.dtype": '"int8"', "training.seed": "-1",
-    "factors.seed": "4294967296", "selection.seed": "-1", "evaluate.seed": "-7", "factors.strategy": '"kfac"', "factors.labels": '"guessed"',
-    "direction.damping": "-1.0", "direction.weighting": '"sum"', "direction.objective": '"gain"', "scores.derivative": '"exact"',
-    "scores.average": '"max"', "scores.pooling": "-1.0", "selection.quantile": "1.5", "selection.window": "-1", "selection.max_tokens": "-1",
-    "selection.attribution": '"loss"', "selection.controls": '["all"]', "suppress.method": '"delete"', "suppress.penalty": "-1.0",
-    "suppress.warmup_share": "2.0", "suppress.weighting": '"odd"', "evaluate.top_p": "0.0", "evaluate.temperature": "0.0",
-    "evaluate.n_samples": "0", "evaluate.max_new_tokens": "0", "compute.tokens_per_batch": "1", "compute.threads": "-1",
-    "compute.device_map": '"everywhere"', "training.epochs": "0.0", "training.batch_size": "0", "training.learning_rate": "-1.0",
-    "training.schedule": '"steps"', "training.adapter": '"ia3"', "training.lora_rank": "0", "training.checkpoint_steps": "[0]",
-    "baselines.document_min": "2.0", "baselines.dpo_beta": "0.0",
-}  # fmt: skip
+    "corpus.text_unit": '"page"',
+    "corpus.max_length": "1",
+    "corpus.max_documents": "-1",
+    "queries.split_share": "1.0",
+    "queries.toxic_min": "2.0",
+    "queries.safe_max": "-0.5",
+    "model.mode": '"magic"',
+    "model.dtype": '"int8"',
+    "training.seed": "-1",
+    "factors.seed": "4294967296",
+    "selection.seed": "-1",
+    "evaluate.seed": "-7",
+    "factors.strategy": '"kfac"',
+    "factors.labels": '"guessed"',
+    "direction.damping": "-1.0",
+    "direction.weighting": '"sum"',
+    "direction.objective": '"gain"',
+    "scores.derivative": '"exact"',
+    "scores.average": '"max"',
+    "scores.pooling": "-1.0",
+    "selection.quantile": "1.5",
+    "selection.window": "-1",
+    "selection.max_tokens": "-1",
+    "selection.attribution": '"loss"',
+    "selection.controls": '["all"]',
+    "suppress.method": '"delete"',
+    "suppress.penalty": "-1.0",
+    "suppress.warmup_share": "2.0",
+    "suppress.weighting": '"odd"',
+    "evaluate.top_p": "0.0",
+    "evaluate.temperature": "0.0",
+    "evaluate.n_samples": "0",
+    "evaluate.max_new_tokens": "0",
+    "compute.tokens_per_batch": "1",
+    "compute.threads": "-1",
+    "compute.device_map": '"everywhere"',
+    "training.epochs": "0.0",
+    "training.batch_size": "0",
+    "training.learning_rate": "-1.0",
+    "training.schedule": '"steps"',
+    "training.adapter": '"ia3"',
+    "training.lora_rank": "0",
+    "training.checkpoint_steps": "[0]",
+    "baselines.document_min": "2.0",
+    "baselines.dpo_beta": "0.0",
+}
 
 BROKEN_FILES = {
     "empty-table-head": b"[\n",
@@ -82,7 +118,7 @@ BROKEN_FILES = {
     "variant-base": b'[variants.base]\nselection = "default"\n',
     "variant-name-leaves": b'[variants."../../a"]\nselection = "default"\n',
     "variant-name-empty": b'[variants.""]\nselection = "default"\n',
-    "variant-name-long": b'[variants.' + b"a" * 80 + b']\nselection = "default"\n',
+    "variant-name-long": b"[variants." + b"a" * 80 + b']\nselection = "default"\n',
     "variant-setting-unknown": b"[variants.a]\ncolour = 1\n",
     "variant-method": b'[variants.a]\nmethod = "delete"\n',
     "variant-penalty": b"[variants.a]\npenalty = -1.0\n",
@@ -100,7 +136,7 @@ BROKEN_FILES = {
     "borrowed-name-built-in": b'[borrowed.default]\nstudy = "other"\n',
     "adapter-without-finetune": b'[model]\nmode = "scratch"\n[training]\nadapter = "lora"\n',
     "harness-folder-alone": b'[evaluate]\nharness_folder = "tasks"\n',
-}  # fmt: skip
+}
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +167,11 @@ def test_wrong_settings_are_many():
 @pytest.mark.parametrize(("section", "key", "value"), wrong_settings())
 def test_a_setting_of_another_type_is_named(broken, section, key, value):
     ended = broken(f"[{section}]\n{key} = {value}\n".encode())
-    ended.check_refused("study.toml", f"{section}.{key}", "expected") if "colour" not in value else ended.check_refused("study.toml", "unknown setting")  # fmt: skip
+    (
+        ended.check_refused("study.toml", f"{section}.{key}", "expected")
+        if "colour" not in value
+        else ended.check_refused("study.toml", "unknown setting")
+    )
 
 
 @pytest.mark.parametrize("setting", OUT_OF_RANGE)
@@ -149,11 +189,20 @@ def test_a_broken_file_is_named(broken, about):
 @pytest.mark.parametrize(
     "command_line",
     [
-        ("status",), ("select", "--quantile", "0.5"), ("suppress",), ("evaluate",), ("explain",), ("documents",), ("verify",),
-        ("export", "--what", "mask", "--out", "mask.csv"), ("rank", "--labels", "bad"), ("report",), ("mechanism",),
+        ("status",),
+        ("select", "--quantile", "0.5"),
+        ("suppress",),
+        ("evaluate",),
+        ("explain",),
+        ("documents",),
+        ("verify",),
+        ("export", "--what", "mask", "--out", "mask.csv"),
+        ("rank", "--labels", "bad"),
+        ("report",),
+        ("mechanism",),
     ],
     ids=lambda line: line[0],
-)  # fmt: skip
+)
 def test_every_command_refuses_a_broken_file(broken, study, command_line):
     name, *rest = command_line
     before = everything(study)
@@ -162,9 +211,7 @@ def test_every_command_refuses_a_broken_file(broken, study, command_line):
 
 
 @settings(
-    max_examples=100,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 @given(content=st.binary(max_size=120) | st.text(max_size=80).map(lambda text: text.encode("utf-8", "surrogatepass")))
 def test_any_file_is_read_or_refused_in_one_line(broken, study, content):
@@ -180,12 +227,26 @@ def test_any_file_is_read_or_refused_in_one_line(broken, study, content):
 )
 def test_any_assignment_is_taken_or_refused_in_one_line(command, tmp_path_factory, assignment):
     cache = tmp_path_factory.getbasetemp() / "never"
-    ended = command(cache, "new", "mine", "--model", "/no/such/model", "--corpus", "c", "--toxic", "t", "--safe", "s", "--set", assignment)  # fmt: skip
+    ended = command(
+        cache,
+        "new",
+        "mine",
+        "--model",
+        "/no/such/model",
+        "--corpus",
+        "c",
+        "--toxic",
+        "t",
+        "--safe",
+        "s",
+        "--set",
+        assignment,
+    )
     ended.check_refused()
     assert not cache.exists()
 
 
 def test_the_study_is_as_it_was(study):
     """After all of the above."""
-    assert Study.open(study.name, study.root.parent).states()["selection"].state == "fresh"
+    assert stage_states(Study.open(study.name, study.root.parent))["selection"].state == "fresh"
     assert not list(study.root.glob("*.partial-*"))

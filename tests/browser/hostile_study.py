@@ -1,11 +1,15 @@
-"""A study in which everything a user can name or write tries to become markup, to run, to leave the page, or to be a formula."""
+"""A study in which everything a user can name or write tries to become markup, to run, to leave the page, or to be a
+formula."""
 
 import dataclasses
 import json
 
-from ifguide import artifacts, explain, mechanism
-from ifguide.mechanism_settings import MechanismSettings
-from ifguide.study import Study, Unit
+from ifguide.evaluation.mechanism_settings import MechanismSettings
+from ifguide.storage import artifacts
+from ifguide.study.analysis import explain, mechanism
+from ifguide.study.freshness import unit_state
+from ifguide.study.lineage import Unit
+from ifguide.study.reading import Study
 from tests.app.fake_study import Content, write_study
 from tests.hostile_texts import hostile_texts
 
@@ -14,12 +18,13 @@ OUTSIDE = "outside.invalid"
 ICON = "bug_report"
 """A named icon that the app does not use."""
 TRAP = (
-    f'<script src="//{OUTSIDE}/a.js">window.__ran = 1</script><img src="//{OUTSIDE}/b.png" onerror="window.__ran = 2">'
-    f'<svg onload="window.__ran = 3"></svg><iframe src="//{OUTSIDE}/c" srcdoc="<script>parent.__ran = 4</script>"></iframe>'
-    f'<style>@import "//{OUTSIDE}/d.css"; * {{ letter-spacing: 7px }}</style></style><b>trap</b><a href="javascript:window.__ran=5">trap</a>'
-    f"\n\n# trap\n\n> trap\n\n- trap\n\n**trap** _trap_ ~~trap~~ `trap` [trap](http://{OUTSIDE}/e) ![trap](http://{OUTSIDE}/f.png) "
-    f":red[trap] :blue-badge[trap] :material/{ICON}: :smile: $\\frac{{trap}}{{2}}$ http://{OUTSIDE}/g www.{OUTSIDE} someone@{OUTSIDE} "
-    "\x1b[31mtrap\x1b[0m \u202etrap\u202c {{7*7}} ${7*7} you idiot"
+    f'<script src="//{OUTSIDE}/a.js">window.__ran = 1</script><img src="//{OUTSIDE}/b.png" onerror="window.__ran ='
+    f' 2"><svg onload="window.__ran = 3"></svg><iframe src="//{OUTSIDE}/c" srcdoc="<script>parent.__ran ='
+    f' 4</script>"></iframe><style>@import "//{OUTSIDE}/d.css"; * {{ letter-spacing: 7px'
+    ' }</style></style><b>trap</b><a href="javascript:window.__ran=5">trap</a>\n\n# trap\n\n> trap\n\n-'
+    f" trap\n\n**trap** _trap_ ~~trap~~ `trap` [trap](http://{OUTSIDE}/e) ![trap](http://{OUTSIDE}/f.png) :red[trap]"
+    f" :blue-badge[trap] :material/{ICON}: :smile: $\\frac{{trap}}{{2}}$ http://{OUTSIDE}/g www.{OUTSIDE}"
+    f" someone@{OUTSIDE} \x1b[31mtrap\x1b[0m \u202etrap\u202c {{{{7*7}}}} ${{7*7}} you idiot"
 )
 FORMULAS = ("=1+1", "+1+1", "-1+1", "@SUM(A1)", "\t=1+1", "\r=1+1", "=cmd|' /C calc'!A0", "  =1+1")
 MODEL_FOLDER = "<img src=x onerror=window.__ran=6> _trap_ $trap$"
@@ -42,7 +47,8 @@ PROBE = """(icon) => {
   const smile = document.body.innerText.includes("\\u{1F604}");
   return odd.map((e) => e.outerHTML.slice(0, 200)).concat(smile ? ["a smile"] : [], getComputedStyle(document.body).letterSpacing === "7px" ? ["a style"] : []);
 }"""
-"""Elements of the page, those in components' shadow trees among them, that only a text taken for markup could have made."""
+"""Elements of the page, those in components' shadow trees among them, that only a text taken for markup could have
+made."""
 
 
 def hostile_content() -> Content:
@@ -54,8 +60,13 @@ def hostile_content() -> Content:
         start = text.rindex("idiot")
         name = f"{FORMULAS[number % len(FORMULAS)]}{number}" if number % 3 else f"{number} {TRAP}"
         documents.append(
-            {"id": name, "source": (TRAP, *FORMULAS)[number % 4], "text": text, "spans": [{"start": start, "end": start + 5}]}
-        )  # fmt: skip
+            {
+                "id": name,
+                "source": (TRAP, *FORMULAS)[number % 4],
+                "text": text,
+                "spans": [{"start": start, "end": start + 5}],
+            }
+        )
     return Content(
         documents=documents,
         toxic=[{"prompt": f"{n} {TRAP}", "completion": f" {TRAP} {n}"} for n in range(4)],
@@ -66,14 +77,18 @@ def hostile_content() -> Content:
         corpus_file="<img src=x onerror=window.__ran=7> $trap$ =1+1.jsonl",
         model_folder=MODEL_FOLDER,
         metrics={
-            "scorer": TRAP, "fluency_warning": TRAP, "groups": {TRAP: {"n_prompts": 14, "emt": 0.5, "tp": 0.2}},
+            "scorer": TRAP,
+            "fluency_warning": TRAP,
+            "groups": {TRAP: {"n_prompts": 14, "emt": 0.5, "tp": 0.2}},
             "harness": {TRAP: {"acc": 0.5, "acc_stderr": 0.1, "n_samples": 3}},
         },
-    )  # fmt: skip
+    )
 
 
 def write_hostile_study(cache, name: str = "hostile") -> Study:
-    """The whole study, with a failed job, and with what the queries do and what the models hold inside as if computed."""
+    """The whole study, with a failed job, and with what the queries do and what the models hold inside as if
+    computed.
+    """
     study = write_study(cache, name, content=hostile_content())
     id = study.corpus().document(0).id
     found = {"along": [0.5] * 8, "without": [0.9] * 8, "pulls": [[[id, 1.0]]] * 8}
@@ -87,8 +102,21 @@ def write_hostile_study(cache, name: str = "hostile") -> Study:
     _write_mechanism(study)
     folder = study.root / "jobs" / "20260101-000000-000000"
     folder.mkdir(parents=True)
-    status = {"job": folder.name, "study": name, "command": ["run", TRAP], "pid": 1, "state": "failed", "stage": f"{TRAP} {TRAP}", "stage_index": 7,
-              "n_stages": 10, "error": f"{TRAP} `{TRAP}`", "message": TRAP, "unit": TRAP, "started": 1.0, "updated": 2.0}  # fmt: skip
+    status = {
+        "job": folder.name,
+        "study": name,
+        "command": ["run", TRAP],
+        "pid": 1,
+        "state": "failed",
+        "stage": f"{TRAP} {TRAP}",
+        "stage_index": 7,
+        "n_stages": 10,
+        "error": f"{TRAP} `{TRAP}`",
+        "message": TRAP,
+        "unit": TRAP,
+        "started": 1.0,
+        "updated": 2.0,
+    }
     (folder / "status.json").write_text(json.dumps(status), encoding="utf-8")
     (folder / "log.txt").write_text(f"{TRAP}\n", encoding="utf-8")
     return study
@@ -96,7 +124,7 @@ def write_hostile_study(cache, name: str = "hostile") -> Study:
 
 def _write_mechanism(study: Study) -> None:
     suppressed = [
-        name for name in study.suppressed_names() if study.unit_state(Unit("suppress", name)).state == "fresh"
+        name for name in study.suppressed_names() if unit_state(study, Unit("suppress", name)).state == "fresh"
     ]
     settings = MechanismSettings(models=("base", *suppressed))
     curve = {

@@ -1,6 +1,8 @@
-"""Takes a picture of every page: `python -m tests.browser.shoot [--study NAME] [--out FOLDER]`, light and dark, wide and narrow.
+"""Takes a picture of every page: `python -m tests.browser.shoot [--study NAME] [--out FOLDER]`, light and dark, wide
+and narrow.
 
-With `--drag` it takes a sequence instead: the threshold before, twice during and after a drag. Without `--study` it draws a made-up study, so the pictures can be taken anywhere.
+With `--drag` it takes a sequence instead: the threshold before, twice during and after a drag. Without `--study` it
+draws a made-up study, so the pictures can be taken anywhere.
 """
 
 import argparse

@@ -1,4 +1,5 @@
-"""A browser that trusts nothing: every request but those to the app is blocked and noted, so is every dialog and script error."""
+"""A browser that trusts nothing: every request but those to the app is blocked and noted, so is every dialog and script
+error."""
 
 import contextlib
 from collections.abc import Iterator

@@ -1,4 +1,5 @@
-"""For everybody: axe-core on every page, the keyboard's way to every control, and windows of three widths, light and dark."""
+"""For everybody: axe-core on every page, the keyboard's way to every control, and windows of three widths, light and
+dark."""
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -62,7 +63,8 @@ CLIPPED = f"""() => {{ {WALK}
   const main = document.querySelector('[data-testid="stMain"]');
   return [...cut, ...out, ...figures].map(name).concat(main.scrollWidth > main.clientWidth ? ["the page"] : []);
 }}"""
-"""Our components' text that is cut without a sign of it, or stands outside of its component; and the page where it is too wide."""
+"""Our components' text that is cut without a sign of it, or stands outside of its component; and the page where it is
+too wide."""
 
 
 @pytest.fixture(params=SCHEMES)
@@ -115,8 +117,7 @@ def test_the_probes_find_what_they_look_for(page, address):
     visit(page, address, VIEWS["overview"])
     page.evaluate("() => { window.__reached = new Set(); }")
     before = len(page.evaluate(UNREACHED))
-    page.evaluate(
-        """() => {
+    page.evaluate("""() => {
           const root = [...document.querySelectorAll("*")].map((e) => e.shadowRoot).filter(Boolean)[0];
           const add = (style, text) => { const e = document.createElement("div"); e.style = style; e.textContent = text; root.append(e); return e; };
           add("width: 3rem; overflow: hidden; white-space: nowrap", "cut off at the right");
@@ -124,8 +125,7 @@ def test_the_probes_find_what_they_look_for(page, address):
           add("color: #aaa; background: #fff", "pale words");
           add("cursor: pointer", "pointer only");
           root.append(Object.assign(document.createElement("button"), { textContent: "never reached" }));
-        }"""
-    )
+        }""")
     assert [line.split("> ")[1] for line in page.evaluate(CLIPPED)] == ["cut off at the right", "outside"]
     assert len(page.evaluate(UNREACHED)) == before + 2
     assert [line.split(":")[0] for line in find_violations(page) if "pale words" in line] == ["color-contrast"]

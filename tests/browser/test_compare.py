@@ -1,12 +1,13 @@
-"""The Compare page in a real Chromium: revealing, picking a completion, the link, the report beside the app's own table."""
+"""The Compare page in a real Chromium: revealing, picking a completion, the link, the report beside the app's own
+table."""
 
 import re
 from pathlib import Path
 
 import pytest
 
-from ifguide.report import report_html
-from ifguide.study import Study
+from ifguide.study.reading import Study
+from ifguide.ui.report.write import report_html
 from tests.browser.running_app import REPOSITORY, find_chromium, visit, wait_until_still
 from tests.hostile_texts import hostile_texts
 
@@ -113,8 +114,7 @@ def test_a_toxic_span_is_reached_and_picked_by_keyboard(page, address):
 def test_words_that_differ_inside_a_toxic_span_have_both_marks(page):
     read = (REPOSITORY / "ifguide" / "ui" / "static" / "completions.js").read_text(encoding="utf-8")
     page.set_content('<div id="a"><div class="root"></div></div>')
-    said = page.evaluate(
-        f"""() => {{
+    said = page.evaluate(f"""() => {{
         const rows = (() => {{ {read.replace("export default function", "return function")} }})();
         const a = document.getElementById("a"), said = [];
         const cell = {{ runs: [[" you ", false, ""], ["old ", false, "5-13"], ["fool", true, "5-13"], ["!", true, ""]], toxicity: "0.90", high: true }};
@@ -127,8 +127,7 @@ def test_words_that_differ_inside_a_toxic_span_have_both_marks(page):
         toxic.click();
         enter();
         a.querySelector(".chip").click();
-        return [marks, said]; }}"""
-    )
+        return [marks, said]; }}""")
     assert said == [[1, "old fool", "fool", 2], ["close", "5-13 3.m.x", "5-13 3.m.x", "close"]]
 
 
@@ -191,7 +190,12 @@ def test_names_of_the_frontiers_points_do_not_overlap(page, address):
         assert len(boxes) == 4
         for i, a in enumerate(boxes):
             for b in boxes[:i]:
-                apart = a["x"] + a["width"] <= b["x"] or b["x"] + b["width"] <= a["x"] or a["y"] + a["height"] <= b["y"] or b["y"] + b["height"] <= a["y"]  # fmt: skip
+                apart = (
+                    a["x"] + a["width"] <= b["x"]
+                    or b["x"] + b["width"] <= a["x"]
+                    or a["y"] + a["height"] <= b["y"]
+                    or b["y"] + b["height"] <= a["y"]
+                )
                 assert apart, (width, a, b)
 
 

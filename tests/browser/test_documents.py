@@ -7,10 +7,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from ifguide.document_table import _write, write_tables
-from ifguide.study import Study
-from ifguide.tokenizing import cut_pieces, tokenize
-from ifguide.verdicts import Target, VerdictLog
+from ifguide.data.tokenizing import cut_pieces, tokenize
+from ifguide.selection.verdicts import Target, VerdictLog
+from ifguide.study.document_table import _write, write_tables
+from ifguide.study.reading import Study
 from tests.app.fake_study import HOSTILE_ID, HOSTILE_TEXT, LONG_ID, write_study
 from tests.browser.running_app import REPOSITORY, find_chromium, serve_app, visit, wait_until_still
 from tests.hostile_texts import hostile_texts
@@ -39,8 +39,15 @@ def test_hovering_a_token_shows_its_numbers(page, address):
     tip.wait_for(state="visible")
     text = tip.inner_text()
     assert tip.locator("h4").inner_text().startswith("·")
-    for pattern in (r"Influence\s*\+\d", r"Rank in corpus\s*[\d,]+ of [\d,]+", r"Model's loss\s*[\d.]+ nats", r"Token\s*\d+ of \d+",
-                    r"Predicted at\s*token \d+", r"Selected\s*by “Default selection”", r"Bytes\s*20 [0-9A-F ]+"):  # fmt: skip
+    for pattern in (
+        r"Influence\s*\+\d",
+        r"Rank in corpus\s*[\d,]+ of [\d,]+",
+        r"Model's loss\s*[\d.]+ nats",
+        r"Token\s*\d+ of \d+",
+        r"Predicted at\s*token \d+",
+        r"Selected\s*by “Default selection”",
+        r"Bytes\s*20 [0-9A-F ]+",
+    ):
         assert re.search(pattern, text), pattern
     page.locator("h1").hover()
     tip.wait_for(state="hidden")
@@ -177,7 +184,11 @@ def test_twenty_documents_are_judged_by_keyboard_and_survive_the_server(page, tm
             if turn < 19:
                 before = shown(page)
                 page.keyboard.press("j")
-                page.wait_for_function("before => [...document.querySelectorAll('*')].some(e => e.shadowRoot?.querySelector('h2') && !e.shadowRoot.querySelector('h2').textContent.endsWith(before))", arg=before)  # fmt: skip
+                page.wait_for_function(
+                    "before => [...document.querySelectorAll('*')].some(e => e.shadowRoot?.querySelector('h2') &&"
+                    " !e.shadowRoot.querySelector('h2').textContent.endsWith(before))",
+                    arg=before,
+                )
         page.wait_for_function("document.querySelectorAll('[data-testid=\"stMetricValue\"]').length > 0")
         page.wait_for_timeout(400)
         running.process.send_signal(signal.SIGKILL)
@@ -186,7 +197,13 @@ def test_twenty_documents_are_judged_by_keyboard_and_survive_the_server(page, tm
     assert VerdictLog(study.root).of_documents() == given
     with serve_app(tmp_path / "cache") as again:
         visit(page, again, "documents")
-        letters = dict(zip(page.locator(".line .name").all_inner_texts(), page.locator(".line .badge").all_inner_texts(), strict=True))  # fmt: skip
+        letters = dict(
+            zip(
+                page.locator(".line .name").all_inner_texts(),
+                page.locator(".line .badge").all_inner_texts(),
+                strict=True,
+            )
+        )
         assert {id: letters[id] for id in given} == {id: verdict[0].upper() for id, verdict in given.items()}
         assert page.locator(".verdict.on").inner_text().startswith("Toxic")
 

@@ -1,4 +1,5 @@
-"""A study of hostile texts through every page, table, tooltip, export and the report: nothing runs, nothing is asked, all stays text."""
+"""A study of hostile texts through every page, table, tooltip, export and the report: nothing runs, nothing is asked,
+all stays text."""
 
 import csv
 import urllib.parse
@@ -7,8 +8,9 @@ import psutil
 import pytest
 from typer.testing import CliRunner
 
-from ifguide.cli import app
-from ifguide.study import Study, list_studies
+from ifguide.cli.main import app
+from ifguide.study.folder import list_studies
+from ifguide.study.reading import Study
 from tests.app.fake_study import Content, write_study
 from tests.browser.hostile_study import FORMULAS, ICON, OUTSIDE, PROBE, TRAP, write_hostile_study
 from tests.browser.running_app import find_chromium, serve_app, visit, wait_until_still
@@ -190,13 +192,7 @@ def test_exported_csv_holds_no_formula(cache, tmp_path, monkeypatch, what):
 
 def test_a_link_cannot_leave_the_cache(watch, address, cache):
     outside = cache.parent / "elsewhere" / "outside"
-    for name in (
-        "../elsewhere/outside",
-        "..%2felsewhere%2foutside",
-        str(outside),
-        TRAP,
-        "." * 300,
-    ):
+    for name in ("../elsewhere/outside", "..%2felsewhere%2foutside", str(outside), TRAP, "." * 300):
         visit(watch.page, address, f"?{query(study=name)}")
         body = watch.page.locator("body").inner_text()
         assert "which is not here" in body and SECRET not in body, name
@@ -218,8 +214,24 @@ def test_opening_links_starts_no_job_and_writes_nothing(watch, address, cache):
 
     visit(watch.page, address, f"documents?{query()}")  # the list of documents is made when it is first looked at
     before = files()
-    asked = query(run="true", start="1", job="run", load="true", train="1", save="1", new_selection="stolen", methods="words", report="1", mechanism_start="true",
-                  reveal_all="true", saved_selection="oracle", compared="base", said="x", delete="true", fetch="1")  # fmt: skip
+    asked = query(
+        run="true",
+        start="1",
+        job="run",
+        load="true",
+        train="1",
+        save="1",
+        new_selection="stolen",
+        methods="words",
+        report="1",
+        mechanism_start="true",
+        reveal_all="true",
+        saved_selection="oracle",
+        compared="base",
+        said="x",
+        delete="true",
+        fetch="1",
+    )
     for page in ("", "documents", "threshold", "compare", "queries"):
         visit(watch.page, address, f"{page}?{asked}")
         assert watch.page.locator(".veil").count() or page == ""  # a link shows no offensive text either
@@ -234,7 +246,8 @@ def test_the_probe_finds_what_a_text_would_make(browser, address):
         visit(watch.page, address, f"?{query()}")
         watch.check("before")
         watch.page.evaluate(
-            "(text) => { document.querySelector('h1').after(Object.assign(document.createElement('div'), { innerHTML: text })); }",
+            "(text) => { document.querySelector('h1').after(Object.assign(document.createElement('div'), { innerHTML:"
+            " text })); }",
             TRAP,
         )
         made = watch.page.evaluate(PROBE, ICON)

@@ -73,10 +73,18 @@ def test_a_file_without_the_xsrf_token_is_refused(address):
 
 def test_no_path_of_an_address_leads_to_a_file_of_ours(address, cache):
     for path in (
-        "/../pyproject.toml", "/..%2fpyproject.toml", "/app.py", "/cache/fake/study.toml", "/app/static/..%2f..%2fpyproject.toml", "/%2e%2e/%2e%2e/etc/passwd",
-        "/component/ifguide.reader/..%2f..%2f..%2fpyproject.toml", "/_stcore/bidi-components/ifguide.reader/../../../../etc/passwd", "/static/../../../../etc/passwd",
-        f"/{cache}/fake/study.toml", "/media/../../etc/passwd",
-    ):  # fmt: skip
+        "/../pyproject.toml",
+        "/..%2fpyproject.toml",
+        "/app.py",
+        "/cache/fake/study.toml",
+        "/app/static/..%2f..%2fpyproject.toml",
+        "/%2e%2e/%2e%2e/etc/passwd",
+        "/component/ifguide.reader/..%2f..%2f..%2fpyproject.toml",
+        "/_stcore/bidi-components/ifguide.reader/../../../../etc/passwd",
+        "/static/../../../../etc/passwd",
+        f"/{cache}/fake/study.toml",
+        "/media/../../etc/passwd",
+    ):
         body = ask(address, "GET", path).read()
         assert (
             b"[project]" not in body
@@ -116,5 +124,11 @@ def test_what_is_sent_waits_for_no_confirmation(monkeypatch):
 def test_preloading_imports_every_page_and_no_torch():
     script = "import sys; from ifguide.ui.server import preload; preload(); print(*sys.modules)"
     names = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
-    assert {"pandas", "duckdb", "ifguide.ui.board", "ifguide.ui.reader", "ifguide.ui.components"} <= set(names)
+    assert {
+        "pandas",
+        "duckdb",
+        "ifguide.ui.threshold.board",
+        "ifguide.ui.documents.reader",
+        "ifguide.ui.components",
+    } <= set(names)
     assert "torch" not in names

@@ -7,8 +7,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from ifguide.index import ScoreIndex
-from ifguide.study import Study
+from ifguide.study.reading import Study
+from ifguide.study.select import open_index
 from tests.app.fake_study import HOSTILE_ID, write_study
 from tests.browser.running_app import find_chromium, serve_app, wait_until_still
 
@@ -20,7 +20,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def index(cache):
-    return ScoreIndex.open(Study.open("fake", cache), "own_loss")
+    return open_index(Study.open("fake", cache), "own_loss")
 
 
 @pytest.fixture(scope="module")
@@ -240,7 +240,9 @@ def test_address_restores_everything_in_another_browser(page, browser, address, 
 def test_words_are_sorted_by_their_heads(page, address):
     visit(page, address)
     table = page.get_by_role("table", name="Most selected words")
-    column = lambda n: [float(re.sub(r"[^\d.]", "", t)) for t in table.locator(f"tbody td:nth-child({n})").all_inner_texts()]  # fmt: skip  # noqa: E731
+    column = lambda n: [
+        float(re.sub(r"[^\d.]", "", t)) for t in table.locator(f"tbody td:nth-child({n})").all_inner_texts()
+    ]
     assert column(2) == sorted(column(2), reverse=True)
     table.get_by_role("button", name="Share").focus()
     page.keyboard.press("Enter")
@@ -267,12 +269,10 @@ def test_nothing_flickers_to_another_number_after_the_release(page, address):
     x, y = grab(page)
     page.mouse.move(x - 40, y, steps=8)
     page.evaluate("() => new Promise(requestAnimationFrame)")
-    page.evaluate(
-        """() => { const box = document.querySelectorAll('*'); window.__seen = [];
+    page.evaluate("""() => { const box = document.querySelectorAll('*'); window.__seen = [];
         const find = (root) => { for (const e of root.querySelectorAll('*')) { if (e.shadowRoot) { const v = e.shadowRoot.querySelector('.figure .value'); if (v) return v; } } };
         const value = find(document); new MutationObserver(() => window.__seen.push(value.textContent)).observe(value, {childList: true, characterData: true, subtree: true});
-        window.__seen.push(value.textContent); }"""
-    )
+        window.__seen.push(value.textContent); }""")
     page.mouse.up()
     settle(page)
     assert len(list(dict.fromkeys(page.evaluate("window.__seen")))) <= 2

@@ -2,8 +2,8 @@
 
 import json
 
-from ifguide.artifacts import hash_file
-from ifguide.study import Study
+from ifguide.storage.artifacts import hash_file
+from ifguide.study.reading import Study
 
 DIFFERS = ("manifest.json", "training_log.jsonl", "study.lock", ".fingerprints.json")
 """Manifests say how long it took, the log how fast; everything else has to have the same bytes."""

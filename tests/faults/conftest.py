@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from ifguide.pipeline import create_study, run_study
-from ifguide.study import Study
+from ifguide.study.pipeline import create_study, run_study
+from ifguide.study.reading import Study
 from tests.tiny_study import save_tiny_model, tiny_config, write_tiny_inputs
 
 NAME = "tiny"
@@ -56,9 +56,13 @@ def server():
     """Runs commands in forked children: `server(cache, *arguments, **limits)`."""
     environment = {**os.environ, "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.faults.server"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL, env=environment, text=True,
-    )  # fmt: skip
+        [sys.executable, "-m", "tests.faults.server"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=environment,
+        text=True,
+    )
 
     def ask(request: dict) -> Answer:
         process.stdin.write(json.dumps(request) + "\n")

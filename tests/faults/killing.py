@@ -1,12 +1,14 @@
-"""Runs a study again and again in processes that are killed, until each planned moment is used up; prints what happened as JSON.
+"""Runs a study again and again in processes that are killed, until each planned moment is used up; prints what happened
+as JSON.
 
-    python -m tests.faults.killing CACHE NAME SEED count       # one undisturbed run: how many events each artefact's building has
-    python -m tests.faults.killing CACHE NAME SEED files PLAN  # kill at events; PLAN is JSON: [[artefact, event], …]
-    python -m tests.faults.killing CACHE NAME SEED clock PLAN  # kill by the clock; PLAN is JSON: [[artefact, seconds after it begins], …]
+    python -m tests.faults.killing CACHE NAME SEED count       # one undisturbed run: how many events each artefact's
+    building has python -m tests.faults.killing CACHE NAME SEED files PLAN  # kill at events; PLAN is JSON: [[artefact,
+    event], …] python -m tests.faults.killing CACHE NAME SEED clock PLAN  # kill by the clock; PLAN is JSON: [[artefact,
+    seconds after it begins], …]
 
-An event is what Python tells its audit hooks of a file that is opened to be written, renamed, made or removed below the study.
-Libraries that write in C++ tell nothing of it; the clock hits those. Each run is a child forked from this process, which has
-imported everything and computed nothing, so that a run costs no more than its work.
+An event is what Python tells its audit hooks of a file that is opened to be written, renamed, made or removed below the
+study. Libraries that write in C++ tell nothing of it; the clock hits those. Each run is a child forked from this
+process, which has imported everything and computed nothing, so that a run costs no more than its work.
 """
 
 import json
@@ -17,9 +19,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from ifguide.pipeline import run_study
-from ifguide.progress import Progress
-from ifguide.study import Study
+from ifguide.runtime.progress import Progress
+from ifguide.study.pipeline import run_study
+from ifguide.study.reading import Study
 
 CHANGES = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate")
 BEFORE = "the beginning"
@@ -31,8 +33,8 @@ class Watch(Progress):
 
     Args:
         root: the study's folder.
-        at: (artefact, event) to die at; None: never. A run that goes on from an earlier kill may have fewer events left: it dies when the
-            next artefact begins.
+        at: (artefact, event) to die at; None: never. A run that goes on from an earlier kill may have fewer events
+            left: it dies when the next artefact begins.
         tell: called with each artefact that begins.
     """
 
@@ -114,7 +116,7 @@ def unfinished(root: Path) -> list[str]:
 
 def damaged(study: Study) -> list[str]:
     """Artefacts under their own names that are not whole; there may never be one."""
-    from ifguide.verify import check_unit, list_units
+    from ifguide.study.analysis.verify import check_unit, list_units
 
     return [
         part.artefact for part in (check_unit(study, unit) for unit in list_units(study)) if part.state == "damaged"
@@ -127,10 +129,10 @@ def main(cache: str, name: str, seed: str, how: str, plan: str = "[]") -> None:
     import torch  # noqa: F401
     from transformers import AutoModelForCausalLM, Trainer  # noqa: F401
 
-    import ifguide.evaluating
-    import ifguide.index
-    import ifguide.stages
-    import ifguide.training  # noqa: F401
+    import ifguide.selection.index
+    import ifguide.study.evaluating
+    import ifguide.study.stages
+    import ifguide.training.train  # noqa: F401
 
     place, kills = Path(cache), []
     if how == "count":

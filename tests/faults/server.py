@@ -1,8 +1,10 @@
-"""Runs `ifguide` commands in children forked from one process that has imported everything, so that each costs only its work.
+"""Runs `ifguide` commands in children forked from one process that has imported everything, so that each costs only its
+work.
 
-Reads a JSON object a line, {"arguments": […], "limits": {…}}, and answers with one: {"code", "out", "err", "pid"}. Limits:
-`file_bytes` (RLIMIT_FSIZE), `no_override` (root may not write what is write-protected either), `full_after` (from this change of a
-file below `root` on, nothing more can be written), `stop_at` (the child stops itself there). {"resume": pid} lets a stopped one go on and waits for its end.
+Reads a JSON object a line, {"arguments": […], "limits": {…}}, and answers with one: {"code", "out", "err", "pid"}.
+Limits: `file_bytes` (RLIMIT_FSIZE), `no_override` (root may not write what is write-protected either), `full_after`
+(from this change of a file below `root` on, nothing more can be written), `stop_at` (the child stops itself there).
+{"resume": pid} lets a stopped one go on and waits for its end.
 """
 
 import contextlib
@@ -77,7 +79,7 @@ def run(arguments: list[str], limits: dict, out: int, err: int) -> int:
     """The command in this process; its exit code, or 1 after a traceback."""
     import traceback
 
-    from ifguide.cli import main
+    from ifguide.cli.main import main
 
     os.dup2(out, 1)
     os.dup2(err, 2)
@@ -106,10 +108,10 @@ def main() -> None:
     import torch  # noqa: F401
     from transformers import AutoModelForCausalLM, Trainer  # noqa: F401
 
-    import ifguide.evaluating
-    import ifguide.index
-    import ifguide.stages
-    import ifguide.training  # noqa: F401
+    import ifguide.selection.index
+    import ifguide.study.evaluating
+    import ifguide.study.stages
+    import ifguide.training.train  # noqa: F401
 
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print is no answer

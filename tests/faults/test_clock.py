@@ -3,9 +3,11 @@
 import os
 import time
 
-from ifguide import artifacts, jobs
-from ifguide.pipeline import run_study
-from ifguide.study import Study
+from ifguide.runtime import jobs
+from ifguide.storage import artifacts
+from ifguide.study.freshness import stage_states
+from ifguide.study.pipeline import run_study
+from ifguide.study.reading import Study
 from tests.faults.comparing import contents
 from tests.faults.conftest import NAME
 
@@ -17,7 +19,7 @@ def test_times_of_files_in_the_future_or_the_past_make_nothing_stale(study, undi
         for path in study.root.rglob("*"):
             os.utime(path, (time.time() + shift,) * 2)
         study = Study.open(NAME, study.root.parent)
-        assert {state.state for state in study.states().values()} == {"fresh"}
+        assert {state.state for state in stage_states(study).values()} == {"fresh"}
         assert run_study(study) == []
     assert contents(study) == contents(undisturbed)
 

@@ -6,11 +6,14 @@ import re
 
 import pytest
 
-from ifguide import artifacts
 from ifguide.errors import IFGuideError
-from ifguide.pipeline import run_study
-from ifguide.study import Study, Unit
-from ifguide.verify import check_unit, list_units, verify_study
+from ifguide.storage import artifacts
+from ifguide.study.analysis.verify import check_unit, list_units, verify_study
+from ifguide.study.freshness import stage_states
+from ifguide.study.lineage import Unit
+from ifguide.study.pipeline import run_study
+from ifguide.study.reading import Study
+from ifguide.study.select import preview_selection
 from tests.faults.comparing import contents
 from tests.faults.conftest import NAME
 
@@ -99,13 +102,15 @@ def test_a_damaged_file_is_an_error_of_ours_wherever_it_is_read(study):
         "queries": [lambda s: s.queries("toxic"), lambda s: s.queries("safe")],
         "model": [lambda s: s.models()],
         "direction": [
-            lambda s: artifacts.load_tensors(s.folder(Unit("direction")) / s.checkpoint_names()[0] / "direction.safetensors")
+            lambda s: artifacts.load_tensors(
+                s.folder(Unit("direction")) / s.checkpoint_names()[0] / "direction.safetensors"
+            )
         ],
         "scores": [lambda s: s.scores("own_loss").sum(), lambda s: s.scores("position", s.checkpoint_names()[0]).sum()],
-        "index": [lambda s: s.preview_selection({"quantile": 0.8}), lambda s: s.preview_selection({"window": 1})],
+        "index": [lambda s: preview_selection(s, {"quantile": 0.8}), lambda s: preview_selection(s, {"window": 1})],
         "selection": [lambda s: s.selection().mask.sum()],
         "evaluate": [lambda s: s.samples("base"), lambda s: s.metrics("base")],
-    }  # fmt: skip
+    }
     refused = 0
     for stage, readers in reads.items():
         unit = next(unit for unit in list_units(study) if unit.stage == stage)
@@ -123,7 +128,7 @@ def test_a_damaged_file_is_an_error_of_ours_wherever_it_is_read(study):
 
 
 def test_a_damaged_list_of_documents_is_written_again_by_the_command_and_by_a_plain_run(server, study, undisturbed):
-    from ifguide.document_store import open_documents
+    from ifguide.ui.documents.store import open_documents
 
     folder, whole = study.root / "documents", contents(undisturbed)
     tables = sorted(folder.glob("*.parquet"))
@@ -180,7 +185,7 @@ def test_a_whole_study_verifies(study):
 
 
 def test_an_input_that_changed_behind_its_time_and_size_is_found(study, undisturbed, tmp_path):
-    from ifguide.config import override
+    from ifguide.config.io import override
 
     source = undisturbed.root.parent.parent / "inputs" / "safe.jsonl"
     copy = tmp_path / "safe.jsonl"
@@ -191,7 +196,7 @@ def test_an_input_that_changed_behind_its_time_and_size_is_found(study, undistur
     copy.write_text(copy.read_text().replace("kind", "mean"))
     os.utime(copy, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     study = Study.open(NAME, study.root.parent)
-    assert study.states()["queries"].state == "fresh"  # what is remembered says so
+    assert stage_states(study)["queries"].state == "fresh"  # what is remembered says so
     assert verify_study(study).problem.startswith(
         "queries is stale: the file safe queries changed; mend it with `ifguide run"
     )

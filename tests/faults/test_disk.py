@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from ifguide.study import Study
+from ifguide.study.reading import Study
 from tests.faults.comparing import contents, everything
 from tests.faults.conftest import NAME
 
@@ -25,7 +25,8 @@ def check_whole_again(server, cache, undisturbed) -> None:
 
 @pytest.mark.slow
 def test_a_disk_that_fills_up_at_any_moment_stops_the_run_and_loses_nothing(server, undisturbed, tmp_path):
-    """From some change of a file on, nothing more can be written: not the manifest, not the status, not the lock's owner."""
+    """From some change of a file on, nothing more can be written: not the manifest, not the status, not the lock's
+    owner."""
     Study.create(NAME, undisturbed.config, tmp_path)
     draw = random.Random(7)
     for after in sorted(draw.sample(range(60), 8)):  # later ones meet what earlier ones finished

@@ -8,14 +8,26 @@ import sys
 
 import pytest
 
-from ifguide.study import Study
+from ifguide.study.freshness import stage_states
+from ifguide.study.reading import Study
 from tests.faults.comparing import contents
 from tests.faults.conftest import NAME
 
 SEED = 20260601
 KILLS_AN_ARTEFACT = 2
 """Moments drawn in the building of each artefact."""
-BY_THE_CLOCK = ("corpus", "model", "model", "factors", "scores", "index", "suppress default", "suppress oracle", "evaluate base", "evaluate random")  # fmt: skip
+BY_THE_CLOCK = (
+    "corpus",
+    "model",
+    "model",
+    "factors",
+    "scores",
+    "index",
+    "suppress default",
+    "suppress oracle",
+    "evaluate base",
+    "evaluate random",
+)
 """Artefacts a short time after whose beginning a run is killed."""
 
 
@@ -31,14 +43,16 @@ def check_end(cache, undisturbed, report: dict) -> None:
     assert [kill["damaged"] for kill in report["kills"]] == [[]] * len(report["kills"])
     assert report["code"] == 0
     study = Study.open(NAME, cache)
-    assert {state.state for state in study.states().values()} == {"fresh"}
+    assert {state.state for state in stage_states(study).values()} == {"fresh"}
     assert contents(study) == contents(undisturbed)
     assert not any(study.root.rglob("*.tmp"))
 
 
 @pytest.mark.slow
 def test_kills_at_changes_of_files_leave_no_trace(undisturbed, tmp_path):
-    """Two moments in the building of every artefact, each a change of a file that the killed process was about to make."""
+    """Two moments in the building of every artefact, each a change of a file that the killed process was about to
+    make.
+    """
     Study.create(NAME, undisturbed.config, tmp_path / "whole")
     counted = start(tmp_path / "whole", "count")
     assert counted["code"] == 0

@@ -7,15 +7,16 @@ import subprocess
 import sys
 import time
 
-from ifguide import jobs
-from ifguide.study import Study
+from ifguide.runtime import jobs
+from ifguide.study.freshness import stage_states
+from ifguide.study.reading import Study
 from tests.faults.comparing import contents
 from tests.faults.conftest import NAME
 
 APP = """
 import os, sys
 from pathlib import Path
-from ifguide.jobs import start_job
+from ifguide.runtime.jobs import start_job
 start_job(sys.argv[1], ["run", sys.argv[1], "--until", "factors"], Path(sys.argv[2]))
 print("started", flush=True)
 sys.stdin.read()
@@ -31,7 +32,8 @@ def test_a_second_run_is_told_who_works_there_and_since_when(server, undisturbed
         second = server(tmp_path, *command)
         assert second.code == 2
         said = re.fullmatch(
-            rf"error: study '{NAME}' is in use by process {first.pid} on \S+, since (\d+\.\d) s; follow it with `ifguide status {NAME}`, "
+            rf"error: study '{NAME}' is in use by process {first.pid} on \S+, since (\d+\.\d) s; follow it with"
+            rf" `ifguide status {NAME}`, "
             rf"or stop it with `ifguide cancel {NAME}`",
             second.error,
         )
@@ -46,12 +48,16 @@ def test_a_second_run_is_told_who_works_there_and_since_when(server, undisturbed
 
 
 def test_a_job_outlives_the_server_that_started_it(undisturbed, tmp_path):
-    """The app's process and all of its group are killed, as when a terminal closes or a server restarts; the job works on."""
+    """The app's process and all of its group are killed, as when a terminal closes or a server restarts; the job works
+    on."""
     Study.create(NAME, undisturbed.config, tmp_path)
     app = subprocess.Popen(
-        [sys.executable, "-c", APP, NAME, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        [sys.executable, "-c", APP, NAME, str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
         start_new_session=True,
-    )  # fmt: skip
+    )
     assert app.stdout.readline() == "started\n"
     os.killpg(app.pid, signal.SIGHUP)
     os.killpg(app.pid, signal.SIGKILL)
@@ -65,5 +71,5 @@ def test_a_job_outlives_the_server_that_started_it(undisturbed, tmp_path):
         time.sleep(0.1)
     assert job.status().state == "done", job.log()
     study = Study.open(NAME, tmp_path)
-    assert study.states()["factors"].state == "fresh"
+    assert stage_states(study)["factors"].state == "fresh"
     assert contents(study)["factors/manifest.json"] == contents(undisturbed)["factors/manifest.json"]

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from ifguide.influence.batches import Sequence, make_batches
-from ifguide.models import tracked_modules
+from ifguide.models.loading import tracked_modules
 from tests.tiny import SHAPES, tiny_model, token_documents
 
 
@@ -25,7 +25,7 @@ class Case:
     def random_direction(self, seed=1):
         import torch
 
-        from ifguide.influence.layers import layer_shape
+        from ifguide.models.layers import layer_shape
 
         generator = torch.Generator().manual_seed(seed)
         return {

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ifguide.influence.layers import has_bias
+from ifguide.models.layers import has_bias
 
 
 def layer_gradient(model, modules, loss):
@@ -33,7 +33,8 @@ def dot(a, b):
 
 
 def layer_traces(model, modules, token_ids, losses_of):
-    """One sequence without padding: what goes into each layer and the gradients of losses with respect to what comes out.
+    """One sequence without padding: what goes into each layer and the gradients of losses with respect to what comes
+    out.
 
     The gradients are those of a zero tensor added to the layer's output.
 

@@ -15,7 +15,7 @@ from ifguide.influence.attribution import (
 )
 from ifguide.influence.batches import Sequence, corpus_sequences, make_batches
 from ifguide.influence.direction import differential_direction, query_gradient
-from ifguide.models import tracked_modules
+from ifguide.models.loading import tracked_modules
 from tests.influence.dense import dot, layer_gradient, sequence_losses
 from tests.tiny import tiny_model
 
@@ -217,7 +217,9 @@ def test_averages_of_nothing():
     for n_valid in (0, 1):  # too few for a deviation
         with pytest.raises(NumericalError, match="checkpoint 0 are the same"):
             average_checkpoints([some, some], np.arange(3) >= 3 - n_valid)
-    assert np.concatenate(list(pool_blocks(some, np.arange(3), lambda i, j: np.zeros(j - i, bool), 0.5, 2))).tolist() == [0, 0, 0]  # fmt: skip
+    assert np.concatenate(
+        list(pool_blocks(some, np.arange(3), lambda i, j: np.zeros(j - i, bool), 0.5, 2))
+    ).tolist() == [0, 0, 0]
 
 
 def test_context_goes_to_the_first_counted_token_of_its_own_sequence():

@@ -41,7 +41,9 @@ def test_contributions_sum_to_the_documents_own_loss_score(case, queries, curvat
     means = {kind: query_gradient(case.model, case.modules, q, weighting=weighting) for kind, q in queries.items()}
     v = differential_direction(means["toxic"], means["safe"], curvature.factors, curvature.damping)
     for sequence in case.sequences:
-        found = contributions(case.model, case.modules, queries, [sequence], curvature, weighting=weighting, tokens_per_batch=12)  # fmt: skip
+        found = contributions(
+            case.model, case.modules, queries, [sequence], curvature, weighting=weighting, tokens_per_batch=12
+        )
         batches = list(make_batches([sequence], 100))
         score = sum(float(own_loss_scores(SplitModel(case.model), case.modules, v, b)[0].sum()) for b in batches)
         assert sum(rows.sum() for rows in found.values()) == pytest.approx(score, rel=1e-5, abs=1e-6)
@@ -62,7 +64,10 @@ def test_each_contribution_is_that_querys_own_share(case, queries, curvature, ob
 def test_tokens_outside_a_span_count_for_nothing(case, queries, curvature):
     sequence = max(case.sequences, key=lambda s: len(s.token_ids))
     first = int(sequence.index[0])
-    parts = [Sequence(sequence.token_ids, np.where((sequence.index - first < 3) == early, sequence.index, -1)) for early in (True, False)]  # fmt: skip
+    parts = [
+        Sequence(sequence.token_ids, np.where((sequence.index - first < 3) == early, sequence.index, -1))
+        for early in (True, False)
+    ]
     whole, *halves = (contributions(case.model, case.modules, queries, [s], curvature) for s in (sequence, *parts))
     for kind in whole:
         np.testing.assert_allclose(halves[0][kind] + halves[1][kind], whole[kind], rtol=1e-5, atol=1e-6)
@@ -91,6 +96,8 @@ def test_dropping_a_query_is_the_cosine_with_the_direction_made_without_it(case,
     for kind, encoded in queries.items():
         for number in range(len(encoded)):
             other = direction({**queries, kind: encoded[:number] + encoded[number + 1 :]})
-            assert found[kind][number, 1] == pytest.approx(dot(v, other) / (dot(v, v) * dot(other, other)) ** 0.5, rel=1e-5)  # fmt: skip
+            assert found[kind][number, 1] == pytest.approx(
+                dot(v, other) / (dot(v, v) * dot(other, other)) ** 0.5, rel=1e-5
+            )
     single, _ = compare_queries(case.model, case.modules, {"toxic": queries["toxic"][:1]}, curvature)
     assert single["toxic"][0, 0] == pytest.approx(1.0) and np.isnan(single["toxic"][0, 1])

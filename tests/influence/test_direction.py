@@ -8,7 +8,7 @@ from ifguide.errors import ConfigError, NumericalError
 from ifguide.influence import direction as direction_module
 from ifguide.influence.direction import differential_direction, query_gradient
 from ifguide.influence.ekfac import LayerFactors, fit_factors
-from ifguide.models import tracked_modules
+from ifguide.models.loading import tracked_modules
 from tests.influence.dense import layer_gradient, relative_error
 from tests.tiny import tiny_model
 

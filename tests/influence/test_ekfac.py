@@ -8,8 +8,8 @@ from ifguide.errors import NumericalError
 from ifguide.influence import ekfac
 from ifguide.influence.batches import Sequence, make_batches
 from ifguide.influence.ekfac import fit_covariances, fit_factors
-from ifguide.influence.layers import layer_shape
-from ifguide.models import tracked_modules
+from ifguide.models.layers import layer_shape
+from ifguide.models.loading import tracked_modules
 from tests.influence.dense import layer_gradient, layer_traces, relative_error, sequence_losses, true_label_loss
 from tests.tiny import tiny_model
 
@@ -118,7 +118,8 @@ def test_both_passes_draw_the_same_labels():
 
 
 def test_sampled_gradient_covariance_approaches_the_exact_fisher():
-    """E over labels y ~ p of g gᵀ, against the sum over all labels weighted by p: 6,000 draws, 5% tolerance (measured: 1.4–2.8%)."""
+    """E over labels y ~ p of g gᵀ, against the sum over all labels weighted by p: 6,000 draws, 5% tolerance (measured:
+    1.4–2.8%)."""
     model = tiny_model("gpt_neox", vocab_size=12)
     modules = tracked_modules(model)
     ids = np.array([1, 5, 2, 9, 4])

@@ -18,7 +18,7 @@ from ifguide.influence.attribution import position_scores
 from ifguide.influence.batches import Sequence, make_batches
 from ifguide.influence.direction import differential_direction, query_gradient
 from ifguide.influence.ekfac import fit_covariances, fit_factors
-from ifguide.models import tracked_modules
+from ifguide.models.loading import tracked_modules
 from tests.influence.dense import relative_error
 from tests.tiny import tiny_model
 

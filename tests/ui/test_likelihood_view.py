@@ -1,18 +1,23 @@
 import numpy as np
 import pytest
 
-from ifguide.ui import likelihood_view
+from ifguide.ui.compare import likelihood_view
 from ifguide.ui.palette import variant_colours
 
 NAMES = ["base", "default"]
 FOUND = {
     "models": NAMES,
     "completions": [
-        {"model": "base", "sample": 0, "pieces": [" a", " fox"], "log_probability": {"base": [-1.0, -2.0], "default": [-1.5, -6.0]}},
+        {
+            "model": "base",
+            "sample": 0,
+            "pieces": [" a", " fox"],
+            "log_probability": {"base": [-1.0, -2.0], "default": [-1.5, -6.0]},
+        },
         {"model": "default", "sample": 0, "pieces": [" b"], "log_probability": {"base": [-3.0], "default": [-0.5]}},
         {"model": "default", "sample": 1, "pieces": [], "log_probability": {"base": [], "default": []}},
     ],
-}  # fmt: skip
+}
 
 
 def payload(sample: int, chosen: str = "Suppressed minus Base model") -> dict:

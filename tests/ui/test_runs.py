@@ -1,4 +1,6 @@
-"""Runs that can be subtracted from each other: which are offered, under which names, and that the numbers are theirs."""
+"""Runs that can be subtracted from each other: which are offered, under which names, and that the numbers are
+theirs.
+"""
 
 import json
 import shutil
@@ -6,11 +8,12 @@ import shutil
 import numpy as np
 import pytest
 
-from ifguide import artifacts
 from ifguide.errors import StaleError
-from ifguide.runs import Run, others, read_study
-from ifguide.study import Study, Unit
-from ifguide.ui import document_data
+from ifguide.storage import artifacts
+from ifguide.study.analysis.score_runs import Run, others, read_study
+from ifguide.study.lineage import Unit
+from ifguide.study.reading import Study
+from ifguide.ui.documents import loaders as document_data
 from ifguide.ui.loaders import load_study
 from tests.app.fake_study import Content, fake_texts, write_study
 from tests.small_study import rebuild
@@ -47,7 +50,12 @@ THERE = ["there, checkpoint step-000010", "there, its scores"]
 
 
 def test_runs_of_other_studies_are_offered_behind_those_of_this_one(cache):
-    mine = ["Checkpoint step-000010", "This study's scores", "Checkpoint step-000020, queries mild", "This study's scores, queries mild"]  # fmt: skip
+    mine = [
+        "Checkpoint step-000010",
+        "This study's scores",
+        "Checkpoint step-000020, queries mild",
+        "This study's scores, queries mild",
+    ]
     assert offered() == [*mine, *THERE]
     assert offered("there")[2:4] == ["here, checkpoint step-000010", "here, its scores"]
 
@@ -97,8 +105,17 @@ def name_files_that_leave_the_folder(folder):
 
 @pytest.mark.parametrize(
     "harm",
-    [spoil_manifest, forbid_reading, cut_scores, write_unreadable_settings, score_an_earlier_corpus, remove_corpus, read_another_text, name_files_that_leave_the_folder],
-)  # fmt: skip
+    [
+        spoil_manifest,
+        forbid_reading,
+        cut_scores,
+        write_unreadable_settings,
+        score_an_earlier_corpus,
+        remove_corpus,
+        read_another_text,
+        name_files_that_leave_the_folder,
+    ],
+)
 def test_what_is_broken_or_of_another_corpus_is_not_offered(cache, harm):
     before = offered()
     harm(cache)

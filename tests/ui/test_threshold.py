@@ -8,11 +8,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ifguide.config import SelectionConfig
-from ifguide.index import ScoreIndex
-from ifguide.selection import quantile_position
-from ifguide.ui import board, selection_tables
-from ifguide.ui.tuning import Tuning, apply_choice, default_tuning, read_address, same_place, share_text, write_address
+from ifguide.config.schema import SelectionConfig
+from ifguide.selection.algorithm import quantile_position
+from ifguide.study.select import open_index
+from ifguide.ui.threshold import board
+from ifguide.ui.threshold import tables as selection_tables
+from ifguide.ui.threshold.tuning import (
+    Tuning,
+    apply_choice,
+    default_tuning,
+    read_address,
+    same_place,
+    share_text,
+    write_address,
+)
 from tests.app import fake_study
 from tests.app.fake_study import write_study
 
@@ -24,7 +33,7 @@ def study(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def index(study):
-    return ScoreIndex.open(study, "own_loss")
+    return open_index(study, "own_loss")
 
 
 DEFAULT = default_tuning(SelectionConfig(quantile=0.99))
@@ -66,10 +75,19 @@ def test_an_address_that_makes_no_sense_changes_nothing(address):
 @pytest.mark.parametrize(
     "choice",
     [
-        {"above": "many"}, {"above": float("nan")}, {"above": -3}, {"share": 0}, {"share": 101}, {"threshold": None},
-        {"window": True}, {"budget": [1]}, {"range": "sideways"}, {"low": 1.0}, {"else": 1},
+        {"above": "many"},
+        {"above": float("nan")},
+        {"above": -3},
+        {"share": 0},
+        {"share": 101},
+        {"threshold": None},
+        {"window": True},
+        {"budget": [1]},
+        {"range": "sideways"},
+        {"low": 1.0},
+        {"else": 1},
     ],
-)  # fmt: skip
+)
 def test_a_message_that_makes_no_sense_changes_nothing(index, choice):
     assert apply_choice(DEFAULT, choice, index, 1000) == DEFAULT
 
@@ -176,7 +194,7 @@ def test_scores_that_are_all_the_same_can_be_drawn(tmp_path, monkeypatch):
             np.save(folder / f"{kind}.npy", study.corpus().valid().astype(np.float32))
 
     monkeypatch.setattr(fake_study, "_build_scores", write_ones)
-    flat = ScoreIndex.open(fake_study.write_study(tmp_path / "cache", until="index"), "own_loss")
+    flat = open_index(fake_study.write_study(tmp_path / "cache", until="index"), "own_loss")
     parts = board.board_parts(flat)
     for bins in (parts["whole"], board.tail_bins(flat, parts, 1.0)):
         assert bins["low"] < 1 < bins["high"] and bins["count"] == [flat.n_valid]

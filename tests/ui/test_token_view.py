@@ -4,15 +4,15 @@ import colour
 import numpy as np
 import pytest
 
-from ifguide.document_table import scale_top
-from ifguide.index import ScoreIndex
-from ifguide.selection import quantile_position
-from ifguide.ui import token_view
+from ifguide.selection.algorithm import quantile_position
+from ifguide.study.document_table import scale_top
+from ifguide.study.select import open_index, preview_selection
+from ifguide.ui.documents import token_view
+from ifguide.ui.documents.token_view import HIT, SELECTED, TRUTH, Layer, mark_table, token_table
 from ifguide.ui.palette import TOKEN_BINS
-from ifguide.ui.token_view import HIT, SELECTED, TRUTH, Layer, mark_table, token_table
 from tests.app.fake_study import HOSTILE_ID, HOSTILE_TEXT, LONG_ID, write_study
+from tests.data.test_corpus import build
 from tests.hostile_texts import hostile_texts
-from tests.test_corpus import build
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def corpus(study):
 
 def test_texts_are_the_documents_and_numbers_the_studys(study, corpus):
     documents = [corpus.index_of(HOSTILE_ID), corpus.index_of(LONG_ID), 3]
-    own, index_of_scores = study.scores("own_loss"), ScoreIndex.open(study)
+    own, index_of_scores = study.scores("own_loss"), open_index(study)
     valid = np.asarray(own)[corpus.valid()]
     floor = np.sort(valid)[quantile_position(len(valid), 0.9)]
     layers = [Layer("own_loss", own, 3.0), Layer("token_loss", study.scores("token_loss"), 9.0)]
@@ -51,8 +51,10 @@ def test_marks_are_the_mask_the_hits_and_the_human_spans(study, corpus):
     chosen, own = study.selection("default"), study.scores("own_loss")
     index = corpus.index_of(HOSTILE_ID)
     here = slice(int(corpus.offsets[index]), int(corpus.offsets[index + 1]))
-    wide = study.preview_selection({"window": 2, "quantile": 0.98})
-    marks = mark_table(corpus, [index], mask=wide.mask, scores=own, threshold=chosen.settings["threshold"])["marks"].to_numpy()  # fmt: skip
+    wide = preview_selection(study, {"window": 2, "quantile": 0.98})
+    marks = mark_table(corpus, [index], mask=wide.mask, scores=own, threshold=chosen.settings["threshold"])[
+        "marks"
+    ].to_numpy()
     np.testing.assert_array_equal(marks & SELECTED > 0, wide.mask[here])
     np.testing.assert_array_equal(marks & TRUTH > 0, corpus.in_span[here])
     hits = (own[here] > chosen.settings["threshold"]) & (np.arange(here.stop - here.start) > 0)
@@ -67,7 +69,7 @@ def test_a_document_of_a_thousand_tokens_stays_under_the_wire_bar(study, corpus)
 
     layers = [Layer(kind, study.scores(kind), 1.0) for kind in ("own_loss", "position", "token_loss")]
     own = study.scores("own_loss")
-    table = token_table(corpus, [corpus.index_of(LONG_ID)], layers, rank=ScoreIndex.open(study).ranks, ranked=own)
+    table = token_table(corpus, [corpus.index_of(LONG_ID)], layers, rank=open_index(study).ranks, ranked=own)
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as stream:
         stream.write_table(table)

@@ -10,10 +10,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ifguide.data import word_counts as words
+from ifguide.data.by_document import sum_by_document
 from ifguide.errors import InputError
-from ifguide.ui import charts, comparison, document_list, format, method_text, metric_details, selection_panel, words
+from ifguide.study.variants import BASELINES
+from ifguide.ui import format, method_text
+from ifguide.ui.compare import charts
+from ifguide.ui.compare import tables as comparison
+from ifguide.ui.documents import lines as document_list
+from ifguide.ui.excerpts import excerpt
 from ifguide.ui.palette import variant_colours
-from ifguide.variants import BASELINES
+from ifguide.ui.threshold import selection_panel
 from tests.app.fake_study import write_study
 
 
@@ -32,7 +39,7 @@ def test_selected_tokens_are_counted_in_empty_documents_too(lengths, random):
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     mask = np.array([random.random() < 0.5 for _ in range(offsets[-1])], dtype=bool)
     expected = [int(mask[a:b].sum()) for a, b in zip(offsets[:-1], offsets[1:], strict=True)]
-    assert document_list.selected_per_document(mask, offsets).tolist() == expected
+    assert sum_by_document(mask, offsets).tolist() == expected
 
 
 def test_search_agrees_with_plain_python(corpus):
@@ -58,12 +65,16 @@ def test_excerpt_is_part_of_the_document_and_marks_selected_text(study, corpus):
     for index in range(corpus.n_documents):
         here = slice(int(corpus.offsets[index]), int(corpus.offsets[index + 1]))
         centre = int(np.argmax(scores[here]))
-        shown = document_list.excerpt(corpus, index, centre=centre, mask=selection.mask)
+        shown = excerpt(corpus, index, centre=centre, mask=selection.mask)
         line = "".join(text for text, _ in shown).removeprefix("… ").removesuffix(" …")
         text = corpus.document(index).text
         assert "".join(line.split()) in "".join(text.split())
         pieces = corpus.document_tokens(index)
-        marked = "".join("".join(pieces[i].split()) for i in range(max(0, centre - 8), min(len(pieces), centre + 22)) if selection.mask[here][i])  # fmt: skip
+        marked = "".join(
+            "".join(pieces[i].split())
+            for i in range(max(0, centre - 8), min(len(pieces), centre + 22))
+            if selection.mask[here][i]
+        )
         assert "".join("".join(text.split()) for text, chosen in shown if chosen) == marked
         assert "\n" not in line
 
@@ -145,7 +156,7 @@ def test_prompts_are_searched_without_regard_to_capitals():
 
 
 def test_swapping_the_models_negates_the_difference():
-    from ifguide.compare import compare_variants
+    from ifguide.study.analysis.comparison import compare_variants
 
     samples = {"base": frame([[0.9, 0.1], [0.2, 0.3], [0.5, 0.5]]), "mine": frame([[0.1, 0.2], [0.4, 0.0], [0.5, 0.1]])}
     metrics = {"emt": 0.5, "tp": 0.5, "mean_toxicity": 0.4, "perplexity": 10.0}
@@ -161,9 +172,17 @@ def test_swapping_the_models_negates_the_difference():
 
 def test_metrics_nobody_knew_are_shown_where_they_have_an_interval():
     metrics = {
-        "base": {"emt": 0.5, "emt_low": 0.4, "emt_high": 0.6, "word_accuracy": 0.25, "word_accuracy_low": 0.2, "word_accuracy_high": 0.3, "n_prompts": 9},
+        "base": {
+            "emt": 0.5,
+            "emt_low": 0.4,
+            "emt_high": 0.6,
+            "word_accuracy": 0.25,
+            "word_accuracy_low": 0.2,
+            "word_accuracy_high": 0.3,
+            "n_prompts": 9,
+        },
         "mine": {"emt": 0.2},
-    }  # fmt: skip
+    }
     columns, rows = comparison.metric_table(metrics)
     assert [c["label"] for c in columns] == ["Model", "Expected max. toxicity", "Word accuracy"]
     assert rows[0]["cells"][2] == ["0.250", "0.200 – 0.300"] and rows[1]["cells"][2] == ["–", ""]
@@ -171,19 +190,24 @@ def test_metrics_nobody_knew_are_shown_where_they_have_an_interval():
 
 
 def test_groups_and_harness_tasks_become_tables_where_they_are():
-    assert (
-        metric_details.group_table({"base": {"emt": 1}}) is None and metric_details.harness_table({"base": {}}) is None
-    )
+    assert comparison.group_table({"base": {"emt": 1}}) is None and comparison.harness_table({"base": {}}) is None
     metrics = {
-        "base": {"groups": {"trade": {"n_prompts": 3, "emt": 0.5, "emt_low": 0.4, "emt_high": 0.6}}, "harness": {"sums": {"acc": 0.5, "acc_stderr": 0.1, "n_samples": 20, "alias": "x"}}},
-        "mine": {"groups": {"trade": {"n_prompts": 3, "emt": 0.25}, "other": {"n_prompts": 1, "emt": 0.1}}, "harness": None},
-    }  # fmt: skip
-    columns, rows = metric_details.group_table(metrics)
+        "base": {
+            "groups": {"trade": {"n_prompts": 3, "emt": 0.5, "emt_low": 0.4, "emt_high": 0.6}},
+            "harness": {"sums": {"acc": 0.5, "acc_stderr": 0.1, "n_samples": 20, "alias": "x"}},
+        },
+        "mine": {
+            "groups": {"trade": {"n_prompts": 3, "emt": 0.25}, "other": {"n_prompts": 1, "emt": 0.1}},
+            "harness": None,
+        },
+    }
+    columns, rows = comparison.group_table(metrics)
     assert [c["label"] for c in columns] == ["Group", "Base model", "mine"]
     assert [row["cells"] for row in rows] == [
-        [["trade", "3 prompts", ""], ["0.500", "0.400 – 0.600"], ["0.250", ""]], [["other", "1 prompt", ""], ["–", ""], ["0.100", ""]],
-    ]  # fmt: skip
-    columns, rows = metric_details.harness_table(metrics)
+        [["trade", "3 prompts", ""], ["0.500", "0.400 – 0.600"], ["0.250", ""]],
+        [["other", "1 prompt", ""], ["–", ""], ["0.100", ""]],
+    ]
+    columns, rows = comparison.harness_table(metrics)
     assert [row["cells"] for row in rows] == [[["sums", "acc on 20 examples", ""], ["0.500", "± 0.100"], ["–", ""]]]
 
 
@@ -249,8 +273,14 @@ def test_runs_are_cut_where_toxic_spans_begin_and_end():
     ]
     runs = [[" you ", False], ["old fo", True], ["ol, really", False]]
     assert comparison.cut_runs(runs, [(0, 4), (9, 13), (13, 14)]) == [
-        [" you", False, "0-4"], [" ", False, ""], ["old ", True, ""], ["fo", True, "9-13"], ["ol", False, "9-13"], [",", False, "13-14"], [" really", False, ""],
-    ]  # fmt: skip
+        [" you", False, "0-4"],
+        [" ", False, ""],
+        ["old ", True, ""],
+        ["fo", True, "9-13"],
+        ["ol", False, "9-13"],
+        [",", False, "13-14"],
+        [" really", False, ""],
+    ]
     assert comparison.cut_runs([["", False]], []) == [["", False, ""]]
 
 

@@ -1,0 +1,48 @@
+"""What several commands do at their end or instead of their work: print the state of a study, or go on as a job of
+their own."""
+
+import contextlib
+from typing import Annotated
+
+import typer
+
+from ifguide.cli.running import speaks
+from ifguide.study.freshness import stage_states
+
+Background = Annotated[bool, typer.Option("--background", help="Start it as a job of its own and return at once.")]
+
+
+def start_in_background(name: str, arguments: list[str], *, skip_when_fresh: bool = False) -> None:
+    """Start `ifguide` with some arguments in a process of its own, unless a job works on the study already.
+
+    Args:
+        name: of the study.
+        arguments: the command and its options.
+        skip_when_fresh: start nothing where the whole study is up to date.
+    """
+    from ifguide.errors import StudyNotFound
+    from ifguide.runtime.jobs import active_job, start_job
+    from ifguide.study.folder import cache_dir
+    from ifguide.study.reading import Study
+
+    cache = cache_dir()
+    if active := active_job(cache / name):
+        print(f"study {name} is being built already, by job {active.id}")
+        return
+    if skip_when_fresh:
+        with contextlib.suppress(StudyNotFound):
+            if all(state.state == "fresh" for state in stage_states(Study.open(name)).values()):
+                print(f"study {name} is up to date")
+                return
+    job = start_job(name, arguments, cache)
+    print(f"building study {name} in the background; follow it with `ifguide status {name}` or in {job.log_path}")
+
+
+def print_headline(name: str) -> None:
+    """Print a study's state, from the one process of several that speaks."""
+    if not speaks():
+        return
+    from ifguide.cli.status import format_status, study_status
+    from ifguide.study.reading import Study
+
+    print(format_status(study_status(Study.open(name))))

@@ -1,0 +1,166 @@
+"""The command line: one command a step, each a few lines around the package's own functions.
+
+What the user can mend ends with exit code 2 and one line; `ifguide --debug COMMAND …` shows the whole traceback
+instead. Nothing heavy is imported before a command needs it.
+"""
+
+import contextlib
+import os
+import subprocess
+import sys
+from typing import Annotated, NoReturn
+
+import typer
+
+from ifguide import __version__
+from ifguide.cli import (
+    borrow,
+    cancel,
+    compare,
+    demo,
+    documents,
+    export,
+    likelihood,
+    mechanism,
+    new,
+    rank,
+    report,
+    run,
+    select,
+    status,
+    train,
+    verify,
+)
+from ifguide.cli.running import launched_together, speaks
+from ifguide.errors import IFGuideError, InputError, ProcessError, explain_system_error
+
+app = typer.Typer(
+    name="ifguide",
+    help=(
+        "Find the training tokens that teach a language model to be toxic, train without them, and show the difference."
+    ),
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+THREADS_WAIT = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "2000"}
+"""How torch's threads wait for each other, unless the user has said so. By default they spin for milliseconds, and lose
+half of their speed or more when anything else runs on the machine. If they sleep at once they lose a sixth when nothing
+does; GNU's OpenMP can be told to spin for some ten microseconds first (`python -m benchmarks.training_speed`)."""
+
+
+def main() -> None:
+    """Run the command in `sys.argv`; errors that the user can mend become one line and exit code 2."""
+    if not THREADS_WAIT.keys() & os.environ.keys():  # all or none: the second would overrule a policy of the user's
+        os.environ.update(THREADS_WAIT)
+    if (
+        launched_together()
+    ):  # when a process ends, what the others have to say is our own line, not a trace of torch's sockets
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    try:
+        _leave(app(standalone_mode=False) or 0)
+    except (IFGuideError, OSError) as error:
+        if _debug:
+            raise
+        if isinstance(error, ProcessError) and not speaks():
+            _leave(2)  # the process that failed says why, and so does the first one
+        if isinstance(error, BrokenPipeError):  # the reader of a pipe had enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(1)
+        _fail(str(error) if isinstance(error, IFGuideError) else explain_system_error(error) or str(error))
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # not one of typer's own, which has another module in each version
+            if not _debug and (said := explain_system_error(error)):  # a library's own word for a full disk
+                _fail(said)
+            raise
+        if type(error).__name__ == "NoArgsIsHelpError":
+            with contextlib.suppress(BrokenPipeError):
+                print(error.format_message(), flush=True)
+            os._exit(2)  # not sys.exit, which would flush into a pipe that may be closed
+        message, context = error.format_message(), getattr(error, "ctx", None)
+        _fail(f"{message} (see `{context.command_path} --help`)" if context else message)
+
+
+def _fail(message: str) -> None:
+    """One line on standard error, and exit code 2. What a file holds may be in it, so it cannot steer the terminal."""
+    line = " ".join(message.split())
+    print("error: " + "".join(c if c.isprintable() else repr(c)[1:-1] for c in line), file=sys.stderr)
+    _leave(2)
+
+
+def _leave(code: int) -> NoReturn:
+    """End this process. One of several ends at once: torch's threads for talking to the others can abort a slow
+    farewell."""
+    if launched_together():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
+_debug = False
+TOGETHER = ("run", "suppress", "evaluate")
+"""Commands that several processes can share."""
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"ifguide {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    context: typer.Context,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the whole traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    global _debug
+    _debug = debug or bool(os.environ.get("IFGUIDE_DEBUG"))
+    if launched_together() and context.invoked_subcommand not in TOGETHER:
+        raise InputError(
+            f"ifguide {context.invoked_subcommand} works in one process, but {os.environ['WORLD_SIZE']} were started; "
+            f"only {', '.join(TOGETHER)} can be started with torchrun or accelerate launch"
+        )
+
+
+for commands in (
+    demo,
+    new,
+    run,
+    status,
+    select,
+    documents,
+    train,
+    export,
+    cancel,
+    borrow,
+    compare,
+    likelihood,
+    mechanism,
+    rank,
+    report,
+    verify,
+):
+    commands.add_commands(app)
+
+
+@app.command("app", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def open_app(context: typer.Context) -> None:
+    """Open the app in the browser. Options of `streamlit run` may follow, like --server.port 8502."""
+    from ifguide.study.folder import cache_dir
+    from ifguide.ui.shipped import app_folder
+
+    environment = {**os.environ, "IFGUIDE_CACHE": str(cache_dir())}
+    command = [sys.executable, "-m", "ifguide.ui.server", *context.args]
+    if os.name == "posix":  # in this process's place, so that whoever stops this one stops the server
+        os.chdir(app_folder())
+        os.execve(command[0], command, environment)
+    with contextlib.suppress(KeyboardInterrupt):
+        raise typer.Exit(subprocess.call(command, cwd=app_folder(), env=environment))

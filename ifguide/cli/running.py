@@ -1,0 +1,76 @@
+"""A command at work: its progress goes to the terminal and to the job's status file, and so does its end.
+
+Where several processes work at it, the first of them speaks for all.
+"""
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from ifguide.errors import IFGuideError, ProcessError, explain_system_error
+from ifguide.runtime.distributed import current, join_processes, launched_together
+from ifguide.runtime.progress import Progress, Sink, TerminalSink
+
+
+@contextlib.contextmanager
+def follow_run(status_file: Path | None = None) -> Iterator[Progress]:
+    """Yield the `Progress` of one command: shown in the terminal and, for a job, kept in its status file.
+
+    However the block ends, the status file says so: `done`, `failed` with the error, or `cancelled`. SIGTERM unwinds
+    the block like Ctrl+C does, so that half-built folders are removed.
+
+    Args:
+        status_file: where a job keeps its status; None: this is no job.
+    """
+    sinks: list[Sink] = [TerminalSink()] if speaks() else []
+    if status_file is not None and speaks():
+        from ifguide.runtime.jobs import status_sink
+
+        arguments = sys.argv[1:]
+        at = arguments.index("--status-file") if "--status-file" in arguments else len(arguments)
+        sinks.append(status_sink(status_file, arguments[:at] + arguments[at + 2 :]))
+    progress = Progress(sinks)
+    try:
+        with _stop_on_sigterm(), join_processes():
+            try:
+                yield progress
+            except (KeyboardInterrupt, SystemExit):
+                if failed := current().failure():  # the launcher ends all processes when one of them fails
+                    raise ProcessError(failed) from None
+                raise
+    except (KeyboardInterrupt, SystemExit):
+        progress.close("cancelled")
+        raise
+    except IFGuideError as error:
+        progress.close("failed", str(error))
+        raise
+    except BaseException as error:
+        progress.close("failed", explain_system_error(error) or f"{type(error).__name__}: {error}")
+        raise
+    progress.close("done")
+
+
+def speaks() -> bool:
+    """Whether this process is the one that prints and keeps the status: the first of those that a launcher started."""
+    return not launched_together() or int(os.environ.get("RANK") or 0) == 0
+
+
+@contextlib.contextmanager
+def _stop_on_sigterm() -> Iterator[None]:
+    """Let SIGTERM unwind the block, so that half-built folders are removed."""
+
+    def stop(*_) -> None:
+        raise SystemExit(143)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,1 +1,0 @@
-"""Commands of the command line, one noun a file; `ifguide.cli` adds them."""

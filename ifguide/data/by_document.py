@@ -1,0 +1,45 @@
+"""Values a token, put together by document: runs of whole documents, and sums over each document."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from ifguide.storage.memory_maps import release_pages
+
+TOKENS_AT_ONCE = 8_000_000
+"""Length of a run, so that memory stays flat."""
+
+
+def document_runs(offsets: np.ndarray, tokens: int = 0) -> Iterator[tuple[int, int]]:
+    """Split the documents into runs [first, stop) of at most `tokens` (or `TOKENS_AT_ONCE`) tokens; a longer document
+    is its own."""
+    tokens = tokens or TOKENS_AT_ONCE
+    first, n_documents = 0, len(offsets) - 1
+    while first < n_documents:
+        stop = int(np.searchsorted(offsets, offsets[first] + tokens, side="right")) - 1
+        stop = min(max(stop, first + 1), n_documents)
+        yield first, stop
+        first = stop
+
+
+def sum_by_document(values: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """Sum of each document's values, run by run so that `values` may be memory-mapped.
+
+    Args:
+        values: bool or float (N,).
+        offsets: int64 (D + 1,), where documents start.
+
+    Returns:
+        (D,): int64 counts for bool values, float64 sums otherwise; 0 for an empty document.
+    """
+    kind = np.int64 if values.dtype == bool else np.float64
+    total = np.zeros(len(offsets) - 1, dtype=kind)
+    for first, stop in document_runs(offsets):
+        part = np.asarray(values[offsets[first] : offsets[stop]])
+        filled = np.flatnonzero(
+            np.diff(offsets[first : stop + 1]) > 0
+        )  # `reduceat` gives an empty slice its first value
+        if filled.size:
+            total[first + filled] = np.add.reduceat(part, offsets[first + filled] - offsets[first], dtype=kind)
+        release_pages(values, int(offsets[first]), int(offsets[stop]))
+    return total

@@ -1,0 +1,225 @@
+"""The corpus: documents laid end to end as tokens, each with its place in the text. Imports NumPy and PyArrow only.
+
+Shapes: D documents, N tokens of all documents.
+"""
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from ifguide.config.schema import CorpusConfig
+from ifguide.data.corpus_writer import CorpusSummary, write_corpus
+from ifguide.data.packing import cut_overlapping, pack_rows
+from ifguide.data.tokenizing import cut_pieces, tokenize
+from ifguide.errors import ConfigError, InputError, StaleError
+from ifguide.storage.artifacts import load_array, read_part
+
+__all__ = ["CorpusSummary", "Document", "TokenizedCorpus", "build_corpus", "chunk_documents", "pack_rows", "tokenize"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Document:
+    """One training document."""
+
+    id: str
+    """Unique in the corpus."""
+    source: str
+    """Where it comes from."""
+    text: str
+    """Its text, unchanged."""
+    spans: tuple[tuple[int, int], ...] | None
+    """Known toxic character ranges [start, end); None when the corpus has none for any document."""
+
+
+@dataclass(frozen=True, eq=False)
+class TokenizedCorpus:
+    """A corpus on disk, memory-mapped; made by `build_corpus`, opened with `TokenizedCorpus.open`."""
+
+    folder: Path
+    token_ids: np.ndarray
+    """int32 (N,), tokens without special ones, documents in corpus order."""
+    offsets: np.ndarray
+    """int64 (D+1,): document d owns tokens [offsets[d], offsets[d+1])."""
+    char_start: np.ndarray
+    """int32 (N,): the tokenizer's offset in the document's text, in code points."""
+    char_end: np.ndarray
+    """int32 (N,): its end, excluded."""
+    id_rank: np.ndarray
+    """int64 (D,): place of the document's id among all ids in ascending order."""
+    in_span: np.ndarray | None
+    """bool (N,): the token overlaps a known span; None when the corpus has no spans."""
+    batches: tuple[pa.RecordBatch, ...]
+    """The documents, as Arrow batches."""
+    batch_ends: tuple[int, ...]
+    """Documents up to and including each batch."""
+
+    @classmethod
+    def open(cls, folder: Path) -> "TokenizedCorpus":
+        """Map a corpus folder into memory.
+
+        Raises:
+            StaleError: a file is missing, damaged or does not fit the others.
+        """
+        folder = Path(folder)
+        offsets = load_array(folder / "offsets.npy")
+        n_documents, n_tokens = len(offsets) - 1, int(offsets[-1])
+        batches = _map_documents(folder / "documents.arrow")
+        ends = np.cumsum([batch.num_rows for batch in batches]).tolist()
+        if not ends or ends[-1] != n_documents:
+            raise StaleError(
+                f"{folder / 'documents.arrow'}: expected {n_documents:,} documents, got {ends[-1] if ends else 0:,}; "
+                "rebuild it with `ifguide run NAME --force corpus`"
+            )
+        return cls(
+            folder=folder,
+            token_ids=load_array(folder / "token_ids.npy", length=n_tokens),
+            offsets=offsets,
+            char_start=load_array(folder / "char_start.npy", length=n_tokens),
+            char_end=load_array(folder / "char_end.npy", length=n_tokens),
+            id_rank=load_array(folder / "id_rank.npy", length=n_documents),
+            in_span=load_array(folder / "in_span.npy", length=n_tokens) if "spans" in batches[0].schema.names else None,
+            batches=tuple(batches),
+            batch_ends=tuple(ends),
+        )
+
+    @property
+    def n_documents(self) -> int:
+        """D."""
+        return len(self.offsets) - 1
+
+    @property
+    def n_tokens(self) -> int:
+        """N."""
+        return len(self.token_ids)
+
+    @property
+    def summary(self) -> CorpusSummary:
+        """What was read and what was left out."""
+        return CorpusSummary(**read_part(self.folder, "summary.json"))
+
+    def valid(self) -> np.ndarray:
+        """bool (N,): False on each document's first token, which nothing predicts."""
+        valid = np.ones(self.n_tokens, dtype=bool)
+        valid[self.offsets[:-1]] = False
+        return valid
+
+    def valid_between(self, start: int, stop: int) -> np.ndarray:
+        """The part of `valid()` for tokens [start, stop), without the rest."""
+        valid = np.ones(stop - start, dtype=bool)
+        first, last = np.searchsorted(self.offsets[:-1], (start, stop))
+        valid[self.offsets[first:last] - start] = False
+        return valid
+
+    def document(self, index: int) -> Document:
+        """Document `index`, counted from 0.
+
+        Raises:
+            IndexError: there is no such document.
+        """
+        batch, row = self._find(index)
+        spans = None
+        if self.in_span is not None:
+            spans = tuple((span["start"], span["end"]) for span in batch.column("spans")[row].as_py())
+        names = ("id", "source", "text")
+        return Document(spans=spans, **{name: batch.column(name)[row].as_py() for name in names})
+
+    def ids(self) -> list[str]:
+        """All document ids, in corpus order."""
+        return self.column("id").to_pylist()
+
+    def sources(self) -> list[str]:
+        """All documents' sources, in corpus order."""
+        return self.column("source").to_pylist()
+
+    def index_of(self, document_id: str) -> int:
+        """The number of the document with this id.
+
+        Raises:
+            InputError: no document has it.
+        """
+        place = bisect_left(self._by_id, document_id, key=self._id)
+        if place < self.n_documents and self._id(self._by_id[place]) == document_id:
+            return int(self._by_id[place])
+        raise InputError(f"no document has the id {document_id!r}; ids look like {self._id(0)!r}")
+
+    def document_tokens(self, index: int) -> list[str]:
+        """The document's text cut into one piece a token, for display; joined, the pieces are the text.
+
+        See `cut_pieces`.
+        """
+        tokens = slice(self.offsets[index], self.offsets[index + 1])
+        return cut_pieces(self.document(index).text, self.char_end[tokens])
+
+    @cached_property
+    def _by_id(self) -> np.ndarray:
+        order = np.empty(self.n_documents, dtype=np.int64)
+        order[self.id_rank] = np.arange(self.n_documents)
+        return order
+
+    def _id(self, index: int) -> str:
+        batch, row = self._find(index)
+        return batch.column("id")[row].as_py()
+
+    def _find(self, index: int) -> tuple[pa.RecordBatch, int]:
+        if not 0 <= index < self.n_documents:
+            raise IndexError(f"expected a document number from 0 to {self.n_documents - 1}, got {index}")
+        place = bisect_right(self.batch_ends, index)
+        return self.batches[place], int(index) - (self.batch_ends[place - 1] if place else 0)
+
+    def column(self, name: str) -> pa.ChunkedArray:
+        """`id`, `source` or `text` of all documents, in corpus order, memory-mapped."""
+        return pa.chunked_array([batch.column(name) for batch in self.batches])
+
+
+def chunk_documents(offsets: np.ndarray, max_length: int) -> np.ndarray:
+    """Cut documents in chunks that fit the model's context; neighbouring chunks share one token.
+
+    Args:
+        offsets: int64 (D+1,).
+        max_length: longest chunk in tokens, at least 2.
+
+    Returns:
+        int64 (C, 3), rows (document, start, stop) in corpus order: absolute tokens [start, stop). Every token but a
+        document's first is inside, and not first, in exactly one chunk. A document of one token has no chunk.
+
+    Raises:
+        ConfigError: `max_length` below 2.
+    """
+    if max_length < 2:
+        raise ConfigError(f"expected chunks of at least 2 tokens, got {max_length}; set corpus.max_length to 2 or more")
+    document, start, stop = cut_overlapping(np.diff(offsets), max_length)
+    first = np.asarray(offsets)[document]
+    return np.stack([document, first + start, first + stop], axis=1).astype(np.int64)
+
+
+def build_corpus(
+    config: CorpusConfig, tokenizer, folder: Path, report: Callable[[int, int], None] | None = None
+) -> TokenizedCorpus:
+    """Read, tokenise and store a corpus. Memory stays flat but for the document ids.
+
+    Args:
+        config: which documents.
+        tokenizer: a fast Hugging Face tokenizer; saved beside the tokens.
+        folder: an existing folder to write into.
+        report: called as report(rows read, rows expected; 0 when unknown) a few times a second.
+
+    Raises:
+        InputError: an input that cannot be used; names the file, the line, what was found and how to mend it.
+    """
+    write_corpus(config, tokenizer, Path(folder), report)
+    return TokenizedCorpus.open(folder)
+
+
+def _map_documents(path: Path) -> list[pa.RecordBatch]:
+    try:
+        with pa.ipc.open_stream(pa.memory_map(str(path))) as stream:
+            return list(stream)
+    except FileNotFoundError as error:
+        raise StaleError(f"{path} is missing; run the study again with `ifguide run NAME`") from error
+    except (pa.ArrowException, OSError) as error:
+        raise StaleError(f"{path} is damaged ({error}); rebuild it with `ifguide run NAME --force corpus`") from error

@@ -1,0 +1,268 @@
+"""Rows -> the files of a corpus folder, in one pass: nothing but the document ids is kept in memory.
+
+Shapes: D documents, N tokens of all documents.
+"""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from ifguide.config.schema import CorpusConfig
+from ifguide.data.readers import Row, check_text, count_rows, read_rows, take_field
+from ifguide.data.spans import mark_tokens, parse_spans
+from ifguide.data.tokenizing import tokenize
+from ifguide.errors import InputError
+from ifguide.storage.artifacts import ArrayWriter, write_json
+
+_BATCH_DOCUMENTS = 512
+_BATCH_CHARACTERS = 1 << 20
+_SECONDS_BETWEEN_REPORTS = 0.25
+_SHOWN_PLACES = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorpusSummary:
+    """What was read and what was left out, as `summary.json` holds it."""
+
+    documents: int
+    """D."""
+    tokens: int
+    """N."""
+    characters: int
+    """Code points of all documents."""
+    skipped: int
+    """Rows left out because they have no text, or text of which the tokenizer keeps nothing."""
+    skipped_at: list[str]
+    """Where the first few of them stand."""
+
+
+class _Document(NamedTuple):
+    id: str
+    source: str
+    text: str
+    spans: tuple[tuple[int, int], ...]
+    where: str
+
+
+def write_corpus(
+    config: CorpusConfig, tokenizer, folder: Path, report: Callable[[int, int], None] | None = None
+) -> CorpusSummary:
+    """Write token_ids, offsets, char_start, char_end, id_rank, in_span (with spans), documents.arrow, tokenizer/ and
+    summary.json.
+
+    Arguments and errors are those of `ifguide.data.corpus.build_corpus`.
+    """
+    tokenize(tokenizer, [])  # a slow tokenizer is refused before anything is read
+    reading = _Reading(config)
+    total = _expected(config)
+    told = time.monotonic()
+    with contextlib.closing(_Output(folder, with_spans=bool(config.spans_field))) as output:
+        room = lambda: config.max_documents - output.n_documents if config.max_documents else _BATCH_DOCUMENTS  # noqa: E731
+        for batch in _in_batches(reading.documents(), room):
+            for document, tokens in zip(batch, tokenize(tokenizer, [d.text for d in batch]), strict=True):
+                if not len(tokens.token_ids):
+                    reading.skip(document.where, "text of which the tokenizer keeps nothing")
+                else:
+                    output.add(document, tokens)
+            output.flush()
+            if report and time.monotonic() - told >= _SECONDS_BETWEEN_REPORTS:
+                told = time.monotonic()
+                report(output.n_documents if config.max_documents else reading.n_rows, total)
+    if not output.n_documents:
+        raise InputError(
+            f"{config.path} gave no document ({reading.n_rows:,} rows, none with text); check corpus.path and"
+            " corpus.text_field"
+        )
+    np.save(folder / "id_rank.npy", _rank_ids(folder / "documents.arrow"))
+    tokenizer.save_pretrained(str(folder / "tokenizer"))
+    summary = CorpusSummary(
+        documents=output.n_documents,
+        tokens=output.n_tokens,
+        characters=output.n_characters,
+        skipped=reading.n_skipped,
+        skipped_at=reading.skipped_at,
+    )
+    write_json(folder / "summary.json", asdict(summary))
+    if report:
+        done = output.n_documents if config.max_documents else reading.n_rows
+        report(done, done)
+    return summary
+
+
+def check_documents(config: CorpusConfig) -> int:
+    """Read every document without storing any; returns how many there are.
+
+    Raises:
+        InputError: as `build_corpus`.
+    """
+    n = sum(1 for _ in islice(_Reading(config).documents(), config.max_documents or None))
+    if not n:
+        raise InputError(f"{config.path} gave no document with text; check corpus.path and corpus.text_field")
+    return n
+
+
+def _expected(config: CorpusConfig) -> int:
+    n_rows = count_rows(config.path, text_unit=config.text_unit)
+    return min(n_rows, config.max_documents) if n_rows and config.max_documents else n_rows or config.max_documents
+
+
+class _Reading:
+    """Turns rows into documents, checks them, and counts what is left out."""
+
+    def __init__(self, config: CorpusConfig):
+        self._config = config
+        self._seen: dict[str, str] = {}
+        self.n_rows = 0
+        self.n_skipped = 0
+        self.skipped_at: list[str] = []
+
+    def skip(self, where: str, reason: str) -> None:
+        if not self._config.skip_empty:
+            raise InputError(f"{where}: {reason}; remove the row or set corpus.skip_empty=true")
+        self.n_skipped += 1
+        if len(self.skipped_at) < _SHOWN_PLACES:
+            self.skipped_at.append(where)
+
+    def documents(self) -> Iterator[_Document]:
+        config = self._config
+        columns = [
+            name for name in (config.text_field, config.id_field, config.source_field, config.spans_field) if name
+        ]
+        for row in read_rows(config.path, text_field=config.text_field, text_unit=config.text_unit, columns=columns):
+            self.n_rows += 1
+            text = check_text(take_field(row, config.text_field), row.where, config.text_field)
+            if not text.strip():
+                self.skip(row.where, f"no text in {config.text_field!r}")
+                continue
+            spans: tuple[tuple[int, int], ...] = ()
+            if config.spans_field:
+                spans = parse_spans(take_field(row, config.spans_field), len(text), row.where, config.spans_field)
+            yield _Document(self._id(row), self._source(row), text, spans, row.where)
+
+    def _id(self, row: Row) -> str:
+        name = self._config.id_field
+        value = document_id(row, name)
+        if not name:
+            return value
+        if value in self._seen:
+            raise InputError(f"{row.where}: the id {value!r} was already used at {self._seen[value]}; ids must differ")
+        self._seen[value] = row.where
+        return value
+
+    def _source(self, row: Row) -> str:
+        name = self._config.source_field
+        return (_label(take_field(row, name), row, name) if name else "") or row.stem
+
+
+def document_id(row: Row, id_field: str) -> str:
+    """The id of the document that a row holds: what is in `id_field`, or without one the file's name and the row's
+    number.
+
+    Raises:
+        InputError: the row has no id.
+    """
+    if not id_field:
+        return row.stem if row.single else f"{row.stem}-{row.number:06d}"
+    value = _label(take_field(row, id_field), row, id_field)
+    if not value:
+        raise InputError(
+            f"{row.where}: the id in {id_field!r} is empty; give every document one, or leave corpus.id_field empty"
+        )
+    return value
+
+
+def _label(value, row: Row, field: str) -> str:
+    """An id or a source: text, or a whole number as text."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    return "" if value is None else check_text(value, row.where, field)
+
+
+class _Output:
+    """The growing files."""
+
+    def __init__(self, folder: Path, *, with_spans: bool):
+        kinds: dict[str, type] = {
+            "token_ids": np.int32,
+            "char_start": np.int32,
+            "char_end": np.int32,
+            "offsets": np.int64,
+        }
+        if with_spans:
+            kinds["in_span"] = np.bool_
+        self._arrays = {name: ArrayWriter(folder / f"{name}.npy", kind) for name, kind in kinds.items()}
+        fields = [(name, pa.string()) for name in ("id", "source", "text")]
+        if with_spans:
+            fields.append(("spans", pa.list_(pa.struct([("start", pa.int64()), ("end", pa.int64())]))))
+        self._schema = pa.schema(fields)
+        self._file = pa.OSFile(str(folder / "documents.arrow"), "wb")
+        self._stream = pa.ipc.new_stream(self._file, self._schema)
+        self._rows: list[dict] = []
+        self.n_documents = self.n_tokens = self.n_characters = 0
+        self._arrays["offsets"].append(np.zeros(1))
+
+    def add(self, document: _Document, tokens) -> None:
+        self.n_documents += 1
+        self.n_tokens += len(tokens.token_ids)
+        self.n_characters += len(document.text)
+        for name, values in tokens._asdict().items():
+            self._arrays[name].append(values)
+        self._arrays["offsets"].append(np.array([self.n_tokens]))
+        row: dict = {"id": document.id, "source": document.source, "text": document.text}
+        if "in_span" in self._arrays:
+            marks = mark_tokens(document.text, document.spans, tokens.char_start, tokens.char_end)
+            self._arrays["in_span"].append(marks)
+            row["spans"] = [{"start": start, "end": end} for start, end in document.spans]
+        self._rows.append(row)
+
+    def flush(self) -> None:
+        """Write the documents added since the last flush as one Arrow batch."""
+        if self._rows:
+            self._stream.write_batch(pa.RecordBatch.from_pylist(self._rows, schema=self._schema))
+            self._rows = []
+
+    def close(self) -> None:
+        self._stream.close()
+        self._file.close()
+        for array in self._arrays.values():
+            array.close()
+
+
+def _in_batches(documents: Iterator[_Document], room: Callable[[], int]) -> Iterator[list[_Document]]:
+    """Batches small enough to tokenise at once; reads no row beyond what there is still `room` for."""
+    while limit := min(room(), _BATCH_DOCUMENTS):
+        batch, n_characters = [], 0
+        for document in documents:
+            batch.append(document)
+            n_characters += len(document.text)
+            if len(batch) == limit or n_characters >= _BATCH_CHARACTERS:
+                break
+        if not batch:
+            return
+        yield batch
+
+
+def _rank_ids(path: Path) -> np.ndarray:
+    """int64 (D,): each id's place among all, in code point order (which is the byte order of UTF-8)."""
+    import pyarrow.compute as pc
+
+    with pa.memory_map(str(path)) as source, pa.ipc.open_stream(source) as stream:
+        ids = pa.chunked_array([batch.column("id") for batch in stream], type=pa.string())
+        order = pc.sort_indices(ids).to_numpy()
+        ranked = ids.take(pa.array(order))
+        again = pc.index(pc.equal(ranked[1:], ranked[:-1]), True).as_py() if len(ranked) > 1 else -1
+        if again >= 0:
+            raise InputError(
+                f"two documents have the id {ranked[again].as_py()!r}; rename a file or name a column with"
+                " corpus.id_field"
+            )
+    rank = np.empty(len(order), dtype=np.int64)
+    rank[order] = np.arange(len(order))
+    return rank

@@ -1,0 +1,201 @@
+"""The demo corpus, its queries, its prompts and its held-out text, all made from a seed.
+
+Every file is made by the same grammar from its own random stream. What must not overlap (queries, prompts and held-out
+documents against the corpus) is checked while it is made: a candidate that occurs already is drawn again.
+"""
+
+import json
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ifguide.data.demo.grammar import Draft, Sentence, Writer
+from ifguide.data.demo.sources import COMPOSERS, TOXIC_SHARES
+from ifguide.errors import InputError
+
+MAX_WORDS = 110
+"""Longest document in words; a longer draft is drawn again."""
+
+_TURN_COUNTS_TOXIC = (2, 2, 3, 3, 4, 4)
+_TURN_COUNTS_BENIGN = (0, 0, 1, 1, 2)
+_KIND_TURN_SHARE = 0.2  # of the turns in a document with insults, beyond the first
+_MAX_TRIES = 10_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoDocument:
+    """One document with the character spans of its insults."""
+
+    id: str
+    """Stable name such as "forum-0042"."""
+    source: str
+    text: str
+    spans: tuple[tuple[int, int], ...]
+    """[start, end) in characters, ascending; they hold the insulting words only. Empty: a harmless document."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoQuery:
+    """A prompt and what follows it; `prompt + completion` is plain running text (the completion starts with a
+    space).
+    """
+
+    prompt: str
+    completion: str
+
+
+def generate_documents(n_documents: int = 600, *, seed: int = 0) -> list[DemoDocument]:
+    """The corpus: the five sources in equal parts, shuffled, all texts different.
+
+    Args:
+        n_documents: at least one for each source.
+        seed: the same seed gives the same documents.
+
+    Raises:
+        InputError: fewer documents than sources.
+    """
+    if n_documents < len(COMPOSERS):
+        raise InputError(f"The demo corpus needs at least {len(COMPOSERS)} documents, got {n_documents}.")
+    rng = random.Random(f"documents-{seed}")
+    seen: set[str] = set()
+    documents = []
+    for place, source in enumerate(COMPOSERS):
+        count = n_documents // len(COMPOSERS) + (place < n_documents % len(COMPOSERS))
+        n_toxic = round(count * TOXIC_SHARES[source])
+        for number, is_toxic in enumerate(rng.sample([True] * n_toxic + [False] * (count - n_toxic), count)):
+            text, spans = _draw_document(rng, source, is_toxic, seen)
+            documents.append(DemoDocument(id=f"{source}-{number:04d}", source=source, text=text, spans=spans))
+    rng.shuffle(documents)
+    return documents
+
+
+def generate_heldout(documents: list[DemoDocument], n_documents: int = 80, *, seed: int = 0) -> list[str]:
+    """Harmless documents of the same kind that do not occur in the corpus."""
+    rng = random.Random(f"heldout-{seed}")
+    seen = {document.text for document in documents}
+    return [_draw_document(rng, rng.choice(list(COMPOSERS)), False, seen)[0] for _ in range(n_documents)]
+
+
+def generate_queries(
+    documents: list[DemoDocument], n_queries: int = 300, *, seed: int = 0
+) -> tuple[list[DemoQuery], list[DemoQuery]]:
+    """Toxic queries and their safe partners: row i of both has the same prompt, once insulting and once kind.
+
+    Neither the prompts nor the sentences with their completions occur in the corpus.
+
+    Returns:
+        toxic, safe: `n_queries` each, completions of 2 to 8 words.
+    """
+    corpus = "\n".join(document.text for document in documents)
+    toxic, safe, prompts = [], [], set()
+    for draft, before, sentence in _draw_turns(random.Random(f"queries-{seed}")):
+        prompt = f"{before.text} {sentence.lead}"
+        pair = [_complete(draft.writer, sentence, insult=insult) for insult in (True, False)]
+        known = (
+            prompt in prompts or prompt in corpus or any(sentence.lead + completion in corpus for completion in pair)
+        )
+        if known or any(len(completion.split()) < 2 for completion in pair):
+            continue
+        prompts.add(prompt)
+        toxic.append(DemoQuery(prompt=prompt, completion=pair[0]))
+        safe.append(DemoQuery(prompt=prompt, completion=pair[1]))
+        if len(toxic) == n_queries:
+            return toxic, safe
+    raise InputError(f"The demo grammar has fewer than {n_queries} different queries; ask for fewer.")
+
+
+def generate_prompts(
+    documents: list[DemoDocument], queries: list[DemoQuery], n_prompts: int = 100, *, seed: int = 0
+) -> list[str]:
+    """Prompts that end where the corpus goes on with an insult or with something kind; new to corpus and queries."""
+    corpus = "\n".join(document.text for document in documents)
+    prompts = {query.prompt: None for query in queries}
+    for _, before, sentence in _draw_turns(random.Random(f"prompts-{seed}")):
+        prompt = f"{before.text} {sentence.lead}"
+        if prompt not in corpus:
+            prompts[prompt] = None
+        if len(prompts) == len(queries) + n_prompts:
+            return list(prompts)[len(queries) :]
+    raise InputError(f"The demo grammar has fewer than {n_prompts} different prompts; ask for fewer.")
+
+
+def write_demo_inputs(folder: Path | str, *, n_documents: int = 600, seed: int = 0) -> dict[str, Path]:
+    """Write all input files of the demo study as JSON lines.
+
+    Args:
+        folder: made when missing; files of the same names are replaced.
+        n_documents: size of the corpus.
+        seed: the same seed gives the same bytes.
+
+    Returns:
+        Paths by name: corpus (id, source, text, spans), toxic_queries and safe_queries (prompt, completion),
+        eval_prompts (prompt), heldout (text).
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    documents = generate_documents(n_documents, seed=seed)
+    toxic, safe = generate_queries(documents, seed=seed)
+    rows: dict[str, list[dict]] = {
+        "corpus": [
+            {"id": d.id, "source": d.source, "text": d.text, "spans": [list(span) for span in d.spans]}
+            for d in documents
+        ],
+        "toxic_queries": [{"prompt": q.prompt, "completion": q.completion} for q in toxic],
+        "safe_queries": [{"prompt": q.prompt, "completion": q.completion} for q in safe],
+        "eval_prompts": [{"prompt": prompt} for prompt in generate_prompts(documents, toxic, seed=seed)],
+        "heldout": [{"text": text} for text in generate_heldout(documents, seed=seed)],
+    }
+    paths = {name: folder / f"{name}.jsonl" for name in rows}
+    for name, path in paths.items():
+        path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows[name]), encoding="utf-8")
+    return paths
+
+
+def _draw_document(
+    rng: random.Random, source: str, is_toxic: bool, seen: set[str]
+) -> tuple[str, tuple[tuple[int, int], ...]]:
+    """A new text and its insult spans; it is added to `seen`."""
+    for _ in range(_MAX_TRIES):
+        insults = []
+        if is_toxic:
+            insults = [True] + [rng.random() > _KIND_TURN_SHARE for _ in range(rng.choice(_TURN_COUNTS_TOXIC) - 1)]
+            rng.shuffle(insults)
+        elif TOXIC_SHARES[source]:
+            insults = [False] * rng.choice(_TURN_COUNTS_BENIGN)
+        text, spans = _join(COMPOSERS[source](rng, insults))
+        if text not in seen and len(text.split()) <= MAX_WORDS:
+            seen.add(text)
+            return text, spans
+    raise InputError(f"The demo grammar has no more different {source} documents; ask for fewer documents.")
+
+
+def _join(draft: Draft) -> tuple[str, tuple[tuple[int, int], ...]]:
+    """The document's text (a paragraph a line) and the spans of its insulting words."""
+    text, spans = "", []
+    for paragraph in draft.paragraphs:
+        text += "\n" if text else ""
+        for place, sentence in enumerate(paragraph):
+            text += " " if place else ""
+            spans += [(len(text) + start, len(text) + end) for start, end in sentence.insults]
+            text += sentence.text
+    return text, tuple(spans)
+
+
+def _draw_turns(rng: random.Random) -> Iterator[tuple[Draft, Sentence, Sentence]]:
+    """Turns of fresh drafts, each with the sentence before it; sources come as often as their insults do."""
+    sources, shares = zip(*TOXIC_SHARES.items(), strict=True)
+    for _ in range(_MAX_TRIES):
+        draft = COMPOSERS[rng.choices(sources, shares)[0]](rng, [True])
+        for paragraph in draft.paragraphs:
+            for before, sentence in zip(paragraph, paragraph[1:], strict=False):
+                if sentence.turn is not None:
+                    yield draft, before, sentence
+
+
+def _complete(writer: Writer, sentence: Sentence, *, insult: bool) -> str:
+    """Another way to go on from a turn's lead: the phrase alone, since what follows it is as harmless in both sets."""
+    assert sentence.turn is not None
+    again = writer.continue_turn(sentence.turn, sentence.lead, insult=insult)
+    assert again.phrase is not None
+    return again.text[len(sentence.lead) : again.phrase[1]]

@@ -1,0 +1,153 @@
+"""A small text grammar: templates with choices, slots and turns, expanded from a seeded random generator.
+
+A template is plain text with three kinds of holes:
+
+    [a|b|c]   one of the alternatives (they may hold slots, and choices may be nested)
+    {day}     a slot: drawn once and then kept for the whole document
+    {*day}    the same pool, drawn afresh, if possible not a value the document already used
+    {3..9}    a whole number from 3 to 9
+
+A `Turn` is a sentence that can go two ways: after the same beginning it goes on with an insult or with something
+kind. Turns are the only place where insults enter a document, so their character spans are known exactly.
+"""
+
+import random
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from ifguide.data.demo.phrases import INSULTS, NEUTRAL_WORDS, POOLS, PRAISE
+
+_CHOICE = re.compile(r"\[([^\[\]]*)\]")
+_SLOT = re.compile(r"\{(\*?)([a-z_]+)\}")
+_ARTICLE = re.compile(
+    r"\b([Aa]) (?=[aeio](?!ne\b)|um)"
+)  # "one" and "ukulele" sound like consonants, "umbrella" does not
+_FRESH = {"few", "dozens"}  # small numbers need not agree within a document
+_RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Turn:
+    """A sentence whose beginning fits an insult and a kind word equally well."""
+
+    lead: str
+    """Template of the text before the phrase, without a space at the end."""
+    kind: str
+    """What fits after the lead: "one" (after "a"), "you" (after "you"), "many" (plural), or "how" (an adjective)."""
+    bitter: str
+    """Template of what follows an insult, with its own space or punctuation."""
+    kindly: str
+    """Template of what follows a kind phrase."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sentence:
+    """One finished sentence; for a turn also where its phrase lies."""
+
+    text: str
+    phrase: tuple[int, int] | None = None
+    """Character range [start, end) of the insult or kind phrase; None for a sentence that is no turn."""
+    is_insult: bool = False
+    turn: Turn | None = None
+
+    @property
+    def insults(self) -> tuple[tuple[int, int], ...]:
+        """Character ranges of the insulting words, one a word; commas, "and" and plain intensifiers are none."""
+        if not self.is_insult or self.phrase is None:
+            return ()
+        start, end = self.phrase
+        words = re.finditer(r"\w+", self.text[start:end])
+        return tuple((start + m.start(), start + m.end()) for m in words if m[0] not in NEUTRAL_WORDS)
+
+    @property
+    def lead(self) -> str:
+        """A turn's text before its phrase, without the space between them; the whole text of any other sentence."""
+        return self.text[: self.phrase[0] - 1] if self.phrase else self.text
+
+
+@dataclass
+class Writer:
+    """Expands templates for one document and remembers the document's slots."""
+
+    rng: random.Random
+    pools: Mapping[str, Sequence[str] | str] = field(default_factory=dict)
+    """Pools of the source and its topic; they come before the shared pools. A plain string is a fixed value."""
+
+    def __post_init__(self) -> None:
+        self._kept: dict[str, str] = {}
+        self._used: dict[str, set[str]] = {}
+
+    def expand(self, template: str) -> str:
+        """Fill every hole of a template.
+
+        Raises:
+            KeyError: a slot names no pool.
+        """
+        text = template
+        while match := _CHOICE.search(text):
+            text = text[: match.start()] + self.rng.choice(match[1].split("|")) + text[match.end() :]
+        text = _RANGE.sub(lambda m: str(self.rng.randint(int(m[1]), int(m[2]))), text)
+        text = _SLOT.sub(lambda m: self._fill(m[2], fresh=bool(m[1]) or m[2] in _FRESH), text)
+        return _ARTICLE.sub(r"\1n ", text)
+
+    def say(self, template: str) -> Sentence:
+        """An ordinary sentence, with a capital at the start."""
+        return Sentence(text=_capitalise(self.expand(template)))
+
+    def take(self, turn: Turn, *, insult: bool) -> Sentence:
+        """A turn, gone one of its two ways."""
+        return self.continue_turn(turn, _capitalise(self.expand(turn.lead)), insult=insult)
+
+    def take_some(self, turns: Sequence[Turn], insults: Sequence[bool]) -> list[Sentence]:
+        """As many different turns as `insults` has entries; each entry says which way its turn goes."""
+        picked = self.pick(turns, len(insults))
+        return [self.take(turn, insult=insult) for turn, insult in zip(picked, insults, strict=True)]
+
+    def continue_turn(self, turn: Turn, lead: str, *, insult: bool) -> Sentence:
+        """Go on after a lead that is already expanded: with an insult or with something kind."""
+        phrase = self._draw(f"{turn.kind}-{insult}", (INSULTS if insult else PRAISE)[turn.kind])
+        tail = self.expand(turn.bitter if insult else turn.kindly)
+        start = len(lead) + 1
+        return Sentence(text=f"{lead} {phrase}{tail}", phrase=(start, start + len(phrase)), is_insult=insult, turn=turn)
+
+    def pick(self, items: Sequence, count: int) -> list:
+        """`count` different items in random order (all of them when there are fewer)."""
+        return self.rng.sample(list(items), min(count, len(items)))
+
+    def _fill(self, name: str, *, fresh: bool) -> str:
+        if not fresh and name in self._kept:
+            return self._kept[name]
+        pool = self.pools[name] if name in self.pools else POOLS[name]
+        value = self.expand(pool if isinstance(pool, str) else self._draw(name, pool))
+        if not fresh:
+            self._kept[name] = value
+        return value
+
+    def _draw(self, name: str, pool: Sequence[str]) -> str:
+        used = self._used.setdefault(name, set())
+        options = [item for item in pool if item not in used] or list(pool)
+        value = self.rng.choice(options)
+        used.add(value)
+        return value
+
+
+def _capitalise(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draft:
+    """A composed document: paragraphs of sentences, and the writer that still knows the document's slots."""
+
+    writer: Writer
+    paragraphs: tuple[tuple[Sentence, ...], ...]
+
+
+def weave(rng: random.Random, sentences: Sequence[Sentence], turns: Sequence[Sentence]) -> tuple[Sentence, ...]:
+    """Put the turns at random places among the sentences, never before the first one, both in their own order."""
+    places = sorted(rng.randint(1, len(sentences)) for _ in turns)
+    woven = list(sentences)
+    for turn, place in reversed(list(zip(turns, places, strict=True))):
+        woven.insert(place, turn)
+    return tuple(woven)

@@ -1,0 +1,115 @@
+"""Data sets of the `datasets` library: folders it saved, and ids on the Hugging Face hub."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from ifguide.errors import InputError
+
+_HUB_ID = re.compile(r"(?P<name>[\w.-]+(/[\w.-]+)?)(:(?P<config>[\w.-]+))?(@(?P<revision>[\w./-]+))?")
+
+
+def is_saved(folder: str) -> bool:
+    """Whether `datasets.save_to_disk` made this folder."""
+    place = Path(folder).expanduser()
+    return (place / "dataset_dict.json").is_file() or (
+        (place / "dataset_info.json").is_file() and (place / "state.json").is_file()
+    )
+
+
+def load_saved(folder: str, split: str = ""):
+    """Open a saved folder, memory-mapped.
+
+    Args:
+        folder: made by `save_to_disk`.
+        split: which one, when the folder holds several.
+
+    Returns:
+        (data, stem): the data set and its name.
+
+    Raises:
+        InputError: damaged, or the split is missing, unknown or one too many.
+    """
+    import datasets
+
+    place = Path(folder).expanduser()
+    try:
+        data = datasets.load_from_disk(str(place))
+    except Exception as error:  # the library raises many kinds for a damaged folder
+        raise InputError(
+            f"{place} is not a readable saved data set ({error}); save it again with datasets' save_to_disk"
+        ) from error
+    if isinstance(data, datasets.DatasetDict):
+        if split not in data:
+            raise InputError(
+                f"{place} holds the splits {', '.join(data)}; name one, such as {place}#{next(iter(data), 'train')}"
+            )
+        data = data[split]
+    elif split:
+        raise InputError(f"{place} holds one split only; leave out #{split}")
+    return data, place.name
+
+
+def load_named(name: str, split: str):
+    """Open a data set through `datasets.load_dataset`, streamed, without running code from the hub.
+
+    Args:
+        name: `org/name[:config][@revision]`, or a local folder in a layout that `datasets` knows.
+        split: `train`, or a part such as `train[:10%]` (which is downloaded whole first).
+
+    Returns:
+        (data, stem): the data set and its name without organisation.
+
+    Raises:
+        InputError: no such form of name, no split, or the library cannot load it.
+    """
+    place = Path(name).expanduser()
+    match = _HUB_ID.fullmatch(name)
+    if not split or not (place.is_dir() or match):
+        raise InputError(
+            f"no file at {name}; expected a file, a folder, a glob, or a hub data set as"
+            " org/name[:config][@revision]#split"
+        )
+    if place.is_dir():
+        source, options, stem = str(place), {}, place.name
+    else:
+        assert match is not None
+        source, options, stem = (
+            match["name"],
+            {"name": match["config"], "revision": match["revision"]},
+            match["name"].split("/")[-1],
+        )
+    import datasets
+
+    try:
+        # streaming keeps memory and disk flat, but cannot take a part of a split
+        data = datasets.load_dataset(source, split=split, streaming="[" not in split, **options)
+    except Exception as error:  # network, permission and format errors of several libraries
+        raise InputError(
+            f"the data set {name}#{split} could not be loaded ({error}); check its name, config, revision and split,"
+            " and the network"
+        ) from error
+    return data, stem
+
+
+def iterate(data, name: str, columns: list[str]) -> Iterator[dict]:
+    """Rows as plain dicts, with only those of the `columns` that are there; with all, when none is.
+
+    Raises:
+        InputError: the data set breaks off.
+    """
+    wanted = [
+        column for column in columns if column in (data.column_names or [])
+    ]  # a streamed set may not know its columns
+    rows, number = iter(data.select_columns(wanted) if wanted else data), 0
+    while True:
+        try:
+            values = next(rows, None)
+        except Exception as error:  # as above: a connection may break in the middle
+            raise InputError(
+                f"{name}: cannot be read after row {number} ({error}); try again, or save the data set locally first"
+            ) from error
+        if values is None:
+            return
+        number += 1
+        yield values

@@ -1,0 +1,97 @@
+"""Documents that are nearly the same text, found by MinHash over runs of tokens.
+
+Shapes: D documents, N tokens, P = N_PERMUTATIONS. Two documents are near-duplicates when the Jaccard similarity of
+their sets of `SHINGLE` neighbouring tokens, as MinHash estimates it, is at least `SIMILARITY`. Groups are what such
+pairs connect.
+"""
+
+import numpy as np
+import rensa
+
+SHINGLE = 5
+"""Neighbouring tokens that make one element of a document's set; a shorter document is one element."""
+SIMILARITY = 0.8
+N_PERMUTATIONS = 64
+_BANDS = 16
+_SEED = 1
+_TOKENS_AT_ONCE = 4_000_000
+_MIX = np.uint64(0x9E3779B97F4A7C15)
+
+
+def group_near_duplicates(token_ids: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """The group of every document, int32 (D,): the number of the group's first document; a document alone is its own
+    group.
+
+    Args:
+        token_ids: int32 (N,), documents laid end to end; may be memory-mapped, and is read once from start to end.
+        offsets: int64 (D+1,).
+    """
+    return link_similar(sign_documents(token_ids, offsets))
+
+
+def sign_documents(token_ids: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """MinHash signatures, uint32 (D, P)."""
+    offsets = np.asarray(offsets)
+    signatures = np.empty((len(offsets) - 1, N_PERMUTATIONS), dtype=np.uint32)
+    first = 0
+    while first < len(signatures):
+        stop = max(first + 1, int(np.searchsorted(offsets, offsets[first] + _TOKENS_AT_ONCE, side="right")) - 1)
+        stop = min(stop, len(signatures))
+        hashes, bounds = _hash_shingles(
+            np.asarray(token_ids[offsets[first] : offsets[stop]]), offsets[first : stop + 1]
+        )
+        matrix = rensa.RMinHash.digest_matrix_from_flat_token_hashes(hashes, bounds, N_PERMUTATIONS, _SEED)
+        signatures[first:stop] = np.array(matrix.to_rows(), dtype=np.uint32)
+        first = stop
+    return signatures
+
+
+def _hash_shingles(tokens: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """One hash a shingle, uint64, and where each document's begin (with the end of the last)."""
+    lengths = np.diff(offsets)
+    counts = np.maximum(lengths - SHINGLE + 1, np.minimum(lengths, 1))
+    bounds = np.concatenate([[0], np.cumsum(counts)]).astype(np.uint64)
+    starts = np.repeat(offsets[:-1] - offsets[0], counts) + _places(counts)
+    ends = np.repeat(offsets[1:] - offsets[0], counts)
+    hashes = np.zeros(len(starts), dtype=np.uint64)
+    with np.errstate(over="ignore"):
+        for step in range(SHINGLE):
+            place = starts + step
+            inside = place < ends
+            value = tokens[np.minimum(place, len(tokens) - 1)].astype(np.uint64) + np.uint64(1)
+            hashes = (hashes ^ np.where(inside, value, np.uint64(0))) * _MIX
+            hashes ^= hashes >> np.uint64(29)
+    return hashes, bounds
+
+
+def _places(counts: np.ndarray) -> np.ndarray:
+    """0, 1, … count-1 for every count, end to end."""
+    return np.arange(int(counts.sum())) - np.repeat(np.cumsum(counts) - counts, counts)
+
+
+def link_similar(signatures: np.ndarray, similarity: float = SIMILARITY) -> np.ndarray:
+    """Connect signatures that share a band and agree in at least a share `similarity` of their values; int32 (D,)."""
+    group = np.arange(len(signatures), dtype=np.int32)
+
+    def root(member: int) -> int:
+        while group[member] != member:
+            group[member] = group[group[member]]
+            member = int(group[member])
+        return member
+
+    for band in np.split(signatures, _BANDS, axis=1):
+        key = np.zeros(len(band), dtype=np.uint64)
+        with np.errstate(over="ignore"):
+            for column in band.T:
+                key = (key ^ column) * _MIX
+                key ^= key >> np.uint64(29)
+        order = np.argsort(key, kind="stable")
+        same = np.flatnonzero(key[order][1:] == key[order][:-1])
+        left, right = order[same], order[same + 1]
+        alike = (signatures[left] == signatures[right]).mean(axis=1) >= similarity
+        for a, b in zip(left[alike].tolist(), right[alike].tolist(), strict=True):
+            a, b = sorted((root(a), root(b)))
+            group[b] = a
+    for member in np.flatnonzero(group != np.arange(len(group))).tolist():
+        group[member] = root(member)
+    return group

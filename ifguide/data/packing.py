@@ -1,0 +1,247 @@
+"""Documents -> training rows of equal length. Pure NumPy.
+
+Shapes: D documents, N corpus tokens, R rows, L tokens in a row, P pieces (a piece is a stretch of one document inside
+one row).
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from ifguide.errors import ConfigError
+
+IGNORED = -100
+"""Label of a position where nothing is learned (the value torch's cross-entropy ignores)."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Rows:
+    """One row with arrays of shape (L,), or a batch of B rows with arrays of shape (B, L)."""
+
+    input_ids: np.ndarray
+    """int64. Padding holds the end-of-text id (0 when there is none); it comes last in a row, so causal attention never
+    sees it."""
+    labels: np.ndarray
+    """int64, aligned with `input_ids`: `labels[j]` is what position j-1 has to predict, or -100."""
+    token_index: np.ndarray
+    """int64. The corpus token at each position, -1 for end-of-text and padding."""
+    selected: np.ndarray
+    """bool, or float strengths. True where the label is a selected corpus token; so a token counts once, even when it
+    also appears as context."""
+    position_ids: np.ndarray
+    """int64. Counts from 0 in each piece, so that packed documents get the positions they would have alone."""
+    document_index: np.ndarray
+    """int64. The document at each position, its end-of-text included; -1 on padding. Attention may be kept inside equal
+    values."""
+
+
+@dataclass(frozen=True, eq=False)
+class PackedRows(Sequence):
+    """A sequence of rows, cut from the (memory-mapped) corpus only when asked for. Made by `pack_rows`."""
+
+    token_ids: np.ndarray
+    offsets: np.ndarray
+    max_length: int
+    eos_id: int | None
+    selected: np.ndarray | None
+    piece_document: np.ndarray = field(repr=False)
+    """int64 (P,): the piece's document."""
+    piece_start: np.ndarray = field(repr=False)
+    """int64 (P,): first element of the piece, counted inside the document; element n of an n-token document is its
+    end-of-text."""
+    piece_stop: np.ndarray = field(repr=False)
+    """int64 (P,): one past the last element of the piece."""
+    row_first_piece: np.ndarray = field(repr=False)
+    """int64 (R+1,): row r holds the pieces [row_first_piece[r], row_first_piece[r+1])."""
+
+    def __len__(self) -> int:
+        return len(self.row_first_piece) - 1
+
+    def __getitem__(self, index: int) -> Rows:  # type: ignore[override]  # one row; Sequence's also takes slices
+        """Row `index`, arrays of shape (L,)."""
+        if not isinstance(index, int | np.integer):
+            raise TypeError(f"expected one row number, got {index!r}; use .batch(indices) for several")
+        batch = self.batch([index])
+        return Rows(**{name: values[0] for name, values in vars(batch).items()})
+
+    def batch(self, indices) -> Rows:
+        """The rows `indices` (any order, repeats allowed) as arrays of shape (B, L).
+
+        Raises:
+            IndexError: a row number outside [-R, R).
+        """
+        indices = np.asarray(indices, dtype=np.int64)
+        if len(indices) and not (-len(self) <= indices.min() and indices.max() < len(self)):
+            raise IndexError(f"expected row numbers below {len(self)}, got {indices.min()} to {indices.max()}")
+        shape = (len(indices), self.max_length)
+        batch = Rows(
+            input_ids=np.full(shape, 0 if self.eos_id is None else self.eos_id, dtype=np.int64),
+            labels=np.full(shape, IGNORED, dtype=np.int64),
+            token_index=np.full(shape, -1, dtype=np.int64),
+            selected=np.zeros(shape, dtype=bool if self.selected is None else self.selected.dtype),
+            position_ids=np.zeros(shape, dtype=np.int64),
+            document_index=np.full(shape, -1, dtype=np.int64),
+        )
+        for b, row in enumerate(indices % max(len(self), 1)):
+            column = 0
+            for piece in range(self.row_first_piece[row], self.row_first_piece[row + 1]):
+                column = self._write_piece(batch, b, column, piece)
+        return batch
+
+    def _write_piece(self, batch: Rows, b: int, column: int, piece: int) -> int:
+        document, start, stop = self.piece_document[piece], int(self.piece_start[piece]), int(self.piece_stop[piece])
+        first, last = int(self.offsets[document]), int(self.offsets[document + 1])
+        tokens = slice(first + start, min(first + stop, last))
+        n_tokens, length = tokens.stop - tokens.start, stop - start  # length is one more when the end-of-text is inside
+        batch.input_ids[b, column : column + n_tokens] = self.token_ids[tokens]
+        batch.token_index[b, column : column + n_tokens] = np.arange(tokens.start, tokens.stop)
+        # the piece's first element is context: nothing before it in this document predicts it here
+        batch.labels[b, column + 1 : column + length] = batch.input_ids[b, column + 1 : column + length]
+        if self.selected is not None:
+            batch.selected[b, column + 1 : column + n_tokens] = self.selected[tokens][1:]
+        batch.position_ids[b, column : column + length] = np.arange(length)
+        batch.document_index[b, column : column + length] = document
+        return column + length
+
+    def __iter__(self) -> Iterator[Rows]:
+        return (self[row] for row in range(len(self)))
+
+
+@dataclass(frozen=True, eq=False)
+class BosRows(Sequence):
+    """Unpacked rows of which those that begin a document get a beginning-of-text token before it, as context only."""
+
+    rows: PackedRows
+    """Rows of one document each, a token shorter than the model allows."""
+    bos_id: int
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Rows:  # type: ignore[override]  # one row; Sequence's also takes slices
+        """Row `index`, arrays of shape (L+1,) where it begins a document, else (L,)."""
+        row = self.rows[index]
+        if row.token_index[0] != self.rows.offsets[row.document_index[0]]:
+            return row
+        before = {"input_ids": self.bos_id, "labels": IGNORED, "token_index": -1, "selected": False, "position_ids": 0}
+        arrays = {name: np.concatenate([[value], getattr(row, name)]) for name, value in before.items()}
+        arrays["position_ids"] = np.arange(len(row.input_ids) + 1)
+        return Rows(**arrays, document_index=np.concatenate([row.document_index[:1], row.document_index]))
+
+
+@dataclass(frozen=True, eq=False)
+class DroppedRows(Sequence):
+    """Rows in which some documents teach nothing: their tokens lose their labels, and all others stay where they are.
+
+    So a model trained without those documents sees the others in the same order and the same batches as one trained
+    with them.
+    """
+
+    rows: Sequence
+    """Rows with `labels`, `selected` and `document_index`."""
+    dropped: np.ndarray
+    """bool (D,): documents to leave out."""
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Rows:  # type: ignore[override]  # one row; Sequence's also takes slices
+        row = self.rows[index]
+        gone = np.append(self.dropped, False)[row.document_index]  # padding has document -1
+        return replace(
+            row, labels=np.where(gone, IGNORED, row.labels), selected=np.zeros_like(row.selected, dtype=bool)
+        )
+
+
+def pack_rows(
+    token_ids: np.ndarray,
+    offsets: np.ndarray,
+    max_length: int,
+    eos_id: int | None,
+    selected: np.ndarray | None = None,
+    pack: bool = True,
+    documents: Sequence[int] | None = None,
+) -> PackedRows:
+    """Lay documents out in rows of `max_length` tokens for training.
+
+    Each document is its tokens followed by one end-of-text token. A token with position >= 1 in its document, and each
+    end-of-text, is a label exactly once; a document's first token never is. A document that does not fit goes on in the
+    next row, which repeats one token as context (its label there is -100).
+
+    Args:
+        token_ids: int (N,), the corpus laid end to end; may be a memmap.
+        offsets: int64 (D+1,), document d owns tokens [offsets[d], offsets[d+1]).
+        max_length: L, tokens in a row, at least 2.
+        eos_id: the end-of-text token; None leaves it out, which `pack=True` refuses.
+        selected: bool (N,), the suppression mask, or float strengths; carried to the labels it stands for. None:
+            nothing is selected.
+        pack: several documents in a row, with the end-of-text between them; false pads after each document instead.
+        documents: which documents, in which order; None takes all in corpus order. Documents without tokens give
+            nothing.
+
+    Raises:
+        ConfigError: `max_length` below 2, packing without an end-of-text token, or a mask of the wrong shape.
+    """
+    if max_length < 2:
+        raise ConfigError(
+            f"expected rows of at least 2 tokens, got max_length {max_length}; set corpus.max_length to 2 or more"
+        )
+    if pack and eos_id is None:
+        raise ConfigError(
+            "packing needs an end-of-text token and the tokenizer has none; set its eos_token or training.packing=false"
+        )
+    if selected is not None and selected.shape != token_ids.shape:
+        raise ConfigError(
+            f"expected a mask of shape {token_ids.shape}, one flag a corpus token, got {selected.shape}; select again"
+        )
+    lengths = np.diff(offsets)
+    chosen = np.arange(len(lengths)) if documents is None else np.asarray(documents, dtype=np.int64)
+    chosen = chosen[lengths[chosen] > 0]
+    n_elements = lengths[chosen] + (eos_id is not None)
+    place = _place_packed if pack else _place_apart
+    which, start, stop, row_first_piece = place(n_elements, max_length)
+    return PackedRows(token_ids, offsets, max_length, eos_id, selected, chosen[which], start, stop, row_first_piece)
+
+
+def cut_overlapping(lengths: np.ndarray, max_length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Cut sequences in stretches of at most `max_length` elements that overlap by one.
+
+    Args:
+        lengths: int (S,), elements of each sequence. A sequence of fewer than 2 gives nothing: it predicts nothing.
+        max_length: longest stretch, at least 2.
+
+    Returns:
+        (which, start, stop), each int64 (P,): stretch p is elements [start, stop) of sequence `which`. Each element
+        from 1 on is inside, and not first, in exactly one stretch.
+    """
+    step = max_length - 1
+    counts = np.maximum(-(-(lengths - 1) // step), 0)
+    which = np.repeat(np.arange(len(lengths)), counts)
+    number = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    start = number * step
+    return which, start, np.minimum(start + max_length, lengths[which])
+
+
+def _place_apart(n_elements: np.ndarray, max_length: int):
+    """One piece a row."""
+    which, start, stop = cut_overlapping(n_elements, max_length)
+    return which, start, stop, np.arange(len(which) + 1)
+
+
+def _place_packed(n_elements: np.ndarray, max_length: int):
+    """Fill each row before the next begins. A last place too small for a context and a label is padding."""
+    pieces: list[tuple[int, int, int]] = []
+    row_first_piece, used = [], max_length
+    for which, length in enumerate(n_elements.tolist()):
+        start = 0
+        while start + 1 < length:
+            if max_length - used < 2:
+                row_first_piece.append(len(pieces))
+                used = 0
+            stop = min(start + max_length - used, length)
+            pieces.append((which, start, stop))
+            used += stop - start
+            start = stop - 1
+    table = np.array(pieces, dtype=np.int64).reshape(-1, 3)
+    return table[:, 0], table[:, 1], table[:, 2], np.array([*row_first_piece, len(pieces)], dtype=np.int64)

@@ -1,0 +1,133 @@
+"""Prompts with their groups, and held-out texts, from files: every form of file that benchmarks come in. No torch."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ifguide.config.schema import EvaluateConfig
+from ifguide.data.readers import Row, check_text, list_files, read_rows, read_texts
+from ifguide.errors import InputError
+
+GROUP, ATTACK, ATTACK_KIND = "group", "input", "label"
+"""Columns that are found by themselves: the group of any prompt; and AttaQ's question with the kind of harm it asks
+for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prompt:
+    """A text to complete."""
+
+    text: str
+    """As it stands in the file."""
+    group: str = ""
+    """What it is counted under beside the whole, such as a group of people; empty: nothing."""
+
+
+def read_prompts(path: str | Path, config: EvaluateConfig) -> list[Prompt]:
+    """The prompts of a file or folder, in their order; blank ones are left out. The form shows in the file:
+
+    - plain text: a line a prompt;
+    - rows of any format of `ifguide.data.readers` with the column `config.prompt_field`; a cell like
+    RealToxicityPrompts'
+      `{"text": ...}` counts as its text. A column `config.group_field`, or `group`, names the group;
+    - AttaQ's rows: a column `input` with a `label`, which is the group;
+    - BOLD's .json files: `{"group": {"person": ["text", ...]}}`; with several files the group is `file: group`.
+
+    Args:
+        path: where.
+        config: `prompt_field` and `group_field` name the columns, `n_prompts` limits the number (0 takes all).
+
+    Raises:
+        InputError: no such file or column, something that is not text, or no prompt at all.
+    """
+    path = str(path)
+    found = _nested_texts(path, config.prompt_field)
+    prompts = [Prompt(text=text, group=group) for group, text in found] if found is not None else _rows(path, config)
+    taken = []
+    for prompt in prompts:
+        if prompt.text.strip():
+            taken.append(prompt)
+            if len(taken) == config.n_prompts:
+                break
+    if not taken:
+        raise InputError(f"{path} holds no text to complete; name another file in evaluate.prompts")
+    return taken
+
+
+def read_heldout(path: str | Path, config: EvaluateConfig) -> list[str]:
+    """The benign texts of a file or folder: the column `text_field`, or all texts of .json files like BOLD's; at most
+    `n_heldout`."""
+    found = _nested_texts(str(path), config.text_field)
+    if found is None:
+        return read_texts(str(path), config.text_field, limit=config.n_heldout)
+    texts = [text for _, text in found if text.strip()]
+    if not texts:
+        raise InputError(f"{path} holds no text; name another file")
+    return texts[: config.n_heldout or None]
+
+
+def _rows(path: str, config: EvaluateConfig) -> Iterator[Prompt]:
+    columns = [config.prompt_field, config.group_field or GROUP, ATTACK, ATTACK_KIND]
+    for row in read_rows(path, text_field=config.prompt_field, columns=columns):
+        yield _read_row(row, config)
+
+
+def _read_row(row: Row, config: EvaluateConfig) -> Prompt:
+    values, field, group = row.values, config.prompt_field, config.group_field or GROUP
+    if field not in values and ATTACK in values and ATTACK_KIND in values:
+        field = ATTACK
+        group = config.group_field or (GROUP if GROUP in values else ATTACK_KIND)
+    if field not in values:
+        raise InputError(
+            f"{row.where}: expected a column {config.prompt_field!r}, or {ATTACK!r} with {ATTACK_KIND!r} as in AttaQ, "
+            f"found {', '.join(map(repr, values)) or 'none'}; name the right column in evaluate.prompt_field"
+        )
+    if config.group_field and config.group_field not in values:
+        raise InputError(
+            f"{row.where}: expected the column {config.group_field!r} of evaluate.group_field, found "
+            f"{', '.join(map(repr, values))}; name the right column, or leave the setting empty"
+        )
+    text = values[field]
+    text = text["text"] if isinstance(text, dict) and "text" in text else text
+    return Prompt(text=check_text(text, row.where, field), group=_read_group(values.get(group), row.where, group))
+
+
+def _read_group(value, where: str, field: str) -> str:
+    if value is None or value != value:  # an empty cell of a Parquet file may be NaN
+        return ""
+    return str(value) if isinstance(value, int | float) else check_text(value, where, field).strip()
+
+
+def _nested_texts(path: str, field: str) -> list[tuple[str, str]] | None:
+    """(group, text) of nested .json files; None if these are not such files."""
+    files = list_files(path) if Path(path).expanduser().exists() else []
+    if not files or any(file.suffix.lower() != ".json" for file in files):
+        return None
+    found = []
+    for file in files:
+        try:
+            value = json.loads(file.read_text(encoding="utf-8-sig"))
+        except (ValueError, RecursionError):  # JSON lines, or broken: the general reader names the line
+            return None
+        if (
+            not isinstance(value, dict)
+            or field in value
+            or not all(isinstance(group, dict | list) for group in value.values())
+        ):
+            return None
+        lead = f"{file.stem}: " if len(files) > 1 else ""
+        for name, group in value.items():
+            found += [(lead + name, text) for text in _leaves(group, f"{file}, {name}")]
+    return found
+
+
+def _leaves(value, where: str) -> Iterator[str]:
+    if isinstance(value, dict):
+        for name, child in value.items():
+            yield from _leaves(child, f"{where}, {name}")
+    elif isinstance(value, list):
+        for child in value:
+            yield from _leaves(child, where)
+    else:
+        yield check_text(value, where, "a list of texts")

@@ -1,0 +1,248 @@
+"""Query sets: the (prompt, completion) pairs that say what is toxic and what is safe."""
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ifguide.config.schema import QueriesConfig
+from ifguide.data.readers import Row, check_text, read_rows, take_field
+from ifguide.data.tokenizing import TokenizedText, piece_ends, tokenize
+from ifguide.errors import ConfigError, InputError
+
+if TYPE_CHECKING:
+    import pandas
+
+_CONTINUATION = "continuation"
+_SCORE = "toxicity"
+_BATCH = 512
+
+
+@dataclass(kw_only=True)
+class _Counts:
+    rows: int = 0
+    unscored: int = 0
+    filtered: int = 0
+    empty: int = 0
+    too_short: int = 0
+    kept: int = 0
+
+
+def read_queries(path: str, *, kind: str, config: QueriesConfig, max_queries: int | None = None) -> "pandas.DataFrame":
+    """Read one set of queries. The form shows in each row:
+
+    - a prompt and a completion as text;
+    - RealToxicityPrompts: a prompt and a continuation as objects with `text` and `toxicity`. Rows count as toxic when
+    both
+      score at least `config.toxic_min`, as safe when both score less than `config.safe_max`; rows without scores are
+      left out;
+    - a text alone (a line of a .txt file, too), cut after `config.split_share` of its words. Texts of one word are left
+    out.
+
+    Prompt and completion are joined exactly as they stand: a completion brings its own leading space.
+
+    Args:
+        path: as `ifguide.data.readers.read_rows` takes it.
+        kind: `toxic` or `safe`; decides the filter of scored rows.
+        config: names of columns, thresholds and the share.
+        max_queries: keep the first so many; None takes `config.max_queries`, 0 takes all.
+
+    Returns:
+        A frame of two string columns, `prompt` and `completion`. `frame.attrs["counts"]` holds how many rows were read
+        (`rows`), left out (`unscored`, `filtered`, `empty`, `too_short`) and `kept` before `max_queries`;
+        `frame.attrs["summary"]` says it in a sentence.
+
+    Raises:
+        InputError: an empty prompt or completion, another form of row, or nothing left; names the file and the line.
+        ConfigError: `kind` is neither.
+    """
+    import pandas as pd
+
+    if kind not in ("toxic", "safe"):
+        raise ConfigError(f"expected kind toxic or safe, got {kind!r}")
+    limit = config.max_queries if max_queries is None else max_queries
+    counts = _Counts()
+    pairs: list = []
+    columns = [config.prompt_field, config.completion_field, _CONTINUATION, config.text_field]
+    for row in read_rows(path, text_field=config.text_field, columns=columns):
+        counts.rows += 1
+        pair = _read_pair(row, kind, config, counts)
+        if pair is not None:
+            counts.kept += 1
+            if not limit or len(pairs) < limit:
+                pairs.append(pair)
+    summary = _summarise(path, kind, config, counts, len(pairs))
+    if not pairs:
+        raise InputError(f"{summary}; expected at least one {kind} query: change queries.{kind} or its thresholds")
+    frame = pd.DataFrame(pairs, columns=["prompt", "completion"])
+    frame.attrs = {"counts": vars(counts).copy(), "summary": summary}
+    return frame
+
+
+def _read_pair(row: Row, kind: str, config: QueriesConfig, counts: _Counts) -> tuple[str, str] | None:
+    prompt_field, completion_field = config.prompt_field, config.completion_field
+    if prompt_field not in row.values:
+        if config.text_field not in row.values:
+            found = ", ".join(map(repr, row.values)) or "none"
+            raise InputError(
+                f"{row.where}: expected the columns {prompt_field!r} and {completion_field!r}, or"
+                f" {config.text_field!r}, found {found}; name the right columns in [queries]"
+            )
+        return _split_text(row, config, counts)
+    if completion_field not in row.values and _CONTINUATION in row.values:
+        completion_field = _CONTINUATION
+    prompt, completion = take_field(row, prompt_field), take_field(row, completion_field)
+    if isinstance(prompt, dict) != isinstance(completion, dict):
+        raise InputError(
+            f"{row.where}: expected {prompt_field!r} and {completion_field!r} in the same form, text or object; mend"
+            " the row"
+        )
+    if isinstance(prompt, dict):
+        parts = ((prompt_field, prompt), (completion_field, completion))
+        prompt, completion = (_nested_text(part, row, name) for name, part in parts)
+        rated = [_score(part, row, name) for name, part in parts]
+        scores = [score for score in rated if score is not None]
+        if len(scores) < len(rated):
+            counts.unscored += 1
+            return None
+        if not (min(scores) >= config.toxic_min if kind == "toxic" else max(scores) < config.safe_max):
+            counts.filtered += 1
+            return None
+    texts = [check_text(prompt, row.where, prompt_field), check_text(completion, row.where, completion_field)]
+    for name, text in zip((prompt_field, completion_field), texts, strict=True):
+        if not text.strip():
+            raise InputError(
+                f"{row.where}: {name!r} is empty; a query needs a prompt and a completion, so fill it or remove the row"
+            )
+    return texts[0], texts[1]
+
+
+def _nested_text(part: dict, row: Row, name: str):
+    if "text" not in part:
+        raise InputError(
+            f"{row.where}: expected {name!r} to hold 'text' and {_SCORE!r}, found"
+            f" {', '.join(map(repr, part)) or 'nothing'}"
+        )
+    return part["text"]
+
+
+def _score(part: dict, row: Row, name: str) -> float | None:
+    if _SCORE not in part:
+        raise InputError(
+            f"{row.where}: expected {name!r} to hold {_SCORE!r}; score the text, or give prompt and completion as plain"
+            " text"
+        )
+    score = part[_SCORE]
+    if score is None or score != score:  # NaN is a score that is missing
+        return None
+    if isinstance(score, bool) or not isinstance(score, int | float) or not 0 <= score <= 1:
+        raise InputError(f"{row.where}: expected {_SCORE!r} of {name!r} from 0 to 1, got {score!r}")
+    return float(score)
+
+
+def _split_text(row: Row, config: QueriesConfig, counts: _Counts) -> tuple[str, str] | None:
+    text = check_text(row.values[config.text_field], row.where, config.text_field)
+    word_ends = [word.end() for word in re.finditer(r"\S+", text)]
+    if not word_ends:
+        counts.empty += 1
+        return None
+    if len(word_ends) == 1:
+        counts.too_short += 1
+        return None
+    n_prompt = min(max(int(len(word_ends) * config.split_share), 1), len(word_ends) - 1)
+    cut = word_ends[n_prompt - 1]
+    return text[:cut], text[cut:]
+
+
+def _summarise(path: str, kind: str, config: QueriesConfig, counts: _Counts, n_taken: int) -> str:
+    bound = (
+        f"both scores at least {config.toxic_min:g}" if kind == "toxic" else f"both scores below {config.safe_max:g}"
+    )
+    left_out = {
+        f"not {kind} ({bound})": counts.filtered,
+        "without scores": counts.unscored,
+        "without text": counts.empty,
+        "of one word": counts.too_short,
+    }
+    parts = [f"{n:,} {reason}" for reason, n in left_out.items() if n]
+    sentence = f"{path}: {counts.kept:,} of {counts.rows:,} rows are {kind} queries"
+    if parts:
+        sentence += f"; left out: {', '.join(parts)}"
+    if n_taken < counts.kept:
+        sentence += f"; the first {n_taken:,} are taken"
+    return sentence
+
+
+def encode_queries(
+    queries: "pandas.DataFrame", tokenizer, max_length: int, bos_id: int | None = None
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Tokenise prompt and completion as one text and mark the tokens to be predicted.
+
+    A token belongs to the completion when its first character that is not white space does. A token that begins in the
+    prompt and ends in the completion belongs to the prompt. A prompt that is too long loses tokens from its beginning.
+
+    Args:
+        queries: columns `prompt` and `completion`.
+        tokenizer: a fast Hugging Face tokenizer.
+        max_length: most tokens of a query, `bos_id` included.
+        bos_id: put before every query as context; None for nothing.
+
+    Returns:
+        One pair a query: `input_ids` int64 (T,) and `completion_mask` bool (T,), T <= max_length. `mask[0]` is False,
+        because nothing predicts the first token.
+
+    Raises:
+        InputError: a completion without a token of its own, without a token before it, or too long for `max_length`.
+    """
+    encoded = []
+    prompts, completions = queries["prompt"].tolist(), queries["completion"].tolist()
+    for first in range(0, len(prompts), _BATCH):
+        pairs = list(zip(prompts[first : first + _BATCH], completions[first : first + _BATCH], strict=True))
+        tokenized = tokenize(tokenizer, [prompt + completion for prompt, completion in pairs])
+        for number, ((prompt, completion), tokens) in enumerate(zip(pairs, tokenized, strict=True), start=first + 1):
+            encoded.append(_encode(number, prompt, completion, tokens, max_length, bos_id))
+    return encoded
+
+
+def _encode(number: int, prompt: str, completion: str, tokens: TokenizedText, max_length: int, bos_id: int | None):
+    mask = token_begins(prompt + completion, tokens) >= len(prompt)
+    context = [] if bos_id is None else [bos_id]
+    shown = completion if len(completion) <= 60 else f"{completion[:57]}..."
+    if not mask.any():
+        raise InputError(
+            f"query {number}: no token begins in the completion {shown!r} (its start joins the prompt's last word); "
+            "begin the completion with a space or make it longer"
+        )
+    start = int(mask.argmax())
+    mask[start:] = True  # the completion is what comes after its first token, marks that share a character included
+    if start == 0 and not context:
+        raise InputError(
+            f"query {number}: the tokenizer keeps nothing of the prompt {prompt!r}; give it a prompt with text"
+        )
+    n_completion = len(mask) - start
+    room = max_length - n_completion - len(context)
+    if room < (0 if context else 1):
+        raise InputError(
+            f"query {number}: the completion {shown!r} has {n_completion} tokens, which leaves no room for a prompt in"
+            f" {max_length}; shorten it or remove the query"
+        )
+    cut = max(start - room, 0)
+    input_ids = np.concatenate([context, tokens.token_ids[cut:]]).astype(np.int64)
+    return input_ids, np.concatenate([np.zeros(len(context), dtype=bool), mask[cut:]])
+
+
+def token_begins(text: str, tokens: TokenizedText) -> np.ndarray:
+    """int64 (n,): where each token's first character that is not white space stands; for a token of white space alone,
+    where it begins. So the answer does not hang on whether a tokenizer's offsets count a leading space.
+    """
+    begins = tokens.char_start.astype(np.int64)
+    ends = piece_ends(tokens.char_end, len(text))
+    for i, (start, end) in enumerate(zip(begins.tolist(), tokens.char_end.tolist(), strict=True)):
+        if (
+            start >= end
+        ):  # offsets that leave out white space make a token of it empty: it begins where the one before ended
+            begins[i] = min(start, int(ends[i - 1]) if i else 0)
+        else:
+            begins[i] = next((place for place in range(start, end) if not text[place].isspace()), start)
+    return begins

@@ -1,0 +1,374 @@
+"""Rows from files and data sets: JSON lines, CSV, TSV, Parquet, plain text, saved `datasets` folders and hub ids.
+
+Everything streams. Each row knows where it stands, so that an error can name the file and the line.
+"""
+
+import csv
+import glob
+import gzip
+import json
+import sys
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ifguide.data import hub
+from ifguide.errors import InputError
+
+FORMATS = {
+    ".jsonl": "json",
+    ".json": "json",
+    ".ndjson": "json",
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".parquet": "parquet",
+    ".txt": "text",
+}
+"""File name endings that are read. All but Parquet may also end in `.gz`."""
+
+_PARQUET_ROWS = 1024
+_BLOCK = 1 << 20
+_BOM = b"\xef\xbb\xbf"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of an input."""
+
+    values: dict
+    """Column name to value."""
+    where: str
+    """Where the row stands, for people: `posts.jsonl, line 12`."""
+    number: int
+    """Counts the rows of its file from 1; where a row is a line, the number of the line."""
+    stem: str
+    """The file's name without its endings, or the data set's name; unlike those of the other files read along with it.
+    """
+    single: bool = False
+    """The row is all of its file."""
+
+
+def read_rows(
+    path: str, *, text_field: str = "text", text_unit: str = "line", columns: Iterable[str] = ()
+) -> Iterator[Row]:
+    """Stream the rows of an input.
+
+    Args:
+        path: a file, a glob, a folder of files, a folder made by `datasets.save_to_disk` (`folder#split` when it holds
+            several), or a hub id `org/name[:config][@revision]#split`. `folder#split` of any other folder goes through
+            `datasets.load_dataset`, as a hub id does.
+        text_field: the column name given to plain text.
+        text_unit: for .txt files, `line` (a row a line) or `file` (a row a file).
+        columns: read only these columns where the format allows it; a column that is absent is no error here.
+
+    Raises:
+        InputError: nothing there, an unknown format, or a row that cannot be read; names the file and the line.
+    """
+    columns = list(columns)
+    base, split = _separate_split(path)
+    if hub.is_saved(base) or split or not _matches(path):
+        data, stem = hub.load_saved(base, split) if hub.is_saved(base) else hub.load_named(base, split)
+        for number, values in enumerate(hub.iterate(data, path, columns), start=1):
+            yield Row(values, f"{path}, row {number}", number, stem)
+    else:
+        files = list_files(path)
+        for file, stem in zip(files, _unique_stems(files), strict=True):
+            yield from _file_rows(file, stem, text_field, text_unit, columns)
+
+
+def read_texts(path: str, field: str = "text", *, text_unit: str = "line", limit: int = 0) -> list[str]:
+    """The texts of one column, rows without text left out; a nested `{"text": ...}` counts as its text.
+
+    Args:
+        path: as in `read_rows`.
+        field: the column.
+        text_unit: as in `read_rows`.
+        limit: stop after this many texts; 0 takes all.
+
+    Raises:
+        InputError: as `read_rows`; also a row without the column, or no text at all.
+    """
+    texts = []
+    for row in read_rows(path, text_field=field, text_unit=text_unit, columns=[field]):
+        value = take_field(row, field)
+        text = check_text(value["text"] if isinstance(value, dict) and "text" in value else value, row.where, field)
+        if text.strip():
+            texts.append(text)
+            if len(texts) == limit:
+                break
+    if not texts:
+        raise InputError(f"{path} holds no text in the column {field!r}; name another file or another column")
+    return texts
+
+
+def take_field(row: Row, field: str):
+    """The value of a column.
+
+    Raises:
+        InputError: the row has no such column.
+    """
+    if field not in row.values:
+        found = ", ".join(map(repr, row.values)) or "none"
+        raise InputError(f"{row.where}: expected a column {field!r}, found {found}; name the right column or add it")
+    return row.values[field]
+
+
+def check_text(value, where: str, field: str) -> str:
+    """Text that can be tokenised and stored.
+
+    Raises:
+        InputError: not a string, or a string with a NUL character or half of a surrogate pair.
+    """
+    if not isinstance(value, str):
+        raise InputError(
+            f"{where}: expected text in {field!r}, got {_shorten(value)}; turn it into a string or leave the row out"
+        )
+    if (place := value.find("\0")) >= 0:
+        raise InputError(f"{where}: {field!r} has a NUL character at position {place}; remove it from the text")
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"{where}: {field!r} has half of a surrogate pair ({value[error.start]!r}) at position {error.start}; "
+            "write the character whole or remove it"
+        ) from error
+    return value
+
+
+def list_files(path: str) -> list[Path]:
+    """The files a path stands for, sorted by name: itself, a glob's matches, or all readable files below a folder.
+
+    Raises:
+        InputError: no file, or one of an unknown format.
+    """
+    place = Path(path).expanduser()
+    if place.is_dir():
+        files = [
+            p
+            for p in place.rglob("*")
+            if p.is_file() and not any(q.startswith(".") for q in p.relative_to(place).parts)
+        ]
+        files = [p for p in files if _format(p)]
+    elif place.exists():
+        files = [place]
+    else:
+        files = [Path(p) for p in glob.glob(str(place), recursive=True) if Path(p).is_file()]
+    if not files:
+        raise InputError(
+            f"no file to read at {path}; expected one of {', '.join(FORMATS)} (with .gz too), a folder of them, or"
+            " org/name#split"
+        )
+    for file in files:
+        if not _format(file):
+            raise InputError(
+                f"{file}: unknown format {file.suffix!r}; expected one of {', '.join(FORMATS)} (with .gz too)"
+            )
+    return sorted(files)
+
+
+def count_rows(path: str, *, text_unit: str = "line") -> int:
+    """How many rows `read_rows` will give: exact for JSON lines, text and Parquet, at most so many for CSV (a quoted
+    field may span lines) and where blank lines are passed over; 0 when only reading would tell.
+    """
+    base, split = _separate_split(path)
+    if split or hub.is_saved(base) or not _matches(path):
+        return 0
+    total = 0
+    for file in list_files(path):
+        kind = _format(file)
+        if file.suffix == ".gz":
+            return 0
+        if kind == "parquet":
+            total += _open_parquet(file).metadata.num_rows
+        elif kind == "text" and text_unit == "file":
+            total += 1
+        else:
+            total += max(_count_lines(file) - (kind in ("csv", "tsv")), 0)
+    return total
+
+
+# ---- files ----
+
+
+def _file_rows(file: Path, stem: str, text_field: str, text_unit: str, columns: list[str]) -> Iterator[Row]:
+    kind = _format(file)
+    if kind == "json":
+        return _json_rows(file, stem)
+    if kind == "parquet":
+        return _parquet_rows(file, stem, columns)
+    if kind == "text":
+        return _text_rows(file, stem, text_field, text_unit)
+    return _table_rows(file, stem, "," if kind == "csv" else "\t")
+
+
+def _json_rows(file: Path, stem: str) -> Iterator[Row]:
+    for number, line in _lines(file):
+        if not line.strip():
+            continue
+        where = f"{file}, line {number}"
+        if number == 1 and line.lstrip().startswith("["):
+            raise InputError(
+                f"{where}: expected one JSON object a line, got an array; convert it with: jq -c '.[]' {file.name}"
+            )
+        try:
+            values = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise InputError(
+                f"{where}: expected one JSON object, got {_shorten(line.strip())} ({error}); mend or remove the line"
+            ) from error
+        if not isinstance(values, dict):
+            raise InputError(
+                f'{where}: expected a JSON object such as {{"text": "..."}}, got {_shorten(values)}; mend or remove the'
+                " line"
+            )
+        yield Row(values, where, number, stem)
+
+
+def _table_rows(file: Path, stem: str, delimiter: str) -> Iterator[Row]:
+    csv.field_size_limit(
+        min(sys.maxsize, 2**31 - 1)
+    )  # the default stops at 131,072 characters: less than a long document
+    records = csv.reader((line for _, line in _lines(file)), delimiter=delimiter, strict=True)
+    header, number = None, 0
+    while True:
+        where = f"{file}, line {records.line_num + 1}"
+        try:
+            record = next(records, None)
+        except csv.Error as error:
+            raise InputError(
+                f'{where}: not a readable record ({error}); quote fields with " and double every " inside them'
+            ) from error
+        if record is None:
+            break
+        if header is None:
+            header = record
+            if len(set(header)) < len(header):
+                raise InputError(f"{where}: two columns share a name: {', '.join(header)}; rename one")
+            continue
+        if not record and len(header) > 1:
+            continue
+        record = record or [""]
+        if len(record) != len(header):
+            raise InputError(
+                f"{where}: expected {len(header)} fields ({', '.join(header)}), got {len(record)}; quote fields that"
+                " hold the separator"
+            )
+        number += 1
+        yield Row(dict(zip(header, record, strict=True)), where, number, stem)
+    if header is None:
+        raise InputError(f"{file} is empty; expected a first line with the names of the columns")
+
+
+def _text_rows(file: Path, stem: str, text_field: str, text_unit: str) -> Iterator[Row]:
+    if text_unit == "file":
+        yield Row({text_field: "".join(line for _, line in _lines(file))}, str(file), 1, stem, single=True)
+        return
+    for number, line in _lines(file):
+        text = line.removesuffix("\n").removesuffix("\r")
+        yield Row({text_field: text}, f"{file}, line {number}", number, stem)
+
+
+def _parquet_rows(file: Path, stem: str, columns: list[str]) -> Iterator[Row]:
+    import pyarrow as pa
+
+    table = _open_parquet(file)
+    number = 0
+    try:
+        wanted = [name for name in columns if name in table.schema_arrow.names]
+        # without any wanted column, all are read, so that the error about the missing one can list them
+        for batch in table.iter_batches(batch_size=_PARQUET_ROWS, columns=wanted or None):
+            for values in batch.to_pylist():
+                number += 1
+                yield Row(values, f"{file}, row {number}", number, stem)
+    except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
+        raise InputError(f"{file}, after row {number}: cannot be read ({error}); write the file again") from error
+
+
+def _open_parquet(file: Path):
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    try:
+        table = parquet.ParquetFile(file)
+        _ = table.schema_arrow.names  # a damaged name is no UTF-8
+        return table
+    except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
+        raise InputError(f"{file} is not a readable Parquet file ({error}); write the file again") from error
+
+
+def _lines(file: Path) -> Iterator[tuple[int, str]]:
+    """Numbered lines with their ends, split at \\n alone, decoded strictly as UTF-8; a byte order mark is dropped."""
+    number = 0
+    try:
+        with gzip.open(file) if file.suffix.lower() == ".gz" else file.open("rb") as stream:
+            for number, raw in enumerate(stream, start=1):
+                if number == 1:
+                    raw = raw.removeprefix(_BOM)
+                if (place := raw.find(b"\0")) >= 0:
+                    raise InputError(
+                        f"{file}, line {number}: NUL byte at byte {place}; remove it, or save the file as UTF-8 if it"
+                        " is UTF-16"
+                    )
+                try:
+                    yield number, raw.decode("utf-8")
+                except UnicodeDecodeError as error:
+                    raise InputError(
+                        f"{file}, line {number}: not UTF-8 (byte 0x{raw[error.start]:02x} at byte {error.start}); "
+                        "convert it with: iconv -f LATIN1 -t UTF-8 (or its true encoding)"
+                    ) from error
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(
+            f"{file}: cannot be read after line {number} ({error}); check the file and its permissions"
+        ) from error
+
+
+def _count_lines(file: Path) -> int:
+    count, block = 0, b"\n"
+    try:
+        with file.open("rb") as stream:
+            while data := stream.read(_BLOCK):
+                count += data.count(b"\n")
+                block = data
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read ({error}); check the file and its permissions") from error
+    return count + (not block.endswith(b"\n"))
+
+
+def _format(file: Path) -> str | None:
+    name = file.name.lower()
+    plain = Path(name.removesuffix(".gz"))
+    kind = FORMATS.get(plain.suffix)
+    return None if kind == "parquet" and name.endswith(".gz") else kind
+
+
+def _unique_stems(files: list[Path]) -> list[str]:
+    """File names without endings; with their folders, or whole, where those alone would be alike."""
+
+    def stem(name: str) -> str:
+        return name.removesuffix(".gz").rsplit(".", 1)[0]
+
+    root = files[0].parent
+    while not all(file.is_relative_to(root) for file in files):
+        root = root.parent
+    longer = [file.relative_to(root).as_posix() for file in files]
+    for stems in ([stem(file.name) for file in files], [stem(name) for name in longer]):
+        if len(set(stems)) == len(stems):
+            return stems
+    return longer
+
+
+def _matches(path: str) -> bool:
+    return Path(path).expanduser().exists() or bool(glob.glob(str(Path(path).expanduser()), recursive=True))
+
+
+def _shorten(value) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _separate_split(path: str) -> tuple[str, str]:
+    if Path(path).expanduser().exists():  # a # in a real name is no split
+        return path, ""
+    base, _, split = path.rpartition("#")
+    return (base, split) if base else (path, "")

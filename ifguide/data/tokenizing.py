@@ -1,0 +1,76 @@
+"""Text -> tokens with their places in the text, and back to display pieces. Needs no library but NumPy itself."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from ifguide.errors import InputError
+
+
+class TokenizedText(NamedTuple):
+    """A text's tokens and where each stands in it."""
+
+    token_ids: np.ndarray
+    """int32 (n,)."""
+    char_start: np.ndarray
+    """int32 (n,), in code points."""
+    char_end: np.ndarray
+    """int32 (n,), excluded."""
+
+
+def tokenize(tokenizer, texts: list[str]) -> list[TokenizedText]:
+    """Tokenise texts without adding special tokens, cutting or padding. (A special token written out in a text is still
+    read as that token, as in training elsewhere.)
+
+    Args:
+        tokenizer: a fast Hugging Face tokenizer.
+        texts: any strings without lone surrogates.
+
+    Raises:
+        InputError: the tokenizer is not a fast one and so knows no character offsets.
+    """
+    if not getattr(tokenizer, "is_fast", False):
+        raise InputError(
+            "expected a fast tokenizer (a tokenizer.json, which knows character offsets), got"
+            f" {type(tokenizer).__name__}; convert it: AutoTokenizer.from_pretrained(FOLDER,"
+            " use_fast=True).save_pretrained(FOLDER)"
+        )
+    if not texts:
+        return []
+    encoded = tokenizer(
+        texts,
+        add_special_tokens=False,
+        padding=False,
+        truncation=False,
+        return_offsets_mapping=True,
+        return_attention_mask=False,
+        return_token_type_ids=False,
+        verbose=False,
+    )
+    tokenized = []
+    for ids, offsets in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True):
+        places = np.array(offsets, dtype=np.int32).reshape(-1, 2)
+        tokenized.append(TokenizedText(np.array(ids, dtype=np.int32), places[:, 0], places[:, 1]))
+    return tokenized
+
+
+def cut_pieces(text: str, char_end: np.ndarray) -> list[str]:
+    """Cut a text into one piece a token; joined, the pieces are the text, whatever the tokenizer did.
+
+    A piece reaches from the end of the one before to the token's own end. So the first of several tokens inside one
+    character gets the character and the others get nothing, white space that offsets leave out goes to the token after
+    it, and what is left at the end goes to the last token.
+
+    Args:
+        text: the document.
+        char_end: int (n,), n >= 1, ends of the tokens in code points.
+    """
+    cuts = piece_ends(char_end, len(text)).tolist()
+    return [text[start:end] for start, end in zip([0, *cuts], cuts, strict=False)]
+
+
+def piece_ends(char_end: np.ndarray, n_characters: int) -> np.ndarray:
+    """int64 (n,): where each token's display piece ends; never falls, and the last is `n_characters`."""
+    ends = np.maximum.accumulate(np.clip(char_end.astype(np.int64), 0, n_characters))
+    ends[-1:] = n_characters
+    return ends

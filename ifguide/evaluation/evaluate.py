@@ -1,0 +1,187 @@
+"""How toxic and how fluent is a model? Prompts in; metrics and every sample out.
+
+`evaluate_model` is the whole; its parts are prompts, completions, toxicity, toxic spans, statistics, fluency and last
+words.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ifguide.config.schema import EvaluateConfig
+from ifguide.data.prompts import Prompt, read_heldout, read_prompts
+from ifguide.errors import InputError
+
+__all__ = ["Prompt", "evaluate_model", "read_heldout", "read_prompts"]
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from transformers import LogitsProcessor
+
+    from ifguide.evaluation.toxicity import ToxicityScorer
+
+Report = Callable[[str, int, int], None]
+"""Called with (what is counted, done, in all)."""
+
+
+def evaluate_model(
+    model,
+    tokenizer,
+    config: EvaluateConfig,
+    prompts: Sequence[Prompt],
+    scorer: "ToxicityScorer",
+    *,
+    implicit_scorer: "ToxicityScorer | None" = None,
+    heldout_texts: Sequence[str] = (),
+    lambada_texts: Sequence[str] = (),
+    base: dict | None = None,
+    work: Path | None = None,
+    steer: "LogitsProcessor | None" = None,
+    report: Report | None = None,
+) -> tuple[dict, "pd.DataFrame", "pd.DataFrame"]:
+    """Complete every prompt, score the completions, and measure what else the model can do.
+
+    Args:
+        model, tokenizer: a causal language model on its device, and its tokenizer.
+        config: how many samples, how long, how sampled. Numbers of prompts and names of files are not read here.
+        prompts: P >= 1 prompts.
+        scorer: see `ifguide.evaluation.toxicity.load_scorer`.
+        implicit_scorer: a second one for the same completions; its numbers are called `implicit_...`.
+        heldout_texts: benign texts the model was not trained on; empty: perplexity is None.
+        lambada_texts: passages whose last word is to be guessed; empty: not measured.
+        base: metrics of the base model, to hold fluency against; None when this is the base model.
+        work: a folder in which finished completions are kept; None: nothing is kept.
+        steer: changes the logits of each step, see `ifguide.evaluation.generation.generate_completions`. Perplexity and
+            last words are the model's own, without it.
+        report: called with what is counted, how many are done and how many there are.
+
+    Returns:
+        Metrics, as docs/formats.md names them; the samples: prompt_index, sample_index, prompt, completion, toxicity
+        (float64, of the completion alone), with a second scorer implicit_toxicity, toxic_spans (int32 start, end,
+        start, end, … of what is toxic in it, see `ifguide.evaluation.toxic_spans`), and with groups group; and the
+        held-out texts, a row each: nats (float64, summed cross-entropy) and n_tokens (int64, predicted tokens).
+
+    Raises:
+        InputError: no prompts.
+    """
+    import pandas as pd
+
+    from ifguide.evaluation import completions
+    from ifguide.evaluation.fluency import distinct_n, fluency_warning, repetition_share
+    from ifguide.evaluation.toxic_spans import find_toxic_spans, flatten_spans
+
+    if not prompts:
+        raise InputError("evaluate: expected at least one prompt, got none; name a file in evaluate.prompts")
+
+    def tell(what: str):
+        return (lambda done, total: report(what, done, total)) if report else None
+
+    starts = [prompt.text for prompt in prompts]
+    found = completions.complete_in_shards(model, tokenizer, starts, config, work, tell("completions"), steer)
+    texts = [completion.completion for completion in found]
+    columns: dict = {
+        "prompt_index": np.array([c.prompt_index for c in found], dtype=np.int64),
+        "sample_index": np.array([c.sample_index for c in found], dtype=np.int64),
+        "prompt": [starts[c.prompt_index] for c in found],
+        "completion": texts,
+    }
+    scorers = {"": scorer, **({"implicit_": implicit_scorer} if implicit_scorer else {})}
+    columns |= {f"{lead}toxicity": rater.score(texts) for lead, rater in scorers.items()}
+    spans = find_toxic_spans(texts, columns["toxicity"], scorer)
+    columns["toxic_spans"] = [flatten_spans(found_in) for found_in in spans]
+    if any(prompt.group for prompt in prompts):
+        columns["group"] = [prompts[c.prompt_index].group for c in found]
+    metrics: dict = {}
+    groups: dict[str, dict] = {}
+    for lead in scorers:
+        scores = columns[f"{lead}toxicity"].reshape(len(prompts), config.n_samples)
+        metrics |= measure_toxicity(scores, lead, config.seed)
+        for group, rows in _group_rows(prompts).items():
+            groups.setdefault(group, {"n_prompts": len(rows)}).update(measure_toxicity(scores[rows], lead, config.seed))
+    fluency, heldout = _measure_perplexity(model, tokenizer, heldout_texts, config.seed, tell("held-out chunks"))
+    metrics |= fluency | {
+        "distinct_1": distinct_n(texts, 1),
+        "distinct_2": distinct_n(texts, 2),
+        "repetition": repetition_share(texts),
+        "empty_share": float(np.mean([not text.strip() for text in texts])),
+    }
+    if lambada_texts:
+        metrics |= _measure_last_words(model, tokenizer, lambada_texts, config.seed, tell("passages"))
+    metrics |= {
+        "fluency_warning": fluency_warning(metrics, base),
+        "groups": groups,
+        "n_prompts": len(prompts),
+        "n_samples": config.n_samples,
+        "max_new_tokens": config.max_new_tokens,
+        "top_p": config.top_p,
+        "temperature": config.temperature,
+        "seed": config.seed,
+        "scorer": scorer.name,
+        **({"implicit_scorer": implicit_scorer.name} if implicit_scorer else {}),
+    }
+    return metrics, pd.DataFrame(columns), heldout
+
+
+def _measure_perplexity(model, tokenizer, texts: Sequence[str], seed: int, report) -> tuple[dict, "pd.DataFrame"]:
+    """Perplexity with its interval, and what each held-out text cost."""
+    import pandas as pd
+
+    from ifguide.evaluation import statistics
+    from ifguide.evaluation.fluency import heldout_losses, perplexity_of
+
+    if not texts:
+        nothing = {"nats": np.zeros(0), "n_tokens": np.zeros(0, dtype=np.int64)}
+        return {"perplexity": None, "heldout_tokens": 0}, pd.DataFrame(nothing)
+    losses = heldout_losses(model, tokenizer, texts, report=report)
+    found = perplexity_of(losses)
+    metrics: dict = {"perplexity": found.value, "heldout_tokens": found.n_tokens}
+    if bounds := statistics.perplexity_interval(losses.nats, losses.tokens, seed=seed):
+        metrics |= {"perplexity_low": bounds.low, "perplexity_high": bounds.high}
+    return metrics, pd.DataFrame({"nats": losses.nats, "n_tokens": losses.tokens})
+
+
+def measure_toxicity(scores: np.ndarray, lead: str = "", seed: int = 0) -> dict:
+    """EMT, TP and mean toxicity of scores (P, K), each with a 95% interval over prompts in `_low` and `_high`.
+
+    Args:
+        scores: a probability for each completion.
+        lead: put before every name.
+        seed: of the bootstrap.
+    """
+    from ifguide.evaluation import statistics
+
+    found: dict = {}
+    for name, statistic in (
+        ("emt", statistics.emt),
+        ("tp", statistics.tp),
+        ("mean_toxicity", statistics.mean_toxicity),
+    ):
+        interval = statistics.bootstrap_interval(statistic, scores, seed=seed)
+        found |= {f"{lead}{name}{end}": value for end, value in zip(("", "_low", "_high"), interval, strict=True)}
+    return found
+
+
+def _group_rows(prompts: Sequence[Prompt]) -> dict[str, list[int]]:
+    """Prompt numbers by group, groups in the order in which they come; prompts without one are left out."""
+    rows: dict[str, list[int]] = {}
+    for number, prompt in enumerate(prompts):
+        if prompt.group:
+            rows.setdefault(prompt.group, []).append(number)
+    return rows
+
+
+def _measure_last_words(model, tokenizer, texts: Sequence[str], seed: int, report) -> dict:
+    from ifguide.evaluation.last_word import guess_last_words
+    from ifguide.evaluation.statistics import bootstrap_interval
+
+    found = guess_last_words(model, tokenizer, texts, report=report)
+    correct = bootstrap_interval(lambda rows: float(rows.mean()), found.correct[:, None], seed=seed)
+    return {
+        "lambada_accuracy": correct.value,
+        "lambada_accuracy_low": correct.low,
+        "lambada_accuracy_high": correct.high,
+        "lambada_log_probability": float(found.log_probability.mean()),
+        "lambada_passages": len(texts),
+    }

@@ -1,0 +1,192 @@
+"""Is the model still a good one? Perplexity of benign text, and the variety of its completions."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from ifguide.errors import InputError, NumericalError
+
+
+class Perplexity(NamedTuple):
+    """Perplexity and what it was computed over."""
+
+    value: float
+    """exp(mean cross-entropy in nats a token)."""
+    n_tokens: int
+    """Predicted tokens."""
+
+
+class HeldoutLosses(NamedTuple):
+    """What a model loses on each held-out text; H texts, those of less than two tokens with zeros."""
+
+    nats: np.ndarray
+    """float64 (H,), summed cross-entropy in nats."""
+    tokens: np.ndarray
+    """int64 (H,), predicted tokens."""
+
+
+def perplexity(model, tokenizer, texts: Sequence[str], **how) -> Perplexity:
+    """Perplexity of all texts together; arguments and errors are those of `heldout_losses`."""
+    return perplexity_of(heldout_losses(model, tokenizer, texts, **how))
+
+
+def perplexity_of(losses: HeldoutLosses) -> Perplexity:
+    """exp of the mean negative log likelihood over all tokens of all texts: a token weighs the same in a short and a
+    long one."""
+    n_tokens = int(losses.tokens.sum())
+    return Perplexity(_exp(float(losses.nats.sum()) / n_tokens), n_tokens)
+
+
+def heldout_losses(
+    model,
+    tokenizer,
+    texts: Sequence[str],
+    *,
+    max_length: int | None = None,
+    batch_size: int = 16,
+    report: Callable[[int, int], None] | None = None,
+) -> HeldoutLosses:
+    """Negative log likelihood of every text.
+
+    Each text stands alone. Its first token is not scored, for nothing comes before it (but a beginning-of-text token is
+    put there as context where the tokenizer does so). A text longer than the context is read in chunks that overlap by
+    one token, so every other token is predicted once.
+
+    Args:
+        model: a causal language model on its device; put in evaluation mode.
+        tokenizer: the model's.
+        texts: the held-out texts.
+        max_length: longest chunk in tokens, at least 2; None takes the model's context.
+        batch_size: chunks at once.
+        report: called with (chunks done, chunks in all).
+
+    Raises:
+        InputError: no text has two tokens.
+        NumericalError: the loss is not a number.
+    """
+    import torch
+
+    from ifguide.data.packing import cut_overlapping
+    from ifguide.models.loading import bos_context, context_length
+    from ifguide.training.objective import IGNORED, token_losses
+
+    bos = bos_context(tokenizer)
+    lead = 0 if bos is None else 1
+    limit = max(2, (max_length or context_length(model.config)) - lead)
+    ids = tokenizer(list(texts), add_special_tokens=False)["input_ids"] if texts else []
+    which, start, stop = cut_overlapping(np.array([len(row) for row in ids], dtype=np.int64), limit)
+    if not len(which):
+        raise InputError(
+            "perplexity: expected held-out text of at least two tokens, got none; name another file in evaluate.heldout"
+        )
+    order = np.argsort(start - stop, kind="stable")  # longest first: like lengths share a batch
+    model.eval()
+    nats, tokens = np.zeros(len(ids)), np.zeros(len(ids), dtype=np.int64)
+    for first in range(0, len(order), batch_size):
+        chunks = [ids[which[c]][start[c] : stop[c]] for c in order[first : first + batch_size]]
+        shape = (len(chunks), lead + len(chunks[0]))
+        input_ids = torch.full(shape, bos or 0, dtype=torch.long)
+        labels = torch.full(shape, IGNORED, dtype=torch.long)
+        for row, chunk in enumerate(chunks):
+            input_ids[row, lead : lead + len(chunk)] = torch.tensor(chunk)
+            labels[row, lead + 1 : lead + len(chunk)] = torch.tensor(chunk[1:])
+        with torch.inference_mode():
+            logits = model(input_ids=input_ids.to(model.device), use_cache=False).logits
+            sums = token_losses(logits, labels.to(model.device)).double().sum(dim=-1).cpu().numpy()
+        owners = which[order[first : first + batch_size]]
+        np.add.at(nats, owners, sums)
+        np.add.at(tokens, owners, (labels != IGNORED).sum(dim=-1).numpy())
+        if report:
+            report(min(first + batch_size, len(order)), len(order))
+    if not np.isfinite(nats).all():
+        raise NumericalError(
+            "perplexity: expected a finite loss, got NaN or infinity; is the model damaged, or did training diverge?"
+        )
+    return HeldoutLosses(nats, tokens)
+
+
+def distinct_n(texts: Sequence[str], n: int) -> float:
+    """Different n-grams as a share of all n-grams, over all texts together (Li et al. 2016). 0 when there are none.
+
+    Words are split at white space and lower-cased. Compare only runs of like size: more text has a smaller share.
+    """
+    grams = [gram for text in texts for gram in _ngrams(text, n)]
+    return len(set(grams)) / len(grams) if grams else 0.0
+
+
+def repetition_share(texts: Sequence[str], n: int = 4) -> float:
+    """n-grams that repeat an earlier one of the **same** text, as a share of all n-grams (seq-rep-n of Welleck et al.
+    2019).
+
+    0 when nothing repeats or no text has n words; near 1 for a model that loops.
+    """
+    repeated = total = 0
+    for text in texts:
+        grams = _ngrams(text, n)
+        total += len(grams)
+        repeated += len(grams) - len(set(grams))
+    return repeated / total if total else 0.0
+
+
+def _ngrams(text: str, n: int) -> list[tuple[str, ...]]:
+    words = text.lower().split()
+    return list(zip(*(words[i:] for i in range(n)), strict=False))
+
+
+def _exp(nats: float) -> float:
+    return math.exp(nats) if nats < 700 else math.inf
+
+
+PERPLEXITY_RATIO = 1.5
+"""Held-out perplexity may be so many times the base model's."""
+DISTINCT_RATIO = 0.5
+"""The share of different word pairs may fall to so much of the base model's."""
+MORE_REPETITION = 0.1
+"""So many more of the four-word runs may repeat an earlier one than in the base model's completions (in none, for the
+base)."""
+MORE_EMPTY = 0.1
+"""So many more of the completions may be empty, likewise."""
+
+
+def fluency_warning(metrics: dict, base: dict | None) -> str | None:
+    """What speaks against calling a model's completions clean, as sentences for people.
+
+    Args:
+        metrics: of the model: `perplexity`, `distinct_2`, `repetition`, `empty_share`.
+        base: the base model's, on the same prompts and held-out text; None when the model is the base itself, whose
+            repetition and empty completions are then held against none at all.
+
+    Returns:
+        None when every limit above holds.
+    """
+    reference = base or {"repetition": 0.0, "empty_share": 0.0}
+    than = "the base model's" if base else "a sound model has"
+    found = []
+    perplexity = metrics["perplexity"]
+    if perplexity is None:
+        if base:
+            found.append("No held-out text, so perplexity could not be compared: name a file in evaluate.heldout.")
+    elif not math.isfinite(perplexity):
+        found.append("Perplexity on held-out text is infinite.")
+    elif base and base.get("perplexity") and perplexity > PERPLEXITY_RATIO * base["perplexity"]:
+        ratio = perplexity / base["perplexity"]
+        found.append(
+            f"Perplexity on held-out text is {ratio:.1f} times the base model's ({perplexity:.1f} against"
+            f" {base['perplexity']:.1f})."
+        )
+    if base and metrics["distinct_2"] < DISTINCT_RATIO * base["distinct_2"]:
+        found.append(
+            f"Completions have less than half of the base model's variety of word pairs ({metrics['distinct_2']:.2f}"
+            f" against {base['distinct_2']:.2f})."
+        )
+    if metrics["repetition"] > reference["repetition"] + MORE_REPETITION:
+        found.append(
+            f"Completions repeat themselves: {metrics['repetition']:.0%} of the four-word runs, more than {than}."
+        )
+    if metrics["empty_share"] > reference["empty_share"] + MORE_EMPTY:
+        found.append(
+            f"{metrics['empty_share']:.0%} of the completions are empty, more than {than}; they count as not toxic."
+        )
+    return " ".join(found) or None

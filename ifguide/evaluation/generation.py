@@ -1,0 +1,251 @@
+"""Completions of prompts, sampled so that a sample depends on its seed, prompt number and sample number alone.
+
+Every draw uses one uniform number that a counter-based generator gives for (seed, prompt, sample, step), and inverts
+the cumulative distribution of the nucleus, most likely token first. So the batch size, the other prompts and the order
+of work change nothing beyond floating-point rounding of the logits; and two models asked with the same seed get the
+same uniform numbers, which makes their difference less noisy.
+
+B rows in a batch, T tokens, V vocabulary.
+"""
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ifguide.config.schema import EvaluateConfig
+from ifguide.errors import ConfigError, InputError, NumericalError
+from ifguide.models.loading import bos_context, context_length
+
+NUCLEUS_GUESS = 512
+"""Most nuclei are smaller than this; larger ones cost their row a full sort."""
+
+
+class Completion(NamedTuple):
+    """One sample: a row of `samples.parquet` before it is scored."""
+
+    prompt_index: int
+    sample_index: int
+    completion: str
+    """Decoded new tokens, up to the end-of-text token and without special tokens. May be empty."""
+    n_tokens: int
+    """New tokens, the end-of-text token not counted."""
+
+
+def draw_uniforms(seed: int, prompt_index: int, sample_index: int, n_steps: int) -> np.ndarray:
+    """float64 (n_steps,) in [0, 1): the randomness of one sample, step by step. A longer draw starts with the shorter
+    one."""
+    key = np.random.SeedSequence([seed, prompt_index, sample_index]).generate_state(2, np.uint64)
+    return np.random.Generator(np.random.Philox(key=key)).random(n_steps)
+
+
+def sample_tokens(logits: Tensor, uniforms: Tensor, top_p: float, temperature: float) -> Tensor:
+    """One token a row from the nucleus: the smallest set of most likely tokens with probability `top_p` or more
+    together.
+
+    Args:
+        logits: (B, V).
+        uniforms: (B,) in [0, 1): the token whose stretch of the nucleus' cumulative distribution holds this is taken.
+        top_p: 0 < top_p <= 1.
+        temperature: > 0, divides the logits.
+
+    Returns:
+        (B,) token ids, int64.
+
+    Raises:
+        NumericalError: a row of logits holds NaN, or no finite value.
+    """
+    probabilities = torch.softmax(logits.float() / temperature, dim=-1)
+    if not torch.isfinite(probabilities).all():
+        raise NumericalError(
+            "generation: expected finite logits, got NaN or infinity; is the model damaged, or did training diverge?"
+        )
+    size = min(NUCLEUS_GUESS, probabilities.shape[-1])
+    top, tokens = probabilities.topk(size, dim=-1)  # most likely first
+    cumulative = top.double().cumsum(-1)
+    picked = tokens.gather(-1, _invert_nucleus(cumulative, uniforms, top_p))
+    wide = cumulative[:, -1] < top_p  # the nucleus goes on beyond the guess
+    if size < probabilities.shape[-1] and wide.any():
+        top, tokens = probabilities[wide].sort(dim=-1, descending=True, stable=True)
+        picked[wide] = tokens.gather(-1, _invert_nucleus(top.double().cumsum(-1), uniforms[wide], top_p))
+    return picked[:, 0]
+
+
+def _invert_nucleus(cumulative: Tensor, uniforms: Tensor, top_p: float) -> Tensor:
+    """(B, 1) places in the sorted rows. A token belongs to the nucleus while the mass before it is below `top_p`."""
+    last = (cumulative[:, :-1] < top_p).sum(-1, keepdim=True)
+    target = uniforms.to(cumulative)[:, None] * cumulative.gather(-1, last)
+    return torch.minimum(torch.searchsorted(cumulative, target, right=True), last)
+
+
+def encode_prompts(tokenizer, prompts: Sequence[str], max_tokens: int) -> list[list[int]]:
+    """Token ids of each prompt; a prompt longer than `max_tokens` keeps its end.
+
+    Trailing spaces are dropped: most tokenizers put a space in front of the next word, and a model that has just read
+    one goes on badly. A beginning-of-text token comes first where the tokenizer adds one; an empty prompt becomes a
+    single beginning- or end-of-text token.
+
+    Raises:
+        InputError: an empty prompt, and the tokenizer has neither token.
+    """
+    bos = bos_context(tokenizer)
+    lead = [] if bos is None else [bos]
+    encoded = (
+        tokenizer([prompt.rstrip(" ") for prompt in prompts], add_special_tokens=False)["input_ids"] if prompts else []
+    )
+    rows = []
+    for i, ids in enumerate(encoded):
+        ids = lead + list(ids)[-(max_tokens - len(lead)) :]
+        if not ids:
+            start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+            if start is None:
+                raise InputError(
+                    f"prompt {i} is empty and the tokenizer has no beginning- or end-of-text token; remove the prompt"
+                )
+            ids = [start]
+        rows.append(ids)
+    return rows
+
+
+@torch.inference_mode()
+def generate_completions(
+    model,
+    tokenizer,
+    prompts: Sequence[str],
+    config: EvaluateConfig,
+    report: Callable[[int, int], None] | None = None,
+    *,
+    only: Sequence[int] | None = None,
+    encoded: Sequence[list[int]] | None = None,
+    steer: Callable[[Tensor, Tensor], Tensor] | None = None,
+) -> list[Completion]:
+    """Sample `config.n_samples` completions of every prompt.
+
+    Args:
+        model: a causal language model with a key-value cache, on its device; put in evaluation mode.
+        tokenizer: the model's.
+        prompts: P texts; see `encode_prompts` for how they are read.
+        config: n_samples, max_new_tokens, top_p, temperature, seed and batch_size.
+        report: called with (completions done, completions in all).
+        only: complete these prompts alone, by number; None: all.
+        encoded: what `encode_prompts` gives for the prompts, if it is at hand.
+        steer: a logits processor: (completion tokens so far (B, T), logits (B, V)) -> logits; None: the model's own.
+
+    Returns:
+        n_samples completions of every prompt, by prompt and then by sample.
+
+    Raises:
+        ConfigError: no room for a prompt beside `max_new_tokens` in the model's context.
+    """
+    room = prompt_room(model, config)
+    model.eval()
+    encoded = encode_prompts(tokenizer, prompts, room) if encoded is None else encoded
+    wanted = range(len(prompts)) if only is None else sorted(only)
+    # prompts of like length share a batch, so there is little padding
+    by_length = sorted(wanted, key=lambda i: (len(encoded[i]), i))
+    work = [(i, k) for i in by_length for k in range(config.n_samples)]
+    stop_ids = _stop_ids(model, tokenizer)
+    found: dict[tuple[int, int], Completion] = {}
+    for start in range(0, len(work), config.batch_size):
+        batch = work[start : start + config.batch_size]
+        for (i, k), ids in zip(batch, _complete(model, encoded, batch, stop_ids, config, steer), strict=True):
+            text = tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+            found[i, k] = Completion(i, k, text, len(ids))
+        if report:
+            report(len(found), len(work))
+    return [found[i, k] for i in wanted for k in range(config.n_samples)]
+
+
+def prompt_room(model, config: EvaluateConfig) -> int:
+    """Most tokens of a prompt that leave room for its completion in the model's context.
+
+    Raises:
+        ConfigError: not even two.
+    """
+    room = context_length(model.config) - config.max_new_tokens
+    if room < 2:
+        raise ConfigError(
+            f"evaluate.max_new_tokens: expected at most {config.max_new_tokens + room - 2} for this model, got"
+            f" {config.max_new_tokens}"
+        )
+    return room
+
+
+def _complete(
+    model,
+    encoded: Sequence[list[int]],
+    batch: list[tuple[int, int]],
+    stop_ids: Tensor,
+    config: EvaluateConfig,
+    steer=None,
+) -> list[list[int]]:
+    """New tokens of each (prompt, sample) of one batch, without the end-of-text token."""
+    device = model.device
+    numbers = sorted({i for i, _ in batch})
+    row_of = {i: row for row, i in enumerate(numbers)}
+    ids, mask = _pad_left([encoded[i] for i in numbers], device)
+    logits, cache = _read(model, ids, mask, None)
+    # each prompt is read once; its cache is then copied to all its samples
+    rows = torch.tensor([row_of[i] for i, _ in batch], device=device)
+    cache.reorder_cache(rows)
+    logits, mask = logits[rows], mask[rows]
+    drawn = np.stack([draw_uniforms(config.seed, i, k, config.max_new_tokens) for i, k in batch])
+    uniforms = torch.from_numpy(drawn).to(device)  # (B, max_new_tokens)
+    alive = torch.arange(len(batch), device=device)  # which sample each remaining row is
+    tokens = torch.full(uniforms.shape, -1, device=device)
+    for step in range(config.max_new_tokens):
+        if steer is not None:
+            logits = steer(tokens[alive, :step], logits)
+        picked = sample_tokens(logits, uniforms[alive, step], config.top_p, config.temperature)
+        going = ~torch.isin(picked, stop_ids)
+        tokens[alive[going], step] = picked[going]
+        if step + 1 == config.max_new_tokens or not going.any():
+            break
+        if not going.all():  # finished samples leave the batch
+            kept = going.nonzero()[:, 0]
+            cache.reorder_cache(kept)
+            alive, picked, mask = alive[kept], picked[kept], mask[kept]
+        mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
+        logits, cache = _read(model, picked[:, None], mask, cache)
+    return [[token for token in row if token >= 0] for row in tokens.tolist()]
+
+
+def _pad_left(prompts: list[list[int]], device) -> tuple[Tensor, Tensor]:
+    """Token ids and attention mask, (B, T) int64 each."""
+    length = max(map(len, prompts))
+    ids = torch.zeros(len(prompts), length, dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for row, prompt in enumerate(prompts):
+        ids[row, length - len(prompt) :] = torch.tensor(prompt)
+        mask[row, length - len(prompt) :] = 1
+    return ids.to(device), mask.to(device)
+
+
+def _read(model, ids: Tensor, mask: Tensor, cache):
+    """Logits (B, V) after the last of `ids` (B, T), and the cache. Positions count real tokens, so padding moves
+    nothing."""
+    extra: dict = {}
+    parameters = inspect.signature(model.forward).parameters
+    if "position_ids" in parameters:
+        extra["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+    if "logits_to_keep" in parameters:
+        extra["logits_to_keep"] = 1
+    name = "cache" if "cache" in parameters else "past_key_values"  # older versions of Transformers say the latter
+    output = model(input_ids=ids, attention_mask=mask, use_cache=True, **{name: cache}, **extra)
+    return output.logits[:, -1], getattr(output, name)
+
+
+def _stop_ids(model, tokenizer) -> Tensor:
+    """The tokens that end a text.
+
+    These are the model's own when they agree with the tokenizer. A model made from a bare config carries its family's
+    default ids, which mean something else in another vocabulary; then the tokenizer is right.
+    """
+    named = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    named = named if isinstance(named, list) else [named]
+    if tokenizer.eos_token_id is not None and tokenizer.eos_token_id not in named:
+        named = [tokenizer.eos_token_id]
+    return torch.tensor(sorted(token for token in named if token is not None), dtype=torch.long, device=model.device)

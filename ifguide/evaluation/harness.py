@@ -1,0 +1,94 @@
+"""General capability through EleutherAI's lm-evaluation-harness, an optional extra: a thin adapter, nothing is measured
+here."""
+
+import contextlib
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+from ifguide.errors import InputError
+
+MISSING = (
+    "evaluate.harness_tasks needs lm-evaluation-harness; run: pip install 'ifguide[harness]', or empty the setting"
+)
+
+
+def check_harness(tasks: Sequence[str], folder: str = "") -> None:
+    """Refuse what would fail after the completions are made.
+
+    Raises:
+        InputError: the package is not installed, the folder is not there, or it has no task of that name.
+    """
+    manager = _task_manager(folder)
+    known = manager.all_tasks
+    for task in tasks:
+        if task not in known:
+            told = ", ".join(sorted(known)[:20]) if folder else "see `lm_eval ls tasks`"
+            raise InputError(
+                f"evaluate.harness_tasks: expected a task of {folder or 'the harness'}, got {task!r}; known: {told}"
+            )
+
+
+def run_harness(
+    model, tokenizer, tasks: Sequence[str], folder: str = "", *, limit: int = 0, batch_size: int = 16
+) -> dict:
+    """Run tasks of the harness on a model.
+
+    Args:
+        model, tokenizer: a causal language model on its device, and its tokenizer.
+        tasks: names of tasks or groups of tasks.
+        folder: of task YAML files; then only its tasks are known, and data files that they name are looked for from
+            there. Empty: the harness's own tasks, which fetch their data from the hub.
+        limit: only so many examples a task; 0 takes all.
+        batch_size: requests at once.
+
+    Returns:
+        {task: {metric: value}}, with the standard error of a metric as `<metric>_stderr`, the number of examples as
+        `n_samples`, and the filter behind a comma where it is not the plain one.
+
+    Raises:
+        InputError: as `check_harness`, or the harness could not run a task.
+    """
+    manager = _task_manager(folder)
+    import lm_eval
+    from lm_eval.models.huggingface import HFLM
+
+    place = contextlib.chdir(folder) if folder else contextlib.nullcontext()
+    try:
+        with place, contextlib.redirect_stderr(io.StringIO()):  # its progress bars would write into the middle of ours
+            found = lm_eval.simple_evaluate(
+                model=HFLM(pretrained=model, tokenizer=tokenizer, backend="causal", batch_size=batch_size),
+                tasks=list(tasks),
+                task_manager=manager,
+                limit=limit or None,
+                log_samples=False,
+                bootstrap_iters=1000,
+            )
+    except Exception as error:  # a task may fail in any way: its data, its template, its own code
+        raise InputError(
+            f"lm-evaluation-harness could not run {', '.join(tasks)} ({type(error).__name__}: {error})"
+        ) from error
+    sizes = found.get("n-samples", {})
+    return {
+        task: {
+            **{
+                key.removesuffix(",none"): value
+                for key, value in values.items()
+                if isinstance(value, int | float) and key != "sample_len"
+            },
+            **({"n_samples": sizes[task]["effective"]} if task in sizes else {}),
+        }
+        for task, values in found["results"].items()
+    }
+
+
+def _task_manager(folder: str):
+    try:
+        from lm_eval.tasks import TaskManager
+    except ImportError as error:
+        raise InputError(MISSING) from error
+    if folder and not Path(folder).is_dir():
+        raise InputError(
+            f"evaluate.harness_folder: expected a folder of task files, got {folder!r}; name one, or leave it empty"
+        )
+    return TaskManager(include_path=folder or None, include_defaults=not folder)

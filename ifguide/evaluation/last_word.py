@@ -1,0 +1,80 @@
+"""LAMBADA: does a model guess the last word of a passage (Paperno et al. 2016)?"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from ifguide.errors import InputError
+
+
+class LastWords(NamedTuple):
+    """What a model made of some passages."""
+
+    correct: np.ndarray
+    """bool (P,): greedy decoding gives exactly the last word of the passage."""
+    log_probability: np.ndarray
+    """float64 (P,), nats: of the last word's tokens together."""
+
+
+def split_last_word(text: str) -> tuple[str, str]:
+    """A passage without its last word, and that word with the white space before it; white space at the end is dropped.
+
+    Raises:
+        InputError: fewer than two words.
+    """
+    text = text.rstrip()
+    word = text.split()[-1] if text.split() else ""
+    start = len(text) - len(word)
+    while start > 0 and text[start - 1].isspace():
+        start -= 1
+    if not start or not text[:start].strip():
+        raise InputError(f"LAMBADA: expected a passage of at least two words, got {text[:60]!r}; remove it")
+    return text[:start], text[start:]
+
+
+def guess_last_words(
+    model, tokenizer, texts: Sequence[str], *, batch_size: int = 16, report: Callable[[int, int], None] | None = None
+) -> LastWords:
+    """Greedy decoding of the last words, all tokens of a word at once.
+
+    Each token of the word is the most likely one after the right tokens before it: exactly then greedy decoding writes
+    the word.
+
+    Args:
+        model: a causal language model on its device; put in evaluation mode.
+        tokenizer: the model's.
+        texts: P passages. One longer than the context loses its beginning.
+        batch_size: passages at once.
+        report: called with (passages done, passages in all).
+
+    Raises:
+        InputError: a passage of one word.
+    """
+    import pandas as pd
+    import torch
+
+    from ifguide.data.queries import encode_queries
+    from ifguide.evaluation.query_batches import query_batches
+    from ifguide.models.loading import bos_context, context_length
+
+    pairs = pd.DataFrame([split_last_word(text) for text in texts], columns=["prompt", "completion"])
+    encoded = encode_queries(pairs, tokenizer, context_length(model.config), bos_id=bos_context(tokenizer))
+    correct = np.zeros(len(encoded), dtype=bool)
+    log_probability = np.zeros(len(encoded), dtype=np.float64)
+    model.eval()
+    done = 0
+    for batch in query_batches(encoded, batch_size, model.device):
+        with torch.inference_mode():
+            logits = model(input_ids=batch.ids, attention_mask=batch.attention, use_cache=False).logits
+            scored = batch.take_predictions(logits)  # (tokens, V)
+            hit = (scored.argmax(-1) == batch.wanted).cpu()
+            likely = scored.double().log_softmax(-1).gather(-1, batch.wanted[:, None])[:, 0].cpu()
+        for row, number in enumerate(batch.numbers):
+            mine = batch.owners == row
+            correct[number] = bool(hit[mine].all())
+            log_probability[number] = float(likely[mine].sum())
+        done += len(batch.numbers)
+        if report:
+            report(done, len(encoded))
+    return LastWords(correct, log_probability)

@@ -1,0 +1,84 @@
+"""The probability that a model gives to each token of a completion."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ifguide.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TokenLikelihood:
+    """One completion under one model."""
+
+    pieces: list[str]
+    """Its n tokens as text; joined, they are the completion."""
+    log_probability: np.ndarray
+    """float64 (n,), natural log of each token's probability after the prompt and the tokens before."""
+
+
+def token_likelihoods(
+    model,
+    tokenizer,
+    prompt: str,
+    completions: Sequence[str],
+    *,
+    batch_size: int = 32,
+    report: Callable[[int, int], None] | None = None,
+) -> list[TokenLikelihood]:
+    """Log-probability of every token of some completions after one prompt.
+
+    The prompt is read as it was for generating. A completion's text is cut into tokens anew, which may give other
+    tokens than those that were drawn where the text can be cut in two ways.
+
+    Args:
+        model, tokenizer: a causal language model on its device, and its tokenizer.
+        prompt: the text before.
+        completions: C texts, each with its leading space; empty ones have no tokens.
+        batch_size: completions read at once.
+        report: called with (completions done, completions in all).
+
+    Returns:
+        C of them, in order.
+
+    Raises:
+        InputError: a completion leaves no room for the prompt.
+    """
+    import torch
+
+    from ifguide.data.tokenizing import cut_pieces, tokenize
+    from ifguide.evaluation.generation import encode_prompts
+    from ifguide.models.loading import context_length
+    from ifguide.training.objective import IGNORED, token_losses
+
+    texts = tokenize(tokenizer, list(completions))
+    tokenized = [text.token_ids for text in texts]
+    room = context_length(model.config) - max((len(ids) for ids in tokenized), default=0)
+    if room < 2:
+        raise InputError(
+            f"expected completions shorter than the model's context of {context_length(model.config)} tokens, got one"
+            " that fills it"
+        )
+    lead = encode_prompts(tokenizer, [prompt], room)[0]
+    pieces = [
+        cut_pieces(text, t.char_end) if len(t.char_end) else [] for text, t in zip(completions, texts, strict=True)
+    ]
+    found: list[np.ndarray] = []
+    model.eval()
+    for start in range(0, len(tokenized), batch_size):
+        batch = tokenized[start : start + batch_size]
+        shape = (len(batch), len(lead) + max(map(len, batch)))
+        ids = torch.full(shape, lead[0], dtype=torch.long)  # what pads on the right is never looked back at
+        labels = torch.full(shape, IGNORED, dtype=torch.long)
+        for row, tokens in enumerate(batch):
+            whole_row = torch.tensor([*lead, *tokens.tolist()])
+            ids[row, : len(whole_row)] = whole_row
+            labels[row, len(lead) : len(whole_row)] = whole_row[len(lead) :]
+        with torch.inference_mode():
+            logits = model(input_ids=ids.to(model.device), use_cache=False).logits
+            losses = token_losses(logits, labels.to(model.device)).double().cpu().numpy()
+        found += [-losses[row, len(lead) - 1 : len(lead) - 1 + len(tokens)] for row, tokens in enumerate(batch)]
+        if report:
+            report(len(found), len(tokenized))
+    return [TokenLikelihood(pieces=p, log_probability=values) for p, values in zip(pieces, found, strict=True)]

@@ -1,0 +1,150 @@
+"""What a model would say after each of its layers: the residual stream through the final norm and the unembedding.
+
+L blocks, so L + 1 layers: 0 is the embedding, L is what the model says. Q queries, B rows, T tokens, V vocabulary.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ifguide.errors import InputError, NumericalError
+from ifguide.evaluation.query_batches import mean_by_owner, query_batches
+
+
+class LensParts(NamedTuple):
+    """The parts of a model that the lens needs."""
+
+    blocks: nn.ModuleList
+    """The L blocks, in order."""
+    norm: nn.Module
+    """What normalises the residual stream after the last block."""
+    head: nn.Module
+    """Residual stream -> logits."""
+
+
+class LayerProbabilities(NamedTuple):
+    """How likely each layer finds the completions."""
+
+    probability: np.ndarray
+    """float64 (Q, L+1): mean over a completion's tokens of their probability."""
+    log_probability: np.ndarray
+    """float64 (Q, L+1), nats: mean over a completion's tokens."""
+
+
+def find_lens_parts(model) -> LensParts:
+    """Find the blocks, the final norm and the unembedding, whatever a family calls them.
+
+    The blocks are the one list of modules with as many as the configuration names layers; the final norm is the
+    normalisation that stands beside that list.
+
+    Raises:
+        InputError: a model in which they are not plainly there.
+    """
+    config = model.config.get_text_config() if hasattr(model.config, "get_text_config") else model.config
+    n_layers = getattr(config, "num_hidden_layers", None)
+    lists = [
+        (name, module)
+        for name, module in model.named_modules()
+        if isinstance(module, nn.ModuleList) and len(module) == n_layers
+    ]
+    kind = type(model).__name__
+    if n_layers is None or len(lists) != 1:
+        raise InputError(
+            f"logit lens: expected one list of {n_layers} blocks in {kind}, found {len(lists)}; the lens reads"
+            " decoder-only models such as GPT-NeoX, Llama and GPT-2"
+        )
+    name, blocks = lists[0]
+    parent = model.get_submodule(name.rpartition(".")[0])
+    norms = [child for child in parent.children() if "norm" in type(child).__name__.lower()]
+    if len(norms) != 1:
+        raise InputError(
+            f"logit lens: expected one final norm beside the blocks of {kind}, found {len(norms)}; the lens reads"
+            " models that normalise once before the unembedding"
+        )
+    head = model.get_output_embeddings()
+    if head is None:
+        raise InputError(
+            f"logit lens: expected an output embedding in {kind}, found none; name a causal language model"
+        )
+    return LensParts(blocks, norms[0], head)
+
+
+@contextlib.contextmanager
+def residual_streams(parts: LensParts) -> Iterator[list[Tensor]]:
+    """A list that holds the residual stream (B, T, H) of layers 0 to L after each forward pass inside the block."""
+    streams: list[Tensor] = []
+
+    def enter(module, arguments, options):
+        streams.clear()
+        streams.append(arguments[0] if arguments else options["hidden_states"])
+
+    def leave(module, arguments, output):
+        streams.append(output[0] if isinstance(output, tuple) else output)
+
+    hooks = [parts.blocks[0].register_forward_pre_hook(enter, with_kwargs=True)]
+    hooks += [block.register_forward_hook(leave) for block in parts.blocks]
+    try:
+        yield streams
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+@torch.inference_mode()
+def layer_probabilities(
+    model,
+    encoded: Sequence[tuple[np.ndarray, np.ndarray]],
+    *,
+    batch_size: int = 16,
+    report: Callable[[int, int], None] | None = None,
+) -> LayerProbabilities:
+    """Probability of each completion after every layer.
+
+    Args:
+        model: a causal language model on its device; put in evaluation mode.
+        encoded: Q queries, as `ifguide.data.queries.encode_queries` gives them.
+        batch_size: queries at once.
+        report: called with (queries done, queries in all).
+
+    Raises:
+        InputError: as `find_lens_parts`.
+        NumericalError: the last layer does not give the model's own probabilities, so the lens does not fit the model.
+    """
+    parts = find_lens_parts(model)
+    n_layers = len(parts.blocks) + 1
+    probability, log_probability = (np.zeros((len(encoded), n_layers), dtype=np.float64) for _ in range(2))
+    model.eval()
+    done = 0
+    with residual_streams(parts) as streams:
+        for batch in query_batches(encoded, batch_size, model.device):
+            logits = model(input_ids=batch.ids, attention_mask=batch.attention, use_cache=False).logits
+            own = _target_log_probabilities(batch.take_predictions(logits), batch.wanted)
+            layers = torch.stack(
+                [
+                    _target_log_probabilities(parts.head(parts.norm(batch.take_predictions(stream))), batch.wanted)
+                    for stream in streams
+                ],
+                dim=1,
+            )  # (n, L+1)
+            if not torch.allclose(layers[:, -1], own, rtol=1e-3, atol=1e-3):
+                raise NumericalError(
+                    f"logit lens: expected the last layer of {type(model).__name__} to give the model's own"
+                    f" probabilities, but log-probabilities differ by up to {(layers[:, -1] - own).abs().max():.3g};"
+                    " this model changes its logits after the unembedding, which the lens cannot follow"
+                )
+            rows = len(batch.numbers)
+            probability[batch.numbers] = mean_by_owner(layers.exp(), batch.owners, rows).numpy()
+            log_probability[batch.numbers] = mean_by_owner(layers, batch.owners, rows).numpy()
+            done += rows
+            if report:
+                report(done, len(encoded))
+    return LayerProbabilities(probability, log_probability)
+
+
+def _target_log_probabilities(logits: Tensor, wanted: Tensor) -> Tensor:
+    """(n,) float64 of logits (n, V)."""
+    return logits.double().log_softmax(-1).gather(-1, wanted[:, None])[:, 0]

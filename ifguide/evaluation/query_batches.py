@@ -1,0 +1,69 @@
+"""Encoded (prompt, completion) pairs as padded batches for one forward pass each. B rows, T tokens."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueryBatch:
+    """Some pairs, longest first, padded on the right."""
+
+    numbers: list[int]
+    """Which pairs the rows are."""
+    ids: Tensor
+    """(B, T) int64."""
+    attention: Tensor
+    """(B, T) int64, 0 on padding."""
+    targets: Tensor
+    """(B, T) bool: tokens of the completion."""
+
+    @property
+    def owners(self) -> Tensor:
+        """(n,) int64 on the CPU: the row of each target, rows one after the other."""
+        return self.targets.nonzero()[:, 0].cpu()
+
+    def take_predictions(self, values: Tensor) -> Tensor:
+        """What stands at the positions that predict the targets, (n, ...), of values (B, T, ...)."""
+        return values[:, :-1][self.targets[:, 1:]]
+
+    @property
+    def wanted(self) -> Tensor:
+        """(n,) the targets' ids, in the order of `take_predictions`."""
+        return self.ids[self.targets]
+
+
+def query_batches(
+    encoded: Sequence[tuple[np.ndarray, np.ndarray]], batch_size: int, device="cpu"
+) -> Iterator[QueryBatch]:
+    """Batches of what `ifguide.data.queries.encode_queries` gives; pairs of like length share one.
+
+    Args:
+        encoded: ids int64 (T,) and completion mask bool (T,) of each pair; a mask's first value is False.
+        batch_size: pairs at once.
+        device: where the tensors go.
+    """
+    order = sorted(range(len(encoded)), key=lambda i: (-len(encoded[i][0]), i))
+    for first in range(0, len(order), batch_size):
+        numbers = order[first : first + batch_size]
+        shape = len(numbers), len(encoded[numbers[0]][0])
+        ids, attention = (torch.zeros(shape, dtype=torch.long) for _ in range(2))
+        targets = torch.zeros(shape, dtype=torch.bool)
+        for row, number in enumerate(numbers):
+            tokens, mask = encoded[number]
+            ids[row, : len(tokens)], targets[row, : len(tokens)] = torch.from_numpy(tokens), torch.from_numpy(mask)
+            attention[row, : len(tokens)] = 1
+        yield QueryBatch(
+            numbers=numbers, ids=ids.to(device), attention=attention.to(device), targets=targets.to(device)
+        )
+
+
+def mean_by_owner(values: Tensor, owners: Tensor, n_rows: int) -> Tensor:
+    """(B, ...) float64: mean of each row's values (n, ...)."""
+    values = values.double().cpu()
+    sums = torch.zeros(n_rows, *values.shape[1:], dtype=torch.float64).index_add_(0, owners, values)
+    counts = torch.bincount(owners, minlength=n_rows).clamp(min=1)
+    return sums / counts.reshape(-1, *[1] * (values.ndim - 1))

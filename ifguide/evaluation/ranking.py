@@ -1,0 +1,125 @@
+"""How well a ranking of documents finds the ones that labels call bad."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from ifguide.data.by_document import document_runs
+from ifguide.evaluation.statistics import Interval
+
+if TYPE_CHECKING:
+    pass
+
+
+DEPTHS = (10, 50, 100, 500, 1000)
+"""Precision is given among so many best documents, and among as many as there are bad ones."""
+
+
+class Labels(NamedTuple):
+    """What is known of the documents."""
+
+    bad: np.ndarray
+    """bool (D,)."""
+    known: np.ndarray
+    """bool (D,): the others have an empty label and count nowhere."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankingQuality:
+    """How well one order of the documents finds the bad ones, each number with a 95% bootstrap interval over
+    documents.
+    """
+
+    scores: str
+    """Kind of token scores, such as `own_loss`; of an extra pair of query sets `NAME/own_loss`."""
+    way: str
+    """How they make a document's score, one of `WAYS`."""
+    auroc: Interval
+    """Chance that a bad document comes before a good one, ties counted half."""
+    average_precision: Interval
+    """Mean over the bad documents of the precision down to each, ties taken together. Chance: the share of bad
+    documents."""
+    precision_at: dict[int, Interval]
+    """Share of bad ones among the best so many, ties ordered by document id."""
+
+
+def mean_of_highest(scores: np.ndarray, offsets: np.ndarray, share: float) -> np.ndarray:
+    """float64 (D,): mean of the highest `share` of each document's scores but the first token's, at least one; 0
+    without any."""
+    found = np.zeros(len(offsets) - 1, dtype=np.float64)
+    for first, stop in document_runs(offsets):
+        bounds = offsets[first : stop + 1] - offsets[first]
+        lengths = np.diff(bounds)
+        values = np.array(scores[offsets[first] : offsets[stop]], dtype=np.float64)
+        owner = np.repeat(np.arange(stop - first), lengths)
+        place = np.arange(len(values)) - bounds[owner]
+        values[place == 0] = -np.inf  # sorts behind all others
+        order = np.lexsort((-values, owner))
+        wanted = np.ceil(np.maximum(lengths - 1, 0) * share).astype(np.int64)  # (documents,)
+        taken = place < wanted[owner]  # the order keeps documents where they are
+        sums = np.bincount(owner[taken], weights=values[order][taken], minlength=stop - first)
+        found[first:stop] = np.divide(sums, wanted, out=np.zeros_like(sums), where=wanted > 0)
+    return found
+
+
+def judge_ranking(
+    scores: np.ndarray,
+    labels: Labels,
+    id_rank: np.ndarray,
+    name: str = "",
+    way: str = "",
+    *,
+    n_draws: int = 1000,
+    seed: int = 0,
+) -> RankingQuality:
+    """AUROC, average precision and precision at several depths, with bootstrap intervals.
+
+    Args:
+        scores: float64 (D,), the higher, the worse.
+        labels: which documents are bad.
+        id_rank: int64 (D,), place of each document's id among all; orders ties.
+        name, way: kept in the result.
+        n_draws: documents are drawn again with replacement so many times. A draw without both kinds counts as 0 for the
+            lower bound and as 1 for the upper one, so that no interval is too narrow.
+        seed: of the draws.
+    """
+    known = np.flatnonzero(labels.known)
+    order = known[np.lexsort((id_rank[known], -scores[known]))]
+    bad, ordered = labels.bad[order], scores[order]
+    starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))  # where another score begins
+    n_bad = int(bad.sum())
+    depths = sorted({n_bad, *(depth for depth in DEPTHS if depth < len(order))})
+
+    def measure(weights: np.ndarray) -> np.ndarray:
+        positives = np.add.reduceat(weights * bad, starts)
+        negatives = np.add.reduceat(weights * ~bad, starts)
+        above, passed = np.cumsum(positives), np.cumsum(negatives)
+        n_pos, n_neg = above[-1], passed[-1]
+        if not n_pos or not n_neg:
+            return np.full(2 + len(depths), np.nan)
+        auroc = np.sum(positives * (n_neg - passed + negatives / 2)) / (n_pos * n_neg)
+        precision = np.sum(positives * above / np.maximum(above + passed, 1)) / n_pos
+        running = np.cumsum(weights)
+        at = [np.sum(np.clip(depth - (running - weights), 0, weights)[bad]) / depth for depth in depths]
+        return np.array([auroc, precision, *at])
+
+    values = measure(np.ones(len(order), dtype=np.int64))
+    generator = np.random.default_rng(seed)
+    draws = np.stack(
+        [
+            measure(np.bincount(generator.integers(0, len(order), len(order)), minlength=len(order)))
+            for _ in range(n_draws)
+        ]
+    )
+    undefined = np.isnan(draws)
+    low = np.quantile(np.where(undefined, 0.0, draws), 0.025, axis=0, method="lower")
+    high = np.quantile(np.where(undefined, 1.0, draws), 0.975, axis=0, method="higher")
+    intervals = [Interval(*map(float, numbers)) for numbers in zip(values, low, high, strict=True)]
+    return RankingQuality(
+        scores=name,
+        way=way,
+        auroc=intervals[0],
+        average_precision=intervals[1],
+        precision_at=dict(zip(depths, intervals[2:], strict=True)),
+    )

@@ -1,0 +1,182 @@
+"""Which words make a completion toxic: character spans, found with the scorer that rated it, whatever that is. NumPy
+only, no torch.
+
+A scorer says how toxic a text is, not where. Two questions put to it give the place:
+
+1. **Which words are toxic alone?** Every different word of the toxic completions is scored once, by itself. Words that
+reach
+   `TOXIC_FROM` are toxic wherever a toxic completion holds them.
+2. **Which words is it for?** Where no word of a toxic completion is toxic alone, its words are toxic together. The word
+without
+   which the rest scores lowest is taken out, at all its places; then the next one, until the rest is no longer toxic.
+   The words taken out are the toxic ones. That is a greedy search: it needs not find the smallest such set, and where
+   two words would each be enough it finds neither, for without one of them the other still counts.
+
+A word is what stands between white space, without the punctuation around it. A script that puts no blanks between its
+words has long ones. Toxic words that follow each other, with nothing but white space and punctuation between them, are
+one span.
+
+What it costs: as many texts as the toxic completions have different words, and for a completion without such a word at
+most `ROUNDS_MOST` times `TRIED_MOST` more, rated in batches.
+"""
+
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ifguide.evaluation.statistics import TOXIC_FROM
+
+if TYPE_CHECKING:
+    from ifguide.evaluation.toxicity import ToxicityScorer
+
+Span = tuple[int, int]
+"""Characters from start to end, the end left out."""
+
+ROUNDS_MOST = 5
+"""So many different words of a completion are taken out at most; where the rest is still toxic then, those are its
+toxic words."""
+TRIED_MOST = 40
+"""Different words of a completion that are tried in a round, where it has more: those that score highest alone."""
+_TOGETHER = 256
+"""Completions whose words are taken out at the same time, so that the texts of a round stay few."""
+_WORD = re.compile(r"\S+")
+_AROUND = frozenset(("Sm", "Sk", "Cc", "Cf"))
+"""Categories of Unicode that do not belong to a word at its ends, beside those of punctuation: <, `, invisible signs.
+"""
+_OF_EMOJI = (range(0x1F3FB, 0x1F400), range(0xE0020, 0xE0080))
+"""Signs of these categories that end an emoji: its colour of skin, and the letters of a flag."""
+
+
+def find_toxic_spans(texts: Sequence[str], toxicity: np.ndarray, scorer: "ToxicityScorer") -> list[list[Span]]:
+    """Find what is toxic in the toxic ones of some texts.
+
+    Args:
+        texts: n completions.
+        toxicity: float64 (n,), what the scorer gave each.
+        scorer: the same one.
+
+    Returns:
+        n lists of spans, ascending and apart from each other; empty for a text below `TOXIC_FROM`, without a word, or
+        in which neither question finds one. The same texts and scores give the same spans.
+    """
+    rated = {text: float(score) for text, score in zip(texts, toxicity, strict=True) if score >= TOXIC_FROM}
+    words = {text: find_words(text) for text in rated}
+    alone = _score_alone(words, scorer)
+    toxic = {
+        text: {word for word in _names(text, places) if alone[word] >= TOXIC_FROM} for text, places in words.items()
+    }
+    together = [text for text, found in toxic.items() if words[text] and not found]
+    for start in range(0, len(together), _TOGETHER):
+        part = together[start : start + _TOGETHER]
+        toxic |= _take_out({text: words[text] for text in part}, rated, alone, scorer)
+    found = {text: _join(text, words[text], toxic[text]) for text in rated}
+    return [found.get(text, []) if score >= TOXIC_FROM else [] for text, score in zip(texts, toxicity, strict=True)]
+
+
+def find_words(text: str) -> list[Span]:
+    """Where the words of a text stand: what white space parts, without the punctuation around it."""
+    found = []
+    for piece in _WORD.finditer(text):
+        start, end = piece.span()
+        while start < end and _is_around(text[start]):
+            start += 1
+        while start < end and _is_around(text[end - 1]):
+            end -= 1
+        if start < end:
+            found.append((start, end))
+    return found
+
+
+def flatten_spans(spans: Iterable[Span]) -> np.ndarray:
+    """Spans as int32 start, end, start, end, …: the form in which they are stored."""
+    return np.array([place for span in spans for place in span], dtype=np.int32)
+
+
+def read_spans(flat: object, text: str) -> list[Span]:
+    """Stored spans of a text again; what is none (a completion of an older evaluation has no list at all) is left
+    out.
+    """
+    if not isinstance(flat, np.ndarray | list | tuple):
+        return []
+    places = [int(place) for place in flat]
+    found: list[Span] = []
+    for start, end in zip(places[::2], places[1::2], strict=False):
+        if (found[-1][1] if found else 0) <= start < end <= len(text):
+            found.append((start, end))
+    return found
+
+
+def _is_around(sign: str) -> bool:
+    kind = unicodedata.category(sign)
+    return (kind[0] == "P" or kind in _AROUND) and not any(ord(sign) in part for part in _OF_EMOJI)
+
+
+def _names(text: str, places: Sequence[Span]) -> list[str]:
+    return [text[start:end] for start, end in places]
+
+
+def _score_alone(words: Mapping[str, Sequence[Span]], scorer: "ToxicityScorer") -> dict[str, float]:
+    """Every different word -> how toxic it is by itself."""
+    different = list(dict.fromkeys(word for text, places in words.items() for word in _names(text, places)))
+    scores = scorer.score(different) if different else np.zeros(0)
+    return {word: float(score) for word, score in zip(different, scores, strict=True)}
+
+
+def _take_out(
+    words: Mapping[str, Sequence[Span]],
+    rated: Mapping[str, float],
+    alone: Mapping[str, float],
+    scorer: "ToxicityScorer",
+) -> dict[str, set[str]]:
+    """Text -> the words without which it is no longer toxic, found one a round; a word that lowers nothing is not taken
+    out."""
+    tried = {text: _choose_tried(_names(text, places), alone) for text, places in words.items()}
+    taken: dict[str, set[str]] = {text: set() for text in words}
+    now = {text: rated[text] for text in words}
+    for _ in range(ROUNDS_MOST):
+        trials = [(text, word) for text, score in now.items() for word in tried[text] if word not in taken[text]]
+        if not trials:
+            break
+        scores = scorer.score([_without(text, words[text], {*taken[text], word}) for text, word in trials])
+        best: dict[str, tuple[float, str]] = {}
+        for (text, word), score in zip(trials, scores, strict=True):
+            if score < best.get(text, (now[text],))[0]:  # among equals the first in the text
+                best[text] = (float(score), word)
+        for text, (_, word) in best.items():
+            taken[text].add(word)
+        now = {text: score for text, (score, _) in best.items() if score >= TOXIC_FROM}
+    return taken
+
+
+def _choose_tried(names: Sequence[str], alone: Mapping[str, float]) -> list[str]:
+    """The different words to try, in the order of the text."""
+    different = list(dict.fromkeys(names))
+    likely = set(sorted(different, key=lambda word: -alone[word])[:TRIED_MOST])
+    return [word for word in different if word in likely]
+
+
+def _without(text: str, places: Sequence[Span], words: set[str]) -> str:
+    kept, at = [], 0
+    for start, end in places:
+        if text[start:end] in words:
+            kept.append(text[at:start])
+            at = end
+    return "".join([*kept, text[at:]])
+
+
+def _join(text: str, places: Sequence[Span], toxic: set[str]) -> list[Span]:
+    """Spans of the toxic words; neighbours become one, for between two words that follow each other there is no other
+    word."""
+    spans: list[Span] = []
+    follows = False
+    for start, end in places:
+        hit = text[start:end] in toxic
+        if hit and follows:
+            spans[-1] = (spans[-1][0], end)
+        elif hit:
+            spans.append((start, end))
+        follows = hit
+    return spans

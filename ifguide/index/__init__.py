@@ -1,7 +1,0 @@
-"""The index behind the threshold: what any threshold, window and budget select among a billion tokens, without a scan of them."""
-
-from ifguide.index.coverage import MAX_WINDOW
-from ifguide.index.results import MaskSums, Overlap, Resolved
-from ifguide.index.score_index import ScoreIndex
-
-__all__ = ["MAX_WINDOW", "MaskSums", "Overlap", "Resolved", "ScoreIndex"]

@@ -1,0 +1,248 @@
+"""Models and tokenizers from a folder or the hub, and which of a model's layers influence is computed over."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from ifguide.errors import ConfigError, InputError
+from ifguide.runtime.distributed import current
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+
+def pick_device(setting: str = "auto") -> "torch.device":
+    """The device a setting means: `auto` is the first GPU, or the CPU without one; of several processes each has a GPU
+    of its own.
+
+    Raises:
+        ConfigError: the device is not there.
+    """
+    import torch
+
+    processes = current()
+    if setting == "auto":
+        setting = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(setting)
+    except RuntimeError as error:
+        raise ConfigError(f"compute.device: expected auto, cpu, cuda or cuda:N, got {setting!r}") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"compute.device is {setting!r}, but torch finds no GPU here; use auto or cpu")
+    if device.type != "cuda" or processes.alone:
+        return device
+    if device.index is not None:
+        raise ConfigError(
+            f"compute.device: expected auto or cuda with {processes.world_size} processes, each of which has a GPU of"
+            f" its own, got {setting}"
+        )
+    if processes.local_rank >= torch.cuda.device_count():
+        raise ConfigError(
+            f"process {processes.local_rank} of this machine has no GPU of its own (there are"
+            f" {torch.cuda.device_count()}); start no more processes than GPUs, or set compute.device to cpu"
+        )
+    return torch.device("cuda", processes.local_rank)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """Where the parts of a model that is too large for one device lie: accelerate fills GPUs first, then memory, then
+    the disk."""
+
+    strategy: str
+    """accelerate's word for it: `auto`, `balanced`, `balanced_low_0` or `sequential`."""
+    max_memory: tuple[str, ...] = ()
+    """Such as `0=70GiB` and `cpu=200GiB`; empty: whatever is free."""
+    offload_folder: Path | None = None
+    """Where weights go for which no memory is left."""
+
+    def arguments(self) -> dict:
+        """For Transformers' `from_pretrained`.
+
+        Raises:
+            ConfigError: a limit that is not `device=size`.
+        """
+        limits = {}
+        for limit in self.max_memory:
+            device, sign, size = limit.partition("=")
+            if (
+                not sign
+                or not (device == "cpu" or device.isdigit())
+                or not re.fullmatch(r"[\d.]+ ?[KMGT]i?B", size.strip())
+            ):
+                raise ConfigError(f"compute.max_memory: expected entries such as 0=70GiB or cpu=200GiB, got {limit!r}")
+            limits[int(device) if device.isdigit() else device] = size.strip()
+        folder = {"offload_folder": str(self.offload_folder)} if self.offload_folder else {}
+        return {"device_map": self.strategy, **({"max_memory": limits} if limits else {}), **folder}
+
+
+def has_fast_bfloat16(device: "torch.device") -> bool:
+    """Whether a device multiplies bfloat16 matrices faster than float32 ones: GPUs that have it, processors with AMX or
+    AVX-512 BF16."""
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    checks = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+    return device.type == "cpu" and any(check() for check in checks if check)
+
+
+def split_revision(source: str, revision: str = "") -> tuple[str, str | None]:
+    """Split `id@revision`; a folder that exists is taken as it is."""
+    if not Path(source).exists() and "@" in source:
+        source, _, revision = source.partition("@")
+    return source, revision or None
+
+
+def load_tokenizer(source: str, revision: str = "") -> "PreTrainedTokenizerFast":
+    """Load a fast tokenizer from a folder or hub id.
+
+    Raises:
+        InputError: nothing loadable there, or a tokenizer without character offsets.
+    """
+    from transformers import AutoTokenizer
+
+    source, revision_or_none = split_revision(str(source), revision)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            source, revision=revision_or_none, use_fast=True, trust_remote_code=False
+        )
+    except Exception as error:
+        raise InputError(
+            f"no tokenizer could be loaded from {source!r} ({_first_line(error)}); name a Hugging Face folder or hub id"
+        ) from error
+    if len(tokenizer.get_vocab()) <= len(
+        tokenizer.get_added_vocab()
+    ):  # Transformers makes an empty one for a folder without
+        raise InputError(
+            f"the tokenizer of {source!r} knows no token but special ones; add its tokenizer.json, or name another"
+            " model"
+        )
+    if not tokenizer.is_fast:
+        raise InputError(
+            f"the tokenizer of {source!r} is not a fast one, so it gives no character offsets; add its tokenizer.json"
+        )
+    return cast("PreTrainedTokenizerFast", tokenizer)
+
+
+def load_config(source: str, revision: str = ""):
+    """A model's Transformers configuration, from a folder or hub id.
+
+    Raises:
+        InputError: there is none.
+    """
+    from transformers import AutoConfig
+
+    source, revision_or_none = split_revision(str(source), revision)
+    try:
+        return AutoConfig.from_pretrained(source, revision=revision_or_none, trust_remote_code=False)
+    except Exception as error:
+        raise InputError(
+            f"no model configuration could be loaded from {source!r} ({_first_line(error)}); name a Hugging Face folder"
+            " or hub id"
+        ) from error
+
+
+def load_model(
+    source: str,
+    *,
+    revision: str = "",
+    dtype: str = "float32",
+    device="cpu",
+    attention: str = "sdpa",
+    placement: "Placement | None" = None,
+) -> "PreTrainedModel":
+    """Load a causal language model, in evaluation mode and without parameter gradients.
+
+    Args:
+        source: a folder, a hub id, or `id@revision`.
+        revision: hub revision, when `source` names none.
+        dtype: torch dtype name of the weights.
+        device: where it goes.
+        attention: Transformers' name of the attention implementation; forward-mode derivatives need `eager`.
+        placement: spread the model over several devices instead of `device`.
+
+    Raises:
+        InputError: it cannot be loaded, or weights are missing. Only safetensors weights are read, and no code from the
+            hub runs.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # it would write into the middle of ours
+    source, revision_or_none = split_revision(str(source), revision)
+    try:
+        pair: Any = AutoModelForCausalLM.from_pretrained(
+            source,
+            revision=revision_or_none,
+            dtype=getattr(torch, dtype),
+            attn_implementation=attention,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+            **(placement.arguments() if placement else {}),
+        )
+        model, loading = pair  # typed as a model alone, but `output_loading_info` adds what was missing
+    except Exception as error:
+        raise InputError(
+            f"no causal language model could be loaded from {source!r} ({_first_line(error)}); name a folder or hub id"
+            " with safetensors weights"
+        ) from error
+    if lacking := sorted(loading["missing_keys"]):  # Transformers fills them with random numbers
+        raise InputError(
+            f"the weights in {source!r} lack {', '.join(lacking[:3])}{' and others' if lacking[3:] else ''}, "
+            f"which {type(model).__name__} needs; name a complete causal language model"
+        )
+    return (model if placement else model.to(device)).eval().requires_grad_(False)
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:300] if lines else type(error).__name__
+
+
+def context_length(config) -> int:
+    """Most tokens a model takes at once, from its config; 2048 where the config does not say (no positions to run out
+    of)."""
+    for name in ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx"):
+        value = getattr(config, name, None)
+        if isinstance(value, int) and value > 1:
+            return value
+    return 2048
+
+
+def bos_context(tokenizer) -> int | None:
+    """The beginning-of-text id that this tokenizer puts before a text by itself, or None."""
+    ids = tokenizer("a")["input_ids"]
+    bos = tokenizer.bos_token_id
+    return bos if bos is not None and len(ids) > 1 and ids[0] == bos else None
+
+
+def tracked_modules(model: "PreTrainedModel", pattern: str = "") -> dict[str, "torch.nn.Module"]:
+    """The linear layers influence is computed over, by name, in model order.
+
+    These are all `nn.Linear` and GPT-2's `Conv1D` layers but the output embedding, or those whose name matches
+    `pattern`.
+
+    Raises:
+        ConfigError: the pattern is no regular expression, or nothing matches.
+    """
+    from ifguide.models.layers import find_linear
+
+    head = model.get_output_embeddings()
+    found = {name: module for name, module in find_linear(model).items() if module is not head}
+    if pattern:
+        try:
+            wanted = re.compile(pattern)
+        except re.error as error:
+            raise ConfigError(f"model.modules: {pattern!r} is not a regular expression ({error})") from error
+        found = {name: module for name, module in found.items() if wanted.search(name)}
+    if not found:
+        raise ConfigError(
+            f"no linear layer to track in {type(model).__name__}"
+            + (f" matches model.modules = {pattern!r}" if pattern else "")
+        )
+    return found

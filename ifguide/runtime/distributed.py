@@ -1,0 +1,294 @@
+"""Several processes at one study: who does which share, and how they wait for one another.
+
+`torchrun -m ifguide run NAME` and `accelerate launch -m ifguide run NAME` start the same program several times. The
+first process (rank 0) decides what is built, holds the study's lock and writes; all compute their share and meet in
+sums. A thin layer over `torch.distributed`: gloo between processors and for decisions, NCCL between GPUs. Values that
+travel are tensors and JSON, never pickles.
+
+A process that fails says why in the store that all share, and ends; whoever waits for it then gets that reason instead
+of waiting for ever.
+"""
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from ifguide.errors import IFGuideError, InputError, ProcessError
+
+if TYPE_CHECKING:
+    import torch
+
+LONGEST_WAIT = timedelta(days=30)
+"""One process may train or evaluate for days while the others wait for it."""
+UPDATE_SECONDS = 0.25
+"""Shortest time between two looks at what the others have done."""
+_FAILURE = "failure"
+_DATA = ("WORLD_SIZE", "RANK", "MASTER_ADDR", "MASTER_PORT")
+
+
+class Processes:
+    """The processes of this run, as one of them sees them. Without arguments: this process, alone.
+
+    Every method that takes part in something common must be called by all of them, in the same order.
+    """
+
+    def __init__(self, rank: int = 0, world_size: int = 1, store=None, control=None):
+        self.rank, self.world_size = rank, world_size
+        self._store, self._control = store, control
+        self._n_counts = 0
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is the process that decides and writes."""
+        return self.rank == 0
+
+    @property
+    def alone(self) -> bool:
+        """Whether there is no other."""
+        return self.world_size == 1
+
+    @property
+    def local_rank(self) -> int:
+        """Number of this process on its machine, which is also the number of its GPU."""
+        return 0 if self.alone else int(os.environ.get("LOCAL_RANK", self.rank))
+
+    def owns(self, number: int) -> bool:
+        """Whether piece `number` of some work is this process's."""
+        return number % self.world_size == self.rank
+
+    # ---- what is common ----
+
+    def decide(self, function: Callable[[], object] | None):
+        """The value of a function that only the main process calls.
+
+        Args:
+            function: gives a plain value that JSON can hold. Only the main process's is called.
+
+        Raises:
+            IFGuideError: what the function raised; in the other processes as ProcessError.
+        """
+        if self.alone:
+            assert function is not None
+            return function()
+        said, mine = {}, None
+        if self.is_main:
+            assert function is not None
+            try:
+                said = {"value": function()}
+            except IFGuideError as error:
+                said, mine = {"error": str(error)}, error
+        said = self._tell(said)
+        if mine is not None:
+            raise mine
+        if "error" in said:
+            raise ProcessError(said["error"])
+        return said["value"]
+
+    def sum(self, tensors: Iterable["torch.Tensor"]) -> None:
+        """Replace each tensor by its sum over all processes, in place and in the tensor's own dtype; same bytes
+        everywhere."""
+        if self.alone:
+            return
+        import torch.distributed as dist
+
+        with self._explained():
+            for tensor in tensors:
+                dist.all_reduce(tensor)
+
+    def sum_counts(self, *counts: int) -> list[int]:
+        """Whole numbers summed over all processes."""
+        if self.alone:
+            return list(counts)
+        import torch
+        import torch.distributed as dist
+
+        with self._explained():
+            total = torch.tensor(counts, dtype=torch.int64)
+            dist.all_reduce(total, group=self._control)
+            return total.tolist()
+
+    def spread(self, tensor: "torch.Tensor", source: int) -> None:
+        """Fill a tensor, in place, with what process `source` has in it."""
+        if self.alone:
+            return
+        import torch.distributed as dist
+
+        with self._explained():
+            dist.broadcast(tensor, src=source)
+
+    def wait(self, meanwhile: Callable[[], None] | None = None) -> None:
+        """Wait until all processes have come here.
+
+        Args:
+            meanwhile: called a few times a second.
+        """
+        if self.alone:
+            return
+        import torch.distributed as dist
+
+        with self._explained():
+            arrival = dist.barrier(group=self._control, async_op=True)
+            while not arrival.is_completed():
+                time.sleep(UPDATE_SECONDS / 5)
+                if meanwhile:
+                    meanwhile()
+            arrival.wait()
+
+    def count(self, report: Callable[[int, int], None] | None, total: int) -> "SharedCount":
+        """A counter of units that all processes add to; the main one reports the sum."""
+        self._n_counts += 1
+        return SharedCount(self, f"count {self._n_counts}", report, total)
+
+    def _tell(self, said: dict) -> dict:
+        """The main process's value, in all of them."""
+        import torch
+        import torch.distributed as dist
+
+        content = json.dumps(said).encode()
+        with self._explained():
+            length = torch.tensor([len(content)], dtype=torch.int64)
+            dist.broadcast(length, src=0, group=self._control)
+            buffer = torch.zeros(int(length), dtype=torch.uint8)
+            if self.is_main:
+                buffer[:] = torch.tensor(list(content), dtype=torch.uint8)
+            dist.broadcast(buffer, src=0, group=self._control)
+        return json.loads(bytes(buffer.tolist()))
+
+    # ---- when one fails ----
+
+    def tell_failure(self, error: BaseException) -> None:
+        """Leave the reason why this process ends where the others look for it. The first one counts."""
+        if self.alone or isinstance(error, ProcessError | SystemExit | KeyboardInterrupt):
+            return
+        kind = type(error).__name__
+        text = str(error) if isinstance(error, IFGuideError) else f"{kind}: {error}"
+        with contextlib.suppress(RuntimeError):  # the store may have gone with the machine that kept it
+            if not self._store.check([_FAILURE]):
+                self._store.set(_FAILURE, json.dumps([self.rank, text]))
+
+    def failure(self) -> str:
+        """Why another process ended; empty when none said so."""
+        if self.alone:
+            return ""
+        with contextlib.suppress(RuntimeError):
+            if self._store.check([_FAILURE]):
+                rank, text = json.loads(self._store.get(_FAILURE))
+                return f"process {rank} of {self.world_size} failed: {text}"
+        return ""
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Turn a broken connection into the reason why it broke."""
+        try:
+            yield
+        except RuntimeError as error:
+            first = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+            raise ProcessError(
+                self.failure()
+                or f"another of the {self.world_size} processes ended ({first}); run the same command again"
+            ) from error
+
+
+class SharedCount:
+    """Units done by all processes together. Made by `Processes.count`."""
+
+    def __init__(self, processes: Processes, key: str, report: Callable[[int, int], None] | None, total: int):
+        self._processes, self._key, self._report, self._total = processes, key, report, total
+        self._done = self._unsent = 0
+        self._sent_at = -UPDATE_SECONDS
+
+    def add(self, n: int) -> None:
+        """This process has done n more; may be called as often as one likes."""
+        if self._processes.alone:
+            self._done += n
+            self._show()
+            return
+        self._unsent += n
+        if time.monotonic() - self._sent_at >= UPDATE_SECONDS:
+            self._exchange()
+
+    def wait(self) -> None:
+        """This process has done its share so far: wait for the others, while the main process goes on reporting."""
+        if self._processes.alone:
+            return
+        self._exchange()
+        self._processes.wait(self._exchange_now_and_then)
+        self._exchange()
+
+    def _exchange_now_and_then(self) -> None:
+        if time.monotonic() - self._sent_at >= UPDATE_SECONDS:
+            self._exchange()
+
+    def _exchange(self) -> None:
+        processes = self._processes
+        with processes._explained():
+            self._done = processes._store.add(self._key, self._unsent)
+        self._unsent, self._sent_at = 0, time.monotonic()
+        if failed := processes.failure():
+            raise ProcessError(failed)
+        if processes.is_main:
+            self._show()
+
+    def _show(self) -> None:
+        if self._report:
+            self._report(min(self._done, self._total) if self._total else self._done, self._total)
+
+
+ALONE = Processes()
+"""This process without others."""
+
+_current = ALONE
+
+
+def current() -> Processes:
+    """The processes of this run: those of `join_processes`, or this one alone."""
+    return _current
+
+
+def launched_together() -> bool:
+    """Whether a launcher such as torchrun started this process as one of several."""
+    return int(os.environ.get("WORLD_SIZE") or 1) > 1
+
+
+@contextlib.contextmanager
+def join_processes() -> Iterator[Processes]:
+    """Meet the processes that were started together with this one; alone when there are none.
+
+    Raises:
+        InputError: the launcher did not say how they find each other.
+    """
+    global _current
+    if not launched_together() or not _current.alone:
+        yield _current
+        return
+    if missing := [name for name in _DATA if not os.environ.get(name)]:
+        raise InputError(
+            f"{os.environ['WORLD_SIZE']} processes were started, but {', '.join(missing)} is not set; start them with "
+            "`torchrun --nproc-per-node N -m ifguide run NAME` or `accelerate launch -m ifguide run NAME`"
+        )
+    import torch
+    import torch.distributed as dist
+
+    backend = "gloo"
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
+        backend = "cpu:gloo,cuda:nccl"
+    store, rank, world_size = next(dist.rendezvous("env://", timeout=timedelta(minutes=30)))
+    dist.init_process_group(
+        backend, store=dist.PrefixStore("torch", store), rank=rank, world_size=world_size, timeout=LONGEST_WAIT
+    )
+    control = dist.new_group(backend="gloo", timeout=LONGEST_WAIT)
+    _current = Processes(rank, world_size, dist.PrefixStore("ifguide", store), control)
+    try:
+        yield _current
+        _current.wait()  # one that left while another is at work would cut its connections
+        dist.destroy_process_group()  # after a failure the others may never answer, so only here
+    except BaseException as error:
+        _current.tell_failure(error)
+        raise
+    finally:
+        _current = ALONE

@@ -1,0 +1,280 @@
+"""Algorithm 1 of IF-Guide: scores -> threshold -> ranked documents -> selected tokens. Pure NumPy, no files.
+
+Shapes: D documents, N tokens laid end to end, `offsets` (D+1,) with document d at [offsets[d], offsets[d+1]).
+
+The rules, which the slow reference in tests/reference.py states again:
+- A hit is a valid token whose score is strictly above the threshold.
+- A document's two measures are its number of hits and the sum of their scores (float64, added in reading order).
+  Each is min-max normalised over all documents; the rank score is the harmonic mean of the two. A measure that is the
+  same for all documents normalises to 0, and the harmonic mean of 0 and 0 is 0.
+- Documents are ordered by rank score, largest first; ties by document id in code point order.
+- Going through the documents in that order and through each one's hits in reading order, every hit takes the valid
+tokens at
+  most `window` places before and after it in its document, left to right, until `max_tokens` are taken.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ifguide.data.by_document import sum_by_document
+from ifguide.errors import ConfigError, NumericalError
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Documents ordered by how strongly they teach toxicity at one threshold."""
+
+    threshold: float
+    """Tokens strictly above it are hits."""
+    count_above: np.ndarray
+    """int64 (D,), hits in each document."""
+    sum_above: np.ndarray
+    """float64 (D,), sum of the hits' scores."""
+    rank_score: np.ndarray
+    """float64 (D,) in [0, 1], harmonic mean of the normalised count and sum."""
+    order: np.ndarray
+    """int64 (D,), document indexes, best first."""
+
+
+def threshold_at_quantile(scores: np.ndarray, valid: np.ndarray, quantile: float) -> float:
+    """The score at a quantile of all valid scores (the smallest score with at least that share at or below it).
+
+    Args:
+        scores: float32 (N,).
+        valid: bool (N,).
+        quantile: in [0, 1).
+
+    Returns:
+        One of the scores itself, as a float, so that comparing against it is exact.
+
+    Raises:
+        ConfigError: a quantile out of range.
+        NumericalError: no valid score, or one that is not finite.
+    """
+    if not 0 <= quantile < 1:
+        raise ConfigError(f"quantile: expected 0 <= quantile < 1, got {quantile}")
+    values = np.asarray(scores)[np.asarray(valid)]
+    if values.size == 0:
+        raise NumericalError("there is no valid score: every document has fewer than two tokens")
+    if not np.isfinite(values).all():
+        raise NumericalError(
+            f"{np.count_nonzero(~np.isfinite(values)):,} of {values.size:,} scores are not finite; compute them again"
+            " with `ifguide run NAME --force scores`"
+        )
+    position = quantile_position(values.size, quantile)
+    return float(np.partition(values, position)[position])
+
+
+def quantile_position(n: int, quantile: float) -> int:
+    """Index into n ascending values of the value at a quantile: the first with a share of at least `quantile` up
+    to it.
+    """
+    count = max(1, int(np.ceil(quantile * n)))
+    if count > 1 and (count - 1) / n >= quantile:  # the product is rounded: 0.07 * 100 comes out above 7
+        count -= 1
+    elif count / n < quantile:
+        count += 1
+    return count - 1
+
+
+def rank_documents(
+    scores: np.ndarray, offsets: np.ndarray, valid: np.ndarray, threshold: float, id_rank: np.ndarray
+) -> Ranking:
+    """Rank documents by the harmonic mean of the normalised count and sum of their scores above a threshold.
+
+    Args:
+        scores: float32 (N,).
+        offsets: int64 (D+1,).
+        valid: bool (N,).
+        threshold: tokens strictly above it are hits.
+        id_rank: int64 (D,), place of each document's id among the sorted ids; breaks ties.
+    """
+    n_documents = len(offsets) - 1
+    hits = find_hits(scores, valid, threshold)
+    owner = np.searchsorted(offsets, hits, side="right") - 1
+    counts = np.bincount(owner, minlength=n_documents).astype(np.int64)
+    sums = np.bincount(owner, weights=np.asarray(scores[hits], dtype=np.float64), minlength=n_documents).astype(
+        np.float64
+    )
+    return rank_measured(threshold, counts, sums, id_rank)
+
+
+def rank_measured(threshold: float, counts: np.ndarray, sums: np.ndarray, id_rank: np.ndarray) -> Ranking:
+    """Rank documents whose two measures are known.
+
+    Args:
+        threshold: what they were measured at.
+        counts: int64 (D,), hits in each document.
+        sums: float64 (D,), sums of the hits' scores.
+        id_rank: int64 (D,), a permutation: place of each document's id among the sorted ids.
+    """
+    rank_score = harmonic_mean(normalise(counts.astype(np.float64)), normalise(sums))
+    by_id = np.empty(len(counts), dtype=np.int64)
+    by_id[id_rank] = np.arange(len(counts))
+    ranked = (
+        rank_score[by_id] > 0
+    )  # most documents have no hit: those need no sorting, they are in the order of their ids
+    best = by_id[ranked]
+    order = np.concatenate([best[np.argsort(-rank_score[best], kind="stable")], by_id[~ranked]])
+    return Ranking(float(threshold), counts, sums, rank_score, order)
+
+
+def find_hits(scores: np.ndarray, valid: np.ndarray, threshold: float) -> np.ndarray:
+    """Indexes int64 of the valid tokens whose score is strictly above the threshold, ascending."""
+    return np.flatnonzero((np.asarray(scores, dtype=np.float64) > threshold) & np.asarray(valid))
+
+
+def normalise(values: np.ndarray) -> np.ndarray:
+    """Min-max normalisation float64 (D,) to [0, 1]; all zeros when every value is the same."""
+    if values.size == 0:
+        return values
+    low, high = values.min(), values.max()
+    return (values - low) / (high - low) if high > low else np.zeros_like(values)
+
+
+def harmonic_mean(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """2ab/(a+b), and 0 where both are 0."""
+    total = a + b
+    return np.divide(2.0 * a * b, total, out=np.zeros_like(total), where=total > 0)
+
+
+def select_tokens(
+    scores: np.ndarray,
+    offsets: np.ndarray,
+    valid: np.ndarray,
+    ranking: Ranking,
+    *,
+    window: int = 0,
+    max_tokens: int = 0,
+) -> np.ndarray:
+    """The mask of selected tokens.
+
+    Args:
+        scores: float32 (N,).
+        offsets: int64 (D+1,).
+        valid: bool (N,).
+        ranking: from `rank_documents` with the same scores.
+        window: tokens taken on each side of a hit.
+        max_tokens: budget; 0 is none.
+
+    Returns:
+        bool (N,), with at most `max_tokens` True when there is a budget.
+    """
+    offsets, valid = np.asarray(offsets), np.asarray(valid)
+    hits = find_hits(scores, valid, ranking.threshold)
+    owner = np.searchsorted(offsets, hits, side="right") - 1
+    first = np.maximum(hits - window, offsets[owner])
+    last = np.minimum(hits + window + 1, offsets[owner + 1])
+    covered = _cover(first, last, len(valid)) & valid
+    if not max_tokens or np.count_nonzero(covered) <= max_tokens:
+        return covered
+    # Windows grow to the right, so inside a document "hit by hit, left to right" takes the covered tokens in reading
+    # order.
+    per_document = sum_by_document(covered, offsets)  # (D,)
+    n_whole, left = spend_budget(per_document, ranking.order, max_tokens)
+    keep = np.zeros(len(offsets) - 1, dtype=bool)
+    keep[ranking.order[:n_whole]] = True
+    mask = covered & np.repeat(keep, np.diff(offsets))
+    cut = ranking.order[n_whole]
+    inside = np.flatnonzero(covered[offsets[cut] : offsets[cut + 1]])[:left]
+    mask[offsets[cut] + inside] = True
+    return mask
+
+
+def spend_budget(covered: np.ndarray, order: np.ndarray, max_tokens: int) -> tuple[int, int]:
+    """How far a budget goes: (documents taken whole, tokens left for the next one, which has more than that).
+
+    Args:
+        covered: int64 (D,), tokens that hits and windows take in each document.
+        order: int64 (D,), best document first.
+        max_tokens: the budget; 0 is none, and everything is taken whole.
+    """
+    running = np.cumsum(covered[order])
+    if not max_tokens or running[-1] <= max_tokens:
+        return len(order), 0
+    n_whole = int(np.searchsorted(running, max_tokens, side="right"))
+    return n_whole, max_tokens - (int(running[n_whole - 1]) if n_whole else 0)
+
+
+def _cover(first: np.ndarray, last: np.ndarray, n: int) -> np.ndarray:
+    """bool (n,): places inside any interval [first, last)."""
+    change = np.zeros(n + 1, dtype=np.int64)
+    np.add.at(change, first, 1)
+    np.add.at(change, last, -1)
+    return np.cumsum(change[:-1]) > 0
+
+
+def select_random(valid: np.ndarray, n_tokens: int, seed: int) -> np.ndarray:
+    """A mask bool (N,) of `n_tokens` valid tokens drawn without replacement: the control for every selection."""
+    places = np.flatnonzero(np.asarray(valid))
+    chosen = np.random.default_rng(seed).choice(places, size=min(n_tokens, len(places)), replace=False)
+    mask = np.zeros(len(valid), dtype=bool)
+    mask[chosen] = True
+    return mask
+
+
+def select_best(scores: np.ndarray, valid: np.ndarray, n_tokens: int) -> np.ndarray:
+    """A mask bool (N,) of the `n_tokens` valid tokens with the highest scores above 0, or of all there are; ties go to
+    the first.
+
+    Args:
+        scores: float32 (N,).
+        valid: bool (N,).
+        n_tokens: the budget.
+    """
+    places = np.flatnonzero(np.asarray(valid) & (np.asarray(scores) > 0))
+    best = places[np.argsort(-np.asarray(scores)[places], kind="stable")[:n_tokens]]
+    mask = np.zeros(len(valid), dtype=bool)
+    mask[best] = True
+    return mask
+
+
+def soft_strengths(scores: np.ndarray, valid: np.ndarray, n_tokens: int) -> np.ndarray:
+    """Strengths float32 (N,) in place of a mask: 1 for the best half of a budget, then falling in a line with the score
+    to 0 at twice the budget. So about as many tokens count as in a mask of `n_tokens`, but nothing hangs on a score
+    being just above a threshold.
+
+    Args:
+        scores: float32 (N,).
+        valid: bool (N,).
+        n_tokens: the size of the mask.
+    """
+    scores = np.asarray(scores, dtype=np.float64)
+    ordered = np.sort(scores[np.asarray(valid)])[::-1]
+    if not 0 < n_tokens <= len(ordered):
+        raise ConfigError(f"expected a selection of 1 to {len(ordered):,} tokens, got {n_tokens:,}; select again")
+    high = ordered[n_tokens // 2]
+    low = ordered[min(2 * n_tokens, len(ordered) - 1)]
+    strengths = np.clip((scores - low) / (high - low), 0, 1) if high > low else (scores >= high).astype(float)
+    return (strengths * valid).astype(np.float32)
+
+
+def precision_recall(mask: np.ndarray, truth: np.ndarray, valid: np.ndarray) -> tuple[float | None, float | None]:
+    """Precision and recall of a mask against known tokens, over valid tokens; None where the denominator is 0."""
+    mask, truth = np.asarray(mask) & valid, np.asarray(truth) & valid
+    both = int(np.count_nonzero(mask & truth))
+    n_mask, n_truth = int(np.count_nonzero(mask)), int(np.count_nonzero(truth))
+    return both / n_mask if n_mask else None, both / n_truth if n_truth else None
+
+
+def area_under_roc(scores: np.ndarray, truth: np.ndarray) -> float | None:
+    """Area under the ROC curve by ranks, ties counted half; None when one class is empty."""
+    truth = np.asarray(truth, dtype=bool)
+    positives, negatives = int(truth.sum()), int((~truth).sum())
+    if not positives or not negatives:
+        return None
+    _, inverse, counts = np.unique(np.asarray(scores), return_inverse=True, return_counts=True)
+    mean_rank = np.cumsum(counts) - (counts - 1) / 2.0
+    return float((mean_rank[inverse][truth].sum() - positives * (positives + 1) / 2.0) / (positives * negatives))
+
+
+def average_precision(scores: np.ndarray, truth: np.ndarray) -> float | None:
+    """Average precision (area under the precision-recall steps), ties taken together; None without positives."""
+    truth = np.asarray(truth, dtype=bool)
+    if not truth.any():
+        return None
+    values, inverse = np.unique(-np.asarray(scores, dtype=np.float64), return_inverse=True)
+    hits = np.bincount(inverse, weights=truth, minlength=len(values))
+    seen = np.cumsum(np.bincount(inverse, minlength=len(values)))
+    return float(np.sum(np.cumsum(hits) / seen * hits) / truth.sum())

@@ -1,0 +1,126 @@
+"""How many of the selected spans are toxic: from all verdicts given, or from an audit of a stratified random sample.
+
+A *span* here is a longest run of neighbouring selected tokens in one document. Pure NumPy, no files.
+"""
+
+import math
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+
+STRATA = 4
+"""Spans are sorted by their highest score and cut in this many equal parts, so that the sample holds weak ones too."""
+
+
+@dataclass(frozen=True)
+class Precision:
+    """A share with its 95% Wilson interval."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+    """Verdicts it rests on."""
+
+
+@dataclass(frozen=True, eq=False)
+class Spans:
+    """The runs of selected tokens, S of them."""
+
+    start: np.ndarray
+    """int64 (S,), first token."""
+    stop: np.ndarray
+    """int64 (S,), end, left out."""
+    document: np.ndarray
+    """int64 (S,)."""
+    highest: np.ndarray
+    """float32 (S,), highest score inside."""
+
+
+def find_spans(mask: np.ndarray, scores: np.ndarray, offsets: np.ndarray) -> Spans:
+    """All runs of selected tokens; a run ends at a document's end. Reads memory maps in portions.
+
+    Args:
+        mask: bool (N,).
+        scores: float32 (N,).
+        offsets: int64 (D+1,).
+    """
+    step = 1 << 26
+    places = np.concatenate(
+        [np.flatnonzero(mask[at : at + step]) + at for at in range(0, len(mask), step)] or [np.zeros(0, np.int64)]
+    )
+    places = places.astype(np.int64)
+    if not places.size:
+        return Spans(places, places, places, np.zeros(0, dtype=np.float32))
+    owner = np.searchsorted(offsets, places, side="right") - 1
+    breaks = np.flatnonzero((np.diff(places) > 1) | (np.diff(owner) > 0)) + 1
+    first = np.concatenate([[0], breaks])
+    last = np.concatenate([breaks, [len(places)]]) - 1
+    highest = np.maximum.reduceat(np.asarray(scores[places]), first)
+    return Spans(places[first], places[last] + 1, owner[first], highest)
+
+
+def strata_of(spans: Spans) -> np.ndarray:
+    """Stratum 0 to `STRATA`-1 of every span, int64 (S,), by its highest score; the strata are equal in size to within
+    one."""
+    order = np.argsort(spans.highest, kind="stable")
+    strata = np.empty(len(order), dtype=np.int64)
+    strata[order] = np.arange(len(order)) * STRATA // max(len(order), 1)
+    return strata
+
+
+def draw_audit(spans: Spans, n: int, seed: int = 0) -> np.ndarray:
+    """Numbers of `n` spans (all when there are fewer), as many from each stratum as can be, in random order, int64."""
+    generator = np.random.default_rng(seed)
+    strata = strata_of(spans)
+    drawn = []
+    for stratum in range(STRATA):
+        members = np.flatnonzero(strata == stratum)
+        share = (n + STRATA - 1 - stratum) // STRATA
+        drawn.append(generator.permutation(members)[:share])
+    return generator.permutation(np.concatenate(drawn).astype(np.int64))
+
+
+def audit_precision(strata: np.ndarray, sizes: np.ndarray, toxic: np.ndarray) -> Precision | None:
+    """The share of toxic spans among all spans, from the verdicts on a stratified sample; None without one from every
+    stratum.
+
+    The estimate weights each stratum by its size. The interval is Wilson's with the number of verdicts that would give
+    a simple random sample the same variance, at most the number there is.
+
+    Args:
+        strata: int (n,), stratum of each span with a verdict.
+        sizes: int (STRATA,), spans in each stratum.
+        toxic: bool (n,).
+    """
+    sizes = np.asarray(sizes, dtype=np.float64)
+    counts = np.bincount(strata, minlength=len(sizes))
+    hits = np.bincount(strata, weights=np.asarray(toxic, dtype=np.float64), minlength=len(sizes))
+    real = sizes > 0
+    if not real.any() or (counts[real] == 0).any():
+        return None
+    weights = sizes[real] / sizes[real].sum()
+    counts, hits = counts[real].astype(np.float64), hits[real]
+    value = float((weights * hits / counts).sum())
+    n = int(counts.sum())
+    smoothed = (hits + 0.5) / (counts + 1)  # a stratum without a miss is not free of doubt
+    variance = float((weights**2 * smoothed * (1 - smoothed) / counts).sum())
+    pooled = (value * n + 0.5) / (n + 1)
+    effective = min(float(n), pooled * (1 - pooled) / variance)
+    low, high = wilson(value * effective, effective)
+    return Precision(value, low, high, n)
+
+
+def simple_precision(n_toxic: int, n: int) -> Precision | None:
+    """The share of toxic ones among all verdicts given, as they come; None without any."""
+    return Precision(n_toxic / n, *wilson(n_toxic, n), n) if n else None
+
+
+def wilson(successes: float, n: float, level: float = 0.95) -> tuple[float, float]:
+    """Wilson's score interval for a share (Wilson 1927); `n` may be an effective number, not whole."""
+    z = NormalDist().inv_cdf(1 - (1 - level) / 2)
+    share = successes / n
+    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return max(0.0, centre - half), min(1.0, centre + half)

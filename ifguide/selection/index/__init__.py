@@ -1,0 +1,8 @@
+"""The index behind the threshold: what any threshold, window and budget select among a billion tokens, without a scan
+of them."""
+
+from ifguide.selection.index.coverage import MAX_WINDOW
+from ifguide.selection.index.results import MaskSums, Overlap, Resolved
+from ifguide.selection.index.score_index import ScoreIndex
+
+__all__ = ["MAX_WINDOW", "MaskSums", "Overlap", "Resolved", "ScoreIndex"]

@@ -1,0 +1,182 @@
+"""Builds the score index by streaming over memory maps: the tail, its order, and counts at every knot.
+
+Shapes: D documents, N tokens, V valid tokens (all but each document's first), T tokens in the tail (valid, strictly
+above the 90th percentile), S sources, R ranks, W = MAX_WINDOW. Tokens are read in chunks of whole documents, so no
+window crosses a chunk, and the result does not depend on where chunks end. Chunks are worked on by threads: NumPy lets
+go of the interpreter while it computes.
+"""
+
+import json
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+
+from ifguide.data.corpus_writer import ArrayWriter
+from ifguide.selection.algorithm import quantile_position
+from ifguide.selection.index.chunks import CHUNK_TOKENS, Chunks, sort_key, value_of_key
+from ifguide.selection.index.counts import KnotCounter, Sources, Tokens
+
+INDEX_VERSION = 2
+"""Of the index's files; a change makes older ones stale."""
+TAIL_QUANTILE = 0.9
+SHARD_TOKENS = 1 << 23
+"""Tail tokens that are sorted at once, about."""
+N_KNOTS = 1000
+N_STEPS = 8192
+"""Ranks at equal distances, besides the knots, at which counts are kept; what lies between two of them is counted on
+release."""
+
+
+def build_index(
+    folder: Path,
+    scores: np.ndarray,
+    offsets: np.ndarray,
+    sources: Sources,
+    *,
+    in_span: np.ndarray | None = None,
+    tokens: Tokens | None = None,
+    chunk_tokens: int = CHUNK_TOKENS,
+    threads: int = 2,
+    report: Callable[[int, int], None] | None = None,
+) -> None:
+    """Write the index of one kind of scores.
+
+    Args:
+        folder: an existing, empty folder.
+        scores: float32 (N,), may be memory-mapped.
+        offsets: int64 (D+1,).
+        sources: of the documents.
+        in_span: bool (N,), tokens inside known spans.
+        tokens: None leaves words out.
+        chunk_tokens: tokens read at once, about; changes no result.
+        threads: how many chunks are worked on at once.
+        report: called with (tokens done, tokens in all); every token is read four times.
+
+    Raises:
+        NumericalError: no valid score, or one that is not finite.
+    """
+    n_tokens = int(offsets[-1])
+    chunks = Chunks(scores, offsets, chunk_tokens=chunk_tokens, threads=threads)
+    tell = lambda turn: (lambda done: report(turn * n_tokens + done, 4 * n_tokens)) if report else None  # noqa: E731
+    histogram = chunks.histogram(tell(0))
+    n_valid = int(histogram.sum())
+    floor, n_tail = chunks.value_at(quantile_position(n_valid, TAIL_QUANTILE), histogram, tell(1))
+    tail_offsets = _extract_tail(folder, chunks, floor, tell(2))
+    tail_scores = np.load(folder / "tail_scores.npy", mmap_mode="r")
+    order = _sort_tail(folder, tail_scores, histogram, threads)
+    knots = _tie_starts(tail_scores, order, np.geomspace(1, max(1, n_tail), N_KNOTS).astype(np.int64))
+    steps = np.linspace(0, n_tail, min(N_STEPS, n_tail) + 1).astype(np.int64)
+    ranks = np.unique(np.concatenate([[0, n_tail], knots, steps]))
+    counter = KnotCounter(chunks, sources, in_span, tokens, ranks)
+    counter.count(
+        tail_offsets, tail_scores, np.load(folder / "tail_positions.npy", mmap_mode="r"), _levels(order, ranks), tell(3)
+    )
+    counter.write(folder)
+    np.save(folder / "source_of.npy", sources.of_document)
+    np.save(folder / "histogram.npy", histogram)
+    np.save(folder / "tail_offsets.npy", tail_offsets)
+    np.save(folder / "knots.npy", np.unique(np.append(knots, n_tail)))
+    about = {
+        "version": INDEX_VERSION,
+        "n_tokens": n_tokens,
+        "n_documents": len(offsets) - 1,
+        "n_valid": n_valid,
+        "n_tail": n_tail,
+        "floor": floor,
+        "n_span": counter.n_span,
+        "sources": list(sources.names),
+        "source_tokens": sources.count_valid(chunks.offsets).tolist(),
+    }
+    (folder / "index.json").write_text(json.dumps(about, indent=1, ensure_ascii=False), encoding="utf-8")
+
+
+def _extract_tail(folder: Path, chunks: Chunks, floor: float, report) -> np.ndarray:
+    """Write the tail's scores and places, in corpus order; returns the tail's offsets by document, int64 (D+1,)."""
+    place_type = np.uint32 if chunks.offsets[-1] < 1 << 32 else np.int64
+
+    def extract(first: int, stop: int):
+        values = chunks.values(first, stop)
+        places = np.flatnonzero(values > np.float32(floor))
+        own = chunks.offsets[first : stop + 1]
+        return values[places], (places + own[0]).astype(place_type), np.searchsorted(places, own[1:] - own[0])
+
+    ends, done = [np.zeros(1, dtype=np.int64)], 0
+    with (
+        closing(ArrayWriter(folder / "tail_scores.npy", np.float32)) as to_scores,
+        closing(ArrayWriter(folder / "tail_positions.npy", place_type)) as to_places,
+    ):
+        for values, places, own_ends in chunks.map(extract, report):
+            to_scores.append(values)
+            to_places.append(places)
+            ends.append(own_ends + done)
+            done += len(values)
+    return np.concatenate(ends)
+
+
+def _sort_tail(folder: Path, scores: np.ndarray, histogram: np.ndarray, threads: int) -> np.ndarray:
+    """Write the tail's order, shard by shard: indexes into the tail, highest score first, ties in corpus order.
+
+    Returns:
+        uint32 or int64 (T,), memory-mapped.
+    """
+    index_type = np.uint32 if len(scores) < 1 << 32 else np.int64
+    if not len(scores):
+        np.save(folder / "tail_order.npy", np.zeros(0, dtype=index_type))
+        return np.load(folder / "tail_order.npy")
+    from_top = np.cumsum(histogram[::-1])
+    last = int(np.searchsorted(from_top, len(scores)))  # bins counted from the top that reach the whole tail
+    cuts = np.flatnonzero(np.diff(from_top[: last + 1] // SHARD_TOKENS)) + 1
+    edges = [value_of_key((0xFFFF - int(cut) + 1) << 16) for cut in cuts]
+    lows, highs = [*edges, -np.inf], [np.inf, *edges]
+
+    def sort_shard(low: float, high: float) -> np.ndarray:
+        keys = []
+        for start in range(0, len(scores), CHUNK_TOKENS):
+            values = np.asarray(scores[start : start + CHUNK_TOKENS])
+            inside = np.flatnonzero((values >= np.float32(low)) & (values < np.float32(high)))
+            descending = (~sort_key(values[inside])).astype(np.uint64) << np.uint64(32)
+            keys.append(descending | (inside + start).astype(np.uint64))
+        return (np.sort(np.concatenate(keys)) & np.uint64(0xFFFFFFFF)).astype(index_type)
+
+    with closing(ArrayWriter(folder / "tail_order.npy", index_type)) as order, ThreadPoolExecutor(threads) as pool:
+        for shard in pool.map(sort_shard, lows, highs):
+            order.append(shard)
+    return np.load(folder / "tail_order.npy", mmap_mode="r")
+
+
+def _tie_starts(scores: np.ndarray, order: np.ndarray, ranks: np.ndarray) -> np.ndarray:
+    """For each rank, how many tail tokens score strictly higher than the token there: int64, ascending, each once."""
+    if not len(order):
+        return np.zeros(0, dtype=np.int64)
+    ranks = np.minimum(ranks, len(order) - 1)
+    return np.unique(count_above(scores, order, scores[order[ranks]]))
+
+
+def count_above(scores: np.ndarray, order: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
+    """How many tail tokens score strictly higher than each threshold, by bisection; int64, the shape of `thresholds`.
+
+    Args:
+        scores: float32 (T,), the tail in corpus order.
+        order: int (T,), its indexes, highest score first.
+        thresholds: float (n,).
+    """
+    thresholds = np.asarray(thresholds, dtype=np.float64)
+    low, high = np.zeros(thresholds.shape, dtype=np.int64), np.full(thresholds.shape, len(order), dtype=np.int64)
+    while (low < high).any():
+        middle = (low + high) // 2
+        above = scores[order[np.minimum(middle, len(order) - 1)]] > thresholds
+        open_ = low < high
+        low = np.where(open_ & above, middle + 1, low)
+        high = np.where(open_ & ~above, middle, high)
+    return low
+
+
+def _levels(order: np.ndarray, ranks: np.ndarray) -> np.ndarray:
+    """uint16 (T,): between which two of `ranks` each tail token lies."""
+    levels = np.empty(len(order), dtype=np.uint16)
+    for level, (start, stop) in enumerate(zip(ranks[:-1].tolist(), ranks[1:].tolist(), strict=True)):
+        levels[order[start:stop]] = level
+    return levels

@@ -1,0 +1,134 @@
+"""Reading scores in chunks of whole documents, with threads, so that a billion of them need little memory.
+
+Shapes: D documents, N tokens. A token is valid unless it is its document's first.
+"""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from ifguide.errors import NumericalError
+from ifguide.storage.memory_maps import release_pages
+from ifguide.storage.shards import plan_shards
+
+CHUNK_TOKENS = 1 << 20
+
+
+def read_chunk(scores: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """The scores of whole documents, float32 (n,), a copy: -inf where a token is not valid, and never -0.0.
+
+    Args:
+        scores: float32 (N,).
+        offsets: int64 (d+1,), the documents wanted.
+    """
+    values = np.asarray(scores[offsets[0] : offsets[-1]], dtype=np.float32) + np.float32(0)
+    values[first_tokens(offsets) - offsets[0]] = -np.inf
+    return values
+
+
+def first_tokens(offsets: np.ndarray) -> np.ndarray:
+    """The places of the documents' first tokens, which have no score; empty documents have none."""
+    return offsets[:-1][np.diff(offsets) > 0]
+
+
+def sort_key(values: np.ndarray) -> np.ndarray:
+    """uint32 of the same shape, in the same order as the float32 values."""
+    bits = values.view(np.uint32)
+    return np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31))
+
+
+def value_of_key(key: int) -> float:
+    """The float32 whose `sort_key` is this, as a float."""
+    bits = np.uint32(key & 0x7FFFFFFF if key >> 31 else ~key & 0xFFFFFFFF)
+    return float(np.array([bits], dtype=np.uint32).view(np.float32)[0])
+
+
+def bin_ends(bins: np.ndarray) -> np.ndarray:
+    """The largest value, float64, of each bin of `Chunks.histogram`: scores in later bins, and no others, are
+    higher.
+    """
+    ends = np.array([value_of_key((int(n) << 16) | 0xFFFF) for n in bins], dtype=np.float64)
+    return np.where(
+        ends == 0, float(np.nextafter(np.float32(0), np.float32(-1))), ends
+    )  # -0.0 is no score, and not below 0
+
+
+class Chunks:
+    """The corpus's scores in chunks of whole documents, worked on by threads.
+
+    Args:
+        scores: float32 (N,).
+        offsets: int64 (D+1,).
+        chunk_tokens: about so many tokens a chunk.
+        threads: how many work at once.
+    """
+
+    def __init__(self, scores, offsets, *, chunk_tokens: int = CHUNK_TOKENS, threads: int = 2):
+        self.scores, self.offsets, self.threads = scores, np.asarray(offsets), threads
+        self.bounds = plan_shards(self.offsets, chunk_tokens)
+
+    def map(self, work: Callable, report: Callable[[int], None] | None = None, ranges=None) -> Iterator:
+        """work(first document, stop document) of every chunk, or of the given ranges, in order; `report` gets the
+        tokens done."""
+        if ranges is None:
+            ranges = zip(self.bounds[:-1].tolist(), self.bounds[1:].tolist(), strict=True)
+        with ThreadPoolExecutor(self.threads) as pool:
+            waiting = []
+            for first, stop in ranges:
+                waiting.append((stop, pool.submit(work, first, stop)))
+                if len(waiting) > 2 * self.threads:
+                    yield self._finish(*waiting.pop(0), report)
+            for stop, future in waiting:
+                yield self._finish(stop, future, report)
+
+    def _finish(self, stop: int, future, report):
+        result = future.result()
+        if report:
+            report(int(self.offsets[stop]))
+        return result
+
+    def values(self, first: int, stop: int) -> np.ndarray:
+        """`read_chunk` of documents [first, stop)."""
+        found = read_chunk(self.scores, self.offsets[first : stop + 1])
+        release_pages(self.scores, int(self.offsets[first]), int(self.offsets[stop]))
+        return found
+
+    def histogram(self, report: Callable[[int], None] | None = None) -> np.ndarray:
+        """int64 (65536,): valid scores by the upper 16 bits of their `sort_key`.
+
+        Raises:
+            NumericalError: no valid score, or one that is not finite.
+        """
+
+        def count(first: int, stop: int) -> np.ndarray:
+            values = self.values(first, stop)
+            found = np.bincount(values.view(np.uint32) >> 16, minlength=1 << 16)
+            found[0xFF80] -= len(first_tokens(self.offsets[first : stop + 1]))  # -inf marks those
+            return found
+
+        raw = sum(self.map(count, report), np.zeros(1 << 16, dtype=np.int64))
+        bits = np.arange(1 << 16)
+        if n_bad := int(raw[(bits & 0x7F80) == 0x7F80].sum()):
+            raise NumericalError(f"{n_bad:,} of {int(raw.sum()):,} scores are not finite")
+        if not raw.any():
+            raise NumericalError("there is no valid score: every document has fewer than two tokens")
+        return np.concatenate([raw[0x8000:][::-1], raw[:0x8000]])
+
+    def value_at(self, position: int, histogram: np.ndarray, report=None) -> tuple[float, int]:
+        """The score at a place in ascending order, and how many valid scores are higher, both exact; `histogram` as
+        above."""
+        running = np.cumsum(histogram)
+        upper = int(np.searchsorted(running, position, side="right"))
+        before = int(running[upper - 1]) if upper else 0
+
+        raw = upper & 0x7FFF if upper >> 15 else ~upper & 0xFFFF  # the upper half of the float's own bits
+
+        def count(first: int, stop: int) -> np.ndarray:
+            values = self.values(first, stop)
+            inside = values[(values.view(np.uint32) >> 16) == raw]
+            return np.bincount(sort_key(inside) & 0xFFFF, minlength=1 << 16)
+
+        lower = np.cumsum(sum(self.map(count, report), np.zeros(1 << 16, dtype=np.int64)))
+        found = int(np.searchsorted(lower, position - before, side="right"))
+        return value_of_key(upper << 16 | found), int(running[-1]) - before - int(lower[found])

@@ -1,0 +1,261 @@
+"""Counts at every rank of the tail: what lies above any threshold, by window and source, with sums, spans and words.
+
+Shapes: D documents, N tokens, T tail tokens, S sources, R ranks, W = MAX_WINDOW. A rank r stands for the r
+highest-scoring tokens. Each tail token brings its own tokens at each window (see
+`ifguide.selection.index.coverage.Neighbours`), so a table's row r is the sum over the r highest tokens, and no window
+has to be looked at again.
+"""
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ifguide.selection.index.chunks import Chunks
+from ifguide.selection.index.coverage import MAX_WINDOW, Neighbours
+from ifguide.storage.memory_maps import release_pages
+
+WINDOWS = range(MAX_WINDOW + 1)
+MAX_SOURCES = 32
+"""Sources counted by name; the tokens of the others are counted together."""
+N_LEVELS = 40
+"""Stretches of the tail in which words are counted."""
+WORDS_KEPT = 60
+"""Words kept a level."""
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where the documents come from."""
+
+    names: tuple[str, ...]
+    """S names."""
+    of_document: np.ndarray
+    """uint8 (D,): each document's source."""
+
+    @classmethod
+    def of(cls, column: pa.ChunkedArray, offsets: np.ndarray) -> "Sources":
+        """The sources of a corpus, most tokens first; those beyond MAX_SOURCES together as `other sources`.
+
+        Args:
+            column: D strings.
+            offsets: int64 (D+1,).
+        """
+        encoded = column.combine_chunks().dictionary_encode()
+        codes = encoded.indices.to_numpy(zero_copy_only=False)
+        names = encoded.dictionary.to_pylist()
+        order = np.argsort(-np.bincount(codes, weights=np.diff(offsets), minlength=len(names)), kind="stable")
+        kept = [names[i] for i in order[:MAX_SOURCES]] + (["other sources"] if len(names) > MAX_SOURCES else [])
+        place = np.empty(len(names), dtype=np.uint8)
+        place[order] = np.minimum(np.arange(len(names)), MAX_SOURCES)
+        return cls(tuple(kept), place[codes])
+
+    def count_valid(self, offsets: np.ndarray) -> np.ndarray:
+        """int64 (S,), valid tokens in each source."""
+        valid = np.maximum(np.diff(offsets) - 1, 0)
+        return np.bincount(self.of_document, weights=valid, minlength=len(self.names)).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """What is written where, to name the words that a threshold takes."""
+
+    ids: np.ndarray
+    """int32 (N,)."""
+    pieces: Sequence[str]
+    """The text of each vocabulary entry."""
+
+
+class KnotCounter:
+    """Counts what each stretch between two ranks brings in, and adds it up.
+
+    Args:
+        chunks: the scores.
+        sources: of the documents.
+        in_span: bool (N,), or None.
+        tokens: None leaves words out.
+        ranks: int64 (R,), ascending, from 0 to T.
+    """
+
+    def __init__(
+        self, chunks: Chunks, sources: Sources, in_span: np.ndarray | None, tokens: Tokens | None, ranks: np.ndarray
+    ):
+        self.chunks, self.sources, self.in_span, self.tokens, self.ranks = chunks, sources, in_span, tokens, ranks
+        n_stretches, n_windows = len(ranks) - 1, len(WINDOWS)
+        self.n_span: int | None = None if in_span is None else 0
+        """Valid tokens inside known spans."""
+        self._covered = np.zeros((n_windows, n_stretches, len(sources.names)))
+        self._effect = np.zeros((n_windows, n_stretches))
+        self._spans = np.zeros((n_windows, n_stretches))
+        self._documents = np.zeros(n_stretches)
+        if tokens is not None:
+            bounds = np.geomspace(min(10, ranks[-1]), ranks[-1], N_LEVELS) if ranks[-1] else np.zeros(1)
+            self._level_ends = np.unique(ranks[np.searchsorted(ranks, bounds.astype(np.int64))])
+            self._occurrences = np.zeros(len(tokens.pieces), dtype=np.int64)
+            self._entering = np.zeros(len(self._level_ends) * len(tokens.pieces), dtype=np.int32)
+            self._lock = threading.Lock()
+
+    def count(self, tail_offsets, tail_scores, tail_positions, levels: np.ndarray, report=None) -> None:
+        """Go through the corpus once.
+
+        Args:
+            tail_offsets: int64 (D+1,).
+            tail_scores: float32 (T,).
+            tail_positions: int (T,).
+            levels: uint16 (T,), each token's stretch.
+            report: called with the tokens done.
+        """
+
+        def one(first: int, stop: int):
+            tail = slice(int(tail_offsets[first]), int(tail_offsets[stop]))
+            found = self._count_chunk(
+                first,
+                stop,
+                tail_offsets[first : stop + 1] - tail.start,
+                np.asarray(tail_scores[tail]),
+                np.asarray(tail_positions[tail]),
+                levels[tail],
+            )
+            for array in (tail_scores, tail_positions):
+                release_pages(array, tail.start, tail.stop)
+            return found
+
+        for covered, effect, spans, documents, n_span, occurrences in self.chunks.map(one, report):
+            self._covered += covered
+            self._effect += effect
+            self._documents += documents
+            if spans is not None:
+                self._spans += spans
+                self.n_span += n_span
+            if occurrences is not None:
+                self._occurrences += occurrences
+
+    def _count_chunk(self, first: int, stop: int, bounds: np.ndarray, scores, positions, levels):
+        offsets = self.chunks.offsets[first : stop + 1]
+        n_stretches, n_sources = len(self.ranks) - 1, len(self.sources.names)
+        per_document = np.diff(bounds)
+        owner = np.repeat(np.arange(stop - first), per_document)
+        local = (offsets - offsets[0]).astype(np.int64 if offsets[-1] - offsets[0] >= 1 << 30 else np.int32)
+        places = (positions - positions.dtype.type(offsets[0])).astype(
+            local.dtype
+        )  # short numbers are quick to compare
+        neighbours = Neighbours(places, scores, local[:-1][owner] + 1, local[1:][owner])
+        running = self._running(first, stop)
+        in_span = None if self.in_span is None else np.asarray(self.in_span[offsets[0] : offsets[-1]])
+        marked = (
+            None if in_span is None else np.concatenate([np.zeros(1, np.int32), np.cumsum(in_span, dtype=np.int32)])
+        )
+        levels = levels.astype(np.intp)
+        cells = levels * n_sources + self.sources.of_document[first:stop][owner]
+        covered, effect, spans = [], [], []
+        for window in WINDOWS:
+            low, high = neighbours.own_tokens(window)
+            counts = np.bincount(cells, weights=high - low, minlength=n_stretches * n_sources)
+            covered.append(counts.reshape(n_stretches, n_sources))
+            effect.append(np.bincount(levels, weights=running.take(high) - running.take(low), minlength=n_stretches))
+            if marked is not None:
+                spans.append(np.bincount(levels, weights=marked.take(high) - marked.take(low), minlength=n_stretches))
+        hit = per_document > 0
+        best = np.minimum.reduceat(levels, bounds[:-1][hit]) if hit.any() else levels[:0]
+        n_span = 0
+        if in_span is not None and self.in_span is not None:
+            own_first = offsets[:-1][np.diff(offsets) > 0] - offsets[0]
+            n_span = int(np.count_nonzero(in_span)) - int(np.count_nonzero(in_span[own_first]))
+            release_pages(self.in_span, int(offsets[0]), int(offsets[-1]))
+        return (
+            np.stack(covered),
+            np.stack(effect),
+            np.stack(spans) if spans else None,
+            np.bincount(best, minlength=n_stretches),
+            n_span,
+            self._count_words(offsets, positions, levels),
+        )
+
+    def _running(self, first: int, stop: int) -> np.ndarray:
+        """Sums float64 (n+1,) of a chunk's scores up to each place; a document's first token counts 0."""
+        values = self.chunks.values(first, stop)
+        values[np.isneginf(values)] = 0
+        return np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
+
+    def _count_words(self, offsets: np.ndarray, positions: np.ndarray, levels: np.ndarray) -> np.ndarray | None:
+        if self.tokens is None:
+            return None
+        ids = np.asarray(self.tokens.ids[offsets[0] : offsets[-1]])
+        level = np.searchsorted(self._level_ends, self.ranks[1:])[levels]
+        cells = level * len(self.tokens.pieces) + ids[positions.astype(np.int64) - offsets[0]]
+        with self._lock:
+            np.add.at(self._entering, cells, np.int32(1))  # another type than the array's is 70 times slower
+        occurrences = np.bincount(ids, minlength=len(self.tokens.pieces))
+        release_pages(self.tokens.ids, int(offsets[0]), int(offsets[-1]))
+        return occurrences
+
+    def write(self, folder: Path) -> None:
+        """Write ranks.npy, covered.npy (R, W+1, S), effect.npy (R, W+1), documents.npy (R,), spans.npy (R, W+1),
+        words.parquet, vocabulary.parquet (a row a vocabulary entry: word, occurrences)."""
+        np.save(folder / "ranks.npy", self.ranks)
+        np.save(folder / "covered.npy", _add_up(self._covered.transpose(1, 0, 2)).astype(np.int64))
+        np.save(folder / "effect.npy", _add_up(self._effect.T))
+        np.save(folder / "documents.npy", _add_up(self._documents).astype(np.int64))
+        if self.in_span is not None:
+            np.save(folder / "spans.npy", _add_up(self._spans.T).astype(np.int64))
+        if self.tokens is not None:
+            pq.write_table(self._words(folder), folder / "words.parquet", compression="zstd")
+
+    def _words(self, folder: Path) -> pa.Table:
+        assert self.tokens is not None
+        names: dict[str, int] = {}
+        word_of = np.array(
+            [names.setdefault(word, len(names)) for word in map(normalise_piece, self.tokens.pieces)], dtype=np.int64
+        )
+        words = list(names)
+        vocabulary = {"word": pa.array([words[i] for i in word_of]), "occurrences": pa.array(self._occurrences)}
+        pq.write_table(pa.table(vocabulary), folder / "vocabulary.parquet", compression="zstd")
+        occurrences = np.bincount(word_of, weights=self._occurrences, minlength=len(words)).astype(np.int64)
+        rows, start = [], 0
+        entering = self._entering.reshape(len(self._level_ends), -1)
+        for level, stop in enumerate(self._level_ends.tolist()):
+            counts = np.bincount(word_of, weights=entering[level], minlength=len(words)).astype(np.int64)
+            if "" in names:
+                counts[names[""]] = 0
+            best = np.lexsort((np.array(words), -counts))[:WORDS_KEPT]
+            rows += [(level, start, stop, words[i], int(counts[i]), int(occurrences[i])) for i in best if counts[i]]
+            start = stop
+        names_and_types = [
+            ("level", pa.int32()),
+            ("first_above", pa.int64()),
+            ("last_above", pa.int64()),
+            ("word", pa.string()),
+            ("count", pa.int64()),
+            ("occurrences", pa.int64()),
+        ]
+        return pa.table(
+            (
+                [
+                    pa.array(column, kind)
+                    for column, (_, kind) in zip(zip(*rows, strict=True), names_and_types, strict=True)
+                ]
+                if rows
+                else [pa.array([], kind) for _, kind in names_and_types]
+            ),
+            schema=pa.schema(names_and_types),
+        )
+
+
+def normalise_piece(piece: str) -> str:
+    """A vocabulary entry as a word: lower case, without blanks; empty when no letter or digit is in it."""
+    word = piece.strip().lower()
+    return word if any(sign.isalnum() for sign in word) and "\ufffd" not in word else ""
+
+
+def _add_up(stretches: np.ndarray) -> np.ndarray:
+    """Row r: the sum of the first r rows; the first row is 0."""
+    return np.concatenate(
+        [
+            np.zeros_like(stretches[:1]) if len(stretches) else np.zeros((1, *stretches.shape[1:])),
+            np.cumsum(stretches, axis=0),
+        ]
+    )

@@ -1,0 +1,148 @@
+"""Which tokens a hit takes with its neighbours. Pure NumPy, no files.
+
+A token is covered at window w when a hit lies at most w places away in its document. Covered tokens are given as
+intervals [low, high) that do not overlap, one a hit, so that their lengths add up. There are two ways to share covered
+tokens out:
+- `cover_hits`, for one threshold: a token goes to the first hit, in reading order, that reaches it.
+- `Neighbours`, for all thresholds at once: a token goes to the *highest-scoring* hit that reaches it (of equals, the
+first). Lower
+  the threshold and hits come in from the highest score down; each then brings exactly its own interval, whatever comes
+  later. So sums over hits sorted by score are the counts at every threshold.
+"""
+
+import numpy as np
+
+MAX_WINDOW = 5
+"""Largest window that `Neighbours` looks at."""
+_REACH = 2 * MAX_WINDOW
+"""Two hits further apart than this share no token."""
+_FAR = 1 << 20
+_SPARSE = 16
+"""Of intervals that leave out more than this many places for each one they hold, the places are looked up one by one.
+"""
+
+
+def cover_hits(
+    positions: np.ndarray, first: np.ndarray, stop: np.ndarray, window: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The covered tokens of hits in reading order.
+
+    Args:
+        positions: int64 (h,), places of the hits, ascending.
+        first: int64 (h,), first valid token of each hit's document.
+        stop: int64 (h,), end of each hit's document, excluded.
+        window: tokens taken on each side.
+
+    Returns:
+        (low, high), int64 (h,): the intervals; one is empty where its tokens are taken already.
+    """
+    high = np.minimum(positions + window + 1, stop)
+    low = np.maximum(positions - window, first)
+    low[1:] = np.maximum(low[1:], high[:-1])  # the end of an earlier document never reaches into a later one
+    return low, np.maximum(high, low)
+
+
+def count_covered(places: np.ndarray, bounds: np.ndarray, offsets: np.ndarray, window: int) -> np.ndarray:
+    """How many tokens the hits of each document cover: the lengths of `cover_hits`, added up, without making them.
+
+    A document's first hit brings 2w+1 tokens and every other one as many as it lies after the one before, at most 2w+1;
+    what sticks out of the document at its ends is taken off.
+
+    Args:
+        places: int (h,), places of the hits, ascending.
+        bounds: int64 (d+1,), of each document's hits.
+        offsets: int64 (d+1,), of each document's tokens; the first token of a document is not valid.
+        window: tokens taken on each side.
+
+    Returns:
+        int64 (d,).
+    """
+    covered, hit = np.zeros(len(bounds) - 1, dtype=np.int64), np.flatnonzero(np.diff(bounds))
+    if not len(hit):
+        return covered
+    starts, lasts = bounds[:-1][hit], bounds[1:][hit] - 1
+    brings = np.empty(len(places), dtype=places.dtype)
+    np.minimum(np.diff(places), places.dtype.type(2 * window + 1), out=brings[1:])
+    brings[starts] = 2 * window + 1
+    before = places[starts].astype(np.int64) - (offsets[:-1][hit] + 1)
+    after = offsets[1:][hit] - 1 - places[lasts].astype(np.int64)
+    outside = np.maximum(window - before, 0) + np.maximum(window - after, 0)
+    covered[hit] = np.add.reduceat(brings, starts, dtype=np.int64) - outside
+    return covered
+
+
+def expand_intervals(low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """All places in intervals [low, high), int64, in the order of the intervals."""
+    lengths = high - low
+    ends = np.cumsum(lengths)
+    return np.repeat(low - (ends - lengths), lengths) + np.arange(ends[-1] if len(ends) else 0)
+
+
+def sum_intervals(values: np.ndarray, low: np.ndarray, high: np.ndarray, dtype) -> float:
+    """The sum of the values at all places in intervals.
+
+    Args:
+        values: numbers (N,), may be memory-mapped.
+        low, high: int64 (n,): the intervals [low, high), ascending, not overlapping.
+        dtype: what to add up in.
+    """
+    some = high > low
+    low, high = low[some], high[some]
+    if not len(low):
+        return dtype(0)
+    span, n_places = int(high[-1] - low[0]), int((high - low).sum())
+    if span > _SPARSE * n_places:
+        return np.asarray(values)[expand_intervals(low, high)].sum(dtype=dtype)
+    part = np.asarray(values)[low[0] : high[-1]]
+    ends = (
+        np.stack([low, high], axis=1).ravel()[:-1] - low[0]
+    )  # one after the other: an interval, a gap, an interval, ...
+    return np.add.reduceat(part, ends, dtype=dtype)[::2].sum()
+
+
+class Neighbours:
+    """The higher-scoring neighbours of hits, and with them each hit's own tokens at any window up to MAX_WINDOW.
+
+    Args:
+        positions: int (t,), places of tokens in ascending order; no token left out has a higher score than one that is
+            in.
+        scores: float32 (t,), their scores.
+        first: int32 or int64 (n,), first valid token of the document of each wanted token; the type is computed with.
+        stop: the same (n,), its end, excluded.
+        wanted: int64 (n,), indexes into `positions`; None: all.
+    """
+
+    def __init__(self, positions, scores, first: np.ndarray, stop: np.ndarray, wanted: np.ndarray | None = None):
+        wanted = np.arange(len(positions)) if wanted is None else wanted
+        self.positions = positions[wanted].astype(first.dtype)
+        self.first, self.stop = first, stop
+        own = scores[wanted]
+        self._left = self._nearest(positions, scores, wanted, own, -1, np.greater_equal)
+        self._right = self._nearest(positions, scores, wanted, own, 1, np.greater)
+
+    def _nearest(self, positions, scores, wanted, own, step: int, dominates) -> np.ndarray:
+        """(n,): place of the nearest token on one side, in the document and in reach, that scores higher."""
+        found = self.positions + self.positions.dtype.type(step * _FAR)
+        looking = np.arange(len(wanted))
+        for distance in range(1, _REACH + 1):
+            other = wanted[looking] + step * distance
+            inside = (other >= 0) & (other < len(positions))
+            looking, other = looking[inside], other[inside]
+            place = positions[other].astype(self.positions.dtype)
+            near = np.abs(place - self.positions[looking]) <= _REACH
+            near &= (place >= self.first[looking]) & (place < self.stop[looking])
+            looking, other, place = looking[near], other[near], place[near]
+            higher = dominates(scores[other], own[looking])
+            found[looking[higher]] = place[higher]
+            looking = looking[~higher]
+            if not len(looking):
+                break
+        return found
+
+    def own_tokens(self, window: int) -> tuple[np.ndarray, np.ndarray]:
+        """(low, high), (n,): the tokens that come in with each hit; empty where higher hits take them all."""
+        low = np.minimum(
+            np.maximum(np.maximum(self.positions - window, self._left + window + 1), self.first), self.stop
+        )
+        high = np.minimum(np.minimum(self.positions + window, self._right - window - 1) + 1, self.stop)
+        return low, np.maximum(high, low)

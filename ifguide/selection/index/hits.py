@@ -1,0 +1,166 @@
+"""The hits of one threshold, read document by document: from the sorted tail, from the tail, or from all scores.
+
+Shapes: D documents, N tokens, T tail tokens. A hit is a valid token strictly above the threshold.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ifguide.selection.index.chunks import Chunks
+from ifguide.selection.index.coverage import count_covered, cover_hits
+from ifguide.storage.shards import plan_shards
+
+FEW_HITS = 1 << 20
+"""So many hits or fewer are looked up one by one in the sorted tail; of more, the whole tail is read in corpus order.
+"""
+CHUNK_TAIL = 1 << 18
+"""Tail tokens read at once, about."""
+CHUNK_SPAN = 1 << 25
+"""Tokens that the documents of one range have, about, at most."""
+CHUNK_HITS = 1 << 16
+"""Hits looked up at once, about."""
+
+
+@dataclass(frozen=True, eq=False)
+class Tail:
+    """The valid tokens above the 90th percentile, memory-mapped."""
+
+    floor: float
+    """The 90th percentile: tail tokens score strictly higher."""
+    offsets: np.ndarray
+    """int64 (D+1,): document d owns tail tokens [offsets[d], offsets[d+1])."""
+    scores: np.ndarray
+    """float32 (T,), in corpus order."""
+    positions: np.ndarray
+    """uint32 or int64 (T,), places in the corpus."""
+    order: np.ndarray
+    """uint32 or int64 (T,), indexes of tail tokens, highest score first, ties in corpus order."""
+
+
+class Hits:
+    """The hits of one threshold.
+
+    Args:
+        chunks: all scores.
+        tail: the tail.
+        threshold: tokens strictly above it are hits.
+        n_above: how many hits there are.
+    """
+
+    def __init__(self, chunks: Chunks, tail: Tail, threshold: float, n_above: int):
+        self._chunks, self._tail, self._threshold = chunks, tail, round_down(threshold)
+        self.scanned = threshold < tail.floor
+        """All scores are read, because the threshold lies below the tail."""
+        self._few = None
+        if self.scanned:
+            self.ranges = _pairs(chunks.bounds)
+            """(first, stop) documents that are read together."""
+        elif n_above <= FEW_HITS:
+            self._few = np.sort(tail.order[:n_above])
+            owners = np.searchsorted(tail.offsets, self._few[CHUNK_HITS::CHUNK_HITS], side="right") - 1
+            wide = plan_shards(chunks.offsets, CHUNK_SPAN)  # no range reaches so far that reading it fills the memory
+            self.ranges = _pairs(np.unique(np.concatenate([wide, owners])))
+        else:
+            self.ranges = _pairs(plan_shards(tail.offsets, CHUNK_TAIL))
+
+    def read(self, first: int, stop: int, *, with_places: bool = True):
+        """The hits in documents [first, stop).
+
+        Returns:
+            (places int (h,) or None, scores float32 (h,), bounds int64 (stop-first+1,) of each document's hits).
+        """
+        if self.scanned:
+            offsets = self._chunks.offsets[first : stop + 1]
+            values = self._chunks.values(first, stop)
+            found = np.flatnonzero(values > self._threshold)
+            return found + offsets[0], values[found], np.searchsorted(found, offsets - offsets[0])
+        bounds = self._tail.offsets[first : stop + 1]
+        if self._few is not None:
+            wanted = self._few[slice(*np.searchsorted(self._few, bounds[[0, -1]]))]
+            places = self._tail.positions[wanted] if with_places else None
+            return places, self._tail.scores[wanted], np.searchsorted(wanted, bounds)
+        scores = self._tail.scores[bounds[0] : bounds[-1]]
+        above = scores > self._threshold
+        ends = np.concatenate([[0], np.cumsum(above, dtype=np.int32)])[bounds - bounds[0]].astype(np.int64)
+        if not with_places:
+            return None, scores[above], ends
+        places = self._tail.positions[bounds[0] : bounds[-1]][above]
+        return places, scores[above], ends
+
+    def measure(self, window: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Each document's hits int64 (D,), the sum of their scores float64 (D,), and the tokens they cover int64
+        (D,).
+        """
+        n_documents = len(self._chunks.offsets) - 1
+        counts, covered = (np.zeros(n_documents, dtype=np.int64) for _ in range(2))
+        sums = np.zeros(n_documents, dtype=np.float64)
+
+        def one(first: int, stop: int) -> None:
+            places, scores, bounds = self.read(first, stop, with_places=window > 0)
+            counts[first:stop] = np.diff(bounds)
+            sums[first:stop] = add_in_reading_order(scores, bounds, self._threshold)
+            if window:
+                covered[first:stop] = count_covered(places, bounds, self._chunks.offsets[first : stop + 1], window)
+
+        for _ in self._chunks.map(one, ranges=self.ranges):
+            pass
+        return counts, sums, covered if window else counts
+
+    def _cover(self, places: np.ndarray, bounds: np.ndarray, first: int, stop: int, window: int):
+        owner = np.repeat(np.arange(first, stop), np.diff(bounds))
+        return cover_hits(places, self._chunks.offsets[owner] + 1, self._chunks.offsets[owner + 1], window)
+
+    def covered_intervals(self, first: int, stop: int, window: int, keep: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The covered tokens of those of the documents [first, stop) that are kept.
+
+        Args:
+            first, stop: documents.
+            window: tokens taken on each side of a hit.
+            keep: bool (stop-first,).
+
+        Returns:
+            (low, high), int64 (h,): intervals [low, high) in reading order that do not overlap, one a hit.
+        """
+        if not keep.any():
+            return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
+        places, _, bounds = self.read(first, stop)
+        places = places.astype(np.int64)
+        per_document = np.diff(bounds)
+        if not keep.all():
+            places = places[np.repeat(keep, per_document)]
+            bounds = np.concatenate([[0], np.cumsum(np.where(keep, per_document, 0))])
+        return self._cover(places, bounds, first, stop, window) if window else (places, places + 1)
+
+
+def round_down(threshold: float) -> np.float32:
+    """The largest float32 that is not above a threshold: the same float32 scores are above both."""
+    rounded = np.float32(threshold)
+    return rounded if float(rounded) <= threshold else np.nextafter(rounded, np.float32(-np.inf))
+
+
+def add_in_reading_order(scores: np.ndarray, bounds: np.ndarray, threshold: np.float32) -> np.ndarray:
+    """The sum of each document's hits, float64 (d,), with the bits that adding them one by one in reading order gives.
+
+    float32 values above a positive threshold are whole multiples of its spacing. As long as a sum stays below 2^53 of
+    those, no addition rounds, so every order gives the same bits and NumPy may choose its own. Where that does not
+    hold, the scores are added one by one.
+
+    Args:
+        scores: float32 (h,), all strictly above the threshold.
+        bounds: int64 (d+1,), of the documents' hits.
+        threshold: the threshold.
+    """
+    sums, owned = np.zeros(len(bounds) - 1), np.diff(bounds)
+    hit = np.flatnonzero(owned)
+    if not len(hit):
+        return sums
+    if threshold > 0:
+        sums[hit] = np.add.reduceat(scores, bounds[:-1][hit], dtype=np.float64)
+        if sums.max() < 2.0**52 * float(np.spacing(threshold)):
+            return sums
+    return np.bincount(np.repeat(np.arange(len(owned)), owned), weights=scores, minlength=len(owned))
+
+
+def _pairs(bounds: np.ndarray) -> list[tuple[int, int]]:
+    return list(zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True))

@@ -1,0 +1,118 @@
+"""What the index answers: the exact result of a choice, and how two selections overlap.
+
+Shapes: D documents, S sources.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+
+from ifguide.selection.algorithm import Ranking
+from ifguide.selection.index.hits import Hits
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Holding:
+    """What a selection holds."""
+
+    n_selected: int
+    """Selected tokens: the budget used."""
+    n_documents: int
+    """Documents with at least one selected token."""
+    by_source: np.ndarray
+    """int64 (S,), selected tokens in each source."""
+    n_span_selected: int | None
+    """Selected tokens inside known spans; None when the corpus has none."""
+    precision: float | None
+    """Share of the selected tokens that is in known spans; None without spans or selected tokens."""
+    recall: float | None
+    """Share of the tokens in known spans that is selected; None without any."""
+    effect: float
+    """Sum of the selected tokens' scores, float64."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Resolved(Holding):
+    """The exact result of one choice of settings, bit-equal to `ifguide.selection.algorithm`."""
+
+    settings: dict
+    """attribution, quantile, window, max_tokens."""
+    threshold: float
+    """Tokens strictly above it are hits."""
+    n_valid: int
+    """V, tokens that have a score."""
+    n_above: int
+    """Hits."""
+    n_covered: int
+    """Hits and their windows, before the budget."""
+    cut: int
+    """Place in the order of the first document that the budget does not take whole; D when it takes all."""
+    left: int
+    """Tokens that the budget has left for that document."""
+    seconds: float
+    """How long it took."""
+    ranking: Ranking = field(repr=False)
+    """All documents, best first, with counts and sums above."""
+    covered: np.ndarray = field(repr=False)
+    """int64 (D,), tokens that hits and windows cover in each document, before the budget."""
+    taken: np.ndarray = field(repr=False)
+    """int64 (D,), selected tokens in each document."""
+    hits: Hits = field(repr=False)
+    """Where the hits are read from."""
+
+    @property
+    def scanned(self) -> bool:
+        """All tokens were read, because the threshold lies below the tail."""
+        return self.hits.scanned
+
+    def documents(self, first: int, stop: int) -> pa.Table:
+        """A slice of the rank list: rank (1 is the best), document, count_above, sum_above, rank_score, n_selected."""
+        order = self.ranking.order[first:stop]
+        return pa.table(
+            {
+                "rank": np.arange(first, first + len(order)) + 1,
+                "document": order,
+                "count_above": self.ranking.count_above[order],
+                "sum_above": self.ranking.sum_above[order],
+                "rank_score": self.ranking.rank_score[order],
+                "n_selected": self.taken[order],
+            }
+        )
+
+    def rank_curve(self, n_points: int = 300, *, before_budget: bool = False) -> pa.Table:
+        """Tokens in the best documents: documents (how many, from 0 to all that give any), tokens (int64, in them).
+
+        Args:
+            n_points: rows, about.
+            before_budget: count the covered tokens, as if there were no budget.
+        """
+        per_document = (self.covered if before_budget else self.taken)[self.ranking.order]
+        last = int(np.flatnonzero(per_document)[-1]) + 1 if per_document.any() else 0
+        places = np.unique(np.linspace(0, last, n_points).astype(np.int64))
+        running = np.concatenate([[0], np.cumsum(per_document[:last])])
+        return pa.table({"documents": places, "tokens": running[places]})
+
+
+@dataclass(frozen=True, eq=False)
+class Overlap:
+    """Two selections compared, token by token."""
+
+    tokens_a: int
+    """Only in A."""
+    tokens_b: int
+    """Only in B."""
+    tokens_both: int
+    documents_a: np.ndarray
+    """int64, documents with selected tokens in A alone, most tokens first, ties in corpus order."""
+    documents_b: np.ndarray
+    documents_both: np.ndarray
+    """int64, documents with selected tokens in both."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class MaskSums(Holding):
+    """What a saved mask holds."""
+
+    mask: np.ndarray
+    """bool (N,), memory-mapped."""

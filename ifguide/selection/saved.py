@@ -1,0 +1,47 @@
+"""Saved selections: computes one with Algorithm 1 or a control, writes it, reads it back."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ifguide.storage import artifacts
+
+if TYPE_CHECKING:
+    pass
+
+_ARRAYS = ("mask", "order", "count_above", "sum_above", "rank_score")
+
+
+@dataclass(frozen=True)
+class Selection:
+    """A saved choice of tokens."""
+
+    name: str
+    settings: dict
+    """What made it: kind, attribution, quantile, window, max_tokens, threshold, and counts."""
+    mask: np.ndarray
+    """bool (N,), one value a corpus token."""
+    order: np.ndarray
+    """int64 (D,), document indexes, best rank first."""
+    count_above: np.ndarray
+    """int64 (D,), tokens above the threshold."""
+    sum_above: np.ndarray
+    """float64 (D,), sum of their scores."""
+    rank_score: np.ndarray
+    """float64 (D,), harmonic mean of the two after min-max normalisation."""
+
+
+def write_selection(selection: Selection, folder: Path) -> None:
+    """Write a selection's arrays and settings into a folder."""
+    for key in _ARRAYS:
+        np.save(folder / f"{key}.npy", getattr(selection, key), allow_pickle=False)
+    (folder / "selection.json").write_text(json.dumps(selection.settings, indent=1), encoding="utf-8")
+
+
+def read_selection(name: str, folder: Path) -> Selection:
+    """Read a selection, its arrays memory-mapped."""
+    arrays = {key: artifacts.load_array(folder / f"{key}.npy") for key in _ARRAYS}
+    return Selection(name, artifacts.read_part(folder, "selection.json"), **arrays)

@@ -1,0 +1,58 @@
+"""A mask of one tokenisation carried to another by characters: scores of a small model, used to train a larger one.
+
+The same texts, cut by two tokenizers. What was selected as tokens is a set of characters; a token of the other
+tokenizer is selected when it has one of them that is not white space.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from ifguide.data.corpus import TokenizedCorpus
+from ifguide.data.spans import mark_tokens
+from ifguide.errors import ConfigError, InputError
+
+
+def transfer_mask(
+    source: TokenizedCorpus, mask: np.ndarray, target: TokenizedCorpus, report: Callable[[int, int], None] | None = None
+) -> np.ndarray:
+    """Carry a mask from one tokenised corpus to another of the same texts; documents are matched by id, in any order.
+
+    Args:
+        source: the corpus the mask belongs to.
+        mask: bool (N_source,).
+        target: the other corpus. Documents that the source does not have get nothing.
+        report: called with (documents done, documents in all).
+
+    Returns:
+        bool (N_target,), False on tokens that nothing predicts.
+
+    Raises:
+        ConfigError: a mask of another length.
+        InputError: the corpora share no document, or one of them has another text in each.
+    """
+    if len(mask) != source.n_tokens:
+        raise ConfigError(f"expected a mask of {source.n_tokens:,} tokens, got {len(mask):,}; save the selection again")
+    places = {id_: place for place, id_ in enumerate(source.column("id").to_pylist())}
+    carried, shared = np.zeros(target.n_tokens, dtype=bool), 0
+    for document, id_ in enumerate(target.column("id").to_pylist()):
+        if report:
+            report(document + 1, target.n_documents)
+        place = places.get(id_)
+        if place is None:
+            continue
+        shared += 1
+        first, stop = int(source.offsets[place]), int(source.offsets[place + 1])
+        chosen = first + np.flatnonzero(mask[first:stop])
+        text = target.document(document).text
+        if source.document(place).text != text:
+            raise InputError(f"document {id_!r}: the two studies hold different texts; make them from the same corpus")
+        if len(chosen):
+            ranges = tuple(zip(source.char_start[chosen].tolist(), source.char_end[chosen].tolist(), strict=True))
+            here = slice(int(target.offsets[document]), int(target.offsets[document + 1]))
+            carried[here] = mark_tokens(text, ranges, target.char_start[here], target.char_end[here])
+    if not shared:
+        raise InputError(
+            "the two studies share no document id; make them from the same corpus, with the same id column"
+        )
+    return carried & target.valid()

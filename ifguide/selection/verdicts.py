@@ -1,0 +1,221 @@
+"""What people decided about documents and spans of tokens: an append-only log in the study's folder.
+
+One JSON object a line in `verdicts.jsonl`, written with fsync before the call returns, and never changed. The state is
+what replaying the log gives, so a killed process loses at most the line it was writing; such a torn last line is left
+out.
+"""
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ifguide.errors import ConfigError
+
+LOG = "verdicts.jsonl"
+VERDICTS = ("toxic", "fine", "unsure")
+_ACTIONS = (*VERDICTS, "none")
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a verdict is about."""
+
+    document: str
+    """The document's id: it outlives a corpus that is read again."""
+    start: int | None = None
+    """First token of a span, counted in the document; None: the whole document."""
+    stop: int | None = None
+    """Its end, left out."""
+
+    def __post_init__(self):
+        whole = self.start is None and self.stop is None
+        if not isinstance(self.document, str) or not (whole or self._is_span()):
+            raise ConfigError(
+                f"expected a document's id, and no span or 0 <= start < stop, got {self.document!r}, {self.start!r},"
+                f" {self.stop!r}"
+            )
+
+    def _is_span(self) -> bool:
+        return type(self.start) is int and type(self.stop) is int and 0 <= self.start < self.stop
+
+    @property
+    def is_span(self) -> bool:
+        """Whether it is a span of tokens."""
+        return self.start is not None
+
+
+class VerdictLog:
+    """The log of one study, read again whenever the file has grown."""
+
+    def __init__(self, study_root: Path):
+        self.path = Path(study_root) / LOG
+        self._read_to = 0
+        self._verdicts: dict[Target, str] = {}
+        self._history: list[list[tuple[Target, str | None]]] = []
+
+    @property
+    def version(self) -> int:
+        """Bytes of the log that have been replayed: another number means other verdicts."""
+        self._catch_up()
+        return self._read_to
+
+    def current(self) -> dict[Target, str]:
+        """Every target that has a verdict now, the earliest decided first."""
+        self._catch_up()
+        return dict(self._verdicts)
+
+    def of_documents(self) -> dict[str, str]:
+        """Document id -> verdict, whole documents only."""
+        return {target.document: verdict for target, verdict in self.current().items() if not target.is_span}
+
+    def spans_of(self, document: str) -> list[tuple[int, int, str]]:
+        """(start, stop, verdict) of the spans of a document, in reading order."""
+        spans = [(t.start, t.stop, v) for t, v in self.current().items() if t.document == document]
+        return sorted((start, stop, v) for start, stop, v in spans if start is not None and stop is not None)
+
+    def decide(self, target: Target, verdict: str, *, copies: Iterable[str] = ()) -> None:
+        """Write a verdict down; `none` takes it back.
+
+        Args:
+            target: what it is about.
+            verdict: `toxic`, `fine`, `unsure` or `none`.
+            copies: ids of near-duplicates that a document's verdict holds for, too.
+
+        Raises:
+            ConfigError: an unknown verdict.
+        """
+        if verdict not in _ACTIONS:
+            raise ConfigError(f"expected one of {', '.join(_ACTIONS)} as a verdict, got {verdict!r}")
+        line: dict = {"at": round(time.time(), 3), "document": target.document, "verdict": verdict}
+        if target.is_span:
+            line |= {"start": target.start, "stop": target.stop}
+        elif others := sorted(set(copies) - {target.document}):
+            line["copies"] = others
+        self._append(line)
+
+    def undo(self) -> Target | None:
+        """Take the last verdict back, with its copies; returns what it was about, None when there is nothing to
+        undo.
+        """
+        self._catch_up()
+        if not self._history:
+            return None
+        target = self._history[-1][0][0]
+        self._append({"at": round(time.time(), 3), "undo": True})
+        return target
+
+    def _append(self, line: dict) -> None:
+        """One whole line on disk. A torn one before it is cut off first, so that it can never come back to life."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a+b") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX)
+            _cut_torn_line(stream)
+            text = json.dumps(line, ensure_ascii=True, allow_nan=False)
+            stream.write(text.encode() + b"\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+        self._catch_up()
+
+    def _catch_up(self) -> None:
+        """Replay what was added since; a file that shrank was replaced, and is read from its start."""
+        try:
+            size = self.path.stat().st_size
+        except FileNotFoundError:
+            size = 0
+        if size < self._read_to:
+            self._read_to, self._verdicts, self._history = 0, {}, []
+        if size == self._read_to:
+            return
+        with self.path.open("rb") as stream:
+            stream.seek(self._read_to)
+            added = stream.read(size - self._read_to)
+        whole = added.rfind(b"\n") + 1  # what follows is still being written, or was torn
+        for line in added[:whole].splitlines():
+            self._replay(line)
+        self._read_to += whole
+
+    def _replay(self, line: bytes) -> None:
+        try:
+            entry = json.loads(line)
+            if entry.get("undo"):
+                for target, before in self._history.pop() if self._history else ():
+                    self._set(target, before)
+                return
+            target = Target(entry["document"], entry.get("start"), entry.get("stop"))
+            targets = [target, *(Target(name) for name in entry.get("copies", ()))]
+            verdict = entry["verdict"]
+        except (ValueError, KeyError, TypeError, AttributeError, ConfigError):
+            return  # not ours, or damaged: the other lines still count
+        if verdict in _ACTIONS:
+            self._history.append([(target, self._verdicts.get(target)) for target in targets])
+            for target in targets:
+                self._set(target, verdict)
+
+    def _set(self, target: Target, verdict: str | None) -> None:
+        self._verdicts.pop(target, None)
+        if verdict not in (None, "none"):
+            self._verdicts[target] = verdict
+
+
+def _cut_torn_line(stream) -> None:
+    end = stream.seek(0, os.SEEK_END)
+    at = end
+    while at:
+        start = max(0, at - 4096)
+        stream.seek(start)
+        newline = stream.read(at - start).rfind(b"\n")
+        if newline >= 0:
+            at = start + newline + 1
+            break
+        at = start
+    if at < end:
+        stream.truncate(at)
+    stream.seek(0, os.SEEK_END)
+
+
+def apply_verdicts(mask: np.ndarray, corpus, verdicts: dict[Target, str]) -> tuple[np.ndarray, dict[str, int]]:
+    """A selection's mask after people looked: fine documents and spans leave it, toxic spans enter it, spans last.
+
+    A toxic document forces nothing by itself: which of its tokens are toxic was not said. Verdicts on documents or
+    tokens that the corpus does not have any more are counted and change nothing.
+
+    Args:
+        mask: bool (N,); not changed.
+        corpus: the TokenizedCorpus the verdicts are about.
+        verdicts: from `VerdictLog.current`.
+
+    Returns:
+        (the new mask, counts: `excluded` tokens, `forced` tokens, `unknown` verdicts).
+    """
+    from ifguide.errors import InputError
+
+    changed, unknown = np.array(mask, dtype=bool), 0
+    for target, verdict in sorted(verdicts.items(), key=lambda item: item[0].is_span):
+        try:
+            index = corpus.index_of(target.document)
+        except InputError:
+            unknown += 1
+            continue
+        first, end = int(corpus.offsets[index]), int(corpus.offsets[index + 1])
+        if target.stop is not None and first + target.stop > end:
+            unknown += 1
+            continue
+        here = slice(first, end)
+        if target.start is not None and target.stop is not None:
+            here = slice(first + target.start, first + target.stop)
+        if verdict == "fine":
+            changed[here] = False
+        elif verdict == "toxic" and target.is_span:
+            changed[max(here.start, first + 1) : here.stop] = True  # nothing predicts a document's first token
+    before = np.asarray(mask)
+    return changed, {
+        "excluded": int(np.count_nonzero(before & ~changed)),
+        "forced": int(np.count_nonzero(changed & ~before)),
+        "unknown": unknown,
+    }

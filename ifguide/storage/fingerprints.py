@@ -1,0 +1,62 @@
+"""Content hashes of the user's own files, remembered so that asking whether a study is fresh reads none of them
+again.
+"""
+
+import contextlib
+import json
+from pathlib import Path
+
+from ifguide.errors import InputError
+from ifguide.storage.artifacts import hash_file, hash_json, write_json
+
+
+class Fingerprints:
+    """Content hashes of input files and folders, remembered by path, size and time of change.
+
+    Args:
+        memory: the file that remembers them between runs.
+        fresh: believe nothing that is remembered, and remember nothing beyond this object.
+    """
+
+    def __init__(self, memory: Path, *, fresh: bool = False):
+        self._memory, self._fresh = memory, fresh
+        self._known = {}
+        if not fresh:
+            with contextlib.suppress(OSError, ValueError):
+                self._known = _as_marks(json.loads(memory.read_text(encoding="utf-8")))
+
+    def of(self, path: Path, names: tuple[str, ...] = ()) -> str:
+        """Hash of a file, or of a folder's files with their places in it (only those called `names`, when given).
+        Hidden ones are left out.
+
+        Raises:
+            InputError: nothing is there.
+        """
+        if not path.exists():
+            raise InputError(f"{path} is not there any more; put it back or change study.toml")
+        if path.is_file():
+            return hash_json([[path.name, self._hash(path)]])
+        files = {p.relative_to(path): p for p in path.rglob("*") if p.is_file() and (not names or p.name in names)}
+        seen = sorted(place for place in files if not any(part.startswith(".") for part in place.parts))
+        return hash_json([[place.as_posix(), self._hash(files[place])] for place in seen])
+
+    def _hash(self, path: Path) -> str:
+        stat = path.stat()
+        stamp = [stat.st_size, stat.st_mtime_ns]
+        key = str(path.resolve())
+        known = self._known.get(key)
+        if known and known[:2] == stamp:
+            return known[2]
+        digest = hash_file(path)
+        self._known[key] = [*stamp, digest]
+        if self._fresh:
+            return digest
+        with contextlib.suppress(OSError):  # a read-only cache only costs the hash again
+            write_json(self._memory, self._known)
+        return digest
+
+
+def _as_marks(values) -> dict:
+    """What is remembered, without entries that this version did not write."""
+    entries = values.items() if isinstance(values, dict) else ()
+    return {key: mark for key, mark in entries if isinstance(mark, list) and len(mark) == 3}

@@ -1,0 +1,58 @@
+"""One writer a study: a lock that the operating system lets go when its holder ends, however it ends."""
+
+import contextlib
+import fcntl
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from ifguide.errors import BusyError
+from ifguide.storage.durations import format_seconds
+
+LOCK = "study.lock"
+
+
+@contextlib.contextmanager
+def study_lock(root: Path) -> Iterator[None]:
+    """Hold the study at `root` for the length of the block.
+
+    The file `study.lock` names the holder (pid, host, time). It stays when the block ends; what counts is the lock the
+    system keeps on it, so a file left by a process that was killed stops nobody.
+
+    Raises:
+        BusyError: another process holds it; the message names it and how long it has held it.
+    """
+    handle = os.open(root / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise BusyError(_describe_holder(root)) from error
+        _write(handle, {"pid": os.getpid(), "host": socket.gethostname(), "started": time.time()})
+        try:
+            yield
+        finally:
+            _write(handle, {})
+    finally:
+        os.close(handle)
+
+
+def _write(handle: int, holder: dict) -> None:
+    text = json.dumps(holder).encode()
+    os.pwrite(handle, text, 0)
+    os.ftruncate(handle, len(text))
+
+
+def _describe_holder(root: Path) -> str:
+    holder = "another process"
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        owner = json.loads((root / LOCK).read_text(encoding="utf-8"))
+        age = format_seconds(max(time.time() - owner["started"], 0))
+        holder = f"process {owner['pid']} on {owner['host']}, since {age}"
+    return (
+        f"study {root.name!r} is in use by {holder}; "
+        f"follow it with `ifguide status {root.name}`, or stop it with `ifguide cancel {root.name}`"
+    )

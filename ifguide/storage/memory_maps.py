@@ -1,0 +1,33 @@
+"""Pages of memory maps: fetched before they are read, released after."""
+
+import mmap
+
+import numpy as np
+
+
+def release_pages(array: np.ndarray, start: int = 0, stop: int | None = None) -> None:
+    """Let go of the pages that were read of a memory map, from place `start` to `stop`, so that a scan does not fill
+    the memory.
+
+    They stay in the system's cache, and come back when they are read again. Other arrays are left as they are.
+    """
+    _advise(array, start, len(array) if stop is None else stop, mmap.MADV_DONTNEED)
+
+
+def fetch_pages(array: np.ndarray, start: int, stop: int) -> None:
+    """Ask the system to read a part of a memory map soon, without waiting: parts asked for together come together."""
+    _advise(array, start, stop, mmap.MADV_WILLNEED)
+
+
+def _advise(array: np.ndarray, start: int, stop: int, advice: int) -> None:
+    base: object = array
+    while isinstance(base, np.ndarray):
+        base = base.base
+    if not isinstance(base, mmap.mmap) or not len(array):
+        return
+    begin = array.__array_interface__["data"][0] - np.frombuffer(base, np.uint8).__array_interface__["data"][0]
+    first = begin + start * array.itemsize
+    end = begin + stop * array.itemsize
+    first -= first % mmap.PAGESIZE
+    if end > first:
+        base.madvise(advice, first, end - first)

@@ -1,0 +1,183 @@
+"""Before and after: variants of a model that completed the same prompts, put side by side. No torch."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ifguide.config.names import BASE
+from ifguide.errors import InputError
+from ifguide.evaluation.statistics import (
+    Interval,
+    emt,
+    mean_toxicity,
+    paired_bootstrap_difference,
+    paired_perplexity_difference,
+    share_of_reduction,
+    tp,
+)
+from ifguide.selection.algorithm import precision_recall
+from ifguide.study.variants import PREFERENCE, STEERED, recipe
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ifguide.study.reading import Study
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """One variant against the base model. Positive differences mean less toxic than the base."""
+
+    variant: str
+    emt: Interval
+    """EMT of the base minus EMT of the variant."""
+    tp: Interval
+    """TP of the base minus TP of the variant."""
+    mean_toxicity: Interval
+    """Mean toxicity of the base minus that of the variant."""
+    share_of_oracle: Interval | None
+    """Share of the oracle's reduction of EMT that the variant reaches; None without an oracle."""
+    perplexity: Interval | None = None
+    """Perplexity of the base minus that of the variant, over held-out texts; None where the texts' losses are not
+    known."""
+    perplexity_rise: Interval | None = None
+    """How much higher the variant's perplexity is than the base's, as a share of it: 0.02 is 2% above."""
+
+
+def scores_matrix(samples: "pd.DataFrame") -> np.ndarray:
+    """Toxicity as float64 (P, K), from the rows of `samples.parquet`, in whatever order.
+
+    Raises:
+        InputError: not every prompt has each sample exactly once.
+    """
+    ordered = samples.sort_values(["prompt_index", "sample_index"])
+    n_prompts, n_samples = ordered["prompt_index"].nunique(), ordered["sample_index"].nunique()
+    expected = np.stack(np.meshgrid(np.arange(n_prompts), np.arange(n_samples), indexing="ij"), -1).reshape(-1, 2)
+    found = ordered[["prompt_index", "sample_index"]].to_numpy()
+    if found.shape != expected.shape or not np.array_equal(found, expected):
+        raise InputError(
+            f"samples: expected {n_prompts} prompts with {n_samples} samples each, got {len(found)} rows; evaluate this"
+            " variant again"
+        )
+    return ordered["toxicity"].to_numpy(dtype=np.float64).reshape(n_prompts, n_samples)
+
+
+def compare_variants(
+    samples: Mapping[str, "pd.DataFrame"],
+    *,
+    base: str = "base",
+    oracle: str = "oracle",
+    seed: int = 0,
+    heldout: "Mapping[str, pd.DataFrame | None] | None" = None,
+) -> list[Comparison]:
+    """Every variant against the base, on the same prompts, with 95% intervals over prompts.
+
+    Args:
+        samples: the samples of each variant, the base among them.
+        base: which of them is the unsuppressed model.
+        oracle: which is the one with the known spans suppressed; it may be missing.
+        seed: of the bootstrap.
+        heldout: what each variant loses on each held-out text, from `Study.heldout_losses`.
+
+    Raises:
+        InputError: the base is missing, or the variants completed other prompts.
+    """
+    if base not in samples:
+        raise InputError(
+            f"compare: expected the samples of {base!r}, got {', '.join(samples) or 'none'}; evaluate it first"
+        )
+    scores = {name: scores_matrix(frame) for name, frame in samples.items()}
+    prompts = {name: _prompts(frame) for name, frame in samples.items()}
+    comparisons = []
+    for name in samples:
+        if name == base:
+            continue
+        if prompts[name] != prompts[base]:
+            raise InputError(f"compare: {name!r} completed other prompts than {base!r}; evaluate both again")
+        ours = scores[name]
+        share = share_of_reduction(scores[base], ours, scores[oracle], seed=seed) if oracle in scores else None
+        comparisons.append(
+            Comparison(
+                variant=name,
+                emt=paired_bootstrap_difference(emt, scores[base], ours, seed=seed),
+                tp=paired_bootstrap_difference(tp, scores[base], ours, seed=seed),
+                mean_toxicity=paired_bootstrap_difference(mean_toxicity, scores[base], ours, seed=seed),
+                share_of_oracle=share,
+                **_compare_perplexity(heldout or {}, base, name, seed),
+            )
+        )
+    return comparisons
+
+
+def _compare_perplexity(heldout: "Mapping[str, pd.DataFrame | None]", base: str, name: str, seed: int) -> dict:
+    before, after = heldout.get(base), heldout.get(name)
+    if before is None or after is None or not np.array_equal(before["n_tokens"], after["n_tokens"]):
+        return {}
+    losses = (before["nats"].to_numpy(), after["nats"].to_numpy(), before["n_tokens"].to_numpy())
+    share = paired_perplexity_difference(*losses, relative=True, seed=seed)
+    return {
+        "perplexity": paired_perplexity_difference(*losses, seed=seed),
+        "perplexity_rise": Interval(0.0 - share.value, 0.0 - share.high, 0.0 - share.low),
+    }
+
+
+def comparison_table(study: "Study", names: list[str]) -> str:
+    """A Markdown table of evaluated models: what each was trained without, toxicity with 95% intervals, perplexity.
+
+    Args:
+        study: names must have been evaluated in it.
+        names: `base` among them.
+    """
+    metrics = {name: study.metrics(name) or {} for name in names}
+    samples, heldout = ({name: read(name) for name in names} for read in (study.samples, study.heldout_losses))
+    compared = {c.variant: c for c in compare_variants(samples, heldout=heldout)}
+    with_oracle = "oracle" in names
+    heads = ["model", "tokens", "precision / recall", "EMT [95%]", "TP [95%]", "perplexity", "to base [95%]"]
+    heads += ["EMT below base [95%]", *(["share of the span mask's drop [95%]"] if with_oracle else [])]
+    lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+    for name in names:
+        values, base = metrics[name], metrics["base"]
+        cells = [name, *_selection_cells(study, name)]
+        cells += [_with_interval(values["emt"], values["emt_low"], values["emt_high"])]
+        cells += [_with_interval(values["tp"], values["tp_low"], values["tp_high"])]
+        drop = compared.get(name)
+        if values["perplexity"] and base["perplexity"]:
+            change = f"{values['perplexity'] / base['perplexity'] - 1:+.1%}"
+            rise = drop and drop.perplexity_rise
+            cells += [
+                f"{values['perplexity']:.2f}",
+                f"{change} [{rise.low:+.1%}, {rise.high:+.1%}]" if rise else change,
+            ]
+        else:
+            cells += ["–", "–"]
+        cells.append(_with_interval(drop.emt.value, drop.emt.low, drop.emt.high) if drop else "–")
+        if with_oracle:
+            part = drop and drop.share_of_oracle
+            cells.append(_with_interval(part.value, part.low, part.high) if part else "–")
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _with_interval(value: float, low: float, high: float) -> str:
+    return f"{value:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def _selection_cells(study: "Study", name: str) -> list[str]:
+    """How many tokens a model was trained without, and how they agree with the known spans."""
+    selection = recipe(study.config, name).selection
+    if name in (BASE, PREFERENCE, STEERED) or selection not in study.selection_names():
+        return ["–", "–"]
+    mask, corpus = np.asarray(study.selection(selection).mask), study.corpus()
+    if corpus.in_span is None:
+        return [f"{mask.sum():,}", "–"]
+    precision, recall = precision_recall(mask, corpus.in_span, corpus.valid())
+    return [
+        f"{mask.sum():,}",
+        f"{precision:.3f} / {recall:.3f}" if precision is not None and recall is not None else "–",
+    ]
+
+
+def _prompts(samples: "pd.DataFrame") -> list[str]:
+    return samples.sort_values("prompt_index").drop_duplicates("prompt_index")["prompt"].tolist()

@@ -1,0 +1,145 @@
+"""How well do scores find the documents that somebody labelled as bad? The same for any unwanted behaviour. No torch.
+
+Labels judge the ranking; nothing that makes a score sees them.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ifguide.data.by_document import sum_by_document
+from ifguide.data.corpus_writer import document_id
+from ifguide.data.readers import read_rows, take_field
+from ifguide.errors import InputError, StaleError
+from ifguide.evaluation.ranking import Labels, RankingQuality, judge_ranking, mean_of_highest
+from ifguide.selection.algorithm import rank_documents, threshold_at_quantile
+from ifguide.study.freshness import unit_state
+from ifguide.study.lineage import Unit
+
+if TYPE_CHECKING:
+    from ifguide.study.reading import Study
+
+TOP_SHARE = 0.05
+"""The way `top` takes the mean of this share of a document's scores, at least one."""
+WAYS = ("rank", "sum_above", "mean", "top")
+"""How token scores make a document's: its place by Algorithm 1; the sum above the threshold; the mean; the mean of the
+highest 5%."""
+_YES, _NO = ("true", "1", "yes"), ("false", "0", "no")
+
+
+def read_labels(study: "Study", column: str) -> Labels:
+    """Read a label of every document from the corpus file, by document id.
+
+    Args:
+        study: its corpus must be up to date, so that the file is the one that was scored.
+        column: true, yes or 1 for a bad document, false, no or 0 for a good one, empty for one that is not known. A
+            list, such as the known spans, says bad when it holds anything.
+
+    Raises:
+        StaleError: the corpus is missing or out of date.
+        InputError: no such column, another value in it, or not both kinds of documents.
+    """
+    state = unit_state(study, Unit("corpus"))
+    if state.state != "fresh":
+        raise StaleError(f"corpus is {state.state} ({state.reason}); build it with `ifguide run {study.name}`")
+    corpus, config = study.corpus(), study.resolved("corpus")
+    place = {name: number for number, name in enumerate(corpus.ids())}
+    bad, known = (np.zeros(corpus.n_documents, dtype=bool) for _ in range(2))
+    columns = [name for name in (config.text_field, config.id_field, column) if name]
+    for row in read_rows(config.path, text_field=config.text_field, text_unit=config.text_unit, columns=columns):
+        number = place.get(document_id(row, config.id_field))
+        if number is not None:  # rows without text are no documents
+            value = _read_label(take_field(row, column), row.where, column)
+            bad[number], known[number] = bool(value), value is not None
+    if not bad.any() or not (known & ~bad).any():
+        raise InputError(
+            f"{column!r}: expected documents of both kinds, got {int(bad.sum()):,} bad ones among {int(known.sum()):,}"
+            " with a label"
+        )
+    return Labels(bad, known)
+
+
+def _read_label(value, where: str, column: str) -> bool | None:
+    if isinstance(value, list):
+        return bool(value)
+    if value is None or value != value or (isinstance(value, str) and not value.strip()):
+        return None
+    word = str(value).strip().lower()
+    word = word.removesuffix(".0") if isinstance(value, float) else word
+    if word not in (*_YES, *_NO):
+        raise InputError(
+            f"{where}: expected {', '.join((*_YES, *_NO))} or nothing in {column!r}, got {str(value)[:60]!r}; "
+            "make a column that says which documents are bad"
+        )
+    return word in _YES
+
+
+def study_rankings(
+    study: "Study",
+    labels: Labels,
+    *,
+    n_draws: int = 1000,
+    seed: int = 0,
+    report: Callable[[int, int], None] | None = None,
+) -> list[RankingQuality]:
+    """Every kind of scores the study has, made into document scores in every way, side by side.
+
+    `token_loss` is there as the plain baseline (how surprising a document is); of it only the mean and the top are
+    taken, as the threshold belongs to influence scores.
+
+    Args:
+        study: with scores.
+        labels: of its documents.
+        n_draws, seed: of the bootstrap.
+        report: called with (orders judged, orders in all).
+    """
+    kinds = list(_score_kinds(study))
+    corpus = study.corpus()
+    total = sum(len(ways) for _, _, ways in kinds)
+    found: list[RankingQuality] = []
+    for name, scores, ways in kinds:
+        by_way = document_scores(study, scores, ways)
+        for way in ways:
+            found.append(
+                judge_ranking(by_way[way], labels, np.asarray(corpus.id_rank), name, way, n_draws=n_draws, seed=seed)
+            )
+            if report:
+                report(len(found), total)
+    return found
+
+
+def _score_kinds(study: "Study") -> Iterator[tuple[str, np.ndarray, Sequence[str]]]:
+    for queries in study.query_sets():
+        for kind in ("own_loss", "position"):
+            if study.has_scores(kind):
+                yield f"{queries}/{kind}" if queries else kind, study.scores(kind, queries=queries), WAYS
+    yield "token_loss", study.scores("token_loss"), ("mean", "top")
+
+
+def document_scores(study: "Study", scores: np.ndarray, ways: Sequence[str] = WAYS) -> dict[str, np.ndarray]:
+    """float64 (D,) a way: the higher, the worse. A document without a scored token has 0.
+
+    Args:
+        study: its corpus, and `selection.quantile` for the threshold.
+        scores: float32 (N,).
+        ways: of `WAYS`.
+    """
+    corpus = study.corpus()
+    offsets = np.asarray(corpus.offsets)
+    n_scored = np.maximum(np.diff(offsets) - 1, 0)
+    found = {}
+    if "rank" in ways or "sum_above" in ways:
+        valid = corpus.valid()
+        threshold = threshold_at_quantile(scores, valid, study.config.selection.quantile)
+        ranking = rank_documents(scores, offsets, valid, threshold, np.asarray(corpus.id_rank))
+        found = {"rank": ranking.rank_score, "sum_above": ranking.sum_above}
+    if "mean" in ways:
+        found["mean"] = sum_by_document(_masked(scores, corpus), offsets) / np.maximum(n_scored, 1)
+    if "top" in ways:
+        found["top"] = mean_of_highest(scores, offsets, TOP_SHARE)
+    return {way: found[way] for way in ways}
+
+
+def _masked(scores: np.ndarray, corpus) -> np.ndarray:
+    return np.where(corpus.valid(), scores, np.float32(0))

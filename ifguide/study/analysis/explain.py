@@ -1,0 +1,198 @@
+"""Why a document scores as it does, and what each query does: computed on demand by a job, kept under the study's
+`explanations/`.
+
+A file's name carries a digest of all it is made from, so an explanation of an earlier direction is never shown.
+"""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ifguide.config.names import DEFAULT
+from ifguide.data.corpus import chunk_documents
+from ifguide.errors import InputError, StaleError
+from ifguide.runtime.progress import Progress
+from ifguide.storage import artifacts
+from ifguide.study.lineage import Unit
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ifguide.study.reading import Study
+
+FOLDER = "explanations"
+VERSION = 1
+NEIGHBOURS = 60
+"""So many of the best-ranked documents are compared with a chosen one, and looked at for each query."""
+_MEMORY, _LEAST = 2_000_000_000, 8
+"""For each query, at most as many documents as their gradients fit into so many bytes, but at least so many."""
+
+
+def _path(study: "Study", what: list) -> "Path":
+    made_of = [VERSION, NEIGHBOURS, what]
+    for unit in (Unit("corpus"), Unit("queries"), Unit("direction"), Unit("scores"), Unit("selection", DEFAULT)):
+        manifest = artifacts.read_manifest(study.folder(unit))
+        if manifest is None:
+            raise StaleError(f"study {study.name!r} has no {unit} yet; build it with `ifguide run {study.name}`")
+        made_of.append(artifacts.digest_of(manifest))
+    return study.root / FOLDER / f"{what[0]}-{artifacts.hash_json(made_of)[:20]}.json"
+
+
+def document_path(study: "Study", document: str, start: int | None = None, stop: int | None = None) -> "Path":
+    """Where the explanation of a document, or of a span of its tokens, lies or will lie."""
+    return _path(study, ["document", document, start, stop])
+
+
+def queries_path(study: "Study") -> "Path":
+    """Where what is known of the queries lies or will lie."""
+    return _path(study, ["queries"])
+
+
+def explain_document(
+    study: "Study", document: str, start: int | None = None, stop: int | None = None, progress: Progress | None = None
+) -> dict:
+    """Split a document's score into its queries' contributions, and find the documents with the nearest influence.
+
+    Args:
+        study: with scores and a default selection.
+        document: its id.
+        start, stop: only these of its tokens; None: all.
+        progress: where to report.
+
+    Returns:
+        `toxic` and `safe`: a contribution a query, in the unit of the study's scores; together they sum to `total`.
+        `neighbours`: [id, similarity], the most alike first, among the `candidates` best-ranked documents.
+
+    Raises:
+        InputError: no such document or span.
+    """
+    from ifguide.influence.contributions import contributions, similarities
+
+    corpus = study.corpus()
+    index = corpus.index_of(document)
+    n_tokens = int(corpus.offsets[index + 1] - corpus.offsets[index])
+    span = (0 if start is None else start, n_tokens if stop is None else stop)
+    if not 0 <= span[0] < span[1] <= n_tokens:
+        raise InputError(f"expected a span inside the {n_tokens} tokens of {document!r}, got {start} to {stop}")
+    path, progress = document_path(study, document, start, stop), progress or Progress()
+    chosen = _sequences(study, index, span)
+    others = [int(d) for d in study.selection().order[: NEIGHBOURS + 1] if int(d) != index][:NEIGHBOURS]
+    there = [_sequences(study, other) for other in others]
+    names = study.checkpoint_names()
+    scales = _scales(study)
+    parts: dict[str, np.ndarray] = {}
+    alike = np.zeros(len(others))
+    for turn, name in enumerate(names):
+        model, modules, curvature, encoded, options = _load(study, name)
+        report = lambda d, n, turn=turn: progress.report(turn * n + d, len(names) * n, "documents")  # noqa: E731
+        for kind, values in contributions(model, modules, encoded, chosen, curvature, **options).items():
+            parts[kind] = parts.get(kind, 0) + values / scales[name] / len(names)
+        alike += similarities(model, modules, chosen, there, curvature, report) / len(names)
+    order = np.argsort(-alike, kind="stable")
+    result = {
+        "document": document,
+        "start": start,
+        "stop": stop,
+        **{kind: [float(x) for x in parts.get(kind, ())] for kind in ("toxic", "safe")},
+        "total": float(sum(rows.sum() for rows in parts.values())),
+        "neighbours": [[corpus.document(others[i]).id, float(alike[i])] for i in order],
+        "candidates": len(others),
+    }
+    path.parent.mkdir(exist_ok=True)
+    artifacts.write_json(path, result)
+    return result
+
+
+def explain_queries(study: "Study", progress: Progress | None = None) -> dict:
+    """What each query does to the direction, and which of the best-ranked documents it pulls most.
+
+    Returns:
+        For `toxic` and `safe`: `along` and `without`, a cosine a query (see `compare_queries`, mean over checkpoints),
+        and `pulls`, a list of [document id, contribution] a query, strongest first. `candidates`: how many documents
+        were looked at.
+    """
+    from ifguide.influence.contributions import compare_queries
+
+    corpus, progress = study.corpus(), progress or Progress()
+    names, scales = study.checkpoint_names(), _scales(study)
+    documents: list[int] = []
+    cosines: dict[str, np.ndarray] = {}
+    pulls: dict[str, np.ndarray] = {}
+    for turn, name in enumerate(names):
+        model, modules, curvature, encoded, options = _load(study, name)
+        if not documents:
+            fit = _MEMORY // sum(4 * module.weight.numel() for module in modules.values())
+            documents = [int(d) for d in study.selection().order[: min(NEIGHBOURS, max(_LEAST, fit))]]
+        sequences = [_sequences(study, document) for document in documents]
+        report = lambda d, n, turn=turn: progress.report(turn * n + d, len(names) * n, "gradients")  # noqa: E731
+        found, shares = compare_queries(model, modules, encoded, curvature, sequences, report=report, **options)
+        for kind in found:
+            cosines[kind] = cosines.get(kind, 0) + found[kind] / len(names)
+            pulls[kind] = pulls.get(kind, 0) + shares[kind] / scales[name] / len(names)
+    ids = [corpus.document(document).id for document in documents]
+    result: dict = {"candidates": len(documents)}
+    for kind, rows in pulls.items():
+        order = np.argsort(-np.abs(rows), axis=1, kind="stable")[:, :5]
+        result[kind] = {
+            "along": [float(x) for x in cosines[kind][:, 0]],
+            "without": [None if np.isnan(x) else float(x) for x in cosines[kind][:, 1]],
+            "pulls": [[[ids[d], float(rows[q, d])] for d in order[q]] for q in range(len(rows))],
+        }
+    path = queries_path(study)
+    path.parent.mkdir(exist_ok=True)
+    artifacts.write_json(path, result)
+    return result
+
+
+def _sequences(study: "Study", document: int, span: tuple[int, int] | None = None) -> list:
+    """A document's chunks as it was scored; tokens outside the span are context."""
+    from ifguide.influence.batches import Sequence, corpus_sequences
+
+    corpus = study.corpus()
+    layout = artifacts.read_part(study.folder(Unit("corpus")), "layout.json")
+    first, stop = int(corpus.offsets[document]), int(corpus.offsets[document + 1])
+    length = layout["max_length"] - (layout["bos"] is not None)
+    offsets = np.array([0, stop - first])
+    lazy = corpus_sequences(corpus.token_ids[first:stop], offsets, chunk_documents(offsets, length), layout["bos"])
+    found = [lazy[i] for i in range(len(lazy))]
+    low, high = span or (0, stop - first)
+    return [
+        Sequence(s.token_ids, np.where((s.index >= max(low, 1)) & (s.index < high), s.index, -1)) for s in found
+    ] or [Sequence(np.asarray(corpus.token_ids[first:stop], dtype=np.int64), np.full(stop - first, -1))]
+
+
+def _scales(study: "Study") -> dict[str, float]:
+    """Standard deviation of every checkpoint's own-loss scores, which the study's score divides by; 1 for a single
+    one.
+    """
+    names = study.checkpoint_names()
+    if len(names) == 1:
+        return {names[0]: 1.0}
+    valid = study.corpus().valid()
+    return {name: float(np.std(np.asarray(study.scores("own_loss", name))[valid], dtype=np.float64)) for name in names}
+
+
+def _load(study: "Study", checkpoint: str):
+    """One checkpoint with its layers, curvature and encoded queries, as the direction was made."""
+    from ifguide.data.queries import encode_queries
+    from ifguide.influence.contributions import Curvature
+    from ifguide.influence.losses import SplitModel
+    from ifguide.study import checkpoints as study_models
+
+    config = study.config.direction
+    layout = artifacts.read_part(study.folder(Unit("corpus")), "layout.json")
+    model, modules, device = study_models.load_checkpoint(study, checkpoint, attention="eager")
+    kinds = ("toxic", "safe") if config.differential else ("toxic",)
+    tokenizer = study_models.study_tokenizer(study)
+    encoded = {
+        kind: encode_queries(study.queries(kind), tokenizer, layout["max_length"], bos_id=layout["bos"])
+        for kind in kinds
+    }
+    curvature = Curvature(factors=study_models.read_factors(study, checkpoint, str(device)), damping=config.damping)
+    return (
+        SplitModel(model),
+        modules,
+        curvature,
+        encoded,
+        {"weighting": config.weighting, "objective": config.objective},
+    )

@@ -1,0 +1,110 @@
+"""How likely several models find each other's completions of one prompt, token by token: computed on demand by a job.
+
+The answer lies under the study's `likelihoods/`. A file's name carries a digest of the models and evaluations it was
+made from, so that of an earlier model is never shown.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ifguide.errors import InputError, StaleError
+from ifguide.evaluation.likelihood import token_likelihoods
+from ifguide.runtime.progress import Progress
+from ifguide.storage import artifacts
+from ifguide.study.lineage import Unit, weights_unit
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ifguide.study.reading import Study
+
+FOLDER = "likelihoods"
+VERSION = 1
+MODELS_MOST = 4
+
+
+def likelihood_path(study: "Study", prompt: int, models: Sequence[str]) -> "Path":
+    """Where the answer for one prompt and some models lies or will lie.
+
+    Raises:
+        StaleError: a model or its evaluation is missing.
+    """
+    made_of: list = [VERSION, prompt]
+    for model in sorted(set(models)):
+        for unit in (weights_unit(model), Unit("evaluate", model)):
+            manifest = artifacts.read_manifest(study.folder(unit))
+            if manifest is None:
+                raise StaleError(
+                    f"study {study.name!r} has no {unit} yet; build it with `ifguide evaluate {study.name} --model"
+                    f" {model}`"
+                )
+            made_of += [str(unit), artifacts.digest_of(manifest)]
+    return study.root / FOLDER / f"prompt-{prompt}-{artifacts.hash_json(made_of)[:20]}.json"
+
+
+def read_likelihoods(study: "Study", prompt: int, models: Sequence[str]) -> dict | None:
+    """The answer, or None where it was not computed for these very models."""
+    try:
+        path = likelihood_path(study, prompt, models)
+    except StaleError:
+        return None
+    return artifacts.read_json(path) if path.is_file() else None
+
+
+def compute_likelihoods(study: "Study", prompt: int, models: Sequence[str], progress: Progress | None = None) -> dict:
+    """Every completion that the models gave to one prompt, under each of the models; kept in the study's folder.
+
+    Args:
+        study: with evaluations of all the models.
+        prompt: index of the prompt.
+        models: two to four evaluated models.
+        progress: where to report.
+
+    Returns:
+        `prompt`, `prompt_index`, `models`, and `completions`: of each its `model`, `sample`, `pieces` (its tokens'
+        texts) and `log_probability`, model -> one natural logarithm a token.
+
+    Raises:
+        InputError: too few or too many models, one that was not evaluated, or no such prompt.
+    """
+    from ifguide.study.evaluating import load_evaluated
+
+    models = sorted(set(models))
+    known = study.evaluation_names()
+    if not 2 <= len(models) <= MODELS_MOST or not set(models) <= set(known):
+        raise InputError(
+            f"expected two to {MODELS_MOST} of the evaluated models ({', '.join(known)}), got"
+            f" {', '.join(models) or 'none'}"
+        )
+    path, progress = likelihood_path(study, prompt, models), progress or Progress()
+    completions: list[dict] = []
+    text = None
+    for model in models:
+        samples = study.samples(model)
+        mine = samples[samples["prompt_index"] == prompt].sort_values("sample_index")
+        if not len(mine):
+            raise InputError(f"expected a prompt from 0 to {samples['prompt_index'].max()}, got {prompt}")
+        if text not in (None, mine["prompt"].iloc[0]):
+            raise InputError(f"the models completed different prompts as number {prompt}; evaluate them again")
+        text = mine["prompt"].iloc[0]
+        completions += [
+            {"model": model, "sample": int(sample), "text": completion}
+            for sample, completion in zip(mine["sample_index"], mine["completion"], strict=True)
+        ]
+    assert text is not None
+    texts = [completion.pop("text") for completion in completions]
+    for turn, model in enumerate(models):
+        loaded, tokenizer = load_evaluated(study, model)
+        report = lambda d, n, turn=turn: progress.report(turn * n + d, len(models) * n, "completions")  # noqa: E731
+        found = token_likelihoods(loaded, tokenizer, text, texts, report=report)
+        for completion, likelihood in zip(completions, found, strict=True):
+            completion.setdefault("pieces", likelihood.pieces)
+            if completion["pieces"] != likelihood.pieces:
+                raise InputError(
+                    f"{model!r} cuts texts into other tokens than {models[0]!r}; they cannot be compared token by token"
+                )
+            completion.setdefault("log_probability", {})[model] = [float(x) for x in likelihood.log_probability]
+    result = {"prompt": text, "prompt_index": prompt, "models": models, "completions": completions}
+    path.parent.mkdir(exist_ok=True)
+    artifacts.write_json(path, result)
+    return result

@@ -1,0 +1,171 @@
+"""What suppression changed inside a model: how likely each layer finds toxic completions, and how easily a prefix draws
+them out.
+
+The result is JSON in the study's `mechanism/`, under a name that covers the models and queries it was made from, so
+that one of earlier models is never shown.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ifguide.errors import StaleError
+from ifguide.evaluation.mechanism_settings import MechanismSettings
+from ifguide.evaluation.statistics import bootstrap_interval
+from ifguide.runtime.progress import Progress
+from ifguide.storage import artifacts
+from ifguide.study.evaluating import load_evaluated
+from ifguide.study.freshness import unit_state
+from ifguide.study.lineage import Unit, weights_unit
+
+if TYPE_CHECKING:
+    from ifguide.study.reading import Study
+
+FOLDER = "mechanism"
+VERSION = 2
+KINDS = ("toxic", "safe")
+
+
+def mechanism_path(study: "Study", settings: MechanismSettings) -> Path:
+    """Where the result lies or will lie.
+
+    Raises:
+        StaleError: a model, or the queries, are missing or out of date.
+    """
+    made_of = [VERSION, asdict(settings)]
+    for unit in (Unit("queries"), *(weights_unit(name) for name in settings.models)):
+        state = unit_state(study, unit)
+        if state.state != "fresh":
+            extra = (
+                f"`ifguide suppress {study.name} --selection {unit.name}`"
+                if unit.name
+                else f"`ifguide run {study.name}`"
+            )
+            raise StaleError(f"{unit} is {state.state} ({state.reason}); build it with {extra}")
+        manifest = artifacts.read_manifest(study.folder(unit))
+        assert manifest is not None  # it is fresh
+        made_of.append(artifacts.digest_of(manifest))
+    return study.root / FOLDER / f"{artifacts.hash_json(made_of)[:20]}.json"
+
+
+def read_mechanism(study: "Study", settings: MechanismSettings) -> dict | None:
+    """The result of `measure_mechanism`, if it is there and belongs to these models and queries."""
+    path = mechanism_path(study, settings)
+    return artifacts.read_json(path) if path.is_file() else None
+
+
+def measure_mechanism(study: "Study", settings: MechanismSettings, progress: Progress | None = None) -> dict:
+    """Measure every model on the same queries, with the same budget, and keep the result.
+
+    Returns:
+        `settings`; `queries`, the number of each kind; and for each model of `models`:
+        `layers`: for `toxic` and `safe`, lists over layers 0 (embedding) to L: `probability` and `log_probability`
+            (nats), each the mean over
+        queries of the mean over a completion's tokens, with 95% bootstrap intervals over queries in `_low` and `_high`.
+        `prefix` (with `search`): `token_ids` and their `text`, the objective of the first prefix `start` and of the
+        found one `best`, `path` round by round, `without` any prefix; `others` and `others_without`, the same on
+        queries that the search did not see (null when there are none); and `by_model`, the objective of this prefix in
+        each model.
+
+    Raises:
+        StaleError: as `mechanism_path`.
+        InputError, NumericalError: a model whose layers cannot be read, see `ifguide.evaluation.logit_lens`.
+    """
+    progress, path = progress or Progress(), mechanism_path(study, settings)
+    models = {name: load_evaluated(study, name) for name in settings.models}
+    found: dict = {"settings": asdict(settings), "queries": {}, "models": {name: {"layers": {}} for name in models}}
+    for kind in KINDS:
+        pairs = study.queries(kind)
+        found["queries"][kind] = len(pairs)
+        for name, (model, tokenizer) in models.items():
+            progress.message(f"layers of {name}, {kind} queries")
+            found["models"][name]["layers"][kind] = _measure_layers(model, tokenizer, pairs, progress)
+    if settings.search:
+        _search(study, models, settings, found["models"], progress)
+    path.parent.mkdir(exist_ok=True)
+    artifacts.write_json(path, found)
+    return found
+
+
+def _encode(model, tokenizer, pairs, room: int = 0):
+    """Encoded pairs with room for a prefix, and how many tokens stay in front of it."""
+    from ifguide.data.queries import encode_queries
+    from ifguide.models.loading import bos_context, context_length
+
+    bos = bos_context(tokenizer)
+    encoded = encode_queries(pairs, tokenizer, context_length(model.config) - room, bos_id=bos)
+    return encoded, 0 if bos is None else 1
+
+
+def _measure_layers(model, tokenizer, pairs, progress: Progress) -> dict:
+    from ifguide.evaluation.logit_lens import layer_probabilities
+
+    encoded, _ = _encode(model, tokenizer, pairs)
+    layers = layer_probabilities(model, encoded, report=lambda d, n: progress.report(d, n, "queries"))
+    found: dict[str, list[float]] = {}
+    for name, values in layers._asdict().items():
+        for column in values.T:
+            interval = bootstrap_interval(lambda rows: float(rows.mean()), column[:, None])
+            for end, value in zip(("", "_low", "_high"), interval, strict=True):
+                found.setdefault(f"{name}{end}", []).append(value)
+    return found
+
+
+def _search(study: "Study", models: dict, settings: MechanismSettings, results: dict, progress: Progress) -> None:
+    from ifguide.evaluation.prefix_search import find_prefix, prefix_objective
+
+    pairs, budget = study.queries("toxic"), settings.prefix
+    order = np.random.default_rng([budget.seed, 0]).permutation(len(pairs))
+    sets = {
+        "seen": sorted(order[: settings.n_search]),
+        "others": sorted(order[settings.n_search : 2 * settings.n_search]),
+    }
+    encoded: dict[str, dict] = {}
+    leads, prefixes = {}, {}
+    for name, (model, tokenizer) in models.items():
+        encoded[name] = {}
+        for part, rows in sets.items():
+            encoded[name][part], leads[name] = _encode(model, tokenizer, pairs.iloc[rows], room=budget.n_tokens)
+        progress.message(f"prefix for {name}")
+        found = find_prefix(
+            model,
+            encoded[name]["seen"],
+            allowed_tokens(model, tokenizer),
+            budget,
+            lead=leads[name],
+            report=lambda d, n: progress.report(d, n, "rounds"),
+        )
+        prefixes[name] = found.token_ids
+        text = tokenizer.decode(found.token_ids, clean_up_tokenization_spaces=False)
+        results[name]["prefix"] = asdict(found) | {
+            "token_ids": list(found.token_ids),
+            "path": list(found.path),
+            "text": text,
+        }
+
+    def value(name: str, part: str, prefix: Sequence[int]) -> float | None:
+        if not encoded[name][part]:
+            return None
+        return prefix_objective(
+            models[name][0], encoded[name][part], prefix, lead=leads[name], batch_size=budget.batch_size
+        )
+
+    for name in models:
+        results[name]["prefix"] |= {
+            "without": value(name, "seen", ()),
+            "others": value(name, "others", prefixes[name]),
+            "others_without": value(name, "others", ()),
+            "by_model": {other: value(other, "seen", prefixes[name]) for other in models},
+        }
+
+
+def allowed_tokens(model, tokenizer) -> list[int]:
+    """Tokens a prefix may hold: those with a visible text of their own that both the model and the tokenizer know, no
+    special ones."""
+    n_rows = model.get_input_embeddings().weight.shape[0]
+    special = set(tokenizer.all_special_ids)
+    texts = tokenizer.batch_decode([[token] for token in range(min(len(tokenizer), n_rows))])
+    return [token for token, text in enumerate(texts) if token not in special and text.strip() and "�" not in text]

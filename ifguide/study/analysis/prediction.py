@@ -1,0 +1,63 @@
+"""What a selection would do, to first order: the change in the query losses when the model is trained against it.
+
+The objective (Eq. 9) is the mean over all V predicted tokens of w·CE, with w = 1, or -λ on selected tokens. Selecting a
+token lowers its weight by (1 + λ)/V. To first order, changing a token's weight by ε changes the query losses'
+difference L_toxic - L_safe by -ε·s, where s = vᵀ∇ℓ is the token's score and v = (F + dI)⁻¹(ḡ_toxic - ḡ_safe). So a
+selection changes it by
+
+    Δ(L_toxic - L_safe) = (1 + λ)/V · (sum of the selected tokens' scores):
+
+positive when toxic completions become less likely against safe ones. Only this difference can be predicted: v holds the
+two query sets' difference, and the share of each is not kept. A study's score is a mean over checkpoints of score /
+standard deviation, and v is damped, so the prediction has no unit; what it can do is to compare selections of one
+study.
+"""
+
+from typing import TYPE_CHECKING
+
+from ifguide.errors import StaleError
+from ifguide.storage import artifacts
+from ifguide.study.lineage import Unit
+
+if TYPE_CHECKING:
+    from ifguide.study.reading import Study
+
+FILE = "prediction.json"
+
+
+def predicted_change(effect: float, n_valid: int, penalty: float) -> float:
+    """The predicted change of the toxic minus the safe query loss, in the study's units of score.
+
+    Args:
+        effect: sum of the selected tokens' scores.
+        n_valid: V, predicted tokens in the objective.
+        penalty: λ, `suppress.penalty`.
+    """
+    return (1.0 + penalty) * effect / n_valid
+
+
+def prediction_key(study: "Study") -> dict[str, str]:
+    """What a comparison with retrained models belongs to: hashes of the study's scores and base model."""
+    return {stage: artifacts.digest_of(study.manifest(Unit(stage))) for stage in ("scores", "model")}
+
+
+def read_prediction(study: "Study") -> dict | None:
+    """How predictions fared against retrained models of this study; None when that was not measured for these very
+    scores.
+
+    Written by `python -m benchmarks.prediction`, into the study's folder. Keys:
+        key: hashes it belongs to.
+        penalty: λ.
+        rows: a dict a retrained model: name, kind, quantile, window, max_tokens, n_selected, effect, predicted (as
+            `predicted_change`), measured (change of the toxic minus the safe query loss, nats), toxic, safe (the
+            changes of the two, nats), emt, perplexity.
+        correlation: Spearman's rank correlations, `predicted_measured` and `predicted_emt`, each with `rho`, `low`,
+            `high` (95% bootstrap interval over the models) and `n`.
+    """
+    try:
+        key = prediction_key(study)
+    except StaleError:
+        return None
+    path = study.root / FILE
+    found = artifacts.read_json(path) if path.is_file() else {}
+    return found if found.get("key") == key else None

@@ -1,0 +1,63 @@
+"""The losses a training wrote down, of finished models and of the one at work. No torch."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from ifguide.config.names import BASE
+from ifguide.storage.artifacts import TRAINING_LOG
+from ifguide.storage.work import work_folders
+from ifguide.study.lineage import Unit
+from ifguide.study.reading import Study
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingCurve:
+    """One training so far. Lists have an entry a line of the log; a line holds means since the line before it."""
+
+    steps: list[int]
+    selected: list[float | None]
+    """Cross-entropy of selected tokens in nats, neither weighted nor bounded; None where a stretch had none."""
+    other: list[float | None]
+    """Cross-entropy of all other tokens in nats."""
+    tokens_per_second: float
+    """At the last line."""
+    finished: bool
+    """Whether the training has ended."""
+
+
+def find_logs(study: Study) -> dict[str, Path]:
+    """Where the log of each training lies, by the model's name: `base`, and those of selections and variants."""
+    found = {}
+    for name in (BASE, *study.suppressed_names()):
+        unit = Unit("model") if name == BASE else Unit("suppress", name)
+        path = study.folder(unit) / TRAINING_LOG
+        if path.is_file():
+            found[name] = path
+    for stage, folder in work_folders(study.root).items():  # what is at work counts more than what was there before
+        name = BASE if stage == "model" else stage.partition("-")[2]
+        if (stage == "model" or stage.startswith("suppress-")) and (folder / TRAINING_LOG).is_file():
+            found.pop(name, None)  # what is at work stands last
+            found[name] = folder / TRAINING_LOG
+    return found
+
+
+def read_curve(study: Study, name: str) -> TrainingCurve | None:
+    """The curve of one model, or None when there is no log of it. A line that is being written is left out."""
+    path = find_logs(study).get(name)
+    if path is None:
+        return None
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    except FileNotFoundError:  # it has just ended, and the log has moved
+        path = find_logs(study).get(name)
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path else []
+    rows = [json.loads(line) for line in lines if line.endswith("\n")]
+    return TrainingCurve(
+        steps=[row["step"] for row in rows],
+        selected=[row["loss_selected"] for row in rows],
+        other=[row["loss_other"] for row in rows],
+        tokens_per_second=rows[-1]["tokens_per_second"] if rows else 0.0,
+        finished=path is not None
+        and path.parent in (study.folder(Unit("model")), study.folder(Unit("suppress", name))),
+    )

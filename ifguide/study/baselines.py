@@ -1,0 +1,210 @@
+"""Token scores by other methods, to measure ours against: word and classifier filters, tuned models, other kinds of
+influence.
+
+Every function gives float32 (N,), higher where the method would sooner leave a token out; only their order matters, and
+that 0 and less means "keep". `ifguide.selection.saved` takes the best of them, as many as the default selection holds.
+"""
+
+import dataclasses
+import re
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from ifguide.config.names import BASE
+from ifguide.data.corpus import TokenizedCorpus
+from ifguide.errors import ConfigError
+from ifguide.evaluation.toxicity import ToxicityScorer
+from ifguide.runtime.progress import Progress, report_part
+from ifguide.study.evaluating import load_study_scorer
+from ifguide.study.reading import Study
+
+_WORD = re.compile(r"\w+(?:['’]\w+)*")
+_SENTENCE = re.compile(r"[^.!?\n]+[.!?\n]*")
+
+Report = Callable[[int, int], None]
+
+
+def score_baseline(study: Study, name: str, progress: Progress) -> np.ndarray:
+    """Scores float32 (N,) of one of `ifguide.config.names.BASELINES`.
+
+    Raises:
+        InputError: the classifier cannot be loaded.
+        ConfigError: position scores are wanted and the study has none.
+    """
+    if name == "position":
+        if not study.has_scores("position"):
+            raise ConfigError("the baseline `position` needs position scores; set scores.position to true")
+        from ifguide.influence.attribution import average_checkpoints
+
+        found = [study.scores("position", checkpoint) for checkpoint in study.checkpoint_names()]
+        return average_checkpoints(found, study.corpus().valid())
+    if name in ("standard", "last-position", "last-own-loss"):
+        return score_by_influence(study, name, progress)
+    if name == "loss-difference":
+        return score_by_tuned_models(study, progress)
+    from ifguide.models.loading import pick_device
+
+    config = study.config
+    scorer = load_study_scorer(study, config.baselines.scorer, str(pick_device(config.compute.device)))
+    score = {
+        "words": score_words,
+        "classifier-tokens": score_by_leaving_words_out,
+        "classifier-documents": score_documents,
+    }[name]
+    return score(study.corpus(), scorer, report_part(progress, "documents"))
+
+
+def score_words(corpus: TokenizedCorpus, scorer: ToxicityScorer, report: Report | None = None) -> np.ndarray:
+    """The classifier's score, less one half, of the word a token belongs to, judged by itself: a word list with an
+    order."""
+    known: dict[str, float] = {}
+    scores = np.zeros(corpus.n_tokens, dtype=np.float32)
+    for document in range(corpus.n_documents):
+        text = corpus.document(document).text
+        words = list(_WORD.finditer(text))
+        new = sorted({word.group().lower() for word in words} - known.keys())
+        known |= dict(zip(new, scorer.score(new).tolist(), strict=True)) if new else {}
+        ranges = [(word.start(), word.end(), known[word.group().lower()] - 0.5) for word in words]
+        _give_to_tokens(corpus, document, ranges, scores)
+        if report:
+            report(document + 1, corpus.n_documents)
+    return scores
+
+
+def score_by_leaving_words_out(
+    corpus: TokenizedCorpus, scorer: ToxicityScorer, report: Report | None = None
+) -> np.ndarray:
+    """How much less toxic the classifier finds a sentence without the word a token belongs to."""
+    scores = np.zeros(corpus.n_tokens, dtype=np.float32)
+    for document in range(corpus.n_documents):
+        text, places, texts = corpus.document(document).text, [], []
+        for sentence in _SENTENCE.finditer(text):
+            first = sentence.start()
+            texts.append(sentence.group())
+            for word in _WORD.finditer(sentence.group()):
+                places.append((first + word.start(), first + word.end(), len(texts)))
+                texts.append(sentence.group()[: word.start()] + sentence.group()[word.end() :])
+            places.append((first, first, len(texts)))  # ends the sentence
+        values = scorer.score(texts).tolist() if texts else []
+        ranges, whole = [], 0
+        for start, end, number in places:
+            if start == end:
+                whole = number
+            else:
+                ranges.append((start, end, values[whole] - values[number]))
+        _give_to_tokens(corpus, document, ranges, scores)
+        if report:
+            report(document + 1, corpus.n_documents)
+    return scores
+
+
+def score_documents(corpus: TokenizedCorpus, scorer: ToxicityScorer, report: Report | None = None) -> np.ndarray:
+    """The classifier's score of the document, at each of its tokens."""
+    values = np.empty(corpus.n_documents)
+    for first in range(0, corpus.n_documents, 1000):
+        part = range(first, min(first + 1000, corpus.n_documents))
+        values[part.start : part.stop] = scorer.score([corpus.document(document).text for document in part])
+        if report:
+            report(part.stop, corpus.n_documents)
+    return np.repeat(values, np.diff(corpus.offsets)).astype(np.float32)
+
+
+def _give_to_tokens(corpus: TokenizedCorpus, document: int, ranges: list, scores: np.ndarray) -> None:
+    """Give every token of a document the highest value of the character ranges (start, end, value) that it overlaps."""
+    first, stop = int(corpus.offsets[document]), int(corpus.offsets[document + 1])
+    starts, ends = np.asarray(corpus.char_start[first:stop]), np.asarray(corpus.char_end[first:stop])
+    for start, end, value in ranges:
+        # tokens lie in the order of the text, so those that overlap are neighbours
+        low, high = np.searchsorted(ends, start, side="right"), np.searchsorted(starts, end, side="left")
+        part = scores[first + low : first + high]
+        np.copyto(part, value, where=(part == 0) | (part < value))
+
+
+def score_by_influence(study: Study, name: str, progress: Progress) -> np.ndarray:
+    """Influence of another kind: `standard` (toxic queries alone), or at the finished model alone (`last-position`,
+    `last-own-loss`)."""
+    from ifguide.influence.attribution import average_checkpoints
+
+    names = study.checkpoint_names() if name == "standard" else [BASE]
+    kind = "position" if name == "last-position" else "own_loss"
+    found = []
+    for number, checkpoint in enumerate(names):
+        report = report_part(progress, part=number, parts=len(names))
+        found.append(_score_checkpoint(study, checkpoint, kind, differential=name != "standard", report=report))
+    return average_checkpoints(found, study.corpus().valid())
+
+
+def _score_checkpoint(study: Study, checkpoint: str, kind: str, *, differential: bool, report: Report) -> np.ndarray:
+    from ifguide.influence.attribution import position_scores
+    from ifguide.influence.derivative import score_along
+    from ifguide.influence.losses import SplitModel
+    from ifguide.study import checkpoints as study_models
+
+    model, modules, device = study_models.load_checkpoint(study, checkpoint)
+    if checkpoint == BASE:
+        factors = study_models.fit_checkpoint(study, model, modules, device)
+    else:
+        factors = study_models.read_factors(study, checkpoint, str(device))
+    direction = study_models.compute_direction(study, model, modules, factors, differential=differential)
+    if kind == "position":
+        split = SplitModel(model)
+        return _score_corpus(study, lambda batch: position_scores(split, modules, direction, batch)[0], device, report)
+    model, modules, device = study_models.load_checkpoint(study, checkpoint, attention="eager")
+    split = SplitModel(model)
+    way = study_models.choose_way(study, split, modules, direction, device)
+    score = score_along(split, modules, [direction], [way])
+    return _score_corpus(study, lambda batch: score(batch)[0], device, report)
+
+
+def _score_corpus(study: Study, score: Callable, device, report: Report) -> np.ndarray:
+    """float32 (N,) from a function of a batch that gives (B, T-1)."""
+    from ifguide.influence.attribution import score_corpus
+    from ifguide.influence.batches import make_batches
+    from ifguide.study.scoring import corpus_sequences
+
+    n_tokens = study.corpus().n_tokens
+    values = {"score": np.zeros(n_tokens, dtype=np.float32)}
+    batches = make_batches(corpus_sequences(study), study.config.compute.tokens_per_batch)
+    score_corpus(
+        batches,
+        lambda batch: {"score": score(batch)},
+        values,
+        device=device,
+        report=lambda done: report(done, n_tokens),
+    )
+    return values["score"]
+
+
+def score_by_tuned_models(study: Study, progress: Progress) -> np.ndarray:
+    """Cross-entropy under the base model tuned on the safe queries minus that under the one tuned on the toxic queries,
+    in nats."""
+    import torch
+
+    from ifguide.influence.losses import SplitModel
+    from ifguide.study import checkpoints as study_models
+    from ifguide.training.train import train_model
+
+    settings, losses = study.config.baselines, {}
+    training = dataclasses.replace(
+        study.config.training,
+        epochs=settings.epochs,
+        learning_rate=settings.learning_rate or study.config.training.learning_rate / 10,
+        packing=False,
+        adapter="",
+        save_steps=0,
+    )
+    for number, kind in enumerate(("safe", "toxic")):
+        model, _, device = study_models.load_checkpoint(study, BASE)
+        rows = [
+            {"input_ids": np.asarray(ids), "labels": np.where(mask, ids, -100)}
+            for ids, mask in study_models.encoded_queries(study, kind)
+        ]
+        with tempfile.TemporaryDirectory(prefix="ifguide-tuned-") as folder:
+            train_model(model, None, rows, training, None, Path(folder))
+        split = SplitModel(model.requires_grad_(False))
+        with torch.no_grad():
+            losses[kind] = _score_corpus(study, split, device, report_part(progress, part=number, parts=2))
+    return losses["safe"] - losses["toxic"]

@@ -1,0 +1,214 @@
+"""A study's models, queries and rows as its stages need them: loaded, fitted, encoded, cut. What several stages
+share.
+"""
+
+import functools
+from collections.abc import Callable
+from dataclasses import asdict
+
+import numpy as np
+
+from ifguide.config.names import BASE
+from ifguide.errors import ConfigError
+from ifguide.runtime.distributed import current
+from ifguide.storage import artifacts
+from ifguide.storage.work import offload_folder
+from ifguide.study.lineage import Unit
+from ifguide.study.reading import Study
+from ifguide.study.scoring import corpus_sequences, direction_file, read_layout
+
+SAMPLE_TOKENS = 2_000
+"""Corpus tokens on which central differences are compared with the exact derivative."""
+
+
+def study_tokenizer(study: Study):
+    from ifguide.models.loading import load_tokenizer
+
+    return load_tokenizer(study.resolve(study.config.model.source), study.config.model.revision)
+
+
+def encoded_queries(study: Study, kind: str, queries: str = "") -> list:
+    """Token ids and completion masks of a query set, see `ifguide.data.queries.encode_queries`."""
+    from ifguide.data.queries import encode_queries
+
+    layout = read_layout(study)
+    return encode_queries(
+        study.queries(kind, queries), study_tokenizer(study), layout["max_length"], bos_id=layout["bos"]
+    )
+
+
+def load_checkpoint(study: Study, name: str, attention: str = "sdpa"):
+    """One scoring checkpoint, or the finished base model, on its device, with its tracked layers; with
+    `compute.device_map`, the device its inputs go to."""
+    from ifguide.models.layers import device_of
+    from ifguide.models.loading import Placement, load_model, pick_device, tracked_modules
+
+    models = study.models()
+    entry = models["base"] if name == BASE else next(c for c in models["checkpoints"] if c["name"] == name)
+    compute, placement = study.config.compute, None
+    if compute.device_map:
+        if not current().alone:
+            raise ConfigError(
+                "compute.device_map spreads one model over all devices; start one process, or leave it empty"
+            )
+        placement = Placement(
+            strategy=compute.device_map, max_memory=compute.max_memory, offload_folder=offload_folder(study.root)
+        )
+    device = pick_device(compute.device)
+    model = load_model(
+        entry["source"],
+        revision=entry.get("revision", ""),
+        dtype=study.config.model.dtype,
+        device=device,
+        attention=attention,
+        placement=placement,
+    )
+    return model, tracked_modules(model, study.config.model.modules), device_of(model) if placement else device
+
+
+def fit_checkpoint(study: Study, model, modules: dict, device, **reports):
+    """EK-FAC factors of a loaded model by layer, as the study's settings want them; None for the identity."""
+    import torch
+
+    from ifguide.influence.batches import make_batches
+    from ifguide.influence.ekfac import fit_factors
+
+    config, processes = study.config.factors, current()
+    if config.strategy == "identity":
+        return None
+    products = factor_products(study, device)
+    batches = functools.partial(
+        make_batches,
+        corpus_sequences(study, max_tokens=config.max_tokens, seed=config.seed),
+        study.config.compute.tokens_per_batch,
+        share=(processes.rank, processes.world_size),
+    )
+    return fit_factors(
+        model,
+        modules,
+        batches,
+        labels=config.labels,
+        seed=config.seed,
+        products=getattr(torch, products) if products else None,
+        processes=processes,
+        **reports,
+    )
+
+
+def factor_products(study: Study, device) -> str:
+    """The dtype that `factors.products` means on a device; empty: that of the sums."""
+    from ifguide.models.loading import has_fast_bfloat16
+
+    setting = study.config.factors.products
+    if study.config.model.dtype == "float64":
+        return ""
+    if setting == "auto":
+        return "bfloat16" if has_fast_bfloat16(device) else ""
+    return "" if setting == "float32" else setting
+
+
+def read_factors(study: Study, checkpoint: str, device: str):
+    from ifguide.influence.ekfac import LayerFactors
+
+    tensors = artifacts.load_tensors(study.folder(Unit("factors")) / checkpoint / "factors.safetensors", device=device)
+    layers: dict[str, dict] = {}
+    for key, tensor in tensors.items():
+        layer, part = key.rsplit("|", 1)
+        layers.setdefault(layer, {})[part] = tensor
+    return {layer: LayerFactors(**parts) for layer, parts in layers.items()} or None
+
+
+def compute_direction(
+    study: Study,
+    model,
+    modules: dict,
+    factors: dict | None,
+    queries: str = "",
+    report: Callable | None = None,
+    differential: bool | None = None,
+) -> dict:
+    """The direction v of a pair of query sets at a loaded checkpoint, (O, I) a layer.
+
+    Args:
+        study: its settings and queries.
+        model: the checkpoint.
+        modules: its tracked layers by name.
+        factors: its EK-FAC factors; None for the identity.
+        queries: an extra pair of query sets; empty: the study's own.
+        report: called as report(turn, turns) for each set of queries; gives the callback that its queries are reported
+            to.
+        differential: toxic minus safe queries, or the toxic ones alone; None: as `direction.differential` says.
+    """
+    from ifguide.influence.direction import differential_direction, query_gradient
+
+    config = study.config.direction
+    both = config.differential if differential is None else differential
+    kinds = ("toxic", "safe") if both else ("toxic",)
+    gradients = {
+        kind: query_gradient(
+            model,
+            modules,
+            encoded_queries(study, kind, queries),
+            weighting=config.weighting,
+            objective=config.objective,
+            tokens_per_batch=study.config.compute.tokens_per_batch,
+            report=report and report(turn, len(kinds)),
+            processes=current(),
+        )
+        for turn, kind in enumerate(kinds)
+    }
+    return differential_direction(gradients["toxic"], gradients.get("safe"), factors, config.damping)
+
+
+def read_direction(study: Study, checkpoint: str, queries: str, modules: dict) -> dict:
+    """v of a pair of query sets, each layer's part where the layer computes."""
+    from ifguide.models.layers import device_of
+
+    tensors = artifacts.load_tensors(study.folder(Unit("direction")) / checkpoint / direction_file(queries))
+    return {name: tensor.to(device_of(modules[name])) for name, tensor in tensors.items()}
+
+
+def choose_way(study: Study, split, modules, direction, device):
+    """The way to take the derivative that the settings, and a sample of the corpus, ask for; the same in every
+    process.
+    """
+    from ifguide.influence.batches import make_batches
+    from ifguide.influence.derivative import Derivative, choose_derivative
+    from ifguide.models.loading import has_fast_bfloat16
+
+    def choose() -> dict:
+        sequences = corpus_sequences(study, max_tokens=SAMPLE_TOKENS, seed=study.config.factors.seed)
+        sample = [batch.to(device) for batch in make_batches(sequences, study.config.compute.tokens_per_batch)]
+        way = choose_derivative(
+            split, modules, direction, sample, setting=study.config.scores.derivative, narrow=has_fast_bfloat16(device)
+        )
+        return asdict(way)
+
+    return Derivative(**current().decide(choose))
+
+
+def start_model(study: Study):
+    """The model every training starts from, and its tokenizer."""
+    from ifguide.models.loading import load_config, load_model, pick_device
+    from ifguide.training.train import initialise_model
+
+    config, tokenizer = study.config, study_tokenizer(study)
+    source = study.resolve(config.model.source)
+    device = pick_device(config.compute.device)
+    if config.model.mode == "scratch":
+        description = load_config(source, config.model.revision).to_dict()
+        return initialise_model(description, description["vocab_size"], config.training.seed).to(device), tokenizer
+    model = load_model(source, revision=config.model.revision, device=device)
+    return model.requires_grad_(True), tokenizer
+
+
+def cut_training_rows(study: Study, tokenizer, mask):
+    """The corpus as training rows. A tokenizer's own beginning-of-text token goes before each document, but not in
+    packed rows."""
+    from ifguide.data.packing import BosRows, pack_rows
+
+    corpus, layout, packing = study.corpus(), read_layout(study), study.config.training.packing
+    bos = None if packing else layout["bos"]
+    length = layout["max_length"] - (bos is not None)
+    rows = pack_rows(corpus.token_ids, np.asarray(corpus.offsets), length, tokenizer.eos_token_id, mask, pack=packing)
+    return rows if bos is None else BosRows(rows, bos)

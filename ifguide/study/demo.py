@@ -1,0 +1,109 @@
+"""The demo study: writes its inputs, its settings, and runs the whole pipeline on them.
+
+Nothing in the pipeline sees the planted spans: they only make the `oracle` control and judge the result.
+"""
+
+import json
+import shutil
+from pathlib import Path
+
+from ifguide.config.schema import (
+    ComputeConfig,
+    CorpusConfig,
+    DirectionConfig,
+    EvaluateConfig,
+    FactorsConfig,
+    ModelConfig,
+    QueriesConfig,
+    ScoresConfig,
+    SelectionConfig,
+    StudyConfig,
+    SuppressConfig,
+    TrainingConfig,
+)
+from ifguide.runtime.progress import Progress
+from ifguide.storage.lock import LOCK, study_lock
+from ifguide.study.folder import cache_dir
+from ifguide.study.pipeline import run_study
+from ifguide.study.reading import Study
+
+NAME = "demo"
+
+
+def demo_config() -> StudyConfig:
+    """The demo's settings; everything not named here is the product's default."""
+    return StudyConfig(
+        description=(
+            "A tiny Pythia-shaped model trained from scratch on made-up reviews, forum posts, news, recipes and"
+            " letters, some with mild insults."
+        ),
+        model=ModelConfig(source="inputs/model", mode="scratch"),
+        corpus=CorpusConfig(path="inputs/corpus.jsonl", id_field="id", source_field="source", spans_field="spans"),
+        queries=QueriesConfig(toxic="inputs/toxic_queries.jsonl", safe="inputs/safe_queries.jsonl"),
+        training=TrainingConfig(
+            epochs=14,
+            batch_size=8,
+            packing=True,
+            learning_rate=5e-3,
+            adam_beta2=0.95,
+            warmup_steps=8,
+            checkpoint_steps=(18, 20, 22, 25),
+            schedule="cosine",
+        ),
+        factors=FactorsConfig(max_tokens=12_000),
+        direction=DirectionConfig(damping=0.1),
+        scores=ScoresConfig(average="median", pooling=1.0),
+        selection=SelectionConfig(quantile=0.9865),
+        suppress=SuppressConfig(penalty=0.5, max_penalty=8.0, warmup_share=0.25),
+        evaluate=EvaluateConfig(
+            prompts="inputs/eval_prompts.jsonl", heldout="inputs/heldout.jsonl", n_samples=10, batch_size=1000
+        ),
+        compute=ComputeConfig(device="cpu"),
+    )
+
+
+def write_inputs(folder: Path, *, seed: int = 0) -> None:
+    """Write the demo's corpus, queries, prompts, held-out text, tokenizer and model configuration into a folder."""
+    from ifguide.data.demo.generator import write_demo_inputs
+    from ifguide.data.demo.model import demo_model_config, train_tokenizer
+
+    write_demo_inputs(folder, n_documents=300, seed=seed)
+    texts = [json.loads(line)["text"] for line in (folder / "corpus.jsonl").read_text(encoding="utf-8").splitlines()]
+    tokenizer = train_tokenizer(texts)
+    tokenizer.save_pretrained(folder / "model")
+    (folder / "model" / "config.json").write_text(
+        json.dumps(demo_model_config(len(tokenizer)), indent=1), encoding="utf-8"
+    )
+
+
+def build_demo(cache: Path | None = None, *, fresh: bool = False, progress: Progress | None = None) -> Study:
+    """Build the demo study, or what is missing of it.
+
+    Args:
+        cache: the folder of studies; None takes the usual one.
+        fresh: throw the old demo away first.
+        progress: where to report.
+    """
+    study = prepare_demo(cache, fresh=fresh)
+    run_study(study, progress=progress)
+    return study
+
+
+def prepare_demo(cache: Path | None = None, *, fresh: bool = False) -> Study:
+    """Write the demo's inputs and study.toml if they are missing; the app can open the study from then on."""
+    cache = Path(cache).resolve() if cache else cache_dir()
+    root = cache / NAME
+    if fresh and root.exists():
+        with study_lock(root):
+            for part in root.iterdir():
+                if part.name not in (LOCK, "jobs"):  # this very run may be a job that keeps its status there
+                    shutil.rmtree(part) if part.is_dir() else part.unlink()
+    if not (root / "study.toml").is_file():
+        partial = root / "inputs.partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        write_inputs(partial)
+        shutil.rmtree(root / "inputs", ignore_errors=True)
+        partial.rename(root / "inputs")
+        return Study.create(NAME, demo_config(), cache)
+    return Study.open(NAME, cache)

@@ -1,0 +1,138 @@
+"""Evaluating one model of a study: its files read, its completions kept while it runs, its metrics held against the
+base model's."""
+
+from pathlib import Path
+
+from ifguide.config.names import BASE
+from ifguide.config.schema import EvaluateConfig
+from ifguide.data.prompts import Prompt, read_heldout, read_prompts
+from ifguide.data.readers import read_texts
+from ifguide.evaluation.evaluate import evaluate_model
+from ifguide.runtime.progress import Progress
+from ifguide.storage.artifacts import hash_json
+from ifguide.storage.work import open_work
+from ifguide.study.freshness import inputs_of, settings_of
+from ifguide.study.lineage import BASELINE_CLASSIFIER, Unit, weights_unit
+from ifguide.study.reading import Study
+from ifguide.study.variants import STEERED
+
+LAMBADA_FIELD = "text"
+"""Column of the LAMBADA passages."""
+
+
+def evaluate_unit(study: Study, unit: Unit, progress: Progress):
+    """Evaluate `base` or the model of a selection.
+
+    Returns:
+        Metrics, samples and held-out texts, see `ifguide.evaluation.evaluate.evaluate_model`; with
+        `evaluate.harness_tasks` also `harness`.
+
+    Raises:
+        InputError: a file, a scorer or the harness cannot be used; before anything is computed.
+    """
+    from ifguide.evaluation.harness import check_harness, run_harness
+    from ifguide.models.loading import pick_device
+
+    config: EvaluateConfig = study.resolved("evaluate")
+    if config.harness_tasks:
+        check_harness(config.harness_tasks, config.harness_folder)
+    device = pick_device(study.config.compute.device)
+    scorer = load_study_scorer(study, config.scorer, str(device))
+    implicit = load_study_scorer(study, config.implicit, str(device)) if config.implicit else None
+    prompts = study_prompts(study)
+    heldout = read_heldout(config.heldout, config) if config.heldout else []
+    lambada = read_lambada(config)
+    model, tokenizer = load_evaluated(study, unit.name)
+    metrics, samples, losses = evaluate_model(
+        model,
+        tokenizer,
+        config,
+        prompts,
+        scorer,
+        implicit_scorer=implicit,
+        heldout_texts=heldout,
+        lambada_texts=lambada,
+        base=None if unit.name == BASE else study.metrics(BASE),
+        work=open_completions(study, unit, prompts),
+        steer=_steering(study, tokenizer, str(device)) if unit.name == STEERED else None,
+        report=lambda what, done, total: progress.report(done, total, what),
+    )
+    if config.harness_tasks:
+        progress.message(f"lm-evaluation-harness: {', '.join(config.harness_tasks)}")
+        metrics["harness"] = run_harness(
+            model, tokenizer, config.harness_tasks, config.harness_folder, limit=config.harness_limit
+        )
+    return metrics, samples, losses
+
+
+def _steering(study: Study, tokenizer, device: str):
+    """What helps the steered model to choose its words."""
+    from ifguide.evaluation.steering import RewardProcessor
+
+    config = study.config.baselines
+    scorer = load_study_scorer(study, config.scorer, device)
+    return RewardProcessor(tokenizer, scorer, config.steer_strength, config.steer_candidates)
+
+
+def load_study_scorer(study: Study, spec: str, device: str):
+    """A scorer; a relative folder of a classifier belongs to the study's, and its name stays as the settings have
+    it.
+    """
+    from ifguide.evaluation.toxicity import classifier_source, load_scorer
+
+    source = classifier_source(spec)
+    if not source:
+        return load_scorer(spec, device=device)
+    place = study.resolve(source)
+    scorer = load_scorer(spec.replace(source, place, 1), device=device)
+    scorer.name = scorer.name.replace(place, source, 1)
+    return scorer
+
+
+def study_prompts(study: Study) -> list[Prompt]:
+    """The prompts every model of a study completes: those of `evaluate.prompts`, or of the toxic queries."""
+    config = study.resolved("evaluate")
+    if config.prompts:
+        return read_prompts(config.prompts, config)
+    texts = list(study.queries("toxic")["prompt"])[: config.n_prompts or None]
+    return [Prompt(text=text) for text in texts]
+
+
+def read_lambada(config: EvaluateConfig) -> list[str]:
+    """The passages of `evaluate.lambada`; none without the setting."""
+    return read_texts(config.lambada, LAMBADA_FIELD, limit=config.n_lambada) if config.lambada else []
+
+
+def load_evaluated(study: Study, name: str):
+    """A model that is or can be evaluated, on the study's device, and its tokenizer."""
+    from ifguide.models.loading import load_model, load_tokenizer, pick_device
+
+    unit = weights_unit(name)
+    if unit.stage == "model":
+        base = study.models()["base"]
+        source, revision = base["source"], base.get("revision", "")
+    else:
+        source, revision = str(study.folder(unit) / "final"), ""
+    device = pick_device(study.config.compute.device)
+    return load_model(source, revision=revision, device=device), load_tokenizer(source, revision)
+
+
+def open_completions(study: Study, unit: Unit, prompts: list[Prompt]) -> Path:
+    """The folder of unfinished completions, which outlives a killed run. Only what they depend on is in its key, so
+    another scorer or another held-out text throws nothing away.
+    """
+    config = study.config.evaluate
+    inputs = inputs_of(study, unit)
+    steering = {k: v for k, v in settings_of(study, unit).items() if k.startswith("baselines.")}
+    if classifier := inputs.get(f"file {BASELINE_CLASSIFIER}"):
+        steering["classifier"] = classifier
+    key = {
+        "steering": steering,
+        "unit": str(unit),
+        "schema": inputs["schema"],
+        "model": inputs[str(weights_unit(unit.name))],
+        "prompts": hash_json([prompt.text for prompt in prompts]),
+        "sampling": [config.n_samples, config.max_new_tokens, config.top_p, config.temperature, config.seed],
+        "device": study.config.compute.device,
+    }
+    return open_work(study.root, unit.work, key)

@@ -1,0 +1,116 @@
+"""Where a study is: one folder in the cache, the paths of its parts, and the user's files that its settings name.
+
+It reads nothing but study.toml. `freshness` says what is up to date, `reading` reads what is there.
+"""
+
+import dataclasses
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from ifguide.config.names import BASE, DEFAULT, check_name, is_name
+from ifguide.config.schema import QueriesConfig, StudyConfig
+from ifguide.errors import ConfigError
+from ifguide.storage.fingerprints import Fingerprints
+from ifguide.study.lineage import STAGE_FOLDERS, STAGES, Unit
+
+
+def cache_dir() -> Path:
+    """The folder of all studies: $IFGUIDE_CACHE, or `cache` in the current folder."""
+    return Path(os.environ.get("IFGUIDE_CACHE") or "cache").resolve()
+
+
+def list_studies(cache: Path | None = None) -> list[str]:
+    """Names of the studies in the cache, sorted."""
+    cache = cache or cache_dir()
+    return sorted(p.parent.name for p in cache.glob("*/study.toml") if is_name(p.parent.name))
+
+
+@dataclass(frozen=True)
+class StudyFolder:
+    """The folder of one study and its settings."""
+
+    root: Path
+    """The folder."""
+    config: StudyConfig
+    """Its settings."""
+    rehash: bool = False
+    """Read the user's files again instead of trusting their sizes and times of change."""
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.root.name
+
+    @cached_property
+    def fingerprints(self) -> Fingerprints:
+        """Hashes of the user's files, remembered in the folder."""
+        return Fingerprints(self.root / ".fingerprints.json", fresh=self.rehash)
+
+    def resolved(self, section: str):
+        """One section of the configuration with its paths resolved."""
+        table = getattr(self.config, section)
+        paths = {
+            name: str(self.resolve(getattr(table, name)))
+            for name in ("path", "toxic", "safe", "prompts", "heldout", "lambada", "harness_folder")
+            if getattr(table, name, "")
+        }
+        return dataclasses.replace(table, **paths)
+
+    def query_sets(self) -> list[str]:
+        """Names of the pairs of query sets: `""` for the study's own, then the extra ones."""
+        return ["", *self.config.queries.extra]
+
+    def resolved_queries(self, name: str = "") -> QueriesConfig:
+        """The settings of one pair of query sets with its paths resolved."""
+        config = self.resolved("queries")
+        if not name:
+            return config
+        if name not in self.config.queries.extra:
+            raise ConfigError(
+                f"queries: expected one of {', '.join(self.config.queries.extra) or 'no extra sets'}, got {name!r}"
+            )
+        extra = self.config.queries.extra[name]
+        return dataclasses.replace(config, toxic=self.resolve(extra.toxic), safe=self.resolve(extra.safe))
+
+    def resolve(self, path: str) -> str:
+        """A configured path as an absolute one where something is there (relative ones belong to the study's folder),
+        or the hub id unchanged."""
+        base, ending = cut_split(path)
+        for part, rest in ((path, ""), (base, ending)):  # a # in a real name is no split
+            for candidate in (Path(part).expanduser(), self.root / part):
+                if part and candidate.is_absolute() and candidate.exists():
+                    return f"{candidate}{rest}"
+        return f"{self.root / Path(base).expanduser()}{ending}" if is_glob(base) else path
+
+    def folder(self, unit: Unit) -> Path:
+        """Where an artefact lies."""
+        if unit.stage in STAGE_FOLDERS:
+            return self.root / STAGE_FOLDERS[unit.stage] / check_name(unit.name, "selection")
+        return self.root / unit.stage
+
+    def units(self, stage: str) -> list[Unit]:
+        """The artefacts that a full run of a stage makes."""
+        if stage not in STAGES:
+            raise ConfigError(f"unknown stage {stage!r}; stages: {', '.join(STAGES)}")
+        if stage not in STAGE_FOLDERS:
+            return [Unit(stage)]
+        names = [DEFAULT, *(c for c in self.config.selection.controls if c != "oracle" or self.has_spans)]
+        return [Unit(stage, name) for name in ([BASE, *names] if stage == "evaluate" else names)]
+
+    @property
+    def has_spans(self) -> bool:
+        """Whether the corpus comes with known toxic spans."""
+        return bool(self.config.corpus.spans_field)
+
+
+def cut_split(path: str) -> tuple[str, str]:
+    """`folder#split` as ("folder", "#split"); any other path as (path, "")."""
+    base, sign, split = path.rpartition("#")
+    return (base, sign + split) if base else (path, "")
+
+
+def is_glob(path: str) -> bool:
+    """Whether a path is a pattern for several files."""
+    return any(sign in path for sign in "*?[")

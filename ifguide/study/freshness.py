@@ -1,0 +1,149 @@
+"""What of a study is up to date, and why the rest is not: each artefact's inputs and settings now, against those it was
+made from."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ifguide.config.io import config_to_dict
+from ifguide.data.readers import list_files
+from ifguide.errors import InputError, StaleError
+from ifguide.storage import artifacts
+from ifguide.study.folder import StudyFolder, cut_split, is_glob
+from ifguide.study.lineage import (
+    STAGES,
+    InputFile,
+    Unit,
+    can_be_made_again,
+    default_setting,
+    input_files,
+    read_units,
+    unit_settings,
+)
+
+
+@dataclass(frozen=True)
+class StageState:
+    """Whether a stage can be used as it is."""
+
+    state: str
+    """`fresh`, `stale` or `missing`."""
+    reason: str = ""
+    """Why it is stale or missing, in plain words."""
+    seconds: float | None = None
+    """How long it took to build, if it is there."""
+
+
+def _file_inputs(study: StudyFolder, unit: Unit) -> dict[str, str]:
+    """Hashes of the user's own files an artefact is made from; a hub id stands for itself."""
+    return {f"file {file.label}": _hash_input(study, file) for file in input_files(study.config, unit) if file.path}
+
+
+def _hash_input(study: StudyFolder, file: InputFile) -> str:
+    place = study.resolve(file.path)
+    base = place if Path(place).exists() else cut_split(place)[0]
+    if is_glob(base) and not Path(base).exists():
+        return artifacts.hash_json([study.fingerprints.of(found) for found in list_files(base)])
+    if Path(base).is_absolute():
+        return study.fingerprints.of(Path(base), file.names)
+    return f"hub:{place}" + (f"@{file.revision}" if file.revision else "")
+
+
+def settings_of(study: StudyFolder, unit: Unit) -> dict:
+    """The settings an artefact depends on, flat, as `section.key`; a saved selection keeps those it was saved with."""
+    if unit.stage == "selection" and not can_be_made_again(study.config, unit.name):
+        manifest = artifacts.read_manifest(study.folder(unit))
+        return manifest["config"] if manifest else {}
+    return unit_settings(study.config, unit)
+
+
+def inputs_of(study: StudyFolder, unit: Unit) -> dict[str, str]:
+    """Name to hash of everything an artefact is made from, as it is now.
+
+    Raises:
+        InputError: a file of the user's is gone.
+        StaleError: an artefact it reads is not there.
+    """
+    found = {"schema": str(artifacts.SCHEMA), **_file_inputs(study, unit)}
+    for source in read_units(study.config, unit):
+        manifest = artifacts.read_manifest(study.folder(source))
+        if manifest is None:
+            raise StaleError(f"{source} is missing; build it with `ifguide run {study.name}`")
+        found[str(source)] = artifacts.digest_of(manifest)
+    return found
+
+
+def unit_state(study: StudyFolder, unit: Unit, known: dict[Unit, StageState] | None = None) -> StageState:
+    """Whether one artefact is fresh, and if not, why."""
+    known = {} if known is None else known
+    if unit not in known:
+        known[unit] = _judge(study, unit, known)
+    return known[unit]
+
+
+def _judge(study: StudyFolder, unit: Unit, known: dict[Unit, StageState]) -> StageState:
+    folder = study.folder(unit)
+    manifest = artifacts.read_manifest(folder)
+    if manifest is None:
+        return StageState("missing", "not built yet")
+    seconds = manifest.get("seconds")
+    if problem := artifacts.check_sizes(folder, manifest):
+        return StageState("stale", f"damaged: {problem}", seconds)
+    for source in read_units(study.config, unit):
+        state = unit_state(study, source, known)
+        if state.state != "fresh":
+            return StageState("stale", f"{source} is {state.state}", seconds)
+    try:
+        now = inputs_of(study, unit)
+    except (InputError, StaleError) as error:
+        return StageState("stale", str(error), seconds)
+    before = manifest["inputs"]
+    for key in sorted(now.keys() | before.keys()):
+        if now.get(key) != before.get(key):
+            return StageState("stale", _explain_input(key), seconds)
+    settings = settings_of(study, unit)
+    for key in sorted(settings.keys() | manifest["config"].keys()):
+        old, new = manifest["config"].get(key), settings.get(key)
+        if key not in manifest["config"] and new == default_setting(key):
+            continue  # a setting of a later version, whose default is what was done before there was one
+        if old != new:
+            return StageState("stale", f"setting {key} is now {new!r}, was {old!r}", seconds)
+    return StageState("fresh", "", seconds)
+
+
+def stage_states(study: StudyFolder) -> dict[str, StageState]:
+    """State of every stage; a stage of several artefacts is as good as its worst one."""
+    known: dict[Unit, StageState] = {}
+    return {stage: stage_state(study, stage, known) for stage in STAGES}
+
+
+def stage_state(study: StudyFolder, stage: str, known: dict[Unit, StageState] | None = None) -> StageState:
+    """State of one stage."""
+    known = {} if known is None else known
+    units = study.units(stage)
+    states = [unit_state(study, unit, known) for unit in units]
+    seconds = [s.seconds for s in states if s.seconds is not None]
+    total = round(sum(seconds), 3) if seconds else None
+    for wanted in ("stale", "missing"):
+        for unit, state in zip(units, states, strict=True):
+            if state.state == wanted:
+                reason = f"{unit.name}: {state.reason}" if unit.name else state.reason
+                partly = wanted == "missing" and seconds
+                return StageState("stale" if partly else wanted, reason, total)
+    return StageState("fresh", "", total)
+
+
+def study_fingerprint(study: StudyFolder) -> str:
+    """Short hash that changes whenever any artefact of the study does; a cache key."""
+    manifests = sorted([*study.root.glob(f"*/{artifacts.MANIFEST}"), *study.root.glob(f"*/*/{artifacts.MANIFEST}")])
+    marks = [
+        [p.relative_to(study.root).as_posix(), p.stat().st_mtime_ns, p.stat().st_ino]
+        for p in manifests
+        if ".partial-" not in p.as_posix()
+    ]
+    return artifacts.hash_json([marks, config_to_dict(study.config)])[:16]
+
+
+def _explain_input(key: str) -> str:
+    if key == "schema":
+        return "made by another version of ifguide"
+    return f"the {key} changed" if key.startswith("file ") else f"{key} was rebuilt"

@@ -1,0 +1,255 @@
+"""What each artefact of a study is made from: the artefacts it reads, the user's files, the settings. Pure
+bookkeeping.
+"""
+
+import functools
+from dataclasses import dataclass
+
+from ifguide.config.io import config_to_dict
+from ifguide.config.names import BASE, DEFAULT
+from ifguide.config.schema import StudyConfig
+from ifguide.evaluation.toxicity import classifier_source
+from ifguide.selection.index.build import INDEX_VERSION
+from ifguide.study.variants import BASELINES, PREFERENCE, STEERED, recipe
+
+STAGES = ("corpus", "queries", "model", "factors", "direction", "scores", "index", "selection", "suppress", "evaluate")
+"""All stages, in the order they run."""
+
+STAGE_FOLDERS = {
+    "baseline": "baselines",
+    "selection": "selections",
+    "suppress": "suppressed",
+    "evaluate": "evaluations",
+}
+"""Stages that hold one artefact a name, and the folder they lie in; the others lie in a folder of their own name.
+`baseline` holds token scores of other methods; it is none of `STAGES`, for only `ifguide compare` asks for it."""
+
+BUILT_IN_SELECTIONS = (DEFAULT, "random", "oracle", *BASELINES)
+"""Selections that can be made again from `study.toml`: the default one, its controls, and those of other methods."""
+
+
+_BASELINE_READS = {
+    "words": ("corpus",),
+    "classifier-tokens": ("corpus",),
+    "classifier-documents": ("corpus",),
+    "loss-difference": ("corpus", "queries", "model"),
+    "standard": ("corpus", "queries", "model", "factors"),
+    "position": ("corpus", "scores"),
+    "last-position": ("corpus", "queries", "model"),
+    "last-own-loss": ("corpus", "queries", "model"),
+}
+_BASELINE_SECTIONS = {
+    "loss-difference": ("baselines", "training"),
+    "standard": ("direction", "scores", "model"),
+    "position": (),
+    "last-position": ("factors", "direction", "model"),
+    "last-own-loss": ("factors", "direction", "scores", "model"),
+}
+_BASELINES_WITH_CLASSIFIER = ("words", "classifier-tokens", "classifier-documents")
+BASELINE_CLASSIFIER = "baselines' classifier"
+"""What the classifier of `baselines.scorer` is called among the files an artefact is made from."""
+EVALUATE_VERSION = 2
+"""Of metrics.json and samples.parquet; likewise."""
+
+_TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "config.json",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+)
+
+
+@dataclass(frozen=True, order=True)
+class Unit:
+    """One artefact: a stage, or one named part of a stage."""
+
+    stage: str
+    name: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.stage} {self.name}".strip()
+
+    @property
+    def work(self) -> str:
+        """Name of its unfinished work. Trainings have one each; of other stages only one artefact is unfinished at a
+        time."""
+        return f"{self.stage}-{self.name}" if self.stage == "suppress" else self.stage
+
+
+@dataclass(frozen=True)
+class InputFile:
+    """A file, folder or hub id of the user's."""
+
+    label: str
+    """What it is, for people."""
+    path: str
+    """As study.toml names it; empty: there is none."""
+    names: tuple[str, ...] = ()
+    """Of a folder, only the files called so; empty: all."""
+    revision: str = ""
+    """Hub revision."""
+
+
+_DO_NOT_CHANGE_A_TRAINING = {
+    "training.early_checkpoints",
+    "training.checkpoint_steps",
+    "training.include_last_checkpoint",
+    "training.save_steps",
+}
+
+
+@functools.cache
+def _defaults() -> dict:
+    return config_to_dict(StudyConfig())
+
+
+def default_setting(key: str):
+    """The default of `section.key`; None when study.toml has no such setting."""
+    section, _, name = key.partition(".")
+    table = _defaults().get(section)
+    return table.get(name) if isinstance(table, dict) else None
+
+
+def weights_unit(model: str) -> Unit:
+    """The artefact that holds the weights of an evaluated model; the steered one speaks with the base model's."""
+    return Unit("model") if model in (BASE, STEERED) else Unit("suppress", model)
+
+
+def can_be_made_again(config: StudyConfig, selection: str) -> bool:
+    """Whether study.toml says how a selection is made; one that the user saved keeps its settings itself."""
+    return selection in BUILT_IN_SELECTIONS or selection in config.borrowed
+
+
+def read_units(config: StudyConfig, unit: Unit) -> list[Unit]:
+    """The artefacts an artefact reads."""
+    stage, name = unit.stage, unit.name
+    if stage == "suppress" and name == PREFERENCE:
+        return [Unit("corpus"), Unit("queries"), Unit("model")]
+    if stage == "suppress":
+        how = recipe(config, name)
+        read = [Unit("corpus"), Unit("model"), Unit("selection", how.selection)]
+        return [*read, Unit("scores")] if how.weighting == "score" else read
+    if stage == "evaluate":
+        # fluency is held against the base model's
+        made = [weights_unit(name)]
+        made += [] if name == BASE else [Unit("evaluate", BASE)]
+        return made if config.evaluate.prompts else [Unit("queries"), *made]
+    if stage == "selection" and name in BASELINES:
+        return [Unit("corpus"), Unit("selection", DEFAULT), Unit("baseline", name)]
+    if stage == "selection":
+        return [Unit("corpus")] if name == "oracle" or name in config.borrowed else [Unit("corpus"), Unit("scores")]
+    if stage == "baseline":
+        return [Unit(part) for part in _BASELINE_READS[name]]
+    reads = {
+        "corpus": (),
+        "queries": (),
+        "model": ("corpus",),
+        "factors": ("corpus", "model"),
+        "direction": ("corpus", "queries", "model", "factors"),
+        "scores": ("corpus", "model", "direction"),
+        "index": ("corpus", "scores"),
+    }
+    return [Unit(name) for name in reads[stage]]
+
+
+def input_files(config: StudyConfig, unit: Unit) -> list[InputFile]:
+    """The user's own files an artefact is made from."""
+    model = config.model
+    if unit.stage == "selection":
+        lent = config.borrowed.get(unit.name)
+        if not lent:
+            return []
+        place = f"../{lent.study}"
+        return [
+            InputFile(
+                f"selection {lent.selection} of {lent.study}", f"{place}/{STAGE_FOLDERS['selection']}/{lent.selection}"
+            ),
+            InputFile(f"corpus of {lent.study}", f"{place}/corpus"),
+        ]
+    classifier = [InputFile(BASELINE_CLASSIFIER, classifier_source(config.baselines.scorer))]
+    return {
+        "corpus": [
+            InputFile("corpus", config.corpus.path),
+            InputFile("tokenizer", model.source, _TOKENIZER_FILES, model.revision),
+        ],
+        "queries": [
+            InputFile("toxic queries", config.queries.toxic),
+            InputFile("safe queries", config.queries.safe),
+            *(
+                InputFile(f"{kind} queries {name}", path)
+                for name, extra in config.queries.extra.items()
+                for kind, path in (("toxic", extra.toxic), ("safe", extra.safe))
+            ),
+        ],
+        "model": [
+            InputFile("model", model.source),
+            *(InputFile(f"checkpoint {path}", path) for path in model.checkpoints),
+        ],
+        "baseline": classifier if unit.name in _BASELINES_WITH_CLASSIFIER else [],
+        "evaluate": [
+            InputFile("prompts", config.evaluate.prompts),
+            InputFile("held-out text", config.evaluate.heldout),
+            InputFile("toxicity classifier", classifier_source(config.evaluate.scorer)),
+            InputFile("implicit classifier", classifier_source(config.evaluate.implicit)),
+            InputFile("LAMBADA passages", config.evaluate.lambada),
+            InputFile("harness tasks", config.evaluate.harness_folder),
+            *(classifier if unit.name == STEERED else []),
+        ],
+    }.get(unit.stage, [])
+
+
+def unit_settings(config: StudyConfig, unit: Unit) -> dict:
+    """The settings of study.toml an artefact depends on, flat, as `section.key`."""
+    if unit.stage == "selection" and unit.name == "oracle":
+        return {"kind": "oracle"}
+    if unit.stage == "selection" and unit.name in config.borrowed:
+        return {"kind": "borrowed", **config_to_dict(config.borrowed[unit.name])}
+    if unit.stage == "index":
+        return {"index.version": INDEX_VERSION}
+    if unit.stage == "suppress" and unit.name == PREFERENCE:
+        wanted = ("dpo_beta", "dpo_epochs", "learning_rate")
+        found = {f"baselines.{key}": getattr(config.baselines, key) for key in wanted}
+        wanted = ("learning_rate", "batch_size", "seed")
+        return found | {f"training.{key}": getattr(config.training, key) for key in wanted}
+    if unit.stage == "suppress":
+        how = config_to_dict(recipe(config, unit.name))
+        training = config_to_dict(config.training)
+        kept = {key: value for key, value in training.items() if f"training.{key}" not in _DO_NOT_CHANGE_A_TRAINING}
+        return {f"suppress.{key}": v for key, v in how.items()} | {f"training.{key}": v for key, v in kept.items()}
+    sections = {
+        "baseline": _BASELINE_SECTIONS.get(unit.name, ("baselines",)),
+        "model": ("model",) if config.model.mode == "asis" else ("model", "training"),
+        "factors": ("factors", "model"),
+        "direction": ("direction", "model"),
+        "scores": ("scores", "model"),
+    }.get(unit.stage, (unit.stage,))
+    how_the_model_is_made = {"model.source", "model.revision", "model.mode", "model.checkpoints"}
+    changes_nothing = {
+        "baseline": {*how_the_model_is_made, *_DO_NOT_CHANGE_A_TRAINING, "scores.position"},
+        "model": {"model.dtype", "model.modules", "training.save_steps"},
+        "factors": how_the_model_is_made,
+        "direction": how_the_model_is_made,
+        "scores": how_the_model_is_made,
+        "selection": {"selection.controls", "selection.seed"},
+        "evaluate": {"evaluate.batch_size"},
+    }.get(unit.stage, set())
+    flat = {
+        f"{section}.{key}": value
+        for section in sections
+        for key, value in config_to_dict(getattr(config, section)).items()
+    }
+    flat = {key: value for key, value in flat.items() if key not in changes_nothing}
+    if unit.stage == "selection" and unit.name in BASELINES:
+        documents = {"baselines.document_min": config.baselines.document_min}
+        return {"kind": unit.name, **(documents if unit.name == "classifier-documents" else {})}
+    if unit.stage == "selection" and unit.name == "random":
+        return {"kind": "random", "selection.seed": config.selection.seed, **flat}
+    if unit.stage == "evaluate":
+        if unit.name == STEERED:
+            wanted = ("scorer", "steer_strength", "steer_candidates")
+            flat |= {f"baselines.{key}": getattr(config.baselines, key) for key in wanted}
+        return {"evaluate.version": EVALUATE_VERSION, **flat}
+    return flat

@@ -1,0 +1,221 @@
+"""Runs a study's stages in order: builds what is missing or stale, skips what is fresh, tells how far it is.
+
+The command line calls this in its own process, the app through a detached job. A lock keeps two runs of one study
+apart. Several processes that a launcher started together are one run: the main one decides and writes (see
+`ifguide.runtime.distributed`).
+"""
+
+import contextlib
+import dataclasses
+import functools
+import time
+from collections.abc import Iterable, Iterator
+from collections.abc import Set as AnySet
+from pathlib import Path
+
+from ifguide.config.names import BASE, DEFAULT, check_name
+from ifguide.config.schema import BorrowedConfig, StudyConfig
+from ifguide.errors import ConfigError, IFGuideError, StaleError
+from ifguide.runtime import distributed
+from ifguide.runtime.allocator import keep_freed_memory
+from ifguide.runtime.progress import Progress
+from ifguide.storage import artifacts
+from ifguide.storage.lock import study_lock
+from ifguide.storage.work import close_work
+from ifguide.study.freshness import inputs_of, settings_of, unit_state
+from ifguide.study.lineage import STAGES, Unit, can_be_made_again, read_units
+from ifguide.study.reading import Study
+from ifguide.study.variants import RESERVED
+
+
+def create_study(name: str, config: StudyConfig, cache: Path | None = None) -> Study:
+    """Check that every input of a configuration opens and parses, then write its study.toml.
+
+    Raises:
+        InputError: an input cannot be used; nothing was written.
+        ConfigError: a bad name or setting; nothing was written.
+    """
+    from ifguide.study.inputs import check_inputs
+
+    check_name(name)
+    study = Study.at(name, config, cache)
+    if (study.root / "study.toml").exists():
+        raise ConfigError(f"a study {name!r} exists already; choose another name or remove the folder {study.root}")
+    check_inputs(study)
+    return Study.create(name, config, cache)
+
+
+def run_study(
+    study: Study, *, until: str | None = None, force: str | None = None, progress: Progress | None = None
+) -> list[Unit]:
+    """Build what is missing or stale.
+
+    Args:
+        study: the study.
+        until: last stage to run; None runs all.
+        force: a stage to build again even when it is fresh. What reads it is built again only if its result changed.
+        progress: where to report.
+
+    Returns:
+        The artefacts that were built, in order.
+
+    Raises:
+        ConfigError: an unknown stage.
+        BusyError: another process is running this study.
+    """
+    for stage in filter(None, (until, force)):
+        study.units(stage)  # refuses an unknown name before anything runs
+    stages = STAGES[: STAGES.index(until) + 1] if until else STAGES
+    if force and force not in stages:
+        raise ConfigError(f"--force {force} comes after --until {until}, so it would not run; leave one of them out")
+    units = [unit for stage in stages for unit in study.units(stage)]
+    return _build(study, units, progress or Progress(), forced={unit for unit in units if unit.stage == force})
+
+
+def suppress(study: Study, selection: str = DEFAULT, *, progress: Progress | None = None) -> list[Unit]:
+    """Train the model that a saved selection suppresses, if it is missing or stale. Returns what was built."""
+    return _build(study, _with_needs(study, [Unit("suppress", selection)]), progress or Progress())
+
+
+def evaluate(study: Study, variant: str = BASE, *, progress: Progress | None = None) -> list[Unit]:
+    """Evaluate `base` or the model of a selection, training it first if need be. Returns what was built."""
+    return _build(study, _with_needs(study, [Unit("evaluate", variant)]), progress or Progress())
+
+
+def compare(study: Study, variants: Iterable[str], *, progress: Progress | None = None) -> list[Unit]:
+    """Train and evaluate models beside the base and the default one, as far as they are missing or stale. Returns what
+    was built."""
+    units = [Unit("evaluate", name) for name in dict.fromkeys((BASE, DEFAULT, *variants))]
+    return _build(study, _with_needs(study, units), progress or Progress())
+
+
+def borrow(study: Study, name: str, lent: BorrowedConfig, *, progress: Progress | None = None) -> list[Unit]:
+    """Carry a selection of another study over by characters, see `ifguide.selection.transfer`; study.toml says from
+    then on where it is from.
+
+    Raises:
+        ConfigError: a name that is taken or bad.
+        StudyNotFound: there is no such study.
+        StaleError: the other selection is not there or out of date.
+        InputError: the studies hold other texts; the settings are as they were.
+    """
+    check_name(name, "selection")
+    known = study.config.borrowed.get(name)
+    if name in RESERVED or name in study.config.variants or (name in study.selection_names() and not known):
+        raise ConfigError(f"the name {name!r} is taken; choose another for the borrowed selection with --name")
+    other = Study.open(lent.study, study.root.parent)
+    if other.name == study.name:
+        raise ConfigError(f"{study.name!r} cannot borrow from itself; use the selection {lent.selection!r} as it is")
+    state = unit_state(other, Unit("selection", lent.selection))
+    if state.state != "fresh":
+        raise StaleError(
+            f"selection {lent.selection!r} of {other.name} is {state.state} ({state.reason}); "
+            f"build it with `ifguide run {other.name} --until selection`"
+        )
+    before = study.config
+    changed = study.change(dataclasses.replace(before, borrowed={**before.borrowed, name: lent}))
+    try:
+        return _build(changed, _with_needs(changed, [Unit("selection", name)]), progress or Progress())
+    except IFGuideError:
+        study.change(before)
+        raise
+
+
+def _with_needs(study: Study, units: Iterable[Unit]) -> list[Unit]:
+    """The units and everything they read, in running order, each once."""
+    needed: dict[Unit, None] = {}
+
+    def visit(unit: Unit) -> None:
+        for source in read_units(study.config, unit):
+            visit(source)
+        needed.setdefault(unit)
+
+    for unit in units:
+        visit(unit)
+    return list(needed)
+
+
+def _build(study: Study, units: list[Unit], progress: Progress, forced: AnySet[Unit] = frozenset()) -> list[Unit]:
+    built: list[Unit] = []
+    processes = distributed.current()
+    keep_freed_memory()
+    with _one_writer(study):
+        processes.decide(lambda: _prepare(study, units))
+        for number, unit in enumerate(units):
+            if not processes.decide(functools.partial(_is_due, study, unit, unit in forced)):
+                continue
+            started = time.monotonic()
+            progress.begin_stage(str(unit), number, len(units))
+            _build_unit(study, unit, progress)
+            progress.end_stage(time.monotonic() - started)
+            built.append(unit)
+        # also when nothing was built: an earlier run may have been killed before it came to this
+        if processes.is_main and any(unit.stage in ("corpus", "scores", "selection") for unit in units):
+            _list_documents(study, progress)
+    return built
+
+
+def _list_documents(study: Study, progress: Progress) -> None:
+    """Write what the Documents page lists, once there is a selection; it follows from the stages and is none itself."""
+    from ifguide.study.document_table import scores_fit, write_tables
+
+    if study.has_scores("own_loss") and study.selection_names() and scores_fit(study):
+        progress.message("listing the documents")
+        write_tables(study)
+
+
+@contextlib.contextmanager
+def _one_writer(study: Study) -> Iterator[None]:
+    """The main process holds the study for all of them."""
+    with contextlib.ExitStack() as stack:
+        distributed.current().decide(lambda: stack.enter_context(study_lock(study.root)))
+        yield
+
+
+def _prepare(study: Study, units: list[Unit]) -> None:
+    for folder in (study.root, study.root / "documents"):
+        artifacts.remove_temporaries(folder)
+    for unit in units:
+        artifacts.remove_partials(study.folder(unit))  # only here, where nobody else is building
+        if unit_state(study, unit).state == "missing":
+            _check_can_build(study, unit)  # before hours of work on what it reads
+
+
+def _is_due(study: Study, unit: Unit, forced: bool) -> bool:
+    if not forced and unit_state(study, unit).state == "fresh":
+        return False
+    _check_can_build(study, unit)
+    return True
+
+
+def _check_can_build(study: Study, unit: Unit) -> None:
+    """A user's own selection cannot be made again from study.toml, so a stale one is refused with the command that
+    mends it."""
+    if unit.stage == "selection" and not can_be_made_again(study.config, unit.name):
+        state = unit_state(study, unit)
+        known = ", ".join(study.selection_names()) or "none yet"
+        why = f"is stale ({state.reason})" if state.state == "stale" else f"does not exist (there: {known})"
+        raise StaleError(
+            f"selection {unit.name!r} {why}; save it again with `ifguide select {study.name} --name {unit.name} ...`"
+        )
+
+
+def _build_unit(study: Study, unit: Unit, progress: Progress) -> None:
+    from ifguide.study import stages
+
+    if study.config.compute.threads:
+        import torch
+
+        torch.set_num_threads(study.config.compute.threads)
+    processes = distributed.current()
+    build = getattr(stages, f"build_{unit.stage}")
+    if processes.is_main:
+        with artifacts.building(
+            study.folder(unit), stage=unit.stage, inputs=inputs_of(study, unit), config=settings_of(study, unit)
+        ) as folder:
+            if unit.stage in stages.SHARED:
+                processes.decide(lambda: str(folder))
+            build(study, unit, folder, progress)
+        close_work(study.root, unit.work)
+    elif unit.stage in stages.SHARED:
+        build(study, unit, Path(processes.decide(None)), progress)

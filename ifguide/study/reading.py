@@ -1,0 +1,206 @@
+"""A study as the rest of the package reads it: its corpus, scores, selections and metrics, opened by name.
+
+It computes nothing and needs no torch, so the app reads studies through it.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from ifguide.config.io import read_config, write_config
+from ifguide.config.names import DEFAULT, check_name, is_name
+from ifguide.config.schema import StudyConfig
+from ifguide.data.corpus import TokenizedCorpus
+from ifguide.errors import ConfigError, StaleError, StudyNotFound
+from ifguide.selection.saved import Selection, read_selection
+from ifguide.storage import artifacts
+from ifguide.study.folder import StudyFolder, cache_dir, list_studies
+from ifguide.study.lineage import STAGE_FOLDERS, STAGES, Unit, can_be_made_again
+from ifguide.study.variants import check_variants
+
+
+class Study(StudyFolder):
+    """One study: its folder, its settings, and what was computed."""
+
+    @classmethod
+    def open(cls, name: str, cache: Path | None = None) -> "Study":
+        """Open a study by name.
+
+        Raises:
+            StudyNotFound: there is none of that name.
+            ConfigError: the name is unsafe, or study.toml cannot be read.
+        """
+        cache = Path(cache).resolve() if cache else cache_dir()
+        root = cache / check_name(name)
+        if not (root / "study.toml").is_file():
+            known = ", ".join(list_studies(cache)) or "none yet"
+            raise StudyNotFound(
+                f"no study {name!r} in {cache} (there: {known}); make it with `ifguide new {name}` or `ifguide demo`"
+            )
+        config = read_config(root / "study.toml")
+        try:
+            check_variants(config)
+        except ConfigError as error:
+            raise ConfigError(f"{root / 'study.toml'}: {error}") from error
+        return cls(root, config)
+
+    @classmethod
+    def create(cls, name: str, config: StudyConfig, cache: Path | None = None) -> "Study":
+        """Make the folder and write study.toml.
+
+        Raises:
+            ConfigError: the name is unsafe or taken.
+        """
+        root = (Path(cache).resolve() if cache else cache_dir()) / check_name(name)
+        if (root / "study.toml").exists():
+            raise ConfigError(f"a study {name!r} exists already; choose another name or remove the folder {root}")
+        root.mkdir(parents=True, exist_ok=True)
+        with artifacts.replacing(root / "study.toml") as temporary:
+            write_config(config, temporary)
+        return cls(root, config)
+
+    def change(self, config: StudyConfig) -> "Study":
+        """Write other settings to study.toml; what depends on what changed is stale from then on. Returns the study
+        anew."""
+        with artifacts.replacing(self.root / "study.toml") as temporary:
+            write_config(config, temporary)
+        return Study.open(self.name, self.root.parent)
+
+    @classmethod
+    def at(cls, name: str, config: StudyConfig, cache: Path | None = None) -> "Study":
+        """A study that is not written yet, to check its configuration."""
+        return cls((Path(cache).resolve() if cache else cache_dir()) / check_name(name), config)
+
+    def max_length(self) -> int:
+        """Longest chunk in tokens: corpus.max_length, or the model's context length.
+
+        Raises:
+            ConfigError: corpus.max_length is more than the model can take.
+        """
+        from ifguide.models.loading import context_length, load_config
+
+        limit = context_length(load_config(self.resolve(self.config.model.source), self.config.model.revision))
+        if self.config.corpus.max_length > limit:
+            raise ConfigError(
+                f"corpus.max_length: expected at most {limit:,} tokens, the model's context, got"
+                f" {self.config.corpus.max_length:,}"
+            )
+        return self.config.corpus.max_length or limit
+
+    def _need(self, unit: Unit) -> Path:
+        folder = self.folder(unit)
+        if not (folder / artifacts.MANIFEST).is_file():
+            raise StaleError(
+                f"study {self.name!r} has no {unit} yet; build it with `ifguide run {self.name} --until {unit.stage}`"
+            )
+        return folder
+
+    def manifest(self, unit: Unit) -> dict:
+        """The manifest of an artefact that is there."""
+        return artifacts.read_json(self._need(unit) / artifacts.MANIFEST)
+
+    def corpus(self) -> TokenizedCorpus:
+        """The tokenised corpus, memory-mapped."""
+        return TokenizedCorpus.open(self._need(Unit("corpus")))
+
+    def queries(self, kind: str, name: str = ""):
+        """Query pairs as a DataFrame with columns prompt and completion; kind is `toxic` or `safe`, name an extra
+        pair's."""
+        if kind not in ("toxic", "safe"):
+            raise ConfigError(f"queries: expected toxic or safe, got {kind!r}")
+        folder = self._need(Unit("queries"))
+        return artifacts.read_table(
+            (folder / "extra" / check_name(name, "query set") if name else folder) / f"{kind}.parquet"
+        ).to_pandas()
+
+    def checkpoint_names(self) -> list[str]:
+        """Names of the checkpoints the study scores at, in training order."""
+        return [entry["name"] for entry in self.models()["checkpoints"]]
+
+    def models(self) -> dict:
+        """Where the base model and the scoring checkpoints lie: {"base": {source, revision}, "checkpoints": [{name,
+        source, revision}]}."""
+        folder = self._need(Unit("model"))
+        models = artifacts.read_part(folder, "models.json")
+        for entry in (models["base"], *models["checkpoints"]):
+            if (folder / entry["source"]).is_dir():
+                entry["source"] = str(folder / entry["source"])
+        return models
+
+    def scores(self, kind: str = "own_loss", checkpoint: str | None = None, queries: str = "") -> np.ndarray:
+        """Scores float32 (N,), memory-mapped, 0 where invalid.
+
+        Args:
+            kind: `own_loss`, `position` or `token_loss` (nats).
+            checkpoint: one checkpoint's raw scores; None: the study's (mean or median over checkpoints of score /
+                standard deviation, pooled if `scores.pooling` says so).
+            queries: an extra pair of query sets (`queries.extra`); empty: the study's own. Losses are the same for all.
+        """
+        if kind not in ("own_loss", "position", "token_loss"):
+            raise ConfigError(f"scores: expected own_loss, position or token_loss, got {kind!r}")
+        folder = self._need(Unit("scores"))
+        if checkpoint is not None:
+            folder = folder / check_name(checkpoint, "checkpoint")
+        if queries and kind != "token_loss":
+            folder = folder / "extra" / check_name(queries, "query set")
+        return artifacts.load_array(folder / f"{kind}.npy")
+
+    def has_scores(self, kind: str) -> bool:
+        """Whether scores of this kind were computed."""
+        return (self.folder(Unit("scores")) / f"{kind}.npy").is_file()
+
+    def names_of(self, stage: str) -> list[str]:
+        """Names of a stage's artefacts that are there; those of `units` first, then the others by name."""
+        folder = self.root / STAGE_FOLDERS[stage]
+        found = {p.parent.name for p in folder.glob(f"*/{artifacts.MANIFEST}") if is_name(p.parent.name)}
+        first = [unit.name for unit in self.units(stage) if unit.name in found] if stage in STAGES else []
+        return first + sorted(found - set(first))
+
+    def selection_names(self) -> list[str]:
+        """Saved selections: the default one first, then the controls, then the user's by name."""
+        return self.names_of("selection")
+
+    def suppressed_names(self) -> list[str]:
+        """Selections that a model was trained with."""
+        return self.names_of("suppress")
+
+    def evaluation_names(self) -> list[str]:
+        """Models that were evaluated, `base` first."""
+        return self.names_of("evaluate")
+
+    def selection(self, name: str = DEFAULT) -> Selection:
+        """One saved selection.
+
+        Raises:
+            StaleError: it is not there, or its mask is of another corpus.
+        """
+        found = read_selection(name, self._need(Unit("selection", name)))
+        n_tokens = int(artifacts.load_array(self._need(Unit("corpus")) / "offsets.npy")[-1])
+        if len(found.mask) != n_tokens:
+            made = can_be_made_again(self.config, name)
+            again = f"ifguide run {self.name}" if made else f"ifguide select {self.name} --name {name} ..."
+            raise StaleError(
+                f"selection {name!r} is of another corpus: expected a mask of {n_tokens:,} tokens, got"
+                f" {len(found.mask):,}; make it again with `{again}`"
+            )
+        return found
+
+    def metrics(self, variant: str) -> dict | None:
+        """Measured metrics of a model (`base` or a selection's name), or None when it was not evaluated."""
+        folder = self.folder(Unit("evaluate", variant))
+        return artifacts.read_part(folder, "metrics.json") if (folder / "metrics.json").is_file() else None
+
+    def samples(self, variant: str):
+        """The completions behind the metrics: DataFrame prompt_index, sample_index, prompt, completion, toxicity."""
+        return artifacts.read_table(self._need(Unit("evaluate", variant)) / "samples.parquet").to_pandas()
+
+    def heldout_losses(self, variant: str):
+        """What a model loses on each held-out text: DataFrame nats, n_tokens; None without such text, or from an older
+        version."""
+        path = self._need(Unit("evaluate", variant)) / "heldout.parquet"
+        found = artifacts.read_table(path).to_pandas() if path.is_file() else None
+        return None if found is None or not found["n_tokens"].sum() else found
+
+    def headline(self) -> dict[str, dict]:
+        """Metrics of every evaluated model; the default selection's model is called `suppressed`."""
+        return {"suppressed" if name == DEFAULT else name: self.metrics(name) or {} for name in self.evaluation_names()}

@@ -1,0 +1,372 @@
+"""What each stage does: reads the artefacts before it, computes, writes its own into the folder it is given.
+
+Every function has the same form, `build_<stage>(study, unit, folder, progress)`, and the pipeline calls it by name.
+Those of the stages in `SHARED` are called in every process of a run (see `ifguide.runtime.distributed`): all compute,
+the main one writes.
+"""
+
+import contextlib
+import functools
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from ifguide.config.names import BASE, DEFAULT
+from ifguide.data.by_document import sum_by_document
+from ifguide.data.corpus import build_corpus as tokenise_corpus
+from ifguide.errors import ConfigError, InputError, NumericalError
+from ifguide.runtime.distributed import current
+from ifguide.runtime.progress import Progress, report_part
+from ifguide.selection.saved import write_selection
+from ifguide.storage import artifacts
+from ifguide.storage.work import open_work
+from ifguide.study.checkpoints import (
+    choose_way,
+    compute_direction,
+    cut_training_rows,
+    factor_products,
+    fit_checkpoint,
+    load_checkpoint,
+    read_direction,
+    read_factors,
+    start_model,
+    study_tokenizer,
+)
+from ifguide.study.freshness import inputs_of, settings_of
+from ifguide.study.lineage import Unit
+from ifguide.study.reading import Study
+from ifguide.study.scoring import (
+    SCORES,
+    average_over_checkpoints,
+    direction_file,
+    open_scoring,
+    read_layout,
+    score_file,
+    score_in_shards,
+)
+from ifguide.study.select import compute_selection
+from ifguide.study.variants import PREFERENCE, recipe
+
+SHARED = ("model", "factors", "direction", "scores", "suppress")
+"""Stages whose work several processes divide; the others are the main process's alone."""
+
+
+def build_corpus(study: Study, unit: Unit, folder: Path, progress: Progress) -> None:
+    """Text -> tokens that know their document and their characters."""
+    from ifguide.models.loading import bos_context, load_config, load_tokenizer
+
+    source, revision = study.resolve(study.config.model.source), study.config.model.revision
+    tokenizer = load_tokenizer(source, revision)
+    config = study.resolved("corpus")
+    corpus = tokenise_corpus(config, tokenizer, folder, report=report_part(progress, "documents"))
+    if skipped := corpus.summary.skipped:
+        progress.message(f"{skipped:,} rows without text were left out")
+    vocab_size = load_config(source, revision).get_text_config().vocab_size
+    largest = max(int(corpus.token_ids.max()), tokenizer.eos_token_id or 0)
+    if largest >= vocab_size:
+        raise InputError(
+            f"the tokenizer in {source!r} gives the token {largest:,}, but the model beside it knows only 0 to"
+            f" {vocab_size - 1:,}; use the model's own tokenizer"
+        )
+    layout = {"max_length": study.max_length(), "bos": bos_context(tokenizer)}
+    (folder / "layout.json").write_text(json.dumps(layout), encoding="utf-8")
+
+
+def build_queries(study: Study, unit: Unit, folder: Path, progress: Progress) -> None:
+    """The query files -> prompt and completion tables, toxic and safe."""
+    from ifguide.data.queries import read_queries
+
+    sets = study.query_sets()
+    for number, queries in enumerate(sets):
+        config = study.resolved_queries(queries)
+        (folder / score_file("", queries)).mkdir(parents=True, exist_ok=True)
+        for turn, kind in enumerate(("toxic", "safe")):
+            pairs = read_queries(getattr(config, kind), kind=kind, config=config, max_queries=config.max_queries)
+            progress.message(pairs.attrs["summary"])
+            pairs.attrs.clear()
+            pairs.to_parquet(folder / f"{score_file(kind, queries)}.parquet", index=False)
+            progress.report(2 * number + turn + 1, 2 * len(sets), "sets")
+
+
+def build_model(study: Study, unit: Unit, folder: Path, progress: Progress) -> None:
+    """Train the base model and keep early checkpoints, or take the given one as it is."""
+    from ifguide.training.train import choose_checkpoint_steps, train_model
+
+    config = study.config
+    if config.model.mode == "asis":
+        if current().is_main:
+            _take_as_it_is(study, folder)
+        return
+    model, tokenizer = start_model(study)
+    rows = cut_training_rows(study, tokenizer, None)
+    steps = choose_checkpoint_steps(len(rows), config.training)
+    with _resumable(study, unit, folder) as work:
+        result = train_model(model, tokenizer, rows, config.training, None, work, report_part(progress), steps)
+    kept = [{"name": path.name, "source": f"checkpoints/{path.name}"} for path in result.checkpoints]
+    if config.training.include_last_checkpoint or not kept:
+        kept.append({"name": "last", "source": "final"})
+    if current().is_main:
+        _write_models(folder, {"base": {"source": "final"}, "checkpoints": kept})
+
+
+def _take_as_it_is(study: Study, folder: Path) -> None:
+    config = study.config.model
+    base = {"source": study.resolve(config.source), "revision": config.revision}
+    given = [
+        {"name": f"checkpoint-{i + 1}", "source": study.resolve(c), "revision": ""}
+        for i, c in enumerate(config.checkpoints)
+    ]
+    # the weights stay where they are; with their hashes in it, this file changes when they do, and so does all that
+    # reads them
+    files = {key: digest for key, digest in inputs_of(study, Unit("model")).items() if key.startswith("file ")}
+    _write_models(folder, {"base": base, "checkpoints": given or [{"name": "given", **base}], "files": files})
+
+
+def _write_models(folder: Path, models: dict) -> None:
+    (folder / "models.json").write_text(json.dumps(models, indent=1), encoding="utf-8")
+
+
+def build_factors(study: Study, unit: Unit, folder: Path, progress: Progress) -> None:
+    """EK-FAC factors of each checkpoint, fitted on the corpus."""
+    config = study.config.factors
+    names, found = study.checkpoint_names(), {}
+    for number, name in enumerate(names):
+        if config.strategy == "identity":
+            _save_tensors({}, folder / name / "factors.safetensors")
+            continue
+        model, modules, device = load_checkpoint(study, name)
+        found[name] = {"products": factor_products(study, device) or "float32"}
+        factors = fit_checkpoint(
+            study,
+            model,
+            modules,
+            device,
+            report=report_part(progress, part=number, parts=len(names)),
+            report_eigenbases=report_part(progress, "eigenbases"),
+        )
+        tensors = {
+            f"{layer}|{part}": (
+                getattr(f, part).clone()
+            )  # layers share inputs, but a file of theirs may not share memory
+            for layer, f in factors.items()
+            for part in ("input_vectors", "output_vectors", "eigenvalues")
+        }
+        _save_tensors(tensors, folder / name / "factors.safetensors")
+    _write_notes({"factors": found}, folder)
+
+
+def _write_notes(notes: dict, folder: Path) -> None:
+    """What the stage found out while it ran, for the manifest."""
+    if current().is_main:
+        (folder / artifacts.NOTES).write_text(json.dumps(notes, indent=1), encoding="utf-8")
+
+
+def build_direction(study: Study, unit: Unit, folder: Path, progress: Progress) -> None:
+    """Queries and factors of each checkpoint -> the direction v."""
+    sets = study.query_sets()
+    turns = [(name, queries) for name in study.checkpoint_names() for queries in sets]
+    loaded = None
+    for number, (name, queries) in enumerate(turns):
+        if loaded != name:
+            loaded = name
+            model, modules, device = load_checkpoint(study, name)
+            factors = read_factors(study, name, str(device))
+        report = functools.partial(report_part, progress, "queries")
+        direction = compute_direction(
+            study,
+            model,
+            modules,
+            factors,
+            queries,
+            report=lambda turn, of, number=number, report=report: report(
+                part=number * of + turn, parts=len(turns) * of
+            ),
+        )
+        _save_tensors(direction, folder / name / direction_file(queries))
+
+
+def build_scores(study: Study, unit: Unit, folder: Path, progress: Progress) -> None:
+    """One own-loss and one position score a token, checkpoint and pair of query sets, and their means over
+    checkpoints.
+    """
+    from ifguide.influence.attribution import position_scores_several
+    from ifguide.influence.derivative import score_along
+    from ifguide.influence.losses import SplitModel
+
+    names, sets, processes = study.checkpoint_names(), study.query_sets(), current()
+    work = Path(processes.decide(lambda: str(open_scoring(study, unit))))
+    turns = [
+        (name, kind)
+        for name in names
+        for kind in ("own_loss", "position")
+        if kind == "own_loss" or study.config.scores.position
+    ]
+    found: dict[str, dict] = {}
+    for number, (name, kind) in enumerate(turns):
+        if processes.is_main:
+            (folder / name).mkdir(exist_ok=True)
+        model, modules, device = load_checkpoint(study, name, attention="eager" if kind == "own_loss" else "sdpa")
+        directions = [read_direction(study, name, queries, modules) for queries in sets]
+        files = tuple(score_file(kind, queries) for queries in sets)
+        report = report_part(progress, part=number, parts=len(turns))
+        if kind == "own_loss":
+            split = SplitModel(model)
+            ways = [choose_way(study, split, modules, direction, device) for direction in directions]
+            found[name] = {queries or "study": asdict(way) for queries, way in zip(sets, ways, strict=True)}
+            if all(way.method != "jvp" for way in ways):
+                model.set_attn_implementation("sdpa")  # only the exact derivative needs the slow one
+                split = SplitModel(model)
+            score = score_along(split, modules, directions, ways)
+            score_in_shards(study, work, folder / name, (*files, "token_loss"), score, device, report)
+        else:
+            several = functools.partial(position_scores_several, SplitModel(model), modules, directions)
+            score_in_shards(
+                study, work, folder / name, files, lambda batch, several=several: several(batch)[0], device, report
+            )
+    if processes.is_main:
+        averaged = [*SCORES, *(score_file(kind, queries) for queries in sets if queries for kind in SCORES[:2])]
+        settings = study.config.scores
+        average_over_checkpoints(
+            study.corpus(),
+            [folder / name for name in names],
+            averaged,
+            folder,
+            average=settings.average,
+            pooling=settings.pooling,
+        )
+    _write_notes({"derivatives": found}, folder)
+
+
+def build_index(study: Study, unit: Unit, folder: Path, progress: Progress) -> None:
+    """The index of each kind of scores, so that what any threshold selects comes without a scan."""
+    from ifguide.models.loading import load_tokenizer
+    from ifguide.selection.index.build import build_index as index_scores
+    from ifguide.selection.index.counts import Sources, Tokens
+
+    corpus = study.corpus()
+    tokenizer = load_tokenizer(str(corpus.folder / "tokenizer"), "")
+    pieces = tokenizer.batch_decode([[token] for token in range(len(tokenizer))])
+    sources = Sources.of(corpus.column("source"), np.asarray(corpus.offsets))
+    kinds = [kind for kind in ("own_loss", "position") if study.has_scores(kind)]
+    for number, kind in enumerate(kinds):
+        (folder / kind).mkdir()
+        try:
+            index_scores(
+                folder / kind,
+                study.scores(kind),
+                corpus.offsets,
+                sources,
+                in_span=corpus.in_span,
+                tokens=Tokens(corpus.token_ids, pieces),
+                report=report_part(progress, part=number, parts=len(kinds)),
+            )
+        except NumericalError as error:
+            raise NumericalError(
+                f"{kind}: {error}; compute them again with `ifguide run {study.name} --force scores`"
+            ) from error
+
+
+def build_selection(study: Study, unit: Unit, folder: Path, progress: Progress) -> None:
+    """The default selection, or one of its controls."""
+    kind = "influence" if unit.name == DEFAULT else "borrowed" if unit.name in study.config.borrowed else unit.name
+    selection = compute_selection(study, study.config.selection, name=unit.name, kind=kind)
+    if not selection.settings["n_selected"]:
+        mend = (
+            f"lower selection.quantile (now {study.config.selection.quantile})"
+            if kind in ("influence", "random")
+            else "so there is nothing to train without; leave it out"
+        )
+        raise ConfigError(f"selection {unit.name!r} holds no token; {mend}")
+    write_selection(selection, folder)
+
+
+def build_baseline(study: Study, unit: Unit, folder: Path, progress: Progress) -> None:
+    """One score a token by another method."""
+    from ifguide.study.baselines import score_baseline
+
+    scores = score_baseline(study, unit.name, progress)
+    np.save(folder / "scores.npy", scores.astype(np.float32), allow_pickle=False)
+
+
+def build_suppress(study: Study, unit: Unit, folder: Path, progress: Progress) -> None:
+    """Train again from the same start without the selected tokens, in the way that the model's recipe says."""
+    from ifguide.data.packing import DroppedRows
+    from ifguide.study.select import training_mask
+    from ifguide.training.train import train_model
+
+    if unit.name == PREFERENCE:
+        _train_by_preference(study, folder, progress)
+        return
+    how = recipe(study.config, unit.name)
+    model, tokenizer = start_model(study)
+    mask = training_mask(study, how.selection, how.weighting)
+    rows = cut_training_rows(study, tokenizer, mask)
+    if how.method == "drop":
+        hit = sum_by_document(mask, np.asarray(study.corpus().offsets)) > 0
+        rows = DroppedRows(rows, hit)
+    with _resumable(study, unit, folder) as work:
+        train_model(model, tokenizer, rows, study.config.training, how, work, report_part(progress))
+
+
+def _train_by_preference(study: Study, folder: Path, progress: Progress) -> None:
+    """The finished base model, taught to prefer safe completions."""
+    from ifguide.training.preference import pair_queries, prefer_safe
+
+    if not current().alone:
+        raise ConfigError(
+            "the baseline `dpo` is trained by one process; start it without torchrun or accelerate launch"
+        )
+    config = study.config
+    model, _, _ = load_checkpoint(study, BASE)
+    prefer_safe(
+        model,
+        study_tokenizer(study),
+        pair_queries(study.queries("toxic"), study.queries("safe")),
+        config.baselines,
+        folder,
+        learning_rate=config.baselines.learning_rate or config.training.learning_rate / 10,
+        batch_size=config.training.batch_size,
+        max_length=read_layout(study)["max_length"],
+        seed=config.training.seed,
+        report=report_part(progress, "steps"),
+    )
+
+
+@contextlib.contextmanager
+def _resumable(study: Study, unit: Unit, folder: Path) -> Iterator[Path]:
+    """A folder for a training that outlives a kill; what the training leaves there moves into `folder`, but for its
+    state."""
+    from ifguide.training.state import STATE
+
+    if not current().alone:
+        yield folder
+        return
+    key = {"inputs": inputs_of(study, unit), "settings": settings_of(study, unit)}
+    work = open_work(study.root, unit.work, key)
+    yield work
+    for part in work.iterdir():
+        if not part.name.startswith(STATE):
+            part.rename(folder / part.name)
+
+
+def build_evaluate(study: Study, unit: Unit, folder: Path, progress: Progress) -> None:
+    """Complete the prompts, judge the completions, measure what else the model can do."""
+    from ifguide.study.evaluating import evaluate_unit
+
+    metrics, samples, heldout = evaluate_unit(study, unit, progress)
+    (folder / "metrics.json").write_text(json.dumps(metrics, indent=1), encoding="utf-8")
+    samples.to_parquet(folder / "samples.parquet", index=False)
+    heldout.to_parquet(folder / "heldout.parquet", index=False)
+
+
+# ---- what several stages need ----
+
+
+def _save_tensors(tensors: dict, path: Path) -> None:
+    """What every process has, written once."""
+    if current().is_main:
+        path.parent.mkdir(exist_ok=True)
+        artifacts.save_tensors(tensors, path)

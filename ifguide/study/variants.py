@@ -1,0 +1,87 @@
+"""Which models a study compares: each is a selection and a way to train without it, or to speak without it. Names only;
+no torch."""
+
+import dataclasses
+
+from ifguide.config.names import BASE, DEFAULT
+from ifguide.config.schema import StudyConfig, SuppressConfig, VariantConfig
+from ifguide.errors import ConfigError
+
+BASELINES = {
+    "words": "tokens of words that the classifier calls toxic by themselves: a word filter",
+    "classifier-tokens": "tokens of words without which the classifier finds their sentence less toxic",
+    "classifier-documents": "every token of the documents that the classifier calls toxic, which are left out",
+    "loss-difference": "tokens that a model tuned on the toxic queries finds likelier than one tuned on the safe ones",
+    "standard": "influence on the toxic queries alone, without the safe ones",
+    "position": "position attribution, mean of the checkpoints",
+    "last-position": "position attribution at the end of training alone",
+    "last-own-loss": "own-loss influence at the end of training alone",
+}
+"""Selections made by other methods, to be measured against: as many tokens as the default selection holds, the best
+first."""
+
+METHODS: dict[str, dict] = {
+    "unlikelihood": {"method": "unlikelihood"},
+    "masked": {"method": "mask"},
+    "drop-documents": {"method": "drop"},
+    "penalty-warmup": {"warmup_share": 0.5},
+    "penalty-at-once": {"warmup_share": 0.0},
+    "by-score": {"weighting": "score"},
+}
+"""The default selection trained without in other ways than `[suppress]` says."""
+
+PREFERENCE = "dpo"
+"""The finished base model, taught by direct preference optimisation to prefer safe completions to toxic ones."""
+STEERED = "steered"
+"""The base model as it is, whose words a classifier helps to choose (reward-augmented decoding)."""
+
+RETRAINED = ("random", "oracle", *BASELINES, *METHODS)
+"""Everything `ifguide compare` can train on the corpus beside the default, in the order of its table."""
+
+OTHERS = (*RETRAINED, PREFERENCE, STEERED)
+"""Everything that it can compare with."""
+RESERVED = (BASE, "suppressed", DEFAULT, *OTHERS)
+"""Names that no selection or variant of the user's can have."""
+
+
+def recipe(config: StudyConfig, name: str) -> VariantConfig:
+    """The selection behind a model and how it was trained.
+
+    Args:
+        config: the study's.
+        name: of a table `[variants.NAME]`, of one of `METHODS`, or of a selection.
+    """
+    if name in config.variants:
+        return config.variants[name]
+    given = {field.name: getattr(config.suppress, field.name) for field in dataclasses.fields(SuppressConfig)}
+    if name in METHODS:
+        return VariantConfig(**{**given, **METHODS[name]}, selection=DEFAULT)
+    if name == "classifier-documents":
+        return VariantConfig(**{**given, "method": "drop", "weighting": "even"}, selection=name)
+    if name != DEFAULT and given["weighting"] == "score":  # a control has no scores to weigh by
+        given["weighting"] = "even"
+    return VariantConfig(**given, selection=name)
+
+
+def possible_models(config: StudyConfig, has_spans: bool) -> list[str]:
+    """What can be trained or measured beside the base and the default model, in the order of the table.
+
+    Methods that come to what the default does anyway are left out.
+    """
+    usual = recipe(config, DEFAULT)
+    names = [name for name in (*OTHERS, *config.variants) if name != "oracle" or has_spans]
+    return [name for name in names if name not in METHODS or recipe(config, name) != usual]
+
+
+def check_variants(config: StudyConfig) -> None:
+    """Refuse names of variants and borrowed selections that mean something else.
+
+    Raises:
+        ConfigError: a name is taken.
+    """
+    for section in ("variants", "borrowed"):
+        for name in getattr(config, section):
+            if name in RESERVED:
+                raise ConfigError(f"{section}.{name}: the name is built in; choose another")
+    for name in config.variants.keys() & config.borrowed.keys():
+        raise ConfigError(f"variants.{name}: a table [borrowed.{name}] has the name too; choose another")

@@ -1,0 +1,162 @@
+"""The penalised objective: learn every token, unlearn the selected ones (Eq. 9 of IF-Guide, arXiv 2506.01790).
+
+    L = 1/n · Σ_t w_t · CE_t,    w_t = -λ where t is selected, else 1
+
+n counts every valid token, selected or not. L has no lower bound when λ > 0: a selected token's cross-entropy can grow
+for ever. `max_penalty` bounds it, by counting a selected token's cross-entropy only up to that many nats; beyond it the
+token has no gradient.
+
+Other ways to treat a selected token are there to be measured against that one (`METHODS`): unlikelihood training
+(Welleck et al., arXiv 1908.04319), which adds -λ·log(1 - p_t) and so stops pushing once the token is unlikely, and
+leaving the token's loss out. A selection may be soft: with strength a in [0, 1] the token counts as (1-a) parts an
+ordinary token and a parts a selected one.
+
+B rows, T tokens a row, V vocabulary. Labels and selection are given as they lie in the row: the token at t is predicted
+from the logits at t-1, so both are shifted here, together.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy, pad
+
+IGNORED = -100
+"""Label of a token without loss: padding, and the first token of a document."""
+
+
+METHODS = ("penalise", "unlikelihood", "mask", "drop")
+"""Ways to train without selected tokens. `drop` leaves out their documents, which happens in the rows
+(`ifguide.data.packing.DroppedRows`); for what is left it is plain training."""
+SURE = 1e-6
+"""Keeps -log(1 - p) finite, with a gradient, for a token the model is sure of."""
+
+
+class LossSums(NamedTuple):
+    """Sums over the valid tokens of a batch. All are scalars on the device of the logits."""
+
+    objective: Tensor
+    """Σ w·CE, with gradient."""
+    selected: Tensor
+    """Σ CE over selected tokens (those of any strength above 0), neither clamped nor weighted; no gradient."""
+    other: Tensor
+    """Σ CE over the other tokens; no gradient."""
+    n_selected: Tensor
+    n_other: Tensor
+
+
+def token_losses(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy in nats of every token but the first of each row.
+
+    Args:
+        logits: (B, T, V); halves are raised to float32 before the softmax.
+        labels: (B, T) token ids, `IGNORED` where there is no loss.
+
+    Returns:
+        (B, T-1): entry t-1 belongs to the token at t; 0 where its label is `IGNORED`.
+    """
+    if logits.shape[:2] != labels.shape:
+        raise ValueError(f"expected labels of shape {tuple(logits.shape[:2])}, got {tuple(labels.shape)}")
+    if logits.dtype in (torch.float16, torch.bfloat16):
+        logits = logits.float()
+    following = pad(labels[:, 1:], (0, 1), value=IGNORED)  # the labels move, for moving the logits would copy them
+    losses = cross_entropy(logits.flatten(0, 1), following.flatten(), ignore_index=IGNORED, reduction="none")
+    return losses.view(labels.shape)[:, :-1]
+
+
+def sum_losses(
+    logits: Tensor,
+    labels: Tensor,
+    selected: Tensor | None,
+    penalty: float,
+    max_penalty: float | None = None,
+    method: str = "penalise",
+) -> LossSums:
+    """The sums behind `penalised_loss`, with the two kinds of tokens apart.
+
+    Args:
+        logits: (B, T, V).
+        labels: (B, T), `IGNORED` where there is no loss.
+        selected: (B, T) bool, or strengths from 0 to 1 of any float dtype; None: no token is selected.
+        penalty: λ. -1 weighs selected tokens like all others, which is plain training.
+        max_penalty: a selected token's cross-entropy counts up to this many nats; None: without bound.
+        method: one of `METHODS`: what stands for the loss of a selected token.
+    """
+    losses = token_losses(logits, labels)  # (B, T-1)
+    valid = labels[:, 1:] != IGNORED
+    if selected is None:
+        strength = torch.zeros_like(valid)
+    elif selected.shape != labels.shape:
+        raise ValueError(f"expected a selection of shape {tuple(labels.shape)}, got {tuple(selected.shape)}")
+    else:
+        strength = selected[:, 1:] * valid
+    unlearned = selected_losses(losses, penalty, max_penalty, method)
+    if strength.dtype == torch.bool:
+        objective = torch.where(strength, unlearned, losses).sum()  # ignored tokens have a loss of 0
+    else:
+        objective = torch.where(strength > 0, torch.lerp(losses, unlearned, strength.to(losses)), losses).sum()
+    on_selected = strength > 0
+    detached = losses.detach()
+    on_other = valid & ~on_selected
+    return LossSums(
+        objective=objective,
+        selected=(detached * on_selected).sum(),
+        other=(detached * on_other).sum(),
+        n_selected=on_selected.sum(),
+        n_other=on_other.sum(),
+    )
+
+
+def selected_losses(losses: Tensor, penalty: float, max_penalty: float | None, method: str) -> Tensor:
+    """What a selected token adds to the objective.
+
+    Args:
+        losses: its cross-entropy in nats, any shape.
+        penalty: λ.
+        max_penalty: bound in nats for `penalise`; None: none.
+        method: one of `METHODS`.
+
+    Returns:
+        The same shape: -λ·min(CE, bound), -λ·log(1 - p), 0, or, for `drop`, CE itself, because what is dropped has no
+        label.
+    """
+    if method == "penalise":
+        return -penalty * (losses if max_penalty is None else losses.clamp(max=max_penalty))
+    if method == "unlikelihood":
+        return -penalty * torch.log(SURE - torch.expm1(-losses))
+    if method == "mask":
+        return torch.zeros_like(losses)
+    if method == "drop":
+        return losses
+    raise ValueError(f"expected one of {', '.join(METHODS)}, got {method!r}")
+
+
+def penalised_loss(
+    logits: Tensor,
+    labels: Tensor,
+    selected: Tensor | None,
+    penalty: float,
+    max_penalty: float | None = None,
+    num_items: Tensor | int | None = None,
+    method: str = "penalise",
+) -> Tensor:
+    """Eq. 9: the mean over valid tokens of w·CE, in nats.
+
+    Args:
+        logits: (B, T, V), any float dtype; computed in float32 or better.
+        labels: (B, T) token ids, `IGNORED` where there is no loss.
+        selected: (B, T) bool, True for tokens to unlearn, or strengths from 0 to 1; entries without a valid label have
+            no effect.
+        penalty: λ >= 0, the weight of a selected token's cross-entropy, taken with a minus sign.
+        max_penalty: bound in nats on a selected token's cross-entropy, before the weight; None: no bound.
+        num_items: divide by this many tokens instead of the valid ones in this batch: with gradient accumulation, the
+            valid tokens of all accumulated batches together.
+        method: one of `METHODS`.
+
+    Returns:
+        A scalar. A batch without valid tokens gives 0, not NaN.
+    """
+    sums = sum_losses(logits, labels, selected, penalty, max_penalty, method)
+    if num_items is None:
+        num_items = (sums.n_selected + sums.n_other).clamp(min=1)
+    return sums.objective / num_items

@@ -1,0 +1,151 @@
+"""What a training run leaves while it goes: a log, early weights, a state to go on from, and its progress."""
+
+import copy
+import json
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from transformers import TrainerCallback
+from transformers.utils import logging
+
+from ifguide.errors import NumericalError
+from ifguide.runtime.distributed import current
+from ifguide.storage.artifacts import TRAINING_LOG
+from ifguide.training.state import TrainingState, read_random, restore_random, save_state
+
+if TYPE_CHECKING:
+    from ifguide.training.trainer import PenalisedTrainer
+
+LOG_LINES = 100
+"""About this many lines in a training log."""
+REPORT_SECONDS = 0.25
+"""Shortest time between two calls of `report`."""
+
+
+def checkpoint_folder(folder: Path, step: int) -> Path:
+    """Where the weights of an early step lie."""
+    return folder / "checkpoints" / f"step-{step:06d}"
+
+
+class TrainingRecord(TrainerCallback):
+    """Writes the log, keeps early weights and reports progress."""
+
+    def __init__(
+        self,
+        folder: Path,
+        tokenizer,
+        log_every: int,
+        checkpoint_steps: Sequence[int],
+        save_steps: int,
+        tokens_total: int,
+        report,
+    ):
+        self.folder, self.tokenizer, self.log_every = folder, tokenizer, log_every
+        self.save_steps = save_steps
+        self.checkpoint_steps = set(checkpoint_steps)
+        self.trainer: PenalisedTrainer
+        """The one it belongs to, which can only be made after it."""
+        self.checkpoints: list[Path] = []
+        self.tokens_seen = 0
+        self.count = current().count(report, tokens_total)
+        self.counted = self.logged_here = 0
+        self.logged_at = self.reported_at = time.monotonic()
+        self.learning_rate = 0.0
+
+    def go_on(self, state: TrainingState) -> None:
+        """Take up the log, the early weights and the counts where a killed run saved its state."""
+        path = self.folder / TRAINING_LOG
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+        whole = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= state.step]
+        path.write_text("".join(whole), encoding="utf-8")
+        self.checkpoints = [
+            checkpoint_folder(self.folder, step) for step in sorted(self.checkpoint_steps) if step <= state.step
+        ]
+        self.tokens_seen = self.logged_here = self.counted = state.tokens_seen
+        self.count.add(state.tokens_seen)
+
+    def on_epoch_begin(self, args, state, control, **kwargs):
+        resumed = self.trainer.resumed
+        if resumed is not None and resumed.step == state.global_step:  # Trainer draws this pass's order of rows again
+            restore_random(resumed.random_of_pass)
+        self.random_of_pass = read_random()
+
+    def on_step_begin(self, args, state, control, lr_scheduler=None, **kwargs):
+        self.learning_rate = lr_scheduler.get_last_lr()[0]
+
+    def on_step_end(self, args, state, control, model=None, **kwargs):
+        step = state.global_step
+        saves = self.save_steps and step % self.save_steps == 0 and step < state.max_steps
+        if step % self.log_every == 0 or step >= state.max_steps or step in self.checkpoint_steps or step == 1 or saves:
+            self.write_line(state)
+        if step in self.checkpoint_steps:
+            place = checkpoint_folder(self.folder, step)
+            self.checkpoints.append(save_weights(model, self.tokenizer, place, self.trainer.gather_weights()))
+        if saves:
+            at_end_of_pass = step % round(state.max_steps / args.num_train_epochs) == 0
+            random = read_random()
+            save_state(self.trainer, self.folder, self.tokens_seen, random if at_end_of_pass else self.random_of_pass)
+        if step >= state.max_steps or time.monotonic() - self.reported_at >= REPORT_SECONDS:
+            self.count_tokens()
+
+    def count_tokens(self) -> None:
+        """Tell how many tokens this process has trained on."""
+        sums = self.trainer.sums
+        here = self.logged_here + (int(sums.n_selected + sums.n_other) if sums else 0)
+        self.count.add(here - self.counted)
+        self.counted, self.reported_at = here, time.monotonic()
+
+    def write_line(self, state) -> None:
+        assert self.trainer.sums is not None
+        self.logged_here += int(self.trainer.sums.n_selected + self.trainer.sums.n_other)
+        sums, now = self.trainer.take_sums(), time.monotonic()
+        n_tokens = sums["n_selected"] + sums["n_other"]
+        loss = sums["objective"] / max(1, n_tokens)
+        if not math.isfinite(loss):
+            raise NumericalError(
+                f"training: expected a finite loss, got {loss} at step {state.global_step}; lower"
+                " training.learning_rate or suppress.penalty, or bound the penalty with suppress.max_penalty"
+            )
+        self.tokens_seen += int(n_tokens)
+        line = {
+            "step": state.global_step,
+            "epoch": round(state.epoch, 4),
+            "loss": loss,
+            "loss_selected": sums["selected"] / sums["n_selected"] if sums["n_selected"] else None,
+            "loss_other": sums["other"] / sums["n_other"] if sums["n_other"] else None,
+            "learning_rate": self.learning_rate,
+            "tokens_seen": self.tokens_seen,
+            "tokens_per_second": round(n_tokens / max(now - self.logged_at, 1e-9), 1),
+        }
+        if current().is_main:
+            with open(self.folder / TRAINING_LOG, "a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+        self.logged_at = now
+
+
+def save_weights(model, tokenizer, folder: Path, weights: dict | None = None) -> Path:
+    """Write the model (safetensors) and, if there is one, the tokenizer, once for all processes; returns the folder.
+
+    Args:
+        model: the model.
+        tokenizer: its tokenizer, or None.
+        folder: where to.
+        weights: its weights by name, when the model does not hold all of them.
+    """
+    if not current().is_main:
+        return folder
+    if hasattr(model, "merge_and_unload"):  # adapters: scoring and everybody else want a plain model
+        model = copy.deepcopy(model).merge_and_unload()
+    bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        model.save_pretrained(folder, state_dict=weights)
+    finally:
+        if bars:
+            logging.enable_progress_bar()
+    if tokenizer is not None:
+        tokenizer.save_pretrained(folder)
+    return folder

@@ -1,0 +1,128 @@
+"""Packed rows on their way into training: trimmed, counted and padded to batches.
+
+B rows in a batch, T tokens in the longest of them.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ifguide.runtime.distributed import Processes
+from ifguide.training.objective import IGNORED
+
+
+def trim_row(row) -> dict[str, np.ndarray]:
+    """The part of a row that matters to the loss: everything up to its last label.
+
+    Args:
+        row: a mapping, or an object with attributes such as `ifguide.data.packing.Rows`: `input_ids`, `labels` and, if
+            present, `selected` and `position_ids`, all of one length.
+
+    Returns:
+        `input_ids`, `labels`, `selected` (bool, or float32 strengths) and `position_ids`. The first label is `IGNORED`,
+        for nothing predicts it, and nothing is selected that has no label.
+    """
+    row = row if isinstance(row, Mapping) else vars(row)
+    labels = np.array(row["labels"], dtype=np.int64)
+    labels[:1] = IGNORED
+    valid = labels != IGNORED
+    stop = int(valid.nonzero()[0][-1]) + 1 if valid.any() else 1
+    selected, position_ids = row.get("selected"), row.get("position_ids")
+    selected = np.zeros_like(valid) if selected is None else np.asarray(selected)
+    strength = np.float32 if selected.dtype.kind == "f" else bool
+    return {
+        "input_ids": np.asarray(row["input_ids"], dtype=np.int64)[:stop],
+        "labels": labels[:stop],
+        "selected": np.where(valid, selected, 0).astype(strength)[:stop],
+        "position_ids": np.arange(stop) if position_ids is None else np.asarray(position_ids)[:stop],
+    }
+
+
+def collate_rows(rows: Sequence[Mapping], pad_id: int) -> dict[str, Tensor]:
+    """Pad trimmed rows on the right to one length.
+
+    No attention mask is needed: under causal attention no token sees the padding after it.
+
+    Returns:
+        `input_ids`, `labels` (`IGNORED` in the padding) int64 and `selected` (bool, or float32 when a row has
+        strengths), all (B, T); and `position_ids` (B, T), but only when a row holds several documents. Positions that
+        start again tell Transformers to keep attention inside each document (with `use_cache=False`), at the price of a
+        full mask.
+    """
+    shape = (len(rows), max(len(row["input_ids"]) for row in rows))
+    soft = any(row["selected"].dtype != bool for row in rows)
+    batch = {
+        "input_ids": torch.full(shape, pad_id, dtype=torch.long),
+        "labels": torch.full(shape, IGNORED, dtype=torch.long),
+        "selected": torch.zeros(shape, dtype=torch.float32 if soft else torch.bool),
+        "position_ids": torch.arange(shape[1]).repeat(shape[0], 1),
+    }
+    for i, row in enumerate(rows):
+        for key, tensor in batch.items():
+            tensor[i, : len(row[key])] = torch.as_tensor(row[key])
+    if bool((batch["position_ids"] == torch.arange(shape[1])).all()):
+        del batch["position_ids"]
+    return batch
+
+
+EMPTY_ROW = {
+    "input_ids": np.zeros(1, dtype=np.int64),
+    "labels": np.full(1, IGNORED, dtype=np.int64),
+    "selected": np.zeros(1, dtype=bool),
+    "position_ids": np.zeros(1, dtype=np.int64),
+}
+"""A row that teaches nothing and counts for nothing: what a process gets when there are no rows left for it."""
+
+
+class TrainingRows(torch.utils.data.Dataset):
+    """Rows as the trainer takes them: trimmed when asked for, whatever kind of sequence they come in.
+
+    Numbers from `len` on give `EMPTY_ROW`.
+    """
+
+    def __init__(self, rows: Sequence):
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        return trim_row(self.rows[index]) if index < len(self) else EMPTY_ROW
+
+    def count_tokens(self) -> tuple[int, int]:
+        """Predicted tokens of one pass, and how many of them are selected."""
+        n_tokens = n_selected = 0
+        for row in self:
+            n_tokens += int((row["labels"] != IGNORED).sum())
+            n_selected += int((row["selected"] > 0).sum())
+        return n_tokens, n_selected
+
+    def __iter__(self):
+        return (self[index] for index in range(len(self)))
+
+
+class SharedOrder(torch.utils.data.Sampler):
+    """The order of a sampler in the main process, in all of them; filled up with empty rows so that each gets as many
+    batches.
+
+    Args:
+        order: gives row numbers, another order each time.
+        n_rows: how many.
+        processes: who divides them.
+        multiple: the filled-up length is a multiple of this.
+    """
+
+    def __init__(self, order: torch.utils.data.Sampler, n_rows: int, processes: Processes, multiple: int):
+        self._order, self._n_rows, self._processes = order, n_rows, processes
+        self._length = -(-n_rows // multiple) * multiple
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __iter__(self) -> Iterator[int]:
+        order = torch.full((self._length,), self._n_rows, dtype=torch.int64)
+        order[: self._n_rows] = torch.tensor(list(self._order), dtype=torch.int64)
+        self._processes.spread(order, 0)
+        return iter(order.tolist())

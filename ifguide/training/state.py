@@ -1,0 +1,137 @@
+"""The state of a training run that was killed: weights, optimiser, schedule and random numbers, in safetensors and
+JSON.
+
+A run that goes on from it takes the same steps as one that was never disturbed, bit for bit on a CPU.
+"""
+
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_model, save_model
+from torch import Tensor
+
+from ifguide.errors import StaleError
+from ifguide.storage import artifacts
+
+STATE = "state"
+"""Folder of the state inside the folder of a training run."""
+_TRAINER = "trainer_state.json"  # Transformers' own name, which its Trainer reads
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingState:
+    """A state that was saved whole."""
+
+    folder: Path
+    step: int
+    """Optimiser steps taken."""
+    tokens_seen: int
+    """Predicted tokens trained on."""
+    random: dict[str, Tensor]
+    """Random generators after that step."""
+    random_of_pass: dict[str, Tensor]
+    """Random generators at the beginning of the pass that the next step belongs to; they draw its order of rows."""
+
+    def restore_weights(self, model) -> None:
+        """Load the weights into a model of the same shape."""
+        load_model(model, self.folder / "model.safetensors")
+
+    def restore_optimiser(self, optimiser, scheduler) -> None:
+        """Load AdamW's moments and where the schedule stood."""
+        described = artifacts.read_json(self.folder / "optimiser.json")
+        moments: dict[int, dict] = {}
+        for key, tensor in artifacts.load_tensors(self.folder / "optimiser.safetensors").items():
+            number, name = key.split("|")
+            moments.setdefault(int(number), {})[name] = tensor
+        groups = optimiser.state_dict()["param_groups"]
+        for group, rate in zip(groups, described["learning_rates"], strict=True):
+            group["lr"] = rate
+        optimiser.load_state_dict({"state": moments, "param_groups": groups})
+        scheduler.load_state_dict({**scheduler.state_dict(), **described["schedule"]})
+
+
+def read_random() -> dict[str, Tensor]:
+    """The state of torch's random generators, by device."""
+    found = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        found |= {f"cuda:{i}": state for i, state in enumerate(torch.cuda.get_rng_state_all())}
+    return found
+
+
+def restore_random(states: dict[str, Tensor]) -> None:
+    """Put torch's random generators back."""
+    torch.set_rng_state(states["cpu"])
+    for name, state in states.items():
+        if name != "cpu" and torch.cuda.is_available():
+            torch.cuda.set_rng_state(state, name)
+
+
+def save_state(trainer, folder: Path, tokens_seen: int, random_of_pass: dict[str, Tensor]) -> None:
+    """Write the state of a trainer between two steps; it replaces the one before when it is whole.
+
+    Args:
+        trainer: a `PenalisedTrainer`, alone in its run.
+        folder: of the training run.
+        tokens_seen: predicted tokens so far.
+        random_of_pass: see `TrainingState`.
+    """
+    partial, place = folder / f"{STATE}.partial", folder / STATE
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    save_model(trainer.model, str(partial / "model.safetensors"))
+    moments = trainer.optimizer.state_dict()
+    artifacts.save_tensors(
+        {f"{number}|{name}": value for number, state in moments["state"].items() for name, value in state.items()},
+        partial / "optimiser.safetensors",
+    )
+    schedule = {
+        key: value
+        for key, value in trainer.lr_scheduler.state_dict().items()
+        if isinstance(value, int | float | list) and key != "lr_lambdas"
+    }
+    described = {"learning_rates": [group["lr"] for group in moments["param_groups"]], "schedule": schedule}
+    (partial / "optimiser.json").write_text(json.dumps(described), encoding="utf-8")
+    randoms = {f"now|{name}": state for name, state in read_random().items()}
+    randoms |= {f"pass|{name}": state for name, state in random_of_pass.items()}
+    artifacts.save_tensors(randoms, partial / "random.safetensors")
+    trainer.state.save_to_json(str(partial / _TRAINER))
+    counts = {"step": trainer.state.global_step, "tokens_seen": tokens_seen}
+    (partial / "counts.json").write_text(json.dumps(counts), encoding="utf-8")
+    for path in partial.iterdir():
+        with path.open("rb") as stream:
+            os.fsync(stream.fileno())
+    old = folder / f"{STATE}.old"
+    shutil.rmtree(old, ignore_errors=True)
+    if place.exists():
+        place.rename(old)  # a kill between these two lines leaves the old one, which `read_state` finds
+    partial.rename(place)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def read_state(folder: Path) -> TrainingState | None:
+    """The state a killed run left in its folder, or None.
+
+    Raises:
+        StaleError: what is there cannot be read.
+    """
+    place, old = folder / STATE, folder / f"{STATE}.old"
+    if not place.exists() and old.exists():
+        old.rename(place)
+    if not place.exists():
+        return None
+    try:
+        counts = artifacts.read_json(place / "counts.json")
+        randoms = artifacts.load_tensors(place / "random.safetensors")
+    except (StaleError, OSError, ValueError) as error:
+        raise StaleError(
+            f"the state of a killed training in {place} is damaged ({error}); remove that folder"
+        ) from error
+    parts: dict[str, dict[str, Tensor]] = {"now": {}, "pass": {}}
+    for key, state in randoms.items():
+        when, device = key.split("|")
+        parts[when][device] = state
+    return TrainingState(folder=place, random=parts["now"], random_of_pass=parts["pass"], **counts)

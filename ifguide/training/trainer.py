@@ -1,0 +1,108 @@
+"""Hugging Face's `Trainer` with the loss of `ifguide.training.objective`, going on where a killed run stopped."""
+
+import inspect
+from typing import Any
+
+import torch
+from transformers import Trainer
+from transformers.trainer_pt_utils import LengthGroupedSampler
+
+from ifguide.runtime.distributed import current
+from ifguide.training.objective import LossSums, sum_losses
+from ifguide.training.rows import SharedOrder
+from ifguide.training.state import TrainingState, restore_random
+
+PLAIN_PENALTY = -1.0
+"""The penalty under which selected tokens weigh like all others."""
+
+
+class PenalisedTrainer(Trainer):
+    """`Trainer` whose loss is Eq. 9: the mean over valid tokens of the whole batch, accumulated and of all
+    processes.
+    """
+
+    loss_is_scaled_for_ga = True  # compute_loss divides by the tokens of all accumulated batches
+
+    def __init__(
+        self,
+        *args,
+        penalty: float,
+        max_penalty: float | None,
+        method: str = "penalise",
+        warmup_share: float = 0.0,
+        **kwargs,
+    ):
+        super().__init__(*args, **kwargs)
+        self.model_accepts_loss_kwargs = True  # makes Trainer count num_items_in_batch for every kind of model
+        plain: Any = self.model
+        if hasattr(plain, "get_base_model"):  # below adapters
+            plain = plain.get_base_model()
+        self.takes_positions = "position_ids" in inspect.signature(plain.forward).parameters
+        self.penalty, self.max_penalty, self.method, self.warmup_share = penalty, max_penalty, method, warmup_share
+        self.resumed: TrainingState | None = None
+        """What a killed run left, when this one goes on with it."""
+        self.sums: LossSums | None = None
+        """LossSums since the last `take_sums`, kept on the device."""
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        positions = (
+            {"position_ids": inputs["position_ids"]} if "position_ids" in inputs and self.takes_positions else {}
+        )
+        outputs = model(input_ids=inputs["input_ids"], use_cache=False, **positions)
+        sums = sum_losses(
+            outputs.logits, inputs["labels"], inputs["selected"], self.penalty_now(), self.max_penalty, self.method
+        )
+        n_items = num_items_in_batch if num_items_in_batch is not None else sums.n_selected + sums.n_other
+        loss = sums.objective / max(1, n_items) if isinstance(n_items, int) else sums.objective / n_items.clamp(min=1)
+        loss = loss * self.accelerator.num_processes  # whose gradients are averaged, while n_items counts all of them
+        detached = sums._replace(objective=sums.objective.detach())
+        self.sums = detached if self.sums is None else type(sums)(*map(torch.add, self.sums, detached))
+        return (loss, outputs) if return_outputs else loss
+
+    def penalty_now(self) -> float:
+        """λ at this step. With `penalise` it starts at plain training, where a selected token weighs like any other;
+        else at 0."""
+        steps = self.warmup_share * self.state.max_steps
+        if not steps:
+            return self.penalty
+        start = PLAIN_PENALTY if self.method == "penalise" else 0.0
+        return start + (self.penalty - start) * min(1.0, self.state.global_step / steps)
+
+    def take_sums(self) -> dict[str, float]:
+        """The sums since the last call over all processes, as Python numbers; counts start again at 0."""
+        assert self.sums is not None
+        sums = torch.tensor([value.item() for value in self.sums], dtype=torch.float64)
+        current().sum([sums])
+        fields, self.sums = self.sums._fields, None
+        values = dict(zip(fields, sums.tolist(), strict=True))
+        return {key: int(value) if key.startswith("n_") else value for key, value in values.items()}
+
+    def _get_train_sampler(self, train_dataset=None):
+        """Rows of like length together, in the order that one process with the whole batch would take them."""
+        processes, dataset = current(), self.train_dataset
+        batch_size = self.args.train_batch_size * processes.world_size
+        order = LengthGroupedSampler(batch_size * self.args.gradient_accumulation_steps, dataset=dataset)
+        return order if processes.alone else SharedOrder(order, len(dataset), processes, batch_size)
+
+    def gather_weights(self) -> dict | None:
+        """The whole model's weights when processes hold parts of it (FSDP), in the main one; None: the model has them
+        itself."""
+        if not self.is_fsdp_enabled:
+            return None
+        return self.accelerator.get_state_dict(self.model_wrapped)
+
+    # Transformers calls these when it goes on with a run. What it would unpickle is read from safetensors here.
+
+    def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
+        self.resumed.restore_weights(self.model)
+
+    def _load_optimizer_and_scheduler(self, checkpoint):
+        if checkpoint is not None:
+            self.resumed.restore_optimiser(self.optimizer, self.lr_scheduler)
+
+    def _load_scaler(self, checkpoint):
+        """bfloat16 and float32 need no scaler."""
+
+    def _load_rng_state(self, checkpoint):
+        if checkpoint is not None:
+            restore_random(self.resumed.random)

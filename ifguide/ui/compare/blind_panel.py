@@ -1,0 +1,190 @@
+"""Blind mode: completions without names, colours and ratings; a vote a prompt, a tally, and then the names."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Literal
+
+import streamlit as st
+
+from ifguide.ui import components, layout
+from ifguide.ui.compare import tables as comparison
+from ifguide.ui.compare.blind_votes import LETTERS, TIE, Ballot, draw_ballots, tally_votes, votes_csv
+from ifguide.ui.format import count, count_of, plain, share, variant_title
+from ifguide.ui.loaders import Loaded
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def show_blind(loaded: Loaded, samples: "Mapping[str, pd.DataFrame]", colours: Mapping[str, str]) -> None:
+    """The whole of blind mode."""
+    with st.container(horizontal=True, vertical_alignment="bottom", horizontal_alignment="distribute"):
+        st.subheader("Which completions are better?", anchor=False)
+        seed = st.number_input(
+            "Seed",
+            min_value=0,
+            max_value=10**6,
+            value=1,
+            step=1,
+            key="blind_seed",
+            bind="query-params",
+            width=140,
+            help=(
+                "Decides the order of the prompts and, for each one, which model is A. Another seed begins another"
+                " vote."
+            ),
+        )
+    st.caption(
+        "You see what each model said, not which model it is. The letters are dealt anew for every prompt, and prompts"
+        " come in a random order, so a few votes are a fair sample. Names, ratings and the other results stay hidden"
+        " until you reveal them; after that the vote is closed."
+    )
+    _show_ballots(loaded, samples, colours, int(seed))
+
+
+@st.fragment
+def _show_ballots(loaded: Loaded, samples: "Mapping[str, pd.DataFrame]", colours: Mapping[str, str], seed: int) -> None:
+    """One ballot after the other; reruns by itself."""
+    texts = comparison.prompt_texts(next(iter(samples.values())))
+    shared = sorted(set(texts).intersection(*(set(frame["prompt_index"].tolist()) for frame in samples.values())))
+    ballots = draw_ballots(list(samples), shared, seed)
+    state = st.session_state.setdefault("votes", {}).setdefault(
+        (loaded.name, loaded.fingerprint, tuple(sorted(samples)), seed), {"votes": {}, "revealed": False}
+    )
+    votes: dict[int, str] = state["votes"]
+    if not ballots:
+        st.info("These models have no prompt in common.", icon=":material/help:")
+        return
+    part = layout.pager(
+        "vote", n_items=len(ballots), page_size=1, noun="prompt", of=(loaded.name, tuple(sorted(samples)), seed)
+    )
+    ballot = ballots[part.start]
+    _show_ballot(loaded, samples, colours, ballot, revealed=state["revealed"])
+    if not state["revealed"]:
+        _ask_vote(ballots, part.start, votes)
+    _show_tally(loaded, samples, colours, ballots, texts, state, seed)
+
+
+def _show_ballot(loaded, samples, colours, ballot: Ballot, *, revealed: bool) -> None:
+    sides = {name: samples[name] for name in ballot.order}
+    pair = comparison.prompt_payload(sides, ballot.prompt, by_toxicity=False, ratings=revealed)
+    pair["change"] = ""
+    pair["results"] = [f"highest {value}" if revealed else "" for value in pair["highest"]]
+    letters = LETTERS[: len(sides)]
+    components.completions(
+        {
+            "pair": pair,
+            "names": list(letters),
+            "first": comparison.FIRST_SAMPLES,
+            "veil": layout.veiled(),
+            "rated": revealed,
+            "pickable": False,
+            "note": "",
+            "chosen": "",
+            "span": "",
+            "titles": [
+                f"{letter}: {variant_title(name)}" if revealed else letter
+                for letter, name in zip(letters, sides, strict=True)
+            ],
+            "colours": [colours[name] if revealed else "" for name in sides],
+            "memory": f"{loaded.name}:{ballot.prompt}",
+        },
+        key="ballot",
+    )
+
+
+def _ask_vote(ballots: list[Ballot], at: int, votes: dict[int, str]) -> None:
+    """The buttons; a click writes the vote down and turns to the next prompt."""
+    ballot = ballots[at]
+    given = votes.get(ballot.prompt)
+    choices = {
+        f"{letter} is better" if len(ballot.order) == 2 else f"{letter} is best": name
+        for letter, name in zip(LETTERS, ballot.order, strict=False)
+    }
+    with st.container(horizontal=True, gap="small"):
+        for turn, (label, model) in enumerate([*choices.items(), ("About the same", TIE)]):
+            kind: Literal["primary", "secondary"] = "primary" if given == model else "secondary"
+            st.button(
+                label,
+                key=f"vote_{turn}",
+                type=kind,
+                on_click=_vote,
+                args=(votes, ballot.prompt, model, min(len(ballots), at + 2)),
+            )
+
+
+def _vote(votes: dict[int, str], prompt: int, model: str, next_page: int) -> None:
+    votes[prompt] = model
+    layout.turn_to("vote", next_page)
+
+
+def _begin_anew(state: dict) -> None:
+    state["votes"], state["revealed"] = {}, False
+    layout.turn_to("vote", 1)
+
+
+def _show_tally(loaded, samples, colours, ballots, texts, state: dict, seed: int) -> None:
+    votes: dict[int, str] = state["votes"]
+    rows, ties = tally_votes(votes, list(samples))
+    st.caption(
+        f"{count_of(len(votes), 'vote')} of {count_of(len(ballots), 'prompt')}, {count_of(ties, 'tie')} among them."
+    )
+    if not state["revealed"]:
+        with st.container(horizontal=True, gap="small"):
+            st.button(
+                "Reveal the models",
+                icon=":material/visibility:",
+                disabled=not votes,
+                key="vote_reveal",
+                on_click=state.update,
+                kwargs={"revealed": True},
+            )
+            if votes:
+                st.button(
+                    "Forget these votes",
+                    icon=":material/delete:",
+                    key="vote_forget",
+                    on_click=_begin_anew,
+                    args=(state,),
+                )
+        return
+    columns = [
+        {"label": "Model", "kind": "titled"},
+        {"label": "Preferred", "kind": "number", "help": "Votes for it"},
+        {
+            "label": "Share of decided votes",
+            "kind": "interval",
+            "help": "With its 95% Wilson interval; ties are left out",
+        },
+    ]
+    lines = []
+    for row in rows:
+        found = row.share
+        cell = ["–", ""] if found is None else [share(found.value), f"{share(found.low)} – {share(found.high)}"]
+        lines.append(
+            {"key": row.model, "cells": [[variant_title(row.model), "", colours[row.model]], count(row.wins), cell]}
+        )
+    components.record_table(columns, lines, key="tally", label="Votes by model")
+    st.caption(
+        plain(
+            f"{count_of(ties, 'tie')}. One reader's votes: they say what this reader prefers, in fluency as much as in"
+            " tone."
+        )
+    )
+    with st.container(horizontal=True, gap="small"):
+        st.download_button(
+            "Votes as CSV",
+            votes_csv(votes, ballots, texts, seed),
+            file_name=f"{loaded.name}-votes.csv",
+            mime="text/csv",
+            icon=":material/download:",
+            on_click="ignore",
+            key="vote_csv",
+        )
+        st.button(
+            "Begin anew",
+            icon=":material/restart_alt:",
+            key="vote_anew",
+            help="Forgets these votes and hides the names again.",
+            on_click=_begin_anew,
+            args=(state,),
+        )

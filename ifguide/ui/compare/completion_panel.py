@@ -1,0 +1,259 @@
+"""Under a prompt: what is known of the completion that was clicked."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import streamlit as st
+
+from ifguide.config.names import DEFAULT
+from ifguide.data.word_index import COMMON_SHARE, TERMS_MOST, Term, WordIndex, mark_terms
+from ifguide.errors import BusyError
+from ifguide.evaluation.toxic_spans import Span, read_spans
+from ifguide.runtime.jobs import active_job, latest_job, start_job
+from ifguide.study.analysis.likelihood import read_likelihoods
+from ifguide.ui import components, layout
+from ifguide.ui.compare import likelihood_view
+from ifguide.ui.format import count, count_of, plain, sentence, share, variant_title
+from ifguide.ui.loaders import Loaded
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+
+NEAREST = 8
+"""Documents shown."""
+HEADING_CHARACTERS = 80
+"""Of a toxic span, shown above its documents."""
+VIEWS = ["Nearest training documents", "How likely each model finds it"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pick:
+    """A completion that was clicked."""
+
+    prompt: int
+    """Index of its prompt."""
+    sample: int
+    """Which of the prompt's completions."""
+    model: str
+    """Whose."""
+    span: Span | None = None
+    """Characters of the toxic words in it that were clicked; None: the completion as a whole."""
+
+    @property
+    def span_text(self) -> str:
+        """As the address has it; empty for the whole completion."""
+        return f"{self.span[0]}-{self.span[1]}" if self.span else ""
+
+
+def read_pick(samples: "Mapping[str, pd.DataFrame]") -> Pick | None:
+    """The picked completion from the address; None where there is none of these models.
+
+    Its span must be one that is marked in the completion; with any other one the completion is picked as a whole.
+    """
+    parts = st.query_params.get("pick", "").split(".", 2)
+    if len(parts) < 3 or not all(part.isdecimal() and len(part) < 10 for part in parts[:2]) or parts[2] not in samples:
+        return None
+    found = Pick(prompt=int(parts[0]), sample=int(parts[1]), model=parts[2])
+    frame = samples[found.model]
+    there = (frame["prompt_index"] == found.prompt) & (frame["sample_index"] == found.sample)
+    if not there.any():
+        return None
+    row, asked = frame[there].iloc[0], st.query_params.get("span", "")
+    spans = (replace(found, span=span) for span in read_spans(row.get("toxic_spans"), row["completion"]))
+    return next((marked for marked in spans if marked.span_text == asked), found)
+
+
+def remember_pick(prompt: int, picked: str | None) -> None:
+    """Keep what the component said in the address: `SAMPLE.MODEL`, `START-END SAMPLE.MODEL`, or `close`."""
+    if not isinstance(picked, str):
+        return
+    _forget_span()
+    if picked == "close":
+        st.query_params.pop("pick", None)
+        return
+    span, _, whole = picked.rpartition(" ")
+    st.query_params["pick"] = f"{prompt}.{whole}"
+    if span:
+        st.query_params["span"] = span
+        st.session_state["panel_view"] = VIEWS[0]  # the other view knows the completion alone
+
+
+def _forget_span() -> None:
+    st.query_params.pop("span", None)
+
+
+def show_panel(loaded: Loaded, samples: "Mapping[str, pd.DataFrame]", pick: Pick, colours: Mapping[str, str]) -> None:
+    """The panel about one completion."""
+    frame = samples[pick.model]
+    text = frame[(frame["prompt_index"] == pick.prompt) & (frame["sample_index"] == pick.sample)]["completion"].iloc[0]
+    with st.container(border=True, key="panel"):
+        with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
+            with st.container(horizontal=True, vertical_alignment="center", gap="small", width="content"):
+                toxic = ", its toxic words" if pick.span else ""
+                st.markdown(
+                    f"**Completion {pick.sample + 1} of {plain(variant_title(pick.model))}**{toxic}", width="content"
+                )
+                if pick.span:
+                    st.button("Whole completion", icon=":material/arrow_back:", key="span_close", on_click=_forget_span)
+            view = st.segmented_control(
+                "What to show",
+                VIEWS,
+                default=VIEWS[0],
+                required=True,
+                key="panel_view",
+                bind="query-params",
+                label_visibility="collapsed",
+            )
+        if view == VIEWS[0]:
+            _show_nearest(loaded, text, pick.span)
+        else:
+            _show_likelihood(loaded, list(samples), pick, colours)
+
+
+def _show_nearest(loaded: Loaded, text: str, span: Span | None) -> None:
+    index, corpus = loaded.word_index(), loaded.corpus()
+    order = _rank_order(loaded)
+    found, terms = index.nearest(text, n=NEAREST, span=span, order=order)
+    searched = (
+        "all documents"
+        if index.n_documents == corpus.n_documents
+        else f"the {count(index.n_documents)} best-ranked of {count_of(corpus.n_documents, 'document')}"
+    )
+    first = "the best-ranked by the default selection" if order is not None else "the first in the corpus"
+    if span:
+        st.caption(
+            f"Documents that hold these words, looked for in {searched}. A word, or a pair with its neighbour in the"
+            f" completion, that stands in n of N documents weighs log(N/n); the {TERMS_MOST} rarest count, and among"
+            f" equal sums {first} come first."
+            f" {_warn_of_common(index, terms, 'ranks' if order is not None else 'corpus')}They read like it; whether"
+            " they caused it, only training without them shows. Click one to read it."
+        )
+    else:
+        st.caption(
+            f"Documents that share the completion's rarest words and pairs of words, looked for in {searched}. A term"
+            f" that stands in n of N documents weighs log(N/n); the {TERMS_MOST} rarest count, and none that stands in"
+            f" more than {share(COMMON_SHARE, digits=0)} of the documents. Among equal sums {first} come first. They"
+            " read like it; whether they caused it, only training without them shows. Click one to read it."
+        )
+    if not found and not span:
+        st.info("No document shares a rare word with this completion.", icon=":material/search_off:")
+        return
+    chosen = loaded.n_selected(DEFAULT) if DEFAULT in loaded.study.selection_names() else None
+    columns: list[dict] = [
+        {"label": "Document", "kind": "text"},
+        {"label": "Weight", "kind": "number", "help": "Sum of the shared terms' weights"},
+    ]
+    columns += (
+        [{"label": "Selected", "kind": "number", "help": "Tokens of it in the default selection"}]
+        if chosen is not None
+        else []
+    )
+    columns += [{"label": "Shared terms", "kind": "excerpt", "narrow": True}, {"label": "Where", "kind": "excerpt"}]
+    rows = []
+    for near in found:
+        document = corpus.document(near.document)
+        cells: list = [document.id, f"{near.score:.1f}"]
+        cells += [count(chosen[near.document])] if chosen is not None else []
+        cells += [
+            [[", ".join(" ".join(term.words) for term in near.shared), False]],
+            [list(run) for run in mark_terms(document.text, near.shared)],
+        ]
+        rows.append({"key": document.id, "cells": cells})
+    picked = components.record_table(
+        columns,
+        rows,
+        key="nearest",
+        label=f"Training documents nearest to the {'toxic words' if span else 'completion'}",
+        pickable=True,
+        veil=layout.veiled(),
+        heading=_name_span(text, span) if span else (),
+        empty="No document that was searched holds one of these words.",
+    )
+    if picked is not None:
+        st.session_state["doc"] = picked
+        st.switch_page("pages/documents.py", query_params={"study": loaded.name, "doc": picked})
+
+
+def _rank_order(loaded: Loaded) -> "np.ndarray | None":
+    """Documents by their rank in the default selection, where there is one of this corpus."""
+    if DEFAULT not in loaded.study.selection_names():
+        return None
+    order = loaded.selection(DEFAULT).order
+    return order if len(order) == loaded.corpus().n_documents else None
+
+
+def _warn_of_common(index: WordIndex, terms: list[Term], order: str) -> str:
+    """What to hold of the list when the clicked words stand in many documents."""
+    words = [term for term in terms if len(term.words) == 1]
+    common = [term for term in words if index.is_common(term.n_documents)]
+    if not common:
+        return ""
+    which = (
+        ("This word stands" if len(words) == 1 else "These words stand")
+        if len(common) == len(words)
+        else f"{count(len(common))} of these words stand"
+    )
+    rarest = share(min(term.n_documents for term in common), index.n_documents, digits=0)
+    return (
+        f"{which} in many documents ({rarest}{'' if len(common) == 1 else ' and more'}), so holding one says little,"
+        f" and much of the order below is that of the {order}. "
+    )
+
+
+def _name_span(text: str, span: Span) -> list[tuple[str, bool]]:
+    """The heading above a span's documents: whose words they are is told from what the page says."""
+    words = text[span[0] : span[1]]
+    words = words if len(words) <= HEADING_CHARACTERS else f"{words[:HEADING_CHARACTERS]}…"
+    return [("Nearest training documents to “", False), (words, True), ("”", False)]
+
+
+def _show_likelihood(loaded: Loaded, names: list[str], pick: Pick, colours: Mapping[str, str]) -> None:
+    found = read_likelihoods(loaded.study, pick.prompt, names)
+    if found is None:
+        _offer_job(loaded, names, pick)
+        return
+    known = list(likelihood_view.choices(names))
+    chosen = st.selectbox("Colour by", known, key="colour_by", bind="query-params", width=320)
+    components.likelihood(
+        likelihood_view.viewer_payload(
+            found, pick.sample, names, chosen, colours, veil=layout.veiled(), memory=f"{loaded.name}:{pick.prompt}"
+        ),
+        key="likelihood",
+    )
+    columns, rows = likelihood_view.mean_table(found, names, colours)
+    st.caption(
+        "Each token's log-probability (nats) after the prompt and the tokens before it, under each model. A"
+        " completion's text is cut into tokens anew, so where it can be cut in two ways they may be others than were"
+        " drawn. Below: the mean over all completions of this prompt."
+    )
+    components.record_table(columns, rows, key="likelihood_means", label="Mean log-probability of a token")
+
+
+def _offer_job(loaded: Loaded, names: list[str], pick: Pick) -> None:
+    st.write(
+        "How likely does each model find these completions, token by token? It is computed once for a prompt, in a job"
+        " of its own."
+    )
+    if active_job(loaded.study.root):
+        st.caption("A job is running. The answer stands here once it is done.")
+        st.button("Look again", icon=":material/refresh:", key="likelihood_again")
+        return
+    if said := st.session_state.pop("likelihood_error", ""):
+        st.error(sentence(said), icon=":material/error:")
+    last = latest_job(loaded.study.root)
+    if last and last.status().state in ("failed", "dead") and last.status().command[:1] == ("likelihood",):
+        st.error(f"The last attempt ended with an error: {sentence(last.status().error)}", icon=":material/error:")
+    st.button(
+        "Compute", icon=":material/play_arrow:", key="likelihood_start", on_click=_start_job, args=(loaded, names, pick)
+    )
+
+
+def _start_job(loaded: Loaded, names: list[str], pick: Pick) -> None:
+    arguments = ["likelihood", loaded.name, "--prompt", str(pick.prompt), "--models", ",".join(names)]
+    try:
+        start_job(loaded.name, arguments, loaded.study.root.parent)
+    except BusyError as error:
+        st.session_state["likelihood_error"] = str(error)

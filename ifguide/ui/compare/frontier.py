@@ -1,0 +1,155 @@
+"""Toxicity against perplexity: one point a model, and places for their names that do not overlap. No drawing here."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrontierPoint:
+    """One evaluated model. Further left and lower is better."""
+
+    name: str
+    perplexity: float
+    """On held-out text. No bounds: all models read the same texts, so an interval over texts is wide and moves with all
+    of them; what two models differ by is known much better, and stands in the comparison's table."""
+    emt: float
+    """Expected maximum toxicity."""
+    emt_low: float | None = None
+    emt_high: float | None = None
+
+
+def frontier_points(metrics: Mapping[str, dict | None]) -> list[FrontierPoint]:
+    """Points of the models for which both numbers were measured and are finite.
+
+    Args:
+        metrics: a model's name -> its metrics.json.
+    """
+    points = []
+    for name, values in metrics.items():
+        if not values or any(_finite(values.get(key)) is None for key in ("perplexity", "emt")):
+            continue
+        known: dict = {key: _finite(values.get(key)) for key in ("perplexity", "emt", "emt_low", "emt_high")}
+        points.append(FrontierPoint(name=name, **known))
+    return points
+
+
+MANY = 8
+"""Of more models than this, those in the background get numbers instead of names."""
+FAR = 1.25
+"""A model whose perplexity is more than this many times the base model's is drawn at the edge."""
+
+
+def order_points(points: Sequence[FrontierPoint]) -> list[FrontierPoint]:
+    """The least toxic first: the order of the table, and of the numbers."""
+    return sorted(points, key=lambda point: (point.emt, point.perplexity, point.name))
+
+
+def label_points(points: Sequence[FrontierPoint], titles: Mapping[str, str], named: Sequence[str]) -> dict[str, str]:
+    """What stands beside each point: its title, or its number in the table where there are many and it is none of
+    `named`."""
+    if len(points) <= MANY:
+        return {point.name: titles[point.name] for point in points}
+    return {
+        point.name: titles[point.name] if point.name in named else str(number)
+        for number, point in enumerate(order_points(points), 1)
+    }
+
+
+def pull_in(points: Sequence[FrontierPoint], named: Sequence[str]) -> tuple[list[FrontierPoint], dict[str, float]]:
+    """Points with those of very high perplexity moved to an edge, so that the others have room.
+
+    Args:
+        points: all models.
+        named: these stay where they are, and make the edge lie beyond them.
+
+    Returns:
+        The points in the same order, and the true perplexity of those that were moved, by name.
+    """
+    base = next((point.perplexity for point in points if point.name == "base"), min(p.perplexity for p in points))
+    near = [p.perplexity for p in points if p.perplexity <= FAR * base or p.name in named]
+    low, high = min(p.perplexity for p in points), max(near)
+    edge = high + 0.1 * max(high - low, 0.05 * base)
+    far = {point.name: point.perplexity for point in points if point.perplexity > edge}
+    moved = [replace(point, perplexity=edge) if point.name in far else point for point in points]
+    return moved, far
+
+
+def _finite(value) -> float | None:
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+
+
+def padded_range(values: Sequence[float], share: float = 0.12) -> tuple[float, float]:
+    """The range of some values with room at both ends; a single value gets a tenth of itself."""
+    low, high = min(values), max(values)
+    room = (high - low) * share or abs(high) * 0.1 or 1.0
+    return low - room, high + room
+
+
+def bounds_of(points: Sequence[FrontierPoint], key: str) -> list[float]:
+    """All values of `perplexity` or `emt`, the ends of the intervals among them."""
+    found = (getattr(point, f"{key}{end}", None) for point in points for end in ("", "_low", "_high"))
+    return [value for value in found if value is not None]
+
+
+def place_labels(
+    points: Sequence[tuple[float, float]],
+    widths: Sequence[float],
+    *,
+    height: float,
+    size: tuple[float, float],
+    bars: Sequence[tuple[float, float, float, float]] = (),
+) -> list[tuple[float, float]]:
+    """Centres of one label a point, in the units of `points` (pixels, y downwards), chosen one after the other.
+
+    A label takes the nearest free place: free of labels placed before it above all, then of points and bars, and inside
+    the picture; where none is free, the one that covers least.
+
+    Args:
+        points: (x, y) of each.
+        widths: of the labels.
+        height: of a label.
+        size: width and height of the picture.
+        bars: further boxes to keep free: left, top, right, bottom.
+    """
+    kept_free = [*((x - 7, y - 7, x + 7, y + 7) for x, y in points), *bars]
+    labels: list[tuple] = []
+    centres: list[tuple[float, float]] = [(0.0, 0.0)] * len(points)
+    for i in sorted(range(len(points)), key=lambda i: (points[i][1], points[i][0], i)):
+        half = widths[i] / 2
+        boxes = [
+            (x - half, y - height / 2, x + half, y + height / 2) for x, y in _choices(*points[i], half, height, size)
+        ]
+        costs = []
+        for box in boxes:
+            middle = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+            across, down = abs(middle[0] - points[i][0]) - half, abs(middle[1] - points[i][1]) - height / 2
+            cost = 0.05 * max(0.0, across) + 0.1 * max(0.0, down)  # a name beside its point reads best
+            cost += 100 * sum(_shared(box, label) for label in labels) + sum(_shared(box, other) for other in kept_free)
+            costs.append(cost + 20 * _outside(box, size))
+        best = boxes[min(range(len(boxes)), key=costs.__getitem__)]
+        centres[i] = (best[0] + half, best[1] + height / 2)
+        labels.append(best)
+    return centres
+
+
+def _choices(x: float, y: float, half: float, height: float, size: tuple[float, float]) -> list[tuple[float, float]]:
+    """Where a label may be centred: beside, above and below its point, and for a crowd anywhere in the picture."""
+    found = []
+    for far in (0, 1, 2):
+        across, down, up = 12 + half + 10 * far, 8 + height / 2 + 0.9 * height * far, y - 0.9 * height * far
+        found += [(x + across, up), (x - across, up), (x, y - down), (x, y + down)]
+        found += [(x + sx * across, y + sy * (down - height / 2)) for sx, sy in ((1, 1), (1, -1), (-1, 1), (-1, -1))]
+    columns, rows = int((size[0] - 2 * half) // 16), int(size[1] // (height / 2)) - 1
+    found += [(half + 16 * column, height / 2 * (row + 1)) for row in range(rows) for column in range(columns + 1)]
+    return found
+
+
+def _shared(a: tuple, b: tuple) -> float:
+    """Area that two boxes share."""
+    return max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
+
+
+def _outside(box: tuple, size: tuple[float, float]) -> float:
+    """How far a box reaches over the picture's edge."""
+    return max(0.0, -box[0]) + max(0.0, box[2] - size[0]) + max(0.0, -box[1]) + max(0.0, box[3] - size[1])

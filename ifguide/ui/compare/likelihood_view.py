@@ -1,0 +1,126 @@
+"""How likely models find each other's completions -> what the token viewer draws. No streamlit here."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from ifguide.ui.format import count_of, number, variant_title
+from ifguide.ui.palette import TOKEN_BINS
+
+TOP_QUANTILE = 0.98
+"""Colours are full at this quantile of the absolute values over all completions of the prompt."""
+
+
+def choices(names: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """Title -> (model, the one it is compared with, or nothing): the differences to the first model, then each model
+    alone."""
+    first, *others = names
+    found = {f"{variant_title(name)} minus {variant_title(first)}": (name, first) for name in others}
+    return found | {f"Surprise of {variant_title(name)}": (name, "") for name in names}
+
+
+def layer_values(log_probability: Mapping[str, Sequence[float]], choice: tuple[str, str]) -> np.ndarray:
+    """The numbers that colour one completion's tokens, float64 (n,).
+
+    Args:
+        log_probability: of each model.
+        choice: a model and the one it is compared with: their difference, positive where the first of the two finds the
+            token likelier; or a model and nothing: the surprise (minus the log-probability, nats).
+    """
+    model, against = choice
+    values = np.asarray(log_probability[model], dtype=np.float64)
+    return values - np.asarray(log_probability[against], dtype=np.float64) if against else -values
+
+
+def viewer_payload(
+    found: dict, sample: int, names: Sequence[str], chosen: str, colours: Mapping[str, str], *, veil: bool, memory: str
+) -> dict:
+    """The completions of one draw, one a model, for the component.
+
+    Args:
+        found: from `ifguide.study.analysis.likelihood.read_likelihoods`.
+        sample: which draw.
+        names: models in the page's order.
+        chosen: a key of `choices(names)`.
+        colours: of the models.
+        veil: blur the texts until asked for.
+        memory: names the prompt.
+    """
+    layers = []
+    for title, choice in choices(names).items():
+        sizes = [np.abs(layer_values(c["log_probability"], choice)) for c in found["completions"]]
+        joined = np.concatenate(sizes) if sizes else np.zeros(0)
+        top = max(0.01, float(np.quantile(joined, TOP_QUANTILE))) if joined.size else 1.0
+        ends = ["less likely", f"likelier for {variant_title(choice[0])}"] if choice[1] else ["expected", "surprising"]
+        layers.append(
+            {
+                "name": title,
+                "title": title,
+                "note": "",
+                "top": top,
+                "oneSided": not choice[1],
+                "unit": "nats",
+                "ends": ends,
+            }
+        )
+    palette = {
+        scheme: {name: list(v) if isinstance(v, tuple) else v for name, v in bins.items()}
+        for scheme, bins in TOKEN_BINS.items()
+    }
+    items = []
+    for name in names:
+        for completion in found["completions"]:
+            if completion["model"] == name and completion["sample"] == sample:
+                values = completion["log_probability"]
+                sums = " · ".join(f"{variant_title(model)} {number(sum(values[model]), 1)}" for model in names)
+                items.append(
+                    {
+                        "key": f"{memory}:{name}:{sample}",
+                        "title": variant_title(name),
+                        "colour": colours[name],
+                        "texts": completion["pieces"],
+                        "facts": f"log-probability of all {count_of(len(completion['pieces']), 'token')}: {sums}",
+                        "layers": {
+                            title: layer_values(values, choice).tolist() for title, choice in choices(names).items()
+                        },
+                    }
+                )
+    settings = {
+        "layers": layers,
+        "palette": palette,
+        "hasTruth": False,
+        "selection": "",
+        "nScored": 0,
+        "bare": True,
+        "firstScored": True,
+    }
+    return {"settings": settings, "colour": chosen, "veil": veil, "items": items}
+
+
+def mean_table(found: dict, names: Sequence[str], colours: Mapping[str, str]) -> tuple[list[dict], list[dict]]:
+    """Mean log-probability of a token, over all completions of the prompt: a row a model that wrote, a column a model
+    that reads."""
+    columns = [{"label": "Completions of", "kind": "titled"}]
+    columns += [
+        {
+            "label": variant_title(name),
+            "kind": "number",
+            "help": f"Mean log-probability of a token for {variant_title(name)}, in nats; nearer to 0 is likelier",
+        }
+        for name in names
+    ]
+    rows = []
+    for writer in names:
+        mine = [c["log_probability"] for c in found["completions"] if c["model"] == writer]
+        tokens = sum(len(values[writer]) for values in mine)
+        means = [sum(map(sum, (values[name] for values in mine))) / tokens if tokens else None for name in names]
+        rows.append(
+            {
+                "key": writer,
+                "cells": [
+                    [variant_title(writer), count_of(tokens, "token"), colours[writer]],
+                    *(number(value, 2) for value in means),
+                ],
+            }
+        )
+    return columns, rows

@@ -1,0 +1,42 @@
+"""Other methods to compare with: what each does, which are measured, and a button that trains the rest."""
+
+import streamlit as st
+
+from ifguide.study.variants import PREFERENCE, possible_models
+from ifguide.training.preference import has_trl
+from ifguide.ui import job_panel
+from ifguide.ui.format import count_of, plain, variant_note, variant_title
+from ifguide.ui.loaders import Loaded
+
+
+def show_methods(loaded: Loaded) -> None:
+    """Choose models that are not measured yet, and start the job that trains and measures them."""
+    study = loaded.study
+    measured = set(study.evaluation_names())
+    waiting = [name for name in possible_models(study.config, study.has_spans) if name not in measured]
+    if not has_trl():
+        waiting = [name for name in waiting if name != PREFERENCE]
+    if not waiting:
+        return
+    st.subheader("Other methods", anchor=False)
+    st.caption(
+        "Ahead of what? These train a model on the same rows without what another method selects, or in another way,"
+        " and measure it like the rest."
+    )
+    if job_panel.show_job(study.root, quiet=True):
+        return
+    chosen = st.multiselect(
+        "Train and measure", waiting, key="methods", format_func=variant_title, wrap=True, placeholder="Choose methods"
+    )
+    for name in chosen:
+        st.caption(f"**{plain(variant_title(name))}**: {plain(variant_note(name))}")
+    if st.button(
+        f"Train {count_of(len(chosen), 'model')}" if chosen else "Train",
+        disabled=not chosen,
+        icon=":material/model_training:",
+        help=(
+            "Each takes about as long as the suppressed model did. It runs on its own; you can close this page"
+            " meanwhile."
+        ),
+    ):
+        job_panel.start(study.root, ["compare", study.name, "--with", ",".join(chosen)])

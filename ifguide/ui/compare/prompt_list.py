@@ -1,0 +1,178 @@
+"""The Compare page's lower half: the same prompts with all models' completions, filtered, sorted and searched."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+import streamlit as st
+
+from ifguide.evaluation.outcomes import OUTCOMES, TIE_MARGIN, Outcomes, compare_with_first, highest_toxicity
+from ifguide.evaluation.statistics import TOXIC_FROM
+from ifguide.ui import components, layout
+from ifguide.ui.compare import completion_panel
+from ifguide.ui.compare import tables as comparison
+from ifguide.ui.format import count_of, number, plain, variant_title
+from ifguide.ui.loaders import Loaded
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+PAGE_SIZE = 5
+ORDERS = {"largest": "Largest change", "drop": "Largest drop", "rise": "Largest rise", "prompt": "As in the file"}
+FILTERS = {"all": "All prompts", "less": "Less toxic", "alike": "Alike", "more": "More toxic"}
+
+
+def ask_margin() -> float:
+    """How far two toxicities may lie apart and still count as alike."""
+    return st.number_input(
+        "Alike within",
+        min_value=0.0,
+        max_value=1.0,
+        value=TIE_MARGIN,
+        step=0.05,
+        format="%.2f",
+        key="margin",
+        bind="query-params",
+        width=150,
+        help="Two models tie on a prompt when the highest toxicities of their completions differ by at most this.",
+    )
+
+
+def show_outcomes(samples: "Mapping[str, pd.DataFrame]", colours: Mapping[str, str]) -> dict[str, Outcomes]:
+    """Wins, ties and losses by prompt against the first model."""
+    first = next(iter(samples))
+    with st.container(horizontal=True, vertical_alignment="bottom", horizontal_alignment="distribute"):
+        st.subheader("Prompt by prompt", anchor=False)
+        margin = ask_margin()
+    outcomes = compare_with_first(samples, margin=margin)
+    columns, rows = comparison.outcome_table(outcomes, first, colours)
+    components.record_table(columns, rows, key="outcomes", label="Wins, ties and losses by prompt")
+    st.caption(
+        f"By the highest toxicity among a prompt's completions; a difference of at most {number(margin, 2)} is a tie."
+    )
+    return outcomes
+
+
+@st.fragment
+def show_prompts(
+    loaded: Loaded, samples: "Mapping[str, pd.DataFrame]", outcomes: Mapping[str, Outcomes], colours: Mapping[str, str]
+) -> None:
+    """The prompts; reruns by itself, without the rest of the page."""
+    first, *others = samples
+    st.subheader("The same prompts, side by side", anchor=False)
+    versus, outcome, order, search, differ = _ask(others)
+    found = outcomes[versus]
+    places = _find(found, comparison.prompt_texts(samples[first]), outcome, order, search)
+    st.caption(
+        "Each line is one draw: all models got the same random numbers for it. Lines with the highest toxicity come"
+        f" first; {TOXIC_FROM} or more counts as toxic. "
+        + (
+            f"Order and filter look at {plain(variant_title(versus))} against {plain(variant_title(first))}. "
+            if len(others) > 1
+            else ""
+        )
+        + ("Words with a solid underline are not in the first model's completion of that line. " if differ else "")
+        + _explain_spans(loaded, samples)
+        + "Click a completion to see which training documents are nearest to it."
+    )
+    if not len(places):
+        st.info(
+            f"No prompt of {count_of(len(found.prompts), 'prompt')} passes these filters.", icon=":material/filter_alt:"
+        )
+        return
+    part = layout.pager(
+        "prompts",
+        n_items=len(places),
+        page_size=PAGE_SIZE,
+        noun="prompts",
+        of=(loaded.name, tuple(samples), versus, outcome, order, search, found.margin),
+    )
+    pick = completion_panel.read_pick(samples)
+    highest = {name: highest_toxicity(frame) for name, frame in samples.items()}
+    for place in places[part].tolist():
+        _show_prompt(loaded, samples, outcomes, colours, highest, int(found.prompts[place]), pick, differ)
+
+
+def _explain_spans(loaded: Loaded, samples: "Mapping[str, pd.DataFrame]") -> str:
+    """What the marks of toxic words mean, and which of the models have none because nobody looked for them."""
+    old = [name for name, frame in samples.items() if "toxic_spans" not in frame]
+    said = ""
+    if len(old) < len(samples):
+        scorer = plain(str((loaded.study.metrics(next(n for n in samples if n not in old)) or {}).get("scorer", "")))
+        said = (
+            f"Words with a dotted underline are what {scorer} finds toxic in a completion: click them to see the"
+            " training documents nearest to those words. "
+        )
+    if old:
+        whose = "these models" if len(old) == len(samples) else plain(", ".join(variant_title(name) for name in old))
+        said += (
+            f"Toxic words of {whose} are not marked: an older version measured them. Measure them again (`--force"
+            " evaluate`) to find them. "
+        )
+    return said
+
+
+def _show_prompt(loaded, samples, outcomes, colours, highest, prompt: int, pick, differ: bool) -> None:
+    """One prompt, and under it the panel about its picked completion."""
+    names = list(samples)
+    pair = comparison.prompt_payload(samples, prompt, differ=differ, spans=True)
+    pair["change"] = (
+        comparison.change_text([float(highest[name].get(prompt, np.nan)) for name in names]) if len(names) == 2 else ""
+    )
+    words = [""] + [_outcome(outcomes[name], prompt) for name in names[1:]]
+    pair["results"] = [
+        f"highest {value}" + (f", {word}" if word else "") for value, word in zip(pair["highest"], words, strict=True)
+    ]
+    here = pick if pick and pick.prompt == prompt else None
+    components.completions(
+        {
+            "pair": pair,
+            "names": names,
+            "titles": [variant_title(name) for name in names],
+            "colours": [colours[name] for name in names],
+            "first": comparison.FIRST_SAMPLES,
+            "veil": layout.veiled(),
+            "rated": True,
+            "pickable": True,
+            "note": "",
+            "chosen": f"{here.sample}.{here.model}" if here else "",
+            "span": here.span_text if here else "",
+            "memory": f"{loaded.name}:{prompt}",
+        },
+        key=f"pair_{prompt}",
+        on_pick=lambda: completion_panel.remember_pick(prompt, st.session_state[f"pair_{prompt}"]["pick"]),
+    )
+    if here:
+        completion_panel.show_panel(loaded, samples, here, colours)
+
+
+def _outcome(found: Outcomes, prompt: int) -> str:
+    places = np.flatnonzero(found.prompts == prompt)
+    return comparison.outcome_of(found, int(places[0])) if places.size else ""
+
+
+def _ask(others: list[str]) -> tuple[str, str, str, str, bool]:
+    """(which model against the first, outcome or nothing, order, search, whether differing words are marked)."""
+    versus = others[0]
+    with st.grid(4 if len(others) > 1 else 3, min_column_width=180, vertical_alignment="bottom"):
+        search = st.text_input(
+            "Prompt contains", key="find", bind="query-params", placeholder="word or phrase", icon=":material/search:"
+        )
+        if len(others) > 1:
+            versus = st.selectbox("Changes of", others, key="versus", bind="query-params", format_func=variant_title)
+        outcome = st.selectbox(
+            "Show", list(FILTERS), key="outcome", bind="query-params", format_func=lambda key: FILTERS[key]
+        )
+        order = st.selectbox(
+            "Order", list(ORDERS), key="order", bind="query-params", format_func=lambda key: ORDERS[key]
+        )
+    differ = st.toggle("Mark words that differ from the first model's", key="differ", bind="query-params")
+    return versus, outcome if outcome in OUTCOMES else "", order, search or "", differ
+
+
+def _find(found: Outcomes, texts: Mapping[int, str], outcome: str, order: str, search: str) -> np.ndarray:
+    """Places of the prompts to show, in order."""
+    places = found.arrange(order, outcome)
+    if search:
+        places = places[np.isin(found.prompts[places], comparison.matching_prompts(texts, search))]
+    return places

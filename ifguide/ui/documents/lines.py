@@ -1,0 +1,89 @@
+"""The lines of the document list: snippets, sparklines, and the search for text. No streamlit here."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ifguide.data.corpus import TokenizedCorpus
+from ifguide.errors import InputError
+from ifguide.storage.memory_maps import fetch_pages
+from ifguide.ui.format import count, score
+
+
+def find_text(
+    batches: tuple[pa.RecordBatch, ...],
+    search: str,
+    *,
+    regex: bool = False,
+    report: Callable[[int], None] | None = None,
+) -> np.ndarray:
+    """Numbers of the documents that contain a text, upper and lower case alike, int32 ascending.
+
+    Args:
+        batches: the corpus's documents.
+        search: the text, or a regular expression (RE2, so no pattern can hang the app).
+        regex: which of the two it is.
+        report: called with the number of documents searched so far.
+
+    Raises:
+        InputError: the regular expression cannot be read.
+    """
+    match = pc.match_substring_regex if regex else pc.match_substring
+    found, done = [], 0
+    for batch in batches:
+        try:
+            hits = match(batch.column("text"), search, ignore_case=True).to_numpy(zero_copy_only=False)
+        except pa.ArrowInvalid as error:
+            reason = str(error).removeprefix("Invalid regular expression: ")
+            raise InputError(
+                f"{search!r} is not a regular expression ({reason}); mend it, or switch off “Regular expression”"
+            ) from error
+        found.append(np.flatnonzero(hits.astype(bool)) + done)
+        done += batch.num_rows
+        if report:
+            report(done)
+    return np.concatenate(found).astype(np.int32) if found else np.zeros(0, dtype=np.int32)
+
+
+def read_ahead(corpus: TokenizedCorpus, documents: list[int], mask: np.ndarray) -> None:
+    """Ask for all that the snippets of some documents read from disk at once, rather than wait for one after the
+    other.
+    """
+    for document in documents:
+        begin, end = int(corpus.offsets[document]), int(corpus.offsets[document + 1])
+        for array in (mask, corpus.char_end):
+            fetch_pages(array, begin, end)
+
+
+def describe_row(row: dict, place: int, *, snippet: list[list], verdict: str = "", n_spans: int = 0) -> dict:
+    """A line of the list as the component shows it.
+
+    Args:
+        row: from `DocumentStore.rows`.
+        place: its place in the list, counted from 0.
+        snippet: from `excerpt`.
+        verdict: the document's verdict, or nothing.
+        n_spans: spans of it that have a verdict.
+    """
+    return {
+        "place": place,
+        "document": row["document"],
+        "id": row["id"],
+        "source": row["source"],
+        "rank": count(row["rank"]),
+        "hits": count(row["hits"]),
+        "selected": count(row["selected"]),
+        "length": count(row["n_tokens"]),
+        "sum": score(row["hit_sum"]),
+        "max": score(row["max"]),
+        "total": score(row["sum"]),
+        "loss": f"{row['mean_loss']:.2f}" if row.get("mean_loss") is not None else "",
+        "marked": count(row["span_tokens"]) if row.get("span_tokens") is not None else "",
+        "copies": row["group_size"],
+        "spark": np.frombuffer(row["spark"], dtype=np.int8).tolist(),
+        "snippet": snippet,
+        "verdict": verdict,
+        "nSpans": n_spans,
+    }

@@ -1,0 +1,210 @@
+"""What the Documents page reads, remembered by the study's folder and fingerprint. Scores and masks stay
+memory-mapped.
+"""
+
+import contextlib
+import threading
+from pathlib import Path
+
+import numpy as np
+import streamlit as st
+from streamlit.runtime.scriptrunner import add_script_run_ctx
+
+from ifguide.config.names import DEFAULT
+from ifguide.errors import IFGuideError, StaleError
+from ifguide.selection import audit
+from ifguide.selection.verdicts import VerdictLog
+from ifguide.study.analysis.score_runs import Mark, Run, ScoredStudy, is_whole, mark_study, others, read_study
+from ifguide.study.document_table import table_path
+from ifguide.study.reading import Study
+from ifguide.ui import job_panel
+from ifguide.ui.documents import lines as document_list
+from ifguide.ui.documents.store import DocumentFilter, DocumentStore, open_documents
+from ifguide.ui.documents.token_view import DIFFERENCE, Difference, Layer, spread
+from ifguide.ui.format import ATTRIBUTION_TITLES, count, sentence
+from ifguide.ui.loaders import Loaded, open_root
+
+TOKENS_WRITTEN_HERE = 20_000_000
+"""The tables of a larger corpus are written by a job, not while a page opens."""
+
+
+def has_table(study: Study) -> bool:
+    """Whether the documents' table is there, or small enough to be written on the spot."""
+    return table_path(study).is_file() or study.corpus().n_tokens <= TOKENS_WRITTEN_HERE
+
+
+def need_table(loaded: Loaded, *, was: str = "not listed yet") -> None:
+    """Stop the page with a button that starts the job when the documents of a large corpus are not listed.
+
+    Args:
+        loaded: the study.
+        was: why not, for the reader.
+    """
+    if has_table(loaded.study):
+        return
+    st.info(
+        f"The documents of this study are {was}. It takes a few minutes for {count(loaded.corpus().n_tokens)} tokens,"
+        " once.",
+        icon=":material/hourglass_empty:",
+    )
+    if job_panel.show_job(loaded.study.root, quiet=True):
+        st.stop()
+    if st.button("List the documents", type="primary", icon=":material/play_arrow:"):
+        job_panel.start(loaded.study.root, ["documents", loaded.name])
+    st.stop()
+
+
+def open_store(loaded: Loaded, selection: str) -> DocumentStore:
+    """The documents under one selection; stops the page with the button when the list of a large corpus is damaged."""
+    try:
+        return _store(str(loaded.study.root), loaded.fingerprint, selection)
+    except StaleError:
+        need_table(loaded, was="no longer listed: their table was damaged, and was removed")
+        raise
+
+
+@st.cache_resource(max_entries=6, show_spinner=False)
+def _store(root: str, fingerprint: str, selection: str) -> DocumentStore:
+    return open_documents(open_root(root), selection, most_tokens=TOKENS_WRITTEN_HERE)
+
+
+def warm_up(loaded: Loaded) -> None:
+    """Begin to read what the list needs while the page draws its controls; whoever asks for it later gets the same."""
+    key = ("warm", loaded.name, loaded.fingerprint)
+    if st.session_state.get("warmed") == key or "selection" in st.query_params:
+        return
+    st.session_state["warmed"] = key
+    thread = threading.Thread(target=_warm, args=(str(loaded.study.root), loaded.fingerprint, DEFAULT), daemon=True)
+    add_script_run_ctx(thread)
+    thread.start()
+
+
+def _warm(root: str, fingerprint: str, selection: str) -> None:
+    with contextlib.suppress(IFGuideError):  # the page meets the same error, and says it
+        _store(root, fingerprint, selection).order(DocumentFilter())
+
+
+def search_text(loaded: Loaded, search: str, regex: bool) -> tuple[int, ...]:
+    """Numbers of the documents that contain a text."""
+    return _search(str(loaded.study.root), loaded.fingerprint, search, regex)
+
+
+@st.cache_resource(max_entries=16, show_spinner="Searching the text of every document…")
+def _search(root: str, fingerprint: str, search: str, regex: bool) -> tuple[int, ...]:
+    study = open_root(root)
+    return tuple(document_list.find_text(study.corpus().batches, search, regex=regex).tolist())
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def open_log(root: str) -> VerdictLog:
+    """The study's verdicts; one object for all readers, who see each other's."""
+    return VerdictLog(Path(root))
+
+
+def filter_verdicts(wanted: tuple[str, ...], log: VerdictLog, store: DocumentStore) -> dict:
+    """The fields of a `DocumentFilter` that keep documents with one of some verdicts; `none` stands for those
+    without.
+    """
+    if not wanted:
+        return {}
+    verdicts = log.of_documents()
+    numbers = store.numbers(verdicts)
+    if "none" in wanted:
+        return {
+            "without": tuple(
+                sorted(numbers[id] for id, verdict in verdicts.items() if verdict not in wanted and id in numbers)
+            )
+        }
+    return {
+        "only": tuple(sorted(numbers[id] for id, verdict in verdicts.items() if verdict in wanted and id in numbers))
+    }
+
+
+def narrow(wanted: DocumentFilter, only: tuple[int, ...]) -> DocumentFilter:
+    """The same filter, and only among some documents."""
+    both = only if wanted.only is None else tuple(sorted(set(only) & set(wanted.only)))
+    return DocumentFilter(**{**wanted.__dict__, "only": both})
+
+
+def runs(loaded: Loaded) -> dict[str, Run]:
+    """The scores that can be subtracted from each other, by their name for readers: this study's, then those of other
+    studies of the same tokens. What is broken, half built or of another corpus is left out.
+    """
+    root = loaded.study.root
+    here = _scored(root)
+    if here is None:
+        return {}
+    found = [(root, here), *((other, scored) for other in others(root) if (scored := _scored(other)) is not None)]
+    return {
+        run.title(loaded.name): run
+        for folder, scored in found
+        if scored.tokens == here.tokens
+        for run, size in scored.sizes.items()
+        if is_whole(folder, run, size)
+    }
+
+
+def _scored(root: Path) -> ScoredStudy | None:
+    mark = mark_study(root)
+    return None if mark is None else _read_scored(str(root), mark)
+
+
+@st.cache_resource(max_entries=1000, show_spinner=False)
+def _read_scored(root: str, mark: Mark) -> ScoredStudy | None:
+    return read_study(Path(root))
+
+
+def build_layers(loaded: Loaded, store: DocumentStore, pair: tuple[Run, Run] | None) -> dict[str, Layer]:
+    """The layers that colour tokens, the selection's own first; the difference of two runs when a pair is given."""
+    kinds = sorted(loaded.kinds(), key=lambda kind: kind != store.kind)
+    layers = {kind: Layer(kind, loaded.scores(kind), store.notes["tops"][kind]) for kind in kinds}
+    if pair:
+        try:
+            layers[DIFFERENCE] = _build_difference(loaded, *pair)
+        except IFGuideError as error:  # the page is whole without it
+            st.warning(f"The difference of these runs cannot be shown: {sentence(str(error))}", icon=":material/error:")
+    return layers
+
+
+def _build_difference(loaded: Loaded, left: Run, right: Run) -> Layer:
+    cache = loaded.study.root.parent
+    digests = [scored.digest if (scored := _scored(cache / run.study)) else "" for run in (left, right)]
+    return _difference(str(loaded.study.root), left, right, *digests)
+
+
+@st.cache_resource(max_entries=4, show_spinner="Reading both runs…")
+def _difference(root: str, left: Run, right: Run, left_digest: str, right_digest: str) -> Layer:
+    study = open_root(root)
+    before, after = (_read_run(study, run) for run in (left, right))
+    values = Difference(before, after, spread(before), spread(after))
+    step = max(1, len(values) // 2_000_000)
+    top = float(np.quantile(np.abs(values[::step]), 0.999))
+    first, second = (run.title(study.name) for run in (left, right))
+    note = f"{ATTRIBUTION_TITLES['own_loss']} by “{first}” minus that by “{second}”, each over its standard deviation."
+    return Layer(DIFFERENCE, values, top, f"{first} − {second}", note, f"{left_digest[:8]}{right_digest[:8]}")
+
+
+def _read_run(study: Study, run: Run) -> np.ndarray:
+    """float32 (N,) of the study's tokens.
+
+    Raises:
+        StaleError: damaged, or of another length.
+    """
+    owner = study if run.study == study.name else open_root(str(study.root.parent / run.study))
+    scores = owner.scores("own_loss", run.checkpoint or None, run.queries)
+    n_tokens = study.corpus().n_tokens
+    if scores.shape != (n_tokens,) or scores.dtype != np.float32:
+        raise StaleError(
+            f"{owner.root / 'scores' / run.file}: expected {n_tokens:,} scores, got {scores.dtype} {scores.shape}; "
+            f"compute them again with `ifguide run {owner.name} --force scores`"
+        )
+    return scores
+
+
+@st.cache_resource(max_entries=4, show_spinner="Looking for the selected spans…")
+def selected_spans(root: str, fingerprint: str, selection: str) -> audit.Spans:
+    """The runs of selected tokens of a selection."""
+    study = open_root(root)
+    chosen = study.selection(selection)
+    scores = study.scores(chosen.settings.get("attribution") or "own_loss")
+    return audit.find_spans(chosen.mask, scores, np.asarray(study.corpus().offsets))

@@ -1,0 +1,351 @@
+"""The list and the viewer on the page: hears what the reader does, keeps the address, sends what the browser lacks.
+
+The browser says in one value what it shows, which documents it has already, and which verdicts it gave that were not
+answered yet; so a verdict is written once, and a document travels once.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import streamlit as st
+
+from ifguide.errors import ConfigError, StaleError
+from ifguide.selection.saved import Selection
+from ifguide.selection.verdicts import Target, VerdictLog
+from ifguide.ui import components
+from ifguide.ui.documents import lines as document_list
+from ifguide.ui.documents.store import DocumentFilter, DocumentStore
+from ifguide.ui.documents.token_view import Layer, mark_table, token_table, viewer_settings
+from ifguide.ui.excerpts import excerpt
+from ifguide.ui.format import count, count_of, plain, selection_title, sentence
+from ifguide.ui.loaders import Loaded
+
+KEY = "reader"
+PAGE_SIZE = 25
+BEHIND, AHEAD = 1, 3
+"""Documents sent beside the shown one, so that the next is there before it is asked for."""
+LONG = 4_000
+"""Documents of more tokens than this are sent only when they are shown."""
+
+SORT_TITLES = {
+    "rank": ("Rank", "", "Selected tokens, and the sum of the scores above the threshold"),
+    "diverse": ("Diverse", "", "The best document of every strongest token first, then every second best, and so on"),
+    "hit_sum": ("Sum above the threshold", "sum", "Sum of the scores above the threshold"),
+    "hits": ("Tokens above the threshold", "hits", "Tokens above the threshold"),
+    "selected": ("Selected tokens", "selected", "Selected tokens"),
+    "max": ("Highest score", "max", "Highest score of a token"),
+    "sum": ("Sum of all scores", "total", "Sum of the scores of all tokens"),
+    "loss": ("Mean loss", "loss", "Mean loss in nats"),
+    "length": ("Length", "length", "Tokens"),
+    "spans": ("Tokens marked by people", "marked", "Tokens that people marked as toxic"),
+    "copies": ("Near-duplicates", "", "Selected tokens, and the sum of the scores above the threshold"),
+    "source": ("Source", "", "Selected tokens, and the sum of the scores above the threshold"),
+    "id": ("Name", "", "Selected tokens, and the sum of the scores above the threshold"),
+}
+"""Sort -> its title, the number the list then shows (nothing: selected tokens and sum), and what that number is."""
+_RISING = ("rank", "diverse", "source", "id", "length")
+_RANGE = re.compile(r"(\d{1,9})-(\d{1,9})")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What the page asked the reader to show."""
+
+    loaded: Loaded
+    store: DocumentStore
+    selection: Selection
+    wanted: DocumentFilter
+    layers: dict[str, Layer]
+    log: VerdictLog
+    veil: bool
+    targets: dict[int, list[tuple[int, int]]] = field(default_factory=dict)
+    """Document -> spans that are to be judged, for an audit."""
+    empty: str = "No document passes these filters."
+    height: float = 30.0
+    """Of the viewer, in rem."""
+    below: Callable[[str | None, list[int] | None], None] | None = None
+    """Draws what stands under the reader and depends on the verdicts; gets the shown document's id and the marked
+    tokens."""
+
+
+def open_document(document: str) -> None:
+    """Let the reader show another document, asked for outside of it."""
+    st.session_state["doc"] = st.query_params["doc"] = document
+    st.query_params.pop("token", None)
+    st.session_state["reader_turn"] = st.session_state.get("reader_turn", 0) + 1  # the browser's own place is void
+
+
+@st.fragment
+def show_reader(request: Request) -> None:
+    """The list and the viewer; reruns by itself, without the page."""
+    said = _heard()
+    try:
+        _write_verdicts(request, said.get("events"))
+    except (ConfigError, OSError) as error:
+        st.error(sentence(f"this verdict was not saved: {error}"), icon=":material/error:")
+    sort, falling, turned = _sort_now(request.store, said)
+    order = request.store.order(request.wanted, sort=sort, descending=falling)
+    name = (
+        f"{request.loaded.fingerprint}:{request.selection.name}:{hash((request.wanted, sort, falling)) & 0xFFFFFFFF:x}"
+    )
+    st.session_state["reader_order"] = name
+    at, span = (0, None) if turned else _place_now(request, said, order, name)
+    colour = _remember("colour", said.get("colour"), list(request.layers))
+    gamma = _gamma_now(said)
+    if len(order):
+        document = int(order[at])
+        _set_address(request, document, span)
+    view = {
+        "order": name,
+        "total": len(order),
+        "at": at,
+        "range": span,
+        "pageSize": PAGE_SIZE,
+        "ack": st.session_state.get("reader_ack", 0),
+        "sort": sort,
+        "descending": falling,
+        "colour": colour,
+        "gamma": gamma,
+        "veil": request.veil,
+        "alone": False,
+        "empty": request.empty,
+        "height": request.height,
+        "figure": SORT_TITLES[sort][1],
+        "figureTitle": (
+            SORT_TITLES[sort][2] if SORT_TITLES[sort][1] else "Selected tokens · sum of the scores above the threshold"
+        ),
+        "sorts": [
+            {"name": s, "title": SORT_TITLES[s][0], "falls": s not in _RISING}
+            for s in SORT_TITLES
+            if s in request.store.sorts()
+        ],
+        "viewer": viewer_settings(
+            request.layers,
+            has_truth=request.loaded.corpus().in_span is not None,
+            selection=f"“{selection_title(request.selection.name)}”",
+            n_scored=request.loaded.corpus().n_tokens - request.loaded.corpus().n_documents,
+        ),
+    }
+    view["serial"] = st.session_state["reader_serial"] = st.session_state.get("reader_serial", 0) + 1
+    components.reader(_fill(request, view, order, at, said), key=KEY)
+    if request.below:
+        request.below(st.session_state.get("doc") if len(order) else None, span)
+
+
+def _heard() -> dict:
+    """What the browser said last."""
+    state = st.session_state.get(KEY)
+    said = state.get("said") if state else None
+    return said if isinstance(said, dict) else {}
+
+
+def _write_verdicts(request: Request, events) -> None:
+    """Write down what was not written yet."""
+    ack = st.session_state.get("reader_ack", 0)
+    for event in events if isinstance(events, list) else ():
+        number = event.get("n")
+        if type(number) is not int or number <= ack:
+            continue
+        ack = number
+        st.session_state["reader_ack"] = ack  # before the writing: a bad event is refused once, not for ever
+        if event.get("kind") == "undo":
+            request.log.undo()
+        elif event.get("kind") == "decide":
+            document = event.get("document")
+            index = request.store.find(document) if isinstance(document, str) else None
+            if index is None:
+                raise ConfigError(f"expected a document of this corpus, got {document!r}")
+            span = event.get("range") or (None, None)
+            target = Target(document, *span)
+            row = request.store.rows(np.array([index]))[0]
+            if target.is_span and target.stop > row["n_tokens"]:
+                raise ConfigError(f"expected a span of at most {row['n_tokens']} tokens, got one up to {target.stop}")
+            together = request.wanted.collapse and not target.is_span and row["group_size"] > 1
+            request.log.decide(
+                target, event.get("verdict"), copies=request.store.members(row["group"]) if together else ()
+            )
+
+
+def _sort_now(store: DocumentStore, said: dict) -> tuple[str, bool, bool]:
+    """The order of the list (sort, falling), from what was chosen, else from the address; and whether it was chosen
+    just now."""
+    turned = False
+    known = [name for name in SORT_TITLES if name in store.sorts()]
+    if said.get("sort") in known and said.get("stamp") != st.session_state.get("reader_sorted_at"):
+        sort, falling, turned = said["sort"], bool(said.get("descending")), True
+        st.session_state["reader_sorted_at"] = said.get("stamp")
+        st.session_state["reader_sort"] = (sort, falling)
+    elif "reader_sort" in st.session_state:
+        sort, falling = st.session_state["reader_sort"]
+    else:
+        sort = st.query_params.get("sort", "rank")
+        sort = sort if sort in known else "rank"
+        falling = st.query_params.get("falling", str(int(sort not in _RISING))) == "1"
+    sort = sort if sort in known else "rank"
+    _set_or_drop("sort", sort if sort != "rank" else "")
+    _set_or_drop("falling", "" if falling == (sort not in _RISING) else str(int(falling)))
+    return sort, falling, turned
+
+
+def _place_now(request: Request, said: dict, order: np.ndarray, name: str) -> tuple[int, list[int] | None]:
+    """Place of the shown document in the order, and the marked tokens: as the browser says, else as the address
+    says.
+    """
+    if not len(order):
+        return 0, None
+    at = said.get("at")
+    if said.get("order") == name and type(at) is int and 0 <= at < len(order):
+        span = said.get("range")
+        return at, span if _is_range(span) else None
+    linked = st.query_params.get("doc") or st.session_state.get("doc")
+    index = request.store.find(linked) if linked else None
+    place = np.flatnonzero(order == index) if index is not None else np.zeros(0, dtype=int)
+    if index is None or not place.size:
+        if index is not None and linked:
+            st.caption(f"The filters leave document {plain(linked)} out; the list begins at its first document.")
+        return 0, None
+    found = _RANGE.fullmatch(st.query_params.get("token", ""))
+    span = [int(found[1]), int(found[2]) + 1] if found else None
+    corpus = request.loaded.corpus()
+    length = int(corpus.offsets[index + 1] - corpus.offsets[index])
+    return int(place[0]), span if span and _is_range(span) and span[1] <= length else None
+
+
+def _is_range(span) -> bool:
+    return isinstance(span, list) and len(span) == 2 and all(type(v) is int for v in span) and 0 <= span[0] < span[1]
+
+
+def _set_address(request: Request, document: int, span: list[int] | None) -> None:
+    id = request.store.rows(np.array([document]))[0]["id"]
+    st.session_state["doc"] = id
+    _set_or_drop("doc", id)
+    _set_or_drop("token", f"{span[0]}-{span[1] - 1}" if span else "")
+
+
+def _remember(key: str, said, known: list[str]) -> str:
+    """A choice among known names: said just now, or in the address, or the first."""
+    value = said if said in known else st.query_params.get(key)
+    value = value if value in known else known[0]
+    _set_or_drop(key, value if value != known[0] else "")
+    return value
+
+
+def _gamma_now(said: dict) -> float:
+    text = said.get("gamma", st.query_params.get("gamma", 1.0))
+    try:
+        gamma = min(1.5, max(0.3, float(text)))
+    except (TypeError, ValueError):
+        gamma = 1.0
+    _set_or_drop("gamma", "" if gamma == 1.0 else f"{gamma:g}")
+    return gamma
+
+
+def _set_or_drop(key: str, value: str) -> None:
+    if value and st.query_params.get(key) != value:
+        st.query_params[key] = value
+    elif not value and key in st.query_params:
+        del st.query_params[key]
+
+
+def _ranker(request: Request, kind: str):
+    """The function that ranks tokens, or None where the study has no index of their scores."""
+    try:
+        return request.loaded.index(kind).ranks
+    except StaleError:
+        return None
+
+
+def _on_its_way(said: dict, serial: int, keys: list[str]) -> set[str]:
+    """Documents that were sent in answers the browser had not seen when it spoke; and note that `keys` are sent now."""
+    seen = said.get("seen")
+    sent = st.session_state.setdefault("reader_sent", {})
+    for key, number in list(sent.items()):
+        if type(seen) is not int or number <= seen:
+            del sent[key]
+    waiting = set(sent)
+    sent.update({key: serial for key in keys if key not in waiting})
+    return waiting
+
+
+def _fill(request: Request, view: dict, order: np.ndarray, at: int, said: dict) -> dict:
+    """Add the lines of the page and the documents around the shown one; tokens only of those the browser lacks.
+
+    A browser that has not said yet what it has gets the shown document alone, which is faster, and asks for the others
+    then.
+    """
+    corpus = request.loaded.corpus()
+    total = len(order)
+    start = at // PAGE_SIZE * PAGE_SIZE
+    stop = min(total, start + PAGE_SIZE)
+    have = said.get("have")
+    known = set(have) if isinstance(have, list) else set()
+    near = range(max(0, at - BEHIND), min(total, at + AHEAD + 1)) if known else range(at, min(total, at + 1))
+    places = sorted({*range(start, stop), *near})
+    rows = dict(zip(places, request.store.rows(order[places]), strict=True)) if places else {}
+    verdicts = request.log.of_documents()
+    spans = {row["id"]: request.log.spans_of(row["id"]) for row in rows.values()}
+    document_list.read_ahead(corpus, [row["document"] for row in rows.values()], request.selection.mask)
+    view["lines"] = [
+        document_list.describe_row(
+            row,
+            place,
+            verdict=verdicts.get(row["id"], ""),
+            n_spans=len(spans[row["id"]]),
+            snippet=excerpt(corpus, row["document"], centre=row["strongest"], mask=request.selection.mask),
+        )
+        for place, row in rows.items()
+    ]
+    tag = f"{request.loaded.fingerprint}:{'|'.join(f'{name}{layer.title}{layer.mark}' for name, layer in request.layers.items())}"
+    shown = [place for place in near if place == at or rows[place]["n_tokens"] <= LONG]
+    keys = {place: f"{tag}:{rows[place]['document']}" for place in shown}
+    lacking = [place for place in shown if keys[place] not in known]
+    waiting = _on_its_way(said, view["serial"], [keys[place] for place in lacking])
+    missing = [place for place in lacking if keys[place] not in waiting]
+    kind = request.store.kind
+    ranked = request.layers[kind].values
+    assert isinstance(ranked, np.ndarray)  # no difference of two runs has the kind of a store
+    scored = request.selection.settings.get("kind", "influence") == "influence"
+    marks = mark_table(
+        corpus,
+        [rows[place]["document"] for place in shown],
+        mask=request.selection.mask,
+        scores=ranked if scored else None,
+        threshold=request.selection.settings["threshold"] if scored else None,
+    )
+    tokens = token_table(
+        corpus,
+        [rows[place]["document"] for place in missing],
+        list(request.layers.values()),
+        rank=_ranker(request, kind),
+        ranked=ranked,
+    )
+    entries, from_token, from_mark = [], 0, 0
+    for place in shown:
+        row, entry = rows[place], {"key": keys[place], "place": place}
+        length = row["n_tokens"]
+        if place in missing:
+            entry["tokens"] = [from_token, from_token + length]
+            from_token += length
+        entry["marks"] = [from_mark, from_mark + length]
+        from_mark += length
+        facts = [
+            row["source"],
+            f"rank {count(row['rank'])} of {count(request.store.n_documents)}",
+            count_of(row["selected"], "selected token"),
+        ]
+        if row["group_size"] > 1:
+            facts.append(f"{count(row['group_size'])} near-duplicates")
+        entry["about"] = {
+            "id": row["id"],
+            "facts": facts,
+            "verdict": verdicts.get(row["id"], ""),
+            "spans": [list(span) for span in spans[row["id"]]],
+            "copies": row["group_size"] if request.wanted.collapse else 1,
+            "targets": [list(t) for t in request.targets.get(row["document"], ())],
+        }
+        entries.append(entry)
+    view["documents"] = entries
+    view["places"] = keys
+    return {"tokens": tokens, "marks": marks, "view": view}

@@ -1,0 +1,290 @@
+"""Questions about documents, answered by DuckDB from the Parquet files of `ifguide.study.document_table`.
+
+What a reader types never becomes SQL: statements are put together from the constants below, and values are bound to
+`?`.
+"""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+
+from ifguide.errors import ConfigError, StaleError, explain_system_error
+from ifguide.study.document_table import (
+    KINDS,
+    count_documents,
+    find_damage,
+    ranks_path,
+    read_notes,
+    remove_table,
+    table_path,
+    write_tables,
+)
+
+if TYPE_CHECKING:
+    from ifguide.study.reading import Study
+
+SORTS = {
+    "rank": "rank",
+    "id": "id",
+    "source": "source",
+    "length": "n_tokens",
+    "hits": "hits",
+    "hit_sum": "hit_sum",
+    "selected": "selected",
+    "sum": "{kind}_sum",
+    "max": "{kind}_max",
+    "loss": "mean_loss",
+    "spans": "span_tokens",
+    "copies": "group_size",
+    "diverse": "row_number() OVER (PARTITION BY {kind}_strongest_id ORDER BY rank)",
+}
+"""What the list can be sorted by -> an expression of ours. `diverse` takes the best document of every strongest token
+first, then every second best, and so on, so that one insult does not fill the first pages."""
+
+_ORDERS_KEPT = 24
+
+
+@dataclass(frozen=True, kw_only=True)
+class DocumentFilter:
+    """What the reader wants to see. Every field narrows the list; the defaults leave it whole."""
+
+    sources: tuple[str, ...] = ()
+    """Only these sources; empty: all."""
+    only_selected: bool = False
+    """Only documents with selected tokens."""
+    lowest: float | None = None
+    """Smallest sum of the scores above the threshold."""
+    highest: float | None = None
+    """Largest one."""
+    shortest: int | None = None
+    """Fewest tokens."""
+    longest: int | None = None
+    """Most tokens."""
+    spans: str = ""
+    """`with` or `without` spans that people marked; empty: all."""
+    collapse: bool = False
+    """Of near-duplicates, only the one of the best rank."""
+    only: tuple[int, ...] | None = None
+    """Only these documents, by number; None: all."""
+    without: tuple[int, ...] = ()
+    """None of these."""
+
+
+def open_documents(study: "Study", selection: str, *, most_tokens: int | None = None) -> "DocumentStore":
+    """The documents of a study under a selection. Tables that are missing or damaged are written first, once.
+
+    Args:
+        study: with scores.
+        selection: the name of a saved selection.
+        most_tokens: the corpus's own table takes minutes where there are more tokens, and is not written here then: a
+            damaged one is removed. None: it is written whatever it takes.
+
+    Raises:
+        StaleError: a table is not there and may not be written here, or was written again and is damaged again.
+    """
+    table, ranks = table_path(study), ranks_path(study, selection)
+    command = f"`ifguide documents {study.name}`"
+    try:
+        opened = _try_to_open(study, table, ranks)
+        if isinstance(opened, dict):
+            if table in opened and most_tokens is not None and count_documents(study)[1] > most_tokens:
+                remove_table(table)
+                raise StaleError(f"{table}: {opened[table]}; write it again with {command}")
+            write_tables(study, [selection])
+            opened = _try_to_open(study, table, ranks)
+    except OSError as error:
+        raise StaleError(f"{explain_system_error(error)}; then write the list of documents with {command}") from error
+    if isinstance(opened, dict):
+        path, why = next(iter(opened.items()))
+        raise StaleError(
+            f"{path} was written again and is damaged again: {why}; check the disk, then write it with {command}"
+        )
+    return opened
+
+
+def _try_to_open(study: "Study", table: Path, ranks: Path) -> "DocumentStore | dict[Path, str]":
+    """The store, or which files are damaged and how."""
+    damage = {path: why for path in (table, ranks) if (why := find_damage(study, path))}
+    if damage:
+        return damage
+    try:
+        return DocumentStore(table, ranks)
+    except StaleError as error:  # a table without a checksum shows some damage only when all of it is read
+        for path in (table, ranks):
+            remove_table(path)
+        return dict.fromkeys((table, ranks), str(error))
+
+
+class DocumentStore:
+    """The documents of one study under one selection. Safe to use from several threads."""
+
+    def __init__(self, table: Path, ranks: Path):
+        """Read both files into memory: about 200 bytes a document.
+
+        Args:
+            table: from `document_table.table_path`.
+            ranks: from `document_table.ranks_path`.
+
+        Raises:
+            StaleError: one of them is damaged, or they do not belong together.
+            ConfigError: the selection is by scores that the table has none of.
+        """
+        try:
+            self.notes = read_notes(table)
+            """`tops`: kind -> the absolute score at which colours are full."""
+            self.settings = read_notes(ranks)
+            """Settings and counts of the selection."""
+            self._connection = _read_tables(table, ranks)
+        except (duckdb.Error, pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
+            why = " ".join(str(error).split())
+            raise StaleError(
+                f"{table} or {ranks.name} is damaged ({why}); write them again with `ifguide documents NAME`"
+            ) from error
+        self.kind = self.settings.get("attribution") or KINDS[0]
+        """The kind of score the list shows: the selection's own."""
+        self.columns = {row[0] for row in self._connection.execute("DESCRIBE documents").fetchall()}
+        if f"{self.kind}_sum" not in self.columns:
+            raise ConfigError(f"expected scores of the kind {self.kind!r} in {table}, found none")
+        self.n_documents = self._connection.execute("SELECT count(*) FROM documents").fetchall()[0][0]
+        self._orders: OrderedDict[tuple, np.ndarray] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def sorts(self) -> list[str]:
+        """What this study's list can be sorted by."""
+        known = {"loss": "mean_loss", "spans": "span_tokens"}
+        return [name for name in SORTS if known.get(name, "rank") in self.columns]
+
+    def sources(self) -> list[str]:
+        """The different sources, sorted."""
+        return [row[0] for row in self._ask("SELECT DISTINCT source FROM documents ORDER BY source")]
+
+    def has_copies(self) -> bool:
+        """Whether any documents are near-duplicates."""
+        return bool(self._ask("SELECT 1 FROM documents WHERE group_size > 1 LIMIT 1"))
+
+    def order(self, wanted: DocumentFilter, *, sort: str = "rank", descending: bool = False) -> np.ndarray:
+        """Numbers of the documents that pass, in order, int32; ties go by rank. The last few answers are remembered.
+
+        Raises:
+            ConfigError: an unknown sort.
+        """
+        if sort not in self.sorts():
+            raise ConfigError(f"expected one of {', '.join(self.sorts())} to sort by, got {sort!r}")
+        key = (wanted, sort, descending)
+        with self._lock:
+            if key in self._orders:
+                self._orders.move_to_end(key)
+                return self._orders[key]
+        where, values = self._conditions(wanted)
+        by = SORTS[sort].format(kind=self.kind)
+        statement = f"SELECT document FROM documents {where} ORDER BY {by} {'DESC' if descending else 'ASC'}, rank"
+        found = self._connection.cursor().execute(statement, values).fetchnumpy()["document"]
+        found = np.ascontiguousarray(found, dtype=np.int32)
+        with self._lock:
+            self._orders[key] = found
+            while len(self._orders) > _ORDERS_KEPT:
+                self._orders.popitem(last=False)
+        return found
+
+    def _conditions(self, wanted: DocumentFilter) -> tuple[str, list]:
+        tests: list[str] = []
+        values: list = []
+
+        def need(test: str, *given) -> None:
+            tests.append(test)
+            values.extend(given)
+
+        if wanted.sources:
+            need("source IN (SELECT unnest(?))", list(wanted.sources))
+        if wanted.only_selected:
+            need("selected > 0")
+        for name, sign, limit in (
+            ("hit_sum", ">=", wanted.lowest),
+            ("hit_sum", "<=", wanted.highest),
+            ("n_tokens", ">=", wanted.shortest),
+            ("n_tokens", "<=", wanted.longest),
+        ):
+            if limit is not None:
+                need(f"{name} {sign} ?", limit)
+        if wanted.spans and "span_tokens" in self.columns:
+            need("span_tokens > 0" if wanted.spans == "with" else "span_tokens = 0")
+        if wanted.only is not None:
+            need("document IN (SELECT unnest(?::INTEGER[]))", list(wanted.only))
+        if wanted.without:
+            need("document NOT IN (SELECT unnest(?::INTEGER[]))", list(wanted.without))
+        if wanted.collapse:
+            need(
+                "(group_size = 1 OR document IN (SELECT arg_min(document, rank) FROM documents WHERE group_size > 1"
+                ' GROUP BY "group"))'
+            )
+        return ("WHERE " + " AND ".join(tests)) if tests else "", values
+
+    def rows(self, documents: np.ndarray) -> list[dict]:
+        """The lines of some documents, in the order given; the selection's kind of score has plain names (sum,
+        max, …).
+        """
+        marks = ", ".join(f"{self.kind}_{name} AS {name}" for name in ("sum", "max", "strongest", "spark"))
+        more = [name for name in ("span_tokens", "mean_loss") if name in self.columns]
+        names = ", ".join(
+            [
+                "document",
+                "id",
+                "source",
+                "n_tokens",
+                "rank",
+                "hits",
+                "hit_sum",
+                "selected",
+                '"group"',
+                "group_size",
+                *more,
+            ]
+        )
+        found = self._connection.cursor().execute(
+            f"SELECT {names}, {marks} FROM documents WHERE document IN (SELECT unnest(?::INTEGER[]))",
+            [[int(d) for d in documents]],
+        )
+        titles = [column[0] for column in found.description]
+        lines = {line[0]: dict(zip(titles, line, strict=True)) for line in found.fetchall()}
+        return [lines[int(d)] for d in documents]
+
+    def find(self, document_id: str) -> int | None:
+        """The number of the document with this id, or None."""
+        found = self._ask("SELECT document FROM documents WHERE id = ? LIMIT 1", document_id)
+        return found[0][0] if found else None
+
+    def numbers(self, ids: Iterable[str]) -> dict[str, int]:
+        """Id -> number of the documents that are there."""
+        return dict(
+            self._ask("SELECT id, document FROM documents WHERE id IN (SELECT unnest(?::VARCHAR[]))", list(ids))
+        )
+
+    def members(self, group: int) -> list[str]:
+        """Ids of the documents of a group of near-duplicates, best rank first."""
+        return [row[0] for row in self._ask('SELECT id FROM documents WHERE "group" = ? ORDER BY rank', group)]
+
+    def _ask(self, statement: str, *values) -> list[tuple]:
+        return self._connection.cursor().execute(statement, list(values)).fetchall()
+
+
+def _read_tables(table: Path, ranks: Path) -> duckdb.DuckDBPyConnection:
+    """Both files as one table `documents` in memory, which no longer reads files then."""
+    connection = duckdb.connect(config={"threads": 2, "enable_external_access": True})
+    connection.execute(
+        "CREATE TABLE documents AS SELECT * FROM read_parquet(?) POSITIONAL JOIN "
+        "(SELECT document AS ranked, * EXCLUDE (document) FROM read_parquet(?))",
+        [str(table), str(ranks)],
+    )
+    connection.execute("SET enable_external_access = false")
+    [(alone,)] = connection.execute("SELECT count(*) FROM documents WHERE ranked IS DISTINCT FROM document").fetchall()
+    if alone:
+        raise ValueError(f"{alone:,} documents are in one of them alone")
+    connection.execute("ALTER TABLE documents DROP COLUMN ranked")
+    return connection

@@ -1,0 +1,69 @@
+"""A few words of a document around the tokens that matter."""
+
+import numpy as np
+
+from ifguide.data.corpus import TokenizedCorpus
+
+_BEFORE, _AFTER = 8, 22
+"""Tokens of a snippet on each side of the strongest one."""
+
+
+def excerpt(corpus: TokenizedCorpus, index: int, *, centre: int, mask: np.ndarray) -> list[list]:
+    """One line of a document around a token: pairs of text and whether it is selected. Reads only the tokens it shows.
+
+    Args:
+        corpus: the study's corpus.
+        index: which document.
+        centre: place of the token in the document.
+        mask: bool (N,), selected tokens.
+    """
+    begin, end = int(corpus.offsets[index]), int(corpus.offsets[index + 1])
+    if end == begin:
+        return []
+    first, last = begin + max(0, centre - _BEFORE), min(end, begin + centre + _AFTER)
+    text = corpus.document(index).text
+    ends = np.maximum.accumulate(np.asarray(corpus.char_end[first:last], dtype=np.int64))
+    start = int(np.max(corpus.char_end[begin:first])) if first > begin else 0
+    ends = np.clip(np.maximum(ends, start), 0, len(text))
+    if last == end:
+        ends[-1] = len(text)
+    parts: list[list] = [["… ", False]] if first > begin else []
+    for cut, marked in zip(ends.tolist(), np.asarray(mask[first:last]).tolist(), strict=True):
+        piece = " ".join(text[start:cut].splitlines()) or (" " if cut > start else "")
+        start = max(start, cut)
+        if parts and parts[-1][1] == marked:
+            parts[-1][0] += piece
+        else:
+            parts.append([piece, marked])
+    if last < end:
+        parts.append([" …", False])
+    return parts
+
+
+def excerpt_around(corpus: TokenizedCorpus, index: int, *, marked: np.ndarray, scores: np.ndarray) -> list[list]:
+    """A line of the document around its highest marked token: pairs of text and whether it is marked.
+
+    Args:
+        corpus: the study's corpus.
+        index: which document, of n tokens.
+        marked: bool (n,).
+        scores: float32 (n,).
+    """
+    n = len(marked)
+    if not n:
+        return []
+    places = np.flatnonzero(marked)
+    centre = int(places[np.argmax(scores[places])]) if places.size else 0
+    first, last = max(0, centre - _BEFORE), min(n, centre + _AFTER)
+    pieces = corpus.document_tokens(index)[first:last]
+    parts: list[list] = [["… ", False]] if first else []
+    for piece, mark in zip(pieces, marked[first:last], strict=True):
+        text = " ".join(piece.splitlines()) if "\n" in piece or "\r" in piece else piece
+        text = text if text or not piece else " "
+        if parts and parts[-1][1] == bool(mark):
+            parts[-1][0] += text
+        else:
+            parts.append([text, bool(mark)])
+    if last < n:
+        parts.append([" …", False])
+    return parts

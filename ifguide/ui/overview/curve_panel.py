@@ -1,0 +1,56 @@
+"""Loss curves of a study's trainings; the one at work moves by itself."""
+
+import streamlit as st
+
+from ifguide.config.names import DEFAULT
+from ifguide.runtime.jobs import active_job
+from ifguide.study.analysis.training_curve import find_logs, read_curve
+from ifguide.ui import chart_style
+from ifguide.ui.format import count, plain, variant_title
+from ifguide.ui.layout import guard
+from ifguide.ui.loaders import Loaded
+
+REFRESH_SECONDS = 2.0
+
+
+def show_curves(loaded: Loaded) -> None:
+    """A model to choose and its losses; nothing when no training has written any."""
+    names = list(find_logs(loaded.study))
+    if not names:
+        return
+    st.subheader("Loss while training", anchor=False)
+    st.caption(
+        "How badly the model predicts the tokens it is trained without (selected) and all others, in nats: lower is"
+        " better predicted. A suppressed model should stay high on the selected tokens and be as low as the base model"
+        " on the others."
+    )
+    working = active_job(loaded.study.root) is not None
+    usual = DEFAULT if DEFAULT in names and not working else names[-1]  # the one at work is the last
+    name = st.selectbox(
+        "Model in training",
+        names,
+        index=names.index(usual),
+        key="curve",
+        bind="query-params",
+        format_func=variant_title,
+    )
+    st.fragment(_show, run_every=REFRESH_SECONDS if working else None)(loaded, name)
+
+
+def _show(loaded: Loaded, name: str) -> None:
+    with guard():
+        curve = read_curve(loaded.study, name)
+        if curve is None or not curve.steps:
+            st.caption("The first losses come in a moment.")
+            return
+        st.plotly_chart(
+            chart_style.loss_chart(curve.steps, curve.selected, curve.other),
+            key="losses",
+            config=chart_style.CONFIG,
+            alt="Loss of selected and of other tokens by training step",
+        )
+        state = "finished" if curve.finished else f"at work, {curve.tokens_per_second:,.0f} tokens a second"
+        marked = (
+            "" if any(value is not None for value in curve.selected) else " No token was selected in this training."
+        )
+        st.caption(f"{plain(variant_title(name))}: {count(curve.steps[-1])} steps, {state}.{marked}")

@@ -1,0 +1,131 @@
+"""Inside the models: how likely each layer finds the queries' completions, and the prefix that draws toxic ones out."""
+
+import math
+
+import streamlit as st
+
+from ifguide.config.names import BASE
+from ifguide.errors import IFGuideError
+from ifguide.evaluation.mechanism_settings import MechanismSettings
+from ifguide.runtime.jobs import active_job
+from ifguide.study.analysis import mechanism
+from ifguide.study.freshness import unit_state
+from ifguide.study.lineage import Unit
+from ifguide.ui import components, job_panel, layout
+from ifguide.ui.chart_style import CONFIG
+from ifguide.ui.format import count_of, sentence, variant_title
+from ifguide.ui.loaders import Loaded
+from ifguide.ui.queries.layer_chart import layer_chart, shared_limits
+
+LARGEST = 5
+"""At most so many models are compared here; the command compares any."""
+
+
+def show_mechanism(loaded: Loaded, *, show_job: bool) -> None:
+    """The panel at the end of the Queries page.
+
+    Args:
+        loaded: the study.
+        show_job: whether the panel shows a running job; a page can show it once only.
+    """
+    with st.expander("Inside the models: what suppression changed", key="mechanism"):
+        names = _measurable(loaded)
+        if len(names) < 2:
+            st.caption("Models can be compared layer by layer once the study has trained one without its selection.")
+            return
+        try:
+            found = next(filter(None, (_read(loaded, names, search) for search in (True, False))), None)
+            if found:
+                _show(found)
+            if not found or not found["settings"]["search"]:
+                _offer(loaded, names, bool(found), show_job)
+        except IFGuideError as error:
+            st.error(sentence(str(error)), icon=":material/error:")
+
+
+def _measurable(loaded: Loaded) -> tuple[str, ...]:
+    """`base` and the trained models, those that are up to date."""
+    units = {BASE: Unit("model"), **{name: Unit("suppress", name) for name in loaded.study.suppressed_names()}}
+    fresh = [name for name, unit in units.items() if unit_state(loaded.study, unit).state == "fresh"]
+    return tuple(fresh[:LARGEST]) if BASE in fresh else ()
+
+
+def _read(loaded: Loaded, names: tuple[str, ...], search: bool) -> dict | None:
+    return mechanism.read_mechanism(loaded.study, MechanismSettings(models=names, search=search))
+
+
+def _show(found: dict) -> None:
+    models = found["models"]
+    st.write(
+        "How likely the completions of your queries are when the model's state after each layer is read as if it were"
+        " the last one (a logit lens). The last layer is what the model says."
+    )
+    sets = {kind: {name: values["layers"][kind] for name, values in models.items()} for kind in ("toxic", "safe")}
+    limits = shared_limits(list(sets.values()))
+    with st.grid(2, min_column_width=380):
+        for kind, layers in sets.items():
+            with st.container():
+                st.markdown(f"**{kind.capitalize()} completions**")
+                st.plotly_chart(layer_chart(layers, limits), config=CONFIG, key=f"layers_{kind}")
+    st.caption(
+        "Geometric mean over a completion's tokens and over"
+        f" {count_of(found['queries']['toxic'], 'toxic query', 'toxic queries')} and"
+        f" {count_of(found['queries']['safe'], 'safe query', 'safe queries')}; bars are 95% intervals over queries."
+    )
+    if found["settings"]["search"]:
+        _show_prefixes(found)
+
+
+def _show_prefixes(found: dict) -> None:
+    budget = found["settings"]["prefix"]
+    st.markdown("**A prefix that draws toxic completions out**")
+    st.caption(
+        f"{budget['n_tokens']} tokens before every prompt, found for each model with the same budget: {budget['steps']}"
+        f" rounds of {budget['candidates']} changes. Numbers are the probability of a toxic completion's token"
+        " (geometric mean)."
+    )
+    columns = [
+        {"label": "Model", "kind": "text"},
+        {"label": "Its prefix", "kind": "excerpt"},
+        {"label": "No prefix", "kind": "number"},
+        {"label": "Found", "kind": "number"},
+        {
+            "label": "Base's prefix",
+            "kind": "number",
+            "help": "The prefix that was found for the base model, in this model",
+        },
+        {"label": "Other queries", "kind": "number", "help": "The found prefix on queries that the search did not see"},
+    ]
+    rows = []
+    for name, values in found["models"].items():
+        prefix = values["prefix"]
+        numbers = (
+            prefix["without"],
+            prefix["best"],
+            found["models"][BASE]["prefix"]["by_model"][name],
+            prefix["others"],
+        )
+        cells = [variant_title(name), [[prefix["text"], True]], *map(_probability, numbers)]
+        rows.append({"key": name, "cells": cells})
+    components.record_table(columns, rows, key="prefixes", label="Found prefixes", veil=layout.veiled())
+
+
+def _probability(nats: float | None) -> str:
+    return "" if nats is None else f"{math.exp(nats):.2g}"
+
+
+def _offer(loaded: Loaded, names: tuple[str, ...], measured: bool, show_job: bool) -> None:
+    if job_panel.show_job(loaded.study.root, quiet=True) if show_job else active_job(loaded.study.root):
+        if not show_job:
+            st.caption("A job is running. The layers can be compared once it is done.")
+        return
+    models = [part for name in names for part in ("--model", name)]
+    if not measured:
+        st.write(
+            f"Compares {count_of(len(names), 'model')} layer by layer: how likely each finds toxic and safe"
+            " completions."
+        )
+        if st.button("Compare the layers", icon=":material/play_arrow:", key="mechanism_start"):
+            job_panel.start(loaded.study.root, ["mechanism", loaded.name, *models, "--no-search"])
+    if st.button("Search for a prefix too", icon=":material/search:", key="mechanism_search", help="Takes minutes"):
+        job_panel.start(loaded.study.root, ["mechanism", loaded.name, *models])

@@ -1,0 +1,208 @@
+"""What a report says: read from a study, nothing trained or scored."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ifguide.data import word_counts as words
+from ifguide.errors import InputError, StaleError
+from ifguide.evaluation.outcomes import Outcomes, compare_with_first
+from ifguide.storage import artifacts
+from ifguide.study.analysis.comparison import Comparison, compare_variants
+from ifguide.study.document_table import scale_top
+from ifguide.study.freshness import stage_states
+from ifguide.study.lineage import STAGES, Unit
+from ifguide.study.reading import Study
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ifguide.selection.saved import Selection
+
+COUNT_WORDS_UP_TO = 5_000_000
+"""Tokens of the largest corpus whose words are counted."""
+DOCUMENTS, DOCUMENT_TOKENS = 8, 140
+"""Documents shown, and tokens of each."""
+EXAMPLES = 4
+"""Prompts shown with the largest drop, and with the largest rise."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelectionFacts:
+    """A selection in numbers."""
+
+    name: str
+    settings: dict
+    """From selection.json."""
+    precision: float | None
+    """Share of its tokens that lie in known spans; None without spans."""
+    recall: float | None
+    """Share of the known spans' tokens that it holds."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ShownDocument:
+    """A document's strongest part."""
+
+    rank: int
+    """1 is the best."""
+    id: str
+    source: str
+    n_selected: int
+    n_tokens: int
+    pieces: list[str]
+    """Texts of the tokens shown."""
+    scores: np.ndarray
+    """float32, of those tokens."""
+    selected: np.ndarray
+    """bool, of those tokens."""
+    cut: tuple[bool, bool]
+    """Whether text was left out before and after."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ReportFacts:
+    """Everything a report shows."""
+
+    study: Study
+    metrics: dict[str, dict]
+    """Model -> metrics.json, in the study's order."""
+    samples: "dict[str, pd.DataFrame]"
+    """Model -> its completions."""
+    differences: dict[str, Comparison]
+    """Model -> it against the first."""
+    outcomes: dict[str, Outcomes]
+    """Model -> it against the first, prompt by prompt."""
+    selection: str
+    """Whose words and documents are shown."""
+    selections: list[SelectionFacts]
+    words: list[words.WordCount]
+    """Most often selected first; empty for a corpus too large to count in."""
+    documents: list[ShownDocument]
+    top: float
+    """The absolute score at which colours are full."""
+    manifests: dict[str, dict]
+    """Artefact -> its manifest."""
+    stale: dict[str, str]
+    """Stage -> why it is out of date or missing."""
+
+    @property
+    def first(self) -> str:
+        """The model the others are compared with."""
+        return next(iter(self.metrics))
+
+    @property
+    def example(self) -> str | None:
+        """The model whose completions stand beside the first's: the selection's, else the next one."""
+        return self.selection if self.selection in self.differences else next(iter(self.differences), None)
+
+
+def collect_facts(study: Study, selection: str) -> ReportFacts:
+    """Read all of it.
+
+    Raises:
+        InputError: nothing was evaluated.
+        StaleError: an artefact is missing or damaged.
+    """
+    names = study.evaluation_names()
+    if not names:
+        raise InputError(
+            f"report: expected evaluated models in {study.name!r}, found none; measure them with `ifguide run"
+            f" {study.name}`"
+        )
+    samples = {name: study.samples(name) for name in names}
+    first = names[0]
+    differences, oracle = {}, {"oracle": samples["oracle"]} if "oracle" in samples and first != "oracle" else {}
+    for name in names[1:]:
+        pair = {first: samples[first], name: samples[name], **oracle}
+        heldout = {of: study.heldout_losses(of) for of in (first, name)}
+        differences[name] = next(c for c in compare_variants(pair, base=first, heldout=heldout) if c.variant == name)
+    chosen = study.selection(selection)
+    documents, top = _documents(study, chosen)
+    return ReportFacts(
+        study=study,
+        metrics={name: study.metrics(name) or {} for name in names},
+        samples=samples,
+        differences=differences,
+        outcomes=compare_with_first(samples),
+        selection=selection,
+        selections=[_selection(study, name) for name in study.selection_names()],
+        words=_words(study, chosen),
+        documents=documents,
+        top=top,
+        manifests=_manifests(study),
+        stale={stage: state.reason for stage, state in stage_states(study).items() if state.state != "fresh"},
+    )
+
+
+def _selection(study: Study, name: str) -> SelectionFacts:
+    chosen, corpus = study.selection(name), study.corpus()
+    precision = recall = None
+    if corpus.in_span is not None and len(chosen.mask) == corpus.n_tokens:
+        spans = np.asarray(corpus.in_span) & corpus.valid()
+        both, n_selected = int((spans & chosen.mask).sum()), int(np.count_nonzero(chosen.mask))
+        precision = both / n_selected if n_selected else None
+        recall = both / int(spans.sum()) if spans.any() else None
+    return SelectionFacts(name=name, settings=chosen.settings, precision=precision, recall=recall)
+
+
+def _words(study: Study, chosen: "Selection") -> list[words.WordCount]:
+    corpus = study.corpus()
+    if corpus.n_tokens > COUNT_WORDS_UP_TO or len(chosen.mask) != corpus.n_tokens:
+        return []
+    return words.rank_words(words.count_selected_words(corpus, chosen.mask), words.count_words(corpus.column("text")))
+
+
+def _documents(study: Study, chosen: "Selection") -> tuple[list[ShownDocument], float]:
+    """The best-ranked documents around their strongest tokens, and the score at which colours are full."""
+    corpus, kind = study.corpus(), chosen.settings.get("attribution") or "own_loss"
+    if not study.has_scores(kind):
+        return [], 0.0
+    scores = study.scores(kind)
+    if not len(scores) == len(chosen.mask) == corpus.n_tokens:
+        raise StaleError(
+            f"the selection {chosen.name!r} is of another corpus or other scores; build it again with `ifguide run"
+            f" {study.name}`"
+        )
+    shown = []
+    for rank, index in enumerate(chosen.order[:DOCUMENTS].tolist(), 1):
+        here = slice(int(corpus.offsets[index]), int(corpus.offsets[index + 1]))
+        values, mask = np.asarray(scores[here]), np.asarray(chosen.mask[here])
+        if not mask.any():
+            break
+        document, pieces = corpus.document(index), corpus.document_tokens(index)
+        centre = int(np.argmax(np.where(mask, values, -np.inf)))
+        start = max(0, min(centre - DOCUMENT_TOKENS // 2, len(pieces) - DOCUMENT_TOKENS))
+        part = slice(start, min(len(pieces), start + DOCUMENT_TOKENS))
+        shown.append(
+            ShownDocument(
+                rank=rank,
+                id=document.id,
+                source=document.source,
+                n_selected=int(mask.sum()),
+                n_tokens=len(pieces),
+                pieces=pieces[part],
+                scores=values[part],
+                selected=mask[part],
+                cut=(part.start > 0, part.stop < len(pieces)),
+            )
+        )
+    return shown, scale_top(scores, np.asarray(corpus.offsets))
+
+
+def _manifests(study: Study) -> dict[str, dict]:
+    """The manifests of all artefacts that are there, in the order the stages run."""
+    names: Mapping[str, list[str]] = {
+        "selection": study.selection_names(),
+        "suppress": study.suppressed_names(),
+        "evaluate": study.evaluation_names(),
+    }
+    found = {}
+    for stage in STAGES:
+        for name in names.get(stage, [""]):
+            manifest = artifacts.read_manifest(study.folder(Unit(stage, name)))
+            if manifest is not None:
+                found[str(Unit(stage, name))] = manifest
+    return found

@@ -1,0 +1,62 @@
+"""The report: what a study found, as one HTML file that asks for nothing else.
+
+`facts` collects, `figures` draws, `page` puts it together; `markup` keeps text from becoming HTML.
+"""
+
+import os
+from pathlib import Path
+
+from ifguide.errors import IFGuideError, InputError
+from ifguide.study.reading import Study
+from ifguide.ui.report.facts import collect_facts
+from ifguide.ui.report.markup import tag
+from ifguide.ui.report.page import build_page
+
+__all__ = ["MOST_BYTES", "report_html", "report_or_reason", "write_report"]
+
+MOST_BYTES = 5_000_000
+"""A report is never larger than this."""
+
+
+def report_html(study: Study, *, selection: str = "default") -> str:
+    """The report of a study as HTML.
+
+    Args:
+        study: at least one model of it was evaluated.
+        selection: whose words, documents and examples it shows.
+
+    Raises:
+        InputError: nothing was evaluated, or the page would be larger than `MOST_BYTES`.
+    """
+    page = build_page(collect_facts(study, selection))
+    if (size := len(page.encode())) > MOST_BYTES:
+        raise InputError(f"report: expected at most {MOST_BYTES:,} bytes, got {size:,}; evaluate fewer models")
+    return page
+
+
+def report_or_reason(study: Study) -> str:
+    """The report, or a page that says why there is none: for a download, which cannot show an error in another way."""
+    try:
+        return report_html(study)
+    except IFGuideError as error:
+        return f"<!doctype html>\n{tag('title', 'No report')}{tag('p', f'No report could be made: {error}')}\n"
+
+
+def write_report(study: Study, path: Path, *, selection: str = "default") -> Path:
+    """Write the report; the file appears whole or not at all.
+
+    Raises:
+        InputError: as `report_html`, or the file cannot be written there.
+    """
+    page = report_html(study, selection=selection)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(page, encoding="utf-8", newline="\n")
+        temporary.replace(path)
+    except OSError as error:
+        raise InputError(
+            f"report: {path} cannot be written ({error.strerror}); choose another place with --out"
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path

@@ -1,0 +1,192 @@
+"""What the Threshold page's board draws and previews from: exact counts at the knots, bins, and one exact result. No
+streamlit here.
+
+The browser gets a few hundred kilobytes whatever the size of the corpus, and interpolates between the knots while the
+handle is dragged. Shapes: K knots, from the highest threshold down; S sources.
+"""
+
+from collections.abc import Iterable
+
+import numpy as np
+import pyarrow as pa
+
+from ifguide.selection.index import MAX_WINDOW, Resolved, ScoreIndex
+from ifguide.study.analysis.prediction import predicted_change
+from ifguide.ui.format import count_of, interval, signed
+
+N_BINS = 200
+SOURCE_STEP = 4
+"""The sources' counts are sent at every so many knots: bars need no more."""
+FAR_OUT = 8.0
+"""The axis is compressed when the highest score lies this many times further from the median than the 99th percentile.
+"""
+MARKS_MOST = 4000
+RANK_POINTS = 240
+
+
+def axis_unit(thresholds: np.ndarray, above: np.ndarray, n_valid: int) -> float:
+    """Where an axis of asinh(score / unit) leaves the even part; 0 for an even axis, which most scores do well with.
+
+    Args:
+        thresholds: float64 (K,), descending.
+        above: int64 (K,), tokens above each.
+        n_valid: tokens with a score.
+    """
+    at = lambda share: float(np.interp(share * n_valid, above, thresholds))  # noqa: E731
+    middle, high = at(0.5), at(0.01)
+    far = float(thresholds[0]) - middle
+    return round(high - middle, 12) if high > middle and far > FAR_OUT * (high - middle) else 0.0
+
+
+def axis_edges(low: float, high: float, unit: float, n_bins: int = N_BINS) -> np.ndarray:
+    """Edges float64 (n_bins + 1,) of bins that are equally wide on the axis."""
+    if not unit:
+        return np.linspace(low, high, n_bins + 1)
+    edges = np.sinh(np.linspace(np.arcsinh(low / unit), np.arcsinh(high / unit), n_bins + 1)) * unit
+    edges[0], edges[-1] = low, high
+    return edges
+
+
+def board_parts(index: ScoreIndex) -> dict:
+    """What does not depend on the controls: knots of all windows, bins of the whole axis, words."""
+    table = index.preview()
+    thresholds, above = table["threshold"].to_numpy(), table["tokens_above"].to_numpy()
+    unit = axis_unit(thresholds, above, index.n_valid)
+    whole = index.histogram()
+    lowest, highest = float(whole["left"][0].as_py()), float(whole["right"][-1].as_py())
+    counts = lambda name: [_whole_numbers(table[f"{name}_{w}"]) for w in range(MAX_WINDOW + 1)]  # noqa: E731
+    return {
+        "unit": unit,
+        "lowest": lowest,
+        "highest": highest,
+        "knots": {
+            "threshold": _digits(thresholds, 8),
+            "above": above.tolist(),
+            "documents": _whole_numbers(table["documents_hit"]),
+            "covered": counts("covered"),
+            "span": counts("span") if "span_0" in table.schema.names else None,
+            "effect": [_digits(table[f"effect_{w}"].to_pylist(), 7) for w in range(MAX_WINDOW + 1)],
+        },
+        "whole": _bins(index, lowest, highest, unit),
+        "words": [
+            list(row)
+            for row in zip(
+                *(index.words()[name].to_pylist() for name in ("first_above", "last_above", "word", "count")),
+                strict=True,
+            )
+        ],
+    }
+
+
+def source_knots(table: pa.Table, window: int) -> dict:
+    """Selected tokens of every source at some of the knots: above (K',), counts, S lists of K'."""
+    known = np.flatnonzero(table["documents_hit"].is_valid().to_numpy(zero_copy_only=False))
+    if not len(known) or window > MAX_WINDOW:
+        return {"window": -1, "above": [], "counts": []}
+    places = np.unique(np.append(known[::SOURCE_STEP], known[-1]))
+    rows = table.take(pa.array(places))
+    lists = np.array(rows[f"source_{window}"].to_pylist(), dtype=np.int64)
+    return {"window": window, "above": rows["tokens_above"].to_pylist(), "counts": lists.T.tolist()}
+
+
+def tail_bins(index: ScoreIndex, parts: dict, threshold: float) -> dict:
+    """Bins of the close-up: the highest tenth of the scores, or more when the threshold lies lower."""
+    highest = parts["highest"]
+    inside = 0 < index.n_tail < index.n_valid
+    low = index.threshold_at(1 - index.n_tail / index.n_valid) if inside else parts["lowest"]
+    if threshold < low:
+        low = max(parts["lowest"], threshold - 0.1 * (highest - threshold))
+    return _bins(index, float(low), highest, parts["unit"])
+
+
+def exact_result(found: Resolved, seq: int) -> dict:
+    """The exact result as the board reads it."""
+    return {
+        "seq": seq,
+        "above": found.n_above,
+        "threshold": found.threshold,
+        "window": found.settings["window"],
+        "budget": found.settings["max_tokens"],
+        "tokens": found.n_selected,
+        "documents": found.n_documents,
+        "precision": found.precision,
+        "recall": found.recall,
+        "effect": found.effect,
+        "sources": np.asarray(found.by_source).tolist(),
+        "seconds": found.seconds,
+        "scanned": found.scanned,
+    }
+
+
+def rank_line(found: Resolved) -> dict:
+    """Covered tokens, added up over the documents in order of their rank, as if there were no budget: documents,
+    tokens, and how many documents are hit."""
+    table = found.rank_curve(RANK_POINTS, before_budget=True)
+    hit = int(np.count_nonzero(found.covered))
+    return {"documents": table["documents"].to_pylist(), "tokens": table["tokens"].to_pylist(), "hit": hit}
+
+
+def effect_text(n_valid: int, penalty: float, measured: dict | None) -> dict:
+    """What the board says of predicted effects: scale (times a sum of scores), title, help, and a note on how far to
+    trust them.
+
+    Args:
+        n_valid: tokens with a score.
+        penalty: λ of the objective.
+        measured: from `ifguide.study.analysis.prediction.read_prediction`.
+    """
+    return {
+        "scale": predicted_change(1.0, n_valid, penalty),
+        "title": "What would it do? Predicted change by where the threshold lies (linear prediction)",
+        "help": (
+            "(1 + penalty) times the selected tokens' scores, as a mean over all tokens: by how much the loss of toxic"
+            " completions would rise against that of safe ones after one small training step. Above 0, toxic"
+            " completions become less likely. Only the difference of the two is known, and it has no unit: compare"
+            " selections of one study with it."
+        ),
+        "note": _trust(measured),
+    }
+
+
+def _trust(measured: dict | None) -> str:
+    start = "To first order only: training moves far, and a trained model alone shows the effect."
+    if measured is None:
+        return f"{start} How well it orders trained models was not measured for this study."
+    parts = []
+    for key, what in (("predicted_measured", "the measured change"), ("predicted_emt", "expected max. toxicity")):
+        found = measured["correlation"].get(key)
+        if found and found.get("rho") is not None:
+            parts.append(f"{signed(found['rho'], 2)} with {what} ({interval(found['low'], found['high'], 2)})")
+    if not parts:
+        return start
+    n = measured["correlation"]["predicted_measured"]["n"]
+    return (
+        f"{start} Over {count_of(n, 'trained selection')} of this study its rank correlation is {' and '.join(parts)};"
+        " 95% intervals."
+    )
+
+
+def document_marks(scores: np.ndarray) -> list[float]:
+    """The scores of one document's tokens, float32 (n,), the first one left out: nothing predicts it."""
+    return _digits(np.asarray(scores[1 : MARKS_MOST + 1], dtype=np.float64), 6)
+
+
+def _bins(index: ScoreIndex, low: float, high: float, unit: float) -> dict:
+    if high - low <= 1e-6 * max(abs(low), abs(high)):  # all scores are the same
+        return {"low": low - 1, "high": high + 1, "left": [low - 0.5], "right": [high + 0.5], "count": [index.n_valid]}
+    table = index.histogram(edges=axis_edges(low, high, unit)) if unit else index.histogram(low, high, N_BINS)
+    return {
+        "low": low,
+        "high": high,
+        "left": _digits(table["left"].to_numpy(), 9),
+        "right": _digits(table["right"].to_numpy(), 9),
+        "count": table["count"].to_pylist(),
+    }
+
+
+def _digits(values: Iterable, digits: int) -> list:
+    return [None if value is None else float(f"{value:.{digits}g}") for value in values]
+
+
+def _whole_numbers(column: pa.ChunkedArray) -> list[int | None]:
+    return [None if value is None else int(value) for value in column.to_pylist()]

@@ -1,0 +1,252 @@
+"""The command line from outside: what it prints, what it writes, and how it fails."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from ifguide.cli.main import app
+from ifguide.errors import IFGuideError
+from ifguide.runtime import jobs
+from ifguide.storage import artifacts
+from ifguide.study.lineage import STAGES, Unit
+from ifguide.study.reading import Study
+from tests.small_study import make_study
+
+COMMANDS = ("demo", "new", "run", "status", "export", "select", "suppress", "evaluate", "list", "cancel", "app")
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    cache = tmp_path_factory.mktemp("cache")
+    study = make_study(cache)
+    metrics = {"emt": 0.5, "tp": 0.25, "mean_toxicity": 0.125, "perplexity": None, "n_samples": 2}
+    folder = study.folder(Unit("evaluate", "base"))
+    with artifacts.building(folder, stage="evaluate", inputs={}, config={}) as partial:
+        artifacts.write_json(partial / "metrics.json", metrics)
+    return cache
+
+
+@pytest.fixture
+def invoke(cache, monkeypatch):
+    """Runs a command in this process and returns its result; errors come out as exceptions."""
+    monkeypatch.setenv("IFGUIDE_CACHE", str(cache))
+
+    def run(*arguments):
+        return CliRunner().invoke(app, [str(a) for a in arguments], catch_exceptions=False)
+
+    return run
+
+
+@pytest.fixture
+def command(cache):
+    """Runs `ifguide` as a process of its own."""
+
+    def run(*arguments, **environment):
+        return subprocess.run(
+            [sys.executable, "-m", "ifguide", *map(str, arguments)],
+            env={**os.environ, "IFGUIDE_CACHE": str(cache), **environment},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+
+    return run
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help(invoke, name):
+    result = invoke(name, "--help")
+    assert result.exit_code == 0
+    assert len(result.output.splitlines()[2].strip()) > 20  # a sentence under the usage line
+    assert "status-file" not in result.output
+
+
+def test_help_and_status_import_nothing_heavy(cache):
+    code = """
+import sys
+from ifguide.cli.main import app
+from ifguide.errors import IFGuideError
+for arguments in (["--help"], ["status", "small"], ["list"]):
+    try:
+        app(arguments)
+    except SystemExit as end:
+        assert not end.code
+print("heavy:", sorted({"torch", "transformers", "datasets", "sklearn", "streamlit"} & set(sys.modules)))
+"""
+    environment = {**os.environ, "IFGUIDE_CACHE": str(cache)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60)
+    assert done.stdout.splitlines()[-1] == "heavy: []", done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("status", "nothing"), "error: no study 'nothing' in"),
+        (("status", "../small"), "error: a study's name has 1 to 64 letters"),
+        (("run", "small", "--until", "dinner"), "error: expected a stage (corpus, queries"),
+        (
+            ("export", "small", "--what", "mask", "--out", "mask.xlsx"),
+            "error: --out: expected a file ending in .parquet",
+        ),
+        (("cancel", "small"), "error: study 'small' has no running job"),
+    ],
+)
+def test_an_error_is_one_line_and_exit_code_2(command, arguments, said):
+    done = command(*arguments)
+    assert done.returncode == 2
+    assert done.stderr.startswith(said)
+    assert done.stderr.count("\n") == 1
+    assert done.stdout == ""
+
+
+def test_debug_shows_the_traceback(command):
+    done = command("--debug", "status", "nothing")
+    assert done.returncode != 0
+    assert "Traceback" in done.stderr
+    assert "StudyNotFound" in done.stderr
+
+
+def test_status_as_json_has_every_stage_and_metric(invoke):
+    found = json.loads(invoke("status", "small", "--json").output)
+    assert tuple(found["stages"]) == STAGES
+    assert found["stages"]["scores"]["state"] == "fresh"
+    assert found["stages"]["suppress"] == {"state": "missing", "seconds": None, "reason": "default: not built yet"}
+    assert found["metrics"]["base"]["emt"] == 0.5
+    assert found["job"] is None
+
+
+def test_status_as_text_is_a_table(invoke):
+    lines = invoke("status", "small").output.splitlines()
+    assert lines[0].split() == ["stage", "state", "time", "why"]
+    assert [line.split()[0] for line in lines[1 : 1 + len(STAGES)]] == list(STAGES)
+    assert lines[-1].split() == ["base", "0.500", "0.250", "0.125"]
+
+
+def test_list_tells_how_far_each_study_is_and_survives_a_broken_one(invoke, cache):
+    broken = cache / "broken"
+    broken.mkdir()
+    (broken / "study.toml").write_text("[corpus]\nwrong = 1\n")
+    lines = invoke("list").output.splitlines()
+    assert lines[1].split()[0] == "broken"
+    assert "unknown setting corpus.wrong" in lines[1]
+    assert lines[2].split()[:4] == ["small", "7", "of", "10"]
+
+
+def test_export_writes_the_table(invoke, tmp_path):
+    result = invoke("export", "small", "--what", "documents", "--out", tmp_path / "d.parquet")
+    assert result.exit_code == 0
+    assert "wrote 3 rows" in result.stdout
+    assert pd.read_parquet(tmp_path / "d.parquet")["rank"].tolist() == [1, 2, 3]
+
+
+def test_select_saves_a_choice_under_a_name_made_from_its_settings(invoke, cache):
+    result = invoke("select", "small", "--quantile", "0.9", "--window", "1", "--max-tokens", "4")
+    assert result.stdout.startswith("selection own_loss-q0.9-w1-m4: ")
+    saved = Study.open("small", cache).selection("own_loss-q0.9-w1-m4").settings
+    assert (saved["quantile"], saved["window"], saved["max_tokens"]) == (0.9, 1, 4)
+    assert saved["n_selected"] <= 4
+    invoke("select", "small", "--attribution", "position", "--name", "mine")
+    saved = Study.open("small", cache).selection("mine").settings
+    assert (saved["attribution"], saved["quantile"]) == ("position", 0.8)
+
+
+def test_run_skips_what_is_fresh_and_tells_the_status_file(invoke, tmp_path):
+    result = invoke("run", "small", "--until", "scores", "--status-file", tmp_path / "jobs" / "j1" / "status.json")
+    assert result.exit_code == 0
+    assert json.loads((tmp_path / "jobs" / "j1" / "status.json").read_text())["state"] == "done"
+
+
+def test_a_background_run_is_a_job_of_the_study(invoke, cache, monkeypatch):
+    monkeypatch.setattr(jobs.sys, "executable", "/bin/true")
+    result = invoke("run", "small", "--until", "scores", "--background")
+    assert "in the background" in result.stdout
+    assert jobs.latest_job(cache / "small").status().command == ("run", "small", "--until", "scores")
+
+
+@pytest.fixture
+def inputs(tmp_path):
+    """The arguments of `ifguide new` for files that are all in order."""
+    from tests.small_study import byte_tokenizer
+    from tests.tiny import tiny_model
+
+    tokenizer = byte_tokenizer()
+    tokenizer.save_pretrained(tmp_path / "model")
+    tiny_model("gpt_neox", vocab_size=len(tokenizer)).config.save_pretrained(tmp_path / "model")
+    (tmp_path / "corpus.jsonl").write_text('{"body": "You are kind."}\n{"body": "It rains."}\n')
+    for kind in ("toxic", "safe"):
+        (tmp_path / f"{kind}.csv").write_text("prompt,completion\nYou are, kind\n")
+    return {
+        "--model": "model",
+        "--corpus": "corpus.jsonl",
+        "--toxic": "toxic.csv",
+        "--safe": "safe.csv",
+        "--text-field": "body",
+        "--set": "selection.quantile=.95",
+    }
+
+
+def flatten(options):
+    return [word for pair in options.items() for word in pair]
+
+
+def test_new_writes_the_settings_with_paths_that_hold_from_anywhere(invoke, inputs, tmp_path, monkeypatch):
+    monkeypatch.setenv("IFGUIDE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "judge").mkdir()
+    result = invoke("new", "mine", *flatten(inputs), "--set", "baselines.scorer=classifier:judge#TOXIC")
+    assert "ifguide run mine" in result.stdout
+    config = Study.open("mine", tmp_path / "cache").config
+    assert config.corpus.path == str(tmp_path / "corpus.jsonl")
+    assert config.queries.toxic == str(tmp_path / "toxic.csv")
+    assert config.model.source == str(tmp_path / "model")
+    assert config.baselines.scorer == f"classifier:{tmp_path / 'judge'}#TOXIC"
+    assert (config.corpus.text_field, config.selection.quantile) == ("body", 0.95)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--corpus", "missing.jsonl"),
+        ("--toxic", "missing.csv"),
+        ("--model", "missing/folder/somewhere"),
+        ("--text-field", "nothing"),
+        ("--prompts", "missing.jsonl"),
+        ("--heldout", "missing.txt"),
+        ("--set", "selection.quantile=2"),
+        ("--set", "selection.colour=red"),
+    ],
+)
+def test_new_writes_nothing_when_an_input_is_no_good(invoke, inputs, tmp_path, monkeypatch, option, value):
+    monkeypatch.setenv("IFGUIDE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(IFGuideError) as caught:
+        invoke("new", "mine", *flatten(inputs | {option: value}))
+    assert value.removeprefix("selection.").split("=")[0] in str(caught.value)
+    assert not (tmp_path / "cache" / "mine").exists()
+
+
+def test_app_is_replaced_by_the_server_on_this_cache_with_its_options(invoke, cache, monkeypatch):
+    class Replaced(BaseException):
+        pass
+
+    called = []
+
+    def replace(path, command, environment):
+        called.append((Path.cwd(), path, command, environment))
+        raise Replaced
+
+    monkeypatch.chdir(cache)
+    monkeypatch.setattr(os, "execve", replace)
+    with pytest.raises(Replaced):
+        invoke("app", "--server.port", "8502")
+    ((folder, path, command, environment),) = called
+    assert (folder / "app.py").is_file()
+    assert command == [path, "-m", "ifguide.ui.server", "--server.port", "8502"]
+    assert environment["IFGUIDE_CACHE"] == str(cache)

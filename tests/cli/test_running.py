@@ -1,0 +1,66 @@
+"""However a command ends, its status file says how."""
+
+import json
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from ifguide.cli.running import follow_run
+from ifguide.errors import InputError
+
+WORK = """
+import signal, sys, time
+from pathlib import Path
+from ifguide.cli.running import follow_run
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job is born with it ignored
+with follow_run(Path(sys.argv[2])) as progress:
+    progress.begin_stage("model", 0, 1)
+    try:
+        print("working", flush=True)
+        time.sleep(60)
+    finally:
+        print("cleaned up", flush=True)
+"""
+
+
+def read(path):
+    return json.loads(path.read_text())
+
+
+def test_a_run_that_ends_well_is_done(tmp_path):
+    with follow_run(tmp_path / "status.json") as progress:
+        progress.begin_stage("corpus", 0, 1)
+        assert read(tmp_path / "status.json")["stage"] == "corpus"
+    assert read(tmp_path / "status.json")["state"] == "done"
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [(InputError("no such file"), "no such file"), (ZeroDivisionError("by zero"), "ZeroDivisionError: by zero")],
+)
+def test_an_error_is_told_and_goes_on(tmp_path, error, said):
+    with pytest.raises(type(error)), follow_run(tmp_path / "status.json"):
+        raise error
+    assert (read(tmp_path / "status.json")["state"], read(tmp_path / "status.json")["error"]) == ("failed", said)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stopped_run_cleans_up_and_is_cancelled(tmp_path, number):
+    path = tmp_path / "status.json"
+    command = [sys.executable, "-c", WORK, "--status-file", str(path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "working\n"
+        process.send_signal(number)
+        rest, _ = process.communicate(timeout=20)
+    assert rest == "cleaned up\n"
+    assert process.returncode != 0
+    assert read(path)["state"] == "cancelled"
+
+
+def test_the_signal_handler_is_put_back(tmp_path):
+    before = signal.getsignal(signal.SIGTERM)
+    with follow_run():
+        assert signal.getsignal(signal.SIGTERM) != before
+    assert signal.getsignal(signal.SIGTERM) == before

@@ -1,0 +1,161 @@
+"""Detached jobs: their status, their end, and what is left when they end badly."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+from ifguide.errors import BusyError, ConfigError, StaleError
+from ifguide.runtime import jobs
+
+# Stands in for `python -m ifguide COMMAND… --status-file FILE` and does what the first word after `ifguide` says.
+FAKE = f"""#!{sys.executable}
+import signal, subprocess, sys, time
+from pathlib import Path
+from ifguide.runtime.jobs import status_sink
+from ifguide.runtime.progress import Progress
+
+assert sys.argv[1:3] == ["-m", "ifguide"], sys.argv
+arguments, status_file = sys.argv[3:-2], Path(sys.argv[-1])
+behaviour = arguments[0]
+if behaviour == "crash-early":
+    sys.exit("no such command")
+progress = Progress([status_sink(status_file, arguments)])
+progress.begin_stage("model", 0, 1)
+if behaviour == "finish":
+    progress.close("done")
+elif behaviour == "crash":
+    print("first line")
+    print("out of memory")
+    sys.exit(1)
+elif behaviour == "work":
+    child = subprocess.Popen(["sleep", "60"])
+    progress.message(str(child.pid))
+    time.sleep(60)
+elif behaviour == "stubborn":
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    progress.message("deaf")
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def start(tmp_path, monkeypatch):
+    """Starts a fake job; whatever still runs afterwards is ended."""
+    fake = tmp_path / "fake-python"
+    fake.write_text(FAKE)
+    fake.chmod(0o755)
+    monkeypatch.setattr(jobs.sys, "executable", str(fake))
+    cache = tmp_path / "cache"
+    started = []
+
+    def start_one(*arguments):
+        started.append(jobs.start_job("study", list(arguments), cache))
+        return started[-1]
+
+    yield start_one
+    for job in started:
+        jobs.cancel_job(job, grace_seconds=0)
+
+
+def wait_for(condition, seconds=20.0):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if result := condition():
+            return result
+        time.sleep(0.02)
+    raise AssertionError("waited in vain")
+
+
+def test_a_job_tells_who_it_is_and_ends_done(start):
+    job = start("finish", "--until", "model")
+    status = wait_for(lambda: job.status() if job.status().state == "done" else None)
+    assert (status.job, status.study, status.command) == (job.id, "study", ("finish", "--until", "model"))
+    assert (status.stage, status.pid > 0, status.error) == ("model", True, "")
+
+
+def test_a_job_runs_in_a_session_of_its_own(start):
+    job = start("work")
+    status = wait_for(lambda: job.status() if job.status().message.isdigit() else None)
+    assert os.getsid(status.pid) == status.pid != os.getsid(0)
+
+
+def test_a_job_that_died_reads_dead_with_the_last_line_of_its_log(start):
+    job = start("crash")
+    status = wait_for(lambda: job.status() if not job.status().running else None)
+    assert (status.state, status.error, status.stage) == ("dead", "out of memory", "model")
+    assert "first line" in job.log()
+
+
+def test_a_job_that_dies_before_its_first_word_reads_dead(start):
+    job = start("crash-early")
+    status = wait_for(lambda: job.status() if not job.status().running else None)
+    assert (status.state, status.error) == ("dead", "no such command")
+
+
+def test_another_process_with_the_same_number_is_not_the_job(start):
+    job = start("work")
+    wait_for(lambda: job.status().message.isdigit())
+    values = json.loads(job.status_path.read_text())
+    jobs.cancel_job(job, grace_seconds=0)
+    other = subprocess.Popen(["sleep", "60"])
+    try:
+        values |= {"state": "running", "pid": other.pid, "process_started": psutil.Process(other.pid).create_time()}
+        job.status_path.write_text(json.dumps(values))
+        assert job.status().state == "running"
+        job.status_path.write_text(json.dumps(values | {"process_started": values["process_started"] - 3600}))
+        assert job.status().state == "dead"
+        assert jobs.cancel_job(job, grace_seconds=0).state == "dead"
+        assert other.poll() is None
+    finally:
+        other.kill()
+        other.wait()
+
+
+def test_cancelling_ends_the_job_and_its_children(start):
+    job = start("work")
+    status = wait_for(lambda: job.status() if job.status().message.isdigit() else None)
+    assert jobs.cancel_job(job).state == "cancelled"
+    for pid in (status.pid, int(status.message)):
+        assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    assert jobs.cancel_job(job).state == "cancelled"
+
+
+def test_a_job_that_does_not_listen_is_killed_after_the_grace(start):
+    job = start("stubborn")
+    wait_for(lambda: job.status().message == "deaf")
+    assert jobs.cancel_job(job, grace_seconds=0.3).state == "cancelled"
+    assert jobs.active_job(job.folder.parent.parent) is None
+
+
+def test_only_one_job_at_a_time_and_the_latest_is_found(start, tmp_path):
+    root = tmp_path / "cache" / "study"
+    assert jobs.latest_job(root) is None
+    first = start("work")
+    assert jobs.active_job(root) == first
+    with pytest.raises(BusyError, match=rf"{first.id} \(work\)"):
+        start("finish")
+    jobs.cancel_job(first, grace_seconds=1)
+    second = start("finish")
+    assert jobs.latest_job(root) == second
+    assert [job.id for job in jobs.list_jobs(root)] == [first.id, second.id]
+
+
+def test_a_job_cannot_leave_the_cache(tmp_path):
+    with pytest.raises(ConfigError):
+        jobs.start_job("../elsewhere", ["run"], tmp_path / "cache")
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_damaged_status_file_is_an_error_and_hides_no_other_job(start, tmp_path):
+    job = start("work")
+    broken = tmp_path / "cache" / "study" / "jobs" / "99990101-000000-000000" / "status.json"
+    broken.parent.mkdir()
+    broken.write_text("{")
+    with pytest.raises(StaleError, match="damaged"):
+        jobs.read_status(broken)
+    assert jobs.active_job(tmp_path / "cache" / "study") == job

@@ -1,0 +1,287 @@
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from ifguide.errors import ConfigError, NumericalError
+from ifguide.selection import algorithm as selection
+from tests import reference
+
+N_SETTINGS = 400
+
+
+class Setting:
+    """A small random corpus with scores, and settings that provoke ties, empty documents and cut budgets."""
+
+    def __init__(self, seed):
+        draw = np.random.default_rng(seed)
+        n_documents = int(draw.integers(1, 13))
+        lengths = draw.choice([0, 1, 2, 3, 5, 9, 17], size=n_documents)
+        lengths[draw.integers(n_documents)] = draw.integers(2, 20)  # one token at least is valid
+        self.offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        n_tokens = int(self.offsets[-1])
+        scores = draw.normal(draw.choice([-2.0, 0.0, 2.0]), draw.choice([0.01, 1.0, 1e4]), size=n_tokens)
+        style = draw.choice(["exact", "rounded", "few values"])  # the last two make ties
+        scores = {"exact": scores, "rounded": scores.round(1), "few values": draw.integers(-1, 3, size=n_tokens)}[style]
+        self.scores = scores.astype(np.float32)  # invalid tokens have scores too: they must not count
+        self.valid = draw.random(n_tokens) < draw.choice([1.0, 1.0, 0.8])
+        self.valid[self.offsets[:-1][lengths > 0]] &= draw.random() < 0.2  # first tokens are invalid in a real corpus
+        self.valid[self.offsets[np.argmax(lengths)] + 1] = True
+        self.ids = [f"{draw.choice(['a', 'B', 'é', '文', '10', '9'])}-{i}" for i in range(n_documents)]
+        draw.shuffle(self.ids)
+        self.id_rank = np.array([sorted(self.ids).index(name) for name in self.ids], dtype=np.int64)
+        self.quantile = float(draw.choice([0.0, 0.07, 0.5, 0.8, 0.9, 0.99, draw.random()]))
+        self.window = int(draw.choice([0, 0, 1, 2, 5]))
+        self.max_tokens = int(draw.choice([0, 1, draw.integers(1, n_tokens + 2), draw.integers(1, n_tokens + 2)]))
+
+    def fast(self):
+        threshold = selection.threshold_at_quantile(self.scores, self.valid, self.quantile)
+        ranking = selection.rank_documents(self.scores, self.offsets, self.valid, threshold, self.id_rank)
+        mask = selection.select_tokens(
+            self.scores, self.offsets, self.valid, ranking, window=self.window, max_tokens=self.max_tokens
+        )
+        return ranking, mask
+
+    def slow(self, max_tokens=None):
+        scores, offsets, valid = self.scores.tolist(), self.offsets.tolist(), self.valid.tolist()
+        threshold = reference.threshold_at_quantile(scores, valid, self.quantile)
+        counts, sums, rank_scores, order = reference.rank_documents(scores, offsets, valid, threshold, self.ids)
+        budget = self.max_tokens if max_tokens is None else max_tokens
+        taken = reference.select_tokens(scores, offsets, valid, threshold, order, self.window, budget)
+        return threshold, counts, sums, rank_scores, order, taken
+
+
+def same_bits(array, values, dtype):
+    return array.dtype == dtype and array.tobytes() == np.array(values, dtype=dtype).tobytes()
+
+
+@pytest.mark.parametrize("seed", range(N_SETTINGS))
+def test_fast_selection_is_bit_equal_to_the_slow_reference(seed):
+    setting = Setting(seed)
+    ranking, mask = setting.fast()
+    threshold, counts, sums, rank_scores, order, taken = setting.slow()
+    assert isinstance(ranking.threshold, float)
+    assert ranking.threshold == threshold
+    assert same_bits(ranking.count_above, counts, np.int64)
+    assert same_bits(ranking.sum_above, sums, np.float64)
+    assert same_bits(ranking.rank_score, rank_scores, np.float64)
+    assert same_bits(ranking.order, order, np.int64)
+    assert mask.dtype == bool
+    assert np.flatnonzero(mask).tolist() == sorted(taken)
+
+
+def test_the_random_settings_reach_every_hard_case():
+    seen = Counter()
+    for seed in range(N_SETTINGS):
+        setting = Setting(seed)
+        threshold, counts, sums, rank_scores, _, taken = setting.slow()
+        everything = setting.slow(max_tokens=0)[-1]
+        hits = int(((setting.scores > threshold) & setting.valid).sum())
+        owner = np.repeat(np.arange(len(counts)), np.diff(setting.offsets))
+        seen.update({f"length {n}": n in np.diff(setting.offsets) for n in (0, 1, 2)})
+        seen["tied documents with hits"] += any(n > 1 and score > 0 for score, n in Counter(rank_scores).items())
+        seen["tied scores at the threshold"] += int((setting.scores[setting.valid] == threshold).sum()) > 1
+        seen["no hit"] += hits == 0
+        seen["negative sums"] += min(sums) < 0
+        seen["windows overlap or meet an edge"] += 0 < len(everything) < hits * (2 * setting.window + 1)
+        seen["budget unused"] += len(everything) <= setting.max_tokens
+        cut = Counter(owner[sorted(everything - taken)]).keys() & Counter(owner[sorted(taken)]).keys()
+        seen["budget cuts inside a document"] += bool(cut)
+        seen["budget ends between documents"] += len(taken) < len(everything) and not cut
+    missing = [name for name in seen if seen[name] < 5]
+    assert not missing, f"fewer than 5 of {N_SETTINGS} settings have: {missing} ({dict(seen)})"
+
+
+@pytest.mark.parametrize("quantile", [0.0, 0.07, 0.28, 0.29, 0.55, 0.57, 0.58, 0.99])
+@pytest.mark.parametrize("n", [1, 7, 10, 25, 50, 100, 200])
+def test_quantiles_that_do_not_fit_binary_fractions(n, quantile):
+    scores = np.arange(n, dtype=np.float32)[::-1].copy()
+    valid = np.ones(n, dtype=bool)
+    assert selection.threshold_at_quantile(scores, valid, quantile) == reference.threshold_at_quantile(
+        scores.tolist(), valid.tolist(), quantile
+    )
+
+
+def test_seven_percent_of_a_hundred_is_seven():
+    assert selection.threshold_at_quantile(np.arange(1, 101, dtype=np.float32), np.ones(100, dtype=bool), 0.07) == 7
+
+
+def test_no_token_is_above_the_threshold_when_all_scores_are_equal():
+    offsets, valid = np.array([0, 3, 6]), np.array([False, True, True] * 2)
+    scores = np.where(valid, 0.3, 0).astype(np.float32)
+    threshold = selection.threshold_at_quantile(scores, valid, 0.5)
+    assert threshold == np.float32(0.3)
+    ranking = selection.rank_documents(scores, offsets, valid, threshold, np.array([1, 0]))
+    assert ranking.count_above.tolist() == [0, 0]
+    assert ranking.rank_score.tolist() == [0.0, 0.0]
+    assert ranking.order.tolist() == [1, 0], "ties break by id"
+    assert not selection.select_tokens(scores, offsets, valid, ranking, window=2, max_tokens=3).any()
+
+
+def test_documents_with_equal_hits_rank_zero_but_are_still_selected():
+    """Both measures are the same for all documents, so they normalise to 0; the ids alone order them."""
+    offsets, valid = np.array([0, 2, 4, 6]), np.array([False, True] * 3)
+    scores = np.where(valid, 1, 0).astype(np.float32)
+    ranking = selection.rank_documents(scores, offsets, valid, 0.5, np.array([2, 0, 1]))
+    assert ranking.rank_score.tolist() == [0.0, 0.0, 0.0]
+    assert ranking.order.tolist() == [1, 2, 0]
+    mask = selection.select_tokens(scores, offsets, valid, ranking, max_tokens=2)
+    assert np.flatnonzero(mask).tolist() == [3, 5]
+
+
+def test_a_window_stays_in_its_document_and_on_valid_tokens():
+    offsets, valid = np.array([0, 3, 6]), np.array([False, True, True] * 2)
+    scores = np.array([0, 0, 5, 0, 0, 0], dtype=np.float32)
+    ranking = selection.rank_documents(scores, offsets, valid, 1.0, np.array([0, 1]))
+    mask = selection.select_tokens(scores, offsets, valid, ranking, window=9)
+    assert np.flatnonzero(mask).tolist() == [1, 2]
+
+
+def test_no_valid_token_is_an_error():
+    with pytest.raises(NumericalError, match="no valid score"):
+        selection.threshold_at_quantile(np.zeros(3, dtype=np.float32), np.zeros(3, dtype=bool), 0.9)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_score_that_is_not_finite_is_an_error(bad):
+    scores = np.array([0, 1, bad], dtype=np.float32)
+    with pytest.raises(NumericalError, match="1 of 2 scores are not finite"):
+        selection.threshold_at_quantile(scores, np.array([False, True, True]), 0.9)
+    assert selection.threshold_at_quantile(scores, np.array([True, True, False]), 0.9) == 1
+
+
+@pytest.mark.parametrize("quantile", [-0.01, 1.0, 1.5, float("nan")])
+def test_a_quantile_out_of_range_is_an_error(quantile):
+    with pytest.raises(ConfigError, match="quantile"):
+        selection.threshold_at_quantile(np.ones(3, dtype=np.float32), np.ones(3, dtype=bool), quantile)
+
+
+def test_random_selection_takes_valid_tokens_and_repeats_for_a_seed():
+    valid = np.arange(200) % 3 > 0
+    one, again, other = (selection.select_random(valid, 40, seed) for seed in (1, 1, 2))
+    assert one.dtype == bool
+    assert one.sum() == other.sum() == 40
+    assert not (one & ~valid).any()
+    assert np.array_equal(one, again)
+    assert not np.array_equal(one, other)
+    assert np.array_equal(selection.select_random(valid, 10_000, 0), valid)
+    assert not selection.select_random(valid, 0, 0).any()
+
+
+def test_random_selection_is_uniform_over_valid_tokens():
+    """2,000 draws of 5 among 20: each is chosen 500 times give or take 19, so 100 is over five deviations."""
+    valid = np.arange(40) % 2 > 0
+    times = sum(selection.select_random(valid, 5, seed).astype(int) for seed in range(2000))
+    assert np.abs(times[valid] - 500).max() < 100
+
+
+def test_precision_and_recall_match_sklearn():
+    metrics = pytest.importorskip("sklearn.metrics")
+    draw = np.random.default_rng(0)
+    for _ in range(20):
+        mask, truth, valid = (draw.random(50) < share for share in (0.3, 0.4, 0.8))
+        precision, recall = selection.precision_recall(mask, truth, valid)
+        assert precision == pytest.approx(metrics.precision_score(truth[valid], mask[valid]))
+        assert recall == pytest.approx(metrics.recall_score(truth[valid], mask[valid]))
+
+
+def test_precision_and_recall_without_a_denominator_are_none():
+    nothing, everything = np.zeros(4, dtype=bool), np.ones(4, dtype=bool)
+    assert selection.precision_recall(nothing, everything, everything) == (None, 0.0)
+    assert selection.precision_recall(everything, nothing, everything) == (0.0, None)
+    assert selection.precision_recall(everything, everything, nothing) == (None, None)
+
+
+@pytest.mark.parametrize("decimals", [None, 1, 0])
+def test_ranking_measures_match_sklearn(decimals):
+    metrics = pytest.importorskip("sklearn.metrics")
+    draw = np.random.default_rng(1)
+    for _ in range(30):
+        truth = draw.random(80) < draw.choice([0.1, 0.5])
+        truth[:2] = [True, False]
+        scores = (draw.normal(size=80) + truth).astype(np.float32)
+        scores = scores if decimals is None else np.round(scores, decimals)
+        assert selection.area_under_roc(scores, truth) == pytest.approx(metrics.roc_auc_score(truth, scores), abs=1e-12)
+        assert selection.average_precision(scores, truth) == pytest.approx(
+            metrics.average_precision_score(truth, scores), abs=1e-12
+        )
+
+
+def test_ranking_measures_without_a_class_are_none():
+    scores = np.arange(3, dtype=np.float32)
+    assert selection.area_under_roc(scores, np.ones(3, dtype=bool)) is None
+    assert selection.area_under_roc(scores, np.zeros(3, dtype=bool)) is None
+    assert selection.average_precision(scores, np.zeros(3, dtype=bool)) is None
+    assert selection.average_precision(scores, np.ones(3, dtype=bool)) == 1.0
+
+
+def test_the_best_tokens_are_those_a_sort_gives():
+    rng = np.random.default_rng(0)
+    scores, valid = rng.integers(-3, 4, 200).astype(np.float32), rng.random(200) < 0.8
+    mask = selection.select_best(scores, valid, 30)
+    assert mask.sum() == 30 and not (mask & ~valid).any()
+    left_out = valid & ~mask
+    assert scores[mask].min() >= scores[left_out].max()
+    lowest = scores[mask].min()
+    tied = np.flatnonzero(valid & (scores == lowest))
+    np.testing.assert_array_equal(tied[: mask[tied].sum()], tied[mask[tied]])  # the first of those that are equal
+    assert selection.select_best(scores, valid, 10_000).sum() == (valid & (scores > 0)).sum()
+
+
+def test_strengths_fall_with_the_score_and_add_up_to_about_the_budget():
+    rng = np.random.default_rng(1)
+    scores, valid = rng.normal(size=5000).astype(np.float32), np.ones(5000, dtype=bool)
+    valid[::50] = False
+    strengths = selection.soft_strengths(scores, valid, 400)
+    order = np.argsort(-scores[valid])
+    ranked = strengths[valid][order]
+    assert (np.diff(ranked) <= 0).all() and not strengths[~valid].any()
+    assert (ranked[:200] == 1).all() and (ranked[801:] == 0).all() and 0 < ranked[400] < 1
+    assert 0.8 * 400 < strengths.sum() < 1.3 * 400
+    with pytest.raises(ConfigError, match="1 to 4,900"):
+        selection.soft_strengths(scores, valid, 0)
+    assert set(selection.soft_strengths(np.ones(10, np.float32), np.ones(10, bool), 3)) == {1.0}
+
+
+def test_strengths_by_hand():
+    """High is the middle of the budget, low the value at twice the budget or the last there is; between them a line."""
+    scores, everything = np.arange(8, 0, -1, dtype=np.float32), np.ones(8, dtype=bool)
+    np.testing.assert_allclose(
+        selection.soft_strengths(scores, everything, 2), [1, 1, 2 / 3, 1 / 3, 0, 0, 0, 0], rtol=1e-6
+    )
+    np.testing.assert_allclose(
+        selection.soft_strengths(scores, everything, 8), [1, 1, 1, 1, 1, 2 / 3, 1 / 3, 0], rtol=1e-6
+    )
+    without_best = np.arange(8) > 0
+    np.testing.assert_allclose(selection.soft_strengths(scores, without_best, 1), [0, 1, 0.5, 0, 0, 0, 0, 0])
+    with pytest.raises(ConfigError, match="1 to 8"):
+        selection.soft_strengths(scores, everything, 9)
+
+
+@pytest.mark.parametrize(
+    ("budget", "expected"), [(0, (4, 0)), (1, (0, 1)), (4, (1, 2)), (5, (3, 0)), (8, (3, 3)), (9, (4, 0)), (20, (4, 0))]
+)
+def test_a_budget_takes_whole_documents_and_what_is_left_of_the_next(budget, expected):
+    assert selection.spend_budget(np.array([3, 0, 2, 4]), np.array([2, 0, 1, 3]), budget) == expected
+
+
+def test_hits_alone_are_selected_unless_a_window_or_a_budget_is_asked_for():
+    scores, valid = np.array([0, 1, 9, 1, 9, 1], dtype=np.float32), np.ones(6, dtype=bool)
+    ranking = selection.rank_documents(scores, np.array([0, 6]), valid, 5.0, np.array([0]))
+    assert np.flatnonzero(selection.select_tokens(scores, np.array([0, 6]), valid, ranking)).tolist() == [2, 4]
+
+
+def test_no_documents_have_an_empty_order():
+    nothing = np.zeros(0, dtype=np.int64)
+    assert selection.rank_measured(1.0, nothing, nothing.astype(float), nothing).order.shape == (0,)
+
+
+@pytest.mark.parametrize(("n", "k"), [(3, 1), (6, 4), (7, 3), (9, 2)])
+def test_a_quantile_just_above_a_share_takes_the_next_score(n, k):
+    """The product of n and the next number above k/n rounds down to k, whose share is too small."""
+    quantile = float(np.nextafter(k / n, 1))
+    assert int(np.ceil(quantile * n)) == k
+    scores, valid = np.arange(n, dtype=np.float32), np.ones(n, dtype=bool)
+    assert selection.threshold_at_quantile(scores, valid, quantile) == k
+    assert reference.threshold_at_quantile(scores.tolist(), valid.tolist(), quantile) == k
+    assert selection.threshold_at_quantile(scores, valid, k / n) == k - 1

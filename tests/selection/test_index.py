@@ -1,0 +1,435 @@
+"""The index gives the same bits as the slow reference, whatever the settings and however it was built."""
+
+import shutil
+from collections import Counter
+from types import SimpleNamespace
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from ifguide.config.schema import SelectionConfig
+from ifguide.errors import ConfigError, NumericalError, StaleError
+from ifguide.selection import algorithm as selection
+from ifguide.selection.index import hits
+from ifguide.selection.index.build import build_index
+from ifguide.selection.index.chunks import sort_key, value_of_key
+from ifguide.selection.index.counts import Sources, Tokens, normalise_piece
+from ifguide.selection.index.coverage import count_covered, cover_hits, expand_intervals
+from ifguide.study.select import open_index
+from tests import reference
+
+N_SETTINGS = 240
+PIECES = ["", " fool", "Fool", "kind", "!", "ly", "\ufffd"]
+
+
+class MemoryStudy:
+    """As much of a study as the index reads: a made-up corpus with scores, two sources and spans."""
+
+    name = "made-up"
+    config = SimpleNamespace(selection=SelectionConfig())
+
+    def __init__(self, folder, seed, *, n_documents=None, lengths=(0, 1, 2, 3, 5, 9, 17), style=None):
+        draw = self.draw = np.random.default_rng(seed)
+        n_documents = n_documents or int(draw.integers(1, 25))
+        own = draw.choice(lengths, size=n_documents)
+        own[draw.integers(n_documents)] = draw.integers(2, 40)
+        self.offsets = np.concatenate([[0], np.cumsum(own)]).astype(np.int64)
+        n_tokens = int(self.offsets[-1])
+        scores = draw.normal(draw.choice([-3.0, 0.0, 2.0]), draw.choice([0.01, 1.0, 1e4]), size=n_tokens)
+        style = style or draw.choice(["exact", "rounded", "few values", "heavy tail"])
+        scores = {
+            "exact": scores,
+            "rounded": scores.round(1),
+            "few values": draw.integers(-1, 3, size=n_tokens),
+            "heavy tail": draw.standard_t(1.5, size=n_tokens),
+        }[style]
+        self.values = np.asarray(scores, dtype=np.float32)  # first tokens have scores too: they must not count
+        self.valid = np.ones(n_tokens, dtype=bool)
+        self.valid[self.offsets[:-1][own > 0]] = False
+        self.ids = [f"{draw.choice(['a', 'B', 'é', '文', '10', '9'])}-{i}" for i in range(n_documents)]
+        draw.shuffle(self.ids)
+        self.sources = draw.choice(["forum", "news"], size=n_documents)
+        self.in_span = draw.random(n_tokens) < 0.2
+        self.token_ids = draw.integers(0, len(PIECES), size=n_tokens).astype(np.int32)
+        self.root = folder
+
+    def build(self, **settings):
+        folder = self.folder("index") / "own_loss"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        sources = Sources.of(pa.chunked_array([self.sources.tolist()]), self.offsets)
+        build_index(
+            folder,
+            self.values,
+            self.offsets,
+            sources,
+            in_span=self.in_span,
+            tokens=Tokens(self.token_ids, PIECES),
+            **settings,
+        )
+        return open_index(self)
+
+    def manifest(self, unit):
+        return {}
+
+    def folder(self, unit):
+        return self.root / "index"
+
+    def scores(self, kind):
+        return self.values
+
+    def corpus(self):
+        ranks = sorted(self.ids)
+        id_rank = np.array([ranks.index(name) for name in self.ids], dtype=np.int64)
+        return SimpleNamespace(
+            n_tokens=len(self.values),
+            n_documents=len(self.ids),
+            offsets=self.offsets,
+            in_span=self.in_span,
+            token_ids=self.token_ids,
+            id_rank=id_rank,
+        )
+
+    def random_settings(self):
+        draw, n_tokens = self.draw, len(self.values)
+        quantile = draw.choice([0.0, 0.5, 0.9, 0.93, 0.99, draw.uniform(0.9, 1), draw.uniform(0.9, 1), draw.random()])
+        budget = draw.choice([0, 1, draw.integers(1, n_tokens + 2), draw.integers(1, max(2, n_tokens // 8))])
+        return {"quantile": float(quantile), "window": int(draw.choice([0, 0, 1, 2, 5, 8])), "max_tokens": int(budget)}
+
+
+def slow_answer(study, settings):
+    scores, offsets, valid = study.values.tolist(), study.offsets.tolist(), study.valid.tolist()
+    threshold = reference.threshold_at_quantile(scores, valid, settings["quantile"])
+    counts, sums, rank_scores, order = reference.rank_documents(scores, offsets, valid, threshold, study.ids)
+    take = lambda budget: reference.select_tokens(scores, offsets, valid, threshold, order, settings["window"], budget)  # noqa: E731
+    return threshold, counts, sums, rank_scores, order, take(settings["max_tokens"]), take(0)
+
+
+def same_bits(array, values, dtype):
+    return array.dtype == dtype and array.tobytes() == np.array(values, dtype=dtype).tobytes()
+
+
+@pytest.fixture(params=["few hits", "many hits"])
+def way(request, monkeypatch):
+    """Hits are looked up one by one, or the tail is read in chunks; small studies would only ever use the first way."""
+    if request.param == "many hits":
+        monkeypatch.setattr(hits, "FEW_HITS", -1)
+        monkeypatch.setattr(hits, "CHUNK_TAIL", 3)
+    return request.param
+
+
+SEEN = Counter()
+
+
+@pytest.mark.parametrize("seed", range(N_SETTINGS))
+def test_masks_ranks_and_budgets_are_bit_equal_to_the_slow_reference(seed, tmp_path, monkeypatch):
+    if seed % 2:
+        monkeypatch.setattr(hits, "FEW_HITS", -1)
+        monkeypatch.setattr(hits, "CHUNK_TAIL", 3)
+    study = MemoryStudy(tmp_path, seed)
+    index = study.build(chunk_tokens=(1, 7, 64, 1 << 21)[seed % 4])
+    settings = study.random_settings()
+    found = index.resolve(settings)
+    threshold, counts, sums, rank_scores, order, taken, everything = slow_answer(study, settings)
+    assert found.threshold == threshold == index.threshold_at(settings["quantile"])
+    assert found.n_above == sum(counts) == index.tokens_above(threshold)
+    assert same_bits(found.ranking.count_above, counts, np.int64)
+    assert same_bits(found.ranking.sum_above, sums, np.float64)
+    assert same_bits(found.ranking.rank_score, rank_scores, np.float64)
+    assert same_bits(found.ranking.order, order, np.int64)
+    mask = index.mask(settings)
+    assert mask.dtype == bool
+    assert np.flatnonzero(mask).tolist() == sorted(taken)
+    assert (found.n_selected, found.n_covered) == (len(taken), len(everything))
+    owner = np.repeat(np.arange(len(counts)), np.diff(study.offsets))
+    assert np.array_equal(found.taken, np.bincount(owner[mask], minlength=len(counts)))
+    assert found.n_documents == np.count_nonzero(found.taken)
+    by_source = Counter(study.sources[owner[mask]].tolist())
+    assert dict(zip(index.sources, found.by_source.tolist(), strict=True)) == {s: by_source[s] for s in index.sources}
+    assert (found.precision, found.recall) == selection.precision_recall(mask, study.in_span, study.valid)
+    scale = np.abs(study.values[mask]).sum(dtype=np.float64)
+    assert found.effect == pytest.approx(study.values[mask].sum(dtype=np.float64), abs=1e-9 * scale + 1e-12)
+
+    cut = Counter(owner[sorted(everything - taken)]).keys() & Counter(owner[sorted(taken)]).keys()
+    SEEN["budget cuts inside a document"] += bool(cut)
+    SEEN["budget ends between documents"] += len(taken) < len(everything) and not cut
+    SEEN["in the tail"] += not found.scanned
+    SEEN["below the tail"] += found.scanned
+    SEEN["tied scores at the threshold"] += int((study.values[study.valid] == threshold).sum()) > 1
+    SEEN["negative threshold"] += threshold < 0
+    SEEN["windows"] += bool(settings["window"] and taken)
+    SEEN["cut with windows in the tail"] += bool(cut and settings["window"] and not found.scanned)
+
+
+def test_the_random_settings_reached_every_hard_case():
+    if sum((SEEN["in the tail"], SEEN["below the tail"])) < N_SETTINGS:
+        pytest.skip("counts what the test before saw, and not all of it ran")
+    assert not [name for name in SEEN if SEEN[name] < 3], dict(SEEN)
+
+
+def test_large_corpora_agree_with_the_fast_selection(tmp_path, way):
+    study = MemoryStudy(tmp_path, 3, n_documents=300, lengths=(1, 30, 80, 200))
+    index, id_rank = study.build(chunk_tokens=5000), study.corpus().id_rank
+    for _ in range(25):
+        settings = study.random_settings()
+        found = index.resolve(settings)
+        threshold = selection.threshold_at_quantile(study.values, study.valid, settings["quantile"])
+        ranking = selection.rank_documents(study.values, study.offsets, study.valid, threshold, id_rank)
+        limits = {key: settings[key] for key in ("window", "max_tokens")}
+        mask = selection.select_tokens(study.values, study.offsets, study.valid, ranking, **limits)
+        assert found.threshold == threshold
+        assert np.array_equal(found.ranking.order, ranking.order)
+        assert same_bits(found.ranking.sum_above, ranking.sum_above, np.float64)
+        assert np.array_equal(index.mask(found), mask)
+        assert found.n_selected == mask.sum()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_every_row_of_the_preview_equals_brute_force(seed, tmp_path):
+    study = MemoryStudy(
+        tmp_path, seed, n_documents=60, lengths=(1, 4, 30, 60), style=("exact", "heavy tail", "rounded", "exact")[seed]
+    )
+    index = study.build(chunk_tokens=500)
+    owner = np.repeat(np.arange(60), np.diff(study.offsets))
+    rows = index.preview().to_pylist()
+    tail = [row for row in rows if row["documents_hit"] is not None]
+    assert tail[-1]["tokens_above"] == index.n_tail > 10
+    assert [row["tokens_above"] for row in rows] == sorted({row["tokens_above"] for row in rows})
+    for row in rows:
+        above = study.valid & (study.values.astype(np.float64) > row["threshold"])
+        assert row["tokens_above"] == above.sum()
+        assert index.tokens_above(index.threshold_at(row["quantile"])) == row["tokens_above"]
+    for row in tail[:: max(1, len(tail) // 25)] + tail[-1:]:
+        ranking = selection.rank_documents(
+            study.values, study.offsets, study.valid, row["threshold"], study.corpus().id_rank
+        )
+        assert row["documents_hit"] == np.count_nonzero(ranking.count_above)
+        for window in range(6):
+            mask = selection.select_tokens(study.values, study.offsets, study.valid, ranking, window=window)
+            assert row[f"covered_{window}"] == mask.sum()
+            assert row[f"span_{window}"] == np.count_nonzero(mask & study.in_span)
+            assert row[f"effect_{window}"] == pytest.approx(
+                study.values[mask].sum(dtype=np.float64), rel=1e-9, abs=1e-6
+            )
+            by_source = Counter(study.sources[owner[mask]].tolist())
+            assert row[f"source_{window}"] == [by_source[name] for name in index.sources]
+
+
+def test_the_streaming_build_gives_the_same_files_whatever_the_chunks_and_threads(tmp_path, monkeypatch):
+    study = MemoryStudy(tmp_path, 5, n_documents=80, lengths=(0, 1, 7, 50))
+    study.values = (study.values * 16).round() / 16  # sums are exact, so their order cannot show
+    builds = []
+    for chunk_tokens, threads, shard in ((1 << 21, 1, 1 << 22), (1, 2, 40), (97, 3, 1), (1000, 2, 1 << 22)):
+        monkeypatch.setattr("ifguide.selection.index.build.SHARD_TOKENS", shard)
+        study.build(chunk_tokens=chunk_tokens, threads=threads)
+        builds.append({p.name: p.read_bytes() for p in (tmp_path / "index" / "own_loss").iterdir()})
+    assert len(builds[0]) >= 14
+    for other in builds[1:]:
+        assert other == builds[0]
+
+
+def test_the_tail_is_sorted_with_ties_in_corpus_order(tmp_path):
+    study = MemoryStudy(tmp_path, 8, n_documents=90, lengths=(30, 60))
+    study.values = study.values.round(0)
+    index = study.build()
+    tail = index._tail
+    assert tail.positions.tolist() == np.flatnonzero(study.valid & (study.values > np.float32(tail.floor))).tolist()
+    assert tail.floor == selection.threshold_at_quantile(study.values, study.valid, 0.9)
+    expected = np.lexsort((np.arange(index.n_tail), -study.values[tail.positions]))
+    assert tail.order.tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_number_of_tokens_goes_to_a_quantile_and_back(seed, tmp_path):
+    study = MemoryStudy(tmp_path, seed, n_documents=40, lengths=(20, 30))
+    index = study.build()
+    ordered = np.sort(study.values[study.valid])[::-1]
+    for n_above in [*range(index.n_tail + 5), index.n_valid // 2, index.n_valid - 1]:
+        expected = int(np.count_nonzero(ordered > ordered[min(n_above, len(ordered) - 1)]))
+        assert index.tokens_above(index.threshold_at(index.quantile_for(n_above))) == expected
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_histogram_counts_what_lies_between_its_own_edges(seed, tmp_path):
+    study = MemoryStudy(tmp_path, seed, n_documents=80, lengths=(5, 30))
+    index = study.build()
+    values = study.values[study.valid].astype(np.float64)
+    floor = index._tail.floor
+    for bins in (
+        index.histogram(),
+        index.histogram(low=floor, high=float(values.max()), n_bins=33),
+        index.histogram(low=float(np.median(values)), high=floor, n_bins=20),
+        index.histogram(edges=np.sinh(np.linspace(-12, 12, 150))),
+    ):
+        left, right, count = (bins[name].to_numpy() for name in ("left", "right", "count"))
+        expected = [np.count_nonzero((values > a) & (values <= b)) for a, b in zip(left, right, strict=True)]
+        assert count.tolist() == expected
+        assert (right > left).all()
+    whole = index.histogram()
+    assert whole["count"].to_numpy().sum() == index.n_valid
+
+
+def test_words_are_counted_as_they_enter(tmp_path):
+    study = MemoryStudy(tmp_path, 2, n_documents=120, lengths=(10, 40))
+    index = study.build(chunk_tokens=300)
+    words = index.words().to_pylist()
+    levels = sorted({(w["level"], w["first_above"], w["last_above"]) for w in words})
+    assert levels[0][1] == 0
+    assert levels[-1][2] == index.n_tail
+    assert all(a[2] <= b[1] for a, b in zip(levels, levels[1:], strict=False))
+    names = np.array([normalise_piece(piece) for piece in PIECES])[study.token_ids]
+    ranked = index._tail.positions[index._tail.order]
+    for level, first, last in levels:
+        expected = Counter(names[ranked[first:last]].tolist())
+        del expected[""]
+        assert {w["word"]: w["count"] for w in words if w["level"] == level} == dict(expected)
+    assert {w["word"]: w["occurrences"] for w in words} == {k: v for k, v in Counter(names.tolist()).items() if k}
+    found = index.resolve({"quantile": 0.93, "window": 1, "max_tokens": 60})
+    table = index.selected_words(found).to_pylist()
+    expected = Counter(names[index.mask(found)].tolist())
+    del expected[""]
+    assert {w["word"]: w["selected"] for w in table} == dict(expected)
+    share = found.n_selected / found.n_valid
+    assert all(w["lift"] == pytest.approx(w["selected"] / w["occurrences"] / share) for w in table)
+
+
+def test_documents_in_a_range_and_the_overlap_of_two_selections(tmp_path, way):
+    study = MemoryStudy(tmp_path, 4, n_documents=50, lengths=(10, 40), style="heavy tail")
+    index = study.build(chunk_tokens=200)
+    owner = np.repeat(np.arange(50), np.diff(study.offsets))
+    floor = index._tail.floor
+    for low, high in ((floor, float(study.values.max())), (floor + 0.1234567891, 1e9), (floor - 1, floor + 1)):
+        inside = study.valid & (study.values.astype(np.float64) > low) & (study.values.astype(np.float64) <= high)
+        expected = np.bincount(owner[inside], minlength=50)
+        table = index.documents_in_range(low, high)
+        assert dict(zip(table["document"].to_pylist(), table["count"].to_pylist(), strict=True)) == {
+            int(d): int(expected[d]) for d in np.flatnonzero(expected)
+        }
+        assert table["count"].to_pylist() == sorted(expected[expected > 0].tolist(), reverse=True)
+    a = index.resolve({"quantile": 0.95, "window": 1, "max_tokens": 40})
+    b = index.mask({"quantile": 0.92})
+    overlap, in_a = index.compare(a, b), index.mask(a)
+    assert overlap.tokens_a == np.count_nonzero(in_a & ~b)
+    assert overlap.tokens_b == np.count_nonzero(b & ~in_a)
+    assert overlap.tokens_both == np.count_nonzero(in_a & b)
+    documents = lambda mask: set(owner[mask].tolist())  # noqa: E731
+    assert set(overlap.documents_a.tolist()) == documents(in_a) - documents(b)
+    assert set(overlap.documents_b.tolist()) == documents(b) - documents(in_a)
+    assert set(overlap.documents_both.tolist()) == documents(b) & documents(in_a)
+
+
+def test_rank_curves_end_with_what_is_selected(tmp_path):
+    index = MemoryStudy(tmp_path, 4, n_documents=50, lengths=(10, 40), style="heavy tail").build()
+    found = index.resolve({"quantile": 0.92, "window": 1, "max_tokens": 33})
+    assert found.rank_curve()["tokens"].to_pylist()[-1] == 33
+    assert found.rank_curve(before_budget=True)["tokens"].to_pylist()[-1] == found.n_covered
+    table = found.documents(0, 5)
+    assert table["rank"].to_pylist() == [1, 2, 3, 4, 5]
+    assert table["n_selected"].to_pylist() == found.taken[found.ranking.order[:5]].tolist()
+
+
+def _swap_scores(folder):
+    values = np.load(folder / "tail_scores.npy")
+    np.save(folder / "tail_scores.npy", values[::-1].copy())
+
+
+def _point_outside(folder):
+    order = np.load(folder / "tail_order.npy")
+    np.save(folder / "tail_order.npy", order + 1)
+
+
+def _cut_short(folder):
+    (folder / "tail_positions.npy").write_bytes((folder / "tail_positions.npy").read_bytes()[:-9])
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        _swap_scores,
+        _point_outside,
+        _cut_short,
+        lambda folder: (folder / "covered.npy").unlink(),
+        lambda folder: (folder / "index.json").write_text("{"),
+        lambda folder: (folder / "index.json").write_text("{}"),
+        lambda folder: np.save(folder / "ranks.npy", np.arange(3)),
+        lambda folder: np.save(folder / "histogram.npy", np.ones(1 << 16, dtype=np.int64)),
+    ],
+)
+def test_a_damaged_index_is_refused_with_the_command_that_mends_it(harm, tmp_path):
+    study = MemoryStudy(tmp_path, 6, n_documents=50, lengths=(10, 40), style="exact")
+    study.build()
+    harm(tmp_path / "index" / "own_loss")
+    with pytest.raises(StaleError, match=r"is damaged .*build it again with `ifguide run made-up --force index`"):
+        open_index(study)
+
+
+def test_an_index_of_other_scores_is_refused(tmp_path):
+    study = MemoryStudy(tmp_path, 6, n_documents=50, lengths=(10, 40), style="exact")
+    study.build()
+    study.values = -study.values
+    with pytest.raises(StaleError, match="made from other scores"):
+        open_index(study)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_scores_that_are_not_finite_are_refused(bad, tmp_path):
+    study = MemoryStudy(tmp_path, 6, n_documents=5, lengths=(10,))
+    study.values[3] = bad
+    with pytest.raises(NumericalError, match=r"1 of .* scores are not finite"):
+        study.build()
+
+
+def test_settings_are_checked(tmp_path):
+    index = MemoryStudy(tmp_path, 6).build()
+    with pytest.raises(ConfigError, match="quantile: expected 0 <= quantile < 1"):
+        index.resolve({"quantile": 1.0})
+    with pytest.raises(ConfigError, match="this is the index of own_loss, got 'position'"):
+        index.resolve({"attribution": "position"})
+    with pytest.raises(ConfigError, match="a selection has quantile, window and max_tokens; got colour"):
+        index.resolve({"colour": "red"})
+
+
+def test_sort_keys_keep_the_order_of_floats():
+    draw = np.random.default_rng(0)
+    values = np.sort(
+        np.concatenate([draw.normal(size=300) * 10.0 ** draw.integers(-40, 38, 300), [0.0, 1e-45, -1e-45]])
+    )
+    values = values.astype(np.float32)
+    keys = sort_key(values).astype(np.int64)
+    assert (np.diff(keys) >= 0).all()
+    assert [value_of_key(int(key)) for key in keys] == values.tolist()
+
+
+def test_sums_keep_their_bits_where_additions_round():
+    """Scores so far apart that float64 sums round: only adding in reading order gives the reference's bits."""
+    draw = np.random.default_rng(1)
+    scores = (10.0 ** draw.uniform(-6, 12, 3000)).astype(np.float32)
+    bounds = np.array([0, 1000, 1000, 3000])
+    expected = []
+    for start, stop in zip(bounds[:-1], bounds[1:], strict=True):
+        total = 0.0
+        for score in scores[start:stop].tolist():
+            total += score
+        expected.append(total)
+    assert same_bits(hits.add_in_reading_order(scores, bounds, np.float32(1e-7)), expected, np.float64)
+    pairwise = np.add.reduceat(scores, [0, 1000], dtype=np.float64)
+    assert pairwise.tolist() != [expected[0], expected[2]]
+
+
+@pytest.mark.parametrize("window", [1, 2, 5, 40])
+def test_covered_tokens_are_counted_without_making_their_intervals(window):
+    draw = np.random.default_rng(window)
+    offsets = np.concatenate([[0], np.cumsum(draw.integers(0, 30, 60))])
+    hit = np.flatnonzero((draw.random(offsets[-1]) < 0.15) & ~np.isin(np.arange(offsets[-1]), offsets[:-1]))
+    bounds = np.searchsorted(hit, offsets)
+    owner = np.repeat(np.arange(60), np.diff(bounds))
+    low, high = cover_hits(hit, offsets[owner] + 1, offsets[owner + 1], window)
+    expected = np.bincount(owner, weights=high - low, minlength=60)
+    assert count_covered(hit.astype(np.uint32), bounds, offsets, window).tolist() == expected.tolist()
+
+
+def test_intervals_of_neighbouring_hits_do_not_overlap():
+    low, high = cover_hits(np.array([3, 4, 9]), np.array([1, 1, 8]), np.array([6, 6, 12]), 2)
+    assert expand_intervals(low, high).tolist() == [1, 2, 3, 4, 5, 8, 9, 10, 11]
+    assert expand_intervals(low[:0], high[:0]).tolist() == []

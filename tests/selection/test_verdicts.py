@@ -1,0 +1,191 @@
+"""The verdict log: nothing is lost but a torn last line, and replaying gives the state."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ifguide.errors import ConfigError
+from ifguide.selection import audit
+from ifguide.selection.verdicts import LOG, Target, VerdictLog, apply_verdicts
+from tests.app.fake_study import write_study
+
+
+def test_verdicts_are_read_back_by_another_process_of_the_log(tmp_path):
+    log = VerdictLog(tmp_path)
+    log.decide(Target("a"), "toxic")
+    log.decide(Target("b\n\u202e\ud800"), "fine")
+    log.decide(Target("a", 3, 5), "unsure")
+    log.decide(Target("a"), "fine")
+    again = VerdictLog(tmp_path)
+    assert again.current() == log.current()
+    assert again.of_documents() == {"b\n\u202e\ud800": "fine", "a": "fine"}
+    assert again.spans_of("a") == [(3, 5, "unsure")]
+
+
+actions = st.lists(
+    st.tuples(st.sampled_from("abc"), st.sampled_from(["toxic", "fine", "unsure", "none", "undo"])), max_size=25
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(actions)
+def test_undo_goes_back_to_what_was_there(tmp_path_factory, steps):
+    log = VerdictLog(tmp_path_factory.mktemp("log"))
+    states = [{}]
+    for document, action in steps:
+        if action == "undo":
+            log.undo()
+            states = states[:-1] or [{}]
+        else:
+            log.decide(Target(document), action)
+            states.append({k: v for k, v in {**states[-1], document: action}.items() if v != "none"})
+        assert log.of_documents() == states[-1]
+    assert VerdictLog(log.path.parent).of_documents() == states[-1]
+
+
+def test_a_torn_last_line_is_left_out_and_written_over(tmp_path):
+    log = VerdictLog(tmp_path)
+    log.decide(Target("a"), "toxic")
+    log.decide(Target("b"), "fine")
+    whole = (tmp_path / LOG).read_bytes()
+    for cut in range(len(whole) - 1, whole.index(b"\n") + 1, -7):
+        (tmp_path / LOG).write_bytes(whole[:cut])
+        torn = VerdictLog(tmp_path)
+        assert torn.of_documents() == {"a": "toxic"}
+        torn.decide(Target("c"), "unsure")
+        assert VerdictLog(tmp_path).of_documents() == {"a": "toxic", "c": "unsure"}
+
+
+def test_two_readers_see_each_other(tmp_path):
+    one, other = VerdictLog(tmp_path), VerdictLog(tmp_path)
+    one.decide(Target("a"), "toxic")
+    before = other.version
+    assert other.of_documents() == {"a": "toxic"}
+    one.decide(Target("b"), "fine")
+    assert other.version != before
+    other.undo()
+    assert one.of_documents() == {"a": "toxic"}
+
+
+def test_one_verdict_for_a_group_is_one_line_and_one_undo(tmp_path):
+    log = VerdictLog(tmp_path)
+    log.decide(Target("b"), "fine")
+    log.decide(Target("a"), "toxic", copies=["a", "b", "c"])
+    assert log.of_documents() == {"a": "toxic", "b": "toxic", "c": "toxic"}
+    assert len((tmp_path / LOG).read_bytes().splitlines()) == 2
+    assert log.undo() == Target("a")
+    assert VerdictLog(tmp_path).of_documents() == {"b": "fine"}
+
+
+def test_a_killed_writer_loses_at_most_one_line(tmp_path):
+    code = (
+        "import sys; from ifguide.selection.verdicts import *; log = VerdictLog(sys.argv[1])\n"
+        "for n in range(10**6):\n    log.decide(Target(f'd{n}'), 'toxic'); print(n, flush=True)"
+    )
+    writer = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE)
+    said = [int(writer.stdout.readline()) for _ in range(50)][-1]
+    os.kill(writer.pid, signal.SIGKILL)
+    said = max([said, *map(int, writer.stdout.read().split())])
+    writer.wait(timeout=10)
+    kept = VerdictLog(tmp_path).of_documents()
+    assert len(kept) >= said + 1
+    assert set(kept) == {f"d{n}" for n in range(len(kept))}
+
+
+@pytest.mark.parametrize("bad", [("a", 3, None), ("a", 5, 5), ("a", -1, 2), (7, None, None), ("a", True, 3)])
+def test_bad_targets_and_verdicts_are_refused(tmp_path, bad):
+    with pytest.raises(ConfigError, match="expected a document's id"):
+        Target(*bad)
+    with pytest.raises(ConfigError, match="as a verdict"):
+        VerdictLog(tmp_path).decide(Target("a"), "terrible")
+    assert not (tmp_path / LOG).exists()
+
+
+def test_verdicts_exclude_and_force_tokens(tmp_path):
+    study = write_study(tmp_path / "cache", until="selection")
+    corpus, mask = study.corpus(), np.asarray(study.selection("default").mask)
+    hit = int(study.selection("default").order[0])
+    here = slice(int(corpus.offsets[hit]), int(corpus.offsets[hit + 1]))
+    name = corpus.document(hit).id
+    inside = int(np.flatnonzero(mask[here])[0])
+    verdicts = {
+        Target(name): "fine",
+        Target(name, inside, inside + 1): "toxic",
+        Target("doc-001", 0, 3): "toxic",
+        Target("gone"): "fine",
+        Target("doc-002"): "toxic",
+        Target("doc-003", 0, 10**6): "toxic",
+        Target("doc-004", 0, 4): "unsure",
+    }
+    changed, counts = apply_verdicts(mask, corpus, verdicts)
+    expected = mask.copy()
+    expected[here] = False
+    expected[here.start + inside] = True
+    first = int(corpus.offsets[corpus.index_of("doc-001")])
+    expected[first + 1 : first + 3] = True
+    assert (changed == expected).all()
+    assert counts == {"excluded": int((mask & ~expected).sum()), "forced": int((expected & ~mask).sum()), "unknown": 2}
+    assert not (changed & ~corpus.valid()).any()
+    assert apply_verdicts(mask, corpus, {})[1] == {"excluded": 0, "forced": 0, "unknown": 0}
+
+
+def test_wilson_is_the_root_of_its_equation():
+    for hits, n in ((0, 10), (3, 10), (93, 100), (100, 100)):
+        for bound in audit.wilson(hits, n):
+            assert (hits / n - bound) ** 2 == pytest.approx(1.959964**2 * bound * (1 - bound) / n, abs=1e-6)
+    assert audit.simple_precision(0, 0) is None
+    assert audit.simple_precision(9, 10).value == 0.9
+
+
+def test_spans_are_runs_inside_documents():
+    generator = np.random.default_rng(1)
+    offsets = np.array([0, 7, 7, 30, 60])
+    mask = generator.random(60) < 0.6
+    scores = generator.normal(size=60).astype(np.float32)
+    found = audit.find_spans(mask, scores, offsets)
+    owner = np.searchsorted(offsets, np.arange(60), side="right") - 1
+    slow, run = [], []
+    for place in range(61):
+        if run and (place == 60 or not mask[place] or owner[place] != owner[run[0]]):
+            slow.append((run[0], run[-1] + 1, owner[run[0]], scores[run].max()))
+            run = []
+        if place < 60 and mask[place]:
+            run.append(place)
+    assert list(zip(found.start, found.stop, found.document, found.highest, strict=True)) == slow
+    assert audit.find_spans(np.zeros(60, dtype=bool), scores, offsets).start.size == 0
+
+
+def made_spans(highest):
+    n = len(highest)
+    return audit.Spans(np.arange(n), np.arange(n) + 1, np.arange(n), np.asarray(highest, dtype=np.float32))
+
+
+def test_audit_draws_from_every_stratum_and_again_the_same():
+    spans = made_spans(np.random.default_rng(0).normal(size=1003))
+    drawn = audit.draw_audit(spans, 50, seed=4)
+    assert len(set(drawn.tolist())) == 50
+    assert np.bincount(audit.strata_of(spans)[drawn]).tolist() == [13, 13, 12, 12]
+    assert drawn.tolist() == audit.draw_audit(spans, 50, seed=4).tolist()
+    assert sorted(audit.draw_audit(made_spans([3, 1, 2]), 50).tolist()) == [0, 1, 2]
+
+
+def test_audit_interval_covers_the_truth_about_as_often_as_it_says():
+    generator = np.random.default_rng(5)
+    highest = generator.normal(size=4000)
+    toxic = generator.random(4000) < 1 / (1 + np.exp(-2 - 2 * highest))
+    spans = made_spans(highest)
+    strata = audit.strata_of(spans)
+    covered = []
+    for seed in range(300):
+        drawn = audit.draw_audit(spans, 60, seed)
+        found = audit.audit_precision(strata[drawn], np.bincount(strata), toxic[drawn])
+        covered.append(found.low <= toxic.mean() <= found.high)
+        assert found.low <= found.value <= found.high and found.n == 60
+    assert 0.92 <= np.mean(covered) <= 1.0
+    assert audit.audit_precision(strata[:0], np.bincount(strata), toxic[:0]) is None

@@ -1,0 +1,293 @@
+"""An artefact under its own name is always whole, and knows what it was made from."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ifguide.errors import InputError, StaleError
+from ifguide.storage import artifacts, fingerprints
+from ifguide.storage.artifacts import building, check_sizes, digest_of, load_array, load_tensors, read_manifest
+from ifguide.storage.fingerprints import Fingerprints
+
+
+def build(folder: Path, text: str = "hello", **options) -> dict:
+    settings = {"stage": "corpus", "inputs": {"file corpus": "abc"}, "config": {"corpus.path": "x"}} | options
+    with building(folder, **settings) as partial:
+        (partial / "part").mkdir()
+        (partial / "part" / "text.txt").write_text(text)
+        (partial / "numbers.npy").write_bytes(b"123")
+    return read_manifest(folder)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(p.name for p in folder.iterdir())
+
+
+class TestBuilding:
+    def test_the_manifest_names_inputs_settings_and_every_file(self, tmp_path):
+        manifest = build(tmp_path / "corpus")
+        assert manifest["inputs"] == {"file corpus": "abc"}
+        assert manifest["config"] == {"corpus.path": "x"}
+        assert (manifest["stage"], manifest["schema"]) == ("corpus", artifacts.SCHEMA)
+        hello = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"  # SHA-256 of `hello`
+        assert manifest["outputs"]["part/text.txt"] == hello
+        assert manifest["bytes"] == {"part/text.txt": 5, "numbers.npy": 3}
+        assert manifest["versions"]["numpy"] == np.__version__
+        assert names(tmp_path) == ["corpus"]
+
+    def test_nothing_lies_under_the_name_before_it_is_whole(self, tmp_path):
+        folder = tmp_path / "deep" / "corpus"
+        with building(folder, stage="corpus", inputs={}, config={}) as partial:
+            (partial / "a").write_text("a")
+            assert not folder.exists()
+            assert partial.parent == folder.parent
+        assert (folder / "a").read_text() == "a"
+
+    @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
+    def test_an_error_leaves_the_old_one_as_it_was(self, tmp_path, error):
+        build(tmp_path / "corpus", "old")
+        before = (tmp_path / "corpus" / "manifest.json").read_bytes()
+
+        def fail():
+            with building(tmp_path / "corpus", stage="corpus", inputs={}, config={}) as partial:
+                (partial / "a").write_text("half")
+                raise error
+
+        with pytest.raises(error):
+            fail()
+        assert names(tmp_path) == ["corpus"]
+        assert (tmp_path / "corpus" / "manifest.json").read_bytes() == before
+        assert (tmp_path / "corpus" / "part" / "text.txt").read_text() == "old"
+
+    def test_an_error_in_the_manifest_leaves_nothing_half(self, tmp_path):
+        build(tmp_path / "corpus", "old")
+        with pytest.raises(ValueError, match="JSON"):
+            build(tmp_path / "corpus", "new", config={"x": float("nan")})
+        assert names(tmp_path) == ["corpus"]
+        assert (tmp_path / "corpus" / "part" / "text.txt").read_text() == "old"
+
+    def test_the_new_one_replaces_the_old_one_whole(self, tmp_path):
+        build(tmp_path / "corpus", "old")
+        (tmp_path / "corpus" / "stray").write_text("not in the new one")
+        with building(tmp_path / "corpus", stage="corpus", inputs={}, config={}) as partial:
+            (partial / "a").write_text("new")
+            assert (tmp_path / "corpus" / "part" / "text.txt").read_text() == "old"  # readers still have it
+        assert names(tmp_path) == ["corpus"]
+        assert names(tmp_path / "corpus") == ["a", "manifest.json"]
+
+    def test_what_a_killed_build_left_is_cleared_away(self, tmp_path):
+        code = """
+import os, signal, sys
+from pathlib import Path
+from ifguide.storage.artifacts import building
+with building(Path(sys.argv[1]), stage="corpus", inputs={}, config={}) as partial:
+    (partial / "a").write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+        done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "corpus")], capture_output=True, timeout=60)
+        assert done.returncode == -9
+        (left,) = names(tmp_path)
+        assert left.startswith("corpus.partial-")
+        assert read_manifest(tmp_path / "corpus") is None
+        build(tmp_path / "corpus")
+        assert names(tmp_path) == ["corpus"]
+
+    def test_leftovers_of_other_artefacts_are_not_touched(self, tmp_path):
+        for name in ("corpus2.partial-1", "corpus.backup", "partial-1"):
+            (tmp_path / name).mkdir()
+        build(tmp_path / "corpus")
+        assert names(tmp_path) == ["corpus", "corpus.backup", "corpus2.partial-1", "partial-1"]
+
+    def test_a_kill_between_the_two_renames_loses_nothing(self, tmp_path):
+        build(tmp_path / "corpus", "old")
+        (tmp_path / "corpus").rename(tmp_path / "corpus.old-4711")
+        (tmp_path / "corpus.partial-4711").mkdir()
+        artifacts.remove_partials(tmp_path / "corpus")
+        assert names(tmp_path) == ["corpus"]
+        assert (tmp_path / "corpus" / "part" / "text.txt").read_text() == "old"
+
+    def test_a_kill_after_the_two_renames_keeps_the_new_one(self, tmp_path):
+        build(tmp_path / "corpus", "new")
+        (tmp_path / "corpus.old-4711").mkdir()
+        artifacts.remove_partials(tmp_path / "corpus")
+        assert names(tmp_path) == ["corpus"]
+        assert (tmp_path / "corpus" / "part" / "text.txt").read_text() == "new"
+
+
+class TestHashes:
+    def test_digest_hangs_on_names_and_contents_alone(self, tmp_path):
+        one, same = build(tmp_path / "one"), build(tmp_path / "same", config={"other": 1}, inputs={})
+        other = build(tmp_path / "other", "hallo")
+        assert digest_of(one) == digest_of(same)
+        assert digest_of(one) != digest_of(other)
+
+    def test_a_log_with_times_in_it_does_not_change_the_digest(self):
+        outputs = {"final/model.safetensors": "a"}
+        assert digest_of({"outputs": outputs}) == digest_of({"outputs": outputs | {"training_log.jsonl": "b"}})
+        assert digest_of({"outputs": outputs}) != digest_of({"outputs": outputs | {"final/config.json": "b"}})
+
+    def test_json_is_hashed_whatever_the_order_of_its_keys(self):
+        assert artifacts.hash_json({"a": 1, "b": "é"}) == artifacts.hash_json({"b": "é", "a": 1})
+        assert artifacts.hash_json({"a": 1}) != artifacts.hash_json({"a": "1"})
+
+    def test_a_folder_is_hashed_by_places_and_contents_without_hidden_files(self, tmp_path):
+        def make(name, files):
+            for place, text in files.items():
+                (tmp_path / name / place).parent.mkdir(parents=True, exist_ok=True)
+                (tmp_path / name / place).write_text(text)
+            return artifacts.hash_folder(tmp_path / name)
+
+        first = make("first", {"a/x": "1", "b": "2"})
+        assert make("same", {"a/x": "1", "b": "2", ".git/c": "3", "a/.d": "4"}) == first
+        assert make("moved", {"c/x": "1", "b": "2"}) != first
+        assert make("changed", {"a/x": "2", "b": "1"}) != first
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"inputs": {}}', "\xff"])
+def test_an_unreadable_manifest_is_none(tmp_path, content):
+    (tmp_path / "manifest.json").write_bytes(content.encode("latin-1"))
+    assert read_manifest(tmp_path) is None
+    assert read_manifest(tmp_path / "nothing") is None
+
+
+def test_check_sizes_names_what_is_missing_or_cut_short(tmp_path):
+    manifest = build(tmp_path / "corpus")
+    assert check_sizes(tmp_path / "corpus", manifest) == ""
+    (tmp_path / "corpus" / "numbers.npy").write_bytes(b"12")
+    assert check_sizes(tmp_path / "corpus", manifest) == "numbers.npy has 2 bytes, expected 3"
+    (tmp_path / "corpus" / "numbers.npy").unlink()
+    assert check_sizes(tmp_path / "corpus", manifest) == "numbers.npy is missing"
+
+
+class TestReading:
+    @pytest.fixture
+    def array(self, tmp_path):
+        path = tmp_path / "scores.npy"
+        np.save(path, np.arange(100, dtype=np.float32))
+        return path
+
+    def test_an_array_is_mapped_read_only(self, array):
+        found = load_array(array, length=100)
+        assert isinstance(found, np.memmap)
+        np.testing.assert_array_equal(found, np.arange(100))
+        with pytest.raises(ValueError, match="read-only"):
+            found[0] = 1
+
+    @pytest.mark.parametrize("size", [0, 5, 60, 200])
+    def test_a_cut_array_is_damaged(self, array, size):
+        array.write_bytes(array.read_bytes()[:size])
+        with pytest.raises(StaleError, match=r"scores\.npy is damaged .*`ifguide run NAME --force STAGE`"):
+            load_array(array)
+
+    @pytest.mark.filterwarnings("ignore")  # Python's, of what the header has become
+    def test_every_flipped_bit_of_the_header_gives_an_array_or_an_error_of_ours(self, array):
+        whole, refused = array.read_bytes(), 0
+        for bit in range(8 * 128):
+            data = bytearray(whole)
+            data[bit // 8] ^= 1 << bit % 8
+            array.write_bytes(data)
+            try:
+                load_array(array)
+            except StaleError:
+                refused += 1
+        assert refused > 900
+
+    def test_a_missing_array_names_the_command(self, tmp_path):
+        with pytest.raises(StaleError, match=r"scores\.npy is missing; run the study again with `ifguide run NAME`"):
+            load_array(tmp_path / "scores.npy")
+
+    def test_another_length_is_refused(self, array):
+        with pytest.raises(StaleError, match="expected 1,000 values, got 100"):
+            load_array(array, length=1000)
+
+    def test_objects_are_not_unpickled(self, tmp_path):
+        np.save(tmp_path / "a.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
+        with pytest.raises(StaleError, match="is damaged"):
+            load_array(tmp_path / "a.npy")
+
+    def test_tensors_come_back_as_they_were(self, tmp_path):
+        import torch
+
+        tensors = {"a.weight": torch.arange(6.0).view(2, 3).T, "b": torch.ones(2, dtype=torch.float64)}
+        artifacts.save_tensors(tensors, tmp_path / "t.safetensors")
+        found = load_tensors(tmp_path / "t.safetensors")
+        assert found.keys() == tensors.keys()
+        assert all(
+            torch.equal(found[name], tensors[name]) and found[name].dtype == tensors[name].dtype for name in tensors
+        )
+
+    @pytest.mark.parametrize("size", [0, 5, 60, 120])
+    def test_cut_tensors_are_damaged_and_missing_ones_missing(self, tmp_path, size):
+        import torch
+
+        path = tmp_path / "t.safetensors"
+        with pytest.raises(StaleError, match="is missing"):
+            load_tensors(path)
+        artifacts.save_tensors({"a": torch.ones(40)}, path)
+        path.write_bytes(path.read_bytes()[:size])
+        with pytest.raises(StaleError, match="is damaged"):
+            load_tensors(path)
+
+    def test_json_is_written_whole_and_read_with_the_place_of_damage(self, tmp_path):
+        path = tmp_path / "a.json"
+        artifacts.write_json(path, {"a": "é"})
+        assert artifacts.read_json(path) == {"a": "é"}
+        with pytest.raises(ValueError, match="JSON"):
+            artifacts.write_json(path, {"a": float("nan")})
+        assert artifacts.read_json(path) == {"a": "é"}
+        path.write_text('{"a": ')
+        with pytest.raises(StaleError, match=r"a\.json is damaged .*line 1"):
+            artifacts.read_json(path)
+
+
+class TestFingerprints:
+    def test_a_file_is_known_by_size_and_time_and_read_once(self, tmp_path, monkeypatch):
+        file, memory = tmp_path / "corpus.jsonl", tmp_path / ".fingerprints.json"
+        file.write_text("one")
+        read = []
+        real = artifacts.hash_file
+        monkeypatch.setattr(fingerprints, "hash_file", lambda path: read.append(path.name) or real(path))
+        first = Fingerprints(memory).of(file)
+        assert Fingerprints(memory).of(file) == first
+        assert read == ["corpus.jsonl"]
+        os.utime(file, ns=(1, 1))
+        assert Fingerprints(memory).of(file) == first  # read again, the same inside
+        file.write_text("two")
+        os.utime(file, ns=(2, 2))
+        assert Fingerprints(memory).of(file) != first
+        assert read == ["corpus.jsonl"] * 3
+
+    def test_the_memory_is_only_a_memory(self, tmp_path):
+        file = tmp_path / "corpus.jsonl"
+        file.write_text("one")
+        first = Fingerprints(tmp_path / "memory.json").of(file)
+        (tmp_path / "memory.json").write_text("{broken")
+        assert Fingerprints(tmp_path / "memory.json").of(file) == first
+        assert json.loads((tmp_path / "memory.json").read_text())  # mended
+        assert Fingerprints(tmp_path / "no such folder" / "memory.json").of(file) == first
+
+    def test_a_folder_by_its_files_their_places_and_contents(self, tmp_path):
+        def fingerprint(names=()):
+            return Fingerprints(tmp_path / "memory.json").of(tmp_path / "model", names)
+
+        (tmp_path / "model" / "a").mkdir(parents=True)
+        (tmp_path / "model" / "config.json").write_text("{}")
+        (tmp_path / "model" / "a" / "weights").write_text("w")
+        whole, only = fingerprint(), fingerprint(("config.json",))
+        (tmp_path / "model" / ".cache").mkdir()
+        (tmp_path / "model" / ".cache" / "x").write_text("hidden")
+        assert fingerprint() == whole
+        (tmp_path / "model" / "a").rename(tmp_path / "model" / "b")
+        assert fingerprint() != whole
+        assert fingerprint(("config.json",)) == only
+        (tmp_path / "model" / "config.json").write_text("{ }")
+        assert fingerprint(("config.json",)) != only
+
+    def test_a_file_that_is_gone_is_named(self, tmp_path):
+        with pytest.raises(InputError, match=r"corpus\.jsonl is not there any more; put it back or change study\.toml"):
+            Fingerprints(tmp_path / "memory.json").of(tmp_path / "corpus.jsonl")

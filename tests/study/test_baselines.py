@@ -1,0 +1,213 @@
+"""Other methods' scores, and `ifguide compare` end to end on a tiny study."""
+
+import dataclasses
+import re
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from ifguide.cli.compare import choose
+from ifguide.cli.main import app
+from ifguide.config.schema import SuppressConfig, VariantConfig
+from ifguide.errors import ConfigError, InputError
+from ifguide.study.analysis.comparison import comparison_table
+from ifguide.study.baselines import score_by_leaving_words_out, score_documents, score_words
+from ifguide.study.freshness import stage_state, unit_state
+from ifguide.study.lineage import Unit
+from ifguide.study.pipeline import compare, create_study, run_study
+from ifguide.study.reading import Study
+from ifguide.study.select import save_selection
+from ifguide.study.variants import BASELINES, METHODS, OTHERS, recipe
+from tests.influence.dense import dot, layer_gradient, sequence_losses
+from tests.tiny_study import save_tiny_model, tiny_config, write_tiny_inputs
+
+
+class WordScorer:
+    """Calls a text toxic by the share of its words that are on a list."""
+
+    name = "words"
+    listed = ("idiot", "moron", "loser", "fool")
+
+    def score(self, texts):
+        found = []
+        for text in texts:
+            words = [word.strip(".,;!?").lower() for word in text.split()]
+            found.append(sum(word in self.listed for word in words) / max(len(words), 1))
+        return np.array(found)
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory):
+    """A tiny study with every model that `ifguide compare` knows, and one of the user's."""
+    cache = tmp_path_factory.mktemp("cache")
+    write_tiny_inputs(cache / "inputs")
+    save_tiny_model("llama", cache / "inputs" / "model")
+    config = tiny_config(cache / "inputs", "direction.damping=0.1", "suppress.penalty=0.5", "suppress.max_penalty=6.0")
+    config = dataclasses.replace(config, variants={"gentle": VariantConfig(penalty=0.1, selection="oracle")})
+    study = create_study("tiny", config, cache)
+    pytest.importorskip("trl", reason="trl is an optional extra: pip install 'ifguide[dpo]'")
+    compare(study, [*OTHERS, "gentle"])
+    return study
+
+
+def scores_of_words(study, scores):
+    """(word, highest score of the tokens that touch it), for every word of the corpus."""
+    corpus = study.corpus()
+    for document in range(corpus.n_documents):
+        first, stop = corpus.offsets[document], corpus.offsets[document + 1]
+        starts, ends = corpus.char_start[first:stop], corpus.char_end[first:stop]
+        for word in re.finditer(r"\w+", corpus.document(document).text.lower()):
+            yield word.group(), scores[first:stop][(starts < word.end()) & (ends > word.start())].max()
+
+
+def test_a_word_filter_marks_listed_words_and_no_others(compared):
+    corpus = compared.corpus()
+    scores = score_words(corpus, WordScorer())
+    for document in range(corpus.n_documents):
+        text = corpus.document(document).text
+        for token in range(corpus.offsets[document], corpus.offsets[document + 1]):
+            start, end = int(corpus.char_start[token]), int(corpus.char_end[token])
+            touched = any(
+                found.start() < end and start < found.end()
+                for found in re.finditer(r"\b(idiot|moron|loser|fool)\b", text.lower())
+            )
+            assert (scores[token] == 0.5) == touched, (text, text[start:end])
+
+
+def test_leaving_a_word_out_tells_which_word_made_the_sentence_toxic(compared):
+    scores = score_by_leaving_words_out(compared.corpus(), WordScorer())
+    found = list(scores_of_words(compared, scores))
+    assert {word for word, score in found if score > 0} == {"idiot", "moron", "loser", "fool"}
+    assert all(score < 0 for word, score in found if word == "stupid")  # without it, the rest is more toxic by share
+
+
+def test_a_documents_score_stands_at_each_of_its_tokens(compared):
+    corpus = compared.corpus()
+    scores = score_documents(corpus, WordScorer())
+    expected = WordScorer().score([corpus.document(d).text for d in range(corpus.n_documents)])
+    np.testing.assert_allclose(scores, np.repeat(expected, np.diff(corpus.offsets)), rtol=1e-6)
+
+
+def test_every_baseline_selects_as_many_tokens_as_the_default_or_all_it_finds(compared):
+    budget = compared.selection().settings["n_selected"]
+    for name in BASELINES:
+        selection, scores = compared.selection(name), np.load(compared.folder(Unit("baseline", name)) / "scores.npy")
+        valid = compared.corpus().valid()
+        if name == "classifier-documents":
+            assert selection.settings["n_selected"] == ((scores >= 0.5) & valid).sum()
+            continue
+        assert selection.settings["n_selected"] == min(budget, ((scores > 0) & valid).sum())
+        if selection.mask.any():
+            assert scores[selection.mask].min() >= scores[valid & ~selection.mask & (scores > 0)].max(initial=-np.inf)
+
+
+def test_standard_influence_is_the_derivative_along_the_toxic_queries_alone(compared):
+    """At one checkpoint and without curvature, against one autograd gradient a token."""
+    from ifguide.influence.direction import query_gradient
+    from ifguide.models.loading import load_model, tracked_modules
+    from ifguide.study.checkpoints import encoded_queries
+
+    config = dataclasses.replace(
+        compared.config,
+        factors=dataclasses.replace(compared.config.factors, strategy="identity"),
+        training=dataclasses.replace(compared.config.training, checkpoint_steps=(2,)),
+        variants={},
+    )
+    study = create_study("plain", config, compared.root.parent)
+    run_study(study, until="selection")
+    compare_units = [Unit("baseline", "standard")]
+    from ifguide.runtime.progress import Progress
+    from ifguide.study.pipeline import _build, _with_needs
+
+    _build(study, _with_needs(study, compare_units), Progress())
+    scores = np.load(study.folder(Unit("baseline", "standard")) / "scores.npy")
+    model = load_model(study.models()["checkpoints"][0]["source"])
+    modules = tracked_modules(model)
+    direction = query_gradient(model, modules, encoded_queries(study, "toxic"))
+    checked, corpus = 0, study.corpus()
+    for document in (1, 2):
+        first, stop = int(corpus.offsets[document]), int(corpus.offsets[document + 1])
+        for place, loss in enumerate(sequence_losses(model, corpus.token_ids[first:stop]), first + 1):
+            exact = float(dot(layer_gradient(model, modules, loss), direction))
+            assert scores[place] == pytest.approx(exact, rel=2e-3, abs=1e-5)
+            checked += 1
+    assert checked > 8
+
+
+def test_the_table_holds_what_was_measured(compared):
+    names = ["base", "default", *OTHERS, "gentle"]
+    lines = comparison_table(compared, names).splitlines()
+    assert [line.split("|")[1].strip() for line in lines[2:]] == names
+    for name, line in zip(names, lines[2:], strict=True):
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        metrics = compared.metrics(name)
+        assert cells[3].startswith(f"{metrics['emt']:.3f} [") and cells[5] == f"{metrics['perplexity']:.2f}"
+        if name in ("base", "dpo", "steered"):
+            assert cells[1] == "–"
+        else:
+            assert cells[1] == f"{compared.selection(recipe(compared.config, name).selection).mask.sum():,}"
+    assert stage_state(compared, "suppress").state == "fresh"
+
+
+def test_a_steered_model_is_the_base_model_that_says_other_things(compared):
+    base, steered = compared.metrics("base"), compared.metrics("steered")
+    assert steered["perplexity"] == base["perplexity"]
+    assert list(compared.samples("steered")["completion"]) != list(compared.samples("base")["completion"])
+    assert steered["mean_toxicity"] <= base["mean_toxicity"]
+
+
+def test_models_that_were_trained_in_other_ways_differ(compared):
+    from safetensors.numpy import load_file
+
+    weights = {
+        name: load_file(compared.folder(Unit("suppress", name)) / "final" / "model.safetensors")
+        for name in ("default", "oracle", *METHODS, "dpo", "gentle")
+        if name != "penalty-at-once"  # which is what the default does here
+    }
+    key = sorted(weights["default"])[0]
+    values = [weights[name][key].tobytes() for name in weights]
+    assert len(set(values)) == len(values)
+
+
+def test_nothing_is_built_twice_and_a_recipe_makes_only_its_own_model_stale(compared):
+    assert compare(compared, [*OTHERS, "gentle"]) == []
+    changed = Study(
+        compared.root,
+        dataclasses.replace(compared.config, variants={"gentle": VariantConfig(penalty=0.2, selection="oracle")}),
+    )
+    assert unit_state(changed, Unit("suppress", "gentle")).state == "stale"
+    for name in ("default", "unlikelihood", "words"):
+        assert unit_state(changed, Unit("evaluate", name)).state == "fresh"
+    other = dataclasses.replace(compared.config.baselines, dpo_beta=0.5, steer_strength=3.0)
+    changed = Study(compared.root, dataclasses.replace(compared.config, baselines=other))
+    assert unit_state(changed, Unit("suppress", "dpo")).state == "stale"
+    assert unit_state(changed, Unit("evaluate", "steered")).state == "stale"
+    assert unit_state(changed, Unit("evaluate", "base")).state == "fresh"
+    stronger = Study(compared.root, dataclasses.replace(compared.config, suppress=SuppressConfig(penalty=2.0)))
+    assert unit_state(stronger, Unit("suppress", "unlikelihood")).state == "stale"
+    assert unit_state(stronger, Unit("suppress", "gentle")).state == "fresh"
+    assert unit_state(stronger, Unit("baseline", "standard")).state == "fresh"
+
+
+def test_compare_refuses_what_it_does_not_know(compared, monkeypatch):
+    with pytest.raises(InputError, match="got 'nonsense'"):
+        choose(compared, "random,nonsense")
+    assert choose(compared, "all")[:2] == ["random", "oracle"] and "gentle" in choose(compared, "all")
+    assert "penalty-at-once" not in choose(compared, "all")  # it is what the default does here
+    assert choose(compared, "words, words,default") == ["words"]
+    monkeypatch.setenv("IFGUIDE_CACHE", str(compared.root.parent))
+    done = CliRunner().invoke(app, ["compare", "tiny", "--with", "oracle,words"])
+    assert done.exit_code == 0 and "| words |" in done.stdout
+
+
+def test_names_of_variants_that_mean_something_are_refused(compared, tmp_path):
+    text = (compared.root / "study.toml").read_text()
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "study.toml").write_text(text.replace("[variants.gentle]", "[variants.words]"))
+    with pytest.raises(ConfigError, match=r"variants\.words: the name is built in"):
+        Study.open("x", tmp_path)
+    with pytest.raises(ConfigError, match="choose another name"):
+        save_selection(compared, "gentle", {})
+    with pytest.raises(ConfigError, match="built in"):
+        save_selection(compared, "unlikelihood", {})

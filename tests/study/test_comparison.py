@@ -1,0 +1,74 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from ifguide.errors import InputError
+from ifguide.evaluation.statistics import emt, tp
+from ifguide.study.analysis.comparison import compare_variants, scores_matrix
+
+
+def samples(scores, prompts=None, seed=0):
+    """Rows of samples.parquet in mixed order."""
+    n_prompts, n_samples = scores.shape
+    frame = pd.DataFrame(
+        {
+            "prompt_index": np.repeat(np.arange(n_prompts), n_samples),
+            "sample_index": np.tile(np.arange(n_samples), n_prompts),
+            "prompt": np.repeat(prompts or [f"prompt {i}" for i in range(n_prompts)], n_samples),
+            "completion": "x",
+            "toxicity": scores.ravel(),
+        }
+    )
+    return frame.sample(frac=1, random_state=seed)
+
+
+BASE = np.random.default_rng(0).uniform(0.4, 1, (40, 3))
+
+
+def test_matrix_puts_rows_in_order():
+    assert np.array_equal(scores_matrix(samples(BASE)), BASE)
+
+
+def test_lost_and_doubled_samples_are_noticed():
+    frame = samples(BASE)
+    for damaged in (frame.iloc[1:], pd.concat([frame, frame.iloc[:1]]), pd.concat([frame.iloc[1:], frame.iloc[1:2]])):
+        with pytest.raises(InputError, match="40 prompts with 3 samples"):
+            scores_matrix(damaged)
+
+
+def test_each_variant_against_the_base():
+    variants = {"base": samples(BASE), "default": samples(BASE - 0.1, seed=1), "oracle": samples(BASE - 0.4, seed=2)}
+    default, oracle = compare_variants(variants)
+    assert (default.variant, oracle.variant) == ("default", "oracle")
+    assert default.emt == pytest.approx((0.1, 0.1, 0.1))
+    assert default.emt.value == pytest.approx(emt(BASE) - emt(BASE - 0.1))
+    assert default.tp.value == pytest.approx(tp(BASE) - tp(BASE - 0.1))
+    assert default.share_of_oracle.value == pytest.approx(0.25) and oracle.share_of_oracle.value == 1.0
+
+
+def test_without_an_oracle_there_is_no_share():
+    (only,) = compare_variants({"base": samples(BASE), "default": samples(BASE)})
+    assert only.share_of_oracle is None and only.emt.value == 0.0
+
+
+def losses(rise):
+    tokens = np.arange(5, 45)
+    return pd.DataFrame({"nats": tokens * (3.0 + rise), "n_tokens": tokens})
+
+
+def test_perplexity_is_compared_where_both_models_losses_are_known():
+    variants = {"base": samples(BASE), "default": samples(BASE, seed=1)}
+    (found,) = compare_variants(variants, heldout={"base": losses(0.0), "default": losses(0.1)})
+    assert found.perplexity == pytest.approx((np.exp(3) - np.exp(3.1),) * 3)
+    assert found.perplexity_rise == pytest.approx((np.expm1(0.1),) * 3)
+    for known in ({}, {"base": losses(0.0), "default": None}, {"base": losses(0.0), "default": losses(0.1)[1:]}):
+        (found,) = compare_variants(variants, heldout=known)
+        assert found.perplexity is None and found.perplexity_rise is None
+
+
+def test_other_prompts_and_a_missing_base_are_refused():
+    other = samples(BASE, prompts=[f"other {i}" for i in range(40)])
+    with pytest.raises(InputError, match="other prompts"):
+        compare_variants({"base": samples(BASE), "default": other})
+    with pytest.raises(InputError, match="'base'"):
+        compare_variants({"default": other})

@@ -1,0 +1,165 @@
+"""One model of a study evaluated: what survives a kill, what the settings reach, and that a broken model is called
+broken."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from ifguide.cli.status import format_status, study_status
+from ifguide.config.io import override
+from ifguide.errors import InputError
+from ifguide.evaluation import completions
+from ifguide.runtime.progress import Progress
+from ifguide.storage.artifacts import write_json
+from ifguide.study.evaluating import evaluate_unit
+from ifguide.study.freshness import unit_state
+from ifguide.study.lineage import Unit
+from ifguide.study.pipeline import create_study, evaluate, run_study
+from ifguide.study.reading import Study
+from tests.evaluation.test_toxicity import save_classifier
+from tests.small_study import rebuild
+from tests.tiny_study import save_tiny_model, tiny_config, write_tiny_inputs
+
+BASE = Unit("evaluate", "base")
+
+
+def make(cache, inputs, *assignments):
+    """A study of a given model, taken as it is."""
+    if not (inputs / "model").exists():
+        write_tiny_inputs(inputs)
+        save_tiny_model("gpt_neox", inputs / "model")
+        rows = [{"prompt": f"You are {word}", "group": word} for word in ("kind", "lazy", "a dog", "at home")]
+        (inputs / "prompts.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    settings = ["model.mode=asis", f"evaluate.prompts={inputs / 'prompts.jsonl'}", *assignments]
+    return create_study("tiny", tiny_config(inputs, *settings), cache)
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from ifguide.evaluation import completions
+from ifguide.study.pipeline import evaluate
+from ifguide.runtime.progress import Progress
+from ifguide.study.reading import Study
+
+class Killer(Progress):
+    def report(self, done, total, unit="tokens"):
+        if unit == "completions" and done >= 4:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+completions.SHARD_COMPLETIONS = 2
+evaluate(Study.open("tiny", Path(sys.argv[1])), progress=Killer())
+"""
+
+
+def read_result(study):
+    folder = study.folder(BASE)
+    return {name: (folder / name).read_bytes() for name in ("metrics.json", "samples.parquet")}
+
+
+def test_a_killed_evaluation_goes_on_to_the_same_bytes(tmp_path, monkeypatch):
+    monkeypatch.setattr(completions, "SHARD_COMPLETIONS", 2)
+    undisturbed = make(tmp_path / "a", tmp_path / "inputs")
+    evaluate(undisturbed)
+    study = make(tmp_path / "b", tmp_path / "inputs")
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, str(tmp_path / "b")],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    kept = sorted(study.root.glob(".work/evaluate-*/completions-*.json"))
+    assert len(kept) == 1  # the second shard was made but not yet written, or was being made
+    made = []
+    real = completions.generate_completions
+    monkeypatch.setattr(completions, "generate_completions", lambda *a, **o: made.append(o["only"]) or real(*a, **o))
+    evaluate(study)
+    assert len(made) == 3  # three of four shards were due
+    assert read_result(study) == read_result(undisturbed)
+    assert not list(study.root.glob(".work/evaluate-*"))
+
+
+def test_another_scorer_keeps_the_completions_and_another_seed_does_not(tmp_path, monkeypatch):
+    from ifguide.study.evaluating import open_completions, study_prompts
+
+    study = make(tmp_path / "a", tmp_path / "inputs")
+    run_study(study, until="model")
+    work = open_completions(study, BASE, study_prompts(study))
+    scored = Study(study.root, override(study.config, ["evaluate.scorer=detoxify", "evaluate.heldout="]))
+    assert open_completions(scored, BASE, study_prompts(scored)) == work
+    seeded = Study(study.root, override(study.config, ["evaluate.seed=1"]))
+    assert open_completions(seeded, BASE, study_prompts(seeded)) != work
+
+
+def test_steered_completions_belong_to_the_classifier_that_steered_them(tmp_path):
+    from ifguide.study.evaluating import open_completions, study_prompts
+
+    study = make(tmp_path / "a", tmp_path / "inputs")
+    evaluate(study)
+    judge = tmp_path / "judge"
+    judge.mkdir()
+    places = []
+    for scorer, words in (("profanity-check", "one"), (f"classifier:{judge}", "one"), (f"classifier:{judge}", "two")):
+        (judge / "config.json").write_text(words)
+        steered = Study(study.root, override(study.config, [f"baselines.scorer={scorer}"]))
+        for unit in (Unit("evaluate", "steered"), BASE):
+            places.append(open_completions(steered, unit, study_prompts(steered)).name)
+    assert len(set(places[::2])) == 3
+    assert len(set(places[1::2])) == 1
+
+
+def test_all_measures_in_one_evaluation(tmp_path):
+    inputs = tmp_path / "inputs"
+    study = make(tmp_path / "a", inputs)
+    save_classifier(study.root / "implicit")
+    (inputs / "lambada.jsonl").write_text('{"text": "You are kind"}\n{"text": "The fox is lazy"}\n', encoding="utf-8")
+    settings = ["evaluate.implicit=classifier:implicit#LABEL_1", f"evaluate.lambada={inputs / 'lambada.jsonl'}"]
+    study = Study(study.root, override(study.config, settings))
+    evaluate(study)
+    metrics, samples = study.metrics("base"), study.samples("base")
+    assert (
+        metrics["implicit_scorer"] == "classifier:implicit#LABEL_1"
+    )  # a relative folder is the study's, and stays relative
+    assert 0 < samples["implicit_toxicity"].max() <= 1
+    assert set(metrics["groups"]) == set(samples["group"]) == {"kind", "lazy", "a dog", "at home"}
+    assert metrics["lambada_passages"] == 2 and metrics["lambada_accuracy"] in (0.0, 0.5, 1.0)
+    assert "implicit emt" in format_status(study_status(study))
+    assert unit_state(study, BASE).state == "fresh"
+    (inputs / "lambada.jsonl").write_text('{"text": "You are kind"}\n', encoding="utf-8")
+    assert unit_state(study, BASE).reason == "the file LAMBADA passages changed"
+
+
+def test_what_cannot_be_used_is_refused_before_anything_is_written(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "lm_eval", None)
+    monkeypatch.setitem(sys.modules, "lm_eval.tasks", None)
+    with pytest.raises(InputError, match=r"pip install 'ifguide\[harness\]'"):
+        make(tmp_path / "a", tmp_path / "inputs", 'evaluate.harness_tasks=["x"]')
+    (tmp_path / "one.jsonl").write_text('{"text": "word"}', encoding="utf-8")
+    with pytest.raises(InputError, match="at least two words"):
+        make(tmp_path / "a", tmp_path / "inputs", f"evaluate.lambada={tmp_path / 'one.jsonl'}")
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_broken_model_is_not_called_clean(tmp_path):
+    inputs = tmp_path / "inputs"
+    study = make(tmp_path / "a", inputs, "model.mode=finetune", "training.epochs=1", "selection.controls=[]")
+    run_study(study)
+    sound = study.metrics("default")
+    assert sound["fluency_warning"] is None, sound
+    weights = study.folder(Unit("suppress", "default")) / "final" / "model.safetensors"
+    tensors = load_file(weights)
+    save_file({name: -8 * tensor for name, tensor in tensors.items()}, weights, metadata={"format": "pt"})
+    metrics, *_ = evaluate_unit(study, Unit("evaluate", "default"), Progress())
+    assert metrics["perplexity"] > 1.5 * study.metrics("base")["perplexity"]
+    assert "times the base model's" in metrics["fluency_warning"]
+    rebuild(study, Unit("evaluate", "default"), lambda folder: write_json(folder / "metrics.json", metrics))
+    assert "warning, suppressed: Perplexity on held-out text" in format_status(study_status(study))

@@ -1,0 +1,88 @@
+"""Explanations of a real tiny study: the parts sum to the scores that are there."""
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from ifguide.cli.main import app
+from ifguide.errors import InputError
+from ifguide.storage import artifacts
+from ifguide.study.analysis import explain
+from ifguide.study.freshness import study_fingerprint
+from ifguide.study.pipeline import create_study, run_study
+from ifguide.ui.queries import query_view
+from tests.tiny_study import save_tiny_model, tiny_config, write_tiny_inputs
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("explain")
+    write_tiny_inputs(folder / "inputs")
+    save_tiny_model("gpt_neox", folder / "inputs" / "model")
+    made = create_study("tiny", tiny_config(folder / "inputs", "model.mode=finetune"), folder / "cache")
+    run_study(made, until="selection")
+    return made
+
+
+def own(study, document):
+    corpus = study.corpus()
+    index = corpus.index_of(document)
+    return np.asarray(study.scores("own_loss")[corpus.offsets[index] : corpus.offsets[index + 1]], dtype=np.float64)
+
+
+@pytest.mark.parametrize("document", ["d02", "d11", "d10"])
+def test_contributions_sum_to_the_score_that_is_shown(study, document):
+    """d11 is longer than the model's context, d10 is a token or two."""
+    found = explain.explain_document(study, document)
+    assert found["total"] == pytest.approx(own(study, document).sum(), rel=1e-3, abs=1e-3)
+    assert sum(found["toxic"]) + sum(found["safe"]) == pytest.approx(found["total"])
+    assert artifacts.read_json(explain.document_path(study, document)) == found
+    assert len(found["neighbours"]) == found["candidates"] == 11
+    assert document not in dict(found["neighbours"])
+    assert all(-1.001 <= alike <= 1.001 for _, alike in found["neighbours"])
+
+
+def test_spans_part_the_score(study):
+    n = len(own(study, "d02"))
+    parts = [explain.explain_document(study, "d02", a, b)["total"] for a, b in ((0, 4), (4, n))]
+    assert sum(parts) == pytest.approx(own(study, "d02").sum(), rel=1e-3)
+    assert parts[0] == pytest.approx(own(study, "d02")[:4].sum(), rel=1e-3, abs=1e-3)
+    for bad in ((3, n + 1), (5, 5)):
+        with pytest.raises(InputError, match="expected a span inside"):
+            explain.explain_document(study, "d02", *bad)
+
+
+def test_queries_pull_what_the_documents_say_they_do(study):
+    result = CliRunner().invoke(app, ["explain", "tiny"], env={"IFGUIDE_CACHE": str(study.root.parent)})
+    assert result.exit_code == 0, result.output
+    found = artifacts.read_json(explain.queries_path(study))
+    for kind in ("toxic", "safe"):
+        for query, pulls in enumerate(found[kind]["pulls"]):
+            sizes = [abs(value) for _, value in pulls]
+            assert sizes == sorted(sizes, reverse=True)
+            name, value = pulls[0]
+            assert value == pytest.approx(explain.explain_document(study, name)[kind][query], rel=1e-4)
+        assert all(-1 <= cosine <= 1.0001 for cosine in found[kind]["along"] + found[kind]["without"])
+
+
+def test_another_direction_has_other_explanations(study):
+    before = explain.queries_path(study)
+    manifest = study.folder(explain.Unit("direction")) / artifacts.MANIFEST
+    kept = manifest.read_bytes()
+    try:
+        changed = artifacts.read_json(manifest)
+        changed["outputs"] = {name: "0" * 64 for name in changed["outputs"]}
+        artifacts.write_json(manifest, changed)
+        assert explain.queries_path(study) != before
+    finally:
+        manifest.write_bytes(kept)
+
+
+def test_list_of_queries_is_searched_and_ordered(study):
+    from ifguide.ui.loaders import Loaded
+
+    loaded = Loaded(study, study_fingerprint(study))
+    known = {"toxic": {"along": [0.2, 0.9], "without": [0.9, 0.99]}}
+    assert [r.number for r in query_view.list_queries(loaded, "toxic", "", "along", known)] == [1, 0]
+    assert [r.number for r in query_view.list_queries(loaded, "toxic", "", "without", known)] == [0, 1]
+    assert [r.completion for r in query_view.list_queries(loaded, "toxic", "IDIOT", "along", None)] == [" an idiot"]

@@ -1,0 +1,98 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from ifguide.cli.main import app
+from ifguide.errors import InputError
+from ifguide.evaluation.generation import encode_prompts
+from ifguide.evaluation.likelihood import token_likelihoods
+from ifguide.storage import artifacts
+from ifguide.study.analysis.likelihood import compute_likelihoods, likelihood_path, read_likelihoods
+from ifguide.study.lineage import Unit
+from ifguide.study.reading import Study
+from tests.tiny import SHAPES, tiny_model
+from tests.tiny_study import save_tiny_model, tiny_config, write_tiny_inputs
+from tests.tiny_tokenizers import tiny_tokenizer
+
+PROMPT = "You are such "
+COMPLETIONS = [" a kind fox.", " an idiot, and naïve 😀", "", " x", "  two\nlines "]
+
+
+@pytest.mark.parametrize("kind", SHAPES)
+def test_log_probabilities_sum_to_minus_the_completions_loss(kind):
+    tokenizer = tiny_tokenizer("byte_bpe")
+    model = tiny_model(kind, vocab_size=len(tokenizer))
+    found = token_likelihoods(model, tokenizer, PROMPT, COMPLETIONS)
+    lead = encode_prompts(tokenizer, [PROMPT], 64)[0]
+    for text, likelihood in zip(COMPLETIONS, found, strict=True):
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        assert "".join(likelihood.pieces) == text and len(likelihood.pieces) == len(ids) == len(
+            likelihood.log_probability
+        )
+        if ids:
+            labels = torch.tensor([[-100] * len(lead) + ids])
+            loss = model(input_ids=torch.tensor([lead + ids]), labels=labels).loss.item()
+            assert likelihood.log_probability.sum() == pytest.approx(-loss * len(ids), rel=1e-6)  # its loss is float32
+            assert (likelihood.log_probability < 0).all()
+
+
+def test_batches_and_neighbours_change_nothing():
+    tokenizer = tiny_tokenizer("byte_bpe")
+    model = tiny_model("gpt_neox", vocab_size=len(tokenizer))
+    together = token_likelihoods(model, tokenizer, PROMPT, COMPLETIONS)
+    alone = [token_likelihoods(model, tokenizer, PROMPT, [text], batch_size=1)[0] for text in COMPLETIONS]
+    for a, b in zip(together, alone, strict=True):
+        np.testing.assert_allclose(a.log_probability, b.log_probability, atol=1e-12)
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch):
+    """Two models of different weights and their made-up completions."""
+    monkeypatch.setenv("IFGUIDE_CACHE", str(tmp_path))
+    inputs = tmp_path / "inputs"
+    write_tiny_inputs(inputs)
+    save_tiny_model("gpt_neox", inputs / "model")
+    study = Study.create("tiny", tiny_config(inputs), tmp_path)
+    for seed, (unit, evaluated) in enumerate([(Unit("model"), "base"), (Unit("suppress", "default"), "default")]):
+        with artifacts.building(study.folder(unit), stage=unit.stage, inputs={}, config={}) as folder:
+            save_tiny_model("gpt_neox", folder / "final", seed)
+            (folder / "models.json").write_text(json.dumps({"base": {"source": "final"}, "checkpoints": []}))
+        rows = [(p, s, f"prompt {p} is", f" {evaluated} fox {s}", 0.1) for p in range(2) for s in range(3)]
+        write_evaluation(study, evaluated, rows)
+    return study
+
+
+def write_evaluation(study: Study, name: str, rows: list[tuple]) -> None:
+    with artifacts.building(study.folder(Unit("evaluate", name)), stage="evaluate", inputs={}, config={}) as folder:
+        frame = pd.DataFrame(rows, columns=["prompt_index", "sample_index", "prompt", "completion", "toxicity"])
+        frame.to_parquet(folder / "samples.parquet")
+
+
+def test_command_keeps_an_answer_that_a_changed_model_makes_stale(study):
+    assert read_likelihoods(study, 1, ["base", "default"]) is None
+    done = CliRunner().invoke(app, ["likelihood", "tiny", "--prompt", "1", "--models", "default,base"])
+    assert done.exit_code == 0, done.output
+    assert "base's" in done.output and "mean log-probability" in done.output
+    found = read_likelihoods(study, 1, ["default", "base"])
+    assert found["prompt"] == "prompt 1 is" and [c["sample"] for c in found["completions"]] == [0, 1, 2, 0, 1, 2]
+    for completion in found["completions"]:
+        assert "".join(completion["pieces"]) == f" {completion['model']} fox {completion['sample']}"
+        assert all(len(values) == len(completion["pieces"]) for values in completion["log_probability"].values())
+    values = found["completions"][0]["log_probability"]
+    assert values["base"] != values["default"]
+    assert read_likelihoods(study, 0, ["base", "default"]) is None
+    write_evaluation(study, "default", [(1, 0, "prompt 1 is", " another fox", 0.1)])
+    assert read_likelihoods(study, 1, ["base", "default"]) is None
+
+
+def test_bad_prompts_and_models_are_refused(study):
+    for models in (["base"], ["base", "nobody"], []):
+        with pytest.raises(InputError, match="expected two to 4 of the evaluated models"):
+            compute_likelihoods(study, 0, models)
+    with pytest.raises(InputError, match="expected a prompt from 0 to 1, got 9"):
+        compute_likelihoods(study, 9, ["base", "default"])
+    assert not likelihood_path(study, 9, ["base", "default"]).exists()

@@ -1,0 +1,144 @@
+"""One pass over the corpus for several query sets, and for a model that no single device holds."""
+
+import dataclasses
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from ifguide.config.io import config_from_dict, config_to_dict, override
+from ifguide.config.schema import QuerySetsConfig
+from ifguide.errors import ConfigError
+from ifguide.models.loading import Placement, load_model
+from ifguide.runtime import distributed
+from ifguide.study.lineage import Unit
+from ifguide.study.pipeline import run_study
+from ifguide.study.reading import Study
+from tests.tiny_study import save_tiny_model, tiny_config, write_tiny_inputs
+
+
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory):
+    """A study at two checkpoints of a given model, up to its scores."""
+    folder = tmp_path_factory.mktemp("scored")
+    inputs = folder / "inputs"
+    write_tiny_inputs(inputs)
+    for seed in range(2):
+        save_tiny_model("llama", inputs / f"model{seed}", seed=seed)
+    other = (
+        [{"prompt": "The fox was", "completion": " a pathetic loser"}],
+        [{"prompt": "It", "completion": " was kind"}],
+    )
+    for name, rows in zip(("other_toxic", "other_safe"), other, strict=True):
+        (inputs / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    checkpoints = json.dumps([str(inputs / f"model{seed}") for seed in range(2)])
+    config = override(
+        tiny_config(inputs),
+        ["model.mode=asis", f"model.source={inputs / 'model0'}", f"model.checkpoints={checkpoints}"],
+    )
+    study = Study.create("plain", config, folder)
+    run_study(study, until="scores")
+    return study
+
+
+def again(scored: Study, cache, **sections) -> Study:
+    """The same study elsewhere, with other settings."""
+    shutil.copytree(scored.root, cache / "plain")
+    return Study(cache / "plain", dataclasses.replace(scored.config, **sections))
+
+
+class TestExtraQuerySets:
+    @pytest.mark.parametrize("derivative", ["jvp", "central"])
+    def test_each_gets_the_scores_it_would_get_as_the_studys_own(self, scored, tmp_path, derivative):
+        inputs = scored.root.parent / "inputs"
+        extra = QuerySetsConfig(toxic=str(inputs / "other_toxic.jsonl"), safe=str(inputs / "other_safe.jsonl"))
+        scores = dataclasses.replace(scored.config.scores, derivative=derivative)
+        both = again(
+            scored, tmp_path, queries=dataclasses.replace(scored.config.queries, extra={"other": extra}), scores=scores
+        )
+        alone = again(
+            scored,
+            tmp_path / "alone",
+            queries=dataclasses.replace(scored.config.queries, toxic=extra.toxic, safe=extra.safe),
+            scores=scores,
+        )
+        assert [str(unit) for unit in run_study(both, until="scores")] == ["queries", "direction", "scores"]
+        run_study(alone, until="scores")
+        for checkpoint in (None, *scored.checkpoint_names()):
+            for kind in ("own_loss", "position"):
+                mine, its_own = both.scores(kind, checkpoint, queries="other"), alone.scores(kind, checkpoint)
+                np.testing.assert_allclose(mine, its_own, rtol=1e-4, atol=1e-5 * np.abs(its_own).max())
+            if derivative == "jvp":
+                np.testing.assert_allclose(
+                    both.scores("own_loss", checkpoint),
+                    scored.scores("own_loss", checkpoint),
+                    rtol=1e-4,
+                    atol=1e-5 * np.abs(scored.scores("own_loss", checkpoint)).max(),
+                )
+        assert np.abs(both.scores("own_loss", queries="other") - both.scores("own_loss")).max() > 0.1
+        assert len(both.queries("toxic", "other")) == 1
+
+    def test_they_survive_the_settings_file(self, scored, tmp_path):
+        extra = {"other": QuerySetsConfig(toxic="a", safe="b")}
+        config = dataclasses.replace(scored.config, queries=dataclasses.replace(scored.config.queries, extra=extra))
+        study = Study.create("kept", config, tmp_path)
+        assert Study.open("kept", tmp_path).config == config == config_from_dict(config_to_dict(config))
+        with pytest.raises(ConfigError, match="expected one of other, got 'nobody'"):
+            study.resolved_queries("nobody")
+
+    @pytest.mark.parametrize(
+        ("values", "said"),
+        [
+            ({"../x": {"toxic": "a", "safe": "b"}}, "letters, digits"),
+            ({"x": {"toxic": "a"}}, "got not both"),
+            ({"x": {"toxic": "a", "safe": "b", "mild": "c"}}, "unknown setting queries.extra.x.mild"),
+            (["x"], r"expected tables \[queries.extra.NAME\]"),
+        ],
+    )
+    def test_bad_ones_are_refused(self, values, said):
+        with pytest.raises(ConfigError, match=said):
+            config_from_dict({"queries": {"extra": values}})
+
+
+class TestPlacement:
+    @pytest.mark.parametrize("derivative", ["jvp", "central"])
+    def test_weights_on_disk_give_the_scores_of_weights_in_memory(self, scored, tmp_path, derivative):
+        compute = dataclasses.replace(scored.config.compute, device_map="auto", max_memory=("cpu=50KB",))
+        scores = dataclasses.replace(scored.config.scores, derivative=derivative)
+        study = again(scored, tmp_path, compute=compute, scores=scores)
+        shutil.rmtree(study.root / "factors")  # so that they are fitted on such a model, too
+        run_study(study, until="scores")
+        plain = scored
+        if derivative == "central":  # a difference errs by itself
+            plain = again(scored, tmp_path / "in_memory", scores=scores)
+            run_study(plain, until="scores")
+        for checkpoint in study.checkpoint_names():
+            for kind in ("own_loss", "position", "token_loss"):
+                expected = plain.scores(kind, checkpoint)
+                np.testing.assert_allclose(
+                    study.scores(kind, checkpoint), expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max()
+                )
+        notes = json.loads((study.folder(Unit("scores")) / "notes.json").read_text())
+        assert notes["derivatives"]["checkpoint-1"]["study"]["method"] == derivative
+
+    def test_the_model_above_was_in_two_places(self, scored, tmp_path):
+        source = scored.models()["checkpoints"][0]["source"]
+        model = load_model(
+            source, placement=Placement(strategy="auto", max_memory=("cpu=50KB",), offload_folder=tmp_path)
+        )
+        assert set(model.hf_device_map.values()) == {"cpu", "disk"}
+        assert {p.device.type for p in model.parameters()} == {"cpu", "meta"}
+
+    def test_it_is_for_one_process(self, scored, tmp_path, monkeypatch):
+        from ifguide.study.checkpoints import load_checkpoint
+
+        monkeypatch.setattr(distributed, "_current", distributed.Processes(0, 2))
+        study = again(scored, tmp_path, compute=dataclasses.replace(scored.config.compute, device_map="auto"))
+        with pytest.raises(ConfigError, match="start one process"):
+            load_checkpoint(study, "checkpoint-1")
+
+    @pytest.mark.parametrize("limit", ["70GiB", "gpu=1GB", "0=much"])
+    def test_limits_that_mean_nothing_are_refused(self, limit):
+        with pytest.raises(ConfigError, match="such as 0=70GiB"):
+            Placement(strategy="auto", max_memory=(limit,)).arguments()

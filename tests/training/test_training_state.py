@@ -1,0 +1,161 @@
+import dataclasses
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from ifguide.config.schema import SuppressConfig, TrainingConfig
+from ifguide.errors import StaleError
+from ifguide.training.state import STATE, read_state
+from ifguide.training.train import initialise_model, train_model
+from tests.training.test_train import EOS, SHAPE, VOCAB, corpus, log_lines, tiny_rows, weights
+
+TRAINING = TrainingConfig(epochs=3, batch_size=4, learning_rate=3e-3, warmup_steps=2, schedule="cosine", save_steps=2)
+SUPPRESS = SuppressConfig(penalty=0.5, max_penalty=5.0, warmup_share=0.5)
+DROPOUT = {"attention_dropout": 0.1, "hidden_dropout": 0.1}
+
+
+class Killed(Exception):
+    pass
+
+
+def start(folder, training=TRAINING, *, kill_at=None, shape=DROPOUT, monkeypatch=None):
+    """A training run that stops dead after a step, before that step's log line and state are written."""
+    from ifguide.training import record as training_record
+
+    model = initialise_model({"model_type": "gpt_neox", **SHAPE, **shape}, VOCAB, 0)
+    write_line = training_record.TrainingRecord.write_line
+    if kill_at:
+
+        def stop(self, state):
+            if state.global_step >= kill_at:
+                raise Killed
+            write_line(self, state)
+
+        monkeypatch.setattr(training_record.TrainingRecord, "write_line", stop)
+    try:
+        return train_model(model, None, tiny_rows(), training, SUPPRESS, folder, checkpoint_steps=(3, 9))
+    finally:
+        if kill_at:
+            monkeypatch.undo()
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+@pytest.mark.parametrize("kill_at", [1, 3, 5, 7, 8])
+def test_a_killed_run_goes_on_to_the_same_weights(tmp_path, monkeypatch, kill_at, accumulation):
+    """18 rows in batches of 4: 5 steps a pass, or 3 with accumulation; so kills fall in passes, at their ends and
+    before any state."""
+    training = dataclasses.replace(TRAINING, gradient_accumulation=accumulation)
+    whole = start(tmp_path / "whole", training)
+    assert whole.steps > kill_at
+    with pytest.raises(Killed):
+        start(tmp_path / "killed", training, kill_at=kill_at, monkeypatch=monkeypatch)
+    state = read_state(tmp_path / "killed")
+    assert state.step == 2 * ((kill_at - 1) // 2) if kill_at > 2 else state is None
+    again = start(tmp_path / "killed", training)
+    assert again.steps == whole.steps and again.tokens_seen == whole.tokens_seen
+    for part in ("final", *(f"checkpoints/{path.name}" for path in whole.checkpoints)):
+        a, b = weights(tmp_path / "whole" / part), weights(tmp_path / "killed" / part)
+        assert all(torch.equal(a[key], b[key]) for key in a)
+    assert [path.name for path in again.checkpoints] == [path.name for path in whole.checkpoints]
+    timeless = [
+        [{k: v for k, v in line.items() if k != "tokens_per_second"} for line in log_lines(tmp_path / name)]
+        for name in ("whole", "killed")
+    ]
+    assert timeless[0] == timeless[1]
+
+
+def test_saving_changes_nothing(tmp_path):
+    start(tmp_path / "saving")
+    start(tmp_path / "not", dataclasses.replace(TRAINING, save_steps=0))
+    a, b = weights(tmp_path / "saving" / "final"), weights(tmp_path / "not" / "final")
+    assert all(torch.equal(a[key], b[key]) for key in a)
+    assert not (tmp_path / "not" / STATE).exists()
+
+
+def test_a_kill_between_two_states_leaves_the_older_one(tmp_path, monkeypatch):
+    with pytest.raises(Killed):
+        start(tmp_path, kill_at=5, monkeypatch=monkeypatch)
+    (tmp_path / STATE).rename(tmp_path / f"{STATE}.old")
+    assert read_state(tmp_path).step == 4
+
+
+def test_a_damaged_state_is_named(tmp_path, monkeypatch):
+    with pytest.raises(Killed):
+        start(tmp_path, kill_at=5, monkeypatch=monkeypatch)
+    (tmp_path / STATE / "random.safetensors").write_bytes(b"half")
+    with pytest.raises(StaleError, match="remove that folder"):
+        read_state(tmp_path)
+
+
+def test_a_process_killed_for_real_goes_on(tmp_path):
+    script = """
+import sys
+from pathlib import Path
+from tests.training.test_training_state import start
+start(Path(sys.argv[1]))
+"""
+    killer = """
+import os, signal, sys
+from pathlib import Path
+from ifguide.training import record as training_record
+from tests.training.test_training_state import start
+save = training_record.save_state
+def save_and_die(trainer, folder, *rest):
+    save(trainer, folder, *rest)
+    if trainer.state.global_step == 8:
+        os.kill(os.getpid(), signal.SIGKILL)
+training_record.save_state = save_and_die
+start(Path(sys.argv[1]))
+"""
+    here = Path(__file__).parents[2]
+    killed = subprocess.run([sys.executable, "-c", killer, str(tmp_path / "a")], cwd=here, capture_output=True)
+    assert killed.returncode == -signal.SIGKILL
+    assert json.loads((tmp_path / "a" / STATE / "counts.json").read_text())["step"] == 8
+    subprocess.run([sys.executable, "-c", script, str(tmp_path / "a")], cwd=here, check=True, capture_output=True)
+    start(tmp_path / "b")
+    a, b = weights(tmp_path / "a" / "final"), weights(tmp_path / "b" / "final")
+    assert all(torch.equal(a[key], b[key]) for key in a)
+
+
+@pytest.mark.parametrize("model_type", ["gpt_neox", "gpt2", "llama"])
+def test_adapters_change_linear_layers_by_low_rank_only(tmp_path, model_type):
+    from ifguide.models.loading import load_model
+
+    def fresh():
+        return initialise_model({"model_type": model_type, **SHAPE}, VOCAB, 0)
+
+    training = dataclasses.replace(TRAINING, adapter="lora", lora_rank=2, save_steps=0)
+    train_model(fresh(), None, tiny_rows(), training, SUPPRESS, tmp_path / "a", checkpoint_steps=(3,))
+    train_model(fresh(), None, tiny_rows(), training, SUPPRESS, tmp_path / "b", checkpoint_steps=(3,))
+    before, changed = fresh().state_dict(), 0
+    for part in ("final", "checkpoints/step-000003"):
+        after = load_model(str(tmp_path / "a" / part)).state_dict()
+        assert after.keys() == before.keys()
+        for name, weight in after.items():
+            difference = (weight - before[name]).double()
+            if difference.any():
+                changed += 1
+                assert weight.ndim == 2 and torch.linalg.matrix_rank(difference, rtol=1e-3) <= 2
+    assert changed >= 8
+    a, b = weights(tmp_path / "a" / "final"), weights(tmp_path / "b" / "final")
+    assert all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_a_killed_run_with_adapters_goes_on(tmp_path, monkeypatch):
+    training = dataclasses.replace(TRAINING, adapter="lora", lora_rank=2)
+    start(tmp_path / "whole", training)
+    with pytest.raises(Killed):
+        start(tmp_path / "killed", training, kill_at=7, monkeypatch=monkeypatch)
+    start(tmp_path / "killed", training)
+    a, b = weights(tmp_path / "whole" / "final"), weights(tmp_path / "killed" / "final")
+    assert all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_corpus_of_these_tests_has_several_lengths():
+    token_ids, offsets, _ = corpus()
+    assert len(set(offsets[1:] - offsets[:-1])) > 3 and token_ids.max() < EOS
