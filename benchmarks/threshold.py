@@ -16,12 +16,12 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 
 import numpy as np
 
+from benchmarks.memory_watch import Memory
 from benchmarks.synthetic import write_index, write_study
 from ifguide.selection.algorithm import rank_documents, select_tokens
 from ifguide.selection.index import ScoreIndex
@@ -34,35 +34,6 @@ from ifguide.study.select import open_index
 N_RELEASES = 50
 BARS = {"1M": {"release": 0.3, "open": 1.0}, "1B": {"release": 1.5, "open": 2.0}}
 BUILD_RATE, BUILD_GIB, BUILD_SIZE, APP_GIB, PREVIEW = 20e6, 4.0, 0.4, 2.0, 0.005
-
-
-class Memory:
-    """The most memory this process held, in GiB, looked at every 20 ms."""
-
-    def __init__(self):
-        self.rss = self.private = 0.0
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-
-    def __enter__(self) -> "Memory":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        while not self._stop.wait(0.02):
-            rss, private = read_memory()
-            self.rss, self.private = max(self.rss, rss), max(self.private, private)
-
-
-def read_memory(pid: int | str = "self") -> tuple[float, float]:
-    """(resident memory with memory maps, private memory) of a process now, in GiB."""
-    lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines()
-    kib = {line.split(":")[0]: int(line.split()[1]) for line in lines if line.startswith(("VmRSS", "RssAnon"))}
-    return kib["VmRSS"] / 2**20, kib["RssAnon"] / 2**20
 
 
 def draw_releases(n_valid: int, n_tail: int, seed: int = 0) -> list[dict]:

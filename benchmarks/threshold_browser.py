@@ -64,7 +64,7 @@ def browser_rows(root: Path, n_tokens: int) -> list[tuple[str, str, str, float]]
         root: the synthetic study's folder; a tiny study is written beside it, for the app to be warm without this one.
         n_tokens: its size.
     """
-    from benchmarks.threshold import read_memory
+    from benchmarks.memory_watch import read_memory
 
     bars = BARS[n_tokens >= SMALL]
     if not (root.parent / "warm-up").exists():

@@ -29,7 +29,20 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FILE_ENDINGS = ("json", "jsonl", "npy", "parquet", "safetensors", "csv", "toml", "arrow", "md", "py", "txt")
 
-each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+
+def each_page(check):
+    """A test that runs a check on every page; a failure names the page."""
+
+    def test():
+        for page in PAGES:
+            try:
+                check(page)
+            except Exception as error:
+                error.add_note(f"in {page.relative_to(ROOT)}")
+                raise
+
+    test.__name__, test.__doc__ = check.__name__, check.__doc__
+    return test
 
 
 def split_code(text: str) -> tuple[str, list[tuple[str, str]], list[str]]:
@@ -206,3 +219,19 @@ def test_docs_name_no_place_of_one_machine():
         text = page.read_text(encoding="utf-8")
         assert not re.search(r"(?<![\w.])/(home|root|work|tmp|Users)/", text), page.name
         assert sys.prefix not in text
+
+
+def test_the_picture_of_the_rooms_is_current():
+    from benchmarks.house import picture
+
+    assert (ROOT / "docs" / "architecture.svg").read_text(encoding="utf-8") == picture(), (
+        "draw it again with `python -m benchmarks.house --draw docs/architecture.svg`"
+    )
+
+
+def test_the_places_of_the_architecture_exist():
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    for span in split_code(text)[2]:
+        if re.fullmatch(r"[\w/]+\.(py|js|css|md|svg|toml)", span):
+            places = (ROOT / span, ROOT / "ifguide" / span, ROOT / "docs" / span, ROOT / "ifguide" / "ui" / span)
+            assert any(place.is_file() for place in places), f"there is no {span}"
