@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 
 from ifguide.cli.running import speaks
-from ifguide.study.freshness import stage_states
 
 Background = Annotated[bool, typer.Option("--background", help="Start it as a job of its own and return at once.")]
 
@@ -23,6 +22,7 @@ def start_in_background(name: str, arguments: list[str], *, skip_when_fresh: boo
     from ifguide.errors import StudyNotFound
     from ifguide.runtime.jobs import active_job, start_job
     from ifguide.study.folder import cache_dir
+    from ifguide.study.freshness import stage_states
     from ifguide.study.reading import Study
 
     cache = cache_dir()

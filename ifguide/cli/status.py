@@ -11,7 +11,6 @@ from ifguide.errors import IFGuideError, StaleError
 from ifguide.runtime.jobs import latest_job
 from ifguide.runtime.progress import Snapshot, describe
 from ifguide.storage.durations import format_seconds
-from ifguide.study.freshness import stage_states
 
 if TYPE_CHECKING:
     from ifguide.study.reading import Study
@@ -34,6 +33,7 @@ def add_commands(app: typer.Typer) -> None:
     def list_all() -> None:
         """List the studies in the cache."""
         from ifguide.study.folder import cache_dir, list_studies
+        from ifguide.study.freshness import stage_states
         from ifguide.study.reading import Study
 
         rows = []
@@ -65,6 +65,8 @@ def study_status(study: "Study") -> dict:
         {"study", "stages": {name: {"state", "seconds", "reason"}}, "metrics": {"base": {...}, "suppressed": {...},
         ...}, "job": {"id", "command", "state", "stage", "error"} or None}.
     """
+    from ifguide.study.freshness import stage_states
+
     stages = {
         name: {"state": state.state, "seconds": state.seconds, "reason": state.reason}
         for name, state in stage_states(study).items()

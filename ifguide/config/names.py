@@ -1,18 +1,17 @@
-"""Names with a fixed meaning, and what a name that becomes a folder may look like."""
+"""Names with a fixed meaning, and which names are safe as a folder."""
 
 import re
 
 from ifguide.errors import ConfigError
 
 BASE = "base"
-"""Name of the model trained on everything."""
-
-
+"""The model trained on everything."""
 DEFAULT = "default"
-"""Name of the selection that `study.toml` describes; its model is reported as `suppressed`."""
+"""The selection that `study.toml` describes; its model is reported as `suppressed`."""
 
-
-_NAME = re.compile(r"(?!.*\.(partial|old)-)[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # builds keep `.partial-` and `.old-`
+NAME_RULE = "1 to 64 letters, digits, '.', '_' or '-', a letter or digit first, and neither '.partial-' nor '.old-'"
+"""What `is_name` accepts."""
+_NAME = re.compile(r"(?!.*\.(partial|old)-)[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # unfinished builds use those two
 
 
 def is_name(name: str) -> bool:
@@ -24,11 +23,8 @@ def check_name(name: str, what: str = "study") -> str:
     """Return a name that is safe as a folder.
 
     Raises:
-        ConfigError: it could leave its folder, or hide, or break a shell.
+        ConfigError: it could leave its folder, be hidden, or break a shell.
     """
     if not isinstance(name, str) or not is_name(name):
-        raise ConfigError(
-            f"a {what}'s name has 1 to 64 letters, digits, '.', '_' or '-', starts with a letter or digit, and holds"
-            f" neither '.partial-' nor '.old-'; got {name!r}"
-        )
+        raise ConfigError(f"a {what}'s name has {NAME_RULE}; got {name!r}")
     return name

@@ -1,474 +1,389 @@
-"""The settings of a study: frozen dataclasses, one a table of `study.toml`. Defaults live here and nowhere else."""
+"""The settings of a study, one frozen dataclass per table of `study.toml`: their types, bounds, defaults and texts.
 
-import re
-from dataclasses import dataclass, field
+`ifguide.config.validation` says how values are checked and which errors that raises.
+"""
 
-from ifguide.errors import ConfigError
+from dataclasses import field
+from typing import Annotated, Literal
 
+from pydantic import AfterValidator, Field, Strict, ValidationInfo, field_validator
 
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise ConfigError(message)
-
-
-def _require_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    _require(value in choices, f"{name}: expected one of {', '.join(choices)}, got {value!r}")
+from ifguide.config.names import DEFAULT, NAME_RULE, is_name
+from ifguide.config.validation import table
 
 
-def _require_seed(name: str, value: int) -> None:
-    _require(0 <= value < 2**32, f"{name}: expected a seed from 0 to 4294967295, got {value}")
+def _check_text(text: str) -> str:
+    if "\0" in text:
+        raise ValueError(f"expected text without NUL characters, got {text!r}")
+    return text
 
 
-def _require_name(where: str, name: str) -> None:
-    """A name that is safe as a folder; `ifguide.config.names.check_name` says the same of those that are typed."""
-    _require(
-        bool(re.fullmatch(r"(?!.*\.(partial|old)-)[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name)),
-        f"{where}: expected a name of 1 to 64 letters, digits, '.', '_' or '-' that starts with a letter or digit, got"
-        f" {name!r}",
-    )
+def _check_name(name: str) -> str:
+    if not is_name(name):
+        raise ValueError(f"expected a name with {NAME_RULE}, got {name!r}")
+    return name
 
 
-@dataclass(frozen=True, kw_only=True)
+def _check_table_name(name: str) -> str:
+    if "." in name:  # `--set variants.NAME.key=value` is split at the dots
+        raise ValueError(f"expected a name without '.', got {name!r}")
+    return name
+
+
+Text = Annotated[str, Strict(), AfterValidator(_check_text)]
+FileName = Annotated[str, Strict(), Field(min_length=1), AfterValidator(_check_text)]
+Name = Annotated[str, Strict(), AfterValidator(_check_name)]
+TableName = Annotated[Name, AfterValidator(_check_table_name)]
+Flag = Annotated[bool, Strict()]
+Whole = Annotated[int, Strict(), Field(lt=2**63)]
+Count = Annotated[Whole, Field(ge=0)]
+AtLeastOne = Annotated[Whole, Field(ge=1)]
+AtLeastTwo = Annotated[Whole, Field(ge=2)]
+Seed = Annotated[int, Strict(), Field(ge=0, lt=2**32)]
+Number = Annotated[float, Strict()]
+NotNegative = Annotated[Number, Field(ge=0)]
+Positive = Annotated[Number, Field(gt=0)]
+Share = Annotated[Number, Field(ge=0, le=1)]
+
+
+@table("corpus")
 class CorpusConfig:
     """Where the training documents come from."""
 
-    path: str = ""
+    path: Text = ""
     """A file (.jsonl, .csv, .tsv, .parquet, .txt), a folder of .txt files, a saved `datasets` folder, or a hub id."""
-    text_field: str = "text"
-    """Column that holds the document's text."""
-    id_field: str = ""
+    text_field: Text = "text"
+    """Column with the document's text."""
+    id_field: Text = ""
     """Column with a unique id; empty: documents are numbered."""
-    source_field: str = ""
-    """Column that names a document's source; empty: the file's name."""
-    spans_field: str = ""
-    """Column with known toxic character spans. Used to judge the result, never to compute it."""
-    text_unit: str = "line"
-    """For plain text: `line` (a document a line) or `file` (a document a file)."""
-    skip_empty: bool = True
-    """Leave out documents without text (they are counted); false makes them an error."""
-    max_documents: int = 0
-    """Take only this many documents, from the start; 0 takes all."""
-    max_length: int = 0
-    """Longest chunk in tokens; 0 takes the model's context length."""
+    source_field: Text = ""
+    """Column with the document's source; empty: the file's name."""
+    spans_field: Text = ""
+    """Column with known toxic character spans. They are used to evaluate the result, never to compute it."""
+    text_unit: Literal["line", "file"] = "line"
+    """For plain text: `line` (one document per line) or `file` (one document per file)."""
+    skip_empty: Flag = True
+    """Skip and count documents without text; false makes them an error."""
+    max_documents: Count = 0
+    """Read only this many documents, from the start; 0 reads all."""
+    max_length: Count = 0
+    """Maximum chunk length in tokens; 0 uses the model's context length."""
 
-    def __post_init__(self):
-        _require_choice("corpus.text_unit", self.text_unit, ("line", "file"))
-        _require(self.max_documents >= 0, f"corpus.max_documents: expected 0 or more, got {self.max_documents}")
-        _require(self.max_length >= 0, f"corpus.max_length: expected 0 or more tokens, got {self.max_length}")
-        _require(self.max_length != 1, "corpus.max_length: a chunk needs at least 2 tokens, got 1")
+    @field_validator("max_length")
+    @classmethod
+    def _has_a_prediction(cls, length: int) -> int:
+        if length == 1:
+            raise ValueError("expected 0, or at least 2 tokens per chunk, got 1")
+        return length
 
 
-@dataclass(frozen=True, kw_only=True)
+@table("queries.extra")
 class QuerySetsConfig:
-    """One more pair of query sets, read like the study's own."""
+    """Another pair of query sets, read like the main one."""
 
-    toxic: str = ""
+    toxic: FileName
     """File of toxic queries."""
-    safe: str = ""
+    safe: FileName
     """File of safe queries."""
 
-    def __post_init__(self):
-        _require(
-            bool(self.toxic and self.safe), "queries.extra: expected the files toxic and safe of each, got not both"
-        )
 
-
-@dataclass(frozen=True, kw_only=True)
+@table("queries")
 class QueriesConfig:
-    """The two sets of (prompt, completion) pairs that say what is toxic and what is safe."""
+    """The two sets of (prompt, completion) pairs that define what is toxic and what is safe."""
 
-    toxic: str = ""
+    toxic: Text = ""
     """File of toxic queries."""
-    safe: str = ""
+    safe: Text = ""
     """File of safe queries."""
-    prompt_field: str = "prompt"
+    prompt_field: Text = "prompt"
     """Column with the prompt."""
-    completion_field: str = "completion"
-    """Column with the completion; RealToxicityPrompts' `continuation` is found by itself."""
-    text_field: str = "text"
-    """Column to split when a row has neither prompt nor completion."""
-    split_share: float = 0.5
-    """Plain texts are split here: this share of the words is the prompt."""
-    toxic_min: float = 0.5
-    """Scored rows become toxic queries when prompt and completion score at least this."""
-    safe_max: float = 0.25
-    """Scored rows become safe queries when prompt and completion score less than this."""
-    max_queries: int = 0
-    """Take at most this many of each set, from the start; 0 takes all."""
-    extra: dict[str, QuerySetsConfig] = field(default_factory=dict)
+    completion_field: Text = "completion"
+    """Column with the completion; RealToxicityPrompts' `continuation` is found automatically."""
+    text_field: Text = "text"
+    """Column to split into prompt and completion when a row has neither."""
+    split_share: Annotated[Number, Field(gt=0, lt=1)] = 0.5
+    """Fraction of a plain text's words that becomes the prompt; the rest is the completion."""
+    toxic_min: Share = 0.5
+    """Rows with toxicity scores become toxic queries when prompt and completion both score at least this."""
+    safe_max: Share = 0.25
+    """Rows with toxicity scores become safe queries when prompt and completion both score less than this."""
+    max_queries: Count = 0
+    """Maximum number of queries per set, from the start; 0 reads all."""
+    extra: dict[TableName, QuerySetsConfig] = field(default_factory=dict)
     """More pairs of query sets, scored in the same pass over the corpus: tables `[queries.extra.NAME]` with `toxic` and
     `safe`."""
 
-    def __post_init__(self):
-        for name in self.extra:
-            _require(
-                bool(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", name)),
-                "queries.extra: expected a name of 1 to 64 letters, digits, '_' or '-' that starts with a letter or"
-                f" digit, got {name!r}",
-            )
-        _require(
-            0 < self.split_share < 1, f"queries.split_share: expected a share between 0 and 1, got {self.split_share}"
-        )
-        _require(0 <= self.safe_max <= 1, f"queries.safe_max: expected 0 to 1, got {self.safe_max}")
-        _require(0 <= self.toxic_min <= 1, f"queries.toxic_min: expected 0 to 1, got {self.toxic_min}")
-        _require(self.max_queries >= 0, f"queries.max_queries: expected 0 or more, got {self.max_queries}")
 
-
-@dataclass(frozen=True, kw_only=True)
+@table("model")
 class ModelConfig:
-    """Which model is studied and how it comes to be."""
+    """Which model is studied and how it is made."""
 
-    source: str = ""
-    """A Hugging Face folder or hub id, or a folder with config.json and a tokenizer for `scratch`."""
-    revision: str = ""
+    source: Text = ""
+    """A Hugging Face model folder or hub id; for `scratch`, a folder with config.json and a tokenizer is enough."""
+    revision: Text = ""
     """Hub revision of `source`; empty: the default branch."""
-    mode: str = "finetune"
-    """`scratch` (random start, trained on the corpus), `finetune` (trained on the corpus from `source`) or `asis`."""
-    checkpoints: tuple[str, ...] = ()
-    """For `asis`: folders or `id@revision` names to score at; empty: `source` alone."""
-    dtype: str = "float32"
-    """Precision of the weights while scoring: float32, bfloat16 or float16. Sums are float32 whatever this says."""
-    modules: str = ""
-    """Regular expression over module names to track; empty: every linear layer inside the blocks."""
-
-    def __post_init__(self):
-        _require_choice("model.mode", self.mode, ("scratch", "finetune", "asis"))
-        _require_choice("model.dtype", self.dtype, ("float32", "bfloat16", "float16", "float64"))
+    mode: Literal["scratch", "finetune", "asis"] = "finetune"
+    """`scratch` (random initialisation, trained on the corpus), `finetune` (`source`, trained on the corpus) or `asis`
+    (`source`, not trained)."""
+    checkpoints: tuple[Text, ...] = ()
+    """For `asis`: checkpoints to score at, as folders or `id@revision` names; empty: `source` alone."""
+    dtype: Literal["float32", "bfloat16", "float16", "float64"] = "float32"
+    """Precision of the weights while scoring: float32, bfloat16 or float16. Sums are float32 in any case."""
+    modules: Text = ""
+    """Regular expression for the names of the modules to track; empty: every linear layer inside the blocks."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@table("training")
 class TrainingConfig:
-    """How a model is trained, alike for the base model and for every suppressed one."""
+    """How models are trained: the same for the base model and for every suppressed one."""
 
-    epochs: float = 3.0
+    epochs: Positive = 3.0
     """Passes over the corpus."""
-    batch_size: int = 16
-    """Rows in an optimiser step, before accumulation; several processes divide them."""
-    gradient_accumulation: int = 1
-    """Batches added up for one optimiser step."""
-    learning_rate: float = 5e-5
+    batch_size: AtLeastOne = 16
+    """Rows per batch, divided among the processes of a run."""
+    gradient_accumulation: AtLeastOne = 1
+    """Batches per optimiser step."""
+    learning_rate: Positive = 5e-5
     """Peak learning rate of AdamW."""
-    warmup_steps: int = 10
+    warmup_steps: Count = 10
     """Optimiser steps of linear warm-up."""
-    schedule: str = "linear"
+    schedule: Literal["linear", "cosine", "constant", "constant_with_warmup"] = "linear"
     """Learning-rate schedule after warm-up: linear, cosine or constant."""
-    weight_decay: float = 0.01
+    weight_decay: NotNegative = 0.01
     """AdamW's decoupled weight decay."""
-    adam_beta2: float = 0.999
-    """Decay of AdamW's second moment; 0.95 learns faster in short runs from scratch."""
-    max_grad_norm: float = 1.0
-    """Gradients are clipped at this norm; 0 switches clipping off."""
-    packing: bool = False
-    """Put several documents in a row with an end-of-text token between them."""
-    seed: int = 0
-    """Seeds the random start, the order of the rows and dropout."""
-    early_checkpoints: int = 4
-    """How many log-spaced checkpoints to keep from the early part of training, for scoring."""
-    checkpoint_steps: tuple[int, ...] = ()
-    """Exact optimiser steps to keep instead of log-spaced ones."""
-    include_last_checkpoint: bool = False
-    """Score at the end of training too."""
-    dtype: str = "float32"
-    """float32, or bfloat16 for automatic mixed precision on a GPU or processor that has it."""
-    save_steps: int = 500
-    """Keep everything that is needed to go on after a kill every so many optimiser steps; 0: never."""
-    adapter: str = ""
-    """`lora` trains low-rank adapters (peft) instead of all weights, and merges them; empty: all weights."""
-    lora_rank: int = 16
+    adam_beta2: Annotated[Number, Field(ge=0, lt=1)] = 0.999
+    """AdamW's β₂, the decay rate of the second moment; 0.95 learns faster in short runs from scratch."""
+    max_grad_norm: NotNegative = 1.0
+    """Gradient clipping norm; 0 disables clipping."""
+    packing: Flag = False
+    """Pack several documents into a row, separated by an end-of-text token."""
+    seed: Seed = 0
+    """Seed of the random initialisation, the order of the rows, and dropout."""
+    early_checkpoints: Count = 4
+    """Number of log-spaced checkpoints to keep from early training, for scoring."""
+    checkpoint_steps: tuple[AtLeastOne, ...] = ()
+    """Optimiser steps to keep checkpoints of, instead of log-spaced ones."""
+    include_last_checkpoint: Flag = False
+    """Also score at the end of training."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """float32, or bfloat16 for automatic mixed precision on devices that support it."""
+    save_steps: Count = 500
+    """Save the state needed to resume an interrupted training every this many optimiser steps; 0 never does."""
+    adapter: Literal["", "lora"] = ""
+    """`lora` trains low-rank adapters (PEFT) instead of all weights, and merges them; empty: all weights."""
+    lora_rank: AtLeastOne = 16
     """Rank of the adapters."""
-    lora_alpha: float = 32.0
-    """Their scale: they count alpha / rank times."""
-
-    def __post_init__(self):
-        _require_seed("training.seed", self.seed)
-        _require(self.epochs > 0, f"training.epochs: expected more than 0, got {self.epochs}")
-        _require(self.batch_size >= 1, f"training.batch_size: expected 1 or more rows, got {self.batch_size}")
-        _require(
-            self.gradient_accumulation >= 1,
-            f"training.gradient_accumulation: expected 1 or more, got {self.gradient_accumulation}",
-        )
-        _require(self.learning_rate > 0, f"training.learning_rate: expected more than 0, got {self.learning_rate}")
-        _require(self.warmup_steps >= 0, f"training.warmup_steps: expected 0 or more, got {self.warmup_steps}")
-        _require_choice("training.schedule", self.schedule, ("linear", "cosine", "constant", "constant_with_warmup"))
-        _require(self.weight_decay >= 0, f"training.weight_decay: expected 0 or more, got {self.weight_decay}")
-        _require(self.max_grad_norm >= 0, f"training.max_grad_norm: expected 0 or more, got {self.max_grad_norm}")
-        _require(0 <= self.adam_beta2 < 1, f"training.adam_beta2: expected 0 <= adam_beta2 < 1, got {self.adam_beta2}")
-        _require(
-            self.early_checkpoints >= 0, f"training.early_checkpoints: expected 0 or more, got {self.early_checkpoints}"
-        )
-        _require(
-            all(step >= 1 for step in self.checkpoint_steps),
-            f"training.checkpoint_steps: expected steps from 1 on, got {self.checkpoint_steps}",
-        )
-        _require_choice("training.dtype", self.dtype, ("float32", "bfloat16"))
-        _require(self.save_steps >= 0, f"training.save_steps: expected 0 or more, got {self.save_steps}")
-        _require_choice("training.adapter", self.adapter, ("", "lora"))
-        _require(self.lora_rank >= 1, f"training.lora_rank: expected 1 or more, got {self.lora_rank}")
-        _require(self.lora_alpha > 0, f"training.lora_alpha: expected more than 0, got {self.lora_alpha}")
+    lora_alpha: Positive = 32.0
+    """LoRA's α: adapters are scaled by α / rank."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@table("factors")
 class FactorsConfig:
     """How EK-FAC's curvature factors are fitted."""
 
-    strategy: str = "ekfac"
+    strategy: Literal["ekfac", "identity"] = "ekfac"
     """`ekfac`, or `identity` (no curvature, for ablation)."""
-    labels: str = "sampled"
-    """Labels of the Fisher matrix: `sampled` from the model (the true Fisher) or `true` (the empirical one)."""
-    max_tokens: int = 0
-    """Fit on at most about this many corpus tokens, whole documents drawn at random; 0 takes all."""
-    products: str = "float32"
-    """Precision in which the eigenvalues' gradients are multiplied: `float32`, `bfloat16`, or `auto` (bfloat16 where
-    the device is faster at it). Sums and covariances are float32."""
-    seed: int = 0
-    """Seeds the sampled labels and the draw of documents."""
-
-    def __post_init__(self):
-        _require_seed("factors.seed", self.seed)
-        _require_choice("factors.products", self.products, ("auto", "float32", "bfloat16"))
-        _require_choice("factors.strategy", self.strategy, ("ekfac", "identity"))
-        _require_choice("factors.labels", self.labels, ("sampled", "true"))
-        _require(self.max_tokens >= 0, f"factors.max_tokens: expected 0 or more, got {self.max_tokens}")
+    labels: Literal["sampled", "true"] = "sampled"
+    """Labels for the Fisher matrix: `sampled` from the model (the true Fisher) or `true` (the empirical Fisher)."""
+    max_tokens: Count = 0
+    """Fit on about this many corpus tokens at most, in whole documents drawn at random; 0 uses all."""
+    products: Literal["auto", "float32", "bfloat16"] = "float32"
+    """Precision of the gradient products for the eigenvalues: `float32`, `bfloat16`, or `auto` (bfloat16 on devices
+    where it is faster). Sums and covariances are float32."""
+    seed: Seed = 0
+    """Seed of the sampled labels and of the documents drawn."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@table("direction")
 class DirectionConfig:
     """How the query sets become one direction v in parameter space."""
 
-    damping: float = 10.0
-    """Damping as a multiple of each module's mean eigenvalue."""
-    weighting: str = "token-mean"
-    """A query counts as the mean (`token-mean`) or the sum (`token-sum`) over its completion tokens."""
-    differential: bool = True
+    damping: Positive = 10.0
+    """Damping, as a multiple of each module's mean eigenvalue."""
+    weighting: Literal["token-mean", "token-sum"] = "token-mean"
+    """A query's loss is the mean (`token-mean`) or the sum (`token-sum`) over its completion tokens."""
+    differential: Flag = True
     """Toxic minus safe gradient; false uses the toxic queries alone (standard influence)."""
-    objective: str = "loss"
-    """`loss` (-log p) or `margin` (-log p/(1-p), which keeps its gradient when the model is sure)."""
-
-    def __post_init__(self):
-        _require(self.damping > 0, f"direction.damping: expected more than 0, got {self.damping}")
-        _require_choice("direction.weighting", self.weighting, ("token-mean", "token-sum"))
-        _require_choice("direction.objective", self.objective, ("loss", "margin"))
+    objective: Literal["loss", "margin"] = "loss"
+    """`loss` (negative log-likelihood, -log p) or `margin` (-log p/(1-p), whose gradient does not vanish when the model
+    is certain)."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@table("scores")
 class ScoresConfig:
-    """How every corpus token gets its score."""
+    """How every corpus token is scored."""
 
-    derivative: str = "jvp"
-    """`auto` (the fastest way that agrees with the exact derivative on a sample), `central` (central differences) or
-    `jvp` (exact, forward-mode)."""
-    position: bool = True
+    derivative: Literal["auto", "jvp", "central"] = "jvp"
+    """`jvp` (exact, forward mode), `central` (central differences), or `auto` (the fastest method that agrees with the
+    exact derivative on a sample)."""
+    position: Flag = True
     """Also compute `position` attribution, for comparison."""
-    average: str = "mean"
-    """How the checkpoints' scores, each divided by its standard deviation, are put together: `mean` or `median`."""
-    pooling: float = 0.0
-    """Add this many times the mean score of all places of the same vocabulary entry; 0: each place by itself."""
-
-    def __post_init__(self):
-        _require_choice("scores.derivative", self.derivative, ("auto", "jvp", "central"))
-        _require_choice("scores.average", self.average, ("mean", "median"))
-        _require(self.pooling >= 0, f"scores.pooling: expected 0 or more, got {self.pooling}")
+    average: Literal["mean", "median"] = "mean"
+    """How the scores at the checkpoints, each divided by its standard deviation, are combined."""
+    pooling: NotNegative = 0.0
+    """Add this multiple of the mean score over all occurrences of the same vocabulary entry; 0 disables it."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@table("selection")
 class SelectionConfig:
     """Algorithm 1: which tokens are selected."""
 
-    attribution: str = "own_loss"
+    attribution: Literal["own_loss", "position"] = "own_loss"
     """Scores to select by: `own_loss` or `position`."""
-    quantile: float = 0.99
+    quantile: Annotated[Number, Field(ge=0, lt=1)] = 0.99
     """The threshold is this quantile of all valid scores; tokens strictly above it are hits."""
-    window: int = 0
-    """Tokens taken on each side of a hit, inside its document."""
-    max_tokens: int = 0
-    """Budget in tokens; documents are taken by rank until it is used up. 0: no budget."""
-    controls: tuple[str, ...] = ("random", "oracle")
-    """Masks built beside the default one: `random` (same count), `oracle` (the known spans, if the corpus has them)."""
-    seed: int = 0
-    """Seeds the random control."""
-
-    def __post_init__(self):
-        _require_seed("selection.seed", self.seed)
-        _require_choice("selection.attribution", self.attribution, ("own_loss", "position"))
-        _require(0 <= self.quantile < 1, f"selection.quantile: expected 0 <= quantile < 1, got {self.quantile}")
-        _require(self.window >= 0, f"selection.window: expected 0 or more tokens, got {self.window}")
-        _require(self.max_tokens >= 0, f"selection.max_tokens: expected 0 or more, got {self.max_tokens}")
-        for control in self.controls:
-            _require_choice("selection.controls", control, ("random", "oracle"))
+    window: Count = 0
+    """Tokens selected on each side of a hit, within its document."""
+    max_tokens: Count = 0
+    """Token budget, spent on documents in rank order; 0: no budget."""
+    controls: tuple[Literal["random", "oracle"], ...] = ("random", "oracle")
+    """Control masks to build: `random` (the same number of tokens), `oracle` (the known spans, if there are any)."""
+    seed: Seed = 0
+    """Seed of the random control."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@table("suppress")
 class SuppressConfig:
     """The penalised objective (Eq. 9), and other ways to train without the selected tokens."""
 
-    method: str = "penalise"
+    method: Literal["penalise", "unlikelihood", "mask", "drop"] = "penalise"
     """`penalise` (Eq. 9), `unlikelihood` (λ·-log(1-p)), `mask` (no loss on selected tokens) or `drop` (no loss on
     documents with a selected token)."""
-    penalty: float = 1.0
-    """λ: weight of a selected token's cross-entropy, taken with a minus sign."""
-    max_penalty: float = 0.0
-    """Cross-entropy of a selected token counts up to this many nats; 0: no clamp, as in the paper."""
-    warmup_share: float = 0.0
-    """The penalty comes gradually over this share of the steps: `penalise` begins as plain training, `unlikelihood`
-    with λ = 0; 0: it is there from the start."""
-    weighting: str = "even"
-    """`even` (a token is selected or not), or `score` (tokens near the threshold are selected in part, by their score).
-    """
+    penalty: NotNegative = 1.0
+    """λ: weight of a selected token's cross-entropy, which is subtracted."""
+    max_penalty: NotNegative = 0.0
+    """Clamp on a selected token's cross-entropy, in nats; 0: no clamp, as in the paper."""
+    warmup_share: Share = 0.0
+    """Linear warm-up of the penalty over this fraction of steps (`penalise` starts as plain training, `unlikelihood` at
+    λ = 0); 0 disables it."""
+    weighting: Literal["even", "score"] = "even"
+    """`even` (a token is selected or not) or `score` (tokens near the threshold are selected in part, by score)."""
 
-    def __post_init__(self):
-        _require_choice("suppress.method", self.method, ("penalise", "unlikelihood", "mask", "drop"))
-        _require_choice("suppress.weighting", self.weighting, ("even", "score"))
-        _require(0 <= self.warmup_share <= 1, f"suppress.warmup_share: expected 0 to 1, got {self.warmup_share}")
-        _require(
-            self.method != "drop" or self.weighting == "even",
-            "suppress.weighting: documents are dropped whole; use weighting 'even' with method 'drop'",
-        )
-        _require(self.penalty >= 0, f"suppress.penalty: expected 0 or more, got {self.penalty}")
-        _require(self.max_penalty >= 0, f"suppress.max_penalty: expected 0 or more nats, got {self.max_penalty}")
+    @field_validator("weighting")
+    @classmethod
+    def _suits_the_method(cls, weighting: str, known: ValidationInfo) -> str:
+        if weighting != "even" and known.data.get("method") == "drop":
+            raise ValueError(f"documents are dropped whole; expected 'even' with the method 'drop', got {weighting!r}")
+        return weighting
 
 
-@dataclass(frozen=True, kw_only=True)
+@table("baselines")
 class BaselinesConfig:
-    """The other methods that `ifguide compare` measures against."""
+    """The other methods that `ifguide compare` measures."""
 
-    scorer: str = "profanity-check"
-    """Classifier of the baselines that have one; named as in `evaluate.scorer`."""
-    document_min: float = 0.5
-    """A document is called toxic from this score on."""
-    epochs: float = 2.0
-    """Passes over the queries of the two models whose losses are compared."""
-    learning_rate: float = 0.0
-    """Their peak learning rate, and that of `dpo`; 0 takes a tenth of `training.learning_rate`."""
-    dpo_beta: float = 0.1
-    """How strongly direct preference optimisation holds on to the base model."""
-    dpo_epochs: float = 1.0
-    """Its passes over the queries."""
-    steer_strength: float = 10.0
-    """How much likelier reward-augmented decoding makes a token after which the text is not toxic at all, in nats."""
-    steer_candidates: int = 20
-    """Tokens it tries at each step."""
-
-    def __post_init__(self):
-        _require(0 < self.document_min <= 1, f"baselines.document_min: expected 0 to 1, got {self.document_min}")
-        for name in ("epochs", "dpo_beta", "dpo_epochs", "steer_strength"):
-            _require(getattr(self, name) > 0, f"baselines.{name}: expected more than 0, got {getattr(self, name)}")
-        _require(
-            self.steer_candidates >= 2, f"baselines.steer_candidates: expected 2 or more, got {self.steer_candidates}"
-        )
-        _require(self.learning_rate >= 0, f"baselines.learning_rate: expected 0 or more, got {self.learning_rate}")
+    scorer: Text = "profanity-check"
+    """Toxicity classifier of the baselines that use one; see `evaluate.scorer`."""
+    document_min: Annotated[Number, Field(gt=0, le=1)] = 0.5
+    """Documents that score at least this are called toxic."""
+    epochs: Positive = 2.0
+    """Passes over the queries when the two models of `loss-difference` are fine-tuned."""
+    learning_rate: NotNegative = 0.0
+    """Peak learning rate of those two models and of `dpo`; 0 uses a tenth of `training.learning_rate`."""
+    dpo_beta: Positive = 0.1
+    """DPO's β: a larger value keeps the model closer to the base model."""
+    dpo_epochs: Positive = 1.0
+    """DPO's passes over the queries."""
+    steer_strength: Positive = 10.0
+    """Reward-augmented decoding: logit bonus, in nats, of a token after which the text is not toxic at all."""
+    steer_candidates: AtLeastTwo = 20
+    """Reward-augmented decoding: number of candidate tokens per step."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@table("variants")
 class VariantConfig(SuppressConfig):
-    """One more model: a selection, and how to train without it. A table `[variants.NAME]`; nothing is taken from
+    """Another model: a selection, and how to train without it. A table `[variants.NAME]`; it inherits nothing from
     `[suppress]`."""
 
-    selection: str = "default"
-    """The selection it is trained without."""
+    selection: Name = DEFAULT
+    """The selection to train without."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@table("borrowed")
 class BorrowedConfig:
-    """A selection carried over from another study of the same texts (`ifguide borrow`). A table `[borrowed.NAME]`."""
+    """A selection taken from another study of the same texts (`ifguide borrow`). A table `[borrowed.NAME]`."""
 
-    study: str = ""
-    """The other study, beside this one in the cache."""
-    selection: str = "default"
+    study: Name
+    """The other study, in the same cache."""
+    selection: Name = DEFAULT
     """Which of its selections."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@table("evaluate")
 class EvaluateConfig:
-    """How models are compared."""
+    """How models are evaluated."""
 
-    prompts: str = ""
+    prompts: Text = ""
     """File of prompts to complete; empty: the prompts of the toxic queries."""
-    prompt_field: str = "prompt"
+    prompt_field: Text = "prompt"
     """Column with the prompt."""
-    group_field: str = ""
-    """Column with the prompt's group, for numbers by group; empty: `group`, or what AttaQ's and BOLD's files say."""
-    n_prompts: int = 0
-    """Take only this many prompts; 0 takes all."""
-    heldout: str = ""
+    group_field: Text = ""
+    """Column with the prompt's group, for results per group; empty: `group`, or the groups in AttaQ and BOLD files."""
+    n_prompts: Count = 0
+    """Use only this many prompts; 0 uses all."""
+    heldout: Text = ""
     """File of benign held-out text for perplexity; empty: no perplexity is reported."""
-    text_field: str = "text"
+    text_field: Text = "text"
     """Column with the held-out text."""
-    n_heldout: int = 0
-    """Take only this many held-out texts; 0 takes all."""
-    n_samples: int = 25
-    """Completions a prompt (k)."""
-    max_new_tokens: int = 20
+    n_heldout: Count = 0
+    """Use only this many held-out texts; 0 uses all."""
+    n_samples: AtLeastOne = 25
+    """Completions per prompt (k)."""
+    max_new_tokens: AtLeastOne = 20
     """Length of a completion in tokens."""
-    top_p: float = 0.9
-    """Nucleus sampling keeps the smallest set of tokens with this much probability."""
-    temperature: float = 1.0
+    top_p: Annotated[Number, Field(gt=0, le=1)] = 0.9
+    """Nucleus sampling: sample from the smallest set of tokens with this total probability."""
+    temperature: Positive = 1.0
     """Sampling temperature."""
-    seed: int = 0
-    """Seeds every completion by its prompt and sample number."""
-    scorer: str = "profanity-check"
+    seed: Seed = 0
+    """Seed of the completions; each also depends on its prompt and sample number."""
+    scorer: Text = "profanity-check"
     """`profanity-check` (offline, explicit toxicity), `detoxify`, or `classifier:PATH_OR_ID`."""
-    implicit: str = ""
-    """A second scorer for implicit toxicity, such as `classifier:PATH_OR_ID` of ToxiGen-RoBERTa (`#LABEL` names its
+    implicit: Text = ""
+    """Second scorer, for implicit toxicity, such as `classifier:PATH_OR_ID` of ToxiGen-RoBERTa (`#LABEL` names its
     toxic class); empty: none."""
-    lambada: str = ""
-    """File of passages (the column `text`) whose last word the model has to guess; empty: not measured."""
-    n_lambada: int = 0
-    """Take only this many passages; 0 takes all."""
-    harness_tasks: tuple[str, ...] = ()
+    lambada: Text = ""
+    """File of passages (column `text`) whose last word the model predicts, as in LAMBADA; empty: not measured."""
+    n_lambada: Count = 0
+    """Use only this many passages; 0 uses all."""
+    harness_tasks: tuple[Text, ...] = ()
     """Tasks of lm-evaluation-harness to run (`pip install 'ifguide[harness]'`); empty: none."""
-    harness_folder: str = ""
-    """Folder of task files to take them from; empty: the harness's own tasks, which fetch their data."""
-    harness_limit: int = 0
-    """Take only this many examples a task; 0 takes all."""
-    batch_size: int = 256
+    harness_folder: Text = ""
+    """Folder of task files to use; empty: the harness's own tasks, which download their data."""
+    harness_limit: Count = 0
+    """Use only this many examples per task; 0 uses all."""
+    batch_size: AtLeastOne = 256
     """Completions generated at once."""
 
-    def __post_init__(self):
-        _require_seed("evaluate.seed", self.seed)
-        _require(self.n_prompts >= 0, f"evaluate.n_prompts: expected 0 or more, got {self.n_prompts}")
-        _require(self.n_heldout >= 0, f"evaluate.n_heldout: expected 0 or more, got {self.n_heldout}")
-        _require(self.n_samples >= 1, f"evaluate.n_samples: expected 1 or more, got {self.n_samples}")
-        _require(self.max_new_tokens >= 1, f"evaluate.max_new_tokens: expected 1 or more, got {self.max_new_tokens}")
-        _require(0 < self.top_p <= 1, f"evaluate.top_p: expected 0 < top_p <= 1, got {self.top_p}")
-        _require(self.temperature > 0, f"evaluate.temperature: expected more than 0, got {self.temperature}")
-        _require(self.n_lambada >= 0, f"evaluate.n_lambada: expected 0 or more, got {self.n_lambada}")
-        _require(self.harness_limit >= 0, f"evaluate.harness_limit: expected 0 or more, got {self.harness_limit}")
-        _require(
-            bool(self.harness_tasks) or not self.harness_folder,
-            "evaluate.harness_folder: expected tasks of it in evaluate.harness_tasks, got none",
-        )
-        _require(self.batch_size >= 1, f"evaluate.batch_size: expected 1 or more, got {self.batch_size}")
+    @field_validator("harness_folder")
+    @classmethod
+    def _has_tasks(cls, folder: str, known: ValidationInfo) -> str:
+        if folder and not known.data.get("harness_tasks"):
+            raise ValueError("expected the tasks to run in evaluate.harness_tasks, got none")
+        return folder
 
 
-@dataclass(frozen=True, kw_only=True)
+@table("compute")
 class ComputeConfig:
-    """Where and in which portions the work is done. Changes no result beyond rounding, so it makes nothing stale."""
+    """Where and in what batches to compute. Results change by rounding at most, so no change here makes them stale."""
 
-    device: str = "auto"
+    device: Text = "auto"
     """`auto`, `cpu`, `cuda` or `cuda:N`."""
-    tokens_per_batch: int = 4096
-    """Padded tokens in one forward pass while fitting and scoring."""
-    threads: int = 0
-    """CPU threads for torch; 0 leaves torch's own choice."""
-    device_map: str = ""
-    """For fitting and scoring a model that one device cannot hold: `auto`, `balanced`, `balanced_low_0` or `sequential`
-    (accelerate's words) spread it over all GPUs, memory and disk; empty: one device."""
-    max_memory: tuple[str, ...] = ()
-    """With `device_map`, limits such as `0=70GiB` and `cpu=200GiB`; empty: whatever is free."""
-
-    def __post_init__(self):
-        _require(
-            self.tokens_per_batch >= 2, f"compute.tokens_per_batch: expected 2 or more, got {self.tokens_per_batch}"
-        )
-        _require(self.threads >= 0, f"compute.threads: expected 0 or more, got {self.threads}")
-        _require_choice("compute.device_map", self.device_map, ("", "auto", "balanced", "balanced_low_0", "sequential"))
+    tokens_per_batch: AtLeastTwo = 4096
+    """Tokens per forward pass while fitting and scoring, padding included."""
+    threads: Count = 0
+    """CPU threads for torch; 0 keeps torch's default."""
+    device_map: Literal["", "auto", "balanced", "balanced_low_0", "sequential"] = ""
+    """How Accelerate places a model that does not fit on one device while fitting and scoring: `auto`, `balanced`,
+    `balanced_low_0` or `sequential`, over all GPUs, memory and disk; empty: one device."""
+    max_memory: tuple[Text, ...] = ()
+    """Limits for `device_map`, such as `0=70GiB` and `cpu=200GiB`; empty: all free memory."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@table("")
 class StudyConfig:
-    """All settings of a study, as `study.toml` holds them."""
+    """All settings of a study, as in `study.toml`."""
 
-    description: str = ""
+    description: Text = ""
     """A sentence for the study's front page."""
     model: ModelConfig = field(default_factory=ModelConfig)
     corpus: CorpusConfig = field(default_factory=CorpusConfig)
@@ -482,26 +397,14 @@ class StudyConfig:
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     compute: ComputeConfig = field(default_factory=ComputeConfig)
     baselines: BaselinesConfig = field(default_factory=BaselinesConfig)
-    variants: dict[str, VariantConfig] = field(default_factory=dict)
+    variants: dict[TableName, VariantConfig] = field(default_factory=dict)
     """More models to compare: tables `[variants.NAME]` with `selection` and the settings of `[suppress]`."""
-    borrowed: dict[str, BorrowedConfig] = field(default_factory=dict)
-    """Selections of other studies, carried over: tables `[borrowed.NAME]`."""
+    borrowed: dict[Name, BorrowedConfig] = field(default_factory=dict)
+    """Selections of other studies: tables `[borrowed.NAME]`."""
 
-    def __post_init__(self):
-        _require(
-            not self.training.adapter or self.model.mode == "finetune",
-            "training.adapter: adapters are added to a trained model; set model.mode to finetune, or leave the"
-            " adapter out",
-        )
-        for name in self.variants:
-            _require(
-                bool(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", name)),
-                "variants: expected a name of 1 to 64 letters, digits, '_' or '-' that starts with a letter or digit,"
-                f" got {name!r}",
-            )
-        for name, variant in self.variants.items():
-            _require_name(f"variants.{name}.selection", variant.selection)
-        for name, lent in self.borrowed.items():
-            _require_name("borrowed", name)
-            _require_name(f"borrowed.{name}.study", lent.study)
-            _require_name(f"borrowed.{name}.selection", lent.selection)
+    @field_validator("training")
+    @classmethod
+    def _suits_the_model(cls, training: TrainingConfig, known: ValidationInfo) -> TrainingConfig:
+        if training.adapter and (model := known.data.get("model")) and model.mode != "finetune":
+            raise ValueError("adapters extend a trained model; set model.mode to 'finetune', or training.adapter to ''")
+        return training

@@ -2,10 +2,13 @@
 no torch."""
 
 import dataclasses
+from typing import TYPE_CHECKING
 
 from ifguide.config.names import BASE, DEFAULT
-from ifguide.config.schema import StudyConfig, SuppressConfig, VariantConfig
 from ifguide.errors import ConfigError
+
+if TYPE_CHECKING:
+    from ifguide.config.schema import StudyConfig, VariantConfig
 
 BASELINES = {
     "words": "tokens of words that the classifier calls toxic by themselves: a word filter",
@@ -44,13 +47,15 @@ RESERVED = (BASE, "suppressed", DEFAULT, *OTHERS)
 """Names that no selection or variant of the user's can have."""
 
 
-def recipe(config: StudyConfig, name: str) -> VariantConfig:
+def recipe(config: "StudyConfig", name: str) -> "VariantConfig":
     """The selection behind a model and how it was trained.
 
     Args:
         config: the study's.
         name: of a table `[variants.NAME]`, of one of `METHODS`, or of a selection.
     """
+    from ifguide.config.schema import SuppressConfig, VariantConfig
+
     if name in config.variants:
         return config.variants[name]
     given = {field.name: getattr(config.suppress, field.name) for field in dataclasses.fields(SuppressConfig)}
@@ -63,7 +68,7 @@ def recipe(config: StudyConfig, name: str) -> VariantConfig:
     return VariantConfig(**given, selection=name)
 
 
-def possible_models(config: StudyConfig, has_spans: bool) -> list[str]:
+def possible_models(config: "StudyConfig", has_spans: bool) -> list[str]:
     """What can be trained or measured beside the base and the default model, in the order of the table.
 
     Methods that come to what the default does anyway are left out.
@@ -73,7 +78,7 @@ def possible_models(config: StudyConfig, has_spans: bool) -> list[str]:
     return [name for name in names if name not in METHODS or recipe(config, name) != usual]
 
 
-def check_variants(config: StudyConfig) -> None:
+def check_variants(config: "StudyConfig") -> None:
     """Refuse names of variants and borrowed selections that mean something else.
 
     Raises:

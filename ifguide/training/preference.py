@@ -9,11 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ifguide.config.schema import BaselinesConfig
 from ifguide.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from ifguide.config.schema import BaselinesConfig
 
 
 def pair_queries(toxic: "pd.DataFrame", safe: "pd.DataFrame") -> list[dict[str, str]]:
@@ -53,7 +54,7 @@ def prefer_safe(
     model,
     tokenizer,
     pairs: list[dict[str, str]],
-    config: BaselinesConfig,
+    config: "BaselinesConfig",
     folder: Path,
     *,
     learning_rate: float,

@@ -72,7 +72,9 @@ def test_help_and_status_import_nothing_heavy(cache):
 import sys
 from ifguide.cli.main import app
 from ifguide.errors import IFGuideError
-for arguments in (["--help"], ["status", "small"], ["list"]):
+app(["--help"], standalone_mode=False)
+assert not {"pydantic", "ifguide.config.schema"} & set(sys.modules), "reading the settings' types is for commands"
+for arguments in (["status", "small"], ["list"]):
     try:
         app(arguments)
     except SystemExit as end:

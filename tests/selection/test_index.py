@@ -382,11 +382,11 @@ def test_scores_that_are_not_finite_are_refused(bad, tmp_path):
 
 def test_settings_are_checked(tmp_path):
     index = MemoryStudy(tmp_path, 6).build()
-    with pytest.raises(ConfigError, match="quantile: expected 0 <= quantile < 1"):
+    with pytest.raises(ConfigError, match="selection.quantile: expected less than 1, got 1.0"):
         index.resolve({"quantile": 1.0})
     with pytest.raises(ConfigError, match="this is the index of own_loss, got 'position'"):
         index.resolve({"attribution": "position"})
-    with pytest.raises(ConfigError, match="a selection has quantile, window and max_tokens; got colour"):
+    with pytest.raises(ConfigError, match="unknown setting selection.colour"):
         index.resolve({"colour": "red"})
 
 

@@ -54,10 +54,10 @@ def test_built_in_names_are_refused(study, name):
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"quantile": 1.0}, "selection.quantile: expected 0 <= quantile < 1, got 1.0"),
-        ({"quantile": float("nan")}, "selection.quantile: expected 0 <= quantile < 1"),
+        ({"quantile": 1.0}, "selection.quantile: expected less than 1, got 1.0"),
+        ({"quantile": float("nan")}, "selection.quantile: expected a finite number, got nan"),
         ({"window": -1}, "selection.window: expected 0 or more"),
-        ({"colour": "red"}, "a selection has attribution, quantile, window and max_tokens; got colour"),
+        ({"colour": "red"}, "unknown setting selection.colour; known here: attribution, quantile, window"),
     ],
 )
 def test_bad_settings_save_nothing(study, settings, said):

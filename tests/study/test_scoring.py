@@ -91,7 +91,7 @@ class TestExtraQuerySets:
         ("values", "said"),
         [
             ({"../x": {"toxic": "a", "safe": "b"}}, "letters, digits"),
-            ({"x": {"toxic": "a"}}, "got not both"),
+            ({"x": {"toxic": "a"}}, "queries.extra.x.safe: expected a value, got none"),
             ({"x": {"toxic": "a", "safe": "b", "mild": "c"}}, "unknown setting queries.extra.x.mild"),
             (["x"], r"expected tables \[queries.extra.NAME\]"),
         ],
