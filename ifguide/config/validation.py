@@ -9,8 +9,7 @@ from pydantic.dataclasses import dataclass
 from ifguide.errors import ConfigError
 
 Table = TypeVar("Table")
-
-
+_UNKNOWN = "unexpected_keyword_argument"
 _EXPECTED = {
     "bool_type": "true or false",
     "dataclass_type": "a table [{place}]",
@@ -54,14 +53,13 @@ def table(section: str):
 
 
 def _explain(error: ValidationError, section: str, kind: type) -> str:
-    """The first of pydantic's errors as `section.key: expected ..., got ...`."""
-    first = error.errors(include_url=False)[0]
+    """One of pydantic's errors as `section.key: expected ..., got ...`: an unknown setting, or else the first."""
+    first = min(error.errors(), key=lambda one: one["type"] != _UNKNOWN)
     problem, path, context = first["type"], first["loc"], first.get("ctx", {})
-    unknown = problem == "unexpected_keyword_argument"
-    if path[-1] == "[key]" and not unknown:  # the name of a table is wrong, not its value
+    if path[-1] == "[key]" and problem != _UNKNOWN:  # the name of a table is wrong, not its value
         path = path[:-2]
     place = ".".join([section] * bool(section) + [part for part in path if isinstance(part, str)])
-    if unknown:
+    if problem == _UNKNOWN:
         return f"unknown setting {place}; known here: {', '.join(_known(kind, path[:-1]))}"
     if problem == "missing":
         return f"{place}: expected a value, got none"

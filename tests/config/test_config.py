@@ -41,6 +41,7 @@ def test_unknown_names_and_wrong_types_are_named():
         ({"corpus": {"colour": 1}}, "unknown setting corpus.colour; known here: path, text_field"),
         ({"variants": {"a": {"colour": 1}}}, "unknown setting variants.a.colour; known here: method, penalty"),
         ({"self": 1, "[key]": 1}, "unknown setting self; known here: description"),
+        ({"corpus": {"path": 5, "colour": 1}}, "unknown setting corpus.colour"),  # a wrong name before a wrong value
         ({"corpus": 5}, "corpus: expected a table [corpus], got 5"),
         ({"variants": 5}, "variants: expected tables [variants.NAME], got 5"),
         ({"variants": {"a": 5}}, "variants.a: expected a table [variants.a], got 5"),
