@@ -206,7 +206,7 @@ def _cover(first: np.ndarray, last: np.ndarray, n: int) -> np.ndarray:
 
 
 def select_random(valid: np.ndarray, n_tokens: int, seed: int) -> np.ndarray:
-    """A mask bool (N,) of `n_tokens` valid tokens drawn without replacement: the control for every selection."""
+    """A mask bool (N,) of `n_tokens` valid tokens drawn without replacement: the control of every selection."""
     places = np.flatnonzero(np.asarray(valid))
     chosen = np.random.default_rng(seed).choice(places, size=min(n_tokens, len(places)), replace=False)
     mask = np.zeros(len(valid), dtype=bool)
@@ -215,8 +215,8 @@ def select_random(valid: np.ndarray, n_tokens: int, seed: int) -> np.ndarray:
 
 
 def select_best(scores: np.ndarray, valid: np.ndarray, n_tokens: int) -> np.ndarray:
-    """A mask bool (N,) of the `n_tokens` valid tokens with the highest scores above 0, or of all there are; ties go to
-    the first.
+    """A mask bool (N,) of the `n_tokens` valid tokens with the highest scores above 0 (fewer if there are not so many);
+    of equal scores the first are taken.
 
     Args:
         scores: float32 (N,).
@@ -231,9 +231,8 @@ def select_best(scores: np.ndarray, valid: np.ndarray, n_tokens: int) -> np.ndar
 
 
 def soft_strengths(scores: np.ndarray, valid: np.ndarray, n_tokens: int) -> np.ndarray:
-    """Strengths float32 (N,) in place of a mask: 1 for the best half of a budget, then falling in a line with the score
-    to 0 at twice the budget. So about as many tokens count as in a mask of `n_tokens`, but nothing hangs on a score
-    being just above a threshold.
+    """Weights float32 (N,) instead of a mask: 1 for the best half of a budget, then decreasing linearly with the score
+    to 0 at twice the budget. They add up to roughly `n_tokens`, and a score just above the threshold has no special role.
 
     Args:
         scores: float32 (N,).

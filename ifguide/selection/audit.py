@@ -1,4 +1,4 @@
-"""How many of the selected spans are toxic: from all verdicts given, or from an audit of a stratified random sample.
+"""How many of the selected spans are toxic: from all verdicts, or from an audit of a stratified random sample.
 
 A *span* here is a longest run of neighbouring selected tokens in one document. Pure NumPy, no files.
 """
@@ -10,7 +10,7 @@ from statistics import NormalDist
 import numpy as np
 
 STRATA = 4
-"""Spans are sorted by their highest score and cut in this many equal parts, so that the sample holds weak ones too."""
+"""Spans are sorted by their highest score and split into this many equal strata, so the sample has weak ones too."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Precision:
     low: float
     high: float
     n: int
-    """Verdicts it rests on."""
+    """Number of verdicts."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +31,7 @@ class Spans:
     start: np.ndarray
     """int64 (S,), first token."""
     stop: np.ndarray
-    """int64 (S,), end, left out."""
+    """int64 (S,), end, excluded."""
     document: np.ndarray
     """int64 (S,)."""
     highest: np.ndarray
@@ -39,7 +39,7 @@ class Spans:
 
 
 def find_spans(mask: np.ndarray, scores: np.ndarray, offsets: np.ndarray) -> Spans:
-    """All runs of selected tokens; a run ends at a document's end. Reads memory maps in portions.
+    """All runs of selected tokens; a run ends at its document's end. Reads memory maps in parts.
 
     Args:
         mask: bool (N,).
@@ -47,10 +47,8 @@ def find_spans(mask: np.ndarray, scores: np.ndarray, offsets: np.ndarray) -> Spa
         offsets: int64 (D+1,).
     """
     step = 1 << 26
-    places = np.concatenate(
-        [np.flatnonzero(mask[at : at + step]) + at for at in range(0, len(mask), step)] or [np.zeros(0, np.int64)]
-    )
-    places = places.astype(np.int64)
+    parts = [np.flatnonzero(mask[at : at + step]) + at for at in range(0, len(mask), step)]
+    places = np.concatenate([np.zeros(0, np.int64), *parts])
     if not places.size:
         return Spans(places, places, places, np.zeros(0, dtype=np.float32))
     owner = np.searchsorted(offsets, places, side="right") - 1
@@ -62,8 +60,7 @@ def find_spans(mask: np.ndarray, scores: np.ndarray, offsets: np.ndarray) -> Spa
 
 
 def strata_of(spans: Spans) -> np.ndarray:
-    """Stratum 0 to `STRATA`-1 of every span, int64 (S,), by its highest score; the strata are equal in size to within
-    one."""
+    """Stratum 0 to `STRATA`-1 of every span, int64 (S,), by its highest score; their sizes differ by at most one."""
     order = np.argsort(spans.highest, kind="stable")
     strata = np.empty(len(order), dtype=np.int64)
     strata[order] = np.arange(len(order)) * STRATA // max(len(order), 1)
@@ -71,7 +68,7 @@ def strata_of(spans: Spans) -> np.ndarray:
 
 
 def draw_audit(spans: Spans, n: int, seed: int = 0) -> np.ndarray:
-    """Numbers of `n` spans (all when there are fewer), as many from each stratum as can be, in random order, int64."""
+    """Numbers, int64, of `n` spans (all if there are fewer) in random order, drawn evenly from the strata."""
     generator = np.random.default_rng(seed)
     strata = strata_of(spans)
     drawn = []
@@ -83,11 +80,10 @@ def draw_audit(spans: Spans, n: int, seed: int = 0) -> np.ndarray:
 
 
 def audit_precision(strata: np.ndarray, sizes: np.ndarray, toxic: np.ndarray) -> Precision | None:
-    """The share of toxic spans among all spans, from the verdicts on a stratified sample; None without one from every
-    stratum.
+    """The share of toxic spans among all spans, from verdicts on a stratified sample; None if a stratum has no verdict.
 
-    The estimate weights each stratum by its size. The interval is Wilson's with the number of verdicts that would give
-    a simple random sample the same variance, at most the number there is.
+    The estimate weights each stratum by its size. The interval is Wilson's, with the size of a simple random sample of
+    the same variance (the effective sample size), at most the number of verdicts.
 
     Args:
         strata: int (n,), stratum of each span with a verdict.
@@ -104,7 +100,7 @@ def audit_precision(strata: np.ndarray, sizes: np.ndarray, toxic: np.ndarray) ->
     counts, hits = counts[real].astype(np.float64), hits[real]
     value = float((weights * hits / counts).sum())
     n = int(counts.sum())
-    smoothed = (hits + 0.5) / (counts + 1)  # a stratum without a miss is not free of doubt
+    smoothed = (hits + 0.5) / (counts + 1)  # a stratum with verdicts of one kind is not certain
     variance = float((weights**2 * smoothed * (1 - smoothed) / counts).sum())
     pooled = (value * n + 0.5) / (n + 1)
     effective = min(float(n), pooled * (1 - pooled) / variance)
@@ -113,12 +109,12 @@ def audit_precision(strata: np.ndarray, sizes: np.ndarray, toxic: np.ndarray) ->
 
 
 def simple_precision(n_toxic: int, n: int) -> Precision | None:
-    """The share of toxic ones among all verdicts given, as they come; None without any."""
+    """The share of toxic ones among all verdicts; None without any."""
     return Precision(n_toxic / n, *wilson(n_toxic, n), n) if n else None
 
 
 def wilson(successes: float, n: float, level: float = 0.95) -> tuple[float, float]:
-    """Wilson's score interval for a share (Wilson 1927); `n` may be an effective number, not whole."""
+    """Wilson's score interval for a share (Wilson 1927); `n` may be an effective sample size, not whole."""
     z = NormalDist().inv_cdf(1 - (1 - level) / 2)
     share = successes / n
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)

@@ -1,16 +1,12 @@
-"""Saved selections: computes one with Algorithm 1 or a control, writes it, reads it back."""
+"""A saved selection of tokens, written to a folder and read back."""
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ifguide.storage import artifacts
-
-if TYPE_CHECKING:
-    pass
 
 _ARRAYS = ("mask", "order", "count_above", "sum_above", "rank_score")
 

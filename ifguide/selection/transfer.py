@@ -1,7 +1,7 @@
-"""A mask of one tokenisation carried to another by characters: scores of a small model, used to train a larger one.
+"""A mask transferred to another tokenisation of the same texts: a small model's scores, used to train a larger one.
 
-The same texts, cut by two tokenizers. What was selected as tokens is a set of characters; a token of the other
-tokenizer is selected when it has one of them that is not white space.
+Selected tokens are a set of characters; a token of the other tokenizer is selected when it contains one of them that is
+not white space.
 """
 
 from collections.abc import Callable
@@ -16,20 +16,20 @@ from ifguide.errors import ConfigError, InputError
 def transfer_mask(
     source: TokenizedCorpus, mask: np.ndarray, target: TokenizedCorpus, report: Callable[[int, int], None] | None = None
 ) -> np.ndarray:
-    """Carry a mask from one tokenised corpus to another of the same texts; documents are matched by id, in any order.
+    """Transfer a mask from one tokenised corpus to another of the same texts. Documents are matched by id.
 
     Args:
         source: the corpus the mask belongs to.
         mask: bool (N_source,).
-        target: the other corpus. Documents that the source does not have get nothing.
-        report: called with (documents done, documents in all).
+        target: the other corpus. In documents that the source does not have, no token is selected.
+        report: called with (documents done, documents in total).
 
     Returns:
-        bool (N_target,), False on tokens that nothing predicts.
+        bool (N_target,), False on tokens that are not predicted.
 
     Raises:
         ConfigError: a mask of another length.
-        InputError: the corpora share no document, or one of them has another text in each.
+        InputError: the corpora share no document, or a document has different texts in them.
     """
     if len(mask) != source.n_tokens:
         raise ConfigError(f"expected a mask of {source.n_tokens:,} tokens, got {len(mask):,}; save the selection again")
@@ -52,7 +52,5 @@ def transfer_mask(
             here = slice(int(target.offsets[document]), int(target.offsets[document + 1]))
             carried[here] = mark_tokens(text, ranges, target.char_start[here], target.char_end[here])
     if not shared:
-        raise InputError(
-            "the two studies share no document id; make them from the same corpus, with the same id column"
-        )
+        raise InputError("the two studies share no document id; make them from the same corpus and id column")
     return carried & target.valid()

@@ -1,8 +1,7 @@
-"""What people decided about documents and spans of tokens: an append-only log in the study's folder.
+"""People's verdicts on documents and spans of tokens: an append-only log in the study's folder.
 
-One JSON object a line in `verdicts.jsonl`, written with fsync before the call returns, and never changed. The state is
-what replaying the log gives, so a killed process loses at most the line it was writing; such a torn last line is left
-out.
+`verdicts.jsonl` has one JSON object per line, written with fsync before the call returns and never changed. Replaying
+the log gives the state, so a killed process loses at most the line it was writing. A torn last line is ignored.
 """
 
 import fcntl
@@ -15,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ifguide.errors import ConfigError
+from ifguide.errors import ConfigError, InputError
 
 LOG = "verdicts.jsonl"
 VERDICTS = ("toxic", "fine", "unsure")
@@ -24,14 +23,14 @@ _ACTIONS = (*VERDICTS, "none")
 
 @dataclass(frozen=True)
 class Target:
-    """What a verdict is about."""
+    """The document or span of a verdict."""
 
     document: str
-    """The document's id: it outlives a corpus that is read again."""
+    """The document's id, which stays the same when the corpus is read again."""
     start: int | None = None
-    """First token of a span, counted in the document; None: the whole document."""
+    """First token of a span, counted within the document; None: the whole document."""
     stop: int | None = None
-    """Its end, left out."""
+    """Its end, excluded."""
 
     def __post_init__(self):
         whole = self.start is None and self.stop is None
@@ -51,7 +50,7 @@ class Target:
 
 
 class VerdictLog:
-    """The log of one study, read again whenever the file has grown."""
+    """The log of one study; what was added to the file is read before each answer."""
 
     def __init__(self, study_root: Path):
         self.path = Path(study_root) / LOG
@@ -61,12 +60,12 @@ class VerdictLog:
 
     @property
     def version(self) -> int:
-        """Bytes of the log that have been replayed: another number means other verdicts."""
+        """Bytes of the log replayed so far; it changes whenever the verdicts do."""
         self._catch_up()
         return self._read_to
 
     def current(self) -> dict[Target, str]:
-        """Every target that has a verdict now, the earliest decided first."""
+        """Every target with a verdict, the earliest decided first."""
         self._catch_up()
         return dict(self._verdicts)
 
@@ -80,12 +79,12 @@ class VerdictLog:
         return sorted((start, stop, v) for start, stop, v in spans if start is not None and stop is not None)
 
     def decide(self, target: Target, verdict: str, *, copies: Iterable[str] = ()) -> None:
-        """Write a verdict down; `none` takes it back.
+        """Record a verdict; `none` withdraws it.
 
         Args:
-            target: what it is about.
+            target: its document or span.
             verdict: `toxic`, `fine`, `unsure` or `none`.
-            copies: ids of near-duplicates that a document's verdict holds for, too.
+            copies: ids of near-duplicates that get the same verdict as the document.
 
         Raises:
             ConfigError: an unknown verdict.
@@ -100,9 +99,7 @@ class VerdictLog:
         self._append(line)
 
     def undo(self) -> Target | None:
-        """Take the last verdict back, with its copies; returns what it was about, None when there is nothing to
-        undo.
-        """
+        """Withdraw the last verdict, with its copies; returns its target, or None if there is nothing to undo."""
         self._catch_up()
         if not self._history:
             return None
@@ -111,7 +108,7 @@ class VerdictLog:
         return target
 
     def _append(self, line: dict) -> None:
-        """One whole line on disk. A torn one before it is cut off first, so that it can never come back to life."""
+        """Write one line to disk. A torn one before it is cut off first, so that the two cannot become one line."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a+b") as stream:
             fcntl.flock(stream, fcntl.LOCK_EX)
@@ -123,7 +120,7 @@ class VerdictLog:
         self._catch_up()
 
     def _catch_up(self) -> None:
-        """Replay what was added since; a file that shrank was replaced, and is read from its start."""
+        """Replay what was added; a file that shrank was replaced, and is read from the start."""
         try:
             size = self.path.stat().st_size
         except FileNotFoundError:
@@ -135,7 +132,7 @@ class VerdictLog:
         with self.path.open("rb") as stream:
             stream.seek(self._read_to)
             added = stream.read(size - self._read_to)
-        whole = added.rfind(b"\n") + 1  # what follows is still being written, or was torn
+        whole = added.rfind(b"\n") + 1  # the rest is still being written, or torn
         for line in added[:whole].splitlines():
             self._replay(line)
         self._read_to += whole
@@ -151,7 +148,7 @@ class VerdictLog:
             targets = [target, *(Target(name) for name in entry.get("copies", ()))]
             verdict = entry["verdict"]
         except (ValueError, KeyError, TypeError, AttributeError, ConfigError):
-            return  # not ours, or damaged: the other lines still count
+            return  # not ours, or damaged; the other lines are still valid
         if verdict in _ACTIONS:
             self._history.append([(target, self._verdicts.get(target)) for target in targets])
             for target in targets:
@@ -164,37 +161,31 @@ class VerdictLog:
 
 
 def _cut_torn_line(stream) -> None:
-    end = stream.seek(0, os.SEEK_END)
-    at = end
-    while at:
+    at = stream.seek(0, os.SEEK_END)
+    newline = -1
+    while at and newline < 0:
         start = max(0, at - 4096)
         stream.seek(start)
         newline = stream.read(at - start).rfind(b"\n")
-        if newline >= 0:
-            at = start + newline + 1
-            break
-        at = start
-    if at < end:
-        stream.truncate(at)
-    stream.seek(0, os.SEEK_END)
+        at = start + newline + 1 if newline >= 0 else start
+    stream.truncate(at)
+    stream.seek(at)
 
 
 def apply_verdicts(mask: np.ndarray, corpus, verdicts: dict[Target, str]) -> tuple[np.ndarray, dict[str, int]]:
-    """A selection's mask after people looked: fine documents and spans leave it, toxic spans enter it, spans last.
+    """A selection's mask after review: without fine documents and spans, with toxic spans; spans overrule documents.
 
-    A toxic document forces nothing by itself: which of its tokens are toxic was not said. Verdicts on documents or
-    tokens that the corpus does not have any more are counted and change nothing.
+    A toxic document adds nothing by itself: the verdict does not say which of its tokens are toxic. Verdicts on
+    documents or tokens that the corpus no longer has are counted and change nothing.
 
     Args:
         mask: bool (N,); not changed.
-        corpus: the TokenizedCorpus the verdicts are about.
+        corpus: the TokenizedCorpus of the verdicts.
         verdicts: from `VerdictLog.current`.
 
     Returns:
         (the new mask, counts: `excluded` tokens, `forced` tokens, `unknown` verdicts).
     """
-    from ifguide.errors import InputError
-
     changed, unknown = np.array(mask, dtype=bool), 0
     for target, verdict in sorted(verdicts.items(), key=lambda item: item[0].is_span):
         try:
@@ -206,8 +197,9 @@ def apply_verdicts(mask: np.ndarray, corpus, verdicts: dict[Target, str]) -> tup
         if target.stop is not None and first + target.stop > end:
             unknown += 1
             continue
-        here = slice(first, end)
-        if target.start is not None and target.stop is not None:
+        if target.start is None or target.stop is None:
+            here = slice(first, end)
+        else:
             here = slice(first + target.start, first + target.stop)
         if verdict == "fine":
             changed[here] = False

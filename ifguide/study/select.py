@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 def preview_selection(study: Study, settings: dict) -> Selection:
     """Compute a selection without saving it; `settings` as for `save_selection`."""
-    return compute_selection(study, dataclasses.replace(study.config.selection, **settings))
+    return compute_selection(study, _selection_config(study, settings))
 
 
 def save_selection(study: Study, name: str, settings: dict) -> Selection:
@@ -51,7 +51,7 @@ def save_selection(study: Study, name: str, settings: dict) -> Selection:
     for section in ("variants", "borrowed"):
         if name in getattr(study.config, section):
             raise ConfigError(f"study.toml has a [{section}.{name}]; choose another name for your selection")
-    wanted = dataclasses.replace(study.config.selection, **settings)
+    wanted = _selection_config(study, settings)
     unit = Unit("selection", name)
     flat = {f"selection.{k}": v for k, v in config_to_dict(wanted).items() if k not in ("controls", "seed")}
     with artifacts.building(
@@ -59,6 +59,15 @@ def save_selection(study: Study, name: str, settings: dict) -> Selection:
     ) as partial:
         write_selection(compute_selection(study, wanted, name=name), partial)
     return study.selection(name)
+
+
+def _selection_config(study: Study, settings: dict):
+    try:
+        return dataclasses.replace(study.config.selection, **settings)
+    except TypeError as error:
+        raise ConfigError(
+            f"a selection has attribution, quantile, window and max_tokens; got {', '.join(settings)}"
+        ) from error
 
 
 def compute_selection(

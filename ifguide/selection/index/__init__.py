@@ -1,5 +1,4 @@
-"""The index behind the threshold: what any threshold, window and budget select among a billion tokens, without a scan
-of them."""
+"""The index behind the threshold: what any threshold, window and budget select from a billion tokens, unscanned."""
 
 from ifguide.selection.index.coverage import MAX_WINDOW
 from ifguide.selection.index.results import MaskSums, Overlap, Resolved

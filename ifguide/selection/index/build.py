@@ -2,8 +2,8 @@
 
 Shapes: D documents, N tokens, V valid tokens (all but each document's first), T tokens in the tail (valid, strictly
 above the 90th percentile), S sources, R ranks, W = MAX_WINDOW. Tokens are read in chunks of whole documents, so no
-window crosses a chunk, and the result does not depend on where chunks end. Chunks are worked on by threads: NumPy lets
-go of the interpreter while it computes.
+window crosses a chunk, and the result does not depend on where chunks end. Threads process the chunks: NumPy releases
+the interpreter lock while it computes.
 """
 
 import json
@@ -23,11 +23,10 @@ INDEX_VERSION = 2
 """Of the index's files; a change makes older ones stale."""
 TAIL_QUANTILE = 0.9
 SHARD_TOKENS = 1 << 23
-"""Tail tokens that are sorted at once, about."""
+"""Tail tokens sorted at once, approximately."""
 N_KNOTS = 1000
 N_STEPS = 8192
-"""Ranks at equal distances, besides the knots, at which counts are kept; what lies between two of them is counted on
-release."""
+"""Evenly spaced ranks, besides the knots, with stored counts; tokens between two of them are counted on release."""
 
 
 def build_index(
@@ -48,11 +47,11 @@ def build_index(
         folder: an existing, empty folder.
         scores: float32 (N,), may be memory-mapped.
         offsets: int64 (D+1,).
-        sources: of the documents.
+        sources: the documents' sources.
         in_span: bool (N,), tokens inside known spans.
-        tokens: None leaves words out.
-        chunk_tokens: tokens read at once, about; changes no result.
-        threads: how many chunks are worked on at once.
+        tokens: None: words are not counted.
+        chunk_tokens: tokens read at once, approximately; changes no result.
+        threads: chunks processed at once.
         report: called with (tokens done, tokens in all); every token is read four times.
 
     Raises:
@@ -94,7 +93,7 @@ def build_index(
 
 
 def _extract_tail(folder: Path, chunks: Chunks, floor: float, report) -> np.ndarray:
-    """Write the tail's scores and places, in corpus order; returns the tail's offsets by document, int64 (D+1,)."""
+    """Write the tail's scores and places in corpus order; returns each document's offsets in it, int64 (D+1,)."""
     place_type = np.uint32 if chunks.offsets[-1] < 1 << 32 else np.int64
 
     def extract(first: int, stop: int):
@@ -148,7 +147,7 @@ def _sort_tail(folder: Path, scores: np.ndarray, histogram: np.ndarray, threads:
 
 
 def _tie_starts(scores: np.ndarray, order: np.ndarray, ranks: np.ndarray) -> np.ndarray:
-    """For each rank, how many tail tokens score strictly higher than the token there: int64, ascending, each once."""
+    """For each rank, how many tail tokens score strictly higher than its token: int64, ascending, unique."""
     if not len(order):
         return np.zeros(0, dtype=np.int64)
     ranks = np.minimum(ranks, len(order) - 1)
@@ -175,7 +174,7 @@ def count_above(scores: np.ndarray, order: np.ndarray, thresholds: np.ndarray) -
 
 
 def _levels(order: np.ndarray, ranks: np.ndarray) -> np.ndarray:
-    """uint16 (T,): between which two of `ranks` each tail token lies."""
+    """uint16 (T,): between which two of `ranks` each tail token is."""
     levels = np.empty(len(order), dtype=np.uint16)
     for level, (start, stop) in enumerate(zip(ranks[:-1].tolist(), ranks[1:].tolist(), strict=True)):
         levels[order[start:stop]] = level

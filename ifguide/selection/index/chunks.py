@@ -1,4 +1,4 @@
-"""Reading scores in chunks of whole documents, with threads, so that a billion of them need little memory.
+"""Scores read in chunks of whole documents, by threads, so that a billion of them need little memory.
 
 Shapes: D documents, N tokens. A token is valid unless it is its document's first.
 """
@@ -45,37 +45,38 @@ def value_of_key(key: int) -> float:
 
 
 def bin_ends(bins: np.ndarray) -> np.ndarray:
-    """The largest value, float64, of each bin of `Chunks.histogram`: scores in later bins, and no others, are
-    higher.
-    """
+    """The largest value, float64, of each bin of `Chunks.histogram`: only scores in later bins are higher."""
     ends = np.array([value_of_key((int(n) << 16) | 0xFFFF) for n in bins], dtype=np.float64)
-    return np.where(
-        ends == 0, float(np.nextafter(np.float32(0), np.float32(-1))), ends
-    )  # -0.0 is no score, and not below 0
+    below_zero = float(np.nextafter(np.float32(0), np.float32(-1)))  # -0.0 is never a score, and is not below 0
+    return np.where(ends == 0, below_zero, ends)
+
+
+def pairs(bounds: np.ndarray) -> list[tuple[int, int]]:
+    """The ranges (first, stop) between neighbouring bounds."""
+    return list(zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True))
 
 
 class Chunks:
-    """The corpus's scores in chunks of whole documents, worked on by threads.
+    """The corpus's scores in chunks of whole documents, processed by threads.
 
     Args:
         scores: float32 (N,).
         offsets: int64 (D+1,).
-        chunk_tokens: about so many tokens a chunk.
-        threads: how many work at once.
+        chunk_tokens: tokens per chunk, approximately.
+        threads: number of threads.
     """
 
     def __init__(self, scores, offsets, *, chunk_tokens: int = CHUNK_TOKENS, threads: int = 2):
         self.scores, self.offsets, self.threads = scores, np.asarray(offsets), threads
-        self.bounds = plan_shards(self.offsets, chunk_tokens)
+        self.ranges = pairs(plan_shards(self.offsets, chunk_tokens))
+        """(first document, stop document) of each chunk."""
 
     def map(self, work: Callable, report: Callable[[int], None] | None = None, ranges=None) -> Iterator:
         """work(first document, stop document) of every chunk, or of the given ranges, in order; `report` gets the
         tokens done."""
-        if ranges is None:
-            ranges = zip(self.bounds[:-1].tolist(), self.bounds[1:].tolist(), strict=True)
         with ThreadPoolExecutor(self.threads) as pool:
             waiting = []
-            for first, stop in ranges:
+            for first, stop in self.ranges if ranges is None else ranges:
                 waiting.append((stop, pool.submit(work, first, stop)))
                 if len(waiting) > 2 * self.threads:
                     yield self._finish(*waiting.pop(0), report)
@@ -116,12 +117,11 @@ class Chunks:
         return np.concatenate([raw[0x8000:][::-1], raw[:0x8000]])
 
     def value_at(self, position: int, histogram: np.ndarray, report=None) -> tuple[float, int]:
-        """The score at a place in ascending order, and how many valid scores are higher, both exact; `histogram` as
-        above."""
+        """The score at a place in ascending order, and how many valid scores are higher, both exact; `histogram` is
+        `self.histogram()`."""
         running = np.cumsum(histogram)
         upper = int(np.searchsorted(running, position, side="right"))
         before = int(running[upper - 1]) if upper else 0
-
         raw = upper & 0x7FFF if upper >> 15 else ~upper & 0xFFFF  # the upper half of the float's own bits
 
         def count(first: int, stop: int) -> np.ndarray:

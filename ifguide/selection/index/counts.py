@@ -1,9 +1,8 @@
 """Counts at every rank of the tail: what lies above any threshold, by window and source, with sums, spans and words.
 
-Shapes: D documents, N tokens, T tail tokens, S sources, R ranks, W = MAX_WINDOW. A rank r stands for the r
-highest-scoring tokens. Each tail token brings its own tokens at each window (see
-`ifguide.selection.index.coverage.Neighbours`), so a table's row r is the sum over the r highest tokens, and no window
-has to be looked at again.
+Shapes: D documents, N tokens, T tail tokens, S sources, R ranks, W = MAX_WINDOW. Rank r means the r highest-scoring
+tokens. Each tail token adds its own tokens at each window (see `ifguide.selection.index.coverage.Neighbours`), so a
+table's row r is the sum over the r highest tokens.
 """
 
 import threading
@@ -15,22 +14,32 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ifguide.selection.index.chunks import Chunks
+from ifguide.selection.index.chunks import Chunks, first_tokens
 from ifguide.selection.index.coverage import MAX_WINDOW, Neighbours
 from ifguide.storage.memory_maps import release_pages
 
 WINDOWS = range(MAX_WINDOW + 1)
 MAX_SOURCES = 32
-"""Sources counted by name; the tokens of the others are counted together."""
+"""Sources counted by name; the others are counted together."""
 N_LEVELS = 40
-"""Stretches of the tail in which words are counted."""
+"""Sections of the tail in which words are counted."""
 WORDS_KEPT = 60
-"""Words kept a level."""
+"""Words kept per level."""
+_WORD_COLUMNS = pa.schema(
+    {
+        "level": pa.int32(),
+        "first_above": pa.int64(),
+        "last_above": pa.int64(),
+        "word": pa.string(),
+        "count": pa.int64(),
+        "occurrences": pa.int64(),
+    }
+)
 
 
 @dataclass(frozen=True)
 class Sources:
-    """Where the documents come from."""
+    """The documents' sources."""
 
     names: tuple[str, ...]
     """S names."""
@@ -39,7 +48,7 @@ class Sources:
 
     @classmethod
     def of(cls, column: pa.ChunkedArray, offsets: np.ndarray) -> "Sources":
-        """The sources of a corpus, most tokens first; those beyond MAX_SOURCES together as `other sources`.
+        """The sources of a corpus, most tokens first; those beyond MAX_SOURCES are combined as `other sources`.
 
         Args:
             column: D strings.
@@ -62,7 +71,7 @@ class Sources:
 
 @dataclass(frozen=True)
 class Tokens:
-    """What is written where, to name the words that a threshold takes."""
+    """The corpus's tokens and their texts, to name the words that a threshold selects."""
 
     ids: np.ndarray
     """int32 (N,)."""
@@ -71,13 +80,13 @@ class Tokens:
 
 
 class KnotCounter:
-    """Counts what each stretch between two ranks brings in, and adds it up.
+    """Counts what each stretch between two ranks adds, and accumulates it.
 
     Args:
         chunks: the scores.
-        sources: of the documents.
+        sources: the documents' sources.
         in_span: bool (N,), or None.
-        tokens: None leaves words out.
+        tokens: None: words are not counted.
         ranks: int64 (R,), ascending, from 0 to T.
     """
 
@@ -100,7 +109,7 @@ class KnotCounter:
             self._lock = threading.Lock()
 
     def count(self, tail_offsets, tail_scores, tail_positions, levels: np.ndarray, report=None) -> None:
-        """Go through the corpus once.
+        """Count everything in one pass over the corpus.
 
         Args:
             tail_offsets: int64 (D+1,).
@@ -140,15 +149,11 @@ class KnotCounter:
         per_document = np.diff(bounds)
         owner = np.repeat(np.arange(stop - first), per_document)
         local = (offsets - offsets[0]).astype(np.int64 if offsets[-1] - offsets[0] >= 1 << 30 else np.int32)
-        places = (positions - positions.dtype.type(offsets[0])).astype(
-            local.dtype
-        )  # short numbers are quick to compare
+        places = (positions - positions.dtype.type(offsets[0])).astype(local.dtype)  # 32 bits are faster to compare
         neighbours = Neighbours(places, scores, local[:-1][owner] + 1, local[1:][owner])
         running = self._running(first, stop)
         in_span = None if self.in_span is None else np.asarray(self.in_span[offsets[0] : offsets[-1]])
-        marked = (
-            None if in_span is None else np.concatenate([np.zeros(1, np.int32), np.cumsum(in_span, dtype=np.int32)])
-        )
+        marked = None if in_span is None else np.append(np.int32(0), np.cumsum(in_span, dtype=np.int32))
         levels = levels.astype(np.intp)
         cells = levels * n_sources + self.sources.of_document[first:stop][owner]
         covered, effect, spans = [], [], []
@@ -163,8 +168,8 @@ class KnotCounter:
         best = np.minimum.reduceat(levels, bounds[:-1][hit]) if hit.any() else levels[:0]
         n_span = 0
         if in_span is not None and self.in_span is not None:
-            own_first = offsets[:-1][np.diff(offsets) > 0] - offsets[0]
-            n_span = int(np.count_nonzero(in_span)) - int(np.count_nonzero(in_span[own_first]))
+            unscored = first_tokens(offsets) - offsets[0]
+            n_span = int(np.count_nonzero(in_span)) - int(np.count_nonzero(in_span[unscored]))
             release_pages(self.in_span, int(offsets[0]), int(offsets[-1]))
         return (
             np.stack(covered),
@@ -188,14 +193,14 @@ class KnotCounter:
         level = np.searchsorted(self._level_ends, self.ranks[1:])[levels]
         cells = level * len(self.tokens.pieces) + ids[positions.astype(np.int64) - offsets[0]]
         with self._lock:
-            np.add.at(self._entering, cells, np.int32(1))  # another type than the array's is 70 times slower
+            np.add.at(self._entering, cells, np.int32(1))  # any other type than the array's is 70 times slower
         occurrences = np.bincount(ids, minlength=len(self.tokens.pieces))
         release_pages(self.tokens.ids, int(offsets[0]), int(offsets[-1]))
         return occurrences
 
     def write(self, folder: Path) -> None:
         """Write ranks.npy, covered.npy (R, W+1, S), effect.npy (R, W+1), documents.npy (R,), spans.npy (R, W+1),
-        words.parquet, vocabulary.parquet (a row a vocabulary entry: word, occurrences)."""
+        words.parquet, vocabulary.parquet (a row per vocabulary entry: word, occurrences)."""
         np.save(folder / "ranks.npy", self.ranks)
         np.save(folder / "covered.npy", _add_up(self._covered.transpose(1, 0, 2)).astype(np.int64))
         np.save(folder / "effect.npy", _add_up(self._effect.T))
@@ -224,38 +229,15 @@ class KnotCounter:
             best = np.lexsort((np.array(words), -counts))[:WORDS_KEPT]
             rows += [(level, start, stop, words[i], int(counts[i]), int(occurrences[i])) for i in best if counts[i]]
             start = stop
-        names_and_types = [
-            ("level", pa.int32()),
-            ("first_above", pa.int64()),
-            ("last_above", pa.int64()),
-            ("word", pa.string()),
-            ("count", pa.int64()),
-            ("occurrences", pa.int64()),
-        ]
-        return pa.table(
-            (
-                [
-                    pa.array(column, kind)
-                    for column, (_, kind) in zip(zip(*rows, strict=True), names_and_types, strict=True)
-                ]
-                if rows
-                else [pa.array([], kind) for _, kind in names_and_types]
-            ),
-            schema=pa.schema(names_and_types),
-        )
+        return pa.Table.from_pylist([dict(zip(_WORD_COLUMNS.names, row, strict=True)) for row in rows], _WORD_COLUMNS)
 
 
 def normalise_piece(piece: str) -> str:
-    """A vocabulary entry as a word: lower case, without blanks; empty when no letter or digit is in it."""
+    """A vocabulary entry as a word: lower case, stripped of spaces; empty if it has no letter or digit."""
     word = piece.strip().lower()
     return word if any(sign.isalnum() for sign in word) and "\ufffd" not in word else ""
 
 
 def _add_up(stretches: np.ndarray) -> np.ndarray:
     """Row r: the sum of the first r rows; the first row is 0."""
-    return np.concatenate(
-        [
-            np.zeros_like(stretches[:1]) if len(stretches) else np.zeros((1, *stretches.shape[1:])),
-            np.cumsum(stretches, axis=0),
-        ]
-    )
+    return np.concatenate([np.zeros((1, *stretches.shape[1:])), np.cumsum(stretches, axis=0)])

@@ -1,25 +1,23 @@
 """Which tokens a hit takes with its neighbours. Pure NumPy, no files.
 
-A token is covered at window w when a hit lies at most w places away in its document. Covered tokens are given as
-intervals [low, high) that do not overlap, one a hit, so that their lengths add up. There are two ways to share covered
-tokens out:
+A token is covered at window w when a hit is at most w places away in its document. Covered tokens are given as
+intervals [low, high) that do not overlap, one per hit, so that their lengths add up. There are two ways to assign
+covered tokens to hits:
 - `cover_hits`, for one threshold: a token goes to the first hit, in reading order, that reaches it.
 - `Neighbours`, for all thresholds at once: a token goes to the *highest-scoring* hit that reaches it (of equals, the
-first). Lower
-  the threshold and hits come in from the highest score down; each then brings exactly its own interval, whatever comes
-  later. So sums over hits sorted by score are the counts at every threshold.
+  first). As the threshold falls, hits enter from the highest score down, and each adds exactly its own interval. So
+  cumulative sums over hits sorted by score are the counts at every threshold.
 """
 
 import numpy as np
 
 MAX_WINDOW = 5
-"""Largest window that `Neighbours` looks at."""
+"""Largest window that `Neighbours` supports."""
 _REACH = 2 * MAX_WINDOW
 """Two hits further apart than this share no token."""
 _FAR = 1 << 20
 _SPARSE = 16
-"""Of intervals that leave out more than this many places for each one they hold, the places are looked up one by one.
-"""
+"""Places are looked up one by one where intervals skip more than this many for each one they contain."""
 
 
 def cover_hits(
@@ -34,7 +32,7 @@ def cover_hits(
         window: tokens taken on each side.
 
     Returns:
-        (low, high), int64 (h,): the intervals; one is empty where its tokens are taken already.
+        (low, high), int64 (h,): the intervals; one is empty if earlier hits took its tokens.
     """
     high = np.minimum(positions + window + 1, stop)
     low = np.maximum(positions - window, first)
@@ -43,15 +41,15 @@ def cover_hits(
 
 
 def count_covered(places: np.ndarray, bounds: np.ndarray, offsets: np.ndarray, window: int) -> np.ndarray:
-    """How many tokens the hits of each document cover: the lengths of `cover_hits`, added up, without making them.
+    """How many tokens the hits of each document cover: the sum of the lengths of `cover_hits`, without computing them.
 
-    A document's first hit brings 2w+1 tokens and every other one as many as it lies after the one before, at most 2w+1;
-    what sticks out of the document at its ends is taken off.
+    A document's first hit adds 2w+1 tokens, and every other one its distance from the one before, at most 2w+1. What
+    extends beyond the document's ends is subtracted.
 
     Args:
         places: int (h,), places of the hits, ascending.
-        bounds: int64 (d+1,), of each document's hits.
-        offsets: int64 (d+1,), of each document's tokens; the first token of a document is not valid.
+        bounds: int64 (d+1,): each document's hits.
+        offsets: int64 (d+1,): each document's tokens; the first token of a document is not valid.
         window: tokens taken on each side.
 
     Returns:
@@ -84,7 +82,7 @@ def sum_intervals(values: np.ndarray, low: np.ndarray, high: np.ndarray, dtype) 
     Args:
         values: numbers (N,), may be memory-mapped.
         low, high: int64 (n,): the intervals [low, high), ascending, not overlapping.
-        dtype: what to add up in.
+        dtype: type of the sum.
     """
     some = high > low
     low, high = low[some], high[some]
@@ -94,9 +92,7 @@ def sum_intervals(values: np.ndarray, low: np.ndarray, high: np.ndarray, dtype) 
     if span > _SPARSE * n_places:
         return np.asarray(values)[expand_intervals(low, high)].sum(dtype=dtype)
     part = np.asarray(values)[low[0] : high[-1]]
-    ends = (
-        np.stack([low, high], axis=1).ravel()[:-1] - low[0]
-    )  # one after the other: an interval, a gap, an interval, ...
+    ends = np.stack([low, high], axis=1).ravel()[:-1] - low[0]  # an interval, a gap, an interval, ...
     return np.add.reduceat(part, ends, dtype=dtype)[::2].sum()
 
 
@@ -104,10 +100,9 @@ class Neighbours:
     """The higher-scoring neighbours of hits, and with them each hit's own tokens at any window up to MAX_WINDOW.
 
     Args:
-        positions: int (t,), places of tokens in ascending order; no token left out has a higher score than one that is
-            in.
+        positions: int (t,), places of the highest-scoring tokens, ascending.
         scores: float32 (t,), their scores.
-        first: int32 or int64 (n,), first valid token of the document of each wanted token; the type is computed with.
+        first: int32 or int64 (n,), first valid token of each wanted token's document; sets the type of the result.
         stop: the same (n,), its end, excluded.
         wanted: int64 (n,), indexes into `positions`; None: all.
     """
@@ -121,7 +116,7 @@ class Neighbours:
         self._right = self._nearest(positions, scores, wanted, own, 1, np.greater)
 
     def _nearest(self, positions, scores, wanted, own, step: int, dominates) -> np.ndarray:
-        """(n,): place of the nearest token on one side, in the document and in reach, that scores higher."""
+        """(n,): place of the nearest higher-scoring token on one side, in the document and in reach."""
         found = self.positions + self.positions.dtype.type(step * _FAR)
         looking = np.arange(len(wanted))
         for distance in range(1, _REACH + 1):
@@ -140,7 +135,7 @@ class Neighbours:
         return found
 
     def own_tokens(self, window: int) -> tuple[np.ndarray, np.ndarray]:
-        """(low, high), (n,): the tokens that come in with each hit; empty where higher hits take them all."""
+        """(low, high), (n,): the tokens that each hit adds; empty if higher hits take them all."""
         low = np.minimum(
             np.maximum(np.maximum(self.positions - window, self._left + window + 1), self.first), self.stop
         )

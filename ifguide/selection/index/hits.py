@@ -7,19 +7,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ifguide.selection.index.chunks import Chunks
+from ifguide.selection.index.chunks import Chunks, pairs
 from ifguide.selection.index.coverage import count_covered, cover_hits
 from ifguide.storage.shards import plan_shards
 
 FEW_HITS = 1 << 20
-"""So many hits or fewer are looked up one by one in the sorted tail; of more, the whole tail is read in corpus order.
-"""
+"""Up to this many hits are looked up one by one in the sorted tail; for more, the tail is read in corpus order."""
 CHUNK_TAIL = 1 << 18
-"""Tail tokens read at once, about."""
+"""Tail tokens read at once, approximately."""
 CHUNK_SPAN = 1 << 25
-"""Tokens that the documents of one range have, about, at most."""
+"""Maximum number of tokens in the documents of one range, approximately."""
 CHUNK_HITS = 1 << 16
-"""Hits looked up at once, about."""
+"""Hits looked up at once, approximately."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,24 +50,24 @@ class Hits:
     def __init__(self, chunks: Chunks, tail: Tail, threshold: float, n_above: int):
         self._chunks, self._tail, self._threshold = chunks, tail, round_down(threshold)
         self.scanned = threshold < tail.floor
-        """All scores are read, because the threshold lies below the tail."""
+        """All scores are read, because the threshold is below the tail."""
         self._few = None
         if self.scanned:
-            self.ranges = _pairs(chunks.bounds)
+            self.ranges = chunks.ranges
             """(first, stop) documents that are read together."""
         elif n_above <= FEW_HITS:
             self._few = np.sort(tail.order[:n_above])
             owners = np.searchsorted(tail.offsets, self._few[CHUNK_HITS::CHUNK_HITS], side="right") - 1
-            wide = plan_shards(chunks.offsets, CHUNK_SPAN)  # no range reaches so far that reading it fills the memory
-            self.ranges = _pairs(np.unique(np.concatenate([wide, owners])))
+            wide = plan_shards(chunks.offsets, CHUNK_SPAN)  # bounds the memory that reading a range takes
+            self.ranges = pairs(np.unique(np.concatenate([wide, owners])))
         else:
-            self.ranges = _pairs(plan_shards(tail.offsets, CHUNK_TAIL))
+            self.ranges = pairs(plan_shards(tail.offsets, CHUNK_TAIL))
 
     def read(self, first: int, stop: int, *, with_places: bool = True):
         """The hits in documents [first, stop).
 
         Returns:
-            (places int (h,) or None, scores float32 (h,), bounds int64 (stop-first+1,) of each document's hits).
+            (places int (h,) or None, scores float32 (h,), bounds int64 (stop-first+1,): each document's hits).
         """
         if self.scanned:
             offsets = self._chunks.offsets[first : stop + 1]
@@ -89,9 +88,7 @@ class Hits:
         return places, scores[above], ends
 
     def measure(self, window: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Each document's hits int64 (D,), the sum of their scores float64 (D,), and the tokens they cover int64
-        (D,).
-        """
+        """Each document's hits int64 (D,), the sum of their scores float64 (D,), and covered tokens int64 (D,)."""
         n_documents = len(self._chunks.offsets) - 1
         counts, covered = (np.zeros(n_documents, dtype=np.int64) for _ in range(2))
         sums = np.zeros(n_documents, dtype=np.float64)
@@ -107,12 +104,8 @@ class Hits:
             pass
         return counts, sums, covered if window else counts
 
-    def _cover(self, places: np.ndarray, bounds: np.ndarray, first: int, stop: int, window: int):
-        owner = np.repeat(np.arange(first, stop), np.diff(bounds))
-        return cover_hits(places, self._chunks.offsets[owner] + 1, self._chunks.offsets[owner + 1], window)
-
     def covered_intervals(self, first: int, stop: int, window: int, keep: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The covered tokens of those of the documents [first, stop) that are kept.
+        """The covered tokens of the documents in [first, stop) that are kept.
 
         Args:
             first, stop: documents.
@@ -120,35 +113,36 @@ class Hits:
             keep: bool (stop-first,).
 
         Returns:
-            (low, high), int64 (h,): intervals [low, high) in reading order that do not overlap, one a hit.
+            (low, high), int64 (h,): intervals [low, high) in reading order that do not overlap, one per hit.
         """
         if not keep.any():
             return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
         places, _, bounds = self.read(first, stop)
+        owner = np.repeat(np.arange(first, stop), np.diff(bounds))
         places = places.astype(np.int64)
-        per_document = np.diff(bounds)
         if not keep.all():
-            places = places[np.repeat(keep, per_document)]
-            bounds = np.concatenate([[0], np.cumsum(np.where(keep, per_document, 0))])
-        return self._cover(places, bounds, first, stop, window) if window else (places, places + 1)
+            kept = keep[owner - first]
+            places, owner = places[kept], owner[kept]
+        if not window:
+            return places, places + 1
+        return cover_hits(places, self._chunks.offsets[owner] + 1, self._chunks.offsets[owner + 1], window)
 
 
 def round_down(threshold: float) -> np.float32:
-    """The largest float32 that is not above a threshold: the same float32 scores are above both."""
+    """The largest float32 up to a threshold: the same float32 scores are above both."""
     rounded = np.float32(threshold)
     return rounded if float(rounded) <= threshold else np.nextafter(rounded, np.float32(-np.inf))
 
 
 def add_in_reading_order(scores: np.ndarray, bounds: np.ndarray, threshold: np.float32) -> np.ndarray:
-    """The sum of each document's hits, float64 (d,), with the bits that adding them one by one in reading order gives.
+    """The sum of each document's hits, float64 (d,), bit-equal to adding them one by one in reading order.
 
-    float32 values above a positive threshold are whole multiples of its spacing. As long as a sum stays below 2^53 of
-    those, no addition rounds, so every order gives the same bits and NumPy may choose its own. Where that does not
-    hold, the scores are added one by one.
+    float32 values above a positive threshold are whole multiples of its spacing. While a sum stays below 2^53 of those,
+    no addition rounds, so NumPy may add in any order. Otherwise the scores are added one by one.
 
     Args:
         scores: float32 (h,), all strictly above the threshold.
-        bounds: int64 (d+1,), of the documents' hits.
+        bounds: int64 (d+1,): the documents' hits.
         threshold: the threshold.
     """
     sums, owned = np.zeros(len(bounds) - 1), np.diff(bounds)
@@ -160,7 +154,3 @@ def add_in_reading_order(scores: np.ndarray, bounds: np.ndarray, threshold: np.f
         if sums.max() < 2.0**52 * float(np.spacing(threshold)):
             return sums
     return np.bincount(np.repeat(np.arange(len(owned)), owned), weights=scores, minlength=len(owned))
-
-
-def _pairs(bounds: np.ndarray) -> list[tuple[int, int]]:
-    return list(zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True))

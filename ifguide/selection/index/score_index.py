@@ -90,7 +90,10 @@ class ScoreIndex(KnownCounts):
         given = dataclasses.asdict(settings) if isinstance(settings, SelectionConfig) else dict(settings)
         if given.get("attribution", self.kind) != self.kind:
             raise ConfigError(f"attribution: this is the index of {self.kind}, got {given['attribution']!r}")
-        chosen = dataclasses.replace(self._defaults, **given)
+        try:
+            chosen = dataclasses.replace(self._defaults, **given)
+        except TypeError as error:
+            raise ConfigError(f"a selection has quantile, window and max_tokens; got {', '.join(given)}") from error
         return {
             "attribution": self.kind,
             "quantile": chosen.quantile,
