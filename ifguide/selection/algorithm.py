@@ -232,7 +232,7 @@ def select_best(scores: np.ndarray, valid: np.ndarray, n_tokens: int) -> np.ndar
 
 def soft_strengths(scores: np.ndarray, valid: np.ndarray, n_tokens: int) -> np.ndarray:
     """Weights float32 (N,) instead of a mask: 1 for the best half of a budget, then decreasing linearly with the score
-    to 0 at twice the budget. They add up to roughly `n_tokens`, and a score just above the threshold has no special role.
+    to 0 at twice the budget. They add up to roughly `n_tokens`, without a jump at the threshold.
 
     Args:
         scores: float32 (N,).
