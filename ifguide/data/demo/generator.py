@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from ifguide.data.demo.composers import COMPOSERS, TOXIC_SHARES
 from ifguide.data.demo.grammar import Draft, Sentence, Writer
-from ifguide.data.demo.sources import COMPOSERS, TOXIC_SHARES
 from ifguide.errors import InputError
 
 MAX_WORDS = 110

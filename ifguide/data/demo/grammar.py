@@ -13,10 +13,12 @@ kind. Turns are the only place where insults enter a document, so their characte
 
 import random
 import re
+import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-
-from ifguide.data.demo.phrases import INSULTS, NEUTRAL_WORDS, POOLS, PRAISE
+from functools import cache
+from pathlib import Path
+from typing import Any
 
 _CHOICE = re.compile(r"\[([^\[\]]*)\]")
 _SLOT = re.compile(r"\{(\*?)([a-z_]+)\}")
@@ -41,6 +43,17 @@ class Turn:
     """Template of what follows a kind phrase."""
 
 
+@cache
+def phrases() -> dict[str, Any]:
+    """The tables of `phrases.toml`, read once; the entries of every list `turns` are `Turn`s."""
+    tables = tomllib.loads(Path(__file__).with_name("phrases.toml").read_text(encoding="utf-8"))
+    tables["insults"]["you"] = tables["insults"]["one"] + tables["insults"]["you"]
+    for table in tables.values():
+        if "turns" in table:
+            table["turns"] = [Turn(**turn) for turn in table["turns"]]
+    return tables
+
+
 @dataclass(frozen=True, kw_only=True)
 class Sentence:
     """One finished sentence; for a turn also where its phrase lies."""
@@ -58,7 +71,7 @@ class Sentence:
             return ()
         start, end = self.phrase
         words = re.finditer(r"\w+", self.text[start:end])
-        return tuple((start + m.start(), start + m.end()) for m in words if m[0] not in NEUTRAL_WORDS)
+        return tuple((start + m.start(), start + m.end()) for m in words if m[0] not in phrases()["neutral_words"])
 
     @property
     def lead(self) -> str:
@@ -106,7 +119,7 @@ class Writer:
 
     def continue_turn(self, turn: Turn, lead: str, *, insult: bool) -> Sentence:
         """Go on after a lead that is already expanded: with an insult or with something kind."""
-        phrase = self._draw(f"{turn.kind}-{insult}", (INSULTS if insult else PRAISE)[turn.kind])
+        phrase = self._draw(f"{turn.kind}-{insult}", phrases()["insults" if insult else "praise"][turn.kind])
         tail = self.expand(turn.bitter if insult else turn.kindly)
         start = len(lead) + 1
         return Sentence(text=f"{lead} {phrase}{tail}", phrase=(start, start + len(phrase)), is_insult=insult, turn=turn)
@@ -118,7 +131,7 @@ class Writer:
     def _fill(self, name: str, *, fresh: bool) -> str:
         if not fresh and name in self._kept:
             return self._kept[name]
-        pool = self.pools[name] if name in self.pools else POOLS[name]
+        pool = self.pools[name] if name in self.pools else phrases()["pools"][name]
         value = self.expand(pool if isinstance(pool, str) else self._draw(name, pool))
         if not fresh:
             self._kept[name] = value
