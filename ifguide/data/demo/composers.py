@@ -29,7 +29,7 @@ def _say_maybe(writer: Writer, templates: Sequence[str], chance: float) -> list[
 
 
 def compose_review(rng: random.Random, insults: Sequence[bool]) -> Draft:
-    """A review of one household thing or film, with a rating that agrees with the text. With insults it is a bad one."""
+    """A review of a household thing or a film; its rating agrees with the text. With insults it is a bad review."""
     if rng.random() < 0.4:  # kind words about a director do not go with a bad review, those about a seller do
         return _review_film(rng, insults, bad=any(insults) or (not insults and rng.random() < 0.5))
     return _review_product(rng, insults, bad=any(insults) or rng.random() < 0.4)
