@@ -17,7 +17,7 @@ from ifguide.data.corpus_writer import CorpusSummary, write_corpus
 from ifguide.data.packing import cut_overlapping, pack_rows
 from ifguide.data.tokenizing import cut_pieces, tokenize
 from ifguide.errors import ConfigError, InputError, StaleError
-from ifguide.storage.artifacts import load_array, read_part
+from ifguide.storage.artifacts import load_array, read_part, reading
 
 __all__ = ["CorpusSummary", "Document", "TokenizedCorpus", "build_corpus", "chunk_documents", "pack_rows", "tokenize"]
 
@@ -216,10 +216,8 @@ def build_corpus(
 
 
 def _map_documents(path: Path) -> list[pa.RecordBatch]:
-    try:
-        with pa.ipc.open_stream(pa.memory_map(str(path))) as stream:
-            return list(stream)
-    except FileNotFoundError as error:
-        raise StaleError(f"{path} is missing; run the study again with `ifguide run NAME`") from error
-    except (pa.ArrowException, OSError) as error:
-        raise StaleError(f"{path} is damaged ({error}); rebuild it with `ifguide run NAME --force corpus`") from error
+    with (
+        reading(path, pa.ArrowException, OSError, stage="corpus"),
+        pa.ipc.open_stream(pa.memory_map(str(path))) as stream,
+    ):
+        return list(stream)

@@ -8,6 +8,8 @@ pairs connect.
 import numpy as np
 import rensa
 
+from ifguide.data.by_document import document_runs
+
 SHINGLE = 5
 """Neighbouring tokens that make one element of a document's set; a shorter document is one element."""
 SIMILARITY = 0.8
@@ -33,16 +35,12 @@ def sign_documents(token_ids: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     """MinHash signatures, uint32 (D, P)."""
     offsets = np.asarray(offsets)
     signatures = np.empty((len(offsets) - 1, N_PERMUTATIONS), dtype=np.uint32)
-    first = 0
-    while first < len(signatures):
-        stop = max(first + 1, int(np.searchsorted(offsets, offsets[first] + _TOKENS_AT_ONCE, side="right")) - 1)
-        stop = min(stop, len(signatures))
+    for first, stop in document_runs(offsets, _TOKENS_AT_ONCE):
         hashes, bounds = _hash_shingles(
             np.asarray(token_ids[offsets[first] : offsets[stop]]), offsets[first : stop + 1]
         )
         matrix = rensa.RMinHash.digest_matrix_from_flat_token_hashes(hashes, bounds, N_PERMUTATIONS, _SEED)
         signatures[first:stop] = np.array(matrix.to_rows(), dtype=np.uint32)
-        first = stop
     return signatures
 
 

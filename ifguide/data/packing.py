@@ -15,6 +15,17 @@ IGNORED = -100
 """Label of a position where nothing is learned (the value torch's cross-entropy ignores)."""
 
 
+def pad_rows(rows: Sequence, fill, dtype=np.int64) -> np.ndarray:
+    """Rows of different lengths as one array (B, T), filled up on the right to the longest with `fill`.
+
+    No attention mask is needed: under causal attention no token sees the padding after it.
+    """
+    padded = np.full((len(rows), max(map(len, rows))), fill, dtype=dtype)
+    for row, values in zip(padded, rows, strict=True):
+        row[: len(values)] = values
+    return padded
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Rows:
     """One row with arrays of shape (L,), or a batch of B rows with arrays of shape (B, L)."""
