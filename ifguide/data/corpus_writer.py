@@ -146,13 +146,9 @@ class _Reading:
 
     def _id(self, row: Row) -> str:
         name = self._config.id_field
+        value = document_id(row, name)
         if not name:
-            return row.stem if row.single else f"{row.stem}-{row.number:06d}"
-        value = _label(take_field(row, name), row, name)
-        if not value:
-            raise InputError(
-                f"{row.where}: the id in {name!r} is empty; give every document one, or leave corpus.id_field empty"
-            )
+            return value
         if value in self._seen:
             raise InputError(f"{row.where}: the id {value!r} was already used at {self._seen[value]}; ids must differ")
         self._seen[value] = row.where
@@ -161,6 +157,22 @@ class _Reading:
     def _source(self, row: Row) -> str:
         name = self._config.source_field
         return (_label(take_field(row, name), row, name) if name else "") or row.stem
+
+
+def document_id(row: Row, id_field: str) -> str:
+    """The id of a row's document: the value of `id_field`, or without one the file's name and the row's number.
+
+    Raises:
+        InputError: the row has no id.
+    """
+    if not id_field:
+        return row.stem if row.single else f"{row.stem}-{row.number:06d}"
+    value = _label(take_field(row, id_field), row, id_field)
+    if not value:
+        raise InputError(
+            f"{row.where}: the id in {id_field!r} is empty; give every document one, or leave corpus.id_field empty"
+        )
+    return value
 
 
 def _label(value, row: Row, field: str) -> str:

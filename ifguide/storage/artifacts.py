@@ -50,13 +50,6 @@ def hash_json(value) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
-def hash_folder(folder: Path) -> str:
-    """SHA-256 over the relative names and contents of all files below a folder, hidden ones left out."""
-    files = {path.relative_to(folder): path for path in sorted(folder.rglob("*")) if path.is_file()}
-    shown = {place: path for place, path in files.items() if not any(part.startswith(".") for part in place.parts)}
-    return hash_json({place.as_posix(): hash_file(path) for place, path in shown.items()})
-
-
 def write_json(path: Path, value) -> None:
     """Write JSON so that readers see the old file or the new one, never half of one."""
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as stream:
