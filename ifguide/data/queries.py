@@ -188,7 +188,7 @@ def encode_queries(
         because nothing predicts the first token.
 
     Raises:
-        InputError: a completion without a token of its own, without a token before it, or too long for `max_length`.
+        InputError: no token begins in a completion, no token is before it, or it is too long for `max_length`.
     """
     encoded = []
     prompts, completions = queries["prompt"].tolist(), queries["completion"].tolist()

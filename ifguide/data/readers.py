@@ -129,7 +129,7 @@ def check_text(value, where: str, field: str) -> str:
 
 
 def list_files(path: str) -> list[Path]:
-    """The files a path stands for, sorted by name: itself, a glob's matches, or all readable files below a folder.
+    """The files of a path, sorted by name: itself, a glob's matches, or all readable files below a folder.
 
     Raises:
         InputError: no file, or one of an unknown format.

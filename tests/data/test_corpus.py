@@ -1,4 +1,4 @@
-"""Text in, tokens with their places out: nothing lost, nothing shifted, whatever the text and the tokenizer."""
+"""Text in, tokens with their places out: nothing lost, nothing shifted, for any text and tokenizer."""
 
 import json
 from itertools import product

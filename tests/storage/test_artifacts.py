@@ -261,7 +261,7 @@ class TestFingerprints:
         first = Fingerprints(tmp_path / "memory.json").of(file)
         (tmp_path / "memory.json").write_text("{broken")
         assert Fingerprints(tmp_path / "memory.json").of(file) == first
-        assert json.loads((tmp_path / "memory.json").read_text())  # mended
+        assert json.loads((tmp_path / "memory.json").read_text())  # written again
         assert Fingerprints(tmp_path / "no such folder" / "memory.json").of(file) == first
 
     def test_a_folder_by_its_files_their_places_and_contents(self, tmp_path):

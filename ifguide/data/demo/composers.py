@@ -1,8 +1,8 @@
-"""The five kinds of documents: `compose(rng, insults) -> Draft` for each, where `insults` says for each turn whether it
-goes on with an insult. The texts are in `phrases.toml`.
+"""The five kinds of documents: a composer for each, `(rng, insults) -> Draft`. `insults` has a flag for each turn, true
+for an insult. The texts are in `phrases.toml`.
 
-The order of the draws is part of the corpus: the same seed gives the same bytes only as long as every composer draws in
-the order that it does now. A news report, for one, draws its opening last.
+The order of the draws is part of the corpus: the same seed gives the same bytes only while every composer draws in this
+order. A news report, for example, draws its opening last.
 """
 
 import random
