@@ -1,4 +1,4 @@
-"""Values a token, put together by document: runs of whole documents, and sums over each document."""
+"""Per-token values by document: runs of whole documents, and sums over each document."""
 
 from collections.abc import Iterator
 
@@ -36,9 +36,7 @@ def sum_by_document(values: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     total = np.zeros(len(offsets) - 1, dtype=kind)
     for first, stop in document_runs(offsets):
         part = np.asarray(values[offsets[first] : offsets[stop]])
-        filled = np.flatnonzero(
-            np.diff(offsets[first : stop + 1]) > 0
-        )  # `reduceat` gives an empty slice its first value
+        filled = np.flatnonzero(np.diff(offsets[first : stop + 1]))  # `reduceat` cannot sum an empty slice
         if filled.size:
             total[first + filled] = np.add.reduceat(part, offsets[first + filled] - offsets[first], dtype=kind)
         release_pages(values, int(offsets[first]), int(offsets[stop]))

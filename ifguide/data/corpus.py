@@ -14,12 +14,10 @@ import pyarrow as pa
 
 from ifguide.config.schema import CorpusConfig
 from ifguide.data.corpus_writer import CorpusSummary, write_corpus
-from ifguide.data.packing import cut_overlapping, pack_rows
-from ifguide.data.tokenizing import cut_pieces, tokenize
+from ifguide.data.packing import cut_overlapping
+from ifguide.data.tokenizing import cut_pieces
 from ifguide.errors import ConfigError, InputError, StaleError
-from ifguide.storage.artifacts import load_array, read_part
-
-__all__ = ["CorpusSummary", "Document", "TokenizedCorpus", "build_corpus", "chunk_documents", "pack_rows", "tokenize"]
+from ifguide.storage.artifacts import load_array, read_part, reading
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,7 +175,7 @@ class TokenizedCorpus:
 
 
 def chunk_documents(offsets: np.ndarray, max_length: int) -> np.ndarray:
-    """Cut documents in chunks that fit the model's context; neighbouring chunks share one token.
+    """Cut documents into chunks that fit the model's context; neighbouring chunks share one token.
 
     Args:
         offsets: int64 (D+1,).
@@ -200,7 +198,7 @@ def chunk_documents(offsets: np.ndarray, max_length: int) -> np.ndarray:
 def build_corpus(
     config: CorpusConfig, tokenizer, folder: Path, report: Callable[[int, int], None] | None = None
 ) -> TokenizedCorpus:
-    """Read, tokenise and store a corpus. Memory stays flat but for the document ids.
+    """Read, tokenise and store a corpus. Only the document ids are kept in memory.
 
     Args:
         config: which documents.
@@ -209,17 +207,15 @@ def build_corpus(
         report: called as report(rows read, rows expected; 0 when unknown) a few times a second.
 
     Raises:
-        InputError: an input that cannot be used; names the file, the line, what was found and how to mend it.
+        InputError: an input that cannot be used; names the file, the line, what was found and the remedy.
     """
     write_corpus(config, tokenizer, Path(folder), report)
     return TokenizedCorpus.open(folder)
 
 
 def _map_documents(path: Path) -> list[pa.RecordBatch]:
-    try:
-        with pa.ipc.open_stream(pa.memory_map(str(path))) as stream:
-            return list(stream)
-    except FileNotFoundError as error:
-        raise StaleError(f"{path} is missing; run the study again with `ifguide run NAME`") from error
-    except (pa.ArrowException, OSError) as error:
-        raise StaleError(f"{path} is damaged ({error}); rebuild it with `ifguide run NAME --force corpus`") from error
+    with (
+        reading(path, pa.ArrowException, OSError, stage="corpus"),
+        pa.ipc.open_stream(pa.memory_map(str(path))) as stream,
+    ):
+        return list(stream)

@@ -1,4 +1,4 @@
-"""Rows -> the files of a corpus folder, in one pass: nothing but the document ids is kept in memory.
+"""Rows -> the files of a corpus folder, in one pass; only the document ids are kept in memory.
 
 Shapes: D documents, N tokens of all documents.
 """
@@ -40,7 +40,7 @@ class CorpusSummary:
     skipped: int
     """Rows left out because they have no text, or text of which the tokenizer keeps nothing."""
     skipped_at: list[str]
-    """Where the first few of them stand."""
+    """Places of the first few of them."""
 
 
 class _Document(NamedTuple):
@@ -62,7 +62,7 @@ def write_corpus(
     tokenize(tokenizer, [])  # a slow tokenizer is refused before anything is read
     reading = _Reading(config)
     total = _expected(config)
-    told = time.monotonic()
+    reported = time.monotonic()
     with contextlib.closing(_Output(folder, with_spans=bool(config.spans_field))) as output:
         room = lambda: config.max_documents - output.n_documents if config.max_documents else _BATCH_DOCUMENTS  # noqa: E731
         for batch in _in_batches(reading.documents(), room):
@@ -72,8 +72,8 @@ def write_corpus(
                 else:
                     output.add(document, tokens)
             output.flush()
-            if report and time.monotonic() - told >= _SECONDS_BETWEEN_REPORTS:
-                told = time.monotonic()
+            if report and time.monotonic() - reported >= _SECONDS_BETWEEN_REPORTS:
+                reported = time.monotonic()
                 report(output.n_documents if config.max_documents else reading.n_rows, total)
     if not output.n_documents:
         raise InputError(
@@ -114,7 +114,7 @@ def _expected(config: CorpusConfig) -> int:
 
 
 class _Reading:
-    """Turns rows into documents, checks them, and counts what is left out."""
+    """Turns rows into documents, checks them, and counts what it leaves out."""
 
     def __init__(self, config: CorpusConfig):
         self._config = config
@@ -132,9 +132,7 @@ class _Reading:
 
     def documents(self) -> Iterator[_Document]:
         config = self._config
-        columns = [
-            name for name in (config.text_field, config.id_field, config.source_field, config.spans_field) if name
-        ]
+        columns = [*filter(None, (config.text_field, config.id_field, config.source_field, config.spans_field))]
         for row in read_rows(config.path, text_field=config.text_field, text_unit=config.text_unit, columns=columns):
             self.n_rows += 1
             text = check_text(take_field(row, config.text_field), row.where, config.text_field)
@@ -162,8 +160,7 @@ class _Reading:
 
 
 def document_id(row: Row, id_field: str) -> str:
-    """The id of the document that a row holds: what is in `id_field`, or without one the file's name and the row's
-    number.
+    """The id of a row's document: the value of `id_field`, or without one the file's name and the row's number.
 
     Raises:
         InputError: the row has no id.
@@ -189,12 +186,8 @@ class _Output:
     """The growing files."""
 
     def __init__(self, folder: Path, *, with_spans: bool):
-        kinds: dict[str, type] = {
-            "token_ids": np.int32,
-            "char_start": np.int32,
-            "char_end": np.int32,
-            "offsets": np.int64,
-        }
+        kinds: dict[str, type] = dict.fromkeys(("token_ids", "char_start", "char_end"), np.int32)
+        kinds["offsets"] = np.int64
         if with_spans:
             kinds["in_span"] = np.bool_
         self._arrays = {name: ArrayWriter(folder / f"{name}.npy", kind) for name, kind in kinds.items()}

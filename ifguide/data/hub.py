@@ -1,4 +1,4 @@
-"""Data sets of the `datasets` library: folders it saved, and ids on the Hugging Face hub."""
+"""Data sets read through the `datasets` library: folders it saved, and ids on the Hugging Face hub."""
 
 import re
 from collections.abc import Iterator
@@ -12,9 +12,8 @@ _HUB_ID = re.compile(r"(?P<name>[\w.-]+(/[\w.-]+)?)(:(?P<config>[\w.-]+))?(@(?P<
 def is_saved(folder: str) -> bool:
     """Whether `datasets.save_to_disk` made this folder."""
     place = Path(folder).expanduser()
-    return (place / "dataset_dict.json").is_file() or (
-        (place / "dataset_info.json").is_file() and (place / "state.json").is_file()
-    )
+    kinds = (["dataset_dict.json"], ["dataset_info.json", "state.json"])
+    return any(all((place / name).is_file() for name in names) for names in kinds)
 
 
 def load_saved(folder: str, split: str = ""):
@@ -28,14 +27,14 @@ def load_saved(folder: str, split: str = ""):
         (data, stem): the data set and its name.
 
     Raises:
-        InputError: damaged, or the split is missing, unknown or one too many.
+        InputError: damaged, or the split is missing, unknown or superfluous.
     """
     import datasets
 
     place = Path(folder).expanduser()
     try:
         data = datasets.load_from_disk(str(place))
-    except Exception as error:  # the library raises many kinds for a damaged folder
+    except Exception as error:  # the library raises many classes for a damaged folder
         raise InputError(
             f"{place} is not a readable saved data set ({error}); save it again with datasets' save_to_disk"
         ) from error
@@ -46,7 +45,7 @@ def load_saved(folder: str, split: str = ""):
             )
         data = data[split]
     elif split:
-        raise InputError(f"{place} holds one split only; leave out #{split}")
+        raise InputError(f"{place} has only one split; leave out #{split}")
     return data, place.name
 
 
@@ -61,7 +60,7 @@ def load_named(name: str, split: str):
         (data, stem): the data set and its name without organisation.
 
     Raises:
-        InputError: no such form of name, no split, or the library cannot load it.
+        InputError: not such a name, no split, or the library cannot load it.
     """
     place = Path(name).expanduser()
     match = _HUB_ID.fullmatch(name)
@@ -70,16 +69,12 @@ def load_named(name: str, split: str):
             f"no file at {name}; expected a file, a folder, a glob, or a hub data set as"
             " org/name[:config][@revision]#split"
         )
-    if place.is_dir():
-        source, options, stem = str(place), {}, place.name
-    else:
-        assert match is not None
-        source, options, stem = (
-            match["name"],
-            {"name": match["config"], "revision": match["revision"]},
-            match["name"].split("/")[-1],
-        )
     import datasets
+
+    if place.is_dir() or not match:
+        source, options = str(place), {}
+    else:
+        source, options = match["name"], {"name": match["config"], "revision": match["revision"]}
 
     try:
         # streaming keeps memory and disk flat, but cannot take a part of a split
@@ -89,27 +84,22 @@ def load_named(name: str, split: str):
             f"the data set {name}#{split} could not be loaded ({error}); check its name, config, revision and split,"
             " and the network"
         ) from error
-    return data, stem
+    return data, Path(source).name
 
 
 def iterate(data, name: str, columns: list[str]) -> Iterator[dict]:
-    """Rows as plain dicts, with only those of the `columns` that are there; with all, when none is.
+    """Rows as plain dicts, with those of the `columns` that exist; with all columns when none does.
 
     Raises:
         InputError: the data set breaks off.
     """
-    wanted = [
-        column for column in columns if column in (data.column_names or [])
-    ]  # a streamed set may not know its columns
-    rows, number = iter(data.select_columns(wanted) if wanted else data), 0
-    while True:
-        try:
-            values = next(rows, None)
-        except Exception as error:  # as above: a connection may break in the middle
-            raise InputError(
-                f"{name}: cannot be read after row {number} ({error}); try again, or save the data set locally first"
-            ) from error
-        if values is None:
-            return
-        number += 1
-        yield values
+    wanted = [name for name in columns if name in (data.column_names or [])]  # a streamed set may not know its columns
+    number = 0
+    try:
+        for values in data.select_columns(wanted) if wanted else data:
+            number += 1
+            yield values
+    except Exception as error:  # as above: a connection may break in the middle
+        raise InputError(
+            f"{name}: cannot be read after row {number} ({error}); try again, or save the data set locally first"
+        ) from error

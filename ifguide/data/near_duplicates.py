@@ -1,15 +1,17 @@
 """Documents that are nearly the same text, found by MinHash over runs of tokens.
 
 Shapes: D documents, N tokens, P = N_PERMUTATIONS. Two documents are near-duplicates when the Jaccard similarity of
-their sets of `SHINGLE` neighbouring tokens, as MinHash estimates it, is at least `SIMILARITY`. Groups are what such
-pairs connect.
+their sets of `SHINGLE` neighbouring tokens, as estimated by MinHash, is at least `SIMILARITY`. Such pairs are connected
+into groups.
 """
 
 import numpy as np
 import rensa
 
+from ifguide.data.by_document import document_runs
+
 SHINGLE = 5
-"""Neighbouring tokens that make one element of a document's set; a shorter document is one element."""
+"""Neighbouring tokens in one element of a document's set; a shorter document is one element."""
 SIMILARITY = 0.8
 N_PERMUTATIONS = 64
 _BANDS = 16
@@ -33,16 +35,11 @@ def sign_documents(token_ids: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     """MinHash signatures, uint32 (D, P)."""
     offsets = np.asarray(offsets)
     signatures = np.empty((len(offsets) - 1, N_PERMUTATIONS), dtype=np.uint32)
-    first = 0
-    while first < len(signatures):
-        stop = max(first + 1, int(np.searchsorted(offsets, offsets[first] + _TOKENS_AT_ONCE, side="right")) - 1)
-        stop = min(stop, len(signatures))
-        hashes, bounds = _hash_shingles(
-            np.asarray(token_ids[offsets[first] : offsets[stop]]), offsets[first : stop + 1]
-        )
+    for first, stop in document_runs(offsets, _TOKENS_AT_ONCE):
+        tokens = np.asarray(token_ids[offsets[first] : offsets[stop]])
+        hashes, bounds = _hash_shingles(tokens, offsets[first : stop + 1])
         matrix = rensa.RMinHash.digest_matrix_from_flat_token_hashes(hashes, bounds, N_PERMUTATIONS, _SEED)
         signatures[first:stop] = np.array(matrix.to_rows(), dtype=np.uint32)
-        first = stop
     return signatures
 
 
@@ -51,22 +48,17 @@ def _hash_shingles(tokens: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray,
     lengths = np.diff(offsets)
     counts = np.maximum(lengths - SHINGLE + 1, np.minimum(lengths, 1))
     bounds = np.concatenate([[0], np.cumsum(counts)]).astype(np.uint64)
-    starts = np.repeat(offsets[:-1] - offsets[0], counts) + _places(counts)
+    within = np.arange(int(counts.sum())) - np.repeat(np.cumsum(counts) - counts, counts)  # 0, 1, … of each document
+    starts = np.repeat(offsets[:-1] - offsets[0], counts) + within
     ends = np.repeat(offsets[1:] - offsets[0], counts)
     hashes = np.zeros(len(starts), dtype=np.uint64)
     with np.errstate(over="ignore"):
         for step in range(SHINGLE):
             place = starts + step
-            inside = place < ends
             value = tokens[np.minimum(place, len(tokens) - 1)].astype(np.uint64) + np.uint64(1)
-            hashes = (hashes ^ np.where(inside, value, np.uint64(0))) * _MIX
+            hashes = (hashes ^ np.where(place < ends, value, np.uint64(0))) * _MIX
             hashes ^= hashes >> np.uint64(29)
     return hashes, bounds
-
-
-def _places(counts: np.ndarray) -> np.ndarray:
-    """0, 1, … count-1 for every count, end to end."""
-    return np.arange(int(counts.sum())) - np.repeat(np.cumsum(counts) - counts, counts)
 
 
 def link_similar(signatures: np.ndarray, similarity: float = SIMILARITY) -> np.ndarray:

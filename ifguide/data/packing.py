@@ -1,7 +1,7 @@
 """Documents -> training rows of equal length. Pure NumPy.
 
-Shapes: D documents, N corpus tokens, R rows, L tokens in a row, P pieces (a piece is a stretch of one document inside
-one row).
+Shapes: D documents, N corpus tokens, R rows, L tokens in a row, P pieces (a piece is the part of one document in one
+row).
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,7 +12,18 @@ import numpy as np
 from ifguide.errors import ConfigError
 
 IGNORED = -100
-"""Label of a position where nothing is learned (the value torch's cross-entropy ignores)."""
+"""Label of a position without a target (the value that torch's cross-entropy ignores)."""
+
+
+def pad_rows(rows: Sequence, fill, dtype=np.int64) -> np.ndarray:
+    """Rows of different lengths as one array (B, T), filled up on the right to the longest with `fill`.
+
+    No attention mask is needed: under causal attention no token sees the padding after it.
+    """
+    padded = np.full((len(rows), max(map(len, rows))), fill, dtype=dtype)
+    for row, values in zip(padded, rows, strict=True):
+        row[: len(values)] = values
+    return padded
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -20,25 +31,24 @@ class Rows:
     """One row with arrays of shape (L,), or a batch of B rows with arrays of shape (B, L)."""
 
     input_ids: np.ndarray
-    """int64. Padding holds the end-of-text id (0 when there is none); it comes last in a row, so causal attention never
+    """int64. Padding is the end-of-text id (0 when there is none) and comes last in a row, where causal attention never
     sees it."""
     labels: np.ndarray
-    """int64, aligned with `input_ids`: `labels[j]` is what position j-1 has to predict, or -100."""
+    """int64, aligned with `input_ids`: `labels[j]` is the target of position j-1, or -100."""
     token_index: np.ndarray
     """int64. The corpus token at each position, -1 for end-of-text and padding."""
     selected: np.ndarray
-    """bool, or float strengths. True where the label is a selected corpus token; so a token counts once, even when it
-    also appears as context."""
+    """bool, or float strengths. True where the label is a selected corpus token, so a token that is also repeated as
+    context counts once."""
     position_ids: np.ndarray
-    """int64. Counts from 0 in each piece, so that packed documents get the positions they would have alone."""
+    """int64, from 0 in each piece, so that packed documents get the positions they would have alone."""
     document_index: np.ndarray
-    """int64. The document at each position, its end-of-text included; -1 on padding. Attention may be kept inside equal
-    values."""
+    """int64. The document at each position, its end-of-text included; -1 on padding."""
 
 
 @dataclass(frozen=True, eq=False)
 class PackedRows(Sequence):
-    """A sequence of rows, cut from the (memory-mapped) corpus only when asked for. Made by `pack_rows`."""
+    """A sequence of rows, cut from the (memory-mapped) corpus on access. Made by `pack_rows`."""
 
     token_ids: np.ndarray
     offsets: np.ndarray
@@ -48,8 +58,7 @@ class PackedRows(Sequence):
     piece_document: np.ndarray = field(repr=False)
     """int64 (P,): the piece's document."""
     piece_start: np.ndarray = field(repr=False)
-    """int64 (P,): first element of the piece, counted inside the document; element n of an n-token document is its
-    end-of-text."""
+    """int64 (P,): the piece's first element in its document; element n of an n-token document is its end-of-text."""
     piece_stop: np.ndarray = field(repr=False)
     """int64 (P,): one past the last element of the piece."""
     row_first_piece: np.ndarray = field(repr=False)
@@ -60,8 +69,6 @@ class PackedRows(Sequence):
 
     def __getitem__(self, index: int) -> Rows:  # type: ignore[override]  # one row; Sequence's also takes slices
         """Row `index`, arrays of shape (L,)."""
-        if not isinstance(index, int | np.integer):
-            raise TypeError(f"expected one row number, got {index!r}; use .batch(indices) for several")
         batch = self.batch([index])
         return Rows(**{name: values[0] for name, values in vars(batch).items()})
 
@@ -96,7 +103,7 @@ class PackedRows(Sequence):
         n_tokens, length = tokens.stop - tokens.start, stop - start  # length is one more when the end-of-text is inside
         batch.input_ids[b, column : column + n_tokens] = self.token_ids[tokens]
         batch.token_index[b, column : column + n_tokens] = np.arange(tokens.start, tokens.stop)
-        # the piece's first element is context: nothing before it in this document predicts it here
+        # the piece's first element is only context: nothing before it in this row predicts it
         batch.labels[b, column + 1 : column + length] = batch.input_ids[b, column + 1 : column + length]
         if self.selected is not None:
             batch.selected[b, column + 1 : column + n_tokens] = self.selected[tokens][1:]
@@ -110,7 +117,7 @@ class PackedRows(Sequence):
 
 @dataclass(frozen=True, eq=False)
 class BosRows(Sequence):
-    """Unpacked rows of which those that begin a document get a beginning-of-text token before it, as context only."""
+    """Unpacked rows; those that begin a document get a beginning-of-text token before it, as context only."""
 
     rows: PackedRows
     """Rows of one document each, a token shorter than the model allows."""
@@ -132,10 +139,9 @@ class BosRows(Sequence):
 
 @dataclass(frozen=True, eq=False)
 class DroppedRows(Sequence):
-    """Rows in which some documents teach nothing: their tokens lose their labels, and all others stay where they are.
+    """Rows in which the tokens of some documents have no labels, and all others keep their places.
 
-    So a model trained without those documents sees the others in the same order and the same batches as one trained
-    with them.
+    So a model trained without those documents sees the others in the same order and batches as one trained with them.
     """
 
     rows: Sequence
@@ -149,9 +155,7 @@ class DroppedRows(Sequence):
     def __getitem__(self, index: int) -> Rows:  # type: ignore[override]  # one row; Sequence's also takes slices
         row = self.rows[index]
         gone = np.append(self.dropped, False)[row.document_index]  # padding has document -1
-        return replace(
-            row, labels=np.where(gone, IGNORED, row.labels), selected=np.zeros_like(row.selected, dtype=bool)
-        )
+        return replace(row, labels=np.where(gone, IGNORED, row.labels), selected=np.zeros(gone.shape, dtype=bool))
 
 
 def pack_rows(
@@ -165,20 +169,18 @@ def pack_rows(
 ) -> PackedRows:
     """Lay documents out in rows of `max_length` tokens for training.
 
-    Each document is its tokens followed by one end-of-text token. A token with position >= 1 in its document, and each
-    end-of-text, is a label exactly once; a document's first token never is. A document that does not fit goes on in the
-    next row, which repeats one token as context (its label there is -100).
+    Each document is its tokens followed by one end-of-text token. Every token but a document's first, and each
+    end-of-text, is a label exactly once. A document that does not fit continues in the next row, which repeats one
+    token as context (its label there is -100).
 
     Args:
-        token_ids: int (N,), the corpus laid end to end; may be a memmap.
+        token_ids: int (N,), the corpus laid end to end; may be memory-mapped.
         offsets: int64 (D+1,), document d owns tokens [offsets[d], offsets[d+1]).
         max_length: L, tokens in a row, at least 2.
-        eos_id: the end-of-text token; None leaves it out, which `pack=True` refuses.
-        selected: bool (N,), the suppression mask, or float strengths; carried to the labels it stands for. None:
-            nothing is selected.
+        eos_id: the end-of-text token; None leaves it out, which needs `pack=False`.
+        selected: bool (N,), the suppression mask, or float strengths, by corpus token. None: nothing is selected.
         pack: several documents in a row, with the end-of-text between them; false pads after each document instead.
-        documents: which documents, in which order; None takes all in corpus order. Documents without tokens give
-            nothing.
+        documents: which documents, in which order; None takes all in corpus order.
 
     Raises:
         ConfigError: `max_length` below 2, packing without an end-of-text token, or a mask of the wrong shape.
@@ -205,15 +207,15 @@ def pack_rows(
 
 
 def cut_overlapping(lengths: np.ndarray, max_length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Cut sequences in stretches of at most `max_length` elements that overlap by one.
+    """Cut sequences into stretches of at most `max_length` elements that overlap by one.
 
     Args:
-        lengths: int (S,), elements of each sequence. A sequence of fewer than 2 gives nothing: it predicts nothing.
+        lengths: int (S,), elements of each sequence. A sequence of fewer than 2 has no target and gives no stretch.
         max_length: longest stretch, at least 2.
 
     Returns:
-        (which, start, stop), each int64 (P,): stretch p is elements [start, stop) of sequence `which`. Each element
-        from 1 on is inside, and not first, in exactly one stretch.
+        (which, start, stop), each int64 (P,): stretch p is elements [start, stop) of sequence `which`. Each element but
+        a sequence's first is inside, and not first, in exactly one stretch.
     """
     step = max_length - 1
     counts = np.maximum(-(-(lengths - 1) // step), 0)
@@ -230,7 +232,7 @@ def _place_apart(n_elements: np.ndarray, max_length: int):
 
 
 def _place_packed(n_elements: np.ndarray, max_length: int):
-    """Fill each row before the next begins. A last place too small for a context and a label is padding."""
+    """Fill each row before the next begins; a single last position is padding."""
     pieces: list[tuple[int, int, int]] = []
     row_first_piece, used = [], max_length
     for which, length in enumerate(n_elements.tolist()):

@@ -1,8 +1,9 @@
-"""Prompts with their groups, and held-out texts, from files: every form of file that benchmarks come in. No torch."""
+"""Prompts with their groups, and held-out texts, from files in the forms that benchmarks use. No torch."""
 
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from ifguide.config.schema import EvaluateConfig
@@ -10,8 +11,7 @@ from ifguide.data.readers import Row, check_text, list_files, read_rows, read_te
 from ifguide.errors import InputError
 
 GROUP, ATTACK, ATTACK_KIND = "group", "input", "label"
-"""Columns that are found by themselves: the group of any prompt; and AttaQ's question with the kind of harm it asks
-for."""
+"""Columns that need no setting: the group of any prompt, and AttaQ's question with the kind of harm it asks for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,23 +19,22 @@ class Prompt:
     """A text to complete."""
 
     text: str
-    """As it stands in the file."""
+    """Unchanged from the file."""
     group: str = ""
-    """What it is counted under beside the whole, such as a group of people; empty: nothing."""
+    """Prompts with the same group, such as a group of people, are also counted together; empty: no group."""
 
 
 def read_prompts(path: str | Path, config: EvaluateConfig) -> list[Prompt]:
-    """The prompts of a file or folder, in their order; blank ones are left out. The form shows in the file:
+    """The prompts of a file or folder, in their order; blank ones are left out. The file may hold
 
-    - plain text: a line a prompt;
-    - rows of any format of `ifguide.data.readers` with the column `config.prompt_field`; a cell like
-    RealToxicityPrompts'
+    - plain text, a prompt a line;
+    - rows of any format of `ifguide.data.readers` with the column `config.prompt_field`; RealToxicityPrompts'
       `{"text": ...}` counts as its text. A column `config.group_field`, or `group`, names the group;
     - AttaQ's rows: a column `input` with a `label`, which is the group;
-    - BOLD's .json files: `{"group": {"person": ["text", ...]}}`; with several files the group is `file: group`.
+    - BOLD's JSON: `{"group": {"person": ["text", ...]}}`; with several files the group is `file: group`.
 
     Args:
-        path: where.
+        path: the file or folder.
         config: `prompt_field` and `group_field` name the columns, `n_prompts` limits the number (0 takes all).
 
     Raises:
@@ -44,12 +43,7 @@ def read_prompts(path: str | Path, config: EvaluateConfig) -> list[Prompt]:
     path = str(path)
     found = _nested_texts(path, config.prompt_field)
     prompts = [Prompt(text=text, group=group) for group, text in found] if found is not None else _rows(path, config)
-    taken = []
-    for prompt in prompts:
-        if prompt.text.strip():
-            taken.append(prompt)
-            if len(taken) == config.n_prompts:
-                break
+    taken = list(islice((prompt for prompt in prompts if prompt.text.strip()), config.n_prompts or None))
     if not taken:
         raise InputError(f"{path} holds no text to complete; name another file in evaluate.prompts")
     return taken
@@ -69,8 +63,7 @@ def read_heldout(path: str | Path, config: EvaluateConfig) -> list[str]:
 
 def _rows(path: str, config: EvaluateConfig) -> Iterator[Prompt]:
     columns = [config.prompt_field, config.group_field or GROUP, ATTACK, ATTACK_KIND]
-    for row in read_rows(path, text_field=config.prompt_field, columns=columns):
-        yield _read_row(row, config)
+    return (_read_row(row, config) for row in read_rows(path, text_field=config.prompt_field, columns=columns))
 
 
 def _read_row(row: Row, config: EvaluateConfig) -> Prompt:
@@ -100,7 +93,7 @@ def _read_group(value, where: str, field: str) -> str:
 
 
 def _nested_texts(path: str, field: str) -> list[tuple[str, str]] | None:
-    """(group, text) of nested .json files; None if these are not such files."""
+    """(group, text) of nested .json files; None if the files are not of this form."""
     files = list_files(path) if Path(path).expanduser().exists() else []
     if not files or any(file.suffix.lower() != ".json" for file in files):
         return None
@@ -110,11 +103,9 @@ def _nested_texts(path: str, field: str) -> list[tuple[str, str]] | None:
             value = json.loads(file.read_text(encoding="utf-8-sig"))
         except (ValueError, RecursionError):  # JSON lines, or broken: the general reader names the line
             return None
-        if (
-            not isinstance(value, dict)
-            or field in value
-            or not all(isinstance(group, dict | list) for group in value.values())
-        ):
+        if not isinstance(value, dict) or field in value:
+            return None
+        if not all(isinstance(group, dict | list) for group in value.values()):
             return None
         lead = f"{file.stem}: " if len(files) > 1 else ""
         for name, group in value.items():
@@ -123,11 +114,9 @@ def _nested_texts(path: str, field: str) -> list[tuple[str, str]] | None:
 
 
 def _leaves(value, where: str) -> Iterator[str]:
-    if isinstance(value, dict):
-        for name, child in value.items():
-            yield from _leaves(child, f"{where}, {name}")
-    elif isinstance(value, list):
-        for child in value:
-            yield from _leaves(child, where)
+    if isinstance(value, dict | list):
+        named = value.items() if isinstance(value, dict) else (("", child) for child in value)
+        for name, child in named:
+            yield from _leaves(child, f"{where}, {name}" if name else where)
     else:
         yield check_text(value, where, "a list of texts")

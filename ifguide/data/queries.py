@@ -30,32 +30,31 @@ class _Counts:
 
 
 def read_queries(path: str, *, kind: str, config: QueriesConfig, max_queries: int | None = None) -> "pandas.DataFrame":
-    """Read one set of queries. The form shows in each row:
+    """Read one set of queries. Each row holds
 
     - a prompt and a completion as text;
-    - RealToxicityPrompts: a prompt and a continuation as objects with `text` and `toxicity`. Rows count as toxic when
-    both
-      score at least `config.toxic_min`, as safe when both score less than `config.safe_max`; rows without scores are
-      left out;
-    - a text alone (a line of a .txt file, too), cut after `config.split_share` of its words. Texts of one word are left
-    out.
+    - or RealToxicityPrompts' prompt and continuation, objects with `text` and `toxicity`. A row is toxic when both
+      score at least `config.toxic_min`, safe when both score less than `config.safe_max`; rows without scores are left
+      out;
+    - or a text alone (also a line of a .txt file), cut after `config.split_share` of its words; texts of one word are
+      left out.
 
-    Prompt and completion are joined exactly as they stand: a completion brings its own leading space.
+    Prompt and completion are joined unchanged: a completion brings its own leading space.
 
     Args:
         path: as `ifguide.data.readers.read_rows` takes it.
-        kind: `toxic` or `safe`; decides the filter of scored rows.
+        kind: `toxic` or `safe`; decides which scored rows are kept.
         config: names of columns, thresholds and the share.
-        max_queries: keep the first so many; None takes `config.max_queries`, 0 takes all.
+        max_queries: keep at most the first this many; None takes `config.max_queries`, 0 takes all.
 
     Returns:
         A frame of two string columns, `prompt` and `completion`. `frame.attrs["counts"]` holds how many rows were read
         (`rows`), left out (`unscored`, `filtered`, `empty`, `too_short`) and `kept` before `max_queries`;
-        `frame.attrs["summary"]` says it in a sentence.
+        `frame.attrs["summary"]` is a sentence about them.
 
     Raises:
         InputError: an empty prompt or completion, another form of row, or nothing left; names the file and the line.
-        ConfigError: `kind` is neither.
+        ConfigError: another `kind`.
     """
     import pandas as pd
 
@@ -95,7 +94,7 @@ def _read_pair(row: Row, kind: str, config: QueriesConfig, counts: _Counts) -> t
     prompt, completion = take_field(row, prompt_field), take_field(row, completion_field)
     if isinstance(prompt, dict) != isinstance(completion, dict):
         raise InputError(
-            f"{row.where}: expected {prompt_field!r} and {completion_field!r} in the same form, text or object; mend"
+            f"{row.where}: expected {prompt_field!r} and {completion_field!r} in the same form, text or object; fix"
             " the row"
         )
     if isinstance(prompt, dict):
@@ -144,11 +143,9 @@ def _score(part: dict, row: Row, name: str) -> float | None:
 def _split_text(row: Row, config: QueriesConfig, counts: _Counts) -> tuple[str, str] | None:
     text = check_text(row.values[config.text_field], row.where, config.text_field)
     word_ends = [word.end() for word in re.finditer(r"\S+", text)]
-    if not word_ends:
-        counts.empty += 1
-        return None
-    if len(word_ends) == 1:
-        counts.too_short += 1
+    if len(word_ends) < 2:
+        counts.empty += not word_ends
+        counts.too_short += len(word_ends)
         return None
     n_prompt = min(max(int(len(word_ends) * config.split_share), 1), len(word_ends) - 1)
     cut = word_ends[n_prompt - 1]
@@ -156,11 +153,9 @@ def _split_text(row: Row, config: QueriesConfig, counts: _Counts) -> tuple[str, 
 
 
 def _summarise(path: str, kind: str, config: QueriesConfig, counts: _Counts, n_taken: int) -> str:
-    bound = (
-        f"both scores at least {config.toxic_min:g}" if kind == "toxic" else f"both scores below {config.safe_max:g}"
-    )
+    bound = f"at least {config.toxic_min:g}" if kind == "toxic" else f"below {config.safe_max:g}"
     left_out = {
-        f"not {kind} ({bound})": counts.filtered,
+        f"not {kind} (both scores {bound})": counts.filtered,
         "without scores": counts.unscored,
         "without text": counts.empty,
         "of one word": counts.too_short,
@@ -179,8 +174,8 @@ def encode_queries(
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Tokenise prompt and completion as one text and mark the tokens to be predicted.
 
-    A token belongs to the completion when its first character that is not white space does. A token that begins in the
-    prompt and ends in the completion belongs to the prompt. A prompt that is too long loses tokens from its beginning.
+    A token belongs to the text, prompt or completion, in which its first character that is not white space is. A prompt
+    that is too long loses tokens from its beginning.
 
     Args:
         queries: columns `prompt` and `completion`.
@@ -193,7 +188,7 @@ def encode_queries(
         because nothing predicts the first token.
 
     Raises:
-        InputError: a completion without a token of its own, without a token before it, or too long for `max_length`.
+        InputError: no token begins in a completion, no token is before it, or it is too long for `max_length`.
     """
     encoded = []
     prompts, completions = queries["prompt"].tolist(), queries["completion"].tolist()
@@ -215,7 +210,7 @@ def _encode(number: int, prompt: str, completion: str, tokens: TokenizedText, ma
             "begin the completion with a space or make it longer"
         )
     start = int(mask.argmax())
-    mask[start:] = True  # the completion is what comes after its first token, marks that share a character included
+    mask[start:] = True  # everything after the completion's first token belongs to it
     if start == 0 and not context:
         raise InputError(
             f"query {number}: the tokenizer keeps nothing of the prompt {prompt!r}; give it a prompt with text"
@@ -233,15 +228,13 @@ def _encode(number: int, prompt: str, completion: str, tokens: TokenizedText, ma
 
 
 def token_begins(text: str, tokens: TokenizedText) -> np.ndarray:
-    """int64 (n,): where each token's first character that is not white space stands; for a token of white space alone,
-    where it begins. So the answer does not hang on whether a tokenizer's offsets count a leading space.
+    """int64 (n,): where each token's first character that is not white space is; for a token of white space alone,
+    where it begins. So it makes no difference whether a tokenizer's offsets include a leading space.
     """
     begins = tokens.char_start.astype(np.int64)
     ends = piece_ends(tokens.char_end, len(text))
     for i, (start, end) in enumerate(zip(begins.tolist(), tokens.char_end.tolist(), strict=True)):
-        if (
-            start >= end
-        ):  # offsets that leave out white space make a token of it empty: it begins where the one before ended
+        if start >= end:  # a token of white space that the offsets leave out: it begins where the one before ended
             begins[i] = min(start, int(ends[i - 1]) if i else 0)
         else:
             begins[i] = next((place for place in range(start, end) if not text[place].isspace()), start)

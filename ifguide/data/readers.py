@@ -1,13 +1,12 @@
 """Rows from files and data sets: JSON lines, CSV, TSV, Parquet, plain text, saved `datasets` folders and hub ids.
 
-Everything streams. Each row knows where it stands, so that an error can name the file and the line.
+Everything streams. Each row knows its place, so that an error can name the file and the line.
 """
 
 import csv
 import glob
 import gzip
 import json
-import sys
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -16,20 +15,14 @@ from pathlib import Path
 from ifguide.data import hub
 from ifguide.errors import InputError
 
-FORMATS = {
-    ".jsonl": "json",
-    ".json": "json",
-    ".ndjson": "json",
-    ".csv": "csv",
-    ".tsv": "tsv",
-    ".parquet": "parquet",
-    ".txt": "text",
-}
-"""File name endings that are read. All but Parquet may also end in `.gz`."""
+FORMATS = dict.fromkeys((".jsonl", ".json", ".ndjson"), "json")
+FORMATS |= {".csv": "csv", ".tsv": "tsv", ".parquet": "parquet", ".txt": "text"}
+"""Formats by file name ending. All but Parquet may also end in `.gz`."""
 
 _PARQUET_ROWS = 1024
 _BLOCK = 1 << 20
 _BOM = b"\xef\xbb\xbf"
+_ENDINGS = f"{', '.join(FORMATS)} (with .gz too)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +32,13 @@ class Row:
     values: dict
     """Column name to value."""
     where: str
-    """Where the row stands, for people: `posts.jsonl, line 12`."""
+    """Its place, for people: `posts.jsonl, line 12`."""
     number: int
-    """Counts the rows of its file from 1; where a row is a line, the number of the line."""
+    """The row's number in its file, from 1; where a row is a line, the number of the line."""
     stem: str
-    """The file's name without its endings, or the data set's name; unlike those of the other files read along with it.
-    """
+    """The file's name without its endings, or the data set's name; different for each file that is read."""
     single: bool = False
-    """The row is all of its file."""
+    """The row is the whole file."""
 
 
 def read_rows(
@@ -60,10 +52,10 @@ def read_rows(
             `datasets.load_dataset`, as a hub id does.
         text_field: the column name given to plain text.
         text_unit: for .txt files, `line` (a row a line) or `file` (a row a file).
-        columns: read only these columns where the format allows it; a column that is absent is no error here.
+        columns: read only these columns where the format allows it; an absent column is no error here.
 
     Raises:
-        InputError: nothing there, an unknown format, or a row that cannot be read; names the file and the line.
+        InputError: no such input, an unknown format, or a row that cannot be read; names the file and the line.
     """
     columns = list(columns)
     base, split = _separate_split(path)
@@ -137,39 +129,30 @@ def check_text(value, where: str, field: str) -> str:
 
 
 def list_files(path: str) -> list[Path]:
-    """The files a path stands for, sorted by name: itself, a glob's matches, or all readable files below a folder.
+    """The files of a path, sorted by name: itself, a glob's matches, or all readable files below a folder.
 
     Raises:
         InputError: no file, or one of an unknown format.
     """
     place = Path(path).expanduser()
     if place.is_dir():
-        files = [
-            p
-            for p in place.rglob("*")
-            if p.is_file() and not any(q.startswith(".") for q in p.relative_to(place).parts)
-        ]
-        files = [p for p in files if _format(p)]
+        files = [file for file in place.rglob("*") if file.is_file() and _format(file)]
+        files = [file for file in files if not any(part.startswith(".") for part in file.relative_to(place).parts)]
     elif place.exists():
         files = [place]
     else:
         files = [Path(p) for p in glob.glob(str(place), recursive=True) if Path(p).is_file()]
     if not files:
-        raise InputError(
-            f"no file to read at {path}; expected one of {', '.join(FORMATS)} (with .gz too), a folder of them, or"
-            " org/name#split"
-        )
+        raise InputError(f"no file to read at {path}; expected one of {_ENDINGS}, a folder of them, or org/name#split")
     for file in files:
         if not _format(file):
-            raise InputError(
-                f"{file}: unknown format {file.suffix!r}; expected one of {', '.join(FORMATS)} (with .gz too)"
-            )
+            raise InputError(f"{file}: unknown format {file.suffix!r}; expected one of {_ENDINGS}")
     return sorted(files)
 
 
 def count_rows(path: str, *, text_unit: str = "line") -> int:
-    """How many rows `read_rows` will give: exact for JSON lines, text and Parquet, at most so many for CSV (a quoted
-    field may span lines) and where blank lines are passed over; 0 when only reading would tell.
+    """How many rows `read_rows` will give: exact for JSON lines, text and Parquet; an upper bound for CSV (a quoted
+    field may span lines) and with blank lines, which are skipped; 0 when only reading would tell.
     """
     base, split = _separate_split(path)
     if split or hub.is_saved(base) or not _matches(path):
@@ -192,14 +175,15 @@ def count_rows(path: str, *, text_unit: str = "line") -> int:
 
 
 def _file_rows(file: Path, stem: str, text_field: str, text_unit: str, columns: list[str]) -> Iterator[Row]:
-    kind = _format(file)
-    if kind == "json":
-        return _json_rows(file, stem)
-    if kind == "parquet":
-        return _parquet_rows(file, stem, columns)
-    if kind == "text":
-        return _text_rows(file, stem, text_field, text_unit)
-    return _table_rows(file, stem, "," if kind == "csv" else "\t")
+    match _format(file):
+        case "json":
+            return _json_rows(file, stem)
+        case "parquet":
+            return _parquet_rows(file, stem, columns)
+        case "text":
+            return _text_rows(file, stem, text_field, text_unit)
+        case kind:
+            return _table_rows(file, stem, "," if kind == "csv" else "\t")
 
 
 def _json_rows(file: Path, stem: str) -> Iterator[Row]:
@@ -215,20 +199,18 @@ def _json_rows(file: Path, stem: str) -> Iterator[Row]:
             values = json.loads(line)
         except (ValueError, RecursionError) as error:
             raise InputError(
-                f"{where}: expected one JSON object, got {_shorten(line.strip())} ({error}); mend or remove the line"
+                f"{where}: expected one JSON object, got {_shorten(line.strip())} ({error}); fix or remove the line"
             ) from error
         if not isinstance(values, dict):
             raise InputError(
-                f'{where}: expected a JSON object such as {{"text": "..."}}, got {_shorten(values)}; mend or remove the'
+                f'{where}: expected a JSON object such as {{"text": "..."}}, got {_shorten(values)}; fix or remove the'
                 " line"
             )
         yield Row(values, where, number, stem)
 
 
 def _table_rows(file: Path, stem: str, delimiter: str) -> Iterator[Row]:
-    csv.field_size_limit(
-        min(sys.maxsize, 2**31 - 1)
-    )  # the default stops at 131,072 characters: less than a long document
+    csv.field_size_limit(2**31 - 1)  # the default is 131,072 characters, less than a long document
     records = csv.reader((line for _, line in _lines(file)), delimiter=delimiter, strict=True)
     header, number = None, 0
     while True:
@@ -245,17 +227,15 @@ def _table_rows(file: Path, stem: str, delimiter: str) -> Iterator[Row]:
             header = record
             if len(set(header)) < len(header):
                 raise InputError(f"{where}: two columns share a name: {', '.join(header)}; rename one")
-            continue
-        if not record and len(header) > 1:
-            continue
-        record = record or [""]
-        if len(record) != len(header):
-            raise InputError(
-                f"{where}: expected {len(header)} fields ({', '.join(header)}), got {len(record)}; quote fields that"
-                " hold the separator"
-            )
-        number += 1
-        yield Row(dict(zip(header, record, strict=True)), where, number, stem)
+        elif record or len(header) == 1:  # a blank line is an empty value of a single column, and else skipped
+            record = record or [""]
+            if len(record) != len(header):
+                raise InputError(
+                    f"{where}: expected {len(header)} fields ({', '.join(header)}), got {len(record)}; quote fields"
+                    " that hold the separator"
+                )
+            number += 1
+            yield Row(dict(zip(header, record, strict=True)), where, number, stem)
     if header is None:
         raise InputError(f"{file} is empty; expected a first line with the names of the columns")
 
@@ -276,7 +256,7 @@ def _parquet_rows(file: Path, stem: str, columns: list[str]) -> Iterator[Row]:
     number = 0
     try:
         wanted = [name for name in columns if name in table.schema_arrow.names]
-        # without any wanted column, all are read, so that the error about the missing one can list them
+        # with none of the wanted columns, all are read, so that the error about the missing one can list them
         for batch in table.iter_batches(batch_size=_PARQUET_ROWS, columns=wanted or None):
             for values in batch.to_pylist():
                 number += 1
@@ -291,7 +271,7 @@ def _open_parquet(file: Path):
 
     try:
         table = parquet.ParquetFile(file)
-        _ = table.schema_arrow.names  # a damaged name is no UTF-8
+        _ = table.schema_arrow.names  # a damaged name is not UTF-8
         return table
     except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
         raise InputError(f"{file} is not a readable Parquet file ({error}); write the file again") from error
@@ -343,7 +323,7 @@ def _format(file: Path) -> str | None:
 
 
 def _unique_stems(files: list[Path]) -> list[str]:
-    """File names without endings; with their folders, or whole, where those alone would be alike."""
+    """File names without endings; with their folders, or whole, where the names alone are not unique."""
 
     def stem(name: str) -> str:
         return name.removesuffix(".gz").rsplit(".", 1)[0]

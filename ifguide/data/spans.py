@@ -12,13 +12,13 @@ _FORMS = "[[start, end), ...], [{'start': 0, 'end': 3}, ...] or a list of charac
 
 
 def parse_spans(value, n_characters: int, where: str, field: str) -> tuple[tuple[int, int], ...]:
-    """Read spans in any of the forms in use and merge those that touch.
+    """Read spans in any of the usual forms and merge those that touch.
 
     Args:
         value: a list of [start, end) pairs, of {"start", "end"} objects, or of character indices (SemEval's form), or
-            any of these written as text, as a CSV holds it; None or empty text means no spans.
+            any of these written as text, as in a CSV; None or empty text means no spans.
         n_characters: length of the document's text.
-        where: where the row stands, for errors.
+        where: the row's place, for errors.
         field: the column's name, for errors.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Text -> tokens with their places in the text, and back to display pieces. Needs no library but NumPy itself."""
+"""Text -> tokens with their places in the text, and back to display pieces. Imports NumPy only."""
 
 from typing import NamedTuple
 
@@ -8,7 +8,7 @@ from ifguide.errors import InputError
 
 
 class TokenizedText(NamedTuple):
-    """A text's tokens and where each stands in it."""
+    """A text's tokens and their places in it."""
 
     token_ids: np.ndarray
     """int32 (n,)."""
@@ -20,14 +20,14 @@ class TokenizedText(NamedTuple):
 
 def tokenize(tokenizer, texts: list[str]) -> list[TokenizedText]:
     """Tokenise texts without adding special tokens, cutting or padding. (A special token written out in a text is still
-    read as that token, as in training elsewhere.)
+    read as that token, as is usual in training.)
 
     Args:
         tokenizer: a fast Hugging Face tokenizer.
         texts: any strings without lone surrogates.
 
     Raises:
-        InputError: the tokenizer is not a fast one and so knows no character offsets.
+        InputError: the tokenizer is not a fast one, so it has no character offsets.
     """
     if not getattr(tokenizer, "is_fast", False):
         raise InputError(
@@ -55,11 +55,11 @@ def tokenize(tokenizer, texts: list[str]) -> list[TokenizedText]:
 
 
 def cut_pieces(text: str, char_end: np.ndarray) -> list[str]:
-    """Cut a text into one piece a token; joined, the pieces are the text, whatever the tokenizer did.
+    """Cut a text into one piece a token; joined, the pieces are the text for any tokenizer.
 
     A piece reaches from the end of the one before to the token's own end. So the first of several tokens inside one
-    character gets the character and the others get nothing, white space that offsets leave out goes to the token after
-    it, and what is left at the end goes to the last token.
+    character gets the character and the others nothing, white space that the offsets leave out goes to the token after
+    it, and the rest of the text to the last token.
 
     Args:
         text: the document.
@@ -70,7 +70,7 @@ def cut_pieces(text: str, char_end: np.ndarray) -> list[str]:
 
 
 def piece_ends(char_end: np.ndarray, n_characters: int) -> np.ndarray:
-    """int64 (n,): where each token's display piece ends; never falls, and the last is `n_characters`."""
+    """int64 (n,): where each token's display piece ends, in ascending order; the last is `n_characters`."""
     ends = np.maximum.accumulate(np.clip(char_end.astype(np.int64), 0, n_characters))
     ends[-1:] = n_characters
     return ends

@@ -1,21 +1,14 @@
-"""Which words are selected, and how much more often than others. No streamlit here.
+"""Which words are selected, and how much more often than others; `ifguide.data.words` says what a word is."""
 
-A word is a run of letters, digits and apostrophes, compared in lower case.
-"""
-
-import re
 from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from ifguide.data.corpus import TokenizedCorpus
+from ifguide.data.words import place_words, split_texts
 
-_WORD = re.compile(r"(?:[^\W_]|['’])+")
-_BETWEEN_RE2 = r"[^\p{L}\p{N}'’]+"
-_EDGE = "'’"
 _BATCH = 20_000
 
 
@@ -41,41 +34,25 @@ def count_words(texts: pa.ChunkedArray) -> Counter:
     """How often every word occurs in the corpus."""
     total: Counter = Counter()
     for start in range(0, len(texts), _BATCH):
-        pieces = pc.split_pattern_regex(pc.utf8_lower(texts.slice(start, _BATCH)), _BETWEEN_RE2)
-        counted = pc.value_counts(pc.utf8_trim(pc.list_flatten(pieces), _EDGE))
-        for item in counted.to_pylist():
-            if item["values"]:
-                total[item["values"]] += item["counts"]
+        for chunk in texts.slice(start, _BATCH).chunks:
+            words, _ = split_texts(chunk)
+            total.update({item["values"]: item["counts"] for item in words.value_counts().to_pylist()})
     return total
 
 
 def count_selected_words(corpus: TokenizedCorpus, mask: np.ndarray) -> Counter:
     """How many occurrences of each word hold a selected token."""
     total: Counter = Counter()
-    places = np.flatnonzero(mask)
-    owners = np.searchsorted(corpus.offsets, places, side="right") - 1
-    for index in np.unique(owners):
-        text = corpus.document(int(index)).text
-        words = [m for m in _WORD.finditer(text) if m.group().strip(_EDGE)]
-        if not words:
-            continue
-        starts = np.fromiter((m.start() for m in words), dtype=np.int64)
-        ends = np.fromiter((m.end() for m in words), dtype=np.int64)
-        inside = (
-            places[owners == index]
-            if len(places) < 4096
-            else places[slice(*np.searchsorted(owners, [index, index + 1]))]
-        )
-        first = np.searchsorted(
-            ends, corpus.char_start[inside], side="right"
-        )  # first word that ends after the token begins
-        last = np.searchsorted(
-            starts, corpus.char_end[inside], side="left"
-        )  # first word that begins after the token ends
-        touched = np.unique(
-            np.concatenate([np.arange(a, b) for a, b in zip(first, last, strict=True)] or [np.zeros(0, int)])
-        ).astype(int)
-        total.update(words[i].group().lower().strip(_EDGE) for i in touched)
+    selected = np.flatnonzero(mask)
+    owners = np.searchsorted(corpus.offsets, selected, side="right") - 1
+    documents, firsts = np.unique(owners, return_index=True)
+    for document, tokens in zip(documents.tolist(), np.split(selected, firsts[1:]), strict=False):
+        words = place_words(corpus.document(document).text)
+        # from the first word that ends after the token begins to the last one that begins before it ends
+        first = np.searchsorted([end for _, _, end in words], corpus.char_start[tokens], side="right")
+        last = np.searchsorted([start for _, start, _ in words], corpus.char_end[tokens], side="left")
+        touched = {place for span in zip(first.tolist(), last.tolist(), strict=True) for place in range(*span)}
+        total.update(words[place][0] for place in touched)
     return total
 
 

@@ -68,7 +68,7 @@ def heldout_losses(
     """
     import torch
 
-    from ifguide.data.packing import cut_overlapping
+    from ifguide.data.packing import cut_overlapping, pad_rows
     from ifguide.models.loading import bos_context, context_length
     from ifguide.training.objective import IGNORED, token_losses
 
@@ -86,12 +86,8 @@ def heldout_losses(
     nats, tokens = np.zeros(len(ids)), np.zeros(len(ids), dtype=np.int64)
     for first in range(0, len(order), batch_size):
         chunks = [ids[which[c]][start[c] : stop[c]] for c in order[first : first + batch_size]]
-        shape = (len(chunks), lead + len(chunks[0]))
-        input_ids = torch.full(shape, bos or 0, dtype=torch.long)
-        labels = torch.full(shape, IGNORED, dtype=torch.long)
-        for row, chunk in enumerate(chunks):
-            input_ids[row, lead : lead + len(chunk)] = torch.tensor(chunk)
-            labels[row, lead + 1 : lead + len(chunk)] = torch.tensor(chunk[1:])
+        input_ids = torch.from_numpy(pad_rows([[bos] * lead + chunk for chunk in chunks], bos or 0))
+        labels = torch.from_numpy(pad_rows([[IGNORED] * (lead + 1) + chunk[1:] for chunk in chunks], IGNORED))
         with torch.inference_mode():
             logits = model(input_ids=input_ids.to(model.device), use_cache=False).logits
             sums = token_losses(logits, labels.to(model.device)).double().sum(dim=-1).cpu().numpy()

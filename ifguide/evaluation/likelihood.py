@@ -47,6 +47,7 @@ def token_likelihoods(
     """
     import torch
 
+    from ifguide.data.packing import pad_rows
     from ifguide.data.tokenizing import cut_pieces, tokenize
     from ifguide.evaluation.generation import encode_prompts
     from ifguide.models.loading import context_length
@@ -68,13 +69,8 @@ def token_likelihoods(
     model.eval()
     for start in range(0, len(tokenized), batch_size):
         batch = tokenized[start : start + batch_size]
-        shape = (len(batch), len(lead) + max(map(len, batch)))
-        ids = torch.full(shape, lead[0], dtype=torch.long)  # what pads on the right is never looked back at
-        labels = torch.full(shape, IGNORED, dtype=torch.long)
-        for row, tokens in enumerate(batch):
-            whole_row = torch.tensor([*lead, *tokens.tolist()])
-            ids[row, : len(whole_row)] = whole_row
-            labels[row, len(lead) : len(whole_row)] = whole_row[len(lead) :]
+        ids = torch.from_numpy(pad_rows([[*lead, *tokens] for tokens in batch], lead[0]))
+        labels = torch.from_numpy(pad_rows([[*[IGNORED] * len(lead), *tokens] for tokens in batch], IGNORED))
         with torch.inference_mode():
             logits = model(input_ids=ids.to(model.device), use_cache=False).logits
             losses = token_losses(logits, labels.to(model.device)).double().cpu().numpy()

@@ -7,6 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ifguide.data.packing import pad_rows
+
 
 @dataclass(frozen=True, kw_only=True)
 class QueryBatch:
@@ -49,13 +51,10 @@ def query_batches(
     order = sorted(range(len(encoded)), key=lambda i: (-len(encoded[i][0]), i))
     for first in range(0, len(order), batch_size):
         numbers = order[first : first + batch_size]
-        shape = len(numbers), len(encoded[numbers[0]][0])
-        ids, attention = (torch.zeros(shape, dtype=torch.long) for _ in range(2))
-        targets = torch.zeros(shape, dtype=torch.bool)
-        for row, number in enumerate(numbers):
-            tokens, mask = encoded[number]
-            ids[row, : len(tokens)], targets[row, : len(tokens)] = torch.from_numpy(tokens), torch.from_numpy(mask)
-            attention[row, : len(tokens)] = 1
+        tokens, masks = zip(*(encoded[number] for number in numbers), strict=True)
+        ids = torch.from_numpy(pad_rows(tokens, 0))
+        attention = torch.from_numpy(pad_rows([np.ones(len(row)) for row in tokens], 0))
+        targets = torch.from_numpy(pad_rows(masks, False, bool))
         yield QueryBatch(
             numbers=numbers, ids=ids.to(device), attention=attention.to(device), targets=targets.to(device)
         )

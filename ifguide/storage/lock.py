@@ -1,4 +1,4 @@
-"""One writer a study: a lock that the operating system lets go when its holder ends, however it ends."""
+"""One writer a study: a lock that the operating system releases when its holder ends, in any way."""
 
 import contextlib
 import fcntl
@@ -19,8 +19,8 @@ LOCK = "study.lock"
 def study_lock(root: Path) -> Iterator[None]:
     """Hold the study at `root` for the length of the block.
 
-    The file `study.lock` names the holder (pid, host, time). It stays when the block ends; what counts is the lock the
-    system keeps on it, so a file left by a process that was killed stops nobody.
+    The file `study.lock` names the holder (pid, host, time). The file stays when the block ends; only the system's lock
+    on it counts, so a file left by a killed process stops nobody.
 
     Raises:
         BusyError: another process holds it; the message names it and how long it has held it.

@@ -1,4 +1,4 @@
-"""Pages of memory maps: fetched before they are read, released after."""
+"""Pages of memory-mapped arrays: fetched before they are read, released after."""
 
 import mmap
 
@@ -6,16 +6,15 @@ import numpy as np
 
 
 def release_pages(array: np.ndarray, start: int = 0, stop: int | None = None) -> None:
-    """Let go of the pages that were read of a memory map, from place `start` to `stop`, so that a scan does not fill
-    the memory.
+    """Release the pages of values [start, stop) of a memory-mapped array, so that a scan does not fill the memory.
 
-    They stay in the system's cache, and come back when they are read again. Other arrays are left as they are.
+    They stay in the system's cache and come back when they are read again. Other arrays are left unchanged.
     """
     _advise(array, start, len(array) if stop is None else stop, mmap.MADV_DONTNEED)
 
 
 def fetch_pages(array: np.ndarray, start: int, stop: int) -> None:
-    """Ask the system to read a part of a memory map soon, without waiting: parts asked for together come together."""
+    """Ask the system to read values [start, stop) of a memory-mapped array soon, without waiting for them."""
     _advise(array, start, stop, mmap.MADV_WILLNEED)
 
 

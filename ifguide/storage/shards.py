@@ -1,8 +1,7 @@
-"""Scores in shards: fixed stretches of documents, each written whole or not at all.
+"""Scores in shards: fixed runs of documents, each written whole or not at all.
 
-A run that is killed loses at most the shard it was computing. Which documents make a shard depends on the corpus alone,
-and a shard is computed by itself, so a resumed run gives the same bytes as an undisturbed one, and so do several
-processes.
+A killed run loses at most the shard it was computing. Which documents make a shard depends on the corpus alone, and
+each shard is computed by itself, so a resumed run, and several processes, give the same bytes as one undisturbed run.
 """
 
 import os
@@ -18,13 +17,13 @@ SHARD_TOKENS = 1 << 20
 
 def plan_shards(offsets: np.ndarray, shard_tokens: int = SHARD_TOKENS) -> np.ndarray:
     """Bounds int64 (S+1,) in documents: shard s holds documents [bounds[s], bounds[s+1]), those that begin in its
-    stretch.
+    `shard_tokens` tokens.
 
     Args:
         offsets: int64 (D+1,).
-        shard_tokens: length of a stretch in tokens.
+        shard_tokens: length of a shard in tokens.
     """
-    starts, n_documents = offsets[:-1], len(offsets) - 1  # a memory map is looked into, not read
+    starts, n_documents = offsets[:-1], len(offsets) - 1  # a view: a memory map is not read as a whole
     edges = np.arange(0, int(starts[-1]) + 1, shard_tokens, dtype=np.int64)
     return np.unique(np.append(np.searchsorted(starts, edges), n_documents)).astype(np.int64)
 
@@ -33,7 +32,7 @@ class ShardStore:
     """The shards of some per-token values.
 
     Args:
-        folder: where they lie; made if missing.
+        folder: made if missing.
         names: what is stored, such as own_loss and token_loss.
         offsets: int64 (D+1,).
         bounds: int64 (S+1,), from `plan_shards`.

@@ -1,4 +1,4 @@
-"""Unfinished work of a study: a folder a stage, kept when a run is stopped and used when it goes on."""
+"""Unfinished work of a study: one folder for each stage, kept when a run stops and used when it continues."""
 
 import re
 import shutil
@@ -7,11 +7,11 @@ from pathlib import Path
 from ifguide.storage.artifacts import hash_json
 
 WORK = ".work"
-"""Folder of a study for what is not finished."""
+"""Folder of a study for unfinished work."""
 
 
 def open_work(root: Path, stage: str, key: dict) -> Path:
-    """A folder for unfinished work that outlives a killed run; work begun with other inputs is thrown away.
+    """A folder for unfinished work that outlives a killed run; work that was begun with other inputs is deleted.
 
     Args:
         root: the study's folder.
@@ -28,28 +28,23 @@ def open_work(root: Path, stage: str, key: dict) -> Path:
 
 
 def close_work(root: Path, stage: str) -> None:
-    """Remove the unfinished work of a stage that is finished, and the weights that it kept on disk."""
+    """Remove the unfinished work of a stage that is now finished, and the weights that it kept on disk."""
     for folder in (*_work_of(root, stage), offload_folder(root)):
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def work_folders(root: Path) -> dict[str, Path]:
     """Folders of unfinished work by stage, such as `suppress-default`."""
-    found = {}
-    for path in (root / WORK).glob("*-*"):
-        stage, _, mark = path.name.rpartition("-")
-        if re.fullmatch("[0-9a-f]{16}", mark):
-            found[stage] = path
-    return found
+    found = ((path, *path.name.rpartition("-")) for path in (root / WORK).glob("*-*"))
+    return {stage: path for path, stage, _, mark in found if re.fullmatch("[0-9a-f]{16}", mark)}
 
 
 def _work_of(root: Path, stage: str) -> list[Path]:
     """Folders of unfinished work of a stage; those of `suppress-a-b` are not those of `suppress-a`."""
-    return [
-        path for path in (root / WORK).glob(f"{stage}-*") if re.fullmatch("[0-9a-f]{16}", path.name[len(stage) + 1 :])
-    ]
+    found = (root / WORK).glob(f"{stage}-*")
+    return [path for path in found if re.fullmatch("[0-9a-f]{16}", path.name.removeprefix(f"{stage}-"))]
 
 
 def offload_folder(root: Path) -> Path:
-    """Where weights lie for which no memory is left while a stage runs."""
+    """Where a running stage keeps the weights that do not fit into memory."""
     return root / WORK / "offload"

@@ -15,13 +15,13 @@ import numpy as np
 
 from ifguide.config.names import BASE
 from ifguide.data.corpus import TokenizedCorpus
+from ifguide.data.words import WRITTEN_WORD
 from ifguide.errors import ConfigError
 from ifguide.evaluation.toxicity import ToxicityScorer
 from ifguide.runtime.progress import Progress, report_part
 from ifguide.study.evaluating import load_study_scorer
 from ifguide.study.reading import Study
 
-_WORD = re.compile(r"\w+(?:['’]\w+)*")
 _SENTENCE = re.compile(r"[^.!?\n]+[.!?\n]*")
 
 Report = Callable[[int, int], None]
@@ -64,7 +64,7 @@ def score_words(corpus: TokenizedCorpus, scorer: ToxicityScorer, report: Report 
     scores = np.zeros(corpus.n_tokens, dtype=np.float32)
     for document in range(corpus.n_documents):
         text = corpus.document(document).text
-        words = list(_WORD.finditer(text))
+        words = list(WRITTEN_WORD.finditer(text))
         new = sorted({word.group().lower() for word in words} - known.keys())
         known |= dict(zip(new, scorer.score(new).tolist(), strict=True)) if new else {}
         ranges = [(word.start(), word.end(), known[word.group().lower()] - 0.5) for word in words]
@@ -84,7 +84,7 @@ def score_by_leaving_words_out(
         for sentence in _SENTENCE.finditer(text):
             first = sentence.start()
             texts.append(sentence.group())
-            for word in _WORD.finditer(sentence.group()):
+            for word in WRITTEN_WORD.finditer(sentence.group()):
                 places.append((first + word.start(), first + word.end(), len(texts)))
                 texts.append(sentence.group()[: word.start()] + sentence.group()[word.end() :])
             places.append((first, first, len(texts)))  # ends the sentence

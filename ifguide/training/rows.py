@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ifguide.data.packing import pad_rows
 from ifguide.runtime.distributed import Processes
 from ifguide.training.objective import IGNORED
 
@@ -54,14 +55,13 @@ def collate_rows(rows: Sequence[Mapping], pad_id: int) -> dict[str, Tensor]:
     shape = (len(rows), max(len(row["input_ids"]) for row in rows))
     soft = any(row["selected"].dtype != bool for row in rows)
     batch = {
-        "input_ids": torch.full(shape, pad_id, dtype=torch.long),
-        "labels": torch.full(shape, IGNORED, dtype=torch.long),
-        "selected": torch.zeros(shape, dtype=torch.float32 if soft else torch.bool),
+        "input_ids": torch.from_numpy(pad_rows([row["input_ids"] for row in rows], pad_id)),
+        "labels": torch.from_numpy(pad_rows([row["labels"] for row in rows], IGNORED)),
+        "selected": torch.from_numpy(pad_rows([row["selected"] for row in rows], 0, np.float32 if soft else bool)),
         "position_ids": torch.arange(shape[1]).repeat(shape[0], 1),
     }
-    for i, row in enumerate(rows):
-        for key, tensor in batch.items():
-            tensor[i, : len(row[key])] = torch.as_tensor(row[key])
+    for row, positions in zip(rows, batch["position_ids"], strict=True):
+        positions[: len(row["position_ids"])] = torch.as_tensor(row["position_ids"])
     if bool((batch["position_ids"] == torch.arange(shape[1])).all()):
         del batch["position_ids"]
     return batch

@@ -1,19 +1,23 @@
-"""Every bad file gives one line that says what, where and how to mend it, and nothing is written."""
+"""Every bad file gives one line that says what, where and the remedy, and nothing is written."""
 
+import json
 import re
+import shutil
+from itertools import product
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ifguide.config.schema import StudyConfig
 from ifguide.study.reading import Study
-from tests.bad_input.cases import COLUMNS, ROLES, all_cases
+from tests.bad_input.cases import COLUMNS, ROLES, all_cases, good_row, json_line, parquet
+from tests.naming import naming
 
 CASES = all_cases()
-MEND = re.compile(
-    r"[;:,(] ?(?:so"
-    r" )?(?:mend|remove|name|convert|write|save|give|fill|turn|change|check|quote|rename|put|choose|lower|make|shorten|use|set|count|"
-    r"begin|score|expected|rebuild|leave|add|separate|ids must|in any|raise)\b"
+REMEDY = re.compile(
+    r"[;:,(] ?(?:so )?(?:fix|remove|name|convert|write|save|give|fill|turn|change|check|quote|rename|put|choose|lower"
+    r"|make|shorten|use|set|count|begin|score|expected|rebuild|leave|add|separate|ids must|in any|raise)\b"
 )
 """Each line tells what to do, or what was expected instead."""
 
@@ -24,25 +28,27 @@ def test_there_are_many_and_each_is_one_of_its_kind():
     assert {case.role for case in CASES} == set(ROLES)
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
-def test_a_bad_file_is_refused_in_one_line(command, new_arguments, tmp_path, case):
-    path = tmp_path / case.name
-    path.write_bytes(case.content)
-    ended = command(tmp_path / "cache", *new_arguments(*case.settings, **{case.role: path}))
-    line = ended.check_refused(case.name)
-    assert MEND.search(line), line
-    assert not (tmp_path / "cache").exists()
-
-
 @pytest.mark.parametrize("role", ROLES)
-@pytest.mark.parametrize("place", ["missing.jsonl", "empty", "pictures", "missing/*.jsonl"])
-def test_a_place_without_a_readable_file_is_refused(command, new_arguments, tmp_path, role, place):
+def test_a_bad_file_is_refused_in_one_line(command, new_arguments, tmp_path, role):
+    for case in (case for case in CASES if case.role == role):
+        with naming(case):
+            path = tmp_path / case.name
+            path.write_bytes(case.content)
+            ended = command(tmp_path / "cache", *new_arguments(*case.settings, **{role: path}))
+            line = ended.check_refused(case.name)
+            assert REMEDY.search(line), line
+            assert not (tmp_path / "cache").exists()
+
+
+def test_a_place_without_a_readable_file_is_refused(command, new_arguments, tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "pictures").mkdir()
     (tmp_path / "pictures" / "a.png").write_bytes(b"\x89PNG")
-    ended = command(tmp_path / "cache", *new_arguments(**{role: tmp_path / place}))
-    assert "expected" in ended.check_refused(place)
-    assert not (tmp_path / "cache").exists()
+    for role, place in product(ROLES, ("missing.jsonl", "empty", "pictures", "missing/*.jsonl")):
+        with naming(role, place):
+            ended = command(tmp_path / "cache", *new_arguments(**{role: tmp_path / place}))
+            assert "expected" in ended.check_refused(place)
+            assert not (tmp_path / "cache").exists()
 
 
 ODD_BUT_GOOD = {
@@ -61,13 +67,14 @@ ODD_BUT_GOOD = {
 }
 
 
-@pytest.mark.parametrize("about", ODD_BUT_GOOD)
-def test_odd_files_that_are_in_order_are_taken(command, new_arguments, tmp_path, about):
-    path = tmp_path / "odd.jsonl"
-    path.write_bytes(ODD_BUT_GOOD[about])
-    ended = command(tmp_path / "cache", *new_arguments(corpus=path))
-    assert ended.code == 0, ended.err
-    assert Study.open("mine", tmp_path / "cache").config.corpus.path == str(path)
+def test_odd_files_that_are_in_order_are_taken(command, new_arguments, tmp_path):
+    for about, content in ODD_BUT_GOOD.items():
+        with naming(about):
+            path = tmp_path / "odd.jsonl"
+            path.write_bytes(content)
+            ended = command(tmp_path / about, *new_arguments(corpus=path))
+            assert ended.code == 0, ended.err
+            assert Study.open("mine", tmp_path / about).config.corpus.path == str(path)
 
 
 @pytest.fixture(scope="module")
@@ -106,9 +113,6 @@ NO_FIXTURE_CHECK = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
     ),
 )
 def test_any_rows_are_taken_or_refused_in_one_line(command, new_arguments, place, role, rows):
-    import json
-    import shutil
-
     path = place / "bad.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     shutil.rmtree(place / "cache", ignore_errors=True)
@@ -127,8 +131,6 @@ def test_any_rows_are_taken_or_refused_in_one_line(command, new_arguments, place
     content=st.binary(max_size=200) | st.text(max_size=80).map(lambda text: text.encode("utf-8", "surrogatepass")),
 )
 def test_any_bytes_are_taken_or_refused_in_one_line(command, new_arguments, place, role, ending, content):
-    import shutil
-
     path = place / f"bad.{ending}"
     path.write_bytes(content)
     shutil.rmtree(place / "cache", ignore_errors=True)
@@ -142,10 +144,6 @@ def test_any_bytes_are_taken_or_refused_in_one_line(command, new_arguments, plac
 @settings(max_examples=60, deadline=None, suppress_health_check=NO_FIXTURE_CHECK)
 @given(role=st.sampled_from(ROLES), at=st.floats(0, 1), value=st.integers(0, 255), cut=st.booleans())
 def test_a_good_file_with_one_byte_changed_or_cut_there(command, new_arguments, place, role, at, value, cut):
-    import shutil
-
-    from tests.bad_input.cases import good_row, json_line, parquet
-
     good = good_row(role)
     for name, whole in (
         ("bad.jsonl", json_line(good).encode() * 3),
@@ -161,8 +159,6 @@ def test_a_good_file_with_one_byte_changed_or_cut_there(command, new_arguments, 
 
 
 def test_columns_are_those_of_the_settings():
-    from ifguide.config.schema import StudyConfig
-
     config = StudyConfig()
     assert COLUMNS["corpus"] == config.corpus.text_field and COLUMNS["heldout"] == config.evaluate.text_field
     assert COLUMNS["prompts"] == config.evaluate.prompt_field and COLUMNS["toxic"] == config.queries.completion_field

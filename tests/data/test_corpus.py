@@ -1,6 +1,7 @@
-"""Text in, tokens with their places out: nothing lost, nothing shifted, whatever the text and the tokenizer."""
+"""Text in, tokens with their places out: nothing lost, nothing shifted, for any text and tokenizer."""
 
 import json
+from itertools import product
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from ifguide.data.spans import mark_tokens, parse_spans
 from ifguide.data.tokenizing import cut_pieces, tokenize
 from ifguide.errors import ConfigError, InputError, StaleError
 from ifguide.storage.artifacts import ArrayWriter
+from tests.naming import naming
 from tests.shared_data import shared_file
 from tests.tiny_tokenizers import KINDS, tiny_tokenizer
 
@@ -46,14 +48,13 @@ def build(tmp_path, rows, kind="byte_bpe", name="corpus", **settings):
 # ---- tokens and text ----
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("text", HOSTILE)
-def test_pieces_join_to_the_text(kind, text):
-    tokens = tokenize(tiny_tokenizer(kind), [text])[0]
-    if len(tokens.token_ids):
-        pieces = cut_pieces(text, tokens.char_end)
-        assert len(pieces) == len(tokens.token_ids)
-        assert "".join(pieces) == text
+def test_pieces_join_to_the_text():
+    for kind, text in product(KINDS, HOSTILE):
+        tokens = tokenize(tiny_tokenizer(kind), [text])[0]
+        if len(tokens.token_ids):
+            pieces = cut_pieces(text, tokens.char_end)
+            assert len(pieces) == len(tokens.token_ids), (kind, text)
+            assert "".join(pieces) == text, (kind, text)
 
 
 @settings(max_examples=120, deadline=None)
@@ -210,40 +211,39 @@ def test_progress_ends_at_what_was_read(tmp_path):
     assert reports[-1] == (3, 3)
 
 
-@pytest.mark.parametrize(
-    ("rows", "settings", "message"),
-    [
-        ([{"text": "a"}, {"body": "b"}], {}, r"docs\.jsonl, line 2: expected a column 'text', found 'body'"),
-        ([{"text": "a"}, {"text": 5}], {}, r"line 2: expected text in 'text', got 5; turn it into a string"),
-        ([{"text": None}], {}, r"line 1: expected text in 'text', got None"),
-        (
-            [{"text": "a", "id": "x"}, {"text": "b", "id": "x"}],
-            {"id_field": "id"},
-            r"line 2: the id 'x' was already used at .*line 1",
-        ),
-        ([{"text": "a", "id": ""}], {"id_field": "id"}, r"line 1: the id in 'id' is empty"),
-        ([{"text": "a", "id": 1.5}], {"id_field": "id"}, r"line 1: expected text in 'id', got 1\.5"),
-        ([{"text": "a"}], {"source_field": "site"}, r"line 1: expected a column 'site', found 'text'"),
-        (
-            [{"text": "abc", "s": [[1, 4]]}],
-            {"spans_field": "s"},
-            r"line 1: the span 1 to 4 in 's' is not inside the text of 3 characters",
-        ),
-    ],
-)
-def test_unusable_rows_are_named(tmp_path, rows, settings, message):
-    with pytest.raises(InputError, match=message):
-        build(tmp_path, rows, **settings)
+UNUSABLE = [
+    ([{"text": "a"}, {"body": "b"}], {}, r"docs\.jsonl, line 2: expected a column 'text', found 'body'"),
+    ([{"text": "a"}, {"text": 5}], {}, r"line 2: expected text in 'text', got 5; turn it into a string"),
+    ([{"text": None}], {}, r"line 1: expected text in 'text', got None"),
+    (
+        [{"text": "a", "id": "x"}, {"text": "b", "id": "x"}],
+        {"id_field": "id"},
+        r"line 2: the id 'x' was already used at .*line 1",
+    ),
+    ([{"text": "a", "id": ""}], {"id_field": "id"}, r"line 1: the id in 'id' is empty"),
+    ([{"text": "a", "id": 1.5}], {"id_field": "id"}, r"line 1: expected text in 'id', got 1\.5"),
+    ([{"text": "a"}], {"source_field": "site"}, r"line 1: expected a column 'site', found 'text'"),
+    (
+        [{"text": "abc", "s": [[1, 4]]}],
+        {"spans_field": "s"},
+        r"line 1: the span 1 to 4 in 's' is not inside the text of 3 characters",
+    ),
+]
 
 
-@pytest.mark.parametrize(
-    ("escape", "message"), [("\\u0000", "NUL character at position 1"), ("\\ud83d", "half of a surrogate pair")]
-)
-def test_characters_that_cannot_be_stored_are_named(tmp_path, escape, message):
-    path = tmp_path / "docs.jsonl"
-    path.write_text('{"text": "a' + escape + 'b"}\n')
-    with pytest.raises(InputError, match=f"line 1: 'text' has (a )?{message}"):
-        build(tmp_path, path)
+def test_unusable_rows_are_named(tmp_path):
+    for number, (rows, options, message) in enumerate(UNUSABLE):
+        with naming(rows), pytest.raises(InputError, match=message):
+            build(tmp_path, rows, name=f"corpus-{number}", **options)
+
+
+def test_characters_that_cannot_be_stored_are_named(tmp_path):
+    for escape, message in [("\\u0000", "NUL character at position 1"), ("\\ud83d", "half of a surrogate pair")]:
+        with naming(escape, message):
+            path = tmp_path / "docs.jsonl"
+            path.write_text('{"text": "a' + escape + 'b"}\n')
+            with pytest.raises(InputError, match=f"line 1: 'text' has (a )?{message}"):
+                build(tmp_path, path, name=message.split()[0])
 
 
 def test_two_files_whose_documents_would_share_an_id_are_refused(tmp_path):
@@ -307,37 +307,39 @@ def test_a_chunk_of_one_token_is_refused():
 # ---- spans ----
 
 
-@pytest.mark.parametrize(
-    ("value", "expected"),
-    [
-        ("[8, 9, 10, 2]", ((2, 3), (8, 11))),
-        ([2, 3, 4], ((2, 5),)),
-        ("[]", ()),
-        ("", ()),
-        (None, ()),
-        ([], ()),
-        ([[5, 7], [0, 2], [1, 3]], ((0, 3), (5, 7))),
-        ("[(0, 2), (2, 4)]", ((0, 4),)),
-        ([{"start": 3, "end": 6, "label": "insult"}], ((3, 6),)),
-        ('[{"start": 3, "end": 6}]', ((3, 6),)),
-    ],
-)
-def test_all_forms_of_spans_are_read(value, expected):
-    assert parse_spans(value, 12, "here", "spans") == expected
+SPANS = [
+    ("[8, 9, 10, 2]", ((2, 3), (8, 11))),
+    ([2, 3, 4], ((2, 5),)),
+    ("[]", ()),
+    ("", ()),
+    (None, ()),
+    ([], ()),
+    ([[5, 7], [0, 2], [1, 3]], ((0, 3), (5, 7))),
+    ("[(0, 2), (2, 4)]", ((0, 4),)),
+    ([{"start": 3, "end": 6, "label": "insult"}], ((3, 6),)),
+    ('[{"start": 3, "end": 6}]', ((3, 6),)),
+]
 
 
-@pytest.mark.parametrize(
-    "value", ["[1, 2", "__import__('os')", 5, "5", [[1]], [[1, 2, 3]], [True], [1.5], [{"start": 1}], [["0", "1"]]]
-)
-def test_other_forms_of_spans_are_refused(value):
-    with pytest.raises(InputError, match="here: expected spans in 'spans' as"):
-        parse_spans(value, 12, "here", "spans")
+def test_all_forms_of_spans_are_read():
+    for value, expected in SPANS:
+        with naming(value):
+            assert parse_spans(value, 12, "here", "spans") == expected
 
 
-@pytest.mark.parametrize("value", [[[0, 13]], [[3, 3]], [[4, 2]], [[-1, 2]], [12], [-1]])
-def test_spans_outside_the_text_are_refused(value):
-    with pytest.raises(InputError, match="is not inside the text of 12 characters"):
-        parse_spans(value, 12, "here", "spans")
+NOT_SPANS = ["[1, 2", "__import__('os')", 5, "5", [[1]], [[1, 2, 3]], [True], [1.5], [{"start": 1}], [["0", "1"]]]
+
+
+def test_other_forms_of_spans_are_refused():
+    for value in NOT_SPANS:
+        with naming(value), pytest.raises(InputError, match="here: expected spans in 'spans' as"):
+            parse_spans(value, 12, "here", "spans")
+
+
+def test_spans_outside_the_text_are_refused():
+    for value in [[[0, 13]], [[3, 3]], [[4, 2]], [[-1, 2]], [12], [-1]]:
+        with naming(value), pytest.raises(InputError, match="is not inside the text of 12 characters"):
+            parse_spans(value, 12, "here", "spans")
 
 
 @settings(max_examples=100, deadline=None)
@@ -358,18 +360,17 @@ def test_a_token_is_in_a_span_when_one_of_its_visible_characters_is(text, data):
     assert mark_tokens(text, spans, starts, ends).tolist() == slow
 
 
-@pytest.mark.parametrize("kind", ["byte_bpe", "byte_bpe_trimmed", "unigram_bytes", "llama_style"])
-def test_spans_mark_the_same_words_under_every_tokenizer(tmp_path, kind):
-    text = "you 漢 are kind 👍 now"
-    corpus = build(
-        tmp_path, [{"text": text, "spans": [4, 15]}, {"text": "none here", "spans": []}], kind, spans_field="spans"
-    )
-    assert corpus.document(0).spans == ((4, 5), (15, 16))
-    assert corpus.document(1).spans == ()
-    marked = "".join(piece for piece, flag in zip(corpus.document_tokens(0), corpus.in_span, strict=False) if flag)
-    assert marked.replace(" ", "") == "漢👍"
-    assert corpus.in_span[: corpus.offsets[1]].sum() >= 6  # every token of a character of several tokens
-    assert not corpus.in_span[corpus.offsets[1] :].any()
+def test_spans_mark_the_same_words_under_every_tokenizer(tmp_path):
+    rows = [{"text": "you 漢 are kind 👍 now", "spans": [4, 15]}, {"text": "none here", "spans": []}]
+    for kind in ("byte_bpe", "byte_bpe_trimmed", "unigram_bytes", "llama_style"):
+        with naming(kind):
+            corpus = build(tmp_path, rows, kind, name=kind, spans_field="spans")
+            assert corpus.document(0).spans == ((4, 5), (15, 16))
+            assert corpus.document(1).spans == ()
+            pieces = zip(corpus.document_tokens(0), corpus.in_span, strict=False)
+            assert "".join(piece for piece, marked in pieces if marked).replace(" ", "") == "漢👍"
+            assert corpus.in_span[: corpus.offsets[1]].sum() >= 6  # every token of a character of several tokens
+            assert not corpus.in_span[corpus.offsets[1] :].any()
 
 
 # ---- real files ----

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from ifguide.data.packing import IGNORED, DroppedRows, pack_rows
 from ifguide.errors import ConfigError
+from tests.naming import naming
 
 EOS = 999
 
@@ -143,20 +144,21 @@ def test_bos_stands_before_documents_only_and_is_never_learned():
         assert trim_row(row)["position_ids"].tolist() == list(range(len(trim_row(row)["input_ids"])))
 
 
-@pytest.mark.parametrize("pack", [True, False])
-def test_dropped_documents_lose_their_labels_and_nothing_else_moves(pack):
-    lengths = np.array([5, 1, 9, 4, 3])
-    offsets = np.concatenate([[0], np.cumsum(lengths)])
-    rows = pack_rows(np.arange(offsets[-1]), offsets, 8, 99, np.ones(offsets[-1], dtype=bool), pack=pack)
-    dropped = np.array([False, False, True, False, True])
-    kept = DroppedRows(rows, dropped)
-    assert len(kept) == len(rows)
-    for before, after in zip(rows, kept, strict=True):
-        gone = np.isin(before.document_index, np.flatnonzero(dropped))
-        np.testing.assert_array_equal(after.input_ids, before.input_ids)
-        np.testing.assert_array_equal(after.labels[~gone], before.labels[~gone])
-        assert (after.labels[gone] == IGNORED).all() and not after.selected.any()
-    assert any((row.labels != IGNORED).any() for row in kept)
+def test_dropped_documents_lose_their_labels_and_nothing_else_moves():
+    for pack in [True, False]:
+        with naming(pack):
+            lengths = np.array([5, 1, 9, 4, 3])
+            offsets = np.concatenate([[0], np.cumsum(lengths)])
+            rows = pack_rows(np.arange(offsets[-1]), offsets, 8, 99, np.ones(offsets[-1], dtype=bool), pack=pack)
+            dropped = np.array([False, False, True, False, True])
+            kept = DroppedRows(rows, dropped)
+            assert len(kept) == len(rows)
+            for before, after in zip(rows, kept, strict=True):
+                gone = np.isin(before.document_index, np.flatnonzero(dropped))
+                np.testing.assert_array_equal(after.input_ids, before.input_ids)
+                np.testing.assert_array_equal(after.labels[~gone], before.labels[~gone])
+                assert (after.labels[gone] == IGNORED).all() and not after.selected.any()
+            assert any((row.labels != IGNORED).any() for row in kept)
 
 
 def test_strengths_travel_to_the_labels():

@@ -6,6 +6,7 @@ from ifguide.config.schema import EvaluateConfig
 from ifguide.data import prompts
 from ifguide.data.prompts import read_heldout
 from ifguide.errors import InputError
+from tests.naming import naming
 from tests.shared_data import shared_file
 
 CONFIG = EvaluateConfig()
@@ -96,19 +97,19 @@ def test_json_lines_under_another_name(tmp_path):
     assert read_prompts(write(tmp_path / "b.json", '{"prompt": {"text": "one"}}'), CONFIG) == ["one"]
 
 
-@pytest.mark.parametrize(
-    ("name", "text", "message"),
-    [
-        ("p.jsonl", '{"text": "one"}', "'prompt'"),
-        ("p.jsonl", '{"prompt": 3}', "expected text"),
-        ("p.json", '{"group": {"person": [3]}}', "person"),
-        ("p.json", '{"group": {"person": []}}', "no text"),
-        ("p.csv", "prompt\n", "no text"),
-    ],
-)
-def test_what_cannot_be_read_is_named(tmp_path, name, text, message):
-    with pytest.raises(InputError, match=message):
-        read_prompts(write(tmp_path / name, text), CONFIG)
+UNREADABLE = [
+    ("p.jsonl", '{"text": "one"}', "'prompt'"),
+    ("p.jsonl", '{"prompt": 3}', "expected text"),
+    ("p.json", '{"group": {"person": [3]}}', "person"),
+    ("p.json", '{"group": {"person": []}}', "no text"),
+    ("p.csv", "prompt\n", "no text"),
+]
+
+
+def test_what_cannot_be_read_is_named(tmp_path):
+    for name, text, message in UNREADABLE:
+        with naming(text), pytest.raises(InputError, match=message):
+            read_prompts(write(tmp_path / name, text), CONFIG)
 
 
 def test_missing_file(tmp_path):

@@ -1,6 +1,7 @@
 """Three forms of queries, and which tokens count as the completion."""
 
 import json
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from ifguide.config.schema import QueriesConfig
 from ifguide.data.queries import encode_queries, read_queries
 from ifguide.errors import ConfigError, InputError
+from tests.naming import naming
 from tests.shared_data import shared_file
 from tests.tiny_tokenizers import tiny_tokenizer
 
@@ -37,19 +39,16 @@ def pairs(frame):
 # ---- reading ----
 
 
-@pytest.mark.parametrize("name", ["q.jsonl", "q.csv", "q.tsv", "q.parquet"])
-def test_prompt_and_completion_columns_are_read_from_every_format(tmp_path, name):
+def test_prompt_and_completion_columns_are_read_from_every_format(tmp_path):
     frame = pd.DataFrame({"question": ["one, two", "three"], "answer": [" four", ' "five"\nsix'], "other": [1, 2]})
-    path = tmp_path / name
-    if name.endswith("parquet"):
-        frame.to_parquet(path)
-    elif name.endswith("jsonl"):
-        frame.to_json(path, orient="records", lines=True)
-    else:
-        frame.to_csv(path, index=False, sep="," if name.endswith("csv") else "\t")
+    frame.to_json(tmp_path / "q.jsonl", orient="records", lines=True)
+    frame.to_csv(tmp_path / "q.csv", index=False)
+    frame.to_csv(tmp_path / "q.tsv", index=False, sep="\t")
+    frame.to_parquet(tmp_path / "q.parquet")
     config = QueriesConfig(prompt_field="question", completion_field="answer")
     expected = [("one, two", " four"), ("three", ' "five"\nsix')]
-    assert pairs(read_queries(str(path), kind="toxic", config=config)) == expected
+    for name in ("q.jsonl", "q.csv", "q.tsv", "q.parquet"):
+        assert pairs(read_queries(str(tmp_path / name), kind="toxic", config=config)) == expected, name
 
 
 def test_scored_rows_are_kept_when_both_scores_agree(tmp_path):
@@ -117,31 +116,32 @@ def test_a_frame_survives_parquet(tmp_path):
     assert pairs(read_queries(str(tmp_path / "q.parquet"), kind="toxic", config=CONFIG)) == pairs(frame)
 
 
-@pytest.mark.parametrize(
-    ("row", "message"),
-    [
-        ({"prompt": " ", "completion": "c"}, "line 2: 'prompt' is empty"),
-        ({"prompt": "p", "completion": ""}, "line 2: 'completion' is empty"),
-        ({"prompt": "p", "completion": None}, "line 2: expected text in 'completion', got None"),
-        ({"prompt": "p"}, "line 2: expected a column 'completion', found 'prompt'"),
-        ({"body": "p"}, "line 2: expected the columns 'prompt' and 'completion', or 'text', found 'body'"),
-        (
-            {"prompt": {"text": "p", "toxicity": 1}, "completion": "c"},
-            "line 2: expected 'prompt' and 'completion' in the same form",
-        ),
-        ({"prompt": {"text": "p"}, "continuation": {"text": "c"}}, "line 2: expected 'prompt' to hold 'toxicity'"),
-        (
-            {"prompt": {"toxicity": 1}, "continuation": {"text": "c", "toxicity": 1}},
-            "line 2: expected 'prompt' to hold 'text'",
-        ),
-        (scored("p", "c", 0.9, "high"), "line 2: expected 'toxicity' of 'continuation' from 0 to 1, got 'high'"),
-        (scored("p", "", 0.9, 0.9), "line 2: 'continuation' is empty"),
-    ],
-)
-def test_unusable_rows_are_named(tmp_path, row, message):
-    path = write_jsonl(tmp_path / "q.jsonl", [{"prompt": "p", "completion": " c"}, row])
-    with pytest.raises(InputError, match=message):
-        read_queries(path, kind="toxic", config=CONFIG)
+UNUSABLE = [
+    ({"prompt": " ", "completion": "c"}, "line 2: 'prompt' is empty"),
+    ({"prompt": "p", "completion": ""}, "line 2: 'completion' is empty"),
+    ({"prompt": "p", "completion": None}, "line 2: expected text in 'completion', got None"),
+    ({"prompt": "p"}, "line 2: expected a column 'completion', found 'prompt'"),
+    ({"body": "p"}, "line 2: expected the columns 'prompt' and 'completion', or 'text', found 'body'"),
+    (
+        {"prompt": {"text": "p", "toxicity": 1}, "completion": "c"},
+        "line 2: expected 'prompt' and 'completion' in the same form",
+    ),
+    ({"prompt": {"text": "p"}, "continuation": {"text": "c"}}, "line 2: expected 'prompt' to hold 'toxicity'"),
+    (
+        {"prompt": {"toxicity": 1}, "continuation": {"text": "c", "toxicity": 1}},
+        "line 2: expected 'prompt' to hold 'text'",
+    ),
+    (scored("p", "c", 0.9, "high"), "line 2: expected 'toxicity' of 'continuation' from 0 to 1, got 'high'"),
+    (scored("p", "", 0.9, 0.9), "line 2: 'continuation' is empty"),
+]
+
+
+def test_unusable_rows_are_named(tmp_path):
+    for row, message in UNUSABLE:
+        with naming(row):
+            path = write_jsonl(tmp_path / "q.jsonl", [{"prompt": "p", "completion": " c"}, row])
+            with pytest.raises(InputError, match=message):
+                read_queries(path, kind="toxic", config=CONFIG)
 
 
 def test_a_kind_is_toxic_or_safe(tmp_path):
@@ -168,22 +168,23 @@ def frame_of(*queries):
     return pd.DataFrame(queries, columns=["prompt", "completion"])
 
 
-@pytest.mark.parametrize("kind", ["byte_bpe", "byte_bpe_trimmed", "byte_bpe_prefix", "unigram_bytes", "llama_style"])
-@pytest.mark.parametrize(
-    "query",
-    [("you are", " kind and clever"), ("you ", "are kind"), ("fox", "  jumps"), ("漢", " 字 👍"), ("you\n", "are")],
-)
-def test_completion_tokens_are_those_that_begin_in_the_completion(kind, query):
-    tokenizer = tiny_tokenizer(kind)
-    [(ids, mask)] = encode_queries(frame_of(query), tokenizer, 100)
-    assert ids.dtype == np.int64
-    assert mask.dtype == bool
-    assert not mask[0]
-    assert ids.tolist() == tokenizer("".join(query), add_special_tokens=False)["input_ids"]
-    first = int(mask.argmax())
-    assert mask[first:].all()
-    assert tokenizer.decode(ids[first:].tolist()).strip() == query[1].strip()
-    assert tokenizer.decode(ids[:first].tolist()).strip() == query[0].strip()
+TOKENIZERS = ["byte_bpe", "byte_bpe_trimmed", "byte_bpe_prefix", "unigram_bytes", "llama_style"]
+SPLIT = [("you are", " kind and clever"), ("you ", "are kind"), ("fox", "  jumps"), ("漢", " 字 👍"), ("you\n", "are")]
+
+
+def test_completion_tokens_are_those_that_begin_in_the_completion():
+    for kind, query in product(TOKENIZERS, SPLIT):
+        with naming(kind, *map(repr, query)):
+            tokenizer = tiny_tokenizer(kind)
+            [(ids, mask)] = encode_queries(frame_of(query), tokenizer, 100)
+            assert ids.dtype == np.int64
+            assert mask.dtype == bool
+            assert not mask[0]
+            assert ids.tolist() == tokenizer("".join(query), add_special_tokens=False)["input_ids"]
+            first = int(mask.argmax())
+            assert mask[first:].all()
+            assert tokenizer.decode(ids[first:].tolist()).strip() == query[1].strip()
+            assert tokenizer.decode(ids[:first].tolist()).strip() == query[0].strip()
 
 
 def test_offsets_that_leave_out_spaces_change_nothing():

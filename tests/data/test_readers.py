@@ -7,6 +7,7 @@ import pytest
 
 from ifguide.data.readers import count_rows, list_files, read_rows, read_texts
 from ifguide.errors import InputError
+from tests.naming import naming
 from tests.shared_data import shared_file
 
 ROWS = [
@@ -126,38 +127,39 @@ def test_row_counts_are_known_beforehand(tmp_path):
     assert count_rows("org/name#train") == 0
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("a.jsonl", b'{"text": "ok"}\n{"text": \n', r"a\.jsonl, line 2: expected one JSON object, got '\{\"text\":'"),
-        ("a.jsonl", b'{"text": "ok"}\n\n["no"]\n', r"line 3: expected a JSON object such as"),
-        ("a.json", b'[{"text": "ok"}]', r"line 1: expected one JSON object a line, got an array; convert it with: jq"),
-        ("a.jsonl", b"[" * 200_000, r"line 1: expected one JSON object"),
-        (
-            "a.jsonl",
-            b'{"text": "ok"}\n{"text": "caf\xe9"}\n',
-            r"line 2: not UTF-8 \(byte 0xe9 at byte 13\); convert it with: iconv",
-        ),
-        ("a.txt", b"fine\nnot\0fine\n", r"line 2: NUL byte at byte 3; remove it"),
-        ("a.txt", "utf sixteen".encode("utf-16"), r"line 1: NUL byte at byte 3; .* UTF-8 if it is UTF-16"),
-        ("a.csv", b"id,text\n1,a,b\n", r"line 2: expected 2 fields \(id, text\), got 3; quote fields"),
-        ("a.csv", b'id,text\n1,ok\n2,"never closed\n', r"line 3: not a readable record .*unexpected end of data"),
-        ("a.csv", b"text,text\n1,2\n", r"line 1: two columns share a name"),
-        ("a.csv", b"", r"a\.csv is empty; expected a first line with the names"),
-        ("a.jsonl.gz", b"not packed", r"a\.jsonl\.gz: cannot be read after line 0"),
-        (
-            "a.jsonl.gz",
-            gzip.compress(b'{"text": "x"}\n' * 999, mtime=0)[:-12],
-            r"a\.jsonl\.gz: cannot be read after line \d+",
-        ),
-        ("a.parquet", b"PAR1 not really", r"a\.parquet is not a readable Parquet file"),
-        ("a.docx", b"x", r"a\.docx: unknown format '\.docx'; expected one of \.jsonl"),
-    ],
-)
-def test_damaged_inputs_are_named(tmp_path, name, content, message):
-    (tmp_path / name).write_bytes(content)
-    with pytest.raises(InputError, match=message):
-        values(tmp_path / name)
+DAMAGED = [
+    ("a.jsonl", b'{"text": "ok"}\n{"text": \n', r"a\.jsonl, line 2: expected one JSON object, got '\{\"text\":'"),
+    ("a.jsonl", b'{"text": "ok"}\n\n["no"]\n', r"line 3: expected a JSON object such as"),
+    ("a.json", b'[{"text": "ok"}]', r"line 1: expected one JSON object a line, got an array; convert it with: jq"),
+    ("a.jsonl", b"[" * 200_000, r"line 1: expected one JSON object"),
+    (
+        "a.jsonl",
+        b'{"text": "ok"}\n{"text": "caf\xe9"}\n',
+        r"line 2: not UTF-8 \(byte 0xe9 at byte 13\); convert it with: iconv",
+    ),
+    ("a.txt", b"fine\nnot\0fine\n", r"line 2: NUL byte at byte 3; remove it"),
+    ("a.txt", "utf sixteen".encode("utf-16"), r"line 1: NUL byte at byte 3; .* UTF-8 if it is UTF-16"),
+    ("a.csv", b"id,text\n1,a,b\n", r"line 2: expected 2 fields \(id, text\), got 3; quote fields"),
+    ("a.csv", b'id,text\n1,ok\n2,"never closed\n', r"line 3: not a readable record .*unexpected end of data"),
+    ("a.csv", b"text,text\n1,2\n", r"line 1: two columns share a name"),
+    ("a.csv", b"", r"a\.csv is empty; expected a first line with the names"),
+    ("a.jsonl.gz", b"not packed", r"a\.jsonl\.gz: cannot be read after line 0"),
+    (
+        "a.jsonl.gz",
+        gzip.compress(b'{"text": "x"}\n' * 999, mtime=0)[:-12],
+        r"a\.jsonl\.gz: cannot be read after line \d+",
+    ),
+    ("a.parquet", b"PAR1 not really", r"a\.parquet is not a readable Parquet file"),
+    ("a.docx", b"x", r"a\.docx: unknown format '\.docx'; expected one of \.jsonl"),
+]
+
+
+def test_damaged_inputs_are_named(tmp_path):
+    for name, content, message in DAMAGED:
+        with naming(name, message):
+            (tmp_path / name).write_bytes(content)
+            with pytest.raises(InputError, match=message):
+                values(tmp_path / name)
 
 
 def test_missing_inputs_say_what_a_path_may_be(tmp_path):

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ifguide.data.word_index import WordIndex, choose_documents, mark_terms, split_words
+from ifguide.data.word_index import WordIndex, choose_documents, mark_terms
+from ifguide.data.words import split_words
 from ifguide.errors import InputError
 from tests.hostile_texts import hostile_texts
 

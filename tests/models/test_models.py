@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from itertools import product
 
 import pytest
 import torch
@@ -19,19 +20,22 @@ from ifguide.models.loading import (
     split_revision,
     tracked_modules,
 )
+from tests.naming import naming
 from tests.tiny import SHAPES, tiny_model
 from tests.tiny_tokenizers import tiny_tokenizer
 
 
-@pytest.fixture(scope="module", params=SHAPES)
-def saved(request, tmp_path_factory):
-    """A saved model with its tokenizer, and the model itself."""
-    folder = tmp_path_factory.mktemp(request.param)
-    tokenizer = tiny_tokenizer("byte_bpe")
-    tokenizer.save_pretrained(folder)
-    model = tiny_model(request.param, vocab_size=len(tokenizer), dtype=torch.float32)
-    model.save_pretrained(folder)
-    return folder, model
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A saved model of every kind with its tokenizer: (folder, the model itself)."""
+    found, tokenizer = [], tiny_tokenizer("byte_bpe")
+    for kind in SHAPES:
+        folder = tmp_path_factory.mktemp(kind)
+        tokenizer.save_pretrained(folder)
+        model = tiny_model(kind, vocab_size=len(tokenizer), dtype=torch.float32)
+        model.save_pretrained(folder)
+        found.append((folder, model))
+    return found
 
 
 def logits(model):
@@ -40,73 +44,78 @@ def logits(model):
 
 
 class TestLoading:
-    def test_a_saved_model_comes_back_ready_to_score(self, saved):
-        folder, model = saved
-        found = load_model(str(folder))
-        assert not found.training
-        assert not any(parameter.requires_grad for parameter in found.parameters())
-        torch.testing.assert_close(logits(found), logits(model), rtol=1e-5, atol=1e-6)
-        torch.testing.assert_close(logits(load_model(folder, attention="eager")), logits(model), rtol=1e-5, atol=1e-6)
-
-    @pytest.mark.parametrize("dtype", ["float64", "bfloat16"])
-    def test_weights_come_in_the_wanted_precision(self, saved, dtype):
-        found = load_model(str(saved[0]), dtype=dtype)
-        assert {parameter.dtype for parameter in found.parameters()} == {getattr(torch, dtype)}
+    def test_a_saved_model_comes_back_ready_to_score_in_the_wanted_precision(self, saved):
+        for folder, model in saved:
+            with naming(folder):
+                found = load_model(str(folder))
+                assert not found.training
+                assert not any(parameter.requires_grad for parameter in found.parameters())
+                for loaded in (found, load_model(folder, attention="eager")):
+                    torch.testing.assert_close(logits(loaded), logits(model), rtol=1e-5, atol=1e-6)
+                for dtype in ("float64", "bfloat16"):
+                    kinds = {parameter.dtype for parameter in load_model(str(folder), dtype=dtype).parameters()}
+                    assert kinds == {getattr(torch, dtype)}
 
     def test_config_and_tokenizer_come_from_the_same_folder(self, saved):
-        folder, model = saved
-        assert load_config(str(folder)).model_type == model.config.model_type
-        tokenizer = load_tokenizer(str(folder))
-        assert tokenizer.is_fast
-        assert tokenizer("You are kind.")["input_ids"] == tiny_tokenizer("byte_bpe")("You are kind.")["input_ids"]
+        for folder, model in saved:
+            assert load_config(str(folder)).model_type == model.config.model_type
+            tokenizer = load_tokenizer(str(folder))
+            assert tokenizer.is_fast
+            assert tokenizer("You are kind.")["input_ids"] == tiny_tokenizer("byte_bpe")("You are kind.")["input_ids"]
 
-    @pytest.mark.parametrize("load", [load_model, load_config, load_tokenizer])
-    def test_a_folder_without_a_model_is_refused_in_one_sentence(self, tmp_path, load):
-        with pytest.raises(InputError, match="could be loaded from") as caught:
-            load(str(tmp_path))
-        assert "\n" not in str(caught.value)
-        assert str(tmp_path) in str(caught.value)
+    def test_a_folder_without_a_model_is_refused_in_one_sentence(self, tmp_path):
+        for load in (load_model, load_config, load_tokenizer):
+            with naming(load), pytest.raises(InputError, match="could be loaded from") as caught:
+                load(str(tmp_path))
+            assert "\n" not in str(caught.value)
+            assert str(tmp_path) in str(caught.value)
 
     def test_a_classifier_is_no_language_model(self, saved, tmp_path):
         """Its output layer is missing, and a random one would score and generate nonsense."""
         from transformers import AutoModelForSequenceClassification
 
-        values = saved[1].config.to_dict() | {"tie_word_embeddings": False}
-        AutoModelForSequenceClassification.from_config(type(saved[1].config)(**values)).save_pretrained(tmp_path)
-        with pytest.raises(InputError, match=r"lack .*weight, which \w+ needs"):
-            load_model(str(tmp_path))
+        for folder, model in saved:
+            config = type(model.config)(**model.config.to_dict() | {"tie_word_embeddings": False})
+            place = tmp_path / folder.name
+            AutoModelForSequenceClassification.from_config(config).save_pretrained(place)
+            with naming(folder), pytest.raises(InputError, match=r"lack .*weight, which \w+ needs"):
+                load_model(str(place))
 
     def test_damaged_weights_are_refused(self, saved, tmp_path):
-        folder, _ = saved
-        for path in folder.iterdir():
-            (tmp_path / path.name).write_bytes(path.read_bytes()[: 200 if path.suffix == ".safetensors" else None])
-        with pytest.raises(InputError, match="no causal language model could be loaded"):
-            load_model(str(tmp_path))
+        for folder, _ in saved:
+            place = shutil.copytree(folder, tmp_path / folder.name)
+            weights = place / "model.safetensors"
+            weights.write_bytes(weights.read_bytes()[:200])
+            with naming(folder), pytest.raises(InputError, match="no causal language model could be loaded"):
+                load_model(str(place))
 
     def test_weights_that_do_not_fit_the_configuration_are_refused(self, saved, tmp_path):
         """Transformers would otherwise fill what is missing with random numbers, with no more than a warning."""
         from safetensors.torch import load_file, save_file
 
-        shutil.copytree(saved[0], tmp_path, dirs_exist_ok=True)
-        weights = load_file(tmp_path / "model.safetensors")
-        dropped = next(name for name in sorted(weights) if "mlp" in name and name.endswith("weight"))
-        save_file({k: v for k, v in weights.items() if k != dropped}, tmp_path / "model.safetensors", {"format": "pt"})
-        with pytest.raises(InputError, match=r"lack .*mlp.*weight"):
-            load_model(str(tmp_path))
+        for folder, _ in saved:
+            place = shutil.copytree(folder, tmp_path / folder.name)
+            weights = load_file(place / "model.safetensors")
+            del weights[next(name for name in sorted(weights) if "mlp" in name and name.endswith("weight"))]
+            save_file(weights, place / "model.safetensors", {"format": "pt"})
+            with naming(folder), pytest.raises(InputError, match=r"lack .*mlp.*weight"):
+                load_model(str(place))
 
     def test_pickled_weights_are_refused_and_not_opened(self, saved, tmp_path):
-        folder, model = saved
-        shutil.copytree(folder, tmp_path, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.safetensors"))
         mark = tmp_path / "opened"
 
         class Trap:
             def __reduce__(self):
                 return os.mkdir, (str(mark),)
 
-        torch.save({**model.state_dict(), "trap": Trap()}, tmp_path / "pytorch_model.bin")
-        with pytest.raises(InputError, match=r"name a folder or hub id with safetensors weights$"):
-            load_model(str(tmp_path))
-        assert not mark.exists()
+        for folder, model in saved:
+            leave_out = shutil.ignore_patterns("*.safetensors")
+            place = shutil.copytree(folder, tmp_path / folder.name, ignore=leave_out)
+            torch.save({**model.state_dict(), "trap": Trap()}, place / "pytorch_model.bin")
+            refused = pytest.raises(InputError, match=r"name a folder or hub id with safetensors weights$")
+            with naming(folder), refused:
+                load_model(str(place))
+            assert not mark.exists(), folder
 
     def test_a_tokenizer_without_offsets_is_refused(self, tmp_path):
         (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "ByT5Tokenizer"}')
@@ -147,35 +156,35 @@ def test_a_revision_may_stand_behind_the_id(tmp_path, monkeypatch):
     assert split_revision("model@2") == ("model@2", None)  # a folder that is there
 
 
-class TestTrackedModules:
-    @pytest.mark.parametrize(
-        ("kind", "per_block"),
-        [
-            ("gpt_neox", {"attention.query_key_value", "attention.dense", "mlp.dense_h_to_4h", "mlp.dense_4h_to_h"}),
-            ("gpt2", {"attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"}),
-            ("llama", {f"self_attn.{x}_proj" for x in "qkvo"} | {f"mlp.{x}_proj" for x in ("gate", "up", "down")}),
-            ("qwen2", {f"self_attn.{x}_proj" for x in "qkvo"} | {f"mlp.{x}_proj" for x in ("gate", "up", "down")}),
-        ],
-    )
-    def test_all_linear_layers_of_the_blocks_in_model_order(self, kind, per_block):
-        model = tiny_model(kind)
-        found = tracked_modules(model)
-        assert {name.split(".", 3)[-1] for name in found} == per_block
-        assert len(found) == 2 * len(per_block)
-        assert list(found) == [name for name, _ in model.named_modules() if name in found]
+LAYERS = [
+    ("gpt_neox", {"attention.query_key_value", "attention.dense", "mlp.dense_h_to_4h", "mlp.dense_4h_to_h"}),
+    ("gpt2", {"attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"}),
+    ("llama", {f"self_attn.{x}_proj" for x in "qkvo"} | {f"mlp.{x}_proj" for x in ("gate", "up", "down")}),
+    ("qwen2", {f"self_attn.{x}_proj" for x in "qkvo"} | {f"mlp.{x}_proj" for x in ("gate", "up", "down")}),
+]
 
-    @pytest.mark.parametrize("kind", SHAPES)
-    @pytest.mark.parametrize("tied", [True, False])
-    def test_the_output_embedding_is_left_out_tied_or_not(self, kind, tied):
+
+class TestTrackedModules:
+    def test_all_linear_layers_of_the_blocks_in_model_order(self):
+        for kind, per_block in LAYERS:
+            with naming(kind):
+                model = tiny_model(kind)
+                found = tracked_modules(model)
+                assert {name.split(".", 3)[-1] for name in found} == per_block
+                assert len(found) == 2 * len(per_block)
+                assert list(found) == [name for name, _ in model.named_modules() if name in found]
+
+    def test_the_output_embedding_is_left_out_tied_or_not(self):
         from transformers import AutoConfig, AutoModelForCausalLM
 
-        values = tiny_model(kind).config.to_dict() | {"tie_word_embeddings": tied}
-        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**values))
-        head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
-        assert (head.weight is embedding.weight) is tied
-        assert all(
-            module is not head and module.weight is not embedding.weight for module in tracked_modules(model).values()
-        )
+        for kind, tied in product(SHAPES, (True, False)):
+            with naming(kind, tied):
+                values = tiny_model(kind).config.to_dict() | {"tie_word_embeddings": tied}
+                model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**values))
+                head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
+                assert (head.weight is embedding.weight) is tied
+                for module in tracked_modules(model).values():
+                    assert module is not head and module.weight is not embedding.weight
 
     def test_a_pattern_picks_by_name(self):
         model = tiny_model("llama")
@@ -193,9 +202,9 @@ class TestTrackedModules:
             tracked_modules(model, "conv")
 
 
-@pytest.mark.parametrize("kind", SHAPES)
-def test_context_length_is_the_number_of_positions(kind):
-    assert context_length(tiny_model(kind, positions=48).config) == 48
+def test_context_length_is_the_number_of_positions():
+    for kind in SHAPES:
+        assert context_length(tiny_model(kind, positions=48).config) == 48, kind
 
 
 def test_a_model_without_positions_has_a_context_of_2048():

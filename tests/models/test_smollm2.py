@@ -1,4 +1,4 @@
-"""The model folder out of a package's GGUF file; a tiny model stands in for what Transformers reads from it."""
+"""The model folder from a package's GGUF file; a tiny model replaces the one that Transformers reads from it."""
 
 from importlib.machinery import ModuleSpec
 

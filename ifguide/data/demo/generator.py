@@ -1,7 +1,7 @@
 """The demo corpus, its queries, its prompts and its held-out text, all made from a seed.
 
-Every file is made by the same grammar from its own random stream. What must not overlap (queries, prompts and held-out
-documents against the corpus) is checked while it is made: a candidate that occurs already is drawn again.
+Every file is made by the same grammar from its own random stream. Queries, prompts and held-out documents must not
+occur in the corpus, so a candidate that does is drawn again.
 """
 
 import json
@@ -10,17 +10,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from ifguide.data.demo.composers import COMPOSERS, TOXIC_SHARES
 from ifguide.data.demo.grammar import Draft, Sentence, Writer
-from ifguide.data.demo.sources import COMPOSERS, TOXIC_SHARES
 from ifguide.errors import InputError
 
 MAX_WORDS = 110
-"""Longest document in words; a longer draft is drawn again."""
+"""Longest document, in words; longer drafts are drawn again."""
 
 _TURN_COUNTS_TOXIC = (2, 2, 3, 3, 4, 4)
 _TURN_COUNTS_BENIGN = (0, 0, 1, 1, 2)
 _KIND_TURN_SHARE = 0.2  # of the turns in a document with insults, beyond the first
 _MAX_TRIES = 10_000
+
+
+Spans = tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,15 +34,13 @@ class DemoDocument:
     """Stable name such as "forum-0042"."""
     source: str
     text: str
-    spans: tuple[tuple[int, int], ...]
-    """[start, end) in characters, ascending; they hold the insulting words only. Empty: a harmless document."""
+    spans: Spans
+    """[start, end) in characters of the insulting words, ascending; empty for a harmless document."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DemoQuery:
-    """A prompt and what follows it; `prompt + completion` is plain running text (the completion starts with a
-    space).
-    """
+    """A prompt and its completion, which starts with a space; `prompt + completion` is plain text."""
 
     prompt: str
     completion: str
@@ -71,7 +72,7 @@ def generate_documents(n_documents: int = 600, *, seed: int = 0) -> list[DemoDoc
 
 
 def generate_heldout(documents: list[DemoDocument], n_documents: int = 80, *, seed: int = 0) -> list[str]:
-    """Harmless documents of the same kind that do not occur in the corpus."""
+    """Harmless documents of the same kinds that do not occur in the corpus."""
     rng = random.Random(f"heldout-{seed}")
     seen = {document.text for document in documents}
     return [_draw_document(rng, rng.choice(list(COMPOSERS)), False, seen)[0] for _ in range(n_documents)]
@@ -92,10 +93,9 @@ def generate_queries(
     for draft, before, sentence in _draw_turns(random.Random(f"queries-{seed}")):
         prompt = f"{before.text} {sentence.lead}"
         pair = [_complete(draft.writer, sentence, insult=insult) for insult in (True, False)]
-        known = (
-            prompt in prompts or prompt in corpus or any(sentence.lead + completion in corpus for completion in pair)
-        )
-        if known or any(len(completion.split()) < 2 for completion in pair):
+        if prompt in prompts or prompt in corpus or any(len(completion.split()) < 2 for completion in pair):
+            continue
+        if any(sentence.lead + completion in corpus for completion in pair):
             continue
         prompts.add(prompt)
         toxic.append(DemoQuery(prompt=prompt, completion=pair[0]))
@@ -108,7 +108,7 @@ def generate_queries(
 def generate_prompts(
     documents: list[DemoDocument], queries: list[DemoQuery], n_prompts: int = 100, *, seed: int = 0
 ) -> list[str]:
-    """Prompts that end where the corpus goes on with an insult or with something kind; new to corpus and queries."""
+    """Prompts that end where an insult or something kind would follow in the corpus; in neither corpus nor queries."""
     corpus = "\n".join(document.text for document in documents)
     prompts = {query.prompt: None for query in queries}
     for _, before, sentence in _draw_turns(random.Random(f"prompts-{seed}")):
@@ -152,9 +152,7 @@ def write_demo_inputs(folder: Path | str, *, n_documents: int = 600, seed: int =
     return paths
 
 
-def _draw_document(
-    rng: random.Random, source: str, is_toxic: bool, seen: set[str]
-) -> tuple[str, tuple[tuple[int, int], ...]]:
+def _draw_document(rng: random.Random, source: str, is_toxic: bool, seen: set[str]) -> tuple[str, Spans]:
     """A new text and its insult spans; it is added to `seen`."""
     for _ in range(_MAX_TRIES):
         insults = []
@@ -170,7 +168,7 @@ def _draw_document(
     raise InputError(f"The demo grammar has no more different {source} documents; ask for fewer documents.")
 
 
-def _join(draft: Draft) -> tuple[str, tuple[tuple[int, int], ...]]:
+def _join(draft: Draft) -> tuple[str, Spans]:
     """The document's text (a paragraph a line) and the spans of its insulting words."""
     text, spans = "", []
     for paragraph in draft.paragraphs:
@@ -183,7 +181,7 @@ def _join(draft: Draft) -> tuple[str, tuple[tuple[int, int], ...]]:
 
 
 def _draw_turns(rng: random.Random) -> Iterator[tuple[Draft, Sentence, Sentence]]:
-    """Turns of fresh drafts, each with the sentence before it; sources come as often as their insults do."""
+    """Turns of new drafts, each with the sentence before it; sources are drawn in proportion to their insults."""
     sources, shares = zip(*TOXIC_SHARES.items(), strict=True)
     for _ in range(_MAX_TRIES):
         draft = COMPOSERS[rng.choices(sources, shares)[0]](rng, [True])
@@ -194,7 +192,7 @@ def _draw_turns(rng: random.Random) -> Iterator[tuple[Draft, Sentence, Sentence]
 
 
 def _complete(writer: Writer, sentence: Sentence, *, insult: bool) -> str:
-    """Another way to go on from a turn's lead: the phrase alone, since what follows it is as harmless in both sets."""
+    """Another continuation of a turn's lead: the phrase alone, since the text after it is harmless in both sets."""
     assert sentence.turn is not None
     again = writer.continue_turn(sentence.turn, sentence.lead, insult=insult)
     assert again.phrase is not None

@@ -7,29 +7,29 @@ A template is plain text with three kinds of holes:
     {*day}    the same pool, drawn afresh, if possible not a value the document already used
     {3..9}    a whole number from 3 to 9
 
-A `Turn` is a sentence that can go two ways: after the same beginning it goes on with an insult or with something
-kind. Turns are the only place where insults enter a document, so their character spans are known exactly.
+A `Turn` is a sentence with two endings: after the same beginning it continues with an insult or with something kind.
+Turns are the only source of insults, so their character spans are known exactly.
 """
 
 import random
 import re
+import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-
-from ifguide.data.demo.phrases import INSULTS, NEUTRAL_WORDS, POOLS, PRAISE
+from functools import cache
+from pathlib import Path
+from typing import Any
 
 _CHOICE = re.compile(r"\[([^\[\]]*)\]")
 _SLOT = re.compile(r"\{(\*?)([a-z_]+)\}")
-_ARTICLE = re.compile(
-    r"\b([Aa]) (?=[aeio](?!ne\b)|um)"
-)  # "one" and "ukulele" sound like consonants, "umbrella" does not
+_ARTICLE = re.compile(r"\b([Aa]) (?=[aeio](?!ne\b)|um)")  # "an", but "a one", "a ukulele"
 _FRESH = {"few", "dozens"}  # small numbers need not agree within a document
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Turn:
-    """A sentence whose beginning fits an insult and a kind word equally well."""
+    """A sentence whose beginning fits an insult and a kind phrase equally well."""
 
     lead: str
     """Template of the text before the phrase, without a space at the end."""
@@ -41,24 +41,35 @@ class Turn:
     """Template of what follows a kind phrase."""
 
 
+@cache
+def phrases() -> dict[str, Any]:
+    """The tables of `phrases.toml`, read once; the entries of every list `turns` are `Turn`s."""
+    tables = tomllib.loads(Path(__file__).with_name("phrases.toml").read_text(encoding="utf-8"))
+    tables["insults"]["you"] = tables["insults"]["one"] + tables["insults"]["you"]
+    for table in tables.values():
+        if "turns" in table:
+            table["turns"] = [Turn(**turn) for turn in table["turns"]]
+    return tables
+
+
 @dataclass(frozen=True, kw_only=True)
 class Sentence:
-    """One finished sentence; for a turn also where its phrase lies."""
+    """One finished sentence; for a turn also the place of its phrase."""
 
     text: str
     phrase: tuple[int, int] | None = None
-    """Character range [start, end) of the insult or kind phrase; None for a sentence that is no turn."""
+    """Character range [start, end) of the insult or kind phrase; None for a sentence that is not a turn."""
     is_insult: bool = False
     turn: Turn | None = None
 
     @property
     def insults(self) -> tuple[tuple[int, int], ...]:
-        """Character ranges of the insulting words, one a word; commas, "and" and plain intensifiers are none."""
+        """Character ranges of the insulting words; commas and neutral words such as "and" are left out."""
         if not self.is_insult or self.phrase is None:
             return ()
         start, end = self.phrase
         words = re.finditer(r"\w+", self.text[start:end])
-        return tuple((start + m.start(), start + m.end()) for m in words if m[0] not in NEUTRAL_WORDS)
+        return tuple((start + m.start(), start + m.end()) for m in words if m[0] not in phrases()["neutral_words"])
 
     @property
     def lead(self) -> str:
@@ -68,7 +79,7 @@ class Sentence:
 
 @dataclass
 class Writer:
-    """Expands templates for one document and remembers the document's slots."""
+    """Expands templates for one document and remembers its slots."""
 
     rng: random.Random
     pools: Mapping[str, Sequence[str] | str] = field(default_factory=dict)
@@ -96,17 +107,17 @@ class Writer:
         return Sentence(text=_capitalise(self.expand(template)))
 
     def take(self, turn: Turn, *, insult: bool) -> Sentence:
-        """A turn, gone one of its two ways."""
+        """A turn with one of its two endings."""
         return self.continue_turn(turn, _capitalise(self.expand(turn.lead)), insult=insult)
 
     def take_some(self, turns: Sequence[Turn], insults: Sequence[bool]) -> list[Sentence]:
-        """As many different turns as `insults` has entries; each entry says which way its turn goes."""
+        """One turn for each flag in `insults`, all different; true for an insult."""
         picked = self.pick(turns, len(insults))
         return [self.take(turn, insult=insult) for turn, insult in zip(picked, insults, strict=True)]
 
     def continue_turn(self, turn: Turn, lead: str, *, insult: bool) -> Sentence:
-        """Go on after a lead that is already expanded: with an insult or with something kind."""
-        phrase = self._draw(f"{turn.kind}-{insult}", (INSULTS if insult else PRAISE)[turn.kind])
+        """Continue a lead that is already expanded with an insult or with something kind."""
+        phrase = self._draw(f"{turn.kind}-{insult}", phrases()["insults" if insult else "praise"][turn.kind])
         tail = self.expand(turn.bitter if insult else turn.kindly)
         start = len(lead) + 1
         return Sentence(text=f"{lead} {phrase}{tail}", phrase=(start, start + len(phrase)), is_insult=insult, turn=turn)
@@ -118,7 +129,7 @@ class Writer:
     def _fill(self, name: str, *, fresh: bool) -> str:
         if not fresh and name in self._kept:
             return self._kept[name]
-        pool = self.pools[name] if name in self.pools else POOLS[name]
+        pool = self.pools[name] if name in self.pools else phrases()["pools"][name]
         value = self.expand(pool if isinstance(pool, str) else self._draw(name, pool))
         if not fresh:
             self._kept[name] = value
@@ -138,14 +149,14 @@ def _capitalise(text: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Draft:
-    """A composed document: paragraphs of sentences, and the writer that still knows the document's slots."""
+    """A composed document: paragraphs of sentences, and the writer with the document's slots."""
 
     writer: Writer
     paragraphs: tuple[tuple[Sentence, ...], ...]
 
 
 def weave(rng: random.Random, sentences: Sequence[Sentence], turns: Sequence[Sentence]) -> tuple[Sentence, ...]:
-    """Put the turns at random places among the sentences, never before the first one, both in their own order."""
+    """Put the turns at random places among the sentences, after the first one; both keep their order."""
     places = sorted(rng.randint(1, len(sentences)) for _ in turns)
     woven = list(sentences)
     for turn, place in reversed(list(zip(turns, places, strict=True))):

@@ -9,9 +9,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 END_OF_TEXT = "<|endoftext|>"
-"""The one special token; it stands for begin, end, padding and unknown, as in Pythia."""
+"""The only special token, for begin, end, padding and unknown, as in Pythia."""
 
-_ALPHABET_SIZE = 256  # a byte-level tokenizer starts from all bytes, so that every text can be written
+_ALPHABET_SIZE = 256  # a byte-level tokenizer starts from all bytes, so that it can encode every text
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int = 2048) -> "PreTrainedTokenizerFast":
@@ -22,7 +22,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int = 2048) -> "PreTrained
         vocab_size: entries, with the special token and the 256 bytes among them. Small corpora may give fewer.
 
     Raises:
-        InputError: the vocabulary is too small to hold the bytes.
+        InputError: the vocabulary is too small for the bytes.
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast

@@ -10,9 +10,7 @@ therefore gets one `'` in front; dropping it gives the text back. Parquet and JS
 
 import csv
 import json
-import os
 import re
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,7 +23,7 @@ from ifguide.config.names import DEFAULT
 from ifguide.data.by_document import document_runs, sum_by_document
 from ifguide.errors import ConfigError, InputError, StaleError
 from ifguide.selection.saved import Selection
-from ifguide.storage.artifacts import library_versions, write_json
+from ifguide.storage.artifacts import library_versions, replacing, write_json
 from ifguide.study.freshness import unit_state
 from ifguide.study.lineage import Unit, can_be_made_again
 from ifguide.study.reading import Study
@@ -138,18 +136,13 @@ def export_study(
     blocks = makers[what](study, corpus, chosen) if what in makers else _token_blocks(study, corpus, chosen, what)
     made_from = describe_origin(study, chosen)
     told = lambda done: report(done, corpus.n_documents) if report is not None else None  # noqa: E731
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     try:
-        if suffix == DATASET:
-            n_rows = _write_dataset(blocks, SCHEMAS[what], temporary, made_from, told)
-        else:
-            n_rows = _write_rows(blocks, SCHEMAS[what], temporary, suffix, made_from, told)
-        temporary.replace(out)
+        with replacing(out) as temporary:
+            if suffix == DATASET:
+                return _write_dataset(blocks, SCHEMAS[what], temporary, made_from, told)
+            return _write_rows(blocks, SCHEMAS[what], temporary, suffix, made_from, told)
     except OSError as error:
         raise InputError(f"could not write {out}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(temporary) if temporary.is_dir() else temporary.unlink(missing_ok=True)
-    return n_rows
 
 
 def describe_origin(study: Study, chosen: Selection) -> dict:

@@ -3,7 +3,9 @@
 import re
 from difflib import SequenceMatcher
 
-_PIECE = re.compile(r"\w+(?:['’]\w+)*|\s+|[^\w\s]")
+from ifguide.data.words import WRITTEN_WORD
+
+_PIECE = re.compile(rf"{WRITTEN_WORD.pattern}|\s+|[^\w\s]")
 
 Runs = list[tuple[str, bool]]
 """A text cut into runs, each with whether it stands in this text only; joined, they are the text."""

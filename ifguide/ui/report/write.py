@@ -3,10 +3,10 @@
 `facts` collects, `figures` draws, `page` puts it together; `markup` keeps text from becoming HTML.
 """
 
-import os
 from pathlib import Path
 
 from ifguide.errors import IFGuideError, InputError
+from ifguide.storage.artifacts import replacing
 from ifguide.study.reading import Study
 from ifguide.ui.report.facts import collect_facts
 from ifguide.ui.report.markup import tag
@@ -49,14 +49,11 @@ def write_report(study: Study, path: Path, *, selection: str = "default") -> Pat
         InputError: as `report_html`, or the file cannot be written there.
     """
     page = report_html(study, selection=selection)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_text(page, encoding="utf-8", newline="\n")
-        temporary.replace(path)
+        with replacing(path) as temporary:
+            temporary.write_text(page, encoding="utf-8", newline="\n")
     except OSError as error:
         raise InputError(
             f"report: {path} cannot be written ({error.strerror}); choose another place with --out"
         ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
     return path
