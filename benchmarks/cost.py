@@ -39,10 +39,11 @@ def measure_shape(name: str, lengths: tuple[int, ...], repeats: int) -> dict:
     import torch
 
     from benchmarks.engine import as_batches, known_eigenvectors, make_model, random_direction
-    from ifguide.influence.attribution import own_loss_scores, position_scores
+    from ifguide.influence.attribution import position_scores
     from ifguide.influence.central import CentralDifference
     from ifguide.influence.direction import query_gradient
     from ifguide.influence.ekfac import fit_factors
+    from ifguide.influence.line import own_loss_scores
     from ifguide.influence.losses import SplitModel
     from ifguide.models.loading import tracked_modules
 

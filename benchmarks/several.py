@@ -16,11 +16,12 @@ import torch
 from torch import nn
 
 from benchmarks.engine import as_batches, make_documents, make_model, random_direction
-from ifguide.influence.attribution import own_loss_scores, position_scores, position_scores_several
+from ifguide.influence.attribution import position_scores, position_scores_several
 from ifguide.influence.batches import Batch
 from ifguide.influence.central import CentralDifference, choose_step
+from ifguide.influence.line import own_loss_scores
 from ifguide.influence.losses import SplitModel
-from ifguide.models.layers import as_parameters, replace_forward
+from ifguide.models.layers import bias_of, replace_forward, split_matrix, weight_of
 from ifguide.models.loading import tracked_modules
 
 
@@ -40,7 +41,7 @@ class PlaneDerivatives:
     def __init__(self, model: nn.Module, modules: dict[str, nn.Module], directions: list[dict[str, torch.Tensor]]):
         self._split, self._n = SplitModel.of(model), len(directions)
         self._layers = {
-            module: [as_parameters(module, direction[name]) for direction in directions]
+            module: [split_matrix(module, direction[name]) for direction in directions]
             for name, module in modules.items()
         }
 
@@ -63,22 +64,14 @@ class PlaneDerivatives:
             return self._split(batch)
 
 
-def _on_plane(module: nn.Module, tangents: list[dict[str, torch.Tensor]], epsilon: torch.Tensor):
+def _on_plane(module: nn.Module, tangents: list[tuple], epsilon: torch.Tensor):
     """A forward function of the layer with parameters θ + Σ_k ε_k v_k."""
 
-    def run(inputs: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-        return nn.functional.linear(inputs, weight if isinstance(module, nn.Linear) else weight.T, bias)
-
     def forward(inputs: torch.Tensor) -> torch.Tensor:
-        weight, bias = module.weight, getattr(module, "bias", None)
-        total = run(inputs, weight, bias)
-        for k, tangent in enumerate(tangents):
-            shift = tangent.get("bias")
-            moved = run(
-                inputs,
-                tangent["weight"].to(weight.device, weight.dtype),
-                None if shift is None else shift.to(weight.device, weight.dtype),
-            )
+        weight, bias = weight_of(module), bias_of(module)
+        total = nn.functional.linear(inputs, weight, bias)
+        for k, (tangent, shift) in enumerate(tangents):
+            moved = nn.functional.linear(inputs, tangent.to(weight), None if shift is None else shift.to(weight))
             total = total + epsilon[k].to(total.device, total.dtype) * moved
         return total
 

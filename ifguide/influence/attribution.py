@@ -16,36 +16,7 @@ from torch import nn
 from ifguide.errors import ConfigError, NumericalError
 from ifguide.influence.batches import Batch
 from ifguide.influence.losses import SplitModel, backpropagate
-from ifguide.models.layers import as_parameters, gradients_flow, watch
-
-
-def own_loss_scores(
-    model: nn.Module, modules: dict[str, nn.Module], direction: dict[str, torch.Tensor], batch: Batch
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Exact own-loss scores by forward-mode differentiation.
-
-    Args:
-        model: loaded with `eager` attention, the implementation that has a forward-mode derivative; may be split
-            already.
-        modules: the tracked layers by name.
-        direction: v, (O, I) a layer.
-        batch: on the model's device.
-
-    Returns:
-        (scores, losses), each (B, T-1), 0 where nothing counts.
-    """
-    split = SplitModel.of(model)
-    primals, tangents = {}, {}
-    for name, module in modules.items():
-        for key, tangent in as_parameters(module, direction[name]).items():
-            parameter = getattr(module, key)
-            primals[f"model.{name}.{key}"] = parameter
-            tangents[f"model.{name}.{key}"] = tangent.to(parameter.dtype).contiguous()
-    with torch.no_grad():
-        losses, scores = torch.func.jvp(  # type: ignore[misc]  # typed as the triple that it is with has_aux
-            lambda values: torch.func.functional_call(split, values, (batch,)), (primals,), (tangents,)
-        )
-    return scores, losses
+from ifguide.models.layers import gradients_flow, watch
 
 
 def position_scores(

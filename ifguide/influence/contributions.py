@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from ifguide.influence.attribution import own_loss_scores
 from ifguide.influence.batches import Sequence, make_batches
 from ifguide.influence.direction import differential_direction, query_gradient
 from ifguide.influence.ekfac import LayerFactors
+from ifguide.influence.line import own_loss_scores
 from ifguide.influence.losses import SplitModel
 
 Gradient = dict[str, torch.Tensor]

@@ -12,7 +12,7 @@ from torch import nn
 from ifguide.errors import ConfigError
 from ifguide.influence.batches import Batch
 from ifguide.influence.central import CentralDifference
-from ifguide.influence.line import LineDerivative
+from ifguide.influence.line import own_loss_scores
 from ifguide.influence.losses import SplitModel
 from ifguide.influence.paired import PairedDifference
 
@@ -45,7 +45,8 @@ class Derivative:
     def scorer(self, model: nn.Module, modules: dict[str, nn.Module], direction: Direction) -> ScoreBatch:
         """The function batch -> (scores, losses), each (B, T-1), that takes the derivative this way."""
         if self.method == "jvp":
-            return LineDerivative(model, modules, direction).scores
+            split = SplitModel.of(model)
+            return lambda batch: own_loss_scores(split, modules, direction, batch)
         kinds: dict[str, type[CentralDifference] | type[PairedDifference]] = {
             "central": CentralDifference,
             "paired": PairedDifference,

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from ifguide.influence.batches import Batch
-from ifguide.models.layers import device_of
+from ifguide.models.layers import bias_of, device_of, is_plain_matrix, layer_shape, weight_of
 
 LOGITS_AT_ONCE = {"cpu": 1 << 22, "cuda": 1 << 25}
 """Logits held at once where they are kept for a backward pass, in values, by kind of device: 16 MB and 128 MB in
@@ -109,14 +109,15 @@ class SplitModel(nn.Module):
         """Slices of n positions whose logits fit together."""
         head = self.model.get_output_embeddings()
         at_once = LOGITS_AT_ONCE[_kind(next(self.model.parameters()))]
-        step = max(LEAST_POSITIONS, at_once // (head.weight.shape[0] if head is not None else 1))
+        words = layer_shape(head)[0] if head is not None else 1
+        step = max(LEAST_POSITIONS, at_once // words)
         return _slices(n, step)
 
     @property
     def streams(self) -> bool:
         """Whether the output embedding is a plain matrix whose rows can be taken a few at a time."""
         head = self.model.get_output_embeddings()
-        return self.splits and type(head) is nn.Linear and not hasattr(head, "_hf_hook")
+        return self.splits and is_plain_matrix(head)
 
     @torch.no_grad()
     def slopes(
@@ -141,7 +142,7 @@ class SplitModel(nn.Module):
         head = self.model.get_output_embeddings()
         rows, _ = BLOCK[_kind(hidden)]
         found = [
-            _slopes(hidden[part], tangent[part], targets[part], head.weight, head.bias, products)
+            _slopes(hidden[part], tangent[part], targets[part], weight_of(head), bias_of(head), products)
             for part in _slices(len(targets), rows)
         ]
         if not found:
@@ -168,7 +169,7 @@ class SplitModel(nn.Module):
         head = self.model.get_output_embeddings()
         rows, _ = BLOCK[_kind(hidden)]
         found = [
-            _loss_gradient(hidden[part], None if targets is None else targets[part], head.weight, head.bias, generator)
+            _loss_gradient(hidden[part], None if targets is None else targets[part], weight_of(head), bias_of(head), generator)
             for part in _slices(len(hidden), rows)
         ]
         gradients, losses = zip(*found, strict=True)

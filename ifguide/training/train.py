@@ -17,6 +17,7 @@ from transformers import PrinterCallback, TrainingArguments
 
 from ifguide.config.schema import SuppressConfig, TrainingConfig
 from ifguide.errors import ConfigError, InputError, NumericalError
+from ifguide.models.layers import stores_inputs_first
 from ifguide.models.loading import has_fast_bfloat16
 from ifguide.runtime.distributed import current
 from ifguide.storage.artifacts import TRAINING_LOG
@@ -228,6 +229,7 @@ def add_adapters(model, training: TrainingConfig):
         r=training.lora_rank,
         lora_alpha=training.lora_alpha,  # type: ignore[arg-type]  # typed int, but only divided by the rank
         target_modules="all-linear",
+        fan_in_fan_out=stores_inputs_first(model),
         task_type=TaskType.CAUSAL_LM,
     )
     with torch.random.fork_rng():

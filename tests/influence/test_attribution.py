@@ -7,7 +7,6 @@ from ifguide.influence.attribution import (
     average_blocks,
     average_checkpoints,
     mean_blocks,
-    own_loss_scores,
     pool_blocks,
     position_scores,
     report_at_predicted,
@@ -15,6 +14,7 @@ from ifguide.influence.attribution import (
 )
 from ifguide.influence.batches import Sequence, corpus_sequences, make_batches
 from ifguide.influence.direction import differential_direction, query_gradient
+from ifguide.influence.line import own_loss_scores
 from ifguide.models.loading import tracked_modules
 from tests.influence.dense import dot, layer_gradient, sequence_losses
 from tests.tiny import tiny_model

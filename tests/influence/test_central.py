@@ -1,8 +1,8 @@
 import numpy as np
 import torch
 
-from ifguide.influence.attribution import own_loss_scores
 from ifguide.influence.central import CentralDifference
+from ifguide.influence.line import own_loss_scores
 from ifguide.influence.losses import SplitModel
 
 

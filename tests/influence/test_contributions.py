@@ -6,7 +6,6 @@ Llama's and its kin's norms compute in float32 whatever the model's dtype, so ag
 import numpy as np
 import pytest
 
-from ifguide.influence.attribution import own_loss_scores
 from ifguide.influence.batches import Sequence, make_batches
 from ifguide.influence.contributions import (
     Curvature,
@@ -18,6 +17,7 @@ from ifguide.influence.contributions import (
 )
 from ifguide.influence.direction import differential_direction, query_gradient
 from ifguide.influence.ekfac import fit_factors
+from ifguide.influence.line import own_loss_scores
 from ifguide.influence.losses import SplitModel
 
 

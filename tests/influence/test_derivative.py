@@ -4,8 +4,8 @@ import torch
 
 from ifguide.errors import ConfigError
 from ifguide.influence import derivative
-from ifguide.influence.attribution import own_loss_scores
 from ifguide.influence.derivative import AGREEMENT, Derivative, choose_derivative, score_along
+from ifguide.influence.line import own_loss_scores
 from ifguide.influence.paired import PairedDifference
 
 

@@ -1,10 +1,9 @@
-"""Several directions in one pass, and layers that follow a line: the scores of each direction alone."""
+"""Several directions in one pass give the scores of each alone."""
 
 import pytest
 import torch
 
-from ifguide.influence.attribution import own_loss_scores, position_scores, position_scores_several
-from ifguide.influence.line import LineDerivative
+from ifguide.influence.attribution import position_scores, position_scores_several
 
 
 @pytest.mark.parametrize("n", [1, 3])
@@ -18,12 +17,3 @@ def test_several_directions_give_the_position_scores_of_each_alone(case, n):
             torch.testing.assert_close(mine, expected, rtol=1e-9, atol=1e-12)
             torch.testing.assert_close(losses, expected_losses)
 
-
-def test_layers_on_a_line_give_the_exact_own_loss_scores(case):
-    direction = case.random_direction()
-    line = LineDerivative(case.model, case.modules, direction)
-    for batch in case.batches():
-        scores, losses = line.scores(batch)
-        expected, expected_losses = own_loss_scores(case.model, case.modules, direction, batch)
-        torch.testing.assert_close(scores, expected, rtol=1e-9, atol=1e-12)
-        torch.testing.assert_close(losses, expected_losses)
