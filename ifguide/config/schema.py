@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass, field
 
+from ifguide.config.attributions import attributions
 from ifguide.errors import ConfigError
 
 
@@ -289,7 +290,7 @@ class SelectionConfig:
 
     def __post_init__(self):
         _require_seed("selection.seed", self.seed)
-        _require_choice("selection.attribution", self.attribution, ("own_loss", "position"))
+        _require_choice("selection.attribution", self.attribution, attributions())
         _require(0 <= self.quantile < 1, f"selection.quantile: expected 0 <= quantile < 1, got {self.quantile}")
         _require(self.window >= 0, f"selection.window: expected 0 or more tokens, got {self.window}")
         _require(self.max_tokens >= 0, f"selection.max_tokens: expected 0 or more, got {self.max_tokens}")

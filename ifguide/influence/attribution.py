@@ -98,21 +98,32 @@ def score_corpus(
         NumericalError: a score is not finite.
     """
     done = 0
-    for batch in batches:
-        results = score_batch(batch.to(device))
-        counted = (batch.target_index >= 0).numpy()
-        places = batch.target_index.numpy()[counted] - first
+    for places, found, n_tokens in score_batches(batches, score_batch, device):
         for name, array in outputs.items():
-            values = results[name].float().cpu().numpy()[counted]
+            values = found[name]
             if not np.isfinite(values).all():
                 raise NumericalError(
                     f"{np.count_nonzero(~np.isfinite(values)):,} {name} scores are not finite; run the model in float32"
                     " (model.dtype) and check its weights"
                 )
-            array[places] = values
-        done += batch.n_tokens
+            array[places - first] = values
+        done += n_tokens
         if report:
             report(done)
+
+
+def score_batches(
+    batches: Iterable[Batch], score_batch: Callable[[Batch], dict[str, torch.Tensor]], device="cpu"
+) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray], int]]:
+    """For each batch the places int64 (n,) of the tokens that count, their scores float32 (n,) by name, and its length.
+
+    Arguments as for `score_corpus`.
+    """
+    for batch in batches:
+        results = score_batch(batch.to(device))
+        counted = (batch.target_index >= 0).numpy()
+        found = {name: values.float().cpu().numpy()[counted] for name, values in results.items()}
+        yield batch.target_index.numpy()[counted], found, batch.n_tokens
 
 
 BLOCK = 1 << 20

@@ -169,7 +169,9 @@ class SplitModel(nn.Module):
         head = self.model.get_output_embeddings()
         rows, _ = BLOCK[_kind(hidden)]
         found = [
-            _loss_gradient(hidden[part], None if targets is None else targets[part], weight_of(head), bias_of(head), generator)
+            _loss_gradient(
+                hidden[part], None if targets is None else targets[part], weight_of(head), bias_of(head), generator
+            )
             for part in _slices(len(hidden), rows)
         ]
         gradients, losses = zip(*found, strict=True)

@@ -1,7 +1,7 @@
 """Linear layers seen alike, whatever their class: y = x Wᵀ + b, with the bias as one more input that is always 1.
 
-A gradient, an eigenbasis or a direction of a layer has shape (O, I), bias in the last column. This is the only file that
-knows how a class of layers stores its parameters: another class is one more line of `LAYER_TYPES`.
+A gradient, an eigenbasis or a direction of a layer has shape (O, I), bias in the last column. Only this file knows how a
+class of layers stores its parameters: another class is one more line of `LAYER_TYPES`.
 """
 
 import contextlib

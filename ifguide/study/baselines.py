@@ -6,6 +6,7 @@ that 0 and less means "keep". `ifguide.selection.saved` takes the best of them, 
 """
 
 import dataclasses
+import functools
 import re
 import tempfile
 from collections.abc import Callable
@@ -18,33 +19,40 @@ from ifguide.data.corpus import TokenizedCorpus
 from ifguide.errors import ConfigError
 from ifguide.evaluation.toxicity import ToxicityScorer
 from ifguide.runtime.progress import Progress, report_part
+from ifguide.storage import artifacts
+from ifguide.study import checkpoints as study_models
+from ifguide.study.attributions import Scorer
 from ifguide.study.evaluating import load_study_scorer
+from ifguide.study.lineage import Unit
 from ifguide.study.reading import Study
+from ifguide.study.scoring import PLAIN, open_scoring, put_together, score_in_shards, score_kinds
 
 _WORD = re.compile(r"\w+(?:['’]\w+)*")
 _SENTENCE = re.compile(r"[^.!?\n]+[.!?\n]*")
 
 Report = Callable[[int, int], None]
+TREATMENT = PLAIN
+"""How the checkpoints of another kind of influence are put together, whatever `[scores]` says of the study's own."""
 
 
-def score_baseline(study: Study, name: str, progress: Progress) -> np.ndarray:
-    """Scores float32 (N,) of one of `ifguide.config.names.BASELINES`.
+def score_baseline(study: Study, unit: Unit, progress: Progress) -> np.ndarray:
+    """Scores float32 (N,) of one of `ifguide.study.variants.BASELINES`.
 
     Raises:
         InputError: the classifier cannot be loaded.
         ConfigError: position scores are wanted and the study has none.
     """
-    if name == "position":
+    if unit.name == "position":
         if not study.has_scores("position"):
             raise ConfigError("the baseline `position` needs position scores; set scores.position to true")
-        from ifguide.influence.attribution import average_checkpoints
-
-        found = [study.scores("position", checkpoint) for checkpoint in study.checkpoint_names()]
-        return average_checkpoints(found, study.corpus().valid())
-    if name in ("standard", "last-position", "last-own-loss"):
-        return score_by_influence(study, name, progress)
-    if name == "loss-difference":
-        return score_by_tuned_models(study, progress)
+        scores, folder = study.folder(Unit("scores")), open_scoring(study, unit) / "scored"
+        parts = [scores / checkpoint for checkpoint in study.checkpoint_names()]
+        put_together(study.corpus(), parts, folder, ["position"], TREATMENT)
+        return artifacts.load_array(folder / "position.npy")
+    if unit.name in ("standard", "last-position", "last-own-loss"):
+        return score_by_influence(study, unit, progress)
+    if unit.name == "loss-difference":
+        return score_by_tuned_models(study, unit, progress)
     from ifguide.models.loading import pick_device
 
     config = study.config
@@ -53,7 +61,7 @@ def score_baseline(study: Study, name: str, progress: Progress) -> np.ndarray:
         "words": score_words,
         "classifier-tokens": score_by_leaving_words_out,
         "classifier-documents": score_documents,
-    }[name]
+    }[unit.name]
     return score(study.corpus(), scorer, report_part(progress, "documents"))
 
 
@@ -123,71 +131,47 @@ def _give_to_tokens(corpus: TokenizedCorpus, document: int, ranges: list, scores
         np.copyto(part, value, where=(part == 0) | (part < value))
 
 
-def score_by_influence(study: Study, name: str, progress: Progress) -> np.ndarray:
+def score_by_influence(study: Study, unit: Unit, progress: Progress) -> np.ndarray:
     """Influence of another kind: `standard` (toxic queries alone), or at the finished model alone (`last-position`,
     `last-own-loss`)."""
-    from ifguide.influence.attribution import average_checkpoints
+    differential = unit.name != "standard"
+    kind = "position" if unit.name == "last-position" else "own_loss"
 
-    names = study.checkpoint_names() if name == "standard" else [BASE]
-    kind = "position" if name == "last-position" else "own_loss"
-    found = []
-    for number, checkpoint in enumerate(names):
-        report = report_part(progress, part=number, parts=len(names))
-        found.append(_score_checkpoint(study, checkpoint, kind, differential=name != "standard", report=report))
-    return average_checkpoints(found, study.corpus().valid())
+    def directions(checkpoint: str) -> list[study_models.Direction]:
+        model, modules, device = study_models.load_checkpoint(study, checkpoint)
+        if checkpoint == BASE:
+            factors = study_models.fit_checkpoint(study, model, modules, device)
+        else:
+            factors = study_models.read_factors(study, checkpoint, str(device))
+        return [study_models.compute_direction(study, model, modules, factors, differential=differential)]
 
-
-def _score_checkpoint(study: Study, checkpoint: str, kind: str, *, differential: bool, report: Report) -> np.ndarray:
-    from ifguide.influence.attribution import position_scores
-    from ifguide.influence.derivative import score_along
-    from ifguide.influence.losses import SplitModel
-    from ifguide.study import checkpoints as study_models
-
-    model, modules, device = study_models.load_checkpoint(study, checkpoint)
-    if checkpoint == BASE:
-        factors = study_models.fit_checkpoint(study, model, modules, device)
-    else:
-        factors = study_models.read_factors(study, checkpoint, str(device))
-    direction = study_models.compute_direction(study, model, modules, factors, differential=differential)
-    if kind == "position":
-        split = SplitModel(model)
-        return _score_corpus(study, lambda batch: position_scores(split, modules, direction, batch)[0], device, report)
-    model, modules, device = study_models.load_checkpoint(study, checkpoint, attention="eager")
-    split = SplitModel(model)
-    way = study_models.choose_way(study, split, modules, direction, device)
-    score = score_along(split, modules, [direction], [way])
-    return _score_corpus(study, lambda batch: score(batch)[0], device, report)
-
-
-def _score_corpus(study: Study, score: Callable, device, report: Report) -> np.ndarray:
-    """float32 (N,) from a function of a batch that gives (B, T-1)."""
-    from ifguide.influence.attribution import score_corpus
-    from ifguide.influence.batches import make_batches
-    from ifguide.study.scoring import corpus_sequences
-
-    n_tokens = study.corpus().n_tokens
-    values = {"score": np.zeros(n_tokens, dtype=np.float32)}
-    batches = make_batches(corpus_sequences(study), study.config.compute.tokens_per_batch)
-    score_corpus(
-        batches,
-        lambda batch: {"score": score(batch)},
-        values,
-        device=device,
-        report=lambda done: report(done, n_tokens),
+    folder = open_scoring(study, unit) / "scored"
+    score_kinds(
+        study,
+        unit,
+        folder,
+        progress,
+        checkpoints=[BASE] if differential else study.checkpoint_names(),
+        kinds=[kind],
+        treatment=TREATMENT,
+        directions=directions,
     )
-    return values["score"]
+    return artifacts.load_array(folder / f"{kind}.npy")
 
 
-def score_by_tuned_models(study: Study, progress: Progress) -> np.ndarray:
+def _only(score: Callable, batch) -> list:
+    return [score(batch)]
+
+
+def score_by_tuned_models(study: Study, unit: Unit, progress: Progress) -> np.ndarray:
     """Cross-entropy under the base model tuned on the safe queries minus that under the one tuned on the toxic queries,
     in nats."""
     import torch
 
     from ifguide.influence.losses import SplitModel
-    from ifguide.study import checkpoints as study_models
     from ifguide.training.train import train_model
 
-    settings, losses = study.config.baselines, {}
+    settings, losses, work = study.config.baselines, {}, open_scoring(study, unit)
     training = dataclasses.replace(
         study.config.training,
         epochs=settings.epochs,
@@ -205,6 +189,10 @@ def score_by_tuned_models(study: Study, progress: Progress) -> np.ndarray:
         with tempfile.TemporaryDirectory(prefix="ifguide-tuned-") as folder:
             train_model(model, None, rows, training, None, Path(folder))
         split = SplitModel(model.requires_grad_(False))
+        scorer = Scorer(files=("loss",), score=functools.partial(_only, split), device=device)
         with torch.no_grad():
-            losses[kind] = _score_corpus(study, split, device, report_part(progress, part=number, parts=2))
+            score_in_shards(
+                study, work / kind, work / "scored" / kind, scorer, report_part(progress, part=number, parts=2)
+            )
+        losses[kind] = artifacts.load_array(work / "scored" / kind / "loss.npy")
     return losses["safe"] - losses["toxic"]

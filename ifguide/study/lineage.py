@@ -5,6 +5,7 @@ bookkeeping.
 import functools
 from dataclasses import dataclass
 
+from ifguide.config.attributions import KINDS
 from ifguide.config.io import config_to_dict
 from ifguide.config.names import BASE, DEFAULT
 from ifguide.config.schema import StudyConfig
@@ -228,7 +229,7 @@ def unit_settings(config: StudyConfig, unit: Unit) -> dict:
     }.get(unit.stage, (unit.stage,))
     how_the_model_is_made = {"model.source", "model.revision", "model.mode", "model.checkpoints"}
     changes_nothing = {
-        "baseline": {*how_the_model_is_made, *_DO_NOT_CHANGE_A_TRAINING, "scores.position"},
+        "baseline": {*how_the_model_is_made, *_DO_NOT_CHANGE_A_TRAINING, *(f"scores.{kind}" for kind in KINDS)},
         "model": {"model.dtype", "model.modules", "training.save_steps"},
         "factors": how_the_model_is_made,
         "direction": how_the_model_is_made,

@@ -12,7 +12,7 @@ from ifguide.influence.attribution import (
     report_at_predicted,
     score_corpus,
 )
-from ifguide.influence.batches import Sequence, corpus_sequences, make_batches
+from ifguide.influence.batches import CorpusSequences, Sequence, make_batches
 from ifguide.influence.direction import differential_direction, query_gradient
 from ifguide.influence.line import own_loss_scores
 from ifguide.models.loading import tracked_modules
@@ -86,7 +86,7 @@ def test_both_kinds_sum_alike_with_a_bos_context_and_chunks(case):
     found = {}
     for kind, function in (("own_loss", own_loss_scores), ("position", position_scores)):
         out = {"scores": np.zeros(len(ids), dtype=np.float32)}
-        batches = make_batches(corpus_sequences(ids, offsets, chunks, bos=0), 30)
+        batches = make_batches(CorpusSequences(ids, offsets, chunks, bos=0), 30)
         score_corpus(batches, lambda b, f=function: {"scores": f(case.model, case.modules, direction, b)[0]}, out)
         assert (out["scores"][offsets[:-1][np.diff(offsets) > 0]] == 0).all(), "a document's first token has no score"
         found[kind] = np.add.reduceat(out["scores"].astype(np.float64), offsets[:-1])
