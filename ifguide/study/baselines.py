@@ -18,6 +18,7 @@ from ifguide.config.names import BASE
 from ifguide.data.corpus import TokenizedCorpus
 from ifguide.errors import ConfigError
 from ifguide.evaluation.toxicity import ToxicityScorer
+from ifguide.runtime.distributed import current
 from ifguide.runtime.progress import Progress, report_part
 from ifguide.storage import artifacts
 from ifguide.study import checkpoints as study_models
@@ -40,7 +41,7 @@ def score_baseline(study: Study, unit: Unit, progress: Progress) -> np.ndarray:
 
     Raises:
         InputError: the classifier cannot be loaded.
-        ConfigError: position scores are wanted and the study has none.
+        ConfigError: position scores are wanted and the study has none, or several processes run.
     """
     if unit.name == "position":
         if not study.has_scores("position"):
@@ -49,10 +50,14 @@ def score_baseline(study: Study, unit: Unit, progress: Progress) -> np.ndarray:
         parts = [scores / checkpoint for checkpoint in study.checkpoint_names()]
         put_together(study.corpus(), parts, folder, ["position"], TREATMENT)
         return artifacts.load_array(folder / "position.npy")
-    if unit.name in ("standard", "last-position", "last-own-loss"):
-        return score_by_influence(study, unit, progress)
-    if unit.name == "loss-difference":
-        return score_by_tuned_models(study, unit, progress)
+    from_models = dict.fromkeys(("standard", "last-position", "last-own-loss"), score_by_influence)
+    from_models["loss-difference"] = score_by_tuned_models
+    if unit.name in from_models:
+        if not current().alone:
+            raise ConfigError(
+                f"the baseline `{unit.name}` is computed by one process; start it without torchrun or accelerate launch"
+            )
+        return from_models[unit.name](study, unit, progress)
     from ifguide.models.loading import pick_device
 
     config = study.config

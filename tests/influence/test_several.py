@@ -1,12 +1,14 @@
 """Several directions in one pass give the scores of each alone."""
 
-import pytest
 import torch
 
 from ifguide.influence.attribution import position_scores, position_scores_several
+from tests.influence.every_model import every_model
+from tests.one_case import for_each
 
 
-@pytest.mark.parametrize("n", [1, 3])
+@for_each("n", [1, 3])
+@every_model
 def test_several_directions_give_the_position_scores_of_each_alone(case, n):
     directions = [case.random_direction(seed) for seed in range(n)]
     for batch in case.batches():
@@ -16,4 +18,3 @@ def test_several_directions_give_the_position_scores_of_each_alone(case, n):
             expected, expected_losses = position_scores(case.model, case.modules, direction, batch)
             torch.testing.assert_close(mine, expected, rtol=1e-9, atol=1e-12)
             torch.testing.assert_close(losses, expected_losses)
-
