@@ -218,7 +218,7 @@ def print_speed(options) -> None:
         OWN: each(options, central.scores),
         OWN_NARROW: each(options, narrow.scores),
         EXACT: each(options, lambda batch: own_loss_scores(eager_split, eager_modules, direction, batch)),
-        POSITION: each(options, lambda batch: position_scores(split, modules, direction, batch)),
+        POSITION: each(options, lambda batch: position_scores(split, modules, [direction], batch)),
         FIT: fit(None),
         FIT_NARROW: fit(torch.bfloat16),
     }

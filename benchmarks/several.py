@@ -8,7 +8,6 @@ backward pass a direction against one for all.
 """
 
 import argparse
-import contextlib
 import time
 
 import numpy as np
@@ -16,7 +15,7 @@ import torch
 from torch import nn
 
 from benchmarks.engine import as_batches, make_documents, make_model, random_direction
-from ifguide.influence.attribution import position_scores, position_scores_several
+from ifguide.influence.attribution import position_scores
 from ifguide.influence.batches import Batch
 from ifguide.influence.central import CentralDifference, choose_step
 from ifguide.influence.line import own_loss_scores
@@ -58,9 +57,7 @@ class PlaneDerivatives:
         return scores, values
 
     def _losses(self, batch: Batch, epsilon: torch.Tensor) -> torch.Tensor:
-        with contextlib.ExitStack() as stack:
-            for module, tangents in self._layers.items():
-                stack.enter_context(replace_forward(module, _on_plane(module, tangents, epsilon)))
+        with replace_forward({module: _on_plane(module, v, epsilon) for module, v in self._layers.items()}):
             return self._split(batch)
 
 
@@ -127,8 +124,8 @@ def main() -> None:
         jvp = rate(lambda batch, vs=directions: [own_loss_scores(eager_split, eager_modules, v, batch) for v in vs])
         shared = rate(plane.scores)
         differences = rate(lambda batch, cs=central: [c.scores(batch) for c in cs])
-        apart = rate(lambda batch, vs=directions: [position_scores(split, modules, v, batch) for v in vs])
-        together = rate(lambda batch, vs=directions: position_scores_several(split, modules, vs, batch))
+        apart = rate(lambda batch, vs=directions: [position_scores(split, modules, [v], batch) for v in vs])
+        together = rate(lambda batch, vs=directions: position_scores(split, modules, vs, batch))
         print(
             f"| {n} | {jvp:,.0f} | {shared:,.0f} | {shared / jvp:.2f} | {differences:,.0f} | {shared / differences:.2f}"
             f" | {apart:,.0f} | {together:,.0f} | {together / apart:.2f} |"

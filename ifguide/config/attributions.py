@@ -14,7 +14,7 @@ class ScoreKind:
     title: str
     """Its name in the app."""
     note: str
-    """What it says of a token, in one sentence."""
+    """What it measures, in one sentence."""
     module: str = ""
     """The module that computes it; empty: another kind's module gives it along with its own."""
     directional: bool = True

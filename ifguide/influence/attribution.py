@@ -20,35 +20,19 @@ from ifguide.models.layers import gradients_flow, watch
 
 
 def position_scores(
-    model: nn.Module, modules: dict[str, nn.Module], direction: dict[str, torch.Tensor], batch: Batch
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Position scores by one forward and one backward pass.
-
-    Arguments as for `own_loss_scores`; any attention implementation will do.
-
-    Returns:
-        (scores, losses), each (B, T-1): entry t is what flows through position t, which predicts token t+1.
-    """
-    scores, losses = position_scores_several(model, modules, [direction], batch)
-    return scores[0], losses
-
-
-def position_scores_several(
     model: nn.Module, modules: dict[str, nn.Module], directions: list[dict[str, torch.Tensor]], batch: Batch
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Position scores along each direction by one forward and one backward pass.
+    """Position scores along each direction by one forward and one backward pass; entry t is what flows through position
+    t, which predicts token t+1.
 
     A backward pass gives each layer's inputs and output gradients, which no direction enters; each direction only
     multiplies them once more. Own-loss scores share too little for that (`benchmarks/several.py` has what was tried).
 
     Args:
-        model: any attention implementation; may be split already.
-        modules: the tracked layers by name.
         directions: K times v, (O, I) a layer.
-        batch: on the model's device.
 
     Returns:
-        Scores (K, B, T-1), K directions, each as `position_scores` gives them, and losses (B, T-1).
+        Scores (K, B, T-1), K directions, and losses (B, T-1), 0 where nothing counts.
     """
     first = next(iter(directions[0].values()))
     totals = torch.zeros(len(directions), *batch.input_ids.shape, dtype=first.dtype, device=batch.input_ids.device)
@@ -130,23 +114,6 @@ BLOCK = 1 << 20
 """Tokens held at once where whole arrays of scores are put together."""
 
 
-def average_checkpoints(scores: list[np.ndarray], valid: np.ndarray, block: int = BLOCK) -> np.ndarray:
-    """The study's score: one checkpoint's raw scores, or the mean over checkpoints of score / standard deviation.
-
-    Args:
-        scores: float32 (N,) arrays, one a checkpoint.
-        valid: bool (N,); the standard deviation is taken over these, the rest is 0.
-        block: tokens taken at once. Standard deviations are summed in float64, so it changes no more than their last
-            digits.
-
-    Raises:
-        ConfigError: no scores.
-        NumericalError: a checkpoint's scores are all the same.
-    """
-    blocks = list(average_blocks(scores, lambda start, stop: valid[start:stop], block))
-    return np.concatenate(blocks) if blocks else np.zeros(0, dtype=np.float32)
-
-
 AVERAGES: dict[str, Callable[..., np.ndarray]] = {"mean": np.mean, "median": np.median}
 """Ways to put the checkpoints' scores together."""
 
@@ -154,13 +121,20 @@ AVERAGES: dict[str, Callable[..., np.ndarray]] = {"mean": np.mean, "median": np.
 def average_blocks(
     scores: list[np.ndarray], valid_between: Callable[[int, int], np.ndarray], block: int = BLOCK, average: str = "mean"
 ) -> Iterator[np.ndarray]:
-    """`average_checkpoints` piece by piece, float32 (at most `block`,), so that memory-mapped scores stay on disk.
+    """The study's score: one checkpoint's raw scores, or the average over checkpoints of score / standard deviation.
+
+    Piece by piece, float32 (at most `block`,), so that memory-mapped scores stay on disk.
 
     Args:
         scores: float32 (N,) arrays, one a checkpoint.
-        valid_between: gives bool (stop - start,) for tokens [start, stop).
-        block: tokens taken at once.
-        average: `mean` or `median` over the checkpoints of score / standard deviation.
+        valid_between: gives bool (stop - start,) for tokens [start, stop). The standard deviation is taken over the
+            valid ones, the rest is 0.
+        block: tokens taken at once; it changes no more than the last digits.
+        average: `mean` or `median`.
+
+    Raises:
+        ConfigError: no scores.
+        NumericalError: a checkpoint's scores are all the same.
     """
     if not scores:
         raise ConfigError("expected at least one checkpoint's scores, got none")
@@ -194,7 +168,6 @@ def pool_blocks(
         token_ids: int (N,).
         valid_between: gives bool (stop - start,) for tokens [start, stop).
         pooling: the multiple; 0 gives the scores as they are.
-        block: tokens taken at once.
     """
     sums: np.ndarray = np.zeros(0)
     counts: np.ndarray = np.zeros(0)

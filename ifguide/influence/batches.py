@@ -81,8 +81,8 @@ def make_batches(
     """Batch sequences by length, so that little is padded and no batch has more than about `tokens_per_batch` padded
     tokens.
 
-    Sequences of fewer than two tokens predict nothing and are left out. The order is the same whatever the batch size
-    is not: callers put results in place through `target_index` and `sequence`.
+    Sequences of fewer than two tokens predict nothing and are left out. The order depends on the batch size: callers
+    put results in place through `target_index` and `sequence`.
 
     Args:
         sequences: a list of `Sequence`, or anything with `len`, `[]` and optionally `lengths()`.

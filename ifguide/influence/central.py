@@ -8,8 +8,6 @@ The model's weights are never changed. Each layer makes its shifted weight when 
 layers share, so the cost in memory is v and the largest layer, and nothing drifts however many batches are scored.
 """
 
-import contextlib
-
 import torch
 from torch import nn
 
@@ -22,8 +20,6 @@ class CentralDifference:
     """Scores batches with a model at θ+εv and at θ-εv.
 
     Args:
-        model: any attention implementation; may be split already.
-        modules: the tracked layers by name.
         direction: v, (O, I) a layer. bfloat16 will do: it rounds v, not θ+εv.
         epsilon: the step.
         products: dtype in which the output embedding multiplies the difference of the hidden states; None: the model's.
@@ -58,10 +54,11 @@ class CentralDifference:
         return difference_scores(self._split, plus, minus, self.epsilon, batch, self._products)
 
     def _at(self, batch: Batch, step: float, function):
-        with contextlib.ExitStack() as stack:
-            for module, matrix in self._directions.items():
-                forward = _shifted(module, matrix, step, self._buffers[_buffer_key(module)])
-                stack.enter_context(replace_forward(module, forward))
+        forwards = {
+            module: _shifted(module, matrix, step, self._buffers[_buffer_key(module)])
+            for module, matrix in self._directions.items()
+        }
+        with replace_forward(forwards):
             return function(batch)
 
     def _hidden(self, batch: Batch) -> torch.Tensor:

@@ -63,7 +63,6 @@ def score_along(
 
     Args:
         model: with `eager` attention where a way is `jvp`; may be split already.
-        modules: the tracked layers by name.
         directions: v, (O, I) a layer; at least one.
         ways: how to take each one's derivative.
     """
@@ -93,11 +92,8 @@ def choose_derivative(
 
     Args:
         model: loaded with `eager` attention, which the exact derivative needs; may be split already.
-        modules: the tracked layers by name.
-        direction: v, (O, I) a layer.
-        sample: batches on the model's device.
         setting: `auto` takes the fastest way whose correlation is at least `AGREEMENT`, else `jvp`; `central` takes
-            central differences at the best step whatever the correlation, `jvp` tries nothing.
+            central differences at the best step even if they agree too little, `jvp` tries nothing.
         narrow: bfloat16 products are fast here.
 
     Raises:

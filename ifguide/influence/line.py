@@ -5,8 +5,6 @@ that rule instead of other parameters, and its weight is read only while the lay
 in from memory or disk for that moment is there.
 """
 
-import contextlib
-
 import torch
 from torch import nn
 from torch.autograd import forward_ad
@@ -24,20 +22,17 @@ def own_loss_scores(
     Args:
         model: loaded with `eager` attention, the implementation that has a forward-mode derivative; may be split
             already.
-        modules: the tracked layers by name.
         direction: v, (O, I) a layer, each on the device where the layer computes.
-        batch: on the model's device.
 
     Returns:
         (scores, losses), each (B, T-1), 0 where nothing counts.
     """
     # plain dual numbers: weights that accelerate brings in meanwhile cannot take part in torch.func's
-    with torch.no_grad(), forward_ad.dual_level(), contextlib.ExitStack() as stack:
+    with torch.no_grad(), forward_ad.dual_level():
         one = torch.ones((), device=batch.input_ids.device)
         epsilon = forward_ad.make_dual(torch.zeros_like(one), one)
-        for name, module in modules.items():
-            stack.enter_context(replace_forward(module, _on_line(module, direction[name], epsilon)))
-        losses, scores = forward_ad.unpack_dual(SplitModel.of(model)(batch))
+        with replace_forward({module: _on_line(module, direction[name], epsilon) for name, module in modules.items()}):
+            losses, scores = forward_ad.unpack_dual(SplitModel.of(model)(batch))
     return torch.zeros_like(losses) if scores is None else scores, losses
 
 

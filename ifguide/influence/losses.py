@@ -2,7 +2,7 @@
 
 A vocabulary of 50,000 makes the logits of 4,096 tokens 800 MB in float32, several times what the rest of a forward pass
 needs. So the model's body runs once, and its output embedding is applied to a few hundred positions at a time, and only
-to positions whose prediction counts. Cross-entropy is computed in float32 or better whatever the model's dtype.
+to positions whose prediction counts. Cross-entropy is computed in float32 or better.
 """
 
 from collections.abc import Callable, Iterator
@@ -55,7 +55,7 @@ def draw(logits: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
 
 
 def upcast(logits: torch.Tensor) -> torch.Tensor:
-    """float32, or float64 as it is."""
+    """To float32; float64 stays."""
     return logits if logits.dtype == torch.float64 else logits.float()
 
 
@@ -82,7 +82,7 @@ class SplitModel(nn.Module):
 
     @classmethod
     def of(cls, model: nn.Module) -> "SplitModel":
-        """The model split, or as it is if it already is: whoever runs many batches splits it once."""
+        """The model split, or itself if it already is: a caller with many batches splits it once."""
         return model if isinstance(model, cls) else cls(model)
 
     def hidden(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
@@ -131,7 +131,6 @@ class SplitModel(nn.Module):
         `streams`.
 
         Args:
-            hidden: (n, H).
             tangent: (n, H), the hidden states' derivative.
             targets: int64 (n,), the words that count.
             products: dtype in which tangents are multiplied by the output embedding; None: its own.
@@ -161,7 +160,6 @@ class SplitModel(nn.Module):
         Args:
             hidden: (n, H), n at least 1.
             targets: int64 (n,), the words that count; None: drawn from the model's own prediction.
-            generator: draws them.
 
         Returns:
             (gradients (n, H) in the dtype of `hidden`, losses (n,) in float32 or better).
@@ -294,8 +292,6 @@ def backpropagate(
     """Run a batch forward and send the gradient of its (weighted) summed objective back through the model's layers.
 
     Args:
-        split: the model.
-        batch: on its device.
         weights: (B, T-1), one factor a predicted token; None: all 1.
         objective: one value a token.
         generator: draw the targets from the model's own prediction with it; None: the true ones.

@@ -28,8 +28,6 @@ class PairedDifference:
 
     Args:
         model: any attention implementation; may be split already. Only models whose head `streams`.
-        modules: the tracked layers by name.
-        direction: v, (O, I) a layer.
         epsilon: the step.
         products: dtype in which differences are multiplied.
     """
@@ -53,9 +51,7 @@ class PairedDifference:
     def scores(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """(scores, losses), each (B, T-1), 0 where nothing counts; the loss is ℓ(θ) but for a term in ε²."""
         twice = [torch.cat([part, part]) for part in (batch.input_ids, batch.attention_mask)]
-        with contextlib.ExitStack() as stack:
-            for layer in self._layers:
-                stack.enter_context(replace_forward(layer.module, layer))
+        with replace_forward({layer.module: layer for layer in self._layers}):
             hidden = self._split.hidden(*twice)[:, :-1]  # (2B, T-1, H)
         counted = batch.targets != -100
         plus, minus = (half[counted] for half in hidden.chunk(2))

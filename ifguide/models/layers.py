@@ -1,7 +1,7 @@
-"""Linear layers seen alike, whatever their class: y = x Wᵀ + b, with the bias as one more input that is always 1.
+"""Linear layers of any class seen alike: y = x Wᵀ + b, with the bias as one more input that is always 1.
 
-A gradient, an eigenbasis or a direction of a layer has shape (O, I), bias in the last column. Only this file knows how a
-class of layers stores its parameters: another class is one more line of `LAYER_TYPES`.
+A gradient, an eigenbasis or a direction of a layer has shape (O, I), bias in the last column. Only this file knows how
+a class of layers stores its parameters: another class is one more line of `LAYER_TYPES`.
 """
 
 import contextlib
@@ -140,18 +140,21 @@ def find_shared_inputs(model: nn.Module, modules: dict[str, nn.Module]) -> dict[
 
 
 @contextlib.contextmanager
-def replace_forward(module: nn.Module, forward: Callable[[torch.Tensor], torch.Tensor]) -> Iterator[None]:
-    """Inside the block the layer computes something else; its hooks, accelerate's included, run as ever."""
-    name = "_old_forward" if hasattr(module, "_old_forward") else "forward"  # the one that accelerate's hooks call
-    had, before = name in vars(module), vars(module).get(name)
-    setattr(module, name, forward)
+def replace_forward(forwards: dict[nn.Module, Callable[[torch.Tensor], torch.Tensor]]) -> Iterator[None]:
+    """Inside the block each layer computes something else; its hooks, accelerate's included, run as always."""
+    kept = []
     try:
+        for module, forward in forwards.items():
+            name = "_old_forward" if hasattr(module, "_old_forward") else "forward"  # what accelerate's hooks call
+            kept.append((module, name, vars(module).get(name)))
+            setattr(module, name, forward)
         yield
     finally:
-        if had:
-            setattr(module, name, before)
-        else:
-            delattr(module, name)
+        for module, name, before in kept:
+            if before is None:
+                delattr(module, name)
+            else:
+                setattr(module, name, before)
 
 
 @contextlib.contextmanager

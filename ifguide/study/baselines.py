@@ -9,7 +9,7 @@ import dataclasses
 import functools
 import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +33,7 @@ _SENTENCE = re.compile(r"[^.!?\n]+[.!?\n]*")
 
 Report = Callable[[int, int], None]
 TREATMENT = PLAIN
-"""How the checkpoints of another kind of influence are put together, whatever `[scores]` says of the study's own."""
+"""How the checkpoints of another kind of influence are put together; `[scores]` holds for the study's own alone."""
 
 
 def score_baseline(study: Study, unit: Unit, progress: Progress) -> np.ndarray:
@@ -75,15 +75,12 @@ def score_words(corpus: TokenizedCorpus, scorer: ToxicityScorer, report: Report 
     order."""
     known: dict[str, float] = {}
     scores = np.zeros(corpus.n_tokens, dtype=np.float32)
-    for document in range(corpus.n_documents):
-        text = corpus.document(document).text
+    for document, text in _texts(corpus, report):
         words = list(_WORD.finditer(text))
         new = sorted({word.group().lower() for word in words} - known.keys())
         known |= dict(zip(new, scorer.score(new).tolist(), strict=True)) if new else {}
         ranges = [(word.start(), word.end(), known[word.group().lower()] - 0.5) for word in words]
         _give_to_tokens(corpus, document, ranges, scores)
-        if report:
-            report(document + 1, corpus.n_documents)
     return scores
 
 
@@ -92,8 +89,8 @@ def score_by_leaving_words_out(
 ) -> np.ndarray:
     """How much less toxic the classifier finds a sentence without the word a token belongs to."""
     scores = np.zeros(corpus.n_tokens, dtype=np.float32)
-    for document in range(corpus.n_documents):
-        text, places, texts = corpus.document(document).text, [], []
+    for document, text in _texts(corpus, report):
+        places, texts = [], []
         for sentence in _SENTENCE.finditer(text):
             first = sentence.start()
             texts.append(sentence.group())
@@ -109,8 +106,6 @@ def score_by_leaving_words_out(
             else:
                 ranges.append((start, end, values[whole] - values[number]))
         _give_to_tokens(corpus, document, ranges, scores)
-        if report:
-            report(document + 1, corpus.n_documents)
     return scores
 
 
@@ -125,12 +120,20 @@ def score_documents(corpus: TokenizedCorpus, scorer: ToxicityScorer, report: Rep
     return np.repeat(values, np.diff(corpus.offsets)).astype(np.float32)
 
 
+def _texts(corpus: TokenizedCorpus, report: Report | None) -> Iterator[tuple[int, str]]:
+    """Each document's number and text; a document is reported when the next one is asked for."""
+    for document in range(corpus.n_documents):
+        yield document, corpus.document(document).text
+        if report:
+            report(document + 1, corpus.n_documents)
+
+
 def _give_to_tokens(corpus: TokenizedCorpus, document: int, ranges: list, scores: np.ndarray) -> None:
     """Give every token of a document the highest value of the character ranges (start, end, value) that it overlaps."""
     first, stop = int(corpus.offsets[document]), int(corpus.offsets[document + 1])
     starts, ends = np.asarray(corpus.char_start[first:stop]), np.asarray(corpus.char_end[first:stop])
     for start, end, value in ranges:
-        # tokens lie in the order of the text, so those that overlap are neighbours
+        # tokens are in the order of the text, so those that overlap are neighbours
         low, high = np.searchsorted(ends, start, side="right"), np.searchsorted(starts, end, side="left")
         part = scores[first + low : first + high]
         np.copyto(part, value, where=(part == 0) | (part < value))

@@ -26,8 +26,7 @@ SAMPLE_TOKENS = 2_000
 
 
 def named_file(what: str, queries: str = "") -> str:
-    """Where something of a pair of query sets lies in an artefact: at the top for the study's own, else in
-    `extra/NAME/`."""
+    """The path of a pair of query sets' file in an artefact: at the top for the study's own, else in `extra/NAME/`."""
     return f"extra/{queries}/{what}" if queries else what
 
 
@@ -52,7 +51,6 @@ def corpus_sequences(
     """Chunk sequences of the corpus.
 
     Args:
-        study: its corpus.
         documents: only [first, stop); None: all.
         chosen: only these of them, counted from `first`; None: all.
         max_tokens: instead of `chosen`, documents drawn at random up to about this many tokens; 0: all.
@@ -183,9 +181,6 @@ def compute_direction(
     """The direction v of a pair of query sets at a loaded checkpoint, (O, I) a layer.
 
     Args:
-        study: its settings and queries.
-        model: the checkpoint.
-        modules: its tracked layers by name.
         factors: its EK-FAC factors; None for the identity.
         queries: an extra pair of query sets; empty: the study's own.
         report: called as report(turn, turns) for each set of queries; gives the callback that its queries are reported

@@ -64,8 +64,6 @@ def score_kinds(
     Args:
         study: with everything that the unit reads.
         unit: the artefact that is built; what is finished of it outlives a kill.
-        folder: where to.
-        progress: where to report.
         checkpoints: names of scoring checkpoints, or `base`.
         kinds: names of `KINDS`.
         treatment: how checkpoints are put together.
@@ -122,12 +120,12 @@ def score_in_shards(study: Study, work: Path, folder: Path, scorer: Scorer, repo
         first, stop = int(store.tokens[shard]), int(store.tokens[shard + 1])
         values = {name: np.zeros(stop - first, dtype=np.float32) for name in scorer.files}
         sequences = corpus_sequences(study, documents=(int(bounds[shard]), int(bounds[shard + 1])))
-        told = 0
+        counted = 0
 
         def tell(done: int, n_tokens: int = stop - first) -> None:
-            nonlocal told
-            count.add(min(done, n_tokens) - told)
-            told = min(done, n_tokens)
+            nonlocal counted
+            count.add(min(done, n_tokens) - counted)
+            counted = min(done, n_tokens)
 
         batches = make_batches(sequences, study.config.compute.tokens_per_batch)
         score_corpus(batches, scorer.by_file, values, first=first, device=scorer.device, report=tell)
@@ -149,9 +147,6 @@ def put_together(
     """The study's own arrays from its checkpoints', block by block: memory does not grow with the corpus.
 
     Args:
-        corpus: the scored tokens.
-        parts: the checkpoints' folders.
-        folder: where to.
         kinds, treatment, sets: as for `score_kinds`. A kind that no checkpoint has is left out.
 
     Returns:

@@ -17,9 +17,14 @@ from ifguide.config.attributions import attributions, computed_kinds
 from ifguide.config.names import BASE, DEFAULT
 from ifguide.data.by_document import sum_by_document
 from ifguide.data.corpus import build_corpus as tokenise_corpus
+from ifguide.data.packing import DroppedRows
+from ifguide.data.queries import read_queries
 from ifguide.errors import ConfigError, InputError, NumericalError
+from ifguide.models.loading import bos_context, load_config, load_tokenizer
 from ifguide.runtime.distributed import current
 from ifguide.runtime.progress import Progress, report_part
+from ifguide.selection.index.build import build_index as index_scores
+from ifguide.selection.index.counts import Sources, Tokens
 from ifguide.selection.saved import write_selection
 from ifguide.storage import artifacts
 from ifguide.storage.work import open_work
@@ -40,7 +45,7 @@ from ifguide.study.freshness import inputs_of, settings_of
 from ifguide.study.lineage import Unit
 from ifguide.study.reading import Study
 from ifguide.study.scoring import Treatment, score_kinds
-from ifguide.study.select import compute_selection
+from ifguide.study.select import compute_selection, training_mask
 from ifguide.study.variants import PREFERENCE, recipe
 
 SHARED = ("model", "factors", "direction", "scores", "suppress")
@@ -49,8 +54,6 @@ SHARED = ("model", "factors", "direction", "scores", "suppress")
 
 def build_corpus(study: Study, unit: Unit, folder: Path, progress: Progress) -> None:
     """Text -> tokens that know their document and their characters."""
-    from ifguide.models.loading import bos_context, load_config, load_tokenizer
-
     source, revision = study.resolve(study.config.model.source), study.config.model.revision
     tokenizer = load_tokenizer(source, revision)
     config = study.resolved("corpus")
@@ -70,8 +73,6 @@ def build_corpus(study: Study, unit: Unit, folder: Path, progress: Progress) -> 
 
 def build_queries(study: Study, unit: Unit, folder: Path, progress: Progress) -> None:
     """The query files -> prompt and completion tables, toxic and safe."""
-    from ifguide.data.queries import read_queries
-
     sets = study.query_sets()
     for number, queries in enumerate(sets):
         config = study.resolved_queries(queries)
@@ -86,7 +87,7 @@ def build_queries(study: Study, unit: Unit, folder: Path, progress: Progress) ->
 
 
 def build_model(study: Study, unit: Unit, folder: Path, progress: Progress) -> None:
-    """Train the base model and keep early checkpoints, or take the given one as it is."""
+    """Train the base model and keep early checkpoints, or take the given one."""
     from ifguide.training.train import choose_checkpoint_steps, train_model
 
     config = study.config
@@ -202,10 +203,6 @@ def build_scores(study: Study, unit: Unit, folder: Path, progress: Progress) -> 
 
 def build_index(study: Study, unit: Unit, folder: Path, progress: Progress) -> None:
     """The index of each kind of scores, so that what any threshold selects comes without a scan."""
-    from ifguide.models.loading import load_tokenizer
-    from ifguide.selection.index.build import build_index as index_scores
-    from ifguide.selection.index.counts import Sources, Tokens
-
     corpus = study.corpus()
     tokenizer = load_tokenizer(str(corpus.folder / "tokenizer"), "")
     pieces = tokenizer.batch_decode([[token] for token in range(len(tokenizer))])
@@ -234,12 +231,12 @@ def build_selection(study: Study, unit: Unit, folder: Path, progress: Progress) 
     kind = "influence" if unit.name == DEFAULT else "borrowed" if unit.name in study.config.borrowed else unit.name
     selection = compute_selection(study, study.config.selection, name=unit.name, kind=kind)
     if not selection.settings["n_selected"]:
-        mend = (
+        remedy = (
             f"lower selection.quantile (now {study.config.selection.quantile})"
             if kind in ("influence", "random")
             else "so there is nothing to train without; leave it out"
         )
-        raise ConfigError(f"selection {unit.name!r} holds no token; {mend}")
+        raise ConfigError(f"selection {unit.name!r} holds no token; {remedy}")
     write_selection(selection, folder)
 
 
@@ -253,8 +250,6 @@ def build_baseline(study: Study, unit: Unit, folder: Path, progress: Progress) -
 
 def build_suppress(study: Study, unit: Unit, folder: Path, progress: Progress) -> None:
     """Train again from the same start without the selected tokens, in the way that the model's recipe says."""
-    from ifguide.data.packing import DroppedRows
-    from ifguide.study.select import training_mask
     from ifguide.training.train import train_model
 
     if unit.name == PREFERENCE:

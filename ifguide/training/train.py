@@ -132,7 +132,6 @@ def train_model(
         tokenizer: saved beside the weights; its padding token fills short rows, or 0 where the model does not know it.
             None: nothing is saved.
         rows: the rows of `ifguide.data.packing.pack_rows`, or any sequence of rows that `training_rows.trim_row` takes.
-        training: the settings.
         suppress: how selected tokens are treated; None: plain training, and `selected` only splits the log.
         folder: empty, or what a killed run with the same arguments left.
         report: called with (tokens done, tokens in all), predicted tokens of all epochs.

@@ -5,6 +5,7 @@ import functools
 import numpy as np
 import torch
 
+from ifguide.influence.attribution import position_scores
 from ifguide.influence.batches import Sequence, make_batches
 from ifguide.models.layers import layer_shape
 from ifguide.models.loading import tracked_modules
@@ -33,3 +34,9 @@ class Case:
 
 every_model = for_each("case", [functools.partial(Case, kind) for kind in SHAPES])
 """Runs a test once for a fresh case of each architecture."""
+
+
+def position_alone(model, modules, direction, batch):
+    """Position scores along one direction, and losses."""
+    scores, losses = position_scores(model, modules, [direction], batch)
+    return scores[0], losses

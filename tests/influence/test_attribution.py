@@ -3,30 +3,26 @@ import pytest
 import torch
 
 from ifguide.errors import ConfigError, NumericalError
-from ifguide.influence.attribution import (
-    average_blocks,
-    average_checkpoints,
-    mean_blocks,
-    pool_blocks,
-    position_scores,
-    report_at_predicted,
-    score_corpus,
-)
+from ifguide.influence.attribution import average_blocks, mean_blocks, pool_blocks, report_at_predicted, score_corpus
 from ifguide.influence.batches import CorpusSequences, Sequence, make_batches
 from ifguide.influence.direction import differential_direction, query_gradient
 from ifguide.influence.line import own_loss_scores
 from ifguide.models.loading import tracked_modules
 from tests.influence.dense import dot, layer_gradient, sequence_losses
-from tests.influence.every_model import every_model
+from tests.influence.every_model import every_model, position_alone
 from tests.one_case import for_each
 from tests.tiny import tiny_model
+
+
+def average_checkpoints(scores, valid, block=1 << 20):
+    return np.concatenate([np.zeros(0, np.float32), *average_blocks(scores, lambda i, j: valid[i:j], block)])
 
 
 def score_all(case, kind, direction, tokens_per_batch=30, model=None):
     model = model or case.model
     modules = tracked_modules(model)
     out = {"scores": np.zeros(case.n_tokens, dtype=np.float32), "losses": np.zeros(case.n_tokens, dtype=np.float32)}
-    function = {"own_loss": own_loss_scores, "position": position_scores}[kind]
+    function = {"own_loss": own_loss_scores, "position": position_alone}[kind]
     score_corpus(
         case.batches(tokens_per_batch),
         lambda b: dict(zip(("scores", "losses"), function(model, modules, direction, b), strict=True)),
@@ -90,7 +86,7 @@ def test_both_kinds_sum_alike_with_a_bos_context_and_chunks(case):
     )
     direction = case.random_direction()
     found = {}
-    for kind, function in (("own_loss", own_loss_scores), ("position", position_scores)):
+    for kind, function in (("own_loss", own_loss_scores), ("position", position_alone)):
         out = {"scores": np.zeros(len(ids), dtype=np.float32)}
         batches = make_batches(CorpusSequences(ids, offsets, chunks, bos=0), 30)
         score_corpus(batches, lambda b, f=function: {"scores": f(case.model, case.modules, direction, b)[0]}, out)

@@ -7,9 +7,10 @@ import torch
 from ifguide.errors import NumericalError
 from ifguide.influence import ekfac
 from ifguide.influence.batches import Sequence, make_batches
-from ifguide.influence.ekfac import fit_covariances, fit_factors
+from ifguide.influence.ekfac import fit_factors
 from ifguide.models.layers import layer_shape
 from ifguide.models.loading import tracked_modules
+from tests.influence.covariances import fit_covariances
 from tests.influence.dense import layer_gradient, layer_traces, relative_error, sequence_losses, true_label_loss
 from tests.influence.every_model import every_model
 from tests.one_case import for_each

@@ -5,7 +5,6 @@ import copy
 import torch
 from torch import nn
 
-from ifguide.influence.attribution import position_scores
 from ifguide.influence.central import CentralDifference
 from ifguide.influence.direction import query_gradient
 from ifguide.influence.ekfac import fit_factors
@@ -13,7 +12,7 @@ from ifguide.influence.line import own_loss_scores
 from ifguide.influence.paired import PairedDifference
 from ifguide.models.layers import LAYER_TYPES, LayerType, bias_of, find_linear, split_matrix, weight_of
 from ifguide.models.loading import tracked_modules
-from tests.influence.every_model import Case, every_model
+from tests.influence.every_model import Case, every_model, position_alone
 
 
 class Kernel(nn.Module):
@@ -40,7 +39,7 @@ def everything(case):
     central, paired = (way(model, modules, direction, 1e-2) for way in (CentralDifference, PairedDifference))
     for number, batch in enumerate(case.batches()):
         found["own loss", number] = own_loss_scores(model, modules, direction, batch)[0]
-        found["position", number] = position_scores(model, modules, direction, batch)[0]
+        found["position", number] = position_alone(model, modules, direction, batch)[0]
         found["central", number] = central.scores(batch)[0]
         found["paired", number] = paired.scores(batch)[0]
     return found

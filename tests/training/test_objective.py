@@ -3,8 +3,9 @@ import math
 import pytest
 import torch
 
-from ifguide.training.objective import IGNORED, penalised_loss, sum_losses, token_losses
+from ifguide.training.objective import IGNORED, sum_losses, token_losses
 from tests.one_case import for_each
+from tests.training.penalised import penalised_loss
 
 
 def batch(dtype=torch.float64, rows=3, length=7, vocab=11, seed=0):

@@ -11,7 +11,7 @@ from ifguide.data.packing import pack_rows
 from ifguide.errors import ConfigError, InputError, NumericalError
 from ifguide.models.loading import load_model
 from ifguide.training import train as training_module
-from ifguide.training.objective import IGNORED, penalised_loss
+from ifguide.training.objective import IGNORED
 from ifguide.training.rows import collate_rows, trim_row
 from ifguide.training.train import (
     PenalisedTrainer,
@@ -22,6 +22,7 @@ from ifguide.training.train import (
     train_model,
 )
 from tests.one_case import for_each
+from tests.training.penalised import penalised_loss
 
 VOCAB, EOS = 31, 30
 SHAPE = dict(

@@ -3,10 +3,11 @@ import pytest
 import torch
 
 from ifguide.data.packing import pack_rows
-from ifguide.training.objective import IGNORED, penalised_loss
+from ifguide.training.objective import IGNORED
 from ifguide.training.rows import TrainingRows, collate_rows, trim_row
 from ifguide.training.train import initialise_model
 from tests.one_case import for_each
+from tests.training.penalised import penalised_loss
 
 VOCAB, EOS = 31, 30
 SHAPE = dict(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32)

@@ -4,7 +4,7 @@ study's `explanations/`.
 A file's name carries a digest of all it is made from, so an explanation of an earlier direction is never shown.
 """
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import numpy as np
 
@@ -14,11 +14,7 @@ from ifguide.runtime.progress import Progress
 from ifguide.storage import artifacts
 from ifguide.study.checkpoints import corpus_sequences, encoded_queries, load_checkpoint, read_factors
 from ifguide.study.lineage import Unit
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from ifguide.study.reading import Study
+from ifguide.study.reading import Study
 
 FOLDER = "explanations"
 VERSION = 1
@@ -28,7 +24,7 @@ _MEMORY, _LEAST = 2_000_000_000, 8
 """For each query, at most as many documents as their gradients fit into this many bytes, but at least `_LEAST`."""
 
 
-def _path(study: "Study", what: list) -> "Path":
+def _path(study: Study, what: list) -> Path:
     made_of = [VERSION, NEIGHBOURS, what]
     for unit in (Unit("corpus"), Unit("queries"), Unit("direction"), Unit("scores"), Unit("selection", DEFAULT)):
         manifest = artifacts.read_manifest(study.folder(unit))
@@ -38,26 +34,24 @@ def _path(study: "Study", what: list) -> "Path":
     return study.root / FOLDER / f"{what[0]}-{artifacts.hash_json(made_of)[:20]}.json"
 
 
-def document_path(study: "Study", document: str, start: int | None = None, stop: int | None = None) -> "Path":
+def document_path(study: Study, document: str, start: int | None = None, stop: int | None = None) -> Path:
     """The file of the explanation of a document, or of a span of its tokens."""
     return _path(study, ["document", document, start, stop])
 
 
-def queries_path(study: "Study") -> "Path":
+def queries_path(study: Study) -> Path:
     """The file of the explanation of the queries."""
     return _path(study, ["queries"])
 
 
 def explain_document(
-    study: "Study", document: str, start: int | None = None, stop: int | None = None, progress: Progress | None = None
+    study: Study, document: str, start: int | None = None, stop: int | None = None, progress: Progress | None = None
 ) -> dict:
     """Split a document's score into its queries' contributions, and find the documents with the nearest influence.
 
     Args:
         study: with scores and a default selection.
-        document: its id.
         start, stop: only these of its tokens; None: all.
-        progress: where to report.
 
     Returns:
         `toxic` and `safe`: a contribution a query, in the unit of the study's scores; together they sum to `total`.
@@ -103,7 +97,7 @@ def explain_document(
     return result
 
 
-def explain_queries(study: "Study", progress: Progress | None = None) -> dict:
+def explain_queries(study: Study, progress: Progress | None = None) -> dict:
     """What each query does to the direction, and which of the best-ranked documents it pulls most.
 
     Returns:
@@ -145,7 +139,7 @@ def explain_queries(study: "Study", progress: Progress | None = None) -> dict:
     return result
 
 
-def _sequences(study: "Study", document: int, span: tuple[int, int] | None = None) -> list:
+def _sequences(study: Study, document: int, span: tuple[int, int] | None = None) -> list:
     """A document's chunks as it was scored; tokens outside the span are context."""
     from ifguide.influence.batches import Sequence
 
@@ -160,7 +154,7 @@ def _sequences(study: "Study", document: int, span: tuple[int, int] | None = Non
     return found or [Sequence(np.asarray(corpus.token_ids[first:stop], dtype=np.int64), np.full(stop - first, -1))]
 
 
-def _scales(study: "Study") -> dict[str, float]:
+def _scales(study: Study) -> dict[str, float]:
     """Standard deviation of each checkpoint's scores, which the study's score divides by; 1 for a single one."""
     names = study.checkpoint_names()
     if len(names) == 1:
@@ -169,7 +163,7 @@ def _scales(study: "Study") -> dict[str, float]:
     return {name: float(np.std(np.asarray(study.scores("own_loss", name))[valid], dtype=np.float64)) for name in names}
 
 
-def _load(study: "Study", checkpoint: str):
+def _load(study: Study, checkpoint: str):
     """One checkpoint with its layers, curvature and encoded queries, as the direction was made."""
     from ifguide.influence.contributions import Curvature
     from ifguide.influence.losses import SplitModel

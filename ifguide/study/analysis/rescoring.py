@@ -17,7 +17,7 @@ from ifguide.study.reading import Study
 from ifguide.study.scoring import Treatment, put_together
 
 LEAST_DOCUMENTS = 3
-"""However small the share, at least so many documents are scored again, where the corpus has them."""
+"""At least this many documents are scored again, if the corpus has them."""
 TOLERANCE = 1e-3
 """Largest relative difference that rounding explains: other batches, another device, other threads."""
 LOOSE_TOLERANCE = 5e-2
@@ -27,7 +27,7 @@ LOOSE_TOLERANCE = 5e-2
 
 @dataclass(frozen=True, kw_only=True)
 class Agreement:
-    """One stored quantity against the same computed anew."""
+    """One stored quantity compared with the same computed again."""
 
     stage: str
     """Whose artefact it is: `direction` or `scores`."""
@@ -60,12 +60,11 @@ def draw_documents(offsets: np.ndarray, share: float, seed: int) -> np.ndarray:
 
 
 def rescore(study: Study, documents: np.ndarray, progress: Progress) -> list[Agreement]:
-    """Compute the direction of every checkpoint, the scores of some documents and the means over checkpoints anew.
+    """Compute the direction of every checkpoint, the scores of some documents and the means over checkpoints again.
 
     Args:
         study: with artefacts up to the scores, all whole.
         documents: int64 (n,), ascending.
-        progress: where to report.
     """
     names = study.checkpoint_names()
     found: list[Agreement] = []

@@ -1,6 +1,6 @@
 """`position`: the part of the sequence's influence that flows through the position that predicts the token."""
 
-from ifguide.influence.attribution import position_scores_several
+from ifguide.influence.attribution import position_scores
 from ifguide.influence.losses import SplitModel
 from ifguide.study.attributions import Place, Scorer
 from ifguide.study.checkpoints import load_checkpoint
@@ -12,6 +12,6 @@ def make_scorer(place: Place) -> Scorer:
     directions, split = place.read_directions(modules), SplitModel(model)
     return Scorer(
         files=place.files("position"),
-        score=lambda batch: position_scores_several(split, modules, directions, batch)[0].unbind(),
+        score=lambda batch: position_scores(split, modules, directions, batch)[0].unbind(),
         device=device,
     )
