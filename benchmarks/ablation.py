@@ -29,7 +29,7 @@ from ifguide.influence.batches import Batch
 from ifguide.influence.central import CentralDifference, difference_scores
 from ifguide.influence.losses import SplitModel
 from ifguide.influence.paired import PairedDifference
-from ifguide.models.layers import as_parameters
+from ifguide.models.layers import bias_of, split_matrix, weight_of
 from ifguide.models.loading import tracked_modules
 
 STEP = 1e-3
@@ -121,8 +121,10 @@ def shifted_copy(model, modules, direction, step):
     layers = dict(shifted.named_modules())
     with torch.no_grad():
         for name in modules:
-            for key, tangent in as_parameters(layers[name], direction[name]).items():
-                getattr(layers[name], key).add_(tangent, alpha=step)
+            layer, (weight, bias) = layers[name], split_matrix(layers[name], direction[name])
+            weight_of(layer).add_(weight, alpha=step)
+            if bias is not None:
+                bias_of(layer).add_(bias, alpha=step)
     return shifted
 
 

@@ -39,10 +39,11 @@ def measure_shape(name: str, lengths: tuple[int, ...], repeats: int) -> dict:
     import torch
 
     from benchmarks.engine import as_batches, known_eigenvectors, make_model, random_direction
-    from ifguide.influence.attribution import own_loss_scores, position_scores
+    from ifguide.influence.attribution import position_scores
     from ifguide.influence.central import CentralDifference
     from ifguide.influence.direction import query_gradient
     from ifguide.influence.ekfac import fit_factors
+    from ifguide.influence.line import own_loss_scores
     from ifguide.influence.losses import SplitModel
     from ifguide.models.loading import tracked_modules
 
@@ -77,7 +78,7 @@ def measure_shape(name: str, lengths: tuple[int, ...], repeats: int) -> dict:
         "direction": query,
         "scoring, central": lambda batches: [central.scores(batch) for batch in batches],
         "scoring, jvp": lambda batches: [own_loss_scores(eager_split, eager_modules, direction, b) for b in batches],
-        "position": lambda batches: [position_scores(split, modules, direction, batch) for batch in batches],
+        "position": lambda batches: [position_scores(split, modules, [direction], batch) for batch in batches],
     }
     documents = np.random.default_rng(0).integers(1, vocabulary, size=(max(lengths), LENGTH))
     found = {"parameters": sum(p.numel() for p in fused.parameters()), "seconds": {}}

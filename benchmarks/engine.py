@@ -24,11 +24,12 @@ import torch.nn.functional as F
 
 from ifguide.data.queries import encode_queries
 from ifguide.influence import ekfac
-from ifguide.influence.attribution import own_loss_scores, position_scores
+from ifguide.influence.attribution import position_scores
 from ifguide.influence.batches import Sequence, make_batches
 from ifguide.influence.central import CentralDifference
 from ifguide.influence.derivative import Derivative, choose_derivative
 from ifguide.influence.direction import differential_direction, query_gradient
+from ifguide.influence.line import own_loss_scores
 from ifguide.influence.losses import SplitModel
 from ifguide.influence.paired import PairedDifference
 from ifguide.models.layers import layer_shape
@@ -217,7 +218,7 @@ def print_speed(options) -> None:
         OWN: each(options, central.scores),
         OWN_NARROW: each(options, narrow.scores),
         EXACT: each(options, lambda batch: own_loss_scores(eager_split, eager_modules, direction, batch)),
-        POSITION: each(options, lambda batch: position_scores(split, modules, direction, batch)),
+        POSITION: each(options, lambda batch: position_scores(split, modules, [direction], batch)),
         FIT: fit(None),
         FIT_NARROW: fit(torch.bfloat16),
     }

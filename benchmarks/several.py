@@ -8,7 +8,6 @@ backward pass a direction against one for all.
 """
 
 import argparse
-import contextlib
 import time
 
 import numpy as np
@@ -16,11 +15,12 @@ import torch
 from torch import nn
 
 from benchmarks.engine import as_batches, make_documents, make_model, random_direction
-from ifguide.influence.attribution import own_loss_scores, position_scores, position_scores_several
+from ifguide.influence.attribution import position_scores
 from ifguide.influence.batches import Batch
 from ifguide.influence.central import CentralDifference, choose_step
+from ifguide.influence.line import own_loss_scores
 from ifguide.influence.losses import SplitModel
-from ifguide.models.layers import as_parameters, replace_forward
+from ifguide.models.layers import bias_of, replace_forward, split_matrix, weight_of
 from ifguide.models.loading import tracked_modules
 
 
@@ -40,7 +40,7 @@ class PlaneDerivatives:
     def __init__(self, model: nn.Module, modules: dict[str, nn.Module], directions: list[dict[str, torch.Tensor]]):
         self._split, self._n = SplitModel.of(model), len(directions)
         self._layers = {
-            module: [as_parameters(module, direction[name]) for direction in directions]
+            module: [split_matrix(module, direction[name]) for direction in directions]
             for name, module in modules.items()
         }
 
@@ -57,28 +57,18 @@ class PlaneDerivatives:
         return scores, values
 
     def _losses(self, batch: Batch, epsilon: torch.Tensor) -> torch.Tensor:
-        with contextlib.ExitStack() as stack:
-            for module, tangents in self._layers.items():
-                stack.enter_context(replace_forward(module, _on_plane(module, tangents, epsilon)))
+        with replace_forward({module: _on_plane(module, v, epsilon) for module, v in self._layers.items()}):
             return self._split(batch)
 
 
-def _on_plane(module: nn.Module, tangents: list[dict[str, torch.Tensor]], epsilon: torch.Tensor):
+def _on_plane(module: nn.Module, tangents: list[tuple], epsilon: torch.Tensor):
     """A forward function of the layer with parameters θ + Σ_k ε_k v_k."""
 
-    def run(inputs: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-        return nn.functional.linear(inputs, weight if isinstance(module, nn.Linear) else weight.T, bias)
-
     def forward(inputs: torch.Tensor) -> torch.Tensor:
-        weight, bias = module.weight, getattr(module, "bias", None)
-        total = run(inputs, weight, bias)
-        for k, tangent in enumerate(tangents):
-            shift = tangent.get("bias")
-            moved = run(
-                inputs,
-                tangent["weight"].to(weight.device, weight.dtype),
-                None if shift is None else shift.to(weight.device, weight.dtype),
-            )
+        weight, bias = weight_of(module), bias_of(module)
+        total = nn.functional.linear(inputs, weight, bias)
+        for k, (tangent, shift) in enumerate(tangents):
+            moved = nn.functional.linear(inputs, tangent.to(weight), None if shift is None else shift.to(weight))
             total = total + epsilon[k].to(total.device, total.dtype) * moved
         return total
 
@@ -134,8 +124,8 @@ def main() -> None:
         jvp = rate(lambda batch, vs=directions: [own_loss_scores(eager_split, eager_modules, v, batch) for v in vs])
         shared = rate(plane.scores)
         differences = rate(lambda batch, cs=central: [c.scores(batch) for c in cs])
-        apart = rate(lambda batch, vs=directions: [position_scores(split, modules, v, batch) for v in vs])
-        together = rate(lambda batch, vs=directions: position_scores_several(split, modules, vs, batch))
+        apart = rate(lambda batch, vs=directions: [position_scores(split, modules, [v], batch) for v in vs])
+        together = rate(lambda batch, vs=directions: position_scores(split, modules, vs, batch))
         print(
             f"| {n} | {jvp:,.0f} | {shared:,.0f} | {shared / jvp:.2f} | {differences:,.0f} | {shared / differences:.2f}"
             f" | {apart:,.0f} | {together:,.0f} | {together / apart:.2f} |"

@@ -58,7 +58,7 @@ def measure(millions: float) -> dict:
     from ifguide.data.corpus import chunk_documents
     from ifguide.data.packing import pack_rows
     from ifguide.influence.attribution import average_blocks, score_corpus
-    from ifguide.influence.batches import corpus_sequences, make_batches
+    from ifguide.influence.batches import CorpusSequences, make_batches
     from ifguide.storage.artifacts import ArrayWriter, load_array, save_blocks
     from ifguide.storage.shards import ShardStore, plan_shards
     from ifguide.training.rows import trim_row
@@ -97,7 +97,7 @@ def measure(millions: float) -> dict:
                 values = {"own_loss": np.zeros(store.count_tokens([shard]), dtype=np.float32)}
                 part = np.asarray(offsets[bounds[shard] : bounds[shard + 1] + 1])
                 score_corpus(
-                    make_batches(corpus_sequences(token_ids, part, chunk_documents(part, LENGTH)), 1 << 16),
+                    make_batches(CorpusSequences(token_ids, part, chunk_documents(part, LENGTH)), 1 << 16),
                     lambda batch: {"own_loss": torch.sin(batch.input_ids[:, 1:].float() + checkpoint)},
                     values,
                     first=int(store.tokens[shard]),

@@ -5,6 +5,7 @@ from functools import partial
 import numpy as np
 import streamlit as st
 
+from ifguide.config.attributions import KINDS
 from ifguide.errors import InputError
 from ifguide.ui import components, layout
 from ifguide.ui.format import ATTRIBUTION_NOTES, ATTRIBUTION_TITLES, count, count_of, plain, score
@@ -20,7 +21,7 @@ WORDS_SHOWN, SOURCES_SHOWN = 12, 12
 
 def ask_attribution(loaded: Loaded) -> str:
     """Which kind of score is cut."""
-    kinds = [kind for kind in loaded.kinds() if kind != "token_loss"]
+    kinds = [kind for kind in loaded.kinds() if KINDS[kind].selects]
     if len(kinds) == 1:
         return kinds[0]
     default = loaded.study.config.selection.attribution

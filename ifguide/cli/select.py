@@ -8,13 +8,10 @@ import typer
 
 from ifguide.cli.options import StatusFile, StudyName
 from ifguide.cli.running import follow_run
+from ifguide.config.attributions import attributions
 
-
-class Attribution(StrEnum):
-    """Kinds of token scores."""
-
-    own_loss = "own_loss"
-    position = "position"
+Attribution = StrEnum("Attribution", {name: name for name in attributions()})  # type: ignore[misc]  # made at run time
+"""Kinds of token scores."""
 
 
 def add_commands(app: typer.Typer) -> None:

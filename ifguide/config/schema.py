@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, Strict, ValidationInfo, field_validator
 
+from ifguide.config.attributions import attributions
 from ifguide.config.names import DEFAULT, NAME_RULE, is_name
 from ifguide.config.validation import table
 
@@ -30,6 +31,13 @@ def _check_table_name(name: str) -> str:
     return name
 
 
+def _check_attribution(kind: str) -> str:
+    if kind not in attributions():
+        raise ValueError(f"expected one of {', '.join(attributions())}, got {kind!r}")
+    return kind
+
+
+Attribution = Annotated[str, Strict(), AfterValidator(_check_attribution)]
 Text = Annotated[str, Strict(), AfterValidator(_check_text)]
 FileName = Annotated[str, Strict(), Field(min_length=1), AfterValidator(_check_text)]
 Name = Annotated[str, Strict(), AfterValidator(_check_name)]
@@ -228,7 +236,7 @@ class ScoresConfig:
 class SelectionConfig:
     """Algorithm 1: which tokens are selected."""
 
-    attribution: Literal["own_loss", "position"] = "own_loss"
+    attribution: Attribution = "own_loss"
     """Scores to select by: `own_loss` or `position`."""
     quantile: Annotated[Number, Field(ge=0, lt=1)] = 0.99
     """The threshold is this quantile of all valid scores; tokens strictly above it are hits."""

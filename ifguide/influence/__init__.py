@@ -4,4 +4,12 @@ Shape letters, here and in the files beside this one:
     B sequences in a batch, T positions, V vocabulary
     I inputs of a layer (one more when it has a bias, whose input is always 1), O outputs of a layer
     D documents, N tokens of the corpus laid end to end
+
+Arguments that mean the same everywhere:
+    model: a causal language model; one that is a `SplitModel` already is not split again
+    modules: its tracked layers by name
+    direction: v, (O, I) a layer, on the layer's device
+    batch: on the model's device
+    report: called with (done, total)
+    processes: divide the work, and all return the same
 """

@@ -16,68 +16,23 @@ from torch import nn
 from ifguide.errors import ConfigError, NumericalError
 from ifguide.influence.batches import Batch
 from ifguide.influence.losses import SplitModel, backpropagate
-from ifguide.models.layers import as_parameters, gradients_flow, watch
-
-
-def own_loss_scores(
-    model: nn.Module, modules: dict[str, nn.Module], direction: dict[str, torch.Tensor], batch: Batch
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Exact own-loss scores by forward-mode differentiation.
-
-    Args:
-        model: loaded with `eager` attention, the implementation that has a forward-mode derivative; may be split
-            already.
-        modules: the tracked layers by name.
-        direction: v, (O, I) a layer.
-        batch: on the model's device.
-
-    Returns:
-        (scores, losses), each (B, T-1), 0 where nothing counts.
-    """
-    split = SplitModel.of(model)
-    primals, tangents = {}, {}
-    for name, module in modules.items():
-        for key, tangent in as_parameters(module, direction[name]).items():
-            parameter = getattr(module, key)
-            primals[f"model.{name}.{key}"] = parameter
-            tangents[f"model.{name}.{key}"] = tangent.to(parameter.dtype).contiguous()
-    with torch.no_grad():
-        losses, scores = torch.func.jvp(  # type: ignore[misc]  # typed as the triple that it is with has_aux
-            lambda values: torch.func.functional_call(split, values, (batch,)), (primals,), (tangents,)
-        )
-    return scores, losses
+from ifguide.models.layers import gradients_flow, watch
 
 
 def position_scores(
-    model: nn.Module, modules: dict[str, nn.Module], direction: dict[str, torch.Tensor], batch: Batch
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Position scores by one forward and one backward pass.
-
-    Arguments as for `own_loss_scores`; any attention implementation will do.
-
-    Returns:
-        (scores, losses), each (B, T-1): entry t is what flows through position t, which predicts token t+1.
-    """
-    scores, losses = position_scores_several(model, modules, [direction], batch)
-    return scores[0], losses
-
-
-def position_scores_several(
     model: nn.Module, modules: dict[str, nn.Module], directions: list[dict[str, torch.Tensor]], batch: Batch
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Position scores along each direction by one forward and one backward pass.
+    """Position scores along each direction by one forward and one backward pass; entry t is what flows through position
+    t, which predicts token t+1.
 
     A backward pass gives each layer's inputs and output gradients, which no direction enters; each direction only
     multiplies them once more. Own-loss scores share too little for that (`benchmarks/several.py` has what was tried).
 
     Args:
-        model: any attention implementation; may be split already.
-        modules: the tracked layers by name.
         directions: K times v, (O, I) a layer.
-        batch: on the model's device.
 
     Returns:
-        Scores (K, B, T-1), K directions, each as `position_scores` gives them, and losses (B, T-1).
+        Scores (K, B, T-1), K directions, and losses (B, T-1), 0 where nothing counts.
     """
     first = next(iter(directions[0].values()))
     totals = torch.zeros(len(directions), *batch.input_ids.shape, dtype=first.dtype, device=batch.input_ids.device)
@@ -127,42 +82,36 @@ def score_corpus(
         NumericalError: a score is not finite.
     """
     done = 0
-    for batch in batches:
-        results = score_batch(batch.to(device))
-        counted = (batch.target_index >= 0).numpy()
-        places = batch.target_index.numpy()[counted] - first
+    for places, found, n_tokens in score_batches(batches, score_batch, device):
         for name, array in outputs.items():
-            values = results[name].float().cpu().numpy()[counted]
+            values = found[name]
             if not np.isfinite(values).all():
                 raise NumericalError(
                     f"{np.count_nonzero(~np.isfinite(values)):,} {name} scores are not finite; run the model in float32"
                     " (model.dtype) and check its weights"
                 )
-            array[places] = values
-        done += batch.n_tokens
+            array[places - first] = values
+        done += n_tokens
         if report:
             report(done)
 
 
+def score_batches(
+    batches: Iterable[Batch], score_batch: Callable[[Batch], dict[str, torch.Tensor]], device="cpu"
+) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray], int]]:
+    """For each batch the places int64 (n,) of the tokens that count, their scores float32 (n,) by name, and its length.
+
+    Arguments as for `score_corpus`.
+    """
+    for batch in batches:
+        results = score_batch(batch.to(device))
+        counted = (batch.target_index >= 0).numpy()
+        found = {name: values.float().cpu().numpy()[counted] for name, values in results.items()}
+        yield batch.target_index.numpy()[counted], found, batch.n_tokens
+
+
 BLOCK = 1 << 20
 """Tokens held at once where whole arrays of scores are put together."""
-
-
-def average_checkpoints(scores: list[np.ndarray], valid: np.ndarray, block: int = BLOCK) -> np.ndarray:
-    """The study's score: one checkpoint's raw scores, or the mean over checkpoints of score / standard deviation.
-
-    Args:
-        scores: float32 (N,) arrays, one a checkpoint.
-        valid: bool (N,); the standard deviation is taken over these, the rest is 0.
-        block: tokens taken at once. Standard deviations are summed in float64, so it changes no more than their last
-            digits.
-
-    Raises:
-        ConfigError: no scores.
-        NumericalError: a checkpoint's scores are all the same.
-    """
-    blocks = list(average_blocks(scores, lambda start, stop: valid[start:stop], block))
-    return np.concatenate(blocks) if blocks else np.zeros(0, dtype=np.float32)
 
 
 AVERAGES: dict[str, Callable[..., np.ndarray]] = {"mean": np.mean, "median": np.median}
@@ -172,13 +121,20 @@ AVERAGES: dict[str, Callable[..., np.ndarray]] = {"mean": np.mean, "median": np.
 def average_blocks(
     scores: list[np.ndarray], valid_between: Callable[[int, int], np.ndarray], block: int = BLOCK, average: str = "mean"
 ) -> Iterator[np.ndarray]:
-    """`average_checkpoints` piece by piece, float32 (at most `block`,), so that memory-mapped scores stay on disk.
+    """The study's score: one checkpoint's raw scores, or the average over checkpoints of score / standard deviation.
+
+    Piece by piece, float32 (at most `block`,), so that memory-mapped scores stay on disk.
 
     Args:
         scores: float32 (N,) arrays, one a checkpoint.
-        valid_between: gives bool (stop - start,) for tokens [start, stop).
-        block: tokens taken at once.
-        average: `mean` or `median` over the checkpoints of score / standard deviation.
+        valid_between: gives bool (stop - start,) for tokens [start, stop). The standard deviation is taken over the
+            valid ones, the rest is 0.
+        block: tokens taken at once; it changes no more than the last digits.
+        average: `mean` or `median`.
+
+    Raises:
+        ConfigError: no scores.
+        NumericalError: a checkpoint's scores are all the same.
     """
     if not scores:
         raise ConfigError("expected at least one checkpoint's scores, got none")
@@ -212,7 +168,6 @@ def pool_blocks(
         token_ids: int (N,).
         valid_between: gives bool (stop - start,) for tokens [start, stop).
         pooling: the multiple; 0 gives the scores as they are.
-        block: tokens taken at once.
     """
     sums: np.ndarray = np.zeros(0)
     counts: np.ndarray = np.zeros(0)

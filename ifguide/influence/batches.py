@@ -44,10 +44,9 @@ class Sequence:
     """int64 (T,), the first entry is never used: nothing predicts it."""
 
 
-def corpus_sequences(
-    token_ids: np.ndarray, offsets: np.ndarray, chunks: np.ndarray, bos: int | None = None
-) -> "CorpusSequences":
-    """The corpus's chunks as sequences whose index is the absolute token.
+class CorpusSequences:
+    """The corpus's chunks as a lazy list of sequences whose index is the token's place, so that a large corpus stays on
+    disk.
 
     Args:
         token_ids: int (N,).
@@ -56,13 +55,8 @@ def corpus_sequences(
         bos: context put before each chunk that starts a document; it predicts the document's first token, which has no
             score.
     """
-    return CorpusSequences(token_ids, np.asarray(offsets), np.asarray(chunks), bos)
 
-
-class CorpusSequences:
-    """A lazy list of chunk sequences, so that a large corpus stays on disk."""
-
-    def __init__(self, token_ids: np.ndarray, offsets: np.ndarray, chunks: np.ndarray, bos: int | None):
+    def __init__(self, token_ids: np.ndarray, offsets: np.ndarray, chunks: np.ndarray, bos: int | None = None):
         self._token_ids, self._offsets, self._chunks, self._bos = token_ids, offsets, chunks, bos
 
     def __len__(self) -> int:
@@ -89,8 +83,8 @@ def make_batches(
     """Batch sequences by length, so that little is padded and no batch has more than about `tokens_per_batch` padded
     tokens.
 
-    Sequences of fewer than two tokens predict nothing and are left out. The order is the same whatever the batch size
-    is not: callers put results in place through `target_index` and `sequence`.
+    Sequences of fewer than two tokens predict nothing and are left out. The order depends on the batch size: callers
+    put results in place through `target_index` and `sequence`.
 
     Args:
         sequences: a list of `Sequence`, or anything with `len`, `[]` and optionally `lengths()`.

@@ -8,23 +8,18 @@ The model's weights are never changed. Each layer makes its shifted weight when 
 layers share, so the cost in memory is v and the largest layer, and nothing drifts however many batches are scored.
 """
 
-import contextlib
-from typing import Any
-
 import torch
 from torch import nn
 
 from ifguide.influence.batches import Batch
 from ifguide.influence.losses import SplitModel
-from ifguide.models.layers import as_parameters, device_of, replace_forward
+from ifguide.models.layers import bias_of, device_of, oriented, replace_forward, split_matrix, weight_of
 
 
 class CentralDifference:
     """Scores batches with a model at θ+εv and at θ-εv.
 
     Args:
-        model: any attention implementation; may be split already.
-        modules: the tracked layers by name.
         direction: v, (O, I) a layer. bfloat16 will do: it rounds v, not θ+εv.
         epsilon: the step.
         products: dtype in which the output embedding multiplies the difference of the hidden states; None: the model's.
@@ -42,18 +37,12 @@ class CentralDifference:
     ):
         self.epsilon, self._products = epsilon, products
         self._split = SplitModel.of(model)
-        self._layers = [
-            ShiftedLayer(module, as_parameters(module, direction[name])) for name, module in modules.items()
-        ]
+        self._directions = {module: direction[name] for name, module in modules.items()}
         sizes: dict[tuple, int] = {}
-        for layer in self._layers:
-            weight, place = layer.module.weight, device_of(layer.module)
-            sizes[place, weight.dtype] = max(sizes.get((place, weight.dtype), 0), weight.numel())
-        for key, size in sizes.items():
-            buffer = torch.empty(size, device=key[0], dtype=key[1])
-            for layer in self._layers:
-                if (device_of(layer.module), layer.module.weight.dtype) == key:
-                    layer.buffer = buffer
+        for module in self._directions:
+            key = _buffer_key(module)
+            sizes[key] = max(sizes.get(key, 0), weight_of(module).numel())
+        self._buffers = {key: torch.empty(size, device=key[0], dtype=key[1]) for key, size in sizes.items()}
 
     @torch.no_grad()
     def scores(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
@@ -65,9 +54,11 @@ class CentralDifference:
         return difference_scores(self._split, plus, minus, self.epsilon, batch, self._products)
 
     def _at(self, batch: Batch, step: float, function):
-        with contextlib.ExitStack() as stack:
-            for layer in self._layers:
-                stack.enter_context(layer.shifted(step))
+        forwards = {
+            module: _shifted(module, matrix, step, self._buffers[_buffer_key(module)])
+            for module, matrix in self._directions.items()
+        }
+        with replace_forward(forwards):
             return function(batch)
 
     def _hidden(self, batch: Batch) -> torch.Tensor:
@@ -90,31 +81,21 @@ def difference_scores(
     return empty.masked_scatter(counted, slopes), empty.masked_scatter(counted, losses)
 
 
-class ShiftedLayer:
-    """A linear layer that can be run with its parameters moved along a tangent.
+def _buffer_key(module: nn.Module) -> tuple[torch.device, torch.dtype]:
+    """Layers of one device and dtype take turns with one buffer."""
+    return device_of(module), weight_of(module).dtype
 
-    Args:
-        module: `nn.Linear` or GPT-2's `Conv1D`.
-        tangent: by parameter name, in the parameter's own layout.
-    """
 
-    def __init__(self, module: nn.Module, tangent: dict[str, torch.Tensor]):
-        self.module: Any = module  # nn.Module's types do not know that its weight and bias are tensors
-        self.tangent = tangent  # as it lies: a copy would take v's memory once more
-        self.buffer: torch.Tensor | None = None
-        """Room for a weight of this layer's dtype; layers take turns."""
+def _shifted(module: nn.Module, matrix: torch.Tensor, step: float, buffer: torch.Tensor):
+    """A forward function of the layer with parameters θ + step · v, its weight made in the buffer at every call."""
+    tangent, bias_tangent = split_matrix(module, matrix)  # views: a copy would take v's memory once more
 
-    def shifted(self, step: float) -> contextlib.AbstractContextManager[None]:
-        """Inside the block the layer computes with parameters + step · tangent."""
+    def forward(inputs: torch.Tensor) -> torch.Tensor:
+        weight, bias = weight_of(module), bias_of(module)
+        room = oriented(module, buffer[: weight.numel()].view(oriented(module, weight).shape))
+        moved = torch.add(weight, tangent, alpha=step, out=room)
+        if bias is not None and bias_tangent is not None:
+            bias = bias + step * bias_tangent.to(bias.dtype)
+        return nn.functional.linear(inputs, moved, bias)
 
-        def forward(inputs: torch.Tensor) -> torch.Tensor:
-            assert self.buffer is not None
-            weight, bias = self.module.weight, getattr(self.module, "bias", None)
-            moved = torch.add(
-                weight, self.tangent["weight"], alpha=step, out=self.buffer[: weight.numel()].view(weight.shape)
-            )
-            if bias is not None:
-                bias = bias + step * self.tangent["bias"].to(bias.dtype)
-            return nn.functional.linear(inputs, moved if isinstance(self.module, nn.Linear) else moved.T, bias)
-
-        return replace_forward(self.module, forward)
+    return forward

@@ -13,11 +13,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from ifguide.influence.attribution import own_loss_scores
 from ifguide.influence.batches import Sequence, make_batches
 from ifguide.influence.direction import differential_direction, query_gradient
-from ifguide.influence.ekfac import LayerFactors
+from ifguide.influence.ekfac import LayerFactors, accumulation_dtype
+from ifguide.influence.line import own_loss_scores
 from ifguide.influence.losses import SplitModel
+from ifguide.models.layers import device_of, layer_shape
 
 Gradient = dict[str, torch.Tensor]
 Report = Callable[[int, int], None]
@@ -48,24 +49,15 @@ def document_gradient(
     """∇Σℓ over the tokens whose index is not negative, (O, I) a layer; zeros when there are none.
 
     Args:
-        model: a causal language model.
-        modules: the tracked layers by name.
         sequences: the document's chunks.
         options: for `query_gradient`, such as tokens_per_batch.
     """
     pairs = [(s.token_ids, s.index >= 0) for s in sequences if (s.index[1:] >= 0).any()]
     if not pairs:
-        return {
-            name: torch.zeros_like(value)
-            for name, value in query_gradient(model, modules, [_any_pair(sequences)], **options).items()
-        }
+        dtype = accumulation_dtype(model)
+        return {name: torch.zeros(layer_shape(m), dtype=dtype, device=device_of(m)) for name, m in modules.items()}
     mean = query_gradient(model, modules, pairs, weighting="token-sum", objective="loss", **options)
     return {name: value * len(pairs) for name, value in mean.items()}
-
-
-def _any_pair(sequences: Listing[Sequence]) -> tuple[np.ndarray, np.ndarray]:
-    ids = np.concatenate([sequences[0].token_ids, sequences[0].token_ids])[:2]
-    return ids, np.array([False, True])
 
 
 def contributions(
@@ -86,12 +78,10 @@ def contributions(
 
     Args:
         model: a checkpoint loaded with `eager` attention.
-        modules: its tracked layers by name.
         queries: `toxic` and, for a differential direction, `safe`, as from `encode_queries`.
         document: its chunks, with an index of -1 on tokens that do not count.
         curvature: P.
         weighting, objective: as the direction was made.
-        tokens_per_batch: padded tokens in a forward pass.
 
     Returns:
         kind -> float64 (Q,). Summed over both kinds they are the document's own-loss score.

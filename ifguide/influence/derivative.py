@@ -12,7 +12,7 @@ from torch import nn
 from ifguide.errors import ConfigError
 from ifguide.influence.batches import Batch
 from ifguide.influence.central import CentralDifference
-from ifguide.influence.line import LineDerivative
+from ifguide.influence.line import own_loss_scores
 from ifguide.influence.losses import SplitModel
 from ifguide.influence.paired import PairedDifference
 
@@ -45,7 +45,8 @@ class Derivative:
     def scorer(self, model: nn.Module, modules: dict[str, nn.Module], direction: Direction) -> ScoreBatch:
         """The function batch -> (scores, losses), each (B, T-1), that takes the derivative this way."""
         if self.method == "jvp":
-            return LineDerivative(model, modules, direction).scores
+            split = SplitModel.of(model)
+            return lambda batch: own_loss_scores(split, modules, direction, batch)
         kinds: dict[str, type[CentralDifference] | type[PairedDifference]] = {
             "central": CentralDifference,
             "paired": PairedDifference,
@@ -62,7 +63,6 @@ def score_along(
 
     Args:
         model: with `eager` attention where a way is `jvp`; may be split already.
-        modules: the tracked layers by name.
         directions: v, (O, I) a layer; at least one.
         ways: how to take each one's derivative.
     """
@@ -92,11 +92,8 @@ def choose_derivative(
 
     Args:
         model: loaded with `eager` attention, which the exact derivative needs; may be split already.
-        modules: the tracked layers by name.
-        direction: v, (O, I) a layer.
-        sample: batches on the model's device.
         setting: `auto` takes the fastest way whose correlation is at least `AGREEMENT`, else `jvp`; `central` takes
-            central differences at the best step whatever the correlation, `jvp` tries nothing.
+            central differences at the best step even if they agree too little, `jvp` tries nothing.
         narrow: bfloat16 products are fast here.
 
     Raises:

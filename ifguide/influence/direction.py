@@ -33,14 +33,10 @@ def query_gradient(
     """Mean gradient ḡ over queries, (O, I) a layer, in float32 or better.
 
     Args:
-        model: a causal language model.
-        modules: its layers by name.
         queries: pairs (token ids (T,), completion mask bool (T,)).
         weighting: a query counts as the mean (`token-mean`) or the sum (`token-sum`) over its completion tokens.
         objective: `loss` is -log p of a token, `margin` is -log(p / (1 - p)).
-        tokens_per_batch: padded tokens in a forward pass.
-        report: called with (queries done, queries in all).
-        processes: who works at it; each takes every n-th batch, and all return the same mean.
+        processes: each takes every n-th batch, and all return the same mean.
 
     Raises:
         ConfigError: no queries, or one without a completion token.
@@ -88,7 +84,7 @@ def differential_direction(
     Args:
         toxic: mean gradient of the toxic queries.
         safe: mean gradient of the safe queries; None gives standard, non-differential influence.
-        factors: EK-FAC factors; None leaves the gradient as it is (identity, for ablation).
+        factors: EK-FAC factors; None is the identity, for ablation.
         damping: multiple of each layer's mean eigenvalue.
     """
     found = {}

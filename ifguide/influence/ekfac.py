@@ -4,7 +4,7 @@ Source: George et al. 2018 (arXiv 1806.03884); Grosse et al. 2023 (arXiv 2308.03
 
 For a layer with inputs a and output gradients g, A = E[a aᵀ] and G = E[g gᵀ] over tokens, with eigenvectors Q_A and
 Q_G. The Fisher is approximated by (Q_G ⊗ Q_A) diag(λ) (Q_G ⊗ Q_A)ᵀ, where λ (O, I) is the second moment over sequences
-of the sequence's gradient in that basis. Sums run in float32 whatever the model's dtype (float64 for a float64 model).
+of the sequence's gradient in that basis. Sums run in float32, or in float64 for a float64 model.
 """
 
 import functools
@@ -77,18 +77,15 @@ def fit_factors(
     Layers that read the same inputs (see `find_shared_inputs`) share one tensor `input_vectors`.
 
     Args:
-        model: a causal language model.
-        modules: its layers by name.
         batches: makes the same batches each time it is called; with several processes only this one's share of them.
         labels: `sampled` (targets drawn from the model's own prediction: the Fisher) or `true` (the empirical Fisher).
         seed: seeds the draws, together with a batch's first sequence; so both passes see the same ones, and so does
             another number of processes.
         products: dtype in which the second pass, for the eigenvalues, multiplies activations and gradients; sums over
-            sequences are float32 or better whatever it is. None: the dtype of the sums. The covariances are never
+            sequences stay float32 or better. None: the dtype of the sums. The covariances are never
             multiplied in less: their small eigenvectors would drown in the rounding of the large ones.
         report: called with (tokens done, tokens in all) over both passes.
         report_eigenbases: called with (eigenbases found, eigenbases in all) between the two.
-        processes: who works at it.
 
     Raises:
         NumericalError: an activation or gradient is not finite.
@@ -129,22 +126,6 @@ def accumulation_dtype(model: nn.Module) -> torch.dtype:
     return torch.float64 if next(model.parameters()).dtype == torch.float64 else torch.float32
 
 
-def fit_covariances(
-    model: nn.Module,
-    modules: dict[str, nn.Module],
-    batches: Callable[[], Iterable[Batch]],
-    *,
-    labels: str = "sampled",
-    seed: int = 0,
-    processes: Processes = ALONE,
-) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-    """Per-token second moments A (I, I) and G (O, O) of every layer, over all real tokens."""
-    fit = _Fit(model, modules, batches, labels, seed, None, None, 0, processes)
-    fit.room = 0  # there is no second pass
-    inputs, outputs = fit.covariances()
-    return {name: inputs[fit.shared[name]] for name in modules}, outputs
-
-
 class _Fit:
     """The two passes over the data, which see the same batches and the same labels."""
 
@@ -174,8 +155,7 @@ class _Fit:
         self.count.wait()
 
     def _recall(self, number: int, compute: Callable[[], tuple]) -> tuple[torch.Tensor, torch.Tensor]:
-        """What the output embedding gives for a batch: kept in the first pass as long as there is room, taken in the
-        second."""
+        """What the output embedding gives for a batch: kept in the first pass while there is room, for the second."""
         if number in self.kept:
             return self.kept.pop(number)
         found = compute()
@@ -252,12 +232,12 @@ class _Fit:
 
 
 def _batch_seed(seed: int, first_sequence: int) -> int:
-    """A seed for the labels of one batch, whoever computes it and whatever came before."""
+    """A seed for the labels of one batch, the same in every process and pass."""
     return int(np.random.SeedSequence([seed, first_sequence]).generate_state(1, np.uint64)[0] >> 1)
 
 
 def _rotate_tokens(n_positions: int, on_inputs: torch.Tensor, on_outputs: torch.Tensor) -> tuple[bool, bool]:
-    """Whether to rotate inputs and output gradients token by token, or the sequence's gradient afterwards: whatever
+    """Whether to rotate inputs and output gradients token by token, or the sequence's gradient afterwards, whichever
     multiplies less.
 
     Inputs take T·I·I a sequence token by token and O·I·I on the gradient, output gradients T·O·O and O·O·I.
@@ -275,7 +255,7 @@ def _add_gram(total: torch.Tensor, rows: torch.Tensor) -> None:
 
 
 def _mirror(matrix: torch.Tensor) -> torch.Tensor:
-    """Copy what lies below the diagonal above it, in place."""
+    """Copy the lower triangle to the upper one, in place."""
     lower = matrix.tril(-1)
     return matrix.tril_().add_(lower.T)
 

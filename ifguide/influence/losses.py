@@ -2,7 +2,7 @@
 
 A vocabulary of 50,000 makes the logits of 4,096 tokens 800 MB in float32, several times what the rest of a forward pass
 needs. So the model's body runs once, and its output embedding is applied to a few hundred positions at a time, and only
-to positions whose prediction counts. Cross-entropy is computed in float32 or better whatever the model's dtype.
+to positions whose prediction counts. Cross-entropy is computed in float32 or better.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from ifguide.influence.batches import Batch
-from ifguide.models.layers import device_of
+from ifguide.models.layers import bias_of, device_of, is_plain_matrix, layer_shape, weight_of
 
 LOGITS_AT_ONCE = {"cpu": 1 << 22, "cuda": 1 << 25}
 """Logits held at once where they are kept for a backward pass, in values, by kind of device: 16 MB and 128 MB in
@@ -55,7 +55,7 @@ def draw(logits: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
 
 
 def upcast(logits: torch.Tensor) -> torch.Tensor:
-    """float32, or float64 as it is."""
+    """To float32; float64 stays."""
     return logits if logits.dtype == torch.float64 else logits.float()
 
 
@@ -82,7 +82,7 @@ class SplitModel(nn.Module):
 
     @classmethod
     def of(cls, model: nn.Module) -> "SplitModel":
-        """The model split, or as it is if it already is: whoever runs many batches splits it once."""
+        """The model split, or itself if it already is: a caller with many batches splits it once."""
         return model if isinstance(model, cls) else cls(model)
 
     def hidden(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
@@ -109,14 +109,15 @@ class SplitModel(nn.Module):
         """Slices of n positions whose logits fit together."""
         head = self.model.get_output_embeddings()
         at_once = LOGITS_AT_ONCE[_kind(next(self.model.parameters()))]
-        step = max(LEAST_POSITIONS, at_once // (head.weight.shape[0] if head is not None else 1))
+        words = layer_shape(head)[0] if head is not None else 1
+        step = max(LEAST_POSITIONS, at_once // words)
         return _slices(n, step)
 
     @property
     def streams(self) -> bool:
         """Whether the output embedding is a plain matrix whose rows can be taken a few at a time."""
         head = self.model.get_output_embeddings()
-        return self.splits and type(head) is nn.Linear and not hasattr(head, "_hf_hook")
+        return self.splits and is_plain_matrix(head)
 
     @torch.no_grad()
     def slopes(
@@ -130,7 +131,6 @@ class SplitModel(nn.Module):
         `streams`.
 
         Args:
-            hidden: (n, H).
             tangent: (n, H), the hidden states' derivative.
             targets: int64 (n,), the words that count.
             products: dtype in which tangents are multiplied by the output embedding; None: its own.
@@ -141,7 +141,7 @@ class SplitModel(nn.Module):
         head = self.model.get_output_embeddings()
         rows, _ = BLOCK[_kind(hidden)]
         found = [
-            _slopes(hidden[part], tangent[part], targets[part], head.weight, head.bias, products)
+            _slopes(hidden[part], tangent[part], targets[part], weight_of(head), bias_of(head), products)
             for part in _slices(len(targets), rows)
         ]
         if not found:
@@ -160,7 +160,6 @@ class SplitModel(nn.Module):
         Args:
             hidden: (n, H), n at least 1.
             targets: int64 (n,), the words that count; None: drawn from the model's own prediction.
-            generator: draws them.
 
         Returns:
             (gradients (n, H) in the dtype of `hidden`, losses (n,) in float32 or better).
@@ -168,7 +167,9 @@ class SplitModel(nn.Module):
         head = self.model.get_output_embeddings()
         rows, _ = BLOCK[_kind(hidden)]
         found = [
-            _loss_gradient(hidden[part], None if targets is None else targets[part], head.weight, head.bias, generator)
+            _loss_gradient(
+                hidden[part], None if targets is None else targets[part], weight_of(head), bias_of(head), generator
+            )
             for part in _slices(len(hidden), rows)
         ]
         gradients, losses = zip(*found, strict=True)
@@ -291,8 +292,6 @@ def backpropagate(
     """Run a batch forward and send the gradient of its (weighted) summed objective back through the model's layers.
 
     Args:
-        split: the model.
-        batch: on its device.
         weights: (B, T-1), one factor a predicted token; None: all 1.
         objective: one value a token.
         generator: draw the targets from the model's own prediction with it; None: the true ones.

@@ -13,7 +13,6 @@ products are several times faster than float32 ones this approaches the time of 
 """
 
 import contextlib
-from typing import Any
 
 import torch
 from torch import nn
@@ -21,7 +20,7 @@ from torch import nn
 from ifguide.influence.batches import Batch
 from ifguide.influence.central import difference_scores
 from ifguide.influence.losses import SplitModel
-from ifguide.models.layers import as_parameters, device_of, find_linear, replace_forward
+from ifguide.models.layers import bias_of, device_of, find_linear, replace_forward, split_matrix, weight_of
 
 
 class PairedDifference:
@@ -29,8 +28,6 @@ class PairedDifference:
 
     Args:
         model: any attention implementation; may be split already. Only models whose head `streams`.
-        modules: the tracked layers by name.
-        direction: v, (O, I) a layer.
         epsilon: the step.
         products: dtype in which differences are multiplied.
     """
@@ -45,18 +42,16 @@ class PairedDifference:
     ):
         self.epsilon, self._products = epsilon, products
         self._split = SplitModel.of(model)
-        tangents = {module: as_parameters(module, direction[name]) for name, module in modules.items()}
+        directions = {module: direction[name] for name, module in modules.items()}
         head = self._split.model.get_output_embeddings()
         layers = [module for module in find_linear(self._split.model).values() if module is not head]
-        self._layers = [_PairedLayer(module, tangents.get(module), epsilon, products) for module in layers]
+        self._layers = [_PairedLayer(module, directions.get(module), epsilon, products) for module in layers]
 
     @torch.no_grad()
     def scores(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """(scores, losses), each (B, T-1), 0 where nothing counts; the loss is ℓ(θ) but for a term in ε²."""
         twice = [torch.cat([part, part]) for part in (batch.input_ids, batch.attention_mask)]
-        with contextlib.ExitStack() as stack:
-            for layer in self._layers:
-                stack.enter_context(replace_forward(layer.module, layer))
+        with replace_forward({layer.module: layer for layer in self._layers}):
             hidden = self._split.hidden(*twice)[:, :-1]  # (2B, T-1, H)
         counted = batch.targets != -100
         plus, minus = (half[counted] for half in hidden.chunk(2))
@@ -66,23 +61,18 @@ class PairedDifference:
 class _PairedLayer:
     """A linear layer that takes both branches, one after the other in the batch."""
 
-    def __init__(
-        self, module: nn.Module, tangent: dict[str, torch.Tensor] | None, epsilon: float, products: torch.dtype
-    ):
-        self.module: Any = module  # nn.Module's types do not know that its weight and bias are tensors
-        self.epsilon, self.products = epsilon, products
-        self.turned = not isinstance(module, nn.Linear)  # Conv1D holds its weight the other way round
-        self.weight_tangent, self.bias_tangent = None, None
-        if tangent is not None:
-            weight = tangent["weight"].T if self.turned else tangent["weight"]
-            self.weight_tangent = weight.to(device_of(module), products).contiguous()  # (O, I)
-            self.bias_tangent = tangent.get("bias")
+    def __init__(self, module: nn.Module, matrix: torch.Tensor | None, epsilon: float, products: torch.dtype):
+        self.module, self.epsilon, self.products = module, epsilon, products
+        self.weight_tangent: torch.Tensor | None = None
+        self.bias_tangent: torch.Tensor | None = None
+        if matrix is not None:
+            weight, self.bias_tangent = split_matrix(module, matrix)
+            self.weight_tangent = weight.to(device_of(module), products).contiguous()
 
     def __call__(self, inputs: torch.Tensor) -> torch.Tensor:
         plus, minus = inputs.chunk(2)
         middle, half = (plus + minus).mul_(0.5), (plus - minus).mul_(0.5).to(self.products)
-        weight, bias = self.module.weight, getattr(self.module, "bias", None)
-        weight = weight.T if self.turned else weight
+        weight, bias = weight_of(self.module), bias_of(self.module)
         with _rounded_products(inputs.device):
             common = nn.functional.linear(middle, weight, bias)
         own = nn.functional.linear(half, weight.to(self.products)).to(common.dtype)

@@ -1,14 +1,17 @@
-"""Linear layers seen alike: `nn.Linear` and GPT-2's `Conv1D`, with the bias as one more input that is always 1.
+"""Linear layers of any class seen alike: y = x Wᵀ + b, with the bias as one more input that is always 1.
 
-A gradient, an eigenbasis or a direction of a layer has shape (O, I), bias in the last column.
+A gradient, an eigenbasis or a direction of a layer has shape (O, I), bias in the last column. Only this file knows how
+a class of layers stores its parameters: another class is one more line of `LAYER_TYPES`.
 """
 
 import contextlib
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 from ifguide.errors import ConfigError
 
@@ -16,14 +19,83 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
+@dataclass(frozen=True, kw_only=True)
+class LayerType:
+    """How a class of linear layers stores its parameters."""
+
+    weight: str = "weight"
+    """Attribute that holds W."""
+    bias: str = "bias"
+    """Attribute that holds b; where it is missing or None the layer has no bias."""
+    inputs_first: bool = False
+    """W is stored as (I, O) instead of (O, I)."""
+
+
+LAYER_TYPES: dict[type[nn.Module], LayerType] = {nn.Linear: LayerType(), Conv1D: LayerType(inputs_first=True)}
+"""Every class of layers that influence is computed over; subclasses count as their parent."""
+
+
+def layer_type(module: nn.Module) -> LayerType | None:
+    """How a layer stores its parameters; None: it is not a known linear layer."""
+    return next((LAYER_TYPES[cls] for cls in type(module).__mro__ if cls in LAYER_TYPES), None)
+
+
+def find_linear(model: nn.Module) -> dict[str, nn.Module]:
+    """All linear layers by name, in model order."""
+    return {name: module for name, module in model.named_modules() if layer_type(module)}
+
+
+def _type_of(module: nn.Module) -> LayerType:
+    known = layer_type(module)
+    if known is None:
+        names = ", ".join(cls.__name__ for cls in LAYER_TYPES)
+        raise ConfigError(f"expected a linear layer ({names}), got {type(module).__name__}; leave it out")
+    return known
+
+
+def oriented(module: nn.Module, weight: torch.Tensor) -> torch.Tensor:
+    """A view of a weight between the layout the layer stores and (O, I), in either direction."""
+    return weight.T if _type_of(module).inputs_first else weight
+
+
+def weight_of(module: nn.Module) -> torch.Tensor:
+    """W (O, I), a view of what the layer holds now."""
+    return oriented(module, getattr(module, _type_of(module).weight))
+
+
+def bias_of(module: nn.Module) -> torch.Tensor | None:
+    """b (O,), or None."""
+    return getattr(module, _type_of(module).bias, None)
+
+
 def has_bias(module: nn.Module) -> bool:
     """Whether the layer adds a bias."""
-    return getattr(module, "bias", None) is not None
+    return bias_of(module) is not None
+
+
+def layer_shape(module: nn.Module) -> tuple[int, int]:
+    """(O, I) of a layer, the bias counted as an input."""
+    outputs, inputs = weight_of(module).shape
+    return outputs, inputs + has_bias(module)
+
+
+def split_matrix(module: nn.Module, matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """A matrix (O, I) of a layer as views of its part for W and its part for b (None without a bias)."""
+    return (matrix[:, :-1], matrix[:, -1]) if has_bias(module) else (matrix, None)
+
+
+def is_plain_matrix(module: nn.Module | None) -> bool:
+    """Whether a layer does nothing but y = x Wᵀ + b: no subclass, no hook of accelerate's."""
+    return type(module) in LAYER_TYPES and not hasattr(module, "_hf_hook")
+
+
+def stores_inputs_first(model: nn.Module) -> bool:
+    """Whether a model has layers that store W as (I, O), which low-rank adapters ask for (peft: `fan_in_fan_out`)."""
+    return any(_type_of(module).inputs_first for module in find_linear(model).values())
 
 
 def device_of(module: nn.Module) -> torch.device:
-    """Where a module computes. accelerate may keep its weights elsewhere in between; then they look as if they were
-    nowhere."""
+    """Where a module computes. Between calls accelerate may keep its weights elsewhere, even on the meta device."""
     for part in module.modules():
         place = getattr(getattr(part, "_hf_hook", None), "execution_device", None)
         if place is not None:
@@ -33,32 +105,9 @@ def device_of(module: nn.Module) -> torch.device:
     return torch.device("cpu")
 
 
-def layer_shape(module: nn.Module) -> tuple[int, int]:
-    """(O, I) of a layer, the bias counted as an input."""
-    shape = module.get_parameter("weight").shape
-    outputs, inputs = shape if isinstance(module, nn.Linear) else shape[::-1]
-    return outputs, inputs + has_bias(module)
-
-
-def as_parameters(module: nn.Module, matrix: torch.Tensor) -> dict[str, torch.Tensor]:
-    """A matrix (O, I) in the layout of the layer's own parameters: `weight` and, if it has one, `bias`."""
-    weight = matrix[:, :-1] if has_bias(module) else matrix
-    found = {"weight": weight if isinstance(module, nn.Linear) else weight.T}
-    if has_bias(module):
-        found["bias"] = matrix[:, -1]
-    return found
-
-
 def with_ones(inputs: torch.Tensor, module: nn.Module) -> torch.Tensor:
     """Inputs (..., I) with the bias's column of ones when the layer has a bias."""
     return torch.cat([inputs, torch.ones_like(inputs[..., :1])], dim=-1) if has_bias(module) else inputs
-
-
-def find_linear(model: nn.Module) -> dict[str, nn.Module]:
-    """All `nn.Linear` and GPT-2's `Conv1D` layers by name, in model order."""
-    from transformers.pytorch_utils import Conv1D
-
-    return {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D)}
 
 
 def find_shared_inputs(model: nn.Module, modules: dict[str, nn.Module]) -> dict[str, str]:
@@ -91,18 +140,21 @@ def find_shared_inputs(model: nn.Module, modules: dict[str, nn.Module]) -> dict[
 
 
 @contextlib.contextmanager
-def replace_forward(module: nn.Module, forward: Callable[[torch.Tensor], torch.Tensor]) -> Iterator[None]:
-    """Inside the block the layer computes something else; its hooks, accelerate's included, run as ever."""
-    name = "_old_forward" if hasattr(module, "_old_forward") else "forward"  # the one that accelerate's hooks call
-    had, before = name in vars(module), vars(module).get(name)
-    setattr(module, name, forward)
+def replace_forward(forwards: dict[nn.Module, Callable[[torch.Tensor], torch.Tensor]]) -> Iterator[None]:
+    """Inside the block each layer computes something else; its hooks, accelerate's included, run as always."""
+    kept = []
     try:
+        for module, forward in forwards.items():
+            name = "_old_forward" if hasattr(module, "_old_forward") else "forward"  # what accelerate's hooks call
+            kept.append((module, name, vars(module).get(name)))
+            setattr(module, name, forward)
         yield
     finally:
-        if had:
-            setattr(module, name, before)
-        else:
-            delattr(module, name)
+        for module, name, before in kept:
+            if before is None:
+                delattr(module, name)
+            else:
+                setattr(module, name, before)
 
 
 @contextlib.contextmanager

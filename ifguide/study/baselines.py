@@ -6,9 +6,10 @@ that 0 and less means "keep". `ifguide.selection.saved` takes the best of them, 
 """
 
 import dataclasses
+import functools
 import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,33 +19,45 @@ from ifguide.data.corpus import TokenizedCorpus
 from ifguide.data.words import WRITTEN_WORD
 from ifguide.errors import ConfigError
 from ifguide.evaluation.toxicity import ToxicityScorer
+from ifguide.runtime.distributed import current
 from ifguide.runtime.progress import Progress, report_part
+from ifguide.storage import artifacts
+from ifguide.study import checkpoints as study_models
+from ifguide.study.attributions import Scorer
 from ifguide.study.evaluating import load_study_scorer
+from ifguide.study.lineage import Unit
 from ifguide.study.reading import Study
+from ifguide.study.scoring import PLAIN, open_scoring, put_together, score_in_shards, score_kinds
 
 _SENTENCE = re.compile(r"[^.!?\n]+[.!?\n]*")
 
 Report = Callable[[int, int], None]
+TREATMENT = PLAIN
+"""How the checkpoints of another kind of influence are put together; `[scores]` holds for the study's own alone."""
 
 
-def score_baseline(study: Study, name: str, progress: Progress) -> np.ndarray:
-    """Scores float32 (N,) of one of `ifguide.config.names.BASELINES`.
+def score_baseline(study: Study, unit: Unit, progress: Progress) -> np.ndarray:
+    """Scores float32 (N,) of one of `ifguide.study.variants.BASELINES`.
 
     Raises:
         InputError: the classifier cannot be loaded.
-        ConfigError: position scores are wanted and the study has none.
+        ConfigError: position scores are wanted and the study has none, or several processes run.
     """
-    if name == "position":
+    if unit.name == "position":
         if not study.has_scores("position"):
             raise ConfigError("the baseline `position` needs position scores; set scores.position to true")
-        from ifguide.influence.attribution import average_checkpoints
-
-        found = [study.scores("position", checkpoint) for checkpoint in study.checkpoint_names()]
-        return average_checkpoints(found, study.corpus().valid())
-    if name in ("standard", "last-position", "last-own-loss"):
-        return score_by_influence(study, name, progress)
-    if name == "loss-difference":
-        return score_by_tuned_models(study, progress)
+        scores, folder = study.folder(Unit("scores")), open_scoring(study, unit) / "scored"
+        parts = [scores / checkpoint for checkpoint in study.checkpoint_names()]
+        put_together(study.corpus(), parts, folder, ["position"], TREATMENT)
+        return artifacts.load_array(folder / "position.npy")
+    from_models = dict.fromkeys(("standard", "last-position", "last-own-loss"), score_by_influence)
+    from_models["loss-difference"] = score_by_tuned_models
+    if unit.name in from_models:
+        if not current().alone:
+            raise ConfigError(
+                f"the baseline `{unit.name}` is computed by one process; start it without torchrun or accelerate launch"
+            )
+        return from_models[unit.name](study, unit, progress)
     from ifguide.models.loading import pick_device
 
     config = study.config
@@ -53,7 +66,7 @@ def score_baseline(study: Study, name: str, progress: Progress) -> np.ndarray:
         "words": score_words,
         "classifier-tokens": score_by_leaving_words_out,
         "classifier-documents": score_documents,
-    }[name]
+    }[unit.name]
     return score(study.corpus(), scorer, report_part(progress, "documents"))
 
 
@@ -62,15 +75,12 @@ def score_words(corpus: TokenizedCorpus, scorer: ToxicityScorer, report: Report 
     order."""
     known: dict[str, float] = {}
     scores = np.zeros(corpus.n_tokens, dtype=np.float32)
-    for document in range(corpus.n_documents):
-        text = corpus.document(document).text
+    for document, text in _texts(corpus, report):
         words = list(WRITTEN_WORD.finditer(text))
         new = sorted({word.group().lower() for word in words} - known.keys())
         known |= dict(zip(new, scorer.score(new).tolist(), strict=True)) if new else {}
         ranges = [(word.start(), word.end(), known[word.group().lower()] - 0.5) for word in words]
         _give_to_tokens(corpus, document, ranges, scores)
-        if report:
-            report(document + 1, corpus.n_documents)
     return scores
 
 
@@ -79,8 +89,8 @@ def score_by_leaving_words_out(
 ) -> np.ndarray:
     """How much less toxic the classifier finds a sentence without the word a token belongs to."""
     scores = np.zeros(corpus.n_tokens, dtype=np.float32)
-    for document in range(corpus.n_documents):
-        text, places, texts = corpus.document(document).text, [], []
+    for document, text in _texts(corpus, report):
+        places, texts = [], []
         for sentence in _SENTENCE.finditer(text):
             first = sentence.start()
             texts.append(sentence.group())
@@ -96,8 +106,6 @@ def score_by_leaving_words_out(
             else:
                 ranges.append((start, end, values[whole] - values[number]))
         _give_to_tokens(corpus, document, ranges, scores)
-        if report:
-            report(document + 1, corpus.n_documents)
     return scores
 
 
@@ -112,82 +120,66 @@ def score_documents(corpus: TokenizedCorpus, scorer: ToxicityScorer, report: Rep
     return np.repeat(values, np.diff(corpus.offsets)).astype(np.float32)
 
 
+def _texts(corpus: TokenizedCorpus, report: Report | None) -> Iterator[tuple[int, str]]:
+    """Each document's number and text; a document is reported when the next one is asked for."""
+    for document in range(corpus.n_documents):
+        yield document, corpus.document(document).text
+        if report:
+            report(document + 1, corpus.n_documents)
+
+
 def _give_to_tokens(corpus: TokenizedCorpus, document: int, ranges: list, scores: np.ndarray) -> None:
     """Give every token of a document the highest value of the character ranges (start, end, value) that it overlaps."""
     first, stop = int(corpus.offsets[document]), int(corpus.offsets[document + 1])
     starts, ends = np.asarray(corpus.char_start[first:stop]), np.asarray(corpus.char_end[first:stop])
     for start, end, value in ranges:
-        # tokens lie in the order of the text, so those that overlap are neighbours
+        # tokens are in the order of the text, so those that overlap are neighbours
         low, high = np.searchsorted(ends, start, side="right"), np.searchsorted(starts, end, side="left")
         part = scores[first + low : first + high]
         np.copyto(part, value, where=(part == 0) | (part < value))
 
 
-def score_by_influence(study: Study, name: str, progress: Progress) -> np.ndarray:
+def score_by_influence(study: Study, unit: Unit, progress: Progress) -> np.ndarray:
     """Influence of another kind: `standard` (toxic queries alone), or at the finished model alone (`last-position`,
     `last-own-loss`)."""
-    from ifguide.influence.attribution import average_checkpoints
+    differential = unit.name != "standard"
+    kind = "position" if unit.name == "last-position" else "own_loss"
 
-    names = study.checkpoint_names() if name == "standard" else [BASE]
-    kind = "position" if name == "last-position" else "own_loss"
-    found = []
-    for number, checkpoint in enumerate(names):
-        report = report_part(progress, part=number, parts=len(names))
-        found.append(_score_checkpoint(study, checkpoint, kind, differential=name != "standard", report=report))
-    return average_checkpoints(found, study.corpus().valid())
+    def directions(checkpoint: str) -> list[study_models.Direction]:
+        model, modules, device = study_models.load_checkpoint(study, checkpoint)
+        if checkpoint == BASE:
+            factors = study_models.fit_checkpoint(study, model, modules, device)
+        else:
+            factors = study_models.read_factors(study, checkpoint, str(device))
+        return [study_models.compute_direction(study, model, modules, factors, differential=differential)]
 
-
-def _score_checkpoint(study: Study, checkpoint: str, kind: str, *, differential: bool, report: Report) -> np.ndarray:
-    from ifguide.influence.attribution import position_scores
-    from ifguide.influence.derivative import score_along
-    from ifguide.influence.losses import SplitModel
-    from ifguide.study import checkpoints as study_models
-
-    model, modules, device = study_models.load_checkpoint(study, checkpoint)
-    if checkpoint == BASE:
-        factors = study_models.fit_checkpoint(study, model, modules, device)
-    else:
-        factors = study_models.read_factors(study, checkpoint, str(device))
-    direction = study_models.compute_direction(study, model, modules, factors, differential=differential)
-    if kind == "position":
-        split = SplitModel(model)
-        return _score_corpus(study, lambda batch: position_scores(split, modules, direction, batch)[0], device, report)
-    model, modules, device = study_models.load_checkpoint(study, checkpoint, attention="eager")
-    split = SplitModel(model)
-    way = study_models.choose_way(study, split, modules, direction, device)
-    score = score_along(split, modules, [direction], [way])
-    return _score_corpus(study, lambda batch: score(batch)[0], device, report)
-
-
-def _score_corpus(study: Study, score: Callable, device, report: Report) -> np.ndarray:
-    """float32 (N,) from a function of a batch that gives (B, T-1)."""
-    from ifguide.influence.attribution import score_corpus
-    from ifguide.influence.batches import make_batches
-    from ifguide.study.scoring import corpus_sequences
-
-    n_tokens = study.corpus().n_tokens
-    values = {"score": np.zeros(n_tokens, dtype=np.float32)}
-    batches = make_batches(corpus_sequences(study), study.config.compute.tokens_per_batch)
-    score_corpus(
-        batches,
-        lambda batch: {"score": score(batch)},
-        values,
-        device=device,
-        report=lambda done: report(done, n_tokens),
+    folder = open_scoring(study, unit) / "scored"
+    score_kinds(
+        study,
+        unit,
+        folder,
+        progress,
+        checkpoints=[BASE] if differential else study.checkpoint_names(),
+        kinds=[kind],
+        treatment=TREATMENT,
+        directions=directions,
     )
-    return values["score"]
+    return artifacts.load_array(folder / f"{kind}.npy")
 
 
-def score_by_tuned_models(study: Study, progress: Progress) -> np.ndarray:
+def _only(score: Callable, batch) -> list:
+    return [score(batch)]
+
+
+def score_by_tuned_models(study: Study, unit: Unit, progress: Progress) -> np.ndarray:
     """Cross-entropy under the base model tuned on the safe queries minus that under the one tuned on the toxic queries,
     in nats."""
     import torch
 
     from ifguide.influence.losses import SplitModel
-    from ifguide.study import checkpoints as study_models
     from ifguide.training.train import train_model
 
-    settings, losses = study.config.baselines, {}
+    settings, losses, work = study.config.baselines, {}, open_scoring(study, unit)
     training = dataclasses.replace(
         study.config.training,
         epochs=settings.epochs,
@@ -205,6 +197,10 @@ def score_by_tuned_models(study: Study, progress: Progress) -> np.ndarray:
         with tempfile.TemporaryDirectory(prefix="ifguide-tuned-") as folder:
             train_model(model, None, rows, training, None, Path(folder))
         split = SplitModel(model.requires_grad_(False))
+        scorer = Scorer(files=("loss",), score=functools.partial(_only, split), device=device)
         with torch.no_grad():
-            losses[kind] = _score_corpus(study, split, device, report_part(progress, part=number, parts=2))
+            score_in_shards(
+                study, work / kind, work / "scored" / kind, scorer, report_part(progress, part=number, parts=2)
+            )
+        losses[kind] = artifacts.load_array(work / "scored" / kind / "loss.npy")
     return losses["safe"] - losses["toxic"]

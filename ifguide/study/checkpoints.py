@@ -1,24 +1,75 @@
-"""A study's models, queries and rows as its stages need them: loaded, fitted, encoded, cut. What several stages
-share.
-"""
+"""A study's models, queries, directions and corpus as its stages need them: loaded, fitted, encoded, cut."""
 
 import functools
 from collections.abc import Callable
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ifguide.config.names import BASE
+from ifguide.data.corpus import TokenizedCorpus, chunk_documents
 from ifguide.errors import ConfigError
 from ifguide.runtime.distributed import current
 from ifguide.storage import artifacts
 from ifguide.storage.work import offload_folder
 from ifguide.study.lineage import Unit
 from ifguide.study.reading import Study
-from ifguide.study.scoring import corpus_sequences, direction_file, read_layout
 
+if TYPE_CHECKING:
+    import torch
+
+Direction = dict[str, "torch.Tensor"]
+"""v, (O, I) a layer."""
 SAMPLE_TOKENS = 2_000
 """Corpus tokens on which central differences are compared with the exact derivative."""
+
+
+def named_file(what: str, queries: str = "") -> str:
+    """The path of a pair of query sets' file in an artefact: at the top for the study's own, else in `extra/NAME/`."""
+    return f"extra/{queries}/{what}" if queries else what
+
+
+def direction_file(queries: str = "") -> str:
+    """Name of the file of a direction."""
+    return f"extra/{queries}.safetensors" if queries else "direction.safetensors"
+
+
+def read_layout(study: Study) -> dict:
+    """How the corpus is cut: `max_length` and the `bos` id that comes before each document, or None."""
+    return artifacts.read_part(study.folder(Unit("corpus")), "layout.json")
+
+
+def corpus_sequences(
+    study: Study,
+    *,
+    documents: tuple[int, int] | None = None,
+    chosen: np.ndarray | None = None,
+    max_tokens: int = 0,
+    seed: int = 0,
+):
+    """Chunk sequences of the corpus.
+
+    Args:
+        documents: only [first, stop); None: all.
+        chosen: only these of them, counted from `first`; None: all.
+        max_tokens: instead of `chosen`, documents drawn at random up to about this many tokens; 0: all.
+        seed: of the draw.
+    """
+    from ifguide.influence.batches import CorpusSequences
+
+    corpus: TokenizedCorpus = study.corpus()
+    layout = read_layout(study)
+    first, stop = documents or (0, corpus.n_documents)
+    offsets = np.asarray(corpus.offsets[first : stop + 1])
+    chunks = chunk_documents(offsets, layout["max_length"] - (layout["bos"] is not None))
+    if max_tokens and max_tokens < corpus.n_tokens:
+        order = np.random.default_rng(seed).permutation(corpus.n_documents)
+        running = np.cumsum(np.diff(offsets)[order])
+        chosen = order[: max(1, int(np.searchsorted(running, max_tokens)))]
+    if chosen is not None:
+        chunks = chunks[np.isin(chunks[:, 0], chosen)]
+    return CorpusSequences(corpus.token_ids, offsets, chunks, layout["bos"])
 
 
 def study_tokenizer(study: Study):
@@ -126,13 +177,10 @@ def compute_direction(
     queries: str = "",
     report: Callable | None = None,
     differential: bool | None = None,
-) -> dict:
+) -> Direction:
     """The direction v of a pair of query sets at a loaded checkpoint, (O, I) a layer.
 
     Args:
-        study: its settings and queries.
-        model: the checkpoint.
-        modules: its tracked layers by name.
         factors: its EK-FAC factors; None for the identity.
         queries: an extra pair of query sets; empty: the study's own.
         report: called as report(turn, turns) for each set of queries; gives the callback that its queries are reported
@@ -160,7 +208,7 @@ def compute_direction(
     return differential_direction(gradients["toxic"], gradients.get("safe"), factors, config.damping)
 
 
-def read_direction(study: Study, checkpoint: str, queries: str, modules: dict) -> dict:
+def read_direction(study: Study, checkpoint: str, queries: str, modules: dict) -> Direction:
     """v of a pair of query sets, each layer's part where the layer computes."""
     from ifguide.models.layers import device_of
 

@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ifguide.config.attributions import attributions
 from ifguide.config.names import check_name
 from ifguide.data.by_document import document_runs, sum_by_document
 from ifguide.data.near_duplicates import group_near_duplicates
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 FOLDER = "documents"
 VERSION = 2
 """Of the two files' columns; a change writes them anew."""
-KINDS = ("own_loss", "position")
+KINDS = attributions()
 SPARK_BINS = 32
 """Bars of a document's sparkline."""
 TOP_QUANTILE = 0.999

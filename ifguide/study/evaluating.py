@@ -1,5 +1,5 @@
-"""Evaluating one model of a study: its files read, its completions kept while it runs, its metrics held against the
-base model's."""
+"""Evaluating one model of a study: its files read, its completions kept while it runs, its metrics compared with
+the base model's."""
 
 from pathlib import Path
 

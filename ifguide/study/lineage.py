@@ -5,6 +5,7 @@ bookkeeping.
 import functools
 from dataclasses import dataclass
 
+from ifguide.config.attributions import KINDS
 from ifguide.config.io import config_to_dict
 from ifguide.config.names import BASE, DEFAULT
 from ifguide.config.schema import StudyConfig
@@ -21,7 +22,7 @@ STAGE_FOLDERS = {
     "suppress": "suppressed",
     "evaluate": "evaluations",
 }
-"""Stages that hold one artefact a name, and the folder they lie in; the others lie in a folder of their own name.
+"""Stages that hold one artefact a name, and their folder; the others have a folder of their own name.
 `baseline` holds token scores of other methods; it is none of `STAGES`, for only `ifguide compare` asks for it."""
 
 BUILT_IN_SELECTIONS = (DEFAULT, "random", "oracle", *BASELINES)
@@ -133,7 +134,7 @@ def read_units(config: StudyConfig, unit: Unit) -> list[Unit]:
         read = [Unit("corpus"), Unit("model"), Unit("selection", how.selection)]
         return [*read, Unit("scores")] if how.weighting == "score" else read
     if stage == "evaluate":
-        # fluency is held against the base model's
+        # fluency is compared with the base model's
         made = [weights_unit(name)]
         made += [] if name == BASE else [Unit("evaluate", BASE)]
         return made if config.evaluate.prompts else [Unit("queries"), *made]
@@ -228,7 +229,7 @@ def unit_settings(config: StudyConfig, unit: Unit) -> dict:
     }.get(unit.stage, (unit.stage,))
     how_the_model_is_made = {"model.source", "model.revision", "model.mode", "model.checkpoints"}
     changes_nothing = {
-        "baseline": {*how_the_model_is_made, *_DO_NOT_CHANGE_A_TRAINING, "scores.position"},
+        "baseline": {*how_the_model_is_made, *_DO_NOT_CHANGE_A_TRAINING, *(f"scores.{kind}" for kind in KINDS)},
         "model": {"model.dtype", "model.modules", "training.save_steps"},
         "factors": how_the_model_is_made,
         "direction": how_the_model_is_made,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ifguide.config.attributions import KINDS
 from ifguide.config.io import read_config, write_config
 from ifguide.config.names import DEFAULT, check_name, is_name
 from ifguide.config.schema import StudyConfig
@@ -131,17 +132,17 @@ class Study(StudyFolder):
         """Scores float32 (N,), memory-mapped, 0 where invalid.
 
         Args:
-            kind: `own_loss`, `position` or `token_loss` (nats).
+            kind: a name of `ifguide.config.attributions.KINDS`.
             checkpoint: one checkpoint's raw scores; None: the study's (mean or median over checkpoints of score /
                 standard deviation, pooled if `scores.pooling` says so).
             queries: an extra pair of query sets (`queries.extra`); empty: the study's own. Losses are the same for all.
         """
-        if kind not in ("own_loss", "position", "token_loss"):
-            raise ConfigError(f"scores: expected own_loss, position or token_loss, got {kind!r}")
+        if kind not in KINDS:
+            raise ConfigError(f"scores: expected one of {', '.join(KINDS)}, got {kind!r}")
         folder = self._need(Unit("scores"))
         if checkpoint is not None:
             folder = folder / check_name(checkpoint, "checkpoint")
-        if queries and kind != "token_loss":
+        if queries and KINDS[kind].directional:
             folder = folder / "extra" / check_name(queries, "query set")
         return artifacts.load_array(folder / f"{kind}.npy")
 

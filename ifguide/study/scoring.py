@@ -1,60 +1,94 @@
-"""Scoring a study's corpus: its chunks as sequences, shards divided over processes, files put together in blocks.
-
-What is computed is handed in as a function of a batch; how it is computed is the stages' and `ifguide.influence`'s.
+"""The one path from a model to scores: each kind of attribution at each checkpoint, in shards that survive a kill, then
+put together over the checkpoints.
 """
 
-from collections.abc import Callable, Iterable
+import importlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from ifguide.config.attributions import KINDS
 from ifguide.config.io import config_to_dict
-from ifguide.data.corpus import TokenizedCorpus, chunk_documents
+from ifguide.config.schema import ScoresConfig
+from ifguide.data.corpus import TokenizedCorpus
 from ifguide.runtime.distributed import current
+from ifguide.runtime.progress import Progress, report_part
 from ifguide.storage import artifacts
 from ifguide.storage.shards import ShardStore, plan_shards
 from ifguide.storage.work import open_work
+from ifguide.study.attributions import Place, Scorer, make_scorer
+from ifguide.study.checkpoints import Direction, corpus_sequences, named_file
 from ifguide.study.freshness import inputs_of, settings_of
 from ifguide.study.lineage import Unit
 from ifguide.study.reading import Study
 
-SCORES = ("own_loss", "position", "token_loss")
-"""Files of the study's own query sets."""
+
+@dataclass(frozen=True, kw_only=True)
+class Treatment:
+    """How the checkpoints' scores become one score a token."""
+
+    average: str = "mean"
+    """`mean` or `median` over the checkpoints of score / standard deviation."""
+    pooling: float = 0.0
+    """This many times the mean score of all places of the same vocabulary entry is added."""
+
+    @classmethod
+    def of(cls, settings: ScoresConfig) -> "Treatment":
+        """The one that `[scores]` asks for."""
+        return cls(average=settings.average, pooling=settings.pooling)
 
 
-def score_file(kind: str, queries: str = "") -> str:
-    """Name of a kind of scores, of the study's own query sets or of an extra pair, as a path below a folder and without
-    `.npy`."""
-    return f"extra/{queries}/{kind}" if queries else kind
+PLAIN = Treatment()
+"""The mean, without pooling."""
 
 
-def direction_file(queries: str = "") -> str:
-    """Name of the file of a direction, likewise."""
-    return f"extra/{queries}.safetensors" if queries else "direction.safetensors"
+def score_kinds(
+    study: Study,
+    unit: Unit,
+    folder: Path,
+    progress: Progress,
+    *,
+    checkpoints: Sequence[str],
+    kinds: Sequence[str],
+    treatment: Treatment,
+    sets: Sequence[str] = ("",),
+    directions: Callable[[str], list[Direction]] | None = None,
+) -> dict:
+    """Score the corpus at each checkpoint and put the checkpoints together; all processes take part.
 
+    Writes `CHECKPOINT/KIND.npy` and `KIND.npy` into the folder, float32 (N,), and `extra/NAME/KIND.npy` likewise for an
+    extra pair of query sets.
 
-def read_layout(study: Study) -> dict:
-    """How the corpus is cut: `max_length` and the `bos` id that comes before each document, or None."""
-    return artifacts.read_part(study.folder(Unit("corpus")), "layout.json")
+    Args:
+        study: with everything that the unit reads.
+        unit: the artefact that is built; what is finished of it outlives a kill.
+        checkpoints: names of scoring checkpoints, or `base`.
+        kinds: names of `KINDS`.
+        treatment: how checkpoints are put together.
+        sets: pairs of query sets, empty for the study's own.
+        directions: gives v of each pair at a checkpoint; None: as stored.
 
-
-def corpus_sequences(study: Study, *, documents: tuple[int, int] | None = None, max_tokens: int = 0, seed: int = 0):
-    """Chunk sequences of documents [first, stop) of the corpus, or of all; with `max_tokens`, whole documents drawn at
-    random up to about that many tokens."""
-    from ifguide.influence.batches import CorpusSequences
-
-    corpus: TokenizedCorpus = study.corpus()
-    layout = read_layout(study)
-    first, stop = documents or (0, corpus.n_documents)
-    offsets = np.asarray(corpus.offsets[first : stop + 1])
-    length = layout["max_length"] - (layout["bos"] is not None)
-    chunks = chunk_documents(offsets, length)
-    if max_tokens and max_tokens < corpus.n_tokens:
-        order = np.random.default_rng(seed).permutation(corpus.n_documents)
-        running = np.cumsum(np.diff(offsets)[order])
-        taken = order[: max(1, int(np.searchsorted(running, max_tokens)))]
-        chunks = chunks[np.isin(chunks[:, 0], taken)]
-    return CorpusSequences(corpus.token_ids, offsets, chunks, layout["bos"])
+    Returns:
+        The scorers' notes, by key and checkpoint.
+    """
+    processes = current()
+    notes: dict[str, dict] = {}
+    work = Path(processes.decide(lambda: str(open_scoring(study, unit))))
+    computed = [kind for kind in kinds if KINDS[kind].module and not KINDS[kind].parts]
+    turns = [(checkpoint, kind) for checkpoint in checkpoints for kind in computed]
+    for number, (checkpoint, kind) in enumerate(turns):
+        along = directions(checkpoint) if directions else None
+        scorer = make_scorer(kind, Place(study=study, checkpoint=checkpoint, sets=sets, directions=along))
+        report = report_part(progress, part=number, parts=len(turns))
+        score_in_shards(study, work / checkpoint, folder / checkpoint, scorer, report)
+        for key, value in scorer.notes.items():
+            notes.setdefault(key, {})[checkpoint] = value
+        del scorer  # before the next model is loaded
+    if processes.is_main:
+        put_together(study.corpus(), [folder / name for name in checkpoints], folder, kinds, treatment, sets)
+    return notes
 
 
 def open_scoring(study: Study, unit: Unit) -> Path:
@@ -67,49 +101,34 @@ def open_scoring(study: Study, unit: Unit) -> Path:
     return open_work(study.root, unit.stage, key)
 
 
-def score_in_shards(
-    study: Study,
-    work: Path,
-    folder: Path,
-    names: tuple[str, ...],
-    score: Callable,
-    device,
-    report: Callable[[int, int], None],
-) -> None:
-    """Score the corpus with a function batch -> one tensor a name, shard by shard, into `.npy` files of one value a
-    token.
+def score_in_shards(study: Study, work: Path, folder: Path, scorer: Scorer, report: Callable[[int, int], None]) -> None:
+    """Score the corpus shard by shard into the scorer's files, one float32 a token.
 
-    Shard s belongs to process s modulo their number. A shard that is there is left as it is, whoever made it.
+    Shard s belongs to process s modulo their number. A shard in `work` is kept, whichever process made it.
     """
     from ifguide.influence.attribution import score_corpus
     from ifguide.influence.batches import make_batches
 
     corpus, processes = study.corpus(), current()
     bounds = plan_shards(corpus.offsets)
-    store = ShardStore(work / folder.name, names, corpus.offsets, bounds)
+    store = ShardStore(work, scorer.files, corpus.offsets, bounds)
     mine = [shard for shard in range(len(store)) if processes.owns(shard)]
     due = [shard for shard in mine if not store.has(shard)]
     count = processes.count(report, corpus.n_tokens)
     count.add(store.count_tokens(mine) - store.count_tokens(due))
     for shard in due:
         first, stop = int(store.tokens[shard]), int(store.tokens[shard + 1])
-        values = {name: np.zeros(stop - first, dtype=np.float32) for name in names}
+        values = {name: np.zeros(stop - first, dtype=np.float32) for name in scorer.files}
         sequences = corpus_sequences(study, documents=(int(bounds[shard]), int(bounds[shard + 1])))
-        told = 0
+        counted = 0
 
         def tell(done: int, n_tokens: int = stop - first) -> None:
-            nonlocal told
-            count.add(min(done, n_tokens) - told)
-            told = min(done, n_tokens)
+            nonlocal counted
+            count.add(min(done, n_tokens) - counted)
+            counted = min(done, n_tokens)
 
-        score_corpus(
-            make_batches(sequences, study.config.compute.tokens_per_batch),
-            lambda batch: dict(zip(names, score(batch), strict=True)),
-            values,
-            first=first,
-            device=device,
-            report=tell,
-        )
+        batches = make_batches(sequences, study.config.compute.tokens_per_batch)
+        score_corpus(batches, scorer.by_file, values, first=first, device=scorer.device, report=tell)
         store.write(shard, values)
         tell(stop - first)
     count.wait()
@@ -117,39 +136,48 @@ def score_in_shards(
         store.assemble(folder)
 
 
-def average_over_checkpoints(
+def put_together(
     corpus: TokenizedCorpus,
-    parts: list[Path],
-    names: Iterable[str],
+    parts: Sequence[Path],
     folder: Path,
-    *,
-    average: str = "mean",
-    pooling: float = 0.0,
-) -> None:
+    kinds: Iterable[str],
+    treatment: Treatment,
+    sets: Sequence[str] = ("",),
+) -> list[str]:
     """The study's own arrays from its checkpoints', block by block: memory does not grow with the corpus.
 
     Args:
-        corpus: whose tokens they are.
-        parts: the checkpoints' folders.
-        names: files to put together, without `.npy`. Losses are averaged as they are.
-        folder: where to.
-        average: see `average_blocks`.
-        pooling: see `pool_blocks`.
+        kinds, treatment, sets: as for `score_kinds`. A kind that no checkpoint has is left out.
+
+    Returns:
+        The files that were written, without `.npy`.
     """
     from ifguide.influence.attribution import average_blocks, mean_blocks, pool_blocks
 
-    for kind in names:
-        arrays = [artifacts.load_array(part / f"{kind}.npy") for part in parts if (part / f"{kind}.npy").exists()]
-        if not arrays:
+    done = []
+    for kind, queries in [(kind, queries) for queries in sets for kind in kinds]:
+        described, file = KINDS[kind], named_file(kind, queries)
+        path = folder / f"{file}.npy"
+        sources = [part / f"{file}.npy" for part in parts]
+        if described.parts:
+            sources = [folder / f"{named_file(part, queries)}.npy" for part in described.parts]
+        arrays = [artifacts.load_array(source) for source in sources if source.exists()]
+        if not arrays or (queries and not described.directional):
             continue
-        path = folder / f"{kind}.npy"
         path.parent.mkdir(parents=True, exist_ok=True)
-        if kind == "token_loss":
-            artifacts.save_blocks(mean_blocks(arrays), path, np.float32)
-            continue
-        artifacts.save_blocks(average_blocks(arrays, corpus.valid_between, average=average), path, np.float32)
-        if pooling:
+        if described.parts:
+            blocks = importlib.import_module(described.module).combine(arrays, corpus)
+        elif described.selects:
+            blocks = average_blocks(arrays, corpus.valid_between, average=treatment.average)
+        else:
+            blocks = mean_blocks(arrays)
+        artifacts.save_blocks(blocks, path, np.float32)
+        if treatment.pooling and described.selects and not described.parts:
             single = path.rename(path.with_suffix(".single.npy"))
-            blocks = pool_blocks(artifacts.load_array(single), corpus.token_ids, corpus.valid_between, pooling)
+            blocks = pool_blocks(
+                artifacts.load_array(single), corpus.token_ids, corpus.valid_between, treatment.pooling
+            )
             artifacts.save_blocks(blocks, path, np.float32)
             single.unlink()
+        done.append(file)
+    return done

@@ -9,45 +9,43 @@ import contextlib
 import functools
 import json
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
+from ifguide.config.attributions import attributions, computed_kinds
 from ifguide.config.names import BASE, DEFAULT
 from ifguide.data.by_document import sum_by_document
 from ifguide.data.corpus import build_corpus as tokenise_corpus
+from ifguide.data.packing import DroppedRows
+from ifguide.data.queries import read_queries
 from ifguide.errors import ConfigError, InputError, NumericalError
+from ifguide.models.loading import bos_context, load_config, load_tokenizer
 from ifguide.runtime.distributed import current
 from ifguide.runtime.progress import Progress, report_part
+from ifguide.selection.index.build import build_index as index_scores
+from ifguide.selection.index.counts import Sources, Tokens
 from ifguide.selection.saved import write_selection
 from ifguide.storage import artifacts
 from ifguide.storage.work import open_work
 from ifguide.study.checkpoints import (
-    choose_way,
     compute_direction,
     cut_training_rows,
+    direction_file,
     factor_products,
     fit_checkpoint,
     load_checkpoint,
-    read_direction,
+    named_file,
     read_factors,
+    read_layout,
     start_model,
     study_tokenizer,
 )
 from ifguide.study.freshness import inputs_of, settings_of
 from ifguide.study.lineage import Unit
 from ifguide.study.reading import Study
-from ifguide.study.scoring import (
-    SCORES,
-    average_over_checkpoints,
-    direction_file,
-    open_scoring,
-    read_layout,
-    score_file,
-    score_in_shards,
-)
-from ifguide.study.select import compute_selection
+from ifguide.study.scoring import Treatment, score_kinds
+from ifguide.study.select import compute_selection, training_mask
 from ifguide.study.variants import PREFERENCE, recipe
 
 SHARED = ("model", "factors", "direction", "scores", "suppress")
@@ -56,8 +54,6 @@ SHARED = ("model", "factors", "direction", "scores", "suppress")
 
 def build_corpus(study: Study, unit: Unit, folder: Path, progress: Progress) -> None:
     """Text -> tokens that know their document and their characters."""
-    from ifguide.models.loading import bos_context, load_config, load_tokenizer
-
     source, revision = study.resolve(study.config.model.source), study.config.model.revision
     tokenizer = load_tokenizer(source, revision)
     config = study.resolved("corpus")
@@ -77,22 +73,21 @@ def build_corpus(study: Study, unit: Unit, folder: Path, progress: Progress) -> 
 
 def build_queries(study: Study, unit: Unit, folder: Path, progress: Progress) -> None:
     """The query files -> prompt and completion tables, toxic and safe."""
-    from ifguide.data.queries import read_queries
-
     sets = study.query_sets()
     for number, queries in enumerate(sets):
         config = study.resolved_queries(queries)
-        (folder / score_file("", queries)).mkdir(parents=True, exist_ok=True)
         for turn, kind in enumerate(("toxic", "safe")):
             pairs = read_queries(getattr(config, kind), kind=kind, config=config, max_queries=config.max_queries)
             progress.message(pairs.attrs["summary"])
             pairs.attrs.clear()
-            pairs.to_parquet(folder / f"{score_file(kind, queries)}.parquet", index=False)
+            path = folder / f"{named_file(kind, queries)}.parquet"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            pairs.to_parquet(path, index=False)
             progress.report(2 * number + turn + 1, 2 * len(sets), "sets")
 
 
 def build_model(study: Study, unit: Unit, folder: Path, progress: Progress) -> None:
-    """Train the base model and keep early checkpoints, or take the given one as it is."""
+    """Train the base model and keep early checkpoints, or take the given one."""
     from ifguide.training.train import choose_checkpoint_steps, train_model
 
     config = study.config
@@ -189,68 +184,30 @@ def build_direction(study: Study, unit: Unit, folder: Path, progress: Progress) 
 
 
 def build_scores(study: Study, unit: Unit, folder: Path, progress: Progress) -> None:
-    """One own-loss and one position score a token, checkpoint and pair of query sets, and their means over
+    """Every kind of score of each token at each checkpoint, along each pair of query sets, and put together over the
     checkpoints.
     """
-    from ifguide.influence.attribution import position_scores_several
-    from ifguide.influence.derivative import score_along
-    from ifguide.influence.losses import SplitModel
-
-    names, sets, processes = study.checkpoint_names(), study.query_sets(), current()
-    work = Path(processes.decide(lambda: str(open_scoring(study, unit))))
-    turns = [
-        (name, kind)
-        for name in names
-        for kind in ("own_loss", "position")
-        if kind == "own_loss" or study.config.scores.position
-    ]
-    found: dict[str, dict] = {}
-    for number, (name, kind) in enumerate(turns):
-        if processes.is_main:
-            (folder / name).mkdir(exist_ok=True)
-        model, modules, device = load_checkpoint(study, name, attention="eager" if kind == "own_loss" else "sdpa")
-        directions = [read_direction(study, name, queries, modules) for queries in sets]
-        files = tuple(score_file(kind, queries) for queries in sets)
-        report = report_part(progress, part=number, parts=len(turns))
-        if kind == "own_loss":
-            split = SplitModel(model)
-            ways = [choose_way(study, split, modules, direction, device) for direction in directions]
-            found[name] = {queries or "study": asdict(way) for queries, way in zip(sets, ways, strict=True)}
-            if all(way.method != "jvp" for way in ways):
-                model.set_attn_implementation("sdpa")  # only the exact derivative needs the slow one
-                split = SplitModel(model)
-            score = score_along(split, modules, directions, ways)
-            score_in_shards(study, work, folder / name, (*files, "token_loss"), score, device, report)
-        else:
-            several = functools.partial(position_scores_several, SplitModel(model), modules, directions)
-            score_in_shards(
-                study, work, folder / name, files, lambda batch, several=several: several(batch)[0], device, report
-            )
-    if processes.is_main:
-        averaged = [*SCORES, *(score_file(kind, queries) for queries in sets if queries for kind in SCORES[:2])]
-        settings = study.config.scores
-        average_over_checkpoints(
-            study.corpus(),
-            [folder / name for name in names],
-            averaged,
-            folder,
-            average=settings.average,
-            pooling=settings.pooling,
-        )
-    _write_notes({"derivatives": found}, folder)
+    settings = study.config.scores
+    notes = score_kinds(
+        study,
+        unit,
+        folder,
+        progress,
+        checkpoints=study.checkpoint_names(),
+        kinds=computed_kinds(settings),
+        treatment=Treatment.of(settings),
+        sets=study.query_sets(),
+    )
+    _write_notes(notes, folder)
 
 
 def build_index(study: Study, unit: Unit, folder: Path, progress: Progress) -> None:
     """The index of each kind of scores, so that what any threshold selects comes without a scan."""
-    from ifguide.models.loading import load_tokenizer
-    from ifguide.selection.index.build import build_index as index_scores
-    from ifguide.selection.index.counts import Sources, Tokens
-
     corpus = study.corpus()
     tokenizer = load_tokenizer(str(corpus.folder / "tokenizer"), "")
     pieces = tokenizer.batch_decode([[token] for token in range(len(tokenizer))])
     sources = Sources.of(corpus.column("source"), np.asarray(corpus.offsets))
-    kinds = [kind for kind in ("own_loss", "position") if study.has_scores(kind)]
+    kinds = [kind for kind in attributions() if study.has_scores(kind)]
     for number, kind in enumerate(kinds):
         (folder / kind).mkdir()
         try:
@@ -274,12 +231,12 @@ def build_selection(study: Study, unit: Unit, folder: Path, progress: Progress) 
     kind = "influence" if unit.name == DEFAULT else "borrowed" if unit.name in study.config.borrowed else unit.name
     selection = compute_selection(study, study.config.selection, name=unit.name, kind=kind)
     if not selection.settings["n_selected"]:
-        mend = (
+        remedy = (
             f"lower selection.quantile (now {study.config.selection.quantile})"
             if kind in ("influence", "random")
             else "so there is nothing to train without; leave it out"
         )
-        raise ConfigError(f"selection {unit.name!r} holds no token; {mend}")
+        raise ConfigError(f"selection {unit.name!r} holds no token; {remedy}")
     write_selection(selection, folder)
 
 
@@ -287,14 +244,12 @@ def build_baseline(study: Study, unit: Unit, folder: Path, progress: Progress) -
     """One score a token by another method."""
     from ifguide.study.baselines import score_baseline
 
-    scores = score_baseline(study, unit.name, progress)
+    scores = score_baseline(study, unit, progress)
     np.save(folder / "scores.npy", scores.astype(np.float32), allow_pickle=False)
 
 
 def build_suppress(study: Study, unit: Unit, folder: Path, progress: Progress) -> None:
     """Train again from the same start without the selected tokens, in the way that the model's recipe says."""
-    from ifguide.data.packing import DroppedRows
-    from ifguide.study.select import training_mask
     from ifguide.training.train import train_model
 
     if unit.name == PREFERENCE:

@@ -36,7 +36,7 @@ METHODS: dict[str, dict] = {
 PREFERENCE = "dpo"
 """The finished base model, taught by direct preference optimisation to prefer safe completions to toxic ones."""
 STEERED = "steered"
-"""The base model as it is, whose words a classifier helps to choose (reward-augmented decoding)."""
+"""The base model, unchanged, with a classifier that helps to choose its words (reward-augmented decoding)."""
 
 RETRAINED = ("random", "oracle", *BASELINES, *METHODS)
 """Everything `ifguide compare` can train on the corpus beside the default, in the order of its table."""
@@ -51,7 +51,6 @@ def recipe(config: "StudyConfig", name: str) -> "VariantConfig":
     """The selection behind a model and how it was trained.
 
     Args:
-        config: the study's.
         name: of a table `[variants.NAME]`, of one of `METHODS`, or of a selection.
     """
     from ifguide.config.schema import SuppressConfig, VariantConfig

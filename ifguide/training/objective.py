@@ -11,7 +11,7 @@ Other ways to treat a selected token are there to be measured against that one (
 leaving the token's loss out. A selection may be soft: with strength a in [0, 1] the token counts as (1-a) parts an
 ordinary token and a parts a selected one.
 
-B rows, T tokens a row, V vocabulary. Labels and selection are given as they lie in the row: the token at t is predicted
+B rows, T tokens a row, V vocabulary. Labels and selection are aligned with the row: the token at t is predicted
 from the logits at t-1, so both are shifted here, together.
 """
 
@@ -72,15 +72,16 @@ def sum_losses(
     max_penalty: float | None = None,
     method: str = "penalise",
 ) -> LossSums:
-    """The sums behind `penalised_loss`, with the two kinds of tokens apart.
+    """The sums behind Eq. 9, with the two kinds of tokens apart; `objective` over the valid tokens is L.
 
     Args:
         logits: (B, T, V).
         labels: (B, T), `IGNORED` where there is no loss.
-        selected: (B, T) bool, or strengths from 0 to 1 of any float dtype; None: no token is selected.
-        penalty: λ. -1 weighs selected tokens like all others, which is plain training.
+        selected: (B, T) bool, or strengths from 0 to 1 of any float dtype; None: no token is selected. Entries without
+            a valid label have no effect.
+        penalty: λ, a weight with a minus sign; -1 weighs selected tokens like all others, which is plain training.
         max_penalty: a selected token's cross-entropy counts up to this many nats; None: without bound.
-        method: one of `METHODS`: what stands for the loss of a selected token.
+        method: one of `METHODS`: what replaces the loss of a selected token.
     """
     losses = token_losses(logits, labels)  # (B, T-1)
     valid = labels[:, 1:] != IGNORED
@@ -129,34 +130,3 @@ def selected_losses(losses: Tensor, penalty: float, max_penalty: float | None, m
     if method == "drop":
         return losses
     raise ValueError(f"expected one of {', '.join(METHODS)}, got {method!r}")
-
-
-def penalised_loss(
-    logits: Tensor,
-    labels: Tensor,
-    selected: Tensor | None,
-    penalty: float,
-    max_penalty: float | None = None,
-    num_items: Tensor | int | None = None,
-    method: str = "penalise",
-) -> Tensor:
-    """Eq. 9: the mean over valid tokens of w·CE, in nats.
-
-    Args:
-        logits: (B, T, V), any float dtype; computed in float32 or better.
-        labels: (B, T) token ids, `IGNORED` where there is no loss.
-        selected: (B, T) bool, True for tokens to unlearn, or strengths from 0 to 1; entries without a valid label have
-            no effect.
-        penalty: λ >= 0, the weight of a selected token's cross-entropy, taken with a minus sign.
-        max_penalty: bound in nats on a selected token's cross-entropy, before the weight; None: no bound.
-        num_items: divide by this many tokens instead of the valid ones in this batch: with gradient accumulation, the
-            valid tokens of all accumulated batches together.
-        method: one of `METHODS`.
-
-    Returns:
-        A scalar. A batch without valid tokens gives 0, not NaN.
-    """
-    sums = sum_losses(logits, labels, selected, penalty, max_penalty, method)
-    if num_items is None:
-        num_items = (sums.n_selected + sums.n_other).clamp(min=1)
-    return sums.objective / num_items

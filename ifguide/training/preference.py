@@ -67,12 +67,8 @@ def prefer_safe(
 
     Args:
         model: the finished base model; trained in place against a frozen copy of itself.
-        tokenizer: its tokenizer.
-        pairs: see `pair_queries`.
         config: `dpo_beta` and `dpo_epochs`.
-        folder: where to.
         learning_rate, batch_size, max_length, seed: of the training.
-        report: called with (steps done, steps in all).
 
     Raises:
         InputError: trl is not installed.

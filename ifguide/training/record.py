@@ -26,7 +26,7 @@ REPORT_SECONDS = 0.25
 
 
 def checkpoint_folder(folder: Path, step: int) -> Path:
-    """Where the weights of an early step lie."""
+    """The folder of the weights of an early step."""
     return folder / "checkpoints" / f"step-{step:06d}"
 
 
@@ -130,9 +130,6 @@ def save_weights(model, tokenizer, folder: Path, weights: dict | None = None) ->
     """Write the model (safetensors) and, if there is one, the tokenizer, once for all processes; returns the folder.
 
     Args:
-        model: the model.
-        tokenizer: its tokenizer, or None.
-        folder: where to.
         weights: its weights by name, when the model does not hold all of them.
     """
     if not current().is_main:

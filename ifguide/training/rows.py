@@ -77,10 +77,7 @@ EMPTY_ROW = {
 
 
 class TrainingRows(torch.utils.data.Dataset):
-    """Rows as the trainer takes them: trimmed when asked for, whatever kind of sequence they come in.
-
-    Numbers from `len` on give `EMPTY_ROW`.
-    """
+    """Any sequence of rows as the trainer takes them, trimmed on access; numbers from `len` on give `EMPTY_ROW`."""
 
     def __init__(self, rows: Sequence):
         self.rows = rows
@@ -109,7 +106,6 @@ class SharedOrder(torch.utils.data.Sampler):
 
     Args:
         order: gives row numbers, another order each time.
-        n_rows: how many.
         processes: who divides them.
         multiple: the filled-up length is a multiple of this.
     """

@@ -75,7 +75,6 @@ def save_state(trainer, folder: Path, tokens_seen: int, random_of_pass: dict[str
 
     Args:
         trainer: a `PenalisedTrainer`, alone in its run.
-        folder: of the training run.
         tokens_seen: predicted tokens so far.
         random_of_pass: see `TrainingState`.
     """

@@ -17,6 +17,7 @@ from transformers import PrinterCallback, TrainingArguments
 
 from ifguide.config.schema import SuppressConfig, TrainingConfig
 from ifguide.errors import ConfigError, InputError, NumericalError
+from ifguide.models.layers import stores_inputs_first
 from ifguide.models.loading import has_fast_bfloat16
 from ifguide.runtime.distributed import current
 from ifguide.storage.artifacts import TRAINING_LOG
@@ -131,7 +132,6 @@ def train_model(
         tokenizer: saved beside the weights; its padding token fills short rows, or 0 where the model does not know it.
             None: nothing is saved.
         rows: the rows of `ifguide.data.packing.pack_rows`, or any sequence of rows that `training_rows.trim_row` takes.
-        training: the settings.
         suppress: how selected tokens are treated; None: plain training, and `selected` only splits the log.
         folder: empty, or what a killed run with the same arguments left.
         report: called with (tokens done, tokens in all), predicted tokens of all epochs.
@@ -228,6 +228,7 @@ def add_adapters(model, training: TrainingConfig):
         r=training.lora_rank,
         lora_alpha=training.lora_alpha,  # type: ignore[arg-type]  # typed int, but only divided by the rank
         target_modules="all-linear",
+        fan_in_fan_out=stores_inputs_first(model),
         task_type=TaskType.CAUSAL_LM,
     )
     with torch.random.fork_rng():

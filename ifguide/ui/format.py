@@ -2,6 +2,7 @@
 
 import re
 
+from ifguide.config.attributions import KINDS
 from ifguide.storage.durations import format_seconds
 
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>()#+!|~:$^=&.-])")
@@ -46,18 +47,8 @@ STAGE_NOTES = {
 
 STATE_WORDS = {"fresh": "Up to date", "stale": "Out of date", "missing": "Not built yet"}
 
-ATTRIBUTION_TITLES = {"own_loss": "Influence", "position": "Position influence", "token_loss": "Model's loss"}
-ATTRIBUTION_NOTES = {
-    "own_loss": (
-        "How much likelier toxic completions become when the model trains on this very token (the “own loss”"
-        " attribution)."
-    ),
-    "position": (
-        "The influence that flows through the place the token is predicted from: what kronfluence and the paper's"
-        " released code report."
-    ),
-    "token_loss": "How badly the model predicts the token, in nats. High means surprising, not toxic.",
-}
+ATTRIBUTION_TITLES = {name: kind.title for name, kind in KINDS.items()}
+ATTRIBUTION_NOTES = {name: kind.note for name, kind in KINDS.items()}
 
 
 def plain(text: str) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import streamlit as st
 
+from ifguide.config.attributions import KINDS
 from ifguide.config.names import DEFAULT
 from ifguide.data import word_counts as words
 from ifguide.data.by_document import sum_by_document
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 COUNT_WORDS_UP_TO = 5_000_000
 """Tokens of the largest corpus whose words are counted in its texts; beyond, entries of the model's vocabulary are."""
 PIECES_MOST = 2000
-SCORE_KINDS = ("own_loss", "position", "token_loss")
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Loaded:
 
     def kinds(self) -> list[str]:
         """Kinds of scores the study has."""
-        return [kind for kind in SCORE_KINDS if self.study.has_scores(kind)]
+        return [kind for kind in KINDS if self.study.has_scores(kind)]
 
     def scores(self, kind: str) -> np.ndarray:
         return _scores(*self.key, kind)

@@ -3,28 +3,26 @@ import pytest
 import torch
 
 from ifguide.errors import ConfigError, NumericalError
-from ifguide.influence.attribution import (
-    average_blocks,
-    average_checkpoints,
-    mean_blocks,
-    own_loss_scores,
-    pool_blocks,
-    position_scores,
-    report_at_predicted,
-    score_corpus,
-)
-from ifguide.influence.batches import Sequence, corpus_sequences, make_batches
+from ifguide.influence.attribution import average_blocks, mean_blocks, pool_blocks, report_at_predicted, score_corpus
+from ifguide.influence.batches import CorpusSequences, Sequence, make_batches
 from ifguide.influence.direction import differential_direction, query_gradient
+from ifguide.influence.line import own_loss_scores
 from ifguide.models.loading import tracked_modules
 from tests.influence.dense import dot, layer_gradient, sequence_losses
+from tests.influence.every_model import every_model, position_alone
+from tests.one_case import for_each
 from tests.tiny import tiny_model
+
+
+def average_checkpoints(scores, valid, block=1 << 20):
+    return np.concatenate([np.zeros(0, np.float32), *average_blocks(scores, lambda i, j: valid[i:j], block)])
 
 
 def score_all(case, kind, direction, tokens_per_batch=30, model=None):
     model = model or case.model
     modules = tracked_modules(model)
     out = {"scores": np.zeros(case.n_tokens, dtype=np.float32), "losses": np.zeros(case.n_tokens, dtype=np.float32)}
-    function = {"own_loss": own_loss_scores, "position": position_scores}[kind]
+    function = {"own_loss": own_loss_scores, "position": position_alone}[kind]
     score_corpus(
         case.batches(tokens_per_batch),
         lambda b: dict(zip(("scores", "losses"), function(model, modules, direction, b), strict=True)),
@@ -43,6 +41,7 @@ def dense_own_loss(case, direction):
     return truth
 
 
+@every_model
 def test_own_loss_matches_autograd_gradient_of_each_token(case):
     direction = case.random_direction()
     ours = score_all(case, "own_loss", direction)["scores"]
@@ -51,6 +50,7 @@ def test_own_loss_matches_autograd_gradient_of_each_token(case):
     np.testing.assert_allclose(ours, truth, rtol=1e-5, atol=1e-6 * np.abs(truth).max())
 
 
+@every_model
 def test_own_loss_in_float32_matches_float64_autograd(case):
     direction = case.random_direction()
     truth = dense_own_loss(case, direction)
@@ -59,6 +59,7 @@ def test_own_loss_in_float32_matches_float64_autograd(case):
     assert np.corrcoef(ours, truth)[0, 1] >= 0.9999
 
 
+@every_model
 def test_both_kinds_sum_to_the_gradient_of_the_whole_document(case):
     direction = case.random_direction()
     own, position = (score_all(case, kind, direction)["scores"].astype(np.float64) for kind in ("own_loss", "position"))
@@ -72,6 +73,7 @@ def test_both_kinds_sum_to_the_gradient_of_the_whole_document(case):
         assert position[sequence.index].sum() == pytest.approx(truth, rel=1e-4, abs=1e-5)
 
 
+@every_model
 def test_both_kinds_sum_alike_with_a_bos_context_and_chunks(case):
     ids = np.concatenate([s.token_ids for s in case.sequences])
     offsets = np.concatenate([[0], np.cumsum([len(s.token_ids) for s in case.sequences])])
@@ -84,16 +86,17 @@ def test_both_kinds_sum_alike_with_a_bos_context_and_chunks(case):
     )
     direction = case.random_direction()
     found = {}
-    for kind, function in (("own_loss", own_loss_scores), ("position", position_scores)):
+    for kind, function in (("own_loss", own_loss_scores), ("position", position_alone)):
         out = {"scores": np.zeros(len(ids), dtype=np.float32)}
-        batches = make_batches(corpus_sequences(ids, offsets, chunks, bos=0), 30)
+        batches = make_batches(CorpusSequences(ids, offsets, chunks, bos=0), 30)
         score_corpus(batches, lambda b, f=function: {"scores": f(case.model, case.modules, direction, b)[0]}, out)
         assert (out["scores"][offsets[:-1][np.diff(offsets) > 0]] == 0).all(), "a document's first token has no score"
         found[kind] = np.add.reduceat(out["scores"].astype(np.float64), offsets[:-1])
     np.testing.assert_allclose(found["own_loss"], found["position"], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["own_loss", "position"])
+@for_each("kind", ["own_loss", "position"])
+@every_model
 def test_batch_size_padding_and_order_do_not_change_scores(case, kind):
     model = case.model.float()
     direction = {k: v.float() for k, v in case.random_direction().items()}
@@ -107,6 +110,7 @@ def test_batch_size_padding_and_order_do_not_change_scores(case, kind):
     assert np.linalg.norm(alone - reversed_order) / scale <= 1e-5
 
 
+@every_model
 def test_losses_are_the_models_own(case):
     for kind in ("own_loss", "position"):
         losses = score_all(case, kind, case.random_direction())["losses"]
@@ -117,7 +121,8 @@ def test_losses_are_the_models_own(case):
         case.model.requires_grad_(False)
 
 
-@pytest.mark.parametrize("kind", ["own_loss", "position"])
+@for_each("kind", ["own_loss", "position"])
+@every_model
 def test_swapping_the_query_sets_negates_every_score(case, kind):
     toxic = [(s.token_ids, np.arange(len(s.token_ids)) >= 1) for s in case.sequences[:2] if len(s.token_ids) > 1]
     safe = [(s.token_ids, np.arange(len(s.token_ids)) >= 1) for s in case.sequences[2:] if len(s.token_ids) > 1]
@@ -150,7 +155,7 @@ def test_average_divides_each_checkpoint_by_its_deviation():
         average_checkpoints([a, np.zeros(4, dtype=np.float32)], valid)
 
 
-@pytest.mark.parametrize("block", [1, 7, 64])
+@for_each("block", [1, 7, 64])
 def test_scores_put_together_in_blocks_are_those_put_together_at_once(block):
     generator = np.random.default_rng(0)
     scores = [(10.0**k * generator.normal(size=50) + k).astype(np.float32) for k in range(3)]
@@ -173,7 +178,7 @@ def test_the_median_leaves_out_what_one_checkpoint_says():
     assert found[3] == 0
 
 
-@pytest.mark.parametrize("block", [1, 3, 1000])
+@for_each("block", [1, 3, 1000])
 def test_pooling_adds_the_mean_of_a_kind_of_token(block):
     rng = np.random.default_rng(0)
     kinds, scores, valid = rng.integers(0, 7, 60), rng.normal(size=60).astype(np.float32), rng.random(60) < 0.8

@@ -6,7 +6,6 @@ Llama's and its kin's norms compute in float32 whatever the model's dtype, so ag
 import numpy as np
 import pytest
 
-from ifguide.influence.attribution import own_loss_scores
 from ifguide.influence.batches import Sequence, make_batches
 from ifguide.influence.contributions import (
     Curvature,
@@ -18,7 +17,10 @@ from ifguide.influence.contributions import (
 )
 from ifguide.influence.direction import differential_direction, query_gradient
 from ifguide.influence.ekfac import fit_factors
+from ifguide.influence.line import own_loss_scores
 from ifguide.influence.losses import SplitModel
+from tests.influence.every_model import every_model
+from tests.one_case import for_each
 
 
 def pairs(seed, *lengths):
@@ -31,13 +33,14 @@ def queries():
     return {"toxic": pairs(7, (4, 3), (1, 6), (7, 1)), "safe": pairs(8, (2, 2), (5, 9))}
 
 
-@pytest.fixture
-def curvature(case):
+def fit_curvature(case):
     return Curvature(factors=fit_factors(case.model, case.modules, case.batches, labels="true"), damping=0.5)
 
 
-@pytest.mark.parametrize("weighting", ["token-mean", "token-sum"])
-def test_contributions_sum_to_the_documents_own_loss_score(case, queries, curvature, weighting):
+@for_each("weighting", ["token-mean", "token-sum"])
+@every_model
+def test_contributions_sum_to_the_documents_own_loss_score(case, queries, weighting):
+    curvature = fit_curvature(case)
     means = {kind: query_gradient(case.model, case.modules, q, weighting=weighting) for kind, q in queries.items()}
     v = differential_direction(means["toxic"], means["safe"], curvature.factors, curvature.damping)
     for sequence in case.sequences:
@@ -50,8 +53,10 @@ def test_contributions_sum_to_the_documents_own_loss_score(case, queries, curvat
         assert [len(rows) for rows in found.values()] == [3, 2]
 
 
-@pytest.mark.parametrize("objective", ["loss", "margin"])
-def test_each_contribution_is_that_querys_own_share(case, queries, curvature, objective):
+@for_each("objective", ["loss", "margin"])
+@every_model
+def test_each_contribution_is_that_querys_own_share(case, queries, objective):
+    curvature = fit_curvature(case)
     document = case.sequences[:2]
     found = contributions(case.model, case.modules, queries, document, curvature, objective=objective)
     pulled = curvature.apply(document_gradient(case.model, case.modules, document))
@@ -61,7 +66,9 @@ def test_each_contribution_is_that_querys_own_share(case, queries, curvature, ob
             assert value == pytest.approx(sign * dot(own, pulled) / len(queries[kind]), rel=1e-5)
 
 
-def test_tokens_outside_a_span_count_for_nothing(case, queries, curvature):
+@every_model
+def test_tokens_outside_a_span_count_for_nothing(case, queries):
+    curvature = fit_curvature(case)
     sequence = max(case.sequences, key=lambda s: len(s.token_ids))
     first = int(sequence.index[0])
     parts = [
@@ -75,7 +82,9 @@ def test_tokens_outside_a_span_count_for_nothing(case, queries, curvature):
     assert not contributions(case.model, case.modules, queries, [nothing], curvature)["toxic"].any()
 
 
-def test_a_document_is_most_like_itself(case, curvature):
+@every_model
+def test_a_document_is_most_like_itself(case):
+    curvature = fit_curvature(case)
     real = [s for s in case.sequences if len(s.token_ids) > 1]
     found = similarities(case.model, case.modules, [real[0]], [[s] for s in real], curvature)
     assert found[0] == pytest.approx(1.0)
@@ -83,7 +92,10 @@ def test_a_document_is_most_like_itself(case, curvature):
     assert similarities(case.model, case.modules, [real[1]], [[real[0]]], curvature)[0] == pytest.approx(found[1])
 
 
-def test_dropping_a_query_is_the_cosine_with_the_direction_made_without_it(case, queries, curvature):
+@every_model
+def test_dropping_a_query_is_the_cosine_with_the_direction_made_without_it(case, queries):
+    curvature = fit_curvature(case)
+
     def direction(chosen):
         means = {kind: query_gradient(case.model, case.modules, q) for kind, q in chosen.items()}
         return differential_direction(means["toxic"], means["safe"], curvature.factors, curvature.damping)

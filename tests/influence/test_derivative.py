@@ -4,9 +4,11 @@ import torch
 
 from ifguide.errors import ConfigError
 from ifguide.influence import derivative
-from ifguide.influence.attribution import own_loss_scores
 from ifguide.influence.derivative import AGREEMENT, Derivative, choose_derivative, score_along
+from ifguide.influence.line import own_loss_scores
 from ifguide.influence.paired import PairedDifference
+from tests.influence.every_model import every_model
+from tests.one_case import for_each
 
 
 def collect(score, batches):
@@ -22,6 +24,7 @@ def exact_scores(model, case, direction):
     return collect(lambda batch: own_loss_scores(model, case.modules, direction, batch), case.batches())
 
 
+@every_model
 def test_the_chosen_way_agrees_in_float32_and_says_how_well(case):
     model, direction = single(case)
     way = choose_derivative(model, case.modules, direction, case.batches())
@@ -34,6 +37,7 @@ def test_the_chosen_way_agrees_in_float32_and_says_how_well(case):
     assert abs(measured - way.correlation) < 1e-9
 
 
+@every_model
 def test_bfloat16_products_are_taken_where_they_are_fast_and_agree(case):
     model, direction = single(case)
     way = choose_derivative(model, case.modules, direction, case.batches(), narrow=True)
@@ -43,6 +47,7 @@ def test_bfloat16_products_are_taken_where_they_are_fast_and_agree(case):
     assert np.corrcoef(exact_scores(model, case, direction), again)[0, 1] == pytest.approx(way.correlation, abs=1e-9)
 
 
+@every_model
 def test_what_agrees_too_little_is_refused_and_named(case, monkeypatch):
     model, direction = single(case)
     monkeypatch.setattr(derivative, "AGREEMENT", 1.1)
@@ -61,6 +66,7 @@ def test_what_agrees_too_little_is_refused_and_named(case, monkeypatch):
     assert [one["products"] for one in way.refused] == ["bfloat16"] + ["float32"] * (way.method == "jvp")
 
 
+@every_model
 def test_a_setting_rules_and_an_unknown_one_is_refused(case):
     model, direction = single(case)
     assert choose_derivative(model, case.modules, direction, case.batches(), setting="jvp") == Derivative("jvp")
@@ -72,7 +78,8 @@ def test_a_setting_rules_and_an_unknown_one_is_refused(case):
         choose_derivative(model, case.modules, direction, case.batches(), setting="fast")
 
 
-@pytest.mark.parametrize(("products", "bound"), [(torch.float32, 1e-3), (torch.bfloat16, 1e-2)])
+@for_each("products, bound", [(torch.float32, 1e-3), (torch.bfloat16, 1e-2)])
+@every_model
 def test_both_branches_in_one_pass_give_the_exact_scores_up_to_their_products(case, products, bound):
     model, direction = single(case)
     exact = exact_scores(model, case, direction)
@@ -84,6 +91,7 @@ def test_both_branches_in_one_pass_give_the_exact_scores_up_to_their_products(ca
         np.testing.assert_allclose(paired.scores(batch)[1].numpy(), losses.numpy(), rtol=1e-3, atol=1e-3)
 
 
+@every_model
 def test_several_directions_score_like_each_alone(case):
     model, first = single(case)
     second = {name: v.float() for name, v in case.random_direction(seed=2).items()}

@@ -10,6 +10,8 @@ from ifguide.influence.direction import differential_direction, query_gradient
 from ifguide.influence.ekfac import LayerFactors, fit_factors
 from ifguide.models.loading import tracked_modules
 from tests.influence.dense import layer_gradient, relative_error
+from tests.influence.every_model import every_model
+from tests.one_case import for_each
 from tests.tiny import tiny_model
 
 
@@ -40,8 +42,9 @@ def dense_query_gradient(model, modules, queries, weighting, objective):
     return total
 
 
-@pytest.mark.parametrize("objective", ["loss", "margin"])
-@pytest.mark.parametrize("weighting", ["token-mean", "token-sum"])
+@for_each("objective", ["loss", "margin"])
+@for_each("weighting", ["token-mean", "token-sum"])
+@every_model
 def test_query_gradient_matches_autograd(case, queries, weighting, objective):
     found = query_gradient(
         case.model, case.modules, queries, weighting=weighting, objective=objective, tokens_per_batch=30
@@ -51,6 +54,7 @@ def test_query_gradient_matches_autograd(case, queries, weighting, objective):
         assert relative_error(found[name], truth[name]) <= 1e-10
 
 
+@every_model
 def test_weightings_and_objectives_differ(case, queries):
     settings = [(w, o) for w in ("token-mean", "token-sum") for o in ("loss", "margin")]
     found = [query_gradient(case.model, case.modules, queries, weighting=w, objective=o) for w, o in settings]
@@ -78,6 +82,7 @@ def test_margin_keeps_its_gradient_when_the_model_is_sure():
         assert relative_error(gradient.double(), truth[name]) <= 1e-4
 
 
+@every_model
 def test_batch_size_and_order_do_not_change_the_gradient(case, queries):
     alone = query_gradient(case.model, case.modules, queries, tokens_per_batch=2)
     together = query_gradient(case.model, case.modules, queries, tokens_per_batch=10_000)
@@ -87,6 +92,7 @@ def test_batch_size_and_order_do_not_change_the_gradient(case, queries):
         assert relative_error(backwards[name], alone[name]) <= 1e-12
 
 
+@every_model
 def test_repeating_every_query_does_not_change_the_mean(case, queries):
     once, thrice = (query_gradient(case.model, case.modules, queries * n) for n in (1, 3))
     for name in case.modules:
@@ -107,17 +113,20 @@ def test_bfloat16_models_accumulate_in_float32(monkeypatch):
     assert all(relative_error(worse[name].float(), one[name]) > 0.1 for name in modules)
 
 
+@every_model
 def test_no_queries_is_an_error(case):
     with pytest.raises(ConfigError, match="at least one query"):
         query_gradient(case.model, case.modules, [])
 
 
-@pytest.mark.parametrize("mask", [[False, False, False], [True, False, False]])
+@for_each("mask", [[False, False, False], [True, False, False]])
+@every_model
 def test_a_query_without_a_predicted_completion_is_an_error(case, queries, mask):
     with pytest.raises(ConfigError, match="query 5 has no completion token"):
         query_gradient(case.model, case.modules, [*queries, (np.array([1, 2, 3]), np.array(mask))])
 
 
+@every_model
 def test_weights_that_are_not_finite_are_an_error(case, queries):
     with torch.no_grad():
         next(iter(case.modules.values())).weight[0, 0] = float("inf")
@@ -125,6 +134,7 @@ def test_weights_that_are_not_finite_are_an_error(case, queries):
         query_gradient(case.model, case.modules, queries)
 
 
+@every_model
 def test_large_damping_only_rescales_each_layers_gradient(case):
     toxic, safe = case.random_direction(1), case.random_direction(2)
     factors = fit_factors(case.model, case.modules, case.batches, labels="true")
@@ -135,6 +145,7 @@ def test_large_damping_only_rescales_each_layers_gradient(case):
         assert relative_error(found[name], expected) <= 1e-6
 
 
+@every_model
 def test_small_damping_approaches_the_inverse_of_the_fisher(case):
     toxic = case.random_direction()
     generator = torch.Generator().manual_seed(0)
@@ -147,6 +158,7 @@ def test_small_damping_approaches_the_inverse_of_the_fisher(case):
         assert relative_error(product, toxic[name]) <= 1e-9
 
 
+@every_model
 def test_identity_leaves_the_difference_as_it_is(case):
     toxic, safe = case.random_direction(1), case.random_direction(2)
     kept = {name: g.clone() for name, g in toxic.items()}
@@ -159,6 +171,7 @@ def test_identity_leaves_the_difference_as_it_is(case):
         assert torch.equal(toxic[name], kept[name]), "the direction must not share memory with the gradient"
 
 
+@every_model
 def test_zero_curvature_is_an_error(case):
     name, gradient = next(iter(case.random_direction().items()))
     outputs, inputs = gradient.shape

@@ -7,10 +7,13 @@ import torch
 from ifguide.errors import NumericalError
 from ifguide.influence import ekfac
 from ifguide.influence.batches import Sequence, make_batches
-from ifguide.influence.ekfac import fit_covariances, fit_factors
+from ifguide.influence.ekfac import fit_factors
 from ifguide.models.layers import layer_shape
 from ifguide.models.loading import tracked_modules
+from tests.influence.covariances import fit_covariances
 from tests.influence.dense import layer_gradient, layer_traces, relative_error, sequence_losses, true_label_loss
+from tests.influence.every_model import every_model
+from tests.one_case import for_each
 from tests.tiny import tiny_model
 
 
@@ -35,6 +38,7 @@ def kronecker_basis(layer):
     return torch.kron(layer.output_vectors, layer.input_vectors)
 
 
+@every_model
 def test_covariances_match_unpadded_autograd(case):
     found = fit_covariances(case.model, case.modules, case.batches, labels="true")
     for ours, dense in zip(found, dense_covariances(case), strict=True):
@@ -42,6 +46,7 @@ def test_covariances_match_unpadded_autograd(case):
             assert relative_error(ours[name], dense[name]) <= 1e-10
 
 
+@every_model
 def test_eigenvectors_diagonalise_the_covariances(case):
     factors = fit_factors(case.model, case.modules, case.batches, labels="true")
     inputs, outputs = dense_covariances(case)
@@ -52,6 +57,7 @@ def test_eigenvectors_diagonalise_the_covariances(case):
             assert (rotated - torch.diag(rotated.diagonal())).norm() <= 1e-10 * matrix.norm()
 
 
+@every_model
 def test_eigenvalues_are_second_moments_of_rotated_sequence_gradients(case):
     factors = fit_factors(case.model, case.modules, case.batches, labels="true")
     sequences = counted_sequences(case)
@@ -66,7 +72,8 @@ def test_eigenvalues_are_second_moments_of_rotated_sequence_gradients(case):
         assert (layer.eigenvalues >= 0).all()
 
 
-@pytest.mark.parametrize("damping", [0.1, 10.0])
+@for_each("damping", [0.1, 10.0])
+@every_model
 def test_precondition_matches_a_dense_solve(case, damping):
     factors = fit_factors(case.model, case.modules, case.batches, labels="true")
     gradient = case.random_direction()
@@ -78,6 +85,7 @@ def test_precondition_matches_a_dense_solve(case, damping):
         assert relative_error(layer.precondition(gradient[name], damping), truth) <= 1e-10  # asked for: 1e-5
 
 
+@every_model
 def test_batch_size_and_order_do_not_change_factors(case):
     gradient = case.random_direction()
     reference = fit_factors(case.model, case.modules, lambda: case.batches(2), labels="true")
@@ -91,6 +99,7 @@ def test_batch_size_and_order_do_not_change_factors(case):
             assert relative_error(ours, theirs) <= 1e-9
 
 
+@every_model
 def test_sampled_labels_are_the_same_for_a_seed_and_differ_between_seeds(case):
     one, again, other = (fit_factors(case.model, case.modules, case.batches, seed=seed) for seed in (5, 5, 6))
     for name in case.modules:
@@ -139,7 +148,8 @@ def test_sampled_gradient_covariance_approaches_the_exact_fisher():
         assert relative_error(true_labels[name], exact[name]) > 0.5, "the tolerance must tell the Fishers apart"
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@for_each("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@every_model
 def test_factors_are_float32_or_better(case, dtype):
     model = case.model.to(dtype)
     wanted = torch.float64 if dtype == torch.float64 else torch.float32
@@ -168,6 +178,7 @@ def test_bfloat16_models_accumulate_in_float32(monkeypatch):
     assert min(relative_error(a, b) for a, b in zip(worse, truth, strict=True)) > 0.1
 
 
+@every_model
 def test_progress_ends_at_the_total(case):
     seen = []
     fit_factors(case.model, case.modules, case.batches, report=lambda done, total: seen.append((done, total)))
@@ -176,6 +187,7 @@ def test_progress_ends_at_the_total(case):
     assert seen == sorted(seen)
 
 
+@every_model
 def test_weights_that_are_not_finite_are_an_error(case):
     last = list(case.modules.values())[-1]
     with torch.no_grad():

@@ -14,12 +14,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ifguide.influence.attribution import position_scores
 from ifguide.influence.batches import Sequence, make_batches
 from ifguide.influence.direction import differential_direction, query_gradient
-from ifguide.influence.ekfac import fit_covariances, fit_factors
+from ifguide.influence.ekfac import fit_factors
 from ifguide.models.loading import tracked_modules
+from tests.influence.covariances import fit_covariances
 from tests.influence.dense import relative_error
+from tests.influence.every_model import position_alone
 from tests.tiny import tiny_model
 
 pytest.importorskip("kronfluence", reason="kronfluence is not installed; it comes with the test extra")
@@ -171,7 +172,7 @@ def test_position_scores_agree_at_the_predicted_token(comparison):
     direction = differential_direction(summed, None, factors, damping=0.1)
     compared = 0
     for batch in comparison.batches():
-        scores, _ = position_scores(model, modules, direction, batch)  # (B, T-1), entry t is at token t+1
+        scores, _ = position_alone(model, modules, direction, batch)  # (B, T-1), entry t is at token t+1
         for row, number in enumerate(batch.sequence.tolist()):
             n = len(comparison.documents[number])
             theirs = comparison.scores[0, number]

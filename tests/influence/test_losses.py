@@ -1,9 +1,10 @@
-import pytest
 import torch
 import torch.nn.functional as F
 
 from ifguide.influence import losses
 from ifguide.influence.losses import SplitModel, backpropagate
+from tests.influence.every_model import every_model
+from tests.one_case import for_each
 from tests.tiny import tiny_model
 
 
@@ -17,7 +18,8 @@ def take_at_once(monkeypatch, logits: int) -> None:
     monkeypatch.setattr(losses, "LEAST_POSITIONS", 1)
 
 
-@pytest.mark.parametrize("at_once", [1, 200, 1 << 23])
+@for_each("at_once", [1, 200, 1 << 23])
+@every_model
 def test_losses_in_parts_are_the_models_own(case, monkeypatch, at_once):
     take_at_once(monkeypatch, at_once)
     split = SplitModel(case.model)
@@ -26,6 +28,7 @@ def test_losses_in_parts_are_the_models_own(case, monkeypatch, at_once):
         torch.testing.assert_close(split(batch), whole_losses(case, batch), rtol=1e-10, atol=1e-12)
 
 
+@every_model
 def test_the_size_of_the_parts_changes_no_gradient(case, monkeypatch):
     found = []
     for at_once in (1, 1 << 23):

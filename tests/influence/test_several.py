@@ -1,29 +1,20 @@
-"""Several directions in one pass, and layers that follow a line: the scores of each direction alone."""
+"""Several directions in one pass give the scores of each alone."""
 
-import pytest
 import torch
 
-from ifguide.influence.attribution import own_loss_scores, position_scores, position_scores_several
-from ifguide.influence.line import LineDerivative
+from ifguide.influence.attribution import position_scores
+from tests.influence.every_model import every_model, position_alone
+from tests.one_case import for_each
 
 
-@pytest.mark.parametrize("n", [1, 3])
+@for_each("n", [1, 3])
+@every_model
 def test_several_directions_give_the_position_scores_of_each_alone(case, n):
     directions = [case.random_direction(seed) for seed in range(n)]
     for batch in case.batches():
-        scores, losses = position_scores_several(case.model, case.modules, directions, batch)
+        scores, losses = position_scores(case.model, case.modules, directions, batch)
         assert scores.shape == (n, *batch.targets.shape)
         for mine, direction in zip(scores, directions, strict=True):
-            expected, expected_losses = position_scores(case.model, case.modules, direction, batch)
+            expected, expected_losses = position_alone(case.model, case.modules, direction, batch)
             torch.testing.assert_close(mine, expected, rtol=1e-9, atol=1e-12)
             torch.testing.assert_close(losses, expected_losses)
-
-
-def test_layers_on_a_line_give_the_exact_own_loss_scores(case):
-    direction = case.random_direction()
-    line = LineDerivative(case.model, case.modules, direction)
-    for batch in case.batches():
-        scores, losses = line.scores(batch)
-        expected, expected_losses = own_loss_scores(case.model, case.modules, direction, batch)
-        torch.testing.assert_close(scores, expected, rtol=1e-9, atol=1e-12)
-        torch.testing.assert_close(losses, expected_losses)

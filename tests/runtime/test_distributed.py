@@ -16,7 +16,7 @@ from ifguide.data.packing import pack_rows
 from ifguide.errors import ConfigError
 from ifguide.influence.batches import Sequence, make_batches
 from ifguide.influence.direction import query_gradient
-from ifguide.influence.ekfac import fit_covariances, fit_factors
+from ifguide.influence.ekfac import fit_factors
 from ifguide.models.loading import tracked_modules
 from ifguide.runtime import distributed
 from ifguide.runtime.distributed import ALONE, Processes
@@ -26,13 +26,14 @@ from ifguide.study.freshness import stage_states
 from ifguide.study.lineage import STAGES, Unit
 from ifguide.study.pipeline import run_study
 from ifguide.study.reading import Study
-from ifguide.training.objective import penalised_loss
 from ifguide.training.rows import collate_rows, trim_row
 from ifguide.training.train import train_model
+from tests.influence.covariances import fit_covariances
 from tests.influence.dense import relative_error
 from tests.tiny import tiny_model, token_documents
 from tests.tiny_study import save_tiny_model, tiny_config, write_tiny_inputs
 from tests.together import REPOSITORY, run_together
+from tests.training.penalised import penalised_loss
 
 TRAINING = TrainingConfig(epochs=2, batch_size=4, gradient_accumulation=2, learning_rate=3e-3, warmup_steps=0)
 

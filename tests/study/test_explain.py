@@ -11,6 +11,7 @@ from ifguide.study.analysis import explain
 from ifguide.study.freshness import study_fingerprint
 from ifguide.study.pipeline import create_study, run_study
 from ifguide.ui.queries import query_view
+from tests.one_case import for_each
 from tests.tiny_study import save_tiny_model, tiny_config, write_tiny_inputs
 
 
@@ -30,7 +31,7 @@ def own(study, document):
     return np.asarray(study.scores("own_loss")[corpus.offsets[index] : corpus.offsets[index + 1]], dtype=np.float64)
 
 
-@pytest.mark.parametrize("document", ["d02", "d11", "d10"])
+@for_each("document", ["d02", "d11", "d10"])
 def test_contributions_sum_to_the_score_that_is_shown(study, document):
     """d11 is longer than the model's context, d10 is a token or two."""
     found = explain.explain_document(study, document)

@@ -15,7 +15,7 @@ import torch
 from ifguide.config.io import override
 from ifguide.data.corpus import chunk_documents
 from ifguide.errors import BusyError, ConfigError, IFGuideError, InputError, StaleError
-from ifguide.influence.attribution import average_checkpoints
+from ifguide.influence.attribution import average_blocks
 from ifguide.models.loading import load_model, tracked_modules
 from ifguide.runtime.progress import Progress
 from ifguide.storage import artifacts
@@ -163,7 +163,7 @@ class TestWholeRun:
     def test_the_studys_scores_average_the_normalised_checkpoints(self, built):
         _, study, _ = built
         parts = [np.asarray(study.scores("own_loss", name)) for name in study.checkpoint_names()]
-        expected = average_checkpoints(parts, study.corpus().valid())
+        expected = np.concatenate(list(average_blocks(parts, study.corpus().valid_between)))
         np.testing.assert_array_equal(study.scores("own_loss"), expected)
 
     def test_the_index_answers_as_the_scores_do(self, built):

@@ -7,14 +7,21 @@ import shutil
 import numpy as np
 import pytest
 
+from ifguide.config.attributions import KINDS, ScoreKind
 from ifguide.config.io import config_from_dict, config_to_dict, override
 from ifguide.config.schema import QuerySetsConfig
 from ifguide.errors import ConfigError
 from ifguide.models.loading import Placement, load_model
 from ifguide.runtime import distributed
+from ifguide.runtime.progress import Progress
+from ifguide.storage import artifacts
+from ifguide.study.analysis.export import export_study
+from ifguide.study.analysis.rescoring import rescore
 from ifguide.study.lineage import Unit
 from ifguide.study.pipeline import run_study
 from ifguide.study.reading import Study
+from ifguide.study.select import open_index, save_selection
+from tests.one_case import for_each
 from tests.tiny_study import save_tiny_model, tiny_config, write_tiny_inputs
 
 
@@ -49,7 +56,7 @@ def again(scored: Study, cache, **sections) -> Study:
 
 
 class TestExtraQuerySets:
-    @pytest.mark.parametrize("derivative", ["jvp", "central"])
+    @for_each("derivative", ["jvp", "central"])
     def test_each_gets_the_scores_it_would_get_as_the_studys_own(self, scored, tmp_path, derivative):
         inputs = scored.root.parent / "inputs"
         extra = QuerySetsConfig(toxic=str(inputs / "other_toxic.jsonl"), safe=str(inputs / "other_safe.jsonl"))
@@ -87,8 +94,8 @@ class TestExtraQuerySets:
         with pytest.raises(ConfigError, match="expected one of other, got 'nobody'"):
             study.resolved_queries("nobody")
 
-    @pytest.mark.parametrize(
-        ("values", "said"),
+    @for_each(
+        "values, said",
         [
             ({"../x": {"toxic": "a", "safe": "b"}}, "letters, digits"),
             ({"x": {"toxic": "a"}}, "queries.extra.x.safe: expected a value, got none"),
@@ -101,8 +108,37 @@ class TestExtraQuerySets:
             config_from_dict({"queries": {"extra": values}})
 
 
+def test_a_new_kind_is_one_file_and_one_entry(scored, tmp_path, monkeypatch):
+    """It is scored, put together, indexed, selected, exported and verified like the others."""
+    new = {"title": "Length", "note": "Characters of the token.", "module": "tests.study.toy_kinds"}
+    monkeypatch.setitem(KINDS, "length", ScoreKind(**new, directional=False))
+    monkeypatch.setitem(KINDS, "both", ScoreKind(**new, parts=("own_loss", "length")))
+    study = again(scored, tmp_path)
+    run_study(study, until="selection", force="scores")
+    corpus = study.corpus()
+    valid, lengths = corpus.valid(), (corpus.char_end - corpus.char_start).astype(np.float32)
+    raw = np.where(valid, lengths, 0)
+    for checkpoint in study.checkpoint_names():
+        np.testing.assert_array_equal(study.scores("length", checkpoint), raw)
+    np.testing.assert_allclose(study.scores("length"), raw / lengths[valid].std(dtype=np.float64), rtol=1e-6)
+    np.testing.assert_array_equal(study.scores("both"), study.scores("own_loss") + study.scores("length"))
+    np.testing.assert_array_equal(study.scores("own_loss"), scored.scores("own_loss"))
+    for kind in ("length", "both"):
+        index = open_index(study, kind)
+        made = save_selection(study, f"by-{kind}", {"attribution": kind, "quantile": 0.8})
+        assert made.settings["n_selected"] == index.resolve({"quantile": 0.8}).n_selected
+        assert study.scores(kind)[made.mask].min() > study.scores(kind)[valid & ~made.mask].max()
+        export_study(study, "tokens", tmp_path / f"{kind}.parquet", selection=f"by-{kind}")
+        column = artifacts.read_table(tmp_path / f"{kind}.parquet")[kind].to_pandas()
+        np.testing.assert_array_equal(column[valid], study.scores(kind)[valid])
+        assert column[~valid].isna().all()
+    agreements = rescore(study, np.arange(corpus.n_documents), Progress())
+    assert {"length checkpoint-1", "both of the study"} <= {one.what for one in agreements}
+    assert all(one.agrees for one in agreements)
+
+
 class TestPlacement:
-    @pytest.mark.parametrize("derivative", ["jvp", "central"])
+    @for_each("derivative", ["jvp", "central"])
     def test_weights_on_disk_give_the_scores_of_weights_in_memory(self, scored, tmp_path, derivative):
         compute = dataclasses.replace(scored.config.compute, device_map="auto", max_memory=("cpu=50KB",))
         scores = dataclasses.replace(scored.config.scores, derivative=derivative)
@@ -138,7 +174,7 @@ class TestPlacement:
         with pytest.raises(ConfigError, match="start one process"):
             load_checkpoint(study, "checkpoint-1")
 
-    @pytest.mark.parametrize("limit", ["70GiB", "gpu=1GB", "0=much"])
+    @for_each("limit", ["70GiB", "gpu=1GB", "0=much"])
     def test_limits_that_mean_nothing_are_refused(self, limit):
         with pytest.raises(ConfigError, match="such as 0=70GiB"):
             Placement(strategy="auto", max_memory=(limit,)).arguments()

@@ -3,7 +3,9 @@ import math
 import pytest
 import torch
 
-from ifguide.training.objective import IGNORED, penalised_loss, sum_losses, token_losses
+from ifguide.training.objective import IGNORED, sum_losses, token_losses
+from tests.one_case import for_each
+from tests.training.penalised import penalised_loss
 
 
 def batch(dtype=torch.float64, rows=3, length=7, vocab=11, seed=0):
@@ -31,8 +33,8 @@ def loss_by_hand(logits, labels, selected, penalty, max_penalty=None):
     return total / n
 
 
-@pytest.mark.parametrize("penalty", [0.0, 0.5, 1.0, 3.0])
-@pytest.mark.parametrize("max_penalty", [None, 2.0])
+@for_each("penalty", [0.0, 0.5, 1.0, 3.0])
+@for_each("max_penalty", [None, 2.0])
 def test_matches_the_sum_written_out(penalty, max_penalty):
     logits, labels, selected = batch()
     expected = loss_by_hand(logits, labels, selected, penalty, max_penalty)
@@ -130,7 +132,7 @@ def test_wrong_shapes_are_refused():
         penalised_loss(logits, labels, selected[:, 1:], 1.0)
 
 
-@pytest.mark.parametrize("method", ["unlikelihood", "mask", "drop"])
+@for_each("method", ["unlikelihood", "mask", "drop"])
 def test_other_methods_match_the_sum_written_out(method):
     logits, labels, selected = batch()
     total = n = 0.0

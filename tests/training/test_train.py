@@ -11,7 +11,7 @@ from ifguide.data.packing import pack_rows
 from ifguide.errors import ConfigError, InputError, NumericalError
 from ifguide.models.loading import load_model
 from ifguide.training import train as training_module
-from ifguide.training.objective import IGNORED, penalised_loss
+from ifguide.training.objective import IGNORED
 from ifguide.training.rows import collate_rows, trim_row
 from ifguide.training.train import (
     PenalisedTrainer,
@@ -21,6 +21,8 @@ from ifguide.training.train import (
     initialise_model,
     train_model,
 )
+from tests.one_case import for_each
+from tests.training.penalised import penalised_loss
 
 VOCAB, EOS = 31, 30
 SHAPE = dict(
@@ -69,9 +71,7 @@ def test_named_steps_must_lie_in_the_run():
         choose_checkpoint_steps(8, training)
 
 
-@pytest.mark.parametrize(
-    ("n_rows", "epochs", "batch_size", "accumulation"), [(18, 2, 4, 1), (17, 1, 4, 2), (9, 1.5, 2, 2), (3, 1, 8, 1)]
-)
+@for_each("n_rows, epochs, batch_size, accumulation", [(18, 2, 4, 1), (17, 1, 4, 2), (9, 1.5, 2, 2), (3, 1, 8, 1)])
 def test_steps_are_counted_as_the_trainer_does(tmp_path, n_rows, epochs, batch_size, accumulation):
     training = TrainingConfig(epochs=epochs, batch_size=batch_size, gradient_accumulation=accumulation)
     rows = [tiny_rows()[i] for i in range(n_rows)]
@@ -122,7 +122,7 @@ def test_gradient_accumulation_equals_the_large_batch(tmp_path):
     assert all(torch.allclose(a[key], b[key], atol=2e-5) for key in a)
 
 
-@pytest.mark.parametrize("model_type", ["gpt_neox", "gpt2", "llama"])
+@for_each("model_type", ["gpt_neox", "gpt2", "llama"])
 def test_gradient_of_a_batch_is_that_of_the_loss(tmp_path, model_type):
     """Holds for models whose forward takes loss arguments and for those whose forward does not."""
     from transformers import TrainingArguments

@@ -3,9 +3,11 @@ import pytest
 import torch
 
 from ifguide.data.packing import pack_rows
-from ifguide.training.objective import IGNORED, penalised_loss
+from ifguide.training.objective import IGNORED
 from ifguide.training.rows import TrainingRows, collate_rows, trim_row
 from ifguide.training.train import initialise_model
+from tests.one_case import for_each
+from tests.training.penalised import penalised_loss
 
 VOCAB, EOS = 31, 30
 SHAPE = dict(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32)
@@ -45,7 +47,7 @@ def test_padding_changes_no_loss():
     assert row_loss(model, rows) == pytest.approx(apart, rel=1e-5)
 
 
-@pytest.mark.parametrize("model_type", ["gpt_neox", "llama"])
+@for_each("model_type", ["gpt_neox", "llama"])
 def test_packed_documents_do_not_see_each_other(model_type):
     token_ids, offsets, selected = corpus()
     apart = pack_rows(token_ids, offsets, 16, EOS, selected, pack=False)

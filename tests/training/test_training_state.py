@@ -12,6 +12,7 @@ from ifguide.config.schema import SuppressConfig, TrainingConfig
 from ifguide.errors import StaleError
 from ifguide.training.state import STATE, read_state
 from ifguide.training.train import initialise_model, train_model
+from tests.one_case import for_each
 from tests.training.test_train import EOS, SHAPE, VOCAB, corpus, log_lines, tiny_rows, weights
 
 TRAINING = TrainingConfig(epochs=3, batch_size=4, learning_rate=3e-3, warmup_steps=2, schedule="cosine", save_steps=2)
@@ -45,7 +46,7 @@ def start(folder, training=TRAINING, *, kill_at=None, shape=DROPOUT, monkeypatch
 
 
 @pytest.mark.parametrize("accumulation", [1, 2])
-@pytest.mark.parametrize("kill_at", [1, 3, 5, 7, 8])
+@for_each("kill_at", [1, 3, 5, 7, 8])
 def test_a_killed_run_goes_on_to_the_same_weights(tmp_path, monkeypatch, kill_at, accumulation):
     """18 rows in batches of 4: 5 steps a pass, or 3 with accumulation; so kills fall in passes, at their ends and
     before any state."""
@@ -122,7 +123,7 @@ start(Path(sys.argv[1]))
     assert all(torch.equal(a[key], b[key]) for key in a)
 
 
-@pytest.mark.parametrize("model_type", ["gpt_neox", "gpt2", "llama"])
+@for_each("model_type", ["gpt_neox", "gpt2", "llama"])
 def test_adapters_change_linear_layers_by_low_rank_only(tmp_path, model_type):
     from ifguide.models.loading import load_model
 

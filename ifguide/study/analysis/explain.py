@@ -1,34 +1,30 @@
-"""Why a document scores as it does, and what each query does: computed on demand by a job, kept under the study's
-`explanations/`.
+"""Why a document scores as it does, and what each query does, by `own_loss`: computed on demand by a job, kept in the
+study's `explanations/`.
 
 A file's name carries a digest of all it is made from, so an explanation of an earlier direction is never shown.
 """
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import numpy as np
 
 from ifguide.config.names import DEFAULT
-from ifguide.data.corpus import chunk_documents
 from ifguide.errors import InputError, StaleError
 from ifguide.runtime.progress import Progress
 from ifguide.storage import artifacts
+from ifguide.study.checkpoints import corpus_sequences, encoded_queries, load_checkpoint, read_factors
 from ifguide.study.lineage import Unit
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from ifguide.study.reading import Study
+from ifguide.study.reading import Study
 
 FOLDER = "explanations"
 VERSION = 1
 NEIGHBOURS = 60
-"""So many of the best-ranked documents are compared with a chosen one, and looked at for each query."""
+"""This many of the best-ranked documents are compared with a chosen one, and looked at for each query."""
 _MEMORY, _LEAST = 2_000_000_000, 8
-"""For each query, at most as many documents as their gradients fit into so many bytes, but at least so many."""
+"""For each query, at most as many documents as their gradients fit into this many bytes, but at least `_LEAST`."""
 
 
-def _path(study: "Study", what: list) -> "Path":
+def _path(study: Study, what: list) -> Path:
     made_of = [VERSION, NEIGHBOURS, what]
     for unit in (Unit("corpus"), Unit("queries"), Unit("direction"), Unit("scores"), Unit("selection", DEFAULT)):
         manifest = artifacts.read_manifest(study.folder(unit))
@@ -38,26 +34,24 @@ def _path(study: "Study", what: list) -> "Path":
     return study.root / FOLDER / f"{what[0]}-{artifacts.hash_json(made_of)[:20]}.json"
 
 
-def document_path(study: "Study", document: str, start: int | None = None, stop: int | None = None) -> "Path":
-    """Where the explanation of a document, or of a span of its tokens, lies or will lie."""
+def document_path(study: Study, document: str, start: int | None = None, stop: int | None = None) -> Path:
+    """The file of the explanation of a document, or of a span of its tokens."""
     return _path(study, ["document", document, start, stop])
 
 
-def queries_path(study: "Study") -> "Path":
-    """Where what is known of the queries lies or will lie."""
+def queries_path(study: Study) -> Path:
+    """The file of the explanation of the queries."""
     return _path(study, ["queries"])
 
 
 def explain_document(
-    study: "Study", document: str, start: int | None = None, stop: int | None = None, progress: Progress | None = None
+    study: Study, document: str, start: int | None = None, stop: int | None = None, progress: Progress | None = None
 ) -> dict:
     """Split a document's score into its queries' contributions, and find the documents with the nearest influence.
 
     Args:
         study: with scores and a default selection.
-        document: its id.
         start, stop: only these of its tokens; None: all.
-        progress: where to report.
 
     Returns:
         `toxic` and `safe`: a contribution a query, in the unit of the study's scores; together they sum to `total`.
@@ -103,7 +97,7 @@ def explain_document(
     return result
 
 
-def explain_queries(study: "Study", progress: Progress | None = None) -> dict:
+def explain_queries(study: Study, progress: Progress | None = None) -> dict:
     """What each query does to the direction, and which of the best-ranked documents it pulls most.
 
     Returns:
@@ -112,6 +106,7 @@ def explain_queries(study: "Study", progress: Progress | None = None) -> dict:
         were looked at.
     """
     from ifguide.influence.contributions import compare_queries
+    from ifguide.models.layers import weight_of
 
     corpus, progress = study.corpus(), progress or Progress()
     names, scales = study.checkpoint_names(), _scales(study)
@@ -121,7 +116,7 @@ def explain_queries(study: "Study", progress: Progress | None = None) -> dict:
     for turn, name in enumerate(names):
         model, modules, curvature, encoded, options = _load(study, name)
         if not documents:
-            fit = _MEMORY // sum(4 * module.weight.numel() for module in modules.values())
+            fit = _MEMORY // sum(4 * weight_of(module).numel() for module in modules.values())
             documents = [int(d) for d in study.selection().order[: min(NEIGHBOURS, max(_LEAST, fit))]]
         sequences = [_sequences(study, document) for document in documents]
         report = lambda d, n, turn=turn: progress.report(turn * n + d, len(names) * n, "gradients")  # noqa: E731
@@ -144,27 +139,23 @@ def explain_queries(study: "Study", progress: Progress | None = None) -> dict:
     return result
 
 
-def _sequences(study: "Study", document: int, span: tuple[int, int] | None = None) -> list:
+def _sequences(study: Study, document: int, span: tuple[int, int] | None = None) -> list:
     """A document's chunks as it was scored; tokens outside the span are context."""
-    from ifguide.influence.batches import Sequence, corpus_sequences
+    from ifguide.influence.batches import Sequence
 
     corpus = study.corpus()
-    layout = artifacts.read_part(study.folder(Unit("corpus")), "layout.json")
     first, stop = int(corpus.offsets[document]), int(corpus.offsets[document + 1])
-    length = layout["max_length"] - (layout["bos"] is not None)
-    offsets = np.array([0, stop - first])
-    lazy = corpus_sequences(corpus.token_ids[first:stop], offsets, chunk_documents(offsets, length), layout["bos"])
-    found = [lazy[i] for i in range(len(lazy))]
     low, high = span or (0, stop - first)
-    return [
-        Sequence(s.token_ids, np.where((s.index >= max(low, 1)) & (s.index < high), s.index, -1)) for s in found
-    ] or [Sequence(np.asarray(corpus.token_ids[first:stop], dtype=np.int64), np.full(stop - first, -1))]
+    lazy = corpus_sequences(study, documents=(document, document + 1))
+    found = []
+    for chunk in (lazy[i] for i in range(len(lazy))):
+        place = chunk.index - first
+        found.append(Sequence(chunk.token_ids, np.where((place >= max(low, 1)) & (place < high), place, -1)))
+    return found or [Sequence(np.asarray(corpus.token_ids[first:stop], dtype=np.int64), np.full(stop - first, -1))]
 
 
-def _scales(study: "Study") -> dict[str, float]:
-    """Standard deviation of every checkpoint's own-loss scores, which the study's score divides by; 1 for a single
-    one.
-    """
+def _scales(study: Study) -> dict[str, float]:
+    """Standard deviation of each checkpoint's scores, which the study's score divides by; 1 for a single one."""
     names = study.checkpoint_names()
     if len(names) == 1:
         return {names[0]: 1.0}
@@ -172,27 +163,16 @@ def _scales(study: "Study") -> dict[str, float]:
     return {name: float(np.std(np.asarray(study.scores("own_loss", name))[valid], dtype=np.float64)) for name in names}
 
 
-def _load(study: "Study", checkpoint: str):
+def _load(study: Study, checkpoint: str):
     """One checkpoint with its layers, curvature and encoded queries, as the direction was made."""
-    from ifguide.data.queries import encode_queries
     from ifguide.influence.contributions import Curvature
     from ifguide.influence.losses import SplitModel
-    from ifguide.study import checkpoints as study_models
 
     config = study.config.direction
-    layout = artifacts.read_part(study.folder(Unit("corpus")), "layout.json")
-    model, modules, device = study_models.load_checkpoint(study, checkpoint, attention="eager")
-    kinds = ("toxic", "safe") if config.differential else ("toxic",)
-    tokenizer = study_models.study_tokenizer(study)
+    model, modules, device = load_checkpoint(study, checkpoint, attention="eager")
     encoded = {
-        kind: encode_queries(study.queries(kind), tokenizer, layout["max_length"], bos_id=layout["bos"])
-        for kind in kinds
+        kind: encoded_queries(study, kind) for kind in (("toxic", "safe") if config.differential else ("toxic",))
     }
-    curvature = Curvature(factors=study_models.read_factors(study, checkpoint, str(device)), damping=config.damping)
-    return (
-        SplitModel(model),
-        modules,
-        curvature,
-        encoded,
-        {"weighting": config.weighting, "objective": config.objective},
-    )
+    curvature = Curvature(factors=read_factors(study, checkpoint, str(device)), damping=config.damping)
+    options = {"weighting": config.weighting, "objective": config.objective}
+    return SplitModel(model), modules, curvature, encoded, options

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import pyarrow as pa
 
+from ifguide.config.attributions import attributions
 from ifguide.config.names import DEFAULT
 from ifguide.data.by_document import document_runs, sum_by_document
 from ifguide.errors import ConfigError, InputError, StaleError
@@ -35,20 +36,30 @@ if TYPE_CHECKING:
 BLOCK_TOKENS = 50_000
 """Rows are handed on whenever about this many tokens are together."""
 
-SCHEMAS = {
-    "tokens": pa.schema(
+
+def score_columns() -> dict[str, str]:
+    """The column of each kind of score that tokens can be selected by."""
+    return {kind: "position_score" if kind == "position" else kind for kind in attributions()}
+
+
+def _token_schema() -> pa.Schema:
+    return pa.schema(
         [
             ("document_id", pa.string()),
             ("position", pa.int32()),  # of the token in its document, from 0
             ("token", pa.string()),  # as displayed: the tokens of a document join to its text
             ("char_start", pa.int32()),  # in characters of the text
             ("char_end", pa.int32()),
-            ("own_loss", pa.float32()),  # null for a document's first token, which has no score
-            ("position_score", pa.float32()),  # null there, and everywhere when it was not computed
+            # null for a document's first token, which has no score, and everywhere when it was not computed
+            *((column, pa.float32()) for column in score_columns().values()),
             ("selected", pa.bool_()),
             ("in_span", pa.bool_()),  # null when the corpus has no known spans
         ]
-    ),
+    )
+
+
+SCHEMAS = {
+    "tokens": _token_schema(),
     "mask": pa.schema([("document_id", pa.string()), ("position", pa.int32()), ("selected", pa.bool_())]),
     "spans": pa.schema(
         [
@@ -132,6 +143,7 @@ def export_study(
             f"selection {selection!r} has {len(chosen.mask):,} tokens, the corpus {corpus.n_tokens:,}; "
             f"run `ifguide run {study.name} --force selection`"
         )
+    schema = _token_schema() if what == "tokens" else SCHEMAS[what]
     makers = {"documents": _document_blocks, "spans": _span_blocks}
     blocks = makers[what](study, corpus, chosen) if what in makers else _token_blocks(study, corpus, chosen, what)
     made_from = describe_origin(study, chosen)
@@ -139,8 +151,8 @@ def export_study(
     try:
         with replacing(out) as temporary:
             if suffix == DATASET:
-                return _write_dataset(blocks, SCHEMAS[what], temporary, made_from, told)
-            return _write_rows(blocks, SCHEMAS[what], temporary, suffix, made_from, told)
+                return _write_dataset(blocks, schema, temporary, made_from, told)
+            return _write_rows(blocks, schema, temporary, suffix, made_from, told)
     except OSError as error:
         raise InputError(f"could not write {out}: {error.strerror or error}") from error
 
@@ -202,8 +214,7 @@ def _require_fresh(study: Study, selection: str) -> None:
 def _token_blocks(study: Study, corpus: "TokenizedCorpus", chosen: Selection, what: str) -> Iterator[tuple[int, dict]]:
     offsets = np.asarray(corpus.offsets)
     ids = corpus.ids()
-    own_loss = study.scores("own_loss") if what == "tokens" else None
-    position_score = study.scores("position") if what == "tokens" and study.has_scores("position") else None
+    scores = {kind: study.scores(kind) for kind in score_columns() if what == "tokens" and study.has_scores(kind)}
     for first, last in document_runs(offsets, BLOCK_TOKENS):
         lengths = np.diff(offsets[first : last + 1])
         span = slice(int(offsets[first]), int(offsets[last]))
@@ -215,18 +226,18 @@ def _token_blocks(study: Study, corpus: "TokenizedCorpus", chosen: Selection, wh
             "position": positions,
             "selected": np.asarray(chosen.mask[span]),
         }
-        if own_loss is not None:
+        if what == "tokens":
             unscored = positions == 0
             columns |= {
                 "token": [piece for i in range(first, last) for piece in corpus.document_tokens(i)],
                 "char_start": np.asarray(corpus.char_start[span]),
                 "char_end": np.asarray(corpus.char_end[span]),
-                "own_loss": pa.array(np.asarray(own_loss[span]), mask=unscored),
-                "position_score": (
-                    _nulls(positions)
-                    if position_score is None
-                    else pa.array(np.asarray(position_score[span]), mask=unscored)
-                ),
+                **{
+                    column: pa.array(np.asarray(scores[kind][span]), mask=unscored)
+                    if kind in scores
+                    else _nulls(positions)
+                    for kind, column in score_columns().items()
+                },
                 "in_span": _nulls(positions) if corpus.in_span is None else np.asarray(corpus.in_span[span]),
             }
         yield last, columns

@@ -1,23 +1,23 @@
-"""Scores of some documents computed anew from the stored model, factors and direction, to be held against the stored
+"""Scores of some documents computed again from the stored model, factors and direction, and compared with the stored
 ones."""
 
-import functools
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from ifguide.data.corpus import chunk_documents
+from ifguide.config.attributions import KINDS
 from ifguide.runtime.progress import Progress
 from ifguide.storage import artifacts
+from ifguide.study.attributions import Place, make_scorer
+from ifguide.study.checkpoints import corpus_sequences, direction_file
 from ifguide.study.lineage import Unit
 from ifguide.study.reading import Study
-from ifguide.study.scoring import SCORES, average_over_checkpoints, direction_file, read_layout, score_file
+from ifguide.study.scoring import Treatment, put_together
 
 LEAST_DOCUMENTS = 3
-"""However small the share, at least so many documents are scored again, where the corpus has them."""
+"""At least this many documents are scored again, if the corpus has them."""
 TOLERANCE = 1e-3
 """Largest relative difference that rounding explains: other batches, another device, other threads."""
 LOOSE_TOLERANCE = 5e-2
@@ -27,7 +27,7 @@ LOOSE_TOLERANCE = 5e-2
 
 @dataclass(frozen=True, kw_only=True)
 class Agreement:
-    """One stored quantity against the same computed anew."""
+    """One stored quantity compared with the same computed again."""
 
     stage: str
     """Whose artefact it is: `direction` or `scores`."""
@@ -60,12 +60,11 @@ def draw_documents(offsets: np.ndarray, share: float, seed: int) -> np.ndarray:
 
 
 def rescore(study: Study, documents: np.ndarray, progress: Progress) -> list[Agreement]:
-    """Compute the direction of every checkpoint, the scores of some documents and the means over checkpoints anew.
+    """Compute the direction of every checkpoint, the scores of some documents and the means over checkpoints again.
 
     Args:
         study: with artefacts up to the scores, all whole.
         documents: int64 (n,), ascending.
-        progress: where to report.
     """
     names = study.checkpoint_names()
     found: list[Agreement] = []
@@ -105,83 +104,51 @@ def _compare_direction(study: Study, name: str) -> list[Agreement]:
 
 
 def _compare_scores(study: Study, name: str, documents: np.ndarray) -> list[Agreement]:
-    from ifguide.influence.attribution import position_scores_several
-    from ifguide.influence.derivative import Derivative, score_along
-    from ifguide.influence.losses import SplitModel
-    from ifguide.study.checkpoints import load_checkpoint, read_direction
+    from ifguide.influence.attribution import score_batches
+    from ifguide.influence.batches import make_batches
 
-    notes = artifacts.read_json(study.folder(Unit("scores")) / artifacts.NOTES)["derivatives"][name]
-    sets = study.query_sets()
-    ways = [Derivative(**notes[queries or "study"]) for queries in sets]
-    exact = all(way.method == "jvp" for way in ways) and study.config.model.dtype in ("float32", "float64")
+    folder = study.folder(Unit("scores"))
+    notes = {
+        key: by_checkpoint[name]
+        for key, by_checkpoint in artifacts.read_json(folder / artifacts.NOTES).items()
+        if name in by_checkpoint
+    }
+    full_precision = study.config.model.dtype in ("float32", "float64")
+    place = Place(study=study, checkpoint=name, sets=study.query_sets(), notes=notes)
+    sequences = corpus_sequences(study, chosen=documents)
     found = []
-    for kind in ("own_loss", "position"):
-        if not study.has_scores(kind):
+    for kind in KINDS:
+        if not KINDS[kind].module or KINDS[kind].parts or not study.has_scores(kind):
             continue
-        attention = "eager" if kind == "own_loss" and any(way.method == "jvp" for way in ways) else "sdpa"
-        model, modules, device = load_checkpoint(study, name, attention=attention)
-        directions = [read_direction(study, name, queries, modules) for queries in sets]
-        files = [score_file(kind, queries) for queries in sets]
-        split = SplitModel(model)
-        if kind == "own_loss":
-            score, files = score_along(split, modules, directions, ways), [*files, "token_loss"]
-        else:
-            score = functools.partial(_first, functools.partial(position_scores_several, split, modules, directions))
-        places, values = _score_documents(study, documents, score, device, len(files))
-        for file, fresh in zip(files, values, strict=True):
-            stored = artifacts.load_array(study.folder(Unit("scores")) / name / f"{file}.npy")
+        scorer = make_scorer(kind, place)
+        batches = make_batches(sequences, study.config.compute.tokens_per_batch)
+        scored = list(score_batches(batches, scorer.by_file, scorer.device))
+        places = np.concatenate([places for places, _, _ in scored])
+        for file in scorer.files:
+            stored = artifacts.load_array(folder / name / f"{file}.npy")
+            fresh = np.concatenate([values[file] for _, values, _ in scored]).astype(np.float64)
             found.append(
                 Agreement(
                     stage="scores",
                     what=f"{file} {name}",
                     n_values=len(places),
                     difference=relative_difference([np.asarray(stored[places], np.float64)], [fresh]),
-                    tolerance=TOLERANCE if exact else LOOSE_TOLERANCE,
+                    tolerance=TOLERANCE if scorer.exact and full_precision else LOOSE_TOLERANCE,
                 )
             )
     return found
 
 
-def _first(score: Callable, batch):
-    return score(batch)[0]
-
-
-def _score_documents(study: Study, documents: np.ndarray, score: Callable, device, n_files: int):
-    """Places in the corpus int64 (n,), and for each file the scores float64 (n,) there."""
-    from ifguide.influence.batches import CorpusSequences, make_batches
-
-    corpus, layout = study.corpus(), read_layout(study)
-    offsets = np.asarray(corpus.offsets)
-    chunks = chunk_documents(offsets, layout["max_length"] - (layout["bos"] is not None))
-    chunks = chunks[np.isin(chunks[:, 0], documents)]
-    sequences = CorpusSequences(corpus.token_ids, offsets, chunks, layout["bos"])
-    places: list[np.ndarray] = []
-    values: list[list[np.ndarray]] = [[] for _ in range(n_files)]
-    for batch in make_batches(sequences, study.config.compute.tokens_per_batch):
-        counted = (batch.target_index >= 0).numpy()
-        places.append(batch.target_index.numpy()[counted])
-        for kept, tensor in zip(values, score(batch.to(device)), strict=True):
-            kept.append(tensor.float().cpu().numpy()[counted])
-    return np.concatenate(places), [np.concatenate(kept).astype(np.float64) for kept in values]
-
-
 def _compare_means(study: Study, names: list[str]) -> list[Agreement]:
-    """The study's own arrays against those put together anew from its checkpoints', all tokens."""
-    folder, settings = study.folder(Unit("scores")), study.config.scores
-    files = [*SCORES, *(score_file(kind, queries) for queries in study.query_sets() if queries for kind in SCORES[:2])]
-    files = [file for file in files if (folder / f"{file}.npy").is_file()]
+    """The study's own arrays against those put together again from its checkpoints', all tokens."""
+    folder = study.folder(Unit("scores"))
+    kinds = [kind for kind in KINDS if study.has_scores(kind)]
     found = []
-    with tempfile.TemporaryDirectory() as place:
-        average_over_checkpoints(
-            study.corpus(),
-            [folder / name for name in names],
-            files,
-            Path(place),
-            average=settings.average,
-            pooling=settings.pooling,
-        )
-        for file in files:
-            stored, fresh = (artifacts.load_array(part / f"{file}.npy") for part in (folder, Path(place)))
+    with tempfile.TemporaryDirectory() as work:
+        parts, fresh_folder = [folder / name for name in names], Path(work)
+        treatment = Treatment.of(study.config.scores)
+        for file in put_together(study.corpus(), parts, fresh_folder, kinds, treatment, study.query_sets()):
+            stored, fresh = (artifacts.load_array(part / f"{file}.npy") for part in (folder, fresh_folder))
             found.append(
                 Agreement(
                     stage="scores",

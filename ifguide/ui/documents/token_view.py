@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from ifguide.config.attributions import KINDS
 from ifguide.data.corpus import TokenizedCorpus
 from ifguide.data.tokenizing import cut_pieces
 from ifguide.ui.format import ATTRIBUTION_NOTES, ATTRIBUTION_TITLES
@@ -42,14 +43,14 @@ class Layer:
 
     def described(self) -> dict:
         """What the viewer's legend and tooltip say of it."""
-        one_sided = self.name == "token_loss"
+        unit = KINDS[self.name].unit if self.name in KINDS else ""
         return {
             "name": self.name,
             "title": self.title or ATTRIBUTION_TITLES[self.name],
             "note": self.note or ATTRIBUTION_NOTES[self.name],
             "top": self.top,
-            "oneSided": one_sided,
-            "unit": "nats" if one_sided else "",
+            "oneSided": bool(unit),
+            "unit": unit,
         }
 
 

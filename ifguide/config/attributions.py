@@ -1,0 +1,67 @@
+"""The kinds of token scores: what each is called and which file computes it. Names only; no torch.
+
+A new kind is one file (see `ifguide.study.attributions`) and one entry of `KINDS`. It is computed unless `[scores]` has
+a setting of its name that is false.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreKind:
+    """One kind of token scores."""
+
+    title: str
+    """Its name in the app."""
+    note: str
+    """What it measures, in one sentence."""
+    module: str = ""
+    """The module that computes it; empty: another kind's module gives it along with its own."""
+    directional: bool = True
+    """It is taken along a direction, so every pair of query sets has scores of this kind."""
+    parts: tuple[str, ...] = ()
+    """Kinds it is combined from, once their scores are averaged over the checkpoints; empty: it is computed from the
+    model."""
+    unit: str = ""
+    """Unit of its values; empty: none."""
+    selects: bool = True
+    """Tokens can be selected by it: it is an attribution. Other kinds are only shown, and averaged as they are."""
+
+
+KINDS: dict[str, ScoreKind] = {
+    "own_loss": ScoreKind(
+        title="Influence",
+        note="How much likelier toxic completions become when the model trains on this very token (the “own loss”"
+        " attribution).",
+        module="ifguide.study.attributions.own_loss",
+    ),
+    "position": ScoreKind(
+        title="Position influence",
+        note="The influence that flows through the place the token is predicted from: what kronfluence and the paper's"
+        " released code report.",
+        module="ifguide.study.attributions.position",
+    ),
+    "token_loss": ScoreKind(
+        title="Model's loss",
+        note="How badly the model predicts the token, in nats. High means surprising, not toxic.",
+        directional=False,
+        unit="nats",
+        selects=False,
+    ),
+}
+"""Every kind by name, in the order they are shown."""
+
+
+def attributions() -> tuple[str, ...]:
+    """Names of the kinds that tokens can be selected by."""
+    return tuple(name for name, kind in KINDS.items() if kind.selects)
+
+
+def computed_kinds(scores) -> tuple[str, ...]:
+    """Names of the kinds that a study computes.
+
+    Args:
+        scores: its `ScoresConfig`.
+    """
+    wanted = {name for name in KINDS if getattr(scores, name, True)}
+    return tuple(name for name in KINDS if name in wanted and wanted.issuperset(KINDS[name].parts))
