@@ -220,6 +220,7 @@ def _mend(study: Study, unit: Unit, manifest: dict | None = None, *, damaged: bo
     command = {
         "baseline": f"`ifguide compare {study.name} --with {name}`",
         "selection": f"`ifguide compare {study.name} --with {name}`",
+        "documents": f"`ifguide documents {study.name}`",
         "suppress": f"`ifguide suppress {study.name} --selection {name}`",
         "evaluate": f"`ifguide evaluate {study.name} --model {name}`",
     }[stage]

@@ -6,8 +6,8 @@ import streamlit as st
 
 from ifguide.errors import BusyError, IFGuideError
 from ifguide.runtime.jobs import active_job, start_job
-from ifguide.storage import artifacts
 from ifguide.study.analysis import explain
+from ifguide.study.on_demand import read_result
 from ifguide.ui import components, layout
 from ifguide.ui.documents import reader
 from ifguide.ui.format import count_of, score, sentence
@@ -21,8 +21,8 @@ def show_why(loaded: Loaded, document: str, span: list[int] | None) -> None:
     with st.expander("Why these tokens?" if span else "Why this document?", key="why"):
         try:
             path = explain.document_path(loaded.study, document, *(span or (None, None)))
-            if path.is_file():
-                _show_found(loaded, artifacts.read_json(path))
+            if found := read_result(path):
+                _show_found(loaded, found)
             else:
                 _offer(loaded, document, span)
         except IFGuideError as error:

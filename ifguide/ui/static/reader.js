@@ -305,7 +305,7 @@ class Reader {
       top.append(copies);
     }
     if (line.nSpans) { const spans = element("span", "copies", line.nSpans === 1 ? "1 span" : `${line.nSpans} spans`); spans.title = `Verdicts on ${line.nSpans} of its spans`; top.append(spans); }
-    const numbers = element("span", "numbers num", this.view.figure ? line[this.view.figure] : `${line.selected} · ${line.sum}`);
+    const numbers = element("span", "numbers num", line.figure);
     numbers.title = this.view.figureTitle;
     const spark = sparkline(line.spark);
     paintSpark(spark, colours);
