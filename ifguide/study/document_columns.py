@@ -29,148 +29,107 @@ _TOP_SAMPLE = 20_000_000
 Report = Callable[[int, int], None]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
+class Order:
+    """How the list is sorted by a column, and what it then shows."""
+
+    key: str = ""
+    """What the page's address calls it; empty: the list cannot be sorted by the column."""
+    title: str = ""
+    """What the reader chooses."""
+    note: str = ""
+    """What the column's number is, shown on hover; empty: the list keeps its usual two numbers."""
+    format: str = "count"
+    """How the number is shown: `count`, `score` or `decimal`."""
+    rising: bool = False
+    """Whether the list begins with the smallest."""
+
+
+@dataclass(frozen=True)
 class Column:
     """One column of the document list."""
 
     name: str
     """Its key in a line of the list, and in the file; there a column of a kind of score is called `KIND_NAME`."""
-    part: str = "corpus"
+    part: str
     """What it describes: `corpus`, `kind` (one column for each kind of score) or `selection`."""
-    type: pa.DataType | None = None
+    type: pa.DataType | None
     """How it is stored; None: it is only something to sort by."""
-    compute: Callable[[Any], Any] | None = None
+    compute: Callable[[Any], Any] | None
     """Its values (D,) from `CorpusFacts`, `ScoreFacts` or `SelectionFacts`; None where the study has none."""
-    sort: str = ""
-    """What the page's address calls the order by it; empty: the list cannot be sorted by it."""
+    order: Order = Order()
     sql: str = ""
     """The SQL to sort by, with `{kind}` for the selection's kind of score; empty: the column."""
-    title: str = ""
-    """Its name in the list of orders."""
-    note: str = ""
-    """What its number is, shown on hover; empty: the list keeps its usual two numbers when sorted by this column."""
-    format: str = "count"
-    """How its number is shown: `count`, `score` or `decimal`."""
-    rising: bool = False
-    """Whether the list begins with the smallest."""
 
     def stored(self, kind: str) -> str:
         """Its name in the file, under a kind of score."""
         return f"{kind}_{self.name}" if self.part == "kind" else self.name
 
 
+_INT, _FLOAT, _DOUBLE, _TEXT = pa.int32(), pa.float32(), pa.float64(), pa.string()
+# The best document of every strongest token, then every second best, …: one insult does not fill the first pages.
+_DIVERSE = "row_number() OVER (PARTITION BY {kind}_strongest_id ORDER BY rank)"
+
 COLUMNS = (
+    Column("rank", "selection", _INT, lambda facts: facts.ranks, Order("rank", "Rank", rising=True)),
+    Column("diverse", "selection", None, None, Order("diverse", "Diverse", rising=True), _DIVERSE),
     Column(
-        name="rank",
-        part="selection",
-        type=pa.int32(),
-        compute=lambda facts: facts.ranks,
-        sort="rank",
-        title="Rank",
-        rising=True,
-    ),
-    # The best document of every strongest token, then every second best, …: one insult does not fill the first pages.
-    Column(
-        name="diverse",
-        sort="diverse",
-        sql="row_number() OVER (PARTITION BY {kind}_strongest_id ORDER BY rank)",
-        title="Diverse",
-        rising=True,
+        "hit_sum",
+        "selection",
+        _DOUBLE,
+        lambda facts: facts.selection.sum_above,
+        Order("hit_sum", "Sum above the threshold", "Sum of the scores above the threshold", "score"),
     ),
     Column(
-        name="hit_sum",
-        part="selection",
-        type=pa.float64(),
-        compute=lambda facts: np.asarray(facts.selection.sum_above),
-        sort="hit_sum",
-        title="Sum above the threshold",
-        note="Sum of the scores above the threshold",
-        format="score",
+        "hits",
+        "selection",
+        _INT,
+        lambda facts: facts.selection.count_above,
+        Order("hits", "Tokens above the threshold", "Tokens above the threshold"),
     ),
     Column(
-        name="hits",
-        part="selection",
-        type=pa.int32(),
-        compute=lambda facts: np.asarray(facts.selection.count_above),
-        sort="hits",
-        title="Tokens above the threshold",
-        note="Tokens above the threshold",
+        "selected",
+        "selection",
+        _INT,
+        lambda facts: facts.selected,
+        Order("selected", "Selected tokens", "Selected tokens"),
     ),
     Column(
-        name="selected",
-        part="selection",
-        type=pa.int32(),
-        compute=lambda facts: sum_by_document(facts.selection.mask, facts.offsets),
-        sort="selected",
-        title="Selected tokens",
-        note="Selected tokens",
+        "max",
+        "kind",
+        _FLOAT,
+        lambda facts: facts.described["max"],
+        Order("max", "Highest score", "Highest score of a token", "score"),
     ),
     Column(
-        name="max",
-        part="kind",
-        type=pa.float32(),
-        compute=lambda facts: facts.described["max"],
-        sort="max",
-        title="Highest score",
-        note="Highest score of a token",
-        format="score",
+        "sum",
+        "kind",
+        _DOUBLE,
+        lambda facts: facts.described["sum"],
+        Order("sum", "Sum of all scores", "Sum of the scores of all tokens", "score"),
     ),
     Column(
-        name="sum",
-        part="kind",
-        type=pa.float64(),
-        compute=lambda facts: facts.described["sum"],
-        sort="sum",
-        title="Sum of all scores",
-        note="Sum of the scores of all tokens",
-        format="score",
+        "mean_loss",
+        "corpus",
+        _FLOAT,
+        lambda facts: facts.mean_loss,
+        Order("loss", "Mean loss", "Mean loss in nats", "decimal"),
     ),
+    Column("n_tokens", "corpus", _INT, lambda facts: facts.lengths, Order("length", "Length", "Tokens", rising=True)),
     Column(
-        name="mean_loss",
-        type=pa.float32(),
-        compute=lambda facts: facts.mean_loss,
-        sort="loss",
-        title="Mean loss",
-        note="Mean loss in nats",
-        format="decimal",
+        "span_tokens",
+        "corpus",
+        _INT,
+        lambda facts: facts.span_tokens,
+        Order("spans", "Tokens marked by people", "Tokens that people marked as toxic"),
     ),
-    Column(
-        name="n_tokens",
-        type=pa.int32(),
-        compute=lambda facts: facts.lengths,
-        sort="length",
-        title="Length",
-        note="Tokens",
-        rising=True,
-    ),
-    Column(
-        name="span_tokens",
-        type=pa.int32(),
-        compute=lambda facts: facts.span_tokens,
-        sort="spans",
-        title="Tokens marked by people",
-        note="Tokens that people marked as toxic",
-    ),
-    Column(
-        name="group_size",
-        type=pa.int32(),
-        compute=lambda facts: np.bincount(facts.groups, minlength=len(facts.groups))[facts.groups],
-        sort="copies",
-        title="Near-duplicates",
-    ),
-    Column(
-        name="source",
-        type=pa.string(),
-        compute=lambda facts: facts.corpus.sources(),
-        sort="source",
-        title="Source",
-        rising=True,
-    ),
-    Column(name="id", type=pa.string(), compute=lambda facts: facts.corpus.ids(), sort="id", title="Name", rising=True),
-    Column(name="group", type=pa.int32(), compute=lambda facts: facts.groups),
-    Column(name="strongest", part="kind", type=pa.int32(), compute=lambda facts: facts.described["strongest"]),
-    Column(name="strongest_id", part="kind", type=pa.int32(), compute=lambda facts: facts.described["strongest_id"]),
-    Column(name="spark", part="kind", type=pa.binary(SPARK_BINS), compute=lambda facts: facts.described["spark"]),
+    Column("group_size", "corpus", _INT, lambda facts: facts.group_sizes, Order("copies", "Near-duplicates")),
+    Column("source", "corpus", _TEXT, lambda facts: facts.corpus.sources(), Order("source", "Source", rising=True)),
+    Column("id", "corpus", _TEXT, lambda facts: facts.corpus.ids(), Order("id", "Name", rising=True)),
+    Column("group", "corpus", _INT, lambda facts: facts.groups),
+    Column("strongest", "kind", _INT, lambda facts: facts.described["strongest"]),
+    Column("strongest_id", "kind", _INT, lambda facts: facts.described["strongest_id"]),
+    Column("spark", "kind", pa.binary(SPARK_BINS), lambda facts: facts.described["spark"]),
 )
 """All columns; those the list can be sorted by, in the order the reader is offered them."""
 
@@ -238,21 +197,20 @@ class CorpusFacts:
         """The first of each document's near-duplicates, int32 (D,)."""
         return group_near_duplicates(self.corpus.token_ids, self.offsets)
 
+    @property
+    def group_sizes(self) -> np.ndarray:
+        """How many documents are near-duplicates of each other, the document included, int64 (D,)."""
+        return np.bincount(self.groups, minlength=len(self.groups))[self.groups]
+
 
 class SelectionFacts:
     """What the columns of a selection are computed from."""
 
     def __init__(self, study: "Study", name: str):
-        self.selection = study.selection(name)
-        self.offsets = np.asarray(study.corpus().offsets)
-
-    @property
-    def ranks(self) -> np.ndarray:
-        """Each document's rank from 1, int32 (D,)."""
-        order = np.asarray(self.selection.order)
-        ranks = np.empty(len(order), dtype=np.int32)
-        ranks[order] = np.arange(1, len(order) + 1)
-        return ranks
+        self.selection, offsets = study.selection(name), np.asarray(study.corpus().offsets)
+        self.selected = sum_by_document(self.selection.mask, offsets)
+        self.ranks = np.empty(len(offsets) - 1, dtype=np.int32)  # from 1
+        self.ranks[np.asarray(self.selection.order)] = np.arange(1, len(offsets))
 
 
 class ScoreFacts:

@@ -85,7 +85,7 @@ class StudyFolder:
         return f"{self.root / Path(base).expanduser()}{ending}" if is_glob(base) else path
 
     def folder(self, unit: Unit) -> Path:
-        """Where an artefact lies."""
+        """The folder of an artefact."""
         if unit == Unit("documents"):
             return self.root / STAGE_FOLDERS[unit.stage] / "_corpus"  # no selection can have this name
         if unit.stage in STAGE_FOLDERS:

@@ -1,5 +1,5 @@
-"""What of a study is up to date, and why the rest is not: each artefact's inputs and settings now, against those it was
-made from."""
+"""What of a study is up to date, and why the rest is not: compares the inputs and settings of each artefact now with
+those it was made from."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,7 @@ from ifguide.study.lineage import (
 
 @dataclass(frozen=True)
 class StageState:
-    """Whether a stage can be used as it is."""
+    """Whether a stage is up to date."""
 
     state: str
     """`fresh`, `stale` or `missing`."""
@@ -35,7 +35,7 @@ class StageState:
 
 
 def _file_inputs(study: StudyFolder, unit: Unit) -> dict[str, str]:
-    """Hashes of the user's own files an artefact is made from; a hub id stands for itself."""
+    """Hashes of the user's own files an artefact is made from; a hub id is its own hash."""
     return {f"file {file.label}": _hash_input(study, file) for file in input_files(study.config, unit) if file.path}
 
 
@@ -58,7 +58,7 @@ def settings_of(study: StudyFolder, unit: Unit) -> dict:
 
 
 def inputs_of(study: StudyFolder, unit: Unit) -> dict[str, str]:
-    """Name to hash of everything an artefact is made from, as it is now.
+    """Name to current hash of everything an artefact is made from.
 
     Raises:
         InputError: a file of the user's is gone.

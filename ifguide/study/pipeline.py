@@ -1,4 +1,4 @@
-"""Runs a study's stages in order: builds what is missing or stale, skips what is fresh, tells how far it is.
+"""Runs a study's stages in order: builds what is missing or stale, skips what is fresh, and reports progress.
 
 The command line calls this in its own process, the app through a detached job. A lock keeps two runs of one study
 apart. Several processes that a launcher started together are one run: the main one decides and writes (see
@@ -78,7 +78,7 @@ def suppress(study: Study, selection: str = DEFAULT, *, progress: Progress | Non
 
 
 def evaluate(study: Study, variant: str = BASE, *, progress: Progress | None = None) -> list[Unit]:
-    """Evaluate `base` or the model of a selection, training it first if need be. Returns what was built."""
+    """Evaluate `base` or the model of a selection, after training it if necessary. Returns what was built."""
     return _build(study, _with_needs(study, [Unit("evaluate", variant)]), progress or Progress())
 
 
@@ -105,7 +105,7 @@ def borrow(study: Study, name: str, lent: BorrowedConfig, *, progress: Progress 
         raise ConfigError(f"the name {name!r} is taken; choose another for the borrowed selection with --name")
     other = Study.open(lent.study, study.root.parent)
     if other.name == study.name:
-        raise ConfigError(f"{study.name!r} cannot borrow from itself; use the selection {lent.selection!r} as it is")
+        raise ConfigError(f"{study.name!r} cannot borrow from itself; use the selection {lent.selection!r} directly")
     state = unit_state(other, Unit("selection", lent.selection))
     if state.state != "fresh":
         raise StaleError(
@@ -177,8 +177,8 @@ def _is_due(study: Study, unit: Unit, forced: bool) -> bool:
 
 
 def _check_can_build(study: Study, unit: Unit) -> None:
-    """A user's own selection cannot be made again from study.toml, so a stale one is refused with the command that
-    mends it."""
+    """Refuse to build a user's own selection, which study.toml does not describe; the message names the command that
+    does."""
     if unit.stage == "selection" and not can_be_made_again(study.config, unit.name):
         state = unit_state(study, unit)
         known = ", ".join(study.selection_names()) or "none yet"

@@ -15,7 +15,7 @@ from ifguide.errors import ConfigError, StaleError
 from ifguide.storage import artifacts
 from ifguide.study import document_columns as columns
 from ifguide.study import document_table as tables
-from ifguide.study.document_columns import COLUMNS, Column
+from ifguide.study.document_columns import COLUMNS, Column, Order
 from ifguide.study.document_table import CORPUS, find_damage, table_path
 from ifguide.study.freshness import stage_state, study_fingerprint, unit_state
 from ifguide.study.lineage import STAGES, Unit
@@ -197,14 +197,8 @@ def test_files_of_an_earlier_version_are_replaced(study, tmp_path):
 
 def test_one_entry_makes_a_column(tmp_path, monkeypatch):
     """Stored, sorted by, shown and explained, each from the one entry."""
-    toy = Column(
-        name="squared",
-        type=columns.pa.int64(),
-        compute=lambda facts: facts.lengths.astype(np.int64) ** 2,
-        sort="squared",
-        title="Length, squared",
-        note="Tokens, squared",
-    )
+    order = Order("squared", "Length, squared", "Tokens, squared")
+    toy = Column("squared", "corpus", pa.int64(), lambda facts: facts.lengths.astype(np.int64) ** 2, order)
     for module in (columns, document_store):
         monkeypatch.setattr(module, "COLUMNS", (*COLUMNS, toy))
     own = write_study(tmp_path / "cache", until="selection")
@@ -222,7 +216,8 @@ def test_the_list_shows_the_number_it_is_sorted_by(store):
     assert usual.startswith(f"{row['selected']} · ")
     assert describe_row(row, 0, store.sorts()["loss"], snippet=[])["figure"] == f"{row['mean_loss']:.2f}"
     for column in store.sorts().values():
-        assert column.title and (describe_row(row, 0, column, snippet=[])["figure"] == usual) == (not column.note)
+        shown = describe_row(row, 0, column, snippet=[])["figure"]
+        assert column.order.title and (shown == usual) == (not column.order.note), column.name
 
 
 def test_near_duplicates_fall_into_one_group():
@@ -262,7 +257,7 @@ def test_collapsing_keeps_the_best_of_every_group(study, tmp_path, store):
 def test_every_sort_and_field_can_be_used(store):
     for name in store.sorts():
         assert len(store.order(DocumentFilter(), sort=name, descending=True)) == store.n_documents
-    assert list(store.sorts()) == [column.sort for column in COLUMNS if column.sort]
+    assert list(store.sorts()) == [column.order.key for column in COLUMNS if column.order.key]
 
 
 # ---- damage ----

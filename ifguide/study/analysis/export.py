@@ -135,13 +135,17 @@ def export_study(
     makers = {"documents": _document_blocks, "spans": _span_blocks}
     blocks = makers[what](study, corpus, chosen) if what in makers else _token_blocks(study, corpus, chosen, what)
     made_from = describe_origin(study, chosen)
-    told = lambda done: report(done, corpus.n_documents) if report is not None else None  # noqa: E731
+
+    def count(done: int) -> None:
+        if report:
+            report(done, corpus.n_documents)
+
     temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     try:
         if suffix == DATASET:
-            n_rows = _write_dataset(blocks, what, temporary, made_from, told)
+            n_rows = _write_dataset(blocks, what, temporary, made_from, count)
         else:
-            n_rows = _write_rows(blocks, what, temporary, suffix, made_from, told)
+            n_rows = _write_rows(blocks, what, temporary, suffix, made_from, count)
         temporary.replace(out)
     except OSError as error:
         raise InputError(f"could not write {out}: {error.strerror or error}") from error
@@ -161,7 +165,7 @@ def describe_origin(study: Study, chosen: Selection) -> dict:
     }
 
 
-def _write_rows(blocks, what: str, path: Path, suffix: str, made_from: dict, told: Callable[[int], None]) -> int:
+def _write_rows(blocks, what: str, path: Path, suffix: str, made_from: dict, report: Callable[[int], None]) -> int:
     """Stream blocks of rows into a file; returns how many rows there were."""
     import duckdb
 
@@ -176,7 +180,7 @@ def _write_rows(blocks, what: str, path: Path, suffix: str, made_from: dict, tol
                     arrays = [_neutralise(column) for column in arrays]
                 yield pa.RecordBatch.from_arrays(arrays, schema=schema)
                 n_rows += len(arrays[0])
-                told(n_documents)
+                report(n_documents)
         except GeneratorExit:
             raise
         except BaseException as error:  # DuckDB would raise an error of its own instead
@@ -225,12 +229,12 @@ def neutralise_cell(cell: str | None) -> str | None:
     return f"'{cell}" if cell and _FORMULA_START.match(cell) else cell
 
 
-def _write_dataset(blocks, what: str, folder: Path, made_from: dict, told: Callable[[int], None]) -> int:
+def _write_dataset(blocks, what: str, folder: Path, made_from: dict, report: Callable[[int], None]) -> int:
     from datasets import Dataset
 
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".ifguide-") as work:
         rows = Path(work) / "rows.parquet"
-        n_rows = _write_rows(blocks, what, rows, ".parquet", made_from, told)
+        n_rows = _write_rows(blocks, what, rows, ".parquet", made_from, report)
         Dataset.from_parquet(str(rows), cache_dir=work).save_to_disk(str(folder))
     write_json(folder / "made-from.json", made_from)
     return n_rows
@@ -241,15 +245,15 @@ def _require_fresh(study: Study, selection: str) -> None:
         state = unit_state(study, unit)
         if state.state == "fresh":
             continue
-        mend = f"`ifguide run {study.name} --until selection`"
+        command = f"`ifguide run {study.name} --until selection`"
         if unit.name and unit.name not in study.selection_names():
             known = ", ".join(study.selection_names()) or "none yet"
             raise StaleError(
-                f"there is no selection {selection!r} (there: {known}); make one with `ifguide select` or {mend}"
+                f"there is no selection {selection!r} (there: {known}); make one with `ifguide select` or {command}"
             )
         if unit.name and not can_be_made_again(study.config, unit.name):
-            mend = f"`ifguide select {study.name} --name {unit.name} ...`"
-        raise StaleError(f"{unit} is {state.state} ({state.reason}); build it with {mend}")
+            command = f"`ifguide select {study.name} --name {unit.name} ...`"
+        raise StaleError(f"{unit} is {state.state} ({state.reason}); build it with {command}")
 
 
 def _token_blocks(study: Study, corpus: "TokenizedCorpus", chosen: Selection, what: str) -> Iterator[tuple[int, dict]]:

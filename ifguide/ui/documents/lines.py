@@ -75,13 +75,14 @@ def describe_row(
         verdict: the document's verdict, or nothing.
         n_spans: spans of it that have a verdict.
     """
+    order = column.order
     usual = f"{count(row['selected'])} · {score(row['hit_sum'])}"
     return {
         "place": place,
         "id": row["id"],
         "source": row["source"],
         "rank": count(row["rank"]),
-        "figure": FORMATS[column.format](row[column.name]) if column.note else usual,
+        "figure": FORMATS[order.format](row[column.name]) if order.note else usual,
         "copies": row["group_size"],
         "spark": np.frombuffer(row["spark"], dtype=np.int8).tolist(),
         "snippet": snippet,

@@ -103,7 +103,7 @@ def open_log(root: str) -> VerdictLog:
 
 
 def filter_verdicts(wanted: tuple[str, ...], log: VerdictLog, store: DocumentStore) -> dict:
-    """The fields of a `DocumentFilter` that keep documents with one of some verdicts; `none` stands for those
+    """The fields of a `DocumentFilter` that keep documents with one of some verdicts, `none` being those
     without.
     """
     if not wanted:

@@ -14,6 +14,7 @@ import streamlit as st
 from ifguide.errors import ConfigError, StaleError
 from ifguide.selection.saved import Selection
 from ifguide.selection.verdicts import Target, VerdictLog
+from ifguide.study.document_columns import Column
 from ifguide.ui import components
 from ifguide.ui.documents import lines as document_list
 from ifguide.ui.documents.store import DocumentFilter, DocumentStore
@@ -49,7 +50,7 @@ class Request:
     height: float = 30.0
     """Of the viewer, in rem."""
     below: Callable[[str | None, list[int] | None], None] | None = None
-    """Draws what stands under the reader and depends on the verdicts; gets the shown document's id and the marked
+    """Draws the part under the reader, which depends on the verdicts; gets the shown document's id and the marked
     tokens."""
 
 
@@ -69,7 +70,8 @@ def show_reader(request: Request) -> None:
     except (ConfigError, OSError) as error:
         st.error(sentence(f"this verdict was not saved: {error}"), icon=":material/error:")
     sort, falling, turned = _sort_now(request.store, said)
-    column = request.store.sorts()[sort]
+    sorts = request.store.sorts()
+    column = sorts[sort]
     order = request.store.order(request.wanted, sort=sort, descending=falling)
     name = (
         f"{request.loaded.fingerprint}:{request.selection.name}:{hash((request.wanted, sort, falling)) & 0xFFFFFFFF:x}"
@@ -93,13 +95,11 @@ def show_reader(request: Request) -> None:
         "colour": colour,
         "gamma": gamma,
         "veil": request.veil,
-        "alone": False,
         "empty": request.empty,
         "height": request.height,
-        "figureTitle": column.note or document_list.USUAL_NOTE,
+        "figureTitle": column.order.note or document_list.USUAL_NOTE,
         "sorts": [
-            {"name": key, "title": other.title, "falls": not other.rising}
-            for key, other in request.store.sorts().items()
+            {"name": key, "title": other.order.title, "falls": not other.order.rising} for key, other in sorts.items()
         ],
         "viewer": viewer_settings(
             request.layers,
@@ -109,7 +109,7 @@ def show_reader(request: Request) -> None:
         ),
     }
     view["serial"] = st.session_state["reader_serial"] = st.session_state.get("reader_serial", 0) + 1
-    components.reader(_fill(request, view, order, at, said), key=KEY)
+    components.reader(_fill(request, view, order, column, at, said), key=KEY)
     if request.below:
         request.below(st.session_state.get("doc") if len(order) else None, span)
 
@@ -162,10 +162,10 @@ def _sort_now(store: DocumentStore, said: dict) -> tuple[str, bool, bool]:
     else:
         sort = st.query_params.get("sort", "rank")
         sort = sort if sort in known else "rank"
-        falling = st.query_params.get("falling", str(int(not known[sort].rising))) == "1"
+        falling = st.query_params.get("falling", str(int(not known[sort].order.rising))) == "1"
     sort = sort if sort in known else "rank"
     _set_or_drop("sort", sort if sort != "rank" else "")
-    _set_or_drop("falling", "" if falling == (not known[sort].rising) else str(int(falling)))
+    _set_or_drop("falling", "" if falling == (not known[sort].order.rising) else str(int(falling)))
     return sort, falling, turned
 
 
@@ -249,7 +249,7 @@ def _on_its_way(said: dict, serial: int, keys: list[str]) -> set[str]:
     return waiting
 
 
-def _fill(request: Request, view: dict, order: np.ndarray, at: int, said: dict) -> dict:
+def _fill(request: Request, view: dict, order: np.ndarray, column: Column, at: int, said: dict) -> dict:
     """Add the lines of the page and the documents around the shown one; tokens only of those the browser lacks.
 
     A browser that has not said yet what it has gets the shown document alone, which is faster, and asks for the others
@@ -271,14 +271,15 @@ def _fill(request: Request, view: dict, order: np.ndarray, at: int, said: dict) 
         document_list.describe_row(
             row,
             place,
-            request.store.sorts()[view["sort"]],
+            column,
             verdict=verdicts.get(row["id"], ""),
             n_spans=len(spans[row["id"]]),
             snippet=excerpt(corpus, row["document"], centre=row["strongest"], mask=request.selection.mask),
         )
         for place, row in rows.items()
     ]
-    tag = f"{request.loaded.fingerprint}:{'|'.join(f'{name}{layer.title}{layer.mark}' for name, layer in request.layers.items())}"
+    layers = "|".join(f"{name}{layer.title}{layer.mark}" for name, layer in request.layers.items())
+    tag = f"{request.loaded.fingerprint}:{layers}"
     shown = [place for place in near if place == at or rows[place]["n_tokens"] <= LONG]
     keys = {place: f"{tag}:{rows[place]['document']}" for place in shown}
     lacking = [place for place in shown if keys[place] not in known]

@@ -124,9 +124,9 @@ class DocumentStore:
     def sorts(self) -> dict[str, Column]:
         """What this study's list can be sorted by, by its name in the page's address."""
         return {
-            column.sort: column
+            column.order.key: column
             for column in COLUMNS
-            if column.sort and (column.sql or column.stored(self.kind) in self.columns)
+            if column.order.key and (column.sql or column.stored(self.kind) in self.columns)
         }
 
     def sources(self) -> list[str]:

@@ -58,7 +58,7 @@ class Audit:
 
 
 def show_panel(loaded: Loaded, store: DocumentStore, selection: str, log: VerdictLog, audited: Audit | None) -> None:
-    """The panel, drawn anew after every verdict."""
+    """The panel, drawn again after every verdict."""
     verdicts = log.current()
     if not verdicts and audited is None:
         st.caption(

@@ -34,7 +34,7 @@ def _offer(loaded: Loaded, document: str, span: list[int] | None) -> None:
     if job := active_job(loaded.study.root):
         status = job.status()
         share = f" ({status.done / status.total:.0%})" if status.total else ""
-        st.caption(f"A job is running{share}. The answer stands here once it is done.")
+        st.caption(f"A job is running{share}. The answer appears here when it is done.")
         st.button("Look again", icon=":material/refresh:", key="why_again")
         return
     if st.button("Compute", icon=":material/play_arrow:", key="why_start"):

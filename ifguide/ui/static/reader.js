@@ -221,7 +221,6 @@ class Reader {
 
   drawControls() {
     const { view } = this;
-    this.left.hidden = view.alone;
     this.sortBox.replaceChildren(...view.sorts.map((sort) => {
       const option = element("option", "", sort.title);
       option.value = sort.name;
