@@ -105,7 +105,7 @@ def ask_more(loaded: Loaded) -> dict:
 
 
 def build_filter(loaded: Loaded, asked: dict, store, log) -> DocumentFilter:
-    """What was asked for, as the store understands it."""
+    """The filter that the controls ask for."""
     spans = asked.get("spans", "any")
     wanted = DocumentFilter(
         sources=tuple(sorted(asked["sources"])),

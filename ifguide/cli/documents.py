@@ -13,8 +13,8 @@ def add_commands(app: typer.Typer) -> None:
 
     @app.command()
     def documents(name: StudyName, status_file: StatusFile = None) -> None:
-        """Write what the app's list of documents shows, where it is missing or damaged. `ifguide run` does it by
-        itself."""
+        """Write the tables behind the app's document list that are missing, out of date or damaged. `ifguide run` writes
+        those of its own selections."""
         from ifguide.study.document_table import write_tables
         from ifguide.study.reading import Study
 

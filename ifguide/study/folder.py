@@ -85,7 +85,9 @@ class StudyFolder:
         return f"{self.root / Path(base).expanduser()}{ending}" if is_glob(base) else path
 
     def folder(self, unit: Unit) -> Path:
-        """Where an artefact lies."""
+        """The folder of an artefact."""
+        if unit == Unit("documents"):
+            return self.root / STAGE_FOLDERS[unit.stage] / "_corpus"  # no selection can have this name
         if unit.stage in STAGE_FOLDERS:
             return self.root / STAGE_FOLDERS[unit.stage] / check_name(unit.name, "selection")
         return self.root / unit.stage
@@ -97,7 +99,8 @@ class StudyFolder:
         if stage not in STAGE_FOLDERS:
             return [Unit(stage)]
         names = [DEFAULT, *(c for c in self.config.selection.controls if c != "oracle" or self.has_spans)]
-        return [Unit(stage, name) for name in ([BASE, *names] if stage == "evaluate" else names)]
+        first = {"documents": [""], "evaluate": [BASE]}.get(stage, [])
+        return [Unit(stage, name) for name in (*first, *names)]
 
     @property
     def has_spans(self) -> bool:

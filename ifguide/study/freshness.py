@@ -1,5 +1,5 @@
-"""What of a study is up to date, and why the rest is not: each artefact's inputs and settings now, against those it was
-made from."""
+"""What of a study is up to date, and why the rest is not: compares the inputs and settings of each artefact now with
+those it was made from."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +10,7 @@ from ifguide.errors import InputError, StaleError
 from ifguide.storage import artifacts
 from ifguide.study.folder import StudyFolder, cut_split, is_glob
 from ifguide.study.lineage import (
+    STAGE_FOLDERS,
     STAGES,
     InputFile,
     Unit,
@@ -23,7 +24,7 @@ from ifguide.study.lineage import (
 
 @dataclass(frozen=True)
 class StageState:
-    """Whether a stage can be used as it is."""
+    """Whether a stage is up to date."""
 
     state: str
     """`fresh`, `stale` or `missing`."""
@@ -34,7 +35,7 @@ class StageState:
 
 
 def _file_inputs(study: StudyFolder, unit: Unit) -> dict[str, str]:
-    """Hashes of the user's own files an artefact is made from; a hub id stands for itself."""
+    """Hashes of the user's own files an artefact is made from; a hub id is its own hash."""
     return {f"file {file.label}": _hash_input(study, file) for file in input_files(study.config, unit) if file.path}
 
 
@@ -57,7 +58,7 @@ def settings_of(study: StudyFolder, unit: Unit) -> dict:
 
 
 def inputs_of(study: StudyFolder, unit: Unit) -> dict[str, str]:
-    """Name to hash of everything an artefact is made from, as it is now.
+    """Name to current hash of everything an artefact is made from.
 
     Raises:
         InputError: a file of the user's is gone.
@@ -92,22 +93,33 @@ def _judge(study: StudyFolder, unit: Unit, known: dict[Unit, StageState]) -> Sta
         state = unit_state(study, source, known)
         if state.state != "fresh":
             return StageState("stale", f"{source} is {state.state}", seconds)
+    if change := find_change(study, unit):
+        return StageState("stale", change, seconds)
+    return StageState("fresh", "", seconds)
+
+
+def find_change(study: StudyFolder, unit: Unit) -> str:
+    """Why an artefact does not follow from the inputs and settings there are now, whether those are fresh or not; empty
+    when it does."""
+    manifest = artifacts.read_manifest(study.folder(unit))
+    if manifest is None:
+        return "not built yet"
     try:
         now = inputs_of(study, unit)
     except (InputError, StaleError) as error:
-        return StageState("stale", str(error), seconds)
+        return str(error)
     before = manifest["inputs"]
     for key in sorted(now.keys() | before.keys()):
         if now.get(key) != before.get(key):
-            return StageState("stale", _explain_input(key), seconds)
+            return _explain_input(key)
     settings = settings_of(study, unit)
     for key in sorted(settings.keys() | manifest["config"].keys()):
         old, new = manifest["config"].get(key), settings.get(key)
         if key not in manifest["config"] and new == default_setting(key):
             continue  # a setting of a later version, whose default is what was done before there was one
         if old != new:
-            return StageState("stale", f"setting {key} is now {new!r}, was {old!r}", seconds)
-    return StageState("fresh", "", seconds)
+            return f"setting {key} is now {new!r}, was {old!r}"
+    return ""
 
 
 def stage_states(study: StudyFolder) -> dict[str, StageState]:
@@ -133,12 +145,15 @@ def stage_state(study: StudyFolder, stage: str, known: dict[Unit, StageState] | 
 
 
 def study_fingerprint(study: StudyFolder) -> str:
-    """Short hash that changes whenever any artefact of the study does; a cache key."""
+    """Short hash that changes whenever any artefact of the study does; a cache key.
+
+    The stage `documents` is left out: it follows from the others, and the app writes it while pages are open.
+    """
     manifests = sorted([*study.root.glob(f"*/{artifacts.MANIFEST}"), *study.root.glob(f"*/*/{artifacts.MANIFEST}")])
     marks = [
         [p.relative_to(study.root).as_posix(), p.stat().st_mtime_ns, p.stat().st_ino]
         for p in manifests
-        if ".partial-" not in p.as_posix()
+        if ".partial-" not in p.as_posix() and p.parent.parent != study.root / STAGE_FOLDERS["documents"]
     ]
     return artifacts.hash_json([marks, config_to_dict(study.config)])[:16]
 

@@ -1,4 +1,4 @@
-"""Checks, before a study is written, that everything its configuration names opens and parses."""
+"""Checks, before a study is written, that every file its configuration names opens and parses."""
 
 import contextlib
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ def check_inputs(study: Study) -> None:
     Weights are not loaded: that is the first thing the `model` stage does.
 
     Raises:
-        InputError: something cannot be used; the message names it and says how to mend it.
+        InputError: something cannot be used; the message names it and says how to fix it.
         ConfigError: a needed input is not named.
     """
     from ifguide.data.corpus_writer import check_documents

@@ -13,17 +13,31 @@ from ifguide.evaluation.toxicity import classifier_source
 from ifguide.selection.index.build import INDEX_VERSION
 from ifguide.study.variants import BASELINES, PREFERENCE, STEERED, recipe
 
-STAGES = ("corpus", "queries", "model", "factors", "direction", "scores", "index", "selection", "suppress", "evaluate")
+STAGES = (
+    "corpus",
+    "queries",
+    "model",
+    "factors",
+    "direction",
+    "scores",
+    "index",
+    "selection",
+    "documents",
+    "suppress",
+    "evaluate",
+)
 """All stages, in the order they run."""
 
 STAGE_FOLDERS = {
     "baseline": "baselines",
     "selection": "selections",
+    "documents": "documents",
     "suppress": "suppressed",
     "evaluate": "evaluations",
 }
-"""Stages that hold one artefact a name, and their folder; the others have a folder of their own name.
-`baseline` holds token scores of other methods; it is none of `STAGES`, for only `ifguide compare` asks for it."""
+"""Stages that hold one artefact a name, and the folder they lie in; the others lie in a folder of their own name.
+`baseline` holds token scores of other methods; it is none of `STAGES`, for only `ifguide compare` asks for it. One
+artefact of `documents` has no name, that of the corpus."""
 
 BUILT_IN_SELECTIONS = (DEFAULT, "random", "oracle", *BASELINES)
 """Selections that can be made again from `study.toml`: the default one, its controls, and those of other methods."""
@@ -49,6 +63,8 @@ _BASELINE_SECTIONS = {
 _BASELINES_WITH_CLASSIFIER = ("words", "classifier-tokens", "classifier-documents")
 BASELINE_CLASSIFIER = "baselines' classifier"
 """What the classifier of `baselines.scorer` is called among the files an artefact is made from."""
+DOCUMENTS_VERSION = 3
+"""Of the columns in `ifguide.study.document_columns`; a change makes older tables stale."""
 EVALUATE_VERSION = 2
 """Of metrics.json and samples.parquet; likewise."""
 
@@ -142,6 +158,8 @@ def read_units(config: StudyConfig, unit: Unit) -> list[Unit]:
         return [Unit("corpus"), Unit("selection", DEFAULT), Unit("baseline", name)]
     if stage == "selection":
         return [Unit("corpus")] if name == "oracle" or name in config.borrowed else [Unit("corpus"), Unit("scores")]
+    if stage == "documents":
+        return [Unit("corpus"), Unit("selection", name) if name else Unit("scores")]
     if stage == "baseline":
         return [Unit(part) for part in _BASELINE_READS[name]]
     reads = {
@@ -210,6 +228,8 @@ def unit_settings(config: StudyConfig, unit: Unit) -> dict:
         return {"kind": "borrowed", **config_to_dict(config.borrowed[unit.name])}
     if unit.stage == "index":
         return {"index.version": INDEX_VERSION}
+    if unit.stage == "documents":
+        return {"documents.version": DOCUMENTS_VERSION}
     if unit.stage == "suppress" and unit.name == PREFERENCE:
         wanted = ("dpo_beta", "dpo_epochs", "learning_rate")
         found = {f"baselines.{key}": getattr(config.baselines, key) for key in wanted}

@@ -1,4 +1,4 @@
-"""Runs a study's stages in order: builds what is missing or stale, skips what is fresh, tells how far it is.
+"""Runs a study's stages in order: builds what is missing or stale, skips what is fresh, and reports progress.
 
 The command line calls this in its own process, the app through a detached job. A lock keeps two runs of one study
 apart. Several processes that a launcher started together are one run: the main one decides and writes (see
@@ -78,7 +78,7 @@ def suppress(study: Study, selection: str = DEFAULT, *, progress: Progress | Non
 
 
 def evaluate(study: Study, variant: str = BASE, *, progress: Progress | None = None) -> list[Unit]:
-    """Evaluate `base` or the model of a selection, training it first if need be. Returns what was built."""
+    """Evaluate `base` or the model of a selection, after training it if necessary. Returns what was built."""
     return _build(study, _with_needs(study, [Unit("evaluate", variant)]), progress or Progress())
 
 
@@ -105,7 +105,7 @@ def borrow(study: Study, name: str, lent: BorrowedConfig, *, progress: Progress 
         raise ConfigError(f"the name {name!r} is taken; choose another for the borrowed selection with --name")
     other = Study.open(lent.study, study.root.parent)
     if other.name == study.name:
-        raise ConfigError(f"{study.name!r} cannot borrow from itself; use the selection {lent.selection!r} as it is")
+        raise ConfigError(f"{study.name!r} cannot borrow from itself; use the selection {lent.selection!r} directly")
     state = unit_state(other, Unit("selection", lent.selection))
     if state.state != "fresh":
         raise StaleError(
@@ -149,19 +149,7 @@ def _build(study: Study, units: list[Unit], progress: Progress, forced: AnySet[U
             _build_unit(study, unit, progress)
             progress.end_stage(time.monotonic() - started)
             built.append(unit)
-        # also when nothing was built: an earlier run may have been killed before it came to this
-        if processes.is_main and any(unit.stage in ("corpus", "scores", "selection") for unit in units):
-            _list_documents(study, progress)
     return built
-
-
-def _list_documents(study: Study, progress: Progress) -> None:
-    """Write what the Documents page lists, once there is a selection; it follows from the stages and is none itself."""
-    from ifguide.study.document_table import scores_fit, write_tables
-
-    if study.has_scores("own_loss") and study.selection_names() and scores_fit(study):
-        progress.message("listing the documents")
-        write_tables(study)
 
 
 @contextlib.contextmanager
@@ -173,10 +161,10 @@ def _one_writer(study: Study) -> Iterator[None]:
 
 
 def _prepare(study: Study, units: list[Unit]) -> None:
-    for folder in (study.root, study.root / "documents"):
-        artifacts.remove_temporaries(folder)
+    artifacts.remove_temporaries(study.root)
     for unit in units:
-        artifacts.remove_partials(study.folder(unit))  # only here, where nobody else is building
+        if unit.stage != "documents":  # the app may be building those
+            artifacts.remove_partials(study.folder(unit))  # only here, where nobody else is building
         if unit_state(study, unit).state == "missing":
             _check_can_build(study, unit)  # before hours of work on what it reads
 
@@ -189,8 +177,8 @@ def _is_due(study: Study, unit: Unit, forced: bool) -> bool:
 
 
 def _check_can_build(study: Study, unit: Unit) -> None:
-    """A user's own selection cannot be made again from study.toml, so a stale one is refused with the command that
-    mends it."""
+    """Refuse to build a user's own selection, which study.toml does not describe; the message names the command that
+    does."""
     if unit.stage == "selection" and not can_be_made_again(study.config, unit.name):
         state = unit_state(study, unit)
         known = ", ".join(study.selection_names()) or "none yet"
@@ -202,6 +190,7 @@ def _check_can_build(study: Study, unit: Unit) -> None:
 
 def _build_unit(study: Study, unit: Unit, progress: Progress) -> None:
     from ifguide.study import stages
+    from ifguide.study.document_table import writing_alone
 
     if study.config.compute.threads:
         import torch
@@ -210,9 +199,9 @@ def _build_unit(study: Study, unit: Unit, progress: Progress) -> None:
     processes = distributed.current()
     build = getattr(stages, f"build_{unit.stage}")
     if processes.is_main:
-        with artifacts.building(
-            study.folder(unit), stage=unit.stage, inputs=inputs_of(study, unit), config=settings_of(study, unit)
-        ) as folder:
+        alone = writing_alone(study) if unit.stage == "documents" else contextlib.nullcontext()
+        inputs, settings = inputs_of(study, unit), settings_of(study, unit)
+        with alone, artifacts.building(study.folder(unit), stage=unit.stage, inputs=inputs, config=settings) as folder:
             if unit.stage in stages.SHARED:
                 processes.decide(lambda: str(folder))
             build(study, unit, folder, progress)

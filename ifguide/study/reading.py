@@ -61,8 +61,7 @@ class Study(StudyFolder):
         return cls(root, config)
 
     def change(self, config: StudyConfig) -> "Study":
-        """Write other settings to study.toml; what depends on what changed is stale from then on. Returns the study
-        anew."""
+        """Write other settings to study.toml, which makes stale what depends on them. Returns the changed study."""
         with artifacts.replacing(self.root / "study.toml") as temporary:
             write_config(config, temporary)
         return Study.open(self.name, self.root.parent)
@@ -119,7 +118,7 @@ class Study(StudyFolder):
         return [entry["name"] for entry in self.models()["checkpoints"]]
 
     def models(self) -> dict:
-        """Where the base model and the scoring checkpoints lie: {"base": {source, revision}, "checkpoints": [{name,
+        """Where the base model and the scoring checkpoints are: {"base": {source, revision}, "checkpoints": [{name,
         source, revision}]}."""
         folder = self._need(Unit("model"))
         models = artifacts.read_part(folder, "models.json")

@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 
 def save_reviewed(study: "Study", selection: str, name: str, verdicts: dict[Target, str]) -> Selection:
-    """Save a selection after people looked. It can be trained against like any other.
+    """Save a selection corrected by verdicts. It can be trained against like any other.
 
     Args:
         study: the study.
-        selection: the saved selection that is corrected; it stays as it is.
+        selection: the saved selection to correct; it is not changed.
         name: what to call the new one; the built-in names are refused.
         verdicts: from `VerdictLog.current`.
 

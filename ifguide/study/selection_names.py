@@ -53,6 +53,7 @@ def rename_selection(study: Study, name: str, new: str) -> None:
             described = artifacts.read_json(partial / "selection.json")
             artifacts.write_json(partial / "selection.json", described | {"name": new})
         shutil.rmtree(old)
+        shutil.rmtree(study.folder(Unit("documents", name)), ignore_errors=True)
 
 
 def delete_selection(study: Study, name: str) -> None:
@@ -65,7 +66,7 @@ def delete_selection(study: Study, name: str) -> None:
     """
     _require_own(study, name)
     with study_lock(study.root):
-        for stage in reversed(NAMED_STAGES):
+        for stage in (*reversed(NAMED_STAGES), "documents"):
             folder = study.folder(Unit(stage, name))
             if folder.is_dir():
                 shutil.rmtree(folder)

@@ -240,6 +240,13 @@ def build_selection(study: Study, unit: Unit, folder: Path, progress: Progress) 
     write_selection(selection, folder)
 
 
+def build_documents(study: Study, unit: Unit, folder: Path, progress: Progress) -> None:
+    """What the document list shows of the corpus, or of one selection."""
+    from ifguide.study.document_table import write_table
+
+    write_table(study, unit, folder, report_part(progress, "documents"))
+
+
 def build_baseline(study: Study, unit: Unit, folder: Path, progress: Progress) -> None:
     """One score a token by another method."""
     from ifguide.study.baselines import score_baseline

@@ -18,26 +18,9 @@ def excerpt(corpus: TokenizedCorpus, index: int, *, centre: int, mask: np.ndarra
         mask: bool (N,), selected tokens.
     """
     begin, end = int(corpus.offsets[index]), int(corpus.offsets[index + 1])
-    if end == begin:
-        return []
-    first, last = begin + max(0, centre - _BEFORE), min(end, begin + centre + _AFTER)
-    text = corpus.document(index).text
-    ends = np.maximum.accumulate(np.asarray(corpus.char_end[first:last], dtype=np.int64))
-    start = int(np.max(corpus.char_end[begin:first])) if first > begin else 0
-    ends = np.clip(np.maximum(ends, start), 0, len(text))
-    if last == end:
-        ends[-1] = len(text)
-    parts: list[list] = [["… ", False]] if first > begin else []
-    for cut, marked in zip(ends.tolist(), np.asarray(mask[first:last]).tolist(), strict=True):
-        piece = " ".join(text[start:cut].splitlines()) or (" " if cut > start else "")
-        start = max(start, cut)
-        if parts and parts[-1][1] == marked:
-            parts[-1][0] += piece
-        else:
-            parts.append([piece, marked])
-    if last < end:
-        parts.append([" …", False])
-    return parts
+    return _cut(
+        corpus, index, centre, np.asarray(mask[begin + max(0, centre - _BEFORE) : min(end, begin + centre + _AFTER)])
+    )
 
 
 def excerpt_around(corpus: TokenizedCorpus, index: int, *, marked: np.ndarray, scores: np.ndarray) -> list[list]:
@@ -49,21 +32,32 @@ def excerpt_around(corpus: TokenizedCorpus, index: int, *, marked: np.ndarray, s
         marked: bool (n,).
         scores: float32 (n,).
     """
-    n = len(marked)
-    if not n:
-        return []
     places = np.flatnonzero(marked)
     centre = int(places[np.argmax(scores[places])]) if places.size else 0
-    first, last = max(0, centre - _BEFORE), min(n, centre + _AFTER)
-    pieces = corpus.document_tokens(index)[first:last]
-    parts: list[list] = [["… ", False]] if first else []
-    for piece, mark in zip(pieces, marked[first:last], strict=True):
-        text = " ".join(piece.splitlines()) if "\n" in piece or "\r" in piece else piece
-        text = text if text or not piece else " "
-        if parts and parts[-1][1] == bool(mark):
-            parts[-1][0] += text
+    return _cut(corpus, index, centre, marked[max(0, centre - _BEFORE) : centre + _AFTER])
+
+
+def _cut(corpus: TokenizedCorpus, index: int, centre: int, marked: np.ndarray) -> list[list]:
+    """The text of the tokens around `centre`, of which `marked` says which are marked."""
+    begin, end = int(corpus.offsets[index]), int(corpus.offsets[index + 1])
+    if end == begin:
+        return []
+    first = begin + max(0, centre - _BEFORE)
+    last = first + len(marked)
+    text = corpus.document(index).text
+    ends = np.maximum.accumulate(np.asarray(corpus.char_end[first:last], dtype=np.int64))
+    start = int(np.max(corpus.char_end[begin:first])) if first > begin else 0
+    ends = np.clip(np.maximum(ends, start), 0, len(text))
+    if last == end:
+        ends[-1] = len(text)
+    parts: list[list] = [["… ", False]] if first > begin else []
+    for cut, mark in zip(ends.tolist(), marked.tolist(), strict=True):
+        piece = " ".join(text[start:cut].splitlines()) or (" " if cut > start else "")
+        start = max(start, cut)
+        if parts and parts[-1][1] == mark:
+            parts[-1][0] += piece
         else:
-            parts.append([text, bool(mark)])
-    if last < n:
+            parts.append([piece, mark])
+    if last < end:
         parts.append([" …", False])
     return parts

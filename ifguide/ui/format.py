@@ -23,9 +23,9 @@ STAGE_TITLES = {
     "scores": "Score every token",
     "index": "Sort the scores",
     "selection": "Select tokens",
+    "documents": "List the documents",
     "suppress": "Train without them",
     "evaluate": "Compare the models",
-    "documents": "List the documents",
     "explain": "Ask the queries",
     "likelihood": "Ask the models about each other",
 }
@@ -40,6 +40,7 @@ STAGE_NOTES = {
     "scores": "Measures how far each token pushes the model in that direction.",
     "index": "Prepares the scores for the threshold page.",
     "selection": "Takes the highest-scoring tokens, and a random control.",
+    "documents": "Sums up every document, so that the document list opens at once.",
     "suppress": "Trains again from the same start, pushing away from the selected tokens.",
     "evaluate": "Lets all models complete the same prompts and rates the answers.",
 }

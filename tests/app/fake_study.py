@@ -133,6 +133,7 @@ def fake_tokenizer(texts: list[str]):
 
 def write_study(cache: Path, name: str = "fake", *, until: str = "evaluate", content: Content | None = None) -> Study:
     """Write a whole study, or its stages up to one; without `content`, with texts of its own."""
+    from ifguide.study.document_table import write_table
     from ifguide.study.lineage import STAGES
 
     inputs = cache.parent / f"inputs-{name}"
@@ -162,6 +163,7 @@ def write_study(cache: Path, name: str = "fake", *, until: str = "evaluate", con
         "scores": _build_scores,
         "index": _build_index,
         "selection": _build_selection,
+        "documents": write_table,
         "evaluate": partial(_build_evaluation, content),
     }
     for stage in STAGES[: STAGES.index(until) + 1]:

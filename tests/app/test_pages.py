@@ -11,7 +11,7 @@ import pytest
 
 from ifguide.selection import audit
 from ifguide.selection.verdicts import Target, VerdictLog
-from ifguide.study.document_table import ranks_path, table_path, write_tables
+from ifguide.study.document_table import CORPUS, table_path, write_tables
 from ifguide.study.freshness import study_fingerprint, unit_state
 from ifguide.study.lineage import Unit
 from ifguide.study.reading import Study
@@ -63,7 +63,7 @@ def test_unfinished_study_names_the_missing_step(open_app, tmp_path, until, page
 def test_overview_of_an_unfinished_study_offers_to_run_the_rest(open_app, tmp_path):
     write_study(tmp_path / "cache", until="scores")
     app = open_app(tmp_path / "cache")
-    assert "Run the 4 open steps" in [b.label for b in app.button]
+    assert "Run the 5 open steps" in [b.label for b in app.button]
 
 
 def test_stale_study_says_why_and_still_shows_the_old_results(open_app, tmp_path):
@@ -207,7 +207,7 @@ def test_a_run_that_cannot_be_read_costs_only_the_difference(open_app, shown_lay
 def test_documents_of_a_large_corpus_are_listed_by_a_job(open_app, tmp_path, monkeypatch):
     from ifguide.ui.documents import loaders as document_data
 
-    write_study(tmp_path / "cache")
+    write_study(tmp_path / "cache", until="selection")
     monkeypatch.setattr(document_data, "TOKENS_WRITTEN_HERE", 10)
     app = open_app(tmp_path / "cache", "documents")
     assert "not listed yet" in app.info[0].value
@@ -227,20 +227,19 @@ def test_documents_of_a_large_corpus_are_listed_by_a_job(open_app, tmp_path, mon
 
 def test_a_damaged_list_of_documents_is_written_again_while_the_page_opens(open_app, tmp_path):
     study = write_study(tmp_path / "cache")
-    whole = {path: path.read_bytes() for path in write_tables(study)}
-    for path in whole:
+    shown = (table_path(study), table_path(study, "default"))
+    whole = [path.read_bytes() for path in shown]
+    for path in shown:
         path.write_bytes(path.read_bytes()[:100])
     app = open_app(tmp_path / "cache", "documents")
     assert not app.error and not app.exception and not app.info
-    shown = (table_path(study), ranks_path(study, "default"))
-    assert [path.read_bytes() for path in shown] == [whole[path] for path in shown]
+    assert [path.read_bytes() for path in shown] == whole
 
 
 def test_a_damaged_list_of_a_large_corpus_is_written_again_by_a_job(open_app, tmp_path, monkeypatch):
     from ifguide.ui.documents import loaders as document_data
 
     study = write_study(tmp_path / "cache")
-    write_tables(study)
     table_path(study).write_bytes(b"")
     monkeypatch.setattr(document_data, "TOKENS_WRITTEN_HERE", 10)
     app = open_app(tmp_path / "cache", "documents")
@@ -248,7 +247,7 @@ def test_a_damaged_list_of_a_large_corpus_is_written_again_by_a_job(open_app, tm
     assert "listed" in app.info[0].value
     assert "List the documents" in [b.label for b in app.button]
     assert not app.error and not app.exception
-    write_tables(study)
+    assert write_tables(study) == [CORPUS]
     app.run()
     assert not app.info and not app.error
 
@@ -348,7 +347,7 @@ def test_running_job_shows_progress_and_can_be_stopped(open_app, tmp_path):
         (folder / "status.json").write_text(json.dumps(status))
         app = open_app(tmp_path / "cache")
         assert "step 6 of 10: Score every token" in shown_text(app)
-        assert "Run the 4 open steps" not in [b.label for b in app.button]
+        assert "Run the 5 open steps" not in [b.label for b in app.button]
         app.button(key=f"stop_{folder.name}").click().run()
         sleeper.wait(timeout=20)
         assert not psutil.pid_exists(sleeper.pid)

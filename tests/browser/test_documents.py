@@ -9,7 +9,8 @@ import pytest
 
 from ifguide.data.tokenizing import cut_pieces, tokenize
 from ifguide.selection.verdicts import Target, VerdictLog
-from ifguide.study.document_table import _write, write_tables
+from ifguide.storage import artifacts
+from ifguide.study.document_table import CORPUS, table_path
 from ifguide.study.reading import Study
 from tests.app.fake_study import HOSTILE_ID, HOSTILE_TEXT, LONG_ID, write_study
 from tests.browser.running_app import REPOSITORY, find_chromium, serve_app, visit, wait_until_still
@@ -262,14 +263,17 @@ def test_the_difference_to_another_study_is_a_colour_that_the_address_keeps(page
 
 def test_near_duplicates_are_one_line_and_one_verdict(page, tmp_path):
     study = write_study(tmp_path / "cache")
-    path = write_tables(study)[0]
+    path = table_path(study)
     table, best = pq.read_table(path), [int(d) for d in study.selection().order[:3]]
     group = np.arange(len(table), dtype=np.int32)
     group[best] = best[0]
     size = np.where(np.isin(group, best[0]), 3, 1).astype(np.int32)
     for name, values in (("group", group), ("group_size", size)):
         table = table.set_column(table.schema.get_field_index(name), name, [values])
-    _write(path, table)
+    pq.write_table(table, path)
+    manifest = artifacts.read_json(study.folder(CORPUS) / artifacts.MANIFEST)
+    manifest["outputs"][path.name], manifest["bytes"][path.name] = artifacts.hash_file(path), path.stat().st_size
+    artifacts.write_json(study.folder(CORPUS) / artifacts.MANIFEST, manifest)
     ids = [study.corpus().document(d).id for d in best]
     with serve_app(tmp_path / "cache") as running:
         visit(page, running, "documents")

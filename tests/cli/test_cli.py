@@ -137,7 +137,7 @@ def test_list_tells_how_far_each_study_is_and_survives_a_broken_one(invoke, cach
     lines = invoke("list").output.splitlines()
     assert lines[1].split()[0] == "broken"
     assert "unknown setting corpus.wrong" in lines[1]
-    assert lines[2].split()[:4] == ["small", "7", "of", "10"]
+    assert lines[2].split()[:4] == ["small", "7", "of", "11"]
 
 
 def test_export_writes_the_table(invoke, tmp_path):

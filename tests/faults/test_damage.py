@@ -68,7 +68,7 @@ def test_a_flipped_bit_in_every_artefact_is_mended_by_the_commands_that_verify_n
         if answer.code == 0:
             break
         assert answer.code == 2 and answer.err.count("\nerror: ") + answer.err.startswith("error: ") == 1
-        command = re.search(r"mend it with `ifguide ([^`]+)`", answer.error)[1].split()
+        command = re.search(r"fix it with `ifguide ([^`]+)`", answer.error)[1].split()
         commands.append(command)
         mended = server(study.root.parent, *command)
         assert mended.code == 0, mended.err
@@ -198,5 +198,5 @@ def test_an_input_that_changed_behind_its_time_and_size_is_found(study, undistur
     study = Study.open(NAME, study.root.parent)
     assert stage_states(study)["queries"].state == "fresh"  # what is remembered says so
     assert verify_study(study).problem.startswith(
-        "queries is stale: the file safe queries changed; mend it with `ifguide run"
+        "queries is stale: the file safe queries changed; fix it with `ifguide run"
     )

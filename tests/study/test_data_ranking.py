@@ -13,6 +13,7 @@ from ifguide.evaluation.ranking import Labels, judge_ranking, mean_of_highest
 from ifguide.selection.algorithm import area_under_roc, average_precision
 from ifguide.study.analysis.data_ranking import WAYS, document_scores, read_labels, study_rankings
 from ifguide.study.freshness import inputs_of
+from ifguide.study.reading import Study
 from tests.small_study import make_study
 
 
@@ -23,17 +24,17 @@ def random_case(n=60, levels=12, seed=0):
     return scores, Labels(bad, np.ones(n, dtype=bool)), generator.permutation(n)
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_values_are_those_of_the_plain_definitions(seed):
-    scores, labels, id_rank = random_case(seed=seed)
-    found = judge_ranking(scores, labels, id_rank, n_draws=20)
-    assert found.auroc.value == pytest.approx(area_under_roc(scores, labels.bad))
-    assert found.average_precision.value == pytest.approx(average_precision(scores, labels.bad))
-    order = sorted(range(60), key=lambda d: (-scores[d], id_rank[d]))
-    n_bad = int(labels.bad.sum())
-    assert sorted(found.precision_at) == sorted({10, 50, n_bad})
-    for depth, interval in found.precision_at.items():
-        assert interval.value == pytest.approx(labels.bad[order[:depth]].mean())
+def test_values_are_those_of_the_plain_definitions():
+    for seed in range(4):
+        scores, labels, id_rank = random_case(seed=seed)
+        found = judge_ranking(scores, labels, id_rank, n_draws=20)
+        assert found.auroc.value == pytest.approx(area_under_roc(scores, labels.bad)), seed
+        assert found.average_precision.value == pytest.approx(average_precision(scores, labels.bad)), seed
+        order = sorted(range(60), key=lambda d, scores=scores, id_rank=id_rank: (-scores[d], id_rank[d]))
+        n_bad = int(labels.bad.sum())
+        assert sorted(found.precision_at) == sorted({10, 50, n_bad}), seed
+        for depth, interval in found.precision_at.items():
+            assert interval.value == pytest.approx(labels.bad[order[:depth]].mean()), (seed, depth)
 
 
 def test_a_draw_is_the_value_of_the_documents_drawn():
@@ -111,23 +112,21 @@ def mark_fresh(study):
     artifacts.write_json(path, manifest | {"inputs": inputs_of(study, Unit("corpus"))})
 
 
-@pytest.mark.parametrize(
-    ("column", "values", "said"),
-    [
+def test_labels_that_say_nothing_are_refused(study):
+    path = Path(study.config.corpus.path)
+    rows = read_lines(path)
+    for column, values, said in (
         ("nothing", (1, 0, 1), "expected a column 'nothing'"),
         ("is_bad", (1, 0, "perhaps"), "got 'perhaps'"),
         ("is_bad", (1, 1, 1), "documents of both kinds, got 3 bad ones among 3"),
         ("is_bad", (1, None, ""), "documents of both kinds, got 1 bad ones among 1"),
-    ],
-)
-def test_labels_that_say_nothing_are_refused(study, column, values, said):
-    path = study.config.corpus.path
-    rows = read_lines(path)
-    with open(path, "w", encoding="utf-8") as stream:
-        stream.writelines(json.dumps({**row, "is_bad": value}) + "\n" for row, value in zip(rows, values, strict=True))
-    mark_fresh(study)
-    with pytest.raises(InputError, match=said):
-        read_labels(study, column)
+    ):
+        labelled = [{**row, "is_bad": value} for row, value in zip(rows, values, strict=True)]
+        path.write_text("".join(json.dumps(row) + "\n" for row in labelled), encoding="utf-8")
+        study = Study.open(study.name, study.root.parent)  # it remembers hashes of files
+        mark_fresh(study)
+        with pytest.raises(InputError, match=said):
+            read_labels(study, column)
 
 
 def test_ways_agree_with_the_selection_and_with_sums(study):

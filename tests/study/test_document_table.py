@@ -1,9 +1,9 @@
 """The document table and the store against plain loops over the same study."""
 
-import dataclasses
 import errno
 import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pyarrow as pa
@@ -12,11 +12,18 @@ import pytest
 
 from ifguide.data.near_duplicates import group_near_duplicates
 from ifguide.errors import ConfigError, StaleError
+from ifguide.storage import artifacts
+from ifguide.study import document_columns as columns
 from ifguide.study import document_table as tables
+from ifguide.study.document_columns import COLUMNS, Column, Order
+from ifguide.study.document_table import CORPUS, find_damage, table_path
+from ifguide.study.freshness import stage_state, study_fingerprint, unit_state
+from ifguide.study.lineage import STAGES, Unit
 from ifguide.study.reading import Study
 from ifguide.study.select import save_selection
 from ifguide.ui.documents import store as document_store
-from ifguide.ui.documents.store import SORTS, DocumentFilter, DocumentStore, open_documents
+from ifguide.ui.documents.lines import describe_row
+from ifguide.ui.documents.store import DocumentFilter, DocumentStore, open_documents
 from tests.app.fake_study import Content, fake_texts, write_study
 
 
@@ -32,8 +39,7 @@ def corpus(study):
 
 @pytest.fixture(scope="module")
 def store(study):
-    tables.write_tables(study)
-    return DocumentStore(tables.table_path(study), tables.ranks_path(study, "default"))
+    return open_documents(study, "default")
 
 
 def slices(corpus):
@@ -57,8 +63,8 @@ def test_every_column_agrees_with_a_slow_loop(study, corpus, store):
         assert row["mean_loss"] == pytest.approx(losses[here][1:].mean(), rel=1e-4)
         n = len(values)
         for bar, drawn in enumerate(np.frombuffer(row["spark"], dtype=np.int8)):
-            first = bar * n // tables.SPARK_BINS
-            part = values[first : max(first + 1, (bar + 1) * n // tables.SPARK_BINS)]
+            first = bar * n // columns.SPARK_BINS
+            part = values[first : max(first + 1, (bar + 1) * n // columns.SPARK_BINS)]
             furthest = part[np.abs(part).argmax()]
             assert drawn == round(127 * np.clip(furthest / top, -1, 1))
 
@@ -69,9 +75,9 @@ def test_short_and_portioned_documents_give_the_same_columns():
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     scores = generator.normal(size=offsets[-1]).astype(np.float32)
     ids = generator.integers(0, 99, offsets[-1]).astype(np.int32)
-    whole = tables._describe_scores(scores, ids, offsets, 1.0, None)
+    whole = columns.describe_scores(scores, ids, offsets, 1.0)
     for tokens in (1, 37, 100):
-        runs = list(tables.document_runs(offsets, tokens))
+        runs = list(columns.document_runs(offsets, tokens))
         assert [a for a, _ in runs[1:]] == [b for _, b in runs[:-1]] and runs[-1][1] == len(lengths)
     assert whole["sum"][0] == 0 and whole["max"][0] == 0  # a document of one token has no score
     assert whole["strongest"].tolist() == [
@@ -88,7 +94,7 @@ def test_filters_and_sorts_agree_with_plain_python(study, corpus, store):
     wanted = DocumentFilter(
         sources=("forum",), only_selected=True, lowest=5.0, highest=60.0, shortest=20, longest=400, spans="with"
     )
-    keep = lambda r: (
+    keep = lambda r: (  # noqa: E731
         r["source"] == "forum"
         and r["selected"]
         and 5 <= r["hit_sum"] <= 60
@@ -138,25 +144,80 @@ def test_diverse_takes_each_strongest_token_once_before_any_twice(study, corpus,
     assert sorted(order.tolist()) == list(range(corpus.n_documents))
 
 
-def test_tables_are_written_once_and_follow_what_they_are_made_of(study, tmp_path):
+def test_tables_are_written_once_and_follow_what_they_are_made_of(tmp_path):
     own = write_study(tmp_path / "cache", until="selection")
-    first = tables.write_tables(own)
-    assert len(first) == 4
+    assert stage_state(own, "documents").state == "missing"
+    names = [Unit("documents", name) for name in own.selection_names()]
+    assert tables.write_tables(own) == [CORPUS, *names]
+    assert stage_state(own, "documents").state == "fresh"
     assert tables.write_tables(own) == []
-    save_selection(own, "few", {"quantile": 0.999})
-    assert [p.name.rsplit("-", 1)[0] for p in tables.write_tables(own)] == ["ranks-few"]
-    save_selection(own, "few", {"quantile": 0.99})
-    second = tables.write_tables(own)
-    assert len(second) == 1
-    names = sorted(path.name for path in (own.root / tables.FOLDER).iterdir())
-    assert len([name for name in names if name.startswith("ranks-few-")]) == 2  # the table and its checksum
-    assert names[1::2] == [f"{name}.sum" for name in names[::2]]
-    assert tables.read_notes(second[0])["quantile"] == 0.99
+    few = Unit("documents", "few")
+    for quantile in (0.999, 0.99):
+        save_selection(own, "few", {"quantile": quantile})
+        assert unit_state(own, few).state != "fresh"
+        assert tables.write_tables(own) == [few]
+        assert tables.read_notes(table_path(own, "few"))["quantile"] == quantile
+    shutil.rmtree(own.folder(Unit("selection", "few")))
+    assert tables.write_tables(own) == []
+    assert not own.folder(few).exists()
     with pytest.raises(ConfigError):
-        tables.ranks_path(own, "../outside")
+        table_path(own, "../outside")
     with pytest.raises(StaleError, match="no selection nothing yet"):
-        tables.ranks_path(own, "nothing")
-    assert set(pq.read_schema(first[0]).names) >= {"id", "group", "own_loss_spark"}
+        open_documents(own, "nothing")
+
+
+def test_a_selection_may_have_the_name_of_any_stage(tmp_path):
+    own = write_study(tmp_path / "cache", until="selection")
+    for name in ("corpus", "documents"):
+        save_selection(own, name, {"quantile": 0.99})
+        assert open_documents(own, name).settings["name"] == name
+    assert len(list((own.root / "documents").glob("*/manifest.json"))) == 3
+
+
+def test_the_stage_follows_the_selection_and_changes_no_page(tmp_path):
+    """The tables follow from the other stages, so pages that are open stay as they are when the app writes them."""
+    assert STAGES.index("documents") == STAGES.index("selection") + 1
+    own = write_study(tmp_path / "cache", until="selection")
+    before = study_fingerprint(own)
+    open_documents(own, "default")
+    assert study_fingerprint(own) == before
+
+
+def test_files_of_an_earlier_version_are_replaced(study, tmp_path):
+    """It kept `corpus-DIGEST.parquet` and checksums in the folder itself."""
+    own = write_study(tmp_path / "cache", until="selection")
+    folder = own.root / "documents"
+    folder.mkdir()
+    for name in ("corpus-0123.parquet", "corpus-0123.parquet.sum", "ranks-default-45.parquet", ".a.parquet.9.tmp"):
+        (folder / name).write_bytes(b"old")
+    assert stage_state(own, "documents").state == "missing"
+    assert open_documents(own, "default").n_documents == own.corpus().n_documents
+    assert not [path for path in folder.iterdir() if path.is_file() and path.name != ".lock"]
+
+
+def test_one_entry_makes_a_column(tmp_path, monkeypatch):
+    """Stored, sorted by, shown and explained, each from the one entry."""
+    order = Order("squared", "Length, squared", "Tokens, squared")
+    toy = Column("squared", "corpus", pa.int64(), lambda facts: facts.lengths.astype(np.int64) ** 2, order)
+    for module in (columns, document_store):
+        monkeypatch.setattr(module, "COLUMNS", (*COLUMNS, toy))
+    own = write_study(tmp_path / "cache", until="selection")
+    store = open_documents(own, "default")
+    assert store.sorts()["squared"] is toy
+    order = store.order(DocumentFilter(), sort="squared", descending=True)
+    rows = store.rows(order)
+    assert [row["squared"] for row in rows] == sorted((row["n_tokens"] ** 2 for row in rows), reverse=True)
+    assert describe_row(rows[0], 0, toy, snippet=[])["figure"] == f"{rows[0]['n_tokens'] ** 2:,}"
+
+
+def test_the_list_shows_the_number_it_is_sorted_by(store):
+    row = store.rows(np.array([0]))[0]
+    usual = describe_row(row, 0, store.sorts()["rank"], snippet=[])["figure"]
+    assert usual.startswith(f"{row['selected']} · ")
+    assert describe_row(row, 0, store.sorts()["loss"], snippet=[])["figure"] == f"{row['mean_loss']:.2f}"
+    for column in store.sorts().values():
+        shown = describe_row(row, 0, column, snippet=[])["figure"]
+        assert column.order.title and (shown == usual) == (not column.order.note), column.name
 
 
 def test_near_duplicates_fall_into_one_group():
@@ -173,14 +234,15 @@ def test_near_duplicates_fall_into_one_group():
 
 def test_collapsing_keeps_the_best_of_every_group(study, tmp_path, store):
     own = write_study(tmp_path / "cache", until="selection")
-    table = pq.read_table(tables.write_tables(own)[0])
+    open_documents(own, "default")
+    table = pq.read_table(table_path(own))
     group = np.arange(len(table), dtype=np.int32)
     group[[5, 9, 30]], group[[40, 41]] = 5, 40
     size = np.bincount(group, minlength=len(group)).astype(np.int32)[group]
     for name, values in (("group", group), ("group_size", size)):
         table = table.set_column(table.schema.get_field_index(name), name, [values])
     pq.write_table(table, tmp_path / "table.parquet")
-    grouped = DocumentStore(tmp_path / "table.parquet", tables.ranks_path(own, "default"))
+    grouped = DocumentStore(tmp_path / "table.parquet", table_path(own, "default"))
     kept = grouped.order(DocumentFilter(collapse=True)).tolist()
     assert len(kept) == len(group) - 3
     whole = grouped.order(DocumentFilter()).tolist()
@@ -195,8 +257,7 @@ def test_collapsing_keeps_the_best_of_every_group(study, tmp_path, store):
 def test_every_sort_and_field_can_be_used(store):
     for name in store.sorts():
         assert len(store.order(DocumentFilter(), sort=name, descending=True)) == store.n_documents
-    assert set(store.sorts()) <= set(SORTS)
-    assert {f.name for f in dataclasses.fields(DocumentFilter)} >= {"sources", "spans", "collapse"}
+    assert list(store.sorts()) == [column.order.key for column in COLUMNS if column.order.key]
 
 
 # ---- damage ----
@@ -213,26 +274,6 @@ def put_another(path):
     pq.write_table(pa.table({"document": [0, 1], "title": ["a", "b"]}), path)
 
 
-def drop_row(path):
-    """A table of ours that lacks a document."""
-    tables._write(path, pq.read_table(path).slice(1))
-
-
-def drop_column(path):
-    table = pq.read_table(path)
-    tables._write(path, table.drop_columns([table.column_names[-1]]))
-
-
-def widen_column(path):
-    table = pq.read_table(path)
-    place = table.schema.get_field_index("document")
-    tables._write(path, table.set_column(place, "document", table["document"].cast("int64")))
-
-
-def forget_notes(path):
-    tables._write(path, pq.read_table(path).replace_schema_metadata(None))
-
-
 HARMS = {
     "first bit": lambda p: flip(p, 0.0),
     "a bit": flip,
@@ -243,148 +284,132 @@ HARMS = {
     "garbage": lambda p: p.write_bytes(bytes(range(256)) * 64),
     "removed": lambda p: p.unlink(),
     "another": put_another,
-    "a row less": drop_row,
-    "a column less": drop_column,
-    "another type": widen_column,
-    "no notes": forget_notes,
+    "a row less": lambda p: pq.write_table(pq.read_table(p).slice(1), p),
 }
-"""The last four come with a checksum that fits."""
 
 
 @pytest.fixture
 def own(study, tmp_path):
     """A copy to harm."""
-    copy = Study(shutil.copytree(study.root, tmp_path / "cache" / study.name), study.config)
-    tables.write_tables(copy, ["default"])
-    return copy
+    return Study(shutil.copytree(study.root, tmp_path / "cache" / study.name), study.config)
 
 
-def both(study):
-    return {"corpus": tables.table_path(study), "ranks": tables.ranks_path(study, "default")}
+PARTS = (CORPUS, Unit("documents", "default"))
 
 
-@pytest.mark.parametrize("which", ["corpus", "ranks"])
-@pytest.mark.parametrize("harm", HARMS)
-def test_a_damaged_table_is_written_again(own, store, which, harm):
-    path = both(own)[which]
-    whole = path.read_bytes()
-    HARMS[harm](path)
-    assert tables.find_damage(own, path)
-    mended = open_documents(own, "default")
-    assert path.read_bytes() == whole
-    assert tables.find_damage(own, path) == ""
+def path_of(study, unit):
+    return table_path(study, unit.name)
+
+
+def test_a_damaged_table_is_written_again(own, store):
     everything = np.arange(store.n_documents)
-    assert mended.rows(everything) == store.rows(everything)
+    for unit in PARTS:
+        path = path_of(own, unit)
+        whole = path.read_bytes()
+        for name, harm in HARMS.items():
+            harm(path)
+            assert find_damage(own, unit), (unit, name)
+            restored = open_documents(own, "default")
+            assert path.read_bytes() == whole, (unit, name)
+            assert find_damage(own, unit) == "", (unit, name)
+            assert restored.rows(everything) == store.rows(everything), (unit, name)
 
 
 def test_every_flipped_bit_is_found(own):
-    for path in both(own).values():
+    for unit in PARTS:
+        path = path_of(own, unit)
         whole = path.read_bytes()
         for bit in range(0, 8 * len(whole), 997):
             data = bytearray(whole)
             data[bit // 8] ^= 1 << bit % 8
             path.write_bytes(data)
-            assert tables.find_damage(own, path) == "its bytes are not those that were written"
+            assert "has the hash" in find_damage(own, unit), bit
         path.write_bytes(whole)
-        assert tables.find_damage(own, path) == ""
+        assert find_damage(own, unit) == ""
 
 
-@pytest.mark.parametrize("harm", [lambda p: flip(p, 0.1), lambda p: p.write_bytes(b"")])
-def test_a_damaged_checksum_costs_no_more_than_writing_the_table_again(own, harm):
-    path = both(own)["corpus"]
-    harm(path.with_name(f"{path.name}.sum"))
-    assert tables.find_damage(own, path)
-    assert open_documents(own, "default").n_documents == own.corpus().n_documents
-    assert tables.find_damage(own, path) == ""
+def test_a_damaged_manifest_costs_no_more_than_writing_the_table_again(own):
+    path = own.folder(CORPUS) / artifacts.MANIFEST
+    for harm in (lambda: flip(path, 0.1), lambda: path.write_bytes(b""), path.unlink):
+        harm()
+        assert open_documents(own, "default").n_documents == own.corpus().n_documents
+        assert find_damage(own, CORPUS) == ""
 
 
 def test_the_table_of_another_study_is_no_table_of_this_one(own, tmp_path):
-    """Its checksum comes along, but says what file it is of."""
-    other = write_study(tmp_path / "cache", "other", until="selection", content=Content(documents=fake_texts(seed=1)))
-    tables.write_tables(other, ["default"])
-    for which, path in both(own).items():
-        whole = path.read_bytes()
-        for ending in ("", ".sum"):
-            foreign = both(other)[which].with_name(both(other)[which].name + ending)
-            path.with_name(path.name + ending).write_bytes(foreign.read_bytes())
-        assert path.read_bytes() != whole
+    """Its manifest comes along, but names another corpus."""
+    other = write_study(tmp_path / "cache", "other", until="documents", content=Content(documents=fake_texts(seed=1)))
+    for unit in PARTS:
+        whole = path_of(own, unit).read_bytes()
+        shutil.rmtree(own.folder(unit))
+        shutil.copytree(other.folder(unit), own.folder(unit))
+        assert path_of(own, unit).read_bytes() != whole
         assert open_documents(own, "default").find("doc-001") == 1
-        assert path.read_bytes() == whole
+        assert path_of(own, unit).read_bytes() == whole
 
 
-def test_tables_of_an_earlier_version_have_no_checksum_and_are_taken_as_they_are(own):
-    for path in both(own).values():
-        path.with_name(f"{path.name}.sum").unlink()
-    assert tables.write_tables(own, ["default"]) == []
-    assert open_documents(own, "default").n_documents == own.corpus().n_documents
-
-
-@pytest.mark.parametrize("harm", [harm for harm in HARMS if "bit" not in harm])
-def test_without_a_checksum_what_cannot_be_read_is_still_found(own, harm):
-    for path in both(own).values():
+def test_a_store_of_damaged_files_is_an_error_of_ours(own):
+    for unit in PARTS:
+        path = path_of(own, unit)
         whole = path.read_bytes()
-        HARMS[harm](path)
-        path.with_name(f"{path.name}.sum").unlink(missing_ok=True)
-        open_documents(own, "default")
-        assert path.read_bytes() == whole
-
-
-@pytest.mark.parametrize("harm", ["half", "empty", "garbage", "removed", "another", "a row less", "no notes"])
-def test_a_store_of_damaged_files_is_an_error_of_ours(own, harm):
-    for path in both(own).values():
-        whole = path.read_bytes()
-        HARMS[harm](path)
-        with pytest.raises(StaleError, match="`ifguide documents NAME`"):
-            DocumentStore(*both(own).values())
-        path.write_bytes(whole)
+        for name in ("half", "empty", "garbage", "removed", "another", "a row less"):
+            HARMS[name](path)
+            with pytest.raises(StaleError, match="`ifguide documents NAME`"):
+                DocumentStore(*(path_of(own, part) for part in PARTS))
+            path.write_bytes(whole)
 
 
 def test_rows_of_two_studies_do_not_make_a_store(own, tmp_path):
     short = tmp_path / "short.parquet"
-    tables._write(short, pq.read_table(both(own)["ranks"]).slice(0, 10))
+    pq.write_table(pq.read_table(table_path(own, "default")).slice(0, 10), short)
     with pytest.raises(StaleError, match=r"52 documents are in one of them alone.*`ifguide documents NAME`"):
-        DocumentStore(both(own)["corpus"], short)
+        DocumentStore(table_path(own), short)
 
 
 def test_a_table_that_is_damaged_again_is_named_with_the_command(own, monkeypatch):
-    path, write = both(own)["ranks"], tables._write
-
-    def write_badly(path, table):
-        write(path, table)
-        flip(path)
-
-    monkeypatch.setattr(tables, "_write", write_badly)
+    path, unit = table_path(own, "default"), PARTS[1]
+    monkeypatch.setattr(document_store, "write_tables", lambda *_: None)
     flip(path)
-    with pytest.raises(
-        StaleError, match=r"damaged again: its bytes are not.* then write it with `ifguide documents fake`"
-    ) as caught:
+    with pytest.raises(StaleError, match=r"damaged again: .* then write it with `ifguide documents fake`") as caught:
         open_documents(own, "default")
     assert str(path) in str(caught.value)
-    assert both(own)["corpus"].is_file()
+    assert find_damage(own, unit) and not find_damage(own, CORPUS)
 
 
 def test_a_disk_that_refuses_is_one_sentence(own, monkeypatch):
-    def refuse(path, table):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+    def refuse(study, unit, folder, report):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
 
-    monkeypatch.setattr(tables, "_write", refuse)
-    flip(both(own)["corpus"])
+    monkeypatch.setattr(tables, "write_table", refuse)
+    flip(table_path(own))
     with pytest.raises(StaleError, match=r"the disk is full.*`ifguide documents fake`"):
         open_documents(own, "default")
 
 
 def test_the_table_of_a_large_corpus_is_not_written_while_somebody_waits(own):
     n_tokens = own.corpus().n_tokens
-    paths = both(own)
-    flip(paths["ranks"])
+    flip(table_path(own, "default"))
     open_documents(own, "default", most_tokens=n_tokens - 1)  # that of a selection takes no time
-    flip(paths["corpus"])
-    with pytest.raises(
-        StaleError, match="are not those that were written; write it again with `ifguide documents fake`"
-    ):
+    flip(table_path(own))
+    with pytest.raises(StaleError, match=r"has the hash .* write it again with `ifguide documents fake`"):
         open_documents(own, "default", most_tokens=n_tokens - 1)
-    assert not paths["corpus"].exists()
+    assert not table_path(own).exists()
     assert open_documents(own, "default", most_tokens=n_tokens).n_documents == own.corpus().n_documents
+
+
+def test_writers_wait_for_each_other_and_write_once(own, monkeypatch):
+    shutil.rmtree(own.root / "documents")
+    write, written = tables.write_table, []
+
+    def note(study, unit, folder, report=None):
+        written.append(unit)
+        write(study, unit, folder, report)
+
+    monkeypatch.setattr(tables, "write_table", note)
+    with ThreadPoolExecutor(4) as pool:
+        stores = list(pool.map(lambda _: open_documents(own, "default"), range(4)))
+    assert sorted(written) == sorted(PARTS)
+    assert {store.n_documents for store in stores} == {own.corpus().n_documents}
 
 
 def test_nothing_is_written_where_all_is_whole(own, monkeypatch):

@@ -1,10 +1,12 @@
 """Exported tables hold what the study holds, in every format, and nothing else is left behind."""
 
 import csv
+import itertools
 import json
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from datasets import load_from_disk
 
@@ -26,18 +28,16 @@ def study(tmp_path_factory):
 def read(path):
     """Rows as dicts of plain values, from any of the formats."""
     if path.suffix == ".parquet":
-        import pyarrow.parquet as pq
-
         return pq.read_table(path).to_pylist()
     return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
 
 
-@pytest.mark.parametrize("suffix", [".parquet", ".jsonl"])
-def test_tokens_join_to_the_texts_and_carry_the_study_s_scores(study, tmp_path, suffix):
-    n_rows = export_study(study, "tokens", tmp_path / f"t{suffix}")
-    rows = read(tmp_path / f"t{suffix}")
+def test_tokens_join_to_the_texts_and_carry_the_study_s_scores(study, tmp_path):
+    n_rows = {export_study(study, "tokens", tmp_path / f"t{suffix}") for suffix in (".parquet", ".jsonl")}
+    rows = read(tmp_path / "t.parquet")
+    assert rows == read(tmp_path / "t.jsonl")
     corpus, chosen = study.corpus(), study.selection("default")
-    assert n_rows == len(rows) == corpus.n_tokens
+    assert n_rows == {len(rows)} == {corpus.n_tokens}
     assert list(rows[0]) == SCHEMAS["tokens"].names
     texts = {}
     for row in rows:
@@ -79,19 +79,16 @@ def test_documents_come_by_rank_with_sums_of_their_tokens(study, tmp_path):
         assert documents["score_sum"][document_id] == pytest.approx(total, rel=1e-5)
 
 
-@pytest.mark.parametrize("what", list(SCHEMAS))
-@pytest.mark.parametrize("suffix", [".parquet", ".jsonl", ".csv"])
-def test_small_blocks_change_nothing(study, tmp_path, monkeypatch, what, suffix):
-    export_study(study, what, tmp_path / f"whole{suffix}")
-    monkeypatch.setattr(export, "BLOCK_TOKENS", 20)
-    seen = []
-    export_study(study, what, tmp_path / f"blocks{suffix}", report=lambda done, total: seen.append((done, total)))
-    if suffix == ".parquet":
-        assert read(tmp_path / "blocks.parquet") == read(tmp_path / "whole.parquet")
-    else:
-        assert (tmp_path / f"blocks{suffix}").read_bytes() == (tmp_path / f"whole{suffix}").read_bytes()
-    assert len(seen) > 1
-    assert seen[-1] == (3, 3)
+def test_small_blocks_change_nothing(study, tmp_path, monkeypatch):
+    for what, suffix in itertools.product(SCHEMAS, (".parquet", ".jsonl", ".csv")):
+        monkeypatch.undo()
+        whole, blocks, seen = tmp_path / f"whole{suffix}", tmp_path / f"blocks{suffix}", []
+        export_study(study, what, whole)
+        monkeypatch.setattr(export, "BLOCK_TOKENS", 20)
+        export_study(study, what, blocks, report=lambda done, total, seen=seen: seen.append((done, total)))
+        same = read(blocks) == read(whole) if suffix == ".parquet" else blocks.read_bytes() == whole.read_bytes()
+        assert same, (what, suffix)
+        assert len(seen) > 1 and seen[-1] == (3, 3), (what, suffix)
 
 
 def test_csv_texts_are_no_formulas_and_lose_nothing(study, tmp_path):
@@ -120,21 +117,38 @@ def test_without_known_spans_or_position_scores_there_are_nulls(tmp_path):
     assert table["own_loss"].notna().sum() == study.corpus().valid().sum()
 
 
-@pytest.mark.parametrize("name", ["t.xlsx", "t", "t.parquet.gz"])
-def test_an_unknown_suffix_is_refused(study, tmp_path, name):
-    with pytest.raises(ConfigError, match=r"ending in \.parquet, \.jsonl, \.csv"):
-        export_study(study, "tokens", tmp_path / name)
+def test_what_cannot_be_exported_is_refused_and_nothing_written(study, tmp_path):
+    for name in ("t.xlsx", "t", "t.parquet.gz"):
+        with pytest.raises(ConfigError, match=r"ending in \.parquet, \.jsonl, \.csv"):
+            export_study(study, "tokens", tmp_path / name)
+    with pytest.raises(InputError, match="make the folder first"):
+        export_study(study, "mask", tmp_path / "nowhere" / "m.csv")
+    with pytest.raises(StaleError, match=r"there is no selection 'mine' \(there: default, random, oracle\)"):
+        export_study(study, "mask", tmp_path / "m.csv", selection="mine")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_missing_folder_is_refused(study, tmp_path):
-    with pytest.raises(InputError, match="make the folder first"):
-        export_study(study, "mask", tmp_path / "nowhere" / "m.csv")
+def test_a_path_and_a_study_may_hold_quotes(tmp_path):
+    study = make_study(tmp_path, name="its")
+    settings = study.selection("default").settings
+    for suffix in (".parquet", ".jsonl", ".csv"):
+        out = tmp_path / f"it's (1); DROP --{suffix}"
+        assert export_study(study, "mask", out) == study.corpus().n_tokens
+        assert out.is_file()
+    assert "'" not in json.dumps(settings)  # so the next line is what tests quotes in the metadata
+    export._write_rows(iter([]), "mask", tmp_path / "m.parquet", ".parquet", {"name": "it's"}, print)
+    assert json.loads(pq.read_schema(tmp_path / "m.parquet").metadata[b"ifguide"]) == {"name": "it's"}
 
 
-def test_an_unknown_selection_is_refused_with_those_there_are(study, tmp_path):
-    with pytest.raises(StaleError, match=r"there is no selection 'mine' \(there: default, random, oracle\)"):
-        export_study(study, "mask", tmp_path / "m.csv", selection="mine")
+def test_an_interrupted_export_is_an_interruption_and_not_an_error_of_the_database(study, tmp_path):
+    for error in (KeyboardInterrupt, StaleError("gone")):
+
+        def stop(done, total, error=error):
+            raise error
+
+        with pytest.raises(type(error) if isinstance(error, Exception) else error):
+            export_study(study, "mask", tmp_path / "m.csv", report=stop)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_stale_scores_are_refused_with_the_command_that_rebuilds_them(tmp_path):
@@ -149,10 +163,14 @@ def test_stale_scores_are_refused_with_the_command_that_rebuilds_them(tmp_path):
 def test_a_failed_export_leaves_the_old_file_and_no_other(study, tmp_path, monkeypatch):
     out = tmp_path / "t.csv"
     out.write_text("old")
-    monkeypatch.setattr(
-        export, "neutralise_cell", lambda cell: (_ for _ in ()).throw(OSError(28, "No space left on device"))
-    )
+
+    def fill_disk(*_):
+        raise OSError(28, "No space left on device")
+
     with pytest.raises(InputError, match="No space left"):
+        export_study(study, "tokens", out, report=fill_disk)
+    monkeypatch.setattr(export, "_quote", lambda text: "'/no/such/folder/t.csv'")
+    with pytest.raises(InputError, match=r"could not write .*t\.csv: .*/no/such/folder"):
         export_study(study, "tokens", out)
     assert out.read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["t.csv"]
@@ -167,18 +185,22 @@ def test_sums_by_document_match_plain_sums(monkeypatch):
     np.testing.assert_allclose(by_document.sum_by_document(values, offsets), expected, atol=1e-12)
 
 
-@pytest.mark.parametrize("suffix", [".parquet", ".jsonl", ".csv", ".dataset"])
-def test_selected_characters_go_in_again_as_spans(study, tmp_path, suffix):
+def test_selected_characters_go_in_again_as_spans(study, tmp_path):
     """The exported spans are a form that a corpus can bring, and mark the tokens that were selected."""
-    out = tmp_path / f"s{suffix}"
-    assert export_study(study, "spans", out, selection="oracle") == len(DOCUMENTS)
+    for suffix in (".parquet", ".jsonl", ".csv", ".dataset"):
+        out = tmp_path / f"s{suffix}"
+        assert export_study(study, "spans", out, selection="oracle") == len(DOCUMENTS)
+        if suffix == ".csv":
+            with out.open(encoding="utf-8", newline="") as stream:
+                rows = list(csv.DictReader(stream))
+        else:
+            rows = load_from_disk(out).to_list() if suffix == ".dataset" else read(out)
+        assert [row["document_id"] for row in rows] == [document["id"] for document in DOCUMENTS]
+        check_spans(study, rows, suffix)
+
+
+def check_spans(study, rows, suffix):
     corpus, chosen = study.corpus(), study.selection("oracle")
-    if suffix == ".csv":
-        with out.open(encoding="utf-8", newline="") as stream:
-            rows = list(csv.DictReader(stream))
-    else:
-        rows = load_from_disk(out).to_list() if suffix == ".dataset" else read(out)
-    assert [row["document_id"] for row in rows] == [document["id"] for document in DOCUMENTS]
     for index, row in enumerate(rows):
         tokens, text = slice(*corpus.offsets[index : index + 2]), corpus.document(index).text
         spans = parse_spans(row["spans"], len(text), "here", "spans")
@@ -191,8 +213,6 @@ def test_selected_characters_go_in_again_as_spans(study, tmp_path, suffix):
 
 
 def test_what_made_a_selection_goes_along(study, tmp_path):
-    import pyarrow.parquet as pq
-
     for what in ("mask", "spans"):
         export_study(study, what, tmp_path / f"{what}.parquet")
         export_study(study, what, tmp_path / f"{what}.dataset")

@@ -44,6 +44,7 @@ CHECKPOINTS = {
 ALL = (
     *STAGES[:7],
     *(f"selection {n}" for n in ("default", "random", "oracle")),
+    *("documents", "documents default", "documents random", "documents oracle"),
     *(f"suppress {n}" for n in ("default", "random", "oracle")),
     *(f"evaluate {n}" for n in ("base", "default", "random", "oracle")),
 )
@@ -233,6 +234,8 @@ class TestBuildingAgain:
         assert names(run_study(changed)) == [
             "selection default",
             "selection random",
+            "documents default",
+            "documents random",
             "suppress default",
             "suppress random",
             "evaluate default",

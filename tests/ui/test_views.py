@@ -217,12 +217,9 @@ def test_models_beside_each_other_have_different_colours():
     assert variant_colours(names)["words"] == variant_colours(["base", "words"])["words"]
 
 
-@pytest.mark.parametrize(
-    ("value", "expected"),
-    [(0, "0"), (1.234, "+1.23"), (-0.01234, "−0.012"), (250.0, "+250.0"), (12345.0, "+1.23e4"), (-0.00001, "−1.00e−5")],
-)
-def test_score_keeps_its_sign_and_three_digits(value, expected):
-    assert format.score(value) == expected
+def test_score_keeps_its_sign_and_three_digits():
+    values = (0, 1.234, -0.01234, 250.0, 12345.0, -0.00001)
+    assert [format.score(v) for v in values] == ["0", "+1.23", "−0.012", "+250.0", "+1.23e4", "−1.00e−5"]
 
 
 @given(st.text(max_size=60))
@@ -241,29 +238,26 @@ def test_error_sentences_keep_commands_as_code():
     assert format.sentence("a text's `own` ticks") == r"a text's \`own\` ticks"
 
 
-@pytest.mark.parametrize(
-    "text", ["http://a.bc/d", "HTTPS://a.bc", "www.a.bc", "WWW.a.bc", "a@b.cd", "_a@b-c.d", "x :smile: :+1: :-1: :a:b:"]
-)
-def test_bare_addresses_and_emoji_names_are_broken_by_an_invisible_sign(text):
+def test_bare_addresses_and_emoji_names_are_broken_by_an_invisible_sign():
     """GFM finds links, and Streamlit emoji, in text whose every sign is escaped."""
-    shown = re.sub(r"\\(.)", r"\1", format.plain(text))
-    assert shown.replace("\u2060", "") == text
-    assert not re.search(r"https?://|www\.|\w@\w|:[\w+-]+:", shown, re.IGNORECASE)
+    addresses = ("http://a.bc/d", "HTTPS://a.bc", "www.a.bc", "WWW.a.bc", "a@b.cd", "_a@b-c.d")
+    for text in (*addresses, "x :smile: :+1: :-1: :a:b:"):
+        shown = re.sub(r"\\(.)", r"\1", format.plain(text))
+        assert shown.replace("\u2060", "") == text
+        assert not re.search(r"https?://|www\.|\w@\w|:[\w+-]+:", shown, re.IGNORECASE), text
     assert "\u2060" not in format.plain("12:30 C:/x a:b 5 @ 6")
 
 
-@pytest.mark.parametrize(
-    ("part", "whole", "expected"), [(1, 4, "25.0%"), (1, 1_000_000, "<0.1%"), (0, 5, "0.0%"), (1, 0, "0.0%")]
-)
-def test_small_shares_are_not_called_nothing(part, whole, expected):
-    assert format.share(part, whole) == expected
+def test_small_shares_are_not_called_nothing():
+    shares = [format.share(part, whole) for part, whole in ((1, 4), (1, 1_000_000), (0, 5), (1, 0))]
+    assert shares == ["25.0%", "<0.1%", "0.0%", "0.0%"]
 
 
-@pytest.mark.parametrize("title", method_text.SECTIONS)
-def test_every_page_is_explained_by_the_method(title):
-    text = method_text.explain_page(title)
-    assert [f"**{name}**" in text for name in method_text.SECTIONS[title]] == [True] * len(method_text.SECTIONS[title])
-    assert len(text) > 300 and "](" not in text
+def test_every_page_is_explained_by_the_method():
+    for title, sections in method_text.SECTIONS.items():
+        text = method_text.explain_page(title)
+        assert [name for name in sections if f"**{name}**" not in text] == [], title
+        assert len(text) > 300 and "](" not in text, title
 
 
 def test_runs_are_cut_where_toxic_spans_begin_and_end():

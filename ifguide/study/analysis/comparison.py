@@ -47,7 +47,7 @@ class Comparison:
 
 
 def scores_matrix(samples: "pd.DataFrame") -> np.ndarray:
-    """Toxicity as float64 (P, K), from the rows of `samples.parquet`, in whatever order.
+    """Toxicity as float64 (P, K), from the rows of `samples.parquet`, in any order.
 
     Raises:
         InputError: not every prompt has each sample exactly once.

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from ifguide.config.names import DEFAULT
-from ifguide.errors import InputError, StaleError
+from ifguide.errors import InputError
 from ifguide.runtime.progress import Progress
-from ifguide.storage import artifacts
+from ifguide.study import on_demand
 from ifguide.study.checkpoints import corpus_sequences, encoded_queries, load_checkpoint, read_factors
 from ifguide.study.lineage import Unit
 from ifguide.study.reading import Study
@@ -25,13 +25,9 @@ _MEMORY, _LEAST = 2_000_000_000, 8
 
 
 def _path(study: Study, what: list) -> Path:
-    made_of = [VERSION, NEIGHBOURS, what]
-    for unit in (Unit("corpus"), Unit("queries"), Unit("direction"), Unit("scores"), Unit("selection", DEFAULT)):
-        manifest = artifacts.read_manifest(study.folder(unit))
-        if manifest is None:
-            raise StaleError(f"study {study.name!r} has no {unit} yet; build it with `ifguide run {study.name}`")
-        made_of.append(artifacts.digest_of(manifest))
-    return study.root / FOLDER / f"{what[0]}-{artifacts.hash_json(made_of)[:20]}.json"
+    units = (Unit("corpus"), Unit("queries"), Unit("direction"), Unit("scores"), Unit("selection", DEFAULT))
+    made_of = [VERSION, NEIGHBOURS, what, *on_demand.digests(study, units)]
+    return on_demand.result_path(study, FOLDER, made_of, what[0])
 
 
 def document_path(study: Study, document: str, start: int | None = None, stop: int | None = None) -> Path:
@@ -92,9 +88,7 @@ def explain_document(
         "neighbours": [[corpus.document(others[i]).id, float(alike[i])] for i in order],
         "candidates": len(others),
     }
-    path.parent.mkdir(exist_ok=True)
-    artifacts.write_json(path, result)
-    return result
+    return on_demand.keep_result(path, result)
 
 
 def explain_queries(study: Study, progress: Progress | None = None) -> dict:
@@ -133,10 +127,7 @@ def explain_queries(study: Study, progress: Progress | None = None) -> dict:
             "without": [None if np.isnan(x) else float(x) for x in cosines[kind][:, 1]],
             "pulls": [[[ids[d], float(rows[q, d])] for d in order[q]] for q in range(len(rows))],
         }
-    path = queries_path(study)
-    path.parent.mkdir(exist_ok=True)
-    artifacts.write_json(path, result)
-    return result
+    return on_demand.keep_result(queries_path(study), result)
 
 
 def _sequences(study: Study, document: int, span: tuple[int, int] | None = None) -> list:

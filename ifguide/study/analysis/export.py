@@ -1,20 +1,21 @@
 """Tables of a study for other programs: tokens with scores, documents with ranks, the bare mask, or the selected
 characters.
 
-Rows are made and written in blocks, so a corpus of any size fits. The file appears whole or not at all.
+Rows are made in blocks and streamed through DuckDB's `COPY`, so a corpus of any size fits. The file appears whole or
+not at all.
 
-In CSV a spreadsheet takes some texts for formulas. A text cell whose first sign is `=`, `+`, `-` or `@` (or one of
-these in full width), blanks before it or not, and one that begins with white space's control characters or `'`,
-therefore gets one `'` in front; dropping it gives the text back. Parquet and JSON Lines hold texts as they are.
+A spreadsheet takes some texts in a CSV file for formulas. A text cell that starts with `=`, `+`, `-` or `@` (or one of
+these in full width), after blanks or not, and one that starts with a tab, a line break or `'`, therefore gets one `'`
+in front; dropping it gives the text back. Parquet and JSON Lines hold texts unchanged.
 """
 
-import csv
 import json
 import re
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -93,12 +94,10 @@ DATASET = ".dataset"
 _FORMULA_START = re.compile(r"[\t\r\n\v\f']|\s*[=+\-@＝＋－＠]")
 
 
-class Writer(Protocol):
-    """Writes blocks of rows to one file."""
-
-    def write(self, batch: pa.RecordBatch) -> None: ...
-
-    def close(self) -> None: ...
+_FORMATS = {".parquet": "FORMAT parquet, COMPRESSION zstd", ".jsonl": "FORMAT json", ".csv": "FORMAT csv, HEADER"}
+"""How DuckDB writes each kind of file."""
+_ROWS_TOGETHER = {"documents": 2048, "spans": 2048}
+"""Rows in a row group of Parquet, which is held in memory, of tables with long rows."""
 
 
 def export_study(
@@ -129,8 +128,8 @@ def export_study(
         raise ConfigError(f"--what: expected one of {', '.join(SCHEMAS)}, got {what!r}")
     out = Path(out)
     suffix = out.suffix.lower()
-    if suffix not in (*_WRITERS, DATASET):
-        raise ConfigError(f"--out: expected a file ending in {', '.join((*_WRITERS, DATASET))}, got {out.name!r}")
+    if suffix not in (*_FORMATS, DATASET):
+        raise ConfigError(f"--out: expected a file ending in {', '.join((*_FORMATS, DATASET))}, got {out.name!r}")
     if suffix == DATASET and out.exists():
         raise InputError(f"--out: {out} is there already; give the folder another name, or remove it")
     if out.is_dir() or not out.resolve().parent.is_dir():
@@ -143,18 +142,25 @@ def export_study(
             f"selection {selection!r} has {len(chosen.mask):,} tokens, the corpus {corpus.n_tokens:,}; "
             f"run `ifguide run {study.name} --force selection`"
         )
-    schema = _token_schema() if what == "tokens" else SCHEMAS[what]
     makers = {"documents": _document_blocks, "spans": _span_blocks}
     blocks = makers[what](study, corpus, chosen) if what in makers else _token_blocks(study, corpus, chosen, what)
     made_from = describe_origin(study, chosen)
-    told = lambda done: report(done, corpus.n_documents) if report is not None else None  # noqa: E731
+
+    def count(done: int) -> None:
+        if report:
+            report(done, corpus.n_documents)
+
     try:
         with replacing(out) as temporary:
-            if suffix == DATASET:
-                return _write_dataset(blocks, schema, temporary, made_from, told)
-            return _write_rows(blocks, schema, temporary, suffix, made_from, told)
+            write = _write_dataset if suffix == DATASET else partial(_write_rows, suffix=suffix)
+            return write(blocks, what, temporary, made_from, count)
     except OSError as error:
         raise InputError(f"could not write {out}: {error.strerror or error}") from error
+
+
+def _schema(what: str) -> pa.Schema:
+    """A table's columns; those of the tokens follow the kinds of scores that are registered now."""
+    return _token_schema() if what == "tokens" else SCHEMAS[what]
 
 
 def describe_origin(study: Study, chosen: Selection) -> dict:
@@ -168,28 +174,76 @@ def describe_origin(study: Study, chosen: Selection) -> dict:
     }
 
 
-def _write_rows(
-    blocks, schema: pa.Schema, path: Path, suffix: str, made_from: dict, told: Callable[[int], None]
-) -> int:
-    schema = schema.with_metadata({"ifguide": json.dumps(made_from, ensure_ascii=False)})
-    writer, n_rows = _WRITERS[suffix](path, schema), 0
-    try:
-        for n_documents, columns in blocks:
-            batch = pa.RecordBatch.from_arrays([pa.array(columns[f.name], f.type) for f in schema], schema=schema)
-            writer.write(batch)
-            n_rows += batch.num_rows
-            told(n_documents)
-    finally:
-        writer.close()
+def _write_rows(blocks, what: str, path: Path, suffix: str, made_from: dict, report: Callable[[int], None]) -> int:
+    """Stream blocks of rows into a file; returns how many rows there were."""
+    import duckdb
+
+    schema, n_rows, failures = _schema(what), 0, []
+
+    def make_batches() -> Iterator[pa.RecordBatch]:
+        nonlocal n_rows
+        try:
+            for n_documents, columns in blocks:
+                arrays = [pa.array(columns[field.name], field.type) for field in schema]
+                if suffix == ".csv":
+                    arrays = [_neutralise(column) for column in arrays]
+                yield pa.RecordBatch.from_arrays(arrays, schema=schema)
+                n_rows += len(arrays[0])
+                report(n_documents)
+        except GeneratorExit:
+            raise
+        except BaseException as error:  # DuckDB would raise an error of its own instead
+            failures.append(error)
+            raise
+
+    options = _FORMATS[suffix]
+    if suffix == ".parquet":
+        options += f", ROW_GROUP_SIZE {_ROWS_TOGETHER.get(what, 122_880)}"
+        options += f", KV_METADATA {{ifguide: {_quote(json.dumps(made_from, ensure_ascii=False))}}}"
+    columns = ", ".join(_select(field, suffix) for field in schema)
+    # One thread keeps the rows in order at flat memory.
+    with duckdb.connect(config={"threads": 1, "autoinstall_known_extensions": False}) as connection:
+        connection.register("rows", pa.RecordBatchReader.from_batches(schema, make_batches()))
+        try:
+            connection.execute(f"COPY (SELECT {columns} FROM rows) TO {_quote(str(path))} ({options})")
+        except duckdb.Error as error:
+            if failures:
+                raise failures[0] from None
+            raise OSError(f"{' '.join(str(error).split())}") from error
     return n_rows
 
 
-def _write_dataset(blocks, schema: pa.Schema, folder: Path, made_from: dict, told: Callable[[int], None]) -> int:
+def _select(field: pa.Field, suffix: str) -> str:
+    """A column as SQL. In text, a float32 has the digits of the same float64, and a list is JSON."""
+    name = f'"{field.name}"'
+    if suffix != ".parquet" and pa.types.is_float32(field.type):
+        return f"{name}::DOUBLE AS {name}"
+    if suffix == ".csv" and pa.types.is_list(field.type):
+        return f"to_json({name}) AS {name}"
+    return name
+
+
+def _quote(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _neutralise(column: pa.Array) -> pa.Array:
+    if not pa.types.is_string(column.type):
+        return column
+    return pa.array([neutralise_cell(cell) for cell in column.to_pylist()], pa.string())
+
+
+def neutralise_cell(cell: str | None) -> str | None:
+    """Keep a spreadsheet from taking a text for a formula."""
+    return f"'{cell}" if cell and _FORMULA_START.match(cell) else cell
+
+
+def _write_dataset(blocks, what: str, folder: Path, made_from: dict, report: Callable[[int], None]) -> int:
     from datasets import Dataset
 
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".ifguide-") as work:
         rows = Path(work) / "rows.parquet"
-        n_rows = _write_rows(blocks, schema, rows, ".parquet", made_from, told)
+        n_rows = _write_rows(blocks, what, rows, ".parquet", made_from, report)
         Dataset.from_parquet(str(rows), cache_dir=work).save_to_disk(str(folder))
     write_json(folder / "made-from.json", made_from)
     return n_rows
@@ -200,15 +254,15 @@ def _require_fresh(study: Study, selection: str) -> None:
         state = unit_state(study, unit)
         if state.state == "fresh":
             continue
-        mend = f"`ifguide run {study.name} --until selection`"
+        command = f"`ifguide run {study.name} --until selection`"
         if unit.name and unit.name not in study.selection_names():
             known = ", ".join(study.selection_names()) or "none yet"
             raise StaleError(
-                f"there is no selection {selection!r} (there: {known}); make one with `ifguide select` or {mend}"
+                f"there is no selection {selection!r} (there: {known}); make one with `ifguide select` or {command}"
             )
         if unit.name and not can_be_made_again(study.config, unit.name):
-            mend = f"`ifguide select {study.name} --name {unit.name} ...`"
-        raise StaleError(f"{unit} is {state.state} ({state.reason}); build it with {mend}")
+            command = f"`ifguide select {study.name} --name {unit.name} ...`"
+        raise StaleError(f"{unit} is {state.state} ({state.reason}); build it with {command}")
 
 
 def _token_blocks(study: Study, corpus: "TokenizedCorpus", chosen: Selection, what: str) -> Iterator[tuple[int, dict]]:
@@ -306,68 +360,3 @@ def character_spans(mask: np.ndarray, char_start: np.ndarray, char_end: np.ndarr
     runs = zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True)
     found = [{"start": int(char_start[a]), "end": int(char_end[b - 1])} for a, b in runs]
     return [span for span in found if span["end"] > span["start"]]
-
-
-class _ParquetWriter:
-    def __init__(self, path: Path, schema: pa.Schema):
-        import pyarrow.parquet as pq
-
-        self._writer = pq.ParquetWriter(path, schema, compression="zstd")
-
-    def write(self, batch: pa.RecordBatch) -> None:
-        self._writer.write_batch(batch)
-
-    def close(self) -> None:
-        self._writer.close()
-
-
-class _JSONLinesWriter:
-    def __init__(self, path: Path, schema: pa.Schema):
-        self._stream = path.open("w", encoding="utf-8")
-
-    def write(self, batch: pa.RecordBatch) -> None:
-        self._stream.writelines(
-            json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in batch.to_pylist()
-        )
-
-    def close(self) -> None:
-        self._stream.close()
-
-
-class _CSVWriter:
-    def __init__(self, path: Path, schema: pa.Schema):
-        self._texts = [pa.types.is_string(field.type) for field in schema]
-        self._stream = path.open("w", encoding="utf-8", newline="")
-        self._writer = csv.writer(self._stream)
-        self._writer.writerow(schema.names)
-
-    def write(self, batch: pa.RecordBatch) -> None:
-        columns = [
-            (
-                [neutralise_cell(cell) for cell in column.to_pylist()]
-                if is_text
-                else [_plain(cell) for cell in column.to_pylist()]
-            )
-            for column, is_text in zip(batch.columns, self._texts, strict=True)
-        ]
-        self._writer.writerows(zip(*columns, strict=True))
-
-    def close(self) -> None:
-        self._stream.close()
-
-
-def neutralise_cell(cell: str | None) -> str | None:
-    """Keep a spreadsheet from taking a text for a formula."""
-    return f"'{cell}" if cell and _FORMULA_START.match(cell) else cell
-
-
-def _plain(cell):
-    """true, false and lists as in JSON; numbers as they are; null as an empty cell."""
-    return json.dumps(cell) if isinstance(cell, bool | list) else cell
-
-
-_WRITERS: dict[str, Callable[..., Writer]] = {
-    ".parquet": _ParquetWriter,
-    ".jsonl": _JSONLinesWriter,
-    ".csv": _CSVWriter,
-}

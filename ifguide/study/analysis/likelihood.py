@@ -1,8 +1,5 @@
-"""How likely several models find each other's completions of one prompt, token by token: computed on demand by a job.
-
-The answer lies under the study's `likelihoods/`. A file's name carries a digest of the models and evaluations it was
-made from, so that of an earlier model is never shown.
-"""
+"""How likely several models find each other's completions of one prompt, token by token: computed on demand by a
+job."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -10,7 +7,7 @@ from typing import TYPE_CHECKING
 from ifguide.errors import InputError, StaleError
 from ifguide.evaluation.likelihood import token_likelihoods
 from ifguide.runtime.progress import Progress
-from ifguide.storage import artifacts
+from ifguide.study import on_demand
 from ifguide.study.lineage import Unit, weights_unit
 
 if TYPE_CHECKING:
@@ -24,31 +21,26 @@ MODELS_MOST = 4
 
 
 def likelihood_path(study: "Study", prompt: int, models: Sequence[str]) -> "Path":
-    """Where the answer for one prompt and some models lies or will lie.
+    """Where the answer for one prompt and some models is or will be.
 
     Raises:
         StaleError: a model or its evaluation is missing.
     """
     made_of: list = [VERSION, prompt]
     for model in sorted(set(models)):
-        for unit in (weights_unit(model), Unit("evaluate", model)):
-            manifest = artifacts.read_manifest(study.folder(unit))
-            if manifest is None:
-                raise StaleError(
-                    f"study {study.name!r} has no {unit} yet; build it with `ifguide evaluate {study.name} --model"
-                    f" {model}`"
-                )
-            made_of += [str(unit), artifacts.digest_of(manifest)]
-    return study.root / FOLDER / f"prompt-{prompt}-{artifacts.hash_json(made_of)[:20]}.json"
+        units = (weights_unit(model), Unit("evaluate", model))
+        found = on_demand.digests(study, units, f"ifguide evaluate {study.name} --model {model}")
+        for unit, digest in zip(units, found, strict=True):
+            made_of += [str(unit), digest]
+    return on_demand.result_path(study, FOLDER, made_of, f"prompt-{prompt}")
 
 
 def read_likelihoods(study: "Study", prompt: int, models: Sequence[str]) -> dict | None:
-    """The answer, or None where it was not computed for these very models."""
+    """The answer, or None where it was not computed for these models as they are now."""
     try:
-        path = likelihood_path(study, prompt, models)
+        return on_demand.read_result(likelihood_path(study, prompt, models))
     except StaleError:
         return None
-    return artifacts.read_json(path) if path.is_file() else None
 
 
 def compute_likelihoods(study: "Study", prompt: int, models: Sequence[str], progress: Progress | None = None) -> dict:
@@ -105,6 +97,4 @@ def compute_likelihoods(study: "Study", prompt: int, models: Sequence[str], prog
                 )
             completion.setdefault("log_probability", {})[model] = [float(x) for x in likelihood.log_probability]
     result = {"prompt": text, "prompt_index": prompt, "models": models, "completions": completions}
-    path.parent.mkdir(exist_ok=True)
-    artifacts.write_json(path, result)
-    return result
+    return on_demand.keep_result(path, result)

@@ -1,9 +1,5 @@
 """What suppression changed inside a model: how likely each layer finds toxic completions, and how easily a prefix draws
-them out.
-
-The result is JSON in the study's `mechanism/`, under a name that covers the models and queries it was made from, so
-that one of earlier models is never shown.
-"""
+them out. Measured on demand."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -16,7 +12,7 @@ from ifguide.errors import StaleError
 from ifguide.evaluation.mechanism_settings import MechanismSettings
 from ifguide.evaluation.statistics import bootstrap_interval
 from ifguide.runtime.progress import Progress
-from ifguide.storage import artifacts
+from ifguide.study import on_demand
 from ifguide.study.evaluating import load_evaluated
 from ifguide.study.freshness import unit_state
 from ifguide.study.lineage import Unit, weights_unit
@@ -30,13 +26,13 @@ KINDS = ("toxic", "safe")
 
 
 def mechanism_path(study: "Study", settings: MechanismSettings) -> Path:
-    """Where the result lies or will lie.
+    """Where the result is or will be.
 
     Raises:
         StaleError: a model, or the queries, are missing or out of date.
     """
-    made_of = [VERSION, asdict(settings)]
-    for unit in (Unit("queries"), *(weights_unit(name) for name in settings.models)):
+    units = (Unit("queries"), *(weights_unit(name) for name in settings.models))
+    for unit in units:
         state = unit_state(study, unit)
         if state.state != "fresh":
             extra = (
@@ -45,16 +41,12 @@ def mechanism_path(study: "Study", settings: MechanismSettings) -> Path:
                 else f"`ifguide run {study.name}`"
             )
             raise StaleError(f"{unit} is {state.state} ({state.reason}); build it with {extra}")
-        manifest = artifacts.read_manifest(study.folder(unit))
-        assert manifest is not None  # it is fresh
-        made_of.append(artifacts.digest_of(manifest))
-    return study.root / FOLDER / f"{artifacts.hash_json(made_of)[:20]}.json"
+    return on_demand.result_path(study, FOLDER, [VERSION, asdict(settings), *on_demand.digests(study, units)])
 
 
 def read_mechanism(study: "Study", settings: MechanismSettings) -> dict | None:
     """The result of `measure_mechanism`, if it is there and belongs to these models and queries."""
-    path = mechanism_path(study, settings)
-    return artifacts.read_json(path) if path.is_file() else None
+    return on_demand.read_result(mechanism_path(study, settings))
 
 
 def measure_mechanism(study: "Study", settings: MechanismSettings, progress: Progress | None = None) -> dict:
@@ -85,9 +77,7 @@ def measure_mechanism(study: "Study", settings: MechanismSettings, progress: Pro
             found["models"][name]["layers"][kind] = _measure_layers(model, tokenizer, pairs, progress)
     if settings.search:
         _search(study, models, settings, found["models"], progress)
-    path.parent.mkdir(exist_ok=True)
-    artifacts.write_json(path, found)
-    return found
+    return on_demand.keep_result(path, found)
 
 
 def _encode(model, tokenizer, pairs, room: int = 0):

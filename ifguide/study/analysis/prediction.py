@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from ifguide.errors import StaleError
 from ifguide.storage import artifacts
 from ifguide.study.lineage import Unit
+from ifguide.study.on_demand import read_result
 
 if TYPE_CHECKING:
     from ifguide.study.reading import Study
@@ -58,6 +59,5 @@ def read_prediction(study: "Study") -> dict | None:
         key = prediction_key(study)
     except StaleError:
         return None
-    path = study.root / FILE
-    found = artifacts.read_json(path) if path.is_file() else {}
-    return found if found.get("key") == key else None
+    found = read_result(study.root / FILE)
+    return found if found and found.get("key") == key else None

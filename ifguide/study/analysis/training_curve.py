@@ -1,4 +1,4 @@
-"""The losses a training wrote down, of finished models and of the one at work. No torch."""
+"""Training losses from the logs of finished models and of the one in training. No torch."""
 
 import json
 from dataclasses import dataclass
@@ -27,17 +27,17 @@ class TrainingCurve:
 
 
 def find_logs(study: Study) -> dict[str, Path]:
-    """Where the log of each training lies, by the model's name: `base`, and those of selections and variants."""
+    """The log file of each training, by the model's name: `base`, then selections and variants."""
     found = {}
     for name in (BASE, *study.suppressed_names()):
         unit = Unit("model") if name == BASE else Unit("suppress", name)
         path = study.folder(unit) / TRAINING_LOG
         if path.is_file():
             found[name] = path
-    for stage, folder in work_folders(study.root).items():  # what is at work counts more than what was there before
+    for stage, folder in work_folders(study.root).items():  # a training in progress replaces the finished one
         name = BASE if stage == "model" else stage.partition("-")[2]
         if (stage == "model" or stage.startswith("suppress-")) and (folder / TRAINING_LOG).is_file():
-            found.pop(name, None)  # what is at work stands last
+            found.pop(name, None)  # and comes last
             found[name] = folder / TRAINING_LOG
     return found
 

@@ -1,6 +1,4 @@
-"""Is a study what its manifests say? Every file hashed again, inputs held against outputs, some scores computed
-anew.
-"""
+"""Is a study what its manifests say? Hashes every file, compares inputs with outputs, and recomputes some scores."""
 
 import contextlib
 import errno
@@ -18,7 +16,7 @@ from ifguide.study.lineage import STAGE_FOLDERS, STAGES, Unit, can_be_made_again
 from ifguide.study.reading import Study
 
 READ_BY_SCORES = ("corpus", "queries", "model", "factors", "direction", "scores")
-"""What has to be whole before scores can be computed anew."""
+"""What has to be whole before scores can be recomputed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +30,7 @@ class Part:
     why: str = ""
     """What is wrong, in plain words."""
     mend: str = ""
-    """The command that mends it."""
+    """The command that fixes it."""
     files: int = 0
     """Files hashed."""
     bytes: int = 0
@@ -48,7 +46,7 @@ class Part:
 
     @property
     def is_wrong(self) -> bool:
-        """Whether it has to be mended; what was never built has not."""
+        """Whether it needs fixing; what was never built does not."""
         return self.state in ("damaged", "stale")
 
 
@@ -59,7 +57,7 @@ class Verification:
     study: str
     parts: tuple[Part, ...]
     agreements: tuple[Agreement, ...]
-    """Scores and directions computed anew."""
+    """Recomputed scores and directions."""
     documents: int
     """How many documents were scored again; 0: none, and `not_rescored` says why."""
     not_rescored: str
@@ -67,15 +65,15 @@ class Verification:
 
     @property
     def problem(self) -> str:
-        """The first thing that is wrong, and the command that mends it, in a line; empty when nothing is."""
+        """The first thing that is wrong and the command that fixes it, in one line; empty when nothing is."""
         wrong = [
-            f"{part.artefact} is {part.state}: {part.why}; mend it with {part.mend}"
+            f"{part.artefact} is {part.state}: {part.why}; fix it with {part.mend}"
             for part in self.parts
             if part.is_wrong
         ]
         wrong += [
             f"{one.what} differs from what its inputs give by {one.difference:.2g} of its largest value (rounding: up"
-            f" to {one.tolerance:g}); mend it with `ifguide run {self.study} --force {one.stage}`"
+            f" to {one.tolerance:g}); fix it with `ifguide run {self.study} --force {one.stage}`"
             for one in self.agreements
             if not one.agrees
         ]
@@ -85,7 +83,7 @@ class Verification:
 
     @property
     def largest_difference(self) -> float | None:
-        """Over everything computed anew; None when nothing was."""
+        """Over everything recomputed; None when nothing was."""
         return max((one.difference for one in self.agreements), default=None)
 
     def as_json(self) -> dict:
@@ -113,7 +111,7 @@ class Verification:
 
 
 def verify_study(study: Study, *, share: float = 0.01, seed: int = 0, progress: Progress | None = None) -> Verification:
-    """Check every artefact that is there, and compute the scores of a random share of the documents anew.
+    """Check every artefact, and recompute the scores of a random share of the documents.
 
     Nothing is changed. The study is locked meanwhile, so that no run swaps what is being read.
 
@@ -124,7 +122,7 @@ def verify_study(study: Study, *, share: float = 0.01, seed: int = 0, progress: 
         progress: where to report.
 
     Raises:
-        BusyError: a run is at work.
+        BusyError: a run is going on.
         ConfigError: a share outside 0 to 1.
     """
     if not 0 <= share <= 1:
@@ -151,7 +149,7 @@ def verify_study(study: Study, *, share: float = 0.01, seed: int = 0, progress: 
 
 
 def list_units(study: Study) -> list[Unit]:
-    """What a run makes, and whatever else of named artefacts lies in the folder, in running order."""
+    """What a run makes, then all other named artefacts in the folder, in running order."""
     found: dict[Unit, None] = {}
     for stage in ("baseline", *STAGES):
         if stage in STAGES:
@@ -163,44 +161,34 @@ def list_units(study: Study) -> list[Unit]:
 
 
 def check_unit(study: Study, unit: Unit) -> Part:
-    """Hash an artefact's files and hold them, its inputs and its settings against its manifest."""
+    """Compare an artefact's files, inputs and settings with its manifest."""
     folder = study.folder(unit)
     manifest = artifacts.read_manifest(folder)
+    if manifest is None and not folder.is_dir():
+        return Part(artefact=str(unit), state="missing", why="not built")
+    known: dict = {}
     if manifest is None:
-        if not folder.is_dir():
-            return Part(artefact=str(unit), state="missing", why="not built")
-        return Part(
-            artefact=str(unit),
-            state="damaged",
-            why=f"its {artifacts.MANIFEST} is missing or unreadable",
-            mend=_mend(study, unit, damaged=True),
-        )
-    known = {
-        "files": len(manifest["outputs"]),
-        "bytes": sum(manifest.get("bytes", {}).values()),
-        "digest": artifacts.digest_of(manifest),
-        "seeds": {key: value for key, value in manifest["config"].items() if key.rpartition(".")[2] == "seed"},
-        "versions": manifest.get("versions", {}),
-        "machine": manifest.get("machine"),
-    }
-    if why := artifacts.check_hashes(folder, manifest):
-        return Part(
-            artefact=str(unit), state="damaged", why=why, mend=_mend(study, unit, manifest, damaged=True), **known
-        )
-    state = unit_state(study, unit)
-    if state.state != "fresh":
-        return Part(
-            artefact=str(unit),
-            state="stale",
-            why=state.reason,
-            mend=_mend(study, unit, manifest, damaged=False),
-            **known,
-        )
-    return Part(artefact=str(unit), state="whole", **known)
+        state, why = "damaged", f"its {artifacts.MANIFEST} is missing or unreadable"
+    else:
+        known = {
+            "files": len(manifest["outputs"]),
+            "bytes": sum(manifest.get("bytes", {}).values()),
+            "digest": artifacts.digest_of(manifest),
+            "seeds": {key: value for key, value in manifest["config"].items() if key.rpartition(".")[2] == "seed"},
+            "versions": manifest.get("versions", {}),
+            "machine": manifest.get("machine"),
+        }
+        if why := artifacts.check_hashes(folder, manifest):
+            state = "damaged"
+        else:
+            why = unit_state(study, unit).reason
+            state = "stale" if why else "whole"
+    mend = _mend(study, unit, manifest, damaged=state == "damaged") if why else ""
+    return Part(artefact=str(unit), state=state, why=why, mend=mend, **known)
 
 
 def _mend(study: Study, unit: Unit, manifest: dict | None = None, *, damaged: bool) -> str:
-    """The command that makes an artefact again. One whose files keep their sizes looks fresh to a run, so a run has to
+    """The command that rebuilds an artefact. A damaged one may look fresh to a run, which trusts sizes, so a run has to
     be forced."""
     stage, name = unit.stage, unit.name
     if stage in STAGES and unit in study.units(stage):
@@ -220,6 +208,7 @@ def _mend(study: Study, unit: Unit, manifest: dict | None = None, *, damaged: bo
     command = {
         "baseline": f"`ifguide compare {study.name} --with {name}`",
         "selection": f"`ifguide compare {study.name} --with {name}`",
+        "documents": f"`ifguide documents {study.name}`",
         "suppress": f"`ifguide suppress {study.name} --selection {name}`",
         "evaluate": f"`ifguide evaluate {study.name} --model {name}`",
     }[stage]

@@ -9,7 +9,12 @@ import pyarrow.compute as pc
 from ifguide.data.corpus import TokenizedCorpus
 from ifguide.errors import InputError
 from ifguide.storage.memory_maps import fetch_pages
+from ifguide.study.document_columns import Column
 from ifguide.ui.format import count, score
+
+FORMATS = {"count": count, "score": score, "decimal": "{:.2f}".format}
+USUAL_NOTE = "Selected tokens · sum of the scores above the threshold"
+"""What the two usual numbers of a line are."""
 
 
 def find_text(
@@ -38,7 +43,7 @@ def find_text(
         except pa.ArrowInvalid as error:
             reason = str(error).removeprefix("Invalid regular expression: ")
             raise InputError(
-                f"{search!r} is not a regular expression ({reason}); mend it, or switch off “Regular expression”"
+                f"{search!r} is not a regular expression ({reason}); correct it, or switch off “Regular expression”"
             ) from error
         found.append(np.flatnonzero(hits.astype(bool)) + done)
         done += batch.num_rows
@@ -57,30 +62,27 @@ def read_ahead(corpus: TokenizedCorpus, documents: list[int], mask: np.ndarray) 
             fetch_pages(array, begin, end)
 
 
-def describe_row(row: dict, place: int, *, snippet: list[list], verdict: str = "", n_spans: int = 0) -> dict:
+def describe_row(
+    row: dict, place: int, column: Column, *, snippet: list[list], verdict: str = "", n_spans: int = 0
+) -> dict:
     """A line of the list as the component shows it.
 
     Args:
         row: from `DocumentStore.rows`.
         place: its place in the list, counted from 0.
+        column: what the list is sorted by, whose number it shows.
         snippet: from `excerpt`.
         verdict: the document's verdict, or nothing.
         n_spans: spans of it that have a verdict.
     """
+    order = column.order
+    usual = f"{count(row['selected'])} · {score(row['hit_sum'])}"
     return {
         "place": place,
-        "document": row["document"],
         "id": row["id"],
         "source": row["source"],
         "rank": count(row["rank"]),
-        "hits": count(row["hits"]),
-        "selected": count(row["selected"]),
-        "length": count(row["n_tokens"]),
-        "sum": score(row["hit_sum"]),
-        "max": score(row["max"]),
-        "total": score(row["sum"]),
-        "loss": f"{row['mean_loss']:.2f}" if row.get("mean_loss") is not None else "",
-        "marked": count(row["span_tokens"]) if row.get("span_tokens") is not None else "",
+        "figure": FORMATS[order.format](row[column.name]) if order.note else usual,
         "copies": row["group_size"],
         "spark": np.frombuffer(row["spark"], dtype=np.int8).tolist(),
         "snippet": snippet,

@@ -15,7 +15,8 @@ from ifguide.errors import IFGuideError, StaleError
 from ifguide.selection import audit
 from ifguide.selection.verdicts import VerdictLog
 from ifguide.study.analysis.score_runs import Mark, Run, ScoredStudy, is_whole, mark_study, others, read_study
-from ifguide.study.document_table import table_path
+from ifguide.study.document_table import CORPUS
+from ifguide.study.freshness import find_change
 from ifguide.study.reading import Study
 from ifguide.ui import job_panel
 from ifguide.ui.documents import lines as document_list
@@ -29,8 +30,8 @@ TOKENS_WRITTEN_HERE = 20_000_000
 
 
 def has_table(study: Study) -> bool:
-    """Whether the documents' table is there, or small enough to be written on the spot."""
-    return table_path(study).is_file() or study.corpus().n_tokens <= TOKENS_WRITTEN_HERE
+    """Whether the documents' table is there and up to date, or small enough to be written on the spot."""
+    return not find_change(study, CORPUS) or study.corpus().n_tokens <= TOKENS_WRITTEN_HERE
 
 
 def need_table(loaded: Loaded, *, was: str = "not listed yet") -> None:
@@ -102,7 +103,7 @@ def open_log(root: str) -> VerdictLog:
 
 
 def filter_verdicts(wanted: tuple[str, ...], log: VerdictLog, store: DocumentStore) -> dict:
-    """The fields of a `DocumentFilter` that keep documents with one of some verdicts; `none` stands for those
+    """The fields of a `DocumentFilter` that keep documents with one of some verdicts, `none` being those
     without.
     """
     if not wanted:

@@ -14,6 +14,7 @@ import streamlit as st
 from ifguide.errors import ConfigError, StaleError
 from ifguide.selection.saved import Selection
 from ifguide.selection.verdicts import Target, VerdictLog
+from ifguide.study.document_columns import Column
 from ifguide.ui import components
 from ifguide.ui.documents import lines as document_list
 from ifguide.ui.documents.store import DocumentFilter, DocumentStore
@@ -29,23 +30,6 @@ BEHIND, AHEAD = 1, 3
 LONG = 4_000
 """Documents of more tokens than this are sent only when they are shown."""
 
-SORT_TITLES = {
-    "rank": ("Rank", "", "Selected tokens, and the sum of the scores above the threshold"),
-    "diverse": ("Diverse", "", "The best document of every strongest token first, then every second best, and so on"),
-    "hit_sum": ("Sum above the threshold", "sum", "Sum of the scores above the threshold"),
-    "hits": ("Tokens above the threshold", "hits", "Tokens above the threshold"),
-    "selected": ("Selected tokens", "selected", "Selected tokens"),
-    "max": ("Highest score", "max", "Highest score of a token"),
-    "sum": ("Sum of all scores", "total", "Sum of the scores of all tokens"),
-    "loss": ("Mean loss", "loss", "Mean loss in nats"),
-    "length": ("Length", "length", "Tokens"),
-    "spans": ("Tokens marked by people", "marked", "Tokens that people marked as toxic"),
-    "copies": ("Near-duplicates", "", "Selected tokens, and the sum of the scores above the threshold"),
-    "source": ("Source", "", "Selected tokens, and the sum of the scores above the threshold"),
-    "id": ("Name", "", "Selected tokens, and the sum of the scores above the threshold"),
-}
-"""Sort -> its title, the number the list then shows (nothing: selected tokens and sum), and what that number is."""
-_RISING = ("rank", "diverse", "source", "id", "length")
 _RANGE = re.compile(r"(\d{1,9})-(\d{1,9})")
 
 
@@ -66,7 +50,7 @@ class Request:
     height: float = 30.0
     """Of the viewer, in rem."""
     below: Callable[[str | None, list[int] | None], None] | None = None
-    """Draws what stands under the reader and depends on the verdicts; gets the shown document's id and the marked
+    """Draws the part under the reader, which depends on the verdicts; gets the shown document's id and the marked
     tokens."""
 
 
@@ -86,6 +70,8 @@ def show_reader(request: Request) -> None:
     except (ConfigError, OSError) as error:
         st.error(sentence(f"this verdict was not saved: {error}"), icon=":material/error:")
     sort, falling, turned = _sort_now(request.store, said)
+    sorts = request.store.sorts()
+    column = sorts[sort]
     order = request.store.order(request.wanted, sort=sort, descending=falling)
     name = (
         f"{request.loaded.fingerprint}:{request.selection.name}:{hash((request.wanted, sort, falling)) & 0xFFFFFFFF:x}"
@@ -109,17 +95,11 @@ def show_reader(request: Request) -> None:
         "colour": colour,
         "gamma": gamma,
         "veil": request.veil,
-        "alone": False,
         "empty": request.empty,
         "height": request.height,
-        "figure": SORT_TITLES[sort][1],
-        "figureTitle": (
-            SORT_TITLES[sort][2] if SORT_TITLES[sort][1] else "Selected tokens · sum of the scores above the threshold"
-        ),
+        "figureTitle": column.order.note or document_list.USUAL_NOTE,
         "sorts": [
-            {"name": s, "title": SORT_TITLES[s][0], "falls": s not in _RISING}
-            for s in SORT_TITLES
-            if s in request.store.sorts()
+            {"name": key, "title": other.order.title, "falls": not other.order.rising} for key, other in sorts.items()
         ],
         "viewer": viewer_settings(
             request.layers,
@@ -129,7 +109,7 @@ def show_reader(request: Request) -> None:
         ),
     }
     view["serial"] = st.session_state["reader_serial"] = st.session_state.get("reader_serial", 0) + 1
-    components.reader(_fill(request, view, order, at, said), key=KEY)
+    components.reader(_fill(request, view, order, column, at, said), key=KEY)
     if request.below:
         request.below(st.session_state.get("doc") if len(order) else None, span)
 
@@ -172,7 +152,7 @@ def _sort_now(store: DocumentStore, said: dict) -> tuple[str, bool, bool]:
     """The order of the list (sort, falling), from what was chosen, else from the address; and whether it was chosen
     just now."""
     turned = False
-    known = [name for name in SORT_TITLES if name in store.sorts()]
+    known = store.sorts()
     if said.get("sort") in known and said.get("stamp") != st.session_state.get("reader_sorted_at"):
         sort, falling, turned = said["sort"], bool(said.get("descending")), True
         st.session_state["reader_sorted_at"] = said.get("stamp")
@@ -182,10 +162,10 @@ def _sort_now(store: DocumentStore, said: dict) -> tuple[str, bool, bool]:
     else:
         sort = st.query_params.get("sort", "rank")
         sort = sort if sort in known else "rank"
-        falling = st.query_params.get("falling", str(int(sort not in _RISING))) == "1"
+        falling = st.query_params.get("falling", str(int(not known[sort].order.rising))) == "1"
     sort = sort if sort in known else "rank"
     _set_or_drop("sort", sort if sort != "rank" else "")
-    _set_or_drop("falling", "" if falling == (sort not in _RISING) else str(int(falling)))
+    _set_or_drop("falling", "" if falling == (not known[sort].order.rising) else str(int(falling)))
     return sort, falling, turned
 
 
@@ -269,7 +249,7 @@ def _on_its_way(said: dict, serial: int, keys: list[str]) -> set[str]:
     return waiting
 
 
-def _fill(request: Request, view: dict, order: np.ndarray, at: int, said: dict) -> dict:
+def _fill(request: Request, view: dict, order: np.ndarray, column: Column, at: int, said: dict) -> dict:
     """Add the lines of the page and the documents around the shown one; tokens only of those the browser lacks.
 
     A browser that has not said yet what it has gets the shown document alone, which is faster, and asks for the others
@@ -291,13 +271,15 @@ def _fill(request: Request, view: dict, order: np.ndarray, at: int, said: dict) 
         document_list.describe_row(
             row,
             place,
+            column,
             verdict=verdicts.get(row["id"], ""),
             n_spans=len(spans[row["id"]]),
             snippet=excerpt(corpus, row["document"], centre=row["strongest"], mask=request.selection.mask),
         )
         for place, row in rows.items()
     ]
-    tag = f"{request.loaded.fingerprint}:{'|'.join(f'{name}{layer.title}{layer.mark}' for name, layer in request.layers.items())}"
+    layers = "|".join(f"{name}{layer.title}{layer.mark}" for name, layer in request.layers.items())
+    tag = f"{request.loaded.fingerprint}:{layers}"
     shown = [place for place in near if place == at or rows[place]["n_tokens"] <= LONG]
     keys = {place: f"{tag}:{rows[place]['document']}" for place in shown}
     lacking = [place for place in shown if keys[place] not in known]

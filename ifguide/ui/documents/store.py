@@ -16,37 +16,12 @@ import numpy as np
 import pyarrow as pa
 
 from ifguide.errors import ConfigError, StaleError, explain_system_error
-from ifguide.study.document_table import (
-    KINDS,
-    count_documents,
-    find_damage,
-    ranks_path,
-    read_notes,
-    remove_table,
-    table_path,
-    write_tables,
-)
+from ifguide.study.document_columns import COLUMNS, KINDS, Column
+from ifguide.study.document_table import CORPUS, find_damage, read_notes, remove_table, table_path, write_tables
+from ifguide.study.lineage import Unit
 
 if TYPE_CHECKING:
     from ifguide.study.reading import Study
-
-SORTS = {
-    "rank": "rank",
-    "id": "id",
-    "source": "source",
-    "length": "n_tokens",
-    "hits": "hits",
-    "hit_sum": "hit_sum",
-    "selected": "selected",
-    "sum": "{kind}_sum",
-    "max": "{kind}_max",
-    "loss": "mean_loss",
-    "spans": "span_tokens",
-    "copies": "group_size",
-    "diverse": "row_number() OVER (PARTITION BY {kind}_strongest_id ORDER BY rank)",
-}
-"""What the list can be sorted by -> an expression of ours. `diverse` takes the best document of every strongest token
-first, then every second best, and so on, so that one insult does not fill the first pages."""
 
 _ORDERS_KEPT = 24
 
@@ -78,48 +53,38 @@ class DocumentFilter:
 
 
 def open_documents(study: "Study", selection: str, *, most_tokens: int | None = None) -> "DocumentStore":
-    """The documents of a study under a selection. Tables that are missing or damaged are written first, once.
+    """The documents of a study under a selection. Tables that are missing, out of date or damaged are written first.
 
     Args:
         study: with scores.
         selection: the name of a saved selection.
         most_tokens: the corpus's own table takes minutes where there are more tokens, and is not written here then: a
-            damaged one is removed. None: it is written whatever it takes.
+            damaged one is removed. None: it is written however long it takes.
 
     Raises:
-        StaleError: a table is not there and may not be written here, or was written again and is damaged again.
+        StaleError: a table is missing and may not be written here, or was written again and is damaged again.
     """
-    table, ranks = table_path(study), ranks_path(study, selection)
+    parts = (CORPUS, Unit("documents", selection))
     command = f"`ifguide documents {study.name}`"
     try:
-        opened = _try_to_open(study, table, ranks)
-        if isinstance(opened, dict):
-            if table in opened and most_tokens is not None and count_documents(study)[1] > most_tokens:
-                remove_table(table)
-                raise StaleError(f"{table}: {opened[table]}; write it again with {command}")
+        if damage := _find_damage(study, parts):
+            if CORPUS in damage and most_tokens is not None and study.corpus().n_tokens > most_tokens:
+                remove_table(study, CORPUS)
+                raise StaleError(f"{table_path(study)}: {damage[CORPUS]}; write it again with {command}")
             write_tables(study, [selection])
-            opened = _try_to_open(study, table, ranks)
+            damage = _find_damage(study, parts)
     except OSError as error:
-        raise StaleError(f"{explain_system_error(error)}; then write the list of documents with {command}") from error
-    if isinstance(opened, dict):
-        path, why = next(iter(opened.items()))
+        raise StaleError(f"{explain_system_error(error)}; then write the document list with {command}") from error
+    for unit, why in damage.items():
         raise StaleError(
-            f"{path} was written again and is damaged again: {why}; check the disk, then write it with {command}"
+            f"{table_path(study, unit.name)} was written again and is damaged again: {why}; check the disk, then write"
+            f" it with {command}"
         )
-    return opened
+    return DocumentStore(table_path(study), table_path(study, selection))
 
 
-def _try_to_open(study: "Study", table: Path, ranks: Path) -> "DocumentStore | dict[Path, str]":
-    """The store, or which files are damaged and how."""
-    damage = {path: why for path in (table, ranks) if (why := find_damage(study, path))}
-    if damage:
-        return damage
-    try:
-        return DocumentStore(table, ranks)
-    except StaleError as error:  # a table without a checksum shows some damage only when all of it is read
-        for path in (table, ranks):
-            remove_table(path)
-        return dict.fromkeys((table, ranks), str(error))
+def _find_damage(study: "Study", parts: tuple[Unit, ...]) -> dict[Unit, str]:
+    return {unit: why for unit in parts if (why := find_damage(study, unit))}
 
 
 class DocumentStore:
@@ -129,8 +94,8 @@ class DocumentStore:
         """Read both files into memory: about 200 bytes a document.
 
         Args:
-            table: from `document_table.table_path`.
-            ranks: from `document_table.ranks_path`.
+            table: `document_table.table_path` of the corpus.
+            ranks: that of the selection.
 
         Raises:
             StaleError: one of them is damaged, or they do not belong together.
@@ -156,10 +121,13 @@ class DocumentStore:
         self._orders: OrderedDict[tuple, np.ndarray] = OrderedDict()
         self._lock = threading.Lock()
 
-    def sorts(self) -> list[str]:
-        """What this study's list can be sorted by."""
-        known = {"loss": "mean_loss", "spans": "span_tokens"}
-        return [name for name in SORTS if known.get(name, "rank") in self.columns]
+    def sorts(self) -> dict[str, Column]:
+        """What this study's list can be sorted by, by its name in the page's address."""
+        return {
+            column.order.key: column
+            for column in COLUMNS
+            if column.order.key and (column.sql or column.stored(self.kind) in self.columns)
+        }
 
     def sources(self) -> list[str]:
         """The different sources, sorted."""
@@ -183,7 +151,8 @@ class DocumentStore:
                 self._orders.move_to_end(key)
                 return self._orders[key]
         where, values = self._conditions(wanted)
-        by = SORTS[sort].format(kind=self.kind)
+        column = self.sorts()[sort]
+        by = column.sql.format(kind=self.kind) or f'"{column.stored(self.kind)}"'
         statement = f"SELECT document FROM documents {where} ORDER BY {by} {'DESC' if descending else 'ASC'}, rank"
         found = self._connection.cursor().execute(statement, values).fetchnumpy()["document"]
         found = np.ascontiguousarray(found, dtype=np.int32)
@@ -227,28 +196,12 @@ class DocumentStore:
         return ("WHERE " + " AND ".join(tests)) if tests else "", values
 
     def rows(self, documents: np.ndarray) -> list[dict]:
-        """The lines of some documents, in the order given; the selection's kind of score has plain names (sum,
-        max, …).
-        """
-        marks = ", ".join(f"{self.kind}_{name} AS {name}" for name in ("sum", "max", "strongest", "spark"))
-        more = [name for name in ("span_tokens", "mean_loss") if name in self.columns]
-        names = ", ".join(
-            [
-                "document",
-                "id",
-                "source",
-                "n_tokens",
-                "rank",
-                "hits",
-                "hit_sum",
-                "selected",
-                '"group"',
-                "group_size",
-                *more,
-            ]
-        )
+        """The lines of some documents, in the order given: the columns by name, those of the selection's kind of score
+        without it."""
+        stored = {column.name: column.stored(self.kind) for column in COLUMNS}
+        names = ", ".join(f'"{stored[name]}" AS "{name}"' for name in stored if stored[name] in self.columns)
         found = self._connection.cursor().execute(
-            f"SELECT {names}, {marks} FROM documents WHERE document IN (SELECT unnest(?::INTEGER[]))",
+            f"SELECT document, {names} FROM documents WHERE document IN (SELECT unnest(?::INTEGER[]))",
             [[int(d) for d in documents]],
         )
         titles = [column[0] for column in found.description]

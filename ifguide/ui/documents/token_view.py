@@ -38,7 +38,7 @@ class Layer:
     title: str = ""
     note: str = ""
     mark: str = ""
-    """Of what the values are read from, where the study's fingerprint does not cover it: tokens are sent anew when it
+    """Of what the values are read from, where the study's fingerprint does not cover it: tokens are sent again when it
     changes."""
 
     def described(self) -> dict:

@@ -58,7 +58,7 @@ class Audit:
 
 
 def show_panel(loaded: Loaded, store: DocumentStore, selection: str, log: VerdictLog, audited: Audit | None) -> None:
-    """The panel, drawn anew after every verdict."""
+    """The panel, drawn again after every verdict."""
     verdicts = log.current()
     if not verdicts and audited is None:
         st.caption(
@@ -79,22 +79,17 @@ def show_panel(loaded: Loaded, store: DocumentStore, selection: str, log: Verdic
     measured = None
     with st.grid(3, min_column_width=250):
         for title, value, note in cards:
-            st.metric(title, value, note, delta_color="off", delta_arrow="off", border=True)
+            _show_card(title, value, note)
         if audited is not None:
             measured = _show_audit(audited, store, log)
         elif by_documents:
-            st.metric(
+            _show_card(
                 "Toxic among those judged",
                 _share(by_documents),
-                f"of {count_of(by_documents.n, 'verdict')}, as they came",
-                delta_color="off",
-                delta_arrow="off",
-                border=True,
-                help=(
-                    "Of the documents with selected tokens that you called toxic or fine, the share of toxic ones, with"
-                    " a 95% Wilson interval. You chose which ones to judge, most likely the top ones; an audit of"
-                    " random spans speaks for the whole selection."
-                ),
+                f"of {count_of(by_documents.n, 'verdict')}, not a random sample",
+                "Of the documents with selected tokens that you called toxic or fine, the share of toxic ones, with a"
+                " 95% Wilson interval. You chose which ones to judge, most likely the top ones; an audit of random"
+                " spans speaks for the whole selection.",
             )
     if measured:
         st.success(
@@ -113,22 +108,19 @@ def _show_audit(audited: Audit, store: DocumentStore, log: VerdictLog) -> audit.
     strata = audit.strata_of(audited.spans)
     sizes = np.bincount(strata, minlength=audit.STRATA)
     found = audit.audit_precision(strata[numbers], sizes, toxic) if len(numbers) else None
-    left = len(audited.drawn) - len(numbers)
-    note = f"{count(len(numbers))} of {count(len(audited.drawn))} sampled spans judged"
-    st.metric(
+    _show_card(
         "Selected spans that are toxic",
         _share(found) if found else "–",
-        note,
-        delta_color="off",
-        delta_arrow="off",
-        border=True,
-        help=(
-            f"From {count(len(audited.drawn))} of {count(len(audited.spans.start))} selected spans, drawn at random, as"
-            " many from each quarter of their highest scores; 95% interval (Wilson, with the sample's effective size)."
-            " It is shown once every quarter has a verdict of toxic or fine."
-        ),
+        f"{count(len(numbers))} of {count(len(audited.drawn))} sampled spans judged",
+        f"From {count(len(audited.drawn))} of {count(len(audited.spans.start))} selected spans, drawn at random, equally"
+        " many from each quarter of their highest scores; 95% interval (Wilson, with the sample's effective size). It"
+        " is shown once every quarter has a verdict of toxic or fine.",
     )
-    return found if not left else None
+    return found if len(numbers) == len(audited.drawn) else None
+
+
+def _show_card(title: str, value: str, note: str, help: str | None = None) -> None:
+    st.metric(title, value, note, delta_color="off", delta_arrow="off", border=True, help=help)
 
 
 def _share(found: audit.Precision) -> str:

@@ -6,8 +6,8 @@ import streamlit as st
 
 from ifguide.errors import BusyError, IFGuideError
 from ifguide.runtime.jobs import active_job, start_job
-from ifguide.storage import artifacts
 from ifguide.study.analysis import explain
+from ifguide.study.on_demand import read_result
 from ifguide.ui import components, layout
 from ifguide.ui.documents import reader
 from ifguide.ui.format import count_of, score, sentence
@@ -21,8 +21,8 @@ def show_why(loaded: Loaded, document: str, span: list[int] | None) -> None:
     with st.expander("Why these tokens?" if span else "Why this document?", key="why"):
         try:
             path = explain.document_path(loaded.study, document, *(span or (None, None)))
-            if path.is_file():
-                _show_found(loaded, artifacts.read_json(path))
+            if found := read_result(path):
+                _show_found(loaded, found)
             else:
                 _offer(loaded, document, span)
         except IFGuideError as error:
@@ -34,7 +34,7 @@ def _offer(loaded: Loaded, document: str, span: list[int] | None) -> None:
     if job := active_job(loaded.study.root):
         status = job.status()
         share = f" ({status.done / status.total:.0%})" if status.total else ""
-        st.caption(f"A job is running{share}. The answer stands here once it is done.")
+        st.caption(f"A job is running{share}. The answer appears here when it is done.")
         st.button("Look again", icon=":material/refresh:", key="why_again")
         return
     if st.button("Compute", icon=":material/play_arrow:", key="why_start"):

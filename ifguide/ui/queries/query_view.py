@@ -6,9 +6,9 @@ import pandas as pd
 import streamlit as st
 
 from ifguide.errors import StaleError
-from ifguide.storage import artifacts
 from ifguide.study.analysis import explain
 from ifguide.study.freshness import stage_state
+from ifguide.study.on_demand import read_result
 from ifguide.ui import components, job_panel, layout
 from ifguide.ui.format import count, count_of, number, score
 from ifguide.ui.loaders import Loaded, open_root
@@ -31,10 +31,9 @@ class Row:
 def read_known(loaded: Loaded) -> dict | None:
     """What the job found, or None before it ran."""
     try:
-        path = explain.queries_path(loaded.study)
+        return read_result(explain.queries_path(loaded.study))
     except StaleError:
         return None
-    return artifacts.read_json(path) if path.is_file() else None
 
 
 def ask(loaded: Loaded) -> tuple[str, str, str]:

@@ -11,7 +11,7 @@ from ifguide.errors import InputError, StaleError
 from ifguide.evaluation.outcomes import Outcomes, compare_with_first
 from ifguide.storage import artifacts
 from ifguide.study.analysis.comparison import Comparison, compare_variants
-from ifguide.study.document_table import scale_top
+from ifguide.study.document_columns import scale_top
 from ifguide.study.freshness import stage_states
 from ifguide.study.lineage import STAGES, Unit
 from ifguide.study.reading import Study
@@ -196,6 +196,7 @@ def _manifests(study: Study) -> dict[str, dict]:
     """The manifests of all artefacts that are there, in the order the stages run."""
     names: Mapping[str, list[str]] = {
         "selection": study.selection_names(),
+        "documents": ["", *study.names_of("documents")],
         "suppress": study.suppressed_names(),
         "evaluate": study.evaluation_names(),
     }

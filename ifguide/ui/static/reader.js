@@ -1,5 +1,6 @@
-// The list of documents and the viewer beside it; uses numbers.js and token_viewer.js. Text reaches the page through textContent only.
-// Documents and lines that came once are kept here, so the next document shows without asking; the server is told what is here.
+// The list of documents and the viewer beside it; uses numbers.js and token_viewer.js. Text reaches the page only
+// through textContent. Documents and lines that came once are kept here, so the next document shows at once; the
+// server knows from each message what is here.
 const memories = new WeakMap();
 const kept = new Map(); // key -> document, for this page of the browser; the latest last
 const KEPT = 60;
@@ -7,8 +8,9 @@ const MARKS = { toxic: "T", fine: "F", unsure: "U" };
 const HELP = [
   ["j", "next document"], ["k", "previous document"],
   ["t", "toxic"], ["f", "fine"], ["u", "unsure"], ["c", "clear the verdict"], ["z", "undo the last verdict"],
-  ["x", "show or blur the text"], ["n", "next span to audit"], ["/", "search"], ["g", "go to a place in the list"], ["?", "this help"],
-  ["← →", "from token to token, once the text has the focus; with shift, mark a range"], ["Esc", "let go of the marked tokens"],
+  ["x", "show or blur the text"], ["n", "next span to audit"], ["/", "search"], ["g", "go to a place in the list"],
+  ["?", "this help"], ["← →", "from token to token, once the text has the focus; with shift, mark a range"],
+  ["Esc", "let go of the marked tokens"],
 ];
 
 function keep(key, doc) {
@@ -93,7 +95,10 @@ class Reader {
     this.listHead = element("div", "bar");
     this.sortBox = element("select");
     this.sortBox.setAttribute("aria-label", "Sort by");
-    this.sortBox.onchange = () => this.sortBy(this.sortBox.value, this.view.sorts.find((s) => s.name === this.sortBox.value).falls);
+    this.sortBox.onchange = () => {
+      const chosen = this.view.sorts.find((sort) => sort.name === this.sortBox.value);
+      this.sortBy(chosen.name, chosen.falls);
+    };
     this.turn = element("button", "quiet icon");
     this.turn.onclick = () => this.sortBy(this.view.sort, !this.view.descending);
     this.listHead.append(element("label", "soft", "Sort by"), this.sortBox, this.turn);
@@ -152,7 +157,10 @@ class Reader {
     this.gamma.type = "range";
     this.gamma.min = "0.3"; this.gamma.max = "1.5"; this.gamma.step = "0.1";
     this.gamma.title = "Right: lift weak scores into sight";
-    this.gamma.oninput = () => { this.viewer.setOptions({ gamma: 1.8 - Number(this.gamma.value) }); this.viewer.paint(); };
+    this.gamma.oninput = () => {
+      this.viewer.setOptions({ gamma: 1.8 - Number(this.gamma.value) });
+      this.viewer.paint();
+    };
     this.gamma.onchange = () => this.say({ gamma: Number((1.8 - Number(this.gamma.value)).toFixed(1)) });
     gamma.append(this.gamma);
     this.peopleBox = element("label", "people soft");
@@ -171,10 +179,17 @@ class Reader {
 
     this.help = element("dialog", "help");
     const keys = element("dl");
-    for (const [key, what] of HELP) { const dt = element("dt"); dt.append(element("kbd", "", key)); keys.append(dt, element("dd", "", what)); }
+    for (const [key, what] of HELP) {
+      const sign = element("dt");
+      sign.append(element("kbd", "", key));
+      keys.append(sign, element("dd", "", what));
+    }
     const close = element("button", "quiet", "Close");
     close.onclick = () => this.help.close();
-    this.help.append(element("h3", "", "Keys"), keys, element("p", "soft", "Verdicts are about the marked tokens if there are any, else about the whole document. Click a token to mark it; drag, or shift and click, to mark several."), close);
+    const note =
+      "Verdicts are about the marked tokens if there are any, else about the whole document. " +
+      "Click a token to mark it; drag, or shift and click, to mark several.";
+    this.help.append(element("h3", "", "Keys"), keys, element("p", "soft", note), close);
     this.help.onclick = (event) => { if (event.target === this.help) this.help.close(); };
     this.root.replaceChildren(this.left, this.right, this.help);
   }
@@ -202,7 +217,8 @@ class Reader {
       this.drawnPage = null;
     }
     this.said.seen = view.serial;
-    this.viewer.setOptions({ settings: view.viewer, veil: view.veil, people: view.viewer.hasTruth && this.people.checked });
+    const people = view.viewer.hasTruth && this.people.checked;
+    this.viewer.setOptions({ settings: view.viewer, veil: view.veil, people });
     if (fresh || this.viewer.colour === undefined) {
       this.viewer.setOptions({ colour: view.colour, gamma: view.gamma });
       this.gamma.value = String(1.8 - view.gamma);
@@ -221,7 +237,6 @@ class Reader {
 
   drawControls() {
     const { view } = this;
-    this.left.hidden = view.alone;
     this.sortBox.replaceChildren(...view.sorts.map((sort) => {
       const option = element("option", "", sort.title);
       option.value = sort.name;
@@ -304,15 +319,19 @@ class Reader {
       copies.title = `${line.copies} documents are nearly this text`;
       top.append(copies);
     }
-    if (line.nSpans) { const spans = element("span", "copies", line.nSpans === 1 ? "1 span" : `${line.nSpans} spans`); spans.title = `Verdicts on ${line.nSpans} of its spans`; top.append(spans); }
-    const numbers = element("span", "numbers num", this.view.figure ? line[this.view.figure] : `${line.selected} · ${line.sum}`);
+    if (line.nSpans) {
+      const spans = element("span", "copies", line.nSpans === 1 ? "1 span" : `${line.nSpans} spans`);
+      spans.title = `Verdicts on ${line.nSpans} of its spans`;
+      top.append(spans);
+    }
+    const numbers = element("span", "numbers num", line.figure);
     numbers.title = this.view.figureTitle;
     const spark = sparkline(line.spark);
     paintSpark(spark, colours);
     top.append(element("span", "gap"), numbers, spark, mark);
     const snippet = element("div", "snippet" + (this.view.veil ? " veil" : ""));
     if (this.view.veil) snippet.setAttribute("aria-hidden", "true");
-    for (const [text, marked] of line.snippet) snippet.append(marked ? element("mark", "", text) : document.createTextNode(text));
+    for (const [text, marked] of line.snippet) snippet.append(marked ? element("mark", "", text) : text);
     box.append(top, snippet);
   }
 
@@ -320,8 +339,9 @@ class Reader {
     const chosen = this.list.querySelector(".chosen");
     if (!chosen) return;
     const { offsetTop: top, offsetHeight: height } = chosen;
+    const lowest = top + height - this.list.clientHeight;
     if (top < this.list.scrollTop) this.list.scrollTop = top;
-    else if (top + height > this.list.scrollTop + this.list.clientHeight) this.list.scrollTop = top + height - this.list.clientHeight;
+    else if (lowest > this.list.scrollTop) this.list.scrollTop = lowest;
   }
 
   current() { return this.byPlace(this.said.at); }
@@ -343,7 +363,8 @@ class Reader {
     if (!doc) return;
     this.title.replaceChildren(element("h2", "", `Document ${doc.id}`));
     this.title.firstChild.title = doc.id;
-    this.facts.replaceChildren(...doc.facts.flatMap((fact, i) => [i ? " · " : "", element("bdi", "", fact)])); // a name that turns the writing turns only itself
+    // Each in a bdi: a name that turns the writing direction turns only itself.
+    this.facts.replaceChildren(...doc.facts.flatMap((fact, i) => [i ? " · " : "", element("bdi", "", fact)]));
     const changed = this.viewer.doc?.key !== doc.key;
     this.viewer.setDocument(doc);
     if (range) this.viewer.goTo(...range);
@@ -360,8 +381,9 @@ class Reader {
     }
     const range = this.viewer.range;
     const doc = this.viewer.doc;
-    const about = range ? `on ${range[1] - range[0] === 1 ? "1 token" : `${whole(range[1] - range[0])} tokens`}` : doc?.copies > 1 ? `on ${whole(doc.copies)} near-duplicates` : "on this document";
-    this.aim.textContent = about;
+    const marked = range ? range[1] - range[0] : 0;
+    if (marked) this.aim.textContent = marked === 1 ? "on 1 token" : `on ${whole(marked)} tokens`;
+    else this.aim.textContent = doc?.copies > 1 ? `on ${whole(doc.copies)} near-duplicates` : "on this document";
   }
 
   standing() {
@@ -375,7 +397,7 @@ class Reader {
   // ---- what the reader does ----
 
   sortBy(sort, descending) {
-    Object.assign(this.view, { sort, descending }); // the next click builds on it, whether the server has answered or not
+    Object.assign(this.view, { sort, descending }); // the next click builds on it, even before the server answers
     this.drawControls();
     this.say({ sort, descending });
   }
@@ -442,17 +464,25 @@ class Reader {
     return !!after;
   }
 
+  turnVeil() {
+    if (!this.viewer.doc || !this.viewer.veil) return;
+    this.viewer.reveal(this.viewer.hidden());
+    if (!this.viewer.hidden()) this.viewer.box.focus({ preventScroll: true });
+  }
+
   key(event) {
     if (!this.root.isConnected) { this.stop(); return; }
     const target = event.composedPath()[0];
-    const typing = target instanceof HTMLElement && (target.isContentEditable || target.tagName === "TEXTAREA" || target.tagName === "SELECT" || (target.tagName === "INPUT" && !["range", "checkbox"].includes(target.type)));
+    const field = "textarea, select, input:not([type=range], [type=checkbox])";
+    const typing = target instanceof HTMLElement && (target.isContentEditable || target.matches(field));
     if (typing) { if (event.key === "Escape") target.blur(); return; }
     if (event.ctrlKey || event.metaKey || event.altKey || !this.view || this.help.open) return;
     const actions = {
       j: () => this.go(this.said.at + 1), k: () => this.go(this.said.at - 1),
-      t: () => this.decide("toxic"), f: () => this.decide("fine"), u: () => this.decide("unsure"), c: () => this.decide("none"),
+      t: () => this.decide("toxic"), f: () => this.decide("fine"),
+      u: () => this.decide("unsure"), c: () => this.decide("none"),
       z: () => this.event({ kind: "undo" }), n: () => this.aimNext(),
-      x: () => { if (this.viewer.doc && this.viewer.veil) { this.viewer.reveal(this.viewer.hidden()); if (!this.viewer.hidden()) this.viewer.box.focus({ preventScroll: true }); } },
+      x: () => this.turnVeil(),
       "/": () => document.querySelector('input[aria-label="Text contains"]')?.focus(),
       g: () => this.jump.focus(), "?": () => this.help.showModal(),
     };
