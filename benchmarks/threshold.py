@@ -45,7 +45,7 @@ def draw_releases(n_valid: int, n_tail: int, seed: int = 0) -> list[dict]:
         n_above = int(np.exp(draw.uniform(np.log(max(10, n_valid // 1_000_000)), np.log(n_tail))))
         window = int(draw.integers(0, 6))
         budget = int(n_above * (1 + window) * np.exp(draw.uniform(np.log(0.05), np.log(2)))) if number % 3 else 0
-        found.append({"quantile": (n_valid - n_above) / n_valid, "window": window, "max_tokens": budget})
+        found.append({"tokens_above": n_above, "window": window, "max_tokens": budget})
     return found
 
 

@@ -1,5 +1,6 @@
-"""Choosing tokens: where to cut, what that takes, and what it would do."""
+"""Choosing tokens: where the threshold is, what it selects, and what that would do."""
 
+import dataclasses
 from functools import partial
 
 import numpy as np
@@ -12,15 +13,15 @@ from ifguide.ui.format import ATTRIBUTION_NOTES, ATTRIBUTION_TITLES, count, coun
 from ifguide.ui.loaders import COUNT_WORDS_UP_TO, Loaded
 from ifguide.ui.threshold import board, overlap_panel, selection_panel
 from ifguide.ui.threshold import tables as selection_tables
-from ifguide.ui.threshold.loaders import board_parts, source_knots
-from ifguide.ui.threshold.tuning import Tuning, apply_choice, default_tuning, read_address, write_address
+from ifguide.ui.threshold.loaders import board_parts, default_tuning, source_knots
+from ifguide.ui.threshold.tuning import Tuning, apply_choice, read_address, write_address
 
 PAGE_SIZE = 8
 WORDS_SHOWN, SOURCES_SHOWN = 12, 12
 
 
 def ask_attribution(loaded: Loaded) -> str:
-    """Which kind of score is cut."""
+    """Which kind of score the threshold is for."""
     kinds = [kind for kind in loaded.kinds() if KINDS[kind].selects]
     if len(kinds) == 1:
         return kinds[0]
@@ -40,40 +41,38 @@ def ask_attribution(loaded: Loaded) -> str:
     return chosen
 
 
-def current_tuning(loaded: Loaded) -> Tuning:
+def current_tuning(loaded: Loaded, kind: str) -> Tuning:
     """The controls: from the address, else as they were left, else from study.toml."""
     name, kept = st.session_state.get("tuning", (None, None))
-    start = kept if name == loaded.name else default_tuning(loaded.study.config.selection)
-    tuning = read_address(st.query_params, start, loaded.corpus().n_tokens)
+    start = kept if name == loaded.name else default_tuning(loaded, kind)
+    tuning = read_address(st.query_params, start, loaded.index(kind))
     st.session_state["tuning"] = (loaded.name, tuning)
     return tuning
 
 
 def keep_tuning(loaded: Loaded, kind: str, tuning: Tuning) -> None:
-    """Remember the controls, here and in the address."""
+    """Remember the controls, here and in the address; all parameters change at once, as one step of the history."""
+    above = loaded.resolved(tuning.settings(kind)).n_above  # fewer than asked for where scores tie
+    tuning = dataclasses.replace(tuning, tokens_above=above)
     st.session_state["tuning"] = (loaded.name, tuning)
-    default = default_tuning(loaded.study.config.selection)
-    for key, value in write_address(tuning, default, loaded.index(kind).n_valid).items():
-        if value is None:
-            st.query_params.pop(key, None)
-        else:
-            st.query_params[key] = value
+    written = write_address(tuning, default_tuning(loaded, kind))
+    changed = {key: value or [] for key, value in written.items() if st.query_params.get(key, "") != (value or "")}
+    if changed:
+        st.query_params.update(changed)
 
 
 def answer_choice(loaded: Loaded, kind: str) -> None:
     """The reader let go of a control of the board."""
     choice = st.session_state["board"]["choice"]
-    if not isinstance(choice, dict):
-        return
-    st.session_state["board_seq"] = choice.get("seq", 0)
-    before = st.session_state["tuning"][1]
-    keep_tuning(loaded, kind, apply_choice(before, choice, loaded.index(kind), loaded.corpus().n_tokens))
+    if isinstance(choice, dict):
+        st.session_state["board_seq"] = choice.get("seq", 0)
+        keep_tuning(loaded, kind, apply_choice(st.session_state["tuning"][1], choice, loaded.index(kind)))
 
 
 def find_chosen(loaded: Loaded) -> int | None:
     """The document chosen in the list below, or named by the address."""
     picked = (st.session_state.get("listed") or {}).get("pick")
-    if picked is not None:
+    if picked is not None and picked != st.query_params.get("doc"):
         st.session_state["doc"] = st.query_params["doc"] = picked
     wanted = st.query_params.get("doc", st.session_state.get("doc"))
     if wanted is None:
@@ -130,7 +129,7 @@ def show_documents(loaded: Loaded, kind: str, tuning: Tuning, found, chosen: int
         title = f"Documents with scores from {score(tuning.low)} to {score(tuning.high)}"
         n_items = len(hits)
     else:
-        title, n_items = "Documents it touches", found.n_documents
+        title, n_items = "Affected documents", found.n_documents
     st.subheader(title, anchor=False)
     place = st.container()
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
@@ -151,7 +150,7 @@ def show_documents(loaded: Loaded, kind: str, tuning: Tuning, found, chosen: int
         lines = selection_tables.ranked_rows(corpus, scores, found, rows)
     with place:
         st.caption(
-            "Choose one, and its tokens appear as diamonds below the distribution."
+            "Choose one to mark its tokens as diamonds below the distribution."
             if chosen is None
             else f"The diamonds below the distribution are the tokens of {plain(corpus.document(chosen).id)}."
         )
@@ -223,7 +222,7 @@ def tune(loaded: Loaded) -> None:
     """All that follows the controls; letting one go draws this part again and nothing else."""
     with layout.guard():
         kind = ask_attribution(loaded)
-        tuning = current_tuning(loaded)
+        tuning = current_tuning(loaded, kind)
         chosen = find_chosen(loaded)
         found = loaded.resolved(tuning.settings(kind))
         show_board(loaded, kind, tuning, found, chosen)
@@ -235,9 +234,8 @@ def tune(loaded: Loaded) -> None:
 
 loaded = layout.open_page(
     "Threshold",
-    "Decide how many tokens are taken: drag the threshold, see what it selects, and train a model without those"
-    " tokens.",
+    "Choose which tokens to suppress: drag the threshold, see what it selects, and train a model against it.",
 )
 with layout.guard():
-    layout.need_stage(loaded, "index", "The threshold is chosen among the tokens' scores.")
+    layout.need_stage(loaded, "index", "The threshold needs the tokens' sorted scores.")
     tune(loaded)

@@ -151,7 +151,7 @@ def test_tables_are_written_once_and_follow_what_they_are_made_of(study, tmp_pat
     names = sorted(path.name for path in (own.root / tables.FOLDER).iterdir())
     assert len([name for name in names if name.startswith("ranks-few-")]) == 2  # the table and its checksum
     assert names[1::2] == [f"{name}.sum" for name in names[::2]]
-    assert tables.read_notes(second[0])["quantile"] == 0.99
+    assert tables.read_notes(second[0]) == own.selection("few").settings
     with pytest.raises(ConfigError):
         tables.ranks_path(own, "../outside")
     with pytest.raises(StaleError, match="no selection nothing yet"):

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from ifguide.selection.algorithm import Ranking
+from ifguide.selection.choice import Choice
 from ifguide.selection.index.hits import Hits
 
 
@@ -36,14 +37,14 @@ class Holding:
 class Resolved(Holding):
     """The exact result of one choice of settings, bit-equal to `ifguide.selection.algorithm`."""
 
-    settings: dict
-    """attribution, quantile, window, max_tokens."""
+    choice: Choice
+    """What was asked for."""
     threshold: float
     """Tokens strictly above it are hits."""
     n_valid: int
     """V, tokens that have a score."""
     n_above: int
-    """Hits."""
+    """Hits: the choice's `tokens_above`, or fewer where scores tie at the threshold."""
     n_covered: int
     """Hits and their windows, before the budget."""
     cut: int

@@ -1,8 +1,8 @@
 """What the Threshold page's board draws and previews from: exact counts at the knots, bins, and one exact result. No
 streamlit here.
 
-The browser gets a few hundred kilobytes whatever the size of the corpus, and interpolates between the knots while the
-handle is dragged. Shapes: K knots, from the highest threshold down; S sources.
+The browser gets a few hundred kilobytes for a corpus of any size, and interpolates between the knots while the handle
+is dragged. Shapes: K knots, from the highest threshold down; S sources.
 """
 
 from collections.abc import Iterable
@@ -16,10 +16,9 @@ from ifguide.ui.format import count_of, interval, signed
 
 N_BINS = 200
 SOURCE_STEP = 4
-"""The sources' counts are sent at every so many knots: bars need no more."""
+"""The sources' counts are sent at every fourth knot: bars need no more."""
 FAR_OUT = 8.0
-"""The axis is compressed when the highest score lies this many times further from the median than the 99th percentile.
-"""
+"""The axis is compressed when the highest score is this many times further from the median than the 99th percentile."""
 MARKS_MOST = 4000
 RANK_POINTS = 240
 
@@ -52,9 +51,11 @@ def board_parts(index: ScoreIndex) -> dict:
     table = index.preview()
     thresholds, above = table["threshold"].to_numpy(), table["tokens_above"].to_numpy()
     unit = axis_unit(thresholds, above, index.n_valid)
-    whole = index.histogram()
+    whole, words = index.histogram(), index.words()
     lowest, highest = float(whole["left"][0].as_py()), float(whole["right"][-1].as_py())
-    counts = lambda name: [_whole_numbers(table[f"{name}_{w}"]) for w in range(MAX_WINDOW + 1)]  # noqa: E731
+    windows = range(MAX_WINDOW + 1)
+    counts = lambda name: [_whole_numbers(table[f"{name}_{w}"]) for w in windows]  # noqa: E731
+    columns = [words[name].to_pylist() for name in ("first_above", "last_above", "word", "count")]
     return {
         "unit": unit,
         "lowest": lowest,
@@ -65,16 +66,10 @@ def board_parts(index: ScoreIndex) -> dict:
             "documents": _whole_numbers(table["documents_hit"]),
             "covered": counts("covered"),
             "span": counts("span") if "span_0" in table.schema.names else None,
-            "effect": [_digits(table[f"effect_{w}"].to_pylist(), 7) for w in range(MAX_WINDOW + 1)],
+            "effect": [_digits(table[f"effect_{w}"].to_pylist(), 7) for w in windows],
         },
         "whole": _bins(index, lowest, highest, unit),
-        "words": [
-            list(row)
-            for row in zip(
-                *(index.words()[name].to_pylist() for name in ("first_above", "last_above", "word", "count")),
-                strict=True,
-            )
-        ],
+        "words": [list(row) for row in zip(*columns, strict=True)],
     }
 
 
@@ -90,10 +85,10 @@ def source_knots(table: pa.Table, window: int) -> dict:
 
 
 def tail_bins(index: ScoreIndex, parts: dict, threshold: float) -> dict:
-    """Bins of the close-up: the highest tenth of the scores, or more when the threshold lies lower."""
+    """Bins of the close-up: the highest tenth of the scores, or more when the threshold is lower."""
     highest = parts["highest"]
     inside = 0 < index.n_tail < index.n_valid
-    low = index.threshold_at(1 - index.n_tail / index.n_valid) if inside else parts["lowest"]
+    low = index.locate(index.n_tail)[0] if inside else parts["lowest"]
     if threshold < low:
         low = max(parts["lowest"], threshold - 0.1 * (highest - threshold))
     return _bins(index, float(low), highest, parts["unit"])
@@ -105,8 +100,8 @@ def exact_result(found: Resolved, seq: int) -> dict:
         "seq": seq,
         "above": found.n_above,
         "threshold": found.threshold,
-        "window": found.settings["window"],
-        "budget": found.settings["max_tokens"],
+        "window": found.choice.window,
+        "budget": found.choice.max_tokens,
         "tokens": found.n_selected,
         "documents": found.n_documents,
         "precision": found.precision,
@@ -127,8 +122,7 @@ def rank_line(found: Resolved) -> dict:
 
 
 def effect_text(n_valid: int, penalty: float, measured: dict | None) -> dict:
-    """What the board says of predicted effects: scale (times a sum of scores), title, help, and a note on how far to
-    trust them.
+    """What the board says about predicted effects: scale (times a sum of scores), title, help, and how far to trust it.
 
     Args:
         n_valid: tokens with a score.
@@ -137,23 +131,22 @@ def effect_text(n_valid: int, penalty: float, measured: dict | None) -> dict:
     """
     return {
         "scale": predicted_change(1.0, n_valid, penalty),
-        "title": "What would it do? Predicted change by where the threshold lies (linear prediction)",
+        "title": "Predicted effect by threshold (linear estimate)",
         "help": (
             "(1 + penalty) times the selected tokens' scores, as a mean over all tokens: by how much the loss of toxic"
             " completions would rise against that of safe ones after one small training step. Above 0, toxic"
-            " completions become less likely. Only the difference of the two is known, and it has no unit: compare"
-            " selections of one study with it."
+            " completions become less likely. It has no unit: only compare selections of one study with it."
         ),
         "note": _trust(measured),
     }
 
 
 def _trust(measured: dict | None) -> str:
-    start = "To first order only: training moves far, and a trained model alone shows the effect."
+    start = "Rough estimate. Train to confirm."
     if measured is None:
-        return f"{start} How well it orders trained models was not measured for this study."
+        return f"{start} How well it ranks trained models was not measured for this study."
     parts = []
-    for key, what in (("predicted_measured", "the measured change"), ("predicted_emt", "expected max. toxicity")):
+    for key, what in (("predicted_measured", "the measured change"), ("predicted_emt", "worst-case toxicity")):
         found = measured["correlation"].get(key)
         if found and found.get("rho") is not None:
             parts.append(f"{signed(found['rho'], 2)} with {what} ({interval(found['low'], found['high'], 2)})")
