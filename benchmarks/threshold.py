@@ -74,12 +74,13 @@ def measure_releases(root: Path) -> dict:
         index = open_index(study, "own_loss")
         preview = index.preview()
         index.words()
+        covered = preview.covered.sum(axis=2)
         opened = time.perf_counter() - started
         seconds, errors, rows = [], [], []
         for settings in draw_releases(index.n_valid, index.n_tail):
             found = index.resolve(settings)
             seconds.append(found.seconds)
-            guess = np.interp(found.n_above, preview["tokens_above"], preview[f"covered_{settings['window']}"])
+            guess = np.interp(found.n_above, preview.tokens_above[: len(covered)], covered[:, settings["window"]])
             budget = settings["max_tokens"] or found.n_covered
             errors.append(abs(min(guess, budget) - found.n_selected) / budget)
             rows.append(

@@ -202,28 +202,26 @@ def test_every_row_of_the_preview_equals_brute_force(tmp_path):
         )
         index = study.build(chunk_tokens=500)
         owner = np.repeat(np.arange(60), np.diff(study.offsets))
-        rows = index.preview().to_pylist()
-        tail = [row for row in rows if row["documents_hit"] is not None]
-        assert tail[-1]["tokens_above"] == index.n_tail > 10
-        assert [row["tokens_above"] for row in rows] == sorted({row["tokens_above"] for row in rows})
-        for row in rows:
-            above = study.valid & (study.values.astype(np.float64) > row["threshold"])
-            assert row["tokens_above"] == above.sum(), (seed, row)
-            assert index.locate(row["tokens_above"])[1] == row["tokens_above"]
-        for row in tail[:: max(1, len(tail) // 25)] + tail[-1:]:
+        preview = index.preview()
+        tail, counts = len(preview.documents), preview.tokens_above.tolist()
+        assert counts[tail - 1] == index.n_tail > 10
+        assert counts == sorted(set(counts))
+        for threshold, count in zip(preview.threshold, counts, strict=True):
+            above = study.valid & (study.values.astype(np.float64) > threshold)
+            assert count == above.sum() == index.locate(count)[1], (seed, threshold)
+        for place in [*range(0, tail, max(1, tail // 25)), tail - 1]:
             ranking = selection.rank_documents(
-                study.values, study.offsets, study.valid, row["threshold"], study.corpus().id_rank
+                study.values, study.offsets, study.valid, preview.threshold[place], study.corpus().id_rank
             )
-            assert row["documents_hit"] == np.count_nonzero(ranking.count_above)
+            assert preview.documents[place] == np.count_nonzero(ranking.count_above)
             for window in range(6):
+                where = (seed, place, window)
                 mask = selection.select_tokens(study.values, study.offsets, study.valid, ranking, window=window)
-                assert row[f"covered_{window}"] == mask.sum()
-                assert row[f"span_{window}"] == np.count_nonzero(mask & study.in_span)
-                assert row[f"effect_{window}"] == pytest.approx(
-                    study.values[mask].sum(dtype=np.float64), rel=1e-9, abs=1e-6
-                )
                 by_source = Counter(study.sources[owner[mask]].tolist())
-                assert row[f"source_{window}"] == [by_source[name] for name in index.sources]
+                assert preview.covered[place, window].tolist() == [by_source[name] for name in index.sources], where
+                assert preview.spans[place, window] == np.count_nonzero(mask & study.in_span), where
+                effect = study.values[mask].sum(dtype=np.float64)
+                assert preview.effect[place, window] == pytest.approx(effect, rel=1e-9, abs=1e-6), where
 
 
 def test_the_streaming_build_gives_the_same_files_whatever_the_chunks_and_threads(tmp_path, monkeypatch):

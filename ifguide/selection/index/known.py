@@ -3,6 +3,7 @@
 Shapes: D documents, N tokens, V valid tokens, T tail tokens, S sources, as in `ifguide.selection.index.score_index`.
 """
 
+import dataclasses
 import os
 from functools import cached_property
 from pathlib import Path
@@ -16,8 +17,8 @@ from ifguide.errors import StaleError
 from ifguide.selection.algorithm import rank_at_quantile
 from ifguide.selection.index.build import INDEX_VERSION, TAIL_QUANTILE, count_above
 from ifguide.selection.index.chunks import Chunks, bin_ends, sort_key
-from ifguide.selection.index.coverage import MAX_WINDOW
 from ifguide.selection.index.hits import Tail, round_down
+from ifguide.selection.index.results import Preview
 from ifguide.storage import artifacts
 
 N_COARSE = 40
@@ -51,7 +52,8 @@ class KnownCounts:
     ):
         self.kind = kind
         """`own_loss` or `position`."""
-        self._folder, self._corpus, self._defaults = folder / kind, corpus, defaults or SelectionConfig()
+        self._folder, self._corpus = folder / kind, corpus
+        self._defaults = dataclasses.replace(defaults or SelectionConfig(), attribution=kind)
         try:
             self._read(scores)
         except (StaleError, KeyError, TypeError, AttributeError) as error:
@@ -131,40 +133,18 @@ class KnownCounts:
 
     # ---- what is known beforehand ----
 
-    def preview(self) -> pa.Table:
-        """Exact counts at about a thousand thresholds, for drawing while the handle is dragged.
-
-        A row a knot, from the highest threshold down to the 90th percentile, then a coarse part further down. Columns:
-            threshold: float64; tokens_above: int64.
-            documents_hit: int64, documents with a token above.
-            covered_0 .. covered_5: int64, tokens covered at that window (0: the same as tokens_above).
-            effect_0 .. effect_5: float64, sums of the covered tokens' scores.
-            span_0 .. span_5: int64, covered tokens inside known spans; only when the corpus has spans.
-            source_0 .. source_5: fixed-size list (S,) of int64, covered tokens in each source.
-        In the coarse part only those two are known before release; the rest is null there.
-        """
+    def preview(self) -> Preview:
+        """Exact counts at about a thousand thresholds."""
         row = np.searchsorted(self._ranks, self._knots)
         thresholds = np.full(len(row), self._tail.floor)
         inside = self._knots < self.n_tail
         thresholds[inside] = self._tail.scores[self._tail.order[self._knots[inside]]]
         above, coarse = self._coarse_knots()
-        columns = {
-            "threshold": pa.array(np.concatenate([thresholds, coarse])),
-            "tokens_above": pa.array(np.concatenate([self._knots, above])),
-        }
-        pad = [None] * len(above)
-        columns["documents_hit"] = pa.array(self._tables["documents"][row].tolist() + pad, pa.int64())
-        for name in ("covered", "effect", "spans"):
-            for window in range(MAX_WINDOW + 1) if name in self._tables else ():
-                values = self._tables[name][row, window]
-                values = (values.sum(axis=1) if name == "covered" else values).tolist() + pad
-                columns[f"{name.removesuffix('s')}_{window}"] = pa.array(
-                    values, pa.float64() if name == "effect" else pa.int64()
-                )
-        for window in range(MAX_WINDOW + 1):
-            lists = [*self._tables["covered"][row, window].tolist(), *pad]
-            columns[f"source_{window}"] = pa.array(lists, pa.list_(pa.int64(), len(self.sources)))
-        return pa.table(columns)
+        return Preview(
+            threshold=np.concatenate([thresholds, coarse]),
+            tokens_above=np.concatenate([self._knots, above]),
+            **{name: table[row] for name, table in self._tables.items()},
+        )
 
     def _coarse_knots(self) -> tuple[np.ndarray, np.ndarray]:
         """(tokens above int64, thresholds float64) at ends of the histogram's bins below the tail, highest first."""

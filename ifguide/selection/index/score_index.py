@@ -42,7 +42,7 @@ class ScoreIndex(KnownCounts):
             ConfigError: a setting out of range, or scores of another kind.
         """
         started = time.perf_counter()
-        choice = settings if isinstance(settings, Choice) else self._choice(settings)
+        choice = settings if isinstance(settings, Choice) else read_choice(settings, self._defaults, self.n_valid)
         if choice.attribution != self.kind:
             raise ConfigError(f"attribution: this is the index of {self.kind}, got {choice.attribution!r}")
         window, budget = choice.window, choice.max_tokens
@@ -68,11 +68,6 @@ class ScoreIndex(KnownCounts):
             cut=cut,
             left=left,
             by_source=np.bincount(self._source_of, weights=taken, minlength=len(self.sources)).astype(np.int64),
-            n_span_selected=None,
-            precision=None,
-            recall=None,
-            effect=0.0,
-            seconds=0.0,
             ranking=ranking,
             covered=covered,
             taken=taken,
@@ -87,10 +82,6 @@ class ScoreIndex(KnownCounts):
         return dataclasses.replace(
             found, effect=effect, **self._against_spans(marked, n_selected), seconds=time.perf_counter() - started
         )
-
-    def _choice(self, settings: Mapping | SelectionConfig) -> Choice:
-        defaults = dataclasses.replace(self._defaults, attribution=self.kind)
-        return read_choice(settings, defaults, self.n_valid)
 
     def _against_spans(self, marked: int | None, n_selected: int) -> dict:
         if marked is None:

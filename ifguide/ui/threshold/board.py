@@ -5,12 +5,9 @@ The browser gets a few hundred kilobytes for a corpus of any size, and interpola
 is dragged. Shapes: K knots, from the highest threshold down; S sources.
 """
 
-from collections.abc import Iterable
-
 import numpy as np
-import pyarrow as pa
 
-from ifguide.selection.index import MAX_WINDOW, Resolved, ScoreIndex
+from ifguide.selection.index import MAX_WINDOW, Preview, Resolved, ScoreIndex
 from ifguide.study.analysis.prediction import predicted_change
 from ifguide.ui.format import count_of, interval, signed
 
@@ -48,40 +45,37 @@ def axis_edges(low: float, high: float, unit: float, n_bins: int = N_BINS) -> np
 
 def board_parts(index: ScoreIndex) -> dict:
     """What does not depend on the controls: knots of all windows, bins of the whole axis, words."""
-    table = index.preview()
-    thresholds, above = table["threshold"].to_numpy(), table["tokens_above"].to_numpy()
-    unit = axis_unit(thresholds, above, index.n_valid)
-    whole, words = index.histogram(), index.words()
+    preview, whole, words = index.preview(), index.histogram(), index.words()
+    unit = axis_unit(preview.threshold, preview.tokens_above, index.n_valid)
     lowest, highest = float(whole["left"][0].as_py()), float(whole["right"][-1].as_py())
-    windows = range(MAX_WINDOW + 1)
-    counts = lambda name: [_whole_numbers(table[f"{name}_{w}"]) for w in windows]  # noqa: E731
+    pad = [None] * (len(preview.threshold) - len(preview.documents))
+    by_window = lambda counts: [column.tolist() + pad for column in counts.T]  # noqa: E731
     columns = [words[name].to_pylist() for name in ("first_above", "last_above", "word", "count")]
     return {
         "unit": unit,
         "lowest": lowest,
         "highest": highest,
         "knots": {
-            "threshold": _digits(thresholds, 8),
-            "above": above.tolist(),
-            "documents": _whole_numbers(table["documents_hit"]),
-            "covered": counts("covered"),
-            "span": counts("span") if "span_0" in table.schema.names else None,
-            "effect": [_digits(table[f"effect_{w}"].to_pylist(), 7) for w in windows],
+            "threshold": _digits(preview.threshold, 8),
+            "above": preview.tokens_above.tolist(),
+            "documents": preview.documents.tolist() + pad,
+            "covered": by_window(preview.covered.sum(axis=2)),
+            "span": None if preview.spans is None else by_window(preview.spans),
+            "effect": [_digits(column, 7) + pad for column in preview.effect.T],
         },
         "whole": _bins(index, lowest, highest, unit),
         "words": [list(row) for row in zip(*columns, strict=True)],
     }
 
 
-def source_knots(table: pa.Table, window: int) -> dict:
+def source_knots(preview: Preview, window: int) -> dict:
     """Selected tokens of every source at some of the knots: above (K',), counts, S lists of K'."""
-    known = np.flatnonzero(table["documents_hit"].is_valid().to_numpy(zero_copy_only=False))
-    if not len(known) or window > MAX_WINDOW:
+    known = len(preview.documents)
+    if not known or window > MAX_WINDOW:
         return {"window": -1, "above": [], "counts": []}
-    places = np.unique(np.append(known[::SOURCE_STEP], known[-1]))
-    rows = table.take(pa.array(places))
-    lists = np.array(rows[f"source_{window}"].to_pylist(), dtype=np.int64)
-    return {"window": window, "above": rows["tokens_above"].to_pylist(), "counts": lists.T.tolist()}
+    places = np.unique([*range(0, known, SOURCE_STEP), known - 1])
+    counts = preview.covered[places, window].T
+    return {"window": window, "above": preview.tokens_above[places].tolist(), "counts": counts.tolist()}
 
 
 def tail_bins(index: ScoreIndex, parts: dict, threshold: float) -> dict:
@@ -177,9 +171,5 @@ def _bins(index: ScoreIndex, low: float, high: float, unit: float) -> dict:
     }
 
 
-def _digits(values: Iterable, digits: int) -> list:
-    return [None if value is None else float(f"{value:.{digits}g}") for value in values]
-
-
-def _whole_numbers(column: pa.ChunkedArray) -> list[int | None]:
-    return [None if value is None else int(value) for value in column.to_pylist()]
+def _digits(values: np.ndarray, digits: int) -> list:
+    return [float(f"{value:.{digits}g}") for value in values.tolist()]
