@@ -72,8 +72,10 @@ def answer_choice(loaded: Loaded, kind: str) -> None:
 def find_chosen(loaded: Loaded) -> int | None:
     """The document chosen in the list below, or named by the address."""
     picked = (st.session_state.get("listed") or {}).get("pick")
-    if picked is not None and picked != st.query_params.get("doc"):
-        st.session_state["doc"] = st.query_params["doc"] = picked
+    if picked is not None:
+        st.session_state["doc"] = picked
+        if picked != st.query_params.get("doc"):
+            st.query_params["doc"] = picked
     wanted = st.query_params.get("doc", st.session_state.get("doc"))
     if wanted is None:
         return None
@@ -89,11 +91,7 @@ def find_chosen(loaded: Loaded) -> int | None:
 def show_board(loaded: Loaded, kind: str, tuning: Tuning, found, chosen: int | None) -> None:
     """The distribution with its handle, and everything that follows the handle."""
     index, parts, corpus = loaded.index(kind), board_parts(loaded, kind), loaded.corpus()
-    marks = (
-        []
-        if chosen is None
-        else board.document_marks(loaded.scores(kind)[int(corpus.offsets[chosen]) : int(corpus.offsets[chosen + 1])])
-    )
+    own = None if chosen is None else selection_tables.values_of(corpus, loaded.scores(kind), chosen)
     inside = None if tuning.low is None else index.tokens_above(tuning.low) - index.tokens_above(tuning.high)
     payload = {
         **{key: parts[key] for key in ("unit", "lowest", "highest", "knots", "words")},
@@ -103,7 +101,7 @@ def show_board(loaded: Loaded, kind: str, tuning: Tuning, found, chosen: int | N
         "nTail": index.n_tail,
         "nSpan": index.n_span,
         "sources": list(index.sources),
-        "sourceTokens": np.asarray(index.source_tokens).tolist(),
+        "sourceTokens": index.source_tokens.tolist(),
         "sourceKnots": source_knots(loaded, kind, tuning.window),
         "views": {"all": parts["whole"], "tail": board.tail_bins(index, parts, found.threshold)},
         "range": tuning.range,
@@ -112,7 +110,7 @@ def show_board(loaded: Loaded, kind: str, tuning: Tuning, found, chosen: int | N
         "inside": inside,
         "exact": board.exact_result(found, st.session_state.get("board_seq", 0)),
         "rank": board.rank_line(found),
-        "marks": marks,
+        "marks": [] if own is None else board.document_marks(own),
         "effect": board.effect_text(index.n_valid, loaded.study.config.suppress.penalty, loaded.prediction()),
         "veil": layout.veiled(),
     }
@@ -122,28 +120,24 @@ def show_board(loaded: Loaded, kind: str, tuning: Tuning, found, chosen: int | N
 def show_documents(loaded: Loaded, kind: str, tuning: Tuning, found, chosen: int | None) -> None:
     """The documents of the selection by rank, or those with scores in the brushed range."""
     corpus, scores = loaded.corpus(), loaded.scores(kind)
-    brushed = tuning.low is not None
+    named = None if chosen is None else corpus.document(chosen).id
+    brushed, title, n_items = tuning.low is not None, "Affected documents", found.n_documents
     if brushed:
         low = -np.inf if tuning.low <= board_parts(loaded, kind)["lowest"] else tuning.low
         hits = loaded.in_range(kind, low, tuning.high)
-        title = f"Documents with scores from {score(tuning.low)} to {score(tuning.high)}"
-        n_items = len(hits)
-    else:
-        title, n_items = "Affected documents", found.n_documents
+        title, n_items = f"Documents with scores from {score(tuning.low)} to {score(tuning.high)}", len(hits)
     st.subheader(title, anchor=False)
     place = st.container()
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
-        rows = layout.pager(
-            "page", n_items=n_items, page_size=PAGE_SIZE, noun="documents", of=(loaded.name, kind, tuning)
-        )
-        if chosen is not None:
+        of = (loaded.name, kind, tuning)
+        rows = layout.pager("page", n_items=n_items, page_size=PAGE_SIZE, noun="documents", of=of)
+        if named is not None:
             st.page_link(
                 "pages/documents.py",
-                label=f"Read {plain(corpus.document(chosen).id)} token by token",
+                label=f"Read {plain(named)} token by token",
                 icon=":material/article:",
-                query_params={"study": loaded.name, "doc": corpus.document(chosen).id},
+                query_params={"study": loaded.name, "doc": named},
             )
-    columns = selection_tables.RANGE_COLUMNS if brushed else selection_tables.RANKED_COLUMNS
     if brushed:
         lines = selection_tables.range_rows(corpus, scores, found, hits, rows, low, tuning.high)
     else:
@@ -151,15 +145,15 @@ def show_documents(loaded: Loaded, kind: str, tuning: Tuning, found, chosen: int
     with place:
         st.caption(
             "Choose one to mark its tokens as diamonds below the distribution."
-            if chosen is None
-            else f"The diamonds below the distribution are the tokens of {plain(corpus.document(chosen).id)}."
+            if named is None
+            else f"The diamonds below the distribution are the tokens of {plain(named)}."
         )
         components.record_table(
-            columns,
+            selection_tables.RANGE_COLUMNS if brushed else selection_tables.RANKED_COLUMNS,
             lines,
             key="listed",
             label=title,
-            chosen=None if chosen is None else corpus.document(chosen).id,
+            chosen=named,
             pickable=True,
             veil=layout.veiled(),
             compact=True,
@@ -169,52 +163,46 @@ def show_documents(loaded: Loaded, kind: str, tuning: Tuning, found, chosen: int
 
 def remember_sort() -> None:
     """The reader sorted the words: the address says by what."""
-    by = st.session_state["words"]["sort"]
-    if by == "Lift":
+    if st.session_state["words"]["sort"] == "Lift":
         st.query_params["words_by"] = "lift"
     else:
         st.query_params.pop("words_by", None)
 
 
-def show_words_and_sources(loaded: Loaded, kind: str, tuning: Tuning, found) -> None:
-    """What is selected most, and how much more often than its base rate."""
-    index = loaded.index(kind)
-    small = index.n_valid <= COUNT_WORDS_UP_TO
+def show_words(loaded: Loaded, kind: str, tuning: Tuning) -> None:
+    """The words selected most, and how much more often than the average word."""
+    st.subheader("Words selected most", anchor=False)
     words = loaded.ranked_words(tuning.settings(kind))
-    by_lift = st.query_params.get("words_by") == "lift"
-    with st.grid(2, min_column_width=430, gap="large"):
-        with st.container():
-            st.subheader("Words selected most", anchor=False)
-            components.record_table(
-                selection_tables.WORD_COLUMNS,
-                selection_tables.word_rows(words),
-                key="words",
-                label="Most selected words",
-                veil=layout.veiled(),
-                empty="No selected token belongs to a word.",
-                sort=(4 if by_lift else 1, True),
-                most=WORDS_SHOWN,
-                on_sort=remember_sort,
-            )
-            entries = count_of(
-                len(words),
-                *(["selected word"] if small else ["selected vocabulary entry", "selected vocabulary entries"]),
-            )
-            st.caption(f"{entries}, upper and lower case counted together.")
-        with st.container():
-            st.subheader("Sources selected most", anchor=False)
-            rows = selection_tables.source_rows(
-                index.sources, np.asarray(index.source_tokens), np.asarray(found.by_source)
-            )
-            components.record_table(
-                selection_tables.SOURCE_COLUMNS,
-                rows,
-                key="sources_table",
-                label="Selected tokens by source",
-                most=SOURCES_SHOWN,
-                sort=(1, True),
-            )
-            st.caption(f"{count(found.n_selected)} selected tokens of {count(index.n_valid)}.")
+    components.record_table(
+        selection_tables.WORD_COLUMNS,
+        selection_tables.word_rows(words),
+        key="words",
+        label="Most selected words",
+        veil=layout.veiled(),
+        empty="No selected token belongs to a word.",
+        sort=(4 if st.query_params.get("words_by") == "lift" else 1, True),
+        most=WORDS_SHOWN,
+        on_sort=remember_sort,
+    )
+    small = loaded.index(kind).n_valid <= COUNT_WORDS_UP_TO
+    noun = ["selected word"] if small else ["selected vocabulary entry", "selected vocabulary entries"]
+    st.caption(f"{count_of(len(words), *noun)}, upper and lower case counted together.")
+
+
+def show_sources(loaded: Loaded, kind: str, found) -> None:
+    """The sources selected most, and how much more often than the average token."""
+    st.subheader("Sources selected most", anchor=False)
+    index = loaded.index(kind)
+    rows = selection_tables.source_rows(index.sources, index.source_tokens, found.by_source)
+    components.record_table(
+        selection_tables.SOURCE_COLUMNS,
+        rows,
+        key="sources_table",
+        label="Selected tokens by source",
+        most=SOURCES_SHOWN,
+        sort=(1, True),
+    )
+    st.caption(f"{count(found.n_selected)} selected tokens of {count(index.n_valid)}.")
 
 
 @st.fragment
@@ -227,7 +215,11 @@ def tune(loaded: Loaded) -> None:
         found = loaded.resolved(tuning.settings(kind))
         show_board(loaded, kind, tuning, found, chosen)
         show_documents(loaded, kind, tuning, found, chosen)
-        show_words_and_sources(loaded, kind, tuning, found)
+        with st.grid(2, min_column_width=430, gap="large"):
+            with st.container():
+                show_words(loaded, kind, tuning)
+            with st.container():
+                show_sources(loaded, kind, found)
         selection_panel.show(loaded, tuning.settings(kind), keep_tuning)
         overlap_panel.show(loaded, kind, tuning.settings(kind))
 

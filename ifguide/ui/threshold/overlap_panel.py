@@ -12,7 +12,7 @@ from ifguide.ui.excerpts import excerpt_around
 from ifguide.ui.format import count, count_of, plain, score, selection_title, share
 from ifguide.ui.loaders import Loaded
 from ifguide.ui.threshold.selection_panel import MODEL_WORDS, saved_as
-from ifguide.ui.threshold.tables import selected_in
+from ifguide.ui.threshold.tables import selected_in, values_of
 
 CURRENT = "board"
 """The current selection. No saved selection is called so in the menu: names there carry a prefix."""
@@ -120,7 +120,7 @@ def _documents(loaded: Loaded, kind: str, sides: list) -> None:
     rows = []
     for index in order[differ[order] != 0].tolist():
         document = corpus.document(index)
-        values = np.asarray(scores[int(corpus.offsets[index]) : int(corpus.offsets[index + 1])])
+        values = values_of(corpus, scores, index)
         in_a, in_b = (_selected(loaded, kind, side, index) for side in sides)
         a, b, change = int(taken[0][index]), int(taken[1][index]), int(differ[index])
         excerpt = excerpt_around(corpus, index, marked=in_a != in_b, scores=values)
@@ -148,4 +148,4 @@ def _selected(loaded: Loaded, kind: str, side: str | dict, index: int) -> np.nda
     corpus = loaded.corpus()
     if isinstance(side, dict):
         return selected_in(corpus, loaded.scores(kind), loaded.resolved(side), index)[0]
-    return np.asarray(loaded.selection(side).mask[int(corpus.offsets[index]) : int(corpus.offsets[index + 1])])
+    return values_of(corpus, loaded.selection(side).mask, index)

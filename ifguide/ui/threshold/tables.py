@@ -138,7 +138,7 @@ def range_rows(
     for row in hits.slice(rows.start, rows.stop - rows.start).to_pylist():
         index = row["document"]
         document = corpus.document(index)
-        values = np.asarray(scores[int(corpus.offsets[index]) : int(corpus.offsets[index + 1])])
+        values = values_of(corpus, scores, index)
         marked = (values > low) & (values <= high)
         marked[:1] = False
         cells = [
@@ -152,6 +152,11 @@ def range_rows(
     return lines
 
 
+def values_of(corpus: TokenizedCorpus, values: np.ndarray, index: int) -> np.ndarray:
+    """The values (n,) of one document's tokens, out of (N,)."""
+    return np.asarray(values[int(corpus.offsets[index]) : int(corpus.offsets[index + 1])])
+
+
 def selected_in(
     corpus: TokenizedCorpus, scores: np.ndarray, found: Resolved, index: int
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -160,7 +165,7 @@ def selected_in(
     The same rule as `ifguide.selection.algorithm.select_tokens`: inside a document, covered tokens are taken in reading
     order.
     """
-    values = np.asarray(scores[int(corpus.offsets[index]) : int(corpus.offsets[index + 1])])
+    values = values_of(corpus, scores, index)
     above = values.astype(np.float64) > found.threshold
     above[:1] = False
     window = found.choice.window
