@@ -15,7 +15,7 @@ import numpy as np
 
 from benchmarks.spans import read_truth
 from ifguide.config.schema import ModelConfig, TrainingConfig
-from ifguide.selection.algorithm import area_under_roc, average_precision, precision_recall, quantile_position
+from ifguide.selection.algorithm import area_under_roc, average_precision, precision_recall, rank_at_quantile
 from ifguide.study.analysis.comparison import compare_variants
 from ifguide.study.demo import build_demo
 from ifguide.study.folder import list_studies
@@ -91,7 +91,7 @@ def print_scores(study: Study, last: Study) -> None:
     for name, scores in rows:
         scores = np.asarray(scores)
         ordered = np.sort(scores[valid])
-        mask = (scores > ordered[quantile_position(len(ordered), quantile)]) & valid
+        mask = (scores > ordered[-1 - rank_at_quantile(len(ordered), quantile)]) & valid
         precision, recall = precision_recall(mask, truth, valid)
         shown = "–" if precision is None else f"{precision:.3f} / {recall:.3f}"
         print(

@@ -45,7 +45,7 @@ def draw_releases(n_valid: int, n_tail: int, seed: int = 0) -> list[dict]:
         n_above = int(np.exp(draw.uniform(np.log(max(10, n_valid // 1_000_000)), np.log(n_tail))))
         window = int(draw.integers(0, 6))
         budget = int(n_above * (1 + window) * np.exp(draw.uniform(np.log(0.05), np.log(2)))) if number % 3 else 0
-        found.append({"quantile": (n_valid - n_above) / n_valid, "window": window, "max_tokens": budget})
+        found.append({"tokens_above": n_above, "window": window, "max_tokens": budget})
     return found
 
 
@@ -74,12 +74,13 @@ def measure_releases(root: Path) -> dict:
         index = open_index(study, "own_loss")
         preview = index.preview()
         index.words()
+        covered = preview.covered.sum(axis=2)
         opened = time.perf_counter() - started
         seconds, errors, rows = [], [], []
         for settings in draw_releases(index.n_valid, index.n_tail):
             found = index.resolve(settings)
             seconds.append(found.seconds)
-            guess = np.interp(found.n_above, preview["tokens_above"], preview[f"covered_{settings['window']}"])
+            guess = np.interp(found.n_above, preview.tokens_above[: len(covered)], covered[:, settings["window"]])
             budget = settings["max_tokens"] or found.n_covered
             errors.append(abs(min(guess, budget) - found.n_selected) / budget)
             rows.append(

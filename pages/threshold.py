@@ -1,5 +1,6 @@
-"""Choosing tokens: where to cut, what that takes, and what it would do."""
+"""Choosing tokens: where the threshold is, what it selects, and what that would do."""
 
+import dataclasses
 from functools import partial
 
 import numpy as np
@@ -12,15 +13,15 @@ from ifguide.ui.format import ATTRIBUTION_NOTES, ATTRIBUTION_TITLES, count, coun
 from ifguide.ui.loaders import COUNT_WORDS_UP_TO, Loaded
 from ifguide.ui.threshold import board, overlap_panel, selection_panel
 from ifguide.ui.threshold import tables as selection_tables
-from ifguide.ui.threshold.loaders import board_parts, source_knots
-from ifguide.ui.threshold.tuning import Tuning, apply_choice, default_tuning, read_address, write_address
+from ifguide.ui.threshold.loaders import board_parts, default_tuning, source_knots
+from ifguide.ui.threshold.tuning import Tuning, apply_choice, read_address, write_address
 
 PAGE_SIZE = 8
 WORDS_SHOWN, SOURCES_SHOWN = 12, 12
 
 
 def ask_attribution(loaded: Loaded) -> str:
-    """Which kind of score is cut."""
+    """Which kind of score the threshold is for."""
     kinds = [kind for kind in loaded.kinds() if KINDS[kind].selects]
     if len(kinds) == 1:
         return kinds[0]
@@ -40,41 +41,41 @@ def ask_attribution(loaded: Loaded) -> str:
     return chosen
 
 
-def current_tuning(loaded: Loaded) -> Tuning:
+def current_tuning(loaded: Loaded, kind: str) -> Tuning:
     """The controls: from the address, else as they were left, else from study.toml."""
     name, kept = st.session_state.get("tuning", (None, None))
-    start = kept if name == loaded.name else default_tuning(loaded.study.config.selection)
-    tuning = read_address(st.query_params, start, loaded.corpus().n_tokens)
+    start = kept if name == loaded.name else default_tuning(loaded, kind)
+    tuning = read_address(st.query_params, start, loaded.index(kind))
     st.session_state["tuning"] = (loaded.name, tuning)
     return tuning
 
 
 def keep_tuning(loaded: Loaded, kind: str, tuning: Tuning) -> None:
-    """Remember the controls, here and in the address."""
+    """Remember the controls, here and in the address; all parameters change at once, as one step of the history."""
+    above = loaded.resolved(tuning.settings(kind)).n_above  # fewer than asked for where scores tie
+    tuning = dataclasses.replace(tuning, tokens_above=above)
     st.session_state["tuning"] = (loaded.name, tuning)
-    default = default_tuning(loaded.study.config.selection)
-    for key, value in write_address(tuning, default, loaded.index(kind).n_valid).items():
-        if value is None:
-            st.query_params.pop(key, None)
-        else:
-            st.query_params[key] = value
+    written = write_address(tuning, default_tuning(loaded, kind))
+    changed = {key: value or [] for key, value in written.items() if st.query_params.get(key, "") != (value or "")}
+    if changed:
+        st.query_params.update(changed)
 
 
 def answer_choice(loaded: Loaded, kind: str) -> None:
     """The reader let go of a control of the board."""
     choice = st.session_state["board"]["choice"]
-    if not isinstance(choice, dict):
-        return
-    st.session_state["board_seq"] = choice.get("seq", 0)
-    before = st.session_state["tuning"][1]
-    keep_tuning(loaded, kind, apply_choice(before, choice, loaded.index(kind), loaded.corpus().n_tokens))
+    if isinstance(choice, dict):
+        st.session_state["board_seq"] = choice.get("seq", 0)
+        keep_tuning(loaded, kind, apply_choice(st.session_state["tuning"][1], choice, loaded.index(kind)))
 
 
 def find_chosen(loaded: Loaded) -> int | None:
     """The document chosen in the list below, or named by the address."""
     picked = (st.session_state.get("listed") or {}).get("pick")
     if picked is not None:
-        st.session_state["doc"] = st.query_params["doc"] = picked
+        st.session_state["doc"] = picked
+        if picked != st.query_params.get("doc"):
+            st.query_params["doc"] = picked
     wanted = st.query_params.get("doc", st.session_state.get("doc"))
     if wanted is None:
         return None
@@ -90,11 +91,7 @@ def find_chosen(loaded: Loaded) -> int | None:
 def show_board(loaded: Loaded, kind: str, tuning: Tuning, found, chosen: int | None) -> None:
     """The distribution with its handle, and everything that follows the handle."""
     index, parts, corpus = loaded.index(kind), board_parts(loaded, kind), loaded.corpus()
-    marks = (
-        []
-        if chosen is None
-        else board.document_marks(loaded.scores(kind)[int(corpus.offsets[chosen]) : int(corpus.offsets[chosen + 1])])
-    )
+    own = None if chosen is None else selection_tables.values_of(corpus, loaded.scores(kind), chosen)
     inside = None if tuning.low is None else index.tokens_above(tuning.low) - index.tokens_above(tuning.high)
     payload = {
         **{key: parts[key] for key in ("unit", "lowest", "highest", "knots", "words")},
@@ -104,7 +101,7 @@ def show_board(loaded: Loaded, kind: str, tuning: Tuning, found, chosen: int | N
         "nTail": index.n_tail,
         "nSpan": index.n_span,
         "sources": list(index.sources),
-        "sourceTokens": np.asarray(index.source_tokens).tolist(),
+        "sourceTokens": index.source_tokens.tolist(),
         "sourceKnots": source_knots(loaded, kind, tuning.window),
         "views": {"all": parts["whole"], "tail": board.tail_bins(index, parts, found.threshold)},
         "range": tuning.range,
@@ -113,7 +110,7 @@ def show_board(loaded: Loaded, kind: str, tuning: Tuning, found, chosen: int | N
         "inside": inside,
         "exact": board.exact_result(found, st.session_state.get("board_seq", 0)),
         "rank": board.rank_line(found),
-        "marks": marks,
+        "marks": [] if own is None else board.document_marks(own),
         "effect": board.effect_text(index.n_valid, loaded.study.config.suppress.penalty, loaded.prediction()),
         "veil": layout.veiled(),
     }
@@ -123,44 +120,40 @@ def show_board(loaded: Loaded, kind: str, tuning: Tuning, found, chosen: int | N
 def show_documents(loaded: Loaded, kind: str, tuning: Tuning, found, chosen: int | None) -> None:
     """The documents of the selection by rank, or those with scores in the brushed range."""
     corpus, scores = loaded.corpus(), loaded.scores(kind)
-    brushed = tuning.low is not None
+    named = None if chosen is None else corpus.document(chosen).id
+    brushed, title, n_items = tuning.low is not None, "Affected documents", found.n_documents
     if brushed:
         low = -np.inf if tuning.low <= board_parts(loaded, kind)["lowest"] else tuning.low
         hits = loaded.in_range(kind, low, tuning.high)
-        title = f"Documents with scores from {score(tuning.low)} to {score(tuning.high)}"
-        n_items = len(hits)
-    else:
-        title, n_items = "Documents it touches", found.n_documents
+        title, n_items = f"Documents with scores from {score(tuning.low)} to {score(tuning.high)}", len(hits)
     st.subheader(title, anchor=False)
     place = st.container()
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
-        rows = layout.pager(
-            "page", n_items=n_items, page_size=PAGE_SIZE, noun="documents", of=(loaded.name, kind, tuning)
-        )
-        if chosen is not None:
+        of = (loaded.name, kind, tuning)
+        rows = layout.pager("page", n_items=n_items, page_size=PAGE_SIZE, noun="documents", of=of)
+        if named is not None:
             st.page_link(
                 "pages/documents.py",
-                label=f"Read {plain(corpus.document(chosen).id)} token by token",
+                label=f"Read {plain(named)} token by token",
                 icon=":material/article:",
-                query_params={"study": loaded.name, "doc": corpus.document(chosen).id},
+                query_params={"study": loaded.name, "doc": named},
             )
-    columns = selection_tables.RANGE_COLUMNS if brushed else selection_tables.RANKED_COLUMNS
     if brushed:
         lines = selection_tables.range_rows(corpus, scores, found, hits, rows, low, tuning.high)
     else:
         lines = selection_tables.ranked_rows(corpus, scores, found, rows)
     with place:
         st.caption(
-            "Choose one, and its tokens appear as diamonds below the distribution."
-            if chosen is None
-            else f"The diamonds below the distribution are the tokens of {plain(corpus.document(chosen).id)}."
+            "Choose one to mark its tokens as diamonds below the distribution."
+            if named is None
+            else f"The diamonds below the distribution are the tokens of {plain(named)}."
         )
         components.record_table(
-            columns,
+            selection_tables.RANGE_COLUMNS if brushed else selection_tables.RANKED_COLUMNS,
             lines,
             key="listed",
             label=title,
-            chosen=None if chosen is None else corpus.document(chosen).id,
+            chosen=named,
             pickable=True,
             veil=layout.veiled(),
             compact=True,
@@ -170,52 +163,46 @@ def show_documents(loaded: Loaded, kind: str, tuning: Tuning, found, chosen: int
 
 def remember_sort() -> None:
     """The reader sorted the words: the address says by what."""
-    by = st.session_state["words"]["sort"]
-    if by == "Lift":
+    if st.session_state["words"]["sort"] == "Lift":
         st.query_params["words_by"] = "lift"
     else:
         st.query_params.pop("words_by", None)
 
 
-def show_words_and_sources(loaded: Loaded, kind: str, tuning: Tuning, found) -> None:
-    """What is selected most, and how much more often than its base rate."""
-    index = loaded.index(kind)
-    small = index.n_valid <= COUNT_WORDS_UP_TO
+def show_words(loaded: Loaded, kind: str, tuning: Tuning) -> None:
+    """The words selected most, and how much more often than the average word."""
+    st.subheader("Words selected most", anchor=False)
     words = loaded.ranked_words(tuning.settings(kind))
-    by_lift = st.query_params.get("words_by") == "lift"
-    with st.grid(2, min_column_width=430, gap="large"):
-        with st.container():
-            st.subheader("Words selected most", anchor=False)
-            components.record_table(
-                selection_tables.WORD_COLUMNS,
-                selection_tables.word_rows(words),
-                key="words",
-                label="Most selected words",
-                veil=layout.veiled(),
-                empty="No selected token belongs to a word.",
-                sort=(4 if by_lift else 1, True),
-                most=WORDS_SHOWN,
-                on_sort=remember_sort,
-            )
-            entries = count_of(
-                len(words),
-                *(["selected word"] if small else ["selected vocabulary entry", "selected vocabulary entries"]),
-            )
-            st.caption(f"{entries}, upper and lower case counted together.")
-        with st.container():
-            st.subheader("Sources selected most", anchor=False)
-            rows = selection_tables.source_rows(
-                index.sources, np.asarray(index.source_tokens), np.asarray(found.by_source)
-            )
-            components.record_table(
-                selection_tables.SOURCE_COLUMNS,
-                rows,
-                key="sources_table",
-                label="Selected tokens by source",
-                most=SOURCES_SHOWN,
-                sort=(1, True),
-            )
-            st.caption(f"{count(found.n_selected)} selected tokens of {count(index.n_valid)}.")
+    components.record_table(
+        selection_tables.WORD_COLUMNS,
+        selection_tables.word_rows(words),
+        key="words",
+        label="Most selected words",
+        veil=layout.veiled(),
+        empty="No selected token belongs to a word.",
+        sort=(4 if st.query_params.get("words_by") == "lift" else 1, True),
+        most=WORDS_SHOWN,
+        on_sort=remember_sort,
+    )
+    small = loaded.index(kind).n_valid <= COUNT_WORDS_UP_TO
+    noun = ["selected word"] if small else ["selected vocabulary entry", "selected vocabulary entries"]
+    st.caption(f"{count_of(len(words), *noun)}, upper and lower case counted together.")
+
+
+def show_sources(loaded: Loaded, kind: str, found) -> None:
+    """The sources selected most, and how much more often than the average token."""
+    st.subheader("Sources selected most", anchor=False)
+    index = loaded.index(kind)
+    rows = selection_tables.source_rows(index.sources, index.source_tokens, found.by_source)
+    components.record_table(
+        selection_tables.SOURCE_COLUMNS,
+        rows,
+        key="sources_table",
+        label="Selected tokens by source",
+        most=SOURCES_SHOWN,
+        sort=(1, True),
+    )
+    st.caption(f"{count(found.n_selected)} selected tokens of {count(index.n_valid)}.")
 
 
 @st.fragment
@@ -223,21 +210,24 @@ def tune(loaded: Loaded) -> None:
     """All that follows the controls; letting one go draws this part again and nothing else."""
     with layout.guard():
         kind = ask_attribution(loaded)
-        tuning = current_tuning(loaded)
+        tuning = current_tuning(loaded, kind)
         chosen = find_chosen(loaded)
         found = loaded.resolved(tuning.settings(kind))
         show_board(loaded, kind, tuning, found, chosen)
         show_documents(loaded, kind, tuning, found, chosen)
-        show_words_and_sources(loaded, kind, tuning, found)
+        with st.grid(2, min_column_width=430, gap="large"):
+            with st.container():
+                show_words(loaded, kind, tuning)
+            with st.container():
+                show_sources(loaded, kind, found)
         selection_panel.show(loaded, tuning.settings(kind), keep_tuning)
         overlap_panel.show(loaded, kind, tuning.settings(kind))
 
 
 loaded = layout.open_page(
     "Threshold",
-    "Decide how many tokens are taken: drag the threshold, see what it selects, and train a model without those"
-    " tokens.",
+    "Choose which tokens to suppress: drag the threshold, see what it selects, and train a model against it.",
 )
 with layout.guard():
-    layout.need_stage(loaded, "index", "The threshold is chosen among the tokens' scores.")
+    layout.need_stage(loaded, "index", "The threshold needs the tokens' sorted scores.")
     tune(loaded)

@@ -9,10 +9,10 @@ The rules, which the slow reference in tests/reference.py states again:
   same for all documents normalises to 0, and the harmonic mean of 0 and 0 is 0.
 - Documents are ordered by rank score, largest first; ties by document id in code point order.
 - Going through the documents in that order and through each one's hits in reading order, every hit takes the valid
-tokens at
-  most `window` places before and after it in its document, left to right, until `max_tokens` are taken.
+  tokens at most `window` places before and after it in its document, left to right, until `max_tokens` are taken.
 """
 
+from bisect import bisect_left
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,22 +38,34 @@ class Ranking:
 
 
 def threshold_at_quantile(scores: np.ndarray, valid: np.ndarray, quantile: float) -> float:
-    """The score at a quantile of all valid scores (the smallest score with at least that share at or below it).
+    """The score at a quantile of all valid scores: the smallest one with at least that share at or below it.
 
     Args:
         scores: float32 (N,).
         valid: bool (N,).
         quantile: in [0, 1).
 
+    Raises:
+        ConfigError: a quantile out of range.
+        NumericalError: as `threshold_above`.
+    """
+    return threshold_above(scores, valid, rank_at_quantile(int(np.count_nonzero(valid)), quantile))
+
+
+def threshold_above(scores: np.ndarray, valid: np.ndarray, tokens_above: int) -> float:
+    """The score with this many valid scores strictly above it; fewer where scores tie with it.
+
+    Args:
+        scores: float32 (N,).
+        valid: bool (N,).
+        tokens_above: 0 to V - 1.
+
     Returns:
         One of the scores itself, as a float, so that comparing against it is exact.
 
     Raises:
-        ConfigError: a quantile out of range.
         NumericalError: no valid score, or one that is not finite.
     """
-    if not 0 <= quantile < 1:
-        raise ConfigError(f"quantile: expected 0 <= quantile < 1, got {quantile}")
     values = np.asarray(scores)[np.asarray(valid)]
     if values.size == 0:
         raise NumericalError("there is no valid score: every document has fewer than two tokens")
@@ -62,20 +74,25 @@ def threshold_at_quantile(scores: np.ndarray, valid: np.ndarray, quantile: float
             f"{np.count_nonzero(~np.isfinite(values)):,} of {values.size:,} scores are not finite; compute them again"
             " with `ifguide run NAME --force scores`"
         )
-    position = quantile_position(values.size, quantile)
+    position = values.size - 1 - tokens_above
     return float(np.partition(values, position)[position])
 
 
-def quantile_position(n: int, quantile: float) -> int:
-    """Index into n ascending values of the value at a quantile: the first with a share of at least `quantile` up
-    to it.
+def rank_at_quantile(n: int, quantile: float) -> int:
+    """How many of n descending values come before the one at a quantile: the lowest with a share of at least `quantile`
+    at or below it.
+
+    Raises:
+        ConfigError: a quantile out of range.
     """
-    count = max(1, int(np.ceil(quantile * n)))
-    if count > 1 and (count - 1) / n >= quantile:  # the product is rounded: 0.07 * 100 comes out above 7
-        count -= 1
-    elif count / n < quantile:
-        count += 1
-    return count - 1
+    if not 0 <= quantile < 1:
+        raise ConfigError(f"quantile: expected 0 <= quantile < 1, got {quantile}")
+    return n - 1 - bisect_left(range(1, n), quantile, key=lambda at_or_below: at_or_below / n)
+
+
+def quantile_of_share(per_cent: float) -> float:
+    """The quantile above which this share of all values is."""
+    return round(1 - per_cent / 100, 14)
 
 
 def rank_documents(
@@ -112,9 +129,7 @@ def rank_measured(threshold: float, counts: np.ndarray, sums: np.ndarray, id_ran
     rank_score = harmonic_mean(normalise(counts.astype(np.float64)), normalise(sums))
     by_id = np.empty(len(counts), dtype=np.int64)
     by_id[id_rank] = np.arange(len(counts))
-    ranked = (
-        rank_score[by_id] > 0
-    )  # most documents have no hit: those need no sorting, they are in the order of their ids
+    ranked = rank_score[by_id] > 0  # most documents have no hit: they stay in the order of their ids
     best = by_id[ranked]
     order = np.concatenate([best[np.argsort(-rank_score[best], kind="stable")], by_id[~ranked]])
     return Ranking(float(threshold), counts, sums, rank_score, order)

@@ -17,7 +17,7 @@ class Selection:
 
     name: str
     settings: dict
-    """What made it: kind, attribution, quantile, window, max_tokens, threshold, and counts."""
+    """What made it: kind, attribution, tokens_above, window, max_tokens. What follows: quantile, threshold, counts."""
     mask: np.ndarray
     """bool (N,), one value a corpus token."""
     order: np.ndarray
@@ -38,6 +38,9 @@ def write_selection(selection: Selection, folder: Path) -> None:
 
 
 def read_selection(name: str, folder: Path) -> Selection:
-    """Read a selection, its arrays memory-mapped."""
+    """Read a selection, its arrays memory-mapped. One of an earlier version has no `tokens_above`: its hits say it."""
     arrays = {key: artifacts.load_array(folder / f"{key}.npy") for key in _ARRAYS}
-    return Selection(name, artifacts.read_part(folder, "selection.json"), **arrays)
+    settings = artifacts.read_part(folder, "selection.json")
+    if "tokens_above" not in settings:
+        settings["tokens_above"] = None if settings.get("quantile") is None else int(arrays["count_above"].sum())
+    return Selection(name, settings, **arrays)

@@ -1,11 +1,11 @@
 """Selections of a study: Algorithm 1 or a control, from the study's own scores."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ifguide.config.io import config_to_dict
 from ifguide.config.names import DEFAULT, check_name
 from ifguide.config.schema import SelectionConfig
 from ifguide.data.by_document import sum_by_document
@@ -17,8 +17,9 @@ from ifguide.selection.algorithm import (
     select_random,
     select_tokens,
     soft_strengths,
-    threshold_at_quantile,
+    threshold_above,
 )
+from ifguide.selection.choice import Choice, read_choice
 from ifguide.selection.saved import Selection, write_selection
 from ifguide.storage import artifacts
 from ifguide.study.freshness import inputs_of, unit_state
@@ -30,17 +31,17 @@ if TYPE_CHECKING:
     from ifguide.selection.index import ScoreIndex
 
 
-def preview_selection(study: Study, settings: dict) -> Selection:
+def preview_selection(study: Study, settings: Mapping) -> Selection:
     """Compute a selection without saving it; `settings` as for `save_selection`."""
-    return compute_selection(study, _selection_config(study, settings))
+    return _by_scores(study, _choice(study, settings), "preview")
 
 
-def save_selection(study: Study, name: str, settings: dict) -> Selection:
+def save_selection(study: Study, name: str, settings: Mapping) -> Selection:
     """Compute a selection from the study's scores and save it.
 
     Args:
         name: its name; the built-in names are refused.
-        settings: any of attribution, quantile, window, max_tokens; the rest comes from study.toml.
+        settings: any of attribution, tokens_above or quantile, window, max_tokens; the rest comes from study.toml.
 
     Raises:
         ConfigError: a bad name or setting.
@@ -51,84 +52,89 @@ def save_selection(study: Study, name: str, settings: dict) -> Selection:
     for section in ("variants", "borrowed"):
         if name in getattr(study.config, section):
             raise ConfigError(f"study.toml has a [{section}.{name}]; choose another name for your selection")
-    wanted = _selection_config(study, settings)
     unit = Unit("selection", name)
-    flat = {f"selection.{k}": v for k, v in config_to_dict(wanted).items() if k not in ("controls", "seed")}
-    with artifacts.building(
-        study.folder(unit), stage="selection", inputs=inputs_of(study, unit), config=flat
-    ) as partial:
-        write_selection(compute_selection(study, wanted, name=name), partial)
+    inputs = inputs_of(study, unit)  # read first: scores that are rebuilt meanwhile make the selection stale
+    made = _by_scores(study, _choice(study, settings), name)
+    flat = {f"selection.{field.name}": made.settings[field.name] for field in dataclasses.fields(Choice)}
+    with artifacts.building(study.folder(unit), stage="selection", inputs=inputs, config=flat) as partial:
+        write_selection(made, partial)
     return study.selection(name)
 
 
-def _selection_config(study: Study, settings: dict):
-    try:
-        return dataclasses.replace(study.config.selection, **settings)
-    except TypeError as error:
-        raise ConfigError(
-            f"a selection has attribution, quantile, window and max_tokens; got {', '.join(settings)}"
-        ) from error
+def _choice(study: Study, settings: Mapping | SelectionConfig) -> Choice:
+    return read_choice(settings, study.config.selection, int(np.count_nonzero(study.corpus().valid())))
 
 
 def compute_selection(
     study: Study, settings: SelectionConfig, *, name: str = "preview", kind: str = "influence"
 ) -> Selection:
-    """Compute a selection in memory.
+    """Compute a selection of study.toml in memory.
 
     Args:
         study: its corpus and, but for `oracle`, its scores must be there.
         settings: quantile, window, budget and attribution.
         name: the name it will carry.
         kind: `influence` (Algorithm 1), `random` (as many tokens as Algorithm 1 selects), `oracle` (the known spans),
-            or one of `ifguide.config.names.BASELINES` (as many tokens as the default selection holds, the best by that
+            one of `ifguide.config.names.BASELINES` (as many tokens as the default selection holds, the best by that
             method's scores), or `borrowed` (the mask of another study, carried over; `name` says which).
 
     Raises:
         ConfigError: `oracle` without known spans.
         StaleError: the study has no scores of that kind, or scores of another corpus.
     """
+    if kind in ("influence", "random"):
+        seed = settings.seed if kind == "random" else None
+        return _by_scores(study, _choice(study, settings), name, seed)
     corpus = study.corpus()
-    offsets, valid = np.asarray(corpus.offsets), corpus.valid()
-    chosen_otherwise = kind in ("oracle", "borrowed", *BASELINES)
-    quantile = None if chosen_otherwise else settings.quantile
-    if kind == "borrowed":
-        mask = borrow_mask(study, name)
-        ranking = rank_documents(mask.astype(np.float32), offsets, valid, 0.5, corpus.id_rank)
-    elif kind in BASELINES:
+    offsets, valid, threshold = np.asarray(corpus.offsets), corpus.valid(), 0.5
+    if kind in BASELINES:
         scores = artifacts.load_array(study.folder(Unit("baseline", kind)) / "scores.npy")
         if kind == "classifier-documents":
             mask = (np.asarray(scores) >= study.config.baselines.document_min) & valid
         else:
             mask = select_best(scores, valid, study.selection(DEFAULT).settings["n_selected"])
         lowest = float(scores[mask].min()) if mask.any() else float("inf")
-        ranking = rank_documents(
-            scores, offsets, valid, float(np.nextafter(np.float32(lowest), -np.inf)), corpus.id_rank
-        )
-    elif kind == "oracle":
-        if corpus.in_span is None:
-            raise ConfigError("this corpus has no known spans; name their column with --spans-field")
-        mask = np.asarray(corpus.in_span) & valid
-        ranking = rank_documents(mask.astype(np.float32), offsets, valid, 0.5, corpus.id_rank)
-    elif unit_state(study, Unit("index")).state == "fresh":
-        ranking, mask = select_by_index(study, settings)
+        threshold = float(np.nextafter(np.float32(lowest), -np.inf))
     else:
-        ranking, mask = select_by_scan(study, settings)
-    if kind == "random":
-        mask = select_random(valid, int(mask.sum()), settings.seed)
-    per_document = sum_by_document(mask, offsets)
-    described = {
+        if kind == "oracle" and corpus.in_span is None:
+            raise ConfigError("this corpus has no known spans; name their column with --spans-field")
+        mask = borrow_mask(study, name) if kind == "borrowed" else np.asarray(corpus.in_span) & valid
+        scores = mask.astype(np.float32)
+    ranking = rank_documents(scores, offsets, valid, threshold, corpus.id_rank)
+    nothing = {"attribution": None, "tokens_above": None, "quantile": None, "window": 0, "max_tokens": 0}
+    return _describe(study, {"name": name, "kind": kind, **nothing}, ranking, mask)
+
+
+def _by_scores(study: Study, choice: Choice, name: str, seed: int | None = None) -> Selection:
+    """Algorithm 1, through the index where it is fresh; with a seed, as many tokens drawn at random."""
+    fresh = unit_state(study, Unit("index")).state == "fresh"
+    ranking, mask = (select_by_index if fresh else select_by_scan)(study, choice)
+    valid = study.corpus().valid()
+    if seed is not None:
+        mask = select_random(valid, int(mask.sum()), seed)
+    n_valid, above = int(valid.sum()), int(ranking.count_above.sum())
+    settings = {
         "name": name,
-        "kind": kind,
-        "attribution": None if chosen_otherwise else settings.attribution,
-        "quantile": quantile,
-        "window": 0 if chosen_otherwise else settings.window,
-        "max_tokens": 0 if chosen_otherwise else settings.max_tokens,
+        "kind": "influence" if seed is None else "random",
+        "attribution": choice.attribution,
+        "tokens_above": above,
+        "quantile": (n_valid - above) / n_valid,
+        "window": choice.window,
+        "max_tokens": choice.max_tokens,
+    }
+    return _describe(study, settings, ranking, mask)
+
+
+def _describe(study: Study, settings: dict, ranking: Ranking, mask: np.ndarray) -> Selection:
+    corpus = study.corpus()
+    counts = {
         "threshold": ranking.threshold,
         "n_selected": int(mask.sum()),
-        "n_valid": int(valid.sum()),
-        "n_documents_hit": int(np.count_nonzero(per_document)),
+        "n_valid": int(corpus.valid().sum()),
+        "n_documents_hit": int(np.count_nonzero(sum_by_document(mask, np.asarray(corpus.offsets)))),
     }
-    return Selection(name, described, mask, ranking.order, ranking.count_above, ranking.sum_above, ranking.rank_score)
+    arrays = (mask, ranking.order, ranking.count_above, ranking.sum_above, ranking.rank_score)
+    return Selection(settings["name"], {**settings, **counts}, *arrays)
 
 
 def open_index(study: Study, kind: str = "own_loss") -> "ScoreIndex":
@@ -150,14 +156,14 @@ def open_index(study: Study, kind: str = "own_loss") -> "ScoreIndex":
     )
 
 
-def select_by_index(study: Study, settings: SelectionConfig) -> tuple[Ranking, np.ndarray]:
+def select_by_index(study: Study, choice: Choice) -> tuple[Ranking, np.ndarray]:
     """Algorithm 1 through the study's index, which must be fresh: the documents' ranking, and the mask bool (N,)."""
-    index = open_index(study, settings.attribution)
-    found = index.resolve(settings)
+    index = open_index(study, choice.attribution)
+    found = index.resolve(choice)
     return found.ranking, index.mask(found)
 
 
-def select_by_scan(study: Study, settings: SelectionConfig) -> tuple[Ranking, np.ndarray]:
+def select_by_scan(study: Study, choice: Choice) -> tuple[Ranking, np.ndarray]:
     """Algorithm 1 over all scores at once, with the same result.
 
     Raises:
@@ -165,15 +171,15 @@ def select_by_scan(study: Study, settings: SelectionConfig) -> tuple[Ranking, np
     """
     corpus = study.corpus()
     offsets, valid = np.asarray(corpus.offsets), corpus.valid()
-    scores = np.asarray(study.scores(settings.attribution))
+    scores = np.asarray(study.scores(choice.attribution))
     if len(scores) != corpus.n_tokens:
         raise StaleError(
             f"the scores are of another corpus ({len(scores):,} tokens, now {corpus.n_tokens:,}); "
             f"compute them again with `ifguide run {study.name} --until scores`"
         )
-    threshold = threshold_at_quantile(scores, valid, settings.quantile)
+    threshold = threshold_above(scores, valid, choice.tokens_above)
     ranking = rank_documents(scores, offsets, valid, threshold, corpus.id_rank)
-    limits = {"window": settings.window, "max_tokens": settings.max_tokens}
+    limits = {"window": choice.window, "max_tokens": choice.max_tokens}
     return ranking, select_tokens(scores, offsets, valid, ranking, **limits)
 
 

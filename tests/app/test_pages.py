@@ -265,14 +265,14 @@ def test_threshold_answers_its_address_and_saves_a_selection(open_app, tmp_path)
     after = selected_tokens(app)
     assert 0 < after < before
     app.text_input(key="new_selection").set_value("few")
-    next(b for b in app.button if b.label == "Save selection").click()
+    next(b for b in app.button if b.label == "Save").click()
     app.run()
     assert "Saved “few”" in app.success[0].value
     settings = Study.open("fake", tmp_path / "cache").selection("few").settings
-    assert settings["quantile"] == 0.995
-    assert settings["n_selected"] == after
+    assert settings["tokens_above"] == settings["n_selected"] == after
+    assert settings["quantile"] == 1 - after / settings["n_valid"]
     app.text_input(key="new_selection").set_value("../outside")
-    next(b for b in app.button if b.label == "Save selection").click()
+    next(b for b in app.button if b.label == "Save").click()
     app.run()
     assert "a selection's name has" in app.error[0].value.replace("\\", "")
     assert not list(study.root.parent.glob("outside"))

@@ -99,7 +99,7 @@ def test_searches_and_names_that_are_refused_stay_text(watch, address):
     watch.check("documents, a bad pattern")
     visit(watch.page, address, f"threshold?{query(low='-9', high='9')}")
     watch.page.get_by_label("Name of the selection").fill(TRAP)
-    watch.page.get_by_role("button", name="Save selection").click()
+    watch.page.get_by_role("button", name="Save", exact=True).click()
     wait_until_still(watch.page)
     assert "a selection's name has 1 to 64" in watch.page.locator("body").inner_text()
     watch.check("threshold, a bad name")

@@ -61,108 +61,129 @@ def settle(page) -> None:
     wait_until_still(page)
 
 
-def grab(page) -> tuple[float, float]:
-    """Press the button on the handle; returns where."""
+def drag(page, by: int, steps: int = 4) -> None:
+    """Press the button on the handle and move it; the button stays down."""
     box = page.locator(".handle").bounding_box()
     x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
     page.mouse.move(x, y)
     page.mouse.down()
-    return x, y
+    page.mouse.move(x + by, y + 60, steps=steps)
+    next_frame(page)
 
 
-def test_dragging_previews_without_a_word_to_the_server_and_the_exact_result_follows(page, address, index):
+def next_frame(page) -> None:
+    page.evaluate("() => new Promise(requestAnimationFrame)")
+
+
+def above(page) -> int:
+    return whole(page.get_by_label("Token count").input_value())
+
+
+def selected(page) -> int:
+    return whole(figure(page, "Selected tokens"))
+
+
+def type_in(page, field, text: str) -> None:
+    field.fill(text)
+    page.keyboard.press("Enter")
+    settle(page)
+
+
+def named(page, *names: str) -> list[str]:
+    """The values of parameters of the address."""
+    return [re.search(rf"[?&]{name}=([^&]+)", page.url)[1] for name in names]
+
+
+WATCH_THE_COUNT = """() => { window.__seen = [];
+  const find = (root) => { for (const e of root.querySelectorAll('*')) {
+    const value = e.shadowRoot?.querySelector('.figure .value'); if (value) return value; } };
+  const value = find(document);
+  const note = () => window.__seen.push(value.textContent);
+  new MutationObserver(note).observe(value, {childList: true, characterData: true, subtree: true}); note(); }"""
+
+
+def test_the_board_answers_every_way_to_choose(page, address, index):
+    """One visit: drag, cancel, go back, keys, typing, the budget, the brush, the words' order."""
     visit(page, address)
-    before = whole(figure(page, "Selected tokens"))
-    x, y = grab(page)
+    default = above(page)
+    # While the handle moves nothing is sent; on release the exact result takes the preview's place, in one step.
+    before, seen = selected(page), []
+    drag(page, 0)
+    box = page.locator(".handle").bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
     page.sent.clear()
-    seen = []
     for step in range(1, 25):
         page.mouse.move(x - 4 * step, y + 60)
-        page.evaluate("() => new Promise(requestAnimationFrame)")
-        seen.append(whole(figure(page, "Selected tokens")))
+        next_frame(page)
+        seen.append(selected(page))
     assert page.sent == []
     assert seen == sorted(seen) and seen[-1] > seen[0] >= before
     assert "≈" in page.locator(".preview .value").first.evaluate("e => getComputedStyle(e, '::before').content")
     assert "Preview" in page.locator(".status").inner_text()
     assert page.locator(".words .chip:visible").count() > 0
-    above = whole(page.get_by_label("Tokens above").input_value())
+    asked, steps = above(page), page.evaluate("history.length")
+    page.evaluate(WATCH_THE_COUNT)
     page.mouse.up()
     settle(page)
     assert page.sent.count("frame") >= 1
-    exact = index.resolve({"quantile": index.quantile_for(above), "window": 0, "max_tokens": 0})
-    assert whole(figure(page, "Selected tokens")) == exact.n_selected
-    assert whole(figure(page, "Documents")) == exact.n_documents
-    assert figure(page, "Precision") == f"{exact.precision:.3f}"
-    assert figure(page, "Recall") == f"{exact.recall:.3f}"
-    assert re.search(
-        r"The preview (had the same number of tokens|was off by \d+ token)", page.locator(".status").inner_text()
-    )
-    assert "top=" in page.url
-
-
-def test_escape_puts_the_handle_back(page, address):
-    visit(page, address)
-    before = page.get_by_label("Tokens above").input_value()
-    x, y = grab(page)
-    page.mouse.move(x - 80, y)
+    assert len(list(dict.fromkeys(page.evaluate("window.__seen")))) <= 2
+    exact = index.resolve({"tokens_above": asked, "window": 0, "max_tokens": 0})
+    assert (selected(page), whole(figure(page, "Documents"))) == (exact.n_selected, exact.n_documents)
+    assert (figure(page, "Precision"), figure(page, "Recall")) == (f"{exact.precision:.3f}", f"{exact.recall:.3f}")
+    said = page.locator(".status").inner_text()
+    assert re.search(r"The preview (had the same number of tokens|was off by \d+ token)", said)
+    assert named(page, "above") == [str(exact.n_above)] and "top=" not in page.url
+    assert page.evaluate("history.length") == steps + 1
+    # Escape puts the handle back, and no word enters or leaves any more.
+    drag(page, -80)
+    assert above(page) > exact.n_above
     page.keyboard.press("Escape")
     page.mouse.up()
     settle(page)
-    assert page.get_by_label("Tokens above").input_value() == before
-    assert "top=" not in page.url
-
-
-def test_handle_is_a_slider_for_the_keyboard(page, address):
-    visit(page, address)
+    assert above(page) == exact.n_above
+    drag(page, -60)
+    assert page.locator(".words").inner_text().startswith("Words that enter")
+    page.keyboard.press("Escape")
+    page.mouse.up()
+    settle(page)
+    assert page.locator(".words").inner_text().startswith("Words that enter or leave the selection appear here")
+    # The default is not written into the address.
+    type_in(page, page.get_by_label("Token count"), str(default))
+    assert "above=" not in page.url
+    # The keyboard.
     handle = page.get_by_role("slider", name="Threshold")
-    first = whole(page.get_by_label("Tokens above").input_value())
     lowest, value, highest = (float(handle.get_attribute(f"aria-value{end}")) for end in ("min", "now", "max"))
     assert lowest < value < highest
-    assert f"{first:,} tokens above" in handle.get_attribute("aria-valuetext")
+    assert f"{default:,} tokens above" in handle.get_attribute("aria-valuetext")
     handle.focus()
-    counts = [first]
+    counts = [default]
     for key in ("ArrowLeft", "PageDown", "ArrowRight", "PageUp"):
         page.keyboard.press(key)
-        page.evaluate("() => new Promise(requestAnimationFrame)")
-        counts.append(whole(page.get_by_label("Tokens above").input_value()))
+        next_frame(page)
+        counts.append(above(page))
     assert counts[0] < counts[1] < counts[2] > counts[3] > counts[4]
     page.keyboard.press("End")
-    page.locator(".status").filter(has_text="Exact result").wait_for()
     settle(page)
-    assert whole(page.get_by_label("Tokens above").input_value()) == 1
-    assert figure(page, "Documents") == "1"
-
-
-def test_typed_values_are_exact(page, address, index):
-    visit(page, address)
-    page.get_by_label("Tokens above").fill("57")
-    page.keyboard.press("Enter")
-    settle(page)
-    assert page.get_by_label("Tokens above").input_value() == "57"
-    page.get_by_label("Share above").fill("5%")
-    page.keyboard.press("Enter")
-    settle(page)
-    assert whole(page.get_by_label("Tokens above").input_value()) == round(0.05 * index.n_valid)
-    page.get_by_role("textbox", name="Threshold").fill("2")
-    page.keyboard.press("Enter")
-    settle(page)
-    assert whole(page.get_by_label("Tokens above").input_value()) == index.tokens_above(2.0)
+    assert (above(page), figure(page, "Documents")) == (1, "1")
+    # Typed values are exact.
+    type_in(page, page.get_by_label("Token count"), "57")
+    assert above(page) == 57
+    type_in(page, page.get_by_label("Top %"), "5%")
+    assert above(page) == index.above_quantile(0.95)
+    type_in(page, page.get_by_role("textbox", name="Threshold"), "2")
+    assert above(page) == index.tokens_above(2.0)
     page.get_by_label("Neighbours: one more").click()
     settle(page)
-    exact = index.resolve({"quantile": index.quantile_for(index.tokens_above(2.0)), "window": 1, "max_tokens": 0})
-    assert whole(figure(page, "Selected tokens")) == exact.n_selected
-    page.get_by_role("textbox", name="Budget").fill("40")
+    exact = index.resolve({"tokens_above": index.tokens_above(2.0), "window": 1, "max_tokens": 0})
+    assert selected(page) == exact.n_selected
+    type_in(page, page.get_by_role("textbox", name="Budget"), "40")
+    assert selected(page) == 40
+    page.get_by_label("Token count").fill("many")
     page.keyboard.press("Enter")
-    settle(page)
-    assert figure(page, "Selected tokens") == "40"
-    page.get_by_label("Tokens above").fill("many")
-    page.keyboard.press("Enter")
-    assert page.get_by_label("Tokens above").get_attribute("aria-invalid") == "true"
-    assert whole(page.get_by_label("Tokens above").input_value()) == index.tokens_above(2.0)
-
-
-def test_budget_is_dragged_on_the_curve_of_ranks(page, address):
-    visit(page, f"{address}?top=2")
+    assert page.get_by_label("Token count").get_attribute("aria-invalid") == "true"
+    assert above(page) == index.tokens_above(2.0)
+    # The budget is dragged on the curve of ranks.
+    type_in(page, page.get_by_role("textbox", name="Budget"), "none")
     box = page.locator(".cut .grip").bounding_box()
     page.mouse.move(box["x"] + 10, box["y"] + 8)
     page.mouse.down()
@@ -171,9 +192,20 @@ def test_budget_is_dragged_on_the_curve_of_ranks(page, address):
     page.mouse.up()
     settle(page)
     budget = whole(page.get_by_role("textbox", name="Budget").input_value())
-    assert figure(page, "Selected tokens") == f"{budget:,}"
-    assert f"budget={budget}" in page.url
+    assert selected(page) == budget and named(page, "budget") == [str(budget)]
     assert "The budget reaches about" in page.locator(".side").inner_text()
+    # Words are sorted by their heads.
+    table = page.get_by_role("table", name="Most selected words")
+    column = lambda n: [  # noqa: E731
+        float(re.sub(r"[^\d.]", "", t)) for t in table.locator(f"tbody td:nth-child({n})").all_inner_texts()
+    ]
+    assert column(2) == sorted(column(2), reverse=True)
+    table.get_by_role("button", name="Share").focus()
+    for falling in (True, False):
+        page.keyboard.press("Enter")
+        assert column(4) == sorted(column(4), reverse=falling)
+    table.get_by_role("button", name="Lift").click()
+    page.wait_for_function("location.search.includes('words_by=lift')")
 
 
 def test_brushed_scores_filter_the_documents_and_a_chosen_one_lights_up(page, address, index):
@@ -187,7 +219,7 @@ def test_brushed_scores_filter_the_documents_and_a_chosen_one_lights_up(page, ad
     page.mouse.up()
     page.wait_for_function("location.search.includes('low=')")
     wait_until_still(page)
-    low, high = (float(re.search(rf"{end}=([^&]+)", page.url)[1]) for end in ("low", "high"))
+    low, high = map(float, named(page, "low", "high"))
     hits = index.documents_in_range(low, high)
     assert 0 < len(hits) < index.resolve({}).n_documents + 60
     pager = page.get_by_text(re.compile(r"1–\d+ of \d+ documents"))
@@ -202,13 +234,13 @@ def test_brushed_scores_filter_the_documents_and_a_chosen_one_lights_up(page, ad
     page.get_by_role("button", name="Clear").click()
     page.wait_for_function("!location.search.includes('low=')")
     wait_until_still(page)
-    assert page.get_by_text("Documents it touches").count() == 1
+    assert page.get_by_text("Affected documents").count() == 1
     page.locator(".stack").scroll_into_view_if_needed()
     stack = page.locator(".stack").bounding_box()
     page.mouse.click(stack["x"] + stack["width"] * 0.5, stack["y"] + 120)  # a bin
     page.wait_for_function("location.search.includes('low=')")
     wait_until_still(page)
-    low, high = (float(re.search(rf"{end}=([^&]+)", page.url)[1]) for end in ("low", "high"))
+    low, high = map(float, named(page, "low", "high"))
     assert 0 < high - low < 0.02 * (index.histogram()["right"][-1].as_py() - index.histogram()["left"][0].as_py())
     assert f"{index.tokens_above(low) - index.tokens_above(high):,} token" in page.locator(".ranges").inner_text()
 
@@ -216,67 +248,36 @@ def test_brushed_scores_filter_the_documents_and_a_chosen_one_lights_up(page, ad
 def test_address_restores_everything_in_another_browser(page, browser, address, cache, index):
     hits = index.documents_in_range(1.5, 3.0)
     document = Study.open("fake", cache).corpus().document(hits["document"][0].as_py()).id
-    link = f"{address}?study=fake&top=3&window=2&budget=50&range=tail&low=1.5&high=3&doc={document}&words_by=lift"
-    visit(page, link)
-    assert float(page.get_by_label("Share above").input_value()) == pytest.approx(3, abs=100 / index.n_valid)
+    kept = f"window=2&budget=50&range=tail&low=1.5&high=3&doc={document}&words_by=lift"
+    tokens = index.above_quantile(0.97)
+    visit(page, f"{address}?study=fake&above={tokens}&{kept}")
+    assert above(page) == tokens
     assert page.locator(".stepper output").inner_text() == "2"
     assert page.get_by_role("textbox", name="Budget").input_value() == "50"
-    assert figure(page, "Selected tokens") == "50"
+    assert selected(page) == 50
     assert page.locator('.choice [aria-pressed="true"]').inner_text() == "Highest scores"
     assert page.get_by_role("textbox", name="From").input_value() == "+1.50"
     assert page.locator(".brush").is_visible()
     assert page.locator("tr.chosen[data-key]").first.get_attribute("data-key") == document
     assert page.locator('th[aria-sort="descending"]').first.inner_text() == "Lift"
     seen = page.locator(".figures").inner_text()
-    for part in ("top=3", "window=2", "budget=50", "range=tail", "low=1.5", "high=3", f"doc={document}"):
+    for part in (f"above={tokens}", *kept.split("&")):
         assert part in page.url
     context = browser.new_context(viewport={"width": 1280, "height": 1000})
     again = context.new_page()
-    visit(again, page.url)
-    assert again.locator(".figures").inner_text() == seen
+    for link in (page.url, f"{address}?study=fake&top=3&{kept}"):  # the second as earlier versions wrote it
+        visit(again, link)
+        assert again.locator(".figures").inner_text() == seen
     context.close()
 
 
-def test_words_are_sorted_by_their_heads(page, address):
-    visit(page, address)
-    table = page.get_by_role("table", name="Most selected words")
-    column = lambda n: [
-        float(re.sub(r"[^\d.]", "", t)) for t in table.locator(f"tbody td:nth-child({n})").all_inner_texts()
-    ]
-    assert column(2) == sorted(column(2), reverse=True)
-    table.get_by_role("button", name="Share").focus()
-    page.keyboard.press("Enter")
-    assert column(4) == sorted(column(4), reverse=True)
-    page.keyboard.press("Enter")
-    assert column(4) == sorted(column(4))
-    table.get_by_role("button", name="Lift").click()
-    page.wait_for_function("location.search.includes('words_by=lift')")
-
-
-def test_hostile_text_stays_text(page, address, index):
+def test_hostile_text_stays_text(page, address):
     visit(page, f"{address}?top=30&low=-9&high=9&doc={HOSTILE_ID}")
-    x, y = grab(page)
-    page.mouse.move(x - 60, y, steps=4)
+    drag(page, -60)
     page.mouse.up()
     settle(page)
     assert page.locator("table img, table script, .words img, .words script, .source img").count() == 0
     assert page.evaluate("window.__broken") is None
-
-
-def test_nothing_flickers_to_another_number_after_the_release(page, address):
-    """The count only goes from the preview to the exact result, whatever is drawn between."""
-    visit(page, f"{address}?window=1")
-    x, y = grab(page)
-    page.mouse.move(x - 40, y, steps=8)
-    page.evaluate("() => new Promise(requestAnimationFrame)")
-    page.evaluate("""() => { const box = document.querySelectorAll('*'); window.__seen = [];
-        const find = (root) => { for (const e of root.querySelectorAll('*')) { if (e.shadowRoot) { const v = e.shadowRoot.querySelector('.figure .value'); if (v) return v; } } };
-        const value = find(document); new MutationObserver(() => window.__seen.push(value.textContent)).observe(value, {childList: true, characterData: true, subtree: true});
-        window.__seen.push(value.textContent); }""")
-    page.mouse.up()
-    settle(page)
-    assert len(list(dict.fromkeys(page.evaluate("window.__seen")))) <= 2
-    assert np.isfinite(whole(figure(page, "Selected tokens")))
 
 
 @pytest.fixture
@@ -290,33 +291,31 @@ def test_saved_choice_is_loaded_renamed_compared_and_deleted(page, own_cache):
     cache, address = own_cache
     visit(page, f"{address}?top=1.2&window=1&attribution=Position+influence")
     page.get_by_placeholder("letters, digits").fill("few")
-    page.get_by_role("button", name="Save selection").click()
+    page.get_by_role("button", name="Save", exact=True).click()
     page.get_by_text("Saved “few”").wait_for()
     settle(page)
-    seen = page.locator(".figures").inner_text()
-    page.get_by_label("Tokens above").fill("300")
-    page.keyboard.press("Enter")
-    page.wait_for_function("!location.search.includes('top=1.2&')")
-    settle(page)
+    seen, tokens = page.locator(".figures").inner_text(), above(page)
+    type_in(page, page.get_by_label("Token count"), "300")
+    assert named(page, "above") == ["300"] and "top=" not in page.url
     assert page.locator(".figures").inner_text() != seen
     page.locator('tr[data-key="few"]').click()
     wait_until_still(page)
-    page.get_by_role("button", name="Load on the board").click()
-    page.get_by_text("Loaded: the board stands").wait_for()
+    page.get_by_role("button", name="Load", exact=True).click()
+    page.get_by_text("Loaded “few”").wait_for()
     settle(page)
     assert page.locator(".figures").inner_text() == seen
     assert page.locator(".stepper output").inner_text() == "1"
-    assert "top=1.2" in page.url and "attribution=Position+influence" in page.url
+    assert named(page, "above") == [str(tokens)] and "attribution=Position+influence" in page.url
     with page.expect_download() as download:
         page.get_by_role("button", name="Download the mask").click()
     table, few = pq.read_table(download.value.path()), Study.open("fake", cache).selection("few")
     np.testing.assert_array_equal(np.concatenate(table["selected"].to_pylist()), few.mask)
     assert any(table["spans"].to_pylist())
-    assert json.loads(table.schema.metadata[b"ifguide"])["selection"]["quantile"] == few.settings["quantile"]
+    assert json.loads(table.schema.metadata[b"ifguide"])["selection"]["tokens_above"] == tokens
     page.get_by_role("button", name="Rename").first.click()
     page.get_by_label("New name").fill("fewer")
     page.get_by_role("button", name="Rename").last.click()
-    page.get_by_text("is called “fewer” now").wait_for()
+    page.get_by_text("Renamed “few” to “fewer”").wait_for()
     wait_until_still(page)
     assert "fewer" in Study.open("fake", cache).selection_names()
     page.get_by_role("combobox", name="B").click()
@@ -328,8 +327,9 @@ def test_saved_choice_is_loaded_renamed_compared_and_deleted(page, own_cache):
     counted = [whole(text) for text in table.locator("tbody td:nth-child(2)").all_inner_texts()]
     assert counted == [int((mine & ~spans).sum()), int((mine & spans).sum()), int((spans & ~mine).sum())]
     wait_until_still(page)
+    assert "Current selection, saved as fewer" in page.get_by_test_id("stMain").inner_text()
     page.get_by_role("button", name="Delete", exact=False).first.click()
     assert "fewer" in Study.open("fake", cache).selection_names()
-    page.get_by_role("button", name="Delete for good").click()
+    page.get_by_role("button", name="Delete permanently").click()
     page.get_by_text("Deleted “fewer”").wait_for()
     assert "fewer" not in Study.open("fake", cache).selection_names()

@@ -151,11 +151,14 @@ def test_select_saves_a_choice_under_a_name_made_from_its_settings(invoke, cache
     result = invoke("select", "small", "--quantile", "0.9", "--window", "1", "--max-tokens", "4")
     assert result.stdout.startswith("selection own_loss-q0.9-w1-m4: ")
     saved = Study.open("small", cache).selection("own_loss-q0.9-w1-m4").settings
-    assert (saved["quantile"], saved["window"], saved["max_tokens"]) == (0.9, 1, 4)
-    assert saved["n_selected"] <= 4
+    assert (saved["window"], saved["max_tokens"]) == (1, 4) and saved["n_selected"] <= 4
+    above = saved["tokens_above"]
+    for number, way in enumerate((("--tokens", above), ("--share", 10))):
+        invoke("select", "small", *map(str, way), "--name", f"way{number}")
+        assert Study.open("small", cache).selection(f"way{number}").settings["tokens_above"] == above, way
     invoke("select", "small", "--attribution", "position", "--name", "mine")
     saved = Study.open("small", cache).selection("mine").settings
-    assert (saved["attribution"], saved["quantile"]) == ("position", 0.8)
+    assert (saved["attribution"], saved["quantile"]) == ("position", 1 - saved["tokens_above"] / saved["n_valid"])
 
 
 def test_run_skips_what_is_fresh_and_tells_the_status_file(invoke, tmp_path):

@@ -1,7 +1,10 @@
+import itertools
 from collections import Counter
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ifguide.errors import ConfigError, NumericalError
 from ifguide.selection import algorithm as selection
@@ -55,19 +58,19 @@ def same_bits(array, values, dtype):
     return array.dtype == dtype and array.tobytes() == np.array(values, dtype=dtype).tobytes()
 
 
-@pytest.mark.parametrize("seed", range(N_SETTINGS))
-def test_fast_selection_is_bit_equal_to_the_slow_reference(seed):
-    setting = Setting(seed)
-    ranking, mask = setting.fast()
-    threshold, counts, sums, rank_scores, order, taken = setting.slow()
-    assert isinstance(ranking.threshold, float)
-    assert ranking.threshold == threshold
-    assert same_bits(ranking.count_above, counts, np.int64)
-    assert same_bits(ranking.sum_above, sums, np.float64)
-    assert same_bits(ranking.rank_score, rank_scores, np.float64)
-    assert same_bits(ranking.order, order, np.int64)
-    assert mask.dtype == bool
-    assert np.flatnonzero(mask).tolist() == sorted(taken)
+def test_fast_selection_is_bit_equal_to_the_slow_reference():
+    for seed in range(N_SETTINGS):
+        setting = Setting(seed)
+        ranking, mask = setting.fast()
+        threshold, counts, sums, rank_scores, order, taken = setting.slow()
+        assert isinstance(ranking.threshold, float)
+        assert ranking.threshold == threshold, seed
+        assert same_bits(ranking.count_above, counts, np.int64), seed
+        assert same_bits(ranking.sum_above, sums, np.float64), seed
+        assert same_bits(ranking.rank_score, rank_scores, np.float64), seed
+        assert same_bits(ranking.order, order, np.int64), seed
+        assert mask.dtype == bool
+        assert np.flatnonzero(mask).tolist() == sorted(taken), seed
 
 
 def test_the_random_settings_reach_every_hard_case():
@@ -92,18 +95,29 @@ def test_the_random_settings_reach_every_hard_case():
     assert not missing, f"fewer than 5 of {N_SETTINGS} settings have: {missing} ({dict(seen)})"
 
 
-@pytest.mark.parametrize("quantile", [0.0, 0.07, 0.28, 0.29, 0.55, 0.57, 0.58, 0.99])
-@pytest.mark.parametrize("n", [1, 7, 10, 25, 50, 100, 200])
-def test_quantiles_that_do_not_fit_binary_fractions(n, quantile):
-    scores = np.arange(n, dtype=np.float32)[::-1].copy()
-    valid = np.ones(n, dtype=bool)
-    assert selection.threshold_at_quantile(scores, valid, quantile) == reference.threshold_at_quantile(
-        scores.tolist(), valid.tolist(), quantile
-    )
-
-
-def test_seven_percent_of_a_hundred_is_seven():
+def test_quantiles_follow_the_reference_where_binary_fractions_do_not_fit():
+    """7% of 100 is 7. The next float above k/n takes the next score, though n times it rounds to k."""
+    pairs = list(itertools.product((1, 7, 10, 25, 50, 100, 200), (0.0, 0.07, 0.28, 0.29, 0.55, 0.57, 0.58, 0.99)))
+    for n, k in ((3, 1), (6, 4), (7, 3), (9, 2)):
+        quantile = float(np.nextafter(k / n, 1))
+        pairs.append((n, quantile))
+        assert int(np.ceil(quantile * n)) == k
+        assert selection.rank_at_quantile(n, quantile) == n - 1 - k
+        assert selection.rank_at_quantile(n, k / n) == n - k
+    for n, quantile in pairs:
+        scores, valid = np.arange(n, dtype=np.float32)[::-1].copy(), np.ones(n, dtype=bool)
+        expected = reference.threshold_at_quantile(scores.tolist(), valid.tolist(), quantile)
+        assert selection.threshold_at_quantile(scores, valid, quantile) == expected, (n, quantile)
+        assert selection.threshold_above(scores, valid, selection.rank_at_quantile(n, quantile)) == expected
     assert selection.threshold_at_quantile(np.arange(1, 101, dtype=np.float32), np.ones(100, dtype=bool), 0.07) == 7
+
+
+@given(st.integers(2, 2_000_000_000), st.data())
+def test_a_number_of_tokens_above_goes_to_its_quantile_and_share_and_back(n, data):
+    above = data.draw(st.integers(1, n - 1))
+    assert selection.rank_at_quantile(n, (n - above) / n) == above
+    for share, expected in ((5, n // 20), (0.5, n // 200), (100, n - 1)):
+        assert selection.rank_at_quantile(n, selection.quantile_of_share(share)) == expected
 
 
 def test_no_token_is_above_the_threshold_when_all_scores_are_equal():
@@ -142,18 +156,18 @@ def test_no_valid_token_is_an_error():
         selection.threshold_at_quantile(np.zeros(3, dtype=np.float32), np.zeros(3, dtype=bool), 0.9)
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_a_score_that_is_not_finite_is_an_error(bad):
-    scores = np.array([0, 1, bad], dtype=np.float32)
-    with pytest.raises(NumericalError, match="1 of 2 scores are not finite"):
-        selection.threshold_at_quantile(scores, np.array([False, True, True]), 0.9)
-    assert selection.threshold_at_quantile(scores, np.array([True, True, False]), 0.9) == 1
+def test_a_score_that_is_not_finite_is_an_error():
+    for bad in [np.nan, np.inf, -np.inf]:
+        scores = np.array([0, 1, bad], dtype=np.float32)
+        with pytest.raises(NumericalError, match="1 of 2 scores are not finite"):
+            selection.threshold_at_quantile(scores, np.array([False, True, True]), 0.9)
+        assert selection.threshold_at_quantile(scores, np.array([True, True, False]), 0.9) == 1
 
 
-@pytest.mark.parametrize("quantile", [-0.01, 1.0, 1.5, float("nan")])
-def test_a_quantile_out_of_range_is_an_error(quantile):
-    with pytest.raises(ConfigError, match="quantile"):
-        selection.threshold_at_quantile(np.ones(3, dtype=np.float32), np.ones(3, dtype=bool), quantile)
+def test_a_quantile_out_of_range_is_an_error():
+    for quantile in [-0.01, 1.0, 1.5, float("nan")]:
+        with pytest.raises(ConfigError, match="quantile"):
+            selection.threshold_at_quantile(np.ones(3, dtype=np.float32), np.ones(3, dtype=bool), quantile)
 
 
 def test_random_selection_takes_valid_tokens_and_repeats_for_a_seed():
@@ -192,19 +206,21 @@ def test_precision_and_recall_without_a_denominator_are_none():
     assert selection.precision_recall(everything, everything, nothing) == (None, None)
 
 
-@pytest.mark.parametrize("decimals", [None, 1, 0])
-def test_ranking_measures_match_sklearn(decimals):
-    metrics = pytest.importorskip("sklearn.metrics")
-    draw = np.random.default_rng(1)
-    for _ in range(30):
-        truth = draw.random(80) < draw.choice([0.1, 0.5])
-        truth[:2] = [True, False]
-        scores = (draw.normal(size=80) + truth).astype(np.float32)
-        scores = scores if decimals is None else np.round(scores, decimals)
-        assert selection.area_under_roc(scores, truth) == pytest.approx(metrics.roc_auc_score(truth, scores), abs=1e-12)
-        assert selection.average_precision(scores, truth) == pytest.approx(
-            metrics.average_precision_score(truth, scores), abs=1e-12
-        )
+def test_ranking_measures_match_sklearn():
+    for decimals in [None, 1, 0]:
+        metrics = pytest.importorskip("sklearn.metrics")
+        draw = np.random.default_rng(1)
+        for _ in range(30):
+            truth = draw.random(80) < draw.choice([0.1, 0.5])
+            truth[:2] = [True, False]
+            scores = (draw.normal(size=80) + truth).astype(np.float32)
+            scores = scores if decimals is None else np.round(scores, decimals)
+            assert selection.area_under_roc(scores, truth) == pytest.approx(
+                metrics.roc_auc_score(truth, scores), abs=1e-12
+            )
+            assert selection.average_precision(scores, truth) == pytest.approx(
+                metrics.average_precision_score(truth, scores), abs=1e-12
+            )
 
 
 def test_ranking_measures_without_a_class_are_none():
@@ -258,11 +274,9 @@ def test_strengths_by_hand():
         selection.soft_strengths(scores, everything, 9)
 
 
-@pytest.mark.parametrize(
-    ("budget", "expected"), [(0, (4, 0)), (1, (0, 1)), (4, (1, 2)), (5, (3, 0)), (8, (3, 3)), (9, (4, 0)), (20, (4, 0))]
-)
-def test_a_budget_takes_whole_documents_and_what_is_left_of_the_next(budget, expected):
-    assert selection.spend_budget(np.array([3, 0, 2, 4]), np.array([2, 0, 1, 3]), budget) == expected
+def test_a_budget_takes_whole_documents_and_what_is_left_of_the_next():
+    for budget, expected in {0: (4, 0), 1: (0, 1), 4: (1, 2), 5: (3, 0), 8: (3, 3), 9: (4, 0), 20: (4, 0)}.items():
+        assert selection.spend_budget(np.array([3, 0, 2, 4]), np.array([2, 0, 1, 3]), budget) == expected, budget
 
 
 def test_hits_alone_are_selected_unless_a_window_or_a_budget_is_asked_for():
@@ -274,14 +288,3 @@ def test_hits_alone_are_selected_unless_a_window_or_a_budget_is_asked_for():
 def test_no_documents_have_an_empty_order():
     nothing = np.zeros(0, dtype=np.int64)
     assert selection.rank_measured(1.0, nothing, nothing.astype(float), nothing).order.shape == (0,)
-
-
-@pytest.mark.parametrize(("n", "k"), [(3, 1), (6, 4), (7, 3), (9, 2)])
-def test_a_quantile_just_above_a_share_takes_the_next_score(n, k):
-    """The product of n and the next number above k/n rounds down to k, whose share is too small."""
-    quantile = float(np.nextafter(k / n, 1))
-    assert int(np.ceil(quantile * n)) == k
-    scores, valid = np.arange(n, dtype=np.float32), np.ones(n, dtype=bool)
-    assert selection.threshold_at_quantile(scores, valid, quantile) == k
-    assert reference.threshold_at_quantile(scores.tolist(), valid.tolist(), quantile) == k
-    assert selection.threshold_at_quantile(scores, valid, k / n) == k - 1

@@ -1,5 +1,6 @@
-"""The index gives the same bits as the slow reference, whatever the settings and however it was built."""
+"""The index gives the same bits as the slow reference, for all settings and however it was built."""
 
+import re
 import shutil
 from collections import Counter
 from types import SimpleNamespace
@@ -119,21 +120,28 @@ def way(request, monkeypatch):
     return request.param
 
 
-SEEN = Counter()
+def test_masks_ranks_and_budgets_are_bit_equal_to_the_slow_reference(tmp_path, monkeypatch):
+    seen: Counter = Counter()
+    for seed in range(N_SETTINGS):
+        with monkeypatch.context() as patched:
+            if seed % 2:
+                patched.setattr(hits, "FEW_HITS", -1)
+                patched.setattr(hits, "CHUNK_TAIL", 3)
+            try:
+                seen += _compare_with_the_slow_reference(seed, tmp_path)
+            except AssertionError as error:
+                raise AssertionError(f"seed {seed}") from error
+    assert len(seen) == 8 and min(seen.values()) >= 3, dict(seen)
 
 
-@pytest.mark.parametrize("seed", range(N_SETTINGS))
-def test_masks_ranks_and_budgets_are_bit_equal_to_the_slow_reference(seed, tmp_path, monkeypatch):
-    if seed % 2:
-        monkeypatch.setattr(hits, "FEW_HITS", -1)
-        monkeypatch.setattr(hits, "CHUNK_TAIL", 3)
+def _compare_with_the_slow_reference(seed, tmp_path) -> Counter:
     study = MemoryStudy(tmp_path, seed)
     index = study.build(chunk_tokens=(1, 7, 64, 1 << 21)[seed % 4])
     settings = study.random_settings()
     found = index.resolve(settings)
     threshold, counts, sums, rank_scores, order, taken, everything = slow_answer(study, settings)
-    assert found.threshold == threshold == index.threshold_at(settings["quantile"])
-    assert found.n_above == sum(counts) == index.tokens_above(threshold)
+    assert found.threshold == threshold == index.locate(found.n_above)[0]
+    assert found.n_above == sum(counts) == index.tokens_above(threshold) == index.above_quantile(settings["quantile"])
     assert same_bits(found.ranking.count_above, counts, np.int64)
     assert same_bits(found.ranking.sum_above, sums, np.float64)
     assert same_bits(found.ranking.rank_score, rank_scores, np.float64)
@@ -152,20 +160,18 @@ def test_masks_ranks_and_budgets_are_bit_equal_to_the_slow_reference(seed, tmp_p
     assert found.effect == pytest.approx(study.values[mask].sum(dtype=np.float64), abs=1e-9 * scale + 1e-12)
 
     cut = Counter(owner[sorted(everything - taken)]).keys() & Counter(owner[sorted(taken)]).keys()
-    SEEN["budget cuts inside a document"] += bool(cut)
-    SEEN["budget ends between documents"] += len(taken) < len(everything) and not cut
-    SEEN["in the tail"] += not found.scanned
-    SEEN["below the tail"] += found.scanned
-    SEEN["tied scores at the threshold"] += int((study.values[study.valid] == threshold).sum()) > 1
-    SEEN["negative threshold"] += threshold < 0
-    SEEN["windows"] += bool(settings["window"] and taken)
-    SEEN["cut with windows in the tail"] += bool(cut and settings["window"] and not found.scanned)
-
-
-def test_the_random_settings_reached_every_hard_case():
-    if sum((SEEN["in the tail"], SEEN["below the tail"])) < N_SETTINGS:
-        pytest.skip("counts what the test before saw, and not all of it ran")
-    assert not [name for name in SEEN if SEEN[name] < 3], dict(SEEN)
+    return Counter(
+        {
+            "budget cuts inside a document": int(bool(cut)),
+            "budget ends between documents": int(len(taken) < len(everything) and not cut),
+            "in the tail": int(not found.scanned),
+            "below the tail": int(found.scanned),
+            "tied scores at the threshold": int((study.values[study.valid] == threshold).sum() > 1),
+            "negative threshold": int(threshold < 0),
+            "windows": int(bool(settings["window"] and taken)),
+            "cut with windows in the tail": int(bool(cut and settings["window"] and not found.scanned)),
+        }
+    )
 
 
 def test_large_corpora_agree_with_the_fast_selection(tmp_path, way):
@@ -185,35 +191,37 @@ def test_large_corpora_agree_with_the_fast_selection(tmp_path, way):
         assert found.n_selected == mask.sum()
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_every_row_of_the_preview_equals_brute_force(seed, tmp_path):
-    study = MemoryStudy(
-        tmp_path, seed, n_documents=60, lengths=(1, 4, 30, 60), style=("exact", "heavy tail", "rounded", "exact")[seed]
-    )
-    index = study.build(chunk_tokens=500)
-    owner = np.repeat(np.arange(60), np.diff(study.offsets))
-    rows = index.preview().to_pylist()
-    tail = [row for row in rows if row["documents_hit"] is not None]
-    assert tail[-1]["tokens_above"] == index.n_tail > 10
-    assert [row["tokens_above"] for row in rows] == sorted({row["tokens_above"] for row in rows})
-    for row in rows:
-        above = study.valid & (study.values.astype(np.float64) > row["threshold"])
-        assert row["tokens_above"] == above.sum()
-        assert index.tokens_above(index.threshold_at(row["quantile"])) == row["tokens_above"]
-    for row in tail[:: max(1, len(tail) // 25)] + tail[-1:]:
-        ranking = selection.rank_documents(
-            study.values, study.offsets, study.valid, row["threshold"], study.corpus().id_rank
+def test_every_row_of_the_preview_equals_brute_force(tmp_path):
+    for seed in range(4):
+        study = MemoryStudy(
+            tmp_path,
+            seed,
+            n_documents=60,
+            lengths=(1, 4, 30, 60),
+            style=("exact", "heavy tail", "rounded", "exact")[seed],
         )
-        assert row["documents_hit"] == np.count_nonzero(ranking.count_above)
-        for window in range(6):
-            mask = selection.select_tokens(study.values, study.offsets, study.valid, ranking, window=window)
-            assert row[f"covered_{window}"] == mask.sum()
-            assert row[f"span_{window}"] == np.count_nonzero(mask & study.in_span)
-            assert row[f"effect_{window}"] == pytest.approx(
-                study.values[mask].sum(dtype=np.float64), rel=1e-9, abs=1e-6
+        index = study.build(chunk_tokens=500)
+        owner = np.repeat(np.arange(60), np.diff(study.offsets))
+        preview = index.preview()
+        tail, counts = len(preview.documents), preview.tokens_above.tolist()
+        assert counts[tail - 1] == index.n_tail > 10
+        assert counts == sorted(set(counts))
+        for threshold, count in zip(preview.threshold, counts, strict=True):
+            above = study.valid & (study.values.astype(np.float64) > threshold)
+            assert count == above.sum() == index.locate(count)[1], (seed, threshold)
+        for place in [*range(0, tail, max(1, tail // 25)), tail - 1]:
+            ranking = selection.rank_documents(
+                study.values, study.offsets, study.valid, preview.threshold[place], study.corpus().id_rank
             )
-            by_source = Counter(study.sources[owner[mask]].tolist())
-            assert row[f"source_{window}"] == [by_source[name] for name in index.sources]
+            assert preview.documents[place] == np.count_nonzero(ranking.count_above)
+            for window in range(6):
+                where = (seed, place, window)
+                mask = selection.select_tokens(study.values, study.offsets, study.valid, ranking, window=window)
+                by_source = Counter(study.sources[owner[mask]].tolist())
+                assert preview.covered[place, window].tolist() == [by_source[name] for name in index.sources], where
+                assert preview.spans[place, window] == np.count_nonzero(mask & study.in_span), where
+                effect = study.values[mask].sum(dtype=np.float64)
+                assert preview.effect[place, window] == pytest.approx(effect, rel=1e-9, abs=1e-6), where
 
 
 def test_the_streaming_build_gives_the_same_files_whatever_the_chunks_and_threads(tmp_path, monkeypatch):
@@ -240,34 +248,39 @@ def test_the_tail_is_sorted_with_ties_in_corpus_order(tmp_path):
     assert tail.order.tolist() == expected.tolist()
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_a_number_of_tokens_goes_to_a_quantile_and_back(seed, tmp_path):
-    study = MemoryStudy(tmp_path, seed, n_documents=40, lengths=(20, 30))
-    index = study.build()
-    ordered = np.sort(study.values[study.valid])[::-1]
-    for n_above in [*range(index.n_tail + 5), index.n_valid // 2, index.n_valid - 1]:
-        expected = int(np.count_nonzero(ordered > ordered[min(n_above, len(ordered) - 1)]))
-        assert index.tokens_above(index.threshold_at(index.quantile_for(n_above))) == expected
+def test_a_number_of_tokens_above_is_kept_but_for_ties_and_its_quantile_leads_back(tmp_path):
+    for seed in range(3):
+        study = MemoryStudy(tmp_path, seed, n_documents=40, lengths=(20, 30))
+        index = study.build()
+        ordered = np.sort(study.values[study.valid])[::-1]
+        n = index.n_valid
+        for asked in [*range(index.n_tail + 5), n // 2, n - 1]:
+            threshold, above = index.locate(asked)
+            assert threshold == ordered[asked], (seed, asked)
+            assert above == np.count_nonzero(ordered > threshold) <= asked, (seed, asked)
+            assert index.locate(above) == (threshold, above), (seed, asked)
+            if above:
+                assert index.above_quantile((n - above) / n) == above, (seed, asked)
 
 
-@pytest.mark.parametrize("seed", range(6))
-def test_the_histogram_counts_what_lies_between_its_own_edges(seed, tmp_path):
-    study = MemoryStudy(tmp_path, seed, n_documents=80, lengths=(5, 30))
-    index = study.build()
-    values = study.values[study.valid].astype(np.float64)
-    floor = index._tail.floor
-    for bins in (
-        index.histogram(),
-        index.histogram(low=floor, high=float(values.max()), n_bins=33),
-        index.histogram(low=float(np.median(values)), high=floor, n_bins=20),
-        index.histogram(edges=np.sinh(np.linspace(-12, 12, 150))),
-    ):
-        left, right, count = (bins[name].to_numpy() for name in ("left", "right", "count"))
-        expected = [np.count_nonzero((values > a) & (values <= b)) for a, b in zip(left, right, strict=True)]
-        assert count.tolist() == expected
-        assert (right > left).all()
-    whole = index.histogram()
-    assert whole["count"].to_numpy().sum() == index.n_valid
+def test_the_histogram_counts_what_lies_between_its_own_edges(tmp_path):
+    for seed in range(6):
+        study = MemoryStudy(tmp_path, seed, n_documents=80, lengths=(5, 30))
+        index = study.build()
+        values = study.values[study.valid].astype(np.float64)
+        floor = index._tail.floor
+        for bins in (
+            index.histogram(),
+            index.histogram(low=floor, high=float(values.max()), n_bins=33),
+            index.histogram(low=float(np.median(values)), high=floor, n_bins=20),
+            index.histogram(edges=np.sinh(np.linspace(-12, 12, 150))),
+        ):
+            left, right, count = (bins[name].to_numpy() for name in ("left", "right", "count"))
+            expected = [np.count_nonzero((values > a) & (values <= b)) for a, b in zip(left, right, strict=True)]
+            assert count.tolist() == expected, seed
+            assert (right > left).all()
+        whole = index.histogram()
+        assert whole["count"].to_numpy().sum() == index.n_valid
 
 
 def test_words_are_counted_as_they_enter(tmp_path):
@@ -343,25 +356,32 @@ def _cut_short(folder):
     (folder / "tail_positions.npy").write_bytes((folder / "tail_positions.npy").read_bytes()[:-9])
 
 
-@pytest.mark.parametrize(
-    "harm",
-    [
-        _swap_scores,
-        _point_outside,
-        _cut_short,
-        lambda folder: (folder / "covered.npy").unlink(),
-        lambda folder: (folder / "index.json").write_text("{"),
-        lambda folder: (folder / "index.json").write_text("{}"),
-        lambda folder: np.save(folder / "ranks.npy", np.arange(3)),
-        lambda folder: np.save(folder / "histogram.npy", np.ones(1 << 16, dtype=np.int64)),
-    ],
-)
-def test_a_damaged_index_is_refused_with_the_command_that_mends_it(harm, tmp_path):
+def test_a_damaged_index_is_refused_with_the_command_that_builds_it_again(tmp_path):
     study = MemoryStudy(tmp_path, 6, n_documents=50, lengths=(10, 40), style="exact")
-    study.build()
-    harm(tmp_path / "index" / "own_loss")
-    with pytest.raises(StaleError, match=r"is damaged .*build it again with `ifguide run made-up --force index`"):
+    for number, harm in enumerate(
+        (
+            _swap_scores,
+            _point_outside,
+            _cut_short,
+            lambda folder: (folder / "covered.npy").unlink(),
+            lambda folder: (folder / "index.json").write_text("{"),
+            lambda folder: (folder / "index.json").write_text("{}"),
+            lambda folder: np.save(folder / "ranks.npy", np.arange(3)),
+            lambda folder: np.save(folder / "histogram.npy", np.ones(1 << 16, dtype=np.int64)),
+        )
+    ):
+        study.build()
+        harm(tmp_path / "index" / "own_loss")
+        said = _refusal_to_open(study)
+        assert re.search(r"is damaged .*build it again with `ifguide run made-up --force index`", said), number
+
+
+def _refusal_to_open(study) -> str:
+    try:
         open_index(study)
+    except StaleError as error:
+        return str(error)
+    return "opened"
 
 
 def test_an_index_of_other_scores_is_refused(tmp_path):
@@ -372,22 +392,27 @@ def test_an_index_of_other_scores_is_refused(tmp_path):
         open_index(study)
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_scores_that_are_not_finite_are_refused(bad, tmp_path):
-    study = MemoryStudy(tmp_path, 6, n_documents=5, lengths=(10,))
-    study.values[3] = bad
-    with pytest.raises(NumericalError, match=r"1 of .* scores are not finite"):
-        study.build()
+def test_scores_that_are_not_finite_are_refused(tmp_path):
+    for bad in [np.nan, np.inf, -np.inf]:
+        study = MemoryStudy(tmp_path, 6, n_documents=5, lengths=(10,))
+        study.values[3] = bad
+        with pytest.raises(NumericalError, match=r"1 of .* scores are not finite"):
+            study.build()
 
 
 def test_settings_are_checked(tmp_path):
     index = MemoryStudy(tmp_path, 6).build()
-    with pytest.raises(ConfigError, match="selection.quantile: expected less than 1, got 1.0"):
-        index.resolve({"quantile": 1.0})
-    with pytest.raises(ConfigError, match="this is the index of own_loss, got 'position'"):
-        index.resolve({"attribution": "position"})
-    with pytest.raises(ConfigError, match="unknown setting selection.colour"):
-        index.resolve({"colour": "red"})
+    n = index.n_valid
+    for settings, said in (
+        ({"quantile": 1.0}, "selection.quantile: expected less than 1, got 1.0"),
+        ({"attribution": "position"}, "this is the index of own_loss, got 'position'"),
+        ({"colour": "red"}, "unknown setting selection.colour"),
+        ({"tokens_above": 3, "quantile": 0.9}, "expected tokens_above or quantile, got both"),
+        ({"tokens_above": n}, f"tokens_above: expected 0 to {n - 1:,}, got {n:,}"),
+        ({"tokens_above": -1}, "tokens_above: expected 0 to"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            index.resolve(settings)
 
 
 def test_sort_keys_keep_the_order_of_floats():

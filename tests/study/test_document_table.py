@@ -156,7 +156,7 @@ def test_tables_are_written_once_and_follow_what_they_are_made_of(tmp_path):
         save_selection(own, "few", {"quantile": quantile})
         assert unit_state(own, few).state != "fresh"
         assert tables.write_tables(own) == [few]
-        assert tables.read_notes(table_path(own, "few"))["quantile"] == quantile
+        assert tables.read_notes(table_path(own, "few")) == own.selection("few").settings
     shutil.rmtree(own.folder(Unit("selection", "few")))
     assert tables.write_tables(own) == []
     assert not own.folder(few).exists()

@@ -18,6 +18,7 @@ from ifguide.errors import BusyError, ConfigError, IFGuideError, InputError, Sta
 from ifguide.influence.attribution import average_blocks
 from ifguide.models.loading import load_model, tracked_modules
 from ifguide.runtime.progress import Progress
+from ifguide.selection.choice import read_choice
 from ifguide.storage import artifacts
 from ifguide.storage.lock import study_lock
 from ifguide.study.freshness import stage_states, study_fingerprint
@@ -174,7 +175,7 @@ class TestWholeRun:
             index = open_index(study, kind)
             assert index.n_valid == valid.sum() == index.histogram()["count"].to_numpy().sum()
             for settings in ({"quantile": 0.5}, {"quantile": 0.97, "window": 1}, {"quantile": 0.92, "max_tokens": 7}):
-                wanted = dataclasses.replace(study.config.selection, **settings, attribution=kind)
+                wanted = read_choice({**settings, "attribution": kind}, study.config.selection, index.n_valid)
                 np.testing.assert_array_equal(index.mask(settings), select_by_scan(study, wanted)[1])
                 chosen = preview_selection(study, {**settings, "attribution": kind})  # goes through the index
                 np.testing.assert_array_equal(chosen.mask, select_by_scan(study, wanted)[1])

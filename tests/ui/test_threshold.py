@@ -1,5 +1,6 @@
 """The Threshold page's pure parts: its controls in the address, and what its board draws from."""
 
+import itertools
 import json
 from urllib.parse import parse_qsl, urlencode
 
@@ -8,20 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ifguide.config.schema import SelectionConfig
-from ifguide.selection.algorithm import quantile_position
+from ifguide.selection.algorithm import rank_at_quantile
 from ifguide.study.select import open_index
 from ifguide.ui.threshold import board
 from ifguide.ui.threshold import tables as selection_tables
-from ifguide.ui.threshold.tuning import (
-    Tuning,
-    apply_choice,
-    default_tuning,
-    read_address,
-    same_place,
-    share_text,
-    write_address,
-)
+from ifguide.ui.threshold.tuning import Tuning, apply_choice, read_address, write_address
 from tests.app import fake_study
 from tests.app.fake_study import write_study
 
@@ -36,72 +28,81 @@ def index(study):
     return open_index(study, "own_loss")
 
 
-DEFAULT = default_tuning(SelectionConfig(quantile=0.99))
+DEFAULT = Tuning(tokens_above=10, window=0, max_tokens=0)
+
+
+class Distinct:
+    """An index of `n_valid` scores that all differ."""
+
+    def __init__(self, n_valid: int):
+        self.n_valid = n_valid
+
+    def above_quantile(self, quantile: float) -> int:
+        return rank_at_quantile(self.n_valid, quantile)
+
+    def tokens_above(self, threshold: float) -> int:
+        return int(threshold)
 
 
 @given(st.integers(2, 2_000_000_000), st.data())
 def test_the_address_finds_the_same_threshold_again_at_any_size(n_valid, data):
-    n_above = data.draw(st.integers(1, n_valid - 1))
-    quantile = (n_valid - n_above) / n_valid
     tuning = Tuning(
-        quantile=quantile, window=data.draw(st.integers(0, 5)), max_tokens=data.draw(st.integers(0, n_valid))
+        tokens_above=data.draw(st.integers(1, n_valid - 1)),
+        window=data.draw(st.integers(0, 5)),
+        max_tokens=data.draw(st.integers(0, n_valid)),
     )
-    written = write_address(tuning, DEFAULT, n_valid)
+    written = write_address(tuning, DEFAULT)
     address = dict(parse_qsl(urlencode({key: value for key, value in written.items() if value is not None})))
-    found = read_address(address, DEFAULT, n_valid)
-    assert quantile_position(n_valid, found.quantile) == quantile_position(n_valid, quantile)
-    assert (found.window, found.max_tokens) == (tuning.window, tuning.max_tokens)
+    assert read_address(address, DEFAULT, Distinct(n_valid)) == tuning
 
 
-def test_round_shares_stay_short():
-    assert share_text(0.995, 38_401) == "0.5"
-    assert share_text(0.98, 1_000_000) == "2"
-    assert len(share_text(1 - 3e-9, 1_000_000_000)) < 18
+def test_links_of_earlier_versions_name_a_share_and_still_work():
+    for n_valid, top, expected in (
+        (38_401, "0.5", 192),
+        (1_000_000, "2", 20_000),
+        (1_000_000_000, "0.0000003", 3),
+        (28_701, "1.35", 387),
+        (100, "7", 7),
+        (28_701, "100", 28_700),
+    ):
+        assert read_address({"top": top}, DEFAULT, Distinct(n_valid)).tokens_above == expected, top
+        assert read_address({"top": top, "above": "5"}, DEFAULT, Distinct(n_valid)).tokens_above == 5
+    assert write_address(DEFAULT, DEFAULT)["top"] is None
 
 
-@pytest.mark.parametrize(
-    "address",
-    [
-        {"top": "abc", "window": "-1", "budget": "1.5", "range": "<b>", "low": "1"},
-        {"top": "nan", "window": "inf", "budget": "", "low": "2", "high": "1"},
-        {"top": "0", "low": "nan", "high": "1e999"},
+def test_what_makes_no_sense_changes_nothing(index):
+    for address in (
+        {"above": "abc", "top": "abc", "window": "-1", "budget": "1.5", "range": "<b>", "low": "1"},
+        {"above": "nan", "top": "nan", "window": "inf", "budget": "", "low": "2", "high": "1"},
+        {"above": "0", "top": "0", "low": "nan", "high": "1e999"},
         {"top": "101"},
-    ],
-)
-def test_an_address_that_makes_no_sense_changes_nothing(address):
-    assert read_address(address, DEFAULT, 1000) == DEFAULT
-
-
-@pytest.mark.parametrize(
-    "choice",
-    [
+        {"above": "3.5"},
+    ):
+        assert read_address(address, DEFAULT, index) == DEFAULT, address
+    for choice in (
         {"above": "many"},
         {"above": float("nan")},
         {"above": -3},
-        {"share": 0},
-        {"share": 101},
+        {"above": 0},
         {"threshold": None},
         {"window": True},
         {"budget": [1]},
         {"range": "sideways"},
         {"low": 1.0},
         {"else": 1},
-    ],
-)
-def test_a_message_that_makes_no_sense_changes_nothing(index, choice):
-    assert apply_choice(DEFAULT, choice, index, 1000) == DEFAULT
+    ):
+        assert apply_choice(DEFAULT, choice, index) == DEFAULT, choice
 
 
 def test_every_way_to_set_the_threshold_gives_what_it_says(index):
-    at = lambda choice: index.resolve(apply_choice(DEFAULT, choice, index, 10**6).settings("own_loss"))  # noqa: E731
+    at = lambda choice: index.resolve(apply_choice(DEFAULT, choice, index).settings("own_loss"))  # noqa: E731
     assert at({"above": 41}).n_above == 41
-    assert at({"share": 5}).n_above == round(0.05 * index.n_valid)
     assert at({"threshold": 2.5}).n_above == index.tokens_above(2.5)
     assert at({"above": 10**12}).n_above == index.n_valid - 1
     assert at({"threshold": 1e9}).n_above == 1
-    brushed = apply_choice(DEFAULT, {"low": 1, "high": 2}, index, 1000)
+    brushed = apply_choice(DEFAULT, {"low": 1, "high": 2}, index)
     assert (brushed.low, brushed.high) == (1, 2)
-    assert apply_choice(brushed, {"low": None, "high": None}, index, 1000) == DEFAULT
+    assert apply_choice(brushed, {"low": None, "high": None}, index) == DEFAULT
 
 
 def test_board_counts_every_score_once_and_gives_json(index):
@@ -115,12 +116,12 @@ def test_board_counts_every_score_once_and_gives_json(index):
         above for above, d in zip(knots["above"], knots["documents"], strict=True) if d is not None
     ]
     for place in (0, len(knots["above"]) // 3):
-        exact = index.resolve({"quantile": index.quantile_for(knots["above"][place]), "window": 2, "max_tokens": 0})
+        exact = index.resolve({"tokens_above": knots["above"][place], "window": 2, "max_tokens": 0})
         assert knots["covered"][2][place] == exact.n_selected
         assert knots["documents"][place] == exact.n_documents
         assert knots["effect"][2][place] == pytest.approx(exact.effect, rel=1e-6)
     sources = board.source_knots(index.preview(), 1)
-    exact = index.resolve({"quantile": index.quantile_for(sources["above"][3]), "window": 1, "max_tokens": 0})
+    exact = index.resolve({"tokens_above": sources["above"][3], "window": 1, "max_tokens": 0})
     assert [counts[3] for counts in sources["counts"]] == exact.by_source.tolist()
     json.dumps([parts, sources, board.exact_result(exact, 1), board.rank_line(exact)], allow_nan=False)
 
@@ -147,14 +148,15 @@ def test_rank_line_shows_what_there_is_before_the_budget(index):
     assert line["hit"] == whole.n_documents <= line["documents"][-1]
 
 
-@pytest.mark.parametrize("window", [0, 2])
-@pytest.mark.parametrize("budget", [0, 40])
-def test_tokens_marked_in_a_document_are_the_masks(study, index, window, budget):
-    found = index.resolve({"quantile": 0.97, "window": window, "max_tokens": budget})
-    mask, corpus, scores = index.mask(found), study.corpus(), study.scores("own_loss")
-    for document in range(corpus.n_documents):
-        marked, _ = selection_tables.selected_in(corpus, scores, found, document)
-        np.testing.assert_array_equal(marked, mask[corpus.offsets[document] : corpus.offsets[document + 1]])
+def test_tokens_marked_in_a_document_are_the_masks(study, index):
+    corpus, scores = study.corpus(), study.scores("own_loss")
+    for window, budget in itertools.product((0, 2), (0, 40)):
+        found = index.resolve({"quantile": 0.97, "window": window, "max_tokens": budget})
+        mask = index.mask(found)
+        for document in range(corpus.n_documents):
+            marked, _ = selection_tables.selected_in(corpus, scores, found, document)
+            expected = mask[corpus.offsets[document] : corpus.offsets[document + 1]]
+            np.testing.assert_array_equal(marked, expected, err_msg=f"{window} {budget} {document}")
 
 
 def test_tables_count_what_the_selection_holds(study, index):
@@ -172,20 +174,17 @@ def test_tables_count_what_the_selection_holds(study, index):
     assert [line["cells"][2][0] for line in lines] == [f"{n:,}" for n in hits["count"].to_pylist()[:4]]
 
 
-def test_same_place_is_about_tokens_not_digits():
-    assert same_place(0.99, 0.99 - 1e-12, 1000) and not same_place(0.99, 0.989, 1000)
-
-
 def test_the_board_says_how_far_predictions_can_be_trusted_and_invents_nothing():
     unknown = board.effect_text(1000, 1.0, None)
     assert unknown["scale"] == pytest.approx(2 / 1000)
+    assert unknown["note"].startswith("Rough estimate. Train to confirm.")
     assert "was not measured for this study" in unknown["note"]
     found = {"rho": -0.81, "low": -0.97, "high": -0.4, "n": 12}
     measured = {"correlation": {"predicted_measured": found | {"rho": 0.9, "low": 0.7}, "predicted_emt": found}}
     note = board.effect_text(1000, 1.0, measured)["note"]
     assert "Over 12 trained selections" in note
     assert "+0.90 with the measured change" in note
-    assert "−0.81 with expected max. toxicity (−0.97 – −0.40)" in note
+    assert "−0.81 with worst-case toxicity (−0.97 – −0.40)" in note
 
 
 def test_scores_that_are_all_the_same_can_be_drawn(tmp_path, monkeypatch):

@@ -6,7 +6,7 @@ import colour
 import numpy as np
 import pytest
 
-from ifguide.selection.algorithm import quantile_position
+from ifguide.selection.algorithm import rank_at_quantile
 from ifguide.study.document_columns import scale_top
 from ifguide.study.select import open_index, preview_selection
 from ifguide.ui.documents import token_view
@@ -31,7 +31,7 @@ def test_texts_are_the_documents_and_numbers_the_studys(study, corpus):
     documents = [corpus.index_of(HOSTILE_ID), corpus.index_of(LONG_ID), 3]
     own, index_of_scores = study.scores("own_loss"), open_index(study)
     valid = np.asarray(own)[corpus.valid()]
-    floor = np.sort(valid)[quantile_position(len(valid), 0.9)]
+    floor = np.sort(valid)[-1 - rank_at_quantile(len(valid), 0.9)]
     layers = [Layer("own_loss", own, 3.0), Layer("token_loss", study.scores("token_loss"), 9.0)]
     table = token_table(corpus, documents, layers, rank=index_of_scores.ranks, ranked=own)
     assert table.column_names == ["text", "raw", "own_loss", "token_loss", "rank"]

@@ -289,7 +289,7 @@ def test_toxic_spans_are_marked_on_request_and_where_they_are():
 
 def test_a_selection_without_a_threshold_is_described_by_what_made_it():
     kinds = ("oracle", "borrowed", *BASELINES)
-    lines = [selection_panel.settings_line({"kind": kind, "quantile": None}) for kind in kinds]
+    lines = [selection_panel.settings_line({"kind": kind, "tokens_above": None}) for kind in kinds]
     assert len(set(lines)) == len(kinds)
     assert [line for line in lines if "people marked" in line] == [lines[0]]
     assert all(line[0].isupper() for line in lines)

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from ifguide.data.corpus_writer import ArrayWriter
-from ifguide.selection.algorithm import quantile_position
+from ifguide.selection.algorithm import rank_at_quantile
 from ifguide.selection.index.chunks import CHUNK_TOKENS, Chunks, sort_key, value_of_key
 from ifguide.selection.index.counts import KnotCounter, Sources, Tokens
 
@@ -62,7 +62,7 @@ def build_index(
     tell = lambda turn: (lambda done: report(turn * n_tokens + done, 4 * n_tokens)) if report else None  # noqa: E731
     histogram = chunks.histogram(tell(0))
     n_valid = int(histogram.sum())
-    floor, n_tail = chunks.value_at(quantile_position(n_valid, TAIL_QUANTILE), histogram, tell(1))
+    floor, n_tail = chunks.value_at(n_valid - 1 - rank_at_quantile(n_valid, TAIL_QUANTILE), histogram, tell(1))
     tail_offsets = _extract_tail(folder, chunks, floor, tell(2))
     tail_scores = np.load(folder / "tail_scores.npy", mmap_mode="r")
     order = _sort_tail(folder, tail_scores, histogram, threads)

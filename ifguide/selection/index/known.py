@@ -3,6 +3,7 @@
 Shapes: D documents, N tokens, V valid tokens, T tail tokens, S sources, as in `ifguide.selection.index.score_index`.
 """
 
+import dataclasses
 import os
 from functools import cached_property
 from pathlib import Path
@@ -12,12 +13,12 @@ import pyarrow as pa
 
 from ifguide.config.schema import SelectionConfig
 from ifguide.data.corpus import TokenizedCorpus
-from ifguide.errors import ConfigError, StaleError
-from ifguide.selection.algorithm import quantile_position
+from ifguide.errors import StaleError
+from ifguide.selection.algorithm import rank_at_quantile
 from ifguide.selection.index.build import INDEX_VERSION, TAIL_QUANTILE, count_above
 from ifguide.selection.index.chunks import Chunks, bin_ends, sort_key
-from ifguide.selection.index.coverage import MAX_WINDOW
 from ifguide.selection.index.hits import Tail, round_down
+from ifguide.selection.index.results import Preview
 from ifguide.storage import artifacts
 
 N_COARSE = 40
@@ -51,7 +52,8 @@ class KnownCounts:
     ):
         self.kind = kind
         """`own_loss` or `position`."""
-        self._folder, self._corpus, self._defaults = folder / kind, corpus, defaults or SelectionConfig()
+        self._folder, self._corpus = folder / kind, corpus
+        self._defaults = dataclasses.replace(defaults or SelectionConfig(), attribution=kind)
         try:
             self._read(scores)
         except (StaleError, KeyError, TypeError, AttributeError) as error:
@@ -103,14 +105,18 @@ class KnownCounts:
 
     # ---- the handle ----
 
-    def quantile_for(self, n_above: int) -> float:
-        """The quantile whose threshold has `n_above` tokens above it, or as many fewer as ties force."""
-        n_above = min(int(n_above), self.n_valid - 1)
-        return (self.n_valid - n_above) / self.n_valid if n_above > 0 else 1 - 0.5 / self.n_valid
+    def locate(self, tokens_above: int) -> tuple[float, int]:
+        """The threshold with this many tokens above it, 0 to V - 1, and how many there are: fewer where scores tie."""
+        if tokens_above < self.n_tail:
+            threshold = float(self._tail.scores[self._tail.order[tokens_above]])
+            return threshold, self.tokens_above(threshold)
+        if tokens_above <= rank_at_quantile(self.n_valid, TAIL_QUANTILE):
+            return self._tail.floor, self.n_tail
+        return self._chunks.value_at(self.n_valid - 1 - tokens_above, self._histogram)
 
-    def threshold_at(self, quantile: float) -> float:
-        """The threshold at a quantile, as `ifguide.selection.algorithm.threshold_at_quantile`."""
-        return self._locate(quantile)[0]
+    def above_quantile(self, quantile: float) -> int:
+        """How many valid tokens are strictly above the score at a quantile."""
+        return self.locate(rank_at_quantile(self.n_valid, quantile))[1]
 
     def tokens_above(self, threshold: float) -> int:
         """How many valid tokens have a score strictly above a threshold; below the tail this reads all scores."""
@@ -125,58 +131,20 @@ class KnownCounts:
         places = count_above(self._tail.scores, self._tail.order, scores) + 1
         return np.where(np.asarray(scores) > self._tail.floor, places, 0)
 
-    def _locate(self, quantile: float) -> tuple[float, int]:
-        """The threshold at a quantile, and how many tokens lie above it."""
-        if not 0 <= quantile < 1:
-            raise ConfigError(f"quantile: expected 0 <= quantile < 1, got {quantile}")
-        position = quantile_position(self.n_valid, quantile)
-        rank = self.n_valid - 1 - position
-        if rank < self.n_tail:
-            threshold = float(self._tail.scores[self._tail.order[rank]])
-            return threshold, self.tokens_above(threshold)
-        if position >= quantile_position(self.n_valid, TAIL_QUANTILE):
-            return self._tail.floor, self.n_tail
-        return self._chunks.value_at(position, self._histogram)
-
     # ---- what is known beforehand ----
 
-    def preview(self) -> pa.Table:
-        """Exact counts at about a thousand thresholds, for drawing while the handle is dragged.
-
-        A row a knot, from the highest threshold down to the 90th percentile, then a coarse part further down. Columns:
-            quantile, threshold: float64; saving that quantile selects exactly those tokens.
-            tokens_above: int64.
-            documents_hit: int64, documents with a token above.
-            covered_0 .. covered_5: int64, tokens covered at that window (0: the same as tokens_above).
-            effect_0 .. effect_5: float64, sums of the covered tokens' scores.
-            span_0 .. span_5: int64, covered tokens inside known spans; only when the corpus has spans.
-            source_0 .. source_5: fixed-size list (S,) of int64, covered tokens in each source.
-        In the coarse part only quantile, threshold and tokens_above are known before release; the rest is null there.
-        """
+    def preview(self) -> Preview:
+        """Exact counts at about a thousand thresholds."""
         row = np.searchsorted(self._ranks, self._knots)
         thresholds = np.full(len(row), self._tail.floor)
         inside = self._knots < self.n_tail
         thresholds[inside] = self._tail.scores[self._tail.order[self._knots[inside]]]
         above, coarse = self._coarse_knots()
-        n_above = np.concatenate([self._knots, above])
-        columns = {
-            "quantile": pa.array([self.quantile_for(n) for n in n_above.tolist()]),
-            "threshold": pa.array(np.concatenate([thresholds, coarse])),
-            "tokens_above": pa.array(n_above),
-        }
-        pad = [None] * len(above)
-        columns["documents_hit"] = pa.array(self._tables["documents"][row].tolist() + pad, pa.int64())
-        for name in ("covered", "effect", "spans"):
-            for window in range(MAX_WINDOW + 1) if name in self._tables else ():
-                values = self._tables[name][row, window]
-                values = (values.sum(axis=1) if name == "covered" else values).tolist() + pad
-                columns[f"{name.removesuffix('s')}_{window}"] = pa.array(
-                    values, pa.float64() if name == "effect" else pa.int64()
-                )
-        for window in range(MAX_WINDOW + 1):
-            lists = [*self._tables["covered"][row, window].tolist(), *pad]
-            columns[f"source_{window}"] = pa.array(lists, pa.list_(pa.int64(), len(self.sources)))
-        return pa.table(columns)
+        return Preview(
+            threshold=np.concatenate([thresholds, coarse]),
+            tokens_above=np.concatenate([self._knots, above]),
+            **{name: table[row] for name, table in self._tables.items()},
+        )
 
     def _coarse_knots(self) -> tuple[np.ndarray, np.ndarray]:
         """(tokens above int64, thresholds float64) at ends of the histogram's bins below the tail, highest first."""

@@ -9,7 +9,30 @@ import numpy as np
 import pyarrow as pa
 
 from ifguide.selection.algorithm import Ranking
+from ifguide.selection.choice import Choice
 from ifguide.selection.index.hits import Hits
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Preview:
+    """Counts at K thresholds, from the highest down, for drawing while the handle is dragged.
+
+    The first T of them are in the highest tenth of the scores; further down only the threshold and the number of tokens
+    above it are known before release. Covered tokens are counted at the windows 0 to W.
+    """
+
+    threshold: np.ndarray
+    """float64 (K,)."""
+    tokens_above: np.ndarray
+    """int64 (K,)."""
+    documents: np.ndarray
+    """int64 (T,), documents with a token above."""
+    covered: np.ndarray
+    """int64 (T, W+1, S), covered tokens in each source."""
+    effect: np.ndarray
+    """float64 (T, W+1), sums of the covered tokens' scores."""
+    spans: np.ndarray | None = None
+    """int64 (T, W+1), covered tokens inside known spans; None when the corpus has none."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -22,13 +45,13 @@ class Holding:
     """Documents with at least one selected token."""
     by_source: np.ndarray
     """int64 (S,), selected tokens in each source."""
-    n_span_selected: int | None
+    n_span_selected: int | None = None
     """Selected tokens inside known spans; None when the corpus has none."""
-    precision: float | None
+    precision: float | None = None
     """Share of the selected tokens that is in known spans; None without spans or selected tokens."""
-    recall: float | None
+    recall: float | None = None
     """Share of the tokens in known spans that is selected; None without any."""
-    effect: float
+    effect: float = 0.0
     """Sum of the selected tokens' scores, float64."""
 
 
@@ -36,21 +59,21 @@ class Holding:
 class Resolved(Holding):
     """The exact result of one choice of settings, bit-equal to `ifguide.selection.algorithm`."""
 
-    settings: dict
-    """attribution, quantile, window, max_tokens."""
+    choice: Choice
+    """What was asked for."""
     threshold: float
     """Tokens strictly above it are hits."""
     n_valid: int
     """V, tokens that have a score."""
     n_above: int
-    """Hits."""
+    """Hits: the choice's `tokens_above`, or fewer where scores tie at the threshold."""
     n_covered: int
     """Hits and their windows, before the budget."""
     cut: int
     """Place in the order of the first document that the budget does not take whole; D when it takes all."""
     left: int
     """Tokens that the budget has left for that document."""
-    seconds: float
+    seconds: float = 0.0
     """How long it took."""
     ranking: Ranking = field(repr=False)
     """All documents, best first, with counts and sums above."""

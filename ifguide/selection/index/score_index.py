@@ -2,13 +2,12 @@
 
 Shapes: D documents, N tokens, V valid tokens (all but each document's first), T tail tokens (the tenth with the highest
 scores), S sources, W = MAX_WINDOW. A token is *above* a threshold when it is valid and its score is strictly higher; it
-is
-*covered* at window w when a token above lies at most w places away in its document. The slider's handle is a number of
-tokens above; `quantile_for` turns it into the quantile that is saved, so a saved selection puts the handle back.
+is *covered* at window w when a token above is at most w places away in its document.
 """
 
 import dataclasses
 import time
+from collections.abc import Mapping
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +15,7 @@ import pyarrow as pa
 from ifguide.config.schema import SelectionConfig
 from ifguide.errors import ConfigError
 from ifguide.selection.algorithm import rank_measured, spend_budget
+from ifguide.selection.choice import Choice, read_choice
 from ifguide.selection.index.coverage import MAX_WINDOW, Neighbours, expand_intervals, sum_intervals
 from ifguide.selection.index.hits import Hits
 from ifguide.selection.index.known import KnownCounts
@@ -35,16 +35,18 @@ class ScoreIndex(KnownCounts):
 
     # ---- on release ----
 
-    def resolve(self, settings: dict | SelectionConfig) -> Resolved:
-        """The exact result of a choice: any of quantile, window and max_tokens; the rest comes from study.toml.
+    def resolve(self, settings: Mapping | SelectionConfig | Choice) -> Resolved:
+        """The exact result of a choice, or of settings as in `ifguide.selection.choice.read_choice`.
 
         Raises:
-            ConfigError: a setting out of range.
+            ConfigError: a setting out of range, or scores of another kind.
         """
         started = time.perf_counter()
-        chosen = self._settings(settings)
-        window, budget = chosen["window"], chosen["max_tokens"]
-        threshold, n_above = self._locate(chosen["quantile"])
+        choice = settings if isinstance(settings, Choice) else read_choice(settings, self._defaults, self.n_valid)
+        if choice.attribution != self.kind:
+            raise ConfigError(f"attribution: this is the index of {self.kind}, got {choice.attribution!r}")
+        window, budget = choice.window, choice.max_tokens
+        threshold, n_above = self.locate(choice.tokens_above)
         hits = Hits(self._chunks, self._tail, threshold, n_above)
         counts, sums, covered = hits.measure(window)
         ranking = rank_measured(threshold, counts, sums, self._corpus.id_rank)
@@ -56,7 +58,7 @@ class ScoreIndex(KnownCounts):
             taken[ranking.order[cut]] = left
         n_selected = int(taken.sum())
         found = Resolved(
-            settings=chosen,
+            choice=choice,
             threshold=threshold,
             n_valid=self.n_valid,
             n_above=n_above,
@@ -66,11 +68,6 @@ class ScoreIndex(KnownCounts):
             cut=cut,
             left=left,
             by_source=np.bincount(self._source_of, weights=taken, minlength=len(self.sources)).astype(np.int64),
-            n_span_selected=None,
-            precision=None,
-            recall=None,
-            effect=0.0,
-            seconds=0.0,
             ranking=ranking,
             covered=covered,
             taken=taken,
@@ -85,21 +82,6 @@ class ScoreIndex(KnownCounts):
         return dataclasses.replace(
             found, effect=effect, **self._against_spans(marked, n_selected), seconds=time.perf_counter() - started
         )
-
-    def _settings(self, settings: dict | SelectionConfig) -> dict:
-        given = dataclasses.asdict(settings) if isinstance(settings, SelectionConfig) else dict(settings)
-        if given.get("attribution", self.kind) != self.kind:
-            raise ConfigError(f"attribution: this is the index of {self.kind}, got {given['attribution']!r}")
-        try:
-            chosen = dataclasses.replace(self._defaults, **given)
-        except TypeError as error:
-            raise ConfigError(f"a selection has quantile, window and max_tokens; got {', '.join(given)}") from error
-        return {
-            "attribution": self.kind,
-            "quantile": chosen.quantile,
-            "window": chosen.window,
-            "max_tokens": chosen.max_tokens,
-        }
 
     def _against_spans(self, marked: int | None, n_selected: int) -> dict:
         if marked is None:
@@ -152,7 +134,7 @@ class ScoreIndex(KnownCounts):
         return float(sum_intervals(self._chunks.scores, low, high, np.float64)), marked
 
     def _selected_intervals(self, found: Resolved, first: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
-        window, keep = found.settings["window"], found.taken[first:stop] > 0
+        window, keep = found.choice.window, found.taken[first:stop] > 0
         low, high = found.hits.covered_intervals(first, stop, window, keep)
         if found.left:
             cut = int(found.ranking.order[found.cut])
@@ -167,7 +149,7 @@ class ScoreIndex(KnownCounts):
         """Places int64, ascending, of the selected tokens in documents [first, stop)."""
         return expand_intervals(*self._selected_intervals(found, first, stop))
 
-    def mask(self, settings: dict | SelectionConfig | Resolved) -> np.ndarray:
+    def mask(self, settings: Mapping | SelectionConfig | Choice | Resolved) -> np.ndarray:
         """The mask bool (N,) of a choice."""
         found = settings if isinstance(settings, Resolved) else self.resolve(settings)
         mask = np.zeros(self._corpus.n_tokens, dtype=bool)

@@ -195,6 +195,7 @@ def _mend(study: Study, unit: Unit, manifest: dict | None = None, *, damaged: bo
         return f"`ifguide run {study.name} --force {stage}`" if damaged else f"`ifguide run {study.name}`"
     if stage == "selection" and not can_be_made_again(study.config, name):
         options = {
+            "tokens_above": "--tokens",
             "quantile": "--quantile",
             "window": "--window",
             "max_tokens": "--max-tokens",

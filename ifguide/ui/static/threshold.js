@@ -1,5 +1,5 @@
 // The board of the Threshold page: a handle on the distribution of scores. Dragging is answered here, from exact counts at
-// the knots; letting go tells the page, and the exact result that comes back takes the preview's place.
+// the knots. On release the page computes the exact result, which replaces the preview.
 const boards = new WeakMap();
 const HEIGHTS = { bars: 236, top: 34, axis: 24, marks: 24, effect: 112, ranks: 168 };
 const GRAB = 9; // px on each side of the threshold's line that still take hold of it
@@ -24,14 +24,14 @@ function makeBoard(root) {
       read: (text) => { const value = readNumber(text); return Number.isFinite(value) ? value : undefined; },
       take: (threshold) => { move({ above: board.preview.aboveAt(threshold) }); send({ threshold }); },
     }),
-    share: makeField("Share above", HELP.share, {
+    share: makeField("Top %", HELP.share, {
       unit: "%",
       read: (text) => { const value = positive(text); return value <= 100 ? value : undefined; },
-      take: (share) => { move({ above: clampAbove((share / 100) * board.data.nTokens) }); send({ share }); },
+      take: (share) => takeAbove(Math.floor((share / 100) * board.data.nTokens + 1e-6)), // at most that share
     }),
-    above: makeField("Tokens above", HELP.above, {
+    above: makeField("Token count", HELP.above, {
       read: (text) => { const value = positive(text); return Number.isInteger(value) ? value : undefined; },
-      take: (above) => { move({ above: clampAbove(above) }); send({ above: board.shown.above }); },
+      take: (above) => takeAbove(above),
     }),
     budget: makeField("Budget", HELP.budget, {
       unit: "tokens",
@@ -61,7 +61,7 @@ function makeBoard(root) {
   line.append(handle);
   const effectTitle = element("div", "inlay effectTitle"), effectDot = element("div", "dot");
   stack.append(svgs.axes, svgs.below, clip, svgs.marks, svgs.effect, effectTitle, brush, effectDot, line);
-  const bound = (label) => makeField(label, "Documents with tokens of such scores are listed below the board.", {
+  const bound = (label) => makeField(label, "Documents with such tokens are listed below.", {
     read: (text) => { if (!text) return null; const value = readNumber(text); return Number.isFinite(value) ? value : undefined; },
     take: (value) => chooseRange(label === "From" ? { low: value, high: board.range?.high ?? board.data.highest } : { low: board.range?.low ?? board.shown.threshold, high: value }),
   });
@@ -73,7 +73,7 @@ function makeBoard(root) {
   const words = makeWords(), status = element("div", "status num");
   status.setAttribute("role", "status");
   const title = element("div", ""), axes = element("div", "soft small");
-  title.append(element("h3", "", "How the scores are spread"), axes);
+  title.append(element("h3", "", "Distribution of scores"), axes);
   heading.append(title, range.box);
   const effectNote = element("div", "effectNote soft small");
   chart.append(heading, stack, effectNote, ranges);
@@ -100,6 +100,7 @@ function makeBoard(root) {
   root.replaceChildren(row, controls, body, status, words.box);
 
   // ---- numbers ----
+  const takeAbove = (above) => { move({ above: clampAbove(above) }); send({ above: board.shown.above }); };
   const clampAbove = (above) => Math.max(1, Math.min(board.preview.lowest, Math.round(above)));
   const isExact = () => {
     const { exact } = board.data, { shown } = board;
@@ -143,9 +144,8 @@ function makeBoard(root) {
     const y = change === null || shown.above > data.nTail ? null : board.effectY(change);
     effectDot.hidden = y === null || x < LEFT - 1 || x > board.width - RIGHT + 1;
     if (y !== null) effectDot.style.transform = `translate(${fixed(x)}px, ${fixed(y)}px)`;
-    if (board.from !== null && board.from !== shown.above) {
-      words.show(board.preview.wordsBetween(board.from, shown.above).slice(0, WORDS_SHOWN), shown.above > board.from, data.veil, board.from);
-    } else if (board.from === null) words.show(null);
+    if (board.from === null || board.from === shown.above) words.show(null);
+    else words.show(board.preview.wordsBetween(board.from, shown.above).slice(0, WORDS_SHOWN), shown.above > board.from, data.veil, board.from);
     paintBudget();
     status.textContent = statusText(exact);
   }
@@ -153,7 +153,7 @@ function makeBoard(root) {
 
   function statusText(exact) {
     const { data, pending, drag } = board;
-    if (drag?.what === "handle" || drag?.what === "cut") return `Preview, from exact counts at ${whole(data.knots.above.length)} thresholds. Let go for the exact result; Esc goes back.`;
+    if (drag?.what === "handle" || drag?.what === "cut") return `Preview, from exact counts at ${whole(data.knots.above.length)} thresholds. Release for the exact result; Esc cancels.`;
     if (pending || !exact) return "Computing the exact result…";
     return board.verdict;
   }
@@ -161,7 +161,7 @@ function makeBoard(root) {
     const time = exact.seconds < 0.001 ? "under 1 ms" : exact.seconds < 1 ? `${Math.round(exact.seconds * 1000)} ms` : `${exact.seconds.toFixed(1)} s`;
     const start = `Exact result, computed in ${time}${exact.scanned ? " by reading every token" : ""}.`;
     if (!preview) return start;
-    if (preview.tokens === null) return `${start} No preview is kept so far down the distribution.`;
+    if (preview.tokens === null) return `${start} There is no preview this far down the distribution.`;
     const off = Math.abs(exact.tokens - preview.tokens);
     return off ? `${start} The preview was off by ${plural(off, "token")}${exact.tokens ? ` (${shareText(off, exact.budget || exact.tokens, 2)})` : ""}.` : `${start} The preview had the same number of tokens.`;
   }
@@ -248,7 +248,7 @@ function makeBoard(root) {
   }
   // A message holds all changes that are not answered yet: of two quick ones the server may see only the second.
   function send(change) {
-    const places = ["above", "threshold", "share"];
+    const places = ["above", "threshold"];
     if (places.some((key) => key in change)) for (const key of places) delete board.open[key];
     Object.assign(board.open, change);
     board.sent += 1;

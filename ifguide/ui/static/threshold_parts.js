@@ -2,15 +2,15 @@
 const WAIT = "on release";
 
 const HELP = {
-  tokens: "Tokens the next training would push away from: those above the threshold and their neighbours, within the budget.",
+  tokens: "Tokens that training would suppress: those above the threshold and their neighbours, within the budget.",
   documents: "Documents with at least one selected token.",
-  precision: "Share of the selected tokens that people marked as toxic. Their marks judge the result here and are never used to compute it.",
-  recall: "Share of the tokens people marked as toxic that is selected.",
-  threshold: "Tokens with a score above this are taken. Type a score, drag the line, or use the arrow keys on it.",
-  share: "Share of all tokens that lie above the threshold.",
-  above: "Number of tokens that lie above the threshold.",
-  window: "Also take this many tokens before and after each one above the threshold.",
-  budget: "Documents are taken by rank until this many tokens are selected. Empty: no budget. It can also be dragged on the curve of ranks.",
+  precision: "Share of the selected tokens that people marked as toxic. Human labels only check the result; they never select tokens.",
+  recall: "Share of the tokens marked as toxic by people that is selected.",
+  threshold: "Tokens that score higher are selected. Type a score, drag the line, or use the arrow keys on it.",
+  share: "Share of all tokens above the threshold.",
+  above: "Number of tokens above the threshold.",
+  window: "Also select this many tokens before and after each one above the threshold.",
+  budget: "Documents are taken by rank until this many tokens are selected. Empty: no budget. You can also drag it on the curve of ranks.",
 };
 
 function labelled(className, label, help) {
@@ -163,7 +163,7 @@ const WORDS_SHOWN = 14;
 function makeWords() {
   const box = element("div", "words");
   const title = element("span", "label"), list = element("span", "list");
-  const help = "Entries of the model's vocabulary, upper and lower case together, with the number of tokens; of each stretch of the distribution the 40 commonest are known.";
+  const help = "Entries of the model's vocabulary, upper and lower case together, with the number of tokens; the commonest of each part of the distribution.";
   box.append(title, list);
   const chips = Array.from({ length: WORDS_SHOWN }, () => {
     const chip = element("span", "chip"), word = element("span", "word"), times = element("span", "num soft");
@@ -176,8 +176,8 @@ function makeWords() {
       ? "Words that enter or leave the selection appear here when you move the threshold."
       : `${entering ? "Words that enter" : "Words that leave"}, from ${whole(from)} tokens above:`;
     if (found !== null && !found.length) title.textContent += " none";
-    title.title = found === null ? "" : help;
     if (found === null) title.removeAttribute("title");
+    else title.title = help;
     list.hidden = !found?.length;
     box.classList.toggle("entering", Boolean(entering));
     chips.forEach(({ chip, word, times }, i) => {

@@ -1,25 +1,21 @@
 """What the Threshold page's board draws and previews from: exact counts at the knots, bins, and one exact result. No
 streamlit here.
 
-The browser gets a few hundred kilobytes whatever the size of the corpus, and interpolates between the knots while the
-handle is dragged. Shapes: K knots, from the highest threshold down; S sources.
+The browser gets a few hundred kilobytes for a corpus of any size, and interpolates between the knots while the handle
+is dragged. Shapes: K knots, from the highest threshold down; S sources.
 """
 
-from collections.abc import Iterable
-
 import numpy as np
-import pyarrow as pa
 
-from ifguide.selection.index import MAX_WINDOW, Resolved, ScoreIndex
+from ifguide.selection.index import MAX_WINDOW, Preview, Resolved, ScoreIndex
 from ifguide.study.analysis.prediction import predicted_change
 from ifguide.ui.format import count_of, interval, signed
 
 N_BINS = 200
 SOURCE_STEP = 4
-"""The sources' counts are sent at every so many knots: bars need no more."""
+"""The sources' counts are sent at every fourth knot: bars need no more."""
 FAR_OUT = 8.0
-"""The axis is compressed when the highest score lies this many times further from the median than the 99th percentile.
-"""
+"""The axis is compressed when the highest score is this many times further from the median than the 99th percentile."""
 MARKS_MOST = 4000
 RANK_POINTS = 240
 
@@ -49,51 +45,44 @@ def axis_edges(low: float, high: float, unit: float, n_bins: int = N_BINS) -> np
 
 def board_parts(index: ScoreIndex) -> dict:
     """What does not depend on the controls: knots of all windows, bins of the whole axis, words."""
-    table = index.preview()
-    thresholds, above = table["threshold"].to_numpy(), table["tokens_above"].to_numpy()
-    unit = axis_unit(thresholds, above, index.n_valid)
-    whole = index.histogram()
+    preview, whole, words = index.preview(), index.histogram(), index.words()
+    unit = axis_unit(preview.threshold, preview.tokens_above, index.n_valid)
     lowest, highest = float(whole["left"][0].as_py()), float(whole["right"][-1].as_py())
-    counts = lambda name: [_whole_numbers(table[f"{name}_{w}"]) for w in range(MAX_WINDOW + 1)]  # noqa: E731
+    pad = [None] * (len(preview.threshold) - len(preview.documents))
+    by_window = lambda counts: [column.tolist() + pad for column in counts.T]  # noqa: E731
+    columns = [words[name].to_pylist() for name in ("first_above", "last_above", "word", "count")]
     return {
         "unit": unit,
         "lowest": lowest,
         "highest": highest,
         "knots": {
-            "threshold": _digits(thresholds, 8),
-            "above": above.tolist(),
-            "documents": _whole_numbers(table["documents_hit"]),
-            "covered": counts("covered"),
-            "span": counts("span") if "span_0" in table.schema.names else None,
-            "effect": [_digits(table[f"effect_{w}"].to_pylist(), 7) for w in range(MAX_WINDOW + 1)],
+            "threshold": _digits(preview.threshold, 8),
+            "above": preview.tokens_above.tolist(),
+            "documents": preview.documents.tolist() + pad,
+            "covered": by_window(preview.covered.sum(axis=2)),
+            "span": None if preview.spans is None else by_window(preview.spans),
+            "effect": [_digits(column, 7) + pad for column in preview.effect.T],
         },
         "whole": _bins(index, lowest, highest, unit),
-        "words": [
-            list(row)
-            for row in zip(
-                *(index.words()[name].to_pylist() for name in ("first_above", "last_above", "word", "count")),
-                strict=True,
-            )
-        ],
+        "words": [list(row) for row in zip(*columns, strict=True)],
     }
 
 
-def source_knots(table: pa.Table, window: int) -> dict:
+def source_knots(preview: Preview, window: int) -> dict:
     """Selected tokens of every source at some of the knots: above (K',), counts, S lists of K'."""
-    known = np.flatnonzero(table["documents_hit"].is_valid().to_numpy(zero_copy_only=False))
-    if not len(known) or window > MAX_WINDOW:
+    known = len(preview.documents)
+    if not known or window > MAX_WINDOW:
         return {"window": -1, "above": [], "counts": []}
-    places = np.unique(np.append(known[::SOURCE_STEP], known[-1]))
-    rows = table.take(pa.array(places))
-    lists = np.array(rows[f"source_{window}"].to_pylist(), dtype=np.int64)
-    return {"window": window, "above": rows["tokens_above"].to_pylist(), "counts": lists.T.tolist()}
+    places = np.unique([*range(0, known, SOURCE_STEP), known - 1])
+    counts = preview.covered[places, window].T
+    return {"window": window, "above": preview.tokens_above[places].tolist(), "counts": counts.tolist()}
 
 
 def tail_bins(index: ScoreIndex, parts: dict, threshold: float) -> dict:
-    """Bins of the close-up: the highest tenth of the scores, or more when the threshold lies lower."""
+    """Bins of the close-up: the highest tenth of the scores, or more when the threshold is lower."""
     highest = parts["highest"]
     inside = 0 < index.n_tail < index.n_valid
-    low = index.threshold_at(1 - index.n_tail / index.n_valid) if inside else parts["lowest"]
+    low = index.locate(index.n_tail)[0] if inside else parts["lowest"]
     if threshold < low:
         low = max(parts["lowest"], threshold - 0.1 * (highest - threshold))
     return _bins(index, float(low), highest, parts["unit"])
@@ -105,8 +94,8 @@ def exact_result(found: Resolved, seq: int) -> dict:
         "seq": seq,
         "above": found.n_above,
         "threshold": found.threshold,
-        "window": found.settings["window"],
-        "budget": found.settings["max_tokens"],
+        "window": found.choice.window,
+        "budget": found.choice.max_tokens,
         "tokens": found.n_selected,
         "documents": found.n_documents,
         "precision": found.precision,
@@ -127,8 +116,7 @@ def rank_line(found: Resolved) -> dict:
 
 
 def effect_text(n_valid: int, penalty: float, measured: dict | None) -> dict:
-    """What the board says of predicted effects: scale (times a sum of scores), title, help, and a note on how far to
-    trust them.
+    """What the board says about predicted effects: scale (times a sum of scores), title, help, and how far to trust it.
 
     Args:
         n_valid: tokens with a score.
@@ -137,23 +125,22 @@ def effect_text(n_valid: int, penalty: float, measured: dict | None) -> dict:
     """
     return {
         "scale": predicted_change(1.0, n_valid, penalty),
-        "title": "What would it do? Predicted change by where the threshold lies (linear prediction)",
+        "title": "Predicted effect by threshold (linear estimate)",
         "help": (
             "(1 + penalty) times the selected tokens' scores, as a mean over all tokens: by how much the loss of toxic"
             " completions would rise against that of safe ones after one small training step. Above 0, toxic"
-            " completions become less likely. Only the difference of the two is known, and it has no unit: compare"
-            " selections of one study with it."
+            " completions become less likely. It has no unit: only compare selections of one study with it."
         ),
         "note": _trust(measured),
     }
 
 
 def _trust(measured: dict | None) -> str:
-    start = "To first order only: training moves far, and a trained model alone shows the effect."
+    start = "Rough estimate. Train to confirm."
     if measured is None:
-        return f"{start} How well it orders trained models was not measured for this study."
+        return f"{start} How well it ranks trained models was not measured for this study."
     parts = []
-    for key, what in (("predicted_measured", "the measured change"), ("predicted_emt", "expected max. toxicity")):
+    for key, what in (("predicted_measured", "the measured change"), ("predicted_emt", "worst-case toxicity")):
         found = measured["correlation"].get(key)
         if found and found.get("rho") is not None:
             parts.append(f"{signed(found['rho'], 2)} with {what} ({interval(found['low'], found['high'], 2)})")
@@ -184,9 +171,5 @@ def _bins(index: ScoreIndex, low: float, high: float, unit: float) -> dict:
     }
 
 
-def _digits(values: Iterable, digits: int) -> list:
-    return [None if value is None else float(f"{value:.{digits}g}") for value in values]
-
-
-def _whole_numbers(column: pa.ChunkedArray) -> list[int | None]:
-    return [None if value is None else int(value) for value in column.to_pylist()]
+def _digits(values: np.ndarray, digits: int) -> list:
+    return [float(f"{value:.{digits}g}") for value in values.tolist()]

@@ -1,9 +1,17 @@
-"""The Threshold board's numbers, remembered for each study and kind of scores."""
+"""The Threshold page's numbers, remembered for each study and kind of scores."""
 
 import streamlit as st
 
 from ifguide.ui.loaders import Loaded, remembered_index
 from ifguide.ui.threshold import board
+from ifguide.ui.threshold.tuning import Tuning
+
+
+def default_tuning(loaded: Loaded, kind: str) -> Tuning:
+    """The controls as study.toml sets them, for one kind of scores."""
+    settings = loaded.study.config.selection
+    above = loaded.resolved({"attribution": kind}).n_above
+    return Tuning(tokens_above=above, window=settings.window, max_tokens=settings.max_tokens)
 
 
 def board_parts(loaded: Loaded, kind: str) -> dict:

@@ -1,6 +1,6 @@
-"""What is done with choices of tokens: keep one under a name, come back to it, hand it on, train a model without its
-tokens."""
+"""What is done with a selection: save it, load it, rename it, download it, train a model against it."""
 
+import dataclasses
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -19,22 +19,17 @@ from ifguide.ui.loaders import Loaded
 from ifguide.ui.threshold.tuning import Tuning
 
 TRAIN_HELP = (
-    "Trains a new model against these tokens, lets it complete the prompts and rates the answers. Runs on its own; you"
-    " can close this page."
+    "Trains a new model against these tokens, lets it complete the prompts and rates the answers. It runs in the"
+    " background; you can close this page."
 )
-MODEL_WORDS = {
-    "fresh": ["fresh", "Measured", ""],
-    "stale": ["stale", "Out of date", ""],
-    "missing": ["missing", "Not trained", ""],
-}
+MODEL_WORDS = {"fresh": "Measured", "stale": "Out of date", "missing": "Not trained"}
 COLUMNS: list[dict] = [
     {"label": "Selection", "kind": "titled"},
-    {"label": "Threshold", "kind": "number", "sortable": True, "help": "Tokens with a score above this were taken"},
+    {"label": "Threshold", "kind": "number", "sortable": True, "help": "Tokens that score higher are selected"},
     {"label": "Tokens", "kind": "number", "sortable": True, "help": "Selected tokens"},
     {"label": "Documents", "kind": "number", "sortable": True, "help": "Documents with at least one selected token"},
     {"label": "Model", "kind": "state", "help": "Whether a model was trained against it and measured"},
 ]
-
 CHOSEN_OTHERWISE = {
     "oracle": "The spans that people marked",
     "borrowed": "A selection of another study, carried over by characters",
@@ -51,7 +46,7 @@ def show(loaded: Loaded, settings: dict, keep: Keep) -> None:
 
     Args:
         loaded: the study.
-        settings: of the choice on the board.
+        settings: of the current selection.
         keep: what loading a selection calls.
     """
     with st.grid(2, min_column_width=430, gap="large"):
@@ -62,31 +57,44 @@ def show(loaded: Loaded, settings: dict, keep: Keep) -> None:
     saved(loaded, keep)
 
 
+def saved_as(loaded: Loaded, settings: dict) -> str | None:
+    """The name of the saved selection that holds the same tokens by the same settings, if there is one."""
+    wanted = {**settings, "tokens_above": loaded.resolved(settings).n_above, "kind": "influence", "corrected": None}
+    for name in loaded.study.selection_names():
+        found = loaded.selection(name).settings
+        same = all(found.get(key) == value for key, value in wanted.items())
+        if same and unit_state(loaded.study, Unit("selection", name)).state == "fresh":
+            return name
+    return None
+
+
 def save(loaded: Loaded, settings: dict) -> None:
-    """Save the choice under a name."""
-    st.subheader("Keep this choice", anchor=False)
+    """Save the current selection under a name."""
+    st.subheader("Save selection", anchor=False)
     with st.form("save", border=False), st.container(horizontal=True, vertical_alignment="bottom"):
         name = st.text_input(
             "Name of the selection", placeholder="letters, digits, . _ -", key="new_selection", width=280
         )
-        wanted = st.form_submit_button("Save selection", icon=":material/save:")
+        wanted = st.form_submit_button("Save", icon=":material/save:")
     if wanted:
         with layout.guard(go_on=True):
             made = save_selection(loaded.study, name.strip(), settings)
-            st.session_state["saved_selection"] = made.name
+            st.session_state["saved_selection"] = st.session_state["train_next"] = made.name
             _tell(
                 f"Saved “{plain(made.name)}” with {count_of(made.settings['n_selected'], 'token')}. "
-                "It can be chosen on the Documents page, and trained here."
+                "Train against it here, or choose it on the Documents page."
             )
             st.rerun()
     if done := st.session_state.pop("said", None):
         st.success(done, icon=":material/check_circle:")
+    elif same := saved_as(loaded, settings):
+        st.caption(f"Already saved as “{plain(selection_title(same))}”.")
 
 
 def train(loaded: Loaded) -> None:
     """Train against a saved selection and measure the model."""
     study = loaded.study
-    st.subheader("Train without it", anchor=False)
+    st.subheader("Retrain against it", anchor=False)
     names = study.selection_names()
     if not names:
         st.caption("Save a selection first.")
@@ -95,14 +103,11 @@ def train(loaded: Loaded) -> None:
         return
     states = {name: unit_state(study, Unit("evaluate", name)).state for name in names}
     marks = {"fresh": " (measured)", "stale": " (out of date)", "missing": ""}
+    wanted = st.session_state.pop("train_next", None) or st.session_state.get("train_with")
+    st.session_state["train_with"] = wanted if wanted in names else names[0]
+    titled = lambda name: selection_title(name) + marks[states[name]]  # noqa: E731
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        name = st.selectbox(
-            "Saved selection",
-            names,
-            key="train_with",
-            width=280,
-            format_func=lambda n: selection_title(n) + marks[states[n]],
-        )
+        name = st.selectbox("Saved selection", names, key="train_with", width=280, format_func=titled)
         label = "Train again" if states[name] == "stale" else "Train and measure"
         if states[name] != "fresh" and st.button(
             label, type="primary", icon=":material/model_training:", help=TRAIN_HELP
@@ -111,16 +116,15 @@ def train(loaded: Loaded) -> None:
     if states[name] == "fresh":
         st.page_link(
             "pages/compare.py",
-            label="Trained and measured: compare it",
+            label="Compare it with the base model",
             icon=":material/compare:",
-            query_params={"study": study.name, "right": name},
+            query_params={"study": study.name, "models": f"base,{name}"},
         )
 
 
 def saved(loaded: Loaded, keep: Keep) -> None:
     """The saved selections, and what can be done with the chosen one."""
-    study = loaded.study
-    names = study.selection_names()
+    names = loaded.study.selection_names()
     if not names:
         return
     st.subheader("Saved selections", anchor=False)
@@ -129,24 +133,17 @@ def saved(loaded: Loaded, keep: Keep) -> None:
         st.session_state["saved_selection"] = picked
     chosen = st.session_state.get("saved_selection")
     chosen = chosen if chosen in names else names[0]
-    described = {name: read_settings(loaded, name) for name in names}
-    components.record_table(
-        COLUMNS,
-        [_row(loaded, name, described[name]) for name in names],
-        key="saved_table",
-        label="Saved selections",
-        chosen=chosen,
-        pickable=True,
-    )
+    rows = [_row(loaded, name) for name in names]
+    components.record_table(COLUMNS, rows, key="saved_table", label="Saved selections", chosen=chosen, pickable=True)
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         st.markdown(f"**{plain(selection_title(chosen))}**", width="content")
-        found = described[chosen]
+        found = loaded.selection(chosen).settings
         st.button(
-            "Load on the board",
+            "Load",
             icon=":material/tune:",
             key="load",
             disabled=found["kind"] != "influence" or found["attribution"] not in loaded.kinds(),
-            help="Sets the score, the threshold, the neighbours and the budget as this selection has them.",
+            help="Sets the score, the threshold, the neighbours and the budget to those of this selection.",
             on_click=_load,
             args=(loaded, keep, found),
         )
@@ -156,18 +153,15 @@ def saved(loaded: Loaded, keep: Keep) -> None:
             _delete(loaded, chosen)
 
 
-def read_settings(loaded: Loaded, name: str) -> dict:
-    """What made a saved selection, and its counts."""
-    return loaded.selection(name).settings
-
-
 def settings_line(found: dict) -> str:
     """The settings of a selection in one line."""
-    if found["quantile"] is None:
+    if found["tokens_above"] is None:
         return CHOSEN_OTHERWISE[found["kind"]]
-    parts = [f"{ATTRIBUTION_TITLES[found['attribution']]}, highest {share(1 - found['quantile'], digits=2)}"]
+    top = f"top {share(found['tokens_above'], found['n_valid'], digits=2)}"
     if found["kind"] == "random":
-        parts = [f"As many tokens as the highest {share(1 - found['quantile'], digits=2)}, drawn at random"]
+        parts = [f"As many tokens as the {top}, drawn at random"]
+    else:
+        parts = [f"{ATTRIBUTION_TITLES[found['attribution']]}, {top}"]
     if found["window"]:
         parts.append(f"{count_of(found['window'], 'neighbour')} on each side")
     if found["max_tokens"]:
@@ -175,19 +169,16 @@ def settings_line(found: dict) -> str:
     return ", ".join(parts)
 
 
-def _row(loaded: Loaded, name: str, found: dict) -> dict:
-    state = unit_state(loaded.study, Unit("evaluate", name)).state
-    threshold = None if found["quantile"] is None or found["kind"] == "random" else found["threshold"]
-    numbers = [threshold, found["n_selected"], found["n_documents_hit"]]
-    cells = [
-        "–" if threshold is None else score(threshold),
-        count(found["n_selected"]),
-        count(found["n_documents_hit"]),
-    ]
+def _row(loaded: Loaded, name: str) -> dict:
+    found, state = loaded.selection(name).settings, unit_state(loaded.study, Unit("evaluate", name)).state
+    by_score = found["tokens_above"] is not None and found["kind"] != "random"
+    counts = [found["n_selected"], found["n_documents_hit"]]
+    title = [selection_title(name), settings_line(found), ""]
+    threshold = score(found["threshold"]) if by_score else "–"
     return {
         "key": name,
-        "cells": [[selection_title(name), settings_line(found), ""], *cells, MODEL_WORDS[state]],
-        "sort": [name, *numbers, state],
+        "cells": [title, threshold, *map(count, counts), [state, MODEL_WORDS[state], ""]],
+        "sort": [name, found["threshold"] if by_score else None, *counts, state],
     }
 
 
@@ -196,11 +187,11 @@ def _tell(sentence: str) -> None:
 
 
 def _load(loaded: Loaded, keep: Keep, found: dict) -> None:
-    kind = found["attribution"]
-    st.session_state["attribution"] = kind
+    st.session_state["attribution"] = found["attribution"]
     before: Tuning = st.session_state["tuning"][1]
-    keep(loaded, kind, before.at(found))
-    _tell("Loaded: the board stands where this selection was made.")
+    loads = {key: found[key] for key in ("tokens_above", "window", "max_tokens")}
+    keep(loaded, found["attribution"], dataclasses.replace(before, **loads))
+    _tell(f"Loaded “{plain(selection_title(found['name']))}”.")
 
 
 def _download(loaded: Loaded, name: str) -> None:
@@ -212,10 +203,7 @@ def _download(loaded: Loaded, name: str) -> None:
         icon=":material/download:",
         key="download_mask",
         on_click="ignore",
-        help=(
-            "Parquet, one row a document: which tokens are selected, and their characters in the text; with the"
-            " settings and hashes that made it."
-        ),
+        help="Parquet, one row a document: the selected tokens, their characters in the text, and the settings.",
     )
 
 
@@ -232,18 +220,17 @@ def _rename(loaded: Loaded, name: str) -> None:
         if st.form_submit_button("Rename"):
             with layout.guard(go_on=True):
                 rename_selection(loaded.study, name, new.strip())
-                st.session_state["saved_selection"] = new.strip()
-                _tell(f"“{plain(name)}” is called “{plain(new.strip())}” now.")
+                st.session_state["saved_selection"] = st.session_state["train_next"] = new.strip()
+                _tell(f"Renamed “{plain(name)}” to “{plain(new.strip())}”.")
                 st.rerun()
 
 
 def _delete(loaded: Loaded, name: str) -> None:
     with st.popover("Delete", icon=":material/delete:"):
-        with_model = (
-            " The model trained with it and its measurements go too." if trained_parts(loaded.study, name) else ""
-        )
+        trained = trained_parts(loaded.study, name)
+        with_model = " The model trained with it and its measurements are deleted too." if trained else ""
         st.markdown(f"Delete “{plain(name)}”?{with_model} This cannot be undone.")
-        if st.button("Delete for good", key=f"delete_{name}", type="primary"):
+        if st.button("Delete permanently", key=f"delete_{name}", type="primary"):
             with layout.guard(go_on=True):
                 delete_selection(loaded.study, name)
                 _tell(f"Deleted “{plain(name)}”.")

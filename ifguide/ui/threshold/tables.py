@@ -12,72 +12,56 @@ from ifguide.ui.excerpts import excerpt_around
 from ifguide.ui.format import count, score, share
 
 MIN_FOR_LIFT = 3
-"""The lift of a word selected once or twice says little: such words stand last when sorted by lift."""
+"""The lift of a word selected once or twice means little: such words come last when sorted by lift."""
 WORDS_MOST = 400
 
 
-def _lift_columns(label: str, kind: str, all_label: str, helps: tuple[str, str, str, str]) -> list[dict]:
-    """Columns that count something and compare it with its base rate: its name, selected, all, share, lift."""
-    names = (("Selected", "bar"), (all_label, "number"), ("Share", "number"), ("Lift", "number"))
-    counted = [
-        {"label": name, "kind": shown, "sortable": True, "help": text}
-        for (name, shown), text in zip(names, helps, strict=True)
-    ]
-    return [{"label": label, "kind": kind, "sortable": True}, *counted]
+def _column(label: str, kind: str, help_text: str = "", *, sortable: bool = False) -> dict:
+    column = {"label": label, "kind": kind, "help": help_text, "sortable": sortable}
+    return {key: value for key, value in column.items() if value}
 
 
-WORD_COLUMNS = _lift_columns(
-    "Word",
-    "veiled",
-    "Occurrences",
-    (
-        "Occurrences with at least one selected token",
-        "How often the word stands in the corpus",
-        "Share of its occurrences that is selected",
+WORD_COLUMNS = [
+    _column("Word", "veiled", sortable=True),
+    _column("Selected", "bar", "Occurrences with at least one selected token", sortable=True),
+    _column("Occurrences", "number", "Occurrences of the word in the corpus", sortable=True),
+    _column("Share", "number", "Share of its occurrences that is selected", sortable=True),
+    _column(
+        "Lift",
+        "number",
         "How many times likelier this word is selected than an average word; words selected once or twice come last",
+        sortable=True,
     ),
-)
-
-SOURCE_COLUMNS = _lift_columns(
-    "Source",
-    "text",
-    "Tokens",
-    (
-        "Selected tokens of the source",
-        "All its tokens that have a score",
-        "Share of its tokens that is selected",
-        "How many times likelier a token of this source is selected than an average token",
-    ),
-)
-
-RANKED_COLUMNS = [
-    {
-        "label": "Rank",
-        "kind": "number",
-        "help": "1 teaches toxicity most: many tokens above the threshold, and high ones",
-    },
-    {"label": "Document", "kind": "text"},
-    {"label": "Source", "kind": "text"},
-    {"label": "Above", "kind": "number", "help": "Tokens above the threshold"},
-    {"label": "Sum", "kind": "bar", "help": "Sum of their scores"},
-    {
-        "label": "Selected",
-        "kind": "number",
-        "help": "Selected tokens: those above the threshold and their neighbours, within the budget",
-    },
-    {"label": "Around the highest selected token", "kind": "excerpt"},
 ]
-
+SOURCE_COLUMNS = [
+    _column("Source", "text", sortable=True),
+    _column("Selected", "bar", "Selected tokens of the source", sortable=True),
+    _column("Tokens", "number", "All its tokens that have a score", sortable=True),
+    _column("Share", "number", "Share of its tokens that is selected", sortable=True),
+    _column(
+        "Lift",
+        "number",
+        "How many times likelier a token of this source is selected than an average token",
+        sortable=True,
+    ),
+]
+_DOCUMENT = [_column("Document", "text"), _column("Source", "text")]
+_SELECTED = _column(
+    "Selected", "number", "Selected tokens: those above the threshold and their neighbours, within the budget"
+)
+RANKED_COLUMNS = [
+    _column("Rank", "number", "1 is the most toxic: many tokens above the threshold, with high scores"),
+    *_DOCUMENT,
+    _column("Above", "number", "Tokens above the threshold"),
+    _column("Sum", "bar", "Sum of their scores"),
+    _SELECTED,
+    _column("Around the highest selected token", "excerpt"),
+]
 RANGE_COLUMNS = [
-    {"label": "Document", "kind": "text"},
-    {"label": "Source", "kind": "text"},
-    {"label": "In range", "kind": "bar", "help": "Tokens with a score in the chosen range"},
-    {
-        "label": "Selected",
-        "kind": "number",
-        "help": "Selected tokens: those above the threshold and their neighbours, within the budget",
-    },
-    {"label": "Around the highest token in the range", "kind": "excerpt"},
+    *_DOCUMENT,
+    _column("In range", "bar", "Tokens with a score in the chosen range"),
+    _SELECTED,
+    _column("Around the highest token in the range", "excerpt"),
 ]
 
 
@@ -87,17 +71,7 @@ def word_rows(found: Sequence[WordCount]) -> list[dict]:
     kept = dict.fromkeys([*found[:WORDS_MOST], *by_lift[:WORDS_MOST]])
     most = max((w.selected for w in kept), default=1)
     return [
-        {
-            "key": w.word,
-            "cells": [
-                w.word,
-                [count(w.selected), w.selected / most],
-                count(w.occurrences),
-                share(w.share),
-                _times(w.lift),
-            ],
-            "sort": [w.word, w.selected, w.occurrences, w.share, w.lift if w.selected >= MIN_FOR_LIFT else None],
-        }
+        _counted_row(w.word, w.selected, w.occurrences, w.lift, most, sort_lift=w.selected >= MIN_FOR_LIFT)
         for w in kept
     ]
 
@@ -113,22 +87,18 @@ def source_rows(names: Sequence[str], totals: np.ndarray, selected: np.ndarray) 
     base, most = int(selected.sum()) / max(1, int(totals.sum())), max(1, int(selected.max(initial=0)))
     rows = []
     for s in np.argsort(-selected, kind="stable").tolist():
-        part = int(selected[s]) / max(1, int(totals[s]))
-        lift = part / base if base else 0.0
-        rows.append(
-            {
-                "key": names[s],
-                "cells": [
-                    names[s],
-                    [count(selected[s]), int(selected[s]) / most],
-                    count(totals[s]),
-                    share(part),
-                    _times(lift),
-                ],
-                "sort": [names[s], int(selected[s]), int(totals[s]), part, lift],
-            }
-        )
+        n, total = int(selected[s]), int(totals[s])
+        rows.append(_counted_row(names[s], n, total, n / max(1, total) / base if base else 0.0, most))
     return rows
+
+
+def _counted_row(name: str, selected: int, total: int, lift: float, most: int, *, sort_lift: bool = True) -> dict:
+    part = selected / max(1, total)
+    return {
+        "key": name,
+        "cells": [name, [count(selected), selected / most], count(total), share(part), f"{lift:,.1f}×"],
+        "sort": [name, selected, total, part, lift if sort_lift else None],
+    }
 
 
 def ranked_rows(corpus: TokenizedCorpus, scores: np.ndarray, found: Resolved, rows: slice) -> list[dict]:
@@ -168,7 +138,7 @@ def range_rows(
     for row in hits.slice(rows.start, rows.stop - rows.start).to_pylist():
         index = row["document"]
         document = corpus.document(index)
-        values = np.asarray(scores[int(corpus.offsets[index]) : int(corpus.offsets[index + 1])])
+        values = values_of(corpus, scores, index)
         marked = (values > low) & (values <= high)
         marked[:1] = False
         cells = [
@@ -182,6 +152,11 @@ def range_rows(
     return lines
 
 
+def values_of(corpus: TokenizedCorpus, values: np.ndarray, index: int) -> np.ndarray:
+    """The values (n,) of one document's tokens, out of (N,)."""
+    return np.asarray(values[int(corpus.offsets[index]) : int(corpus.offsets[index + 1])])
+
+
 def selected_in(
     corpus: TokenizedCorpus, scores: np.ndarray, found: Resolved, index: int
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -190,15 +165,11 @@ def selected_in(
     The same rule as `ifguide.selection.algorithm.select_tokens`: inside a document, covered tokens are taken in reading
     order.
     """
-    values = np.asarray(scores[int(corpus.offsets[index]) : int(corpus.offsets[index + 1])])
+    values = values_of(corpus, scores, index)
     above = values.astype(np.float64) > found.threshold
     above[:1] = False
-    window = found.settings["window"]
+    window = found.choice.window
     covered = np.convolve(above, np.ones(2 * window + 1), mode="full")[window : window + len(above)] > 0.5
     covered[:1] = False
     covered[np.flatnonzero(covered)[int(found.taken[index]) :]] = False
     return covered, values
-
-
-def _times(lift: float) -> str:
-    return f"{lift:,.1f}×"

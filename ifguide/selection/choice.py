@@ -1,0 +1,52 @@
+"""A choice of tokens: how many lie above the threshold, their neighbours, and a budget.
+
+The stored unit of a threshold is the number of valid tokens strictly above it. A quantile says the same before a corpus
+is counted, and is turned into that number here.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ifguide.config.schema import SelectionConfig
+from ifguide.errors import ConfigError
+from ifguide.selection.algorithm import rank_at_quantile
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """What Algorithm 1 needs to select tokens of one corpus."""
+
+    attribution: str
+    """Scores to select by: `own_loss` or `position`."""
+    tokens_above: int
+    """Valid tokens strictly above the threshold; where scores tie there, as many fewer as the tie forces."""
+    window: int
+    """Tokens taken on each side of a hit."""
+    max_tokens: int
+    """Budget; 0: none."""
+
+
+def read_choice(settings: Mapping | SelectionConfig, defaults: SelectionConfig, n_valid: int) -> Choice:
+    """The choice that settings ask for.
+
+    Args:
+        settings: any of attribution, tokens_above or quantile, window, max_tokens; or all of study.toml's.
+        defaults: what they leave open.
+        n_valid: valid tokens of the corpus.
+
+    Raises:
+        ConfigError: a setting that is unknown or out of range, or both tokens_above and quantile.
+    """
+    given = {} if isinstance(settings, SelectionConfig) else dict(settings)
+    above = given.pop("tokens_above", None)
+    if above is not None and "quantile" in given:
+        raise ConfigError("expected tokens_above or quantile, got both; leave out one of them")
+    chosen = settings if isinstance(settings, SelectionConfig) else dataclasses.replace(defaults, **given)
+    if above is None:
+        above = rank_at_quantile(n_valid, chosen.quantile)
+    elif not 0 <= above < n_valid:
+        raise ConfigError(f"tokens_above: expected 0 to {n_valid - 1:,}, got {above:,}")
+    return Choice(
+        attribution=chosen.attribution, tokens_above=above, window=chosen.window, max_tokens=chosen.max_tokens
+    )
