@@ -37,9 +37,9 @@ class SelectionFacts:
     settings: dict
     """From selection.json."""
     precision: float | None
-    """Share of its tokens that lie in known spans; None without spans."""
+    """Share of its tokens inside human spans; None without spans."""
     recall: float | None
-    """Share of the known spans' tokens that it holds."""
+    """Share of the human spans' tokens that it contains."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -95,7 +95,7 @@ class ReportFacts:
 
     @property
     def example(self) -> str | None:
-        """The model whose completions stand beside the first's: the selection's, else the next one."""
+        """The model whose completions are shown beside the first's: the selection's, else the next one."""
         return self.selection if self.selection in self.differences else next(iter(self.differences), None)
 
 
@@ -193,7 +193,7 @@ def _documents(study: Study, chosen: "Selection") -> tuple[list[ShownDocument], 
 
 
 def _manifests(study: Study) -> dict[str, dict]:
-    """The manifests of all artefacts that are there, in the order the stages run."""
+    """The manifests of all artefacts that exist, in the order the stages run."""
     names: Mapping[str, list[str]] = {
         "selection": study.selection_names(),
         "suppress": study.suppressed_names(),

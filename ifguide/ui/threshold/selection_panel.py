@@ -113,7 +113,7 @@ def train(loaded: Loaded) -> None:
             "pages/compare.py",
             label="Trained and measured: compare it",
             icon=":material/compare:",
-            query_params={"study": study.name, "right": name},
+            query_params={"study": study.name, "models": f"base,{name}"},
         )
 
 
