@@ -104,7 +104,7 @@ def show_headline(loaded: Loaded) -> None:
                 st.metric(
                     metric.title,
                     f"{metric.text(base[metric.key])} → {metric.text(after[metric.key])}",
-                    delta=metric.change(after[metric.key] - base[metric.key]),
+                    delta=metric.change(after[metric.key] - base[metric.key]).replace("−", "-"),  # sets the arrow
                     delta_color="inverse" if clear else "off",
                     delta_arrow="auto" if clear else "off",
                     help=metric.note,

@@ -62,7 +62,7 @@ def _together(config: ScoresConfig) -> str:
     said = " Its score is the median over the checkpoints." if config.average == "median" else ""
     if config.pooling:
         said += (
-            f" {config.pooling:g} times the mean over all occurrences of the same vocabulary entry was added to each"
+            f" The mean over all occurrences of the same vocabulary entry, times {config.pooling:g}, was added to each"
             " token's score."
         )
     return said
