@@ -10,7 +10,7 @@ from ifguide.ui.chart_style import CONFIG, MARKERS
 from ifguide.ui.compare import blind_panel, charts, methods_panel, prompt_list
 from ifguide.ui.compare import tables as comparison
 from ifguide.ui.compare.frontier import MANY, frontier_points, pull_in
-from ifguide.ui.format import count_of, plain, share, variant_title
+from ifguide.ui.format import count_of, plain, variant_title
 from ifguide.ui.loaders import Loaded
 from ifguide.ui.palette import variant_colours
 from ifguide.ui.report.write import report_or_reason
@@ -166,8 +166,8 @@ def show_distributions(samples: dict, colours: dict[str, str]) -> None:
         config=CONFIG,
         alt="Toxicity of the models' completions",
     )
-    toxic = [f"{variant_title(name)}: {share(float((v >= TOXIC_FROM).mean()))}" for name, v in values.items()]
-    st.caption(plain(f"{unit.capitalize()} rated {TOXIC_FROM} or more · {' · '.join(toxic)}."))
+    toxic = " · ".join(comparison.toxic_text(values))
+    st.caption(plain(f"{unit.capitalize()} rated {TOXIC_FROM} or more · {toxic}."))
 
 
 loaded = layout.open_page(

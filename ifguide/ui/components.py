@@ -11,6 +11,8 @@ from pathlib import Path
 import streamlit as st
 
 _STATIC = Path(__file__).parent / "static"
+FIRST_ROWS = 3
+"""Completions of a prompt shown before the reader asks for all."""
 
 
 def _register(name: str, *parts: str):
@@ -119,7 +121,6 @@ def completions(
     names: Sequence[str],
     titles: Sequence[str],
     colours: Sequence[str],
-    first: int,
     veil: bool,
     memory: str,
     rated: bool = True,
@@ -135,7 +136,6 @@ def completions(
         names: of the models.
         titles: shown for them.
         colours: of the models; empty for none.
-        first: rows shown before the reader asks for all.
         veil: blur texts until revealed.
         memory: what the browser files the reader's reveals under.
         rated: show each completion's rating.
@@ -149,7 +149,7 @@ def completions(
         "names": list(names),
         "titles": list(titles),
         "colours": list(colours),
-        "first": first,
+        "first": FIRST_ROWS,
         "veil": veil,
         "memory": memory,
         "rated": rated,

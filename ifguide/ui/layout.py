@@ -209,6 +209,12 @@ def explain(state: StageState) -> str:
     return reason[:1].upper() + reason[1:].rstrip(".") + "." if reason else ""
 
 
+def open_document(loaded: Loaded, id: str) -> None:
+    """Leave for the Documents page, at one document."""
+    st.session_state["doc"] = id
+    st.switch_page("pages/documents.py", query_params={"study": loaded.name, "doc": id})
+
+
 def pager(key: str, *, n_items: int, page_size: int, noun: str, of: Hashable = None) -> slice:
     """Previous and next buttons; the page number is in the address. Returns the slice of items to show.
 

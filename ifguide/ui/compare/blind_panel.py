@@ -73,7 +73,6 @@ def _show_ballot(loaded, samples, colours, ballot: Ballot, *, revealed: bool) ->
         names=letters,
         titles=[f"{a}: {variant_title(name)}" if revealed else a for a, name in zip(letters, sides, strict=True)],
         colours=[colours[name] if revealed else "" for name in sides],
-        first=side_by_side.FIRST_SAMPLES,
         veil=layout.veiled(),
         memory=f"{loaded.name}:{ballot.prompt}",
         rated=revealed,
@@ -116,8 +115,31 @@ def _show_tally(loaded, samples, colours, ballots, texts, state: dict, seed: int
     st.caption(
         f"{count_of(len(votes), 'vote')} of {count_of(len(ballots), 'prompt')}, {count_of(ties, 'tie')} among them."
     )
-    if not state["revealed"]:
-        with st.container(horizontal=True, gap="small"):
+    if state["revealed"]:
+        columns = [
+            column("Model", "titled"),
+            column("Preferred", note="Votes for it"),
+            column("Share of decided votes", "interval", "With its 95% Wilson interval; ties are left out"),
+        ]
+        lines = []
+        for row in rows:
+            found = row.share
+            cell = ["–", ""] if found is None else [share(found.value), f"{share(found.low)} – {share(found.high)}"]
+            lines.append({"key": row.model, "cells": [model_cell(row.model, colours), count(row.wins), cell]})
+        components.record_table(columns, lines, key="tally", label="Votes by model")
+        st.caption("These votes show one reader's preference, in fluency as much as in tone.")
+    with st.container(horizontal=True, gap="small"):
+        if state["revealed"]:
+            st.download_button(
+                "Votes as CSV",
+                votes_csv(votes, ballots, texts, seed),
+                file_name=f"{loaded.name}-votes.csv",
+                mime="text/csv",
+                icon=":material/download:",
+                on_click="ignore",
+                key="vote_csv",
+            )
+        else:
             st.button(
                 "Reveal the models",
                 icon=":material/visibility:",
@@ -126,42 +148,12 @@ def _show_tally(loaded, samples, colours, ballots, texts, state: dict, seed: int
                 on_click=state.update,
                 kwargs={"revealed": True},
             )
-            if votes:
-                st.button(
-                    "Forget these votes",
-                    icon=":material/delete:",
-                    key="vote_forget",
-                    on_click=_start_over,
-                    args=(state,),
-                )
-        return
-    columns = [
-        column("Model", "titled"),
-        column("Preferred", note="Votes for it"),
-        column("Share of decided votes", "interval", "With its 95% Wilson interval; ties are left out"),
-    ]
-    lines = []
-    for row in rows:
-        found = row.share
-        cell = ["–", ""] if found is None else [share(found.value), f"{share(found.low)} – {share(found.high)}"]
-        lines.append({"key": row.model, "cells": [model_cell(row.model, colours), count(row.wins), cell]})
-    components.record_table(columns, lines, key="tally", label="Votes by model")
-    st.caption(f"{count_of(ties, 'tie')}. These votes show one reader's preference, in fluency as much as in tone.")
-    with st.container(horizontal=True, gap="small"):
-        st.download_button(
-            "Votes as CSV",
-            votes_csv(votes, ballots, texts, seed),
-            file_name=f"{loaded.name}-votes.csv",
-            mime="text/csv",
-            icon=":material/download:",
-            on_click="ignore",
-            key="vote_csv",
-        )
-        st.button(
-            "Start over",
-            icon=":material/restart_alt:",
-            key="vote_anew",
-            help="Forgets these votes and hides the names again.",
-            on_click=_start_over,
-            args=(state,),
-        )
+        if votes:
+            st.button(
+                "Start over",
+                icon=":material/restart_alt:",
+                key="vote_anew",
+                help="Deletes these votes and hides the names.",
+                on_click=_start_over,
+                args=(state,),
+            )

@@ -166,8 +166,7 @@ def _show_nearest(loaded: Loaded, text: str, span: Span | None) -> None:
         empty="No searched document contains any of these words.",
     )
     if picked is not None:
-        st.session_state["doc"] = picked
-        st.switch_page("pages/documents.py", query_params={"study": loaded.name, "doc": picked})
+        layout.open_document(loaded, picked)
 
 
 def _rank_order(loaded: Loaded) -> "np.ndarray | None":

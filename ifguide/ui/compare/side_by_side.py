@@ -10,9 +10,6 @@ from ifguide.evaluation.toxic_spans import Span, read_spans
 from ifguide.ui.compare.word_diff import diff_words
 from ifguide.ui.format import number
 
-FIRST_SAMPLES = 3
-"""Completions of a prompt shown before the reader asks for all."""
-
 
 def prompt_texts(samples: pd.DataFrame) -> dict[int, str]:
     """Prompt index -> the prompt."""

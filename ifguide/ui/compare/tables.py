@@ -236,6 +236,11 @@ def oracle_text(name: str, part: Interval | None) -> str:
     return said.replace(" -", " −").replace(": -", ": −")
 
 
+def toxic_text(values: Mapping[str, np.ndarray]) -> list[str]:
+    """How much of each model's completions, or of its prompts' worst ones, counts as toxic."""
+    return [f"{variant_title(name)}: {share(float((v >= TOXIC_FROM).mean()))}" for name, v in values.items()]
+
+
 def facts_text(facts: dict) -> str:
     """How the numbers of a model were measured."""
     heldout = (

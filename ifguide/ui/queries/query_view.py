@@ -119,25 +119,14 @@ def show_query(loaded: Loaded, kind: str, chosen: int, known: dict | None) -> No
         return
     found = known[kind]
     along, without = found["along"][chosen], found["without"][chosen]
+    change = "the only one of its set" if without is None else f"cosine; a change of {number(1 - without, 5)}"
+    agrees = "How closely this query's own direction agrees with that of all queries."
     with st.grid(2, min_column_width=260):
-        st.metric(
-            "Along the direction",
-            number(along),
-            "cosine, −1 to 1",
-            delta_color="off",
-            delta_arrow="off",
-            border=True,
-            help="How closely this query's own direction agrees with that of all queries.",
-        )
-        st.metric(
-            "The direction without it",
-            number(without, 5),
-            f"cosine; a change of {number(1 - without, 5)}" if without is not None else "the only one of its set",
-            delta_color="off",
-            delta_arrow="off",
-            border=True,
-            help="1 means that leaving this query out does not change the direction.",
-        )
+        for title, value, below, note in (
+            ("Along the direction", number(along), "cosine, −1 to 1", agrees),
+            ("The direction without it", number(without, 5), change, "1: leaving this query out changes nothing."),
+        ):
+            st.metric(title, value, below, delta_color="off", delta_arrow="off", border=True, help=note)
     st.caption(
         f"Documents it raises most, of the {count_of(known['candidates'], 'best-ranked document')}. The contribution is"
         " the part of the document's score that comes from this query."
@@ -151,8 +140,7 @@ def show_query(loaded: Loaded, kind: str, chosen: int, known: dict | None) -> No
         pickable=True,
     )
     if picked is not None:
-        st.session_state["doc"] = picked
-        st.switch_page("pages/documents.py", query_params={"study": loaded.name, "doc": picked})
+        layout.open_document(loaded, picked)
 
 
 def offer_job(loaded: Loaded, known: dict | None) -> None:

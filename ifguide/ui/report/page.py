@@ -126,9 +126,8 @@ def _distributions(facts: ReportFacts) -> dict:
         ("prompts", "The highest of each prompt", highest_toxicity),
     ):
         values = {name: pick(facts.samples[name]).to_numpy() for name in names}
-        toxic = (f"{variant_title(name)}: {share(float((v >= TOXIC_FROM).mean()))}" for name, v in values.items())
         shares = {name: comparison.toxicity_shares(v) for name, v in values.items()}
-        caption = f"{what}. Rated {TOXIC_FROM} or more: {'; '.join(toxic)}."
+        caption = f"{what}. Rated {TOXIC_FROM} or more: {'; '.join(comparison.toxic_text(values))}."
         figures.append((toxicity_figure(shares, variant_colours(facts.metrics), unit), caption))
     more = f"The first {len(names)} of {len(facts.metrics)} models are drawn; the table above has all."
     return {"figures": figures, "notes": [more] if len(names) < len(facts.metrics) else []}
