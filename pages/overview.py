@@ -95,12 +95,13 @@ def show_headline(loaded: Loaded) -> None:
             found = loaded.difference("base", "default")
         except IFGuideError:  # the models completed other prompts
             found = None
-        st.markdown(plain(" ".join(comparison.headline({"base": base, **metrics}, "default", found))))
+        st.markdown(plain(" ".join(comparison.headline({"base": base} | metrics, "default", found))))
         with st.grid(3, min_column_width=170):
             for metric in comparison.known_metrics({"base": base}, comparison.HEADLINE):
                 if after.get(metric.key) is None:
                     continue
-                clear = comparison.is_clear(getattr(found, metric.key, None))
+                drop = getattr(found, metric.key, None)
+                clear = comparison.is_clear(drop)
                 st.metric(
                     metric.title,
                     f"{metric.text(base[metric.key])} → {metric.text(after[metric.key])}",
@@ -109,7 +110,7 @@ def show_headline(loaded: Loaded) -> None:
                     delta_arrow="auto" if clear else "off",
                     help=metric.note,
                     border=True,
-                    delta_description="vs. base model" if clear else "vs. base model, no clear change",
+                    delta_description="vs. base model" + (", no clear change" if drop and not clear else ""),
                 )
     shown = {name: values for name, values in metrics.items() if name in FIRST_MODELS or len(metrics) <= FEW_MODELS}
     columns, rows = comparison.metric_table(shown, comparison.HEADLINE)

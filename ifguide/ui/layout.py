@@ -92,17 +92,15 @@ def guard(*, go_on: bool = False) -> Iterator[None]:
     """
     try:
         yield
-    except IFGuideError as error:
-        st.error(sentence(str(error)), icon=":material/error:")
-        if not go_on:
-            st.stop()
     except Exception as error:
-        logging.getLogger(__name__).exception("a page failed")
-        st.error(
-            f"Something unexpected went wrong ({plain(type(error).__name__)}). Reload the page; if it happens again,"
-            " see the terminal that runs the app.",
-            icon=":material/error:",
-        )
+        text = sentence(str(error))
+        if not isinstance(error, IFGuideError):
+            logging.getLogger(__name__).exception("a page failed")
+            text = (
+                f"Something unexpected went wrong ({plain(type(error).__name__)}). Reload the page; if it happens"
+                " again, see the terminal that runs the app."
+            )
+        st.error(text, icon=":material/error:")
         if not go_on:
             st.stop()
 

@@ -17,17 +17,8 @@ TRUTH = "#1a9a77"
 
 VARIANT_COLOURS = {"base": MUTED, "default": COUNTERS, "suppressed": COUNTERS, "random": "#c9a227", "oracle": TRUTH}
 """One colour a model, the same on every page."""
-OTHER_COLOUR = "#c4699b"
-"""Models trained against a selection the reader saved."""
-
-
-MORE_COLOURS = (OTHER_COLOUR, "#7d6bc4", "#c2563d", "#4f9a3d", "#2fa3a3", "#9c6b3f")
-"""For several of them side by side; after the last one they repeat."""
-
-
-def variant_colour(name: str) -> str:
-    """The colour of a model."""
-    return VARIANT_COLOURS.get(name, OTHER_COLOUR)
+MORE_COLOURS = ("#c4699b", "#7d6bc4", "#c2563d", "#4f9a3d", "#2fa3a3", "#9c6b3f")
+"""Models trained against a selection the reader saved; after the last one they repeat."""
 
 
 def variant_colours(names: Iterable[str]) -> dict[str, str]:

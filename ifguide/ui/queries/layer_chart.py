@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 
 from ifguide.ui.chart_style import DASHES, calm, error_bars
 from ifguide.ui.format import variant_title
-from ifguide.ui.palette import variant_colour
+from ifguide.ui.palette import variant_colours
 
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x")
 
@@ -27,7 +27,7 @@ def layer_chart(layers: dict[str, dict], limits: tuple[float, float]) -> go.Figu
             layers.
         limits: lowest and highest probability that the axis shows.
     """
-    figure = go.Figure()
+    figure, colours = go.Figure(), variant_colours(layers)
     for i, (name, values) in enumerate(layers.items()):
         middle, low, high = (
             [math.exp(value) for value in values[f"log_probability{end}"]] for end in ("", "_low", "_high")
@@ -37,7 +37,7 @@ def layer_chart(layers: dict[str, dict], limits: tuple[float, float]) -> go.Figu
             y=middle,
             mode="lines+markers",
             name=variant_title(name),
-            line={"color": variant_colour(name), "width": 2, "dash": list(DASHES)[i % len(DASHES)]},
+            line={"color": colours[name], "width": 2, "dash": list(DASHES)[i % len(DASHES)]},
             marker={"symbol": SYMBOLS[i % len(SYMBOLS)], "size": 7},
             error_y=error_bars(middle, low, high, thickness=1, width=3),
             hovertemplate="after layer %{x}: %{y:.3g}<extra>%{fullData.name}</extra>",
