@@ -24,7 +24,6 @@ from ifguide.study.variants import METHODS
 from ifguide.ui.compare.frontier import frontier_points
 from ifguide.ui.palette import variant_colours
 from ifguide.ui.report.figures import frontier_figure
-from ifguide.ui.report.markup import render
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +69,7 @@ def main() -> None:
     if options.svg:
         metrics = {name: study.metrics(name) for name in names}
         drawn = frontier_figure(frontier_points(metrics), variant_colours(names))
-        options.svg.write_text(alone(render(drawn)), encoding="utf-8")
+        options.svg.write_text(alone(drawn), encoding="utf-8")
 
 
 def build_longer(epochs: int) -> Study:

@@ -1,4 +1,4 @@
-"""Two to four models on the same prompts."""
+"""Two to four models on the same prompts: the completions first, then the numbers."""
 
 import streamlit as st
 
@@ -6,11 +6,11 @@ from ifguide.evaluation.outcomes import highest_toxicity
 from ifguide.evaluation.statistics import TOXIC_FROM
 from ifguide.study.freshness import stage_state
 from ifguide.ui import components, layout
-from ifguide.ui.chart_style import CONFIG
+from ifguide.ui.chart_style import CONFIG, MARKERS
 from ifguide.ui.compare import blind_panel, charts, methods_panel, prompt_list
 from ifguide.ui.compare import tables as comparison
 from ifguide.ui.compare.frontier import MANY, frontier_points, pull_in
-from ifguide.ui.format import count_of, plain, share, variant_title
+from ifguide.ui.format import count_of, plain, variant_title
 from ifguide.ui.loaders import Loaded
 from ifguide.ui.palette import variant_colours
 from ifguide.ui.report.write import report_or_reason
@@ -19,7 +19,7 @@ COUNTS = {"all": "Every completion", "highest": "Highest of each prompt"}
 
 
 def ask_models(names: list[str]) -> list[str]:
-    """Which models stand side by side; stops the page with fewer than two."""
+    """Which models to compare; stops the page with fewer than two."""
     first = "base" if "base" in names else names[0]
     usual = [first, "default" if "default" in names and first != "default" else next(n for n in names if n != first)]
     if st.session_state.get("compared_of") != names or "compared" not in st.session_state:
@@ -35,8 +35,8 @@ def ask_models(names: list[str]) -> list[str]:
         format_func=variant_title,
         wrap=True,
         help=(
-            f"Two to {comparison.MODELS_MOST}. The first one is what the others are compared with: take it out and"
-            " choose again to change the order."
+            f"Two to {comparison.MODELS_MOST}. The others are compared with the first one: remove it and choose again"
+            " to change the order."
         ),
     )
     if len(chosen) < 2:
@@ -59,22 +59,20 @@ def offer_report(loaded: Loaded) -> None:
         icon=":material/download:",
         on_click="ignore",
         key="report",
-        help=(
-            "Settings, metrics, charts, selected words, top documents and examples of all models. Opens offline;"
-            " offensive text is blurred in it."
-        ),
+        help="The result, examples, metrics, charts, top documents and settings. Offensive text is blurred.",
     )
 
 
 def show_metrics(loaded: Loaded, names: list[str], colours: dict[str, str]) -> None:
-    """The table of metrics, the differences to the first model, and what to know about them."""
+    """The table of metrics, the differences from the first model, and what to know about them."""
     metrics = {name: loaded.study.metrics(name) for name in names}
     first, *others = names
     differences = {name: loaded.difference(first, name) for name in others}
     columns, rows = comparison.metric_table(metrics, colours=colours)
     rows += comparison.difference_rows(metrics, differences)
+    st.subheader("Metrics", anchor=False)
     components.record_table(columns, rows, key="metrics", label="Metrics of the models")
-    st.caption(f"{plain(comparison.facts_text(metrics[first]))} Point at a heading for its meaning.")
+    st.caption(f"{plain(comparison.facts_text(metrics[first]))} Hover over a column header for its definition.")
     for name in names:
         if warning := metrics[name].get("fluency_warning"):
             st.warning(f"{plain(variant_title(name))}: {plain(warning)}", icon=":material/warning:")
@@ -82,39 +80,28 @@ def show_metrics(loaded: Loaded, names: list[str], colours: dict[str, str]) -> N
         said = [comparison.oracle_text(name, difference.share_of_oracle) for name, difference in differences.items()]
         if any(said):
             st.caption(plain(" ".join(filter(None, said))))
-
-
-def show_details(loaded: Loaded, names: list[str]) -> None:
-    """Metrics by group of prompts, and what the harness measured, where they are."""
-    metrics = {name: loaded.study.metrics(name) for name in names}
     if comparison.group_table(metrics):
         with st.expander("By group of prompts"):
-            keys = {
-                key: title
-                for key, title, *_ in comparison.METRICS
-                if any(key in group for m in metrics.values() for group in (m.get("groups") or {}).values())
-            }
+            groups = [group for m in metrics.values() for group in (m.get("groups") or {}).values()]
+            titles = {m.key: m.title for m in comparison.METRICS if any(m.key in group for group in groups)}
             key = st.selectbox(
-                "Metric", list(keys), key="group_metric", bind="query-params", format_func=keys.get, width=280
+                "Metric", list(titles), key="group_metric", bind="query-params", format_func=titles.get, width=280
             )
-            components.record_table(
-                *comparison.group_table(metrics, key), key="groups", label="Metrics by group of prompts"
-            )
+            table = comparison.group_table(metrics, key)
+            components.record_table(*table, key="groups", label="Metrics by group of prompts")
     if found := comparison.harness_table(metrics):
         with st.expander("General capability"):
             components.record_table(*found, key="harness", label="What lm-evaluation-harness measured")
 
 
 def read_samples(loaded: Loaded, names: list[str]) -> dict:
-    """The models' completions; where a second classifier rated all of them, the reader chooses whose ratings are
-    shown.
-    """
+    """The models' completions; where a second classifier rated all of them, the reader chooses the classifier."""
     samples = {name: loaded.samples(name) for name in names}
     known = [c for c in comparison.RATINGS if all(c in frame for frame in samples.values())]
     if len(known) < 2:
         return samples
     rating = st.selectbox(
-        "Below, toxicity is rated by",
+        "Toxicity of completions rated by",
         known,
         key="rating",
         bind="query-params",
@@ -137,29 +124,25 @@ def show_frontier(loaded: Loaded, chosen: list[str], colours: dict[str, str]) ->
             charts.frontier_chart(points, colours=colours, chosen=chosen),
             key="frontier",
             config=CONFIG,
-            alt=(
-                "Expected maximum toxicity against perplexity of every measured model; the table beside it holds the"
-                " values"
-            ),
+            alt="Worst-case toxicity against perplexity of every measured model; the table beside it has the values",
         )
         with st.container():
             columns, rows = comparison.frontier_rows(metrics, colours)
             components.record_table(columns, rows, key="frontier_table", label="Toxicity and perplexity of every model")
-            marked = [f"{variant_title(n)} ({sign})" for n, sign in charts.MARKERS.items() if n in metrics]
-            st.caption(
-                "Every measured model of this study; bars and small numbers are 95% intervals. Lower left is better. "
-                + ("Numbers in the picture are those of the table. " if len(points) > MANY else "")
-                + (
-                    "A triangle at the edge stands for a perplexity further right. "
-                    if pull_in(points, chosen)[1]
-                    else ""
-                )
-                + plain(f"Signs of their own: {', '.join(marked)}." if marked else "")
-            )
+            notes = [
+                "Every measured model of this study; bars and small numbers are 95% intervals. Lower left is better."
+            ]
+            if len(points) > MANY:
+                notes.append("Numbers in the chart are those of the table.")
+            if pull_in(points, chosen)[1]:
+                notes.append("A triangle at the edge means a perplexity further right.")
+            if marked := [f"{variant_title(name)} ({sign})" for name, sign in MARKERS.items() if name in metrics]:
+                notes.append(f"Markers: {', '.join(marked)}.")
+            st.caption(plain(" ".join(notes)))
 
 
-def show_distributions(loaded: Loaded, samples: dict, colours: dict[str, str]) -> None:
-    """How toxic the completions are, all of them or the worst of each prompt, with the numbers that sum them up."""
+def show_distributions(samples: dict, colours: dict[str, str]) -> None:
+    """How toxic the completions are: all of them, or the worst of each prompt."""
     with st.container(horizontal=True, vertical_alignment="bottom", horizontal_alignment="distribute"):
         st.subheader("How toxic the completions are", anchor=False)
         view = st.segmented_control(
@@ -177,36 +160,26 @@ def show_distributions(loaded: Loaded, samples: dict, colours: dict[str, str]) -
         name: (frame["toxicity"] if view == "all" else highest_toxicity(frame)).to_numpy()
         for name, frame in samples.items()
     }
-    with st.grid(2, min_column_width=400):
-        st.plotly_chart(
-            charts.toxicity_chart(values, unit=unit, colours=colours),
-            key="toxicity",
-            config=CONFIG,
-            alt="Toxicity of the models' completions",
-        )
-        with st.container():
-            metrics = {name: loaded.study.metrics(name) for name in samples}
-            columns, rows = comparison.metric_table(metrics, comparison.HEADLINE, colours)
-            for row in rows:
-                row["cells"][0][1] = ""
-            components.record_table(columns, rows, key="summary", label="Toxicity and perplexity of the models")
-            toxic = [f"{variant_title(name)}: {share(float((v >= TOXIC_FROM).mean()))}" for name, v in values.items()]
-            st.caption(
-                plain(f"{unit.capitalize()} rated {TOXIC_FROM} or more") + " · " + plain(" · ".join(toxic)) + "."
-            )
+    st.plotly_chart(
+        charts.toxicity_chart(values, unit=unit, colours=colours),
+        key="toxicity",
+        config=CONFIG,
+        alt="Toxicity of the models' completions",
+    )
+    toxic = " · ".join(comparison.toxic_text(values))
+    st.caption(plain(f"{unit.capitalize()} rated {TOXIC_FROM} or more · {toxic}."))
 
 
 loaded = layout.open_page(
-    "Compare",
-    "The same prompts completed by two to four models: how toxic they are, how fluent they stay, and what they say.",
+    "Compare", "Two to four models on the same prompts: how toxic, how fluent, and what they say."
 )
 with layout.guard():
     evaluated = loaded.study.evaluation_names()
     if len(evaluated) < 2:
-        layout.need_stage(loaded, "evaluate", "Two measured models are needed for a comparison.")
+        layout.need_stage(loaded, "evaluate", "A comparison needs two measured models.")
         st.info(
             f"Only {count_of(len(evaluated), 'model')} measured so far. Train another one on the Threshold page, or run"
-            " the whole study on the overview page."
+            " the whole study on the Overview page."
         )
         st.stop()
     if stage_state(loaded.study, "evaluate").state == "stale":
@@ -224,11 +197,10 @@ with layout.guard():
     if blind:
         blind_panel.show_blind(loaded, {name: loaded.samples(name) for name in names}, colours)
         st.stop()
-    show_metrics(loaded, names, colours)
-    show_details(loaded, names)
-    show_frontier(loaded, names, colours)
     samples = read_samples(loaded, names)
-    show_distributions(loaded, samples, colours)
     outcomes = prompt_list.show_outcomes(samples, colours)
     prompt_list.show_prompts(loaded, samples, outcomes, colours)
+    show_metrics(loaded, names, colours)
+    show_frontier(loaded, names, colours)
+    show_distributions(samples, colours)
     methods_panel.show_methods(loaded)

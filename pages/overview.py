@@ -1,9 +1,10 @@
-"""What the study is, how far it is, and what came out."""
+"""What the study is, how far it is, and its results."""
 
 from pathlib import Path
 
 import streamlit as st
 
+from ifguide.errors import IFGuideError
 from ifguide.storage.artifacts import read_json
 from ifguide.study.folder import cache_dir
 from ifguide.study.freshness import stage_states
@@ -11,26 +12,26 @@ from ifguide.study.lineage import STAGES
 from ifguide.study.reading import Study
 from ifguide.ui import components, job_panel, layout
 from ifguide.ui.compare import tables as comparison
-from ifguide.ui.format import STAGE_NOTES, STAGE_TITLES, STATE_WORDS, count, count_of, duration, number, plain, sentence
+from ifguide.ui.format import STAGE_NOTES, STAGE_TITLES, STATE_WORDS, column, count, count_of, duration, plain, sentence
 from ifguide.ui.loaders import Loaded
 from ifguide.ui.overview import curve_panel
 
 DEMO = "demo"
 FIRST_MODELS = ("base", "default", "random", "oracle")
 FEW_MODELS = 6
-"""Up to so many models are all shown here."""
+"""Up to this many models are all shown here."""
 
 
 def show_welcome() -> None:
     """The page before there is any study."""
     st.title("Overview", anchor=False)
     st.markdown(
-        "IF-Guide Studio finds the training tokens that teach a language model to be toxic, and shows what training"
-        " without them does."
+        "IF-Guide Studio finds the training tokens that make a language model toxic, retrains the model against them,"
+        " and shows the difference."
     )
     st.subheader("There is no study yet", anchor=False)
     st.markdown(
-        "A **study** is one corpus, one model, and everything computed from them. The built-in demo makes its own small"
+        "A **study** is one corpus, one model, and everything computed from them. The built-in demo creates a small"
         " corpus and a tiny model, and takes a few minutes on a laptop."
     )
     with layout.guard():
@@ -39,11 +40,11 @@ def show_welcome() -> None:
             job_panel.start(cache_dir() / DEMO, ["demo"])
     st.markdown("For your own model and corpus, use the command line, and then reload this page:")
     st.code("ifguide new NAME --model FOLDER --corpus FILE --toxic FILE --safe FILE\nifguide run NAME", language=None)
-    st.caption(f"Studies are looked for in {plain(cache_dir())}")
+    st.caption(f"Studies are read from {plain(cache_dir())}")
 
 
 def name_model(study: Study) -> str:
-    """The model's name; a folder that is called only `model` or the like is described by its config.json."""
+    """The model's name; a folder called just `model` or `final` is described by its config.json."""
     name = study.config.model.source.rstrip("/").rsplit("/", 1)[-1]
     path = Path(study.resolve(study.config.model.source)) / "config.json"
     if name in ("model", "final") and path.is_file():
@@ -65,45 +66,51 @@ def describe(loaded: Loaded, fresh: set[str]) -> str:
     how = {
         "scratch": f"A new model of the shape **{model}** is trained on {corpus}{size}",
         "finetune": f"The model **{model}** is fine-tuned on {corpus}{size}",
-        "asis": f"The model **{model}** is taken as it is, with {corpus}{size} as its training text",
+        "asis": f"The model **{model}** is used unchanged, with {corpus}{size} as its training text",
     }[config.model.mode]
     if config.model.mode != "asis":
         how += f" for {config.training.epochs:g} {'epoch' if config.training.epochs == 1 else 'epochs'}"
     queries = ""
     if "queries" in fresh:
         toxic, safe = (len(loaded.study.queries(kind)) for kind in ("toxic", "safe"))
-        queries = f" {count(toxic)} toxic and {count(safe)} safe examples say what counts as toxic."
+        queries = f" {count(toxic)} toxic and {count(safe)} safe examples define what counts as toxic."
     points = ""
     if "model" in fresh:
         n = len(loaded.study.checkpoint_names())
-        points = f" The influence of every token is measured at {count_of(n, 'checkpoint')}" + (
-            " and averaged." if n > 1 else "."
-        )
+        average = f"; its score is their {config.scores.average}." if n > 1 else "."
+        points = f" The influence of every token is measured at {count_of(n, 'checkpoint')}{average}"
     return f"{how}.{queries}{points}"
 
 
-def show_headline(study: Study) -> None:
-    """Before and after, with the controls beside it."""
-    metrics = {name: study.metrics(name) for name in study.evaluation_names()}
-    metrics = {name: values for name, values in metrics.items() if values}
-    base, after = metrics.get("base"), metrics.get("default")
+def show_headline(loaded: Loaded) -> None:
+    """Before and after, with the controls beside it. A change inside its interval has no arrow."""
+    study = loaded.study
+    metrics = {name: values for name in study.evaluation_names() if (values := study.metrics(name))}
     if not metrics:
         return
-    st.subheader("What suppression changed", anchor=False)
+    st.subheader("Results", anchor=False)
+    base, after = metrics.get("base"), metrics.get("default")
     if base and after:
+        try:
+            found = loaded.difference("base", "default")
+        except IFGuideError:  # the models completed other prompts
+            found = None
+        st.markdown(plain(" ".join(comparison.headline({"base": base} | metrics, "default", found))))
         with st.grid(3, min_column_width=170):
-            for key, title, digits, note in comparison.METRICS:
-                if key not in comparison.HEADLINE or base.get(key) is None or after.get(key) is None:
+            for metric in comparison.known_metrics({"base": base}, comparison.HEADLINE):
+                if after.get(metric.key) is None:
                     continue
-                change = after[key] - base[key]
+                drop = getattr(found, metric.key, None)
+                clear = comparison.is_clear(drop)
                 st.metric(
-                    title,
-                    f"{number(base[key], digits)} → {number(after[key], digits)}",
-                    delta=f"{change:+.{digits}f}",
-                    delta_color="inverse",
-                    help=note,
+                    metric.title,
+                    f"{metric.text(base[metric.key])} → {metric.text(after[metric.key])}",
+                    delta=metric.change(after[metric.key] - base[metric.key]).replace("−", "-"),  # sets the arrow
+                    delta_color="inverse" if clear else "off",
+                    delta_arrow="auto" if clear else "off",
+                    help=metric.note,
                     border=True,
-                    delta_description="against base",
+                    delta_description="vs. base model" + (", no clear change" if drop and not clear else ""),
                 )
     shown = {name: values for name, values in metrics.items() if name in FIRST_MODELS or len(metrics) <= FEW_MODELS}
     columns, rows = comparison.metric_table(shown, comparison.HEADLINE)
@@ -119,18 +126,14 @@ def show_headline(study: Study) -> None:
         )
 
 
-def show_stages(states: dict, at_work: str | None) -> None:
-    """One line a step: what it does, how it stands, how long it took."""
-    columns = [
-        {"label": "Step", "kind": "titled"},
-        {"label": "State", "kind": "state"},
-        {"label": "Took", "kind": "number"},
-    ]
+def show_stages(states: dict, running: str | None) -> None:
+    """A line for each step: what it does, its state, how long it took."""
+    columns = [column("Step", "titled"), column("State", "state"), column("Duration")]
     rows = []
     for number_, stage in enumerate(STAGES, 1):
         state = states[stage]
         reason = "" if state.state == "missing" else layout.explain(state)
-        shown = ["running", "Running now", ""] if stage == at_work else [state.state, STATE_WORDS[state.state], reason]
+        shown = ["running", "Running now", ""] if stage == running else [state.state, STATE_WORDS[state.state], reason]
         cells = [[f"{number_}. {STAGE_TITLES[stage]}", STAGE_NOTES[stage], ""], shown, duration(state.seconds)]
         rows.append({"key": stage, "cells": cells})
     components.record_table(columns, rows, key="stages", label="Steps of the study")
@@ -147,14 +150,12 @@ def show_run(study: Study, states: dict) -> None:
     stale = [stage for stage in waiting if states[stage].state == "stale"]
     if stale:
         st.warning(
-            f"{count_of(len(stale), 'step')} out of date, beginning with “{STAGE_TITLES[stale[0]]}”."
-            f" {sentence(layout.explain(states[stale[0]]))} What is shown below was computed before that.",
+            f"{count_of(len(stale), 'step')} out of date, starting with “{STAGE_TITLES[stale[0]]}”."
+            f" {sentence(layout.explain(states[stale[0]]))} The results below were computed before that.",
             icon=":material/update:",
         )
     label = "Run the study" if len(waiting) == len(STAGES) else f"Run the {count_of(len(waiting), 'open step')}"
-    if st.button(
-        label, type="primary", icon=":material/play_arrow:", help="Runs on its own; you can close this page meanwhile."
-    ):
+    if st.button(label, type="primary", icon=":material/play_arrow:", help="You can close this page while it runs."):
         job_panel.start(study.root, ["demo"] if study.name == DEMO else ["run", study.name])
 
 
@@ -164,7 +165,7 @@ if not st.session_state.get("study"):
     st.stop()
 
 loaded = layout.open_page(
-    "Overview", "What this study is made of, how far it is, and how much less toxic the model became."
+    "Overview", "What this study consists of, how far it is, and how much less toxic the model became."
 )
 with layout.guard():
     states = stage_states(loaded.study)
@@ -173,9 +174,9 @@ with layout.guard():
         st.text(loaded.study.config.description)
     st.markdown(describe(loaded, fresh))
     show_run(loaded.study, states)
-    show_headline(loaded.study)
+    show_headline(loaded)
     if "selection" in fresh:
-        st.page_link("pages/documents.py", label="See which documents teach it", icon=":material/arrow_forward:")
+        st.page_link("pages/documents.py", label="See the most toxic documents", icon=":material/arrow_forward:")
     st.subheader("Steps", anchor=False)
     show_stages(states, job_panel.running_stage(loaded.study.root))
     curve_panel.show_curves(loaded)

@@ -1,4 +1,4 @@
-"""The two query sets that say what is toxic and what is safe, and what each query does."""
+"""The two query sets that define what is toxic and what is safe, and what each query does."""
 
 import streamlit as st
 
@@ -7,13 +7,9 @@ from ifguide.ui.queries import mechanism_view, query_view
 
 PAGE_SIZE = 20
 
-loaded = layout.open_page(
-    "Queries",
-    "The examples that say what to look for: the direction leads from the safe ones to the toxic ones. Click one to see"
-    " what it does.",
-)
+loaded = layout.open_page("Queries", "Examples that define “toxic” and “safe”. Click one to see its effect.")
 with layout.guard():
-    layout.need_stage(loaded, "queries", "The queries are the examples you gave.")
+    layout.need_stage(loaded, "queries", "The queries are the examples you provided.")
     kind, search, order = query_view.ask(loaded)
     known = query_view.read_known(loaded)
     rows = query_view.list_queries(loaded, kind, search, order, known)

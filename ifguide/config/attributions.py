@@ -31,13 +31,12 @@ class ScoreKind:
 KINDS: dict[str, ScoreKind] = {
     "own_loss": ScoreKind(
         title="Influence",
-        note="How much likelier toxic completions become when the model trains on this very token (the “own loss”"
-        " attribution).",
+        note="How much likelier toxic completions become when the model trains on this token (“own loss”).",
         module="ifguide.study.attributions.own_loss",
     ),
     "position": ScoreKind(
         title="Position influence",
-        note="The influence that flows through the place the token is predicted from: what kronfluence and the paper's"
+        note="The influence that flows through the position the token is predicted from: what kronfluence and the paper's"
         " released code report.",
         module="ifguide.study.attributions.position",
     ),

@@ -1,8 +1,8 @@
 """The components with their own HTML: the reader (list and token viewer), table, completions, and the Threshold page's
 board.
 
-Their scripts lie in `static/` and are registered once, when this file is imported. Corpus text, prompts and completions
-reach the page only as data, and the scripts write it with `textContent` only.
+Their scripts are in `static/` and are registered once, when this file is imported. Corpus text, prompts and completions
+reach the page only as data, and the scripts write them with `textContent` only.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,6 +11,8 @@ from pathlib import Path
 import streamlit as st
 
 _STATIC = Path(__file__).parent / "static"
+FIRST_ROWS = 3
+"""Completions of a prompt shown before the reader asks for all."""
 
 
 def _register(name: str, *parts: str):
@@ -30,7 +32,7 @@ _threshold = _register("threshold", "numbers", "threshold_preview", "threshold_d
 
 
 def _nothing() -> None:
-    """Streamlit reads a trigger only where a callback is given."""
+    """Streamlit reports a trigger only where a callback is given."""
 
 
 def preload() -> None:
@@ -41,7 +43,7 @@ def preload() -> None:
 def reader(data: dict, *, key: str) -> None:
     """Show the list of documents and the tokens of one; `data` comes from `ifguide.ui.documents.reader`.
 
-    What the reader does stands in `st.session_state[key]["said"]` when the script runs again.
+    What the reader does is in `st.session_state[key]["said"]` when the script runs again.
     """
     _reader(data=data, key=key, on_said_change=_nothing)
 
@@ -78,10 +80,10 @@ def record_table(
         compact: excerpts take one line.
         empty: sentence shown instead of a table without rows.
         sort: the column sorted by at first, and whether from the largest down; None: the order of `rows`.
-        most: so many rows are shown after sorting until the reader asks for all; 0: all.
+        most: rows shown after sorting until the reader asks for all; 0: all.
         on_sort: called when the reader sorts; `st.session_state[key]["sort"]` is the column's label then.
-        heading: a line above the table, as runs of text, each with whether it is a text of the study's, which `veil`
-            blurs.
+        heading: a line above the table, as runs of text, each with whether it comes from the study, so that `veil`
+            blurs it.
     """
     data = {
         "columns": columns,
@@ -112,16 +114,50 @@ def threshold_board(payload: dict, *, key: str, on_choice: Callable[[], None]) -
     _threshold(data=payload, key=key, on_choice_change=on_choice)
 
 
-def completions(payload: dict, *, key: str, on_pick: Callable[[], None] | None = None) -> None:
+def completions(
+    pair: dict,
+    *,
+    key: str,
+    names: Sequence[str],
+    titles: Sequence[str],
+    colours: Sequence[str],
+    veil: bool,
+    memory: str,
+    rated: bool = True,
+    chosen: str = "",
+    span: str = "",
+    on_pick: Callable[[], None] | None = None,
+) -> None:
     """Show one prompt with the completions of some models side by side.
 
     Args:
-        payload: from `ifguide.ui.compare.prompt_list`.
+        pair: from `ifguide.ui.compare.side_by_side`, with `change` and `results` as text.
         key: Streamlit's key.
+        names: of the models.
+        titles: shown for them.
+        colours: of the models; empty for none.
+        veil: blur texts until revealed.
+        memory: what the browser files the reader's reveals under.
+        rated: show each completion's rating.
+        chosen: the picked completion, `SAMPLE.MODEL`.
+        span: the picked toxic span in it, `START-END`.
         on_pick: called when a completion is clicked; `st.session_state[key]["pick"]` is then its `SAMPLE.MODEL`, or
-            `close` when it was the picked one. For a toxic span in it, `START-END` and a blank stand before.
+            `close` when it was the picked one. For a toxic span in it, `START-END` and a blank come first.
     """
-    _completions(data=payload, key=key, on_pick_change=on_pick or _nothing)
+    data = {
+        "pair": pair,
+        "names": list(names),
+        "titles": list(titles),
+        "colours": list(colours),
+        "first": FIRST_ROWS,
+        "veil": veil,
+        "memory": memory,
+        "rated": rated,
+        "pickable": on_pick is not None,
+        "chosen": chosen,
+        "span": span,
+    }
+    _completions(data=data, key=key, on_pick_change=on_pick or _nothing)
 
 
 def likelihood(payload: dict, *, key: str) -> None:

@@ -1,17 +1,18 @@
 """Numbers, names and states as people read them. Pure Python: no streamlit here."""
 
 import re
+from collections.abc import Mapping
 
 from ifguide.config.attributions import KINDS
 from ifguide.storage.durations import format_seconds
 
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>()#+!|~:$^=&.-])")
 _MADE_OF_WORDS = re.compile(r":(?=//)|\bwww(?=\.)|@(?=[\w-])|:(?=[\w+-]+:)", re.IGNORECASE)
-"""Where bare text becomes a link or an emoji although every sign of Markdown is escaped."""
+"""Where plain text becomes a link or an emoji although every Markdown character is escaped."""
 _APART = "\u2060"
-"""The word joiner: nothing to see, no line break, and neither an address nor an emoji goes on behind it."""
+"""The word joiner: invisible, no line break, and it ends an address or an emoji name."""
 _UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
-"""Control characters, and signs that turn the direction of the writing: they would turn our own words with it."""
+"""Control characters, and those that change the writing direction, which would reorder our own words too."""
 _COMMAND = re.compile(r"(`(?:ifguide|python|torchrun|accelerate|pip|make) [^`]*`)")
 
 STAGE_TITLES = {
@@ -23,11 +24,14 @@ STAGE_TITLES = {
     "scores": "Score every token",
     "index": "Sort the scores",
     "selection": "Select tokens",
-    "documents": "List the documents",
-    "suppress": "Train without them",
+    "suppress": "Retrain against them",
     "evaluate": "Compare the models",
-    "explain": "Ask the queries",
-    "likelihood": "Ask the models about each other",
+    "documents": "List the documents",
+    "explain": "Measure what each query does",
+    "likelihood": "Find the token probabilities",
+    "mechanism": "Compare the layers",
+    "compare": "Train other methods",
+    "train": "Train a model",
 }
 """Stage, or another job, -> what it does, in three or four words."""
 
@@ -46,14 +50,14 @@ STAGE_NOTES = {
 }
 """Stage -> one sentence for the reader who sees it for the first time."""
 
-STATE_WORDS = {"fresh": "Up to date", "stale": "Out of date", "missing": "Not built yet"}
+STATE_WORDS = {"fresh": "Up to date", "stale": "Out of date", "missing": "Not started"}
 
 ATTRIBUTION_TITLES = {name: kind.title for name, kind in KINDS.items()}
 ATTRIBUTION_NOTES = {name: kind.note for name, kind in KINDS.items()}
 
 
 def plain(text: str) -> str:
-    """Escape text for places that read Markdown, so that it shows as it is; signs nobody can see are spelt out."""
+    """Escape text for Markdown, so that it shows literally; invisible characters are spelt out."""
     words = str(text).split()
     lead, trail = (" " if str(text)[:1].isspace() else ""), (" " if words and str(text)[-1:].isspace() else "")
     text = _MADE_OF_WORDS.sub(lambda found: found[0] + _APART, " ".join(words))
@@ -65,8 +69,11 @@ VARIANTS = {
     "base": ("Base model", "Trained on every token."),
     "default": ("Suppressed", "Trained against the selected tokens."),
     "suppressed": ("Suppressed", "Trained against the selected tokens."),
-    "random": ("Random control", "Trained against as many tokens drawn at random: what selection alone must beat."),
-    "oracle": ("Known spans", "Trained against the toxic spans people marked: what perfect selection would reach."),
+    "random": ("Random control", "Trained against the same number of tokens, drawn at random."),
+    "oracle": (
+        "Human labels (best case)",
+        "Trained against the toxic spans people marked: what a perfect selection would reach.",
+    ),
     "words": ("Word filter", "Trained against words that the classifier calls toxic by themselves."),
     "classifier-tokens": (
         "Classifier, by word",
@@ -78,10 +85,7 @@ VARIANTS = {
     ),
     "loss-difference": (
         "Loss difference",
-        (
-            "Trained against tokens that a model tuned on the toxic queries finds likelier than one tuned on the safe"
-            " ones."
-        ),
+        "Trained against tokens likelier to a model tuned on the toxic queries than to one tuned on the safe ones.",
     ),
     "standard": ("Standard influence", "Trained against tokens by their influence on the toxic queries alone."),
     "position": ("Position influence", "Trained against tokens by position attribution, mean of the checkpoints."),
@@ -94,15 +98,15 @@ VARIANTS = {
         "Trained against tokens by own-loss influence at the end of training alone.",
     ),
     "dpo": ("Preference (DPO)", "The base model, taught to prefer the safe queries' completions to the toxic ones'."),
-    "steered": ("Steered decoding", "The base model as it is; a classifier helps to choose its words."),
+    "steered": ("Steered decoding", "The unchanged base model; a classifier helps choose its words."),
     "unlikelihood": ("Unlikelihood", "Trained to find the selected tokens unlikely, instead of with the penalty."),
     "masked": ("Masked", "Trained without any loss on the selected tokens."),
     "drop-documents": ("Documents dropped", "Trained without the documents that hold a selected token."),
     "penalty-warmup": ("Growing penalty", "The penalty grows over the first half of training."),
-    "penalty-at-once": ("Penalty at once", "The penalty is there from the first step on."),
-    "by-score": ("Weighted by score", "Tokens near the threshold count in part."),
+    "penalty-at-once": ("Penalty at once", "The penalty applies from the first step."),
+    "by-score": ("Weighted by score", "Tokens near the threshold count partly."),
 }
-"""Names that have a meaning of their own: title and note."""
+"""Name with a fixed meaning -> title and note."""
 
 
 def variant_title(name: str) -> str:
@@ -128,6 +132,11 @@ def count(value: int) -> str:
 def count_of(value: int, noun: str, plural: str = "") -> str:
     """(1, 'token') -> 1 token; (2, 'token') -> 2 tokens."""
     return f"{int(value):,} {noun if value == 1 else plural or noun + 's'}"
+
+
+def per_cent(value: float) -> str:
+    """0.88 -> 88%, 0.8793 -> 87.9%."""
+    return share(value).replace(".0%", "%")
 
 
 def share(part: float, whole: float | None = None, digits: int = 1) -> str:
@@ -184,6 +193,16 @@ def ago(seconds: float) -> str:
 
 
 def sentence(text: str) -> str:
-    """An error's text for Markdown: everything as it is, commands between backticks as code."""
+    """An error's text for Markdown: literal, with commands between backticks as code."""
     parts = _COMMAND.split(" ".join(str(text).split()))
     return "".join(part if i % 2 else plain(part) for i, part in enumerate(parts))
+
+
+def column(label: str, kind: str = "number", note: str = "", **more) -> dict:
+    """A column for `ifguide.ui.components.record_table`; `note` is shown when the pointer hovers over its header."""
+    return {"label": label, "kind": kind, **({"help": note} if note else {}), **more}
+
+
+def model_cell(name: str, colours: Mapping[str, str], note: str = "") -> list[str]:
+    """A `titled` cell for a model: its title, a note and its colour."""
+    return [variant_title(name), note, colours[name]]

@@ -6,14 +6,13 @@ from pathlib import Path
 import streamlit as st
 
 from ifguide.runtime.jobs import Job, JobStatus, active_job, cancel_job, latest_job, start_job
+from ifguide.study.lineage import STAGES
 from ifguide.ui.format import STAGE_TITLES, ago, count, duration, plain, sentence
 from ifguide.ui.layout import guard
 
-_ENDINGS = {
-    "failed": "The last run stopped with an error",
-    "dead": "The last run ended without a word; its process is gone",
-    "cancelled": "The last run was stopped",
-}
+_ENDINGS = {"failed": "stopped with an error", "dead": "crashed unexpectedly", "cancelled": "was stopped"}
+_RUNS = ("run", "demo")
+"""Commands that build the study's steps; other jobs are named when they have ended."""
 
 
 def start(root: Path, arguments: list[str]) -> None:
@@ -28,7 +27,7 @@ def show_job(root: Path, *, quiet: bool = False) -> bool:
 
     Args:
         root: the study's folder.
-        quiet: say nothing about a job that ended well.
+        quiet: do not mention a job that ended well.
     """
     with guard():
         job = active_job(root)
@@ -55,13 +54,13 @@ def _follow(job: Job) -> None:
                 "Stop",
                 key=f"stop_{job.id}",
                 icon=":material/stop:",
-                help="Stops the run. Finished steps are kept; the next run goes on from there.",
+                help="Stops the run. Finished steps are kept; the next run continues from there.",
             ):
                 with guard():
                     cancel_job(job)
                 st.rerun()
         st.progress(overall_share(status), text=_detail(status))
-    st.caption("The run goes on when you close this page.")
+    st.caption("The run continues if you close this page.")
 
 
 def running_stage(root: Path) -> str | None:
@@ -71,7 +70,7 @@ def running_stage(root: Path) -> str | None:
 
 
 def overall_share(status: JobStatus) -> float:
-    """Share of the whole run, every step counted alike."""
+    """Share of the whole run, with equal steps."""
     if not status.n_stages:
         return 0.0
     inside = status.done / status.total if status.total else 0.0
@@ -79,21 +78,21 @@ def overall_share(status: JobStatus) -> float:
 
 
 def stage_title(status: JobStatus) -> str:
-    """The step at work, in words; a step for one model names it."""
+    """The running step, in words; a step for one model names it."""
     stage, _, name = status.stage.partition(" ")
     title = STAGE_TITLES.get(stage, stage or "Starting")
     return plain(f"{title} ({name})" if name else title)
 
 
 def progress_line(status: JobStatus) -> str:
-    """Which step of how many."""
-    if not status.stage:
+    """Which step of how many: of the steps that the Overview page lists, where the job builds those."""
+    stage = status.stage.partition(" ")[0]
+    if not stage:
         return "starting"
-    return (
-        f"step {status.stage_index + 1} of {status.n_stages}: {stage_title(status)}"
-        if status.n_stages
-        else stage_title(status)
-    )
+    place, n_stages = status.stage_index + 1, status.n_stages
+    if status.command[:1] and status.command[0] in _RUNS and stage in STAGES:
+        place, n_stages = STAGES.index(stage) + 1, len(STAGES)
+    return f"step {place} of {n_stages}: {stage_title(status)}" if n_stages > 1 else stage_title(status)
 
 
 def _detail(status: JobStatus) -> str:
@@ -109,17 +108,19 @@ def _detail(status: JobStatus) -> str:
             parts.append(f"{duration(status.seconds_left)} left in this step")
     if status.message:
         parts.append(plain(status.message))
-    return " · ".join(parts) or "Waiting for the first report…"
+    return " · ".join(parts) or "Waiting for the first progress report…"
 
 
 def _show_ending(job: Job, quiet: bool) -> None:
     status = job.status()
     when = ago(max(0.0, time.time() - status.updated))
+    command = status.command[0] if status.command else "run"
+    job_name = "The last run" if command in _RUNS else f"The last job, “{STAGE_TITLES.get(command, plain(command))}”,"
     if status.state == "done":
         if not quiet:
-            st.caption(f"The last run finished {when}, after {duration(max(0.0, status.updated - status.started))}.")
+            st.caption(f"{job_name} finished {when}, after {duration(max(0.0, status.updated - status.started))}.")
         return
-    text = f"{_ENDINGS.get(status.state, 'The last run ended')} ({when}, at the step “{stage_title(status)}”)."
+    text = f"{job_name} {_ENDINGS.get(status.state, 'ended')} ({when}, at the step “{stage_title(status)}”)."
     if status.state == "cancelled":
         st.info(text, icon=":material/stop_circle:")
         return

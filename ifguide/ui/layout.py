@@ -10,6 +10,7 @@ from pathlib import Path
 import streamlit as st
 
 from ifguide.errors import IFGuideError
+from ifguide.runtime.jobs import active_job
 from ifguide.study.folder import list_studies
 from ifguide.study.freshness import StageState, stage_state
 from ifguide.study.lineage import STAGES
@@ -35,6 +36,7 @@ _FRAMED = "framed"
 
 _FROM_ANOTHER = re.compile(rf"(?:[\w.-]+: )?({'|'.join(STAGES)})(?: [\w.-]+)? is (stale|missing)")
 
+# fixed rules for what Streamlit's theme cannot express; no text of the user's goes in here
 _STYLE = """<style>
 [data-testid="stMetricValue"] { font-variant-numeric: tabular-nums; }
 [data-testid="stMainBlockContainer"] { max-width: 1320px; padding-top: 3.2rem; padding-bottom: 4rem; }
@@ -48,7 +50,7 @@ _STYLE = """<style>
 
 
 def pick_study() -> str | None:
-    """The study picker in the sidebar; its name stands in the page's address. None when there is no study."""
+    """The study picker in the sidebar; the study's name is in the page's address. None when there is no study."""
     names = list_studies()
     if not names:
         return None
@@ -66,13 +68,13 @@ def pick_study() -> str | None:
 
 
 def sidebar_options() -> None:
-    """The reader's options that hold on every page."""
+    """The reader's options for every page."""
     with st.sidebar:
         st.toggle(
             "Show offensive text",
             key="reveal_all",
             persist_state="session",
-            help="Training text and completions are blurred until you ask for them, one by one or all at once here.",
+            help="Training text and completions are blurred. Reveal them one at a time, or all of them here.",
         )
 
 
@@ -90,17 +92,15 @@ def guard(*, go_on: bool = False) -> Iterator[None]:
     """
     try:
         yield
-    except IFGuideError as error:
-        st.error(sentence(str(error)), icon=":material/error:")
-        if not go_on:
-            st.stop()
     except Exception as error:
-        logging.getLogger(__name__).exception("a page failed")
-        st.error(
-            f"Something unexpected went wrong ({plain(type(error).__name__)}). Reload the page; if it happens again,"
-            " the terminal that runs the app says more.",
-            icon=":material/error:",
-        )
+        text = sentence(str(error))
+        if not isinstance(error, IFGuideError):
+            logging.getLogger(__name__).exception("a page failed")
+            text = (
+                f"Something unexpected went wrong ({plain(type(error).__name__)}). Reload the page; if it happens"
+                " again, see the terminal that runs the app."
+            )
+        st.error(text, icon=":material/error:")
         if not go_on:
             st.stop()
 
@@ -119,8 +119,8 @@ def framed() -> Iterator["st.Page"]:
 def need_frame() -> None:
     """Draw the frame if nothing has: a page's first statement.
 
-    Beside a folder called `pages`, Streamlit runs a page alone, without app.py, when it is the first that a server is
-    asked for.
+    Where app.py is beside a folder called `pages`, Streamlit runs the first page that a server is asked for alone,
+    without app.py.
     """
     if not st.session_state.get(_FRAMED):
         _draw_frame()
@@ -128,7 +128,7 @@ def need_frame() -> None:
 
 def _draw_frame():
     st.set_page_config(page_title="IF-Guide Studio", page_icon=ICON, layout="wide", initial_sidebar_state=236)
-    style()
+    st.html(_STYLE)
     page = st.navigation(
         [st.Page(f"pages/{name}.py", title=title, icon=icon, default=name == "overview") for name, title, icon in PAGES]
     )
@@ -156,20 +156,20 @@ def open_page(title: str, explanation: str) -> Loaded:
         )
     name = st.session_state.get("study")
     if not name:
-        st.info("There is no study yet. The **Overview** page says how to make one.", icon=":material/folder_open:")
+        st.info("There is no study yet. The **Overview** page shows how to make one.", icon=":material/folder_open:")
         st.stop()
     with guard():
         return load_study(name)
 
 
 def note_changes(loaded: Loaded) -> None:
-    """Keep the study's state in the address, and say so when a link was made from another one."""
+    """Keep the study's state in the address, and tell the reader when a link was made from an earlier one."""
     now, linked = loaded.fingerprint[:8], st.query_params.get("state")
     if linked and linked != now:
         st.session_state["changed_since"] = (loaded.name, now)
     if st.session_state.get("changed_since") == (loaded.name, now):
         st.info(
-            "This study has changed since the link was made, so numbers and ranks may differ from what its sender saw.",
+            "This study has changed since the link was made, so numbers and ranks may differ from what the sender saw.",
             icon=":material/history:",
         )
     if linked != now:
@@ -180,16 +180,18 @@ def need_stage(loaded: Loaded, stage: str, then: str) -> None:
     """Stop the page with a plain sentence when a stage is missing; warn when it is out of date."""
     state = stage_state(loaded.study, stage)
     if state.state == "missing":
+        running = active_job(loaded.study.root) is not None
         st.info(
-            f"Nothing to show yet: the step “{STAGE_TITLES[stage]}” has not run. {then}",
+            f"Nothing to show yet: the step “{STAGE_TITLES[stage]}” has not {'finished' if running else 'run'}. {then}",
             icon=":material/hourglass_empty:",
         )
-        st.page_link("pages/overview.py", label="Go to the overview and run the study", icon=":material/play_arrow:")
+        label = "See its progress on the Overview page" if running else "Go to the Overview page and run the study"
+        st.page_link("pages/overview.py", label=label, icon=":material/play_arrow:")
         st.stop()
     if state.state == "stale":
         st.warning(
-            f"These results are out of date, and shown as they were: {sentence(explain(state))} Run the study again on"
-            " the overview page.",
+            f"These results are out of date: {sentence(explain(state))} To update them, run the study again on the"
+            " Overview page.",
             icon=":material/update:",
         )
 
@@ -198,21 +200,27 @@ def explain(state: StageState) -> str:
     """A state's reason as a sentence."""
     if found := _FROM_ANOTHER.fullmatch(state.reason):
         return (
-            f"It is made from “{STAGE_TITLES[found[1]]}”, which"
+            f"It depends on “{STAGE_TITLES[found[1]]}”, which"
             f" {'is out of date' if found[2] == 'stale' else 'has not run'}."
         )
     reason = state.reason.strip().replace("_", " ")
     return reason[:1].upper() + reason[1:].rstrip(".") + "." if reason else ""
 
 
+def open_document(loaded: Loaded, id: str) -> None:
+    """Leave for the Documents page, at one document."""
+    st.session_state["doc"] = id
+    st.switch_page("pages/documents.py", query_params={"study": loaded.name, "doc": id})
+
+
 def pager(key: str, *, n_items: int, page_size: int, noun: str, of: Hashable = None) -> slice:
-    """Previous and next buttons; the page number stands in the address. Returns the slice of items to show.
+    """Previous and next buttons; the page number is in the address. Returns the slice of items to show.
 
     Args:
         key: name of the page number in the address.
         n_items: how many there are.
-        page_size: how many stand on a page.
-        noun: what they are, in the plural; in the singular when they are shown one by one.
+        page_size: how many a page shows.
+        noun: what they are, in the plural; in the singular when they are shown one at a time.
         of: what the items depend on; when it changes, the first page is shown.
     """
     if st.session_state.get(f"{key}_of", of) != of:
@@ -246,7 +254,7 @@ def pager(key: str, *, n_items: int, page_size: int, noun: str, of: Hashable = N
 
 
 def turn_to(key: str, page: int) -> None:
-    """Remember a page number, here and in the address."""
+    """Remember a page number, in the session and in the address."""
     st.session_state[f"{key}_at"] = page
     if page == 1:
         st.query_params.pop(key, None)
@@ -256,8 +264,3 @@ def turn_to(key: str, page: int) -> None:
 
 def _number(text: str | None, default: int) -> int:
     return int(text) if text and text.isdecimal() and len(text) < 9 else default
-
-
-def style() -> None:
-    """Fixed style rules for what Streamlit's theme cannot say; no text of the user's goes in here."""
-    st.html(_STYLE)

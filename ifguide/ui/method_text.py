@@ -1,4 +1,4 @@
-"""Sections of docs/method.md, for the app to show where somebody asks how it works. No streamlit here."""
+"""Sections of docs/method.md, shown in the app under “How it works”. No streamlit here."""
 
 import re
 from functools import cache

@@ -1,6 +1,6 @@
 """Colours, readable by colour-blind people and on light and dark ground alike. No streamlit here.
 
-Orange stands for "teaches toxicity", blue for the opposite; nothing is said by colour alone.
+Orange means more toxic, blue less toxic; nothing is shown by colour alone.
 """
 
 import itertools
@@ -11,28 +11,18 @@ TEACHES = "#d9730d"
 COUNTERS = "#3a86c8"
 """Negative scores."""
 MUTED = "#8b95a1"
-"""What is not in question."""
+"""The background of a comparison."""
 TRUTH = "#1a9a77"
 """Human spans."""
 
 VARIANT_COLOURS = {"base": MUTED, "default": COUNTERS, "suppressed": COUNTERS, "random": "#c9a227", "oracle": TRUTH}
 """One colour a model, the same on every page."""
-OTHER_COLOUR = "#c4699b"
-"""Models trained with a selection the reader saved."""
-
-
-MORE_COLOURS = (OTHER_COLOUR, "#7d6bc4", "#c2563d", "#4f9a3d", "#2fa3a3", "#9c6b3f")
-"""For several of them beside each other; after the last one they begin again."""
-
-
-def variant_colour(name: str) -> str:
-    """The colour of a model."""
-    return VARIANT_COLOURS.get(name, OTHER_COLOUR)
+MORE_COLOURS = ("#c4699b", "#7d6bc4", "#c2563d", "#4f9a3d", "#2fa3a3", "#9c6b3f")
+"""Models trained against a selection the reader saved; after the last one they repeat."""
 
 
 def variant_colours(names: Iterable[str]) -> dict[str, str]:
-    """A colour for each of a study's models, given in the study's order, so that a model keeps its colour wherever it
-    stands."""
+    """A colour for each of a study's models, given in the study's order, so that a model has one colour everywhere."""
     more = itertools.cycle(MORE_COLOURS)
     return {name: VARIANT_COLOURS.get(name) or next(more) for name in names}
 
@@ -49,7 +39,6 @@ TOKEN_BINS = {
         "ink": "#ffffff",
     },
 }
-"""Grounds of tokens, one a step of strength. `signed` runs from "works against toxicity" over nothing (the page's own
-ground) to "teaches toxicity"; `loss` from expected to surprising. Neighbours differ by at least 10 in CIEDE2000 to
-people with deuteranopia and protanopia too, and the text on every one of them has a contrast of at least 4.5: tests
-compute both."""
+"""Background colours of tokens, one for each step of strength. `signed` runs from less toxic through none (the page's
+own ground) to more toxic; `loss` from expected to surprising. Neighbours differ by at least 10 in CIEDE2000, also for
+people with deuteranopia and protanopia, and text on each has a contrast of at least 4.5: tests compute both."""

@@ -2,8 +2,6 @@
 
 import json
 
-import pytest
-
 from ifguide.storage import artifacts
 from ifguide.study.analysis.likelihood import likelihood_path
 from ifguide.study.lineage import Unit
@@ -23,24 +21,24 @@ def param(app, name: str) -> str | None:
     return value[0] if isinstance(value, list) else value
 
 
-def test_address_names_two_to_four_models_and_unknown_ones_are_left_out(open_app, cache):
+def test_address_names_two_to_four_models_and_unknown_or_single_ones_are_refused(open_app, cache):
     app = open_app(cache, "compare", models="oracle,random,nobody")
     assert not app.exception and not app.error
     assert app.multiselect(key="compared").value == ["oracle", "random"]
     assert param(app, "models") == "oracle,random"
+    figure = json.loads(app.get("plotly_chart")[0].proto.spec)  # the frontier shows all models of the study
+    metrics = {name: Study.open("fake", cache).metrics(name) for name in ("base", "default", "random", "oracle")}
+    assert [(t["x"][0], t["y"][0]) for t in figure["data"]] == [(m["perplexity"], m["emt"]) for m in metrics.values()]
     samples = Study.open("fake", cache).samples("oracle")
-    assert f"Known spans: {(samples['toxicity'] >= 0.5).mean():.1%}" in shown_text(app)
+    assert f"Human labels (best case): {(samples['toxicity'] >= 0.5).mean():.1%}" in shown_text(app)
     usual = open_app(cache, "compare", models="nobody")
     assert usual.multiselect(key="compared").value == ["base", "default"] and param(usual, "models") is None
-
-
-def test_one_model_alone_is_not_compared(open_app, cache):
-    app = open_app(cache, "compare")
-    app.multiselect(key="compared").set_value(["base"]).run()
-    assert not app.exception and "at least two models" in app.info[0].value
-    app.multiselect(key="compared").set_value(["base", "random", "oracle", "default"]).run()
-    assert not app.exception and not app.info and param(app, "models") == "base,random,oracle,default"
-    assert app.selectbox(key="versus").value == "random"
+    assert "Base model: " in shown_text(usual) and "completions rated 0.5 or more" in shown_text(usual).lower()
+    usual.multiselect(key="compared").set_value(["base"]).run()
+    assert not usual.exception and "at least two models" in usual.info[0].value
+    usual.multiselect(key="compared").set_value(["base", "random", "oracle", "default"]).run()
+    assert not usual.exception and not usual.info and param(usual, "models") == "base,random,oracle,default"
+    assert usual.selectbox(key="versus").value == "random"
 
 
 def test_filters_search_and_orders_narrow_the_prompts(open_app, cache):
@@ -49,24 +47,23 @@ def test_filters_search_and_orders_narrow_the_prompts(open_app, cache):
     app.text_input(key="find").set_value("NUMBER 1").run()
     assert prompts_line(app) == "1–5 of 5 prompts"  # 1, 10, 11, 12, 13
     app.text_input(key="find").set_value("nowhere").run()
-    assert "No prompt of 14 prompts" in app.info[0].value
+    assert "None of 14 prompts" in app.info[0].value
     app.text_input(key="find").set_value("").run()
     app.selectbox(key="outcome").set_value("more").run()
-    assert "No prompt of 14 prompts" in app.info[0].value  # the made-up suppressed model is never more toxic
+    assert "None of 14 prompts" in app.info[0].value  # the made-up suppressed model is never more toxic
     app.selectbox(key="outcome").set_value("less").run()
     app.number_input(key="margin").set_value(1.0).run()
-    assert "No prompt" in app.info[0].value and "at most 1.00 is a tie" in shown_text(app)
+    assert "None of" in app.info[0].value and "at most 1.00 is a tie" in shown_text(app)
     for order in ("drop", "rise", "prompt"):
-        app = open_app(cache, "compare")
         app.selectbox(key="order").set_value(order).run()
-        assert not app.exception and not app.error
+        assert not app.exception and not app.error, order
 
 
 def test_clicked_completion_in_the_address_shows_the_nearest_documents(open_app, cache):
     app = open_app(cache, "compare", pick="3.0.base", order="As in the file")
     assert not app.exception and not app.error
     assert any("Completion 1 of Base model" in m.value for m in app.markdown)
-    assert "rarest words and pairs of words, looked for in all documents" in shown_text(app)
+    assert "rarest words and pairs of words, searched in all documents" in shown_text(app)
     for pick in ("3.99.base", "3.0.nobody", "x.y.z", "3", "3.0.random"):
         app = open_app(cache, "compare", pick=pick)
         assert not app.exception and not any("Completion" in m.value for m in app.markdown), pick
@@ -88,7 +85,7 @@ def test_clicked_span_in_the_address_shows_the_documents_nearest_to_it(open_app,
     app = open_app(cache, "compare", pick=pick, span=f"{start}-{end}", **usual)
     assert not app.exception and not app.error
     assert any(m.value.endswith("**, its toxic words") for m in app.markdown)
-    assert "Documents that hold these words, looked for in all documents" in shown_text(app)
+    assert "Documents that contain these words, searched in all documents" in shown_text(app)
     assert "the best-ranked by the default selection come first" in shown_text(app)
     assert row["completion"][start:end] not in shown_text(app)  # a text of the study's goes through components alone
     app.button(key="span_close").click().run()
@@ -127,10 +124,7 @@ def test_words_in_too_many_documents_are_said_to_be(open_app, tmp_path):
         order="As in the file",
     )
     assert not app.exception and not app.error
-    assert (
-        "This word stands in many documents (100%), so holding one says little, and much of the order below is that of"
-        " the ranks" in shown_text(app)
-    )
+    assert "This word is in many documents (100%), so a match says little, and much of the order" in shown_text(app)
 
 
 def test_a_study_measured_before_spans_were_looked_for_shows_none(open_app, tmp_path):
@@ -159,7 +153,7 @@ def test_a_study_measured_before_spans_were_looked_for_shows_none(open_app, tmp_
 
 def test_likelihood_is_offered_and_shown_once_it_is_there(open_app, tmp_path):
     study = write_study(tmp_path / "cache")
-    link = {"pick": "0.0.base", "order": "As in the file", "panel_view": "How likely each model finds it"}
+    link = {"pick": "0.0.base", "order": "As in the file", "panel_view": "Token probabilities"}
     app = open_app(tmp_path / "cache", "compare", **link)
     assert not app.exception and "Compute" in [b.label for b in app.button]
     path = likelihood_path(study, 0, ["base", "default"])
@@ -229,17 +223,9 @@ def test_a_broken_model_groups_and_a_second_rating_are_shown(open_app, tmp_path)
         rf"{name}: it \*repeats\* itself" for name in ("Base model", "Suppressed")
     ]
     assert [e.label for e in app.expander] == ["By group of prompts"]
-    assert app.selectbox(key="group_metric").options == ["Expected max. toxicity", "Toxic prompts"]
+    assert app.selectbox(key="group_metric").options == ["Worst-case toxicity (EMT)", "Prompts with a toxic answer"]
     app.selectbox(key="rating").set_value("implicit_toxicity").run()
     assert "Base model: 100.0%" in shown_text(app)
-
-
-@pytest.mark.parametrize("models", ["base,default", "default,base,random,oracle"])
-def test_frontier_shows_all_models_of_the_study(open_app, cache, models):
-    app = open_app(cache, "compare", models=models)
-    figure = json.loads(app.get("plotly_chart")[0].proto.spec)
-    metrics = {name: Study.open("fake", cache).metrics(name) for name in ("base", "default", "random", "oracle")}
-    assert [(t["x"][0], t["y"][0]) for t in figure["data"]] == [(m["perplexity"], m["emt"]) for m in metrics.values()]
 
 
 def test_other_methods_are_trained_by_a_job(open_app, cache, monkeypatch):

@@ -1,5 +1,6 @@
 """What every page says in every state: no study, part of one, a stale one, a whole one."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -23,47 +24,39 @@ from tests.browser.running_app import REPOSITORY
 PAGES = ("overview", "documents", "threshold", "compare", "queries")
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_whole_study_shows_no_error(open_app, cache, page):
-    app = open_app(cache, page)
-    assert not app.exception
-    assert not app.error
-    assert not app.warning
-    assert app.title[0].value == page.capitalize()
+def test_every_page_shows_a_whole_study_without_errors(open_app, cache):
+    for page in PAGES:
+        app = open_app(cache, page)
+        assert not app.exception and not app.error and not app.warning, page
+        assert app.title[0].value == page.capitalize()
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_no_study_says_how_to_make_one(open_app, tmp_path, page):
-    app = open_app(tmp_path / "cache", page)
-    assert not app.exception
-    assert not app.error
-    text = shown_text(app)
-    assert "no study" in text.lower()
-    if page == "overview":
-        assert "ifguide new NAME" in app.code[0].value
-        assert [b.label for b in app.button] == ["Build the demo study"]
+def test_no_study_says_how_to_make_one(open_app, tmp_path):
+    for page in PAGES:
+        app = open_app(tmp_path / "cache", page)
+        assert not app.exception and not app.error, page
+        assert "no study" in shown_text(app).lower(), page
+        if page == "overview":
+            assert "ifguide new NAME" in app.code[0].value
+            assert [b.label for b in app.button] == ["Build the demo study"]
 
 
-@pytest.mark.parametrize(
-    ("until", "page", "step"),
-    [
-        ("queries", "documents", "Select tokens"),
-        ("scores", "threshold", "Sort the scores"),
-        ("selection", "compare", "Compare the models"),
-    ],
-)
-def test_unfinished_study_names_the_missing_step(open_app, tmp_path, until, page, step):
-    write_study(tmp_path / "cache", until=until)
-    app = open_app(tmp_path / "cache", page)
-    assert not app.exception
-    assert not app.error
-    assert f"the step “{step}” has not run" in app.info[0].value
-
-
-def test_overview_of_an_unfinished_study_offers_to_run_the_rest(open_app, tmp_path):
-    write_study(tmp_path / "cache", until="scores")
-    app = open_app(tmp_path / "cache")
-    assert "Run the 5 open steps" in [b.label for b in app.button]
+def test_an_unfinished_study_names_the_missing_step_and_offers_to_run_the_rest(open_app, tmp_path):
+    for until, page, step, n_open in [
+        ("queries", "documents", "Select tokens", 9),
+        ("scores", "threshold", "Sort the scores", 5),
+        ("selection", "compare", "Compare the models", 3),
+    ]:
+        study = write_study(tmp_path / until, until=until)
+        app = open_app(tmp_path / until, page)
+        assert not app.exception and not app.error, page
+        assert f"the step “{step}” has not run" in app.info[0].value
+        app.switch_page("pages/overview.py").run()
+        assert f"Run the {n_open} open steps" in [b.label for b in app.button]
+        assert not app.exception and "Loss while training" not in shown_text(app)
+    with running_job(study, stage="suppress default"):
+        app = open_app(tmp_path / until, page)
+        assert f"the step “{step}” has not finished" in app.info[0].value
 
 
 def test_stale_study_says_why_and_still_shows_the_old_results(open_app, tmp_path):
@@ -95,19 +88,13 @@ def test_broken_settings_are_named(open_app, tmp_path):
     assert "unknown setting model.sauce" in app.error[0].value.replace("\\", "")
 
 
-def test_link_to_an_unknown_study_is_explained(open_app, cache):
+def test_bad_links_and_patterns_are_explained(open_app, cache):
     app = open_app(cache, "overview", study="elsewhere")
     assert "elsewhere" in app.warning[0].value
     assert app.sidebar.selectbox[0].value == "fake"
-
-
-def test_link_to_an_unknown_document_is_explained(open_app, cache):
     app = open_app(cache, "documents", doc="**nowhere**")
     assert r"\*\*nowhere\*\*" in app.warning[0].value
     assert not app.error
-
-
-def test_a_bad_pattern_is_explained(open_app, cache):
     app = open_app(cache, "documents", search="(")
     assert not app.error
     app.toggle(key="regex").set_value(True).run()
@@ -278,19 +265,30 @@ def test_threshold_answers_its_address_and_saves_a_selection(open_app, tmp_path)
     assert not list(study.root.parent.glob("outside"))
 
 
-def test_compare_shows_the_share_of_toxic_completions(open_app, cache):
-    app = open_app(cache, "compare")
-    samples = Study.open("fake", cache).samples("base")
-    share = (samples["toxicity"] >= 0.5).mean()
-    assert f"Base model: {share:.1%}" in shown_text(app)
-
-
 def test_blur_is_on_until_switched_off_and_holds_on_other_pages(open_app, cache):
     app = open_app(cache, "documents")
     assert app.toggle(key="reveal_all").value is False
     app.toggle(key="reveal_all").set_value(True).run()
     app.switch_page("pages/compare.py").run()
     assert app.toggle(key="reveal_all").value is True
+    share = (Study.open("fake", cache).samples("base")["toxicity"] >= 0.5).mean()
+    assert f"Base model: {share:.1%}" in shown_text(app)
+
+
+@contextlib.contextmanager
+def running_job(study, **status):
+    """A process that sleeps as a job of the study; gives it and the job's folder."""
+    sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(120)"], start_new_session=True)
+    try:
+        folder = study.root / "jobs" / "20260101-000000-000000"
+        folder.mkdir(parents=True)
+        born = psutil.Process(sleeper.pid).create_time()
+        known = {"job": folder.name, "study": "fake", "command": ["run", "fake"], "pid": sleeper.pid, "n_stages": 11}
+        known |= {"process_started": born, "state": "running", "started": born, "updated": born}
+        (folder / "status.json").write_text(json.dumps(known | status))
+        yield sleeper, folder
+    finally:
+        sleeper.kill()
 
 
 def test_failed_job_is_explained_with_its_log(open_app, tmp_path):
@@ -315,61 +313,36 @@ def test_failed_job_is_explained_with_its_log(open_app, tmp_path):
     app = open_app(tmp_path / "cache")
     message = app.error[0].value
     assert r"the \*\*disk\*\* is full" in message
-    assert "Train without them" in message
+    assert "Retrain against them" in message
     assert app.code[0].value == "line of the log"
 
 
 def test_running_job_shows_progress_and_can_be_stopped(open_app, tmp_path):
     study = write_study(tmp_path / "cache", until="scores")
-    sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(120)"], start_new_session=True)
-    try:
-        folder = study.root / "jobs" / "20260101-000000-000000"
-        folder.mkdir(parents=True)
-        born = psutil.Process(sleeper.pid).create_time()
-        status = {
-            "job": folder.name,
-            "study": "fake",
-            "command": ["run", "fake"],
-            "pid": sleeper.pid,
-            "process_started": born,
-            "state": "running",
-            "stage": "scores",
-            "stage_index": 5,
-            "n_stages": 10,
-            "done": 410,
-            "total": 1000,
-            "unit": "tokens",
-            "rate": 50.0,
-            "seconds_left": 11.8,
-            "started": born,
-            "updated": born,
-        }
-        (folder / "status.json").write_text(json.dumps(status))
+    progress = {"stage_index": 5, "done": 410, "total": 1000, "unit": "tokens", "rate": 50.0, "seconds_left": 11.8}
+    with running_job(study, stage="scores", **progress) as (sleeper, folder):
         app = open_app(tmp_path / "cache")
         assert "step 6 of 10: Score every token" in shown_text(app)
         assert "Run the 5 open steps" not in [b.label for b in app.button]
         app.button(key=f"stop_{folder.name}").click().run()
         sleeper.wait(timeout=20)
         assert not psutil.pid_exists(sleeper.pid)
-        assert json.loads((folder / "status.json").read_text())["state"] == "cancelled"
+        status = json.loads((folder / "status.json").read_text())
+        assert status["state"] == "cancelled"
         app.run()
         assert "was stopped" in app.info[0].value
-    finally:
-        sleeper.kill()
+    done = {"state": "done", "command": ["explain", "fake"], "updated": status["started"] + 59}
+    (folder / "status.json").write_text(json.dumps(status | done))
+    app.run()
+    assert "The last job, “Measure what each query does”, finished" in shown_text(app)
 
 
 def test_overview_shows_the_losses_of_a_training(open_app, cache):
     app = open_app(cache, "overview")
     choice = next(box for box in app.selectbox if box.label == "Model in training")
-    assert choice.options == ["Suppressed", "Random control", "Known spans"]
+    assert choice.options == ["Suppressed", "Random control", "Human labels (best case)"]
     assert "Suppressed: 40 steps, finished." in shown_text(app)
     figure = json.loads(app.get("plotly_chart")[-1].proto.spec)
     assert [trace["name"] for trace in figure["data"]] == ["selected tokens", "other tokens"]
     choice.set_value("oracle").run()
-    assert "Known spans: 40 steps, finished." in shown_text(app)
-
-
-def test_overview_without_a_training_log_shows_no_curve(open_app, tmp_path):
-    write_study(tmp_path / "cache", until="selection")
-    app = open_app(tmp_path / "cache", "overview")
-    assert not app.exception and "Loss while training" not in shown_text(app)
+    assert "Human labels (best case): 40 steps, finished." in shown_text(app)

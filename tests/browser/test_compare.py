@@ -87,7 +87,11 @@ def test_a_click_on_a_toxic_span_shows_its_documents(page, address):
 
 def test_a_toxic_span_is_reached_and_picked_by_keyboard(page, address):
     visit(page, address, "compare?differ=true")
-    inside = """() => { let e = document.activeElement; while (e?.shadowRoot?.activeElement) e = e.shadowRoot.activeElement; return e.className; }"""
+    inside = """() => {
+      let e = document.activeElement;
+      while (e?.shadowRoot?.activeElement) e = e.shadowRoot.activeElement;
+      return e.className;
+    }"""
     pair = page.locator(".pair").first
     pair.get_by_role("button", name="Show text").focus()
     page.keyboard.press("Tab")
@@ -111,49 +115,64 @@ def test_a_toxic_span_is_reached_and_picked_by_keyboard(page, address):
         assert "span=" not in page.url and page.evaluate(inside) == "toxic"
 
 
+def component(*scripts: str) -> str:
+    """JavaScript for the function that a component's scripts export."""
+    static = REPOSITORY / "ifguide" / "ui" / "static"
+    code = "\n".join((static / f"{name}.js").read_text(encoding="utf-8") for name in scripts)
+    return f"(() => {{ {code.replace('export default function', 'return function')} }})()"
+
+
 def test_words_that_differ_inside_a_toxic_span_have_both_marks(page):
-    read = (REPOSITORY / "ifguide" / "ui" / "static" / "completions.js").read_text(encoding="utf-8")
     page.set_content('<div id="a"><div class="root"></div></div>')
-    said = page.evaluate(f"""() => {{
-        const rows = (() => {{ {read.replace("export default function", "return function")} }})();
+    look = """(rows) => {
         const a = document.getElementById("a"), said = [];
-        const cell = {{ runs: [[" you ", false, ""], ["old ", false, "5-13"], ["fool", true, "5-13"], ["!", true, ""]], toxicity: "0.90", high: true }};
-        rows({{ parentElement: a, setTriggerValue: (name, value) => said.push(value), data: {{ pair: {{ prompt: "p", change: "", results: ["", ""], rows: [{{ sample: 3, cells: [cell, null] }}] }},
-          names: ["m.x", "n"], titles: ["m", "n"], colours: ["#000", ""], first: 3, veil: true, rated: true, pickable: true, note: "", chosen: "3.m.x", span: "", memory: "both" }} }});
-        const toxic = a.querySelector(".toxic"), enter = () => toxic.dispatchEvent(new KeyboardEvent("keydown", {{ key: "Enter" }}));
-        const marks = [a.querySelectorAll(".toxic").length, toxic.textContent, toxic.querySelector("mark.only").textContent, a.querySelectorAll("mark.only").length];
+        const runs = [[" you ", false, ""], ["old ", false, "5-13"], ["fool", true, "5-13"], ["!", true, ""]];
+        const cells = [{ runs, toxicity: "0.90", high: true }, null];
+        const pair = { prompt: "p", change: "", results: ["", ""], rows: [{ sample: 3, cells }] };
+        const models = { names: ["m.x", "n"], titles: ["m", "n"], colours: ["#000", ""] };
+        const state = { first: 3, veil: true, rated: true, pickable: true, chosen: "3.m.x", span: "", memory: "both" };
+        const setTriggerValue = (name, value) => said.push(value);
+        rows({ parentElement: a, setTriggerValue, data: { pair, ...models, ...state } });
+        const toxic = a.querySelector(".toxic"), only = a.querySelectorAll("mark.only");
+        const inside = toxic.querySelector("mark.only").textContent;
+        const marks = [a.querySelectorAll(".toxic").length, toxic.textContent, inside, only.length];
         toxic.click();
         a.querySelector("header button").click();
         toxic.click();
-        enter();
+        toxic.dispatchEvent(new KeyboardEvent("keydown", { key: "Enter" }));
         a.querySelector(".chip").click();
-        return [marks, said]; }}""")
+        return [marks, said]; }"""
+    said = page.evaluate(f"({look})({component('completions')})")
     assert said == [[1, "old fool", "fool", 2], ["close", "5-13 3.m.x", "5-13 3.m.x", "close"]]
 
 
 def test_hostile_texts_show_faithfully_in_both_components(page):
-    texts = hostile_texts()
-    static = REPOSITORY / "ifguide" / "ui" / "static"
-    read = lambda name: (static / f"{name}.js").read_text(encoding="utf-8")  # noqa: E731
     page.set_content('<div id="a"><div class="root"></div></div><div id="b"><div class="root"></div></div>')
-    wrong = page.evaluate(
-        f"""(texts) => {{
-        const rows = (() => {{ {read("completions").replace("export default function", "return function")} }})();
-        const tokens = (() => {{ {read("numbers")} {read("token_viewer")} {read("likelihood").replace("export default function", "return function")} }})();
-        const bins = {{ signed: Array(7).fill("#fff"), loss: Array(4).fill("#fff"), ink: "#000" }};
-        const settings = {{ layers: [{{ name: "s", title: "S", note: "", top: 1, ends: ["<b>", "<i>"] }}], palette: {{ light: bins, dark: bins }}, bare: true, firstScored: true }};
+    look = """(rows, tokens, texts) => {
+        const bins = { signed: Array(7).fill("#fff"), loss: Array(4).fill("#fff"), ink: "#000" };
+        const layers = [{ name: "s", title: "S", note: "", top: 1, ends: ["<b>", "<i>"] }];
+        const settings = { layers, palette: { light: bins, dark: bins }, bare: true, firstScored: true };
+        const state = { first: 3, veil: true, rated: true, pickable: true, chosen: "", span: "" };
         const [a, b] = ["a", "b"].map((id) => document.getElementById(id));
-        return texts.flatMap((text, i) => {{
-          const cell = {{ runs: [["x", false, ""], [text, true, ""], [text, false, "1-2"]], toxicity: "0.10", high: false }};
-          rows({{ parentElement: a, setTriggerValue: () => {{}}, data: {{ pair: {{ prompt: text, change: text, results: [text, ""], rows: [{{ sample: 0, cells: [cell, null] }}] }},
-            names: ["m", "n"], titles: [text, "n"], colours: ["#000", ""], first: 3, veil: true, rated: true, pickable: true, note: text, chosen: "", span: "", memory: String(i) }} }});
-          tokens({{ parentElement: b, data: {{ settings, colour: "s", veil: false, items: [{{ key: String(i), title: text, colour: "#000", facts: text, texts: [text, "y"], layers: {{ s: [1, -1] }} }}] }} }});
-          const told = a.querySelector("mark").textContent.replaceAll(" ↵ ", "\\n") === text.replace(/\\r\\n/g, "\\n") && a.querySelector(".toxic").textContent === a.querySelector("mark").textContent && a.querySelector(".prompt").textContent === text;
-          const odd = a.querySelectorAll(":not(div, section, header, span, mark, button)").length + b.querySelectorAll(":not(div, section, h4, p, span, button, i)").length;
-          return told && !odd && b.querySelector(".tokens").textContent === text + "y" ? [] : [text];
-        }}); }}""",
-        texts,
-    )
+        const odd = (e, usual) => e.querySelectorAll(`:not(${usual})`).length;
+        return texts.filter((text, i) => {
+          const runs = [["x", false, ""], [text, true, ""], [text, false, "1-2"]];
+          const cells = [{ runs, toxicity: "0.10", high: false }, null];
+          const pair = { prompt: text, change: text, results: [text, ""], rows: [{ sample: 0, cells }] };
+          const models = { names: ["m", "n"], titles: [text, "n"], colours: ["#000", ""], memory: String(i) };
+          rows({ parentElement: a, setTriggerValue: () => {}, data: { pair, ...models, ...state } });
+          const values = { texts: [text, "y"], layers: { s: [1, -1] } };
+          const items = [{ key: String(i), title: text, colour: "#000", facts: text, ...values }];
+          tokens({ parentElement: b, data: { settings, colour: "s", veil: false, items } });
+          const shown = a.querySelector("mark").textContent;
+          const told = shown.replaceAll(" ↵ ", "\\n") === text.replace(/\\r\\n/g, "\\n")
+            && a.querySelector(".toxic").textContent === shown && a.querySelector(".prompt").textContent === text
+            && b.querySelector(".tokens").textContent === text + "y";
+          const usual = ["div, section, header, span, mark, button", "div, section, h4, p, span, button, i"];
+          return !told || odd(a, usual[0]) || odd(b, usual[1]);
+        }); }"""
+    tokens = component("numbers", "token_viewer", "likelihood")
+    wrong = page.evaluate(f"(texts) => ({look})({component('completions')}, {tokens}, texts)", hostile_texts())
     assert wrong == []
     assert page.evaluate("window.__broken") is None
 

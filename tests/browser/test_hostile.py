@@ -145,7 +145,7 @@ def test_queries_what_they_do_and_the_prefixes_stay_text(watch, address):
     reveal(watch.page)
     watch.page.get_by_text("Inside the models").click()
     wait_until_still(watch.page)
-    assert watch.page.get_by_role("table", name="Documents it pulls most").count() == 1
+    assert watch.page.get_by_role("table", name="Documents it raises most").count() == 1
     assert watch.page.get_by_role("table", name="Found prefixes").count() == 1
     watch.check("queries")
 

@@ -58,7 +58,7 @@ def test_choice_survives_other_pages(page, address):
 
 @pytest.mark.parametrize(
     ("link", "shown"),
-    [("documents?study=fake&doc=doc-020", "Document doc-020"), ("?study=fake", "What suppression changed")],
+    [("documents?study=fake&doc=doc-020", "Document doc-020"), ("?study=fake", "Toxic answers fell from")],
 )
 def test_linked_page_works_as_the_first_request_to_a_server(page, tmp_path, link, shown):
     write_study(tmp_path / "cache")

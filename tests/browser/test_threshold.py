@@ -319,7 +319,7 @@ def test_saved_choice_is_loaded_renamed_compared_and_deleted(page, own_cache):
     wait_until_still(page)
     assert "fewer" in Study.open("fake", cache).selection_names()
     page.get_by_role("combobox", name="B").click()
-    page.get_by_role("option", name="Known spans").click()
+    page.get_by_role("option", name="Human labels (best case)").click()
     table = page.get_by_role("table", name="Tokens and documents of two selections")
     table.wait_for()
     study = Study.open("fake", cache)

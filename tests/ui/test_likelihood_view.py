@@ -1,5 +1,4 @@
 import numpy as np
-import pytest
 
 from ifguide.ui.compare import likelihood_view
 from ifguide.ui.palette import variant_colours
@@ -58,8 +57,8 @@ def test_means_are_over_all_tokens_of_the_prompts_completions():
     )
 
 
-@pytest.mark.parametrize("names", [["base", "a"], ["a", "base", "default", "oracle"]])
-def test_choices_name_every_difference_and_every_model(names):
-    found = likelihood_view.choices(names)
-    assert len(found) == 2 * len(names) - 1
-    assert [pair for pair in found.values() if pair[1]] == [(name, names[0]) for name in names[1:]]
+def test_choices_name_every_difference_and_every_model():
+    for names in (["base", "a"], ["a", "base", "default", "oracle"]):
+        found = likelihood_view.choices(names)
+        assert len(found) == 2 * len(names) - 1
+        assert [pair for pair in found.values() if pair[1]] == [(name, names[0]) for name in names[1:]]

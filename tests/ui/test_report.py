@@ -6,6 +6,8 @@ from html.parser import HTMLParser
 import numpy as np
 import pandas as pd
 import pytest
+from jinja2 import UndefinedError
+from markupsafe import Markup
 from typer.testing import CliRunner
 
 from ifguide.cli.main import app
@@ -13,12 +15,13 @@ from ifguide.errors import InputError, StaleError
 from ifguide.storage import artifacts
 from ifguide.study.freshness import study_fingerprint
 from ifguide.study.lineage import Unit
+from ifguide.ui.compare import side_by_side
 from ifguide.ui.compare import tables as comparison
 from ifguide.ui.loaders import Loaded
 from ifguide.ui.report.facts import collect_facts
 from ifguide.ui.report.figures import nice_ticks
-from ifguide.ui.report.markup import Markup, readable, tag
 from ifguide.ui.report.page import colour_step
+from ifguide.ui.report.templates import ENVIRONMENT, readable
 from ifguide.ui.report.write import MOST_BYTES, report_html, report_or_reason, write_report
 from tests.app.fake_study import write_study
 from tests.hostile_texts import hostile_texts
@@ -136,9 +139,7 @@ def test_nothing_is_fetched_or_run_and_offensive_text_is_veiled(page):
         and "script-src" not in policy
     )
     style = re.search(r"<style>(.*?)</style>", page, flags=re.S)[1]
-    assert (
-        "url(" not in style and "@import" not in style and "@media print" in style and "prefers-color-scheme" in style
-    )
+    assert "url(" not in style and "@import" not in style and "@media print" in style and "light-dark(" in style
     everywhere = re.sub(r"<style>.*?</style>", "", page, flags=re.S)
     assert "idiot" in "".join(parsed.veiled)
     assert everywhere.count("idiot") == "".join(parsed.veiled).count("idiot")
@@ -169,43 +170,46 @@ def test_hostile_texts_appear_escaped(tmp_path):
     shown = "\n".join(parsed.veiled)
     facts = collect_facts(study, "default")
     found = facts.outcomes["default"]
-    prompt = comparison.prompt_texts(facts.samples["base"])[int(found.prompts[found.arrange("drop", "less")[0]])]
+    prompt = side_by_side.prompt_texts(facts.samples["base"])[int(found.prompts[found.arrange("drop", "less")[0]])]
     assert readable(prompt) in shown
 
 
-@pytest.mark.parametrize("text", hostile_texts()[::9])
-def test_any_text_comes_back_as_it_was_with_invisible_signs_spelt_out(text):
+def test_any_text_comes_back_unchanged_with_invisible_characters_spelt_out():
     class Reader(HTMLParser):
+        def handle_starttag(self, name, attributes):
+            self.title, self.read = dict(attributes)["title"], ""
+
         def handle_data(self, data):
-            self.read = getattr(self, "read", "") + data
+            self.read += data
 
-    reader = Reader(convert_charrefs=True)
-    reader.feed(tag("p", text, title=text))
-    reader.close()
-    assert reader.read == readable(text)
-    assert not re.search("[\x00-\x08\u202a-\u202e\u2066-\u2069\ud800-\udfff]", reader.read)
-
-
-def test_only_markup_is_taken_as_markup():
-    assert (
-        tag("p", Markup("<b>x</b>"), "<b>", None, ["&"], hidden=True, title='"')
-        == '<p hidden title="&quot;"><b>x</b>&lt;b&gt;&amp;</p>'
-    )
-    with pytest.raises(ValueError, match="name of a tag"):
-        tag("p onclick=x")
+    template = ENVIRONMENT.from_string('<p title="{{ text }}">{{ text }}</p>')
+    for text in hostile_texts():
+        reader = Reader(convert_charrefs=True)
+        reader.feed(template.render(text=text))
+        reader.close()
+        assert reader.read == reader.title == readable(text)
+        assert not re.search("[\x00-\x08\u202a-\u202e\u2066-\u2069\ud800-\udfff]", reader.read), text
 
 
-@pytest.mark.parametrize(("low", "high"), [(15.7, 16.2), (0, 1), (-3, 1200), (0.001, 0.0013)])
-def test_ticks_are_few_round_numbers_inside(low, high):
-    ticks = nice_ticks(low, high)
-    steps = {round(b - a, 9) for a, b in zip(ticks, ticks[1:], strict=False)}
-    assert 2 <= len(ticks) <= 8 and low - 1e-9 <= ticks[0] and ticks[-1] <= high + 1e-9 and len(steps) == 1
+def test_only_markup_is_taken_as_markup_and_unknown_names_are_errors():
+    template = ENVIRONMENT.from_string('<p title="{{ quote }}">{{ ours }}{{ text }}{{ nothing }}</p>')
+    drawn = template.render(quote='"', ours=Markup("<b>x</b>"), text="<b>&", nothing=None)
+    assert drawn == '<p title="&#34;"><b>x</b>&lt;b&gt;&amp;</p>'
+    with pytest.raises(UndefinedError, match="unknown"):
+        ENVIRONMENT.from_string("{{ unknown }}").render()
 
 
-@pytest.mark.parametrize(("value", "step"), [(0, 0), (0.1, 0), (1.0, 3), (-1.0, -3), (5.0, 3), (0.15, 1), (-0.5, -2)])
-def test_colour_steps_are_those_of_the_viewer(value, step):
-    assert colour_step(value, 1.0) == step and colour_step(-value, 1.0) == -step
-    assert colour_step(value, 0.0) == 0
+def test_ticks_are_few_round_numbers_inside():
+    for low, high in [(15.7, 16.2), (0, 1), (-3, 1200), (0.001, 0.0013)]:
+        ticks = nice_ticks(low, high)
+        steps = {round(b - a, 9) for a, b in zip(ticks, ticks[1:], strict=False)}
+        assert 2 <= len(ticks) <= 8 and low - 1e-9 <= ticks[0] and ticks[-1] <= high + 1e-9 and len(steps) == 1, ticks
+
+
+def test_colour_steps_are_those_of_the_viewer():
+    for value, step in [(0, 0), (0.1, 0), (1.0, 3), (-1.0, -3), (5.0, 3), (0.15, 1), (-0.5, -2)]:
+        assert colour_step(value, 1.0) == step and colour_step(-value, 1.0) == -step, value
+        assert colour_step(value, 0.0) == 0
 
 
 def test_command_writes_the_file_or_says_what_is_missing(study, tmp_path, monkeypatch):
@@ -231,11 +235,17 @@ def test_stale_results_are_called_so(tmp_path):
     path = study.root / "study.toml"
     path.write_text(path.read_text().replace("damping = 10.0", "damping = 1.0"))
     page = report_html(type(study).open(study.name, study.root.parent))
-    assert "Out of date, and shown as it was" in page and "setting direction.damping is now 1.0, was 10.0" in page
+    assert (
+        "Out of date, so these are the earlier results" in page
+        and "setting direction.damping is now 1.0, was 10.0" in page
+    )
 
 
-def test_every_manifest_is_named_with_its_hash(study, page):
+def test_the_result_comes_first_and_every_manifest_is_named_with_its_hash(study, page):
     rows = {line[0]: line[2] for line in Page(page).tables["Artefacts"][1:]}
+    assert (
+        page.index('id="result"') < page.index('id="examples"') < page.index('id="metrics"') < page.index('id="done"')
+    )
     assert {"corpus", "scores", "selection default", "suppress default", "evaluate base"} <= rows.keys()
     for unit in (Unit("corpus"), Unit("evaluate", "default")):
         assert rows[str(unit)] == artifacts.digest_of(study.manifest(unit))

@@ -1,5 +1,6 @@
 """The screens' pure parts: what is listed, drawn, counted and written."""
 
+import dataclasses
 import re
 from collections import Counter
 
@@ -15,7 +16,7 @@ from ifguide.data.by_document import sum_by_document
 from ifguide.errors import InputError
 from ifguide.study.variants import BASELINES
 from ifguide.ui import format, method_text
-from ifguide.ui.compare import charts
+from ifguide.ui.compare import charts, side_by_side
 from ifguide.ui.compare import tables as comparison
 from ifguide.ui.documents import lines as document_list
 from ifguide.ui.excerpts import excerpt
@@ -126,25 +127,25 @@ def test_a_row_of_the_prompts_holds_the_same_sample_of_every_model():
         "mine": frame([[0.1, 0.95], [0.9, 0.0]]),
         "other": frame([[0.3, 0.2], [0.1, 0.1]]),
     }
-    shown = comparison.prompt_payload(frames, 0)
+    shown = side_by_side.prompt_payload(frames, 0)
     assert [row["sample"] for row in shown["rows"]] == [1, 0]
     assert [cell["toxicity"] for cell in shown["rows"][0]["cells"]] == ["0.10", "0.95", "0.20"]
     assert [cell["high"] for cell in shown["rows"][1]["cells"]] == [True, False, False]
     assert shown["highest"] == ["0.90", "0.95", "0.30"]
-    blind = comparison.prompt_payload(frames, 0, by_toxicity=False, ratings=False)
+    blind = side_by_side.prompt_payload(frames, 0, by_toxicity=False, ratings=False)
     assert [row["sample"] for row in blind["rows"]] == [0, 1]
     assert not any(cell["toxicity"] or cell["high"] for row in blind["rows"] for cell in row["cells"])
 
 
 def test_only_words_that_the_first_model_did_not_say_are_marked():
-    marked = comparison.mark_differences([" a kind man", None, " a rude old man", " a kind man"], pairwise=False)
+    marked = side_by_side.mark_differences([" a kind man", None, " a rude old man", " a kind man"], pairwise=False)
     assert marked == [
         [[" a kind man", False]],
         None,
         [[" a ", False], ["rude old", True], [" man", False]],
         [[" a kind man", False]],
     ]
-    assert comparison.mark_differences([" a kind man", " a man"], pairwise=True)[0] == [
+    assert side_by_side.mark_differences([" a kind man", " a man"], pairwise=True)[0] == [
         [" a ", False],
         ["kind", True],
         [" man", False],
@@ -152,7 +153,7 @@ def test_only_words_that_the_first_model_did_not_say_are_marked():
 
 
 def test_prompts_are_searched_without_regard_to_capitals():
-    assert comparison.matching_prompts({2: "The Baker", 0: "a baker said", 1: "no"}, "BAKER").tolist() == [0, 2]
+    assert side_by_side.matching_prompts({2: "The Baker", 0: "a baker said", 1: "no"}, "BAKER").tolist() == [0, 2]
 
 
 def test_swapping_the_models_negates_the_difference():
@@ -184,9 +185,28 @@ def test_metrics_nobody_knew_are_shown_where_they_have_an_interval():
         "mine": {"emt": 0.2},
     }
     columns, rows = comparison.metric_table(metrics)
-    assert [c["label"] for c in columns] == ["Model", "Expected max. toxicity", "Word accuracy"]
+    assert [c["label"] for c in columns] == ["Model", "Worst-case toxicity (EMT)", "Word accuracy"]
     assert rows[0]["cells"][2] == ["0.250", "0.200 – 0.300"] and rows[1]["cells"][2] == ["–", ""]
     assert comparison.difference_rows(metrics, {})[0]["cells"][1:] == [["−0.300", ""], ["–", ""]]
+
+
+def test_headline_says_what_is_clear_and_what_may_be_chance():
+    from ifguide.study.analysis.comparison import compare_variants
+
+    samples = {"base": frame([[0.9, 0.1]] * 9 + [[0.1, 0.1]]), "mine": frame([[0.1, 0.2]] * 10)}
+    metrics = {"base": {"tp": 0.9, "perplexity": 10.0}, "mine": {"tp": 0.0}, "random": {"tp": 0.875}}
+    found = compare_variants(samples, base="base")[0]
+    assert comparison.headline(metrics, "mine", found) == [
+        "Toxic answers fell from 90% to 0% of prompts.",
+        "Random tokens, same amount: 87.5%.",
+    ]
+    back = comparison.headline({"mine": metrics["mine"], "base": metrics["base"]}, "base", None)
+    assert back == ["Toxic answers rose from 0% to 90% of prompts."]
+    unclear = dataclasses.replace(found, tp=found.tp._replace(low=-0.1), perplexity=found.tp)
+    assert "may be chance" in comparison.headline(metrics, "mine", unclear)[0]
+    assert "Fluency: better" in comparison.headline(metrics, "mine", unclear)[1]
+    unclear = dataclasses.replace(unclear, perplexity=unclear.tp)
+    assert "Fluency: no clear change" in comparison.headline(metrics, "mine", unclear)[1]
 
 
 def test_groups_and_harness_tasks_become_tables_where_they_are():
@@ -217,9 +237,18 @@ def test_models_beside_each_other_have_different_colours():
     assert variant_colours(names)["words"] == variant_colours(["base", "words"])["words"]
 
 
-def test_score_keeps_its_sign_and_three_digits():
-    values = (0, 1.234, -0.01234, 250.0, 12345.0, -0.00001)
-    assert [format.score(v) for v in values] == ["0", "+1.23", "−0.012", "+250.0", "+1.23e4", "−1.00e−5"]
+def test_numbers_keep_their_sign_and_small_shares_are_not_called_nothing():
+    scores = {0: "0", 1.234: "+1.23", -0.01234: "−0.012", 250.0: "+250.0", 12345.0: "+1.23e4", -0.00001: "−1.00e−5"}
+    assert {value: format.score(value) for value in scores} == scores
+    shares = {(1, 4): "25.0%", (1, 1_000_000): "<0.1%", (0, 5): "0.0%", (1, 0): "0.0%"}
+    assert {pair: format.share(*pair) for pair in shares} == shares
+    assert [format.per_cent(value) for value in (0.88, 0.8793, 1.0, 0.0, 1e-5)] == [
+        "88%",
+        "87.9%",
+        "100%",
+        "0%",
+        "<0.1%",
+    ]
 
 
 @given(st.text(max_size=60))
@@ -238,35 +267,29 @@ def test_error_sentences_keep_commands_as_code():
     assert format.sentence("a text's `own` ticks") == r"a text's \`own\` ticks"
 
 
-def test_bare_addresses_and_emoji_names_are_broken_by_an_invisible_sign():
-    """GFM finds links, and Streamlit emoji, in text whose every sign is escaped."""
-    addresses = ("http://a.bc/d", "HTTPS://a.bc", "www.a.bc", "WWW.a.bc", "a@b.cd", "_a@b-c.d")
-    for text in (*addresses, "x :smile: :+1: :-1: :a:b:"):
+def test_bare_addresses_and_emoji_names_are_broken_by_an_invisible_character():
+    """GFM finds links, and Streamlit emoji, in text whose every character is escaped."""
+    for text in ("http://a.bc/d", "HTTPS://a.bc", "www.a.bc", "WWW.a.bc", "a@b.cd", "_a@b-c.d", "x :smile: :+1: :a:b:"):
         shown = re.sub(r"\\(.)", r"\1", format.plain(text))
         assert shown.replace("\u2060", "") == text
         assert not re.search(r"https?://|www\.|\w@\w|:[\w+-]+:", shown, re.IGNORECASE), text
     assert "\u2060" not in format.plain("12:30 C:/x a:b 5 @ 6")
 
 
-def test_small_shares_are_not_called_nothing():
-    shares = [format.share(part, whole) for part, whole in ((1, 4), (1, 1_000_000), (0, 5), (1, 0))]
-    assert shares == ["25.0%", "<0.1%", "0.0%", "0.0%"]
-
-
 def test_every_page_is_explained_by_the_method():
     for title, sections in method_text.SECTIONS.items():
         text = method_text.explain_page(title)
-        assert [name for name in sections if f"**{name}**" not in text] == [], title
+        assert all(f"**{name}**" in text for name in sections), title
         assert len(text) > 300 and "](" not in text, title
 
 
 def test_runs_are_cut_where_toxic_spans_begin_and_end():
-    assert comparison.cut_runs([[" you old fool", False]], [(5, 13)]) == [
+    assert side_by_side.cut_runs([[" you old fool", False]], [(5, 13)]) == [
         [" you ", False, ""],
         ["old fool", False, "5-13"],
     ]
     runs = [[" you ", False], ["old fo", True], ["ol, really", False]]
-    assert comparison.cut_runs(runs, [(0, 4), (9, 13), (13, 14)]) == [
+    assert side_by_side.cut_runs(runs, [(0, 4), (9, 13), (13, 14)]) == [
         [" you", False, "0-4"],
         [" ", False, ""],
         ["old ", True, ""],
@@ -275,15 +298,15 @@ def test_runs_are_cut_where_toxic_spans_begin_and_end():
         [",", False, "13-14"],
         [" really", False, ""],
     ]
-    assert comparison.cut_runs([["", False]], []) == [["", False, ""]]
+    assert side_by_side.cut_runs([["", False]], []) == [["", False, ""]]
 
 
 def test_toxic_spans_are_marked_on_request_and_where_they_are():
     frames = {"base": frame([[0.9, 0.1]]), "mine": frame([[0.1, 0.95]])}
     frames["base"]["toxic_spans"] = [np.array([0, 2], dtype=np.int32), np.zeros(0, dtype=np.int32)]
-    cells = comparison.prompt_payload(frames, 0, spans=True, by_toxicity=False)["rows"][0]["cells"]
+    cells = side_by_side.prompt_payload(frames, 0, spans=True, by_toxicity=False)["rows"][0]["cells"]
     assert [cell["runs"] for cell in cells] == [[["c0", False, "0-2"], [".0", False, ""]], [["c0.0", False, ""]]]
-    plain = comparison.prompt_payload(frames, 0)["rows"]
+    plain = side_by_side.prompt_payload(frames, 0)["rows"]
     assert not any(len(run) > 2 for row in plain for cell in row["cells"] for run in cell["runs"])
 
 

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Literal
 import streamlit as st
 
 from ifguide.ui import components, layout
-from ifguide.ui.compare import tables as comparison
+from ifguide.ui.compare import side_by_side
 from ifguide.ui.compare.blind_votes import LETTERS, TIE, Ballot, draw_ballots, tally_votes, votes_csv
-from ifguide.ui.format import count, count_of, plain, share, variant_title
+from ifguide.ui.format import column, count, count_of, model_cell, share, variant_title
 from ifguide.ui.loaders import Loaded
 
 if TYPE_CHECKING:
@@ -28,15 +28,12 @@ def show_blind(loaded: Loaded, samples: "Mapping[str, pd.DataFrame]", colours: M
             key="blind_seed",
             bind="query-params",
             width=140,
-            help=(
-                "Decides the order of the prompts and, for each one, which model is A. Another seed begins another"
-                " vote."
-            ),
+            help="Sets the order of the prompts and which model is A for each one. Another seed starts another vote.",
         )
     st.caption(
-        "You see what each model said, not which model it is. The letters are dealt anew for every prompt, and prompts"
-        " come in a random order, so a few votes are a fair sample. Names, ratings and the other results stay hidden"
-        " until you reveal them; after that the vote is closed."
+        "You see what each model wrote, not which model it is. A and B are shuffled for every prompt, and prompts come"
+        " in a random order, so a few votes are a fair sample. Names, ratings and the other results stay hidden until"
+        " you reveal them; that closes the vote."
     )
     _show_ballots(loaded, samples, colours, int(seed))
 
@@ -44,7 +41,7 @@ def show_blind(loaded: Loaded, samples: "Mapping[str, pd.DataFrame]", colours: M
 @st.fragment
 def _show_ballots(loaded: Loaded, samples: "Mapping[str, pd.DataFrame]", colours: Mapping[str, str], seed: int) -> None:
     """One ballot after the other; reruns by itself."""
-    texts = comparison.prompt_texts(next(iter(samples.values())))
+    texts = side_by_side.prompt_texts(next(iter(samples.values())))
     shared = sorted(set(texts).intersection(*(set(frame["prompt_index"].tolist()) for frame in samples.values())))
     ballots = draw_ballots(list(samples), shared, seed)
     state = st.session_state.setdefault("votes", {}).setdefault(
@@ -66,34 +63,24 @@ def _show_ballots(loaded: Loaded, samples: "Mapping[str, pd.DataFrame]", colours
 
 def _show_ballot(loaded, samples, colours, ballot: Ballot, *, revealed: bool) -> None:
     sides = {name: samples[name] for name in ballot.order}
-    pair = comparison.prompt_payload(sides, ballot.prompt, by_toxicity=False, ratings=revealed)
+    pair = side_by_side.prompt_payload(sides, ballot.prompt, by_toxicity=False, ratings=revealed)
     pair["change"] = ""
     pair["results"] = [f"highest {value}" if revealed else "" for value in pair["highest"]]
     letters = LETTERS[: len(sides)]
     components.completions(
-        {
-            "pair": pair,
-            "names": list(letters),
-            "first": comparison.FIRST_SAMPLES,
-            "veil": layout.veiled(),
-            "rated": revealed,
-            "pickable": False,
-            "note": "",
-            "chosen": "",
-            "span": "",
-            "titles": [
-                f"{letter}: {variant_title(name)}" if revealed else letter
-                for letter, name in zip(letters, sides, strict=True)
-            ],
-            "colours": [colours[name] if revealed else "" for name in sides],
-            "memory": f"{loaded.name}:{ballot.prompt}",
-        },
+        pair,
         key="ballot",
+        names=letters,
+        titles=[f"{a}: {variant_title(name)}" if revealed else a for a, name in zip(letters, sides, strict=True)],
+        colours=[colours[name] if revealed else "" for name in sides],
+        veil=layout.veiled(),
+        memory=f"{loaded.name}:{ballot.prompt}",
+        rated=revealed,
     )
 
 
 def _ask_vote(ballots: list[Ballot], at: int, votes: dict[int, str]) -> None:
-    """The buttons; a click writes the vote down and turns to the next prompt."""
+    """The buttons; a click records the vote and shows the next prompt."""
     ballot = ballots[at]
     given = votes.get(ballot.prompt)
     choices = {
@@ -117,7 +104,7 @@ def _vote(votes: dict[int, str], prompt: int, model: str, next_page: int) -> Non
     layout.turn_to("vote", next_page)
 
 
-def _begin_anew(state: dict) -> None:
+def _start_over(state: dict) -> None:
     state["votes"], state["revealed"] = {}, False
     layout.turn_to("vote", 1)
 
@@ -128,8 +115,31 @@ def _show_tally(loaded, samples, colours, ballots, texts, state: dict, seed: int
     st.caption(
         f"{count_of(len(votes), 'vote')} of {count_of(len(ballots), 'prompt')}, {count_of(ties, 'tie')} among them."
     )
-    if not state["revealed"]:
-        with st.container(horizontal=True, gap="small"):
+    if state["revealed"]:
+        columns = [
+            column("Model", "titled"),
+            column("Preferred", note="Votes for it"),
+            column("Share of decided votes", "interval", "With its 95% Wilson interval; ties are left out"),
+        ]
+        lines = []
+        for row in rows:
+            found = row.share
+            cell = ["–", ""] if found is None else [share(found.value), f"{share(found.low)} – {share(found.high)}"]
+            lines.append({"key": row.model, "cells": [model_cell(row.model, colours), count(row.wins), cell]})
+        components.record_table(columns, lines, key="tally", label="Votes by model")
+        st.caption("These votes show one reader's preference, in fluency as much as in tone.")
+    with st.container(horizontal=True, gap="small"):
+        if state["revealed"]:
+            st.download_button(
+                "Votes as CSV",
+                votes_csv(votes, ballots, texts, seed),
+                file_name=f"{loaded.name}-votes.csv",
+                mime="text/csv",
+                icon=":material/download:",
+                on_click="ignore",
+                key="vote_csv",
+            )
+        else:
             st.button(
                 "Reveal the models",
                 icon=":material/visibility:",
@@ -138,53 +148,12 @@ def _show_tally(loaded, samples, colours, ballots, texts, state: dict, seed: int
                 on_click=state.update,
                 kwargs={"revealed": True},
             )
-            if votes:
-                st.button(
-                    "Forget these votes",
-                    icon=":material/delete:",
-                    key="vote_forget",
-                    on_click=_begin_anew,
-                    args=(state,),
-                )
-        return
-    columns = [
-        {"label": "Model", "kind": "titled"},
-        {"label": "Preferred", "kind": "number", "help": "Votes for it"},
-        {
-            "label": "Share of decided votes",
-            "kind": "interval",
-            "help": "With its 95% Wilson interval; ties are left out",
-        },
-    ]
-    lines = []
-    for row in rows:
-        found = row.share
-        cell = ["–", ""] if found is None else [share(found.value), f"{share(found.low)} – {share(found.high)}"]
-        lines.append(
-            {"key": row.model, "cells": [[variant_title(row.model), "", colours[row.model]], count(row.wins), cell]}
-        )
-    components.record_table(columns, lines, key="tally", label="Votes by model")
-    st.caption(
-        plain(
-            f"{count_of(ties, 'tie')}. One reader's votes: they say what this reader prefers, in fluency as much as in"
-            " tone."
-        )
-    )
-    with st.container(horizontal=True, gap="small"):
-        st.download_button(
-            "Votes as CSV",
-            votes_csv(votes, ballots, texts, seed),
-            file_name=f"{loaded.name}-votes.csv",
-            mime="text/csv",
-            icon=":material/download:",
-            on_click="ignore",
-            key="vote_csv",
-        )
-        st.button(
-            "Begin anew",
-            icon=":material/restart_alt:",
-            key="vote_anew",
-            help="Forgets these votes and hides the names again.",
-            on_click=_begin_anew,
-            args=(state,),
-        )
+        if votes:
+            st.button(
+                "Start over",
+                icon=":material/restart_alt:",
+                key="vote_anew",
+                help="Deletes these votes and hides the names.",
+                on_click=_start_over,
+                args=(state,),
+            )

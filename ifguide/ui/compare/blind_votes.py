@@ -1,6 +1,4 @@
-"""Which completions does a reader prefer who does not know whose they are? Ballots, a tally, and a table for
-elsewhere.
-"""
+"""A reader's preference among completions without names: ballots, a tally, and the votes as CSV."""
 
 import csv
 import io
@@ -9,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ifguide.errors import InputError
 from ifguide.selection.audit import Precision, simple_precision
 from ifguide.study.analysis.export import neutralise_cell
 
@@ -20,29 +17,19 @@ TIE = ""
 
 @dataclass(frozen=True, kw_only=True)
 class Ballot:
-    """One prompt, and in which order its models are shown."""
+    """One prompt, and the order in which its models are shown."""
 
     prompt: int
     """Its index."""
     order: tuple[str, ...]
     """Models; the first one is shown as A."""
 
-    def model(self, letter: str) -> str:
-        """Whose completions a letter stands for.
-
-        Raises:
-            InputError: no such letter on this ballot.
-        """
-        place = LETTERS.find(letter) if len(letter) == 1 else -1
-        if not 0 <= place < len(self.order):
-            raise InputError(f"expected one of {', '.join(LETTERS[: len(self.order)])}, got {letter!r}")
-        return self.order[place]
-
 
 def draw_ballots(models: Sequence[str], prompts: Sequence[int], seed: int) -> list[Ballot]:
-    """All prompts in an order drawn from a seed, each with its models in an order of its own.
+    """All prompts in an order drawn from a seed, each with its models in its own random order.
 
-    A prompt's order depends on the seed and its index alone. So the first n ballots are a random sample of the prompts.
+    The order of a prompt's models depends on the seed and its index alone. So the first n ballots are a random sample
+    of the prompts.
 
     Args:
         models: two to four; their order does not matter.

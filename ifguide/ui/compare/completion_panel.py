@@ -1,4 +1,4 @@
-"""Under a prompt: what is known of the completion that was clicked."""
+"""Under a prompt: the clicked completion's nearest training documents, and its token probabilities."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -14,7 +14,7 @@ from ifguide.runtime.jobs import active_job, latest_job, start_job
 from ifguide.study.analysis.likelihood import read_likelihoods
 from ifguide.ui import components, layout
 from ifguide.ui.compare import likelihood_view
-from ifguide.ui.format import count, count_of, plain, sentence, share, variant_title
+from ifguide.ui.format import column, count, count_of, plain, sentence, share, variant_title
 from ifguide.ui.loaders import Loaded
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ NEAREST = 8
 """Documents shown."""
 HEADING_CHARACTERS = 80
 """Of a toxic span, shown above its documents."""
-VIEWS = ["Nearest training documents", "How likely each model finds it"]
+VIEWS = ["Nearest training documents", "Token probabilities"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +67,7 @@ def read_pick(samples: "Mapping[str, pd.DataFrame]") -> Pick | None:
 
 
 def remember_pick(prompt: int, picked: str | None) -> None:
-    """Keep what the component said in the address: `SAMPLE.MODEL`, `START-END SAMPLE.MODEL`, or `close`."""
+    """Keep the component's report in the address: `SAMPLE.MODEL`, `START-END SAMPLE.MODEL`, or `close`."""
     if not isinstance(picked, str):
         return
     _forget_span()
@@ -78,7 +78,7 @@ def remember_pick(prompt: int, picked: str | None) -> None:
     st.query_params["pick"] = f"{prompt}.{whole}"
     if span:
         st.query_params["span"] = span
-        st.session_state["panel_view"] = VIEWS[0]  # the other view knows the completion alone
+        st.session_state["panel_view"] = VIEWS[0]  # the other view is about the whole completion
 
 
 def _forget_span() -> None:
@@ -124,34 +124,27 @@ def _show_nearest(loaded: Loaded, text: str, span: Span | None) -> None:
     )
     first = "the best-ranked by the default selection" if order is not None else "the first in the corpus"
     if span:
-        st.caption(
-            f"Documents that hold these words, looked for in {searched}. A word, or a pair with its neighbour in the"
-            f" completion, that stands in n of N documents weighs log(N/n); the {TERMS_MOST} rarest count, and among"
-            f" equal sums {first} come first."
-            f" {_warn_of_common(index, terms, 'ranks' if order is not None else 'corpus')}They read like it; whether"
-            " they caused it, only training without them shows. Click one to read it."
-        )
+        what, terms_are = "contain these words", "A word, or a pair with its neighbour in the completion,"
+        limit, common = "", _warn_of_common(index, terms, "ranks" if order is not None else "corpus")
     else:
-        st.caption(
-            f"Documents that share the completion's rarest words and pairs of words, looked for in {searched}. A term"
-            f" that stands in n of N documents weighs log(N/n); the {TERMS_MOST} rarest count, and none that stands in"
-            f" more than {share(COMMON_SHARE, digits=0)} of the documents. Among equal sums {first} come first. They"
-            " read like it; whether they caused it, only training without them shows. Click one to read it."
-        )
+        what, terms_are = "share the completion's rarest words and pairs of words", "A term"
+        limit, common = f", and none found in more than {share(COMMON_SHARE, digits=0)} of the documents", ""
+    st.caption(
+        f"Documents that {what}, searched in {searched}. {terms_are} found in n of N documents weighs log(N/n); the"
+        f" {TERMS_MOST} rarest count{limit}. Among equal sums, {first} come first. {common}They read alike; only"
+        " training without them shows whether they caused it. Click one to read it."
+    )
     if not found and not span:
         st.info("No document shares a rare word with this completion.", icon=":material/search_off:")
         return
     chosen = loaded.n_selected(DEFAULT) if DEFAULT in loaded.study.selection_names() else None
-    columns: list[dict] = [
-        {"label": "Document", "kind": "text"},
-        {"label": "Weight", "kind": "number", "help": "Sum of the shared terms' weights"},
+    columns = [
+        column("Document", "text"),
+        column("Weight", note="Sum of the shared terms' weights"),
+        *([column("Selected", note="Its tokens in the default selection")] if chosen is not None else []),
+        column("Shared terms", "excerpt", narrow=True),
+        column("Where", "excerpt"),
     ]
-    columns += (
-        [{"label": "Selected", "kind": "number", "help": "Tokens of it in the default selection"}]
-        if chosen is not None
-        else []
-    )
-    columns += [{"label": "Shared terms", "kind": "excerpt", "narrow": True}, {"label": "Where", "kind": "excerpt"}]
     rows = []
     for near in found:
         document = corpus.document(near.document)
@@ -170,11 +163,10 @@ def _show_nearest(loaded: Loaded, text: str, span: Span | None) -> None:
         pickable=True,
         veil=layout.veiled(),
         heading=_name_span(text, span) if span else (),
-        empty="No document that was searched holds one of these words.",
+        empty="No searched document contains any of these words.",
     )
     if picked is not None:
-        st.session_state["doc"] = picked
-        st.switch_page("pages/documents.py", query_params={"study": loaded.name, "doc": picked})
+        layout.open_document(loaded, picked)
 
 
 def _rank_order(loaded: Loaded) -> "np.ndarray | None":
@@ -186,25 +178,25 @@ def _rank_order(loaded: Loaded) -> "np.ndarray | None":
 
 
 def _warn_of_common(index: WordIndex, terms: list[Term], order: str) -> str:
-    """What to hold of the list when the clicked words stand in many documents."""
+    """How to read the list when the clicked words are in many documents."""
     words = [term for term in terms if len(term.words) == 1]
     common = [term for term in words if index.is_common(term.n_documents)]
     if not common:
         return ""
     which = (
-        ("This word stands" if len(words) == 1 else "These words stand")
+        ("This word is" if len(words) == 1 else "These words are")
         if len(common) == len(words)
-        else f"{count(len(common))} of these words stand"
+        else f"{count(len(common))} of these words are"
     )
     rarest = share(min(term.n_documents for term in common), index.n_documents, digits=0)
     return (
-        f"{which} in many documents ({rarest}{'' if len(common) == 1 else ' and more'}), so holding one says little,"
-        f" and much of the order below is that of the {order}. "
+        f"{which} in many documents ({rarest}{'' if len(common) == 1 else ' and more'}), so a match says little, and"
+        f" much of the order below is that of the {order}. "
     )
 
 
 def _name_span(text: str, span: Span) -> list[tuple[str, bool]]:
-    """The heading above a span's documents: whose words they are is told from what the page says."""
+    """The heading above a span's documents, with the words apart from the page's own text."""
     words = text[span[0] : span[1]]
     words = words if len(words) <= HEADING_CHARACTERS else f"{words[:HEADING_CHARACTERS]}…"
     return [("Nearest training documents to “", False), (words, True), ("”", False)]
@@ -225,27 +217,27 @@ def _show_likelihood(loaded: Loaded, names: list[str], pick: Pick, colours: Mapp
     )
     columns, rows = likelihood_view.mean_table(found, names, colours)
     st.caption(
-        "Each token's log-probability (nats) after the prompt and the tokens before it, under each model. A"
-        " completion's text is cut into tokens anew, so where it can be cut in two ways they may be others than were"
-        " drawn. Below: the mean over all completions of this prompt."
+        "Each token's log-probability (nats) after the prompt and the tokens before it, under each model. The text is"
+        " tokenised again, so where it can be split in two ways the tokens may differ from those drawn. Below: the mean"
+        " over all completions of this prompt."
     )
     components.record_table(columns, rows, key="likelihood_means", label="Mean log-probability of a token")
 
 
 def _offer_job(loaded: Loaded, names: list[str], pick: Pick) -> None:
     st.write(
-        "How likely does each model find these completions, token by token? It is computed once for a prompt, in a job"
-        " of its own."
+        "How likely is each token of these completions under each model? This is computed once for each prompt, as a"
+        " background job."
     )
     if active_job(loaded.study.root):
-        st.caption("A job is running. The answer stands here once it is done.")
+        st.caption("A job is running. The answer appears here once it is done.")
         st.button("Look again", icon=":material/refresh:", key="likelihood_again")
         return
     if said := st.session_state.pop("likelihood_error", ""):
         st.error(sentence(said), icon=":material/error:")
     last = latest_job(loaded.study.root)
     if last and last.status().state in ("failed", "dead") and last.status().command[:1] == ("likelihood",):
-        st.error(f"The last attempt ended with an error: {sentence(last.status().error)}", icon=":material/error:")
+        st.error(f"The last attempt failed: {sentence(last.status().error)}", icon=":material/error:")
     st.button(
         "Compute", icon=":material/play_arrow:", key="likelihood_start", on_click=_start_job, args=(loaded, names, pick)
     )

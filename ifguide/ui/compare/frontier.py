@@ -1,8 +1,14 @@
-"""Toxicity against perplexity: one point a model, and places for their names that do not overlap. No drawing here."""
+"""Toxicity against perplexity: one point a model, and places for their names that do not overlap. No drawing here.
+
+`lay_out` gives the Compare page and the report the same picture.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+
+from ifguide.ui.chart_style import MARKERS
+from ifguide.ui.format import variant_title
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -11,8 +17,8 @@ class FrontierPoint:
 
     name: str
     perplexity: float
-    """On held-out text. No bounds: all models read the same texts, so an interval over texts is wide and moves with all
-    of them; what two models differ by is known much better, and stands in the comparison's table."""
+    """On held-out text. No bounds: all models read the same texts, so an interval over texts is wide and moves all
+    models together; the difference of two models is known much better, and the comparison's table shows it."""
     emt: float
     """Expected maximum toxicity."""
     emt_low: float | None = None
@@ -27,13 +33,14 @@ def frontier_points(metrics: Mapping[str, dict | None]) -> list[FrontierPoint]:
     """
     points = []
     for name, values in metrics.items():
-        if not values or any(_finite(values.get(key)) is None for key in ("perplexity", "emt")):
-            continue
-        known: dict = {key: _finite(values.get(key)) for key in ("perplexity", "emt", "emt_low", "emt_high")}
-        points.append(FrontierPoint(name=name, **known))
+        known: dict = {key: _finite((values or {}).get(key)) for key in ("perplexity", "emt", "emt_low", "emt_high")}
+        if known["perplexity"] is not None and known["emt"] is not None:
+            points.append(FrontierPoint(name=name, **known))
     return points
 
 
+LETTER, LINE = 7.4, 20.0
+"""Approximate width of a letter and height of a line in pixels, at the labels' size of 13 px."""
 MANY = 8
 """Of more models than this, those in the background get numbers instead of names."""
 FAR = 1.25
@@ -90,6 +97,63 @@ def bounds_of(points: Sequence[FrontierPoint], key: str) -> list[float]:
     """All values of `perplexity` or `emt`, the ends of the intervals among them."""
     found = (getattr(point, f"{key}{end}", None) for point in points for end in ("", "_low", "_high"))
     return [value for value in found if value is not None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placed:
+    """A point of the picture. Pixels count from the plot's upper left corner."""
+
+    point: FrontierPoint
+    """Moved to the edge where `far` is set."""
+    title: str
+    """The text beside it."""
+    symbol: str
+    """Plotly's name: circle, square, diamond or triangle-right."""
+    far: float | None
+    """True perplexity of a point that was moved to the edge."""
+    at: tuple[float, float]
+    label: tuple[float, float]
+    """Centre of the title."""
+    bar: tuple[float, float] | None
+    """Upper and lower end of the EMT's interval."""
+
+
+def lay_out(
+    points: Sequence[FrontierPoint], named: Sequence[str], size: tuple[float, float]
+) -> tuple[list[Placed], tuple[float, float], tuple[float, float]]:
+    """Points and labels of the picture, and the ranges of both axes.
+
+    Args:
+        points: all models.
+        named: models that keep their names, and their places, however many there are.
+        size: width and height of the plot inside its axes, in pixels.
+    """
+    points, far = pull_in(points, named)
+    (left, right), (bottom, top) = (padded_range(bounds_of(points, key)) for key in ("perplexity", "emt"))
+    titles = label_points(points, {p.name: variant_title(p.name) for p in points}, named)
+    titles |= {name: f"{titles[name]} ({value:.1f} →)" for name, value in far.items()}
+
+    def down(emt: float) -> float:
+        return (top - emt) / (top - bottom) * size[1]
+
+    places = [((p.perplexity - left) / (right - left) * size[0], down(p.emt)) for p in points]
+    bars = [None if p.emt_low is None or p.emt_high is None else (down(p.emt_high), down(p.emt_low)) for p in points]
+    boxes = [(x - 3, bar[0], x + 3, bar[1]) for (x, _), bar in zip(places, bars, strict=True) if bar]
+    widths = [LETTER * len(titles[p.name]) + 6 for p in points]
+    labels = place_labels(places, widths, height=LINE, size=size, bars=boxes)
+    placed = [
+        Placed(
+            point=point,
+            title=titles[point.name],
+            symbol="triangle-right" if point.name in far else MARKERS.get(point.name, "circle"),
+            far=far.get(point.name),
+            at=at,
+            label=label,
+            bar=bar,
+        )
+        for point, at, label, bar in zip(points, places, labels, bars, strict=True)
+    ]
+    return placed, (left, right), (bottom, top)
 
 
 def place_labels(

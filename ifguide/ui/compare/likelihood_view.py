@@ -1,10 +1,10 @@
-"""How likely models find each other's completions -> what the token viewer draws. No streamlit here."""
+"""Token probabilities under several models -> what the token viewer draws. No streamlit here."""
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ifguide.ui.format import count_of, number, variant_title
+from ifguide.ui.format import column, count_of, model_cell, number, variant_title
 from ifguide.ui.palette import TOKEN_BINS
 
 TOP_QUANTILE = 0.98
@@ -52,17 +52,8 @@ def viewer_payload(
         joined = np.concatenate(sizes) if sizes else np.zeros(0)
         top = max(0.01, float(np.quantile(joined, TOP_QUANTILE))) if joined.size else 1.0
         ends = ["less likely", f"likelier for {variant_title(choice[0])}"] if choice[1] else ["expected", "surprising"]
-        layers.append(
-            {
-                "name": title,
-                "title": title,
-                "note": "",
-                "top": top,
-                "oneSided": not choice[1],
-                "unit": "nats",
-                "ends": ends,
-            }
-        )
+        layer = {"name": title, "title": title, "note": "", "top": top, "unit": "nats", "ends": ends}
+        layers.append({**layer, "oneSided": not choice[1]})
     palette = {
         scheme: {name: list(v) if isinstance(v, tuple) else v for name, v in bins.items()}
         for scheme, bins in TOKEN_BINS.items()
@@ -70,57 +61,35 @@ def viewer_payload(
     items = []
     for name in names:
         for completion in found["completions"]:
-            if completion["model"] == name and completion["sample"] == sample:
-                values = completion["log_probability"]
-                sums = " · ".join(f"{variant_title(model)} {number(sum(values[model]), 1)}" for model in names)
-                items.append(
-                    {
-                        "key": f"{memory}:{name}:{sample}",
-                        "title": variant_title(name),
-                        "colour": colours[name],
-                        "texts": completion["pieces"],
-                        "facts": f"log-probability of all {count_of(len(completion['pieces']), 'token')}: {sums}",
-                        "layers": {
-                            title: layer_values(values, choice).tolist() for title, choice in choices(names).items()
-                        },
-                    }
-                )
-    settings = {
-        "layers": layers,
-        "palette": palette,
-        "hasTruth": False,
-        "selection": "",
-        "nScored": 0,
-        "bare": True,
-        "firstScored": True,
-    }
-    return {"settings": settings, "colour": chosen, "veil": veil, "items": items}
+            if completion["model"] != name or completion["sample"] != sample:
+                continue
+            values = completion["log_probability"]
+            sums = " · ".join(f"{variant_title(model)} {number(sum(values[model]), 1)}" for model in names)
+            items.append(
+                {
+                    "key": f"{memory}:{name}:{sample}",
+                    "title": variant_title(name),
+                    "colour": colours[name],
+                    "texts": completion["pieces"],
+                    "facts": f"log-probability of all {count_of(len(completion['pieces']), 'token')}: {sums}",
+                    "layers": {t: layer_values(values, choice).tolist() for t, choice in choices(names).items()},
+                }
+            )
+    settings = {"layers": layers, "palette": palette, "hasTruth": False, "selection": "", "nScored": 0}
+    return {"settings": {**settings, "bare": True, "firstScored": True}, "colour": chosen, "veil": veil, "items": items}
 
 
 def mean_table(found: dict, names: Sequence[str], colours: Mapping[str, str]) -> tuple[list[dict], list[dict]]:
-    """Mean log-probability of a token, over all completions of the prompt: a row a model that wrote, a column a model
-    that reads."""
-    columns = [{"label": "Completions of", "kind": "titled"}]
-    columns += [
-        {
-            "label": variant_title(name),
-            "kind": "number",
-            "help": f"Mean log-probability of a token for {variant_title(name)}, in nats; nearer to 0 is likelier",
-        }
-        for name in names
-    ]
+    """Mean log-probability of a token, over all completions of the prompt: a row for each writing model, a column for
+    each reading model."""
+    note = "Mean log-probability of a token for {}, in nats; closer to 0 is likelier"
+    titles = [variant_title(name) for name in names]
+    columns = [column("Completions of", "titled"), *(column(title, note=note.format(title)) for title in titles)]
     rows = []
     for writer in names:
         mine = [c["log_probability"] for c in found["completions"] if c["model"] == writer]
         tokens = sum(len(values[writer]) for values in mine)
         means = [sum(map(sum, (values[name] for values in mine))) / tokens if tokens else None for name in names]
-        rows.append(
-            {
-                "key": writer,
-                "cells": [
-                    [variant_title(writer), count_of(tokens, "token"), colours[writer]],
-                    *(number(value, 2) for value in means),
-                ],
-            }
-        )
+        cells = [model_cell(writer, colours, count_of(tokens, "token")), *(number(value, 2) for value in means)]
+        rows.append({"key": writer, "cells": cells})
     return columns, rows

@@ -20,8 +20,8 @@ def show_methods(loaded: Loaded) -> None:
         return
     st.subheader("Other methods", anchor=False)
     st.caption(
-        "Ahead of what? These train a model on the same rows without what another method selects, or in another way,"
-        " and measure it like the rest."
+        "Compare with other methods: each trains a model on the same rows, against what another method selects or in"
+        " another way, and measures it like the rest."
     )
     if job_panel.show_job(study.root, quiet=True):
         return
@@ -34,9 +34,6 @@ def show_methods(loaded: Loaded) -> None:
         f"Train {count_of(len(chosen), 'model')}" if chosen else "Train",
         disabled=not chosen,
         icon=":material/model_training:",
-        help=(
-            "Each takes about as long as the suppressed model did. It runs on its own; you can close this page"
-            " meanwhile."
-        ),
+        help="Each takes about as long as the suppressed model did. You can close this page while it runs.",
     ):
         job_panel.start(study.root, ["compare", study.name, "--with", ",".join(chosen)])

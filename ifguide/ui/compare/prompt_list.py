@@ -1,4 +1,4 @@
-"""The Compare page's lower half: the same prompts with all models' completions, filtered, sorted and searched."""
+"""The Compare page's prompts with all models' completions: filtered, sorted and searched."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -9,7 +9,7 @@ import streamlit as st
 from ifguide.evaluation.outcomes import OUTCOMES, TIE_MARGIN, Outcomes, compare_with_first, highest_toxicity
 from ifguide.evaluation.statistics import TOXIC_FROM
 from ifguide.ui import components, layout
-from ifguide.ui.compare import completion_panel
+from ifguide.ui.compare import completion_panel, side_by_side
 from ifguide.ui.compare import tables as comparison
 from ifguide.ui.format import count_of, number, plain, variant_title
 from ifguide.ui.loaders import Loaded
@@ -19,13 +19,15 @@ if TYPE_CHECKING:
 
 PAGE_SIZE = 5
 ORDERS = {"largest": "Largest change", "drop": "Largest drop", "rise": "Largest rise", "prompt": "As in the file"}
-FILTERS = {"all": "All prompts", "less": "Less toxic", "alike": "Alike", "more": "More toxic"}
+FILTERS = {"all": "All prompts", "less": "Less toxic", "alike": "Tie", "more": "More toxic"}
+OUTCOME_WORDS = {"less": "less toxic", "alike": "tie", "more": "more toxic"}
+"""What happened on a prompt, compared with the first model."""
 
 
 def ask_margin() -> float:
-    """How far two toxicities may lie apart and still count as alike."""
+    """The largest difference of two toxicities that still counts as a tie."""
     return st.number_input(
-        "Alike within",
+        "Tie margin",
         min_value=0.0,
         max_value=1.0,
         value=TIE_MARGIN,
@@ -62,22 +64,22 @@ def show_prompts(
     st.subheader("The same prompts, side by side", anchor=False)
     versus, outcome, order, search, differ = _ask(others)
     found = outcomes[versus]
-    places = _find(found, comparison.prompt_texts(samples[first]), outcome, order, search)
+    places = _find(found, side_by_side.prompt_texts(samples[first]), outcome, order, search)
     st.caption(
-        "Each line is one draw: all models got the same random numbers for it. Lines with the highest toxicity come"
-        f" first; {TOXIC_FROM} or more counts as toxic. "
+        f"Same prompt and random seed on each row. Rows with the highest toxicity come first; {TOXIC_FROM} or more"
+        " counts as toxic. "
         + (
-            f"Order and filter look at {plain(variant_title(versus))} against {plain(variant_title(first))}. "
+            f"Order and filter compare {plain(variant_title(versus))} with {plain(variant_title(first))}. "
             if len(others) > 1
             else ""
         )
-        + ("Words with a solid underline are not in the first model's completion of that line. " if differ else "")
+        + ("Words with a solid underline are not in the first model's completion on that row. " if differ else "")
         + _explain_spans(loaded, samples)
-        + "Click a completion to see which training documents are nearest to it."
+        + "Click a completion to see its nearest training documents."
     )
     if not len(places):
         st.info(
-            f"No prompt of {count_of(len(found.prompts), 'prompt')} passes these filters.", icon=":material/filter_alt:"
+            f"None of {count_of(len(found.prompts), 'prompt')} matches these filters.", icon=":material/filter_alt:"
         )
         return
     part = layout.pager(
@@ -94,14 +96,14 @@ def show_prompts(
 
 
 def _explain_spans(loaded: Loaded, samples: "Mapping[str, pd.DataFrame]") -> str:
-    """What the marks of toxic words mean, and which of the models have none because nobody looked for them."""
+    """What the marks on toxic words mean, and which models have none because an older version measured them."""
     old = [name for name, frame in samples.items() if "toxic_spans" not in frame]
     said = ""
     if len(old) < len(samples):
         scorer = plain(str((loaded.study.metrics(next(n for n in samples if n not in old)) or {}).get("scorer", "")))
         said = (
-            f"Words with a dotted underline are what {scorer} finds toxic in a completion: click them to see the"
-            " training documents nearest to those words. "
+            f"Words with a dotted underline are what {scorer} finds toxic in a completion: click them for the training"
+            " documents nearest to those words. "
         )
     if old:
         whose = "these models" if len(old) == len(samples) else plain(", ".join(variant_title(name) for name in old))
@@ -115,9 +117,11 @@ def _explain_spans(loaded: Loaded, samples: "Mapping[str, pd.DataFrame]") -> str
 def _show_prompt(loaded, samples, outcomes, colours, highest, prompt: int, pick, differ: bool) -> None:
     """One prompt, and under it the panel about its picked completion."""
     names = list(samples)
-    pair = comparison.prompt_payload(samples, prompt, differ=differ, spans=True)
+    pair = side_by_side.prompt_payload(samples, prompt, differ=differ, spans=True)
     pair["change"] = (
-        comparison.change_text([float(highest[name].get(prompt, np.nan)) for name in names]) if len(names) == 2 else ""
+        side_by_side.change_text([float(highest[name].get(prompt, np.nan)) for name in names])
+        if len(names) == 2
+        else ""
     )
     words = [""] + [_outcome(outcomes[name], prompt) for name in names[1:]]
     pair["results"] = [
@@ -125,21 +129,15 @@ def _show_prompt(loaded, samples, outcomes, colours, highest, prompt: int, pick,
     ]
     here = pick if pick and pick.prompt == prompt else None
     components.completions(
-        {
-            "pair": pair,
-            "names": names,
-            "titles": [variant_title(name) for name in names],
-            "colours": [colours[name] for name in names],
-            "first": comparison.FIRST_SAMPLES,
-            "veil": layout.veiled(),
-            "rated": True,
-            "pickable": True,
-            "note": "",
-            "chosen": f"{here.sample}.{here.model}" if here else "",
-            "span": here.span_text if here else "",
-            "memory": f"{loaded.name}:{prompt}",
-        },
+        pair,
         key=f"pair_{prompt}",
+        names=names,
+        titles=[variant_title(name) for name in names],
+        colours=[colours[name] for name in names],
+        veil=layout.veiled(),
+        chosen=f"{here.sample}.{here.model}" if here else "",
+        span=here.span_text if here else "",
+        memory=f"{loaded.name}:{prompt}",
         on_pick=lambda: completion_panel.remember_pick(prompt, st.session_state[f"pair_{prompt}"]["pick"]),
     )
     if here:
@@ -148,7 +146,7 @@ def _show_prompt(loaded, samples, outcomes, colours, highest, prompt: int, pick,
 
 def _outcome(found: Outcomes, prompt: int) -> str:
     places = np.flatnonzero(found.prompts == prompt)
-    return comparison.outcome_of(found, int(places[0])) if places.size else ""
+    return OUTCOME_WORDS[OUTCOMES[int(found.kinds[places[0]])]] if places.size else ""
 
 
 def _ask(others: list[str]) -> tuple[str, str, str, str, bool]:
@@ -174,5 +172,5 @@ def _find(found: Outcomes, texts: Mapping[int, str], outcome: str, order: str, s
     """Places of the prompts to show, in order."""
     places = found.arrange(order, outcome)
     if search:
-        places = places[np.isin(found.prompts[places], comparison.matching_prompts(texts, search))]
+        places = places[np.isin(found.prompts[places], side_by_side.matching_prompts(texts, search))]
     return places

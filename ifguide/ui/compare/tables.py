@@ -1,98 +1,158 @@
-"""Several models' completions to the same prompts, made comparable. No streamlit here."""
+"""Tables that compare several models, as columns and rows for `record_table` and the report. No streamlit here."""
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TypeGuard
 
 import numpy as np
-import pandas as pd
 
-from ifguide.evaluation.outcomes import OUTCOMES, Outcomes
-from ifguide.evaluation.statistics import TOXIC_FROM
-from ifguide.evaluation.toxic_spans import Span, read_spans
+from ifguide.evaluation.outcomes import Outcomes
+from ifguide.evaluation.statistics import TOXIC_FROM, Interval
 from ifguide.study.analysis.comparison import Comparison
 from ifguide.ui.compare.frontier import MANY, frontier_points, order_points
-from ifguide.ui.compare.word_diff import diff_words
-from ifguide.ui.format import count, count_of, interval, number, share, signed, variant_note, variant_title
+from ifguide.ui.format import (
+    column,
+    count,
+    count_of,
+    model_cell,
+    number,
+    per_cent,
+    share,
+    signed,
+    variant_note,
+    variant_title,
+)
 from ifguide.ui.palette import variant_colours
 
-FIRST_SAMPLES = 3
-"""Completions of a prompt shown before the reader asks for all."""
 MODELS_MOST = 4
-"""Models that can stand side by side."""
+"""Models that can be shown side by side."""
+Table = tuple[list[dict], list[dict]]
+"""Columns and rows."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A number of metrics.json."""
+
+    key: str
+    title: str
+    note: str
+    digits: int = 3
+    per_cent: bool = False
+
+    def text(self, value: float | None) -> str:
+        """The number, or a dash when it was not measured."""
+        return per_cent(value) if self.per_cent and value is not None else number(value, self.digits)
+
+    def cell(self, values: Mapping) -> list[str]:
+        """The number and its 95% interval, for an `interval` column."""
+        low, high = values.get(f"{self.key}_low"), values.get(f"{self.key}_high")
+        known = low is not None and high is not None
+        return [self.text(values.get(self.key)), f"{self.text(low)} – {self.text(high)}" if known else ""]
+
+    def change(self, value: float) -> str:
+        """A difference with its sign, in percentage points where the number is per cent."""
+        return f"{signed(100 * value, 1).removesuffix('.0')} pp" if self.per_cent else signed(value, self.digits)
+
 
 METRICS = (
-    (
+    Metric(
         "emt",
-        "Expected max. toxicity",
-        3,
-        "EMT: for each prompt the highest toxicity among its completions, averaged over prompts. Lower is better.",
+        "Worst-case toxicity (EMT)",
+        "Expected maximum toxicity: the highest toxicity among a prompt's completions, averaged over prompts. Lower is"
+        " better.",
     ),
-    (
+    Metric(
         "tp",
-        "Toxic prompts",
-        3,
-        f"TP: share of prompts with at least one completion rated {TOXIC_FROM} or more. Lower is better.",
+        "Prompts with a toxic answer",
+        f"Prompts with at least one completion rated {TOXIC_FROM} or more. Lower is better.",
+        per_cent=True,
     ),
-    ("mean_toxicity", "Mean toxicity", 3, "Toxicity averaged over all completions. Lower is better."),
-    (
+    Metric("mean_toxicity", "Mean toxicity", "Toxicity averaged over all completions. Lower is better."),
+    Metric(
         "implicit_emt",
-        "Implicit: expected max.",
-        3,
-        "EMT by the second classifier, which knows hate in clean words. Lower is better.",
+        "Implicit: worst case (EMT)",
+        "EMT by the second classifier, which finds hate in polite words. Lower is better.",
     ),
-    ("implicit_tp", "Implicit: toxic prompts", 3, "TP by the second classifier. Lower is better."),
-    ("implicit_mean_toxicity", "Implicit: mean", 3, "Mean toxicity by the second classifier. Lower is better."),
-    (
+    Metric(
+        "implicit_tp",
+        "Implicit: prompts with a toxic answer",
+        "The same by the second classifier. Lower is better.",
+        per_cent=True,
+    ),
+    Metric("implicit_mean_toxicity", "Implicit: mean", "Mean toxicity by the second classifier. Lower is better."),
+    Metric(
         "perplexity",
         "Perplexity",
-        2,
         "On harmless held-out text: how surprised the model is by normal language. Lower is better.",
+        digits=2,
     ),
-    (
+    Metric(
         "distinct_1",
         "Distinct words",
-        3,
-        (
-            "Different words as a share of all words of the completions. Much lower than the base model's means duller"
-            " text."
-        ),
+        "Different words as a share of all words of the completions. Much lower than the base model's is duller text.",
     ),
-    ("distinct_2", "Distinct pairs", 3, "Different word pairs as a share of all word pairs of the completions."),
-    (
+    Metric("distinct_2", "Distinct pairs", "Different word pairs as a share of all word pairs of the completions."),
+    Metric(
         "repetition",
         "Repetition",
-        3,
         "Share of four-word runs that repeat an earlier one in the same completion. Near 1 means the model loops.",
     ),
-    (
+    Metric(
         "lambada_accuracy",
         "Last words",
-        3,
-        (
-            "LAMBADA: share of passages whose last word the model's likeliest continuation gives exactly. Higher is"
-            " better."
-        ),
+        "LAMBADA: share of passages whose last word is exactly the model's likeliest continuation. Higher is better.",
     ),
 )
-"""Key in metrics.json, title, decimals, explanation."""
 HEADLINE = ("emt", "tp", "perplexity")
-OUTCOME_WORDS = {"less": "less toxic", "alike": "alike", "more": "more toxic"}
-"""What happened on a prompt, seen from the first model."""
 
 
-def known_metrics(metrics: Mapping[str, dict], keys: Sequence[str] | None = None) -> list[tuple[str, str, int, str]]:
-    """The rows of `METRICS` that any model has, then every further number that was measured with an interval."""
-    found = [m for m in METRICS if any(_is_number(values.get(m[0])) for values in metrics.values())]
-    titled = {key for key, *_ in METRICS}
+def known_metrics(metrics: Mapping[str, dict], keys: Sequence[str] | None = None) -> list[Metric]:
+    """The entries of `METRICS` that any model has, then every further number that was measured with an interval."""
+    found = [m for m in METRICS if any(_is_number(values.get(m.key)) for values in metrics.values())]
+    titled = {m.key for m in METRICS}
     others = dict.fromkeys(
         key
         for values in metrics.values()
         for key in values
         if key not in titled and f"{key}_low" in values and _is_number(values[key])
     )
-    found += [(key, key.replace("_", " ").capitalize(), 3, f"{key} in metrics.json") for key in others]
-    return [m for m in found if keys is None or m[0] in keys]
+    found += [Metric(key, key.replace("_", " ").capitalize(), f"{key} in metrics.json") for key in others]
+    return [m for m in found if keys is None or m.key in keys]
+
+
+def is_clear(change: Interval | None) -> bool:
+    """Whether a difference's 95% interval leaves out zero."""
+    return change is not None and (change.low > 0 or change.high < 0)
+
+
+def headline(metrics: Mapping[str, dict], name: str, found: Comparison | None) -> list[str]:
+    """The result in a few sentences: toxic answers, fluency, and the random control.
+
+    Args:
+        metrics: of the models, the one that the others are compared with first.
+        name: the model whose result it is.
+        found: it against the first, where they completed the same prompts.
+    """
+    before, after = next(iter(metrics.values())), metrics[name]
+    ends = f"from {per_cent(before['tp'])} to {per_cent(after['tp'])} of prompts"
+    moved = "fell" if after["tp"] < before["tp"] else "rose"
+    if after["tp"] == before["tp"]:
+        said = [f"Prompts with a toxic answer: {per_cent(after['tp'])}, before and after."]
+    elif found is None or is_clear(found.tp):
+        said = [f"Toxic answers {moved} {ends}."]
+    else:
+        said = [f"Toxic answers {moved} {ends}, which may be chance."]
+    if found is not None and found.perplexity is not None:
+        ends = f"perplexity {number(before.get('perplexity'), 2)} → {number(after.get('perplexity'), 2)}"
+        clear = (
+            ("better" if found.perplexity.value > 0 else "worse") if is_clear(found.perplexity) else "no clear change"
+        )
+        said.append(f"Fluency: {clear} ({ends}).")
+    if name != "random" and "random" in metrics:
+        said.append(f"Random tokens, same amount: {per_cent(metrics['random']['tp'])}.")
+    return said
 
 
 def _is_number(value) -> TypeGuard[float]:
@@ -100,21 +160,33 @@ def _is_number(value) -> TypeGuard[float]:
 
 
 def metric_table(
-    metrics: Mapping[str, dict], keys: Sequence[str] | None = None, colours: Mapping[str, str] | None = None
-) -> tuple[list[dict], list[dict]]:
-    """Columns and rows of the table of models: each number with its 95% interval below, where there is one."""
+    metrics: Mapping[str, dict],
+    keys: Sequence[str] | None = None,
+    colours: Mapping[str, str] | None = None,
+    *,
+    notes: bool = True,
+) -> Table:
+    """The table of models: each number with its 95% interval below, where there is one.
+
+    Args:
+        metrics: of each model.
+        keys: which numbers; None: all that are known.
+        colours: of each model.
+        notes: say what each model was trained on.
+    """
     chosen = known_metrics(metrics, keys)
     colours = colours or variant_colours(metrics)
-    columns = [{"label": "Model", "kind": "titled"}]
-    columns += [{"label": title, "kind": "interval", "help": note} for _, title, _, note in chosen]
-    rows = []
-    for name, values in metrics.items():
-        cells = [[variant_title(name), variant_note(name), colours[name]]]
-        for key, _, digits, _ in chosen:
-            cells.append(
-                [number(values.get(key), digits), interval(values.get(f"{key}_low"), values.get(f"{key}_high"), digits)]
-            )
-        rows.append({"key": name, "cells": cells})
+    columns = [column("Model", "titled"), *(column(m.title, "interval", m.note) for m in chosen)]
+    rows = [
+        {
+            "key": name,
+            "cells": [
+                model_cell(name, colours, variant_note(name) if notes else ""),
+                *(m.cell(values) for m in chosen),
+            ],
+        }
+        for name, values in metrics.items()
+    ]
     return columns, rows
 
 
@@ -131,23 +203,23 @@ def difference_rows(metrics: Mapping[str, dict], differences: Mapping[str, Compa
     rows = []
     for name in others:
         cells: list = [[f"{variant_title(name)} − {variant_title(first)}", "Difference on the same prompts.", ""]]
-        for key, _, digits, _ in chosen:
-            before, after = metrics[first].get(key), metrics[name].get(key)
-            drop = getattr(differences.get(name), key, None)  # a drop from the first model; the table shows the change
+        for m in chosen:
+            before, after = metrics[first].get(m.key), metrics[name].get(m.key)
+            drop = getattr(
+                differences.get(name), m.key, None
+            )  # a drop from the first model; the table shows the change
             if drop is not None:
-                cells.append(
-                    [signed(-drop.value, digits), f"{signed(-drop.high, digits)} – {signed(-drop.low, digits)}"]
-                )
-            elif not _is_number(before) or not _is_number(after):
-                cells.append(["–", ""])
+                cells.append([m.change(-drop.value), f"{m.change(-drop.high)} – {m.change(-drop.low)}"])
+            elif _is_number(before) and _is_number(after):
+                cells.append([m.change(after - before), ""])
             else:
-                cells.append([signed(after - before, digits), ""])
+                cells.append(["–", ""])
         rows.append({"key": f"difference {name}", "cells": cells})
     return rows
 
 
-def oracle_text(name: str, part) -> str:
-    """How much of the known spans' drop in expected maximum toxicity a model reaches, or nothing.
+def oracle_text(name: str, part: Interval | None) -> str:
+    """How much of the best case's drop in worst-case toxicity a model reaches, or nothing.
 
     Args:
         name: the model.
@@ -158,10 +230,15 @@ def oracle_text(name: str, part) -> str:
     known = math.isfinite(part.low) and math.isfinite(part.high)
     bounds = f" (95% interval: {share(part.low)} – {share(part.high)})" if known else ""
     said = (
-        f"{variant_title(name)} reaches {share(part.value)} of the drop that training against the known toxic spans"
-        f" gives{bounds}."
+        f"{variant_title(name)} reaches {share(part.value)} of the drop in worst-case toxicity that training against"
+        f" human labels gives{bounds}."
     )
     return said.replace(" -", " −").replace(": -", ": −")
+
+
+def toxic_text(values: Mapping[str, np.ndarray]) -> list[str]:
+    """How much of each model's completions, or of its prompts' worst ones, counts as toxic."""
+    return [f"{variant_title(name)}: {share(float((v >= TOXIC_FROM).mean()))}" for name, v in values.items()]
 
 
 def facts_text(facts: dict) -> str:
@@ -175,50 +252,34 @@ def facts_text(facts: dict) -> str:
     )
 
 
-def outcome_table(
-    outcomes: Mapping[str, Outcomes], first: str, colours: Mapping[str, str]
-) -> tuple[list[dict], list[dict]]:
+def outcome_table(outcomes: Mapping[str, Outcomes], first: str, colours: Mapping[str, str]) -> Table:
     """How many prompts each further model won, tied and lost against the first."""
     margin = number(next(iter(outcomes.values())).margin, 2)
     columns = [
-        {"label": f"Against {variant_title(first)}", "kind": "titled"},
-        {
-            "label": "Less toxic",
-            "kind": "interval",
-            "help": f"Wins: prompts whose highest toxicity is lower by more than {margin}",
-        },
-        {
-            "label": "Alike",
-            "kind": "interval",
-            "help": f"Ties: prompts whose highest toxicity differs by at most {margin}",
-        },
-        {
-            "label": "More toxic",
-            "kind": "interval",
-            "help": f"Losses: prompts whose highest toxicity is higher by more than {margin}",
-        },
+        column(f"vs. {variant_title(first)}", "titled"),
+        column("Less toxic", "interval", f"Wins: prompts whose highest toxicity is lower by more than {margin}"),
+        column("Tie", "interval", f"Prompts whose highest toxicity differs by at most {margin}"),
+        column("More toxic", "interval", f"Losses: prompts whose highest toxicity is higher by more than {margin}"),
     ]
     rows = []
     for name, found in outcomes.items():
-        cells: list = [[variant_title(name), f"on {count_of(len(found.prompts), 'prompt')}", colours[name]]]
+        cells: list = [model_cell(name, colours, f"on {count_of(len(found.prompts), 'prompt')}")]
         cells += [[count(n), share(n, len(found.prompts))] for n in found.counts()]
         rows.append({"key": name, "cells": cells})
     return columns, rows
 
 
-def frontier_rows(metrics: Mapping[str, dict | None], colours: Mapping[str, str]) -> tuple[list[dict], list[dict]]:
+def frontier_rows(metrics: Mapping[str, dict | None], colours: Mapping[str, str]) -> Table:
     """The frontier's values as a table, the least toxic model first; models without both numbers come last."""
     known = {name: values for name, values in metrics.items() if values}
-    columns, rows = metric_table(known, ("emt", "perplexity"), colours)
+    columns, rows = metric_table(known, ("emt", "perplexity"), colours, notes=False)
     points = frontier_points(metrics)
     places = {point.name: place for place, point in enumerate(order_points(points))}
-    ordered = sorted(rows, key=lambda row: (places.get(row["key"], len(places)), known[row["key"]].get("emt") or 0.0))
-    many = len(points) > MANY
-    for number_, row in enumerate(ordered, 1):
-        row["cells"][0][1] = ""
-        if many:
-            row["cells"][0][0] = f"{number_}. {row['cells'][0][0]}"
-    return columns, ordered
+    rows.sort(key=lambda row: (places.get(row["key"], len(places)), known[row["key"]].get("emt") or 0.0))
+    if len(points) > MANY:
+        for place, row in enumerate(rows, 1):
+            row["cells"][0][0] = f"{place}. {row['cells'][0][0]}"
+    return columns, rows
 
 
 def toxicity_shares(toxicity: np.ndarray, n_bins: int = 25) -> np.ndarray:
@@ -227,180 +288,58 @@ def toxicity_shares(toxicity: np.ndarray, n_bins: int = 25) -> np.ndarray:
     return counts / max(1, counts.sum())
 
 
-def prompt_texts(samples: pd.DataFrame) -> dict[int, str]:
-    """Prompt index -> the prompt."""
-    once = samples.drop_duplicates("prompt_index")
-    return dict(zip(once["prompt_index"].tolist(), once["prompt"].tolist(), strict=True))
-
-
-def change_text(values: Sequence[float]) -> str:
-    """The models' highest toxicities of a prompt, in the models' order."""
-    return "highest " + " → ".join(number(value, 2) for value in values)
-
-
-def prompt_payload(
-    samples: Mapping[str, pd.DataFrame],
-    prompt: int,
-    *,
-    by_toxicity: bool = True,
-    differ: bool = False,
-    ratings: bool = True,
-    spans: bool = False,
-) -> dict:
-    """One prompt with its completions for the side-by-side component: a row a sample, a cell a model.
-
-    Sample k of every model was drawn with the same random numbers, so it stands in one row.
-
-    Args:
-        samples: of each model, the first one first.
-        prompt: its index.
-        by_toxicity: rows with the highest toxicity of any model first; otherwise in the order they were drawn.
-        differ: mark the words that a completion does not share with the first model's.
-        ratings: tell how toxic each is.
-        spans: mark what is toxic in each, where its evaluation looked for that.
-    """
-    sides = [
-        frame[frame["prompt_index"] == prompt].set_index("sample_index").sort_index() for frame in samples.values()
-    ]
-    numbers = sorted(set().union(*(side.index for side in sides)))
-    if by_toxicity:
-        worst = {n: max(float(side.at[n, "toxicity"]) for side in sides if n in side.index) for n in numbers}
-        numbers.sort(key=lambda n: (-worst[n], n))
-    rows = []
-    for n in numbers:
-        texts = [side.at[n, "completion"] if n in side.index else None for side in sides]
-        runs = mark_differences(texts, pairwise=len(sides) == 2) if differ else [t and [[t, False]] for t in texts]
-        rated = [float(side.at[n, "toxicity"]) if n in side.index else None for side in sides]
-        if spans:
-            runs = [run and cut_runs(run, spans_of(side, n)) for side, run in zip(sides, runs, strict=True)]
-        cells = [
-            (
-                None
-                if text is None
-                else {
-                    "runs": run or [],
-                    "toxicity": number(rate, 2) if ratings else "",
-                    "high": bool(ratings and rate is not None and rate >= TOXIC_FROM),
-                }
-            )
-            for text, run, rate in zip(texts, runs, rated, strict=True)
-        ]
-        rows.append({"sample": int(n), "cells": cells})
-    highest = [float(side["toxicity"].max()) if len(side) else None for side in sides]
-    return {
-        "prompt": next(side["prompt"].iloc[0] for side in sides if len(side)),
-        "highest": [number(value, 2) if ratings else "" for value in highest],
-        "rows": rows,
-    }
-
-
-def spans_of(side: pd.DataFrame, row) -> list[Span]:
-    """What is toxic in the completion of a row; nothing where its evaluation did not look for it."""
-    return read_spans(side.at[row, "toxic_spans"], side.at[row, "completion"]) if "toxic_spans" in side else []
-
-
-def cut_runs(runs: Sequence[Sequence], spans: Sequence[Span]) -> list[list]:
-    """Runs cut where a toxic span begins or ends, each with the span it stands in as `START-END`, or nothing.
-
-    Args:
-        runs: of text, each with whether its words stand in this text only.
-        spans: ascending, apart, in characters of the joined text.
-    """
-    edges = sorted({place for span in spans for place in span})
-    names = {start: f"{start}-{end}" for start, end in spans}
-    cut, at, name = [], 0, ""
-    for text, only in runs:
-        stop = at + len(text)
-        for end in [*(edge for edge in edges if at < edge < stop), stop]:
-            name = names.get(at, "" if at in edges else name)
-            cut.append([text[len(text) - (stop - at) : len(text) - (stop - end)], only, name])
-            at = end
-    return cut
-
-
-def mark_differences(texts: Sequence[str | None], *, pairwise: bool) -> list[list | None]:
-    """Completions as runs of text, each with whether its words stand in this one only, not in the first.
-
-    Args:
-        texts: of the models, the first model's first; None where there is none.
-        pairwise: there are two models, so the first one is marked too.
-    """
-    first = texts[0]
-    marked: list[list | None] = [None if text is None else [[text, False]] for text in texts]
-    for i, text in enumerate(texts[1:], 1):
-        if first is None or text is None:
-            continue
-        mine, theirs = diff_words(first, text)
-        marked[i] = [list(run) for run in theirs]
-        if pairwise:
-            marked[0] = [list(run) for run in mine]
-    return marked
-
-
-def outcome_of(found: Outcomes, place: int) -> str:
-    """What happened on one prompt, in words."""
-    return OUTCOME_WORDS[OUTCOMES[int(found.kinds[place])]]
-
-
-def matching_prompts(texts: Mapping[int, str], search: str) -> np.ndarray:
-    """int64, ascending indexes of the prompts that contain a text, capitals or not."""
-    wanted = search.casefold()
-    return np.array(sorted(i for i, text in texts.items() if wanted in text.casefold()), dtype=np.int64)
-
-
 RATINGS = {"toxicity": "the first classifier", "implicit_toxicity": "the second classifier (implicit)"}
-"""Columns of the samples that can be looked at -> who rated."""
+"""Column of the samples -> whose ratings it holds."""
 
 
-def group_table(metrics: Mapping[str, dict], key: str = "emt") -> tuple[list[dict], list[dict]] | None:
-    """One metric for every group of prompts: a row a group, a column a model; None where no prompts are grouped.
+def group_table(metrics: Mapping[str, dict], key: str = "emt") -> Table | None:
+    """One metric for every group of prompts: a row for each group, a column for each model; None where no prompts are
+    grouped.
 
     Args:
         metrics: model -> its metrics.json.
         key: which metric.
     """
+    groups = {name: values.get("groups") or {} for name, values in metrics.items()}
     sizes: dict[str, int] = {}
-    for values in metrics.values():
-        for group, found in (values.get("groups") or {}).items():
-            sizes.setdefault(group, found.get("n_prompts") or 0)
+    for found in groups.values():
+        for group, values in found.items():
+            sizes.setdefault(group, values.get("n_prompts") or 0)
     if not sizes:
         return None
-    columns = [
-        {"label": "Group", "kind": "titled"},
-        *({"label": variant_title(name), "kind": "interval"} for name in metrics),
+    metric = next(m for m in METRICS if m.key == key)
+    columns = [column("Group", "titled"), *(column(variant_title(name), "interval") for name in metrics)]
+    rows = [
+        {
+            "key": group,
+            "cells": [
+                [group, count_of(n_prompts, "prompt"), ""],
+                *(metric.cell(found.get(group) or {}) for found in groups.values()),
+            ],
+        }
+        for group, n_prompts in sizes.items()
     ]
-    rows = []
-    for group, n_prompts in sizes.items():
-        cells: list = [[group, count_of(n_prompts, "prompt"), ""]]
-        for values in metrics.values():
-            found = (values.get("groups") or {}).get(group) or {}
-            cells.append([number(found.get(key)), interval(found.get(f"{key}_low"), found.get(f"{key}_high"))])
-        rows.append({"key": group, "cells": cells})
     return columns, rows
 
 
-def harness_table(metrics: Mapping[str, dict]) -> tuple[list[dict], list[dict]] | None:
-    """What the harness measured: a row a task's metric, a column a model with the standard error; None where it did not
-    run."""
-    lines: dict[tuple[str, str], None] = {}
-    for values in metrics.values():
-        for task, found in (values.get("harness") or {}).items():
-            names = [
-                name
-                for name, value in found.items()
-                if _is_number(value) and name != "n_samples" and not name.endswith("_stderr")
-            ]
-            lines |= dict.fromkeys((task, name) for name in names)
+def harness_table(metrics: Mapping[str, dict]) -> Table | None:
+    """What the harness measured: a row for each task's metric, a column for each model with the standard error; None
+    where it did not run."""
+    tasks = [values.get("harness") or {} for values in metrics.values()]
+    lines = dict.fromkeys(
+        (task, name)
+        for by_task in tasks
+        for task, found in by_task.items()
+        for name, value in found.items()
+        if _is_number(value) and name != "n_samples" and not name.endswith("_stderr")
+    )
     if not lines:
         return None
-    columns = [{"label": "Task", "kind": "titled"}]
-    columns += [
-        {"label": variant_title(name), "kind": "interval", "help": "Small numbers: one standard error"}
-        for name in metrics
-    ]
+    columns = [column("Task", "titled")]
+    columns += [column(variant_title(name), "interval", "Small numbers: one standard error") for name in metrics]
     rows = []
     for task, name in lines:
-        found = [(values.get("harness") or {}).get(task) or {} for values in metrics.values()]
+        found = [by_task.get(task) or {} for by_task in tasks]
         examples = next((f["n_samples"] for f in found if _is_number(f.get("n_samples"))), None)
         note = name if examples is None else f"{name} on {count(examples)} examples"
         errors = [f.get(f"{name}_stderr") for f in found]

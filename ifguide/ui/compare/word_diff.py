@@ -1,4 +1,4 @@
-"""Which words stand in only one of two texts. Pure Python."""
+"""Which words are in only one of two texts. Pure Python."""
 
 import re
 from difflib import SequenceMatcher
@@ -8,14 +8,13 @@ from ifguide.data.words import WRITTEN_WORD
 _PIECE = re.compile(rf"{WRITTEN_WORD.pattern}|\s+|[^\w\s]")
 
 Runs = list[tuple[str, bool]]
-"""A text cut into runs, each with whether it stands in this text only; joined, they are the text."""
+"""A text cut into runs, each with whether it is in this text only; joined, they are the text."""
 
 
 def diff_words(first: str, other: str) -> tuple[Runs, Runs]:
     """Mark what two texts do not share: both texts as runs.
 
-    Words and signs are compared as they are written, in order; white space is not. What stays unmarked reads the same
-    in both.
+    Words and punctuation are compared literally, in order; white space is not. What is unmarked reads the same in both.
     """
     pieces = _PIECE.findall(first), _PIECE.findall(other)
     places = [[i for i, piece in enumerate(side) if not piece.isspace()] for side in pieces]

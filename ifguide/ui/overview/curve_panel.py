@@ -1,4 +1,4 @@
-"""Loss curves of a study's trainings; the one at work moves by itself."""
+"""Loss curves of a study's trainings; the curve of a running one updates by itself."""
 
 import streamlit as st
 
@@ -20,12 +20,11 @@ def show_curves(loaded: Loaded) -> None:
         return
     st.subheader("Loss while training", anchor=False)
     st.caption(
-        "How badly the model predicts the tokens it is trained without (selected) and all others, in nats: lower is"
-        " better predicted. A suppressed model should stay high on the selected tokens and be as low as the base model"
-        " on the others."
+        "Cross-entropy on the selected tokens and on all others, in nats: lower is better predicted. A suppressed model"
+        " should stay high on the selected tokens and as low as the base model on the others."
     )
     working = active_job(loaded.study.root) is not None
-    usual = DEFAULT if DEFAULT in names and not working else names[-1]  # the one at work is the last
+    usual = DEFAULT if DEFAULT in names and not working else names[-1]  # the running one is the last
     name = st.selectbox(
         "Model in training",
         names,
@@ -41,7 +40,7 @@ def _show(loaded: Loaded, name: str) -> None:
     with guard():
         curve = read_curve(loaded.study, name)
         if curve is None or not curve.steps:
-            st.caption("The first losses come in a moment.")
+            st.caption("The first losses will appear in a moment.")
             return
         st.plotly_chart(
             chart_style.loss_chart(curve.steps, curve.selected, curve.other),
@@ -49,7 +48,7 @@ def _show(loaded: Loaded, name: str) -> None:
             config=chart_style.CONFIG,
             alt="Loss of selected and of other tokens by training step",
         )
-        state = "finished" if curve.finished else f"at work, {curve.tokens_per_second:,.0f} tokens a second"
+        state = "finished" if curve.finished else f"running, {curve.tokens_per_second:,.0f} tokens a second"
         marked = (
             "" if any(value is not None for value in curve.selected) else " No token was selected in this training."
         )

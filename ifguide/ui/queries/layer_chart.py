@@ -5,10 +5,10 @@ from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
+from ifguide.ui.chart_style import DASHES, calm, error_bars
 from ifguide.ui.format import variant_title
-from ifguide.ui.palette import variant_colour
+from ifguide.ui.palette import variant_colours
 
-DASHES = ("solid", "dot", "dash", "dashdot", "longdash")
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x")
 
 
@@ -27,7 +27,7 @@ def layer_chart(layers: dict[str, dict], limits: tuple[float, float]) -> go.Figu
             layers.
         limits: lowest and highest probability that the axis shows.
     """
-    figure = go.Figure()
+    figure, colours = go.Figure(), variant_colours(layers)
     for i, (name, values) in enumerate(layers.items()):
         middle, low, high = (
             [math.exp(value) for value in values[f"log_probability{end}"]] for end in ("", "_low", "_high")
@@ -37,16 +37,9 @@ def layer_chart(layers: dict[str, dict], limits: tuple[float, float]) -> go.Figu
             y=middle,
             mode="lines+markers",
             name=variant_title(name),
-            line={"color": variant_colour(name), "width": 2, "dash": DASHES[i % len(DASHES)]},
+            line={"color": colours[name], "width": 2, "dash": list(DASHES)[i % len(DASHES)]},
             marker={"symbol": SYMBOLS[i % len(SYMBOLS)], "size": 7},
-            error_y={
-                "type": "data",
-                "symmetric": False,
-                "thickness": 1,
-                "width": 3,
-                "array": [b - a for a, b in zip(middle, high, strict=True)],
-                "arrayminus": [a - b for a, b in zip(middle, low, strict=True)],
-            },
+            error_y=error_bars(middle, low, high, thickness=1, width=3),
             hovertemplate="after layer %{x}: %{y:.3g}<extra>%{fullData.name}</extra>",
         )
     n_layers = len(next(iter(layers.values()))["log_probability"])
@@ -60,10 +53,4 @@ def layer_chart(layers: dict[str, dict], limits: tuple[float, float]) -> go.Figu
     figure.update_yaxes(
         title="probability of a token", type="log", exponentformat="power", dtick=1, range=[bottom - room, top + room]
     )
-    figure.update_layout(
-        height=320,
-        dragmode=False,
-        margin={"l": 10, "r": 10, "t": 60, "b": 10},
-        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "xanchor": "left"},
-    )
-    return figure
+    return calm(figure, height=320, margin={"t": 60})

@@ -1,4 +1,4 @@
-"""Inside the models: how likely each layer finds the queries' completions, and the prefix that draws toxic ones out."""
+"""Inside the models: how likely the queries' completions are after each layer, and a prefix that elicits toxic ones."""
 
 import math
 
@@ -13,12 +13,12 @@ from ifguide.study.freshness import unit_state
 from ifguide.study.lineage import Unit
 from ifguide.ui import components, job_panel, layout
 from ifguide.ui.chart_style import CONFIG
-from ifguide.ui.format import count_of, sentence, variant_title
+from ifguide.ui.format import column, count_of, sentence, variant_title
 from ifguide.ui.loaders import Loaded
 from ifguide.ui.queries.layer_chart import layer_chart, shared_limits
 
 LARGEST = 5
-"""At most so many models are compared here; the command compares any."""
+"""At most this many models are compared here; the command compares any number."""
 
 
 def show_mechanism(loaded: Loaded, *, show_job: bool) -> None:
@@ -31,7 +31,7 @@ def show_mechanism(loaded: Loaded, *, show_job: bool) -> None:
     with st.expander("Inside the models: what suppression changed", key="mechanism"):
         names = _measurable(loaded)
         if len(names) < 2:
-            st.caption("Models can be compared layer by layer once the study has trained one without its selection.")
+            st.caption("Models can be compared layer by layer once the study has trained one against its selection.")
             return
         try:
             found = next(filter(None, (_read(loaded, names, search) for search in (True, False))), None)
@@ -57,8 +57,8 @@ def _read(loaded: Loaded, names: tuple[str, ...], search: bool) -> dict | None:
 def _show(found: dict) -> None:
     models = found["models"]
     st.write(
-        "How likely the completions of your queries are when the model's state after each layer is read as if it were"
-        " the last one (a logit lens). The last layer is what the model says."
+        "How likely the completions of your queries are when each layer is read as if it were the last one (a logit"
+        " lens). The last layer is the model's output."
     )
     sets = {kind: {name: values["layers"][kind] for name, values in models.items()} for kind in ("toxic", "safe")}
     limits = shared_limits(list(sets.values()))
@@ -78,33 +78,25 @@ def _show(found: dict) -> None:
 
 def _show_prefixes(found: dict) -> None:
     budget = found["settings"]["prefix"]
-    st.markdown("**A prefix that draws toxic completions out**")
+    st.markdown("**A prefix that elicits toxic completions**")
     st.caption(
         f"{budget['n_tokens']} tokens before every prompt, found for each model with the same budget: {budget['steps']}"
-        f" rounds of {budget['candidates']} changes. Numbers are the probability of a toxic completion's token"
-        " (geometric mean)."
+        f" rounds of {budget['candidates']} changes. Numbers are the geometric mean probability of a toxic completion's"
+        " token."
     )
     columns = [
-        {"label": "Model", "kind": "text"},
-        {"label": "Its prefix", "kind": "excerpt"},
-        {"label": "No prefix", "kind": "number"},
-        {"label": "Found", "kind": "number"},
-        {
-            "label": "Base's prefix",
-            "kind": "number",
-            "help": "The prefix that was found for the base model, in this model",
-        },
-        {"label": "Other queries", "kind": "number", "help": "The found prefix on queries that the search did not see"},
+        column("Model", "text"),
+        column("Its prefix", "excerpt"),
+        column("No prefix"),
+        column("Found", note="With the prefix found for this model"),
+        column("Base's prefix", note="The prefix found for the base model, used with this model"),
+        column("Other queries", note="The found prefix on queries that the search did not see"),
     ]
     rows = []
     for name, values in found["models"].items():
         prefix = values["prefix"]
-        numbers = (
-            prefix["without"],
-            prefix["best"],
-            found["models"][BASE]["prefix"]["by_model"][name],
-            prefix["others"],
-        )
+        of_base = found["models"][BASE]["prefix"]["by_model"][name]
+        numbers = (prefix["without"], prefix["best"], of_base, prefix["others"])
         cells = [variant_title(name), [[prefix["text"], True]], *map(_probability, numbers)]
         rows.append({"key": name, "cells": cells})
     components.record_table(columns, rows, key="prefixes", label="Found prefixes", veil=layout.veiled())
@@ -122,8 +114,8 @@ def _offer(loaded: Loaded, names: tuple[str, ...], measured: bool, show_job: boo
     models = [part for name in names for part in ("--model", name)]
     if not measured:
         st.write(
-            f"Compares {count_of(len(names), 'model')} layer by layer: how likely each finds toxic and safe"
-            " completions."
+            f"Compares {count_of(len(names), 'model')} layer by layer: how likely toxic and safe completions are under"
+            " each."
         )
         if st.button("Compare the layers", icon=":material/play_arrow:", key="mechanism_start"):
             job_panel.start(loaded.study.root, ["mechanism", loaded.name, *models, "--no-search"])

@@ -1,8 +1,7 @@
 """The Queries page: the list of both sets, one query's effect, and the job that computes it."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
-import pandas as pd
 import streamlit as st
 
 from ifguide.errors import StaleError
@@ -10,16 +9,15 @@ from ifguide.study.analysis import explain
 from ifguide.study.freshness import stage_state
 from ifguide.study.on_demand import read_result
 from ifguide.ui import components, job_panel, layout
-from ifguide.ui.format import count, count_of, number, score
-from ifguide.ui.loaders import Loaded, open_root
+from ifguide.ui.format import column, count, count_of, number, score
+from ifguide.ui.loaders import Loaded
 
 KINDS = {"toxic": "Toxic", "safe": "Safe"}
 ORDERS = {"given": "As given", "without": "Changes the direction most", "along": "Most along the direction"}
 
 
-@dataclass(frozen=True)
-class Row:
-    """One query of the list."""
+class Row(NamedTuple):
+    """A query of the list; the cosines are None until the job has run."""
 
     number: int
     prompt: str
@@ -29,7 +27,7 @@ class Row:
 
 
 def read_known(loaded: Loaded) -> dict | None:
-    """What the job found, or None before it ran."""
+    """The job's results, or None before it ran."""
     try:
         return read_result(explain.queries_path(loaded.study))
     except StaleError:
@@ -37,7 +35,7 @@ def read_known(loaded: Loaded) -> dict | None:
 
 
 def ask(loaded: Loaded) -> tuple[str, str, str]:
-    """Which set, what it contains, and in which order."""
+    """Which set, the text to search for, and the order."""
     with st.grid(3, min_column_width=200, vertical_alignment="bottom"):
         kind = st.segmented_control(
             "Set",
@@ -46,7 +44,7 @@ def ask(loaded: Loaded) -> tuple[str, str, str]:
             required=True,
             key="set",
             bind="query-params",
-            format_func=lambda k: f"{KINDS[k]} ({count(len(_queries(loaded, k)))})",
+            format_func=lambda k: f"{KINDS[k]} ({count(len(loaded.queries(k)))})",
         )
         search = st.text_input(
             "Text contains",
@@ -61,18 +59,9 @@ def ask(loaded: Loaded) -> tuple[str, str, str]:
     return kind, search or "", order
 
 
-@st.cache_resource(max_entries=8, show_spinner=False)
-def _read(root: str, fingerprint: str, kind: str) -> pd.DataFrame:
-    return open_root(root).queries(kind)
-
-
-def _queries(loaded: Loaded, kind: str) -> pd.DataFrame:
-    return _read(str(loaded.study.root), loaded.fingerprint, kind)
-
-
 def list_queries(loaded: Loaded, kind: str, search: str, order: str, known: dict | None) -> list[Row]:
     """The queries that contain the text, in order; without results of the job, as given."""
-    table = _queries(loaded, kind)
+    table = loaded.queries(kind)
     found = (known or {}).get(kind)
     rows = [
         Row(i, prompt, completion, found["along"][i] if found else None, found["without"][i] if found else None)
@@ -88,23 +77,11 @@ def list_queries(loaded: Loaded, kind: str, search: str, order: str, known: dict
 
 def show_list(rows: list[Row], kind: str, known: dict | None) -> int | None:
     """A page of the list; returns the number of the query that is chosen."""
-    columns = [
-        {"label": "No.", "kind": "number"},
-        {"label": "Prompt", "kind": "excerpt"},
-        {"label": "Completion", "kind": "excerpt"},
-    ]
+    columns = [column("No."), column("Prompt", "excerpt"), column("Completion", "excerpt")]
     if known:
         columns += [
-            {
-                "label": "Along",
-                "kind": "number",
-                "help": "Cosine of this query's own direction with the whole one, −1 to 1: how typical it is",
-            },
-            {
-                "label": "Without it",
-                "kind": "number",
-                "help": "Cosine of the direction with the one made without this query: 1 means that it changes nothing",
-            },
+            column("Along", note="Cosine of this query's own direction with the whole one, −1 to 1: how typical it is"),
+            column("Without it", note="Cosine of the direction with and without this query: 1 means no change"),
         ]
     lines = []
     for row in rows:
@@ -122,7 +99,6 @@ def show_list(rows: list[Row], kind: str, known: dict | None) -> int | None:
         chosen=linked,
         pickable=True,
         veil=layout.veiled(),
-        compact=False,
         empty="No query contains this text.",
     )
     if picked is not None:
@@ -132,69 +108,57 @@ def show_list(rows: list[Row], kind: str, known: dict | None) -> int | None:
 
 
 def show_query(loaded: Loaded, kind: str, chosen: int, known: dict | None) -> None:
-    """What one query does."""
-    table = _queries(loaded, kind)
+    """The effect of one query."""
+    table = loaded.queries(kind)
     if chosen >= len(table):
         return
     st.subheader(f"{KINDS[kind]} query {count(chosen + 1)}", anchor=False)
     if not known:
-        st.caption("What it does to the direction and which documents it pulls is not computed yet: see below.")
+        st.caption("Its effect on the direction and the documents it raises most are not computed yet: see below.")
         return
     found = known[kind]
     along, without = found["along"][chosen], found["without"][chosen]
+    change = "the only one of its set" if without is None else f"cosine; a change of {number(1 - without, 5)}"
+    agrees = "How closely this query's own direction agrees with that of all queries."
     with st.grid(2, min_column_width=260):
-        st.metric(
-            "Along the direction",
-            number(along),
-            "cosine, −1 to 1",
-            delta_color="off",
-            delta_arrow="off",
-            border=True,
-            help="How far this query alone points where all queries together point.",
-        )
-        st.metric(
-            "The direction without it",
-            number(without, 5),
-            f"cosine; a change of {number(1 - without, 5)}" if without is not None else "the only one of its set",
-            delta_color="off",
-            delta_arrow="off",
-            border=True,
-            help="1 means that the direction stays as it is when this query is left out.",
-        )
+        for title, value, below, note in (
+            ("Along the direction", number(along), "cosine, −1 to 1", agrees),
+            ("The direction without it", number(without, 5), change, "1: leaving this query out changes nothing."),
+        ):
+            st.metric(title, value, below, delta_color="off", delta_arrow="off", border=True, help=note)
     st.caption(
-        f"Documents it pulls most, of the {count_of(known['candidates'], 'best-ranked document')}. The contribution is"
+        f"Documents it raises most, of the {count_of(known['candidates'], 'best-ranked document')}. The contribution is"
         " the part of the document's score that comes from this query."
     )
     lines = [{"key": id, "cells": [id, score(value)]} for id, value in found["pulls"][chosen]]
     picked = components.record_table(
-        [{"label": "Document", "kind": "text"}, {"label": "Contribution", "kind": "number"}],
+        [column("Document", "text"), column("Contribution")],
         lines,
         key="pulled",
-        label="Documents it pulls most",
+        label="Documents it raises most",
         pickable=True,
     )
     if picked is not None:
-        st.session_state["doc"] = picked
-        st.switch_page("pages/documents.py", query_params={"study": loaded.name, "doc": picked})
+        layout.open_document(loaded, picked)
 
 
 def offer_job(loaded: Loaded, known: dict | None) -> None:
-    """The button that computes what the queries do."""
+    """The button that computes the queries' effects."""
     if known:
         return
     if any(stage_state(loaded.study, stage).state == "missing" for stage in ("direction", "scores", "selection")):
-        st.caption("What each query does can be computed once the study has scores and a selection.")
+        st.caption("The effect of each query can be computed once the study has scores and a selection.")
         return
     if job_panel.show_job(loaded.study.root, quiet=True):
         return
     st.write(
-        "For every query: how far it points along the direction, what the direction would be without it, and which"
-        " documents it pulls most."
+        "For every query: how closely it agrees with the direction, how the direction changes without it, and the"
+        " documents it raises most."
     )
-    queries = sum(len(_queries(loaded, kind)) for kind in KINDS)
+    queries = sum(len(loaded.queries(kind)) for kind in KINDS)
     st.caption(
-        f"One gradient a query and checkpoint: {count_of(queries, 'query', 'queries')},"
+        f"One gradient for each query and checkpoint: {count_of(queries, 'query', 'queries')},"
         f" {count_of(len(loaded.study.checkpoint_names()), 'checkpoint')}."
     )
-    if st.button("Compute what each query does", icon=":material/play_arrow:", type="primary"):
+    if st.button("Compute each query's effect", icon=":material/play_arrow:", type="primary"):
         job_panel.start(loaded.study.root, ["explain", loaded.name])

@@ -1,4 +1,5 @@
 """The report: what a study found, as one HTML file that works offline.
 
-`facts` collects, `figures` draws, `page` puts it together; `markup` keeps text from becoming HTML.
+`facts` collects, `page` and `figures` prepare, `page.html`, `figures.html` and `report.css` are the page; `templates`
+keeps text from becoming HTML.
 """

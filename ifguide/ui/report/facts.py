@@ -9,6 +9,7 @@ import numpy as np
 from ifguide.data import word_counts as words
 from ifguide.errors import InputError, StaleError
 from ifguide.evaluation.outcomes import Outcomes, compare_with_first
+from ifguide.selection.algorithm import precision_recall
 from ifguide.storage import artifacts
 from ifguide.study.analysis.comparison import Comparison, compare_variants
 from ifguide.study.document_columns import scale_top
@@ -37,9 +38,9 @@ class SelectionFacts:
     settings: dict
     """From selection.json."""
     precision: float | None
-    """Share of its tokens that lie in known spans; None without spans."""
+    """Share of its tokens inside human spans; None without spans."""
     recall: float | None
-    """Share of the known spans' tokens that it holds."""
+    """Share of the human spans' tokens that it contains."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -95,7 +96,7 @@ class ReportFacts:
 
     @property
     def example(self) -> str | None:
-        """The model whose completions stand beside the first's: the selection's, else the next one."""
+        """The model whose completions are shown beside the first's: the selection's, else the next one."""
         return self.selection if self.selection in self.differences else next(iter(self.differences), None)
 
 
@@ -114,18 +115,15 @@ def collect_facts(study: Study, selection: str) -> ReportFacts:
         )
     samples = {name: study.samples(name) for name in names}
     first = names[0]
-    differences, oracle = {}, {"oracle": samples["oracle"]} if "oracle" in samples and first != "oracle" else {}
-    for name in names[1:]:
-        pair = {first: samples[first], name: samples[name], **oracle}
-        heldout = {of: study.heldout_losses(of) for of in (first, name)}
-        differences[name] = next(c for c in compare_variants(pair, base=first, heldout=heldout) if c.variant == name)
+    heldout = {name: study.heldout_losses(name) for name in names}
+    compared = compare_variants(samples, base=first, oracle="oracle" if first != "oracle" else "", heldout=heldout)
     chosen = study.selection(selection)
     documents, top = _documents(study, chosen)
     return ReportFacts(
         study=study,
         metrics={name: study.metrics(name) or {} for name in names},
         samples=samples,
-        differences=differences,
+        differences={found.variant: found for found in compared},
         outcomes=compare_with_first(samples),
         selection=selection,
         selections=[_selection(study, name) for name in study.selection_names()],
@@ -141,10 +139,7 @@ def _selection(study: Study, name: str) -> SelectionFacts:
     chosen, corpus = study.selection(name), study.corpus()
     precision = recall = None
     if corpus.in_span is not None and len(chosen.mask) == corpus.n_tokens:
-        spans = np.asarray(corpus.in_span) & corpus.valid()
-        both, n_selected = int((spans & chosen.mask).sum()), int(np.count_nonzero(chosen.mask))
-        precision = both / n_selected if n_selected else None
-        recall = both / int(spans.sum()) if spans.any() else None
+        precision, recall = precision_recall(chosen.mask, np.asarray(corpus.in_span), corpus.valid())
     return SelectionFacts(name=name, settings=chosen.settings, precision=precision, recall=recall)
 
 
@@ -193,7 +188,7 @@ def _documents(study: Study, chosen: "Selection") -> tuple[list[ShownDocument], 
 
 
 def _manifests(study: Study) -> dict[str, dict]:
-    """The manifests of all artefacts that are there, in the order the stages run."""
+    """The manifests of all artefacts that exist, in the order the stages run."""
     names: Mapping[str, list[str]] = {
         "selection": study.selection_names(),
         "documents": ["", *study.names_of("documents")],

@@ -1,4 +1,4 @@
-"""The report's first paragraphs: what was done to the study, in sentences."""
+"""What was done in the study, in sentences, for the report."""
 
 from ifguide.config.schema import ScoresConfig, SuppressConfig
 from ifguide.errors import IFGuideError
@@ -8,27 +8,27 @@ from ifguide.ui.report.facts import ReportFacts
 _MODES = {
     "scratch": "It was trained from a random start on the whole corpus",
     "finetune": "It was fine-tuned on the whole corpus",
-    "asis": "It was taken as it is",
+    "asis": "It was used unchanged, with this training text",
 }
 
 
 def what_was_done(facts: ReportFacts) -> list[str]:
-    """A sentence or two a step, of those that were run."""
+    """A sentence or two for each step that was run."""
     study, config = facts.study, facts.study.config
     said = []
     if "corpus" in facts.manifests:
         corpus = study.corpus()
         said.append(
-            f"The question is which training tokens teach the model {config.model.source} to be toxic."
+            f"The question is which training tokens make the model {config.model.source} toxic."
             f" {_MODES[config.model.mode]}: {count_of(corpus.n_documents, 'document')},"
             f" {count_of(corpus.n_tokens, 'token')}."
         )
     if "scores" in facts.manifests:
         said.append(
-            f"{_queries(facts)} say what to look for. The difference of their gradients, divided by the curvature"
-            f" ({config.factors.strategy}, damping {config.direction.damping:g}), is a direction in the model's"
-            f" weights. Every token was scored at {count_of(len(study.checkpoint_names()), 'checkpoint')}: how far"
-            f" training on it pushes the model in that direction.{_together(config.scores)}"
+            f"{_queries(facts)} define what is toxic and what is safe. The difference of their gradients, divided by"
+            f" the curvature ({config.factors.strategy}, damping {config.direction.damping:g}), is a direction in the"
+            f" model's weights. Every token was scored at {count_of(len(study.checkpoint_names()), 'checkpoint')}: how"
+            f" far training on it moves the model in that direction.{_together(config.scores)}"
         )
     chosen = next((found.settings for found in facts.selections if found.name == facts.selection), None)
     if chosen is not None:
@@ -45,7 +45,7 @@ def what_was_done(facts: ReportFacts) -> list[str]:
     if any(name.startswith("suppress") for name in facts.manifests):
         said.append(
             f"The model was trained again from the same start; {_treatment(config.suppress)} Models trained against"
-            " other choices, or in other ways, stand beside it."
+            " other selections, or in other ways, are shown beside it."
         )
     values = facts.metrics[facts.first]
     said.append(
@@ -58,12 +58,12 @@ def what_was_done(facts: ReportFacts) -> list[str]:
 
 
 def _together(config: ScoresConfig) -> str:
-    """How the checkpoints' scores became one, where that is out of the ordinary."""
-    said = " The median over the checkpoints counts." if config.average == "median" else ""
+    """How the checkpoints' scores were combined, where the settings differ from the defaults."""
+    said = " Its score is the median over the checkpoints." if config.average == "median" else ""
     if config.pooling:
         said += (
-            f" To each token's score {config.pooling:g} times the mean of all places of the same vocabulary entry was"
-            " added."
+            f" The mean over all occurrences of the same vocabulary entry, times {config.pooling:g}, was added to each"
+            " token's score."
         )
     return said
 
@@ -72,16 +72,16 @@ def _treatment(config: SuppressConfig) -> str:
     """How selected tokens were treated."""
     how = {
         "penalise": (
-            f"a selected token's cross-entropy counted with the weight −{config.penalty:g}, every other's with 1."
+            f"the cross-entropy of a selected token had the weight −{config.penalty:g}, that of every other token 1."
         ),
-        "unlikelihood": f"a selected token's unlikelihood counted with the weight {config.penalty:g}.",
+        "unlikelihood": f"the unlikelihood loss of a selected token had the weight {config.penalty:g}.",
         "mask": "a selected token had no loss.",
         "drop": "documents with a selected token had no loss.",
     }[config.method]
     if config.max_penalty and config.method == "penalise":
-        how += f" The penalty on a token ends at a cross-entropy of {config.max_penalty:g}."
+        how += f" The penalty on a token stops growing at a cross-entropy of {config.max_penalty:g}."
     if config.warmup_share and config.method in ("penalise", "unlikelihood"):
-        how += f" It came gradually over the first {share(config.warmup_share, digits=0)} of the steps."
+        how += f" It had a linear warm-up over the first {share(config.warmup_share, digits=0)} of the steps."
     return how
 
 

@@ -1,7 +1,4 @@
-"""The report: what a study found, as one HTML file that asks for nothing else.
-
-`facts` collects, `figures` draws, `page` puts it together; `markup` keeps text from becoming HTML.
-"""
+"""The report: what a study found, as one HTML file that needs nothing else."""
 
 from pathlib import Path
 
@@ -9,10 +6,8 @@ from ifguide.errors import IFGuideError, InputError
 from ifguide.storage.artifacts import replacing
 from ifguide.study.reading import Study
 from ifguide.ui.report.facts import collect_facts
-from ifguide.ui.report.markup import tag
 from ifguide.ui.report.page import build_page
-
-__all__ = ["MOST_BYTES", "report_html", "report_or_reason", "write_report"]
+from ifguide.ui.report.templates import ENVIRONMENT
 
 MOST_BYTES = 5_000_000
 """A report is never larger than this."""
@@ -35,11 +30,12 @@ def report_html(study: Study, *, selection: str = "default") -> str:
 
 
 def report_or_reason(study: Study) -> str:
-    """The report, or a page that says why there is none: for a download, which cannot show an error in another way."""
+    """The report, or a page that says why there is none: a download cannot show an error in another way."""
     try:
         return report_html(study)
     except IFGuideError as error:
-        return f"<!doctype html>\n{tag('title', 'No report')}{tag('p', f'No report could be made: {error}')}\n"
+        page = "<!doctype html>\n<title>No report</title><p>No report could be made: {{ reason }}</p>\n"
+        return ENVIRONMENT.from_string(page).render(reason=error)
 
 
 def write_report(study: Study, path: Path, *, selection: str = "default") -> Path:

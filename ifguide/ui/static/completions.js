@@ -1,4 +1,4 @@
-// One prompt with the completions of two to four models: a row a sample. Text reaches the page through textContent only.
+// One prompt with the completions of two to four models, a row for each sample. Text reaches the page through textContent only.
 const revealed = new Set(); // prompts whose text is shown, for all instances of this component
 const opened = new Set(); // prompts with all their rows
 
@@ -9,7 +9,7 @@ function element(tag, className, text) {
   return made;
 }
 
-// A completion on one line: its line ends are shown as signs; words that stand in it alone are underlined, toxic spans dotted below.
+// A completion on one line: its line ends are shown as signs; words found only in it are underlined, toxic spans dotted below.
 function flowing(runs) {
   const shown = element("span", "text");
   let toxic = null;
@@ -43,7 +43,7 @@ function named(title, colour) {
   return name;
 }
 
-// What Enter and the space bar do to an element that is no button by itself.
+// What Enter and the space bar do to an element that is not a button.
 function onKey(target, act) {
   target.onkeydown = (event) => {
     if (event.target !== target || (event.key !== "Enter" && event.key !== " ")) return;
@@ -58,7 +58,7 @@ function makePickable(box, chip, name, data, pick) {
   const whole = () => pick(chosen && !data.span ? "" : name);
   box.classList.add("pick");
   box.classList.toggle("chosen", chosen);
-  box.title = "Which training documents are nearest, and how likely each model finds it";
+  box.title = "Nearest training documents, and token probabilities";
   box.tabIndex = -1;
   box.onclick = () => { if (!getSelection()?.toString()) whole(); };
   onKey(box, whole);
@@ -85,12 +85,12 @@ function armSpans(text, on) {
       toxic.tabIndex = 0;
       toxic.setAttribute("role", "button");
       toxic.setAttribute("aria-pressed", String(toxic.classList.contains("picked")));
-      toxic.title = "Toxic by the classifier's rating: which training documents are nearest to these words";
+      toxic.title = "Rated toxic: click for the training documents nearest to these words";
     } else for (const name of ["tabindex", "role", "aria-pressed", "title"]) toxic.removeAttribute(name);
   }
 }
 
-// Where the keyboard is in the rows, and the same place in rows drawn anew.
+// Where the keyboard focus is in the rows, and the same place in rows drawn again.
 function placeOf(focused) {
   const cell = focused?.closest?.(".cell");
   if (!cell) return null;
@@ -152,7 +152,7 @@ export default function (component) {
   body.append(...lines);
   const foot = element("div", "foot");
   const more = element("button", "quiet more");
-  foot.append(more, element("span", "soft", data.note));
+  foot.append(more);
   const settle = () => {
     const hidden = data.veil && !revealed.has(data.memory);
     const all = opened.has(data.memory);

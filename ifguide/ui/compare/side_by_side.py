@@ -1,0 +1,124 @@
+"""One prompt with the completions of several models, a row a sample. No streamlit here."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from ifguide.evaluation.statistics import TOXIC_FROM
+from ifguide.evaluation.toxic_spans import Span, read_spans
+from ifguide.ui.compare.word_diff import diff_words
+from ifguide.ui.format import number
+
+
+def prompt_texts(samples: pd.DataFrame) -> dict[int, str]:
+    """Prompt index -> the prompt."""
+    once = samples.drop_duplicates("prompt_index")
+    return dict(zip(once["prompt_index"].tolist(), once["prompt"].tolist(), strict=True))
+
+
+def change_text(values: Sequence[float]) -> str:
+    """The models' highest toxicities for a prompt, in the models' order."""
+    return "highest " + " → ".join(number(value, 2) for value in values)
+
+
+def prompt_payload(
+    samples: Mapping[str, pd.DataFrame],
+    prompt: int,
+    *,
+    by_toxicity: bool = True,
+    differ: bool = False,
+    ratings: bool = True,
+    spans: bool = False,
+) -> dict:
+    """One prompt with its completions for the side-by-side component: a row for each sample, a cell for each model.
+
+    Sample k of every model was drawn with the same random seed, so they share a row.
+
+    Args:
+        samples: of each model, the first one first.
+        prompt: its index.
+        by_toxicity: rows with the highest toxicity of any model first; otherwise in the order they were drawn.
+        differ: mark the words that a completion does not share with the first model's.
+        ratings: give each completion's toxicity.
+        spans: mark the toxic words of each completion, where its evaluation looked for them.
+    """
+    sides = [
+        frame[frame["prompt_index"] == prompt].set_index("sample_index").sort_index() for frame in samples.values()
+    ]
+    numbers = sorted(set().union(*(side.index for side in sides)))
+    if by_toxicity:
+        worst = {n: max(float(side.at[n, "toxicity"]) for side in sides if n in side.index) for n in numbers}
+        numbers.sort(key=lambda n: (-worst[n], n))
+    rows = []
+    for n in numbers:
+        rated = [
+            (side.at[n, "completion"], float(side.at[n, "toxicity"])) if n in side.index else None for side in sides
+        ]
+        texts = [found and found[0] for found in rated]
+        plain = [None if text is None else [[text, False]] for text in texts]
+        runs = mark_differences(texts, pairwise=len(sides) == 2) if differ else plain
+        cells: list[dict | None] = []
+        for side, found, run in zip(sides, rated, runs, strict=True):
+            if found is None or run is None:
+                cells.append(None)
+                continue
+            shown = cut_runs(run, spans_of(side, n)) if spans else run
+            rating = {"toxicity": number(found[1], 2), "high": found[1] >= TOXIC_FROM}
+            cells.append({"runs": shown, **(rating if ratings else {"toxicity": "", "high": False})})
+        rows.append({"sample": int(n), "cells": cells})
+    highest = [float(side["toxicity"].max()) if len(side) else None for side in sides]
+    return {
+        "prompt": next(side["prompt"].iloc[0] for side in sides if len(side)),
+        "highest": [number(value, 2) if ratings else "" for value in highest],
+        "rows": rows,
+    }
+
+
+def spans_of(side: pd.DataFrame, row) -> list[Span]:
+    """The toxic spans of a row's completion; none where its evaluation did not look for them."""
+    return read_spans(side.at[row, "toxic_spans"], side.at[row, "completion"]) if "toxic_spans" in side else []
+
+
+def cut_runs(runs: Sequence[Sequence], spans: Sequence[Span]) -> list[list]:
+    """Runs cut where a toxic span begins or ends, each with its span as `START-END`, or an empty string.
+
+    Args:
+        runs: of text, each with whether its words are in this text only.
+        spans: ascending, apart, in characters of the joined text.
+    """
+    edges = sorted({place for span in spans for place in span})
+    names = {start: f"{start}-{end}" for start, end in spans}
+    cut, at, name = [], 0, ""
+    for text, only in runs:
+        stop = at + len(text)
+        for end in [*(edge for edge in edges if at < edge < stop), stop]:
+            name = names.get(at, "" if at in edges else name)
+            cut.append([text[len(text) - (stop - at) : len(text) - (stop - end)], only, name])
+            at = end
+    return cut
+
+
+def mark_differences(texts: Sequence[str | None], *, pairwise: bool) -> list[list | None]:
+    """Completions as runs of text, each with whether its words are in this one only, not in the first.
+
+    Args:
+        texts: of the models, the first model's first; None where there is none.
+        pairwise: there are two models, so the first one is marked too.
+    """
+    first = texts[0]
+    marked: list[list | None] = [None if text is None else [[text, False]] for text in texts]
+    for i, text in enumerate(texts[1:], 1):
+        if first is None or text is None:
+            continue
+        mine, theirs = diff_words(first, text)
+        marked[i] = [list(run) for run in theirs]
+        if pairwise:
+            marked[0] = [list(run) for run in mine]
+    return marked
+
+
+def matching_prompts(texts: Mapping[int, str], search: str) -> np.ndarray:
+    """int64, ascending indexes of the prompts that contain a text, in any capitals."""
+    wanted = search.casefold()
+    return np.array(sorted(i for i, text in texts.items() if wanted in text.casefold()), dtype=np.int64)
