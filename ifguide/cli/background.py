@@ -1,33 +1,27 @@
-"""What several commands do at their end or instead of their work: print the state of a study, or go on as a job of
-their own."""
+"""How several commands end: by printing the state of the study, or by starting a background job instead."""
 
 import contextlib
-from typing import Annotated
-
-import typer
 
 from ifguide.cli.running import speaks
-from ifguide.study.freshness import stage_states
-
-Background = Annotated[bool, typer.Option("--background", help="Start it as a job of its own and return at once.")]
 
 
 def start_in_background(name: str, arguments: list[str], *, skip_when_fresh: bool = False) -> None:
-    """Start `ifguide` with some arguments in a process of its own, unless a job works on the study already.
+    """Start `ifguide` as a background job, unless the study has a running one.
 
     Args:
         name: of the study.
         arguments: the command and its options.
-        skip_when_fresh: start nothing where the whole study is up to date.
+        skip_when_fresh: start nothing when every stage of the study is up to date.
     """
     from ifguide.errors import StudyNotFound
     from ifguide.runtime.jobs import active_job, start_job
     from ifguide.study.folder import cache_dir
+    from ifguide.study.freshness import stage_states
     from ifguide.study.reading import Study
 
     cache = cache_dir()
     if active := active_job(cache / name):
-        print(f"study {name} is being built already, by job {active.id}")
+        print(f"study {name} is already being built by job {active.id}")
         return
     if skip_when_fresh:
         with contextlib.suppress(StudyNotFound):
@@ -39,10 +33,9 @@ def start_in_background(name: str, arguments: list[str], *, skip_when_fresh: boo
 
 
 def print_headline(name: str) -> None:
-    """Print a study's state, from the one process of several that speaks."""
-    if not speaks():
-        return
-    from ifguide.cli.status import format_status, study_status
-    from ifguide.study.reading import Study
+    """Print a study's state, from the one process of several that prints."""
+    if speaks():
+        from ifguide.cli.status import format_status, study_status
+        from ifguide.study.reading import Study
 
-    print(format_status(study_status(Study.open(name))))
+        print(format_status(study_status(Study.open(name))))

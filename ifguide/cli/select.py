@@ -8,7 +8,6 @@ import typer
 
 from ifguide.cli.options import StatusFile, StudyName
 from ifguide.cli.running import follow_run
-from ifguide.study.select import save_selection
 
 
 class Attribution(StrEnum):
@@ -40,6 +39,7 @@ def add_commands(app: typer.Typer) -> None:
         What is not given here is taken from study.toml.
         """
         from ifguide.study.reading import Study
+        from ifguide.study.select import save_selection
 
         study = Study.open(name)
         given: dict = {
