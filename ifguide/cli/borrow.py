@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from ifguide.cli.options import StatusFile, StudyName
-from ifguide.cli.running import follow_run
+from ifguide.cli.running import follow_run, open_study
 
 
 def borrow(
@@ -26,13 +26,12 @@ def borrow(
     """
     from ifguide.config.schema import BorrowedConfig
     from ifguide.study.pipeline import borrow as borrow_selection
-    from ifguide.study.reading import Study
 
-    study = Study.open(name)
+    study = open_study(name)
     called = new or f"{source}-{selection}"
     with follow_run(status_file) as progress:
         borrow_selection(study, called, BorrowedConfig(study=source, selection=selection), progress=progress)
-    found = Study.open(name).selection(called).settings
+    found = open_study(name).selection(called).settings
     print(
         f"selection {called}: {found['n_selected']:,} tokens in {found['n_documents_hit']:,} documents; "
         f"train without them with `ifguide suppress {name} --selection {called}`"

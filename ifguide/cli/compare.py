@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from ifguide.cli.options import StatusFile, StudyName
-from ifguide.cli.running import follow_run
+from ifguide.cli.running import follow_run, open_study
 from ifguide.config.names import BASE, DEFAULT
 from ifguide.errors import InputError
 
@@ -27,9 +27,8 @@ def compare(
     """
     from ifguide.study.analysis.comparison import comparison_table
     from ifguide.study.pipeline import compare as compare_models
-    from ifguide.study.reading import Study
 
-    study = Study.open(name)
+    study = open_study(name)
     wanted = choose(study, others)
     with follow_run(status_file) as progress:
         compare_models(study, wanted, progress=progress)

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from ifguide.cli.options import StatusFile, StudyName
-from ifguide.cli.running import follow_run
+from ifguide.cli.running import follow_run, open_study
 
 
 def documents(name: StudyName, status_file: StatusFile = None) -> None:
@@ -14,9 +14,8 @@ def documents(name: StudyName, status_file: StatusFile = None) -> None:
     Only tables that are missing or damaged are written. `ifguide run` does this too.
     """
     from ifguide.study.document_table import write_tables
-    from ifguide.study.reading import Study
 
-    study = Study.open(name)
+    study = open_study(name)
     with follow_run(status_file) as progress:
         progress.begin_stage("documents", 0, 1)
         written = write_tables(study, report=lambda d, n: progress.report(d, n, "documents"))
@@ -40,9 +39,8 @@ def explain(
     Without a document, it computes what each query adds to the influence direction, for the app's Queries page.
     """
     from ifguide.study.analysis.explain import explain_document, explain_queries
-    from ifguide.study.reading import Study
 
-    study = Study.open(name)
+    study = open_study(name)
     with follow_run(status_file) as progress:
         progress.begin_stage("explain", 0, 1)
         if document is None:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from ifguide.cli.options import SelectionName, StudyName
-from ifguide.cli.running import follow_run
+from ifguide.cli.running import follow_run, open_study
 
 
 class Table(StrEnum):
@@ -35,9 +35,8 @@ def export(
     In CSV, text that begins with = + - @ ' or a tab gets a leading ', so that no spreadsheet reads it as a formula.
     """
     from ifguide.study.analysis.export import export_study
-    from ifguide.study.reading import Study
 
-    study = Study.open(name)
+    study = open_study(name)
     with follow_run() as progress:
         report = lambda d, n: progress.report(d, n, "documents")  # noqa: E731
         rows = export_study(study, what.value, out, selection=selection, report=report)

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from ifguide.cli.options import StatusFile, StudyName
-from ifguide.cli.running import follow_run
+from ifguide.cli.running import follow_run, open_study
 
 
 def likelihood(
@@ -21,9 +21,8 @@ def likelihood(
     Prints the mean log-probability of the tokens of one prompt's completions under each model.
     """
     from ifguide.study.analysis.likelihood import compute_likelihoods
-    from ifguide.study.reading import Study
 
-    study = Study.open(name)
+    study = open_study(name)
     with follow_run(status_file) as progress:
         progress.begin_stage("likelihood", 0, 1)
         found = compute_likelihoods(study, prompt, [m.strip() for m in models.split(",") if m.strip()], progress)

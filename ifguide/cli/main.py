@@ -14,8 +14,8 @@ import typer
 
 from ifguide import __version__
 from ifguide.cli import (
+    background,
     borrow,
-    cancel,
     compare,
     demo,
     documents,
@@ -141,7 +141,7 @@ COMMANDS: tuple[Callable, ...] = (
     train.suppress,
     train.evaluate,
     export.export,
-    cancel.cancel,
+    background.cancel,
     borrow.borrow,
     compare.compare,
     likelihood.likelihood,

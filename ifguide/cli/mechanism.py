@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from ifguide.cli.options import AsJson, StatusFile, StudyName
-from ifguide.cli.running import follow_run
+from ifguide.cli.running import follow_run, open_study
 
 
 def mechanism(
@@ -40,9 +40,8 @@ def mechanism(
     from ifguide.config.names import BASE, DEFAULT
     from ifguide.evaluation.mechanism_settings import MechanismSettings, PrefixSettings
     from ifguide.study.analysis.mechanism import measure_mechanism, read_mechanism
-    from ifguide.study.reading import Study
 
-    study = Study.open(name)
+    study = open_study(name)
     names = tuple(DEFAULT if model == "suppressed" else model for model in models or (BASE, DEFAULT))
     budget = PrefixSettings(n_tokens=prefix_tokens, steps=steps, candidates=candidates, seed=seed)
     settings = MechanismSettings(models=names, search=search, n_search=queries, prefix=budget)

@@ -60,19 +60,25 @@ def new(
     from ifguide.config.io import config_from_dict, override
     from ifguide.study.pipeline import create_study
 
-    sections: dict[str, dict[str, str | None]] = {
-        "model": {"source": model},
-        "corpus": {
-            "path": corpus,
-            "text_field": text_field,
-            "id_field": id_field,
-            "source_field": source_field,
-            "spans_field": spans_field,
-        },
-        "queries": {"toxic": toxic, "safe": safe, "prompt_field": prompt_field, "completion_field": completion_field},
-        "evaluate": {"prompts": prompts, "heldout": heldout},
+    settings = {
+        "model.source": model,
+        "corpus.path": corpus,
+        "corpus.text_field": text_field,
+        "corpus.id_field": id_field,
+        "corpus.source_field": source_field,
+        "corpus.spans_field": spans_field,
+        "queries.toxic": toxic,
+        "queries.safe": safe,
+        "queries.prompt_field": prompt_field,
+        "queries.completion_field": completion_field,
+        "evaluate.prompts": prompts,
+        "evaluate.heldout": heldout,
     }
-    given = {section: {k: v for k, v in table.items() if v is not None} for section, table in sections.items()}
+    given: dict[str, dict[str, str]] = {}
+    for setting, value in settings.items():
+        section, _, key = setting.partition(".")
+        if value is not None:
+            given.setdefault(section, {})[key] = value
     study = create_study(name, _with_absolute_paths(override(config_from_dict(given), assignments or [])))
     print(f"wrote {study.root / 'study.toml'}; build it with `ifguide run {name}`")
 

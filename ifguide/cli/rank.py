@@ -1,12 +1,13 @@
 """`ifguide rank`: how well the scores find documents with a known label."""
 
+import dataclasses
 import json
 from typing import Annotated
 
 import typer
 
 from ifguide.cli.options import AsJson, StudyName
-from ifguide.cli.running import follow_run
+from ifguide.cli.running import follow_run, open_study
 
 
 def rank(
@@ -24,9 +25,8 @@ def rank(
     ways to combine a document's token scores.
     """
     from ifguide.study.analysis.data_ranking import read_labels, study_rankings
-    from ifguide.study.reading import Study
 
-    study = Study.open(name)
+    study = open_study(name)
     with follow_run() as progress:
         progress.begin_stage("rank", 0, 1)
         known = read_labels(study, labels)
@@ -35,16 +35,7 @@ def rank(
         )
     n_bad, n_known = int(known.bad.sum()), int(known.known.sum())
     if as_json:
-        rows = [
-            {
-                "scores": quality.scores,
-                "way": quality.way,
-                "auroc": list(quality.auroc),
-                "average_precision": list(quality.average_precision),
-                "precision_at": {str(depth): list(value) for depth, value in quality.precision_at.items()},
-            }
-            for quality in found
-        ]
+        rows = [dataclasses.asdict(quality) for quality in found]
         values = {"study": name, "labels": labels, "documents": n_known, "bad": n_bad, "rankings": rows}
         print(json.dumps(values, indent=1))
     else:

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from ifguide.cli.options import SelectionName, StudyName
+from ifguide.cli.running import open_study
 
 
 def report(
@@ -19,8 +20,7 @@ def report(
 
     Offensive text is blurred until the reader asks for it.
     """
-    from ifguide.study.reading import Study
     from ifguide.ui.report.write import write_report
 
-    path = write_report(Study.open(name), out or Path(f"{name}-report.html"), selection=selection)
+    path = write_report(open_study(name), out or Path(f"{name}-report.html"), selection=selection)
     print(f"wrote {path} ({path.stat().st_size:,} bytes)")

@@ -6,7 +6,7 @@ import typer
 
 from ifguide.cli.background import print_headline, start_in_background
 from ifguide.cli.options import Background, StatusFile, StudyName
-from ifguide.cli.running import follow_run, launched_together
+from ifguide.cli.running import follow_run, launched_together, open_study
 from ifguide.errors import InputError
 
 
@@ -24,12 +24,11 @@ def run(
     The stages, in order: corpus, queries, model, factors, direction, scores, index, selection, suppress, evaluate.
     """
     from ifguide.study.lineage import STAGES
-    from ifguide.study.reading import Study
 
     for stage in filter(None, (until, force)):
         if stage not in STAGES:
             raise InputError(f"expected a stage ({', '.join(STAGES)}), got {stage!r}")
-    study = Study.open(name)
+    study = open_study(name)
     if background:
         if launched_together():
             raise InputError(

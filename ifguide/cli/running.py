@@ -17,6 +17,7 @@ from ifguide.runtime.distributed import current, join_processes, launched_togeth
 
 if TYPE_CHECKING:
     from ifguide.runtime.progress import Progress, Sink
+    from ifguide.study.reading import Study
 
 
 @contextlib.contextmanager
@@ -58,6 +59,17 @@ def follow_run(status_file: Path | None = None) -> Iterator["Progress"]:
         progress.close("failed", explain_system_error(error) or f"{type(error).__name__}: {error}")
         raise
     progress.close("done")
+
+
+def open_study(name: str) -> "Study":
+    """The study of this name in the cache.
+
+    Raises:
+        StudyNotFound, ConfigError: it is not there, or its study.toml is wrong.
+    """
+    from ifguide.study.reading import Study
+
+    return Study.open(name)
 
 
 def speaks() -> bool:

@@ -4,6 +4,7 @@ import json
 from typing import TYPE_CHECKING
 
 from ifguide.cli.options import AsJson, StudyName
+from ifguide.cli.running import open_study
 from ifguide.errors import IFGuideError, StaleError
 
 if TYPE_CHECKING:
@@ -17,9 +18,7 @@ OPTIONAL_METRICS = ("implicit_emt", "implicit_tp", "lambada_accuracy")
 
 def status(name: StudyName, as_json: AsJson = False) -> None:
     """Show a study's stages, its models' toxicity, and its last job."""
-    from ifguide.study.reading import Study
-
-    found = study_status(Study.open(name))
+    found = study_status(open_study(name))
     print(json.dumps(found, indent=1, ensure_ascii=False) if as_json else format_status(found))
 
 
@@ -28,12 +27,11 @@ def list_studies() -> None:
     from ifguide.cli.terminal import format_table
     from ifguide.study import folder
     from ifguide.study.freshness import stage_states
-    from ifguide.study.reading import Study
 
     rows = []
     for name in folder.list_studies():
         try:
-            study = Study.open(name)
+            study = open_study(name)
             states = [state.state for state in stage_states(study).values()]
             rows.append((name, f"{states.count('fresh')} of {len(states)}", study.config.description))
         except IFGuideError as error:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import TextIO, cast
 
-from ifguide.runtime.progress import Snapshot, numbers, stage_title
+from ifguide.runtime.progress import Sink, Snapshot, numbers, stage_title
 from ifguide.storage.durations import format_seconds
 
 
@@ -35,7 +35,7 @@ def format_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(line.rstrip() for line in captured.get().splitlines())
 
 
-class TerminalSink:
+class TerminalSink(Sink):
     """Shows progress: a bar on a terminal, and a plain line for each finished stage and each message everywhere.
 
     Args:

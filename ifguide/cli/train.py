@@ -6,14 +6,13 @@ import typer
 
 from ifguide.cli.background import print_headline
 from ifguide.cli.options import SelectionName, StatusFile, StudyName
-from ifguide.cli.running import follow_run, speaks
+from ifguide.cli.running import follow_run, open_study, speaks
 
 
 def suppress(name: StudyName, selection: SelectionName = "default", status_file: StatusFile = None) -> None:
     """Train the model again with a penalty on a selection's tokens."""
-    from ifguide.study.reading import Study
 
-    study = Study.open(name)
+    study = open_study(name)
     with follow_run(status_file) as progress:
         from ifguide.study.pipeline import suppress as suppress_tokens
 
@@ -34,9 +33,8 @@ def evaluate(
     The model completes the prompts, the completions are scored, and perplexity is measured on held-out text.
     """
     from ifguide.config.names import DEFAULT
-    from ifguide.study.reading import Study
 
-    study = Study.open(name)
+    study = open_study(name)
     variant = DEFAULT if model == "suppressed" else model
     with follow_run(status_file) as progress:
         from ifguide.study.pipeline import evaluate as evaluate_model

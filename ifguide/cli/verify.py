@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ifguide.cli.options import AsJson, StudyName
-from ifguide.cli.running import follow_run
+from ifguide.cli.running import follow_run, open_study
 from ifguide.errors import StaleError
 
 if TYPE_CHECKING:
@@ -27,9 +27,8 @@ def verify(
     code 2, and a line that names the command to run, when anything is wrong.
     """
     from ifguide.study.analysis.verify import verify_study
-    from ifguide.study.reading import Study
 
-    study = Study.open(name)
+    study = open_study(name)
     with follow_run() as progress:
         found = verify_study(study, share=share, seed=seed, progress=progress)
     print(json.dumps(found.as_json(), indent=1, ensure_ascii=False) if as_json else format_verification(found))

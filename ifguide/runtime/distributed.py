@@ -55,6 +55,12 @@ class Processes:
         """Number of this process on its machine, and of its GPU."""
         return 0 if self.alone else int(os.environ.get("LOCAL_RANK", self.rank))
 
+    @property
+    def _dist(self):
+        import torch.distributed
+
+        return torch.distributed
+
     def owns(self, number: int) -> bool:
         """Whether piece `number` of some work belongs to this process."""
         return number % self.world_size == self.rank
@@ -89,32 +95,27 @@ class Processes:
         """Replace each tensor, in place and in its dtype, by its sum over all processes: the same bytes in each."""
         if self.alone:
             return
-        import torch.distributed as dist
-
         with self._explained():
             for tensor in tensors:
-                dist.all_reduce(tensor)
+                self._dist.all_reduce(tensor)
 
     def sum_counts(self, *counts: int) -> list[int]:
         """Integers summed over all processes."""
         if self.alone:
             return list(counts)
         import torch
-        import torch.distributed as dist
 
         with self._explained():
             total = torch.tensor(counts, dtype=torch.int64)
-            dist.all_reduce(total, group=self._control)
+            self._dist.all_reduce(total, group=self._control)
             return total.tolist()
 
     def spread(self, tensor: "torch.Tensor", source: int) -> None:
         """Fill a tensor, in place, with the values of process `source`."""
         if self.alone:
             return
-        import torch.distributed as dist
-
         with self._explained():
-            dist.broadcast(tensor, src=source)
+            self._dist.broadcast(tensor, src=source)
 
     def wait(self, meanwhile: Callable[[], None] | None = None) -> None:
         """Wait until all processes have called this.
@@ -124,10 +125,8 @@ class Processes:
         """
         if self.alone:
             return
-        import torch.distributed as dist
-
         with self._explained():
-            arrival = dist.barrier(group=self._control, async_op=True)
+            arrival = self._dist.barrier(group=self._control, async_op=True)
             while not arrival.is_completed():
                 time.sleep(UPDATE_SECONDS / 5)
                 if meanwhile:
@@ -142,16 +141,15 @@ class Processes:
     def _tell(self, said: dict) -> dict:
         """The main process's value, in every process."""
         import torch
-        import torch.distributed as dist
 
         content = json.dumps(said).encode()
         with self._explained():
             length = torch.tensor([len(content)], dtype=torch.int64)
-            dist.broadcast(length, src=0, group=self._control)
+            self._dist.broadcast(length, src=0, group=self._control)
             buffer = torch.zeros(int(length), dtype=torch.uint8)
             if self.is_main:
                 buffer[:] = torch.tensor(list(content), dtype=torch.uint8)
-            dist.broadcast(buffer, src=0, group=self._control)
+            self._dist.broadcast(buffer, src=0, group=self._control)
         return json.loads(bytes(buffer.tolist()))
 
     def tell_failure(self, error: BaseException) -> None:

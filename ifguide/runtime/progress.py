@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Protocol
 
 from ifguide.storage.artifacts import write_json
 from ifguide.storage.durations import format_seconds
@@ -49,20 +48,23 @@ class Snapshot:
     """Why the run failed."""
 
 
-class Sink(Protocol):
-    """Something that shows snapshots."""
+class Sink:
+    """Something that shows snapshots. A sink that only needs the latest one overrides `update` alone."""
 
     def update(self, snapshot: Snapshot) -> None:
         """Show the progress."""
+        raise NotImplementedError
 
     def end_stage(self, snapshot: Snapshot, seconds: float) -> None:
         """Show that a stage has ended after this many seconds."""
+        self.update(snapshot)
 
     def say(self, text: str) -> None:
-        """Show a message for good."""
+        """Show a message for good; it is also in the next snapshot."""
 
     def close(self, snapshot: Snapshot) -> None:
         """Show the end of the run."""
+        self.update(snapshot)
 
 
 class Progress:
@@ -134,7 +136,7 @@ class Progress:
                 sink.update(self.snapshot)
 
 
-class FileSink:
+class FileSink(Sink):
     """Keeps the run's status in a JSON file, which is replaced as a whole each time.
 
     Args:
@@ -143,23 +145,10 @@ class FileSink:
     """
 
     def __init__(self, path: Path, identity: dict):
-        self._path = path
-        self._identity = identity
-        self._write(Snapshot())
+        self._path, self._identity = path, identity
+        self.update(Snapshot())
 
     def update(self, snapshot: Snapshot) -> None:
-        self._write(snapshot)
-
-    def end_stage(self, snapshot: Snapshot, seconds: float) -> None:
-        self._write(snapshot)
-
-    def say(self, text: str) -> None:
-        pass  # the message is part of every snapshot
-
-    def close(self, snapshot: Snapshot) -> None:
-        self._write(snapshot)
-
-    def _write(self, snapshot: Snapshot) -> None:
         with contextlib.suppress(OSError):  # a full disk stops the work itself, not its progress report
             write_json(self._path, {**self._identity, **asdict(snapshot), "updated": time.time()})
 
