@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 
 from ifguide.cli.rank import format_rankings
-from ifguide.cli.status import format_table
+from ifguide.cli.terminal import TerminalSink, format_table
 from ifguide.config.io import config_from_dict
 from ifguide.data.demo.model import demo_model_config, train_tokenizer
-from ifguide.runtime.progress import Progress, TerminalSink
+from ifguide.runtime.progress import Progress
 from ifguide.selection.algorithm import area_under_roc, average_precision, precision_recall
 from ifguide.study.analysis.data_ranking import read_labels, study_rankings
 from ifguide.study.folder import cache_dir, list_studies

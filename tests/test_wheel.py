@@ -1,44 +1,104 @@
 """The wheel: what is installed from it runs without the checkout."""
 
+import contextlib
+import json
 import os
+import site
+import socket
 import subprocess
 import sys
+import tarfile
+import time
+import urllib.request
 import zipfile
 from pathlib import Path
 
+import psutil
 import pytest
 
 from ifguide import __version__
+from tests.tiny_study import save_tiny_model, write_tiny_inputs
 
 ROOT = Path(__file__).resolve().parent.parent
 
+EVERY_PAGE = """
+import os
+from streamlit.testing.v1 import AppTest
+from streamlit.runtime.pages_manager import PagesManager
+from ifguide.ui import shipped
+from ifguide.ui.layout import PAGES
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
-    """The built wheel."""
-    pytest.importorskip("hatchling", reason="the build backend is not installed; `make test` installs it")
-    out = tmp_path_factory.mktemp("dist")
-    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(out)]
-    built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+start = PagesManager.__init__
+def start_after_the_first_page(self, *args, **kwargs):  # as tests/app/whole_app.py says
+    start(self, *args, **kwargs)
+    PagesManager.uses_pages_directory = False
+
+PagesManager.__init__ = start_after_the_first_page
+os.chdir(shipped.app_folder())
+app = AppTest.from_file("app.py", default_timeout=60).run()
+for name, title, _ in PAGES:
+    app = app if name == "overview" else app.switch_page(f"pages/{name}.py").run()
+    said = [str(element.value) for element in [*app.exception, *app.error]]
+    assert not said and app.title[0].value == title, (name, said)
+    print(name)
+"""
+SETTINGS = """
+import os
+from ifguide.ui.shipped import app_folder
+os.chdir(app_folder())
+from streamlit import config
+print(*map(config.get_option, ("client.toolbarMode", "server.address", "server.headless")))
+"""
+
+
+def build(kind: str, source: Path, out: Path) -> Path:
+    """The sdist or the wheel of a source tree."""
+    command = [sys.executable, "-m", "hatchling", "build", "-t", kind, "-d", str(out)]
+    built = subprocess.run(command, cwd=source, capture_output=True, text=True, timeout=120)
     assert built.returncode == 0, built.stderr
-    [path] = out.glob("*.whl")
+    [path] = out.glob("*.whl" if kind == "wheel" else "*.tar.gz")
     return path
 
 
 @pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """The wheel built from the sdist, which therefore has everything that the wheel needs."""
+    pytest.importorskip("hatchling", reason="the build backend is not installed; `make test` installs it")
+    folder = tmp_path_factory.mktemp("dist")
+    with tarfile.open(build("sdist", ROOT, folder)) as archive:
+        archive.extractall(folder / "source", filter="data")
+    [source] = (folder / "source").iterdir()
+    return build("wheel", source, folder)
+
+
+@pytest.fixture(scope="module")
 def outside(wheel, tmp_path_factory):
-    """Runs a command of what the wheel installs, in an empty folder from which the checkout is not to be seen."""
-    site, empty = tmp_path_factory.mktemp("site"), tmp_path_factory.mktemp("empty")
-    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", str(site)]
-    subprocess.run([*install, str(wheel)], check=True, capture_output=True, timeout=120)
-    environment = {**os.environ, "PYTHONPATH": str(site), "IFGUIDE_CACHE": str(empty / "cache")}
+    """Runs a command of a new virtual environment, whose only ifguide is the wheel, in an empty folder.
+
+    The dependencies are this environment's own: the new one sees them through a .pth file, which reads no other.
+    """
+    venv, empty = tmp_path_factory.mktemp("venv"), tmp_path_factory.mktemp("empty")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(venv)], check=True, timeout=120)
+    [packages] = venv.glob("lib/python*/site-packages")
+    (packages / "dependencies.pth").write_text("\n".join(site.getsitepackages()) + "\n")
+    python = str(venv / "bin" / "python")
+    install = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-deps", "--no-index"]
+    subprocess.run([*install, "--ignore-installed", str(wheel)], check=True, capture_output=True, timeout=120)
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    environment |= {"IFGUIDE_CACHE": str(empty / "cache"), "PATH": f"{venv / 'bin'}:{os.environ['PATH']}"}
 
     def run(*command):
-        done = subprocess.run(command, cwd=empty, env=environment, capture_output=True, text=True, timeout=120)
-        assert done.returncode == 0, done.stderr
+        done = subprocess.run(command, cwd=empty, env=environment, capture_output=True, text=True, timeout=240)
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
         return done.stdout
 
-    run.site = site
+    run.site, run.empty, run.environment, run.python, run.ifguide = (
+        packages,
+        empty,
+        environment,
+        python,
+        venv / "bin/ifguide",
+    )
     return run
 
 
@@ -52,13 +112,62 @@ def test_the_wheel_holds_every_file_of_the_package_and_nothing_else(wheel):
     assert {Path(name).suffix for name in names if name.startswith("ifguide/ui/static/")} == {".css", ".js", ".svg"}
 
 
-def test_the_installed_command_runs_outside_the_checkout(outside):
-    command = str(outside.site / "bin" / "ifguide")
-    assert __version__ in outside(command, "--version")
-    assert "demo" in outside(command, "list"), "an empty cache: it names the command that builds the first study"
-
-
-def test_the_installed_package_is_the_one_that_is_imported(outside):
+def test_the_installed_commands_run_outside_the_checkout(outside):
+    assert __version__ in outside(outside.ifguide, "--version")
+    assert "demo" in outside(outside.ifguide, "list"), (
+        "an empty cache: it names the command that builds the first study"
+    )
+    assert "--background" in outside(outside.ifguide, "demo", "--help")
     code = "import ifguide, ifguide.ui.report.write, ifguide.ui.components as c; print(ifguide.__file__, c.__file__)"
-    for place in outside(sys.executable, "-c", code).split():
+    for place in outside(outside.python, "-c", code).split():
         assert Path(place).is_relative_to(outside.site)
+
+
+def test_streamlit_reads_the_shipped_settings(outside):
+    assert outside(outside.python, "-c", SETTINGS).split() == ["minimal", "localhost", "True"]
+
+
+@pytest.mark.thorough
+def test_a_study_is_built_and_every_page_shows_it(outside):
+    """From `ifguide new` to the report, then the app, from an empty folder."""
+    inputs = outside.empty / "inputs"
+    write_tiny_inputs(inputs)
+    save_tiny_model("gpt_neox", inputs / "model")
+    options = {"--model": inputs / "model", "--corpus": inputs / "corpus.jsonl", "--id-field": "id"}
+    options |= {"--toxic": inputs / "toxic.jsonl", "--safe": inputs / "safe.jsonl", "--spans-field": "spans"}
+    options |= {"--heldout": inputs / "heldout.jsonl"}
+    settings = ("training.epochs=1", "training.early_checkpoints=1", "selection.quantile=0.9")
+    settings += ("training.batch_size=4", "evaluate.n_samples=2", "evaluate.max_new_tokens=3", "compute.device=cpu")
+    words = [str(word) for option in options.items() for word in option]
+    outside(outside.ifguide, "new", "tiny", *words, *(word for s in settings for word in ("--set", s)))
+    outside(outside.ifguide, "run", "tiny")
+    status = json.loads(outside(outside.ifguide, "status", "tiny", "--json"))
+    assert {stage["state"] for stage in status["stages"].values()} == {"fresh"}
+    assert "wrote tiny-report.html" in outside(outside.ifguide, "report", "tiny")
+    assert len(outside(outside.python, "-c", EVERY_PAGE).split()) == 5
+
+
+@pytest.mark.thorough
+def test_the_installed_app_is_served_to_this_machine_only(outside):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [str(outside.ifguide), "app", "--server.port", str(port)]
+    log = (outside.empty / "app.log").open("wb+")
+    process = subprocess.Popen(command, cwd=outside.empty, env=outside.environment, stdout=log, stderr=log)
+    try:
+        until, answer = time.monotonic() + 60, b""
+        while not answer and time.monotonic() < until and process.poll() is None:
+            with contextlib.suppress(OSError), urllib.request.urlopen(f"http://localhost:{port}/", timeout=5) as page:
+                answer = page.read()
+            time.sleep(0.1)
+        log.seek(0)
+        assert b"<title>" in answer, log.read()
+        connections = psutil.Process(process.pid).net_connections("inet")
+        assert {c.laddr.ip for c in connections if c.status == psutil.CONN_LISTEN} <= {"127.0.0.1", "::1"}
+        log.seek(0)
+        assert b"slower" not in log.read()
+    finally:
+        process.terminate()
+        process.wait(timeout=20)
+        log.close()

@@ -1,54 +1,49 @@
-"""`ifguide compare`: train and measure other methods beside ours."""
+"""`ifguide compare`: train and evaluate other methods next to ours."""
 
 from typing import Annotated
 
 import typer
 
 from ifguide.cli.options import StatusFile, StudyName
-from ifguide.cli.running import follow_run
+from ifguide.cli.running import follow_run, open_study
 from ifguide.config.names import BASE, DEFAULT
 from ifguide.errors import InputError
-from ifguide.study.variants import METHODS, OTHERS, PREFERENCE, possible_models
-from ifguide.training.preference import has_trl
+
+HELP = """Models to compare, separated by commas: random, oracle, words, classifier-tokens, classifier-documents,
+loss-difference, standard, position, last-position, last-own-loss, unlikelihood, masked, drop-documents, penalty-warmup,
+penalty-at-once, by-score, dpo, steered; a table [variants.NAME] of study.toml; a saved selection; or all."""
+"""Names `study.variants.OTHERS`, which is not imported for the command line's start; a test compares them."""
 
 
-def add_commands(app: typer.Typer) -> None:
-    """Add them to the program."""
+def compare(
+    name: StudyName,
+    others: Annotated[str, typer.Option("--with", metavar="MODEL,...", help=" ".join(HELP.split()))] = "random,oracle",
+    status_file: StatusFile = None,
+) -> None:
+    """Compare models trained on other selections or in other ways.
 
-    @app.command()
-    def compare(
-        name: StudyName,
-        others: Annotated[
-            str,
-            typer.Option(
-                "--with",
-                metavar="A,B,...",
-                help=f"Which: {', '.join(OTHERS)}; a table [variants.NAME] of study.toml; a saved selection; or `all`.",
-            ),
-        ] = "random,oracle",
-        status_file: StatusFile = None,
-    ) -> None:
-        """Train models without what other methods select, or in other ways, measure them, and print all side by side.
+    They are trained, evaluated and printed in one table. The base model and the default selection's model are included.
+    Models that are up to date are not trained again.
+    """
+    from ifguide.study.analysis.comparison import comparison_table
+    from ifguide.study.pipeline import compare as compare_models
 
-        Base and default model come along. What is up to date is not trained again.
-        """
-        from ifguide.study.analysis.comparison import comparison_table
-        from ifguide.study.pipeline import compare as compare_models
-        from ifguide.study.reading import Study
-
-        study = Study.open(name)
-        wanted = choose(study, others)
-        with follow_run(status_file) as progress:
-            compare_models(study, wanted, progress=progress)
-        print(comparison_table(study, [BASE, DEFAULT, *wanted]))
+    study = open_study(name)
+    wanted = choose(study, others)
+    with follow_run(status_file) as progress:
+        compare_models(study, wanted, progress=progress)
+    print(comparison_table(study, [BASE, DEFAULT, *wanted]))
 
 
 def choose(study, others: str) -> list[str]:
-    """The models that `--with` names, each once, base and default left out.
+    """The models that `--with` names, each once, without base and default.
 
     Raises:
-        InputError: a name that means nothing here.
+        InputError: a name is unknown.
     """
+    from ifguide.study.variants import METHODS, PREFERENCE, possible_models
+    from ifguide.training.preference import has_trl
+
     possible = possible_models(study.config, study.has_spans)
     wanted = [part.strip() for part in others.split(",") if part.strip()]
     if "all" in wanted:

@@ -1,4 +1,4 @@
-"""`ifguide export`: what other programs read."""
+"""`ifguide export`: files for other programs."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from ifguide.cli.options import SelectionName, StudyName
-from ifguide.cli.running import follow_run
+from ifguide.cli.running import follow_run, open_study
 
 
 class Table(StrEnum):
@@ -19,34 +19,25 @@ class Table(StrEnum):
     spans = "spans"
 
 
-def add_commands(app: typer.Typer) -> None:
-    """Add `export` to the command line."""
+def export(
+    name: StudyName,
+    what: Annotated[
+        Table,
+        typer.Option(help="A row for each token or document, the selected tokens alone, or the selected characters."),
+    ],
+    out: Annotated[
+        Path, typer.Option(metavar="FILE", help="A .parquet, .jsonl or .csv file, or a new .dataset folder.")
+    ],
+    selection: SelectionName = "default",
+) -> None:
+    """Export scores, ranks or selected tokens for other programs.
 
-    @app.command()
-    def export(
-        name: StudyName,
-        what: Annotated[
-            Table,
-            typer.Option(
-                help="A row a token, a row a document, only which tokens are selected, or the selected characters."
-            ),
-        ],
-        out: Annotated[
-            Path, typer.Option(metavar="FILE", help="A .parquet, .jsonl or .csv file, or a new .dataset folder.")
-        ],
-        selection: SelectionName = "default",
-    ) -> None:
-        """Write scores, ranks or the mask of a study to a file for other programs.
+    In CSV, text that begins with = + - @ ' or a tab gets a leading ', so that no spreadsheet reads it as a formula.
+    """
+    from ifguide.study.analysis.export import export_study
 
-        In CSV, a text that begins with = + - @ ' or a tab gets one ' in front, so that no spreadsheet takes it for a
-        formula.
-        """
-        from ifguide.study.analysis.export import export_study
-        from ifguide.study.reading import Study
-
-        study = Study.open(name)
-        with follow_run() as progress:
-            rows = export_study(
-                study, what.value, out, selection=selection, report=lambda d, n: progress.report(d, n, "documents")
-            )
-        print(f"wrote {rows:,} rows to {out}")
+    study = open_study(name)
+    with follow_run() as progress:
+        report = lambda d, n: progress.report(d, n, "documents")  # noqa: E731
+        rows = export_study(study, what.value, out, selection=selection, report=report)
+    print(f"wrote {rows:,} rows to {out}")

@@ -1,21 +1,21 @@
-"""The command line: one command a step, each a few lines around the package's own functions.
+"""The command line: a file for each command, each a few lines around the package's own functions.
 
-What the user can mend ends with exit code 2 and one line; `ifguide --debug COMMAND …` shows the whole traceback
-instead. Nothing heavy is imported before a command needs it.
+An error that the user can fix ends with exit code 2 and one line; `ifguide --debug COMMAND ...` shows the whole
+traceback instead. Nothing heavy is imported before a command needs it: `ifguide --help` imports no NumPy.
 """
 
 import contextlib
 import os
-import subprocess
 import sys
+from collections.abc import Callable
 from typing import Annotated, NoReturn
 
 import typer
 
 from ifguide import __version__
 from ifguide.cli import (
+    background,
     borrow,
-    cancel,
     compare,
     demo,
     documents,
@@ -39,6 +39,10 @@ app = typer.Typer(
     help=(
         "Find the training tokens that teach a language model to be toxic, train without them, and show the difference."
     ),
+    epilog=(
+        "Exit codes: 0 done; 2 an error that you can fix, in one line; 130 stopped with Ctrl+C; 143 terminated; "
+        "1 anything else."
+    ),
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -46,18 +50,19 @@ app = typer.Typer(
 )
 
 THREADS_WAIT = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "2000"}
-"""How torch's threads wait for each other, unless the user has said so. By default they spin for milliseconds, and lose
+"""How torch's threads wait for each other, unless the user sets it. By default they spin for milliseconds, and lose
 half of their speed or more when anything else runs on the machine. If they sleep at once they lose a sixth when nothing
-does; GNU's OpenMP can be told to spin for some ten microseconds first (`python -m benchmarks.training_speed`)."""
+does; GNU's OpenMP can spin for some ten microseconds first (`python -m benchmarks.training_speed`)."""
+TOGETHER = ("run", "suppress", "evaluate")
+"""Commands that several processes can share."""
+_debug = False
 
 
 def main() -> None:
-    """Run the command in `sys.argv`; errors that the user can mend become one line and exit code 2."""
+    """Run the command in `sys.argv`; an error that the user can fix becomes one line and exit code 2."""
     if not THREADS_WAIT.keys() & os.environ.keys():  # all or none: the second would overrule a policy of the user's
         os.environ.update(THREADS_WAIT)
-    if (
-        launched_together()
-    ):  # when a process ends, what the others have to say is our own line, not a trace of torch's sockets
+    if launched_together():  # when a process ends, the others print our own line, not a trace of torch's sockets
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     try:
         _leave(app(standalone_mode=False) or 0)
@@ -65,16 +70,16 @@ def main() -> None:
         if _debug:
             raise
         if isinstance(error, ProcessError) and not speaks():
-            _leave(2)  # the process that failed says why, and so does the first one
-        if isinstance(error, BrokenPipeError):  # the reader of a pipe had enough
+            _leave(2)  # the process that failed and the first one print the reason
+        if isinstance(error, BrokenPipeError):  # the reader of a pipe has closed it
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(1)
         _fail(str(error) if isinstance(error, IFGuideError) else explain_system_error(error) or str(error))
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:
-        if not hasattr(error, "format_message"):  # not one of typer's own, which has another module in each version
-            if not _debug and (said := explain_system_error(error)):  # a library's own word for a full disk
+        if not hasattr(error, "format_message"):  # not one of typer's own, whose module differs between versions
+            if not _debug and (said := explain_system_error(error)):  # a library's own error for a full disk
                 _fail(said)
             raise
         if type(error).__name__ == "NoArgsIsHelpError":
@@ -86,25 +91,20 @@ def main() -> None:
 
 
 def _fail(message: str) -> None:
-    """One line on standard error, and exit code 2. What a file holds may be in it, so it cannot steer the terminal."""
-    line = " ".join(message.split())
-    print("error: " + "".join(c if c.isprintable() else repr(c)[1:-1] for c in line), file=sys.stderr)
+    """Print one line on standard error and end with exit code 2. Text from files in it cannot steer the terminal."""
+    from ifguide.cli.terminal import printable
+
+    print(f"error: {printable(' '.join(message.split()))}", file=sys.stderr)
     _leave(2)
 
 
 def _leave(code: int) -> NoReturn:
-    """End this process. One of several ends at once: torch's threads for talking to the others can abort a slow
-    farewell."""
+    """End this process. One of several ends at once: torch's communication threads can abort a slow exit."""
     if launched_together():
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
     sys.exit(code)
-
-
-_debug = False
-TOGETHER = ("run", "suppress", "evaluate")
-"""Commands that several processes can share."""
 
 
 def _show_version(wanted: bool) -> None:
@@ -130,37 +130,43 @@ def options(
         )
 
 
-for commands in (
-    demo,
-    new,
-    run,
-    status,
-    select,
-    documents,
-    train,
-    export,
-    cancel,
-    borrow,
-    compare,
-    likelihood,
-    mechanism,
-    rank,
-    report,
-    verify,
-):
-    commands.add_commands(app)
+COMMANDS: tuple[Callable, ...] = (
+    demo.demo,
+    new.new,
+    run.run,
+    status.status,
+    status.list_studies,
+    select.select,
+    documents.documents,
+    documents.explain,
+    train.suppress,
+    train.evaluate,
+    export.export,
+    background.cancel,
+    borrow.borrow,
+    compare.compare,
+    likelihood.likelihood,
+    mechanism.mechanism,
+    rank.rank,
+    report.report,
+    verify.verify,
+)
+for function in COMMANDS:
+    app.command(function.__name__.removesuffix("_studies"))(function)
 
 
 @app.command("app", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def open_app(context: typer.Context) -> None:
-    """Open the app in the browser. Options of `streamlit run` may follow, like --server.port 8502."""
+    """Open the app in the browser. Options of `streamlit run` can follow, such as --server.port 8502."""
     from ifguide.study.folder import cache_dir
     from ifguide.ui.shipped import app_folder
 
     environment = {**os.environ, "IFGUIDE_CACHE": str(cache_dir())}
     command = [sys.executable, "-m", "ifguide.ui.server", *context.args]
-    if os.name == "posix":  # in this process's place, so that whoever stops this one stops the server
+    if os.name == "posix":  # in this process's place, so that stopping this one stops the server
         os.chdir(app_folder())
         os.execve(command[0], command, environment)
+    import subprocess
+
     with contextlib.suppress(KeyboardInterrupt):
         raise typer.Exit(subprocess.call(command, cwd=app_folder(), env=environment))

@@ -6,101 +6,91 @@ from typing import Annotated
 
 import typer
 
-from ifguide.cli.options import StatusFile, StudyName
-from ifguide.cli.running import follow_run
+from ifguide.cli.options import AsJson, StatusFile, StudyName
+from ifguide.cli.running import follow_run, open_study
 
 
-def add_commands(app: typer.Typer) -> None:
-    """Add `mechanism` to the command line."""
+def mechanism(
+    name: StudyName,
+    models: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--model",
+            metavar="MODEL",
+            help="base or a selection; give the option once for each model.",
+            show_default="base and default",
+        ),
+    ] = None,
+    search: Annotated[
+        bool, typer.Option("--search/--no-search", help="Also search for a prefix that makes toxic completions likely.")
+    ] = True,
+    prefix_tokens: Annotated[int, typer.Option(min=1, help="Length of the prefix, in tokens.")] = 5,
+    steps: Annotated[int, typer.Option(min=0, help="Rounds of the search.")] = 20,
+    candidates: Annotated[int, typer.Option(min=1, help="Changes tried in each round.")] = 32,
+    queries: Annotated[int, typer.Option(min=1, help="Toxic queries to search with; as many others to test on.")] = 16,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the search.")] = 0,
+    as_json: AsJson = False,
+    status_file: StatusFile = None,
+) -> None:
+    """Compare what models predict after each layer.
 
-    @app.command()
-    def mechanism(
-        name: StudyName,
-        models: Annotated[
-            list[str] | None,
-            typer.Option(
-                "--model", metavar="VARIANT", help="`base` or a selection's name; may be repeated [base and default]."
-            ),
-        ] = None,
-        search: Annotated[
-            bool,
-            typer.Option("--search/--no-search", help="Also search for a prefix that draws toxic completions out."),
-        ] = True,
-        prefix_tokens: Annotated[int, typer.Option(min=1, help="Length of the prefix.")] = 5,
-        steps: Annotated[int, typer.Option(min=0, help="Rounds of the search.")] = 20,
-        candidates: Annotated[int, typer.Option(min=1, help="Changes tried in a round.")] = 32,
-        queries: Annotated[int, typer.Option(min=1, help="Toxic queries to search with; as many others judge.")] = 16,
-        seed: Annotated[int, typer.Option(min=0, help="Seed of the search.")] = 0,
-        as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-        status_file: StatusFile = None,
-    ) -> None:
-        """Compare models layer by layer: how likely toxic completions are after each one, and how far a prefix raises
-        them.
+    Shows how likely toxic completions are after each layer, and how much likelier a prefix makes them. The result is
+    saved in the study's folder; with the same models and settings, the command only prints it.
+    """
+    from ifguide.config.names import BASE, DEFAULT
+    from ifguide.evaluation.mechanism_settings import MechanismSettings, PrefixSettings
+    from ifguide.study.analysis.mechanism import measure_mechanism, read_mechanism
 
-        The result is kept in the study's folder; asked again with the same models and settings, it is only printed.
-        """
-        from ifguide.config.names import BASE, DEFAULT
-        from ifguide.evaluation.mechanism_settings import MechanismSettings, PrefixSettings
-        from ifguide.study.analysis.mechanism import measure_mechanism, read_mechanism
-        from ifguide.study.reading import Study
-
-        study = Study.open(name)
-        names = tuple(DEFAULT if model == "suppressed" else model for model in models or (BASE, DEFAULT))
-        budget = PrefixSettings(n_tokens=prefix_tokens, steps=steps, candidates=candidates, seed=seed)
-        settings = MechanismSettings(models=names, search=search, n_search=queries, prefix=budget)
-        found = read_mechanism(study, settings)
-        if found is None:
-            with follow_run(status_file) as progress:
-                progress.begin_stage("mechanism", 0, 1)
-                found = measure_mechanism(study, settings, progress)
-        print(json.dumps(found, indent=1) if as_json else format_mechanism(found))
+    study = open_study(name)
+    names = tuple(DEFAULT if model == "suppressed" else model for model in models or (BASE, DEFAULT))
+    budget = PrefixSettings(n_tokens=prefix_tokens, steps=steps, candidates=candidates, seed=seed)
+    settings = MechanismSettings(models=names, search=search, n_search=queries, prefix=budget)
+    found = read_mechanism(study, settings)
+    if found is None:
+        with follow_run(status_file) as progress:
+            progress.begin_stage("mechanism", 0, 1)
+            found = measure_mechanism(study, settings, progress)
+    print(json.dumps(found, indent=1) if as_json else format_mechanism(found))
 
 
 def format_mechanism(found: dict) -> str:
-    """The layers and the search as tables for a terminal. The prefix itself is only in the JSON: it may offend."""
-    from ifguide.cli.status import format_table
+    """The layers and the search as tables. The prefix itself is only in the JSON: it may be offensive."""
+    from ifguide.cli.terminal import format_table
 
-    models = found["models"]
+    models, n_queries = found["models"], found["queries"]
     n_layers = len(next(iter(models.values()))["layers"]["toxic"]["probability"])
     columns = [(name, kind) for kind in ("toxic", "safe") for name in models]
     parts = []
-    for measure, said in (("log_probability", "mean log-probability"), ("probability", "mean probability")):
+    for measure in ("log_probability", "probability"):
+        parts.append(
+            f"mean {measure.replace('_', '-')} of the completions' tokens after each layer, over"
+            f" {n_queries['toxic']} toxic and {n_queries['safe']} safe queries"
+        )
         rows = [
             (
-                "embedding" if layer == 0 else str(layer),
+                str(layer or "embedding"),
                 *(_layer(models[name]["layers"][kind], measure, layer) for name, kind in columns),
             )
             for layer in range(n_layers)
         ]
-        parts += [
-            (
-                f"{said} of the completions' tokens after each layer, over {found['queries']['toxic']} toxic and "
-                f"{found['queries']['safe']} safe queries"
-            ),
-            format_table(("layer", *(f"{name}, {kind}" for name, kind in columns)), rows),
-        ]
+        parts.append(format_table(("layer", *(f"{name}, {kind}" for name, kind in columns)), rows))
     if any("prefix" in values for values in models.values()):
         budget = found["settings"]["prefix"]
+        keys = ("without", "start", "best", "others_without", "others")
         rows = [
             (
                 f"found for {name}",
-                _nats(values["prefix"]["without"]),
-                _nats(values["prefix"]["start"]),
-                _nats(values["prefix"]["best"]),
-                _nats(values["prefix"]["others_without"]),
-                _nats(values["prefix"]["others"]),
+                *(_nats(values["prefix"][key]) for key in keys),
                 *(_nats(values["prefix"]["by_model"][other]) for other in models),
             )
             for name, values in models.items()
         ]
         heads = ("prefix", "none", "first", "found", "none, other queries", "found, other queries")
-        parts += [
-            (
-                f"mean log-probability (and its exp) of a toxic token behind a prefix of {budget['n_tokens']} tokens, "
-                f"{budget['steps']} rounds of {budget['candidates']} changes"
-            ),
-            format_table((*heads, *(f"found, in {other}" for other in models)), rows),
-        ]
+        parts.append(
+            f"mean log-probability (and its exp) of a toxic token behind a prefix of {budget['n_tokens']} tokens,"
+            f" {budget['steps']} rounds of {budget['candidates']} changes"
+        )
+        parts.append(format_table((*heads, *(f"found, in {other}" for other in models)), rows))
     return "\n\n".join(parts)
 
 

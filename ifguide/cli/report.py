@@ -5,28 +5,22 @@ from typing import Annotated
 
 import typer
 
-from ifguide.cli.options import StudyName
+from ifguide.cli.options import SelectionName, StudyName
+from ifguide.cli.running import open_study
 
 
-def add_commands(app: typer.Typer) -> None:
-    """Add `report` to the command line."""
+def report(
+    name: StudyName,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Where to write it.", show_default="NAME-report.html")
+    ] = None,
+    selection: SelectionName = "default",
+) -> None:
+    """Write a study's results to one HTML file that opens offline.
 
-    @app.command()
-    def report(
-        name: StudyName,
-        out: Annotated[
-            Path | None, typer.Option(metavar="FILE", help="Where to write it [NAME-report.html in this folder].")
-        ] = None,
-        selection: Annotated[
-            str, typer.Option("--selection", metavar="S", help="Whose words, documents and examples it shows.")
-        ] = "default",
-    ) -> None:
-        """Write what a study found into one HTML file that opens offline.
+    Offensive text is blurred until the reader asks for it.
+    """
+    from ifguide.ui.report.write import write_report
 
-        Offensive text is blurred in it until the reader asks for it.
-        """
-        from ifguide.study.reading import Study
-        from ifguide.ui.report.write import write_report
-
-        path = write_report(Study.open(name), out or Path(f"{name}-report.html"), selection=selection)
-        print(f"wrote {path} ({path.stat().st_size:,} bytes)")
+    path = write_report(open_study(name), out or Path(f"{name}-report.html"), selection=selection)
+    print(f"wrote {path} ({path.stat().st_size:,} bytes)")

@@ -1,6 +1,6 @@
-"""A command at work: its progress goes to the terminal and to the job's status file, and so does its end.
+"""A running command: its progress and its end go to the terminal and to the job's status file.
 
-Where several processes work at it, the first of them speaks for all.
+When several processes share the command, the first one prints for all.
 """
 
 import contextlib
@@ -10,22 +10,29 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ifguide.errors import IFGuideError, ProcessError, explain_system_error
 from ifguide.runtime.distributed import current, join_processes, launched_together
-from ifguide.runtime.progress import Progress, Sink, TerminalSink
+
+if TYPE_CHECKING:
+    from ifguide.runtime.progress import Progress, Sink
+    from ifguide.study.reading import Study
 
 
 @contextlib.contextmanager
-def follow_run(status_file: Path | None = None) -> Iterator[Progress]:
+def follow_run(status_file: Path | None = None) -> Iterator["Progress"]:
     """Yield the `Progress` of one command: shown in the terminal and, for a job, kept in its status file.
 
-    However the block ends, the status file says so: `done`, `failed` with the error, or `cancelled`. SIGTERM unwinds
-    the block like Ctrl+C does, so that half-built folders are removed.
+    The status file always records the end: `done`, `failed` with the error, or `cancelled`. SIGTERM unwinds the block
+    as Ctrl+C does, so that half-built folders are removed.
 
     Args:
         status_file: where a job keeps its status; None: this is no job.
     """
+    from ifguide.cli.terminal import TerminalSink
+    from ifguide.runtime.progress import Progress
+
     sinks: list[Sink] = [TerminalSink()] if speaks() else []
     if status_file is not None and speaks():
         from ifguide.runtime.jobs import status_sink
@@ -54,8 +61,19 @@ def follow_run(status_file: Path | None = None) -> Iterator[Progress]:
     progress.close("done")
 
 
+def open_study(name: str) -> "Study":
+    """The study of this name in the cache.
+
+    Raises:
+        StudyNotFound, ConfigError: it is not there, or its study.toml is wrong.
+    """
+    from ifguide.study.reading import Study
+
+    return Study.open(name)
+
+
 def speaks() -> bool:
-    """Whether this process is the one that prints and keeps the status: the first of those that a launcher started."""
+    """Whether this process prints and keeps the status: the first of those that a launcher started does."""
     return not launched_together() or int(os.environ.get("RANK") or 0) == 0
 
 

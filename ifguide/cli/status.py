@@ -1,61 +1,45 @@
-"""`ifguide status` and `ifguide list`: what is there, and how fresh it is."""
+"""`ifguide status` and `ifguide list`: which studies there are, and what is up to date."""
 
 import json
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
-
-from ifguide.cli.options import StudyName
+from ifguide.cli.options import AsJson, StudyName
+from ifguide.cli.running import open_study
 from ifguide.errors import IFGuideError, StaleError
-from ifguide.runtime.jobs import latest_job
-from ifguide.runtime.progress import Snapshot, describe
-from ifguide.storage.durations import format_seconds
 
 if TYPE_CHECKING:
     from ifguide.study.reading import Study
 
-
-def add_commands(app: typer.Typer) -> None:
-    """Add `status` and `list` to the command line."""
-
-    @app.command()
-    def status(
-        name: StudyName, as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False
-    ) -> None:
-        """Show which stages are up to date, how toxic each model is, and how the last job goes."""
-        from ifguide.study.reading import Study
-
-        found = study_status(Study.open(name))
-        print(json.dumps(found, indent=1, ensure_ascii=False) if as_json else format_status(found))
-
-    @app.command("list")
-    def list_all() -> None:
-        """List the studies in the cache."""
-        from ifguide.study.folder import cache_dir, list_studies
-        from ifguide.study.freshness import stage_states
-        from ifguide.study.reading import Study
-
-        rows = []
-        for name in list_studies():
-            try:
-                study = Study.open(name)
-                states = stage_states(study)
-                fresh = sum(state.state == "fresh" for state in states.values())
-                rows.append((name, f"{fresh} of {len(states)}", study.config.description))
-            except IFGuideError as error:
-                rows.append((name, "-", f"cannot be read: {error}"))
-        print(
-            format_table(("study", "stages built", "what it is"), rows)
-            if rows
-            else f"no studies in {cache_dir()} yet; try `ifguide demo`"
-        )
-
-
 METRICS = ("emt", "tp", "mean_toxicity", "perplexity")
-"""The columns of the table; the JSON holds all of them."""
+"""The columns of the table; the JSON has every metric."""
 OPTIONAL_METRICS = ("implicit_emt", "implicit_tp", "lambada_accuracy")
-"""Columns that are there when any model has them."""
+"""Columns that appear when any model has the metric."""
+
+
+def status(name: StudyName, as_json: AsJson = False) -> None:
+    """Show a study's stages, its models' toxicity, and its last job."""
+    found = study_status(open_study(name))
+    print(json.dumps(found, indent=1, ensure_ascii=False) if as_json else format_status(found))
+
+
+def list_studies() -> None:
+    """List the studies in the cache."""
+    from ifguide.cli.terminal import format_table
+    from ifguide.study import folder
+    from ifguide.study.freshness import stage_states
+
+    rows = []
+    for name in folder.list_studies():
+        try:
+            study = open_study(name)
+            states = [state.state for state in stage_states(study).values()]
+            rows.append((name, f"{states.count('fresh')} of {len(states)}", study.config.description))
+        except IFGuideError as error:
+            rows.append((name, "-", f"cannot be read: {error}"))
+    if rows:
+        print(format_table(("study", "stages built", "description"), rows))
+    else:
+        print(f"no studies in {folder.cache_dir()} yet; try `ifguide demo`")
 
 
 def study_status(study: "Study") -> dict:
@@ -71,57 +55,53 @@ def study_status(study: "Study") -> dict:
         name: {"state": state.state, "seconds": state.seconds, "reason": state.reason}
         for name, state in stage_states(study).items()
     }
-    return {"study": study.name, "stages": stages, "metrics": study.headline(), "job": _job(study)}
+    return {"study": study.name, "stages": stages, "metrics": study.headline(), "job": _last_job(study)}
 
 
-def _job(study: "Study") -> dict | None:
-    job = latest_job(study.root)
+def _last_job(study: "Study") -> dict | None:
+    from ifguide.runtime.jobs import latest_job
+    from ifguide.runtime.progress import describe
+
     try:
-        status = job.status() if job else None
+        job = latest_job(study.root)
+        found = job.status() if job else None
     except StaleError:
         return None
-    if status is None:
+    if found is None:
         return None
-    snapshot = Snapshot(**{name: getattr(status, name) for name in Snapshot.__dataclass_fields__ if name != "state"})
     return {
-        "id": status.job,
-        "command": list(status.command),
-        "state": status.state,
-        "stage": describe(snapshot) if status.running else status.stage,
-        "error": status.error,
+        "id": found.job,
+        "command": list(found.command),
+        "state": found.state,
+        "stage": describe(found) if found.running else found.stage,
+        "error": found.error,
     }
 
 
 def format_status(status: dict) -> str:
-    """The values of `study_status` as text of a few short tables."""
+    """The values of `study_status` as short tables."""
+    from ifguide.cli.terminal import format_table
+    from ifguide.storage.durations import format_seconds
+
     rows = [
         (name, stage["state"], "" if stage["seconds"] is None else format_seconds(stage["seconds"]), stage["reason"])
         for name, stage in status["stages"].items()
     ]
     parts = [format_table(("stage", "state", "time", "why"), rows)]
-    if status["metrics"]:
-        models = {model: values for model, values in status["metrics"].items() if values}
+    if models := {model: values for model, values in status["metrics"].items() if values}:
         keys = [*METRICS, *(key for key in OPTIONAL_METRICS if any(key in values for values in models.values()))]
         rows = [
             (model, *("" if values.get(key) is None else f"{values[key]:.3f}" for key in keys))
             for model, values in models.items()
         ]
         parts.append(format_table(("model", *(key.replace("_", " ") for key in keys)), rows))
-        warnings = {model: values.get("fluency_warning") for model, values in models.items()}
-        if said := [f"warning, {model}: {warning}" for model, warning in warnings.items() if warning]:
-            parts.append("\n".join(said))
+        warnings = {
+            model: values["fluency_warning"] for model, values in models.items() if values.get("fluency_warning")
+        }
+        if warnings:
+            parts.append("\n".join(f"warning, {model}: {warning}" for model, warning in warnings.items()))
     if job := status["job"]:
         line = f"job {job['id']} ({' '.join(job['command'])}): {job['state']}"
-        for more in (job["stage"] if job["state"] == "running" else "", job["error"]):
-            line += f", {more}" if more else ""
-        parts.append(line)
+        more = (job["stage"] if job["state"] == "running" else "", job["error"])
+        parts.append(", ".join(filter(None, (line, *more))))
     return "\n\n".join(parts)
-
-
-def format_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns of text, aligned on the left, two spaces apart."""
-    lines = [tuple(heads), *(tuple(row) for row in rows)]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(heads))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
-    )

@@ -1,4 +1,4 @@
-"""`ifguide suppress` and `ifguide evaluate`: train without a selection, and measure what came of it."""
+"""`ifguide suppress` and `ifguide evaluate`: train with a penalty on a selection, and measure a model."""
 
 from typing import Annotated
 
@@ -6,41 +6,38 @@ import typer
 
 from ifguide.cli.background import print_headline
 from ifguide.cli.options import SelectionName, StatusFile, StudyName
-from ifguide.cli.running import follow_run, speaks
+from ifguide.cli.running import follow_run, open_study, speaks
 
 
-def add_commands(app: typer.Typer) -> None:
-    """Add `suppress` and `evaluate` to the command line."""
+def suppress(name: StudyName, selection: SelectionName = "default", status_file: StatusFile = None) -> None:
+    """Train the model again with a penalty on a selection's tokens."""
 
-    @app.command()
-    def suppress(name: StudyName, selection: SelectionName = "default", status_file: StatusFile = None) -> None:
-        """Train the model anew with the penalty on a selection's tokens."""
-        from ifguide.study.reading import Study
+    study = open_study(name)
+    with follow_run(status_file) as progress:
+        from ifguide.study.pipeline import suppress as suppress_tokens
 
-        study = Study.open(name)
-        with follow_run(status_file) as progress:
-            from ifguide.study.pipeline import suppress as suppress_tokens
+        suppress_tokens(study, selection, progress=progress)
+    if speaks():
+        print(f"trained without {selection}; evaluate it with `ifguide evaluate {name} --model {selection}`")
 
-            suppress_tokens(study, selection, progress=progress)
-        if speaks():
-            print(f"trained without {selection}; measure it with `ifguide evaluate {name} --model {selection}`")
 
-    @app.command()
-    def evaluate(
-        name: StudyName,
-        model: Annotated[
-            str, typer.Option(metavar="VARIANT", help="`base`, or the selection it was trained without.")
-        ] = "default",
-        status_file: StatusFile = None,
-    ) -> None:
-        """Complete the prompts with a model, score the completions, and measure perplexity on held-out text."""
-        from ifguide.config.names import DEFAULT
-        from ifguide.study.reading import Study
+def evaluate(
+    name: StudyName,
+    model: Annotated[
+        str, typer.Option(metavar="MODEL", help="base, or the selection that it was trained without.")
+    ] = "default",
+    status_file: StatusFile = None,
+) -> None:
+    """Measure a model's toxicity and perplexity.
 
-        study = Study.open(name)
-        variant = DEFAULT if model == "suppressed" else model
-        with follow_run(status_file) as progress:
-            from ifguide.study.pipeline import evaluate as evaluate_model
+    The model completes the prompts, the completions are scored, and perplexity is measured on held-out text.
+    """
+    from ifguide.config.names import DEFAULT
 
-            evaluate_model(study, variant, progress=progress)
-        print_headline(name)
+    study = open_study(name)
+    variant = DEFAULT if model == "suppressed" else model
+    with follow_run(status_file) as progress:
+        from ifguide.study.pipeline import evaluate as evaluate_model
+
+        evaluate_model(study, variant, progress=progress)
+    print_headline(name)

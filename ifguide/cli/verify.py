@@ -1,48 +1,44 @@
-"""`ifguide verify`: is a study what its manifests say?"""
+"""`ifguide verify`: check a study against its manifests."""
 
 import json
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ifguide.cli.options import StudyName
-from ifguide.cli.running import follow_run
+from ifguide.cli.options import AsJson, StudyName
+from ifguide.cli.running import follow_run, open_study
 from ifguide.errors import StaleError
 
 if TYPE_CHECKING:
     from ifguide.study.analysis.verify import Verification
 
 
-def add_commands(app: typer.Typer) -> None:
-    """Add `verify` to the command line."""
+def verify(
+    name: StudyName,
+    share: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Share of the documents to score again, at least 3; 0: none.")
+    ] = 0.01,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the choice of documents.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Check a study's files against its manifests.
 
-    @app.command()
-    def verify(
-        name: StudyName,
-        share: Annotated[
-            float, typer.Option(min=0.0, max=1.0, help="Share of the documents to score again, at least 3; 0: none.")
-        ] = 0.01,
-        seed: Annotated[int, typer.Option(min=0, help="Which documents.")] = 0,
-        as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-    ) -> None:
-        """Hash every artefact again, hold inputs against outputs, and compute some documents' scores anew.
+    Hashes every artefact again, compares inputs with outputs, and computes some documents' scores again. Ends with exit
+    code 2, and a line that names the command to run, when anything is wrong.
+    """
+    from ifguide.study.analysis.verify import verify_study
 
-        Ends with exit code 2, and a line that names the command that mends it, when anything is wrong.
-        """
-        from ifguide.study.analysis.verify import verify_study
-        from ifguide.study.reading import Study
-
-        study = Study.open(name)
-        with follow_run() as progress:
-            found = verify_study(study, share=share, seed=seed, progress=progress)
-        print(json.dumps(found.as_json(), indent=1, ensure_ascii=False) if as_json else format_verification(found))
-        if found.problem:
-            raise StaleError(f"{name}: {found.problem}")
+    study = open_study(name)
+    with follow_run() as progress:
+        found = verify_study(study, share=share, seed=seed, progress=progress)
+    print(json.dumps(found.as_json(), indent=1, ensure_ascii=False) if as_json else format_verification(found))
+    if found.problem:
+        raise StaleError(f"{name}: {found.problem}")
 
 
 def format_verification(found: "Verification") -> str:
-    """The findings as tables for a terminal."""
-    from ifguide.cli.status import format_table
+    """The findings as tables."""
+    from ifguide.cli.terminal import format_table
 
     rows = [
         (
@@ -62,7 +58,7 @@ def format_verification(found: "Verification") -> str:
             (one.what, f"{one.n_values:,}", f"{one.difference:.2e}", "yes" if one.agrees else "NO")
             for one in found.agreements
         ]
-        blocks.append(format_table(("computed anew", "values", "largest relative difference", "agrees"), agreed))
+        blocks.append(format_table(("computed again", "values", "largest relative difference", "agrees"), agreed))
     blocks.append("\n".join([*_made_with(found), _summary(found)]))
     return "\n\n".join(blocks)
 
@@ -74,7 +70,7 @@ def _made_with(found: "Verification") -> list[str]:
         if part.versions:
             text = ", ".join(f"{library} {version}" for library, version in part.versions.items())
             machine = ", ".join(f"{value}" for value in (part.machine or {}).values() if value)
-            groups.setdefault(f"{text}; on {machine or 'a machine it does not name'}", []).append(part.artefact)
+            groups.setdefault(f"{text}; on {machine or 'an unknown machine'}", []).append(part.artefact)
     if len(groups) == 1:
         return [f"made with {next(iter(groups))}"]
     return [f"made with {text}: {', '.join(names)}" for text, names in groups.items()]
@@ -87,6 +83,6 @@ def _summary(found: "Verification") -> str:
         f"{found.documents:,} documents scored again (seed {found.seed}), largest relative difference"
         f" {found.largest_difference:.2e}"
         if found.documents
-        else f"no scores computed anew: {found.not_rescored}"
+        else f"no scores computed again: {found.not_rescored}"
     )
     return f"{counts}; {scored}"

@@ -1,12 +1,11 @@
-"""Several processes at one study: who does which share, and how they wait for one another.
+"""Several processes in one run: how they share the work and wait for each other.
 
 `torchrun -m ifguide run NAME` and `accelerate launch -m ifguide run NAME` start the same program several times. The
-first process (rank 0) decides what is built, holds the study's lock and writes; all compute their share and meet in
-sums. A thin layer over `torch.distributed`: gloo between processors and for decisions, NCCL between GPUs. Values that
-travel are tensors and JSON, never pickles.
+main process (rank 0) decides what to build, holds the study's lock and writes; all compute a share and sum the results.
+A thin layer over `torch.distributed`: gloo between processors and for decisions, NCCL between GPUs. Processes exchange
+tensors and JSON, never pickles.
 
-A process that fails says why in the store that all share, and ends; whoever waits for it then gets that reason instead
-of waiting for ever.
+A process that fails writes the reason to the shared store and ends; the others raise it instead of waiting for ever.
 """
 
 import contextlib
@@ -23,17 +22,17 @@ if TYPE_CHECKING:
     import torch
 
 LONGEST_WAIT = timedelta(days=30)
-"""One process may train or evaluate for days while the others wait for it."""
+"""One process may train or evaluate for days while the others wait."""
 UPDATE_SECONDS = 0.25
-"""Shortest time between two looks at what the others have done."""
+"""Shortest time between two exchanges of counts."""
 _FAILURE = "failure"
-_DATA = ("WORLD_SIZE", "RANK", "MASTER_ADDR", "MASTER_PORT")
+_ADDRESS = ("WORLD_SIZE", "RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
 class Processes:
-    """The processes of this run, as one of them sees them. Without arguments: this process, alone.
+    """The processes of this run, seen from one of them. Without arguments: this process alone.
 
-    Every method that takes part in something common must be called by all of them, in the same order.
+    Every process must call the collective methods (`decide` to `count`) in the same order.
     """
 
     def __init__(self, rank: int = 0, world_size: int = 1, store=None, control=None):
@@ -43,33 +42,37 @@ class Processes:
 
     @property
     def is_main(self) -> bool:
-        """Whether this is the process that decides and writes."""
+        """Whether this process decides and writes."""
         return self.rank == 0
 
     @property
     def alone(self) -> bool:
-        """Whether there is no other."""
+        """Whether this is the only process."""
         return self.world_size == 1
 
     @property
     def local_rank(self) -> int:
-        """Number of this process on its machine, which is also the number of its GPU."""
+        """Number of this process on its machine, and of its GPU."""
         return 0 if self.alone else int(os.environ.get("LOCAL_RANK", self.rank))
 
-    def owns(self, number: int) -> bool:
-        """Whether piece `number` of some work is this process's."""
-        return number % self.world_size == self.rank
+    @property
+    def _dist(self):
+        import torch.distributed
 
-    # ---- what is common ----
+        return torch.distributed
+
+    def owns(self, number: int) -> bool:
+        """Whether piece `number` of some work belongs to this process."""
+        return number % self.world_size == self.rank
 
     def decide(self, function: Callable[[], object] | None):
         """The value of a function that only the main process calls.
 
         Args:
-            function: gives a plain value that JSON can hold. Only the main process's is called.
+            function: returns a value that JSON can hold; may be None in the other processes.
 
         Raises:
-            IFGuideError: what the function raised; in the other processes as ProcessError.
+            IFGuideError: the function's own error; a ProcessError in the other processes.
         """
         if self.alone:
             assert function is not None
@@ -89,49 +92,41 @@ class Processes:
         return said["value"]
 
     def sum(self, tensors: Iterable["torch.Tensor"]) -> None:
-        """Replace each tensor by its sum over all processes, in place and in the tensor's own dtype; same bytes
-        everywhere."""
+        """Replace each tensor, in place and in its dtype, by its sum over all processes: the same bytes in each."""
         if self.alone:
             return
-        import torch.distributed as dist
-
         with self._explained():
             for tensor in tensors:
-                dist.all_reduce(tensor)
+                self._dist.all_reduce(tensor)
 
     def sum_counts(self, *counts: int) -> list[int]:
-        """Whole numbers summed over all processes."""
+        """Integers summed over all processes."""
         if self.alone:
             return list(counts)
         import torch
-        import torch.distributed as dist
 
         with self._explained():
             total = torch.tensor(counts, dtype=torch.int64)
-            dist.all_reduce(total, group=self._control)
+            self._dist.all_reduce(total, group=self._control)
             return total.tolist()
 
     def spread(self, tensor: "torch.Tensor", source: int) -> None:
-        """Fill a tensor, in place, with what process `source` has in it."""
+        """Fill a tensor, in place, with the values of process `source`."""
         if self.alone:
             return
-        import torch.distributed as dist
-
         with self._explained():
-            dist.broadcast(tensor, src=source)
+            self._dist.broadcast(tensor, src=source)
 
     def wait(self, meanwhile: Callable[[], None] | None = None) -> None:
-        """Wait until all processes have come here.
+        """Wait until all processes have called this.
 
         Args:
             meanwhile: called a few times a second.
         """
         if self.alone:
             return
-        import torch.distributed as dist
-
         with self._explained():
-            arrival = dist.barrier(group=self._control, async_op=True)
+            arrival = self._dist.barrier(group=self._control, async_op=True)
             while not arrival.is_completed():
                 time.sleep(UPDATE_SECONDS / 5)
                 if meanwhile:
@@ -139,39 +134,36 @@ class Processes:
             arrival.wait()
 
     def count(self, report: Callable[[int, int], None] | None, total: int) -> "SharedCount":
-        """A counter of units that all processes add to; the main one reports the sum."""
+        """A counter that all processes add to; the main one reports the sum."""
         self._n_counts += 1
         return SharedCount(self, f"count {self._n_counts}", report, total)
 
     def _tell(self, said: dict) -> dict:
-        """The main process's value, in all of them."""
+        """The main process's value, in every process."""
         import torch
-        import torch.distributed as dist
 
         content = json.dumps(said).encode()
         with self._explained():
             length = torch.tensor([len(content)], dtype=torch.int64)
-            dist.broadcast(length, src=0, group=self._control)
+            self._dist.broadcast(length, src=0, group=self._control)
             buffer = torch.zeros(int(length), dtype=torch.uint8)
             if self.is_main:
                 buffer[:] = torch.tensor(list(content), dtype=torch.uint8)
-            dist.broadcast(buffer, src=0, group=self._control)
+            self._dist.broadcast(buffer, src=0, group=self._control)
         return json.loads(bytes(buffer.tolist()))
 
-    # ---- when one fails ----
-
     def tell_failure(self, error: BaseException) -> None:
-        """Leave the reason why this process ends where the others look for it. The first one counts."""
+        """Tell the others why this process ends. The first reason counts."""
         if self.alone or isinstance(error, ProcessError | SystemExit | KeyboardInterrupt):
             return
         kind = type(error).__name__
         text = str(error) if isinstance(error, IFGuideError) else f"{kind}: {error}"
-        with contextlib.suppress(RuntimeError):  # the store may have gone with the machine that kept it
+        with contextlib.suppress(RuntimeError):  # the store ends with the process that holds it
             if not self._store.check([_FAILURE]):
                 self._store.set(_FAILURE, json.dumps([self.rank, text]))
 
     def failure(self) -> str:
-        """Why another process ended; empty when none said so."""
+        """Why another process failed; empty when none has."""
         if self.alone:
             return ""
         with contextlib.suppress(RuntimeError):
@@ -182,7 +174,7 @@ class Processes:
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
-        """Turn a broken connection into the reason why it broke."""
+        """Turn a broken connection into an error with its reason."""
         try:
             yield
         except RuntimeError as error:
@@ -202,17 +194,16 @@ class SharedCount:
         self._sent_at = -UPDATE_SECONDS
 
     def add(self, n: int) -> None:
-        """This process has done n more; may be called as often as one likes."""
+        """This process has done n more units; may be called often."""
         if self._processes.alone:
             self._done += n
             self._show()
             return
         self._unsent += n
-        if time.monotonic() - self._sent_at >= UPDATE_SECONDS:
-            self._exchange()
+        self._exchange_now_and_then()
 
     def wait(self) -> None:
-        """This process has done its share so far: wait for the others, while the main process goes on reporting."""
+        """Wait until the others have done their share too; the main process keeps reporting."""
         if self._processes.alone:
             return
         self._exchange()
@@ -239,7 +230,7 @@ class SharedCount:
 
 
 ALONE = Processes()
-"""This process without others."""
+"""This process alone."""
 
 _current = ALONE
 
@@ -256,16 +247,16 @@ def launched_together() -> bool:
 
 @contextlib.contextmanager
 def join_processes() -> Iterator[Processes]:
-    """Meet the processes that were started together with this one; alone when there are none.
+    """Connect to the processes that were started together with this one; alone when there are none.
 
     Raises:
-        InputError: the launcher did not say how they find each other.
+        InputError: the launcher did not set the address.
     """
     global _current
     if not launched_together() or not _current.alone:
         yield _current
         return
-    if missing := [name for name in _DATA if not os.environ.get(name)]:
+    if missing := [name for name in _ADDRESS if not os.environ.get(name)]:
         raise InputError(
             f"{os.environ['WORLD_SIZE']} processes were started, but {', '.join(missing)} is not set; start them with "
             "`torchrun --nproc-per-node N -m ifguide run NAME` or `accelerate launch -m ifguide run NAME`"
@@ -285,8 +276,8 @@ def join_processes() -> Iterator[Processes]:
     _current = Processes(rank, world_size, dist.PrefixStore("ifguide", store), control)
     try:
         yield _current
-        _current.wait()  # one that left while another is at work would cut its connections
-        dist.destroy_process_group()  # after a failure the others may never answer, so only here
+        _current.wait()  # leaving while another still works would cut its connections
+        dist.destroy_process_group()  # not after a failure, when the others may never answer
     except BaseException as error:
         _current.tell_failure(error)
         raise

@@ -1,7 +1,8 @@
-"""Runs that go on without the app: detached processes with a folder each, followed through a status file.
+"""Background jobs: detached processes, each with a folder, followed through a status file.
 
-A job is `python -m ifguide …` in a session of its own. Its folder `jobs/<id>/` inside the study holds `process.json`
-(who it is, written by the starter), `status.json` (how far it is, written by the job) and `log.txt` (what it printed).
+A job is `python -m ifguide …` in its own session, so it survives the app. Its folder `jobs/<id>/` inside the study
+holds `process.json` (its process, written by the starter), `status.json` (its progress, written by the job) and
+`log.txt` (its output).
 """
 
 import contextlib
@@ -23,37 +24,35 @@ from ifguide.storage.artifacts import read_json, write_json
 
 JOBS = "jobs"
 _ID = "%Y%m%d-%H%M%S-%f"
-_SAME_PROCESS_SECONDS = (
-    2.0  # a process's start time is known to the clock tick; a reused pid is far more than this apart
-)
-_START_SECONDS = 30.0  # longest time between the making of a job's folder and its process
+_SAME_PROCESS_SECONDS = 2.0  # start times are exact to a clock tick; those of a reused pid differ by far more
+_START_SECONDS = 30.0  # longest time between the creation of a job's folder and its process
 
 
 @dataclass(frozen=True, kw_only=True)
 class JobStatus(Snapshot):
-    """What is known of a job at one moment: how far it is, and which job it is.
+    """A job at one moment: its progress and its identity.
 
-    Its `state` may also be `dead`: it ended without a word; `error` then holds the last line of its log.
+    Its `state` may also be `dead`: the process ended without a status; `error` is then the last line of its log.
     """
 
     job: str
     """The job's id, which is the name of its folder."""
     study: str
-    """Name of the study it works on."""
+    """Name of its study."""
     command: tuple[str, ...] = ()
     """Arguments of `ifguide`, without the status file."""
     pid: int = 0
     """Its process; 0 until it has one."""
     process_started: float = 0.0
-    """When the system says that process started; tells it from a later one with the same number."""
+    """Unix time when that process started; a later process with the same number has another."""
     started: float = 0.0
     """Unix time of the start."""
     updated: float = 0.0
-    """Unix time of the last word."""
+    """Unix time of the last update."""
 
     @property
     def running(self) -> bool:
-        """Whether it is still at work."""
+        """Whether it has not ended."""
         return self.state == "running"
 
 
@@ -77,19 +76,19 @@ class Job:
         return self.folder / "log.txt"
 
     def status(self) -> JobStatus:
-        """Its status now; see `read_status`."""
+        """Its current status; see `read_status`."""
         return read_status(self.status_path)
 
     def log(self, max_bytes: int = 20_000) -> str:
-        """The end of what it printed."""
+        """The end of its output."""
         return _read_end(self.log_path, max_bytes)
 
 
 def start_job(study_name: str, arguments: list[str], cache: Path) -> Job:
-    """Start `python -m ifguide <arguments>` on a study, in a session of its own, and return at once.
+    """Start `python -m ifguide <arguments>` on a study, in its own session, and return at once.
 
     Args:
-        study_name: the study it works on; its folder is made if need be.
+        study_name: its study, whose folder is created if it is missing.
         arguments: command and options, such as `["run", "demo"]`.
         cache: the folder of all studies.
 
@@ -121,9 +120,7 @@ def start_job(study_name: str, arguments: list[str], cache: Path) -> Job:
 
 
 def _next_id(root: Path) -> str:
-    """The moment as an id; where the clock was set back, one just after the latest job's, so that later jobs sort
-    last.
-    """
+    """The time as an id; if the clock was set back, one just after the latest job's, so that later jobs sort last."""
     now = datetime.now(UTC)
     with contextlib.suppress(ValueError, OSError):
         last = max(path.name for path in (root / JOBS).iterdir())
@@ -132,7 +129,7 @@ def _next_id(root: Path) -> str:
 
 
 def status_sink(path: Path, arguments: list[str]) -> FileSink:
-    """The sink through which a job's own process keeps its status file.
+    """The sink with which a job's own process writes its status file.
 
     Args:
         path: the status file, as given by `--status-file`.
@@ -153,9 +150,9 @@ def status_sink(path: Path, arguments: list[str]) -> FileSink:
 
 
 def read_status(path: Path) -> JobStatus:
-    """Read a status file and check that its process still lives.
+    """Read a status file and check that its process is alive.
 
-    A job that says `running` whose process is gone, or whose number belongs to another process by now, reads `dead`.
+    A `running` job whose process is gone, or whose process number now belongs to another process, reads `dead`.
 
     Raises:
         StaleError: the file is missing or damaged.
@@ -164,12 +161,12 @@ def read_status(path: Path) -> JobStatus:
     if not status.running:
         return status
     if not status.pid:
-        status = _with_process(status, path.parent / "process.json")
-    if not status.pid and time.time() - status.started < _START_SECONDS:
+        with contextlib.suppress(StaleError):
+            process = read_json(path.parent / "process.json")
+            status = replace(status, pid=process["pid"], process_started=process["process_started"])
+    if _is_alive(status) if status.pid else time.time() - status.started < _START_SECONDS:
         return status
-    if status.pid and _is_alive(status):
-        return status
-    again = _parse(read_json(path))  # it may have said its last word between the reading and the check
+    again = _parse(read_json(path))  # it may have ended between the reading and the check
     if not again.running:
         return again
     last = _read_end(path.parent / "log.txt", 4_000).strip().splitlines()
@@ -188,7 +185,7 @@ def latest_job(study_root: Path) -> Job | None:
 
 
 def active_job(study_root: Path) -> Job | None:
-    """The job at work on the study at this folder, or None."""
+    """The running job of the study in this folder, or None."""
     for job in reversed(list_jobs(study_root)):
         with contextlib.suppress(StaleError):
             if job.status().running:
@@ -197,9 +194,9 @@ def active_job(study_root: Path) -> Job | None:
 
 
 def cancel_job(job: Job, *, grace_seconds: float = 10.0) -> JobStatus:
-    """Ask a job and all its processes to end; after `grace_seconds` end them. Returns the status then.
+    """Terminate a job and all its processes; after `grace_seconds` kill them. Returns the new status.
 
-    A job that has ended already is left as it is.
+    A job that has already ended is left alone.
     """
     status = job.status()
     if not status.running or not status.pid:
@@ -209,7 +206,7 @@ def cancel_job(job: Job, *, grace_seconds: float = 10.0) -> JobStatus:
         group = [leader, *leader.children(recursive=True)]
         if os.getpgid(status.pid) == status.pid:
             os.killpg(status.pid, signal.SIGTERM)
-        else:  # not started by start_job: only the process itself is ours to end
+        else:  # not started by start_job: end only the process itself
             leader.terminate()
         _, alive = psutil.wait_procs(group, timeout=grace_seconds)
         for process in alive:
@@ -230,16 +227,8 @@ def _parse(values: dict) -> JobStatus:
     return JobStatus(**(kept | {"command": tuple(kept.get("command", ()))}))
 
 
-def _with_process(status: JobStatus, path: Path) -> JobStatus:
-    try:
-        process = read_json(path)
-    except StaleError:
-        return status
-    return replace(status, pid=process["pid"], process_started=process["process_started"])
-
-
 def _start_time(pid: int) -> float | None:
-    """When a process started, or None when it is gone or only waits to be collected."""
+    """Unix time when a process started, or None when it is gone or a zombie."""
     try:
         process = psutil.Process(pid)
         return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time()

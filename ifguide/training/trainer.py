@@ -4,9 +4,11 @@ import inspect
 from typing import Any
 
 import torch
+import transformers
 from transformers import Trainer
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
+from ifguide.errors import ConfigError
 from ifguide.runtime.distributed import current
 from ifguide.training.objective import LossSums, sum_losses
 from ifguide.training.rows import SharedOrder
@@ -14,6 +16,31 @@ from ifguide.training.state import TrainingState, restore_random
 
 PLAIN_PENALTY = -1.0
 """The penalty under which selected tokens weigh like all others."""
+HOOKS = {
+    "_get_train_sampler": ("train_dataset",),
+    "_load_from_checkpoint": ("resume_from_checkpoint", "model"),
+    "_load_optimizer_and_scheduler": ("checkpoint",),
+    "_load_scaler": ("checkpoint",),
+    "_load_rng_state": ("checkpoint",),
+}
+"""Undocumented methods of `Trainer` that `PenalisedTrainer` replaces, with the arguments they are called with."""
+
+
+def check_hooks(trainer: type = Trainer) -> None:
+    """Check that `Trainer` still has the methods that `PenalisedTrainer` replaces. If it called others instead, it
+    would silently train in another order, and unpickle the state that it resumes from.
+
+    Raises:
+        ConfigError: a method is missing or takes other arguments.
+    """
+    for name, arguments in HOOKS.items():
+        found = tuple(inspect.signature(getattr(trainer, name, lambda: None)).parameters)[1:]
+        if found[: len(arguments)] != arguments:
+            said = f"({', '.join(found)})" if hasattr(trainer, name) else "no such method"
+            raise ConfigError(
+                f"expected Trainer.{name}({', '.join(arguments)}), but transformers {transformers.__version__} has "
+                f"{said}; install transformers 5.24"
+            )
 
 
 class PenalisedTrainer(Trainer):
@@ -32,6 +59,7 @@ class PenalisedTrainer(Trainer):
         warmup_share: float = 0.0,
         **kwargs,
     ):
+        check_hooks()
         super().__init__(*args, **kwargs)
         self.model_accepts_loss_kwargs = True  # makes Trainer count num_items_in_batch for every kind of model
         plain: Any = self.model

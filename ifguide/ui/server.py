@@ -45,28 +45,36 @@ def preload() -> None:
     inspect.stack()  # Streamlit asks for it when a script runs first, and the files of all modules are looked up then
 
 
-def prepare() -> None:
-    """Have Streamlit's server preload, and send without waiting for confirmations, before it takes its first
-    connection."""
+def prepare() -> bool:
+    """Have Streamlit's server preload, and send without waiting for confirmations, before its first connection.
+
+    Returns:
+        Whether that will happen. uvicorn does not document the method that this wraps; without it the app works too,
+        and one line on standard error says that it is slower.
+    """
     import uvicorn
 
-    start = uvicorn.Server.startup  # not a documented hook; a test looks at it
+    start = getattr(uvicorn.Server, "startup", None)
+    if not inspect.iscoroutinefunction(start) or "sockets" not in inspect.signature(start).parameters:
+        print(
+            f"uvicorn {uvicorn.__version__} has no Server.startup(sockets); the app works, but its pages open slower",
+            file=sys.stderr,
+        )
+        return False
 
     @functools.wraps(start)
     async def startup(self: uvicorn.Server, sockets: list[socket.socket] | None = None) -> None:
         preload()
         gc.collect()
-        # Streamlit collects after every run of a script; what stays for good need not be looked through each time
+        # Streamlit collects after every run of a script; objects that stay for good need no check each time
         gc.freeze()
         for listening in sockets or ():
-            if listening.family in (
-                socket.AF_INET,
-                socket.AF_INET6,
-            ):  # connections inherit it from the socket that listens
+            if listening.family in (socket.AF_INET, socket.AF_INET6):  # connections inherit the option from this socket
                 listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         await start(self, sockets=sockets)
 
     uvicorn.Server.startup = startup  # type: ignore[method-assign]
+    return True
 
 
 def main() -> None:

@@ -10,15 +10,16 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from ifguide.cli.main import app
+from ifguide.cli import compare
+from ifguide.cli.docs import format_commands, read_commands
+from ifguide.cli.main import app, main
 from ifguide.errors import IFGuideError
 from ifguide.runtime import jobs
 from ifguide.storage import artifacts
 from ifguide.study.lineage import STAGES, Unit
 from ifguide.study.reading import Study
+from ifguide.study.variants import OTHERS
 from tests.small_study import make_study
-
-COMMANDS = ("demo", "new", "run", "status", "export", "select", "suppress", "evaluate", "list", "cancel", "app")
 
 
 @pytest.fixture(scope="module")
@@ -59,12 +60,26 @@ def command(cache):
     return run
 
 
-@pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_has_help(invoke, name):
-    result = invoke(name, "--help")
-    assert result.exit_code == 0
-    assert len(result.output.splitlines()[2].strip()) > 20  # a sentence under the usage line
-    assert "status-file" not in result.output
+def test_every_command_has_help_that_fits_its_line_in_the_list(invoke):
+    lines = invoke("--help").output.split("Commands:\n")[1].split("\n\n")[0].splitlines()
+    names = [line.split()[0] for line in lines]
+    assert names == list(read_commands())
+    for name, line in zip(names, lines, strict=True):
+        assert line.endswith(".") and (name == "select" or not line.endswith("...")), line
+        result = invoke(name, "--help")
+        assert result.exit_code == 0
+        assert line.split(maxsplit=1)[1] in " ".join(result.output.split()) or name == "select", name
+        assert "status-file" not in result.output
+
+
+def test_the_help_of_compare_names_every_other_method():
+    assert ", ".join(OTHERS) in " ".join(compare.HELP.split())
+
+
+def test_docs_commands_md_is_what_the_code_says():
+    """`python -m ifguide.cli.docs docs/commands.md` writes it again."""
+    page = Path(__file__).resolve().parents[2] / "docs" / "commands.md"
+    assert page.read_text(encoding="utf-8") == format_commands()
 
 
 def test_help_and_status_import_nothing_heavy(cache):
@@ -79,6 +94,8 @@ for arguments in (["status", "small"], ["list"]):
         app(arguments)
     except SystemExit as end:
         assert not end.code
+    if "--help" in arguments:
+        assert not {"numpy", "rich", "ifguide.study.reading"} & set(sys.modules)
 print("heavy:", sorted({"torch", "transformers", "datasets", "sklearn", "streamlit"} & set(sys.modules)))
 """
     environment = {**os.environ, "IFGUIDE_CACHE": str(cache)}
@@ -86,28 +103,31 @@ print("heavy:", sorted({"torch", "transformers", "datasets", "sklearn", "streaml
     assert done.stdout.splitlines()[-1] == "heavy: []", done.stderr
 
 
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (("status", "nothing"), "error: no study 'nothing' in"),
-        (("status", "../small"), "error: a study's name has 1 to 64 letters"),
-        (("run", "small", "--until", "dinner"), "error: expected a stage (corpus, queries"),
-        (
-            ("export", "small", "--what", "mask", "--out", "mask.xlsx"),
-            "error: --out: expected a file ending in .parquet",
-        ),
-        (("cancel", "small"), "error: study 'small' has no running job"),
-    ],
-)
-def test_an_error_is_one_line_and_exit_code_2(command, arguments, said):
-    done = command(*arguments)
-    assert done.returncode == 2
-    assert done.stderr.startswith(said)
-    assert done.stderr.count("\n") == 1
-    assert done.stdout == ""
+ERRORS = {
+    "status nothing": "error: no study 'nothing' in",
+    "status ../small": "error: a study's name has 1 to 64 letters",
+    "run small --until dinner": "error: expected a stage (corpus, queries",
+    "export small --what mask --out mask.xlsx": "error: --out: expected a file ending in .parquet",
+    "cancel small": "error: study 'small' has no running job",
+    "status": "error: Missing argument 'NAME'",
+    "dine small": "error: No such command 'dine'",
+}
 
 
-def test_debug_shows_the_traceback(command):
+def test_an_error_is_one_line_and_exit_code_2(cache, monkeypatch, capsys):
+    monkeypatch.setenv("IFGUIDE_CACHE", str(cache))
+    for arguments, said in ERRORS.items():
+        monkeypatch.setattr(sys, "argv", ["ifguide", *arguments.split()])
+        with pytest.raises(SystemExit) as end:
+            main()
+        output = capsys.readouterr()
+        assert (end.value.code, output.out, output.err.count("\n")) == (2, "", 1), arguments
+        assert output.err.startswith(said), arguments
+
+
+def test_an_error_in_a_process_of_its_own_and_its_traceback_with_debug(command):
+    done = command("status", "nothing")
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
     done = command("--debug", "status", "nothing")
     assert done.returncode != 0
     assert "Traceback" in done.stderr
@@ -214,27 +234,27 @@ def test_new_writes_the_settings_with_paths_that_hold_from_anywhere(invoke, inpu
     assert (config.corpus.text_field, config.selection.quantile) == ("body", 0.95)
 
 
-@pytest.mark.parametrize(
-    ("option", "value"),
-    [
-        ("--corpus", "missing.jsonl"),
-        ("--toxic", "missing.csv"),
-        ("--model", "missing/folder/somewhere"),
-        ("--text-field", "nothing"),
-        ("--prompts", "missing.jsonl"),
-        ("--heldout", "missing.txt"),
-        ("--set", "selection.quantile=2"),
-        ("--set", "selection.colour=red"),
-    ],
+WRONG = (
+    ("--corpus", "missing.jsonl"),
+    ("--toxic", "missing.csv"),
+    ("--model", "missing/folder/somewhere"),
+    ("--text-field", "nothing"),
+    ("--prompts", "missing.jsonl"),
+    ("--heldout", "missing.txt"),
+    ("--set", "selection.quantile=2"),
+    ("--set", "selection.colour=red"),
 )
-def test_new_writes_nothing_when_an_input_is_no_good(invoke, inputs, tmp_path, monkeypatch, option, value):
+
+
+def test_new_writes_nothing_when_an_input_is_wrong(invoke, inputs, tmp_path, monkeypatch):
     monkeypatch.setenv("IFGUIDE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(IFGuideError) as caught:
-        invoke("new", "mine", *flatten(inputs | {option: value}))
-    assert value.removeprefix("selection.").split("=")[0] in str(caught.value)
-    assert not (tmp_path / "cache" / "mine").exists()
+    for option, value in WRONG:
+        with pytest.raises(IFGuideError) as caught:
+            invoke("new", "mine", *flatten(inputs | {option: value}))
+        assert value.removeprefix("selection.").split("=")[0] in str(caught.value), (option, value)
+        assert not (tmp_path / "cache" / "mine").exists(), (option, value)
 
 
 def test_app_is_replaced_by_the_server_on_this_cache_with_its_options(invoke, cache, monkeypatch):

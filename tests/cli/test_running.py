@@ -36,27 +36,25 @@ def test_a_run_that_ends_well_is_done(tmp_path):
     assert read(tmp_path / "status.json")["state"] == "done"
 
 
-@pytest.mark.parametrize(
-    ("error", "said"),
-    [(InputError("no such file"), "no such file"), (ZeroDivisionError("by zero"), "ZeroDivisionError: by zero")],
-)
-def test_an_error_is_told_and_goes_on(tmp_path, error, said):
-    with pytest.raises(type(error)), follow_run(tmp_path / "status.json"):
-        raise error
-    assert (read(tmp_path / "status.json")["state"], read(tmp_path / "status.json")["error"]) == ("failed", said)
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_stopped_run_cleans_up_and_is_cancelled(tmp_path, number):
+def test_an_error_is_recorded_and_raised(tmp_path):
     path = tmp_path / "status.json"
-    command = [sys.executable, "-c", WORK, "--status-file", str(path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stdout.readline() == "working\n"
-        process.send_signal(number)
-        rest, _ = process.communicate(timeout=20)
-    assert rest == "cleaned up\n"
-    assert process.returncode != 0
-    assert read(path)["state"] == "cancelled"
+    for error, said in ((InputError("no file"), "no file"), (ZeroDivisionError("by 0"), "ZeroDivisionError: by 0")):
+        with pytest.raises(type(error)), follow_run(path):
+            raise error
+        assert (read(path)["state"], read(path)["error"]) == ("failed", said)
+
+
+def test_a_stopped_run_cleans_up_and_is_cancelled(tmp_path):
+    for number in (signal.SIGTERM, signal.SIGINT):
+        path = tmp_path / f"{number}.json"
+        command = [sys.executable, "-c", WORK, "--status-file", str(path)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            assert process.stdout.readline() == "working\n"
+            process.send_signal(number)
+            rest, _ = process.communicate(timeout=20)
+        assert rest == "cleaned up\n", number
+        assert process.returncode != 0, number
+        assert read(path)["state"] == "cancelled", number
 
 
 def test_the_signal_handler_is_put_back(tmp_path):

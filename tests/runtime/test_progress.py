@@ -1,11 +1,10 @@
 """Speed and time left from reports, and what the sinks make of them."""
 
-import io
 import json
 
 import pytest
 
-from ifguide.runtime.progress import FileSink, Progress, Snapshot, TerminalSink, describe
+from ifguide.runtime.progress import FileSink, Progress, Snapshot, describe
 from ifguide.storage.durations import format_seconds
 
 
@@ -32,11 +31,6 @@ class Recorder:
 
     def close(self, snapshot):
         self.closed.append(snapshot)
-
-
-class Terminal(io.StringIO):
-    def isatty(self):
-        return True
 
 
 def test_steady_work_gives_its_rate_and_the_time_left():
@@ -115,28 +109,6 @@ def test_a_status_file_is_whole_json_with_every_field(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["status.json"]
 
 
-def test_without_a_terminal_only_ends_of_stages_and_messages_are_printed():
-    stream = io.StringIO()
-    progress = Progress([TerminalSink(stream)])
-    progress.begin_stage("corpus", 0, 2)
-    progress.report(5, 10, "documents")
-    progress.message("hello")
-    progress.end_stage(1.25)
-    progress.close("done")
-    assert stream.getvalue() == "hello\n[1/2] corpus: 1.2 s, 10 documents\n"
-
-
-def test_a_terminal_line_is_rewritten_and_leaves_nothing_of_a_longer_one():
-    stream = Terminal()
-    sink = TerminalSink(stream)
-    sink.update(Snapshot(stage="a long name of a stage"))
-    sink.update(Snapshot(stage="short"))
-    last = stream.getvalue().split("\r")[-1]
-    assert last.rstrip() == "short"
-    assert len(last) == len("a long name of a stage")
-    assert "\n" not in stream.getvalue()
-
-
 def test_a_line_says_what_is_known_and_nothing_else():
     assert describe(Snapshot(stage="queries", stage_index=1, n_stages=10)) == "[2/10] queries"
     full = Snapshot(
@@ -145,9 +117,6 @@ def test_a_line_says_what_is_known_and_nothing_else():
     assert describe(full) == "[6/10] scores  25%  250/1,000 tokens  50 tokens/s  15 s left"
 
 
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0.04, "0.0 s"), (9.9, "9.9 s"), (9.96, "10 s"), (59.6, "1 min 0 s"), (3599.6, "1 h 0 min"), (7800, "2 h 10 min")],
-)
-def test_durations_read_like_durations(seconds, text):
-    assert format_seconds(seconds) == text
+def test_durations_read_like_durations():
+    texts = {0.04: "0.0 s", 9.9: "9.9 s", 9.96: "10 s", 59.6: "1 min 0 s", 3599.6: "1 h 0 min", 7800: "2 h 10 min"}
+    assert {seconds: format_seconds(seconds) for seconds in texts} == texts
