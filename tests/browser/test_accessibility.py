@@ -16,7 +16,13 @@ VIEWS = {
     "queries": "queries?study=fake&query=1",
     "blind": "compare?study=fake&blind=true",
 }
-ALWAYS = (("overview", "light"), ("documents", "dark"), ("threshold", "light"), ("compare", "dark"), ("queries", "light"))
+ALWAYS = (
+    ("overview", "light"),
+    ("documents", "dark"),
+    ("threshold", "light"),
+    ("compare", "dark"),
+    ("queries", "light"),
+)
 """A view and a theme of each page; the others are thorough."""
 WIDTHS = (900, 1440, 2560)
 MOST_TABS = 400
