@@ -1,6 +1,7 @@
 """The wheel: what is installed from it runs without the checkout."""
 
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -62,3 +63,16 @@ def test_the_installed_package_is_the_one_that_is_imported(outside):
     code = "import ifguide, ifguide.ui.report.write, ifguide.ui.components as c; print(ifguide.__file__, c.__file__)"
     for place in outside(sys.executable, "-c", code).split():
         assert Path(place).is_relative_to(outside.site)
+
+
+@pytest.mark.thorough
+def test_every_file_compiles_under_every_python_that_is_installed(outside):
+    tried = []
+    for version in ("3.11", "3.12", "3.13", "3.14"):
+        python = shutil.which(f"python{version}")
+        if python and subprocess.run([python, "--version"], capture_output=True).returncode == 0:
+            outside(python, "-m", "compileall", "-q", "-f", str(outside.site / "ifguide"))
+            outside(python, "-c", "import ifguide, ifguide.errors")
+            tried.append(version)
+    if not tried:
+        pytest.skip("found no python3.11 to python3.14 on the path")
