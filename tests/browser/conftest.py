@@ -3,7 +3,13 @@
 import pytest
 
 from tests.app.fake_study import write_study
-from tests.browser.running_app import launch_browser, serve_app
+from tests.browser.running_app import find_chromium, launch_browser, serve_app
+
+needs_browser = [
+    pytest.mark.browser,
+    pytest.mark.skipif(find_chromium() is None, reason="no Chromium or Chrome found; set CHROMIUM to its path"),
+]
+"""`pytestmark` of the files that drive a browser."""
 
 
 @pytest.fixture(scope="session")

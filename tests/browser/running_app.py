@@ -12,8 +12,6 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 from tests.together import free_port
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -27,13 +25,6 @@ def find_chromium() -> str | None:
     """Path of an installed Chromium or Chrome ($CHROMIUM wins), or None."""
     named = os.environ.get("CHROMIUM")
     return named or next((path for path in map(shutil.which, _CHROMIUMS) if path), None)
-
-
-needs_browser = [
-    pytest.mark.browser,
-    pytest.mark.skipif(find_chromium() is None, reason="no Chromium or Chrome found; set CHROMIUM to its path"),
-]
-"""`pytestmark` of the files that drive a browser."""
 
 
 class Address(str):
@@ -119,7 +110,7 @@ _calls = itertools.count()
 
 
 def wait_until_still(page) -> None:
-    """Wait until the page's script has run and nothing, shadow trees included, has changed for a quarter of a second."""
+    """Wait until the page's script has run and nothing, shadow trees included, has changed for 250 ms."""
     page.wait_for_function(_STILL, arg=[250, next(_calls)], timeout=30_000, polling=50)
 
 

@@ -5,7 +5,8 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 
 from tests.app.fake_study import HOSTILE_ID
-from tests.browser.running_app import needs_browser, visit, wait_until_still
+from tests.browser.conftest import needs_browser
+from tests.browser.running_app import visit, wait_until_still
 
 pytestmark = needs_browser
 VIEWS = {

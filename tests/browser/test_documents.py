@@ -12,7 +12,8 @@ from ifguide.selection.verdicts import Target, VerdictLog
 from ifguide.study.document_table import _write, write_tables
 from ifguide.study.reading import Study
 from tests.app.fake_study import HOSTILE_ID, HOSTILE_TEXT, LONG_ID, write_study
-from tests.browser.running_app import REPOSITORY, needs_browser, serve_app, visit, wait_until_still
+from tests.browser.conftest import needs_browser
+from tests.browser.running_app import REPOSITORY, serve_app, visit, wait_until_still
 from tests.hostile_texts import hostile_texts
 from tests.tiny_tokenizers import tiny_tokenizer
 

@@ -12,8 +12,9 @@ from ifguide.cli.main import app
 from ifguide.study.folder import list_studies
 from ifguide.study.reading import Study
 from tests.app.fake_study import Content, write_study
+from tests.browser.conftest import needs_browser
 from tests.browser.hostile_study import FORMULAS, ICON, OUTSIDE, PROBE, TRAP, write_hostile_study
-from tests.browser.running_app import needs_browser, serve_app, visit, wait_until_still
+from tests.browser.running_app import serve_app, visit, wait_until_still
 from tests.browser.strict import watched
 
 pytestmark = needs_browser

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from benchmarks.load import Load, drive, report
-from tests.browser.running_app import needs_browser
+from tests.browser.conftest import needs_browser
 
 pytestmark = needs_browser
 

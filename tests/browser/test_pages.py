@@ -2,7 +2,8 @@
 
 import pytest
 
-from tests.browser.running_app import needs_browser, serve_app, visit, wait_until_still
+from tests.browser.conftest import needs_browser
+from tests.browser.running_app import serve_app, visit, wait_until_still
 
 pytestmark = needs_browser
 TITLES = ["Overview", "Documents", "Threshold", "Compare", "Queries"]
