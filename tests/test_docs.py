@@ -12,7 +12,6 @@ from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
-import pytest
 from typer.testing import CliRunner
 
 from ifguide.cli.main import app

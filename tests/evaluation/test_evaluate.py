@@ -82,8 +82,16 @@ def test_metrics_and_samples_say_the_same(model_and_tokenizer):
 def test_metrics_name_their_settings(model_and_tokenizer):
     metrics, *_ = evaluate_model(*model_and_tokenizer, CONFIG, PROMPTS, SevenScorer())
     measured = {f"{name}{end}" for name in ("emt", "tp", "mean_toxicity") for end in ("", "_low", "_high")}
-    fluency = "perplexity heldout_tokens distinct_1 distinct_2 repetition empty_share fluency_warning".split()
-    settings = "n_prompts n_samples max_new_tokens top_p temperature seed scorer groups".split()
+    fluency = [
+        "perplexity",
+        "heldout_tokens",
+        "distinct_1",
+        "distinct_2",
+        "repetition",
+        "empty_share",
+        "fluency_warning",
+    ]
+    settings = ["n_prompts", "n_samples", "max_new_tokens", "top_p", "temperature", "seed", "scorer", "groups"]
     assert set(metrics) == measured | {*fluency, *settings}
     assert metrics["perplexity"] is None and metrics["heldout_tokens"] == 0
     assert (metrics["n_prompts"], metrics["n_samples"], metrics["seed"], metrics["scorer"]) == (3, 4, 2, "sevens")
