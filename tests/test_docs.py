@@ -12,6 +12,7 @@ from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
+import pytest
 from typer.testing import CliRunner
 
 from ifguide.cli.main import app
