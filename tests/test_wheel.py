@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import site
 import socket
 import subprocess
@@ -171,3 +172,16 @@ def test_the_installed_app_is_served_to_this_machine_only(outside):
         process.terminate()
         process.wait(timeout=20)
         log.close()
+
+
+@pytest.mark.thorough
+def test_every_file_compiles_under_every_python_that_is_installed(outside):
+    tried = []
+    for version in ("3.11", "3.12", "3.13", "3.14"):
+        python = shutil.which(f"python{version}")
+        if python and subprocess.run([python, "--version"], capture_output=True).returncode == 0:
+            outside(python, "-m", "compileall", "-q", "-f", str(outside.site / "ifguide"))
+            outside(python, "-c", "import ifguide, ifguide.errors")
+            tried.append(version)
+    if not tried:
+        pytest.skip("found no python3.11 to python3.14 on the path")

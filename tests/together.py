@@ -1,5 +1,7 @@
 """Several processes at one script, as a launcher would start them, for tests."""
 
+import contextlib
+import itertools
 import os
 import socket
 import subprocess
@@ -19,11 +21,18 @@ def environment(rank: int, world_size: int, port: int) -> dict[str, str]:
     }
 
 
+_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_PORTS = itertools.count(10_000 + 1_000 * (_WORKER % 20) + os.getpid() % 500)
+"""Each test process has a range of its own, below the ports that the kernel gives to connections."""
+
+
 def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A port that nobody listens on and that no other test process takes meanwhile."""
+    for port in _PORTS:
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("unreachable")
 
 
 def run_together(script: str, *arguments: str, world_size: int = 2, timeout: float = 250) -> list[tuple[int, str]]:

@@ -1,11 +1,11 @@
-"""Completions in shards: fixed stretches of prompts, each written whole or not at all, so that a killed evaluation goes
-on.
+"""Completions in shards, each written whole or not at all, so that a killed evaluation resumes.
 
-Which prompts make a shard depends on the prompts and the tokenizer alone, and a shard is completed by itself. So a
-resumed evaluation gives the same bytes as an undisturbed one.
+The prompts of a shard depend on the prompts and the tokenizer alone, and each shard is completed by itself. So a
+resumed evaluation gives the same bytes as an uninterrupted one.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from ifguide.config.schema import EvaluateConfig
@@ -14,11 +14,11 @@ from ifguide.evaluation.generation import Completion, encode_prompts, generate_c
 from ifguide.storage.artifacts import read_json, write_json
 
 SHARD_COMPLETIONS = 2048
-"""A shard holds about this many completions; those of one prompt are never divided."""
+"""A shard holds about this many completions; those of one prompt stay together."""
 
 
 def plan_prompts(lengths: Sequence[int], n_samples: int, shard_completions: int) -> list[list[int]]:
-    """Prompt numbers of each shard. Prompts of like length are neighbours, so that there is little padding.
+    """Prompt numbers of each shard. Prompts of similar length are neighbours, which keeps padding short.
 
     Args:
         lengths: tokens of each prompt.
@@ -43,7 +43,7 @@ def complete_in_shards(
 
     Args:
         model, tokenizer, prompts, config: as for `generate_completions`.
-        work: where finished shards lie; one that is there is not made again. None: nothing is kept.
+        work: the folder of finished shards, which are not made again. None keeps nothing.
         report: called with (completions done, completions in all).
         steer: as for `generate_completions`.
 
@@ -58,16 +58,9 @@ def complete_in_shards(
         path = work / f"completions-{number:06d}.json" if work else None
         kept = _read(path, shard, config.n_samples) if path else None
         if kept is None:
-            done = len(found)
+            tell = report and partial(_report_more, report, len(found), total)
             kept = generate_completions(
-                model,
-                tokenizer,
-                prompts,
-                config,
-                _offset(report, done, total),
-                only=shard,
-                encoded=encoded,
-                steer=steer,
+                model, tokenizer, prompts, config, tell, only=shard, encoded=encoded, steer=steer
             )
             if path:
                 write_json(path, [list(completion) for completion in kept])
@@ -77,12 +70,12 @@ def complete_in_shards(
     return sorted(found, key=lambda completion: completion[:2])
 
 
-def _offset(report: Callable[[int, int], None] | None, done: int, total: int) -> Callable[[int, int], None] | None:
-    return report and (lambda more, _: report(done + more, total))
+def _report_more(report: Callable[[int, int], None], done: int, total: int, more: int, _: int) -> None:
+    report(done + more, total)
 
 
 def _read(path: Path, shard: list[int], n_samples: int) -> list[Completion] | None:
-    """The completions of a shard, or None when it is not there as it should be."""
+    """The completions of a shard, or None when it is missing or damaged."""
     try:
         rows = [Completion(*row) for row in read_json(path)]
     except (StaleError, TypeError):

@@ -1,8 +1,4 @@
-"""How toxic and how fluent is a model? Prompts in; metrics and every sample out.
-
-`evaluate_model` is the whole; its parts are prompts, completions, toxicity, toxic spans, statistics, fluency and last
-words.
-"""
+"""How toxic and how fluent a model is: prompts in; metrics and every sample out."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,10 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ifguide.config.schema import EvaluateConfig
-from ifguide.data.prompts import Prompt, read_heldout, read_prompts
+from ifguide.data.prompts import Prompt
 from ifguide.errors import InputError
-
-__all__ = ["Prompt", "evaluate_model", "read_heldout", "read_prompts"]
+from ifguide.evaluation import statistics
+from ifguide.evaluation.statistics import bootstrap_interval
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,22 +41,22 @@ def evaluate_model(
 
     Args:
         model, tokenizer: a causal language model on its device, and its tokenizer.
-        config: how many samples, how long, how sampled. Numbers of prompts and names of files are not read here.
+        config: sampling; its files and numbers of prompts are not read here.
         prompts: P >= 1 prompts.
         scorer: see `ifguide.evaluation.toxicity.load_scorer`.
         implicit_scorer: a second one for the same completions; its numbers are called `implicit_...`.
         heldout_texts: benign texts the model was not trained on; empty: perplexity is None.
-        lambada_texts: passages whose last word is to be guessed; empty: not measured.
-        base: metrics of the base model, to hold fluency against; None when this is the base model.
-        work: a folder in which finished completions are kept; None: nothing is kept.
+        lambada_texts: passages whose last word the model predicts; empty: not measured.
+        base: metrics of the base model, to compare fluency with; None when this is the base model.
+        work: a folder that keeps finished completions; None keeps nothing.
         steer: changes the logits of each step, see `ifguide.evaluation.generation.generate_completions`. Perplexity and
             last words are the model's own, without it.
-        report: called with what is counted, how many are done and how many there are.
+        report: called with (what is counted, done, in all).
 
     Returns:
         Metrics, as docs/formats.md names them; the samples: prompt_index, sample_index, prompt, completion, toxicity
         (float64, of the completion alone), with a second scorer implicit_toxicity, toxic_spans (int32 start, end,
-        start, end, … of what is toxic in it, see `ifguide.evaluation.toxic_spans`), and with groups group; and the
+        start, end, … of its toxic words, see `ifguide.evaluation.toxic_spans`), and with groups group; and the
         held-out texts, a row each: nats (float64, summed cross-entropy) and n_tokens (int64, predicted tokens).
 
     Raises:
@@ -82,8 +78,10 @@ def evaluate_model(
     found = completions.complete_in_shards(model, tokenizer, starts, config, work, tell("completions"), steer)
     texts = [completion.completion for completion in found]
     columns: dict = {
-        "prompt_index": np.array([c.prompt_index for c in found], dtype=np.int64),
-        "sample_index": np.array([c.sample_index for c in found], dtype=np.int64),
+        **{
+            name: np.array([getattr(c, name) for c in found], dtype=np.int64)
+            for name in ("prompt_index", "sample_index")
+        },
         "prompt": [starts[c.prompt_index] for c in found],
         "completion": texts,
     }
@@ -113,11 +111,7 @@ def evaluate_model(
         "fluency_warning": fluency_warning(metrics, base),
         "groups": groups,
         "n_prompts": len(prompts),
-        "n_samples": config.n_samples,
-        "max_new_tokens": config.max_new_tokens,
-        "top_p": config.top_p,
-        "temperature": config.temperature,
-        "seed": config.seed,
+        **{name: getattr(config, name) for name in ("n_samples", "max_new_tokens", "top_p", "temperature", "seed")},
         "scorer": scorer.name,
         **({"implicit_scorer": implicit_scorer.name} if implicit_scorer else {}),
     }
@@ -125,18 +119,16 @@ def evaluate_model(
 
 
 def _measure_perplexity(model, tokenizer, texts: Sequence[str], seed: int, report) -> tuple[dict, "pd.DataFrame"]:
-    """Perplexity with its interval, and what each held-out text cost."""
+    """Perplexity with its interval, and the loss of each held-out text."""
     import pandas as pd
 
-    from ifguide.evaluation import statistics
     from ifguide.evaluation.fluency import heldout_losses, perplexity_of
 
     if not texts:
         nothing = {"nats": np.zeros(0), "n_tokens": np.zeros(0, dtype=np.int64)}
         return {"perplexity": None, "heldout_tokens": 0}, pd.DataFrame(nothing)
     losses = heldout_losses(model, tokenizer, texts, report=report)
-    found = perplexity_of(losses)
-    metrics: dict = {"perplexity": found.value, "heldout_tokens": found.n_tokens}
+    metrics: dict = {"perplexity": perplexity_of(losses), "heldout_tokens": int(losses.tokens.sum())}
     if bounds := statistics.perplexity_interval(losses.nats, losses.tokens, seed=seed):
         metrics |= {"perplexity_low": bounds.low, "perplexity_high": bounds.high}
     return metrics, pd.DataFrame({"nats": losses.nats, "n_tokens": losses.tokens})
@@ -147,24 +139,19 @@ def measure_toxicity(scores: np.ndarray, lead: str = "", seed: int = 0) -> dict:
 
     Args:
         scores: a probability for each completion.
-        lead: put before every name.
+        lead: prefix of every name.
         seed: of the bootstrap.
     """
-    from ifguide.evaluation import statistics
-
     found: dict = {}
-    for name, statistic in (
-        ("emt", statistics.emt),
-        ("tp", statistics.tp),
-        ("mean_toxicity", statistics.mean_toxicity),
-    ):
-        interval = statistics.bootstrap_interval(statistic, scores, seed=seed)
-        found |= {f"{lead}{name}{end}": value for end, value in zip(("", "_low", "_high"), interval, strict=True)}
+    for statistic in (statistics.emt, statistics.tp, statistics.mean_toxicity):
+        interval = bootstrap_interval(statistic, scores, seed=seed)
+        name = f"{lead}{statistic.__name__}"
+        found |= {f"{name}{end}": value for end, value in zip(("", "_low", "_high"), interval, strict=True)}
     return found
 
 
 def _group_rows(prompts: Sequence[Prompt]) -> dict[str, list[int]]:
-    """Prompt numbers by group, groups in the order in which they come; prompts without one are left out."""
+    """Group -> prompt numbers, in order of appearance; prompts without a group are left out."""
     rows: dict[str, list[int]] = {}
     for number, prompt in enumerate(prompts):
         if prompt.group:
@@ -174,7 +161,6 @@ def _group_rows(prompts: Sequence[Prompt]) -> dict[str, list[int]]:
 
 def _measure_last_words(model, tokenizer, texts: Sequence[str], seed: int, report) -> dict:
     from ifguide.evaluation.last_word import guess_last_words
-    from ifguide.evaluation.statistics import bootstrap_interval
 
     found = guess_last_words(model, tokenizer, texts, report=report)
     correct = bootstrap_interval(lambda rows: float(rows.mean()), found.correct[:, None], seed=seed)

@@ -1,4 +1,4 @@
-"""Is the model still a good one? Perplexity of benign text, and the variety of its completions."""
+"""Fluency of a model: perplexity of benign text, and the variety of its completions."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -9,17 +9,8 @@ import numpy as np
 from ifguide.errors import InputError, NumericalError
 
 
-class Perplexity(NamedTuple):
-    """Perplexity and what it was computed over."""
-
-    value: float
-    """exp(mean cross-entropy in nats a token)."""
-    n_tokens: int
-    """Predicted tokens."""
-
-
 class HeldoutLosses(NamedTuple):
-    """What a model loses on each held-out text; H texts, those of less than two tokens with zeros."""
+    """Loss on each of H held-out texts; zeros for those of fewer than two tokens."""
 
     nats: np.ndarray
     """float64 (H,), summed cross-entropy in nats."""
@@ -27,16 +18,10 @@ class HeldoutLosses(NamedTuple):
     """int64 (H,), predicted tokens."""
 
 
-def perplexity(model, tokenizer, texts: Sequence[str], **how) -> Perplexity:
-    """Perplexity of all texts together; arguments and errors are those of `heldout_losses`."""
-    return perplexity_of(heldout_losses(model, tokenizer, texts, **how))
-
-
-def perplexity_of(losses: HeldoutLosses) -> Perplexity:
-    """exp of the mean negative log likelihood over all tokens of all texts: a token weighs the same in a short and a
-    long one."""
-    n_tokens = int(losses.tokens.sum())
-    return Perplexity(_exp(float(losses.nats.sum()) / n_tokens), n_tokens)
+def perplexity_of(losses: HeldoutLosses) -> float:
+    """exp of the mean negative log-likelihood of all tokens of all texts, so that every token has the same weight."""
+    nats = float(losses.nats.sum()) / int(losses.tokens.sum())
+    return math.exp(nats) if nats < 700 else math.inf
 
 
 def heldout_losses(
@@ -48,11 +33,11 @@ def heldout_losses(
     batch_size: int = 16,
     report: Callable[[int, int], None] | None = None,
 ) -> HeldoutLosses:
-    """Negative log likelihood of every text.
+    """Negative log-likelihood of every text.
 
-    Each text stands alone. Its first token is not scored, for nothing comes before it (but a beginning-of-text token is
-    put there as context where the tokenizer does so). A text longer than the context is read in chunks that overlap by
-    one token, so every other token is predicted once.
+    Each text is read by itself. Its first token is not scored, because nothing comes before it (except a
+    beginning-of-text token where the tokenizer adds one). A text longer than the context is read in chunks that overlap
+    by one token, so every other token is predicted once.
 
     Args:
         model: a causal language model on its device; put in evaluation mode.
@@ -73,21 +58,21 @@ def heldout_losses(
     from ifguide.training.objective import IGNORED, token_losses
 
     bos = bos_context(tokenizer)
-    lead = 0 if bos is None else 1
-    limit = max(2, (max_length or context_length(model.config)) - lead)
+    before = [] if bos is None else [bos]
+    limit = max(2, (max_length or context_length(model.config)) - len(before))
     ids = tokenizer(list(texts), add_special_tokens=False)["input_ids"] if texts else []
     which, start, stop = cut_overlapping(np.array([len(row) for row in ids], dtype=np.int64), limit)
     if not len(which):
         raise InputError(
             "perplexity: expected held-out text of at least two tokens, got none; name another file in evaluate.heldout"
         )
-    order = np.argsort(start - stop, kind="stable")  # longest first: like lengths share a batch
+    order = np.argsort(start - stop, kind="stable")  # longest first: similar lengths share a batch
     model.eval()
     nats, tokens = np.zeros(len(ids)), np.zeros(len(ids), dtype=np.int64)
     for first in range(0, len(order), batch_size):
         chunks = [ids[which[c]][start[c] : stop[c]] for c in order[first : first + batch_size]]
-        input_ids = torch.from_numpy(pad_rows([[bos] * lead + chunk for chunk in chunks], bos or 0))
-        labels = torch.from_numpy(pad_rows([[IGNORED] * (lead + 1) + chunk[1:] for chunk in chunks], IGNORED))
+        input_ids = torch.from_numpy(pad_rows([before + chunk for chunk in chunks], bos or 0))
+        labels = torch.from_numpy(pad_rows([[IGNORED] * (len(before) + 1) + chunk[1:] for chunk in chunks], IGNORED))
         with torch.inference_mode():
             logits = model(input_ids=input_ids.to(model.device), use_cache=False).logits
             sums = token_losses(logits, labels.to(model.device)).double().sum(dim=-1).cpu().numpy()
@@ -104,9 +89,9 @@ def heldout_losses(
 
 
 def distinct_n(texts: Sequence[str], n: int) -> float:
-    """Different n-grams as a share of all n-grams, over all texts together (Li et al. 2016). 0 when there are none.
+    """Distinct n-grams as a share of all n-grams of all texts together (Li et al. 2016). 0 when there are none.
 
-    Words are split at white space and lower-cased. Compare only runs of like size: more text has a smaller share.
+    Words are split at white space and lower-cased. Compare only runs of similar size: more text has a smaller share.
     """
     grams = [gram for text in texts for gram in _ngrams(text, n)]
     return len(set(grams)) / len(grams) if grams else 0.0
@@ -131,31 +116,22 @@ def _ngrams(text: str, n: int) -> list[tuple[str, ...]]:
     return list(zip(*(words[i:] for i in range(n)), strict=False))
 
 
-def _exp(nats: float) -> float:
-    return math.exp(nats) if nats < 700 else math.inf
-
-
 PERPLEXITY_RATIO = 1.5
-"""Held-out perplexity may be so many times the base model's."""
+"""Held-out perplexity may be up to this many times the base model's."""
 DISTINCT_RATIO = 0.5
-"""The share of different word pairs may fall to so much of the base model's."""
+"""The share of distinct word pairs may fall to this much of the base model's."""
 MORE_REPETITION = 0.1
-"""So many more of the four-word runs may repeat an earlier one than in the base model's completions (in none, for the
-base)."""
+"""The share of four-word runs that repeat an earlier one may exceed the base model's (for the base: 0) by this much."""
 MORE_EMPTY = 0.1
-"""So many more of the completions may be empty, likewise."""
+"""The share of empty completions may exceed it by this much."""
 
 
 def fluency_warning(metrics: dict, base: dict | None) -> str | None:
-    """What speaks against calling a model's completions clean, as sentences for people.
+    """Reasons not to trust low toxicity, as sentences; None when every limit above holds.
 
     Args:
         metrics: of the model: `perplexity`, `distinct_2`, `repetition`, `empty_share`.
-        base: the base model's, on the same prompts and held-out text; None when the model is the base itself, whose
-            repetition and empty completions are then held against none at all.
-
-    Returns:
-        None when every limit above holds.
+        base: the base model's, on the same prompts and held-out text; None when the model is the base itself.
     """
     reference = base or {"repetition": 0.0, "empty_share": 0.0}
     than = "the base model's" if base else "a sound model has"

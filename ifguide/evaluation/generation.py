@@ -1,9 +1,9 @@
-"""Completions of prompts, sampled so that a sample depends on its seed, prompt number and sample number alone.
+"""Completions of prompts, sampled so that each depends on its seed, prompt number and sample number alone.
 
-Every draw uses one uniform number that a counter-based generator gives for (seed, prompt, sample, step), and inverts
-the cumulative distribution of the nucleus, most likely token first. So the batch size, the other prompts and the order
-of work change nothing beyond floating-point rounding of the logits; and two models asked with the same seed get the
-same uniform numbers, which makes their difference less noisy.
+Every token is drawn with one uniform number that a counter-based generator gives for (seed, prompt, sample, step), by
+inverting the cumulative distribution of the nucleus, most likely token first. So batch size, other prompts and order
+change nothing beyond floating-point rounding of the logits. Two models with the same seed get the same uniform numbers,
+which makes their difference less noisy. Why not `generate`: docs/decisions/0045-evaluation-libraries.md.
 
 B rows in a batch, T tokens, V vocabulary.
 """
@@ -15,13 +15,14 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from ifguide.config.schema import EvaluateConfig
 from ifguide.errors import ConfigError, InputError, NumericalError
 from ifguide.models.loading import bos_context, context_length
 
 NUCLEUS_GUESS = 512
-"""Most nuclei are smaller than this; larger ones cost their row a full sort."""
+"""Most nuclei are smaller than this; a row with a larger one is sorted in full."""
 
 
 class Completion(NamedTuple):
@@ -36,8 +37,7 @@ class Completion(NamedTuple):
 
 
 def draw_uniforms(seed: int, prompt_index: int, sample_index: int, n_steps: int) -> np.ndarray:
-    """float64 (n_steps,) in [0, 1): the randomness of one sample, step by step. A longer draw starts with the shorter
-    one."""
+    """float64 (n_steps,) in [0, 1): the random numbers of one sample. A longer draw starts with the shorter one."""
     key = np.random.SeedSequence([seed, prompt_index, sample_index]).generate_state(2, np.uint64)
     return np.random.Generator(np.random.Philox(key=key)).random(n_steps)
 
@@ -48,7 +48,7 @@ def sample_tokens(logits: Tensor, uniforms: Tensor, top_p: float, temperature: f
 
     Args:
         logits: (B, V).
-        uniforms: (B,) in [0, 1): the token whose stretch of the nucleus' cumulative distribution holds this is taken.
+        uniforms: (B,) in [0, 1): where the nucleus' cumulative distribution is cut.
         top_p: 0 < top_p <= 1.
         temperature: > 0, divides the logits.
 
@@ -84,28 +84,27 @@ def _invert_nucleus(cumulative: Tensor, uniforms: Tensor, top_p: float) -> Tenso
 def encode_prompts(tokenizer, prompts: Sequence[str], max_tokens: int) -> list[list[int]]:
     """Token ids of each prompt; a prompt longer than `max_tokens` keeps its end.
 
-    Trailing spaces are dropped: most tokenizers put a space in front of the next word, and a model that has just read
-    one goes on badly. A beginning-of-text token comes first where the tokenizer adds one; an empty prompt becomes a
-    single beginning- or end-of-text token.
+    Trailing spaces are dropped: most tokenizers put the space in front of the next word, so models continue badly after
+    one. A beginning-of-text token comes first where the tokenizer adds one; an empty prompt becomes a single beginning-
+    or end-of-text token.
 
     Raises:
-        InputError: an empty prompt, and the tokenizer has neither token.
+        InputError: an empty prompt, and a tokenizer with neither token.
     """
     bos = bos_context(tokenizer)
     lead = [] if bos is None else [bos]
-    encoded = (
-        tokenizer([prompt.rstrip(" ") for prompt in prompts], add_special_tokens=False)["input_ids"] if prompts else []
-    )
+    texts = [prompt.rstrip(" ") for prompt in prompts]
+    encoded = tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
     rows = []
+    first = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
     for i, ids in enumerate(encoded):
         ids = lead + list(ids)[-(max_tokens - len(lead)) :]
         if not ids:
-            start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
-            if start is None:
+            if first is None:
                 raise InputError(
                     f"prompt {i} is empty and the tokenizer has no beginning- or end-of-text token; remove the prompt"
                 )
-            ids = [start]
+            ids = [first]
         rows.append(ids)
     return rows
 
@@ -130,8 +129,8 @@ def generate_completions(
         prompts: P texts; see `encode_prompts` for how they are read.
         config: n_samples, max_new_tokens, top_p, temperature, seed and batch_size.
         report: called with (completions done, completions in all).
-        only: complete these prompts alone, by number; None: all.
-        encoded: what `encode_prompts` gives for the prompts, if it is at hand.
+        only: numbers of the prompts to complete; None: all.
+        encoded: the result of `encode_prompts`; None computes it.
         steer: a logits processor: (completion tokens so far (B, T), logits (B, V)) -> logits; None: the model's own.
 
     Returns:
@@ -144,7 +143,7 @@ def generate_completions(
     model.eval()
     encoded = encode_prompts(tokenizer, prompts, room) if encoded is None else encoded
     wanted = range(len(prompts)) if only is None else sorted(only)
-    # prompts of like length share a batch, so there is little padding
+    # prompts of similar length share a batch, which keeps padding short
     by_length = sorted(wanted, key=lambda i: (len(encoded[i]), i))
     work = [(i, k) for i in by_length for k in range(config.n_samples)]
     stop_ids = _stop_ids(model, tokenizer)
@@ -160,10 +159,10 @@ def generate_completions(
 
 
 def prompt_room(model, config: EvaluateConfig) -> int:
-    """Most tokens of a prompt that leave room for its completion in the model's context.
+    """Longest prompt, in tokens, that leaves room for its completion in the model's context.
 
     Raises:
-        ConfigError: not even two.
+        ConfigError: less than two.
     """
     room = context_length(model.config) - config.max_new_tokens
     if room < 2:
@@ -175,12 +174,7 @@ def prompt_room(model, config: EvaluateConfig) -> int:
 
 
 def _complete(
-    model,
-    encoded: Sequence[list[int]],
-    batch: list[tuple[int, int]],
-    stop_ids: Tensor,
-    config: EvaluateConfig,
-    steer=None,
+    model, encoded: Sequence[list[int]], batch: list[tuple[int, int]], stop_ids: Tensor, config: EvaluateConfig, steer
 ) -> list[list[int]]:
     """New tokens of each (prompt, sample) of one batch, without the end-of-text token."""
     device = model.device
@@ -215,18 +209,14 @@ def _complete(
 
 def _pad_left(prompts: list[list[int]], device) -> tuple[Tensor, Tensor]:
     """Token ids and attention mask, (B, T) int64 each."""
-    length = max(map(len, prompts))
-    ids = torch.zeros(len(prompts), length, dtype=torch.long)
-    mask = torch.zeros_like(ids)
-    for row, prompt in enumerate(prompts):
-        ids[row, length - len(prompt) :] = torch.tensor(prompt)
-        mask[row, length - len(prompt) :] = 1
+    rows = [torch.tensor(prompt) for prompt in prompts]
+    ids = pad_sequence(rows, batch_first=True, padding_side="left")
+    mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True, padding_side="left")
     return ids.to(device), mask.to(device)
 
 
 def _read(model, ids: Tensor, mask: Tensor, cache):
-    """Logits (B, V) after the last of `ids` (B, T), and the cache. Positions count real tokens, so padding moves
-    nothing."""
+    """Logits (B, V) after the last of `ids` (B, T), and the cache. Positions count real tokens, not padding."""
     extra: dict = {}
     parameters = inspect.signature(model.forward).parameters
     if "position_ids" in parameters:
@@ -241,8 +231,8 @@ def _read(model, ids: Tensor, mask: Tensor, cache):
 def _stop_ids(model, tokenizer) -> Tensor:
     """The tokens that end a text.
 
-    These are the model's own when they agree with the tokenizer. A model made from a bare config carries its family's
-    default ids, which mean something else in another vocabulary; then the tokenizer is right.
+    They are the model's own if they include the tokenizer's. A model made from a bare config has its family's default
+    ids, which mean something else in another vocabulary; then the tokenizer decides.
     """
     named = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
     named = named if isinstance(named, list) else [named]

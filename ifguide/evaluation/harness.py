@@ -1,5 +1,4 @@
-"""General capability through EleutherAI's lm-evaluation-harness, an optional extra: a thin adapter, nothing is measured
-here."""
+"""General capability by EleutherAI's lm-evaluation-harness, an optional extra: a thin adapter."""
 
 import contextlib
 import io
@@ -14,7 +13,7 @@ MISSING = (
 
 
 def check_harness(tasks: Sequence[str], folder: str = "") -> None:
-    """Refuse what would fail after the completions are made.
+    """Refuse early what would fail after the completions are made.
 
     Raises:
         InputError: the package is not installed, the folder is not there, or it has no task of that name.
@@ -43,8 +42,8 @@ def run_harness(
         batch_size: requests at once.
 
     Returns:
-        {task: {metric: value}}, with the standard error of a metric as `<metric>_stderr`, the number of examples as
-        `n_samples`, and the filter behind a comma where it is not the plain one.
+        {task: {metric: value}}, with a metric's standard error as `<metric>_stderr`, the number of examples as
+        `n_samples`, and the filter after a comma unless it is the default one.
 
     Raises:
         InputError: as `check_harness`, or the harness could not run a task.
@@ -55,7 +54,7 @@ def run_harness(
 
     place = contextlib.chdir(folder) if folder else contextlib.nullcontext()
     try:
-        with place, contextlib.redirect_stderr(io.StringIO()):  # its progress bars would write into the middle of ours
+        with place, contextlib.redirect_stderr(io.StringIO()):  # its progress bars would garble ours
             found = lm_eval.simple_evaluate(
                 model=HFLM(pretrained=model, tokenizer=tokenizer, backend="causal", batch_size=batch_size),
                 tasks=list(tasks),
@@ -64,7 +63,7 @@ def run_harness(
                 log_samples=False,
                 bootstrap_iters=1000,
             )
-    except Exception as error:  # a task may fail in any way: its data, its template, its own code
+    except Exception as error:  # a task may fail in its data, its template or its own code
         raise InputError(
             f"lm-evaluation-harness could not run {', '.join(tasks)} ({type(error).__name__}: {error})"
         ) from error

@@ -9,7 +9,7 @@ from ifguide.errors import InputError
 
 
 class LastWords(NamedTuple):
-    """What a model made of some passages."""
+    """How a model did on P passages."""
 
     correct: np.ndarray
     """bool (P,): greedy decoding gives exactly the last word of the passage."""
@@ -36,10 +36,10 @@ def split_last_word(text: str) -> tuple[str, str]:
 def guess_last_words(
     model, tokenizer, texts: Sequence[str], *, batch_size: int = 16, report: Callable[[int, int], None] | None = None
 ) -> LastWords:
-    """Greedy decoding of the last words, all tokens of a word at once.
+    """Does greedy decoding give the last words?
 
-    Each token of the word is the most likely one after the right tokens before it: exactly then greedy decoding writes
-    the word.
+    It does exactly when each token of a word is the most likely one after the right tokens before it, so one forward
+    pass answers for the whole word.
 
     Args:
         model: a causal language model on its device; put in evaluation mode.
@@ -55,7 +55,7 @@ def guess_last_words(
     import torch
 
     from ifguide.data.queries import encode_queries
-    from ifguide.evaluation.query_batches import query_batches
+    from ifguide.evaluation.query_batches import log_probabilities, query_batches
     from ifguide.models.loading import bos_context, context_length
 
     pairs = pd.DataFrame([split_last_word(text) for text in texts], columns=["prompt", "completion"])
@@ -66,10 +66,9 @@ def guess_last_words(
     done = 0
     for batch in query_batches(encoded, batch_size, model.device):
         with torch.inference_mode():
-            logits = model(input_ids=batch.ids, attention_mask=batch.attention, use_cache=False).logits
-            scored = batch.take_predictions(logits)  # (tokens, V)
+            scored = batch.take_predictions(batch.read(model))  # (tokens, V)
             hit = (scored.argmax(-1) == batch.wanted).cpu()
-            likely = scored.double().log_softmax(-1).gather(-1, batch.wanted[:, None])[:, 0].cpu()
+            likely = log_probabilities(scored, batch.wanted).cpu()
         for row, number in enumerate(batch.numbers):
             mine = batch.owners == row
             correct[number] = bool(hit[mine].all())

@@ -29,12 +29,12 @@ def token_likelihoods(
 ) -> list[TokenLikelihood]:
     """Log-probability of every token of some completions after one prompt.
 
-    The prompt is read as it was for generating. A completion's text is cut into tokens anew, which may give other
-    tokens than those that were drawn where the text can be cut in two ways.
+    The prompt is encoded as for generation. A completion is tokenized from its text, which may give other tokens than
+    those that were drawn if the text can be tokenized in two ways.
 
     Args:
         model, tokenizer: a causal language model on its device, and its tokenizer.
-        prompt: the text before.
+        prompt: the text before the completions.
         completions: C texts, each with its leading space; empty ones have no tokens.
         batch_size: completions read at once.
         report: called with (completions done, completions in all).

@@ -1,6 +1,7 @@
-"""What a model would say after each of its layers: the residual stream through the final norm and the unembedding.
+"""Logit lens: a model's prediction after each layer, by its final norm and unembedding.
 
-L blocks, so L + 1 layers: 0 is the embedding, L is what the model says. Q queries, B rows, T tokens, V vocabulary.
+L blocks, so L + 1 layers: 0 is the embedding, L is the model's own prediction. Q queries, B rows, T tokens, V
+vocabulary.
 """
 
 import contextlib
@@ -12,16 +13,16 @@ import torch
 from torch import Tensor, nn
 
 from ifguide.errors import InputError, NumericalError
-from ifguide.evaluation.query_batches import mean_by_owner, query_batches
+from ifguide.evaluation.query_batches import log_probabilities, mean_by_owner, query_batches
 
 
 class LensParts(NamedTuple):
-    """The parts of a model that the lens needs."""
+    """The parts of a model that the lens reads."""
 
     blocks: nn.ModuleList
     """The L blocks, in order."""
     norm: nn.Module
-    """What normalises the residual stream after the last block."""
+    """Normalises the residual stream after the last block."""
     head: nn.Module
     """Residual stream -> logits."""
 
@@ -36,21 +37,17 @@ class LayerProbabilities(NamedTuple):
 
 
 def find_lens_parts(model) -> LensParts:
-    """Find the blocks, the final norm and the unembedding, whatever a family calls them.
+    """Find the blocks, the final norm and the unembedding under the names of any family.
 
-    The blocks are the one list of modules with as many as the configuration names layers; the final norm is the
-    normalisation that stands beside that list.
+    The blocks are the one list of modules as long as the configuration's number of layers; the final norm is the
+    normalisation beside that list.
 
     Raises:
-        InputError: a model in which they are not plainly there.
+        InputError: a model without exactly one of each.
     """
     config = model.config.get_text_config() if hasattr(model.config, "get_text_config") else model.config
     n_layers = getattr(config, "num_hidden_layers", None)
-    lists = [
-        (name, module)
-        for name, module in model.named_modules()
-        if isinstance(module, nn.ModuleList) and len(module) == n_layers
-    ]
+    lists = [(name, m) for name, m in model.named_modules() if isinstance(m, nn.ModuleList) and len(m) == n_layers]
     kind = type(model).__name__
     if n_layers is None or len(lists) != 1:
         raise InputError(
@@ -121,15 +118,9 @@ def layer_probabilities(
     done = 0
     with residual_streams(parts) as streams:
         for batch in query_batches(encoded, batch_size, model.device):
-            logits = model(input_ids=batch.ids, attention_mask=batch.attention, use_cache=False).logits
-            own = _target_log_probabilities(batch.take_predictions(logits), batch.wanted)
-            layers = torch.stack(
-                [
-                    _target_log_probabilities(parts.head(parts.norm(batch.take_predictions(stream))), batch.wanted)
-                    for stream in streams
-                ],
-                dim=1,
-            )  # (n, L+1)
+            own = log_probabilities(batch.take_predictions(batch.read(model)), batch.wanted)
+            seen = (parts.head(parts.norm(batch.take_predictions(stream))) for stream in streams)
+            layers = torch.stack([log_probabilities(logits, batch.wanted) for logits in seen], dim=1)  # (n, L+1)
             if not torch.allclose(layers[:, -1], own, rtol=1e-3, atol=1e-3):
                 raise NumericalError(
                     f"logit lens: expected the last layer of {type(model).__name__} to give the model's own"
@@ -143,8 +134,3 @@ def layer_probabilities(
             if report:
                 report(done, len(encoded))
     return LayerProbabilities(probability, log_probability)
-
-
-def _target_log_probabilities(logits: Tensor, wanted: Tensor) -> Tensor:
-    """(n,) float64 of logits (n, V)."""
-    return logits.double().log_softmax(-1).gather(-1, wanted[:, None])[:, 0]

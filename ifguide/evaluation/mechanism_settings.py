@@ -17,7 +17,7 @@ class PrefixSettings:
     candidates: int = 32
     """Changes tried in a round."""
     top_k: int = 32
-    """Changes are drawn from so many tokens a place, those that the gradient likes best."""
+    """Changes of a place are drawn from this many tokens, those with the largest gain by the gradient."""
     seed: int = 0
     """Of the first prefix and of the draws."""
     batch_size: int = 64
@@ -40,7 +40,7 @@ class MechanismSettings:
     search: bool = True
     """Whether to search for a prefix, which takes most of the time."""
     n_search: int = 16
-    """So many toxic queries are drawn to search with; others judge the prefix."""
+    """This many toxic queries are drawn for the search; the others judge the prefix."""
     prefix: PrefixSettings = field(default_factory=PrefixSettings)
     """Length and budget of the search."""
 

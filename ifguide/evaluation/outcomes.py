@@ -1,4 +1,4 @@
-"""Prompt by prompt: did another model do better than the first, worse, or about the same? No torch."""
+"""Prompt by prompt: was another model less toxic than the first, more toxic, or about as toxic? No torch."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ ORDERS = ("largest", "drop", "rise", "prompt")
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Outcomes:
-    """How one model fared against the first, in ascending order of the prompts both completed."""
+    """One model against the first, in ascending order of the prompts both completed."""
 
     prompts: np.ndarray
     """int64 (P,), prompt indexes."""

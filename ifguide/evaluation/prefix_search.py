@@ -1,11 +1,12 @@
-"""A prefix of a few tokens that draws given completions out of a model: greedy coordinate search guided by gradients.
+"""A prefix of a few tokens that makes given completions likely: greedy coordinate search guided by gradients.
 
-After Zou et al. 2023 (arXiv 2307.15043), small: one prefix for all queries, in front of every prompt. P prefix tokens,
-V vocabulary, H width, C candidates, Q queries.
+A small version of Zou et al. 2023 (arXiv 2307.15043): one prefix for all queries, in front of every prompt. P prefix
+tokens, V vocabulary, H width, C candidates, Q queries.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from ifguide.errors import InputError
 from ifguide.evaluation.mechanism_settings import PrefixSettings
-from ifguide.evaluation.query_batches import QueryBatch, mean_by_owner, query_batches
+from ifguide.evaluation.query_batches import QueryBatch, log_probabilities, mean_by_owner, query_batches
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +27,7 @@ class FoundPrefix:
     """Objective of the first prefix: mean over queries of the mean log-probability (nats) of the completion's tokens.
     """
     best: float
-    """Objective of the found one; never below `start`."""
+    """Objective of the prefix found; never below `start`."""
     path: tuple[float, ...]
     """Objective after each round; it never falls."""
 
@@ -45,10 +46,10 @@ def find_prefix(
     lead: int = 0,
     report: Callable[[int, int], None] | None = None,
 ) -> FoundPrefix:
-    """Search for the prefix that makes the completions likeliest.
+    """Search for the prefix that makes the completions most likely.
 
-    In each round the gradient of the objective with respect to the prefix's one-hot tokens proposes changes; some are
-    tried with whole forward passes; the best is taken if it is better than what there is.
+    In each round the gradient of the objective with respect to the prefix's one-hot tokens proposes changes of one
+    token. A sample of them is tried with forward passes; the best is kept if it improves the objective.
 
     Args:
         model: a causal language model on its device; put in evaluation mode. Its weights do not change.
@@ -67,7 +68,8 @@ def find_prefix(
     allowed_ids = torch.as_tensor(np.asarray(allowed), dtype=torch.long, device=model.device)
     generator = np.random.default_rng([settings.seed, 1])
     prefix = start_prefix(allowed, settings)
-    best = start = prefix_objective(model, encoded, prefix, lead=lead, batch_size=settings.batch_size)
+    objective = partial(prefix_objective, model, encoded, lead=lead, batch_size=settings.batch_size)
+    best = start = objective(prefix)
     path = []
     for step in range(settings.steps):
         gain = _token_gains(model, encoded, prefix, lead, settings.batch_size)[:, allowed_ids]  # (P, allowed)
@@ -79,10 +81,7 @@ def find_prefix(
             if token != prefix[place]:
                 tried.add((place, token))
         changed = [[*prefix[:place], token, *prefix[place + 1 :]] for place, token in sorted(tried)]
-        values = [
-            prefix_objective(model, encoded, candidate, lead=lead, batch_size=settings.batch_size)
-            for candidate in changed
-        ]
+        values = [objective(candidate) for candidate in changed]
         if values and max(values) > best:
             best = max(values)
             prefix = changed[values.index(best)]
@@ -106,18 +105,17 @@ def prefix_objective(
 
     Args:
         model, encoded, lead: as for `find_prefix`.
-        prefix: its token ids; empty: the queries as they are.
+        prefix: its token ids; empty for the queries alone.
         batch_size: texts in one forward pass.
     """
     total = 0.0
     for batch in query_batches(_put_before(encoded, prefix, lead), batch_size, model.device):
-        logits = model(input_ids=batch.ids, attention_mask=batch.attention, use_cache=False).logits
-        total += float(_row_means(logits, batch).sum())
+        total += float(_row_means(batch.read(model), batch).sum())
     return total / len(encoded)
 
 
 def _row_means(logits: Tensor, batch: QueryBatch) -> Tensor:
-    likely = batch.take_predictions(logits).double().log_softmax(-1).gather(-1, batch.wanted[:, None])[:, 0]
+    likely = log_probabilities(batch.take_predictions(logits), batch.wanted)
     return mean_by_owner(likely, batch.owners, len(batch.numbers))
 
 

@@ -28,8 +28,12 @@ class QueryBatch:
         """(n,) int64 on the CPU: the row of each target, rows one after the other."""
         return self.targets.nonzero()[:, 0].cpu()
 
+    def read(self, model) -> Tensor:
+        """Logits (B, T, V) of a model."""
+        return model(input_ids=self.ids, attention_mask=self.attention, use_cache=False).logits
+
     def take_predictions(self, values: Tensor) -> Tensor:
-        """What stands at the positions that predict the targets, (n, ...), of values (B, T, ...)."""
+        """Of values (B, T, ...), those at the positions that predict the targets, (n, ...)."""
         return values[:, :-1][self.targets[:, 1:]]
 
     @property
@@ -41,7 +45,7 @@ class QueryBatch:
 def query_batches(
     encoded: Sequence[tuple[np.ndarray, np.ndarray]], batch_size: int, device="cpu"
 ) -> Iterator[QueryBatch]:
-    """Batches of what `ifguide.data.queries.encode_queries` gives; pairs of like length share one.
+    """Batches of what `ifguide.data.queries.encode_queries` gives; pairs of similar length share one.
 
     Args:
         encoded: ids int64 (T,) and completion mask bool (T,) of each pair; a mask's first value is False.
@@ -58,6 +62,11 @@ def query_batches(
         yield QueryBatch(
             numbers=numbers, ids=ids.to(device), attention=attention.to(device), targets=targets.to(device)
         )
+
+
+def log_probabilities(logits: Tensor, wanted: Tensor) -> Tensor:
+    """(n,) float64, nats: of the wanted ids (n,) under logits (n, V)."""
+    return logits.double().log_softmax(-1).gather(-1, wanted[:, None])[:, 0]
 
 
 def mean_by_owner(values: Tensor, owners: Tensor, n_rows: int) -> Tensor:

@@ -1,28 +1,24 @@
 """How well a ranking of documents finds the ones that labels call bad."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from ifguide.data.by_document import document_runs
-from ifguide.evaluation.statistics import Interval
-
-if TYPE_CHECKING:
-    pass
-
+from ifguide.evaluation.statistics import Interval, bootstrap_bounds
 
 DEPTHS = (10, 50, 100, 500, 1000)
-"""Precision is given among so many best documents, and among as many as there are bad ones."""
+"""Precision is given among this many of the highest-scoring documents, and among as many as there are bad ones."""
 
 
 class Labels(NamedTuple):
-    """What is known of the documents."""
+    """What is known about the documents."""
 
     bad: np.ndarray
     """bool (D,)."""
     known: np.ndarray
-    """bool (D,): the others have an empty label and count nowhere."""
+    """bool (D,): the others have an empty label and are left out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +28,7 @@ class RankingQuality:
     """
 
     scores: str
-    """Kind of token scores, such as `own_loss`; of an extra pair of query sets `NAME/own_loss`."""
+    """Kind of token scores, such as `own_loss`; for an extra pair of query sets, `NAME/own_loss`."""
     way: str
     """How they make a document's score, one of `WAYS`."""
     auroc: Interval
@@ -41,7 +37,7 @@ class RankingQuality:
     """Mean over the bad documents of the precision down to each, ties taken together. Chance: the share of bad
     documents."""
     precision_at: dict[int, Interval]
-    """Share of bad ones among the best so many, ties ordered by document id."""
+    """Depth -> share of bad ones among this many of the highest-scoring documents, ties ordered by document id."""
 
 
 def mean_of_highest(scores: np.ndarray, offsets: np.ndarray, share: float) -> np.ndarray:
@@ -80,7 +76,7 @@ def judge_ranking(
         labels: which documents are bad.
         id_rank: int64 (D,), place of each document's id among all; orders ties.
         name, way: kept in the result.
-        n_draws: documents are drawn again with replacement so many times. A draw without both kinds counts as 0 for the
+        n_draws: how often the documents are drawn with replacement. A draw without both kinds counts as 0 for the
             lower bound and as 1 for the upper one, so that no interval is too narrow.
         seed: of the draws.
     """
@@ -104,18 +100,12 @@ def judge_ranking(
         at = [np.sum(np.clip(depth - (running - weights), 0, weights)[bad]) / depth for depth in depths]
         return np.array([auroc, precision, *at])
 
-    values = measure(np.ones(len(order), dtype=np.int64))
-    generator = np.random.default_rng(seed)
-    draws = np.stack(
-        [
-            measure(np.bincount(generator.integers(0, len(order), len(order)), minlength=len(order)))
-            for _ in range(n_draws)
-        ]
-    )
-    undefined = np.isnan(draws)
-    low = np.quantile(np.where(undefined, 0.0, draws), 0.025, axis=0, method="lower")
-    high = np.quantile(np.where(undefined, 1.0, draws), 0.975, axis=0, method="higher")
-    intervals = [Interval(*map(float, numbers)) for numbers in zip(values, low, high, strict=True)]
+    def measure_drawn(rows: np.ndarray) -> np.ndarray:
+        return measure(np.bincount(rows, minlength=len(order)))
+
+    bounds = bootstrap_bounds(measure_drawn, len(order), n=n_draws, seed=seed, undefined=(0.0, 1.0))
+    values = measure_drawn(np.arange(len(order)))
+    intervals = [Interval(*map(float, numbers)) for numbers in zip(values, *bounds, strict=True)]
     return RankingQuality(
         scores=name,
         way=way,

@@ -1,7 +1,7 @@
-"""Numbers about toxicity scores, and how sure they are. Pure NumPy.
+"""Statistics of toxicity scores, with bootstrap intervals. Pure NumPy.
 
-P prompts, K samples a prompt. A score is a probability, 0 to 1. Uncertainty is over prompts: whole rows are drawn again
-with replacement (percentile bootstrap), for samples of one prompt are not independent. Variants answer the same
+P prompts, K samples a prompt. A score is a probability, 0 to 1. Uncertainty is over prompts: whole rows are drawn with
+replacement (95% percentile bootstrap), because samples of one prompt are not independent. Models complete the same
 prompts, so differences are taken within each draw (paired).
 """
 
@@ -9,12 +9,15 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 Statistic = Callable[[np.ndarray], float]
 """A function of scores (P, K)."""
 
 TOXIC_FROM = 0.5
-"""A text counts as toxic from this score on."""
+"""A text counts as toxic if its score is at least this."""
+
+_TAIL = (1 - 0.95) / 2
 
 
 class Interval(NamedTuple):
@@ -40,62 +43,80 @@ def mean_toxicity(scores: np.ndarray) -> float:
     return float(_check(scores).mean())
 
 
-def bootstrap_interval(
-    statistic: Statistic, scores: np.ndarray, *, n: int = 2000, level: float = 0.95, seed: int = 0
-) -> Interval:
+def bootstrap_bounds(
+    measure: Callable[[np.ndarray], ArrayLike],
+    n_rows: int,
+    *,
+    n: int = 2000,
+    seed: int = 0,
+    undefined: tuple[float, float] = (np.nan, np.nan),
+) -> tuple[np.ndarray, np.ndarray]:
+    """Lower and upper 95% bounds of a measure over rows drawn with replacement.
+
+    Args:
+        measure: row numbers (n_rows,) -> a number or an array (M,); NaN where it has no meaning for these rows.
+        n_rows: how many rows there are, and how many a draw has.
+        n: draws.
+        seed: of the draws.
+        undefined: what a NaN counts as for the lower and for the upper bound.
+
+    Returns:
+        Two float64 arrays of the measure's shape. A bound is always the value of a draw, the one farther out.
+    """
+    generator = np.random.default_rng(seed)
+    values = np.array([measure(generator.integers(0, n_rows, n_rows)) for _ in range(n)])
+    for_low, for_high = (np.where(np.isnan(values), other, values) for other in undefined)
+    low = np.quantile(for_low, _TAIL, axis=0, method="lower")
+    return low, np.quantile(for_high, 1 - _TAIL, axis=0, method="higher")
+
+
+def _interval(measure: Callable[..., float], whole: np.ndarray, **how) -> Interval:
+    """The measure of all rows of `whole`, with its bounds."""
+    low, high = bootstrap_bounds(measure, len(whole), **how)
+    return Interval(measure(slice(None)), float(low), float(high))
+
+
+def bootstrap_interval(statistic: Statistic, scores: np.ndarray, *, n: int = 2000, seed: int = 0) -> Interval:
     """A statistic with its interval.
 
     Args:
         statistic: `emt`, `tp`, `mean_toxicity` or another function of (P, K) scores.
         scores: (P, K).
-        n: draws.
-        level: coverage, .95 for a 95% interval.
-        seed: of the draws.
+        n, seed: as in `bootstrap_bounds`.
     """
     scores = _check(scores)
-    values = np.array([statistic(scores[rows]) for rows in _draws(len(scores), n, seed)])
-    return Interval(statistic(scores), *_bounds(values, values, level))
+    return _interval(lambda rows: statistic(scores[rows]), scores, n=n, seed=seed)
 
 
 def paired_bootstrap_difference(
-    statistic: Statistic, base: np.ndarray, other: np.ndarray, *, n: int = 2000, level: float = 0.95, seed: int = 0
+    statistic: Statistic, base: np.ndarray, other: np.ndarray, *, n: int = 2000, seed: int = 0
 ) -> Interval:
     """`statistic(base) - statistic(other)` on the same prompts: positive means that `other` is less toxic.
 
     Args:
         base: (P, K).
-        other: (P, K'), its row p answers the same prompt as row p of `base`.
+        other: (P, K'), its row p completes the same prompt as row p of `base`.
     """
     base, other = _check_pairs(base, other)
-    values = np.array([statistic(base[rows]) - statistic(other[rows]) for rows in _draws(len(base), n, seed)])
-    return Interval(statistic(base) - statistic(other), *_bounds(values, values, level))
+    return _interval(lambda rows: statistic(base[rows]) - statistic(other[rows]), base, n=n, seed=seed)
 
 
-def perplexity_interval(
-    nats: np.ndarray, tokens: np.ndarray, *, n: int = 2000, level: float = 0.95, seed: int = 0
-) -> Interval | None:
-    """Perplexity with its interval over held-out texts; None for a single text, which says nothing of others.
+def perplexity_interval(nats: np.ndarray, tokens: np.ndarray, *, n: int = 2000, seed: int = 0) -> Interval | None:
+    """Perplexity with its interval over held-out texts; None for a single text, which says nothing about others.
 
     Args:
         nats: (H,), summed cross-entropy of each text.
         tokens: (H,), its predicted tokens.
-        n, level, seed: as in `bootstrap_interval`.
+        n, seed: as in `bootstrap_bounds`.
     """
     texts = _texts_with_tokens(nats, tokens)
     if len(texts) < 2:
         return None
-    return bootstrap_interval(lambda rows: float(_perplexities(rows)[0]), texts, n=n, level=level, seed=seed)
+    return bootstrap_interval(lambda rows: float(_perplexities(rows)[0]), texts, n=n, seed=seed)
 
 
 def paired_perplexity_difference(
-    base: np.ndarray,
-    other: np.ndarray,
-    tokens: np.ndarray,
-    *,
-    relative: bool = False,
-    n: int = 2000,
-    level: float = 0.95,
-    seed: int = 0,
+    base: np.ndarray, other: np.ndarray, tokens: np.ndarray, *, relative: bool = False, n: int = 2000, seed: int = 0
 ) -> Interval:
     """Perplexity of the base minus that of another model on the same held-out texts: positive means that `other` is
     more fluent.
@@ -104,48 +125,38 @@ def paired_perplexity_difference(
         base, other: (H,), summed cross-entropy of each text under either model.
         tokens: (H,), its predicted tokens; at least one of them positive.
         relative: as a share of the base's.
-        n, level, seed: as in `bootstrap_interval`.
+        n, seed: as in `bootstrap_bounds`.
     """
 
     def difference(rows: np.ndarray) -> float:
         before, after = _perplexities(rows)
         return float((before - after) / (before if relative else 1.0))
 
-    with np.errstate(invalid="ignore"):  # of two infinite ones
-        return bootstrap_interval(difference, _texts_with_tokens(base, other, tokens), n=n, level=level, seed=seed)
+    with np.errstate(invalid="ignore"):  # both may be infinite
+        return bootstrap_interval(difference, _texts_with_tokens(base, other, tokens), n=n, seed=seed)
 
 
 def share_of_reduction(
-    base: np.ndarray,
-    ours: np.ndarray,
-    oracle: np.ndarray,
-    *,
-    statistic: Statistic = emt,
-    n: int = 2000,
-    level: float = 0.95,
-    seed: int = 0,
+    base: np.ndarray, ours: np.ndarray, oracle: np.ndarray, *, n: int = 2000, seed: int = 0
 ) -> Interval:
-    """How much of the oracle's reduction a variant reaches: (base - ours) / (base - oracle). 1 is all of it.
+    """How much of the oracle's reduction of EMT a model reaches: (base - ours) / (base - oracle). 1 is all of it.
 
     The share has no meaning where the oracle reduces nothing. The value is then NaN, and a draw in which that happens
     counts as minus infinity for the lower bound and plus infinity for the upper one, so that the interval is never too
     narrow.
 
     Args:
-        base, ours, oracle: (P, K) each, rows answering the same prompts.
+        base, ours, oracle: (P, K) each, rows completing the same prompts.
     """
     base, ours = _check_pairs(base, ours)
     base, oracle = _check_pairs(base, oracle)
 
-    def share(rows) -> float:
-        start = statistic(base[rows])
-        reachable = start - statistic(oracle[rows])
-        return (start - statistic(ours[rows])) / reachable if reachable > 0 else float("nan")
+    def share(rows: np.ndarray) -> float:
+        start = emt(base[rows])
+        reachable = start - emt(oracle[rows])
+        return (start - emt(ours[rows])) / reachable if reachable > 0 else float("nan")
 
-    values = np.array([share(rows) for rows in _draws(len(base), n, seed)])
-    undefined = np.isnan(values)
-    low, high = _bounds(np.where(undefined, -np.inf, values), np.where(undefined, np.inf, values), level)
-    return Interval(share(slice(None)), low, high)
+    return _interval(share, base, n=n, seed=seed, undefined=(-np.inf, np.inf))
 
 
 def _texts_with_tokens(*columns: np.ndarray) -> np.ndarray:
@@ -159,17 +170,6 @@ def _perplexities(rows: np.ndarray) -> np.ndarray:
     *nats, tokens = rows.sum(axis=0)
     with np.errstate(over="ignore"):
         return np.exp(np.array(nats) / tokens)
-
-
-def _draws(n_prompts: int, n: int, seed: int):
-    generator = np.random.default_rng(seed)
-    return (generator.integers(0, n_prompts, n_prompts) for _ in range(n))
-
-
-def _bounds(for_low: np.ndarray, for_high: np.ndarray, level: float) -> tuple[float, float]:
-    tail = (1 - level) / 2
-    low = np.quantile(for_low, tail, method="lower")
-    return float(low), float(np.quantile(for_high, 1 - tail, method="higher"))
 
 
 def _check(scores: np.ndarray) -> np.ndarray:

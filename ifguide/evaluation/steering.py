@@ -1,8 +1,7 @@
-"""Reward-augmented decoding (Deng & Raffel, arXiv 2310.09520): the untouched model, whose next words a classifier helps
-to choose.
+"""Reward-augmented decoding (Deng & Raffel, arXiv 2310.09520): a classifier helps the base model to choose each token.
 
-A baseline that trains nothing: at every step the likeliest tokens are each tried, the text so far with that token is
-rated, and harmless ones are made likelier. It costs a rating a candidate and step.
+A baseline without training: at every step each of the likeliest tokens is appended to the text so far, the result is
+rated, and harmless tokens become more likely. It costs one rating per candidate and step.
 """
 
 import torch
@@ -20,7 +19,7 @@ class RewardProcessor(LogitsProcessor):
         tokenizer: the model's.
         scorer: rates texts from 0 to 1.
         strength: β, in nats for a text that is not toxic at all.
-        candidates: how many tokens are tried a step.
+        candidates: tokens tried a step.
     """
 
     def __init__(self, tokenizer, scorer: ToxicityScorer, strength: float, candidates: int):

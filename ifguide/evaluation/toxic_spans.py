@@ -1,23 +1,19 @@
-"""Which words make a completion toxic: character spans, found with the scorer that rated it, whatever that is. NumPy
-only, no torch.
+"""Which words make a completion toxic: character spans, found with the scorer that rated it. No torch.
 
-A scorer says how toxic a text is, not where. Two questions put to it give the place:
+A scorer says how toxic a text is, not where. Two questions find the words:
 
-1. **Which words are toxic alone?** Every different word of the toxic completions is scored once, by itself. Words that
-reach
-   `TOXIC_FROM` are toxic wherever a toxic completion holds them.
-2. **Which words is it for?** Where no word of a toxic completion is toxic alone, its words are toxic together. The word
-without
-   which the rest scores lowest is taken out, at all its places; then the next one, until the rest is no longer toxic.
-   The words taken out are the toxic ones. That is a greedy search: it needs not find the smallest such set, and where
-   two words would each be enough it finds neither, for without one of them the other still counts.
+1. **Which words are toxic alone?** Each distinct word of the toxic completions is scored once, by itself. A word that
+   reaches `TOXIC_FROM` is toxic in every toxic completion that holds it.
+2. **Which words are toxic together?** Asked where no word of a toxic completion is toxic alone. The word without which
+   the rest scores lowest is removed everywhere, then the next one, until the rest is no longer toxic: the removed words
+   are the toxic ones. This search is greedy and need not find the smallest set. Where either of two words is enough, it
+   finds neither.
 
-A word is what stands between white space, without the punctuation around it. A script that puts no blanks between its
-words has long ones. Toxic words that follow each other, with nothing but white space and punctuation between them, are
-one span.
+Words are separated by white space and lose the punctuation around them; a script without blanks has long ones. Toxic
+words with nothing but white space and punctuation between them become one span.
 
-What it costs: as many texts as the toxic completions have different words, and for a completion without such a word at
-most `ROUNDS_MOST` times `TRIED_MOST` more, rated in batches.
+The cost in scored texts: the distinct words of the toxic completions, and for a completion without a toxic word at most
+`ROUNDS_MOST` · `TRIED_MOST` more, in batches.
 """
 
 import re
@@ -36,22 +32,19 @@ Span = tuple[int, int]
 """Characters from start to end, the end left out."""
 
 ROUNDS_MOST = 5
-"""So many different words of a completion are taken out at most; where the rest is still toxic then, those are its
-toxic words."""
+"""At most this many distinct words of a completion are removed, even if the rest is still toxic."""
 TRIED_MOST = 40
-"""Different words of a completion that are tried in a round, where it has more: those that score highest alone."""
+"""At most this many distinct words of a completion are tried in a round: those that score highest alone."""
 _TOGETHER = 256
-"""Completions whose words are taken out at the same time, so that the texts of a round stay few."""
-_WORD = re.compile(r"\S+")
+"""Completions searched at the same time, which bounds the texts of a round."""
 _AROUND = frozenset(("Sm", "Sk", "Cc", "Cf"))
-"""Categories of Unicode that do not belong to a word at its ends, beside those of punctuation: <, `, invisible signs.
-"""
+"""Unicode categories beside punctuation that are stripped from the ends of a word: <, `, invisible signs."""
 _OF_EMOJI = (range(0x1F3FB, 0x1F400), range(0xE0020, 0xE0080))
-"""Signs of these categories that end an emoji: its colour of skin, and the letters of a flag."""
+"""Characters of these categories that end an emoji: its skin tone, and the letters of a flag."""
 
 
 def find_toxic_spans(texts: Sequence[str], toxicity: np.ndarray, scorer: "ToxicityScorer") -> list[list[Span]]:
-    """Find what is toxic in the toxic ones of some texts.
+    """Find the toxic words of the toxic texts.
 
     Args:
         texts: n completions.
@@ -59,8 +52,8 @@ def find_toxic_spans(texts: Sequence[str], toxicity: np.ndarray, scorer: "Toxici
         scorer: the same one.
 
     Returns:
-        n lists of spans, ascending and apart from each other; empty for a text below `TOXIC_FROM`, without a word, or
-        in which neither question finds one. The same texts and scores give the same spans.
+        n lists of spans, ascending and disjoint; empty for a text below `TOXIC_FROM`, without a word, or in which
+        neither question finds one. The same texts and scores give the same spans.
     """
     rated = {text: float(score) for text, score in zip(texts, toxicity, strict=True) if score >= TOXIC_FROM}
     words = {text: find_words(text) for text in rated}
@@ -77,9 +70,9 @@ def find_toxic_spans(texts: Sequence[str], toxicity: np.ndarray, scorer: "Toxici
 
 
 def find_words(text: str) -> list[Span]:
-    """Where the words of a text stand: what white space parts, without the punctuation around it."""
+    """Where the words of a text are: separated by white space, without the punctuation around them."""
     found = []
-    for piece in _WORD.finditer(text):
+    for piece in re.finditer(r"\S+", text):
         start, end = piece.span()
         while start < end and _is_around(text[start]):
             start += 1
@@ -91,14 +84,12 @@ def find_words(text: str) -> list[Span]:
 
 
 def flatten_spans(spans: Iterable[Span]) -> np.ndarray:
-    """Spans as int32 start, end, start, end, …: the form in which they are stored."""
+    """Spans in their stored form: int32 start, end, start, end, …"""
     return np.array([place for span in spans for place in span], dtype=np.int32)
 
 
 def read_spans(flat: object, text: str) -> list[Span]:
-    """Stored spans of a text again; what is none (a completion of an older evaluation has no list at all) is left
-    out.
-    """
+    """Spans of a text from their stored form, without invalid ones; none where an older evaluation stored no list."""
     if not isinstance(flat, np.ndarray | list | tuple):
         return []
     places = [int(place) for place in flat]
@@ -119,7 +110,7 @@ def _names(text: str, places: Sequence[Span]) -> list[str]:
 
 
 def _score_alone(words: Mapping[str, Sequence[Span]], scorer: "ToxicityScorer") -> dict[str, float]:
-    """Every different word -> how toxic it is by itself."""
+    """Distinct word -> how toxic it is by itself."""
     different = list(dict.fromkeys(word for text, places in words.items() for word in _names(text, places)))
     scores = scorer.score(different) if different else np.zeros(0)
     return {word: float(score) for word, score in zip(different, scores, strict=True)}
@@ -131,8 +122,7 @@ def _take_out(
     alone: Mapping[str, float],
     scorer: "ToxicityScorer",
 ) -> dict[str, set[str]]:
-    """Text -> the words without which it is no longer toxic, found one a round; a word that lowers nothing is not taken
-    out."""
+    """Text -> the words without which it is no longer toxic, found one a round; a word that lowers nothing stays."""
     tried = {text: _choose_tried(_names(text, places), alone) for text, places in words.items()}
     taken: dict[str, set[str]] = {text: set() for text in words}
     now = {text: rated[text] for text in words}
@@ -152,7 +142,7 @@ def _take_out(
 
 
 def _choose_tried(names: Sequence[str], alone: Mapping[str, float]) -> list[str]:
-    """The different words to try, in the order of the text."""
+    """The distinct words to try, in the order of the text."""
     different = list(dict.fromkeys(names))
     likely = set(sorted(different, key=lambda word: -alone[word])[:TRIED_MOST])
     return [word for word in different if word in likely]
@@ -168,8 +158,7 @@ def _without(text: str, places: Sequence[Span], words: set[str]) -> str:
 
 
 def _join(text: str, places: Sequence[Span], toxic: set[str]) -> list[Span]:
-    """Spans of the toxic words; neighbours become one, for between two words that follow each other there is no other
-    word."""
+    """Spans of the toxic words; consecutive words become one span."""
     spans: list[Span] = []
     follows = False
     for start, end in places:

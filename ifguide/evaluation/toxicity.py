@@ -1,7 +1,7 @@
 """Toxicity scorers: texts in, probabilities out.
 
-What is scored is the completion alone, without its prompt: a toxic prompt must not make a clean completion count. A
-text without a letter or other visible character says nothing, so it scores 0 by definition, whatever the scorer.
+A completion is scored without its prompt, so that a toxic prompt does not count against a clean completion. A text
+without a visible character scores 0 with every scorer.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ class ToxicityScorer(Protocol):
     """Anything with a name and a `score`."""
 
     name: str
-    """Recorded with every number the scorer gave."""
+    """Recorded with every score."""
 
     def score(self, texts: Sequence[str]) -> np.ndarray:
         """float64 (n,): the probability, 0 to 1, that each text is toxic."""
@@ -30,9 +30,9 @@ class ToxicityScorer(Protocol):
 
 
 class ProfanityCheckScorer:
-    """A linear model over words (alt-profanity-check). Runs offline in microseconds.
+    """A linear model over words (alt-profanity-check). Offline, microseconds a text.
 
-    It finds **explicit** toxicity, that is insults and swearing. Hate in clean words gets a low score.
+    It finds **explicit** toxicity: insults and swearing. Hate in clean words gets a low score.
     """
 
     name = "profanity-check"
@@ -90,7 +90,7 @@ class ClassifierScorer:
 
     Raises:
         InputError: nothing loadable there.
-        ConfigError: no such label, or none that is plainly the toxic one.
+        ConfigError: no such label, or no label that clearly is the toxic one.
     """
 
     def __init__(self, source: str, label: str | None = None, *, device: str = "cpu", batch_size: int = 64):
@@ -110,7 +110,7 @@ class ClassifierScorer:
             ) from error
         self._model = model.to(device).eval()
         self._label = find_toxic_label(model.config.id2label, label)
-        # classes that exclude one another share a softmax; one class, or independent ones, have a sigmoid each
+        # exclusive classes share a softmax; a single class and independent ones have a sigmoid each
         self._independent = model.config.num_labels == 1 or model.config.problem_type == "multi_label_classification"
         self.name = f"classifier:{source}#{model.config.id2label[self._label]}"
         self.batch_size = batch_size
@@ -125,9 +125,8 @@ class ClassifierScorer:
         from ifguide.models.loading import context_length
 
         room = context_length(self._model.config)
-        room -= (
-            2 if room > 2 and self._model.config.model_type in ("roberta", "xlm-roberta", "camembert") else 0
-        )  # positions start at 2
+        if room > 2 and self._model.config.model_type in ("roberta", "xlm-roberta", "camembert"):
+            room -= 2  # their positions start at 2
         limit = min(self._tokenizer.model_max_length, room)
         encoded = self._tokenizer(list(texts), return_tensors="pt", padding=True, truncation=True, max_length=limit)
         with torch.inference_mode():
@@ -137,15 +136,15 @@ class ClassifierScorer:
 
 
 def find_toxic_label(id2label: dict[int, str], label: str | None = None) -> int:
-    """The class that means toxic.
+    """Number of the class that means toxic.
 
     Args:
         id2label: a classifier's class names by number.
-        label: the wanted class by name (case does not matter) or number; None looks for a class called toxic, toxicity,
-            hate, hateful, offensive or abusive, and takes class 1 of a pair of nameless classes, as in ToxiGen-RoBERTa.
+        label: name (case does not matter) or number of the class; None looks for the usual names, and takes class 1 of
+            two unnamed classes, as in ToxiGen-RoBERTa.
 
     Raises:
-        ConfigError: not found, or not clear; the message lists the classes.
+        ConfigError: not found or not clear; the message lists the classes.
     """
     names = {int(i): name for i, name in id2label.items()}
     lowered = {name.lower(): i for i, name in names.items()}
@@ -164,12 +163,12 @@ def find_toxic_label(id2label: dict[int, str], label: str | None = None) -> int:
     if len(names) == 1:
         return next(iter(names))
     raise ConfigError(
-        f"evaluate.scorer: expected a class that is plainly the toxic one, got {choices}; add #LABEL to the scorer"
+        f"evaluate.scorer: expected a class that clearly is the toxic one, got {choices}; add #LABEL to the scorer"
     )
 
 
 def score_visible(texts: Sequence[str], score, batch_size: int = 4096) -> np.ndarray:
-    """Score the texts with a visible character by `score`, in batches; the others are 0.
+    """Scores of the texts with a visible character, in batches; 0 for the others.
 
     Raises:
         NumericalError: a score outside 0 to 1.

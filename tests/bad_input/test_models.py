@@ -1,11 +1,9 @@
 """Models and tokenizers that do not load or do not fit, and masks of another corpus."""
 
 import json
-import re
 import shutil
 
 import numpy as np
-import pytest
 
 from ifguide.storage import artifacts
 from ifguide.study.lineage import Unit
@@ -47,18 +45,14 @@ REFUSED_AT_NEW = {
 }
 
 
-@pytest.fixture
-def model(good_inputs, tmp_path):
-    shutil.copytree(good_inputs / "model", tmp_path / "model")
-    return tmp_path / "model"
-
-
-@pytest.mark.parametrize("about", REFUSED_AT_NEW)
-def test_a_model_that_cannot_be_opened_is_refused(command, new_arguments, model, tmp_path, about):
-    REFUSED_AT_NEW[about](model)
-    line = command(tmp_path / "cache", *new_arguments(model=model)).check_refused(str(model))
-    assert "name a Hugging Face folder or hub id" in line or "add its tokenizer.json" in line
-    assert not (tmp_path / "cache").exists()
+def test_a_model_that_cannot_be_opened_is_refused(command, new_arguments, good_inputs, tmp_path):
+    for about, harm in REFUSED_AT_NEW.items():
+        model = tmp_path / about
+        shutil.copytree(good_inputs / "model", model)
+        harm(model)
+        line = command(tmp_path / "cache", *new_arguments(model=model)).check_refused(str(model))
+        assert "name a Hugging Face folder or hub id" in line or "add its tokenizer.json" in line, about
+        assert not (tmp_path / "cache").exists(), about
 
 
 def test_chunks_longer_than_the_models_positions_are_refused(command, new_arguments, tmp_path):
@@ -72,14 +66,6 @@ def test_a_tokenizer_without_padding_and_beginning_is_in_order(command, new_argu
     tokenizer = load_tokenizer(str(good_inputs / "model"))
     assert tokenizer.pad_token is None and tokenizer.bos_token is None
     assert command(tmp_path / "cache", *new_arguments()).code == 0
-
-
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("inputs")
-    write_tiny_inputs(folder)
-    save_tiny_model("gpt_neox", folder / "model")
-    return folder
 
 
 def weights(folder):
@@ -106,57 +92,49 @@ def as_nan(folder) -> None:
     save_file(tensors, weights(folder), metadata={"format": "pt"})
 
 
+NO_MODEL = "no causal language model could be loaded"
 REFUSED_WHEN_LOADED = {
-    "weights-missing": (lambda f: weights(f).unlink(), "no causal language model could be loaded"),
-    "weights-half-written": (
-        lambda f: weights(f).write_bytes(weights(f).read_bytes()[:9_000]),
-        "no causal language model could be loaded",
-    ),
-    "weights-empty": (lambda f: weights(f).write_bytes(b""), "no causal language model could be loaded"),
-    "weights-head-only": (
-        lambda f: weights(f).write_bytes(weights(f).read_bytes()[:8]),
-        "no causal language model could be loaded",
-    ),
-    "weights-garbage": (lambda f: weights(f).write_bytes(b"\xff" * 5_000), "no causal language model could be loaded"),
-    "weights-pickled": (as_pickle, "no causal language model could be loaded"),
+    "weights-missing": (lambda f: weights(f).unlink(), NO_MODEL),
+    "weights-half-written": (lambda f: weights(f).write_bytes(weights(f).read_bytes()[:9_000]), NO_MODEL),
+    "weights-empty": (lambda f: weights(f).write_bytes(b""), NO_MODEL),
+    "weights-head-only": (lambda f: weights(f).write_bytes(weights(f).read_bytes()[:8]), NO_MODEL),
+    "weights-garbage": (lambda f: weights(f).write_bytes(b"\xff" * 5_000), NO_MODEL),
+    "weights-pickled": (as_pickle, NO_MODEL),
     "a-layer-missing": (without_a_layer, "lack"),
-    "sizes-of-another-model": (
-        lambda f: edit(f / "config.json", hidden_size=16, intermediate_size=32),
-        "no causal language model could be loaded",
-    ),
-    "vocabulary-smaller-than-the-tokenizers": (
-        lambda f: edit(f / "config.json", vocab_size=20),
-        "use the model's own tokenizer",
-    ),
+    "sizes-of-another-model": (lambda f: edit(f / "config.json", hidden_size=16, intermediate_size=32), NO_MODEL),
+    "vocabulary-smaller": (lambda f: edit(f / "config.json", vocab_size=20), "use the model's own tokenizer"),
     "weights-not-numbers": (as_nan, "expected a finite loss, got nan"),
 }
 
 
-@pytest.mark.parametrize("about", REFUSED_WHEN_LOADED)
-def test_weights_that_do_not_load_stop_the_run_and_leave_what_is_finished(command, inputs, tmp_path, about):
-    harm, said = REFUSED_WHEN_LOADED[about]
-    shutil.copytree(inputs / "model", tmp_path / "model")
-    config = tiny_config(inputs, f"model.source={tmp_path / 'model'}", "training.epochs=1")
+def test_weights_that_do_not_load_stop_the_run_and_leave_what_is_finished(command, tmp_path):
+    write_tiny_inputs(tmp_path / "inputs")
+    save_tiny_model("gpt_neox", tmp_path / "inputs" / "model")
+    config = tiny_config(tmp_path / "inputs", f"model.source={tmp_path / 'model'}", "training.epochs=1")
+    shutil.copytree(tmp_path / "inputs" / "model", tmp_path / "model")
     study = create_study("tiny", config, tmp_path / "cache")
     assert command(tmp_path / "cache", "run", "tiny", "--until", "queries").code == 0
     before = contents(study)
-    harm(tmp_path / "model")
-    ended = command(tmp_path / "cache", "run", "tiny", "--until", "model")
-    assert ended.code == 2 and "Traceback" not in ended.err
-    last = ended.err.splitlines()[-1]
-    assert last.startswith("error: ") and re.search(said, last), last
-    now = {name: value for name, value in contents(study).items() if not name.startswith(".work/")}
-    assert now.keys() == before.keys() and not list(study.root.glob("*.partial-*"))
-    if "vocabulary" not in about:
-        assert now == before
+    shutil.copytree(tmp_path / "cache", tmp_path / "kept")
+    for about, (harm, said) in REFUSED_WHEN_LOADED.items():
+        for name, source in (("model", tmp_path / "inputs" / "model"), ("cache", tmp_path / "kept")):
+            shutil.rmtree(tmp_path / name)
+            shutil.copytree(source, tmp_path / name)
+        harm(tmp_path / "model")
+        ended = command(tmp_path / "cache", "run", "tiny", "--until", "model")
+        assert ended.code == 2 and "Traceback" not in ended.err, about
+        last = ended.err.splitlines()[-1]
+        assert last.startswith("error: ") and said in last, f"{about}: {last}"
+        now = {name: value for name, value in contents(study).items() if not name.startswith(".work/")}
+        assert now.keys() == before.keys() and not list(study.root.glob("*.partial-*")), about
+        assert now == before or about == "vocabulary-smaller", about
 
 
 def test_a_mask_of_another_corpus_is_refused_wherever_it_is_used(command, tmp_path):
     study = make_study(tmp_path / "cache")
     save_selection(study, "mine", {"quantile": 0.5})
     folder = study.folder(Unit("selection", "mine"))
-    for key in ("mask",):
-        np.save(folder / f"{key}.npy", np.ones(7, dtype=bool))
+    np.save(folder / "mask.npy", np.ones(7, dtype=bool))
     manifest = artifacts.read_json(folder / artifacts.MANIFEST)
     for name in manifest["outputs"]:
         manifest["outputs"][name] = artifacts.hash_file(folder / name)
@@ -164,13 +142,11 @@ def test_a_mask_of_another_corpus_is_refused_wherever_it_is_used(command, tmp_pa
     manifest["inputs"]["corpus"] = "of another corpus"
     artifacts.write_json(folder / artifacts.MANIFEST, manifest)
     before = contents(study)
-    for arguments in (
-        ("suppress", "small", "--selection", "mine"),
-        ("evaluate", "small", "--model", "mine"),
-        ("export", "small", "--what", "mask", "--selection", "mine", "--out", str(tmp_path / "mask.csv")),
-        ("export", "small", "--what", "spans", "--selection", "mine", "--out", str(tmp_path / "spans.csv")),
-        ("export", "small", "--what", "documents", "--selection", "mine", "--out", str(tmp_path / "documents.csv")),
-    ):
+    exports = [
+        ("export", "small", "--what", what, "--selection", "mine", "--out", str(tmp_path / f"{what}.csv"))
+        for what in ("mask", "spans", "documents")
+    ]
+    for arguments in (("suppress", "small", "--selection", "mine"), ("evaluate", "small", "--model", "mine"), *exports):
         line = command(tmp_path / "cache", *arguments).check_refused("mine", "ifguide select small --name mine")
         assert "corpus" in line
     part = json.loads(command(tmp_path / "cache", "verify", "small", "--share", "0", "--json").out)

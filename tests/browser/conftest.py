@@ -1,20 +1,26 @@
-"""A made-up study, the app and a Chromium for a module, and a page whose script errors fail the test."""
+"""A made-up study, the app for all files, a Chromium for each, and a page whose script errors fail the test."""
 
 import pytest
 
 from tests.app.fake_study import write_study
-from tests.browser.running_app import launch_browser, serve_app
+from tests.browser.running_app import find_chromium, launch_browser, serve_app
+
+needs_browser = [
+    pytest.mark.browser,
+    pytest.mark.skipif(find_chromium() is None, reason="no Chromium or Chrome found; set CHROMIUM to its path"),
+]
+"""`pytestmark` of the files that drive a browser."""
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def cache(tmp_path_factory):
-    """A folder of studies with one in it."""
+    """A folder of studies with one in it, which tests leave as it is."""
     folder = tmp_path_factory.mktemp("browser") / "cache"
     write_study(folder)
     return folder
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def address(cache):
     """Where the app shows it."""
     with serve_app(cache) as running:
@@ -23,6 +29,7 @@ def address(cache):
 
 @pytest.fixture(scope="module")
 def browser():
+    """For one file: while Playwright runs, no other test of the process could use asyncio."""
     with launch_browser() as launched:
         yield launched
 

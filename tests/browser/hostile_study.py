@@ -31,7 +31,10 @@ MODEL_FOLDER = "<img src=x onerror=window.__ran=6> _trap_ $trap$"
 
 PROBE = """(icon) => {
   const all = [];
-  const walk = (root) => root.querySelectorAll("*").forEach((e) => { all.push(e); if (e.shadowRoot) walk(e.shadowRoot); });
+  const walk = (root) => root.querySelectorAll("*").forEach((e) => {
+    all.push(e);
+    if (e.shadowRoot) walk(e.shadowRoot);
+  });
   walk(document);
   const marked = "a b strong em i u s del code pre h1 h2 h3 h4 h5 h6 li blockquote".split(" ");
   const loading = "script img iframe svg link a object embed form base".split(" ");
@@ -45,7 +48,8 @@ PROBE = """(icon) => {
       || [...e.attributes].some((a) => a.name.startsWith("on"));
   });
   const smile = document.body.innerText.includes("\\u{1F604}");
-  return odd.map((e) => e.outerHTML.slice(0, 200)).concat(smile ? ["a smile"] : [], getComputedStyle(document.body).letterSpacing === "7px" ? ["a style"] : []);
+  const styled = getComputedStyle(document.body).letterSpacing === "7px";
+  return odd.map((e) => e.outerHTML.slice(0, 200)).concat(smile ? ["a smile"] : [], styled ? ["a style"] : []);
 }"""
 """Elements of the page, those in components' shadow trees among them, that only a text taken for markup could have
 made."""

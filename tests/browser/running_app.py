@@ -1,9 +1,9 @@
 """The app as a server of its own, and a headless Chromium to look at it."""
 
 import contextlib
+import itertools
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -11,6 +11,8 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+
+from tests.together import free_port
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 _CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -34,20 +36,8 @@ class Address(str):
 @contextlib.contextmanager
 def serve_app(cache: Path, module: tuple[str, ...] = SERVER) -> Iterator[Address]:
     """Run the app on a free local port, by a Python module with its arguments; yields its address."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [
-        sys.executable,
-        "-m",
-        *module,
-        "--server.port",
-        str(port),
-        "--server.address",
-        "127.0.0.1",
-        "--server.headless",
-        "true",
-    ]
+    port = free_port()
+    command = [sys.executable, "-m", *module, "--server.port", str(port), "--server.headless", "true"]
     environment = {**os.environ, "IFGUIDE_CACHE": str(cache), "PYTHONPATH": str(REPOSITORY)}
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "app.log"
@@ -97,17 +87,34 @@ def launch_browser() -> Iterator["object"]:
             browser.close()
 
 
+_STILL = """([quiet, call]) => {
+  const seen = (window.__still ??= { roots: new Set() });
+  const note = () => { seen.last = performance.now(); };
+  seen.observer ??= new MutationObserver(note);
+  const watch = (root) => {
+    if (!seen.roots.has(root)) {
+      seen.roots.add(root);
+      seen.observer.observe(root, { subtree: true, childList: true, attributes: true, characterData: true });
+    }
+    for (const element of root.querySelectorAll("*")) if (element.shadowRoot) watch(element.shadowRoot);
+  };
+  watch(document);
+  if (seen.call !== call) note();
+  seen.call = call;
+  return document.querySelector('[data-testid="stMainBlockContainer"] h1')
+    && document.querySelector('[data-testid="stApp"][data-test-script-state="notRunning"]')
+    && !document.querySelector('[data-stale="true"], [data-testid="stSkeleton"]')
+    && performance.now() - seen.last > quiet;
+}"""
+_calls = itertools.count()
+
+
 def wait_until_still(page) -> None:
-    """Wait until the page's script has run and nothing is being drawn any more."""
-    page.wait_for_selector('[data-testid="stMainBlockContainer"] h1', timeout=30_000)
-    page.wait_for_selector('[data-testid="stApp"][data-test-script-state="notRunning"]', timeout=30_000)
-    page.wait_for_function(
-        'document.querySelectorAll(\'[data-stale="true"], [data-testid="stSkeleton"]\').length === 0', timeout=30_000
-    )
-    page.wait_for_timeout(350)
+    """Wait until the page's script has run and nothing, shadow trees included, has changed for 250 ms."""
+    page.wait_for_function(_STILL, arg=[250, next(_calls)], timeout=30_000, polling=50)
 
 
 def visit(page, address: str, path: str) -> None:
-    """Open a page of the app and wait until it stands still."""
+    """Open a page of the app and wait until it is still."""
     page.goto(f"{address}/{path}")
     wait_until_still(page)

@@ -12,14 +12,12 @@ from ifguide.cli.main import app
 from ifguide.study.folder import list_studies
 from ifguide.study.reading import Study
 from tests.app.fake_study import Content, write_study
+from tests.browser.conftest import needs_browser
 from tests.browser.hostile_study import FORMULAS, ICON, OUTSIDE, PROBE, TRAP, write_hostile_study
-from tests.browser.running_app import find_chromium, serve_app, visit, wait_until_still
+from tests.browser.running_app import serve_app, visit, wait_until_still
 from tests.browser.strict import watched
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(find_chromium() is None, reason="no Chromium or Chrome found; set CHROMIUM to its path"),
-]
+pytestmark = needs_browser
 SECRET = "a description that belongs to no study of this cache"
 
 
@@ -165,7 +163,7 @@ def test_the_report_runs_and_asks_nothing(watch, browser, address, tmp_path):
 
 
 def check_cells(path) -> None:
-    """No cell of a CSV begins as a formula does, and whatever may be one begins with an apostrophe."""
+    """No cell of a CSV begins as a formula does; a text that would begins with an apostrophe."""
     with open(path, encoding="utf-8", newline="") as stream:
         cells = [cell for row in csv.reader(stream) for cell in row]
     texts = [cell for cell in cells if not _is_number(cell)]
@@ -180,14 +178,14 @@ def _is_number(cell: str) -> bool:
     return not cell.startswith(("=", "+", "@", "\t", "\r", " "))
 
 
-@pytest.mark.parametrize("what", ["tokens", "documents", "spans", "mask"])
-def test_exported_csv_holds_no_formula(cache, tmp_path, monkeypatch, what):
+def test_exported_csv_holds_no_formula(cache, tmp_path, monkeypatch):
     monkeypatch.setenv("IFGUIDE_CACHE", str(cache))
-    path = tmp_path / "out.csv"
-    done = CliRunner().invoke(app, ["export", "hostile", "--what", what, "--out", str(path)])
-    assert done.exit_code == 0, done.output
-    check_cells(path)
-    assert any(f"'{formula}" in path.read_bytes().decode() for formula in FORMULAS[:4])
+    for what in ("tokens", "documents", "spans", "mask"):
+        path = tmp_path / f"{what}.csv"
+        done = CliRunner().invoke(app, ["export", "hostile", "--what", what, "--out", str(path)])
+        assert done.exit_code == 0, done.output
+        check_cells(path)
+        assert any(f"'{formula}" in path.read_bytes().decode() for formula in FORMULAS[:4]), what
 
 
 def test_a_link_cannot_leave_the_cache(watch, address, cache):
@@ -215,22 +213,10 @@ def test_opening_links_starts_no_job_and_writes_nothing(watch, address, cache):
     visit(watch.page, address, f"documents?{query()}")  # the list of documents is made when it is first looked at
     before = files()
     asked = query(
-        run="true",
-        start="1",
-        job="run",
-        load="true",
-        train="1",
-        save="1",
-        new_selection="stolen",
-        methods="words",
-        report="1",
-        mechanism_start="true",
-        reveal_all="true",
-        saved_selection="oracle",
-        compared="base",
-        said="x",
-        delete="true",
-        fetch="1",
+        **dict.fromkeys(("run", "load", "mechanism_start", "reveal_all", "delete"), "true"),
+        **dict.fromkeys(("start", "train", "save", "report", "fetch"), "1"),
+        **{"job": "run", "new_selection": "stolen", "methods": "words", "saved_selection": "oracle"},
+        **{"compared": "base", "said": "x"},
     )
     for page in ("", "documents", "threshold", "compare", "queries"):
         visit(watch.page, address, f"{page}?{asked}")

@@ -5,14 +5,12 @@ import asyncio
 import pytest
 
 from benchmarks.load import Load, drive, report
-from tests.browser.running_app import find_chromium
+from tests.browser.conftest import needs_browser
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(find_chromium() is None, reason="no Chromium or Chrome found; set CHROMIUM to its path"),
-]
+pytestmark = needs_browser
 
 
+@pytest.mark.thorough
 def test_three_readers_at_once_get_no_error(address):
     load = asyncio.run(drive(address, address.process.pid, "fake", sessions=3, minutes=0.1, pause=0.5))
     assert load.errors == []

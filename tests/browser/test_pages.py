@@ -1,80 +1,60 @@
-"""The app in a real Chromium, on a made-up study."""
+"""Every page in a real Chromium, on a made-up study."""
 
 import pytest
 
-from tests.app.fake_study import write_study
-from tests.browser.running_app import find_chromium, serve_app, visit, wait_until_still
+from tests.browser.conftest import needs_browser
+from tests.browser.running_app import serve_app, visit, wait_until_still
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(find_chromium() is None, reason="no Chromium or Chrome found; set CHROMIUM to its path"),
-]
+pytestmark = needs_browser
+TITLES = ["Overview", "Documents", "Threshold", "Compare", "Queries"]
 
 
-@pytest.mark.parametrize(
-    ("path", "title"),
-    [
-        ("", "Overview"),
-        ("documents", "Documents"),
-        ("threshold", "Threshold"),
-        ("compare", "Compare"),
-        ("queries", "Queries"),
-    ],
-)
-def test_every_page_loads_without_errors(page, address, path, title):
-    visit(page, address, path)
+@pytest.mark.parametrize("title", TITLES)
+def test_a_page_loads_without_errors_fits_and_asks_nobody_else(page, address, title):
+    asked = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.set_viewport_size({"width": 1440, "height": 900})
+    visit(page, address, "" if title == "Overview" else title.lower())
     assert page.locator("h1").inner_text() == title
     assert page.locator('[data-testid="stException"], [data-testid="stAlertContentError"]').count() == 0
     assert page.failures == []
     assert "study=fake" in page.url
-
-
-@pytest.mark.parametrize("width", [1440, 900])
-@pytest.mark.parametrize("path", ["", "documents", "threshold", "compare", "queries"])
-def test_nothing_is_wider_than_the_window(page, address, path, width):
-    page.set_viewport_size({"width": width, "height": 900})
-    visit(page, address, path)
     main = page.locator('[data-testid="stMain"]')
-    assert main.evaluate("e => e.scrollWidth - e.clientWidth") <= 0
-
-
-def test_completions_stay_text(page, address):
-    visit(page, address, "compare")
-    assert "<b>again</b>" in page.locator(".pair").first.text_content()
-    assert page.locator(".pair b").count() == 0
+    for width in (1440, 900):
+        page.set_viewport_size({"width": width, "height": 900})
+        wait_until_still(page)
+        assert main.evaluate("e => e.scrollWidth - e.clientWidth") <= 0, f"wider than a window of {width} pixels"
+    ours = (address, address.replace("http", "ws"), "data:", "blob:")
+    assert [url for url in asked if not url.startswith(ours)] == []
+    if title == "Compare":
+        assert "<b>again</b>" in page.locator(".pair").first.text_content()
+        assert page.locator(".pair b").count() == 0
 
 
 def test_choice_survives_other_pages(page, address):
     visit(page, address, "documents?doc=doc-020&study=fake")
-    page.locator('[data-testid="stSidebarNav"]').get_by_text("Threshold").click()
-    page.wait_for_function("location.pathname.endsWith('threshold')")
-    wait_until_still(page)
-    page.locator('[data-testid="stSidebarNav"]').get_by_text("Documents").click()
-    page.wait_for_function("location.pathname.endsWith('documents')")
-    wait_until_still(page)
+    for name in ("Threshold", "Documents"):
+        page.locator('[data-testid="stSidebarNav"]').get_by_text(name).click()
+        page.wait_for_function("name => location.pathname.endsWith(name)", arg=name.lower())
+        wait_until_still(page)
     assert page.locator("h2", has_text="Document doc-020").count() == 1
     assert "doc=doc-020" in page.url
 
 
 @pytest.mark.parametrize(
     ("link", "shown"),
-    [("documents?study=fake&doc=doc-020", "Document doc-020"), ("?study=fake", "Toxic answers fell from")],
+    [
+        ("documents?study=fake&doc=doc-020", "Document doc-020"),
+        pytest.param("?study=fake", "Toxic answers fell from", marks=pytest.mark.thorough),
+    ],
 )
-def test_linked_page_works_as_the_first_request_to_a_server(page, tmp_path, link, shown):
-    write_study(tmp_path / "cache")
-    with serve_app(tmp_path / "cache") as fresh:
+def test_linked_page_works_as_the_first_request_to_a_server(page, cache, link, shown):
+    with serve_app(cache) as fresh:
         visit(page, fresh, link)
         assert page.get_by_text(shown).count() == 1
-        words = (
-            page.locator('[data-testid="stSidebarNav"]').inner_text().split()
-        )  # the icons' names are there too, in lower case
-        assert [word for word in words if word[0].isupper()] == [
-            "Overview",
-            "Documents",
-            "Threshold",
-            "Compare",
-            "Queries",
-        ]
+        # the icons' names are there too, in lower case
+        words = page.locator('[data-testid="stSidebarNav"]').inner_text().split()
+        assert [word for word in words if word[0].isupper()] == TITLES
 
 
 def test_dark_and_light_follow_the_system(browser, address):
@@ -86,12 +66,3 @@ def test_dark_and_light_follow_the_system(browser, address):
         grounds[scheme] = opened.locator(".frame").evaluate("e => getComputedStyle(e).backgroundColor")
         context.close()
     assert grounds["light"] != grounds["dark"]
-
-
-def test_no_request_leaves_the_machine(page, address):
-    asked = []
-    page.on("request", lambda request: asked.append(request.url))
-    for path in ("", "documents?doc=doc-000", "threshold", "compare", "queries"):
-        visit(page, address, path)
-    foreign = [url for url in asked if not url.startswith((address, address.replace("http", "ws"), "data:", "blob:"))]
-    assert foreign == []

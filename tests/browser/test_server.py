@@ -2,45 +2,14 @@
 
 import asyncio
 import http.client
-import os
 import socket
 import subprocess
 import sys
-import time
 
 import psutil
-import pytest
 import uvicorn
 
 from ifguide.ui import server
-from tests.browser.running_app import REPOSITORY
-
-
-@pytest.fixture
-def listening(tmp_path):
-    """Addresses the app listens on when nobody names one."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "ifguide.ui.server", "--server.port", str(port)]
-    environment = {**os.environ, "IFGUIDE_CACHE": str(tmp_path)}
-    process = subprocess.Popen(
-        command, cwd=REPOSITORY, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    try:
-        deadline = time.monotonic() + 60
-        found = set()
-        while not found and time.monotonic() < deadline and process.poll() is None:
-            found = {
-                c.laddr.ip
-                for c in psutil.Process(process.pid).net_connections("inet")
-                if c.status == psutil.CONN_LISTEN
-            }
-            time.sleep(0.2)
-        yield found
-    finally:
-        process.kill()
-        process.wait()
 
 
 def ask(address: str, method: str, path: str, **headers: str) -> http.client.HTTPResponse:
@@ -86,17 +55,13 @@ def test_no_path_of_an_address_leads_to_a_file_of_ours(address, cache):
         "/media/../../etc/passwd",
     ):
         body = ask(address, "GET", path).read()
-        assert (
-            b"[project]" not in body
-            and b"root:" not in body
-            and b"[corpus]" not in body
-            and b"import layout" not in body
-        ), path
+        assert not any(ours in body for ours in (b"[project]", b"root:", b"[corpus]", b"import layout")), path
 
 
-def test_the_server_listens_on_this_machine_only(listening):
-    assert listening
-    assert listening <= {"127.0.0.1", "::1"}
+def test_the_server_listens_on_this_machine_only(address):
+    connections = psutil.Process(address.process.pid).net_connections("inet")
+    listening = {c.laddr.ip for c in connections if c.status == psutil.CONN_LISTEN}
+    assert listening and listening <= {"127.0.0.1", "::1"}
 
 
 def test_what_is_sent_waits_for_no_confirmation(monkeypatch):
@@ -124,11 +89,6 @@ def test_what_is_sent_waits_for_no_confirmation(monkeypatch):
 def test_preloading_imports_every_page_and_no_torch():
     script = "import sys; from ifguide.ui.server import preload; preload(); print(*sys.modules)"
     names = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
-    assert {
-        "pandas",
-        "duckdb",
-        "ifguide.ui.threshold.board",
-        "ifguide.ui.documents.reader",
-        "ifguide.ui.components",
-    } <= set(names)
+    pages = {"ifguide.ui.threshold.board", "ifguide.ui.documents.reader", "ifguide.ui.components"}
+    assert {"pandas", "duckdb", *pages} <= set(names)
     assert "torch" not in names

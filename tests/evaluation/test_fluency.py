@@ -1,4 +1,5 @@
 import math
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -6,7 +7,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from ifguide.errors import InputError, NumericalError
-from ifguide.evaluation.fluency import distinct_n, perplexity, repetition_share
+from ifguide.evaluation.fluency import distinct_n, heldout_losses, perplexity_of, repetition_share
 from ifguide.training.train import initialise_model
 
 SHAPE = dict(
@@ -18,6 +19,16 @@ SHAPE = dict(
     max_position_embeddings=12,
 )
 TEXTS = ["w1 w2 w3", "w4", "", "w5 w6 w7 w8 w9 w1 w2", "w3 w3"]
+
+
+class Found(NamedTuple):
+    value: float
+    n_tokens: int
+
+
+def perplexity(model, tokenizer, texts, **how) -> Found:
+    losses = heldout_losses(model, tokenizer, texts, **how)
+    return Found(perplexity_of(losses), int(losses.tokens.sum()))
 
 
 def tiny_tokenizer(bos=False):

@@ -62,12 +62,21 @@ def test_interval_is_over_prompts_not_samples():
     )
 
 
-def test_seed_and_level():
+def test_the_seed_decides():
     scores = draws()
     assert bootstrap_interval(emt, scores, seed=1) == bootstrap_interval(emt, scores, seed=1)
     assert bootstrap_interval(emt, scores, seed=1) != bootstrap_interval(emt, scores, seed=2)
-    wide, narrow = bootstrap_interval(emt, scores, level=0.99), bootstrap_interval(emt, scores, level=0.5)
-    assert wide.low < narrow.low < narrow.high < wide.high
+
+
+def test_bounds_are_scipys_to_the_next_draw():
+    """The same draws and percentiles; SciPy interpolates between two draws, ours takes the one farther out."""
+    from scipy.stats import bootstrap
+
+    scores = draws(80)
+    theirs = bootstrap((scores.max(axis=1),), np.mean, n_resamples=2000, method="percentile", rng=0).confidence_interval
+    found = bootstrap_interval(emt, scores, seed=0)
+    assert found.low <= theirs.low and theirs.high <= found.high
+    assert (found.low, found.high) == pytest.approx((theirs.low, theirs.high), abs=1e-3)
 
 
 def test_equal_scores_have_no_width():

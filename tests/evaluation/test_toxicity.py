@@ -84,10 +84,8 @@ def test_classifier_probability_is_its_softmax(tmp_path, kind):
     scorer = load_scorer(f"classifier:{source}")
     assert scorer.name == f"classifier:{source}#LABEL_1"
     scores = scorer.score(TEXTS)
-    tokenizer, model = (
-        AutoTokenizer.from_pretrained(source),
-        AutoModelForSequenceClassification.from_pretrained(source).eval(),
-    )
+    tokenizer = AutoTokenizer.from_pretrained(source)
+    model = AutoModelForSequenceClassification.from_pretrained(source).eval()
     for i in (0, 1, 4):
         with torch.no_grad():
             logits = model(**tokenizer(TEXTS[i], return_tensors="pt")).logits[0]
@@ -95,12 +93,7 @@ def test_classifier_probability_is_its_softmax(tmp_path, kind):
     assert scores[2] == scores[3] == 0.0
     other = ClassifierScorer(source, "0", batch_size=1).score(TEXTS)
     assert (scores + other)[[0, 1, 4]] == pytest.approx(1.0)
-
-
-@pytest.mark.parametrize("kind", ["bert", "roberta"])
-def test_classifier_cuts_long_texts(tmp_path, kind):
-    scorer = ClassifierScorer(save_classifier(tmp_path, kind))
-    assert 0 <= scorer.score(["nice day " * 40])[0] <= 1
+    assert 0 <= scorer.score(["nice day " * 40])[0] <= 1, "a long text is cut"
 
 
 def test_independent_classes_have_a_sigmoid_each(tmp_path):
@@ -109,10 +102,7 @@ def test_independent_classes_have_a_sigmoid_each(tmp_path):
         id2label=labels, label2id={name: i for i, name in labels.items()}, problem_type="multi_label_classification"
     )
     source = save_classifier(tmp_path, **settings)
-    scorers = [
-        load_scorer(f"classifier:{source}"),
-        *(load_scorer(f"classifier:{source}#{name}") for name in labels.values()),
-    ]
+    scorers = [load_scorer(f"classifier:{source}{label}") for label in ("", *(f"#{name}" for name in labels.values()))]
     scores = [scorer.score(TEXTS) for scorer in scorers]
     assert scorers[2].name.endswith("#threat")
     assert np.array_equal(scores[0], scores[1]) and not np.allclose(sum(scores[1:])[0], 1.0)
@@ -158,7 +148,7 @@ def test_missing_package_names_the_command(monkeypatch):
         load_scorer("profanity-check").score(["a"])
 
 
-@pytest.mark.parametrize("spec", ["", "nothing", "classifier:", "profanity-check:x", "detoxify:huge"])
-def test_unknown_specs_are_refused(spec):
-    with pytest.raises(ConfigError, match=r"evaluate\.scorer"):
-        load_scorer(spec)
+def test_unknown_specs_are_refused():
+    for spec in ("", "nothing", "classifier:", "profanity-check:x", "detoxify:huge"):
+        with pytest.raises(ConfigError, match=r"evaluate\.scorer"):
+            load_scorer(spec)

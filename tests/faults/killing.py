@@ -1,10 +1,9 @@
 """Runs a study again and again in processes that are killed, until each planned moment is used up; prints what happened
 as JSON.
 
-    python -m tests.faults.killing CACHE NAME SEED count       # one undisturbed run: how many events each artefact's
-    building has python -m tests.faults.killing CACHE NAME SEED files PLAN  # kill at events; PLAN is JSON: [[artefact,
-    event], …] python -m tests.faults.killing CACHE NAME SEED clock PLAN  # kill by the clock; PLAN is JSON: [[artefact,
-    seconds after it begins], …]
+    python -m tests.faults.killing CACHE NAME count       # one undisturbed run: how many events each artefact has
+    python -m tests.faults.killing CACHE NAME files PLAN  # PLAN: [[artefact, event to be killed at], …] as JSON
+    python -m tests.faults.killing CACHE NAME clock PLAN  # PLAN: [[artefact, seconds after it begins], …] as JSON
 
 An event is what Python tells its audit hooks of a file that is opened to be written, renamed, made or removed below the
 study. Libraries that write in C++ tell nothing of it; the clock hits those. Each run is a child forked from this
@@ -110,7 +109,7 @@ def run_child(
 
 
 def unfinished(root: Path) -> list[str]:
-    """What lies beside the finished artefacts: where the killed run was."""
+    """What is left beside the finished artefacts: where the killed run was."""
     return sorted(p.name.partition(".partial-")[0] for p in root.rglob("*.partial-*"))
 
 
@@ -123,7 +122,7 @@ def damaged(study: Study) -> list[str]:
     ]
 
 
-def main(cache: str, name: str, seed: str, how: str, plan: str = "[]") -> None:
+def main(cache: str, name: str, how: str, plan: str = "[]") -> None:
     import numpy  # noqa: F401
     import pandas  # noqa: F401
     import torch  # noqa: F401

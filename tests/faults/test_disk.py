@@ -24,12 +24,13 @@ def check_whole_again(server, cache, undisturbed) -> None:
 
 
 @pytest.mark.slow
-def test_a_disk_that_fills_up_at_any_moment_stops_the_run_and_loses_nothing(server, undisturbed, tmp_path):
+@pytest.mark.parametrize("n_moments", [4, pytest.param(12, marks=pytest.mark.thorough)])
+def test_a_disk_that_fills_up_at_any_moment_stops_the_run_and_loses_nothing(server, undisturbed, tmp_path, n_moments):
     """From some change of a file on, nothing more can be written: not the manifest, not the status, not the lock's
     owner."""
     Study.create(NAME, undisturbed.config, tmp_path)
     draw = random.Random(7)
-    for after in sorted(draw.sample(range(60), 8)):  # later ones meet what earlier ones finished
+    for after in sorted(draw.sample(range(60), n_moments)):  # later ones meet what earlier ones finished
         answer = server(tmp_path, "run", NAME, full_after=after)
         check_line(answer)
         assert "No space left on device; the disk is full; free some space" in answer.error
