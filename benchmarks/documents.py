@@ -205,10 +205,14 @@ def measure_scrolling() -> float:
             f"""async ([texts, scores]) => {{ {script}
             const viewer = new TokenViewer(document.querySelector(".root"), () => {{}});
             viewer.place(viewer.root);
-            const bins = {{ signed: ["#559dde", "#92c1ef", "#cce3f9", "#ffffff", "#ffe2c2", "#fdbc72", "#e88a1c"], loss: ["#fff", "#eee", "#ddd", "#ccc"], ink: "#000" }};
-            viewer.setOptions({{ colour: "s", gamma: 1, veil: false, people: true, settings: {{ layers: [{{ name: "s", title: "S", note: "", top: 2 }}],
-              palette: {{ light: bins, dark: bins }}, hasTruth: true, selection: "x", nScored: 9 }} }});
-            viewer.setDocument({{ key: 1, texts, raw: texts.map(() => null), layers: {{ s: new Float32Array(scores) }}, marks: new Uint8Array(texts.length), spans: [] }});
+            const signed = ["#559dde", "#92c1ef", "#cce3f9", "#ffffff", "#ffe2c2", "#fdbc72", "#e88a1c"];
+            const bins = {{ signed, loss: ["#fff", "#eee", "#ddd", "#ccc"], ink: "#000" }};
+            const layers = [{{ name: "s", title: "S", note: "", top: 2 }}];
+            const palette = {{ light: bins, dark: bins }};
+            const settings = {{ layers, palette, hasTruth: true, selection: "x", nScored: 9 }};
+            viewer.setOptions({{ colour: "s", gamma: 1, veil: false, people: true, settings }});
+            const raw = texts.map(() => null), marks = new Uint8Array(texts.length);
+            viewer.setDocument({{ key: 1, texts, raw, layers: {{ s: new Float32Array(scores) }}, marks, spans: [] }});
             const frame = () => new Promise(requestAnimationFrame);
             for (let i = 0; i < 20; i++) await frame();
             let last = performance.now(), longest = 0;

@@ -49,7 +49,8 @@ const find = () => {
 window.shown = () => new Promise((resolve) => {
   const look = () => {
     const root = find();
-    if (root && !root.classList.contains("preview") && root.querySelector(".status").textContent.startsWith("Exact")) resolve(performance.now());
+    const settled = root && !root.classList.contains("preview");
+    if (settled && root.querySelector(".status").textContent.startsWith("Exact")) resolve(performance.now());
     else ask(look);
   };
   look();

@@ -28,7 +28,8 @@ def select(
     max_tokens: Annotated[int | None, typer.Option(min=0, help="Token budget; 0: no budget.")] = None,
     attribution: Annotated[Attribution | None, typer.Option(help="Which scores to select by.")] = None,
     selection: Annotated[
-        str | None, typer.Option("--name", metavar="S", help="Name of the selection.", show_default="made from the settings")
+        str | None,
+        typer.Option("--name", metavar="S", help="Name of the selection.", show_default="made from the settings"),
     ] = None,
     status_file: StatusFile = None,
 ) -> None:

@@ -31,7 +31,7 @@ class ScoreKind:
 KINDS: dict[str, ScoreKind] = {
     "own_loss": ScoreKind(
         title="Influence",
-        note="How much likelier toxic completions become when the model trains on this token (“own loss”).",
+        note="How much likelier toxic completions get when the model trains on this token (“own loss”).",
         module="ifguide.study.attributions.own_loss",
     ),
     "position": ScoreKind(

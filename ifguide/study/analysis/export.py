@@ -13,7 +13,6 @@ import json
 import re
 import tempfile
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -152,8 +151,9 @@ def export_study(
 
     try:
         with replacing(out) as temporary:
-            write = _write_dataset if suffix == DATASET else partial(_write_rows, suffix=suffix)
-            return write(blocks, what, temporary, made_from, count)
+            if suffix == DATASET:
+                return _write_dataset(blocks, what, temporary, made_from, count)
+            return _write_rows(blocks, what, temporary, suffix, made_from, count)
     except OSError as error:
         raise InputError(f"could not write {out}: {error.strerror or error}") from error
 
