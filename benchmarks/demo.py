@@ -12,10 +12,11 @@ import argparse
 import dataclasses
 
 import numpy as np
+from sklearn.metrics import average_precision_score, roc_auc_score
 
 from benchmarks.spans import read_truth
 from ifguide.config.schema import ModelConfig, TrainingConfig
-from ifguide.selection.algorithm import area_under_roc, average_precision, precision_recall, rank_at_quantile
+from ifguide.selection.algorithm import precision_recall, rank_at_quantile
 from ifguide.study.analysis.comparison import compare_variants
 from ifguide.study.demo import build_demo
 from ifguide.study.folder import list_studies
@@ -95,9 +96,9 @@ def print_scores(study: Study, last: Study) -> None:
         precision, recall = precision_recall(mask, truth, valid)
         shown = "–" if precision is None else f"{precision:.3f} / {recall:.3f}"
         print(
-            f"| {name} | {area_under_roc(scores[inside], truth[inside]):.3f} |"
-            f" {area_under_roc(scores[valid], truth[valid]):.3f} | {average_precision(scores[valid], truth[valid]):.3f}"
-            f" | {shown} |"
+            f"| {name} | {roc_auc_score(truth[inside], scores[inside]):.3f} |"
+            f" {roc_auc_score(truth[valid], scores[valid]):.3f} |"
+            f" {average_precision_score(truth[valid], scores[valid]):.3f} | {shown} |"
         )
     selection = study.selection()
     precision, recall = precision_recall(np.asarray(selection.mask), truth, valid)

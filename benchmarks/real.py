@@ -28,13 +28,14 @@ import time
 from pathlib import Path
 
 import numpy as np
+from sklearn.metrics import average_precision_score, roc_auc_score
 
 from benchmarks.before_after import REAL_TEXT, print_bars
 from benchmarks.spans import read_truth
 from ifguide.config.io import override, read_config, write_config
 from ifguide.config.names import BASE, DEFAULT
 from ifguide.data.demo import demo_model_config, train_tokenizer
-from ifguide.selection.algorithm import area_under_roc, average_precision, precision_recall
+from ifguide.selection.algorithm import precision_recall
 from ifguide.study.folder import cache_dir
 from ifguide.study.reading import Study
 
@@ -239,9 +240,9 @@ def show(study: Study) -> None:
         top = np.sort(scores[valid])[-max(1, valid.sum() // 100) :][0]
         by_document = np.bincount(owner, weights=np.maximum(scores - top, 0) * valid, minlength=corpus.n_documents)
         print(
-            f"{name:<34} {area_under_roc(scores[inside], truth[inside]):>18.3f}"
-            f" {area_under_roc(scores[valid], truth[valid]):>8.3f}"
-            f" {average_precision(scores[valid], truth[valid]):>6.3f} {area_under_roc(by_document, toxic):>13.3f}"
+            f"{name:<34} {roc_auc_score(truth[inside], scores[inside]):>18.3f}"
+            f" {roc_auc_score(truth[valid], scores[valid]):>8.3f}"
+            f" {average_precision_score(truth[valid], scores[valid]):>6.3f} {roc_auc_score(toxic, by_document):>13.3f}"
         )
     if "default" in study.selection_names():
         selection = study.selection()

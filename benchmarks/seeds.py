@@ -10,9 +10,10 @@ import argparse
 import dataclasses
 
 import numpy as np
+from sklearn.metrics import average_precision_score, roc_auc_score
 
 from benchmarks.spans import read_truth
-from ifguide.selection.algorithm import area_under_roc, average_precision, precision_recall
+from ifguide.selection.algorithm import precision_recall
 from ifguide.study.analysis.comparison import compare_variants
 from ifguide.study.demo import demo_config, write_inputs
 from ifguide.study.folder import cache_dir, list_studies
@@ -54,8 +55,9 @@ def describe(study: Study, seed: int) -> str:
     share = next(c.share_of_oracle for c in compared if c.variant == "default")
     change = metrics["suppressed"]["perplexity"] / metrics["base"]["perplexity"] - 1
     return (
-        f"| {seed} | {area_under_roc(scores[known.inside], known.in_span[known.inside]):.3f} "
-        f"| {average_precision(scores[known.valid], known.in_span[known.valid]):.3f} | {precision:.3f} / {recall:.3f} "
+        f"| {seed} | {roc_auc_score(known.in_span[known.inside], scores[known.inside]):.3f} "
+        f"| {average_precision_score(known.in_span[known.valid], scores[known.valid]):.3f} "
+        f"| {precision:.3f} / {recall:.3f} "
         f"| {metrics['base']['emt']:.3f} -> {metrics['suppressed']['emt']:.3f} ({metrics['oracle']['emt']:.3f}) "
         f"| {share.value:.3f} [{share.low:.3f}, {share.high:.3f}] | {100 * change:+.1f}% |"
     )

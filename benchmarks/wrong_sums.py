@@ -15,13 +15,14 @@ import re
 from pathlib import Path
 
 import numpy as np
+from sklearn.metrics import average_precision_score, roc_auc_score
 
 from ifguide.cli.rank import format_rankings
 from ifguide.cli.terminal import TerminalSink, format_table
 from ifguide.config.io import config_from_dict
 from ifguide.data.demo.model import demo_model_config, train_tokenizer
 from ifguide.runtime.progress import Progress
-from ifguide.selection.algorithm import area_under_roc, average_precision, precision_recall
+from ifguide.selection.algorithm import precision_recall
 from ifguide.study.analysis.data_ranking import read_labels, study_rankings
 from ifguide.study.folder import cache_dir, list_studies
 from ifguide.study.pipeline import evaluate, run_study
@@ -134,7 +135,7 @@ def describe_tokens(study: Study) -> str:
     rows = []
     for name, places in found.items():
         own, wrong = scores[places], in_span[places]
-        auc, precision = area_under_roc(own, wrong), average_precision(own, wrong)
+        auc, precision = roc_auc_score(wrong, own), average_precision_score(wrong, own)
         rows.append((name, f"{len(places):,}", f"{wrong.mean():.3f}", f"{auc:.3f}", f"{precision:.3f}"))
     return format_table(("sums", "answer tokens", "wrong", "AUROC", "average precision"), rows)
 

@@ -270,25 +270,3 @@ def precision_recall(mask: np.ndarray, truth: np.ndarray, valid: np.ndarray) -> 
     both = int(np.count_nonzero(mask & truth))
     n_mask, n_truth = int(np.count_nonzero(mask)), int(np.count_nonzero(truth))
     return both / n_mask if n_mask else None, both / n_truth if n_truth else None
-
-
-def area_under_roc(scores: np.ndarray, truth: np.ndarray) -> float | None:
-    """Area under the ROC curve by ranks, ties counted half; None when one class is empty."""
-    truth = np.asarray(truth, dtype=bool)
-    positives, negatives = int(truth.sum()), int((~truth).sum())
-    if not positives or not negatives:
-        return None
-    _, inverse, counts = np.unique(np.asarray(scores), return_inverse=True, return_counts=True)
-    mean_rank = np.cumsum(counts) - (counts - 1) / 2.0
-    return float((mean_rank[inverse][truth].sum() - positives * (positives + 1) / 2.0) / (positives * negatives))
-
-
-def average_precision(scores: np.ndarray, truth: np.ndarray) -> float | None:
-    """Average precision (area under the precision-recall steps), ties taken together; None without positives."""
-    truth = np.asarray(truth, dtype=bool)
-    if not truth.any():
-        return None
-    values, inverse = np.unique(-np.asarray(scores, dtype=np.float64), return_inverse=True)
-    hits = np.bincount(inverse, weights=truth, minlength=len(values))
-    seen = np.cumsum(np.bincount(inverse, minlength=len(values)))
-    return float(np.sum(np.cumsum(hits) / seen * hits) / truth.sum())

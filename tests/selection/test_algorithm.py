@@ -206,31 +206,6 @@ def test_precision_and_recall_without_a_denominator_are_none():
     assert selection.precision_recall(everything, everything, nothing) == (None, None)
 
 
-def test_ranking_measures_match_sklearn():
-    for decimals in [None, 1, 0]:
-        metrics = pytest.importorskip("sklearn.metrics")
-        draw = np.random.default_rng(1)
-        for _ in range(30):
-            truth = draw.random(80) < draw.choice([0.1, 0.5])
-            truth[:2] = [True, False]
-            scores = (draw.normal(size=80) + truth).astype(np.float32)
-            scores = scores if decimals is None else np.round(scores, decimals)
-            assert selection.area_under_roc(scores, truth) == pytest.approx(
-                metrics.roc_auc_score(truth, scores), abs=1e-12
-            )
-            assert selection.average_precision(scores, truth) == pytest.approx(
-                metrics.average_precision_score(truth, scores), abs=1e-12
-            )
-
-
-def test_ranking_measures_without_a_class_are_none():
-    scores = np.arange(3, dtype=np.float32)
-    assert selection.area_under_roc(scores, np.ones(3, dtype=bool)) is None
-    assert selection.area_under_roc(scores, np.zeros(3, dtype=bool)) is None
-    assert selection.average_precision(scores, np.zeros(3, dtype=bool)) is None
-    assert selection.average_precision(scores, np.ones(3, dtype=bool)) == 1.0
-
-
 def test_the_best_tokens_are_those_a_sort_gives():
     rng = np.random.default_rng(0)
     scores, valid = rng.integers(-3, 4, 200).astype(np.float32), rng.random(200) < 0.8

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.metrics import average_precision_score, roc_auc_score
 from typer.testing import CliRunner
 
 from ifguide.cli.main import app
 from ifguide.errors import InputError, StaleError
 from ifguide.evaluation.ranking import Labels, judge_ranking, mean_of_highest
-from ifguide.selection.algorithm import area_under_roc, average_precision
 from ifguide.study.analysis.data_ranking import WAYS, document_scores, read_labels, study_rankings
 from ifguide.study.freshness import inputs_of
 from ifguide.study.reading import Study
@@ -28,8 +28,8 @@ def test_values_are_those_of_the_plain_definitions():
     for seed in range(4):
         scores, labels, id_rank = random_case(seed=seed)
         found = judge_ranking(scores, labels, id_rank, n_draws=20)
-        assert found.auroc.value == pytest.approx(area_under_roc(scores, labels.bad)), seed
-        assert found.average_precision.value == pytest.approx(average_precision(scores, labels.bad)), seed
+        assert found.auroc.value == pytest.approx(roc_auc_score(labels.bad, scores)), seed
+        assert found.average_precision.value == pytest.approx(average_precision_score(labels.bad, scores)), seed
         order = sorted(range(60), key=lambda d, scores=scores, id_rank=id_rank: (-scores[d], id_rank[d]))
         n_bad = int(labels.bad.sum())
         assert sorted(found.precision_at) == sorted({10, 50, n_bad}), seed
@@ -44,8 +44,8 @@ def test_a_draw_is_the_value_of_the_documents_drawn():
     order = np.lexsort((id_rank, -scores))
     drawn = np.sort(np.random.default_rng(5).integers(0, 60, 60))
     rows = order[drawn]
-    assert found.auroc.low == found.auroc.high == pytest.approx(area_under_roc(scores[rows], labels.bad[rows]))
-    assert found.average_precision.low == pytest.approx(average_precision(scores[rows], labels.bad[rows]))
+    assert found.auroc.low == found.auroc.high == pytest.approx(roc_auc_score(labels.bad[rows], scores[rows]))
+    assert found.average_precision.low == pytest.approx(average_precision_score(labels.bad[rows], scores[rows]))
     assert found.precision_at[10].low == pytest.approx(labels.bad[rows[:10]].mean())
 
 
