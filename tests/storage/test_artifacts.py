@@ -120,6 +120,31 @@ with building(Path(sys.argv[1]), stage="corpus", inputs={}, config={}) as partia
         assert (tmp_path / "corpus" / "part" / "text.txt").read_text() == "new"
 
 
+def test_a_file_or_folder_is_replaced_whole_and_a_killed_writers_is_removed(tmp_path):
+    makers = {"file": Path.write_text, "folder": lambda place, text: (place / text).mkdir(parents=True)}
+
+    def stop(name):
+        with artifacts.replacing(tmp_path / name) as temporary:
+            makers[name](temporary, "half")
+            raise ValueError("stop")
+
+    for name, make in makers.items():
+        with pytest.raises(ValueError, match="stop"):
+            stop(name)
+        assert names(tmp_path) == ["file"][: name == "folder"]
+        with artifacts.replacing(tmp_path / name) as temporary:
+            make(temporary, "whole")
+            assert not (tmp_path / name).exists()
+    assert (tmp_path / "file").read_text() == "whole" and names(tmp_path / "folder") == ["whole"]
+    killed = subprocess.Popen([sys.executable, "-c", ""])
+    killed.wait()
+    for name, make in makers.items():
+        for process in (killed.pid, os.getpid()):
+            make(tmp_path / f".{name}.{process}.tmp", "half")
+    artifacts.remove_temporaries(tmp_path)
+    assert names(tmp_path) == [f".file.{os.getpid()}.tmp", f".folder.{os.getpid()}.tmp", "file", "folder"]
+
+
 class TestHashes:
     def test_digest_hangs_on_names_and_contents_alone(self, tmp_path):
         one, same = build(tmp_path / "one"), build(tmp_path / "same", config={"other": 1}, inputs={})
