@@ -17,7 +17,8 @@ from torch import nn
 from benchmarks.engine import as_batches, make_documents, make_model, random_direction
 from ifguide.influence.attribution import position_scores
 from ifguide.influence.batches import Batch
-from ifguide.influence.central import CentralDifference, choose_step
+from ifguide.influence.central import CentralDifference
+from ifguide.influence.derivative import choose_derivative
 from ifguide.influence.line import own_loss_scores
 from ifguide.influence.losses import SplitModel
 from ifguide.models.layers import bias_of, replace_forward, split_matrix, weight_of
@@ -138,7 +139,7 @@ def print_forward_differences(model, modules, direction, batches) -> None:
     exact = np.concatenate(
         [own_loss_scores(model, modules, direction, b)[0][b.targets != -100].numpy() for b in batches]
     )
-    chosen = choose_step(model, modules, direction, batches)
+    chosen = choose_derivative(model, modules, direction, batches, setting="central")
     print(f"\ncentral differences at their best step: 1 - r = {1 - chosen.correlation:.1e}; one-sided ones:\n")
     print("| step (of the central one) | 1 - r |\n|---|---|")
     zero = CentralDifference(model, modules, direction, 0.0)
