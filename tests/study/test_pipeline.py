@@ -62,13 +62,29 @@ def make(kind: str, cache, inputs) -> Study:
     return create_study("tiny", tiny_config(inputs, *assignments), cache)
 
 
-@pytest.fixture(scope="module", params=CASES)
-def built(request, tmp_path_factory):
+@pytest.fixture(scope="module")
+def every_built(tmp_path_factory):
     """Each architecture's study, built once; tests must leave it whole."""
-    folder = tmp_path_factory.mktemp(request.param)
-    study = make(request.param, folder, folder / "inputs")
-    names = [str(unit) for unit in run_study(study)]
-    return request.param, study, names
+    made = []
+    for kind in CASES:
+        folder = tmp_path_factory.mktemp(kind)
+        study = make(kind, folder, folder / "inputs")
+        made.append((kind, study, [str(unit) for unit in run_study(study)]))
+    return made
+
+
+def for_every_architecture(test):
+    """Run a test's body on each of the built studies, as one case."""
+
+    def looped(self, every_built):
+        for kind, study, names in every_built:
+            try:
+                test(self, kind, study, names)
+            except Exception as error:
+                error.add_note(f"architecture {kind}")
+                raise
+
+    return looped
 
 
 @pytest.fixture(scope="module")
@@ -102,24 +118,24 @@ def outputs(study: Study) -> dict[str, dict[str, str]]:
 
 
 class TestWholeRun:
-    def test_everything_is_built_in_order_and_fresh(self, built):
-        _, study, built_names = built
+    @for_every_architecture
+    def test_everything_is_built_in_order_and_fresh(self, kind, study, built_names):
         assert built_names == list(ALL)
         assert {state.state for state in stage_states(study).values()} == {"fresh"}
         assert set(study.headline()) == {"base", "suppressed", "random", "oracle"}
 
-    def test_a_second_run_builds_nothing(self, built):
-        _, study, _ = built
+    @for_every_architecture
+    def test_a_second_run_builds_nothing(self, kind, study, built_names):
         before = study_fingerprint(study)
         assert run_study(Study.open("tiny", study.root.parent)) == []
         assert study_fingerprint(study) == before
 
-    def test_the_checkpoints_are_the_ones_asked_for(self, built):
-        kind, study, _ = built
+    @for_every_architecture
+    def test_the_checkpoints_are_the_ones_asked_for(self, kind, study, built_names):
         assert study.checkpoint_names() == CHECKPOINTS[kind]
 
-    def test_every_valid_token_has_a_finite_score_and_no_other(self, built):
-        _, study, _ = built
+    @for_every_architecture
+    def test_every_valid_token_has_a_finite_score_and_no_other(self, kind, study, built_names):
         corpus = study.corpus()
         valid = corpus.valid()
         assert np.diff(corpus.offsets).max() > CONTEXT  # so that chunks are tested
@@ -130,9 +146,9 @@ class TestWholeRun:
             assert (scores[~valid] == 0).all()
             assert np.count_nonzero(scores[valid]) >= 0.99 * valid.sum()
 
-    def test_own_loss_agrees_with_float64_gradients_token_by_token(self, built):
+    @for_every_architecture
+    def test_own_loss_agrees_with_float64_gradients_token_by_token(self, kind, study, built_names):
         """v from the pipeline's own file; the derivative itself by plain autograd, in float64."""
-        _, study, _ = built
         corpus = study.corpus()
         chunks = chunk_documents(np.asarray(corpus.offsets), CONTEXT)
         chosen = [chunks[2], chunks[-1]]  # a document with a span, and the end of the long one
@@ -150,8 +166,8 @@ class TestWholeRun:
                     truth = dot(direction, layer_gradient(model, modules, exact[t])).item()
                     assert scores[start + 1 + t] == pytest.approx(truth, rel=1e-3, abs=1e-4 * scale)
 
-    def test_both_kinds_of_scores_sum_to_the_same_over_a_chunk(self, built):
-        _, study, _ = built
+    @for_every_architecture
+    def test_both_kinds_of_scores_sum_to_the_same_over_a_chunk(self, kind, study, built_names):
         for name in study.checkpoint_names():
             own, position = (
                 np.asarray(study.scores(kind, name), dtype=np.float64) for kind in ("own_loss", "position")
@@ -162,14 +178,14 @@ class TestWholeRun:
                     position[part].sum(), rel=1e-3, abs=1e-4 * np.abs(own).sum() / len(own)
                 )
 
-    def test_the_studys_scores_average_the_normalised_checkpoints(self, built):
-        _, study, _ = built
+    @for_every_architecture
+    def test_the_studys_scores_average_the_normalised_checkpoints(self, kind, study, built_names):
         parts = [np.asarray(study.scores("own_loss", name)) for name in study.checkpoint_names()]
         expected = np.concatenate(list(average_blocks(parts, study.corpus().valid_between)))
         np.testing.assert_array_equal(study.scores("own_loss"), expected)
 
-    def test_the_index_answers_as_the_scores_do(self, built):
-        _, study, _ = built
+    @for_every_architecture
+    def test_the_index_answers_as_the_scores_do(self, kind, study, built_names):
         valid = study.corpus().valid()
         for kind in ("own_loss", "position"):
             index = open_index(study, kind)
@@ -184,8 +200,8 @@ class TestWholeRun:
             texts = " ".join(study.corpus().column("text").to_pylist()).lower()
             assert all(word in texts for word in index.words()["word"].to_pylist())
 
-    def test_controls_hold_as_many_tokens_and_the_known_spans(self, built):
-        _, study, _ = built
+    @for_every_architecture
+    def test_controls_hold_as_many_tokens_and_the_known_spans(self, kind, study, built_names):
         chosen, random, oracle = (study.selection(name) for name in ("default", "random", "oracle"))
         assert chosen.mask.sum() == random.mask.sum() > 0
         assert (chosen.mask != random.mask).any()
@@ -194,10 +210,10 @@ class TestWholeRun:
         hit = {corpus.document(i).id for i in np.flatnonzero(np.add.reduceat(oracle.mask, corpus.offsets[:-1]))}
         assert hit == {"d02", "d05", "d08"}
 
-    def test_suppressed_models_differ_from_the_base_and_from_one_another(self, built):
+    @for_every_architecture
+    def test_suppressed_models_differ_from_the_base_and_from_one_another(self, kind, study, built_names):
         from safetensors.torch import load_file
 
-        kind, study, _ = built
         weights = [
             load_file(study.folder(Unit("suppress", name)) / "final" / "model.safetensors")
             for name in ("default", "random", "oracle")
@@ -208,8 +224,8 @@ class TestWholeRun:
             for other in weights[i + 1 :]:
                 assert any(not torch.equal(one[name], other[name]) for name in one)
 
-    def test_metrics_come_from_the_samples_that_are_kept(self, built):
-        _, study, _ = built
+    @for_every_architecture
+    def test_metrics_come_from_the_samples_that_are_kept(self, kind, study, built_names):
         for name, metrics in zip(study.evaluation_names(), study.headline().values(), strict=True):
             samples = study.samples(name)
             assert len(samples) == 2 * 2
@@ -232,16 +248,8 @@ class TestBuildingAgain:
 
     def test_another_quantile_builds_selection_suppression_and_evaluation_only(self, study):
         changed = Study(study.root, override(study.config, ["selection.quantile=0.8"]))
-        assert names(run_study(changed)) == [
-            "selection default",
-            "selection random",
-            "documents default",
-            "documents random",
-            "suppress default",
-            "suppress random",
-            "evaluate default",
-            "evaluate random",
-        ]
+        stages = ("selection", "documents", "suppress", "evaluate")
+        assert names(run_study(changed)) == [f"{s} {name}" for s in stages for name in ("default", "random")]
 
     def test_a_smaller_batch_gives_the_same_samples(self, study):
         before = study.samples("default")
@@ -270,8 +278,8 @@ class TestBuildingAgain:
         assert names(run_study(study)) == ["factors"]
         assert outputs(study) == before
 
-    def test_new_weights_in_the_same_folder_are_scored_anew(self, tmp_path):
-        """As it is, a model stays where it lies; nothing of it is copied that could show the change."""
+    def test_new_weights_in_the_same_folder_are_scored_again(self, tmp_path):
+        """With model.mode asis the model stays in its folder; nothing of it is copied that could show the change."""
         study = make("qwen2", tmp_path, tmp_path / "inputs")
         run_study(study, until="scores")
         before = np.array(study.scores())

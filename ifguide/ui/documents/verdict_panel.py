@@ -112,8 +112,8 @@ def _show_audit(audited: Audit, store: DocumentStore, log: VerdictLog) -> audit.
         "Selected spans that are toxic",
         _share(found) if found else "–",
         f"{count(len(numbers))} of {count(len(audited.drawn))} sampled spans judged",
-        f"From {count(len(audited.drawn))} of {count(len(audited.spans.start))} selected spans, drawn at random, with"
-        " the same number from each quarter of their highest scores; 95% interval (Wilson, with the sample's effective size). It"
+        f"From {count(len(audited.drawn))} of {count(len(audited.spans.start))} selected spans, drawn at random, as"
+        " many from each quarter of their highest scores; 95% interval (Wilson, with the sample's effective size). It"
         " is shown once every quarter has a verdict of toxic or fine.",
     )
     return found if len(numbers) == len(audited.drawn) else None
