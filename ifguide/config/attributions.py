@@ -36,8 +36,8 @@ KINDS: dict[str, ScoreKind] = {
     ),
     "position": ScoreKind(
         title="Position influence",
-        note="The influence that flows through the position the token is predicted from: what kronfluence and the paper's"
-        " released code report.",
+        note="The influence that flows through the position the token is predicted from: what kronfluence and"
+        " the paper's released code report.",
         module="ifguide.study.attributions.position",
     ),
     "token_loss": ScoreKind(
