@@ -110,7 +110,7 @@ def show_headline(loaded: Loaded) -> None:
                     delta_arrow="auto" if clear else "off",
                     help=metric.note,
                     border=True,
-                    delta_description="vs. base model" + (", no clear change" if drop and not clear else ""),
+                    delta_description="no clear change" if drop and not clear else "vs. base model",
                 )
     shown = {name: values for name, values in metrics.items() if name in FIRST_MODELS or len(metrics) <= FEW_MODELS}
     columns, rows = comparison.metric_table(shown, comparison.HEADLINE)
@@ -154,7 +154,11 @@ def show_run(study: Study, states: dict) -> None:
             f" {sentence(layout.explain(states[stale[0]]))} The results below were computed before that.",
             icon=":material/update:",
         )
-    label = "Run the study" if len(waiting) == len(STAGES) else f"Run the {count_of(len(waiting), 'open step')}"
+    label = (
+        "Run the study"
+        if len(waiting) == len(STAGES)
+        else f"Run the {count_of(len(waiting), 'open step')}".replace(" 1 ", " ")
+    )
     if st.button(label, type="primary", icon=":material/play_arrow:", help="You can close this page while it runs."):
         job_panel.start(study.root, ["demo"] if study.name == DEMO else ["run", study.name])
 

@@ -39,6 +39,7 @@ _FROM_ANOTHER = re.compile(rf"(?:[\w.-]+: )?({'|'.join(STAGES)})(?: [\w.-]+)? is
 # fixed rules for what Streamlit's theme cannot express; no text of the user's goes in here
 _STYLE = """<style>
 [data-testid="stMetricValue"] { font-variant-numeric: tabular-nums; }
+.stApp [data-testid="stMetricLabel"] * { white-space: normal; }
 [data-testid="stMainBlockContainer"] { max-width: 1320px; padding-top: 3.2rem; padding-bottom: 4rem; }
 .stApp [data-testid="stCaptionContainer"] { opacity: 0.82; }
 .stApp [data-testid="stMultiSelect"] span[title] { color: light-dark(#ffffff, #14171c); }

@@ -14,7 +14,7 @@ from ifguide.selection import audit
 from ifguide.selection.verdicts import Target, VerdictLog
 from ifguide.study.document_table import CORPUS, table_path, write_tables
 from ifguide.study.freshness import study_fingerprint, unit_state
-from ifguide.study.lineage import Unit
+from ifguide.study.lineage import STAGES, Unit
 from ifguide.study.reading import Study
 from ifguide.ui import components
 from tests.app.conftest import shown_text
@@ -283,7 +283,7 @@ def running_job(study, **status):
         folder = study.root / "jobs" / "20260101-000000-000000"
         folder.mkdir(parents=True)
         born = psutil.Process(sleeper.pid).create_time()
-        known = {"job": folder.name, "study": "fake", "command": ["run", "fake"], "pid": sleeper.pid, "n_stages": 11}
+        known = {"job": folder.name, "study": "fake", "command": ["run", "fake"], "pid": sleeper.pid, "n_stages": 99}
         known |= {"process_started": born, "state": "running", "started": born, "updated": born}
         (folder / "status.json").write_text(json.dumps(known | status))
         yield sleeper, folder
@@ -322,7 +322,7 @@ def test_running_job_shows_progress_and_can_be_stopped(open_app, tmp_path):
     progress = {"stage_index": 5, "done": 410, "total": 1000, "unit": "tokens", "rate": 50.0, "seconds_left": 11.8}
     with running_job(study, stage="scores", **progress) as (sleeper, folder):
         app = open_app(tmp_path / "cache")
-        assert "step 6 of 10: Score every token" in shown_text(app)
+        assert f"step 6 of {len(STAGES)}: Score every token" in shown_text(app)
         assert "Run the 5 open steps" not in [b.label for b in app.button]
         app.button(key=f"stop_{folder.name}").click().run()
         sleeper.wait(timeout=20)

@@ -8,11 +8,10 @@ import streamlit as st
 
 from ifguide.config.names import DEFAULT
 from ifguide.data.word_index import COMMON_SHARE, TERMS_MOST, Term, WordIndex, mark_terms
-from ifguide.errors import BusyError
 from ifguide.evaluation.toxic_spans import Span, read_spans
-from ifguide.runtime.jobs import active_job, latest_job, start_job
+from ifguide.runtime.jobs import active_job, latest_job
 from ifguide.study.analysis.likelihood import read_likelihoods
-from ifguide.ui import components, layout
+from ifguide.ui import components, job_panel, layout
 from ifguide.ui.compare import likelihood_view
 from ifguide.ui.format import column, count, count_of, plain, sentence, share, variant_title
 from ifguide.ui.loaders import Loaded
@@ -233,19 +232,10 @@ def _offer_job(loaded: Loaded, names: list[str], pick: Pick) -> None:
         st.caption("A job is running. The answer appears here once it is done.")
         st.button("Look again", icon=":material/refresh:", key="likelihood_again")
         return
-    if said := st.session_state.pop("likelihood_error", ""):
-        st.error(sentence(said), icon=":material/error:")
     last = latest_job(loaded.study.root)
     if last and last.status().state in ("failed", "dead") and last.status().command[:1] == ("likelihood",):
         st.error(f"The last attempt failed: {sentence(last.status().error)}", icon=":material/error:")
-    st.button(
-        "Compute", icon=":material/play_arrow:", key="likelihood_start", on_click=_start_job, args=(loaded, names, pick)
-    )
-
-
-def _start_job(loaded: Loaded, names: list[str], pick: Pick) -> None:
-    arguments = ["likelihood", loaded.name, "--prompt", str(pick.prompt), "--models", ",".join(names)]
-    try:
-        start_job(loaded.name, arguments, loaded.study.root.parent)
-    except BusyError as error:
-        st.session_state["likelihood_error"] = str(error)
+    if st.button("Compute", icon=":material/play_arrow:", key="likelihood_start"):
+        models = ",".join(names)
+        arguments = ["likelihood", loaded.name, "--prompt", str(pick.prompt), "--models", models]
+        job_panel.start(loaded.study.root, arguments)

@@ -177,16 +177,10 @@ def metric_table(
     chosen = known_metrics(metrics, keys)
     colours = colours or variant_colours(metrics)
     columns = [column("Model", "titled"), *(column(m.title, "interval", m.note) for m in chosen)]
-    rows = [
-        {
-            "key": name,
-            "cells": [
-                model_cell(name, colours, variant_note(name) if notes else ""),
-                *(m.cell(values) for m in chosen),
-            ],
-        }
-        for name, values in metrics.items()
-    ]
+    rows = []
+    for name, values in metrics.items():
+        model = model_cell(name, colours, variant_note(name) if notes else "")
+        rows.append({"key": name, "cells": [model, *(m.cell(values) for m in chosen)]})
     return columns, rows
 
 
