@@ -181,7 +181,7 @@ def test_every_file_compiles_under_every_python_that_is_installed(outside):
         python = shutil.which(f"python{version}")
         if python and subprocess.run([python, "--version"], capture_output=True).returncode == 0:
             outside(python, "-m", "compileall", "-q", "-f", str(outside.site / "ifguide"))
-            outside(python, "-c", "import ifguide, ifguide.errors")
+            outside(python, "-c", f"import sys; sys.path.insert(0, {str(outside.site)!r}); import ifguide.errors")
             tried.append(version)
     if not tried:
         pytest.skip("found no python3.11 to python3.14 on the path")

@@ -11,7 +11,7 @@ from ifguide.cli.running import follow_run, open_study
 def documents(name: StudyName, status_file: StatusFile = None) -> None:
     """Write the tables behind the app's list of documents.
 
-    Only tables that are missing or damaged are written. `ifguide run` does this too.
+    Only tables that are missing, out of date or damaged are written. `ifguide run` writes those of its own selections.
     """
     from ifguide.study.document_table import write_tables
 

@@ -21,7 +21,8 @@ def run(
 ) -> None:
     """Build every stage of a study that is missing or out of date.
 
-    The stages, in order: corpus, queries, model, factors, direction, scores, index, selection, suppress, evaluate.
+    The stages, in order: corpus, queries, model, factors, direction, scores, index, selection, documents, suppress,
+    evaluate.
     """
     from ifguide.study.lineage import STAGES
 

@@ -28,14 +28,13 @@ def select(
     max_tokens: Annotated[int | None, typer.Option(min=0, help="Token budget; 0: no budget.")] = None,
     attribution: Annotated[Attribution | None, typer.Option(help="Which scores to select by.")] = None,
     selection: Annotated[
-        str | None,
-        typer.Option("--name", metavar="S", help="Name of the selection.", show_default="made from the settings"),
+        str | None, typer.Option("--name", metavar="SELECTION", help="Its name.", show_default="from the settings")
     ] = None,
     status_file: StatusFile = None,
 ) -> None:
-    """Choose tokens by threshold, window and budget (Algorithm 1), and save the selection.
+    """Select tokens by threshold, window and budget (Algorithm 1).
 
-    The threshold is given as one of --tokens, --share and --quantile. Everything else comes from study.toml.
+    Give the threshold as one of --tokens, --share and --quantile. What is not given comes from study.toml.
     """
     from ifguide.selection.algorithm import quantile_of_share
     from ifguide.study.select import save_selection

@@ -65,14 +65,15 @@ def test_every_command_has_help_that_fits_its_line_in_the_list(invoke):
     names = [line.split()[0] for line in lines]
     assert names == list(read_commands())
     for name, line in zip(names, lines, strict=True):
-        assert line.endswith(".") and (name == "select" or not line.endswith("...")), line
+        assert line.endswith(".") and not line.endswith("..."), line
         result = invoke(name, "--help")
         assert result.exit_code == 0
-        assert line.split(maxsplit=1)[1] in " ".join(result.output.split()) or name == "select", name
+        assert line.split(maxsplit=1)[1] in " ".join(result.output.split()), name
         assert "status-file" not in result.output
 
 
-def test_the_help_of_compare_names_every_other_method():
+def test_help_names_every_stage_and_every_other_method(invoke):
+    assert f"in order: {', '.join(STAGES)}." in " ".join(invoke("run", "--help").output.split())
     assert ", ".join(OTHERS) in " ".join(compare.HELP.split())
 
 
@@ -88,14 +89,13 @@ import sys
 from ifguide.cli.main import app
 from ifguide.errors import IFGuideError
 app(["--help"], standalone_mode=False)
-assert not {"pydantic", "ifguide.config.schema"} & set(sys.modules), "reading the settings' types is for commands"
+early = {"pydantic", "numpy", "rich", "ifguide.config.schema", "ifguide.study.reading"} & set(sys.modules)
+assert not early, early
 for arguments in (["status", "small"], ["list"]):
     try:
         app(arguments)
     except SystemExit as end:
         assert not end.code
-    if "--help" in arguments:
-        assert not {"numpy", "rich", "ifguide.study.reading"} & set(sys.modules)
 print("heavy:", sorted({"torch", "transformers", "datasets", "sklearn", "streamlit"} & set(sys.modules)))
 """
     environment = {**os.environ, "IFGUIDE_CACHE": str(cache)}
