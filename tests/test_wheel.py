@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import site
-import socket
 import subprocess
 import sys
 import tarfile
@@ -19,6 +18,7 @@ import pytest
 
 from ifguide import __version__
 from tests.tiny_study import save_tiny_model, write_tiny_inputs
+from tests.together import free_port
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -150,9 +150,7 @@ def test_a_study_is_built_and_every_page_shows_it(outside):
 
 @pytest.mark.thorough
 def test_the_installed_app_is_served_to_this_machine_only(outside):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     command = [str(outside.ifguide), "app", "--server.port", str(port)]
     log = (outside.empty / "app.log").open("wb+")
     process = subprocess.Popen(command, cwd=outside.empty, env=outside.environment, stdout=log, stderr=log)
@@ -181,7 +179,6 @@ def test_every_file_compiles_under_every_python_that_is_installed(outside):
         python = shutil.which(f"python{version}")
         if python and subprocess.run([python, "--version"], capture_output=True).returncode == 0:
             outside(python, "-m", "compileall", "-q", "-f", str(outside.site / "ifguide"))
-            outside(python, "-c", "import ifguide, ifguide.errors")
             tried.append(version)
     if not tried:
         pytest.skip("found no python3.11 to python3.14 on the path")
