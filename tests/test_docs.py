@@ -234,3 +234,18 @@ def test_the_places_of_the_architecture_exist():
         if re.fullmatch(r"[\w/]+\.(py|js|css|md|svg|toml)", span):
             places = (ROOT / span, ROOT / "ifguide" / span, ROOT / "docs" / span, ROOT / "ifguide" / "ui" / span)
             assert any(place.is_file() for place in places), f"there is no {span}"
+
+
+RETIRED = r"\b(anew|mends|mended|says of itself|so many|at work|not at hand|as they stand)\b"
+"""Words that the product's texts do without. Pages that quote an earlier version's output may hold them."""
+
+
+def test_texts_use_plain_words():
+    quoted = {"docs/results/trust.md", "CHANGELOG.md"}
+    code = [*(ROOT / "ifguide").rglob("*.py"), *(ROOT / "ifguide").rglob("*.js"), *(ROOT / "pages").glob("*.py")]
+    for path in [*PAGES, *code]:
+        if path.relative_to(ROOT).as_posix() in quoted:
+            continue
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            found = re.search(RETIRED, line)
+            assert not found, f"{path.relative_to(ROOT)}:{number}: {found[0]!r}: {line.strip()[:80]}"

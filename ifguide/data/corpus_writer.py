@@ -64,7 +64,10 @@ def write_corpus(
     total = _expected(config)
     reported = time.monotonic()
     with contextlib.closing(_Output(folder, with_spans=bool(config.spans_field))) as output:
-        room = lambda: config.max_documents - output.n_documents if config.max_documents else _BATCH_DOCUMENTS  # noqa: E731
+
+        def room() -> int:
+            return config.max_documents - output.n_documents if config.max_documents else _BATCH_DOCUMENTS
+
         for batch in _in_batches(reading.documents(), room):
             for document, tokens in zip(batch, tokenize(tokenizer, [d.text for d in batch]), strict=True):
                 if not len(tokens.token_ids):

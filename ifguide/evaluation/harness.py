@@ -38,7 +38,7 @@ def run_harness(
         tasks: names of tasks or groups of tasks.
         folder: of task YAML files; then only its tasks are known, and data files that they name are looked for from
             there. Empty: the harness's own tasks, which fetch their data from the hub.
-        limit: only so many examples a task; 0 takes all.
+        limit: the number of examples for each task; 0 takes all.
         batch_size: requests at once.
 
     Returns:

@@ -230,7 +230,7 @@ def select_random(valid: np.ndarray, n_tokens: int, seed: int) -> np.ndarray:
 
 
 def select_best(scores: np.ndarray, valid: np.ndarray, n_tokens: int) -> np.ndarray:
-    """A mask bool (N,) of the `n_tokens` valid tokens with the highest scores above 0 (fewer if there are not so many);
+    """A mask bool (N,) of the `n_tokens` valid tokens with the highest scores above 0 (fewer if there are fewer);
     of equal scores the first are taken.
 
     Args:

@@ -46,7 +46,7 @@ def test_a_file_that_may_not_grow_is_named_whatever_library_writes_it(server, un
     for limit in (400, 3_000, 20_000, 60_000):
         answer = server(tmp_path, "run", NAME, file_bytes=limit)
         check_line(answer)
-        assert "File too large; the file may not grow that large here" in answer.error
+        assert "File too large; the file exceeds the size limit" in answer.error
     check_whole_again(server, tmp_path, undisturbed)
 
 
@@ -79,7 +79,7 @@ def test_a_cache_that_can_only_be_read_is_read_and_not_written(server, study, un
     try:
         shown = server(cache, "status", NAME, no_override=True)
         assert shown.code == 0, shown.err
-        assert shown.out.count(" fresh ") == 10
+        assert shown.out.count(" fresh ") == 11
         checked = server(cache, "verify", NAME, no_override=True)
         assert checked.code == 0, checked.err
         for command in (

@@ -1,110 +1,21 @@
 """The index gives the same bits as the slow reference, for all settings and however it was built."""
 
 import re
-import shutil
 from collections import Counter
-from types import SimpleNamespace
 
 import numpy as np
-import pyarrow as pa
 import pytest
 
-from ifguide.config.schema import SelectionConfig
 from ifguide.errors import ConfigError, NumericalError, StaleError
 from ifguide.selection import algorithm as selection
 from ifguide.selection.index import hits
-from ifguide.selection.index.build import build_index
 from ifguide.selection.index.chunks import sort_key, value_of_key
-from ifguide.selection.index.counts import Sources, Tokens, normalise_piece
+from ifguide.selection.index.counts import normalise_piece
 from ifguide.selection.index.coverage import count_covered, cover_hits, expand_intervals
 from ifguide.study.select import open_index
-from tests import reference
+from tests.selection.memory_study import PIECES, MemoryStudy, slow_answer
 
 N_SETTINGS = 240
-PIECES = ["", " fool", "Fool", "kind", "!", "ly", "\ufffd"]
-
-
-class MemoryStudy:
-    """As much of a study as the index reads: a made-up corpus with scores, two sources and spans."""
-
-    name = "made-up"
-    config = SimpleNamespace(selection=SelectionConfig())
-
-    def __init__(self, folder, seed, *, n_documents=None, lengths=(0, 1, 2, 3, 5, 9, 17), style=None):
-        draw = self.draw = np.random.default_rng(seed)
-        n_documents = n_documents or int(draw.integers(1, 25))
-        own = draw.choice(lengths, size=n_documents)
-        own[draw.integers(n_documents)] = draw.integers(2, 40)
-        self.offsets = np.concatenate([[0], np.cumsum(own)]).astype(np.int64)
-        n_tokens = int(self.offsets[-1])
-        scores = draw.normal(draw.choice([-3.0, 0.0, 2.0]), draw.choice([0.01, 1.0, 1e4]), size=n_tokens)
-        style = style or draw.choice(["exact", "rounded", "few values", "heavy tail"])
-        scores = {
-            "exact": scores,
-            "rounded": scores.round(1),
-            "few values": draw.integers(-1, 3, size=n_tokens),
-            "heavy tail": draw.standard_t(1.5, size=n_tokens),
-        }[style]
-        self.values = np.asarray(scores, dtype=np.float32)  # first tokens have scores too: they must not count
-        self.valid = np.ones(n_tokens, dtype=bool)
-        self.valid[self.offsets[:-1][own > 0]] = False
-        self.ids = [f"{draw.choice(['a', 'B', 'é', '文', '10', '9'])}-{i}" for i in range(n_documents)]
-        draw.shuffle(self.ids)
-        self.sources = draw.choice(["forum", "news"], size=n_documents)
-        self.in_span = draw.random(n_tokens) < 0.2
-        self.token_ids = draw.integers(0, len(PIECES), size=n_tokens).astype(np.int32)
-        self.root = folder
-
-    def build(self, **settings):
-        folder = self.folder("index") / "own_loss"
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        sources = Sources.of(pa.chunked_array([self.sources.tolist()]), self.offsets)
-        build_index(
-            folder,
-            self.values,
-            self.offsets,
-            sources,
-            in_span=self.in_span,
-            tokens=Tokens(self.token_ids, PIECES),
-            **settings,
-        )
-        return open_index(self)
-
-    def manifest(self, unit):
-        return {}
-
-    def folder(self, unit):
-        return self.root / "index"
-
-    def scores(self, kind):
-        return self.values
-
-    def corpus(self):
-        ranks = sorted(self.ids)
-        id_rank = np.array([ranks.index(name) for name in self.ids], dtype=np.int64)
-        return SimpleNamespace(
-            n_tokens=len(self.values),
-            n_documents=len(self.ids),
-            offsets=self.offsets,
-            in_span=self.in_span,
-            token_ids=self.token_ids,
-            id_rank=id_rank,
-        )
-
-    def random_settings(self):
-        draw, n_tokens = self.draw, len(self.values)
-        quantile = draw.choice([0.0, 0.5, 0.9, 0.93, 0.99, draw.uniform(0.9, 1), draw.uniform(0.9, 1), draw.random()])
-        budget = draw.choice([0, 1, draw.integers(1, n_tokens + 2), draw.integers(1, max(2, n_tokens // 8))])
-        return {"quantile": float(quantile), "window": int(draw.choice([0, 0, 1, 2, 5, 8])), "max_tokens": int(budget)}
-
-
-def slow_answer(study, settings):
-    scores, offsets, valid = study.values.tolist(), study.offsets.tolist(), study.valid.tolist()
-    threshold = reference.threshold_at_quantile(scores, valid, settings["quantile"])
-    counts, sums, rank_scores, order = reference.rank_documents(scores, offsets, valid, threshold, study.ids)
-    take = lambda budget: reference.select_tokens(scores, offsets, valid, threshold, order, settings["window"], budget)  # noqa: E731
-    return threshold, counts, sums, rank_scores, order, take(settings["max_tokens"]), take(0)
 
 
 def same_bits(array, values, dtype):

@@ -74,7 +74,10 @@ class KnownCounts:
         """Names of the sources, most tokens first; beyond 32, the last one is called `other sources`."""
         self.source_tokens = np.array(about["source_tokens"], dtype=np.int64)
         """int64 (S,), valid tokens in each source."""
-        load = lambda name, length=None: np.asarray(artifacts.load_array(self._folder / f"{name}.npy", length=length))  # noqa: E731
+
+        def load(name: str, length: int | None = None) -> np.ndarray:
+            return np.asarray(artifacts.load_array(self._folder / f"{name}.npy", length=length))
+
         self._tail = Tail(
             about["floor"],
             load("tail_offsets", about["n_documents"] + 1),

@@ -155,7 +155,7 @@ class TokenViewer {
 
   setOptions(options) { Object.assign(this, options); }
 
-  // Colours and marks of the tokens that are there: nothing is built anew.
+  // Colours and marks of the tokens that are there: nothing is built again.
   paint() {
     const { doc, settings } = this;
     if (!doc || !settings) return;

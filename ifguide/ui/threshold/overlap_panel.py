@@ -44,7 +44,10 @@ def show(loaded: Loaded, kind: str, settings: dict) -> None:
     """
     st.subheader("Compare two selections", anchor=False)
     options = [CURRENT, *(SAVED + name for name in loaded.study.selection_names())]
-    title = lambda option: "Current selection" if option == CURRENT else selection_title(option.removeprefix(SAVED))  # noqa: E731
+
+    def title(option: str) -> str:
+        return "Current selection" if option == CURRENT else selection_title(option.removeprefix(SAVED))
+
     with st.container(horizontal=True, vertical_alignment="bottom"):
         a, b = (
             st.selectbox(
