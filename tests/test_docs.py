@@ -232,7 +232,8 @@ def test_the_places_of_the_architecture_exist():
     text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     for span in split_code(text)[2]:
         if re.fullmatch(r"[\w/]+\.(py|js|css|md|svg|toml)", span):
-            places = (ROOT / span, ROOT / "ifguide" / span, ROOT / "docs" / span, ROOT / "ifguide" / "ui" / span)
+            folders = (ROOT, ROOT / "ifguide", ROOT / "docs", ROOT / "ifguide" / "ui")
+            places = [folder / span for folder in folders]
             assert any(place.is_file() for place in places), f"there is no {span}"
 
 
