@@ -1,4 +1,4 @@
-"""The command line: a file for each command, each a few lines around the package's own functions.
+"""The command line. Each command is a few lines around the package's own functions.
 
 An error that the user can fix ends with exit code 2 and one line; `ifguide --debug COMMAND ...` shows the whole
 traceback instead. Nothing heavy is imported before a command needs it: `ifguide --help` imports no NumPy.
@@ -7,30 +7,12 @@ traceback instead. Nothing heavy is imported before a command needs it: `ifguide
 import contextlib
 import os
 import sys
-from collections.abc import Callable
 from typing import Annotated, NoReturn
 
 import typer
 
 from ifguide import __version__
-from ifguide.cli import (
-    background,
-    borrow,
-    compare,
-    demo,
-    documents,
-    export,
-    likelihood,
-    mechanism,
-    new,
-    rank,
-    report,
-    run,
-    select,
-    status,
-    train,
-    verify,
-)
+from ifguide.cli import analyse, build, select, status, train
 from ifguide.cli.running import launched_together, speaks
 from ifguide.errors import IFGuideError, InputError, ProcessError, explain_system_error
 
@@ -130,28 +112,7 @@ def options(
         )
 
 
-COMMANDS: tuple[Callable, ...] = (
-    demo.demo,
-    new.new,
-    run.run,
-    status.status,
-    status.list_studies,
-    select.select,
-    documents.documents,
-    documents.explain,
-    train.suppress,
-    train.evaluate,
-    export.export,
-    background.cancel,
-    borrow.borrow,
-    compare.compare,
-    likelihood.likelihood,
-    mechanism.mechanism,
-    rank.rank,
-    report.report,
-    verify.verify,
-)
-for function in COMMANDS:
+for function in (*build.COMMANDS, *status.COMMANDS, *select.COMMANDS, *train.COMMANDS, *analyse.COMMANDS):
     app.command(function.__name__.removesuffix("_studies"))(function)
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from ifguide.cli import compare
+from ifguide.cli import train
 from ifguide.cli.docs import format_commands, read_commands
 from ifguide.cli.main import app, main
 from ifguide.errors import IFGuideError
@@ -74,7 +74,7 @@ def test_every_command_has_help_that_fits_its_line_in_the_list(invoke):
 
 def test_help_names_every_stage_and_every_other_method(invoke):
     assert f"in order: {', '.join(STAGES)}." in " ".join(invoke("run", "--help").output.split())
-    assert ", ".join(OTHERS) in " ".join(compare.HELP.split())
+    assert ", ".join(OTHERS) in " ".join(train.HELP.split())
 
 
 def test_docs_commands_md_is_what_the_code_says():
