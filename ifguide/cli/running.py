@@ -26,9 +26,6 @@ def follow_run(status_file: Path | None = None) -> Iterator["Progress"]:
 
     The status file always records the end: `done`, `failed` with the error, or `cancelled`. SIGTERM unwinds the block
     as Ctrl+C does, so that half-built folders are removed.
-
-    Args:
-        status_file: where a job keeps its status; None: this is no job.
     """
     from ifguide.cli.terminal import TerminalSink
     from ifguide.runtime.progress import Progress
@@ -62,11 +59,7 @@ def follow_run(status_file: Path | None = None) -> Iterator["Progress"]:
 
 
 def open_study(name: str) -> "Study":
-    """The study of this name in the cache.
-
-    Raises:
-        StudyNotFound, ConfigError: it is not there, or its study.toml is wrong.
-    """
+    """The study of this name in the cache; a StudyNotFound without it, a ConfigError if its study.toml is wrong."""
     from ifguide.study.reading import Study
 
     return Study.open(name)

@@ -67,11 +67,7 @@ def compare(
 
 
 def choose(study, others: str) -> list[str]:
-    """The models that `--with` names, each once, without base and default.
-
-    Raises:
-        InputError: a name is unknown.
-    """
+    """The models that `--with` names, each once, without base and default; an InputError if a name is unknown."""
     from ifguide.study.variants import METHODS, PREFERENCE, possible_models
     from ifguide.training.preference import has_trl
 

@@ -2,8 +2,7 @@
 
 `torchrun -m ifguide run NAME` and `accelerate launch -m ifguide run NAME` start the same program several times. The
 main process (rank 0) decides what to build, holds the study's lock and writes; all compute a share and sum the results.
-A thin layer over `torch.distributed`: gloo between processors and for decisions, NCCL between GPUs. Processes exchange
-tensors and JSON, never pickles.
+Over `torch.distributed`: gloo between processors and for decisions, NCCL between GPUs; tensors and JSON, never pickles.
 
 A process that fails writes the reason to the shared store and ends; the others raise it instead of waiting for ever.
 """
@@ -77,27 +76,25 @@ class Processes:
         if self.alone:
             assert function is not None
             return function()
-        said, mine = {}, None
+        said = {}
         if self.is_main:
             assert function is not None
             try:
                 said = {"value": function()}
             except IFGuideError as error:
-                said, mine = {"error": str(error)}, error
+                self._tell({"error": str(error)})
+                raise
         said = self._tell(said)
-        if mine is not None:
-            raise mine
         if "error" in said:
             raise ProcessError(said["error"])
         return said["value"]
 
     def sum(self, tensors: Iterable["torch.Tensor"]) -> None:
         """Replace each tensor, in place and in its dtype, by its sum over all processes: the same bytes in each."""
-        if self.alone:
-            return
-        with self._explained():
-            for tensor in tensors:
-                self._dist.all_reduce(tensor)
+        if not self.alone:
+            with self._explained():
+                for tensor in tensors:
+                    self._dist.all_reduce(tensor)
 
     def sum_counts(self, *counts: int) -> list[int]:
         """Integers summed over all processes."""
@@ -112,17 +109,12 @@ class Processes:
 
     def spread(self, tensor: "torch.Tensor", source: int) -> None:
         """Fill a tensor, in place, with the values of process `source`."""
-        if self.alone:
-            return
-        with self._explained():
-            self._dist.broadcast(tensor, src=source)
+        if not self.alone:
+            with self._explained():
+                self._dist.broadcast(tensor, src=source)
 
     def wait(self, meanwhile: Callable[[], None] | None = None) -> None:
-        """Wait until all processes have called this.
-
-        Args:
-            meanwhile: called a few times a second.
-        """
+        """Wait until all processes have called this, and call `meanwhile` a few times a second."""
         if self.alone:
             return
         with self._explained():
@@ -156,8 +148,7 @@ class Processes:
         """Tell the others why this process ends. The first reason counts."""
         if self.alone or isinstance(error, ProcessError | SystemExit | KeyboardInterrupt):
             return
-        kind = type(error).__name__
-        text = str(error) if isinstance(error, IFGuideError) else f"{kind}: {error}"
+        text = str(error) if isinstance(error, IFGuideError) else f"{type(error).__name__}: {error}"
         with contextlib.suppress(RuntimeError):  # the store ends with the process that holds it
             if not self._store.check([_FAILURE]):
                 self._store.set(_FAILURE, json.dumps([self.rank, text]))
@@ -178,11 +169,9 @@ class Processes:
         try:
             yield
         except RuntimeError as error:
-            first = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-            raise ProcessError(
-                self.failure()
-                or f"another of the {self.world_size} processes ended ({first}); run the same command again"
-            ) from error
+            first = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+            ended = f"another of the {self.world_size} processes ended ({first}); run the same command again"
+            raise ProcessError(self.failure() or ended) from error
 
 
 class SharedCount:
@@ -198,17 +187,16 @@ class SharedCount:
         if self._processes.alone:
             self._done += n
             self._show()
-            return
-        self._unsent += n
-        self._exchange_now_and_then()
+        else:
+            self._unsent += n
+            self._exchange_now_and_then()
 
     def wait(self) -> None:
         """Wait until the others have done their share too; the main process keeps reporting."""
-        if self._processes.alone:
-            return
-        self._exchange()
-        self._processes.wait(self._exchange_now_and_then)
-        self._exchange()
+        if not self._processes.alone:
+            self._exchange()
+            self._processes.wait(self._exchange_now_and_then)
+            self._exchange()
 
     def _exchange_now_and_then(self) -> None:
         if time.monotonic() - self._sent_at >= UPDATE_SECONDS:
@@ -229,10 +217,8 @@ class SharedCount:
             self._report(min(self._done, self._total) if self._total else self._done, self._total)
 
 
-ALONE = Processes()
+ALONE = _current = Processes()
 """This process alone."""
-
-_current = ALONE
 
 
 def current() -> Processes:

@@ -30,10 +30,8 @@ _START_SECONDS = 30.0  # longest time between the creation of a job's folder and
 
 @dataclass(frozen=True, kw_only=True)
 class JobStatus(Snapshot):
-    """A job at one moment: its progress and its identity.
-
-    Its `state` may also be `dead`: the process ended without a status; `error` is then the last line of its log.
-    """
+    """A job at one moment. Its `state` may also be `dead`: the process ended without a status, and `error` is the last
+    line of its log."""
 
     job: str
     """The job's id, which is the name of its folder."""
@@ -79,16 +77,16 @@ class Job:
         """Its current status; see `read_status`."""
         return read_status(self.status_path)
 
-    def log(self, max_bytes: int = 20_000) -> str:
+    def log(self) -> str:
         """The end of its output."""
-        return _read_end(self.log_path, max_bytes)
+        return _read_end(self.log_path, 20_000)
 
 
 def start_job(study_name: str, arguments: list[str], cache: Path) -> Job:
     """Start `python -m ifguide <arguments>` on a study, in its own session, and return at once.
 
     Args:
-        study_name: its study, whose folder is created if it is missing.
+        study_name: its folder in the cache is created if it is missing.
         arguments: command and options, such as `["run", "demo"]`.
         cache: the folder of all studies.
 
@@ -96,7 +94,7 @@ def start_job(study_name: str, arguments: list[str], cache: Path) -> Job:
         BusyError: a job of this study is running.
         ConfigError: the name is unsafe.
     """
-    root = Path(cache).resolve() / check_name(study_name)
+    root = cache.resolve() / check_name(study_name)
     if active := active_job(root):
         raise BusyError(
             f"study {study_name!r} has a running job, {active.id} ({' '.join(active.status().command)}); "
@@ -104,9 +102,8 @@ def start_job(study_name: str, arguments: list[str], cache: Path) -> Job:
         )
     folder = root / JOBS / _next_id(root)
     folder.mkdir(parents=True)
-    job = Job(folder=folder)
-    now = time.time()
-    identity = {"job": job.id, "study": study_name, "command": list(arguments), "pid": 0, "started": now}
+    job, now = Job(folder=folder), time.time()
+    identity = {"job": job.id, "study": study_name, "command": arguments, "pid": 0, "started": now}
     write_json(job.status_path, {**identity, "state": "running", "message": "starting", "updated": now})
     command = [sys.executable, "-m", "ifguide", *arguments, "--status-file", str(job.status_path)]
     environment = {**os.environ, "IFGUIDE_CACHE": str(root.parent), "PYTHONUNBUFFERED": "1"}
@@ -114,8 +111,7 @@ def start_job(study_name: str, arguments: list[str], cache: Path) -> Job:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
         )
-    started = _start_time(process.pid)
-    write_json(folder / "process.json", {"pid": process.pid, "process_started": started or now})
+    write_json(folder / "process.json", {"pid": process.pid, "process_started": _start_time(process.pid) or now})
     return job
 
 
@@ -129,33 +125,19 @@ def _next_id(root: Path) -> str:
 
 
 def status_sink(path: Path, arguments: list[str]) -> FileSink:
-    """The sink with which a job's own process writes its status file.
-
-    Args:
-        path: the status file, as given by `--status-file`.
-        arguments: command and options of this process.
-    """
-    folder = path.resolve().parent
-    process = psutil.Process()
-    identity = {
-        "job": folder.name,
-        "study": folder.parent.parent.name,
-        "command": list(arguments),
-        "pid": process.pid,
-        "process_started": process.create_time(),
-        "started": process.create_time(),
-    }
+    """The sink with which a job's own process writes the status file at `path`; `arguments` are its command line."""
+    folder, process = path.resolve().parent, psutil.Process()
     folder.mkdir(parents=True, exist_ok=True)
-    return FileSink(path, identity)
+    identity = {"job": folder.name, "study": folder.parent.parent.name, "command": arguments, "pid": process.pid}
+    started = process.create_time()
+    return FileSink(path, {**identity, "process_started": started, "started": started})
 
 
 def read_status(path: Path) -> JobStatus:
     """Read a status file and check that its process is alive.
 
-    A `running` job whose process is gone, or whose process number now belongs to another process, reads `dead`.
-
-    Raises:
-        StaleError: the file is missing or damaged.
+    A `running` job whose process is gone, or whose process number now belongs to another process, reads `dead`. A
+    StaleError if the file is missing or damaged.
     """
     status = _parse(read_json(path))
     if not status.running:
@@ -174,19 +156,18 @@ def read_status(path: Path) -> JobStatus:
 
 
 def list_jobs(study_root: Path) -> list[Job]:
-    """All jobs of a study, the earliest first."""
-    return [Job(folder=path.parent) for path in sorted((Path(study_root) / JOBS).glob("*/status.json"))]
+    """All jobs of a study, the latest first."""
+    return [Job(folder=path.parent) for path in sorted((study_root / JOBS).glob("*/status.json"), reverse=True)]
 
 
 def latest_job(study_root: Path) -> Job | None:
     """The job started last, or None."""
-    jobs = list_jobs(study_root)
-    return jobs[-1] if jobs else None
+    return next(iter(list_jobs(study_root)), None)
 
 
 def active_job(study_root: Path) -> Job | None:
     """The running job of the study in this folder, or None."""
-    for job in reversed(list_jobs(study_root)):
+    for job in list_jobs(study_root):
         with contextlib.suppress(StaleError):
             if job.status().running:
                 return job
@@ -222,8 +203,7 @@ def cancel_job(job: Job, *, grace_seconds: float = 10.0) -> JobStatus:
 
 
 def _parse(values: dict) -> JobStatus:
-    known = {f.name for f in fields(JobStatus)}
-    kept = {key: value for key, value in values.items() if key in known}
+    kept = {field.name: values[field.name] for field in fields(JobStatus) if field.name in values}
     return JobStatus(**(kept | {"command": tuple(kept.get("command", ()))}))
 
 

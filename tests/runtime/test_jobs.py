@@ -142,7 +142,7 @@ def test_only_one_job_at_a_time_and_the_latest_is_found(start, tmp_path):
     jobs.cancel_job(first, grace_seconds=1)
     second = start("finish")
     assert jobs.latest_job(root) == second
-    assert [job.id for job in jobs.list_jobs(root)] == [first.id, second.id]
+    assert [job.id for job in jobs.list_jobs(root)] == [second.id, first.id]
 
 
 def test_a_job_cannot_leave_the_cache(tmp_path):
