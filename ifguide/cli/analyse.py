@@ -29,8 +29,7 @@ def explain(
     from ifguide.study.analysis.explain import explain_document, explain_queries
 
     study = open_study(name)
-    with follow_run(status_file) as progress:
-        progress.begin_stage("explain", 0, 1)
+    with follow_run(status_file, stage="explain") as progress:
         if document is None:
             explain_queries(study, progress)
             shown = "the app's Queries page shows the effect of each query"
@@ -54,8 +53,7 @@ def likelihood(
     from ifguide.study.analysis.likelihood import compute_likelihoods
 
     study = open_study(name)
-    with follow_run(status_file) as progress:
-        progress.begin_stage("likelihood", 0, 1)
+    with follow_run(status_file, stage="likelihood") as progress:
         found = compute_likelihoods(study, prompt, split_names(models), progress)
     for writer in found["models"]:
         mine = [c["log_probability"] for c in found["completions"] if c["model"] == writer and c["pieces"]]
@@ -97,8 +95,7 @@ def mechanism(
     settings = MechanismSettings(models=names, search=search, n_search=queries, prefix=budget)
     found = read_mechanism(study, settings)
     if found is None:
-        with follow_run(status_file) as progress:
-            progress.begin_stage("mechanism", 0, 1)
+        with follow_run(status_file, stage="mechanism") as progress:
             found = measure_mechanism(study, settings, progress)
     print(json.dumps(found, indent=1) if as_json else _format_mechanism(found))
 
@@ -165,8 +162,7 @@ def rank(
     from ifguide.study.analysis.data_ranking import read_labels, study_rankings
 
     study = open_study(name)
-    with follow_run() as progress:
-        progress.begin_stage("rank", 0, 1)
+    with follow_run(stage="rank") as progress:
         known = read_labels(study, labels)
         found = study_rankings(study, known, n_draws=draws, seed=seed, report=report_part(progress, "orders"))
     n_bad, n_known = int(known.bad.sum()), int(known.known.sum())

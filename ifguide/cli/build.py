@@ -117,9 +117,7 @@ def _with_absolute_paths(config: "StudyConfig") -> "StudyConfig":
 def run(
     name: StudyName,
     until: Annotated[str | None, Option(metavar="STAGE", help="Stop after this stage.")] = None,
-    force: Annotated[
-        str | None, Option(metavar="STAGE", help="Build this stage again, even if it is up to date.")
-    ] = None,
+    force: Annotated[str | None, Option(metavar="STAGE", help="Build this stage again, even if up to date.")] = None,
     background: Background = False,
     status_file: StatusFile = None,
 ) -> None:

@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 
 @contextlib.contextmanager
-def follow_run(status_file: Path | None = None) -> Iterator["Progress"]:
+def follow_run(status_file: Path | None = None, *, stage: str = "") -> Iterator["Progress"]:
     """Yield the `Progress` of one command: shown in the terminal and, for a job, kept in its status file.
 
     The status file always records the end: `done`, `failed` with the error, or `cancelled`. SIGTERM unwinds the block
-    as Ctrl+C does, so that half-built folders are removed.
+    as Ctrl+C does, so that half-built folders are removed. A command of one stage names it.
     """
     from ifguide.cli.terminal import TerminalSink
     from ifguide.runtime.progress import Progress
@@ -41,6 +41,8 @@ def follow_run(status_file: Path | None = None) -> Iterator["Progress"]:
     try:
         with _stop_on_sigterm(), join_processes():
             try:
+                if stage:
+                    progress.begin_stage(stage, 0, 1)
                 yield progress
             except (KeyboardInterrupt, SystemExit):
                 if failed := current().failure():  # the launcher ends all processes when one of them fails

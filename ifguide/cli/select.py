@@ -12,22 +12,25 @@ from ifguide.cli.running import follow_run, open_study
 from ifguide.config.attributions import attributions
 from ifguide.errors import ConfigError
 
-Attribution = StrEnum("Attribution", {name: name for name in attributions()})  # type: ignore[misc]  # made at run time
+Attribution = StrEnum("Attribution", attributions())  # type: ignore[misc]  # made at run time
 """Kinds of token scores."""
-Table = StrEnum("Table", {name: name for name in ("tokens", "documents", "mask", "spans")})  # type: ignore[misc]
+Table = StrEnum("Table", ("tokens", "documents", "mask", "spans"))
 """What can be exported."""
+_WHAT = "A row for each token or document, the selected tokens alone, or the selected characters."
 
 
 def select(
     name: StudyName,
     tokens: Annotated[int | None, Option(min=1, help="Threshold: this many tokens score higher.")] = None,
     share: Annotated[
-        float | None, Option(min=0.0, max=100.0, help="Threshold: this % of all tokens scores higher.")
+        float | None, Option(min=0, max=100, help="Threshold: this % of all tokens scores higher.")
     ] = None,
-    quantile: Annotated[float | None, Option(min=0.0, max=1.0, help="Threshold: this quantile of all scores.")] = None,
+    quantile: Annotated[float | None, Option(min=0, max=1, help="Threshold: this quantile of all scores.")] = None,
     window: Annotated[int | None, Option(min=0, help="Tokens selected on each side of a hit.")] = None,
     max_tokens: Annotated[int | None, Option(min=0, help="Token budget; 0: no budget.")] = None,
-    attribution: Annotated[Attribution | None, Option(help="Which scores to select by.")] = None,
+    attribution: Annotated[
+        Attribution | None, Option(metavar="|".join(Attribution), help="Which scores to select by.")
+    ] = None,
     selection: Annotated[
         str | None, Option("--name", metavar="SELECTION", help="Its name.", show_default="from the settings")
     ] = None,
@@ -68,9 +71,7 @@ def select(
 def borrow(
     name: StudyName,
     source: Annotated[str, Option("--from", metavar="STUDY", help="The study that has the selection.")],
-    selection: Annotated[
-        str, Option("--selection", metavar="SELECTION", help="Name of the selection there.")
-    ] = "default",
+    selection: Annotated[str, Option(metavar="SELECTION", help="Name of the selection there.")] = "default",
     new: Annotated[
         str | None, Option("--name", metavar="SELECTION", help="Its name here.", show_default="STUDY-SELECTION")
     ] = None,
@@ -103,8 +104,7 @@ def documents(name: StudyName, status_file: StatusFile = None) -> None:
     from ifguide.study.document_table import write_tables
 
     study = open_study(name)
-    with follow_run(status_file) as progress:
-        progress.begin_stage("documents", 0, 1)
+    with follow_run(status_file, stage="documents") as progress:
         written = write_tables(study, report=lambda d, n: progress.report(d, n, "documents"))
     if written:
         print(f"wrote {len(written)} tables of {study.corpus().n_documents:,} documents")
@@ -114,9 +114,7 @@ def documents(name: StudyName, status_file: StatusFile = None) -> None:
 
 def export(
     name: StudyName,
-    what: Annotated[
-        Table, Option(help="A row for each token or document, the selected tokens alone, or the selected characters.")
-    ],
+    what: Annotated[Table, Option(metavar="|".join(Table), help=_WHAT)],
     out: Annotated[Path, Option(metavar="FILE", help="A .parquet, .jsonl or .csv file, or a new .dataset folder.")],
     selection: SelectionName = "default",
 ) -> None:

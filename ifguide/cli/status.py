@@ -111,7 +111,7 @@ def format_status(status: dict) -> str:
 def verify(
     name: StudyName,
     share: Annotated[
-        float, Option(min=0.0, max=1.0, help="Share of the documents to score again, at least 3; 0: none.")
+        float, Option(min=0, max=1, help="Share of the documents to score again, at least 3; 0: none.")
     ] = 0.01,
     seed: Annotated[int, Option(min=0, help="Seed of the choice of documents.")] = 0,
     as_json: AsJson = False,

@@ -29,9 +29,7 @@ def suppress(name: StudyName, selection: SelectionName = "default", status_file:
 
 def evaluate(
     name: StudyName,
-    model: Annotated[
-        str, Option(metavar="MODEL", help="base, or the selection that it was trained without.")
-    ] = "default",
+    model: Annotated[str, Option(metavar="MODEL", help="base, or the selection it was trained without.")] = "default",
     status_file: StatusFile = None,
 ) -> None:
     """Measure a model's toxicity and perplexity.

@@ -31,23 +31,15 @@ _ADDRESS = ("WORLD_SIZE", "RANK", "MASTER_ADDR", "MASTER_PORT")
 class Processes:
     """The processes of this run, seen from one of them. Without arguments: this process alone.
 
-    Every process must call the collective methods (`decide` to `count`) in the same order.
+    Every process must call the collective methods (`decide` to `count`) in the same order. `is_main` is true in the one
+    that decides and writes.
     """
 
     def __init__(self, rank: int = 0, world_size: int = 1, store=None, control=None):
         self.rank, self.world_size = rank, world_size
+        self.is_main, self.alone = rank == 0, world_size == 1
         self._store, self._control = store, control
         self._n_counts = 0
-
-    @property
-    def is_main(self) -> bool:
-        """Whether this process decides and writes."""
-        return self.rank == 0
-
-    @property
-    def alone(self) -> bool:
-        """Whether this is the only process."""
-        return self.world_size == 1
 
     @property
     def local_rank(self) -> int:

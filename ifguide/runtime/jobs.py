@@ -222,10 +222,7 @@ def _is_alive(status: JobStatus) -> bool:
 
 
 def _read_end(path: Path, max_bytes: int) -> str:
-    try:
-        with path.open("rb") as stream:
-            size = stream.seek(0, os.SEEK_END)
-            stream.seek(max(size - max_bytes, 0))
-            return stream.read().decode("utf-8", errors="replace")
-    except OSError:
-        return ""
+    with contextlib.suppress(OSError), path.open("rb") as stream:
+        stream.seek(max(stream.seek(0, os.SEEK_END) - max_bytes, 0))
+        return stream.read().decode("utf-8", errors="replace")
+    return ""

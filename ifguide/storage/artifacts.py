@@ -187,10 +187,6 @@ def building(folder: Path, *, stage: str, inputs: dict, config: dict) -> Iterato
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
-    _swap(partial, folder)
-
-
-def _swap(partial: Path, folder: Path) -> None:
     old = folder.with_name(f"{folder.name}.old-{os.getpid()}")
     if folder.exists():
         folder.rename(old)

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from ifguide.cli import train
-from ifguide.cli.docs import format_commands, read_commands
+from ifguide.cli.docs import format_commands
 from ifguide.cli.main import app, main
 from ifguide.errors import IFGuideError
 from ifguide.runtime import jobs
@@ -63,7 +64,7 @@ def command(cache):
 def test_every_command_has_help_that_fits_its_line_in_the_list(invoke):
     lines = invoke("--help").output.split("Commands:\n")[1].split("\n\n")[0].splitlines()
     names = [line.split()[0] for line in lines]
-    assert names == list(read_commands())
+    assert names == list(typer.main.get_group(app).commands)
     for name, line in zip(names, lines, strict=True):
         assert line.endswith(".") and not line.endswith("..."), line
         result = invoke(name, "--help")
