@@ -8,7 +8,7 @@ from typing import Annotated
 
 from typer import Option
 
-from ifguide.cli.options import AsJson, SelectionName, StatusFile, StudyName, split_names
+from ifguide.cli.options import AsJson, SelectionName, StudyName, split_names
 from ifguide.cli.running import follow_run, open_study
 from ifguide.config.names import BASE, DEFAULT
 
@@ -20,7 +20,6 @@ def explain(
     ] = None,
     start: Annotated[int | None, Option(min=0, help="First token of the part to explain.")] = None,
     stop: Annotated[int | None, Option(min=1, help="Token after the last of the part.")] = None,
-    status_file: StatusFile = None,
 ) -> None:
     """Show how much each query adds to a document's score.
 
@@ -29,7 +28,7 @@ def explain(
     from ifguide.study.analysis.explain import explain_document, explain_queries
 
     study = open_study(name)
-    with follow_run(status_file, stage="explain") as progress:
+    with follow_run("explain") as progress:
         if document is None:
             explain_queries(study, progress)
             shown = "the app's Queries page shows the effect of each query"
@@ -44,7 +43,6 @@ def likelihood(
     name: StudyName,
     prompt: Annotated[int, Option(min=0, help="Number of the prompt, from 0.")],
     models: Annotated[str, Option(metavar="MODEL,...", help="Two to four evaluated models, separated by commas.")],
-    status_file: StatusFile = None,
 ) -> None:
     """Compute how likely models find each other's completions.
 
@@ -53,7 +51,7 @@ def likelihood(
     from ifguide.study.analysis.likelihood import compute_likelihoods
 
     study = open_study(name)
-    with follow_run(status_file, stage="likelihood") as progress:
+    with follow_run("likelihood") as progress:
         found = compute_likelihoods(study, prompt, split_names(models), progress)
     for writer in found["models"]:
         mine = [c["log_probability"] for c in found["completions"] if c["model"] == writer and c["pieces"]]
@@ -79,7 +77,6 @@ def mechanism(
     queries: Annotated[int, Option(min=1, help="Toxic queries to search with; as many others to test on.")] = 16,
     seed: Annotated[int, Option(min=0, help="Seed of the search.")] = 0,
     as_json: AsJson = False,
-    status_file: StatusFile = None,
 ) -> None:
     """Compare what models predict after each layer.
 
@@ -95,7 +92,7 @@ def mechanism(
     settings = MechanismSettings(models=names, search=search, n_search=queries, prefix=budget)
     found = read_mechanism(study, settings)
     if found is None:
-        with follow_run(status_file, stage="mechanism") as progress:
+        with follow_run("mechanism") as progress:
             found = measure_mechanism(study, settings, progress)
     print(json.dumps(found, indent=1) if as_json else _format_mechanism(found))
 
@@ -162,7 +159,7 @@ def rank(
     from ifguide.study.analysis.data_ranking import read_labels, study_rankings
 
     study = open_study(name)
-    with follow_run(stage="rank") as progress:
+    with follow_run("rank") as progress:
         known = read_labels(study, labels)
         found = study_rankings(study, known, n_draws=draws, seed=seed, report=report_part(progress, "orders"))
     n_bad, n_known = int(known.bad.sum()), int(known.known.sum())

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Option
 from typer.models import OptionInfo
 
-from ifguide.cli.options import Background, StatusFile, StudyName
+from ifguide.cli.options import Background, StudyName
 from ifguide.cli.running import follow_run, launched_together, open_study
 from ifguide.cli.status import print_headline
 from ifguide.errors import InputError, StudyNotFound
@@ -18,9 +18,7 @@ if TYPE_CHECKING:
 
 
 def demo(
-    fresh: Annotated[bool, Option("--fresh", help="Build every stage again.")] = False,
-    background: Background = False,
-    status_file: StatusFile = None,
+    fresh: Annotated[bool, Option("--fresh", help="Build every stage again.")] = False, background: Background = False
 ) -> None:
     """Build the built-in study.
 
@@ -32,7 +30,7 @@ def demo(
     if background:
         _start_in_background(NAME, ["demo", *(["--fresh"] if fresh else [])], skip_when_fresh=not fresh)
         return
-    with follow_run(status_file) as progress:
+    with follow_run() as progress:
         build_demo(fresh=fresh, progress=progress)
     print_headline(NAME)
 
@@ -119,7 +117,6 @@ def run(
     until: Annotated[str | None, Option(metavar="STAGE", help="Stop after this stage.")] = None,
     force: Annotated[str | None, Option(metavar="STAGE", help="Build this stage again, even if up to date.")] = None,
     background: Background = False,
-    status_file: StatusFile = None,
 ) -> None:
     """Build every stage of a study that is missing or out of date.
 
@@ -140,7 +137,7 @@ def run(
         extra = [*(["--until", until] if until else []), *(["--force", force] if force else [])]
         _start_in_background(name, ["run", name, *extra])
         return
-    with follow_run(status_file) as progress:
+    with follow_run() as progress:
         from ifguide.study.pipeline import run_study
 
         run_study(study, until=until, force=force, progress=progress)

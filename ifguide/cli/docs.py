@@ -23,7 +23,7 @@ def format_commands() -> str:
 
 def _table(command) -> list[str]:
     """The table of a command's options, unless it has none."""
-    options = [one for one in command.params if one.opts[0].startswith("--") and not one.hidden]
+    options = [one for one in command.params if one.opts[0].startswith("--")]
     rows = [f"| `{_usage(one)}` | {_default(one)} | {one.help} |" for one in options]
     return ["\n".join(["| option | default | what it does |", "|---|---|---|", *rows])] if rows else []
 

@@ -1,6 +1,5 @@
 """Arguments and options that several commands share."""
 
-from pathlib import Path
 from typing import Annotated
 
 from typer import Argument, Option
@@ -9,8 +8,6 @@ StudyName = Annotated[str, Argument(metavar="NAME", help="Name of the study, whi
 SelectionName = Annotated[str, Option("--selection", metavar="SELECTION", help="Name of the selection.")]
 Background = Annotated[bool, Option("--background", help="Start a background job and return at once.")]
 AsJson = Annotated[bool, Option("--json", help="Print one JSON object.")]
-StatusFile = Annotated[Path | None, Option("--status-file", hidden=True)]
-"""Where a background job writes its status."""
 
 
 def split_names(text: str) -> list[str]:

@@ -9,35 +9,28 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ifguide.errors import IFGuideError, ProcessError, explain_system_error
 from ifguide.runtime.distributed import current, join_processes, launched_together
 
 if TYPE_CHECKING:
-    from ifguide.runtime.progress import Progress, Sink
+    from ifguide.runtime.progress import Progress
     from ifguide.study.reading import Study
 
 
 @contextlib.contextmanager
-def follow_run(status_file: Path | None = None, *, stage: str = "") -> Iterator["Progress"]:
+def follow_run(stage: str = "") -> Iterator["Progress"]:
     """Yield the `Progress` of one command: shown in the terminal and, for a job, kept in its status file.
 
     The status file always records the end: `done`, `failed` with the error, or `cancelled`. SIGTERM unwinds the block
     as Ctrl+C does, so that half-built folders are removed. A command of one stage names it.
     """
     from ifguide.cli.terminal import TerminalSink
+    from ifguide.runtime.jobs import job_sinks
     from ifguide.runtime.progress import Progress
 
-    sinks: list[Sink] = [TerminalSink()] if speaks() else []
-    if status_file is not None and speaks():
-        from ifguide.runtime.jobs import status_sink
-
-        arguments = sys.argv[1:]
-        at = arguments.index("--status-file") if "--status-file" in arguments else len(arguments)
-        sinks.append(status_sink(status_file, arguments[:at] + arguments[at + 2 :]))
-    progress = Progress(sinks)
+    progress = Progress([TerminalSink(), *job_sinks(sys.argv[1:])] if speaks() else [])
     try:
         with _stop_on_sigterm(), join_processes():
             try:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from typer import Option
 
-from ifguide.cli.options import SelectionName, StatusFile, StudyName
+from ifguide.cli.options import SelectionName, StudyName
 from ifguide.cli.running import follow_run, open_study
 from ifguide.config.attributions import attributions
 from ifguide.errors import ConfigError
@@ -34,7 +34,6 @@ def select(
     selection: Annotated[
         str | None, Option("--name", metavar="SELECTION", help="Its name.", show_default="from the settings")
     ] = None,
-    status_file: StatusFile = None,
 ) -> None:
     """Select tokens by threshold, window and budget (Algorithm 1).
 
@@ -54,7 +53,7 @@ def select(
         "attribution": attribution and attribution.value,
     }
     settings = {key: value for key, value in given.items() if value is not None}
-    with follow_run(status_file):
+    with follow_run():
         wanted = {**dataclasses.asdict(study.config.selection), **settings}
         size = f"n{tokens}" if tokens else f"q{wanted['quantile']:g}"
         derived = f"{wanted['attribution']}-{size}-w{wanted['window']}-m{wanted['max_tokens']}"
@@ -75,7 +74,6 @@ def borrow(
     new: Annotated[
         str | None, Option("--name", metavar="SELECTION", help="Its name here.", show_default="STUDY-SELECTION")
     ] = None,
-    status_file: StatusFile = None,
 ) -> None:
     """Copy a selection from another study of the same corpus.
 
@@ -87,7 +85,7 @@ def borrow(
 
     study = open_study(name)
     called = new or f"{source}-{selection}"
-    with follow_run(status_file) as progress:
+    with follow_run() as progress:
         pipeline.borrow(study, called, BorrowedConfig(study=source, selection=selection), progress=progress)
     found = open_study(name).selection(called).settings
     print(
@@ -96,7 +94,7 @@ def borrow(
     )
 
 
-def documents(name: StudyName, status_file: StatusFile = None) -> None:
+def documents(name: StudyName) -> None:
     """Write the tables behind the app's list of documents.
 
     Only tables that are missing, out of date or damaged are written. `ifguide run` writes those of its own selections.
@@ -104,7 +102,7 @@ def documents(name: StudyName, status_file: StatusFile = None) -> None:
     from ifguide.study.document_table import write_tables
 
     study = open_study(name)
-    with follow_run(status_file, stage="documents") as progress:
+    with follow_run("documents") as progress:
         written = write_tables(study, report=lambda d, n: progress.report(d, n, "documents"))
     if written:
         print(f"wrote {len(written)} tables of {study.corpus().n_documents:,} documents")

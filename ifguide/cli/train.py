@@ -4,7 +4,7 @@ from typing import Annotated
 
 from typer import Option
 
-from ifguide.cli.options import SelectionName, StatusFile, StudyName, split_names
+from ifguide.cli.options import SelectionName, StudyName, split_names
 from ifguide.cli.running import follow_run, open_study, speaks
 from ifguide.cli.status import print_headline
 from ifguide.config.names import BASE, DEFAULT
@@ -16,10 +16,10 @@ penalty-at-once, by-score, dpo, steered; a table [variants.NAME] of study.toml; 
 """Names `study.variants.OTHERS`, which is not imported for the command line's start; a test compares them."""
 
 
-def suppress(name: StudyName, selection: SelectionName = "default", status_file: StatusFile = None) -> None:
+def suppress(name: StudyName, selection: SelectionName = "default") -> None:
     """Train the model again with a penalty on a selection's tokens."""
     study = open_study(name)
-    with follow_run(status_file) as progress:
+    with follow_run() as progress:
         from ifguide.study import pipeline
 
         pipeline.suppress(study, selection, progress=progress)
@@ -30,14 +30,13 @@ def suppress(name: StudyName, selection: SelectionName = "default", status_file:
 def evaluate(
     name: StudyName,
     model: Annotated[str, Option(metavar="MODEL", help="base, or the selection it was trained without.")] = "default",
-    status_file: StatusFile = None,
 ) -> None:
     """Measure a model's toxicity and perplexity.
 
     The model completes the prompts, the completions are scored, and perplexity is measured on held-out text.
     """
     study = open_study(name)
-    with follow_run(status_file) as progress:
+    with follow_run() as progress:
         from ifguide.study import pipeline
 
         pipeline.evaluate(study, DEFAULT if model == "suppressed" else model, progress=progress)
@@ -47,7 +46,6 @@ def evaluate(
 def compare(
     name: StudyName,
     others: Annotated[str, Option("--with", metavar="MODEL,...", help=" ".join(HELP.split()))] = "random,oracle",
-    status_file: StatusFile = None,
 ) -> None:
     """Compare models trained on other selections or in other ways.
 
@@ -59,7 +57,7 @@ def compare(
 
     study = open_study(name)
     wanted = choose(study, others)
-    with follow_run(status_file) as progress:
+    with follow_run() as progress:
         pipeline.compare(study, wanted, progress=progress)
     print(comparison_table(study, [BASE, DEFAULT, *wanted]))
 

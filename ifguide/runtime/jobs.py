@@ -23,6 +23,8 @@ from ifguide.runtime.progress import FileSink, Snapshot
 from ifguide.storage.artifacts import read_json, write_json
 
 JOBS = "jobs"
+STATUS_FILE = "IFGUIDE_STATUS_FILE"
+"""The variable that tells a job's process where to keep its status."""
 _ID = "%Y%m%d-%H%M%S-%f"
 _SAME_PROCESS_SECONDS = 2.0  # start times are exact to a clock tick; those of a reused pid differ by far more
 _START_SECONDS = 30.0  # longest time between the creation of a job's folder and its process
@@ -38,7 +40,7 @@ class JobStatus(Snapshot):
     study: str
     """Name of its study."""
     command: tuple[str, ...] = ()
-    """Arguments of `ifguide`, without the status file."""
+    """Arguments of `ifguide`."""
     pid: int = 0
     """Its process; 0 until it has one."""
     process_started: float = 0.0
@@ -105,11 +107,16 @@ def start_job(study_name: str, arguments: list[str], cache: Path) -> Job:
     job, now = Job(folder=folder), time.time()
     identity = {"job": job.id, "study": study_name, "command": arguments, "pid": 0, "started": now}
     write_json(job.status_path, {**identity, "state": "running", "message": "starting", "updated": now})
-    command = [sys.executable, "-m", "ifguide", *arguments, "--status-file", str(job.status_path)]
-    environment = {**os.environ, "IFGUIDE_CACHE": str(root.parent), "PYTHONUNBUFFERED": "1"}
+    command = [sys.executable, "-m", "ifguide", *arguments]
+    environment = {"IFGUIDE_CACHE": str(root.parent), STATUS_FILE: str(job.status_path), "PYTHONUNBUFFERED": "1"}
     with job.log_path.open("ab") as log:
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=os.environ | environment,
+            start_new_session=True,
         )
     write_json(folder / "process.json", {"pid": process.pid, "process_started": _start_time(process.pid) or now})
     return job
@@ -124,13 +131,19 @@ def _next_id(root: Path) -> str:
     return now.strftime(_ID)
 
 
-def status_sink(path: Path, arguments: list[str]) -> FileSink:
-    """The sink with which a job's own process writes the status file at `path`; `arguments` are its command line."""
-    folder, process = path.resolve().parent, psutil.Process()
+def job_sinks(arguments: list[str]) -> list[FileSink]:
+    """The sink that keeps the status file of the job that this process is; none if it is no job.
+
+    Args:
+        arguments: command and options of this process.
+    """
+    if not (path := os.environ.get(STATUS_FILE)):
+        return []
+    folder, process = Path(path).resolve().parent, psutil.Process()
     folder.mkdir(parents=True, exist_ok=True)
     identity = {"job": folder.name, "study": folder.parent.parent.name, "command": arguments, "pid": process.pid}
     started = process.create_time()
-    return FileSink(path, {**identity, "process_started": started, "started": started})
+    return [FileSink(Path(path), {**identity, "process_started": started, "started": started})]
 
 
 def read_status(path: Path) -> JobStatus:

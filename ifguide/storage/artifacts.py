@@ -114,10 +114,8 @@ def read_part(folder: Path, name: str):
 def read_manifest(folder: Path) -> dict | None:
     """The manifest of an artefact, or None when the artefact is missing or its manifest is unreadable."""
     with contextlib.suppress(StaleError):
-        manifest = read_json(folder / MANIFEST)
-        if isinstance(manifest, dict) and all(
-            isinstance(manifest.get(p), dict) for p in ("inputs", "config", "outputs")
-        ):
+        manifest, parts = read_json(folder / MANIFEST), ("inputs", "config", "outputs")
+        if isinstance(manifest, dict) and all(isinstance(manifest.get(part), dict) for part in parts):
             return manifest
     return None
 

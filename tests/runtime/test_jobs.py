@@ -12,19 +12,18 @@ import pytest
 from ifguide.errors import BusyError, ConfigError, StaleError
 from ifguide.runtime import jobs
 
-# Stands in for `python -m ifguide COMMAND… --status-file FILE` and does what the first word after `ifguide` says.
+# Stands in for `python -m ifguide COMMAND…` and does what the first word after `ifguide` says.
 FAKE = f"""#!{sys.executable}
 import signal, subprocess, sys, time
-from pathlib import Path
-from ifguide.runtime.jobs import status_sink
+from ifguide.runtime.jobs import job_sinks
 from ifguide.runtime.progress import Progress
 
 assert sys.argv[1:3] == ["-m", "ifguide"], sys.argv
-arguments, status_file = sys.argv[3:-2], Path(sys.argv[-1])
+arguments = sys.argv[3:]
 behaviour = arguments[0]
 if behaviour == "crash-early":
     sys.exit("no such command")
-progress = Progress([status_sink(status_file, arguments)])
+progress = Progress(job_sinks(arguments))
 progress.begin_stage("model", 0, 1)
 if behaviour == "finish":
     progress.close("done")
