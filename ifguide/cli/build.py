@@ -129,11 +129,9 @@ def run(
         if stage not in STAGES:
             raise InputError(f"expected a stage ({', '.join(STAGES)}), got {stage!r}")
     study = open_study(name)
+    if background and launched_together():
+        raise InputError("--background starts one process; start several with torchrun or accelerate launch without it")
     if background:
-        if launched_together():
-            raise InputError(
-                "--background starts one process; start several with torchrun or accelerate launch without it"
-            )
         extra = [*(["--until", until] if until else []), *(["--force", force] if force else [])]
         _start_in_background(name, ["run", name, *extra])
         return

@@ -32,9 +32,9 @@ app = typer.Typer(
 )
 
 THREADS_WAIT = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "2000"}
-"""How torch's threads wait for each other, unless the user sets it. By default they spin for milliseconds, and lose
-half of their speed or more when anything else runs on the machine. If they sleep at once they lose a sixth when nothing
-does; GNU's OpenMP can spin for some ten microseconds first (`python -m benchmarks.training_speed`)."""
+"""How torch's threads wait for each other, unless the user sets it. By default they spin for milliseconds, which halves
+their speed when anything else runs. Sleeping at once costs a sixth when nothing does, so GNU's OpenMP first spins for
+some ten microseconds (`python -m benchmarks.training_speed`)."""
 TOGETHER = ("run", "suppress", "evaluate")
 """Commands that several processes can share."""
 _debug = False
@@ -122,12 +122,7 @@ def open_app(context: typer.Context) -> None:
     from ifguide.study.folder import cache_dir
     from ifguide.ui.shipped import app_folder
 
-    environment = {**os.environ, "IFGUIDE_CACHE": str(cache_dir())}
     command = [sys.executable, "-m", "ifguide.ui.server", *context.args]
-    if os.name == "posix":  # in this process's place, so that stopping this one stops the server
-        os.chdir(app_folder())
-        os.execve(command[0], command, environment)
-    import subprocess
-
-    with contextlib.suppress(KeyboardInterrupt):
-        raise typer.Exit(subprocess.call(command, cwd=app_folder(), env=environment))
+    environment = os.environ | {"IFGUIDE_CACHE": str(cache_dir())}
+    os.chdir(app_folder())
+    os.execve(command[0], command, environment)  # in this process's place, so that stopping this one stops the server

@@ -60,10 +60,8 @@ def study_status(study: "Study") -> dict:
     """
     from ifguide.study.freshness import stage_states
 
-    stages = {
-        name: {"state": state.state, "seconds": state.seconds, "reason": state.reason}
-        for name, state in stage_states(study).items()
-    }
+    states = stage_states(study).items()
+    stages = {name: {"state": one.state, "seconds": one.seconds, "reason": one.reason} for name, one in states}
     return {"study": study.name, "stages": stages, "metrics": study.headline(), "job": _last_job(study)}
 
 

@@ -57,13 +57,9 @@ class Processes:
         return number % self.world_size == self.rank
 
     def decide(self, function: Callable[[], object] | None):
-        """The value of a function that only the main process calls.
+        """The value, which JSON can hold, of a function that only the main process calls; others may give None.
 
-        Args:
-            function: returns a value that JSON can hold; may be None in the other processes.
-
-        Raises:
-            IFGuideError: the function's own error; a ProcessError in the other processes.
+        An IFGuideError of the function is raised there, and as a ProcessError in the other processes.
         """
         if self.alone:
             assert function is not None
@@ -90,14 +86,11 @@ class Processes:
 
     def sum_counts(self, *counts: int) -> list[int]:
         """Integers summed over all processes."""
-        if self.alone:
-            return list(counts)
         import torch
 
-        with self._explained():
-            total = torch.tensor(counts, dtype=torch.int64)
-            self._dist.all_reduce(total, group=self._control)
-            return total.tolist()
+        total = torch.tensor(counts, dtype=torch.int64)
+        self.sum([total])
+        return total.tolist()
 
     def spread(self, tensor: "torch.Tensor", source: int) -> None:
         """Fill a tensor, in place, with the values of process `source`."""
@@ -126,15 +119,13 @@ class Processes:
         """The main process's value, in every process."""
         import torch
 
-        content = json.dumps(said).encode()
-        with self._explained():
-            length = torch.tensor([len(content)], dtype=torch.int64)
-            self._dist.broadcast(length, src=0, group=self._control)
-            buffer = torch.zeros(int(length), dtype=torch.uint8)
-            if self.is_main:
-                buffer[:] = torch.tensor(list(content), dtype=torch.uint8)
-            self._dist.broadcast(buffer, src=0, group=self._control)
-        return json.loads(bytes(buffer.tolist()))
+        content = torch.tensor(list(json.dumps(said).encode()), dtype=torch.uint8)
+        length = torch.tensor([len(content)])
+        self.spread(length, source=0)
+        if not self.is_main:
+            content = torch.zeros(int(length), dtype=torch.uint8)
+        self.spread(content, source=0)
+        return json.loads(bytes(content.tolist()))
 
     def tell_failure(self, error: BaseException) -> None:
         """Tell the others why this process ends. The first reason counts."""
@@ -225,11 +216,8 @@ def launched_together() -> bool:
 
 @contextlib.contextmanager
 def join_processes() -> Iterator[Processes]:
-    """Connect to the processes that were started together with this one; alone when there are none.
-
-    Raises:
-        InputError: the launcher did not set the address.
-    """
+    """Connect to the processes that were started together with this one; alone when there are none. An InputError if
+    the launcher did not set the address."""
     global _current
     if not launched_together() or not _current.alone:
         yield _current

@@ -76,8 +76,29 @@ class Job:
         return self.folder / "log.txt"
 
     def status(self) -> JobStatus:
-        """Its current status; see `read_status`."""
-        return read_status(self.status_path)
+        """Its progress, after a check that its process is alive; a StaleError if the status file is missing or damaged.
+
+        A `running` job whose process is gone, or whose process number now belongs to another process, reads `dead`.
+        """
+        status = _parse(read_json(self.status_path))
+        if not status.running:
+            return status
+        if not status.pid:
+            with contextlib.suppress(StaleError):
+                process = read_json(self.folder / "process.json")
+                status = replace(status, pid=process["pid"], process_started=process["process_started"])
+        if status.pid:
+            started = _start_time(status.pid)
+            alive = started is not None and abs(started - status.process_started) < _SAME_PROCESS_SECONDS
+        else:
+            alive = time.time() - status.started < _START_SECONDS
+        if alive:
+            return status
+        again = _parse(read_json(self.status_path))  # it may have ended between the reading and the check
+        if not again.running:
+            return again
+        last = _read_end(self.log_path, 4_000).strip().splitlines()
+        return replace(status, state="dead", error=last[-1] if last else "it ended without a message")
 
     def log(self) -> str:
         """The end of its output."""
@@ -85,16 +106,10 @@ class Job:
 
 
 def start_job(study_name: str, arguments: list[str], cache: Path) -> Job:
-    """Start `python -m ifguide <arguments>` on a study, in its own session, and return at once.
+    """Start `python -m ifguide <arguments>`, such as `["run", "demo"]`, in its own session, and return at once.
 
-    Args:
-        study_name: its folder in the cache is created if it is missing.
-        arguments: command and options, such as `["run", "demo"]`.
-        cache: the folder of all studies.
-
-    Raises:
-        BusyError: a job of this study is running.
-        ConfigError: the name is unsafe.
+    The study's folder in `cache` is created if it is missing. A BusyError if a job of this study is running, a
+    ConfigError if its name is unsafe.
     """
     root = cache.resolve() / check_name(study_name)
     if active := active_job(root):
@@ -108,15 +123,10 @@ def start_job(study_name: str, arguments: list[str], cache: Path) -> Job:
     identity = {"job": job.id, "study": study_name, "command": arguments, "pid": 0, "started": now}
     write_json(job.status_path, {**identity, "state": "running", "message": "starting", "updated": now})
     command = [sys.executable, "-m", "ifguide", *arguments]
-    environment = {"IFGUIDE_CACHE": str(root.parent), STATUS_FILE: str(job.status_path), "PYTHONUNBUFFERED": "1"}
+    added = {"IFGUIDE_CACHE": str(root.parent), STATUS_FILE: str(job.status_path), "PYTHONUNBUFFERED": "1"}
     with job.log_path.open("ab") as log:
         process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            env=os.environ | environment,
-            start_new_session=True,
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=os.environ | added, start_new_session=True
         )
     write_json(folder / "process.json", {"pid": process.pid, "process_started": _start_time(process.pid) or now})
     return job
@@ -132,11 +142,7 @@ def _next_id(root: Path) -> str:
 
 
 def job_sinks(arguments: list[str]) -> list[FileSink]:
-    """The sink that keeps the status file of the job that this process is; none if it is no job.
-
-    Args:
-        arguments: command and options of this process.
-    """
+    """The sink that keeps the status file of the job that this process is, called with `arguments`; none if no job."""
     if not (path := os.environ.get(STATUS_FILE)):
         return []
     folder, process = Path(path).resolve().parent, psutil.Process()
@@ -144,28 +150,6 @@ def job_sinks(arguments: list[str]) -> list[FileSink]:
     identity = {"job": folder.name, "study": folder.parent.parent.name, "command": arguments, "pid": process.pid}
     started = process.create_time()
     return [FileSink(Path(path), {**identity, "process_started": started, "started": started})]
-
-
-def read_status(path: Path) -> JobStatus:
-    """Read a status file and check that its process is alive.
-
-    A `running` job whose process is gone, or whose process number now belongs to another process, reads `dead`. A
-    StaleError if the file is missing or damaged.
-    """
-    status = _parse(read_json(path))
-    if not status.running:
-        return status
-    if not status.pid:
-        with contextlib.suppress(StaleError):
-            process = read_json(path.parent / "process.json")
-            status = replace(status, pid=process["pid"], process_started=process["process_started"])
-    if _is_alive(status) if status.pid else time.time() - status.started < _START_SECONDS:
-        return status
-    again = _parse(read_json(path))  # it may have ended between the reading and the check
-    if not again.running:
-        return again
-    last = _read_end(path.parent / "log.txt", 4_000).strip().splitlines()
-    return replace(status, state="dead", error=last[-1] if last else "it ended without a message")
 
 
 def list_jobs(study_root: Path) -> list[Job]:
@@ -227,11 +211,6 @@ def _start_time(pid: int) -> float | None:
         return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
     except psutil.NoSuchProcess:
         return None
-
-
-def _is_alive(status: JobStatus) -> bool:
-    started = _start_time(status.pid)
-    return started is not None and abs(started - status.process_started) < _SAME_PROCESS_SECONDS
 
 
 def _read_end(path: Path, max_bytes: int) -> str:

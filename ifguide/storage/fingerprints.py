@@ -9,11 +9,9 @@ from ifguide.storage.artifacts import hash_file, hash_json, write_json
 
 
 class Fingerprints:
-    """Content hashes of input files and folders, remembered by path, size and time of change.
+    """Content hashes of input files and folders, remembered in the file `memory` by path, size and time of change.
 
-    Args:
-        memory: the file that remembers them between runs.
-        fresh: ignore what is remembered, and remember nothing beyond this object.
+    `fresh` ignores what is remembered, and remembers nothing beyond this object.
     """
 
     def __init__(self, memory: Path, *, fresh: bool = False):

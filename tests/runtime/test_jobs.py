@@ -156,5 +156,5 @@ def test_a_damaged_status_file_is_an_error_and_hides_no_other_job(start, tmp_pat
     broken.parent.mkdir()
     broken.write_text("{")
     with pytest.raises(StaleError, match="damaged"):
-        jobs.read_status(broken)
+        jobs.Job(folder=broken.parent).status()
     assert jobs.active_job(tmp_path / "cache" / "study") == job
