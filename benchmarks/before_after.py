@@ -12,7 +12,7 @@ import argparse
 import dataclasses
 from pathlib import Path
 
-from ifguide.cli.compare import choose
+from ifguide.cli.train import choose
 from ifguide.config.names import BASE, DEFAULT
 from ifguide.runtime.progress import Progress
 from ifguide.study.analysis.comparison import compare_variants, comparison_table

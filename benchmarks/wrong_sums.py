@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from ifguide.cli.rank import format_rankings
+from ifguide.cli.analyse import format_rankings
 from ifguide.cli.terminal import TerminalSink, format_table
 from ifguide.config.io import config_from_dict
 from ifguide.data.demo.model import demo_model_config, train_tokenizer

@@ -52,15 +52,10 @@ _REMEDIES = {
 
 
 def explain_system_error(error: BaseException) -> str | None:
-    """One sentence about an error of the operating system: what was refused, where, and the remedy.
+    """One sentence about an error that the operating system caused: what was refused, where, and the remedy; else None.
 
-    Libraries in C++ and Rust wrap the system's errors in their own; the number or the words are still in the message.
-
-    Args:
-        error: any exception; its causes are searched too.
-
-    Returns:
-        The sentence, or None if the operating system did not cause the error.
+    The causes of `error` are searched too. Libraries in C++ and Rust wrap the system's errors in their own; the number
+    or the words are still in the message.
     """
     seen: set[int] = set()
     at: BaseException | None = error

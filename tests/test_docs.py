@@ -12,6 +12,7 @@ from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
+import pytest
 from typer.testing import CliRunner
 
 from ifguide.cli.main import app
@@ -19,6 +20,7 @@ from ifguide.config import docs as config_table
 from ifguide.config.io import override
 from ifguide.config.schema import EvaluateConfig, StudyConfig
 from ifguide.data.corpus_writer import CorpusSummary
+from ifguide.errors import InputError
 from ifguide.runtime.jobs import JobStatus
 from ifguide.study.analysis.export import SCHEMAS
 from ifguide.study.lineage import STAGES
@@ -166,13 +168,9 @@ def test_every_setting_has_a_row():
                 assert f"| `{section.name}.{setting.name}` |" in text
 
 
-def test_config_table_prints_and_refuses_a_file_without_markers(tmp_path, capsys):
-    assert config_table.main([]) == 0
-    assert "| `corpus.path` |" in capsys.readouterr().out
-    (tmp_path / "page.md").write_text("nothing")
-    assert config_table.main([str(tmp_path / "page.md")]) == 2
-    assert "put them back" in capsys.readouterr().err
-    assert (tmp_path / "page.md").read_text() == "nothing"
+def test_settings_tables_refuse_a_text_without_markers():
+    with pytest.raises(InputError, match="put them back"):
+        config_table.replace_tables("nothing")
 
 
 def test_every_column_and_key_is_named_in_the_formats():

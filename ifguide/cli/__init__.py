@@ -1,4 +1,4 @@
-"""The command line: a file for each command. Parse, call, print.
+"""The command line: a file for each group of commands. Parse, call, print.
 
 Imports every room below. It computes nothing itself.
 """

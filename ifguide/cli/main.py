@@ -1,4 +1,4 @@
-"""The command line: a file for each command, each a few lines around the package's own functions.
+"""The command line. Each command is a few lines around the package's own functions.
 
 An error that the user can fix ends with exit code 2 and one line; `ifguide --debug COMMAND ...` shows the whole
 traceback instead. Nothing heavy is imported before a command needs it: `ifguide --help` imports no NumPy.
@@ -7,30 +7,12 @@ traceback instead. Nothing heavy is imported before a command needs it: `ifguide
 import contextlib
 import os
 import sys
-from collections.abc import Callable
 from typing import Annotated, NoReturn
 
 import typer
 
 from ifguide import __version__
-from ifguide.cli import (
-    background,
-    borrow,
-    compare,
-    demo,
-    documents,
-    export,
-    likelihood,
-    mechanism,
-    new,
-    rank,
-    report,
-    run,
-    select,
-    status,
-    train,
-    verify,
-)
+from ifguide.cli import analyse, build, select, status, train
 from ifguide.cli.running import launched_together, speaks
 from ifguide.errors import IFGuideError, InputError, ProcessError, explain_system_error
 
@@ -50,9 +32,9 @@ app = typer.Typer(
 )
 
 THREADS_WAIT = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "2000"}
-"""How torch's threads wait for each other, unless the user sets it. By default they spin for milliseconds, and lose
-half of their speed or more when anything else runs on the machine. If they sleep at once they lose a sixth when nothing
-does; GNU's OpenMP can spin for some ten microseconds first (`python -m benchmarks.training_speed`)."""
+"""How torch's threads wait for each other, unless the user sets it. By default they spin for milliseconds, which halves
+their speed when anything else runs. Sleeping at once costs a sixth when nothing does, so GNU's OpenMP first spins for
+some ten microseconds (`python -m benchmarks.training_speed`)."""
 TOGETHER = ("run", "suppress", "evaluate")
 """Commands that several processes can share."""
 _debug = False
@@ -130,28 +112,7 @@ def options(
         )
 
 
-COMMANDS: tuple[Callable, ...] = (
-    demo.demo,
-    new.new,
-    run.run,
-    status.status,
-    status.list_studies,
-    select.select,
-    documents.documents,
-    documents.explain,
-    train.suppress,
-    train.evaluate,
-    export.export,
-    background.cancel,
-    borrow.borrow,
-    compare.compare,
-    likelihood.likelihood,
-    mechanism.mechanism,
-    rank.rank,
-    report.report,
-    verify.verify,
-)
-for function in COMMANDS:
+for function in (*build.COMMANDS, *status.COMMANDS, *select.COMMANDS, *train.COMMANDS, *analyse.COMMANDS):
     app.command(function.__name__.removesuffix("_studies"))(function)
 
 
@@ -161,12 +122,7 @@ def open_app(context: typer.Context) -> None:
     from ifguide.study.folder import cache_dir
     from ifguide.ui.shipped import app_folder
 
-    environment = {**os.environ, "IFGUIDE_CACHE": str(cache_dir())}
     command = [sys.executable, "-m", "ifguide.ui.server", *context.args]
-    if os.name == "posix":  # in this process's place, so that stopping this one stops the server
-        os.chdir(app_folder())
-        os.execve(command[0], command, environment)
-    import subprocess
-
-    with contextlib.suppress(KeyboardInterrupt):
-        raise typer.Exit(subprocess.call(command, cwd=app_folder(), env=environment))
+    environment = os.environ | {"IFGUIDE_CACHE": str(cache_dir())}
+    os.chdir(app_folder())
+    os.execve(command[0], command, environment)  # in this process's place, so that stopping this one stops the server

@@ -9,41 +9,33 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ifguide.errors import IFGuideError, ProcessError, explain_system_error
 from ifguide.runtime.distributed import current, join_processes, launched_together
 
 if TYPE_CHECKING:
-    from ifguide.runtime.progress import Progress, Sink
+    from ifguide.runtime.progress import Progress
     from ifguide.study.reading import Study
 
 
 @contextlib.contextmanager
-def follow_run(status_file: Path | None = None) -> Iterator["Progress"]:
+def follow_run(stage: str = "") -> Iterator["Progress"]:
     """Yield the `Progress` of one command: shown in the terminal and, for a job, kept in its status file.
 
     The status file always records the end: `done`, `failed` with the error, or `cancelled`. SIGTERM unwinds the block
-    as Ctrl+C does, so that half-built folders are removed.
-
-    Args:
-        status_file: where a job keeps its status; None: this is no job.
+    as Ctrl+C does, so that half-built folders are removed. A command of one stage names it.
     """
     from ifguide.cli.terminal import TerminalSink
+    from ifguide.runtime.jobs import job_sinks
     from ifguide.runtime.progress import Progress
 
-    sinks: list[Sink] = [TerminalSink()] if speaks() else []
-    if status_file is not None and speaks():
-        from ifguide.runtime.jobs import status_sink
-
-        arguments = sys.argv[1:]
-        at = arguments.index("--status-file") if "--status-file" in arguments else len(arguments)
-        sinks.append(status_sink(status_file, arguments[:at] + arguments[at + 2 :]))
-    progress = Progress(sinks)
+    progress = Progress([TerminalSink(), *job_sinks(sys.argv[1:])] if speaks() else [])
     try:
         with _stop_on_sigterm(), join_processes():
             try:
+                if stage:
+                    progress.begin_stage(stage, 0, 1)
                 yield progress
             except (KeyboardInterrupt, SystemExit):
                 if failed := current().failure():  # the launcher ends all processes when one of them fails
@@ -62,11 +54,7 @@ def follow_run(status_file: Path | None = None) -> Iterator["Progress"]:
 
 
 def open_study(name: str) -> "Study":
-    """The study of this name in the cache.
-
-    Raises:
-        StudyNotFound, ConfigError: it is not there, or its study.toml is wrong.
-    """
+    """The study of this name in the cache; a StudyNotFound without it, a ConfigError if its study.toml is wrong."""
     from ifguide.study.reading import Study
 
     return Study.open(name)

@@ -1,36 +1,39 @@
-"""`ifguide select`: choose tokens and save the selection."""
+"""`ifguide select`, `borrow`, `documents` and `export`: choose tokens, and hand out what was chosen."""
 
 import dataclasses
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Option
 
-from ifguide.cli.options import StatusFile, StudyName
+from ifguide.cli.options import SelectionName, StudyName
 from ifguide.cli.running import follow_run, open_study
 from ifguide.config.attributions import attributions
 from ifguide.errors import ConfigError
 
-Attribution = StrEnum("Attribution", {name: name for name in attributions()})  # type: ignore[misc]  # made at run time
+Attribution = StrEnum("Attribution", attributions())  # type: ignore[misc]  # made at run time
 """Kinds of token scores."""
+Table = StrEnum("Table", ("tokens", "documents", "mask", "spans"))
+"""What can be exported."""
+_WHAT = "A row for each token or document, the selected tokens alone, or the selected characters."
 
 
 def select(
     name: StudyName,
-    tokens: Annotated[int | None, typer.Option(min=1, help="Threshold: this many tokens score higher.")] = None,
+    tokens: Annotated[int | None, Option(min=1, help="Threshold: this many tokens score higher.")] = None,
     share: Annotated[
-        float | None, typer.Option(min=0.0, max=100.0, help="Threshold: this % of all tokens scores higher.")
+        float | None, Option(min=0, max=100, help="Threshold: this % of all tokens scores higher.")
     ] = None,
-    quantile: Annotated[
-        float | None, typer.Option(min=0.0, max=1.0, help="Threshold: this quantile of all scores.")
+    quantile: Annotated[float | None, Option(min=0, max=1, help="Threshold: this quantile of all scores.")] = None,
+    window: Annotated[int | None, Option(min=0, help="Tokens selected on each side of a hit.")] = None,
+    max_tokens: Annotated[int | None, Option(min=0, help="Token budget; 0: no budget.")] = None,
+    attribution: Annotated[
+        Attribution | None, Option(metavar="|".join(Attribution), help="Which scores to select by.")
     ] = None,
-    window: Annotated[int | None, typer.Option(min=0, help="Tokens selected on each side of a hit.")] = None,
-    max_tokens: Annotated[int | None, typer.Option(min=0, help="Token budget; 0: no budget.")] = None,
-    attribution: Annotated[Attribution | None, typer.Option(help="Which scores to select by.")] = None,
     selection: Annotated[
-        str | None, typer.Option("--name", metavar="SELECTION", help="Its name.", show_default="from the settings")
+        str | None, Option("--name", metavar="SELECTION", help="Its name.", show_default="from the settings")
     ] = None,
-    status_file: StatusFile = None,
 ) -> None:
     """Select tokens by threshold, window and budget (Algorithm 1).
 
@@ -39,18 +42,18 @@ def select(
     from ifguide.selection.algorithm import quantile_of_share
     from ifguide.study.select import save_selection
 
-    if len([way for way in (tokens, share, quantile) if way is not None]) > 1:
+    if [tokens, share, quantile].count(None) < 2:
         raise ConfigError("expected one of --tokens, --share and --quantile, got several; leave out the others")
     study = open_study(name)
-    given: dict = {
+    given = {
         "tokens_above": tokens,
-        "quantile": quantile_of_share(share) if share is not None else quantile,
+        "quantile": quantile if share is None else quantile_of_share(share),
         "window": window,
         "max_tokens": max_tokens,
         "attribution": attribution and attribution.value,
     }
     settings = {key: value for key, value in given.items() if value is not None}
-    with follow_run(status_file):
+    with follow_run():
         wanted = {**dataclasses.asdict(study.config.selection), **settings}
         size = f"n{tokens}" if tokens else f"q{wanted['quantile']:g}"
         derived = f"{wanted['attribution']}-{size}-w{wanted['window']}-m{wanted['max_tokens']}"
@@ -62,3 +65,68 @@ def select(
         f" documents, threshold {found['threshold']:.4g}; train without them with `ifguide suppress {name}"
         f" --selection {made.name}`"
     )
+
+
+def borrow(
+    name: StudyName,
+    source: Annotated[str, Option("--from", metavar="STUDY", help="The study that has the selection.")],
+    selection: Annotated[str, Option(metavar="SELECTION", help="Name of the selection there.")] = "default",
+    new: Annotated[
+        str | None, Option("--name", metavar="SELECTION", help="Its name here.", show_default="STUDY-SELECTION")
+    ] = None,
+) -> None:
+    """Copy a selection from another study of the same corpus.
+
+    This lets a small model select for a large one. Selections are matched by characters, so the tokenizers may differ.
+    Only this study's corpus and model must be built.
+    """
+    from ifguide.config.schema import BorrowedConfig
+    from ifguide.study import pipeline
+
+    study = open_study(name)
+    called = new or f"{source}-{selection}"
+    with follow_run() as progress:
+        pipeline.borrow(study, called, BorrowedConfig(study=source, selection=selection), progress=progress)
+    found = open_study(name).selection(called).settings
+    print(
+        f"selection {called}: {found['n_selected']:,} tokens in {found['n_documents_hit']:,} documents; "
+        f"train without them with `ifguide suppress {name} --selection {called}`"
+    )
+
+
+def documents(name: StudyName) -> None:
+    """Write the tables behind the app's list of documents.
+
+    Only tables that are missing, out of date or damaged are written. `ifguide run` writes those of its own selections.
+    """
+    from ifguide.study.document_table import write_tables
+
+    study = open_study(name)
+    with follow_run("documents") as progress:
+        written = write_tables(study, report=lambda d, n: progress.report(d, n, "documents"))
+    if written:
+        print(f"wrote {len(written)} tables of {study.corpus().n_documents:,} documents")
+    else:
+        print("all tables are up to date")
+
+
+def export(
+    name: StudyName,
+    what: Annotated[Table, Option(metavar="|".join(Table), help=_WHAT)],
+    out: Annotated[Path, Option(metavar="FILE", help="A .parquet, .jsonl or .csv file, or a new .dataset folder.")],
+    selection: SelectionName = "default",
+) -> None:
+    """Export scores, ranks or selected tokens for other programs.
+
+    In CSV, text that begins with = + - @ ' or a tab gets a leading ', so that no spreadsheet reads it as a formula.
+    """
+    from ifguide.runtime.progress import report_part
+    from ifguide.study.analysis.export import export_study
+
+    study = open_study(name)
+    with follow_run() as progress:
+        rows = export_study(study, what.value, out, selection=selection, report=report_part(progress, "documents"))
+    print(f"wrote {rows:,} rows to {out}")
+
+
+COMMANDS = (select, borrow, documents, export)

@@ -1,13 +1,16 @@
-"""`ifguide status` and `ifguide list`: which studies there are, and what is up to date."""
+"""`ifguide status`, `list` and `verify`: which studies there are, what is up to date, and whether it is whole."""
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from typer import Option
 
 from ifguide.cli.options import AsJson, StudyName
-from ifguide.cli.running import open_study
+from ifguide.cli.running import follow_run, open_study, speaks
 from ifguide.errors import IFGuideError, StaleError
 
 if TYPE_CHECKING:
+    from ifguide.study.analysis.verify import Verification
     from ifguide.study.reading import Study
 
 METRICS = ("emt", "tp", "mean_toxicity", "perplexity")
@@ -20,6 +23,12 @@ def status(name: StudyName, as_json: AsJson = False) -> None:
     """Show a study's stages, its models' toxicity, and its last job."""
     found = study_status(open_study(name))
     print(json.dumps(found, indent=1, ensure_ascii=False) if as_json else format_status(found))
+
+
+def print_headline(name: str) -> None:
+    """Print a study's state, from the one process of several that prints."""
+    if speaks():
+        print(format_status(study_status(open_study(name))))
 
 
 def list_studies() -> None:
@@ -51,10 +60,8 @@ def study_status(study: "Study") -> dict:
     """
     from ifguide.study.freshness import stage_states
 
-    stages = {
-        name: {"state": state.state, "seconds": state.seconds, "reason": state.reason}
-        for name, state in stage_states(study).items()
-    }
+    states = stage_states(study).items()
+    stages = {name: {"state": one.state, "seconds": one.seconds, "reason": one.reason} for name, one in states}
     return {"study": study.name, "stages": stages, "metrics": study.headline(), "job": _last_job(study)}
 
 
@@ -62,20 +69,16 @@ def _last_job(study: "Study") -> dict | None:
     from ifguide.runtime.jobs import latest_job
     from ifguide.runtime.progress import describe
 
+    job = latest_job(study.root)
     try:
-        job = latest_job(study.root)
-        found = job.status() if job else None
+        found = job and job.status()
     except StaleError:
         return None
-    if found is None:
+    if not found:
         return None
-    return {
-        "id": found.job,
-        "command": list(found.command),
-        "state": found.state,
-        "stage": describe(found) if found.running else found.stage,
-        "error": found.error,
-    }
+    stage = describe(found) if found.running else found.stage
+    command = list(found.command)
+    return {"id": found.job, "command": command, "state": found.state, "stage": stage, "error": found.error}
 
 
 def format_status(status: dict) -> str:
@@ -95,13 +98,78 @@ def format_status(status: dict) -> str:
             for model, values in models.items()
         ]
         parts.append(format_table(("model", *(key.replace("_", " ") for key in keys)), rows))
-        warnings = {
-            model: values["fluency_warning"] for model, values in models.items() if values.get("fluency_warning")
-        }
-        if warnings:
-            parts.append("\n".join(f"warning, {model}: {warning}" for model, warning in warnings.items()))
+        warnings = [(model, values.get("fluency_warning")) for model, values in models.items()]
+        parts.append("\n".join(f"warning, {model}: {warning}" for model, warning in warnings if warning))
     if job := status["job"]:
         line = f"job {job['id']} ({' '.join(job['command'])}): {job['state']}"
-        more = (job["stage"] if job["state"] == "running" else "", job["error"])
-        parts.append(", ".join(filter(None, (line, *more))))
-    return "\n\n".join(parts)
+        parts.append(", ".join(filter(None, (line, job["state"] == "running" and job["stage"], job["error"]))))
+    return "\n\n".join(filter(None, parts))
+
+
+def verify(
+    name: StudyName,
+    share: Annotated[
+        float, Option(min=0, max=1, help="Share of the documents to score again, at least 3; 0: none.")
+    ] = 0.01,
+    seed: Annotated[int, Option(min=0, help="Seed of the choice of documents.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Check a study's files against its manifests.
+
+    Hashes every artefact again, compares inputs with outputs, and computes some documents' scores again. Ends with exit
+    code 2, and a line that names the command to run, when anything is wrong.
+    """
+    from ifguide.study.analysis.verify import verify_study
+
+    study = open_study(name)
+    with follow_run() as progress:
+        found = verify_study(study, share=share, seed=seed, progress=progress)
+    print(json.dumps(found.as_json(), indent=1, ensure_ascii=False) if as_json else _format_verification(found))
+    if found.problem:
+        raise StaleError(f"{name}: {found.problem}")
+
+
+def _format_verification(found: "Verification") -> str:
+    from ifguide.cli.terminal import format_table
+
+    rows = []
+    for part in found.parts:
+        sizes = (f"{part.files:,}", f"{part.bytes:,}") if part.files else ("", "")
+        seeds = ", ".join(f"{key}={value}" for key, value in (part.seeds or {}).items())
+        rows.append((part.artefact, part.state, *sizes, part.digest[:16], seeds, part.why if part.is_wrong else ""))
+    blocks = [format_table(("artefact", "state", "files", "bytes", "hash", "seeds", "why"), rows)]
+    if found.agreements:
+        agreed = [
+            (one.what, f"{one.n_values:,}", f"{one.difference:.2e}", "yes" if one.agrees else "NO")
+            for one in found.agreements
+        ]
+        blocks.append(format_table(("computed again", "values", "largest relative difference", "agrees"), agreed))
+    blocks.append("\n".join([*_made_with(found), _summary(found)]))
+    return "\n\n".join(blocks)
+
+
+def _made_with(found: "Verification") -> list[str]:
+    """A line for each set of versions and each machine, with the artefacts made with it."""
+    groups: dict[str, list[str]] = {}
+    for part in found.parts:
+        if part.versions:
+            text = ", ".join(f"{library} {version}" for library, version in part.versions.items())
+            machine = ", ".join(f"{value}" for value in (part.machine or {}).values() if value)
+            groups.setdefault(f"{text}; on {machine or 'an unknown machine'}", []).append(part.artefact)
+    if len(groups) == 1:
+        return [f"made with {next(iter(groups))}"]
+    return [f"made with {text}: {', '.join(names)}" for text, names in groups.items()]
+
+
+def _summary(found: "Verification") -> str:
+    states = [part.state for part in found.parts]
+    counts = ", ".join(f"{states.count(s)} {s}" for s in ("whole", "stale", "damaged", "missing") if s in states)
+    if not found.documents:
+        return f"{counts}; no scores computed again: {found.not_rescored}"
+    return (
+        f"{counts}; {found.documents:,} documents scored again (seed {found.seed}), largest relative difference"
+        f" {found.largest_difference:.2e}"
+    )
+
+
+COMMANDS = (status, list_studies, verify)

@@ -36,11 +36,8 @@ def format_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 class TerminalSink(Sink):
-    """Shows progress: a bar on a terminal, and a plain line for each finished stage and each message everywhere.
-
-    Args:
-        stream: where to; None: standard error.
-    """
+    """Shows progress on a stream, standard error unless given: a bar on a terminal, and a plain line for each finished
+    stage and each message everywhere."""
 
     def __init__(self, stream: TextIO | None = None):
         self._stream = cast(TextIO, _Forgiving(stream or sys.stderr))
@@ -49,9 +46,9 @@ class TerminalSink(Sink):
             from rich.console import Console
             from rich.progress import BarColumn, Progress, TextColumn
 
-            columns = (TextColumn("{task.description}", markup=False), BarColumn(24))
             self._bar = Progress(
-                *columns,
+                TextColumn("{task.description}", markup=False),
+                BarColumn(24),
                 TextColumn("{task.fields[numbers]}", markup=False),
                 console=Console(file=self._stream, force_terminal=True),
                 auto_refresh=False,

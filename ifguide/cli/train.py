@@ -1,43 +1,85 @@
-"""`ifguide suppress` and `ifguide evaluate`: train with a penalty on a selection, and measure a model."""
+"""`ifguide suppress`, `evaluate` and `compare`: train without a selection, measure a model, and measure other ways."""
 
 from typing import Annotated
 
-import typer
+from typer import Option
 
-from ifguide.cli.background import print_headline
-from ifguide.cli.options import SelectionName, StatusFile, StudyName
+from ifguide.cli.options import SelectionName, StudyName, split_names
 from ifguide.cli.running import follow_run, open_study, speaks
+from ifguide.cli.status import print_headline
+from ifguide.config.names import BASE, DEFAULT
+from ifguide.errors import InputError
+
+HELP = """Models to compare, separated by commas: random, oracle, words, classifier-tokens, classifier-documents,
+loss-difference, standard, position, last-position, last-own-loss, unlikelihood, masked, drop-documents, penalty-warmup,
+penalty-at-once, by-score, dpo, steered; a table [variants.NAME] of study.toml; a saved selection; or all."""
+"""Names `study.variants.OTHERS`, which is not imported for the command line's start; a test compares them."""
 
 
-def suppress(name: StudyName, selection: SelectionName = "default", status_file: StatusFile = None) -> None:
+def suppress(name: StudyName, selection: SelectionName = "default") -> None:
     """Train the model again with a penalty on a selection's tokens."""
-
     study = open_study(name)
-    with follow_run(status_file) as progress:
-        from ifguide.study.pipeline import suppress as suppress_tokens
+    with follow_run() as progress:
+        from ifguide.study import pipeline
 
-        suppress_tokens(study, selection, progress=progress)
+        pipeline.suppress(study, selection, progress=progress)
     if speaks():
         print(f"trained without {selection}; evaluate it with `ifguide evaluate {name} --model {selection}`")
 
 
 def evaluate(
     name: StudyName,
-    model: Annotated[
-        str, typer.Option(metavar="MODEL", help="base, or the selection that it was trained without.")
-    ] = "default",
-    status_file: StatusFile = None,
+    model: Annotated[str, Option(metavar="MODEL", help="base, or the selection it was trained without.")] = "default",
 ) -> None:
     """Measure a model's toxicity and perplexity.
 
     The model completes the prompts, the completions are scored, and perplexity is measured on held-out text.
     """
-    from ifguide.config.names import DEFAULT
+    study = open_study(name)
+    with follow_run() as progress:
+        from ifguide.study import pipeline
+
+        pipeline.evaluate(study, DEFAULT if model == "suppressed" else model, progress=progress)
+    print_headline(name)
+
+
+def compare(
+    name: StudyName,
+    others: Annotated[str, Option("--with", metavar="MODEL,...", help=" ".join(HELP.split()))] = "random,oracle",
+) -> None:
+    """Compare models trained on other selections or in other ways.
+
+    They are trained, evaluated and printed in one table. The base model and the default selection's model are included.
+    Models that are up to date are not trained again.
+    """
+    from ifguide.study import pipeline
+    from ifguide.study.analysis.comparison import comparison_table
 
     study = open_study(name)
-    variant = DEFAULT if model == "suppressed" else model
-    with follow_run(status_file) as progress:
-        from ifguide.study.pipeline import evaluate as evaluate_model
+    wanted = choose(study, others)
+    with follow_run() as progress:
+        pipeline.compare(study, wanted, progress=progress)
+    print(comparison_table(study, [BASE, DEFAULT, *wanted]))
 
-        evaluate_model(study, variant, progress=progress)
-    print_headline(name)
+
+def choose(study, others: str) -> list[str]:
+    """The models that `--with` names, each once, without base and default; an InputError if a name is unknown."""
+    from ifguide.study.variants import METHODS, PREFERENCE, possible_models
+    from ifguide.training.preference import has_trl
+
+    possible = possible_models(study.config, study.has_spans)
+    wanted = split_names(others)
+    if "all" in wanted:
+        there = possible if has_trl() else [name for name in possible if name != PREFERENCE]
+        wanted = [*there, *(name for name in wanted if name != "all")]
+    known = {*possible, *METHODS, *study.selection_names(), BASE, DEFAULT}
+    for name in wanted:
+        if name == "oracle" and not study.has_spans:
+            raise InputError("--with oracle needs known spans, and this corpus has none; leave it out")
+        if name not in known:
+            expected = ", ".join(sorted(known - {BASE, DEFAULT}))
+            raise InputError(f"--with: expected some of {expected} or all, got {name!r}")
+    return [name for name in dict.fromkeys(wanted) if name not in (BASE, DEFAULT)]
+
+
+COMMANDS = (suppress, evaluate, compare)

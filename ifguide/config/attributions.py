@@ -57,10 +57,6 @@ def attributions() -> tuple[str, ...]:
 
 
 def computed_kinds(scores) -> tuple[str, ...]:
-    """Names of the kinds that a study computes.
-
-    Args:
-        scores: its `ScoresConfig`.
-    """
+    """Names of the kinds that a study with this `ScoresConfig` computes."""
     wanted = {name for name in KINDS if getattr(scores, name, True)}
     return tuple(name for name in KINDS if name in wanted and wanted.issuperset(KINDS[name].parts))

@@ -1,8 +1,5 @@
-"""The settings as Markdown tables, made from `ifguide.config.schema`, so that the docs cannot disagree with the code.
-
-`python -m ifguide.config.docs` prints them, `python -m ifguide.config.docs docs/formats.md` writes them between two
-markers.
-"""
+"""The settings as Markdown tables, made from `ifguide.config.schema`; `python -m ifguide.config.docs docs/formats.md`
+writes them between two markers."""
 
 import dataclasses
 import inspect
@@ -13,7 +10,7 @@ from typing import Any
 
 from ifguide.config.io import config_to_dict
 from ifguide.config.schema import StudyConfig
-from ifguide.errors import IFGuideError, InputError
+from ifguide.errors import InputError
 
 BEGIN = "<!-- settings: written by `python -m ifguide.config.docs docs/formats.md` -->"
 END = "<!-- end of settings -->"
@@ -40,11 +37,7 @@ def _rows(table: Any, prefix: str) -> list[str]:
 
 
 def replace_tables(text: str) -> str:
-    """A document with the current tables between its markers.
-
-    Raises:
-        InputError: a marker is missing.
-    """
+    """A document with the current tables between its markers; an InputError if a marker is missing."""
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
@@ -52,19 +45,6 @@ def replace_tables(text: str) -> str:
     return f"{before}{begin}\n\n{format_tables()}\n{end}{after}"
 
 
-def main(arguments: list[str]) -> int:
-    """Print the tables, or write them into the file named by the one argument; returns 2 if that fails."""
-    if not arguments:
-        print(format_tables(), end="")
-        return 0
-    path = Path(arguments[0])
-    try:
-        path.write_text(replace_tables(path.read_text(encoding="utf-8")), encoding="utf-8")
-    except (IFGuideError, OSError) as error:
-        print(f"error: {path}: {error}", file=sys.stderr)
-        return 2
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    page = Path(sys.argv[1])
+    page.write_text(replace_tables(page.read_text(encoding="utf-8")), encoding="utf-8")

@@ -1,6 +1,7 @@
 """Settings in and out: `study.toml`, plain values, and `section.key=value` on the command line."""
 
 import tomllib
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,7 @@ from ifguide.errors import ConfigError
 
 
 def config_from_dict(values: dict[str, Any]) -> StudyConfig:
-    """Build the settings from nested plain values, as `tomllib` returns them.
-
-    Raises:
-        ConfigError: an unknown setting, a wrong type, or a value out of range.
-    """
+    """The settings from nested plain values; a ConfigError for an unknown name, a wrong type, a value out of range."""
     return StudyConfig(**values)
 
 
@@ -49,28 +46,20 @@ def override(config: StudyConfig, assignments: list[str]) -> StudyConfig:
 
 
 def _parse_value(text: str) -> Any:
-    try:
+    with suppress(tomllib.TOMLDecodeError):
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        pass
-    try:  # TOML requires a digit before the point; people write .98
+    with suppress(ValueError):  # TOML requires a digit before the point; people write .98
         return float(text)
-    except ValueError:
-        return text
+    return text
 
 
 def read_config(path: Path) -> StudyConfig:
-    """Read `study.toml`.
-
-    Raises:
-        ConfigError: the file is not TOML or has an unknown or invalid setting.
-    """
+    """Read `study.toml`; a ConfigError if it is not TOML or has an unknown or invalid setting."""
     try:
         return config_from_dict(tomllib.loads(path.read_text(encoding="utf-8")))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            f"{path} is not valid TOML ({error}); fix it or create the study again with `ifguide new`"
-        ) from error
+        remedy = "fix it or create the study again with `ifguide new`"
+        raise ConfigError(f"{path} is not valid TOML ({error}); {remedy}") from error
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
 

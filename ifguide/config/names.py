@@ -20,11 +20,7 @@ def is_name(name: str) -> bool:
 
 
 def check_name(name: str, what: str = "study") -> str:
-    """Return a name that is safe as a folder.
-
-    Raises:
-        ConfigError: it could leave its folder, be hidden, or break a shell.
-    """
+    """Return a name that is safe as a folder; ConfigError: it could leave its folder, be hidden, or break a shell."""
     if not isinstance(name, str) or not is_name(name):
         raise ConfigError(f"a {what}'s name has {NAME_RULE}; got {name!r}")
     return name

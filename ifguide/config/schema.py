@@ -118,8 +118,7 @@ class QueriesConfig:
     max_queries: Count = 0
     """Maximum number of queries per set, from the start; 0 reads all."""
     extra: dict[TableName, QuerySetsConfig] = field(default_factory=dict)
-    """More pairs of query sets, scored in the same pass over the corpus: tables `[queries.extra.NAME]` with `toxic` and
-    `safe`."""
+    """More pairs of query sets, scored in the same pass: tables `[queries.extra.NAME]` with `toxic` and `safe`."""
 
 
 @table("model")
@@ -131,8 +130,7 @@ class ModelConfig:
     revision: Text = ""
     """Hub revision of `source`; empty: the default branch."""
     mode: Literal["scratch", "finetune", "asis"] = "finetune"
-    """`scratch` (random initialisation, trained on the corpus), `finetune` (`source`, trained on the corpus) or `asis`
-    (`source`, not trained)."""
+    """`finetune` (`source` trained on the corpus), `scratch` (the same from random weights) or `asis` (not trained)."""
     checkpoints: tuple[Text, ...] = ()
     """For `asis`: checkpoints to score at, as folders or `id@revision` names; empty: `source` alone."""
     dtype: Literal["float32", "bfloat16", "float16", "float64"] = "float32"
@@ -213,8 +211,7 @@ class DirectionConfig:
     differential: Flag = True
     """Toxic minus safe gradient; false uses the toxic queries alone (standard influence)."""
     objective: Literal["loss", "margin"] = "loss"
-    """`loss` (negative log-likelihood, -log p) or `margin` (-log p/(1-p), whose gradient does not vanish when the model
-    is certain)."""
+    """`loss` (-log p) or `margin` (-log p/(1-p), whose gradient does not vanish when the model is certain)."""
 
 
 @table("scores")
@@ -222,8 +219,7 @@ class ScoresConfig:
     """How every corpus token is scored."""
 
     derivative: Literal["auto", "jvp", "central"] = "jvp"
-    """`jvp` (exact, forward mode), `central` (central differences), or `auto` (the fastest method that agrees with the
-    exact derivative on a sample)."""
+    """`jvp` (exact), `central` (central differences), or `auto` (the fastest that agrees with `jvp` on a sample)."""
     position: Flag = True
     """Also compute `position` attribution, for comparison."""
     average: Literal["mean", "median"] = "mean"
@@ -299,8 +295,7 @@ class BaselinesConfig:
 
 @table("variants")
 class VariantConfig(SuppressConfig):
-    """Another model: a selection, and how to train without it. A table `[variants.NAME]`; it inherits nothing from
-    `[suppress]`."""
+    """Another model: a selection, and how to train without it. `[variants.NAME]` inherits nothing from `[suppress]`."""
 
     selection: Name = DEFAULT
     """The selection to train without."""

@@ -2,8 +2,7 @@
 
 `torchrun -m ifguide run NAME` and `accelerate launch -m ifguide run NAME` start the same program several times. The
 main process (rank 0) decides what to build, holds the study's lock and writes; all compute a share and sum the results.
-A thin layer over `torch.distributed`: gloo between processors and for decisions, NCCL between GPUs. Processes exchange
-tensors and JSON, never pickles.
+Over `torch.distributed`: gloo between processors and for decisions, NCCL between GPUs; tensors and JSON, never pickles.
 
 A process that fails writes the reason to the shared store and ends; the others raise it instead of waiting for ever.
 """
@@ -32,23 +31,15 @@ _ADDRESS = ("WORLD_SIZE", "RANK", "MASTER_ADDR", "MASTER_PORT")
 class Processes:
     """The processes of this run, seen from one of them. Without arguments: this process alone.
 
-    Every process must call the collective methods (`decide` to `count`) in the same order.
+    Every process must call the collective methods (`decide` to `count`) in the same order. `is_main` is true in the one
+    that decides and writes.
     """
 
     def __init__(self, rank: int = 0, world_size: int = 1, store=None, control=None):
         self.rank, self.world_size = rank, world_size
+        self.is_main, self.alone = rank == 0, world_size == 1
         self._store, self._control = store, control
         self._n_counts = 0
-
-    @property
-    def is_main(self) -> bool:
-        """Whether this process decides and writes."""
-        return self.rank == 0
-
-    @property
-    def alone(self) -> bool:
-        """Whether this is the only process."""
-        return self.world_size == 1
 
     @property
     def local_rank(self) -> int:
@@ -66,63 +57,49 @@ class Processes:
         return number % self.world_size == self.rank
 
     def decide(self, function: Callable[[], object] | None):
-        """The value of a function that only the main process calls.
+        """The value, which JSON can hold, of a function that only the main process calls; others may give None.
 
-        Args:
-            function: returns a value that JSON can hold; may be None in the other processes.
-
-        Raises:
-            IFGuideError: the function's own error; a ProcessError in the other processes.
+        An IFGuideError of the function is raised there, and as a ProcessError in the other processes.
         """
         if self.alone:
             assert function is not None
             return function()
-        said, mine = {}, None
+        said = {}
         if self.is_main:
             assert function is not None
             try:
                 said = {"value": function()}
             except IFGuideError as error:
-                said, mine = {"error": str(error)}, error
+                self._tell({"error": str(error)})
+                raise
         said = self._tell(said)
-        if mine is not None:
-            raise mine
         if "error" in said:
             raise ProcessError(said["error"])
         return said["value"]
 
     def sum(self, tensors: Iterable["torch.Tensor"]) -> None:
         """Replace each tensor, in place and in its dtype, by its sum over all processes: the same bytes in each."""
-        if self.alone:
-            return
-        with self._explained():
-            for tensor in tensors:
-                self._dist.all_reduce(tensor)
+        if not self.alone:
+            with self._explained():
+                for tensor in tensors:
+                    self._dist.all_reduce(tensor)
 
     def sum_counts(self, *counts: int) -> list[int]:
         """Integers summed over all processes."""
-        if self.alone:
-            return list(counts)
         import torch
 
-        with self._explained():
-            total = torch.tensor(counts, dtype=torch.int64)
-            self._dist.all_reduce(total, group=self._control)
-            return total.tolist()
+        total = torch.tensor(counts, dtype=torch.int64)
+        self.sum([total])
+        return total.tolist()
 
     def spread(self, tensor: "torch.Tensor", source: int) -> None:
         """Fill a tensor, in place, with the values of process `source`."""
-        if self.alone:
-            return
-        with self._explained():
-            self._dist.broadcast(tensor, src=source)
+        if not self.alone:
+            with self._explained():
+                self._dist.broadcast(tensor, src=source)
 
     def wait(self, meanwhile: Callable[[], None] | None = None) -> None:
-        """Wait until all processes have called this.
-
-        Args:
-            meanwhile: called a few times a second.
-        """
+        """Wait until all processes have called this, and call `meanwhile` a few times a second."""
         if self.alone:
             return
         with self._explained():
@@ -142,22 +119,19 @@ class Processes:
         """The main process's value, in every process."""
         import torch
 
-        content = json.dumps(said).encode()
-        with self._explained():
-            length = torch.tensor([len(content)], dtype=torch.int64)
-            self._dist.broadcast(length, src=0, group=self._control)
-            buffer = torch.zeros(int(length), dtype=torch.uint8)
-            if self.is_main:
-                buffer[:] = torch.tensor(list(content), dtype=torch.uint8)
-            self._dist.broadcast(buffer, src=0, group=self._control)
-        return json.loads(bytes(buffer.tolist()))
+        content = torch.tensor(list(json.dumps(said).encode()), dtype=torch.uint8)
+        length = torch.tensor([len(content)])
+        self.spread(length, source=0)
+        if not self.is_main:
+            content = torch.zeros(int(length), dtype=torch.uint8)
+        self.spread(content, source=0)
+        return json.loads(bytes(content.tolist()))
 
     def tell_failure(self, error: BaseException) -> None:
         """Tell the others why this process ends. The first reason counts."""
         if self.alone or isinstance(error, ProcessError | SystemExit | KeyboardInterrupt):
             return
-        kind = type(error).__name__
-        text = str(error) if isinstance(error, IFGuideError) else f"{kind}: {error}"
+        text = str(error) if isinstance(error, IFGuideError) else f"{type(error).__name__}: {error}"
         with contextlib.suppress(RuntimeError):  # the store ends with the process that holds it
             if not self._store.check([_FAILURE]):
                 self._store.set(_FAILURE, json.dumps([self.rank, text]))
@@ -178,11 +152,9 @@ class Processes:
         try:
             yield
         except RuntimeError as error:
-            first = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-            raise ProcessError(
-                self.failure()
-                or f"another of the {self.world_size} processes ended ({first}); run the same command again"
-            ) from error
+            first = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+            ended = f"another of the {self.world_size} processes ended ({first}); run the same command again"
+            raise ProcessError(self.failure() or ended) from error
 
 
 class SharedCount:
@@ -198,17 +170,16 @@ class SharedCount:
         if self._processes.alone:
             self._done += n
             self._show()
-            return
-        self._unsent += n
-        self._exchange_now_and_then()
+        else:
+            self._unsent += n
+            self._exchange_now_and_then()
 
     def wait(self) -> None:
         """Wait until the others have done their share too; the main process keeps reporting."""
-        if self._processes.alone:
-            return
-        self._exchange()
-        self._processes.wait(self._exchange_now_and_then)
-        self._exchange()
+        if not self._processes.alone:
+            self._exchange()
+            self._processes.wait(self._exchange_now_and_then)
+            self._exchange()
 
     def _exchange_now_and_then(self) -> None:
         if time.monotonic() - self._sent_at >= UPDATE_SECONDS:
@@ -229,10 +200,8 @@ class SharedCount:
             self._report(min(self._done, self._total) if self._total else self._done, self._total)
 
 
-ALONE = Processes()
+ALONE = _current = Processes()
 """This process alone."""
-
-_current = ALONE
 
 
 def current() -> Processes:
@@ -247,11 +216,8 @@ def launched_together() -> bool:
 
 @contextlib.contextmanager
 def join_processes() -> Iterator[Processes]:
-    """Connect to the processes that were started together with this one; alone when there are none.
-
-    Raises:
-        InputError: the launcher did not set the address.
-    """
+    """Connect to the processes that were started together with this one; alone when there are none. An InputError if
+    the launcher did not set the address."""
     global _current
     if not launched_together() or not _current.alone:
         yield _current

@@ -23,6 +23,8 @@ from ifguide.runtime.progress import FileSink, Snapshot
 from ifguide.storage.artifacts import read_json, write_json
 
 JOBS = "jobs"
+STATUS_FILE = "IFGUIDE_STATUS_FILE"
+"""The variable that tells a job's process where to keep its status."""
 _ID = "%Y%m%d-%H%M%S-%f"
 _SAME_PROCESS_SECONDS = 2.0  # start times are exact to a clock tick; those of a reused pid differ by far more
 _START_SECONDS = 30.0  # longest time between the creation of a job's folder and its process
@@ -30,17 +32,15 @@ _START_SECONDS = 30.0  # longest time between the creation of a job's folder and
 
 @dataclass(frozen=True, kw_only=True)
 class JobStatus(Snapshot):
-    """A job at one moment: its progress and its identity.
-
-    Its `state` may also be `dead`: the process ended without a status; `error` is then the last line of its log.
-    """
+    """A job at one moment. Its `state` may also be `dead`: the process ended without a status, and `error` is the last
+    line of its log."""
 
     job: str
     """The job's id, which is the name of its folder."""
     study: str
     """Name of its study."""
     command: tuple[str, ...] = ()
-    """Arguments of `ifguide`, without the status file."""
+    """Arguments of `ifguide`."""
     pid: int = 0
     """Its process; 0 until it has one."""
     process_started: float = 0.0
@@ -76,27 +76,42 @@ class Job:
         return self.folder / "log.txt"
 
     def status(self) -> JobStatus:
-        """Its current status; see `read_status`."""
-        return read_status(self.status_path)
+        """Its progress, after a check that its process is alive; a StaleError if the status file is missing or damaged.
 
-    def log(self, max_bytes: int = 20_000) -> str:
+        A `running` job whose process is gone, or whose process number now belongs to another process, reads `dead`.
+        """
+        status = _parse(read_json(self.status_path))
+        if not status.running:
+            return status
+        if not status.pid:
+            with contextlib.suppress(StaleError):
+                process = read_json(self.folder / "process.json")
+                status = replace(status, pid=process["pid"], process_started=process["process_started"])
+        if status.pid:
+            started = _start_time(status.pid)
+            alive = started is not None and abs(started - status.process_started) < _SAME_PROCESS_SECONDS
+        else:
+            alive = time.time() - status.started < _START_SECONDS
+        if alive:
+            return status
+        again = _parse(read_json(self.status_path))  # it may have ended between the reading and the check
+        if not again.running:
+            return again
+        last = _read_end(self.log_path, 4_000).strip().splitlines()
+        return replace(status, state="dead", error=last[-1] if last else "it ended without a message")
+
+    def log(self) -> str:
         """The end of its output."""
-        return _read_end(self.log_path, max_bytes)
+        return _read_end(self.log_path, 20_000)
 
 
 def start_job(study_name: str, arguments: list[str], cache: Path) -> Job:
-    """Start `python -m ifguide <arguments>` on a study, in its own session, and return at once.
+    """Start `python -m ifguide <arguments>`, such as `["run", "demo"]`, in its own session, and return at once.
 
-    Args:
-        study_name: its study, whose folder is created if it is missing.
-        arguments: command and options, such as `["run", "demo"]`.
-        cache: the folder of all studies.
-
-    Raises:
-        BusyError: a job of this study is running.
-        ConfigError: the name is unsafe.
+    The study's folder in `cache` is created if it is missing. A BusyError if a job of this study is running, a
+    ConfigError if its name is unsafe.
     """
-    root = Path(cache).resolve() / check_name(study_name)
+    root = cache.resolve() / check_name(study_name)
     if active := active_job(root):
         raise BusyError(
             f"study {study_name!r} has a running job, {active.id} ({' '.join(active.status().command)}); "
@@ -104,18 +119,16 @@ def start_job(study_name: str, arguments: list[str], cache: Path) -> Job:
         )
     folder = root / JOBS / _next_id(root)
     folder.mkdir(parents=True)
-    job = Job(folder=folder)
-    now = time.time()
-    identity = {"job": job.id, "study": study_name, "command": list(arguments), "pid": 0, "started": now}
+    job, now = Job(folder=folder), time.time()
+    identity = {"job": job.id, "study": study_name, "command": arguments, "pid": 0, "started": now}
     write_json(job.status_path, {**identity, "state": "running", "message": "starting", "updated": now})
-    command = [sys.executable, "-m", "ifguide", *arguments, "--status-file", str(job.status_path)]
-    environment = {**os.environ, "IFGUIDE_CACHE": str(root.parent), "PYTHONUNBUFFERED": "1"}
+    command = [sys.executable, "-m", "ifguide", *arguments]
+    added = {"IFGUIDE_CACHE": str(root.parent), STATUS_FILE: str(job.status_path), "PYTHONUNBUFFERED": "1"}
     with job.log_path.open("ab") as log:
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=os.environ | added, start_new_session=True
         )
-    started = _start_time(process.pid)
-    write_json(folder / "process.json", {"pid": process.pid, "process_started": started or now})
+    write_json(folder / "process.json", {"pid": process.pid, "process_started": _start_time(process.pid) or now})
     return job
 
 
@@ -128,65 +141,30 @@ def _next_id(root: Path) -> str:
     return now.strftime(_ID)
 
 
-def status_sink(path: Path, arguments: list[str]) -> FileSink:
-    """The sink with which a job's own process writes its status file.
-
-    Args:
-        path: the status file, as given by `--status-file`.
-        arguments: command and options of this process.
-    """
-    folder = path.resolve().parent
-    process = psutil.Process()
-    identity = {
-        "job": folder.name,
-        "study": folder.parent.parent.name,
-        "command": list(arguments),
-        "pid": process.pid,
-        "process_started": process.create_time(),
-        "started": process.create_time(),
-    }
+def job_sinks(arguments: list[str]) -> list[FileSink]:
+    """The sink that keeps the status file of the job that this process is, called with `arguments`; none if no job."""
+    if not (path := os.environ.get(STATUS_FILE)):
+        return []
+    folder, process = Path(path).resolve().parent, psutil.Process()
     folder.mkdir(parents=True, exist_ok=True)
-    return FileSink(path, identity)
-
-
-def read_status(path: Path) -> JobStatus:
-    """Read a status file and check that its process is alive.
-
-    A `running` job whose process is gone, or whose process number now belongs to another process, reads `dead`.
-
-    Raises:
-        StaleError: the file is missing or damaged.
-    """
-    status = _parse(read_json(path))
-    if not status.running:
-        return status
-    if not status.pid:
-        with contextlib.suppress(StaleError):
-            process = read_json(path.parent / "process.json")
-            status = replace(status, pid=process["pid"], process_started=process["process_started"])
-    if _is_alive(status) if status.pid else time.time() - status.started < _START_SECONDS:
-        return status
-    again = _parse(read_json(path))  # it may have ended between the reading and the check
-    if not again.running:
-        return again
-    last = _read_end(path.parent / "log.txt", 4_000).strip().splitlines()
-    return replace(status, state="dead", error=last[-1] if last else "it ended without a message")
+    identity = {"job": folder.name, "study": folder.parent.parent.name, "command": arguments, "pid": process.pid}
+    started = process.create_time()
+    return [FileSink(Path(path), {**identity, "process_started": started, "started": started})]
 
 
 def list_jobs(study_root: Path) -> list[Job]:
-    """All jobs of a study, the earliest first."""
-    return [Job(folder=path.parent) for path in sorted((Path(study_root) / JOBS).glob("*/status.json"))]
+    """All jobs of a study, the latest first."""
+    return [Job(folder=path.parent) for path in sorted((study_root / JOBS).glob("*/status.json"), reverse=True)]
 
 
 def latest_job(study_root: Path) -> Job | None:
     """The job started last, or None."""
-    jobs = list_jobs(study_root)
-    return jobs[-1] if jobs else None
+    return next(iter(list_jobs(study_root)), None)
 
 
 def active_job(study_root: Path) -> Job | None:
     """The running job of the study in this folder, or None."""
-    for job in reversed(list_jobs(study_root)):
+    for job in list_jobs(study_root):
         with contextlib.suppress(StaleError):
             if job.status().running:
                 return job
@@ -222,8 +200,7 @@ def cancel_job(job: Job, *, grace_seconds: float = 10.0) -> JobStatus:
 
 
 def _parse(values: dict) -> JobStatus:
-    known = {f.name for f in fields(JobStatus)}
-    kept = {key: value for key, value in values.items() if key in known}
+    kept = {field.name: values[field.name] for field in fields(JobStatus) if field.name in values}
     return JobStatus(**(kept | {"command": tuple(kept.get("command", ()))}))
 
 
@@ -236,16 +213,8 @@ def _start_time(pid: int) -> float | None:
         return None
 
 
-def _is_alive(status: JobStatus) -> bool:
-    started = _start_time(status.pid)
-    return started is not None and abs(started - status.process_started) < _SAME_PROCESS_SECONDS
-
-
 def _read_end(path: Path, max_bytes: int) -> str:
-    try:
-        with path.open("rb") as stream:
-            size = stream.seek(0, os.SEEK_END)
-            stream.seek(max(size - max_bytes, 0))
-            return stream.read().decode("utf-8", errors="replace")
-    except OSError:
-        return ""
+    with contextlib.suppress(OSError), path.open("rb") as stream:
+        stream.seek(max(stream.seek(0, os.SEEK_END) - max_bytes, 0))
+        return stream.read().decode("utf-8", errors="replace")
+    return ""

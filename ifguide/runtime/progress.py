@@ -70,16 +70,11 @@ class Sink:
 class Progress:
     """Takes reports from a run, measures its speed, and sends snapshots to the sinks.
 
-    Args:
-        sinks: where to show them; may be empty.
-        clock: a monotonic clock, in seconds.
-
-    `report` may be called often: the sinks are updated a few times a second.
+    `report` may be called often: the sinks are updated a few times a second. `clock` is monotonic, in seconds.
     """
 
     def __init__(self, sinks: Sequence[Sink] = (), *, clock: Callable[[], float] = time.monotonic):
-        self._sinks = tuple(sinks)
-        self._clock = clock
+        self._sinks, self._clock = sinks, clock
         self._told = -math.inf
         self._mark: tuple[float, int] | None = None
         self.snapshot = Snapshot()
@@ -137,12 +132,7 @@ class Progress:
 
 
 class FileSink(Sink):
-    """Keeps the run's status in a JSON file, which is replaced as a whole each time.
-
-    Args:
-        path: the file; its folder must exist.
-        identity: constant fields, such as the process id, written next to the snapshot's.
-    """
+    """Keeps the run's status in a JSON file, replaced as a whole each time: the snapshot's fields and `identity`."""
 
     def __init__(self, path: Path, identity: dict):
         self._path, self._identity = path, identity
@@ -166,12 +156,11 @@ def stage_title(snapshot: Snapshot) -> str:
 
 def numbers(snapshot: Snapshot) -> list[str]:
     """Share, units, rate and time left, as far as they are known."""
-    parts = []
+    parts, unit = [], snapshot.unit
     if snapshot.total:
-        parts += [f"{snapshot.done / snapshot.total:.0%}"]
-        parts += [f"{snapshot.done:,}/{snapshot.total:,} {snapshot.unit}".rstrip()]
+        parts += [f"{snapshot.done / snapshot.total:.0%}", f"{snapshot.done:,}/{snapshot.total:,} {unit}".rstrip()]
     if snapshot.rate:
-        parts += [f"{snapshot.rate:,.{0 if snapshot.rate >= 10 else 2}f} {snapshot.unit}/s"]
+        parts += [f"{snapshot.rate:,.{0 if snapshot.rate >= 10 else 2}f} {unit}/s"]
     if snapshot.seconds_left is not None and snapshot.done < snapshot.total:
         parts += [f"{format_seconds(snapshot.seconds_left)} left"]
     return parts

@@ -19,6 +19,7 @@ from importlib import metadata
 from pathlib import Path
 
 import numpy as np
+import psutil
 
 from ifguide.errors import StaleError
 
@@ -31,18 +32,14 @@ NOTES = "notes.json"
 TRAINING_LOG = "training_log.jsonl"
 RECORDS = (TRAINING_LOG,)
 """Files for people that no stage reads. They hold clock times, so two equal runs differ in them."""
-_BLOCK = 1 << 20
 _COMPUTING = ("ifguide", "torch", "transformers", "tokenizers", "accelerate", "datasets")
 _READING = ("safetensors", "pyarrow", "pandas", "numpy", "scikit-learn", "alt-profanity-check")
 
 
 def hash_file(path: Path) -> str:
     """SHA-256 of a file's bytes, in hex."""
-    digest = hashlib.sha256()
     with path.open("rb") as stream:
-        while block := stream.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def hash_json(value) -> str:
@@ -52,10 +49,9 @@ def hash_json(value) -> str:
 
 def write_json(path: Path, value) -> None:
     """Write JSON so that readers see the old file or the new one, never half of one."""
-    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as stream:
-        json.dump(value, stream, ensure_ascii=False, indent=1, allow_nan=False)
-        stream.flush()
-        os.fsync(stream.fileno())
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(value, ensure_ascii=False, indent=1, allow_nan=False), encoding="utf-8")
+        sync(temporary)
 
 
 @contextlib.contextmanager
@@ -75,7 +71,7 @@ def remove_temporaries(folder: Path) -> None:
     """Remove what killed processes were writing with `replacing` directly in this folder."""
     for path in folder.glob(".*.tmp"):
         process = path.name.split(".")[-2]
-        if process.isdigit() and not _is_running(int(process)):
+        if process.isdigit() and not psutil.pid_exists(int(process)):
             _remove(path)
 
 
@@ -84,25 +80,9 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
 
 
-def _is_running(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        pass  # it runs and belongs to another user
-    return True
-
-
 @contextlib.contextmanager
 def reading(path: Path, *errors: type[Exception], stage: str = "STAGE") -> Iterator[None]:
-    """Turn what goes wrong while a file of ours is read into a `StaleError` with the remedy.
-
-    Args:
-        path: the file.
-        errors: what its reader raises when the file is damaged.
-        stage: which stage writes it.
-    """
+    """Turn `errors`, which a reader raises for a damaged file, into a `StaleError` that says to build `stage` again."""
     try:
         yield
     except FileNotFoundError as error:
@@ -112,43 +92,32 @@ def reading(path: Path, *errors: type[Exception], stage: str = "STAGE") -> Itera
 
 
 def read_json(path: Path):
-    """Read a JSON file of ours.
-
-    Raises:
-        StaleError: the file is missing or damaged.
-    """
+    """Read a JSON file of ours; a StaleError if it is missing or damaged."""
     with reading(path, json.JSONDecodeError, UnicodeDecodeError):
         return json.loads(path.read_text(encoding="utf-8"))
 
 
 def read_part(folder: Path, name: str):
-    """Read a JSON file of an artefact and check its hash, because damaged JSON may still be valid JSON.
+    """Read file `name` of an artefact as JSON; a StaleError if it is missing or damaged.
 
-    Args:
-        folder: the artefact, or one that is being built and has no manifest yet.
-        name: of the file, below the folder.
-
-    Raises:
-        StaleError: the file is missing or damaged.
+    Its hash is checked, because damaged JSON may still be valid JSON, unless the artefact has no manifest yet.
     """
-    value = read_json(folder / name)
-    expected = ((read_manifest(folder) or {}).get("outputs") or {}).get(name)
-    if expected and hash_file(folder / name) != expected:
-        raise StaleError(
-            f"{folder / name} is damaged (its hash is not that of the manifest); rebuild it with `ifguide run NAME"
-            " --force STAGE`"
-        )
+    path = folder / name
+    value = read_json(path)
+    expected = (read_manifest(folder) or {"outputs": {}})["outputs"].get(name)
+    if expected and hash_file(path) != expected:
+        why = "its hash is not that of the manifest"
+        raise StaleError(f"{path} is damaged ({why}); rebuild it with `ifguide run NAME --force STAGE`")
     return value
 
 
 def read_manifest(folder: Path) -> dict | None:
     """The manifest of an artefact, or None when the artefact is missing or its manifest is unreadable."""
-    try:
-        manifest = read_json(folder / MANIFEST)
-    except StaleError:
-        return None
-    parts = ("inputs", "config", "outputs")
-    return manifest if isinstance(manifest, dict) and all(isinstance(manifest.get(p), dict) for p in parts) else None
+    with contextlib.suppress(StaleError):
+        manifest, parts = read_json(folder / MANIFEST), ("inputs", "config", "outputs")
+        if isinstance(manifest, dict) and all(isinstance(manifest.get(part), dict) for part in parts):
+            return manifest
+    return None
 
 
 def digest_of(manifest: dict) -> str:
@@ -166,16 +135,10 @@ def library_versions() -> dict[str, str]:
 
 
 def describe_machine() -> dict[str, str | int]:
-    """What affects the last digits of computed numbers. Imports nothing: a stage that used a GPU has torch loaded.
-
-    Returns:
-        `system`, `processor` and `processes`; where torch is loaded also `threads`, and `gpu` where it sees one.
-    """
-    found: dict[str, str | int] = {
-        "system": platform.system(),
-        "processor": platform.machine(),
-        "processes": int(os.environ.get("WORLD_SIZE") or 1),
-    }
+    """What affects the last digits of computed numbers: `system`, `processor`, `processes`, and where torch is loaded
+    `threads` and `gpu`. Imports nothing: a stage that used a GPU has torch loaded."""
+    found: dict[str, str | int] = {"system": platform.system(), "processor": platform.machine()}
+    found["processes"] = int(os.environ.get("WORLD_SIZE") or 1)
     if torch := sys.modules.get("torch"):
         found["threads"] = torch.get_num_threads()
         if torch.cuda.is_available():
@@ -186,14 +149,13 @@ def describe_machine() -> dict[str, str | int]:
 @contextlib.contextmanager
 def building(folder: Path, *, stage: str, inputs: dict, config: dict) -> Iterator[Path]:
     """Build an artefact: yields an empty folder to write into; on leaving, adds the manifest and moves it into place.
+    When the block raises, the partial folder is removed and `folder` is as it was.
 
     Args:
-        folder: the artefact's place; what is there now stays until the new one is whole.
-        stage: name of the stage, for the manifest.
+        folder: the artefact's place.
+        stage: for the manifest.
         inputs: name to hash of all that the artefact is made from.
         config: the settings it is made with.
-
-    When the block raises, the partial folder is removed and `folder` is as it was.
     """
     started, clock = time.time(), time.monotonic()  # the wall clock may be set back meanwhile
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -202,16 +164,16 @@ def building(folder: Path, *, stage: str, inputs: dict, config: dict) -> Iterato
     partial.mkdir()
     try:
         yield partial
-        files = sorted(p for p in partial.rglob("*") if p.is_file())
-        for path in files:
-            _sync(path)
+        files = {p.relative_to(partial).as_posix(): p for p in sorted(partial.rglob("*")) if p.is_file()}
+        for path in files.values():
+            sync(path)
         manifest = {
             "schema": SCHEMA,
             "stage": stage,
             "inputs": inputs,
             "config": config,
-            "outputs": {p.relative_to(partial).as_posix(): hash_file(p) for p in files},
-            "bytes": {p.relative_to(partial).as_posix(): p.stat().st_size for p in files},
+            "outputs": {name: hash_file(path) for name, path in files.items()},
+            "bytes": {name: path.stat().st_size for name, path in files.items()},
             "seconds": round(time.monotonic() - clock, 3),
             "created": round(started, 3),
             "versions": library_versions(),
@@ -223,15 +185,11 @@ def building(folder: Path, *, stage: str, inputs: dict, config: dict) -> Iterato
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
-    _swap(partial, folder)
-
-
-def _swap(partial: Path, folder: Path) -> None:
     old = folder.with_name(f"{folder.name}.old-{os.getpid()}")
     if folder.exists():
         folder.rename(old)
     partial.rename(folder)
-    _sync(folder.parent)
+    sync(folder.parent)
     shutil.rmtree(old, ignore_errors=True)
 
 
@@ -246,7 +204,8 @@ def remove_partials(folder: Path) -> None:
             old.rename(folder)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Wait until a file or folder is on the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -257,11 +216,10 @@ def _sync(path: Path) -> None:
 def check_sizes(folder: Path, manifest: dict) -> str:
     """Compare the sizes of an artefact's files with its manifest; returns what is wrong, or an empty string."""
     for name, size in manifest.get("bytes", {}).items():
-        path = folder / name
-        if not path.is_file():
+        if not (path := folder / name).is_file():
             return f"{name} is missing"
-        if path.stat().st_size != size:
-            return f"{name} has {path.stat().st_size:,} bytes, expected {size:,}"
+        if (found := path.stat().st_size) != size:
+            return f"{name} has {found:,} bytes, expected {size:,}"
     return ""
 
 
@@ -285,23 +243,13 @@ def check_hashes(folder: Path, manifest: dict) -> str:
 
 
 def load_array(path: Path, *, length: int | None = None) -> np.ndarray:
-    """Memory-map a `.npy` file read-only.
-
-    Args:
-        path: the file.
-        length: expected size of the first axis.
-
-    Raises:
-        StaleError: missing, damaged, or of another length.
-    """
+    """Memory-map a `.npy` file read-only; a StaleError if it is missing, damaged, or its first axis is not `length`."""
     of_header = (SyntaxError, tokenize.TokenError)  # NumPy reads the header as Python
     with reading(path, OSError, ValueError, EOFError, *of_header):
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     if length is not None and array.shape[0] != length:
-        raise StaleError(
-            f"{path}: expected {length:,} values, got {array.shape[0]:,}; rebuild it with `ifguide run NAME --force"
-            " STAGE`"
-        )
+        problem = f"expected {length:,} values, got {array.shape[0]:,}"
+        raise StaleError(f"{path}: {problem}; rebuild it with `ifguide run NAME --force STAGE`")
     return array
 
 
@@ -334,12 +282,9 @@ class ArrayWriter:
 
 def save_blocks(blocks: Iterable[np.ndarray], path: Path, dtype) -> None:
     """Write arrays end to end as one `.npy` file, one at a time in memory."""
-    writer = ArrayWriter(path, dtype)
-    try:
+    with contextlib.closing(ArrayWriter(path, dtype)) as writer:
         for block in blocks:
             writer.append(block)
-    finally:
-        writer.close()
 
 
 def save_tensors(tensors: dict, path: Path) -> None:
@@ -350,11 +295,7 @@ def save_tensors(tensors: dict, path: Path) -> None:
 
 
 def load_tensors(path: Path, device: str = "cpu") -> dict:
-    """Read a safetensors file of ours.
-
-    Raises:
-        StaleError: missing or damaged.
-    """
+    """Read a safetensors file of ours; a StaleError if it is missing or damaged."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -363,11 +304,7 @@ def load_tensors(path: Path, device: str = "cpu") -> dict:
 
 
 def read_table(path: Path):
-    """Read a Parquet file of ours as an Arrow table.
-
-    Raises:
-        StaleError: missing or damaged.
-    """
+    """Read a Parquet file of ours as an Arrow table; a StaleError if it is missing or damaged."""
     import pyarrow as pa
     from pyarrow import parquet
 

@@ -9,27 +9,22 @@ from ifguide.storage.artifacts import hash_file, hash_json, write_json
 
 
 class Fingerprints:
-    """Content hashes of input files and folders, remembered by path, size and time of change.
+    """Content hashes of input files and folders, remembered in the file `memory` by path, size and time of change.
 
-    Args:
-        memory: the file that remembers them between runs.
-        fresh: ignore what is remembered, and remember nothing beyond this object.
+    `fresh` ignores what is remembered, and remembers nothing beyond this object.
     """
 
     def __init__(self, memory: Path, *, fresh: bool = False):
         self._memory, self._fresh = memory, fresh
         self._known = {}
         if not fresh:
-            with contextlib.suppress(OSError, ValueError):
-                self._known = _as_marks(json.loads(memory.read_text(encoding="utf-8")))
+            with contextlib.suppress(OSError, ValueError, AttributeError):  # missing, damaged, or of another version
+                known = json.loads(memory.read_text(encoding="utf-8"))
+                self._known = {key: mark for key, mark in known.items() if isinstance(mark, list) and len(mark) == 3}
 
     def of(self, path: Path, names: tuple[str, ...] = ()) -> str:
         """Hash of a file, or of a folder's files with their places in it (only those called `names`, when given).
-        Hidden ones are left out.
-
-        Raises:
-            InputError: nothing is there.
-        """
+        Hidden ones are left out. An InputError if nothing is there."""
         if not path.exists():
             raise InputError(f"{path} is not there any more; put it back or change study.toml")
         if path.is_file():
@@ -39,22 +34,13 @@ class Fingerprints:
         return hash_json([[place.as_posix(), self._hash(files[place])] for place in seen])
 
     def _hash(self, path: Path) -> str:
-        stat = path.stat()
+        stat, key = path.stat(), str(path.resolve())
         stamp = [stat.st_size, stat.st_mtime_ns]
-        key = str(path.resolve())
-        known = self._known.get(key)
-        if known and known[:2] == stamp:
+        if (known := self._known.get(key)) and known[:2] == stamp:
             return known[2]
         digest = hash_file(path)
         self._known[key] = [*stamp, digest]
-        if self._fresh:
-            return digest
-        with contextlib.suppress(OSError):  # a read-only cache only costs the hash again
-            write_json(self._memory, self._known)
+        if not self._fresh:
+            with contextlib.suppress(OSError):  # a read-only cache only costs the hash again
+                write_json(self._memory, self._known)
         return digest
-
-
-def _as_marks(values) -> dict:
-    """The remembered marks, without entries that this version did not write."""
-    entries = values.items() if isinstance(values, dict) else ()
-    return {key: mark for key, mark in entries if isinstance(mark, list) and len(mark) == 3}

@@ -19,11 +19,8 @@ LOCK = "study.lock"
 def study_lock(root: Path) -> Iterator[None]:
     """Hold the study at `root` for the length of the block.
 
-    The file `study.lock` names the holder (pid, host, time). The file stays when the block ends; only the system's lock
-    on it counts, so a file left by a killed process stops nobody.
-
-    Raises:
-        BusyError: another process holds it; the message names it and how long it has held it.
+    The file `study.lock` names the holder (pid, host, time). Only the system's lock on it counts, so a file left by a
+    killed process stops nobody. A BusyError if another process holds it names that process and since when.
     """
     handle = os.open(root / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     try:

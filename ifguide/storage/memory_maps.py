@@ -24,9 +24,8 @@ def _advise(array: np.ndarray, start: int, stop: int, advice: int) -> None:
         base = base.base
     if not isinstance(base, mmap.mmap) or not len(array):
         return
-    begin = array.__array_interface__["data"][0] - np.frombuffer(base, np.uint8).__array_interface__["data"][0]
-    first = begin + start * array.itemsize
-    end = begin + stop * array.itemsize
+    begin = array.ctypes.data - np.frombuffer(base, np.uint8).ctypes.data
+    first, end = begin + start * array.itemsize, begin + stop * array.itemsize
     first -= first % mmap.PAGESIZE
     if end > first:
         base.madvise(advice, first, end - first)

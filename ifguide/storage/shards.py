@@ -4,25 +4,19 @@ A killed run loses at most the shard it was computing. Which documents make a sh
 each shard is computed by itself, so a resumed run, and several processes, give the same bytes as one undisturbed run.
 """
 
-import os
 from pathlib import Path
 
 import numpy as np
 
-from ifguide.storage.artifacts import replacing, save_blocks
+from ifguide.storage.artifacts import replacing, save_blocks, sync
 
 SHARD_TOKENS = 1 << 20
 """A shard holds about this many tokens; documents are never divided."""
 
 
 def plan_shards(offsets: np.ndarray, shard_tokens: int = SHARD_TOKENS) -> np.ndarray:
-    """Bounds int64 (S+1,) in documents: shard s holds documents [bounds[s], bounds[s+1]), those that begin in its
-    `shard_tokens` tokens.
-
-    Args:
-        offsets: int64 (D+1,).
-        shard_tokens: length of a shard in tokens.
-    """
+    """Bounds int64 (S+1,) in documents, from offsets int64 (D+1,): shard s holds documents [bounds[s], bounds[s+1]),
+    those that begin in its `shard_tokens` tokens."""
     starts, n_documents = offsets[:-1], len(offsets) - 1  # a view: a memory map is not read as a whole
     edges = np.arange(0, int(starts[-1]) + 1, shard_tokens, dtype=np.int64)
     return np.unique(np.append(np.searchsorted(starts, edges), n_documents)).astype(np.int64)
@@ -61,10 +55,10 @@ class ShardStore:
 
     def write(self, shard: int, values: dict[str, np.ndarray]) -> None:
         """Write a shard: float32 (n,) arrays by name, n its number of tokens."""
-        with replacing(self.path(shard)) as temporary, temporary.open("wb") as stream:
-            np.save(stream, np.stack([values[name] for name in self.names]))
-            stream.flush()
-            os.fsync(stream.fileno())
+        with replacing(self.path(shard)) as temporary:
+            with temporary.open("wb") as stream:
+                np.save(stream, np.stack([values[name] for name in self.names]))
+            sync(temporary)
 
     def assemble(self, folder: Path) -> None:
         """Lay all shards end to end in `<name>.npy` files of one float32 a token."""

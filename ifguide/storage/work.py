@@ -11,15 +11,11 @@ WORK = ".work"
 
 
 def open_work(root: Path, stage: str, key: dict) -> Path:
-    """A folder for unfinished work that outlives a killed run; work that was begun with other inputs is deleted.
+    """A folder for unfinished work of a stage that outlives a killed run.
 
-    Args:
-        root: the study's folder.
-        stage: what is being built.
-        key: everything the work depends on.
+    `key` is everything that the work depends on; work that was begun with another key is deleted.
     """
-    work = root / WORK
-    folder = work / f"{stage}-{hash_json(key)[:16]}"
+    folder = root / WORK / f"{stage}-{hash_json(key)[:16]}"
     for old in _work_of(root, stage):
         if old != folder:
             shutil.rmtree(old, ignore_errors=True)

@@ -11,11 +11,10 @@ from ifguide.cli.running import follow_run
 from ifguide.errors import InputError
 
 WORK = """
-import signal, sys, time
-from pathlib import Path
+import signal, time
 from ifguide.cli.running import follow_run
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job is born with it ignored
-with follow_run(Path(sys.argv[2])) as progress:
+with follow_run() as progress:
     progress.begin_stage("model", 0, 1)
     try:
         print("working", flush=True)
@@ -29,25 +28,29 @@ def read(path):
     return json.loads(path.read_text())
 
 
-def test_a_run_that_ends_well_is_done(tmp_path):
-    with follow_run(tmp_path / "status.json") as progress:
-        progress.begin_stage("corpus", 0, 1)
-        assert read(tmp_path / "status.json")["stage"] == "corpus"
-    assert read(tmp_path / "status.json")["state"] == "done"
+@pytest.fixture
+def path(tmp_path, monkeypatch):
+    """The status file of the job that this process is."""
+    monkeypatch.setenv("IFGUIDE_STATUS_FILE", str(tmp_path / "status.json"))
+    return tmp_path / "status.json"
 
 
-def test_an_error_is_recorded_and_raised(tmp_path):
-    path = tmp_path / "status.json"
+def test_a_run_that_ends_well_is_done(path):
+    with follow_run("corpus"):
+        assert read(path)["stage"] == "corpus"
+    assert read(path)["state"] == "done"
+
+
+def test_an_error_is_recorded_and_raised(path):
     for error, said in ((InputError("no file"), "no file"), (ZeroDivisionError("by 0"), "ZeroDivisionError: by 0")):
-        with pytest.raises(type(error)), follow_run(path):
+        with pytest.raises(type(error)), follow_run():
             raise error
         assert (read(path)["state"], read(path)["error"]) == ("failed", said)
 
 
-def test_a_stopped_run_cleans_up_and_is_cancelled(tmp_path):
+def test_a_stopped_run_cleans_up_and_is_cancelled(path):
     for number in (signal.SIGTERM, signal.SIGINT):
-        path = tmp_path / f"{number}.json"
-        command = [sys.executable, "-c", WORK, "--status-file", str(path)]
+        command = [sys.executable, "-c", WORK]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
             assert process.stdout.readline() == "working\n"
             process.send_signal(number)
@@ -57,7 +60,7 @@ def test_a_stopped_run_cleans_up_and_is_cancelled(tmp_path):
         assert read(path)["state"] == "cancelled", number
 
 
-def test_the_signal_handler_is_put_back(tmp_path):
+def test_the_signal_handler_is_put_back():
     before = signal.getsignal(signal.SIGTERM)
     with follow_run():
         assert signal.getsignal(signal.SIGTERM) != before

@@ -12,19 +12,18 @@ import pytest
 from ifguide.errors import BusyError, ConfigError, StaleError
 from ifguide.runtime import jobs
 
-# Stands in for `python -m ifguide COMMAND… --status-file FILE` and does what the first word after `ifguide` says.
+# Stands in for `python -m ifguide COMMAND…` and does what the first word after `ifguide` says.
 FAKE = f"""#!{sys.executable}
 import signal, subprocess, sys, time
-from pathlib import Path
-from ifguide.runtime.jobs import status_sink
+from ifguide.runtime.jobs import job_sinks
 from ifguide.runtime.progress import Progress
 
 assert sys.argv[1:3] == ["-m", "ifguide"], sys.argv
-arguments, status_file = sys.argv[3:-2], Path(sys.argv[-1])
+arguments = sys.argv[3:]
 behaviour = arguments[0]
 if behaviour == "crash-early":
     sys.exit("no such command")
-progress = Progress([status_sink(status_file, arguments)])
+progress = Progress(job_sinks(arguments))
 progress.begin_stage("model", 0, 1)
 if behaviour == "finish":
     progress.close("done")
@@ -142,7 +141,7 @@ def test_only_one_job_at_a_time_and_the_latest_is_found(start, tmp_path):
     jobs.cancel_job(first, grace_seconds=1)
     second = start("finish")
     assert jobs.latest_job(root) == second
-    assert [job.id for job in jobs.list_jobs(root)] == [first.id, second.id]
+    assert [job.id for job in jobs.list_jobs(root)] == [second.id, first.id]
 
 
 def test_a_job_cannot_leave_the_cache(tmp_path):
@@ -157,5 +156,5 @@ def test_a_damaged_status_file_is_an_error_and_hides_no_other_job(start, tmp_pat
     broken.parent.mkdir()
     broken.write_text("{")
     with pytest.raises(StaleError, match="damaged"):
-        jobs.read_status(broken)
+        jobs.Job(folder=broken.parent).status()
     assert jobs.active_job(tmp_path / "cache" / "study") == job

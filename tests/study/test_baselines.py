@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from ifguide.cli.compare import choose
 from ifguide.cli.main import app
+from ifguide.cli.train import choose
 from ifguide.config.schema import SuppressConfig, VariantConfig
 from ifguide.errors import ConfigError, InputError
 from ifguide.study.analysis.comparison import comparison_table

@@ -1,0 +1,208 @@
+"""`ifguide explain`, `likelihood`, `mechanism`, `rank` and `report`: what a study shows."""
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import Annotated
+
+from typer import Option
+
+from ifguide.cli.options import AsJson, SelectionName, StudyName, split_names
+from ifguide.cli.running import follow_run, open_study
+from ifguide.config.names import BASE, DEFAULT
+
+
+def explain(
+    name: StudyName,
+    document: Annotated[
+        str | None, Option(metavar="ID", help="Explain the score of this document.", show_default="all queries")
+    ] = None,
+    start: Annotated[int | None, Option(min=0, help="First token of the part to explain.")] = None,
+    stop: Annotated[int | None, Option(min=1, help="Token after the last of the part.")] = None,
+) -> None:
+    """Show how much each query adds to a document's score.
+
+    Without a document, it computes what each query adds to the influence direction, for the app's Queries page.
+    """
+    from ifguide.study.analysis.explain import explain_document, explain_queries
+
+    study = open_study(name)
+    with follow_run("explain") as progress:
+        if document is None:
+            explain_queries(study, progress)
+            shown = "the app's Queries page shows the effect of each query"
+        else:
+            found = explain_document(study, document, start, stop, progress)
+            toxic, safe = sum(found["toxic"]), sum(found["safe"])
+            shown = f"score {found['total']:+.4g}: toxic queries {toxic:+.4g}, safe queries {safe:+.4g}"
+    print(shown)
+
+
+def likelihood(
+    name: StudyName,
+    prompt: Annotated[int, Option(min=0, help="Number of the prompt, from 0.")],
+    models: Annotated[str, Option(metavar="MODEL,...", help="Two to four evaluated models, separated by commas.")],
+) -> None:
+    """Compute how likely models find each other's completions.
+
+    Prints the mean log-probability of the tokens of one prompt's completions under each model.
+    """
+    from ifguide.study.analysis.likelihood import compute_likelihoods
+
+    study = open_study(name)
+    with follow_run("likelihood") as progress:
+        found = compute_likelihoods(study, prompt, split_names(models), progress)
+    for writer in found["models"]:
+        mine = [c["log_probability"] for c in found["completions"] if c["model"] == writer and c["pieces"]]
+        tokens = sum(len(values[writer]) for values in mine)
+        means = {m: sum(map(sum, (values[m] for values in mine))) / max(tokens, 1) for m in found["models"]}
+        shown = ", ".join(f"{m} {value:.3f}" for m, value in means.items())
+        print(f"{writer}'s {tokens:,} tokens, mean log-probability: {shown}")
+
+
+_MODELS = "base or a selection; give the option once for each model."
+_SEARCH = "Also search for a prefix that makes toxic completions likely."
+
+
+def mechanism(
+    name: StudyName,
+    models: Annotated[
+        list[str] | None, Option("--model", metavar="MODEL", help=_MODELS, show_default="base and default")
+    ] = None,
+    search: Annotated[bool, Option("--search/--no-search", help=_SEARCH)] = True,
+    prefix_tokens: Annotated[int, Option(min=1, help="Length of the prefix, in tokens.")] = 5,
+    steps: Annotated[int, Option(min=0, help="Rounds of the search.")] = 20,
+    candidates: Annotated[int, Option(min=1, help="Changes tried in each round.")] = 32,
+    queries: Annotated[int, Option(min=1, help="Toxic queries to search with; as many others to test on.")] = 16,
+    seed: Annotated[int, Option(min=0, help="Seed of the search.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Compare what models predict after each layer.
+
+    Shows how likely toxic completions are after each layer, and how much likelier a prefix makes them. The result is
+    saved in the study's folder; with the same models and settings, the command only prints it.
+    """
+    from ifguide.evaluation.mechanism_settings import MechanismSettings, PrefixSettings
+    from ifguide.study.analysis.mechanism import measure_mechanism, read_mechanism
+
+    study = open_study(name)
+    names = tuple(DEFAULT if model == "suppressed" else model for model in models or (BASE, DEFAULT))
+    budget = PrefixSettings(n_tokens=prefix_tokens, steps=steps, candidates=candidates, seed=seed)
+    settings = MechanismSettings(models=names, search=search, n_search=queries, prefix=budget)
+    found = read_mechanism(study, settings)
+    if found is None:
+        with follow_run("mechanism") as progress:
+            found = measure_mechanism(study, settings, progress)
+    print(json.dumps(found, indent=1) if as_json else _format_mechanism(found))
+
+
+def _format_mechanism(found: dict) -> str:
+    """The layers and the search as tables. The prefix itself is only in the JSON: it may be offensive."""
+    from ifguide.cli.terminal import format_table
+
+    models, n_queries = found["models"], found["queries"]
+    n_layers = len(next(iter(models.values()))["layers"]["toxic"]["probability"])
+    columns = [(name, kind) for kind in ("toxic", "safe") for name in models]
+    parts = []
+    for measure in ("log_probability", "probability"):
+        parts.append(
+            f"mean {measure.replace('_', '-')} of the completions' tokens after each layer, over"
+            f" {n_queries['toxic']} toxic and {n_queries['safe']} safe queries"
+        )
+        rows = []
+        for layer in range(n_layers):
+            cells = (_layer(models[name]["layers"][kind], measure, layer) for name, kind in columns)
+            rows.append((str(layer or "embedding"), *cells))
+        parts.append(format_table(("layer", *(f"{name}, {kind}" for name, kind in columns)), rows))
+    searched = {name: values["prefix"] for name, values in models.items() if "prefix" in values}
+    if searched:
+        budget = found["settings"]["prefix"]
+        keys = ("without", "start", "best", "others_without", "others")
+        rows = []
+        for name, prefix in searched.items():
+            values = [*(prefix[key] for key in keys), *(prefix["by_model"][other] for other in models)]
+            rows.append((f"found for {name}", *map(_nats, values)))
+        heads = ("prefix", "none", "first", "found", "none, other queries", "found, other queries")
+        parts.append(
+            f"mean log-probability (and its exp) of a toxic token behind a prefix of {budget['n_tokens']} tokens,"
+            f" {budget['steps']} rounds of {budget['candidates']} changes"
+        )
+        parts.append(format_table((*heads, *(f"found, in {other}" for other in models)), rows))
+    return "\n\n".join(parts)
+
+
+def _layer(layers: dict, measure: str, layer: int) -> str:
+    value, low, high = (layers[f"{measure}{end}"][layer] for end in ("", "_low", "_high"))
+    return f"{value:.3g} [{low:.3g}, {high:.3g}]"
+
+
+def _nats(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f} ({math.exp(value):.2g})"
+
+
+def rank(
+    name: StudyName,
+    labels: Annotated[
+        str, Option(metavar="COLUMN", help="The corpus's column that marks bad documents with true or 1.")
+    ],
+    draws: Annotated[int, Option(min=1, help="Bootstrap draws for the intervals.")] = 1000,
+    seed: Annotated[int, Option(min=0, help="Seed of the draws.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Compare the ranking of the documents with labels.
+
+    Shows AUROC, average precision, and precision at the top, for every kind of scores that the study has, and several
+    ways to combine a document's token scores.
+    """
+    from ifguide.runtime.progress import report_part
+    from ifguide.study.analysis.data_ranking import read_labels, study_rankings
+
+    study = open_study(name)
+    with follow_run("rank") as progress:
+        known = read_labels(study, labels)
+        found = study_rankings(study, known, n_draws=draws, seed=seed, report=report_part(progress, "orders"))
+    n_bad, n_known = int(known.bad.sum()), int(known.known.sum())
+    if as_json:
+        rows = [dataclasses.asdict(quality) for quality in found]
+        values = {"study": name, "labels": labels, "documents": n_known, "bad": n_bad, "rankings": rows}
+        print(json.dumps(values, indent=1))
+    else:
+        print(format_rankings(found, n_bad, n_known))
+
+
+def format_rankings(found: list, n_bad: int, n_known: int) -> str:
+    """The rankings as a table, intervals in brackets."""
+    from ifguide.cli.terminal import format_table
+
+    depths = list(found[0].precision_at)
+    rows = []
+    for quality in found:
+        intervals = (quality.auroc, quality.average_precision, *(quality.precision_at[depth] for depth in depths))
+        cells = (f"{one.value:.3f} [{one.low:.3f}, {one.high:.3f}]" for one in intervals)
+        rows.append((quality.scores, quality.way.replace("_", " "), *cells))
+    heads = ("scores", "way", "AUROC", "average precision", *(f"precision at {depth}" for depth in depths))
+    return (
+        f"{format_table(heads, rows)}\n\n{n_bad:,} of {n_known:,} documents are bad: by chance AUROC is .5 and"
+        f" precision {n_bad / n_known:.3f}"
+    )
+
+
+def report(
+    name: StudyName,
+    out: Annotated[
+        Path | None, Option(metavar="FILE", help="Where to write it.", show_default="NAME-report.html")
+    ] = None,
+    selection: SelectionName = "default",
+) -> None:
+    """Write a study's results to one HTML file that opens offline.
+
+    Offensive text is blurred until the reader asks for it.
+    """
+    from ifguide.ui.report.write import write_report
+
+    path = write_report(open_study(name), out or Path(f"{name}-report.html"), selection=selection)
+    print(f"wrote {path} ({path.stat().st_size:,} bytes)")
+
+
+COMMANDS = (explain, likelihood, mechanism, rank, report)

@@ -1,0 +1,176 @@
+"""`ifguide demo`, `new`, `run` and `cancel`: make and build studies, here or as a background job."""
+
+import contextlib
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from typer import Option
+from typer.models import OptionInfo
+
+from ifguide.cli.options import Background, StudyName
+from ifguide.cli.running import follow_run, launched_together, open_study
+from ifguide.cli.status import print_headline
+from ifguide.errors import InputError, StudyNotFound
+
+if TYPE_CHECKING:
+    from ifguide.config.schema import StudyConfig
+
+
+def demo(
+    fresh: Annotated[bool, Option("--fresh", help="Build every stage again.")] = False, background: Background = False
+) -> None:
+    """Build the built-in study.
+
+    It has a small corpus with planted insults and a tiny model, and takes minutes on a laptop. Stages that are up to
+    date are skipped, so you can stop the command and run it again.
+    """
+    from ifguide.study.demo import NAME, build_demo
+
+    if background:
+        _start_in_background(NAME, ["demo", *(["--fresh"] if fresh else [])], skip_when_fresh=not fresh)
+        return
+    with follow_run() as progress:
+        build_demo(fresh=fresh, progress=progress)
+    print_headline(NAME)
+
+
+def _file(note: str, metavar: str = "FILE", default: str | bool = False) -> OptionInfo:
+    return Option(metavar=metavar, help=note, show_default=default)
+
+
+def _column(note: str, default: str | bool = False) -> OptionInfo:
+    return _file(note, "COLUMN", default)
+
+
+_CORPUS = "A .jsonl, .csv, .tsv, .parquet or .txt file, a folder, or a hub data set."
+_SPANS = "The corpus's column of known toxic character spans; they judge the result and never enter it."
+_SET = "Any other setting, such as model.mode=scratch; give the option once for each setting."
+
+
+def new(
+    name: StudyName,
+    model: Annotated[str, _file("A Hugging Face model folder or hub id.", "PATH_OR_ID")],
+    corpus: Annotated[str, _file(_CORPUS, "FILE_OR_DATASET")],
+    toxic: Annotated[str, _file("Toxic queries: prompts and completions.")],
+    safe: Annotated[str, _file("Safe queries: prompts and completions.")],
+    text_field: Annotated[str | None, _column("The corpus's column of texts.", "text")] = None,
+    id_field: Annotated[str | None, _column("The corpus's column of unique ids.", "numbers")] = None,
+    source_field: Annotated[str | None, _column("The corpus's column of sources.")] = None,
+    spans_field: Annotated[str | None, _column(_SPANS)] = None,
+    prompt_field: Annotated[str | None, _column("The queries' column of prompts.", "prompt")] = None,
+    completion_field: Annotated[str | None, _column("The queries' column of completions.", "completion")] = None,
+    prompts: Annotated[str | None, _file("Prompts to complete in evaluations.", default="the toxic queries'")] = None,
+    heldout: Annotated[str | None, _file("Benign text to measure perplexity on.", default="none")] = None,
+    assignments: Annotated[list[str] | None, Option("--set", metavar="SECTION.KEY=VALUE", help=_SET)] = None,
+) -> None:
+    """Make a study of your own model and corpus.
+
+    Every input is opened and read first. The settings are written to study.toml in the study's folder, where you can
+    change them.
+    """
+    from ifguide.config.io import config_from_dict, override
+    from ifguide.study.pipeline import create_study
+
+    columns = {"text_field": text_field, "id_field": id_field, "source_field": source_field, "spans_field": spans_field}
+    fields = {"prompt_field": prompt_field, "completion_field": completion_field}
+    settings: dict[str, dict] = {
+        "model": {"source": model},
+        "corpus": {"path": corpus, **columns},
+        "queries": {"toxic": toxic, "safe": safe, **fields},
+        "evaluate": {"prompts": prompts, "heldout": heldout},
+    }
+    given = {table: {k: v for k, v in values.items() if v is not None} for table, values in settings.items()}
+    study = create_study(name, _with_absolute_paths(override(config_from_dict(given), assignments or [])))
+    print(f"wrote {study.root / 'study.toml'}; build it with `ifguide run {name}`")
+
+
+def _with_absolute_paths(config: "StudyConfig") -> "StudyConfig":
+    """The same settings with paths that hold from any folder. Hub ids are left alone."""
+
+    def absolute(path):
+        if isinstance(path, tuple):
+            return tuple(map(absolute, path))
+        if path.startswith("classifier:"):  # a scorer
+            source, sign, label = path.removeprefix("classifier:").partition("#")
+            return f"classifier:{absolute(source)}{sign}{label}"
+        place = Path(path).expanduser()
+        is_file = path and (place.exists() or any(sign in path for sign in "*?["))
+        return str(place.absolute()) if is_file else path
+
+    paths = {
+        "model": ("source", "checkpoints"),
+        "corpus": ("path",),
+        "queries": ("toxic", "safe"),
+        "evaluate": ("prompts", "heldout", "lambada", "harness_folder", "scorer", "implicit"),
+        "baselines": ("scorer",),
+    }
+    changed = {}
+    for section, keys in paths.items():
+        table = getattr(config, section)
+        changed[section] = dataclasses.replace(table, **{key: absolute(getattr(table, key)) for key in keys})
+    return dataclasses.replace(config, **changed)
+
+
+def run(
+    name: StudyName,
+    until: Annotated[str | None, Option(metavar="STAGE", help="Stop after this stage.")] = None,
+    force: Annotated[str | None, Option(metavar="STAGE", help="Build this stage again, even if up to date.")] = None,
+    background: Background = False,
+) -> None:
+    """Build every stage of a study that is missing or out of date.
+
+    The stages, in order: corpus, queries, model, factors, direction, scores, index, selection, documents, suppress,
+    evaluate.
+    """
+    from ifguide.study.lineage import STAGES
+
+    for stage in filter(None, (until, force)):
+        if stage not in STAGES:
+            raise InputError(f"expected a stage ({', '.join(STAGES)}), got {stage!r}")
+    study = open_study(name)
+    if background and launched_together():
+        raise InputError("--background starts one process; start several with torchrun or accelerate launch without it")
+    if background:
+        extra = [*(["--until", until] if until else []), *(["--force", force] if force else [])]
+        _start_in_background(name, ["run", name, *extra])
+        return
+    with follow_run() as progress:
+        from ifguide.study.pipeline import run_study
+
+        run_study(study, until=until, force=force, progress=progress)
+    print_headline(name)
+
+
+def _start_in_background(name: str, arguments: list[str], *, skip_when_fresh: bool = False) -> None:
+    """Start `ifguide` with these arguments as a job, unless the study has a running one (or every stage is fresh)."""
+    from ifguide.runtime.jobs import active_job, start_job
+    from ifguide.study.folder import cache_dir
+    from ifguide.study.freshness import stage_states
+
+    cache = cache_dir()
+    if active := active_job(cache / name):
+        print(f"study {name} is already being built by job {active.id}")
+        return
+    if skip_when_fresh:
+        with contextlib.suppress(StudyNotFound):
+            if all(state.state == "fresh" for state in stage_states(open_study(name)).values()):
+                print(f"study {name} is up to date")
+                return
+    job = start_job(name, arguments, cache)
+    print(f"building study {name} in the background; follow it with `ifguide status {name}` or in {job.log_path}")
+
+
+def cancel(name: StudyName) -> None:
+    """Stop a study's background job."""
+    from ifguide.config.names import check_name
+    from ifguide.runtime.jobs import active_job, cancel_job
+    from ifguide.study.folder import cache_dir
+
+    job = active_job(cache_dir() / check_name(name))
+    if job is None:
+        raise InputError(f"study {name!r} has no running job; stop a run in another terminal there, with Ctrl+C")
+    print(f"job {job.id} is {cancel_job(job).state}; continue with `ifguide run {name}`")
+
+
+COMMANDS = (demo, new, run, cancel)
