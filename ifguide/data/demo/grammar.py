@@ -90,11 +90,7 @@ class Writer:
         self._used: dict[str, set[str]] = {}
 
     def expand(self, template: str) -> str:
-        """Fill every hole of a template.
-
-        Raises:
-            KeyError: a slot names no pool.
-        """
+        """Fill every hole of a template. A slot without a pool is a KeyError."""
         text = template
         while match := _CHOICE.search(text):
             text = text[: match.start()] + self.rng.choice(match[1].split("|")) + text[match.end() :]
