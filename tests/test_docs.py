@@ -18,7 +18,7 @@ from ifguide.cli.main import app
 from ifguide.config import docs as config_table
 from ifguide.config.io import override
 from ifguide.config.schema import EvaluateConfig, StudyConfig
-from ifguide.data.corpus_writer import CorpusSummary
+from ifguide.data.corpus import CorpusSummary
 from ifguide.runtime.jobs import JobStatus
 from ifguide.study.analysis.export import SCHEMAS
 from ifguide.study.lineage import STAGES

@@ -6,7 +6,7 @@ Shapes: D documents, N tokens of all documents.
 import contextlib
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from ifguide.config.schema import CorpusConfig
+from ifguide.data.corpus import CorpusSummary, TokenizedCorpus
 from ifguide.data.readers import Row, check_text, count_rows, read_rows, take_field
 from ifguide.data.spans import mark_tokens, parse_spans
 from ifguide.data.tokenizing import tokenize
@@ -27,22 +28,6 @@ _SECONDS_BETWEEN_REPORTS = 0.25
 _SHOWN_PLACES = 5
 
 
-@dataclass(frozen=True, kw_only=True)
-class CorpusSummary:
-    """What was read and what was left out, as `summary.json` holds it."""
-
-    documents: int
-    """D."""
-    tokens: int
-    """N."""
-    characters: int
-    """Code points of all documents."""
-    skipped: int
-    """Rows left out because they have no text, or text of which the tokenizer keeps nothing."""
-    skipped_at: list[str]
-    """Places of the first few of them."""
-
-
 class _Document(NamedTuple):
     id: str
     source: str
@@ -51,13 +36,20 @@ class _Document(NamedTuple):
     where: str
 
 
-def write_corpus(
+def build_corpus(
     config: CorpusConfig, tokenizer, folder: Path, report: Callable[[int, int], None] | None = None
-) -> CorpusSummary:
-    """Write token_ids, offsets, char_start, char_end, id_rank, in_span (with spans), documents.arrow, tokenizer/ and
-    summary.json.
+) -> TokenizedCorpus:
+    """Read and tokenise a corpus; write token_ids, offsets, char_start, char_end, id_rank, in_span (with spans),
+    documents.arrow, tokenizer/ and summary.json.
 
-    Arguments and errors are those of `ifguide.data.corpus.build_corpus`.
+    Args:
+        config: which documents.
+        tokenizer: a fast Hugging Face tokenizer.
+        folder: an existing folder to write into.
+        report: called as report(rows read, rows expected; 0 when unknown) a few times a second.
+
+    Raises:
+        InputError: an input that cannot be used; names the file, the line, what was found and the remedy.
     """
     tokenize(tokenizer, [])  # a slow tokenizer is refused before anything is read
     reading = _Reading(config)
@@ -75,9 +67,10 @@ def write_corpus(
                 else:
                     output.add(document, tokens)
             output.flush()
+            done = output.n_documents if config.max_documents else reading.n_rows
             if report and time.monotonic() - reported >= _SECONDS_BETWEEN_REPORTS:
                 reported = time.monotonic()
-                report(output.n_documents if config.max_documents else reading.n_rows, total)
+                report(done, total)
     if not output.n_documents:
         raise InputError(
             f"{config.path} gave no document ({reading.n_rows:,} rows, none with text); check corpus.path and"
@@ -96,7 +89,7 @@ def write_corpus(
     if report:
         done = output.n_documents if config.max_documents else reading.n_rows
         report(done, done)
-    return summary
+    return TokenizedCorpus.open(folder)
 
 
 def check_documents(config: CorpusConfig) -> int:
@@ -145,21 +138,14 @@ class _Reading:
             spans: tuple[tuple[int, int], ...] = ()
             if config.spans_field:
                 spans = parse_spans(take_field(row, config.spans_field), len(text), row.where, config.spans_field)
-            yield _Document(self._id(row), self._source(row), text, spans, row.where)
+            source = _label(row, config.source_field) if config.source_field else ""
+            yield _Document(self._id(row), source or row.stem, text, spans, row.where)
 
     def _id(self, row: Row) -> str:
-        name = self._config.id_field
-        value = document_id(row, name)
-        if not name:
-            return value
-        if value in self._seen:
-            raise InputError(f"{row.where}: the id {value!r} was already used at {self._seen[value]}; ids must differ")
-        self._seen[value] = row.where
+        value = document_id(row, self._config.id_field)
+        if self._config.id_field and (first := self._seen.setdefault(value, row.where)) != row.where:
+            raise InputError(f"{row.where}: the id {value!r} was already used at {first}; ids must differ")
         return value
-
-    def _source(self, row: Row) -> str:
-        name = self._config.source_field
-        return (_label(take_field(row, name), row, name) if name else "") or row.stem
 
 
 def document_id(row: Row, id_field: str) -> str:
@@ -170,7 +156,7 @@ def document_id(row: Row, id_field: str) -> str:
     """
     if not id_field:
         return row.stem if row.single else f"{row.stem}-{row.number:06d}"
-    value = _label(take_field(row, id_field), row, id_field)
+    value = _label(row, id_field)
     if not value:
         raise InputError(
             f"{row.where}: the id in {id_field!r} is empty; give every document one, or leave corpus.id_field empty"
@@ -178,8 +164,9 @@ def document_id(row: Row, id_field: str) -> str:
     return value
 
 
-def _label(value, row: Row, field: str) -> str:
+def _label(row: Row, field: str) -> str:
     """An id or a source: text, or a whole number as text."""
+    value = take_field(row, field)
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     return "" if value is None else check_text(value, row.where, field)
@@ -191,12 +178,11 @@ class _Output:
     def __init__(self, folder: Path, *, with_spans: bool):
         kinds: dict[str, type] = dict.fromkeys(("token_ids", "char_start", "char_end"), np.int32)
         kinds["offsets"] = np.int64
-        if with_spans:
-            kinds["in_span"] = np.bool_
-        self._arrays = {name: ArrayWriter(folder / f"{name}.npy", kind) for name, kind in kinds.items()}
         fields = [(name, pa.string()) for name in ("id", "source", "text")]
         if with_spans:
+            kinds["in_span"] = np.bool_
             fields.append(("spans", pa.list_(pa.struct([("start", pa.int64()), ("end", pa.int64())]))))
+        self._arrays = {name: ArrayWriter(folder / f"{name}.npy", kind) for name, kind in kinds.items()}
         self._schema = pa.schema(fields)
         self._file = pa.OSFile(str(folder / "documents.arrow"), "wb")
         self._stream = pa.ipc.new_stream(self._file, self._schema)
