@@ -91,9 +91,8 @@ class TokenizedCorpus:
         by_token = ["token_ids", "char_start", "char_end", *["in_span"] * ("spans" in batches[0].schema.names)]
         lengths = dict.fromkeys(by_token, n_tokens) | {"id_rank": n_documents}
         arrays = {name: load_array(folder / f"{name}.npy", length=length) for name, length in lengths.items()}
-        return cls(
-            folder=folder, offsets=offsets, batches=batches, batch_ends=tuple(ends), **{"in_span": None} | arrays
-        )
+        in_span = arrays.pop("in_span", None)
+        return cls(folder, offsets=offsets, in_span=in_span, batches=batches, batch_ends=tuple(ends), **arrays)
 
     @property
     def n_documents(self) -> int:

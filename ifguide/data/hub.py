@@ -16,22 +16,28 @@ def is_saved(folder: str) -> bool:
     return any(all((place / name).is_file() for name in names) for names in kinds)
 
 
-def load_saved(folder: str, split: str = ""):
-    """Open a saved folder, memory-mapped.
+def load(name: str, split: str = ""):
+    """Open a data set without running code from the hub: a saved folder memory-mapped, anything else streamed through
+    `datasets.load_dataset`.
 
     Args:
-        folder: made by `save_to_disk`.
-        split: which one, when the folder holds several.
+        name: a saved folder, `org/name[:config][@revision]`, or a local folder in a layout that `datasets` knows.
+        split: `train`, or a part such as `train[:10%]` (which is downloaded whole first); of a saved folder, which one
+            when it holds several.
 
     Returns:
-        (data, stem): the data set and its name.
+        (data, stem): the data set and its name without organisation.
 
     Raises:
-        InputError: damaged, or the split is missing, unknown or superfluous.
+        InputError: not such a name, damaged, the split is missing, unknown or superfluous, or the library cannot load
+            it.
     """
+    return _load_saved(Path(name).expanduser(), split) if is_saved(name) else _load_named(name, split)
+
+
+def _load_saved(place: Path, split: str):
     import datasets
 
-    place = Path(folder).expanduser()
     try:
         data = datasets.load_from_disk(str(place))
     except Exception as error:  # the library raises many classes for a damaged folder
@@ -49,19 +55,7 @@ def load_saved(folder: str, split: str = ""):
     return data, place.name
 
 
-def load_named(name: str, split: str):
-    """Open a data set through `datasets.load_dataset`, streamed, without running code from the hub.
-
-    Args:
-        name: `org/name[:config][@revision]`, or a local folder in a layout that `datasets` knows.
-        split: `train`, or a part such as `train[:10%]` (which is downloaded whole first).
-
-    Returns:
-        (data, stem): the data set and its name without organisation.
-
-    Raises:
-        InputError: not such a name, no split, or the library cannot load it.
-    """
+def _load_named(name: str, split: str):
     place = Path(name).expanduser()
     match = _HUB_ID.fullmatch(name)
     if not split or not (place.is_dir() or match):
@@ -75,7 +69,6 @@ def load_named(name: str, split: str):
         source, options = str(place), {}
     else:
         source, options = match["name"], {"name": match["config"], "revision": match["revision"]}
-
     try:
         # streaming keeps memory and disk flat, but cannot take a part of a split
         data = datasets.load_dataset(source, split=split, streaming="[" not in split, **options)

@@ -1,10 +1,9 @@
 """Documents -> training rows of equal length. Pure NumPy.
 
-Shapes: D documents, N corpus tokens, R rows, L tokens in a row, P pieces (a piece is the part of one document in one
-row).
+D documents, N corpus tokens, R rows, L tokens in a row, P pieces (a piece is the part of one document in one row).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -111,9 +110,6 @@ class PackedRows(Sequence):
         batch.document_index[b, column : column + length] = document
         return column + length
 
-    def __iter__(self) -> Iterator[Rows]:
-        return (self[row] for row in range(len(self)))
-
 
 @dataclass(frozen=True, eq=False)
 class BosRows(Sequence):
@@ -165,7 +161,6 @@ def pack_rows(
     eos_id: int | None,
     selected: np.ndarray | None = None,
     pack: bool = True,
-    documents: Sequence[int] | None = None,
 ) -> PackedRows:
     """Lay documents out in rows of `max_length` tokens for training.
 
@@ -180,7 +175,6 @@ def pack_rows(
         eos_id: the end-of-text token; None leaves it out, which needs `pack=False`.
         selected: bool (N,), the suppression mask, or float strengths, by corpus token. None: nothing is selected.
         pack: several documents in a row, with the end-of-text between them; false pads after each document instead.
-        documents: which documents, in which order; None takes all in corpus order.
 
     Raises:
         ConfigError: `max_length` below 2, packing without an end-of-text token, or a mask of the wrong shape.
@@ -198,11 +192,13 @@ def pack_rows(
             f"expected a mask of shape {token_ids.shape}, one flag a corpus token, got {selected.shape}; select again"
         )
     lengths = np.diff(offsets)
-    chosen = np.arange(len(lengths)) if documents is None else np.asarray(documents, dtype=np.int64)
-    chosen = chosen[lengths[chosen] > 0]
+    chosen = np.flatnonzero(lengths > 0)
     n_elements = lengths[chosen] + (eos_id is not None)
-    place = _place_packed if pack else _place_apart
-    which, start, stop, row_first_piece = place(n_elements, max_length)
+    if pack:
+        which, start, stop, row_first_piece = _place_packed(n_elements, max_length)
+    else:  # one piece a row
+        which, start, stop = cut_overlapping(n_elements, max_length)
+        row_first_piece = np.arange(len(which) + 1)
     return PackedRows(token_ids, offsets, max_length, eos_id, selected, chosen[which], start, stop, row_first_piece)
 
 
@@ -223,12 +219,6 @@ def cut_overlapping(lengths: np.ndarray, max_length: int) -> tuple[np.ndarray, n
     number = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
     start = number * step
     return which, start, np.minimum(start + max_length, lengths[which])
-
-
-def _place_apart(n_elements: np.ndarray, max_length: int):
-    """One piece a row."""
-    which, start, stop = cut_overlapping(n_elements, max_length)
-    return which, start, stop, np.arange(len(which) + 1)
 
 
 def _place_packed(n_elements: np.ndarray, max_length: int):

@@ -1,7 +1,6 @@
 """Query sets: the (prompt, completion) pairs that say what is toxic and what is safe."""
 
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,17 +15,8 @@ if TYPE_CHECKING:
 
 _CONTINUATION = "continuation"
 _SCORE = "toxicity"
+_COUNTS = ("rows", "unscored", "filtered", "empty", "too_short", "kept")
 _BATCH = 512
-
-
-@dataclass(kw_only=True)
-class _Counts:
-    rows: int = 0
-    unscored: int = 0
-    filtered: int = 0
-    empty: int = 0
-    too_short: int = 0
-    kept: int = 0
 
 
 def read_queries(path: str, *, kind: str, config: QueriesConfig, max_queries: int | None = None) -> "pandas.DataFrame":
@@ -61,25 +51,25 @@ def read_queries(path: str, *, kind: str, config: QueriesConfig, max_queries: in
     if kind not in ("toxic", "safe"):
         raise ConfigError(f"expected kind toxic or safe, got {kind!r}")
     limit = config.max_queries if max_queries is None else max_queries
-    counts = _Counts()
+    counts = dict.fromkeys(_COUNTS, 0)
     pairs: list = []
     columns = [config.prompt_field, config.completion_field, _CONTINUATION, config.text_field]
     for row in read_rows(path, text_field=config.text_field, columns=columns):
-        counts.rows += 1
-        pair = _read_pair(row, kind, config, counts)
-        if pair is not None:
-            counts.kept += 1
-            if not limit or len(pairs) < limit:
-                pairs.append(pair)
+        pair = _read_pair(row, kind, config)
+        counts["rows"] += 1
+        counts[pair if isinstance(pair, str) else "kept"] += 1
+        if not isinstance(pair, str) and (not limit or len(pairs) < limit):
+            pairs.append(pair)
     summary = _summarise(path, kind, config, counts, len(pairs))
     if not pairs:
         raise InputError(f"{summary}; expected at least one {kind} query: change queries.{kind} or its thresholds")
     frame = pd.DataFrame(pairs, columns=["prompt", "completion"])
-    frame.attrs = {"counts": vars(counts).copy(), "summary": summary}
+    frame.attrs = {"counts": counts, "summary": summary}
     return frame
 
 
-def _read_pair(row: Row, kind: str, config: QueriesConfig, counts: _Counts) -> tuple[str, str] | None:
+def _read_pair(row: Row, kind: str, config: QueriesConfig) -> tuple[str, str] | str:
+    """A row's prompt and completion, or which of `_COUNTS` it is left out as."""
     prompt_field, completion_field = config.prompt_field, config.completion_field
     if prompt_field not in row.values:
         if config.text_field not in row.values:
@@ -88,7 +78,7 @@ def _read_pair(row: Row, kind: str, config: QueriesConfig, counts: _Counts) -> t
                 f"{row.where}: expected the columns {prompt_field!r} and {completion_field!r}, or"
                 f" {config.text_field!r}, found {found}; name the right columns in [queries]"
             )
-        return _split_text(row, config, counts)
+        return _split_text(row, config)
     if completion_field not in row.values and _CONTINUATION in row.values:
         completion_field = _CONTINUATION
     prompt, completion = take_field(row, prompt_field), take_field(row, completion_field)
@@ -103,26 +93,25 @@ def _read_pair(row: Row, kind: str, config: QueriesConfig, counts: _Counts) -> t
         rated = [_score(part, row, name) for name, part in parts]
         scores = [score for score in rated if score is not None]
         if len(scores) < len(rated):
-            counts.unscored += 1
-            return None
+            return "unscored"
         if not (min(scores) >= config.toxic_min if kind == "toxic" else max(scores) < config.safe_max):
-            counts.filtered += 1
-            return None
-    texts = [check_text(prompt, row.where, prompt_field), check_text(completion, row.where, completion_field)]
-    for name, text in zip((prompt_field, completion_field), texts, strict=True):
+            return "filtered"
+    prompt, completion = (
+        check_text(prompt, row.where, prompt_field),
+        check_text(completion, row.where, completion_field),
+    )
+    for name, text in ((prompt_field, prompt), (completion_field, completion)):
         if not text.strip():
             raise InputError(
                 f"{row.where}: {name!r} is empty; a query needs a prompt and a completion, so fill it or remove the row"
             )
-    return texts[0], texts[1]
+    return prompt, completion
 
 
 def _nested_text(part: dict, row: Row, name: str):
     if "text" not in part:
-        raise InputError(
-            f"{row.where}: expected {name!r} to hold 'text' and {_SCORE!r}, found"
-            f" {', '.join(map(repr, part)) or 'nothing'}"
-        )
+        found = ", ".join(map(repr, part)) or "nothing"
+        raise InputError(f"{row.where}: expected {name!r} to hold 'text' and {_SCORE!r}, found {found}")
     return part["text"]
 
 
@@ -140,31 +129,25 @@ def _score(part: dict, row: Row, name: str) -> float | None:
     return float(score)
 
 
-def _split_text(row: Row, config: QueriesConfig, counts: _Counts) -> tuple[str, str] | None:
+def _split_text(row: Row, config: QueriesConfig) -> tuple[str, str] | str:
     text = check_text(row.values[config.text_field], row.where, config.text_field)
     word_ends = [word.end() for word in re.finditer(r"\S+", text)]
     if len(word_ends) < 2:
-        counts.empty += not word_ends
-        counts.too_short += len(word_ends)
-        return None
+        return "too_short" if word_ends else "empty"
     n_prompt = min(max(int(len(word_ends) * config.split_share), 1), len(word_ends) - 1)
     cut = word_ends[n_prompt - 1]
     return text[:cut], text[cut:]
 
 
-def _summarise(path: str, kind: str, config: QueriesConfig, counts: _Counts, n_taken: int) -> str:
+def _summarise(path: str, kind: str, config: QueriesConfig, counts: dict[str, int], n_taken: int) -> str:
     bound = f"at least {config.toxic_min:g}" if kind == "toxic" else f"below {config.safe_max:g}"
-    left_out = {
-        f"not {kind} (both scores {bound})": counts.filtered,
-        "without scores": counts.unscored,
-        "without text": counts.empty,
-        "of one word": counts.too_short,
-    }
-    parts = [f"{n:,} {reason}" for reason, n in left_out.items() if n]
-    sentence = f"{path}: {counts.kept:,} of {counts.rows:,} rows are {kind} queries"
+    reasons = {"filtered": f"not {kind} (both scores {bound})", "unscored": "without scores"}
+    reasons |= {"empty": "without text", "too_short": "of one word"}
+    parts = [f"{counts[name]:,} {reason}" for name, reason in reasons.items() if counts[name]]
+    sentence = f"{path}: {counts['kept']:,} of {counts['rows']:,} rows are {kind} queries"
     if parts:
         sentence += f"; left out: {', '.join(parts)}"
-    if n_taken < counts.kept:
+    if n_taken < counts["kept"]:
         sentence += f"; the first {n_taken:,} are taken"
     return sentence
 

@@ -58,31 +58,37 @@ def read_rows(
         InputError: no such input, an unknown format, or a row that cannot be read; names the file and the line.
     """
     columns = list(columns)
-    base, split = _separate_split(path)
-    if hub.is_saved(base) or split or not _matches(path):
-        data, stem = hub.load_saved(base, split) if hub.is_saved(base) else hub.load_named(base, split)
+    if data_set := _data_set(path):
+        data, stem = hub.load(*data_set)
         for number, values in enumerate(hub.iterate(data, path, columns), start=1):
             yield Row(values, f"{path}, row {number}", number, stem)
-    else:
-        files = list_files(path)
-        for file, stem in zip(files, _unique_stems(files), strict=True):
-            yield from _file_rows(file, stem, text_field, text_unit, columns)
+        return
+    files = list_files(path)
+    for file, stem in zip(files, _unique_stems(files), strict=True):
+        match _format(file):
+            case "json":
+                yield from _json_rows(file, stem)
+            case "parquet":
+                yield from _parquet_rows(file, stem, columns)
+            case "text":
+                yield from _text_rows(file, stem, text_field, text_unit)
+            case kind:
+                yield from _table_rows(file, stem, "," if kind == "csv" else "\t")
 
 
-def read_texts(path: str, field: str = "text", *, text_unit: str = "line", limit: int = 0) -> list[str]:
+def read_texts(path: str, field: str = "text", *, limit: int = 0) -> list[str]:
     """The texts of one column, rows without text left out; a nested `{"text": ...}` counts as its text.
 
     Args:
         path: as in `read_rows`.
         field: the column.
-        text_unit: as in `read_rows`.
         limit: stop after this many texts; 0 takes all.
 
     Raises:
         InputError: as `read_rows`; also a row without the column, or no text at all.
     """
     texts = []
-    for row in read_rows(path, text_field=field, text_unit=text_unit, columns=[field]):
+    for row in read_rows(path, text_field=field, columns=[field]):
         value = take_field(row, field)
         text = check_text(value["text"] if isinstance(value, dict) and "text" in value else value, row.where, field)
         if text.strip():
@@ -100,10 +106,10 @@ def take_field(row: Row, field: str):
     Raises:
         InputError: the row has no such column.
     """
-    if field not in row.values:
-        found = ", ".join(map(repr, row.values)) or "none"
-        raise InputError(f"{row.where}: expected a column {field!r}, found {found}; name the right column or add it")
-    return row.values[field]
+    if field in row.values:
+        return row.values[field]
+    found = ", ".join(map(repr, row.values)) or "none"
+    raise InputError(f"{row.where}: expected a column {field!r}, found {found}; name the right column or add it")
 
 
 def check_text(value, where: str, field: str) -> str:
@@ -154,8 +160,7 @@ def count_rows(path: str, *, text_unit: str = "line") -> int:
     """How many rows `read_rows` will give: exact for JSON lines, text and Parquet; an upper bound for CSV (a quoted
     field may span lines) and with blank lines, which are skipped; 0 when only reading would tell.
     """
-    base, split = _separate_split(path)
-    if split or hub.is_saved(base) or not _matches(path):
+    if _data_set(path):
         return 0
     total = 0
     for file in list_files(path):
@@ -169,21 +174,6 @@ def count_rows(path: str, *, text_unit: str = "line") -> int:
         else:
             total += max(_count_lines(file) - (kind in ("csv", "tsv")), 0)
     return total
-
-
-# ---- files ----
-
-
-def _file_rows(file: Path, stem: str, text_field: str, text_unit: str, columns: list[str]) -> Iterator[Row]:
-    match _format(file):
-        case "json":
-            return _json_rows(file, stem)
-        case "parquet":
-            return _parquet_rows(file, stem, columns)
-        case "text":
-            return _text_rows(file, stem, text_field, text_unit)
-        case kind:
-            return _table_rows(file, stem, "," if kind == "csv" else "\t")
 
 
 def _json_rows(file: Path, stem: str) -> Iterator[Row]:
@@ -338,17 +328,17 @@ def _unique_stems(files: list[Path]) -> list[str]:
     return longer
 
 
-def _matches(path: str) -> bool:
-    return Path(path).expanduser().exists() or bool(glob.glob(str(Path(path).expanduser()), recursive=True))
-
-
 def _shorten(value) -> str:
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
-def _separate_split(path: str) -> tuple[str, str]:
-    if Path(path).expanduser().exists():  # a # in a real name is no split
-        return path, ""
+def _data_set(path: str) -> tuple[str, str] | None:
+    """The name and the split of a data set; None for files."""
+    place = Path(path).expanduser()
+    if place.exists():  # a # in a real name is no split
+        return (path, "") if hub.is_saved(path) else None
     base, _, split = path.rpartition("#")
-    return (base, split) if base else (path, "")
+    if (base and split) or not glob.glob(str(place), recursive=True):
+        return (base, split) if base else (path, "")
+    return None
