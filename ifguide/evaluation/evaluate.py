@@ -64,7 +64,7 @@ def evaluate_model(
     """
     import pandas as pd
 
-    from ifguide.evaluation import completions
+    from ifguide.evaluation import generation
     from ifguide.evaluation.fluency import distinct_n, fluency_warning, repetition_share
     from ifguide.evaluation.toxic_spans import find_toxic_spans, flatten_spans
 
@@ -75,7 +75,7 @@ def evaluate_model(
         return (lambda done, total: report(what, done, total)) if report else None
 
     starts = [prompt.text for prompt in prompts]
-    found = completions.complete_in_shards(model, tokenizer, starts, config, work, tell("completions"), steer)
+    found = generation.generate_completions(model, tokenizer, starts, config, work, tell("completions"), steer)
     texts = [completion.completion for completion in found]
     columns: dict = {
         **{

@@ -25,13 +25,7 @@ def perplexity_of(losses: HeldoutLosses) -> float:
 
 
 def heldout_losses(
-    model,
-    tokenizer,
-    texts: Sequence[str],
-    *,
-    max_length: int | None = None,
-    batch_size: int = 16,
-    report: Callable[[int, int], None] | None = None,
+    model, tokenizer, texts: Sequence[str], *, batch_size: int = 16, report: Callable[[int, int], None] | None = None
 ) -> HeldoutLosses:
     """Negative log-likelihood of every text.
 
@@ -43,7 +37,6 @@ def heldout_losses(
         model: a causal language model on its device; put in evaluation mode.
         tokenizer: the model's.
         texts: the held-out texts.
-        max_length: longest chunk in tokens, at least 2; None takes the model's context.
         batch_size: chunks at once.
         report: called with (chunks done, chunks in all).
 
@@ -59,7 +52,7 @@ def heldout_losses(
 
     bos = bos_context(tokenizer)
     before = [] if bos is None else [bos]
-    limit = max(2, (max_length or context_length(model.config)) - len(before))
+    limit = max(2, context_length(model.config) - len(before))
     ids = tokenizer(list(texts), add_special_tokens=False)["input_ids"] if texts else []
     which, start, stop = cut_overlapping(np.array([len(row) for row in ids], dtype=np.int64), limit)
     if not len(which):
@@ -99,16 +92,10 @@ def distinct_n(texts: Sequence[str], n: int) -> float:
 
 def repetition_share(texts: Sequence[str], n: int = 4) -> float:
     """n-grams that repeat an earlier one of the **same** text, as a share of all n-grams (seq-rep-n of Welleck et al.
-    2019).
-
-    0 when nothing repeats or no text has n words; near 1 for a model that loops.
-    """
-    repeated = total = 0
-    for text in texts:
-        grams = _ngrams(text, n)
-        total += len(grams)
-        repeated += len(grams) - len(set(grams))
-    return repeated / total if total else 0.0
+    2019). 0 when nothing repeats or no text has n words; near 1 for a model that loops."""
+    grams = [_ngrams(text, n) for text in texts]
+    total = sum(map(len, grams))
+    return sum(len(found) - len(set(found)) for found in grams) / total if total else 0.0
 
 
 def _ngrams(text: str, n: int) -> list[tuple[str, ...]]:
@@ -134,31 +121,23 @@ def fluency_warning(metrics: dict, base: dict | None) -> str | None:
         base: the base model's, on the same prompts and held-out text; None when the model is the base itself.
     """
     reference = base or {"repetition": 0.0, "empty_share": 0.0}
-    than = "the base model's" if base else "a sound model has"
+    than = "more than the base model's" if base else "more than a sound model has"
     found = []
-    perplexity = metrics["perplexity"]
+    perplexity, variety = metrics["perplexity"], metrics["distinct_2"]
+    repetition, empty = metrics["repetition"], metrics["empty_share"]
     if perplexity is None:
         if base:
             found.append("No held-out text, so perplexity could not be compared: name a file in evaluate.heldout.")
     elif not math.isfinite(perplexity):
         found.append("Perplexity on held-out text is infinite.")
-    elif base and base.get("perplexity") and perplexity > PERPLEXITY_RATIO * base["perplexity"]:
-        ratio = perplexity / base["perplexity"]
-        found.append(
-            f"Perplexity on held-out text is {ratio:.1f} times the base model's ({perplexity:.1f} against"
-            f" {base['perplexity']:.1f})."
-        )
-    if base and metrics["distinct_2"] < DISTINCT_RATIO * base["distinct_2"]:
-        found.append(
-            f"Completions have less than half of the base model's variety of word pairs ({metrics['distinct_2']:.2f}"
-            f" against {base['distinct_2']:.2f})."
-        )
-    if metrics["repetition"] > reference["repetition"] + MORE_REPETITION:
-        found.append(
-            f"Completions repeat themselves: {metrics['repetition']:.0%} of the four-word runs, more than {than}."
-        )
-    if metrics["empty_share"] > reference["empty_share"] + MORE_EMPTY:
-        found.append(
-            f"{metrics['empty_share']:.0%} of the completions are empty, more than {than}; they count as not toxic."
-        )
+    elif base and (before := base.get("perplexity")) and perplexity > PERPLEXITY_RATIO * before:
+        numbers = f"{perplexity / before:.1f} times the base model's ({perplexity:.1f} against {before:.1f})"
+        found.append(f"Perplexity on held-out text is {numbers}.")
+    if base and variety < DISTINCT_RATIO * base["distinct_2"]:
+        numbers = f"({variety:.2f} against {base['distinct_2']:.2f})"
+        found.append(f"Completions have less than half of the base model's variety of word pairs {numbers}.")
+    if repetition > reference["repetition"] + MORE_REPETITION:
+        found.append(f"Completions repeat themselves: {repetition:.0%} of the four-word runs, {than}.")
+    if empty > reference["empty_share"] + MORE_EMPTY:
+        found.append(f"{empty:.0%} of the completions are empty, {than}; they count as not toxic.")
     return " ".join(found) or None

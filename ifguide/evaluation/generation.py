@@ -5,11 +5,14 @@ inverting the cumulative distribution of the nucleus, most likely token first. S
 change nothing beyond floating-point rounding of the logits. Two models with the same seed get the same uniform numbers,
 which makes their difference less noisy. Why not `generate`: docs/decisions/0045-evaluation-libraries.md.
 
-B rows in a batch, T tokens, V vocabulary.
+The prompts of a shard depend on the prompts and the tokenizer alone, so a resumed evaluation gives the same bytes as an
+uninterrupted one. B rows in a batch, T tokens, V vocabulary.
 """
 
 import inspect
 from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -18,9 +21,14 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from ifguide.config.schema import EvaluateConfig
-from ifguide.errors import ConfigError, InputError, NumericalError
+from ifguide.errors import ConfigError, InputError, NumericalError, StaleError
 from ifguide.models.loading import bos_context, context_length
+from ifguide.storage.artifacts import read_json, write_json
 
+Report = Callable[[int, int], None]
+
+SHARD_COMPLETIONS = 2048
+"""A shard holds about this many completions; those of one prompt stay together."""
 NUCLEUS_GUESS = 512
 """Most nuclei are smaller than this; a row with a larger one is sorted in full."""
 
@@ -109,53 +117,99 @@ def encode_prompts(tokenizer, prompts: Sequence[str], max_tokens: int) -> list[l
     return rows
 
 
-@torch.inference_mode()
+def plan_prompts(lengths: Sequence[int], n_samples: int, shard_completions: int) -> list[list[int]]:
+    """Prompt numbers of each shard. Prompts of similar length are neighbours, which keeps padding short.
+
+    Args:
+        lengths: tokens of each prompt.
+        n_samples: completions a prompt.
+        shard_completions: size of a shard.
+    """
+    order = sorted(range(len(lengths)), key=lambda i: (lengths[i], i))
+    size = max(1, shard_completions // n_samples)
+    return [order[start : start + size] for start in range(0, len(order), size)]
+
+
 def generate_completions(
     model,
     tokenizer,
     prompts: Sequence[str],
     config: EvaluateConfig,
-    report: Callable[[int, int], None] | None = None,
-    *,
-    only: Sequence[int] | None = None,
-    encoded: Sequence[list[int]] | None = None,
+    work: Path | None = None,
+    report: Report | None = None,
     steer: Callable[[Tensor, Tensor], Tensor] | None = None,
 ) -> list[Completion]:
-    """Sample `config.n_samples` completions of every prompt.
+    """Sample `config.n_samples` completions of every prompt, in shards that are written whole or not at all.
 
     Args:
         model: a causal language model with a key-value cache, on its device; put in evaluation mode.
         tokenizer: the model's.
         prompts: P texts; see `encode_prompts` for how they are read.
         config: n_samples, max_new_tokens, top_p, temperature, seed and batch_size.
+        work: the folder of finished shards, which are not made again. None keeps nothing.
         report: called with (completions done, completions in all).
-        only: numbers of the prompts to complete; None: all.
-        encoded: the result of `encode_prompts`; None computes it.
         steer: a logits processor: (completion tokens so far (B, T), logits (B, V)) -> logits; None: the model's own.
 
     Returns:
-        n_samples completions of every prompt, by prompt and then by sample.
+        P · n_samples completions, by prompt and then by sample.
 
     Raises:
         ConfigError: no room for a prompt beside `max_new_tokens` in the model's context.
     """
-    room = prompt_room(model, config)
+    encoded = encode_prompts(tokenizer, prompts, prompt_room(model, config))
     model.eval()
-    encoded = encode_prompts(tokenizer, prompts, room) if encoded is None else encoded
-    wanted = range(len(prompts)) if only is None else sorted(only)
-    # prompts of similar length share a batch, which keeps padding short
-    by_length = sorted(wanted, key=lambda i: (len(encoded[i]), i))
-    work = [(i, k) for i in by_length for k in range(config.n_samples)]
+    found: list[Completion] = []
+    shards = plan_prompts([len(ids) for ids in encoded], config.n_samples, SHARD_COMPLETIONS)
+    for number, shard in enumerate(shards):
+        path = work / f"completions-{number:06d}.json" if work else None
+        kept = _read_shard(path, shard, config.n_samples) if path else None
+        if kept is None:
+            tell = report and partial(_report_more, report, len(found), len(prompts) * config.n_samples)
+            kept = complete_shard(model, tokenizer, encoded, shard, config, tell, steer)
+            if path:
+                write_json(path, [list(completion) for completion in kept])
+        elif report:
+            report(len(found) + len(kept), len(prompts) * config.n_samples)
+        found += kept
+    return sorted(found, key=lambda completion: completion[:2])
+
+
+def _report_more(report: Report, done: int, total: int, more: int) -> None:
+    report(done + more, total)
+
+
+def _read_shard(path: Path, shard: list[int], n_samples: int) -> list[Completion] | None:
+    """The completions of a shard, or None when it is missing or damaged."""
+    try:
+        rows = [Completion(*row) for row in read_json(path)]
+    except (StaleError, TypeError):
+        return None
+    expected = [(prompt, sample) for prompt in sorted(shard) for sample in range(n_samples)]
+    return rows if [completion[:2] for completion in rows] == expected else None
+
+
+@torch.inference_mode()
+def complete_shard(
+    model,
+    tokenizer,
+    encoded: Sequence[list[int]],
+    shard: Sequence[int],
+    config: EvaluateConfig,
+    report: Callable[[int], None] | None = None,
+    steer: Callable[[Tensor, Tensor], Tensor] | None = None,
+) -> list[Completion]:
+    """The completions of the prompts numbered in `shard`, by prompt and then by sample."""
+    work = [(i, k) for i in shard for k in range(config.n_samples)]
     stop_ids = _stop_ids(model, tokenizer)
-    found: dict[tuple[int, int], Completion] = {}
+    found: list[Completion] = []
     for start in range(0, len(work), config.batch_size):
         batch = work[start : start + config.batch_size]
         for (i, k), ids in zip(batch, _complete(model, encoded, batch, stop_ids, config, steer), strict=True):
             text = tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-            found[i, k] = Completion(i, k, text, len(ids))
+            found.append(Completion(i, k, text, len(ids)))
         if report:
-            report(len(found), len(work))
-    return [found[i, k] for i in wanted for k in range(config.n_samples)]
+            report(len(found))
+    return sorted(found, key=lambda completion: completion[:2])
 
 
 def prompt_room(model, config: EvaluateConfig) -> int:

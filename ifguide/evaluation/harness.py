@@ -28,9 +28,7 @@ def check_harness(tasks: Sequence[str], folder: str = "") -> None:
             )
 
 
-def run_harness(
-    model, tokenizer, tasks: Sequence[str], folder: str = "", *, limit: int = 0, batch_size: int = 16
-) -> dict:
+def run_harness(model, tokenizer, tasks: Sequence[str], folder: str = "", *, limit: int = 0) -> dict:
     """Run tasks of the harness on a model.
 
     Args:
@@ -39,7 +37,6 @@ def run_harness(
         folder: of task YAML files; then only its tasks are known, and data files that they name are looked for from
             there. Empty: the harness's own tasks, which fetch their data from the hub.
         limit: the number of examples for each task; 0 takes all.
-        batch_size: requests at once.
 
     Returns:
         {task: {metric: value}}, with a metric's standard error as `<metric>_stderr`, the number of examples as
@@ -56,7 +53,7 @@ def run_harness(
     try:
         with place, contextlib.redirect_stderr(io.StringIO()):  # its progress bars would garble ours
             found = lm_eval.simple_evaluate(
-                model=HFLM(pretrained=model, tokenizer=tokenizer, backend="causal", batch_size=batch_size),
+                model=HFLM(pretrained=model, tokenizer=tokenizer, backend="causal", batch_size=16),
                 tasks=list(tasks),
                 task_manager=manager,
                 limit=limit or None,
@@ -67,18 +64,15 @@ def run_harness(
         raise InputError(
             f"lm-evaluation-harness could not run {', '.join(tasks)} ({type(error).__name__}: {error})"
         ) from error
-    sizes = found.get("n-samples", {})
-    return {
-        task: {
-            **{
-                key.removesuffix(",none"): value
-                for key, value in values.items()
-                if isinstance(value, int | float) and key != "sample_len"
-            },
-            **({"n_samples": sizes[task]["effective"]} if task in sizes else {}),
+    results: dict[str, dict] = {}
+    for task, values in found["results"].items():
+        numbers = {
+            key: value for key, value in values.items() if isinstance(value, int | float) and key != "sample_len"
         }
-        for task, values in found["results"].items()
-    }
+        results[task] = {key.removesuffix(",none"): value for key, value in numbers.items()}
+        if task in found.get("n-samples", {}):
+            results[task]["n_samples"] = found["n-samples"][task]["effective"]
+    return results
 
 
 def _task_manager(folder: str):

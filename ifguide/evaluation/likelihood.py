@@ -57,14 +57,11 @@ def token_likelihoods(
     tokenized = [text.token_ids for text in texts]
     room = context_length(model.config) - max((len(ids) for ids in tokenized), default=0)
     if room < 2:
-        raise InputError(
-            f"expected completions shorter than the model's context of {context_length(model.config)} tokens, got one"
-            " that fills it"
-        )
+        context = f"the model's context of {context_length(model.config)} tokens"
+        raise InputError(f"expected completions shorter than {context}, got one that fills it")
     lead = encode_prompts(tokenizer, [prompt], room)[0]
-    pieces = [
-        cut_pieces(text, t.char_end) if len(t.char_end) else [] for text, t in zip(completions, texts, strict=True)
-    ]
+    ends = [text.char_end for text in texts]
+    pieces = [cut_pieces(text, end) if len(end) else [] for text, end in zip(completions, ends, strict=True)]
     found: list[np.ndarray] = []
     model.eval()
     for start in range(0, len(tokenized), batch_size):

@@ -50,23 +50,17 @@ def find_lens_parts(model) -> LensParts:
     lists = [(name, m) for name, m in model.named_modules() if isinstance(m, nn.ModuleList) and len(m) == n_layers]
     kind = type(model).__name__
     if n_layers is None or len(lists) != 1:
-        raise InputError(
-            f"logit lens: expected one list of {n_layers} blocks in {kind}, found {len(lists)}; the lens reads"
-            " decoder-only models such as GPT-NeoX, Llama and GPT-2"
-        )
+        found = f"expected one list of {n_layers} blocks in {kind}, found {len(lists)}"
+        raise InputError(f"logit lens: {found}; it reads decoder-only models such as GPT-NeoX, Llama and GPT-2")
     name, blocks = lists[0]
     parent = model.get_submodule(name.rpartition(".")[0])
     norms = [child for child in parent.children() if "norm" in type(child).__name__.lower()]
     if len(norms) != 1:
-        raise InputError(
-            f"logit lens: expected one final norm beside the blocks of {kind}, found {len(norms)}; the lens reads"
-            " models that normalise once before the unembedding"
-        )
+        found = f"expected one final norm beside the blocks of {kind}, found {len(norms)}"
+        raise InputError(f"logit lens: {found}; it reads models that normalise once before the unembedding")
     head = model.get_output_embeddings()
     if head is None:
-        raise InputError(
-            f"logit lens: expected an output embedding in {kind}, found none; name a causal language model"
-        )
+        raise InputError(f"logit lens: expected an output embedding in {kind}, found none; name a causal model")
     return LensParts(blocks, norms[0], head)
 
 

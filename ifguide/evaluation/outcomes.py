@@ -19,7 +19,7 @@ ORDERS = ("largest", "drop", "rise", "prompt")
 """Largest change in either direction first, largest drops first, largest rises first, or the file's order."""
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False)
 class Outcomes:
     """One model against the first, in ascending order of the prompts both completed."""
 
@@ -55,10 +55,8 @@ class Outcomes:
             InputError: an unknown order or outcome.
         """
         if order not in ORDERS or outcome not in ("", *OUTCOMES):
-            raise InputError(
-                f"expected an order ({', '.join(ORDERS)}) and an outcome ({', '.join(OUTCOMES)}), got {order!r} and"
-                f" {outcome!r}"
-            )
+            known = f"an order ({', '.join(ORDERS)}) and an outcome ({', '.join(OUTCOMES)})"
+            raise InputError(f"expected {known}, got {order!r} and {outcome!r}")
         change = self.change
         rank = {"largest": -np.abs(change), "drop": change, "rise": -change, "prompt": np.zeros(len(change))}[order]
         sequence = np.lexsort((self.prompts, rank))
@@ -84,12 +82,8 @@ def compare_prompts(first: "pd.DataFrame", other: "pd.DataFrame", *, margin: flo
         raise InputError(f"margin: expected a difference of toxicity from 0 to 1, got {margin}")
     mine, theirs = highest_toxicity(first), highest_toxicity(other)
     both = mine.index.intersection(theirs.index).sort_values()
-    return Outcomes(
-        prompts=both.to_numpy(dtype=np.int64),
-        margin=margin,
-        first=mine.loc[both].to_numpy(dtype=np.float64),
-        other=theirs.loc[both].to_numpy(dtype=np.float64),
-    )
+    highest, others = (scores.loc[both].to_numpy(dtype=np.float64) for scores in (mine, theirs))
+    return Outcomes(both.to_numpy(dtype=np.int64), highest, others, margin)
 
 
 def compare_with_first(samples: Mapping[str, "pd.DataFrame"], *, margin: float = TIE_MARGIN) -> dict[str, Outcomes]:
