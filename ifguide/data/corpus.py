@@ -17,7 +17,7 @@ from ifguide.errors import ConfigError, InputError, StaleError
 from ifguide.storage.artifacts import load_array, read_part, reading
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class CorpusSummary:
     """What was read and what was left out, as `summary.json` holds it."""
 
@@ -84,10 +84,8 @@ class TokenizedCorpus:
             batches = tuple(stream)
         ends = np.cumsum([batch.num_rows for batch in batches], dtype=np.int64).tolist()
         if not ends or ends[-1] != n_documents:
-            raise StaleError(
-                f"{path}: expected {n_documents:,} documents, got {ends[-1] if ends else 0:,}; "
-                "rebuild it with `ifguide run NAME --force corpus`"
-            )
+            found = f"expected {n_documents:,} documents, got {ends[-1] if ends else 0:,}"
+            raise StaleError(f"{path}: {found}; rebuild it with `ifguide run NAME --force corpus`")
         by_token = ["token_ids", "char_start", "char_end", *["in_span"] * ("spans" in batches[0].schema.names)]
         lengths = dict.fromkeys(by_token, n_tokens) | {"id_rank": n_documents}
         arrays = {name: load_array(folder / f"{name}.npy", length=length) for name, length in lengths.items()}
@@ -111,9 +109,7 @@ class TokenizedCorpus:
 
     def valid(self) -> np.ndarray:
         """bool (N,): False on each document's first token, which nothing predicts."""
-        valid = np.ones(self.n_tokens, dtype=bool)
-        valid[self.offsets[:-1]] = False
-        return valid
+        return self.valid_between(0, self.n_tokens)
 
     def valid_between(self, start: int, stop: int) -> np.ndarray:
         """The part of `valid()` for tokens [start, stop), without the rest."""
@@ -181,11 +177,10 @@ class TokenizedCorpus:
 
 
 def chunk_documents(offsets: np.ndarray, max_length: int) -> np.ndarray:
-    """Cut documents into chunks that fit the model's context; neighbouring chunks share one token.
+    """Cut documents into chunks of at most `max_length` tokens; neighbouring chunks share one token.
 
     Args:
         offsets: int64 (D+1,).
-        max_length: longest chunk in tokens, at least 2.
 
     Returns:
         int64 (C, 3), rows (document, start, stop) in corpus order: absolute tokens [start, stop). Every token but a

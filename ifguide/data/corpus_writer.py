@@ -1,7 +1,4 @@
-"""Rows -> the files of a corpus folder, in one pass; only the document ids are kept in memory.
-
-Shapes: D documents, N tokens of all documents.
-"""
+"""Rows -> the files of a corpus folder, in one pass; only the document ids are kept in memory. D documents."""
 
 import contextlib
 import time
@@ -72,20 +69,12 @@ def build_corpus(
                 reported = time.monotonic()
                 report(done, total)
     if not output.n_documents:
-        raise InputError(
-            f"{config.path} gave no document ({reading.n_rows:,} rows, none with text); check corpus.path and"
-            " corpus.text_field"
-        )
+        found = f"{config.path} gave no document ({reading.n_rows:,} rows, none with text)"
+        raise InputError(f"{found}; check corpus.path and corpus.text_field")
     np.save(folder / "id_rank.npy", _rank_ids(folder / "documents.arrow"))
     tokenizer.save_pretrained(str(folder / "tokenizer"))
-    summary = CorpusSummary(
-        documents=output.n_documents,
-        tokens=output.n_tokens,
-        characters=output.n_characters,
-        skipped=reading.n_skipped,
-        skipped_at=reading.skipped_at,
-    )
-    write_json(folder / "summary.json", asdict(summary))
+    counts = (output.n_documents, output.n_tokens, output.n_characters, reading.n_skipped)
+    write_json(folder / "summary.json", asdict(CorpusSummary(*counts, reading.skipped_at)))
     if report:
         done = output.n_documents if config.max_documents else reading.n_rows
         report(done, done)
@@ -93,11 +82,7 @@ def build_corpus(
 
 
 def check_documents(config: CorpusConfig) -> int:
-    """Read every document without storing any; returns how many there are.
-
-    Raises:
-        InputError: as `build_corpus`.
-    """
+    """Read every document without storing any; returns how many there are. Errors are those of `build_corpus`."""
     n = sum(1 for _ in islice(_Reading(config).documents(), config.max_documents or None))
     if not n:
         raise InputError(f"{config.path} gave no document with text; check corpus.path and corpus.text_field")
@@ -205,7 +190,6 @@ class _Output:
         self._rows.append(row)
 
     def flush(self) -> None:
-        """Write the documents added since the last flush as one Arrow batch."""
         if self._rows:
             self._stream.write_batch(pa.RecordBatch.from_pylist(self._rows, schema=self._schema))
             self._rows = []
@@ -241,10 +225,8 @@ def _rank_ids(path: Path) -> np.ndarray:
         ranked = ids.take(pa.array(order))
         again = pc.index(pc.equal(ranked[1:], ranked[:-1]), True).as_py() if len(ranked) > 1 else -1
         if again >= 0:
-            raise InputError(
-                f"two documents have the id {ranked[again].as_py()!r}; rename a file or name a column with"
-                " corpus.id_field"
-            )
+            twice = f"two documents have the id {ranked[again].as_py()!r}"
+            raise InputError(f"{twice}; rename a file or name a column with corpus.id_field")
     rank = np.empty(len(order), dtype=np.int64)
     rank[order] = np.arange(len(order))
     return rank

@@ -67,19 +67,18 @@ def read_heldout(path: str | Path, config: EvaluateConfig) -> list[str]:
 
 def _read_row(row: Row, config: EvaluateConfig) -> Prompt:
     values, field, group = row.values, config.prompt_field, config.group_field or GROUP
+    names = ", ".join(map(repr, values)) or "none"
     if field not in values and ATTACK in values and ATTACK_KIND in values:
         field = ATTACK
         group = config.group_field or (GROUP if GROUP in values else ATTACK_KIND)
     if field not in values:
-        raise InputError(
-            f"{row.where}: expected a column {config.prompt_field!r}, or {ATTACK!r} with {ATTACK_KIND!r} as in AttaQ, "
-            f"found {', '.join(map(repr, values)) or 'none'}; name the right column in evaluate.prompt_field"
-        )
+        wanted = f"a column {config.prompt_field!r}, or {ATTACK!r} with {ATTACK_KIND!r} as in AttaQ"
+        remedy = "name the right column in evaluate.prompt_field"
+        raise InputError(f"{row.where}: expected {wanted}, found {names}; {remedy}")
     if config.group_field and config.group_field not in values:
-        raise InputError(
-            f"{row.where}: expected the column {config.group_field!r} of evaluate.group_field, found "
-            f"{', '.join(map(repr, values))}; name the right column, or leave the setting empty"
-        )
+        wanted = f"the column {config.group_field!r} of evaluate.group_field"
+        remedy = "name the right column, or leave the setting empty"
+        raise InputError(f"{row.where}: expected {wanted}, found {names}; {remedy}")
     text = values[field]
     text = text["text"] if isinstance(text, dict) and "text" in text else text
     return Prompt(text=check_text(text, row.where, field), group=_read_group(values.get(group), row.where, group))

@@ -74,19 +74,15 @@ def _read_pair(row: Row, kind: str, config: QueriesConfig) -> tuple[str, str] | 
     if prompt_field not in row.values:
         if config.text_field not in row.values:
             found = ", ".join(map(repr, row.values)) or "none"
-            raise InputError(
-                f"{row.where}: expected the columns {prompt_field!r} and {completion_field!r}, or"
-                f" {config.text_field!r}, found {found}; name the right columns in [queries]"
-            )
+            wanted = f"the columns {prompt_field!r} and {completion_field!r}, or {config.text_field!r}"
+            raise InputError(f"{row.where}: expected {wanted}, found {found}; name the right columns in [queries]")
         return _split_text(row, config)
     if completion_field not in row.values and _CONTINUATION in row.values:
         completion_field = _CONTINUATION
     prompt, completion = take_field(row, prompt_field), take_field(row, completion_field)
     if isinstance(prompt, dict) != isinstance(completion, dict):
-        raise InputError(
-            f"{row.where}: expected {prompt_field!r} and {completion_field!r} in the same form, text or object; fix"
-            " the row"
-        )
+        fields = f"{prompt_field!r} and {completion_field!r}"
+        raise InputError(f"{row.where}: expected {fields} in the same form, text or object; fix the row")
     if isinstance(prompt, dict):
         parts = ((prompt_field, prompt), (completion_field, completion))
         prompt, completion = (_nested_text(part, row, name) for name, part in parts)
@@ -102,9 +98,8 @@ def _read_pair(row: Row, kind: str, config: QueriesConfig) -> tuple[str, str] | 
     )
     for name, text in ((prompt_field, prompt), (completion_field, completion)):
         if not text.strip():
-            raise InputError(
-                f"{row.where}: {name!r} is empty; a query needs a prompt and a completion, so fill it or remove the row"
-            )
+            remedy = "a query needs a prompt and a completion, so fill it or remove the row"
+            raise InputError(f"{row.where}: {name!r} is empty; {remedy}")
     return prompt, completion
 
 
@@ -117,10 +112,8 @@ def _nested_text(part: dict, row: Row, name: str):
 
 def _score(part: dict, row: Row, name: str) -> float | None:
     if _SCORE not in part:
-        raise InputError(
-            f"{row.where}: expected {name!r} to hold {_SCORE!r}; score the text, or give prompt and completion as plain"
-            " text"
-        )
+        remedy = "score the text, or give prompt and completion as plain text"
+        raise InputError(f"{row.where}: expected {name!r} to hold {_SCORE!r}; {remedy}")
     score = part[_SCORE]
     if score is None or score != score:  # NaN is a score that is missing
         return None
@@ -162,7 +155,6 @@ def encode_queries(
 
     Args:
         queries: columns `prompt` and `completion`.
-        tokenizer: a fast Hugging Face tokenizer.
         max_length: most tokens of a query, `bos_id` included.
         bos_id: put before every query as context; None for nothing.
 
@@ -174,12 +166,12 @@ def encode_queries(
         InputError: no token begins in a completion, no token is before it, or it is too long for `max_length`.
     """
     encoded = []
-    prompts, completions = queries["prompt"].tolist(), queries["completion"].tolist()
-    for first in range(0, len(prompts), _BATCH):
-        pairs = list(zip(prompts[first : first + _BATCH], completions[first : first + _BATCH], strict=True))
-        tokenized = tokenize(tokenizer, [prompt + completion for prompt, completion in pairs])
-        for number, ((prompt, completion), tokens) in enumerate(zip(pairs, tokenized, strict=True), start=first + 1):
-            encoded.append(_encode(number, prompt, completion, tokens, max_length, bos_id))
+    pairs = list(zip(queries["prompt"].tolist(), queries["completion"].tolist(), strict=True))
+    for first in range(0, len(pairs), _BATCH):
+        part = pairs[first : first + _BATCH]
+        tokenized = tokenize(tokenizer, [prompt + completion for prompt, completion in part])
+        for number, (pair, tokens) in enumerate(zip(part, tokenized, strict=True), start=first + 1):
+            encoded.append(_encode(number, *pair, tokens, max_length, bos_id))
     return encoded
 
 
@@ -188,23 +180,18 @@ def _encode(number: int, prompt: str, completion: str, tokens: TokenizedText, ma
     context = [] if bos_id is None else [bos_id]
     shown = completion if len(completion) <= 60 else f"{completion[:57]}..."
     if not mask.any():
-        raise InputError(
-            f"query {number}: no token begins in the completion {shown!r} (its start joins the prompt's last word); "
-            "begin the completion with a space or make it longer"
-        )
+        reason = f"no token begins in the completion {shown!r} (its start joins the prompt's last word)"
+        raise InputError(f"query {number}: {reason}; begin the completion with a space or make it longer")
     start = int(mask.argmax())
     mask[start:] = True  # everything after the completion's first token belongs to it
     if start == 0 and not context:
-        raise InputError(
-            f"query {number}: the tokenizer keeps nothing of the prompt {prompt!r}; give it a prompt with text"
-        )
+        reason = f"the tokenizer keeps nothing of the prompt {prompt!r}"
+        raise InputError(f"query {number}: {reason}; give it a prompt with text")
     n_completion = len(mask) - start
     room = max_length - n_completion - len(context)
     if room < (0 if context else 1):
-        raise InputError(
-            f"query {number}: the completion {shown!r} has {n_completion} tokens, which leaves no room for a prompt in"
-            f" {max_length}; shorten it or remove the query"
-        )
+        reason = f"has {n_completion} tokens, which leaves no room for a prompt in {max_length}"
+        raise InputError(f"query {number}: the completion {shown!r} {reason}; shorten it or remove the query")
     cut = max(start - room, 0)
     input_ids = np.concatenate([context, tokens.token_ids[cut:]]).astype(np.int64)
     return input_ids, np.concatenate([np.zeros(len(context), dtype=bool), mask[cut:]])

@@ -20,8 +20,8 @@ FORMATS |= {".csv": "csv", ".tsv": "tsv", ".parquet": "parquet", ".txt": "text"}
 """Formats by file name ending. All but Parquet may also end in `.gz`."""
 
 _PARQUET_ROWS = 1024
-_BLOCK = 1 << 20
 _BOM = b"\xef\xbb\xbf"
+_CHECK = "check the file and its permissions"
 _ENDINGS = f"{', '.join(FORMATS)} (with .gz too)"
 
 
@@ -77,12 +77,7 @@ def read_rows(
 
 
 def read_texts(path: str, field: str = "text", *, limit: int = 0) -> list[str]:
-    """The texts of one column, rows without text left out; a nested `{"text": ...}` counts as its text.
-
-    Args:
-        path: as in `read_rows`.
-        field: the column.
-        limit: stop after this many texts; 0 takes all.
+    """The first `limit` texts (0: all) of one column, without blank ones; of a nested `{"text": ...}`, its text.
 
     Raises:
         InputError: as `read_rows`; also a row without the column, or no text at all.
@@ -101,11 +96,7 @@ def read_texts(path: str, field: str = "text", *, limit: int = 0) -> list[str]:
 
 
 def take_field(row: Row, field: str):
-    """The value of a column.
-
-    Raises:
-        InputError: the row has no such column.
-    """
+    """The value of a column; an InputError when the row has none."""
     if field in row.values:
         return row.values[field]
     found = ", ".join(map(repr, row.values)) or "none"
@@ -113,24 +104,18 @@ def take_field(row: Row, field: str):
 
 
 def check_text(value, where: str, field: str) -> str:
-    """Text that can be tokenised and stored.
-
-    Raises:
-        InputError: not a string, or a string with a NUL character or half of a surrogate pair.
-    """
+    """Text that can be tokenised and stored; an InputError for anything but a string, and for a string with a NUL
+    character or half of a surrogate pair."""
     if not isinstance(value, str):
-        raise InputError(
-            f"{where}: expected text in {field!r}, got {_shorten(value)}; turn it into a string or leave the row out"
-        )
+        remedy = "turn it into a string or leave the row out"
+        raise InputError(f"{where}: expected text in {field!r}, got {_shorten(value)}; {remedy}")
     if (place := value.find("\0")) >= 0:
         raise InputError(f"{where}: {field!r} has a NUL character at position {place}; remove it from the text")
     try:
         value.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise InputError(
-            f"{where}: {field!r} has half of a surrogate pair ({value[error.start]!r}) at position {error.start}; "
-            "write the character whole or remove it"
-        ) from error
+        half = f"half of a surrogate pair ({value[error.start]!r}) at position {error.start}"
+        raise InputError(f"{where}: {field!r} has {half}; write the character whole or remove it") from error
     return value
 
 
@@ -182,20 +167,16 @@ def _json_rows(file: Path, stem: str) -> Iterator[Row]:
             continue
         where = f"{file}, line {number}"
         if number == 1 and line.lstrip().startswith("["):
-            raise InputError(
-                f"{where}: expected one JSON object a line, got an array; convert it with: jq -c '.[]' {file.name}"
-            )
+            remedy = f"convert it with: jq -c '.[]' {file.name}"
+            raise InputError(f"{where}: expected one JSON object a line, got an array; {remedy}")
         try:
             values = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise InputError(
-                f"{where}: expected one JSON object, got {_shorten(line.strip())} ({error}); fix or remove the line"
-            ) from error
+            found = f"{_shorten(line.strip())} ({error})"
+            raise InputError(f"{where}: expected one JSON object, got {found}; fix or remove the line") from error
         if not isinstance(values, dict):
-            raise InputError(
-                f'{where}: expected a JSON object such as {{"text": "..."}}, got {_shorten(values)}; fix or remove the'
-                " line"
-            )
+            wanted = 'a JSON object such as {"text": "..."}'
+            raise InputError(f"{where}: expected {wanted}, got {_shorten(values)}; fix or remove the line")
         yield Row(values, where, number, stem)
 
 
@@ -208,9 +189,8 @@ def _table_rows(file: Path, stem: str, delimiter: str) -> Iterator[Row]:
         try:
             record = next(records, None)
         except csv.Error as error:
-            raise InputError(
-                f'{where}: not a readable record ({error}); quote fields with " and double every " inside them'
-            ) from error
+            remedy = 'quote fields with " and double every " inside them'
+            raise InputError(f"{where}: not a readable record ({error}); {remedy}") from error
         if record is None:
             break
         if header is None:
@@ -220,10 +200,9 @@ def _table_rows(file: Path, stem: str, delimiter: str) -> Iterator[Row]:
         elif record or len(header) == 1:  # a blank line is an empty value of a single column, and else skipped
             record = record or [""]
             if len(record) != len(header):
-                raise InputError(
-                    f"{where}: expected {len(header)} fields ({', '.join(header)}), got {len(record)}; quote fields"
-                    " that hold the separator"
-                )
+                wanted = f"{len(header)} fields ({', '.join(header)})"
+                remedy = "quote fields that hold the separator"
+                raise InputError(f"{where}: expected {wanted}, got {len(record)}; {remedy}")
             number += 1
             yield Row(dict(zip(header, record, strict=True)), where, number, stem)
     if header is None:
@@ -276,39 +255,29 @@ def _lines(file: Path) -> Iterator[tuple[int, str]]:
                 if number == 1:
                     raw = raw.removeprefix(_BOM)
                 if (place := raw.find(b"\0")) >= 0:
-                    raise InputError(
-                        f"{file}, line {number}: NUL byte at byte {place}; remove it, or save the file as UTF-8 if it"
-                        " is UTF-16"
-                    )
+                    remedy = "remove it, or save the file as UTF-8 if it is UTF-16"
+                    raise InputError(f"{file}, line {number}: NUL byte at byte {place}; {remedy}")
                 try:
                     yield number, raw.decode("utf-8")
                 except UnicodeDecodeError as error:
-                    raise InputError(
-                        f"{file}, line {number}: not UTF-8 (byte 0x{raw[error.start]:02x} at byte {error.start}); "
-                        "convert it with: iconv -f LATIN1 -t UTF-8 (or its true encoding)"
-                    ) from error
+                    wrong = f"not UTF-8 (byte 0x{raw[error.start]:02x} at byte {error.start})"
+                    remedy = "convert it with: iconv -f LATIN1 -t UTF-8 (or its true encoding)"
+                    raise InputError(f"{file}, line {number}: {wrong}; {remedy}") from error
     except (OSError, EOFError, zlib.error) as error:
-        raise InputError(
-            f"{file}: cannot be read after line {number} ({error}); check the file and its permissions"
-        ) from error
+        raise InputError(f"{file}: cannot be read after line {number} ({error}); {_CHECK}") from error
 
 
 def _count_lines(file: Path) -> int:
-    count, block = 0, b"\n"
     try:
         with file.open("rb") as stream:
-            while data := stream.read(_BLOCK):
-                count += data.count(b"\n")
-                block = data
+            return sum(1 for _ in stream)
     except OSError as error:
-        raise InputError(f"{file}: cannot be read ({error}); check the file and its permissions") from error
-    return count + (not block.endswith(b"\n"))
+        raise InputError(f"{file}: cannot be read ({error}); {_CHECK}") from error
 
 
 def _format(file: Path) -> str | None:
     name = file.name.lower()
-    plain = Path(name.removesuffix(".gz"))
-    kind = FORMATS.get(plain.suffix)
+    kind = FORMATS.get(Path(name.removesuffix(".gz")).suffix)
     return None if kind == "parquet" and name.endswith(".gz") else kind
 
 

@@ -1,12 +1,13 @@
 """Fluency of a model: perplexity of benign text, and the variety of its completions."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from ifguide.errors import InputError, NumericalError
+from ifguide.evaluation import Report
 
 
 class HeldoutLosses(NamedTuple):
@@ -25,20 +26,13 @@ def perplexity_of(losses: HeldoutLosses) -> float:
 
 
 def heldout_losses(
-    model, tokenizer, texts: Sequence[str], *, batch_size: int = 16, report: Callable[[int, int], None] | None = None
+    model, tokenizer, texts: Sequence[str], *, batch_size: int = 16, report: Report | None = None
 ) -> HeldoutLosses:
-    """Negative log-likelihood of every text.
+    """Negative log-likelihood of every benign text.
 
     Each text is read by itself. Its first token is not scored, because nothing comes before it (except a
     beginning-of-text token where the tokenizer adds one). A text longer than the context is read in chunks that overlap
     by one token, so every other token is predicted once.
-
-    Args:
-        model: a causal language model on its device; put in evaluation mode.
-        tokenizer: the model's.
-        texts: the held-out texts.
-        batch_size: chunks at once.
-        report: called with (chunks done, chunks in all).
 
     Raises:
         InputError: no text has two tokens.

@@ -22,10 +22,9 @@ from torch.nn.utils.rnn import pad_sequence
 
 from ifguide.config.schema import EvaluateConfig
 from ifguide.errors import ConfigError, InputError, NumericalError, StaleError
+from ifguide.evaluation import Report
 from ifguide.models.loading import bos_context, context_length
 from ifguide.storage.artifacts import read_json, write_json
-
-Report = Callable[[int, int], None]
 
 SHARD_COMPLETIONS = 2048
 """A shard holds about this many completions; those of one prompt stay together."""
@@ -51,17 +50,13 @@ def draw_uniforms(seed: int, prompt_index: int, sample_index: int, n_steps: int)
 
 
 def sample_tokens(logits: Tensor, uniforms: Tensor, top_p: float, temperature: float) -> Tensor:
-    """One token a row from the nucleus: the smallest set of most likely tokens with probability `top_p` or more
-    together.
+    """One token a row, (B,) int64, from the nucleus: the smallest set of most likely tokens with probability `top_p` or
+    more together.
 
     Args:
-        logits: (B, V).
+        logits: (B, V), divided by `temperature` > 0.
         uniforms: (B,) in [0, 1): where the nucleus' cumulative distribution is cut.
         top_p: 0 < top_p <= 1.
-        temperature: > 0, divides the logits.
-
-    Returns:
-        (B,) token ids, int64.
 
     Raises:
         NumericalError: a row of logits holds NaN, or no finite value.
@@ -109,22 +104,15 @@ def encode_prompts(tokenizer, prompts: Sequence[str], max_tokens: int) -> list[l
         ids = lead + list(ids)[-(max_tokens - len(lead)) :]
         if not ids:
             if first is None:
-                raise InputError(
-                    f"prompt {i} is empty and the tokenizer has no beginning- or end-of-text token; remove the prompt"
-                )
+                reason = f"prompt {i} is empty and the tokenizer has no beginning- or end-of-text token"
+                raise InputError(f"{reason}; remove the prompt")
             ids = [first]
         rows.append(ids)
     return rows
 
 
 def plan_prompts(lengths: Sequence[int], n_samples: int, shard_completions: int) -> list[list[int]]:
-    """Prompt numbers of each shard. Prompts of similar length are neighbours, which keeps padding short.
-
-    Args:
-        lengths: tokens of each prompt.
-        n_samples: completions a prompt.
-        shard_completions: size of a shard.
-    """
+    """Prompt numbers of each shard. Prompts of similar length, in tokens, are neighbours, which keeps padding short."""
     order = sorted(range(len(lengths)), key=lambda i: (lengths[i], i))
     size = max(1, shard_completions // n_samples)
     return [order[start : start + size] for start in range(0, len(order), size)]
@@ -142,12 +130,10 @@ def generate_completions(
     """Sample `config.n_samples` completions of every prompt, in shards that are written whole or not at all.
 
     Args:
-        model: a causal language model with a key-value cache, on its device; put in evaluation mode.
-        tokenizer: the model's.
+        model: one with a key-value cache.
         prompts: P texts; see `encode_prompts` for how they are read.
         config: n_samples, max_new_tokens, top_p, temperature, seed and batch_size.
         work: the folder of finished shards, which are not made again. None keeps nothing.
-        report: called with (completions done, completions in all).
         steer: a logits processor: (completion tokens so far (B, T), logits (B, V)) -> logits; None: the model's own.
 
     Returns:
@@ -220,9 +206,9 @@ def prompt_room(model, config: EvaluateConfig) -> int:
     """
     room = context_length(model.config) - config.max_new_tokens
     if room < 2:
+        most = config.max_new_tokens + room - 2
         raise ConfigError(
-            f"evaluate.max_new_tokens: expected at most {config.max_new_tokens + room - 2} for this model, got"
-            f" {config.max_new_tokens}"
+            f"evaluate.max_new_tokens: expected at most {most} for this model, got {config.max_new_tokens}"
         )
     return room
 
@@ -234,7 +220,11 @@ def _complete(
     device = model.device
     numbers = sorted({i for i, _ in batch})
     row_of = {i: row for row, i in enumerate(numbers)}
-    ids, mask = _pad_left([encoded[i] for i in numbers], device)
+    prompts = [torch.tensor(encoded[i]) for i in numbers]
+    ids, mask = (
+        pad_sequence(rows, batch_first=True, padding_side="left").to(device)
+        for rows in (prompts, [torch.ones_like(prompt) for prompt in prompts])
+    )
     logits, cache = _read(model, ids, mask, None)
     # each prompt is read once; its cache is then copied to all its samples
     rows = torch.tensor([row_of[i] for i, _ in batch], device=device)
@@ -261,14 +251,6 @@ def _complete(
     return [[token for token in row if token >= 0] for row in tokens.tolist()]
 
 
-def _pad_left(prompts: list[list[int]], device) -> tuple[Tensor, Tensor]:
-    """Token ids and attention mask, (B, T) int64 each."""
-    rows = [torch.tensor(prompt) for prompt in prompts]
-    ids = pad_sequence(rows, batch_first=True, padding_side="left")
-    mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True, padding_side="left")
-    return ids.to(device), mask.to(device)
-
-
 def _read(model, ids: Tensor, mask: Tensor, cache):
     """Logits (B, V) after the last of `ids` (B, T), and the cache. Positions count real tokens, not padding."""
     extra: dict = {}
@@ -283,11 +265,8 @@ def _read(model, ids: Tensor, mask: Tensor, cache):
 
 
 def _stop_ids(model, tokenizer) -> Tensor:
-    """The tokens that end a text.
-
-    They are the model's own if they include the tokenizer's. A model made from a bare config has its family's default
-    ids, which mean something else in another vocabulary; then the tokenizer decides.
-    """
+    """The tokens that end a text: the model's own if they include the tokenizer's. A model made from a bare config has
+    its family's default ids, which mean something else in another vocabulary; then the tokenizer decides."""
     named = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
     named = named if isinstance(named, list) else [named]
     if tokenizer.eos_token_id is not None and tokenizer.eos_token_id not in named:

@@ -23,16 +23,14 @@ def check_harness(tasks: Sequence[str], folder: str = "") -> None:
     for task in tasks:
         if task not in known:
             told = ", ".join(sorted(known)[:20]) if folder else "see `lm_eval ls tasks`"
-            raise InputError(
-                f"evaluate.harness_tasks: expected a task of {folder or 'the harness'}, got {task!r}; known: {told}"
-            )
+            wanted = f"a task of {folder or 'the harness'}"
+            raise InputError(f"evaluate.harness_tasks: expected {wanted}, got {task!r}; known: {told}")
 
 
 def run_harness(model, tokenizer, tasks: Sequence[str], folder: str = "", *, limit: int = 0) -> dict:
     """Run tasks of the harness on a model.
 
     Args:
-        model, tokenizer: a causal language model on its device, and its tokenizer.
         tasks: names of tasks or groups of tasks.
         folder: of task YAML files; then only its tasks are known, and data files that they name are looked for from
             there. Empty: the harness's own tasks, which fetch their data from the hub.
@@ -61,9 +59,8 @@ def run_harness(model, tokenizer, tasks: Sequence[str], folder: str = "", *, lim
                 bootstrap_iters=1000,
             )
     except Exception as error:  # a task may fail in its data, its template or its own code
-        raise InputError(
-            f"lm-evaluation-harness could not run {', '.join(tasks)} ({type(error).__name__}: {error})"
-        ) from error
+        reason = f"{type(error).__name__}: {error}"
+        raise InputError(f"lm-evaluation-harness could not run {', '.join(tasks)} ({reason})") from error
     results: dict[str, dict] = {}
     for task, values in found["results"].items():
         numbers = {
@@ -81,7 +78,6 @@ def _task_manager(folder: str):
     except ImportError as error:
         raise InputError(MISSING) from error
     if folder and not Path(folder).is_dir():
-        raise InputError(
-            f"evaluate.harness_folder: expected a folder of task files, got {folder!r}; name one, or leave it empty"
-        )
+        found = f"expected a folder of task files, got {folder!r}"
+        raise InputError(f"evaluate.harness_folder: {found}; name one, or leave it empty")
     return TaskManager(include_path=folder or None, include_defaults=not folder)

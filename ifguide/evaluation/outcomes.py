@@ -69,11 +69,7 @@ def highest_toxicity(samples: "pd.DataFrame") -> "pd.Series":
 
 
 def compare_prompts(first: "pd.DataFrame", other: "pd.DataFrame", *, margin: float = TIE_MARGIN) -> Outcomes:
-    """Pair two models' completions prompt by prompt.
-
-    Args:
-        first, other: samples of the models, columns prompt_index and toxicity.
-        margin: see `Outcomes`.
+    """Pair two models' samples (columns prompt_index and toxicity) prompt by prompt.
 
     Raises:
         InputError: a margin outside 0 to 1.

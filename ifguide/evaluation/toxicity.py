@@ -79,12 +79,9 @@ class ClassifierScorer:
     Args:
         source: folder or hub id.
         label: name or number of the toxic class; None finds it, see `find_toxic_label`.
-        device: where it runs.
-        batch_size: texts at once.
 
     Raises:
-        InputError: nothing loadable there.
-        ConfigError: no such label, or no label that clearly is the toxic one.
+        InputError: nothing loadable there. ConfigError: as `find_toxic_label`.
     """
 
     def __init__(self, source: str, label: str | None = None, *, device: str = "cpu", batch_size: int = 64):
@@ -131,7 +128,6 @@ def find_toxic_label(id2label: dict[int, str], label: str | None = None) -> int:
     """Number of the class that means toxic.
 
     Args:
-        id2label: a classifier's class names by number.
         label: name (case does not matter) or number of the class; None looks for the usual names, and takes class 1 of
             two unnamed classes, as in ToxiGen-RoBERTa.
 
