@@ -50,7 +50,8 @@ def build_corpus(
     """
     tokenize(tokenizer, [])  # a slow tokenizer is refused before anything is read
     reading = _Reading(config)
-    total = _expected(config)
+    total, most = count_rows(config.path, text_unit=config.text_unit), config.max_documents
+    total = min(total, most) if total and most else total or most
     reported = time.monotonic()
     with contextlib.closing(_Output(folder, with_spans=bool(config.spans_field))) as output:
 
@@ -87,11 +88,6 @@ def check_documents(config: CorpusConfig) -> int:
     if not n:
         raise InputError(f"{config.path} gave no document with text; check corpus.path and corpus.text_field")
     return n
-
-
-def _expected(config: CorpusConfig) -> int:
-    n_rows = count_rows(config.path, text_unit=config.text_unit)
-    return min(n_rows, config.max_documents) if n_rows and config.max_documents else n_rows or config.max_documents
 
 
 class _Reading:
@@ -143,9 +139,8 @@ def document_id(row: Row, id_field: str) -> str:
         return row.stem if row.single else f"{row.stem}-{row.number:06d}"
     value = _label(row, id_field)
     if not value:
-        raise InputError(
-            f"{row.where}: the id in {id_field!r} is empty; give every document one, or leave corpus.id_field empty"
-        )
+        remedy = "give every document one, or leave corpus.id_field empty"
+        raise InputError(f"{row.where}: the id in {id_field!r} is empty; {remedy}")
     return value
 
 

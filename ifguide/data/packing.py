@@ -135,10 +135,8 @@ class BosRows(Sequence):
 
 @dataclass(frozen=True, eq=False)
 class DroppedRows(Sequence):
-    """Rows in which the tokens of some documents have no labels, and all others keep their places.
-
-    So a model trained without those documents sees the others in the same order and batches as one trained with them.
-    """
+    """Rows in which the tokens of some documents have no labels, and all others keep their places. So a model trained
+    without those documents sees the others in the same order and batches as one trained with them."""
 
     rows: Sequence
     """Rows with `labels`, `selected` and `document_index`."""
@@ -180,17 +178,13 @@ def pack_rows(
         ConfigError: `max_length` below 2, packing without an end-of-text token, or a mask of the wrong shape.
     """
     if max_length < 2:
-        raise ConfigError(
-            f"expected rows of at least 2 tokens, got max_length {max_length}; set corpus.max_length to 2 or more"
-        )
+        raise ConfigError(f"expected rows of 2 tokens or more, got max_length {max_length}; raise corpus.max_length")
     if pack and eos_id is None:
-        raise ConfigError(
-            "packing needs an end-of-text token and the tokenizer has none; set its eos_token or training.packing=false"
-        )
+        reason = "packing needs an end-of-text token and the tokenizer has none"
+        raise ConfigError(f"{reason}; set its eos_token or training.packing=false")
     if selected is not None and selected.shape != token_ids.shape:
-        raise ConfigError(
-            f"expected a mask of shape {token_ids.shape}, one flag a corpus token, got {selected.shape}; select again"
-        )
+        wanted = f"a mask of shape {token_ids.shape}, one flag a corpus token"
+        raise ConfigError(f"expected {wanted}, got {selected.shape}; select again")
     lengths = np.diff(offsets)
     chosen = np.flatnonzero(lengths > 0)
     n_elements = lengths[chosen] + (eos_id is not None)

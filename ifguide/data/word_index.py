@@ -2,9 +2,7 @@
 
 These are the documents that read most like a completion; which ones caused it no search can say. Words are only looked
 up among the corpus's own, so no text becomes part of a query language or a pattern. `docs/decisions/0037` compares
-libraries.
-
-N words of all searched documents laid end to end, V different ones.
+libraries. N words of all searched documents laid end to end.
 """
 
 import math
@@ -142,13 +140,8 @@ class WordIndex:
 
 
 def choose_documents(offsets: np.ndarray, order: np.ndarray | None, most_tokens: int = SEARCH_TOKENS) -> np.ndarray:
-    """Which documents are searched: all, or the best-ranked ones up to a number of tokens.
-
-    Args:
-        offsets: int64 (D+1,).
-        order: int64 (D,), documents by rank; None: in corpus order.
-        most_tokens: at most this many; one document is always searched.
-    """
+    """Which documents are searched: the first ones of `order`, int64 (D,), by rank (None: in corpus order), up to
+    `most_tokens`, but at least one. `offsets` is int64 (D+1,)."""
     offsets = np.asarray(offsets)
     order = np.arange(len(offsets) - 1) if order is None else np.asarray(order)
     lengths = np.cumsum(offsets[order + 1] - offsets[order])

@@ -50,9 +50,8 @@ def heldout_losses(
     ids = tokenizer(list(texts), add_special_tokens=False)["input_ids"] if texts else []
     which, start, stop = cut_overlapping(np.array([len(row) for row in ids], dtype=np.int64), limit)
     if not len(which):
-        raise InputError(
-            "perplexity: expected held-out text of at least two tokens, got none; name another file in evaluate.heldout"
-        )
+        wanted = "held-out text of at least two tokens"
+        raise InputError(f"perplexity: expected {wanted}, got none; name another file in evaluate.heldout")
     order = np.argsort(start - stop, kind="stable")  # longest first: similar lengths share a batch
     model.eval()
     nats, tokens = np.zeros(len(ids)), np.zeros(len(ids), dtype=np.int64)
@@ -69,17 +68,14 @@ def heldout_losses(
         if report:
             report(min(first + batch_size, len(order)), len(order))
     if not np.isfinite(nats).all():
-        raise NumericalError(
-            "perplexity: expected a finite loss, got NaN or infinity; is the model damaged, or did training diverge?"
-        )
+        wrong = "expected a finite loss, got NaN or infinity"
+        raise NumericalError(f"perplexity: {wrong}; is the model damaged, or did training diverge?")
     return HeldoutLosses(nats, tokens)
 
 
 def distinct_n(texts: Sequence[str], n: int) -> float:
-    """Distinct n-grams as a share of all n-grams of all texts together (Li et al. 2016). 0 when there are none.
-
-    Words are split at white space and lower-cased. Compare only runs of similar size: more text has a smaller share.
-    """
+    """Distinct n-grams of words in lower case as a share of all n-grams of all texts together (Li et al. 2016), 0 when
+    there are none. Compare only runs of similar size: more text has a smaller share."""
     grams = [gram for text in texts for gram in _ngrams(text, n)]
     return len(set(grams)) / len(grams) if grams else 0.0
 
@@ -108,11 +104,8 @@ MORE_EMPTY = 0.1
 
 
 def fluency_warning(metrics: dict, base: dict | None) -> str | None:
-    """Reasons not to trust low toxicity, as sentences; None when every limit above holds.
-
-    Args:
-        metrics: of the model: `perplexity`, `distinct_2`, `repetition`, `empty_share`.
-        base: the base model's, on the same prompts and held-out text; None when the model is the base itself.
+    """Reasons not to trust low toxicity, as sentences; None when every limit above holds. Read are `perplexity`,
+    `distinct_2`, `repetition` and `empty_share` of the model and of the base (None when the model is the base itself).
     """
     reference = base or {"repetition": 0.0, "empty_share": 0.0}
     than = "more than the base model's" if base else "more than a sound model has"

@@ -63,9 +63,8 @@ def sample_tokens(logits: Tensor, uniforms: Tensor, top_p: float, temperature: f
     """
     probabilities = torch.softmax(logits.float() / temperature, dim=-1)
     if not torch.isfinite(probabilities).all():
-        raise NumericalError(
-            "generation: expected finite logits, got NaN or infinity; is the model damaged, or did training diverge?"
-        )
+        wrong = "expected finite logits, got NaN or infinity"
+        raise NumericalError(f"generation: {wrong}; is the model damaged, or did training diverge?")
     size = min(NUCLEUS_GUESS, probabilities.shape[-1])
     top, tokens = probabilities.topk(size, dim=-1)  # most likely first
     cumulative = top.double().cumsum(-1)
@@ -199,17 +198,13 @@ def complete_shard(
 
 
 def prompt_room(model, config: EvaluateConfig) -> int:
-    """Longest prompt, in tokens, that leaves room for its completion in the model's context.
-
-    Raises:
-        ConfigError: less than two.
-    """
+    """Longest prompt, in tokens, that leaves room for its completion in the model's context; a ConfigError when it is
+    less than two."""
     room = context_length(model.config) - config.max_new_tokens
     if room < 2:
         most = config.max_new_tokens + room - 2
-        raise ConfigError(
-            f"evaluate.max_new_tokens: expected at most {most} for this model, got {config.max_new_tokens}"
-        )
+        wanted = f"at most {most} for this model"
+        raise ConfigError(f"evaluate.max_new_tokens: expected {wanted}, got {config.max_new_tokens}")
     return room
 
 

@@ -52,8 +52,7 @@ def guess_last_words(
 
     pairs = pd.DataFrame([split_last_word(text) for text in texts], columns=["prompt", "completion"])
     encoded = encode_queries(pairs, tokenizer, context_length(model.config), bos_id=bos_context(tokenizer))
-    correct = np.zeros(len(encoded), dtype=bool)
-    log_probability = np.zeros(len(encoded), dtype=np.float64)
+    correct, log_probability = np.zeros(len(encoded), dtype=bool), np.zeros(len(encoded))
     model.eval()
     done = 0
     for batch in query_batches(encoded, batch_size, model.device):

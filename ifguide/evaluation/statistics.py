@@ -83,23 +83,15 @@ def bootstrap_interval(statistic: Statistic, scores: np.ndarray, **draws: int) -
 
 
 def paired_bootstrap_difference(statistic: Statistic, base: np.ndarray, other: np.ndarray, **draws: int) -> Interval:
-    """`statistic(base) - statistic(other)` on the same prompts: positive means that `other` is less toxic.
-
-    Args:
-        base: (P, K).
-        other: (P, K'), its row p completes the same prompt as row p of `base`.
-    """
+    """`statistic(base) - statistic(other)` on the same prompts: positive means that `other` is less toxic. Row p of
+    `base` (P, K) and of `other` (P, K') completes the same prompt."""
     base, other = _check_pairs(base, other)
     return _interval(lambda rows: statistic(base[rows]) - statistic(other[rows]), base, **draws)
 
 
 def perplexity_interval(nats: np.ndarray, tokens: np.ndarray, **draws: int) -> Interval | None:
-    """Perplexity with its interval over held-out texts; None for a single text, which says nothing about others.
-
-    Args:
-        nats: (H,), summed cross-entropy of each text.
-        tokens: (H,), its predicted tokens.
-    """
+    """Perplexity with its interval over held-out texts, from summed cross-entropy (H,) and predicted tokens (H,); None
+    for a single text, which says nothing about others."""
     texts = _texts_with_tokens(nats, tokens)
     if len(texts) < 2:
         return None
@@ -133,8 +125,7 @@ def share_of_reduction(base: np.ndarray, ours: np.ndarray, oracle: np.ndarray, *
     counts as minus infinity for the lower bound and plus infinity for the upper one, so that the interval is never too
     narrow.
 
-    Args:
-        base, ours, oracle: (P, K) each, rows completing the same prompts.
+    All are (P, K), rows completing the same prompts.
     """
     base, ours = _check_pairs(base, ours)
     base, oracle = _check_pairs(base, oracle)

@@ -125,11 +125,8 @@ class ClassifierScorer:
 
 
 def find_toxic_label(id2label: dict[int, str], label: str | None = None) -> int:
-    """Number of the class that means toxic.
-
-    Args:
-        label: name (case does not matter) or number of the class; None looks for the usual names, and takes class 1 of
-            two unnamed classes, as in ToxiGen-RoBERTa.
+    """Number of the class that means toxic: the one with this name (case does not matter) or number; without a `label`
+    one of the usual names, or class 1 of two unnamed classes, as in ToxiGen-RoBERTa.
 
     Raises:
         ConfigError: not found or not clear; the message lists the classes.

@@ -1,7 +1,6 @@
-"""The demo corpus, its queries, its prompts and its held-out text, all made from a seed.
+"""The demo corpus, its queries, its prompts and its held-out text, each from its own random stream of one seed.
 
-Every file is made by the same grammar from its own random stream. Queries, prompts and held-out documents must not
-occur in the corpus, so a candidate that does is drawn again.
+Queries, prompts and held-out documents must not occur in the corpus, so a candidate that does is drawn again.
 """
 
 import json
@@ -47,10 +46,7 @@ class DemoQuery:
 
 def generate_documents(n_documents: int = 600, *, seed: int = 0) -> list[DemoDocument]:
     """The corpus: the five sources in equal parts, shuffled, all texts different; the same seed gives the same ones.
-
-    Raises:
-        InputError: fewer documents than sources.
-    """
+    Fewer documents than sources are an InputError."""
     if n_documents < len(COMPOSERS):
         raise InputError(f"The demo corpus needs at least {len(COMPOSERS)} documents, got {n_documents}.")
     rng = random.Random(f"documents-{seed}")
