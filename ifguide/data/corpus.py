@@ -71,11 +71,7 @@ class TokenizedCorpus:
 
     @classmethod
     def open(cls, folder: Path) -> "TokenizedCorpus":
-        """Map a corpus folder into memory.
-
-        Raises:
-            StaleError: a file is missing, damaged or does not fit the others.
-        """
+        """Map a corpus folder into memory; a StaleError when a file is missing, damaged or does not fit the others."""
         offsets = load_array(folder / "offsets.npy")
         n_documents, n_tokens = len(offsets) - 1, int(offsets[-1])
         path = folder / "documents.arrow"
@@ -119,11 +115,7 @@ class TokenizedCorpus:
         return valid
 
     def document(self, index: int) -> Document:
-        """Document `index`, counted from 0.
-
-        Raises:
-            IndexError: there is no such document.
-        """
+        """Document `index`, counted from 0; an IndexError when there is none."""
         batch, row = self._find(index)
         spans = None
         if self.in_span is not None:
@@ -140,11 +132,7 @@ class TokenizedCorpus:
         return self.column("source").to_pylist()
 
     def index_of(self, document_id: str) -> int:
-        """The number of the document with this id.
-
-        Raises:
-            InputError: no document has it.
-        """
+        """The number of the document with this id; an InputError when none has it."""
         place = bisect_left(self._by_id, document_id, key=self._id)
         if place < self.n_documents and self._id(self._by_id[place]) == document_id:
             return int(self._by_id[place])

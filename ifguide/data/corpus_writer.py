@@ -130,11 +130,8 @@ class _Reading:
 
 
 def document_id(row: Row, id_field: str) -> str:
-    """The id of a row's document: the value of `id_field`, or without one the file's name and the row's number.
-
-    Raises:
-        InputError: the row has no id.
-    """
+    """The id of a row's document: the value of `id_field` (an InputError when it is empty), or without one the file's
+    name and the row's number."""
     if not id_field:
         return row.stem if row.single else f"{row.stem}-{row.number:06d}"
     value = _label(row, id_field)

@@ -72,11 +72,7 @@ class PackedRows(Sequence):
         return Rows(**{name: values[0] for name, values in vars(batch).items()})
 
     def batch(self, indices) -> Rows:
-        """The rows `indices` (any order, repeats allowed) as arrays of shape (B, L).
-
-        Raises:
-            IndexError: a row number outside [-R, R).
-        """
+        """The rows `indices` (any order, repeats allowed) as arrays of shape (B, L); an IndexError outside [-R, R)."""
         indices = np.asarray(indices, dtype=np.int64)
         if len(indices) and not (-len(self) <= indices.min() and indices.max() < len(self)):
             raise IndexError(f"expected row numbers below {len(self)}, got {indices.min()} to {indices.max()}")

@@ -120,11 +120,8 @@ def check_text(value, where: str, field: str) -> str:
 
 
 def list_files(path: str) -> list[Path]:
-    """The files of a path, sorted by name: itself, a glob's matches, or all readable files below a folder.
-
-    Raises:
-        InputError: no file, or one of an unknown format.
-    """
+    """The files of a path, sorted by name: itself, a glob's matches, or all readable files below a folder. No file, or
+    one of an unknown format, is an InputError."""
     place = Path(path).expanduser()
     if place.is_dir():
         files = [file for file in place.rglob("*") if file.is_file() and _format(file)]

@@ -18,9 +18,6 @@ if TYPE_CHECKING:
 
     from ifguide.evaluation.toxicity import ToxicityScorer
 
-Report = Callable[[str, int, int], None]
-"""Called with (what is counted, done, in all)."""
-
 
 def evaluate_model(
     model,
@@ -35,7 +32,7 @@ def evaluate_model(
     base: dict | None = None,
     work: Path | None = None,
     steer: "LogitsProcessor | None" = None,
-    report: Report | None = None,
+    report: Callable[[str, int, int], None] | None = None,
 ) -> tuple[dict, "pd.DataFrame", "pd.DataFrame"]:
     """Complete every prompt, score the completions, and measure what else the model can do.
 

@@ -13,13 +13,9 @@ MISSING = (
 
 
 def check_harness(tasks: Sequence[str], folder: str = "") -> None:
-    """Refuse early what would fail after the completions are made.
-
-    Raises:
-        InputError: the package is not installed, the folder is not there, or it has no task of that name.
-    """
-    manager = _task_manager(folder)
-    known = manager.all_tasks
+    """Refuse early what would fail after the completions are made: an InputError when the package is not installed, the
+    folder is not there, or it has no task of that name."""
+    known = _task_manager(folder).all_tasks
     for task in tasks:
         if task not in known:
             told = ", ".join(sorted(known)[:20]) if folder else "see `lm_eval ls tasks`"

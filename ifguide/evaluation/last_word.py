@@ -20,10 +20,7 @@ class LastWords(NamedTuple):
 
 def split_last_word(text: str) -> tuple[str, str]:
     """A passage without its last word, and that word with the white space before it; white space at the end is dropped.
-
-    Raises:
-        InputError: fewer than two words.
-    """
+    Fewer than two words are an InputError."""
     text = text.rstrip()
     word = text.split()[-1] if text.split() else ""
     start = len(text[: len(text) - len(word)].rstrip())

@@ -49,11 +49,8 @@ class Outcomes:
         return less, alike, more
 
     def arrange(self, order: str = "largest", outcome: str = "") -> np.ndarray:
-        """int64, places of the prompts with an outcome (empty: all), in order; ties keep the file's order.
-
-        Raises:
-            InputError: an unknown order or outcome.
-        """
+        """int64, places of the prompts with an outcome (empty: all), in order; ties keep the file's order. An unknown
+        order or outcome is an InputError."""
         if order not in ORDERS or outcome not in ("", *OUTCOMES):
             known = f"an order ({', '.join(ORDERS)}) and an outcome ({', '.join(OUTCOMES)})"
             raise InputError(f"expected {known}, got {order!r} and {outcome!r}")
@@ -69,11 +66,8 @@ def highest_toxicity(samples: "pd.DataFrame") -> "pd.Series":
 
 
 def compare_prompts(first: "pd.DataFrame", other: "pd.DataFrame", *, margin: float = TIE_MARGIN) -> Outcomes:
-    """Pair two models' samples (columns prompt_index and toxicity) prompt by prompt.
-
-    Raises:
-        InputError: a margin outside 0 to 1.
-    """
+    """Pair two models' samples (columns prompt_index and toxicity) prompt by prompt; a margin outside 0 to 1 is an
+    InputError."""
     if not 0 <= margin <= 1:
         raise InputError(f"margin: expected a difference of toxicity from 0 to 1, got {margin}")
     mine, theirs = highest_toxicity(first), highest_toxicity(other)

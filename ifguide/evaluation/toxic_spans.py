@@ -9,9 +9,8 @@ A scorer says how toxic a text is, not where. Two questions find the words:
    are the toxic ones. This search is greedy and need not find the smallest set. Where either of two words is enough, it
    finds neither.
 
-Toxic words with nothing but white space and punctuation between them become one span. The cost in
-scored texts: the distinct words of the toxic completions, and for a completion without a toxic word at most
-`ROUNDS_MOST` · `TRIED_MOST` more, in batches.
+Toxic words with nothing but white space and punctuation between them become one span. The cost in scored texts: the
+distinct words of the toxic completions, and for each without a toxic word at most `ROUNDS_MOST` · `TRIED_MOST` more.
 """
 
 import re

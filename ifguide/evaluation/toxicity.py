@@ -152,11 +152,8 @@ def find_toxic_label(id2label: dict[int, str], label: str | None = None) -> int:
 
 
 def score_visible(texts: Sequence[str], score, batch_size: int = 4096) -> np.ndarray:
-    """Scores of the texts with a visible character, in batches; 0 for the others.
-
-    Raises:
-        NumericalError: a score outside 0 to 1.
-    """
+    """Scores of the texts with a visible character, in batches; 0 for the others. A score outside 0 to 1 is a
+    NumericalError."""
     scores = np.zeros(len(texts), dtype=np.float64)
     visible = np.array([i for i, text in enumerate(texts) if text.strip()], dtype=np.int64)
     for start in range(0, len(visible), batch_size):
