@@ -24,9 +24,8 @@ def group_near_duplicates(token_ids: np.ndarray, offsets: np.ndarray) -> np.ndar
     """The group of every document, int32 (D,): the number of the group's first document; a document alone is its own
     group.
 
-    Args:
-        token_ids: int32 (N,), documents laid end to end; may be memory-mapped, and is read once from start to end.
-        offsets: int64 (D+1,).
+    `token_ids`, int32 (N,), holds the documents laid end to end; it may be memory-mapped, and is read once from start
+    to end. `offsets` is int64 (D+1,).
     """
     offsets = np.asarray(offsets)
     signatures = np.empty((len(offsets) - 1, N_PERMUTATIONS), dtype=np.uint32)

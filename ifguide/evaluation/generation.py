@@ -11,7 +11,6 @@ uninterrupted one. B rows in a batch, T tokens, V vocabulary.
 
 import inspect
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -144,23 +143,23 @@ def generate_completions(
     encoded = encode_prompts(tokenizer, prompts, prompt_room(model, config))
     model.eval()
     found: list[Completion] = []
+
+    def tell(more: int) -> None:
+        if report:
+            report(len(found) + more, len(prompts) * config.n_samples)
+
     shards = plan_prompts([len(ids) for ids in encoded], config.n_samples, SHARD_COMPLETIONS)
     for number, shard in enumerate(shards):
         path = work / f"completions-{number:06d}.json" if work else None
         kept = _read_shard(path, shard, config.n_samples) if path else None
         if kept is None:
-            tell = report and partial(_report_more, report, len(found), len(prompts) * config.n_samples)
             kept = complete_shard(model, tokenizer, encoded, shard, config, tell, steer)
             if path:
                 write_json(path, [list(completion) for completion in kept])
-        elif report:
-            report(len(found) + len(kept), len(prompts) * config.n_samples)
+        else:
+            tell(len(kept))
         found += kept
     return sorted(found, key=lambda completion: completion[:2])
-
-
-def _report_more(report: Report, done: int, total: int, more: int) -> None:
-    report(done + more, total)
 
 
 def _read_shard(path: Path, shard: list[int], n_samples: int) -> list[Completion] | None:
@@ -180,8 +179,8 @@ def complete_shard(
     encoded: Sequence[list[int]],
     shard: Sequence[int],
     config: EvaluateConfig,
-    report: Callable[[int], None] | None = None,
-    steer: Callable[[Tensor, Tensor], Tensor] | None = None,
+    tell: Callable[[int], None],
+    steer: Callable[[Tensor, Tensor], Tensor] | None,
 ) -> list[Completion]:
     """The completions of the prompts numbered in `shard`, by prompt and then by sample."""
     work = [(i, k) for i in shard for k in range(config.n_samples)]
@@ -192,8 +191,7 @@ def complete_shard(
         for (i, k), ids in zip(batch, _complete(model, encoded, batch, stop_ids, config, steer), strict=True):
             text = tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
             found.append(Completion(i, k, text, len(ids)))
-        if report:
-            report(len(found))
+        tell(len(found))
     return sorted(found, key=lambda completion: completion[:2])
 
 

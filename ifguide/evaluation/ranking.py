@@ -71,7 +71,6 @@ def judge_ranking(
 
     Args:
         scores: float64 (D,), the higher, the worse.
-        labels: which documents are bad.
         id_rank: int64 (D,), place of each document's id among all; orders ties.
         name, way: kept in the result.
         n_draws: how often the documents are drawn with replacement. A draw without both kinds counts as 0 for the

@@ -1,8 +1,6 @@
 """The five kinds of documents: a composer for each, `(rng, insults) -> Draft`. `insults` has a flag for each turn, true
-for an insult. The texts are in `phrases.toml`.
-
-The order of the draws is part of the corpus: the same seed gives the same bytes only while every composer draws in this
-order. A news report, for example, draws its opening last.
+for an insult. The texts are in `phrases.toml`. The order of the draws is part of the corpus: the same seed gives the
+same bytes only while every composer draws in this order. A news report, for example, draws its opening last.
 """
 
 import random
@@ -15,7 +13,6 @@ TOXIC_SHARES = {"review": 0.35, "forum": 0.40, "news": 0.12, "recipe": 0.0, "let
 
 
 def _say_some(writer: Writer, templates: Sequence[str], count: int) -> list[Sentence]:
-    """`count` different sentences."""
     return [writer.say(text) for text in writer.pick(templates, count)]
 
 
@@ -24,7 +21,6 @@ def _say_one(writer: Writer, templates: Sequence[str]) -> Sentence:
 
 
 def _say_maybe(writer: Writer, templates: Sequence[str], chance: float) -> list[Sentence]:
-    """One sentence with this probability, else none."""
     return [_say_one(writer, templates)] if writer.rng.random() < chance else []
 
 
@@ -42,7 +38,7 @@ def compose_review(rng: random.Random, insults: Sequence[bool]) -> Draft:
         subject["bad" if bad else "good"], ((2, 1, 1, 1, 0) if film else (3, 2, 2, 1, 1))[len(insults)]
     )
     body = [_say_one(writer, texts[part]) for part in (("openings", "stories") if film else ("openers",))]
-    body += [writer.say(text) for text in points]
+    body += map(writer.say, points)
     body += [] if film else _say_maybe(writer, subject["neutral"], 0.4)
     turns = writer.take_some(texts["turns"], insults)
     ending = _say_one(writer, texts["bad_endings" if bad else "good_endings"])

@@ -16,10 +16,10 @@ _ALPHABET_SIZE = 256  # a byte-level tokenizer starts from all bytes, so that it
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int = 2048) -> "PreTrainedTokenizerFast":
-    """Train a byte-level BPE tokenizer like Pythia's. The same texts give the same tokenizer.
+    """Train a byte-level BPE tokenizer like Pythia's. The same texts give the same tokenizer; decoding gives any text
+    back unchanged.
 
     Args:
-        texts: training texts; `tokenizer.decode(tokenizer(text).input_ids)` gives any text back unchanged.
         vocab_size: entries, with the special token and the 256 bytes among them. Small corpora may give fewer.
 
     Raises:
