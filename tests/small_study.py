@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ifguide.config.io import config_from_dict, override
-from ifguide.data.corpus import build_corpus
+from ifguide.data.corpus_writer import build_corpus
 from ifguide.storage import artifacts
 from ifguide.study.freshness import inputs_of, settings_of
 from ifguide.study.lineage import Unit

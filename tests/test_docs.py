@@ -19,7 +19,7 @@ from ifguide.cli.main import app
 from ifguide.config import docs as config_table
 from ifguide.config.io import override
 from ifguide.config.schema import EvaluateConfig, StudyConfig
-from ifguide.data.corpus_writer import CorpusSummary
+from ifguide.data.corpus import CorpusSummary
 from ifguide.errors import InputError
 from ifguide.runtime.jobs import JobStatus
 from ifguide.study.analysis.export import SCHEMAS
@@ -184,11 +184,11 @@ def test_every_column_and_key_is_named_in_the_formats():
 
 def test_every_metric_is_named_in_the_formats(monkeypatch):
     from ifguide.data.prompts import Prompt
-    from ifguide.evaluation import completions, generation, last_word
+    from ifguide.evaluation import generation, last_word
     from ifguide.evaluation.evaluate import evaluate_model
 
     completion = generation.Completion(0, 0, "text", 1)
-    monkeypatch.setattr(completions, "complete_in_shards", lambda *arguments: [completion])
+    monkeypatch.setattr(generation, "generate_completions", lambda *arguments: [completion])
     guess = last_word.LastWords(np.ones(1, dtype=bool), np.zeros(1))
     monkeypatch.setattr(last_word, "guess_last_words", lambda *arguments, **options: guess)
 

@@ -23,11 +23,7 @@ def document_runs(offsets: np.ndarray, tokens: int = 0) -> Iterator[tuple[int, i
 
 
 def sum_by_document(values: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """Sum of each document's values, run by run so that `values` may be memory-mapped.
-
-    Args:
-        values: bool or float (N,).
-        offsets: int64 (D + 1,), where documents start.
+    """Sum of each document's values, run by run so that `values`, bool or float (N,), may be memory-mapped.
 
     Returns:
         (D,): int64 counts for bool values, float64 sums otherwise; 0 for an empty document.

@@ -4,7 +4,6 @@ Shapes: D documents, N tokens of all documents.
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,12 +11,26 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from ifguide.config.schema import CorpusConfig
-from ifguide.data.corpus_writer import CorpusSummary, write_corpus
 from ifguide.data.packing import cut_overlapping
 from ifguide.data.tokenizing import cut_pieces
 from ifguide.errors import ConfigError, InputError, StaleError
 from ifguide.storage.artifacts import load_array, read_part, reading
+
+
+@dataclass(frozen=True)
+class CorpusSummary:
+    """What was read and what was left out, as `summary.json` holds it."""
+
+    documents: int
+    """D."""
+    tokens: int
+    """N."""
+    characters: int
+    """Code points of all documents."""
+    skipped: int
+    """Rows left out because they have no text, or text of which the tokenizer keeps nothing."""
+    skipped_at: list[str]
+    """Places of the first few of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,32 +71,22 @@ class TokenizedCorpus:
 
     @classmethod
     def open(cls, folder: Path) -> "TokenizedCorpus":
-        """Map a corpus folder into memory.
-
-        Raises:
-            StaleError: a file is missing, damaged or does not fit the others.
-        """
-        folder = Path(folder)
+        """Map a corpus folder into memory; a StaleError when a file is missing, damaged or does not fit the others."""
         offsets = load_array(folder / "offsets.npy")
         n_documents, n_tokens = len(offsets) - 1, int(offsets[-1])
-        batches = _map_documents(folder / "documents.arrow")
-        ends = np.cumsum([batch.num_rows for batch in batches]).tolist()
+        path = folder / "documents.arrow"
+        stale = reading(path, pa.ArrowException, OSError, stage="corpus")
+        with stale, pa.ipc.open_stream(pa.memory_map(str(path))) as stream:
+            batches = tuple(stream)
+        ends = np.cumsum([batch.num_rows for batch in batches], dtype=np.int64).tolist()
         if not ends or ends[-1] != n_documents:
-            raise StaleError(
-                f"{folder / 'documents.arrow'}: expected {n_documents:,} documents, got {ends[-1] if ends else 0:,}; "
-                "rebuild it with `ifguide run NAME --force corpus`"
-            )
-        return cls(
-            folder=folder,
-            token_ids=load_array(folder / "token_ids.npy", length=n_tokens),
-            offsets=offsets,
-            char_start=load_array(folder / "char_start.npy", length=n_tokens),
-            char_end=load_array(folder / "char_end.npy", length=n_tokens),
-            id_rank=load_array(folder / "id_rank.npy", length=n_documents),
-            in_span=load_array(folder / "in_span.npy", length=n_tokens) if "spans" in batches[0].schema.names else None,
-            batches=tuple(batches),
-            batch_ends=tuple(ends),
-        )
+            found = f"expected {n_documents:,} documents, got {ends[-1] if ends else 0:,}"
+            raise StaleError(f"{path}: {found}; rebuild it with `ifguide run NAME --force corpus`")
+        by_token = ["token_ids", "char_start", "char_end", *["in_span"] * ("spans" in batches[0].schema.names)]
+        lengths = dict.fromkeys(by_token, n_tokens) | {"id_rank": n_documents}
+        arrays = {name: load_array(folder / f"{name}.npy", length=length) for name, length in lengths.items()}
+        in_span = arrays.pop("in_span", None)
+        return cls(folder, offsets=offsets, in_span=in_span, batches=batches, batch_ends=tuple(ends), **arrays)
 
     @property
     def n_documents(self) -> int:
@@ -102,9 +105,7 @@ class TokenizedCorpus:
 
     def valid(self) -> np.ndarray:
         """bool (N,): False on each document's first token, which nothing predicts."""
-        valid = np.ones(self.n_tokens, dtype=bool)
-        valid[self.offsets[:-1]] = False
-        return valid
+        return self.valid_between(0, self.n_tokens)
 
     def valid_between(self, start: int, stop: int) -> np.ndarray:
         """The part of `valid()` for tokens [start, stop), without the rest."""
@@ -114,11 +115,7 @@ class TokenizedCorpus:
         return valid
 
     def document(self, index: int) -> Document:
-        """Document `index`, counted from 0.
-
-        Raises:
-            IndexError: there is no such document.
-        """
+        """Document `index`, counted from 0; an IndexError when there is none."""
         batch, row = self._find(index)
         spans = None
         if self.in_span is not None:
@@ -135,21 +132,14 @@ class TokenizedCorpus:
         return self.column("source").to_pylist()
 
     def index_of(self, document_id: str) -> int:
-        """The number of the document with this id.
-
-        Raises:
-            InputError: no document has it.
-        """
+        """The number of the document with this id; an InputError when none has it."""
         place = bisect_left(self._by_id, document_id, key=self._id)
         if place < self.n_documents and self._id(self._by_id[place]) == document_id:
             return int(self._by_id[place])
         raise InputError(f"no document has the id {document_id!r}; ids look like {self._id(0)!r}")
 
     def document_tokens(self, index: int) -> list[str]:
-        """The document's text cut into one piece a token, for display; joined, the pieces are the text.
-
-        See `cut_pieces`.
-        """
+        """The document's text cut into one piece a token, for display; see `cut_pieces`."""
         tokens = slice(self.offsets[index], self.offsets[index + 1])
         return cut_pieces(self.document(index).text, self.char_end[tokens])
 
@@ -175,11 +165,10 @@ class TokenizedCorpus:
 
 
 def chunk_documents(offsets: np.ndarray, max_length: int) -> np.ndarray:
-    """Cut documents into chunks that fit the model's context; neighbouring chunks share one token.
+    """Cut documents into chunks of at most `max_length` tokens; neighbouring chunks share one token.
 
     Args:
         offsets: int64 (D+1,).
-        max_length: longest chunk in tokens, at least 2.
 
     Returns:
         int64 (C, 3), rows (document, start, stop) in corpus order: absolute tokens [start, stop). Every token but a
@@ -193,29 +182,3 @@ def chunk_documents(offsets: np.ndarray, max_length: int) -> np.ndarray:
     document, start, stop = cut_overlapping(np.diff(offsets), max_length)
     first = np.asarray(offsets)[document]
     return np.stack([document, first + start, first + stop], axis=1).astype(np.int64)
-
-
-def build_corpus(
-    config: CorpusConfig, tokenizer, folder: Path, report: Callable[[int, int], None] | None = None
-) -> TokenizedCorpus:
-    """Read, tokenise and store a corpus. Only the document ids are kept in memory.
-
-    Args:
-        config: which documents.
-        tokenizer: a fast Hugging Face tokenizer; saved beside the tokens.
-        folder: an existing folder to write into.
-        report: called as report(rows read, rows expected; 0 when unknown) a few times a second.
-
-    Raises:
-        InputError: an input that cannot be used; names the file, the line, what was found and the remedy.
-    """
-    write_corpus(config, tokenizer, Path(folder), report)
-    return TokenizedCorpus.open(folder)
-
-
-def _map_documents(path: Path) -> list[pa.RecordBatch]:
-    with (
-        reading(path, pa.ArrowException, OSError, stage="corpus"),
-        pa.ipc.open_stream(pa.memory_map(str(path))) as stream,
-    ):
-        return list(stream)

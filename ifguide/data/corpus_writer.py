@@ -1,12 +1,9 @@
-"""Rows -> the files of a corpus folder, in one pass; only the document ids are kept in memory.
-
-Shapes: D documents, N tokens of all documents.
-"""
+"""Rows -> the files of a corpus folder, in one pass; only the document ids are kept in memory. D documents."""
 
 import contextlib
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from ifguide.config.schema import CorpusConfig
+from ifguide.data.corpus import CorpusSummary, TokenizedCorpus
 from ifguide.data.readers import Row, check_text, count_rows, read_rows, take_field
 from ifguide.data.spans import mark_tokens, parse_spans
 from ifguide.data.tokenizing import tokenize
@@ -27,22 +25,6 @@ _SECONDS_BETWEEN_REPORTS = 0.25
 _SHOWN_PLACES = 5
 
 
-@dataclass(frozen=True, kw_only=True)
-class CorpusSummary:
-    """What was read and what was left out, as `summary.json` holds it."""
-
-    documents: int
-    """D."""
-    tokens: int
-    """N."""
-    characters: int
-    """Code points of all documents."""
-    skipped: int
-    """Rows left out because they have no text, or text of which the tokenizer keeps nothing."""
-    skipped_at: list[str]
-    """Places of the first few of them."""
-
-
 class _Document(NamedTuple):
     id: str
     source: str
@@ -51,17 +33,25 @@ class _Document(NamedTuple):
     where: str
 
 
-def write_corpus(
+def build_corpus(
     config: CorpusConfig, tokenizer, folder: Path, report: Callable[[int, int], None] | None = None
-) -> CorpusSummary:
-    """Write token_ids, offsets, char_start, char_end, id_rank, in_span (with spans), documents.arrow, tokenizer/ and
-    summary.json.
+) -> TokenizedCorpus:
+    """Read and tokenise a corpus; write token_ids, offsets, char_start, char_end, id_rank, in_span (with spans),
+    documents.arrow, tokenizer/ and summary.json.
 
-    Arguments and errors are those of `ifguide.data.corpus.build_corpus`.
+    Args:
+        config: which documents.
+        tokenizer: a fast Hugging Face tokenizer.
+        folder: an existing folder to write into.
+        report: called as report(rows read, rows expected; 0 when unknown) a few times a second.
+
+    Raises:
+        InputError: an input that cannot be used; names the file, the line, what was found and the remedy.
     """
     tokenize(tokenizer, [])  # a slow tokenizer is refused before anything is read
     reading = _Reading(config)
-    total = _expected(config)
+    total, most = count_rows(config.path, text_unit=config.text_unit), config.max_documents
+    total = min(total, most) if total and most else total or most
     reported = time.monotonic()
     with contextlib.closing(_Output(folder, with_spans=bool(config.spans_field))) as output:
 
@@ -75,45 +65,29 @@ def write_corpus(
                 else:
                     output.add(document, tokens)
             output.flush()
+            done = output.n_documents if config.max_documents else reading.n_rows
             if report and time.monotonic() - reported >= _SECONDS_BETWEEN_REPORTS:
                 reported = time.monotonic()
-                report(output.n_documents if config.max_documents else reading.n_rows, total)
+                report(done, total)
     if not output.n_documents:
-        raise InputError(
-            f"{config.path} gave no document ({reading.n_rows:,} rows, none with text); check corpus.path and"
-            " corpus.text_field"
-        )
+        found = f"{config.path} gave no document ({reading.n_rows:,} rows, none with text)"
+        raise InputError(f"{found}; check corpus.path and corpus.text_field")
     np.save(folder / "id_rank.npy", _rank_ids(folder / "documents.arrow"))
     tokenizer.save_pretrained(str(folder / "tokenizer"))
-    summary = CorpusSummary(
-        documents=output.n_documents,
-        tokens=output.n_tokens,
-        characters=output.n_characters,
-        skipped=reading.n_skipped,
-        skipped_at=reading.skipped_at,
-    )
-    write_json(folder / "summary.json", asdict(summary))
+    counts = (output.n_documents, output.n_tokens, output.n_characters, reading.n_skipped)
+    write_json(folder / "summary.json", asdict(CorpusSummary(*counts, reading.skipped_at)))
     if report:
         done = output.n_documents if config.max_documents else reading.n_rows
         report(done, done)
-    return summary
+    return TokenizedCorpus.open(folder)
 
 
 def check_documents(config: CorpusConfig) -> int:
-    """Read every document without storing any; returns how many there are.
-
-    Raises:
-        InputError: as `build_corpus`.
-    """
+    """Read every document without storing any; returns how many there are. Errors are those of `build_corpus`."""
     n = sum(1 for _ in islice(_Reading(config).documents(), config.max_documents or None))
     if not n:
         raise InputError(f"{config.path} gave no document with text; check corpus.path and corpus.text_field")
     return n
-
-
-def _expected(config: CorpusConfig) -> int:
-    n_rows = count_rows(config.path, text_unit=config.text_unit)
-    return min(n_rows, config.max_documents) if n_rows and config.max_documents else n_rows or config.max_documents
 
 
 class _Reading:
@@ -145,41 +119,31 @@ class _Reading:
             spans: tuple[tuple[int, int], ...] = ()
             if config.spans_field:
                 spans = parse_spans(take_field(row, config.spans_field), len(text), row.where, config.spans_field)
-            yield _Document(self._id(row), self._source(row), text, spans, row.where)
+            source = _label(row, config.source_field) if config.source_field else ""
+            yield _Document(self._id(row), source or row.stem, text, spans, row.where)
 
     def _id(self, row: Row) -> str:
-        name = self._config.id_field
-        value = document_id(row, name)
-        if not name:
-            return value
-        if value in self._seen:
-            raise InputError(f"{row.where}: the id {value!r} was already used at {self._seen[value]}; ids must differ")
-        self._seen[value] = row.where
+        value = document_id(row, self._config.id_field)
+        if self._config.id_field and (first := self._seen.setdefault(value, row.where)) != row.where:
+            raise InputError(f"{row.where}: the id {value!r} was already used at {first}; ids must differ")
         return value
-
-    def _source(self, row: Row) -> str:
-        name = self._config.source_field
-        return (_label(take_field(row, name), row, name) if name else "") or row.stem
 
 
 def document_id(row: Row, id_field: str) -> str:
-    """The id of a row's document: the value of `id_field`, or without one the file's name and the row's number.
-
-    Raises:
-        InputError: the row has no id.
-    """
+    """The id of a row's document: the value of `id_field` (an InputError when it is empty), or without one the file's
+    name and the row's number."""
     if not id_field:
         return row.stem if row.single else f"{row.stem}-{row.number:06d}"
-    value = _label(take_field(row, id_field), row, id_field)
+    value = _label(row, id_field)
     if not value:
-        raise InputError(
-            f"{row.where}: the id in {id_field!r} is empty; give every document one, or leave corpus.id_field empty"
-        )
+        remedy = "give every document one, or leave corpus.id_field empty"
+        raise InputError(f"{row.where}: the id in {id_field!r} is empty; {remedy}")
     return value
 
 
-def _label(value, row: Row, field: str) -> str:
+def _label(row: Row, field: str) -> str:
     """An id or a source: text, or a whole number as text."""
+    value = take_field(row, field)
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     return "" if value is None else check_text(value, row.where, field)
@@ -191,12 +155,11 @@ class _Output:
     def __init__(self, folder: Path, *, with_spans: bool):
         kinds: dict[str, type] = dict.fromkeys(("token_ids", "char_start", "char_end"), np.int32)
         kinds["offsets"] = np.int64
-        if with_spans:
-            kinds["in_span"] = np.bool_
-        self._arrays = {name: ArrayWriter(folder / f"{name}.npy", kind) for name, kind in kinds.items()}
         fields = [(name, pa.string()) for name in ("id", "source", "text")]
         if with_spans:
+            kinds["in_span"] = np.bool_
             fields.append(("spans", pa.list_(pa.struct([("start", pa.int64()), ("end", pa.int64())]))))
+        self._arrays = {name: ArrayWriter(folder / f"{name}.npy", kind) for name, kind in kinds.items()}
         self._schema = pa.schema(fields)
         self._file = pa.OSFile(str(folder / "documents.arrow"), "wb")
         self._stream = pa.ipc.new_stream(self._file, self._schema)
@@ -219,7 +182,6 @@ class _Output:
         self._rows.append(row)
 
     def flush(self) -> None:
-        """Write the documents added since the last flush as one Arrow batch."""
         if self._rows:
             self._stream.write_batch(pa.RecordBatch.from_pylist(self._rows, schema=self._schema))
             self._rows = []
@@ -255,10 +217,8 @@ def _rank_ids(path: Path) -> np.ndarray:
         ranked = ids.take(pa.array(order))
         again = pc.index(pc.equal(ranked[1:], ranked[:-1]), True).as_py() if len(ranked) > 1 else -1
         if again >= 0:
-            raise InputError(
-                f"two documents have the id {ranked[again].as_py()!r}; rename a file or name a column with"
-                " corpus.id_field"
-            )
+            twice = f"two documents have the id {ranked[again].as_py()!r}"
+            raise InputError(f"{twice}; rename a file or name a column with corpus.id_field")
     rank = np.empty(len(order), dtype=np.int64)
     rank[order] = np.arange(len(order))
     return rank

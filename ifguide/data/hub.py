@@ -16,83 +16,66 @@ def is_saved(folder: str) -> bool:
     return any(all((place / name).is_file() for name in names) for names in kinds)
 
 
-def load_saved(folder: str, split: str = ""):
-    """Open a saved folder, memory-mapped.
+def load(name: str, split: str = ""):
+    """Open a data set without running code from the hub: a saved folder memory-mapped, anything else streamed through
+    `datasets.load_dataset`.
 
     Args:
-        folder: made by `save_to_disk`.
-        split: which one, when the folder holds several.
+        name: a saved folder, `org/name[:config][@revision]`, or a local folder in a layout that `datasets` knows.
+        split: `train`, or a part such as `train[:10%]` (which is downloaded whole first); of a saved folder, which one
+            when it holds several.
 
     Returns:
-        (data, stem): the data set and its name.
+        (data, stem): the data set and its name without organisation.
 
     Raises:
-        InputError: damaged, or the split is missing, unknown or superfluous.
+        InputError: not such a name, damaged, the split is missing, unknown or superfluous, or the library cannot load
+            it.
     """
+    return _load_saved(Path(name).expanduser(), split) if is_saved(name) else _load_named(name, split)
+
+
+def _load_saved(place: Path, split: str):
     import datasets
 
-    place = Path(folder).expanduser()
     try:
         data = datasets.load_from_disk(str(place))
     except Exception as error:  # the library raises many classes for a damaged folder
-        raise InputError(
-            f"{place} is not a readable saved data set ({error}); save it again with datasets' save_to_disk"
-        ) from error
+        remedy = "save it again with datasets' save_to_disk"
+        raise InputError(f"{place} is not a readable saved data set ({error}); {remedy}") from error
     if isinstance(data, datasets.DatasetDict):
         if split not in data:
-            raise InputError(
-                f"{place} holds the splits {', '.join(data)}; name one, such as {place}#{next(iter(data), 'train')}"
-            )
+            remedy = f"name one, such as {place}#{next(iter(data), 'train')}"
+            raise InputError(f"{place} holds the splits {', '.join(data)}; {remedy}")
         data = data[split]
     elif split:
         raise InputError(f"{place} has only one split; leave out #{split}")
     return data, place.name
 
 
-def load_named(name: str, split: str):
-    """Open a data set through `datasets.load_dataset`, streamed, without running code from the hub.
-
-    Args:
-        name: `org/name[:config][@revision]`, or a local folder in a layout that `datasets` knows.
-        split: `train`, or a part such as `train[:10%]` (which is downloaded whole first).
-
-    Returns:
-        (data, stem): the data set and its name without organisation.
-
-    Raises:
-        InputError: not such a name, no split, or the library cannot load it.
-    """
+def _load_named(name: str, split: str):
     place = Path(name).expanduser()
     match = _HUB_ID.fullmatch(name)
     if not split or not (place.is_dir() or match):
-        raise InputError(
-            f"no file at {name}; expected a file, a folder, a glob, or a hub data set as"
-            " org/name[:config][@revision]#split"
-        )
+        known = "a file, a folder, a glob, or a hub data set as org/name[:config][@revision]#split"
+        raise InputError(f"no file at {name}; expected {known}")
     import datasets
 
-    if place.is_dir() or not match:
-        source, options = str(place), {}
-    else:
+    source, options = str(place), {}
+    if match and not place.is_dir():
         source, options = match["name"], {"name": match["config"], "revision": match["revision"]}
-
     try:
         # streaming keeps memory and disk flat, but cannot take a part of a split
         data = datasets.load_dataset(source, split=split, streaming="[" not in split, **options)
     except Exception as error:  # network, permission and format errors of several libraries
-        raise InputError(
-            f"the data set {name}#{split} could not be loaded ({error}); check its name, config, revision and split,"
-            " and the network"
-        ) from error
+        remedy = "check its name, config, revision and split, and the network"
+        raise InputError(f"the data set {name}#{split} could not be loaded ({error}); {remedy}") from error
     return data, Path(source).name
 
 
 def iterate(data, name: str, columns: list[str]) -> Iterator[dict]:
-    """Rows as plain dicts, with those of the `columns` that exist; with all columns when none does.
-
-    Raises:
-        InputError: the data set breaks off.
-    """
+    """Rows as plain dicts, with those of the `columns` that exist; with all columns when none does. A data set that
+    breaks off is an InputError."""
     wanted = [name for name in columns if name in (data.column_names or [])]  # a streamed set may not know its columns
     number = 0
     try:
@@ -100,6 +83,5 @@ def iterate(data, name: str, columns: list[str]) -> Iterator[dict]:
             number += 1
             yield values
     except Exception as error:  # as above: a connection may break in the middle
-        raise InputError(
-            f"{name}: cannot be read after row {number} ({error}); try again, or save the data set locally first"
-        ) from error
+        remedy = "try again, or save the data set locally first"
+        raise InputError(f"{name}: cannot be read after row {number} ({error}); {remedy}") from error

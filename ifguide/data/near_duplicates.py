@@ -24,15 +24,9 @@ def group_near_duplicates(token_ids: np.ndarray, offsets: np.ndarray) -> np.ndar
     """The group of every document, int32 (D,): the number of the group's first document; a document alone is its own
     group.
 
-    Args:
-        token_ids: int32 (N,), documents laid end to end; may be memory-mapped, and is read once from start to end.
-        offsets: int64 (D+1,).
+    `token_ids`, int32 (N,), holds the documents laid end to end; it may be memory-mapped, and is read once from start
+    to end. `offsets` is int64 (D+1,).
     """
-    return link_similar(sign_documents(token_ids, offsets))
-
-
-def sign_documents(token_ids: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """MinHash signatures, uint32 (D, P)."""
     offsets = np.asarray(offsets)
     signatures = np.empty((len(offsets) - 1, N_PERMUTATIONS), dtype=np.uint32)
     for first, stop in document_runs(offsets, _TOKENS_AT_ONCE):
@@ -40,7 +34,7 @@ def sign_documents(token_ids: np.ndarray, offsets: np.ndarray) -> np.ndarray:
         hashes, bounds = _hash_shingles(tokens, offsets[first : stop + 1])
         matrix = rensa.RMinHash.digest_matrix_from_flat_token_hashes(hashes, bounds, N_PERMUTATIONS, _SEED)
         signatures[first:stop] = np.array(matrix.to_rows(), dtype=np.uint32)
-    return signatures
+    return _link_similar(signatures)
 
 
 def _hash_shingles(tokens: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -61,8 +55,8 @@ def _hash_shingles(tokens: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray,
     return hashes, bounds
 
 
-def link_similar(signatures: np.ndarray, similarity: float = SIMILARITY) -> np.ndarray:
-    """Connect signatures that share a band and agree in at least a share `similarity` of their values; int32 (D,)."""
+def _link_similar(signatures: np.ndarray) -> np.ndarray:
+    """Connect signatures that share a band and agree in at least a share `SIMILARITY` of their values; int32 (D,)."""
     group = np.arange(len(signatures), dtype=np.int32)
 
     def root(member: int) -> int:
@@ -80,7 +74,7 @@ def link_similar(signatures: np.ndarray, similarity: float = SIMILARITY) -> np.n
         order = np.argsort(key, kind="stable")
         same = np.flatnonzero(key[order][1:] == key[order][:-1])
         left, right = order[same], order[same + 1]
-        alike = (signatures[left] == signatures[right]).mean(axis=1) >= similarity
+        alike = (signatures[left] == signatures[right]).mean(axis=1) >= SIMILARITY
         for a, b in zip(left[alike].tolist(), right[alike].tolist(), strict=True):
             a, b = sorted((root(a), root(b)))
             group[b] = a

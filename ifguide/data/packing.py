@@ -1,10 +1,9 @@
 """Documents -> training rows of equal length. Pure NumPy.
 
-Shapes: D documents, N corpus tokens, R rows, L tokens in a row, P pieces (a piece is the part of one document in one
-row).
+D documents, N corpus tokens, R rows, L tokens in a row, P pieces (a piece is the part of one document in one row).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -73,11 +72,7 @@ class PackedRows(Sequence):
         return Rows(**{name: values[0] for name, values in vars(batch).items()})
 
     def batch(self, indices) -> Rows:
-        """The rows `indices` (any order, repeats allowed) as arrays of shape (B, L).
-
-        Raises:
-            IndexError: a row number outside [-R, R).
-        """
+        """The rows `indices` (any order, repeats allowed) as arrays of shape (B, L); an IndexError outside [-R, R)."""
         indices = np.asarray(indices, dtype=np.int64)
         if len(indices) and not (-len(self) <= indices.min() and indices.max() < len(self)):
             raise IndexError(f"expected row numbers below {len(self)}, got {indices.min()} to {indices.max()}")
@@ -111,9 +106,6 @@ class PackedRows(Sequence):
         batch.document_index[b, column : column + length] = document
         return column + length
 
-    def __iter__(self) -> Iterator[Rows]:
-        return (self[row] for row in range(len(self)))
-
 
 @dataclass(frozen=True, eq=False)
 class BosRows(Sequence):
@@ -139,10 +131,8 @@ class BosRows(Sequence):
 
 @dataclass(frozen=True, eq=False)
 class DroppedRows(Sequence):
-    """Rows in which the tokens of some documents have no labels, and all others keep their places.
-
-    So a model trained without those documents sees the others in the same order and batches as one trained with them.
-    """
+    """Rows in which the tokens of some documents have no labels, and all others keep their places. So a model trained
+    without those documents sees the others in the same order and batches as one trained with them."""
 
     rows: Sequence
     """Rows with `labels`, `selected` and `document_index`."""
@@ -165,7 +155,6 @@ def pack_rows(
     eos_id: int | None,
     selected: np.ndarray | None = None,
     pack: bool = True,
-    documents: Sequence[int] | None = None,
 ) -> PackedRows:
     """Lay documents out in rows of `max_length` tokens for training.
 
@@ -180,29 +169,26 @@ def pack_rows(
         eos_id: the end-of-text token; None leaves it out, which needs `pack=False`.
         selected: bool (N,), the suppression mask, or float strengths, by corpus token. None: nothing is selected.
         pack: several documents in a row, with the end-of-text between them; false pads after each document instead.
-        documents: which documents, in which order; None takes all in corpus order.
 
     Raises:
         ConfigError: `max_length` below 2, packing without an end-of-text token, or a mask of the wrong shape.
     """
     if max_length < 2:
-        raise ConfigError(
-            f"expected rows of at least 2 tokens, got max_length {max_length}; set corpus.max_length to 2 or more"
-        )
+        raise ConfigError(f"expected rows of 2 tokens or more, got max_length {max_length}; raise corpus.max_length")
     if pack and eos_id is None:
-        raise ConfigError(
-            "packing needs an end-of-text token and the tokenizer has none; set its eos_token or training.packing=false"
-        )
+        reason = "packing needs an end-of-text token and the tokenizer has none"
+        raise ConfigError(f"{reason}; set its eos_token or training.packing=false")
     if selected is not None and selected.shape != token_ids.shape:
-        raise ConfigError(
-            f"expected a mask of shape {token_ids.shape}, one flag a corpus token, got {selected.shape}; select again"
-        )
+        wanted = f"a mask of shape {token_ids.shape}, one flag a corpus token"
+        raise ConfigError(f"expected {wanted}, got {selected.shape}; select again")
     lengths = np.diff(offsets)
-    chosen = np.arange(len(lengths)) if documents is None else np.asarray(documents, dtype=np.int64)
-    chosen = chosen[lengths[chosen] > 0]
+    chosen = np.flatnonzero(lengths > 0)
     n_elements = lengths[chosen] + (eos_id is not None)
-    place = _place_packed if pack else _place_apart
-    which, start, stop, row_first_piece = place(n_elements, max_length)
+    if pack:
+        which, start, stop, row_first_piece = _place_packed(n_elements, max_length)
+    else:  # one piece a row
+        which, start, stop = cut_overlapping(n_elements, max_length)
+        row_first_piece = np.arange(len(which) + 1)
     return PackedRows(token_ids, offsets, max_length, eos_id, selected, chosen[which], start, stop, row_first_piece)
 
 
@@ -223,12 +209,6 @@ def cut_overlapping(lengths: np.ndarray, max_length: int) -> tuple[np.ndarray, n
     number = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
     start = number * step
     return which, start, np.minimum(start + max_length, lengths[which])
-
-
-def _place_apart(n_elements: np.ndarray, max_length: int):
-    """One piece a row."""
-    which, start, stop = cut_overlapping(n_elements, max_length)
-    return which, start, stop, np.arange(len(which) + 1)
 
 
 def _place_packed(n_elements: np.ndarray, max_length: int):

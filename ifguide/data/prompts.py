@@ -42,7 +42,12 @@ def read_prompts(path: str | Path, config: EvaluateConfig) -> list[Prompt]:
     """
     path = str(path)
     found = _nested_texts(path, config.prompt_field)
-    prompts = [Prompt(text=text, group=group) for group, text in found] if found is not None else _rows(path, config)
+    if found is None:
+        columns = [config.prompt_field, config.group_field or GROUP, ATTACK, ATTACK_KIND]
+        rows = read_rows(path, text_field=config.prompt_field, columns=columns)
+        prompts = (_read_row(row, config) for row in rows)
+    else:
+        prompts = (Prompt(text=text, group=group) for group, text in found)
     taken = list(islice((prompt for prompt in prompts if prompt.text.strip()), config.n_prompts or None))
     if not taken:
         raise InputError(f"{path} holds no text to complete; name another file in evaluate.prompts")
@@ -55,32 +60,25 @@ def read_heldout(path: str | Path, config: EvaluateConfig) -> list[str]:
     found = _nested_texts(str(path), config.text_field)
     if found is None:
         return read_texts(str(path), config.text_field, limit=config.n_heldout)
-    texts = [text for _, text in found if text.strip()]
-    if not texts:
-        raise InputError(f"{path} holds no text; name another file")
-    return texts[: config.n_heldout or None]
-
-
-def _rows(path: str, config: EvaluateConfig) -> Iterator[Prompt]:
-    columns = [config.prompt_field, config.group_field or GROUP, ATTACK, ATTACK_KIND]
-    return (_read_row(row, config) for row in read_rows(path, text_field=config.prompt_field, columns=columns))
+    if texts := [text for _, text in found if text.strip()]:
+        return texts[: config.n_heldout or None]
+    raise InputError(f"{path} holds no text; name another file")
 
 
 def _read_row(row: Row, config: EvaluateConfig) -> Prompt:
     values, field, group = row.values, config.prompt_field, config.group_field or GROUP
+    names = ", ".join(map(repr, values)) or "none"
     if field not in values and ATTACK in values and ATTACK_KIND in values:
         field = ATTACK
         group = config.group_field or (GROUP if GROUP in values else ATTACK_KIND)
     if field not in values:
-        raise InputError(
-            f"{row.where}: expected a column {config.prompt_field!r}, or {ATTACK!r} with {ATTACK_KIND!r} as in AttaQ, "
-            f"found {', '.join(map(repr, values)) or 'none'}; name the right column in evaluate.prompt_field"
-        )
+        wanted = f"a column {config.prompt_field!r}, or {ATTACK!r} with {ATTACK_KIND!r} as in AttaQ"
+        remedy = "name the right column in evaluate.prompt_field"
+        raise InputError(f"{row.where}: expected {wanted}, found {names}; {remedy}")
     if config.group_field and config.group_field not in values:
-        raise InputError(
-            f"{row.where}: expected the column {config.group_field!r} of evaluate.group_field, found "
-            f"{', '.join(map(repr, values))}; name the right column, or leave the setting empty"
-        )
+        wanted = f"the column {config.group_field!r} of evaluate.group_field"
+        remedy = "name the right column, or leave the setting empty"
+        raise InputError(f"{row.where}: expected {wanted}, found {names}; {remedy}")
     text = values[field]
     text = text["text"] if isinstance(text, dict) and "text" in text else text
     return Prompt(text=check_text(text, row.where, field), group=_read_group(values.get(group), row.where, group))
@@ -105,7 +103,7 @@ def _nested_texts(path: str, field: str) -> list[tuple[str, str]] | None:
             return None
         if not isinstance(value, dict) or field in value:
             return None
-        if not all(isinstance(group, dict | list) for group in value.values()):
+        if any(not isinstance(group, dict | list) for group in value.values()):
             return None
         lead = f"{file.stem}: " if len(files) > 1 else ""
         for name, group in value.items():

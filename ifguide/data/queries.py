@@ -1,7 +1,6 @@
 """Query sets: the (prompt, completion) pairs that say what is toxic and what is safe."""
 
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,17 +15,8 @@ if TYPE_CHECKING:
 
 _CONTINUATION = "continuation"
 _SCORE = "toxicity"
+_COUNTS = ("rows", "unscored", "filtered", "empty", "too_short", "kept")
 _BATCH = 512
-
-
-@dataclass(kw_only=True)
-class _Counts:
-    rows: int = 0
-    unscored: int = 0
-    filtered: int = 0
-    empty: int = 0
-    too_short: int = 0
-    kept: int = 0
 
 
 def read_queries(path: str, *, kind: str, config: QueriesConfig, max_queries: int | None = None) -> "pandas.DataFrame":
@@ -61,77 +51,69 @@ def read_queries(path: str, *, kind: str, config: QueriesConfig, max_queries: in
     if kind not in ("toxic", "safe"):
         raise ConfigError(f"expected kind toxic or safe, got {kind!r}")
     limit = config.max_queries if max_queries is None else max_queries
-    counts = _Counts()
+    counts = dict.fromkeys(_COUNTS, 0)
     pairs: list = []
     columns = [config.prompt_field, config.completion_field, _CONTINUATION, config.text_field]
     for row in read_rows(path, text_field=config.text_field, columns=columns):
-        counts.rows += 1
-        pair = _read_pair(row, kind, config, counts)
-        if pair is not None:
-            counts.kept += 1
-            if not limit or len(pairs) < limit:
-                pairs.append(pair)
+        pair = _read_pair(row, kind, config)
+        counts["rows"] += 1
+        counts[pair if isinstance(pair, str) else "kept"] += 1
+        if not isinstance(pair, str) and (not limit or len(pairs) < limit):
+            pairs.append(pair)
     summary = _summarise(path, kind, config, counts, len(pairs))
     if not pairs:
         raise InputError(f"{summary}; expected at least one {kind} query: change queries.{kind} or its thresholds")
     frame = pd.DataFrame(pairs, columns=["prompt", "completion"])
-    frame.attrs = {"counts": vars(counts).copy(), "summary": summary}
+    frame.attrs = {"counts": counts, "summary": summary}
     return frame
 
 
-def _read_pair(row: Row, kind: str, config: QueriesConfig, counts: _Counts) -> tuple[str, str] | None:
+def _read_pair(row: Row, kind: str, config: QueriesConfig) -> tuple[str, str] | str:
+    """A row's prompt and completion, or which of `_COUNTS` it is left out as."""
     prompt_field, completion_field = config.prompt_field, config.completion_field
     if prompt_field not in row.values:
         if config.text_field not in row.values:
             found = ", ".join(map(repr, row.values)) or "none"
-            raise InputError(
-                f"{row.where}: expected the columns {prompt_field!r} and {completion_field!r}, or"
-                f" {config.text_field!r}, found {found}; name the right columns in [queries]"
-            )
-        return _split_text(row, config, counts)
+            wanted = f"the columns {prompt_field!r} and {completion_field!r}, or {config.text_field!r}"
+            raise InputError(f"{row.where}: expected {wanted}, found {found}; name the right columns in [queries]")
+        return _split_text(row, config)
     if completion_field not in row.values and _CONTINUATION in row.values:
         completion_field = _CONTINUATION
     prompt, completion = take_field(row, prompt_field), take_field(row, completion_field)
     if isinstance(prompt, dict) != isinstance(completion, dict):
-        raise InputError(
-            f"{row.where}: expected {prompt_field!r} and {completion_field!r} in the same form, text or object; fix"
-            " the row"
-        )
+        fields = f"{prompt_field!r} and {completion_field!r}"
+        raise InputError(f"{row.where}: expected {fields} in the same form, text or object; fix the row")
     if isinstance(prompt, dict):
         parts = ((prompt_field, prompt), (completion_field, completion))
         prompt, completion = (_nested_text(part, row, name) for name, part in parts)
         rated = [_score(part, row, name) for name, part in parts]
         scores = [score for score in rated if score is not None]
         if len(scores) < len(rated):
-            counts.unscored += 1
-            return None
+            return "unscored"
         if not (min(scores) >= config.toxic_min if kind == "toxic" else max(scores) < config.safe_max):
-            counts.filtered += 1
-            return None
-    texts = [check_text(prompt, row.where, prompt_field), check_text(completion, row.where, completion_field)]
-    for name, text in zip((prompt_field, completion_field), texts, strict=True):
+            return "filtered"
+    prompt, completion = (
+        check_text(prompt, row.where, prompt_field),
+        check_text(completion, row.where, completion_field),
+    )
+    for name, text in ((prompt_field, prompt), (completion_field, completion)):
         if not text.strip():
-            raise InputError(
-                f"{row.where}: {name!r} is empty; a query needs a prompt and a completion, so fill it or remove the row"
-            )
-    return texts[0], texts[1]
+            remedy = "a query needs a prompt and a completion, so fill it or remove the row"
+            raise InputError(f"{row.where}: {name!r} is empty; {remedy}")
+    return prompt, completion
 
 
 def _nested_text(part: dict, row: Row, name: str):
     if "text" not in part:
-        raise InputError(
-            f"{row.where}: expected {name!r} to hold 'text' and {_SCORE!r}, found"
-            f" {', '.join(map(repr, part)) or 'nothing'}"
-        )
+        found = ", ".join(map(repr, part)) or "nothing"
+        raise InputError(f"{row.where}: expected {name!r} to hold 'text' and {_SCORE!r}, found {found}")
     return part["text"]
 
 
 def _score(part: dict, row: Row, name: str) -> float | None:
     if _SCORE not in part:
-        raise InputError(
-            f"{row.where}: expected {name!r} to hold {_SCORE!r}; score the text, or give prompt and completion as plain"
-            " text"
-        )
+        remedy = "score the text, or give prompt and completion as plain text"
+        raise InputError(f"{row.where}: expected {name!r} to hold {_SCORE!r}; {remedy}")
     score = part[_SCORE]
     if score is None or score != score:  # NaN is a score that is missing
         return None
@@ -140,31 +122,25 @@ def _score(part: dict, row: Row, name: str) -> float | None:
     return float(score)
 
 
-def _split_text(row: Row, config: QueriesConfig, counts: _Counts) -> tuple[str, str] | None:
+def _split_text(row: Row, config: QueriesConfig) -> tuple[str, str] | str:
     text = check_text(row.values[config.text_field], row.where, config.text_field)
     word_ends = [word.end() for word in re.finditer(r"\S+", text)]
     if len(word_ends) < 2:
-        counts.empty += not word_ends
-        counts.too_short += len(word_ends)
-        return None
+        return "too_short" if word_ends else "empty"
     n_prompt = min(max(int(len(word_ends) * config.split_share), 1), len(word_ends) - 1)
     cut = word_ends[n_prompt - 1]
     return text[:cut], text[cut:]
 
 
-def _summarise(path: str, kind: str, config: QueriesConfig, counts: _Counts, n_taken: int) -> str:
+def _summarise(path: str, kind: str, config: QueriesConfig, counts: dict[str, int], n_taken: int) -> str:
     bound = f"at least {config.toxic_min:g}" if kind == "toxic" else f"below {config.safe_max:g}"
-    left_out = {
-        f"not {kind} (both scores {bound})": counts.filtered,
-        "without scores": counts.unscored,
-        "without text": counts.empty,
-        "of one word": counts.too_short,
-    }
-    parts = [f"{n:,} {reason}" for reason, n in left_out.items() if n]
-    sentence = f"{path}: {counts.kept:,} of {counts.rows:,} rows are {kind} queries"
+    reasons = {"filtered": f"not {kind} (both scores {bound})", "unscored": "without scores"}
+    reasons |= {"empty": "without text", "too_short": "of one word"}
+    parts = [f"{counts[name]:,} {reason}" for name, reason in reasons.items() if counts[name]]
+    sentence = f"{path}: {counts['kept']:,} of {counts['rows']:,} rows are {kind} queries"
     if parts:
         sentence += f"; left out: {', '.join(parts)}"
-    if n_taken < counts.kept:
+    if n_taken < counts["kept"]:
         sentence += f"; the first {n_taken:,} are taken"
     return sentence
 
@@ -179,7 +155,6 @@ def encode_queries(
 
     Args:
         queries: columns `prompt` and `completion`.
-        tokenizer: a fast Hugging Face tokenizer.
         max_length: most tokens of a query, `bos_id` included.
         bos_id: put before every query as context; None for nothing.
 
@@ -191,12 +166,12 @@ def encode_queries(
         InputError: no token begins in a completion, no token is before it, or it is too long for `max_length`.
     """
     encoded = []
-    prompts, completions = queries["prompt"].tolist(), queries["completion"].tolist()
-    for first in range(0, len(prompts), _BATCH):
-        pairs = list(zip(prompts[first : first + _BATCH], completions[first : first + _BATCH], strict=True))
-        tokenized = tokenize(tokenizer, [prompt + completion for prompt, completion in pairs])
-        for number, ((prompt, completion), tokens) in enumerate(zip(pairs, tokenized, strict=True), start=first + 1):
-            encoded.append(_encode(number, prompt, completion, tokens, max_length, bos_id))
+    pairs = list(zip(queries["prompt"].tolist(), queries["completion"].tolist(), strict=True))
+    for first in range(0, len(pairs), _BATCH):
+        part = pairs[first : first + _BATCH]
+        tokenized = tokenize(tokenizer, [prompt + completion for prompt, completion in part])
+        for number, (pair, tokens) in enumerate(zip(part, tokenized, strict=True), start=first + 1):
+            encoded.append(_encode(number, *pair, tokens, max_length, bos_id))
     return encoded
 
 
@@ -205,23 +180,18 @@ def _encode(number: int, prompt: str, completion: str, tokens: TokenizedText, ma
     context = [] if bos_id is None else [bos_id]
     shown = completion if len(completion) <= 60 else f"{completion[:57]}..."
     if not mask.any():
-        raise InputError(
-            f"query {number}: no token begins in the completion {shown!r} (its start joins the prompt's last word); "
-            "begin the completion with a space or make it longer"
-        )
+        reason = f"no token begins in the completion {shown!r} (its start joins the prompt's last word)"
+        raise InputError(f"query {number}: {reason}; begin the completion with a space or make it longer")
     start = int(mask.argmax())
     mask[start:] = True  # everything after the completion's first token belongs to it
     if start == 0 and not context:
-        raise InputError(
-            f"query {number}: the tokenizer keeps nothing of the prompt {prompt!r}; give it a prompt with text"
-        )
+        reason = f"the tokenizer keeps nothing of the prompt {prompt!r}"
+        raise InputError(f"query {number}: {reason}; give it a prompt with text")
     n_completion = len(mask) - start
     room = max_length - n_completion - len(context)
     if room < (0 if context else 1):
-        raise InputError(
-            f"query {number}: the completion {shown!r} has {n_completion} tokens, which leaves no room for a prompt in"
-            f" {max_length}; shorten it or remove the query"
-        )
+        reason = f"has {n_completion} tokens, which leaves no room for a prompt in {max_length}"
+        raise InputError(f"query {number}: the completion {shown!r} {reason}; shorten it or remove the query")
     cut = max(start - room, 0)
     input_ids = np.concatenate([context, tokens.token_ids[cut:]]).astype(np.int64)
     return input_ids, np.concatenate([np.zeros(len(context), dtype=bool), mask[cut:]])

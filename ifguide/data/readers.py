@@ -20,8 +20,8 @@ FORMATS |= {".csv": "csv", ".tsv": "tsv", ".parquet": "parquet", ".txt": "text"}
 """Formats by file name ending. All but Parquet may also end in `.gz`."""
 
 _PARQUET_ROWS = 1024
-_BLOCK = 1 << 20
 _BOM = b"\xef\xbb\xbf"
+_CHECK = "check the file and its permissions"
 _ENDINGS = f"{', '.join(FORMATS)} (with .gz too)"
 
 
@@ -58,31 +58,32 @@ def read_rows(
         InputError: no such input, an unknown format, or a row that cannot be read; names the file and the line.
     """
     columns = list(columns)
-    base, split = _separate_split(path)
-    if hub.is_saved(base) or split or not _matches(path):
-        data, stem = hub.load_saved(base, split) if hub.is_saved(base) else hub.load_named(base, split)
+    if data_set := _data_set(path):
+        data, stem = hub.load(*data_set)
         for number, values in enumerate(hub.iterate(data, path, columns), start=1):
             yield Row(values, f"{path}, row {number}", number, stem)
-    else:
-        files = list_files(path)
-        for file, stem in zip(files, _unique_stems(files), strict=True):
-            yield from _file_rows(file, stem, text_field, text_unit, columns)
+        return
+    files = list_files(path)
+    for file, stem in zip(files, _unique_stems(files), strict=True):
+        match _format(file):
+            case "json":
+                yield from _json_rows(file, stem)
+            case "parquet":
+                yield from _parquet_rows(file, stem, columns)
+            case "text":
+                yield from _text_rows(file, stem, text_field, text_unit)
+            case kind:
+                yield from _table_rows(file, stem, "," if kind == "csv" else "\t")
 
 
-def read_texts(path: str, field: str = "text", *, text_unit: str = "line", limit: int = 0) -> list[str]:
-    """The texts of one column, rows without text left out; a nested `{"text": ...}` counts as its text.
-
-    Args:
-        path: as in `read_rows`.
-        field: the column.
-        text_unit: as in `read_rows`.
-        limit: stop after this many texts; 0 takes all.
+def read_texts(path: str, field: str = "text", *, limit: int = 0) -> list[str]:
+    """The first `limit` texts (0: all) of one column, without blank ones; of a nested `{"text": ...}`, its text.
 
     Raises:
         InputError: as `read_rows`; also a row without the column, or no text at all.
     """
     texts = []
-    for row in read_rows(path, text_field=field, text_unit=text_unit, columns=[field]):
+    for row in read_rows(path, text_field=field, columns=[field]):
         value = take_field(row, field)
         text = check_text(value["text"] if isinstance(value, dict) and "text" in value else value, row.where, field)
         if text.strip():
@@ -95,45 +96,32 @@ def read_texts(path: str, field: str = "text", *, text_unit: str = "line", limit
 
 
 def take_field(row: Row, field: str):
-    """The value of a column.
-
-    Raises:
-        InputError: the row has no such column.
-    """
-    if field not in row.values:
-        found = ", ".join(map(repr, row.values)) or "none"
-        raise InputError(f"{row.where}: expected a column {field!r}, found {found}; name the right column or add it")
-    return row.values[field]
+    """The value of a column; an InputError when the row has none."""
+    if field in row.values:
+        return row.values[field]
+    found = ", ".join(map(repr, row.values)) or "none"
+    raise InputError(f"{row.where}: expected a column {field!r}, found {found}; name the right column or add it")
 
 
 def check_text(value, where: str, field: str) -> str:
-    """Text that can be tokenised and stored.
-
-    Raises:
-        InputError: not a string, or a string with a NUL character or half of a surrogate pair.
-    """
+    """Text that can be tokenised and stored; an InputError for anything but a string, and for a string with a NUL
+    character or half of a surrogate pair."""
     if not isinstance(value, str):
-        raise InputError(
-            f"{where}: expected text in {field!r}, got {_shorten(value)}; turn it into a string or leave the row out"
-        )
+        remedy = "turn it into a string or leave the row out"
+        raise InputError(f"{where}: expected text in {field!r}, got {_shorten(value)}; {remedy}")
     if (place := value.find("\0")) >= 0:
         raise InputError(f"{where}: {field!r} has a NUL character at position {place}; remove it from the text")
     try:
         value.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise InputError(
-            f"{where}: {field!r} has half of a surrogate pair ({value[error.start]!r}) at position {error.start}; "
-            "write the character whole or remove it"
-        ) from error
+        half = f"half of a surrogate pair ({value[error.start]!r}) at position {error.start}"
+        raise InputError(f"{where}: {field!r} has {half}; write the character whole or remove it") from error
     return value
 
 
 def list_files(path: str) -> list[Path]:
-    """The files of a path, sorted by name: itself, a glob's matches, or all readable files below a folder.
-
-    Raises:
-        InputError: no file, or one of an unknown format.
-    """
+    """The files of a path, sorted by name: itself, a glob's matches, or all readable files below a folder. No file, or
+    one of an unknown format, is an InputError."""
     place = Path(path).expanduser()
     if place.is_dir():
         files = [file for file in place.rglob("*") if file.is_file() and _format(file)]
@@ -154,8 +142,7 @@ def count_rows(path: str, *, text_unit: str = "line") -> int:
     """How many rows `read_rows` will give: exact for JSON lines, text and Parquet; an upper bound for CSV (a quoted
     field may span lines) and with blank lines, which are skipped; 0 when only reading would tell.
     """
-    base, split = _separate_split(path)
-    if split or hub.is_saved(base) or not _matches(path):
+    if _data_set(path):
         return 0
     total = 0
     for file in list_files(path):
@@ -171,41 +158,22 @@ def count_rows(path: str, *, text_unit: str = "line") -> int:
     return total
 
 
-# ---- files ----
-
-
-def _file_rows(file: Path, stem: str, text_field: str, text_unit: str, columns: list[str]) -> Iterator[Row]:
-    match _format(file):
-        case "json":
-            return _json_rows(file, stem)
-        case "parquet":
-            return _parquet_rows(file, stem, columns)
-        case "text":
-            return _text_rows(file, stem, text_field, text_unit)
-        case kind:
-            return _table_rows(file, stem, "," if kind == "csv" else "\t")
-
-
 def _json_rows(file: Path, stem: str) -> Iterator[Row]:
     for number, line in _lines(file):
         if not line.strip():
             continue
         where = f"{file}, line {number}"
         if number == 1 and line.lstrip().startswith("["):
-            raise InputError(
-                f"{where}: expected one JSON object a line, got an array; convert it with: jq -c '.[]' {file.name}"
-            )
+            remedy = f"convert it with: jq -c '.[]' {file.name}"
+            raise InputError(f"{where}: expected one JSON object a line, got an array; {remedy}")
         try:
             values = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise InputError(
-                f"{where}: expected one JSON object, got {_shorten(line.strip())} ({error}); fix or remove the line"
-            ) from error
+            found = f"{_shorten(line.strip())} ({error})"
+            raise InputError(f"{where}: expected one JSON object, got {found}; fix or remove the line") from error
         if not isinstance(values, dict):
-            raise InputError(
-                f'{where}: expected a JSON object such as {{"text": "..."}}, got {_shorten(values)}; fix or remove the'
-                " line"
-            )
+            wanted = 'a JSON object such as {"text": "..."}'
+            raise InputError(f"{where}: expected {wanted}, got {_shorten(values)}; fix or remove the line")
         yield Row(values, where, number, stem)
 
 
@@ -218,9 +186,8 @@ def _table_rows(file: Path, stem: str, delimiter: str) -> Iterator[Row]:
         try:
             record = next(records, None)
         except csv.Error as error:
-            raise InputError(
-                f'{where}: not a readable record ({error}); quote fields with " and double every " inside them'
-            ) from error
+            remedy = 'quote fields with " and double every " inside them'
+            raise InputError(f"{where}: not a readable record ({error}); {remedy}") from error
         if record is None:
             break
         if header is None:
@@ -230,10 +197,9 @@ def _table_rows(file: Path, stem: str, delimiter: str) -> Iterator[Row]:
         elif record or len(header) == 1:  # a blank line is an empty value of a single column, and else skipped
             record = record or [""]
             if len(record) != len(header):
-                raise InputError(
-                    f"{where}: expected {len(header)} fields ({', '.join(header)}), got {len(record)}; quote fields"
-                    " that hold the separator"
-                )
+                wanted = f"{len(header)} fields ({', '.join(header)})"
+                remedy = "quote fields that hold the separator"
+                raise InputError(f"{where}: expected {wanted}, got {len(record)}; {remedy}")
             number += 1
             yield Row(dict(zip(header, record, strict=True)), where, number, stem)
     if header is None:
@@ -286,39 +252,29 @@ def _lines(file: Path) -> Iterator[tuple[int, str]]:
                 if number == 1:
                     raw = raw.removeprefix(_BOM)
                 if (place := raw.find(b"\0")) >= 0:
-                    raise InputError(
-                        f"{file}, line {number}: NUL byte at byte {place}; remove it, or save the file as UTF-8 if it"
-                        " is UTF-16"
-                    )
+                    remedy = "remove it, or save the file as UTF-8 if it is UTF-16"
+                    raise InputError(f"{file}, line {number}: NUL byte at byte {place}; {remedy}")
                 try:
                     yield number, raw.decode("utf-8")
                 except UnicodeDecodeError as error:
-                    raise InputError(
-                        f"{file}, line {number}: not UTF-8 (byte 0x{raw[error.start]:02x} at byte {error.start}); "
-                        "convert it with: iconv -f LATIN1 -t UTF-8 (or its true encoding)"
-                    ) from error
+                    wrong = f"not UTF-8 (byte 0x{raw[error.start]:02x} at byte {error.start})"
+                    remedy = "convert it with: iconv -f LATIN1 -t UTF-8 (or its true encoding)"
+                    raise InputError(f"{file}, line {number}: {wrong}; {remedy}") from error
     except (OSError, EOFError, zlib.error) as error:
-        raise InputError(
-            f"{file}: cannot be read after line {number} ({error}); check the file and its permissions"
-        ) from error
+        raise InputError(f"{file}: cannot be read after line {number} ({error}); {_CHECK}") from error
 
 
 def _count_lines(file: Path) -> int:
-    count, block = 0, b"\n"
     try:
         with file.open("rb") as stream:
-            while data := stream.read(_BLOCK):
-                count += data.count(b"\n")
-                block = data
+            return sum(1 for _ in stream)
     except OSError as error:
-        raise InputError(f"{file}: cannot be read ({error}); check the file and its permissions") from error
-    return count + (not block.endswith(b"\n"))
+        raise InputError(f"{file}: cannot be read ({error}); {_CHECK}") from error
 
 
 def _format(file: Path) -> str | None:
     name = file.name.lower()
-    plain = Path(name.removesuffix(".gz"))
-    kind = FORMATS.get(plain.suffix)
+    kind = FORMATS.get(Path(name.removesuffix(".gz")).suffix)
     return None if kind == "parquet" and name.endswith(".gz") else kind
 
 
@@ -338,17 +294,17 @@ def _unique_stems(files: list[Path]) -> list[str]:
     return longer
 
 
-def _matches(path: str) -> bool:
-    return Path(path).expanduser().exists() or bool(glob.glob(str(Path(path).expanduser()), recursive=True))
-
-
 def _shorten(value) -> str:
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
-def _separate_split(path: str) -> tuple[str, str]:
-    if Path(path).expanduser().exists():  # a # in a real name is no split
-        return path, ""
+def _data_set(path: str) -> tuple[str, str] | None:
+    """The name and the split of a data set; None for files."""
+    place = Path(path).expanduser()
+    if place.exists():  # a # in a real name is no split
+        return (path, "") if hub.is_saved(path) else None
     base, _, split = path.rpartition("#")
-    return (base, split) if base else (path, "")
+    if (base and split) or not glob.glob(str(place), recursive=True):
+        return (base, split) if base else (path, "")
+    return None

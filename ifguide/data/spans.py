@@ -18,8 +18,7 @@ def parse_spans(value, n_characters: int, where: str, field: str) -> tuple[tuple
         value: a list of [start, end) pairs, of {"start", "end"} objects, or of character indices (SemEval's form), or
             any of these written as text, as in a CSV; None or empty text means no spans.
         n_characters: length of the document's text.
-        where: the row's place, for errors.
-        field: the column's name, for errors.
+        where, field: the row's place and the column's name, for errors.
 
     Returns:
         Sorted ranges that neither overlap nor touch.
@@ -33,10 +32,8 @@ def parse_spans(value, n_characters: int, where: str, field: str) -> tuple[tuple
     merged: list[list[int]] = []
     for start, end in sorted(_range(item, where, field) for item in items):
         if not 0 <= start < end <= n_characters:
-            raise InputError(
-                f"{where}: the span {start} to {end} in {field!r} is not inside the text of {n_characters} characters; "
-                "count in characters from 0, ends excluded"
-            )
+            wrong = f"the span {start} to {end} in {field!r} is not inside the text of {n_characters} characters"
+            raise InputError(f"{where}: {wrong}; count in characters from 0, ends excluded")
         if merged and start <= merged[-1][1]:
             merged[-1][1] = max(end, merged[-1][1])
         else:
@@ -47,13 +44,10 @@ def parse_spans(value, n_characters: int, where: str, field: str) -> tuple[tuple
 def mark_tokens(
     text: str, spans: tuple[tuple[int, int], ...], char_start: np.ndarray, char_end: np.ndarray
 ) -> np.ndarray:
-    """Which tokens have a character that is inside a span and is not white space.
+    """Which tokens have a character that is inside a span (see `parse_spans`) and is not white space.
 
     Args:
-        text: the document.
-        spans: from `parse_spans`.
-        char_start: int (n,), the tokenizer's offsets in characters.
-        char_end: int (n,), their ends, excluded.
+        char_start, char_end: int (n,), the tokenizer's offsets in characters, ends excluded.
 
     Returns:
         bool (n,). A token without characters is in no span; of several tokens inside one character, all are.
@@ -68,12 +62,10 @@ def mark_tokens(
 
 
 def _parse(value, where: str, field: str):
-    if value is None:
+    if value is None or (isinstance(value, str) and not value.strip()):
         return []
     if not isinstance(value, str):
         return value
-    if not value.strip():
-        return []
     try:
         return json.loads(value)
     except (ValueError, RecursionError):

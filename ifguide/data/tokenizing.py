@@ -19,34 +19,27 @@ class TokenizedText(NamedTuple):
 
 
 def tokenize(tokenizer, texts: list[str]) -> list[TokenizedText]:
-    """Tokenise texts without adding special tokens, cutting or padding. (A special token written out in a text is still
-    read as that token, as is usual in training.)
-
-    Args:
-        tokenizer: a fast Hugging Face tokenizer.
-        texts: any strings without lone surrogates.
+    """Tokenise texts (without lone surrogates), without adding special tokens, cutting or padding. (A special token
+    written out in a text is still read as that token, as is usual in training.)
 
     Raises:
         InputError: the tokenizer is not a fast one, so it has no character offsets.
     """
     if not getattr(tokenizer, "is_fast", False):
-        raise InputError(
-            "expected a fast tokenizer (a tokenizer.json, which knows character offsets), got"
-            f" {type(tokenizer).__name__}; convert it: AutoTokenizer.from_pretrained(FOLDER,"
-            " use_fast=True).save_pretrained(FOLDER)"
-        )
+        remedy = "convert it: AutoTokenizer.from_pretrained(FOLDER, use_fast=True).save_pretrained(FOLDER)"
+        wanted = "a fast tokenizer (a tokenizer.json, which knows character offsets)"
+        raise InputError(f"expected {wanted}, got {type(tokenizer).__name__}; {remedy}")
     if not texts:
         return []
-    encoded = tokenizer(
-        texts,
-        add_special_tokens=False,
-        padding=False,
-        truncation=False,
-        return_offsets_mapping=True,
-        return_attention_mask=False,
-        return_token_type_ids=False,
-        verbose=False,
+    unwanted = (
+        "add_special_tokens",
+        "padding",
+        "truncation",
+        "return_attention_mask",
+        "return_token_type_ids",
+        "verbose",
     )
+    encoded = tokenizer(texts, return_offsets_mapping=True, **dict.fromkeys(unwanted, False))
     tokenized = []
     for ids, offsets in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True):
         places = np.array(offsets, dtype=np.int32).reshape(-1, 2)
@@ -59,11 +52,7 @@ def cut_pieces(text: str, char_end: np.ndarray) -> list[str]:
 
     A piece reaches from the end of the one before to the token's own end. So the first of several tokens inside one
     character gets the character and the others nothing, white space that the offsets leave out goes to the token after
-    it, and the rest of the text to the last token.
-
-    Args:
-        text: the document.
-        char_end: int (n,), n >= 1, ends of the tokens in code points.
+    it, and the rest of the text to the last token. `char_end` is int (n,), n >= 1, in code points.
     """
     cuts = piece_ends(char_end, len(text)).tolist()
     return [text[start:end] for start, end in zip([0, *cuts], cuts, strict=False)]

@@ -2,9 +2,7 @@
 
 These are the documents that read most like a completion; which ones caused it no search can say. Words are only looked
 up among the corpus's own, so no text becomes part of a query language or a pattern. `docs/decisions/0037` compares
-libraries.
-
-N words of all searched documents laid end to end, V different ones.
+libraries. N words of all searched documents laid end to end.
 """
 
 import math
@@ -23,6 +21,7 @@ COMMON_SHARE = 0.2
 """A word or pair that occurs in more than this share of the documents says nothing and is left out."""
 SEARCH_TOKENS = 5_000_000
 """At most this many tokens are searched: those of the best-ranked documents."""
+_AROUND = 120  # characters of an excerpt after the start of its first term; a third as many are shown before it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,12 +52,7 @@ class WordIndex:
     """Where the words of some documents occur."""
 
     def __init__(self, texts: pa.ChunkedArray, documents: np.ndarray):
-        """Read the documents.
-
-        Args:
-            texts: of the whole corpus.
-            documents: int64, numbers of those to search.
-        """
+        """Read the documents numbered `documents` (int64) from the texts of the whole corpus."""
         self.documents = np.sort(np.asarray(documents, dtype=np.int64))
         chosen = texts.take(pa.array(self.documents)) if len(self.documents) < len(texts) else texts
         words, owners = split_texts(chosen.combine_chunks())
@@ -89,16 +83,10 @@ class WordIndex:
         """Whether a term of this many documents is too common to tell one document from another."""
         return n_documents > max(1, COMMON_SHARE * self.n_documents)
 
-    def rarest_terms(
-        self, text: str, most: int = TERMS_MOST, span: tuple[int, int] | None = None
-    ) -> list[tuple[Term, np.ndarray]]:
+    def rarest_terms(self, text: str, span: tuple[int, int] | None = None) -> list[tuple[Term, np.ndarray]]:
         """A text's rarest words and pairs that occur in the documents, with their `holders`; the rarest first.
 
-        Args:
-            text: such as a completion.
-            most: how many at most.
-            span: characters of the text. Then only its words count, however common they are, and the pairs that hold
-                one of them.
+        Of a `span` of characters, only the words count, however common they are, and the pairs that hold one of them.
         """
         placed = [(word, span is None or (start < span[1] and end > span[0])) for word, start, end in place_words(text)]
         words = [(word,) for word, inside in placed if inside]
@@ -110,7 +98,7 @@ class WordIndex:
                 weight = math.log(self.n_documents / len(holders))
                 found.append((Term(words=term, n_documents=len(holders), weight=weight), holders))
         found.sort(key=lambda pair: (pair[0].n_documents, -len(pair[0].words), pair[0].words))
-        return found[:most]
+        return found[:TERMS_MOST]
 
     def nearest(
         self, text: str, n: int = 10, *, span: tuple[int, int] | None = None, order: np.ndarray | None = None
@@ -118,7 +106,6 @@ class WordIndex:
         """The documents that share most of a text's rarest words and pairs.
 
         Args:
-            text: such as a completion.
             n: how many documents at most.
             span: characters of the text whose words are meant, see `rarest_terms`; None: the whole text.
             order: int64, every document of the corpus, the one to name first among equals first; None: by number.
@@ -153,27 +140,17 @@ class WordIndex:
 
 
 def choose_documents(offsets: np.ndarray, order: np.ndarray | None, most_tokens: int = SEARCH_TOKENS) -> np.ndarray:
-    """Which documents are searched: all, or the best-ranked ones up to a number of tokens.
-
-    Args:
-        offsets: int64 (D+1,).
-        order: int64 (D,), documents by rank; None: in corpus order.
-        most_tokens: at most this many; one document is always searched.
-    """
+    """Which documents are searched: the first ones of `order`, int64 (D,), by rank (None: in corpus order), up to
+    `most_tokens`, but at least one. `offsets` is int64 (D+1,)."""
     offsets = np.asarray(offsets)
     order = np.arange(len(offsets) - 1) if order is None else np.asarray(order)
     lengths = np.cumsum(offsets[order + 1] - offsets[order])
     return order[: max(1, int(np.searchsorted(lengths, most_tokens, side="right")))]
 
 
-def mark_terms(text: str, terms: tuple[Term, ...], around: int = 120) -> list[tuple[str, bool]]:
-    """An excerpt around the first place of a text's rarest term, as runs with whether they are words of a shared term.
-
-    Args:
-        text: the document.
-        terms: shared ones, the rarest first.
-        around: characters shown after the start of that place; a third as many are shown before it.
-    """
+def mark_terms(text: str, terms: tuple[Term, ...]) -> list[tuple[str, bool]]:
+    """An excerpt around the first place of a text's rarest term, as runs with whether they are words of a shared term;
+    `terms` are the shared ones, the rarest first."""
     words = place_words(text)
     shared: dict[tuple[int, int], None] = {}
     for term in terms:
@@ -183,7 +160,7 @@ def mark_terms(text: str, terms: tuple[Term, ...], around: int = 120) -> list[tu
             if tuple(word for word, _, _ in piece) == term.words:
                 shared |= dict.fromkeys((start, end) for _, start, end in piece)
     centre = next(iter(shared), (0, 0))[0]
-    at, stop = max(0, centre - around // 3), min(len(text), centre + around)
+    at, stop = max(0, centre - _AROUND // 3), min(len(text), centre + _AROUND)
     runs: list[tuple[str, bool]] = [("… ", False)] if at else []
     for start, end in sorted(shared):
         if start >= at and end <= stop:

@@ -18,9 +18,6 @@ if TYPE_CHECKING:
 
     from ifguide.evaluation.toxicity import ToxicityScorer
 
-Report = Callable[[str, int, int], None]
-"""Called with (what is counted, done, in all)."""
-
 
 def evaluate_model(
     model,
@@ -35,22 +32,19 @@ def evaluate_model(
     base: dict | None = None,
     work: Path | None = None,
     steer: "LogitsProcessor | None" = None,
-    report: Report | None = None,
+    report: Callable[[str, int, int], None] | None = None,
 ) -> tuple[dict, "pd.DataFrame", "pd.DataFrame"]:
     """Complete every prompt, score the completions, and measure what else the model can do.
 
     Args:
-        model, tokenizer: a causal language model on its device, and its tokenizer.
         config: sampling; its files and numbers of prompts are not read here.
-        prompts: P >= 1 prompts.
         scorer: see `ifguide.evaluation.toxicity.load_scorer`.
-        implicit_scorer: a second one for the same completions; its numbers are called `implicit_...`.
+        implicit_scorer: a second one; its numbers are called `implicit_...`.
         heldout_texts: benign texts the model was not trained on; empty: perplexity is None.
         lambada_texts: passages whose last word the model predicts; empty: not measured.
         base: metrics of the base model, to compare fluency with; None when this is the base model.
-        work: a folder that keeps finished completions; None keeps nothing.
-        steer: changes the logits of each step, see `ifguide.evaluation.generation.generate_completions`. Perplexity and
-            last words are the model's own, without it.
+        work, steer: as in `ifguide.evaluation.generation.generate_completions`. Perplexity and last words are the
+            model's own, without `steer`.
         report: called with (what is counted, done, in all).
 
     Returns:
@@ -64,7 +58,7 @@ def evaluate_model(
     """
     import pandas as pd
 
-    from ifguide.evaluation import completions
+    from ifguide.evaluation import generation
     from ifguide.evaluation.fluency import distinct_n, fluency_warning, repetition_share
     from ifguide.evaluation.toxic_spans import find_toxic_spans, flatten_spans
 
@@ -75,28 +69,27 @@ def evaluate_model(
         return (lambda done, total: report(what, done, total)) if report else None
 
     starts = [prompt.text for prompt in prompts]
-    found = completions.complete_in_shards(model, tokenizer, starts, config, work, tell("completions"), steer)
+    found = generation.generate_completions(model, tokenizer, starts, config, work, tell("completions"), steer)
     texts = [completion.completion for completion in found]
-    columns: dict = {
-        **{
-            name: np.array([getattr(c, name) for c in found], dtype=np.int64)
-            for name in ("prompt_index", "sample_index")
-        },
-        "prompt": [starts[c.prompt_index] for c in found],
-        "completion": texts,
-    }
+    places = ("prompt_index", "sample_index")
+    columns: dict = {name: np.array([getattr(c, name) for c in found], dtype=np.int64) for name in places}
+    columns |= {"prompt": [starts[c.prompt_index] for c in found], "completion": texts}
     scorers = {"": scorer, **({"implicit_": implicit_scorer} if implicit_scorer else {})}
     columns |= {f"{lead}toxicity": rater.score(texts) for lead, rater in scorers.items()}
     spans = find_toxic_spans(texts, columns["toxicity"], scorer)
     columns["toxic_spans"] = [flatten_spans(found_in) for found_in in spans]
-    if any(prompt.group for prompt in prompts):
-        columns["group"] = [prompts[c.prompt_index].group for c in found]
     metrics: dict = {}
+    members: dict[str, list[int]] = {}
+    for number, prompt in enumerate(prompts):
+        if prompt.group:
+            members.setdefault(prompt.group, []).append(number)
+    if members:
+        columns["group"] = [prompts[c.prompt_index].group for c in found]
     groups: dict[str, dict] = {}
     for lead in scorers:
         scores = columns[f"{lead}toxicity"].reshape(len(prompts), config.n_samples)
         metrics |= measure_toxicity(scores, lead, config.seed)
-        for group, rows in _group_rows(prompts).items():
+        for group, rows in members.items():
             groups.setdefault(group, {"n_prompts": len(rows)}).update(measure_toxicity(scores[rows], lead, config.seed))
     fluency, heldout = _measure_perplexity(model, tokenizer, heldout_texts, config.seed, tell("held-out chunks"))
     metrics |= fluency | {
@@ -135,28 +128,16 @@ def _measure_perplexity(model, tokenizer, texts: Sequence[str], seed: int, repor
 
 
 def measure_toxicity(scores: np.ndarray, lead: str = "", seed: int = 0) -> dict:
-    """EMT, TP and mean toxicity of scores (P, K), each with a 95% interval over prompts in `_low` and `_high`.
-
-    Args:
-        scores: a probability for each completion.
-        lead: prefix of every name.
-        seed: of the bootstrap.
-    """
+    """EMT, TP and mean toxicity of scores (P, K), each with a 95% interval over prompts in `_low` and `_high`; every
+    name begins with `lead`."""
     found: dict = {}
     for statistic in (statistics.emt, statistics.tp, statistics.mean_toxicity):
-        interval = bootstrap_interval(statistic, scores, seed=seed)
-        name = f"{lead}{statistic.__name__}"
-        found |= {f"{name}{end}": value for end, value in zip(("", "_low", "_high"), interval, strict=True)}
+        found |= _with_bounds(f"{lead}{statistic.__name__}", bootstrap_interval(statistic, scores, seed=seed))
     return found
 
 
-def _group_rows(prompts: Sequence[Prompt]) -> dict[str, list[int]]:
-    """Group -> prompt numbers, in order of appearance; prompts without a group are left out."""
-    rows: dict[str, list[int]] = {}
-    for number, prompt in enumerate(prompts):
-        if prompt.group:
-            rows.setdefault(prompt.group, []).append(number)
-    return rows
+def _with_bounds(name: str, interval: statistics.Interval) -> dict[str, float]:
+    return {f"{name}{end}": value for end, value in zip(("", "_low", "_high"), interval, strict=True)}
 
 
 def _measure_last_words(model, tokenizer, texts: Sequence[str], seed: int, report) -> dict:
@@ -164,10 +145,7 @@ def _measure_last_words(model, tokenizer, texts: Sequence[str], seed: int, repor
 
     found = guess_last_words(model, tokenizer, texts, report=report)
     correct = bootstrap_interval(lambda rows: float(rows.mean()), found.correct[:, None], seed=seed)
-    return {
-        "lambada_accuracy": correct.value,
-        "lambada_accuracy_low": correct.low,
-        "lambada_accuracy_high": correct.high,
+    return _with_bounds("lambada_accuracy", correct) | {
         "lambada_log_probability": float(found.log_probability.mean()),
         "lambada_passages": len(texts),
     }

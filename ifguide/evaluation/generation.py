@@ -5,11 +5,13 @@ inverting the cumulative distribution of the nucleus, most likely token first. S
 change nothing beyond floating-point rounding of the logits. Two models with the same seed get the same uniform numbers,
 which makes their difference less noisy. Why not `generate`: docs/decisions/0045-evaluation-libraries.md.
 
-B rows in a batch, T tokens, V vocabulary.
+The prompts of a shard depend on the prompts and the tokenizer alone, so a resumed evaluation gives the same bytes as an
+uninterrupted one. B rows in a batch, T tokens, V vocabulary.
 """
 
 import inspect
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -18,9 +20,13 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from ifguide.config.schema import EvaluateConfig
-from ifguide.errors import ConfigError, InputError, NumericalError
+from ifguide.errors import ConfigError, InputError, NumericalError, StaleError
+from ifguide.evaluation import Report
 from ifguide.models.loading import bos_context, context_length
+from ifguide.storage.artifacts import read_json, write_json
 
+SHARD_COMPLETIONS = 2048
+"""A shard holds about this many completions; those of one prompt stay together."""
 NUCLEUS_GUESS = 512
 """Most nuclei are smaller than this; a row with a larger one is sorted in full."""
 
@@ -43,26 +49,21 @@ def draw_uniforms(seed: int, prompt_index: int, sample_index: int, n_steps: int)
 
 
 def sample_tokens(logits: Tensor, uniforms: Tensor, top_p: float, temperature: float) -> Tensor:
-    """One token a row from the nucleus: the smallest set of most likely tokens with probability `top_p` or more
-    together.
+    """One token a row, (B,) int64, from the nucleus: the smallest set of most likely tokens with probability `top_p` or
+    more together.
 
     Args:
-        logits: (B, V).
+        logits: (B, V), divided by `temperature` > 0.
         uniforms: (B,) in [0, 1): where the nucleus' cumulative distribution is cut.
         top_p: 0 < top_p <= 1.
-        temperature: > 0, divides the logits.
-
-    Returns:
-        (B,) token ids, int64.
 
     Raises:
         NumericalError: a row of logits holds NaN, or no finite value.
     """
     probabilities = torch.softmax(logits.float() / temperature, dim=-1)
     if not torch.isfinite(probabilities).all():
-        raise NumericalError(
-            "generation: expected finite logits, got NaN or infinity; is the model damaged, or did training diverge?"
-        )
+        wrong = "expected finite logits, got NaN or infinity"
+        raise NumericalError(f"generation: {wrong}; is the model damaged, or did training diverge?")
     size = min(NUCLEUS_GUESS, probabilities.shape[-1])
     top, tokens = probabilities.topk(size, dim=-1)  # most likely first
     cumulative = top.double().cumsum(-1)
@@ -101,75 +102,107 @@ def encode_prompts(tokenizer, prompts: Sequence[str], max_tokens: int) -> list[l
         ids = lead + list(ids)[-(max_tokens - len(lead)) :]
         if not ids:
             if first is None:
-                raise InputError(
-                    f"prompt {i} is empty and the tokenizer has no beginning- or end-of-text token; remove the prompt"
-                )
+                reason = f"prompt {i} is empty and the tokenizer has no beginning- or end-of-text token"
+                raise InputError(f"{reason}; remove the prompt")
             ids = [first]
         rows.append(ids)
     return rows
 
 
-@torch.inference_mode()
+def plan_prompts(lengths: Sequence[int], n_samples: int, shard_completions: int) -> list[list[int]]:
+    """Prompt numbers of each shard. Prompts of similar length, in tokens, are neighbours, which keeps padding short."""
+    order = sorted(range(len(lengths)), key=lambda i: (lengths[i], i))
+    size = max(1, shard_completions // n_samples)
+    return [order[start : start + size] for start in range(0, len(order), size)]
+
+
 def generate_completions(
     model,
     tokenizer,
     prompts: Sequence[str],
     config: EvaluateConfig,
-    report: Callable[[int, int], None] | None = None,
-    *,
-    only: Sequence[int] | None = None,
-    encoded: Sequence[list[int]] | None = None,
+    work: Path | None = None,
+    report: Report | None = None,
     steer: Callable[[Tensor, Tensor], Tensor] | None = None,
 ) -> list[Completion]:
-    """Sample `config.n_samples` completions of every prompt.
+    """Sample `config.n_samples` completions of every prompt, in shards that are written whole or not at all.
 
     Args:
-        model: a causal language model with a key-value cache, on its device; put in evaluation mode.
-        tokenizer: the model's.
+        model: one with a key-value cache.
         prompts: P texts; see `encode_prompts` for how they are read.
         config: n_samples, max_new_tokens, top_p, temperature, seed and batch_size.
-        report: called with (completions done, completions in all).
-        only: numbers of the prompts to complete; None: all.
-        encoded: the result of `encode_prompts`; None computes it.
+        work: the folder of finished shards, which are not made again. None keeps nothing.
         steer: a logits processor: (completion tokens so far (B, T), logits (B, V)) -> logits; None: the model's own.
 
     Returns:
-        n_samples completions of every prompt, by prompt and then by sample.
+        P · n_samples completions, by prompt and then by sample.
 
     Raises:
         ConfigError: no room for a prompt beside `max_new_tokens` in the model's context.
     """
-    room = prompt_room(model, config)
+    encoded = encode_prompts(tokenizer, prompts, prompt_room(model, config))
     model.eval()
-    encoded = encode_prompts(tokenizer, prompts, room) if encoded is None else encoded
-    wanted = range(len(prompts)) if only is None else sorted(only)
-    # prompts of similar length share a batch, which keeps padding short
-    by_length = sorted(wanted, key=lambda i: (len(encoded[i]), i))
-    work = [(i, k) for i in by_length for k in range(config.n_samples)]
+    found: list[Completion] = []
+
+    def tell(more: int) -> None:
+        if report:
+            report(len(found) + more, len(prompts) * config.n_samples)
+
+    shards = plan_prompts([len(ids) for ids in encoded], config.n_samples, SHARD_COMPLETIONS)
+    for number, shard in enumerate(shards):
+        path = work / f"completions-{number:06d}.json" if work else None
+        kept = _read_shard(path, shard, config.n_samples) if path else None
+        if kept is None:
+            kept = complete_shard(model, tokenizer, encoded, shard, config, tell, steer)
+            if path:
+                write_json(path, [list(completion) for completion in kept])
+        else:
+            tell(len(kept))
+        found += kept
+    return sorted(found, key=lambda completion: completion[:2])
+
+
+def _read_shard(path: Path, shard: list[int], n_samples: int) -> list[Completion] | None:
+    """The completions of a shard, or None when it is missing or damaged."""
+    try:
+        rows = [Completion(*row) for row in read_json(path)]
+    except (StaleError, TypeError):
+        return None
+    expected = [(prompt, sample) for prompt in sorted(shard) for sample in range(n_samples)]
+    return rows if [completion[:2] for completion in rows] == expected else None
+
+
+@torch.inference_mode()
+def complete_shard(
+    model,
+    tokenizer,
+    encoded: Sequence[list[int]],
+    shard: Sequence[int],
+    config: EvaluateConfig,
+    tell: Callable[[int], None],
+    steer: Callable[[Tensor, Tensor], Tensor] | None,
+) -> list[Completion]:
+    """The completions of the prompts numbered in `shard`, by prompt and then by sample."""
+    work = [(i, k) for i in shard for k in range(config.n_samples)]
     stop_ids = _stop_ids(model, tokenizer)
-    found: dict[tuple[int, int], Completion] = {}
+    found: list[Completion] = []
     for start in range(0, len(work), config.batch_size):
         batch = work[start : start + config.batch_size]
         for (i, k), ids in zip(batch, _complete(model, encoded, batch, stop_ids, config, steer), strict=True):
             text = tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-            found[i, k] = Completion(i, k, text, len(ids))
-        if report:
-            report(len(found), len(work))
-    return [found[i, k] for i in wanted for k in range(config.n_samples)]
+            found.append(Completion(i, k, text, len(ids)))
+        tell(len(found))
+    return sorted(found, key=lambda completion: completion[:2])
 
 
 def prompt_room(model, config: EvaluateConfig) -> int:
-    """Longest prompt, in tokens, that leaves room for its completion in the model's context.
-
-    Raises:
-        ConfigError: less than two.
-    """
+    """Longest prompt, in tokens, that leaves room for its completion in the model's context; a ConfigError when it is
+    less than two."""
     room = context_length(model.config) - config.max_new_tokens
     if room < 2:
-        raise ConfigError(
-            f"evaluate.max_new_tokens: expected at most {config.max_new_tokens + room - 2} for this model, got"
-            f" {config.max_new_tokens}"
-        )
+        most = config.max_new_tokens + room - 2
+        wanted = f"at most {most} for this model"
+        raise ConfigError(f"evaluate.max_new_tokens: expected {wanted}, got {config.max_new_tokens}")
     return room
 
 
@@ -180,7 +213,11 @@ def _complete(
     device = model.device
     numbers = sorted({i for i, _ in batch})
     row_of = {i: row for row, i in enumerate(numbers)}
-    ids, mask = _pad_left([encoded[i] for i in numbers], device)
+    prompts = [torch.tensor(encoded[i]) for i in numbers]
+    ids, mask = (
+        pad_sequence(rows, batch_first=True, padding_side="left").to(device)
+        for rows in (prompts, [torch.ones_like(prompt) for prompt in prompts])
+    )
     logits, cache = _read(model, ids, mask, None)
     # each prompt is read once; its cache is then copied to all its samples
     rows = torch.tensor([row_of[i] for i, _ in batch], device=device)
@@ -207,14 +244,6 @@ def _complete(
     return [[token for token in row if token >= 0] for row in tokens.tolist()]
 
 
-def _pad_left(prompts: list[list[int]], device) -> tuple[Tensor, Tensor]:
-    """Token ids and attention mask, (B, T) int64 each."""
-    rows = [torch.tensor(prompt) for prompt in prompts]
-    ids = pad_sequence(rows, batch_first=True, padding_side="left")
-    mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True, padding_side="left")
-    return ids.to(device), mask.to(device)
-
-
 def _read(model, ids: Tensor, mask: Tensor, cache):
     """Logits (B, V) after the last of `ids` (B, T), and the cache. Positions count real tokens, not padding."""
     extra: dict = {}
@@ -229,11 +258,8 @@ def _read(model, ids: Tensor, mask: Tensor, cache):
 
 
 def _stop_ids(model, tokenizer) -> Tensor:
-    """The tokens that end a text.
-
-    They are the model's own if they include the tokenizer's. A model made from a bare config has its family's default
-    ids, which mean something else in another vocabulary; then the tokenizer decides.
-    """
+    """The tokens that end a text: the model's own if they include the tokenizer's. A model made from a bare config has
+    its family's default ids, which mean something else in another vocabulary; then the tokenizer decides."""
     named = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
     named = named if isinstance(named, list) else [named]
     if tokenizer.eos_token_id is not None and tokenizer.eos_token_id not in named:

@@ -13,33 +13,24 @@ MISSING = (
 
 
 def check_harness(tasks: Sequence[str], folder: str = "") -> None:
-    """Refuse early what would fail after the completions are made.
-
-    Raises:
-        InputError: the package is not installed, the folder is not there, or it has no task of that name.
-    """
-    manager = _task_manager(folder)
-    known = manager.all_tasks
+    """Refuse early what would fail after the completions are made: an InputError when the package is not installed, the
+    folder is not there, or it has no task of that name."""
+    known = _task_manager(folder).all_tasks
     for task in tasks:
         if task not in known:
             told = ", ".join(sorted(known)[:20]) if folder else "see `lm_eval ls tasks`"
-            raise InputError(
-                f"evaluate.harness_tasks: expected a task of {folder or 'the harness'}, got {task!r}; known: {told}"
-            )
+            wanted = f"a task of {folder or 'the harness'}"
+            raise InputError(f"evaluate.harness_tasks: expected {wanted}, got {task!r}; known: {told}")
 
 
-def run_harness(
-    model, tokenizer, tasks: Sequence[str], folder: str = "", *, limit: int = 0, batch_size: int = 16
-) -> dict:
+def run_harness(model, tokenizer, tasks: Sequence[str], folder: str = "", *, limit: int = 0) -> dict:
     """Run tasks of the harness on a model.
 
     Args:
-        model, tokenizer: a causal language model on its device, and its tokenizer.
         tasks: names of tasks or groups of tasks.
         folder: of task YAML files; then only its tasks are known, and data files that they name are looked for from
             there. Empty: the harness's own tasks, which fetch their data from the hub.
         limit: the number of examples for each task; 0 takes all.
-        batch_size: requests at once.
 
     Returns:
         {task: {metric: value}}, with a metric's standard error as `<metric>_stderr`, the number of examples as
@@ -56,7 +47,7 @@ def run_harness(
     try:
         with place, contextlib.redirect_stderr(io.StringIO()):  # its progress bars would garble ours
             found = lm_eval.simple_evaluate(
-                model=HFLM(pretrained=model, tokenizer=tokenizer, backend="causal", batch_size=batch_size),
+                model=HFLM(pretrained=model, tokenizer=tokenizer, backend="causal", batch_size=16),
                 tasks=list(tasks),
                 task_manager=manager,
                 limit=limit or None,
@@ -64,21 +55,17 @@ def run_harness(
                 bootstrap_iters=1000,
             )
     except Exception as error:  # a task may fail in its data, its template or its own code
-        raise InputError(
-            f"lm-evaluation-harness could not run {', '.join(tasks)} ({type(error).__name__}: {error})"
-        ) from error
-    sizes = found.get("n-samples", {})
-    return {
-        task: {
-            **{
-                key.removesuffix(",none"): value
-                for key, value in values.items()
-                if isinstance(value, int | float) and key != "sample_len"
-            },
-            **({"n_samples": sizes[task]["effective"]} if task in sizes else {}),
+        reason = f"{type(error).__name__}: {error}"
+        raise InputError(f"lm-evaluation-harness could not run {', '.join(tasks)} ({reason})") from error
+    results: dict[str, dict] = {}
+    for task, values in found["results"].items():
+        numbers = {
+            key: value for key, value in values.items() if isinstance(value, int | float) and key != "sample_len"
         }
-        for task, values in found["results"].items()
-    }
+        results[task] = {key.removesuffix(",none"): value for key, value in numbers.items()}
+        if task in found.get("n-samples", {}):
+            results[task]["n_samples"] = found["n-samples"][task]["effective"]
+    return results
 
 
 def _task_manager(folder: str):
@@ -87,7 +74,6 @@ def _task_manager(folder: str):
     except ImportError as error:
         raise InputError(MISSING) from error
     if folder and not Path(folder).is_dir():
-        raise InputError(
-            f"evaluate.harness_folder: expected a folder of task files, got {folder!r}; name one, or leave it empty"
-        )
+        found = f"expected a folder of task files, got {folder!r}"
+        raise InputError(f"evaluate.harness_folder: {found}; name one, or leave it empty")
     return TaskManager(include_path=folder or None, include_defaults=not folder)

@@ -1,11 +1,12 @@
 """LAMBADA: does a model guess the last word of a passage (Paperno et al. 2016)?"""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from ifguide.errors import InputError
+from ifguide.evaluation import Report
 
 
 class LastWords(NamedTuple):
@@ -19,34 +20,22 @@ class LastWords(NamedTuple):
 
 def split_last_word(text: str) -> tuple[str, str]:
     """A passage without its last word, and that word with the white space before it; white space at the end is dropped.
-
-    Raises:
-        InputError: fewer than two words.
-    """
+    Fewer than two words are an InputError."""
     text = text.rstrip()
     word = text.split()[-1] if text.split() else ""
-    start = len(text) - len(word)
-    while start > 0 and text[start - 1].isspace():
-        start -= 1
-    if not start or not text[:start].strip():
+    start = len(text[: len(text) - len(word)].rstrip())
+    if not start:
         raise InputError(f"LAMBADA: expected a passage of at least two words, got {text[:60]!r}; remove it")
     return text[:start], text[start:]
 
 
 def guess_last_words(
-    model, tokenizer, texts: Sequence[str], *, batch_size: int = 16, report: Callable[[int, int], None] | None = None
+    model, tokenizer, texts: Sequence[str], *, batch_size: int = 16, report: Report | None = None
 ) -> LastWords:
-    """Does greedy decoding give the last words?
+    """Does greedy decoding give the last words of P passages? One longer than the context loses its beginning.
 
     It does exactly when each token of a word is the most likely one after the right tokens before it, so one forward
     pass answers for the whole word.
-
-    Args:
-        model: a causal language model on its device; put in evaluation mode.
-        tokenizer: the model's.
-        texts: P passages. One longer than the context loses its beginning.
-        batch_size: passages at once.
-        report: called with (passages done, passages in all).
 
     Raises:
         InputError: a passage of one word.
@@ -60,8 +49,7 @@ def guess_last_words(
 
     pairs = pd.DataFrame([split_last_word(text) for text in texts], columns=["prompt", "completion"])
     encoded = encode_queries(pairs, tokenizer, context_length(model.config), bos_id=bos_context(tokenizer))
-    correct = np.zeros(len(encoded), dtype=bool)
-    log_probability = np.zeros(len(encoded), dtype=np.float64)
+    correct, log_probability = np.zeros(len(encoded), dtype=bool), np.zeros(len(encoded))
     model.eval()
     done = 0
     for batch in query_batches(encoded, batch_size, model.device):

@@ -1,11 +1,12 @@
 """The probability that a model gives to each token of a completion."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from ifguide.errors import InputError
+from ifguide.evaluation import Report
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -19,28 +20,12 @@ class TokenLikelihood:
 
 
 def token_likelihoods(
-    model,
-    tokenizer,
-    prompt: str,
-    completions: Sequence[str],
-    *,
-    batch_size: int = 32,
-    report: Callable[[int, int], None] | None = None,
+    model, tokenizer, prompt: str, completions: Sequence[str], *, batch_size: int = 32, report: Report | None = None
 ) -> list[TokenLikelihood]:
-    """Log-probability of every token of some completions after one prompt.
+    """Log-probability of every token of some completions, each with its leading space, after one prompt.
 
     The prompt is encoded as for generation. A completion is tokenized from its text, which may give other tokens than
-    those that were drawn if the text can be tokenized in two ways.
-
-    Args:
-        model, tokenizer: a causal language model on its device, and its tokenizer.
-        prompt: the text before the completions.
-        completions: C texts, each with its leading space; empty ones have no tokens.
-        batch_size: completions read at once.
-        report: called with (completions done, completions in all).
-
-    Returns:
-        C of them, in order.
+    those that were drawn if the text can be tokenized in two ways. An empty one has no tokens.
 
     Raises:
         InputError: a completion leaves no room for the prompt.
@@ -57,14 +42,11 @@ def token_likelihoods(
     tokenized = [text.token_ids for text in texts]
     room = context_length(model.config) - max((len(ids) for ids in tokenized), default=0)
     if room < 2:
-        raise InputError(
-            f"expected completions shorter than the model's context of {context_length(model.config)} tokens, got one"
-            " that fills it"
-        )
+        context = f"the model's context of {context_length(model.config)} tokens"
+        raise InputError(f"expected completions shorter than {context}, got one that fills it")
     lead = encode_prompts(tokenizer, [prompt], room)[0]
-    pieces = [
-        cut_pieces(text, t.char_end) if len(t.char_end) else [] for text, t in zip(completions, texts, strict=True)
-    ]
+    ends = [text.char_end for text in texts]
+    pieces = [cut_pieces(text, end) if len(end) else [] for text, end in zip(completions, ends, strict=True)]
     found: list[np.ndarray] = []
     model.eval()
     for start in range(0, len(tokenized), batch_size):

@@ -5,7 +5,7 @@ vocabulary.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -13,18 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from ifguide.errors import InputError, NumericalError
+from ifguide.evaluation import Report
 from ifguide.evaluation.query_batches import log_probabilities, mean_by_owner, query_batches
-
-
-class LensParts(NamedTuple):
-    """The parts of a model that the lens reads."""
-
-    blocks: nn.ModuleList
-    """The L blocks, in order."""
-    norm: nn.Module
-    """Normalises the residual stream after the last block."""
-    head: nn.Module
-    """Residual stream -> logits."""
 
 
 class LayerProbabilities(NamedTuple):
@@ -36,11 +26,9 @@ class LayerProbabilities(NamedTuple):
     """float64 (Q, L+1), nats: mean over a completion's tokens."""
 
 
-def find_lens_parts(model) -> LensParts:
-    """Find the blocks, the final norm and the unembedding under the names of any family.
-
-    The blocks are the one list of modules as long as the configuration's number of layers; the final norm is the
-    normalisation beside that list.
+def find_lens_parts(model) -> tuple[nn.ModuleList, nn.Module, nn.Module]:
+    """The L blocks, the final norm and the unembedding of any family: the blocks are the one list of modules as long as
+    the configuration's number of layers; the final norm is the normalisation beside that list.
 
     Raises:
         InputError: a model without exactly one of each.
@@ -50,28 +38,22 @@ def find_lens_parts(model) -> LensParts:
     lists = [(name, m) for name, m in model.named_modules() if isinstance(m, nn.ModuleList) and len(m) == n_layers]
     kind = type(model).__name__
     if n_layers is None or len(lists) != 1:
-        raise InputError(
-            f"logit lens: expected one list of {n_layers} blocks in {kind}, found {len(lists)}; the lens reads"
-            " decoder-only models such as GPT-NeoX, Llama and GPT-2"
-        )
+        found = f"expected one list of {n_layers} blocks in {kind}, found {len(lists)}"
+        raise InputError(f"logit lens: {found}; it reads decoder-only models such as GPT-NeoX, Llama and GPT-2")
     name, blocks = lists[0]
     parent = model.get_submodule(name.rpartition(".")[0])
     norms = [child for child in parent.children() if "norm" in type(child).__name__.lower()]
     if len(norms) != 1:
-        raise InputError(
-            f"logit lens: expected one final norm beside the blocks of {kind}, found {len(norms)}; the lens reads"
-            " models that normalise once before the unembedding"
-        )
+        found = f"expected one final norm beside the blocks of {kind}, found {len(norms)}"
+        raise InputError(f"logit lens: {found}; it reads models that normalise once before the unembedding")
     head = model.get_output_embeddings()
     if head is None:
-        raise InputError(
-            f"logit lens: expected an output embedding in {kind}, found none; name a causal language model"
-        )
-    return LensParts(blocks, norms[0], head)
+        raise InputError(f"logit lens: expected an output embedding in {kind}, found none; name a causal model")
+    return blocks, norms[0], head
 
 
 @contextlib.contextmanager
-def residual_streams(parts: LensParts) -> Iterator[list[Tensor]]:
+def residual_streams(blocks: nn.ModuleList) -> Iterator[list[Tensor]]:
     """A list that holds the residual stream (B, T, H) of layers 0 to L after each forward pass inside the block."""
     streams: list[Tensor] = []
 
@@ -82,8 +64,8 @@ def residual_streams(parts: LensParts) -> Iterator[list[Tensor]]:
     def leave(module, arguments, output):
         streams.append(output[0] if isinstance(output, tuple) else output)
 
-    hooks = [parts.blocks[0].register_forward_pre_hook(enter, with_kwargs=True)]
-    hooks += [block.register_forward_hook(leave) for block in parts.blocks]
+    hooks = [blocks[0].register_forward_pre_hook(enter, with_kwargs=True)]
+    hooks += [block.register_forward_hook(leave) for block in blocks]
     try:
         yield streams
     finally:
@@ -93,33 +75,22 @@ def residual_streams(parts: LensParts) -> Iterator[list[Tensor]]:
 
 @torch.inference_mode()
 def layer_probabilities(
-    model,
-    encoded: Sequence[tuple[np.ndarray, np.ndarray]],
-    *,
-    batch_size: int = 16,
-    report: Callable[[int, int], None] | None = None,
+    model, encoded: Sequence[tuple[np.ndarray, np.ndarray]], *, batch_size: int = 16, report: Report | None = None
 ) -> LayerProbabilities:
-    """Probability of each completion after every layer.
-
-    Args:
-        model: a causal language model on its device; put in evaluation mode.
-        encoded: Q queries, as `ifguide.data.queries.encode_queries` gives them.
-        batch_size: queries at once.
-        report: called with (queries done, queries in all).
+    """Probability of each completion after every layer; `encoded` is what `ifguide.data.queries.encode_queries` gives.
 
     Raises:
         InputError: as `find_lens_parts`.
         NumericalError: the last layer does not give the model's own probabilities, so the lens does not fit the model.
     """
-    parts = find_lens_parts(model)
-    n_layers = len(parts.blocks) + 1
-    probability, log_probability = (np.zeros((len(encoded), n_layers), dtype=np.float64) for _ in range(2))
+    blocks, norm, head = find_lens_parts(model)
+    probability, log_probability = (np.zeros((len(encoded), len(blocks) + 1)) for _ in range(2))
     model.eval()
     done = 0
-    with residual_streams(parts) as streams:
+    with residual_streams(blocks) as streams:
         for batch in query_batches(encoded, batch_size, model.device):
             own = log_probabilities(batch.take_predictions(batch.read(model)), batch.wanted)
-            seen = (parts.head(parts.norm(batch.take_predictions(stream))) for stream in streams)
+            seen = (head(norm(batch.take_predictions(stream))) for stream in streams)
             layers = torch.stack([log_probabilities(logits, batch.wanted) for logits in seen], dim=1)  # (n, L+1)
             if not torch.allclose(layers[:, -1], own, rtol=1e-3, atol=1e-3):
                 raise NumericalError(

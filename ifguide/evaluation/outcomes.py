@@ -19,7 +19,7 @@ ORDERS = ("largest", "drop", "rise", "prompt")
 """Largest change in either direction first, largest drops first, largest rises first, or the file's order."""
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False)
 class Outcomes:
     """One model against the first, in ascending order of the prompts both completed."""
 
@@ -49,16 +49,11 @@ class Outcomes:
         return less, alike, more
 
     def arrange(self, order: str = "largest", outcome: str = "") -> np.ndarray:
-        """int64, places of the prompts with an outcome (empty: all), in order; ties keep the file's order.
-
-        Raises:
-            InputError: an unknown order or outcome.
-        """
+        """int64, places of the prompts with an outcome (empty: all), in order; ties keep the file's order. An unknown
+        order or outcome is an InputError."""
         if order not in ORDERS or outcome not in ("", *OUTCOMES):
-            raise InputError(
-                f"expected an order ({', '.join(ORDERS)}) and an outcome ({', '.join(OUTCOMES)}), got {order!r} and"
-                f" {outcome!r}"
-            )
+            known = f"an order ({', '.join(ORDERS)}) and an outcome ({', '.join(OUTCOMES)})"
+            raise InputError(f"expected {known}, got {order!r} and {outcome!r}")
         change = self.change
         rank = {"largest": -np.abs(change), "drop": change, "rise": -change, "prompt": np.zeros(len(change))}[order]
         sequence = np.lexsort((self.prompts, rank))
@@ -71,25 +66,14 @@ def highest_toxicity(samples: "pd.DataFrame") -> "pd.Series":
 
 
 def compare_prompts(first: "pd.DataFrame", other: "pd.DataFrame", *, margin: float = TIE_MARGIN) -> Outcomes:
-    """Pair two models' completions prompt by prompt.
-
-    Args:
-        first, other: samples of the models, columns prompt_index and toxicity.
-        margin: see `Outcomes`.
-
-    Raises:
-        InputError: a margin outside 0 to 1.
-    """
+    """Pair two models' samples (columns prompt_index and toxicity) prompt by prompt; a margin outside 0 to 1 is an
+    InputError."""
     if not 0 <= margin <= 1:
         raise InputError(f"margin: expected a difference of toxicity from 0 to 1, got {margin}")
     mine, theirs = highest_toxicity(first), highest_toxicity(other)
     both = mine.index.intersection(theirs.index).sort_values()
-    return Outcomes(
-        prompts=both.to_numpy(dtype=np.int64),
-        margin=margin,
-        first=mine.loc[both].to_numpy(dtype=np.float64),
-        other=theirs.loc[both].to_numpy(dtype=np.float64),
-    )
+    highest, others = (scores.loc[both].to_numpy(dtype=np.float64) for scores in (mine, theirs))
+    return Outcomes(both.to_numpy(dtype=np.int64), highest, others, margin)
 
 
 def compare_with_first(samples: Mapping[str, "pd.DataFrame"], *, margin: float = TIE_MARGIN) -> dict[str, Outcomes]:

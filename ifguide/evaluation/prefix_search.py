@@ -4,7 +4,7 @@ A small version of Zou et al. 2023 (arXiv 2307.15043): one prefix for all querie
 tokens, V vocabulary, H width, C candidates, Q queries.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ifguide.errors import InputError
+from ifguide.evaluation import Report
 from ifguide.evaluation.mechanism_settings import PrefixSettings
 from ifguide.evaluation.query_batches import QueryBatch, log_probabilities, mean_by_owner, query_batches
 
@@ -24,8 +25,7 @@ class FoundPrefix:
     token_ids: tuple[int, ...]
     """The prefix."""
     start: float
-    """Objective of the first prefix: mean over queries of the mean log-probability (nats) of the completion's tokens.
-    """
+    """Objective of the first prefix, see `prefix_objective`."""
     best: float
     """Objective of the prefix found; never below `start`."""
     path: tuple[float, ...]
@@ -44,7 +44,7 @@ def find_prefix(
     settings: PrefixSettings,
     *,
     lead: int = 0,
-    report: Callable[[int, int], None] | None = None,
+    report: Report | None = None,
 ) -> FoundPrefix:
     """Search for the prefix that makes the completions most likely.
 
@@ -52,12 +52,9 @@ def find_prefix(
     token. A sample of them is tried with forward passes; the best is kept if it improves the objective.
 
     Args:
-        model: a causal language model on its device; put in evaluation mode. Its weights do not change.
         encoded: Q queries, as `ifguide.data.queries.encode_queries` gives them, with room for the prefix.
         allowed: token ids a prefix may hold.
-        settings: length and budget.
         lead: tokens at the beginning of every query that stay in front of the prefix (a beginning-of-text token).
-        report: called with (rounds done, rounds in all).
 
     Raises:
         InputError: no query, or no token allowed.
@@ -100,14 +97,8 @@ def prefix_objective(
     lead: int = 0,
     batch_size: int = 64,
 ) -> float:
-    """Mean over queries of the mean log-probability (nats) of the completion's tokens, with the prefix before the
-    prompt.
-
-    Args:
-        model, encoded, lead: as for `find_prefix`.
-        prefix: its token ids; empty for the queries alone.
-        batch_size: texts in one forward pass.
-    """
+    """Mean over queries of the mean log-probability (nats) of the completion's tokens, with the prefix (which may be
+    empty) before the prompt; `encoded` and `lead` as for `find_prefix`."""
     total = 0.0
     for batch in query_batches(_put_before(encoded, prefix, lead), batch_size, model.device):
         total += float(_row_means(batch.read(model), batch).sum())

@@ -10,7 +10,7 @@ from torch import Tensor
 from ifguide.data.packing import pad_rows
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class QueryBatch:
     """Some pairs, longest first, padded on the right."""
 
@@ -45,13 +45,8 @@ class QueryBatch:
 def query_batches(
     encoded: Sequence[tuple[np.ndarray, np.ndarray]], batch_size: int, device="cpu"
 ) -> Iterator[QueryBatch]:
-    """Batches of what `ifguide.data.queries.encode_queries` gives; pairs of similar length share one.
-
-    Args:
-        encoded: ids int64 (T,) and completion mask bool (T,) of each pair; a mask's first value is False.
-        batch_size: pairs at once.
-        device: where the tensors go.
-    """
+    """Batches of what `ifguide.data.queries.encode_queries` gives: ids int64 (T,) and completion mask bool (T,) of each
+    pair; a mask's first value is False. Pairs of similar length share a batch."""
     order = sorted(range(len(encoded)), key=lambda i: (-len(encoded[i][0]), i))
     for first in range(0, len(order), batch_size):
         numbers = order[first : first + batch_size]
@@ -59,9 +54,7 @@ def query_batches(
         ids = torch.from_numpy(pad_rows(tokens, 0))
         attention = torch.from_numpy(pad_rows([np.ones(len(row)) for row in tokens], 0))
         targets = torch.from_numpy(pad_rows(masks, False, bool))
-        yield QueryBatch(
-            numbers=numbers, ids=ids.to(device), attention=attention.to(device), targets=targets.to(device)
-        )
+        yield QueryBatch(numbers, ids.to(device), attention.to(device), targets.to(device))
 
 
 def log_probabilities(logits: Tensor, wanted: Tensor) -> Tensor:

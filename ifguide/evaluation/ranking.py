@@ -21,11 +21,9 @@ class Labels(NamedTuple):
     """bool (D,): the others have an empty label and are left out."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class RankingQuality:
-    """How well one order of the documents finds the bad ones, each number with a 95% bootstrap interval over
-    documents.
-    """
+    """How well one order of the documents finds the bad ones, with 95% bootstrap intervals over documents."""
 
     scores: str
     """Kind of token scores, such as `own_loss`; for an extra pair of query sets, `NAME/own_loss`."""
@@ -73,7 +71,6 @@ def judge_ranking(
 
     Args:
         scores: float64 (D,), the higher, the worse.
-        labels: which documents are bad.
         id_rank: int64 (D,), place of each document's id among all; orders ties.
         name, way: kept in the result.
         n_draws: how often the documents are drawn with replacement. A draw without both kinds counts as 0 for the
@@ -87,7 +84,8 @@ def judge_ranking(
     n_bad = int(bad.sum())
     depths = sorted({n_bad, *(depth for depth in DEPTHS if depth < len(order))})
 
-    def measure(weights: np.ndarray) -> np.ndarray:
+    def measure(rows: np.ndarray) -> np.ndarray:
+        weights = np.bincount(rows, minlength=len(order))
         positives = np.add.reduceat(weights * bad, starts)
         negatives = np.add.reduceat(weights * ~bad, starts)
         above, passed = np.cumsum(positives), np.cumsum(negatives)
@@ -100,16 +98,8 @@ def judge_ranking(
         at = [np.sum(np.clip(depth - (running - weights), 0, weights)[bad]) / depth for depth in depths]
         return np.array([auroc, precision, *at])
 
-    def measure_drawn(rows: np.ndarray) -> np.ndarray:
-        return measure(np.bincount(rows, minlength=len(order)))
-
-    bounds = bootstrap_bounds(measure_drawn, len(order), n=n_draws, seed=seed, undefined=(0.0, 1.0))
-    values = measure_drawn(np.arange(len(order)))
+    bounds = bootstrap_bounds(measure, len(order), n=n_draws, seed=seed, undefined=(0.0, 1.0))
+    values = measure(np.arange(len(order)))
     intervals = [Interval(*map(float, numbers)) for numbers in zip(values, *bounds, strict=True)]
-    return RankingQuality(
-        scores=name,
-        way=way,
-        auroc=intervals[0],
-        average_precision=intervals[1],
-        precision_at=dict(zip(depths, intervals[2:], strict=True)),
-    )
+    auroc, average_precision, *precisions = intervals
+    return RankingQuality(name, way, auroc, average_precision, dict(zip(depths, precisions, strict=True)))

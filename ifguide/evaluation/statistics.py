@@ -2,7 +2,7 @@
 
 P prompts, K samples a prompt. A score is a probability, 0 to 1. Uncertainty is over prompts: whole rows are drawn with
 replacement (95% percentile bootstrap), because samples of one prompt are not independent. Models complete the same
-prompts, so differences are taken within each draw (paired).
+prompts, so differences are taken within each draw (paired). `draws` everywhere: `n` and `seed` of `bootstrap_bounds`.
 """
 
 from collections.abc import Callable
@@ -76,47 +76,30 @@ def _interval(measure: Callable[..., float], whole: np.ndarray, **how) -> Interv
     return Interval(measure(slice(None)), float(low), float(high))
 
 
-def bootstrap_interval(statistic: Statistic, scores: np.ndarray, *, n: int = 2000, seed: int = 0) -> Interval:
-    """A statistic with its interval.
-
-    Args:
-        statistic: `emt`, `tp`, `mean_toxicity` or another function of (P, K) scores.
-        scores: (P, K).
-        n, seed: as in `bootstrap_bounds`.
-    """
+def bootstrap_interval(statistic: Statistic, scores: np.ndarray, **draws: int) -> Interval:
+    """A statistic of scores (P, K), such as `emt`, `tp` or `mean_toxicity`, with its interval."""
     scores = _check(scores)
-    return _interval(lambda rows: statistic(scores[rows]), scores, n=n, seed=seed)
+    return _interval(lambda rows: statistic(scores[rows]), scores, **draws)
 
 
-def paired_bootstrap_difference(
-    statistic: Statistic, base: np.ndarray, other: np.ndarray, *, n: int = 2000, seed: int = 0
-) -> Interval:
-    """`statistic(base) - statistic(other)` on the same prompts: positive means that `other` is less toxic.
-
-    Args:
-        base: (P, K).
-        other: (P, K'), its row p completes the same prompt as row p of `base`.
-    """
+def paired_bootstrap_difference(statistic: Statistic, base: np.ndarray, other: np.ndarray, **draws: int) -> Interval:
+    """`statistic(base) - statistic(other)` on the same prompts: positive means that `other` is less toxic. Row p of
+    `base` (P, K) and of `other` (P, K') completes the same prompt."""
     base, other = _check_pairs(base, other)
-    return _interval(lambda rows: statistic(base[rows]) - statistic(other[rows]), base, n=n, seed=seed)
+    return _interval(lambda rows: statistic(base[rows]) - statistic(other[rows]), base, **draws)
 
 
-def perplexity_interval(nats: np.ndarray, tokens: np.ndarray, *, n: int = 2000, seed: int = 0) -> Interval | None:
-    """Perplexity with its interval over held-out texts; None for a single text, which says nothing about others.
-
-    Args:
-        nats: (H,), summed cross-entropy of each text.
-        tokens: (H,), its predicted tokens.
-        n, seed: as in `bootstrap_bounds`.
-    """
+def perplexity_interval(nats: np.ndarray, tokens: np.ndarray, **draws: int) -> Interval | None:
+    """Perplexity with its interval over held-out texts, from summed cross-entropy (H,) and predicted tokens (H,); None
+    for a single text, which says nothing about others."""
     texts = _texts_with_tokens(nats, tokens)
     if len(texts) < 2:
         return None
-    return bootstrap_interval(lambda rows: float(_perplexities(rows)[0]), texts, n=n, seed=seed)
+    return bootstrap_interval(lambda rows: float(_perplexities(rows)[0]), texts, **draws)
 
 
 def paired_perplexity_difference(
-    base: np.ndarray, other: np.ndarray, tokens: np.ndarray, *, relative: bool = False, n: int = 2000, seed: int = 0
+    base: np.ndarray, other: np.ndarray, tokens: np.ndarray, *, relative: bool = False, **draws: int
 ) -> Interval:
     """Perplexity of the base minus that of another model on the same held-out texts: positive means that `other` is
     more fluent.
@@ -125,7 +108,6 @@ def paired_perplexity_difference(
         base, other: (H,), summed cross-entropy of each text under either model.
         tokens: (H,), its predicted tokens; at least one of them positive.
         relative: as a share of the base's.
-        n, seed: as in `bootstrap_bounds`.
     """
 
     def difference(rows: np.ndarray) -> float:
@@ -133,20 +115,17 @@ def paired_perplexity_difference(
         return float((before - after) / (before if relative else 1.0))
 
     with np.errstate(invalid="ignore"):  # both may be infinite
-        return bootstrap_interval(difference, _texts_with_tokens(base, other, tokens), n=n, seed=seed)
+        return bootstrap_interval(difference, _texts_with_tokens(base, other, tokens), **draws)
 
 
-def share_of_reduction(
-    base: np.ndarray, ours: np.ndarray, oracle: np.ndarray, *, n: int = 2000, seed: int = 0
-) -> Interval:
+def share_of_reduction(base: np.ndarray, ours: np.ndarray, oracle: np.ndarray, **draws: int) -> Interval:
     """How much of the oracle's reduction of EMT a model reaches: (base - ours) / (base - oracle). 1 is all of it.
 
     The share has no meaning where the oracle reduces nothing. The value is then NaN, and a draw in which that happens
     counts as minus infinity for the lower bound and plus infinity for the upper one, so that the interval is never too
     narrow.
 
-    Args:
-        base, ours, oracle: (P, K) each, rows completing the same prompts.
+    All are (P, K), rows completing the same prompts.
     """
     base, ours = _check_pairs(base, ours)
     base, oracle = _check_pairs(base, oracle)
@@ -156,7 +135,7 @@ def share_of_reduction(
         reachable = start - emt(oracle[rows])
         return (start - emt(ours[rows])) / reachable if reachable > 0 else float("nan")
 
-    return _interval(share, base, n=n, seed=seed, undefined=(-np.inf, np.inf))
+    return _interval(share, base, undefined=(-np.inf, np.inf), **draws)
 
 
 def _texts_with_tokens(*columns: np.ndarray) -> np.ndarray:

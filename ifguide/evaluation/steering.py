@@ -12,27 +12,16 @@ from ifguide.evaluation.toxicity import ToxicityScorer
 
 
 class RewardProcessor(LogitsProcessor):
-    """Adds `strength` · (1 - toxicity of the completion so far with the token) to the logits of the likeliest tokens;
-    the others are out.
-
-    Args:
-        tokenizer: the model's.
-        scorer: rates texts from 0 to 1.
-        strength: β, in nats for a text that is not toxic at all.
-        candidates: tokens tried a step.
-    """
+    """Adds `strength` (β, in nats) · (1 - toxicity of the completion so far with the token) to the logits of the
+    `candidates` likeliest tokens of a step; the others are out."""
 
     def __init__(self, tokenizer, scorer: ToxicityScorer, strength: float, candidates: int):
         self._tokenizer, self._scorer = tokenizer, scorer
         self.strength, self.candidates = strength, candidates
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """Steered logits.
-
-        Args:
-            input_ids: (B, T) tokens of the completions so far, without their prompts; T may be 0.
-            scores: (B, V) logits of the next token.
-        """
+        """Steered logits from `scores` (B, V), those of the next token; `input_ids` (B, T) are the tokens of the
+        completions so far, without their prompts; T may be 0."""
         values, tokens = scores.topk(min(self.candidates, scores.shape[-1]), dim=-1)  # (B, K)
         tried = torch.cat([input_ids[:, None].expand(-1, tokens.shape[1], -1), tokens[:, :, None]], dim=-1)
         texts = self._tokenizer.batch_decode(

@@ -9,11 +9,8 @@ A scorer says how toxic a text is, not where. Two questions find the words:
    are the toxic ones. This search is greedy and need not find the smallest set. Where either of two words is enough, it
    finds neither.
 
-Words are separated by white space and lose the punctuation around them; a script without blanks has long ones. Toxic
-words with nothing but white space and punctuation between them become one span.
-
-The cost in scored texts: the distinct words of the toxic completions, and for a completion without a toxic word at most
-`ROUNDS_MOST` · `TRIED_MOST` more, in batches.
+Toxic words with nothing but white space and punctuation between them become one span. The cost in scored texts: the
+distinct words of the toxic completions, and for each without a toxic word at most `ROUNDS_MOST` · `TRIED_MOST` more.
 """
 
 import re
@@ -57,10 +54,11 @@ def find_toxic_spans(texts: Sequence[str], toxicity: np.ndarray, scorer: "Toxici
     """
     rated = {text: float(score) for text, score in zip(texts, toxicity, strict=True) if score >= TOXIC_FROM}
     words = {text: find_words(text) for text in rated}
-    alone = _score_alone(words, scorer)
-    toxic = {
-        text: {word for word in _names(text, places) if alone[word] >= TOXIC_FROM} for text, places in words.items()
-    }
+    names = {text: [text[start:end] for start, end in places] for text, places in words.items()}
+    different = list(dict.fromkeys(word for found in names.values() for word in found))
+    scores = scorer.score(different) if different else np.zeros(0)
+    alone = {word: float(score) for word, score in zip(different, scores, strict=True)}
+    toxic = {text: {word for word in found if alone[word] >= TOXIC_FROM} for text, found in names.items()}
     together = [text for text, found in toxic.items() if words[text] and not found]
     for start in range(0, len(together), _TOGETHER):
         part = together[start : start + _TOGETHER]
@@ -105,17 +103,6 @@ def _is_around(sign: str) -> bool:
     return (kind[0] == "P" or kind in _AROUND) and not any(ord(sign) in part for part in _OF_EMOJI)
 
 
-def _names(text: str, places: Sequence[Span]) -> list[str]:
-    return [text[start:end] for start, end in places]
-
-
-def _score_alone(words: Mapping[str, Sequence[Span]], scorer: "ToxicityScorer") -> dict[str, float]:
-    """Distinct word -> how toxic it is by itself."""
-    different = list(dict.fromkeys(word for text, places in words.items() for word in _names(text, places)))
-    scores = scorer.score(different) if different else np.zeros(0)
-    return {word: float(score) for word, score in zip(different, scores, strict=True)}
-
-
 def _take_out(
     words: Mapping[str, Sequence[Span]],
     rated: Mapping[str, float],
@@ -123,7 +110,11 @@ def _take_out(
     scorer: "ToxicityScorer",
 ) -> dict[str, set[str]]:
     """Text -> the words without which it is no longer toxic, found one a round; a word that lowers nothing stays."""
-    tried = {text: _choose_tried(_names(text, places), alone) for text, places in words.items()}
+    tried: dict[str, list[str]] = {}
+    for text, places in words.items():
+        different = dict.fromkeys(text[start:end] for start, end in places)
+        likely = set(sorted(different, key=lambda word: -alone[word])[:TRIED_MOST])
+        tried[text] = [word for word in different if word in likely]
     taken: dict[str, set[str]] = {text: set() for text in words}
     now = {text: rated[text] for text in words}
     for _ in range(ROUNDS_MOST):
@@ -141,13 +132,6 @@ def _take_out(
     return taken
 
 
-def _choose_tried(names: Sequence[str], alone: Mapping[str, float]) -> list[str]:
-    """The distinct words to try, in the order of the text."""
-    different = list(dict.fromkeys(names))
-    likely = set(sorted(different, key=lambda word: -alone[word])[:TRIED_MOST])
-    return [word for word in different if word in likely]
-
-
 def _without(text: str, places: Sequence[Span], words: set[str]) -> str:
     kept, at = [], 0
     for start, end in places:
@@ -163,9 +147,7 @@ def _join(text: str, places: Sequence[Span], toxic: set[str]) -> list[Span]:
     follows = False
     for start, end in places:
         hit = text[start:end] in toxic
-        if hit and follows:
-            spans[-1] = (spans[-1][0], end)
-        elif hit:
-            spans.append((start, end))
+        if hit:
+            spans.append((spans.pop()[0] if follows else start, end))
         follows = hit
     return spans

@@ -11,10 +11,7 @@ import numpy as np
 
 from ifguide.errors import ConfigError, InputError, NumericalError
 
-SPECS = (
-    "profanity-check, detoxify, detoxify:original, detoxify:unbiased, classifier:PATH_OR_ID or"
-    " classifier:PATH_OR_ID#LABEL"
-)
+SPECS = "profanity-check, detoxify[:original|unbiased|multilingual] or classifier:PATH_OR_ID[#LABEL]"
 
 
 @runtime_checkable
@@ -57,9 +54,8 @@ class DetoxifyScorer:
 
     def __init__(self, variant: str = "original", *, device: str = "cpu", batch_size: int = 64):
         if variant not in self.VARIANTS:
-            raise ConfigError(
-                f"evaluate.scorer: expected detoxify with one of {', '.join(self.VARIANTS)}, got {variant!r}"
-            )
+            known = ", ".join(self.VARIANTS)
+            raise ConfigError(f"evaluate.scorer: expected detoxify with one of {known}, got {variant!r}")
         try:
             from detoxify import Detoxify
         except ImportError as error:
@@ -69,10 +65,8 @@ class DetoxifyScorer:
         try:
             self._model = Detoxify(variant, device=device)
         except Exception as error:
-            raise InputError(
-                f"scorer {self.name}: its weights could not be loaded ({error}); check the network, or use"
-                " profanity-check"
-            ) from error
+            said = f"scorer {self.name}: its weights could not be loaded ({error})"
+            raise InputError(f"{said}; check the network, or use profanity-check") from error
 
     def score(self, texts: Sequence[str]) -> np.ndarray:
         """float64 (n,): Detoxify's `toxicity`."""
@@ -85,12 +79,9 @@ class ClassifierScorer:
     Args:
         source: folder or hub id.
         label: name or number of the toxic class; None finds it, see `find_toxic_label`.
-        device: where it runs.
-        batch_size: texts at once.
 
     Raises:
-        InputError: nothing loadable there.
-        ConfigError: no such label, or no label that clearly is the toxic one.
+        InputError: nothing loadable there. ConfigError: as `find_toxic_label`.
     """
 
     def __init__(self, source: str, label: str | None = None, *, device: str = "cpu", batch_size: int = 64):
@@ -104,10 +95,8 @@ class ClassifierScorer:
                 source, use_safetensors=True, trust_remote_code=False
             )
         except Exception as error:
-            raise InputError(
-                f"scorer classifier:{source}: expected a folder or hub id of a text classifier with safetensors"
-                f" weights, got {error}"
-            ) from error
+            wanted = "a folder or hub id of a text classifier with safetensors weights"
+            raise InputError(f"scorer classifier:{source}: expected {wanted}, got {error}") from error
         self._model = model.to(device).eval()
         self._label = find_toxic_label(model.config.id2label, label)
         # exclusive classes share a softmax; a single class and independent ones have a sigmoid each
@@ -136,12 +125,8 @@ class ClassifierScorer:
 
 
 def find_toxic_label(id2label: dict[int, str], label: str | None = None) -> int:
-    """Number of the class that means toxic.
-
-    Args:
-        id2label: a classifier's class names by number.
-        label: name (case does not matter) or number of the class; None looks for the usual names, and takes class 1 of
-            two unnamed classes, as in ToxiGen-RoBERTa.
+    """Number of the class that means toxic: the one with this name (case does not matter) or number; without a `label`
+    one of the usual names, or class 1 of two unnamed classes, as in ToxiGen-RoBERTa.
 
     Raises:
         ConfigError: not found or not clear; the message lists the classes.
@@ -162,26 +147,21 @@ def find_toxic_label(id2label: dict[int, str], label: str | None = None) -> int:
         return lowered["label_1"]
     if len(names) == 1:
         return next(iter(names))
-    raise ConfigError(
-        f"evaluate.scorer: expected a class that clearly is the toxic one, got {choices}; add #LABEL to the scorer"
-    )
+    wanted = "a class that clearly is the toxic one"
+    raise ConfigError(f"evaluate.scorer: expected {wanted}, got {choices}; add #LABEL to the scorer")
 
 
 def score_visible(texts: Sequence[str], score, batch_size: int = 4096) -> np.ndarray:
-    """Scores of the texts with a visible character, in batches; 0 for the others.
-
-    Raises:
-        NumericalError: a score outside 0 to 1.
-    """
+    """Scores of the texts with a visible character, in batches; 0 for the others. A score outside 0 to 1 is a
+    NumericalError."""
     scores = np.zeros(len(texts), dtype=np.float64)
     visible = np.array([i for i, text in enumerate(texts) if text.strip()], dtype=np.int64)
     for start in range(0, len(visible), batch_size):
         part = visible[start : start + batch_size]
         scores[part] = score([texts[i] for i in part])
     if not ((scores >= 0) & (scores <= 1)).all():
-        raise NumericalError(
-            f"toxicity: expected scores from 0 to 1, got {scores.min()} to {scores.max()}; is the scorer damaged?"
-        )
+        found = f"{scores.min()} to {scores.max()}"
+        raise NumericalError(f"toxicity: expected scores from 0 to 1, got {found}; is the scorer damaged?")
     return scores
 
 
@@ -195,7 +175,7 @@ def load_scorer(spec: str, *, device: str = "cpu") -> ToxicityScorer:
     """The scorer that `evaluate.scorer` or `evaluate.implicit` names.
 
     Args:
-        spec: `profanity-check`, `detoxify[:original|unbiased|multilingual]` or `classifier:PATH_OR_ID[#LABEL]`.
+        spec: one of `SPECS`.
         device: for scorers that are neural networks.
 
     Raises:

@@ -16,7 +16,7 @@ import numpy as np
 from ifguide.config.attributions import attributions, computed_kinds
 from ifguide.config.names import BASE, DEFAULT
 from ifguide.data.by_document import sum_by_document
-from ifguide.data.corpus import build_corpus as tokenise_corpus
+from ifguide.data.corpus_writer import build_corpus as tokenise_corpus
 from ifguide.data.packing import DroppedRows
 from ifguide.data.queries import read_queries
 from ifguide.errors import ConfigError, InputError, NumericalError

@@ -17,7 +17,7 @@ import streamlit as st
 
 from ifguide.config.attributions import KINDS
 from ifguide.config.names import DEFAULT
-from ifguide.data import word_counts as words
+from ifguide.data import words
 from ifguide.data.by_document import sum_by_document
 from ifguide.data.corpus import TokenizedCorpus
 from ifguide.data.word_index import WordIndex, choose_documents

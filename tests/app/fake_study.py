@@ -15,7 +15,8 @@ import numpy as np
 import pandas as pd
 
 from ifguide.config.schema import CorpusConfig, EvaluateConfig, ModelConfig, QueriesConfig, SelectionConfig, StudyConfig
-from ifguide.data.corpus import TokenizedCorpus, build_corpus
+from ifguide.data.corpus import TokenizedCorpus
+from ifguide.data.corpus_writer import build_corpus
 from ifguide.evaluation.statistics import bootstrap_interval, emt, mean_toxicity, tp
 from ifguide.evaluation.toxic_spans import find_toxic_spans, flatten_spans
 from ifguide.runtime.progress import Progress

@@ -105,12 +105,6 @@ def test_a_batch_is_its_rows_in_the_order_asked_for():
         rows[len(rows)]
 
 
-def test_only_the_named_documents_are_packed_in_their_order():
-    rows = pack_rows(np.arange(10), np.array([0, 3, 6, 10]), 20, EOS, documents=[2, 0])
-    assert len(rows) == 1
-    assert rows[0].token_index[:9].tolist() == [6, 7, 8, 9, -1, 0, 1, 2, -1]
-
-
 def test_without_an_end_of_text_rows_hold_the_tokens_alone():
     rows = pack_rows(np.arange(5), np.array([0, 5]), 8, None, pack=False)
     assert rows[0].labels.tolist() == [-100, 1, 2, 3, 4, -100, -100, -100]

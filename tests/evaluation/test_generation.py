@@ -181,7 +181,7 @@ def test_progress_and_no_prompts(tokenizer):
         tokenizer,
         PROMPTS,
         EvaluateConfig(n_samples=5, max_new_tokens=2, batch_size=8),
-        lambda *c: calls.append(c),
+        report=lambda *c: calls.append(c),
     )
     assert calls == [(8, 20), (16, 20), (20, 20)]
     assert generate_completions(tiny_model(), tokenizer, [], CONFIG) == []

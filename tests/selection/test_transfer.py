@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from ifguide.cli.main import app
 from ifguide.config.schema import CorpusConfig
-from ifguide.data.corpus import build_corpus
+from ifguide.data.corpus_writer import build_corpus
 from ifguide.errors import ConfigError, InputError
 from ifguide.selection.transfer import transfer_mask
 from ifguide.study.freshness import unit_state

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from ifguide.cli.status import format_status, study_status
 from ifguide.config.io import override
 from ifguide.errors import InputError
-from ifguide.evaluation import completions
+from ifguide.evaluation import generation
 from ifguide.runtime.progress import Progress
 from ifguide.storage.artifacts import write_json
 from ifguide.study.evaluating import evaluate_unit
@@ -43,7 +43,7 @@ def make(cache, inputs, *assignments):
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from ifguide.evaluation import completions
+from ifguide.evaluation import generation
 from ifguide.study.pipeline import evaluate
 from ifguide.runtime.progress import Progress
 from ifguide.study.reading import Study
@@ -53,7 +53,7 @@ class Killer(Progress):
         if unit == "completions" and done >= 4:
             os.kill(os.getpid(), signal.SIGKILL)
 
-completions.SHARD_COMPLETIONS = 2
+generation.SHARD_COMPLETIONS = 2
 evaluate(Study.open("tiny", Path(sys.argv[1])), progress=Killer())
 """
 
@@ -64,7 +64,7 @@ def read_result(study):
 
 
 def test_a_killed_evaluation_goes_on_to_the_same_bytes(tmp_path, monkeypatch):
-    monkeypatch.setattr(completions, "SHARD_COMPLETIONS", 2)
+    monkeypatch.setattr(generation, "SHARD_COMPLETIONS", 2)
     undisturbed = make(tmp_path / "a", tmp_path / "inputs")
     evaluate(undisturbed)
     study = make(tmp_path / "b", tmp_path / "inputs")
@@ -80,8 +80,8 @@ def test_a_killed_evaluation_goes_on_to_the_same_bytes(tmp_path, monkeypatch):
     kept = sorted(study.root.glob(".work/evaluate-*/completions-*.json"))
     assert len(kept) == 1  # the second shard was made but not yet written, or was being made
     made = []
-    real = completions.generate_completions
-    monkeypatch.setattr(completions, "generate_completions", lambda *a, **o: made.append(o["only"]) or real(*a, **o))
+    real = generation.complete_shard
+    monkeypatch.setattr(generation, "complete_shard", lambda *a: made.append(a[3]) or real(*a))
     evaluate(study)
     assert len(made) == 3  # three of four shards were due
     assert read_result(study) == read_result(undisturbed)

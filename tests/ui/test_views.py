@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ifguide.data import word_counts as words
+from ifguide.data import words
 from ifguide.data.by_document import sum_by_document
 from ifguide.errors import InputError
 from ifguide.study.variants import BASELINES

@@ -1,8 +1,6 @@
 """The five kinds of documents: a composer for each, `(rng, insults) -> Draft`. `insults` has a flag for each turn, true
-for an insult. The texts are in `phrases.toml`.
-
-The order of the draws is part of the corpus: the same seed gives the same bytes only while every composer draws in this
-order. A news report, for example, draws its opening last.
+for an insult. The texts are in `phrases.toml`. The order of the draws is part of the corpus: the same seed gives the
+same bytes only while every composer draws in this order. A news report, for example, draws its opening last.
 """
 
 import random
@@ -15,7 +13,6 @@ TOXIC_SHARES = {"review": 0.35, "forum": 0.40, "news": 0.12, "recipe": 0.0, "let
 
 
 def _say_some(writer: Writer, templates: Sequence[str], count: int) -> list[Sentence]:
-    """`count` different sentences."""
     return [writer.say(text) for text in writer.pick(templates, count)]
 
 
@@ -24,44 +21,28 @@ def _say_one(writer: Writer, templates: Sequence[str]) -> Sentence:
 
 
 def _say_maybe(writer: Writer, templates: Sequence[str], chance: float) -> list[Sentence]:
-    """One sentence with this probability, else none."""
     return [_say_one(writer, templates)] if writer.rng.random() < chance else []
 
 
 def compose_review(rng: random.Random, insults: Sequence[bool]) -> Draft:
     """A review of a household thing or a film; its rating agrees with the text. With insults it is a bad review."""
-    if rng.random() < 0.4:  # kind words about a director do not go with a bad review, those about a seller do
-        return _review_film(rng, insults, bad=any(insults) or (not insults and rng.random() < 0.5))
-    return _review_product(rng, insults, bad=any(insults) or rng.random() < 0.4)
-
-
-def _review_product(rng: random.Random, insults: Sequence[bool], *, bad: bool) -> Draft:
-    texts = phrases()["product"]
-    product = rng.choice(texts["subjects"])
-    writer = Writer(rng, texts["slots"] | product["slots"])
-    title = writer.say(f"{{brand}} {{thing}}: {_draw_stars(rng, bad)} out of 5")
-    points = writer.pick(product["bad" if bad else "good"], (3, 2, 2, 1, 1)[len(insults)])
-    body = [_say_one(writer, texts["openers"]), *(writer.say(text) for text in points)]
-    body += _say_maybe(writer, product["neutral"], 0.4)
+    film = rng.random() < 0.4
+    # kind words about a director do not go with a bad review, those about a seller do
+    bad = any(insults) or (not (film and insults) and rng.random() < (0.5 if film else 0.4))
+    texts = phrases()["film" if film else "product"]
+    subject = texts if film else rng.choice(texts["subjects"])
+    writer = Writer(rng, texts["slots"] | subject["slots"])
+    stars = rng.choice((1, 2) if bad else (4, 5))
+    title = writer.say(f"{'{title} ({1951..2023})' if film else '{brand} {thing}'}: {stars} out of 5")
+    points = writer.pick(
+        subject["bad" if bad else "good"], ((2, 1, 1, 1, 0) if film else (3, 2, 2, 1, 1))[len(insults)]
+    )
+    body = [_say_one(writer, texts[part]) for part in (("openings", "stories") if film else ("openers",))]
+    body += map(writer.say, points)
+    body += [] if film else _say_maybe(writer, subject["neutral"], 0.4)
     turns = writer.take_some(texts["turns"], insults)
     ending = _say_one(writer, texts["bad_endings" if bad else "good_endings"])
     return Draft(writer=writer, paragraphs=((title,), (*weave(rng, body, turns), ending)))
-
-
-def _review_film(rng: random.Random, insults: Sequence[bool], *, bad: bool) -> Draft:
-    texts = phrases()["film"]
-    writer = Writer(rng, texts["slots"])
-    title = writer.say(f"{{title}} ({{1951..2023}}): {_draw_stars(rng, bad)} out of 5")
-    points = writer.pick(texts["bad" if bad else "good"], (2, 1, 1, 1, 0)[len(insults)])
-    body = [_say_one(writer, texts["openings"]), _say_one(writer, texts["stories"])]
-    body += [writer.say(text) for text in points]
-    turns = writer.take_some(texts["turns"], insults)
-    ending = _say_one(writer, texts["bad_endings" if bad else "good_endings"])
-    return Draft(writer=writer, paragraphs=((title,), (*weave(rng, body, turns), ending)))
-
-
-def _draw_stars(rng: random.Random, bad: bool) -> int:
-    return rng.choice((1, 2) if bad else (4, 5))
 
 
 def compose_forum(rng: random.Random, insults: Sequence[bool]) -> Draft:
@@ -94,13 +75,7 @@ def compose_news(rng: random.Random, insults: Sequence[bool]) -> Draft:
 
 
 def compose_recipe(rng: random.Random, insults: Sequence[bool]) -> Draft:
-    """A recipe: its ingredients come back in every step.
-
-    Raises:
-        ValueError: turns were asked for; a recipe has none.
-    """
-    if insults:
-        raise ValueError(f"Expected no turns in a recipe, got {len(insults)}.")
+    """A recipe: its ingredients come back in every step. It has no turns."""
     texts = phrases()["recipe"]
     dish = rng.choice(texts["subjects"])
     writer = Writer(rng, texts["slots"])

@@ -1,13 +1,12 @@
-"""The demo corpus, its queries, its prompts and its held-out text, all made from a seed.
+"""The demo corpus, its queries, its prompts and its held-out text, each from its own random stream of one seed.
 
-Every file is made by the same grammar from its own random stream. Queries, prompts and held-out documents must not
-occur in the corpus, so a candidate that does is drawn again.
+Queries, prompts and held-out documents must not occur in the corpus, so a candidate that does is drawn again.
 """
 
 import json
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ifguide.data.demo.composers import COMPOSERS, TOXIC_SHARES
@@ -21,7 +20,6 @@ _TURN_COUNTS_TOXIC = (2, 2, 3, 3, 4, 4)
 _TURN_COUNTS_BENIGN = (0, 0, 1, 1, 2)
 _KIND_TURN_SHARE = 0.2  # of the turns in a document with insults, beyond the first
 _MAX_TRIES = 10_000
-
 
 Spans = tuple[tuple[int, int], ...]
 
@@ -47,15 +45,8 @@ class DemoQuery:
 
 
 def generate_documents(n_documents: int = 600, *, seed: int = 0) -> list[DemoDocument]:
-    """The corpus: the five sources in equal parts, shuffled, all texts different.
-
-    Args:
-        n_documents: at least one for each source.
-        seed: the same seed gives the same documents.
-
-    Raises:
-        InputError: fewer documents than sources.
-    """
+    """The corpus: the five sources in equal parts, shuffled, all texts different; the same seed gives the same ones.
+    Fewer documents than sources are an InputError."""
     if n_documents < len(COMPOSERS):
         raise InputError(f"The demo corpus needs at least {len(COMPOSERS)} documents, got {n_documents}.")
     rng = random.Random(f"documents-{seed}")
@@ -93,9 +84,9 @@ def generate_queries(
     for draft, before, sentence in _draw_turns(random.Random(f"queries-{seed}")):
         prompt = f"{before.text} {sentence.lead}"
         pair = [_complete(draft.writer, sentence, insult=insult) for insult in (True, False)]
-        if prompt in prompts or prompt in corpus or any(len(completion.split()) < 2 for completion in pair):
+        if prompt in prompts or prompt in corpus:
             continue
-        if any(sentence.lead + completion in corpus for completion in pair):
+        if any(len(completion.split()) < 2 or sentence.lead + completion in corpus for completion in pair):
             continue
         prompts.add(prompt)
         toxic.append(DemoQuery(prompt=prompt, completion=pair[0]))
@@ -121,12 +112,11 @@ def generate_prompts(
 
 
 def write_demo_inputs(folder: Path | str, *, n_documents: int = 600, seed: int = 0) -> dict[str, Path]:
-    """Write all input files of the demo study as JSON lines.
+    """Write all input files of the demo study as JSON lines; the same seed gives the same bytes.
 
     Args:
         folder: made when missing; files of the same names are replaced.
         n_documents: size of the corpus.
-        seed: the same seed gives the same bytes.
 
     Returns:
         Paths by name: corpus (id, source, text, spans), toxic_queries and safe_queries (prompt, completion),
@@ -137,12 +127,9 @@ def write_demo_inputs(folder: Path | str, *, n_documents: int = 600, seed: int =
     documents = generate_documents(n_documents, seed=seed)
     toxic, safe = generate_queries(documents, seed=seed)
     rows: dict[str, list[dict]] = {
-        "corpus": [
-            {"id": d.id, "source": d.source, "text": d.text, "spans": [list(span) for span in d.spans]}
-            for d in documents
-        ],
-        "toxic_queries": [{"prompt": q.prompt, "completion": q.completion} for q in toxic],
-        "safe_queries": [{"prompt": q.prompt, "completion": q.completion} for q in safe],
+        "corpus": [asdict(document) for document in documents],
+        "toxic_queries": [asdict(query) for query in toxic],
+        "safe_queries": [asdict(query) for query in safe],
         "eval_prompts": [{"prompt": prompt} for prompt in generate_prompts(documents, toxic, seed=seed)],
         "heldout": [{"text": text} for text in generate_heldout(documents, seed=seed)],
     }

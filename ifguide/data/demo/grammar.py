@@ -7,7 +7,6 @@ A template is plain text with three kinds of holes:
     {*day}    the same pool, drawn afresh, if possible not a value the document already used
     {3..9}    a whole number from 3 to 9
 
-A `Turn` is a sentence with two endings: after the same beginning it continues with an insult or with something kind.
 Turns are the only source of insults, so their character spans are known exactly.
 """
 
@@ -29,7 +28,7 @@ _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
 @dataclass(frozen=True, kw_only=True)
 class Turn:
-    """A sentence whose beginning fits an insult and a kind phrase equally well."""
+    """A sentence with two endings: its beginning fits an insult and a kind phrase equally well."""
 
     lead: str
     """Template of the text before the phrase, without a space at the end."""
@@ -90,11 +89,7 @@ class Writer:
         self._used: dict[str, set[str]] = {}
 
     def expand(self, template: str) -> str:
-        """Fill every hole of a template.
-
-        Raises:
-            KeyError: a slot names no pool.
-        """
+        """Fill every hole of a template. A slot without a pool is a KeyError."""
         text = template
         while match := _CHOICE.search(text):
             text = text[: match.start()] + self.rng.choice(match[1].split("|")) + text[match.end() :]
@@ -104,16 +99,13 @@ class Writer:
 
     def say(self, template: str) -> Sentence:
         """An ordinary sentence, with a capital at the start."""
-        return Sentence(text=_capitalise(self.expand(template)))
-
-    def take(self, turn: Turn, *, insult: bool) -> Sentence:
-        """A turn with one of its two endings."""
-        return self.continue_turn(turn, _capitalise(self.expand(turn.lead)), insult=insult)
+        text = self.expand(template)
+        return Sentence(text=text[:1].upper() + text[1:])
 
     def take_some(self, turns: Sequence[Turn], insults: Sequence[bool]) -> list[Sentence]:
         """One turn for each flag in `insults`, all different; true for an insult."""
-        picked = self.pick(turns, len(insults))
-        return [self.take(turn, insult=insult) for turn, insult in zip(picked, insults, strict=True)]
+        picked = zip(self.pick(turns, len(insults)), insults, strict=True)
+        return [self.continue_turn(turn, self.say(turn.lead).text, insult=insult) for turn, insult in picked]
 
     def continue_turn(self, turn: Turn, lead: str, *, insult: bool) -> Sentence:
         """Continue a lead that is already expanded with an insult or with something kind."""
@@ -141,10 +133,6 @@ class Writer:
         value = self.rng.choice(options)
         used.add(value)
         return value
-
-
-def _capitalise(text: str) -> str:
-    return text[:1].upper() + text[1:]
 
 
 @dataclass(frozen=True, kw_only=True)

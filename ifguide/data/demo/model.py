@@ -10,15 +10,16 @@ if TYPE_CHECKING:
 
 END_OF_TEXT = "<|endoftext|>"
 """The only special token, for begin, end, padding and unknown, as in Pythia."""
-
+CONTEXT_LENGTH = 256
+"""Positions of the demo model, in tokens; every demo document fits."""
 _ALPHABET_SIZE = 256  # a byte-level tokenizer starts from all bytes, so that it can encode every text
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int = 2048) -> "PreTrainedTokenizerFast":
-    """Train a byte-level BPE tokenizer like Pythia's. The same texts give the same tokenizer.
+    """Train a byte-level BPE tokenizer like Pythia's. The same texts give the same tokenizer; decoding gives any text
+    back unchanged.
 
     Args:
-        texts: training texts; `tokenizer.decode(tokenizer(text).input_ids)` gives any text back unchanged.
         vocab_size: entries, with the special token and the 256 bytes among them. Small corpora may give fewer.
 
     Raises:
@@ -42,39 +43,20 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int = 2048) -> "PreTrained
     tokenizer.train_from_iterator(texts, trainer)
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
-        bos_token=END_OF_TEXT,
-        eos_token=END_OF_TEXT,
-        pad_token=END_OF_TEXT,
-        unk_token=END_OF_TEXT,
+        **dict.fromkeys(("bos_token", "eos_token", "pad_token", "unk_token"), END_OF_TEXT),
         clean_up_tokenization_spaces=False,
         model_max_length=CONTEXT_LENGTH,
     )
 
 
-CONTEXT_LENGTH = 256
-"""Positions of the demo model, in tokens; every demo document fits."""
-
-
 def demo_model_config(vocab_size: int) -> dict:
-    """Settings of a GPT-NeoX model of 1.3 million parameters (vocabulary of 2048), for `transformers.AutoConfig`.
-
-    Args:
-        vocab_size: entries of the tokenizer, `len(tokenizer)`.
-    """
+    """Settings of a GPT-NeoX model of 1.3 million parameters (vocabulary of 2048), for `transformers.AutoConfig`."""
     return {
         "model_type": "gpt_neox",
         "vocab_size": vocab_size,
-        "hidden_size": 128,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 4,
-        "intermediate_size": 512,
+        **{"hidden_size": 128, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 512},
         "max_position_embeddings": CONTEXT_LENGTH,
-        "rotary_pct": 0.25,
-        "use_parallel_residual": True,
-        "tie_word_embeddings": False,
-        "attention_dropout": 0.0,
-        "hidden_dropout": 0.0,
-        "bos_token_id": 0,
-        "eos_token_id": 0,
-        "pad_token_id": 0,
+        **{"rotary_pct": 0.25, "use_parallel_residual": True, "tie_word_embeddings": False},
+        **dict.fromkeys(("attention_dropout", "hidden_dropout"), 0.0),
+        **dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), 0),
     }

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ifguide.data import word_counts as words
+from ifguide.data import words
 from ifguide.errors import InputError, StaleError
 from ifguide.evaluation.outcomes import Outcomes, compare_with_first
 from ifguide.selection.algorithm import precision_recall

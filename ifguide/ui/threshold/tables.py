@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 
 from ifguide.data.corpus import TokenizedCorpus
-from ifguide.data.word_counts import WordCount
+from ifguide.data.words import WordCount
 from ifguide.selection.index import Resolved
 from ifguide.ui.excerpts import excerpt_around
 from ifguide.ui.format import count, score, share
