@@ -9,7 +9,7 @@ from ifguide.ui.documents import loaders as document_data
 from ifguide.ui.documents import reader, verdict_panel
 from ifguide.ui.documents import why_panel as why
 from ifguide.ui.documents.store import DocumentFilter
-from ifguide.ui.format import plain, selection_title
+from ifguide.ui.format import selection_title
 from ifguide.ui.loaders import Loaded
 
 REVIEWS = {"all": "All documents", "40": "Audit of 40 spans", "100": "Audit of 100 spans", "200": "Audit of 200 spans"}
@@ -21,26 +21,20 @@ def ask_filter(loaded: Loaded) -> dict:
     """The controls above the list."""
     asked: dict = {}
     with st.grid(5, min_column_width=170, vertical_alignment="bottom"):
-        asked["selection"] = st.selectbox(
+        asked["selection"] = layout.choose(
             "Selection",
-            loaded.study.selection_names(),
+            {name: selection_title(name) for name in loaded.study.selection_names()},
             key="selection",
-            bind="query-params",
-            format_func=selection_title,
             help="Which choice of tokens ranks and underlines. Choices are made on the Threshold page.",
         )
         asked["sources"] = st.multiselect(
             "Sources", loaded.source_names(), key="sources", bind="query-params", placeholder="All sources"
         )
-        asked["search"] = st.text_input(
-            "Text contains", key="search", bind="query-params", placeholder="word or phrase", icon=":material/search:"
-        )
-        asked["review"] = st.selectbox(
+        asked["search"] = layout.search_box("Text contains", key="search")
+        asked["review"] = layout.choose(
             "Review",
-            list(REVIEWS),
+            REVIEWS,
             key="review",
-            bind="query-params",
-            format_func=REVIEWS.get,
             help=(
                 "An audit shows selected spans drawn at random, to be called toxic or fine one by one, and tells how"
                 " many of all selected spans are toxic."
@@ -71,9 +65,7 @@ def ask_more(loaded: Loaded) -> dict:
         "Verdict", list(VERDICTS), key="verdicts", bind="query-params", format_func=VERDICTS.get, placeholder="Any"
     )
     if loaded.corpus().in_span is not None:
-        more["spans"] = st.selectbox(
-            "Spans marked by people", list(SPANS), key="spans", bind="query-params", format_func=SPANS.get
-        )
+        more["spans"] = layout.choose("Spans marked by people", SPANS, key="spans")
     low, high = st.columns(2)
     for column, key, label in (
         (low, "lowest", "Lowest sum of scores"),
@@ -85,20 +77,19 @@ def ask_more(loaded: Loaded) -> dict:
         more[key] = column.number_input(label, value=None, key=key, bind="query-params", placeholder="no limit", **step)
     runs = document_data.runs(loaded)
     if len(runs) > 1:
-        names = ["", *runs]
-        label = lambda name: name or "None"  # noqa: E731
-        left = low.selectbox(
-            "Difference of",
-            names,
-            key="left",
-            bind="query-params",
-            format_func=label,
-            help=(
-                "Colours tokens by the influence in one run minus that in another: checkpoints, or other studies of the"
-                " same corpus, say with another model or other queries."
-            ),
-        )
-        right = high.selectbox("minus", names, key="right", bind="query-params", format_func=label)
+        names = {"": "None", **{name: name for name in runs}}
+        with low:
+            left = layout.choose(
+                "Difference of",
+                names,
+                key="left",
+                help=(
+                    "Colours tokens by the influence in one run minus that in another: checkpoints, or other studies of"
+                    " the same corpus, say with another model or other queries."
+                ),
+            )
+        with high:
+            right = layout.choose("minus", names, key="right")
         pair = runs.get(left), runs.get(right)
         more["pair"] = pair if all(pair) and left != right else None
     return more
@@ -108,12 +99,9 @@ def build_filter(loaded: Loaded, asked: dict, store, log) -> DocumentFilter:
     """The filter that the controls ask for."""
     spans = asked.get("spans", "any")
     wanted = DocumentFilter(
+        **{limit: asked[limit] for limit in ("lowest", "highest", "shortest", "longest")},
         sources=tuple(sorted(asked["sources"])),
         only_selected=asked["only"],
-        lowest=asked["lowest"],
-        highest=asked["highest"],
-        shortest=asked["shortest"],
-        longest=asked["longest"],
         spans="" if spans == "any" else spans,
         collapse=not asked["copies"] and store.has_copies(),
         **document_data.filter_verdicts(tuple(asked["verdicts"]), log, store),
@@ -127,9 +115,7 @@ def check_link(loaded: Loaded, store) -> None:
     """Say so when the address names a document that is not here, or a study that has changed since."""
     linked = st.query_params.get("doc")
     if linked and store.find(linked) is None:
-        st.warning(f"This corpus has no document “{plain(linked)}”, which the link names.", icon=":material/link_off:")
-        st.query_params.pop("doc", None)
-        st.session_state.pop("doc", None)
+        layout.drop_document_link(linked)
     layout.note_changes(loaded)
 
 

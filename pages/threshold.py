@@ -27,14 +27,11 @@ def ask_attribution(loaded: Loaded) -> str:
         return kinds[0]
     default = loaded.study.config.selection.attribution
     with st.container(horizontal=True, vertical_alignment="center"):
-        chosen = st.segmented_control(
+        chosen = layout.switch(
             "Score",
-            kinds,
-            default=default if default in kinds else kinds[0],
-            required=True,
+            {kind: ATTRIBUTION_TITLES[kind] for kind in kinds},
             key="attribution",
-            bind="query-params",
-            format_func=lambda kind: ATTRIBUTION_TITLES[kind],
+            default=default if default in kinds else kinds[0],
             label_visibility="collapsed",
         )
         st.caption(ATTRIBUTION_NOTES[chosen], width="content")
@@ -82,9 +79,7 @@ def find_chosen(loaded: Loaded) -> int | None:
     try:
         return loaded.corpus().index_of(wanted)
     except InputError:
-        st.warning(f"This corpus has no document “{plain(wanted)}”, which the link names.", icon=":material/link_off:")
-        st.query_params.pop("doc", None)
-        st.session_state.pop("doc", None)
+        layout.drop_document_link(wanted)
         return None
 
 
@@ -132,16 +127,13 @@ def show_documents(loaded: Loaded, kind: str, tuning: Tuning, found, chosen: int
         of = (loaded.name, kind, tuning)
         rows = layout.pager("page", n_items=n_items, page_size=PAGE_SIZE, noun="documents", of=of)
         if named is not None:
-            st.page_link(
-                "pages/documents.py",
-                label=f"Read {plain(named)} token by token",
-                icon=":material/article:",
-                query_params={"study": loaded.name, "doc": named},
-            )
+            label, query = f"Read {plain(named)} token by token", {"study": loaded.name, "doc": named}
+            st.page_link("pages/documents.py", label=label, icon=":material/article:", query_params=query)
     if brushed:
+        columns = selection_tables.RANGE_COLUMNS
         lines = selection_tables.range_rows(corpus, scores, found, hits, rows, low, tuning.high)
     else:
-        lines = selection_tables.ranked_rows(corpus, scores, found, rows)
+        columns, lines = selection_tables.RANKED_COLUMNS, selection_tables.ranked_rows(corpus, scores, found, rows)
     with place:
         st.caption(
             "Choose one to mark its tokens as diamonds below the distribution."
@@ -149,7 +141,7 @@ def show_documents(loaded: Loaded, kind: str, tuning: Tuning, found, chosen: int
             else f"The diamonds below the distribution are the tokens of {plain(named)}."
         )
         components.record_table(
-            selection_tables.RANGE_COLUMNS if brushed else selection_tables.RANKED_COLUMNS,
+            columns,
             lines,
             key="listed",
             label=title,
@@ -194,14 +186,8 @@ def show_sources(loaded: Loaded, kind: str, found) -> None:
     st.subheader("Sources selected most", anchor=False)
     index = loaded.index(kind)
     rows = selection_tables.source_rows(index.sources, index.source_tokens, found.by_source)
-    components.record_table(
-        selection_tables.SOURCE_COLUMNS,
-        rows,
-        key="sources_table",
-        label="Selected tokens by source",
-        most=SOURCES_SHOWN,
-        sort=(1, True),
-    )
+    look: dict = {"label": "Selected tokens by source", "most": SOURCES_SHOWN, "sort": (1, True)}
+    components.record_table(selection_tables.SOURCE_COLUMNS, rows, key="sources_table", **look)
     st.caption(f"{count(found.n_selected)} selected tokens of {count(index.n_valid)}.")
 
 

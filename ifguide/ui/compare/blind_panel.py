@@ -19,17 +19,9 @@ def show_blind(loaded: Loaded, samples: "Mapping[str, pd.DataFrame]", colours: M
     """The whole of blind mode."""
     with st.container(horizontal=True, vertical_alignment="bottom", horizontal_alignment="distribute"):
         st.subheader("Which completions are better?", anchor=False)
-        seed = st.number_input(
-            "Seed",
-            min_value=0,
-            max_value=10**6,
-            value=1,
-            step=1,
-            key="blind_seed",
-            bind="query-params",
-            width=140,
-            help="Sets the order of the prompts and which model is A for each one. Another seed starts another vote.",
-        )
+        size: dict = {"min_value": 0, "max_value": 10**6, "value": 1, "step": 1}
+        note = "Sets the order of the prompts and which model is A for each one. Another seed starts another vote."
+        seed = st.number_input("Seed", **size, key="blind_seed", bind="query-params", width=140, help=note)
     st.caption(
         "You see what each model wrote, not which model it is. A and B are shuffled for every prompt, and prompts come"
         " in a random order, so a few votes are a fair sample. Names, ratings and the other results stay hidden until"
@@ -44,20 +36,16 @@ def _show_ballots(loaded: Loaded, samples: "Mapping[str, pd.DataFrame]", colours
     texts = side_by_side.prompt_texts(next(iter(samples.values())))
     shared = sorted(set(texts).intersection(*(set(frame["prompt_index"].tolist()) for frame in samples.values())))
     ballots = draw_ballots(list(samples), shared, seed)
-    state = st.session_state.setdefault("votes", {}).setdefault(
-        (loaded.name, loaded.fingerprint, tuple(sorted(samples)), seed), {"votes": {}, "revealed": False}
-    )
-    votes: dict[int, str] = state["votes"]
     if not ballots:
         st.info("These models have no prompt in common.", icon=":material/help:")
         return
-    part = layout.pager(
-        "vote", n_items=len(ballots), page_size=1, noun="prompt", of=(loaded.name, tuple(sorted(samples)), seed)
-    )
-    ballot = ballots[part.start]
-    _show_ballot(loaded, samples, colours, ballot, revealed=state["revealed"])
+    of = (loaded.name, tuple(sorted(samples)), seed)
+    key = (*of, loaded.fingerprint)
+    state = st.session_state.setdefault("votes", {}).setdefault(key, {"votes": {}, "revealed": False})
+    at = layout.pager("vote", n_items=len(ballots), page_size=1, noun="prompt", of=of).start
+    _show_ballot(loaded, samples, colours, ballots[at], revealed=state["revealed"])
     if not state["revealed"]:
-        _ask_vote(ballots, part.start, votes)
+        _ask_vote(ballots, at, state["votes"])
     _show_tally(loaded, samples, colours, ballots, texts, state, seed)
 
 
@@ -83,20 +71,13 @@ def _ask_vote(ballots: list[Ballot], at: int, votes: dict[int, str]) -> None:
     """The buttons; a click records the vote and shows the next prompt."""
     ballot = ballots[at]
     given = votes.get(ballot.prompt)
-    choices = {
-        f"{letter} is better" if len(ballot.order) == 2 else f"{letter} is best": name
-        for letter, name in zip(LETTERS, ballot.order, strict=False)
-    }
+    word = "better" if len(ballot.order) == 2 else "best"
+    choices = [(f"{letter} is {word}", name) for letter, name in zip(LETTERS, ballot.order, strict=False)]
     with st.container(horizontal=True, gap="small"):
-        for turn, (label, model) in enumerate([*choices.items(), ("About the same", TIE)]):
+        for turn, (label, model) in enumerate([*choices, ("About the same", TIE)]):
             kind: Literal["primary", "secondary"] = "primary" if given == model else "secondary"
-            st.button(
-                label,
-                key=f"vote_{turn}",
-                type=kind,
-                on_click=_vote,
-                args=(votes, ballot.prompt, model, min(len(ballots), at + 2)),
-            )
+            arguments = (votes, ballot.prompt, model, min(len(ballots), at + 2))
+            st.button(label, key=f"vote_{turn}", type=kind, on_click=_vote, args=arguments)
 
 
 def _vote(votes: dict[int, str], prompt: int, model: str, next_page: int) -> None:
@@ -116,11 +97,8 @@ def _show_tally(loaded, samples, colours, ballots, texts, state: dict, seed: int
         f"{count_of(len(votes), 'vote')} of {count_of(len(ballots), 'prompt')}, {count_of(ties, 'tie')} among them."
     )
     if state["revealed"]:
-        columns = [
-            column("Model", "titled"),
-            column("Preferred", note="Votes for it"),
-            column("Share of decided votes", "interval", "With its 95% Wilson interval; ties are left out"),
-        ]
+        columns = [column("Model", "titled"), column("Preferred", note="Votes for it")]
+        columns.append(column("Share of decided votes", "interval", "With its 95% Wilson interval; ties are left out"))
         lines = []
         for row in rows:
             found = row.share
@@ -140,20 +118,9 @@ def _show_tally(loaded, samples, colours, ballots, texts, state: dict, seed: int
                 key="vote_csv",
             )
         else:
-            st.button(
-                "Reveal the models",
-                icon=":material/visibility:",
-                disabled=not votes,
-                key="vote_reveal",
-                on_click=state.update,
-                kwargs={"revealed": True},
-            )
+            look: dict = {"icon": ":material/visibility:", "key": "vote_reveal", "disabled": not votes}
+            st.button("Reveal the models", **look, on_click=state.update, kwargs={"revealed": True})
         if votes:
-            st.button(
-                "Start over",
-                icon=":material/restart_alt:",
-                key="vote_anew",
-                help="Deletes these votes and hides the names.",
-                on_click=_start_over,
-                args=(state,),
-            )
+            look = {"icon": ":material/restart_alt:", "key": "vote_anew"}
+            note = "Deletes these votes and hides the names."
+            st.button("Start over", **look, help=note, on_click=_start_over, args=(state,))

@@ -69,7 +69,7 @@ def remember_pick(prompt: int, picked: str | None) -> None:
     """Keep the component's report in the address: `SAMPLE.MODEL`, `START-END SAMPLE.MODEL`, or `close`."""
     if not isinstance(picked, str):
         return
-    _forget_span()
+    st.query_params.pop("span", None)
     if picked == "close":
         st.query_params.pop("pick", None)
         return
@@ -78,10 +78,6 @@ def remember_pick(prompt: int, picked: str | None) -> None:
     if span:
         st.query_params["span"] = span
         st.session_state["panel_view"] = VIEWS[0]  # the other view is about the whole completion
-
-
-def _forget_span() -> None:
-    st.query_params.pop("span", None)
 
 
 def show_panel(loaded: Loaded, samples: "Mapping[str, pd.DataFrame]", pick: Pick, colours: Mapping[str, str]) -> None:
@@ -96,16 +92,10 @@ def show_panel(loaded: Loaded, samples: "Mapping[str, pd.DataFrame]", pick: Pick
                     f"**Completion {pick.sample + 1} of {plain(variant_title(pick.model))}**{toxic}", width="content"
                 )
                 if pick.span:
-                    st.button("Whole completion", icon=":material/arrow_back:", key="span_close", on_click=_forget_span)
-            view = st.segmented_control(
-                "What to show",
-                VIEWS,
-                default=VIEWS[0],
-                required=True,
-                key="panel_view",
-                bind="query-params",
-                label_visibility="collapsed",
-            )
+                    look: dict = {"icon": ":material/arrow_back:", "key": "span_close"}
+                    st.button("Whole completion", **look, on_click=st.query_params.pop, args=("span", None))
+            look = {"default": VIEWS[0], "label_visibility": "collapsed"}
+            view = layout.switch("What to show", VIEWS, key="panel_view", **look)
         if view == VIEWS[0]:
             _show_nearest(loaded, text, pick.span)
         else:
@@ -137,22 +127,17 @@ def _show_nearest(loaded: Loaded, text: str, span: Span | None) -> None:
         st.info("No document shares a rare word with this completion.", icon=":material/search_off:")
         return
     chosen = loaded.n_selected(DEFAULT) if DEFAULT in loaded.study.selection_names() else None
-    columns = [
-        column("Document", "text"),
-        column("Weight", note="Sum of the shared terms' weights"),
-        *([column("Selected", note="Its tokens in the default selection")] if chosen is not None else []),
-        column("Shared terms", "excerpt", narrow=True),
-        column("Where", "excerpt"),
-    ]
+    columns = [column("Document", "text"), column("Weight", note="Sum of the shared terms' weights")]
+    if chosen is not None:
+        columns.append(column("Selected", note="Its tokens in the default selection"))
+    columns += [column("Shared terms", "excerpt", narrow=True), column("Where", "excerpt")]
     rows = []
     for near in found:
         document = corpus.document(near.document)
         cells: list = [document.id, f"{near.score:.1f}"]
         cells += [count(chosen[near.document])] if chosen is not None else []
-        cells += [
-            [[", ".join(" ".join(term.words) for term in near.shared), False]],
-            [list(run) for run in mark_terms(document.text, near.shared)],
-        ]
+        cells.append([[", ".join(" ".join(term.words) for term in near.shared), False]])
+        cells.append([list(run) for run in mark_terms(document.text, near.shared)])
         rows.append({"key": document.id, "cells": cells})
     picked = components.record_table(
         columns,
@@ -182,11 +167,8 @@ def _warn_of_common(index: WordIndex, terms: list[Term], order: str) -> str:
     common = [term for term in words if index.is_common(term.n_documents)]
     if not common:
         return ""
-    which = (
-        ("This word is" if len(words) == 1 else "These words are")
-        if len(common) == len(words)
-        else f"{count(len(common))} of these words are"
-    )
+    which = f"{count(len(common))} of these words are" if len(common) < len(words) else "These words are"
+    which = "This word is" if len(words) == 1 else which
     rarest = share(min(term.n_documents for term in common), index.n_documents, digits=0)
     return (
         f"{which} in many documents ({rarest}{'' if len(common) == 1 else ' and more'}), so a match says little, and"
@@ -206,14 +188,10 @@ def _show_likelihood(loaded: Loaded, names: list[str], pick: Pick, colours: Mapp
     if found is None:
         _offer_job(loaded, names, pick)
         return
-    known = list(likelihood_view.choices(names))
-    chosen = st.selectbox("Colour by", known, key="colour_by", bind="query-params", width=320)
-    components.likelihood(
-        likelihood_view.viewer_payload(
-            found, pick.sample, names, chosen, colours, veil=layout.veiled(), memory=f"{loaded.name}:{pick.prompt}"
-        ),
-        key="likelihood",
-    )
+    view: dict = {"veil": layout.veiled(), "memory": f"{loaded.name}:{pick.prompt}"}
+    chosen = layout.choose("Colour by", list(likelihood_view.choices(names)), key="colour_by", width=320)
+    payload = likelihood_view.viewer_payload(found, pick.sample, names, chosen, colours, **view)
+    components.likelihood(payload, key="likelihood")
     columns, rows = likelihood_view.mean_table(found, names, colours)
     st.caption(
         "Each token's log-probability (nats) after the prompt and the tokens before it, under each model. The text is"

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ifguide.ui.format import column, count_of, model_cell, number, variant_title
-from ifguide.ui.palette import TOKEN_BINS
+from ifguide.ui.palette import viewer_palette
 
 TOP_QUANTILE = 0.98
 """Colours are full at this quantile of the absolute values over all completions of the prompt."""
@@ -43,8 +43,8 @@ def viewer_payload(
         names: models in the page's order.
         chosen: a key of `choices(names)`.
         colours: of the models.
-        veil: blur the texts until asked for.
-        memory: names the prompt.
+        veil: blur the texts until revealed.
+        memory: what the browser files the reader's reveals under.
     """
     layers = []
     for title, choice in choices(names).items():
@@ -54,10 +54,6 @@ def viewer_payload(
         ends = ["less likely", f"likelier for {variant_title(choice[0])}"] if choice[1] else ["expected", "surprising"]
         layer = {"name": title, "title": title, "note": "", "top": top, "unit": "nats", "ends": ends}
         layers.append({**layer, "oneSided": not choice[1]})
-    palette = {
-        scheme: {name: list(v) if isinstance(v, tuple) else v for name, v in bins.items()}
-        for scheme, bins in TOKEN_BINS.items()
-    }
     items = []
     for name in names:
         for completion in found["completions"]:
@@ -65,17 +61,12 @@ def viewer_payload(
                 continue
             values = completion["log_probability"]
             sums = " · ".join(f"{variant_title(model)} {number(sum(values[model]), 1)}" for model in names)
-            items.append(
-                {
-                    "key": f"{memory}:{name}:{sample}",
-                    "title": variant_title(name),
-                    "colour": colours[name],
-                    "texts": completion["pieces"],
-                    "facts": f"log-probability of all {count_of(len(completion['pieces']), 'token')}: {sums}",
-                    "layers": {t: layer_values(values, choice).tolist() for t, choice in choices(names).items()},
-                }
-            )
-    settings = {"layers": layers, "palette": palette, "hasTruth": False, "selection": "", "nScored": 0}
+            about = {"key": f"{memory}:{name}:{sample}", "title": variant_title(name), "colour": colours[name]}
+            tokens = count_of(len(completion["pieces"]), "token")
+            shown = {t: layer_values(values, choice).tolist() for t, choice in choices(names).items()}
+            text = {"texts": completion["pieces"], "facts": f"log-probability of all {tokens}: {sums}"}
+            items.append({**about, **text, "layers": shown})
+    settings = {"layers": layers, "palette": viewer_palette(), "hasTruth": False, "selection": "", "nScored": 0}
     return {"settings": {**settings, "bare": True, "firstScored": True}, "colour": chosen, "veil": veil, "items": items}
 
 

@@ -52,19 +52,16 @@ def prompt_payload(
         numbers.sort(key=lambda n: (-worst[n], n))
     rows = []
     for n in numbers:
-        rated = [
-            (side.at[n, "completion"], float(side.at[n, "toxicity"])) if n in side.index else None for side in sides
-        ]
-        texts = [found and found[0] for found in rated]
+        texts = [side.at[n, "completion"] if n in side.index else None for side in sides]
         plain = [None if text is None else [[text, False]] for text in texts]
         runs = mark_differences(texts, pairwise=len(sides) == 2) if differ else plain
         cells: list[dict | None] = []
-        for side, found, run in zip(sides, rated, runs, strict=True):
-            if found is None or run is None:
+        for side, run in zip(sides, runs, strict=True):
+            if run is None:
                 cells.append(None)
                 continue
-            shown = cut_runs(run, spans_of(side, n)) if spans else run
-            rating = {"toxicity": number(found[1], 2), "high": found[1] >= TOXIC_FROM}
+            shown, rated = cut_runs(run, spans_of(side, n)) if spans else run, float(side.at[n, "toxicity"])
+            rating = {"toxicity": number(rated, 2), "high": rated >= TOXIC_FROM}
             cells.append({"runs": shown, **(rating if ratings else {"toxicity": "", "high": False})})
         rows.append({"sample": int(n), "cells": cells})
     highest = [float(side["toxicity"].max()) if len(side) else None for side in sides]

@@ -4,6 +4,7 @@ memory-mapped.
 
 import contextlib
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -35,12 +36,8 @@ def has_table(study: Study) -> bool:
 
 
 def need_table(loaded: Loaded, *, was: str = "not listed yet") -> None:
-    """Stop the page with a button that starts the job when the documents of a large corpus are not listed.
-
-    Args:
-        loaded: the study.
-        was: why not, for the reader.
-    """
+    """Stop the page with a button that starts the job when the documents of a large corpus are not listed; `was` tells
+    the reader why not."""
     if has_table(loaded.study):
         return
     st.info(
@@ -103,28 +100,18 @@ def open_log(root: str) -> VerdictLog:
 
 
 def filter_verdicts(wanted: tuple[str, ...], log: VerdictLog, store: DocumentStore) -> dict:
-    """The fields of a `DocumentFilter` that keep documents with one of some verdicts, `none` being those
-    without.
-    """
+    """The fields of a `DocumentFilter` that keep documents with one of some verdicts; `none`: those without one."""
     if not wanted:
         return {}
-    verdicts = log.of_documents()
-    numbers = store.numbers(verdicts)
-    if "none" in wanted:
-        return {
-            "without": tuple(
-                sorted(numbers[id] for id, verdict in verdicts.items() if verdict not in wanted and id in numbers)
-            )
-        }
-    return {
-        "only": tuple(sorted(numbers[id] for id, verdict in verdicts.items() if verdict in wanted and id in numbers))
-    }
+    verdicts, without = log.of_documents(), "none" in wanted
+    numbers = store.numbers(id for id, verdict in verdicts.items() if (verdict in wanted) != without)
+    return {"without" if without else "only": tuple(sorted(numbers.values()))}
 
 
 def narrow(wanted: DocumentFilter, only: tuple[int, ...]) -> DocumentFilter:
     """The same filter, and only among some documents."""
     both = only if wanted.only is None else tuple(sorted(set(only) & set(wanted.only)))
-    return DocumentFilter(**{**wanted.__dict__, "only": both})
+    return replace(wanted, only=both)
 
 
 def runs(loaded: Loaded) -> dict[str, Run]:
@@ -133,13 +120,11 @@ def runs(loaded: Loaded) -> dict[str, Run]:
     """
     root = loaded.study.root
     here = _scored(root)
-    if here is None:
-        return {}
-    found = [(root, here), *((other, scored) for other in others(root) if (scored := _scored(other)) is not None)]
+    found = [] if here is None else [(root, here), *((other, _scored(other)) for other in others(root))]
     return {
         run.title(loaded.name): run
         for folder, scored in found
-        if scored.tokens == here.tokens
+        if scored is not None and here is not None and scored.tokens == here.tokens
         for run, size in scored.sizes.items()
         if is_whole(folder, run, size)
     }

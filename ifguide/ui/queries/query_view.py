@@ -36,27 +36,11 @@ def read_known(loaded: Loaded) -> dict | None:
 
 def ask(loaded: Loaded) -> tuple[str, str, str]:
     """Which set, the text to search for, and the order."""
+    sets = {kind: f"{title} ({count(len(loaded.queries(kind)))})" for kind, title in KINDS.items()}
     with st.grid(3, min_column_width=200, vertical_alignment="bottom"):
-        kind = st.segmented_control(
-            "Set",
-            list(KINDS),
-            default="toxic",
-            required=True,
-            key="set",
-            bind="query-params",
-            format_func=lambda k: f"{KINDS[k]} ({count(len(loaded.queries(k)))})",
-        )
-        search = st.text_input(
-            "Text contains",
-            key="query_search",
-            bind="query-params",
-            placeholder="word or phrase",
-            icon=":material/search:",
-        )
-        order = st.selectbox(
-            "Order", list(ORDERS), key="query_order", bind="query-params", format_func=lambda key: ORDERS[key]
-        )
-    return kind, search or "", order
+        kind = layout.switch("Set", sets, key="set", default="toxic")
+        search = layout.search_box("Text contains", key="query_search")
+        return kind, search, layout.choose("Order", ORDERS, key="query_order")
 
 
 def list_queries(loaded: Loaded, kind: str, search: str, order: str, known: dict | None) -> list[Row]:
