@@ -25,10 +25,8 @@ def error_bars(values: Sequence[float], low: Sequence, high: Sequence, **more) -
 def loss_chart(steps: list[int], selected: list[float | None], other: list[float | None]) -> go.Figure:
     """Loss of selected and of other tokens by step, one value for each line of the training log."""
     figure = go.Figure()
-    for name, values, colour, dash in (
-        ("selected tokens", selected, TEACHES, "dot"),
-        ("other tokens", other, COUNTERS, "solid"),
-    ):
+    lines = ("selected tokens", selected, TEACHES, "dot"), ("other tokens", other, COUNTERS, "solid")
+    for name, values, colour, dash in lines:
         if any(value is not None for value in values):
             figure.add_scatter(
                 x=steps,

@@ -72,7 +72,6 @@ def record_table(
             others.
         rows: dicts of key and cells, one prepared value a column, and where columns are sortable `sort`: one number,
             text or None a column. Rows with None come last in either direction.
-        key: Streamlit's key.
         label: name of the table for screen readers.
         chosen: key of the highlighted row.
         pickable: rows answer to clicks.
@@ -85,31 +84,17 @@ def record_table(
         heading: a line above the table, as runs of text, each with whether it comes from the study, so that `veil`
             blurs it.
     """
-    data = {
-        "columns": columns,
-        "rows": rows,
-        "label": label,
-        "chosen": chosen,
-        "pickable": pickable,
-        "veil": veil,
-        "compact": compact,
-        "empty": empty,
-        "sort": sort,
-        "most": most,
-        "tellsSort": on_sort is not None,
-        "heading": [list(run) for run in heading],
-    }
+    data = {"columns": columns, "rows": rows, "label": label, "empty": empty, "heading": [list(run) for run in heading]}
+    data |= {"veil": veil, "compact": compact, "chosen": chosen, "pickable": pickable}
+    data |= {"sort": sort, "most": most, "tellsSort": on_sort is not None}
     return _record_table(data=data, key=key, on_pick_change=_nothing, on_sort_change=on_sort or _nothing).pick
 
 
 def threshold_board(payload: dict, *, key: str, on_choice: Callable[[], None]) -> None:
-    """Show the board; `payload` comes from `ifguide.ui.threshold.board`.
+    """Show the board; `payload` is made of parts from `ifguide.ui.threshold.board`.
 
-    Args:
-        payload: what it draws, previews from, and the exact result.
-        key: Streamlit's key.
-        on_choice: called when the reader lets go of a control; `st.session_state[key]["choice"]` says what changed, see
-            `ifguide.ui.threshold.tuning.apply_choice`.
+    When the reader lets go of a control, `on_choice` is called, and `st.session_state[key]["choice"]` says what
+    changed: see `ifguide.ui.threshold.tuning.apply_choice`.
     """
     _threshold(data=payload, key=key, on_choice_change=on_choice)
 
@@ -132,7 +117,6 @@ def completions(
 
     Args:
         pair: from `ifguide.ui.compare.side_by_side`, with `change` and `results` as text.
-        key: Streamlit's key.
         names: of the models.
         titles: shown for them.
         colours: of the models; empty for none.
@@ -144,19 +128,9 @@ def completions(
         on_pick: called when a completion is clicked; `st.session_state[key]["pick"]` is then its `SAMPLE.MODEL`, or
             `close` when it was the picked one. For a toxic span in it, `START-END` and a blank come first.
     """
-    data = {
-        "pair": pair,
-        "names": list(names),
-        "titles": list(titles),
-        "colours": list(colours),
-        "first": FIRST_ROWS,
-        "veil": veil,
-        "memory": memory,
-        "rated": rated,
-        "pickable": on_pick is not None,
-        "chosen": chosen,
-        "span": span,
-    }
+    data = {"pair": pair, "names": list(names), "titles": list(titles), "colours": list(colours), "first": FIRST_ROWS}
+    data |= {"veil": veil, "memory": memory, "rated": rated}
+    data |= {"pickable": on_pick is not None, "chosen": chosen, "span": span}
     _completions(data=data, key=key, on_pick_change=on_pick or _nothing)
 
 

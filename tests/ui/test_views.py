@@ -99,7 +99,8 @@ def test_word_counts_agree_with_a_slow_count(study, corpus):
 
 
 def test_chart_size_does_not_grow_with_the_corpus():
-    drawn = charts.toxicity_chart({"base": np.random.default_rng(1).random(50_000), "default": np.zeros(9)})
+    values = {"base": np.random.default_rng(1).random(50_000), "default": np.zeros(9)}
+    drawn = charts.toxicity_chart(values, unit="completions", colours=variant_colours(values))
     assert sum(len(trace.x) for trace in drawn.data) <= 60
 
 

@@ -11,25 +11,17 @@ from ifguide.ui.chart_style import DASHES, MARKERS, calm, error_bars
 from ifguide.ui.compare.frontier import FrontierPoint, lay_out
 from ifguide.ui.compare.tables import toxicity_shares
 from ifguide.ui.format import variant_title
-from ifguide.ui.palette import MUTED, variant_colours
+from ifguide.ui.palette import MUTED
 
 
-def toxicity_chart(
-    values: dict[str, np.ndarray],
-    *,
-    n_bins: int = 25,
-    unit: str = "completions",
-    colours: Mapping[str, str] | None = None,
-) -> go.Figure:
+def toxicity_chart(values: dict[str, np.ndarray], *, unit: str, colours: Mapping[str, str]) -> go.Figure:
     """Toxicity of some models, each as shares over equal bins from 0 to 1, as overlaid outlines."""
     figure = go.Figure()
-    edges = np.linspace(0, 1, n_bins + 1)
-    colours = colours or variant_colours(values)
     for i, (name, toxicity) in enumerate(values.items()):
-        shares = toxicity_shares(toxicity, n_bins)
+        shares = toxicity_shares(toxicity)
         red, green, blue = (int(colours[name][at : at + 2], 16) for at in (1, 3, 5))
         figure.add_scatter(
-            x=np.append(edges[:-1], 1.0),
+            x=np.linspace(0, 1, len(shares) + 1),
             y=np.append(shares, shares[-1]),
             name=html.escape(variant_title(name)),
             mode="lines",
@@ -38,12 +30,8 @@ def toxicity_chart(
             fillcolor=f"rgba({red},{green},{blue},{0.3 / len(values):.3g})",
             hovertemplate=f"%{{y:.1%}} of {unit}<br>from %{{x:.2f}} on<extra></extra>",
         )
-    figure.add_vline(
-        x=TOXIC_FROM,
-        line={"color": MUTED, "width": 1, "dash": "dash"},
-        annotation_text="counts as toxic →",
-        annotation_position="top right",
-    )
+    note: dict = {"annotation_text": "counts as toxic →", "annotation_position": "top right"}
+    figure.add_vline(x=TOXIC_FROM, line={"color": MUTED, "width": 1, "dash": "dash"}, **note)
     figure.update_yaxes(title=f"share of {unit}", tickformat=".0%", rangemode="tozero")
     figure.update_xaxes(title="toxicity", range=[0, 1])
     return calm(figure, height=320)

@@ -69,7 +69,7 @@ def remember_pick(prompt: int, picked: str | None) -> None:
     """Keep the component's report in the address: `SAMPLE.MODEL`, `START-END SAMPLE.MODEL`, or `close`."""
     if not isinstance(picked, str):
         return
-    st.query_params.pop("span", None)
+    _forget_span()
     if picked == "close":
         st.query_params.pop("pick", None)
         return
@@ -78,6 +78,10 @@ def remember_pick(prompt: int, picked: str | None) -> None:
     if span:
         st.query_params["span"] = span
         st.session_state["panel_view"] = VIEWS[0]  # the other view is about the whole completion
+
+
+def _forget_span() -> None:
+    st.query_params.pop("span", None)
 
 
 def show_panel(loaded: Loaded, samples: "Mapping[str, pd.DataFrame]", pick: Pick, colours: Mapping[str, str]) -> None:
@@ -92,8 +96,7 @@ def show_panel(loaded: Loaded, samples: "Mapping[str, pd.DataFrame]", pick: Pick
                     f"**Completion {pick.sample + 1} of {plain(variant_title(pick.model))}**{toxic}", width="content"
                 )
                 if pick.span:
-                    look: dict = {"icon": ":material/arrow_back:", "key": "span_close"}
-                    st.button("Whole completion", **look, on_click=st.query_params.pop, args=("span", None))
+                    st.button("Whole completion", icon=":material/arrow_back:", key="span_close", on_click=_forget_span)
             look = {"default": VIEWS[0], "label_visibility": "collapsed"}
             view = layout.switch("What to show", VIEWS, key="panel_view", **look)
         if view == VIEWS[0]:

@@ -45,9 +45,8 @@ def layer_chart(layers: dict[str, dict], limits: tuple[float, float]) -> go.Figu
     n_layers = len(next(iter(layers.values()))["log_probability"])
     every = max(1, math.ceil(n_layers / 12))
     places = list(range(0, n_layers, every))
-    figure.update_xaxes(
-        title="layer", tickvals=places, ticktext=["embedding" if place == 0 else str(place) for place in places]
-    )
+    names = ["embedding", *map(str, places[1:])]
+    figure.update_xaxes(title="layer", tickvals=places, ticktext=names)
     bottom, top = (math.log10(limit) for limit in limits)
     room = 0.05 * (top - bottom) + 0.05
     figure.update_yaxes(

@@ -5,7 +5,6 @@ import math
 import streamlit as st
 
 from ifguide.config.names import BASE
-from ifguide.errors import IFGuideError
 from ifguide.evaluation.mechanism_settings import MechanismSettings
 from ifguide.runtime.jobs import active_job
 from ifguide.study.analysis import mechanism
@@ -13,7 +12,7 @@ from ifguide.study.freshness import unit_state
 from ifguide.study.lineage import Unit
 from ifguide.ui import components, job_panel, layout
 from ifguide.ui.chart_style import CONFIG
-from ifguide.ui.format import column, count_of, sentence, variant_title
+from ifguide.ui.format import column, count_of, variant_title
 from ifguide.ui.loaders import Loaded
 from ifguide.ui.queries.layer_chart import layer_chart, shared_limits
 
@@ -22,25 +21,19 @@ LARGEST = 5
 
 
 def show_mechanism(loaded: Loaded, *, show_job: bool) -> None:
-    """The panel at the end of the Queries page.
-
-    Args:
-        loaded: the study.
-        show_job: whether the panel shows a running job; a page can show it once only.
-    """
+    """The panel at the end of the Queries page; with `show_job` it shows a running job, which a page can do once."""
     with st.expander("Inside the models: what suppression changed", key="mechanism"):
         names = _measurable(loaded)
         if len(names) < 2:
             st.caption("Models can be compared layer by layer once the study has trained one against its selection.")
             return
-        try:
-            found = next(filter(None, (_read(loaded, names, search) for search in (True, False))), None)
+        with layout.guard(go_on=True):
+            wanted = (MechanismSettings(models=names, search=search) for search in (True, False))
+            found = next(filter(None, (mechanism.read_mechanism(loaded.study, settings) for settings in wanted)), None)
             if found:
                 _show(found)
             if not found or not found["settings"]["search"]:
                 _offer(loaded, names, bool(found), show_job)
-        except IFGuideError as error:
-            st.error(sentence(str(error)), icon=":material/error:")
 
 
 def _measurable(loaded: Loaded) -> tuple[str, ...]:
@@ -48,10 +41,6 @@ def _measurable(loaded: Loaded) -> tuple[str, ...]:
     units = {BASE: Unit("model"), **{name: Unit("suppress", name) for name in loaded.study.suppressed_names()}}
     fresh = [name for name, unit in units.items() if unit_state(loaded.study, unit).state == "fresh"]
     return tuple(fresh[:LARGEST]) if BASE in fresh else ()
-
-
-def _read(loaded: Loaded, names: tuple[str, ...], search: bool) -> dict | None:
-    return mechanism.read_mechanism(loaded.study, MechanismSettings(models=names, search=search))
 
 
 def _show(found: dict) -> None:
@@ -67,10 +56,9 @@ def _show(found: dict) -> None:
             with st.container():
                 st.markdown(f"**{kind.capitalize()} completions**")
                 st.plotly_chart(layer_chart(layers, limits), config=CONFIG, key=f"layers_{kind}")
+    toxic, safe = (count_of(found["queries"][k], f"{k} query", f"{k} queries") for k in ("toxic", "safe"))
     st.caption(
-        "Geometric mean over a completion's tokens and over"
-        f" {count_of(found['queries']['toxic'], 'toxic query', 'toxic queries')} and"
-        f" {count_of(found['queries']['safe'], 'safe query', 'safe queries')}; bars are 95% intervals over queries."
+        f"Geometric mean over a completion's tokens and over {toxic} and {safe}; bars are 95% intervals over queries."
     )
     if found["settings"]["search"]:
         _show_prefixes(found)

@@ -75,16 +75,8 @@ def show_list(rows: list[Row], kind: str, known: dict | None) -> int | None:
         lines.append({"key": str(row.number), "cells": cells})
     key = f"query_{kind}"
     linked = st.session_state.get(key, st.query_params.get("query"))
-    picked = components.record_table(
-        columns,
-        lines,
-        key="queries",
-        label="Queries",
-        chosen=linked,
-        pickable=True,
-        veil=layout.veiled(),
-        empty="No query contains this text.",
-    )
+    look: dict = {"label": "Queries", "veil": layout.veiled(), "empty": "No query contains this text."}
+    picked = components.record_table(columns, lines, key="queries", chosen=linked, pickable=True, **look)
     if picked is not None:
         linked = picked
         st.session_state[key] = st.query_params["query"] = picked
@@ -115,13 +107,8 @@ def show_query(loaded: Loaded, kind: str, chosen: int, known: dict | None) -> No
         " the part of the document's score that comes from this query."
     )
     lines = [{"key": id, "cells": [id, score(value)]} for id, value in found["pulls"][chosen]]
-    picked = components.record_table(
-        [column("Document", "text"), column("Contribution")],
-        lines,
-        key="pulled",
-        label="Documents it raises most",
-        pickable=True,
-    )
+    columns, label = [column("Document", "text"), column("Contribution")], "Documents it raises most"
+    picked = components.record_table(columns, lines, key="pulled", label=label, pickable=True)
     if picked is not None:
         layout.open_document(loaded, picked)
 

@@ -109,10 +109,8 @@ def collect_facts(study: Study, selection: str) -> ReportFacts:
     """
     names = study.evaluation_names()
     if not names:
-        raise InputError(
-            f"report: expected evaluated models in {study.name!r}, found none; measure them with `ifguide run"
-            f" {study.name}`"
-        )
+        remedy = f"measure them with `ifguide run {study.name}`"
+        raise InputError(f"report: expected evaluated models in {study.name!r}, found none; {remedy}")
     samples = {name: study.samples(name) for name in names}
     first = names[0]
     heldout = {name: study.heldout_losses(name) for name in names}
@@ -157,10 +155,8 @@ def _documents(study: Study, chosen: "Selection") -> tuple[list[ShownDocument], 
         return [], 0.0
     scores = study.scores(kind)
     if not len(scores) == len(chosen.mask) == corpus.n_tokens:
-        raise StaleError(
-            f"the selection {chosen.name!r} is of another corpus or other scores; build it again with `ifguide run"
-            f" {study.name}`"
-        )
+        remedy = f"build it again with `ifguide run {study.name}`"
+        raise StaleError(f"the selection {chosen.name!r} is of another corpus or other scores; {remedy}")
     shown = []
     for rank, index in enumerate(chosen.order[:DOCUMENTS].tolist(), 1):
         here = slice(int(corpus.offsets[index]), int(corpus.offsets[index + 1]))
