@@ -51,13 +51,11 @@ def ask_models(names: list[str]) -> list[str]:
 
 def offer_report(loaded: Loaded) -> None:
     """One button: everything about the study as one file."""
-    st.download_button(
+    layout.offer_download(
         "Report (one HTML file)",
         lambda: report_or_reason(loaded.study),
-        file_name=f"{loaded.name}-report.html",
+        file=f"{loaded.name}-report.html",
         mime="text/html",
-        icon=":material/download:",
-        on_click="ignore",
         key="report",
         help="The result, examples, metrics, charts, top documents and settings. Offensive text is blurred.",
     )
@@ -157,12 +155,8 @@ with layout.guard():
     colours = variant_colours(evaluated)
     with st.container(horizontal=True, vertical_alignment="bottom"):
         names = ask_models(evaluated)
-        blind = st.toggle(
-            "Blind vote",
-            key="blind",
-            bind="query-params",
-            help="Hides names and numbers, and lets you vote for the better completions first.",
-        )
+        note = "Hides names and numbers, and lets you vote for the better completions first."
+        blind = st.toggle("Blind vote", key="blind", bind="query-params", help=note)
         offer_report(loaded)
     if blind:
         blind_panel.show_blind(loaded, {name: loaded.samples(name) for name in names}, colours)

@@ -48,33 +48,23 @@ def ask_filter(loaded: Loaded) -> dict:
 def ask_more(loaded: Loaded) -> dict:
     """Filters that are needed less often."""
     more: dict = {}
-    more["regex"] = st.toggle(
-        "Regular expression",
-        key="regex",
-        bind="query-params",
-        help="Read the searched text as a regular expression (RE2 syntax).",
-    )
+    note = "Read the searched text as a regular expression (RE2 syntax)."
+    more["regex"] = st.toggle("Regular expression", key="regex", bind="query-params", help=note)
     more["only"] = st.toggle("Only documents with selected tokens", key="only", bind="query-params")
-    more["copies"] = st.toggle(
-        "Show every near-duplicate",
-        key="copies",
-        bind="query-params",
-        help="Otherwise documents that are nearly the same text are shown once, and a verdict holds for all of them.",
-    )
+    note = "Otherwise documents that are nearly the same text are shown once, and a verdict holds for all of them."
+    more["copies"] = st.toggle("Show every near-duplicate", key="copies", bind="query-params", help=note)
     more["verdicts"] = st.multiselect(
         "Verdict", list(VERDICTS), key="verdicts", bind="query-params", format_func=VERDICTS.get, placeholder="Any"
     )
     if loaded.corpus().in_span is not None:
         more["spans"] = layout.choose("Spans marked by people", SPANS, key="spans")
     low, high = st.columns(2)
-    for column, key, label in (
-        (low, "lowest", "Lowest sum of scores"),
-        (high, "highest", "Highest sum of scores"),
-        (low, "shortest", "Fewest tokens"),
-        (high, "longest", "Most tokens"),
-    ):
-        step = {"step": 1, "min_value": 0} if key in ("shortest", "longest") else {}
-        more[key] = column.number_input(label, value=None, key=key, bind="query-params", placeholder="no limit", **step)
+    look: dict = {"value": None, "bind": "query-params", "placeholder": "no limit"}
+    whole = look | {"step": 1, "min_value": 0}
+    more["lowest"] = low.number_input("Lowest sum of scores", key="lowest", **look)
+    more["highest"] = high.number_input("Highest sum of scores", key="highest", **look)
+    more["shortest"] = low.number_input("Fewest tokens", key="shortest", **whole)
+    more["longest"] = high.number_input("Most tokens", key="longest", **whole)
     runs = document_data.runs(loaded)
     if len(runs) > 1:
         names = {"": "None", **{name: name for name in runs}}
@@ -135,10 +125,9 @@ with layout.guard():
     layers = document_data.build_layers(loaded, store, asked.get("pair"))
     audited, targets = None, {}
     if asked["review"] != "all":
-        spans = document_data.selected_spans(str(loaded.study.root), loaded.fingerprint, name)
-        audited = verdict_panel.Audit(
-            spans, audit.draw_audit(spans, int(asked["review"])), np.asarray(loaded.corpus().offsets)
-        )
+        spans = document_data.selected_spans(loaded, name)
+        drawn = audit.draw_audit(spans, int(asked["review"]))
+        audited = verdict_panel.Audit(spans, drawn, np.asarray(loaded.corpus().offsets))
         targets = audited.targets()
         wanted = document_data.narrow(wanted, tuple(sorted(targets)))
 
@@ -147,16 +136,5 @@ with layout.guard():
             why.show_why(loaded, document, span)
         verdict_panel.show_panel(loaded, store, name, log, audited)
 
-    reader.show_reader(
-        reader.Request(
-            loaded=loaded,
-            store=store,
-            selection=loaded.selection(name),
-            wanted=wanted,
-            layers=layers,
-            log=log,
-            veil=layout.veiled(),
-            targets=targets,
-            below=show_below,
-        )
-    )
+    selected = loaded.selection(name)
+    reader.show_reader(reader.Request(loaded, store, selected, wanted, layers, log, targets, show_below))

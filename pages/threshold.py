@@ -8,6 +8,7 @@ import streamlit as st
 
 from ifguide.config.attributions import KINDS
 from ifguide.errors import InputError
+from ifguide.study.analysis.prediction import read_prediction
 from ifguide.ui import components, layout
 from ifguide.ui.format import ATTRIBUTION_NOTES, ATTRIBUTION_TITLES, count, count_of, plain, score
 from ifguide.ui.loaders import COUNT_WORDS_UP_TO, Loaded
@@ -106,8 +107,7 @@ def show_board(loaded: Loaded, kind: str, tuning: Tuning, found, chosen: int | N
         "exact": board.exact_result(found, st.session_state.get("board_seq", 0)),
         "rank": board.rank_line(found),
         "marks": [] if own is None else board.document_marks(own),
-        "effect": board.effect_text(index.n_valid, loaded.study.config.suppress.penalty, loaded.prediction()),
-        "veil": layout.veiled(),
+        "effect": board.effect_text(index.n_valid, loaded.study.config.suppress.penalty, read_prediction(loaded.study)),
     }
     components.threshold_board(payload, key="board", on_choice=partial(answer_choice, loaded, kind))
 
@@ -147,7 +147,6 @@ def show_documents(loaded: Loaded, kind: str, tuning: Tuning, found, chosen: int
             label=title,
             chosen=named,
             pickable=True,
-            veil=layout.veiled(),
             compact=True,
             empty="No document has a token with such a score.",
         )
@@ -170,7 +169,6 @@ def show_words(loaded: Loaded, kind: str, tuning: Tuning) -> None:
         selection_tables.word_rows(words),
         key="words",
         label="Most selected words",
-        veil=layout.veiled(),
         empty="No selected token belongs to a word.",
         sort=(4 if st.query_params.get("words_by") == "lift" else 1, True),
         most=WORDS_SHOWN,

@@ -31,6 +31,11 @@ _likelihood = _register("likelihood", "numbers", "token_viewer")
 _threshold = _register("threshold", "numbers", "threshold_preview", "threshold_draw", "threshold_parts")
 
 
+def veiled() -> bool:
+    """Whether offensive text is blurred."""
+    return not st.session_state.get("reveal_all", False)
+
+
 def _nothing() -> None:
     """Streamlit reports a trigger only where a callback is given."""
 
@@ -56,7 +61,6 @@ def record_table(
     label: str,
     chosen: str | None = None,
     pickable: bool = False,
-    veil: bool = False,
     compact: bool = False,
     empty: str = "Nothing to show.",
     sort: tuple[int, bool] | None = None,
@@ -75,17 +79,15 @@ def record_table(
         label: name of the table for screen readers.
         chosen: key of the highlighted row.
         pickable: rows answer to clicks.
-        veil: blur excerpts and veiled cells.
         compact: excerpts take one line.
         empty: sentence shown instead of a table without rows.
         sort: the column sorted by at first, and whether from the largest down; None: the order of `rows`.
         most: rows shown after sorting until the reader asks for all; 0: all.
         on_sort: called when the reader sorts; `st.session_state[key]["sort"]` is the column's label then.
-        heading: a line above the table, as runs of text, each with whether it comes from the study, so that `veil`
-            blurs it.
+        heading: a line above the table, as runs of text, each with whether it comes from the study and is blurred.
     """
-    data = {"columns": columns, "rows": rows, "label": label, "empty": empty, "heading": [list(run) for run in heading]}
-    data |= {"veil": veil, "compact": compact, "chosen": chosen, "pickable": pickable}
+    data: dict = {"columns": columns, "rows": rows, "label": label, "empty": empty, "heading": [*map(list, heading)]}
+    data |= {"veil": veiled(), "compact": compact, "chosen": chosen, "pickable": pickable}
     data |= {"sort": sort, "most": most, "tellsSort": on_sort is not None}
     return _record_table(data=data, key=key, on_pick_change=_nothing, on_sort_change=on_sort or _nothing).pick
 
@@ -96,7 +98,7 @@ def threshold_board(payload: dict, *, key: str, on_choice: Callable[[], None]) -
     When the reader lets go of a control, `on_choice` is called, and `st.session_state[key]["choice"]` says what
     changed: see `ifguide.ui.threshold.tuning.apply_choice`.
     """
-    _threshold(data=payload, key=key, on_choice_change=on_choice)
+    _threshold(data=payload | {"veil": veiled()}, key=key, on_choice_change=on_choice)
 
 
 def completions(
@@ -106,7 +108,6 @@ def completions(
     names: Sequence[str],
     titles: Sequence[str],
     colours: Sequence[str],
-    veil: bool,
     memory: str,
     rated: bool = True,
     chosen: str = "",
@@ -120,7 +121,6 @@ def completions(
         names: of the models.
         titles: shown for them.
         colours: of the models; empty for none.
-        veil: blur texts until revealed.
         memory: what the browser files the reader's reveals under.
         rated: show each completion's rating.
         chosen: the picked completion, `SAMPLE.MODEL`.
@@ -129,11 +129,11 @@ def completions(
             `close` when it was the picked one. For a toxic span in it, `START-END` and a blank come first.
     """
     data = {"pair": pair, "names": list(names), "titles": list(titles), "colours": list(colours), "first": FIRST_ROWS}
-    data |= {"veil": veil, "memory": memory, "rated": rated}
+    data |= {"veil": veiled(), "memory": memory, "rated": rated}
     data |= {"pickable": on_pick is not None, "chosen": chosen, "span": span}
     _completions(data=data, key=key, on_pick_change=on_pick or _nothing)
 
 
 def likelihood(payload: dict, *, key: str) -> None:
     """Show completions with their tokens coloured; `payload` comes from `ifguide.ui.compare.likelihood_view`."""
-    _likelihood(data=payload, key=key)
+    _likelihood(data=payload | {"veil": veiled()}, key=key)

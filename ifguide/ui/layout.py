@@ -4,7 +4,7 @@ import contextlib
 import logging
 import math
 import re
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from pathlib import Path
 
 import streamlit as st
@@ -65,11 +65,6 @@ def _pick_study() -> None:
             "Study", names, key="study", help="A study is one corpus, one model, and everything computed from them."
         )
     st.query_params["study"] = name
-
-
-def veiled() -> bool:
-    """Whether offensive text is blurred."""
-    return not st.session_state.get("reveal_all", False)
 
 
 @contextlib.contextmanager
@@ -219,6 +214,12 @@ def search_box(label: str, *, key: str) -> str:
     """The text to search for, which is in the page's address too."""
     icon = ":material/search:"
     return st.text_input(label, key=key, bind="query-params", placeholder="word or phrase", icon=icon) or ""
+
+
+def offer_download(label: str, content: str | Callable[[], str | bytes], *, file: str, mime: str, key: str, **more):
+    """A button that downloads a file, without running the page again."""
+    icon = ":material/download:"
+    st.download_button(label, content, file_name=file, mime=mime, icon=icon, on_click="ignore", key=key, **more)
 
 
 def drop_document_link(document: str) -> None:

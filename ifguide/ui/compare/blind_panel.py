@@ -1,21 +1,19 @@
 """Blind mode: completions without names, colours and ratings; a vote a prompt, a tally, and then the names."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import streamlit as st
 
 from ifguide.ui import components, layout
 from ifguide.ui.compare import side_by_side
 from ifguide.ui.compare.blind_votes import LETTERS, TIE, Ballot, draw_ballots, tally_votes, votes_csv
+from ifguide.ui.compare.side_by_side import Samples
 from ifguide.ui.format import column, count, count_of, model_cell, share, variant_title
 from ifguide.ui.loaders import Loaded
 
-if TYPE_CHECKING:
-    import pandas as pd
 
-
-def show_blind(loaded: Loaded, samples: "Mapping[str, pd.DataFrame]", colours: Mapping[str, str]) -> None:
+def show_blind(loaded: Loaded, samples: Samples, colours: Mapping[str, str]) -> None:
     """The whole of blind mode."""
     with st.container(horizontal=True, vertical_alignment="bottom", horizontal_alignment="distribute"):
         st.subheader("Which completions are better?", anchor=False)
@@ -31,7 +29,7 @@ def show_blind(loaded: Loaded, samples: "Mapping[str, pd.DataFrame]", colours: M
 
 
 @st.fragment
-def _show_ballots(loaded: Loaded, samples: "Mapping[str, pd.DataFrame]", colours: Mapping[str, str], seed: int) -> None:
+def _show_ballots(loaded: Loaded, samples: Samples, colours: Mapping[str, str], seed: int) -> None:
     """One ballot after the other; reruns by itself."""
     texts = side_by_side.prompt_texts(next(iter(samples.values())))
     shared = sorted(set(texts).intersection(*(set(frame["prompt_index"].tolist()) for frame in samples.values())))
@@ -61,7 +59,6 @@ def _show_ballot(loaded, samples, colours, ballot: Ballot, *, revealed: bool) ->
         names=letters,
         titles=[f"{a}: {variant_title(name)}" if revealed else a for a, name in zip(letters, sides, strict=True)],
         colours=[colours[name] if revealed else "" for name in sides],
-        veil=layout.veiled(),
         memory=f"{loaded.name}:{ballot.prompt}",
         rated=revealed,
     )
@@ -108,15 +105,8 @@ def _show_tally(loaded, samples, colours, ballots, texts, state: dict, seed: int
         st.caption("These votes show one reader's preference, in fluency as much as in tone.")
     with st.container(horizontal=True, gap="small"):
         if state["revealed"]:
-            st.download_button(
-                "Votes as CSV",
-                votes_csv(votes, ballots, texts, seed),
-                file_name=f"{loaded.name}-votes.csv",
-                mime="text/csv",
-                icon=":material/download:",
-                on_click="ignore",
-                key="vote_csv",
-            )
+            table, file = votes_csv(votes, ballots, texts, seed), f"{loaded.name}-votes.csv"
+            layout.offer_download("Votes as CSV", table, file=file, mime="text/csv", key="vote_csv")
         else:
             look: dict = {"icon": ":material/visibility:", "key": "vote_reveal", "disabled": not votes}
             st.button("Reveal the models", **look, on_click=state.update, kwargs={"revealed": True})

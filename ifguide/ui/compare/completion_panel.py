@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
+import numpy as np
 import streamlit as st
 
 from ifguide.config.names import DEFAULT
@@ -13,13 +13,9 @@ from ifguide.runtime.jobs import active_job, latest_job
 from ifguide.study.analysis.likelihood import read_likelihoods
 from ifguide.ui import components, job_panel, layout
 from ifguide.ui.compare import likelihood_view
+from ifguide.ui.compare.side_by_side import Samples
 from ifguide.ui.format import column, count, count_of, plain, sentence, share, variant_title
 from ifguide.ui.loaders import Loaded
-
-if TYPE_CHECKING:
-    import numpy as np
-    import pandas as pd
-
 
 NEAREST = 8
 """Documents shown."""
@@ -47,7 +43,7 @@ class Pick:
         return f"{self.span[0]}-{self.span[1]}" if self.span else ""
 
 
-def read_pick(samples: "Mapping[str, pd.DataFrame]") -> Pick | None:
+def read_pick(samples: Samples) -> Pick | None:
     """The picked completion from the address; None where there is none of these models.
 
     Its span must be one that is marked in the completion; with any other one the completion is picked as a whole.
@@ -84,7 +80,7 @@ def _forget_span() -> None:
     st.query_params.pop("span", None)
 
 
-def show_panel(loaded: Loaded, samples: "Mapping[str, pd.DataFrame]", pick: Pick, colours: Mapping[str, str]) -> None:
+def show_panel(loaded: Loaded, samples: Samples, pick: Pick, colours: Mapping[str, str]) -> None:
     """The panel about one completion."""
     frame = samples[pick.model]
     text = frame[(frame["prompt_index"] == pick.prompt) & (frame["sample_index"] == pick.sample)]["completion"].iloc[0]
@@ -148,7 +144,6 @@ def _show_nearest(loaded: Loaded, text: str, span: Span | None) -> None:
         key="nearest",
         label=f"Training documents nearest to the {'toxic words' if span else 'completion'}",
         pickable=True,
-        veil=layout.veiled(),
         heading=_name_span(text, span) if span else (),
         empty="No searched document contains any of these words.",
     )
@@ -156,7 +151,7 @@ def _show_nearest(loaded: Loaded, text: str, span: Span | None) -> None:
         layout.open_document(loaded, picked)
 
 
-def _rank_order(loaded: Loaded) -> "np.ndarray | None":
+def _rank_order(loaded: Loaded) -> np.ndarray | None:
     """Documents by their rank in the default selection, where there is one of this corpus."""
     if DEFAULT not in loaded.study.selection_names():
         return None
@@ -191,9 +186,8 @@ def _show_likelihood(loaded: Loaded, names: list[str], pick: Pick, colours: Mapp
     if found is None:
         _offer_job(loaded, names, pick)
         return
-    view: dict = {"veil": layout.veiled(), "memory": f"{loaded.name}:{pick.prompt}"}
     chosen = layout.choose("Colour by", list(likelihood_view.choices(names)), key="colour_by", width=320)
-    payload = likelihood_view.viewer_payload(found, pick.sample, names, chosen, colours, **view)
+    payload = likelihood_view.viewer_payload(found, pick.sample, names, chosen, colours, f"{loaded.name}:{pick.prompt}")
     components.likelihood(payload, key="likelihood")
     columns, rows = likelihood_view.mean_table(found, names, colours)
     st.caption(

@@ -33,7 +33,7 @@ def layer_values(log_probability: Mapping[str, Sequence[float]], choice: tuple[s
 
 
 def viewer_payload(
-    found: dict, sample: int, names: Sequence[str], chosen: str, colours: Mapping[str, str], *, veil: bool, memory: str
+    found: dict, sample: int, names: Sequence[str], chosen: str, colours: Mapping[str, str], memory: str
 ) -> dict:
     """The completions of one draw, one a model, for the component.
 
@@ -43,7 +43,6 @@ def viewer_payload(
         names: models in the page's order.
         chosen: a key of `choices(names)`.
         colours: of the models.
-        veil: blur the texts until revealed.
         memory: what the browser files the reader's reveals under.
     """
     layers = []
@@ -67,7 +66,7 @@ def viewer_payload(
             text = {"texts": completion["pieces"], "facts": f"log-probability of all {tokens}: {sums}"}
             items.append({**about, **text, "layers": shown})
     settings = {"layers": layers, "palette": viewer_palette(), "hasTruth": False, "selection": "", "nScored": 0}
-    return {"settings": {**settings, "bare": True, "firstScored": True}, "colour": chosen, "veil": veil, "items": items}
+    return {"settings": {**settings, "bare": True, "firstScored": True}, "colour": chosen, "items": items}
 
 
 def mean_table(found: dict, names: Sequence[str], colours: Mapping[str, str]) -> tuple[list[dict], list[dict]]:

@@ -1,7 +1,6 @@
 """The Compare page's prompts with all models' completions: filtered, sorted and searched."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import numpy as np
 import streamlit as st
@@ -11,11 +10,9 @@ from ifguide.evaluation.statistics import TOXIC_FROM
 from ifguide.ui import components, layout
 from ifguide.ui.compare import completion_panel, side_by_side
 from ifguide.ui.compare import tables as comparison
+from ifguide.ui.compare.side_by_side import Samples
 from ifguide.ui.format import count_of, number, plain, variant_title
 from ifguide.ui.loaders import Loaded
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 PAGE_SIZE = 5
 ORDERS = {"largest": "Largest change", "drop": "Largest drop", "rise": "Largest rise", "prompt": "As in the file"}
@@ -23,7 +20,7 @@ FILTERS = {"all": "All prompts", "less": "Less toxic", "alike": "Tie", "more": "
 OUTCOME_WORDS = {"less": "less toxic", "alike": "tie", "more": "more toxic"}
 
 
-def show_outcomes(samples: "Mapping[str, pd.DataFrame]", colours: Mapping[str, str]) -> dict[str, Outcomes]:
+def show_outcomes(samples: Samples, colours: Mapping[str, str]) -> dict[str, Outcomes]:
     """Wins, ties and losses by prompt against the first model."""
     first = next(iter(samples))
     with st.container(horizontal=True, vertical_alignment="bottom", horizontal_alignment="distribute"):
@@ -42,7 +39,7 @@ def show_outcomes(samples: "Mapping[str, pd.DataFrame]", colours: Mapping[str, s
 
 @st.fragment
 def show_prompts(
-    loaded: Loaded, samples: "Mapping[str, pd.DataFrame]", outcomes: Mapping[str, Outcomes], colours: Mapping[str, str]
+    loaded: Loaded, samples: Samples, outcomes: Mapping[str, Outcomes], colours: Mapping[str, str]
 ) -> None:
     """The prompts; reruns by itself, without the rest of the page."""
     first, *others = samples
@@ -75,7 +72,7 @@ def show_prompts(
         _show_prompt(loaded, samples, outcomes, colours, highest, int(found.prompts[place]), pick, differ)
 
 
-def _explain_spans(loaded: Loaded, samples: "Mapping[str, pd.DataFrame]") -> str:
+def _explain_spans(loaded: Loaded, samples: Samples) -> str:
     """What the marks on toxic words mean, and which models have none because an older version measured them."""
     old = [name for name, frame in samples.items() if "toxic_spans" not in frame]
     said = ""
@@ -109,7 +106,6 @@ def _show_prompt(loaded, samples, outcomes, colours, highest, prompt: int, pick,
         names=names,
         titles=[variant_title(name) for name in names],
         colours=[colours[name] for name in names],
-        veil=layout.veiled(),
         chosen=f"{here.sample}.{here.model}" if here else "",
         span=here.span_text if here else "",
         memory=f"{loaded.name}:{prompt}",

@@ -1,14 +1,23 @@
 """One prompt with the completions of several models, a row a sample. No streamlit here."""
 
+import re
 from collections.abc import Mapping, Sequence
+from difflib import SequenceMatcher
 
 import numpy as np
 import pandas as pd
 
+from ifguide.data.words import WRITTEN_WORD
 from ifguide.evaluation.statistics import TOXIC_FROM
 from ifguide.evaluation.toxic_spans import Span, read_spans
-from ifguide.ui.compare.word_diff import diff_words
 from ifguide.ui.format import number
+
+_PIECE = re.compile(rf"{WRITTEN_WORD.pattern}|\s+|[^\w\s]")
+
+Samples = Mapping[str, pd.DataFrame]
+"""Model -> its completions, the first one first."""
+Runs = list[tuple[str, bool]]
+"""A text cut into runs, each with whether it is in this text only; joined, they are the text."""
 
 
 def prompt_texts(samples: pd.DataFrame) -> dict[int, str]:
@@ -23,7 +32,7 @@ def change_text(values: Sequence[float]) -> str:
 
 
 def prompt_payload(
-    samples: Mapping[str, pd.DataFrame],
+    samples: Samples,
     prompt: int,
     *,
     by_toxicity: bool = True,
@@ -36,7 +45,7 @@ def prompt_payload(
     Sample k of every model was drawn with the same random seed, so they share a row.
 
     Args:
-        samples: of each model, the first one first.
+        samples: of each model.
         prompt: its index.
         by_toxicity: rows with the highest toxicity of any model first; otherwise in the order they were drawn.
         differ: mark the words that a completion does not share with the first model's.
@@ -119,3 +128,33 @@ def matching_prompts(texts: Mapping[int, str], search: str) -> np.ndarray:
     """int64, ascending indexes of the prompts that contain a text, in any capitals."""
     wanted = search.casefold()
     return np.array(sorted(i for i, text in texts.items() if wanted in text.casefold()), dtype=np.int64)
+
+
+def diff_words(first: str, other: str) -> tuple[Runs, Runs]:
+    """Mark what two texts do not share: both texts as runs.
+
+    Words and punctuation are compared literally, in order; white space is not. What is unmarked reads the same in both.
+    """
+    pieces = _PIECE.findall(first), _PIECE.findall(other)
+    places = [[i for i, piece in enumerate(side) if not piece.isspace()] for side in pieces]
+    words = [[side[i] for i in at] for side, at in zip(pieces, places, strict=True)]
+    shared: tuple[set[int], set[int]] = (set(), set())
+    for a, b, size in SequenceMatcher(None, words[0], words[1], autojunk=False).get_matching_blocks():
+        shared[0].update(places[0][a : a + size])
+        shared[1].update(places[1][b : b + size])
+    return _runs(pieces[0], shared[0]), _runs(pieces[1], shared[1])
+
+
+def _runs(pieces: list[str], shared: set[int]) -> Runs:
+    """Neighbours of one kind together; white space is marked only between marked words."""
+    marked = [i not in shared and not piece.isspace() for i, piece in enumerate(pieces)]
+    for i, piece in enumerate(pieces):
+        if piece.isspace():
+            marked[i] = 0 < i < len(pieces) - 1 and marked[i - 1] and marked[i + 1]
+    runs: Runs = []
+    for piece, mark in zip(pieces, marked, strict=True):
+        if runs and runs[-1][1] == mark:
+            runs[-1] = (runs[-1][0] + piece, mark)
+        else:
+            runs.append((piece, mark))
+    return runs

@@ -24,7 +24,7 @@ from ifguide.ui.documents import lines as document_list
 from ifguide.ui.documents.store import DocumentFilter, DocumentStore, open_documents
 from ifguide.ui.documents.token_view import DIFFERENCE, Difference, Layer, spread
 from ifguide.ui.format import ATTRIBUTION_TITLES, count, sentence
-from ifguide.ui.loaders import Loaded, open_root
+from ifguide.ui.loaders import Loaded, open_root, remembered
 
 TOKENS_WRITTEN_HERE = 20_000_000
 """The tables of a larger corpus are written by a job, not while a page opens."""
@@ -55,15 +55,15 @@ def need_table(loaded: Loaded, *, was: str = "not listed yet") -> None:
 def open_store(loaded: Loaded, selection: str) -> DocumentStore:
     """The documents under one selection; stops the page with the button when the list of a large corpus is damaged."""
     try:
-        return _store(str(loaded.study.root), loaded.fingerprint, selection)
+        return _store(loaded, selection)
     except StaleError:
         need_table(loaded, was="no longer listed: their table was damaged, and was removed")
         raise
 
 
-@st.cache_resource(max_entries=6, show_spinner=False)
-def _store(root: str, fingerprint: str, selection: str) -> DocumentStore:
-    return open_documents(open_root(root), selection, most_tokens=TOKENS_WRITTEN_HERE)
+@remembered(6)
+def _store(loaded: Loaded, selection: str) -> DocumentStore:
+    return open_documents(loaded.study, selection, most_tokens=TOKENS_WRITTEN_HERE)
 
 
 def warm_up(loaded: Loaded) -> None:
@@ -72,25 +72,20 @@ def warm_up(loaded: Loaded) -> None:
     if st.session_state.get("warmed") == key or "selection" in st.query_params:
         return
     st.session_state["warmed"] = key
-    thread = threading.Thread(target=_warm, args=(str(loaded.study.root), loaded.fingerprint, DEFAULT), daemon=True)
+    thread = threading.Thread(target=_warm, args=(loaded,), daemon=True)
     add_script_run_ctx(thread)
     thread.start()
 
 
-def _warm(root: str, fingerprint: str, selection: str) -> None:
+def _warm(loaded: Loaded) -> None:
     with contextlib.suppress(IFGuideError):  # the page meets the same error, and says it
-        _store(root, fingerprint, selection).order(DocumentFilter())
+        _store(loaded, DEFAULT).order(DocumentFilter())
 
 
+@remembered(16, "Searching the text of every document…")
 def search_text(loaded: Loaded, search: str, regex: bool) -> tuple[int, ...]:
     """Numbers of the documents that contain a text."""
-    return _search(str(loaded.study.root), loaded.fingerprint, search, regex)
-
-
-@st.cache_resource(max_entries=16, show_spinner="Searching the text of every document…")
-def _search(root: str, fingerprint: str, search: str, regex: bool) -> tuple[int, ...]:
-    study = open_root(root)
-    return tuple(document_list.find_text(study.corpus().batches, search, regex=regex).tolist())
+    return tuple(document_list.find_text(loaded.corpus().batches, search, regex=regex).tolist())
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)
@@ -187,10 +182,9 @@ def _read_run(study: Study, run: Run) -> np.ndarray:
     return scores
 
 
-@st.cache_resource(max_entries=4, show_spinner="Looking for the selected spans…")
-def selected_spans(root: str, fingerprint: str, selection: str) -> audit.Spans:
+@remembered(4, "Looking for the selected spans…")
+def selected_spans(loaded: Loaded, selection: str) -> audit.Spans:
     """The runs of selected tokens of a selection."""
-    study = open_root(root)
-    chosen = study.selection(selection)
-    scores = study.scores(chosen.settings.get("attribution") or "own_loss")
-    return audit.find_spans(chosen.mask, scores, np.asarray(study.corpus().offsets))
+    chosen = loaded.selection(selection)
+    scores = loaded.scores(chosen.settings.get("attribution") or "own_loss")
+    return audit.find_spans(chosen.mask, scores, np.asarray(loaded.corpus().offsets))

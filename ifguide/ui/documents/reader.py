@@ -6,7 +6,7 @@ answered yet; so a verdict is written once, and a document travels once.
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import streamlit as st
@@ -33,7 +33,7 @@ LONG = 4_000
 _RANGE = re.compile(r"(\d{1,9})-(\d{1,9})")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Request:
     """What the page asked the reader to show."""
 
@@ -43,10 +43,9 @@ class Request:
     wanted: DocumentFilter
     layers: dict[str, Layer]
     log: VerdictLog
-    veil: bool
-    targets: dict[int, list[tuple[int, int]]] = field(default_factory=dict)
+    targets: dict[int, list[tuple[int, int]]]
     """Document -> spans that are to be judged, for an audit."""
-    below: Callable[[str | None, list[int] | None], None] | None = None
+    below: Callable[[str | None, list[int] | None], None]
     """Draws the part under the reader, which depends on the verdicts; gets the shown document's id and the marked
     tokens."""
 
@@ -93,7 +92,7 @@ def show_reader(request: Request) -> None:
         "descending": falling,
         "colour": colour,
         "gamma": gamma,
-        "veil": request.veil,
+        "veil": components.veiled(),
         "empty": "No document passes these filters.",
         "height": 30.0,  # of the viewer, in rem
         "figureTitle": column.order.note or document_list.USUAL_NOTE,
@@ -109,8 +108,7 @@ def show_reader(request: Request) -> None:
     }
     view["serial"] = st.session_state["reader_serial"] = st.session_state.get("reader_serial", 0) + 1
     components.reader(_fill(request, view, order, column, at, said), key=KEY)
-    if request.below:
-        request.below(st.session_state.get("doc") if len(order) else None, span)
+    request.below(st.session_state.get("doc") if len(order) else None, span)
 
 
 def _heard() -> dict:

@@ -9,7 +9,6 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import duckdb
 import numpy as np
@@ -19,9 +18,7 @@ from ifguide.errors import ConfigError, StaleError, explain_system_error
 from ifguide.study.document_columns import COLUMNS, KINDS, Column
 from ifguide.study.document_table import CORPUS, find_damage, read_notes, remove_table, table_path, write_tables
 from ifguide.study.lineage import Unit
-
-if TYPE_CHECKING:
-    from ifguide.study.reading import Study
+from ifguide.study.reading import Study
 
 _ORDERS_KEPT = 24
 
@@ -52,7 +49,7 @@ class DocumentFilter:
     """None of these."""
 
 
-def open_documents(study: "Study", selection: str, *, most_tokens: int | None = None) -> "DocumentStore":
+def open_documents(study: Study, selection: str, *, most_tokens: int | None = None) -> "DocumentStore":
     """The documents of a study under a selection. Tables that are missing, out of date or damaged are written first.
 
     Args:
@@ -83,7 +80,7 @@ def open_documents(study: "Study", selection: str, *, most_tokens: int | None = 
     return DocumentStore(table_path(study), table_path(study, selection))
 
 
-def _find_damage(study: "Study", parts: tuple[Unit, ...]) -> dict[Unit, str]:
+def _find_damage(study: Study, parts: tuple[Unit, ...]) -> dict[Unit, str]:
     return {unit: why for unit in parts if (why := find_damage(study, unit))}
 
 
@@ -128,10 +125,6 @@ class DocumentStore:
             for column in COLUMNS
             if column.order.key and (column.sql or column.stored(self.kind) in self.columns)
         }
-
-    def sources(self) -> list[str]:
-        """The different sources, sorted."""
-        return [row[0] for row in self._ask("SELECT DISTINCT source FROM documents ORDER BY source")]
 
     def has_copies(self) -> bool:
         """Whether any documents are near-duplicates."""

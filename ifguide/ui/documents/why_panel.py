@@ -61,7 +61,7 @@ def _show_found(loaded: Loaded, found: dict) -> None:
                 for i in best.tolist():
                     texts = [[table["prompt"][i], False]], [[table["completion"][i], True]]
                     rows.append({"key": str(i), "cells": [score(values[i]), *texts]})
-                components.record_table(columns, rows, key=f"why_{kind}", label=title, veil=layout.veiled())
+                components.record_table(columns, rows, key=f"why_{kind}", label=title)
     st.markdown(f"**Nearest influence** among the {count_of(found['candidates'], 'best-ranked document')}")
     rows = [{"key": id, "cells": [id, f"{alike:.2f}".replace("-", "−")]} for id, alike in found["neighbours"][:SHOWN]]
     note = "Cosine of the two documents' gradients in the curvature's metric, −1 to 1"

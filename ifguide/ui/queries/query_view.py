@@ -75,7 +75,7 @@ def show_list(rows: list[Row], kind: str, known: dict | None) -> int | None:
         lines.append({"key": str(row.number), "cells": cells})
     key = f"query_{kind}"
     linked = st.session_state.get(key, st.query_params.get("query"))
-    look: dict = {"label": "Queries", "veil": layout.veiled(), "empty": "No query contains this text."}
+    look: dict = {"label": "Queries", "empty": "No query contains this text."}
     picked = components.record_table(columns, lines, key="queries", chosen=linked, pickable=True, **look)
     if picked is not None:
         linked = picked

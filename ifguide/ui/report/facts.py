@@ -2,25 +2,21 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
 from ifguide.data import word_counts as words
 from ifguide.errors import InputError, StaleError
 from ifguide.evaluation.outcomes import Outcomes, compare_with_first
 from ifguide.selection.algorithm import precision_recall
+from ifguide.selection.saved import Selection
 from ifguide.storage import artifacts
 from ifguide.study.analysis.comparison import Comparison, compare_variants
 from ifguide.study.document_columns import scale_top
 from ifguide.study.freshness import stage_states
 from ifguide.study.lineage import STAGES, Unit
 from ifguide.study.reading import Study
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from ifguide.selection.saved import Selection
 
 COUNT_WORDS_UP_TO = 5_000_000
 """Tokens of the largest corpus whose words are counted."""
@@ -70,7 +66,7 @@ class ReportFacts:
     study: Study
     metrics: dict[str, dict]
     """Model -> metrics.json, in the study's order."""
-    samples: "dict[str, pd.DataFrame]"
+    samples: dict[str, pd.DataFrame]
     """Model -> its completions."""
     differences: dict[str, Comparison]
     """Model -> it against the first."""
@@ -141,14 +137,14 @@ def _selection(study: Study, name: str) -> SelectionFacts:
     return SelectionFacts(name=name, settings=chosen.settings, precision=precision, recall=recall)
 
 
-def _words(study: Study, chosen: "Selection") -> list[words.WordCount]:
+def _words(study: Study, chosen: Selection) -> list[words.WordCount]:
     corpus = study.corpus()
     if corpus.n_tokens > COUNT_WORDS_UP_TO or len(chosen.mask) != corpus.n_tokens:
         return []
     return words.rank_words(words.count_selected_words(corpus, chosen.mask), words.count_words(corpus.column("text")))
 
 
-def _documents(study: Study, chosen: "Selection") -> tuple[list[ShownDocument], float]:
+def _documents(study: Study, chosen: Selection) -> tuple[list[ShownDocument], float]:
     """The best-ranked documents around their strongest tokens, and the score at which colours are full."""
     corpus, kind = study.corpus(), chosen.settings.get("attribution") or "own_loss"
     if not study.has_scores(kind):

@@ -114,7 +114,6 @@ def _documents(loaded: Loaded, kind: str, sides: list) -> None:
         rows,
         key="differ",
         label="Documents that differ most",
-        veil=layout.veiled(),
         compact=True,
         empty="Every document has as many selected tokens in A as in B.",
     )

@@ -180,14 +180,12 @@ def _load(loaded: Loaded, keep: Keep, found: dict) -> None:
 
 
 def _download(loaded: Loaded, name: str) -> None:
-    st.download_button(
+    layout.offer_download(
         "Download the mask",
-        data=lambda: _mask_file(loaded, name),
-        file_name=f"{loaded.name}-{name}.parquet",
+        lambda: _mask_file(loaded, name),
+        file=f"{loaded.name}-{name}.parquet",
         mime="application/vnd.apache.parquet",
-        icon=":material/download:",
         key="download_mask",
-        on_click="ignore",
         help="Parquet, one row a document: the selected tokens, their characters in the text, and the settings.",
     )
 
