@@ -23,12 +23,8 @@ def start(root: Path, arguments: list[str]) -> None:
 
 
 def show_job(root: Path, *, quiet: bool = False) -> bool:
-    """Show the running job, or how the last one ended; returns whether one is running.
-
-    Args:
-        root: the study's folder.
-        quiet: do not mention a job that ended well.
-    """
+    """Show the running job of the study at this folder, or how the last one ended; returns whether one is running.
+    `quiet` leaves out a job that ended well."""
     with guard():
         job = active_job(root)
         if job:

@@ -69,11 +69,7 @@ def _pick_study() -> None:
 
 @contextlib.contextmanager
 def guard(*, go_on: bool = False) -> Iterator[None]:
-    """Show errors as plain sentences, never as tracebacks.
-
-    Args:
-        go_on: draw the rest of the page after an error; otherwise nothing follows it.
-    """
+    """Show errors as plain sentences, never as tracebacks; the rest of the page follows an error with `go_on` only."""
     try:
         yield
     except Exception as error:
@@ -101,11 +97,8 @@ def framed() -> Iterator["st.Page"]:
 
 
 def need_frame() -> None:
-    """Draw the frame if nothing has: a page's first statement.
-
-    Where app.py is beside a folder called `pages`, Streamlit runs the first page that a server is asked for alone,
-    without app.py.
-    """
+    """Draw the frame if nothing has: beside a folder called `pages`, Streamlit runs the first page that a server is
+    asked for alone, without app.py."""
     if not st.session_state.get(_FRAMED):
         _draw_frame()
 

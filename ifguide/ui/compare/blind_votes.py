@@ -28,13 +28,8 @@ class Ballot:
 def draw_ballots(models: Sequence[str], prompts: Sequence[int], seed: int) -> list[Ballot]:
     """All prompts in an order drawn from a seed, each with its models in its own random order.
 
-    The order of a prompt's models depends on the seed and its index alone. So the first n ballots are a random sample
-    of the prompts.
-
-    Args:
-        models: two to four; their order does not matter.
-        prompts: indexes.
-        seed: 0 or more.
+    The order of a prompt's models depends on the seed and its index alone, not on the order of `models`. So the first n
+    ballots are a random sample of the prompts.
     """
     names = sorted(models)
     turns = np.random.default_rng([seed]).permutation(len(prompts))
@@ -59,12 +54,7 @@ class Tally:
 
 
 def tally_votes(votes: Mapping[int, str], models: Sequence[str]) -> tuple[list[Tally], int]:
-    """Votes by model, and how many are ties.
-
-    Args:
-        votes: prompt -> the preferred model, or `TIE`.
-        models: that could be voted for.
-    """
+    """Votes by model, and how many are ties; `votes` are prompt -> the preferred model, or `TIE`."""
     chosen = list(votes.values())
     decided = len(chosen) - chosen.count(TIE)
     rows = [

@@ -13,6 +13,9 @@ from ifguide.ui.compare.tables import toxicity_shares
 from ifguide.ui.format import variant_title
 from ifguide.ui.palette import MUTED
 
+NARROWEST = 520
+"""Pixels; in a wider chart the models' names are only further apart."""
+
 
 def toxicity_chart(values: dict[str, np.ndarray], *, unit: str, colours: Mapping[str, str]) -> go.Figure:
     """Toxicity of some models, each as shares over equal bins from 0 to 1, as overlaid outlines."""
@@ -38,19 +41,12 @@ def toxicity_chart(values: dict[str, np.ndarray], *, unit: str, colours: Mapping
 
 
 def frontier_chart(
-    points: Sequence[FrontierPoint], *, colours: Mapping[str, str], chosen: Sequence[str] = (), width: float = 520.0
+    points: Sequence[FrontierPoint], *, colours: Mapping[str, str], chosen: Sequence[str] = ()
 ) -> go.Figure:
-    """Worst-case toxicity against perplexity: a point for each model, its toxicity's interval as a bar, its name beside
-    it.
-
-    Args:
-        points: all measured models.
-        colours: of each.
-        chosen: models that are being compared; the others are paler.
-        width: of the chart in pixels at its narrowest; in a wider one the names are only further apart.
-    """
+    """Worst-case toxicity against perplexity of all measured models: a point for each, its toxicity's interval as a
+    bar, its name beside it. Those that are not `chosen` are paler."""
     height, margin = 400, {"l": 60, "r": 14, "t": 14, "b": 46}
-    size = width - margin["l"] - margin["r"], height - margin["t"] - margin["b"]
+    size = NARROWEST - margin["l"] - margin["r"], height - margin["t"] - margin["b"]
     placed, across, up = lay_out(points, [*chosen, *MARKERS], size)
     figure = go.Figure()
     for shown in placed:

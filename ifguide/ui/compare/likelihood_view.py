@@ -20,13 +20,8 @@ def choices(names: Sequence[str]) -> dict[str, tuple[str, str]]:
 
 
 def layer_values(log_probability: Mapping[str, Sequence[float]], choice: tuple[str, str]) -> np.ndarray:
-    """The numbers that colour one completion's tokens, float64 (n,).
-
-    Args:
-        log_probability: of each model.
-        choice: a model and the one it is compared with: their difference, positive where the first of the two finds the
-            token likelier; or a model and nothing: the surprise (minus the log-probability, nats).
-    """
+    """The numbers that colour one completion's tokens, float64 (n,), in nats: of two models the difference, positive
+    where the first finds the token likelier; of one alone the surprise, minus its log-probability."""
     model, against = choice
     values = np.asarray(log_probability[model], dtype=np.float64)
     return values - np.asarray(log_probability[against], dtype=np.float64) if against else -values

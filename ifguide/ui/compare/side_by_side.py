@@ -87,12 +87,8 @@ def spans_of(side: pd.DataFrame, row) -> list[Span]:
 
 
 def cut_runs(runs: Sequence[Sequence], spans: Sequence[Span]) -> list[list]:
-    """Runs cut where a toxic span begins or ends, each with its span as `START-END`, or an empty string.
-
-    Args:
-        runs: of text, each with whether its words are in this text only.
-        spans: ascending, apart, in characters of the joined text.
-    """
+    """Runs of `diff_words` cut where a toxic span begins or ends, each with its span as `START-END`, or an empty
+    string. Spans are ascending, apart, in characters of the joined text."""
     edges = sorted({place for span in spans for place in span})
     names = {start: f"{start}-{end}" for start, end in spans}
     cut, at, name = [], 0, ""
@@ -106,12 +102,8 @@ def cut_runs(runs: Sequence[Sequence], spans: Sequence[Span]) -> list[list]:
 
 
 def mark_differences(texts: Sequence[str | None], *, pairwise: bool) -> list[list | None]:
-    """Completions as runs of text, each with whether its words are in this one only, not in the first.
-
-    Args:
-        texts: of the models, the first model's first; None where there is none.
-        pairwise: there are two models, so the first one is marked too.
-    """
+    """Completions as runs of text, each with whether its words are in this one only, not in the first; `pairwise` marks
+    the first too. None where there is none."""
     first = texts[0]
     marked: list[list | None] = [None if text is None else [[text, False]] for text in texts]
     for i, text in enumerate(texts[1:], 1):
@@ -131,10 +123,7 @@ def matching_prompts(texts: Mapping[int, str], search: str) -> np.ndarray:
 
 
 def diff_words(first: str, other: str) -> tuple[Runs, Runs]:
-    """Mark what two texts do not share: both texts as runs.
-
-    Words and punctuation are compared literally, in order; white space is not. What is unmarked reads the same in both.
-    """
+    """Mark what two texts do not share: words and punctuation are compared literally, in order; white space is not."""
     pieces = _PIECE.findall(first), _PIECE.findall(other)
     places = [[i for i, piece in enumerate(side) if not piece.isspace()] for side in pieces]
     words = [[side[i] for i in at] for side, at in zip(pieces, places, strict=True)]

@@ -126,13 +126,8 @@ def is_clear(change: Interval | None) -> bool:
 
 
 def headline(metrics: Mapping[str, dict], name: str, found: Comparison | None) -> list[str]:
-    """The result in a few sentences: toxic answers, fluency, and the random control.
-
-    Args:
-        metrics: of the models, the one that the others are compared with first.
-        name: the model whose result it is.
-        found: it against the first, where they completed the same prompts.
-    """
+    """The result of one model in a few sentences: toxic answers, fluency, and the random control. `found` is it against
+    the first model of `metrics`, where they completed the same prompts."""
     before, after = next(iter(metrics.values())), metrics[name]
     ends = f"from {per_cent(before['tp'])} to {per_cent(after['tp'])} of prompts"
     moved = "fell" if after["tp"] < before["tp"] else "rose"
@@ -162,14 +157,8 @@ def metric_table(
     *,
     notes: bool = True,
 ) -> Table:
-    """The table of models: each number with its 95% interval below, where there is one.
-
-    Args:
-        metrics: of each model.
-        keys: which numbers; None: all that are known.
-        colours: of each model.
-        notes: say what each model was trained on.
-    """
+    """The table of models: each number (all, or those of `keys`) with its 95% interval below, where there is one;
+    `notes` say what each model was trained on."""
     chosen = known_metrics(metrics, keys)
     colours = colours or variant_colours(metrics)
     columns = [column("Model", "titled"), *(column(m.title, "interval", m.note) for m in chosen)]
@@ -182,12 +171,7 @@ def metric_table(
 
 def difference_rows(metrics: Mapping[str, dict], differences: Mapping[str, Comparison]) -> list[dict]:
     """The table's last rows: every further model minus the first, with the interval of the paired difference where
-    there is one.
-
-    Args:
-        metrics: of the models in the table, the first one first.
-        differences: a further model's name -> it against the first.
-    """
+    `differences` have one."""
     chosen = known_metrics(metrics)
     first, *others = metrics
     rows = []

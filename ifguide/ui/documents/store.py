@@ -1,7 +1,6 @@
 """Questions about documents, answered by DuckDB from the Parquet files of `ifguide.study.document_table`.
 
-What a reader types never becomes SQL: statements are put together from the constants below, and values are bound to
-`?`.
+What a reader types never becomes SQL: values are bound to `?`.
 """
 
 import threading
@@ -50,13 +49,8 @@ class DocumentFilter:
 
 
 def open_documents(study: Study, selection: str, *, most_tokens: int | None = None) -> "DocumentStore":
-    """The documents of a study under a selection. Tables that are missing, out of date or damaged are written first.
-
-    Args:
-        study: with scores.
-        selection: the name of a saved selection.
-        most_tokens: the corpus's own table takes minutes where there are more tokens, and is not written here then: a
-            damaged one is removed. None: it is written however long it takes.
+    """The documents of a study under a saved selection. Tables that are missing, out of date or damaged are written
+    first; but not the corpus's own, which takes minutes, where there are more than `most_tokens`: it is removed.
 
     Raises:
         StaleError: a table is missing and may not be written here, or was written again and is damaged again.
@@ -88,11 +82,7 @@ class DocumentStore:
     """The documents of one study under one selection. Safe to use from several threads."""
 
     def __init__(self, table: Path, ranks: Path):
-        """Read both files into memory: about 200 bytes a document.
-
-        Args:
-            table: `document_table.table_path` of the corpus.
-            ranks: that of the selection.
+        """Read the tables of the corpus and of the selection into memory: about 200 bytes a document.
 
         Raises:
             StaleError: one of them is damaged, or they do not belong together.

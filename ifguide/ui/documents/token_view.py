@@ -91,7 +91,7 @@ def token_table(
 
     Args:
         corpus: the study's corpus.
-        documents: numbers of documents.
+        documents: their numbers.
         layers: what can colour the tokens.
         rank: scores -> their places, such as `ScoreIndex.ranks`; None leaves them out.
         ranked: float32 (N,), the scores that are ranked.

@@ -122,13 +122,8 @@ def shared_limits(sets: Sequence[dict[str, dict]]) -> tuple[float, float]:
 
 
 def layer_chart(layers: dict[str, dict], limits: tuple[float, float]) -> go.Figure:
-    """Geometric mean probability of a completion's token after each layer, with 95% intervals.
-
-    Args:
-        layers: for each model the lists `log_probability`, `log_probability_low` and `log_probability_high` (nats) over
-            layers.
-        limits: lowest and highest probability that the axis shows.
-    """
+    """Geometric mean probability of a completion's token after each layer, with 95% intervals, on an axis with these
+    limits. `layers` have for each model the lists `log_probability`, `…_low` and `…_high` (nats) over layers."""
     figure, colours = go.Figure(), variant_colours(layers)
     for i, (name, values) in enumerate(layers.items()):
         middle, low, high = (

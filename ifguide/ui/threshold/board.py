@@ -22,12 +22,7 @@ RANK_POINTS = 240
 
 def axis_unit(thresholds: np.ndarray, above: np.ndarray, n_valid: int) -> float:
     """Where an axis of asinh(score / unit) leaves the even part; 0 for an even axis, which most scores do well with.
-
-    Args:
-        thresholds: float64 (K,), descending.
-        above: int64 (K,), tokens above each.
-        n_valid: tokens with a score.
-    """
+    `thresholds` are float64 (K,), descending, with int64 (K,) tokens `above` each."""
     middle, high = (float(np.interp(share * n_valid, above, thresholds)) for share in (0.5, 0.01))
     far = float(thresholds[0]) - middle
     return round(high - middle, 12) if high > middle and far > FAR_OUT * (high - middle) else 0.0
@@ -106,13 +101,8 @@ def rank_line(found: Resolved) -> dict:
 
 
 def effect_text(n_valid: int, penalty: float, measured: dict | None) -> dict:
-    """What the board says about predicted effects: scale (times a sum of scores), title, help, and how far to trust it.
-
-    Args:
-        n_valid: tokens with a score.
-        penalty: λ of the objective.
-        measured: from `ifguide.study.analysis.prediction.read_prediction`.
-    """
+    """What the board says about predicted effects: scale (times a sum of scores), title, help, and how far to trust it,
+    as `measured` by `ifguide.study.analysis.prediction.read_prediction`."""
     return {
         "scale": predicted_change(1.0, n_valid, penalty),
         "title": "Predicted effect by threshold (linear estimate)",

@@ -138,11 +138,8 @@ def values_of(corpus: TokenizedCorpus, values: np.ndarray, index: int) -> np.nda
 def selected_in(
     corpus: TokenizedCorpus, scores: np.ndarray, found: Resolved, index: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Which tokens of one document a result selects, bool (n,), and their scores, float32 (n,).
-
-    The same rule as `ifguide.selection.algorithm.select_tokens`: inside a document, covered tokens are taken in reading
-    order.
-    """
+    """Which tokens of one document a result selects, bool (n,), and their scores, float32 (n,): as in
+    `ifguide.selection.algorithm.select_tokens`, covered tokens are taken in reading order."""
     values = values_of(corpus, scores, index)
     above = values.astype(np.float64) > found.threshold
     above[:1] = False
