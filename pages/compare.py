@@ -26,19 +26,10 @@ def ask_models(names: list[str]) -> list[str]:
         linked = [n for n in dict.fromkeys(st.query_params.get("models", "").split(",")) if n in names]
         st.session_state["compared_first"] = linked[: comparison.MODELS_MOST] if len(linked) > 1 else usual
         st.session_state["compared_of"] = names
-    chosen = st.multiselect(
-        "Models",
-        names,
-        default=st.session_state["compared_first"],
-        max_selections=comparison.MODELS_MOST,
-        key="compared",
-        format_func=variant_title,
-        wrap=True,
-        help=(
-            f"Two to {comparison.MODELS_MOST}. The others are compared with the first one: remove it and choose again"
-            " to change the order."
-        ),
-    )
+    most, first = comparison.MODELS_MOST, st.session_state["compared_first"]
+    note = f"Two to {most}. The others are compared with the first one: remove it and choose again to change the order."
+    look: dict = {"max_selections": most, "format_func": variant_title, "wrap": True, "help": note}
+    chosen = st.multiselect("Models", names, default=first, key="compared", **look)
     if len(chosen) < 2:
         st.info("Choose at least two models.", icon=":material/compare:")
         st.stop()

@@ -21,25 +21,18 @@ def ask_filter(loaded: Loaded) -> dict:
     """The controls above the list."""
     asked: dict = {}
     with st.grid(5, min_column_width=170, vertical_alignment="bottom"):
-        asked["selection"] = layout.choose(
-            "Selection",
-            {name: selection_title(name) for name in loaded.study.selection_names()},
-            key="selection",
-            help="Which choice of tokens ranks and underlines. Choices are made on the Threshold page.",
-        )
+        titles = {name: selection_title(name) for name in loaded.study.selection_names()}
+        note = "Which choice of tokens ranks and underlines. Choices are made on the Threshold page."
+        asked["selection"] = layout.choose("Selection", titles, key="selection", help=note)
         asked["sources"] = st.multiselect(
             "Sources", loaded.source_names(), key="sources", bind="query-params", placeholder="All sources"
         )
         asked["search"] = layout.search_box("Text contains", key="search")
-        asked["review"] = layout.choose(
-            "Review",
-            REVIEWS,
-            key="review",
-            help=(
-                "An audit shows selected spans drawn at random, to be called toxic or fine one by one, and tells how"
-                " many of all selected spans are toxic."
-            ),
+        note = (
+            "An audit shows selected spans drawn at random, to be called toxic or fine one by one, and tells how many"
+            " of all selected spans are toxic."
         )
+        asked["review"] = layout.choose("Review", REVIEWS, key="review", help=note)
         with st.popover("More filters", icon=":material/filter_list:", width="stretch"):
             asked |= ask_more(loaded)
     return asked
@@ -69,15 +62,11 @@ def ask_more(loaded: Loaded) -> dict:
     if len(runs) > 1:
         names = {"": "None", **{name: name for name in runs}}
         with low:
-            left = layout.choose(
-                "Difference of",
-                names,
-                key="left",
-                help=(
-                    "Colours tokens by the influence in one run minus that in another: checkpoints, or other studies of"
-                    " the same corpus, say with another model or other queries."
-                ),
+            note = (
+                "Colours tokens by the influence in one run minus that in another: checkpoints, or other studies of the"
+                " same corpus, say with another model or other queries."
             )
+            left = layout.choose("Difference of", names, key="left", help=note)
         with high:
             right = layout.choose("minus", names, key="right")
         pair = runs.get(left), runs.get(right)

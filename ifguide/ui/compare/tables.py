@@ -201,7 +201,7 @@ def oracle_text(name: str, part: Interval | None) -> str:
         f"{variant_title(name)} reaches {share(part.value)} of the drop in worst-case toxicity that training against"
         f" human labels gives{bounds}."
     )
-    return said.replace(" -", " −").replace(": -", ": −")
+    return said.replace(" -", " −")
 
 
 def toxic_text(values: Mapping[str, np.ndarray]) -> list[str]:

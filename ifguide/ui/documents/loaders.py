@@ -30,15 +30,10 @@ TOKENS_WRITTEN_HERE = 20_000_000
 """The tables of a larger corpus are written by a job, not while a page opens."""
 
 
-def has_table(study: Study) -> bool:
-    """Whether the documents' table is there and up to date, or small enough to be written on the spot."""
-    return not find_change(study, CORPUS) or study.corpus().n_tokens <= TOKENS_WRITTEN_HERE
-
-
 def need_table(loaded: Loaded, *, was: str = "not listed yet") -> None:
     """Stop the page with a button that starts the job when the documents of a large corpus are not listed; `was` tells
     the reader why not."""
-    if has_table(loaded.study):
+    if not find_change(loaded.study, CORPUS) or loaded.corpus().n_tokens <= TOKENS_WRITTEN_HERE:
         return
     st.info(
         f"The documents of this study are {was}. It takes a few minutes for {count(loaded.corpus().n_tokens)} tokens,"

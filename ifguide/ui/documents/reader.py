@@ -253,17 +253,11 @@ def _fill(request: Request, view: dict, order: np.ndarray, column: Column, at: i
     verdicts = request.log.of_documents()
     spans = {row["id"]: request.log.spans_of(row["id"]) for row in rows.values()}
     document_list.read_ahead(corpus, [row["document"] for row in rows.values()], mask)
-    view["lines"] = [
-        document_list.describe_row(
-            row,
-            place,
-            column,
-            verdict=verdicts.get(row["id"], ""),
-            n_spans=len(spans[row["id"]]),
-            snippet=excerpt(corpus, row["document"], centre=row["strongest"], mask=mask),
-        )
-        for place, row in rows.items()
-    ]
+    view["lines"] = []
+    for place, row in rows.items():
+        snippet = excerpt(corpus, row["document"], centre=row["strongest"], mask=mask)
+        judged: dict = {"verdict": verdicts.get(row["id"], ""), "n_spans": len(spans[row["id"]])}
+        view["lines"].append(document_list.describe_row(row, place, column, snippet=snippet, **judged))
     layers = "|".join(f"{name}{layer.title}{layer.mark}" for name, layer in request.layers.items())
     tag = f"{request.loaded.fingerprint}:{layers}"
     shown = [place for place in near if place == at or rows[place]["n_tokens"] <= LONG]
@@ -273,21 +267,13 @@ def _fill(request: Request, view: dict, order: np.ndarray, column: Column, at: i
     missing = [place for place in lacking if keys[place] not in waiting]
     ranked = request.layers[request.store.kind].values
     assert isinstance(ranked, np.ndarray)  # no difference of two runs has the kind of a store
-    scored = request.selection.settings.get("kind", "influence") == "influence"
-    marks = mark_table(
-        corpus,
-        [rows[place]["document"] for place in shown],
-        mask=mask,
-        scores=ranked if scored else None,
-        threshold=request.selection.settings["threshold"] if scored else None,
-    )
-    tokens = token_table(
-        corpus,
-        [rows[place]["document"] for place in missing],
-        list(request.layers.values()),
-        rank=_ranker(request.loaded, request.store.kind),
-        ranked=ranked,
-    )
+    settings = request.selection.settings
+    by_score: dict = {"scores": None, "threshold": None}
+    if settings.get("kind", "influence") == "influence":
+        by_score = {"scores": ranked, "threshold": settings["threshold"]}
+    marks = mark_table(corpus, [rows[place]["document"] for place in shown], mask=mask, **by_score)
+    rank, new = _ranker(request.loaded, request.store.kind), [rows[place]["document"] for place in missing]
+    tokens = token_table(corpus, new, list(request.layers.values()), rank=rank, ranked=ranked)
     entries, from_token, from_mark = [], 0, 0
     for place in shown:
         row = rows[place]

@@ -17,6 +17,7 @@ from ifguide.study.document_columns import scale_top
 from ifguide.study.freshness import stage_states
 from ifguide.study.lineage import STAGES, Unit
 from ifguide.study.reading import Study
+from ifguide.ui.format import count, count_of
 
 COUNT_WORDS_UP_TO = 5_000_000
 """Tokens of the largest corpus whose words are counted."""
@@ -43,12 +44,8 @@ class SelectionFacts:
 class ShownDocument:
     """A document's strongest part."""
 
-    rank: int
-    """1 is the best."""
-    id: str
-    source: str
-    n_selected: int
-    n_tokens: int
+    title: str
+    about: str
     pieces: list[str]
     """Texts of the tokens shown."""
     scores: np.ndarray
@@ -165,11 +162,8 @@ def _documents(study: Study, chosen: Selection) -> tuple[list[ShownDocument], fl
         part = slice(start, min(len(pieces), start + DOCUMENT_TOKENS))
         shown.append(
             ShownDocument(
-                rank=rank,
-                id=document.id,
-                source=document.source,
-                n_selected=int(mask.sum()),
-                n_tokens=len(pieces),
+                title=f"{rank}. {document.id}",
+                about=f"{document.source} · {count_of(int(mask.sum()), 'selected token')} of {count(len(pieces))}",
                 pieces=pieces[part],
                 scores=values[part],
                 selected=mask[part],

@@ -204,8 +204,7 @@ def _document(document: ShownDocument, top: float) -> dict:
         looks.append((f"b{step + STEPS}" * bool(step) + " sel" * chosen).strip())
     pairs = zip(document.pieces, looks, strict=True)
     runs = [("".join(piece for piece, _ in run), look) for look, run in groupby(pairs, key=itemgetter(1))]
-    about = f"{document.source} · {count_of(document.n_selected, 'selected token')} of {count(document.n_tokens)}"
-    return {"title": f"{document.rank}. {document.id}", "about": about, "cut": document.cut, "runs": runs}
+    return {"title": document.title, "about": document.about, "cut": document.cut, "runs": runs}
 
 
 def colour_step(value: float, top: float) -> int:

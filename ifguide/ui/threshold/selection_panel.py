@@ -66,9 +66,8 @@ def _save(loaded: Loaded, settings: dict) -> None:
     """Save the current selection under a name."""
     st.subheader("Save selection", anchor=False)
     with st.form("save", border=False), st.container(horizontal=True, vertical_alignment="bottom"):
-        name = st.text_input(
-            "Name of the selection", placeholder="letters, digits, . _ -", key="new_selection", width=280
-        )
+        look: dict = {"placeholder": "letters, digits, . _ -", "width": 280}
+        name = st.text_input("Name of the selection", key="new_selection", **look)
         wanted = st.form_submit_button("Save", icon=":material/save:")
     if wanted:
         with layout.guard(go_on=True):
@@ -127,15 +126,10 @@ def _saved(loaded: Loaded, keep: Keep) -> None:
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         st.markdown(f"**{plain(selection_title(chosen))}**", width="content")
         found = loaded.selection(chosen).settings
-        st.button(
-            "Load",
-            icon=":material/tune:",
-            key="load",
-            disabled=found["kind"] != "influence" or found["attribution"] not in loaded.kinds(),
-            help="Sets the score, the threshold, the neighbours and the budget to those of this selection.",
-            on_click=_load,
-            args=(loaded, keep, found),
-        )
+        other = found["kind"] != "influence" or found["attribution"] not in loaded.kinds()
+        note = "Sets the score, the threshold, the neighbours and the budget to those of this selection."
+        look: dict = {"icon": ":material/tune:", "key": "load", "disabled": other, "help": note}
+        st.button("Load", **look, on_click=_load, args=(loaded, keep, found))
         _download(loaded, chosen)
         if chosen not in BUILT_IN_SELECTIONS:
             _rename(loaded, chosen)
