@@ -81,7 +81,7 @@ def progress_line(status: JobStatus) -> str:
     if not stage:
         return "starting"
     place, n_stages = status.stage_index + 1, status.n_stages
-    if status.command[:1] and status.command[0] in _RUNS and stage in STAGES:
+    if status.command and status.command[0] in _RUNS and stage in STAGES:
         place, n_stages = STAGES.index(stage) + 1, len(STAGES)
     return f"step {place} of {n_stages}: {stage_title(status)}" if n_stages > 1 else stage_title(status)
 

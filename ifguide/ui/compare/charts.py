@@ -15,6 +15,8 @@ from ifguide.ui.palette import MUTED
 
 NARROWEST = 520
 """Pixels; in a wider chart the models' names are only further apart."""
+_LINE = {"showarrow": True, "arrowhead": 0, "arrowwidth": 1, "arrowcolor": MUTED, "standoff": 6}
+_NAME = {**_LINE, "font": {"size": 13}, "borderpad": 1}
 
 
 def toxicity_chart(values: dict[str, np.ndarray], *, unit: str, colours: Mapping[str, str]) -> go.Figure:
@@ -73,14 +75,8 @@ def frontier_chart(
             ax=shown.label[0] - shown.at[0],
             ay=shown.label[1] - shown.at[1],
             text=html.escape(shown.title, quote=False),
-            showarrow=True,
-            arrowhead=0,
-            arrowwidth=1,
-            arrowcolor=MUTED,
-            standoff=6,
-            font={"size": 13},
-            borderpad=1,
             opacity=1.0 if strong else 0.75,
+            **_NAME,
         )
     figure.update_xaxes(title="perplexity on harmless text  (lower is more fluent)", range=list(across), zeroline=False)
     figure.update_yaxes(title="worst-case toxicity (EMT)", range=list(up), zeroline=False)
