@@ -140,16 +140,8 @@ def show_documents(loaded: Loaded, kind: str, tuning: Tuning, found, chosen: int
             if named is None
             else f"The diamonds below the distribution are the tokens of {plain(named)}."
         )
-        components.record_table(
-            columns,
-            lines,
-            key="listed",
-            label=title,
-            chosen=named,
-            pickable=True,
-            compact=True,
-            empty="No document has a token with such a score.",
-        )
+        look: dict = {"compact": True, "empty": "No document has a token with such a score."}
+        components.record_table(columns, lines, key="listed", label=title, chosen=named, pickable=True, **look)
 
 
 def remember_sort() -> None:
@@ -164,16 +156,9 @@ def show_words(loaded: Loaded, kind: str, tuning: Tuning) -> None:
     """The words selected most, and how much more often than the average word."""
     st.subheader("Words selected most", anchor=False)
     words = loaded.ranked_words(tuning.settings(kind))
-    components.record_table(
-        selection_tables.WORD_COLUMNS,
-        selection_tables.word_rows(words),
-        key="words",
-        label="Most selected words",
-        empty="No selected token belongs to a word.",
-        sort=(4 if st.query_params.get("words_by") == "lift" else 1, True),
-        most=WORDS_SHOWN,
-        on_sort=remember_sort,
-    )
+    rows, sort = selection_tables.word_rows(words), (4 if st.query_params.get("words_by") == "lift" else 1, True)
+    look: dict = {"label": "Most selected words", "most": WORDS_SHOWN, "empty": "No selected token belongs to a word."}
+    components.record_table(selection_tables.WORD_COLUMNS, rows, key="words", sort=sort, on_sort=remember_sort, **look)
     small = loaded.index(kind).n_valid <= COUNT_WORDS_UP_TO
     noun = ["selected word"] if small else ["selected vocabulary entry", "selected vocabulary entries"]
     st.caption(f"{count_of(len(words), *noun)}, upper and lower case counted together.")

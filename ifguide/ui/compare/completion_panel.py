@@ -138,15 +138,10 @@ def _show_nearest(loaded: Loaded, text: str, span: Span | None) -> None:
         cells.append([[", ".join(" ".join(term.words) for term in near.shared), False]])
         cells.append([list(run) for run in mark_terms(document.text, near.shared)])
         rows.append({"key": document.id, "cells": cells})
-    picked = components.record_table(
-        columns,
-        rows,
-        key="nearest",
-        label=f"Training documents nearest to the {'toxic words' if span else 'completion'}",
-        pickable=True,
-        heading=_name_span(text, span) if span else (),
-        empty="No searched document contains any of these words.",
-    )
+    look: dict = {"empty": "No searched document contains any of these words."}
+    look["label"] = f"Training documents nearest to the {'toxic words' if span else 'completion'}"
+    heading = _name_span(text, span) if span else ()
+    picked = components.record_table(columns, rows, key="nearest", pickable=True, heading=heading, **look)
     if picked is not None:
         layout.open_document(loaded, picked)
 

@@ -198,9 +198,8 @@ class DocumentStore:
 
     def numbers(self, ids: Iterable[str]) -> dict[str, int]:
         """Id -> number of the documents that are there."""
-        return dict(
-            self._ask("SELECT id, document FROM documents WHERE id IN (SELECT unnest(?::VARCHAR[]))", list(ids))
-        )
+        statement = "SELECT id, document FROM documents WHERE id IN (SELECT unnest(?::VARCHAR[]))"
+        return dict(self._ask(statement, list(ids)))
 
     def members(self, group: int) -> list[str]:
         """Ids of the documents of a group of near-duplicates, best rank first."""

@@ -109,14 +109,8 @@ def _documents(loaded: Loaded, kind: str, sides: list) -> None:
         cells = [document.id, document.source, *shown, excerpt]
         sort = [document.id, document.source, a, b, change, None]
         rows.append({"key": document.id, "cells": cells, "sort": sort})
-    components.record_table(
-        DIFFERENCES,
-        rows,
-        key="differ",
-        label="Documents that differ most",
-        compact=True,
-        empty="Every document has as many selected tokens in A as in B.",
-    )
+    look: dict = {"compact": True, "empty": "Every document has as many selected tokens in A as in B."}
+    components.record_table(DIFFERENCES, rows, key="differ", label="Documents that differ most", **look)
 
 
 def _selected(loaded: Loaded, kind: str, side: str | dict, index: int) -> np.ndarray:
