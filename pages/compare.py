@@ -26,19 +26,10 @@ def ask_models(names: list[str]) -> list[str]:
         linked = [n for n in dict.fromkeys(st.query_params.get("models", "").split(",")) if n in names]
         st.session_state["compared_first"] = linked[: comparison.MODELS_MOST] if len(linked) > 1 else usual
         st.session_state["compared_of"] = names
-    chosen = st.multiselect(
-        "Models",
-        names,
-        default=st.session_state["compared_first"],
-        max_selections=comparison.MODELS_MOST,
-        key="compared",
-        format_func=variant_title,
-        wrap=True,
-        help=(
-            f"Two to {comparison.MODELS_MOST}. The others are compared with the first one: remove it and choose again"
-            " to change the order."
-        ),
-    )
+    most, first = comparison.MODELS_MOST, st.session_state["compared_first"]
+    note = f"Two to {most}. The others are compared with the first one: remove it and choose again to change the order."
+    look: dict = {"max_selections": most, "format_func": variant_title, "wrap": True, "help": note}
+    chosen = st.multiselect("Models", names, default=first, key="compared", **look)
     if len(chosen) < 2:
         st.info("Choose at least two models.", icon=":material/compare:")
         st.stop()
@@ -51,13 +42,11 @@ def ask_models(names: list[str]) -> list[str]:
 
 def offer_report(loaded: Loaded) -> None:
     """One button: everything about the study as one file."""
-    st.download_button(
+    layout.offer_download(
         "Report (one HTML file)",
         lambda: report_or_reason(loaded.study),
-        file_name=f"{loaded.name}-report.html",
+        file=f"{loaded.name}-report.html",
         mime="text/html",
-        icon=":material/download:",
-        on_click="ignore",
         key="report",
         help="The result, examples, metrics, charts, top documents and settings. Offensive text is blurred.",
     )
@@ -84,10 +73,7 @@ def show_metrics(loaded: Loaded, names: list[str], colours: dict[str, str]) -> N
         with st.expander("By group of prompts"):
             groups = [group for m in metrics.values() for group in (m.get("groups") or {}).values()]
             titles = {m.key: m.title for m in comparison.METRICS if any(m.key in group for group in groups)}
-            key = st.selectbox(
-                "Metric", list(titles), key="group_metric", bind="query-params", format_func=titles.get, width=280
-            )
-            table = comparison.group_table(metrics, key)
+            table = comparison.group_table(metrics, layout.choose("Metric", titles, key="group_metric", width=280))
             components.record_table(*table, key="groups", label="Metrics by group of prompts")
     if found := comparison.harness_table(metrics):
         with st.expander("General capability"):
@@ -97,17 +83,10 @@ def show_metrics(loaded: Loaded, names: list[str], colours: dict[str, str]) -> N
 def read_samples(loaded: Loaded, names: list[str]) -> dict:
     """The models' completions; where a second classifier rated all of them, the reader chooses the classifier."""
     samples = {name: loaded.samples(name) for name in names}
-    known = [c for c in comparison.RATINGS if all(c in frame for frame in samples.values())]
+    known = {c: title for c, title in comparison.RATINGS.items() if all(c in frame for frame in samples.values())}
     if len(known) < 2:
         return samples
-    rating = st.selectbox(
-        "Toxicity of completions rated by",
-        known,
-        key="rating",
-        bind="query-params",
-        format_func=comparison.RATINGS.get,
-        width=320,
-    )
+    rating = layout.choose("Toxicity of completions rated by", known, key="rating", width=320)
     return {name: frame.assign(toxicity=frame[rating]) for name, frame in samples.items()}
 
 
@@ -119,53 +98,33 @@ def show_frontier(loaded: Loaded, chosen: list[str], colours: dict[str, str]) ->
     if len(points) < 2:
         st.caption("Perplexity was not measured: name held-out text in evaluate.heldout and run the study again.")
         return
+    alt = "Worst-case toxicity against perplexity of every measured model; the table beside it has the values"
     with st.grid(2, min_column_width=400):
-        st.plotly_chart(
-            charts.frontier_chart(points, colours=colours, chosen=chosen),
-            key="frontier",
-            config=CONFIG,
-            alt="Worst-case toxicity against perplexity of every measured model; the table beside it has the values",
-        )
+        figure = charts.frontier_chart(points, colours=colours, chosen=chosen)
+        st.plotly_chart(figure, key="frontier", config=CONFIG, alt=alt)
         with st.container():
             columns, rows = comparison.frontier_rows(metrics, colours)
             components.record_table(columns, rows, key="frontier_table", label="Toxicity and perplexity of every model")
-            notes = [
-                "Every measured model of this study; bars and small numbers are 95% intervals. Lower left is better."
-            ]
+            note = "Every measured model of this study; bars and small numbers are 95% intervals. Lower left is better."
             if len(points) > MANY:
-                notes.append("Numbers in the chart are those of the table.")
+                note += " Numbers in the chart are those of the table."
             if pull_in(points, chosen)[1]:
-                notes.append("A triangle at the edge means a perplexity further right.")
+                note += " A triangle at the edge means a perplexity further right."
             if marked := [f"{variant_title(name)} ({sign})" for name, sign in MARKERS.items() if name in metrics]:
-                notes.append(f"Markers: {', '.join(marked)}.")
-            st.caption(plain(" ".join(notes)))
+                note += f" Markers: {', '.join(marked)}."
+            st.caption(plain(note))
 
 
 def show_distributions(samples: dict, colours: dict[str, str]) -> None:
     """How toxic the completions are: all of them, or the worst of each prompt."""
     with st.container(horizontal=True, vertical_alignment="bottom", horizontal_alignment="distribute"):
         st.subheader("How toxic the completions are", anchor=False)
-        view = st.segmented_control(
-            "Count",
-            list(COUNTS),
-            default="all",
-            required=True,
-            key="count",
-            bind="query-params",
-            format_func=COUNTS.get,
-            label_visibility="collapsed",
-        )
+        view = layout.switch("Count", COUNTS, key="count", default="all", label_visibility="collapsed")
     unit = "completions" if view == "all" else "prompts"
-    values = {
-        name: (frame["toxicity"] if view == "all" else highest_toxicity(frame)).to_numpy()
-        for name, frame in samples.items()
-    }
-    st.plotly_chart(
-        charts.toxicity_chart(values, unit=unit, colours=colours),
-        key="toxicity",
-        config=CONFIG,
-        alt="Toxicity of the models' completions",
-    )
+    ratings = {n: frame["toxicity"] if view == "all" else highest_toxicity(frame) for n, frame in samples.items()}
+    values = {name: found.to_numpy() for name, found in ratings.items()}
+    figure = charts.toxicity_chart(values, unit=unit, colours=colours)
+    st.plotly_chart(figure, key="toxicity", config=CONFIG, alt="Toxicity of the models' completions")
     toxic = " · ".join(comparison.toxic_text(values))
     st.caption(plain(f"{unit.capitalize()} rated {TOXIC_FROM} or more · {toxic}."))
 
@@ -187,12 +146,8 @@ with layout.guard():
     colours = variant_colours(evaluated)
     with st.container(horizontal=True, vertical_alignment="bottom"):
         names = ask_models(evaluated)
-        blind = st.toggle(
-            "Blind vote",
-            key="blind",
-            bind="query-params",
-            help="Hides names and numbers, and lets you vote for the better completions first.",
-        )
+        note = "Hides names and numbers, and lets you vote for the better completions first."
+        blind = st.toggle("Blind vote", key="blind", bind="query-params", help=note)
         offer_report(loaded)
     if blind:
         blind_panel.show_blind(loaded, {name: loaded.samples(name) for name in names}, colours)

@@ -9,7 +9,7 @@ from ifguide.ui.documents import loaders as document_data
 from ifguide.ui.documents import reader, verdict_panel
 from ifguide.ui.documents import why_panel as why
 from ifguide.ui.documents.store import DocumentFilter
-from ifguide.ui.format import plain, selection_title
+from ifguide.ui.format import selection_title
 from ifguide.ui.loaders import Loaded
 
 REVIEWS = {"all": "All documents", "40": "Audit of 40 spans", "100": "Audit of 100 spans", "200": "Audit of 200 spans"}
@@ -21,31 +21,18 @@ def ask_filter(loaded: Loaded) -> dict:
     """The controls above the list."""
     asked: dict = {}
     with st.grid(5, min_column_width=170, vertical_alignment="bottom"):
-        asked["selection"] = st.selectbox(
-            "Selection",
-            loaded.study.selection_names(),
-            key="selection",
-            bind="query-params",
-            format_func=selection_title,
-            help="Which choice of tokens ranks and underlines. Choices are made on the Threshold page.",
-        )
+        titles = {name: selection_title(name) for name in loaded.study.selection_names()}
+        note = "Which choice of tokens ranks and underlines. Choices are made on the Threshold page."
+        asked["selection"] = layout.choose("Selection", titles, key="selection", help=note)
         asked["sources"] = st.multiselect(
             "Sources", loaded.source_names(), key="sources", bind="query-params", placeholder="All sources"
         )
-        asked["search"] = st.text_input(
-            "Text contains", key="search", bind="query-params", placeholder="word or phrase", icon=":material/search:"
+        asked["search"] = layout.search_box("Text contains", key="search")
+        note = (
+            "An audit shows selected spans drawn at random, to be called toxic or fine one by one, and tells how many"
+            " of all selected spans are toxic."
         )
-        asked["review"] = st.selectbox(
-            "Review",
-            list(REVIEWS),
-            key="review",
-            bind="query-params",
-            format_func=REVIEWS.get,
-            help=(
-                "An audit shows selected spans drawn at random, to be called toxic or fine one by one, and tells how"
-                " many of all selected spans are toxic."
-            ),
-        )
+        asked["review"] = layout.choose("Review", REVIEWS, key="review", help=note)
         with st.popover("More filters", icon=":material/filter_list:", width="stretch"):
             asked |= ask_more(loaded)
     return asked
@@ -54,51 +41,34 @@ def ask_filter(loaded: Loaded) -> dict:
 def ask_more(loaded: Loaded) -> dict:
     """Filters that are needed less often."""
     more: dict = {}
-    more["regex"] = st.toggle(
-        "Regular expression",
-        key="regex",
-        bind="query-params",
-        help="Read the searched text as a regular expression (RE2 syntax).",
-    )
+    note = "Read the searched text as a regular expression (RE2 syntax)."
+    more["regex"] = st.toggle("Regular expression", key="regex", bind="query-params", help=note)
     more["only"] = st.toggle("Only documents with selected tokens", key="only", bind="query-params")
-    more["copies"] = st.toggle(
-        "Show every near-duplicate",
-        key="copies",
-        bind="query-params",
-        help="Otherwise documents that are nearly the same text are shown once, and a verdict holds for all of them.",
-    )
+    note = "Otherwise documents that are nearly the same text are shown once, and a verdict holds for all of them."
+    more["copies"] = st.toggle("Show every near-duplicate", key="copies", bind="query-params", help=note)
     more["verdicts"] = st.multiselect(
         "Verdict", list(VERDICTS), key="verdicts", bind="query-params", format_func=VERDICTS.get, placeholder="Any"
     )
     if loaded.corpus().in_span is not None:
-        more["spans"] = st.selectbox(
-            "Spans marked by people", list(SPANS), key="spans", bind="query-params", format_func=SPANS.get
-        )
+        more["spans"] = layout.choose("Spans marked by people", SPANS, key="spans")
     low, high = st.columns(2)
-    for column, key, label in (
-        (low, "lowest", "Lowest sum of scores"),
-        (high, "highest", "Highest sum of scores"),
-        (low, "shortest", "Fewest tokens"),
-        (high, "longest", "Most tokens"),
-    ):
-        step = {"step": 1, "min_value": 0} if key in ("shortest", "longest") else {}
-        more[key] = column.number_input(label, value=None, key=key, bind="query-params", placeholder="no limit", **step)
+    look: dict = {"value": None, "bind": "query-params", "placeholder": "no limit"}
+    whole = look | {"step": 1, "min_value": 0}
+    more["lowest"] = low.number_input("Lowest sum of scores", key="lowest", **look)
+    more["highest"] = high.number_input("Highest sum of scores", key="highest", **look)
+    more["shortest"] = low.number_input("Fewest tokens", key="shortest", **whole)
+    more["longest"] = high.number_input("Most tokens", key="longest", **whole)
     runs = document_data.runs(loaded)
     if len(runs) > 1:
-        names = ["", *runs]
-        label = lambda name: name or "None"  # noqa: E731
-        left = low.selectbox(
-            "Difference of",
-            names,
-            key="left",
-            bind="query-params",
-            format_func=label,
-            help=(
+        names = {"": "None", **{name: name for name in runs}}
+        with low:
+            note = (
                 "Colours tokens by the influence in one run minus that in another: checkpoints, or other studies of the"
                 " same corpus, say with another model or other queries."
-            ),
-        )
-        right = high.selectbox("minus", names, key="right", bind="query-params", format_func=label)
+            )
+            left = layout.choose("Difference of", names, key="left", help=note)
+        with high:
+            right = layout.choose("minus", names, key="right")
         pair = runs.get(left), runs.get(right)
         more["pair"] = pair if all(pair) and left != right else None
     return more
@@ -108,12 +78,9 @@ def build_filter(loaded: Loaded, asked: dict, store, log) -> DocumentFilter:
     """The filter that the controls ask for."""
     spans = asked.get("spans", "any")
     wanted = DocumentFilter(
+        **{limit: asked[limit] for limit in ("lowest", "highest", "shortest", "longest")},
         sources=tuple(sorted(asked["sources"])),
         only_selected=asked["only"],
-        lowest=asked["lowest"],
-        highest=asked["highest"],
-        shortest=asked["shortest"],
-        longest=asked["longest"],
         spans="" if spans == "any" else spans,
         collapse=not asked["copies"] and store.has_copies(),
         **document_data.filter_verdicts(tuple(asked["verdicts"]), log, store),
@@ -127,9 +94,7 @@ def check_link(loaded: Loaded, store) -> None:
     """Say so when the address names a document that is not here, or a study that has changed since."""
     linked = st.query_params.get("doc")
     if linked and store.find(linked) is None:
-        st.warning(f"This corpus has no document “{plain(linked)}”, which the link names.", icon=":material/link_off:")
-        st.query_params.pop("doc", None)
-        st.session_state.pop("doc", None)
+        layout.drop_document_link(linked)
     layout.note_changes(loaded)
 
 
@@ -149,10 +114,9 @@ with layout.guard():
     layers = document_data.build_layers(loaded, store, asked.get("pair"))
     audited, targets = None, {}
     if asked["review"] != "all":
-        spans = document_data.selected_spans(str(loaded.study.root), loaded.fingerprint, name)
-        audited = verdict_panel.Audit(
-            spans, audit.draw_audit(spans, int(asked["review"])), np.asarray(loaded.corpus().offsets)
-        )
+        spans = document_data.selected_spans(loaded, name)
+        drawn = audit.draw_audit(spans, int(asked["review"]))
+        audited = verdict_panel.Audit(spans, drawn, np.asarray(loaded.corpus().offsets))
         targets = audited.targets()
         wanted = document_data.narrow(wanted, tuple(sorted(targets)))
 
@@ -161,16 +125,5 @@ with layout.guard():
             why.show_why(loaded, document, span)
         verdict_panel.show_panel(loaded, store, name, log, audited)
 
-    reader.show_reader(
-        reader.Request(
-            loaded=loaded,
-            store=store,
-            selection=loaded.selection(name),
-            wanted=wanted,
-            layers=layers,
-            log=log,
-            veil=layout.veiled(),
-            targets=targets,
-            below=show_below,
-        )
-    )
+    selected = loaded.selection(name)
+    reader.show_reader(reader.Request(loaded, store, selected, wanted, layers, log, targets, show_below))

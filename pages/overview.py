@@ -59,27 +59,25 @@ def describe(loaded: Loaded, fresh: set[str]) -> str:
     config = loaded.study.config
     model = plain(name_model(loaded.study))
     corpus = f"**{plain(config.corpus.path.rsplit('/', 1)[-1])}**"
-    size = ""
     if "corpus" in fresh:
         tokens = loaded.corpus()
-        size = f" ({count_of(tokens.n_documents, 'document')}, {count_of(tokens.n_tokens, 'token')})"
-    how = {
-        "scratch": f"A new model of the shape **{model}** is trained on {corpus}{size}",
-        "finetune": f"The model **{model}** is fine-tuned on {corpus}{size}",
-        "asis": f"The model **{model}** is used unchanged, with {corpus}{size} as its training text",
+        corpus += f" ({count_of(tokens.n_documents, 'document')}, {count_of(tokens.n_tokens, 'token')})"
+    text = {
+        "scratch": f"A new model of the shape **{model}** is trained on {corpus}",
+        "finetune": f"The model **{model}** is fine-tuned on {corpus}",
+        "asis": f"The model **{model}** is used unchanged, with {corpus} as its training text",
     }[config.model.mode]
     if config.model.mode != "asis":
-        how += f" for {config.training.epochs:g} {'epoch' if config.training.epochs == 1 else 'epochs'}"
-    queries = ""
+        text += f" for {config.training.epochs:g} {'epoch' if config.training.epochs == 1 else 'epochs'}"
+    text += "."
     if "queries" in fresh:
         toxic, safe = (len(loaded.study.queries(kind)) for kind in ("toxic", "safe"))
-        queries = f" {count(toxic)} toxic and {count(safe)} safe examples define what counts as toxic."
-    points = ""
+        text += f" {count(toxic)} toxic and {count(safe)} safe examples define what counts as toxic."
     if "model" in fresh:
         n = len(loaded.study.checkpoint_names())
         average = f"; its score is their {config.scores.average}." if n > 1 else "."
-        points = f" The influence of every token is measured at {count_of(n, 'checkpoint')}{average}"
-    return f"{how}.{queries}{points}"
+        text += f" The influence of every token is measured at {count_of(n, 'checkpoint')}{average}"
+    return text
 
 
 def show_headline(loaded: Loaded) -> None:
@@ -100,12 +98,12 @@ def show_headline(loaded: Loaded) -> None:
             for metric in comparison.known_metrics({"base": base}, comparison.HEADLINE):
                 if after.get(metric.key) is None:
                     continue
-                drop = getattr(found, metric.key, None)
+                drop, was, now = getattr(found, metric.key, None), base[metric.key], after[metric.key]
                 clear = comparison.is_clear(drop)
                 st.metric(
                     metric.title,
-                    f"{metric.text(base[metric.key])} → {metric.text(after[metric.key])}",
-                    delta=metric.change(after[metric.key] - base[metric.key]).replace("−", "-"),  # sets the arrow
+                    f"{metric.text(was)} → {metric.text(now)}",
+                    delta=metric.change(now - was).replace("−", "-"),  # sets the arrow
                     delta_color="inverse" if clear else "off",
                     delta_arrow="auto" if clear else "off",
                     help=metric.note,
@@ -121,9 +119,8 @@ def show_headline(loaded: Loaded) -> None:
         f" {count_of(sample['n_prompts'], 'prompt')}, rated by {plain(sample['scorer'])}. Small numbers: 95% intervals."
     )
     if more := len(metrics) - len(shown):
-        st.page_link(
-            "pages/compare.py", label=f"Compare with {count_of(more, 'other model')}", icon=":material/arrow_forward:"
-        )
+        label = f"Compare with {count_of(more, 'other model')}"
+        st.page_link("pages/compare.py", label=label, icon=":material/arrow_forward:")
 
 
 def show_stages(states: dict, running: str | None) -> None:
@@ -154,11 +151,8 @@ def show_run(study: Study, states: dict) -> None:
             f" {sentence(layout.explain(states[stale[0]]))} The results below were computed before that.",
             icon=":material/update:",
         )
-    label = (
-        "Run the study"
-        if len(waiting) == len(STAGES)
-        else f"Run the {count_of(len(waiting), 'open step')}".replace(" 1 ", " ")
-    )
+    some = f"Run the {count_of(len(waiting), 'open step')}".replace(" 1 ", " ")
+    label = "Run the study" if len(waiting) == len(STAGES) else some
     if st.button(label, type="primary", icon=":material/play_arrow:", help="You can close this page while it runs."):
         job_panel.start(study.root, ["demo"] if study.name == DEMO else ["run", study.name])
 

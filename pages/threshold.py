@@ -8,6 +8,7 @@ import streamlit as st
 
 from ifguide.config.attributions import KINDS
 from ifguide.errors import InputError
+from ifguide.study.analysis.prediction import read_prediction
 from ifguide.ui import components, layout
 from ifguide.ui.format import ATTRIBUTION_NOTES, ATTRIBUTION_TITLES, count, count_of, plain, score
 from ifguide.ui.loaders import COUNT_WORDS_UP_TO, Loaded
@@ -27,14 +28,11 @@ def ask_attribution(loaded: Loaded) -> str:
         return kinds[0]
     default = loaded.study.config.selection.attribution
     with st.container(horizontal=True, vertical_alignment="center"):
-        chosen = st.segmented_control(
+        chosen = layout.switch(
             "Score",
-            kinds,
-            default=default if default in kinds else kinds[0],
-            required=True,
+            {kind: ATTRIBUTION_TITLES[kind] for kind in kinds},
             key="attribution",
-            bind="query-params",
-            format_func=lambda kind: ATTRIBUTION_TITLES[kind],
+            default=default if default in kinds else kinds[0],
             label_visibility="collapsed",
         )
         st.caption(ATTRIBUTION_NOTES[chosen], width="content")
@@ -82,9 +80,7 @@ def find_chosen(loaded: Loaded) -> int | None:
     try:
         return loaded.corpus().index_of(wanted)
     except InputError:
-        st.warning(f"This corpus has no document “{plain(wanted)}”, which the link names.", icon=":material/link_off:")
-        st.query_params.pop("doc", None)
-        st.session_state.pop("doc", None)
+        layout.drop_document_link(wanted)
         return None
 
 
@@ -111,8 +107,7 @@ def show_board(loaded: Loaded, kind: str, tuning: Tuning, found, chosen: int | N
         "exact": board.exact_result(found, st.session_state.get("board_seq", 0)),
         "rank": board.rank_line(found),
         "marks": [] if own is None else board.document_marks(own),
-        "effect": board.effect_text(index.n_valid, loaded.study.config.suppress.penalty, loaded.prediction()),
-        "veil": layout.veiled(),
+        "effect": board.effect_text(index.n_valid, loaded.study.config.suppress.penalty, read_prediction(loaded.study)),
     }
     components.threshold_board(payload, key="board", on_choice=partial(answer_choice, loaded, kind))
 
@@ -132,33 +127,21 @@ def show_documents(loaded: Loaded, kind: str, tuning: Tuning, found, chosen: int
         of = (loaded.name, kind, tuning)
         rows = layout.pager("page", n_items=n_items, page_size=PAGE_SIZE, noun="documents", of=of)
         if named is not None:
-            st.page_link(
-                "pages/documents.py",
-                label=f"Read {plain(named)} token by token",
-                icon=":material/article:",
-                query_params={"study": loaded.name, "doc": named},
-            )
+            label, query = f"Read {plain(named)} token by token", {"study": loaded.name, "doc": named}
+            st.page_link("pages/documents.py", label=label, icon=":material/article:", query_params=query)
     if brushed:
+        columns = selection_tables.RANGE_COLUMNS
         lines = selection_tables.range_rows(corpus, scores, found, hits, rows, low, tuning.high)
     else:
-        lines = selection_tables.ranked_rows(corpus, scores, found, rows)
+        columns, lines = selection_tables.RANKED_COLUMNS, selection_tables.ranked_rows(corpus, scores, found, rows)
     with place:
         st.caption(
             "Choose one to mark its tokens as diamonds below the distribution."
             if named is None
             else f"The diamonds below the distribution are the tokens of {plain(named)}."
         )
-        components.record_table(
-            selection_tables.RANGE_COLUMNS if brushed else selection_tables.RANKED_COLUMNS,
-            lines,
-            key="listed",
-            label=title,
-            chosen=named,
-            pickable=True,
-            veil=layout.veiled(),
-            compact=True,
-            empty="No document has a token with such a score.",
-        )
+        look: dict = {"compact": True, "empty": "No document has a token with such a score."}
+        components.record_table(columns, lines, key="listed", label=title, chosen=named, pickable=True, **look)
 
 
 def remember_sort() -> None:
@@ -173,17 +156,9 @@ def show_words(loaded: Loaded, kind: str, tuning: Tuning) -> None:
     """The words selected most, and how much more often than the average word."""
     st.subheader("Words selected most", anchor=False)
     words = loaded.ranked_words(tuning.settings(kind))
-    components.record_table(
-        selection_tables.WORD_COLUMNS,
-        selection_tables.word_rows(words),
-        key="words",
-        label="Most selected words",
-        veil=layout.veiled(),
-        empty="No selected token belongs to a word.",
-        sort=(4 if st.query_params.get("words_by") == "lift" else 1, True),
-        most=WORDS_SHOWN,
-        on_sort=remember_sort,
-    )
+    rows, sort = selection_tables.word_rows(words), (4 if st.query_params.get("words_by") == "lift" else 1, True)
+    look: dict = {"label": "Most selected words", "most": WORDS_SHOWN, "empty": "No selected token belongs to a word."}
+    components.record_table(selection_tables.WORD_COLUMNS, rows, key="words", sort=sort, on_sort=remember_sort, **look)
     small = loaded.index(kind).n_valid <= COUNT_WORDS_UP_TO
     noun = ["selected word"] if small else ["selected vocabulary entry", "selected vocabulary entries"]
     st.caption(f"{count_of(len(words), *noun)}, upper and lower case counted together.")
@@ -194,14 +169,8 @@ def show_sources(loaded: Loaded, kind: str, found) -> None:
     st.subheader("Sources selected most", anchor=False)
     index = loaded.index(kind)
     rows = selection_tables.source_rows(index.sources, index.source_tokens, found.by_source)
-    components.record_table(
-        selection_tables.SOURCE_COLUMNS,
-        rows,
-        key="sources_table",
-        label="Selected tokens by source",
-        most=SOURCES_SHOWN,
-        sort=(1, True),
-    )
+    look: dict = {"label": "Selected tokens by source", "most": SOURCES_SHOWN, "sort": (1, True)}
+    components.record_table(selection_tables.SOURCE_COLUMNS, rows, key="sources_table", **look)
     st.caption(f"{count(found.n_selected)} selected tokens of {count(index.n_valid)}.")
 
 

@@ -12,7 +12,8 @@ DASHES = {"dot": "2 3", "solid": None, "dash": "7 4", "dashdot": "7 3 2 3", "lon
 """Plotly's name -> SVG pattern of the first, second, … model's line, so that not only colour tells them apart."""
 MARKERS = {"base": "square", "oracle": "diamond"}
 """Markers of the two models that bound the others: no suppression, and the best case; the others are circles."""
-LEGEND = {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "xanchor": "left"}
+_LEGEND = {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "xanchor": "left"}
+_LOOK = {"bargap": 0, "barmode": "overlay", "dragmode": False, "legend": _LEGEND, "hoverlabel": {"align": "left"}}
 
 
 def error_bars(values: Sequence[float], low: Sequence, high: Sequence, **more) -> dict:
@@ -25,10 +26,8 @@ def error_bars(values: Sequence[float], low: Sequence, high: Sequence, **more) -
 def loss_chart(steps: list[int], selected: list[float | None], other: list[float | None]) -> go.Figure:
     """Loss of selected and of other tokens by step, one value for each line of the training log."""
     figure = go.Figure()
-    for name, values, colour, dash in (
-        ("selected tokens", selected, TEACHES, "dot"),
-        ("other tokens", other, COUNTERS, "solid"),
-    ):
+    lines = ("selected tokens", selected, TEACHES, "dot"), ("other tokens", other, COUNTERS, "solid")
+    for name, values, colour, dash in lines:
         if any(value is not None for value in values):
             figure.add_scatter(
                 x=steps,
@@ -46,13 +45,5 @@ def loss_chart(steps: list[int], selected: list[float | None], other: list[float
 
 def calm(figure: go.Figure, height: int, margin: dict | None = None) -> go.Figure:
     """Give a chart the app's size, margins, legend and hover labels; it cannot be dragged."""
-    figure.update_layout(
-        height=height,
-        margin={"l": 10, "r": 10, "t": 34, "b": 10} | (margin or {}),
-        bargap=0,
-        barmode="overlay",
-        dragmode=False,
-        legend=LEGEND,
-        hoverlabel={"align": "left"},
-    )
+    figure.update_layout(height=height, margin={"l": 10, "r": 10, "t": 34, "b": 10} | (margin or {}), **_LOOK)
     return figure

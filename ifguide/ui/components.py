@@ -31,6 +31,11 @@ _likelihood = _register("likelihood", "numbers", "token_viewer")
 _threshold = _register("threshold", "numbers", "threshold_preview", "threshold_draw", "threshold_parts")
 
 
+def veiled() -> bool:
+    """Whether offensive text is blurred."""
+    return not st.session_state.get("reveal_all", False)
+
+
 def _nothing() -> None:
     """Streamlit reports a trigger only where a callback is given."""
 
@@ -56,7 +61,6 @@ def record_table(
     label: str,
     chosen: str | None = None,
     pickable: bool = False,
-    veil: bool = False,
     compact: bool = False,
     empty: str = "Nothing to show.",
     sort: tuple[int, bool] | None = None,
@@ -72,46 +76,29 @@ def record_table(
             others.
         rows: dicts of key and cells, one prepared value a column, and where columns are sortable `sort`: one number,
             text or None a column. Rows with None come last in either direction.
-        key: Streamlit's key.
         label: name of the table for screen readers.
         chosen: key of the highlighted row.
         pickable: rows answer to clicks.
-        veil: blur excerpts and veiled cells.
         compact: excerpts take one line.
         empty: sentence shown instead of a table without rows.
         sort: the column sorted by at first, and whether from the largest down; None: the order of `rows`.
         most: rows shown after sorting until the reader asks for all; 0: all.
         on_sort: called when the reader sorts; `st.session_state[key]["sort"]` is the column's label then.
-        heading: a line above the table, as runs of text, each with whether it comes from the study, so that `veil`
-            blurs it.
+        heading: a line above the table, as runs of text, each with whether it comes from the study and is blurred.
     """
-    data = {
-        "columns": columns,
-        "rows": rows,
-        "label": label,
-        "chosen": chosen,
-        "pickable": pickable,
-        "veil": veil,
-        "compact": compact,
-        "empty": empty,
-        "sort": sort,
-        "most": most,
-        "tellsSort": on_sort is not None,
-        "heading": [list(run) for run in heading],
-    }
+    data: dict = {"columns": columns, "rows": rows, "label": label, "empty": empty, "heading": [*map(list, heading)]}
+    data |= {"veil": veiled(), "compact": compact, "chosen": chosen, "pickable": pickable}
+    data |= {"sort": sort, "most": most, "tellsSort": on_sort is not None}
     return _record_table(data=data, key=key, on_pick_change=_nothing, on_sort_change=on_sort or _nothing).pick
 
 
 def threshold_board(payload: dict, *, key: str, on_choice: Callable[[], None]) -> None:
-    """Show the board; `payload` comes from `ifguide.ui.threshold.board`.
+    """Show the board; `payload` is made of parts from `ifguide.ui.threshold.board`.
 
-    Args:
-        payload: what it draws, previews from, and the exact result.
-        key: Streamlit's key.
-        on_choice: called when the reader lets go of a control; `st.session_state[key]["choice"]` says what changed, see
-            `ifguide.ui.threshold.tuning.apply_choice`.
+    When the reader lets go of a control, `on_choice` is called, and `st.session_state[key]["choice"]` says what
+    changed: see `ifguide.ui.threshold.tuning.apply_choice`.
     """
-    _threshold(data=payload, key=key, on_choice_change=on_choice)
+    _threshold(data=payload | {"veil": veiled()}, key=key, on_choice_change=on_choice)
 
 
 def completions(
@@ -121,7 +108,6 @@ def completions(
     names: Sequence[str],
     titles: Sequence[str],
     colours: Sequence[str],
-    veil: bool,
     memory: str,
     rated: bool = True,
     chosen: str = "",
@@ -132,11 +118,9 @@ def completions(
 
     Args:
         pair: from `ifguide.ui.compare.side_by_side`, with `change` and `results` as text.
-        key: Streamlit's key.
         names: of the models.
         titles: shown for them.
         colours: of the models; empty for none.
-        veil: blur texts until revealed.
         memory: what the browser files the reader's reveals under.
         rated: show each completion's rating.
         chosen: the picked completion, `SAMPLE.MODEL`.
@@ -144,22 +128,12 @@ def completions(
         on_pick: called when a completion is clicked; `st.session_state[key]["pick"]` is then its `SAMPLE.MODEL`, or
             `close` when it was the picked one. For a toxic span in it, `START-END` and a blank come first.
     """
-    data = {
-        "pair": pair,
-        "names": list(names),
-        "titles": list(titles),
-        "colours": list(colours),
-        "first": FIRST_ROWS,
-        "veil": veil,
-        "memory": memory,
-        "rated": rated,
-        "pickable": on_pick is not None,
-        "chosen": chosen,
-        "span": span,
-    }
+    data = {"pair": pair, "names": list(names), "titles": list(titles), "colours": list(colours), "first": FIRST_ROWS}
+    data |= {"veil": veiled(), "memory": memory, "rated": rated}
+    data |= {"pickable": on_pick is not None, "chosen": chosen, "span": span}
     _completions(data=data, key=key, on_pick_change=on_pick or _nothing)
 
 
 def likelihood(payload: dict, *, key: str) -> None:
     """Show completions with their tokens coloured; `payload` comes from `ifguide.ui.compare.likelihood_view`."""
-    _likelihood(data=payload, key=key)
+    _likelihood(data=payload | {"veil": veiled()}, key=key)

@@ -9,29 +9,16 @@ _BEFORE, _AFTER = 8, 22
 
 
 def excerpt(corpus: TokenizedCorpus, index: int, *, centre: int, mask: np.ndarray) -> list[list]:
-    """One line of a document around a token: pairs of text and whether it is selected. Reads only the tokens it shows.
-
-    Args:
-        corpus: the study's corpus.
-        index: which document.
-        centre: place of the token in the document.
-        mask: bool (N,), selected tokens.
-    """
+    """One line of a document around its token at `centre`: pairs of text and whether it is selected by `mask`, bool
+    (N,). Reads only the tokens it shows."""
     begin, end = int(corpus.offsets[index]), int(corpus.offsets[index + 1])
-    return _cut(
-        corpus, index, centre, np.asarray(mask[begin + max(0, centre - _BEFORE) : min(end, begin + centre + _AFTER)])
-    )
+    first, last = begin + max(0, centre - _BEFORE), min(end, begin + centre + _AFTER)
+    return _cut(corpus, index, centre, np.asarray(mask[first:last]))
 
 
 def excerpt_around(corpus: TokenizedCorpus, index: int, *, marked: np.ndarray, scores: np.ndarray) -> list[list]:
-    """A line of the document around its highest marked token: pairs of text and whether it is marked.
-
-    Args:
-        corpus: the study's corpus.
-        index: which document, of n tokens.
-        marked: bool (n,).
-        scores: float32 (n,).
-    """
+    """A line of a document of n tokens around the marked one of the highest score: pairs of text and whether it is
+    marked. `marked` is bool (n,), `scores` float32 (n,)."""
     places = np.flatnonzero(marked)
     centre = int(places[np.argmax(scores[places])]) if places.size else 0
     return _cut(corpus, index, centre, marked[max(0, centre - _BEFORE) : centre + _AFTER])

@@ -23,19 +23,14 @@ def start(root: Path, arguments: list[str]) -> None:
 
 
 def show_job(root: Path, *, quiet: bool = False) -> bool:
-    """Show the running job, or how the last one ended; returns whether one is running.
-
-    Args:
-        root: the study's folder.
-        quiet: do not mention a job that ended well.
-    """
+    """Show the running job of the study at this folder, or how the last one ended; returns whether one is running.
+    `quiet` leaves out a job that ended well."""
     with guard():
         job = active_job(root)
         if job:
             st.fragment(_follow, run_every=1.0)(job)
             return True
-        last = latest_job(root)
-        if last:
+        if last := latest_job(root):
             _show_ending(last, quiet)
     return False
 
@@ -50,12 +45,8 @@ def _follow(job: Job) -> None:
     with st.container(border=True):
         with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
             st.markdown(f"**Running** · {progress_line(status)}")
-            if st.button(
-                "Stop",
-                key=f"stop_{job.id}",
-                icon=":material/stop:",
-                help="Stops the run. Finished steps are kept; the next run continues from there.",
-            ):
+            note = "Stops the run. Finished steps are kept; the next run continues from there."
+            if st.button("Stop", key=f"stop_{job.id}", icon=":material/stop:", help=note):
                 with guard():
                     cancel_job(job)
                 st.rerun()
@@ -90,7 +81,7 @@ def progress_line(status: JobStatus) -> str:
     if not stage:
         return "starting"
     place, n_stages = status.stage_index + 1, status.n_stages
-    if status.command[:1] and status.command[0] in _RUNS and stage in STAGES:
+    if status.command and status.command[0] in _RUNS and stage in STAGES:
         place, n_stages = STAGES.index(stage) + 1, len(STAGES)
     return f"step {place} of {n_stages}: {stage_title(status)}" if n_stages > 1 else stage_title(status)
 
@@ -101,9 +92,7 @@ def _detail(status: JobStatus) -> str:
         unit = plain(status.unit or "units")
         parts.append(f"{count(status.done)} of {count(status.total)} {unit} ({status.done / status.total:.0%})")
         if status.rate:
-            parts.append(
-                f"{status.rate:,.0f} {unit} a second" if status.rate >= 10 else f"{status.rate:.2f} {unit} a second"
-            )
+            parts.append(f"{status.rate:,.{0 if status.rate >= 10 else 2}f} {unit} a second")
         if status.seconds_left is not None and status.done < status.total:
             parts.append(f"{duration(status.seconds_left)} left in this step")
     if status.message:

@@ -4,7 +4,7 @@ import contextlib
 import logging
 import math
 import re
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from pathlib import Path
 
 import streamlit as st
@@ -50,11 +50,11 @@ _STYLE = """<style>
 </style>"""
 
 
-def pick_study() -> str | None:
-    """The study picker in the sidebar; the study's name is in the page's address. None when there is no study."""
+def _pick_study() -> None:
+    """The study picker in the sidebar; the study's name is in the page's address."""
     names = list_studies()
     if not names:
-        return None
+        return
     linked = st.query_params.get("study")
     if st.session_state.get("study") not in names:
         if linked and linked not in names:
@@ -65,32 +65,11 @@ def pick_study() -> str | None:
             "Study", names, key="study", help="A study is one corpus, one model, and everything computed from them."
         )
     st.query_params["study"] = name
-    return name
-
-
-def sidebar_options() -> None:
-    """The reader's options for every page."""
-    with st.sidebar:
-        st.toggle(
-            "Show offensive text",
-            key="reveal_all",
-            persist_state="session",
-            help="Training text and completions are blurred. Reveal them one at a time, or all of them here.",
-        )
-
-
-def veiled() -> bool:
-    """Whether offensive text is blurred."""
-    return not st.session_state.get("reveal_all", False)
 
 
 @contextlib.contextmanager
 def guard(*, go_on: bool = False) -> Iterator[None]:
-    """Show errors as plain sentences, never as tracebacks.
-
-    Args:
-        go_on: draw the rest of the page after an error; otherwise nothing follows it.
-    """
+    """Show errors as plain sentences, never as tracebacks; the rest of the page follows an error with `go_on` only."""
     try:
         yield
     except Exception as error:
@@ -118,11 +97,8 @@ def framed() -> Iterator["st.Page"]:
 
 
 def need_frame() -> None:
-    """Draw the frame if nothing has: a page's first statement.
-
-    Where app.py is beside a folder called `pages`, Streamlit runs the first page that a server is asked for alone,
-    without app.py.
-    """
+    """Draw the frame if nothing has: beside a folder called `pages`, Streamlit runs the first page that a server is
+    asked for alone, without app.py."""
     if not st.session_state.get(_FRAMED):
         _draw_frame()
 
@@ -133,9 +109,14 @@ def _draw_frame():
     page = st.navigation(
         [st.Page(f"pages/{name}.py", title=title, icon=icon, default=name == "overview") for name, title, icon in PAGES]
     )
-    pick_study()
-    sidebar_options()
+    _pick_study()
     with st.sidebar:
+        st.toggle(
+            "Show offensive text",
+            key="reveal_all",
+            persist_state="session",
+            help="Training text and completions are blurred. Reveal them one at a time, or all of them here.",
+        )
         components.preload()
     return page
 
@@ -200,12 +181,45 @@ def need_stage(loaded: Loaded, stage: str, then: str) -> None:
 def explain(state: StageState) -> str:
     """A state's reason as a sentence."""
     if found := _FROM_ANOTHER.fullmatch(state.reason):
-        return (
-            f"It depends on “{STAGE_TITLES[found[1]]}”, which"
-            f" {'is out of date' if found[2] == 'stale' else 'has not run'}."
-        )
+        why = "is out of date" if found[2] == "stale" else "has not run"
+        return f"It depends on “{STAGE_TITLES[found[1]]}”, which {why}."
     reason = state.reason.strip().replace("_", " ")
     return reason[:1].upper() + reason[1:].rstrip(".") + "." if reason else ""
+
+
+def choose(label: str, options: Iterable[str], *, key: str, **more):
+    """A select box whose choice is in the page's address; where `options` is a dict, its values are the titles."""
+    return st.selectbox(label, list(options), key=key, bind="query-params", **_titles(options), **more)
+
+
+def switch(label: str, options: Iterable[str], *, key: str, **more):
+    """Options side by side, one of them chosen; as `choose` otherwise."""
+    return st.segmented_control(
+        label, list(options), required=True, key=key, bind="query-params", **_titles(options), **more
+    )
+
+
+def _titles(options: Iterable[str]) -> dict:
+    return {"format_func": options.get} if isinstance(options, dict) else {}
+
+
+def search_box(label: str, *, key: str) -> str:
+    """The text to search for, which is in the page's address too."""
+    icon = ":material/search:"
+    return st.text_input(label, key=key, bind="query-params", placeholder="word or phrase", icon=icon) or ""
+
+
+def offer_download(label: str, content: str | Callable[[], str | bytes], *, file: str, mime: str, key: str, **more):
+    """A button that downloads a file, without running the page again."""
+    icon = ":material/download:"
+    st.download_button(label, content, file_name=file, mime=mime, icon=icon, on_click="ignore", key=key, **more)
+
+
+def drop_document_link(document: str) -> None:
+    """Say that the address names a document that is not here, and forget it."""
+    st.warning(f"This corpus has no document “{plain(document)}”, which the link names.", icon=":material/link_off:")
+    st.query_params.pop("doc", None)
+    st.session_state.pop("doc", None)
 
 
 def open_document(loaded: Loaded, id: str) -> None:
@@ -231,13 +245,8 @@ def pager(key: str, *, n_items: int, page_size: int, noun: str, of: Hashable = N
     current = min(max(1, _number(st.query_params.get(key), st.session_state.get(f"{key}_at", 1))), n_pages)
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         back = st.button("Previous", key=f"{key}_back", icon=":material/chevron_left:", disabled=current <= 1)
-        forward = st.button(
-            "Next",
-            key=f"{key}_forward",
-            icon=":material/chevron_right:",
-            icon_position="right",
-            disabled=current >= n_pages,
-        )
+        look: dict = {"icon": ":material/chevron_right:", "icon_position": "right"}
+        forward = st.button("Next", key=f"{key}_forward", disabled=current >= n_pages, **look)
         place = st.empty()
     if back or forward:
         turn_to(key, current + (1 if forward else -1))

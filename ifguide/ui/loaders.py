@@ -25,7 +25,6 @@ from ifguide.errors import StaleError
 from ifguide.selection.index import MaskSums, Overlap, Resolved, ScoreIndex
 from ifguide.selection.saved import Selection
 from ifguide.study.analysis.comparison import Comparison, compare_variants
-from ifguide.study.analysis.prediction import read_prediction
 from ifguide.study.folder import cache_dir
 from ifguide.study.freshness import study_fingerprint
 from ifguide.study.reading import Study
@@ -70,23 +69,10 @@ class Loaded:
         """The documents' ids, sources and texts, memory-mapped."""
         return pa.Table.from_batches(self.corpus().batches)
 
-    def texts(self) -> pa.ChunkedArray:
-        """The documents' texts, memory-mapped."""
-        return self.documents()["text"]
-
-    @remembered(4)
-    def sources(self) -> np.ndarray:
-        """Each document's source, object (D,)."""
-        return self.documents()["source"].to_numpy(zero_copy_only=False)
-
     @remembered(4)
     def source_names(self) -> list[str]:
         """The different sources, sorted."""
         return sorted(self.documents()["source"].unique().to_pylist())
-
-    @remembered(4)
-    def ids(self) -> list[str]:
-        return self.documents()["id"].to_pylist()
 
     def kinds(self) -> list[str]:
         """Kinds of scores the study has."""
@@ -111,10 +97,6 @@ class Loaded:
         """The exact result of a choice, not saved; `settings` as for `ifguide.study.select.save_selection`."""
         return self.index(settings["attribution"]).resolve(settings)
 
-    def prediction(self) -> dict | None:
-        """How predicted effects compare with trained models of this study; None when that was not measured."""
-        return read_prediction(self.study)
-
     @remembered(16)
     def saved_sums(self, kind: str, name: str) -> MaskSums:
         """What a saved selection's mask contains, its effect by one kind of scores."""
@@ -128,9 +110,8 @@ class Loaded:
     def _mask(self, name: str) -> np.ndarray:
         mask, n_tokens = self.selection(name).mask, self.corpus().n_tokens
         if len(mask) != n_tokens:
-            raise StaleError(
-                f"the selection {name!r} is of another corpus ({len(mask):,} tokens, now {n_tokens:,}); save it again"
-            )
+            sizes = f"{len(mask):,} tokens, now {n_tokens:,}"
+            raise StaleError(f"the selection {name!r} is of another corpus ({sizes}); save it again")
         return mask
 
     @remembered(8)
@@ -149,7 +130,7 @@ class Loaded:
 
     @remembered(2, "Counting the corpus's words, once for this study…")
     def word_counts(self) -> Counter:
-        return words.count_words(self.texts())
+        return words.count_words(self.documents()["text"])
 
     @remembered(32, "Counting words…")
     def ranked_words(self, settings: dict) -> list[words.WordCount]:

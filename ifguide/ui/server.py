@@ -34,10 +34,8 @@ LIBRARIES = (
 
 
 def preload() -> None:
-    """Import what pages need. What cannot be imported is left to the page, which says what is missing.
-
-    Components register with the server that exists when they are imported, so this comes after it was made.
-    """
+    """Import what pages need, once the server exists: components register with it. What cannot be imported is left to
+    the page, which says what is missing."""
     ours = (module.name for module in pkgutil.walk_packages(ui.__path__, f"{ui.__name__}."))
     for name in (*LIBRARIES, *ours):
         with contextlib.suppress(ImportError):

@@ -6,7 +6,7 @@ from ifguide.storage import artifacts
 from ifguide.study.analysis.likelihood import likelihood_path
 from ifguide.study.lineage import Unit
 from ifguide.study.reading import Study
-from ifguide.ui.compare.blind_votes import draw_ballots
+from ifguide.ui.compare.blind_panel import draw_ballots
 from tests.app.conftest import shown_text
 from tests.app.fake_study import Content, write_study
 from tests.small_study import rebuild

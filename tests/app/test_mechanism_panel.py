@@ -7,7 +7,7 @@ import pytest
 from ifguide.evaluation.mechanism_settings import MechanismSettings
 from ifguide.storage import artifacts
 from ifguide.study.analysis import mechanism
-from ifguide.ui.queries.layer_chart import layer_chart, shared_limits
+from ifguide.ui.queries.mechanism_view import layer_chart, shared_limits
 from tests.app.conftest import shown_text
 from tests.app.fake_study import write_study
 

@@ -2,7 +2,7 @@ import csv
 import io
 from collections import Counter
 
-from ifguide.ui.compare.blind_votes import TIE, draw_ballots, tally_votes, votes_csv
+from ifguide.ui.compare.blind_panel import TIE, draw_ballots, tally_votes, votes_csv
 from tests.hostile_texts import hostile_texts
 
 MODELS = ["base", "default", "random"]

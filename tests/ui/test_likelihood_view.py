@@ -20,7 +20,7 @@ FOUND = {
 
 
 def payload(sample: int, chosen: str = "Suppressed minus Base model") -> dict:
-    return likelihood_view.viewer_payload(FOUND, sample, NAMES, chosen, variant_colours(NAMES), veil=True, memory="m:1")
+    return likelihood_view.viewer_payload(FOUND, sample, NAMES, chosen, variant_colours(NAMES), "m:1")
 
 
 def test_difference_is_the_model_minus_the_first_and_surprise_is_minus_the_log_probability():
@@ -51,10 +51,7 @@ def test_means_are_over_all_tokens_of_the_prompts_completions():
     assert rows[1]["cells"][0][1] == "1 token"
     empty = {"completions": [], "models": NAMES}
     assert likelihood_view.mean_table(empty, NAMES, variant_colours(NAMES))[1][0]["cells"][1:] == ["–", "–"]
-    assert (
-        likelihood_view.viewer_payload(empty, 0, NAMES, "x", variant_colours(NAMES), veil=False, memory="")["items"]
-        == []
-    )
+    assert likelihood_view.viewer_payload(empty, 0, NAMES, "x", variant_colours(NAMES), "")["items"] == []
 
 
 def test_choices_name_every_difference_and_every_model():

@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ifguide.ui.compare.word_diff import diff_words
+from ifguide.ui.compare.side_by_side import diff_words
 from tests.hostile_texts import hostile_texts
 
 words = st.lists(st.sampled_from(["a", "b", "you", "You", "idiot", ",", "'", "don't"]), max_size=12).map(" ".join)

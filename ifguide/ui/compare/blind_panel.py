@@ -1,35 +1,99 @@
 """Blind mode: completions without names, colours and ratings; a vote a prompt, a tally, and then the names."""
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Literal
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
+import numpy as np
 import streamlit as st
 
+from ifguide.selection.audit import Precision, simple_precision
+from ifguide.study.analysis.export import neutralise_cell
 from ifguide.ui import components, layout
 from ifguide.ui.compare import side_by_side
-from ifguide.ui.compare.blind_votes import LETTERS, TIE, Ballot, draw_ballots, tally_votes, votes_csv
+from ifguide.ui.compare.side_by_side import Samples
 from ifguide.ui.format import column, count, count_of, model_cell, share, variant_title
 from ifguide.ui.loaders import Loaded
 
-if TYPE_CHECKING:
-    import pandas as pd
+LETTERS = "ABCD"
+TIE = ""
+"""A vote for none: about the same."""
 
 
-def show_blind(loaded: Loaded, samples: "Mapping[str, pd.DataFrame]", colours: Mapping[str, str]) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Ballot:
+    """One prompt, and the order in which its models are shown."""
+
+    prompt: int
+    """Its index."""
+    order: tuple[str, ...]
+    """Models; the first one is shown as A."""
+
+
+def draw_ballots(models: Sequence[str], prompts: Sequence[int], seed: int) -> list[Ballot]:
+    """All prompts in an order drawn from a seed, each with its models in its own random order.
+
+    The order of a prompt's models depends on the seed and its index alone, not on the order of `models`. So the first n
+    ballots are a random sample of the prompts.
+    """
+    names = sorted(models)
+    turns = np.random.default_rng([seed]).permutation(len(prompts))
+    found = []
+    for prompt in np.sort(np.asarray(prompts, dtype=np.int64))[turns].tolist():
+        order = np.random.default_rng([seed, prompt]).permutation(len(names))
+        found.append(Ballot(prompt=prompt, order=tuple(names[i] for i in order)))
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tally:
+    """How often one model was preferred."""
+
+    model: str
+    wins: int
+    """Votes for it."""
+    decided: int
+    """Votes for any model."""
+    share: Precision | None
+    """wins / decided with its 95% Wilson interval; None before any vote is decided."""
+
+
+def tally_votes(votes: Mapping[int, str], models: Sequence[str]) -> tuple[list[Tally], int]:
+    """Votes by model, and how many are ties; `votes` are prompt -> the preferred model, or `TIE`."""
+    chosen = list(votes.values())
+    decided = len(chosen) - chosen.count(TIE)
+    rows = [
+        Tally(model=m, wins=chosen.count(m), decided=decided, share=simple_precision(chosen.count(m), decided))
+        for m in models
+    ]
+    return rows, chosen.count(TIE)
+
+
+def votes_csv(votes: Mapping[int, str], ballots: Sequence[Ballot], texts: Mapping[int, str], seed: int) -> str:
+    """The votes as CSV, in the order of the ballots; no cell can be taken for a formula."""
+    stream = io.StringIO()
+    writer = csv.writer(stream)
+    writer.writerow(["prompt_index", "prompt", "shown_as", "choice", "model", "seed"])
+    for ballot in ballots:
+        if ballot.prompt in votes:
+            model = votes[ballot.prompt]
+            letter = LETTERS[ballot.order.index(model)] if model else "tie"
+            shown = "; ".join(f"{LETTERS[i]}: {name}" for i, name in enumerate(ballot.order))
+            writer.writerow(
+                [ballot.prompt, neutralise_cell(texts[ballot.prompt]), shown, letter, neutralise_cell(model), seed]
+            )
+    return stream.getvalue()
+
+
+def show_blind(loaded: Loaded, samples: Samples, colours: Mapping[str, str]) -> None:
     """The whole of blind mode."""
     with st.container(horizontal=True, vertical_alignment="bottom", horizontal_alignment="distribute"):
         st.subheader("Which completions are better?", anchor=False)
-        seed = st.number_input(
-            "Seed",
-            min_value=0,
-            max_value=10**6,
-            value=1,
-            step=1,
-            key="blind_seed",
-            bind="query-params",
-            width=140,
-            help="Sets the order of the prompts and which model is A for each one. Another seed starts another vote.",
-        )
+        size: dict = {"min_value": 0, "max_value": 10**6, "value": 1, "step": 1}
+        note = "Sets the order of the prompts and which model is A for each one. Another seed starts another vote."
+        seed = st.number_input("Seed", **size, key="blind_seed", bind="query-params", width=140, help=note)
     st.caption(
         "You see what each model wrote, not which model it is. A and B are shuffled for every prompt, and prompts come"
         " in a random order, so a few votes are a fair sample. Names, ratings and the other results stay hidden until"
@@ -39,25 +103,21 @@ def show_blind(loaded: Loaded, samples: "Mapping[str, pd.DataFrame]", colours: M
 
 
 @st.fragment
-def _show_ballots(loaded: Loaded, samples: "Mapping[str, pd.DataFrame]", colours: Mapping[str, str], seed: int) -> None:
+def _show_ballots(loaded: Loaded, samples: Samples, colours: Mapping[str, str], seed: int) -> None:
     """One ballot after the other; reruns by itself."""
     texts = side_by_side.prompt_texts(next(iter(samples.values())))
     shared = sorted(set(texts).intersection(*(set(frame["prompt_index"].tolist()) for frame in samples.values())))
     ballots = draw_ballots(list(samples), shared, seed)
-    state = st.session_state.setdefault("votes", {}).setdefault(
-        (loaded.name, loaded.fingerprint, tuple(sorted(samples)), seed), {"votes": {}, "revealed": False}
-    )
-    votes: dict[int, str] = state["votes"]
     if not ballots:
         st.info("These models have no prompt in common.", icon=":material/help:")
         return
-    part = layout.pager(
-        "vote", n_items=len(ballots), page_size=1, noun="prompt", of=(loaded.name, tuple(sorted(samples)), seed)
-    )
-    ballot = ballots[part.start]
-    _show_ballot(loaded, samples, colours, ballot, revealed=state["revealed"])
+    of = (loaded.name, tuple(sorted(samples)), seed)
+    key = (*of, loaded.fingerprint)
+    state = st.session_state.setdefault("votes", {}).setdefault(key, {"votes": {}, "revealed": False})
+    at = layout.pager("vote", n_items=len(ballots), page_size=1, noun="prompt", of=of).start
+    _show_ballot(loaded, samples, colours, ballots[at], revealed=state["revealed"])
     if not state["revealed"]:
-        _ask_vote(ballots, part.start, votes)
+        _ask_vote(ballots, at, state["votes"])
     _show_tally(loaded, samples, colours, ballots, texts, state, seed)
 
 
@@ -73,7 +133,6 @@ def _show_ballot(loaded, samples, colours, ballot: Ballot, *, revealed: bool) ->
         names=letters,
         titles=[f"{a}: {variant_title(name)}" if revealed else a for a, name in zip(letters, sides, strict=True)],
         colours=[colours[name] if revealed else "" for name in sides],
-        veil=layout.veiled(),
         memory=f"{loaded.name}:{ballot.prompt}",
         rated=revealed,
     )
@@ -83,20 +142,13 @@ def _ask_vote(ballots: list[Ballot], at: int, votes: dict[int, str]) -> None:
     """The buttons; a click records the vote and shows the next prompt."""
     ballot = ballots[at]
     given = votes.get(ballot.prompt)
-    choices = {
-        f"{letter} is better" if len(ballot.order) == 2 else f"{letter} is best": name
-        for letter, name in zip(LETTERS, ballot.order, strict=False)
-    }
+    word = "better" if len(ballot.order) == 2 else "best"
+    choices = [(f"{letter} is {word}", name) for letter, name in zip(LETTERS, ballot.order, strict=False)]
     with st.container(horizontal=True, gap="small"):
-        for turn, (label, model) in enumerate([*choices.items(), ("About the same", TIE)]):
+        for turn, (label, model) in enumerate([*choices, ("About the same", TIE)]):
             kind: Literal["primary", "secondary"] = "primary" if given == model else "secondary"
-            st.button(
-                label,
-                key=f"vote_{turn}",
-                type=kind,
-                on_click=_vote,
-                args=(votes, ballot.prompt, model, min(len(ballots), at + 2)),
-            )
+            arguments = (votes, ballot.prompt, model, min(len(ballots), at + 2))
+            st.button(label, key=f"vote_{turn}", type=kind, on_click=_vote, args=arguments)
 
 
 def _vote(votes: dict[int, str], prompt: int, model: str, next_page: int) -> None:
@@ -116,11 +168,8 @@ def _show_tally(loaded, samples, colours, ballots, texts, state: dict, seed: int
         f"{count_of(len(votes), 'vote')} of {count_of(len(ballots), 'prompt')}, {count_of(ties, 'tie')} among them."
     )
     if state["revealed"]:
-        columns = [
-            column("Model", "titled"),
-            column("Preferred", note="Votes for it"),
-            column("Share of decided votes", "interval", "With its 95% Wilson interval; ties are left out"),
-        ]
+        columns = [column("Model", "titled"), column("Preferred", note="Votes for it")]
+        columns.append(column("Share of decided votes", "interval", "With its 95% Wilson interval; ties are left out"))
         lines = []
         for row in rows:
             found = row.share
@@ -130,30 +179,12 @@ def _show_tally(loaded, samples, colours, ballots, texts, state: dict, seed: int
         st.caption("These votes show one reader's preference, in fluency as much as in tone.")
     with st.container(horizontal=True, gap="small"):
         if state["revealed"]:
-            st.download_button(
-                "Votes as CSV",
-                votes_csv(votes, ballots, texts, seed),
-                file_name=f"{loaded.name}-votes.csv",
-                mime="text/csv",
-                icon=":material/download:",
-                on_click="ignore",
-                key="vote_csv",
-            )
+            table, file = votes_csv(votes, ballots, texts, seed), f"{loaded.name}-votes.csv"
+            layout.offer_download("Votes as CSV", table, file=file, mime="text/csv", key="vote_csv")
         else:
-            st.button(
-                "Reveal the models",
-                icon=":material/visibility:",
-                disabled=not votes,
-                key="vote_reveal",
-                on_click=state.update,
-                kwargs={"revealed": True},
-            )
+            look: dict = {"icon": ":material/visibility:", "key": "vote_reveal", "disabled": not votes}
+            st.button("Reveal the models", **look, on_click=state.update, kwargs={"revealed": True})
         if votes:
-            st.button(
-                "Start over",
-                icon=":material/restart_alt:",
-                key="vote_anew",
-                help="Deletes these votes and hides the names.",
-                on_click=_start_over,
-                args=(state,),
-            )
+            look = {"icon": ":material/restart_alt:", "key": "vote_anew"}
+            note = "Deletes these votes and hides the names."
+            st.button("Start over", **look, help=note, on_click=_start_over, args=(state,))

@@ -11,25 +11,22 @@ from ifguide.ui.chart_style import DASHES, MARKERS, calm, error_bars
 from ifguide.ui.compare.frontier import FrontierPoint, lay_out
 from ifguide.ui.compare.tables import toxicity_shares
 from ifguide.ui.format import variant_title
-from ifguide.ui.palette import MUTED, variant_colours
+from ifguide.ui.palette import MUTED
+
+NARROWEST = 520
+"""Pixels; in a wider chart the models' names are only further apart."""
+_LINE = {"showarrow": True, "arrowhead": 0, "arrowwidth": 1, "arrowcolor": MUTED, "standoff": 6}
+_NAME = {**_LINE, "font": {"size": 13}, "borderpad": 1}
 
 
-def toxicity_chart(
-    values: dict[str, np.ndarray],
-    *,
-    n_bins: int = 25,
-    unit: str = "completions",
-    colours: Mapping[str, str] | None = None,
-) -> go.Figure:
+def toxicity_chart(values: dict[str, np.ndarray], *, unit: str, colours: Mapping[str, str]) -> go.Figure:
     """Toxicity of some models, each as shares over equal bins from 0 to 1, as overlaid outlines."""
     figure = go.Figure()
-    edges = np.linspace(0, 1, n_bins + 1)
-    colours = colours or variant_colours(values)
     for i, (name, toxicity) in enumerate(values.items()):
-        shares = toxicity_shares(toxicity, n_bins)
+        shares = toxicity_shares(toxicity)
         red, green, blue = (int(colours[name][at : at + 2], 16) for at in (1, 3, 5))
         figure.add_scatter(
-            x=np.append(edges[:-1], 1.0),
+            x=np.linspace(0, 1, len(shares) + 1),
             y=np.append(shares, shares[-1]),
             name=html.escape(variant_title(name)),
             mode="lines",
@@ -38,31 +35,20 @@ def toxicity_chart(
             fillcolor=f"rgba({red},{green},{blue},{0.3 / len(values):.3g})",
             hovertemplate=f"%{{y:.1%}} of {unit}<br>from %{{x:.2f}} on<extra></extra>",
         )
-    figure.add_vline(
-        x=TOXIC_FROM,
-        line={"color": MUTED, "width": 1, "dash": "dash"},
-        annotation_text="counts as toxic →",
-        annotation_position="top right",
-    )
+    note: dict = {"annotation_text": "counts as toxic →", "annotation_position": "top right"}
+    figure.add_vline(x=TOXIC_FROM, line={"color": MUTED, "width": 1, "dash": "dash"}, **note)
     figure.update_yaxes(title=f"share of {unit}", tickformat=".0%", rangemode="tozero")
     figure.update_xaxes(title="toxicity", range=[0, 1])
     return calm(figure, height=320)
 
 
 def frontier_chart(
-    points: Sequence[FrontierPoint], *, colours: Mapping[str, str], chosen: Sequence[str] = (), width: float = 520.0
+    points: Sequence[FrontierPoint], *, colours: Mapping[str, str], chosen: Sequence[str] = ()
 ) -> go.Figure:
-    """Worst-case toxicity against perplexity: a point for each model, its toxicity's interval as a bar, its name beside
-    it.
-
-    Args:
-        points: all measured models.
-        colours: of each.
-        chosen: models that are being compared; the others are paler.
-        width: of the chart in pixels at its narrowest; in a wider one the names are only further apart.
-    """
+    """Worst-case toxicity against perplexity of all measured models: a point for each, its toxicity's interval as a
+    bar, its name beside it. Those that are not `chosen` are paler."""
     height, margin = 400, {"l": 60, "r": 14, "t": 14, "b": 46}
-    size = width - margin["l"] - margin["r"], height - margin["t"] - margin["b"]
+    size = NARROWEST - margin["l"] - margin["r"], height - margin["t"] - margin["b"]
     placed, across, up = lay_out(points, [*chosen, *MARKERS], size)
     figure = go.Figure()
     for shown in placed:
@@ -89,14 +75,8 @@ def frontier_chart(
             ax=shown.label[0] - shown.at[0],
             ay=shown.label[1] - shown.at[1],
             text=html.escape(shown.title, quote=False),
-            showarrow=True,
-            arrowhead=0,
-            arrowwidth=1,
-            arrowcolor=MUTED,
-            standoff=6,
-            font={"size": 13},
-            borderpad=1,
             opacity=1.0 if strong else 0.75,
+            **_NAME,
         )
     figure.update_xaxes(title="perplexity on harmless text  (lower is more fluent)", range=list(across), zeroline=False)
     figure.update_yaxes(title="worst-case toxicity (EMT)", range=list(up), zeroline=False)

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
+import numpy as np
 import streamlit as st
 
 from ifguide.config.names import DEFAULT
@@ -13,13 +13,9 @@ from ifguide.runtime.jobs import active_job, latest_job
 from ifguide.study.analysis.likelihood import read_likelihoods
 from ifguide.ui import components, job_panel, layout
 from ifguide.ui.compare import likelihood_view
+from ifguide.ui.compare.side_by_side import Samples
 from ifguide.ui.format import column, count, count_of, plain, sentence, share, variant_title
 from ifguide.ui.loaders import Loaded
-
-if TYPE_CHECKING:
-    import numpy as np
-    import pandas as pd
-
 
 NEAREST = 8
 """Documents shown."""
@@ -47,7 +43,7 @@ class Pick:
         return f"{self.span[0]}-{self.span[1]}" if self.span else ""
 
 
-def read_pick(samples: "Mapping[str, pd.DataFrame]") -> Pick | None:
+def read_pick(samples: Samples) -> Pick | None:
     """The picked completion from the address; None where there is none of these models.
 
     Its span must be one that is marked in the completion; with any other one the completion is picked as a whole.
@@ -84,7 +80,7 @@ def _forget_span() -> None:
     st.query_params.pop("span", None)
 
 
-def show_panel(loaded: Loaded, samples: "Mapping[str, pd.DataFrame]", pick: Pick, colours: Mapping[str, str]) -> None:
+def show_panel(loaded: Loaded, samples: Samples, pick: Pick, colours: Mapping[str, str]) -> None:
     """The panel about one completion."""
     frame = samples[pick.model]
     text = frame[(frame["prompt_index"] == pick.prompt) & (frame["sample_index"] == pick.sample)]["completion"].iloc[0]
@@ -97,15 +93,8 @@ def show_panel(loaded: Loaded, samples: "Mapping[str, pd.DataFrame]", pick: Pick
                 )
                 if pick.span:
                     st.button("Whole completion", icon=":material/arrow_back:", key="span_close", on_click=_forget_span)
-            view = st.segmented_control(
-                "What to show",
-                VIEWS,
-                default=VIEWS[0],
-                required=True,
-                key="panel_view",
-                bind="query-params",
-                label_visibility="collapsed",
-            )
+            look = {"default": VIEWS[0], "label_visibility": "collapsed"}
+            view = layout.switch("What to show", VIEWS, key="panel_view", **look)
         if view == VIEWS[0]:
             _show_nearest(loaded, text, pick.span)
         else:
@@ -137,38 +126,27 @@ def _show_nearest(loaded: Loaded, text: str, span: Span | None) -> None:
         st.info("No document shares a rare word with this completion.", icon=":material/search_off:")
         return
     chosen = loaded.n_selected(DEFAULT) if DEFAULT in loaded.study.selection_names() else None
-    columns = [
-        column("Document", "text"),
-        column("Weight", note="Sum of the shared terms' weights"),
-        *([column("Selected", note="Its tokens in the default selection")] if chosen is not None else []),
-        column("Shared terms", "excerpt", narrow=True),
-        column("Where", "excerpt"),
-    ]
+    columns = [column("Document", "text"), column("Weight", note="Sum of the shared terms' weights")]
+    if chosen is not None:
+        columns.append(column("Selected", note="Its tokens in the default selection"))
+    columns += [column("Shared terms", "excerpt", narrow=True), column("Where", "excerpt")]
     rows = []
     for near in found:
         document = corpus.document(near.document)
         cells: list = [document.id, f"{near.score:.1f}"]
         cells += [count(chosen[near.document])] if chosen is not None else []
-        cells += [
-            [[", ".join(" ".join(term.words) for term in near.shared), False]],
-            [list(run) for run in mark_terms(document.text, near.shared)],
-        ]
+        cells.append([[", ".join(" ".join(term.words) for term in near.shared), False]])
+        cells.append([list(run) for run in mark_terms(document.text, near.shared)])
         rows.append({"key": document.id, "cells": cells})
-    picked = components.record_table(
-        columns,
-        rows,
-        key="nearest",
-        label=f"Training documents nearest to the {'toxic words' if span else 'completion'}",
-        pickable=True,
-        veil=layout.veiled(),
-        heading=_name_span(text, span) if span else (),
-        empty="No searched document contains any of these words.",
-    )
+    look: dict = {"empty": "No searched document contains any of these words."}
+    look["label"] = f"Training documents nearest to the {'toxic words' if span else 'completion'}"
+    heading = _name_span(text, span) if span else ()
+    picked = components.record_table(columns, rows, key="nearest", pickable=True, heading=heading, **look)
     if picked is not None:
         layout.open_document(loaded, picked)
 
 
-def _rank_order(loaded: Loaded) -> "np.ndarray | None":
+def _rank_order(loaded: Loaded) -> np.ndarray | None:
     """Documents by their rank in the default selection, where there is one of this corpus."""
     if DEFAULT not in loaded.study.selection_names():
         return None
@@ -182,11 +160,8 @@ def _warn_of_common(index: WordIndex, terms: list[Term], order: str) -> str:
     common = [term for term in words if index.is_common(term.n_documents)]
     if not common:
         return ""
-    which = (
-        ("This word is" if len(words) == 1 else "These words are")
-        if len(common) == len(words)
-        else f"{count(len(common))} of these words are"
-    )
+    which = f"{count(len(common))} of these words are" if len(common) < len(words) else "These words are"
+    which = "This word is" if len(words) == 1 else which
     rarest = share(min(term.n_documents for term in common), index.n_documents, digits=0)
     return (
         f"{which} in many documents ({rarest}{'' if len(common) == 1 else ' and more'}), so a match says little, and"
@@ -206,14 +181,9 @@ def _show_likelihood(loaded: Loaded, names: list[str], pick: Pick, colours: Mapp
     if found is None:
         _offer_job(loaded, names, pick)
         return
-    known = list(likelihood_view.choices(names))
-    chosen = st.selectbox("Colour by", known, key="colour_by", bind="query-params", width=320)
-    components.likelihood(
-        likelihood_view.viewer_payload(
-            found, pick.sample, names, chosen, colours, veil=layout.veiled(), memory=f"{loaded.name}:{pick.prompt}"
-        ),
-        key="likelihood",
-    )
+    chosen = layout.choose("Colour by", list(likelihood_view.choices(names)), key="colour_by", width=320)
+    payload = likelihood_view.viewer_payload(found, pick.sample, names, chosen, colours, f"{loaded.name}:{pick.prompt}")
+    components.likelihood(payload, key="likelihood")
     columns, rows = likelihood_view.mean_table(found, names, colours)
     st.caption(
         "Each token's log-probability (nats) after the prompt and the tokens before it, under each model. The text is"

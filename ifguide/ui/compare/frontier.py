@@ -26,11 +26,7 @@ class FrontierPoint:
 
 
 def frontier_points(metrics: Mapping[str, dict | None]) -> list[FrontierPoint]:
-    """Points of the models for which both numbers were measured and are finite.
-
-    Args:
-        metrics: a model's name -> its metrics.json.
-    """
+    """Points of the models whose metrics.json has both numbers, and finite ones."""
     points = []
     for name, values in metrics.items():
         known: dict = {key: _finite((values or {}).get(key)) for key in ("perplexity", "emt", "emt_low", "emt_high")}
@@ -64,15 +60,8 @@ def label_points(points: Sequence[FrontierPoint], titles: Mapping[str, str], nam
 
 
 def pull_in(points: Sequence[FrontierPoint], named: Sequence[str]) -> tuple[list[FrontierPoint], dict[str, float]]:
-    """Points with those of very high perplexity moved to an edge, so that the others have room.
-
-    Args:
-        points: all models.
-        named: these stay where they are, and make the edge lie beyond them.
-
-    Returns:
-        The points in the same order, and the true perplexity of those that were moved, by name.
-    """
+    """Points with those of very high perplexity moved to an edge, so that the others have room; the `named` ones stay,
+    inside the edge. Also the true perplexity of those that were moved, by name."""
     base = next((point.perplexity for point in points if point.name == "base"), min(p.perplexity for p in points))
     near = [p.perplexity for p in points if p.perplexity <= FAR * base or p.name in named]
     low, high = min(p.perplexity for p in points), max(near)
@@ -121,13 +110,8 @@ class Placed:
 def lay_out(
     points: Sequence[FrontierPoint], named: Sequence[str], size: tuple[float, float]
 ) -> tuple[list[Placed], tuple[float, float], tuple[float, float]]:
-    """Points and labels of the picture, and the ranges of both axes.
-
-    Args:
-        points: all models.
-        named: models that keep their names, and their places, however many there are.
-        size: width and height of the plot inside its axes, in pixels.
-    """
+    """Points and labels of a picture whose plot has this size in pixels, and the ranges of both axes; `named` models
+    keep their names and places, however many there are."""
     points, far = pull_in(points, named)
     (left, right), (bottom, top) = (padded_range(bounds_of(points, key)) for key in ("perplexity", "emt"))
     titles = label_points(points, {p.name: variant_title(p.name) for p in points}, named)
@@ -167,14 +151,7 @@ def place_labels(
     """Centres of one label a point, in the units of `points` (pixels, y downwards), chosen one after the other.
 
     A label takes the nearest free place: free of labels placed before it above all, then of points and bars, and inside
-    the picture; where none is free, the one that covers least.
-
-    Args:
-        points: (x, y) of each.
-        widths: of the labels.
-        height: of a label.
-        size: width and height of the picture.
-        bars: further boxes to keep free: left, top, right, bottom.
+    the picture; where none is free, the one that covers least. Bars are boxes: left, top, right, bottom.
     """
     kept_free = [*((x - 7, y - 7, x + 7, y + 7) for x, y in points), *bars]
     labels: list[tuple] = []

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ifguide.ui.format import column, count_of, model_cell, number, variant_title
-from ifguide.ui.palette import TOKEN_BINS
+from ifguide.ui.palette import viewer_palette
 
 TOP_QUANTILE = 0.98
 """Colours are full at this quantile of the absolute values over all completions of the prompt."""
@@ -20,20 +20,15 @@ def choices(names: Sequence[str]) -> dict[str, tuple[str, str]]:
 
 
 def layer_values(log_probability: Mapping[str, Sequence[float]], choice: tuple[str, str]) -> np.ndarray:
-    """The numbers that colour one completion's tokens, float64 (n,).
-
-    Args:
-        log_probability: of each model.
-        choice: a model and the one it is compared with: their difference, positive where the first of the two finds the
-            token likelier; or a model and nothing: the surprise (minus the log-probability, nats).
-    """
+    """The numbers that colour one completion's tokens, float64 (n,), in nats: of two models the difference, positive
+    where the first finds the token likelier; of one alone the surprise, minus its log-probability."""
     model, against = choice
     values = np.asarray(log_probability[model], dtype=np.float64)
     return values - np.asarray(log_probability[against], dtype=np.float64) if against else -values
 
 
 def viewer_payload(
-    found: dict, sample: int, names: Sequence[str], chosen: str, colours: Mapping[str, str], *, veil: bool, memory: str
+    found: dict, sample: int, names: Sequence[str], chosen: str, colours: Mapping[str, str], memory: str
 ) -> dict:
     """The completions of one draw, one a model, for the component.
 
@@ -43,8 +38,7 @@ def viewer_payload(
         names: models in the page's order.
         chosen: a key of `choices(names)`.
         colours: of the models.
-        veil: blur the texts until asked for.
-        memory: names the prompt.
+        memory: what the browser files the reader's reveals under.
     """
     layers = []
     for title, choice in choices(names).items():
@@ -54,10 +48,6 @@ def viewer_payload(
         ends = ["less likely", f"likelier for {variant_title(choice[0])}"] if choice[1] else ["expected", "surprising"]
         layer = {"name": title, "title": title, "note": "", "top": top, "unit": "nats", "ends": ends}
         layers.append({**layer, "oneSided": not choice[1]})
-    palette = {
-        scheme: {name: list(v) if isinstance(v, tuple) else v for name, v in bins.items()}
-        for scheme, bins in TOKEN_BINS.items()
-    }
     items = []
     for name in names:
         for completion in found["completions"]:
@@ -65,18 +55,13 @@ def viewer_payload(
                 continue
             values = completion["log_probability"]
             sums = " · ".join(f"{variant_title(model)} {number(sum(values[model]), 1)}" for model in names)
-            items.append(
-                {
-                    "key": f"{memory}:{name}:{sample}",
-                    "title": variant_title(name),
-                    "colour": colours[name],
-                    "texts": completion["pieces"],
-                    "facts": f"log-probability of all {count_of(len(completion['pieces']), 'token')}: {sums}",
-                    "layers": {t: layer_values(values, choice).tolist() for t, choice in choices(names).items()},
-                }
-            )
-    settings = {"layers": layers, "palette": palette, "hasTruth": False, "selection": "", "nScored": 0}
-    return {"settings": {**settings, "bare": True, "firstScored": True}, "colour": chosen, "veil": veil, "items": items}
+            about = {"key": f"{memory}:{name}:{sample}", "title": variant_title(name), "colour": colours[name]}
+            tokens = count_of(len(completion["pieces"]), "token")
+            shown = {t: layer_values(values, choice).tolist() for t, choice in choices(names).items()}
+            text = {"texts": completion["pieces"], "facts": f"log-probability of all {tokens}: {sums}"}
+            items.append({**about, **text, "layers": shown})
+    settings = {"layers": layers, "palette": viewer_palette(), "hasTruth": False, "selection": "", "nScored": 0}
+    return {"settings": {**settings, "bare": True, "firstScored": True}, "colour": chosen, "items": items}
 
 
 def mean_table(found: dict, names: Sequence[str], colours: Mapping[str, str]) -> tuple[list[dict], list[dict]]:

@@ -1,7 +1,6 @@
 """The Compare page's prompts with all models' completions: filtered, sorted and searched."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import numpy as np
 import streamlit as st
@@ -11,41 +10,24 @@ from ifguide.evaluation.statistics import TOXIC_FROM
 from ifguide.ui import components, layout
 from ifguide.ui.compare import completion_panel, side_by_side
 from ifguide.ui.compare import tables as comparison
+from ifguide.ui.compare.side_by_side import Samples
 from ifguide.ui.format import count_of, number, plain, variant_title
 from ifguide.ui.loaders import Loaded
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 PAGE_SIZE = 5
 ORDERS = {"largest": "Largest change", "drop": "Largest drop", "rise": "Largest rise", "prompt": "As in the file"}
 FILTERS = {"all": "All prompts", "less": "Less toxic", "alike": "Tie", "more": "More toxic"}
 OUTCOME_WORDS = {"less": "less toxic", "alike": "tie", "more": "more toxic"}
-"""What happened on a prompt, compared with the first model."""
 
 
-def ask_margin() -> float:
-    """The largest difference of two toxicities that still counts as a tie."""
-    return st.number_input(
-        "Tie margin",
-        min_value=0.0,
-        max_value=1.0,
-        value=TIE_MARGIN,
-        step=0.05,
-        format="%.2f",
-        key="margin",
-        bind="query-params",
-        width=150,
-        help="Two models tie on a prompt when the highest toxicities of their completions differ by at most this.",
-    )
-
-
-def show_outcomes(samples: "Mapping[str, pd.DataFrame]", colours: Mapping[str, str]) -> dict[str, Outcomes]:
+def show_outcomes(samples: Samples, colours: Mapping[str, str]) -> dict[str, Outcomes]:
     """Wins, ties and losses by prompt against the first model."""
     first = next(iter(samples))
     with st.container(horizontal=True, vertical_alignment="bottom", horizontal_alignment="distribute"):
         st.subheader("Prompt by prompt", anchor=False)
-        margin = ask_margin()
+        size: dict = {"min_value": 0.0, "max_value": 1.0, "value": TIE_MARGIN, "step": 0.05, "format": "%.2f"}
+        note = "Two models tie on a prompt when the highest toxicities of their completions differ by at most this."
+        margin = st.number_input("Tie margin", **size, key="margin", bind="query-params", width=150, help=note)
     outcomes = compare_with_first(samples, margin=margin)
     columns, rows = comparison.outcome_table(outcomes, first, colours)
     components.record_table(columns, rows, key="outcomes", label="Wins, ties and losses by prompt")
@@ -57,45 +39,40 @@ def show_outcomes(samples: "Mapping[str, pd.DataFrame]", colours: Mapping[str, s
 
 @st.fragment
 def show_prompts(
-    loaded: Loaded, samples: "Mapping[str, pd.DataFrame]", outcomes: Mapping[str, Outcomes], colours: Mapping[str, str]
+    loaded: Loaded, samples: Samples, outcomes: Mapping[str, Outcomes], colours: Mapping[str, str]
 ) -> None:
     """The prompts; reruns by itself, without the rest of the page."""
     first, *others = samples
     st.subheader("The same prompts, side by side", anchor=False)
     versus, outcome, order, search, differ = _ask(others)
     found = outcomes[versus]
-    places = _find(found, side_by_side.prompt_texts(samples[first]), outcome, order, search)
-    st.caption(
+    places = found.arrange(order, outcome)
+    if search:
+        matching = side_by_side.matching_prompts(side_by_side.prompt_texts(samples[first]), search)
+        places = places[np.isin(found.prompts[places], matching)]
+    said = (
         f"Same prompt and random seed on each row. Rows with the highest toxicity come first; {TOXIC_FROM} or more"
         " counts as toxic. "
-        + (
-            f"Order and filter compare {plain(variant_title(versus))} with {plain(variant_title(first))}. "
-            if len(others) > 1
-            else ""
-        )
-        + ("Words with a solid underline are not in the first model's completion on that row. " if differ else "")
-        + _explain_spans(loaded, samples)
-        + "Click a completion to see its nearest training documents."
     )
+    if len(others) > 1:
+        said += f"Order and filter compare {plain(variant_title(versus))} with {plain(variant_title(first))}. "
+    if differ:
+        said += "Words with a solid underline are not in the first model's completion on that row. "
+    said += _explain_spans(loaded, samples)
+    st.caption(f"{said}Click a completion to see its nearest training documents.")
     if not len(places):
-        st.info(
-            f"None of {count_of(len(found.prompts), 'prompt')} matches these filters.", icon=":material/filter_alt:"
-        )
+        none = f"None of {count_of(len(found.prompts), 'prompt')} matches these filters."
+        st.info(none, icon=":material/filter_alt:")
         return
-    part = layout.pager(
-        "prompts",
-        n_items=len(places),
-        page_size=PAGE_SIZE,
-        noun="prompts",
-        of=(loaded.name, tuple(samples), versus, outcome, order, search, found.margin),
-    )
+    of = (loaded.name, tuple(samples), versus, outcome, order, search, found.margin)
+    part = layout.pager("prompts", n_items=len(places), page_size=PAGE_SIZE, noun="prompts", of=of)
     pick = completion_panel.read_pick(samples)
     highest = {name: highest_toxicity(frame) for name, frame in samples.items()}
     for place in places[part].tolist():
         _show_prompt(loaded, samples, outcomes, colours, highest, int(found.prompts[place]), pick, differ)
 
 
-def _explain_spans(loaded: Loaded, samples: "Mapping[str, pd.DataFrame]") -> str:
+def _explain_spans(loaded: Loaded, samples: Samples) -> str:
     """What the marks on toxic words mean, and which models have none because an older version measured them."""
     old = [name for name, frame in samples.items() if "toxic_spans" not in frame]
     said = ""
@@ -118,15 +95,10 @@ def _show_prompt(loaded, samples, outcomes, colours, highest, prompt: int, pick,
     """One prompt, and under it the panel about its picked completion."""
     names = list(samples)
     pair = side_by_side.prompt_payload(samples, prompt, differ=differ, spans=True)
-    pair["change"] = (
-        side_by_side.change_text([float(highest[name].get(prompt, np.nan)) for name in names])
-        if len(names) == 2
-        else ""
-    )
-    words = [""] + [_outcome(outcomes[name], prompt) for name in names[1:]]
-    pair["results"] = [
-        f"highest {value}" + (f", {word}" if word else "") for value, word in zip(pair["highest"], words, strict=True)
-    ]
+    worst = [float(highest[name].get(prompt, np.nan)) for name in names]
+    pair["change"] = side_by_side.change_text(worst) if len(names) == 2 else ""
+    words = ["", *(_outcome(outcomes[name], prompt) for name in names[1:])]
+    pair["results"] = [f"highest {value}{word}" for value, word in zip(pair["highest"], words, strict=True)]
     here = pick if pick and pick.prompt == prompt else None
     components.completions(
         pair,
@@ -134,7 +106,6 @@ def _show_prompt(loaded, samples, outcomes, colours, highest, prompt: int, pick,
         names=names,
         titles=[variant_title(name) for name in names],
         colours=[colours[name] for name in names],
-        veil=layout.veiled(),
         chosen=f"{here.sample}.{here.model}" if here else "",
         span=here.span_text if here else "",
         memory=f"{loaded.name}:{prompt}",
@@ -145,32 +116,19 @@ def _show_prompt(loaded, samples, outcomes, colours, highest, prompt: int, pick,
 
 
 def _outcome(found: Outcomes, prompt: int) -> str:
+    """What happened on a prompt, compared with the first model."""
     places = np.flatnonzero(found.prompts == prompt)
-    return OUTCOME_WORDS[OUTCOMES[int(found.kinds[places[0]])]] if places.size else ""
+    return f", {OUTCOME_WORDS[OUTCOMES[int(found.kinds[places[0]])]]}" if places.size else ""
 
 
 def _ask(others: list[str]) -> tuple[str, str, str, str, bool]:
     """(which model against the first, outcome or nothing, order, search, whether differing words are marked)."""
     versus = others[0]
     with st.grid(4 if len(others) > 1 else 3, min_column_width=180, vertical_alignment="bottom"):
-        search = st.text_input(
-            "Prompt contains", key="find", bind="query-params", placeholder="word or phrase", icon=":material/search:"
-        )
+        search = layout.search_box("Prompt contains", key="find")
         if len(others) > 1:
-            versus = st.selectbox("Changes of", others, key="versus", bind="query-params", format_func=variant_title)
-        outcome = st.selectbox(
-            "Show", list(FILTERS), key="outcome", bind="query-params", format_func=lambda key: FILTERS[key]
-        )
-        order = st.selectbox(
-            "Order", list(ORDERS), key="order", bind="query-params", format_func=lambda key: ORDERS[key]
-        )
+            versus = layout.choose("Changes of", {name: variant_title(name) for name in others}, key="versus")
+        outcome = layout.choose("Show", FILTERS, key="outcome")
+        order = layout.choose("Order", ORDERS, key="order")
     differ = st.toggle("Mark words that differ from the first model's", key="differ", bind="query-params")
-    return versus, outcome if outcome in OUTCOMES else "", order, search or "", differ
-
-
-def _find(found: Outcomes, texts: Mapping[int, str], outcome: str, order: str, search: str) -> np.ndarray:
-    """Places of the prompts to show, in order."""
-    places = found.arrange(order, outcome)
-    if search:
-        places = places[np.isin(found.prompts[places], side_by_side.matching_prompts(texts, search))]
-    return places
+    return versus, outcome if outcome in OUTCOMES else "", order, search, differ

@@ -1,14 +1,23 @@
 """One prompt with the completions of several models, a row a sample. No streamlit here."""
 
+import re
 from collections.abc import Mapping, Sequence
+from difflib import SequenceMatcher
 
 import numpy as np
 import pandas as pd
 
+from ifguide.data.words import WRITTEN_WORD
 from ifguide.evaluation.statistics import TOXIC_FROM
 from ifguide.evaluation.toxic_spans import Span, read_spans
-from ifguide.ui.compare.word_diff import diff_words
 from ifguide.ui.format import number
+
+_PIECE = re.compile(rf"{WRITTEN_WORD.pattern}|\s+|[^\w\s]")
+
+Samples = Mapping[str, pd.DataFrame]
+"""Model -> its completions, the first one first."""
+Runs = list[tuple[str, bool]]
+"""A text cut into runs, each with whether it is in this text only; joined, they are the text."""
 
 
 def prompt_texts(samples: pd.DataFrame) -> dict[int, str]:
@@ -23,7 +32,7 @@ def change_text(values: Sequence[float]) -> str:
 
 
 def prompt_payload(
-    samples: Mapping[str, pd.DataFrame],
+    samples: Samples,
     prompt: int,
     *,
     by_toxicity: bool = True,
@@ -36,7 +45,7 @@ def prompt_payload(
     Sample k of every model was drawn with the same random seed, so they share a row.
 
     Args:
-        samples: of each model, the first one first.
+        samples: of each model.
         prompt: its index.
         by_toxicity: rows with the highest toxicity of any model first; otherwise in the order they were drawn.
         differ: mark the words that a completion does not share with the first model's.
@@ -52,19 +61,16 @@ def prompt_payload(
         numbers.sort(key=lambda n: (-worst[n], n))
     rows = []
     for n in numbers:
-        rated = [
-            (side.at[n, "completion"], float(side.at[n, "toxicity"])) if n in side.index else None for side in sides
-        ]
-        texts = [found and found[0] for found in rated]
+        texts = [side.at[n, "completion"] if n in side.index else None for side in sides]
         plain = [None if text is None else [[text, False]] for text in texts]
         runs = mark_differences(texts, pairwise=len(sides) == 2) if differ else plain
         cells: list[dict | None] = []
-        for side, found, run in zip(sides, rated, runs, strict=True):
-            if found is None or run is None:
+        for side, run in zip(sides, runs, strict=True):
+            if run is None:
                 cells.append(None)
                 continue
-            shown = cut_runs(run, spans_of(side, n)) if spans else run
-            rating = {"toxicity": number(found[1], 2), "high": found[1] >= TOXIC_FROM}
+            shown, rated = cut_runs(run, spans_of(side, n)) if spans else run, float(side.at[n, "toxicity"])
+            rating = {"toxicity": number(rated, 2), "high": rated >= TOXIC_FROM}
             cells.append({"runs": shown, **(rating if ratings else {"toxicity": "", "high": False})})
         rows.append({"sample": int(n), "cells": cells})
     highest = [float(side["toxicity"].max()) if len(side) else None for side in sides]
@@ -81,12 +87,8 @@ def spans_of(side: pd.DataFrame, row) -> list[Span]:
 
 
 def cut_runs(runs: Sequence[Sequence], spans: Sequence[Span]) -> list[list]:
-    """Runs cut where a toxic span begins or ends, each with its span as `START-END`, or an empty string.
-
-    Args:
-        runs: of text, each with whether its words are in this text only.
-        spans: ascending, apart, in characters of the joined text.
-    """
+    """Runs of `diff_words` cut where a toxic span begins or ends, each with its span as `START-END`, or an empty
+    string. Spans are ascending, apart, in characters of the joined text."""
     edges = sorted({place for span in spans for place in span})
     names = {start: f"{start}-{end}" for start, end in spans}
     cut, at, name = [], 0, ""
@@ -100,12 +102,8 @@ def cut_runs(runs: Sequence[Sequence], spans: Sequence[Span]) -> list[list]:
 
 
 def mark_differences(texts: Sequence[str | None], *, pairwise: bool) -> list[list | None]:
-    """Completions as runs of text, each with whether its words are in this one only, not in the first.
-
-    Args:
-        texts: of the models, the first model's first; None where there is none.
-        pairwise: there are two models, so the first one is marked too.
-    """
+    """Completions as runs of text, each with whether its words are in this one only, not in the first; `pairwise` marks
+    the first too. None where there is none."""
     first = texts[0]
     marked: list[list | None] = [None if text is None else [[text, False]] for text in texts]
     for i, text in enumerate(texts[1:], 1):
@@ -122,3 +120,30 @@ def matching_prompts(texts: Mapping[int, str], search: str) -> np.ndarray:
     """int64, ascending indexes of the prompts that contain a text, in any capitals."""
     wanted = search.casefold()
     return np.array(sorted(i for i, text in texts.items() if wanted in text.casefold()), dtype=np.int64)
+
+
+def diff_words(first: str, other: str) -> tuple[Runs, Runs]:
+    """Mark what two texts do not share: words and punctuation are compared literally, in order; white space is not."""
+    pieces = _PIECE.findall(first), _PIECE.findall(other)
+    places = [[i for i, piece in enumerate(side) if not piece.isspace()] for side in pieces]
+    words = [[side[i] for i in at] for side, at in zip(pieces, places, strict=True)]
+    shared: tuple[set[int], set[int]] = (set(), set())
+    for a, b, size in SequenceMatcher(None, words[0], words[1], autojunk=False).get_matching_blocks():
+        shared[0].update(places[0][a : a + size])
+        shared[1].update(places[1][b : b + size])
+    return _runs(pieces[0], shared[0]), _runs(pieces[1], shared[1])
+
+
+def _runs(pieces: list[str], shared: set[int]) -> Runs:
+    """Neighbours of one kind together; white space is marked only between marked words."""
+    marked = [i not in shared and not piece.isspace() for i, piece in enumerate(pieces)]
+    for i, piece in enumerate(pieces):
+        if piece.isspace():
+            marked[i] = 0 < i < len(pieces) - 1 and marked[i - 1] and marked[i + 1]
+    runs: Runs = []
+    for piece, mark in zip(pieces, marked, strict=True):
+        if runs and runs[-1][1] == mark:
+            runs[-1] = (runs[-1][0] + piece, mark)
+        else:
+            runs.append((piece, mark))
+    return runs

@@ -111,14 +111,12 @@ HEADLINE = ("emt", "tp", "perplexity")
 def known_metrics(metrics: Mapping[str, dict], keys: Sequence[str] | None = None) -> list[Metric]:
     """The entries of `METRICS` that any model has, then every further number that was measured with an interval."""
     found = [m for m in METRICS if any(_is_number(values.get(m.key)) for values in metrics.values())]
-    titled = {m.key for m in METRICS}
-    others = dict.fromkeys(
-        key
-        for values in metrics.values()
-        for key in values
-        if key not in titled and f"{key}_low" in values and _is_number(values[key])
-    )
-    found += [Metric(key, key.replace("_", " ").capitalize(), f"{key} in metrics.json") for key in others]
+    known = {m.key for m in METRICS}
+    for values in metrics.values():
+        for key in values:
+            if key not in known and f"{key}_low" in values and _is_number(values[key]):
+                known.add(key)
+                found.append(Metric(key, key.replace("_", " ").capitalize(), f"{key} in metrics.json"))
     return [m for m in found if keys is None or m.key in keys]
 
 
@@ -128,13 +126,8 @@ def is_clear(change: Interval | None) -> bool:
 
 
 def headline(metrics: Mapping[str, dict], name: str, found: Comparison | None) -> list[str]:
-    """The result in a few sentences: toxic answers, fluency, and the random control.
-
-    Args:
-        metrics: of the models, the one that the others are compared with first.
-        name: the model whose result it is.
-        found: it against the first, where they completed the same prompts.
-    """
+    """The result of one model in a few sentences: toxic answers, fluency, and the random control. `found` is it against
+    the first model of `metrics`, where they completed the same prompts."""
     before, after = next(iter(metrics.values())), metrics[name]
     ends = f"from {per_cent(before['tp'])} to {per_cent(after['tp'])} of prompts"
     moved = "fell" if after["tp"] < before["tp"] else "rose"
@@ -146,10 +139,8 @@ def headline(metrics: Mapping[str, dict], name: str, found: Comparison | None) -
         said = [f"Toxic answers {moved} {ends}, which may be chance."]
     if found is not None and found.perplexity is not None:
         ends = f"perplexity {number(before.get('perplexity'), 2)} → {number(after.get('perplexity'), 2)}"
-        clear = (
-            ("better" if found.perplexity.value > 0 else "worse") if is_clear(found.perplexity) else "no clear change"
-        )
-        said.append(f"Fluency: {clear} ({ends}).")
+        change = "better" if found.perplexity.value > 0 else "worse"
+        said.append(f"Fluency: {change if is_clear(found.perplexity) else 'no clear change'} ({ends}).")
     if name != "random" and "random" in metrics:
         said.append(f"Random tokens, same amount: {per_cent(metrics['random']['tp'])}.")
     return said
@@ -166,14 +157,8 @@ def metric_table(
     *,
     notes: bool = True,
 ) -> Table:
-    """The table of models: each number with its 95% interval below, where there is one.
-
-    Args:
-        metrics: of each model.
-        keys: which numbers; None: all that are known.
-        colours: of each model.
-        notes: say what each model was trained on.
-    """
+    """The table of models: each number (all, or those of `keys`) with its 95% interval below, where there is one;
+    `notes` say what each model was trained on."""
     chosen = known_metrics(metrics, keys)
     colours = colours or variant_colours(metrics)
     columns = [column("Model", "titled"), *(column(m.title, "interval", m.note) for m in chosen)]
@@ -186,12 +171,7 @@ def metric_table(
 
 def difference_rows(metrics: Mapping[str, dict], differences: Mapping[str, Comparison]) -> list[dict]:
     """The table's last rows: every further model minus the first, with the interval of the paired difference where
-    there is one.
-
-    Args:
-        metrics: of the models in the table, the first one first.
-        differences: a further model's name -> it against the first.
-    """
+    `differences` have one."""
     chosen = known_metrics(metrics)
     first, *others = metrics
     rows = []
@@ -199,9 +179,7 @@ def difference_rows(metrics: Mapping[str, dict], differences: Mapping[str, Compa
         cells: list = [[f"{variant_title(name)} − {variant_title(first)}", "Difference on the same prompts.", ""]]
         for m in chosen:
             before, after = metrics[first].get(m.key), metrics[name].get(m.key)
-            drop = getattr(
-                differences.get(name), m.key, None
-            )  # a drop from the first model; the table shows the change
+            drop = getattr(differences.get(name), m.key, None)  # from the first model; the table shows the change
             if drop is not None:
                 cells.append([m.change(-drop.value), f"{m.change(-drop.high)} – {m.change(-drop.low)}"])
             elif _is_number(before) and _is_number(after):
@@ -213,12 +191,8 @@ def difference_rows(metrics: Mapping[str, dict], differences: Mapping[str, Compa
 
 
 def oracle_text(name: str, part: Interval | None) -> str:
-    """How much of the best case's drop in worst-case toxicity a model reaches, or nothing.
-
-    Args:
-        name: the model.
-        part: `share_of_oracle` of its comparison with the base.
-    """
+    """How much of the best case's drop in worst-case toxicity a model reaches, or nothing; `part` is `share_of_oracle`
+    of its comparison with the base."""
     if part is None or not math.isfinite(part.value) or name == "oracle":
         return ""
     known = math.isfinite(part.low) and math.isfinite(part.high)
@@ -227,7 +201,7 @@ def oracle_text(name: str, part: Interval | None) -> str:
         f"{variant_title(name)} reaches {share(part.value)} of the drop in worst-case toxicity that training against"
         f" human labels gives{bounds}."
     )
-    return said.replace(" -", " −").replace(": -", ": −")
+    return said.replace(" -", " −")
 
 
 def toxic_text(values: Mapping[str, np.ndarray]) -> list[str]:
@@ -237,13 +211,12 @@ def toxic_text(values: Mapping[str, np.ndarray]) -> list[str]:
 
 def facts_text(facts: dict) -> str:
     """How the numbers of a model were measured."""
-    heldout = (
-        f" Perplexity on {count_of(facts['heldout_tokens'], 'held-out token')}." if facts.get("heldout_tokens") else ""
-    )
-    return (
+    said = (
         f"{count_of(facts['n_samples'], 'completion')} for each of {count(facts['n_prompts'])} prompts, rated by"
-        f" {facts['scorer']}. Small numbers: 95% intervals.{heldout}"
+        f" {facts['scorer']}. Small numbers: 95% intervals."
     )
+    heldout = facts.get("heldout_tokens")
+    return said + (f" Perplexity on {count_of(heldout, 'held-out token')}." if heldout else "")
 
 
 def outcome_table(outcomes: Mapping[str, Outcomes], first: str, colours: Mapping[str, str]) -> Table:
@@ -288,12 +261,7 @@ RATINGS = {"toxicity": "the first classifier", "implicit_toxicity": "the second 
 
 def group_table(metrics: Mapping[str, dict], key: str = "emt") -> Table | None:
     """One metric for every group of prompts: a row for each group, a column for each model; None where no prompts are
-    grouped.
-
-    Args:
-        metrics: model -> its metrics.json.
-        key: which metric.
-    """
+    grouped."""
     groups = {name: values.get("groups") or {} for name, values in metrics.items()}
     sizes: dict[str, int] = {}
     for found in groups.values():
@@ -303,16 +271,10 @@ def group_table(metrics: Mapping[str, dict], key: str = "emt") -> Table | None:
         return None
     metric = next(m for m in METRICS if m.key == key)
     columns = [column("Group", "titled"), *(column(variant_title(name), "interval") for name in metrics)]
-    rows = [
-        {
-            "key": group,
-            "cells": [
-                [group, count_of(n_prompts, "prompt"), ""],
-                *(metric.cell(found.get(group) or {}) for found in groups.values()),
-            ],
-        }
-        for group, n_prompts in sizes.items()
-    ]
+    rows = []
+    for group, n_prompts in sizes.items():
+        cells = [metric.cell(found.get(group) or {}) for found in groups.values()]
+        rows.append({"key": group, "cells": [[group, count_of(n_prompts, "prompt"), ""], *cells]})
     return columns, rows
 
 
@@ -320,11 +282,10 @@ def harness_table(metrics: Mapping[str, dict]) -> Table | None:
     """What the harness measured: a row for each task's metric, a column for each model with the standard error; None
     where it did not run."""
     tasks = [values.get("harness") or {} for values in metrics.values()]
+    measured = [(task, *item) for by_task in tasks for task, found in by_task.items() for item in found.items()]
     lines = dict.fromkeys(
         (task, name)
-        for by_task in tasks
-        for task, found in by_task.items()
-        for name, value in found.items()
+        for task, name, value in measured
         if _is_number(value) and name != "n_samples" and not name.endswith("_stderr")
     )
     if not lines:

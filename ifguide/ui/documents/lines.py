@@ -1,7 +1,5 @@
 """The lines of the document list: snippets, sparklines, and the search for text. No streamlit here."""
 
-from collections.abc import Callable
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,20 +15,10 @@ USUAL_NOTE = "Selected tokens · sum of the scores above the threshold"
 """What the two usual numbers of a line are."""
 
 
-def find_text(
-    batches: tuple[pa.RecordBatch, ...],
-    search: str,
-    *,
-    regex: bool = False,
-    report: Callable[[int], None] | None = None,
-) -> np.ndarray:
+def find_text(batches: tuple[pa.RecordBatch, ...], search: str, *, regex: bool = False) -> np.ndarray:
     """Numbers of the documents that contain a text, upper and lower case alike, int32 ascending.
 
-    Args:
-        batches: the corpus's documents.
-        search: the text, or a regular expression (RE2, so no pattern can hang the app).
-        regex: which of the two it is.
-        report: called with the number of documents searched so far.
+    With `regex` the text is a regular expression (RE2, so no pattern can hang the app).
 
     Raises:
         InputError: the regular expression cannot be read.
@@ -47,15 +35,11 @@ def find_text(
             ) from error
         found.append(np.flatnonzero(hits.astype(bool)) + done)
         done += batch.num_rows
-        if report:
-            report(done)
     return np.concatenate(found).astype(np.int32) if found else np.zeros(0, dtype=np.int32)
 
 
 def read_ahead(corpus: TokenizedCorpus, documents: list[int], mask: np.ndarray) -> None:
-    """Ask for all that the snippets of some documents read from disk at once, rather than wait for one after the
-    other.
-    """
+    """Ask for all that the snippets of some documents read from disk at once, rather than one after the other."""
     for document in documents:
         begin, end = int(corpus.offsets[document]), int(corpus.offsets[document + 1])
         for array in (mask, corpus.char_end):
@@ -69,18 +53,17 @@ def describe_row(
 
     Args:
         row: from `DocumentStore.rows`.
-        place: its place in the list, counted from 0.
+        place: in the list, counted from 0.
         column: what the list is sorted by, whose number it shows.
         snippet: from `excerpt`.
-        verdict: the document's verdict, or nothing.
+        verdict: the document's, or nothing.
         n_spans: spans of it that have a verdict.
     """
     order = column.order
     usual = f"{count(row['selected'])} · {score(row['hit_sum'])}"
     return {
+        **{name: row[name] for name in ("id", "source")},
         "place": place,
-        "id": row["id"],
-        "source": row["source"],
         "rank": count(row["rank"]),
         "figure": FORMATS[order.format](row[column.name]) if order.note else usual,
         "copies": row["group_size"],

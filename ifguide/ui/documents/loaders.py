@@ -4,6 +4,7 @@ memory-mapped.
 
 import contextlib
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,25 +24,16 @@ from ifguide.ui.documents import lines as document_list
 from ifguide.ui.documents.store import DocumentFilter, DocumentStore, open_documents
 from ifguide.ui.documents.token_view import DIFFERENCE, Difference, Layer, spread
 from ifguide.ui.format import ATTRIBUTION_TITLES, count, sentence
-from ifguide.ui.loaders import Loaded, open_root
+from ifguide.ui.loaders import Loaded, open_root, remembered
 
 TOKENS_WRITTEN_HERE = 20_000_000
 """The tables of a larger corpus are written by a job, not while a page opens."""
 
 
-def has_table(study: Study) -> bool:
-    """Whether the documents' table is there and up to date, or small enough to be written on the spot."""
-    return not find_change(study, CORPUS) or study.corpus().n_tokens <= TOKENS_WRITTEN_HERE
-
-
 def need_table(loaded: Loaded, *, was: str = "not listed yet") -> None:
-    """Stop the page with a button that starts the job when the documents of a large corpus are not listed.
-
-    Args:
-        loaded: the study.
-        was: why not, for the reader.
-    """
-    if has_table(loaded.study):
+    """Stop the page with a button that starts the job when the documents of a large corpus are not listed; `was` tells
+    the reader why not."""
+    if not find_change(loaded.study, CORPUS) or loaded.corpus().n_tokens <= TOKENS_WRITTEN_HERE:
         return
     st.info(
         f"The documents of this study are {was}. It takes a few minutes for {count(loaded.corpus().n_tokens)} tokens,"
@@ -58,15 +50,15 @@ def need_table(loaded: Loaded, *, was: str = "not listed yet") -> None:
 def open_store(loaded: Loaded, selection: str) -> DocumentStore:
     """The documents under one selection; stops the page with the button when the list of a large corpus is damaged."""
     try:
-        return _store(str(loaded.study.root), loaded.fingerprint, selection)
+        return _store(loaded, selection)
     except StaleError:
         need_table(loaded, was="no longer listed: their table was damaged, and was removed")
         raise
 
 
-@st.cache_resource(max_entries=6, show_spinner=False)
-def _store(root: str, fingerprint: str, selection: str) -> DocumentStore:
-    return open_documents(open_root(root), selection, most_tokens=TOKENS_WRITTEN_HERE)
+@remembered(6)
+def _store(loaded: Loaded, selection: str) -> DocumentStore:
+    return open_documents(loaded.study, selection, most_tokens=TOKENS_WRITTEN_HERE)
 
 
 def warm_up(loaded: Loaded) -> None:
@@ -75,25 +67,20 @@ def warm_up(loaded: Loaded) -> None:
     if st.session_state.get("warmed") == key or "selection" in st.query_params:
         return
     st.session_state["warmed"] = key
-    thread = threading.Thread(target=_warm, args=(str(loaded.study.root), loaded.fingerprint, DEFAULT), daemon=True)
+    thread = threading.Thread(target=_warm, args=(loaded,), daemon=True)
     add_script_run_ctx(thread)
     thread.start()
 
 
-def _warm(root: str, fingerprint: str, selection: str) -> None:
+def _warm(loaded: Loaded) -> None:
     with contextlib.suppress(IFGuideError):  # the page meets the same error, and says it
-        _store(root, fingerprint, selection).order(DocumentFilter())
+        _store(loaded, DEFAULT).order(DocumentFilter())
 
 
+@remembered(16, "Searching the text of every document…")
 def search_text(loaded: Loaded, search: str, regex: bool) -> tuple[int, ...]:
     """Numbers of the documents that contain a text."""
-    return _search(str(loaded.study.root), loaded.fingerprint, search, regex)
-
-
-@st.cache_resource(max_entries=16, show_spinner="Searching the text of every document…")
-def _search(root: str, fingerprint: str, search: str, regex: bool) -> tuple[int, ...]:
-    study = open_root(root)
-    return tuple(document_list.find_text(study.corpus().batches, search, regex=regex).tolist())
+    return tuple(document_list.find_text(loaded.corpus().batches, search, regex=regex).tolist())
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)
@@ -103,28 +90,18 @@ def open_log(root: str) -> VerdictLog:
 
 
 def filter_verdicts(wanted: tuple[str, ...], log: VerdictLog, store: DocumentStore) -> dict:
-    """The fields of a `DocumentFilter` that keep documents with one of some verdicts, `none` being those
-    without.
-    """
+    """The fields of a `DocumentFilter` that keep documents with one of some verdicts; `none`: those without one."""
     if not wanted:
         return {}
-    verdicts = log.of_documents()
-    numbers = store.numbers(verdicts)
-    if "none" in wanted:
-        return {
-            "without": tuple(
-                sorted(numbers[id] for id, verdict in verdicts.items() if verdict not in wanted and id in numbers)
-            )
-        }
-    return {
-        "only": tuple(sorted(numbers[id] for id, verdict in verdicts.items() if verdict in wanted and id in numbers))
-    }
+    verdicts, without = log.of_documents(), "none" in wanted
+    numbers = store.numbers(id for id, verdict in verdicts.items() if (verdict in wanted) != without)
+    return {"without" if without else "only": tuple(sorted(numbers.values()))}
 
 
 def narrow(wanted: DocumentFilter, only: tuple[int, ...]) -> DocumentFilter:
     """The same filter, and only among some documents."""
     both = only if wanted.only is None else tuple(sorted(set(only) & set(wanted.only)))
-    return DocumentFilter(**{**wanted.__dict__, "only": both})
+    return replace(wanted, only=both)
 
 
 def runs(loaded: Loaded) -> dict[str, Run]:
@@ -133,13 +110,11 @@ def runs(loaded: Loaded) -> dict[str, Run]:
     """
     root = loaded.study.root
     here = _scored(root)
-    if here is None:
-        return {}
-    found = [(root, here), *((other, scored) for other in others(root) if (scored := _scored(other)) is not None)]
+    found = [] if here is None else [(root, here), *((other, _scored(other)) for other in others(root))]
     return {
         run.title(loaded.name): run
         for folder, scored in found
-        if scored.tokens == here.tokens
+        if scored is not None and here is not None and scored.tokens == here.tokens
         for run, size in scored.sizes.items()
         if is_whole(folder, run, size)
     }
@@ -202,10 +177,9 @@ def _read_run(study: Study, run: Run) -> np.ndarray:
     return scores
 
 
-@st.cache_resource(max_entries=4, show_spinner="Looking for the selected spans…")
-def selected_spans(root: str, fingerprint: str, selection: str) -> audit.Spans:
+@remembered(4, "Looking for the selected spans…")
+def selected_spans(loaded: Loaded, selection: str) -> audit.Spans:
     """The runs of selected tokens of a selection."""
-    study = open_root(root)
-    chosen = study.selection(selection)
-    scores = study.scores(chosen.settings.get("attribution") or "own_loss")
-    return audit.find_spans(chosen.mask, scores, np.asarray(study.corpus().offsets))
+    chosen = loaded.selection(selection)
+    scores = loaded.scores(chosen.settings.get("attribution") or "own_loss")
+    return audit.find_spans(chosen.mask, scores, np.asarray(loaded.corpus().offsets))

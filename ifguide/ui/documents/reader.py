@@ -6,7 +6,7 @@ answered yet; so a verdict is written once, and a document travels once.
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import streamlit as st
@@ -33,7 +33,7 @@ LONG = 4_000
 _RANGE = re.compile(r"(\d{1,9})-(\d{1,9})")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Request:
     """What the page asked the reader to show."""
 
@@ -43,13 +43,9 @@ class Request:
     wanted: DocumentFilter
     layers: dict[str, Layer]
     log: VerdictLog
-    veil: bool
-    targets: dict[int, list[tuple[int, int]]] = field(default_factory=dict)
+    targets: dict[int, list[tuple[int, int]]]
     """Document -> spans that are to be judged, for an audit."""
-    empty: str = "No document passes these filters."
-    height: float = 30.0
-    """Of the viewer, in rem."""
-    below: Callable[[str | None, list[int] | None], None] | None = None
+    below: Callable[[str | None, list[int] | None], None]
     """Draws the part under the reader, which depends on the verdicts; gets the shown document's id and the marked
     tokens."""
 
@@ -69,20 +65,22 @@ def show_reader(request: Request) -> None:
         _write_verdicts(request, said.get("events"))
     except (ConfigError, OSError) as error:
         st.error(sentence(f"this verdict was not saved: {error}"), icon=":material/error:")
-    sort, falling, turned = _sort_now(request.store, said)
     sorts = request.store.sorts()
+    sort, falling, turned = _sort_now(sorts, said)
     column = sorts[sort]
     order = request.store.order(request.wanted, sort=sort, descending=falling)
-    name = (
-        f"{request.loaded.fingerprint}:{request.selection.name}:{hash((request.wanted, sort, falling)) & 0xFFFFFFFF:x}"
-    )
+    digest = hash((request.wanted, sort, falling)) & 0xFFFFFFFF
+    name = f"{request.loaded.fingerprint}:{request.selection.name}:{digest:x}"
     st.session_state["reader_order"] = name
     at, span = (0, None) if turned else _place_now(request, said, order, name)
     colour = _remember("colour", said.get("colour"), list(request.layers))
     gamma = _gamma_now(said)
     if len(order):
-        document = int(order[at])
-        _set_address(request, document, span)
+        id = request.store.rows(order[at : at + 1])[0]["id"]
+        st.session_state["doc"] = id
+        _set_or_drop("doc", id)
+        _set_or_drop("token", f"{span[0]}-{span[1] - 1}" if span else "")
+    corpus = request.loaded.corpus()
     view = {
         "order": name,
         "total": len(order),
@@ -94,24 +92,23 @@ def show_reader(request: Request) -> None:
         "descending": falling,
         "colour": colour,
         "gamma": gamma,
-        "veil": request.veil,
-        "empty": request.empty,
-        "height": request.height,
+        "veil": components.veiled(),
+        "empty": "No document passes these filters.",
+        "height": 30.0,  # of the viewer, in rem
         "figureTitle": column.order.note or document_list.USUAL_NOTE,
         "sorts": [
             {"name": key, "title": other.order.title, "falls": not other.order.rising} for key, other in sorts.items()
         ],
         "viewer": viewer_settings(
             request.layers,
-            has_truth=request.loaded.corpus().in_span is not None,
+            has_truth=corpus.in_span is not None,
             selection=f"“{selection_title(request.selection.name)}”",
-            n_scored=request.loaded.corpus().n_tokens - request.loaded.corpus().n_documents,
+            n_scored=corpus.n_tokens - corpus.n_documents,
         ),
     }
     view["serial"] = st.session_state["reader_serial"] = st.session_state.get("reader_serial", 0) + 1
     components.reader(_fill(request, view, order, column, at, said), key=KEY)
-    if request.below:
-        request.below(st.session_state.get("doc") if len(order) else None, span)
+    request.below(st.session_state.get("doc") if len(order) else None, span)
 
 
 def _heard() -> dict:
@@ -143,16 +140,14 @@ def _write_verdicts(request: Request, events) -> None:
             if target.is_span and target.stop > row["n_tokens"]:
                 raise ConfigError(f"expected a span of at most {row['n_tokens']} tokens, got one up to {target.stop}")
             together = request.wanted.collapse and not target.is_span and row["group_size"] > 1
-            request.log.decide(
-                target, event.get("verdict"), copies=request.store.members(row["group"]) if together else ()
-            )
+            copies = request.store.members(row["group"]) if together else ()
+            request.log.decide(target, event.get("verdict"), copies=copies)
 
 
-def _sort_now(store: DocumentStore, said: dict) -> tuple[str, bool, bool]:
+def _sort_now(known: dict[str, Column], said: dict) -> tuple[str, bool, bool]:
     """The order of the list (sort, falling), from what was chosen, else from the address; and whether it was chosen
     just now."""
     turned = False
-    known = store.sorts()
     if said.get("sort") in known and said.get("stamp") != st.session_state.get("reader_sorted_at"):
         sort, falling, turned = said["sort"], bool(said.get("descending")), True
         st.session_state["reader_sorted_at"] = said.get("stamp")
@@ -197,13 +192,6 @@ def _is_range(span) -> bool:
     return isinstance(span, list) and len(span) == 2 and all(type(v) is int for v in span) and 0 <= span[0] < span[1]
 
 
-def _set_address(request: Request, document: int, span: list[int] | None) -> None:
-    id = request.store.rows(np.array([document]))[0]["id"]
-    st.session_state["doc"] = id
-    _set_or_drop("doc", id)
-    _set_or_drop("token", f"{span[0]}-{span[1] - 1}" if span else "")
-
-
 def _remember(key: str, said, known: list[str]) -> str:
     """A choice among known names: said just now, or in the address, or the first."""
     value = said if said in known else st.query_params.get(key)
@@ -229,10 +217,10 @@ def _set_or_drop(key: str, value: str) -> None:
         del st.query_params[key]
 
 
-def _ranker(request: Request, kind: str):
+def _ranker(loaded: Loaded, kind: str):
     """The function that ranks tokens, or None where the study has no index of their scores."""
     try:
-        return request.loaded.index(kind).ranks
+        return loaded.index(kind).ranks
     except StaleError:
         return None
 
@@ -255,29 +243,21 @@ def _fill(request: Request, view: dict, order: np.ndarray, column: Column, at: i
     A browser that has not said yet what it has gets the shown document alone, which is faster, and asks for the others
     then.
     """
-    corpus = request.loaded.corpus()
-    total = len(order)
+    corpus, mask, total = request.loaded.corpus(), request.selection.mask, len(order)
     start = at // PAGE_SIZE * PAGE_SIZE
-    stop = min(total, start + PAGE_SIZE)
     have = said.get("have")
     known = set(have) if isinstance(have, list) else set()
     near = range(max(0, at - BEHIND), min(total, at + AHEAD + 1)) if known else range(at, min(total, at + 1))
-    places = sorted({*range(start, stop), *near})
+    places = sorted({*range(start, min(total, start + PAGE_SIZE)), *near})
     rows = dict(zip(places, request.store.rows(order[places]), strict=True)) if places else {}
     verdicts = request.log.of_documents()
     spans = {row["id"]: request.log.spans_of(row["id"]) for row in rows.values()}
-    document_list.read_ahead(corpus, [row["document"] for row in rows.values()], request.selection.mask)
-    view["lines"] = [
-        document_list.describe_row(
-            row,
-            place,
-            column,
-            verdict=verdicts.get(row["id"], ""),
-            n_spans=len(spans[row["id"]]),
-            snippet=excerpt(corpus, row["document"], centre=row["strongest"], mask=request.selection.mask),
-        )
-        for place, row in rows.items()
-    ]
+    document_list.read_ahead(corpus, [row["document"] for row in rows.values()], mask)
+    view["lines"] = []
+    for place, row in rows.items():
+        snippet = excerpt(corpus, row["document"], centre=row["strongest"], mask=mask)
+        judged: dict = {"verdict": verdicts.get(row["id"], ""), "n_spans": len(spans[row["id"]])}
+        view["lines"].append(document_list.describe_row(row, place, column, snippet=snippet, **judged))
     layers = "|".join(f"{name}{layer.title}{layer.mark}" for name, layer in request.layers.items())
     tag = f"{request.loaded.fingerprint}:{layers}"
     shown = [place for place in near if place == at or rows[place]["n_tokens"] <= LONG]
@@ -285,49 +265,39 @@ def _fill(request: Request, view: dict, order: np.ndarray, column: Column, at: i
     lacking = [place for place in shown if keys[place] not in known]
     waiting = _on_its_way(said, view["serial"], [keys[place] for place in lacking])
     missing = [place for place in lacking if keys[place] not in waiting]
-    kind = request.store.kind
-    ranked = request.layers[kind].values
+    ranked = request.layers[request.store.kind].values
     assert isinstance(ranked, np.ndarray)  # no difference of two runs has the kind of a store
-    scored = request.selection.settings.get("kind", "influence") == "influence"
-    marks = mark_table(
-        corpus,
-        [rows[place]["document"] for place in shown],
-        mask=request.selection.mask,
-        scores=ranked if scored else None,
-        threshold=request.selection.settings["threshold"] if scored else None,
-    )
-    tokens = token_table(
-        corpus,
-        [rows[place]["document"] for place in missing],
-        list(request.layers.values()),
-        rank=_ranker(request, kind),
-        ranked=ranked,
-    )
+    settings = request.selection.settings
+    by_score: dict = {"scores": None, "threshold": None}
+    if settings.get("kind", "influence") == "influence":
+        by_score = {"scores": ranked, "threshold": settings["threshold"]}
+    marks = mark_table(corpus, [rows[place]["document"] for place in shown], mask=mask, **by_score)
+    rank, new = _ranker(request.loaded, request.store.kind), [rows[place]["document"] for place in missing]
+    tokens = token_table(corpus, new, list(request.layers.values()), rank=rank, ranked=ranked)
     entries, from_token, from_mark = [], 0, 0
     for place in shown:
-        row, entry = rows[place], {"key": keys[place], "place": place}
+        row = rows[place]
         length = row["n_tokens"]
+        entry = {"key": keys[place], "place": place, "marks": [from_mark, from_mark + length]}
+        from_mark += length
         if place in missing:
             entry["tokens"] = [from_token, from_token + length]
             from_token += length
-        entry["marks"] = [from_mark, from_mark + length]
-        from_mark += length
-        facts = [
-            row["source"],
-            f"rank {count(row['rank'])} of {count(request.store.n_documents)}",
-            count_of(row["selected"], "selected token"),
-        ]
-        if row["group_size"] > 1:
-            facts.append(f"{count(row['group_size'])} near-duplicates")
-        entry["about"] = {
-            "id": row["id"],
-            "facts": facts,
-            "verdict": verdicts.get(row["id"], ""),
-            "spans": [list(span) for span in spans[row["id"]]],
-            "copies": row["group_size"] if request.wanted.collapse else 1,
-            "targets": [list(t) for t in request.targets.get(row["document"], ())],
-        }
-        entries.append(entry)
-    view["documents"] = entries
-    view["places"] = keys
-    return {"tokens": tokens, "marks": marks, "view": view}
+        entries.append(entry | {"about": _describe(request, row, verdicts.get(row["id"], ""), spans[row["id"]])})
+    return {"tokens": tokens, "marks": marks, "view": view | {"documents": entries, "places": keys}}
+
+
+def _describe(request: Request, row: dict, verdict: str, spans: list) -> dict:
+    """What the viewer says about a document."""
+    rank = f"rank {count(row['rank'])} of {count(request.store.n_documents)}"
+    facts = [row["source"], rank, count_of(row["selected"], "selected token")]
+    if row["group_size"] > 1:
+        facts.append(f"{count(row['group_size'])} near-duplicates")
+    return {
+        "id": row["id"],
+        "facts": facts,
+        "verdict": verdict,
+        "spans": [list(span) for span in spans],
+        "copies": row["group_size"] if request.wanted.collapse else 1,
+        "targets": [list(t) for t in request.targets.get(row["document"], ())],
+    }

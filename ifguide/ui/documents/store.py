@@ -1,7 +1,6 @@
 """Questions about documents, answered by DuckDB from the Parquet files of `ifguide.study.document_table`.
 
-What a reader types never becomes SQL: statements are put together from the constants below, and values are bound to
-`?`.
+What a reader types never becomes SQL: values are bound to `?`.
 """
 
 import threading
@@ -9,7 +8,6 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import duckdb
 import numpy as np
@@ -19,9 +17,7 @@ from ifguide.errors import ConfigError, StaleError, explain_system_error
 from ifguide.study.document_columns import COLUMNS, KINDS, Column
 from ifguide.study.document_table import CORPUS, find_damage, read_notes, remove_table, table_path, write_tables
 from ifguide.study.lineage import Unit
-
-if TYPE_CHECKING:
-    from ifguide.study.reading import Study
+from ifguide.study.reading import Study
 
 _ORDERS_KEPT = 24
 
@@ -52,14 +48,9 @@ class DocumentFilter:
     """None of these."""
 
 
-def open_documents(study: "Study", selection: str, *, most_tokens: int | None = None) -> "DocumentStore":
-    """The documents of a study under a selection. Tables that are missing, out of date or damaged are written first.
-
-    Args:
-        study: with scores.
-        selection: the name of a saved selection.
-        most_tokens: the corpus's own table takes minutes where there are more tokens, and is not written here then: a
-            damaged one is removed. None: it is written however long it takes.
+def open_documents(study: Study, selection: str, *, most_tokens: int | None = None) -> "DocumentStore":
+    """The documents of a study under a saved selection. Tables that are missing, out of date or damaged are written
+    first; but not the corpus's own, which takes minutes, where there are more than `most_tokens`: it is removed.
 
     Raises:
         StaleError: a table is missing and may not be written here, or was written again and is damaged again.
@@ -83,7 +74,7 @@ def open_documents(study: "Study", selection: str, *, most_tokens: int | None = 
     return DocumentStore(table_path(study), table_path(study, selection))
 
 
-def _find_damage(study: "Study", parts: tuple[Unit, ...]) -> dict[Unit, str]:
+def _find_damage(study: Study, parts: tuple[Unit, ...]) -> dict[Unit, str]:
     return {unit: why for unit in parts if (why := find_damage(study, unit))}
 
 
@@ -91,11 +82,7 @@ class DocumentStore:
     """The documents of one study under one selection. Safe to use from several threads."""
 
     def __init__(self, table: Path, ranks: Path):
-        """Read both files into memory: about 200 bytes a document.
-
-        Args:
-            table: `document_table.table_path` of the corpus.
-            ranks: that of the selection.
+        """Read the tables of the corpus and of the selection into memory: about 200 bytes a document.
 
         Raises:
             StaleError: one of them is damaged, or they do not belong together.
@@ -128,10 +115,6 @@ class DocumentStore:
             for column in COLUMNS
             if column.order.key and (column.sql or column.stored(self.kind) in self.columns)
         }
-
-    def sources(self) -> list[str]:
-        """The different sources, sorted."""
-        return [row[0] for row in self._ask("SELECT DISTINCT source FROM documents ORDER BY source")]
 
     def has_copies(self) -> bool:
         """Whether any documents are near-duplicates."""
@@ -215,9 +198,8 @@ class DocumentStore:
 
     def numbers(self, ids: Iterable[str]) -> dict[str, int]:
         """Id -> number of the documents that are there."""
-        return dict(
-            self._ask("SELECT id, document FROM documents WHERE id IN (SELECT unnest(?::VARCHAR[]))", list(ids))
-        )
+        statement = "SELECT id, document FROM documents WHERE id IN (SELECT unnest(?::VARCHAR[]))"
+        return dict(self._ask(statement, list(ids)))
 
     def members(self, group: int) -> list[str]:
         """Ids of the documents of a group of near-duplicates, best rank first."""

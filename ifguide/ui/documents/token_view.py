@@ -16,7 +16,7 @@ from ifguide.config.attributions import KINDS
 from ifguide.data.corpus import TokenizedCorpus
 from ifguide.data.tokenizing import cut_pieces
 from ifguide.ui.format import ATTRIBUTION_NOTES, ATTRIBUTION_TITLES
-from ifguide.ui.palette import TOKEN_BINS
+from ifguide.ui.palette import viewer_palette
 
 SELECTED, HIT, TRUTH = 1, 2, 4
 """Bits of a token's mark: it is selected, its own score is above the threshold, people marked it as toxic."""
@@ -44,14 +44,8 @@ class Layer:
     def described(self) -> dict:
         """What the viewer's legend and tooltip say of it."""
         unit = KINDS[self.name].unit if self.name in KINDS else ""
-        return {
-            "name": self.name,
-            "title": self.title or ATTRIBUTION_TITLES[self.name],
-            "note": self.note or ATTRIBUTION_NOTES[self.name],
-            "top": self.top,
-            "oneSided": bool(unit),
-            "unit": unit,
-        }
+        title, note = self.title or ATTRIBUTION_TITLES[self.name], self.note or ATTRIBUTION_NOTES[self.name]
+        return {"name": self.name, "title": title, "note": note, "top": self.top, "oneSided": bool(unit), "unit": unit}
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +91,7 @@ def token_table(
 
     Args:
         corpus: the study's corpus.
-        documents: numbers of documents.
+        documents: their numbers.
         layers: what can colour the tokens.
         rank: scores -> their places, such as `ScoreIndex.ranks`; None leaves them out.
         ranked: float32 (N,), the scores that are ranked.
@@ -186,13 +180,6 @@ def mark_table(
 
 def viewer_settings(layers: Mapping[str, Layer], *, has_truth: bool, selection: str, n_scored: int) -> dict:
     """What holds for all documents: the layers, the palette, the scale and the selection's name."""
-    return {
-        "layers": [layer.described() for layer in layers.values()],
-        "palette": {
-            scheme: {name: list(v) if isinstance(v, tuple) else v for name, v in bins.items()}
-            for scheme, bins in TOKEN_BINS.items()
-        },
-        "hasTruth": has_truth,
-        "selection": selection,
-        "nScored": n_scored,
-    }
+    described = [layer.described() for layer in layers.values()]
+    about = {"hasTruth": has_truth, "selection": selection, "nScored": n_scored}
+    return {"layers": described, "palette": viewer_palette(), **about}

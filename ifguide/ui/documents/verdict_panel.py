@@ -5,12 +5,12 @@ from dataclasses import dataclass
 import numpy as np
 import streamlit as st
 
-from ifguide.errors import IFGuideError
 from ifguide.selection import audit
 from ifguide.selection.verdicts import VerdictLog
 from ifguide.study.reviewed import save_reviewed
 from ifguide.ui.documents.store import DocumentStore
-from ifguide.ui.format import count, count_of, plain, selection_title, sentence
+from ifguide.ui.format import count, count_of, plain, selection_title
+from ifguide.ui.layout import guard
 from ifguide.ui.loaders import Loaded
 
 
@@ -25,15 +25,17 @@ class Audit:
     offsets: np.ndarray
     """int64 (D+1,)."""
 
+    def _place(self, number: int) -> tuple[int, int, int]:
+        """A span's document, and its start and stop counted in the document's own tokens."""
+        document = int(self.spans.document[number])
+        first = int(self.offsets[document])
+        return document, int(self.spans.start[number]) - first, int(self.spans.stop[number]) - first
+
     def targets(self) -> dict[int, list[tuple[int, int]]]:
         """Document -> its sampled spans, counted in its own tokens, in reading order."""
         found: dict[int, list[tuple[int, int]]] = {}
-        for number in np.sort(self.drawn).tolist():
-            document = int(self.spans.document[number])
-            first = int(self.offsets[document])
-            found.setdefault(document, []).append(
-                (int(self.spans.start[number]) - first, int(self.spans.stop[number]) - first)
-            )
+        for document, start, stop in map(self._place, np.sort(self.drawn).tolist()):
+            found.setdefault(document, []).append((start, stop))
         return found
 
     def judged(self, ids: dict[int, str], log: VerdictLog) -> tuple[np.ndarray, np.ndarray]:
@@ -43,17 +45,14 @@ class Audit:
         """
         numbers, toxic, whole = [], [], log.of_documents()
         for number in self.drawn.tolist():
-            document = int(self.spans.document[number])
-            first = int(self.offsets[document])
-            start, stop = int(self.spans.start[number]) - first, int(self.spans.stop[number]) - first
+            document, start, stop = self._place(number)
             near = [(a, b, v) for a, b, v in log.spans_of(ids[document]) if a < stop and b > start and v != "unsure"]
-            exact = [v for a, b, v in near if (a, b) == (start, stop)]
-            verdict = (
-                exact[0] if exact else near[0][2] if near else "fine" if whole.get(ids[document]) == "fine" else ""
-            )
-            if verdict:
+            verdicts = [v for a, b, v in near if (a, b) == (start, stop)] + [v for _, _, v in near]
+            if whole.get(ids[document]) == "fine":
+                verdicts.append("fine")
+            if verdicts:
                 numbers.append(number)
-                toxic.append(verdict == "toxic")
+                toxic.append(verdicts[0] == "toxic")
         return np.array(numbers, dtype=np.int64), np.array(toxic, dtype=bool)
 
 
@@ -68,18 +67,14 @@ def show_panel(loaded: Loaded, store: DocumentStore, selection: str, log: Verdic
         return
     st.subheader("Verdicts", anchor=False)
     documents = {t.document: v for t, v in verdicts.items() if not t.is_span}
-    spans = [v for t, v in verdicts.items() if t.is_span]
-    cards = []
-    if documents:
-        cards.append(("Documents", _tally(list(documents.values())), count_of(len(documents), "verdict")))
-    if spans:
-        cards.append(("Spans of tokens", _tally(spans), count_of(len(spans), "verdict")))
+    judged = {"Documents": [*documents.values()], "Spans of tokens": [v for t, v in verdicts.items() if t.is_span]}
     chosen = _with_selected(store, documents)
     by_documents = audit.simple_precision(chosen.count("toxic"), chosen.count("toxic") + chosen.count("fine"))
     measured = None
     with st.grid(3, min_column_width=250):
-        for title, value, note in cards:
-            _show_card(title, value, note)
+        for title, given in judged.items():
+            if given:
+                _show_card(title, _tally(given), count_of(len(given), "verdict"))
         if audited is not None:
             measured = _show_audit(audited, store, log)
         elif by_documents:
@@ -128,9 +123,8 @@ def _share(found: audit.Precision) -> str:
 
 
 def _tally(verdicts: list[str]) -> str:
-    return f"{verdicts.count('toxic')} toxic · {verdicts.count('fine')} fine" + (
-        f" · {verdicts.count('unsure')} unsure" if "unsure" in verdicts else ""
-    )
+    shown = [word for word in ("toxic", "fine", "unsure") if word != "unsure" or word in verdicts]
+    return " · ".join(f"{verdicts.count(word)} {word}" for word in shown)
 
 
 def _with_selected(store: DocumentStore, documents: dict[str, str]) -> list[str]:
@@ -150,11 +144,8 @@ def _show_saving(loaded: Loaded, selection: str, log: VerdictLog) -> None:
             name = st.text_input("Its name", key="reviewed_name", placeholder="reviewed", width=260)
             save = st.button("Save the corrected selection", icon=":material/save:")
         if save:
-            try:
+            with guard(go_on=True):
                 made = save_reviewed(loaded.study, selection, name or "reviewed", log.current())
-            except IFGuideError as error:
-                st.error(sentence(str(error)), icon=":material/error:")
-            else:
                 found = made.settings
                 st.success(
                     f"Saved “{plain(made.name)}”: {count_of(found['n_selected'], 'token')}, {count(found['excluded'])}"

@@ -4,13 +4,12 @@ demand."""
 import numpy as np
 import streamlit as st
 
-from ifguide.errors import BusyError, IFGuideError
 from ifguide.runtime.jobs import active_job, start_job
 from ifguide.study.analysis import explain
 from ifguide.study.on_demand import read_result
 from ifguide.ui import components, layout
 from ifguide.ui.documents import reader
-from ifguide.ui.format import count_of, score, sentence
+from ifguide.ui.format import column, count_of, score
 from ifguide.ui.loaders import Loaded
 
 SHOWN = 5
@@ -18,15 +17,12 @@ SHOWN = 5
 
 def show_why(loaded: Loaded, document: str, span: list[int] | None) -> None:
     """The panel about a document, or about its marked tokens; redrawn with the reader."""
-    with st.expander("Why these tokens?" if span else "Why this document?", key="why"):
-        try:
-            path = explain.document_path(loaded.study, document, *(span or (None, None)))
-            if found := read_result(path):
-                _show_found(loaded, found)
-            else:
-                _offer(loaded, document, span)
-        except IFGuideError as error:
-            st.error(sentence(str(error)), icon=":material/error:")
+    with st.expander("Why these tokens?" if span else "Why this document?", key="why"), layout.guard(go_on=True):
+        path = explain.document_path(loaded.study, document, *(span or (None, None)))
+        if found := read_result(path):
+            _show_found(loaded, found)
+        else:
+            _offer(loaded, document, span)
 
 
 def _offer(loaded: Loaded, document: str, span: list[int] | None) -> None:
@@ -41,20 +37,13 @@ def _offer(loaded: Loaded, document: str, span: list[int] | None) -> None:
         arguments = ["explain", loaded.name, "--document", document]
         if span:
             arguments += ["--start", str(span[0]), "--stop", str(span[1])]
-        try:
+        with layout.guard(go_on=True):
             start_job(loaded.name, arguments, loaded.study.root.parent)
-        except BusyError as error:
-            st.error(sentence(str(error)), icon=":material/error:")
-        else:
             st.rerun(scope="fragment")
 
 
 def _show_found(loaded: Loaded, found: dict) -> None:
-    columns = [
-        {"label": "Contribution", "kind": "number"},
-        {"label": "Prompt", "kind": "excerpt"},
-        {"label": "Completion", "kind": "excerpt"},
-    ]
+    columns = [column("Contribution"), column("Prompt", "excerpt"), column("Completion", "excerpt")]
     st.caption(
         f"The score is {score(found['total'])}: the sum of one contribution a query. Positive ones say that training on"
         " it makes toxic completions likelier."
@@ -68,30 +57,16 @@ def _show_found(loaded: Loaded, found: dict) -> None:
                 st.markdown(f"**{title}** · {score(float(values.sum()))} together")
                 table = loaded.study.queries(kind)
                 best = np.argsort(-np.abs(values), kind="stable")[:SHOWN]
-                rows = [
-                    {
-                        "key": str(i),
-                        "cells": [score(values[i]), [[table["prompt"][i], False]], [[table["completion"][i], True]]],
-                    }
-                    for i in best.tolist()
-                ]
-                components.record_table(columns, rows, key=f"why_{kind}", label=title, veil=layout.veiled())
+                rows = []
+                for i in best.tolist():
+                    texts = [[table["prompt"][i], False]], [[table["completion"][i], True]]
+                    rows.append({"key": str(i), "cells": [score(values[i]), *texts]})
+                components.record_table(columns, rows, key=f"why_{kind}", label=title)
     st.markdown(f"**Nearest influence** among the {count_of(found['candidates'], 'best-ranked document')}")
     rows = [{"key": id, "cells": [id, f"{alike:.2f}".replace("-", "−")]} for id, alike in found["neighbours"][:SHOWN]]
-    picked = components.record_table(
-        [
-            {"label": "Document", "kind": "text"},
-            {
-                "label": "Alike",
-                "kind": "number",
-                "help": "Cosine of the two documents' gradients in the curvature's metric, −1 to 1",
-            },
-        ],
-        rows,
-        key="why_near",
-        label="Documents with the nearest influence",
-        pickable=True,
-    )
+    note = "Cosine of the two documents' gradients in the curvature's metric, −1 to 1"
+    columns, label = [column("Document", "text"), column("Alike", note=note)], "Documents with the nearest influence"
+    picked = components.record_table(columns, rows, key="why_near", label=label, pickable=True)
     if picked is not None:
         reader.open_document(picked)
         st.rerun()

@@ -7,7 +7,7 @@ from ifguide.runtime.jobs import active_job
 from ifguide.study.analysis.training_curve import find_logs, read_curve
 from ifguide.ui import chart_style
 from ifguide.ui.format import count, plain, variant_title
-from ifguide.ui.layout import guard
+from ifguide.ui.layout import choose, guard
 from ifguide.ui.loaders import Loaded
 
 REFRESH_SECONDS = 2.0
@@ -25,14 +25,8 @@ def show_curves(loaded: Loaded) -> None:
     )
     working = active_job(loaded.study.root) is not None
     usual = DEFAULT if DEFAULT in names and not working else names[-1]  # the running one is the last
-    name = st.selectbox(
-        "Model in training",
-        names,
-        index=names.index(usual),
-        key="curve",
-        bind="query-params",
-        format_func=variant_title,
-    )
+    titles = {name: variant_title(name) for name in names}
+    name = choose("Model in training", titles, key="curve", index=names.index(usual))
     st.fragment(_show, run_every=REFRESH_SECONDS if working else None)(loaded, name)
 
 
@@ -42,14 +36,11 @@ def _show(loaded: Loaded, name: str) -> None:
         if curve is None or not curve.steps:
             st.caption("The first losses will appear in a moment.")
             return
-        st.plotly_chart(
-            chart_style.loss_chart(curve.steps, curve.selected, curve.other),
-            key="losses",
-            config=chart_style.CONFIG,
-            alt="Loss of selected and of other tokens by training step",
-        )
+        alt = "Loss of selected and of other tokens by training step"
+        figure = chart_style.loss_chart(curve.steps, curve.selected, curve.other)
+        st.plotly_chart(figure, key="losses", config=chart_style.CONFIG, alt=alt)
         state = "finished" if curve.finished else f"running, {curve.tokens_per_second:,.0f} tokens a second"
-        marked = (
-            "" if any(value is not None for value in curve.selected) else " No token was selected in this training."
-        )
-        st.caption(f"{plain(variant_title(name))}: {count(curve.steps[-1])} steps, {state}.{marked}")
+        text = f"{plain(variant_title(name))}: {count(curve.steps[-1])} steps, {state}."
+        if all(value is None for value in curve.selected):
+            text += " No token was selected in this training."
+        st.caption(text)

@@ -1,46 +1,42 @@
 """Inside the models: how likely the queries' completions are after each layer, and a prefix that elicits toxic ones."""
 
 import math
+from collections.abc import Sequence
 
+import plotly.graph_objects as go
 import streamlit as st
 
 from ifguide.config.names import BASE
-from ifguide.errors import IFGuideError
 from ifguide.evaluation.mechanism_settings import MechanismSettings
 from ifguide.runtime.jobs import active_job
 from ifguide.study.analysis import mechanism
 from ifguide.study.freshness import unit_state
 from ifguide.study.lineage import Unit
 from ifguide.ui import components, job_panel, layout
-from ifguide.ui.chart_style import CONFIG
-from ifguide.ui.format import column, count_of, sentence, variant_title
+from ifguide.ui.chart_style import CONFIG, DASHES, calm, error_bars
+from ifguide.ui.format import column, count_of, variant_title
 from ifguide.ui.loaders import Loaded
-from ifguide.ui.queries.layer_chart import layer_chart, shared_limits
+from ifguide.ui.palette import variant_colours
 
 LARGEST = 5
 """At most this many models are compared here; the command compares any number."""
+SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x")
 
 
 def show_mechanism(loaded: Loaded, *, show_job: bool) -> None:
-    """The panel at the end of the Queries page.
-
-    Args:
-        loaded: the study.
-        show_job: whether the panel shows a running job; a page can show it once only.
-    """
+    """The panel at the end of the Queries page; with `show_job` it shows a running job, which a page can do once."""
     with st.expander("Inside the models: what suppression changed", key="mechanism"):
         names = _measurable(loaded)
         if len(names) < 2:
             st.caption("Models can be compared layer by layer once the study has trained one against its selection.")
             return
-        try:
-            found = next(filter(None, (_read(loaded, names, search) for search in (True, False))), None)
+        with layout.guard(go_on=True):
+            wanted = (MechanismSettings(models=names, search=search) for search in (True, False))
+            found = next(filter(None, (mechanism.read_mechanism(loaded.study, settings) for settings in wanted)), None)
             if found:
                 _show(found)
             if not found or not found["settings"]["search"]:
                 _offer(loaded, names, bool(found), show_job)
-        except IFGuideError as error:
-            st.error(sentence(str(error)), icon=":material/error:")
 
 
 def _measurable(loaded: Loaded) -> tuple[str, ...]:
@@ -48,10 +44,6 @@ def _measurable(loaded: Loaded) -> tuple[str, ...]:
     units = {BASE: Unit("model"), **{name: Unit("suppress", name) for name in loaded.study.suppressed_names()}}
     fresh = [name for name, unit in units.items() if unit_state(loaded.study, unit).state == "fresh"]
     return tuple(fresh[:LARGEST]) if BASE in fresh else ()
-
-
-def _read(loaded: Loaded, names: tuple[str, ...], search: bool) -> dict | None:
-    return mechanism.read_mechanism(loaded.study, MechanismSettings(models=names, search=search))
 
 
 def _show(found: dict) -> None:
@@ -67,10 +59,9 @@ def _show(found: dict) -> None:
             with st.container():
                 st.markdown(f"**{kind.capitalize()} completions**")
                 st.plotly_chart(layer_chart(layers, limits), config=CONFIG, key=f"layers_{kind}")
+    toxic, safe = (count_of(found["queries"][k], f"{k} query", f"{k} queries") for k in ("toxic", "safe"))
     st.caption(
-        "Geometric mean over a completion's tokens and over"
-        f" {count_of(found['queries']['toxic'], 'toxic query', 'toxic queries')} and"
-        f" {count_of(found['queries']['safe'], 'safe query', 'safe queries')}; bars are 95% intervals over queries."
+        f"Geometric mean over a completion's tokens and over {toxic} and {safe}; bars are 95% intervals over queries."
     )
     if found["settings"]["search"]:
         _show_prefixes(found)
@@ -99,7 +90,7 @@ def _show_prefixes(found: dict) -> None:
         numbers = (prefix["without"], prefix["best"], of_base, prefix["others"])
         cells = [variant_title(name), [[prefix["text"], True]], *map(_probability, numbers)]
         rows.append({"key": name, "cells": cells})
-    components.record_table(columns, rows, key="prefixes", label="Found prefixes", veil=layout.veiled())
+    components.record_table(columns, rows, key="prefixes", label="Found prefixes")
 
 
 def _probability(nats: float | None) -> str:
@@ -121,3 +112,41 @@ def _offer(loaded: Loaded, names: tuple[str, ...], measured: bool, show_job: boo
             job_panel.start(loaded.study.root, ["mechanism", loaded.name, *models, "--no-search"])
     if st.button("Search for a prefix too", icon=":material/search:", key="mechanism_search", help="Takes minutes"):
         job_panel.start(loaded.study.root, ["mechanism", loaded.name, *models])
+
+
+def shared_limits(sets: Sequence[dict[str, dict]]) -> tuple[float, float]:
+    """Lowest and highest probability of all intervals of several sets, so that charts side by side have one axis."""
+    lows = [value for layers in sets for values in layers.values() for value in values["log_probability_low"]]
+    highs = [value for layers in sets for values in layers.values() for value in values["log_probability_high"]]
+    return math.exp(min(lows)), math.exp(max(highs))
+
+
+def layer_chart(layers: dict[str, dict], limits: tuple[float, float]) -> go.Figure:
+    """Geometric mean probability of a completion's token after each layer, with 95% intervals, on an axis with these
+    limits. `layers` have for each model the lists `log_probability`, `…_low` and `…_high` (nats) over layers."""
+    figure, colours = go.Figure(), variant_colours(layers)
+    for i, (name, values) in enumerate(layers.items()):
+        middle, low, high = (
+            [math.exp(value) for value in values[f"log_probability{end}"]] for end in ("", "_low", "_high")
+        )
+        figure.add_scatter(
+            x=list(range(len(middle))),
+            y=middle,
+            mode="lines+markers",
+            name=variant_title(name),
+            line={"color": colours[name], "width": 2, "dash": list(DASHES)[i % len(DASHES)]},
+            marker={"symbol": SYMBOLS[i % len(SYMBOLS)], "size": 7},
+            error_y=error_bars(middle, low, high, thickness=1, width=3),
+            hovertemplate="after layer %{x}: %{y:.3g}<extra>%{fullData.name}</extra>",
+        )
+    n_layers = len(next(iter(layers.values()))["log_probability"])
+    every = max(1, math.ceil(n_layers / 12))
+    places = list(range(0, n_layers, every))
+    names = ["embedding", *map(str, places[1:])]
+    figure.update_xaxes(title="layer", tickvals=places, ticktext=names)
+    bottom, top = (math.log10(limit) for limit in limits)
+    room = 0.05 * (top - bottom) + 0.05
+    figure.update_yaxes(
+        title="probability of a token", type="log", exponentformat="power", dtick=1, range=[bottom - room, top + room]
+    )
+    return calm(figure, height=320, margin={"t": 60})

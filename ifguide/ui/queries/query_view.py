@@ -36,27 +36,11 @@ def read_known(loaded: Loaded) -> dict | None:
 
 def ask(loaded: Loaded) -> tuple[str, str, str]:
     """Which set, the text to search for, and the order."""
+    sets = {kind: f"{title} ({count(len(loaded.queries(kind)))})" for kind, title in KINDS.items()}
     with st.grid(3, min_column_width=200, vertical_alignment="bottom"):
-        kind = st.segmented_control(
-            "Set",
-            list(KINDS),
-            default="toxic",
-            required=True,
-            key="set",
-            bind="query-params",
-            format_func=lambda k: f"{KINDS[k]} ({count(len(loaded.queries(k)))})",
-        )
-        search = st.text_input(
-            "Text contains",
-            key="query_search",
-            bind="query-params",
-            placeholder="word or phrase",
-            icon=":material/search:",
-        )
-        order = st.selectbox(
-            "Order", list(ORDERS), key="query_order", bind="query-params", format_func=lambda key: ORDERS[key]
-        )
-    return kind, search or "", order
+        kind = layout.switch("Set", sets, key="set", default="toxic")
+        search = layout.search_box("Text contains", key="query_search")
+        return kind, search, layout.choose("Order", ORDERS, key="query_order")
 
 
 def list_queries(loaded: Loaded, kind: str, search: str, order: str, known: dict | None) -> list[Row]:
@@ -91,16 +75,8 @@ def show_list(rows: list[Row], kind: str, known: dict | None) -> int | None:
         lines.append({"key": str(row.number), "cells": cells})
     key = f"query_{kind}"
     linked = st.session_state.get(key, st.query_params.get("query"))
-    picked = components.record_table(
-        columns,
-        lines,
-        key="queries",
-        label="Queries",
-        chosen=linked,
-        pickable=True,
-        veil=layout.veiled(),
-        empty="No query contains this text.",
-    )
+    look: dict = {"label": "Queries", "empty": "No query contains this text."}
+    picked = components.record_table(columns, lines, key="queries", chosen=linked, pickable=True, **look)
     if picked is not None:
         linked = picked
         st.session_state[key] = st.query_params["query"] = picked
@@ -131,13 +107,8 @@ def show_query(loaded: Loaded, kind: str, chosen: int, known: dict | None) -> No
         " the part of the document's score that comes from this query."
     )
     lines = [{"key": id, "cells": [id, score(value)]} for id, value in found["pulls"][chosen]]
-    picked = components.record_table(
-        [column("Document", "text"), column("Contribution")],
-        lines,
-        key="pulled",
-        label="Documents it raises most",
-        pickable=True,
-    )
+    columns, label = [column("Document", "text"), column("Contribution")], "Documents it raises most"
+    picked = components.record_table(columns, lines, key="pulled", label=label, pickable=True)
     if picked is not None:
         layout.open_document(loaded, picked)
 

@@ -2,25 +2,22 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
 from ifguide.data import words
 from ifguide.errors import InputError, StaleError
 from ifguide.evaluation.outcomes import Outcomes, compare_with_first
 from ifguide.selection.algorithm import precision_recall
+from ifguide.selection.saved import Selection
 from ifguide.storage import artifacts
 from ifguide.study.analysis.comparison import Comparison, compare_variants
 from ifguide.study.document_columns import scale_top
 from ifguide.study.freshness import stage_states
 from ifguide.study.lineage import STAGES, Unit
 from ifguide.study.reading import Study
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from ifguide.selection.saved import Selection
+from ifguide.ui.format import count, count_of
 
 COUNT_WORDS_UP_TO = 5_000_000
 """Tokens of the largest corpus whose words are counted."""
@@ -47,12 +44,8 @@ class SelectionFacts:
 class ShownDocument:
     """A document's strongest part."""
 
-    rank: int
-    """1 is the best."""
-    id: str
-    source: str
-    n_selected: int
-    n_tokens: int
+    title: str
+    about: str
     pieces: list[str]
     """Texts of the tokens shown."""
     scores: np.ndarray
@@ -70,7 +63,7 @@ class ReportFacts:
     study: Study
     metrics: dict[str, dict]
     """Model -> metrics.json, in the study's order."""
-    samples: "dict[str, pd.DataFrame]"
+    samples: dict[str, pd.DataFrame]
     """Model -> its completions."""
     differences: dict[str, Comparison]
     """Model -> it against the first."""
@@ -109,10 +102,8 @@ def collect_facts(study: Study, selection: str) -> ReportFacts:
     """
     names = study.evaluation_names()
     if not names:
-        raise InputError(
-            f"report: expected evaluated models in {study.name!r}, found none; measure them with `ifguide run"
-            f" {study.name}`"
-        )
+        remedy = f"measure them with `ifguide run {study.name}`"
+        raise InputError(f"report: expected evaluated models in {study.name!r}, found none; {remedy}")
     samples = {name: study.samples(name) for name in names}
     first = names[0]
     heldout = {name: study.heldout_losses(name) for name in names}
@@ -143,24 +134,22 @@ def _selection(study: Study, name: str) -> SelectionFacts:
     return SelectionFacts(name=name, settings=chosen.settings, precision=precision, recall=recall)
 
 
-def _words(study: Study, chosen: "Selection") -> list[words.WordCount]:
+def _words(study: Study, chosen: Selection) -> list[words.WordCount]:
     corpus = study.corpus()
     if corpus.n_tokens > COUNT_WORDS_UP_TO or len(chosen.mask) != corpus.n_tokens:
         return []
     return words.rank_words(words.count_selected_words(corpus, chosen.mask), words.count_words(corpus.column("text")))
 
 
-def _documents(study: Study, chosen: "Selection") -> tuple[list[ShownDocument], float]:
+def _documents(study: Study, chosen: Selection) -> tuple[list[ShownDocument], float]:
     """The best-ranked documents around their strongest tokens, and the score at which colours are full."""
     corpus, kind = study.corpus(), chosen.settings.get("attribution") or "own_loss"
     if not study.has_scores(kind):
         return [], 0.0
     scores = study.scores(kind)
     if not len(scores) == len(chosen.mask) == corpus.n_tokens:
-        raise StaleError(
-            f"the selection {chosen.name!r} is of another corpus or other scores; build it again with `ifguide run"
-            f" {study.name}`"
-        )
+        remedy = f"build it again with `ifguide run {study.name}`"
+        raise StaleError(f"the selection {chosen.name!r} is of another corpus or other scores; {remedy}")
     shown = []
     for rank, index in enumerate(chosen.order[:DOCUMENTS].tolist(), 1):
         here = slice(int(corpus.offsets[index]), int(corpus.offsets[index + 1]))
@@ -173,11 +162,8 @@ def _documents(study: Study, chosen: "Selection") -> tuple[list[ShownDocument], 
         part = slice(start, min(len(pieces), start + DOCUMENT_TOKENS))
         shown.append(
             ShownDocument(
-                rank=rank,
-                id=document.id,
-                source=document.source,
-                n_selected=int(mask.sum()),
-                n_tokens=len(pieces),
+                title=f"{rank}. {document.id}",
+                about=f"{document.source} · {count_of(int(mask.sum()), 'selected token')} of {count(len(pieces))}",
                 pieces=pieces[part],
                 scores=values[part],
                 selected=mask[part],

@@ -41,13 +41,7 @@ def frontier_figure(points: Sequence[FrontierPoint], colours: Mapping[str, str])
 
 
 def toxicity_figure(shares: Mapping[str, np.ndarray], colours: Mapping[str, str], unit: str) -> Markup:
-    """Outlines of the toxicity's distribution, one for each model.
-
-    Args:
-        shares: model -> shares over equal bins from 0 to 1.
-        colours: of each model.
-        unit: what is counted.
-    """
+    """Outlines of the toxicity's distribution: for each model, shares of some unit over equal bins from 0 to 1."""
     most = max(0.01, *(float(values.max()) for values in shares.values()))
 
     def down(value: float) -> float:
@@ -55,9 +49,7 @@ def toxicity_figure(shares: Mapping[str, np.ndarray], colours: Mapping[str, str]
 
     outlines, at = [], 0.0
     for i, (name, values) in enumerate(shares.items()):
-        steps = (
-            f"V{px(down(value))}H{px((b + 1) / len(values) * INSIDE[0])}" for b, value in enumerate(values.tolist())
-        )
+        steps = (f"V{px(down(value))}H{px(b / len(values) * INSIDE[0])}" for b, value in enumerate(values.tolist(), 1))
         path = f"M0 {px(down(0))}{''.join(steps)}V{px(down(0))}"
         dash, title = list(DASHES.values())[i % len(DASHES)], variant_title(name)
         outlines.append({"path": path, "colour": colours[name], "dash": dash, "title": title, "at": at})

@@ -8,6 +8,7 @@ import hashlib
 import json
 from datetime import UTC, datetime
 from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 
 from markupsafe import Markup
@@ -87,24 +88,19 @@ def _style() -> str:
 
 def _result(facts: ReportFacts) -> list[str]:
     if facts.example is None:
-        only = comparison.METRICS[1].text(facts.metrics[facts.first].get("tp"))
-        return [
-            f"{variant_title(facts.first)}: {only} of prompts have a toxic answer. No other model was measured yet."
-        ]
+        only = f"{comparison.METRICS[1].text(facts.metrics[facts.first].get('tp'))} of prompts have a toxic answer"
+        return [f"{variant_title(facts.first)}: {only}. No other model was measured yet."]
     return comparison.headline(facts.metrics, facts.example, facts.differences[facts.example])
 
 
 def _metrics(facts: ReportFacts) -> dict:
     columns, rows = comparison.metric_table(facts.metrics, colours=variant_colours(facts.metrics))
     said = (comparison.oracle_text(name, found.share_of_oracle) for name, found in facts.differences.items())
+    warnings = ((variant_title(name), values.get("fluency_warning")) for name, values in facts.metrics.items())
     return {
         "table": (columns, rows + comparison.difference_rows(facts.metrics, facts.differences)),
         "measured": comparison.facts_text(facts.metrics[facts.first]),
-        "warnings": [
-            (variant_title(name), values["fluency_warning"])
-            for name, values in facts.metrics.items()
-            if values.get("fluency_warning")
-        ],
+        "warnings": [(title, warning) for title, warning in warnings if warning],
         "oracle": [text for text in said if text] if facts.first == "base" else [],
         "groups": comparison.group_table(facts.metrics),
         "harness": comparison.harness_table(facts.metrics),
@@ -121,11 +117,12 @@ def _frontier(facts: ReportFacts) -> dict | None:
 def _distributions(facts: ReportFacts) -> dict:
     names = list(facts.metrics)[: comparison.MODELS_MOST]
     figures = []
-    for unit, what, pick in (
-        ("completions", "All completions", lambda frame: frame["toxicity"]),
-        ("prompts", "The highest of each prompt", highest_toxicity),
-    ):
-        values = {name: pick(facts.samples[name]).to_numpy() for name in names}
+    for unit, what in (("completions", "All completions"), ("prompts", "The highest of each prompt")):
+        frames = {name: facts.samples[name] for name in names}
+        if unit == "prompts":
+            values = {name: highest_toxicity(frame).to_numpy() for name, frame in frames.items()}
+        else:
+            values = {name: frame["toxicity"].to_numpy() for name, frame in frames.items()}
         shares = {name: comparison.toxicity_shares(v) for name, v in values.items()}
         caption = f"{what}. Rated {TOXIC_FROM} or more: {'; '.join(comparison.toxic_text(values))}."
         figures.append((toxicity_figure(shares, variant_colours(facts.metrics), unit), caption))
@@ -201,18 +198,13 @@ def _documents(facts: ReportFacts) -> dict | None:
 
 
 def _document(document: ShownDocument, top: float) -> dict:
-    looks = [
-        f"b{step + STEPS}" * bool(step) + " sel" * chosen
-        for step, chosen in zip(
-            [colour_step(value, top) for value in document.scores.tolist()], document.selected.tolist(), strict=True
-        )
-    ]
-    runs = [
-        ("".join(piece for piece, _ in run), look.strip())
-        for look, run in groupby(zip(document.pieces, looks, strict=True), key=lambda pair: pair[1])
-    ]
-    about = f"{document.source} · {count_of(document.n_selected, 'selected token')} of {count(document.n_tokens)}"
-    return {"title": f"{document.rank}. {document.id}", "about": about, "cut": document.cut, "runs": runs}
+    looks = []
+    for value, chosen in zip(document.scores.tolist(), document.selected.tolist(), strict=True):
+        step = colour_step(value, top)
+        looks.append((f"b{step + STEPS}" * bool(step) + " sel" * chosen).strip())
+    pairs = zip(document.pieces, looks, strict=True)
+    runs = [("".join(piece for piece, _ in run), look) for look, run in groupby(pairs, key=itemgetter(1))]
+    return {"title": document.title, "about": document.about, "cut": document.cut, "runs": runs}
 
 
 def colour_step(value: float, top: float) -> int:
@@ -233,10 +225,10 @@ def _examples(facts: ReportFacts) -> dict | None:
         f" each row; shown are the {ROWS} rows of a prompt with the highest toxicity. Underlined words are on one side"
         f" only; bold ratings are {TOXIC_FROM} or more."
     )
-    sets = [
-        (title, [_example(pair, found, place) for place in found.arrange(order, outcome)[:EXAMPLES].tolist()])
-        for title, order, outcome in (("Largest drops", "drop", "less"), ("Largest rises", "rise", "more"))
-    ]
+    sets = []
+    for title, order, outcome in (("Largest drops", "drop", "less"), ("Largest rises", "rise", "more")):
+        places = found.arrange(order, outcome)[:EXAMPLES].tolist()
+        sets.append((title, [_example(pair, found, place) for place in places]))
     return {"notes": [note], "sets": sets}
 
 
@@ -247,16 +239,11 @@ def _example(pair: dict, found: Outcomes, place: int) -> dict:
 
 
 def _settings(facts: ReportFacts) -> comparison.Table:
-    return _pairs(
-        "Setting",
-        "Value",
-        {
-            f"{section}.{key}": json.dumps(value, ensure_ascii=False)
-            for section, values in config_to_dict(facts.study.config).items()
-            if isinstance(values, dict)
-            for key, value in values.items()
-        },
-    )
+    shown: dict[str, str] = {}
+    for section, values in config_to_dict(facts.study.config).items():
+        if isinstance(values, dict):
+            shown |= {f"{section}.{key}": json.dumps(value, ensure_ascii=False) for key, value in values.items()}
+    return _pairs("Setting", "Value", shown)
 
 
 def _pairs(left: str, right: str, values: dict[str, str]) -> comparison.Table:

@@ -32,11 +32,9 @@ def what_was_done(facts: ReportFacts) -> list[str]:
         )
     chosen = next((found.settings for found in facts.selections if found.name == facts.selection), None)
     if chosen is not None:
-        above = (
-            f"above {score(chosen['threshold'])} (quantile {chosen['quantile']:g})"
-            if chosen.get("threshold") is not None and chosen.get("quantile") is not None
-            else "by their kind"
-        )
+        above = "by their kind"
+        if chosen.get("threshold") is not None and chosen.get("quantile") is not None:
+            above = f"above {score(chosen['threshold'])} (quantile {chosen['quantile']:g})"
         said.append(
             f"“{selection_title(facts.selection)}” takes the tokens {above}: {count(chosen['n_selected'])} tokens,"
             f" {share(chosen['n_selected'], chosen['n_valid'])} of all, in"
@@ -70,11 +68,10 @@ def _together(config: ScoresConfig) -> str:
 
 def _treatment(config: SuppressConfig) -> str:
     """How selected tokens were treated."""
+    weight = f"{config.penalty:g}"
     how = {
-        "penalise": (
-            f"the cross-entropy of a selected token had the weight −{config.penalty:g}, that of every other token 1."
-        ),
-        "unlikelihood": f"the unlikelihood loss of a selected token had the weight {config.penalty:g}.",
+        "penalise": f"the cross-entropy of a selected token had the weight −{weight}, that of every other token 1.",
+        "unlikelihood": f"the unlikelihood loss of a selected token had the weight {weight}.",
         "mask": "a selected token had no loss.",
         "drop": "documents with a selected token had no loss.",
     }[config.method]

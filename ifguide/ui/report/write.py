@@ -49,7 +49,6 @@ def write_report(study: Study, path: Path, *, selection: str = "default") -> Pat
         with replacing(path) as temporary:
             temporary.write_text(page, encoding="utf-8", newline="\n")
     except OSError as error:
-        raise InputError(
-            f"report: {path} cannot be written ({error.strerror}); choose another place with --out"
-        ) from error
+        why = f"report: {path} cannot be written ({error.strerror}); choose another place with --out"
+        raise InputError(why) from error
     return path

@@ -22,14 +22,8 @@ RANK_POINTS = 240
 
 def axis_unit(thresholds: np.ndarray, above: np.ndarray, n_valid: int) -> float:
     """Where an axis of asinh(score / unit) leaves the even part; 0 for an even axis, which most scores do well with.
-
-    Args:
-        thresholds: float64 (K,), descending.
-        above: int64 (K,), tokens above each.
-        n_valid: tokens with a score.
-    """
-    at = lambda share: float(np.interp(share * n_valid, above, thresholds))  # noqa: E731
-    middle, high = at(0.5), at(0.01)
+    `thresholds` are float64 (K,), descending, with int64 (K,) tokens `above` each."""
+    middle, high = (float(np.interp(share * n_valid, above, thresholds)) for share in (0.5, 0.01))
     far = float(thresholds[0]) - middle
     return round(high - middle, 12) if high > middle and far > FAR_OUT * (high - middle) else 0.0
 
@@ -51,21 +45,16 @@ def board_parts(index: ScoreIndex) -> dict:
     pad = [None] * (len(preview.threshold) - len(preview.documents))
     by_window = lambda counts: [column.tolist() + pad for column in counts.T]  # noqa: E731
     columns = [words[name].to_pylist() for name in ("first_above", "last_above", "word", "count")]
-    return {
-        "unit": unit,
-        "lowest": lowest,
-        "highest": highest,
-        "knots": {
-            "threshold": _digits(preview.threshold, 8),
-            "above": preview.tokens_above.tolist(),
-            "documents": preview.documents.tolist() + pad,
-            "covered": by_window(preview.covered.sum(axis=2)),
-            "span": None if preview.spans is None else by_window(preview.spans),
-            "effect": [_digits(column, 7) + pad for column in preview.effect.T],
-        },
-        "whole": _bins(index, lowest, highest, unit),
-        "words": [list(row) for row in zip(*columns, strict=True)],
+    knots = {
+        "threshold": _digits(preview.threshold, 8),
+        "above": preview.tokens_above.tolist(),
+        "documents": preview.documents.tolist() + pad,
+        "covered": by_window(preview.covered.sum(axis=2)),
+        "span": None if preview.spans is None else by_window(preview.spans),
+        "effect": [_digits(column, 7) + pad for column in preview.effect.T],
     }
+    axis = {"unit": unit, "lowest": lowest, "highest": highest, "whole": _bins(index, lowest, highest, unit)}
+    return {**axis, "knots": knots, "words": [list(row) for row in zip(*columns, strict=True)]}
 
 
 def source_knots(preview: Preview, window: int) -> dict:
@@ -90,20 +79,16 @@ def tail_bins(index: ScoreIndex, parts: dict, threshold: float) -> dict:
 
 def exact_result(found: Resolved, seq: int) -> dict:
     """The exact result as the board reads it."""
+    same = ("threshold", "precision", "recall", "effect", "seconds", "scanned")
     return {
+        **{name: getattr(found, name) for name in same},
         "seq": seq,
         "above": found.n_above,
-        "threshold": found.threshold,
         "window": found.choice.window,
         "budget": found.choice.max_tokens,
         "tokens": found.n_selected,
         "documents": found.n_documents,
-        "precision": found.precision,
-        "recall": found.recall,
-        "effect": found.effect,
         "sources": np.asarray(found.by_source).tolist(),
-        "seconds": found.seconds,
-        "scanned": found.scanned,
     }
 
 
@@ -116,13 +101,8 @@ def rank_line(found: Resolved) -> dict:
 
 
 def effect_text(n_valid: int, penalty: float, measured: dict | None) -> dict:
-    """What the board says about predicted effects: scale (times a sum of scores), title, help, and how far to trust it.
-
-    Args:
-        n_valid: tokens with a score.
-        penalty: λ of the objective.
-        measured: from `ifguide.study.analysis.prediction.read_prediction`.
-    """
+    """What the board says about predicted effects: scale (times a sum of scores), title, help, and how far to trust it,
+    as `measured` by `ifguide.study.analysis.prediction.read_prediction`."""
     return {
         "scale": predicted_change(1.0, n_valid, penalty),
         "title": "Predicted effect by threshold (linear estimate)",
@@ -162,13 +142,8 @@ def _bins(index: ScoreIndex, low: float, high: float, unit: float) -> dict:
     if high - low <= 1e-6 * max(abs(low), abs(high)):  # all scores are the same
         return {"low": low - 1, "high": high + 1, "left": [low - 0.5], "right": [high + 0.5], "count": [index.n_valid]}
     table = index.histogram(edges=axis_edges(low, high, unit)) if unit else index.histogram(low, high, N_BINS)
-    return {
-        "low": low,
-        "high": high,
-        "left": _digits(table["left"].to_numpy(), 9),
-        "right": _digits(table["right"].to_numpy(), 9),
-        "count": table["count"].to_pylist(),
-    }
+    sides = {side: _digits(table[side].to_numpy(), 9) for side in ("left", "right")}
+    return {"low": low, "high": high, **sides, "count": table["count"].to_pylist()}
 
 
 def _digits(values: np.ndarray, digits: int) -> list:

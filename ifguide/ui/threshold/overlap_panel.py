@@ -9,7 +9,7 @@ from ifguide.study.freshness import unit_state
 from ifguide.study.lineage import Unit
 from ifguide.ui import components, layout
 from ifguide.ui.excerpts import excerpt_around
-from ifguide.ui.format import count, count_of, plain, score, selection_title, share
+from ifguide.ui.format import column, count, count_of, plain, score, selection_title, share
 from ifguide.ui.loaders import Loaded
 from ifguide.ui.threshold.selection_panel import MODEL_WORDS, saved_as
 from ifguide.ui.threshold.tables import selected_in, values_of
@@ -18,50 +18,29 @@ CURRENT = "board"
 """The current selection. No saved selection is called so in the menu: names there carry a prefix."""
 SAVED = "saved:"
 DOCUMENTS_SHOWN = 10
-PARTS: list[dict] = [
-    {"label": "", "kind": "titled"},
-    {"label": "Tokens", "kind": "bar", "help": "Selected tokens"},
-    {"label": "Share", "kind": "number", "help": "Share of the tokens that either selection takes"},
-    {"label": "Documents", "kind": "number", "help": "Documents with such tokens"},
+PARTS = [
+    column("", "titled"),
+    column("Tokens", "bar", "Selected tokens"),
+    column("Share", note="Share of the tokens that either selection takes"),
+    column("Documents", note="Documents with such tokens"),
 ]
-DIFFERENCES: list[dict] = [
-    {"label": "Document", "kind": "text", "sortable": True},
-    {"label": "Source", "kind": "text", "sortable": True},
-    {"label": "In A", "kind": "number", "sortable": True, "help": "Tokens that A selects"},
-    {"label": "In B", "kind": "number", "sortable": True, "help": "Tokens that B selects"},
-    {"label": "B − A", "kind": "number", "sortable": True},
-    {"label": "Around the highest token that only one selects", "kind": "excerpt"},
+DIFFERENCES = [
+    *(column(label, "text", sortable=True) for label in ("Document", "Source")),
+    *(column(f"In {side}", note=f"Tokens that {side} selects", sortable=True) for side in "AB"),
+    column("B − A", sortable=True),
+    column("Around the highest token that only one selects", "excerpt"),
 ]
 
 
 def show(loaded: Loaded, kind: str, settings: dict) -> None:
-    """Ask for two selections and compare them.
-
-    Args:
-        loaded: the study.
-        kind: the scores that predicted effects are added up from.
-        settings: of the current selection.
-    """
+    """Ask for two selections and compare them; predicted effects are sums of scores of this kind."""
     st.subheader("Compare two selections", anchor=False)
-    options = [CURRENT, *(SAVED + name for name in loaded.study.selection_names())]
-
-    def title(option: str) -> str:
-        return "Current selection" if option == CURRENT else selection_title(option.removeprefix(SAVED))
-
+    titles = {CURRENT: "Current selection"}
+    titles |= {SAVED + name: selection_title(name) for name in loaded.study.selection_names()}
+    look = {"placeholder": "Choose a selection", "width": 300}
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        a, b = (
-            st.selectbox(
-                letter,
-                options,
-                index=None if place else 0,
-                key=f"side_{letter.lower()}",
-                bind="query-params",
-                format_func=title,
-                placeholder="Choose a selection",
-                width=300,
-            )
-            for place, letter in enumerate("AB")
-        )
+        a = layout.choose("A", titles, key="side_a", index=0, **look)
+        b = layout.choose("B", titles, key="side_b", index=None, **look)
     if a is None or b is None:
         st.caption("Choose A and B to see which tokens and documents only one of them takes.")
         return
@@ -69,8 +48,8 @@ def show(loaded: Loaded, kind: str, settings: dict) -> None:
         st.caption("A and B are the same selection: choose another one.")
         return
     sides = [settings if option == CURRENT else option.removeprefix(SAVED) for option in (a, b)]
-    _parts(loaded.overlap(kind, *sides), title(a), title(b))
-    _effects(loaded, kind, sides, (title(a), title(b)))
+    _parts(loaded.overlap(kind, *sides), titles[a], titles[b])
+    _effects(loaded, kind, sides, (titles[a], titles[b]))
     _documents(loaded, kind, sides)
 
 
@@ -97,13 +76,12 @@ def _effects(loaded: Loaded, kind: str, sides: list, titles: tuple[str, str]) ->
         name = saved_as(loaded, side) if current else side
         if current and name:
             title = f"{title}, saved as {selection_title(name)}"
-        words = [f"{count_of(found.n_selected, 'token')} in {count_of(found.n_documents, 'document')}"]
-        words.append(f"predicted effect {score(predicted_change(found.effect, n_valid, penalty))}")
-        words += [
-            f"{what} {value:.3f}"
-            for what, value in (("precision", found.precision), ("recall", found.recall))
-            if value is not None
+        words = [
+            f"{count_of(found.n_selected, 'token')} in {count_of(found.n_documents, 'document')}",
+            f"predicted effect {score(predicted_change(found.effect, n_valid, penalty))}",
         ]
+        judged = {"precision": found.precision, "recall": found.recall}
+        words += [f"{what} {value:.3f}" for what, value in judged.items() if value is not None]
         model = MODEL_WORDS[unit_state(loaded.study, Unit("evaluate", name)).state].lower() if name else "not saved"
         lines.append(f"**{letter}** · {plain(title)}: {', '.join(words)} · {model}")
     st.markdown("  \n".join(lines))
@@ -128,22 +106,11 @@ def _documents(loaded: Loaded, kind: str, sides: list) -> None:
         a, b, change = int(taken[0][index]), int(taken[1][index]), int(differ[index])
         excerpt = excerpt_around(corpus, index, marked=in_a != in_b, scores=values)
         shown = [count(a), count(b), f"{change:+,}".replace("-", "−")]
-        rows.append(
-            {
-                "key": document.id,
-                "cells": [document.id, document.source, *shown, excerpt],
-                "sort": [document.id, document.source, a, b, change, None],
-            }
-        )
-    components.record_table(
-        DIFFERENCES,
-        rows,
-        key="differ",
-        label="Documents that differ most",
-        veil=layout.veiled(),
-        compact=True,
-        empty="Every document has as many selected tokens in A as in B.",
-    )
+        cells = [document.id, document.source, *shown, excerpt]
+        sort = [document.id, document.source, a, b, change, None]
+        rows.append({"key": document.id, "cells": cells, "sort": sort})
+    look: dict = {"compact": True, "empty": "Every document has as many selected tokens in A as in B."}
+    components.record_table(DIFFERENCES, rows, key="differ", label="Documents that differ most", **look)
 
 
 def _selected(loaded: Loaded, kind: str, side: str | dict, index: int) -> np.ndarray:

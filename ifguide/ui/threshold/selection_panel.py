@@ -14,7 +14,7 @@ from ifguide.study.select import save_selection
 from ifguide.study.selection_names import delete_selection, rename_selection, trained_parts
 from ifguide.study.variants import BASELINES
 from ifguide.ui import components, job_panel, layout
-from ifguide.ui.format import ATTRIBUTION_TITLES, count, count_of, plain, score, selection_title, share
+from ifguide.ui.format import ATTRIBUTION_TITLES, column, count, count_of, plain, score, selection_title, share
 from ifguide.ui.loaders import Loaded
 from ifguide.ui.threshold.tuning import Tuning
 
@@ -23,12 +23,12 @@ TRAIN_HELP = (
     " background; you can close this page."
 )
 MODEL_WORDS = {"fresh": "Measured", "stale": "Out of date", "missing": "Not trained"}
-COLUMNS: list[dict] = [
-    {"label": "Selection", "kind": "titled"},
-    {"label": "Threshold", "kind": "number", "sortable": True, "help": "Tokens that score higher are selected"},
-    {"label": "Tokens", "kind": "number", "sortable": True, "help": "Selected tokens"},
-    {"label": "Documents", "kind": "number", "sortable": True, "help": "Documents with at least one selected token"},
-    {"label": "Model", "kind": "state", "help": "Whether a model was trained against it and measured"},
+COLUMNS = [
+    column("Selection", "titled"),
+    column("Threshold", note="Tokens that score higher are selected", sortable=True),
+    column("Tokens", note="Selected tokens", sortable=True),
+    column("Documents", note="Documents with at least one selected token", sortable=True),
+    column("Model", "state", "Whether a model was trained against it and measured"),
 ]
 CHOSEN_OTHERWISE = {
     "oracle": "The spans that people marked",
@@ -42,19 +42,13 @@ Keep = Callable[[Loaded, str, Tuning], None]
 
 
 def show(loaded: Loaded, settings: dict, keep: Keep) -> None:
-    """The lower half of the Threshold page.
-
-    Args:
-        loaded: the study.
-        settings: of the current selection.
-        keep: what loading a selection calls.
-    """
+    """The lower half of the Threshold page: `settings` are of the current selection; loading another calls `keep`."""
     with st.grid(2, min_column_width=430, gap="large"):
         with st.container():
-            save(loaded, settings)
+            _save(loaded, settings)
         with st.container():
-            train(loaded)
-    saved(loaded, keep)
+            _train(loaded)
+    _saved(loaded, keep)
 
 
 def saved_as(loaded: Loaded, settings: dict) -> str | None:
@@ -68,13 +62,12 @@ def saved_as(loaded: Loaded, settings: dict) -> str | None:
     return None
 
 
-def save(loaded: Loaded, settings: dict) -> None:
+def _save(loaded: Loaded, settings: dict) -> None:
     """Save the current selection under a name."""
     st.subheader("Save selection", anchor=False)
     with st.form("save", border=False), st.container(horizontal=True, vertical_alignment="bottom"):
-        name = st.text_input(
-            "Name of the selection", placeholder="letters, digits, . _ -", key="new_selection", width=280
-        )
+        look: dict = {"placeholder": "letters, digits, . _ -", "width": 280}
+        name = st.text_input("Name of the selection", key="new_selection", **look)
         wanted = st.form_submit_button("Save", icon=":material/save:")
     if wanted:
         with layout.guard(go_on=True):
@@ -91,7 +84,7 @@ def save(loaded: Loaded, settings: dict) -> None:
         st.caption(f"Already saved as “{plain(selection_title(same))}”.")
 
 
-def train(loaded: Loaded) -> None:
+def _train(loaded: Loaded) -> None:
     """Train against a saved selection and measure the model."""
     study = loaded.study
     st.subheader("Retrain against it", anchor=False)
@@ -105,24 +98,19 @@ def train(loaded: Loaded) -> None:
     marks = {"fresh": " (measured)", "stale": " (out of date)", "missing": ""}
     wanted = st.session_state.pop("train_next", None) or st.session_state.get("train_with")
     st.session_state["train_with"] = wanted if wanted in names else names[0]
-    titled = lambda name: selection_title(name) + marks[states[name]]  # noqa: E731
+    titles = {name: selection_title(name) + marks[states[name]] for name in names}
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        name = st.selectbox("Saved selection", names, key="train_with", width=280, format_func=titled)
+        name = st.selectbox("Saved selection", names, key="train_with", width=280, format_func=titles.__getitem__)
         label = "Train again" if states[name] == "stale" else "Train and measure"
-        if states[name] != "fresh" and st.button(
-            label, type="primary", icon=":material/model_training:", help=TRAIN_HELP
-        ):
+        look: dict = {"type": "primary", "icon": ":material/model_training:", "help": TRAIN_HELP}
+        if states[name] != "fresh" and st.button(label, **look):
             job_panel.start(study.root, ["evaluate", study.name, "--model", name])
     if states[name] == "fresh":
-        st.page_link(
-            "pages/compare.py",
-            label="Compare it with the base model",
-            icon=":material/compare:",
-            query_params={"study": study.name, "models": f"base,{name}"},
-        )
+        label, query = "Compare it with the base model", {"study": study.name, "models": f"base,{name}"}
+        st.page_link("pages/compare.py", label=label, icon=":material/compare:", query_params=query)
 
 
-def saved(loaded: Loaded, keep: Keep) -> None:
+def _saved(loaded: Loaded, keep: Keep) -> None:
     """The saved selections, and what can be done with the chosen one."""
     names = loaded.study.selection_names()
     if not names:
@@ -138,15 +126,10 @@ def saved(loaded: Loaded, keep: Keep) -> None:
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         st.markdown(f"**{plain(selection_title(chosen))}**", width="content")
         found = loaded.selection(chosen).settings
-        st.button(
-            "Load",
-            icon=":material/tune:",
-            key="load",
-            disabled=found["kind"] != "influence" or found["attribution"] not in loaded.kinds(),
-            help="Sets the score, the threshold, the neighbours and the budget to those of this selection.",
-            on_click=_load,
-            args=(loaded, keep, found),
-        )
+        other = found["kind"] != "influence" or found["attribution"] not in loaded.kinds()
+        note = "Sets the score, the threshold, the neighbours and the budget to those of this selection."
+        look: dict = {"icon": ":material/tune:", "key": "load", "disabled": other, "help": note}
+        st.button("Load", **look, on_click=_load, args=(loaded, keep, found))
         _download(loaded, chosen)
         if chosen not in BUILT_IN_SELECTIONS:
             _rename(loaded, chosen)
@@ -158,15 +141,11 @@ def settings_line(found: dict) -> str:
     if found["tokens_above"] is None:
         return CHOSEN_OTHERWISE[found["kind"]]
     top = f"top {share(found['tokens_above'], found['n_valid'], digits=2)}"
-    if found["kind"] == "random":
-        parts = [f"As many tokens as the {top}, drawn at random"]
-    else:
-        parts = [f"{ATTRIBUTION_TITLES[found['attribution']]}, {top}"]
+    at_random = f"As many tokens as the {top}, drawn at random"
+    line = at_random if found["kind"] == "random" else f"{ATTRIBUTION_TITLES[found['attribution']]}, {top}"
     if found["window"]:
-        parts.append(f"{count_of(found['window'], 'neighbour')} on each side")
-    if found["max_tokens"]:
-        parts.append(f"budget {count(found['max_tokens'])}")
-    return ", ".join(parts)
+        line += f", {count_of(found['window'], 'neighbour')} on each side"
+    return line + (f", budget {count(found['max_tokens'])}" if found["max_tokens"] else "")
 
 
 def _row(loaded: Loaded, name: str) -> dict:
@@ -195,14 +174,12 @@ def _load(loaded: Loaded, keep: Keep, found: dict) -> None:
 
 
 def _download(loaded: Loaded, name: str) -> None:
-    st.download_button(
+    layout.offer_download(
         "Download the mask",
-        data=lambda: _mask_file(loaded, name),
-        file_name=f"{loaded.name}-{name}.parquet",
+        lambda: _mask_file(loaded, name),
+        file=f"{loaded.name}-{name}.parquet",
         mime="application/vnd.apache.parquet",
-        icon=":material/download:",
         key="download_mask",
-        on_click="ignore",
         help="Parquet, one row a document: the selected tokens, their characters in the text, and the settings.",
     )
 
@@ -216,12 +193,12 @@ def _mask_file(loaded: Loaded, name: str) -> bytes:
 
 def _rename(loaded: Loaded, name: str) -> None:
     with st.popover("Rename", icon=":material/edit:"), st.form("rename", border=False):
-        new = st.text_input("New name", value=name, key=f"rename_{name}")
+        new = st.text_input("New name", value=name, key=f"rename_{name}").strip()
         if st.form_submit_button("Rename"):
             with layout.guard(go_on=True):
-                rename_selection(loaded.study, name, new.strip())
-                st.session_state["saved_selection"] = st.session_state["train_next"] = new.strip()
-                _tell(f"Renamed “{plain(name)}” to “{plain(new.strip())}”.")
+                rename_selection(loaded.study, name, new)
+                st.session_state["saved_selection"] = st.session_state["train_next"] = new
+                _tell(f"Renamed “{plain(name)}” to “{plain(new)}”.")
                 st.rerun()
 
 

@@ -1,6 +1,7 @@
 """Rows of the Threshold page's tables: documents, words, sources. No streamlit here."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -9,59 +10,50 @@ from ifguide.data.corpus import TokenizedCorpus
 from ifguide.data.words import WordCount
 from ifguide.selection.index import Resolved
 from ifguide.ui.excerpts import excerpt_around
-from ifguide.ui.format import count, score, share
+from ifguide.ui.format import column, count, score, share
 
 MIN_FOR_LIFT = 3
 """The lift of a word selected once or twice means little: such words come last when sorted by lift."""
 WORDS_MOST = 400
 
 
-def _column(label: str, kind: str, help_text: str = "", *, sortable: bool = False) -> dict:
-    column = {"label": label, "kind": kind, "help": help_text, "sortable": sortable}
-    return {key: value for key, value in column.items() if value}
-
+_sorting = partial(column, sortable=True)
 
 WORD_COLUMNS = [
-    _column("Word", "veiled", sortable=True),
-    _column("Selected", "bar", "Occurrences with at least one selected token", sortable=True),
-    _column("Occurrences", "number", "Occurrences of the word in the corpus", sortable=True),
-    _column("Share", "number", "Share of its occurrences that is selected", sortable=True),
-    _column(
+    _sorting("Word", "veiled"),
+    _sorting("Selected", "bar", "Occurrences with at least one selected token"),
+    _sorting("Occurrences", note="Occurrences of the word in the corpus"),
+    _sorting("Share", note="Share of its occurrences that is selected"),
+    _sorting(
         "Lift",
-        "number",
-        "How many times likelier this word is selected than an average word; words selected once or twice come last",
-        sortable=True,
+        note="How many times likelier this word is selected than an average word; words selected once or"
+        " twice come last",
     ),
 ]
 SOURCE_COLUMNS = [
-    _column("Source", "text", sortable=True),
-    _column("Selected", "bar", "Selected tokens of the source", sortable=True),
-    _column("Tokens", "number", "All its tokens that have a score", sortable=True),
-    _column("Share", "number", "Share of its tokens that is selected", sortable=True),
-    _column(
-        "Lift",
-        "number",
-        "How many times likelier a token of this source is selected than an average token",
-        sortable=True,
-    ),
+    _sorting("Source", "text"),
+    _sorting("Selected", "bar", "Selected tokens of the source"),
+    _sorting("Tokens", note="All its tokens that have a score"),
+    _sorting("Share", note="Share of its tokens that is selected"),
+    _sorting("Lift", note="How many times likelier a token of this source is selected than an average token"),
 ]
-_DOCUMENT = [_column("Document", "text"), _column("Source", "text")]
-_SELECTED = _column(
-    "Selected", "number", "Selected tokens: those above the threshold and their neighbours, within the budget"
+_DOCUMENT = [column("Document", "text"), column("Source", "text")]
+_SELECTED = column(
+    "Selected", note="Selected tokens: those above the threshold and their neighbours, within the budget"
 )
 RANKED_COLUMNS = [
-    _column("Rank", "number", "1 is the most toxic: many tokens above the threshold, with high scores"),
+    column("Rank", note="1 is the most toxic: many tokens above the threshold, with high scores"),
     *_DOCUMENT,
-    _column("Above", "number", "Tokens above the threshold"),
-    _column("Sum", "bar", "Sum of their scores"),
+    column("Above", note="Tokens above the threshold"),
+    column("Sum", "bar", "Sum of their scores"),
     _SELECTED,
-    _column("Around the highest selected token", "excerpt"),
+    column("Around the highest selected token", "excerpt"),
 ]
 RANGE_COLUMNS = [
     *_DOCUMENT,
-    _column("In range", "bar", "Tokens with a score in the chosen range"),
+    column("In range", "bar", "Tokens with a score in the chosen range"),
     _SELECTED,
-    _column("Around the highest token in the range", "excerpt"),
+    column("Around the highest token in the range", "excerpt"),
 ]
 
 
@@ -77,13 +69,7 @@ def word_rows(found: Sequence[WordCount]) -> list[dict]:
 
 
 def source_rows(names: Sequence[str], totals: np.ndarray, selected: np.ndarray) -> list[dict]:
-    """One row a source, most selected tokens first.
-
-    Args:
-        names: S of them.
-        totals: int64 (S,), tokens that have a score.
-        selected: int64 (S,), selected tokens.
-    """
+    """One row a source, most selected tokens first; of each, `totals` int64 (S,) have a score."""
     base, most = int(selected.sum()) / max(1, int(totals.sum())), max(1, int(selected.max(initial=0)))
     rows = []
     for s in np.argsort(-selected, kind="stable").tolist():
@@ -102,18 +88,10 @@ def _counted_row(name: str, selected: int, total: int, lift: float, most: int, *
 
 
 def ranked_rows(corpus: TokenizedCorpus, scores: np.ndarray, found: Resolved, rows: slice) -> list[dict]:
-    """A page of the rank list.
-
-    Args:
-        corpus: the study's corpus.
-        scores: float32 (N,), of the kind that was resolved.
-        found: the exact result.
-        rows: which places.
-    """
-    table = found.documents(rows.start, rows.stop)
+    """A page of the rank list of an exact result; `scores` float32 (N,) are of the kind that was resolved."""
     top = float(found.documents(0, 1)["sum_above"][0].as_py()) if len(found.taken) else 0.0
     lines = []
-    for row in table.to_pylist():
+    for row in found.documents(rows.start, rows.stop).to_pylist():
         document = corpus.document(row["document"])
         marked, values = selected_in(corpus, scores, found, row["document"])
         cells = [
@@ -160,11 +138,8 @@ def values_of(corpus: TokenizedCorpus, values: np.ndarray, index: int) -> np.nda
 def selected_in(
     corpus: TokenizedCorpus, scores: np.ndarray, found: Resolved, index: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Which tokens of one document a result selects, bool (n,), and their scores, float32 (n,).
-
-    The same rule as `ifguide.selection.algorithm.select_tokens`: inside a document, covered tokens are taken in reading
-    order.
-    """
+    """Which tokens of one document a result selects, bool (n,), and their scores, float32 (n,): as in
+    `ifguide.selection.algorithm.select_tokens`, covered tokens are taken in reading order."""
     values = values_of(corpus, scores, index)
     above = values.astype(np.float64) > found.threshold
     above[:1] = False

@@ -8,23 +8,13 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
 from ifguide.selection.algorithm import quantile_of_share
+from ifguide.selection.index import ScoreIndex
 
 RANGES = ("all", "tail")
 LARGEST_WINDOW = 50
 """More neighbours on each side than this are a typing error."""
-
-
-class Handle(Protocol):
-    """What of the score index turns quantiles and thresholds into numbers of tokens."""
-
-    n_valid: int
-
-    def above_quantile(self, quantile: float) -> int: ...
-
-    def tokens_above(self, threshold: float) -> int: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,20 +40,15 @@ class Tuning:
         return {"attribution": attribution, **kept}
 
 
-def read_address(parameters: Mapping[str, str], start: Tuning, handle: Handle) -> Tuning:
-    """The controls as an address names them; what it does not name, or names wrongly, stays as it was.
-
-    Args:
-        parameters: `above` or `top`, `window`, `budget`, `range`, `low`, `high`.
-        start: the controls before.
-        handle: the score index.
-    """
+def read_address(parameters: Mapping[str, str], start: Tuning, index: ScoreIndex) -> Tuning:
+    """The controls as an address names them (`above` or `top`, `window`, `budget`, `range`, `low`, `high`); what it
+    does not name, or names wrongly, stays as in `start`."""
     found = {key: _number(parameters.get(key)) for key in ("above", "top", "window", "budget", "low", "high")}
     if found["above"] is None and found["top"] is not None:
         quantile = quantile_of_share(found["top"])
-        found["above"] = handle.above_quantile(quantile) if 0 <= quantile < 1 else None
+        found["above"] = index.above_quantile(quantile) if 0 <= quantile < 1 else None
     whole = {key: found[key] for key in ("above", "window", "budget") if found[key] == int(found[key] or 0)}
-    changed = _changes({**whole, "range": parameters.get("range")}, handle)
+    changed = _changes({**whole, "range": parameters.get("range")}, index)
     low, high = found["low"], found["high"]
     if low is not None and high is not None and low <= high:
         changed |= {"low": low, "high": high}
@@ -79,18 +64,13 @@ def write_address(tuning: Tuning, default: Tuning) -> dict[str, str | None]:
     return {"top": None, **written, **{key: None if end is None else f"{end:.9g}" for key, end in ends.items()}}
 
 
-def apply_choice(tuning: Tuning, choice: Mapping, handle: Handle) -> Tuning:
-    """The controls after the board's message; a part of it that makes no sense changes nothing.
-
-    Args:
-        tuning: the controls before.
-        choice: any of `above` or `threshold`, `window`, `budget`, `range`, and `low` with `high`.
-        handle: the score index.
-    """
+def apply_choice(tuning: Tuning, choice: Mapping, index: ScoreIndex) -> Tuning:
+    """The controls after the board's message: any of `above` or `threshold`, `window`, `budget`, `range`, and `low`
+    with `high`. A part of it that makes no sense changes nothing."""
     said = {key: _finite(choice.get(key)) for key in ("above", "threshold", "window", "budget", "low", "high")}
     if said["above"] is None and said["threshold"] is not None:
-        said["above"] = max(1, handle.tokens_above(said["threshold"]))
-    changed = _changes({**said, "range": choice.get("range")}, handle)
+        said["above"] = max(1, index.tokens_above(said["threshold"]))
+    changed = _changes({**said, "range": choice.get("range")}, index)
     if "low" in choice and "high" in choice:
         low, high = said["low"], said["high"]
         kept = low is not None and high is not None and low <= high
@@ -98,16 +78,16 @@ def apply_choice(tuning: Tuning, choice: Mapping, handle: Handle) -> Tuning:
     return dataclasses.replace(tuning, **changed)
 
 
-def _changes(said: Mapping, handle: Handle) -> dict:
+def _changes(said: Mapping, index: ScoreIndex) -> dict:
     """The controls that a message sets, each kept within what there is."""
     changed: dict = {}
     above, window, budget = (said.get(key) for key in ("above", "window", "budget"))
     if above is not None and above >= 1:
-        changed["tokens_above"] = min(int(above), handle.n_valid - 1)
+        changed["tokens_above"] = min(int(above), index.n_valid - 1)
     if window is not None and window >= 0:
         changed["window"] = min(int(window), LARGEST_WINDOW)
     if budget is not None and budget >= 0:
-        changed["max_tokens"] = min(int(budget), handle.n_valid)
+        changed["max_tokens"] = min(int(budget), index.n_valid)
     if said["range"] in RANGES:
         changed["range"] = said["range"]
     return changed
