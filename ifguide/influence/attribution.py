@@ -16,11 +16,11 @@ from torch import nn
 from ifguide.errors import ConfigError, NumericalError
 from ifguide.influence.batches import Batch
 from ifguide.influence.losses import SplitModel, backpropagate
-from ifguide.models.layers import gradients_flow, watch
+from ifguide.models.layers import Layers, Matrices, gradients_flow, watch
 
 
 def position_scores(
-    model: nn.Module, modules: dict[str, nn.Module], directions: list[dict[str, torch.Tensor]], batch: Batch
+    model: nn.Module, modules: Layers, directions: list[Matrices], batch: Batch
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Position scores along each direction by one forward and one backward pass; entry t is what flows through position
     t, which predicts token t+1.
@@ -28,11 +28,8 @@ def position_scores(
     A backward pass gives each layer's inputs and output gradients, which no direction enters; each direction only
     multiplies them once more. Own-loss scores share too little for that (`benchmarks/several.py` has what was tried).
 
-    Args:
-        directions: K times v, (O, I) a layer.
-
     Returns:
-        Scores (K, B, T-1), K directions, and losses (B, T-1), 0 where nothing counts.
+        Scores (K, B, T-1) along K directions, and losses (B, T-1), 0 where nothing counts.
     """
     first = next(iter(directions[0].values()))
     totals = torch.zeros(len(directions), *batch.input_ids.shape, dtype=first.dtype, device=batch.input_ids.device)
@@ -113,7 +110,6 @@ def score_batches(
 BLOCK = 1 << 20
 """Tokens held at once where whole arrays of scores are put together."""
 
-
 AVERAGES: dict[str, Callable[..., np.ndarray]] = {"mean": np.mean, "median": np.median}
 """Ways to put the checkpoints' scores together."""
 
@@ -169,16 +165,14 @@ def pool_blocks(
         valid_between: gives bool (stop - start,) for tokens [start, stop).
         pooling: the multiple; 0 gives the scores as they are.
     """
-    sums: np.ndarray = np.zeros(0)
-    counts: np.ndarray = np.zeros(0)
+    sums = counts = np.zeros(0)
     for part in _slices(len(scores), block):
         valid = valid_between(part.start, part.stop)
         kinds = np.asarray(token_ids[part])[valid]
         size = max(len(sums), int(kinds.max(initial=0)) + 1)
-        sums = np.bincount(kinds, np.asarray(scores[part], np.float64)[valid], size) + np.pad(
-            sums, (0, size - len(sums))
-        )
-        counts = np.bincount(kinds, minlength=size) + np.pad(counts, (0, size - len(counts)))
+        sums, counts = (np.pad(total, (0, size - len(total))) for total in (sums, counts))
+        sums = sums + np.bincount(kinds, np.asarray(scores[part], np.float64)[valid], size)
+        counts = counts + np.bincount(kinds, minlength=size)
     means = sums / np.maximum(counts, 1)
     for part in _slices(len(scores), block):
         valid = valid_between(part.start, part.stop)
