@@ -43,7 +43,7 @@ LAYER_TYPES: dict[type[nn.Module], LayerType] = {nn.Linear: LayerType(), Conv1D:
 
 def find_linear(model: nn.Module) -> Layers:
     """All linear layers by name, in model order."""
-    return {name: module for name, module in model.named_modules() if isinstance(module, tuple(LAYER_TYPES))}
+    return {name: module for name, module in model.named_modules() if LAYER_TYPES.keys() & type(module).mro()}
 
 
 def _type_of(module: nn.Module) -> LayerType:

@@ -23,8 +23,6 @@ from torch.nn.functional import cross_entropy, pad
 
 IGNORED = -100
 """Label of a token without loss: padding, and the first token of a document."""
-
-
 METHODS = ("penalise", "unlikelihood", "mask", "drop")
 """Ways to train without selected tokens. `drop` leaves out their documents, which happens in the rows
 (`ifguide.data.packing.DroppedRows`); for what is left it is plain training."""
@@ -96,8 +94,7 @@ def sum_losses(
         objective = torch.where(strength, unlearned, losses).sum()  # ignored tokens have a loss of 0
     else:
         objective = torch.where(strength > 0, torch.lerp(losses, unlearned, strength.to(losses)), losses).sum()
-    on_selected = strength > 0
-    detached = losses.detach()
+    detached, on_selected = losses.detach(), strength > 0
     on_other = valid & ~on_selected
     return LossSums(
         objective=objective,
@@ -109,18 +106,8 @@ def sum_losses(
 
 
 def selected_losses(losses: Tensor, penalty: float, max_penalty: float | None, method: str) -> Tensor:
-    """What a selected token adds to the objective.
-
-    Args:
-        losses: its cross-entropy in nats, any shape.
-        penalty: λ.
-        max_penalty: bound in nats for `penalise`; None: none.
-        method: one of `METHODS`.
-
-    Returns:
-        The same shape: -λ·min(CE, bound), -λ·log(1 - p), 0, or, for `drop`, CE itself, because what is dropped has no
-        label.
-    """
+    """What selected tokens of these cross-entropies in nats (any shape) add to the objective, by `METHODS`:
+    -λ·min(CE, bound), -λ·log(1 - p), 0, or, for `drop`, CE itself, because what is dropped has no label."""
     if method == "penalise":
         return -penalty * (losses if max_penalty is None else losses.clamp(max=max_penalty))
     if method == "unlikelihood":
