@@ -67,10 +67,8 @@ class PenalisedTrainer(Trainer):
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         taken = ("input_ids", "position_ids") if self.takes_positions else ("input_ids",)
         outputs = model(**{name: inputs[name] for name in taken if name in inputs}, use_cache=False)
-        how = (
-            {"max_penalty": self.suppress.max_penalty or None, "method": self.suppress.method} if self.suppress else {}
-        )
-        sums = sum_losses(outputs.logits, inputs["labels"], inputs["selected"], self.penalty_now(), **how)
+        how, wanted = self.suppress or SuppressConfig(), (inputs["labels"], inputs["selected"])
+        sums = sum_losses(outputs.logits, *wanted, self.penalty_now(), how.max_penalty or None, how.method)
         n_items = num_items_in_batch if num_items_in_batch is not None else sums.n_selected + sums.n_other
         loss = sums.objective / max(1, n_items) if isinstance(n_items, int) else sums.objective / n_items.clamp(min=1)
         loss = loss * self.accelerator.num_processes  # whose gradients are averaged, while n_items counts all of them

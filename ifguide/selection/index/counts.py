@@ -25,16 +25,8 @@ N_LEVELS = 40
 """Sections of the tail in which words are counted."""
 WORDS_KEPT = 60
 """Words kept per level."""
-_WORD_COLUMNS = pa.schema(
-    {
-        "level": pa.int32(),
-        "first_above": pa.int64(),
-        "last_above": pa.int64(),
-        "word": pa.string(),
-        "count": pa.int64(),
-        "occurrences": pa.int64(),
-    }
-)
+_WORD_COLUMNS = dict.fromkeys(("level", "first_above", "last_above", "word", "count", "occurrences"), pa.int64())
+_WORD_COLUMNS |= {"level": pa.int32(), "word": pa.string()}
 
 
 @dataclass(frozen=True)
@@ -48,12 +40,8 @@ class Sources:
 
     @classmethod
     def of(cls, column: pa.ChunkedArray, offsets: np.ndarray) -> "Sources":
-        """The sources of a corpus, most tokens first; those beyond MAX_SOURCES are combined as `other sources`.
-
-        Args:
-            column: D strings.
-            offsets: int64 (D+1,).
-        """
+        """The sources of a corpus from a column of D strings, most tokens first; those beyond MAX_SOURCES are combined
+        as `other sources`."""
         encoded = column.combine_chunks().dictionary_encode()
         codes = encoded.indices.to_numpy(zero_copy_only=False)
         names = encoded.dictionary.to_pylist()
@@ -98,8 +86,7 @@ class KnotCounter:
         self.n_span: int | None = None if in_span is None else 0
         """Valid tokens inside known spans."""
         self._covered = np.zeros((n_windows, n_stretches, len(sources.names)))
-        self._effect = np.zeros((n_windows, n_stretches))
-        self._spans = np.zeros((n_windows, n_stretches))
+        self._effect, self._spans = np.zeros((2, n_windows, n_stretches))
         self._documents = np.zeros(n_stretches)
         if tokens is not None:
             bounds = np.geomspace(min(10, ranks[-1]), ranks[-1], N_LEVELS) if ranks[-1] else np.zeros(1)
@@ -109,26 +96,14 @@ class KnotCounter:
             self._lock = threading.Lock()
 
     def count(self, tail_offsets, tail_scores, tail_positions, levels: np.ndarray, report=None) -> None:
-        """Count everything in one pass over the corpus.
-
-        Args:
-            tail_offsets: int64 (D+1,).
-            tail_scores: float32 (T,).
-            tail_positions: int (T,).
-            levels: uint16 (T,), each token's stretch.
-            report: called with the tokens done.
-        """
+        """Count everything in one pass over the corpus. The tail is as in `Tail`, `levels` uint16 (T,) is each token's
+        stretch, and `report` gets the tokens done."""
 
         def one(first: int, stop: int):
             tail = slice(int(tail_offsets[first]), int(tail_offsets[stop]))
-            found = self._count_chunk(
-                first,
-                stop,
-                tail_offsets[first : stop + 1] - tail.start,
-                np.asarray(tail_scores[tail]),
-                np.asarray(tail_positions[tail]),
-                levels[tail],
-            )
+            bounds = tail_offsets[first : stop + 1] - tail.start
+            scores, positions = np.asarray(tail_scores[tail]), np.asarray(tail_positions[tail])
+            found = self._count_chunk(first, stop, bounds, scores, positions, levels[tail])
             for array in (tail_scores, tail_positions):
                 release_pages(array, tail.start, tail.stop)
             return found
@@ -229,7 +204,8 @@ class KnotCounter:
             best = np.lexsort((np.array(words), -counts))[:WORDS_KEPT]
             rows += [(level, start, stop, words[i], int(counts[i]), int(occurrences[i])) for i in best if counts[i]]
             start = stop
-        return pa.Table.from_pylist([dict(zip(_WORD_COLUMNS.names, row, strict=True)) for row in rows], _WORD_COLUMNS)
+        named = [dict(zip(_WORD_COLUMNS, row, strict=True)) for row in rows]
+        return pa.Table.from_pylist(named, pa.schema(_WORD_COLUMNS))
 
 
 def normalise_piece(piece: str) -> str:
