@@ -48,7 +48,6 @@ class CorpusSequences:
     """The corpus's chunks as a lazy list of sequences whose index is the token's place; the corpus stays on disk.
 
     Args:
-        token_ids: int (N,).
         offsets: int64 (D+1,), only to know first tokens.
         chunks: int64 (C, 3) rows (document, start, stop) overlapping by one token.
         bos: context put before a document's first chunk; it predicts the first token, which has no score.
@@ -62,8 +61,8 @@ class CorpusSequences:
 
     def lengths(self) -> np.ndarray:
         """int64 (C,), tokens in each sequence."""
-        starts_document = self._chunks[:, 1] == self._offsets[self._chunks[:, 0]]
-        return self._chunks[:, 2] - self._chunks[:, 1] + (starts_document if self._bos is not None else 0)
+        document, start, stop = self._chunks.T
+        return stop - start + (start == self._offsets[document] if self._bos is not None else 0)
 
     def __getitem__(self, number: int) -> Sequence:
         document, start, stop = (int(x) for x in self._chunks[number])

@@ -70,7 +70,7 @@ def contributions(
     no query's gradient is formed. A margin objective has no such pass here, and goes query by query.
 
     Args:
-        model: a checkpoint loaded with `eager` attention.
+        model: loaded with `eager` attention.
         queries: `toxic` and, for a differential direction, `safe`, as from `encode_queries`.
         weighting, objective: as the direction was made.
 
@@ -132,8 +132,7 @@ def compare_queries(
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """What the direction v would be without each query, and every query's contribution to some documents' scores.
 
-    One gradient a query and a document. The documents' preconditioned gradients are held at once: a copy of the tracked
-    layers each.
+    One gradient a query and a document; the documents' are held at once, a copy of the tracked layers each.
 
     Returns:
         cosines: kind -> float64 (Q, 2): the cosine of the query's own preconditioned gradient with v (with a minus for

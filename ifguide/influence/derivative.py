@@ -60,8 +60,8 @@ def score_along(
     scorers = [way.scorer(model, modules, direction) for way, direction in zip(ways, directions, strict=True)]
 
     def one_by_one(batch: Batch) -> list[torch.Tensor]:
-        found = [score(batch) for score in scorers]
-        return [*(scores for scores, _ in found), found[0][1]]
+        scores, losses = zip(*(score(batch) for score in scorers), strict=True)
+        return [*scores, losses[0]]
 
     return one_by_one
 

@@ -43,7 +43,6 @@ def query_gradient(
     Args:
         weighting: a query counts as the mean (`token-mean`) or the sum (`token-sum`) over its completion tokens.
         objective: `loss` is -log p of a token, `margin` is -log(p / (1 - p)).
-        processes: each takes every n-th batch, and all return the same mean.
 
     Raises:
         ConfigError: no queries, or one without a completion token.
@@ -86,8 +85,7 @@ def differential_direction(
     """The direction v: moving the model's parameters along -v makes toxic completions likelier.
 
     Args:
-        toxic: mean gradient of the toxic queries.
-        safe: mean gradient of the safe queries; None gives standard, non-differential influence.
+        toxic, safe: mean gradients of the queries; without safe ones this is standard, non-differential influence.
         factors: EK-FAC factors; None is the identity, for ablation.
         damping: multiple of each layer's mean eigenvalue.
     """

@@ -47,7 +47,7 @@ class LayerFactors:
 
     def to(self, device: torch.device) -> "LayerFactors":
         """The same factors on a device."""
-        return LayerFactors(*(part.to(device) for part in (self.input_vectors, self.output_vectors, self.eigenvalues)))
+        return LayerFactors(*(part.to(device) for part in vars(self).values()))
 
     def precondition(self, gradient: torch.Tensor, damping: float) -> torch.Tensor:
         """(F + dI)⁻¹ times a gradient (O, I), with d = `damping` times the mean eigenvalue."""
@@ -68,12 +68,8 @@ def fit_factors(
     report_eigenbases: Report | None = None,
     processes: Processes = ALONE,
 ) -> dict[str, LayerFactors]:
-    """Fit EK-FAC factors for every layer in two passes over the data.
-
-    With several processes each gives its own batches; sums run over all of them, the eigenvectors of a layer are found
-    by one process, and all return the same factors.
-
-    Layers that read the same inputs (see `find_shared_inputs`) share one tensor `input_vectors`.
+    """Fit EK-FAC factors for every layer in two passes over the data. Layers that read the same inputs (see
+    `find_shared_inputs`) share one tensor `input_vectors`.
 
     Args:
         batches: makes the same batches each time it is called; with several processes only this one's share of them.

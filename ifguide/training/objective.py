@@ -3,8 +3,7 @@
     L = 1/n · Σ_t w_t · CE_t,    w_t = -λ where t is selected, else 1
 
 n counts every valid token, selected or not. L has no lower bound when λ > 0: a selected token's cross-entropy can grow
-for ever. `max_penalty` bounds it, by counting a selected token's cross-entropy only up to that many nats; beyond it the
-token has no gradient.
+for ever. `max_penalty` bounds it: cross-entropy counts only up to that many nats; beyond it the token has no gradient.
 
 Other ways to treat a selected token are there to be measured against that one (`METHODS`): unlikelihood training
 (Welleck et al., arXiv 1908.04319), which adds -λ·log(1 - p_t) and so stops pushing once the token is unlikely, and
@@ -44,14 +43,8 @@ class LossSums(NamedTuple):
 
 
 def token_losses(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy in nats of every token but the first of each row.
-
-    Args:
-        logits: (B, T, V); halves are raised to float32 before the softmax.
-        labels: (B, T) token ids, `IGNORED` where there is no loss.
-
-    Returns:
-        (B, T-1): entry t-1 belongs to the token at t; 0 where its label is `IGNORED`.
+    """Cross-entropy in nats (B, T-1) of every token but the first of each row: entry t-1 belongs to the token at t, and
+    is 0 where its label (B, T) is `IGNORED`. Logits (B, T, V) in halves are raised to float32 before the softmax.
     """
     if logits.shape[:2] != labels.shape:
         raise ValueError(f"expected labels of shape {tuple(logits.shape[:2])}, got {tuple(labels.shape)}")

@@ -62,9 +62,8 @@ def prefer_safe(
         InputError: trl is not installed.
     """
     if not has_trl():
-        raise InputError(
-            "the baseline `dpo` needs the package trl, which is not installed; run: pip install 'ifguide[dpo]'"
-        )
+        message = "the baseline `dpo` needs the package trl, which is not installed; run: pip install 'ifguide[dpo]'"
+        raise InputError(message)
     from datasets import Dataset, disable_progress_bars, enable_progress_bars, is_progress_bar_enabled
     from transformers import PrinterCallback, TrainerCallback
     from trl import DPOConfig, DPOTrainer

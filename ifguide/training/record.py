@@ -100,16 +100,11 @@ class TrainingRecord(TrainerCallback):
                 " training.learning_rate or suppress.penalty, or bound the penalty with suppress.max_penalty"
             )
         self.tokens_seen += int(n_tokens)
-        line = {
-            "step": state.global_step,
-            "epoch": round(state.epoch, 4),
-            "loss": loss,
-            "loss_selected": sums["selected"] / sums["n_selected"] if sums["n_selected"] else None,
-            "loss_other": sums["other"] / sums["n_other"] if sums["n_other"] else None,
-            "learning_rate": self.learning_rate,
-            "tokens_seen": self.tokens_seen,
-            "tokens_per_second": round(n_tokens / max(now - self.logged_at, 1e-9), 1),
-        }
+        line = {"step": state.global_step, "epoch": round(state.epoch, 4), "loss": loss}
+        for kind in ("selected", "other"):
+            line[f"loss_{kind}"] = sums[kind] / sums[f"n_{kind}"] if sums[f"n_{kind}"] else None
+        line |= {"learning_rate": self.learning_rate, "tokens_seen": self.tokens_seen}
+        line["tokens_per_second"] = round(n_tokens / max(now - self.logged_at, 1e-9), 1)
         if current().is_main:
             with open(self.folder / TRAINING_LOG, "a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")

@@ -75,12 +75,11 @@ def choose_checkpoint_steps(n_rows: int, training: TrainingConfig) -> tuple[int,
 
 
 def initialise_model(config: Mapping, vocab_size: int, seed: int):
-    """A causal language model with random float32 weights.
+    """A causal language model with random float32 weights, the same for a seed; the global random state is left alone.
 
     Args:
         config: the contents of a Transformers `config.json`; `model_type` is needed.
         vocab_size: overrides the one in `config`.
-        seed: gives the same weights every time; the global random state is left as it was.
 
     Raises:
         ConfigError: Transformers knows no such model type, or refuses the settings.
@@ -121,8 +120,7 @@ def train_model(
     `loss_other` (the cross-entropy itself; `loss_selected` is null where no token is selected), and the learning rate
     of the last step.
 
-    Two runs on a CPU with the same seed, rows, library versions and number of threads give the same weights, bit for
-    bit.
+    Two runs on a CPU with the same seed, rows, versions and number of threads give the same weights, bit for bit.
 
     Args:
         model: a causal language model; it stays on its device. Trained weights keep the dtype they come with.
