@@ -46,7 +46,8 @@ def convert(gguf_file: Path, folder: Path) -> Path:
     if is_model_folder(folder):
         return folder
     if folder.exists() and any(folder.iterdir()):
-        raise InputError(f"expected an empty place or a model folder at {folder}, got other files: move them away")
+        message = f"expected an empty place or a model folder at {folder}, got other files: move them away first"
+        raise InputError(message)
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 

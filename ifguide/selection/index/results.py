@@ -84,11 +84,6 @@ class Resolved(Holding):
     hits: Hits = field(repr=False)
     """Where the hits are read from."""
 
-    @property
-    def scanned(self) -> bool:
-        """All tokens were read, because the threshold lies below the tail."""
-        return self.hits.scanned
-
     def documents(self, first: int, stop: int) -> pa.Table:
         """A slice of the rank list: rank (1 is the best), document, count_above, sum_above, rank_score, n_selected."""
         order = self.ranking.order[first:stop]

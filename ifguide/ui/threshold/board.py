@@ -103,7 +103,7 @@ def exact_result(found: Resolved, seq: int) -> dict:
         "effect": found.effect,
         "sources": np.asarray(found.by_source).tolist(),
         "seconds": found.seconds,
-        "scanned": found.scanned,
+        "scanned": found.hits.scanned,
     }
 
 
