@@ -115,11 +115,3 @@ class Overlap:
     documents_b: np.ndarray
     documents_both: np.ndarray
     """int64, documents with selected tokens in both."""
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class MaskSums(Holding):
-    """What a saved mask holds."""
-
-    mask: np.ndarray
-    """bool (N,), memory-mapped."""

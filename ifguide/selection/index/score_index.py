@@ -25,7 +25,7 @@ from ifguide.selection.index.build import INDEX_VERSION, TAIL_QUANTILE, count_ab
 from ifguide.selection.index.chunks import Chunks, bin_ends, sort_key
 from ifguide.selection.index.coverage import MAX_WINDOW, Neighbours, expand_intervals, sum_intervals
 from ifguide.selection.index.hits import Hits, Tail, round_down
-from ifguide.selection.index.results import MaskSums, Overlap, Preview, Resolved
+from ifguide.selection.index.results import Holding, Overlap, Preview, Resolved
 from ifguide.storage import artifacts
 from ifguide.storage.memory_maps import release_pages
 
@@ -408,7 +408,7 @@ class ScoreIndex:
         ranges = found.hits.ranges if isinstance(found, Resolved) else None
         return self._chunks.map(lambda *pair: self._places_in(found, *pair), ranges=ranges)
 
-    def saved(self, mask: np.ndarray) -> MaskSums:
+    def saved(self, mask: np.ndarray) -> Holding:
         """What a saved selection's mask bool (N,) holds, measured by this index's scores; reads the whole mask."""
         taken = np.zeros(len(self._chunks.offsets) - 1, dtype=np.int64)
 
@@ -421,7 +421,7 @@ class ScoreIndex:
             release_pages(mask, start, end)
             return found
 
-        return MaskSums(mask=mask, **self._holding(taken, *_add_parts(self._chunks.map(one))))
+        return Holding(**self._holding(taken, *_add_parts(self._chunks.map(one))))
 
 
 def _add_parts(parts) -> tuple[float, int | None]:
