@@ -26,9 +26,8 @@ from benchmarks.engine import (
 )
 from ifguide.influence import ekfac
 from ifguide.influence.batches import Batch
-from ifguide.influence.central import CentralDifference, difference_scores
+from ifguide.influence.central import CentralDifference, PairedDifference, difference_scores
 from ifguide.influence.losses import SplitModel
-from ifguide.influence.paired import PairedDifference
 from ifguide.models.layers import bias_of, split_matrix, weight_of
 from ifguide.models.loading import tracked_modules
 

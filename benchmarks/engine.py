@@ -26,12 +26,11 @@ from ifguide.data.queries import encode_queries
 from ifguide.influence import ekfac
 from ifguide.influence.attribution import position_scores
 from ifguide.influence.batches import Sequence, make_batches
-from ifguide.influence.central import CentralDifference
+from ifguide.influence.central import CentralDifference, PairedDifference
 from ifguide.influence.derivative import Derivative, choose_derivative
 from ifguide.influence.direction import differential_direction, query_gradient
 from ifguide.influence.line import own_loss_scores
 from ifguide.influence.losses import SplitModel
-from ifguide.influence.paired import PairedDifference
 from ifguide.models.layers import layer_shape
 from ifguide.models.loading import has_fast_bfloat16, load_model, load_tokenizer, tracked_modules
 from ifguide.storage import artifacts

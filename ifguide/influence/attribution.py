@@ -16,11 +16,11 @@ from torch import nn
 from ifguide.errors import ConfigError, NumericalError
 from ifguide.influence.batches import Batch
 from ifguide.influence.losses import SplitModel, backpropagate
-from ifguide.models.layers import gradients_flow, watch
+from ifguide.models.layers import Layers, Matrices, gradients_flow, watch
 
 
 def position_scores(
-    model: nn.Module, modules: dict[str, nn.Module], directions: list[dict[str, torch.Tensor]], batch: Batch
+    model: nn.Module, modules: Layers, directions: list[Matrices], batch: Batch
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Position scores along each direction by one forward and one backward pass; entry t is what flows through position
     t, which predicts token t+1.
@@ -28,11 +28,8 @@ def position_scores(
     A backward pass gives each layer's inputs and output gradients, which no direction enters; each direction only
     multiplies them once more. Own-loss scores share too little for that (`benchmarks/several.py` has what was tried).
 
-    Args:
-        directions: K times v, (O, I) a layer.
-
     Returns:
-        Scores (K, B, T-1), K directions, and losses (B, T-1), 0 where nothing counts.
+        Scores (K, B, T-1) along K directions, and losses (B, T-1), 0 where nothing counts.
     """
     first = next(iter(directions[0].values()))
     totals = torch.zeros(len(directions), *batch.input_ids.shape, dtype=first.dtype, device=batch.input_ids.device)
@@ -71,10 +68,8 @@ def score_corpus(
     """Score batches and put every value at its token's place.
 
     Args:
-        batches: any order.
         score_batch: gives tensors (B, T-1) by name.
-        outputs: float32 arrays by the same names, written in place.
-        first: place in the corpus of the arrays' first value.
+        outputs: float32 arrays by the same names, written in place; their first value's place in the corpus is `first`.
         device: where `score_batch` wants the batch.
         report: called with the tokens done.
 
@@ -99,10 +94,8 @@ def score_corpus(
 def score_batches(
     batches: Iterable[Batch], score_batch: Callable[[Batch], dict[str, torch.Tensor]], device="cpu"
 ) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray], int]]:
-    """For each batch the places int64 (n,) of the tokens that count, their scores float32 (n,) by name, and its length.
-
-    Arguments as for `score_corpus`.
-    """
+    """For each batch the places int64 (n,) of the tokens that count, their scores float32 (n,) by name, and its length;
+    arguments as for `score_corpus`."""
     for batch in batches:
         results = score_batch(batch.to(device))
         counted = (batch.target_index >= 0).numpy()
@@ -113,13 +106,14 @@ def score_batches(
 BLOCK = 1 << 20
 """Tokens held at once where whole arrays of scores are put together."""
 
-
+ValidBetween = Callable[[int, int], np.ndarray]
+"""Which of tokens [start, stop) have a score, bool (stop - start,)."""
 AVERAGES: dict[str, Callable[..., np.ndarray]] = {"mean": np.mean, "median": np.median}
 """Ways to put the checkpoints' scores together."""
 
 
 def average_blocks(
-    scores: list[np.ndarray], valid_between: Callable[[int, int], np.ndarray], block: int = BLOCK, average: str = "mean"
+    scores: list[np.ndarray], valid_between: ValidBetween, block: int = BLOCK, average: str = "mean"
 ) -> Iterator[np.ndarray]:
     """The study's score: one checkpoint's raw scores, or the average over checkpoints of score / standard deviation.
 
@@ -127,10 +121,8 @@ def average_blocks(
 
     Args:
         scores: float32 (N,) arrays, one a checkpoint.
-        valid_between: gives bool (stop - start,) for tokens [start, stop). The standard deviation is taken over the
-            valid ones, the rest is 0.
+        valid_between: the standard deviation is taken over the valid tokens, the rest is 0.
         block: tokens taken at once; it changes no more than the last digits.
-        average: `mean` or `median`.
 
     Raises:
         ConfigError: no scores.
@@ -138,47 +130,35 @@ def average_blocks(
     """
     if not scores:
         raise ConfigError("expected at least one checkpoint's scores, got none")
-    divisors = [1.0]
-    if len(scores) > 1:
-        divisors = [_deviation(one, valid_between, block) for one in scores]
-        if 0 in divisors:
-            raise NumericalError(
-                f"all scores of checkpoint {divisors.index(0)} are the same, so it says nothing; leave it out of the"
-                " study"
-            )
+    divisors = [_deviation(one, valid_between, block) for one in scores] if len(scores) > 1 else [1.0]
+    if 0 in divisors:
+        same = divisors.index(0)
+        raise NumericalError(
+            f"all scores of checkpoint {same} are the same, so it says nothing; leave it out of the study"
+        )
     for part in _slices(len(scores[0]), block):
         scaled = [np.asarray(one[part], dtype=np.float64) / d for one, d in zip(scores, divisors, strict=True)]
         yield np.where(valid_between(part.start, part.stop), AVERAGES[average](scaled, axis=0), 0).astype(np.float32)
 
 
 def pool_blocks(
-    scores: np.ndarray,
-    token_ids: np.ndarray,
-    valid_between: Callable[[int, int], np.ndarray],
-    pooling: float,
-    block: int = BLOCK,
+    scores: np.ndarray, token_ids: np.ndarray, valid_between: ValidBetween, pooling: float, block: int = BLOCK
 ) -> Iterator[np.ndarray]:
     """Scores plus a multiple of the mean score of the token's kind, float32 (at most `block`,), piece by piece.
 
     A single place's score is noisy; what all places of one vocabulary entry have in common is not. A kind that occurs
     once adds its own score. Invalid tokens stay 0 and count for nothing.
 
-    Args:
-        scores: float32 (N,).
-        token_ids: int (N,).
-        valid_between: gives bool (stop - start,) for tokens [start, stop).
-        pooling: the multiple; 0 gives the scores as they are.
+    `scores` are float32 (N,), `token_ids` int (N,); `pooling` is the multiple, and 0 gives the scores as they are.
     """
-    sums: np.ndarray = np.zeros(0)
-    counts: np.ndarray = np.zeros(0)
+    sums = counts = np.zeros(0)
     for part in _slices(len(scores), block):
         valid = valid_between(part.start, part.stop)
         kinds = np.asarray(token_ids[part])[valid]
         size = max(len(sums), int(kinds.max(initial=0)) + 1)
-        sums = np.bincount(kinds, np.asarray(scores[part], np.float64)[valid], size) + np.pad(
-            sums, (0, size - len(sums))
-        )
-        counts = np.bincount(kinds, minlength=size) + np.pad(counts, (0, size - len(counts)))
+        sums, counts = (np.pad(total, (0, size - len(total))) for total in (sums, counts))
+        sums = sums + np.bincount(kinds, np.asarray(scores[part], np.float64)[valid], size)
+        counts = counts + np.bincount(kinds, minlength=size)
     means = sums / np.maximum(counts, 1)
     for part in _slices(len(scores), block):
         valid = valid_between(part.start, part.stop)
@@ -192,7 +172,7 @@ def mean_blocks(arrays: list[np.ndarray], block: int = BLOCK) -> Iterator[np.nda
         yield np.asarray(np.mean([array[part] for array in arrays], axis=0, dtype=np.float64), dtype=np.float32)
 
 
-def _deviation(scores: np.ndarray, valid_between: Callable[[int, int], np.ndarray], block: int) -> float:
+def _deviation(scores: np.ndarray, valid_between: ValidBetween, block: int) -> float:
     """Standard deviation over the valid tokens in float64, in two passes."""
 
     def total(of: Callable[[np.ndarray], np.ndarray]) -> tuple[float, int]:

@@ -45,15 +45,12 @@ class Sequence:
 
 
 class CorpusSequences:
-    """The corpus's chunks as a lazy list of sequences whose index is the token's place, so that a large corpus stays on
-    disk.
+    """The corpus's chunks as a lazy list of sequences whose index is the token's place; the corpus stays on disk.
 
     Args:
-        token_ids: int (N,).
         offsets: int64 (D+1,), only to know first tokens.
         chunks: int64 (C, 3) rows (document, start, stop) overlapping by one token.
-        bos: context put before each chunk that starts a document; it predicts the document's first token, which has no
-            score.
+        bos: context put before a document's first chunk; it predicts the first token, which has no score.
     """
 
     def __init__(self, token_ids: np.ndarray, offsets: np.ndarray, chunks: np.ndarray, bos: int | None = None):
@@ -64,8 +61,8 @@ class CorpusSequences:
 
     def lengths(self) -> np.ndarray:
         """int64 (C,), tokens in each sequence."""
-        starts_document = self._chunks[:, 1] == self._offsets[self._chunks[:, 0]]
-        return self._chunks[:, 2] - self._chunks[:, 1] + (starts_document if self._bos is not None else 0)
+        document, start, stop = self._chunks.T
+        return stop - start + (start == self._offsets[document] if self._bos is not None else 0)
 
     def __getitem__(self, number: int) -> Sequence:
         document, start, stop = (int(x) for x in self._chunks[number])
@@ -80,8 +77,7 @@ class CorpusSequences:
 def make_batches(
     sequences, tokens_per_batch: int, *, pad_id: int = 0, share: tuple[int, int] = (0, 1)
 ) -> Iterator[Batch]:
-    """Batch sequences by length, so that little is padded and no batch has more than about `tokens_per_batch` padded
-    tokens.
+    """Batch sequences by length, so that little is padded.
 
     Sequences of fewer than two tokens predict nothing and are left out. The order depends on the batch size: callers
     put results in place through `target_index` and `sequence`.
@@ -92,11 +88,8 @@ def make_batches(
         pad_id: any valid token id.
         share: (r, n) gives batches r, r + n, r + 2n, …: process r's share of n, while the batches stay the same.
     """
-    lengths = (
-        sequences.lengths()
-        if hasattr(sequences, "lengths")
-        else np.array([len(s.token_ids) for s in sequences], dtype=np.int64)
-    )
+    counted = hasattr(sequences, "lengths")
+    lengths = sequences.lengths() if counted else np.array([len(s.token_ids) for s in sequences], dtype=np.int64)
     order = np.argsort(-lengths, kind="stable")
     order = order[lengths[order] >= 2]
     start = number = 0

@@ -14,13 +14,14 @@ import torch
 from torch import nn
 
 from ifguide.influence.batches import Sequence, make_batches
-from ifguide.influence.direction import differential_direction, query_gradient
-from ifguide.influence.ekfac import LayerFactors, accumulation_dtype
+from ifguide.influence.direction import Queries, differential_direction, query_gradient, zero_matrices
+from ifguide.influence.ekfac import LayerFactors
 from ifguide.influence.line import own_loss_scores
 from ifguide.influence.losses import SplitModel
-from ifguide.models.layers import device_of, layer_shape
+from ifguide.models.layers import Layers, Matrices
 
-Gradient = dict[str, torch.Tensor]
+Document = Listing[Sequence]
+"""A document's chunks; tokens that do not count have an index of -1."""
 Report = Callable[[int, int], None]
 
 
@@ -33,38 +34,30 @@ class Curvature:
     damping: float = 10.0
     """Multiple of each layer's mean eigenvalue."""
 
-    def apply(self, gradient: Gradient) -> Gradient:
+    def apply(self, gradient: Matrices) -> Matrices:
         """Pg."""
         return differential_direction(gradient, None, self.factors, self.damping)
 
 
-def dot(a: Gradient, b: Gradient) -> float:
+def dot(a: Matrices, b: Matrices) -> float:
     """Inner product over all layers, in float64."""
     return sum(float((a[name].double() * b[name].double()).sum()) for name in a)
 
 
-def document_gradient(
-    model: nn.Module, modules: dict[str, nn.Module], sequences: Listing[Sequence], **options
-) -> Gradient:
-    """∇Σℓ over the tokens whose index is not negative, (O, I) a layer; zeros when there are none.
-
-    Args:
-        sequences: the document's chunks.
-        options: for `query_gradient`, such as tokens_per_batch.
-    """
-    pairs = [(s.token_ids, s.index >= 0) for s in sequences if (s.index[1:] >= 0).any()]
+def document_gradient(model: nn.Module, modules: Layers, document: Document, **options) -> Matrices:
+    """∇Σℓ over the tokens that count, zeros when there are none; `options` are for `query_gradient`."""
+    pairs = [(s.token_ids, s.index >= 0) for s in document if (s.index[1:] >= 0).any()]
     if not pairs:
-        dtype = accumulation_dtype(model)
-        return {name: torch.zeros(layer_shape(m), dtype=dtype, device=device_of(m)) for name, m in modules.items()}
+        return zero_matrices(model, modules)
     mean = query_gradient(model, modules, pairs, weighting="token-sum", objective="loss", **options)
     return {name: value * len(pairs) for name, value in mean.items()}
 
 
 def contributions(
     model: nn.Module,
-    modules: dict[str, nn.Module],
-    queries: dict[str, list[tuple[np.ndarray, np.ndarray]]],
-    document: Listing[Sequence],
+    modules: Layers,
+    queries: dict[str, Queries],
+    document: Document,
     curvature: Curvature,
     *,
     weighting: str = "token-mean",
@@ -77,10 +70,8 @@ def contributions(
     no query's gradient is formed. A margin objective has no such pass here, and goes query by query.
 
     Args:
-        model: a checkpoint loaded with `eager` attention.
+        model: loaded with `eager` attention.
         queries: `toxic` and, for a differential direction, `safe`, as from `encode_queries`.
-        document: its chunks, with an index of -1 on tokens that do not count.
-        curvature: P.
         weighting, objective: as the direction was made.
 
     Returns:
@@ -100,21 +91,17 @@ def contributions(
                 counts[rows] = (batch.targets != -100).sum(dim=1).cpu().numpy()
             values = sums / counts if weighting == "token-mean" else sums
         else:
-            values = np.array(
-                [
-                    dot(query_gradient(model, modules, [q], weighting=weighting, objective=objective), pulled)
-                    for q in encoded
-                ]
-            )
+            options: dict = {"weighting": weighting, "objective": objective}
+            values = np.array([dot(query_gradient(model, modules, [q], **options), pulled) for q in encoded])
         found[kind] = (1.0 if kind == "toxic" else -1.0) * values / len(encoded)
     return found
 
 
 def similarities(
     model: nn.Module,
-    modules: dict[str, nn.Module],
-    document: Listing[Sequence],
-    others: Listing[Listing[Sequence]],
+    modules: Layers,
+    document: Document,
+    others: Listing[Document],
     curvature: Curvature,
     report: Report | None = None,
 ) -> np.ndarray:
@@ -134,10 +121,10 @@ def similarities(
 
 def compare_queries(
     model: nn.Module,
-    modules: dict[str, nn.Module],
-    queries: dict[str, list[tuple[np.ndarray, np.ndarray]]],
+    modules: Layers,
+    queries: dict[str, Queries],
     curvature: Curvature,
-    documents: Listing[Listing[Sequence]] = (),
+    documents: Listing[Document] = (),
     *,
     weighting: str = "token-mean",
     objective: str = "loss",
@@ -145,14 +132,12 @@ def compare_queries(
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """What the direction v would be without each query, and every query's contribution to some documents' scores.
 
-    One gradient a query and a document. The documents' preconditioned gradients are held at once: a copy of the tracked
-    layers each.
+    One gradient a query and a document; the documents' are held at once, a copy of the tracked layers each.
 
     Returns:
         cosines: kind -> float64 (Q, 2): the cosine of the query's own preconditioned gradient with v (with a minus for
-            safe ones, so
-        that positive always means "along the direction"), and the cosine of v with the direction without the query (1:
-        it changes nothing; NaN for the only query of a set).
+            safe ones, so that positive always means "along the direction"), and the cosine of v with the direction
+            without the query (1: it changes nothing; NaN for the only query of a set).
         contributions: kind -> float64 (Q, D), as from `contributions`.
     """
     options: dict = {"weighting": weighting, "objective": objective}
@@ -170,9 +155,7 @@ def compare_queries(
             held[name].append(value.flatten())
         count()
     stacked = {name: torch.stack(values) for name, values in held.items() if values}  # (D, O * I) a layer
-    pulled = {
-        kind: curvature.apply(query_gradient(model, modules, encoded, **options)) for kind, encoded in queries.items()
-    }
+    pulled = {kind: curvature.apply(query_gradient(model, modules, q, **options)) for kind, q in queries.items()}
     v = pulled["toxic"]
     if "safe" in pulled:
         v = {name: value - pulled["safe"][name] for name, value in v.items()}

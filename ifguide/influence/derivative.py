@@ -1,7 +1,6 @@
-"""Which way to take the directional derivative: the fastest that agrees with the exact one on a sample of the
-corpus.
-"""
+"""Which way to take the directional derivative: the fastest that agrees with the exact one on a sample."""
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -11,17 +10,16 @@ from torch import nn
 
 from ifguide.errors import ConfigError
 from ifguide.influence.batches import Batch
-from ifguide.influence.central import CentralDifference
+from ifguide.influence.central import CentralDifference, PairedDifference
 from ifguide.influence.line import own_loss_scores
 from ifguide.influence.losses import SplitModel
-from ifguide.influence.paired import PairedDifference
+from ifguide.models.layers import Layers, Matrices
 
 RELATIVE_STEPS = (0.003, 0.01, 0.03, 0.1)
 """Candidate steps, as the root mean square change of a token's loss in nats."""
 AGREEMENT = 0.9999
 """Least Pearson correlation with the exact derivative for `auto` to use something else."""
 
-Direction = dict[str, torch.Tensor]
 ScoreBatch = Callable[[Batch], tuple[torch.Tensor, torch.Tensor]]
 
 
@@ -42,47 +40,34 @@ class Derivative:
     refused: tuple[dict, ...] = ()
     """Faster ways that agreed too little: method, products, epsilon, correlation."""
 
-    def scorer(self, model: nn.Module, modules: dict[str, nn.Module], direction: Direction) -> ScoreBatch:
+    def scorer(self, model: nn.Module, modules: Layers, direction: Matrices) -> ScoreBatch:
         """The function batch -> (scores, losses), each (B, T-1), that takes the derivative this way."""
         if self.method == "jvp":
             split = SplitModel.of(model)
             return lambda batch: own_loss_scores(split, modules, direction, batch)
-        kinds: dict[str, type[CentralDifference] | type[PairedDifference]] = {
-            "central": CentralDifference,
-            "paired": PairedDifference,
-        }
-        return kinds[self.method](model, modules, direction, self.epsilon, getattr(torch, self.products)).scores
+        kind = PairedDifference if self.method == "paired" else CentralDifference
+        return kind(model, modules, direction, self.epsilon, getattr(torch, self.products)).scores
 
 
 def score_along(
-    model: nn.Module, modules: dict[str, nn.Module], directions: list[Direction], ways: list[Derivative]
+    model: nn.Module, modules: Layers, directions: list[Matrices], ways: list[Derivative]
 ) -> Callable[[Batch], list[torch.Tensor]]:
     """A function batch -> [scores of each direction..., losses], each (B, T-1), 0 where nothing counts.
 
-    Each direction is taken by itself: sharing the model's own pass was measured and is slower (docs/scale.md).
-
-    Args:
-        model: with `eager` attention where a way is `jvp`; may be split already.
-        directions: v, (O, I) a layer; at least one.
-        ways: how to take each one's derivative.
+    Each direction is taken by itself: sharing the model's own pass was measured and is slower (docs/scale.md). Where a
+    way is `jvp` the model needs `eager` attention.
     """
     scorers = [way.scorer(model, modules, direction) for way, direction in zip(ways, directions, strict=True)]
 
     def one_by_one(batch: Batch) -> list[torch.Tensor]:
-        found = [score(batch) for score in scorers]
-        return [*(scores for scores, _ in found), found[0][1]]
+        scores, losses = zip(*(score(batch) for score in scorers), strict=True)
+        return [*scores, losses[0]]
 
     return one_by_one
 
 
 def choose_derivative(
-    model: nn.Module,
-    modules: dict[str, nn.Module],
-    direction: Direction,
-    sample: list[Batch],
-    *,
-    setting: str = "auto",
-    narrow: bool = False,
+    model: nn.Module, modules: Layers, direction: Matrices, sample: list[Batch], *, setting="auto", narrow: bool = False
 ) -> Derivative:
     """Try the ways on a sample.
 
@@ -91,7 +76,7 @@ def choose_derivative(
     alone (in its layers float32 and bfloat16 are too near each other for it).
 
     Args:
-        model: loaded with `eager` attention, which the exact derivative needs; may be split already.
+        model: loaded with `eager` attention, which the exact derivative needs.
         setting: `auto` takes the fastest way whose correlation is at least `AGREEMENT`, else `jvp`; `central` takes
             central differences at the best step even if they agree too little, `jvp` tries nothing.
         narrow: bfloat16 products are fast here.
@@ -113,7 +98,7 @@ def choose_derivative(
         ours = _collect(way.scorer(split, modules, direction), sample)
         usable = np.isfinite(ours).all() and ours.std() > 0 and exact.std() > 0
         correlation = float(np.corrcoef(exact, ours)[0, 1]) if usable else -1.0
-        return Derivative(method, products, epsilon, correlation, len(exact))
+        return dataclasses.replace(way, correlation=correlation, n_tokens=len(exact))
 
     best = max((judge("central", dtype, step / scale) for step in RELATIVE_STEPS), key=lambda way: way.correlation)
     if setting == "central":
@@ -126,7 +111,7 @@ def choose_derivative(
             return faster
         refused.append(faster)
     if best.correlation >= AGREEMENT:
-        return Derivative(**(vars(best) | {"refused": _described(refused)}))
+        return dataclasses.replace(best, refused=_described(refused))
     return Derivative("jvp", dtype, n_tokens=len(exact), refused=_described([*refused, best]))
 
 

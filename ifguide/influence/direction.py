@@ -13,30 +13,36 @@ from ifguide.errors import ConfigError, NumericalError
 from ifguide.influence.batches import Sequence, make_batches
 from ifguide.influence.ekfac import LayerFactors, accumulation_dtype
 from ifguide.influence.losses import SplitModel, backpropagate, cross_entropy, margin
-from ifguide.models.layers import device_of, gradients_flow, layer_shape, watch
+from ifguide.models.layers import Layers, Matrices, device_of, gradients_flow, layer_shape, watch
 from ifguide.runtime.distributed import ALONE, Processes
 
 OBJECTIVES = {"loss": cross_entropy, "margin": margin}
+Queries = list[tuple[np.ndarray, np.ndarray]]
+"""Pairs (token ids (T,), completion mask bool (T,))."""
+
+
+def zero_matrices(model: nn.Module, modules: Layers) -> Matrices:
+    """Zeros, in float32 or better, on each layer's device."""
+    dtype = accumulation_dtype(model)
+    return {name: torch.zeros(layer_shape(m), dtype=dtype, device=device_of(m)) for name, m in modules.items()}
 
 
 def query_gradient(
     model: nn.Module,
-    modules: dict[str, nn.Module],
-    queries: list[tuple[np.ndarray, np.ndarray]],
+    modules: Layers,
+    queries: Queries,
     *,
     weighting: str = "token-mean",
     objective: str = "loss",
     tokens_per_batch: int = 4096,
     report: Callable[[int, int], None] | None = None,
     processes: Processes = ALONE,
-) -> dict[str, torch.Tensor]:
-    """Mean gradient ḡ over queries, (O, I) a layer, in float32 or better.
+) -> Matrices:
+    """Mean gradient ḡ over queries, in float32 or better.
 
     Args:
-        queries: pairs (token ids (T,), completion mask bool (T,)).
         weighting: a query counts as the mean (`token-mean`) or the sum (`token-sum`) over its completion tokens.
         objective: `loss` is -log p of a token, `margin` is -log(p / (1 - p)).
-        processes: each takes every n-th batch, and all return the same mean.
 
     Raises:
         ConfigError: no queries, or one without a completion token.
@@ -45,7 +51,7 @@ def query_gradient(
     if not queries:
         raise ConfigError("a direction needs at least one query in each set, got none")
     device, dtype = device_of(model), accumulation_dtype(model)
-    total = {name: torch.zeros(layer_shape(m), dtype=dtype, device=device_of(m)) for name, m in modules.items()}
+    total = zero_matrices(model, modules)
 
     def add(name: str, a: torch.Tensor, g: torch.Tensor) -> None:
         total[name].addmm_(g.flatten(0, 1).to(dtype).T, a.flatten(0, 1).to(dtype))
@@ -74,27 +80,22 @@ def query_gradient(
 
 
 def differential_direction(
-    toxic: dict[str, torch.Tensor],
-    safe: dict[str, torch.Tensor] | None,
-    factors: dict[str, LayerFactors] | None,
-    damping: float,
-) -> dict[str, torch.Tensor]:
-    """The direction v, (O, I) a layer: moving the model's parameters along -v makes toxic completions likelier.
+    toxic: Matrices, safe: Matrices | None, factors: dict[str, LayerFactors] | None, damping: float
+) -> Matrices:
+    """The direction v: moving the model's parameters along -v makes toxic completions likelier.
 
     Args:
-        toxic: mean gradient of the toxic queries.
-        safe: mean gradient of the safe queries; None gives standard, non-differential influence.
+        toxic, safe: mean gradients of the queries; without safe ones this is standard, non-differential influence.
         factors: EK-FAC factors; None is the identity, for ablation.
         damping: multiple of each layer's mean eigenvalue.
     """
     found = {}
     for name, gradient in toxic.items():
         difference = gradient - safe[name] if safe is not None else gradient
-        found[name] = (
-            factors[name].to(difference.device).precondition(difference, damping)
-            if factors is not None
-            else difference.clone()
-        )
+        if factors is None:
+            found[name] = difference.clone()
+        else:
+            found[name] = factors[name].to(difference.device).precondition(difference, damping)
         if not torch.isfinite(found[name]).all():
             raise NumericalError(
                 f"layer {name}: the preconditioned direction is not finite; its curvature is zero, so check the corpus"

@@ -18,7 +18,7 @@ from torch import nn
 from ifguide.errors import NumericalError
 from ifguide.influence.batches import Batch
 from ifguide.influence.losses import SplitModel, backpropagate
-from ifguide.models.layers import device_of, find_shared_inputs, gradients_flow, layer_shape, watch
+from ifguide.models.layers import Layers, Matrices, device_of, find_shared_inputs, gradients_flow, layer_shape, watch
 from ifguide.runtime.distributed import ALONE, Processes
 
 _GRADIENT_ELEMENTS = 1 << 22
@@ -27,8 +27,7 @@ KEPT_BYTES = 1 << 30
 """Most memory for gradients of the last hidden states that the first pass leaves to the second. With a vocabulary of
 50,000 the output embedding is more than half of a small model's work, and this saves its second turn."""
 _BLOCKS = 4
-"""A covariance is symmetric, so of this many strips of rows each is computed up to the diagonal only: 5/8 of the work.
-"""
+"""A covariance is symmetric: of this many strips of rows each is computed up to the diagonal only, 5/8 of the work."""
 _LEAST_STRIP = 128
 """Rows of the narrowest strip worth a product of its own."""
 
@@ -48,7 +47,7 @@ class LayerFactors:
 
     def to(self, device: torch.device) -> "LayerFactors":
         """The same factors on a device."""
-        return LayerFactors(*(part.to(device) for part in (self.input_vectors, self.output_vectors, self.eigenvalues)))
+        return LayerFactors(*(part.to(device) for part in vars(self).values()))
 
     def precondition(self, gradient: torch.Tensor, damping: float) -> torch.Tensor:
         """(F + dI)⁻¹ times a gradient (O, I), with d = `damping` times the mean eigenvalue."""
@@ -59,7 +58,7 @@ class LayerFactors:
 
 def fit_factors(
     model: nn.Module,
-    modules: dict[str, nn.Module],
+    modules: Layers,
     batches: Callable[[], Iterable[Batch]],
     *,
     labels: str = "sampled",
@@ -69,21 +68,17 @@ def fit_factors(
     report_eigenbases: Report | None = None,
     processes: Processes = ALONE,
 ) -> dict[str, LayerFactors]:
-    """Fit EK-FAC factors for every layer in two passes over the data.
-
-    With several processes each gives its own batches; sums run over all of them, the eigenvectors of a layer are found
-    by one process, and all return the same factors.
-
-    Layers that read the same inputs (see `find_shared_inputs`) share one tensor `input_vectors`.
+    """Fit EK-FAC factors for every layer in two passes over the data. Layers that read the same inputs (see
+    `find_shared_inputs`) share one tensor `input_vectors`.
 
     Args:
         batches: makes the same batches each time it is called; with several processes only this one's share of them.
         labels: `sampled` (targets drawn from the model's own prediction: the Fisher) or `true` (the empirical Fisher).
         seed: seeds the draws, together with a batch's first sequence; so both passes see the same ones, and so does
             another number of processes.
-        products: dtype in which the second pass, for the eigenvalues, multiplies activations and gradients; sums over
-            sequences stay float32 or better. None: the dtype of the sums. The covariances are never
-            multiplied in less: their small eigenvectors would drown in the rounding of the large ones.
+        products: dtype in which the second pass, for the eigenvalues, multiplies activations and gradients; None: that
+            of the sums, float32 or better. The covariances are never multiplied in less: their small eigenvectors would
+            drown in the rounding of the large ones.
         report: called with (tokens done, tokens in all) over both passes.
         report_eigenbases: called with (eigenbases found, eigenbases in all) between the two.
 
@@ -98,9 +93,7 @@ def fit_factors(
     return {name: LayerFactors(input_vectors[fit.shared[name]], output_vectors[name], values[name]) for name in modules}
 
 
-def _find_eigenvectors(
-    groups: tuple[dict[str, torch.Tensor], ...], report: Report | None, processes: Processes
-) -> list[dict[str, torch.Tensor]]:
+def _find_eigenvectors(groups: tuple[Matrices, ...], report: Report | None, processes: Processes) -> list[Matrices]:
     """The eigenvectors of each matrix, the matrices divided over the processes by the work they are."""
     work = [(matrix, group, name) for group, matrices in enumerate(groups) for name, matrix in matrices.items()]
     work.sort(key=lambda entry: -len(entry[0]))  # stable, so all processes agree
@@ -109,7 +102,7 @@ def _find_eigenvectors(
         owners.append(loads.index(min(loads)))
         loads[owners[-1]] += len(matrix) ** 3
     count = processes.count(report, len(work))
-    found: list[dict[str, torch.Tensor]] = [{} for _ in groups]
+    found: list[Matrices] = [{} for _ in groups]
     for (matrix, group, name), owner in zip(work, owners, strict=True):
         mine = owner == processes.rank
         found[group][name] = eigenvectors(matrix, name) if mine else torch.empty_like(matrix)
@@ -142,17 +135,22 @@ class _Fit:
     def _zeros(self, name: str, *shape: int) -> torch.Tensor:
         return torch.zeros(shape, dtype=self.dtype, device=device_of(self.modules[name]))
 
-    def _run(self, before_batch: Callable[[Batch], None]) -> None:
+    def _run(self) -> list[int]:
+        """One pass; how many tokens and sequences all processes saw in it."""
+        n_tokens = n_sequences = 0
         device = device_of(self.split.model)
         generator = torch.Generator(device=device) if self.labels == "sampled" else None
         for number, batch in enumerate(self.batches()):
             if generator is not None:
-                generator.manual_seed(_batch_seed(self.seed, int(batch.sequence[0])))
+                seeds = np.random.SeedSequence([self.seed, int(batch.sequence[0])])  # the same in every process, pass
+                generator.manual_seed(int(seeds.generate_state(1, np.uint64)[0] >> 1))
             batch = batch.to(device)
-            before_batch(batch)
+            self.real = None if batch.attention_mask.all() else batch.attention_mask.bool()
             backpropagate(self.split, batch, generator=generator, recall=functools.partial(self._recall, number))
+            n_tokens, n_sequences = n_tokens + batch.n_tokens, n_sequences + len(batch.sequence)
             self.count.add(batch.n_tokens)
         self.count.wait()
+        return self.processes.sum_counts(n_tokens, n_sequences)
 
     def _recall(self, number: int, compute: Callable[[], tuple]) -> tuple[torch.Tensor, torch.Tensor]:
         """What the output embedding gives for a batch: kept in the first pass while there is room, for the second."""
@@ -165,51 +163,41 @@ class _Fit:
             self.kept[number] = found
         return found
 
-    def covariances(self) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    def covariances(self) -> tuple[Matrices, Matrices]:
         """A of every layer that shares no earlier one's inputs, and G of every layer."""
         shapes = {name: layer_shape(module) for name, module in self.modules.items()}
         read = [name for name in self.modules if name in self.shared.values()]  # in the same order in every process
         inputs = {name: self._zeros(name, shapes[name][1], shapes[name][1]) for name in read}
         outputs = {name: self._zeros(name, shape[0], shape[0]) for name, shape in shapes.items()}
-        n_tokens, real = 0, None
-
-        def count(batch: Batch) -> None:
-            nonlocal n_tokens, real
-            n_tokens += batch.n_tokens
-            real = None if batch.attention_mask.all() else batch.attention_mask.bool()
 
         def add_input(name: str, a: torch.Tensor) -> None:
             if name in inputs:
-                rows = a.flatten(0, 1) if real is None else a[real.to(a.device)]  # (tokens, I)
+                rows = a.flatten(0, 1) if self.real is None else a[self.real.to(a.device)]  # (tokens, I)
                 _add_gram(inputs[name], rows.to(self.dtype))
 
         def add_gradient(name: str, a: torch.Tensor, g: torch.Tensor) -> None:
             _add_gram(outputs[name], g.flatten(0, 1).to(self.dtype))  # (tokens, O), 0 on padding
 
         with watch(self.modules, on_input=add_input, on_gradient=add_gradient), gradients_flow(self.split.model):
-            self._run(count)
-        (n_tokens,) = self.processes.sum_counts(n_tokens)
+            n_tokens, _ = self._run()
         self.processes.sum((*inputs.values(), *outputs.values()))
         scale = 1.0 / max(n_tokens, 1)
         for matrix in (*inputs.values(), *outputs.values()):
-            _mirror(matrix).mul_(scale)
+            lower = matrix.tril(-1)
+            matrix.tril_().add_(lower.T).mul_(scale)
         return inputs, outputs
 
-    def eigenvalues(self, input_vectors, output_vectors) -> dict[str, torch.Tensor]:
+    def eigenvalues(self, input_vectors, output_vectors) -> Matrices:
         """λ of every layer: the mean over sequences of the squared gradient in the eigenbasis."""
         values = {name: self._zeros(name, *layer_shape(module)) for name, module in self.modules.items()}
         input_vectors = {name: q.to(self.products) for name, q in input_vectors.items()}
         output_vectors = {name: q.to(self.products) for name, q in output_vectors.items()}
-        n_sequences = 0
-
-        def count(batch: Batch) -> None:
-            nonlocal n_sequences
-            n_sequences += len(batch.sequence)
 
         def add(name: str, a: torch.Tensor, g: torch.Tensor) -> None:
             a, g = a.to(self.products), g.to(self.products)
             on_inputs, on_outputs = input_vectors[self.shared[name]], output_vectors[name]
-            tokens_first_a, tokens_first_g = _rotate_tokens(a.shape[1], on_inputs, on_outputs)
+            # rotated token by token (T·I·I and T·O·O a sequence) or on the gradient (O·I·I and O·O·I): what is less
+            tokens_first_a, tokens_first_g = a.shape[1] <= len(on_outputs), a.shape[1] <= len(on_inputs)
             if tokens_first_a:
                 a = a @ on_inputs  # (B, T, I)
             if tokens_first_g:
@@ -225,39 +213,18 @@ class _Fit:
                     values[name].addcmul_(gradient, gradient)
 
         with watch(self.modules, on_gradient=add), gradients_flow(self.split.model):
-            self._run(count)
-        (n_sequences,) = self.processes.sum_counts(n_sequences)
+            _, n_sequences = self._run()
         self.processes.sum(values.values())
         return {name: matrix.div_(max(n_sequences, 1)) for name, matrix in values.items()}
 
 
-def _batch_seed(seed: int, first_sequence: int) -> int:
-    """A seed for the labels of one batch, the same in every process and pass."""
-    return int(np.random.SeedSequence([seed, first_sequence]).generate_state(1, np.uint64)[0] >> 1)
-
-
-def _rotate_tokens(n_positions: int, on_inputs: torch.Tensor, on_outputs: torch.Tensor) -> tuple[bool, bool]:
-    """Whether to rotate inputs and output gradients token by token, or the sequence's gradient afterwards, whichever
-    multiplies less.
-
-    Inputs take T·I·I a sequence token by token and O·I·I on the gradient, output gradients T·O·O and O·O·I.
-    """
-    return n_positions <= len(on_outputs), n_positions <= len(on_inputs)
-
-
 def _add_gram(total: torch.Tensor, rows: torch.Tensor) -> None:
-    """Add rowsᵀ rows to `total` up to the diagonal, strip by strip; `_mirror` fills in the rest once at the end."""
+    """Add rowsᵀ rows to `total` up to the diagonal, strip by strip; the rest is filled in once at the end."""
     n = rows.shape[1]
     strip = max(_LEAST_STRIP, -(-n // _BLOCKS))
     for start in range(0, n, strip):
         stop = min(start + strip, n)
         total[start:stop, :stop].add_(rows[:, start:stop].T @ rows[:, :stop])
-
-
-def _mirror(matrix: torch.Tensor) -> torch.Tensor:
-    """Copy the lower triangle to the upper one, in place."""
-    lower = matrix.tril(-1)
-    return matrix.tril_().add_(lower.T)
 
 
 def eigenvectors(matrix: torch.Tensor, name: str = "") -> torch.Tensor:

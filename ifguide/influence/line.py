@@ -11,21 +11,15 @@ from torch.autograd import forward_ad
 
 from ifguide.influence.batches import Batch
 from ifguide.influence.losses import SplitModel
-from ifguide.models.layers import bias_of, replace_forward, split_matrix, weight_of
+from ifguide.models.layers import Layers, Matrices, bias_of, replace_forward, split_matrix, weight_of
 
 
 def own_loss_scores(
-    model: nn.Module, modules: dict[str, nn.Module], direction: dict[str, torch.Tensor], batch: Batch
+    model: nn.Module, modules: Layers, direction: Matrices, batch: Batch
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The derivative of each token's loss along v at θ.
+    """The derivative of each token's loss along v at θ: (scores, losses), each (B, T-1), 0 where nothing counts.
 
-    Args:
-        model: loaded with `eager` attention, the implementation that has a forward-mode derivative; may be split
-            already.
-        direction: v, (O, I) a layer, each on the device where the layer computes.
-
-    Returns:
-        (scores, losses), each (B, T-1), 0 where nothing counts.
+    The model is loaded with `eager` attention, the implementation that has a forward-mode derivative.
     """
     # plain dual numbers: weights that accelerate brings in meanwhile cannot take part in torch.func's
     with torch.no_grad(), forward_ad.dual_level():

@@ -18,8 +18,7 @@ LOGITS_AT_ONCE = {"cpu": 1 << 22, "cuda": 1 << 25}
 """Logits held at once where they are kept for a backward pass, in values, by kind of device: 16 MB and 128 MB in
 float32."""
 LEAST_POSITIONS = 128
-"""Positions taken at once however large the vocabulary is: the output embedding is read from memory once for each part.
-"""
+"""Positions taken at once however large the vocabulary is: each part reads the output embedding from memory once."""
 BLOCK = {"cpu": (2048, 512), "cuda": (8192, 4096)}
 """Positions and words of the vocabulary in a block of logits that nothing is kept of, by kind of device. On a processor
 the block, and the part of the output embedding that makes it, stay in its cache."""
@@ -44,14 +43,11 @@ def margin(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
 
 
 def draw(logits: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """One token (n,) from each prediction, by one uniform number and the running sum of the probabilities in
-    float64.
-    """
+    """One token (n,) from each prediction, by a uniform number and the running sum of the probabilities in float64."""
     running = logits.softmax(-1, dtype=torch.float64).cumsum(-1)
     uniform = torch.rand(len(logits), 1, dtype=torch.float64, device=logits.device, generator=generator)
-    return (
-        torch.searchsorted(running, uniform * running[:, -1:], right=True).squeeze(1).clamp_(max=logits.shape[-1] - 1)
-    )
+    drawn = torch.searchsorted(running, uniform * running[:, -1:], right=True)
+    return drawn.squeeze(1).clamp_(max=logits.shape[-1] - 1)
 
 
 def upcast(logits: torch.Tensor) -> torch.Tensor:
@@ -108,23 +104,19 @@ class SplitModel(nn.Module):
     def parts(self, n: int) -> Iterator[slice]:
         """Slices of n positions whose logits fit together."""
         head = self.model.get_output_embeddings()
-        at_once = LOGITS_AT_ONCE[_kind(next(self.model.parameters()))]
         words = layer_shape(head)[0] if head is not None else 1
-        step = max(LEAST_POSITIONS, at_once // words)
-        return _slices(n, step)
+        return _slices(n, max(LEAST_POSITIONS, LOGITS_AT_ONCE[_kind(next(self.model.parameters()))] // words))
 
     @property
     def streams(self) -> bool:
         """Whether the output embedding is a plain matrix whose rows can be taken a few at a time."""
-        head = self.model.get_output_embeddings()
-        return self.splits and is_plain_matrix(head)
+        return self.splits and is_plain_matrix(self.model.get_output_embeddings())
 
     @torch.no_grad()
     def slopes(
         self, hidden: torch.Tensor, tangent: torch.Tensor, targets: torch.Tensor, products: torch.dtype | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Losses, and how they change when the hidden states move along a tangent; the vocabulary passes by block by
-        block.
+        """Losses, and how they change when the hidden states move along a tangent, vocabulary block by block.
 
         With logits z and their tangents ż the loss is logsumexp z - z_y and its slope Σ softmax(z) ż - ż_y. Both sums
         run along with the largest logit so far, so no more than one block of logits is ever held. Only where the model
@@ -140,14 +132,10 @@ class SplitModel(nn.Module):
         """
         head = self.model.get_output_embeddings()
         rows, _ = BLOCK[_kind(hidden)]
-        found = [
-            _slopes(hidden[part], tangent[part], targets[part], weight_of(head), bias_of(head), products)
-            for part in _slices(len(targets), rows)
-        ]
-        if not found:
-            empty = upcast(hidden.new_zeros(0))
-            return empty, empty
-        losses, slopes = zip(*found, strict=True)
+        weight, bias, empty = weight_of(head), bias_of(head), upcast(hidden.new_zeros(0))
+        parts = _slices(len(targets), rows)
+        found = [_slopes(hidden[part], tangent[part], targets[part], weight, bias, products) for part in parts]
+        losses, slopes = zip((empty, empty), *found, strict=True)
         return torch.cat(losses), torch.cat(slopes)
 
     @torch.no_grad()
@@ -165,13 +153,11 @@ class SplitModel(nn.Module):
             (gradients (n, H) in the dtype of `hidden`, losses (n,) in float32 or better).
         """
         head = self.model.get_output_embeddings()
-        rows, _ = BLOCK[_kind(hidden)]
-        found = [
-            _loss_gradient(
-                hidden[part], None if targets is None else targets[part], weight_of(head), bias_of(head), generator
-            )
-            for part in _slices(len(hidden), rows)
-        ]
+        weight, bias = weight_of(head), bias_of(head)
+        found = []
+        for part in _slices(len(hidden), BLOCK[_kind(hidden)][0]):
+            wanted = None if targets is None else targets[part]
+            found.append(_loss_gradient(hidden[part], wanted, weight, bias, generator))
         gradients, losses = zip(*found, strict=True)
         return torch.cat(gradients), torch.cat(losses)
 
@@ -193,10 +179,8 @@ class SplitModel(nn.Module):
         return bool((alone - followed).abs().max() <= 0.01 * alone.std())
 
     def _few_tokens(self, n: int) -> torch.Tensor:
-        device = device_of(self.model)
-        return (
-            torch.arange(1, n + 1, device=device).remainder(self.model.config.get_text_config().vocab_size).unsqueeze(0)
-        )
+        ids = torch.arange(1, n + 1, device=device_of(self.model))
+        return ids.remainder(self.model.config.get_text_config().vocab_size).unsqueeze(0)
 
 
 def _target_logits(hidden, targets, weight, bias) -> tuple[torch.Tensor, torch.Tensor]:
@@ -230,16 +214,11 @@ def _loss_gradient(hidden, targets, weight, bias, generator):
 
 
 def _draw_on(drawn, sizes, here, total, first, generator) -> None:
-    """Draw words while the vocabulary passes by: each block takes over with its share of the total so far.
+    """Draw words int64 (n,) while the vocabulary passes by: each block takes over with its share of the total so far.
 
-    Args:
-        drawn: int64 (n,), the words so far, changed in place.
-        sizes: (n, b), unnormalised probabilities of the block's words.
-        here: (n, 1), their sum.
-        total: (n, 1), the sum of all words up to and including this block.
-        first: number of the block's first word.
-        generator: gives one uniform number a position, which decides both whether the block takes over and which word
-            does.
+    `sizes` (n, b) are unnormalised probabilities of the block's words from number `first` on, `here` (n, 1) their sum,
+    `total` (n, 1) that of all words so far. One uniform number a position decides whether the block takes over, and
+    which word does.
     """
     uniform = torch.rand(total.shape, dtype=torch.float64, device=total.device, generator=generator) * total
     inside = torch.searchsorted(sizes.cumsum(1), uniform.to(sizes.dtype), right=True).squeeze(1)
@@ -260,10 +239,7 @@ def _slopes(hidden, tangent, targets, weight, bias, products):
     narrow = products or weight.dtype
     narrow_tangent = tangent.to(narrow)
     largest = upcast(hidden.new_full((len(targets), 1), float("-inf")))
-    total, weighted = (
-        torch.zeros_like(largest),
-        torch.zeros_like(largest),
-    )  # Σ exp(z - largest) and Σ exp(z - largest) ż
+    total, weighted = torch.zeros_like(largest), torch.zeros_like(largest)  # Σ exp(z - largest), Σ exp(z - largest) ż
     for block in _slices(len(weight), BLOCK[_kind(hidden)][1]):
         some = weight[block]
         logits = upcast(nn.functional.linear(hidden, some, None if bias is None else bias[block]))
@@ -324,9 +300,7 @@ def _objective_gradient(split, hidden, targets, factors, objective, generator):
     for part in split.parts(len(targets)):
         leaf = hidden[part].detach().requires_grad_()
         logits = split.logits(leaf)
-        wanted = targets[part]
-        if generator is not None:
-            wanted = draw(logits.detach(), generator)
+        wanted = targets[part] if generator is None else draw(logits.detach(), generator)
         value = objective(logits, wanted)
         total = value.sum() if factors is None else (value * factors[part]).sum()
         (gradient[part],) = torch.autograd.grad(total, leaf)

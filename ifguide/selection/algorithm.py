@@ -1,6 +1,13 @@
 """Algorithm 1 of IF-Guide: scores -> threshold -> ranked documents -> selected tokens. Pure NumPy, no files.
 
-Shapes: D documents, N tokens laid end to end, `offsets` (D+1,) with document d at [offsets[d], offsets[d+1]).
+D documents, N tokens laid end to end. Arguments that mean the same everywhere:
+    scores: float32 (N,), one a token
+    valid: bool (N,), tokens that have a score
+    offsets: int64 (D+1,), document d is at [offsets[d], offsets[d+1])
+    id_rank: int64 (D,), a permutation: place of each document's id among the sorted ids; breaks ties
+    threshold: tokens strictly above it are hits
+    max_tokens: the budget; 0 is none
+Masks are bool (N,).
 
 The rules, which the slow reference in tests/reference.py states again:
 - A hit is a valid token whose score is strictly above the threshold.
@@ -40,28 +47,16 @@ class Ranking:
 def threshold_at_quantile(scores: np.ndarray, valid: np.ndarray, quantile: float) -> float:
     """The score at a quantile of all valid scores: the smallest one with at least that share at or below it.
 
-    Args:
-        scores: float32 (N,).
-        valid: bool (N,).
-        quantile: in [0, 1).
-
     Raises:
-        ConfigError: a quantile out of range.
+        ConfigError: a quantile not in [0, 1).
         NumericalError: as `threshold_above`.
     """
     return threshold_above(scores, valid, rank_at_quantile(int(np.count_nonzero(valid)), quantile))
 
 
 def threshold_above(scores: np.ndarray, valid: np.ndarray, tokens_above: int) -> float:
-    """The score with this many valid scores strictly above it; fewer where scores tie with it.
-
-    Args:
-        scores: float32 (N,).
-        valid: bool (N,).
-        tokens_above: 0 to V - 1.
-
-    Returns:
-        One of the scores itself, as a float, so that comparing against it is exact.
+    """The score with this many valid scores, 0 to V - 1, strictly above it; fewer where scores tie with it. It is
+    one of the scores itself, as a float, so that comparing against it is exact.
 
     Raises:
         NumericalError: no valid score, or one that is not finite.
@@ -98,34 +93,17 @@ def quantile_of_share(per_cent: float) -> float:
 def rank_documents(
     scores: np.ndarray, offsets: np.ndarray, valid: np.ndarray, threshold: float, id_rank: np.ndarray
 ) -> Ranking:
-    """Rank documents by the harmonic mean of the normalised count and sum of their scores above a threshold.
-
-    Args:
-        scores: float32 (N,).
-        offsets: int64 (D+1,).
-        valid: bool (N,).
-        threshold: tokens strictly above it are hits.
-        id_rank: int64 (D,), place of each document's id among the sorted ids; breaks ties.
-    """
+    """Rank documents by the harmonic mean of the normalised count and sum of their scores above a threshold."""
     n_documents = len(offsets) - 1
     hits = find_hits(scores, valid, threshold)
     owner = np.searchsorted(offsets, hits, side="right") - 1
     counts = np.bincount(owner, minlength=n_documents).astype(np.int64)
-    sums = np.bincount(owner, weights=np.asarray(scores[hits], dtype=np.float64), minlength=n_documents).astype(
-        np.float64
-    )
+    sums = np.bincount(owner, np.asarray(scores[hits], dtype=np.float64), n_documents).astype(np.float64)
     return rank_measured(threshold, counts, sums, id_rank)
 
 
 def rank_measured(threshold: float, counts: np.ndarray, sums: np.ndarray, id_rank: np.ndarray) -> Ranking:
-    """Rank documents whose two measures are known.
-
-    Args:
-        threshold: what they were measured at.
-        counts: int64 (D,), hits in each document.
-        sums: float64 (D,), sums of the hits' scores.
-        id_rank: int64 (D,), a permutation: place of each document's id among the sorted ids.
-    """
+    """Rank documents by their hits, `counts` int64 (D,), and the sums of the hits' scores, `sums` float64 (D,)."""
     rank_score = harmonic_mean(normalise(counts.astype(np.float64)), normalise(sums))
     by_id = np.empty(len(counts), dtype=np.int64)
     by_id[id_rank] = np.arange(len(counts))
@@ -155,27 +133,9 @@ def harmonic_mean(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def select_tokens(
-    scores: np.ndarray,
-    offsets: np.ndarray,
-    valid: np.ndarray,
-    ranking: Ranking,
-    *,
-    window: int = 0,
-    max_tokens: int = 0,
+    scores: np.ndarray, offsets: np.ndarray, valid: np.ndarray, ranking: Ranking, *, window=0, max_tokens=0
 ) -> np.ndarray:
-    """The mask of selected tokens.
-
-    Args:
-        scores: float32 (N,).
-        offsets: int64 (D+1,).
-        valid: bool (N,).
-        ranking: from `rank_documents` with the same scores.
-        window: tokens taken on each side of a hit.
-        max_tokens: budget; 0 is none.
-
-    Returns:
-        bool (N,), with at most `max_tokens` True when there is a budget.
-    """
+    """The mask of selected tokens, `window` tokens on each side of a hit included; `ranking` is of the same scores."""
     offsets, valid = np.asarray(offsets), np.asarray(valid)
     hits = find_hits(scores, valid, ranking.threshold)
     owner = np.searchsorted(offsets, hits, side="right") - 1
@@ -184,10 +144,8 @@ def select_tokens(
     covered = _cover(first, last, len(valid)) & valid
     if not max_tokens or np.count_nonzero(covered) <= max_tokens:
         return covered
-    # Windows grow to the right, so inside a document "hit by hit, left to right" takes the covered tokens in reading
-    # order.
-    per_document = sum_by_document(covered, offsets)  # (D,)
-    n_whole, left = spend_budget(per_document, ranking.order, max_tokens)
+    # windows grow to the right: "hit by hit, left to right" takes a document's covered tokens in reading order
+    n_whole, left = spend_budget(sum_by_document(covered, offsets), ranking.order, max_tokens)
     keep = np.zeros(len(offsets) - 1, dtype=bool)
     keep[ranking.order[:n_whole]] = True
     mask = covered & np.repeat(keep, np.diff(offsets))
@@ -203,7 +161,6 @@ def spend_budget(covered: np.ndarray, order: np.ndarray, max_tokens: int) -> tup
     Args:
         covered: int64 (D,), tokens that hits and windows take in each document.
         order: int64 (D,), best document first.
-        max_tokens: the budget; 0 is none, and everything is taken whole.
     """
     running = np.cumsum(covered[order])
     if not max_tokens or running[-1] <= max_tokens:
@@ -221,38 +178,29 @@ def _cover(first: np.ndarray, last: np.ndarray, n: int) -> np.ndarray:
 
 
 def select_random(valid: np.ndarray, n_tokens: int, seed: int) -> np.ndarray:
-    """A mask bool (N,) of `n_tokens` valid tokens drawn without replacement: the control of every selection."""
+    """A mask of `n_tokens` valid tokens drawn without replacement: the control of every selection."""
     places = np.flatnonzero(np.asarray(valid))
     chosen = np.random.default_rng(seed).choice(places, size=min(n_tokens, len(places)), replace=False)
-    mask = np.zeros(len(valid), dtype=bool)
-    mask[chosen] = True
-    return mask
+    return _mask_of(chosen, len(valid))
 
 
 def select_best(scores: np.ndarray, valid: np.ndarray, n_tokens: int) -> np.ndarray:
-    """A mask bool (N,) of the `n_tokens` valid tokens with the highest scores above 0 (fewer if there are fewer);
-    of equal scores the first are taken.
-
-    Args:
-        scores: float32 (N,).
-        valid: bool (N,).
-        n_tokens: the budget.
-    """
+    """A mask of the `n_tokens` valid tokens with the highest scores above 0 (fewer if there are fewer); of equal scores
+    the first are taken."""
     places = np.flatnonzero(np.asarray(valid) & (np.asarray(scores) > 0))
     best = places[np.argsort(-np.asarray(scores)[places], kind="stable")[:n_tokens]]
-    mask = np.zeros(len(valid), dtype=bool)
-    mask[best] = True
+    return _mask_of(best, len(valid))
+
+
+def _mask_of(places: np.ndarray, n: int) -> np.ndarray:
+    mask = np.zeros(n, dtype=bool)
+    mask[places] = True
     return mask
 
 
 def soft_strengths(scores: np.ndarray, valid: np.ndarray, n_tokens: int) -> np.ndarray:
     """Weights float32 (N,) instead of a mask: 1 for the best half of a budget, then decreasing linearly with the score
-    to 0 at twice the budget. They add up to roughly `n_tokens`, without a jump at the threshold.
-
-    Args:
-        scores: float32 (N,).
-        valid: bool (N,).
-        n_tokens: the size of the mask.
+    to 0 at twice the budget. They add up to roughly `n_tokens`, the size of the mask, without a jump at the threshold.
     """
     scores = np.asarray(scores, dtype=np.float64)
     ordered = np.sort(scores[np.asarray(valid)])[::-1]

@@ -39,13 +39,8 @@ class Spans:
 
 
 def find_spans(mask: np.ndarray, scores: np.ndarray, offsets: np.ndarray) -> Spans:
-    """All runs of selected tokens; a run ends at its document's end. Reads memory maps in parts.
-
-    Args:
-        mask: bool (N,).
-        scores: float32 (N,).
-        offsets: int64 (D+1,).
-    """
+    """All runs of tokens selected by a mask bool (N,), in parts of memory maps; a run ends at its document's end.
+    `scores` are float32 (N,), `offsets` int64 (D+1,)."""
     step = 1 << 26
     parts = [np.flatnonzero(mask[at : at + step]) + at for at in range(0, len(mask), step)]
     places = np.concatenate([np.zeros(0, np.int64), *parts])
@@ -69,9 +64,7 @@ def strata_of(spans: Spans) -> np.ndarray:
 
 def draw_audit(spans: Spans, n: int, seed: int = 0) -> np.ndarray:
     """Numbers, int64, of `n` spans (all if there are fewer) in random order, drawn evenly from the strata."""
-    generator = np.random.default_rng(seed)
-    strata = strata_of(spans)
-    drawn = []
+    generator, strata, drawn = np.random.default_rng(seed), strata_of(spans), []
     for stratum in range(STRATA):
         members = np.flatnonzero(strata == stratum)
         share = (n + STRATA - 1 - stratum) // STRATA

@@ -28,12 +28,8 @@ class Choice:
 
 
 def read_choice(settings: Mapping | SelectionConfig, defaults: SelectionConfig, n_valid: int) -> Choice:
-    """The choice that settings ask for.
-
-    Args:
-        settings: any of attribution, tokens_above or quantile, window, max_tokens; or all of study.toml's.
-        defaults: what they leave open.
-        n_valid: valid tokens of the corpus.
+    """The choice that settings ask for, any of attribution, tokens_above or quantile, window and max_tokens, or all of
+    study.toml's; `defaults` has what they leave open, and the corpus `n_valid` valid tokens.
 
     Raises:
         ConfigError: a setting that is unknown or out of range, or both tokens_above and quantile.
@@ -47,6 +43,5 @@ def read_choice(settings: Mapping | SelectionConfig, defaults: SelectionConfig, 
         above = rank_at_quantile(n_valid, chosen.quantile)
     elif not 0 <= above < n_valid:
         raise ConfigError(f"tokens_above: expected 0 to {n_valid - 1:,}, got {above:,}")
-    return Choice(
-        attribution=chosen.attribution, tokens_above=above, window=chosen.window, max_tokens=chosen.max_tokens
-    )
+    kept = {name: getattr(chosen, name) for name in ("attribution", "window", "max_tokens")}
+    return Choice(tokens_above=above, **kept)

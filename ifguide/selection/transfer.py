@@ -16,13 +16,8 @@ from ifguide.errors import ConfigError, InputError
 def transfer_mask(
     source: TokenizedCorpus, mask: np.ndarray, target: TokenizedCorpus, report: Callable[[int, int], None] | None = None
 ) -> np.ndarray:
-    """Transfer a mask from one tokenised corpus to another of the same texts. Documents are matched by id.
-
-    Args:
-        source: the corpus the mask belongs to.
-        mask: bool (N_source,).
-        target: the other corpus. In documents that the source does not have, no token is selected.
-        report: called with (documents done, documents in total).
+    """Transfer a mask bool (N_source,) from one tokenised corpus to another of the same texts. Documents are matched by
+    id; in those that the source does not have, no token is selected. `report` gets (documents done, in all).
 
     Returns:
         bool (N_target,), False on tokens that are not predicted.

@@ -34,14 +34,12 @@ class Target:
 
     def __post_init__(self):
         whole = self.start is None and self.stop is None
-        if not isinstance(self.document, str) or not (whole or self._is_span()):
+        span = type(self.start) is int and type(self.stop) is int and 0 <= self.start < self.stop
+        if not isinstance(self.document, str) or not (whole or span):
             raise ConfigError(
                 f"expected a document's id, and no span or 0 <= start < stop, got {self.document!r}, {self.start!r},"
                 f" {self.stop!r}"
             )
-
-    def _is_span(self) -> bool:
-        return type(self.start) is int and type(self.stop) is int and 0 <= self.start < self.stop
 
     @property
     def is_span(self) -> bool:
@@ -79,12 +77,8 @@ class VerdictLog:
         return sorted((start, stop, v) for start, stop, v in spans if start is not None and stop is not None)
 
     def decide(self, target: Target, verdict: str, *, copies: Iterable[str] = ()) -> None:
-        """Record a verdict; `none` withdraws it.
-
-        Args:
-            target: its document or span.
-            verdict: `toxic`, `fine`, `unsure` or `none`.
-            copies: ids of near-duplicates that get the same verdict as the document.
+        """Record `toxic`, `fine` or `unsure`; `none` withdraws a verdict. `copies`, ids of near-duplicates, get the
+        same verdict as the document.
 
         Raises:
             ConfigError: an unknown verdict.
@@ -113,8 +107,7 @@ class VerdictLog:
         with self.path.open("a+b") as stream:
             fcntl.flock(stream, fcntl.LOCK_EX)
             _cut_torn_line(stream)
-            text = json.dumps(line, ensure_ascii=True, allow_nan=False)
-            stream.write(text.encode() + b"\n")
+            stream.write(json.dumps(line, ensure_ascii=True, allow_nan=False).encode() + b"\n")
             stream.flush()
             os.fsync(stream.fileno())
         self._catch_up()
@@ -176,15 +169,10 @@ def apply_verdicts(mask: np.ndarray, corpus, verdicts: dict[Target, str]) -> tup
     """A selection's mask after review: without fine documents and spans, with toxic spans; spans overrule documents.
 
     A toxic document adds nothing by itself: the verdict does not say which of its tokens are toxic. Verdicts on
-    documents or tokens that the corpus no longer has are counted and change nothing.
-
-    Args:
-        mask: bool (N,); not changed.
-        corpus: the TokenizedCorpus of the verdicts.
-        verdicts: from `VerdictLog.current`.
+    documents or tokens that the TokenizedCorpus no longer has are counted and change nothing.
 
     Returns:
-        (the new mask, counts: `excluded` tokens, `forced` tokens, `unknown` verdicts).
+        (the new mask bool (N,), counts: `excluded` tokens, `forced` tokens, `unknown` verdicts).
     """
     changed, unknown = np.array(mask, dtype=bool), 0
     for target, verdict in sorted(verdicts.items(), key=lambda item: item[0].is_span):
@@ -194,13 +182,10 @@ def apply_verdicts(mask: np.ndarray, corpus, verdicts: dict[Target, str]) -> tup
             unknown += 1
             continue
         first, end = int(corpus.offsets[index]), int(corpus.offsets[index + 1])
-        if target.stop is not None and first + target.stop > end:
+        here = slice(first + (target.start or 0), end if target.stop is None else first + target.stop)
+        if here.stop > end:
             unknown += 1
             continue
-        if target.start is None or target.stop is None:
-            here = slice(first, end)
-        else:
-            here = slice(first + target.start, first + target.stop)
         if verdict == "fine":
             changed[here] = False
         elif verdict == "toxic" and target.is_span:

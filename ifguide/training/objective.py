@@ -3,8 +3,7 @@
     L = 1/n · Σ_t w_t · CE_t,    w_t = -λ where t is selected, else 1
 
 n counts every valid token, selected or not. L has no lower bound when λ > 0: a selected token's cross-entropy can grow
-for ever. `max_penalty` bounds it, by counting a selected token's cross-entropy only up to that many nats; beyond it the
-token has no gradient.
+for ever. `max_penalty` bounds it: cross-entropy counts only up to that many nats; beyond it the token has no gradient.
 
 Other ways to treat a selected token are there to be measured against that one (`METHODS`): unlikelihood training
 (Welleck et al., arXiv 1908.04319), which adds -λ·log(1 - p_t) and so stops pushing once the token is unlikely, and
@@ -23,8 +22,6 @@ from torch.nn.functional import cross_entropy, pad
 
 IGNORED = -100
 """Label of a token without loss: padding, and the first token of a document."""
-
-
 METHODS = ("penalise", "unlikelihood", "mask", "drop")
 """Ways to train without selected tokens. `drop` leaves out their documents, which happens in the rows
 (`ifguide.data.packing.DroppedRows`); for what is left it is plain training."""
@@ -46,14 +43,8 @@ class LossSums(NamedTuple):
 
 
 def token_losses(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy in nats of every token but the first of each row.
-
-    Args:
-        logits: (B, T, V); halves are raised to float32 before the softmax.
-        labels: (B, T) token ids, `IGNORED` where there is no loss.
-
-    Returns:
-        (B, T-1): entry t-1 belongs to the token at t; 0 where its label is `IGNORED`.
+    """Cross-entropy in nats (B, T-1) of every token but the first of each row: entry t-1 belongs to the token at t, and
+    is 0 where its label (B, T) is `IGNORED`. Logits (B, T, V) in halves are raised to float32 before the softmax.
     """
     if logits.shape[:2] != labels.shape:
         raise ValueError(f"expected labels of shape {tuple(logits.shape[:2])}, got {tuple(labels.shape)}")
@@ -96,8 +87,7 @@ def sum_losses(
         objective = torch.where(strength, unlearned, losses).sum()  # ignored tokens have a loss of 0
     else:
         objective = torch.where(strength > 0, torch.lerp(losses, unlearned, strength.to(losses)), losses).sum()
-    on_selected = strength > 0
-    detached = losses.detach()
+    detached, on_selected = losses.detach(), strength > 0
     on_other = valid & ~on_selected
     return LossSums(
         objective=objective,
@@ -109,18 +99,8 @@ def sum_losses(
 
 
 def selected_losses(losses: Tensor, penalty: float, max_penalty: float | None, method: str) -> Tensor:
-    """What a selected token adds to the objective.
-
-    Args:
-        losses: its cross-entropy in nats, any shape.
-        penalty: λ.
-        max_penalty: bound in nats for `penalise`; None: none.
-        method: one of `METHODS`.
-
-    Returns:
-        The same shape: -λ·min(CE, bound), -λ·log(1 - p), 0, or, for `drop`, CE itself, because what is dropped has no
-        label.
-    """
+    """What selected tokens of these cross-entropies in nats (any shape) add to the objective, by `METHODS`:
+    -λ·min(CE, bound), -λ·log(1 - p), 0, or, for `drop`, CE itself, because what is dropped has no label."""
     if method == "penalise":
         return -penalty * (losses if max_penalty is None else losses.clamp(max=max_penalty))
     if method == "unlikelihood":

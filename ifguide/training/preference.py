@@ -5,7 +5,9 @@ A baseline that leaves the corpus alone and uses what influence uses too: the to
 """
 
 import copy
+import itertools
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,33 +23,20 @@ def pair_queries(toxic: "pd.DataFrame", safe: "pd.DataFrame") -> list[dict[str, 
     """Preferences: a toxic query's prompt, its completion as the rejected one, a safe completion as the chosen one.
 
     A safe query with the same prompt gives the chosen completion; where there is none, the safe queries take turns.
-
-    Args:
-        toxic, safe: columns prompt and completion.
-
-    Returns:
-        A dict a toxic query: prompt, chosen, rejected.
+    Both tables have columns prompt and completion; each toxic query gives a dict of prompt, chosen and rejected.
     """
-    by_prompt: dict[str, list[str]] = {}
-    for prompt, completion in zip(safe["prompt"], safe["completion"], strict=True):
-        by_prompt.setdefault(prompt, []).append(completion)
-    turns, others = dict.fromkeys(by_prompt, 0), list(safe["completion"])
+    others = list(safe["completion"])
+    turns = {prompt: itertools.cycle(same) for prompt, same in safe.groupby("prompt", sort=False)["completion"]}
     pairs = []
     for number, (prompt, completion) in enumerate(zip(toxic["prompt"], toxic["completion"], strict=True)):
-        if prompt in by_prompt:
-            chosen = by_prompt[prompt][turns[prompt] % len(by_prompt[prompt])]
-            turns[prompt] += 1
-        else:
-            chosen = others[number % len(others)]
+        chosen = next(turns[prompt]) if prompt in turns else others[number % len(others)]
         pairs.append({"prompt": prompt, "chosen": chosen, "rejected": completion})
     return pairs
 
 
 def has_trl() -> bool:
     """Whether trl is installed."""
-    import importlib.util
-
-    return importlib.util.find_spec("trl") is not None
+    return find_spec("trl") is not None
 
 
 def prefer_safe(
@@ -68,15 +57,13 @@ def prefer_safe(
     Args:
         model: the finished base model; trained in place against a frozen copy of itself.
         config: `dpo_beta` and `dpo_epochs`.
-        learning_rate, batch_size, max_length, seed: of the training.
 
     Raises:
         InputError: trl is not installed.
     """
     if not has_trl():
-        raise InputError(
-            "the baseline `dpo` needs the package trl, which is not installed; run: pip install 'ifguide[dpo]'"
-        )
+        message = "the baseline `dpo` needs the package trl, which is not installed; run: pip install 'ifguide[dpo]'"
+        raise InputError(message)
     from datasets import Dataset, disable_progress_bars, enable_progress_bars, is_progress_bar_enabled
     from transformers import PrinterCallback, TrainerCallback
     from trl import DPOConfig, DPOTrainer

@@ -4,7 +4,6 @@ import copy
 import json
 import math
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,17 +33,9 @@ class TrainingRecord(TrainerCallback):
     """Writes the log, keeps early weights and reports progress."""
 
     def __init__(
-        self,
-        folder: Path,
-        tokenizer,
-        log_every: int,
-        checkpoint_steps: Sequence[int],
-        save_steps: int,
-        tokens_total: int,
-        report,
+        self, folder: Path, tokenizer, log_every: int, checkpoint_steps, save_steps: int, tokens_total: int, report
     ):
-        self.folder, self.tokenizer, self.log_every = folder, tokenizer, log_every
-        self.save_steps = save_steps
+        self.folder, self.tokenizer, self.log_every, self.save_steps = folder, tokenizer, log_every, save_steps
         self.checkpoint_steps = set(checkpoint_steps)
         self.trainer: PenalisedTrainer
         """The one it belongs to, which can only be made after it."""
@@ -61,9 +52,8 @@ class TrainingRecord(TrainerCallback):
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
         whole = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= state.step]
         path.write_text("".join(whole), encoding="utf-8")
-        self.checkpoints = [
-            checkpoint_folder(self.folder, step) for step in sorted(self.checkpoint_steps) if step <= state.step
-        ]
+        saved = sorted(step for step in self.checkpoint_steps if step <= state.step)
+        self.checkpoints = [checkpoint_folder(self.folder, step) for step in saved]
         self.tokens_seen = self.logged_here = self.counted = state.tokens_seen
         self.count.add(state.tokens_seen)
 
@@ -110,16 +100,11 @@ class TrainingRecord(TrainerCallback):
                 " training.learning_rate or suppress.penalty, or bound the penalty with suppress.max_penalty"
             )
         self.tokens_seen += int(n_tokens)
-        line = {
-            "step": state.global_step,
-            "epoch": round(state.epoch, 4),
-            "loss": loss,
-            "loss_selected": sums["selected"] / sums["n_selected"] if sums["n_selected"] else None,
-            "loss_other": sums["other"] / sums["n_other"] if sums["n_other"] else None,
-            "learning_rate": self.learning_rate,
-            "tokens_seen": self.tokens_seen,
-            "tokens_per_second": round(n_tokens / max(now - self.logged_at, 1e-9), 1),
-        }
+        line = {"step": state.global_step, "epoch": round(state.epoch, 4), "loss": loss}
+        for kind in ("selected", "other"):
+            line[f"loss_{kind}"] = sums[kind] / sums[f"n_{kind}"] if sums[f"n_{kind}"] else None
+        line |= {"learning_rate": self.learning_rate, "tokens_seen": self.tokens_seen}
+        line["tokens_per_second"] = round(n_tokens / max(now - self.logged_at, 1e-9), 1)
         if current().is_main:
             with open(self.folder / TRAINING_LOG, "a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
@@ -128,10 +113,7 @@ class TrainingRecord(TrainerCallback):
 
 def save_weights(model, tokenizer, folder: Path, weights: dict | None = None) -> Path:
     """Write the model (safetensors) and, if there is one, the tokenizer, once for all processes; returns the folder.
-
-    Args:
-        weights: its weights by name, when the model does not hold all of them.
-    """
+    `weights` has its weights by name, when the model does not hold all of them."""
     if not current().is_main:
         return folder
     if hasattr(model, "merge_and_unload"):  # adapters: scoring and everybody else want a plain model

@@ -17,13 +17,9 @@ from ifguide.training.objective import IGNORED
 def trim_row(row) -> dict[str, np.ndarray]:
     """The part of a row that matters to the loss: everything up to its last label.
 
-    Args:
-        row: a mapping, or an object with attributes such as `ifguide.data.packing.Rows`: `input_ids`, `labels` and, if
-            present, `selected` and `position_ids`, all of one length.
-
-    Returns:
-        `input_ids`, `labels`, `selected` (bool, or float32 strengths) and `position_ids`. The first label is `IGNORED`,
-        for nothing predicts it, and nothing is selected that has no label.
+    A row is a mapping, or an object with attributes such as `ifguide.data.packing.Rows`: `input_ids`, `labels` and, if
+    present, `selected` (bool, or float32 strengths) and `position_ids`, all of one length. The first label becomes
+    `IGNORED`, for nothing predicts it, and nothing is selected that has no label.
     """
     row = row if isinstance(row, Mapping) else vars(row)
     labels = np.array(row["labels"], dtype=np.int64)
@@ -52,27 +48,17 @@ def collate_rows(rows: Sequence[Mapping], pad_id: int) -> dict[str, Tensor]:
         start again tell Transformers to keep attention inside each document (with `use_cache=False`), at the price of a
         full mask.
     """
-    shape = (len(rows), max(len(row["input_ids"]) for row in rows))
     soft = any(row["selected"].dtype != bool for row in rows)
-    batch = {
-        "input_ids": torch.from_numpy(pad_rows([row["input_ids"] for row in rows], pad_id)),
-        "labels": torch.from_numpy(pad_rows([row["labels"] for row in rows], IGNORED)),
-        "selected": torch.from_numpy(pad_rows([row["selected"] for row in rows], 0, np.float32 if soft else bool)),
-        "position_ids": torch.arange(shape[1]).repeat(shape[0], 1),
-    }
-    for row, positions in zip(rows, batch["position_ids"], strict=True):
+    fills = {"input_ids": (pad_id,), "labels": (IGNORED,), "selected": (0, np.float32 if soft else bool)}
+    batch = {key: torch.from_numpy(pad_rows([row[key] for row in rows], *fill)) for key, fill in fills.items()}
+    in_order = torch.arange(batch["labels"].shape[1])
+    places = in_order.repeat(len(rows), 1)
+    for row, positions in zip(rows, places, strict=True):
         positions[: len(row["position_ids"])] = torch.as_tensor(row["position_ids"])
-    if bool((batch["position_ids"] == torch.arange(shape[1])).all()):
-        del batch["position_ids"]
-    return batch
+    return batch if bool((places == in_order).all()) else {**batch, "position_ids": places}
 
 
-EMPTY_ROW = {
-    "input_ids": np.zeros(1, dtype=np.int64),
-    "labels": np.full(1, IGNORED, dtype=np.int64),
-    "selected": np.zeros(1, dtype=bool),
-    "position_ids": np.zeros(1, dtype=np.int64),
-}
+EMPTY_ROW = trim_row({"input_ids": [0], "labels": [IGNORED]})
 """A row that teaches nothing and counts for nothing: what a process gets when there are no rows left for it."""
 
 
@@ -101,13 +87,8 @@ class TrainingRows(torch.utils.data.Dataset):
 
 
 class SharedOrder(torch.utils.data.Sampler):
-    """The order of a sampler in the main process, in all of them; filled up with empty rows so that each gets as many
-    batches.
-
-    Args:
-        order: gives row numbers, another order each time.
-        processes: who divides them.
-        multiple: the filled-up length is a multiple of this.
+    """The order of a sampler in the main process, in all of them; filled up to a multiple of `multiple` with empty rows
+    so that each gets as many batches.
     """
 
     def __init__(self, order: torch.utils.data.Sampler, n_rows: int, processes: Processes, multiple: int):

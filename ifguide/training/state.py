@@ -1,5 +1,4 @@
-"""The state of a training run that was killed: weights, optimiser, schedule and random numbers, in safetensors and
-JSON.
+"""The state of a killed training run: weights, optimiser, schedule and random numbers, in safetensors and JSON.
 
 A run that goes on from it takes the same steps as one that was never disturbed, bit for bit on a CPU.
 """
@@ -71,13 +70,8 @@ def restore_random(states: dict[str, Tensor]) -> None:
 
 
 def save_state(trainer, folder: Path, tokens_seen: int, random_of_pass: dict[str, Tensor]) -> None:
-    """Write the state of a trainer between two steps; it replaces the one before when it is whole.
-
-    Args:
-        trainer: a `PenalisedTrainer`, alone in its run.
-        tokens_seen: predicted tokens so far.
-        random_of_pass: see `TrainingState`.
-    """
+    """Write the state of a `PenalisedTrainer`, alone in its run, between two steps; it replaces the one before when it
+    is whole. `tokens_seen` and `random_of_pass` as in `TrainingState`."""
     partial, place = folder / f"{STATE}.partial", folder / STATE
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -87,11 +81,8 @@ def save_state(trainer, folder: Path, tokens_seen: int, random_of_pass: dict[str
         {f"{number}|{name}": value for number, state in moments["state"].items() for name, value in state.items()},
         partial / "optimiser.safetensors",
     )
-    schedule = {
-        key: value
-        for key, value in trainer.lr_scheduler.state_dict().items()
-        if isinstance(value, int | float | list) and key != "lr_lambdas"
-    }
+    schedule = {key: v for key, v in trainer.lr_scheduler.state_dict().items() if isinstance(v, int | float | list)}
+    schedule.pop("lr_lambdas", None)
     described = {"learning_rates": [group["lr"] for group in moments["param_groups"]], "schedule": schedule}
     (partial / "optimiser.json").write_text(json.dumps(described), encoding="utf-8")
     randoms = {f"now|{name}": state for name, state in read_random().items()}
@@ -126,9 +117,8 @@ def read_state(folder: Path) -> TrainingState | None:
         counts = artifacts.read_json(place / "counts.json")
         randoms = artifacts.load_tensors(place / "random.safetensors")
     except (StaleError, OSError, ValueError) as error:
-        raise StaleError(
-            f"the state of a killed training in {place} is damaged ({error}); remove that folder"
-        ) from error
+        message = f"the state of a killed training in {place} is damaged ({error}); remove that folder"
+        raise StaleError(message) from error
     parts: dict[str, dict[str, Tensor]] = {"now": {}, "pass": {}}
     for key, state in randoms.items():
         when, device = key.split("|")

@@ -24,7 +24,7 @@ from ifguide.storage.artifacts import TRAINING_LOG
 from ifguide.training.record import LOG_LINES, TrainingRecord, save_weights
 from ifguide.training.rows import TrainingRows, collate_rows
 from ifguide.training.state import read_state
-from ifguide.training.trainer import PLAIN_PENALTY, PenalisedTrainer
+from ifguide.training.trainer import PenalisedTrainer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,8 +46,7 @@ class TrainingResult:
 def count_steps(n_rows: int, training: TrainingConfig) -> int:
     """Optimiser steps of a whole run over `n_rows` rows."""
     batches = math.ceil(n_rows / training.batch_size)
-    steps_per_epoch = math.ceil(batches / training.gradient_accumulation)
-    return math.ceil(training.epochs * steps_per_epoch)
+    return math.ceil(training.epochs * math.ceil(batches / training.gradient_accumulation))
 
 
 def early_checkpoint_steps(total_steps: int, count: int = 4) -> tuple[int, ...]:
@@ -70,19 +69,17 @@ def choose_checkpoint_steps(n_rows: int, training: TrainingConfig) -> tuple[int,
         return early_checkpoint_steps(total, training.early_checkpoints)
     late = [step for step in training.checkpoint_steps if step > total]
     if late:
-        raise ConfigError(
-            f"training.checkpoint_steps: expected steps up to {total}, the length of this run, got {late}"
-        )
+        message = f"training.checkpoint_steps: expected steps up to {total}, the length of this run, got {late}"
+        raise ConfigError(message)
     return tuple(sorted(set(training.checkpoint_steps)))
 
 
 def initialise_model(config: Mapping, vocab_size: int, seed: int):
-    """A causal language model with random float32 weights.
+    """A causal language model with random float32 weights, the same for a seed; the global random state is left alone.
 
     Args:
         config: the contents of a Transformers `config.json`; `model_type` is needed.
         vocab_size: overrides the one in `config`.
-        seed: gives the same weights every time; the global random state is left as it was.
 
     Raises:
         ConfigError: Transformers knows no such model type, or refuses the settings.
@@ -99,9 +96,8 @@ def initialise_model(config: Mapping, vocab_size: int, seed: int):
             torch.manual_seed(seed)
             return AutoModelForCausalLM.from_config(model_config, dtype=torch.float32)
     except (ValueError, KeyError) as error:
-        raise ConfigError(
-            f"model config: cannot make a causal language model of type {model_type!r}: {error}"
-        ) from error
+        message = f"model config: cannot make a causal language model of type {model_type!r}: {error}"
+        raise ConfigError(message) from error
 
 
 def train_model(
@@ -124,8 +120,7 @@ def train_model(
     `loss_other` (the cross-entropy itself; `loss_selected` is null where no token is selected), and the learning rate
     of the last step.
 
-    Two runs on a CPU with the same seed, rows, library versions and number of threads give the same weights, bit for
-    bit.
+    Two runs on a CPU with the same seed, rows, versions and number of threads give the same weights, bit for bit.
 
     Args:
         model: a causal language model; it stays on its device. Trained weights keep the dtype they come with.
@@ -179,10 +174,7 @@ def train_model(
         train_dataset=dataset,
         data_collator=lambda batch: collate_rows(batch, pad_id),
         callbacks=[record],
-        penalty=PLAIN_PENALTY if suppress is None else suppress.penalty,
-        max_penalty=suppress.max_penalty or None if suppress is not None else None,
-        method="penalise" if suppress is None else suppress.method,
-        warmup_share=0.0 if suppress is None else suppress.warmup_share,
+        suppress=suppress,
     )
     trainer.remove_callback(PrinterCallback)
     record.trainer = trainer
@@ -253,9 +245,7 @@ def _trainer_arguments(training: TrainingConfig, model, folder: Path) -> Trainin
         raise ConfigError(
             f"compute.device: training expects the first visible GPU, got {device}; set CUDA_VISIBLE_DEVICES instead"
         )
-    schedule = training.schedule
-    if schedule == "constant" and training.warmup_steps:
-        schedule = "constant_with_warmup"  # Transformers' plain `constant` leaves warm-up out
+    constant = training.schedule == "constant"  # which leaves warm-up out
     arguments = TrainingArguments(
         output_dir=str(folder),
         num_train_epochs=training.epochs,
@@ -263,7 +253,7 @@ def _trainer_arguments(training: TrainingConfig, model, folder: Path) -> Trainin
         gradient_accumulation_steps=training.gradient_accumulation,
         learning_rate=training.learning_rate,
         warmup_steps=training.warmup_steps,
-        lr_scheduler_type=schedule,
+        lr_scheduler_type="constant_with_warmup" if constant and training.warmup_steps else training.schedule,
         weight_decay=training.weight_decay,
         max_grad_norm=training.max_grad_norm,
         adam_beta2=training.adam_beta2,
@@ -272,9 +262,7 @@ def _trainer_arguments(training: TrainingConfig, model, folder: Path) -> Trainin
         seed=training.seed,
         bf16=training.dtype == "bfloat16",
         use_cpu=device.type == "cpu",
-        ddp_find_unused_parameters=any(
-            "expert" in key for key in model.config.to_dict()
-        ),  # a batch may not reach them all
+        ddp_find_unused_parameters=any("expert" in key for key in model.config.to_dict()),  # not all in each batch
         dataloader_num_workers=0,
         dataloader_pin_memory=device.type == "cuda",
         remove_unused_columns=False,

@@ -8,6 +8,7 @@ import transformers
 from transformers import Trainer
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
+from ifguide.config.schema import SuppressConfig
 from ifguide.errors import ConfigError
 from ifguide.runtime.distributed import current
 from ifguide.training.objective import LossSums, sum_losses
@@ -44,21 +45,12 @@ def check_hooks(trainer: type = Trainer) -> None:
 
 
 class PenalisedTrainer(Trainer):
-    """`Trainer` whose loss is Eq. 9: the mean over valid tokens of the whole batch, accumulated and of all
-    processes.
-    """
+    """`Trainer` whose loss is Eq. 9: the mean over valid tokens of the whole batch, accumulated and of all processes.
+    Without `suppress` selected tokens weigh like all others."""
 
     loss_is_scaled_for_ga = True  # compute_loss divides by the tokens of all accumulated batches
 
-    def __init__(
-        self,
-        *args,
-        penalty: float,
-        max_penalty: float | None,
-        method: str = "penalise",
-        warmup_share: float = 0.0,
-        **kwargs,
-    ):
+    def __init__(self, *args, suppress: SuppressConfig | None, **kwargs):
         check_hooks()
         super().__init__(*args, **kwargs)
         self.model_accepts_loss_kwargs = True  # makes Trainer count num_items_in_batch for every kind of model
@@ -66,20 +58,17 @@ class PenalisedTrainer(Trainer):
         if hasattr(plain, "get_base_model"):  # below adapters
             plain = plain.get_base_model()
         self.takes_positions = "position_ids" in inspect.signature(plain.forward).parameters
-        self.penalty, self.max_penalty, self.method, self.warmup_share = penalty, max_penalty, method, warmup_share
+        self.suppress = suppress
         self.resumed: TrainingState | None = None
         """What a killed run left, when this one goes on with it."""
         self.sums: LossSums | None = None
         """LossSums since the last `take_sums`, kept on the device."""
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        positions = (
-            {"position_ids": inputs["position_ids"]} if "position_ids" in inputs and self.takes_positions else {}
-        )
-        outputs = model(input_ids=inputs["input_ids"], use_cache=False, **positions)
-        sums = sum_losses(
-            outputs.logits, inputs["labels"], inputs["selected"], self.penalty_now(), self.max_penalty, self.method
-        )
+        taken = ("input_ids", "position_ids") if self.takes_positions else ("input_ids",)
+        outputs = model(**{name: inputs[name] for name in taken if name in inputs}, use_cache=False)
+        how, wanted = self.suppress or SuppressConfig(), (inputs["labels"], inputs["selected"])
+        sums = sum_losses(outputs.logits, *wanted, self.penalty_now(), how.max_penalty or None, how.method)
         n_items = num_items_in_batch if num_items_in_batch is not None else sums.n_selected + sums.n_other
         loss = sums.objective / max(1, n_items) if isinstance(n_items, int) else sums.objective / n_items.clamp(min=1)
         loss = loss * self.accelerator.num_processes  # whose gradients are averaged, while n_items counts all of them
@@ -90,11 +79,13 @@ class PenalisedTrainer(Trainer):
     def penalty_now(self) -> float:
         """λ at this step. With `penalise` it starts at plain training, where a selected token weighs like any other;
         else at 0."""
-        steps = self.warmup_share * self.state.max_steps
+        if self.suppress is None:
+            return PLAIN_PENALTY
+        steps, full = self.suppress.warmup_share * self.state.max_steps, self.suppress.penalty
         if not steps:
-            return self.penalty
-        start = PLAIN_PENALTY if self.method == "penalise" else 0.0
-        return start + (self.penalty - start) * min(1.0, self.state.global_step / steps)
+            return full
+        start = PLAIN_PENALTY if self.suppress.method == "penalise" else 0.0
+        return start + (full - start) * min(1.0, self.state.global_step / steps)
 
     def take_sums(self) -> dict[str, float]:
         """The sums since the last call over all processes, as Python numbers; counts start again at 0."""
@@ -113,11 +104,8 @@ class PenalisedTrainer(Trainer):
         return order if processes.alone else SharedOrder(order, len(dataset), processes, batch_size)
 
     def gather_weights(self) -> dict | None:
-        """The whole model's weights when processes hold parts of it (FSDP), in the main one; None: the model has them
-        itself."""
-        if not self.is_fsdp_enabled:
-            return None
-        return self.accelerator.get_state_dict(self.model_wrapped)
+        """The whole model's weights, in the main process, when each holds a part (FSDP); None: the model has them."""
+        return self.accelerator.get_state_dict(self.model_wrapped) if self.is_fsdp_enabled else None
 
     # Transformers calls these when it goes on with a run. What it would unpickle is read from safetensors here.
 

@@ -22,7 +22,7 @@ from ifguide.data.by_document import sum_by_document
 from ifguide.data.corpus import TokenizedCorpus
 from ifguide.data.word_index import WordIndex, choose_documents
 from ifguide.errors import StaleError
-from ifguide.selection.index import MaskSums, Overlap, Resolved, ScoreIndex
+from ifguide.selection.index import Holding, Overlap, Resolved, ScoreIndex
 from ifguide.selection.saved import Selection
 from ifguide.study.analysis.comparison import Comparison, compare_variants
 from ifguide.study.folder import cache_dir
@@ -98,7 +98,7 @@ class Loaded:
         return self.index(settings["attribution"]).resolve(settings)
 
     @remembered(16)
-    def saved_sums(self, kind: str, name: str) -> MaskSums:
+    def saved_sums(self, kind: str, name: str) -> Holding:
         """What a saved selection's mask contains, its effect by one kind of scores."""
         return self.index(kind).saved(self._mask(name))
 

@@ -4,9 +4,9 @@ import torch
 
 from ifguide.errors import ConfigError
 from ifguide.influence import derivative
+from ifguide.influence.central import PairedDifference
 from ifguide.influence.derivative import AGREEMENT, Derivative, choose_derivative, score_along
 from ifguide.influence.line import own_loss_scores
-from ifguide.influence.paired import PairedDifference
 from tests.influence.every_model import every_model
 from tests.one_case import for_each
 

@@ -5,11 +5,10 @@ import copy
 import torch
 from torch import nn
 
-from ifguide.influence.central import CentralDifference
+from ifguide.influence.central import CentralDifference, PairedDifference
 from ifguide.influence.direction import query_gradient
 from ifguide.influence.ekfac import fit_factors
 from ifguide.influence.line import own_loss_scores
-from ifguide.influence.paired import PairedDifference
 from ifguide.models.layers import LAYER_TYPES, LayerType, bias_of, find_linear, split_matrix, weight_of
 from ifguide.models.loading import tracked_modules
 from tests.influence.every_model import Case, every_model, position_alone

@@ -75,12 +75,12 @@ def _compare_with_the_slow_reference(seed, tmp_path) -> Counter:
         {
             "budget cuts inside a document": int(bool(cut)),
             "budget ends between documents": int(len(taken) < len(everything) and not cut),
-            "in the tail": int(not found.scanned),
-            "below the tail": int(found.scanned),
+            "in the tail": int(not found.hits.scanned),
+            "below the tail": int(found.hits.scanned),
             "tied scores at the threshold": int((study.values[study.valid] == threshold).sum() > 1),
             "negative threshold": int(threshold < 0),
             "windows": int(bool(settings["window"] and taken)),
-            "cut with windows in the tail": int(bool(cut and settings["window"] and not found.scanned)),
+            "cut with windows in the tail": int(bool(cut and settings["window"] and not found.hits.scanned)),
         }
     )
 

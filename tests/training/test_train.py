@@ -132,7 +132,7 @@ def test_gradient_of_a_batch_is_that_of_the_loss(tmp_path, model_type):
     arguments = TrainingArguments(
         output_dir=str(tmp_path), use_cpu=True, report_to="none", gradient_accumulation_steps=2
     )
-    trainer = PenalisedTrainer(model=model, args=arguments, penalty=1.5, max_penalty=None)
+    trainer = PenalisedTrainer(model=model, args=arguments, suppress=SuppressConfig(penalty=1.5))
     assert trainer.model_accepts_loss_kwargs
     batches, n_items = trainer.get_batch_samples(
         iter([collate_rows(rows[:3], 0), collate_rows(rows[3:5], 0)]), 2, torch.device("cpu")

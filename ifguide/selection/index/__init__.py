@@ -1,7 +1,7 @@
 """The index behind the threshold: what any threshold, window and budget select from a billion tokens, unscanned."""
 
 from ifguide.selection.index.coverage import MAX_WINDOW
-from ifguide.selection.index.results import MaskSums, Overlap, Preview, Resolved
+from ifguide.selection.index.results import Holding, Overlap, Preview, Resolved
 from ifguide.selection.index.score_index import ScoreIndex
 
-__all__ = ["MAX_WINDOW", "MaskSums", "Overlap", "Preview", "Resolved", "ScoreIndex"]
+__all__ = ["MAX_WINDOW", "Holding", "Overlap", "Preview", "Resolved", "ScoreIndex"]

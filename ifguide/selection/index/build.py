@@ -51,7 +51,6 @@ def build_index(
         in_span: bool (N,), tokens inside known spans.
         tokens: None: words are not counted.
         chunk_tokens: tokens read at once, approximately; changes no result.
-        threads: chunks processed at once.
         report: called with (tokens done, tokens in all); every token is read four times.
 
     Raises:
@@ -70,9 +69,8 @@ def build_index(
     steps = np.linspace(0, n_tail, min(N_STEPS, n_tail) + 1).astype(np.int64)
     ranks = np.unique(np.concatenate([[0, n_tail], knots, steps]))
     counter = KnotCounter(chunks, sources, in_span, tokens, ranks)
-    counter.count(
-        tail_offsets, tail_scores, np.load(folder / "tail_positions.npy", mmap_mode="r"), _levels(order, ranks), tell(3)
-    )
+    tail_positions = np.load(folder / "tail_positions.npy", mmap_mode="r")
+    counter.count(tail_offsets, tail_scores, tail_positions, _levels(order, ranks), tell(3))
     counter.write(folder)
     np.save(folder / "source_of.npy", sources.of_document)
     np.save(folder / "histogram.npy", histogram)
@@ -116,11 +114,8 @@ def _extract_tail(folder: Path, chunks: Chunks, floor: float, report) -> np.ndar
 
 
 def _sort_tail(folder: Path, scores: np.ndarray, histogram: np.ndarray, threads: int) -> np.ndarray:
-    """Write the tail's order, shard by shard: indexes into the tail, highest score first, ties in corpus order.
-
-    Returns:
-        uint32 or int64 (T,), memory-mapped.
-    """
+    """Write the tail's order, shard by shard: indexes into the tail, highest score first, ties in corpus order; returns
+    it memory-mapped."""
     index_type = np.uint32 if len(scores) < 1 << 32 else np.int64
     if not len(scores):
         np.save(folder / "tail_order.npy", np.zeros(0, dtype=index_type))

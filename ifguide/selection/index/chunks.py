@@ -16,12 +16,8 @@ CHUNK_TOKENS = 1 << 20
 
 
 def read_chunk(scores: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """The scores of whole documents, float32 (n,), a copy: -inf where a token is not valid, and never -0.0.
-
-    Args:
-        scores: float32 (N,).
-        offsets: int64 (d+1,), the documents wanted.
-    """
+    """A copy, float32 (n,), of the scores float32 (N,) of the whole documents with offsets int64 (d+1,): -inf where a
+    token is not valid, and never -0.0."""
     values = np.asarray(scores[offsets[0] : offsets[-1]], dtype=np.float32) + np.float32(0)
     values[first_tokens(offsets) - offsets[0]] = -np.inf
     return values
@@ -57,14 +53,7 @@ def pairs(bounds: np.ndarray) -> list[tuple[int, int]]:
 
 
 class Chunks:
-    """The corpus's scores in chunks of whole documents, processed by threads.
-
-    Args:
-        scores: float32 (N,).
-        offsets: int64 (D+1,).
-        chunk_tokens: tokens per chunk, approximately.
-        threads: number of threads.
-    """
+    """The corpus's scores float32 (N,) in chunks of whole documents of about `chunk_tokens`, processed by threads."""
 
     def __init__(self, scores, offsets, *, chunk_tokens: int = CHUNK_TOKENS, threads: int = 2):
         self.scores, self.offsets, self.threads = scores, np.asarray(offsets), threads

@@ -25,16 +25,8 @@ N_LEVELS = 40
 """Sections of the tail in which words are counted."""
 WORDS_KEPT = 60
 """Words kept per level."""
-_WORD_COLUMNS = pa.schema(
-    {
-        "level": pa.int32(),
-        "first_above": pa.int64(),
-        "last_above": pa.int64(),
-        "word": pa.string(),
-        "count": pa.int64(),
-        "occurrences": pa.int64(),
-    }
-)
+_WORD_COLUMNS = dict.fromkeys(("level", "first_above", "last_above", "word", "count", "occurrences"), pa.int64())
+_WORD_COLUMNS |= {"level": pa.int32(), "word": pa.string()}
 
 
 @dataclass(frozen=True)
@@ -48,12 +40,8 @@ class Sources:
 
     @classmethod
     def of(cls, column: pa.ChunkedArray, offsets: np.ndarray) -> "Sources":
-        """The sources of a corpus, most tokens first; those beyond MAX_SOURCES are combined as `other sources`.
-
-        Args:
-            column: D strings.
-            offsets: int64 (D+1,).
-        """
+        """The sources of a corpus from a column of D strings, most tokens first; those beyond MAX_SOURCES are combined
+        as `other sources`."""
         encoded = column.combine_chunks().dictionary_encode()
         codes = encoded.indices.to_numpy(zero_copy_only=False)
         names = encoded.dictionary.to_pylist()
@@ -94,56 +82,37 @@ class KnotCounter:
         self, chunks: Chunks, sources: Sources, in_span: np.ndarray | None, tokens: Tokens | None, ranks: np.ndarray
     ):
         self.chunks, self.sources, self.in_span, self.tokens, self.ranks = chunks, sources, in_span, tokens, ranks
-        n_stretches, n_windows = len(ranks) - 1, len(WINDOWS)
-        self.n_span: int | None = None if in_span is None else 0
-        """Valid tokens inside known spans."""
-        self._covered = np.zeros((n_windows, n_stretches, len(sources.names)))
-        self._effect = np.zeros((n_windows, n_stretches))
-        self._spans = np.zeros((n_windows, n_stretches))
-        self._documents = np.zeros(n_stretches)
+        self._totals: dict = {}
+        """What each stretch adds, by name, over all chunks."""
         if tokens is not None:
             bounds = np.geomspace(min(10, ranks[-1]), ranks[-1], N_LEVELS) if ranks[-1] else np.zeros(1)
             self._level_ends = np.unique(ranks[np.searchsorted(ranks, bounds.astype(np.int64))])
-            self._occurrences = np.zeros(len(tokens.pieces), dtype=np.int64)
             self._entering = np.zeros(len(self._level_ends) * len(tokens.pieces), dtype=np.int32)
             self._lock = threading.Lock()
 
     def count(self, tail_offsets, tail_scores, tail_positions, levels: np.ndarray, report=None) -> None:
-        """Count everything in one pass over the corpus.
-
-        Args:
-            tail_offsets: int64 (D+1,).
-            tail_scores: float32 (T,).
-            tail_positions: int (T,).
-            levels: uint16 (T,), each token's stretch.
-            report: called with the tokens done.
-        """
+        """Count everything in one pass over the corpus. The tail is as in `Tail`, `levels` uint16 (T,) is each token's
+        stretch, and `report` gets the tokens done."""
 
         def one(first: int, stop: int):
             tail = slice(int(tail_offsets[first]), int(tail_offsets[stop]))
-            found = self._count_chunk(
-                first,
-                stop,
-                tail_offsets[first : stop + 1] - tail.start,
-                np.asarray(tail_scores[tail]),
-                np.asarray(tail_positions[tail]),
-                levels[tail],
-            )
+            bounds = tail_offsets[first : stop + 1] - tail.start
+            scores, positions = np.asarray(tail_scores[tail]), np.asarray(tail_positions[tail])
+            found = self._count_chunk(first, stop, bounds, scores, positions, levels[tail])
             for array in (tail_scores, tail_positions):
                 release_pages(array, tail.start, tail.stop)
             return found
 
-        for covered, effect, spans, documents, n_span, occurrences in self.chunks.map(one, report):
-            self._covered += covered
-            self._effect += effect
-            self._documents += documents
-            if spans is not None:
-                self._spans += spans
-                self.n_span += n_span
-            if occurrences is not None:
-                self._occurrences += occurrences
+        for found in self.chunks.map(one, report):
+            for name, added in found.items():
+                self._totals[name] = self._totals[name] + added if name in self._totals else added
 
-    def _count_chunk(self, first: int, stop: int, bounds: np.ndarray, scores, positions, levels):
+    @property
+    def n_span(self) -> int | None:
+        """Valid tokens inside known spans."""
+        return self._totals.get("n_span")
+
+    def _count_chunk(self, first: int, stop: int, bounds: np.ndarray, scores, positions, levels) -> dict:
         offsets = self.chunks.offsets[first : stop + 1]
         n_stretches, n_sources = len(self.ranks) - 1, len(self.sources.names)
         per_document = np.diff(bounds)
@@ -166,19 +135,16 @@ class KnotCounter:
                 spans.append(np.bincount(levels, weights=marked.take(high) - marked.take(low), minlength=n_stretches))
         hit = per_document > 0
         best = np.minimum.reduceat(levels, bounds[:-1][hit]) if hit.any() else levels[:0]
-        n_span = 0
+        documents = np.bincount(best, minlength=n_stretches)
+        found: dict = {"covered": np.stack(covered), "effect": np.stack(effect), "documents": documents}
         if in_span is not None and self.in_span is not None:
             unscored = first_tokens(offsets) - offsets[0]
-            n_span = int(np.count_nonzero(in_span)) - int(np.count_nonzero(in_span[unscored]))
+            found["n_span"] = int(np.count_nonzero(in_span)) - int(np.count_nonzero(in_span[unscored]))
+            found["spans"] = np.stack(spans)
             release_pages(self.in_span, int(offsets[0]), int(offsets[-1]))
-        return (
-            np.stack(covered),
-            np.stack(effect),
-            np.stack(spans) if spans else None,
-            np.bincount(best, minlength=n_stretches),
-            n_span,
-            self._count_words(offsets, positions, levels),
-        )
+        if self.tokens is not None:
+            found["occurrences"] = self._count_words(self.tokens, offsets, positions, levels)
+        return found
 
     def _running(self, first: int, stop: int) -> np.ndarray:
         """Sums float64 (n+1,) of a chunk's scores up to each place; a document's first token counts 0."""
@@ -186,40 +152,40 @@ class KnotCounter:
         values[np.isneginf(values)] = 0
         return np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
 
-    def _count_words(self, offsets: np.ndarray, positions: np.ndarray, levels: np.ndarray) -> np.ndarray | None:
-        if self.tokens is None:
-            return None
-        ids = np.asarray(self.tokens.ids[offsets[0] : offsets[-1]])
+    def _count_words(
+        self, tokens: Tokens, offsets: np.ndarray, positions: np.ndarray, levels: np.ndarray
+    ) -> np.ndarray:
+        ids = np.asarray(tokens.ids[offsets[0] : offsets[-1]])
         level = np.searchsorted(self._level_ends, self.ranks[1:])[levels]
-        cells = level * len(self.tokens.pieces) + ids[positions.astype(np.int64) - offsets[0]]
+        cells = level * len(tokens.pieces) + ids[positions.astype(np.int64) - offsets[0]]
         with self._lock:
             np.add.at(self._entering, cells, np.int32(1))  # any other type than the array's is 70 times slower
-        occurrences = np.bincount(ids, minlength=len(self.tokens.pieces))
-        release_pages(self.tokens.ids, int(offsets[0]), int(offsets[-1]))
+        occurrences = np.bincount(ids, minlength=len(tokens.pieces))
+        release_pages(tokens.ids, int(offsets[0]), int(offsets[-1]))
         return occurrences
 
     def write(self, folder: Path) -> None:
         """Write ranks.npy, covered.npy (R, W+1, S), effect.npy (R, W+1), documents.npy (R,), spans.npy (R, W+1),
         words.parquet, vocabulary.parquet (a row per vocabulary entry: word, occurrences)."""
         np.save(folder / "ranks.npy", self.ranks)
-        np.save(folder / "covered.npy", _add_up(self._covered.transpose(1, 0, 2)).astype(np.int64))
-        np.save(folder / "effect.npy", _add_up(self._effect.T))
-        np.save(folder / "documents.npy", _add_up(self._documents).astype(np.int64))
+        np.save(folder / "covered.npy", _add_up(self._totals["covered"].transpose(1, 0, 2)).astype(np.int64))
+        np.save(folder / "effect.npy", _add_up(self._totals["effect"].T))
+        np.save(folder / "documents.npy", _add_up(self._totals["documents"]).astype(np.int64))
         if self.in_span is not None:
-            np.save(folder / "spans.npy", _add_up(self._spans.T).astype(np.int64))
+            np.save(folder / "spans.npy", _add_up(self._totals["spans"].T).astype(np.int64))
         if self.tokens is not None:
             pq.write_table(self._words(folder), folder / "words.parquet", compression="zstd")
 
     def _words(self, folder: Path) -> pa.Table:
         assert self.tokens is not None
         names: dict[str, int] = {}
-        word_of = np.array(
-            [names.setdefault(word, len(names)) for word in map(normalise_piece, self.tokens.pieces)], dtype=np.int64
-        )
+        entries = map(normalise_piece, self.tokens.pieces)
+        word_of = np.array([names.setdefault(word, len(names)) for word in entries], dtype=np.int64)
         words = list(names)
-        vocabulary = {"word": pa.array([words[i] for i in word_of]), "occurrences": pa.array(self._occurrences)}
+        by_entry = self._totals["occurrences"]
+        vocabulary = {"word": pa.array([words[i] for i in word_of]), "occurrences": pa.array(by_entry)}
         pq.write_table(pa.table(vocabulary), folder / "vocabulary.parquet", compression="zstd")
-        occurrences = np.bincount(word_of, weights=self._occurrences, minlength=len(words)).astype(np.int64)
+        occurrences = np.bincount(word_of, weights=by_entry, minlength=len(words)).astype(np.int64)
         rows, start = [], 0
         entering = self._entering.reshape(len(self._level_ends), -1)
         for level, stop in enumerate(self._level_ends.tolist()):
@@ -229,7 +195,8 @@ class KnotCounter:
             best = np.lexsort((np.array(words), -counts))[:WORDS_KEPT]
             rows += [(level, start, stop, words[i], int(counts[i]), int(occurrences[i])) for i in best if counts[i]]
             start = stop
-        return pa.Table.from_pylist([dict(zip(_WORD_COLUMNS.names, row, strict=True)) for row in rows], _WORD_COLUMNS)
+        named = [dict(zip(_WORD_COLUMNS, row, strict=True)) for row in rows]
+        return pa.Table.from_pylist(named, pa.schema(_WORD_COLUMNS))
 
 
 def normalise_piece(piece: str) -> str:

@@ -23,16 +23,12 @@ _SPARSE = 16
 def cover_hits(
     positions: np.ndarray, first: np.ndarray, stop: np.ndarray, window: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The covered tokens of hits in reading order.
+    """The intervals (low, high), int64 (h,), of hits in reading order; one is empty if earlier hits took its tokens.
 
     Args:
         positions: int64 (h,), places of the hits, ascending.
-        first: int64 (h,), first valid token of each hit's document.
-        stop: int64 (h,), end of each hit's document, excluded.
+        first, stop: int64 (h,), first valid token and end of each hit's document.
         window: tokens taken on each side.
-
-    Returns:
-        (low, high), int64 (h,): the intervals; one is empty if earlier hits took its tokens.
     """
     high = np.minimum(positions + window + 1, stop)
     low = np.maximum(positions - window, first)
@@ -41,7 +37,7 @@ def cover_hits(
 
 
 def count_covered(places: np.ndarray, bounds: np.ndarray, offsets: np.ndarray, window: int) -> np.ndarray:
-    """How many tokens the hits of each document cover: the sum of the lengths of `cover_hits`, without computing them.
+    """How many tokens int64 (d,) each document's hits cover: the sum of the lengths of `cover_hits`, without them.
 
     A document's first hit adds 2w+1 tokens, and every other one its distance from the one before, at most 2w+1. What
     extends beyond the document's ends is subtracted.
@@ -51,9 +47,6 @@ def count_covered(places: np.ndarray, bounds: np.ndarray, offsets: np.ndarray, w
         bounds: int64 (d+1,): each document's hits.
         offsets: int64 (d+1,): each document's tokens; the first token of a document is not valid.
         window: tokens taken on each side.
-
-    Returns:
-        int64 (d,).
     """
     covered, hit = np.zeros(len(bounds) - 1, dtype=np.int64), np.flatnonzero(np.diff(bounds))
     if not len(hit):
@@ -102,8 +95,8 @@ class Neighbours:
     Args:
         positions: int (t,), places of the highest-scoring tokens, ascending.
         scores: float32 (t,), their scores.
-        first: int32 or int64 (n,), first valid token of each wanted token's document; sets the type of the result.
-        stop: the same (n,), its end, excluded.
+        first, stop: int32 or int64 (n,), first valid token and end of each wanted token's document; their type is the
+            result's.
         wanted: int64 (n,), indexes into `positions`; None: all.
     """
 
@@ -136,8 +129,7 @@ class Neighbours:
 
     def own_tokens(self, window: int) -> tuple[np.ndarray, np.ndarray]:
         """(low, high), (n,): the tokens that each hit adds; empty if higher hits take them all."""
-        low = np.minimum(
-            np.maximum(np.maximum(self.positions - window, self._left + window + 1), self.first), self.stop
-        )
+        low = np.maximum(np.maximum(self.positions - window, self._left + window + 1), self.first)
+        low = np.minimum(low, self.stop)
         high = np.minimum(np.minimum(self.positions + window, self._right - window - 1) + 1, self.stop)
         return low, np.maximum(high, low)

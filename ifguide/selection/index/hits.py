@@ -38,14 +38,7 @@ class Tail:
 
 
 class Hits:
-    """The hits of one threshold.
-
-    Args:
-        chunks: all scores.
-        tail: the tail.
-        threshold: tokens strictly above it are hits.
-        n_above: how many hits there are.
-    """
+    """The `n_above` hits of one threshold."""
 
     def __init__(self, chunks: Chunks, tail: Tail, threshold: float, n_above: int):
         self._chunks, self._tail, self._threshold = chunks, tail, round_down(threshold)
@@ -105,16 +98,8 @@ class Hits:
         return counts, sums, covered if window else counts
 
     def covered_intervals(self, first: int, stop: int, window: int, keep: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The covered tokens of the documents in [first, stop) that are kept.
-
-        Args:
-            first, stop: documents.
-            window: tokens taken on each side of a hit.
-            keep: bool (stop-first,).
-
-        Returns:
-            (low, high), int64 (h,): intervals [low, high) in reading order that do not overlap, one per hit.
-        """
+        """The covered tokens of those documents in [first, stop) that are kept, `keep` bool (stop-first,): intervals
+        [low, high), int64 (h,) each, in reading order, one per hit, that do not overlap."""
         if not keep.any():
             return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
         places, _, bounds = self.read(first, stop)
@@ -140,10 +125,7 @@ def add_in_reading_order(scores: np.ndarray, bounds: np.ndarray, threshold: np.f
     float32 values above a positive threshold are whole multiples of its spacing. While a sum stays below 2^53 of those,
     no addition rounds, so NumPy may add in any order. Otherwise the scores are added one by one.
 
-    Args:
-        scores: float32 (h,), all strictly above the threshold.
-        bounds: int64 (d+1,): the documents' hits.
-        threshold: the threshold.
+    `scores` are float32 (h,), all strictly above the threshold; `bounds` int64 (d+1,) are the documents' hits.
     """
     sums, owned = np.zeros(len(bounds) - 1), np.diff(bounds)
     hit = np.flatnonzero(owned)

@@ -84,32 +84,16 @@ class Resolved(Holding):
     hits: Hits = field(repr=False)
     """Where the hits are read from."""
 
-    @property
-    def scanned(self) -> bool:
-        """All tokens were read, because the threshold lies below the tail."""
-        return self.hits.scanned
-
     def documents(self, first: int, stop: int) -> pa.Table:
         """A slice of the rank list: rank (1 is the best), document, count_above, sum_above, rank_score, n_selected."""
         order = self.ranking.order[first:stop]
-        return pa.table(
-            {
-                "rank": np.arange(first, first + len(order)) + 1,
-                "document": order,
-                "count_above": self.ranking.count_above[order],
-                "sum_above": self.ranking.sum_above[order],
-                "rank_score": self.ranking.rank_score[order],
-                "n_selected": self.taken[order],
-            }
-        )
+        columns = {"rank": np.arange(first, first + len(order)) + 1, "document": order}
+        columns |= {key: getattr(self.ranking, key)[order] for key in ("count_above", "sum_above", "rank_score")}
+        return pa.table(columns | {"n_selected": self.taken[order]})
 
     def rank_curve(self, n_points: int = 300, *, before_budget: bool = False) -> pa.Table:
-        """Tokens in the best documents: documents (how many, from 0 to all that give any), tokens (int64, in them).
-
-        Args:
-            n_points: rows, about.
-            before_budget: count the covered tokens, as if there were no budget.
-        """
+        """Tokens in the best documents: documents (how many, from 0 to all that give any), tokens (int64, in them), in
+        about `n_points` rows; `before_budget` counts the covered tokens, as if there were no budget."""
         per_document = (self.covered if before_budget else self.taken)[self.ranking.order]
         last = int(np.flatnonzero(per_document)[-1]) + 1 if per_document.any() else 0
         places = np.unique(np.linspace(0, last, n_points).astype(np.int64))
@@ -131,11 +115,3 @@ class Overlap:
     documents_b: np.ndarray
     documents_both: np.ndarray
     """int64, documents with selected tokens in both."""
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class MaskSums(Holding):
-    """What a saved mask holds."""
-
-    mask: np.ndarray
-    """bool (N,), memory-mapped."""

@@ -2,27 +2,35 @@
 
 Shapes: D documents, N tokens, V valid tokens (all but each document's first), T tail tokens (the tenth with the highest
 scores), S sources, W = MAX_WINDOW. A token is *above* a threshold when it is valid and its score is strictly higher; it
-is *covered* at window w when a token above is at most w places away in its document.
+is *covered* at window w when a token above is at most w places away in its document. A selection is given as
+`Resolved`, or as a saved mask bool (N,).
 """
 
 import dataclasses
+import os
 import time
 from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
 from ifguide.config.schema import SelectionConfig
-from ifguide.errors import ConfigError
-from ifguide.selection.algorithm import rank_measured, spend_budget
+from ifguide.data.corpus import TokenizedCorpus
+from ifguide.errors import ConfigError, StaleError
+from ifguide.selection.algorithm import rank_at_quantile, rank_measured, spend_budget
 from ifguide.selection.choice import Choice, read_choice
+from ifguide.selection.index.build import INDEX_VERSION, TAIL_QUANTILE, count_above
+from ifguide.selection.index.chunks import Chunks, bin_ends, sort_key
 from ifguide.selection.index.coverage import MAX_WINDOW, Neighbours, expand_intervals, sum_intervals
-from ifguide.selection.index.hits import Hits
-from ifguide.selection.index.known import KnownCounts
-from ifguide.selection.index.results import MaskSums, Overlap, Resolved
+from ifguide.selection.index.hits import Hits, Tail, round_down
+from ifguide.selection.index.results import Holding, Overlap, Preview, Resolved
 from ifguide.storage import artifacts
 from ifguide.storage.memory_maps import release_pages
 
+N_COARSE = 40
+"""Knots below the tail."""
 _FEW = 4096
 """Places looked up at once all over the corpus."""
 _STRETCH = 1 << 26
@@ -30,8 +38,183 @@ _STRETCH = 1 << 26
 stretch when there are many places."""
 
 
-class ScoreIndex(KnownCounts):
-    """What the tokens' scores of one kind select; `ifguide.study.select.open_index` opens a study's."""
+class ScoreIndex:
+    """What the tokens' scores of one kind select; `ifguide.study.select.open_index` opens a study's.
+
+    Args:
+        folder: the folder of the index; each kind of scores has a folder of its own in it.
+        kind: the attribution kind, `own_loss` or `position`.
+        corpus: the tokens that were scored.
+        scores: float32 (N,), the scores that were indexed.
+        defaults: what a choice of tokens leaves open.
+        remedy: what the error says to do when the index cannot be used.
+
+    Raises:
+        StaleError: it is damaged, or was made from other scores.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        kind: str,
+        *,
+        corpus: TokenizedCorpus,
+        scores: np.ndarray,
+        defaults: SelectionConfig | None = None,
+        remedy: str = "build it again",
+    ):
+        self.kind = kind
+        """`own_loss` or `position`."""
+        self._folder, self._corpus = folder / kind, corpus
+        self._defaults = dataclasses.replace(defaults or SelectionConfig(), attribution=kind)
+        try:
+            self._read(scores)
+        except (StaleError, KeyError, TypeError, AttributeError) as error:
+            raise StaleError(f"{self._folder} is damaged ({error}); {remedy}") from error
+
+    def _read(self, scores: np.ndarray) -> None:
+        about = artifacts.read_part(self._folder.parent, f"{self.kind}/index.json")
+        _expect("version", about["version"], INDEX_VERSION)
+        _expect("tokens", about["n_tokens"], self._corpus.n_tokens)
+        _expect("documents", about["n_documents"], self._corpus.n_documents)
+        self.n_valid: int = about["n_valid"]
+        """V."""
+        self.n_tail: int = about["n_tail"]
+        """T; for as many tokens above the threshold and fewer, everything is known at once."""
+        self.n_span: int | None = about["n_span"]
+        """Valid tokens inside known spans; None when the corpus has none."""
+        self.sources: tuple[str, ...] = tuple(about["sources"])
+        """Names of the sources, most tokens first; beyond 32, the last one is called `other sources`."""
+        self.source_tokens = np.array(about["source_tokens"], dtype=np.int64)
+        """int64 (S,), valid tokens in each source."""
+
+        def load(name: str, length: int | None = None) -> np.ndarray:
+            return np.asarray(artifacts.load_array(self._folder / f"{name}.npy", length=length))
+
+        self._tail = Tail(
+            about["floor"],
+            load("tail_offsets", about["n_documents"] + 1),
+            *(load(f"tail_{name}", self.n_tail) for name in ("scores", "positions", "order")),
+        )
+        self._source_of = load("source_of", about["n_documents"])
+        self._histogram, self._knots, self._ranks = load("histogram", 1 << 16), load("knots"), load("ranks")
+        n_ranks = len(self._ranks)
+        names = ["covered", "effect", "documents"] + ["spans"] * (self.n_span is not None)
+        self._tables = {name: load(name, n_ranks) for name in names}
+        self._chunks = Chunks(scores, self._corpus.offsets, threads=os.cpu_count() or 1)
+        self._check()
+
+    def _check(self) -> None:
+        """Look at what must hold between the files, at a few places of the large ones."""
+        tail, scores = self._tail, self._chunks.scores
+        _expect("scores", len(scores), self._corpus.n_tokens)
+        _expect("counted scores", int(self._histogram.sum()), self.n_valid)
+        _expect("tail tokens", [int(tail.offsets[-1]), int(self._ranks[-1])], [self.n_tail] * 2)
+        looked = tail.order[np.linspace(0, self.n_tail - 1, min(64, self.n_tail)).astype(np.int64)].astype(np.int64)
+        if len(looked) and (looked.max() >= self.n_tail or tail.positions[looked].max() >= len(scores)):
+            raise StaleError("its order points outside of the tail")
+        values = tail.scores[looked]
+        if not np.array_equal(values, scores[tail.positions[looked]]):
+            raise StaleError("it was made from other scores")
+        if (np.diff(values) > 0).any() or (values <= tail.floor).any():
+            raise StaleError("its scores are not in order")
+
+    # ---- the handle ----
+
+    def locate(self, tokens_above: int) -> tuple[float, int]:
+        """The threshold with this many tokens above it, 0 to V - 1, and how many there are: fewer where scores tie."""
+        if tokens_above < self.n_tail:
+            threshold = float(self._tail.scores[self._tail.order[tokens_above]])
+            return threshold, self.tokens_above(threshold)
+        if tokens_above <= rank_at_quantile(self.n_valid, TAIL_QUANTILE):
+            return self._tail.floor, self.n_tail
+        return self._chunks.value_at(self.n_valid - 1 - tokens_above, self._histogram)
+
+    def above_quantile(self, quantile: float) -> int:
+        """How many valid tokens are strictly above the score at a quantile."""
+        return self.locate(rank_at_quantile(self.n_valid, quantile))[1]
+
+    def tokens_above(self, threshold: float) -> int:
+        """How many valid tokens have a score strictly above a threshold; below the tail this reads all scores."""
+        if threshold >= self._tail.floor:
+            return int(count_above(self._tail.scores, self._tail.order, np.array([threshold]))[0])
+        lowered = round_down(threshold)
+        return int(sum(self._chunks.map(lambda *pair: np.count_nonzero(self._chunks.values(*pair) > lowered))))
+
+    def ranks(self, scores: np.ndarray) -> np.ndarray:
+        """Places of scores among all valid ones, 1 the highest, int64; equal scores share a place. 0 below the tail."""
+        places = count_above(self._tail.scores, self._tail.order, scores) + 1
+        return np.where(np.asarray(scores) > self._tail.floor, places, 0)
+
+    # ---- what is known beforehand ----
+
+    def preview(self) -> Preview:
+        """Exact counts at about a thousand thresholds."""
+        row = np.searchsorted(self._ranks, self._knots)
+        thresholds = np.full(len(row), self._tail.floor)
+        inside = self._knots < self.n_tail
+        thresholds[inside] = self._tail.scores[self._tail.order[self._knots[inside]]]
+        above, coarse = self._coarse_knots()
+        return Preview(
+            threshold=np.concatenate([thresholds, coarse]),
+            tokens_above=np.concatenate([self._knots, above]),
+            **{name: table[row] for name, table in self._tables.items()},
+        )
+
+    def _coarse_knots(self) -> tuple[np.ndarray, np.ndarray]:
+        """(tokens above int64, thresholds float64) at ends of the histogram's bins below the tail, highest first."""
+        above = self.n_valid - np.cumsum(self._histogram)  # strictly above the bin's last value
+        wanted = np.linspace(self.n_tail, self.n_valid, N_COARSE + 2)[1:-1]
+        bins = np.unique(np.searchsorted(-above, -wanted))
+        bins = bins[(above[bins] > self.n_tail) & (above[bins] < self.n_valid)]
+        bins = bins[np.unique(above[bins], return_index=True)[1]]
+        return above[bins], bin_ends(bins)
+
+    def words(self) -> pa.Table:
+        """The words that enter the selection from one level of the tail to the next, most frequent first, at most 60 a
+        level.
+
+        Columns: level (int32, from 0, the highest scores), first_above and last_above (int64: the level holds the
+        tokens that come in when the number of tokens above grows from the one to the other), word (string, as in
+        `selected_words`), count (int64, tokens of that word that enter), occurrences (int64, in the whole corpus).
+        """
+        return artifacts.read_table(self._folder / "words.parquet")
+
+    def histogram(
+        self, low: float | None = None, high: float | None = None, n_bins: int = 200, *, edges: np.ndarray | None = None
+    ) -> pa.Table:
+        """Exact counts of valid scores in bins: left, right (float64), count (int64); a score belongs to (left, right].
+
+        There are `n_bins` of equal width from `low` (None: just below the lowest score) to `high` (None: the highest
+        score), or the ascending `edges`, float64 (B+1,), say where they end.
+
+        Edges below the tail are moved to the nearest value at which the count is known (less than a 128th of the value
+        away), so that every count is exact; edges that fall together become one.
+        """
+        tail = self._tail
+        if edges is None:
+            least, most = self._extremes
+            edges = np.linspace(least if low is None else low, most if high is None else high, n_bins + 1)
+        edges = np.asarray(edges, dtype=np.float64).copy()
+        below = edges < tail.floor
+        keys = sort_key(edges[below].astype(np.float32)).astype(np.int64)
+        bins = (keys + 0x8000) >> 16  # bins that end at or before the nearest end of a bin
+        moved = bin_ends(np.maximum(bins, 1) - 1)
+        running = np.concatenate([[0], np.cumsum(self._histogram)])
+        above = np.empty(len(edges), dtype=np.int64)
+        above[~below] = count_above(tail.scores, tail.order, edges[~below])
+        above[below] = np.where(moved < tail.floor, self.n_valid - running[bins], self.n_tail)
+        edges[below] = np.minimum(moved, tail.floor)
+        keep = np.concatenate([[True], np.diff(edges) > 0])
+        edges, above = edges[keep], above[keep]
+        return pa.table({"left": edges[:-1], "right": edges[1:], "count": -np.diff(above)})
+
+    @cached_property
+    def _extremes(self) -> tuple[float, float]:
+        """Just below the lowest score (the end of the empty bin before it), and the highest score."""
+        first = int(np.flatnonzero(self._histogram)[0])
+        most = float(self._tail.scores[self._tail.order[0]]) if self.n_tail else self._tail.floor
+        return float(bin_ends(np.array([first - 1]))[0]), most
 
     # ---- on release ----
 
@@ -56,22 +239,19 @@ class ScoreIndex(KnownCounts):
             taken = np.zeros_like(covered)
             taken[ranking.order[:cut]] = covered[ranking.order[:cut]]
             taken[ranking.order[cut]] = left
-        n_selected = int(taken.sum())
         found = Resolved(
             choice=choice,
             threshold=threshold,
             n_valid=self.n_valid,
             n_above=n_above,
             n_covered=int(covered.sum()),
-            n_selected=n_selected,
-            n_documents=int(np.count_nonzero(taken)),
             cut=cut,
             left=left,
-            by_source=np.bincount(self._source_of, weights=taken, minlength=len(self.sources)).astype(np.int64),
             ranking=ranking,
             covered=covered,
             taken=taken,
             hits=hits,
+            **self._holding(taken),
         )
         if cut == len(covered) and not hits.scanned and window <= MAX_WINDOW:
             effect, marked = self._sums_at(n_above, window)
@@ -79,22 +259,24 @@ class ScoreIndex(KnownCounts):
             effect, marked = self._sums_over(found)
         for array in (self._tail.scores, self._tail.positions, self._tail.order):
             release_pages(array)
-        return dataclasses.replace(
-            found, effect=effect, **self._against_spans(marked, n_selected), seconds=time.perf_counter() - started
-        )
+        measured = self._holding(taken, effect, marked)
+        return dataclasses.replace(found, **measured, seconds=time.perf_counter() - started)
 
-    def _against_spans(self, marked: int | None, n_selected: int) -> dict:
-        if marked is None:
-            return {"n_span_selected": None, "precision": None, "recall": None}
+    def _holding(self, taken: np.ndarray, effect: float = 0.0, marked: int | None = None) -> dict:
+        """The fields of a `Holding`, from the tokens taken of each document, and of those `marked` in known spans."""
+        n_selected = int(taken.sum())
         return {
+            "n_selected": n_selected,
+            "n_documents": int(np.count_nonzero(taken)),
+            "by_source": np.bincount(self._source_of, weights=taken, minlength=len(self.sources)).astype(np.int64),
+            "effect": effect,
             "n_span_selected": marked,
-            "precision": marked / n_selected if n_selected else None,
-            "recall": marked / self.n_span if self.n_span else None,
+            "precision": marked / n_selected if marked is not None and n_selected else None,
+            "recall": marked / self.n_span if marked is not None and self.n_span else None,
         }
 
     def _sums_at(self, n_above: int, window: int) -> tuple[float, int | None]:
-        """Sum of the covered tokens' scores, and covered tokens in known spans: from the tables, and the last few
-        counted."""
+        """The covered tokens' sum of scores, and how many are in known spans: from tables, and the last few counted."""
         row = int(np.searchsorted(self._ranks, n_above, side="right")) - 1
         effect = float(self._tables["effect"][row, window])
         marked = int(self._tables["spans"][row, window]) if self.n_span is not None else None
@@ -158,11 +340,7 @@ class ScoreIndex(KnownCounts):
         return mask
 
     def selected_words(self, found: Resolved | np.ndarray, n_words: int = 200) -> pa.Table:
-        """The words selected most often: word, selected, occurrences (int64), lift (float64).
-
-        Args:
-            found: a choice, or a mask bool (N,).
-            n_words: how many rows at most.
+        """The words selected most often, at most `n_words`: word, selected, occurrences (int64), lift (float64).
 
         A word is a vocabulary entry in lower case, without blanks. Its lift is its share of selected occurrences over
         that share for all tokens with a score: 1 is no more than others.
@@ -184,31 +362,22 @@ class ScoreIndex(KnownCounts):
         share = max(int(counts.sum()), 1) / self.n_valid
         kept = np.flatnonzero((selected > 0) & (names != ""))
         kept = kept[np.lexsort((names[kept].astype(str), -selected[kept]))][:n_words]
-        return pa.table(
-            {
-                "word": names[kept].tolist(),
-                "selected": selected[kept],
-                "occurrences": occurrences[kept],
-                "lift": selected[kept] / occurrences[kept] / share,
-            }
-        )
+        selected, occurrences = selected[kept], occurrences[kept]
+        columns = [names[kept].tolist(), selected, occurrences, selected / occurrences / share]
+        return pa.table(columns, ["word", "selected", "occurrences", "lift"])
 
     def documents_in_range(self, low: float, high: float) -> pa.Table:
         """Documents with scores in (low, high]: document, count (int64), most first, ties in corpus order."""
-        parts = []
-        for threshold in (low, high):
-            n_above = self.tokens_above(threshold)
-            parts.append(Hits(self._chunks, self._tail, float(threshold), n_above).measure(0)[0])
-        counts = parts[0] - parts[1]
-        hit = np.flatnonzero(counts)
-        order = hit[np.argsort(-counts[hit], kind="stable")]
+        ends = ((float(end), self.tokens_above(end)) for end in (low, high))
+        from_low, from_high = (Hits(self._chunks, self._tail, *end).measure(0)[0] for end in ends)
+        counts = from_low - from_high
+        order = _most_first(counts != 0, counts)
         return pa.table({"document": order, "count": counts[order]})
 
     # ---- saved selections ----
 
     def compare(self, a: Resolved | np.ndarray, b: Resolved | np.ndarray) -> Overlap:
-        """Which tokens and documents are in one selection, in the other, in both; a saved selection is given by its
-        mask."""
+        """Which tokens and documents are in one selection, in the other, in both."""
         n_documents = len(self._chunks.offsets) - 1
         in_a, in_b = np.zeros((2, n_documents), dtype=np.int64)
 
@@ -220,18 +389,13 @@ class ScoreIndex(KnownCounts):
             return len(np.intersect1d(places_a, places_b, assume_unique=True))
 
         both = sum(self._chunks.map(one))
-
-        def most(wanted: np.ndarray, counts: np.ndarray) -> np.ndarray:
-            found = np.flatnonzero(wanted)
-            return found[np.argsort(-counts[found], kind="stable")]
-
         return Overlap(
             int(in_a.sum()) - both,
             int(in_b.sum()) - both,
             both,
-            most((in_a > 0) & (in_b == 0), in_a),
-            most((in_b > 0) & (in_a == 0), in_b),
-            most((in_a > 0) & (in_b > 0), in_a + in_b),
+            _most_first((in_a > 0) & (in_b == 0), in_a),
+            _most_first((in_b > 0) & (in_a == 0), in_b),
+            _most_first((in_a > 0) & (in_b > 0), in_a + in_b),
         )
 
     def _places_in(self, found: Resolved | np.ndarray, first: int, stop: int) -> np.ndarray:
@@ -244,7 +408,7 @@ class ScoreIndex(KnownCounts):
         ranges = found.hits.ranges if isinstance(found, Resolved) else None
         return self._chunks.map(lambda *pair: self._places_in(found, *pair), ranges=ranges)
 
-    def saved(self, mask: np.ndarray) -> MaskSums:
+    def saved(self, mask: np.ndarray) -> Holding:
         """What a saved selection's mask bool (N,) holds, measured by this index's scores; reads the whole mask."""
         taken = np.zeros(len(self._chunks.offsets) - 1, dtype=np.int64)
 
@@ -257,18 +421,20 @@ class ScoreIndex(KnownCounts):
             release_pages(mask, start, end)
             return found
 
-        effect, marked = _add_parts(self._chunks.map(one))
-        n_selected = int(taken.sum())
-        return MaskSums(
-            n_selected=n_selected,
-            n_documents=int(np.count_nonzero(taken)),
-            effect=effect,
-            mask=mask,
-            by_source=np.bincount(self._source_of, weights=taken, minlength=len(self.sources)).astype(np.int64),
-            **self._against_spans(marked, n_selected),
-        )
+        return Holding(**self._holding(taken, *_add_parts(self._chunks.map(one))))
 
 
 def _add_parts(parts) -> tuple[float, int | None]:
     effects, marked = zip(*parts, strict=True)
     return float(sum(effects)), None if None in marked else sum(marked)
+
+
+def _most_first(wanted: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """The wanted documents, most tokens first, ties in corpus order."""
+    found = np.flatnonzero(wanted)
+    return found[np.argsort(-counts[found], kind="stable")]
+
+
+def _expect(what: str, got, expected) -> None:
+    if got != expected:
+        raise StaleError(f"{what}: expected {expected}, got {got}")

@@ -79,7 +79,7 @@ def tail_bins(index: ScoreIndex, parts: dict, threshold: float) -> dict:
 
 def exact_result(found: Resolved, seq: int) -> dict:
     """The exact result as the board reads it."""
-    same = ("threshold", "precision", "recall", "effect", "seconds", "scanned")
+    same = ("threshold", "precision", "recall", "effect", "seconds")
     return {
         **{name: getattr(found, name) for name in same},
         "seq": seq,
@@ -89,6 +89,7 @@ def exact_result(found: Resolved, seq: int) -> dict:
         "tokens": found.n_selected,
         "documents": found.n_documents,
         "sources": np.asarray(found.by_source).tolist(),
+        "scanned": found.hits.scanned,
     }
 
 
