@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from ifguide.config.names import BASE
+from ifguide.config.schema import ScoresConfig
 from ifguide.data.corpus import TokenizedCorpus
 from ifguide.data.words import WRITTEN_WORD
 from ifguide.errors import ConfigError
@@ -27,12 +28,12 @@ from ifguide.study.attributions import Scorer
 from ifguide.study.evaluating import load_study_scorer
 from ifguide.study.lineage import Unit
 from ifguide.study.reading import Study
-from ifguide.study.scoring import PLAIN, open_scoring, put_together, score_in_shards, score_kinds
+from ifguide.study.scoring import open_scoring, put_together, score_in_shards, score_kinds
 
 _SENTENCE = re.compile(r"[^.!?\n]+[.!?\n]*")
 
 Report = Callable[[int, int], None]
-TREATMENT = PLAIN
+TREATMENT = ScoresConfig(average="mean", pooling=0.0)
 """How the checkpoints of another kind of influence are put together; `[scores]` holds for the study's own alone."""
 
 

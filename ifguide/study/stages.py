@@ -44,7 +44,7 @@ from ifguide.study.checkpoints import (
 from ifguide.study.freshness import inputs_of, settings_of
 from ifguide.study.lineage import Unit
 from ifguide.study.reading import Study
-from ifguide.study.scoring import Treatment, score_kinds
+from ifguide.study.scoring import score_kinds
 from ifguide.study.select import compute_selection, training_mask
 from ifguide.study.variants import PREFERENCE, recipe
 
@@ -195,7 +195,7 @@ def build_scores(study: Study, unit: Unit, folder: Path, progress: Progress) -> 
         progress,
         checkpoints=study.checkpoint_names(),
         kinds=computed_kinds(settings),
-        treatment=Treatment.of(settings),
+        treatment=settings,
         sets=study.query_sets(),
     )
     _write_notes(notes, folder)
