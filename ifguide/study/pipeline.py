@@ -9,7 +9,7 @@ import contextlib
 import dataclasses
 import functools
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from collections.abc import Set as AnySet
 from pathlib import Path
 
@@ -37,11 +37,7 @@ def create_study(name: str, config: StudyConfig, cache: Path | None = None) -> S
     """
     from ifguide.study.inputs import check_inputs
 
-    check_name(name)
-    study = Study.at(name, config, cache)
-    if (study.root / "study.toml").exists():
-        raise ConfigError(f"a study {name!r} exists already; choose another name or remove the folder {study.root}")
-    check_inputs(study)
+    check_inputs(Study.at(name, config, cache))
     return Study.create(name, config, cache)
 
 
@@ -51,10 +47,8 @@ def run_study(
     """Build what is missing or stale.
 
     Args:
-        study: the study.
         until: last stage to run; None runs all.
         force: a stage to build again even when it is fresh. What reads it is built again only if its result changed.
-        progress: where to report.
 
     Returns:
         The artefacts that were built, in order.
@@ -69,24 +63,24 @@ def run_study(
     if force and force not in stages:
         raise ConfigError(f"--force {force} comes after --until {until}, so it would not run; leave one of them out")
     units = [unit for stage in stages for unit in study.units(stage)]
-    return _build(study, units, progress or Progress(), forced={unit for unit in units if unit.stage == force})
+    return _build(study, units, progress, forced={unit for unit in units if unit.stage == force})
 
 
 def suppress(study: Study, selection: str = DEFAULT, *, progress: Progress | None = None) -> list[Unit]:
     """Train the model that a saved selection suppresses, if it is missing or stale. Returns what was built."""
-    return _build(study, _with_needs(study, [Unit("suppress", selection)]), progress or Progress())
+    return _build(study, _with_needs(study, [Unit("suppress", selection)]), progress)
 
 
 def evaluate(study: Study, variant: str = BASE, *, progress: Progress | None = None) -> list[Unit]:
     """Evaluate `base` or the model of a selection, after training it if necessary. Returns what was built."""
-    return _build(study, _with_needs(study, [Unit("evaluate", variant)]), progress or Progress())
+    return _build(study, _with_needs(study, [Unit("evaluate", variant)]), progress)
 
 
 def compare(study: Study, variants: Iterable[str], *, progress: Progress | None = None) -> list[Unit]:
     """Train and evaluate models beside the base and the default one, as far as they are missing or stale. Returns what
     was built."""
     units = [Unit("evaluate", name) for name in dict.fromkeys((BASE, DEFAULT, *variants))]
-    return _build(study, _with_needs(study, units), progress or Progress())
+    return _build(study, _with_needs(study, units), progress)
 
 
 def borrow(study: Study, name: str, lent: BorrowedConfig, *, progress: Progress | None = None) -> list[Unit]:
@@ -115,7 +109,7 @@ def borrow(study: Study, name: str, lent: BorrowedConfig, *, progress: Progress 
     before = study.config
     changed = study.change(dataclasses.replace(before, borrowed={**before.borrowed, name: lent}))
     try:
-        return _build(changed, _with_needs(changed, [Unit("selection", name)]), progress or Progress())
+        return _build(changed, _with_needs(changed, [Unit("selection", name)]), progress)
     except IFGuideError:
         study.change(before)
         raise
@@ -135,11 +129,15 @@ def _with_needs(study: Study, units: Iterable[Unit]) -> list[Unit]:
     return list(needed)
 
 
-def _build(study: Study, units: list[Unit], progress: Progress, forced: AnySet[Unit] = frozenset()) -> list[Unit]:
+def _build(
+    study: Study, units: list[Unit], progress: Progress | None, forced: AnySet[Unit] = frozenset()
+) -> list[Unit]:
     built: list[Unit] = []
+    progress = progress or Progress()
     processes = distributed.current()
     keep_freed_memory()
-    with _one_writer(study):
+    with contextlib.ExitStack() as stack:
+        processes.decide(lambda: stack.enter_context(study_lock(study.root)))  # the main process, for all of them
         processes.decide(lambda: _prepare(study, units))
         for number, unit in enumerate(units):
             if not processes.decide(functools.partial(_is_due, study, unit, unit in forced)):
@@ -150,14 +148,6 @@ def _build(study: Study, units: list[Unit], progress: Progress, forced: AnySet[U
             progress.end_stage(time.monotonic() - started)
             built.append(unit)
     return built
-
-
-@contextlib.contextmanager
-def _one_writer(study: Study) -> Iterator[None]:
-    """The main process holds the study for all of them."""
-    with contextlib.ExitStack() as stack:
-        distributed.current().decide(lambda: stack.enter_context(study_lock(study.root)))
-        yield
 
 
 def _prepare(study: Study, units: list[Unit]) -> None:

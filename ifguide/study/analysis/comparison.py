@@ -54,7 +54,7 @@ def scores_matrix(samples: "pd.DataFrame") -> np.ndarray:
     """
     ordered = samples.sort_values(["prompt_index", "sample_index"])
     n_prompts, n_samples = ordered["prompt_index"].nunique(), ordered["sample_index"].nunique()
-    expected = np.stack(np.meshgrid(np.arange(n_prompts), np.arange(n_samples), indexing="ij"), -1).reshape(-1, 2)
+    expected = np.indices((n_prompts, n_samples)).reshape(2, -1).T
     found = ordered[["prompt_index", "sample_index"]].to_numpy()
     if found.shape != expected.shape or not np.array_equal(found, expected):
         raise InputError(
@@ -91,23 +91,16 @@ def compare_variants(
     scores = {name: scores_matrix(frame) for name, frame in samples.items()}
     prompts = {name: _prompts(frame) for name, frame in samples.items()}
     comparisons = []
-    for name in samples:
+    for name, ours in scores.items():
         if name == base:
             continue
         if prompts[name] != prompts[base]:
             raise InputError(f"compare: {name!r} completed other prompts than {base!r}; evaluate both again")
-        ours = scores[name]
+        statistics = {"emt": emt, "tp": tp, "mean_toxicity": mean_toxicity}
+        drops = {key: paired_bootstrap_difference(of, scores[base], ours, seed=seed) for key, of in statistics.items()}
         share = share_of_reduction(scores[base], ours, scores[oracle], seed=seed) if oracle in scores else None
-        comparisons.append(
-            Comparison(
-                variant=name,
-                emt=paired_bootstrap_difference(emt, scores[base], ours, seed=seed),
-                tp=paired_bootstrap_difference(tp, scores[base], ours, seed=seed),
-                mean_toxicity=paired_bootstrap_difference(mean_toxicity, scores[base], ours, seed=seed),
-                share_of_oracle=share,
-                **_compare_perplexity(heldout or {}, base, name, seed),
-            )
-        )
+        perplexity = _compare_perplexity(heldout or {}, base, name, seed)
+        comparisons.append(Comparison(variant=name, share_of_oracle=share, **drops, **perplexity))
     return comparisons
 
 
@@ -140,21 +133,17 @@ def comparison_table(study: "Study", names: list[str]) -> str:
     for name in names:
         values, base = metrics[name], metrics["base"]
         cells = [name, *_selection_cells(study, name)]
-        cells += [_with_interval(values["emt"], values["emt_low"], values["emt_high"])]
-        cells += [_with_interval(values["tp"], values["tp_low"], values["tp_high"])]
+        cells += [_with_interval(values[key], values[f"{key}_low"], values[f"{key}_high"]) for key in ("emt", "tp")]
         drop = compared.get(name)
         if values["perplexity"] and base["perplexity"]:
             change = f"{values['perplexity'] / base['perplexity'] - 1:+.1%}"
             rise = drop and drop.perplexity_rise
-            cells += [
-                f"{values['perplexity']:.2f}",
-                f"{change} [{rise.low:+.1%}, {rise.high:+.1%}]" if rise else change,
-            ]
+            change += f" [{rise.low:+.1%}, {rise.high:+.1%}]" if rise else ""
+            cells += [f"{values['perplexity']:.2f}", change]
         else:
             cells += ["–", "–"]
-        cells.append(_with_interval(drop.emt.value, drop.emt.low, drop.emt.high) if drop else "–")
-        if with_oracle:
-            part = drop and drop.share_of_oracle
+        parts = (drop.emt, drop.share_of_oracle) if drop else (None, None)
+        for part in parts if with_oracle else parts[:1]:
             cells.append(_with_interval(part.value, part.low, part.high) if part else "–")
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
@@ -173,10 +162,8 @@ def _selection_cells(study: "Study", name: str) -> list[str]:
     if corpus.in_span is None:
         return [f"{mask.sum():,}", "–"]
     precision, recall = precision_recall(mask, corpus.in_span, corpus.valid())
-    return [
-        f"{mask.sum():,}",
-        f"{precision:.3f} / {recall:.3f}" if precision is not None and recall is not None else "–",
-    ]
+    known = precision is not None and recall is not None
+    return [f"{mask.sum():,}", f"{precision:.3f} / {recall:.3f}" if known else "–"]
 
 
 def _prompts(samples: "pd.DataFrame") -> list[str]:
