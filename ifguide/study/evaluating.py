@@ -16,9 +16,6 @@ from ifguide.study.lineage import BASELINE_CLASSIFIER, Unit, weights_unit
 from ifguide.study.reading import Study
 from ifguide.study.variants import STEERED
 
-LAMBADA_FIELD = "text"
-"""Column of the LAMBADA passages."""
-
 
 def evaluate_unit(study: Study, unit: Unit, progress: Progress):
     """Evaluate `base` or the model of a selection.
@@ -91,8 +88,8 @@ def study_prompts(study: Study) -> list[Prompt]:
 
 
 def read_lambada(config: EvaluateConfig) -> list[str]:
-    """The passages of `evaluate.lambada`; none without the setting."""
-    return read_texts(config.lambada, LAMBADA_FIELD, limit=config.n_lambada) if config.lambada else []
+    """The passages of `evaluate.lambada`; none without the setting. Their column is `text`."""
+    return read_texts(config.lambada, "text", limit=config.n_lambada) if config.lambada else []
 
 
 def load_evaluated(study: Study, name: str):

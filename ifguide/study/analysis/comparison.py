@@ -69,7 +69,6 @@ def compare_variants(
     *,
     base: str = "base",
     oracle: str = "oracle",
-    seed: int = 0,
     heldout: "Mapping[str, pd.DataFrame | None] | None" = None,
 ) -> list[Comparison]:
     """Every variant against the base, on the same prompts, with 95% intervals over prompts.
@@ -78,7 +77,6 @@ def compare_variants(
         samples: the samples of each variant, the base among them.
         base: which of them is the unsuppressed model.
         oracle: which is the one with the known spans suppressed; it may be missing.
-        seed: of the bootstrap.
         heldout: what each variant loses on each held-out text, from `Study.heldout_losses`.
 
     Raises:
@@ -89,7 +87,8 @@ def compare_variants(
             f"compare: expected the samples of {base!r}, got {', '.join(samples) or 'none'}; evaluate it first"
         )
     scores = {name: scores_matrix(frame) for name, frame in samples.items()}
-    prompts = {name: _prompts(frame) for name, frame in samples.items()}
+    first = {name: s.sort_values("prompt_index").drop_duplicates("prompt_index") for name, s in samples.items()}
+    prompts = {name: frame["prompt"].tolist() for name, frame in first.items()}
     comparisons = []
     for name, ours in scores.items():
         if name == base:
@@ -97,21 +96,21 @@ def compare_variants(
         if prompts[name] != prompts[base]:
             raise InputError(f"compare: {name!r} completed other prompts than {base!r}; evaluate both again")
         statistics = {"emt": emt, "tp": tp, "mean_toxicity": mean_toxicity}
-        drops = {key: paired_bootstrap_difference(of, scores[base], ours, seed=seed) for key, of in statistics.items()}
-        share = share_of_reduction(scores[base], ours, scores[oracle], seed=seed) if oracle in scores else None
-        perplexity = _compare_perplexity(heldout or {}, base, name, seed)
+        drops = {key: paired_bootstrap_difference(of, scores[base], ours) for key, of in statistics.items()}
+        share = share_of_reduction(scores[base], ours, scores[oracle]) if oracle in scores else None
+        perplexity = _compare_perplexity(heldout or {}, base, name)
         comparisons.append(Comparison(variant=name, share_of_oracle=share, **drops, **perplexity))
     return comparisons
 
 
-def _compare_perplexity(heldout: "Mapping[str, pd.DataFrame | None]", base: str, name: str, seed: int) -> dict:
+def _compare_perplexity(heldout: "Mapping[str, pd.DataFrame | None]", base: str, name: str) -> dict:
     before, after = heldout.get(base), heldout.get(name)
     if before is None or after is None or not np.array_equal(before["n_tokens"], after["n_tokens"]):
         return {}
     losses = (before["nats"].to_numpy(), after["nats"].to_numpy(), before["n_tokens"].to_numpy())
-    share = paired_perplexity_difference(*losses, relative=True, seed=seed)
+    share = paired_perplexity_difference(*losses, relative=True)
     return {
-        "perplexity": paired_perplexity_difference(*losses, seed=seed),
+        "perplexity": paired_perplexity_difference(*losses),
         "perplexity_rise": Interval(0.0 - share.value, 0.0 - share.high, 0.0 - share.low),
     }
 
@@ -164,7 +163,3 @@ def _selection_cells(study: "Study", name: str) -> list[str]:
     precision, recall = precision_recall(mask, corpus.in_span, corpus.valid())
     known = precision is not None and recall is not None
     return [f"{mask.sum():,}", f"{precision:.3f} / {recall:.3f}" if known else "–"]
-
-
-def _prompts(samples: "pd.DataFrame") -> list[str]:
-    return samples.sort_values("prompt_index").drop_duplicates("prompt_index")["prompt"].tolist()

@@ -149,10 +149,8 @@ def verify_study(study: Study, *, share: float = 0.01, seed: int = 0, progress: 
     Nothing is changed. The study is locked meanwhile, so that no run swaps what is being read.
 
     Args:
-        study: the study.
         share: of the documents to score again, 0 to 1; 0 scores none, any other at least three.
         seed: which ones.
-        progress: where to report.
 
     Raises:
         BusyError: a run is going on.
