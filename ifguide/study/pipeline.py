@@ -224,8 +224,7 @@ def _is_due(study: Study, unit: Unit, forced: bool) -> bool:
 
 
 def _check_can_build(study: Study, unit: Unit) -> None:
-    """Refuse to build a user's own selection, which study.toml does not describe; the message names the command that
-    does."""
+    """Refuse to build a user's own selection, which study.toml does not describe."""
     if unit.stage == "selection" and not can_be_made_again(study.config, unit.name):
         state = unit_state(study, unit)
         known = ", ".join(study.selection_names()) or "none yet"

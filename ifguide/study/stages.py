@@ -272,8 +272,7 @@ def _train_by_preference(study: Study, folder: Path, progress: Progress) -> None
 
 @contextlib.contextmanager
 def _resumable(study: Study, unit: Unit, folder: Path) -> Iterator[Path]:
-    """A folder for a training that outlives a kill; what the training leaves there moves into `folder`, but for its
-    state."""
+    """A folder for a training that outlives a kill; all but the training's state then moves into `folder`."""
     from ifguide.training.state import STATE
 
     if not current().alone:

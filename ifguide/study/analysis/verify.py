@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ifguide.config.attributions import KINDS
-from ifguide.errors import BusyError, ConfigError
+from ifguide.errors import ConfigError
 from ifguide.runtime.progress import Progress
 from ifguide.storage import artifacts
 from ifguide.storage.lock import study_lock
@@ -218,8 +218,7 @@ def check_unit(study: Study, unit: Unit) -> Part:
 
 
 def _mend(study: Study, unit: Unit, manifest: dict | None = None, *, damaged: bool) -> str:
-    """The command that rebuilds an artefact. A damaged one may look fresh to a run, which trusts sizes, so a run has to
-    be forced."""
+    """The command that rebuilds an artefact; forced for a damaged one, as a run trusts sizes."""
     stage, name = unit.stage, unit.name
     if stage in STAGES and unit in study.units(stage):
         return f"`ifguide run {study.name} --force {stage}`" if damaged else f"`ifguide run {study.name}`"
@@ -255,8 +254,6 @@ def _left_alone(root: Path) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         try:
             stack.enter_context(study_lock(root))
-        except BusyError:
-            raise
         except OSError as error:
             if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
                 raise
