@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from ifguide.config.names import BASE
+from ifguide.config.schema import ScoresConfig
 from ifguide.data.corpus import TokenizedCorpus
 from ifguide.data.words import WRITTEN_WORD
 from ifguide.errors import ConfigError
@@ -27,12 +28,12 @@ from ifguide.study.attributions import Scorer
 from ifguide.study.evaluating import load_study_scorer
 from ifguide.study.lineage import Unit
 from ifguide.study.reading import Study
-from ifguide.study.scoring import PLAIN, open_scoring, put_together, score_in_shards, score_kinds
+from ifguide.study.scoring import open_scoring, put_together, score_in_shards, score_kinds
 
 _SENTENCE = re.compile(r"[^.!?\n]+[.!?\n]*")
 
 Report = Callable[[int, int], None]
-TREATMENT = PLAIN
+TREATMENT = ScoresConfig(average="mean", pooling=0.0)
 """How the checkpoints of another kind of influence are put together; `[scores]` holds for the study's own alone."""
 
 
@@ -50,24 +51,23 @@ def score_baseline(study: Study, unit: Unit, progress: Progress) -> np.ndarray:
         parts = [scores / checkpoint for checkpoint in study.checkpoint_names()]
         put_together(study.corpus(), parts, folder, ["position"], TREATMENT)
         return artifacts.load_array(folder / "position.npy")
-    from_models = dict.fromkeys(("standard", "last-position", "last-own-loss"), score_by_influence)
-    from_models["loss-difference"] = score_by_tuned_models
-    if unit.name in from_models:
+    by_classifier = {
+        "words": score_words,
+        "classifier-tokens": score_by_leaving_words_out,
+        "classifier-documents": score_documents,
+    }
+    if unit.name not in by_classifier:
         if not current().alone:
             raise ConfigError(
                 f"the baseline `{unit.name}` is computed by one process; start it without torchrun or accelerate launch"
             )
-        return from_models[unit.name](study, unit, progress)
+        score = score_by_tuned_models if unit.name == "loss-difference" else score_by_influence
+        return score(study, unit, progress)
     from ifguide.models.loading import pick_device
 
     config = study.config
     scorer = load_study_scorer(study, config.baselines.scorer, str(pick_device(config.compute.device)))
-    score = {
-        "words": score_words,
-        "classifier-tokens": score_by_leaving_words_out,
-        "classifier-documents": score_documents,
-    }[unit.name]
-    return score(study.corpus(), scorer, report_part(progress, "documents"))
+    return by_classifier[unit.name](study.corpus(), scorer, report_part(progress, "documents"))
 
 
 def score_words(corpus: TokenizedCorpus, scorer: ToxicityScorer, report: Report | None = None) -> np.ndarray:
@@ -90,21 +90,16 @@ def score_by_leaving_words_out(
     """How much less toxic the classifier finds a sentence without the word a token belongs to."""
     scores = np.zeros(corpus.n_tokens, dtype=np.float32)
     for document, text in _texts(corpus, report):
-        places, texts = [], []
+        places: list[tuple[int, int, int, int]] = []
+        texts: list[str] = []
         for sentence in _SENTENCE.finditer(text):
-            first = sentence.start()
+            first, whole = sentence.start(), len(texts)
             texts.append(sentence.group())
             for word in WRITTEN_WORD.finditer(sentence.group()):
-                places.append((first + word.start(), first + word.end(), len(texts)))
+                places.append((first + word.start(), first + word.end(), whole, len(texts)))
                 texts.append(sentence.group()[: word.start()] + sentence.group()[word.end() :])
-            places.append((first, first, len(texts)))  # ends the sentence
         values = scorer.score(texts).tolist() if texts else []
-        ranges, whole = [], 0
-        for start, end, number in places:
-            if start == end:
-                whole = number
-            else:
-                ranges.append((start, end, values[whole] - values[number]))
+        ranges = [(start, end, values[whole] - values[without]) for start, end, whole, without in places]
         _give_to_tokens(corpus, document, ranges, scores)
     return scores
 
@@ -153,17 +148,9 @@ def score_by_influence(study: Study, unit: Unit, progress: Progress) -> np.ndarr
             factors = study_models.read_factors(study, checkpoint, str(device))
         return [study_models.compute_direction(study, model, modules, factors, differential=differential)]
 
-    folder = open_scoring(study, unit) / "scored"
-    score_kinds(
-        study,
-        unit,
-        folder,
-        progress,
-        checkpoints=[BASE] if differential else study.checkpoint_names(),
-        kinds=[kind],
-        treatment=TREATMENT,
-        directions=directions,
-    )
+    folder, names = open_scoring(study, unit) / "scored", [BASE] if differential else study.checkpoint_names()
+    score = functools.partial(score_kinds, study, unit, folder, progress)
+    score(checkpoints=names, kinds=[kind], treatment=TREATMENT, directions=directions)
     return artifacts.load_array(folder / f"{kind}.npy")
 
 
@@ -198,9 +185,8 @@ def score_by_tuned_models(study: Study, unit: Unit, progress: Progress) -> np.nd
             train_model(model, None, rows, training, None, Path(folder))
         split = SplitModel(model.requires_grad_(False))
         scorer = Scorer(files=("loss",), score=functools.partial(_only, split), device=device)
+        scored, report = work / "scored" / kind, report_part(progress, part=number, parts=2)
         with torch.no_grad():
-            score_in_shards(
-                study, work / kind, work / "scored" / kind, scorer, report_part(progress, part=number, parts=2)
-            )
-        losses[kind] = artifacts.load_array(work / "scored" / kind / "loss.npy")
+            score_in_shards(study, work / kind, scored, scorer, report)
+        losses[kind] = artifacts.load_array(scored / "loss.npy")
     return losses["safe"] - losses["toxic"]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ifguide.config.names import BASE
-from ifguide.data.corpus import TokenizedCorpus, chunk_documents
+from ifguide.data.corpus import chunk_documents
 from ifguide.errors import ConfigError
 from ifguide.runtime.distributed import current
 from ifguide.storage import artifacts
@@ -58,8 +58,7 @@ def corpus_sequences(
     """
     from ifguide.influence.batches import CorpusSequences
 
-    corpus: TokenizedCorpus = study.corpus()
-    layout = read_layout(study)
+    corpus, layout = study.corpus(), read_layout(study)
     first, stop = documents or (0, corpus.n_documents)
     offsets = np.asarray(corpus.offsets[first : stop + 1])
     chunks = chunk_documents(offsets, layout["max_length"] - (layout["bos"] is not None))
@@ -82,10 +81,8 @@ def encoded_queries(study: Study, kind: str, queries: str = "") -> list:
     """Token ids and completion masks of a query set, see `ifguide.data.queries.encode_queries`."""
     from ifguide.data.queries import encode_queries
 
-    layout = read_layout(study)
-    return encode_queries(
-        study.queries(kind, queries), study_tokenizer(study), layout["max_length"], bos_id=layout["bos"]
-    )
+    pairs, layout = study.queries(kind, queries), read_layout(study)
+    return encode_queries(pairs, study_tokenizer(study), layout["max_length"], bos_id=layout["bos"])
 
 
 def load_checkpoint(study: Study, name: str, attention: str = "sdpa"):
@@ -102,18 +99,11 @@ def load_checkpoint(study: Study, name: str, attention: str = "sdpa"):
             raise ConfigError(
                 "compute.device_map spreads one model over all devices; start one process, or leave it empty"
             )
-        placement = Placement(
-            strategy=compute.device_map, max_memory=compute.max_memory, offload_folder=offload_folder(study.root)
-        )
+        offload = offload_folder(study.root)
+        placement = Placement(strategy=compute.device_map, max_memory=compute.max_memory, offload_folder=offload)
     device = pick_device(compute.device)
-    model = load_model(
-        entry["source"],
-        revision=entry.get("revision", ""),
-        dtype=study.config.model.dtype,
-        device=device,
-        attention=attention,
-        placement=placement,
-    )
+    how: dict = {"dtype": study.config.model.dtype, "device": device, "attention": attention, "placement": placement}
+    model = load_model(entry["source"], revision=entry.get("revision", ""), **how)
     return model, tracked_modules(model, study.config.model.modules), device_of(model) if placement else device
 
 
@@ -134,16 +124,8 @@ def fit_checkpoint(study: Study, model, modules: dict, device, **reports):
         study.config.compute.tokens_per_batch,
         share=(processes.rank, processes.world_size),
     )
-    return fit_factors(
-        model,
-        modules,
-        batches,
-        labels=config.labels,
-        seed=config.seed,
-        products=getattr(torch, products) if products else None,
-        processes=processes,
-        **reports,
-    )
+    options: dict = {"labels": config.labels, "seed": config.seed, "processes": processes, **reports}
+    return fit_factors(model, modules, batches, products=getattr(torch, products) if products else None, **options)
 
 
 def factor_products(study: Study, device) -> str:
@@ -217,9 +199,7 @@ def read_direction(study: Study, checkpoint: str, queries: str, modules: dict) -
 
 
 def choose_way(study: Study, split, modules, direction, device):
-    """The way to take the derivative that the settings, and a sample of the corpus, ask for; the same in every
-    process.
-    """
+    """How the settings and a sample of the corpus want the derivative taken; the same in every process."""
     from ifguide.influence.batches import make_batches
     from ifguide.influence.derivative import Derivative, choose_derivative
     from ifguide.models.loading import has_fast_bfloat16
@@ -227,10 +207,8 @@ def choose_way(study: Study, split, modules, direction, device):
     def choose() -> dict:
         sequences = corpus_sequences(study, max_tokens=SAMPLE_TOKENS, seed=study.config.factors.seed)
         sample = [batch.to(device) for batch in make_batches(sequences, study.config.compute.tokens_per_batch)]
-        way = choose_derivative(
-            split, modules, direction, sample, setting=study.config.scores.derivative, narrow=has_fast_bfloat16(device)
-        )
-        return asdict(way)
+        setting, narrow = study.config.scores.derivative, has_fast_bfloat16(device)
+        return asdict(choose_derivative(split, modules, direction, sample, setting=setting, narrow=narrow))
 
     return Derivative(**current().decide(choose))
 

@@ -7,20 +7,7 @@ import json
 import shutil
 from pathlib import Path
 
-from ifguide.config.schema import (
-    ComputeConfig,
-    CorpusConfig,
-    DirectionConfig,
-    EvaluateConfig,
-    FactorsConfig,
-    ModelConfig,
-    QueriesConfig,
-    ScoresConfig,
-    SelectionConfig,
-    StudyConfig,
-    SuppressConfig,
-    TrainingConfig,
-)
+from ifguide.config import schema
 from ifguide.runtime.progress import Progress
 from ifguide.storage.lock import LOCK, study_lock
 from ifguide.study.folder import cache_dir
@@ -30,17 +17,19 @@ from ifguide.study.reading import Study
 NAME = "demo"
 
 
-def demo_config() -> StudyConfig:
+def demo_config() -> schema.StudyConfig:
     """The demo's settings; everything not named here is the product's default."""
-    return StudyConfig(
+    return schema.StudyConfig(
         description=(
             "A tiny Pythia-shaped model trained from scratch on made-up reviews, forum posts, news, recipes and"
             " letters, some with mild insults."
         ),
-        model=ModelConfig(source="inputs/model", mode="scratch"),
-        corpus=CorpusConfig(path="inputs/corpus.jsonl", id_field="id", source_field="source", spans_field="spans"),
-        queries=QueriesConfig(toxic="inputs/toxic_queries.jsonl", safe="inputs/safe_queries.jsonl"),
-        training=TrainingConfig(
+        model=schema.ModelConfig(source="inputs/model", mode="scratch"),
+        corpus=schema.CorpusConfig(
+            path="inputs/corpus.jsonl", id_field="id", source_field="source", spans_field="spans"
+        ),
+        queries=schema.QueriesConfig(toxic="inputs/toxic_queries.jsonl", safe="inputs/safe_queries.jsonl"),
+        training=schema.TrainingConfig(
             epochs=14,
             batch_size=8,
             packing=True,
@@ -50,15 +39,15 @@ def demo_config() -> StudyConfig:
             checkpoint_steps=(18, 20, 22, 25),
             schedule="cosine",
         ),
-        factors=FactorsConfig(max_tokens=12_000),
-        direction=DirectionConfig(damping=0.1),
-        scores=ScoresConfig(average="median", pooling=1.0),
-        selection=SelectionConfig(quantile=0.9865),
-        suppress=SuppressConfig(penalty=0.5, max_penalty=8.0, warmup_share=0.25),
-        evaluate=EvaluateConfig(
+        factors=schema.FactorsConfig(max_tokens=12_000),
+        direction=schema.DirectionConfig(damping=0.1),
+        scores=schema.ScoresConfig(average="median", pooling=1.0),
+        selection=schema.SelectionConfig(quantile=0.9865),
+        suppress=schema.SuppressConfig(penalty=0.5, max_penalty=8.0, warmup_share=0.25),
+        evaluate=schema.EvaluateConfig(
             prompts="inputs/eval_prompts.jsonl", heldout="inputs/heldout.jsonl", n_samples=10, batch_size=1000
         ),
-        compute=ComputeConfig(device="cpu"),
+        compute=schema.ComputeConfig(device="cpu"),
     )
 
 
@@ -71,9 +60,8 @@ def write_inputs(folder: Path, *, seed: int = 0) -> None:
     texts = [json.loads(line)["text"] for line in (folder / "corpus.jsonl").read_text(encoding="utf-8").splitlines()]
     tokenizer = train_tokenizer(texts)
     tokenizer.save_pretrained(folder / "model")
-    (folder / "model" / "config.json").write_text(
-        json.dumps(demo_model_config(len(tokenizer)), indent=1), encoding="utf-8"
-    )
+    description = json.dumps(demo_model_config(len(tokenizer)), indent=1)
+    (folder / "model" / "config.json").write_text(description, encoding="utf-8")
 
 
 def build_demo(cache: Path | None = None, *, fresh: bool = False, progress: Progress | None = None) -> Study:
@@ -82,7 +70,6 @@ def build_demo(cache: Path | None = None, *, fresh: bool = False, progress: Prog
     Args:
         cache: the folder of studies; None takes the usual one.
         fresh: throw the old demo away first.
-        progress: where to report.
     """
     study = prepare_demo(cache, fresh=fresh)
     run_study(study, progress=progress)
@@ -91,8 +78,7 @@ def build_demo(cache: Path | None = None, *, fresh: bool = False, progress: Prog
 
 def prepare_demo(cache: Path | None = None, *, fresh: bool = False) -> Study:
     """Write the demo's inputs and study.toml if they are missing; the app can open the study from then on."""
-    cache = Path(cache).resolve() if cache else cache_dir()
-    root = cache / NAME
+    root = cache_dir(cache) / NAME
     if fresh and root.exists():
         with study_lock(root):
             for part in root.iterdir():

@@ -3,6 +3,10 @@
 One artefact describes the corpus (`documents/_corpus`), one each selection (`documents/SELECTION`), so that a new
 selection costs little. A run builds those of its own selections. The app and `ifguide documents` build what is missing
 or damaged, even while a run is training; a lock of the folder's own keeps the writers apart.
+
+Shapes: D documents, N tokens, B = SPARK_BINS. `COLUMNS` is the only place that names the columns: the Parquet schema,
+the list's sort options and the number beside each document all come from it. To add a column, add an entry and raise
+`DOCUMENTS_VERSION` in `ifguide.study.lineage`, so that tables without it are written again.
 """
 
 import contextlib
@@ -10,15 +14,23 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ifguide.config.attributions import attributions
+from ifguide.data.by_document import document_runs, sum_by_document
+from ifguide.data.near_duplicates import group_near_duplicates
 from ifguide.errors import StaleError
+from ifguide.selection.saved import Selection
 from ifguide.storage import artifacts
-from ifguide.study.document_columns import Report, make_table
 from ifguide.study.freshness import find_change, inputs_of, settings_of
 from ifguide.study.lineage import STAGE_FOLDERS, Unit
 
@@ -27,8 +39,223 @@ if TYPE_CHECKING:
 
 CORPUS = Unit("documents")
 """The artefact that describes the corpus."""
+KINDS = attributions()
+SPARK_BINS = 32
+"""Bars of a document's sparkline."""
+TOP_QUANTILE = 0.999
+"""Colours are full from this quantile of the absolute scores, so that one outlier does not pale all others."""
+_TOP_SAMPLE = 20_000_000
 _LOCK = ".lock"
 _ROW_GROUP = 65_536
+
+Report = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Order:
+    """How the list is sorted by a column, and what it then shows."""
+
+    key: str = ""
+    """What the page's address calls it; empty: the list cannot be sorted by the column."""
+    title: str = ""
+    """What the reader chooses."""
+    note: str = ""
+    """What the column's number is, shown on hover; empty: the list keeps its usual two numbers."""
+    format: str = "count"
+    """How the number is shown: `count`, `score` or `decimal`."""
+    rising: bool = False
+    """Whether the list begins with the smallest."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of the document list."""
+
+    name: str
+    """Its key in a line of the list, and in the file; there a column of a kind of score is called `KIND_NAME`."""
+    part: str
+    """What it describes: `corpus`, `kind` (one column for each kind of score) or `selection`."""
+    type: pa.DataType | None
+    """How it is stored; None: it is only something to sort by."""
+    order: Order = Order()
+    sql: str = ""
+    """The SQL to sort by, with `{kind}` for the selection's kind of score; empty: the column."""
+    compute: Callable[[Any], Any] | None = None
+    """Its values (D,) from what `describe_corpus`, `describe_selection` or `describe_scores` gives; None: the values of
+    the column's name."""
+
+    def stored(self, kind: str) -> str:
+        """Its name in the file, under a kind of score."""
+        return f"{kind}_{self.name}" if self.part == "kind" else self.name
+
+
+_INT, _FLOAT, _DOUBLE, _TEXT = pa.int32(), pa.float32(), pa.float64(), pa.string()
+# The best document of every strongest token, then every second best, …: one insult does not fill the first pages.
+_DIVERSE = "row_number() OVER (PARTITION BY {kind}_strongest_id ORDER BY rank)"
+
+COLUMNS = (
+    Column("rank", "selection", _INT, Order("rank", "Rank", rising=True)),
+    Column("diverse", "selection", None, Order("diverse", "Diverse", rising=True), _DIVERSE),
+    Column(
+        "hit_sum",
+        "selection",
+        _DOUBLE,
+        Order("hit_sum", "Sum above the threshold", "Sum of the scores above the threshold", "score"),
+    ),
+    Column("hits", "selection", _INT, Order("hits", "Tokens above the threshold", "Tokens above the threshold")),
+    Column("selected", "selection", _INT, Order("selected", "Selected tokens", "Selected tokens")),
+    Column("max", "kind", _FLOAT, Order("max", "Highest score", "Highest score of a token", "score")),
+    Column("sum", "kind", _DOUBLE, Order("sum", "Sum of all scores", "Sum of the scores of all tokens", "score")),
+    Column("mean_loss", "corpus", _FLOAT, Order("loss", "Mean loss", "Mean loss in nats", "decimal")),
+    Column("n_tokens", "corpus", _INT, Order("length", "Length", "Tokens", rising=True)),
+    Column(
+        "span_tokens", "corpus", _INT, Order("spans", "Tokens marked by people", "Tokens that people marked as toxic")
+    ),
+    Column("group_size", "corpus", _INT, Order("copies", "Near-duplicates")),
+    Column("source", "corpus", _TEXT, Order("source", "Source", rising=True)),
+    Column("id", "corpus", _TEXT, Order("id", "Name", rising=True)),
+    Column("group", "corpus", _INT),
+    Column("strongest", "kind", _INT),
+    Column("strongest_id", "kind", _INT),
+    Column("spark", "kind", pa.binary(SPARK_BINS)),
+)
+"""All columns; those the list can be sorted by, in the order the reader is offered them."""
+
+
+def make_table(study: "Study", selection: str = "", report: Report | None = None) -> tuple[pa.Table, dict]:
+    """The table of the corpus, or of one selection, and what to note beside it.
+
+    Args:
+        study: with scores.
+        selection: a saved selection; empty: the corpus.
+        report: called with (documents done, documents in all).
+
+    Returns:
+        One row per document, and of the corpus `tops`: kind -> the score of a full colour; of a selection its settings.
+    """
+    corpus = study.corpus()
+    offsets = np.asarray(corpus.offsets)
+    columns: dict[str, pa.Array] = {"document": pa.array(np.arange(len(offsets) - 1, dtype=np.int32))}
+
+    def add(part: str, facts: Any, kind: str = "") -> None:
+        for column in COLUMNS:
+            if column.part == part and column.type:
+                values = (column.compute or attrgetter(column.name))(facts)
+                if isinstance(values, np.ndarray):
+                    values = values.astype(column.type.to_pandas_dtype(), copy=False)
+                if values is not None:
+                    columns[column.stored(kind)] = pa.array(values, column.type)
+
+    if selection:
+        chosen = study.selection(selection)
+        add("selection", describe_selection(chosen, offsets))
+        return pa.table(columns), chosen.settings
+    add("corpus", describe_corpus(study))
+    tops = {kind: scale_top(study.scores(kind), offsets) for kind in (*KINDS, "token_loss") if study.has_scores(kind)}
+    for kind in filter(study.has_scores, KINDS):
+        described = describe_scores(study.scores(kind), corpus.token_ids, offsets, tops[kind], report)
+        add("kind", SimpleNamespace(**described), kind)
+    return pa.table(columns), {"tops": tops, "top_quantile": TOP_QUANTILE}
+
+
+def describe_corpus(study: "Study") -> SimpleNamespace:
+    """The corpus's columns, each (D,): `n_tokens`; `span_tokens`, marked by people, or None; `mean_loss` over the
+    predicted tokens in nats, or None; `group`, the first of a document's near-duplicates, and `group_size`, how many
+    there are, itself included; `source` and `id`."""
+    corpus = study.corpus()
+    offsets = np.asarray(corpus.offsets)
+    lengths, group = np.diff(offsets), group_near_duplicates(corpus.token_ids, offsets)
+    losses = sum_by_document(study.scores("token_loss"), offsets) if study.has_scores("token_loss") else None
+    return SimpleNamespace(
+        n_tokens=lengths,
+        span_tokens=None if corpus.in_span is None else sum_by_document(corpus.in_span, offsets),
+        mean_loss=None if losses is None else losses / np.maximum(lengths - 1, 1),
+        group=group,
+        group_size=np.bincount(group, minlength=len(group))[group],
+        source=corpus.sources(),
+        id=corpus.ids(),
+    )
+
+
+def describe_selection(chosen: Selection, offsets: np.ndarray) -> SimpleNamespace:
+    """A selection's columns, each (D,): `rank` from 1, `hits` and `hit_sum` above the threshold, `selected` tokens."""
+    rank = np.empty(len(offsets) - 1, dtype=np.int32)
+    rank[np.asarray(chosen.order)] = np.arange(1, len(offsets))
+    selected = sum_by_document(chosen.mask, offsets)
+    return SimpleNamespace(rank=rank, hits=chosen.count_above, hit_sum=chosen.sum_above, selected=selected)
+
+
+def describe_scores(scores, token_ids, offsets: np.ndarray, top: float, report: Report | None = None) -> dict:
+    """`sum`, `max`, the `strongest` token's place and its `strongest_id`, and the `spark` of every document, in one
+    pass over the scores. A document's first token has no score."""
+    n_documents = len(offsets) - 1
+    found: dict[str, Any] = {
+        "sum": np.zeros(n_documents, dtype=np.float64),
+        "max": np.zeros(n_documents, dtype=np.float32),
+        "strongest": np.zeros(n_documents, dtype=np.int32),
+        "strongest_id": np.full(n_documents, -1, dtype=np.int32),
+    }
+    sparks = np.zeros((n_documents, SPARK_BINS), dtype=np.int8)
+    for first, stop in document_runs(offsets):
+        bounds = offsets[first : stop + 1] - offsets[first]
+        values = np.array(scores[offsets[first] : offsets[stop]], dtype=np.float32)
+        lengths = np.diff(bounds)
+        real = np.flatnonzero(lengths > 0)
+        if not real.size:
+            continue
+        starts = bounds[:-1][real]
+        values[starts] = 0.0
+        found["sum"][first + real] = np.add.reduceat(values, starts, dtype=np.float64)
+        values[starts] = -np.inf
+        highest = np.maximum.reduceat(values, starts)
+        places = np.flatnonzero(values == np.repeat(highest, lengths[real]))
+        owner = np.searchsorted(starts, places, side="right") - 1
+        at = places[np.searchsorted(owner, np.arange(len(real)))]
+        found["max"][first + real] = np.where(np.isfinite(highest), highest, 0.0)
+        found["strongest"][first + real] = at - starts
+        found["strongest_id"][first + real] = np.asarray(token_ids[offsets[first] : offsets[stop]])[at]
+        values[starts] = 0.0
+        sparks[first + real] = draw_sparks(values, starts, lengths[real], top)
+        if report:
+            report(stop, n_documents)
+    flat = pa.py_buffer(sparks.view(np.uint8).tobytes())
+    found["spark"] = pa.FixedSizeBinaryArray.from_buffers(pa.binary(SPARK_BINS), n_documents, [None, flat])
+    return found
+
+
+def draw_sparks(values: np.ndarray, starts: np.ndarray, lengths: np.ndarray, top: float) -> np.ndarray:
+    """Each document's tokens in B equal runs, of each run the score furthest from 0, int8 (D, B): 127 is `top` or more.
+
+    Args:
+        values: float32 (N,).
+        starts: int64 (D,), each document's first token.
+        lengths: int64 (D,), all at least 1.
+        top: the score of a full bar.
+    """
+    cuts = starts[:, None] + (np.arange(SPARK_BINS) * lengths[:, None]) // SPARK_BINS  # (D, B)
+    # `reduceat` takes the one value at a cut that is not below the next, as for documents with fewer tokens than bars.
+    high = np.maximum.reduceat(values, cuts.ravel()).reshape(cuts.shape)
+    low = np.minimum.reduceat(values, cuts.ravel()).reshape(cuts.shape)
+    furthest = np.where(high >= -low, high, low)
+    return np.round(127 * np.clip(furthest / (top or 1.0), -1, 1)).astype(np.int8)
+
+
+def scale_top(scores: np.ndarray, offsets: np.ndarray) -> float:
+    """The absolute score at which colours are full: `TOP_QUANTILE` over all valid tokens of the corpus.
+
+    In a corpus of more than 20 million tokens, every k-th token is read, so that about 20 million are.
+    """
+    step = max(1, len(scores) // _TOP_SAMPLE)
+    sizes = np.abs(np.asarray(scores[::step], dtype=np.float32))
+    first = offsets[:-1][offsets[:-1] < len(scores)]
+    keep = np.ones(len(sizes), dtype=bool)
+    keep[first[first % step == 0] // step] = False
+    sizes = sizes[keep]
+    if sizes.size == 0:
+        return 0.0
+    place = min(sizes.size - 1, int(np.ceil(TOP_QUANTILE * sizes.size)) - 1)
+    top = float(np.partition(sizes, place)[place])
+    return top if top > 0 else float(sizes.max())
 
 
 def table_path(study: "Study", selection: str = "") -> Path:
@@ -44,7 +271,7 @@ def write_table(study: "Study", unit: Unit, folder: Path, report: Report | None 
 
 
 def read_notes(path: Path) -> dict:
-    """What is noted of a table beside its rows: see `document_columns.make_table`."""
+    """What is noted of a table beside its rows: see `make_table`."""
     return json.loads(pq.read_schema(path).metadata[b"ifguide"])
 
 
@@ -63,17 +290,14 @@ def write_tables(study: "Study", selections: list[str] | None = None, report: Re
         StaleError: the scores, or a selection that was asked for, belong to another corpus.
     """
     if not _fits(study, Unit("scores")):
-        raise StaleError(
-            f"the scores are of another corpus; compute them again with `ifguide run {study.name} --until scores`"
-        )
+        remedy = f"compute them again with `ifguide run {study.name} --until scores`"
+        raise StaleError(f"the scores are of another corpus; {remedy}")
     saved = study.selection_names()
     names = [name for name in saved if _fits(study, Unit("selection", name))] if selections is None else selections
     for name in names:
         if not _fits(study, Unit("selection", name)):
-            raise StaleError(
-                f"selection {name!r} is of another corpus; save it again with `ifguide select {study.name} --name"
-                f" {name} ...`"
-            )
+            remedy = f"save it again with `ifguide select {study.name} --name {name} ...`"
+            raise StaleError(f"selection {name!r} is of another corpus; {remedy}")
     written = []
     with writing_alone(study):
         for unit in (CORPUS, *(Unit("documents", name) for name in names)):
@@ -89,7 +313,7 @@ def write_tables(study: "Study", selections: list[str] | None = None, report: Re
 
 
 def _fits(study: "Study", unit: Unit) -> bool:
-    """Whether an artefact belongs to the corpus as it is now."""
+    """Whether an artefact belongs to the corpus there is now."""
     made_of = study.manifest(unit)["inputs"].get("corpus")
     return made_of in (None, artifacts.digest_of(study.manifest(Unit("corpus"))))
 

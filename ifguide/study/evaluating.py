@@ -16,9 +16,6 @@ from ifguide.study.lineage import BASELINE_CLASSIFIER, Unit, weights_unit
 from ifguide.study.reading import Study
 from ifguide.study.variants import STEERED
 
-LAMBADA_FIELD = "text"
-"""Column of the LAMBADA passages."""
-
 
 def evaluate_unit(study: Study, unit: Unit, progress: Progress):
     """Evaluate `base` or the model of a selection.
@@ -31,6 +28,7 @@ def evaluate_unit(study: Study, unit: Unit, progress: Progress):
         InputError: a file, a scorer or the harness cannot be used; before anything is computed.
     """
     from ifguide.evaluation.harness import check_harness, run_harness
+    from ifguide.evaluation.steering import RewardProcessor
     from ifguide.models.loading import pick_device
 
     config: EvaluateConfig = study.resolved("evaluate")
@@ -43,6 +41,10 @@ def evaluate_unit(study: Study, unit: Unit, progress: Progress):
     heldout = read_heldout(config.heldout, config) if config.heldout else []
     lambada = read_lambada(config)
     model, tokenizer = load_evaluated(study, unit.name)
+    steer, baselines = None, study.config.baselines
+    if unit.name == STEERED:
+        judge = load_study_scorer(study, baselines.scorer, str(device))
+        steer = RewardProcessor(tokenizer, judge, baselines.steer_strength, baselines.steer_candidates)
     metrics, samples, losses = evaluate_model(
         model,
         tokenizer,
@@ -54,30 +56,18 @@ def evaluate_unit(study: Study, unit: Unit, progress: Progress):
         lambada_texts=lambada,
         base=None if unit.name == BASE else study.metrics(BASE),
         work=open_completions(study, unit, prompts),
-        steer=_steering(study, tokenizer, str(device)) if unit.name == STEERED else None,
+        steer=steer,
         report=lambda what, done, total: progress.report(done, total, what),
     )
     if config.harness_tasks:
         progress.message(f"lm-evaluation-harness: {', '.join(config.harness_tasks)}")
-        metrics["harness"] = run_harness(
-            model, tokenizer, config.harness_tasks, config.harness_folder, limit=config.harness_limit
-        )
+        tasks, limit = config.harness_tasks, config.harness_limit
+        metrics["harness"] = run_harness(model, tokenizer, tasks, config.harness_folder, limit=limit)
     return metrics, samples, losses
 
 
-def _steering(study: Study, tokenizer, device: str):
-    """What helps the steered model to choose its words."""
-    from ifguide.evaluation.steering import RewardProcessor
-
-    config = study.config.baselines
-    scorer = load_study_scorer(study, config.scorer, device)
-    return RewardProcessor(tokenizer, scorer, config.steer_strength, config.steer_candidates)
-
-
 def load_study_scorer(study: Study, spec: str, device: str):
-    """A scorer; a relative folder of a classifier belongs to the study's, and its name stays as the settings have
-    it.
-    """
+    """A scorer; a relative folder of a classifier is in the study's, and its name stays as the settings have it."""
     from ifguide.evaluation.toxicity import classifier_source, load_scorer
 
     source = classifier_source(spec)
@@ -94,13 +84,12 @@ def study_prompts(study: Study) -> list[Prompt]:
     config = study.resolved("evaluate")
     if config.prompts:
         return read_prompts(config.prompts, config)
-    texts = list(study.queries("toxic")["prompt"])[: config.n_prompts or None]
-    return [Prompt(text=text) for text in texts]
+    return [Prompt(text=text) for text in list(study.queries("toxic")["prompt"])[: config.n_prompts or None]]
 
 
 def read_lambada(config: EvaluateConfig) -> list[str]:
-    """The passages of `evaluate.lambada`; none without the setting."""
-    return read_texts(config.lambada, LAMBADA_FIELD, limit=config.n_lambada) if config.lambada else []
+    """The passages of `evaluate.lambada`; none without the setting. Their column is `text`."""
+    return read_texts(config.lambada, "text", limit=config.n_lambada) if config.lambada else []
 
 
 def load_evaluated(study: Study, name: str):
@@ -119,8 +108,7 @@ def load_evaluated(study: Study, name: str):
 
 def open_completions(study: Study, unit: Unit, prompts: list[Prompt]) -> Path:
     """The folder of unfinished completions, which outlives a killed run. Only what they depend on is in its key, so
-    another scorer or another held-out text throws nothing away.
-    """
+    another scorer or another held-out text throws nothing away."""
     config = study.config.evaluate
     inputs = inputs_of(study, unit)
     steering = {k: v for k, v in settings_of(study, unit).items() if k.startswith("baselines.")}

@@ -1,6 +1,6 @@
 """Where a study is: one folder in the cache, the paths of its parts, and the user's files that its settings name.
 
-It reads nothing but study.toml. `freshness` says what is up to date, `reading` reads what is there.
+`freshness` says what is up to date, `reading` reads what is there.
 """
 
 import dataclasses
@@ -16,9 +16,9 @@ from ifguide.storage.fingerprints import Fingerprints
 from ifguide.study.lineage import STAGE_FOLDERS, STAGES, Unit
 
 
-def cache_dir() -> Path:
-    """The folder of all studies: $IFGUIDE_CACHE, or `cache` in the current folder."""
-    return Path(os.environ.get("IFGUIDE_CACHE") or "cache").resolve()
+def cache_dir(given: Path | None = None) -> Path:
+    """The folder of all studies: the given one, $IFGUIDE_CACHE, or `cache` in the current folder."""
+    return Path(given or os.environ.get("IFGUIDE_CACHE") or "cache").resolve()
 
 
 def list_studies(cache: Path | None = None) -> list[str]:
@@ -51,11 +51,8 @@ class StudyFolder:
     def resolved(self, section: str):
         """One section of the configuration with its paths resolved."""
         table = getattr(self.config, section)
-        paths = {
-            name: str(self.resolve(getattr(table, name)))
-            for name in ("path", "toxic", "safe", "prompts", "heldout", "lambada", "harness_folder")
-            if getattr(table, name, "")
-        }
+        names = ("path", "toxic", "safe", "prompts", "heldout", "lambada", "harness_folder")
+        paths = {name: self.resolve(getattr(table, name)) for name in names if getattr(table, name, "")}
         return dataclasses.replace(table, **paths)
 
     def query_sets(self) -> list[str]:
@@ -67,11 +64,9 @@ class StudyFolder:
         config = self.resolved("queries")
         if not name:
             return config
-        if name not in self.config.queries.extra:
-            raise ConfigError(
-                f"queries: expected one of {', '.join(self.config.queries.extra) or 'no extra sets'}, got {name!r}"
-            )
-        extra = self.config.queries.extra[name]
+        if name not in config.extra:
+            raise ConfigError(f"queries: expected one of {', '.join(config.extra) or 'no extra sets'}, got {name!r}")
+        extra = config.extra[name]
         return dataclasses.replace(config, toxic=self.resolve(extra.toxic), safe=self.resolve(extra.safe))
 
     def resolve(self, path: str) -> str:

@@ -8,18 +8,9 @@ from ifguide.config.io import config_to_dict
 from ifguide.data.readers import list_files
 from ifguide.errors import InputError, StaleError
 from ifguide.storage import artifacts
+from ifguide.study import lineage
 from ifguide.study.folder import StudyFolder, cut_split, is_glob
-from ifguide.study.lineage import (
-    STAGE_FOLDERS,
-    STAGES,
-    InputFile,
-    Unit,
-    can_be_made_again,
-    default_setting,
-    input_files,
-    read_units,
-    unit_settings,
-)
+from ifguide.study.lineage import STAGE_FOLDERS, STAGES, InputFile, Unit, read_units
 
 
 @dataclass(frozen=True)
@@ -34,12 +25,8 @@ class StageState:
     """How long it took to build, if it is there."""
 
 
-def _file_inputs(study: StudyFolder, unit: Unit) -> dict[str, str]:
-    """Hashes of the user's own files an artefact is made from; a hub id is its own hash."""
-    return {f"file {file.label}": _hash_input(study, file) for file in input_files(study.config, unit) if file.path}
-
-
 def _hash_input(study: StudyFolder, file: InputFile) -> str:
+    """Hash of one of the user's own files; a hub id is its own hash."""
     place = study.resolve(file.path)
     base = place if Path(place).exists() else cut_split(place)[0]
     if is_glob(base) and not Path(base).exists():
@@ -51,10 +38,10 @@ def _hash_input(study: StudyFolder, file: InputFile) -> str:
 
 def settings_of(study: StudyFolder, unit: Unit) -> dict:
     """The settings an artefact depends on, flat, as `section.key`; a saved selection keeps those it was saved with."""
-    if unit.stage == "selection" and not can_be_made_again(study.config, unit.name):
+    if unit.stage == "selection" and not lineage.can_be_made_again(study.config, unit.name):
         manifest = artifacts.read_manifest(study.folder(unit))
         return manifest["config"] if manifest else {}
-    return unit_settings(study.config, unit)
+    return lineage.unit_settings(study.config, unit)
 
 
 def inputs_of(study: StudyFolder, unit: Unit) -> dict[str, str]:
@@ -64,7 +51,8 @@ def inputs_of(study: StudyFolder, unit: Unit) -> dict[str, str]:
         InputError: a file of the user's is gone.
         StaleError: an artefact it reads is not there.
     """
-    found = {"schema": str(artifacts.SCHEMA), **_file_inputs(study, unit)}
+    files = [file for file in lineage.input_files(study.config, unit) if file.path]
+    found = {"schema": str(artifacts.SCHEMA)} | {f"file {file.label}": _hash_input(study, file) for file in files}
     for source in read_units(study.config, unit):
         manifest = artifacts.read_manifest(study.folder(source))
         if manifest is None:
@@ -111,11 +99,13 @@ def find_change(study: StudyFolder, unit: Unit) -> str:
     before = manifest["inputs"]
     for key in sorted(now.keys() | before.keys()):
         if now.get(key) != before.get(key):
-            return _explain_input(key)
+            if key == "schema":
+                return "made by another version of ifguide"
+            return f"the {key} changed" if key.startswith("file ") else f"{key} was rebuilt"
     settings = settings_of(study, unit)
     for key in sorted(settings.keys() | manifest["config"].keys()):
         old, new = manifest["config"].get(key), settings.get(key)
-        if key not in manifest["config"] and new == default_setting(key):
+        if key not in manifest["config"] and new == lineage.default_setting(key):
             continue  # a setting of a later version, whose default is what was done before there was one
         if old != new:
             return f"setting {key} is now {new!r}, was {old!r}"
@@ -131,12 +121,11 @@ def stage_states(study: StudyFolder) -> dict[str, StageState]:
 def stage_state(study: StudyFolder, stage: str, known: dict[Unit, StageState] | None = None) -> StageState:
     """State of one stage."""
     known = {} if known is None else known
-    units = study.units(stage)
-    states = [unit_state(study, unit, known) for unit in units]
-    seconds = [s.seconds for s in states if s.seconds is not None]
+    states = {unit: unit_state(study, unit, known) for unit in study.units(stage)}
+    seconds = [state.seconds for state in states.values() if state.seconds is not None]
     total = round(sum(seconds), 3) if seconds else None
     for wanted in ("stale", "missing"):
-        for unit, state in zip(units, states, strict=True):
+        for unit, state in states.items():
             if state.state == wanted:
                 reason = f"{unit.name}: {state.reason}" if unit.name else state.reason
                 partly = wanted == "missing" and seconds
@@ -156,9 +145,3 @@ def study_fingerprint(study: StudyFolder) -> str:
         if ".partial-" not in p.as_posix() and p.parent.parent != study.root / STAGE_FOLDERS["documents"]
     ]
     return artifacts.hash_json([marks, config_to_dict(study.config)])[:16]
-
-
-def _explain_input(key: str) -> str:
-    if key == "schema":
-        return "made by another version of ifguide"
-    return f"the {key} changed" if key.startswith("file ") else f"{key} was rebuilt"

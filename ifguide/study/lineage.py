@@ -1,6 +1,4 @@
-"""What each artefact of a study is made from: the artefacts it reads, the user's files, the settings. Pure
-bookkeeping.
-"""
+"""What each artefact of a study is made from: the artefacts it reads, the user's files, the settings."""
 
 import functools
 from dataclasses import dataclass
@@ -13,19 +11,9 @@ from ifguide.evaluation.toxicity import classifier_source
 from ifguide.selection.index.build import INDEX_VERSION
 from ifguide.study.variants import BASELINES, PREFERENCE, STEERED, recipe
 
-STAGES = (
-    "corpus",
-    "queries",
-    "model",
-    "factors",
-    "direction",
-    "scores",
-    "index",
-    "selection",
-    "documents",
-    "suppress",
-    "evaluate",
-)
+READ_BY_SCORES = ("corpus", "queries", "model", "factors", "direction", "scores")
+"""What has to be whole before scores can be recomputed."""
+STAGES = (*READ_BY_SCORES, "index", "selection", "documents", "suppress", "evaluate")
 """All stages, in the order they run."""
 
 STAGE_FOLDERS = {
@@ -35,36 +23,25 @@ STAGE_FOLDERS = {
     "suppress": "suppressed",
     "evaluate": "evaluations",
 }
-"""Stages that hold one artefact a name, and the folder they lie in; the others lie in a folder of their own name.
+"""Stages that hold one artefact a name, and the folder they are in; the others are in a folder of their own name.
 `baseline` holds token scores of other methods; it is none of `STAGES`, for only `ifguide compare` asks for it. One
 artefact of `documents` has no name, that of the corpus."""
 
 BUILT_IN_SELECTIONS = (DEFAULT, "random", "oracle", *BASELINES)
 """Selections that can be made again from `study.toml`: the default one, its controls, and those of other methods."""
 
-
-_BASELINE_READS = {
-    "words": ("corpus",),
-    "classifier-tokens": ("corpus",),
-    "classifier-documents": ("corpus",),
-    "loss-difference": ("corpus", "queries", "model"),
-    "standard": ("corpus", "queries", "model", "factors"),
-    "position": ("corpus", "scores"),
-    "last-position": ("corpus", "queries", "model"),
-    "last-own-loss": ("corpus", "queries", "model"),
+_FROM_MODELS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "loss-difference": (("corpus", "queries", "model"), ("baselines", "training")),
+    "standard": (("corpus", "queries", "model", "factors"), ("direction", "scores", "model")),
+    "position": (("corpus", "scores"), ()),
+    "last-position": (("corpus", "queries", "model"), ("factors", "direction", "model")),
+    "last-own-loss": (("corpus", "queries", "model"), ("factors", "direction", "scores", "model")),
 }
-_BASELINE_SECTIONS = {
-    "loss-difference": ("baselines", "training"),
-    "standard": ("direction", "scores", "model"),
-    "position": (),
-    "last-position": ("factors", "direction", "model"),
-    "last-own-loss": ("factors", "direction", "scores", "model"),
-}
-_BASELINES_WITH_CLASSIFIER = ("words", "classifier-tokens", "classifier-documents")
+"""Baselines that a model scores: what they read, and their sections of study.toml. A classifier scores the others."""
 BASELINE_CLASSIFIER = "baselines' classifier"
 """What the classifier of `baselines.scorer` is called among the files an artefact is made from."""
 DOCUMENTS_VERSION = 3
-"""Of the columns in `ifguide.study.document_columns`; a change makes older tables stale."""
+"""Of the columns in `ifguide.study.document_table`; a change makes older tables stale."""
 EVALUATE_VERSION = 2
 """Of metrics.json and samples.parquet; likewise."""
 
@@ -110,23 +87,15 @@ class InputFile:
     """Hub revision."""
 
 
-_DO_NOT_CHANGE_A_TRAINING = {
-    "training.early_checkpoints",
-    "training.checkpoint_steps",
-    "training.include_last_checkpoint",
-    "training.save_steps",
-}
+_CHECKPOINTING = ("early_checkpoints", "checkpoint_steps", "include_last_checkpoint", "save_steps")
+_DO_NOT_CHANGE_A_TRAINING = {f"training.{key}" for key in _CHECKPOINTING}
 
 
 @functools.cache
-def _defaults() -> dict:
-    return config_to_dict(StudyConfig())
-
-
 def default_setting(key: str):
     """The default of `section.key`; None when study.toml has no such setting."""
     section, _, name = key.partition(".")
-    table = _defaults().get(section)
+    table = config_to_dict(StudyConfig()).get(section)
     return table.get(name) if isinstance(table, dict) else None
 
 
@@ -151,8 +120,7 @@ def read_units(config: StudyConfig, unit: Unit) -> list[Unit]:
         return [*read, Unit("scores")] if how.weighting == "score" else read
     if stage == "evaluate":
         # fluency is compared with the base model's
-        made = [weights_unit(name)]
-        made += [] if name == BASE else [Unit("evaluate", BASE)]
+        made = [weights_unit(name), *([] if name == BASE else [Unit("evaluate", BASE)])]
         return made if config.evaluate.prompts else [Unit("queries"), *made]
     if stage == "selection" and name in BASELINES:
         return [Unit("corpus"), Unit("selection", DEFAULT), Unit("baseline", name)]
@@ -161,7 +129,7 @@ def read_units(config: StudyConfig, unit: Unit) -> list[Unit]:
     if stage == "documents":
         return [Unit("corpus"), Unit("selection", name) if name else Unit("scores")]
     if stage == "baseline":
-        return [Unit(part) for part in _BASELINE_READS[name]]
+        return [Unit(part) for part in _FROM_MODELS.get(name, (("corpus",),))[0]]
     reads = {
         "corpus": (),
         "queries": (),
@@ -181,11 +149,9 @@ def input_files(config: StudyConfig, unit: Unit) -> list[InputFile]:
         lent = config.borrowed.get(unit.name)
         if not lent:
             return []
-        place = f"../{lent.study}"
+        place, folder = f"../{lent.study}", STAGE_FOLDERS["selection"]
         return [
-            InputFile(
-                f"selection {lent.selection} of {lent.study}", f"{place}/{STAGE_FOLDERS['selection']}/{lent.selection}"
-            ),
+            InputFile(f"selection {lent.selection} of {lent.study}", f"{place}/{folder}/{lent.selection}"),
             InputFile(f"corpus of {lent.study}", f"{place}/corpus"),
         ]
     classifier = [InputFile(BASELINE_CLASSIFIER, classifier_source(config.baselines.scorer))]
@@ -207,7 +173,7 @@ def input_files(config: StudyConfig, unit: Unit) -> list[InputFile]:
             InputFile("model", model.source),
             *(InputFile(f"checkpoint {path}", path) for path in model.checkpoints),
         ],
-        "baseline": classifier if unit.name in _BASELINES_WITH_CLASSIFIER else [],
+        "baseline": [] if unit.name in _FROM_MODELS else classifier,
         "evaluate": [
             InputFile("prompts", config.evaluate.prompts),
             InputFile("held-out text", config.evaluate.heldout),
@@ -218,6 +184,10 @@ def input_files(config: StudyConfig, unit: Unit) -> list[InputFile]:
             *(classifier if unit.name == STEERED else []),
         ],
     }.get(unit.stage, [])
+
+
+def _some(config: StudyConfig, section: str, *keys: str) -> dict:
+    return {f"{section}.{key}": getattr(getattr(config, section), key) for key in keys}
 
 
 def unit_settings(config: StudyConfig, unit: Unit) -> dict:
@@ -231,17 +201,14 @@ def unit_settings(config: StudyConfig, unit: Unit) -> dict:
     if unit.stage == "documents":
         return {"documents.version": DOCUMENTS_VERSION}
     if unit.stage == "suppress" and unit.name == PREFERENCE:
-        wanted = ("dpo_beta", "dpo_epochs", "learning_rate")
-        found = {f"baselines.{key}": getattr(config.baselines, key) for key in wanted}
-        wanted = ("learning_rate", "batch_size", "seed")
-        return found | {f"training.{key}": getattr(config.training, key) for key in wanted}
+        found = _some(config, "baselines", "dpo_beta", "dpo_epochs", "learning_rate")
+        return found | _some(config, "training", "learning_rate", "batch_size", "seed")
     if unit.stage == "suppress":
-        how = config_to_dict(recipe(config, unit.name))
-        training = config_to_dict(config.training)
-        kept = {key: value for key, value in training.items() if f"training.{key}" not in _DO_NOT_CHANGE_A_TRAINING}
-        return {f"suppress.{key}": v for key, v in how.items()} | {f"training.{key}": v for key, v in kept.items()}
+        how = {f"suppress.{key}": value for key, value in config_to_dict(recipe(config, unit.name)).items()}
+        training = {f"training.{key}": value for key, value in config_to_dict(config.training).items()}
+        return how | {key: value for key, value in training.items() if key not in _DO_NOT_CHANGE_A_TRAINING}
     sections = {
-        "baseline": _BASELINE_SECTIONS.get(unit.name, ("baselines",)),
+        "baseline": _FROM_MODELS.get(unit.name, ((), ("baselines",)))[1],
         "model": ("model",) if config.model.mode == "asis" else ("model", "training"),
         "factors": ("factors", "model"),
         "direction": ("direction", "model"),
@@ -264,13 +231,12 @@ def unit_settings(config: StudyConfig, unit: Unit) -> dict:
     }
     flat = {key: value for key, value in flat.items() if key not in changes_nothing}
     if unit.stage == "selection" and unit.name in BASELINES:
-        documents = {"baselines.document_min": config.baselines.document_min}
-        return {"kind": unit.name, **(documents if unit.name == "classifier-documents" else {})}
+        documents = _some(config, "baselines", "document_min") if unit.name == "classifier-documents" else {}
+        return {"kind": unit.name, **documents}
     if unit.stage == "selection" and unit.name == "random":
         return {"kind": "random", "selection.seed": config.selection.seed, **flat}
     if unit.stage == "evaluate":
         if unit.name == STEERED:
-            wanted = ("scorer", "steer_strength", "steer_candidates")
-            flat |= {f"baselines.{key}": getattr(config.baselines, key) for key in wanted}
+            flat |= _some(config, "baselines", "scorer", "steer_strength", "steer_candidates")
         return {"evaluate.version": EVALUATE_VERSION, **flat}
     return flat

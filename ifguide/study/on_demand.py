@@ -35,7 +35,6 @@ def result_path(study: "Study", folder: str, made_of: list, name: str = "") -> P
     """Where a result is or will be.
 
     Args:
-        study: the study.
         folder: inside the study's.
         made_of: all that the result depends on, as plain values: the version of its form, its settings, `digests`.
         name: for people, in front of the digest.

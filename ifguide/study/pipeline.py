@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ifguide.config.names import BASE, DEFAULT, check_name
 from ifguide.config.schema import BorrowedConfig, StudyConfig
-from ifguide.errors import ConfigError, IFGuideError, StaleError
+from ifguide.errors import ConfigError, IFGuideError, InputError, StaleError
 from ifguide.runtime import distributed
 from ifguide.runtime.allocator import keep_freed_memory
 from ifguide.runtime.progress import Progress
@@ -35,14 +35,67 @@ def create_study(name: str, config: StudyConfig, cache: Path | None = None) -> S
         InputError: an input cannot be used; nothing was written.
         ConfigError: a bad name or setting; nothing was written.
     """
-    from ifguide.study.inputs import check_inputs
-
-    check_name(name)
-    study = Study.at(name, config, cache)
-    if (study.root / "study.toml").exists():
-        raise ConfigError(f"a study {name!r} exists already; choose another name or remove the folder {study.root}")
-    check_inputs(study)
+    check_inputs(Study.at(name, config, cache))
     return Study.create(name, config, cache)
+
+
+def check_inputs(study: Study) -> None:
+    """Check that every file a configuration names opens and parses: the model's configuration and tokenizer, the
+    corpus, the query sets, the prompts and the held-out text.
+
+    Weights are not loaded: that is the first thing the `model` stage does.
+
+    Raises:
+        InputError: something cannot be used; the message names it and says how to fix it.
+        ConfigError: a needed input is not named.
+    """
+    from ifguide.data.corpus_writer import check_documents
+    from ifguide.data.prompts import read_heldout, read_prompts
+    from ifguide.data.queries import encode_queries, read_queries
+    from ifguide.evaluation.harness import check_harness
+    from ifguide.evaluation.last_word import split_last_word
+    from ifguide.models.loading import bos_context, load_config, load_tokenizer
+    from ifguide.study.evaluating import read_lambada
+
+    config = study.config
+    for name, value in (
+        ("--model", config.model.source),
+        ("--corpus", config.corpus.path),
+        ("--toxic", config.queries.toxic),
+        ("--safe", config.queries.safe),
+    ):
+        if not value:
+            raise ConfigError(f"a study needs {name}")
+    for source in (config.model.source, *config.model.checkpoints):
+        load_config(study.resolve(source), config.model.revision if source == config.model.source else "")
+    tokenizer = load_tokenizer(study.resolve(config.model.source), config.model.revision)
+    check_documents(study.resolved("corpus"))
+    for name in study.query_sets():
+        queries = study.resolved_queries(name)
+        for kind in ("toxic", "safe"):
+            path = getattr(queries, kind)
+            pairs = read_queries(path, kind=kind, config=queries, max_queries=queries.max_queries)
+            with _naming(path):  # all of them: the direction is computed hours later
+                encode_queries(pairs, tokenizer, study.max_length(), bos_id=bos_context(tokenizer))
+    evaluate = study.resolved("evaluate")
+    if evaluate.prompts:
+        read_prompts(evaluate.prompts, evaluate)
+    if evaluate.heldout:
+        read_heldout(evaluate.heldout, evaluate)
+    with _naming(evaluate.lambada):
+        for passage in read_lambada(evaluate):
+            split_last_word(passage)
+    if evaluate.harness_tasks:
+        check_harness(evaluate.harness_tasks, evaluate.harness_folder)
+
+
+@contextlib.contextmanager
+def _naming(path: str) -> Iterator[None]:
+    """Errors about a text that was read from a file say which file it was."""
+    try:
+        yield
+    except InputError as error:
+        raise error if path in str(error) else InputError(f"{path}: {error}") from error
 
 
 def run_study(
@@ -51,10 +104,8 @@ def run_study(
     """Build what is missing or stale.
 
     Args:
-        study: the study.
         until: last stage to run; None runs all.
         force: a stage to build again even when it is fresh. What reads it is built again only if its result changed.
-        progress: where to report.
 
     Returns:
         The artefacts that were built, in order.
@@ -69,24 +120,24 @@ def run_study(
     if force and force not in stages:
         raise ConfigError(f"--force {force} comes after --until {until}, so it would not run; leave one of them out")
     units = [unit for stage in stages for unit in study.units(stage)]
-    return _build(study, units, progress or Progress(), forced={unit for unit in units if unit.stage == force})
+    return _build(study, units, progress, forced={unit for unit in units if unit.stage == force})
 
 
 def suppress(study: Study, selection: str = DEFAULT, *, progress: Progress | None = None) -> list[Unit]:
     """Train the model that a saved selection suppresses, if it is missing or stale. Returns what was built."""
-    return _build(study, _with_needs(study, [Unit("suppress", selection)]), progress or Progress())
+    return _build(study, _with_needs(study, [Unit("suppress", selection)]), progress)
 
 
 def evaluate(study: Study, variant: str = BASE, *, progress: Progress | None = None) -> list[Unit]:
     """Evaluate `base` or the model of a selection, after training it if necessary. Returns what was built."""
-    return _build(study, _with_needs(study, [Unit("evaluate", variant)]), progress or Progress())
+    return _build(study, _with_needs(study, [Unit("evaluate", variant)]), progress)
 
 
 def compare(study: Study, variants: Iterable[str], *, progress: Progress | None = None) -> list[Unit]:
     """Train and evaluate models beside the base and the default one, as far as they are missing or stale. Returns what
     was built."""
     units = [Unit("evaluate", name) for name in dict.fromkeys((BASE, DEFAULT, *variants))]
-    return _build(study, _with_needs(study, units), progress or Progress())
+    return _build(study, _with_needs(study, units), progress)
 
 
 def borrow(study: Study, name: str, lent: BorrowedConfig, *, progress: Progress | None = None) -> list[Unit]:
@@ -115,7 +166,7 @@ def borrow(study: Study, name: str, lent: BorrowedConfig, *, progress: Progress 
     before = study.config
     changed = study.change(dataclasses.replace(before, borrowed={**before.borrowed, name: lent}))
     try:
-        return _build(changed, _with_needs(changed, [Unit("selection", name)]), progress or Progress())
+        return _build(changed, _with_needs(changed, [Unit("selection", name)]), progress)
     except IFGuideError:
         study.change(before)
         raise
@@ -135,11 +186,15 @@ def _with_needs(study: Study, units: Iterable[Unit]) -> list[Unit]:
     return list(needed)
 
 
-def _build(study: Study, units: list[Unit], progress: Progress, forced: AnySet[Unit] = frozenset()) -> list[Unit]:
+def _build(
+    study: Study, units: list[Unit], progress: Progress | None, forced: AnySet[Unit] = frozenset()
+) -> list[Unit]:
     built: list[Unit] = []
+    progress = progress or Progress()
     processes = distributed.current()
     keep_freed_memory()
-    with _one_writer(study):
+    with contextlib.ExitStack() as stack:
+        processes.decide(lambda: stack.enter_context(study_lock(study.root)))  # the main process, for all of them
         processes.decide(lambda: _prepare(study, units))
         for number, unit in enumerate(units):
             if not processes.decide(functools.partial(_is_due, study, unit, unit in forced)):
@@ -150,14 +205,6 @@ def _build(study: Study, units: list[Unit], progress: Progress, forced: AnySet[U
             progress.end_stage(time.monotonic() - started)
             built.append(unit)
     return built
-
-
-@contextlib.contextmanager
-def _one_writer(study: Study) -> Iterator[None]:
-    """The main process holds the study for all of them."""
-    with contextlib.ExitStack() as stack:
-        distributed.current().decide(lambda: stack.enter_context(study_lock(study.root)))
-        yield
 
 
 def _prepare(study: Study, units: list[Unit]) -> None:
@@ -177,8 +224,7 @@ def _is_due(study: Study, unit: Unit, forced: bool) -> bool:
 
 
 def _check_can_build(study: Study, unit: Unit) -> None:
-    """Refuse to build a user's own selection, which study.toml does not describe; the message names the command that
-    does."""
+    """Refuse to build a user's own selection, which study.toml does not describe."""
     if unit.stage == "selection" and not can_be_made_again(study.config, unit.name):
         state = unit_state(study, unit)
         known = ", ".join(study.selection_names()) or "none yet"

@@ -31,7 +31,7 @@ class Study(StudyFolder):
             StudyNotFound: there is none of that name.
             ConfigError: the name is unsafe, or study.toml cannot be read.
         """
-        cache = Path(cache).resolve() if cache else cache_dir()
+        cache = cache_dir(cache)
         root = cache / check_name(name)
         if not (root / "study.toml").is_file():
             known = ", ".join(list_studies(cache)) or "none yet"
@@ -52,13 +52,11 @@ class Study(StudyFolder):
         Raises:
             ConfigError: the name is unsafe or taken.
         """
-        root = (Path(cache).resolve() if cache else cache_dir()) / check_name(name)
-        if (root / "study.toml").exists():
-            raise ConfigError(f"a study {name!r} exists already; choose another name or remove the folder {root}")
-        root.mkdir(parents=True, exist_ok=True)
-        with artifacts.replacing(root / "study.toml") as temporary:
+        study = cls.at(name, config, cache)
+        study.root.mkdir(parents=True, exist_ok=True)
+        with artifacts.replacing(study.root / "study.toml") as temporary:
             write_config(config, temporary)
-        return cls(root, config)
+        return study
 
     def change(self, config: StudyConfig) -> "Study":
         """Write other settings to study.toml, which makes stale what depends on them. Returns the changed study."""
@@ -68,8 +66,15 @@ class Study(StudyFolder):
 
     @classmethod
     def at(cls, name: str, config: StudyConfig, cache: Path | None = None) -> "Study":
-        """A study that is not written yet, to check its configuration."""
-        return cls((Path(cache).resolve() if cache else cache_dir()) / check_name(name), config)
+        """A study that is not written yet, to check its configuration.
+
+        Raises:
+            ConfigError: the name is unsafe or taken.
+        """
+        root = cache_dir(cache) / check_name(name)
+        if (root / "study.toml").exists():
+            raise ConfigError(f"a study {name!r} exists already; choose another name or remove the folder {root}")
+        return cls(root, config)
 
     def max_length(self) -> int:
         """Longest chunk in tokens: corpus.max_length, or the model's context length.
@@ -80,12 +85,12 @@ class Study(StudyFolder):
         from ifguide.models.loading import context_length, load_config
 
         limit = context_length(load_config(self.resolve(self.config.model.source), self.config.model.revision))
-        if self.config.corpus.max_length > limit:
+        wanted = self.config.corpus.max_length
+        if wanted > limit:
             raise ConfigError(
-                f"corpus.max_length: expected at most {limit:,} tokens, the model's context, got"
-                f" {self.config.corpus.max_length:,}"
+                f"corpus.max_length: expected at most {limit:,} tokens, the model's context, got {wanted:,}"
             )
-        return self.config.corpus.max_length or limit
+        return wanted or limit
 
     def _need(self, unit: Unit) -> Path:
         folder = self.folder(unit)
@@ -109,9 +114,9 @@ class Study(StudyFolder):
         if kind not in ("toxic", "safe"):
             raise ConfigError(f"queries: expected toxic or safe, got {kind!r}")
         folder = self._need(Unit("queries"))
-        return artifacts.read_table(
-            (folder / "extra" / check_name(name, "query set") if name else folder) / f"{kind}.parquet"
-        ).to_pandas()
+        if name:
+            folder = folder / "extra" / check_name(name, "query set")
+        return artifacts.read_table(folder / f"{kind}.parquet").to_pandas()
 
     def checkpoint_names(self) -> list[str]:
         """Names of the checkpoints the study scores at, in training order."""

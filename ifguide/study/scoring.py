@@ -1,10 +1,9 @@
 """The one path from a model to scores: each kind of attribution at each checkpoint, in shards that survive a kill, then
-put together over the checkpoints.
-"""
+put together over the checkpoints."""
 
 import importlib
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+import itertools
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,25 +24,6 @@ from ifguide.study.lineage import Unit
 from ifguide.study.reading import Study
 
 
-@dataclass(frozen=True, kw_only=True)
-class Treatment:
-    """How the checkpoints' scores become one score a token."""
-
-    average: str = "mean"
-    """`mean` or `median` over the checkpoints of score / standard deviation."""
-    pooling: float = 0.0
-    """This many times the mean score of all places of the same vocabulary entry is added."""
-
-    @classmethod
-    def of(cls, settings: ScoresConfig) -> "Treatment":
-        """The one that `[scores]` asks for."""
-        return cls(average=settings.average, pooling=settings.pooling)
-
-
-PLAIN = Treatment()
-"""The mean, without pooling."""
-
-
 def score_kinds(
     study: Study,
     unit: Unit,
@@ -52,7 +32,7 @@ def score_kinds(
     *,
     checkpoints: Sequence[str],
     kinds: Sequence[str],
-    treatment: Treatment,
+    treatment: ScoresConfig,
     sets: Sequence[str] = ("",),
     directions: Callable[[str], list[Direction]] | None = None,
 ) -> dict:
@@ -66,7 +46,7 @@ def score_kinds(
         unit: the artefact that is built; what is finished of it outlives a kill.
         checkpoints: names of scoring checkpoints, or `base`.
         kinds: names of `KINDS`.
-        treatment: how checkpoints are put together.
+        treatment: how checkpoints are put together: its `average` and `pooling`.
         sets: pairs of query sets, empty for the study's own.
         directions: gives v of each pair at a checkpoint; None: as stored.
 
@@ -77,7 +57,7 @@ def score_kinds(
     notes: dict[str, dict] = {}
     work = Path(processes.decide(lambda: str(open_scoring(study, unit))))
     computed = [kind for kind in kinds if KINDS[kind].module and not KINDS[kind].parts]
-    turns = [(checkpoint, kind) for checkpoint in checkpoints for kind in computed]
+    turns = list(itertools.product(checkpoints, computed))
     for number, (checkpoint, kind) in enumerate(turns):
         along = directions(checkpoint) if directions else None
         scorer = make_scorer(kind, Place(study=study, checkpoint=checkpoint, sets=sets, directions=along))
@@ -93,12 +73,8 @@ def score_kinds(
 
 def open_scoring(study: Study, unit: Unit) -> Path:
     """The folder of unfinished scores, which outlives a killed run."""
-    key = {
-        "inputs": inputs_of(study, unit),
-        "settings": settings_of(study, unit),
-        "compute": config_to_dict(study.config.compute),
-    }
-    return open_work(study.root, unit.stage, key)
+    key = {"inputs": inputs_of(study, unit), "settings": settings_of(study, unit)}
+    return open_work(study.root, unit.stage, key | {"compute": config_to_dict(study.config.compute)})
 
 
 def score_in_shards(study: Study, work: Path, folder: Path, scorer: Scorer, report: Callable[[int, int], None]) -> None:
@@ -140,8 +116,8 @@ def put_together(
     corpus: TokenizedCorpus,
     parts: Sequence[Path],
     folder: Path,
-    kinds: Iterable[str],
-    treatment: Treatment,
+    kinds: Sequence[str],
+    treatment: ScoresConfig,
     sets: Sequence[str] = ("",),
 ) -> list[str]:
     """The study's own arrays from its checkpoints', block by block: memory does not grow with the corpus.
@@ -155,7 +131,7 @@ def put_together(
     from ifguide.influence.attribution import average_blocks, mean_blocks, pool_blocks
 
     done = []
-    for kind, queries in [(kind, queries) for queries in sets for kind in kinds]:
+    for queries, kind in itertools.product(sets, kinds):
         described, file = KINDS[kind], named_file(kind, queries)
         path = folder / f"{file}.npy"
         sources = [part / f"{file}.npy" for part in parts]
@@ -174,9 +150,8 @@ def put_together(
         artifacts.save_blocks(blocks, path, np.float32)
         if treatment.pooling and described.selects and not described.parts:
             single = path.rename(path.with_suffix(".single.npy"))
-            blocks = pool_blocks(
-                artifacts.load_array(single), corpus.token_ids, corpus.valid_between, treatment.pooling
-            )
+            apart = artifacts.load_array(single)
+            blocks = pool_blocks(apart, corpus.token_ids, corpus.valid_between, treatment.pooling)
             artifacts.save_blocks(blocks, path, np.float32)
             single.unlink()
         done.append(file)

@@ -1,6 +1,8 @@
-"""Selections of a study: Algorithm 1 or a control, from the study's own scores."""
+"""Selections of a study: Algorithm 1 or a control, from the study's own scores; saved, corrected by verdicts, renamed
+and deleted."""
 
 import dataclasses
+import shutil
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -9,26 +11,24 @@ import numpy as np
 from ifguide.config.names import DEFAULT, check_name
 from ifguide.config.schema import SelectionConfig
 from ifguide.data.by_document import sum_by_document
-from ifguide.errors import ConfigError, StaleError
-from ifguide.selection.algorithm import (
-    Ranking,
-    rank_documents,
-    select_best,
-    select_random,
-    select_tokens,
-    soft_strengths,
-    threshold_above,
-)
+from ifguide.errors import ConfigError, StaleError, StudyNotFound
+from ifguide.selection import algorithm
+from ifguide.selection.algorithm import Ranking, rank_documents
 from ifguide.selection.choice import Choice, read_choice
 from ifguide.selection.saved import Selection, write_selection
+from ifguide.selection.verdicts import Target, apply_verdicts
 from ifguide.storage import artifacts
+from ifguide.storage.lock import study_lock
 from ifguide.study.freshness import inputs_of, unit_state
-from ifguide.study.lineage import Unit
+from ifguide.study.lineage import BUILT_IN_SELECTIONS, Unit
 from ifguide.study.reading import Study
 from ifguide.study.variants import BASELINES, RESERVED
 
 if TYPE_CHECKING:
     from ifguide.selection.index import ScoreIndex
+
+NAMED_STAGES = ("selection", "suppress", "evaluate")
+"""Stages with an artefact of a selection's name, in the order they are made."""
 
 
 def preview_selection(study: Study, settings: Mapping) -> Selection:
@@ -46,19 +46,128 @@ def save_selection(study: Study, name: str, settings: Mapping) -> Selection:
     Raises:
         ConfigError: a bad name or setting.
     """
-    check_name(name, "selection")
-    if name in RESERVED:
-        raise ConfigError(f"the name {name!r} is built in; choose another for your selection")
+    _check_new_name(name)
     for section in ("variants", "borrowed"):
         if name in getattr(study.config, section):
             raise ConfigError(f"study.toml has a [{section}.{name}]; choose another name for your selection")
-    unit = Unit("selection", name)
-    inputs = inputs_of(study, unit)  # read first: scores that are rebuilt meanwhile make the selection stale
+    inputs = inputs_of(study, Unit("selection", name))  # scores that are rebuilt meanwhile make the selection stale
     made = _by_scores(study, _choice(study, settings), name)
     flat = {f"selection.{field.name}": made.settings[field.name] for field in dataclasses.fields(Choice)}
-    with artifacts.building(study.folder(unit), stage="selection", inputs=inputs, config=flat) as partial:
-        write_selection(made, partial)
-    return study.selection(name)
+    return _save(study, made, inputs, flat)
+
+
+def save_reviewed(study: Study, selection: str, name: str, verdicts: dict[Target, str]) -> Selection:
+    """Save a selection corrected by verdicts: without the tokens that people called fine, with the spans they called
+    toxic. It can be trained against like any other.
+
+    Args:
+        selection: the saved selection to correct; it is not changed.
+        name: what to call the new one; the built-in names are refused.
+        verdicts: from `VerdictLog.current`.
+
+    Raises:
+        ConfigError: a bad name, or the verdicts change nothing.
+    """
+    check_name(name, "selection")
+    if name in (*RESERVED, selection):
+        raise ConfigError(f"the name {name!r} is taken; choose another for the corrected selection")
+    corpus, chosen = study.corpus(), study.selection(selection)
+    mask, counts = apply_verdicts(chosen.mask, corpus, verdicts)
+    if not counts["excluded"] and not counts["forced"]:
+        raise ConfigError(
+            f"the {len(verdicts):,} verdicts change nothing in the selection {selection!r}: call some of its documents"
+            " or spans fine, or spans outside it toxic"
+        )
+    settings = chosen.settings | {
+        "name": name,
+        "n_selected": int(mask.sum()),
+        "n_documents_hit": int(np.count_nonzero(sum_by_document(mask, np.asarray(corpus.offsets)))),
+        "corrected": selection,
+        "excluded": counts["excluded"],
+        "forced": counts["forced"],
+    }
+    said = sorted([t.document, t.start, t.stop, verdict] for t, verdict in verdicts.items())
+    base = artifacts.read_manifest(study.folder(Unit("selection", selection)))
+    config = {**(base["config"] if base else {}), "corrected": selection, "verdicts": artifacts.hash_json(said)}
+    made = dataclasses.replace(chosen, name=name, settings=settings, mask=mask)
+    return _save(study, made, inputs_of(study, Unit("selection", name)), config)
+
+
+def _check_new_name(name: str) -> None:
+    check_name(name, "selection")
+    if name in RESERVED:
+        raise ConfigError(f"the name {name!r} is built in; choose another for your selection")
+
+
+def _save(study: Study, made: Selection, inputs: dict, config: dict) -> Selection:
+    place = study.folder(Unit("selection", made.name))
+    with artifacts.building(place, stage="selection", inputs=inputs, config=config) as folder:
+        write_selection(made, folder)
+    return study.selection(made.name)
+
+
+def trained_parts(study: Study, name: str) -> list[Unit]:
+    """What was made with a selection: its model and the measurements of it, as far as they are there."""
+    units = [Unit(stage, name) for stage in NAMED_STAGES[1:]]
+    return [unit for unit in units if (study.folder(unit) / artifacts.MANIFEST).is_file()]
+
+
+def rename_selection(study: Study, name: str, new: str) -> None:
+    """Give a saved selection another name; its tokens and settings stay as they are.
+
+    Raises:
+        ConfigError: a built-in name or one that is taken or no good as a name; or a model was trained with it, which
+            carries the name too.
+        StudyNotFound: there is no such selection.
+        BusyError: a job works on the study.
+    """
+    _require_own(study, name)
+    _check_new_name(new)
+    if new in study.selection_names():
+        raise ConfigError(f"there is a selection {new!r} already; choose another name, or delete that one first")
+    with study_lock(study.root):
+        if trained_parts(study, name):
+            raise ConfigError(
+                f"a model was trained with {name!r} and carries its name; save the choice again under the new name"
+                " instead"
+            )
+        old, place = (study.folder(Unit("selection", each)) for each in (name, new))
+        manifest = artifacts.read_json(old / artifacts.MANIFEST)
+        inputs, config = manifest["inputs"], manifest["config"]
+        with artifacts.building(place, stage="selection", inputs=inputs, config=config) as partial:
+            shutil.copytree(old, partial, ignore=shutil.ignore_patterns(artifacts.MANIFEST), dirs_exist_ok=True)
+            described = artifacts.read_json(partial / "selection.json")
+            artifacts.write_json(partial / "selection.json", described | {"name": new})
+        shutil.rmtree(old)
+        shutil.rmtree(study.folder(Unit("documents", name)), ignore_errors=True)
+
+
+def delete_selection(study: Study, name: str) -> None:
+    """Delete a saved selection, its model and the measurements of it.
+
+    Raises:
+        ConfigError: a built-in selection.
+        StudyNotFound: there is no such selection.
+        BusyError: a job works on the study.
+    """
+    _require_own(study, name)
+    with study_lock(study.root):
+        for stage in (*reversed(NAMED_STAGES), "documents"):
+            folder = study.folder(Unit(stage, name))
+            if folder.is_dir():
+                shutil.rmtree(folder)
+
+
+def _require_own(study: Study, name: str) -> None:
+    if name in BUILT_IN_SELECTIONS:
+        raise ConfigError(
+            f"the selection {name!r} is built in, and made again by every run; only your own have other names or go"
+            " away"
+        )
+    if name not in study.selection_names():
+        raise StudyNotFound(
+            f"study {study.name!r} has no selection {name!r}; it has {', '.join(study.selection_names()) or 'none'}"
+        )
 
 
 def _choice(study: Study, settings: Mapping | SelectionConfig) -> Choice:
@@ -83,8 +192,7 @@ def compute_selection(
         StaleError: the study has no scores of that kind, or scores of another corpus.
     """
     if kind in ("influence", "random"):
-        seed = settings.seed if kind == "random" else None
-        return _by_scores(study, _choice(study, settings), name, seed)
+        return _by_scores(study, _choice(study, settings), name, settings.seed if kind == "random" else None)
     corpus = study.corpus()
     offsets, valid, threshold = np.asarray(corpus.offsets), corpus.valid(), 0.5
     if kind in BASELINES:
@@ -92,7 +200,7 @@ def compute_selection(
         if kind == "classifier-documents":
             mask = (np.asarray(scores) >= study.config.baselines.document_min) & valid
         else:
-            mask = select_best(scores, valid, study.selection(DEFAULT).settings["n_selected"])
+            mask = algorithm.select_best(scores, valid, study.selection(DEFAULT).settings["n_selected"])
         lowest = float(scores[mask].min()) if mask.any() else float("inf")
         threshold = float(np.nextafter(np.float32(lowest), -np.inf))
     else:
@@ -107,11 +215,15 @@ def compute_selection(
 
 def _by_scores(study: Study, choice: Choice, name: str, seed: int | None = None) -> Selection:
     """Algorithm 1, through the index where it is fresh; with a seed, as many tokens drawn at random."""
-    fresh = unit_state(study, Unit("index")).state == "fresh"
-    ranking, mask = (select_by_index if fresh else select_by_scan)(study, choice)
+    if unit_state(study, Unit("index")).state == "fresh":
+        index = open_index(study, choice.attribution)
+        found = index.resolve(choice)
+        ranking, mask = found.ranking, index.mask(found)
+    else:
+        ranking, mask = select_by_scan(study, choice)
     valid = study.corpus().valid()
     if seed is not None:
-        mask = select_random(valid, int(mask.sum()), seed)
+        mask = algorithm.select_random(valid, int(mask.sum()), seed)
     n_valid, above = int(valid.sum()), int(ranking.count_above.sum())
     settings = {
         "name": name,
@@ -156,15 +268,8 @@ def open_index(study: Study, kind: str = "own_loss") -> "ScoreIndex":
     )
 
 
-def select_by_index(study: Study, choice: Choice) -> tuple[Ranking, np.ndarray]:
-    """Algorithm 1 through the study's index, which must be fresh: the documents' ranking, and the mask bool (N,)."""
-    index = open_index(study, choice.attribution)
-    found = index.resolve(choice)
-    return found.ranking, index.mask(found)
-
-
 def select_by_scan(study: Study, choice: Choice) -> tuple[Ranking, np.ndarray]:
-    """Algorithm 1 over all scores at once, with the same result.
+    """Algorithm 1 over all scores at once: the documents' ranking, and the mask bool (N,).
 
     Raises:
         StaleError: the study has no scores of that kind, or scores of another corpus.
@@ -177,10 +282,10 @@ def select_by_scan(study: Study, choice: Choice) -> tuple[Ranking, np.ndarray]:
             f"the scores are of another corpus ({len(scores):,} tokens, now {corpus.n_tokens:,}); "
             f"compute them again with `ifguide run {study.name} --until scores`"
         )
-    threshold = threshold_above(scores, valid, choice.tokens_above)
+    threshold = algorithm.threshold_above(scores, valid, choice.tokens_above)
     ranking = rank_documents(scores, offsets, valid, threshold, corpus.id_rank)
     limits = {"window": choice.window, "max_tokens": choice.max_tokens}
-    return ranking, select_tokens(scores, offsets, valid, ranking, **limits)
+    return ranking, algorithm.select_tokens(scores, offsets, valid, ranking, **limits)
 
 
 def borrow_mask(study: Study, name: str) -> np.ndarray:
@@ -208,4 +313,4 @@ def training_mask(study: Study, selection: str, weighting: str) -> np.ndarray:
     if not chosen.settings["attribution"] or chosen.settings["kind"] != "influence":
         raise ConfigError(f"suppress.weighting: selection {selection!r} was not made from scores; use weighting 'even'")
     valid = study.corpus().valid()
-    return soft_strengths(study.scores(chosen.settings["attribution"]), valid, chosen.settings["n_selected"])
+    return algorithm.soft_strengths(study.scores(chosen.settings["attribution"]), valid, chosen.settings["n_selected"])

@@ -6,7 +6,6 @@ the main one writes.
 """
 
 import contextlib
-import functools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,23 +27,12 @@ from ifguide.selection.index.counts import Sources, Tokens
 from ifguide.selection.saved import write_selection
 from ifguide.storage import artifacts
 from ifguide.storage.work import open_work
-from ifguide.study.checkpoints import (
-    compute_direction,
-    cut_training_rows,
-    direction_file,
-    factor_products,
-    fit_checkpoint,
-    load_checkpoint,
-    named_file,
-    read_factors,
-    read_layout,
-    start_model,
-    study_tokenizer,
-)
+from ifguide.study import checkpoints
+from ifguide.study.checkpoints import cut_training_rows, load_checkpoint, start_model
 from ifguide.study.freshness import inputs_of, settings_of
 from ifguide.study.lineage import Unit
 from ifguide.study.reading import Study
-from ifguide.study.scoring import Treatment, score_kinds
+from ifguide.study.scoring import score_kinds
 from ifguide.study.select import compute_selection, training_mask
 from ifguide.study.variants import PREFERENCE, recipe
 
@@ -80,7 +68,7 @@ def build_queries(study: Study, unit: Unit, folder: Path, progress: Progress) ->
             pairs = read_queries(getattr(config, kind), kind=kind, config=config, max_queries=config.max_queries)
             progress.message(pairs.attrs["summary"])
             pairs.attrs.clear()
-            path = folder / f"{named_file(kind, queries)}.parquet"
+            path = folder / f"{checkpoints.named_file(kind, queries)}.parquet"
             path.parent.mkdir(parents=True, exist_ok=True)
             pairs.to_parquet(path, index=False)
             progress.report(2 * number + turn + 1, 2 * len(sets), "sets")
@@ -110,10 +98,8 @@ def build_model(study: Study, unit: Unit, folder: Path, progress: Progress) -> N
 def _take_as_it_is(study: Study, folder: Path) -> None:
     config = study.config.model
     base = {"source": study.resolve(config.source), "revision": config.revision}
-    given = [
-        {"name": f"checkpoint-{i + 1}", "source": study.resolve(c), "revision": ""}
-        for i, c in enumerate(config.checkpoints)
-    ]
+    numbered = enumerate(map(study.resolve, config.checkpoints), start=1)
+    given = [{"name": f"checkpoint-{number}", "source": source, "revision": ""} for number, source in numbered]
     # the weights stay where they are; with their hashes in it, this file changes when they do, and so does all that
     # reads them
     files = {key: digest for key, digest in inputs_of(study, Unit("model")).items() if key.startswith("file ")}
@@ -133,19 +119,14 @@ def build_factors(study: Study, unit: Unit, folder: Path, progress: Progress) ->
             _save_tensors({}, folder / name / "factors.safetensors")
             continue
         model, modules, device = load_checkpoint(study, name)
-        found[name] = {"products": factor_products(study, device) or "float32"}
-        factors = fit_checkpoint(
-            study,
-            model,
-            modules,
-            device,
-            report=report_part(progress, part=number, parts=len(names)),
-            report_eigenbases=report_part(progress, "eigenbases"),
-        )
-        tensors = {
-            f"{layer}|{part}": (
-                getattr(f, part).clone()
-            )  # layers share inputs, but a file of theirs may not share memory
+        found[name] = {"products": checkpoints.factor_products(study, device) or "float32"}
+        reports = {
+            "report": report_part(progress, part=number, parts=len(names)),
+            "report_eigenbases": report_part(progress, "eigenbases"),
+        }
+        factors = checkpoints.fit_checkpoint(study, model, modules, device, **reports)
+        tensors = {  # layers share inputs, but a file of theirs may not share memory
+            f"{layer}|{part}": getattr(f, part).clone()
             for layer, f in factors.items()
             for part in ("input_vectors", "output_vectors", "eigenvalues")
         }
@@ -168,25 +149,18 @@ def build_direction(study: Study, unit: Unit, folder: Path, progress: Progress) 
         if loaded != name:
             loaded = name
             model, modules, device = load_checkpoint(study, name)
-            factors = read_factors(study, name, str(device))
-        report = functools.partial(report_part, progress, "queries")
-        direction = compute_direction(
-            study,
-            model,
-            modules,
-            factors,
-            queries,
-            report=lambda turn, of, number=number, report=report: report(
-                part=number * of + turn, parts=len(turns) * of
-            ),
-        )
-        _save_tensors(direction, folder / name / direction_file(queries))
+            factors = checkpoints.read_factors(study, name, str(device))
+
+        def report(turn: int, of: int, number: int = number):
+            return report_part(progress, "queries", part=number * of + turn, parts=len(turns) * of)
+
+        direction = checkpoints.compute_direction(study, model, modules, factors, queries, report)
+        _save_tensors(direction, folder / name / checkpoints.direction_file(queries))
 
 
 def build_scores(study: Study, unit: Unit, folder: Path, progress: Progress) -> None:
     """Every kind of score of each token at each checkpoint, along each pair of query sets, and put together over the
-    checkpoints.
-    """
+    checkpoints."""
     settings = study.config.scores
     notes = score_kinds(
         study,
@@ -195,7 +169,7 @@ def build_scores(study: Study, unit: Unit, folder: Path, progress: Progress) -> 
         progress,
         checkpoints=study.checkpoint_names(),
         kinds=computed_kinds(settings),
-        treatment=Treatment.of(settings),
+        treatment=settings,
         sets=study.query_sets(),
     )
     _write_notes(notes, folder)
@@ -221,9 +195,8 @@ def build_index(study: Study, unit: Unit, folder: Path, progress: Progress) -> N
                 report=report_part(progress, part=number, parts=len(kinds)),
             )
         except NumericalError as error:
-            raise NumericalError(
-                f"{kind}: {error}; compute them again with `ifguide run {study.name} --force scores`"
-            ) from error
+            remedy = f"compute them again with `ifguide run {study.name} --force scores`"
+            raise NumericalError(f"{kind}: {error}; {remedy}") from error
 
 
 def build_selection(study: Study, unit: Unit, folder: Path, progress: Progress) -> None:
@@ -285,13 +258,13 @@ def _train_by_preference(study: Study, folder: Path, progress: Progress) -> None
     model, _, _ = load_checkpoint(study, BASE)
     prefer_safe(
         model,
-        study_tokenizer(study),
+        checkpoints.study_tokenizer(study),
         pair_queries(study.queries("toxic"), study.queries("safe")),
         config.baselines,
         folder,
         learning_rate=config.baselines.learning_rate or config.training.learning_rate / 10,
         batch_size=config.training.batch_size,
-        max_length=read_layout(study)["max_length"],
+        max_length=checkpoints.read_layout(study)["max_length"],
         seed=config.training.seed,
         report=report_part(progress, "steps"),
     )
@@ -299,8 +272,7 @@ def _train_by_preference(study: Study, folder: Path, progress: Progress) -> None
 
 @contextlib.contextmanager
 def _resumable(study: Study, unit: Unit, folder: Path) -> Iterator[Path]:
-    """A folder for a training that outlives a kill; what the training leaves there moves into `folder`, but for its
-    state."""
+    """A folder for a training that outlives a kill; all but the training's state then moves into `folder`."""
     from ifguide.training.state import STATE
 
     if not current().alone:
@@ -322,9 +294,6 @@ def build_evaluate(study: Study, unit: Unit, folder: Path, progress: Progress) -
     (folder / "metrics.json").write_text(json.dumps(metrics, indent=1), encoding="utf-8")
     samples.to_parquet(folder / "samples.parquet", index=False)
     heldout.to_parquet(folder / "heldout.parquet", index=False)
-
-
-# ---- what several stages need ----
 
 
 def _save_tensors(tensors: dict, path: Path) -> None:

@@ -13,10 +13,8 @@ import pytest
 from ifguide.data.near_duplicates import group_near_duplicates
 from ifguide.errors import ConfigError, StaleError
 from ifguide.storage import artifacts
-from ifguide.study import document_columns as columns
 from ifguide.study import document_table as tables
-from ifguide.study.document_columns import COLUMNS, Column, Order
-from ifguide.study.document_table import CORPUS, find_damage, table_path
+from ifguide.study.document_table import COLUMNS, CORPUS, Column, Order, find_damage, table_path
 from ifguide.study.freshness import stage_state, study_fingerprint, unit_state
 from ifguide.study.lineage import STAGES, Unit
 from ifguide.study.reading import Study
@@ -63,8 +61,8 @@ def test_every_column_agrees_with_a_slow_loop(study, corpus, store):
         assert row["mean_loss"] == pytest.approx(losses[here][1:].mean(), rel=1e-4)
         n = len(values)
         for bar, drawn in enumerate(np.frombuffer(row["spark"], dtype=np.int8)):
-            first = bar * n // columns.SPARK_BINS
-            part = values[first : max(first + 1, (bar + 1) * n // columns.SPARK_BINS)]
+            first = bar * n // tables.SPARK_BINS
+            part = values[first : max(first + 1, (bar + 1) * n // tables.SPARK_BINS)]
             furthest = part[np.abs(part).argmax()]
             assert drawn == round(127 * np.clip(furthest / top, -1, 1))
 
@@ -75,9 +73,9 @@ def test_short_and_portioned_documents_give_the_same_columns():
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     scores = generator.normal(size=offsets[-1]).astype(np.float32)
     ids = generator.integers(0, 99, offsets[-1]).astype(np.int32)
-    whole = columns.describe_scores(scores, ids, offsets, 1.0)
+    whole = tables.describe_scores(scores, ids, offsets, 1.0)
     for tokens in (1, 37, 100):
-        runs = list(columns.document_runs(offsets, tokens))
+        runs = list(tables.document_runs(offsets, tokens))
         assert [a for a, _ in runs[1:]] == [b for _, b in runs[:-1]] and runs[-1][1] == len(lengths)
     assert whole["sum"][0] == 0 and whole["max"][0] == 0  # a document of one token has no score
     assert whole["strongest"].tolist() == [
@@ -198,8 +196,8 @@ def test_files_of_an_earlier_version_are_replaced(study, tmp_path):
 def test_one_entry_makes_a_column(tmp_path, monkeypatch):
     """Stored, sorted by, shown and explained, each from the one entry."""
     order = Order("squared", "Length, squared", "Tokens, squared")
-    toy = Column("squared", "corpus", pa.int64(), lambda facts: facts.lengths.astype(np.int64) ** 2, order)
-    for module in (columns, document_store):
+    toy = Column("squared", "corpus", pa.int64(), order, compute=lambda facts: facts.n_tokens.astype(np.int64) ** 2)
+    for module in (tables, document_store):
         monkeypatch.setattr(module, "COLUMNS", (*COLUMNS, toy))
     own = write_study(tmp_path / "cache", until="selection")
     store = open_documents(own, "default")

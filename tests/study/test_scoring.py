@@ -16,7 +16,7 @@ from ifguide.runtime import distributed
 from ifguide.runtime.progress import Progress
 from ifguide.storage import artifacts
 from ifguide.study.analysis.export import export_study
-from ifguide.study.analysis.rescoring import rescore
+from ifguide.study.analysis.verify import rescore
 from ifguide.study.lineage import Unit
 from ifguide.study.pipeline import run_study
 from ifguide.study.reading import Study

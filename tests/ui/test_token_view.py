@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ifguide.selection.algorithm import rank_at_quantile
-from ifguide.study.document_columns import scale_top
+from ifguide.study.document_table import scale_top
 from ifguide.study.select import open_index, preview_selection
 from ifguide.ui.documents import token_view
 from ifguide.ui.documents.token_view import HIT, SELECTED, TRUTH, Layer, mark_table, token_table

@@ -54,7 +54,7 @@ def scores_matrix(samples: "pd.DataFrame") -> np.ndarray:
     """
     ordered = samples.sort_values(["prompt_index", "sample_index"])
     n_prompts, n_samples = ordered["prompt_index"].nunique(), ordered["sample_index"].nunique()
-    expected = np.stack(np.meshgrid(np.arange(n_prompts), np.arange(n_samples), indexing="ij"), -1).reshape(-1, 2)
+    expected = np.indices((n_prompts, n_samples)).reshape(2, -1).T
     found = ordered[["prompt_index", "sample_index"]].to_numpy()
     if found.shape != expected.shape or not np.array_equal(found, expected):
         raise InputError(
@@ -69,7 +69,6 @@ def compare_variants(
     *,
     base: str = "base",
     oracle: str = "oracle",
-    seed: int = 0,
     heldout: "Mapping[str, pd.DataFrame | None] | None" = None,
 ) -> list[Comparison]:
     """Every variant against the base, on the same prompts, with 95% intervals over prompts.
@@ -78,7 +77,6 @@ def compare_variants(
         samples: the samples of each variant, the base among them.
         base: which of them is the unsuppressed model.
         oracle: which is the one with the known spans suppressed; it may be missing.
-        seed: of the bootstrap.
         heldout: what each variant loses on each held-out text, from `Study.heldout_losses`.
 
     Raises:
@@ -89,36 +87,30 @@ def compare_variants(
             f"compare: expected the samples of {base!r}, got {', '.join(samples) or 'none'}; evaluate it first"
         )
     scores = {name: scores_matrix(frame) for name, frame in samples.items()}
-    prompts = {name: _prompts(frame) for name, frame in samples.items()}
+    first = {name: s.sort_values("prompt_index").drop_duplicates("prompt_index") for name, s in samples.items()}
+    prompts = {name: frame["prompt"].tolist() for name, frame in first.items()}
     comparisons = []
-    for name in samples:
+    for name, ours in scores.items():
         if name == base:
             continue
         if prompts[name] != prompts[base]:
             raise InputError(f"compare: {name!r} completed other prompts than {base!r}; evaluate both again")
-        ours = scores[name]
-        share = share_of_reduction(scores[base], ours, scores[oracle], seed=seed) if oracle in scores else None
-        comparisons.append(
-            Comparison(
-                variant=name,
-                emt=paired_bootstrap_difference(emt, scores[base], ours, seed=seed),
-                tp=paired_bootstrap_difference(tp, scores[base], ours, seed=seed),
-                mean_toxicity=paired_bootstrap_difference(mean_toxicity, scores[base], ours, seed=seed),
-                share_of_oracle=share,
-                **_compare_perplexity(heldout or {}, base, name, seed),
-            )
-        )
+        statistics = {"emt": emt, "tp": tp, "mean_toxicity": mean_toxicity}
+        drops = {key: paired_bootstrap_difference(of, scores[base], ours) for key, of in statistics.items()}
+        share = share_of_reduction(scores[base], ours, scores[oracle]) if oracle in scores else None
+        perplexity = _compare_perplexity(heldout or {}, base, name)
+        comparisons.append(Comparison(variant=name, share_of_oracle=share, **drops, **perplexity))
     return comparisons
 
 
-def _compare_perplexity(heldout: "Mapping[str, pd.DataFrame | None]", base: str, name: str, seed: int) -> dict:
+def _compare_perplexity(heldout: "Mapping[str, pd.DataFrame | None]", base: str, name: str) -> dict:
     before, after = heldout.get(base), heldout.get(name)
     if before is None or after is None or not np.array_equal(before["n_tokens"], after["n_tokens"]):
         return {}
     losses = (before["nats"].to_numpy(), after["nats"].to_numpy(), before["n_tokens"].to_numpy())
-    share = paired_perplexity_difference(*losses, relative=True, seed=seed)
+    share = paired_perplexity_difference(*losses, relative=True)
     return {
-        "perplexity": paired_perplexity_difference(*losses, seed=seed),
+        "perplexity": paired_perplexity_difference(*losses),
         "perplexity_rise": Interval(0.0 - share.value, 0.0 - share.high, 0.0 - share.low),
     }
 
@@ -140,21 +132,17 @@ def comparison_table(study: "Study", names: list[str]) -> str:
     for name in names:
         values, base = metrics[name], metrics["base"]
         cells = [name, *_selection_cells(study, name)]
-        cells += [_with_interval(values["emt"], values["emt_low"], values["emt_high"])]
-        cells += [_with_interval(values["tp"], values["tp_low"], values["tp_high"])]
+        cells += [_with_interval(values[key], values[f"{key}_low"], values[f"{key}_high"]) for key in ("emt", "tp")]
         drop = compared.get(name)
         if values["perplexity"] and base["perplexity"]:
             change = f"{values['perplexity'] / base['perplexity'] - 1:+.1%}"
             rise = drop and drop.perplexity_rise
-            cells += [
-                f"{values['perplexity']:.2f}",
-                f"{change} [{rise.low:+.1%}, {rise.high:+.1%}]" if rise else change,
-            ]
+            change += f" [{rise.low:+.1%}, {rise.high:+.1%}]" if rise else ""
+            cells += [f"{values['perplexity']:.2f}", change]
         else:
             cells += ["–", "–"]
-        cells.append(_with_interval(drop.emt.value, drop.emt.low, drop.emt.high) if drop else "–")
-        if with_oracle:
-            part = drop and drop.share_of_oracle
+        parts = (drop.emt, drop.share_of_oracle) if drop else (None, None)
+        for part in parts if with_oracle else parts[:1]:
             cells.append(_with_interval(part.value, part.low, part.high) if part else "–")
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
@@ -173,11 +161,5 @@ def _selection_cells(study: "Study", name: str) -> list[str]:
     if corpus.in_span is None:
         return [f"{mask.sum():,}", "–"]
     precision, recall = precision_recall(mask, corpus.in_span, corpus.valid())
-    return [
-        f"{mask.sum():,}",
-        f"{precision:.3f} / {recall:.3f}" if precision is not None and recall is not None else "–",
-    ]
-
-
-def _prompts(samples: "pd.DataFrame") -> list[str]:
-    return samples.sort_values("prompt_index").drop_duplicates("prompt_index")["prompt"].tolist()
+    known = precision is not None and recall is not None
+    return [f"{mask.sum():,}", f"{precision:.3f} / {recall:.3f}" if known else "–"]

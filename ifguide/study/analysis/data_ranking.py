@@ -90,21 +90,16 @@ def study_rankings(
     taken, as the threshold belongs to influence scores.
 
     Args:
-        study: with scores.
-        labels: of its documents.
+        labels: of the documents.
         n_draws, seed: of the bootstrap.
         report: called with (orders judged, orders in all).
     """
-    kinds = list(_score_kinds(study))
-    corpus = study.corpus()
+    kinds, id_rank = list(_score_kinds(study)), np.asarray(study.corpus().id_rank)
     total = sum(len(ways) for _, _, ways in kinds)
     found: list[RankingQuality] = []
     for name, scores, ways in kinds:
-        by_way = document_scores(study, scores, ways)
-        for way in ways:
-            found.append(
-                judge_ranking(by_way[way], labels, np.asarray(corpus.id_rank), name, way, n_draws=n_draws, seed=seed)
-            )
+        for way, values in document_scores(study, scores, ways).items():
+            found.append(judge_ranking(values, labels, id_rank, name, way, n_draws=n_draws, seed=seed))
             if report:
                 report(len(found), total)
     return found
@@ -136,11 +131,8 @@ def document_scores(study: "Study", scores: np.ndarray, ways: Sequence[str] = WA
         ranking = rank_documents(scores, offsets, valid, threshold, np.asarray(corpus.id_rank))
         found = {"rank": ranking.rank_score, "sum_above": ranking.sum_above}
     if "mean" in ways:
-        found["mean"] = sum_by_document(_masked(scores, corpus), offsets) / np.maximum(n_scored, 1)
+        masked = np.where(corpus.valid(), scores, np.float32(0))
+        found["mean"] = sum_by_document(masked, offsets) / np.maximum(n_scored, 1)
     if "top" in ways:
         found["top"] = mean_of_highest(scores, offsets, TOP_SHARE)
     return {way: found[way] for way in ways}
-
-
-def _masked(scores: np.ndarray, corpus) -> np.ndarray:
-    return np.where(corpus.valid(), scores, np.float32(0))

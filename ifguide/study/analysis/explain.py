@@ -1,8 +1,5 @@
 """Why a document scores as it does, and what each query does, by `own_loss`: computed on demand by a job, kept in the
-study's `explanations/`.
-
-A file's name carries a digest of all it is made from, so an explanation of an earlier direction is never shown.
-"""
+study's `explanations/`."""
 
 from pathlib import Path
 
@@ -10,7 +7,7 @@ import numpy as np
 
 from ifguide.config.names import DEFAULT
 from ifguide.errors import InputError
-from ifguide.runtime.progress import Progress
+from ifguide.runtime.progress import Progress, report_part
 from ifguide.study import on_demand
 from ifguide.study.checkpoints import corpus_sequences, encoded_queries, load_checkpoint, read_factors
 from ifguide.study.lineage import Unit
@@ -68,13 +65,12 @@ def explain_document(
     chosen = _sequences(study, index, span)
     others = [int(d) for d in study.selection().order[: NEIGHBOURS + 1] if int(d) != index][:NEIGHBOURS]
     there = [_sequences(study, other) for other in others]
-    names = study.checkpoint_names()
-    scales = _scales(study)
+    names, scales = study.checkpoint_names(), _scales(study)
     parts: dict[str, np.ndarray] = {}
     alike = np.zeros(len(others))
     for turn, name in enumerate(names):
         model, modules, curvature, encoded, options = _load(study, name)
-        report = lambda d, n, turn=turn: progress.report(turn * n + d, len(names) * n, "documents")  # noqa: E731
+        report = report_part(progress, "documents", part=turn, parts=len(names))
         for kind, values in contributions(model, modules, encoded, chosen, curvature, **options).items():
             parts[kind] = parts.get(kind, 0) + values / scales[name] / len(names)
         alike += similarities(model, modules, chosen, there, curvature, report) / len(names)
@@ -113,7 +109,7 @@ def explain_queries(study: Study, progress: Progress | None = None) -> dict:
             fit = _MEMORY // sum(4 * weight_of(module).numel() for module in modules.values())
             documents = [int(d) for d in study.selection().order[: min(NEIGHBOURS, max(_LEAST, fit))]]
         sequences = [_sequences(study, document) for document in documents]
-        report = lambda d, n, turn=turn: progress.report(turn * n + d, len(names) * n, "gradients")  # noqa: E731
+        report = report_part(progress, "gradients", part=turn, parts=len(names))
         found, shares = compare_queries(model, modules, encoded, curvature, sequences, report=report, **options)
         for kind in found:
             cosines[kind] = cosines.get(kind, 0) + found[kind] / len(names)
@@ -161,9 +157,8 @@ def _load(study: Study, checkpoint: str):
 
     config = study.config.direction
     model, modules, device = load_checkpoint(study, checkpoint, attention="eager")
-    encoded = {
-        kind: encoded_queries(study, kind) for kind in (("toxic", "safe") if config.differential else ("toxic",))
-    }
+    kinds = ("toxic", "safe") if config.differential else ("toxic",)
+    encoded = {kind: encoded_queries(study, kind) for kind in kinds}
     curvature = Curvature(factors=read_factors(study, checkpoint, str(device)), damping=config.damping)
     options = {"weighting": config.weighting, "objective": config.objective}
     return SplitModel(model), modules, curvature, encoded, options

@@ -58,6 +58,7 @@ def _token_schema() -> pa.Schema:
     )
 
 
+_RANGES = pa.list_(pa.struct([("start", pa.int32()), ("end", pa.int32())]))
 SCHEMAS = {
     "tokens": _token_schema(),
     "mask": pa.schema([("document_id", pa.string()), ("position", pa.int32()), ("selected", pa.bool_())]),
@@ -67,10 +68,7 @@ SCHEMAS = {
             ("n_tokens", pa.int64()),
             ("n_selected", pa.int64()),
             ("selected", pa.list_(pa.bool_())),  # a value a token
-            (
-                "spans",
-                pa.list_(pa.struct([("start", pa.int32()), ("end", pa.int32())])),
-            ),  # characters of selected tokens
+            ("spans", _RANGES),  # characters of selected tokens
         ]
     ),
     "documents": pa.schema(
@@ -91,7 +89,6 @@ SCHEMAS = {
 DATASET = ".dataset"
 """Ending of a folder for `datasets.load_from_disk`."""
 _FORMULA_START = re.compile(r"[\t\r\n\v\f']|\s*[=+\-@＝＋－＠]")
-
 
 _FORMATS = {".parquet": "FORMAT parquet, COMPRESSION zstd", ".jsonl": "FORMAT json", ".csv": "FORMAT csv, HEADER"}
 """How DuckDB writes each kind of file."""
@@ -158,27 +155,19 @@ def export_study(
         raise InputError(f"could not write {out}: {error.strerror or error}") from error
 
 
-def _schema(what: str) -> pa.Schema:
-    """A table's columns; those of the tokens follow the kinds of scores that are registered now."""
-    return _token_schema() if what == "tokens" else SCHEMAS[what]
-
-
 def describe_origin(study: Study, chosen: Selection) -> dict:
     """What made a selection: the study's name, the selection's settings, and the hashes of what it was made from."""
     inputs = study.manifest(Unit("selection", chosen.name))["inputs"]
-    return {
-        "study": study.name,
-        "selection": chosen.settings,
-        "inputs": inputs,
-        "ifguide": library_versions()["ifguide"],
-    }
+    version = library_versions()["ifguide"]
+    return {"study": study.name, "selection": chosen.settings, "inputs": inputs, "ifguide": version}
 
 
 def _write_rows(blocks, what: str, path: Path, suffix: str, made_from: dict, report: Callable[[int], None]) -> int:
     """Stream blocks of rows into a file; returns how many rows there were."""
     import duckdb
 
-    schema, n_rows, failures = _schema(what), 0, []
+    n_rows, failures = 0, []
+    schema = _token_schema() if what == "tokens" else SCHEMAS[what]  # the kinds of scores that are registered now
 
     def make_batches() -> Iterator[pa.RecordBatch]:
         nonlocal n_rows
@@ -266,39 +255,29 @@ def _require_fresh(study: Study, selection: str) -> None:
 
 
 def _token_blocks(study: Study, corpus: "TokenizedCorpus", chosen: Selection, what: str) -> Iterator[tuple[int, dict]]:
-    offsets = np.asarray(corpus.offsets)
-    ids = corpus.ids()
+    offsets, ids = np.asarray(corpus.offsets), corpus.ids()
     scores = {kind: study.scores(kind) for kind in score_columns() if what == "tokens" and study.has_scores(kind)}
     for first, last in document_runs(offsets, BLOCK_TOKENS):
         lengths = np.diff(offsets[first : last + 1])
         span = slice(int(offsets[first]), int(offsets[last]))
         positions = np.arange(span.start, span.stop) - np.repeat(offsets[first:last], lengths)
         columns = {
-            "document_id": [
-                ids[i] for i, length in zip(range(first, last), lengths, strict=True) for _ in range(length)
-            ],
+            "document_id": [ids[i] for i in np.repeat(np.arange(first, last), lengths)],
             "position": positions,
             "selected": np.asarray(chosen.mask[span]),
         }
         if what == "tokens":
-            unscored = positions == 0
+            nulls = [None] * len(positions)
             columns |= {
                 "token": [piece for i in range(first, last) for piece in corpus.document_tokens(i)],
                 "char_start": np.asarray(corpus.char_start[span]),
                 "char_end": np.asarray(corpus.char_end[span]),
-                **{
-                    column: pa.array(np.asarray(scores[kind][span]), mask=unscored)
-                    if kind in scores
-                    else _nulls(positions)
-                    for kind, column in score_columns().items()
-                },
-                "in_span": _nulls(positions) if corpus.in_span is None else np.asarray(corpus.in_span[span]),
+                "in_span": nulls if corpus.in_span is None else np.asarray(corpus.in_span[span]),
             }
+            for kind, column in score_columns().items():
+                values = scores.get(kind)
+                columns[column] = nulls if values is None else pa.array(np.asarray(values[span]), mask=positions == 0)
         yield last, columns
-
-
-def _nulls(like: np.ndarray) -> list[None]:
-    return [None] * len(like)
 
 
 def _document_blocks(study: Study, corpus: "TokenizedCorpus", chosen: Selection) -> Iterator[tuple[int, dict]]:
@@ -311,20 +290,18 @@ def _document_blocks(study: Study, corpus: "TokenizedCorpus", chosen: Selection)
         fits = int(np.searchsorted(np.cumsum(lengths[chosen.order[done : done + BLOCK_TOKENS]]), BLOCK_TOKENS)) + 1
         order = np.asarray(chosen.order[done : done + fits])
         documents = [corpus.document(int(i)) for i in order]
-        yield (
-            done + len(order),
-            {
-                "document_id": [document.id for document in documents],
-                "text": [document.text for document in documents],
-                "rank": np.arange(done, done + len(order)) + 1,
-                "count_above": np.asarray(chosen.count_above[order]),
-                "sum_above": np.asarray(chosen.sum_above[order]),
-                "score_sum": score_sum[order],
-                "n_tokens": lengths[order],
-                "n_selected": n_selected[order],
-            },
-        )
+        columns = {
+            "document_id": [document.id for document in documents],
+            "text": [document.text for document in documents],
+            "rank": np.arange(done, done + len(order)) + 1,
+            "count_above": np.asarray(chosen.count_above[order]),
+            "sum_above": np.asarray(chosen.sum_above[order]),
+            "score_sum": score_sum[order],
+            "n_tokens": lengths[order],
+            "n_selected": n_selected[order],
+        }
         done += len(order)
+        yield done, columns
 
 
 def _span_blocks(study: Study, corpus: "TokenizedCorpus", chosen: Selection) -> Iterator[tuple[int, dict]]:
@@ -335,16 +312,14 @@ def _span_blocks(study: Study, corpus: "TokenizedCorpus", chosen: Selection) -> 
         mask = np.asarray(chosen.mask[span])
         starts, ends = corpus.char_start[span], corpus.char_end[span]
         parts = [slice(a, b) for a, b in zip(own[:-1].tolist(), own[1:].tolist(), strict=True)]
-        yield (
-            last,
-            {
-                "document_id": ids.slice(first, last - first).to_pylist(),
-                "n_tokens": np.diff(own),
-                "n_selected": sum_by_document(mask, own),
-                "selected": [mask[part] for part in parts],
-                "spans": [character_spans(mask[part], starts[part], ends[part]) for part in parts],
-            },
-        )
+        columns = {
+            "document_id": ids.slice(first, last - first).to_pylist(),
+            "n_tokens": np.diff(own),
+            "n_selected": sum_by_document(mask, own),
+            "selected": [mask[part] for part in parts],
+            "spans": [character_spans(mask[part], starts[part], ends[part]) for part in parts],
+        }
+        yield last, columns
 
 
 def character_spans(mask: np.ndarray, char_start: np.ndarray, char_end: np.ndarray) -> list[dict[str, int]]:

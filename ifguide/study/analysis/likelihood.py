@@ -1,12 +1,11 @@
-"""How likely several models find each other's completions of one prompt, token by token: computed on demand by a
-job."""
+"""How likely several models find each other's completions of one prompt, token by token: computed on demand."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ifguide.errors import InputError, StaleError
 from ifguide.evaluation.likelihood import token_likelihoods
-from ifguide.runtime.progress import Progress
+from ifguide.runtime.progress import Progress, report_part
 from ifguide.study import on_demand
 from ifguide.study.lineage import Unit, weights_unit
 
@@ -28,10 +27,8 @@ def likelihood_path(study: "Study", prompt: int, models: Sequence[str]) -> "Path
     """
     made_of: list = [VERSION, prompt]
     for model in sorted(set(models)):
-        units = (weights_unit(model), Unit("evaluate", model))
-        found = on_demand.digests(study, units, f"ifguide evaluate {study.name} --model {model}")
-        for unit, digest in zip(units, found, strict=True):
-            made_of += [str(unit), digest]
+        for unit in (weights_unit(model), Unit("evaluate", model)):
+            made_of += [str(unit), *on_demand.digests(study, [unit], f"ifguide evaluate {study.name} --model {model}")]
     return on_demand.result_path(study, FOLDER, made_of, f"prompt-{prompt}")
 
 
@@ -47,10 +44,8 @@ def compute_likelihoods(study: "Study", prompt: int, models: Sequence[str], prog
     """Every completion that the models gave to one prompt, under each of the models; kept in the study's folder.
 
     Args:
-        study: with evaluations of all the models.
         prompt: index of the prompt.
         models: two to four evaluated models.
-        progress: where to report.
 
     Returns:
         `prompt`, `prompt_index`, `models`, and `completions`: of each its `model`, `sample`, `pieces` (its tokens'
@@ -87,7 +82,7 @@ def compute_likelihoods(study: "Study", prompt: int, models: Sequence[str], prog
     texts = [completion.pop("text") for completion in completions]
     for turn, model in enumerate(models):
         loaded, tokenizer = load_evaluated(study, model)
-        report = lambda d, n, turn=turn: progress.report(turn * n + d, len(models) * n, "completions")  # noqa: E731
+        report = report_part(progress, "completions", part=turn, parts=len(models))
         found = token_likelihoods(loaded, tokenizer, text, texts, report=report)
         for completion, likelihood in zip(completions, found, strict=True):
             completion.setdefault("pieces", likelihood.pieces)

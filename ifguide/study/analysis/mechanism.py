@@ -11,7 +11,7 @@ import numpy as np
 from ifguide.errors import StaleError
 from ifguide.evaluation.mechanism_settings import MechanismSettings
 from ifguide.evaluation.statistics import bootstrap_interval
-from ifguide.runtime.progress import Progress
+from ifguide.runtime.progress import Progress, report_part
 from ifguide.study import on_demand
 from ifguide.study.evaluating import load_evaluated
 from ifguide.study.freshness import unit_state
@@ -35,12 +35,8 @@ def mechanism_path(study: "Study", settings: MechanismSettings) -> Path:
     for unit in units:
         state = unit_state(study, unit)
         if state.state != "fresh":
-            extra = (
-                f"`ifguide suppress {study.name} --selection {unit.name}`"
-                if unit.name
-                else f"`ifguide run {study.name}`"
-            )
-            raise StaleError(f"{unit} is {state.state} ({state.reason}); build it with {extra}")
+            command = f"suppress {study.name} --selection {unit.name}" if unit.name else f"run {study.name}"
+            raise StaleError(f"{unit} is {state.state} ({state.reason}); build it with `ifguide {command}`")
     return on_demand.result_path(study, FOLDER, [VERSION, asdict(settings), *on_demand.digests(study, units)])
 
 
@@ -55,8 +51,8 @@ def measure_mechanism(study: "Study", settings: MechanismSettings, progress: Pro
     Returns:
         `settings`; `queries`, the number of each kind; and for each model of `models`:
         `layers`: for `toxic` and `safe`, lists over layers 0 (embedding) to L: `probability` and `log_probability`
-            (nats), each the mean over
-        queries of the mean over a completion's tokens, with 95% bootstrap intervals over queries in `_low` and `_high`.
+        (nats), each the mean over queries of the mean over a completion's tokens, with 95% bootstrap intervals over
+        queries in `_low` and `_high`.
         `prefix` (with `search`): `token_ids` and their `text`, the objective of the first prefix `start` and of the
         found one `best`, `path` round by round, `without` any prefix; `others` and `others_without`, the same on
         queries that the search did not see (null when there are none); and `by_model`, the objective of this prefix in
@@ -94,7 +90,7 @@ def _measure_layers(model, tokenizer, pairs, progress: Progress) -> dict:
     from ifguide.evaluation.logit_lens import layer_probabilities
 
     encoded, _ = _encode(model, tokenizer, pairs)
-    layers = layer_probabilities(model, encoded, report=lambda d, n: progress.report(d, n, "queries"))
+    layers = layer_probabilities(model, encoded, report=report_part(progress, "queries"))
     found: dict[str, list[float]] = {}
     for name, values in layers._asdict().items():
         for column in values.T:
@@ -109,10 +105,9 @@ def _search(study: "Study", models: dict, settings: MechanismSettings, results: 
 
     pairs, budget = study.queries("toxic"), settings.prefix
     order = np.random.default_rng([budget.seed, 0]).permutation(len(pairs))
-    sets = {
-        "seen": sorted(order[: settings.n_search]),
-        "others": sorted(order[settings.n_search : 2 * settings.n_search]),
-    }
+    n = settings.n_search
+    sets = {"seen": sorted(order[:n]), "others": sorted(order[n : 2 * n])}
+    report = report_part(progress, "rounds")
     encoded: dict[str, dict] = {}
     leads, prefixes = {}, {}
     for name, (model, tokenizer) in models.items():
@@ -120,28 +115,16 @@ def _search(study: "Study", models: dict, settings: MechanismSettings, results: 
         for part, rows in sets.items():
             encoded[name][part], leads[name] = _encode(model, tokenizer, pairs.iloc[rows], room=budget.n_tokens)
         progress.message(f"prefix for {name}")
-        found = find_prefix(
-            model,
-            encoded[name]["seen"],
-            allowed_tokens(model, tokenizer),
-            budget,
-            lead=leads[name],
-            report=lambda d, n: progress.report(d, n, "rounds"),
-        )
+        allowed, lead = allowed_tokens(model, tokenizer), leads[name]
+        found = find_prefix(model, encoded[name]["seen"], allowed, budget, lead=lead, report=report)
         prefixes[name] = found.token_ids
         text = tokenizer.decode(found.token_ids, clean_up_tokenization_spaces=False)
-        results[name]["prefix"] = asdict(found) | {
-            "token_ids": list(found.token_ids),
-            "path": list(found.path),
-            "text": text,
-        }
+        plain = {"token_ids": list(found.token_ids), "path": list(found.path), "text": text}
+        results[name]["prefix"] = asdict(found) | plain
 
     def value(name: str, part: str, prefix: Sequence[int]) -> float | None:
-        if not encoded[name][part]:
-            return None
-        return prefix_objective(
-            models[name][0], encoded[name][part], prefix, lead=leads[name], batch_size=budget.batch_size
-        )
+        queries, options = encoded[name][part], {"lead": leads[name], "batch_size": budget.batch_size}
+        return prefix_objective(models[name][0], queries, prefix, **options) if queries else None
 
     for name in models:
         results[name]["prefix"] |= {

@@ -1,12 +1,10 @@
-"""Which studies' own-loss scores can be subtracted from each other, token by token. Reads manifests alone, no
-scores.
-"""
+"""Which studies' own-loss scores can be subtracted from each other, token by token. Reads manifests, not scores."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from ifguide.config.names import check_name
-from ifguide.errors import ConfigError, IFGuideError, StaleError
+from ifguide.config.names import is_name
+from ifguide.errors import IFGuideError, StaleError
 from ifguide.storage import artifacts
 from ifguide.study.folder import list_studies
 from ifguide.study.reading import Study
@@ -60,23 +58,17 @@ Mark = tuple[tuple[int, int], ...]
 
 
 def mark_study(root: Path) -> Mark | None:
-    """Times of change and numbers of the files that `read_study` reads; None where a study has no scores or no
-    corpus.
-    """
+    """Times of change and numbers of the files that `read_study` reads; None where one is missing."""
+    names = ("study.toml", f"corpus/{artifacts.MANIFEST}", f"scores/{artifacts.MANIFEST}")
     try:
-        stats = [
-            (root / name).stat()
-            for name in ("study.toml", *(f"{s}/{artifacts.MANIFEST}" for s in ("corpus", "scores")))
-        ]
+        stats = [(root / name).stat() for name in names]
     except OSError:
         return None
     return tuple((stat.st_mtime_ns, stat.st_ino) for stat in stats)
 
 
 def read_study(root: Path) -> ScoredStudy | None:
-    """What can be compared of the study in a folder; None where it is broken, or its scores are of an earlier
-    corpus.
-    """
+    """What can be compared of the study in a folder; None where it is broken, or its scores are of another corpus."""
     try:
         corpus, scores = (artifacts.read_manifest(root / stage) for stage in ("corpus", "scores"))
         study = Study.open(root.name, root.parent)
@@ -109,12 +101,8 @@ def _parse(study: str, name: str) -> Run | None:
     queries = ""
     if len(parts) > 1 and parts[-2] == _EXTRA:
         parts, queries = parts[:-2], parts[-1]
-    try:
-        for part in (*parts, *([queries] if queries else [])):
-            check_name(part)
-    except ConfigError:
-        return None
-    return Run(study, "".join(parts), queries) if len(parts) < 2 else None
+    named = (*parts, *([queries] if queries else []))
+    return Run(study, "".join(parts), queries) if len(parts) < 2 and all(map(is_name, named)) else None
 
 
 def is_whole(root: Path, run: Run, size: int) -> bool:

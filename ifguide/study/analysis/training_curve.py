@@ -48,16 +48,16 @@ def read_curve(study: Study, name: str) -> TrainingCurve | None:
     if path is None:
         return None
     try:
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:  # it has just ended, and the log has moved
         path = find_logs(study).get(name)
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path else []
-    rows = [json.loads(line) for line in lines if line.endswith("\n")]
+        text = path.read_text(encoding="utf-8") if path else ""
+    rows = [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+    finished = (study.folder(Unit("model")), study.folder(Unit("suppress", name)))
     return TrainingCurve(
         steps=[row["step"] for row in rows],
         selected=[row["loss_selected"] for row in rows],
         other=[row["loss_other"] for row in rows],
         tokens_per_second=rows[-1]["tokens_per_second"] if rows else 0.0,
-        finished=path is not None
-        and path.parent in (study.folder(Unit("model")), study.folder(Unit("suppress", name))),
+        finished=path is not None and path.parent in finished,
     )

@@ -1,22 +1,63 @@
-"""Is a study what its manifests say? Hashes every file, compares inputs with outputs, and recomputes some scores."""
+"""Is a study what its manifests say? Hashes every file, compares inputs with outputs, and recomputes some scores from
+the stored model, factors and direction."""
 
 import contextlib
 import errno
+import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ifguide.errors import BusyError, ConfigError
+import numpy as np
+
+from ifguide.config.attributions import KINDS
+from ifguide.errors import ConfigError
 from ifguide.runtime.progress import Progress
 from ifguide.storage import artifacts
 from ifguide.storage.lock import study_lock
-from ifguide.study.analysis.rescoring import Agreement, draw_documents, rescore
+from ifguide.study.attributions import Place, make_scorer
+from ifguide.study.checkpoints import compute_direction, corpus_sequences, direction_file, load_checkpoint, read_factors
 from ifguide.study.freshness import unit_state
-from ifguide.study.lineage import STAGE_FOLDERS, STAGES, Unit, can_be_made_again
+from ifguide.study.lineage import READ_BY_SCORES, STAGE_FOLDERS, STAGES, Unit, can_be_made_again
 from ifguide.study.reading import Study
+from ifguide.study.scoring import put_together
 
-READ_BY_SCORES = ("corpus", "queries", "model", "factors", "direction", "scores")
-"""What has to be whole before scores can be recomputed."""
+LEAST_DOCUMENTS = 3
+"""At least this many documents are scored again, if the corpus has them."""
+TOLERANCE = 1e-3
+"""Largest relative difference that rounding explains: other batches, another device, other threads."""
+LOOSE_TOLERANCE = 5e-2
+"""The same where scores were taken by differences or in bfloat16 (`scores.derivative`), which is less exact by itself.
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Agreement:
+    """One stored quantity compared with the same computed again."""
+
+    stage: str
+    """Whose artefact it is: `direction` or `scores`."""
+    what: str
+    """File and checkpoint, for people."""
+    n_values: int
+    """Values compared."""
+    difference: float
+    """Largest absolute difference, as a multiple of the largest absolute stored value; 0 is bit-equal."""
+    tolerance: float
+    """Largest difference that is still called the same."""
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the two are the same but for rounding; not where either holds something that is not a number."""
+        return self.difference <= self.tolerance
+
+    @classmethod
+    def of(cls, what: str, stored: list[np.ndarray], fresh: list[np.ndarray], tolerance: float) -> "Agreement":
+        """Compare arrays; no arrays do not agree."""
+        n_values = sum(a.size for a in stored)
+        apart = relative_difference(stored, fresh) if stored else float("inf")
+        stage = "direction" if what.startswith("direction ") else "scores"
+        return cls(stage=stage, what=what, n_values=n_values, difference=apart, tolerance=tolerance)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,11 +107,8 @@ class Verification:
     @property
     def problem(self) -> str:
         """The first thing that is wrong and the command that fixes it, in one line; empty when nothing is."""
-        wrong = [
-            f"{part.artefact} is {part.state}: {part.why}; fix it with {part.mend}"
-            for part in self.parts
-            if part.is_wrong
-        ]
+        parts = [part for part in self.parts if part.is_wrong]
+        wrong = [f"{part.artefact} is {part.state}: {part.why}; fix it with {part.mend}" for part in parts]
         wrong += [
             f"{one.what} differs from what its inputs give by {one.difference:.2g} of its largest value (rounding: up"
             f" to {one.tolerance:g}); fix it with `ifguide run {self.study} --force {one.stage}`"
@@ -92,22 +130,17 @@ class Verification:
         def number(value: float | None) -> float | None:
             return value if value is not None and value < float("inf") else None
 
-        agreements = [
-            {**asdict(one), "difference": number(one.difference), "agrees": one.agrees} for one in self.agreements
-        ]
-        return {
-            "study": self.study,
-            "ok": not self.problem,
-            "problem": self.problem or None,
-            "parts": [asdict(part) for part in self.parts],
-            "rescored": {
-                "documents": self.documents,
-                "seed": self.seed,
-                "largest_difference": number(self.largest_difference),
-                "not_rescored": self.not_rescored or None,
-                "agreements": agreements,
-            },
+        rescored = {
+            "documents": self.documents,
+            "seed": self.seed,
+            "largest_difference": number(self.largest_difference),
+            "not_rescored": self.not_rescored or None,
+            "agreements": [
+                {**asdict(one), "difference": number(one.difference), "agrees": one.agrees} for one in self.agreements
+            ],
         }
+        parts, problem = [asdict(part) for part in self.parts], self.problem or None
+        return {"study": self.study, "ok": not problem, "problem": problem, "parts": parts, "rescored": rescored}
 
 
 def verify_study(study: Study, *, share: float = 0.01, seed: int = 0, progress: Progress | None = None) -> Verification:
@@ -116,10 +149,8 @@ def verify_study(study: Study, *, share: float = 0.01, seed: int = 0, progress: 
     Nothing is changed. The study is locked meanwhile, so that no run swaps what is being read.
 
     Args:
-        study: the study.
         share: of the documents to score again, 0 to 1; 0 scores none, any other at least three.
         seed: which ones.
-        progress: where to report.
 
     Raises:
         BusyError: a run is going on.
@@ -137,12 +168,13 @@ def verify_study(study: Study, *, share: float = 0.01, seed: int = 0, progress: 
             parts.append(check_unit(study, unit))
             progress.report(number + 1, len(units), "artefacts")
         progress.begin_stage("scores", 1, 2)
-        agreements, n_documents, why = _rescore(study, parts, share, seed, progress)
+        documents, why = _draw(study, parts, share, seed)
+        agreements = tuple(rescore(study, documents, progress)) if len(documents) else ()
     return Verification(
         study=study.name,
         parts=tuple(parts),
-        agreements=tuple(agreements),
-        documents=n_documents,
+        agreements=agreements,
+        documents=len(documents),
         not_rescored=why,
         seed=seed,
     )
@@ -167,9 +199,8 @@ def check_unit(study: Study, unit: Unit) -> Part:
     if manifest is None and not folder.is_dir():
         return Part(artefact=str(unit), state="missing", why="not built")
     known: dict = {}
-    if manifest is None:
-        state, why = "damaged", f"its {artifacts.MANIFEST} is missing or unreadable"
-    else:
+    state, why = "damaged", f"its {artifacts.MANIFEST} is missing or unreadable"
+    if manifest is not None:
         known = {
             "files": len(manifest["outputs"]),
             "bytes": sum(manifest.get("bytes", {}).values()),
@@ -178,9 +209,8 @@ def check_unit(study: Study, unit: Unit) -> Part:
             "versions": manifest.get("versions", {}),
             "machine": manifest.get("machine"),
         }
-        if why := artifacts.check_hashes(folder, manifest):
-            state = "damaged"
-        else:
+        why = artifacts.check_hashes(folder, manifest)
+        if not why:
             why = unit_state(study, unit).reason
             state = "stale" if why else "whole"
     mend = _mend(study, unit, manifest, damaged=state == "damaged") if why else ""
@@ -188,48 +218,34 @@ def check_unit(study: Study, unit: Unit) -> Part:
 
 
 def _mend(study: Study, unit: Unit, manifest: dict | None = None, *, damaged: bool) -> str:
-    """The command that rebuilds an artefact. A damaged one may look fresh to a run, which trusts sizes, so a run has to
-    be forced."""
+    """The command that rebuilds an artefact; forced for a damaged one, as a run trusts sizes."""
     stage, name = unit.stage, unit.name
     if stage in STAGES and unit in study.units(stage):
         return f"`ifguide run {study.name} --force {stage}`" if damaged else f"`ifguide run {study.name}`"
     if stage == "selection" and not can_be_made_again(study.config, name):
-        options = {
-            "tokens_above": "--tokens",
-            "quantile": "--quantile",
-            "window": "--window",
-            "max_tokens": "--max-tokens",
-            "attribution": "--attribution",
-        }
-        config = (manifest or {}).get("config", {})
-        given = "".join(
-            f" {option} {config[f'selection.{key}']}" for key, option in options.items() if f"selection.{key}" in config
-        )
+        config, given = (manifest or {}).get("config", {}), ""
+        for option in ("tokens", "quantile", "window", "max-tokens", "attribution"):
+            key = "selection.tokens_above" if option == "tokens" else f"selection.{option.replace('-', '_')}"
+            given += f" --{option} {config[key]}" if key in config else ""
         return f"`ifguide select {study.name} --name {name}{given or ' ...'}`"
-    command = {
-        "baseline": f"`ifguide compare {study.name} --with {name}`",
-        "selection": f"`ifguide compare {study.name} --with {name}`",
-        "documents": f"`ifguide documents {study.name}`",
-        "suppress": f"`ifguide suppress {study.name} --selection {name}`",
-        "evaluate": f"`ifguide evaluate {study.name} --model {name}`",
-    }[stage]
+    options = {"documents": "", "suppress": f" --selection {name}", "evaluate": f" --model {name}"}
+    verb = stage if stage in options else "compare"
+    command = f"`ifguide {verb} {study.name}{options.get(stage, f' --with {name}')}`"
     folder = study.folder(unit).relative_to(study.root.parent)
     return f"{command} after removing the folder {folder} of the cache" if damaged else command
 
 
-def _rescore(
-    study: Study, parts: list[Part], share: float, seed: int, progress: Progress
-) -> tuple[list[Agreement], int, str]:
+def _draw(study: Study, parts: list[Part], share: float, seed: int) -> tuple[np.ndarray, str]:
+    """The documents to score again, or none and why."""
+    none = np.array([], dtype=np.int64)
     if not share:
-        return [], 0, "not asked for"
+        return none, "not asked for"
     state = {part.artefact: part.state for part in parts}
     for stage in READ_BY_SCORES:
         if state[stage] != "whole":
-            return [], 0, f"{stage} is {state[stage]}"
+            return none, f"{stage} is {state[stage]}"
     documents = draw_documents(study.corpus().offsets, share, seed)
-    if not len(documents):
-        return [], 0, "no document has a score"
-    return rescore(study, documents, progress), len(documents), ""
+    return documents, "" if len(documents) else "no document has a score"
 
 
 @contextlib.contextmanager
@@ -238,9 +254,101 @@ def _left_alone(root: Path) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         try:
             stack.enter_context(study_lock(root))
-        except BusyError:
-            raise
         except OSError as error:
             if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
                 raise
         yield
+
+
+def draw_documents(offsets: np.ndarray, share: float, seed: int) -> np.ndarray:
+    """Numbers of a random share of the documents that have a score, ascending, int64.
+
+    Args:
+        offsets: int64 (D+1,).
+        share: from 0 to 1, of the documents of two tokens or more; at least `LEAST_DOCUMENTS` are drawn.
+        seed: gives the same documents every time.
+    """
+    scored = np.flatnonzero(np.diff(offsets) >= 2)
+    n = min(len(scored), max(LEAST_DOCUMENTS, int(np.ceil(share * len(scored)))))
+    return np.sort(np.random.default_rng(seed).choice(scored, size=n, replace=False))
+
+
+def rescore(study: Study, documents: np.ndarray, progress: Progress) -> list[Agreement]:
+    """Compute the direction of every checkpoint, the scores of some documents and the means over checkpoints again.
+
+    Args:
+        study: with artefacts up to the scores, all whole.
+        documents: int64 (n,), ascending.
+    """
+    names = study.checkpoint_names()
+    found: list[Agreement] = []
+    for number, name in enumerate(names):
+        found += _compare_direction(study, name)
+        progress.report(2 * number + 1, 2 * len(names), "parts")
+        found += _compare_scores(study, name, documents)
+        progress.report(2 * number + 2, 2 * len(names), "parts")
+    return [*found, *_compare_means(study, names)]
+
+
+def _compare_direction(study: Study, name: str) -> list[Agreement]:
+    model, modules, device = load_checkpoint(study, name)
+    factors = read_factors(study, name, str(device))
+    found = []
+    for queries in study.query_sets():
+        what = f"direction {name}, {queries}" if queries else f"direction {name}"
+        fresh = compute_direction(study, model, modules, factors, queries)
+        stored = artifacts.load_tensors(study.folder(Unit("direction")) / name / direction_file(queries))
+        layers = stored if stored.keys() == fresh.keys() else []  # other layers: nothing to compare
+        before, now = ([part[layer].double().cpu().numpy() for layer in layers] for part in (stored, fresh))
+        found.append(Agreement.of(what, before, now, TOLERANCE))
+    return found
+
+
+def _compare_scores(study: Study, name: str, documents: np.ndarray) -> list[Agreement]:
+    from ifguide.influence.attribution import score_batches
+    from ifguide.influence.batches import make_batches
+
+    folder = study.folder(Unit("scores"))
+    by_key = artifacts.read_json(folder / artifacts.NOTES)
+    notes = {key: by_checkpoint[name] for key, by_checkpoint in by_key.items() if name in by_checkpoint}
+    full_precision = study.config.model.dtype in ("float32", "float64")
+    place = Place(study=study, checkpoint=name, sets=study.query_sets(), notes=notes)
+    sequences = corpus_sequences(study, chosen=documents)
+    found = []
+    for kind in KINDS:
+        if not KINDS[kind].module or KINDS[kind].parts or not study.has_scores(kind):
+            continue
+        scorer = make_scorer(kind, place)
+        tolerance = TOLERANCE if scorer.exact and full_precision else LOOSE_TOLERANCE
+        batches = make_batches(sequences, study.config.compute.tokens_per_batch)
+        scored = list(score_batches(batches, scorer.by_file, scorer.device))
+        places = np.concatenate([places for places, _, _ in scored])
+        for file in scorer.files:
+            stored = np.asarray(artifacts.load_array(folder / name / f"{file}.npy")[places], np.float64)
+            fresh = np.concatenate([values[file] for _, values, _ in scored]).astype(np.float64)
+            found.append(Agreement.of(f"{file} {name}", [stored], [fresh], tolerance))
+    return found
+
+
+def _compare_means(study: Study, names: list[str]) -> list[Agreement]:
+    """The study's own arrays against those put together again from its checkpoints', all tokens."""
+    folder = study.folder(Unit("scores"))
+    kinds = [kind for kind in KINDS if study.has_scores(kind)]
+    found = []
+    with tempfile.TemporaryDirectory() as work:
+        parts, again = [folder / name for name in names], Path(work)
+        for file in put_together(study.corpus(), parts, again, kinds, study.config.scores, study.query_sets()):
+            stored, fresh = ([np.asarray(artifacts.load_array(part / f"{file}.npy"))] for part in (folder, again))
+            found.append(Agreement.of(f"{file} of the study", stored, fresh, 1e-5))
+    return found
+
+
+def relative_difference(stored: list[np.ndarray], fresh: list[np.ndarray]) -> float:
+    """The largest absolute difference over the largest absolute stored value; infinite where shapes or numbers are no
+    good."""
+    pairs = list(zip(stored, fresh, strict=True))
+    if any(a.shape != b.shape or not np.isfinite(a).all() or not np.isfinite(b).all() for a, b in pairs):
+        return float("inf")
+    largest = max((float(np.abs(a).max(initial=0)) for a in stored), default=0.0)
+    apart = max((float(np.abs(a.astype(np.float64) - b).max(initial=0)) for a, b in pairs), default=0.0)
+    return apart / largest if largest else float("inf") if apart else 0.0

@@ -13,11 +13,11 @@ def make_scorer(place: Place) -> Scorer:
     # only `eager` attention has the exact derivative, which the choice of a way needs as well
     model, modules, device = load_checkpoint(place.study, place.checkpoint, attention="eager")
     directions, split = place.read_directions(modules), SplitModel(model)
-    known = place.notes.get("derivatives", {})
-    ways = [
-        Derivative(**known[queries or "study"]) if known else choose_way(place.study, split, modules, v, device)
-        for queries, v in zip(place.sets, directions, strict=True)
-    ]
+    known, names = place.notes.get("derivatives"), [queries or "study" for queries in place.sets]
+    if known:
+        ways = [Derivative(**known[name]) for name in names]
+    else:
+        ways = [choose_way(place.study, split, modules, v, device) for v in directions]
     methods = {way.method for way in ways}
     if "jvp" not in methods:
         model.set_attn_implementation("sdpa")
@@ -27,5 +27,5 @@ def make_scorer(place: Place) -> Scorer:
         score=score_along(split, modules, directions, ways),
         device=device,
         exact=methods == {"jvp"},
-        notes={"derivatives": {queries or "study": asdict(way) for queries, way in zip(place.sets, ways, strict=True)}},
+        notes={"derivatives": {name: asdict(way) for name, way in zip(names, ways, strict=True)}},
     )

@@ -7,7 +7,7 @@ import pyarrow.compute as pc
 from ifguide.data.corpus import TokenizedCorpus
 from ifguide.errors import InputError
 from ifguide.storage.memory_maps import fetch_pages
-from ifguide.study.document_columns import Column
+from ifguide.study.document_table import Column
 from ifguide.ui.format import count, score
 
 FORMATS = {"count": count, "score": score, "decimal": "{:.2f}".format}

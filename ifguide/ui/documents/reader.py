@@ -14,7 +14,7 @@ import streamlit as st
 from ifguide.errors import ConfigError, StaleError
 from ifguide.selection.saved import Selection
 from ifguide.selection.verdicts import Target, VerdictLog
-from ifguide.study.document_columns import Column
+from ifguide.study.document_table import Column
 from ifguide.ui import components
 from ifguide.ui.documents import lines as document_list
 from ifguide.ui.documents.store import DocumentFilter, DocumentStore

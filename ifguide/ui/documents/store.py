@@ -14,8 +14,17 @@ import numpy as np
 import pyarrow as pa
 
 from ifguide.errors import ConfigError, StaleError, explain_system_error
-from ifguide.study.document_columns import COLUMNS, KINDS, Column
-from ifguide.study.document_table import CORPUS, find_damage, read_notes, remove_table, table_path, write_tables
+from ifguide.study.document_table import (
+    COLUMNS,
+    CORPUS,
+    KINDS,
+    Column,
+    find_damage,
+    read_notes,
+    remove_table,
+    table_path,
+    write_tables,
+)
 from ifguide.study.lineage import Unit
 from ifguide.study.reading import Study
 

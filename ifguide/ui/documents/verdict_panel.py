@@ -7,7 +7,7 @@ import streamlit as st
 
 from ifguide.selection import audit
 from ifguide.selection.verdicts import VerdictLog
-from ifguide.study.reviewed import save_reviewed
+from ifguide.study.select import save_reviewed
 from ifguide.ui.documents.store import DocumentStore
 from ifguide.ui.format import count, count_of, plain, selection_title
 from ifguide.ui.layout import guard

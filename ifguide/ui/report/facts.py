@@ -13,7 +13,7 @@ from ifguide.selection.algorithm import precision_recall
 from ifguide.selection.saved import Selection
 from ifguide.storage import artifacts
 from ifguide.study.analysis.comparison import Comparison, compare_variants
-from ifguide.study.document_columns import scale_top
+from ifguide.study.document_table import scale_top
 from ifguide.study.freshness import stage_states
 from ifguide.study.lineage import STAGES, Unit
 from ifguide.study.reading import Study

@@ -10,8 +10,7 @@ import streamlit as st
 from ifguide.study.analysis.export import export_study
 from ifguide.study.freshness import unit_state
 from ifguide.study.lineage import BUILT_IN_SELECTIONS, Unit
-from ifguide.study.select import save_selection
-from ifguide.study.selection_names import delete_selection, rename_selection, trained_parts
+from ifguide.study.select import delete_selection, rename_selection, save_selection, trained_parts
 from ifguide.study.variants import BASELINES
 from ifguide.ui import components, job_panel, layout
 from ifguide.ui.format import ATTRIBUTION_TITLES, column, count, count_of, plain, score, selection_title, share

@@ -15,8 +15,8 @@ from ifguide.models.loading import load_config, load_tokenizer
 from ifguide.storage.lock import LOCK, study_lock
 from ifguide.study.demo import NAME, demo_config, prepare_demo, write_inputs
 from ifguide.study.freshness import stage_states
-from ifguide.study.inputs import check_inputs
 from ifguide.study.lineage import STAGES
+from ifguide.study.pipeline import check_inputs
 from ifguide.study.reading import Study
 
 
