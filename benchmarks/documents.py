@@ -88,8 +88,7 @@ def p95(times: list[float]) -> float:
 
 def measure_store(study: Study) -> list[tuple]:
     """Pages of the list, without a browser: the order that is asked for the first time, then pages of it with
-    snippets.
-    """
+    snippets."""
     started = time.perf_counter()
     store = open_documents(study, "default")
     opened = 1000 * (time.perf_counter() - started)

@@ -54,8 +54,7 @@ def rank_documents(scores, offsets, valid, threshold, ids):
 
 def select_tokens(scores, offsets, valid, threshold, order, window, max_tokens):
     """The set of selected tokens: hit by hit, each with its neighbours from left to right, until the budget is
-    spent.
-    """
+    spent."""
     taken = set()
     for document in order:
         for hit in hits_of(document, scores, offsets, valid, threshold):

@@ -8,8 +8,7 @@ import pytest
 
 def shared_file(name: str) -> Path:
     """Path of a file in $IFGUIDE_SHARED_DATA, or in shared/data next to the checkout; skips the test when it is
-    absent.
-    """
+    absent."""
     folder = os.environ.get("IFGUIDE_SHARED_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data"
     path = Path(folder) / name
     if not path.exists():

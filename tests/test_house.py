@@ -1,6 +1,5 @@
 """The house: which room may import which, what stays light, and what no file may do. `docs/architecture.md` draws
-it.
-"""
+it."""
 
 import ast
 import subprocess

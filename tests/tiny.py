@@ -8,8 +8,7 @@ _softmax = torch.nn.functional.softmax
 def softmax_as_exact_as_its_input(input, dim=None, _stacklevel=3, dtype=None):
     """Transformers' plain attention takes its softmax in float32 even in a float64 model. Its last bit then depends on
     the padded length, by how many numbers the processor adds at once, and tests that compare to 1e-9 and closer would
-    pass on some processors only.
-    """
+    pass on some processors only."""
     return _softmax(input, dim, _stacklevel, torch.float64 if input.dtype == torch.float64 else dtype)
 
 

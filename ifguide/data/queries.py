@@ -199,8 +199,7 @@ def _encode(number: int, prompt: str, completion: str, tokens: TokenizedText, ma
 
 def token_begins(text: str, tokens: TokenizedText) -> np.ndarray:
     """int64 (n,): where each token's first character that is not white space is; for a token of white space alone,
-    where it begins. So it makes no difference whether a tokenizer's offsets include a leading space.
-    """
+    where it begins. So it makes no difference whether a tokenizer's offsets include a leading space."""
     begins = tokens.char_start.astype(np.int64)
     ends = piece_ends(tokens.char_end, len(text))
     for i, (start, end) in enumerate(zip(begins.tolist(), tokens.char_end.tolist(), strict=True)):

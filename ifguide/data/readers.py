@@ -140,8 +140,7 @@ def list_files(path: str) -> list[Path]:
 
 def count_rows(path: str, *, text_unit: str = "line") -> int:
     """How many rows `read_rows` will give: exact for JSON lines, text and Parquet; an upper bound for CSV (a quoted
-    field may span lines) and with blank lines, which are skipped; 0 when only reading would tell.
-    """
+    field may span lines) and with blank lines, which are skipped; 0 when only reading would tell."""
     if _data_set(path):
         return 0
     total = 0

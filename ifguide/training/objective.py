@@ -44,8 +44,7 @@ class LossSums(NamedTuple):
 
 def token_losses(logits: Tensor, labels: Tensor) -> Tensor:
     """Cross-entropy in nats (B, T-1) of every token but the first of each row: entry t-1 belongs to the token at t, and
-    is 0 where its label (B, T) is `IGNORED`. Logits (B, T, V) in halves are raised to float32 before the softmax.
-    """
+    is 0 where its label (B, T) is `IGNORED`. Logits (B, T, V) in halves are raised to float32 before the softmax."""
     if logits.shape[:2] != labels.shape:
         raise ValueError(f"expected labels of shape {tuple(logits.shape[:2])}, got {tuple(labels.shape)}")
     if logits.dtype in (torch.float16, torch.bfloat16):

@@ -88,8 +88,7 @@ class TrainingRows(torch.utils.data.Dataset):
 
 class SharedOrder(torch.utils.data.Sampler):
     """The order of a sampler in the main process, in all of them; filled up to a multiple of `multiple` with empty rows
-    so that each gets as many batches.
-    """
+    so that each gets as many batches."""
 
     def __init__(self, order: torch.utils.data.Sampler, n_rows: int, processes: Processes, multiple: int):
         self._order, self._n_rows, self._processes = order, n_rows, processes

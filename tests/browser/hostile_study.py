@@ -91,8 +91,7 @@ def hostile_content() -> Content:
 
 def write_hostile_study(cache, name: str = "hostile") -> Study:
     """The whole study, with a failed job, and with what the queries do and what the models hold inside as if
-    computed.
-    """
+    computed."""
     study = write_study(cache, name, content=hostile_content())
     id = study.corpus().document(0).id
     found = {"along": [0.5] * 8, "without": [0.9] * 8, "pulls": [[[id, 1.0]]] * 8}

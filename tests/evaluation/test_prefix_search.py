@@ -57,8 +57,7 @@ def test_no_rounds_leave_the_first_prefix():
 
 def test_gains_are_the_slope_towards_each_token():
     """The objective with a place's embedding moved a little towards another token's changes by the gain's
-    difference.
-    """
+    difference."""
     model, queries, prefix = tiny_model("gpt_neox"), encoded_queries(), [3, 9, 4]
     gains = _token_gains(model, queries, prefix, 0, 64)
     weight = model.get_input_embeddings().weight

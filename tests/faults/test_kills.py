@@ -51,8 +51,7 @@ def check_end(cache, undisturbed, report: dict) -> None:
 @pytest.mark.parametrize("how", ["a-kill-a-stage", pytest.param("two-an-artefact", marks=pytest.mark.thorough)])
 def test_kills_at_changes_of_files_leave_no_trace(undisturbed, tmp_path, how):
     """Moments drawn in the building of every stage or artefact, each a change of a file that the killed process was
-    about to make.
-    """
+    about to make."""
     Study.create(NAME, undisturbed.config, tmp_path / "whole")
     counted = start(tmp_path / "whole", "count")
     assert counted["code"] == 0

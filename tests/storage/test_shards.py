@@ -1,6 +1,5 @@
 """Scores come in shards that are whole or absent, and a run that goes on gives the bytes of one that was never
-stopped.
-"""
+stopped."""
 
 import numpy as np
 import pytest

@@ -32,8 +32,7 @@ VOID = {"br", "hr", "input", "meta"}
 
 class Page(HTMLParser):
     """A page taken apart: its tags with attributes, its tables, the text under each class; unbalanced tags are
-    noticed.
-    """
+    noticed."""
 
     def __init__(self, page: str):
         super().__init__(convert_charrefs=True)

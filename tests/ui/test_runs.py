@@ -1,6 +1,5 @@
 """Runs that can be subtracted from each other: which are offered, under which names, and that the numbers are
-theirs.
-"""
+theirs."""
 
 import json
 import shutil

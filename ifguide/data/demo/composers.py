@@ -1,7 +1,6 @@
 """The five kinds of documents: a composer for each, `(rng, insults) -> Draft`. `insults` has a flag for each turn, true
 for an insult. The texts are in `phrases.toml`. The order of the draws is part of the corpus: the same seed gives the
-same bytes only while every composer draws in this order. A news report, for example, draws its opening last.
-"""
+same bytes only while every composer draws in this order. A news report, for example, draws its opening last."""
 
 import random
 from collections.abc import Callable, Sequence

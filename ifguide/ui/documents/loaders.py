@@ -1,6 +1,5 @@
 """What the Documents page reads, remembered by the study's folder and fingerprint. Scores and masks stay
-memory-mapped.
-"""
+memory-mapped."""
 
 import contextlib
 import threading
@@ -106,8 +105,7 @@ def narrow(wanted: DocumentFilter, only: tuple[int, ...]) -> DocumentFilter:
 
 def runs(loaded: Loaded) -> dict[str, Run]:
     """The scores that can be subtracted from each other, by their name for readers: this study's, then those of other
-    studies of the same tokens. What is broken, half built or of another corpus is left out.
-    """
+    studies of the same tokens. What is broken, half built or of another corpus is left out."""
     root = loaded.study.root
     here = _scored(root)
     found = [] if here is None else [(root, here), *((other, _scored(other)) for other in others(root))]

@@ -166,8 +166,7 @@ def _sort_now(known: dict[str, Column], said: dict) -> tuple[str, bool, bool]:
 
 def _place_now(request: Request, said: dict, order: np.ndarray, name: str) -> tuple[int, list[int] | None]:
     """Place of the shown document in the order, and the marked tokens: as the browser says, else as the address
-    says.
-    """
+    says."""
     if not len(order):
         return 0, None
     at = said.get("at")

@@ -135,7 +135,7 @@ def _with_selected(store: DocumentStore, documents: dict[str, str]) -> list[str]
 
 
 def _show_saving(loaded: Loaded, selection: str, log: VerdictLog) -> None:
-    with st.expander("A selection corrected by these verdicts"):
+    with st.expander("Apply my labels to a new selection"):
         st.write(
             "Documents and spans you called fine leave the selection; spans you called toxic enter it. The new"
             " selection can be trained against like any other."

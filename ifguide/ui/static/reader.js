@@ -152,7 +152,7 @@ class Reader {
     this.kinds = element("div", "kinds");
     this.kinds.setAttribute("role", "radiogroup");
     this.kinds.setAttribute("aria-label", "Colour by");
-    const gamma = element("label", "gamma soft", "Weak scores");
+    const gamma = element("label", "gamma soft", "Boost faint scores");
     this.gamma = element("input");
     this.gamma.type = "range";
     this.gamma.min = "0.3"; this.gamma.max = "1.5"; this.gamma.step = "0.1";

@@ -204,7 +204,7 @@ class TokenViewer {
       swatch.title = step === 0 ? `less than ${scoreText(edgeOf(1, layer.top, this.gamma)).slice(1)}` : Math.abs(step) === STEPS ? `${size(STEPS)} and beyond` : `${size(Math.abs(step))} to ${size(Math.abs(step) + 1)}`;
       ramp.append(swatch);
     });
-    const [low, high] = layer.ends ? layer.ends : layer.name === "difference" ? ["lower", "higher"] : layer.oneSided ? ["expected", "surprising"] : ["works against toxicity", "teaches toxicity"];
+    const [low, high] = layer.ends ? layer.ends : layer.name === "difference" ? ["lower", "higher"] : layer.oneSided ? ["expected", "surprising"] : ["less toxic", "more toxic"];
     const end = layer.oneSided ? `${layer.top.toFixed(1)} nats` : scoreText(layer.top);
     scale.append(
       element("span", "", layer.oneSided ? low : `${scoreText(-layer.top)} ${low}`), ramp, element("span", "", `${high} ${end}`),
@@ -322,7 +322,7 @@ class TokenViewer {
         if (value === undefined) continue;
         line(layer.title, layer.oneSided ? `${value.toFixed(2)} nats` : scoreText(value), layer.name === this.colour);
       }
-      if (doc.ranks) line("Rank in corpus", doc.ranks[i] ? `${whole(doc.ranks[i])} of ${whole(settings.nScored)}` : "below the highest tenth");
+      if (doc.ranks) line("Rank in corpus", doc.ranks[i] ? `${whole(doc.ranks[i])} of ${whole(settings.nScored)}` : "outside top 10%");
     }
     line("Token", `${whole(i + 1)} of ${whole(doc.texts.length)}`);
     if (i > 0 && !settings.bare) line("Predicted at", `token ${whole(i)}`);
