@@ -1,0 +1,151 @@
+"""A linear probe beside influence: how much a token's hidden state looks like a toxic completion's. No gradient, no
+curvature.
+
+The direction of a layer is the difference between the mean hidden state of toxic and of safe completions, in units of
+each feature's standard deviation. A query counts as the mean over its completion tokens. A corpus token's score is
+the dot product of its own state, read after the token itself, with that direction; it is positive on the toxic side
+of the middle between the two means.
+
+Which layer is read is decided on the queries alone: cross-validation over whole prompts, so that the toxic and the
+safe completion of one prompt are never on both sides. Source: difference-of-means probes (Marks and Tegmark 2023,
+arXiv 2310.06824), used to find harmful training data in arXiv 2602.14869 and 2602.11079.
+
+Shape letters as in `ifguide.influence`; L hidden states (the embedding's, and one after each layer) of width H, Q
+queries.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from ifguide.errors import ConfigError, NumericalError
+from ifguide.influence.batches import Batch, make_batches
+from ifguide.influence.batches import Sequence as TokenSequence
+from ifguide.models.layers import device_of
+
+METHODS = ("mean-difference", "logistic")
+N_FOLDS = 5
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A direction in one layer's hidden states."""
+
+    layer: int
+    """Which hidden state is read: 0 is the embedding's, l the output of layer l."""
+    direction: np.ndarray
+    """float32 (H,), for states as the model gives them."""
+    offset: float
+    """Subtracted from every score: the middle between the toxic and the safe mean scores 0."""
+    auc: tuple[float, ...] = ()
+    """Cross-validated AUC of each of the L hidden states over the queries."""
+
+    def score(self, model: nn.Module, batch: Batch) -> torch.Tensor:
+        """float32 (B, T-1), as `batch.targets`: the score of each predicted token; 0 where nothing counts."""
+        states = hidden_states(model, batch)[self.layer][:, 1:].float()
+        scores = states @ torch.from_numpy(self.direction).to(states.device) - self.offset
+        return scores.masked_fill(batch.target_index < 0, 0.0)
+
+
+def hidden_states(model: nn.Module, batch: Batch) -> tuple[torch.Tensor, ...]:
+    """The L hidden states (B, T, H) of a batch."""
+    with torch.inference_mode():
+        found = model(
+            input_ids=batch.input_ids, attention_mask=batch.attention_mask, output_hidden_states=True, use_cache=False
+        )
+    return found.hidden_states
+
+
+def fit_probe(
+    model: nn.Module,
+    toxic: Sequence[tuple[np.ndarray, np.ndarray]],
+    safe: Sequence[tuple[np.ndarray, np.ndarray]],
+    *,
+    method: str = "mean-difference",
+    tokens_per_batch: int = 4096,
+    seed: int = 0,
+) -> Probe:
+    """Fit a direction on each layer's states, and keep the layer that tells held-out queries apart best.
+
+    Args:
+        model: a causal language model that returns hidden states.
+        toxic, safe: pairs (token ids (T,), completion mask bool (T,)).
+        method: `mean-difference`, or `logistic` (an L2-penalised logistic regression on standardised states).
+        tokens_per_batch: padded tokens in a forward pass.
+        seed: of the folds.
+
+    Raises:
+        ConfigError: no queries, one without a completion token, or fewer than two prompts.
+        NumericalError: a hidden state is not finite.
+    """
+    queries = [*toxic, *safe]
+    labels = np.repeat([True, False], [len(toxic), len(safe)])
+    if not len(toxic) or not len(safe):
+        raise ConfigError("a probe needs at least one toxic and one safe query, got none in one of the sets")
+    folds = prompt_folds(queries, seed)
+    if folds.max() < 1:
+        raise ConfigError("a probe needs queries with at least two different prompts, to choose its layer; got one")
+    means = completion_means(model, queries, tokens_per_batch)
+    scores = np.zeros(means.shape[:2])
+    for fold in range(folds.max() + 1):
+        held_out = folds == fold
+        if len(np.unique(labels[~held_out])) == 2:
+            for layer in range(means.shape[1]):
+                direction, offset = fit_direction(means[~held_out, layer], labels[~held_out], method)
+                scores[held_out, layer] = means[held_out, layer] @ direction - offset
+    auc = tuple(area_under_curve(scores[:, layer], labels) for layer in range(means.shape[1]))
+    layer = int(np.argmax(auc))
+    return Probe(layer, *fit_direction(means[:, layer], labels, method), auc)
+
+
+def fit_direction(states: np.ndarray, labels: np.ndarray, method: str = "mean-difference") -> tuple[np.ndarray, float]:
+    """(direction float32 (H,), offset) that tells states (Q, H) with the label True from those with False."""
+    spread = states.std(axis=0)
+    spread = np.where(spread > 0, spread, np.inf)  # a feature that never changes tells nothing
+    if method == "logistic":
+        from sklearn.linear_model import LogisticRegression
+
+        centre = states.mean(axis=0)
+        fitted = LogisticRegression(C=0.1, max_iter=1000).fit((states - centre) / spread, labels)
+        direction = fitted.coef_[0] / spread
+        return direction.astype(np.float32), float(centre @ direction - fitted.intercept_[0])
+    toxic, safe = states[labels].mean(axis=0), states[~labels].mean(axis=0)
+    direction = (toxic - safe) / spread**2
+    return direction.astype(np.float32), float((toxic + safe) @ direction / 2)
+
+
+def completion_means(model: nn.Module, queries: Sequence, tokens_per_batch: int = 4096) -> np.ndarray:
+    """float32 (Q, L, H): the mean hidden state over each query's completion tokens."""
+    sequences = [TokenSequence(np.asarray(ids), np.where(mask, np.arange(len(ids)), -1)) for ids, mask in queries]
+    for number, sequence in enumerate(sequences):
+        if not (sequence.index[1:] >= 0).any():
+            raise ConfigError(f"query {number} has no completion token after its prompt")
+    found: dict[int, np.ndarray] = {}
+    for batch in make_batches(sequences, tokens_per_batch):
+        batch = batch.to(device_of(model))
+        inside = (batch.target_index >= 0).double()
+        weights = inside / inside.sum(dim=1, keepdim=True)
+        states = hidden_states(model, batch)
+        means = torch.stack([torch.einsum("bth,bt->bh", state[:, 1:].double(), weights) for state in states], dim=1)
+        if not torch.isfinite(means).all():
+            raise NumericalError("a hidden state is not finite; run the model in float32 (model.dtype)")
+        found |= dict(zip(batch.sequence.tolist(), means.float().cpu().numpy(), strict=True))
+    return np.stack([found[number] for number in range(len(sequences))])
+
+
+def prompt_folds(queries: Sequence, seed: int = 0) -> np.ndarray:
+    """int (Q,): a fold from 0 for each query; queries with the same prompt tokens share one."""
+    prompts = [tuple(np.asarray(ids)[: int(np.argmax(mask))].tolist()) for ids, mask in queries]
+    number = {prompt: place for place, prompt in enumerate(dict.fromkeys(prompts))}
+    folds = np.random.default_rng(seed).permutation(len(number)) % N_FOLDS
+    return np.array([folds[number[prompt]] for prompt in prompts])
+
+
+def area_under_curve(scores: np.ndarray, labels: np.ndarray) -> float:
+    """Chance that a state labelled True scores higher than one labelled False; ties count half."""
+    others = np.sort(scores[~labels])
+    places = sum(np.searchsorted(others, scores[labels], side=side) for side in ("left", "right"))
+    return float(np.mean(places) / 2 / len(others))
