@@ -40,6 +40,12 @@ KINDS: dict[str, ScoreKind] = {
         " the paper's released code report.",
         module="ifguide.study.attributions.position",
     ),
+    "probe": ScoreKind(
+        title="Probe",
+        note="How much the model's state at this token looks like a toxic completion's. It measures what the token is"
+        " like, not what training on it does.",
+        module="ifguide.study.attributions.probe",
+    ),
     "token_loss": ScoreKind(
         title="Model's loss",
         note="How badly the model predicts the token, in nats. High means surprising, not toxic.",

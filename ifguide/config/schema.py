@@ -222,6 +222,10 @@ class ScoresConfig:
     """`jvp` (exact), `central` (central differences), or `auto` (the fastest that agrees with `jvp` on a sample)."""
     position: Flag = True
     """Also compute `position` attribution, for comparison."""
+    probe: Flag = False
+    """Also score every token with a linear probe of the model's hidden states, fitted on the queries."""
+    probe_method: Literal["mean-difference", "logistic"] = "mean-difference"
+    """The probe's direction: difference of the mean states, or logistic regression."""
     average: Literal["mean", "median"] = "mean"
     """How the scores at the checkpoints, each divided by its standard deviation, are combined."""
     pooling: NotNegative = 0.0
@@ -233,7 +237,7 @@ class SelectionConfig:
     """Algorithm 1: which tokens are selected."""
 
     attribution: Attribution = "own_loss"
-    """Scores to select by: `own_loss` or `position`."""
+    """Scores to select by: `own_loss`, `position` or `probe`."""
     quantile: Annotated[Number, Field(ge=0, lt=1)] = 0.99
     """The threshold is this quantile of all valid scores; tokens strictly above it are hits."""
     window: Count = 0
