@@ -102,7 +102,7 @@ def test_values_out_of_range_name_the_setting_the_range_and_the_value():
         ("direction.damping", 0.0, "expected more than 0, got 0.0"),
         ("direction.weighting", "sum", "expected 'token-mean' or 'token-sum', got 'sum'"),
         ("direction.objective", "hinge", "expected 'loss' or 'margin', got 'hinge'"),
-        ("selection.attribution", "token_loss", "expected one of own_loss, position, got 'token_loss'"),
+        ("selection.attribution", "token_loss", "expected one of own_loss, position, probe, got 'token_loss'"),
         ("selection.quantile", 1.0, "expected less than 1, got 1.0"),
         ("selection.quantile", -0.1, "expected 0 or more, got -0.1"),
         ("selection.window", -1, "expected 0 or more, got -1"),

@@ -137,6 +137,21 @@ def test_a_new_kind_is_one_file_and_one_entry(scored, tmp_path, monkeypatch):
     assert all(one.agrees for one in agreements)
 
 
+def test_a_probe_is_scored_at_every_checkpoint_and_selects_tokens(scored, tmp_path):
+    for method in ("mean-difference", "logistic"):
+        scores = dataclasses.replace(scored.config.scores, probe=True, probe_method=method)
+        study = again(scored, tmp_path / method, scores=scores)
+        run_study(study, until="index")
+        np.testing.assert_array_equal(study.scores("own_loss"), scored.scores("own_loss"))
+        notes = json.loads((study.folder(Unit("scores")) / "notes.json").read_text())["probes"]
+        for checkpoint in study.checkpoint_names():
+            found = notes[checkpoint]["study"]
+            assert found["auc"][found["layer"]] == max(found["auc"]), method
+        made = save_selection(study, "by-probe", {"attribution": "probe", "quantile": 0.8})
+        assert 0 < made.settings["n_selected"] <= 0.2 * made.settings["n_valid"]
+        assert all(one.agrees for one in rescore(study, np.arange(study.corpus().n_documents), Progress())), method
+
+
 class TestPlacement:
     @for_each("derivative", ["jvp", "central"])
     def test_weights_on_disk_give_the_scores_of_weights_in_memory(self, scored, tmp_path, derivative):
