@@ -99,8 +99,7 @@ def check_link(loaded: Loaded, store) -> None:
 
 
 loaded = layout.open_page(
-    "Documents",
-    "Training documents, ranked by how strongly they teach the model to be toxic. Review and label them.",
+    "Documents", "Training documents, ranked by how strongly they teach the model to be toxic. Review and label them."
 )
 with layout.guard():
     layout.need_stage(loaded, "selection", "Documents are ranked by the selected tokens.")

@@ -65,7 +65,10 @@ def _show_found(loaded: Loaded, found: dict) -> None:
     st.markdown(f"**Nearest influence** among the {count_of(found['candidates'], 'best-ranked document')}")
     rows = [{"key": id, "cells": [id, f"{alike:.2f}".replace("-", "−")]} for id, alike in found["neighbours"][:SHOWN]]
     note = "Cosine of the two documents' gradients in the curvature's metric, −1 to 1"
-    columns, label = [column("Document", "text"), column("Similarity", note=note)], "Documents with the nearest influence"
+    columns, label = (
+        [column("Document", "text"), column("Similarity", note=note)],
+        "Documents with the nearest influence",
+    )
     picked = components.record_table(columns, rows, key="why_near", label=label, pickable=True)
     if picked is not None:
         reader.open_document(picked)
