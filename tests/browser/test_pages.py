@@ -57,6 +57,7 @@ def test_linked_page_works_as_the_first_request_to_a_server(page, cache, link, s
         assert [word for word in words if word[0].isupper()] == TITLES
 
 
+@pytest.mark.thorough
 def test_dark_and_light_follow_the_system(browser, address):
     grounds = {}
     for scheme in ("light", "dark"):

@@ -57,6 +57,7 @@ def test_a_file_that_does_not_belong_there_is_found(study):
     assert check_unit(study, Unit("scores")).why == "it holds more.npy, which its manifest does not name"
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_a_flipped_bit_in_every_artefact_is_mended_by_the_commands_that_verify_names(server, study, undisturbed):
     units = list_units(study)

@@ -382,6 +382,7 @@ for stage in ("model", "scores"):
 """
 
 
+@pytest.mark.thorough
 def test_a_run_killed_in_two_stages_goes_on_to_the_same_result(finetuned, tmp_path):
     Study.create("tiny", finetuned.config, tmp_path)
     environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads()), "TOKENIZERS_PARALLELISM": "false"}

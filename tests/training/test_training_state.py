@@ -93,6 +93,7 @@ def test_a_damaged_state_is_named(tmp_path, monkeypatch):
         read_state(tmp_path)
 
 
+@pytest.mark.thorough
 def test_a_process_killed_for_real_goes_on(tmp_path):
     script = """
 import sys
