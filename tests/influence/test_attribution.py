@@ -241,3 +241,11 @@ def test_the_first_place_of_an_array_can_be_predicted_too():
     out = {"scores": np.zeros(2, dtype=np.float32)}
     score_corpus(batches, lambda b: {"scores": b.target_index + 5.0}, out)
     assert out["scores"].tolist() == [5, 6]
+
+
+def test_a_kind_that_occurs_once_adds_its_own_score_and_one_array_is_its_own_mean():
+    scores, everywhere = np.array([1, -2, 4, 0.5], dtype=np.float32), lambda i, j: np.ones(j - i, bool)
+    for block in (1, 3, 8):
+        pooled = np.concatenate(list(pool_blocks(scores, np.array([3, 0, 5, 1]), everywhere, 0.5, block)))
+        np.testing.assert_array_equal(pooled, scores * 1.5)
+        np.testing.assert_array_equal(np.concatenate(list(mean_blocks([scores], block))), scores)
