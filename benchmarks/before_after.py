@@ -53,7 +53,7 @@ def main() -> None:
     """Train what is missing; print and draw."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--study", default="demo")
-    parser.add_argument("--epochs", type=int, help="train the demo's models for so many passes")
+    parser.add_argument("--epochs", type=int, help="passes that the demo's models are trained for")
     parser.add_argument("--with", dest="others", default="all", help="as for `ifguide compare`")
     parser.add_argument("--real", action="store_true", help="hold the figures against the bars for real text")
     parser.add_argument("--svg", type=Path, help="draw the frontier into this file")

@@ -116,7 +116,7 @@ async def _read(page, number: int, load: Load, end: asyncio.Event, pause: float)
 
 
 async def drive(address: str, process: int, study: str, *, sessions: int, minutes: float, pause: float) -> Load:
-    """Drive so many sessions for so many minutes after a warm-up in which each opens every page once.
+    """Drive this many sessions for this many minutes after a warm-up in which each opens every page once.
 
     Args:
         address: the server's.

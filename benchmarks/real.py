@@ -11,7 +11,7 @@ laid together in the cache; nothing leaves it. No prompt belongs to a query: hal
 queries, a quarter are prompts to choose settings by (`--half tune`), and a quarter are prompts to report on. Prints the
 commands it runs, their times, the top documents by id and rank, how well the scores find the human spans, and with
 `--with` the table of `ifguide compare` and the bars. Called again under a name that is there, it changes the study to
-what it is given, and only what that touches is built anew. `--scratch` trains a model of that shape from a random
+what it is given, and only what that touches is built again. `--scratch` trains a model of that shape from a random
 start, with a byte-level BPE tokenizer of 8,192 entries trained on the corpus, so that all the model knows comes from
 it.
 """
@@ -150,7 +150,7 @@ def write_inputs(folder: Path, options: argparse.Namespace) -> None:
     draw.shuffle(corpus)
     write(folder / "corpus.jsonl", corpus)
     write(folder / "heldout.jsonl", [{"text": text} for text in passages[options.passages : options.passages + 200]])
-    draw = random.Random(options.seed)  # begins anew, so that the halves are the same whatever the corpus is
+    draw = random.Random(options.seed)  # a new draw, so that the halves do not depend on the corpus
     prompts = []
     queries = {}
     for kind, name in (("toxic", "rtp_toxic"), ("safe", "rtp_nontoxic")):

@@ -18,7 +18,7 @@ from tests.browser.running_app import launch_browser, serve_app, wait_until_stil
 
 N_GESTURES, N_MOVES, N_FIRST = 50, 30, 5
 SMALL = 50_000_000
-"""From so many tokens on the bars of the large study hold."""
+"""From this many tokens on the bars of the large study hold."""
 BARS = {False: {"frame": 33, "release": 300, "open": 1000}, True: {"frame": 50, "release": 1500, "open": 2000}}
 APP_GIB = 2.0
 

@@ -241,7 +241,8 @@ RETIRED = r"\b(anew|mends|mended|says of itself|so many|at work|not at hand|as t
 
 def test_texts_use_plain_words():
     quoted = {"docs/results/trust.md", "CHANGELOG.md"}
-    code = [*(ROOT / "ifguide").rglob("*.py"), *(ROOT / "ifguide").rglob("*.js"), *(ROOT / "pages").glob("*.py")]
+    folders = ("ifguide", "pages", "benchmarks")
+    code = [path for folder in folders for end in ("py", "js", "html") for path in (ROOT / folder).rglob(f"*.{end}")]
     for path in [*PAGES, *code]:
         if path.relative_to(ROOT).as_posix() in quoted:
             continue

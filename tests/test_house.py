@@ -21,6 +21,22 @@ MODULES = {
     if path.name != "__main__.py"
 }
 COMPUTE = [name for name in MODULES if not name.startswith("ifguide.ui")]
+WITH_TORCH = {
+    "ifguide.models.layers",
+    *(f"ifguide.evaluation.{n}" for n in ("generation", "logit_lens", "prefix_search", "query_batches", "steering")),
+    *(f"ifguide.training.{name}" for name in ("objective", "record", "rows", "state", "train", "trainer")),
+}
+"""Modules that are about tensors through and through, and may import torch at the top; `ifguide.influence` may, too."""
+NO_STREAMLIT = (
+    "ifguide.ui.compare.charts",
+    "ifguide.ui.compare.frontier",
+    "ifguide.ui.documents.lines",
+    "ifguide.ui.documents.token_view",
+    "ifguide.ui.format",
+    "ifguide.ui.palette",
+)
+"""Figures, and the HTML of tokens."""
+PICKLES = {"pickle", "dill", "joblib", "cloudpickle", "shelve", "marshal"}
 
 
 def loaded_after(code: str) -> set[str]:
@@ -29,6 +45,27 @@ def loaded_after(code: str) -> set[str]:
     done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return set(done.stdout.splitlines()[-1].removeprefix("loaded: ").split())
+
+
+def imported(path: Path, *, inside_functions: bool = True) -> set[str]:
+    """Top-level names of what a file imports; what only type checkers see is left out."""
+    found = set()
+
+    def visit(node: ast.AST) -> None:
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+            return
+        if not inside_functions and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            return
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        if isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path}: relative import"
+            found.add(node.module)
+        for child in ast.iter_child_nodes(node):
+            visit(child)
+
+    visit(ast.parse(path.read_text(encoding="utf-8")))
+    return {name.split(".")[0] for name in found}
 
 
 def calls(path: Path) -> list[ast.Call]:
@@ -96,11 +133,24 @@ for page in {[path.stem for path in PAGES]!r}:
     assert not loaded_after(code) & HEAVY
 
 
+def test_torch_is_imported_inside_functions_outside_the_tensor_modules():
+    light = [name for name in COMPUTE if name not in WITH_TORCH and not name.startswith("ifguide.influence")]
+    assert len(light) > 60 and MODULES.keys() >= WITH_TORCH
+    for name in light:
+        assert not imported(MODULES[name], inside_functions=False) & HEAVY, name
+
+
+def test_pages_import_nothing_heavy_and_figures_no_streamlit():
+    for path in [REPOSITORY / "app.py", *PAGES]:
+        assert not imported(path) & HEAVY, path
+    for name in NO_STREAMLIT:
+        assert "streamlit" not in imported(MODULES[name]), name
+
+
 def test_the_mathematics_opens_no_file():
     files = {"open", "open_memmap", "save", "load", "memmap", "tofile", "fromfile", "save_file", "load_file"}
-    names = [
-        n for n in MODULES if n.startswith("ifguide.influence") or n.endswith(("selection.algorithm", ".objective"))
-    ]
+    others = ("selection.algorithm", "index.coverage", "training.objective")
+    names = [name for name in MODULES if name.startswith("ifguide.influence") or name.endswith(others)]
     assert len(names) > 9
     for name in names:
         used = {getattr(call.func, "id", None) or getattr(call.func, "attr", None) for call in calls(MODULES[name])}
@@ -111,4 +161,5 @@ def test_the_mathematics_opens_no_file():
 def test_nothing_pickles_or_runs_foreign_code(forbidden):
     for path in [*MODULES.values(), *PAGES]:
         assert forbidden not in path.read_text(encoding="utf-8"), path
+        assert not imported(path) & PICKLES, path
         assert not {getattr(call.func, "id", None) for call in calls(path)} & {"eval", "exec"}, path
