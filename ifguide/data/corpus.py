@@ -103,6 +103,11 @@ class TokenizedCorpus:
         """What was read and what was left out."""
         return CorpusSummary(**read_part(self.folder, "summary.json"))
 
+    @property
+    def n_valid(self) -> int:
+        """Tokens that something predicts: all but each document's first."""
+        return self.n_tokens - int(np.count_nonzero(np.diff(self.offsets)))
+
     def valid(self) -> np.ndarray:
         """bool (N,): False on each document's first token, which nothing predicts."""
         return self.valid_between(0, self.n_tokens)

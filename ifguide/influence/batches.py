@@ -1,12 +1,13 @@
 """Sequences of different length -> padded batches of about the same size, and what each position predicts."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from ifguide.data.packing import pad_rows
+from ifguide.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,19 @@ class CorpusSequences:
             ids, index = np.concatenate([[self._bos], ids]), np.concatenate([[-1], index])
             index[1] = -1
         return Sequence(ids, index)
+
+
+def query_sequences(queries: Iterable[tuple[np.ndarray, np.ndarray]]) -> list[Sequence]:
+    """Queries, pairs of token ids (T,) and completion mask bool (T,), as sequences in which only the completion counts.
+
+    Raises:
+        ConfigError: a query without a completion token.
+    """
+    sequences = [Sequence(np.asarray(ids), np.where(mask, np.arange(len(ids)), -1)) for ids, mask in queries]
+    for number, sequence in enumerate(sequences):
+        if not (sequence.index[1:] >= 0).any():
+            raise ConfigError(f"query {number} has no completion token after its prompt")
+    return sequences
 
 
 def make_batches(

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from ifguide.errors import ConfigError, NumericalError
-from ifguide.influence.batches import Sequence, make_batches
+from ifguide.influence.batches import make_batches, query_sequences
 from ifguide.influence.ekfac import LayerFactors, accumulation_dtype
 from ifguide.influence.losses import SplitModel, backpropagate, cross_entropy, margin
 from ifguide.models.layers import Layers, Matrices, device_of, gradients_flow, layer_shape, watch
@@ -56,10 +56,7 @@ def query_gradient(
     def add(name: str, a: torch.Tensor, g: torch.Tensor) -> None:
         total[name].addmm_(g.flatten(0, 1).to(dtype).T, a.flatten(0, 1).to(dtype))
 
-    sequences = [Sequence(np.asarray(ids), np.where(mask, np.arange(len(ids)), -1)) for ids, mask in queries]
-    for number, sequence in enumerate(sequences):
-        if not (sequence.index[1:] >= 0).any():
-            raise ConfigError(f"query {number} has no completion token after its prompt")
+    sequences = query_sequences(queries)
     split, count = SplitModel.of(model), processes.count(report, len(queries))
     with watch(modules, on_gradient=add), gradients_flow(split.model):
         for batch in make_batches(sequences, tokens_per_batch, share=(processes.rank, processes.world_size)):

@@ -16,17 +16,16 @@ queries.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
 from ifguide.errors import ConfigError, NumericalError
-from ifguide.influence.batches import Batch, make_batches
-from ifguide.influence.batches import Sequence as TokenSequence
+from ifguide.influence.batches import Batch, make_batches, query_sequences
 from ifguide.models.layers import device_of
 
-METHODS = ("mean-difference", "logistic")
 N_FOLDS = 5
 
 
@@ -43,20 +42,19 @@ class Probe:
     auc: tuple[float, ...] = ()
     """Cross-validated AUC of each of the L hidden states over the queries."""
 
-    def score(self, model: nn.Module, batch: Batch) -> torch.Tensor:
-        """float32 (B, T-1), as `batch.targets`: the score of each predicted token; 0 where nothing counts."""
-        states = hidden_states(model, batch)[self.layer][:, 1:].float()
-        scores = states @ torch.from_numpy(self.direction).to(states.device) - self.offset
-        return scores.masked_fill(batch.target_index < 0, 0.0)
+    def score(self, states: Sequence[torch.Tensor], batch: Batch) -> torch.Tensor:
+        """float32 (B, T-1), as `batch.targets`: the score of each predicted token, from the batch's `hidden_states`; 0
+        where nothing counts."""
+        own = states[self.layer][:, 1:].float()
+        scores = own @ torch.from_numpy(self.direction).to(own.device) - self.offset
+        return scores.to(batch.target_index.device).masked_fill(batch.target_index < 0, 0.0)
 
 
-def hidden_states(model: nn.Module, batch: Batch) -> tuple[torch.Tensor, ...]:
-    """The L hidden states (B, T, H) of a batch."""
+def hidden_states(model: Any, batch: Batch) -> tuple[torch.Tensor, ...]:
+    """The L hidden states (B, T, H) of a batch under a transformers model; its output embedding is not applied."""
+    inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
     with torch.inference_mode():
-        found = model(
-            input_ids=batch.input_ids, attention_mask=batch.attention_mask, output_hidden_states=True, use_cache=False
-        )
-    return found.hidden_states
+        return model.base_model(**inputs, output_hidden_states=True, use_cache=False).hidden_states
 
 
 def fit_probe(
@@ -81,6 +79,8 @@ def fit_probe(
         ConfigError: no queries, one without a completion token, or fewer than two prompts.
         NumericalError: a hidden state is not finite.
     """
+    from sklearn.metrics import roc_auc_score
+
     queries = [*toxic, *safe]
     labels = np.repeat([True, False], [len(toxic), len(safe)])
     if not len(toxic) or not len(safe):
@@ -96,7 +96,7 @@ def fit_probe(
             for layer in range(means.shape[1]):
                 direction, offset = fit_direction(means[~held_out, layer], labels[~held_out], method)
                 scores[held_out, layer] = means[held_out, layer] @ direction - offset
-    auc = tuple(area_under_curve(scores[:, layer], labels) for layer in range(means.shape[1]))
+    auc = tuple(float(roc_auc_score(labels, scores[:, layer])) for layer in range(means.shape[1]))
     layer = int(np.argmax(auc))
     return Probe(layer, *fit_direction(means[:, layer], labels, method), auc)
 
@@ -119,10 +119,7 @@ def fit_direction(states: np.ndarray, labels: np.ndarray, method: str = "mean-di
 
 def completion_means(model: nn.Module, queries: Sequence, tokens_per_batch: int = 4096) -> np.ndarray:
     """float32 (Q, L, H): the mean hidden state over each query's completion tokens."""
-    sequences = [TokenSequence(np.asarray(ids), np.where(mask, np.arange(len(ids)), -1)) for ids, mask in queries]
-    for number, sequence in enumerate(sequences):
-        if not (sequence.index[1:] >= 0).any():
-            raise ConfigError(f"query {number} has no completion token after its prompt")
+    sequences = query_sequences(queries)
     found: dict[int, np.ndarray] = {}
     for batch in make_batches(sequences, tokens_per_batch):
         batch = batch.to(device_of(model))
@@ -142,10 +139,3 @@ def prompt_folds(queries: Sequence, seed: int = 0) -> np.ndarray:
     number = {prompt: place for place, prompt in enumerate(dict.fromkeys(prompts))}
     folds = np.random.default_rng(seed).permutation(len(number)) % N_FOLDS
     return np.array([folds[number[prompt]] for prompt in prompts])
-
-
-def area_under_curve(scores: np.ndarray, labels: np.ndarray) -> float:
-    """Chance that a state labelled True scores higher than one labelled False; ties count half."""
-    others = np.sort(scores[~labels])
-    places = sum(np.searchsorted(others, scores[labels], side=side) for side in ("left", "right"))
-    return float(np.mean(places) / 2 / len(others))

@@ -18,7 +18,7 @@ class Choice:
     """What Algorithm 1 needs to select tokens of one corpus."""
 
     attribution: str
-    """Scores to select by: `own_loss` or `position`."""
+    """The kind of scores to select by."""
     tokens_above: int
     """Valid tokens strictly above the threshold; where scores tie there, as many fewer as the tie forces."""
     window: int

@@ -2,7 +2,7 @@
 influence.
 
 Every function gives float32 (N,), higher where the method would sooner leave a token out; only their order matters, and
-that 0 and less means "keep". `ifguide.selection.saved` takes the best of them, as many as the default selection holds.
+that 0 and less means "keep". `ifguide.study.select` takes the best of them, as many as the default selection holds.
 """
 
 import dataclasses

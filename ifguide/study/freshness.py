@@ -81,7 +81,7 @@ def _judge(study: StudyFolder, unit: Unit, known: dict[Unit, StageState]) -> Sta
         state = unit_state(study, source, known)
         if state.state != "fresh":
             return StageState("stale", f"{source} is {state.state}", seconds)
-    if change := find_change(study, unit):
+    if change := _find_change(study, unit, manifest):
         return StageState("stale", change, seconds)
     return StageState("fresh", "", seconds)
 
@@ -90,8 +90,10 @@ def find_change(study: StudyFolder, unit: Unit) -> str:
     """Why an artefact does not follow from the inputs and settings there are now, whether those are fresh or not; empty
     when it does."""
     manifest = artifacts.read_manifest(study.folder(unit))
-    if manifest is None:
-        return "not built yet"
+    return "not built yet" if manifest is None else _find_change(study, unit, manifest)
+
+
+def _find_change(study: StudyFolder, unit: Unit, manifest: dict) -> str:
     try:
         now = inputs_of(study, unit)
     except (InputError, StaleError) as error:

@@ -91,6 +91,10 @@ _CHECKPOINTING = ("early_checkpoints", "checkpoint_steps", "include_last_checkpo
 _DO_NOT_CHANGE_A_TRAINING = {f"training.{key}" for key in _CHECKPOINTING}
 
 
+_OF_KINDS = {*(f"scores.{kind}" for kind in KINDS), "scores.probe_method"}
+"""Which kinds of scores a study computes, and how one that is no baseline is computed."""
+
+
 @functools.cache
 def default_setting(key: str):
     """The default of `section.key`; None when study.toml has no such setting."""
@@ -216,7 +220,7 @@ def unit_settings(config: StudyConfig, unit: Unit) -> dict:
     }.get(unit.stage, (unit.stage,))
     how_the_model_is_made = {"model.source", "model.revision", "model.mode", "model.checkpoints"}
     changes_nothing = {
-        "baseline": {*how_the_model_is_made, *_DO_NOT_CHANGE_A_TRAINING, *(f"scores.{kind}" for kind in KINDS)},
+        "baseline": {*how_the_model_is_made, *_DO_NOT_CHANGE_A_TRAINING, *_OF_KINDS},
         "model": {"model.dtype", "model.modules", "training.save_steps"},
         "factors": how_the_model_is_made,
         "direction": how_the_model_is_made,

@@ -171,7 +171,7 @@ def _require_own(study: Study, name: str) -> None:
 
 
 def _choice(study: Study, settings: Mapping | SelectionConfig) -> Choice:
-    return read_choice(settings, study.config.selection, int(np.count_nonzero(study.corpus().valid())))
+    return read_choice(settings, study.config.selection, study.corpus().n_valid)
 
 
 def compute_selection(
@@ -184,7 +184,7 @@ def compute_selection(
         settings: quantile, window, budget and attribution.
         name: the name it will carry.
         kind: `influence` (Algorithm 1), `random` (as many tokens as Algorithm 1 selects), `oracle` (the known spans),
-            one of `ifguide.config.names.BASELINES` (as many tokens as the default selection holds, the best by that
+            one of `ifguide.study.variants.BASELINES` (as many tokens as the default selection holds, the best by that
             method's scores), or `borrowed` (the mask of another study, carried over; `name` says which).
 
     Raises:
@@ -221,10 +221,10 @@ def _by_scores(study: Study, choice: Choice, name: str, seed: int | None = None)
         ranking, mask = found.ranking, index.mask(found)
     else:
         ranking, mask = select_by_scan(study, choice)
-    valid = study.corpus().valid()
+    corpus = study.corpus()
     if seed is not None:
-        mask = algorithm.select_random(valid, int(mask.sum()), seed)
-    n_valid, above = int(valid.sum()), int(ranking.count_above.sum())
+        mask = algorithm.select_random(corpus.valid(), int(mask.sum()), seed)
+    n_valid, above = corpus.n_valid, int(ranking.count_above.sum())
     settings = {
         "name": name,
         "kind": "influence" if seed is None else "random",
@@ -242,7 +242,7 @@ def _describe(study: Study, settings: dict, ranking: Ranking, mask: np.ndarray) 
     counts = {
         "threshold": ranking.threshold,
         "n_selected": int(mask.sum()),
-        "n_valid": int(corpus.valid().sum()),
+        "n_valid": corpus.n_valid,
         "n_documents_hit": int(np.count_nonzero(sum_by_document(mask, np.asarray(corpus.offsets)))),
     }
     arrays = (mask, ranking.order, ranking.count_above, ranking.sum_above, ranking.rank_score)

@@ -1,4 +1,4 @@
-"""Files that were cut short or whose bits flipped: found, named, and mended by the command that the message gives."""
+"""Files that were cut short or whose bits flipped: found, named, and repaired by the command that the message gives."""
 
 import json
 import os
@@ -71,8 +71,8 @@ def test_a_flipped_bit_in_every_artefact_is_mended_by_the_commands_that_verify_n
         assert answer.code == 2 and answer.err.count("\nerror: ") + answer.err.startswith("error: ") == 1
         command = re.search(r"fix it with `ifguide ([^`]+)`", answer.error)[1].split()
         commands.append(command)
-        mended = server(study.root.parent, *command)
-        assert mended.code == 0, mended.err
+        repaired = server(study.root.parent, *command)
+        assert repaired.code == 0, repaired.err
     assert [command[-1] for command in commands] == [*dict.fromkeys(unit.stage for unit in units)]
     assert contents(Study.open(NAME, study.root.parent)) == contents(undisturbed)
 

@@ -2,19 +2,10 @@
 
 import numpy as np
 import pytest
-from sklearn.metrics import roc_auc_score
 
 from ifguide.errors import ConfigError
 from ifguide.influence.batches import Sequence, make_batches
-from ifguide.influence.probe import (
-    METHODS,
-    area_under_curve,
-    completion_means,
-    fit_direction,
-    fit_probe,
-    hidden_states,
-    prompt_folds,
-)
+from ifguide.influence.probe import completion_means, fit_direction, fit_probe, hidden_states, prompt_folds
 from tests.tiny import tiny_model
 
 
@@ -51,7 +42,7 @@ def scores_of(probe, model, sequences, tokens_per_batch=4096):
     ]
     for batch in make_batches(rows, tokens_per_batch):
         counts = batch.target_index >= 0
-        found[batch.target_index[counts].numpy()] = probe.score(model, batch)[counts].numpy()
+        found[batch.target_index[counts].numpy()] = probe.score(hidden_states(model, batch), batch)[counts].numpy()
     return found
 
 
@@ -66,7 +57,7 @@ def test_a_score_is_the_dot_product_of_the_tokens_own_state(model, toxic, safe):
 
 def test_swapping_the_query_sets_negates_scores(model, toxic, safe):
     text = [ids for ids, _ in make_queries(3, n=4)]
-    for method in METHODS:
+    for method in ("mean-difference", "logistic"):
         there, back = fit_probe(model, toxic, safe, method=method), fit_probe(model, safe, toxic, method=method)
         assert there.layer == back.layer
         np.testing.assert_allclose(
@@ -90,15 +81,12 @@ def test_the_middle_between_the_means_scores_zero_and_the_toxic_side_is_positive
     assert scores[labels].mean() == pytest.approx(-scores[~labels].mean(), rel=1e-4)
 
 
-def test_folds_keep_a_prompt_together_and_the_area_is_scikit_learns(toxic):
+def test_folds_keep_a_prompt_together(toxic):
     other = [
         (np.concatenate([ids[: mask.argmax()], [7]]), np.append(mask[: mask.argmax()], True)) for ids, mask in toxic
     ]
     folds = prompt_folds([*toxic, *other])
     assert (folds[: len(toxic)] == folds[len(toxic) :]).all() and len(set(folds.tolist())) > 1
-    draw = np.random.default_rng(0)
-    scores, labels = draw.normal(size=50).round(1), draw.random(50) < 0.4
-    assert area_under_curve(scores, labels) == pytest.approx(roc_auc_score(labels, scores))
 
 
 def test_the_layer_is_the_one_that_tells_held_out_prompts_apart(model, toxic, safe):

@@ -43,7 +43,7 @@ class ScoreIndex:
 
     Args:
         folder: the folder of the index; each kind of scores has a folder of its own in it.
-        kind: the attribution kind, `own_loss` or `position`.
+        kind: the kind of attribution, a name of `ifguide.config.attributions.KINDS`.
         corpus: the tokens that were scored.
         scores: float32 (N,), the scores that were indexed.
         defaults: what a choice of tokens leaves open.
@@ -64,7 +64,7 @@ class ScoreIndex:
         remedy: str = "build it again",
     ):
         self.kind = kind
-        """`own_loss` or `position`."""
+        """The kind of attribution."""
         self._folder, self._corpus = folder / kind, corpus
         self._defaults = dataclasses.replace(defaults or SelectionConfig(), attribution=kind)
         try:
@@ -252,6 +252,8 @@ class ScoreIndex:
             taken=taken,
             hits=hits,
             **self._holding(taken),
+            **self._against_spans(0, None),
+            effect=0.0,
         )
         if cut == len(covered) and not hits.scanned and window <= MAX_WINDOW:
             effect, marked = self._sums_at(n_above, window)
@@ -259,17 +261,20 @@ class ScoreIndex:
             effect, marked = self._sums_over(found)
         for array in (self._tail.scores, self._tail.positions, self._tail.order):
             release_pages(array)
-        measured = self._holding(taken, effect, marked)
-        return dataclasses.replace(found, **measured, seconds=time.perf_counter() - started)
+        measured = self._against_spans(found.n_selected, marked)
+        return dataclasses.replace(found, effect=effect, **measured, seconds=time.perf_counter() - started)
 
-    def _holding(self, taken: np.ndarray, effect: float = 0.0, marked: int | None = None) -> dict:
-        """The fields of a `Holding`, from the tokens taken of each document, and of those `marked` in known spans."""
-        n_selected = int(taken.sum())
+    def _holding(self, taken: np.ndarray) -> dict:
+        """What a `Holding` says of the tokens taken of each document, int64 (D,), of any scores."""
         return {
-            "n_selected": n_selected,
+            "n_selected": int(taken.sum()),
             "n_documents": int(np.count_nonzero(taken)),
             "by_source": np.bincount(self._source_of, weights=taken, minlength=len(self.sources)).astype(np.int64),
-            "effect": effect,
+        }
+
+    def _against_spans(self, n_selected: int, marked: int | None) -> dict:
+        """What a `Holding` says of its `marked` tokens in known spans; None: the corpus has none."""
+        return {
             "n_span_selected": marked,
             "precision": marked / n_selected if marked is not None and n_selected else None,
             "recall": marked / self.n_span if marked is not None and self.n_span else None,
@@ -421,7 +426,9 @@ class ScoreIndex:
             release_pages(mask, start, end)
             return found
 
-        return Holding(**self._holding(taken, *_add_parts(self._chunks.map(one))))
+        effect, marked = _add_parts(self._chunks.map(one))
+        held = self._holding(taken)
+        return Holding(**held, effect=effect, **self._against_spans(held["n_selected"], marked))
 
 
 def _add_parts(parts) -> tuple[float, int | None]:

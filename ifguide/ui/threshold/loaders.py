@@ -5,10 +5,11 @@ from ifguide.ui.threshold import board
 from ifguide.ui.threshold.tuning import Tuning
 
 
+@remembered(4)
 def default_tuning(loaded: Loaded, kind: str) -> Tuning:
     """The controls as study.toml sets them, for one kind of scores."""
     settings = loaded.study.config.selection
-    above = loaded.resolved({"attribution": kind}).n_above
+    above = loaded.index(kind).above_quantile(settings.quantile)
     return Tuning(tokens_above=above, window=settings.window, max_tokens=settings.max_tokens)
 
 
