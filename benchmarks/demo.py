@@ -2,9 +2,9 @@
 
     python -m benchmarks.demo [--study demo]
 
-Prints, in Markdown: build times, the score table (own-loss and position, averaged and checkpoint by checkpoint, the
-last checkpoint alone, token loss and token frequency), the default selection's precision and recall, and the
-before/after table with 95% bootstrap intervals over prompts. Builds the demo first if it is missing. The last
+Prints, in Markdown: build times, the score table (every kind of score that the study has, averaged and checkpoint by
+checkpoint, the last checkpoint alone, token loss and token frequency), the default selection's precision and recall,
+and the before/after table with 95% bootstrap intervals over prompts. Builds the demo first if it is missing. The last
 checkpoint alone is scored as a study of its own, `<study>-last`, on the same corpus, queries and settings.
 """
 
@@ -15,6 +15,7 @@ import numpy as np
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from benchmarks.spans import read_truth
+from ifguide.config.attributions import attributions
 from ifguide.config.schema import ModelConfig, TrainingConfig
 from ifguide.selection.algorithm import precision_recall, rank_at_quantile
 from ifguide.study.analysis.comparison import compare_variants
@@ -77,13 +78,14 @@ def print_scores(study: Study, last: Study) -> None:
     )
     print("|---|---|---|---|---|")
     token_ids = np.asarray(corpus.token_ids)
-    rows = [(f"**{kind}, mean of checkpoints**", study.scores(kind)) for kind in ("own_loss", "position")]
+    kinds = [kind for kind in attributions() if study.has_scores(kind)]
+    rows = [(f"**{kind}, mean of checkpoints**", study.scores(kind)) for kind in kinds]
     rows += [
         (f"{kind} at {checkpoint}", study.scores(kind, checkpoint))
-        for kind in ("own_loss", "position")
+        for kind in kinds
         for checkpoint in study.checkpoint_names()
     ]
-    rows += [(f"{kind}, last checkpoint alone", last.scores(kind)) for kind in ("own_loss", "position")]
+    rows += [(f"{kind}, last checkpoint alone", last.scores(kind)) for kind in kinds]
     rows += [
         ("token loss, mean of checkpoints", study.scores("token_loss")),
         ("token loss, last checkpoint", last.scores("token_loss")),

@@ -2,12 +2,14 @@
 
     python -m benchmarks.house                    the bars of docs/results/house.md
     python -m benchmarks.house --draw FILE.svg    the picture of docs/architecture.md
+    python -m benchmarks.house --same OLD NEW     files of two study folders that are the same byte for byte
 
 An arrow from one room to another means that it imports it; arrows that follow from others are left out.
 """
 
 import argparse
 import ast
+import filecmp
 import subprocess
 import sys
 import time
@@ -150,11 +152,24 @@ def measure() -> dict[str, str]:
     }
 
 
+def compare(old: Path, new: Path) -> str:
+    """How many of the files that both folders hold are the same byte for byte, and the names of the others."""
+    both = sorted(
+        {path.relative_to(new) for path in new.rglob("*") if path.is_file() and (old / path.relative_to(new)).is_file()}
+    )
+    others = [str(path) for path in both if not filecmp.cmp(old / path, new / path, shallow=False)]
+    return "\n".join([f"{len(both) - len(others)} of {len(both)} files are the same; not the same:", *others])
+
+
 def main() -> None:
-    """Print the bars, or write the picture."""
+    """Print the bars, compare two studies, or write the picture."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--draw", type=Path, help="write the picture into this file instead")
+    parser.add_argument("--same", type=Path, nargs=2, metavar="STUDY", help="compare two study folders instead")
     options = parser.parse_args()
+    if options.same:
+        print(compare(*options.same))
+        return
     if options.draw:
         options.draw.write_text(picture(), encoding="utf-8")
         return
