@@ -1,9 +1,8 @@
 """The whole way on real text: SmolLM2-135M, Wikipedia passages and posts with human toxic spans, RealToxicityPrompts
 queries.
 
-    python -m benchmarks.real --data FOLDER [--passages 300 --posts 80] [--name real] [--half report] [--with
-    random,words]
-                              [--scratch pythia-31m] [--set section.key=value ...]
+    python -m benchmarks.real --data FOLDER [--passages 300 --posts 80 | --sentences 400] [--name real] [--half report]
+                              [--with random,words] [--scratch pythia-31m] [--set section.key=value ...]
 
 FOLDER holds boolq_passages.jsonl, toxic_spans_train.csv, rtp_toxic.jsonl and rtp_nontoxic.jsonl, and for `--rewrites`
 paradetox.tsv (public data sets: BoolQ, SemEval-2021 task 5, RealToxicityPrompts, ParaDetox). The rows are only read and
@@ -61,6 +60,7 @@ def main() -> None:
     parser.add_argument("--name", default="real", help="the study's name")
     parser.add_argument("--passages", type=int, default=300, help="benign passages in the corpus")
     parser.add_argument("--posts", type=int, default=80, help="posts with toxic spans in the corpus")
+    parser.add_argument("--sentences", type=int, default=0, help="toxic sentences of ParaDetox instead of the posts")
     parser.add_argument(
         "--rewrites",
         type=int,
@@ -69,7 +69,9 @@ def main() -> None:
         help="queries from ParaDetox, too: N toxic sentences and their neutral rewrites, each pair with one prompt",
     )
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--half", choices=("tune", "report"), default="report", help="which prompts are completed")
+    parser.add_argument(
+        "--half", choices=("tune", "report", "both"), default="report", help="which prompts are completed"
+    )
     parser.add_argument(
         "--with", dest="others", default="", help="other methods to train too, as for `ifguide compare`"
     )
@@ -130,12 +132,18 @@ def run(*arguments: str) -> None:
 
 
 def write_inputs(folder: Path, options: argparse.Namespace) -> None:
-    """Lay corpus, prompts and held-out text together: posts that have spans, passages, all drawn with one seed."""
+    """Lay corpus, queries, prompts and held-out text together, all drawn with one seed.
+
+    The corpus is passages among posts that have spans, or with `--sentences` among ParaDetox's sentences: toxic ones,
+    whose whole text is the span, and twice as many neutral rewrites of others. A text is in one place alone: no query
+    is in the corpus, and no sentence of the second corpus is in a post of the first.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     draw = random.Random(options.seed)
     passages = [json.loads(line)["text"] for line in (options.data / "boolq_passages.jsonl").open(encoding="utf-8")]
     with (options.data / "toxic_spans_train.csv").open(encoding="utf-8", newline="") as stream:
         posts = [(row["text"], ast.literal_eval(row["spans"])) for row in csv.DictReader(stream)]
+    known = "\n".join(letters(text) for text, _ in posts) if options.sentences else ""
     posts = [(text, places) for text, places in posts if places]
     draw.shuffle(passages)
     draw.shuffle(posts)
@@ -143,10 +151,13 @@ def write_inputs(folder: Path, options: argparse.Namespace) -> None:
         {"id": f"boolq-{i:05d}", "source": "BoolQ passage", "text": text, "spans": []}
         for i, text in enumerate(passages[: options.passages])
     ]
-    corpus += [
-        {"id": f"post-{i:05d}", "source": "Civil Comments post", "text": text, "spans": ranges(places)}
-        for i, (text, places) in enumerate(posts[: options.posts])
-    ]
+    if options.sentences:
+        corpus += read_sentences(options.data / "paradetox.tsv", known, options.sentences, draw)
+    else:
+        corpus += [
+            {"id": f"post-{i:05d}", "source": "Civil Comments post", "text": text, "spans": ranges(places)}
+            for i, (text, places) in enumerate(posts[: options.posts])
+        ]
     draw.shuffle(corpus)
     write(folder / "corpus.jsonl", corpus)
     write(folder / "heldout.jsonl", [{"text": text} for text in passages[options.passages : options.passages + 200]])
@@ -167,25 +178,45 @@ def write_inputs(folder: Path, options: argparse.Namespace) -> None:
             queries["safe"].append({"prompt": prompt, "completion": safe})
     for kind, rows in queries.items():
         write(folder / f"{kind}.jsonl", rows)
-    write(folder / "prompts-tune.jsonl", prompts[::2])
-    write(folder / "prompts-report.jsonl", prompts[1::2])
+    halves = [{**prompt, "group": ("tune", "report")[number % 2]} for number, prompt in enumerate(prompts)]
+    for half in ("tune", "report"):
+        write(folder / f"prompts-{half}.jsonl", [prompt for prompt in halves if prompt["group"] == half])
+    write(folder / "prompts-both.jsonl", halves)
+
+
+def read_pairs(path: Path) -> list[list[str]]:
+    """ParaDetox's toxic sentences and their first neutral rewrites, with the spaces that other text has."""
+    with path.open(encoding="utf-8", newline="") as stream:
+        rows = csv.DictReader(stream, delimiter="\t", quoting=csv.QUOTE_NONE)
+        return [[_SPACED.sub(r"\1", row[name] or "") for name in ("toxic", "neutral1")] for row in rows]
+
+
+def read_sentences(path: Path, known: str, count: int, draw: random.Random) -> list[dict]:
+    """`count` toxic sentences and twice as many neutral ones, of other pairs; none is in the text `known`."""
+    pairs = [pair for pair in read_pairs(path) if all(pair) and not any(letters(text) in known for text in pair)]
+    draw.shuffle(pairs)
+    corpus = []
+    for number, (toxic, neutral) in enumerate(pairs[: 3 * count]):
+        text = toxic if number < count else neutral
+        spans = [[0, len(text)]] if number < count else []
+        corpus.append({"id": f"sentence-{number:05d}", "source": "ParaDetox sentence", "text": text, "spans": spans})
+    return corpus
 
 
 def read_rewrites(path: Path, corpus: list[dict]) -> list[tuple[str, str, str]]:
     """(prompt, toxic rest, neutral rest): the words both sentences begin with, and how each goes on.
 
-    Pairs that do not begin alike, or of which one ends there, are left out, and those whose toxic sentence stands in
-    the corpus.
+    Pairs that do not begin alike, or of which one ends there, are left out, and those of which a sentence is in the
+    corpus.
     """
     known = "\n".join(letters(row["text"]) for row in corpus)
     pairs = []
-    with path.open(encoding="utf-8", newline="") as stream:
-        for row in csv.DictReader(stream, delimiter="\t", quoting=csv.QUOTE_NONE):
-            toxic, neutral = (_SPACED.sub(r"\1", row[name] or "").split() for name in ("toxic", "neutral1"))
-            alike = next((i for i, (a, b) in enumerate(zip(toxic, neutral, strict=False)) if a.lower() != b.lower()), 0)
-            if alike and letters(row["toxic"]) not in known:
-                rests = (" " + " ".join(words[alike:]) for words in (toxic, neutral))
-                pairs.append((" ".join(toxic[:alike]), *rests))
+    for sentences in read_pairs(path):
+        toxic, neutral = (sentence.split() for sentence in sentences)
+        alike = next((i for i, (a, b) in enumerate(zip(toxic, neutral, strict=False)) if a.lower() != b.lower()), 0)
+        if alike and not any(letters(sentence) in known for sentence in sentences):
+            rests = (" " + " ".join(words[alike:]) for words in (toxic, neutral))
+            pairs.append((" ".join(toxic[:alike]), *rests))
     return pairs
 
 
