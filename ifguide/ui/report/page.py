@@ -19,6 +19,7 @@ from ifguide.config.io import config_to_dict
 from ifguide.evaluation.outcomes import Outcomes, highest_toxicity
 from ifguide.evaluation.statistics import TOXIC_FROM
 from ifguide.storage import artifacts
+from ifguide.study.evaluating import shared_prompts_warning
 from ifguide.ui.compare import side_by_side
 from ifguide.ui.compare import tables as comparison
 from ifguide.ui.compare.frontier import frontier_points
@@ -61,6 +62,7 @@ def build_page(facts: ReportFacts) -> str:
         policy=f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'",
         style=Markup(style),
         stale="; ".join(f"{stage}: {reason}" for stage, reason in facts.stale.items()),
+        prompts_warning=shared_prompts_warning(facts.study),
         sections=[(place, heading, content) for place, heading, content in sections if content],
         version=__version__,
         now=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
