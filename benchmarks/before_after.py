@@ -30,7 +30,7 @@ from ifguide.config.names import BASE, DEFAULT
 from ifguide.config.schema import BorrowedConfig
 from ifguide.evaluation.statistics import emt, tp
 from ifguide.runtime.progress import Progress
-from ifguide.selection.algorithm import precision_recall, rank_at_quantile
+from ifguide.selection.algorithm import precision_recall
 from ifguide.storage import artifacts
 from ifguide.study.analysis.comparison import describe_treatment, scores_matrix
 from ifguide.study.demo import demo_config, write_inputs
@@ -101,8 +101,9 @@ def run_all(
 ) -> None:
     """Measure every method at every budget with every training seed, as far as it is not on file."""
     settings = study.config
-    n_valid = study.corpus().n_valid
-    point = rank_at_quantile(n_valid, settings.selection.quantile)
+    build(study, [Unit("selection", DEFAULT)], progress=Progress())
+    usual = study.selection().settings
+    n_valid, point = usual["n_valid"], usual["tokens_above"]
     try:
         for seed in seeds:
             record(study, BASE, 1, seed, results, judge)

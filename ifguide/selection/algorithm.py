@@ -24,7 +24,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ifguide.data.by_document import sum_by_document
+from ifguide.data.by_document import sample_valid, sum_by_document
 from ifguide.errors import ConfigError, NumericalError
 
 
@@ -83,6 +83,24 @@ def rank_at_quantile(n: int, quantile: float) -> int:
     if not 0 <= quantile < 1:
         raise ConfigError(f"quantile: expected 0 <= quantile < 1, got {quantile}")
     return n - 1 - bisect_left(range(1, n), quantile, key=lambda at_or_below: at_or_below / n)
+
+
+def find_break(scores: np.ndarray, offsets: np.ndarray) -> int:
+    """How many valid tokens are in the upper tail of the scores: the operating point that needs no labels.
+
+    Otsu's method (1979): of all thresholds, the one with the greatest variance between the tokens above and those
+    below it. Scores count as 0 where they are negative, and as the highest 0.1% where they are higher, so that neither
+    the safe tokens nor a few outliers move it. 0 where no score is positive.
+    """
+    values = sample_valid(scores, offsets).astype(np.float64)
+    values = np.sort(np.clip(values, 0, max(np.quantile(values, 0.999, method="lower"), 0))) if len(values) else values
+    if len(values) < 2 or values[-1] <= 0:
+        return 0
+    below, n_below = np.cumsum(values)[:-1], np.arange(1, len(values))
+    n_above = len(values) - n_below
+    between = n_below * n_above * ((values.sum() - below) / n_above - below / n_below) ** 2
+    share = float(n_above[np.argmax(between)] / len(values))
+    return max(1, round(share * (len(scores) - np.count_nonzero(np.diff(offsets)))))
 
 
 def quantile_of_share(per_cent: float) -> float:

@@ -25,7 +25,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ifguide.data.by_document import document_runs, sum_by_document
+from ifguide.data.by_document import document_runs, sample_valid, sum_by_document
 from ifguide.data.near_duplicates import group_near_duplicates
 from ifguide.errors import StaleError
 from ifguide.selection.saved import Selection
@@ -42,7 +42,6 @@ SPARK_BINS = 32
 """Bars of a document's sparkline."""
 TOP_QUANTILE = 0.999
 """Colours are full from this quantile of the absolute scores, so that one outlier does not pale all others."""
-_TOP_SAMPLE = 20_000_000
 _LOCK = ".lock"
 _ROW_GROUP = 65_536
 
@@ -239,16 +238,8 @@ def draw_sparks(values: np.ndarray, starts: np.ndarray, lengths: np.ndarray, top
 
 
 def scale_top(scores: np.ndarray, offsets: np.ndarray) -> float:
-    """The absolute score at which colours are full: `TOP_QUANTILE` over all valid tokens of the corpus.
-
-    In a corpus of more than 20 million tokens, every k-th token is read, so that about 20 million are.
-    """
-    step = max(1, len(scores) // _TOP_SAMPLE)
-    sizes = np.abs(np.asarray(scores[::step], dtype=np.float32))
-    first = offsets[:-1][offsets[:-1] < len(scores)]
-    keep = np.ones(len(sizes), dtype=bool)
-    keep[first[first % step == 0] // step] = False
-    sizes = sizes[keep]
+    """The absolute score at which colours are full: `TOP_QUANTILE` over the corpus's valid tokens."""
+    sizes = np.abs(sample_valid(scores, offsets))
     if sizes.size == 0:
         return 0.0
     place = min(sizes.size - 1, int(np.ceil(TOP_QUANTILE * sizes.size)) - 1)

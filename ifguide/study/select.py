@@ -174,7 +174,13 @@ def _require_own(study: Study, name: str) -> None:
 
 
 def _choice(study: Study, settings: Mapping | SelectionConfig) -> Choice:
-    return read_choice(settings, study.config.selection, study.corpus().n_valid)
+    corpus = study.corpus()
+    offsets = np.asarray(corpus.offsets)
+
+    def find_break(kind: str) -> int:
+        return algorithm.find_break(study.scores(kind), offsets)
+
+    return read_choice(settings, study.config.selection, corpus.n_valid, find_break)
 
 
 def compute_selection(

@@ -19,7 +19,7 @@ import pyarrow as pa
 from ifguide.config.schema import SelectionConfig
 from ifguide.data.corpus import TokenizedCorpus
 from ifguide.errors import ConfigError, StaleError
-from ifguide.selection.algorithm import rank_at_quantile, rank_measured, spend_budget
+from ifguide.selection.algorithm import find_break, rank_at_quantile, rank_measured, spend_budget
 from ifguide.selection.choice import Choice, read_choice
 from ifguide.selection.index.build import INDEX_VERSION, TAIL_QUANTILE, count_above
 from ifguide.selection.index.chunks import Chunks, bin_ends, sort_key
@@ -131,8 +131,12 @@ class ScoreIndex:
         return self._chunks.value_at(self.n_valid - 1 - tokens_above, self._histogram)
 
     def above_quantile(self, quantile: float) -> int:
-        """How many valid tokens are strictly above the score at a quantile."""
-        return self.locate(rank_at_quantile(self.n_valid, quantile))[1]
+        """How many valid tokens are strictly above the score at a quantile; 0 takes the scores' upper tail."""
+        return self.locate(self._choice({"quantile": quantile}).tokens_above)[1]
+
+    def _choice(self, settings: Mapping | SelectionConfig) -> Choice:
+        scores, offsets = self._chunks.scores, np.asarray(self._corpus.offsets)
+        return read_choice(settings, self._defaults, self.n_valid, lambda _: find_break(scores, offsets))
 
     def tokens_above(self, threshold: float) -> int:
         """How many valid tokens have a score strictly above a threshold; below the tail this reads all scores."""
@@ -225,7 +229,7 @@ class ScoreIndex:
             ConfigError: a setting out of range, or scores of another kind.
         """
         started = time.perf_counter()
-        choice = settings if isinstance(settings, Choice) else read_choice(settings, self._defaults, self.n_valid)
+        choice = settings if isinstance(settings, Choice) else self._choice(settings)
         if choice.attribution != self.kind:
             raise ConfigError(f"attribution: this is the index of {self.kind}, got {choice.attribution!r}")
         window, budget = choice.window, choice.max_tokens
