@@ -246,7 +246,7 @@ class SelectionConfig:
     """Scores to select by: `own_loss`, `position`, `probe`, `combined`, `tfidf`, or a table `[imported.NAME]`."""
     quantile: Annotated[Number, Field(ge=0, lt=1)] = 0.99
     """The threshold is this quantile of all valid scores, and tokens strictly above it are hits; 0 finds the upper tail
-    of the scores by Otsu's method, without labels."""
+    of the scores without labels."""
     window: Count = 0
     """Tokens selected on each side of a hit, within its document."""
     max_tokens: Count = 0

@@ -44,16 +44,6 @@ class Ranking:
     """int64 (D,), document indexes, best first."""
 
 
-def threshold_at_quantile(scores: np.ndarray, valid: np.ndarray, quantile: float) -> float:
-    """The score at a quantile of all valid scores: the smallest one with at least that share at or below it.
-
-    Raises:
-        ConfigError: a quantile not in [0, 1).
-        NumericalError: as `threshold_above`.
-    """
-    return threshold_above(scores, valid, rank_at_quantile(int(np.count_nonzero(valid)), quantile))
-
-
 def threshold_above(scores: np.ndarray, valid: np.ndarray, tokens_above: int) -> float:
     """The score with this many valid scores, 0 to V - 1, strictly above it; fewer where scores tie with it. It is
     one of the scores itself, as a float, so that comparing against it is exact.
@@ -85,22 +75,23 @@ def rank_at_quantile(n: int, quantile: float) -> int:
     return n - 1 - bisect_left(range(1, n), quantile, key=lambda at_or_below: at_or_below / n)
 
 
-def find_break(scores: np.ndarray, offsets: np.ndarray) -> int:
+TAIL = 5.0
+"""Robust standard deviations above the median at which the upper tail of the scores begins."""
+
+
+def count_tail(scores: np.ndarray, offsets: np.ndarray) -> int:
     """How many valid tokens are in the upper tail of the scores: the operating point that needs no labels.
 
-    Otsu's method (1979): of all thresholds, the one with the greatest variance between the tokens above and those
-    below it. Scores count as 0 where they are negative, and as the highest 0.1% where they are higher, so that neither
-    the safe tokens nor a few outliers move it. 0 where no score is positive.
+    They score more than `TAIL` times 1.4826 · the median absolute deviation above the median (the modified z-score of
+    Iglewicz and Hoaglin, 1993), so neither the tail itself nor a few outliers move where it begins; of normally
+    distributed scores it holds next to none.
     """
-    values = sample_valid(scores, offsets).astype(np.float64)
-    values = np.sort(np.clip(values, 0, max(np.quantile(values, 0.999, method="lower"), 0))) if len(values) else values
-    if len(values) < 2 or values[-1] <= 0:
+    values = sample_valid(scores, offsets)
+    if not len(values):
         return 0
-    below, n_below = np.cumsum(values)[:-1], np.arange(1, len(values))
-    n_above = len(values) - n_below
-    between = n_below * n_above * ((values.sum() - below) / n_above - below / n_below) ** 2
-    share = float(n_above[np.argmax(between)] / len(values))
-    return max(1, round(share * (len(scores) - np.count_nonzero(np.diff(offsets)))))
+    middle = np.median(values)
+    above = np.count_nonzero(values > middle + TAIL * 1.4826 * np.median(np.abs(values - middle)))
+    return round(above / len(values) * (len(scores) - np.count_nonzero(np.diff(offsets))))
 
 
 def quantile_of_share(per_cent: float) -> float:

@@ -28,11 +28,11 @@ class Choice:
 
 
 def read_choice(
-    settings: Mapping | SelectionConfig, defaults: SelectionConfig, n_valid: int, find_break: Callable[[str], int]
+    settings: Mapping | SelectionConfig, defaults: SelectionConfig, n_valid: int, count_tail: Callable[[str], int]
 ) -> Choice:
     """The choice that settings ask for, any of attribution, tokens_above or quantile, window and max_tokens, or all of
     study.toml's; `defaults` has what they leave open, the corpus `n_valid` valid tokens, and a kind of scores so many
-    in its upper tail as `find_break` says, which the quantile 0 asks for.
+    in its upper tail as `count_tail` says, which the quantile 0 asks for.
 
     Raises:
         ConfigError: a setting that is unknown or out of range, or both tokens_above and quantile.
@@ -43,7 +43,7 @@ def read_choice(
         raise ConfigError("expected tokens_above or quantile, got both; leave out one of them")
     chosen = settings if isinstance(settings, SelectionConfig) else dataclasses.replace(defaults, **given)
     if above is None:
-        above = rank_at_quantile(n_valid, chosen.quantile) if chosen.quantile else find_break(chosen.attribution)
+        above = rank_at_quantile(n_valid, chosen.quantile) if chosen.quantile else count_tail(chosen.attribution)
     elif not 0 <= above < n_valid:
         raise ConfigError(f"tokens_above: expected 0 to {n_valid - 1:,}, got {above:,}")
     kept = {name: getattr(chosen, name) for name in ("attribution", "window", "max_tokens")}

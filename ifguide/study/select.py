@@ -177,10 +177,10 @@ def _choice(study: Study, settings: Mapping | SelectionConfig) -> Choice:
     corpus = study.corpus()
     offsets = np.asarray(corpus.offsets)
 
-    def find_break(kind: str) -> int:
-        return algorithm.find_break(study.scores(kind), offsets)
+    def count_tail(kind: str) -> int:
+        return algorithm.count_tail(study.scores(kind), offsets)
 
-    return read_choice(settings, study.config.selection, corpus.n_valid, find_break)
+    return read_choice(settings, study.config.selection, corpus.n_valid, count_tail)
 
 
 def compute_selection(

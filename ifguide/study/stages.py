@@ -206,7 +206,7 @@ def build_selection(study: Study, unit: Unit, folder: Path, progress: Progress) 
     selection = compute_selection(study, study.config.selection, name=unit.name, kind=kind)
     if not selection.settings["n_selected"]:
         remedy = (
-            f"lower selection.quantile (now {study.config.selection.quantile})"
+            f"set selection.quantile to less, such as 0.99 (now {study.config.selection.quantile})"
             if kind in ("influence", "random")
             else "so there is nothing to train without; leave it out"
         )

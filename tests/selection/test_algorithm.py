@@ -6,11 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ifguide.data import by_document
 from ifguide.errors import ConfigError, NumericalError
 from ifguide.selection import algorithm as selection
 from tests import reference
 
 N_SETTINGS = 400
+
+
+def threshold_at_quantile(scores, valid, quantile):
+    above = selection.rank_at_quantile(int(np.count_nonzero(valid)), quantile) if np.any(valid) else 0
+    return selection.threshold_above(scores, valid, above)
 
 
 class Setting:
@@ -33,12 +39,12 @@ class Setting:
         self.ids = [f"{draw.choice(['a', 'B', 'é', '文', '10', '9'])}-{i}" for i in range(n_documents)]
         draw.shuffle(self.ids)
         self.id_rank = np.array([sorted(self.ids).index(name) for name in self.ids], dtype=np.int64)
-        self.quantile = float(draw.choice([0.0, 0.07, 0.5, 0.8, 0.9, 0.99, draw.random()]))
+        self.quantile = float(draw.choice([1e-9, 0.07, 0.5, 0.8, 0.9, 0.99, draw.random()]))
         self.window = int(draw.choice([0, 0, 1, 2, 5]))
         self.max_tokens = int(draw.choice([0, 1, draw.integers(1, n_tokens + 2), draw.integers(1, n_tokens + 2)]))
 
     def fast(self):
-        threshold = selection.threshold_at_quantile(self.scores, self.valid, self.quantile)
+        threshold = threshold_at_quantile(self.scores, self.valid, self.quantile)
         ranking = selection.rank_documents(self.scores, self.offsets, self.valid, threshold, self.id_rank)
         mask = selection.select_tokens(
             self.scores, self.offsets, self.valid, ranking, window=self.window, max_tokens=self.max_tokens
@@ -107,9 +113,9 @@ def test_quantiles_follow_the_reference_where_binary_fractions_do_not_fit():
     for n, quantile in pairs:
         scores, valid = np.arange(n, dtype=np.float32)[::-1].copy(), np.ones(n, dtype=bool)
         expected = reference.threshold_at_quantile(scores.tolist(), valid.tolist(), quantile)
-        assert selection.threshold_at_quantile(scores, valid, quantile) == expected, (n, quantile)
+        assert threshold_at_quantile(scores, valid, quantile) == expected, (n, quantile)
         assert selection.threshold_above(scores, valid, selection.rank_at_quantile(n, quantile)) == expected
-    assert selection.threshold_at_quantile(np.arange(1, 101, dtype=np.float32), np.ones(100, dtype=bool), 0.07) == 7
+    assert threshold_at_quantile(np.arange(1, 101, dtype=np.float32), np.ones(100, dtype=bool), 0.07) == 7
 
 
 @given(st.integers(2, 2_000_000_000), st.data())
@@ -120,10 +126,31 @@ def test_a_number_of_tokens_above_goes_to_its_quantile_and_share_and_back(n, dat
         assert selection.rank_at_quantile(n, selection.quantile_of_share(share)) == expected
 
 
+def test_the_upper_tail_is_what_stands_out_from_the_scores(monkeypatch):
+    draw = np.random.default_rng(1)
+    n, offsets = 50_000, np.concatenate([np.arange(0, 50_000, 100), [50_000, 50_000]])
+    for share, spread in ((0.002, 1.0), (0.03, 0.1), (0.1, 10.0)):
+        high = draw.random(n) < share
+        scores = (spread * np.where(high, draw.normal(9, 0.5, n), draw.normal(0, 1, n))).astype(np.float32)
+        high[offsets[:-2]] = False  # a document's first token has no score
+        scores[offsets[:-2]] = 100 * spread
+        assert selection.count_tail(scores, offsets) == np.count_nonzero(high)
+        far = np.where(scores < 0, 50 * scores, scores)  # a long lower tail does not make the upper one longer
+        assert selection.count_tail(far, offsets) <= np.count_nonzero(high)
+    with monkeypatch.context() as smaller:
+        smaller.setattr(by_document.sample_valid, "__defaults__", (5_000,))
+        assert abs(selection.count_tail(scores, offsets) / np.count_nonzero(high) - 1) < 0.1
+    nothing = draw.normal(0, 1, n).astype(np.float32)
+    assert selection.count_tail(nothing, offsets) <= 2
+    assert selection.count_tail(np.zeros(0, dtype=np.float32), np.array([0])) == 0
+    listed = np.where(np.arange(n) % 1000 == 7, 0.4, 0.0).astype(np.float32)  # most scores are one and the same
+    assert selection.count_tail(listed, offsets) == n // 1000
+
+
 def test_no_token_is_above_the_threshold_when_all_scores_are_equal():
     offsets, valid = np.array([0, 3, 6]), np.array([False, True, True] * 2)
     scores = np.where(valid, 0.3, 0).astype(np.float32)
-    threshold = selection.threshold_at_quantile(scores, valid, 0.5)
+    threshold = threshold_at_quantile(scores, valid, 0.5)
     assert threshold == np.float32(0.3)
     ranking = selection.rank_documents(scores, offsets, valid, threshold, np.array([1, 0]))
     assert ranking.count_above.tolist() == [0, 0]
@@ -153,21 +180,21 @@ def test_a_window_stays_in_its_document_and_on_valid_tokens():
 
 def test_no_valid_token_is_an_error():
     with pytest.raises(NumericalError, match="no valid score"):
-        selection.threshold_at_quantile(np.zeros(3, dtype=np.float32), np.zeros(3, dtype=bool), 0.9)
+        threshold_at_quantile(np.zeros(3, dtype=np.float32), np.zeros(3, dtype=bool), 0.9)
 
 
 def test_a_score_that_is_not_finite_is_an_error():
     for bad in [np.nan, np.inf, -np.inf]:
         scores = np.array([0, 1, bad], dtype=np.float32)
         with pytest.raises(NumericalError, match="1 of 2 scores are not finite"):
-            selection.threshold_at_quantile(scores, np.array([False, True, True]), 0.9)
-        assert selection.threshold_at_quantile(scores, np.array([True, True, False]), 0.9) == 1
+            threshold_at_quantile(scores, np.array([False, True, True]), 0.9)
+        assert threshold_at_quantile(scores, np.array([True, True, False]), 0.9) == 1
 
 
 def test_a_quantile_out_of_range_is_an_error():
     for quantile in [-0.01, 1.0, 1.5, float("nan")]:
         with pytest.raises(ConfigError, match="quantile"):
-            selection.threshold_at_quantile(np.ones(3, dtype=np.float32), np.ones(3, dtype=bool), quantile)
+            threshold_at_quantile(np.ones(3, dtype=np.float32), np.ones(3, dtype=bool), quantile)
 
 
 def test_random_selection_takes_valid_tokens_and_repeats_for_a_seed():

@@ -19,7 +19,7 @@ import pyarrow as pa
 from ifguide.config.schema import SelectionConfig
 from ifguide.data.corpus import TokenizedCorpus
 from ifguide.errors import ConfigError, StaleError
-from ifguide.selection.algorithm import find_break, rank_at_quantile, rank_measured, spend_budget
+from ifguide.selection.algorithm import count_tail, rank_at_quantile, rank_measured, spend_budget
 from ifguide.selection.choice import Choice, read_choice
 from ifguide.selection.index.build import INDEX_VERSION, TAIL_QUANTILE, count_above
 from ifguide.selection.index.chunks import Chunks, bin_ends, sort_key
@@ -136,7 +136,7 @@ class ScoreIndex:
 
     def _choice(self, settings: Mapping | SelectionConfig) -> Choice:
         scores, offsets = self._chunks.scores, np.asarray(self._corpus.offsets)
-        return read_choice(settings, self._defaults, self.n_valid, lambda _: find_break(scores, offsets))
+        return read_choice(settings, self._defaults, self.n_valid, lambda _: count_tail(scores, offsets))
 
     def tokens_above(self, threshold: float) -> int:
         """How many valid tokens have a score strictly above a threshold; below the tail this reads all scores."""
