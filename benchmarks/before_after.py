@@ -44,7 +44,7 @@ DEMO = Bars(perplexity=0.02, of_span_mask=0.95, apart=("random", "loss-differenc
 REAL_TEXT = Bars(perplexity=0.05, of_base=0.5)
 NOT_RIVALS = (BASE, DEFAULT, "oracle", *METHODS)
 """The base model, ours, what labels reach, and our own selection trained in other ways."""
-OTHER_MEANS = ("words", "classifier-tokens", "classifier-documents", "steered")
+OTHER_MEANS = ("words", "classifier-tokens", "classifier-documents")
 """Methods that use a classifier somebody trained on labels; on the demo it is the very one that rates the completions.
 """
 
