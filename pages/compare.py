@@ -4,6 +4,7 @@ import streamlit as st
 
 from ifguide.evaluation.outcomes import highest_toxicity
 from ifguide.evaluation.statistics import INTERVALS, TOXIC_FROM
+from ifguide.study.evaluating import shared_prompts_warning
 from ifguide.study.freshness import stage_state
 from ifguide.ui import components, layout
 from ifguide.ui.chart_style import CONFIG, MARKERS
@@ -143,6 +144,8 @@ with layout.guard():
         st.stop()
     if stage_state(loaded.study, "evaluate").state == "stale":
         layout.need_stage(loaded, "evaluate", "")
+    if warning := shared_prompts_warning(loaded.study):
+        st.warning(plain(warning), icon=":material/warning:")
     colours = variant_colours(evaluated)
     with st.container(horizontal=True, vertical_alignment="bottom"):
         names = ask_models(evaluated)

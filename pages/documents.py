@@ -121,7 +121,7 @@ with layout.guard():
 
     def show_below(document: str | None, span: list[int] | None) -> None:
         if document is not None:
-            why.show_why(loaded, document, span)
+            why.show_why(loaded, store, document, span)
         verdict_panel.show_panel(loaded, store, name, log, audited)
 
     selected = loaded.selection(name)

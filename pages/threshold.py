@@ -6,11 +6,11 @@ from functools import partial
 import numpy as np
 import streamlit as st
 
-from ifguide.config.attributions import KINDS
+from ifguide.config.attributions import describe_kind
 from ifguide.errors import InputError
 from ifguide.study.analysis.prediction import read_prediction
 from ifguide.ui import components, layout
-from ifguide.ui.format import ATTRIBUTION_NOTES, ATTRIBUTION_TITLES, count, count_of, plain, score
+from ifguide.ui.format import count, count_of, plain, score
 from ifguide.ui.loaders import COUNT_WORDS_UP_TO, Loaded
 from ifguide.ui.threshold import board, overlap_panel, selection_panel
 from ifguide.ui.threshold import tables as selection_tables
@@ -23,19 +23,19 @@ WORDS_SHOWN, SOURCES_SHOWN = 12, 12
 
 def ask_attribution(loaded: Loaded) -> str:
     """Which kind of score the threshold is for."""
-    kinds = [kind for kind in loaded.kinds() if KINDS[kind].selects]
+    kinds = loaded.study.kinds(selecting=True)
     if len(kinds) == 1:
         return kinds[0]
     default = loaded.study.config.selection.attribution
     with st.container(horizontal=True, vertical_alignment="center"):
         chosen = layout.switch(
             "Score",
-            {kind: ATTRIBUTION_TITLES[kind] for kind in kinds},
+            {kind: describe_kind(kind).title for kind in kinds},
             key="attribution",
             default=default if default in kinds else kinds[0],
             label_visibility="collapsed",
         )
-        st.caption(ATTRIBUTION_NOTES[chosen], width="content")
+        st.caption(describe_kind(chosen).note, width="content")
     return chosen
 
 

@@ -34,8 +34,8 @@ def explain(
             shown = "the app's Queries page shows the effect of each query"
         else:
             found = explain_document(study, document, start, stop, progress)
-            toxic, safe = sum(found["toxic"]), sum(found["safe"])
-            shown = f"score {found['total']:+.4g}: toxic queries {toxic:+.4g}, safe queries {safe:+.4g}"
+            parts = ", ".join(f"{part} {value:+.4g}" for part, value in found["parts"].items())
+            shown = f"score {found['total']:+.4g}: {parts}"
     print(shown)
 
 

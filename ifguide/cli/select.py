@@ -12,8 +12,6 @@ from ifguide.cli.running import follow_run, open_study
 from ifguide.config.attributions import attributions
 from ifguide.errors import ConfigError
 
-Attribution = StrEnum("Attribution", attributions())  # type: ignore[misc]  # made at run time
-"""Kinds of token scores."""
 Table = StrEnum("Table", ("tokens", "documents", "mask", "spans"))
 """What can be exported."""
 _WHAT = "A row for each token or document, the selected tokens alone, or the selected characters."
@@ -29,7 +27,13 @@ def select(
     window: Annotated[int | None, Option(min=0, help="Tokens selected on each side of a hit.")] = None,
     max_tokens: Annotated[int | None, Option(min=0, help="Token budget; 0: no budget.")] = None,
     attribution: Annotated[
-        Attribution | None, Option(metavar="|".join(Attribution), help="Which scores to select by.")
+        str | None, Option(metavar="KIND", help=f"Scores to select by: {', '.join(attributions())}, or imported ones.")
+    ] = None,
+    scores: Annotated[
+        Path | None, Option(metavar="FILE", help="Import scores from this file, and select by them.")
+    ] = None,
+    mask: Annotated[
+        Path | None, Option(metavar="FILE", help="Take the tokens that this file names; no threshold.")
     ] = None,
     selection: Annotated[
         str | None, Option("--name", metavar="SELECTION", help="Its name.", show_default="from the settings")
@@ -40,24 +44,36 @@ def select(
     Give the threshold as one of --tokens, --share and --quantile. What is not given comes from study.toml.
     """
     from ifguide.selection.algorithm import quantile_of_share
-    from ifguide.study.select import save_selection
+    from ifguide.study.pipeline import import_scores
+    from ifguide.study.select import save_mask, save_selection
 
+    if mask and any(value is not None for value in (tokens, share, quantile, window, max_tokens, attribution, scores)):
+        raise ConfigError("expected --mask with --name alone, for the file says which tokens; leave out the others")
+    if scores and attribution:
+        raise ConfigError("expected --scores or --attribution, got both; leave out one of them")
     if [tokens, share, quantile].count(None) < 2:
         raise ConfigError("expected one of --tokens, --share and --quantile, got several; leave out the others")
     study = open_study(name)
+    if scores:
+        attribution = scores.stem.replace("-", "_")
+        with follow_run() as progress:
+            study = import_scores(study, attribution, scores, progress=progress)
     given = {
         "tokens_above": tokens,
         "quantile": quantile if share is None else quantile_of_share(share),
         "window": window,
         "max_tokens": max_tokens,
-        "attribution": attribution and attribution.value,
+        "attribution": attribution,
     }
     settings = {key: value for key, value in given.items() if value is not None}
     with follow_run():
         wanted = {**dataclasses.asdict(study.config.selection), **settings}
         size = f"n{tokens}" if tokens else f"q{wanted['quantile']:g}"
         derived = f"{wanted['attribution']}-{size}-w{wanted['window']}-m{wanted['max_tokens']}"
-        made = save_selection(study, selection or derived, settings)
+        if mask:
+            made = save_mask(study, selection or mask.stem, str(mask))
+        else:
+            made = save_selection(study, selection or derived, settings)
     found = made.settings
     part = found["n_selected"] / max(found["n_valid"], 1)
     print(

@@ -56,13 +56,15 @@ def study_status(study: "Study") -> dict:
 
     Returns:
         {"study", "stages": {name: {"state", "seconds", "reason"}}, "metrics": {"base": {...}, "suppressed": {...},
-        ...}, "job": {"id", "command", "state", "stage", "error"} or None}.
+        ...}, "prompts_warning": text or "", "job": {"id", "command", "state", "stage", "error"} or None}.
     """
+    from ifguide.study.evaluating import shared_prompts_warning
     from ifguide.study.freshness import stage_states
 
     states = stage_states(study).items()
     stages = {name: {"state": one.state, "seconds": one.seconds, "reason": one.reason} for name, one in states}
-    return {"study": study.name, "stages": stages, "metrics": study.headline(), "job": _last_job(study)}
+    found = {"study": study.name, "stages": stages, "metrics": study.headline()}
+    return found | {"prompts_warning": shared_prompts_warning(study), "job": _last_job(study)}
 
 
 def _last_job(study: "Study") -> dict | None:
@@ -100,6 +102,7 @@ def format_status(status: dict) -> str:
         parts.append(format_table(("model", *(key.replace("_", " ") for key in keys)), rows))
         warnings = [(model, values.get("fluency_warning")) for model, values in models.items()]
         parts.append("\n".join(f"warning, {model}: {warning}" for model, warning in warnings if warning))
+    parts.append(status["prompts_warning"] and f"warning: {status['prompts_warning']}")
     if job := status["job"]:
         line = f"job {job['id']} ({' '.join(job['command'])}): {job['state']}"
         parts.append(", ".join(filter(None, (line, job["state"] == "running" and job["stage"], job["error"]))))

@@ -17,6 +17,8 @@ class ScoreKind:
     """What it measures, in one sentence."""
     module: str = ""
     """The module that computes it; empty: another kind's module gives it along with its own."""
+    curvature: bool = False
+    """It needs the direction v, and so EK-FAC's factors."""
     directional: bool = True
     """It is taken along a direction, so every pair of query sets has scores of this kind."""
     parts: tuple[str, ...] = ()
@@ -33,18 +35,32 @@ KINDS: dict[str, ScoreKind] = {
         title="Influence",
         note="How much likelier toxic completions get when the model trains on this token (“own loss”).",
         module="ifguide.study.attributions.own_loss",
+        curvature=True,
     ),
     "position": ScoreKind(
         title="Position influence",
         note="The influence that flows through the position the token is predicted from: what kronfluence and"
         " the paper's released code report.",
         module="ifguide.study.attributions.position",
+        curvature=True,
     ),
     "probe": ScoreKind(
         title="Probe",
         note="How much the model's state at this token looks like a toxic completion's. It measures what the token is"
         " like, not what training on it does.",
         module="ifguide.study.attributions.probe",
+    ),
+    "combined": ScoreKind(
+        title="Probe and influence",
+        note="Influence and probe, each over its standard deviation, added up.",
+        module="ifguide.study.attributions.combined",
+        parts=("own_loss", "probe"),
+    ),
+    "tfidf": ScoreKind(
+        title="Influence, rare words first",
+        note="Influence, scaled by how few documents have the token: by log(documents / (documents with it + 1)).",
+        module="ifguide.study.attributions.tfidf",
+        parts=("own_loss",),
     ),
     "token_loss": ScoreKind(
         title="Model's loss",
@@ -62,7 +78,17 @@ def attributions() -> tuple[str, ...]:
     return tuple(name for name, kind in KINDS.items() if kind.selects)
 
 
+def describe_kind(name: str) -> ScoreKind:
+    """The kind of this name, or what can be said of scores that came from a file."""
+    return KINDS.get(name) or ScoreKind(title=name, note="Scores from a file.", directional=False)
+
+
 def computed_kinds(scores) -> tuple[str, ...]:
     """Names of the kinds that a study with this `ScoresConfig` computes."""
-    wanted = {name for name in KINDS if getattr(scores, name, True)}
+    wanted = {name for name in KINDS if getattr(scores, name, KINDS[name].module or scores.own_loss)}
     return tuple(name for name in KINDS if name in wanted and wanted.issuperset(KINDS[name].parts))
+
+
+def needs_direction(scores) -> bool:
+    """Whether a kind that this `ScoresConfig` computes needs the direction v."""
+    return any(KINDS[name].curvature for name in computed_kinds(scores))

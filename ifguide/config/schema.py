@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, Strict, ValidationInfo, field_validator
 
-from ifguide.config.attributions import attributions
+from ifguide.config.attributions import KINDS, attributions, computed_kinds
 from ifguide.config.names import DEFAULT, NAME_RULE, is_name
 from ifguide.config.validation import table
 
@@ -31,13 +31,13 @@ def _check_table_name(name: str) -> str:
     return name
 
 
-def _check_attribution(kind: str) -> str:
-    if kind not in attributions():
-        raise ValueError(f"expected one of {', '.join(attributions())}, got {kind!r}")
-    return kind
+def _check_column_name(name: str) -> str:
+    if not (name.isascii() and name.isidentifier()) or name in KINDS:
+        raise ValueError(f"expected letters, digits and _, and no score's own name, got {name!r}")
+    return name
 
 
-Attribution = Annotated[str, Strict(), AfterValidator(_check_attribution)]
+ColumnName = Annotated[str, Strict(), AfterValidator(_check_column_name)]
 Text = Annotated[str, Strict(), AfterValidator(_check_text)]
 FileName = Annotated[str, Strict(), Field(min_length=1), AfterValidator(_check_text)]
 Name = Annotated[str, Strict(), AfterValidator(_check_name)]
@@ -220,10 +220,16 @@ class ScoresConfig:
 
     derivative: Literal["auto", "jvp", "central"] = "jvp"
     """`jvp` (exact), `central` (central differences), or `auto` (the fastest that agrees with `jvp` on a sample)."""
+    own_loss: Flag = True
+    """Compute own-loss influence, and each token's loss. A study without influence needs no curvature."""
     position: Flag = True
     """Also compute `position` attribution, for comparison."""
     probe: Flag = False
     """Also score every token with a linear probe of the model's hidden states, fitted on the queries."""
+    combined: Flag = False
+    """Also combine influence and probe."""
+    tfidf: Flag = False
+    """Also scale influence by how few documents have the token, log(N/(df+1))."""
     probe_method: Literal["mean-difference", "logistic"] = "mean-difference"
     """The probe's direction: difference of the mean states, or logistic regression."""
     average: Literal["mean", "median"] = "mean"
@@ -236,8 +242,8 @@ class ScoresConfig:
 class SelectionConfig:
     """Algorithm 1: which tokens are selected."""
 
-    attribution: Attribution = "own_loss"
-    """Scores to select by: `own_loss`, `position` or `probe`."""
+    attribution: Name = "own_loss"
+    """Scores to select by: `own_loss`, `position`, `probe`, `combined`, `tfidf`, or a table `[imported.NAME]`."""
     quantile: Annotated[Number, Field(ge=0, lt=1)] = 0.99
     """The threshold is this quantile of all valid scores; tokens strictly above it are hits."""
     window: Count = 0
@@ -318,6 +324,14 @@ class BorrowedConfig:
     """The other study, in the same cache."""
     selection: Name = DEFAULT
     """Which of its selections."""
+
+
+@table("imported")
+class ImportedConfig:
+    """Token scores from a file (`ifguide select --scores`). A table `[imported.NAME]`."""
+
+    path: FileName
+    """A Parquet or JSON lines file with the columns document, token (or start and end) and score, or a .npy array."""
 
 
 @table("evaluate")
@@ -404,6 +418,8 @@ class StudyConfig:
     factors: FactorsConfig = field(default_factory=FactorsConfig)
     direction: DirectionConfig = field(default_factory=DirectionConfig)
     scores: ScoresConfig = field(default_factory=ScoresConfig)
+    imported: dict[ColumnName, ImportedConfig] = field(default_factory=dict)
+    """Token scores from files: tables `[imported.NAME]`."""
     selection: SelectionConfig = field(default_factory=SelectionConfig)
     suppress: SuppressConfig = field(default_factory=SuppressConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
@@ -413,6 +429,17 @@ class StudyConfig:
     """More models to compare: tables `[variants.NAME]` with `selection` and the settings of `[suppress]`."""
     borrowed: dict[Name, BorrowedConfig] = field(default_factory=dict)
     """Selections of other studies: tables `[borrowed.NAME]`."""
+
+    @field_validator("selection")
+    @classmethod
+    def _has_scores(cls, selection: SelectionConfig, known: ValidationInfo) -> SelectionConfig:
+        scores, kind = known.data.get("scores"), selection.attribution
+        computed = computed_kinds(scores) if scores else attributions()
+        possible = [*(name for name in computed if KINDS[name].selects), *known.data.get("imported", ())]
+        if kind not in possible:
+            remedy = f"; set scores.{kind} to true, and what it is combined from" if kind in attributions() else ""
+            raise ValueError(f"selection.attribution: expected one of {', '.join(possible)}, got {kind!r}{remedy}")
+        return selection
 
     @field_validator("training")
     @classmethod

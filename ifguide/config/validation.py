@@ -35,7 +35,7 @@ def table(section: str):
 
     Making one raises `ConfigError` for an unknown setting and for a value of the wrong type or out of range.
     """
-    config = ConfigDict(extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+    config = ConfigDict(extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True, validate_default=True)
 
     def decorate(kind: type[Table]) -> type[Table]:
         checked: Any = dataclass(frozen=True, kw_only=True, config=config)(kind)
@@ -64,7 +64,8 @@ def _explain(error: ValidationError, section: str, kind: type) -> str:
     if problem == "missing":
         return f"{place}: expected a value, got none"
     if problem == "value_error":
-        return f"{place}: {context['error']}"
+        said = str(context["error"])  # of a whole table, the check names the setting
+        return said if said.startswith(f"{place}.") else f"{place}: {said}"
     bounds = {key: f"{value:g}" if isinstance(value, float) else value for key, value in context.items()}
     expected = _EXPECTED.get(problem, "{message}").format(place=place, message=first["msg"], **bounds)
     return f"{place}: expected {expected}, got {first['input']!r}"

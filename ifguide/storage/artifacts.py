@@ -303,10 +303,10 @@ def load_tensors(path: Path, device: str = "cpu") -> dict:
         return load_file(path, device=device)
 
 
-def read_table(path: Path):
-    """Read a Parquet file of ours as an Arrow table; a StaleError if it is missing or damaged."""
+def read_table(path: Path, **part):
+    """Read a Parquet file of ours, or `part` of it, as an Arrow table; a StaleError if it is missing or damaged."""
     import pyarrow as pa
     from pyarrow import parquet
 
     with reading(path, pa.ArrowException, OSError, ValueError):
-        return parquet.read_table(path)
+        return parquet.read_table(path, **part)

@@ -2,7 +2,8 @@
 influence.
 
 Every function gives float32 (N,), higher where the method would sooner leave a token out; only their order matters, and
-that 0 and less means "keep". `ifguide.study.select` takes the best of them, as many as the default selection holds.
+that 0 and less means "keep". They are then averaged and pooled as the study's own scores are
+(`ifguide.study.scoring.treat`), and `ifguide.study.select` takes the best, as many as the default selection has hits.
 """
 
 import dataclasses
@@ -15,10 +16,10 @@ from pathlib import Path
 import numpy as np
 
 from ifguide.config.names import BASE
-from ifguide.config.schema import ScoresConfig
 from ifguide.data.corpus import TokenizedCorpus
+from ifguide.data.readers import read_rows, take_field
 from ifguide.data.words import WRITTEN_WORD
-from ifguide.errors import ConfigError
+from ifguide.errors import ConfigError, InputError
 from ifguide.evaluation.toxicity import ToxicityScorer
 from ifguide.runtime.distributed import current
 from ifguide.runtime.progress import Progress, report_part
@@ -28,29 +29,23 @@ from ifguide.study.attributions import Scorer
 from ifguide.study.evaluating import load_study_scorer
 from ifguide.study.lineage import Unit
 from ifguide.study.reading import Study
-from ifguide.study.scoring import open_scoring, put_together, score_in_shards, score_kinds
+from ifguide.study.scoring import open_scoring, score_in_shards, score_kinds
 
 _SENTENCE = re.compile(r"[^.!?\n]+[.!?\n]*")
 
 Report = Callable[[int, int], None]
-TREATMENT = ScoresConfig(average="mean", pooling=0.0)
-"""How the checkpoints of another kind of influence are put together; `[scores]` holds for the study's own alone."""
 
 
-def score_baseline(study: Study, unit: Unit, progress: Progress) -> np.ndarray:
-    """Scores float32 (N,) of one of `ifguide.study.variants.BASELINES`.
+def score_baseline(study: Study, unit: Unit, progress: Progress) -> list[np.ndarray]:
+    """Scores float32 (N,) of one of `ifguide.study.variants.BASELINES` or of `[imported.NAME]`, before any treatment;
+    one array a checkpoint where the method has several.
 
     Raises:
-        InputError: the classifier cannot be loaded.
-        ConfigError: position scores are wanted and the study has none, or several processes run.
+        InputError: the classifier or the file cannot be read.
+        ConfigError: several processes run.
     """
-    if unit.name == "position":
-        if not study.has_scores("position"):
-            raise ConfigError("the baseline `position` needs position scores; set scores.position to true")
-        scores, folder = study.folder(Unit("scores")), open_scoring(study, unit) / "scored"
-        parts = [scores / checkpoint for checkpoint in study.checkpoint_names()]
-        put_together(study.corpus(), parts, folder, ["position"], TREATMENT)
-        return artifacts.load_array(folder / "position.npy")
+    if unit.name in study.config.imported:
+        return [read_scores(study.corpus(), study.resolve(study.config.imported[unit.name].path))]
     by_classifier = {
         "words": score_words,
         "classifier-tokens": score_by_leaving_words_out,
@@ -61,13 +56,14 @@ def score_baseline(study: Study, unit: Unit, progress: Progress) -> np.ndarray:
             raise ConfigError(
                 f"the baseline `{unit.name}` is computed by one process; start it without torchrun or accelerate launch"
             )
-        score = score_by_tuned_models if unit.name == "loss-difference" else score_by_influence
-        return score(study, unit, progress)
+        if unit.name == "loss-difference":
+            return [score_by_tuned_models(study, unit, progress)]
+        return score_by_influence(study, unit, progress)
     from ifguide.models.loading import pick_device
 
     config = study.config
     scorer = load_study_scorer(study, config.baselines.scorer, str(pick_device(config.compute.device)))
-    return by_classifier[unit.name](study.corpus(), scorer, report_part(progress, "documents"))
+    return [by_classifier[unit.name](study.corpus(), scorer, report_part(progress, "documents"))]
 
 
 def score_words(corpus: TokenizedCorpus, scorer: ToxicityScorer, report: Report | None = None) -> np.ndarray:
@@ -134,9 +130,50 @@ def _give_to_tokens(corpus: TokenizedCorpus, document: int, ranges: list, scores
         np.copyto(part, value, where=(part == 0) | (part < value))
 
 
-def score_by_influence(study: Study, unit: Unit, progress: Progress) -> np.ndarray:
-    """Influence of another kind: `standard` (toxic queries alone), or at the finished model alone (`last-position`,
-    `last-own-loss`)."""
+def read_scores(corpus: TokenizedCorpus, path: str, *, marked: bool = False) -> np.ndarray:
+    """One score a token from a file, float32 (N,); 0 where it has none.
+
+    Args:
+        path: `.npy` with a number a token, (N,), in the corpus's order; or rows with the columns of `ifguide export`:
+            `document_id`, `score`, and `position` (the token's, from 0 in its document) or `char_start` and `char_end`
+            (every token that they touch gets the highest score given for it).
+        marked: the rows mark tokens instead: 1 for each, but for those that are not `selected`.
+
+    Raises:
+        InputError: it does not fit the corpus, or a score is not a finite number.
+    """
+    if path.endswith(".npy"):
+        scores = artifacts.load_array(Path(path)).astype(np.float32)
+        if scores.shape != (corpus.n_tokens,):
+            raise InputError(f"{path}: expected {corpus.n_tokens:,} numbers, one a token, got the shape {scores.shape}")
+    else:
+        scores = np.zeros(corpus.n_tokens, dtype=np.float32)
+        numbers = {name: number for number, name in enumerate(corpus.ids())}
+        for row in read_rows(path, columns=["document_id", "position", "char_start", "char_end", "score", "selected"]):
+            name = take_field(row, "document_id")
+            if (document := numbers.get(str(name))) is None:
+                raise InputError(f"{row.where}: the corpus has no document {name!r}; use the ids of `ifguide export`")
+            value = row.values.get("selected", 1) if marked else take_field(row, "score")
+            keys = ["position"] if "position" in row.values else ["char_start", "char_end"]
+            try:
+                value, place = float(value or 0), [int(take_field(row, key)) for key in keys]
+            except (TypeError, ValueError):
+                raise InputError(f"{row.where}: expected numbers, got {row.values}; correct the row") from None
+            first, stop = int(corpus.offsets[document]), int(corpus.offsets[document + 1])
+            if len(place) == 2:
+                _give_to_tokens(corpus, document, [(*place, value)], scores)
+            elif 0 <= place[0] < stop - first:
+                scores[first + place[0]] = value
+            else:
+                raise InputError(f"{row.where}: expected a position from 0 to {stop - first - 1}, got {place[0]}")
+    if not np.isfinite(scores).all():
+        raise InputError(f"{path}: {np.count_nonzero(~np.isfinite(scores)):,} scores are not finite; leave them out")
+    return scores
+
+
+def score_by_influence(study: Study, unit: Unit, progress: Progress) -> list[np.ndarray]:
+    """Influence of another kind: `standard` (toxic queries alone) at each checkpoint, or at the finished model alone
+    (`last-position`, `last-own-loss`)."""
     differential = unit.name != "standard"
     kind = "position" if unit.name == "last-position" else "own_loss"
 
@@ -150,8 +187,8 @@ def score_by_influence(study: Study, unit: Unit, progress: Progress) -> np.ndarr
 
     folder, names = open_scoring(study, unit) / "scored", [BASE] if differential else study.checkpoint_names()
     score = functools.partial(score_kinds, study, unit, folder, progress)
-    score(checkpoints=names, kinds=[kind], treatment=TREATMENT, directions=directions)
-    return artifacts.load_array(folder / f"{kind}.npy")
+    score(checkpoints=names, kinds=[kind], treatment=study.config.scores, directions=directions)
+    return [artifacts.load_array(folder / name / f"{kind}.npy") for name in names]
 
 
 def _only(score: Callable, batch) -> list:

@@ -25,7 +25,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ifguide.config.attributions import attributions
 from ifguide.data.by_document import document_runs, sum_by_document
 from ifguide.data.near_duplicates import group_near_duplicates
 from ifguide.errors import StaleError
@@ -39,7 +38,6 @@ if TYPE_CHECKING:
 
 CORPUS = Unit("documents")
 """The artefact that describes the corpus."""
-KINDS = attributions()
 SPARK_BINS = 32
 """Bars of a document's sparkline."""
 TOP_QUANTILE = 0.999
@@ -151,8 +149,8 @@ def make_table(study: "Study", selection: str = "", report: Report | None = None
         add("selection", describe_selection(chosen, offsets))
         return pa.table(columns), chosen.settings
     add("corpus", describe_corpus(study))
-    tops = {kind: scale_top(study.scores(kind), offsets) for kind in (*KINDS, "token_loss") if study.has_scores(kind)}
-    for kind in filter(study.has_scores, KINDS):
+    tops = {kind: scale_top(study.scores(kind), offsets) for kind in study.kinds()}
+    for kind in study.kinds(selecting=True):
         described = describe_scores(study.scores(kind), corpus.token_ids, offsets, tops[kind], report)
         add("kind", SimpleNamespace(**described), kind)
     return pa.table(columns), {"tops": tops, "top_quantile": TOP_QUANTILE}

@@ -7,9 +7,10 @@ from ifguide.config.names import BASE
 from ifguide.config.schema import EvaluateConfig
 from ifguide.data.prompts import Prompt, read_heldout, read_prompts
 from ifguide.data.readers import read_texts
+from ifguide.errors import StaleError
 from ifguide.evaluation.evaluate import evaluate_model
 from ifguide.runtime.progress import Progress
-from ifguide.storage.artifacts import hash_json
+from ifguide.storage.artifacts import hash_json, read_table
 from ifguide.storage.work import open_work
 from ifguide.study.freshness import inputs_of, settings_of
 from ifguide.study.lineage import BASELINE_CLASSIFIER, Unit, weights_unit
@@ -89,6 +90,23 @@ def study_prompts(study: Study) -> list[Prompt]:
     if config.prompts:
         return read_prompts(config.prompts, config)
     return [Prompt(text=text) for text in list(study.queries("toxic")["prompt"])[: config.n_prompts or None]]
+
+
+def shared_prompts_warning(study: Study) -> str:
+    """A sentence when completed prompts are prompts of the toxic queries, but for blanks around them; else empty."""
+    samples = study.folder(Unit("evaluate", next(iter(study.evaluation_names()), BASE))) / "samples.parquet"
+    try:
+        queries = read_table(study.folder(Unit("queries")) / "toxic.parquet", columns=["prompt"])
+        measured = read_table(samples, columns=["prompt"], filters=[("sample_index", "=", 0)])
+    except StaleError:  # nothing is measured yet, or a file is damaged; who shows the figures says so
+        return ""
+    prompts, fitted = ([text.strip() for text in table["prompt"].to_pylist()] for table in (measured, queries))
+    shared = sum(map(set(fitted).__contains__, prompts))
+    said = (
+        f"{shared:,} of the {len(prompts):,} prompts are prompts of the toxic queries, so these figures are measured on"
+        " what the scores were fitted to; name other prompts with --prompts, or as evaluate.prompts in study.toml."
+    )
+    return said if shared else ""
 
 
 def read_lambada(config: EvaluateConfig) -> list[str]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from ifguide.config.attributions import needs_direction
 from ifguide.config.names import BASE, DEFAULT, check_name, is_name
 from ifguide.config.schema import QueriesConfig, StudyConfig
 from ifguide.errors import ConfigError
@@ -91,6 +92,8 @@ class StudyFolder:
         """The artefacts that a full run of a stage makes."""
         if stage not in STAGES:
             raise ConfigError(f"unknown stage {stage!r}; stages: {', '.join(STAGES)}")
+        if stage in ("factors", "direction") and not needs_direction(self.config.scores):
+            return []
         if stage not in STAGE_FOLDERS:
             return [Unit(stage)]
         names = [DEFAULT, *(c for c in self.config.selection.controls if c != "oracle" or self.has_spans)]

@@ -44,8 +44,19 @@ def settings_of(study: StudyFolder, unit: Unit) -> dict:
     return lineage.unit_settings(study.config, unit)
 
 
-def inputs_of(study: StudyFolder, unit: Unit) -> dict[str, str]:
-    """Name to current hash of everything an artefact is made from.
+def reads(study: StudyFolder, unit: Unit) -> list[Unit]:
+    """The artefacts an artefact reads; a saved selection remembers which scores it was made from."""
+    found = read_units(study.config, unit)
+    if unit.stage == "selection" and not lineage.can_be_made_again(study.config, unit.name):
+        settings = settings_of(study, unit)
+        if settings.get("kind") == "mask":
+            return [Unit("corpus")]
+        return [Unit("corpus"), lineage.scores_unit(study.config, settings.get("selection.attribution", ""))]
+    return found
+
+
+def inputs_of(study: StudyFolder, unit: Unit, read: list[Unit] | None = None) -> dict[str, str]:
+    """Name to current hash of everything an artefact is made from; `read` says which artefacts it reads.
 
     Raises:
         InputError: a file of the user's is gone.
@@ -53,7 +64,7 @@ def inputs_of(study: StudyFolder, unit: Unit) -> dict[str, str]:
     """
     files = [file for file in lineage.input_files(study.config, unit) if file.path]
     found = {"schema": str(artifacts.SCHEMA)} | {f"file {file.label}": _hash_input(study, file) for file in files}
-    for source in read_units(study.config, unit):
+    for source in reads(study, unit) if read is None else read:
         manifest = artifacts.read_manifest(study.folder(source))
         if manifest is None:
             raise StaleError(f"{source} is missing; build it with `ifguide run {study.name}`")
@@ -77,7 +88,7 @@ def _judge(study: StudyFolder, unit: Unit, known: dict[Unit, StageState]) -> Sta
     seconds = manifest.get("seconds")
     if problem := artifacts.check_sizes(folder, manifest):
         return StageState("stale", f"damaged: {problem}", seconds)
-    for source in read_units(study.config, unit):
+    for source in reads(study, unit):
         state = unit_state(study, source, known)
         if state.state != "fresh":
             return StageState("stale", f"{source} is {state.state}", seconds)

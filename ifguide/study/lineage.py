@@ -3,7 +3,7 @@
 import functools
 from dataclasses import dataclass
 
-from ifguide.config.attributions import KINDS
+from ifguide.config.attributions import KINDS, attributions, needs_direction
 from ifguide.config.io import config_to_dict
 from ifguide.config.names import BASE, DEFAULT
 from ifguide.config.schema import StudyConfig
@@ -27,13 +27,12 @@ STAGE_FOLDERS = {
 `baseline` holds token scores of other methods; it is none of `STAGES`, for only `ifguide compare` asks for it. One
 artefact of `documents` has no name, that of the corpus."""
 
-BUILT_IN_SELECTIONS = (DEFAULT, "random", "oracle", *BASELINES)
+BUILT_IN_SELECTIONS = (DEFAULT, "random", "oracle", *attributions(), *BASELINES)
 """Selections that can be made again from `study.toml`: the default one, its controls, and those of other methods."""
 
 _FROM_MODELS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "loss-difference": (("corpus", "queries", "model"), ("baselines", "training")),
     "standard": (("corpus", "queries", "model", "factors"), ("direction", "scores", "model")),
-    "position": (("corpus", "scores"), ()),
     "last-position": (("corpus", "queries", "model"), ("factors", "direction", "model")),
     "last-own-loss": (("corpus", "queries", "model"), ("factors", "direction", "scores", "model")),
 }
@@ -110,7 +109,12 @@ def weights_unit(model: str) -> Unit:
 
 def can_be_made_again(config: StudyConfig, selection: str) -> bool:
     """Whether study.toml says how a selection is made; one that the user saved keeps its settings itself."""
-    return selection in BUILT_IN_SELECTIONS or selection in config.borrowed
+    return selection in BUILT_IN_SELECTIONS or selection in config.borrowed or selection in config.imported
+
+
+def scores_unit(config: StudyConfig, kind: str) -> Unit:
+    """The artefact with the scores of a kind, of another method, or from a file."""
+    return Unit("baseline", kind) if kind in BASELINES or kind in config.imported else Unit("scores")
 
 
 def read_units(config: StudyConfig, unit: Unit) -> list[Unit]:
@@ -127,12 +131,16 @@ def read_units(config: StudyConfig, unit: Unit) -> list[Unit]:
         made = [weights_unit(name), *([] if name == BASE else [Unit("evaluate", BASE)])]
         steered_by_queries = name == STEERED and config.baselines.steer_scorer == QueryScorer.name
         return made if config.evaluate.prompts and not steered_by_queries else [Unit("queries"), *made]
-    if stage == "selection" and name in BASELINES:
-        return [Unit("corpus"), Unit("selection", DEFAULT), Unit("baseline", name)]
+    if stage == "selection" and name in (*attributions(), *BASELINES, *config.imported):
+        return [Unit("corpus"), Unit("selection", DEFAULT), scores_unit(config, name)]
     if stage == "selection":
-        return [Unit("corpus")] if name == "oracle" or name in config.borrowed else [Unit("corpus"), Unit("scores")]
+        own = name == "oracle" or name in config.borrowed
+        return [Unit("corpus")] if own else [Unit("corpus"), scores_unit(config, config.selection.attribution)]
+    imported = [Unit("baseline", kind) for kind in config.imported]
     if stage == "documents":
-        return [Unit("corpus"), Unit("selection", name) if name else Unit("scores")]
+        return [Unit("corpus"), *([Unit("selection", name)] if name else [Unit("scores"), *imported])]
+    if stage == "index":
+        return [Unit("corpus"), Unit("scores"), *imported]
     if stage == "baseline":
         return [Unit(part) for part in _FROM_MODELS.get(name, (("corpus",),))[0]]
     reads = {
@@ -141,8 +149,7 @@ def read_units(config: StudyConfig, unit: Unit) -> list[Unit]:
         "model": ("corpus",),
         "factors": ("corpus", "model"),
         "direction": ("corpus", "queries", "model", "factors"),
-        "scores": ("corpus", "model", "direction"),
-        "index": ("corpus", "scores"),
+        "scores": ("corpus", "model", "direction" if needs_direction(config.scores) else "queries"),
     }
     return [Unit(name) for name in reads[stage]]
 
@@ -179,7 +186,11 @@ def input_files(config: StudyConfig, unit: Unit) -> list[InputFile]:
             InputFile("model", model.source),
             *(InputFile(f"checkpoint {path}", path) for path in model.checkpoints),
         ],
-        "baseline": [] if unit.name in _FROM_MODELS else classifier,
+        "baseline": [InputFile("scores", config.imported[unit.name].path)]
+        if unit.name in config.imported
+        else []
+        if unit.name in _FROM_MODELS
+        else classifier,
         "evaluate": [
             InputFile("prompts", config.evaluate.prompts),
             InputFile("held-out text", config.evaluate.heldout),
@@ -215,7 +226,7 @@ def unit_settings(config: StudyConfig, unit: Unit) -> dict:
         training = {f"training.{key}": value for key, value in config_to_dict(config.training).items()}
         return how | {key: value for key, value in training.items() if key not in _DO_NOT_CHANGE_A_TRAINING}
     sections = {
-        "baseline": _FROM_MODELS.get(unit.name, ((), ("baselines",)))[1],
+        "baseline": () if unit.name in config.imported else _FROM_MODELS.get(unit.name, ((), ("baselines",)))[1],
         "model": ("model",) if config.model.mode == "asis" else ("model", "training"),
         "factors": ("factors", "model"),
         "direction": ("direction", "model"),
@@ -237,7 +248,9 @@ def unit_settings(config: StudyConfig, unit: Unit) -> dict:
         for key, value in config_to_dict(getattr(config, section)).items()
     }
     flat = {key: value for key, value in flat.items() if key not in changes_nothing}
-    if unit.stage == "selection" and unit.name in BASELINES:
+    if unit.stage == "baseline" and unit.name != "classifier-documents":
+        return flat | _some(config, "scores", "average", "pooling")
+    if unit.stage == "selection" and unit.name in (*attributions(), *BASELINES, *config.imported):
         documents = _some(config, "baselines", "document_min") if unit.name == "classifier-documents" else {}
         return {"kind": unit.name, **documents}
     if unit.stage == "selection" and unit.name == "random":

@@ -14,7 +14,7 @@ from collections.abc import Set as AnySet
 from pathlib import Path
 
 from ifguide.config.names import BASE, DEFAULT, check_name
-from ifguide.config.schema import BorrowedConfig, StudyConfig
+from ifguide.config.schema import BorrowedConfig, ImportedConfig, StudyConfig
 from ifguide.errors import ConfigError, IFGuideError, InputError, StaleError
 from ifguide.runtime import distributed
 from ifguide.runtime.allocator import keep_freed_memory
@@ -170,6 +170,31 @@ def borrow(study: Study, name: str, lent: BorrowedConfig, *, progress: Progress 
     except IFGuideError:
         study.change(before)
         raise
+
+
+def import_scores(study: Study, name: str, path: Path, *, progress: Progress | None = None) -> Study:
+    """Take token scores from a file, see `ifguide.study.baselines.read_scores`; study.toml names it from then on. They
+    are treated and indexed as the study's own are. Returns the changed study.
+
+    Raises:
+        ConfigError: a name that is taken or bad.
+        InputError: the file does not fit the corpus; the settings are as they were.
+    """
+    taken = (*RESERVED, *study.config.variants, *study.config.borrowed, *study.selection_names())
+    if name in taken and name not in study.config.imported:
+        raise ConfigError(f"the name {name!r} is taken; give the file another name")
+    before = study.config
+    imported = {**before.imported, name: ImportedConfig(path=str(path.resolve()))}
+    changed = study.change(dataclasses.replace(before, imported=imported))
+    units = [Unit("baseline", name)]
+    if unit_state(changed, Unit("scores")).state == "fresh":
+        units += [Unit("index"), Unit("documents")]
+    try:
+        _build(changed, _with_needs(changed, units), progress)
+    except IFGuideError:
+        study.change(before)
+        raise
+    return changed
 
 
 def _with_needs(study: Study, units: Iterable[Unit]) -> list[Unit]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ifguide.config.attributions import KINDS
+from ifguide.config.attributions import KINDS, computed_kinds, describe_kind
 from ifguide.config.io import read_config, write_config
 from ifguide.config.names import DEFAULT, check_name, is_name
 from ifguide.config.schema import StudyConfig
@@ -16,7 +16,7 @@ from ifguide.errors import ConfigError, StaleError, StudyNotFound
 from ifguide.selection.saved import Selection, read_selection
 from ifguide.storage import artifacts
 from ifguide.study.folder import StudyFolder, cache_dir, list_studies
-from ifguide.study.lineage import STAGE_FOLDERS, STAGES, Unit, can_be_made_again
+from ifguide.study.lineage import STAGE_FOLDERS, STAGES, Unit, can_be_made_again, scores_unit
 from ifguide.study.variants import check_variants
 
 
@@ -132,18 +132,29 @@ class Study(StudyFolder):
                 entry["source"] = str(folder / entry["source"])
         return models
 
-    def scores(self, kind: str = "own_loss", checkpoint: str | None = None, queries: str = "") -> np.ndarray:
+    def scores(self, kind: str = "", checkpoint: str | None = None, queries: str = "") -> np.ndarray:
         """Scores float32 (N,), memory-mapped, 0 where invalid.
 
         Args:
-            kind: a name of `ifguide.config.attributions.KINDS`.
+            kind: a name of `ifguide.config.attributions.KINDS`, of `[imported.NAME]` or of another method; empty: the
+                one that the default selection is made by.
             checkpoint: one checkpoint's raw scores; None: the study's (mean or median over checkpoints of score /
                 standard deviation, pooled if `scores.pooling` says so).
             queries: an extra pair of query sets (`queries.extra`); empty: the study's own. Losses are the same for all.
         """
+        kind = kind or self.config.selection.attribution
+        unit = scores_unit(self.config, kind)
+        if unit.name:
+            return artifacts.load_array(self._need(unit) / "scores.npy")
         if kind not in KINDS:
-            raise ConfigError(f"scores: expected one of {', '.join(KINDS)}, got {kind!r}")
-        folder = self._need(Unit("scores"))
+            known = ", ".join((*KINDS, *self.config.imported))
+            raise ConfigError(f"scores: expected one of {known}, got {kind!r}")
+        if kind not in computed_kinds(self.config.scores) and not self.has_scores(kind):
+            raise ConfigError(
+                f"study {self.name!r} has no {kind} scores; set scores.{kind} to true, with what it is combined from,"
+                f" and run `ifguide run {self.name} --until index`"
+            )
+        folder = self._need(unit)
         if checkpoint is not None:
             folder = folder / check_name(checkpoint, "checkpoint")
         if queries and KINDS[kind].directional:
@@ -152,7 +163,13 @@ class Study(StudyFolder):
 
     def has_scores(self, kind: str) -> bool:
         """Whether scores of this kind were computed."""
-        return (self.folder(Unit("scores")) / f"{kind}.npy").is_file()
+        unit = scores_unit(self.config, kind)
+        return (self.folder(unit) / ("scores.npy" if unit.name else f"{kind}.npy")).is_file()
+
+    def kinds(self, *, selecting: bool = False) -> list[str]:
+        """Kinds of scores there are, those from files last; with `selecting`, those that tokens are selected by."""
+        there = filter(self.has_scores, (*KINDS, *self.config.imported))
+        return [kind for kind in there if describe_kind(kind).selects or not selecting]
 
     def names_of(self, stage: str) -> list[str]:
         """Names of a stage's artefacts that are there; those of `units` first, then the others by name."""

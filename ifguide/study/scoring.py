@@ -128,7 +128,7 @@ def put_together(
     Returns:
         The files that were written, without `.npy`.
     """
-    from ifguide.influence.attribution import average_blocks, mean_blocks, pool_blocks
+    from ifguide.influence.attribution import mean_blocks
 
     done = []
     for queries, kind in itertools.product(sets, kinds):
@@ -143,16 +143,31 @@ def put_together(
         path.parent.mkdir(parents=True, exist_ok=True)
         if described.parts:
             blocks = importlib.import_module(described.module).combine(arrays, corpus)
-        elif described.selects:
-            blocks = average_blocks(arrays, corpus.valid_between, average=treatment.average)
-        else:
-            blocks = mean_blocks(arrays)
-        artifacts.save_blocks(blocks, path, np.float32)
-        if treatment.pooling and described.selects and not described.parts:
-            single = path.rename(path.with_suffix(".single.npy"))
-            apart = artifacts.load_array(single)
-            blocks = pool_blocks(apart, corpus.token_ids, corpus.valid_between, treatment.pooling)
             artifacts.save_blocks(blocks, path, np.float32)
-            single.unlink()
+        elif described.selects:
+            treat(corpus, arrays, path, treatment)
+        else:
+            artifacts.save_blocks(mean_blocks(arrays), path, np.float32)
         done.append(file)
     return done
+
+
+def treat(corpus: TokenizedCorpus, arrays: Sequence[np.ndarray], path: Path, treatment: ScoresConfig) -> None:
+    """Average over checkpoints and pool: what every method's scores go through, ours and others' alike.
+
+    Args:
+        arrays: float32 (N,), one a checkpoint, or a single one.
+        path: where the treated scores go, float32 (N,).
+        treatment: its `average` and `pooling`.
+    """
+    from ifguide.influence.attribution import average_blocks, pool_blocks
+
+    artifacts.save_blocks(
+        average_blocks(list(arrays), corpus.valid_between, average=treatment.average), path, np.float32
+    )
+    if treatment.pooling:
+        single = path.rename(path.with_suffix(".single.npy"))
+        apart = artifacts.load_array(single)
+        blocks = pool_blocks(apart, corpus.token_ids, corpus.valid_between, treatment.pooling)
+        artifacts.save_blocks(blocks, path, np.float32)
+        single.unlink()

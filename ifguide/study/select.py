@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ifguide.config.attributions import attributions
 from ifguide.config.names import DEFAULT, check_name
 from ifguide.config.schema import SelectionConfig
 from ifguide.data.by_document import sum_by_document
-from ifguide.errors import ConfigError, StaleError, StudyNotFound
+from ifguide.errors import ConfigError, InputError, StaleError, StudyNotFound
 from ifguide.selection import algorithm
 from ifguide.selection.algorithm import Ranking, rank_documents
 from ifguide.selection.choice import Choice, read_choice
@@ -20,7 +21,7 @@ from ifguide.selection.verdicts import Target, apply_verdicts
 from ifguide.storage import artifacts
 from ifguide.storage.lock import study_lock
 from ifguide.study.freshness import inputs_of, unit_state
-from ifguide.study.lineage import BUILT_IN_SELECTIONS, Unit
+from ifguide.study.lineage import BUILT_IN_SELECTIONS, Unit, scores_unit
 from ifguide.study.reading import Study
 from ifguide.study.variants import BASELINES, RESERVED
 
@@ -50,8 +51,10 @@ def save_selection(study: Study, name: str, settings: Mapping) -> Selection:
     for section in ("variants", "borrowed"):
         if name in getattr(study.config, section):
             raise ConfigError(f"study.toml has a [{section}.{name}]; choose another name for your selection")
-    inputs = inputs_of(study, Unit("selection", name))  # scores that are rebuilt meanwhile make the selection stale
-    made = _by_scores(study, _choice(study, settings), name)
+    choice = _choice(study, settings)
+    reads = [Unit("corpus"), scores_unit(study.config, choice.attribution)]
+    inputs = inputs_of(study, Unit("selection", name), reads)  # scores rebuilt meanwhile make the selection stale
+    made = _by_scores(study, choice, name)
     flat = {f"selection.{field.name}": made.settings[field.name] for field in dataclasses.fields(Choice)}
     return _save(study, made, inputs, flat)
 
@@ -184,8 +187,8 @@ def compute_selection(
         settings: quantile, window, budget and attribution.
         name: the name it will carry.
         kind: `influence` (Algorithm 1), `random` (as many tokens as Algorithm 1 selects), `oracle` (the known spans),
-            one of `ifguide.study.variants.BASELINES` (as many tokens as the default selection holds, the best by that
-            method's scores), or `borrowed` (the mask of another study, carried over; `name` says which).
+            a kind of score or one of `ifguide.study.variants.BASELINES` (the default selection by these scores), or
+            `borrowed` (the mask of another study, carried over; `name` says which).
 
     Raises:
         ConfigError: `oracle` without known spans.
@@ -193,29 +196,69 @@ def compute_selection(
     """
     if kind in ("influence", "random"):
         return _by_scores(study, _choice(study, settings), name, settings.seed if kind == "random" else None)
+    if kind in attributions() or kind in study.config.imported or kind in BASELINES:
+        return _as_the_default(study, name, kind)
     corpus = study.corpus()
-    offsets, valid, threshold = np.asarray(corpus.offsets), corpus.valid(), 0.5
-    if kind in BASELINES:
-        scores = artifacts.load_array(study.folder(Unit("baseline", kind)) / "scores.npy")
-        if kind == "classifier-documents":
-            mask = (np.asarray(scores) >= study.config.baselines.document_min) & valid
-        else:
-            mask = algorithm.select_best(scores, valid, study.selection(DEFAULT).settings["n_selected"])
-        lowest = float(scores[mask].min()) if mask.any() else float("inf")
-        threshold = float(np.nextafter(np.float32(lowest), -np.inf))
-    else:
-        if kind == "oracle" and corpus.in_span is None:
-            raise ConfigError("this corpus has no known spans; name their column with --spans-field")
-        mask = borrow_mask(study, name) if kind == "borrowed" else np.asarray(corpus.in_span) & valid
-        scores = mask.astype(np.float32)
+    if kind == "oracle" and corpus.in_span is None:
+        raise ConfigError("this corpus has no known spans; name their column with --spans-field")
+    mask = borrow_mask(study, name) if kind == "borrowed" else np.asarray(corpus.in_span) & corpus.valid()
+    return _from_mask(study, name, kind, mask)
+
+
+def _as_the_default(study: Study, name: str, method: str) -> Selection:
+    """What the default selection would be by other scores: as many hits, the best first, with its window and budget."""
+    usual = study.selection(DEFAULT).settings
+    limits = {key: usual[key] for key in ("window", "max_tokens")}
+    if method in attributions():
+        choice = Choice(attribution=method, tokens_above=usual["tokens_above"], **limits)
+        return _by_scores(study, choice, name)
+    corpus, scores = study.corpus(), np.asarray(study.scores(method))
+    valid, offsets = corpus.valid(), np.asarray(corpus.offsets)
+    if method == "classifier-documents":
+        return _from_mask(study, name, method, (scores >= study.config.baselines.document_min) & valid)
+    best = algorithm.select_best(scores, valid, usual["tokens_above"])
+    scores = np.where(best, scores, -np.inf)  # of equal scores some may be hits and others not
+    threshold = float(np.nextafter(np.float32(scores[best].min(initial=np.inf)), np.float32(-np.inf)))
     ranking = rank_documents(scores, offsets, valid, threshold, corpus.id_rank)
+    return _by_other_means(
+        study, name, method, ranking, algorithm.select_tokens(scores, offsets, valid, ranking, **limits)
+    )
+
+
+def _from_mask(study: Study, name: str, kind: str, mask: np.ndarray) -> Selection:
+    """A selection that was not made by Algorithm 1; documents are ranked by how much of it they have."""
+    corpus = study.corpus()
+    offsets, valid = np.asarray(corpus.offsets), corpus.valid()
+    ranking = rank_documents(mask.astype(np.float32), offsets, valid, 0.5, corpus.id_rank)
+    return _by_other_means(study, name, kind, ranking, mask)
+
+
+def _by_other_means(study: Study, name: str, kind: str, ranking: Ranking, mask: np.ndarray) -> Selection:
     nothing = {"attribution": None, "tokens_above": None, "quantile": None, "window": 0, "max_tokens": 0}
     return _describe(study, {"name": name, "kind": kind, **nothing}, ranking, mask)
 
 
+def save_mask(study: Study, name: str, path: str) -> Selection:
+    """Save the tokens that a file names (see `ifguide.study.baselines.read_scores`) as a selection.
+
+    Raises:
+        ConfigError: a bad name.
+        InputError: the file does not fit the corpus, or names no token.
+    """
+    from ifguide.study.baselines import read_scores
+
+    _check_new_name(name)
+    corpus = study.corpus()
+    mask = (read_scores(corpus, path, marked=True) > 0) & corpus.valid()
+    if not mask.any():
+        raise InputError(f"{path} marks no token that can be selected; a document's first token has no score")
+    inputs = inputs_of(study, Unit("selection", name), [Unit("corpus")])
+    return _save(study, _from_mask(study, name, "mask", mask), inputs, {"kind": "mask"})
+
+
 def _by_scores(study: Study, choice: Choice, name: str, seed: int | None = None) -> Selection:
     """Algorithm 1, through the index where it is fresh; with a seed, as many tokens drawn at random."""
-    if unit_state(study, Unit("index")).state == "fresh":
+    if choice.attribution in study.kinds() and unit_state(study, Unit("index")).state == "fresh":
         index = open_index(study, choice.attribution)
         found = index.resolve(choice)
         ranking, mask = found.ranking, index.mask(found)
@@ -249,7 +292,7 @@ def _describe(study: Study, settings: dict, ranking: Ranking, mask: np.ndarray) 
     return Selection(settings["name"], {**settings, **counts}, *arrays)
 
 
-def open_index(study: Study, kind: str = "own_loss") -> "ScoreIndex":
+def open_index(study: Study, kind: str = "") -> "ScoreIndex":
     """The index of a study's scores of one kind.
 
     Raises:
@@ -257,6 +300,7 @@ def open_index(study: Study, kind: str = "own_loss") -> "ScoreIndex":
     """
     from ifguide.selection.index import ScoreIndex
 
+    kind = kind or study.config.selection.attribution
     study.manifest(Unit("index"))  # names the command that builds it when it is not there
     return ScoreIndex(
         study.folder(Unit("index")),

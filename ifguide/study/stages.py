@@ -12,8 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ifguide.config.attributions import attributions, computed_kinds
+from ifguide.config.attributions import computed_kinds
 from ifguide.config.names import BASE, DEFAULT
+from ifguide.config.schema import ScoresConfig
 from ifguide.data.by_document import sum_by_document
 from ifguide.data.corpus_writer import build_corpus as tokenise_corpus
 from ifguide.data.packing import DroppedRows
@@ -32,7 +33,7 @@ from ifguide.study.checkpoints import cut_training_rows, load_checkpoint, start_
 from ifguide.study.freshness import inputs_of, settings_of
 from ifguide.study.lineage import Unit
 from ifguide.study.reading import Study
-from ifguide.study.scoring import score_kinds
+from ifguide.study.scoring import score_kinds, treat
 from ifguide.study.select import compute_selection, training_mask
 from ifguide.study.variants import PREFERENCE, recipe
 
@@ -181,7 +182,7 @@ def build_index(study: Study, unit: Unit, folder: Path, progress: Progress) -> N
     tokenizer = load_tokenizer(str(corpus.folder / "tokenizer"), "")
     pieces = tokenizer.batch_decode([[token] for token in range(len(tokenizer))])
     sources = Sources.of(corpus.column("source"), np.asarray(corpus.offsets))
-    kinds = [kind for kind in attributions() if study.has_scores(kind)]
+    kinds = study.kinds(selecting=True)
     for number, kind in enumerate(kinds):
         (folder / kind).mkdir()
         try:
@@ -221,11 +222,13 @@ def build_documents(study: Study, unit: Unit, folder: Path, progress: Progress) 
 
 
 def build_baseline(study: Study, unit: Unit, folder: Path, progress: Progress) -> None:
-    """One score a token by another method."""
+    """One score a token by another method, or from a file, treated as the study's own scores are."""
     from ifguide.study.baselines import score_baseline
 
-    scores = score_baseline(study, unit, progress)
-    np.save(folder / "scores.npy", scores.astype(np.float32), allow_pickle=False)
+    parts = score_baseline(study, unit, progress)
+    # documents are left out whole, so nothing is pooled
+    settings = ScoresConfig() if unit.name == "classifier-documents" else study.config.scores
+    treat(study.corpus(), parts, folder / "scores.npy", settings)
 
 
 def build_suppress(study: Study, unit: Unit, folder: Path, progress: Progress) -> None:

@@ -4,6 +4,7 @@ no torch."""
 import dataclasses
 from typing import TYPE_CHECKING
 
+from ifguide.config.attributions import attributions, computed_kinds
 from ifguide.config.names import BASE, DEFAULT
 from ifguide.errors import ConfigError
 
@@ -16,12 +17,11 @@ BASELINES = {
     "classifier-documents": "every token of the documents that the classifier calls toxic, which are left out",
     "loss-difference": "tokens that a model tuned on the toxic queries finds likelier than one tuned on the safe ones",
     "standard": "influence on the toxic queries alone, without the safe ones",
-    "position": "position attribution, mean of the checkpoints",
     "last-position": "position attribution at the end of training alone",
     "last-own-loss": "own-loss influence at the end of training alone",
 }
-"""Selections made by other methods, to be measured against: as many tokens as the default selection holds, the best
-first."""
+"""Selections by other methods' scores, to be measured against: with the settings of the default selection and as many
+hits, the best first. The study's own other kinds of scores, and imported ones, are measured in the same way."""
 
 METHODS: dict[str, dict] = {
     "unlikelihood": {"method": "unlikelihood"},
@@ -38,7 +38,7 @@ PREFERENCE = "dpo"
 STEERED = "steered"
 """The base model, unchanged, with a classifier that helps to choose its words (reward-augmented decoding)."""
 
-RETRAINED = ("random", "oracle", *BASELINES, *METHODS)
+RETRAINED = ("random", "oracle", *attributions(), *BASELINES, *METHODS)
 """Everything `ifguide compare` can train on the corpus beside the default, in the order of its table."""
 
 OTHERS = (*RETRAINED, PREFERENCE, STEERED)
@@ -70,10 +70,12 @@ def recipe(config: "StudyConfig", name: str) -> "VariantConfig":
 def possible_models(config: "StudyConfig", has_spans: bool) -> list[str]:
     """What can be trained or measured beside the base and the default model, in the order of the table.
 
-    Methods that come to what the default does anyway are left out.
+    Scores that the study does not compute are left out, and methods that come to what the default does anyway.
     """
     usual = recipe(config, DEFAULT)
-    names = [name for name in (*OTHERS, *config.variants) if name != "oracle" or has_spans]
+    scored = {*computed_kinds(config.scores), *config.imported} - {config.selection.attribution}
+    names = [name for name in (*OTHERS, *config.imported, *config.variants) if name != "oracle" or has_spans]
+    names = [name for name in names if name not in (*attributions(), *config.imported) or name in scored]
     return [name for name in names if name not in METHODS or recipe(config, name) != usual]
 
 
@@ -83,7 +85,7 @@ def check_variants(config: "StudyConfig") -> None:
     Raises:
         ConfigError: a name is taken.
     """
-    for section in ("variants", "borrowed"):
+    for section in ("variants", "borrowed", "imported"):
         for name in getattr(config, section):
             if name in RESERVED:
                 raise ConfigError(f"{section}.{name}: the name is built in; choose another")

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Mapping
 
-from ifguide.config.attributions import KINDS
 from ifguide.storage.durations import format_seconds
 
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>()#+!|~:$^=&.-])")
@@ -51,9 +50,6 @@ STAGE_NOTES = {
 """Stage -> one sentence for the reader who sees it for the first time."""
 
 STATE_WORDS = {"fresh": "Up to date", "stale": "Out of date", "missing": "Not started"}
-
-ATTRIBUTION_TITLES = {name: kind.title for name, kind in KINDS.items()}
-ATTRIBUTION_NOTES = {name: kind.note for name, kind in KINDS.items()}
 
 
 def plain(text: str) -> str:

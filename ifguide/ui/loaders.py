@@ -15,7 +15,6 @@ import numpy as np
 import pyarrow as pa
 import streamlit as st
 
-from ifguide.config.attributions import KINDS
 from ifguide.config.names import DEFAULT
 from ifguide.data import words
 from ifguide.data.by_document import sum_by_document
@@ -76,7 +75,7 @@ class Loaded:
 
     def kinds(self) -> list[str]:
         """Kinds of scores the study has."""
-        return [kind for kind in KINDS if self.study.has_scores(kind)]
+        return self.study.kinds()
 
     @remembered(12)
     def scores(self, kind: str) -> np.ndarray:

@@ -119,6 +119,13 @@ class Content:
     """More keys of every metrics.json, or other values."""
 
 
+def sharing_content(n_shared: int) -> Content:
+    """Texts of a study whose models completed this many prompts of its toxic queries, with another blank at the end."""
+    usual = Content()
+    queries = [{"prompt": f"{usual.prompt(number)} ", "completion": " you idiot"} for number in range(n_shared)]
+    return Content(toxic=usual.toxic + 2 * queries)
+
+
 def fake_tokenizer(texts: list[str]):
     """One token a word with the blank before it; punctuation and line ends by themselves."""
     from tokenizers import Regex, Tokenizer, models, pre_tokenizers

@@ -8,7 +8,7 @@ from ifguide.study.lineage import Unit
 from ifguide.study.reading import Study
 from ifguide.ui.compare.blind_panel import draw_ballots
 from tests.app.conftest import shown_text
-from tests.app.fake_study import Content, write_study
+from tests.app.fake_study import Content, sharing_content, write_study
 from tests.small_study import rebuild
 
 
@@ -39,6 +39,14 @@ def test_address_names_two_to_four_models_and_unknown_or_single_ones_are_refused
     usual.multiselect(key="compared").set_value(["base", "random", "oracle", "default"]).run()
     assert not usual.exception and not usual.info and param(usual, "models") == "base,random,oracle,default"
     assert usual.selectbox(key="versus").value == "random"
+
+
+def test_prompts_of_the_toxic_queries_are_said_above_the_figures(open_app, cache, tmp_path):
+    assert "prompts of the toxic queries" not in shown_text(open_app(cache, "compare"))
+    write_study(tmp_path / "cache", content=sharing_content(14))
+    for view in ({}, {"blind": "true"}, {"models": "base,random"}):
+        app = open_app(tmp_path / "cache", "compare", **view)
+        assert app.warning[0].value.startswith("14 of the 14 prompts are prompts of the toxic queries"), view
 
 
 def test_filters_search_and_orders_narrow_the_prompts(open_app, cache):

@@ -12,11 +12,15 @@ import pytest
 
 from ifguide.selection import audit
 from ifguide.selection.verdicts import Target, VerdictLog
+from ifguide.storage import artifacts
+from ifguide.study.analysis import explain
 from ifguide.study.document_table import CORPUS, table_path, write_tables
 from ifguide.study.freshness import study_fingerprint, unit_state
 from ifguide.study.lineage import STAGES, Unit
 from ifguide.study.reading import Study
 from ifguide.ui import components
+from ifguide.ui.documents.store import open_documents
+from ifguide.ui.format import score
 from tests.app.conftest import shown_text
 from tests.app.fake_study import write_study
 from tests.browser.running_app import REPOSITORY
@@ -176,6 +180,33 @@ def test_runs_of_other_studies_are_subtracted_and_the_address_restores_it(open_a
     linked.selectbox(key="study").set_value("two").run()  # where “two, its scores” is no name
     assert not linked.error and not linked.exception
     assert linked.selectbox(key="left").options == ["None", "This study's scores", "one, its scores"]
+
+
+def test_why_panel_has_rows_that_lead_to_both_sums_of_the_list(open_app, tmp_path, monkeypatch):
+    study, tables = write_study(tmp_path / "cache"), {}
+
+    def keep(columns, rows, *, key, **more):
+        tables[key] = [row["cells"] for row in rows]
+
+    monkeypatch.setattr(components, "record_table", keep)
+    [line] = open_documents(study, "default").rows(study.selection("default").order[:1])
+    found = {"toxic": [2.5, -1.0], "safe": [0.25], "neighbours": [], "candidates": 0, "start": None}
+    found |= {"document": line["id"], "total": line["sum"]}
+    found["parts"] = {"toxic queries": 1.5, "safe queries": 0.25, "pooling": line["sum"] - 1.75}
+    for span in (None, [0, 3]):
+        path = explain.document_path(study, line["id"], *(span or (None, None)))
+        path.parent.mkdir(exist_ok=True)
+        artifacts.write_json(path, found | {"start": span and span[0]})
+        tables.clear()
+        app = open_app(tmp_path / "cache", "documents", doc=line["id"], **({"token": "0-2"} if span else {}))
+        assert not app.error and not app.exception, span
+        sums = [["Sum of all scores", score(line["sum"])]]
+        if span is None:
+            left_out = ["Scores up to the threshold, left out", score(line["hit_sum"] - line["sum"])]
+            sums += [left_out, ["Sum above the threshold", score(line["hit_sum"])]]
+        parts = [["Toxic queries", "+1.50"], ["Safe queries", "+0.250"], ["Pooling", score(line["sum"] - 1.75)]]
+        assert tables["why_parts"] == parts + sums, span
+        assert "**Toxic queries that pull it most** · +1.50 together" in shown_text(app)
 
 
 def test_a_run_that_cannot_be_read_costs_only_the_difference(open_app, shown_layers, tmp_path):

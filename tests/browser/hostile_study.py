@@ -100,7 +100,15 @@ def write_hostile_study(cache, name: str = "hostile") -> Study:
     artifacts.write_json(path, {"candidates": 1, "toxic": found, "safe": found})
     path = explain.document_path(study, id, None, None)
     path.parent.mkdir(exist_ok=True)
-    pulls = {"document": id, "start": None, "stop": None, "toxic": [0.5] * 4, "safe": [-0.1] * 8, "total": 1.2}
+    pulls = {
+        "document": id,
+        "start": None,
+        "stop": None,
+        "toxic": [0.5] * 4,
+        "safe": [-0.1] * 8,
+        "total": 1.2,
+        "parts": {},
+    }
     artifacts.write_json(path, {**pulls, "neighbours": [[id, 0.9]], "candidates": 1})
     _write_mechanism(study)
     folder = study.root / "jobs" / "20260101-000000-000000"

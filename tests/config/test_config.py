@@ -102,7 +102,6 @@ def test_values_out_of_range_name_the_setting_the_range_and_the_value():
         ("direction.damping", 0.0, "expected more than 0, got 0.0"),
         ("direction.weighting", "sum", "expected 'token-mean' or 'token-sum', got 'sum'"),
         ("direction.objective", "hinge", "expected 'loss' or 'margin', got 'hinge'"),
-        ("selection.attribution", "token_loss", "expected one of own_loss, position, probe, got 'token_loss'"),
         ("selection.quantile", 1.0, "expected less than 1, got 1.0"),
         ("selection.quantile", -0.1, "expected 0 or more, got -0.1"),
         ("selection.window", -1, "expected 0 or more, got -1"),
@@ -193,6 +192,25 @@ def test_override_says_what_is_wrong():
         assert refusal(override, StudyConfig(), [assignment]).startswith(said), assignment
 
 
+def test_tokens_are_selected_by_scores_that_the_study_computes():
+    def why(**tables):
+        return refusal(config_from_dict, tables)
+
+    said = "selection.attribution: expected one of own_loss, position, got"
+    assert why(selection={"attribution": "token_loss"}) == f"{said} 'token_loss'"
+    remedy = "set scores.probe to true, and what it is combined from"
+    assert why(selection={"attribution": "probe"}) == f"{said} 'probe'; {remedy}"
+    assert "one of probe, got 'own_loss'" in why(scores={"own_loss": False, "position": False, "probe": True})
+    combined = {"scores": {"probe": True, "combined": True}, "selection": {"attribution": "combined"}}
+    assert config_from_dict(combined).selection.attribution == "combined"
+    assert "own_loss, position, tfidf, got 'combined'" in why(
+        scores={"tfidf": True, "combined": True}, selection={"attribution": "combined"}
+    )
+    imported = {"imported": {"theirs": {"path": "x.npy"}}, "selection": {"attribution": "theirs"}}
+    assert config_from_dict(imported).selection.attribution == "theirs"
+    assert why(imported={"not-a-name": {"path": "x"}}).startswith("imported: expected letters, digits and _")
+
+
 ODD_TEXT = 'a "é"\n\\ # = b'
 
 
@@ -201,6 +219,8 @@ def test_toml_round_trip_gives_every_setting_back(tmp_path):
     for section in SECTIONS:
         switches = {key: not value for key, value in values[section].items() if isinstance(value, bool)}
         values[section] |= switches
+    values["selection"]["attribution"] = "probe"
+    values["imported"] = {"theirs": {"path": ODD_TEXT}}
     values["description"] = ODD_TEXT
     values["corpus"] |= {"path": ODD_TEXT, "max_documents": 7}
     values["training"] |= {"learning_rate": 1e-7, "checkpoint_steps": [1, 20]}

@@ -3,26 +3,32 @@
 import dataclasses
 import json
 import re
+import shutil
 
 import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
 from ifguide.cli.main import app
 from ifguide.cli.train import choose
 from ifguide.config.io import override
-from ifguide.config.schema import SuppressConfig, VariantConfig
+from ifguide.config.schema import SelectionConfig, SuppressConfig, VariantConfig
 from ifguide.errors import ConfigError, InputError
 from ifguide.runtime.progress import Progress, Sink
-from ifguide.study.analysis.comparison import comparison_table
+from ifguide.study.analysis.comparison import comparison_table, describe_treatment
+from ifguide.study.analysis.export import export_study
 from ifguide.study.baselines import score_by_leaving_words_out, score_documents, score_words
+from ifguide.study.document_table import table_path
 from ifguide.study.evaluating import evaluate_unit
 from ifguide.study.freshness import stage_state, unit_state
 from ifguide.study.lineage import Unit, read_units
-from ifguide.study.pipeline import compare, create_study, run_study
+from ifguide.study.pipeline import compare, create_study, import_scores, run_study
 from ifguide.study.reading import Study
-from ifguide.study.select import save_selection
+from ifguide.study.select import open_index, save_selection
 from ifguide.study.variants import BASELINES, METHODS, OTHERS, recipe
+from ifguide.ui.threshold.selection_panel import settings_line
 from tests.influence.dense import dot, layer_gradient, sequence_losses
 from tests.tiny_study import save_tiny_model, tiny_config, write_tiny_inputs
 
@@ -41,6 +47,9 @@ class WordScorer:
         return np.array(found)
 
 
+KINDS_ON = ("scores.probe=true", "scores.combined=true", "scores.tfidf=true")
+
+
 @pytest.fixture(scope="module")
 def compared(tmp_path_factory):
     """A tiny study with every model that `ifguide compare` knows, and one of the user's."""
@@ -52,7 +61,9 @@ def compared(tmp_path_factory):
                 json.dumps({"prompt": f"Number {n} is", "completion": f" a {word}"}) + "\n" for n in range(14)
             )
     save_tiny_model("llama", cache / "inputs" / "model")
-    config = tiny_config(cache / "inputs", "direction.damping=0.1", "suppress.penalty=0.5", "suppress.max_penalty=6.0")
+    config = tiny_config(
+        cache / "inputs", "direction.damping=0.1", "suppress.penalty=0.5", "suppress.max_penalty=6.0", *KINDS_ON
+    )
     config = dataclasses.replace(config, variants={"gentle": VariantConfig(penalty=0.1, selection="oracle")})
     study = create_study("tiny", config, cache)
     pytest.importorskip("trl", reason="trl is an optional extra: pip install 'ifguide[dpo]'")
@@ -150,11 +161,11 @@ def test_the_table_holds_what_was_measured(compared):
     for name, line in zip(names, lines[2:], strict=True):
         cells = [cell.strip() for cell in line.strip("|").split("|")]
         metrics = compared.metrics(name)
-        assert cells[3].startswith(f"{metrics['emt']:.3f} [") and cells[5] == f"{metrics['perplexity']:.2f}"
+        assert cells[4].startswith(f"{metrics['emt']:.3f} [") and cells[6] == f"{metrics['perplexity']:.2f}"
         if name in ("base", "dpo", "steered"):
-            assert cells[1] == "–"
+            assert cells[1:3] == ["–", "–"]
         else:
-            assert cells[1] == f"{compared.selection(recipe(compared.config, name).selection).mask.sum():,}"
+            assert cells[2] == f"{compared.selection(recipe(compared.config, name).selection).mask.sum():,}"
     assert stage_state(compared, "suppress").state == "fresh"
 
 
@@ -249,3 +260,133 @@ def test_names_of_variants_that_mean_something_are_refused(compared, tmp_path):
         save_selection(compared, "gentle", {})
     with pytest.raises(ConfigError, match="built in"):
         save_selection(compared, "unlikelihood", {})
+
+
+def score_arrays(study):
+    """Every method's scores, by name; documents are left out whole, so those of `classifier-documents` are not here."""
+    names = [*study.kinds(selecting=True), *(name for name in BASELINES if name != "classifier-documents")]
+    return {name: np.array(study.scores(name)) for name in names}
+
+
+def test_every_methods_scores_are_pooled_alike(compared, tmp_path):
+    from ifguide.influence.attribution import pool_blocks
+    from ifguide.runtime.progress import Progress
+    from ifguide.study.pipeline import _build, _with_needs
+
+    shutil.copytree(compared.root.parent, tmp_path, dirs_exist_ok=True)
+    np.save(tmp_path / "theirs.npy", np.arange(compared.corpus().n_tokens, dtype=np.float32))
+    study = import_scores(Study.open("tiny", tmp_path), "theirs", tmp_path / "theirs.npy")
+    before, corpus = score_arrays(study), study.corpus()
+    scores = dataclasses.replace(study.config.scores, pooling=2.0)
+    study = study.change(dataclasses.replace(study.config, scores=scores))
+    units = [Unit("scores"), *(Unit("baseline", name) for name in (*BASELINES, "theirs"))]
+    _build(study, _with_needs(study, units), Progress())
+    after = score_arrays(study)
+    assert {"own_loss", "position", "probe", "combined", "tfidf", "words", "standard", "theirs"} < set(after)
+    for name, values in before.items():
+        assert not np.allclose(after[name], values), name
+        if name not in ("combined", "tfidf"):  # which are made of scores that are pooled already
+            pooled = np.concatenate([*pool_blocks(values, corpus.token_ids, corpus.valid_between, 2.0)])
+            np.testing.assert_allclose(after[name], pooled, rtol=1e-4, atol=1e-6, err_msg=name)
+    assert compare(study, ["words", "position", "standard"])
+    treated = {describe_treatment(study, name) for name in ("default", "words", "position", "standard")}
+    assert treated == {"mean, pooling 2, window 0"}
+
+
+def test_the_table_says_how_scores_were_treated(compared):
+    said = {name: describe_treatment(compared, name) for name in ("base", "random", "oracle", "dpo", *BASELINES)}
+    alike = {name for name, treatment in said.items() if treatment == describe_treatment(compared, "default")}
+    assert alike == set(BASELINES) - {"classifier-documents"}
+    assert all(treatment == "–" for name, treatment in said.items() if name not in alike)
+
+
+@pytest.fixture
+def scored(compared, tmp_path):
+    """The tiny study by itself, in a cache of its own."""
+    shutil.copytree(compared.root, tmp_path / "tiny")
+    shutil.copytree(compared.root.parent / "inputs", tmp_path / "inputs")
+    return Study.open("tiny", tmp_path)
+
+
+def test_scores_from_a_file_are_selected_like_the_studys_own(scored, tmp_path, monkeypatch):
+    """The study's own position scores, by way of every format, give the selection that they give themselves."""
+    monkeypatch.setenv("IFGUIDE_CACHE", str(tmp_path))
+    corpus, values = scored.corpus(), np.array(scored.scores("position"))
+    export_study(scored, "tokens", tmp_path / "tokens.parquet")
+    rows = pd.read_parquet(tmp_path / "tokens.parquet").rename(columns={"position_score": "score"})
+    rows[["document_id", "position", "score"]].to_parquet(tmp_path / "by-place.parquet")
+    characters = rows[["document_id", "char_start", "char_end", "score"]].dropna()
+    characters.to_json(tmp_path / "by_characters.jsonl", orient="records", lines=True, double_precision=15)
+    np.save(tmp_path / "array.npy", values)
+    expected = save_selection(scored, "own", {"attribution": "position", "quantile": 0.9})
+    for file in ("by-place.parquet", "by_characters.jsonl", "array.npy"):
+        kind = file.split(".")[0].replace("-", "_")
+        done = CliRunner().invoke(
+            app, ["select", "tiny", "--scores", str(tmp_path / file), "--name", f"{kind}-mine", "--quantile", "0.9"]
+        )
+        assert done.exit_code == 0, done.output
+        study = Study.open("tiny", tmp_path)
+        if file != "by_characters.jsonl":  # there tokens that share a character share the higher score
+            np.testing.assert_allclose(study.scores(kind), values, rtol=1e-6)
+            np.testing.assert_array_equal(study.selection(f"{kind}-mine").mask, expected.mask)
+        assert kind in study.kinds(selecting=True) and open_index(study, kind).resolve({"attribution": kind}).n_above
+        assert unit_state(study, Unit("selection", f"{kind}-mine")).state == "fresh"
+        table = pq.read_schema(table_path(study))
+        assert f"{kind}_max" in table.names
+    assert unit_state(study, Unit("selection", "own")).state == "fresh"  # imported scores make nothing else stale
+    np.save(tmp_path / "array.npy", -values)
+    study = Study.open("tiny", tmp_path)
+    assert unit_state(study, Unit("selection", "array-mine")).state == "stale"
+    assert unit_state(study, Unit("selection", "by_place-mine")).state == "fresh"
+    study = study.change(dataclasses.replace(study.config, selection=SelectionConfig(attribution="by_place")))
+    run_study(study, until="selection")
+    assert study.selection().settings["attribution"] == "by_place"
+    assert corpus.n_tokens == len(study.scores())
+
+
+def test_a_mask_from_a_file_is_the_mask(scored, tmp_path, monkeypatch):
+    monkeypatch.setenv("IFGUIDE_CACHE", str(tmp_path))
+    export_study(scored, "mask", tmp_path / "marked.parquet")
+    done = CliRunner().invoke(app, ["select", "tiny", "--mask", str(tmp_path / "marked.parquet")])
+    assert done.exit_code == 0, done.output
+    made = Study.open("tiny", tmp_path).selection("marked")
+    np.testing.assert_array_equal(made.mask, scored.selection().mask)
+    assert unit_state(scored, Unit("selection", "marked")).state == "fresh"
+    assert settings_line(made.settings) == "Tokens that a file names"
+    refused = CliRunner().invoke(app, ["select", "tiny", "--mask", "x", "--tokens", "3"])
+    assert refused.exit_code and "leave out the others" in str(refused.exception)
+
+
+def test_a_file_that_does_not_fit_is_refused_and_nothing_changes(scored, tmp_path):
+    before = (scored.root / "study.toml").read_text()
+    name = scored.corpus().ids()[0]
+    for row, said in (
+        ({"document_id": "nobody", "position": 1, "score": 1.0}, "the corpus has no document 'nobody'"),
+        ({"document_id": name, "position": 10**6, "score": 1.0}, "expected a position from 0 to"),
+        ({"document_id": name, "position": 1, "score": "much"}, "expected numbers"),
+        ({"document_id": name, "score": 1.0}, "expected a column 'char_start'"),
+        ({"document_id": name, "position": 1}, "expected a column 'score'"),
+        ({"document_id": name, "position": 1, "score": float("inf")}, "1 scores are not finite"),
+    ):
+        (tmp_path / "bad.jsonl").write_text(json.dumps(row) + "\n")
+        with pytest.raises(InputError, match=said):
+            import_scores(scored, "bad", tmp_path / "bad.jsonl")
+        assert (scored.root / "study.toml").read_text() == before
+    np.save(tmp_path / "short.npy", np.zeros(3))
+    with pytest.raises(InputError, match="one a token"):
+        import_scores(scored, "short", tmp_path / "short.npy")
+    for taken in ("words", "probe", "gentle", "default"):
+        with pytest.raises(ConfigError, match="is taken"):
+            import_scores(scored, taken, tmp_path / "short.npy")
+
+
+def test_a_probe_alone_needs_no_curvature(tmp_path):
+    write_tiny_inputs(tmp_path / "inputs")
+    save_tiny_model("llama", tmp_path / "inputs" / "model")
+    only = ("scores.own_loss=false", "scores.position=false", "scores.probe=true", "selection.attribution=probe")
+    study = create_study("tiny", tiny_config(tmp_path / "inputs", *only), tmp_path)
+    run_study(study, until="documents")
+    assert not (study.root / "factors").exists() and not (study.root / "direction").exists()
+    assert study.kinds() == ["probe"] and study.selection().settings["attribution"] == "probe"
+    assert "probe_sum" in pq.read_schema(table_path(study)).names
+    assert {"corpus", "model", "queries"} <= study.manifest(Unit("scores"))["inputs"].keys()

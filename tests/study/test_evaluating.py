@@ -17,7 +17,7 @@ from ifguide.errors import InputError
 from ifguide.evaluation import generation
 from ifguide.runtime.progress import Progress
 from ifguide.storage.artifacts import write_json
-from ifguide.study.evaluating import evaluate_unit
+from ifguide.study.evaluating import evaluate_unit, shared_prompts_warning
 from ifguide.study.freshness import unit_state
 from ifguide.study.lineage import Unit
 from ifguide.study.pipeline import create_study, evaluate, run_study
@@ -163,3 +163,20 @@ def test_a_broken_model_is_not_called_clean(tmp_path):
     assert "times the base model's" in metrics["fluency_warning"]
     rebuild(study, Unit("evaluate", "default"), lambda folder: write_json(folder / "metrics.json", metrics))
     assert "warning, suppressed: Perplexity on held-out text" in format_status(study_status(study))
+
+
+def test_status_says_when_prompts_are_those_of_the_toxic_queries(tmp_path):
+    inputs = tmp_path / "inputs"
+    apart = make(tmp_path / "apart", inputs)
+    (inputs / "mixed.jsonl").write_text('{"prompt": "You are "}\n{"prompt": "You"}\n{"prompt": "The fox is"}\n')
+    mixed = make(tmp_path / "mixed", inputs, f"evaluate.prompts={inputs / 'mixed.jsonl'}")
+    usual = make(tmp_path / "usual", inputs, "evaluate.prompts=")
+    assert shared_prompts_warning(usual) == ""  # nothing was measured yet
+    for study, count in ((apart, ""), (mixed, "1 of the 3"), (usual, "2 of the 2")):
+        run_study(study, until="queries")
+        evaluate(study)
+        said = f"warning: {count} prompts are prompts of the toxic queries, so these figures are measured on what"
+        text = format_status(study_status(study))
+        assert said in text if count else "toxic queries" not in text, text
+    (usual.folder(BASE) / "samples.parquet").unlink()
+    assert study_status(usual)["prompts_warning"] == ""

@@ -1,5 +1,8 @@
 """Explanations of a real tiny study: the parts sum to the scores that are there."""
 
+import dataclasses
+import shutil
+
 import numpy as np
 import pytest
 from typer.testing import CliRunner
@@ -10,7 +13,10 @@ from ifguide.storage import artifacts
 from ifguide.study.analysis import explain
 from ifguide.study.freshness import study_fingerprint
 from ifguide.study.pipeline import create_study, run_study
+from ifguide.study.reading import Study
+from ifguide.ui.documents.store import open_documents
 from ifguide.ui.queries import query_view
+from tests.one_case import for_each
 from tests.tiny_study import save_tiny_model, tiny_config, write_tiny_inputs
 
 
@@ -19,7 +25,11 @@ def study(tmp_path_factory):
     folder = tmp_path_factory.mktemp("explain")
     write_tiny_inputs(folder / "inputs")
     save_tiny_model("gpt_neox", folder / "inputs" / "model")
-    made = create_study("tiny", tiny_config(folder / "inputs", "model.mode=finetune"), folder / "cache")
+    made = create_study(
+        "tiny",
+        tiny_config(folder / "inputs", "model.mode=finetune", "training.checkpoint_steps=[1,2,4]"),
+        folder / "cache",
+    )
     run_study(made, until="selection")
     return made
 
@@ -30,16 +40,37 @@ def own(study, document):
     return np.asarray(study.scores("own_loss")[corpus.offsets[index] : corpus.offsets[index + 1]], dtype=np.float64)
 
 
-def test_contributions_sum_to_the_score_that_is_shown(study):
+def test_contributions_sum_to_the_part_of_their_set(study):
     """d11 is longer than the model's context, d10 is a token or two."""
     for document in ("d02", "d11", "d10"):
         found = explain.explain_document(study, document)
-        assert found["total"] == pytest.approx(own(study, document).sum(), rel=1e-3, abs=1e-3), document
-        assert sum(found["toxic"]) + sum(found["safe"]) == pytest.approx(found["total"]), document
+        sums = {f"{kind} queries": sum(found[kind]) for kind in ("toxic", "safe")}
+        assert found["parts"] == pytest.approx(sums), document
         assert artifacts.read_json(explain.document_path(study, document)) == found
         assert len(found["neighbours"]) == found["candidates"] == 11
         assert document not in dict(found["neighbours"])
         assert all(-1.001 <= alike <= 1.001 for _, alike in found["neighbours"]), document
+
+
+@for_each("average", ["mean", "median"])
+@for_each("pooling", [0.0, 2.0])
+def test_parts_of_every_document_add_up_to_its_sum_in_the_list(study, tmp_path, monkeypatch, average, pooling):
+    monkeypatch.setattr(explain, "NEIGHBOURS", 1)
+    shutil.copytree(study.root, tmp_path / "tiny")
+    scores = dataclasses.replace(study.config.scores, average=average, pooling=pooling)
+    treated = Study.open("tiny", tmp_path).change(dataclasses.replace(study.config, scores=scores))
+    run_study(treated, until="documents")
+    treatment = [f"{average} over checkpoints instead of mean"] * (average != "mean") + ["pooling"] * (pooling > 0)
+    store = open_documents(treated, "default")
+    changed = dict.fromkeys(treatment, 0.0)
+    for line in store.rows(np.arange(store.n_documents)):
+        found = explain.explain_document(treated, line["id"])
+        assert list(found["parts"]) == ["toxic queries", "safe queries", *treatment]
+        size = sum(map(abs, found["parts"].values()))
+        assert sum(found["parts"].values()) == pytest.approx(line["sum"], abs=1e-5 * size), line["id"]
+        assert found["total"] == pytest.approx(line["sum"], rel=1e-9, abs=1e-12), line["id"]
+        changed = {part: total + abs(found["parts"][part]) for part, total in changed.items()}
+    assert all(total > 0.1 for total in changed.values()), changed
 
 
 def test_spans_part_the_score(study):

@@ -136,7 +136,7 @@ def test_a_path_and_a_study_may_hold_quotes(tmp_path):
         assert export_study(study, "mask", out) == study.corpus().n_tokens
         assert out.is_file()
     assert "'" not in json.dumps(settings)  # so the next line is what tests quotes in the metadata
-    export._write_rows(iter([]), "mask", tmp_path / "m.parquet", ".parquet", {"name": "it's"}, print)
+    export._write_rows(iter([]), "mask", SCHEMAS["mask"], tmp_path / "m.parquet", ".parquet", {"name": "it's"}, print)
     assert json.loads(pq.read_schema(tmp_path / "m.parquet").metadata[b"ifguide"]) == {"name": "it's"}
 
 

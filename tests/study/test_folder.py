@@ -66,7 +66,9 @@ class TestNames:
             study.units("dinner")
 
     def test_kinds_are_checked_before_a_file_is_opened(self, study):
-        with pytest.raises(ConfigError, match=r"expected one of own_loss, position, probe, token_loss, got '\.\./x'"):
+        with pytest.raises(
+            ConfigError, match=r"expected one of own_loss, position, probe, combined, tfidf, token_loss, got '\.\./x'"
+        ):
             study.scores("../x")
         with pytest.raises(ConfigError, match=r"expected toxic or safe, got '\.\./toxic'"):
             study.queries("../toxic")

@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 
+from ifguide.config.attributions import attributions
 from ifguide.config.names import BASE
 from ifguide.errors import InputError
 from ifguide.storage import artifacts
@@ -198,8 +199,8 @@ class TestBaselineClassifier:
             Unit("suppress", PREFERENCE),
             *(Unit("evaluate", n) for n in (PREFERENCE, STEERED)),
         ]
-        for name in BASELINES:
-            parts += [Unit("baseline", name), Unit("selection", name)]
+        parts += [Unit("baseline", name) for name in BASELINES]
+        parts += [Unit("selection", name) for name in (*attributions(), *BASELINES)]
         return parts + [Unit(stage, name) for name in ("default", *RETRAINED) for stage in ("suppress", "evaluate")]
 
     @pytest.fixture

@@ -23,7 +23,7 @@ from ifguide.ui.report.figures import nice_ticks
 from ifguide.ui.report.page import colour_step
 from ifguide.ui.report.templates import ENVIRONMENT, readable
 from ifguide.ui.report.write import MOST_BYTES, report_html, report_or_reason, write_report
-from tests.app.fake_study import write_study
+from tests.app.fake_study import sharing_content, write_study
 from tests.hostile_texts import hostile_texts
 from tests.small_study import rebuild
 
@@ -227,6 +227,13 @@ def test_command_writes_the_file_or_says_what_is_missing(study, tmp_path, monkey
         report_html(bare)
     assert "No report could be made: report: expected evaluated models" in report_or_reason(bare)
     assert report_or_reason(study)[:200] == report_html(study)[:200]
+
+
+def test_figures_measured_on_prompts_of_the_toxic_queries_are_called_so(tmp_path, page):
+    said = "3 of the 14 prompts are prompts of the toxic queries, so these figures are measured on what the scores"
+    assert "prompts of the toxic queries" not in page
+    shared = write_study(tmp_path / "cache", content=sharing_content(3))
+    assert 0 < report_html(shared).index(said) < report_html(shared).index('id="result"')
 
 
 def test_stale_results_are_called_so(tmp_path):

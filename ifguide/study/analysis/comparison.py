@@ -18,6 +18,7 @@ from ifguide.evaluation.statistics import (
     tp,
 )
 from ifguide.selection.algorithm import precision_recall
+from ifguide.study.lineage import scores_unit
 from ifguide.study.variants import PREFERENCE, STEERED, recipe
 
 if TYPE_CHECKING:
@@ -126,12 +127,21 @@ def comparison_table(study: "Study", names: list[str]) -> str:
     samples, heldout = ({name: read(name) for name in names} for read in (study.samples, study.heldout_losses))
     compared = {c.variant: c for c in compare_variants(samples, heldout=heldout)}
     with_oracle = "oracle" in names
-    heads = ["model", "tokens", "precision / recall", "EMT [95%]", "TP [95%]", "perplexity", "to base [95%]"]
+    heads = [
+        "model",
+        "scores treated",
+        "tokens",
+        "precision / recall",
+        "EMT [95%]",
+        "TP [95%]",
+        "perplexity",
+        "to base [95%]",
+    ]
     heads += ["EMT below base [95%]", *(["share of the span mask's drop [95%]"] if with_oracle else [])]
     lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
     for name in names:
         values, base = metrics[name], metrics["base"]
-        cells = [name, *_selection_cells(study, name)]
+        cells = [name, describe_treatment(study, name), *_selection_cells(study, name)]
         cells += [_with_interval(values[key], values[f"{key}_low"], values[f"{key}_high"]) for key in ("emt", "tp")]
         drop = compared.get(name)
         if values["perplexity"] and base["perplexity"]:
@@ -146,6 +156,21 @@ def comparison_table(study: "Study", names: list[str]) -> str:
             cells.append(_with_interval(part.value, part.low, part.high) if part else "–")
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def describe_treatment(study: "Study", name: str) -> str:
+    """How the scores behind a model's selection were put together, as their artefact's manifest says; methods are
+    compared alike where this agrees. A dash where no scores are treated."""
+    selection = recipe(study.config, name).selection
+    if name in (BASE, PREFERENCE, STEERED) or selection not in study.selection_names():
+        return "–"
+    made = study.selection(selection).settings
+    unit = scores_unit(study.config, made["attribution"] or made["kind"])
+    settings = study.manifest(unit)["config"] if unit.name or (made["attribution"] and made["kind"] != "random") else {}
+    if "scores.pooling" not in settings:
+        return "–"
+    window = study.selection().settings["window"]
+    return f"{settings['scores.average']}, pooling {settings['scores.pooling']:g}, window {window}"
 
 
 def _with_interval(value: float, low: float, high: float) -> str:

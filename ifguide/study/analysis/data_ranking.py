@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ifguide.config.attributions import attributions
+from ifguide.config.attributions import describe_kind
 from ifguide.data.by_document import sum_by_document
 from ifguide.data.corpus_writer import document_id
 from ifguide.data.readers import read_rows, take_field
@@ -107,8 +107,8 @@ def study_rankings(
 
 def _score_kinds(study: "Study") -> Iterator[tuple[str, np.ndarray, Sequence[str]]]:
     for queries in study.query_sets():
-        for kind in attributions():
-            if study.has_scores(kind):
+        for kind in study.kinds(selecting=True):
+            if not queries or describe_kind(kind).directional:
                 yield f"{queries}/{kind}" if queries else kind, study.scores(kind, queries=queries), WAYS
     yield "token_loss", study.scores("token_loss"), ("mean", "top")
 

@@ -14,7 +14,7 @@ from ifguide.study.lineage import Unit
 from ifguide.study.reading import Study
 
 FOLDER = "explanations"
-VERSION = 1
+VERSION = 2
 NEIGHBOURS = 60
 """This many of the best-ranked documents are compared with a chosen one, and looked at for each query."""
 _MEMORY, _LEAST = 2_000_000_000, 8
@@ -40,19 +40,21 @@ def queries_path(study: Study) -> Path:
 def explain_document(
     study: Study, document: str, start: int | None = None, stop: int | None = None, progress: Progress | None = None
 ) -> dict:
-    """Split a document's score into its queries' contributions, and find the documents with the nearest influence.
+    """Split a document's score into what adds up to it, and find the documents with the nearest influence.
 
     Args:
         study: with scores and a default selection.
         start, stop: only these of its tokens; None: all.
 
     Returns:
-        `toxic` and `safe`: a contribution a query, in the unit of the study's scores; together they sum to `total`.
-        `neighbours`: [id, similarity], the most alike first, among the `candidates` best-ranked documents.
+        `total`: the sum of the study's own-loss scores of these tokens; `parts`: name -> value, which add up to it.
+        `toxic` and `safe`: a contribution a query; each set sums to the part of its name. `neighbours`: [id,
+        similarity], the most alike first, among the `candidates` best-ranked documents.
 
     Raises:
         InputError: no such document or span.
     """
+    from ifguide.influence.attribution import AVERAGES
     from ifguide.influence.contributions import contributions, similarities
 
     corpus = study.corpus()
@@ -66,24 +68,33 @@ def explain_document(
     others = [int(d) for d in study.selection().order[: NEIGHBOURS + 1] if int(d) != index][:NEIGHBOURS]
     there = [_sequences(study, other) for other in others]
     names, scales = study.checkpoint_names(), _scales(study)
-    parts: dict[str, np.ndarray] = {}
+    pulls: dict[str, np.ndarray] = {}
     alike = np.zeros(len(others))
     for turn, name in enumerate(names):
         model, modules, curvature, encoded, options = _load(study, name)
         report = report_part(progress, "documents", part=turn, parts=len(names))
         for kind, values in contributions(model, modules, encoded, chosen, curvature, **options).items():
-            parts[kind] = parts.get(kind, 0) + values / scales[name] / len(names)
+            pulls[kind] = pulls.get(kind, 0) + values / scales[name] / len(names)
         alike += similarities(model, modules, chosen, there, curvature, report) / len(names)
-    order = np.argsort(-alike, kind="stable")
-    result = {
+    here = slice(*(int(corpus.offsets[index]) + place for place in span))
+    result: dict = {
         "document": document,
         "start": start,
         "stop": stop,
-        **{kind: [float(x) for x in parts.get(kind, ())] for kind in ("toxic", "safe")},
-        "total": float(sum(rows.sum() for rows in parts.values())),
-        "neighbours": [[corpus.document(others[i]).id, float(alike[i])] for i in order],
+        **{kind: [float(x) for x in pulls.get(kind, ())] for kind in ("toxic", "safe")},
+        "parts": {f"{kind} queries": float(values.sum()) for kind, values in pulls.items()},
+        "total": float(study.scores("own_loss")[here].sum(dtype=np.float64)),
+        "neighbours": [[corpus.document(others[i]).id, float(alike[i])] for i in np.argsort(-alike, kind="stable")],
         "candidates": len(others),
     }
+    scaled = [np.asarray(study.scores("own_loss", name)[here], dtype=np.float64) / scales[name] for name in names]
+    made = study.manifest(Unit("scores"))["config"]
+    way = made.get("scores.average", "mean")
+    mean, averaged = (float(AVERAGES[by](scaled, axis=0).sum()) for by in ("mean", way))
+    if way != "mean":
+        result["parts"][f"{way} over checkpoints instead of mean"] = averaged - mean
+    if made.get("scores.pooling"):
+        result["parts"]["pooling"] = result["total"] - averaged
     return on_demand.keep_result(path, result)
 
 

@@ -12,7 +12,7 @@ in front; dropping it gives the text back. Parquet and JSON Lines hold texts unc
 import json
 import re
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,12 +37,12 @@ BLOCK_TOKENS = 50_000
 """Rows are handed on whenever about this many tokens are together."""
 
 
-def score_columns() -> dict[str, str]:
+def score_columns(imported: Iterable[str] = ()) -> dict[str, str]:
     """The column of each kind of score that tokens can be selected by."""
-    return {kind: "position_score" if kind == "position" else kind for kind in attributions()}
+    return {kind: "position_score" if kind == "position" else kind for kind in (*attributions(), *imported)}
 
 
-def _token_schema() -> pa.Schema:
+def _token_schema(imported: Iterable[str] = ()) -> pa.Schema:
     return pa.schema(
         [
             ("document_id", pa.string()),
@@ -51,7 +51,7 @@ def _token_schema() -> pa.Schema:
             ("char_start", pa.int32()),  # in characters of the text
             ("char_end", pa.int32()),
             # null for a document's first token, which has no score, and everywhere when it was not computed
-            *((column, pa.float32()) for column in score_columns().values()),
+            *((column, pa.float32()) for column in score_columns(imported).values()),
             ("selected", pa.bool_()),
             ("in_span", pa.bool_()),  # null when the corpus has no known spans
         ]
@@ -78,7 +78,7 @@ SCHEMAS = {
             ("rank", pa.int64()),  # 1 is the best
             ("count_above", pa.int64()),  # tokens above the selection's threshold
             ("sum_above", pa.float64()),  # sum of their scores
-            ("score_sum", pa.float64()),  # sum of all its tokens' own_loss scores
+            ("score_sum", pa.float64()),  # sum of its tokens' scores, of the kind that the default selection is by
             ("n_tokens", pa.int64()),
             ("n_selected", pa.int64()),
         ]
@@ -148,9 +148,10 @@ def export_study(
 
     try:
         with replacing(out) as temporary:
+            schema = _token_schema(study.config.imported) if what == "tokens" else SCHEMAS[what]
             if suffix == DATASET:
-                return _write_dataset(blocks, what, temporary, made_from, count)
-            return _write_rows(blocks, what, temporary, suffix, made_from, count)
+                return _write_dataset(blocks, what, schema, temporary, made_from, count)
+            return _write_rows(blocks, what, schema, temporary, suffix, made_from, count)
     except OSError as error:
         raise InputError(f"could not write {out}: {error.strerror or error}") from error
 
@@ -162,12 +163,13 @@ def describe_origin(study: Study, chosen: Selection) -> dict:
     return {"study": study.name, "selection": chosen.settings, "inputs": inputs, "ifguide": version}
 
 
-def _write_rows(blocks, what: str, path: Path, suffix: str, made_from: dict, report: Callable[[int], None]) -> int:
+def _write_rows(
+    blocks, what: str, schema: pa.Schema, path: Path, suffix: str, made_from: dict, report: Callable[[int], None]
+) -> int:
     """Stream blocks of rows into a file; returns how many rows there were."""
     import duckdb
 
     n_rows, failures = 0, []
-    schema = _token_schema() if what == "tokens" else SCHEMAS[what]  # the kinds of scores that are registered now
 
     def make_batches() -> Iterator[pa.RecordBatch]:
         nonlocal n_rows
@@ -227,12 +229,14 @@ def neutralise_cell(cell: str | None) -> str | None:
     return f"'{cell}" if cell and _FORMULA_START.match(cell) else cell
 
 
-def _write_dataset(blocks, what: str, folder: Path, made_from: dict, report: Callable[[int], None]) -> int:
+def _write_dataset(
+    blocks, what: str, schema: pa.Schema, folder: Path, made_from: dict, report: Callable[[int], None]
+) -> int:
     from datasets import Dataset
 
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".ifguide-") as work:
         rows = Path(work) / "rows.parquet"
-        n_rows = _write_rows(blocks, what, rows, ".parquet", made_from, report)
+        n_rows = _write_rows(blocks, what, schema, rows, ".parquet", made_from, report)
         Dataset.from_parquet(str(rows), cache_dir=work).save_to_disk(str(folder))
     write_json(folder / "made-from.json", made_from)
     return n_rows
@@ -256,7 +260,8 @@ def _require_fresh(study: Study, selection: str) -> None:
 
 def _token_blocks(study: Study, corpus: "TokenizedCorpus", chosen: Selection, what: str) -> Iterator[tuple[int, dict]]:
     offsets, ids = np.asarray(corpus.offsets), corpus.ids()
-    scores = {kind: study.scores(kind) for kind in score_columns() if what == "tokens" and study.has_scores(kind)}
+    names = score_columns(study.config.imported)
+    scores = {kind: study.scores(kind) for kind in names if what == "tokens" and study.has_scores(kind)}
     for first, last in document_runs(offsets, BLOCK_TOKENS):
         lengths = np.diff(offsets[first : last + 1])
         span = slice(int(offsets[first]), int(offsets[last]))
@@ -274,7 +279,7 @@ def _token_blocks(study: Study, corpus: "TokenizedCorpus", chosen: Selection, wh
                 "char_end": np.asarray(corpus.char_end[span]),
                 "in_span": nulls if corpus.in_span is None else np.asarray(corpus.in_span[span]),
             }
-            for kind, column in score_columns().items():
+            for kind, column in names.items():
                 values = scores.get(kind)
                 columns[column] = nulls if values is None else pa.array(np.asarray(values[span]), mask=positions == 0)
         yield last, columns
@@ -284,7 +289,7 @@ def _document_blocks(study: Study, corpus: "TokenizedCorpus", chosen: Selection)
     offsets = np.asarray(corpus.offsets)
     lengths = np.diff(offsets)
     n_selected = sum_by_document(chosen.mask, offsets)
-    score_sum = sum_by_document(study.scores("own_loss"), offsets)
+    score_sum = sum_by_document(study.scores(), offsets)
     done = 0
     while done < corpus.n_documents:
         fits = int(np.searchsorted(np.cumsum(lengths[chosen.order[done : done + BLOCK_TOKENS]]), BLOCK_TOKENS)) + 1

@@ -10,6 +10,7 @@ import numpy as np
 import streamlit as st
 from streamlit.runtime.scriptrunner import add_script_run_ctx
 
+from ifguide.config.attributions import describe_kind
 from ifguide.config.names import DEFAULT
 from ifguide.errors import IFGuideError, StaleError
 from ifguide.selection import audit
@@ -22,7 +23,7 @@ from ifguide.ui import job_panel
 from ifguide.ui.documents import lines as document_list
 from ifguide.ui.documents.store import DocumentFilter, DocumentStore, open_documents
 from ifguide.ui.documents.token_view import DIFFERENCE, Difference, Layer, spread
-from ifguide.ui.format import ATTRIBUTION_TITLES, count, sentence
+from ifguide.ui.format import count, sentence
 from ifguide.ui.loaders import Loaded, open_root, remembered
 
 TOKENS_WRITTEN_HERE = 20_000_000
@@ -154,7 +155,7 @@ def _difference(root: str, left: Run, right: Run, left_digest: str, right_digest
     step = max(1, len(values) // 2_000_000)
     top = float(np.quantile(np.abs(values[::step]), 0.999))
     first, second = (run.title(study.name) for run in (left, right))
-    note = f"{ATTRIBUTION_TITLES['own_loss']} by “{first}” minus that by “{second}”, each over its standard deviation."
+    note = f"{describe_kind('own_loss').title} by “{first}” minus that by “{second}”, each over its standard deviation."
     return Layer(DIFFERENCE, values, top, f"{first} − {second}", note, f"{left_digest[:8]}{right_digest[:8]}")
 
 
@@ -179,5 +180,5 @@ def _read_run(study: Study, run: Run) -> np.ndarray:
 def selected_spans(loaded: Loaded, selection: str) -> audit.Spans:
     """The runs of selected tokens of a selection."""
     chosen = loaded.selection(selection)
-    scores = loaded.scores(chosen.settings.get("attribution") or "own_loss")
+    scores = loaded.scores(chosen.settings.get("attribution") or "")
     return audit.find_spans(chosen.mask, scores, np.asarray(loaded.corpus().offsets))

@@ -17,7 +17,6 @@ from ifguide.errors import ConfigError, StaleError, explain_system_error
 from ifguide.study.document_table import (
     COLUMNS,
     CORPUS,
-    KINDS,
     Column,
     find_damage,
     read_notes,
@@ -108,7 +107,7 @@ class DocumentStore:
             raise StaleError(
                 f"{table} or {ranks.name} is damaged ({why}); write them again with `ifguide documents NAME`"
             ) from error
-        self.kind = self.settings.get("attribution") or KINDS[0]
+        self.kind = self.settings.get("attribution") or next(iter(self.notes["tops"]))
         """The kind of score the list shows: the selection's own."""
         self.columns = {row[0] for row in self._connection.execute("DESCRIBE documents").fetchall()}
         if f"{self.kind}_sum" not in self.columns:

@@ -12,10 +12,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from ifguide.config.attributions import KINDS
+from ifguide.config.attributions import describe_kind
 from ifguide.data.corpus import TokenizedCorpus
 from ifguide.data.tokenizing import cut_pieces
-from ifguide.ui.format import ATTRIBUTION_NOTES, ATTRIBUTION_TITLES
 from ifguide.ui.palette import viewer_palette
 
 SELECTED, HIT, TRUTH = 1, 2, 4
@@ -43,8 +42,8 @@ class Layer:
 
     def described(self) -> dict:
         """What the viewer's legend and tooltip say of it."""
-        unit = KINDS[self.name].unit if self.name in KINDS else ""
-        title, note = self.title or ATTRIBUTION_TITLES[self.name], self.note or ATTRIBUTION_NOTES[self.name]
+        kind = describe_kind(self.name)
+        title, note, unit = self.title or kind.title, self.note or kind.note, kind.unit
         return {"name": self.name, "title": title, "note": note, "top": self.top, "oneSided": bool(unit), "unit": unit}
 
 

@@ -143,7 +143,7 @@ def _words(study: Study, chosen: Selection) -> list[words.WordCount]:
 
 def _documents(study: Study, chosen: Selection) -> tuple[list[ShownDocument], float]:
     """The best-ranked documents around their strongest tokens, and the score at which colours are full."""
-    corpus, kind = study.corpus(), chosen.settings.get("attribution") or "own_loss"
+    corpus, kind = study.corpus(), chosen.settings.get("attribution") or study.config.selection.attribution
     if not study.has_scores(kind):
         return [], 0.0
     scores = study.scores(kind)

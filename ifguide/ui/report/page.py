@@ -14,24 +14,16 @@ from pathlib import Path
 from markupsafe import Markup
 
 from ifguide import __version__
+from ifguide.config.attributions import describe_kind
 from ifguide.config.io import config_to_dict
 from ifguide.evaluation.outcomes import Outcomes, highest_toxicity
 from ifguide.evaluation.statistics import TOXIC_FROM
 from ifguide.storage import artifacts
+from ifguide.study.evaluating import shared_prompts_warning
 from ifguide.ui.compare import side_by_side
 from ifguide.ui.compare import tables as comparison
 from ifguide.ui.compare.frontier import frontier_points
-from ifguide.ui.format import (
-    ATTRIBUTION_TITLES,
-    column,
-    count,
-    count_of,
-    number,
-    score,
-    selection_title,
-    share,
-    variant_title,
-)
+from ifguide.ui.format import column, count, count_of, number, score, selection_title, share, variant_title
 from ifguide.ui.palette import TOKEN_BINS, variant_colours
 from ifguide.ui.report.facts import EXAMPLES, ReportFacts, ShownDocument
 from ifguide.ui.report.figures import frontier_figure, toxicity_figure
@@ -70,6 +62,7 @@ def build_page(facts: ReportFacts) -> str:
         policy=f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'",
         style=Markup(style),
         stale="; ".join(f"{stage}: {reason}" for stage, reason in facts.stale.items()),
+        prompts_warning=shared_prompts_warning(facts.study),
         sections=[(place, heading, content) for place, heading, content in sections if content],
         version=__version__,
         now=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
@@ -149,7 +142,7 @@ def _selections(facts: ReportFacts) -> dict:
         s, ranked = found.settings, found.settings.get("kind", "influence") == "influence"
         by = made.get(s["kind"], s["kind"])
         if ranked:
-            by = f"by {ATTRIBUTION_TITLES.get(s['attribution'], s['attribution']).lower()}"
+            by = f"by {describe_kind(s['attribution']).title.lower()}"
         cells = [
             [selection_title(found.name), by, ""],
             *((score(s["threshold"]), f"{s['quantile']:g}", count(s["window"])) if ranked else ("–", "–", "–")),

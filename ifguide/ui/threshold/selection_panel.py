@@ -7,13 +7,14 @@ from pathlib import Path
 
 import streamlit as st
 
+from ifguide.config.attributions import describe_kind
 from ifguide.study.analysis.export import export_study
 from ifguide.study.freshness import unit_state
 from ifguide.study.lineage import BUILT_IN_SELECTIONS, Unit
 from ifguide.study.select import delete_selection, rename_selection, save_selection, trained_parts
 from ifguide.study.variants import BASELINES
 from ifguide.ui import components, job_panel, layout
-from ifguide.ui.format import ATTRIBUTION_TITLES, column, count, count_of, plain, score, selection_title, share
+from ifguide.ui.format import column, count, count_of, plain, score, selection_title, share
 from ifguide.ui.loaders import Loaded
 from ifguide.ui.threshold.tuning import Tuning
 
@@ -32,6 +33,7 @@ COLUMNS = [
 CHOSEN_OTHERWISE = {
     "oracle": "The spans that people marked",
     "borrowed": "A selection of another study, carried over by characters",
+    "mask": "Tokens that a file names",
     **{name: what[0].upper() + what[1:] for name, what in BASELINES.items()},
 }
 """What a selection without a threshold is, by its kind."""
@@ -138,10 +140,10 @@ def _saved(loaded: Loaded, keep: Keep) -> None:
 def settings_line(found: dict) -> str:
     """The settings of a selection in one line."""
     if found["tokens_above"] is None:
-        return CHOSEN_OTHERWISE[found["kind"]]
+        return CHOSEN_OTHERWISE.get(found["kind"], "The best by scores from a file")
     top = f"top {share(found['tokens_above'], found['n_valid'], digits=2)}"
     at_random = f"As many tokens as the {top}, drawn at random"
-    line = at_random if found["kind"] == "random" else f"{ATTRIBUTION_TITLES[found['attribution']]}, {top}"
+    line = at_random if found["kind"] == "random" else f"{describe_kind(found['attribution']).title}, {top}"
     if found["window"]:
         line += f", {count_of(found['window'], 'neighbour')} on each side"
     return line + (f", budget {count(found['max_tokens'])}" if found["max_tokens"] else "")
