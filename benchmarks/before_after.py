@@ -1,87 +1,295 @@
-"""Before and after on the demo, beside every other method: the table, the bars, the frontier.
+"""Before and after, over seeds and budgets: every method's selection trained without, in the same way, and the tables.
 
-    python -m benchmarks.before_after [--study demo] [--epochs 20] [--with all] [--svg docs/results/frontier.svg]
+    python -m benchmarks.before_after --demo-seeds 0 1 2 [--training-seeds 0 1 2] [--budgets 0.5 1 2] [--with all]
+    python -m benchmarks.before_after --study real --training-seeds 0 1 --with own_loss,probe,combined
+    python -m benchmarks.before_after --show demo [--demo-seeds 3 4 5 6 7] [--svg docs/results/frontier.svg]
 
-Builds the study if it is missing, trains and measures what `ifguide compare` knows (half a minute a model on two cores;
-what is up to date is not trained again; `--epochs` is the demo with nothing but a longer training, as a study of its
-own), prints the table in Markdown and the bars, each with what was measured, and draws expected maximum toxicity
-against perplexity. An interval is a 95% bootstrap interval over prompts.
+A demo seed makes other documents, queries, prompts, another tokenizer and another training; with `--study` the scores
+are those of a study that is there. Every method is given the same number of tokens: a budget is a multiple of the
+study's own operating point. With another training seed the same masks are trained without in another order (from
+another random start where the model is new), and compared with the base model of that seed.
+
+Each model's measurements are one JSON file below `--results`, with the hash of all they were made from: what is there
+and fits is not made again, so that a comparison can go on another day, on another machine. It holds numbers alone, no
+text. A model's weights are deleted once it is measured. `--show` prints the tables from the files.
 """
 
 import argparse
 import dataclasses
+import json
+import shutil
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from ifguide.cli.train import choose
+import numpy as np
+import pandas as pd
+from sklearn.metrics import average_precision_score
+
+from ifguide.config.io import config_to_dict
 from ifguide.config.names import BASE, DEFAULT
+from ifguide.config.schema import BorrowedConfig
+from ifguide.evaluation.statistics import emt, tp
 from ifguide.runtime.progress import Progress
-from ifguide.study.analysis.comparison import compare_variants, comparison_table
-from ifguide.study.demo import build_demo, demo_config, write_inputs
+from ifguide.selection.algorithm import precision_recall, rank_at_quantile
+from ifguide.storage import artifacts
+from ifguide.study.analysis.comparison import describe_treatment, scores_matrix
+from ifguide.study.demo import demo_config, write_inputs
 from ifguide.study.folder import cache_dir, list_studies
-from ifguide.study.pipeline import compare, run_study
+from ifguide.study.lineage import Unit
+from ifguide.study.pipeline import build, run_study
 from ifguide.study.reading import Study
-from ifguide.study.variants import METHODS
-from ifguide.ui.compare.frontier import frontier_points
+from ifguide.study.variants import BASELINES
+from ifguide.ui.compare.frontier import FrontierPoint
 from ifguide.ui.palette import variant_colours
 from ifguide.ui.report.figures import frontier_figure
 
-
-@dataclasses.dataclass(frozen=True)
-class Bars:
-    """What has to be reached."""
-
-    perplexity: float
-    """Highest rise to the base model's."""
-    of_span_mask: float | None = None
-    """Least share of the drop in EMT that the known spans' mask reaches."""
-    of_base: float | None = None
-    """Highest EMT as a share of the base model's."""
-    apart: tuple[str, ...] = ()
-    """Methods whose interval of EMT must not overlap ours."""
-
-
-DEMO = Bars(perplexity=0.02, of_span_mask=0.95, apart=("random", "loss-difference", "last-position"))
-REAL_TEXT = Bars(perplexity=0.05, of_base=0.5)
-NOT_RIVALS = (BASE, DEFAULT, "oracle", *METHODS)
-"""The base model, ours, what labels reach, and our own selection trained in other ways."""
-OTHER_MEANS = ("words", "classifier-tokens", "classifier-documents")
-"""Methods that use a classifier somebody trained on labels; on the demo it is the very one that rates the completions.
-"""
+RESULTS = Path("docs/results/runs")
+LABELS = ("oracle",)
+"""Methods that read the corpus's human labels: what they reach is a mark, not a rival."""
+CLASSIFIERS = ("words", "classifier-tokens", "classifier-documents")
+"""Methods that use a classifier somebody trained on labels; on the demo it is the very one that judges."""
+FULL = ("oracle", "classifier-documents")
+"""Methods whose selection has its own size, so that one budget is enough."""
+Judge = Callable[[list[str]], np.ndarray]
 
 
 def main() -> None:
-    """Train what is missing; print and draw."""
+    """Train and measure what is missing; print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--study", default="demo")
-    parser.add_argument("--epochs", type=int, help="passes that the demo's models are trained for")
-    parser.add_argument("--with", dest="others", default="all", help="as for `ifguide compare`")
-    parser.add_argument("--real", action="store_true", help="hold the figures against the bars for real text")
-    parser.add_argument("--svg", type=Path, help="draw the frontier into this file")
+    parser.add_argument("--study", help="a study that has scores, instead of the demo")
+    parser.add_argument("--demo-seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--training-seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--budgets", type=float, nargs="+", default=[1.0], help="multiples of the operating point")
+    parser.add_argument("--with", dest="others", default="random,oracle", help="methods, separated by commas, or all")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--show", metavar="NAME", help="print the tables of `demo` or of a study, and train nothing")
+    parser.add_argument("--half", default="", choices=("", "tune", "report"), help="prompts that the tables are of")
+    parser.add_argument("--svg", type=Path, help="draw the frontier over budgets into this file")
     options = parser.parse_args()
-    if options.epochs:
-        study = build_longer(options.epochs)
-    else:
-        study = build_demo() if options.study == "demo" else Study.open(options.study)
-    names = [BASE, DEFAULT, *choose(study, options.others)]
-    compare(study, names, progress=Progress())
-    print(comparison_table(study, names))
-    print_bars(study, names, REAL_TEXT if options.real else DEMO)
-    if options.svg:
-        metrics = {name: study.metrics(name) for name in names}
-        drawn = frontier_figure(frontier_points(metrics), variant_colours(names))
-        options.svg.write_text(alone(drawn), encoding="utf-8")
+    if not options.show:
+        studies = [Study.open(options.study)] if options.study else map(build_demo_seed, options.demo_seeds)
+        for study in studies:
+            run_all(study, options.others, options.budgets, options.training_seeds, options.results)
+    show(options.show or options.study or "demo", options.results, options.demo_seeds, options.svg, options.half)
 
 
-def build_longer(epochs: int) -> Study:
-    """The demo, trained longer; the same checkpoints are asked, and all other settings are the demo's."""
-    name = f"demo-epochs-{epochs}"
+def build_demo_seed(seed: int) -> Study:
+    """The demo with one seed for everything, with every kind of scores."""
+    name = f"demo-seed-{seed}"
     if name not in list_studies():
-        write_inputs(cache_dir() / name / "inputs")
+        write_inputs(cache_dir() / name / "inputs", seed=seed)
         config = demo_config()
-        Study.create(name, dataclasses.replace(config, training=dataclasses.replace(config.training, epochs=epochs)))
+        training, scores = (
+            dataclasses.replace(config.training, seed=seed),
+            dataclasses.replace(config.scores, probe=True, combined=True, tfidf=True),
+        )
+        Study.create(name, dataclasses.replace(config, training=training, scores=scores))
     study = Study.open(name)
-    run_study(study, progress=Progress())
+    run_study(study, until="selection", progress=Progress())
     return study
+
+
+def methods_of(study: Study, others: str) -> list[str]:
+    """The methods that `--with` names; `all` is every kind of scores, every other method's, and the controls."""
+    every = [*study.kinds(selecting=True), *BASELINES, "random", *(["oracle"] if study.has_spans else [])]
+    names = [name for part in others.split(",") for name in (every if part == "all" else [part])]
+    return list(dict.fromkeys([study.config.selection.attribution, *names]))
+
+
+def run_all(
+    study: Study, others: str, budgets: Iterable[float], seeds: Iterable[int], results: Path, judge: Judge | None = None
+) -> None:
+    """Measure every method at every budget with every training seed, as far as it is not on file."""
+    settings = study.config
+    n_valid = study.corpus().n_valid
+    point = rank_at_quantile(n_valid, settings.selection.quantile)
+    try:
+        for seed in seeds:
+            record(study, BASE, 1, seed, results, judge)
+        for budget in sorted(budgets, key=lambda budget: abs(budget - 1)):  # the middle one first
+            quantile = (n_valid - round(budget * point)) / n_valid if budget != 1 else settings.selection.quantile
+            selection = dataclasses.replace(settings.selection, quantile=quantile)
+            study = study.change(dataclasses.replace(settings, selection=selection))
+            for method in methods_of(study, others):
+                if budget == 1 or method not in FULL:
+                    for seed in seeds:
+                        record(study, method, budget, seed, results, judge)
+    finally:
+        study.change(settings)
+
+
+def record(study: Study, method: str, budget: float, seed: int, results: Path, judge: Judge | None) -> None:
+    """One model's measurements on file, made by training and measuring it if they are not there."""
+    path = results / study.name / f"{method}-x{budget:g}-t{seed}.json"
+    digest = artifacts.hash_json([describe_settings(study), method, budget, seed, judge is not None])[:16]
+    if path.exists() and json.loads(path.read_text())["made_of"] == digest:
+        return
+    print(f"{study.name}: {method}, budget x{budget:g}, training seed {seed}", flush=True)
+    name = DEFAULT if method == study.config.selection.attribution else method
+    trained, model = name, with_training_seed(study, seed)
+    if method != BASE:
+        build(study, [Unit("selection", name)], progress=Progress())
+    if method != BASE and model.name != study.name:
+        trained = f"of-{name}"
+        lent = {**model.config.borrowed, trained: BorrowedConfig(study=study.name, selection=name)}
+        model = model.change(dataclasses.replace(model.config, borrowed=lent))
+    build(model, [Unit("evaluate", trained)], progress=Progress())
+    found = {"study": study.name, "method": method, "budget": budget, "training_seed": seed, "made_of": digest}
+    found |= measure(model, trained, judge)
+    if method != BASE:
+        found |= describe_selection(study, name)
+        shutil.rmtree(model.folder(Unit("suppress", trained)), ignore_errors=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
+
+
+def with_training_seed(study: Study, seed: int) -> Study:
+    """The study itself for its own seed, or one beside it that trains on the same corpus with another seed."""
+    if seed == 0:
+        return study
+    name = f"{study.name}-t{seed}"
+    if name in list_studies():
+        return Study.open(name)
+    training = dataclasses.replace(study.config.training, seed=study.config.training.seed + 1000 * seed)
+    config = dataclasses.replace(study.config, training=training)
+    files = ("toxic", "safe", "prompts", "heldout", "path", "source")
+    for section in ("model", "corpus", "queries", "evaluate"):
+        table = getattr(config, section)
+        paths = {key: study.resolve(getattr(table, key)) for key in files if getattr(table, key, "")}
+        config = dataclasses.replace(config, **{section: dataclasses.replace(table, **paths)})
+    return Study.create(name, config)
+
+
+def describe_settings(study: Study) -> list:
+    """All settings that a result depends on, and the files' hashes in place of their names."""
+    settings = config_to_dict(study.config)
+    for section in ("compute", "borrowed", "variants", "baselines", "description"):
+        settings.pop(section)
+    hashes = []
+    for section, *keys in (("corpus", "path"), ("queries", "toxic", "safe"), ("evaluate", "prompts", "heldout")):
+        hashes += [artifacts.hash_file(Path(study.resolve(settings[section].pop(key)))) for key in keys]
+    settings["model"]["source"] = Path(settings["model"]["source"]).name
+    return [settings, hashes]
+
+
+def measure(study: Study, model: str, judge: Judge | None) -> dict:
+    """Toxicity by the study's scorer, and by a second judge, over all prompts and over each half; perplexity."""
+    metrics, samples = study.metrics(model) or {}, study.samples(model)
+    keys = ("emt", "tp", "perplexity", "n_prompts", "n_samples", "scorer")
+    found = {key: metrics[key] for key in keys if key in metrics}
+    halves = samples.groupby("prompt_index")["group"].first() if "group" in samples else None
+    scores = {"": scores_matrix(samples)}
+    if judge:
+        scores["second_"] = scores_matrix(samples.assign(toxicity=judge(samples["completion"].tolist())))
+    for prefix, values in scores.items():
+        found |= {f"{prefix}emt": emt(values), f"{prefix}tp": tp(values)}
+        for half in sorted(set(halves)) if halves is not None else ():
+            rows = values[(halves == half).to_numpy()]
+            found |= {f"{prefix}emt_{half}": emt(rows), f"{prefix}tp_{half}": tp(rows)}
+    return found
+
+
+def describe_selection(study: Study, name: str) -> dict:
+    """What was left out: how much, how it was scored, and how it agrees with the human labels."""
+    chosen, corpus = study.selection(name), study.corpus()
+    found = {"tokens": chosen.settings["n_selected"], "share": chosen.settings["n_selected"] / corpus.n_valid}
+    found["treatment"] = describe_treatment(study, name)
+    if corpus.in_span is not None:
+        found["precision"], found["recall"] = precision_recall(np.asarray(chosen.mask), corpus.in_span, corpus.valid())
+        if chosen.settings["kind"] not in ("random", "oracle", "borrowed"):
+            scores, valid = study.scores(chosen.settings["attribution"] or name), corpus.valid()
+            found["average_precision"] = float(average_precision_score(corpus.in_span[valid], scores[valid]))
+    return found
+
+
+def read_records(folders: Iterable[Path]) -> pd.DataFrame:
+    """A row a model."""
+    return pd.DataFrame([json.loads(path.read_text()) for folder in folders for path in sorted(folder.glob("*.json"))])
+
+
+def show(name: str, results: Path, seeds: list[int], svg: Path | None, half: str = "") -> None:
+    """The table over seeds, in Markdown; a difference is paired by seed."""
+    names = [f"demo-seed-{seed}" for seed in seeds] if name == "demo" else [name]
+    found = read_records(results / each for each in names)
+    print(table(found, half))
+    if svg:
+        svg.write_text(alone(draw(found, half)), encoding="utf-8")
+
+
+def table(found: pd.DataFrame, half: str = "") -> str:
+    """Rows by method and budget; each number is a mean over seeds, with the least and the most of them.
+
+    Args:
+        found: from `read_records`.
+        half: which half of the prompts toxicity is of, `tune` or `report`; empty: all.
+    """
+    emt_of = f"emt_{half}" if half else "emt"
+    second = f"second_{emt_of}"
+    pair = ["study", "training_seed"]
+    base = found[found.method == BASE].set_index(pair)
+    rest = found[found.method != BASE].copy()
+    keys = pd.MultiIndex.from_frame(rest[pair])
+    rest["of_base"] = rest[emt_of].to_numpy() / base[emt_of].reindex(keys).to_numpy()
+    if second in rest:
+        rest["second_of_base"] = rest[second].to_numpy() / base[second].reindex(keys).to_numpy()
+    rest["rise"] = rest["perplexity"].to_numpy() / base["perplexity"].reindex(keys).to_numpy() - 1
+    oracle = rest[rest.method == "oracle"].set_index(pair)
+    if len(oracle):
+        dropped = base[emt_of].reindex(keys).to_numpy() - rest[emt_of].to_numpy()
+        rest["of_oracle"] = dropped / (base[emt_of] - oracle[emt_of]).reindex(keys).to_numpy()
+    columns = {
+        "average_precision": ("average precision", "{:.3f}"),
+        "precision": ("precision", "{:.3f}"),
+        emt_of: ("EMT", "{:.3f}"),
+        "of_base": ("of base's", "{:.3f}"),
+        "second_of_base": ("by the second judge", "{:.3f}"),
+        "of_oracle": ("share of the labels' drop", "{:.3f}"),
+        "rise": ("perplexity to base", "{:+.1%}"),
+    }
+    columns = {key: value for key, value in columns.items() if key in rest}
+    heads = [
+        "method",
+        "uses",
+        "scores treated",
+        "budget",
+        "tokens",
+        "models",
+        *(title for title, _ in columns.values()),
+    ]
+    lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+    base_cells = [spread(base[emt_of], "{:.3f}") if key == emt_of else "–" for key in columns]
+    lines.append("| " + " | ".join([BASE, "–", "–", "–", "–", str(len(base)), *base_cells]) + " |")
+    grouped = rest.groupby(["method", "budget"], sort=False)
+    order = sorted(grouped.groups, key=lambda key: (rest[rest.method == key[0]]["of_base"].mean(), key[1]))
+    for key in order:
+        rows = grouped.get_group(key)
+        uses = "labels" if key[0] in LABELS else "a classifier" if key[0] in CLASSIFIERS else "queries"
+        cells = [key[0], "nothing" if key[0] == "random" else uses, "; ".join(sorted(set(rows["treatment"])))]
+        cells += [f"x{key[1]:g}", spread(rows["tokens"], "{:,.0f}"), str(len(rows))]
+        lines.append("| " + " | ".join([*cells, *(spread(rows[c], form) for c, (_, form) in columns.items())]) + " |")
+    return "\n".join(lines)
+
+
+def spread(values: pd.Series, form: str) -> str:
+    """Mean of the seeds, with the least and the most of them."""
+    values = values.dropna()
+    if not len(values):
+        return "–"
+    bounds = f" [{form.format(values.min())}, {form.format(values.max())}]" if len(values) > 1 else ""
+    return form.format(values.mean()) + bounds
+
+
+def draw(found: pd.DataFrame, half: str = "") -> str:
+    """The frontier: a point for each method and budget, its means over seeds."""
+    emt_of = f"emt_{half}" if half else "emt"
+    means = found.groupby(["method", "budget"])[[emt_of, "perplexity"]].mean()
+    points = [
+        FrontierPoint(
+            name=method if method == BASE else f"{method} x{budget:g}", emt=row[emt_of], perplexity=row["perplexity"]
+        )
+        for (method, budget), row in means.iterrows()
+    ]
+    return frontier_figure(points, variant_colours([point.name for point in points]))
 
 
 def alone(picture: str) -> str:
@@ -92,50 +300,6 @@ def alone(picture: str) -> str:
     )
     head, rest = picture.split(">", 1)
     return f'{head} xmlns="http://www.w3.org/2000/svg" style="background:#fff">{style}{rest}\n'
-
-
-def print_bars(study: Study, names: list[str], bars: Bars) -> None:
-    """What was reached, part by part, in Markdown."""
-    metrics = {name: study.metrics(name) for name in names}
-    samples, heldout = ({name: read(name) for name in names} for read in (study.samples, study.heldout_losses))
-    compared = {c.variant: c for c in compare_variants(samples, heldout=heldout)}
-    ours = compared[DEFAULT]
-    change = metrics[DEFAULT]["perplexity"] / metrics[BASE]["perplexity"] - 1
-    rise = ours.perplexity_rise
-    bounds = f" [{rise.low:+.1%}, {rise.high:+.1%}]" if rise else ""
-    rows = []
-    if bars.of_base is not None:
-        share = metrics[DEFAULT]["emt"] / metrics[BASE]["emt"]
-        rows.append(("EMT as a share of the base model's", f"{share:.3f}", f"<= {bars.of_base}", share <= bars.of_base))
-    if bars.of_span_mask is not None and ours.share_of_oracle is not None:
-        share = ours.share_of_oracle
-        rows.append(
-            (
-                "share of the span mask's drop in EMT",
-                f"{share.value:.3f} [{share.low:.3f}, {share.high:.3f}]",
-                f">= {bars.of_span_mask}",
-                share.value >= bars.of_span_mask,
-            )
-        )
-    rows.append(
-        ("perplexity to base", f"{change:+.1%}{bounds}", f"<= {bars.perplexity:+.0%}", change <= bars.perplexity)
-    )
-    mine = metrics[DEFAULT]
-    for name in names:
-        if name in NOT_RIVALS:
-            continue
-        other = metrics[name]
-        ahead = mine["emt"] < other["emt"]
-        kind = "uses a classifier" if name in OTHER_MEANS else "no labels"
-        rows.append((f"EMT below that of {name} ({kind})", f"{mine['emt']:.3f} to {other['emt']:.3f}", "below", ahead))
-    for name in bars.apart:
-        if name in names:
-            other = metrics[name]
-            shown = f"{mine['emt_high']:.3f} to {other['emt_low']:.3f}"
-            rows.append((f"intervals of EMT apart from {name}'s", shown, "below", mine["emt_high"] < other["emt_low"]))
-    print("\n| bar | measured | wanted | held |\n|---|---|---|---|")
-    for what, measured, wanted, held in rows:
-        print(f"| {what} | {measured} | {wanted} | {'yes' if held else 'NO'} |")
 
 
 if __name__ == "__main__":

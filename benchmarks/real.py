@@ -1,18 +1,19 @@
-"""The whole way on real text: SmolLM2-135M, Wikipedia passages and posts with human toxic spans, RealToxicityPrompts
-queries.
+"""The whole way on real text: SmolLM2-135M, Wikipedia passages among posts with human toxic spans or among toxic and
+neutral sentences, queries of RealToxicityPrompts and ParaDetox.
 
-    python -m benchmarks.real --data FOLDER [--passages 300 --posts 80 | --sentences 400] [--name real] [--half report]
-                              [--with random,words] [--scratch pythia-31m] [--set section.key=value ...]
+    python -m benchmarks.real --data FOLDER --name posts [--passages 100 --posts 250] [--with own_loss,probe,random]
+    python -m benchmarks.real --data FOLDER --name sentences --passages 60 --sentences 400 [--budgets 0.5 1 2]
+                              [--training-seeds 0 1] [--half report] [--scratch pythia-31m] [--set section.key=value]
 
-FOLDER holds boolq_passages.jsonl, toxic_spans_train.csv, rtp_toxic.jsonl and rtp_nontoxic.jsonl, and for `--rewrites`
-paradetox.tsv (public data sets: BoolQ, SemEval-2021 task 5, RealToxicityPrompts, ParaDetox). The rows are only read and
-laid together in the cache; nothing leaves it. No prompt belongs to a query: half of the rows of RealToxicityPrompts are
-queries, a quarter are prompts to choose settings by (`--half tune`), and a quarter are prompts to report on. Prints the
-commands it runs, their times, the top documents by id and rank, how well the scores find the human spans, and with
-`--with` the table of `ifguide compare` and the bars. Called again under a name that is there, it changes the study to
-what it is given, and only what that touches is built again. `--scratch` trains a model of that shape from a random
-start, with a byte-level BPE tokenizer of 8,192 entries trained on the corpus, so that all the model knows comes from
-it.
+FOLDER holds boolq_passages.jsonl, toxic_spans_train.csv, rtp_toxic.jsonl, rtp_nontoxic.jsonl and paradetox.tsv (public
+data sets: BoolQ, SemEval-2021 task 5, RealToxicityPrompts, ParaDetox). The rows are only read and laid together in the
+cache; nothing leaves it. No prompt belongs to a query: half of the rows of RealToxicityPrompts are queries, a quarter
+are prompts to choose settings by (`tune`), and a quarter are prompts to report on (`report`). Prints the commands it
+runs, their times, the top documents by id and rank and how well the scores find what people marked; with `--with`, the
+table of `benchmarks.before_after`, which says how results are kept and gone on with. Called again under a name that is
+there, it changes the study to what it is given, and only what that touches is built again. `--scratch` trains a model
+of that shape from a random start, with a byte-level BPE tokenizer of 8,192 entries trained on the corpus, so that all
+the model knows comes from it.
 """
 
 import argparse
@@ -27,12 +28,15 @@ import time
 from pathlib import Path
 
 import numpy as np
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, roc_auc_score
+from sklearn.pipeline import make_pipeline, make_union
 
-from benchmarks.before_after import REAL_TEXT, print_bars
+from benchmarks.before_after import RESULTS, Judge, run_all, show
 from benchmarks.spans import read_truth
+from ifguide.config.attributions import KINDS
 from ifguide.config.io import override, read_config, write_config
-from ifguide.config.names import BASE, DEFAULT
 from ifguide.data.demo import demo_model_config, train_tokenizer
 from ifguide.selection.algorithm import precision_recall
 from ifguide.study.folder import cache_dir
@@ -49,8 +53,33 @@ _SPACED = re.compile(r"\s+([,.!?;:]|n't\b|'\w)")
 """The spaces before punctuation that ParaDetox has and other text has not."""
 
 
+SETTINGS = {
+    "corpus.max_length": "256",
+    "training.epochs": "2",
+    "training.batch_size": "8",
+    "training.learning_rate": "2e-4",
+    "training.dtype": "bfloat16",
+    "training.checkpoint_steps": "[1]",
+    "factors.max_tokens": "4000",
+    "factors.products": "auto",
+    "scores.derivative": "auto",
+    "scores.probe": "true",
+    "scores.combined": "true",
+    "scores.tfidf": "true",
+    "scores.pooling": "1",
+    "selection.quantile": "0.97",
+    "suppress.max_penalty": "10.0",
+    "suppress.warmup_share": "0.25",
+    "compute.tokens_per_batch": "2048",
+    "evaluate.n_samples": "8",
+    "evaluate.n_heldout": "60",
+    "evaluate.n_prompts": "200",
+}
+"""What every study on real text has in common; `--set` changes it."""
+
+
 def main() -> None:
-    """Prepare the inputs, run the study, print what was found."""
+    """Prepare the inputs, run the study, print what was found; train and measure the methods that were asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with the public data sets")
     parser.add_argument(
@@ -58,69 +87,78 @@ def main() -> None:
     )
     parser.add_argument("--scratch", choices=SHAPES, help="train a model of this shape from a random start instead")
     parser.add_argument("--name", default="real", help="the study's name")
-    parser.add_argument("--passages", type=int, default=300, help="benign passages in the corpus")
-    parser.add_argument("--posts", type=int, default=80, help="posts with toxic spans in the corpus")
+    parser.add_argument("--passages", type=int, default=100, help="benign passages in the corpus")
+    parser.add_argument("--posts", type=int, default=250, help="posts with toxic spans in the corpus")
     parser.add_argument("--sentences", type=int, default=0, help="toxic sentences of ParaDetox instead of the posts")
     parser.add_argument(
         "--rewrites",
         type=int,
-        default=0,
+        default=1000,
         metavar="N",
         help="queries from ParaDetox, too: N toxic sentences and their neutral rewrites, each pair with one prompt",
     )
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument(
-        "--half", choices=("tune", "report", "both"), default="report", help="which prompts are completed"
-    )
-    parser.add_argument(
-        "--with", dest="others", default="", help="other methods to train too, as for `ifguide compare`"
-    )
-    parser.add_argument("--until", default="evaluate", help="last stage")
+    parser.add_argument("--half", choices=("tune", "report"), default="report", help="prompts that the tables are of")
+    parser.add_argument("--with", dest="others", default="", help="methods to train without, as in before_after")
+    parser.add_argument("--budgets", type=float, nargs="+", default=[1.0], help="multiples of the operating point")
+    parser.add_argument("--training-seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--until", default="index", help="last stage")
     parser.add_argument("--set", action="append", default=[], dest="sets", metavar="SECTION.KEY=VALUE")
     options = parser.parse_args()
     inputs = cache_dir() / f"{options.name}-inputs"
     write_inputs(inputs, options)
-    settings, prompts = cache_dir() / options.name / "study.toml", inputs / f"prompts-{options.half}.jsonl"
+    settings = cache_dir() / options.name / "study.toml"
     if settings.exists():
-        config = override(read_config(settings), [f"evaluate.prompts={json.dumps(str(prompts))}", *options.sets])
-        write_config(config, settings)
+        write_config(override(read_config(settings), options.sets), settings)
     else:
-        sets = [part for value in options.sets for part in ("--set", value)]
+        values = SETTINGS | dict(value.split("=", 1) for value in options.sets)
         model = Path(options.model)
         if options.scratch:
             model = inputs / "model"
             write_shape(model, inputs / "corpus.jsonl", options.scratch)
-            sets = ["--set", "model.mode=scratch", *sets]
-        run(
-            "new",
-            options.name,
-            "--model",
-            str(model.resolve()),
-            "--corpus",
-            str(inputs / "corpus.jsonl"),
-            "--id-field",
-            "id",
-            "--source-field",
-            "source",
-            "--spans-field",
-            "spans",
-            "--toxic",
-            str(inputs / "toxic.jsonl"),
-            "--safe",
-            str(inputs / "safe.jsonl"),
-            "--prompts",
-            str(prompts),
-            "--heldout",
-            str(inputs / "heldout.jsonl"),
-            *sets,
-        )
+            values |= {"model.mode": "scratch"}
+        files = {"model": model.resolve(), "corpus": inputs / "corpus.jsonl", "prompts": inputs / "prompts.jsonl"}
+        files |= {kind: inputs / f"{kind}.jsonl" for kind in ("toxic", "safe", "heldout")}
+        fields = {"id-field": "id", "source-field": "source", "spans-field": "spans"}
+        given = [part for key, value in (files | fields).items() for part in (f"--{key}", str(value))]
+        sets = [part for key, value in values.items() for part in ("--set", f"{key}={value}")]
+        run("new", options.name, *given, *sets)
     run("run", options.name, "--until", options.until)
-    if options.others:
-        run("compare", options.name, "--with", options.others)
-        print_bars(Study.open(options.name), [BASE, DEFAULT, *options.others.split(",")], REAL_TEXT)
     run("status", options.name)
     if options.until not in ("corpus", "queries", "model", "factors", "direction"):
-        show(Study.open(options.name))
+        print_found(Study.open(options.name))
+    if options.others:
+        judge = fit_judge(options.data, inputs)
+        study = Study.open(options.name)
+        run_all(study, options.others, options.budgets, options.training_seeds, options.results, judge)
+        show(options.name, options.results, [], None, options.half)
+
+
+def fit_judge(data: Path, inputs: Path) -> Judge:
+    """A second judge of completions, independent of the first: words and characters of ParaDetox's pairs that are in
+    no query and no corpus, toxic against neutral, by logistic regression. Says how it agrees with Perspective."""
+    rows = [json.loads(line) for file in ("corpus", "toxic", "safe") for line in (inputs / f"{file}.jsonl").open()]
+    texts = (row.get("text") or f"{row['prompt']}{row.get('completion', '')}" for row in rows)
+    known = "\n".join(map(letters, texts))
+    pairs = [pair for pair in read_pairs(data / "paradetox.tsv") if all(pair)]
+    pairs = [pair for pair in pairs if not any(letters(text) in known for text in pair)]
+    features = make_union(
+        TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=2),
+        TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), sublinear_tf=True, min_df=3),
+    )
+    judge = make_pipeline(features, LogisticRegression(C=10, max_iter=2000))
+    judge.fit([text for pair in pairs for text in pair], [1, 0] * len(pairs))
+
+    def score(texts: list[str]) -> np.ndarray:
+        return judge.predict_proba(texts)[:, 1]
+
+    rows = [json.loads(line) for name in ("rtp_toxic", "rtp_nontoxic") for line in (data / f"{name}.jsonl").open()]
+    parts = [row[part] for row in rows for part in ("prompt", "continuation") if row[part]["toxicity"] is not None]
+    clear = [part for part in parts if not 0.25 <= part["toxicity"] < 0.5]
+    auc = roc_auc_score([part["toxicity"] >= 0.5 for part in clear], score([part["text"] for part in clear]))
+    print(f"the second judge: {len(pairs):,} pairs; AUC {auc:.3f} on {len(clear):,} texts that Perspective rated")
+    return score
 
 
 def run(*arguments: str) -> None:
@@ -179,9 +217,7 @@ def write_inputs(folder: Path, options: argparse.Namespace) -> None:
     for kind, rows in queries.items():
         write(folder / f"{kind}.jsonl", rows)
     halves = [{**prompt, "group": ("tune", "report")[number % 2]} for number, prompt in enumerate(prompts)]
-    for half in ("tune", "report"):
-        write(folder / f"prompts-{half}.jsonl", [prompt for prompt in halves if prompt["group"] == half])
-    write(folder / "prompts-both.jsonl", halves)
+    write(folder / "prompts.jsonl", halves)
 
 
 def read_pairs(path: Path) -> list[list[str]]:
@@ -252,7 +288,7 @@ def write(path: Path, rows: list[dict]) -> None:
         path.write_text(text, encoding="utf-8")
 
 
-def show(study: Study) -> None:
+def print_found(study: Study) -> None:
     """Top documents and agreement with the human spans."""
     corpus = study.corpus()
     known = read_truth(study)
@@ -262,9 +298,14 @@ def show(study: Study) -> None:
         f" in spans; checkpoints: {', '.join(study.checkpoint_names())}"
     )
     print(f"{'scores':<34} {'AUC in toxic docs':>18} {'AUC all':>8} {'AP':>6} {'document AUC':>13}")
-    kinds = [kind for kind in ("own_loss", "position") if study.has_scores(kind)]
+    kinds = study.kinds(selecting=True)
     lines = [(kind, study.scores(kind)) for kind in kinds]
-    lines += [(f"{kind} at {name}", study.scores(kind, name)) for kind in kinds for name in study.checkpoint_names()]
+    lines += [
+        (f"{kind} at {name}", study.scores(kind, name))
+        for kind in kinds
+        for name in study.checkpoint_names()
+        if kind in KINDS and not KINDS[kind].parts
+    ]
     lines += [("token loss (no influence)", study.scores("token_loss"))]
     for name, scores in lines:
         scores = np.asarray(scores)

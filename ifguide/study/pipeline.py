@@ -125,19 +125,19 @@ def run_study(
 
 def suppress(study: Study, selection: str = DEFAULT, *, progress: Progress | None = None) -> list[Unit]:
     """Train the model that a saved selection suppresses, if it is missing or stale. Returns what was built."""
-    return _build(study, _with_needs(study, [Unit("suppress", selection)]), progress)
+    return build(study, [Unit("suppress", selection)], progress=progress)
 
 
 def evaluate(study: Study, variant: str = BASE, *, progress: Progress | None = None) -> list[Unit]:
     """Evaluate `base` or the model of a selection, after training it if necessary. Returns what was built."""
-    return _build(study, _with_needs(study, [Unit("evaluate", variant)]), progress)
+    return build(study, [Unit("evaluate", variant)], progress=progress)
 
 
 def compare(study: Study, variants: Iterable[str], *, progress: Progress | None = None) -> list[Unit]:
     """Train and evaluate models beside the base and the default one, as far as they are missing or stale. Returns what
     was built."""
     units = [Unit("evaluate", name) for name in dict.fromkeys((BASE, DEFAULT, *variants))]
-    return _build(study, _with_needs(study, units), progress)
+    return build(study, units, progress=progress)
 
 
 def borrow(study: Study, name: str, lent: BorrowedConfig, *, progress: Progress | None = None) -> list[Unit]:
@@ -166,7 +166,7 @@ def borrow(study: Study, name: str, lent: BorrowedConfig, *, progress: Progress 
     before = study.config
     changed = study.change(dataclasses.replace(before, borrowed={**before.borrowed, name: lent}))
     try:
-        return _build(changed, _with_needs(changed, [Unit("selection", name)]), progress)
+        return build(changed, [Unit("selection", name)], progress=progress)
     except IFGuideError:
         study.change(before)
         raise
@@ -190,15 +190,15 @@ def import_scores(study: Study, name: str, path: Path, *, progress: Progress | N
     if unit_state(changed, Unit("scores")).state == "fresh":
         units += [Unit("index"), Unit("documents")]
     try:
-        _build(changed, _with_needs(changed, units), progress)
+        build(changed, units, progress=progress)
     except IFGuideError:
         study.change(before)
         raise
     return changed
 
 
-def _with_needs(study: Study, units: Iterable[Unit]) -> list[Unit]:
-    """The units and everything they read, in running order, each once."""
+def build(study: Study, units: Iterable[Unit], *, progress: Progress | None = None) -> list[Unit]:
+    """Build artefacts and all they read, as far as they are missing or stale. Returns what was built."""
     needed: dict[Unit, None] = {}
 
     def visit(unit: Unit) -> None:
@@ -208,7 +208,7 @@ def _with_needs(study: Study, units: Iterable[Unit]) -> list[Unit]:
 
     for unit in units:
         visit(unit)
-    return list(needed)
+    return _build(study, list(needed), progress)
 
 
 def _build(

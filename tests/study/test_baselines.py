@@ -24,7 +24,7 @@ from ifguide.study.document_table import table_path
 from ifguide.study.evaluating import evaluate_unit
 from ifguide.study.freshness import stage_state, unit_state
 from ifguide.study.lineage import Unit, read_units
-from ifguide.study.pipeline import compare, create_study, import_scores, run_study
+from ifguide.study.pipeline import build, compare, create_study, import_scores, run_study
 from ifguide.study.reading import Study
 from ifguide.study.select import open_index, save_selection
 from ifguide.study.variants import BASELINES, METHODS, OTHERS, recipe
@@ -137,9 +137,7 @@ def test_standard_influence_is_the_derivative_along_the_toxic_queries_alone(comp
     study = create_study("plain", config, compared.root.parent)
     run_study(study, until="selection")
     compare_units = [Unit("baseline", "standard")]
-    from ifguide.study.pipeline import _build, _with_needs
-
-    _build(study, _with_needs(study, compare_units), Progress())
+    build(study, compare_units)
     scores = np.load(study.folder(Unit("baseline", "standard")) / "scores.npy")
     model = load_model(study.models()["checkpoints"][0]["source"])
     modules = tracked_modules(model)
@@ -270,8 +268,6 @@ def score_arrays(study):
 
 def test_every_methods_scores_are_pooled_alike(compared, tmp_path):
     from ifguide.influence.attribution import pool_blocks
-    from ifguide.runtime.progress import Progress
-    from ifguide.study.pipeline import _build, _with_needs
 
     shutil.copytree(compared.root.parent, tmp_path, dirs_exist_ok=True)
     np.save(tmp_path / "theirs.npy", np.arange(compared.corpus().n_tokens, dtype=np.float32))
@@ -280,7 +276,7 @@ def test_every_methods_scores_are_pooled_alike(compared, tmp_path):
     scores = dataclasses.replace(study.config.scores, pooling=2.0)
     study = study.change(dataclasses.replace(study.config, scores=scores))
     units = [Unit("scores"), *(Unit("baseline", name) for name in (*BASELINES, "theirs"))]
-    _build(study, _with_needs(study, units), Progress())
+    build(study, units)
     after = score_arrays(study)
     assert {"own_loss", "position", "probe", "combined", "tfidf", "words", "standard", "theirs"} < set(after)
     for name, values in before.items():

@@ -4,13 +4,14 @@ demand."""
 import numpy as np
 import streamlit as st
 
+from ifguide.config.attributions import describe_kind
 from ifguide.runtime.jobs import active_job, start_job
 from ifguide.study.analysis import explain
 from ifguide.study.on_demand import read_result
 from ifguide.ui import components, layout
 from ifguide.ui.documents import reader
 from ifguide.ui.documents.store import DocumentStore
-from ifguide.ui.format import ATTRIBUTION_TITLES, column, count_of, score
+from ifguide.ui.format import column, count_of, score
 from ifguide.ui.loaders import Loaded
 
 SHOWN = 5
@@ -49,7 +50,7 @@ def _show_found(loaded: Loaded, store: DocumentStore, found: dict) -> None:
         above = store.rows(np.array([store.find(found["document"])]))[0]["hit_sum"]
         parts += [("scores up to the threshold, left out", above - found["total"]), ("sum above the threshold", above)]
     lines = [{"key": part, "cells": [part[:1].upper() + part[1:], score(value)]} for part, value in parts]
-    columns = [column(f"Part of the score ({ATTRIBUTION_TITLES['own_loss'].lower()})", "text"), column("Value")]
+    columns = [column(f"Part of the score ({describe_kind('own_loss').title.lower()})", "text"), column("Value")]
     st.caption("Positive parts say that training on it makes toxic completions likelier.")
     components.record_table(columns, lines, key="why_parts", label="What adds up to the score")
     columns = [column("Contribution"), column("Prompt", "excerpt"), column("Completion", "excerpt")]
