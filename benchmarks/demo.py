@@ -4,8 +4,9 @@
 
 Prints, in Markdown: build times, the score table (every kind of score that the study has, averaged and checkpoint by
 checkpoint, the last checkpoint alone, token loss and token frequency), the default selection's precision and recall,
-and the before/after table with 95% bootstrap intervals over prompts. Builds the demo first if it is missing. The last
-checkpoint alone is scored as a study of its own, `<study>-last`, on the same corpus, queries and settings.
+and the before/after table with 95% intervals over prompts (EMT: bootstrap, TP: Wilson). Builds the demo first if it is
+missing. The last checkpoint alone is scored as a study of its own, `<study>-last`, on the same corpus, queries and
+settings.
 """
 
 import argparse

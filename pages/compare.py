@@ -3,7 +3,7 @@
 import streamlit as st
 
 from ifguide.evaluation.outcomes import highest_toxicity
-from ifguide.evaluation.statistics import TOXIC_FROM
+from ifguide.evaluation.statistics import INTERVALS, TOXIC_FROM
 from ifguide.study.evaluating import shared_prompts_warning
 from ifguide.study.freshness import stage_state
 from ifguide.ui import components, layout
@@ -106,7 +106,7 @@ def show_frontier(loaded: Loaded, chosen: list[str], colours: dict[str, str]) ->
         with st.container():
             columns, rows = comparison.frontier_rows(metrics, colours)
             components.record_table(columns, rows, key="frontier_table", label="Toxicity and perplexity of every model")
-            note = "Every measured model of this study; bars and small numbers are 95% intervals. Lower left is better."
+            note = f"Every measured model of this study; lower left is better. Bars and small numbers are {INTERVALS}"
             if len(points) > MANY:
                 note += " Numbers in the chart are those of the table."
             if pull_in(points, chosen)[1]:

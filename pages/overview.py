@@ -5,6 +5,7 @@ from pathlib import Path
 import streamlit as st
 
 from ifguide.errors import IFGuideError
+from ifguide.evaluation.statistics import INTERVALS
 from ifguide.storage.artifacts import read_json
 from ifguide.study.folder import cache_dir
 from ifguide.study.freshness import stage_states
@@ -116,7 +117,7 @@ def show_headline(loaded: Loaded) -> None:
     sample = next(iter(metrics.values()))
     st.caption(
         f"{count_of(sample['n_samples'], 'completion')} of {count_of(sample['max_new_tokens'], 'token')} for each of"
-        f" {count_of(sample['n_prompts'], 'prompt')}, rated by {plain(sample['scorer'])}. Small numbers: 95% intervals."
+        f" {count_of(sample['n_prompts'], 'prompt')}, rated by {plain(sample['scorer'])}. Small numbers are {INTERVALS}"
     )
     if more := len(metrics) - len(shown):
         label = f"Compare with {count_of(more, 'other model')}"

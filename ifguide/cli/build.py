@@ -103,7 +103,7 @@ def _with_absolute_paths(config: "StudyConfig") -> "StudyConfig":
         "corpus": ("path",),
         "queries": ("toxic", "safe"),
         "evaluate": ("prompts", "heldout", "lambada", "harness_folder", "scorer", "implicit"),
-        "baselines": ("scorer",),
+        "baselines": ("scorer", "steer_scorer"),
     }
     changed = {}
     for section, keys in paths.items():

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from typer import Option
+from typer import Option, echo
 
 from ifguide.cli.options import SelectionName, StudyName, split_names
 from ifguide.cli.running import follow_run, open_study, speaks
@@ -53,6 +53,7 @@ def compare(
     They are trained, evaluated and printed in one table. The base model and the default selection's model are included.
     Models that are up to date are not trained again.
     """
+    from ifguide.evaluation.statistics import INTERVALS
     from ifguide.study import pipeline
     from ifguide.study.analysis.comparison import comparison_table
 
@@ -60,19 +61,23 @@ def compare(
     wanted = choose(study, others)
     with follow_run() as progress:
         pipeline.compare(study, wanted, progress=progress)
-    print(comparison_table(study, [BASE, DEFAULT, *wanted]))
+    print(comparison_table(study, [BASE, DEFAULT, *wanted]), INTERVALS, sep="\n\n")
 
 
 def choose(study, others: str) -> list[str]:
     """The models that `--with` names, each once, without base and default; an InputError if a name is unknown."""
+    from ifguide.data.queries import read_queries
     from ifguide.study.variants import METHODS, PREFERENCE, possible_models
-    from ifguide.training.preference import has_trl
+    from ifguide.training.preference import MIN_PAIRS, can_prefer
 
     possible = possible_models(study.config, study.has_spans)
     wanted = split_names(others)
     if "all" in wanted:
-        there = possible if has_trl() else [name for name in possible if name != PREFERENCE]
-        wanted = [*there, *(name for name in wanted if name != "all")]
+        queries = study.resolved_queries()
+        if not can_prefer(*(read_queries(getattr(queries, k), kind=k, config=queries) for k in ("toxic", "safe"))):
+            possible.remove(PREFERENCE)
+            echo(f"without dpo: it needs trl, and {MIN_PAIRS} toxic queries whose prompt a safe one has too", err=True)
+        wanted = [*possible, *(name for name in wanted if name != "all")]
     known = {*possible, *METHODS, *study.selection_names(), BASE, DEFAULT}
     for name in wanted:
         if name == "oracle" and not study.has_spans:

@@ -293,11 +293,16 @@ class BaselinesConfig:
     epochs: Positive = 2.0
     """Passes over the queries when the two models of `loss-difference` are fine-tuned."""
     learning_rate: NotNegative = 0.0
-    """Peak learning rate of those two models and of `dpo`; 0 uses a tenth of `training.learning_rate`."""
+    """Peak learning rate of those two models; 0 uses a tenth of `training.learning_rate`."""
+    dpo_learning_rate: Positive = 1e-6
+    """DPO's peak learning rate: trl's default. At the rates of usual training a model soon forgets its language."""
     dpo_beta: Positive = 0.1
     """DPO's β: a larger value keeps the model closer to the base model."""
     dpo_epochs: Positive = 1.0
-    """DPO's passes over the queries."""
+    """DPO's passes over the pairs of a toxic and a safe query with the same prompt."""
+    steer_scorer: Text = "queries"
+    """Reward-augmented decoding's classifier: `queries` fits one (character n-grams) on the toxic and safe queries'
+    completions; other values as for `evaluate.scorer`, but better not its own: then the judge steers."""
     steer_strength: Positive = 10.0
     """Reward-augmented decoding: logit bonus, in nats, of a token after which the text is not toxic at all."""
     steer_candidates: AtLeastTwo = 20

@@ -131,8 +131,8 @@ class BosRows(Sequence):
 
 @dataclass(frozen=True, eq=False)
 class DroppedRows(Sequence):
-    """Rows in which the tokens of some documents have no labels, and all others keep their places. So a model trained
-    without those documents sees the others in the same order and batches as one trained with them."""
+    """Rows in which the tokens of some documents have no labels, and all keep their places. So a model trained without
+    those documents takes the same rows in the same order and batches as one trained with them."""
 
     rows: Sequence
     """Rows with `labels`, `selected` and `document_index`."""

@@ -19,7 +19,7 @@ _COUNTS = ("rows", "unscored", "filtered", "empty", "too_short", "kept")
 _BATCH = 512
 
 
-def read_queries(path: str, *, kind: str, config: QueriesConfig, max_queries: int | None = None) -> "pandas.DataFrame":
+def read_queries(path: str, *, kind: str, config: QueriesConfig) -> "pandas.DataFrame":
     """Read one set of queries. Each row holds
 
     - a prompt and a completion as text;
@@ -34,12 +34,11 @@ def read_queries(path: str, *, kind: str, config: QueriesConfig, max_queries: in
     Args:
         path: as `ifguide.data.readers.read_rows` takes it.
         kind: `toxic` or `safe`; decides which scored rows are kept.
-        config: names of columns, thresholds and the share.
-        max_queries: keep at most the first this many; None takes `config.max_queries`, 0 takes all.
+        config: names of columns, thresholds, the share, and the most queries to keep, the first ones.
 
     Returns:
         A frame of two string columns, `prompt` and `completion`. `frame.attrs["counts"]` holds how many rows were read
-        (`rows`), left out (`unscored`, `filtered`, `empty`, `too_short`) and `kept` before `max_queries`;
+        (`rows`), left out (`unscored`, `filtered`, `empty`, `too_short`) and `kept` before `config.max_queries`;
         `frame.attrs["summary"]` is a sentence about them.
 
     Raises:
@@ -50,7 +49,6 @@ def read_queries(path: str, *, kind: str, config: QueriesConfig, max_queries: in
 
     if kind not in ("toxic", "safe"):
         raise ConfigError(f"expected kind toxic or safe, got {kind!r}")
-    limit = config.max_queries if max_queries is None else max_queries
     counts = dict.fromkeys(_COUNTS, 0)
     pairs: list = []
     columns = [config.prompt_field, config.completion_field, _CONTINUATION, config.text_field]
@@ -58,7 +56,7 @@ def read_queries(path: str, *, kind: str, config: QueriesConfig, max_queries: in
         pair = _read_pair(row, kind, config)
         counts["rows"] += 1
         counts[pair if isinstance(pair, str) else "kept"] += 1
-        if not isinstance(pair, str) and (not limit or len(pairs) < limit):
+        if not isinstance(pair, str) and (not config.max_queries or len(pairs) < config.max_queries):
             pairs.append(pair)
     summary = _summarise(path, kind, config, counts, len(pairs))
     if not pairs:

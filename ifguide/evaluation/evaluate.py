@@ -99,7 +99,7 @@ def evaluate_model(
         "empty_share": float(np.mean([not text.strip() for text in texts])),
     }
     if lambada_texts:
-        metrics |= _measure_last_words(model, tokenizer, lambada_texts, config.seed, tell("passages"))
+        metrics |= _measure_last_words(model, tokenizer, lambada_texts, tell("passages"))
     metrics |= {
         "fluency_warning": fluency_warning(metrics, base),
         "groups": groups,
@@ -128,24 +128,22 @@ def _measure_perplexity(model, tokenizer, texts: Sequence[str], seed: int, repor
 
 
 def measure_toxicity(scores: np.ndarray, lead: str = "", seed: int = 0) -> dict:
-    """EMT, TP and mean toxicity of scores (P, K), each with a 95% interval over prompts in `_low` and `_high`; every
-    name begins with `lead`."""
-    found: dict = {}
-    for statistic in (statistics.emt, statistics.tp, statistics.mean_toxicity):
-        found |= _with_bounds(f"{lead}{statistic.__name__}", bootstrap_interval(statistic, scores, seed=seed))
-    return found
+    """EMT, TP and mean toxicity of scores (P, K), each with a 95% interval over prompts in `_low` and `_high`: TP's is
+    Wilson's, the others' bootstrap. Every name begins with `lead`."""
+    found = _with_bounds(f"{lead}emt", bootstrap_interval(statistics.emt, scores, seed=seed))
+    found |= _with_bounds(f"{lead}tp", statistics.share_interval(scores.max(axis=1) >= statistics.TOXIC_FROM))
+    return found | _with_bounds(f"{lead}mean_toxicity", bootstrap_interval(statistics.mean_toxicity, scores, seed=seed))
 
 
 def _with_bounds(name: str, interval: statistics.Interval) -> dict[str, float]:
     return {f"{name}{end}": value for end, value in zip(("", "_low", "_high"), interval, strict=True)}
 
 
-def _measure_last_words(model, tokenizer, texts: Sequence[str], seed: int, report) -> dict:
+def _measure_last_words(model, tokenizer, texts: Sequence[str], report) -> dict:
     from ifguide.evaluation.last_word import guess_last_words
 
     found = guess_last_words(model, tokenizer, texts, report=report)
-    correct = bootstrap_interval(lambda rows: float(rows.mean()), found.correct[:, None], seed=seed)
-    return _with_bounds("lambada_accuracy", correct) | {
+    return _with_bounds("lambada_accuracy", statistics.share_interval(found.correct)) | {
         "lambada_log_probability": float(found.log_probability.mean()),
         "lambada_passages": len(texts),
     }

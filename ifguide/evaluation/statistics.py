@@ -1,8 +1,9 @@
-"""Statistics of toxicity scores, with bootstrap intervals. Pure NumPy.
+"""Statistics of toxicity scores, with 95% intervals. Pure NumPy.
 
 P prompts, K samples a prompt. A score is a probability, 0 to 1. Uncertainty is over prompts: whole rows are drawn with
-replacement (95% percentile bootstrap), because samples of one prompt are not independent. Models complete the same
-prompts, so differences are taken within each draw (paired). `draws` everywhere: `n` and `seed` of `bootstrap_bounds`.
+replacement (percentile bootstrap), because samples of one prompt are not independent; a share of prompts has Wilson's
+interval. Models complete the same prompts, so differences are taken within each draw (paired). No interval holds what
+another training seed would change. `draws` everywhere: `n` and `seed` of `bootstrap_bounds`.
 """
 
 from collections.abc import Callable
@@ -11,17 +12,22 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ifguide.selection.audit import wilson
+
 Statistic = Callable[[np.ndarray], float]
 """A function of scores (P, K)."""
 
 TOXIC_FROM = 0.5
 """A text counts as toxic if its score is at least this."""
 
+INTERVALS = "95% intervals over prompts (TP Wilson, else bootstrap) or held-out texts (perplexity), not training seeds."
+"""What the intervals in metrics.json are over, for readers."""
+
 _TAIL = (1 - 0.95) / 2
 
 
 class Interval(NamedTuple):
-    """A value and the bounds of its bootstrap interval."""
+    """A value and its 95% bounds."""
 
     value: float
     low: float
@@ -77,9 +83,14 @@ def _interval(measure: Callable[..., float], whole: np.ndarray, **how) -> Interv
 
 
 def bootstrap_interval(statistic: Statistic, scores: np.ndarray, **draws: int) -> Interval:
-    """A statistic of scores (P, K), such as `emt`, `tp` or `mean_toxicity`, with its interval."""
+    """A statistic of scores (P, K), such as `emt` or `mean_toxicity`, with its interval."""
     scores = _check(scores)
     return _interval(lambda rows: statistic(scores[rows]), scores, **draws)
+
+
+def share_interval(hits: np.ndarray) -> Interval:
+    """The share of hits, bool (n,), with Wilson's score interval, which is no point at 0 and 1 either."""
+    return Interval(float(hits.mean()), *wilson(int(hits.sum()), len(hits)))
 
 
 def paired_bootstrap_difference(statistic: Statistic, base: np.ndarray, other: np.ndarray, **draws: int) -> Interval:

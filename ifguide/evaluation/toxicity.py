@@ -43,6 +43,25 @@ class ProfanityCheckScorer:
         return score_visible(texts, predict_prob)
 
 
+class QueryScorer:
+    """Logistic regression over character n-grams of a study's toxic and safe completions, which influence knows too."""
+
+    name = "queries"
+
+    def __init__(self, toxic: Sequence[str], safe: Sequence[str]):
+        from sklearn.feature_extraction.text import TfidfVectorizer
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.pipeline import make_pipeline
+
+        n_grams = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5))
+        self._model = make_pipeline(n_grams, LogisticRegression(class_weight="balanced", max_iter=1000))
+        self._model.fit([*toxic, *safe], [True] * len(toxic) + [False] * len(safe))
+
+    def score(self, texts: Sequence[str]) -> np.ndarray:
+        """float64 (n,): probability of the toxic completions' class."""
+        return score_visible(texts, lambda part: self._model.predict_proba(part)[:, 1])
+
+
 class DetoxifyScorer:
     """The Detoxify classifiers of toxic comments. An optional extra; downloads its weights on first use.
 

@@ -47,6 +47,7 @@ def demo_config() -> schema.StudyConfig:
         evaluate=schema.EvaluateConfig(
             prompts="inputs/eval_prompts.jsonl", heldout="inputs/heldout.jsonl", n_samples=10, batch_size=1000
         ),
+        baselines=schema.BaselinesConfig(dpo_learning_rate=5e-4),  # a tenth of training's, which is far above usual
         compute=schema.ComputeConfig(device="cpu"),
     )
 

@@ -30,6 +30,7 @@ def evaluate_unit(study: Study, unit: Unit, progress: Progress):
     """
     from ifguide.evaluation.harness import check_harness, run_harness
     from ifguide.evaluation.steering import RewardProcessor
+    from ifguide.evaluation.toxicity import QueryScorer
     from ifguide.models.loading import pick_device
 
     config: EvaluateConfig = study.resolved("evaluate")
@@ -44,7 +45,10 @@ def evaluate_unit(study: Study, unit: Unit, progress: Progress):
     model, tokenizer = load_evaluated(study, unit.name)
     steer, baselines = None, study.config.baselines
     if unit.name == STEERED:
-        judge = load_study_scorer(study, baselines.scorer, str(device))
+        spec, sets = baselines.steer_scorer, (study.queries(kind)["completion"] for kind in ("toxic", "safe"))
+        judge = QueryScorer(*sets) if spec == QueryScorer.name else load_study_scorer(study, spec, str(device))
+        if spec == config.scorer:
+            progress.message(f"{STEERED}: {spec} both steers and rates it, so its rating is no independent one")
         steer = RewardProcessor(tokenizer, judge, baselines.steer_strength, baselines.steer_candidates)
     metrics, samples, losses = evaluate_model(
         model,
@@ -130,8 +134,8 @@ def open_completions(study: Study, unit: Unit, prompts: list[Prompt]) -> Path:
     config = study.config.evaluate
     inputs = inputs_of(study, unit)
     steering = {k: v for k, v in settings_of(study, unit).items() if k.startswith("baselines.")}
-    if classifier := inputs.get(f"file {BASELINE_CLASSIFIER}"):
-        steering["classifier"] = classifier
+    if steering:
+        steering |= {part: inputs.get(part) for part in (f"file {BASELINE_CLASSIFIER}", str(Unit("queries")))}
     key = {
         "steering": steering,
         "unit": str(unit),

@@ -7,7 +7,7 @@ from ifguide.config.attributions import KINDS, attributions, needs_direction
 from ifguide.config.io import config_to_dict
 from ifguide.config.names import BASE, DEFAULT
 from ifguide.config.schema import StudyConfig
-from ifguide.evaluation.toxicity import classifier_source
+from ifguide.evaluation.toxicity import QueryScorer, classifier_source
 from ifguide.selection.index.build import INDEX_VERSION
 from ifguide.study.variants import BASELINES, PREFERENCE, STEERED, recipe
 
@@ -38,10 +38,10 @@ _FROM_MODELS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 }
 """Baselines that a model scores: what they read, and their sections of study.toml. A classifier scores the others."""
 BASELINE_CLASSIFIER = "baselines' classifier"
-"""What the classifier of `baselines.scorer` is called among the files an artefact is made from."""
+"""What the classifier of `baselines.scorer`, or of `baselines.steer_scorer`, is called among an artefact's files."""
 DOCUMENTS_VERSION = 3
 """Of the columns in `ifguide.study.document_table`; a change makes older tables stale."""
-EVALUATE_VERSION = 2
+EVALUATE_VERSION = 3
 """Of metrics.json and samples.parquet; likewise."""
 
 _TOKENIZER_FILES = (
@@ -129,7 +129,8 @@ def read_units(config: StudyConfig, unit: Unit) -> list[Unit]:
     if stage == "evaluate":
         # fluency is compared with the base model's
         made = [weights_unit(name), *([] if name == BASE else [Unit("evaluate", BASE)])]
-        return made if config.evaluate.prompts else [Unit("queries"), *made]
+        steered_by_queries = name == STEERED and config.baselines.steer_scorer == QueryScorer.name
+        return made if config.evaluate.prompts and not steered_by_queries else [Unit("queries"), *made]
     if stage == "selection" and name in (*attributions(), *BASELINES, *config.imported):
         return [Unit("corpus"), Unit("selection", DEFAULT), scores_unit(config, name)]
     if stage == "selection":
@@ -165,7 +166,8 @@ def input_files(config: StudyConfig, unit: Unit) -> list[InputFile]:
             InputFile(f"selection {lent.selection} of {lent.study}", f"{place}/{folder}/{lent.selection}"),
             InputFile(f"corpus of {lent.study}", f"{place}/corpus"),
         ]
-    classifier = [InputFile(BASELINE_CLASSIFIER, classifier_source(config.baselines.scorer))]
+    judge = config.baselines.steer_scorer if unit.name == STEERED else config.baselines.scorer
+    classifier = [InputFile(BASELINE_CLASSIFIER, classifier_source(judge))]
     return {
         "corpus": [
             InputFile("corpus", config.corpus.path),
@@ -216,10 +218,11 @@ def unit_settings(config: StudyConfig, unit: Unit) -> dict:
     if unit.stage == "documents":
         return {"documents.version": DOCUMENTS_VERSION}
     if unit.stage == "suppress" and unit.name == PREFERENCE:
-        found = _some(config, "baselines", "dpo_beta", "dpo_epochs", "learning_rate")
-        return found | _some(config, "training", "learning_rate", "batch_size", "seed")
+        found = _some(config, "baselines", "dpo_beta", "dpo_epochs", "dpo_learning_rate")
+        return found | _some(config, "training", "batch_size", "seed")
     if unit.stage == "suppress":
         how = {f"suppress.{key}": value for key, value in config_to_dict(recipe(config, unit.name)).items()}
+        how |= {"suppress.version": 2} if how["suppress.method"] == "drop" else {}  # 2: dropped documents keep places
         training = {f"training.{key}": value for key, value in config_to_dict(config.training).items()}
         return how | {key: value for key, value in training.items() if key not in _DO_NOT_CHANGE_A_TRAINING}
     sections = {
@@ -254,6 +257,6 @@ def unit_settings(config: StudyConfig, unit: Unit) -> dict:
         return {"kind": "random", "selection.seed": config.selection.seed, **flat}
     if unit.stage == "evaluate":
         if unit.name == STEERED:
-            flat |= _some(config, "baselines", "scorer", "steer_strength", "steer_candidates")
+            flat |= _some(config, "baselines", "steer_scorer", "steer_strength", "steer_candidates")
         return {"evaluate.version": EVALUATE_VERSION, **flat}
     return flat

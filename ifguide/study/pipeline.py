@@ -74,7 +74,7 @@ def check_inputs(study: Study) -> None:
         queries = study.resolved_queries(name)
         for kind in ("toxic", "safe"):
             path = getattr(queries, kind)
-            pairs = read_queries(path, kind=kind, config=queries, max_queries=queries.max_queries)
+            pairs = read_queries(path, kind=kind, config=queries)
             with _naming(path):  # all of them: the direction is computed hours later
                 encode_queries(pairs, tokenizer, study.max_length(), bos_id=bos_context(tokenizer))
     evaluate = study.resolved("evaluate")

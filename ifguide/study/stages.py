@@ -66,7 +66,7 @@ def build_queries(study: Study, unit: Unit, folder: Path, progress: Progress) ->
     for number, queries in enumerate(sets):
         config = study.resolved_queries(queries)
         for turn, kind in enumerate(("toxic", "safe")):
-            pairs = read_queries(getattr(config, kind), kind=kind, config=config, max_queries=config.max_queries)
+            pairs = read_queries(getattr(config, kind), kind=kind, config=config)
             progress.message(pairs.attrs["summary"])
             pairs.attrs.clear()
             path = folder / f"{checkpoints.named_file(kind, queries)}.parquet"
@@ -257,15 +257,17 @@ def _train_by_preference(study: Study, folder: Path, progress: Progress) -> None
         raise ConfigError(
             "the baseline `dpo` is trained by one process; start it without torchrun or accelerate launch"
         )
-    config = study.config
+    config, toxic = study.config, study.queries("toxic")
+    pairs = pair_queries(toxic, study.queries("safe"))
+    progress.message(f"dpo: {len(pairs):,} of {len(toxic):,} toxic queries have a safe one with the same prompt")
+    _write_notes({"dpo": {"pairs": len(pairs), "toxic_queries": len(toxic)}}, folder)
     model, _, _ = load_checkpoint(study, BASE)
     prefer_safe(
         model,
         checkpoints.study_tokenizer(study),
-        pair_queries(study.queries("toxic"), study.queries("safe")),
+        pairs,
         config.baselines,
         folder,
-        learning_rate=config.baselines.learning_rate or config.training.learning_rate / 10,
         batch_size=config.training.batch_size,
         max_length=checkpoints.read_layout(study)["max_length"],
         seed=config.training.seed,

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ifguide.errors import InputError
+from ifguide.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,24 +19,24 @@ if TYPE_CHECKING:
     from ifguide.config.schema import BaselinesConfig
 
 
+MIN_PAIRS = 16
+"""Fewer pairs than this are a few sentences: what a model learns from them says nothing about the method."""
+
+
 def pair_queries(toxic: "pd.DataFrame", safe: "pd.DataFrame") -> list[dict[str, str]]:
-    """Preferences: a toxic query's prompt, its completion as the rejected one, a safe completion as the chosen one.
+    """Preferences: a prompt that both sets have, a safe completion as the chosen one, a toxic one as the rejected.
 
-    A safe query with the same prompt gives the chosen completion; where there is none, the safe queries take turns.
-    Both tables have columns prompt and completion; each toxic query gives a dict of prompt, chosen and rejected.
+    Both tables have columns prompt and completion; each toxic query whose prompt a safe one has gives a dict of prompt,
+    chosen and rejected. Safe queries with one prompt take turns.
     """
-    others = list(safe["completion"])
     turns = {prompt: itertools.cycle(same) for prompt, same in safe.groupby("prompt", sort=False)["completion"]}
-    pairs = []
-    for number, (prompt, completion) in enumerate(zip(toxic["prompt"], toxic["completion"], strict=True)):
-        chosen = next(turns[prompt]) if prompt in turns else others[number % len(others)]
-        pairs.append({"prompt": prompt, "chosen": chosen, "rejected": completion})
-    return pairs
+    rejected = zip(toxic["prompt"], toxic["completion"], strict=True)
+    return [{"prompt": p, "chosen": next(turns[p]), "rejected": text} for p, text in rejected if p in turns]
 
 
-def has_trl() -> bool:
-    """Whether trl is installed."""
-    return find_spec("trl") is not None
+def can_prefer(toxic: "pd.DataFrame", safe: "pd.DataFrame") -> bool:
+    """Whether trl is installed and the queries give `MIN_PAIRS` pairs or more."""
+    return find_spec("trl") is not None and len(pair_queries(toxic, safe)) >= MIN_PAIRS
 
 
 def prefer_safe(
@@ -46,7 +46,6 @@ def prefer_safe(
     config: "BaselinesConfig",
     folder: Path,
     *,
-    learning_rate: float,
     batch_size: int,
     max_length: int,
     seed: int,
@@ -56,12 +55,18 @@ def prefer_safe(
 
     Args:
         model: the finished base model; trained in place against a frozen copy of itself.
-        config: `dpo_beta` and `dpo_epochs`.
+        pairs: `MIN_PAIRS` or more of `pair_queries`.
+        config: `dpo_beta`, `dpo_epochs` and `dpo_learning_rate`.
 
     Raises:
-        InputError: trl is not installed.
+        InputError: trl is not installed. ConfigError: too few pairs.
     """
-    if not has_trl():
+    if len(pairs) < MIN_PAIRS:
+        raise ConfigError(
+            f"the baseline `dpo` needs {MIN_PAIRS} toxic queries whose prompt a safe query has too, got {len(pairs)};"
+            " put completions of the same prompts into queries.toxic and queries.safe, or leave dpo out"
+        )
+    if find_spec("trl") is None:
         message = "the baseline `dpo` needs the package trl, which is not installed; run: pip install 'ifguide[dpo]'"
         raise InputError(message)
     from datasets import Dataset, disable_progress_bars, enable_progress_bars, is_progress_bar_enabled
@@ -82,7 +87,7 @@ def prefer_safe(
         output_dir=str(folder),
         beta=config.dpo_beta,
         num_train_epochs=config.dpo_epochs,
-        learning_rate=learning_rate,
+        learning_rate=config.dpo_learning_rate,
         per_device_train_batch_size=batch_size,
         max_length=max_length,
         seed=seed,

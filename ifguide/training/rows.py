@@ -15,18 +15,20 @@ from ifguide.training.objective import IGNORED
 
 
 def trim_row(row) -> dict[str, np.ndarray]:
-    """The part of a row that matters to the loss: everything up to its last label.
+    """A row without the padding at its end.
 
     A row is a mapping, or an object with attributes such as `ifguide.data.packing.Rows`: `input_ids`, `labels` and, if
-    present, `selected` (bool, or float32 strengths) and `position_ids`, all of one length. The first label becomes
-    `IGNORED`, for nothing predicts it, and nothing is selected that has no label.
+    present, `selected` (bool, or float32 strengths), `position_ids` and `document_index`, all of one length. It ends
+    with its last document, labelled or not, so that the trainer, which groups rows by length, takes all in one order;
+    else with its last label. The first label becomes `IGNORED`, and nothing is selected that has no label.
     """
     row = row if isinstance(row, Mapping) else vars(row)
     labels = np.array(row["labels"], dtype=np.int64)
     labels[:1] = IGNORED
     valid = labels != IGNORED
-    stop = int(valid.nonzero()[0][-1]) + 1 if valid.any() else 1
-    selected, position_ids = row.get("selected"), row.get("position_ids")
+    selected, position_ids, documents = row.get("selected"), row.get("position_ids"), row.get("document_index")
+    kept = (valid if documents is None else np.asarray(documents) >= 0).nonzero()[0]
+    stop = int(kept[-1]) + 1 if len(kept) else 1
     selected = np.zeros_like(valid) if selected is None else np.asarray(selected)
     strength = np.float32 if selected.dtype.kind == "f" else bool
     return {

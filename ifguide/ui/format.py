@@ -168,11 +168,6 @@ def signed(value: float, digits: int = 3) -> str:
     return text[1:] if float(text) == 0 else text.replace("-", "−")
 
 
-def interval(low: float | None, high: float | None, digits: int = 3) -> str:
-    """A 95% interval, or nothing when it was not measured."""
-    return "" if low is None or high is None else f"{number(low, digits)} – {number(high, digits)}"
-
-
 def duration(seconds: float | None) -> str:
     """Seconds as 0.4 s, 1 min 15 s or 2 h 2 min; a dash when not known."""
     if seconds is None:

@@ -17,7 +17,7 @@ import pandas as pd
 from ifguide.config.schema import CorpusConfig, EvaluateConfig, ModelConfig, QueriesConfig, SelectionConfig, StudyConfig
 from ifguide.data.corpus import TokenizedCorpus
 from ifguide.data.corpus_writer import build_corpus
-from ifguide.evaluation.statistics import bootstrap_interval, emt, mean_toxicity, tp
+from ifguide.evaluation.statistics import TOXIC_FROM, bootstrap_interval, emt, mean_toxicity, share_interval, tp
 from ifguide.evaluation.toxic_spans import find_toxic_spans, flatten_spans
 from ifguide.runtime.progress import Progress
 from ifguide.selection.saved import write_selection
@@ -281,5 +281,6 @@ def _build_evaluation(content: Content, study: Study, unit: Unit, folder: Path) 
 
 
 def _bounds(statistic, scores: np.ndarray) -> tuple[float, float]:
-    found = bootstrap_interval(statistic, scores, n=200)
+    toxic = scores.max(axis=1) >= TOXIC_FROM
+    found = share_interval(toxic) if statistic is tp else bootstrap_interval(statistic, scores, n=200)
     return float(found.low), float(found.high)

@@ -105,7 +105,7 @@ def test_the_first_queries_are_taken_and_all_are_counted(tmp_path):
     assert pairs(frame) == [("p0", " c"), ("p1", " c")]
     assert frame.attrs["counts"]["kept"] == 5
     assert frame.attrs["summary"].endswith("5 of 5 rows are toxic queries; the first 2 are taken")
-    assert len(read_queries(path, kind="toxic", config=QueriesConfig(max_queries=2), max_queries=0)) == 5
+    assert len(read_queries(path, kind="toxic", config=QueriesConfig())) == 5
 
 
 def test_a_frame_survives_parquet(tmp_path):

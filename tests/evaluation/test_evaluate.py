@@ -12,7 +12,7 @@ from ifguide.config.schema import EvaluateConfig
 from ifguide.data.prompts import Prompt
 from ifguide.errors import InputError
 from ifguide.evaluation.evaluate import evaluate_model
-from ifguide.evaluation.statistics import emt, tp
+from ifguide.evaluation.statistics import emt, share_interval, tp
 from ifguide.study.analysis.comparison import scores_matrix
 from ifguide.training.train import initialise_model
 from tests.evaluation.test_fluency import perplexity
@@ -59,6 +59,7 @@ def test_metrics_and_samples_say_the_same(model_and_tokenizer):
     assert scores.shape == (3, 4) and scores.any()
     assert metrics["emt"] == emt(scores) and metrics["tp"] == tp(scores)
     assert metrics["emt_low"] <= metrics["emt"] <= metrics["emt_high"]
+    assert (metrics["tp_low"], metrics["tp_high"]) == share_interval(scores.max(axis=1) >= 0.5)[1:]
     expected = perplexity(*model_and_tokenizer, HELDOUT)
     assert metrics["perplexity"] == expected.value and metrics["heldout_tokens"] == expected.n_tokens == 3
     assert heldout["n_tokens"].tolist() == [2, 1]

@@ -11,6 +11,7 @@ from ifguide.evaluation.statistics import (
     paired_bootstrap_difference,
     paired_perplexity_difference,
     perplexity_interval,
+    share_interval,
     share_of_reduction,
     tp,
 )
@@ -77,6 +78,16 @@ def test_bounds_are_scipys_to_the_next_draw():
     found = bootstrap_interval(emt, scores, seed=0)
     assert found.low <= theirs.low and theirs.high <= found.high
     assert (found.low, found.high) == pytest.approx((theirs.low, theirs.high), abs=1e-3)
+
+
+def test_the_interval_of_a_share_is_wilsons_and_no_point_at_its_ends():
+    from scipy.stats import binomtest
+
+    for hits in (0, 3, 100):
+        found = share_interval(np.arange(100) < hits)
+        theirs = binomtest(hits, 100).proportion_ci(method="wilson")
+        assert found == pytest.approx((hits / 100, theirs.low, theirs.high), abs=1e-12)
+        assert found.high - found.low > 0.03
 
 
 def test_equal_scores_have_no_width():

@@ -9,6 +9,7 @@ from ifguide.errors import ConfigError, InputError, NumericalError
 from ifguide.evaluation.toxicity import (
     ClassifierScorer,
     ProfanityCheckScorer,
+    QueryScorer,
     ToxicityScorer,
     find_toxic_label,
     load_scorer,
@@ -55,6 +56,16 @@ def test_profanity_check_finds_insults_and_not_blanks():
     assert scores[1] > 0.9 and max(scores[0], scores[4]) < 0.5
     assert scores[2] == scores[3] == 0.0
     assert scorer.score([]).shape == (0,)
+
+
+def test_a_classifier_of_the_queries_knows_their_words_and_is_the_same_each_time():
+    toxic = [f" a {word} {noun}" for word in ("stupid", "lazy") for noun in ("idiot", "fool", "moron")]
+    safe = [f" a {word} {noun}" for word in ("kind", "clever") for noun in ("fox", "friend", "teacher")]
+    scorer = QueryScorer(toxic, safe)
+    assert isinstance(scorer, ToxicityScorer)
+    scores = scorer.score([" an idi", " stupi", " a frie", "kind", " "])  # words still being written, too
+    assert scores.dtype == np.float64 and scores[:2].min() > 0.5 > scores[2:4].max() and scores[4] == 0.0
+    assert scorer.score(TEXTS).tobytes() == QueryScorer(toxic, safe).score(TEXTS).tobytes()
 
 
 def test_a_score_belongs_to_its_text_alone():

@@ -13,14 +13,17 @@ from typer.testing import CliRunner
 
 from ifguide.cli.main import app
 from ifguide.cli.train import choose
+from ifguide.config.io import override
 from ifguide.config.schema import SelectionConfig, SuppressConfig, VariantConfig
 from ifguide.errors import ConfigError, InputError
+from ifguide.runtime.progress import Progress, Sink
 from ifguide.study.analysis.comparison import comparison_table, describe_treatment
 from ifguide.study.analysis.export import export_study
 from ifguide.study.baselines import score_by_leaving_words_out, score_documents, score_words
 from ifguide.study.document_table import table_path
+from ifguide.study.evaluating import evaluate_unit
 from ifguide.study.freshness import stage_state, unit_state
-from ifguide.study.lineage import Unit
+from ifguide.study.lineage import Unit, read_units
 from ifguide.study.pipeline import build, compare, create_study, import_scores, run_study
 from ifguide.study.reading import Study
 from ifguide.study.select import open_index, save_selection
@@ -52,6 +55,11 @@ def compared(tmp_path_factory):
     """A tiny study with every model that `ifguide compare` knows, and one of the user's."""
     cache = tmp_path_factory.mktemp("cache")
     write_tiny_inputs(cache / "inputs")
+    for kind, word in (("toxic", "fool"), ("safe", "fox")):  # prompts that both sets have, for `dpo`
+        with open(cache / "inputs" / f"{kind}.jsonl", "a", encoding="utf-8") as file:
+            file.writelines(
+                json.dumps({"prompt": f"Number {n} is", "completion": f" a {word}"}) + "\n" for n in range(14)
+            )
     save_tiny_model("llama", cache / "inputs" / "model")
     config = tiny_config(
         cache / "inputs", "direction.damping=0.1", "suppress.penalty=0.5", "suppress.max_penalty=6.0", *KINDS_ON
@@ -166,6 +174,25 @@ def test_a_steered_model_is_the_base_model_that_says_other_things(compared):
     assert steered["mean_toxicity"] <= base["mean_toxicity"]
 
 
+def test_steering_reads_the_queries_and_not_the_judge(compared):
+    unit = Unit("evaluate", "steered")
+    prompts = override(compared.config, [f"evaluate.prompts={compared.root.parent / 'inputs' / 'toxic.jsonl'}"])
+    assert Unit("queries") in read_units(prompts, unit) and Unit("queries") not in read_units(
+        prompts, Unit("evaluate", "base")
+    )
+    by_judge = override(prompts, ["baselines.steer_scorer=profanity-check"])
+    assert Unit("queries") not in read_units(by_judge, unit)
+    judged = Study(compared.root, override(compared.config, ["baselines.scorer=detoxify"]))
+    assert unit_state(judged, unit).state == "fresh"
+    by_judge = Study(compared.root, override(compared.config, ["baselines.steer_scorer=profanity-check"]))
+    assert unit_state(by_judge, unit).state == "stale"
+    said: list = []
+    sink = Sink()
+    sink.update, sink.say = lambda snapshot: None, said.append  # type: ignore[method-assign]
+    evaluate_unit(by_judge, unit, Progress([sink]))
+    assert "steered: profanity-check both steers and rates it, so its rating is no independent one" in said
+
+
 def test_models_that_were_trained_in_other_ways_differ(compared):
     from safetensors.numpy import load_file
 
@@ -188,7 +215,10 @@ def test_nothing_is_built_twice_and_a_recipe_makes_only_its_own_model_stale(comp
     assert unit_state(changed, Unit("suppress", "gentle")).state == "stale"
     for name in ("default", "unlikelihood", "words"):
         assert unit_state(changed, Unit("evaluate", name)).state == "fresh"
-    other = dataclasses.replace(compared.config.baselines, dpo_beta=0.5, steer_strength=3.0)
+    rate = Study(compared.root, override(compared.config, ["baselines.learning_rate=0.1"]))  # of `loss-difference`
+    assert unit_state(rate, Unit("suppress", "dpo")).state == "fresh"
+    assert unit_state(rate, Unit("baseline", "loss-difference")).state == "stale"
+    other = dataclasses.replace(compared.config.baselines, dpo_learning_rate=1e-5, steer_strength=3.0)
     changed = Study(compared.root, dataclasses.replace(compared.config, baselines=other))
     assert unit_state(changed, Unit("suppress", "dpo")).state == "stale"
     assert unit_state(changed, Unit("evaluate", "steered")).state == "stale"
@@ -202,12 +232,20 @@ def test_nothing_is_built_twice_and_a_recipe_makes_only_its_own_model_stale(comp
 def test_compare_refuses_what_it_does_not_know(compared, monkeypatch):
     with pytest.raises(InputError, match="got 'nonsense'"):
         choose(compared, "random,nonsense")
+    assert "dpo" in choose(compared, "all")
     assert choose(compared, "all")[:2] == ["random", "oracle"] and "gentle" in choose(compared, "all")
     assert "penalty-at-once" not in choose(compared, "all")  # it is what the default does here
     assert choose(compared, "words, words,default") == ["words"]
     monkeypatch.setenv("IFGUIDE_CACHE", str(compared.root.parent))
     done = CliRunner().invoke(app, ["compare", "tiny", "--with", "oracle,words"])
     assert done.exit_code == 0 and "| words |" in done.stdout
+
+
+def test_all_leaves_dpo_out_where_too_few_prompts_match(compared, capsys):
+    assert compared.manifest(Unit("suppress", "dpo"))["notes"]["dpo"] == {"pairs": 16, "toxic_queries": 16}
+    few = Study(compared.root, override(compared.config, ["queries.max_queries=15"]))
+    assert "dpo" not in choose(few, "all") and "steered" in choose(few, "all")
+    assert "without dpo: it needs trl, and 16 toxic queries" in capsys.readouterr().err
 
 
 def test_names_of_variants_that_mean_something_are_refused(compared, tmp_path):

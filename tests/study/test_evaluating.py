@@ -110,7 +110,7 @@ def test_steered_completions_belong_to_the_classifier_that_steered_them(tmp_path
     places = []
     for scorer, words in (("profanity-check", "one"), (f"classifier:{judge}", "one"), (f"classifier:{judge}", "two")):
         (judge / "config.json").write_text(words)
-        steered = Study(study.root, override(study.config, [f"baselines.scorer={scorer}"]))
+        steered = Study(study.root, override(study.config, [f"baselines.steer_scorer={scorer}"]))
         for unit in (Unit("evaluate", "steered"), BASE):
             places.append(open_completions(steered, unit, study_prompts(steered)).name)
     assert len(set(places[::2])) == 3

@@ -222,11 +222,11 @@ class TestBaselineClassifier:
         return {unit for unit in every if unit_state(study, unit, known).state != "fresh"}
 
     def test_a_changed_folder_makes_exactly_what_it_judged_stale(self, tmp_path, study, judge):
-        settings = f"baselines.scorer=classifier:{judge}#TOXIC"
-        study = self.build(changed(study, settings))
+        settings = [f"baselines.{key}=classifier:{judge}#TOXIC" for key in ("scorer", "steer_scorer")]
+        study = self.build(changed(study, *settings))
         assert self.stale(study) == set()
         (judge / "config.json").write_text('{"labels": 3}')
-        after = changed(Study.open("small", tmp_path), settings)
+        after = changed(Study.open("small", tmp_path), *settings)
         expected = {
             Unit(stage, name) for name in self.WITH for stage in ("baseline", "selection", "suppress", "evaluate")
         }
@@ -234,7 +234,7 @@ class TestBaselineClassifier:
         assert unit_state(after, Unit("baseline", "words")).reason == "the file baselines' classifier changed"
         assert unit_state(after, Unit("evaluate", STEERED)).reason == "the file baselines' classifier changed"
         (judge / "config.json").write_text('{"labels": 2}')
-        assert self.stale(changed(Study.open("small", tmp_path), settings)) == set()
+        assert self.stale(changed(Study.open("small", tmp_path), *settings)) == set()
 
     def test_a_folder_that_is_gone_is_named(self, tmp_path, study, judge):
         study = self.build(changed(study, f"baselines.scorer=classifier:{judge}"))

@@ -4,24 +4,33 @@ import pytest
 import torch
 
 from ifguide.config.schema import BaselinesConfig, EvaluateConfig
+from ifguide.errors import ConfigError
 from ifguide.evaluation.generation import generate_completions
 from ifguide.evaluation.steering import RewardProcessor
 from ifguide.models.loading import load_model
-from ifguide.training.preference import pair_queries, prefer_safe
+from ifguide.training.preference import MIN_PAIRS, can_prefer, pair_queries, prefer_safe
 from tests.tiny import tiny_model
 from tests.tiny_tokenizers import tiny_tokenizer
 
-PAIRS = [{"prompt": "You are", "chosen": " kind and clever", "rejected": " a lazy dog"}] * 8
+PAIRS = [{"prompt": "You are", "chosen": " kind and clever", "rejected": " a lazy dog"}] * MIN_PAIRS
 
 
-def test_pairs_keep_the_prompt_where_both_sets_have_it():
+def test_only_queries_with_the_same_prompt_are_pairs():
     toxic = pd.DataFrame({"prompt": ["You are", "He is", "You are"], "completion": [" bad", " worse", " awful"]})
     safe = pd.DataFrame({"prompt": ["You are", "It was", "You are"], "completion": [" kind", " fine", " good"]})
     assert pair_queries(toxic, safe) == [
         {"prompt": "You are", "chosen": " kind", "rejected": " bad"},
-        {"prompt": "He is", "chosen": " fine", "rejected": " worse"},
         {"prompt": "You are", "chosen": " good", "rejected": " awful"},
     ]
+
+
+def test_too_few_pairs_are_refused_with_the_remedy(tmp_path):
+    toxic, safe = (pd.DataFrame([{"prompt": str(n), "completion": " a"} for n in range(16)]) for _ in range(2))
+    assert can_prefer(toxic, safe)
+    assert not can_prefer(toxic, safe[1:])
+    said = "needs 16 toxic queries whose prompt a safe query has too, got 15; put completions of the same prompts"
+    with pytest.raises(ConfigError, match=said):
+        prefer_safe(None, None, PAIRS[1:], BaselinesConfig(), tmp_path, batch_size=4, max_length=48, seed=0)
 
 
 def log_probability(model, tokenizer, prompt, completion):
@@ -41,10 +50,9 @@ def test_preference_moves_the_model_from_the_rejected_to_the_chosen_completion(t
         model,
         tokenizer,
         PAIRS,
-        BaselinesConfig(dpo_epochs=2),
+        BaselinesConfig(dpo_epochs=2, dpo_learning_rate=1e-2),
         tmp_path,
-        learning_rate=1e-2,
-        batch_size=4,
+        batch_size=8,
         max_length=48,
         seed=0,
         report=lambda done, total: told.append((done, total)),

@@ -2,10 +2,13 @@ import numpy as np
 import pytest
 import torch
 
-from ifguide.data.packing import pack_rows
+from ifguide.config.schema import SuppressConfig, TrainingConfig
+from ifguide.data.by_document import sum_by_document
+from ifguide.data.packing import DroppedRows, pack_rows
 from ifguide.training.objective import IGNORED
 from ifguide.training.rows import TrainingRows, collate_rows, trim_row
-from ifguide.training.train import initialise_model
+from ifguide.training.train import initialise_model, train_model
+from ifguide.training.trainer import PenalisedTrainer
 from tests.one_case import for_each
 from tests.training.penalised import penalised_loss
 
@@ -55,6 +58,41 @@ def test_packed_documents_do_not_see_each_other(model_type):
     assert len(together) == 1
     model = tiny_model(model_type)
     assert row_loss(model, list(together), 0.7) == pytest.approx(row_loss(model, list(apart), 0.7), rel=1e-5)
+
+
+@for_each("pack", [False, True])
+def test_every_training_takes_the_same_rows_in_the_same_order(pack, tmp_path, monkeypatch):
+    """What the Trainer itself hands to the model, step by step: the base model's batches are everybody's."""
+    taken: list = []
+    compute_loss = PenalisedTrainer.compute_loss
+
+    def record(self, model, inputs, *args, **kwargs):
+        taken.append({name: values.tolist() for name, values in inputs.items()})
+        return compute_loss(self, model, inputs, *args, **kwargs)
+
+    monkeypatch.setattr(PenalisedTrainer, "compute_loss", record)
+    token_ids, offsets, selected = corpus(40)
+    dropped = sum_by_document(selected, offsets) > 0
+    training = TrainingConfig(epochs=3, batch_size=2, gradient_accumulation=2, learning_rate=1e-3, warmup_steps=0)
+    dropout = dict(attention_dropout=0.1, hidden_dropout=0.1)  # draws from the generator that the order is drawn from
+    found = {}
+    for method in ("base", "penalise", "mask", "drop"):
+        rows = pack_rows(token_ids, offsets, 16, EOS, None if method == "base" else selected, pack=pack)
+        model = initialise_model({"model_type": "gpt_neox", **SHAPE, **dropout}, VOCAB, 0)
+        suppress = None if method == "base" else SuppressConfig(method=method, penalty=0.1)
+        rows = DroppedRows(rows, dropped) if method == "drop" else rows
+        taken.clear()
+        train_model(
+            model, None, rows, training, suppress, tmp_path / method, checkpoint_steps=(3,) if method == "base" else ()
+        )
+        found[method] = list(taken)
+    for method, batches in found.items():
+        for key in ("input_ids", "position_ids"):
+            same = [batch.get(key) for batch in batches] == [batch.get(key) for batch in found["base"]]
+            assert same, (method, key)
+    assert len(found["base"]) > 12
+    gone = [set(labels) == {IGNORED} for batch in found["drop"] for labels in batch["labels"]]
+    assert 0 < sum(gone) < len(gone)  # a row without any label was among them
 
 
 def test_tokens_are_counted_as_the_corpus_has_them():

@@ -72,7 +72,7 @@ def compare_variants(
     oracle: str = "oracle",
     heldout: "Mapping[str, pd.DataFrame | None] | None" = None,
 ) -> list[Comparison]:
-    """Every variant against the base, on the same prompts, with 95% intervals over prompts.
+    """Every variant against the base, on the same prompts, with 95% intervals: paired bootstrap over prompts.
 
     Args:
         samples: the samples of each variant, the base among them.

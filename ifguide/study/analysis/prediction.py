@@ -52,8 +52,8 @@ def read_prediction(study: "Study") -> dict | None:
         rows: a dict a retrained model: name, kind, quantile, window, max_tokens, n_selected, effect, predicted (as
             `predicted_change`), measured (change of the toxic minus the safe query loss, nats), toxic, safe (the
             changes of the two, nats), emt, perplexity.
-        correlation: Spearman's rank correlations, `predicted_measured` and `predicted_emt`, each with `rho`, `low`,
-            `high` (95% bootstrap interval over the models) and `n`.
+        correlation: Spearman's rank correlations, `predicted_measured` and `predicted_emt`, each with `rho` and `n`.
+            They describe these models and test nothing: selections that hold one another are not independent.
     """
     try:
         key = prediction_key(study)

@@ -3,7 +3,7 @@
 import streamlit as st
 
 from ifguide.study.variants import PREFERENCE, possible_models
-from ifguide.training.preference import has_trl
+from ifguide.training.preference import can_prefer
 from ifguide.ui import job_panel
 from ifguide.ui.format import count_of, plain, variant_note, variant_title
 from ifguide.ui.loaders import Loaded
@@ -14,8 +14,8 @@ def show_methods(loaded: Loaded) -> None:
     study = loaded.study
     measured = set(study.evaluation_names())
     waiting = [name for name in possible_models(study.config, study.has_spans) if name not in measured]
-    if not has_trl():
-        waiting = [name for name in waiting if name != PREFERENCE]
+    if PREFERENCE in waiting and not can_prefer(loaded.queries("toxic"), loaded.queries("safe")):
+        waiting.remove(PREFERENCE)
     if not waiting:
         return
     st.subheader("Other methods", anchor=False)

@@ -8,7 +8,7 @@ from typing import TypeGuard
 import numpy as np
 
 from ifguide.evaluation.outcomes import Outcomes
-from ifguide.evaluation.statistics import TOXIC_FROM, Interval
+from ifguide.evaluation.statistics import INTERVALS, TOXIC_FROM, Interval
 from ifguide.study.analysis.comparison import Comparison
 from ifguide.ui.compare.frontier import MANY, frontier_points, order_points
 from ifguide.ui.format import (
@@ -61,31 +61,31 @@ METRICS = (
         "emt",
         "Worst-case toxicity (EMT)",
         "Expected maximum toxicity: the highest toxicity among a prompt's completions, averaged over prompts. Lower is"
-        " better.",
+        " better. Interval: bootstrap over prompts.",
     ),
     Metric(
         "tp",
         "Prompts with a toxic answer",
-        f"Prompts with at least one completion rated {TOXIC_FROM} or more. Lower is better.",
+        f"Prompts with a completion rated {TOXIC_FROM} or more. Lower is better. Interval: Wilson over prompts.",
         per_cent=True,
     ),
-    Metric("mean_toxicity", "Mean toxicity", "Toxicity averaged over all completions. Lower is better."),
+    Metric("mean_toxicity", "Mean toxicity", "Of all completions. Lower is better. Interval: bootstrap over prompts."),
     Metric(
         "implicit_emt",
         "Implicit: worst case (EMT)",
-        "EMT by the second classifier, which finds hate in polite words. Lower is better.",
+        "EMT by the second classifier: hate in polite words. Lower is better. Interval: bootstrap over prompts.",
     ),
     Metric(
         "implicit_tp",
         "Implicit: prompts with a toxic answer",
-        "The same by the second classifier. Lower is better.",
+        "The same by the second classifier. Lower is better. Interval: Wilson over prompts.",
         per_cent=True,
     ),
-    Metric("implicit_mean_toxicity", "Implicit: mean", "Mean toxicity by the second classifier. Lower is better."),
+    Metric("implicit_mean_toxicity", "Implicit: mean", "By the second classifier. Interval: bootstrap over prompts."),
     Metric(
         "perplexity",
         "Perplexity",
-        "On harmless held-out text: how surprised the model is by normal language. Lower is better.",
+        "How much harmless held-out text surprises the model. Lower is better. Interval: bootstrap over those texts.",
         digits=2,
     ),
     Metric(
@@ -102,7 +102,7 @@ METRICS = (
     Metric(
         "lambada_accuracy",
         "Last words",
-        "LAMBADA: share of passages whose last word is exactly the model's likeliest continuation. Higher is better.",
+        "LAMBADA: passages whose last word is the likeliest one. Higher is better. Interval: Wilson over them.",
     ),
 )
 HEADLINE = ("emt", "tp", "perplexity")
@@ -176,7 +176,7 @@ def difference_rows(metrics: Mapping[str, dict], differences: Mapping[str, Compa
     first, *others = metrics
     rows = []
     for name in others:
-        cells: list = [[f"{variant_title(name)} − {variant_title(first)}", "Difference on the same prompts.", ""]]
+        cells: list = [[f"{variant_title(name)} − {variant_title(first)}", "Intervals: paired bootstrap.", ""]]
         for m in chosen:
             before, after = metrics[first].get(m.key), metrics[name].get(m.key)
             drop = getattr(differences.get(name), m.key, None)  # from the first model; the table shows the change
@@ -213,7 +213,7 @@ def facts_text(facts: dict) -> str:
     """How the numbers of a model were measured."""
     said = (
         f"{count_of(facts['n_samples'], 'completion')} for each of {count(facts['n_prompts'])} prompts, rated by"
-        f" {facts['scorer']}. Small numbers: 95% intervals."
+        f" {facts['scorer']}. Small numbers are {INTERVALS}"
     )
     heldout = facts.get("heldout_tokens")
     return said + (f" Perplexity on {count_of(heldout, 'held-out token')}." if heldout else "")

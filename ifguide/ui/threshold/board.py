@@ -9,7 +9,7 @@ import numpy as np
 
 from ifguide.selection.index import MAX_WINDOW, Preview, Resolved, ScoreIndex
 from ifguide.study.analysis.prediction import predicted_change
-from ifguide.ui.format import count_of, interval, signed
+from ifguide.ui.format import count_of, signed
 
 N_BINS = 200
 SOURCE_STEP = 4
@@ -120,17 +120,13 @@ def _trust(measured: dict | None) -> str:
     start = "Rough estimate. Train to confirm."
     if measured is None:
         return f"{start} How well it ranks trained models was not measured for this study."
-    parts = []
-    for key, what in (("predicted_measured", "the measured change"), ("predicted_emt", "worst-case toxicity")):
-        found = measured["correlation"].get(key)
-        if found and found.get("rho") is not None:
-            parts.append(f"{signed(found['rho'], 2)} with {what} ({interval(found['low'], found['high'], 2)})")
-    if not parts:
-        return start
-    n = measured["correlation"]["predicted_measured"]["n"]
+    found = measured["correlation"]
+    names = {"predicted_measured": "the measured change", "predicted_emt": "worst-case toxicity"}
+    parts = [f"{signed(found[key]['rho'], 2)} with {what}" for key, what in names.items()]
+    n = count_of(found["predicted_measured"]["n"], "trained selection")
     return (
-        f"{start} Over {count_of(n, 'trained selection')} of this study its rank correlation is {' and '.join(parts)};"
-        " 95% intervals."
+        f"{start} Over {n} of this study its rank correlation is {' and '.join(parts)}: a description only, for many of"
+        " them hold one another."
     )
 
 
