@@ -85,7 +85,7 @@ class MemoryStudy:
 
     def random_settings(self):
         draw, n_tokens = self.draw, len(self.values)
-        quantile = draw.choice([0.0, 0.5, 0.9, 0.93, 0.99, draw.uniform(0.9, 1), draw.uniform(0.9, 1), draw.random()])
+        quantile = draw.choice([1e-9, 0.5, 0.9, 0.93, 0.99, draw.uniform(0.9, 1), draw.uniform(0.9, 1), draw.random()])
         budget = draw.choice([0, 1, draw.integers(1, n_tokens + 2), draw.integers(1, max(2, n_tokens // 8))])
         return {"quantile": float(quantile), "window": int(draw.choice([0, 0, 1, 2, 5, 8])), "max_tokens": int(budget)}
 

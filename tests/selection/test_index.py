@@ -14,6 +14,7 @@ from ifguide.selection.index.counts import normalise_piece
 from ifguide.selection.index.coverage import count_covered, cover_hits, expand_intervals
 from ifguide.study.select import open_index
 from tests.selection.memory_study import PIECES, MemoryStudy, slow_answer
+from tests.selection.test_algorithm import threshold_at_quantile
 
 N_SETTINGS = 240
 
@@ -91,7 +92,7 @@ def test_large_corpora_agree_with_the_fast_selection(tmp_path, way):
     for _ in range(25):
         settings = study.random_settings()
         found = index.resolve(settings)
-        threshold = selection.threshold_at_quantile(study.values, study.valid, settings["quantile"])
+        threshold = threshold_at_quantile(study.values, study.valid, settings["quantile"])
         ranking = selection.rank_documents(study.values, study.offsets, study.valid, threshold, id_rank)
         limits = {key: settings[key] for key in ("window", "max_tokens")}
         mask = selection.select_tokens(study.values, study.offsets, study.valid, ranking, **limits)
@@ -154,7 +155,7 @@ def test_the_tail_is_sorted_with_ties_in_corpus_order(tmp_path):
     index = study.build()
     tail = index._tail
     assert tail.positions.tolist() == np.flatnonzero(study.valid & (study.values > np.float32(tail.floor))).tolist()
-    assert tail.floor == selection.threshold_at_quantile(study.values, study.valid, 0.9)
+    assert tail.floor == threshold_at_quantile(study.values, study.valid, 0.9)
     expected = np.lexsort((np.arange(index.n_tail), -study.values[tail.positions]))
     assert tail.order.tolist() == expected.tolist()
 
