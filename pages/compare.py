@@ -4,6 +4,7 @@ import streamlit as st
 
 from ifguide.evaluation.outcomes import highest_toxicity
 from ifguide.evaluation.statistics import INTERVALS, TOXIC_FROM
+from ifguide.study.analysis.comparison import treatment_note
 from ifguide.study.evaluating import shared_prompts_warning
 from ifguide.study.freshness import stage_state
 from ifguide.ui import components, layout
@@ -66,6 +67,8 @@ def show_metrics(loaded: Loaded, names: list[str], colours: dict[str, str]) -> N
     for name in names:
         if warning := metrics[name].get("fluency_warning"):
             st.warning(f"{plain(variant_title(name))}: {plain(warning)}", icon=":material/warning:")
+    if note := treatment_note(loaded.study, names):
+        st.warning(plain(note), icon=":material/warning:")
     if first == "base":
         said = [comparison.oracle_text(name, difference.share_of_oracle) for name, difference in differences.items()]
         if any(said):

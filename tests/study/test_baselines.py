@@ -17,7 +17,7 @@ from ifguide.config.io import override
 from ifguide.config.schema import SelectionConfig, SuppressConfig, VariantConfig
 from ifguide.errors import ConfigError, InputError
 from ifguide.runtime.progress import Progress, Sink
-from ifguide.study.analysis.comparison import comparison_table, describe_treatment
+from ifguide.study.analysis.comparison import comparison_table, describe_treatment, treatment_note
 from ifguide.study.analysis.export import export_study
 from ifguide.study.baselines import score_by_leaving_words_out, score_documents, score_words
 from ifguide.study.document_table import table_path
@@ -294,6 +294,17 @@ def test_the_table_says_how_scores_were_treated(compared):
     alike = {name for name, treatment in said.items() if treatment == describe_treatment(compared, "default")}
     assert alike == set(BASELINES) - {"classifier-documents"}
     assert all(treatment == "–" for name, treatment in said.items() if name not in alike)
+    assert treatment_note(compared, ["base", "default", *BASELINES]) == ""
+
+
+def test_scores_that_were_treated_differently_are_named(scored):
+    """As they are while a comparison is built again after a change of `scores.pooling`."""
+    pooled = dataclasses.replace(scored.config.scores, pooling=1.0)
+    study = scored.change(dataclasses.replace(scored.config, scores=pooled))
+    build(study, [Unit("baseline", "words")])
+    said = treatment_note(study, ["base", "default", "words", "standard"])
+    assert said.startswith("The scores were treated differently")
+    assert "default, standard: mean, pooling 0, window 0; words: mean, pooling 1, window 0." in said
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """Before and after: variants of a model that completed the same prompts, put side by side. No torch."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -171,6 +171,16 @@ def describe_treatment(study: "Study", name: str) -> str:
         return "–"
     window = study.selection().settings["window"]
     return f"{settings['scores.average']}, pooling {settings['scores.pooling']:g}, window {window}"
+
+
+def treatment_note(study: "Study", names: Iterable[str]) -> str:
+    """A sentence for models that were selected by scores treated in different ways; empty where all were alike."""
+    alike: dict[str, list[str]] = {}
+    for name in names:
+        alike.setdefault(describe_treatment(study, name), []).append(name)
+    alike.pop("–", None)
+    ways = "; ".join(f"{', '.join(models)}: {way}" for way, models in alike.items())
+    return f"The scores were treated differently, so compare with care. {ways}." if len(alike) > 1 else ""
 
 
 def _with_interval(value: float, low: float, high: float) -> str:

@@ -19,6 +19,7 @@ from ifguide.config.io import config_to_dict
 from ifguide.evaluation.outcomes import Outcomes, highest_toxicity
 from ifguide.evaluation.statistics import TOXIC_FROM
 from ifguide.storage import artifacts
+from ifguide.study.analysis.comparison import treatment_note
 from ifguide.study.evaluating import shared_prompts_warning
 from ifguide.ui.compare import side_by_side
 from ifguide.ui.compare import tables as comparison
@@ -89,7 +90,8 @@ def _result(facts: ReportFacts) -> list[str]:
 def _metrics(facts: ReportFacts) -> dict:
     columns, rows = comparison.metric_table(facts.metrics, colours=variant_colours(facts.metrics))
     said = (comparison.oracle_text(name, found.share_of_oracle) for name, found in facts.differences.items())
-    warnings = ((variant_title(name), values.get("fluency_warning")) for name, values in facts.metrics.items())
+    warnings = [(variant_title(name), values.get("fluency_warning")) for name, values in facts.metrics.items()]
+    warnings.append(("Scores", treatment_note(facts.study, facts.metrics)))
     return {
         "table": (columns, rows + comparison.difference_rows(facts.metrics, facts.differences)),
         "measured": comparison.facts_text(facts.metrics[facts.first]),
