@@ -38,7 +38,7 @@ from ifguide.study.folder import cache_dir, list_studies
 from ifguide.study.lineage import Unit
 from ifguide.study.pipeline import build, run_study
 from ifguide.study.reading import Study
-from ifguide.study.variants import BASELINES
+from ifguide.study.variants import BASELINES, PREFERENCE, STEERED
 from ifguide.ui.compare.frontier import FrontierPoint
 from ifguide.ui.palette import variant_colours
 from ifguide.ui.report.figures import frontier_figure
@@ -48,8 +48,10 @@ LABELS = ("oracle",)
 """Methods that read the corpus's human labels: what they reach is a mark, not a rival."""
 CLASSIFIERS = ("words", "classifier-tokens", "classifier-documents")
 """Methods that use a classifier somebody trained on labels; on the demo it is the very one that judges."""
-FULL = ("oracle", "classifier-documents")
-"""Methods whose selection has its own size, so that one budget is enough."""
+DPO_RATES = ("1e-4", "2e-4", "5e-4", "1e-3")
+"""Learning rates that `dpo` is tried with; `dpo-5e-4` is the method at one of them."""
+FULL = ("oracle", "classifier-documents", STEERED, *(f"{PREFERENCE}-{rate}" for rate in DPO_RATES))
+"""Methods whose selection has its own size, or that select nothing, so that one budget is enough."""
 Judge = Callable[[list[str]], np.ndarray]
 
 
@@ -92,6 +94,7 @@ def build_demo_seed(seed: int) -> Study:
 def methods_of(study: Study, others: str) -> list[str]:
     """The methods that `--with` names; `all` is every kind of scores, every other method's, and the controls."""
     every = [*study.kinds(selecting=True), *BASELINES, "random", *(["oracle"] if study.has_spans else [])]
+    every += [STEERED, *(name for name in FULL if name.startswith(PREFERENCE))]
     names = [name for part in others.split(",") for name in (every if part == "all" else [part])]
     return list(dict.fromkeys([study.config.selection.attribution, *names]))
 
@@ -127,18 +130,24 @@ def record(study: Study, method: str, budget: float, seed: int, results: Path, j
         return
     print(f"{study.name}: {method}, budget x{budget:g}, training seed {seed}", flush=True)
     name = DEFAULT if method == study.config.selection.attribution else method
+    selects = not method.startswith((BASE, PREFERENCE, STEERED))
     trained, model = name, with_training_seed(study, seed)
-    if method != BASE:
+    if method.startswith(f"{PREFERENCE}-"):
+        trained, rate = PREFERENCE, float(method.removeprefix(f"{PREFERENCE}-"))
+        baselines = dataclasses.replace(model.config.baselines, dpo_learning_rate=rate)
+        model = model.change(dataclasses.replace(model.config, baselines=baselines))
+    if selects:
         build(study, [Unit("selection", name)], progress=Progress())
-    if method != BASE and model.name != study.name:
+    if selects and model.name != study.name:
         trained = f"of-{name}"
         lent = {**model.config.borrowed, trained: BorrowedConfig(study=study.name, selection=name)}
         model = model.change(dataclasses.replace(model.config, borrowed=lent))
     build(model, [Unit("evaluate", trained)], progress=Progress())
     found = {"study": study.name, "method": method, "budget": budget, "training_seed": seed, "made_of": digest}
     found |= measure(model, trained, judge)
-    if method != BASE:
+    if selects:
         found |= describe_selection(study, name)
+    if method not in (BASE, STEERED):
         shutil.rmtree(model.folder(Unit("suppress", trained)), ignore_errors=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
@@ -164,8 +173,9 @@ def with_training_seed(study: Study, seed: int) -> Study:
 def describe_settings(study: Study) -> list:
     """All settings that a result depends on, and the files' hashes in place of their names."""
     settings = config_to_dict(study.config)
-    for section in ("compute", "borrowed", "variants", "baselines", "description"):
+    for section in ("compute", "borrowed", "variants", "imported", "description"):
         settings.pop(section)
+    settings["baselines"].pop("dpo_learning_rate")  # the method's name has it
     hashes = []
     for section, *keys in (("corpus", "path"), ("queries", "toxic", "safe"), ("evaluate", "prompts", "heldout")):
         hashes += [artifacts.hash_file(Path(study.resolve(settings[section].pop(key)))) for key in keys]
@@ -265,7 +275,8 @@ def table(found: pd.DataFrame, half: str = "") -> str:
     for key in order:
         rows = grouped.get_group(key)
         uses = "labels" if key[0] in LABELS else "a classifier" if key[0] in CLASSIFIERS else "queries"
-        cells = [key[0], "nothing" if key[0] == "random" else uses, "; ".join(sorted(set(rows["treatment"])))]
+        treatment = "; ".join(sorted(set(rows["treatment"].dropna()))) or "–"
+        cells = [key[0], "nothing" if key[0] == "random" else uses, treatment]
         cells += [f"x{key[1]:g}", spread(rows["tokens"], "{:,.0f}"), str(len(rows))]
         lines.append("| " + " | ".join([*cells, *(spread(rows[c], form) for c, (_, form) in columns.items())]) + " |")
     return "\n".join(lines)

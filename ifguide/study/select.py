@@ -226,20 +226,16 @@ def _as_the_default(study: Study, name: str, method: str) -> Selection:
     scores = np.where(best, scores, -np.inf)  # of equal scores some may be hits and others not
     threshold = float(np.nextafter(np.float32(scores[best].min(initial=np.inf)), np.float32(-np.inf)))
     ranking = rank_documents(scores, offsets, valid, threshold, corpus.id_rank)
-    return _by_other_means(
-        study, name, method, ranking, algorithm.select_tokens(scores, offsets, valid, ranking, **limits)
-    )
+    mask = algorithm.select_tokens(scores, offsets, valid, ranking, **limits)
+    return _from_mask(study, name, method, mask, ranking)
 
 
-def _from_mask(study: Study, name: str, kind: str, mask: np.ndarray) -> Selection:
-    """A selection that was not made by Algorithm 1; documents are ranked by how much of it they have."""
-    corpus = study.corpus()
-    offsets, valid = np.asarray(corpus.offsets), corpus.valid()
-    ranking = rank_documents(mask.astype(np.float32), offsets, valid, 0.5, corpus.id_rank)
-    return _by_other_means(study, name, kind, ranking, mask)
-
-
-def _by_other_means(study: Study, name: str, kind: str, ranking: Ranking, mask: np.ndarray) -> Selection:
+def _from_mask(study: Study, name: str, kind: str, mask: np.ndarray, ranking: Ranking | None = None) -> Selection:
+    """A selection made in another way; documents are ranked by how much of it they have, if not by `ranking`."""
+    if ranking is None:
+        corpus = study.corpus()
+        offsets, valid = np.asarray(corpus.offsets), corpus.valid()
+        ranking = rank_documents(mask.astype(np.float32), offsets, valid, 0.5, corpus.id_rank)
     nothing = {"attribution": None, "tokens_above": None, "quantile": None, "window": 0, "max_tokens": 0}
     return _describe(study, {"name": name, "kind": kind, **nothing}, ranking, mask)
 
