@@ -64,6 +64,7 @@ def tiny_model(
             "embd_pdrop": 0.0,
             "resid_pdrop": 0.0,
         },
+        "bloom": {"hidden_size": 16, "n_layer": 2, "n_head": 2, "hidden_dropout": 0.0, "attention_dropout": 0.0},
     }
     config = AutoConfig.for_model(kind, **common, **shapes[kind])
     torch.manual_seed(seed)

@@ -218,10 +218,10 @@ class DirectionConfig:
 class ScoresConfig:
     """How every corpus token is scored."""
 
-    derivative: Literal["auto", "jvp", "central"] = "jvp"
-    """`jvp` (exact), `central` (central differences), or `auto` (the fastest that agrees with `jvp` on a sample)."""
     own_loss: Flag = True
     """Compute own-loss influence, and each token's loss. A study without influence needs no curvature."""
+    derivative: Literal["auto", "jvp", "central"] = "auto"
+    """`auto` (the fastest that agrees with `jvp` on a sample), `jvp` (exact), or `central` (central differences)."""
     position: Flag = True
     """Also compute `position` attribution, for comparison."""
     probe: Flag = False

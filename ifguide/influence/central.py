@@ -1,8 +1,8 @@
 """Own-loss scores by central differences: (ℓ(θ+εv) - ℓ(θ-εv)) / 2ε, by forward passes and no derivative.
 
 Much faster than forward-mode differentiation, and less exact: float32 hidden states are rounded, and the step is
-finite. So the step is chosen on a sample against the exact derivative (`ifguide.influence.derivative`), and the
-agreement is part of the result.
+finite. So the step is chosen on a sample (`ifguide.influence.derivative`), and how well it agrees with the exact
+derivative, or with half the step, is part of the result.
 
 The model's weights are never changed, so nothing drifts however many batches are scored.
 """

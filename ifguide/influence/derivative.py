@@ -8,24 +8,24 @@ import numpy as np
 import torch
 from torch import nn
 
-from ifguide.errors import ConfigError
+from ifguide.errors import ConfigError, NumericalError
 from ifguide.influence.batches import Batch
 from ifguide.influence.central import CentralDifference, PairedDifference
 from ifguide.influence.line import own_loss_scores
 from ifguide.influence.losses import SplitModel
 from ifguide.models.layers import Layers, Matrices
 
-RELATIVE_STEPS = (0.003, 0.01, 0.03, 0.1)
+RELATIVE_STEPS: tuple[float, ...] = (0.003, 0.01, 0.03, 0.1)
 """Candidate steps, as the root mean square change of a token's loss in nats."""
 AGREEMENT = 0.9999
-"""Least Pearson correlation with the exact derivative for `auto` to use something else."""
+"""Least Pearson correlation with the judge's scores for `auto` to use a way."""
 
 ScoreBatch = Callable[[Batch], tuple[torch.Tensor, torch.Tensor]]
 
 
 @dataclass(frozen=True)
 class Derivative:
-    """A way to take the derivative, and how well it agreed with the exact one."""
+    """A way to take the derivative, and how well it agreed with its judge."""
 
     method: str
     """`jvp` (exact, forward mode), `central` (two forward passes) or `paired` (both in one)."""
@@ -34,11 +34,13 @@ class Derivative:
     epsilon: float = 0.0
     """Multiple of v that is added and subtracted; 0 for `jvp`."""
     correlation: float = 1.0
-    """Pearson correlation with the exact scores on the sample; for `jvp` by definition 1."""
+    """Pearson correlation with the judge's scores on the sample; for `jvp` by definition 1."""
     n_tokens: int = 0
     """Predicted tokens in the sample; 0: nothing was tried."""
     refused: tuple[dict, ...] = ()
     """Faster ways that agreed too little: method, products, epsilon, correlation."""
+    judge: str = "jvp"
+    """`jvp`, or where the model has no such derivative `half-step`: central differences at half the step."""
 
     def scorer(self, model: nn.Module, modules: Layers, direction: Matrices) -> ScoreBatch:
         """The function batch -> (scores, losses), each (B, T-1), that takes the derivative this way."""
@@ -69,7 +71,7 @@ def score_along(
 def choose_derivative(
     model: nn.Module, modules: Layers, direction: Matrices, sample: list[Batch], *, setting="auto", narrow: bool = False
 ) -> Derivative:
-    """Try the ways on a sample.
+    """Try the ways on a sample, against the exact derivative or, where the model has none, against half the step.
 
     Central differences are tried with a few steps. The best step is then tried with differences multiplied in bfloat16,
     where the device does that fast: on a GPU with both branches in one pass, on a processor for the output embedding
@@ -83,24 +85,35 @@ def choose_derivative(
 
     Raises:
         ConfigError: another setting.
+        NumericalError: no exact derivative, and no step that agrees with its half.
     """
     if setting not in ("auto", "central", "jvp"):
         raise ConfigError(f"derivative: expected auto, central or jvp, got {setting!r}")
-    if setting == "jvp":
+    if setting == "jvp" or not sample:
         return Derivative("jvp")
     split = SplitModel.of(model)
-    exact = _collect(Derivative("jvp").scorer(split, modules, direction), sample)
-    scale = float(np.sqrt(np.mean(exact**2))) or 1.0
     dtype = str(next(split.parameters()).dtype).removeprefix("torch.")
 
-    def judge(method: str, products: str, epsilon: float) -> Derivative:
-        way = Derivative(method, products, epsilon)
-        ours = _collect(way.scorer(split, modules, direction), sample)
-        usable = np.isfinite(ours).all() and ours.std() > 0 and exact.std() > 0
-        correlation = float(np.corrcoef(exact, ours)[0, 1]) if usable else -1.0
-        return dataclasses.replace(way, correlation=correlation, n_tokens=len(exact))
+    def score(way: Derivative) -> np.ndarray:  # float64 (n,), of the counted tokens
+        scorer = way.scorer(split, modules, direction)
+        return np.concatenate([scorer(batch)[0][batch.targets != -100].double().cpu().numpy() for batch in sample])
 
-    best = max((judge("central", dtype, step / scale) for step in RELATIVE_STEPS), key=lambda way: way.correlation)
+    def judge(method: str, products: str, epsilon: float) -> Derivative:
+        way = Derivative(method, products, epsilon, judge="half-step" if exact is None else "jvp")
+        pair = score(way), score(Derivative("central", dtype, epsilon / 2)) if exact is None else exact
+        usable = np.isfinite(pair).all() and (np.std(pair, axis=1) > 0).all()
+        correlation = float(np.corrcoef(pair)[0, 1]) if usable else -1.0
+        return dataclasses.replace(way, correlation=correlation, n_tokens=len(pair[0]))
+
+    try:
+        exact, steps = score(Derivative("jvp")), RELATIVE_STEPS
+    except ConfigError:  # half the step sees only a part of a large step's error, so smaller ones are tried as well
+        exact, steps = None, (0.0003, 0.001, *RELATIVE_STEPS)
+    scale = steps[0] * sum(float(v.square().sum()) for v in direction.values()) ** 0.5 or 1.0
+    for _ in range(4):  # without an exact size: from a change of the weights of length 1 towards the smallest step
+        seen = score(Derivative("central", dtype, steps[0] / scale)) if exact is None else exact
+        scale = float(np.sqrt(np.mean(seen**2))) or 1.0
+    best = max((judge("central", dtype, step / scale) for step in steps), key=lambda way: way.correlation)
     if setting == "central":
         return best
     refused = []
@@ -112,13 +125,12 @@ def choose_derivative(
         refused.append(faster)
     if best.correlation >= AGREEMENT:
         return dataclasses.replace(best, refused=_described(refused))
+    if exact is None:
+        said = f"no forward-mode derivative, and no step agrees with its half (r = {best.correlation:.5f} at best"
+        remedy = 'model.dtype = "float32", or take the best step with scores.derivative = "central"'
+        raise NumericalError(f"this model has {said}, expected {AGREEMENT}); set {remedy}")
     return Derivative("jvp", dtype, n_tokens=len(exact), refused=_described([*refused, best]))
 
 
 def _described(ways: list[Derivative]) -> tuple[dict, ...]:
     return tuple({key: getattr(way, key) for key in ("method", "products", "epsilon", "correlation")} for way in ways)
-
-
-def _collect(score: ScoreBatch, sample: list[Batch]) -> np.ndarray:
-    """Scores float64 (n,) of the counted tokens."""
-    return np.concatenate([score(batch)[0][batch.targets != -100].double().cpu().numpy() for batch in sample])

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.autograd import forward_ad
 
+from ifguide.errors import ConfigError
 from ifguide.influence.batches import Batch
 from ifguide.influence.losses import SplitModel
 from ifguide.models.layers import Layers, Matrices, bias_of, replace_forward, split_matrix, weight_of
@@ -19,14 +20,21 @@ def own_loss_scores(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The derivative of each token's loss along v at θ: (scores, losses), each (B, T-1), 0 where nothing counts.
 
-    The model is loaded with `eager` attention, the implementation that has a forward-mode derivative.
+    The model is loaded with `eager` attention, the implementation that has a forward-mode derivative. A ConfigError if
+    another part of the model has none.
     """
     # plain dual numbers: weights that accelerate brings in meanwhile cannot take part in torch.func's
     with torch.no_grad(), forward_ad.dual_level():
         one = torch.ones((), device=batch.input_ids.device)
         epsilon = forward_ad.make_dual(torch.zeros_like(one), one)
         with replace_forward({module: _on_line(module, direction[name], epsilon) for name, module in modules.items()}):
-            losses, scores = forward_ad.unpack_dual(SplitModel.of(model)(batch))
+            try:
+                losses, scores = forward_ad.unpack_dual(SplitModel.of(model)(batch))
+            except RuntimeError as error:  # or NotImplementedError, which is one
+                if " AD" not in (said := str(error).partition("\n")[0]):
+                    raise
+                remedy = 'scores need none with scores.derivative = "auto"'
+                raise ConfigError(f"this model has no forward-mode derivative ({said}); {remedy}") from error
     return torch.zeros_like(losses) if scores is None else scores, losses
 
 

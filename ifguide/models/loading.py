@@ -132,7 +132,7 @@ def load_model(
     revision: str = "",
     dtype: str = "float32",
     device="cpu",
-    attention: str = "sdpa",
+    attention: str | None = None,
     placement: Placement | None = None,
 ) -> "PreTrainedModel":
     """Load a causal language model, in evaluation mode and without parameter gradients.
@@ -140,7 +140,7 @@ def load_model(
     Args:
         source: a folder, a hub id, or `id@revision`; `revision` counts when it names none.
         dtype: torch dtype name of the weights.
-        attention: Transformers' name of the attention implementation; forward-mode derivatives need `eager`.
+        attention: Transformers' name of it, None for the fastest; forward-mode derivatives need `eager`.
         placement: spread the model over several devices instead of `device`.
 
     Raises:

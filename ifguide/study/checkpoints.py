@@ -85,7 +85,7 @@ def encoded_queries(study: Study, kind: str, queries: str = "") -> list:
     return encode_queries(pairs, study_tokenizer(study), layout["max_length"], bos_id=layout["bos"])
 
 
-def load_checkpoint(study: Study, name: str, attention: str = "sdpa"):
+def load_checkpoint(study: Study, name: str, attention: str | None = None):
     """One scoring checkpoint, or the finished base model, on its device, with its tracked layers; with
     `compute.device_map`, the device its inputs go to."""
     from ifguide.models.layers import device_of

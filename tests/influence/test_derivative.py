@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from ifguide.errors import ConfigError
+from ifguide.errors import ConfigError, NumericalError
 from ifguide.influence import derivative
 from ifguide.influence.central import PairedDifference
 from ifguide.influence.derivative import AGREEMENT, Derivative, choose_derivative, score_along
@@ -76,6 +76,45 @@ def test_a_setting_rules_and_an_unknown_one_is_refused(case):
     )
     with pytest.raises(ConfigError, match="expected auto, central or jvp, got 'fast'"):
         choose_derivative(model, case.modules, direction, case.batches(), setting="fast")
+
+
+class Opaque(torch.autograd.Function):
+    """The identity, without a forward-mode derivative."""
+
+    @staticmethod
+    def forward(ctx, inputs):
+        return inputs.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient
+
+
+@every_model
+def test_without_an_exact_derivative_half_the_step_judges(case, monkeypatch):
+    model, direction = single(case)
+    exact = exact_scores(model, case, direction)
+    norm = [module for module in model.modules() if "Norm" in type(module).__name__][-1]
+    norm.register_forward_hook(lambda module, inputs, output: Opaque.apply(output))
+    for narrow, size in ((False, 1), (True, 1), (False, 1e-6), (False, 1e4)):  # v has no scale of its own
+        scaled = {name: size * v for name, v in direction.items()}
+        way = choose_derivative(model, case.modules, scaled, case.batches(), narrow=narrow)
+        assert (way.judge, way.products) == ("half-step", "bfloat16" if narrow else "float32")
+        ours = collect(way.scorer(model, case.modules, scaled), case.batches())
+        assert AGREEMENT <= np.corrcoef(exact, ours)[0, 1] < 1
+        np.testing.assert_allclose(ours / size, exact, rtol=2e-2, atol=2e-2 * exact.std())
+        assert way.correlation == pytest.approx(np.corrcoef(exact, ours)[0, 1], abs=1e-6)
+    jvp = choose_derivative(model, case.modules, direction, case.batches(), setting="jvp")
+    with pytest.raises(ConfigError, match=r'scores\.derivative = "auto"'):
+        jvp.scorer(model, case.modules, direction)(case.batches()[0])
+    monkeypatch.setattr(derivative, "AGREEMENT", 1.1)
+    with pytest.raises(NumericalError, match=r'no step agrees with its half .*scores\.derivative = "central"'):
+        choose_derivative(model, case.modules, direction, case.batches())
+
+
+def test_ways_in_the_notes_of_earlier_studies_are_read():
+    """They named no judge: it was always the exact derivative."""
+    assert Derivative(**{"method": "central", "epsilon": 0.1, "correlation": 0.99999, "n_tokens": 9}).judge == "jvp"
 
 
 @for_each("products, bound", [(torch.float32, 1e-3), (torch.bfloat16, 1e-2)])

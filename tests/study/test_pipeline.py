@@ -36,6 +36,7 @@ CASES = {
     "gpt2": ["model.mode=asis"],
     "qwen2": ["model.mode=asis", "factors.labels=true", "direction.objective=margin"],
 }
+DERIVATIVES = {"gpt_neox": "jvp", "llama": "jvp", "gpt2": "auto", "qwen2": "central"}
 CHECKPOINTS = {
     "gpt_neox": ["step-000001", "step-000003"],
     "llama": ["step-000001", "last"],
@@ -55,7 +56,7 @@ def make(kind: str, cache, inputs) -> Study:
     """A tiny study of one architecture, not yet built."""
     write_tiny_inputs(inputs)
     save_tiny_model(kind, inputs / "model")
-    assignments = list(CASES[kind])
+    assignments = [*CASES[kind], f"scores.derivative={DERIVATIVES[kind]}"]
     if kind == "gpt2":
         save_tiny_model(kind, inputs / "second", seed=1)
         assignments.append(f"model.checkpoints={json.dumps([str(inputs / 'second'), str(inputs / 'model')])}")
@@ -117,6 +118,11 @@ def outputs(study: Study) -> dict[str, dict[str, str]]:
     return found
 
 
+def near(value: float, scale: float, kind: str):
+    rounding = 1 if DERIVATIVES[kind] == "jvp" else 10  # differences, above all with bfloat16 products, round more
+    return pytest.approx(value, rel=1e-3 * rounding, abs=1e-4 * rounding * scale)
+
+
 class TestWholeRun:
     @for_every_architecture
     def test_everything_is_built_in_order_and_fresh(self, kind, study, built_names):
@@ -164,19 +170,17 @@ class TestWholeRun:
                 np.testing.assert_allclose(losses[start + 1 : stop], exact.detach(), rtol=1e-4)
                 for t in range(0, len(exact), 3):
                     truth = dot(direction, layer_gradient(model, modules, exact[t])).item()
-                    assert scores[start + 1 + t] == pytest.approx(truth, rel=1e-3, abs=1e-4 * scale)
+                    assert scores[start + 1 + t] == near(truth, scale, kind)
 
     @for_every_architecture
-    def test_both_kinds_of_scores_sum_to_the_same_over_a_chunk(self, kind, study, built_names):
+    def test_both_kinds_of_scores_sum_to_the_same_over_a_chunk(self, architecture, study, built_names):
         for name in study.checkpoint_names():
             own, position = (
                 np.asarray(study.scores(kind, name), dtype=np.float64) for kind in ("own_loss", "position")
             )
             for _, start, stop in chunk_documents(np.asarray(study.corpus().offsets), CONTEXT):
                 part = slice(start + 1, stop)
-                assert own[part].sum() == pytest.approx(
-                    position[part].sum(), rel=1e-3, abs=1e-4 * np.abs(own).sum() / len(own)
-                )
+                assert own[part].sum() == near(position[part].sum(), np.abs(own).sum() / len(own), architecture)
 
     @for_every_architecture
     def test_the_studys_scores_average_the_normalised_checkpoints(self, kind, study, built_names):

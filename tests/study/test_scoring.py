@@ -11,6 +11,7 @@ from ifguide.config.attributions import KINDS, ScoreKind
 from ifguide.config.io import config_from_dict, config_to_dict, override
 from ifguide.config.schema import QuerySetsConfig
 from ifguide.errors import ConfigError
+from ifguide.influence.derivative import AGREEMENT
 from ifguide.models.loading import Placement, load_model
 from ifguide.runtime import distributed
 from ifguide.runtime.progress import Progress
@@ -22,7 +23,7 @@ from ifguide.study.pipeline import run_study
 from ifguide.study.reading import Study
 from ifguide.study.select import open_index, save_selection
 from tests.one_case import for_each
-from tests.tiny_study import save_tiny_model, tiny_config, write_tiny_inputs
+from tests.tiny_study import CONTEXT, save_tiny_model, tiny_config, write_tiny_inputs
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +43,12 @@ def scored(tmp_path_factory):
     checkpoints = json.dumps([str(inputs / f"model{seed}") for seed in range(2)])
     config = override(
         tiny_config(inputs),
-        ["model.mode=asis", f"model.source={inputs / 'model0'}", f"model.checkpoints={checkpoints}"],
+        [
+            "model.mode=asis",
+            f"model.source={inputs / 'model0'}",
+            f"model.checkpoints={checkpoints}",
+            "scores.derivative=jvp",
+        ],
     )
     study = Study.create("plain", config, folder)
     run_study(study, until="scores")
@@ -150,6 +156,27 @@ def test_a_probe_is_scored_at_every_checkpoint_and_selects_tokens(scored, tmp_pa
         made = save_selection(study, "by-probe", {"attribution": "probe", "quantile": 0.8})
         assert 0 < made.settings["n_selected"] <= 0.2 * made.settings["n_valid"]
         assert all(one.agrees for one in rescore(study, np.arange(study.corpus().n_documents), Progress())), method
+
+
+def test_a_model_without_a_forward_derivative_is_scored_by_halving_the_step(tmp_path):
+    """BLOOM's activation is an autograd function of its own, which has none."""
+    write_tiny_inputs(tmp_path / "inputs")
+    save_tiny_model("bloom", tmp_path / "inputs/model")
+    study = Study.create("bloom", tiny_config(tmp_path / "inputs", "model.mode=asis"), tmp_path)
+    assert study.config.scores.derivative == "auto"
+    run_study(study, until="scores")
+    notes = json.loads((study.folder(Unit("scores")) / "notes.json").read_text())["derivatives"]["given"]["study"]
+    assert (notes["method"], notes["judge"]) == ("central", "half-step")
+    assert notes["correlation"] >= AGREEMENT
+    agreements = rescore(study, np.arange(study.corpus().n_documents), Progress())
+    assert all(one.agrees for one in agreements)
+    corpus, own, position = study.corpus(), study.scores("own_loss"), study.scores("position")
+    within = [(a, b) for a, b in zip(corpus.offsets[:-1], corpus.offsets[1:], strict=True) if b - a <= CONTEXT]
+    sums = np.array([[own[a:b].sum(), position[a:b].sum()] for a, b in within])
+    np.testing.assert_allclose(*sums.T, rtol=1e-2, atol=1e-2 * np.abs(sums).mean())
+    exact = Study(study.root, override(study.config, ["scores.derivative=jvp"]))
+    with pytest.raises(ConfigError, match=r'no forward-mode derivative .*scores\.derivative = "auto"'):
+        run_study(exact, until="scores")
 
 
 class TestPlacement:

@@ -56,8 +56,8 @@ class Scorer:
     score: Callable[["Batch"], Iterable["torch.Tensor"]]
     """One (B, T-1) tensor a file, for a batch on `device`."""
     device: "torch.device"
-    exact: bool = True
-    """Scoring again gives the same values but for rounding."""
+    error: float = 0.0
+    """How far its own rounding puts a score off, root mean square, in standard deviations of the scores."""
     notes: dict = field(default_factory=dict)
     """What it found out, for the manifest and for `Place.notes`."""
 

@@ -19,13 +19,13 @@ def make_scorer(place: Place) -> Scorer:
     else:
         ways = [choose_way(place.study, split, modules, v, device) for v in directions]
     methods = {way.method for way in ways}
-    if "jvp" not in methods:
+    if "jvp" not in methods and model._supports_sdpa:
         model.set_attn_implementation("sdpa")
         split = SplitModel(model)
     return Scorer(
         files=(*place.files("own_loss"), "token_loss"),
         score=score_along(split, modules, directions, ways),
         device=device,
-        exact=methods == {"jvp"},
+        error=max((2 - 2 * way.correlation) ** 0.5 for way in ways),
         notes={"derivatives": {name: asdict(way) for name, way in zip(names, ways, strict=True)}},
     )
