@@ -27,7 +27,7 @@ from sklearn.metrics import average_precision_score
 
 from ifguide.config.io import config_to_dict
 from ifguide.config.names import BASE, DEFAULT
-from ifguide.config.schema import BorrowedConfig
+from ifguide.config.schema import BorrowedConfig, StudyConfig
 from ifguide.evaluation.statistics import emt, tp
 from ifguide.runtime.progress import Progress
 from ifguide.selection.algorithm import precision_recall
@@ -81,10 +81,8 @@ def build_demo_seed(seed: int) -> Study:
     if name not in list_studies():
         write_inputs(cache_dir() / name / "inputs", seed=seed)
         config = demo_config()
-        training, scores = (
-            dataclasses.replace(config.training, seed=seed),
-            dataclasses.replace(config.scores, probe=True, combined=True, tfidf=True),
-        )
+        training = dataclasses.replace(config.training, seed=seed)
+        scores = dataclasses.replace(config.scores, tfidf=True)
         Study.create(name, dataclasses.replace(config, training=training, scores=scores))
     study = Study.open(name)
     run_study(study, until="selection", progress=Progress())
@@ -228,7 +226,8 @@ def show(name: str, results: Path, seeds: list[int], svg: Path | None, half: str
 
 
 def table(found: pd.DataFrame, half: str = "") -> str:
-    """Rows by method and budget; each number is a mean over seeds, with the least and the most of them.
+    """Rows by method and budget; each number is a mean over seeds, with the least and the most of them. A method is
+    apart from ours over seeds where all of them are on one side of 0 in "EMT above ours", paired by seed and budget.
 
     Args:
         found: from `read_records`.
@@ -244,6 +243,10 @@ def table(found: pd.DataFrame, half: str = "") -> str:
     if second in rest:
         rest["second_of_base"] = rest[second].to_numpy() / base[second].reindex(keys).to_numpy()
     rest["rise"] = rest["perplexity"].to_numpy() / base["perplexity"].reindex(keys).to_numpy() - 1
+    ours = rest[rest.method == StudyConfig().selection.attribution].set_index([*pair, "budget"])[emt_of]
+    rest["above_ours"] = (
+        rest[emt_of].to_numpy() - ours.reindex(pd.MultiIndex.from_frame(rest[[*pair, "budget"]])).to_numpy()
+    )
     oracle = rest[rest.method == "oracle"].set_index(pair)
     if len(oracle):
         dropped = base[emt_of].reindex(keys).to_numpy() - rest[emt_of].to_numpy()
@@ -254,6 +257,7 @@ def table(found: pd.DataFrame, half: str = "") -> str:
         emt_of: ("EMT", "{:.3f}"),
         "of_base": ("of base's", "{:.3f}"),
         "second_of_base": ("by the second judge", "{:.3f}"),
+        "above_ours": ("EMT above ours", "{:+.3f}"),
         "of_oracle": ("share of the labels' drop", "{:.3f}"),
         "rise": ("perplexity to base", "{:+.1%}"),
     }

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ifguide.config.schema import CorpusConfig, ModelConfig, QueriesConfig, SelectionConfig, StudyConfig
+from ifguide.config.schema import CorpusConfig, ModelConfig, QueriesConfig, ScoresConfig, SelectionConfig, StudyConfig
 from ifguide.selection.algorithm import harmonic_mean, normalise
 from ifguide.selection.index.build import build_index
 from ifguide.selection.index.counts import Sources, Tokens
@@ -71,7 +71,8 @@ def write_large_study(cache: Path, name: str = "large", *, n_documents: int = 1_
         model=ModelConfig(source=str(inputs), mode="scratch"),
         corpus=CorpusConfig(path=str(inputs / "corpus.jsonl")),
         queries=QueriesConfig(toxic=str(inputs / "toxic.jsonl"), safe=str(inputs / "safe.jsonl")),
-        selection=SelectionConfig(controls=()),
+        scores=ScoresConfig(probe=False, combined=False),
+        selection=SelectionConfig(controls=(), attribution="own_loss"),
     )
     study = Study.create(name, config, cache)
     lengths = generator.integers(TOKENS // 2, TOKENS * 3 // 2, n_documents)

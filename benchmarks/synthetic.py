@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from ifguide.config.schema import CorpusConfig, ModelConfig, QueriesConfig, SelectionConfig, StudyConfig
+from ifguide.config.schema import CorpusConfig, ModelConfig, QueriesConfig, ScoresConfig, SelectionConfig, StudyConfig
 from ifguide.data.corpus_writer import _rank_ids
 from ifguide.selection.index.build import build_index
 from ifguide.selection.index.counts import Sources, Tokens
@@ -58,7 +58,8 @@ def write_study(cache: Path, name: str, n_tokens: int, *, seed: int = 0, until: 
             path=str(inputs / "corpus.jsonl"), id_field="id", source_field="source", spans_field="spans"
         ),
         queries=QueriesConfig(toxic=str(inputs / "toxic.jsonl"), safe=str(inputs / "safe.jsonl")),
-        selection=SelectionConfig(quantile=0.999),
+        scores=ScoresConfig(probe=False, combined=False),
+        selection=SelectionConfig(quantile=0.999, attribution="own_loss"),
     )
     study = Study.create(name, config, cache)
     seconds = {}

@@ -64,7 +64,8 @@ def tiny_config(inputs: Path, *assignments: str) -> StudyConfig:
         "corpus": {"path": str(inputs / "corpus.jsonl"), "id_field": "id", "spans_field": "spans"},
         "queries": {kind: str(inputs / f"{kind}.jsonl") for kind in ("toxic", "safe")},
         "training": {"epochs": 2, "batch_size": 4, "learning_rate": 3e-3, "warmup_steps": 1, "early_checkpoints": 2},
-        "selection": {"quantile": 0.9},
+        "scores": {"probe": False, "combined": False},
+        "selection": {"quantile": 0.9, "attribution": "own_loss"},
         "evaluate": {"n_samples": 2, "max_new_tokens": 3, "heldout": str(inputs / "heldout.jsonl")},
         "compute": {"device": "cpu", "tokens_per_batch": 128},
     }

@@ -157,7 +157,7 @@ class TrainingConfig:
     """Learning-rate schedule after warm-up: linear, cosine or constant."""
     weight_decay: NotNegative = 0.01
     """AdamW's decoupled weight decay."""
-    adam_beta2: Annotated[Number, Field(ge=0, lt=1)] = 0.999
+    adam_beta2: Annotated[Number, Field(ge=0, lt=1)] = 0.09
     """AdamW's β₂, the decay rate of the second moment; 0.95 learns faster in short runs from scratch."""
     max_grad_norm: NotNegative = 1.0
     """Gradient clipping norm; 0 disables clipping."""
@@ -224,9 +224,9 @@ class ScoresConfig:
     """`auto` (the fastest that agrees with `jvp` on a sample), `jvp` (exact), or `central` (central differences)."""
     position: Flag = True
     """Also compute `position` attribution, for comparison."""
-    probe: Flag = False
+    probe: Flag = True
     """Also score every token with a linear probe of the model's hidden states, fitted on the queries."""
-    combined: Flag = False
+    combined: Flag = True
     """Also combine influence and probe."""
     tfidf: Flag = False
     """Also scale influence by how few documents have the token, log(N/(df+1))."""
@@ -242,9 +242,9 @@ class ScoresConfig:
 class SelectionConfig:
     """Algorithm 1: which tokens are selected."""
 
-    attribution: Name = "own_loss"
+    attribution: Name = "combined"
     """Scores to select by: `own_loss`, `position`, `probe`, `combined`, `tfidf`, or a table `[imported.NAME]`."""
-    quantile: Annotated[Number, Field(ge=0, lt=1)] = 0.99
+    quantile: Annotated[Number, Field(ge=0, lt=1)] = 0.0
     """The threshold is this quantile of all valid scores, and tokens strictly above it are hits; 0 finds the upper tail
     of the scores without labels."""
     window: Count = 0

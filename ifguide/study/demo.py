@@ -42,7 +42,6 @@ def demo_config() -> schema.StudyConfig:
         factors=schema.FactorsConfig(max_tokens=12_000),
         direction=schema.DirectionConfig(damping=0.1),
         scores=schema.ScoresConfig(average="median", pooling=1.0),
-        selection=schema.SelectionConfig(quantile=0.0),
         suppress=schema.SuppressConfig(penalty=0.5, max_penalty=8.0, warmup_share=0.25),
         evaluate=schema.EvaluateConfig(
             prompts="inputs/eval_prompts.jsonl", heldout="inputs/heldout.jsonl", n_samples=10, batch_size=1000

@@ -14,7 +14,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ifguide.config.schema import CorpusConfig, EvaluateConfig, ModelConfig, QueriesConfig, SelectionConfig, StudyConfig
+from ifguide.config.schema import (
+    CorpusConfig,
+    EvaluateConfig,
+    ModelConfig,
+    QueriesConfig,
+    ScoresConfig,
+    SelectionConfig,
+    StudyConfig,
+)
 from ifguide.data.corpus import TokenizedCorpus
 from ifguide.data.corpus_writer import build_corpus
 from ifguide.evaluation.statistics import TOXIC_FROM, bootstrap_interval, emt, mean_toxicity, share_interval, tp
@@ -159,7 +167,8 @@ def write_study(cache: Path, name: str = "fake", *, until: str = "evaluate", con
         model=ModelConfig(source=str(model), mode="scratch"),
         corpus=CorpusConfig(path=str(corpus), id_field="id", source_field="source", spans_field="spans"),
         queries=QueriesConfig(toxic=str(inputs / "toxic.jsonl"), safe=str(inputs / "safe.jsonl")),
-        selection=SelectionConfig(quantile=0.98),
+        scores=ScoresConfig(probe=False, combined=False),
+        selection=SelectionConfig(quantile=0.98, attribution="own_loss"),
         evaluate=EvaluateConfig(n_samples=5),
     )
     study = Study.create(name, config, cache)
