@@ -31,8 +31,8 @@ def read_choice(
     settings: Mapping | SelectionConfig, defaults: SelectionConfig, n_valid: int, count_tail: Callable[[str], int]
 ) -> Choice:
     """The choice that settings ask for, any of attribution, tokens_above or quantile, window and max_tokens, or all of
-    study.toml's; `defaults` has what they leave open, the corpus `n_valid` valid tokens, and a kind of scores so many
-    in its upper tail as `count_tail` says, which the quantile 0 asks for.
+    study.toml's; `defaults` has what they leave open, the corpus `n_valid` valid tokens. The quantile 0 asks for the
+    tokens in the upper tail of a kind of scores, which `count_tail` counts.
 
     Raises:
         ConfigError: a setting that is unknown or out of range, or both tokens_above and quantile.

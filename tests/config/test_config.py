@@ -196,16 +196,13 @@ def test_tokens_are_selected_by_scores_that_the_study_computes():
     def why(**tables):
         return refusal(config_from_dict, tables)
 
-    said = "selection.attribution: expected one of own_loss, position, got"
+    said = "selection.attribution: expected one of own_loss, position, probe, combined, got"
     assert why(selection={"attribution": "token_loss"}) == f"{said} 'token_loss'"
-    remedy = "set scores.probe to true, and what it is combined from"
-    assert why(selection={"attribution": "probe"}) == f"{said} 'probe'; {remedy}"
-    assert "one of probe, got 'own_loss'" in why(scores={"own_loss": False, "position": False, "probe": True})
-    combined = {"scores": {"probe": True, "combined": True}, "selection": {"attribution": "combined"}}
-    assert config_from_dict(combined).selection.attribution == "combined"
-    assert "own_loss, position, tfidf, got 'combined'" in why(
-        scores={"tfidf": True, "combined": True}, selection={"attribution": "combined"}
-    )
+    remedy = "set scores.tfidf to true, and what it is combined from"
+    assert why(selection={"attribution": "tfidf"}) == f"{said} 'tfidf'; {remedy}"
+    assert "one of probe, got 'combined'" in why(scores={"own_loss": False, "position": False})
+    assert "one of own_loss, position, got 'combined'" in why(scores={"probe": False})
+    assert config_from_dict({}).selection.attribution == "combined"
     imported = {"imported": {"theirs": {"path": "x.npy"}}, "selection": {"attribution": "theirs"}}
     assert config_from_dict(imported).selection.attribution == "theirs"
     assert why(imported={"not-a-name": {"path": "x"}}).startswith("imported: expected letters, digits and _")
@@ -219,7 +216,7 @@ def test_toml_round_trip_gives_every_setting_back(tmp_path):
     for section in SECTIONS:
         switches = {key: not value for key, value in values[section].items() if isinstance(value, bool)}
         values[section] |= switches
-    values["selection"]["attribution"] = "probe"
+    values["selection"]["attribution"] = "theirs"
     values["imported"] = {"theirs": {"path": ODD_TEXT}}
     values["description"] = ODD_TEXT
     values["corpus"] |= {"path": ODD_TEXT, "max_documents": 7}

@@ -98,9 +98,8 @@ class ScoreIndex:
         )
         self._source_of = load("source_of", about["n_documents"])
         self._histogram, self._knots, self._ranks = load("histogram", 1 << 16), load("knots"), load("ranks")
-        n_ranks = len(self._ranks)
         names = ["covered", "effect", "documents"] + ["spans"] * (self.n_span is not None)
-        self._tables = {name: load(name, n_ranks) for name in names}
+        self._tables = {name: load(name, len(self._ranks)) for name in names}
         self._chunks = Chunks(scores, self._corpus.offsets, threads=os.cpu_count() or 1)
         self._check()
 
