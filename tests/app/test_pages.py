@@ -191,7 +191,7 @@ def test_why_panel_has_rows_that_lead_to_both_sums_of_the_list(open_app, tmp_pat
     monkeypatch.setattr(components, "record_table", keep)
     [line] = open_documents(study, "default").rows(study.selection("default").order[:1])
     found = {"toxic": [2.5, -1.0], "safe": [0.25], "neighbours": [], "candidates": 0, "start": None}
-    found |= {"document": line["id"], "total": line["sum"]}
+    found |= {"document": line["id"], "total": line["sum"], "kind": "own_loss"}
     found["parts"] = {"toxic queries": 1.5, "safe queries": 0.25, "pooling": line["sum"] - 1.75}
     for span in (None, [0, 3]):
         path = explain.document_path(study, line["id"], *(span or (None, None)))

@@ -106,6 +106,7 @@ def write_hostile_study(cache, name: str = "hostile") -> Study:
         "stop": None,
         "toxic": [0.5] * 4,
         "safe": [-0.1] * 8,
+        "kind": "own_loss",
         "total": 1.2,
         "parts": {},
     }

@@ -19,7 +19,7 @@ class MemoryStudy:
     """As much of a study as the index reads: a made-up corpus with scores, two sources and spans."""
 
     name = "made-up"
-    config = SimpleNamespace(selection=SelectionConfig())
+    config = SimpleNamespace(selection=SelectionConfig(attribution="own_loss"))
 
     def __init__(self, folder, seed, *, n_documents=None, lengths=(0, 1, 2, 3, 5, 9, 17), style=None):
         draw = self.draw = np.random.default_rng(seed)

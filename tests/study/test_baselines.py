@@ -132,6 +132,7 @@ def test_standard_influence_is_the_derivative_along_the_toxic_queries_alone(comp
         compared.config,
         factors=dataclasses.replace(compared.config.factors, strategy="identity"),
         training=dataclasses.replace(compared.config.training, checkpoint_steps=(2,)),
+        scores=dataclasses.replace(compared.config.scores, derivative="jvp"),
         variants={},
     )
     study = create_study("plain", config, compared.root.parent)

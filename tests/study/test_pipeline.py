@@ -195,7 +195,7 @@ class TestWholeRun:
             index = open_index(study, kind)
             assert index.n_valid == valid.sum() == index.histogram()["count"].to_numpy().sum()
             for settings in ({"quantile": 0.5}, {"quantile": 0.97, "window": 1}, {"quantile": 0.92, "max_tokens": 7}):
-                wanted = read_choice({**settings, "attribution": kind}, study.config.selection, index.n_valid)
+                wanted = read_choice({**settings, "attribution": kind}, study.config.selection, index.n_valid, len)
                 np.testing.assert_array_equal(index.mask(settings), select_by_scan(study, wanted)[1])
                 chosen = preview_selection(study, {**settings, "attribution": kind})  # goes through the index
                 np.testing.assert_array_equal(chosen.mask, select_by_scan(study, wanted)[1])
@@ -314,7 +314,7 @@ class TestBuildingAgain:
     def test_a_quantile_that_selects_nothing_says_what_to_change(self, study):
         config = dataclasses.replace(study.config.selection, quantile=1 - 1e-9)
         changed = Study(study.root, dataclasses.replace(study.config, selection=config))
-        with pytest.raises(ConfigError, match=r"'default' holds no token; lower selection\.quantile"):
+        with pytest.raises(ConfigError, match=r"'default' holds no token; set selection\.quantile to less"):
             run_study(changed)
         assert study.selection("default").mask.any()  # the old one is still there
 

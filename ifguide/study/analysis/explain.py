@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ifguide.config.attributions import KINDS
 from ifguide.config.names import DEFAULT
 from ifguide.errors import InputError
 from ifguide.runtime.progress import Progress, report_part
@@ -14,7 +15,7 @@ from ifguide.study.lineage import Unit
 from ifguide.study.reading import Study
 
 FOLDER = "explanations"
-VERSION = 2
+VERSION = 3
 NEIGHBOURS = 60
 """This many of the best-ranked documents are compared with a chosen one, and looked at for each query."""
 _MEMORY, _LEAST = 2_000_000_000, 8
@@ -47,7 +48,8 @@ def explain_document(
         start, stop: only these of its tokens; None: all.
 
     Returns:
-        `total`: the sum of the study's own-loss scores of these tokens; `parts`: name -> value, which add up to it.
+        `total`: the sum of these tokens' scores of the `kind`, `combined` if the default selection is by it and else
+        `own_loss`; `parts`: name -> value, which add up to it.
         `toxic` and `safe`: a contribution a query; each set sums to the part of its name. `neighbours`: [id,
         similarity], the most alike first, among the `candidates` best-ranked documents.
 
@@ -77,24 +79,36 @@ def explain_document(
             pulls[kind] = pulls.get(kind, 0) + values / scales[name] / len(names)
         alike += similarities(model, modules, chosen, there, curvature, report) / len(names)
     here = slice(*(int(corpus.offsets[index]) + place for place in span))
-    result: dict = {
-        "document": document,
-        "start": start,
-        "stop": stop,
-        **{kind: [float(x) for x in pulls.get(kind, ())] for kind in ("toxic", "safe")},
-        "parts": {f"{kind} queries": float(values.sum()) for kind, values in pulls.items()},
-        "total": float(study.scores("own_loss")[here].sum(dtype=np.float64)),
-        "neighbours": [[corpus.document(others[i]).id, float(alike[i])] for i in np.argsort(-alike, kind="stable")],
-        "candidates": len(others),
-    }
+    parts = {f"{kind} queries": float(values.sum()) for kind, values in pulls.items()}
     scaled = [np.asarray(study.scores("own_loss", name)[here], dtype=np.float64) / scales[name] for name in names]
     made = study.manifest(Unit("scores"))["config"]
     way = made.get("scores.average", "mean")
     mean, averaged = (float(AVERAGES[by](scaled, axis=0).sum()) for by in ("mean", way))
+    rest = mean - sum(parts.values())
+    if abs(rest) > 1e-6 * sum(map(abs, parts.values())):
+        parts["fast derivative instead of the exact one"] = rest
     if way != "mean":
-        result["parts"][f"{way} over checkpoints instead of mean"] = averaged - mean
+        parts[f"{way} over checkpoints instead of mean"] = averaged - mean
     if made.get("scores.pooling"):
-        result["parts"]["pooling"] = result["total"] - averaged
+        parts["pooling"] = float(study.scores("own_loss")[here].sum(dtype=np.float64)) - averaged
+    scale, kind = 1.0, study.config.selection.attribution
+    if kind == "combined":  # half of each score over its standard deviation
+        scale, of_probe = (1 / (2 * _deviation(study, part)) for part in KINDS[kind].parts)
+        parts = {part: scale * value for part, value in parts.items()}
+        parts["probe"] = of_probe * float(study.scores("probe")[here].sum(dtype=np.float64))
+    else:
+        kind = "own_loss"
+    result = {
+        "document": document,
+        "start": start,
+        "stop": stop,
+        "kind": kind,
+        **{each: [scale * float(x) for x in pulls.get(each, ())] for each in ("toxic", "safe")},
+        "parts": parts,
+        "total": float(study.scores(kind)[here].sum(dtype=np.float64)),
+        "neighbours": [[corpus.document(others[i]).id, float(alike[i])] for i in np.argsort(-alike, kind="stable")],
+        "candidates": len(others),
+    }
     return on_demand.keep_result(path, result)
 
 
@@ -157,8 +171,12 @@ def _scales(study: Study) -> dict[str, float]:
     names = study.checkpoint_names()
     if len(names) == 1:
         return {names[0]: 1.0}
+    return {name: _deviation(study, "own_loss", name) for name in names}
+
+
+def _deviation(study: Study, kind: str, checkpoint: str | None = None) -> float:
     valid = study.corpus().valid()
-    return {name: float(np.std(np.asarray(study.scores("own_loss", name))[valid], dtype=np.float64)) for name in names}
+    return float(np.std(np.asarray(study.scores(kind, checkpoint))[valid], dtype=np.float64))
 
 
 def _load(study: Study, checkpoint: str):

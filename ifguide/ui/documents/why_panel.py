@@ -46,11 +46,11 @@ def _offer(loaded: Loaded, document: str, span: list[int] | None) -> None:
 
 def _show_found(loaded: Loaded, store: DocumentStore, found: dict) -> None:
     parts, whole = [*found["parts"].items(), ("sum of all scores", found["total"])], found["start"] is None
-    if whole and store.kind == "own_loss":
+    if whole and store.kind == found["kind"]:
         above = store.rows(np.array([store.find(found["document"])]))[0]["hit_sum"]
         parts += [("scores up to the threshold, left out", above - found["total"]), ("sum above the threshold", above)]
     lines = [{"key": part, "cells": [part[:1].upper() + part[1:], score(value)]} for part, value in parts]
-    columns = [column(f"Part of the score ({describe_kind('own_loss').title.lower()})", "text"), column("Value")]
+    columns = [column(f"Part of the score ({describe_kind(found['kind']).title.lower()})", "text"), column("Value")]
     st.caption("Positive parts say that training on it makes toxic completions likelier.")
     components.record_table(columns, lines, key="why_parts", label="What adds up to the score")
     columns = [column("Contribution"), column("Prompt", "excerpt"), column("Completion", "excerpt")]
