@@ -107,7 +107,12 @@ def show_board(loaded: Loaded, kind: str, tuning: Tuning, found, chosen: int | N
         "exact": board.exact_result(found, st.session_state.get("board_seq", 0)),
         "rank": board.rank_line(found),
         "marks": [] if own is None else board.document_marks(own),
-        "effect": board.effect_text(index.n_valid, loaded.study.config.suppress.penalty, read_prediction(loaded.study)),
+        "effect": board.effect_text(
+            index.n_valid,
+            loaded.study.config.suppress.penalty,
+            read_prediction(loaded.study),
+            predicts=describe_kind(kind).curvature,
+        ),
     }
     components.threshold_board(payload, key="board", on_choice=partial(answer_choice, loaded, kind))
 

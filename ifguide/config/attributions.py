@@ -18,7 +18,7 @@ class ScoreKind:
     module: str = ""
     """The module that computes it; empty: another kind's module gives it along with its own."""
     curvature: bool = False
-    """It needs the direction v, and so EK-FAC's factors."""
+    """It is an influence: it needs the direction v, and so EK-FAC's factors, and its sum predicts an effect."""
     directional: bool = True
     """It is taken along a direction, so every pair of query sets has scores of this kind."""
     parts: tuple[str, ...] = ()

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 
+from ifguide.config.attributions import KINDS
 from ifguide.storage.durations import format_seconds
 
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>()#+!|~:$^=&.-])")
@@ -83,8 +84,8 @@ VARIANTS = {
         "Loss difference",
         "Trained against tokens likelier to a model tuned on the toxic queries than to one tuned on the safe ones.",
     ),
+    **{name: (kind.title, f"Trained against tokens by their score “{kind.title}”.") for name, kind in KINDS.items()},
     "standard": ("Standard influence", "Trained against tokens by their influence on the toxic queries alone."),
-    "position": ("Position influence", "Trained against tokens by position attribution, mean of the checkpoints."),
     "last-position": (
         "Position, last checkpoint",
         "Trained against tokens by position attribution at the end of training alone.",

@@ -176,6 +176,8 @@ def test_tables_count_what_the_selection_holds(study, index):
 
 def test_the_board_says_how_far_predictions_can_be_trusted_and_invents_nothing():
     unknown = board.effect_text(1000, 1.0, None)
+    other = board.effect_text(1000, 1.0, None, predicts=False)
+    assert unknown["predicts"] and not other["predicts"] and "predicts no effect" in other["note"]
     assert unknown["scale"] == pytest.approx(2 / 1000)
     assert unknown["note"].startswith("Rough estimate. Train to confirm.")
     assert "was not measured for this study" in unknown["note"]

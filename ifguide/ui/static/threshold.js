@@ -191,6 +191,7 @@ function makeBoard(root) {
     const window = Math.min(board.shown.window, data.knots.effect.length - 1);
     const values = data.knots.effect[window].map((value) => (value === null ? null : data.effect.scale * value));
     board.effectY = drawCurve(svgs.effect, data.knots.threshold, values, board.scale, board.width, HEIGHTS.effect);
+    figures.effect.box.style.display = data.effect.predicts ? "" : "none";
     effectTitle.textContent = data.effect.title;
     effectTitle.title = figures.effect.box.firstChild.title = data.effect.help;
     effectNote.textContent = data.effect.note;

@@ -101,11 +101,18 @@ def rank_line(found: Resolved) -> dict:
     return {"documents": table["documents"].to_pylist(), "tokens": table["tokens"].to_pylist(), "hit": hit}
 
 
-def effect_text(n_valid: int, penalty: float, measured: dict | None) -> dict:
+def effect_text(n_valid: int, penalty: float, measured: dict | None, *, predicts: bool = True) -> dict:
     """What the board says about predicted effects: scale (times a sum of scores), title, help, and how far to trust it,
-    as `measured` by `ifguide.study.analysis.prediction.read_prediction`."""
+    as `measured` by `ifguide.study.analysis.prediction.read_prediction`; `predicts` is false for scores that are no
+    influence."""
+    scale = {"scale": predicted_change(1.0, n_valid, penalty), "predicts": predicts}
+    if not predicts:
+        note = (
+            "These scores are not an influence, so their sum predicts no effect. Switch to Influence for an estimate."
+        )
+        return {**scale, "title": "Selected scores added up, by threshold", "help": note, "note": note}
     return {
-        "scale": predicted_change(1.0, n_valid, penalty),
+        **scale,
         "title": "Predicted effect by threshold (linear estimate)",
         "help": (
             "(1 + penalty) times the selected tokens' scores, as a mean over all tokens: by how much the loss of toxic"

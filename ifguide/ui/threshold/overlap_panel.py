@@ -3,6 +3,7 @@
 import numpy as np
 import streamlit as st
 
+from ifguide.config.attributions import describe_kind
 from ifguide.selection.index.results import Holding, Overlap
 from ifguide.study.analysis.prediction import predicted_change
 from ifguide.study.freshness import unit_state
@@ -68,7 +69,8 @@ def _parts(shared: Overlap, title_a: str, title_b: str) -> None:
 
 
 def _effects(loaded: Loaded, kind: str, sides: list, titles: tuple[str, str]) -> None:
-    """Both predicted effects, and which of the two was trained."""
+    """Both predicted effects, where the scores are an influence, and which of the two was trained."""
+    predicts = describe_kind(kind).curvature
     lines, n_valid, penalty = [], loaded.index(kind).n_valid, loaded.study.config.suppress.penalty
     for letter, side, title in zip("AB", sides, titles, strict=True):
         current = isinstance(side, dict)
@@ -76,19 +78,19 @@ def _effects(loaded: Loaded, kind: str, sides: list, titles: tuple[str, str]) ->
         name = saved_as(loaded, side) if current else side
         if current and name:
             title = f"{title}, saved as {selection_title(name)}"
-        words = [
-            f"{count_of(found.n_selected, 'token')} in {count_of(found.n_documents, 'document')}",
-            f"predicted effect {score(predicted_change(found.effect, n_valid, penalty))}",
-        ]
+        words = [f"{count_of(found.n_selected, 'token')} in {count_of(found.n_documents, 'document')}"]
+        if predicts:
+            words.append(f"predicted effect {score(predicted_change(found.effect, n_valid, penalty))}")
         judged = {"precision": found.precision, "recall": found.recall}
         words += [f"{what} {value:.3f}" for what, value in judged.items() if value is not None]
         model = MODEL_WORDS[unit_state(loaded.study, Unit("evaluate", name)).state].lower() if name else "not saved"
         lines.append(f"**{letter}** · {plain(title)}: {', '.join(words)} · {model}")
     st.markdown("  \n".join(lines))
-    st.caption(
-        "Predicted effects are rough estimates: above 0, toxic completions become less likely. Only compare them with"
-        " each other."
-    )
+    if predicts:
+        st.caption(
+            "Predicted effects are rough estimates: above 0, toxic completions become less likely. Only compare them"
+            " with each other."
+        )
 
 
 def _documents(loaded: Loaded, kind: str, sides: list) -> None:
