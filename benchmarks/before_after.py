@@ -30,7 +30,7 @@ from ifguide.config.names import BASE, DEFAULT
 from ifguide.config.schema import BorrowedConfig, StudyConfig
 from ifguide.evaluation.statistics import emt, tp
 from ifguide.runtime.progress import Progress
-from ifguide.selection.algorithm import precision_recall
+from ifguide.selection.algorithm import TAIL, precision_recall
 from ifguide.storage import artifacts
 from ifguide.study.analysis.comparison import describe_treatment, scores_matrix
 from ifguide.study.demo import demo_config, write_inputs
@@ -178,7 +178,7 @@ def describe_settings(study: Study) -> list:
     for section, *keys in (("corpus", "path"), ("queries", "toxic", "safe"), ("evaluate", "prompts", "heldout")):
         hashes += [artifacts.hash_file(Path(study.resolve(settings[section].pop(key)))) for key in keys]
     settings["model"]["source"] = Path(settings["model"]["source"]).name
-    return [settings, hashes]
+    return [settings, hashes, TAIL]
 
 
 def measure(study: Study, model: str, judge: Judge | None) -> dict:

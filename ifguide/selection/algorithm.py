@@ -75,16 +75,16 @@ def rank_at_quantile(n: int, quantile: float) -> int:
     return n - 1 - bisect_left(range(1, n), quantile, key=lambda at_or_below: at_or_below / n)
 
 
-TAIL = 5.0
+TAIL = 3.5
 """Robust standard deviations above the median at which the upper tail of the scores begins."""
 
 
 def count_tail(scores: np.ndarray, offsets: np.ndarray) -> int:
     """How many valid tokens are in the upper tail of the scores: the operating point that needs no labels.
 
-    They score more than `TAIL` times 1.4826 · the median absolute deviation above the median (the modified z-score of
-    Iglewicz and Hoaglin, 1993), so neither the tail itself nor a few outliers move where it begins; of normally
-    distributed scores it holds next to none.
+    They score more than `TAIL` times 1.4826 · the median absolute deviation above the median (the modified z-score and
+    the bound of Iglewicz and Hoaglin, 1993), so neither the tail itself nor a few outliers move where it begins; of
+    normally distributed scores it holds one in four thousand.
     """
     values = sample_valid(scores, offsets)
     if not len(values):
