@@ -68,14 +68,14 @@ def print_scores(study: Study, last: Study) -> None:
     corpus = study.corpus()
     known = read_truth(study)
     valid, truth, toxic, inside = known.valid, known.in_span, known.toxic, known.inside
-    quantile = study.config.selection.quantile
+    quantile = study.selection().settings["quantile"]
     print(
         f"{corpus.n_documents} documents ({toxic.sum()} toxic), {corpus.n_tokens:,} tokens, {truth.sum()} in planted"
         " spans.\n"
     )
     print(
         "| scores | AUC in toxic documents | AUC, all tokens | average precision | precision / recall above the"
-        f" {quantile} quantile |"
+        f" {quantile:.4f} quantile |"
     )
     print("|---|---|---|---|---|")
     token_ids = np.asarray(corpus.token_ids)

@@ -99,7 +99,8 @@ def build(seed: int) -> Study:
                 "seed": seed,
             },
             "factors": {"max_tokens": 10_000},
-            "selection": {"quantile": 0.99},
+            "scores": {"probe": False, "combined": False},
+            "selection": {"quantile": 0.99, "attribution": "own_loss"},
             "suppress": {"penalty": 0.5, "max_penalty": 8.0},
             "evaluate": {
                 "heldout": "inputs/heldout.jsonl",
