@@ -94,9 +94,15 @@ _OF_KINDS = {*(f"scores.{kind}" for kind in KINDS), "scores.probe_method"}
 """Which kinds of scores a study computes, and how one that is no baseline is computed."""
 
 
+_BEFORE = {"scores.probe": False, "scores.combined": False}
+"""What was done before a setting was there, where its default is something else."""
+
+
 @functools.cache
 def default_setting(key: str):
-    """The default of `section.key`; None when study.toml has no such setting."""
+    """What was done before there was a setting `section.key`: its default; None when study.toml has no such setting."""
+    if key in _BEFORE:
+        return _BEFORE[key]
     section, _, name = key.partition(".")
     table = config_to_dict(StudyConfig()).get(section)
     return table.get(name) if isinstance(table, dict) else None
