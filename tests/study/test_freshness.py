@@ -296,3 +296,15 @@ def test_a_setting_that_a_later_version_added_makes_nothing_stale_at_its_default
     assert unit_state(study, unit).state == "fresh"
     state = unit_state(changed(study, "selection.window=2"), unit)
     assert state.state == "stale" and "selection.window is now 2, was None" in state.reason
+
+
+def test_scores_made_before_there_was_a_probe_are_out_of_date_unless_it_is_off(tmp_path):
+    study = make_study(tmp_path)
+    path = study.folder(Unit("scores")) / artifacts.MANIFEST
+    manifest = json.loads(path.read_text())
+    for key in ("scores.probe", "scores.combined", "scores.tfidf", "scores.own_loss"):
+        manifest["config"].pop(key)
+    path.write_text(json.dumps(manifest))
+    assert unit_state(Study.open("small", tmp_path), Unit("scores")).state == "fresh"  # as `small` has neither
+    later = changed(Study.open("small", tmp_path), "scores.probe=true")
+    assert unit_state(later, Unit("scores")).reason == "setting scores.probe is now True, was None"
