@@ -8,6 +8,7 @@ from ifguide.config.io import config_to_dict
 from ifguide.config.names import BASE, DEFAULT
 from ifguide.config.schema import StudyConfig
 from ifguide.evaluation.toxicity import QueryScorer, classifier_source
+from ifguide.selection.algorithm import TAIL
 from ifguide.selection.index.build import INDEX_VERSION
 from ifguide.study.variants import BASELINES, PREFERENCE, STEERED, recipe
 
@@ -259,6 +260,8 @@ def unit_settings(config: StudyConfig, unit: Unit) -> dict:
     if unit.stage == "selection" and unit.name in (*attributions(), *BASELINES, *config.imported):
         documents = _some(config, "baselines", "document_min") if unit.name == "classifier-documents" else {}
         return {"kind": unit.name, **documents}
+    if unit.stage == "selection" and not config.selection.quantile:
+        flat["selection.tail"] = TAIL
     if unit.stage == "selection" and unit.name == "random":
         return {"kind": "random", "selection.seed": config.selection.seed, **flat}
     if unit.stage == "evaluate":
