@@ -9,6 +9,7 @@ from ifguide.config.attributions import attributions
 from ifguide.config.names import BASE
 from ifguide.errors import InputError
 from ifguide.storage import artifacts
+from ifguide.study import lineage
 from ifguide.study.freshness import (
     StageState,
     inputs_of,
@@ -308,3 +309,11 @@ def test_scores_made_before_there_was_a_probe_are_out_of_date_unless_it_is_off(t
     assert unit_state(Study.open("small", tmp_path), Unit("scores")).state == "fresh"  # as `small` has neither
     later = changed(Study.open("small", tmp_path), "scores.probe=true")
     assert unit_state(later, Unit("scores")).reason == "setting scores.probe is now True, was None"
+
+
+def test_a_selection_by_the_tail_follows_the_tails_definition(study, monkeypatch):
+    both = (study, changed(study, "selection.quantile=0.0"))
+    before = [settings_of(one, Unit("selection", "default")) for one in both]
+    monkeypatch.setattr(lineage, "TAIL", 9.0)
+    after = [settings_of(one, Unit("selection", "default")) for one in both]
+    assert after[0] == before[0] and after[1] != before[1]
