@@ -76,7 +76,7 @@ def fit_probe(
         seed: of the folds.
 
     Raises:
-        ConfigError: no queries, one without a completion token, or fewer than two prompts.
+        ConfigError: no queries, or one without a completion token.
         NumericalError: a hidden state is not finite.
     """
     from sklearn.metrics import roc_auc_score
@@ -86,8 +86,6 @@ def fit_probe(
     if not len(toxic) or not len(safe):
         raise ConfigError("a probe needs at least one toxic and one safe query, got none in one of the sets")
     folds = prompt_folds(queries, seed)
-    if folds.max() < 1:
-        raise ConfigError("a probe needs queries with at least two different prompts, to choose its layer; got one")
     means = completion_means(model, queries, tokens_per_batch)
     scores = np.zeros(means.shape[:2])
     for fold in range(folds.max() + 1):
@@ -97,7 +95,7 @@ def fit_probe(
                 direction, offset = fit_direction(means[~held_out, layer], labels[~held_out], method)
                 scores[held_out, layer] = means[held_out, layer] @ direction - offset
     auc = tuple(float(roc_auc_score(labels, scores[:, layer])) for layer in range(means.shape[1]))
-    layer = int(np.argmax(auc))
+    layer = int(np.argmax(auc)) if scores.any() else means.shape[1] // 2  # too few queries to choose by
     return Probe(layer, *fit_direction(means[:, layer], labels, method), auc)
 
 
@@ -134,8 +132,10 @@ def completion_means(model: nn.Module, queries: Sequence, tokens_per_batch: int 
 
 
 def prompt_folds(queries: Sequence, seed: int = 0) -> np.ndarray:
-    """int (Q,): a fold from 0 for each query; queries with the same prompt tokens share one."""
-    prompts = [tuple(np.asarray(ids)[: int(np.argmax(mask))].tolist()) for ids, mask in queries]
+    """int (Q,): a fold from 0 for each query; those with the same prompt tokens share one, unless all have the same."""
+    prompts: list = [tuple(np.asarray(ids)[: int(np.argmax(mask))].tolist()) for ids, mask in queries]
+    if len(set(prompts)) == 1:
+        prompts = list(range(len(queries)))
     number = {prompt: place for place, prompt in enumerate(dict.fromkeys(prompts))}
     folds = np.random.default_rng(seed).permutation(len(number)) % N_FOLDS
     return np.array([folds[number[prompt]] for prompt in prompts])

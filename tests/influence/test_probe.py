@@ -96,10 +96,23 @@ def test_the_layer_is_the_one_that_tells_held_out_prompts_apart(model, toxic, sa
     assert max(fit_probe(model, *shuffled).auc) < max(probe.auc)
 
 
+def test_queries_of_one_prompt_are_told_apart_by_themselves(model, toxic, safe):
+    """As when queries are completions of nothing: each is a group of its own."""
+    alone = [
+        [(ids[int(mask.argmax()) - 1 :], mask[int(mask.argmax()) - 1 :]) for ids, mask in each]
+        for each in (toxic, safe)
+    ]
+    same = [[(np.concatenate([[5], ids[1:]]), mask) for ids, mask in each] for each in alone]
+    assert len(set(prompt_folds([*same[0], *same[1]]).tolist())) > 1
+    probe = fit_probe(model, *same)
+    assert max(probe.auc) == probe.auc[probe.layer] > 0.5
+    few = fit_probe(model, same[0][:1], same[1][:1])
+    assert 0 < few.layer < len(few.auc) and np.isfinite(few.direction).all()
+
+
 def test_queries_that_cannot_be_used_are_refused(model, toxic, safe):
     for queries, said in (
         (([], safe), "at least one toxic"),
-        ((toxic[:1], toxic[:1]), "two different prompts"),
         (([(toxic[0][0], np.zeros(len(toxic[0][0]), bool))], safe), "no completion token"),
     ):
         with pytest.raises(ConfigError, match=said):
