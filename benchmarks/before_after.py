@@ -38,7 +38,7 @@ from ifguide.study.folder import cache_dir, list_studies
 from ifguide.study.lineage import Unit
 from ifguide.study.pipeline import build, run_study
 from ifguide.study.reading import Study
-from ifguide.study.variants import BASELINES, PREFERENCE, STEERED
+from ifguide.study.variants import BASELINES, PREFERENCE, STEERED, recipe
 from ifguide.ui.compare.frontier import FrontierPoint
 from ifguide.ui.palette import variant_colours
 from ifguide.ui.report.figures import frontier_figure
@@ -137,9 +137,10 @@ def record(study: Study, method: str, budget: float, seed: int, results: Path, j
     if selects:
         build(study, [Unit("selection", name)], progress=Progress())
     if selects and model.name != study.name:
-        trained = f"of-{name}"
-        lent = {**model.config.borrowed, trained: BorrowedConfig(study=study.name, selection=name)}
-        model = model.change(dataclasses.replace(model.config, borrowed=lent))
+        trained, lent = f"as-{name}", BorrowedConfig(study=study.name, selection=name)
+        how = dataclasses.replace(recipe(study.config, name), selection=f"of-{name}")
+        borrowed, variants = {**model.config.borrowed, f"of-{name}": lent}, {**model.config.variants, trained: how}
+        model = model.change(dataclasses.replace(model.config, borrowed=borrowed, variants=variants))
     build(model, [Unit("evaluate", trained)], progress=Progress())
     found = {"study": study.name, "method": method, "budget": budget, "training_seed": seed, "made_of": digest}
     found |= measure(model, trained, judge)
@@ -156,8 +157,6 @@ def with_training_seed(study: Study, seed: int) -> Study:
     if seed == 0:
         return study
     name = f"{study.name}-t{seed}"
-    if name in list_studies():
-        return Study.open(name)
     training = dataclasses.replace(study.config.training, seed=study.config.training.seed + 1000 * seed)
     config = dataclasses.replace(study.config, training=training)
     files = ("toxic", "safe", "prompts", "heldout", "path", "source")
@@ -165,7 +164,10 @@ def with_training_seed(study: Study, seed: int) -> Study:
         table = getattr(config, section)
         paths = {key: study.resolve(getattr(table, key)) for key in files if getattr(table, key, "")}
         config = dataclasses.replace(config, **{section: dataclasses.replace(table, **paths)})
-    return Study.create(name, config)
+    if name not in list_studies():
+        return Study.create(name, config)
+    there = Study.open(name)  # it trains and measures as the study does now
+    return there.change(dataclasses.replace(config, borrowed=there.config.borrowed, variants=there.config.variants))
 
 
 def describe_settings(study: Study) -> list:

@@ -130,7 +130,7 @@ def average_blocks(
     """
     if not scores:
         raise ConfigError("expected at least one checkpoint's scores, got none")
-    divisors = [_deviation(one, valid_between, block) for one in scores] if len(scores) > 1 else [1.0]
+    divisors = [deviation(one, valid_between, block) for one in scores] if len(scores) > 1 else [1.0]
     if 0 in divisors:
         same = divisors.index(0)
         raise NumericalError(
@@ -172,7 +172,7 @@ def mean_blocks(arrays: list[np.ndarray], block: int = BLOCK) -> Iterator[np.nda
         yield np.asarray(np.mean([array[part] for array in arrays], axis=0, dtype=np.float64), dtype=np.float32)
 
 
-def _deviation(scores: np.ndarray, valid_between: ValidBetween, block: int) -> float:
+def deviation(scores: np.ndarray, valid_between: ValidBetween, block: int = BLOCK) -> float:
     """Standard deviation over the valid tokens in float64, in two passes."""
 
     def total(of: Callable[[np.ndarray], np.ndarray]) -> tuple[float, int]:

@@ -109,10 +109,12 @@ def choose_derivative(
         exact, steps = score(Derivative("jvp")), RELATIVE_STEPS
     except ConfigError:  # half the step sees only a part of a large step's error, so smaller ones are tried as well
         exact, steps = None, (0.0003, 0.001, *RELATIVE_STEPS)
-    scale = steps[0] * sum(float(v.square().sum()) for v in direction.values()) ** 0.5 or 1.0
-    for _ in range(4):  # without an exact size: from a change of the weights of length 1 towards the smallest step
-        seen = score(Derivative("central", dtype, steps[0] / scale)) if exact is None else exact
-        scale = float(np.sqrt(np.mean(seen**2))) or 1.0
+    if exact is not None:
+        scale = _size(exact)
+    else:  # from a change of the weights of length 1 towards the smallest step
+        scale = steps[0] * sum(float(v.square().sum()) for v in direction.values()) ** 0.5 or 1.0
+        for _ in range(4):
+            scale = _size(score(Derivative("central", dtype, steps[0] / scale)))
     best = max((judge("central", dtype, step / scale) for step in steps), key=lambda way: way.correlation)
     if setting == "central":
         return best
@@ -130,6 +132,11 @@ def choose_derivative(
         remedy = 'model.dtype = "float32", or take the best step with scores.derivative = "central"'
         raise NumericalError(f"this model has {said}, expected {AGREEMENT}); set {remedy}")
     return Derivative("jvp", dtype, n_tokens=len(exact), refused=_described([*refused, best]))
+
+
+def _size(scores: np.ndarray) -> float:
+    """Root mean square of scores (n,), to divide by."""
+    return float(np.sqrt(np.mean(scores**2))) or 1.0
 
 
 def _described(ways: list[Derivative]) -> tuple[dict, ...]:

@@ -187,7 +187,7 @@ def score_by_influence(study: Study, unit: Unit, progress: Progress) -> list[np.
 
     folder, names = open_scoring(study, unit) / "scored", [BASE] if differential else study.checkpoint_names()
     score = functools.partial(score_kinds, study, unit, folder, progress)
-    score(checkpoints=names, kinds=[kind], treatment=study.config.scores, directions=directions)
+    score(checkpoints=names, kinds=[kind], treatment=None, directions=directions)
     return [artifacts.load_array(folder / name / f"{kind}.npy") for name in names]
 
 

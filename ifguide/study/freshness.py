@@ -46,13 +46,12 @@ def settings_of(study: StudyFolder, unit: Unit) -> dict:
 
 def reads(study: StudyFolder, unit: Unit) -> list[Unit]:
     """The artefacts an artefact reads; a saved selection remembers which scores it was made from."""
-    found = read_units(study.config, unit)
-    if unit.stage == "selection" and not lineage.can_be_made_again(study.config, unit.name):
-        settings = settings_of(study, unit)
-        if settings.get("kind") == "mask":
-            return [Unit("corpus")]
-        return [Unit("corpus"), lineage.scores_unit(study.config, settings.get("selection.attribution", ""))]
-    return found
+    if unit.stage != "selection" or lineage.can_be_made_again(study.config, unit.name):
+        return read_units(study.config, unit)
+    settings = settings_of(study, unit)
+    if settings.get("kind") == "mask":
+        return [Unit("corpus")]
+    return [Unit("corpus"), lineage.scores_unit(study.config, settings.get("selection.attribution", ""))]
 
 
 def inputs_of(study: StudyFolder, unit: Unit, read: list[Unit] | None = None) -> dict[str, str]:

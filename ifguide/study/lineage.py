@@ -173,6 +173,8 @@ def input_files(config: StudyConfig, unit: Unit) -> list[InputFile]:
             InputFile(f"selection {lent.selection} of {lent.study}", f"{place}/{folder}/{lent.selection}"),
             InputFile(f"corpus of {lent.study}", f"{place}/corpus"),
         ]
+    if unit.stage == "baseline" and unit.name in config.imported:
+        return [InputFile("scores", config.imported[unit.name].path)]
     judge = config.baselines.steer_scorer if unit.name == STEERED else config.baselines.scorer
     classifier = [InputFile(BASELINE_CLASSIFIER, classifier_source(judge))]
     return {
@@ -193,11 +195,7 @@ def input_files(config: StudyConfig, unit: Unit) -> list[InputFile]:
             InputFile("model", model.source),
             *(InputFile(f"checkpoint {path}", path) for path in model.checkpoints),
         ],
-        "baseline": [InputFile("scores", config.imported[unit.name].path)]
-        if unit.name in config.imported
-        else []
-        if unit.name in _FROM_MODELS
-        else classifier,
+        "baseline": [] if unit.name in _FROM_MODELS else classifier,
         "evaluate": [
             InputFile("prompts", config.evaluate.prompts),
             InputFile("held-out text", config.evaluate.heldout),

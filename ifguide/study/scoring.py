@@ -32,7 +32,7 @@ def score_kinds(
     *,
     checkpoints: Sequence[str],
     kinds: Sequence[str],
-    treatment: ScoresConfig,
+    treatment: ScoresConfig | None,
     sets: Sequence[str] = ("",),
     directions: Callable[[str], list[Direction]] | None = None,
 ) -> dict:
@@ -46,7 +46,7 @@ def score_kinds(
         unit: the artefact that is built; what is finished of it outlives a kill.
         checkpoints: names of scoring checkpoints, or `base`.
         kinds: names of `KINDS`.
-        treatment: how checkpoints are put together: its `average` and `pooling`.
+        treatment: how checkpoints are put together: its `average` and `pooling`; None: they are not.
         sets: pairs of query sets, empty for the study's own.
         directions: gives v of each pair at a checkpoint; None: as stored.
 
@@ -66,7 +66,7 @@ def score_kinds(
         for key, value in scorer.notes.items():
             notes.setdefault(key, {})[checkpoint] = value
         del scorer  # before the next model is loaded
-    if processes.is_main:
+    if processes.is_main and treatment:
         put_together(study.corpus(), [folder / name for name in checkpoints], folder, kinds, treatment, sets)
     return notes
 

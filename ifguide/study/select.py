@@ -227,17 +227,20 @@ def _as_the_default(study: Study, name: str, method: str) -> Selection:
     threshold = float(np.nextafter(np.float32(scores[best].min(initial=np.inf)), np.float32(-np.inf)))
     ranking = rank_documents(scores, offsets, valid, threshold, corpus.id_rank)
     mask = algorithm.select_tokens(scores, offsets, valid, ranking, **limits)
-    return _from_mask(study, name, method, mask, ranking)
+    return _from_mask(study, name, method, mask, ranking, **limits)
 
 
-def _from_mask(study: Study, name: str, kind: str, mask: np.ndarray, ranking: Ranking | None = None) -> Selection:
+def _from_mask(
+    study: Study, name: str, kind: str, mask: np.ndarray, ranking: Ranking | None = None, *, window=0, max_tokens=0
+) -> Selection:
     """A selection made in another way; documents are ranked by how much of it they have, if not by `ranking`."""
     if ranking is None:
         corpus = study.corpus()
         offsets, valid = np.asarray(corpus.offsets), corpus.valid()
         ranking = rank_documents(mask.astype(np.float32), offsets, valid, 0.5, corpus.id_rank)
-    nothing = {"attribution": None, "tokens_above": None, "quantile": None, "window": 0, "max_tokens": 0}
-    return _describe(study, {"name": name, "kind": kind, **nothing}, ranking, mask)
+    limits = {"window": window, "max_tokens": max_tokens}
+    made = {"name": name, "kind": kind, "attribution": None, "tokens_above": None, "quantile": None, **limits}
+    return _describe(study, made, ranking, mask)
 
 
 def save_mask(study: Study, name: str, path: str) -> Selection:

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 
-from ifguide.config.attributions import KINDS
+from ifguide.config.attributions import KINDS, attributions
 from ifguide.storage.durations import format_seconds
 
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>()#+!|~:$^=&.-])")
@@ -84,7 +84,7 @@ VARIANTS = {
         "Loss difference",
         "Trained against tokens likelier to a model tuned on the toxic queries than to one tuned on the safe ones.",
     ),
-    **{name: (kind.title, f"Trained against tokens by their score “{kind.title}”.") for name, kind in KINDS.items()},
+    **{name: (KINDS[name].title, f"Trained against tokens by “{KINDS[name].title}”.") for name in attributions()},
     "standard": ("Standard influence", "Trained against tokens by their influence on the toxic queries alone."),
     "last-position": (
         "Position, last checkpoint",

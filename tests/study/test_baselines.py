@@ -308,6 +308,16 @@ def test_scores_that_were_treated_differently_are_named(scored):
     assert "default, standard: mean, pooling 0, window 0; words: mean, pooling 1, window 0." in said
 
 
+def test_the_window_that_is_told_is_the_selections_own(scored):
+    save_selection(scored, "wide", {"window": 2})
+    usual = dataclasses.replace(scored.config.selection, window=1)
+    study = scored.change(dataclasses.replace(scored.config, selection=usual))
+    build(study, [Unit("selection", "words"), Unit("selection", "position")])
+    told = {name: describe_treatment(study, name) for name in ("wide", "default", "words", "position")}
+    assert told["wide"] == "mean, pooling 0, window 2"
+    assert {told[name] for name in ("default", "words", "position")} == {"mean, pooling 0, window 1"}
+
+
 @pytest.fixture
 def scored(compared, tmp_path):
     """The tiny study by itself, in a cache of its own."""

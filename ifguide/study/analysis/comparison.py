@@ -161,8 +161,7 @@ def describe_treatment(study: "Study", name: str) -> str:
     settings = study.manifest(unit)["config"] if unit.name or (made["attribution"] and made["kind"] != "random") else {}
     if "scores.pooling" not in settings:
         return "–"
-    window = study.selection().settings["window"]
-    return f"{settings['scores.average']}, pooling {settings['scores.pooling']:g}, window {window}"
+    return f"{settings['scores.average']}, pooling {settings['scores.pooling']:g}, window {made['window']}"
 
 
 def treatment_note(study: "Study", names: Iterable[str]) -> str:

@@ -14,7 +14,8 @@ from ifguide.data.corpus_writer import document_id
 from ifguide.data.readers import read_rows, take_field
 from ifguide.errors import InputError, StaleError
 from ifguide.evaluation.ranking import Labels, RankingQuality, judge_ranking, mean_of_highest
-from ifguide.selection.algorithm import count_tail, rank_at_quantile, rank_documents, threshold_above
+from ifguide.selection.algorithm import count_tail, rank_documents, threshold_above
+from ifguide.selection.choice import read_choice
 from ifguide.study.freshness import unit_state
 from ifguide.study.lineage import Unit
 
@@ -127,9 +128,9 @@ def document_scores(study: "Study", scores: np.ndarray, ways: Sequence[str] = WA
     found = {}
     if "rank" in ways or "sum_above" in ways:
         valid = corpus.valid()
-        quantile = study.config.selection.quantile
-        above = rank_at_quantile(int(valid.sum()), quantile) if quantile else count_tail(scores, offsets)
-        threshold = threshold_above(scores, valid, above)
+        usual = study.config.selection
+        choice = read_choice(usual, usual, corpus.n_valid, lambda _: count_tail(scores, offsets))
+        threshold = threshold_above(scores, valid, choice.tokens_above)
         ranking = rank_documents(scores, offsets, valid, threshold, np.asarray(corpus.id_rank))
         found = {"rank": ranking.rank_score, "sum_above": ranking.sum_above}
     if "mean" in ways:

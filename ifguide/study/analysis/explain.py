@@ -56,7 +56,7 @@ def explain_document(
     Raises:
         InputError: no such document or span.
     """
-    from ifguide.influence.attribution import AVERAGES
+    from ifguide.influence.attribution import AVERAGES, deviation
     from ifguide.influence.contributions import contributions, similarities
 
     corpus = study.corpus()
@@ -93,7 +93,7 @@ def explain_document(
         parts["pooling"] = float(study.scores("own_loss")[here].sum(dtype=np.float64)) - averaged
     scale, kind = 1.0, study.config.selection.attribution
     if kind == "combined":  # half of each score over its standard deviation
-        scale, of_probe = (1 / (2 * _deviation(study, part)) for part in KINDS[kind].parts)
+        scale, of_probe = (1 / (2 * deviation(study.scores(part), corpus.valid_between)) for part in KINDS[kind].parts)
         parts = {part: scale * value for part, value in parts.items()}
         parts["probe"] = of_probe * float(study.scores("probe")[here].sum(dtype=np.float64))
     else:
@@ -168,15 +168,13 @@ def _sequences(study: Study, document: int, span: tuple[int, int] | None = None)
 
 def _scales(study: Study) -> dict[str, float]:
     """Standard deviation of each checkpoint's scores, which the study's score divides by; 1 for a single one."""
+    from ifguide.influence.attribution import deviation
+
     names = study.checkpoint_names()
     if len(names) == 1:
         return {names[0]: 1.0}
-    return {name: _deviation(study, "own_loss", name) for name in names}
-
-
-def _deviation(study: Study, kind: str, checkpoint: str | None = None) -> float:
-    valid = study.corpus().valid()
-    return float(np.std(np.asarray(study.scores(kind, checkpoint))[valid], dtype=np.float64))
+    valid_between = study.corpus().valid_between
+    return {name: deviation(study.scores("own_loss", name), valid_between) for name in names}
 
 
 def _load(study: Study, checkpoint: str):
