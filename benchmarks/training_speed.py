@@ -81,7 +81,6 @@ def train(name: str, passes: int, keep: bool) -> dict:
     from ifguide.config.names import DEFAULT
     from ifguide.runtime.allocator import keep_freed_memory
     from ifguide.study.reading import Study
-    from ifguide.study.select import training_mask
     from ifguide.study.stages import cut_training_rows, recipe, start_model
     from ifguide.training.train import train_model
 
@@ -90,7 +89,7 @@ def train(name: str, passes: int, keep: bool) -> dict:
     study = Study.open(name)
     how = recipe(study.config, DEFAULT)
     model, tokenizer = start_model(study)
-    rows = cut_training_rows(study, tokenizer, training_mask(study, how.selection, how.weighting))
+    rows = cut_training_rows(study, tokenizer, study.selection(how.selection).mask[:])
     training = dataclasses.replace(study.config.training, epochs=passes, checkpoint_steps=())
     with tempfile.TemporaryDirectory() as folder:
         result = train_model(model, tokenizer, rows, training, how, Path(folder))

@@ -12,7 +12,7 @@ from ifguide.errors import InputError
 
 HELP = """Models to compare, separated by commas: random, oracle, own_loss, position, probe, combined, tfidf, words,
 classifier-tokens, classifier-documents, loss-difference, standard, last-position, last-own-loss, unlikelihood, masked,
-drop-documents, penalty-warmup, penalty-at-once, by-score, dpo, steered; a table [variants.NAME] or [imported.NAME] of
+drop-documents, penalty-warmup, penalty-at-once, dpo, steered; a table [variants.NAME] or [imported.NAME] of
 study.toml; a saved selection; or all."""
 """Names `study.variants.OTHERS`, which is not imported for the command line's start; a test compares them."""
 

@@ -56,12 +56,22 @@ def _parse_value(text: str) -> Any:
 def read_config(path: Path) -> StudyConfig:
     """Read `study.toml`; a ConfigError if it is not TOML or has an unknown or invalid setting."""
     try:
-        return config_from_dict(tomllib.loads(path.read_text(encoding="utf-8")))
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        return config_from_dict(_without_retired(values))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         remedy = "fix it or create the study again with `ifguide new`"
         raise ConfigError(f"{path} is not valid TOML ({error}); {remedy}") from error
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
+
+
+def _without_retired(values: dict) -> dict:
+    """Settings of files that earlier versions wrote, without one that is gone and had no effect at its default."""
+    variants = values.get("variants")
+    for made in (values.get("suppress"), *(variants.values() if isinstance(variants, dict) else ())):
+        if isinstance(made, dict) and made.get("weighting") == "even":
+            del made["weighting"]
+    return values
 
 
 def write_config(config: StudyConfig, path: Path) -> None:

@@ -6,52 +6,27 @@
 from dataclasses import field
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, Strict, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from ifguide.config.attributions import KINDS, attributions, computed_kinds
-from ifguide.config.names import DEFAULT, NAME_RULE, is_name
+from ifguide.config.names import DEFAULT
+from ifguide.config.types import (
+    AtLeastOne,
+    AtLeastTwo,
+    ColumnName,
+    Count,
+    FileName,
+    Flag,
+    Name,
+    NotNegative,
+    Number,
+    Positive,
+    Seed,
+    Share,
+    TableName,
+    Text,
+)
 from ifguide.config.validation import table
-
-
-def _check_text(text: str) -> str:
-    if "\0" in text:
-        raise ValueError(f"expected text without NUL characters, got {text!r}")
-    return text
-
-
-def _check_name(name: str) -> str:
-    if not is_name(name):
-        raise ValueError(f"expected a name with {NAME_RULE}, got {name!r}")
-    return name
-
-
-def _check_table_name(name: str) -> str:
-    if "." in name:  # `--set variants.NAME.key=value` is split at the dots
-        raise ValueError(f"expected a name without '.', got {name!r}")
-    return name
-
-
-def _check_column_name(name: str) -> str:
-    if not (name.isascii() and name.isidentifier()) or name in KINDS:
-        raise ValueError(f"expected letters, digits and _, and no score's own name, got {name!r}")
-    return name
-
-
-ColumnName = Annotated[str, Strict(), AfterValidator(_check_column_name)]
-Text = Annotated[str, Strict(), AfterValidator(_check_text)]
-FileName = Annotated[str, Strict(), Field(min_length=1), AfterValidator(_check_text)]
-Name = Annotated[str, Strict(), AfterValidator(_check_name)]
-TableName = Annotated[Name, AfterValidator(_check_table_name)]
-Flag = Annotated[bool, Strict()]
-Whole = Annotated[int, Strict(), Field(lt=2**63)]
-Count = Annotated[Whole, Field(ge=0)]
-AtLeastOne = Annotated[Whole, Field(ge=1)]
-AtLeastTwo = Annotated[Whole, Field(ge=2)]
-Seed = Annotated[int, Strict(), Field(ge=0, lt=2**32)]
-Number = Annotated[float, Strict()]
-NotNegative = Annotated[Number, Field(ge=0)]
-Positive = Annotated[Number, Field(gt=0)]
-Share = Annotated[Number, Field(ge=0, le=1)]
 
 
 @table("corpus")
@@ -271,15 +246,6 @@ class SuppressConfig:
     warmup_share: Share = 0.0
     """Linear warm-up of the penalty over this fraction of steps (`penalise` starts as plain training, `unlikelihood` at
     λ = 0); 0 disables it."""
-    weighting: Literal["even", "score"] = "even"
-    """`even` (a token is selected or not) or `score` (tokens near the threshold are selected in part, by score)."""
-
-    @field_validator("weighting")
-    @classmethod
-    def _suits_the_method(cls, weighting: str, known: ValidationInfo) -> str:
-        if weighting != "even" and known.data.get("method") == "drop":
-            raise ValueError(f"documents are dropped whole; expected 'even' with the method 'drop', got {weighting!r}")
-        return weighting
 
 
 @table("baselines")

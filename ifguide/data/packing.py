@@ -37,7 +37,7 @@ class Rows:
     token_index: np.ndarray
     """int64. The corpus token at each position, -1 for end-of-text and padding."""
     selected: np.ndarray
-    """bool, or float strengths. True where the label is a selected corpus token, so a token that is also repeated as
+    """bool. True where the label is a selected corpus token, so a token that is also repeated as
     context counts once."""
     position_ids: np.ndarray
     """int64, from 0 in each piece, so that packed documents get the positions they would have alone."""
@@ -81,7 +81,7 @@ class PackedRows(Sequence):
             input_ids=np.full(shape, 0 if self.eos_id is None else self.eos_id, dtype=np.int64),
             labels=np.full(shape, IGNORED, dtype=np.int64),
             token_index=np.full(shape, -1, dtype=np.int64),
-            selected=np.zeros(shape, dtype=bool if self.selected is None else self.selected.dtype),
+            selected=np.zeros(shape, dtype=bool),
             position_ids=np.zeros(shape, dtype=np.int64),
             document_index=np.full(shape, -1, dtype=np.int64),
         )
@@ -167,7 +167,7 @@ def pack_rows(
         offsets: int64 (D+1,), document d owns tokens [offsets[d], offsets[d+1]).
         max_length: L, tokens in a row, at least 2.
         eos_id: the end-of-text token; None leaves it out, which needs `pack=False`.
-        selected: bool (N,), the suppression mask, or float strengths, by corpus token. None: nothing is selected.
+        selected: bool (N,), the suppression mask by corpus token. None: nothing is selected.
         pack: several documents in a row, with the end-of-text between them; false pads after each document instead.
 
     Raises:

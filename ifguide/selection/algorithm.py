@@ -207,20 +207,6 @@ def _mask_of(places: np.ndarray, n: int) -> np.ndarray:
     return mask
 
 
-def soft_strengths(scores: np.ndarray, valid: np.ndarray, n_tokens: int) -> np.ndarray:
-    """Weights float32 (N,) instead of a mask: 1 for the best half of a budget, then decreasing linearly with the score
-    to 0 at twice the budget. They add up to roughly `n_tokens`, the size of the mask, without a jump at the threshold.
-    """
-    scores = np.asarray(scores, dtype=np.float64)
-    ordered = np.sort(scores[np.asarray(valid)])[::-1]
-    if not 0 < n_tokens <= len(ordered):
-        raise ConfigError(f"expected a selection of 1 to {len(ordered):,} tokens, got {n_tokens:,}; select again")
-    high = ordered[n_tokens // 2]
-    low = ordered[min(2 * n_tokens, len(ordered) - 1)]
-    strengths = np.clip((scores - low) / (high - low), 0, 1) if high > low else (scores >= high).astype(float)
-    return (strengths * valid).astype(np.float32)
-
-
 def precision_recall(mask: np.ndarray, truth: np.ndarray, valid: np.ndarray) -> tuple[float | None, float | None]:
     """Precision and recall of a mask against known tokens, over valid tokens; None where the denominator is 0."""
     mask, truth = np.asarray(mask) & valid, np.asarray(truth) & valid

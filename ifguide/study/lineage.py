@@ -131,8 +131,7 @@ def read_units(config: StudyConfig, unit: Unit) -> list[Unit]:
         return [Unit("corpus"), Unit("queries"), Unit("model")]
     if stage == "suppress":
         how = recipe(config, name)
-        read = [Unit("corpus"), Unit("model"), Unit("selection", how.selection)]
-        return [*read, Unit("scores")] if how.weighting == "score" else read
+        return [Unit("corpus"), Unit("model"), Unit("selection", how.selection)]
     if stage == "evaluate":
         # fluency is compared with the base model's
         made = [weights_unit(name), *([] if name == BASE else [Unit("evaluate", BASE)])]

@@ -348,18 +348,3 @@ def borrow_mask(study: Study, name: str) -> np.ndarray:
     lent = study.config.borrowed[name]
     other = Study.open(lent.study, study.root.parent)
     return transfer_mask(other.corpus(), np.asarray(other.selection(lent.selection).mask), study.corpus())
-
-
-def training_mask(study: Study, selection: str, weighting: str) -> np.ndarray:
-    """What training is told about each corpus token: bool (N,), or float32 strengths (N,) for the weighting `score`.
-
-    Raises:
-        ConfigError: weights by score for a selection that was not made from scores.
-    """
-    chosen = study.selection(selection)
-    if weighting == "even":
-        return np.asarray(chosen.mask)
-    if not chosen.settings["attribution"] or chosen.settings["kind"] != "influence":
-        raise ConfigError(f"suppress.weighting: selection {selection!r} was not made from scores; use weighting 'even'")
-    valid = study.corpus().valid()
-    return algorithm.soft_strengths(study.scores(chosen.settings["attribution"]), valid, chosen.settings["n_selected"])

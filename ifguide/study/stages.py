@@ -34,7 +34,7 @@ from ifguide.study.freshness import inputs_of, settings_of
 from ifguide.study.lineage import Unit
 from ifguide.study.reading import Study
 from ifguide.study.scoring import score_kinds, treat
-from ifguide.study.select import compute_selection, training_mask
+from ifguide.study.select import compute_selection
 from ifguide.study.variants import PREFERENCE, recipe
 
 SHARED = ("model", "factors", "direction", "scores", "suppress")
@@ -240,7 +240,7 @@ def build_suppress(study: Study, unit: Unit, folder: Path, progress: Progress) -
         return
     how = recipe(study.config, unit.name)
     model, tokenizer = start_model(study)
-    mask = training_mask(study, how.selection, how.weighting)
+    mask = np.asarray(study.selection(how.selection).mask)
     rows = cut_training_rows(study, tokenizer, mask)
     if how.method == "drop":
         hit = sum_by_document(mask, np.asarray(study.corpus().offsets)) > 0

@@ -29,7 +29,6 @@ METHODS: dict[str, dict] = {
     "drop-documents": {"method": "drop"},
     "penalty-warmup": {"warmup_share": 0.5},
     "penalty-at-once": {"warmup_share": 0.0},
-    "by-score": {"weighting": "score"},
 }
 """The default selection trained without in other ways than `[suppress]` says."""
 
@@ -61,9 +60,7 @@ def recipe(config: "StudyConfig", name: str) -> "VariantConfig":
     if name in METHODS:
         return VariantConfig(**{**given, **METHODS[name]}, selection=DEFAULT)
     if name == "classifier-documents":
-        return VariantConfig(**{**given, "method": "drop", "weighting": "even"}, selection=name)
-    if name != DEFAULT and given["weighting"] == "score":  # a control has no scores to weigh by
-        given["weighting"] = "even"
+        return VariantConfig(**{**given, "method": "drop"}, selection=name)
     return VariantConfig(**given, selection=name)
 
 

@@ -7,8 +7,7 @@ for ever. `max_penalty` bounds it: cross-entropy counts only up to that many nat
 
 Other ways to treat a selected token are there to be measured against that one (`METHODS`): unlikelihood training
 (Welleck et al., arXiv 1908.04319), which adds -λ·log(1 - p_t) and so stops pushing once the token is unlikely, and
-leaving the token's loss out. A selection may be soft: with strength a in [0, 1] the token counts as (1-a) parts an
-ordinary token and a parts a selected one.
+leaving the token's loss out.
 
 B rows, T tokens a row, V vocabulary. Labels and selection are aligned with the row: the token at t is predicted
 from the logits at t-1, so both are shifted here, together.
@@ -35,7 +34,7 @@ class LossSums(NamedTuple):
     objective: Tensor
     """Σ w·CE, with gradient."""
     selected: Tensor
-    """Σ CE over selected tokens (those of any strength above 0), neither clamped nor weighted; no gradient."""
+    """Σ CE over selected tokens, neither clamped nor weighted; no gradient."""
     other: Tensor
     """Σ CE over the other tokens; no gradient."""
     n_selected: Tensor
@@ -67,8 +66,7 @@ def sum_losses(
     Args:
         logits: (B, T, V).
         labels: (B, T), `IGNORED` where there is no loss.
-        selected: (B, T) bool, or strengths from 0 to 1 of any float dtype; None: no token is selected. Entries without
-            a valid label have no effect.
+        selected: (B, T) bool; None: no token is selected. Entries without a valid label have no effect.
         penalty: λ, a weight with a minus sign; -1 weighs selected tokens like all others, which is plain training.
         max_penalty: a selected token's cross-entropy counts up to this many nats; None: without bound.
         method: one of `METHODS`: what replaces the loss of a selected token.
@@ -76,18 +74,14 @@ def sum_losses(
     losses = token_losses(logits, labels)  # (B, T-1)
     valid = labels[:, 1:] != IGNORED
     if selected is None:
-        strength = torch.zeros_like(valid)
+        on_selected = torch.zeros_like(valid)
     elif selected.shape != labels.shape:
         raise ValueError(f"expected a selection of shape {tuple(labels.shape)}, got {tuple(selected.shape)}")
     else:
-        strength = selected[:, 1:] * valid
+        on_selected = selected[:, 1:] & valid
     unlearned = selected_losses(losses, penalty, max_penalty, method)
-    if strength.dtype == torch.bool:
-        objective = torch.where(strength, unlearned, losses).sum()  # ignored tokens have a loss of 0
-    else:
-        objective = torch.where(strength > 0, torch.lerp(losses, unlearned, strength.to(losses)), losses).sum()
-    detached, on_selected = losses.detach(), strength > 0
-    on_other = valid & ~on_selected
+    objective = torch.where(on_selected, unlearned, losses).sum()  # ignored tokens have a loss of 0
+    detached, on_other = losses.detach(), valid & ~on_selected
     return LossSums(
         objective=objective,
         selected=(detached * on_selected).sum(),

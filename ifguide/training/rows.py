@@ -18,7 +18,7 @@ def trim_row(row) -> dict[str, np.ndarray]:
     """A row without the padding at its end.
 
     A row is a mapping, or an object with attributes such as `ifguide.data.packing.Rows`: `input_ids`, `labels` and, if
-    present, `selected` (bool, or float32 strengths), `position_ids` and `document_index`, all of one length. It ends
+    present, `selected` (bool), `position_ids` and `document_index`, all of one length. It ends
     with its last document, labelled or not, so that the trainer, which groups rows by length, takes all in one order;
     else with its last label. The first label becomes `IGNORED`, and nothing is selected that has no label.
     """
@@ -29,12 +29,11 @@ def trim_row(row) -> dict[str, np.ndarray]:
     selected, position_ids, documents = row.get("selected"), row.get("position_ids"), row.get("document_index")
     kept = (valid if documents is None else np.asarray(documents) >= 0).nonzero()[0]
     stop = int(kept[-1]) + 1 if len(kept) else 1
-    selected = np.zeros_like(valid) if selected is None else np.asarray(selected)
-    strength = np.float32 if selected.dtype.kind == "f" else bool
+    selected = np.zeros_like(valid) if selected is None else np.asarray(selected, dtype=bool)
     return {
         "input_ids": np.asarray(row["input_ids"], dtype=np.int64)[:stop],
         "labels": labels[:stop],
-        "selected": np.where(valid, selected, 0).astype(strength)[:stop],
+        "selected": (valid & selected)[:stop],
         "position_ids": np.arange(stop) if position_ids is None else np.asarray(position_ids)[:stop],
     }
 
@@ -45,13 +44,12 @@ def collate_rows(rows: Sequence[Mapping], pad_id: int) -> dict[str, Tensor]:
     No attention mask is needed: under causal attention no token sees the padding after it.
 
     Returns:
-        `input_ids`, `labels` (`IGNORED` in the padding) int64 and `selected` (bool, or float32 when a row has
-        strengths), all (B, T); and `position_ids` (B, T), but only when a row holds several documents. Positions that
+        `input_ids`, `labels` (`IGNORED` in the padding) int64 and `selected` (bool), all (B, T);
+        and `position_ids` (B, T), but only when a row holds several documents. Positions that
         start again tell Transformers to keep attention inside each document (with `use_cache=False`), at the price of a
         full mask.
     """
-    soft = any(row["selected"].dtype != bool for row in rows)
-    fills = {"input_ids": (pad_id,), "labels": (IGNORED,), "selected": (0, np.float32 if soft else bool)}
+    fills = {"input_ids": (pad_id,), "labels": (IGNORED,), "selected": (False, bool)}
     batch = {key: torch.from_numpy(pad_rows([row[key] for row in rows], *fill)) for key, fill in fills.items()}
     in_order = torch.arange(batch["labels"].shape[1])
     places = in_order.repeat(len(rows), 1)
@@ -81,7 +79,7 @@ class TrainingRows(torch.utils.data.Dataset):
         n_tokens = n_selected = 0
         for row in self:
             n_tokens += int((row["labels"] != IGNORED).sum())
-            n_selected += int((row["selected"] > 0).sum())
+            n_selected += int(row["selected"].sum())
         return n_tokens, n_selected
 
     def __iter__(self):

@@ -101,7 +101,6 @@ VARIANTS = {
     "drop-documents": ("Documents dropped", "Trained without the documents that hold a selected token."),
     "penalty-warmup": ("Growing penalty", "The penalty grows over the first half of training."),
     "penalty-at-once": ("Penalty at once", "The penalty applies from the first step."),
-    "by-score": ("Weighted by score", "Tokens near the threshold count partly."),
 }
 """Name with a fixed meaning -> title and note."""
 

@@ -70,7 +70,6 @@ OUT_OF_RANGE = {
     "suppress.method": '"delete"',
     "suppress.penalty": "-1.0",
     "suppress.warmup_share": "2.0",
-    "suppress.weighting": '"odd"',
     "evaluate.top_p": "0.0",
     "evaluate.temperature": "0.0",
     "evaluate.n_samples": "0",

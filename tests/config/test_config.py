@@ -7,7 +7,7 @@ import tomllib
 import pytest
 
 from ifguide.config.io import config_from_dict, config_to_dict, override, read_config, write_config
-from ifguide.config.schema import CorpusConfig, SelectionConfig, StudyConfig, SuppressConfig
+from ifguide.config.schema import CorpusConfig, SelectionConfig, StudyConfig
 from ifguide.errors import ConfigError
 
 SECTIONS = [field.name for field in dataclasses.fields(StudyConfig) if field.name != "description"]
@@ -129,10 +129,6 @@ def test_values_out_of_range_name_the_setting_the_range_and_the_value():
 
 
 def test_settings_that_do_not_go_together_are_refused():
-    drop = {"method": "drop", "weighting": "score"}
-    said = "weighting: documents are dropped whole; expected 'even' with the method 'drop', got 'score'"
-    assert refusal(config_from_dict, {"variants": {"a": drop}}) == f"variants.a.{said}"
-    assert refusal(dataclasses.replace, SuppressConfig(method="drop"), weighting="score") == f"suppress.{said}"
     values = {"model": {"mode": "scratch"}, "training": {"adapter": "lora"}}
     assert "set model.mode to 'finetune'" in refusal(config_from_dict, values)
     assert config_from_dict(values | {"model": {}}).training.adapter == "lora"
@@ -222,7 +218,7 @@ def test_toml_round_trip_gives_every_setting_back(tmp_path):
     values["corpus"] |= {"path": ODD_TEXT, "max_documents": 7}
     values["training"] |= {"learning_rate": 1e-7, "checkpoint_steps": [1, 20]}
     values["model"]["checkpoints"] = ["step-1", "org/name@rev"]
-    values["variants"] = {"soft": {"weighting": "score", "selection": "other"}}
+    values["variants"] = {"soft": {"penalty": 0.5, "selection": "other"}}
     values["borrowed"] = {"theirs": {"study": "small.one"}}
     config = config_from_dict(values)
     assert config != StudyConfig()
@@ -254,3 +250,13 @@ def test_every_setting_is_documented_where_it_is_defined():
         table = getattr(StudyConfig(), section)
         described = type(table).__pydantic_fields__ if dataclasses.is_dataclass(table) else {}
         assert [name for name, known in described.items() if not known.description] == [], section
+
+
+def test_a_file_of_an_earlier_version_with_the_retired_weighting_is_read(tmp_path):
+    path = tmp_path / "study.toml"
+    path.write_text('[suppress]\nweighting = "even"\npenalty = 0.5\n[variants.soft]\nweighting = "even"\n')
+    config = read_config(path)
+    assert config.suppress.penalty == 0.5 and "soft" in config.variants
+    path.write_text('[suppress]\nweighting = "score"\n')
+    with pytest.raises(ConfigError, match="unknown setting suppress.weighting"):
+        read_config(path)

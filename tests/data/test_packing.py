@@ -153,14 +153,3 @@ def test_dropped_documents_lose_their_labels_and_nothing_else_moves():
                 np.testing.assert_array_equal(after.labels[~gone], before.labels[~gone])
                 assert (after.labels[gone] == IGNORED).all() and not after.selected.any()
             assert any((row.labels != IGNORED).any() for row in kept)
-
-
-def test_strengths_travel_to_the_labels():
-    offsets = np.array([0, 4, 9])
-    strengths = np.linspace(0, 1, 9).astype(np.float32)
-    rows = pack_rows(np.arange(9), offsets, 16, 99, strengths)
-    row = rows[0]
-    labelled = (row.labels != IGNORED) & (row.token_index >= 0)
-    assert row.selected.dtype == np.float32
-    np.testing.assert_array_equal(row.selected[labelled], strengths[row.token_index[labelled]])
-    assert not row.selected[~labelled].any()

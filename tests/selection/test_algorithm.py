@@ -248,36 +248,6 @@ def test_the_best_tokens_are_those_a_sort_gives():
     assert selection.select_best(scores, valid, 10_000).sum() == (valid & (scores > 0)).sum()
 
 
-def test_strengths_fall_with_the_score_and_add_up_to_about_the_budget():
-    rng = np.random.default_rng(1)
-    scores, valid = rng.normal(size=5000).astype(np.float32), np.ones(5000, dtype=bool)
-    valid[::50] = False
-    strengths = selection.soft_strengths(scores, valid, 400)
-    order = np.argsort(-scores[valid])
-    ranked = strengths[valid][order]
-    assert (np.diff(ranked) <= 0).all() and not strengths[~valid].any()
-    assert (ranked[:200] == 1).all() and (ranked[801:] == 0).all() and 0 < ranked[400] < 1
-    assert 0.8 * 400 < strengths.sum() < 1.3 * 400
-    with pytest.raises(ConfigError, match="1 to 4,900"):
-        selection.soft_strengths(scores, valid, 0)
-    assert set(selection.soft_strengths(np.ones(10, np.float32), np.ones(10, bool), 3)) == {1.0}
-
-
-def test_strengths_by_hand():
-    """High is the middle of the budget, low the value at twice the budget or the last there is; between them a line."""
-    scores, everything = np.arange(8, 0, -1, dtype=np.float32), np.ones(8, dtype=bool)
-    np.testing.assert_allclose(
-        selection.soft_strengths(scores, everything, 2), [1, 1, 2 / 3, 1 / 3, 0, 0, 0, 0], rtol=1e-6
-    )
-    np.testing.assert_allclose(
-        selection.soft_strengths(scores, everything, 8), [1, 1, 1, 1, 1, 2 / 3, 1 / 3, 0], rtol=1e-6
-    )
-    without_best = np.arange(8) > 0
-    np.testing.assert_allclose(selection.soft_strengths(scores, without_best, 1), [0, 1, 0.5, 0, 0, 0, 0, 0])
-    with pytest.raises(ConfigError, match="1 to 8"):
-        selection.soft_strengths(scores, everything, 9)
-
-
 def test_a_budget_takes_whole_documents_and_what_is_left_of_the_next():
     for budget, expected in {0: (4, 0), 1: (0, 1), 4: (1, 2), 5: (3, 0), 8: (3, 3), 9: (4, 0), 20: (4, 0)}.items():
         assert selection.spend_budget(np.array([3, 0, 2, 4]), np.array([2, 0, 1, 3]), budget) == expected, budget

@@ -158,17 +158,6 @@ def test_unlikelihood_moves_a_token_the_model_is_sure_of_and_stops_when_it_is_un
     assert abs(slopes[2]) < 1e-6
 
 
-def test_strengths_of_0_and_1_are_a_mask_and_those_between_mix():
-    logits, labels, selected = batch()
-    hard = penalised_loss(logits, labels, selected, 0.7, 2.0)
-    assert penalised_loss(logits, labels, selected.double(), 0.7, 2.0).item() == pytest.approx(hard.item(), rel=1e-12)
-    none = penalised_loss(logits, labels, None, 0.7)
-    half = penalised_loss(logits, labels, selected.double() / 2, 0.7, 2.0)
-    assert half.item() == pytest.approx((hard.item() + none.item()) / 2, rel=1e-12)
-    sums = sum_losses(logits, labels, selected.double() / 2, 0.7)
-    assert sums.n_selected == sum_losses(logits, labels, selected, 0.7).n_selected
-
-
 def test_an_unknown_method_is_refused():
     logits, labels, selected = batch()
     with pytest.raises(ValueError, match="expected one of penalise"):
