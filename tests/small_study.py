@@ -50,7 +50,7 @@ def make_study(cache: Path, *, name: str = "small", spans: bool = True, position
         "model": {"source": str(source)},
         "corpus": {"path": str(source / "corpus.jsonl"), "id_field": "id", "spans_field": "spans" if spans else ""},
         "queries": {kind: str(source / f"{kind}.jsonl") for kind in ("toxic", "safe")},
-        "scores": {"probe": False, "combined": False},
+        "scores": {"probe": False, "combined": False, "position": True, "average": "mean", "pooling": 0.0},
         "selection": {"quantile": 0.8, "attribution": "own_loss"},
     }
     study = Study.create(name, config_from_dict(values), cache)

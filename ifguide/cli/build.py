@@ -45,6 +45,7 @@ def _column(note: str, default: str | bool = False) -> OptionInfo:
 
 _CORPUS = "A .jsonl, .csv, .tsv, .parquet or .txt file, a folder, or a hub data set."
 _SPANS = "The corpus's column of known toxic character spans; they judge the result and never enter it."
+_PRESETS = "A set of settings: quick, balanced, thorough or paper; `ifguide settings --presets` describes them."
 _SET = "Any other setting, such as model.mode=scratch; give the option once for each setting."
 
 
@@ -62,14 +63,19 @@ def new(
     completion_field: Annotated[str | None, _column("The queries' column of completions.", "completion")] = None,
     prompts: Annotated[str | None, _file("Prompts to complete in evaluations.", default="the toxic queries'")] = None,
     heldout: Annotated[str | None, _file("Benign text to measure perplexity on.", default="none")] = None,
+    preset: Annotated[str, Option(metavar="NAME", help=_PRESETS)] = "balanced",
     assignments: Annotated[list[str] | None, Option("--set", metavar="SECTION.KEY=VALUE", help=_SET)] = None,
 ) -> None:
     """Make a study of your own model and corpus.
 
-    Every input is opened and read first. The settings are written to study.toml in the study's folder, where you can
-    change them.
+    Every input is opened and read first. Settings that you leave open follow from the preset, the model, the corpus and
+    this machine. What differs from the defaults is written to study.toml in the study's folder, each with its reason,
+    where you can change it.
     """
+    from ifguide.cli.terminal import format_table
     from ifguide.config.io import config_from_dict, override
+    from ifguide.config.presets import PRESETS, apply_preset
+    from ifguide.study.model_facts import find_facts
     from ifguide.study.pipeline import create_study
 
     columns = {"text_field": text_field, "id_field": id_field, "source_field": source_field, "spans_field": spans_field}
@@ -81,8 +87,12 @@ def new(
         "evaluate": {"prompts": prompts, "heldout": heldout},
     }
     given = {table: {k: v for k, v in values.items() if v is not None} for table, values in settings.items()}
-    study = create_study(name, _with_absolute_paths(override(config_from_dict(given), assignments or [])))
-    print(f"wrote {study.root / 'study.toml'}; build it with `ifguide run {name}`")
+    config = override(apply_preset(config_from_dict(given), preset), assignments or [])
+    named = {assignment.partition("=")[0].strip() for assignment in assignments or []}
+    named |= {f"{section}.{key}" for section, values in PRESETS[preset].settings.items() for key in values}
+    study = create_study(name, _with_absolute_paths(config), named=named)
+    print(format_table(("", ""), find_facts(study).rows()))
+    print(f"\nwrote {study.root / 'study.toml'}; build it with `ifguide run {name}`")
 
 
 def _with_absolute_paths(config: "StudyConfig") -> "StudyConfig":

@@ -12,7 +12,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from ifguide import __version__
-from ifguide.cli import analyse, build, select, status, train
+from ifguide.cli import analyse, build, select, settings, status, train
 from ifguide.cli.running import launched_together, speaks
 from ifguide.errors import IFGuideError, InputError, ProcessError, explain_system_error
 
@@ -112,8 +112,9 @@ def options(
         )
 
 
-for function in (*build.COMMANDS, *status.COMMANDS, *select.COMMANDS, *train.COMMANDS, *analyse.COMMANDS):
-    app.command(function.__name__.removesuffix("_studies"))(function)
+for module in (build, settings, status, select, train, analyse):
+    for function in module.COMMANDS:
+        app.command(function.__name__.removesuffix("_studies"))(function)
 
 
 @app.command("app", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})

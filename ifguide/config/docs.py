@@ -28,11 +28,16 @@ def format_tables() -> str:
 
 
 def _rows(table: Any, prefix: str) -> list[str]:
-    """A row per setting. Its default is plain, so JSON and TOML write it alike."""
+    rows = [(key, value, note.replace("|", "\\|")) for key, value, note in describe_settings(table)]
+    return [f"| `{prefix}{key}` | `{value}` | {note} |" for key, value, note in rows]
+
+
+def describe_settings(table: Any) -> list[tuple[str, str, str]]:
+    """(setting, value, what it does) of one table. A value is plain, so JSON and TOML write it alike."""
     described = type(table).__pydantic_fields__
-    notes = {key: " ".join((described[key].description or "").split()).replace("|", "\\|") for key in described}
     return [
-        f"| `{prefix}{key}` | `{json.dumps(value)}` | {notes[key]} |" for key, value in config_to_dict(table).items()
+        (key, json.dumps(value), " ".join((described[key].description or "").split()))
+        for key, value in config_to_dict(table).items()
     ]
 
 

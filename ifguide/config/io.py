@@ -1,6 +1,8 @@
 """Settings in and out: `study.toml`, plain values, and `section.key=value` on the command line."""
 
+import dataclasses
 import tomllib
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -74,8 +76,33 @@ def _without_retired(values: dict) -> dict:
     return values
 
 
-def write_config(config: StudyConfig, path: Path) -> None:
-    """Write all settings, defaults included. docs/formats.md describes them."""
+def write_config(config: StudyConfig, path: Path, reasons: Mapping[str, str] | None = None) -> None:
+    """Write the settings that differ from the defaults, each below a comment: its reason, by `section.key`, or else
+    what the setting means. docs/formats.md describes all."""
     import tomlkit  # slow to import, and only new studies need it
 
-    path.write_text(tomlkit.dumps(config_to_dict(config)), encoding="utf-8")
+    usual, file = StudyConfig(), tomlkit.document()
+    file.add(tomlkit.comment("Only what differs from the defaults; `ifguide settings` lists all settings."))
+
+    def add(place: Any, name: str, table: Any, default: Any) -> None:
+        described, plain = type(table).__pydantic_fields__, config_to_dict(default)
+        for key, value in config_to_dict(table).items():
+            if isinstance(value, dict) or value == plain.get(key):
+                continue
+            note = (reasons or {}).get(f"{name}.{key}") or " ".join((described[key].description or "").split())
+            place.add(tomlkit.comment(note))
+            place.add(key, value)
+
+    add(file, "", config, usual)
+    for section, value in vars(config).items():
+        named = value if isinstance(value, dict) else {}
+        if dataclasses.is_dataclass(value) and value != getattr(usual, section):
+            place = tomlkit.table()
+            add(place, section, value, getattr(usual, section))
+            for key, extra in config_to_dict(value).items():
+                if isinstance(extra, dict) and extra:  # queries.extra
+                    place.add(key, extra)
+            file.add(section, place)
+        elif named:
+            file.add(section, config_to_dict(named))
+    path.write_text(tomlkit.dumps(file), encoding="utf-8")

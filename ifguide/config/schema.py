@@ -118,21 +118,25 @@ class ModelConfig:
 class TrainingConfig:
     """How models are trained: the same for the base model and for every suppressed one."""
 
-    epochs: Positive = 3.0
+    epochs: Positive = 2.0
     """Passes over the corpus."""
-    batch_size: AtLeastOne = 16
+    max_steps: Count = 0
+    """Optimiser steps to train for, instead of `epochs`; 0: `epochs` decides."""
+    batch_size: AtLeastOne = 8
     """Rows per batch, divided among the processes of a run."""
     gradient_accumulation: AtLeastOne = 1
     """Batches per optimiser step."""
-    learning_rate: Positive = 5e-5
+    learning_rate: Positive = 2e-4
     """Peak learning rate of AdamW."""
     warmup_steps: Count = 10
     """Optimiser steps of linear warm-up."""
+    warmup_share: Share = 0.0
+    """Linear warm-up over this fraction of the steps, instead of `warmup_steps`; 0: `warmup_steps` decides."""
     schedule: Literal["linear", "cosine", "constant", "constant_with_warmup"] = "linear"
     """Learning-rate schedule after warm-up: linear, cosine or constant."""
     weight_decay: NotNegative = 0.01
     """AdamW's decoupled weight decay."""
-    adam_beta2: Annotated[Number, Field(ge=0, lt=1)] = 0.09
+    adam_beta2: Annotated[Number, Field(ge=0, lt=1)] = 0.999
     """AdamW's β₂, the decay rate of the second moment; 0.95 learns faster in short runs from scratch."""
     max_grad_norm: NotNegative = 1.0
     """Gradient clipping norm; 0 disables clipping."""
@@ -168,7 +172,7 @@ class FactorsConfig:
     """Labels for the Fisher matrix: `sampled` from the model (the true Fisher) or `true` (the empirical Fisher)."""
     max_tokens: Count = 0
     """Fit on about this many corpus tokens at most, in whole documents drawn at random; 0 uses all."""
-    products: Literal["auto", "float32", "bfloat16"] = "float32"
+    products: Literal["auto", "float32", "bfloat16"] = "auto"
     """Precision of the gradient products for the eigenvalues: `float32`, `bfloat16`, or `auto` (bfloat16 on devices
     where it is faster). Sums and covariances are float32."""
     seed: Seed = 0
@@ -197,7 +201,7 @@ class ScoresConfig:
     """Compute own-loss influence, and each token's loss. A study without influence needs no curvature."""
     derivative: Literal["auto", "jvp", "central"] = "auto"
     """`auto` (the fastest that agrees with `jvp` on a sample), `jvp` (exact), or `central` (central differences)."""
-    position: Flag = True
+    position: Flag = False
     """Also compute `position` attribution, for comparison."""
     probe: Flag = True
     """Also score every token with a linear probe of the model's hidden states, fitted on the queries."""
@@ -207,9 +211,9 @@ class ScoresConfig:
     """Also scale influence by how few documents have the token, log(N/(df+1))."""
     probe_method: Literal["mean-difference", "logistic"] = "mean-difference"
     """The probe's direction: difference of the mean states, or logistic regression."""
-    average: Literal["mean", "median"] = "mean"
+    average: Literal["mean", "median"] = "median"
     """How the scores at the checkpoints, each divided by its standard deviation, are combined."""
-    pooling: NotNegative = 0.0
+    pooling: NotNegative = 1.0
     """Add this multiple of the mean score over all occurrences of the same vocabulary entry; 0 disables it."""
 
 
@@ -241,9 +245,9 @@ class SuppressConfig:
     documents with a selected token)."""
     penalty: NotNegative = 1.0
     """λ: weight of a selected token's cross-entropy, which is subtracted."""
-    max_penalty: NotNegative = 0.0
+    max_penalty: NotNegative = 10.0
     """Clamp on a selected token's cross-entropy, in nats; 0: no clamp, as in the paper."""
-    warmup_share: Share = 0.0
+    warmup_share: Share = 0.25
     """Linear warm-up of the penalty over this fraction of steps (`penalise` starts as plain training, `unlikelihood` at
     λ = 0); 0 disables it."""
 
@@ -311,7 +315,7 @@ class EvaluateConfig:
     """Column with the prompt."""
     group_field: Text = ""
     """Column with the prompt's group, for results per group; empty: `group`, or the groups in AttaQ and BOLD files."""
-    n_prompts: Count = 0
+    n_prompts: Count = 200
     """Use only this many prompts; 0 uses all."""
     heldout: Text = ""
     """File of benign held-out text for perplexity; empty: no perplexity is reported."""
@@ -319,7 +323,7 @@ class EvaluateConfig:
     """Column with the held-out text."""
     n_heldout: Count = 0
     """Use only this many held-out texts; 0 uses all."""
-    n_samples: AtLeastOne = 25
+    n_samples: AtLeastOne = 8
     """Completions per prompt (k)."""
     max_new_tokens: AtLeastOne = 20
     """Length of a completion in tokens."""

@@ -90,6 +90,11 @@ def check_documents(config: CorpusConfig) -> int:
     return n
 
 
+def first_texts(config: CorpusConfig, n: int) -> list[str]:
+    """The texts of the first documents."""
+    return [document.text for document in islice(_Reading(config).documents(), n)]
+
+
 class _Reading:
     """Turns rows into documents, checks them, and counts what it leaves out."""
 

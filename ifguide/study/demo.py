@@ -39,12 +39,16 @@ def demo_config() -> schema.StudyConfig:
             checkpoint_steps=(18, 20, 22, 25),
             schedule="cosine",
         ),
-        factors=schema.FactorsConfig(max_tokens=12_000),
+        factors=schema.FactorsConfig(max_tokens=12_000, products="float32"),
         direction=schema.DirectionConfig(damping=0.1),
-        scores=schema.ScoresConfig(average="median", pooling=1.0),
+        scores=schema.ScoresConfig(position=True),
         suppress=schema.SuppressConfig(penalty=0.5, max_penalty=8.0, warmup_share=0.25),
         evaluate=schema.EvaluateConfig(
-            prompts="inputs/eval_prompts.jsonl", heldout="inputs/heldout.jsonl", n_samples=10, batch_size=1000
+            prompts="inputs/eval_prompts.jsonl",
+            heldout="inputs/heldout.jsonl",
+            n_prompts=0,
+            n_samples=10,
+            batch_size=1000,
         ),
         baselines=schema.BaselinesConfig(dpo_learning_rate=5e-4),  # a tenth of training's, which is far above usual
         compute=schema.ComputeConfig(device="cpu"),

@@ -28,22 +28,37 @@ from ifguide.study.reading import Study
 from ifguide.study.variants import RESERVED
 
 
-def create_study(name: str, config: StudyConfig, cache: Path | None = None) -> Study:
+def create_study(
+    name: str, config: StudyConfig, cache: Path | None = None, *, named: AnySet[str] | None = None
+) -> Study:
     """Check that every input of a configuration opens and parses, then write its study.toml.
+
+    Args:
+        named: `section.key` of the settings to leave as they are, while all others are scaled to model, data and device
+            (see `ifguide.study.sizing`); None: all are as they are.
 
     Raises:
         InputError: an input cannot be used; nothing was written.
         ConfigError: a bad name or setting; nothing was written.
     """
-    check_inputs(Study.at(name, config, cache))
-    return Study.create(name, config, cache)
+    from ifguide.study.sizing import fit_to_data
+
+    study = Study.at(name, config, cache)
+    n_documents, longest_query = check_inputs(study)
+    reasons: dict[str, str] = {}
+    if named is not None:
+        config, reasons = fit_to_data(study, named, n_documents, longest_query)
+    return Study.create(name, config, cache, reasons)
 
 
-def check_inputs(study: Study) -> None:
+def check_inputs(study: Study) -> tuple[int, int]:
     """Check that every file a configuration names opens and parses: the model's configuration and tokenizer, the
     corpus, the query sets, the prompts and the held-out text.
 
     Weights are not loaded: that is the first thing the `model` stage does.
+
+    Returns:
+        The number of documents, and of tokens in the longest query.
 
     Raises:
         InputError: something cannot be used; the message names it and says how to fix it.
@@ -69,14 +84,15 @@ def check_inputs(study: Study) -> None:
     for source in (config.model.source, *config.model.checkpoints):
         load_config(study.resolve(source), config.model.revision if source == config.model.source else "")
     tokenizer = load_tokenizer(study.resolve(config.model.source), config.model.revision)
-    check_documents(study.resolved("corpus"))
+    n_documents, longest_query = check_documents(study.resolved("corpus")), 0
     for name in study.query_sets():
         queries = study.resolved_queries(name)
         for kind in ("toxic", "safe"):
             path = getattr(queries, kind)
             pairs = read_queries(path, kind=kind, config=queries)
             with _naming(path):  # all of them: the direction is computed hours later
-                encode_queries(pairs, tokenizer, study.max_length(), bos_id=bos_context(tokenizer))
+                encoded = encode_queries(pairs, tokenizer, study.max_length(), bos_id=bos_context(tokenizer))
+            longest_query = max([longest_query, *(len(ids) for ids, _ in encoded)])
     evaluate = study.resolved("evaluate")
     if evaluate.prompts:
         read_prompts(evaluate.prompts, evaluate)
@@ -87,6 +103,7 @@ def check_inputs(study: Study) -> None:
             split_last_word(passage)
     if evaluate.harness_tasks:
         check_harness(evaluate.harness_tasks, evaluate.harness_folder)
+    return n_documents, longest_query
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 It computes nothing and needs no torch, so the app reads studies through it.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -46,8 +47,10 @@ class Study(StudyFolder):
         return cls(root, config)
 
     @classmethod
-    def create(cls, name: str, config: StudyConfig, cache: Path | None = None) -> "Study":
-        """Make the folder and write study.toml.
+    def create(
+        cls, name: str, config: StudyConfig, cache: Path | None = None, reasons: Mapping[str, str] | None = None
+    ) -> "Study":
+        """Make the folder and write study.toml, with the reasons for some settings, by `section.key`, as comments.
 
         Raises:
             ConfigError: the name is unsafe or taken.
@@ -55,7 +58,7 @@ class Study(StudyFolder):
         study = cls.at(name, config, cache)
         study.root.mkdir(parents=True, exist_ok=True)
         with artifacts.replacing(study.root / "study.toml") as temporary:
-            write_config(config, temporary)
+            write_config(config, temporary, reasons)
         return study
 
     def change(self, config: StudyConfig) -> "Study":

@@ -8,13 +8,13 @@ the main one writes.
 import contextlib
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from ifguide.config.attributions import computed_kinds
 from ifguide.config.names import BASE, DEFAULT
-from ifguide.config.schema import ScoresConfig
 from ifguide.data.by_document import sum_by_document
 from ifguide.data.corpus_writer import build_corpus as tokenise_corpus
 from ifguide.data.packing import DroppedRows
@@ -226,8 +226,9 @@ def build_baseline(study: Study, unit: Unit, folder: Path, progress: Progress) -
     from ifguide.study.baselines import score_baseline
 
     parts = score_baseline(study, unit, progress)
-    # documents are left out whole, so nothing is pooled
-    settings = ScoresConfig() if unit.name == "classifier-documents" else study.config.scores
+    settings = study.config.scores
+    if unit.name == "classifier-documents":  # documents are left out whole, so nothing is pooled
+        settings = replace(settings, pooling=0.0)
     treat(study.corpus(), parts, folder / "scores.npy", settings)
 
 

@@ -45,6 +45,8 @@ class TrainingResult:
 
 def count_steps(n_rows: int, training: TrainingConfig) -> int:
     """Optimiser steps of a whole run over `n_rows` rows."""
+    if training.max_steps:
+        return training.max_steps
     batches = math.ceil(n_rows / training.batch_size)
     return math.ceil(training.epochs * math.ceil(batches / training.gradient_accumulation))
 
@@ -152,7 +154,7 @@ def train_model(
     folder = Path(folder)
     if current().is_main:
         (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
-    arguments = _trainer_arguments(training, model, folder)
+    arguments = _trainer_arguments(training, model, folder, total_steps)
     model.requires_grad_(True)  # a model that was loaded for scoring has its gradients off
     if training.adapter:
         model = add_adapters(model, training)
@@ -228,7 +230,7 @@ def add_adapters(model, training: TrainingConfig):
         return get_peft_model(model, settings)
 
 
-def _trainer_arguments(training: TrainingConfig, model, folder: Path) -> TrainingArguments:
+def _trainer_arguments(training: TrainingConfig, model, folder: Path, total_steps: int) -> TrainingArguments:
     device = model.device
     if training.dtype == "bfloat16" and not has_fast_bfloat16(device):
         raise ConfigError(
@@ -245,15 +247,17 @@ def _trainer_arguments(training: TrainingConfig, model, folder: Path) -> Trainin
         raise ConfigError(
             f"compute.device: training expects the first visible GPU, got {device}; set CUDA_VISIBLE_DEVICES instead"
         )
+    warmup = math.ceil(training.warmup_share * total_steps) or training.warmup_steps
     constant = training.schedule == "constant"  # which leaves warm-up out
     arguments = TrainingArguments(
         output_dir=str(folder),
         num_train_epochs=training.epochs,
+        max_steps=training.max_steps or -1,
         per_device_train_batch_size=training.batch_size // processes.world_size,
         gradient_accumulation_steps=training.gradient_accumulation,
         learning_rate=training.learning_rate,
-        warmup_steps=training.warmup_steps,
-        lr_scheduler_type="constant_with_warmup" if constant and training.warmup_steps else training.schedule,
+        warmup_steps=warmup,
+        lr_scheduler_type="constant_with_warmup" if constant and warmup else training.schedule,
         weight_decay=training.weight_decay,
         max_grad_norm=training.max_grad_norm,
         adam_beta2=training.adam_beta2,

@@ -167,7 +167,7 @@ def write_study(cache: Path, name: str = "fake", *, until: str = "evaluate", con
         model=ModelConfig(source=str(model), mode="scratch"),
         corpus=CorpusConfig(path=str(corpus), id_field="id", source_field="source", spans_field="spans"),
         queries=QueriesConfig(toxic=str(inputs / "toxic.jsonl"), safe=str(inputs / "safe.jsonl")),
-        scores=ScoresConfig(probe=False, combined=False),
+        scores=ScoresConfig(probe=False, combined=False, position=True, average="mean", pooling=0.0),
         selection=SelectionConfig(quantile=0.98, attribution="own_loss"),
         evaluate=EvaluateConfig(n_samples=5),
     )

@@ -63,7 +63,14 @@ def tiny_rows():
 
 
 def train(folder) -> None:
-    train_model(tiny_model("gpt_neox"), None, tiny_rows(), TRAINING, SuppressConfig(penalty=0.5), folder)
+    train_model(
+        tiny_model("gpt_neox"),
+        None,
+        tiny_rows(),
+        TRAINING,
+        SuppressConfig(penalty=0.5, max_penalty=0.0, warmup_share=0.0),
+        folder,
+    )
 
 
 WORKER = """

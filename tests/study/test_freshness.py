@@ -54,7 +54,7 @@ class TestFreshness:
         for assignment, expected, stage, reason in (
             ("corpus.max_documents=2", {*BUILT} - {"queries"}, "corpus", "corpus.max_documents is now 2, was 0"),
             ("queries.split_share=0.4", direction | {"queries"}, "queries", "queries.split_share is now 0.4, was 0.5"),
-            ("training.epochs=9", factors | {"model"}, "model", "training.epochs is now 9.0, was 3.0"),
+            ("training.epochs=9", factors | {"model"}, "model", "training.epochs is now 9.0, was 2.0"),
             ("training.early_checkpoints=1", factors | {"model"}, "factors", "model is stale"),
             ("model.dtype=bfloat16", factors, "factors", "model.dtype is now 'bfloat16', was 'float32'"),
             ("model.modules=mlp", factors, "direction", "factors is stale"),

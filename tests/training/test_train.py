@@ -96,7 +96,7 @@ def test_model_config_errors_name_the_mistake():
 
 
 def test_two_runs_give_the_same_weights_bit_for_bit(tmp_path):
-    suppress = SuppressConfig(penalty=0.5, max_penalty=5.0)
+    suppress = SuppressConfig(penalty=0.5, max_penalty=5.0, warmup_share=0.0)
     for name, seed in (("a", 3), ("b", 3), ("c", 4)):
         training = TrainingConfig(epochs=2, batch_size=4, learning_rate=3e-3, warmup_steps=2, seed=seed)
         train_model(tiny_model(), None, tiny_rows(), training, suppress, tmp_path / name, checkpoint_steps=(2,))
@@ -107,7 +107,7 @@ def test_two_runs_give_the_same_weights_bit_for_bit(tmp_path):
 
 
 def test_gradient_accumulation_equals_the_large_batch(tmp_path):
-    rows, suppress = tiny_rows(), SuppressConfig(penalty=0.5)
+    rows, suppress = tiny_rows(), SuppressConfig(penalty=0.5, max_penalty=0.0, warmup_share=0.0)
     for name, batch_size, accumulation in (("large", 6, 1), ("accumulated", 2, 3)):
         training = TrainingConfig(
             epochs=1, batch_size=batch_size, gradient_accumulation=accumulation, learning_rate=1e-3, warmup_steps=0
@@ -132,7 +132,9 @@ def test_gradient_of_a_batch_is_that_of_the_loss(tmp_path, model_type):
     arguments = TrainingArguments(
         output_dir=str(tmp_path), use_cpu=True, report_to="none", gradient_accumulation_steps=2
     )
-    trainer = PenalisedTrainer(model=model, args=arguments, suppress=SuppressConfig(penalty=1.5))
+    trainer = PenalisedTrainer(
+        model=model, args=arguments, suppress=SuppressConfig(penalty=1.5, max_penalty=0.0, warmup_share=0.0)
+    )
     assert trainer.model_accepts_loss_kwargs
     batches, n_items = trainer.get_batch_samples(
         iter([collate_rows(rows[:3], 0), collate_rows(rows[3:5], 0)]), 2, torch.device("cpu")
@@ -147,7 +149,12 @@ def test_suppression_raises_the_loss_of_selected_tokens_only(tmp_path):
     training = TrainingConfig(epochs=12, batch_size=6, learning_rate=1e-2, warmup_steps=2)
     train_model(tiny_model(), None, tiny_rows(), training, None, tmp_path / "plain")
     train_model(
-        tiny_model(), None, tiny_rows(), training, SuppressConfig(penalty=1.0, max_penalty=8.0), tmp_path / "penalised"
+        tiny_model(),
+        None,
+        tiny_rows(),
+        training,
+        SuppressConfig(penalty=1.0, max_penalty=8.0, warmup_share=0.0),
+        tmp_path / "penalised",
     )
     plain, penalised = log_lines(tmp_path / "plain"), log_lines(tmp_path / "penalised")
     assert plain[-1]["loss_selected"] < plain[0]["loss_selected"] < penalised[-1]["loss_selected"]
@@ -162,7 +169,7 @@ def test_log_adds_up(tmp_path):
         None,
         tiny_rows(),
         TRAINING,
-        SuppressConfig(penalty=2.0),
+        SuppressConfig(penalty=2.0, max_penalty=0.0, warmup_share=0.0),
         tmp_path,
         lambda *call: calls.append(call),
     )

@@ -79,7 +79,9 @@ def test_every_training_takes_the_same_rows_in_the_same_order(pack, tmp_path, mo
     for method in ("base", "penalise", "mask", "drop"):
         rows = pack_rows(token_ids, offsets, 16, EOS, None if method == "base" else selected, pack=pack)
         model = initialise_model({"model_type": "gpt_neox", **SHAPE, **dropout}, VOCAB, 0)
-        suppress = None if method == "base" else SuppressConfig(method=method, penalty=0.1)
+        suppress = (
+            None if method == "base" else SuppressConfig(method=method, penalty=0.1, max_penalty=0.0, warmup_share=0.0)
+        )
         rows = DroppedRows(rows, dropped) if method == "drop" else rows
         taken.clear()
         train_model(

@@ -1,0 +1,44 @@
+"""`ifguide settings`: what can be set, what it means, and the presets of `ifguide new`."""
+
+import dataclasses
+import json
+from typing import Annotated
+
+from typer import Argument, Option
+
+from ifguide.cli.options import AsJson
+from ifguide.cli.running import open_study
+from ifguide.errors import InputError
+
+
+def settings(
+    section: Annotated[str | None, Argument(metavar="SECTION", help="Of study.toml; all if left out.")] = None,
+    study: Annotated[str | None, Option(metavar="NAME", help="Show the values of this study.")] = None,
+    presets: Annotated[bool, Option("--presets", help="Show the presets of `ifguide new` instead.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Print every setting with its value and what it does."""
+    from ifguide.cli.terminal import format_table
+    from ifguide.config.docs import describe_settings
+    from ifguide.config.presets import PRESETS
+    from ifguide.config.schema import StudyConfig
+
+    if presets:
+        for name, preset in PRESETS.items():
+            print(f"{name}: {preset.note}")
+            for part, keys in preset.settings.items():
+                print(*(f"  {part}.{key} = {json.dumps(value)}" for key, value in keys.items()), sep="\n")
+        return
+    config = open_study(study).config if study else StudyConfig()
+    tables = {name: table for name, table in vars(config).items() if dataclasses.is_dataclass(table)}
+    if section and section not in tables:
+        raise InputError(f"expected a section ({', '.join(tables)}), got {section!r}")
+    chosen = {section: tables[section]} if section else tables
+    rows = [(f"{name}.{key}", *rest) for name, table in chosen.items() for key, *rest in describe_settings(table)]
+    if as_json:
+        print(json.dumps({key: json.loads(value) for key, value, _ in rows}, indent=1))
+    else:
+        print(format_table(("setting", "value", "what it does"), rows))
+
+
+COMMANDS = (settings,)

@@ -1,0 +1,176 @@
+"""What can be known of a model before its weights are read: from its configuration, its shape without values, and two
+of its layers with random ones."""
+
+import copy
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ifguide.errors import IFGuideError
+from ifguide.storage import artifacts
+from ifguide.study import on_demand
+from ifguide.study.reading import Study
+
+ENOUGH = 0.9
+"""Share of the weights that has to be tracked for a study to see most of what training changes."""
+_VERSION = 1
+_TRIED_WEIGHTS = 300_000_000
+"""Layers with more weights than this are not tried; their answer is None."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFacts:
+    """One table of `ifguide new`, `ifguide status` and the overview."""
+
+    family: str
+    """Transformers' name of the class."""
+    parameters: int
+    """All weights, tied ones counted once."""
+    layers: tuple[tuple[int, int], ...]
+    """(outputs, inputs) of each tracked layer, a bias counted as one more input."""
+    tracked_share: float
+    """Weights of the tracked layers to all but the embeddings'."""
+    context: int
+    """Tokens the model takes at once."""
+    dtype: str
+    """Of the stored weights, as the configuration says."""
+    tied: bool
+    """Input and output embeddings are one matrix."""
+    forward_derivative: bool | None
+    """Whether the exact derivative exists; None: the layers are too large to try."""
+    packs: bool | None
+    """Whether packed documents are kept apart; None: likewise."""
+
+    def rows(self) -> list[tuple[str, str]]:
+        """What and how much, for a table."""
+        answers = {True: "yes", False: "no", None: "not tried: its layers are large"}
+        derivative = {**answers, False: "no: scores by central differences, judged by halving the step"}
+        packs = {**answers, False: "no: leave training.packing off"}
+        too_little = "" if self.tracked_share >= ENOUGH else ": what the other weights learn is not seen"
+        return [
+            ("model", f"{self.family}, {self.parameters:,} weights in {self.dtype}"),
+            ("tracked", f"{self.tracked_share:.1%} of the weights outside the embeddings{too_little}"),
+            ("context", f"{self.context:,} tokens"),
+            ("tied embeddings", answers[self.tied]),
+            ("forward derivative", derivative[self.forward_derivative]),
+            ("packing keeps documents apart", packs[self.packs]),
+        ]
+
+
+def known_facts(study: Study) -> ModelFacts | None:
+    """What is on file of a study's model."""
+    found = on_demand.read_result(_facts_path(study))
+    return found and ModelFacts(**found)
+
+
+def find_facts(study: Study) -> ModelFacts:
+    """What can be known of a study's model, kept in its folder once that is there. Errors as `describe_model`."""
+    if known := known_facts(study):
+        return known
+    config = study.config.model
+    found = describe_model(study.resolve(config.source), config.revision, config.modules)
+    if study.root.is_dir():
+        on_demand.keep_result(_facts_path(study), asdict(found))
+    return found
+
+
+def _facts_path(study: Study) -> Path:
+    config = study.config.model
+    source = Path(study.resolve(config.source)) / "config.json"
+    digest = artifacts.hash_file(source) if source.is_file() else [config.source, config.revision]
+    return on_demand.result_path(study, "model-facts", [_VERSION, digest, config.modules])
+
+
+def describe_model(source: str, revision: str = "", modules: str = "") -> ModelFacts:
+    """Look at a model's configuration, in a second or two.
+
+    Args:
+        source: a folder or hub id; only its config.json is read.
+        modules: pattern of the tracked layers, as `model.modules`.
+
+    Raises:
+        InputError: there is no configuration, or Transformers makes no causal language model from it.
+    """
+    import torch
+
+    from ifguide.models.layers import layer_shape
+    from ifguide.models.loading import context_length, load_config, tracked_modules
+
+    config = load_config(source, revision)
+    with torch.device("meta"):
+        model = _make(config)
+    tracked = tracked_modules(model, modules)
+    found = {id(weights): weights for layer in tracked.values() for weights in layer.parameters(recurse=False)}
+    embedding = [model.get_input_embeddings(), model.get_output_embeddings()]
+    embedded = {id(weights) for layer in embedding if layer is not None for weights in layer.parameters()}
+    rest = sum(weights.numel() for weights in model.parameters() if id(weights) not in embedded)
+    few = _first_layers(config)
+    with torch.device("meta"):
+        size = sum(weights.numel() for weights in _make(few).parameters())
+    tried = _make(few).eval().requires_grad_(False) if size <= _TRIED_WEIGHTS else None
+    return ModelFacts(
+        family=type(model).__name__,
+        parameters=sum(weights.numel() for weights in model.parameters()),
+        layers=tuple(map(layer_shape, tracked.values())),
+        tracked_share=sum(weights.numel() for weights in found.values()) / max(1, rest),
+        context=context_length(config),
+        dtype=str(getattr(config, "dtype", None) or "float32").removeprefix("torch."),
+        tied=bool(config.get_text_config().tie_word_embeddings),
+        forward_derivative=None if tried is None else _has_forward_derivative(tried, modules),
+        packs=None if tried is None else _keeps_documents_apart(tried),
+    )
+
+
+def _make(config):
+    """A model of this shape; random weights, or none on the device `meta`."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_config(config, attn_implementation="eager", dtype=torch.float32)
+
+
+def _first_layers(config, layers: int = 2):
+    """The same configuration with two layers and few words."""
+    few = copy.deepcopy(config)
+    text = few.get_text_config()
+    for name in ("layer_types", "mlp_layer_types"):
+        if getattr(text, name, None):
+            setattr(text, name, getattr(text, name)[:layers])
+    text.num_hidden_layers = layers
+    text.vocab_size = 64
+    for name in ("pad_token_id", "bos_token_id", "eos_token_id"):
+        setattr(text, name, 0)
+    return few
+
+
+def _has_forward_derivative(model, modules: str) -> bool:
+    import torch
+
+    from ifguide.influence.batches import make_batches, query_sequences
+    from ifguide.influence.line import own_loss_scores
+    from ifguide.models.layers import layer_shape
+    from ifguide.models.loading import tracked_modules
+
+    tracked = tracked_modules(model, modules)
+    direction = {name: torch.ones(layer_shape(module)) for name, module in tracked.items()}
+    sequences = query_sequences([(np.arange(1, 6), np.ones(5, dtype=bool))])
+    try:
+        own_loss_scores(model, tracked, direction, next(iter(make_batches(sequences, 16))))
+    except (IFGuideError, RuntimeError):
+        return False
+    return True
+
+
+def _keeps_documents_apart(model) -> bool:
+    """Whether the second of two documents in a row, told apart by their positions, is read as if it were alone."""
+    import torch
+
+    ids, positions = torch.arange(1, 9).unsqueeze(0), torch.arange(4).repeat(2).unsqueeze(0)
+    with torch.no_grad():
+        try:
+            packed = model(input_ids=ids, position_ids=positions, use_cache=False).logits[:, 4:]
+        except (TypeError, ValueError):  # it takes no positions
+            return False
+        alone = model(input_ids=ids[:, 4:], use_cache=False).logits
+    return bool((packed - alone).abs().max() <= 1e-4 * alone.std())
