@@ -10,6 +10,7 @@ from ifguide.storage.artifacts import read_json
 from ifguide.study.folder import cache_dir
 from ifguide.study.freshness import stage_states
 from ifguide.study.lineage import STAGES
+from ifguide.study.model_facts import known_facts
 from ifguide.study.reading import Study
 from ifguide.ui import components, job_panel, layout
 from ifguide.ui.compare import tables as comparison
@@ -178,4 +179,8 @@ with layout.guard():
         st.page_link("pages/documents.py", label="See the most toxic documents", icon=":material/arrow_forward:")
     st.subheader("Steps", anchor=False)
     show_stages(states, job_panel.running_stage(loaded.study.root))
+    if facts := known_facts(loaded.study):
+        st.subheader("Model", anchor=False)
+        rows = [{"key": what, "cells": [sentence(what), found]} for what, found in facts.rows()]
+        components.record_table([column("What"), column("Found")], rows, key="model", label="Facts of the model")
     curve_panel.show_curves(loaded)

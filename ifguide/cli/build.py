@@ -2,19 +2,24 @@
 
 import contextlib
 import dataclasses
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from typer import Option
 from typer.models import OptionInfo
 
-from ifguide.cli.options import Background, StudyName
+from ifguide.cli.options import AsJson, Background, StudyName
 from ifguide.cli.running import follow_run, launched_together, open_study
 from ifguide.cli.status import print_headline
 from ifguide.errors import InputError, StudyNotFound
 
 if TYPE_CHECKING:
     from ifguide.config.schema import StudyConfig
+
+
+PLACES = ("host", "device", "disk")
+"""Where a stage takes bytes, in the order of the plan's table."""
 
 
 def demo(
@@ -126,6 +131,7 @@ def run(
     name: StudyName,
     until: Annotated[str | None, Option(metavar="STAGE", help="Stop after this stage.")] = None,
     force: Annotated[str | None, Option(metavar="STAGE", help="Build this stage again, even if up to date.")] = None,
+    no_fit_check: Annotated[bool, Option("--no-fit-check", help="Start even if memory seems too small.")] = False,
     background: Background = False,
 ) -> None:
     """Build every stage of a study that is missing or out of date.
@@ -143,13 +149,51 @@ def run(
         raise InputError("--background starts one process; start several with torchrun or accelerate launch without it")
     if background:
         extra = [*(["--until", until] if until else []), *(["--force", force] if force else [])]
+        extra += ["--no-fit-check"] * no_fit_check
         _start_in_background(name, ["run", name, *extra])
         return
     with follow_run() as progress:
         from ifguide.study.pipeline import run_study
 
-        run_study(study, until=until, force=force, progress=progress)
+        run_study(study, until=until, force=force, progress=progress, unchecked=no_fit_check)
     print_headline(name)
+
+
+def plan(
+    name: StudyName,
+    fit: Annotated[bool, Option("--fit", help="Write the settings that make it fit to study.toml.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Predict the time, memory and disk of each stage.
+
+    It measures the study's own model on the beginning of its own corpus for some seconds, before anything is built.
+    """
+    from ifguide.cli.terminal import format_table
+    from ifguide.config.io import override
+    from ifguide.storage.durations import format_seconds
+    from ifguide.study.plan import make_plan, size
+
+    study = open_study(name)
+    with follow_run():
+        found = make_plan(study)
+    if fit and found["remedies"]:
+        changes = [f"{key}={json.dumps(value)}" for key, value in found["remedies"].items()]
+        study.change(override(study.config, changes))
+    if as_json:
+        print(json.dumps(found, indent=1))
+        return
+    rows = [
+        (stage, format_seconds(need["seconds"]), *(size(need[key]) if need[key] else "" for key in PLACES))
+        for stage, need in found["stages"].items()
+    ]
+    stages = found["stages"].values()
+    most = [size(found["free"][key]) if key in found["free"] else "" for key in PLACES]
+    rows += [("in all", format_seconds(sum(need["seconds"] for need in stages)), "", "", ""), ("free", "", *most)]
+    print(format_table(("stage", "time", "memory", "GPU memory", "disk"), rows))
+    for problem in found["problems"]:
+        print(f"does not fit: {problem}")
+    for key, value in found["remedies"].items():
+        print(f"{'written' if fit else 'try'}: {key} = {json.dumps(value)}")
 
 
 def _start_in_background(name: str, arguments: list[str], *, skip_when_fresh: bool = False) -> None:
@@ -183,4 +227,4 @@ def cancel(name: StudyName) -> None:
     print(f"job {job.id} is {cancel_job(job).state}; continue with `ifguide run {name}`")
 
 
-COMMANDS = (demo, new, run, cancel)
+COMMANDS = (demo, new, plan, run, cancel)

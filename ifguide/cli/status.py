@@ -1,6 +1,7 @@
 """`ifguide status`, `list` and `verify`: which studies there are, what is up to date, and whether it is whole."""
 
 import json
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 from typer import Option
@@ -55,16 +56,28 @@ def study_status(study: "Study") -> dict:
     """State of every stage, metrics of every evaluated model, and the last job.
 
     Returns:
-        {"study", "stages": {name: {"state", "seconds", "reason"}}, "metrics": {"base": {...}, "suppressed": {...},
-        ...}, "prompts_warning": text or "", "job": {"id", "command", "state", "stage", "error"} or None}.
+        {"study", "stages": {name: {"state", "seconds", "reason", "peak" in bytes or None, and with a plan on file
+        "planned_seconds" and "planned_peak"}}, "metrics": {"base": {...}, "suppressed": {...},
+        ...}, "model": {what is known of it: text}, "prompts_warning": text or "", "job": {"id", "command", "state",
+        "stage", "error"} or None}.
     """
     from ifguide.study.evaluating import shared_prompts_warning
     from ifguide.study.freshness import stage_states
+    from ifguide.study.model_facts import known_facts
+    from ifguide.study.plan import known_plan
 
     states = stage_states(study).items()
-    stages = {name: {"state": one.state, "seconds": one.seconds, "reason": one.reason} for name, one in states}
+    plan = (known_plan(study) or {"stages": {}})["stages"]
+    stages = {name: asdict(one) | _planned(plan, name) for name, one in states}
     found = {"study": study.name, "stages": stages, "metrics": study.headline()}
+    facts = known_facts(study)
+    found["model"] = dict(facts.rows()) if facts else {}
     return found | {"prompts_warning": shared_prompts_warning(study), "job": _last_job(study)}
+
+
+def _planned(plan: dict, stage: str) -> dict:
+    need = plan.get(stage)
+    return {"planned_seconds": need["seconds"], "planned_peak": need["device"] or need["host"]} if need else {}
 
 
 def _last_job(study: "Study") -> dict | None:
@@ -86,13 +99,16 @@ def _last_job(study: "Study") -> dict | None:
 def format_status(status: dict) -> str:
     """The values of `study_status` as short tables."""
     from ifguide.cli.terminal import format_table
-    from ifguide.storage.durations import format_seconds
 
+    heads = {"seconds": "time", "planned_seconds": "planned", "peak": "memory", "planned_peak": "planned"}
+    shown = [key for key in heads if any(stage.get(key) for stage in status["stages"].values())]
     rows = [
-        (name, stage["state"], "" if stage["seconds"] is None else format_seconds(stage["seconds"]), stage["reason"])
+        (name, stage["state"], *(_amount(key, stage.get(key)) for key in shown), stage["reason"])
         for name, stage in status["stages"].items()
     ]
-    parts = [format_table(("stage", "state", "time", "why"), rows)]
+    parts = [format_table(("stage", "state", *(heads[key] for key in shown), "why"), rows)]
+    if status["model"]:
+        parts.append(format_table(("the model", ""), list(status["model"].items())))
     if models := {model: values for model, values in status["metrics"].items() if values}:
         keys = [*METRICS, *(key for key in OPTIONAL_METRICS if any(key in values for values in models.values()))]
         rows = [
@@ -107,6 +123,15 @@ def format_status(status: dict) -> str:
         line = f"job {job['id']} ({' '.join(job['command'])}): {job['state']}"
         parts.append(", ".join(filter(None, (line, job["state"] == "running" and job["stage"], job["error"]))))
     return "\n\n".join(filter(None, parts))
+
+
+def _amount(key: str, value: float | None) -> str:
+    from ifguide.storage.durations import format_seconds
+    from ifguide.study.plan import size
+
+    if not value:
+        return ""
+    return size(value) if key.endswith("peak") else format_seconds(value)
 
 
 def verify(

@@ -86,7 +86,7 @@ def fit_factors(
         NumericalError: an activation or gradient is not finite.
     """
     (n_tokens,) = processes.sum_counts(sum(batch.n_tokens for batch in batches()))
-    fit = _Fit(model, modules, batches, labels, seed, products, report, 2 * n_tokens, processes)
+    fit = Fit(model, modules, batches, labels, seed, products, report, 2 * n_tokens, processes)
     inputs, outputs = fit.covariances()
     input_vectors, output_vectors = _find_eigenvectors((inputs, outputs), report_eigenbases, processes)
     values = fit.eigenvalues(input_vectors, output_vectors)
@@ -119,7 +119,7 @@ def accumulation_dtype(model: nn.Module) -> torch.dtype:
     return torch.float64 if next(model.parameters()).dtype == torch.float64 else torch.float32
 
 
-class _Fit:
+class Fit:
     """The two passes over the data, which see the same batches and the same labels."""
 
     def __init__(self, model, modules, batches, labels, seed, products, report, n_tokens, processes):

@@ -22,6 +22,7 @@ import numpy as np
 import psutil
 
 from ifguide.errors import StaleError
+from ifguide.storage.peak_memory import read_peak, reset_peak
 
 SCHEMA = 1
 """Version of the layout and meaning of artefacts; a change makes older ones stale."""
@@ -162,6 +163,7 @@ def building(folder: Path, *, stage: str, inputs: dict, config: dict) -> Iterato
     partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
     remove_partials(folder)
     partial.mkdir()
+    reset_peak()
     try:
         yield partial
         files = {p.relative_to(partial).as_posix(): p for p in sorted(partial.rglob("*")) if p.is_file()}
@@ -175,6 +177,7 @@ def building(folder: Path, *, stage: str, inputs: dict, config: dict) -> Iterato
             "outputs": {name: hash_file(path) for name, path in files.items()},
             "bytes": {name: path.stat().st_size for name, path in files.items()},
             "seconds": round(time.monotonic() - clock, 3),
+            "peak": read_peak(),
             "created": round(started, 3),
             "versions": library_versions(),
             "machine": describe_machine(),

@@ -23,6 +23,8 @@ class StageState:
     """Why it is stale or missing, in plain words."""
     seconds: float | None = None
     """How long it took to build, if it is there."""
+    peak: int | None = None
+    """Bytes of memory it took at most, on the device if that is a GPU, where the system told."""
 
 
 def _hash_input(study: StudyFolder, file: InputFile) -> str:
@@ -84,16 +86,17 @@ def _judge(study: StudyFolder, unit: Unit, known: dict[Unit, StageState]) -> Sta
     manifest = artifacts.read_manifest(folder)
     if manifest is None:
         return StageState("missing", "not built yet")
-    seconds = manifest.get("seconds")
+    seconds, peaks = manifest.get("seconds"), manifest.get("peak", {})
+    peak = peaks.get("device") or peaks.get("host")
     if problem := artifacts.check_sizes(folder, manifest):
-        return StageState("stale", f"damaged: {problem}", seconds)
+        return StageState("stale", f"damaged: {problem}", seconds, peak)
     for source in reads(study, unit):
         state = unit_state(study, source, known)
         if state.state != "fresh":
-            return StageState("stale", f"{source} is {state.state}", seconds)
+            return StageState("stale", f"{source} is {state.state}", seconds, peak)
     if change := _find_change(study, unit, manifest):
-        return StageState("stale", change, seconds)
-    return StageState("fresh", "", seconds)
+        return StageState("stale", change, seconds, peak)
+    return StageState("fresh", "", seconds, peak)
 
 
 def find_change(study: StudyFolder, unit: Unit) -> str:
@@ -136,13 +139,14 @@ def stage_state(study: StudyFolder, stage: str, known: dict[Unit, StageState] | 
     states = {unit: unit_state(study, unit, known) for unit in study.units(stage)}
     seconds = [state.seconds for state in states.values() if state.seconds is not None]
     total = round(sum(seconds), 3) if seconds else None
+    peak = max((state.peak for state in states.values() if state.peak is not None), default=None)
     for wanted in ("stale", "missing"):
         for unit, state in states.items():
             if state.state == wanted:
                 reason = f"{unit.name}: {state.reason}" if unit.name else state.reason
                 partly = wanted == "missing" and seconds
-                return StageState("stale" if partly else wanted, reason, total)
-    return StageState("fresh", "", total)
+                return StageState("stale" if partly else wanted, reason, total, peak)
+    return StageState("fresh", "", total, peak)
 
 
 def study_fingerprint(study: StudyFolder) -> str:

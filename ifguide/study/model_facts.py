@@ -61,7 +61,7 @@ class ModelFacts:
 def known_facts(study: Study) -> ModelFacts | None:
     """What is on file of a study's model."""
     found = on_demand.read_result(_facts_path(study))
-    return found and ModelFacts(**found)
+    return found and ModelFacts(**found | {"layers": tuple(map(tuple, found["layers"]))})
 
 
 def find_facts(study: Study) -> ModelFacts:

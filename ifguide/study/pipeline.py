@@ -24,6 +24,7 @@ from ifguide.storage.lock import study_lock
 from ifguide.storage.work import close_work
 from ifguide.study.freshness import inputs_of, settings_of, unit_state
 from ifguide.study.lineage import STAGES, Unit, can_be_made_again, read_units
+from ifguide.study.plan import check_fit
 from ifguide.study.reading import Study
 from ifguide.study.variants import RESERVED
 
@@ -44,21 +45,18 @@ def create_study(
     from ifguide.study.sizing import fit_to_data
 
     study = Study.at(name, config, cache)
-    n_documents, longest_query = check_inputs(study)
+    check_inputs(study)
     reasons: dict[str, str] = {}
     if named is not None:
-        config, reasons = fit_to_data(study, named, n_documents, longest_query)
+        config, reasons = fit_to_data(study, named)
     return Study.create(name, config, cache, reasons)
 
 
-def check_inputs(study: Study) -> tuple[int, int]:
+def check_inputs(study: Study) -> None:
     """Check that every file a configuration names opens and parses: the model's configuration and tokenizer, the
     corpus, the query sets, the prompts and the held-out text.
 
     Weights are not loaded: that is the first thing the `model` stage does.
-
-    Returns:
-        The number of documents, and of tokens in the longest query.
 
     Raises:
         InputError: something cannot be used; the message names it and says how to fix it.
@@ -84,15 +82,14 @@ def check_inputs(study: Study) -> tuple[int, int]:
     for source in (config.model.source, *config.model.checkpoints):
         load_config(study.resolve(source), config.model.revision if source == config.model.source else "")
     tokenizer = load_tokenizer(study.resolve(config.model.source), config.model.revision)
-    n_documents, longest_query = check_documents(study.resolved("corpus")), 0
+    check_documents(study.resolved("corpus"))
     for name in study.query_sets():
         queries = study.resolved_queries(name)
         for kind in ("toxic", "safe"):
             path = getattr(queries, kind)
             pairs = read_queries(path, kind=kind, config=queries)
             with _naming(path):  # all of them: the direction is computed hours later
-                encoded = encode_queries(pairs, tokenizer, study.max_length(), bos_id=bos_context(tokenizer))
-            longest_query = max([longest_query, *(len(ids) for ids, _ in encoded)])
+                encode_queries(pairs, tokenizer, study.max_length(), bos_id=bos_context(tokenizer))
     evaluate = study.resolved("evaluate")
     if evaluate.prompts:
         read_prompts(evaluate.prompts, evaluate)
@@ -103,7 +100,6 @@ def check_inputs(study: Study) -> tuple[int, int]:
             split_last_word(passage)
     if evaluate.harness_tasks:
         check_harness(evaluate.harness_tasks, evaluate.harness_folder)
-    return n_documents, longest_query
 
 
 @contextlib.contextmanager
@@ -116,19 +112,25 @@ def _naming(path: str) -> Iterator[None]:
 
 
 def run_study(
-    study: Study, *, until: str | None = None, force: str | None = None, progress: Progress | None = None
+    study: Study,
+    *,
+    until: str | None = None,
+    force: str | None = None,
+    progress: Progress | None = None,
+    unchecked: bool = False,
 ) -> list[Unit]:
     """Build what is missing or stale.
 
     Args:
         until: last stage to run; None runs all.
         force: a stage to build again even when it is fresh. What reads it is built again only if its result changed.
+        unchecked: start even what seems not to fit into memory.
 
     Returns:
         The artefacts that were built, in order.
 
     Raises:
-        ConfigError: an unknown stage.
+        ConfigError: an unknown stage, or one that does not fit on this machine.
         BusyError: another process is running this study.
     """
     for stage in filter(None, (until, force)):
@@ -137,6 +139,10 @@ def run_study(
     if force and force not in stages:
         raise ConfigError(f"--force {force} comes after --until {until}, so it would not run; leave one of them out")
     units = [unit for stage in stages for unit in study.units(stage)]
+    if not unchecked and distributed.current().alone:
+        due = {unit.stage for unit in units if unit_state(study, unit).state != "fresh"}
+        if due & {"model", "factors", "suppress"}:
+            check_fit(study, [stage for stage in stages if stage in due])
     return _build(study, units, progress, forced={unit for unit in units if unit.stage == force})
 
 

@@ -138,14 +138,15 @@ def test_status_as_json_has_every_stage_and_metric(invoke):
     found = json.loads(invoke("status", "small", "--json").output)
     assert tuple(found["stages"]) == STAGES
     assert found["stages"]["scores"]["state"] == "fresh"
-    assert found["stages"]["suppress"] == {"state": "missing", "seconds": None, "reason": "default: not built yet"}
+    unbuilt = {"state": "missing", "seconds": None, "reason": "default: not built yet", "peak": None}
+    assert found["stages"]["suppress"] == unbuilt
     assert found["metrics"]["base"]["emt"] == 0.5
     assert found["job"] is None
 
 
 def test_status_as_text_is_a_table(invoke):
     lines = invoke("status", "small").output.splitlines()
-    assert lines[0].split() == ["stage", "state", "time", "why"]
+    assert lines[0].split() == ["stage", "state", "time", "memory", "why"]
     assert [line.split()[0] for line in lines[1 : 1 + len(STAGES)]] == list(STAGES)
     assert lines[-1].split() == ["base", "0.500", "0.250", "0.125"]
 

@@ -1,0 +1,370 @@
+"""How long each stage will take on this machine, and how much memory and disk: from some seconds of the study's own
+model on the beginning of its own corpus.
+
+A rate is measured where work grows with tokens, completions or layers, by calling what the stages call; the rest is
+counted from the layers' shapes. What is measured holds for the machine as it is: beside other work it is slower.
+"""
+
+import dataclasses
+import json
+import math
+import operator
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ifguide.config.attributions import KINDS, computed_kinds, needs_direction
+from ifguide.data.packing import pack_rows
+from ifguide.errors import ConfigError
+from ifguide.storage.peak_memory import free_memory, read_peak, reset_peak
+from ifguide.study import on_demand
+from ifguide.study.freshness import settings_of
+from ifguide.study.lineage import STAGES
+from ifguide.study.model_facts import find_facts
+from ifguide.study.reading import Study
+from ifguide.study.sizing import sample_inputs
+
+FOLDER = "plans"
+BATCH_TOKENS = 512
+"""Corpus tokens that one measurement takes."""
+COMPLETIONS = 64
+"""Completions, likewise."""
+RESERVE = 0.9
+"""Share of the free memory that a stage may take."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Need:
+    """What one stage takes."""
+
+    seconds: float
+    host: int = 0
+    """Bytes of memory at the peak."""
+    device: int = 0
+    """Bytes of the GPU's, likewise."""
+    disk: int = 0
+    """Bytes that it leaves."""
+
+
+def known_plan(study: Study) -> dict | None:
+    """The plan on file for the settings as they are; None: there is none."""
+    return on_demand.read_result(_plan_path(study))
+
+
+def _plan_path(study: Study) -> Path:
+    settings = {str(unit): settings_of(study, unit) for stage in STAGES for unit in study.units(stage)}
+    return on_demand.result_path(study, FOLDER, [1, settings, dataclasses.asdict(study.config.compute)])
+
+
+def make_plan(study: Study) -> dict:
+    """Measure, and keep the plan with the study.
+
+    Returns:
+        {"stages": {stage: the fields of `Need`}, "free": bytes of `host`, `device` and `disk`, "problems": [text, ...],
+        "remedies": {setting: value}}.
+    """
+    needs = Measured(study).needs()
+    free = free_memory(study.root)
+    problems, remedies = find_problems(study, needs, free)
+    stages = {stage: dataclasses.asdict(need) for stage, need in needs.items()}
+    found = {"stages": stages, "free": free, "problems": problems, "remedies": remedies}
+    return on_demand.keep_result(_plan_path(study), found)
+
+
+def find_problems(study: Study, needs: dict[str, Need], free: dict[str, int]) -> tuple[list[str], dict]:
+    """What does not fit, in words, and settings that make it fit."""
+    problems, remedies, config = [], {}, study.config
+    for stage, need in needs.items():
+        for place, what in (("host", "memory"), ("device", "GPU memory")):
+            wanted = getattr(need, place)
+            if place not in free or wanted <= RESERVE * free[place]:
+                continue
+            problems.append(f"{stage} needs {size(wanted)} of {what}; {size(free[place])} are free")
+            if stage in ("factors", "direction", "scores") and config.compute.tokens_per_batch > 512:
+                remedies["compute.tokens_per_batch"] = 512
+            if stage == "factors" and not config.model.modules:
+                remedies["model.modules"] = "mlp"
+            if stage in ("model", "suppress"):
+                if config.training.batch_size > 1:
+                    smaller = max(1, config.training.batch_size // 4)
+                    remedies["training.batch_size"] = smaller
+                    remedies["training.gradient_accumulation"] = config.training.batch_size // smaller
+                elif not config.training.adapter and config.model.mode == "finetune":
+                    remedies["training.adapter"] = "lora"
+            if stage == "evaluate" and config.evaluate.batch_size > 16:
+                remedies["evaluate.batch_size"] = 16
+    total = sum(need.disk for need in needs.values())
+    if total > free.get("disk", total):
+        problems.append(f"the study needs {size(total)} on the disk; {size(free['disk'])} are free")
+    return problems, remedies
+
+
+def least_needs(study: Study) -> dict[str, Need]:
+    """The memory that stages take at the very least, counted from the model's shape, with nothing measured."""
+    from ifguide.models.loading import pick_device
+
+    config, facts = study.config, find_facts(study)
+    place = "device" if pick_device(config.compute.device).type == "cuda" else "host"
+    weights, bases = 4 * facts.parameters, 4 * sum(out**2 + inputs**2 for out, inputs in facts.layers)
+    matrices = 4 * sum(out * inputs for out, inputs in facts.layers)
+    found = {"evaluate": weights}
+    if needs_direction(config.scores) and not config.compute.device_map:
+        found |= {"factors": weights + 2 * bases + matrices, "direction": weights + bases + 2 * matrices}
+    if not config.training.adapter:
+        found |= {"suppress": 4 * weights} | ({} if config.model.mode == "asis" else {"model": 4 * weights})
+    return {stage: Need(seconds=0.0, **{place: n_bytes}) for stage, n_bytes in found.items()}
+
+
+def check_fit(study: Study, stages: Iterable[str]) -> None:
+    """Refuse stages that cannot fit on this machine as it is now, by the plan on file or, without one, by the least
+    that they need.
+
+    Raises:
+        ConfigError: one does not fit; the message names the settings that would make it fit.
+    """
+    known = known_plan(study)
+    needs = {stage: Need(**need) for stage, need in known["stages"].items()} if known else least_needs(study)
+    needs = {stage: dataclasses.replace(needs[stage], disk=0) for stage in stages if stage in needs}
+    problems, remedies = find_problems(study, needs, free_memory(study.root))
+    if problems:
+        settings = ", ".join(f"{key} = {json.dumps(value)}" for key, value in remedies.items())
+        remedy = f"set {settings}" if settings else "use a larger machine or a smaller model"
+        raise ConfigError(
+            f"{'; '.join(problems)}; {remedy} in study.toml, see `ifguide plan {study.name}`, or run it with"
+            " --no-fit-check"
+        )
+
+
+def size(n_bytes: float) -> str:
+    """Bytes in words: `512 MB`, `3.4 GB`."""
+    return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:.0f} MB"
+
+
+class Measured:
+    """One study's model on this machine: rates, and what its stages come to.
+
+    S documents of the corpus are the sample; a rate is seconds, by token unless its name says otherwise.
+    """
+
+    def __init__(self, study: Study):
+        from ifguide.data.corpus import chunk_documents
+        from ifguide.influence.batches import CorpusSequences, make_batches
+        from ifguide.models.loading import tracked_modules
+        from ifguide.study.checkpoints import start_model
+
+        self.study, self.config, self.facts = study, study.config, find_facts(study)
+        self.sample = sample = sample_inputs(study)
+        self.n_tokens = round(sample.n_documents * np.diff(sample.offsets).mean())
+        self.model, self.tokenizer = start_model(study)
+        self.model.eval().requires_grad_(False)
+        self.modules, self.device = tracked_modules(self.model, self.config.model.modules), self.model.device
+        chunks = chunk_documents(sample.offsets, study.max_length())
+        few = 1 + int(np.searchsorted(np.cumsum(chunks[:, 2] - chunks[:, 1]), BATCH_TOKENS))
+        made = make_batches(CorpusSequences(sample.token_ids, sample.offsets, chunks[:few]), 2 * BATCH_TOKENS)
+        self.batches = [batch.to(self.device) for batch in made]
+        self.measured = sum(batch.n_tokens for batch in self.batches)
+        layers = self.facts.layers
+        self.weights, self.matrices = 4 * self.facts.parameters, 4 * sum(out * inputs for out, inputs in layers)
+        self.bases = 4 * sum(out**2 + inputs**2 for out, inputs in layers)
+        self.peaks = {"host": 0, "device": 0}
+
+    def time(self, work: Callable[[], object]) -> float:
+        """Seconds that a piece of work takes; `peaks` then has the memory it took, in bytes. What is quick is done
+        again, for the first time is slower."""
+        reset_peak()
+        seconds = math.inf
+        for _ in range(2):
+            started = time.monotonic()
+            work()
+            if self.device.type == "cuda":
+                sys.modules["torch"].cuda.synchronize(self.device)
+            seconds = min(seconds, time.monotonic() - started)
+            if seconds > 1:
+                break
+        self.peaks = {"host": 0, "device": 0} | read_peak()
+        return seconds
+
+    def need(self, seconds: float, disk: int = 0, more: int = 0) -> Need:
+        """A stage with the memory of what was timed last, and `more` bytes where the model is."""
+        peaks = dict(self.peaks)
+        peaks["device" if self.device.type == "cuda" else "host"] += more
+        return Need(seconds=seconds, disk=disk, **peaks)
+
+    def needs(self) -> dict[str, Need]:
+        """What each stage takes, in the order they run; training is measured last, for it changes the model."""
+        config, sample, units = self.config, self.sample, {stage: len(self.study.units(stage)) for stage in STAGES}
+        kinds, n = computed_kinds(config.scores), len(self.checkpoints())
+        found = {
+            "corpus": Need(seconds=1 + sample.seconds * sample.n_documents / sample.taken, disk=16 * self.n_tokens)
+        }
+        found["queries"] = Need(seconds=0.1)
+        if needs_direction(config.scores):
+            found["factors"], found["direction"] = self.factors(n), self.direction(n)
+        found["scores"] = self.scores(n, kinds)
+        found["index"] = Need(seconds=0.5 + 4e-6 * len(kinds) * self.n_tokens, disk=24 * len(kinds) * self.n_tokens)
+        found["selection"] = Need(seconds=0.2 * units["selection"])
+        found["documents"] = Need(seconds=0.5 + 1e-4 * sample.n_documents)
+        found["evaluate"] = self.evaluation(units["evaluate"])
+        once = self.training()
+        models = units["suppress"]
+        found["suppress"] = dataclasses.replace(once, seconds=models * once.seconds, disk=models * self.weights)
+        taken = config.model.mode == "asis"
+        found["model"] = Need(seconds=0.1) if taken else dataclasses.replace(once, disk=self.weights * (1 + n))
+        return {stage: found[stage] for stage in STAGES if stage in found}
+
+    def rows(self) -> tuple[Sequence, int]:
+        """The sample's training rows, and how many the whole corpus has."""
+        sample, training = self.sample, self.config.training
+        length, end = self.study.max_length(), self.tokenizer.eos_token_id
+        rows = pack_rows(sample.token_ids, sample.offsets, length, end, None, pack=training.packing)
+        return rows, max(1, round(len(rows) * sample.n_documents / sample.taken))
+
+    def checkpoints(self) -> tuple:
+        """Names or steps of what is scored."""
+        from ifguide.training.train import choose_checkpoint_steps
+
+        training = self.config.training
+        if self.config.model.mode == "asis":
+            return self.config.model.checkpoints or ("given",)
+        steps = choose_checkpoint_steps(self.rows()[1], training)
+        return (*steps, "last") if training.include_last_checkpoint or not steps else steps
+
+    def factors(self, n: int) -> Need:
+        """Two passes over some tokens, and an eigenbasis for each side of a layer, at n checkpoints."""
+        import torch
+
+        from ifguide.influence.ekfac import Fit, eigenvectors
+        from ifguide.runtime.distributed import ALONE
+        from ifguide.study.checkpoints import factor_products
+
+        config = self.config.factors
+        if config.strategy == "identity":
+            return Need(seconds=0.1)
+        narrow = factor_products(self.study, self.device)
+        products = getattr(torch, narrow) if narrow else None
+        fit = Fit(self.model, self.modules, lambda: self.batches, config.labels, 0, products, None, 0, ALONE)
+        covariances: list = []
+        seconds = self.time(lambda: operator.setitem(covariances, slice(None), fit.covariances()))
+        inputs, outputs = covariances
+        seconds += self.time(lambda: fit.eigenvalues({**inputs}, outputs))  # other square matrices take as long
+        peaks, sides = self.peaks, Counter(len(matrix) for group in covariances for matrix in group.values())
+        eigen = 0.0
+        for side, times in sides.items():
+            mixed = torch.rand(side, side, device=self.device)
+            eigen += times * self.time(lambda mixed=mixed: eigenvectors(mixed @ mixed.T))
+        tokens = min(config.max_tokens or self.n_tokens, self.n_tokens)
+        self.peaks = peaks
+        return self.need(
+            n * (seconds * tokens / self.measured + eigen), n * (self.bases + self.matrices), 2 * self.bases
+        )
+
+    def direction(self, n: int) -> Need:
+        """The queries' gradients, and one product with each side of a layer, at n checkpoints."""
+        import torch
+
+        from ifguide.influence.direction import query_gradient
+
+        few, everything = self.sample.queries[:8], sum(len(ids) for ids, _ in self.sample.queries)
+        by_query = self.time(lambda: query_gradient(self.model, self.modules, few)) / sum(len(ids) for ids, _ in few)
+        out, inputs = max(self.facts.layers, key=math.prod)
+        a, b = torch.ones(out, out, device=self.device), torch.ones(out, inputs, device=self.device)
+        peaks = self.peaks
+        by_product = self.time(lambda: a @ b) / (out * out * inputs)
+        products = sum(2 * out * inputs * (out + inputs) for out, inputs in self.facts.layers)
+        self.peaks = peaks
+        more = self.bases + 2 * self.matrices
+        return self.need(n * (everything * by_query + products * by_product + 1), n * self.matrices, more)
+
+    def scores(self, n: int, kinds: tuple[str, ...]) -> Need:
+        """A pass or several for each kind and each pair of query sets, at n checkpoints."""
+        import torch
+
+        from ifguide.influence.attribution import position_scores
+        from ifguide.influence.derivative import RELATIVE_STEPS, Derivative
+        from ifguide.influence.losses import SplitModel
+        from ifguide.influence.probe import hidden_states
+        from ifguide.study.checkpoints import SAMPLE_TOKENS
+
+        sets, seconds, most = len(self.study.query_sets()), 0.0, self.peaks
+        along = {
+            name: torch.ones(shape, device=self.device)
+            for name, shape in zip(self.modules, self.facts.layers, strict=True)
+        }
+        split = SplitModel(self.model)
+
+        def by_token(score: Callable) -> float:
+            nonlocal most
+            found = self.time(lambda: [score(batch) for batch in self.batches]) / self.measured
+            most = max(most, self.peaks, key=lambda peaks: peaks["host"])
+            return found
+
+        if "own_loss" in kinds:
+            central = by_token(Derivative("central", epsilon=1e-6).scorer(split, self.modules, along))
+            exact, attention = central, self.model.config._attn_implementation
+            if self.facts.forward_derivative is not False:
+                self.model.set_attn_implementation("eager")
+                exact = by_token(Derivative("jvp").scorer(split, self.modules, along))
+                self.model.set_attn_implementation(attention)
+            tried = min(SAMPLE_TOKENS, self.n_tokens) * (exact + (len(RELATIVE_STEPS) + 1) * central)
+            way = exact if self.config.scores.derivative == "jvp" else central
+            seconds += sets * (tried + self.n_tokens * way)
+        if "position" in kinds:
+            seconds += self.n_tokens * by_token(lambda b: position_scores(split, self.modules, [along] * sets, b))
+        if "probe" in kinds:
+            read = self.n_tokens + sets * sum(len(ids) for ids, _ in self.sample.queries)
+            seconds += read * by_token(lambda batch: hidden_states(self.model, batch)) + 5
+        self.peaks = most
+        stored = [kind for kind in kinds if not KINDS[kind].parts]
+        return self.need(n * seconds, 4 * self.n_tokens * (n * len(stored) + len(kinds)), self.matrices * sets)
+
+    def evaluation(self, models: int) -> Need:
+        """Completions, their rating and held-out text, for each model."""
+        from ifguide.data.prompts import read_heldout
+        from ifguide.evaluation.fluency import heldout_losses
+        from ifguide.evaluation.generation import generate_completions
+        from ifguide.study.evaluating import load_study_scorer
+
+        config = self.study.resolved("evaluate")
+        prompts = self.sample.prompts
+        count = len(prompts) * config.n_samples
+        together = min(COMPLETIONS, config.batch_size, count)
+        few = prompts[: math.ceil(together / config.n_samples)]
+        made = len(few) * config.n_samples
+
+        def generate(steps: int) -> Callable:
+            short = dataclasses.replace(config, max_new_tokens=steps)
+            return lambda: written.append(generate_completions(self.model, self.tokenizer, few, short))
+
+        written: list = []
+        short, longer = self.time(generate(2)), self.time(generate(6))
+        by_step = max(0.0, longer - short) / 4
+        peaks, seconds = self.peaks, count / made * (short + by_step * (config.max_new_tokens - 2))
+        scorer = load_study_scorer(self.study, config.scorer, str(self.device))
+        seconds += count / made * self.time(lambda: scorer.score([one.completion for one in written[-1]]))
+        texts = read_heldout(config.heldout, config) if config.heldout else []
+        if texts:
+            read = self.time(lambda: heldout_losses(self.model, self.tokenizer, texts[:8]))
+            seconds += len(texts) / len(texts[:8]) * read
+        self.peaks = peaks
+        return self.need(models * (seconds + 1), models * 200 * count)
+
+    def training(self) -> Need:
+        """One training, from a few steps of it."""
+        from ifguide.training.train import count_steps, train_model
+
+        config, (rows, total), made = self.config.training, self.rows(), []
+        once = count_steps(total, dataclasses.replace(config, max_steps=0, epochs=1.0))
+        passes = count_steps(total, config) / once
+        for number in (2, 6):  # the first steps are slower
+            few = dataclasses.replace(config, max_steps=number, checkpoint_steps=(), save_steps=0)
+            with tempfile.TemporaryDirectory() as folder:
+                reset_peak()
+                made.append(train_model(self.model, None, rows, few, None, Path(folder)))
+        self.peaks = {"host": 0, "device": 0} | read_peak()
+        by_token = (made[1].seconds - made[0].seconds) / max(1, made[1].tokens_seen - made[0].tokens_seen)
+        return self.need(made[0].seconds + passes * self.n_tokens * by_token)
