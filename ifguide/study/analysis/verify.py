@@ -236,7 +236,8 @@ def _mend(study: Study, unit: Unit, manifest: dict | None = None, *, damaged: bo
 
 
 def _draw(study: Study, parts: list[Part], share: float, seed: int) -> tuple[np.ndarray, str]:
-    """The documents to score again, or none and why."""
+    """Numbers, int64 ascending, of the documents to score again, or none and why: a random `share` of those of two
+    tokens or more, at least `LEAST_DOCUMENTS`, the same ones for the same seed."""
     none = np.array([], dtype=np.int64)
     if not share:
         return none, "not asked for"
@@ -244,7 +245,9 @@ def _draw(study: Study, parts: list[Part], share: float, seed: int) -> tuple[np.
     for stage in READ_BY_SCORES:
         if state[stage] != "whole":
             return none, f"{stage} is {state[stage]}"
-    documents = draw_documents(study.corpus().offsets, share, seed)
+    scored = np.flatnonzero(np.diff(study.corpus().offsets) >= 2)
+    n = min(len(scored), max(LEAST_DOCUMENTS, int(np.ceil(share * len(scored)))))
+    documents = np.sort(np.random.default_rng(seed).choice(scored, size=n, replace=False))
     return documents, "" if len(documents) else "no document has a score"
 
 
@@ -258,19 +261,6 @@ def _left_alone(root: Path) -> Iterator[None]:
             if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
                 raise
         yield
-
-
-def draw_documents(offsets: np.ndarray, share: float, seed: int) -> np.ndarray:
-    """Numbers of a random share of the documents that have a score, ascending, int64.
-
-    Args:
-        offsets: int64 (D+1,).
-        share: from 0 to 1, of the documents of two tokens or more; at least `LEAST_DOCUMENTS` are drawn.
-        seed: gives the same documents every time.
-    """
-    scored = np.flatnonzero(np.diff(offsets) >= 2)
-    n = min(len(scored), max(LEAST_DOCUMENTS, int(np.ceil(share * len(scored)))))
-    return np.sort(np.random.default_rng(seed).choice(scored, size=n, replace=False))
 
 
 def rescore(study: Study, documents: np.ndarray, progress: Progress) -> list[Agreement]:
