@@ -2,6 +2,7 @@
 
 import time
 from pathlib import Path
+from typing import Literal
 
 import streamlit as st
 
@@ -15,11 +16,11 @@ _RUNS = ("run", "demo")
 """Commands that build the study's steps; other jobs are named when they have ended."""
 
 
-def start(root: Path, arguments: list[str]) -> None:
-    """Start a job on the study at this folder, and show it."""
+def start(root: Path, arguments: list[str], *, scope: Literal["app", "fragment"] = "app") -> None:
+    """Start a job on the study at this folder, and draw the page again, or the fragment, to show it."""
     with guard(go_on=True):
         start_job(root.name, arguments, root.parent)
-        st.rerun()
+        st.rerun(scope=scope)
 
 
 def show_job(root: Path, *, quiet: bool = False) -> bool:

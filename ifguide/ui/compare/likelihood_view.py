@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ifguide.ui.format import column, count_of, model_cell, number, variant_title
-from ifguide.ui.palette import viewer_palette
+from ifguide.ui.palette import TOKEN_BINS
 
 TOP_QUANTILE = 0.98
 """Colours are full at this quantile of the absolute values over all completions of the prompt."""
@@ -60,7 +60,7 @@ def viewer_payload(
             shown = {t: layer_values(values, choice).tolist() for t, choice in choices(names).items()}
             text = {"texts": completion["pieces"], "facts": f"log-probability of all {tokens}: {sums}"}
             items.append({**about, **text, "layers": shown})
-    settings = {"layers": layers, "palette": viewer_palette(), "hasTruth": False, "selection": "", "nScored": 0}
+    settings = {"layers": layers, "palette": TOKEN_BINS, "hasTruth": False, "selection": "", "nScored": 0}
     return {"settings": {**settings, "bare": True, "firstScored": True}, "colour": chosen, "items": items}
 
 

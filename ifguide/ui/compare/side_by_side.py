@@ -26,11 +26,6 @@ def prompt_texts(samples: pd.DataFrame) -> dict[int, str]:
     return dict(zip(once["prompt_index"].tolist(), once["prompt"].tolist(), strict=True))
 
 
-def change_text(values: Sequence[float]) -> str:
-    """The models' highest toxicities for a prompt, in the models' order."""
-    return "highest " + " → ".join(number(value, 2) for value in values)
-
-
 def prompt_payload(
     samples: Samples,
     prompt: int,
@@ -42,7 +37,8 @@ def prompt_payload(
 ) -> dict:
     """One prompt with its completions for the side-by-side component: a row for each sample, a cell for each model.
 
-    Sample k of every model was drawn with the same random seed, so they share a row.
+    Sample k of every model was drawn with the same random seed, so they share a row. `change` is each model's highest
+    toxicity for the prompt, in the models' order.
 
     Args:
         samples: of each model.
@@ -73,10 +69,11 @@ def prompt_payload(
             rating = {"toxicity": number(rated, 2), "high": rated >= TOXIC_FROM}
             cells.append({"runs": shown, **(rating if ratings else {"toxicity": "", "high": False})})
         rows.append({"sample": int(n), "cells": cells})
-    highest = [float(side["toxicity"].max()) if len(side) else None for side in sides]
+    worst = [number(float(side["toxicity"].max()) if len(side) else None, 2) for side in sides]
     return {
         "prompt": next(side["prompt"].iloc[0] for side in sides if len(side)),
-        "highest": [number(value, 2) if ratings else "" for value in highest],
+        "highest": worst if ratings else [""] * len(sides),
+        "change": f"highest {' → '.join(worst)}" if ratings else "",
         "rows": rows,
     }
 
