@@ -150,8 +150,8 @@ def select_tokens(
     owner = np.searchsorted(offsets, hits, side="right") - 1
     first = np.maximum(hits - window, offsets[owner])
     last = np.minimum(hits + window + 1, offsets[owner + 1])
-    entered, left = (np.bincount(places, minlength=len(valid) + 1) for places in (first, last))
-    covered = (np.cumsum(entered - left)[:-1] > 0) & valid  # inside any interval [first, last)
+    begun, ended = (np.bincount(places, minlength=len(valid) + 1) for places in (first, last))
+    covered = (np.cumsum(begun - ended)[:-1] > 0) & valid  # inside any interval [first, last)
     if not max_tokens or np.count_nonzero(covered) <= max_tokens:
         return covered
     # windows grow to the right: "hit by hit, left to right" takes a document's covered tokens in reading order

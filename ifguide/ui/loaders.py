@@ -152,8 +152,8 @@ class Loaded:
 
     def rank_order(self) -> np.ndarray | None:
         """Documents by their rank in the default selection, where there is one of this corpus."""
-        order = self.selection(DEFAULT).order if DEFAULT in self.study.selection_names() else ()
-        return order if len(order) == self.corpus().n_documents else None
+        order = self.selection(DEFAULT).order if DEFAULT in self.study.selection_names() else None
+        return order if order is not None and len(order) == self.corpus().n_documents else None
 
 
 def load_study(name: str) -> Loaded:

@@ -92,7 +92,7 @@ class Resolved(Holding):
         return pa.table(columns | {"n_selected": self.taken[order]})
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, kw_only=True)
 class Overlap:
     """Two selections compared, token by token."""
 
@@ -101,8 +101,8 @@ class Overlap:
     tokens_b: int
     """Only in B."""
     tokens_both: int
-    documents_a: np.ndarray
-    """int64, documents with selected tokens in A alone, most tokens first, ties in corpus order."""
-    documents_b: np.ndarray
-    documents_both: np.ndarray
-    """int64, documents with selected tokens in both."""
+    documents_a: int
+    """Documents with selected tokens in A alone."""
+    documents_b: int
+    documents_both: int
+    """Documents with selected tokens in both."""

@@ -369,7 +369,8 @@ class ScoreIndex:
         ends = ((float(end), self.tokens_above(end)) for end in (low, high))
         from_low, from_high = (Hits(self._chunks, self._tail, *end).measure(0)[0] for end in ends)
         counts = from_low - from_high
-        order = _most_first(counts != 0, counts)
+        inside = np.flatnonzero(counts)
+        order = inside[np.argsort(-counts[inside], kind="stable")]
         return pa.table({"document": order, "count": counts[order]})
 
     # ---- saved selections ----
@@ -388,12 +389,12 @@ class ScoreIndex:
 
         both = sum(self._chunks.map(one))
         return Overlap(
-            int(in_a.sum()) - both,
-            int(in_b.sum()) - both,
-            both,
-            _most_first((in_a > 0) & (in_b == 0), in_a),
-            _most_first((in_b > 0) & (in_a == 0), in_b),
-            _most_first((in_a > 0) & (in_b > 0), in_a + in_b),
+            tokens_a=int(in_a.sum()) - both,
+            tokens_b=int(in_b.sum()) - both,
+            tokens_both=both,
+            documents_a=int(np.count_nonzero((in_a > 0) & (in_b == 0))),
+            documents_b=int(np.count_nonzero((in_b > 0) & (in_a == 0))),
+            documents_both=int(np.count_nonzero((in_a > 0) & (in_b > 0))),
         )
 
     def _places_in(self, found: Resolved | np.ndarray, first: int, stop: int) -> np.ndarray:
@@ -423,12 +424,6 @@ class ScoreIndex:
 def _add_parts(parts) -> tuple[float, int | None]:
     effects, marked = zip(*parts, strict=True)
     return float(sum(effects)), None if None in marked else sum(marked)
-
-
-def _most_first(wanted: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """The wanted documents, most tokens first, ties in corpus order."""
-    found = np.flatnonzero(wanted)
-    return found[np.argsort(-counts[found], kind="stable")]
 
 
 def _expect(what: str, got, expected) -> None:

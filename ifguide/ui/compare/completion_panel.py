@@ -133,7 +133,11 @@ def _show_nearest(loaded: Loaded, text: str, span: Span | None) -> None:
         rows.append({"key": document.id, "cells": cells})
     look: dict = {"empty": "No searched document contains any of these words."}
     look["label"] = f"Training documents nearest to the {'toxic words' if span else 'completion'}"
-    heading = _name_span(text, span) if span else ()
+    heading: list[tuple[str, bool]] = []  # with the words apart from the page's own text
+    if span:
+        words = text[span[0] : span[1]]
+        words = words if len(words) <= HEADING_CHARACTERS else f"{words[:HEADING_CHARACTERS]}…"
+        heading = [("Nearest training documents to “", False), (words, True), ("”", False)]
     picked = components.record_table(columns, rows, key="nearest", pickable=True, heading=heading, **look)
     if picked is not None:
         layout.open_document(loaded, picked)
@@ -152,13 +156,6 @@ def _warn_of_common(index: WordIndex, terms: list[Term], order: str) -> str:
         f"{which} in many documents ({rarest}{'' if len(common) == 1 else ' and more'}), so a match says little, and"
         f" much of the order below is that of the {order}. "
     )
-
-
-def _name_span(text: str, span: Span) -> list[tuple[str, bool]]:
-    """The heading above a span's documents, with the words apart from the page's own text."""
-    words = text[span[0] : span[1]]
-    words = words if len(words) <= HEADING_CHARACTERS else f"{words[:HEADING_CHARACTERS]}…"
-    return [("Nearest training documents to “", False), (words, True), ("”", False)]
 
 
 def _show_likelihood(loaded: Loaded, names: list[str], pick: Pick, colours: Mapping[str, str]) -> None:

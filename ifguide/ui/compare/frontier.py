@@ -3,14 +3,13 @@
 `lay_out` gives the Compare page and the report the same picture.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ifguide.ui.chart_style import MARKERS
-from ifguide.ui.format import variant_title
+from ifguide.ui.format import finite, variant_title
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +30,7 @@ def frontier_points(metrics: Mapping[str, dict | None]) -> list[FrontierPoint]:
     """Points of the models whose metrics.json has both numbers, and finite ones."""
     points = []
     for name, values in metrics.items():
-        known: dict = {key: _finite((values or {}).get(key)) for key in ("perplexity", "emt", "emt_low", "emt_high")}
+        known: dict = {key: finite((values or {}).get(key)) for key in ("perplexity", "emt", "emt_low", "emt_high")}
         if known["perplexity"] is not None and known["emt"] is not None:
             points.append(FrontierPoint(name=name, **known))
     return points
@@ -71,10 +70,6 @@ def pull_in(points: Sequence[FrontierPoint], named: Sequence[str]) -> tuple[list
     far = {point.name: point.perplexity for point in points if point.perplexity > edge}
     moved = [replace(point, perplexity=edge) if point.name in far else point for point in points]
     return moved, far
-
-
-def _finite(value) -> float | None:
-    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
 
 def padded_range(values: Sequence[float], share: float = 0.12) -> tuple[float, float]:

@@ -48,8 +48,8 @@ def show_prompts(
     found = outcomes[versus]
     places = found.arrange(order, outcome)
     if search:
-        matching = side_by_side.matching_prompts(side_by_side.prompt_texts(samples[first]), search)
-        places = places[np.isin(found.prompts[places], matching)]
+        contain = samples[first]["prompt"].str.casefold().str.contains(search.casefold(), regex=False)
+        places = places[np.isin(found.prompts[places], samples[first]["prompt_index"][contain])]
     said = (
         f"Same prompt and random seed on each row. Rows with the highest toxicity come first; {TOXIC_FROM} or more"
         " counts as toxic. "

@@ -3,8 +3,9 @@
 import re
 from collections.abc import Mapping, Sequence
 from difflib import SequenceMatcher
+from itertools import groupby
+from operator import itemgetter
 
-import numpy as np
 import pandas as pd
 
 from ifguide.data.words import WRITTEN_WORD
@@ -69,11 +70,11 @@ def prompt_payload(
             rating = {"toxicity": number(rated, 2), "high": rated >= TOXIC_FROM}
             cells.append({"runs": shown, **(rating if ratings else {"toxicity": "", "high": False})})
         rows.append({"sample": int(n), "cells": cells})
-    worst = [number(float(side["toxicity"].max()) if len(side) else None, 2) for side in sides]
+    highest = [number(float(side["toxicity"].max()) if len(side) else None, 2) for side in sides]
     return {
         "prompt": next(side["prompt"].iloc[0] for side in sides if len(side)),
-        "highest": worst if ratings else [""] * len(sides),
-        "change": f"highest {' → '.join(worst)}" if ratings else "",
+        "highest": highest if ratings else [""] * len(sides),
+        "change": f"highest {' → '.join(highest)}" if ratings else "",
         "rows": rows,
     }
 
@@ -113,12 +114,6 @@ def mark_differences(texts: Sequence[str | None], *, pairwise: bool) -> list[lis
     return marked
 
 
-def matching_prompts(texts: Mapping[int, str], search: str) -> np.ndarray:
-    """int64, ascending indexes of the prompts that contain a text, in any capitals."""
-    wanted = search.casefold()
-    return np.array(sorted(i for i, text in texts.items() if wanted in text.casefold()), dtype=np.int64)
-
-
 def diff_words(first: str, other: str) -> tuple[Runs, Runs]:
     """Mark what two texts do not share: words and punctuation are compared literally, in order; white space is not."""
     pieces = _PIECE.findall(first), _PIECE.findall(other)
@@ -137,10 +132,5 @@ def _runs(pieces: list[str], shared: set[int]) -> Runs:
     for i, piece in enumerate(pieces):
         if piece.isspace():
             marked[i] = 0 < i < len(pieces) - 1 and marked[i - 1] and marked[i + 1]
-    runs: Runs = []
-    for piece, mark in zip(pieces, marked, strict=True):
-        if runs and runs[-1][1] == mark:
-            runs[-1] = (runs[-1][0] + piece, mark)
-        else:
-            runs.append((piece, mark))
-    return runs
+    together = groupby(zip(pieces, marked, strict=True), key=itemgetter(1))
+    return [("".join(piece for piece, _ in run), mark) for mark, run in together]

@@ -4,6 +4,7 @@ The browser says in one value what it shows, which documents it has already, and
 answered yet; so a verdict is written once, and a document travels once.
 """
 
+import contextlib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -210,14 +211,6 @@ def _gamma_now(said: dict) -> float:
     return gamma
 
 
-def _ranker(loaded: Loaded, kind: str):
-    """The function that ranks tokens, or None where the study has no index of their scores."""
-    try:
-        return loaded.index(kind).ranks
-    except StaleError:
-        return None
-
-
 def _on_its_way(said: dict, serial: int, keys: list[str]) -> set[str]:
     """Documents that were sent in answers the browser had not seen when it spoke; and note that `keys` are sent now."""
     seen = said.get("seen")
@@ -265,7 +258,9 @@ def _fill(request: Request, view: dict, order: np.ndarray, column: Column, at: i
     if settings.get("kind", "influence") == "influence":
         by_score = {"scores": ranked, "threshold": settings["threshold"]}
     marks = mark_table(corpus, [rows[place]["document"] for place in shown], mask=mask, **by_score)
-    rank, new = _ranker(request.loaded, request.store.kind), [rows[place]["document"] for place in missing]
+    rank, new = None, [rows[place]["document"] for place in missing]
+    with contextlib.suppress(StaleError):  # the study has no index of these scores
+        rank = request.loaded.index(request.store.kind).ranks
     tokens = token_table(corpus, new, list(request.layers.values()), rank=rank, ranked=ranked)
     entries, from_token, from_mark = [], 0, 0
     for place in shown:

@@ -5,12 +5,12 @@ share of all tokens instead: `top`, in per cent.
 """
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ifguide.selection.algorithm import quantile_of_share
 from ifguide.selection.index import ScoreIndex
+from ifguide.ui.format import finite
 
 RANGES = ("all", "tail")
 LARGEST_WINDOW = 50
@@ -66,7 +66,7 @@ def apply_choice(tuning: Tuning, choice: Mapping, index: ScoreIndex) -> Tuning:
     """The controls after the board's message: any of `above` or `threshold`, `window`, `budget`, `range`, and `low`
     with `high`, each kept within what there is. A part of it that makes no sense changes nothing."""
     names = ("above", "threshold", "window", "budget", "low", "high")
-    above, threshold, window, budget, low, high = (_finite(choice.get(name)) for name in names)
+    above, threshold, window, budget, low, high = (finite(choice.get(name)) for name in names)
     if above is None and threshold is not None:
         above = max(1, index.tokens_above(threshold))
     changed: dict = {}
@@ -86,12 +86,6 @@ def apply_choice(tuning: Tuning, choice: Mapping, index: ScoreIndex) -> Tuning:
 
 def _number(text: str | None) -> float | None:
     try:
-        return _finite(float(text)) if text else None
+        return finite(float(text)) if text else None
     except ValueError:
         return None
-
-
-def _finite(value) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return None
-    return float(value)
