@@ -132,7 +132,7 @@ class TrainingConfig:
     """Learning-rate schedule after warm-up: linear, cosine or constant."""
     weight_decay: NotNegative = 0.01
     """AdamW's decoupled weight decay."""
-    adam_beta2: Annotated[Number, Field(ge=0, lt=1)] = 0.999
+    adam_beta2: Annotated[Number, Field(ge=0, lt=1)] = 0.09
     """AdamW's β₂, the decay rate of the second moment; 0.95 learns faster in short runs from scratch."""
     max_grad_norm: NotNegative = 1.0
     """Gradient clipping norm; 0 disables clipping."""
