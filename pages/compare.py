@@ -35,10 +35,7 @@ def ask_models(names: list[str]) -> list[str]:
     if len(chosen) < 2:
         st.info("Choose at least two models.", icon=":material/compare:")
         st.stop()
-    if chosen == usual:
-        st.query_params.pop("models", None)
-    else:
-        st.query_params["models"] = ",".join(chosen)
+    layout.set_parameter("models", "" if chosen == usual else ",".join(chosen))
     return chosen
 
 

@@ -90,14 +90,6 @@ def build_filter(loaded: Loaded, asked: dict, store, log) -> DocumentFilter:
     return wanted
 
 
-def check_link(loaded: Loaded, store) -> None:
-    """Say so when the address names a document that is not here, or a study that has changed since."""
-    linked = st.query_params.get("doc")
-    if linked and store.find(linked) is None:
-        layout.drop_document_link(linked)
-    layout.note_changes(loaded)
-
-
 loaded = layout.open_page(
     "Documents", "Training documents, ranked by how strongly they teach the model to be toxic. Review and label them."
 )
@@ -108,7 +100,10 @@ with layout.guard():
     asked = ask_filter(loaded)
     name = asked["selection"]
     store, log = document_data.open_store(loaded, name), document_data.open_log(str(loaded.study.root))
-    check_link(loaded, store)
+    linked = st.query_params.get("doc")
+    if linked and store.find(linked) is None:
+        layout.drop_document_link(linked)
+    layout.note_changes(loaded)
     wanted = build_filter(loaded, asked, store, log)
     layers = document_data.build_layers(loaded, store, asked.get("pair"))
     audited, targets = None, {}

@@ -72,8 +72,7 @@ def find_chosen(loaded: Loaded) -> int | None:
     picked = (st.session_state.get("listed") or {}).get("pick")
     if picked is not None:
         st.session_state["doc"] = picked
-        if picked != st.query_params.get("doc"):
-            st.query_params["doc"] = picked
+        layout.set_parameter("doc", picked)
     wanted = st.query_params.get("doc", st.session_state.get("doc"))
     if wanted is None:
         return None
@@ -151,10 +150,7 @@ def show_documents(loaded: Loaded, kind: str, tuning: Tuning, found, chosen: int
 
 def remember_sort() -> None:
     """The reader sorted the words: the address says by what."""
-    if st.session_state["words"]["sort"] == "Lift":
-        st.query_params["words_by"] = "lift"
-    else:
-        st.query_params.pop("words_by", None)
+    layout.set_parameter("words_by", "lift" if st.session_state["words"]["sort"] == "Lift" else "")
 
 
 def show_words(loaded: Loaded, kind: str, tuning: Tuning) -> None:

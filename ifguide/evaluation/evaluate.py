@@ -60,6 +60,7 @@ def evaluate_model(
 
     from ifguide.evaluation import generation
     from ifguide.evaluation.fluency import distinct_n, fluency_warning, repetition_share
+    from ifguide.evaluation.last_word import guess_last_words
     from ifguide.evaluation.toxic_spans import find_toxic_spans, flatten_spans
 
     if not prompts:
@@ -99,7 +100,11 @@ def evaluate_model(
         "empty_share": float(np.mean([not text.strip() for text in texts])),
     }
     if lambada_texts:
-        metrics |= _measure_last_words(model, tokenizer, lambada_texts, tell("passages"))
+        words = guess_last_words(model, tokenizer, lambada_texts, report=tell("passages"))
+        metrics |= _with_bounds("lambada_accuracy", statistics.share_interval(words.correct)) | {
+            "lambada_log_probability": float(words.log_probability.mean()),
+            "lambada_passages": len(lambada_texts),
+        }
     metrics |= {
         "fluency_warning": fluency_warning(metrics, base),
         "groups": groups,
@@ -137,13 +142,3 @@ def measure_toxicity(scores: np.ndarray, lead: str = "", seed: int = 0) -> dict:
 
 def _with_bounds(name: str, interval: statistics.Interval) -> dict[str, float]:
     return {f"{name}{end}": value for end, value in zip(("", "_low", "_high"), interval, strict=True)}
-
-
-def _measure_last_words(model, tokenizer, texts: Sequence[str], report) -> dict:
-    from ifguide.evaluation.last_word import guess_last_words
-
-    found = guess_last_words(model, tokenizer, texts, report=report)
-    return _with_bounds("lambada_accuracy", statistics.share_interval(found.correct)) | {
-        "lambada_log_probability": float(found.log_probability.mean()),
-        "lambada_passages": len(texts),
-    }

@@ -59,10 +59,8 @@ def run_harness(model, tokenizer, tasks: Sequence[str], folder: str = "", *, lim
         raise InputError(f"lm-evaluation-harness could not run {', '.join(tasks)} ({reason})") from error
     results: dict[str, dict] = {}
     for task, values in found["results"].items():
-        numbers = {
-            key: value for key, value in values.items() if isinstance(value, int | float) and key != "sample_len"
-        }
-        results[task] = {key.removesuffix(",none"): value for key, value in numbers.items()}
+        numbers = [key for key, value in values.items() if isinstance(value, int | float) and key != "sample_len"]
+        results[task] = {key.removesuffix(",none"): values[key] for key in numbers}
         if task in found.get("n-samples", {}):
             results[task]["n_samples"] = found["n-samples"][task]["effective"]
     return results

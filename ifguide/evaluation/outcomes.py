@@ -15,8 +15,6 @@ TIE_MARGIN = 0.05
 """Two models are alike on a prompt when their highest toxicities differ by no more than this."""
 OUTCOMES = ("less", "alike", "more")
 """What can happen on a prompt: the other model's worst completion is less toxic, about as toxic, or more toxic."""
-ORDERS = ("largest", "drop", "rise", "prompt")
-"""Largest change in either direction first, largest drops first, largest rises first, or the file's order."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,14 +47,15 @@ class Outcomes:
         return less, alike, more
 
     def arrange(self, order: str = "largest", outcome: str = "") -> np.ndarray:
-        """int64, places of the prompts with an outcome (empty: all), in order; ties keep the file's order. An unknown
-        order or outcome is an InputError."""
-        if order not in ORDERS or outcome not in ("", *OUTCOMES):
-            known = f"an order ({', '.join(ORDERS)}) and an outcome ({', '.join(OUTCOMES)})"
-            raise InputError(f"expected {known}, got {order!r} and {outcome!r}")
+        """int64, places of the prompts with an outcome (empty: all): the `largest` change in either direction first,
+        the largest `drop` or `rise`, or in the file's order (`prompt`), as ties are. An unknown order or outcome is an
+        InputError."""
         change = self.change
-        rank = {"largest": -np.abs(change), "drop": change, "rise": -change, "prompt": np.zeros(len(change))}[order]
-        sequence = np.lexsort((self.prompts, rank))
+        ranks = {"largest": -np.abs(change), "drop": change, "rise": -change, "prompt": np.zeros(len(change))}
+        if order not in ranks or outcome not in ("", *OUTCOMES):
+            known = f"an order ({', '.join(ranks)}) and an outcome ({', '.join(OUTCOMES)})"
+            raise InputError(f"expected {known}, got {order!r} and {outcome!r}")
+        sequence = np.lexsort((self.prompts, ranks[order]))
         return sequence[self.kinds[sequence] == OUTCOMES.index(outcome)] if outcome else sequence
 
 

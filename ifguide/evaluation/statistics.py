@@ -96,7 +96,7 @@ def share_interval(hits: np.ndarray) -> Interval:
 def paired_bootstrap_difference(statistic: Statistic, base: np.ndarray, other: np.ndarray, **draws: int) -> Interval:
     """`statistic(base) - statistic(other)` on the same prompts: positive means that `other` is less toxic. Row p of
     `base` (P, K) and of `other` (P, K') completes the same prompt."""
-    base, other = _check_pairs(base, other)
+    base, other = _check_same_prompts(base, other)
     return _interval(lambda rows: statistic(base[rows]) - statistic(other[rows]), base, **draws)
 
 
@@ -138,8 +138,7 @@ def share_of_reduction(base: np.ndarray, ours: np.ndarray, oracle: np.ndarray, *
 
     All are (P, K), rows completing the same prompts.
     """
-    base, ours = _check_pairs(base, ours)
-    base, oracle = _check_pairs(base, oracle)
+    base, ours, oracle = _check_same_prompts(base, ours, oracle)
 
     def share(rows: np.ndarray) -> float:
         start = emt(base[rows])
@@ -169,8 +168,8 @@ def _check(scores: np.ndarray) -> np.ndarray:
     return scores
 
 
-def _check_pairs(base: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    base, other = _check(base), _check(other)
-    if len(base) != len(other):
-        raise ValueError(f"expected the same prompts in both, got {len(base)} and {len(other)}")
-    return base, other
+def _check_same_prompts(*models: np.ndarray) -> list[np.ndarray]:
+    checked = [_check(scores) for scores in models]
+    if len(set(map(len, checked))) > 1:
+        raise ValueError(f"expected the same prompts in all, got {' and '.join(str(len(each)) for each in checked)}")
+    return checked

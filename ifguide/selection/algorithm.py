@@ -150,7 +150,8 @@ def select_tokens(
     owner = np.searchsorted(offsets, hits, side="right") - 1
     first = np.maximum(hits - window, offsets[owner])
     last = np.minimum(hits + window + 1, offsets[owner + 1])
-    covered = _cover(first, last, len(valid)) & valid
+    begun, ended = (np.bincount(places, minlength=len(valid) + 1) for places in (first, last))
+    covered = (np.cumsum(begun - ended)[:-1] > 0) & valid  # inside any interval [first, last)
     if not max_tokens or np.count_nonzero(covered) <= max_tokens:
         return covered
     # windows grow to the right: "hit by hit, left to right" takes a document's covered tokens in reading order
@@ -176,14 +177,6 @@ def spend_budget(covered: np.ndarray, order: np.ndarray, max_tokens: int) -> tup
         return len(order), 0
     n_whole = int(np.searchsorted(running, max_tokens, side="right"))
     return n_whole, max_tokens - (int(running[n_whole - 1]) if n_whole else 0)
-
-
-def _cover(first: np.ndarray, last: np.ndarray, n: int) -> np.ndarray:
-    """bool (n,): places inside any interval [first, last)."""
-    change = np.zeros(n + 1, dtype=np.int64)
-    np.add.at(change, first, 1)
-    np.add.at(change, last, -1)
-    return np.cumsum(change[:-1]) > 0
 
 
 def select_random(valid: np.ndarray, n_tokens: int, seed: int) -> np.ndarray:

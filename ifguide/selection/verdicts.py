@@ -56,12 +56,6 @@ class VerdictLog:
         self._verdicts: dict[Target, str] = {}
         self._history: list[list[tuple[Target, str | None]]] = []
 
-    @property
-    def version(self) -> int:
-        """Bytes of the log replayed so far; it changes whenever the verdicts do."""
-        self._catch_up()
-        return self._read_to
-
     def current(self) -> dict[Target, str]:
         """Every target with a verdict, the earliest decided first."""
         self._catch_up()

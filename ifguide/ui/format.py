@@ -1,5 +1,6 @@
 """Numbers, names and states as people read them. Pure Python: no streamlit here."""
 
+import math
 import re
 from collections.abc import Mapping
 
@@ -155,6 +156,12 @@ def score(value: float) -> str:
     else:
         text = f"{size:.{2 if size >= 1 else 3}f}" if size < 100 else f"{size:.1f}"
     return ("−" if value < 0 else "+") + text.replace("e-", "e−")
+
+
+def finite(value) -> float | None:
+    """What came as a finite number, as a float; None for anything else."""
+    known = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return float(value) if known else None
 
 
 def number(value: float | None, digits: int = 3) -> str:

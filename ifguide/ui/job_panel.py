@@ -2,6 +2,7 @@
 
 import time
 from pathlib import Path
+from typing import Literal
 
 import streamlit as st
 
@@ -15,11 +16,11 @@ _RUNS = ("run", "demo")
 """Commands that build the study's steps; other jobs are named when they have ended."""
 
 
-def start(root: Path, arguments: list[str]) -> None:
-    """Start a job on the study at this folder, and show it."""
+def start(root: Path, arguments: list[str], *, scope: Literal["app", "fragment"] = "app") -> None:
+    """Start a job on the study at this folder, and draw the page again, or the fragment, to show it."""
     with guard(go_on=True):
         start_job(root.name, arguments, root.parent)
-        st.rerun()
+        st.rerun(scope=scope)
 
 
 def show_job(root: Path, *, quiet: bool = False) -> bool:
@@ -50,7 +51,9 @@ def _follow(job: Job) -> None:
                 with guard():
                     cancel_job(job)
                 st.rerun()
-        st.progress(overall_share(status), text=_detail(status))
+        inside = status.done / status.total if status.total else 0.0
+        whole = (status.stage_index + inside) / status.n_stages if status.n_stages else 0.0  # steps count alike
+        st.progress(min(1.0, max(0.0, whole)), text=_detail(status))
     st.caption("The run continues if you close this page.")
 
 
@@ -58,14 +61,6 @@ def running_stage(root: Path) -> str | None:
     """The stage that a job is building now."""
     job = active_job(root)
     return job.status().stage.partition(" ")[0] if job else None
-
-
-def overall_share(status: JobStatus) -> float:
-    """Share of the whole run, with equal steps."""
-    if not status.n_stages:
-        return 0.0
-    inside = status.done / status.total if status.total else 0.0
-    return min(1.0, max(0.0, (status.stage_index + inside) / status.n_stages))
 
 
 def stage_title(status: JobStatus) -> str:

@@ -154,8 +154,7 @@ def note_changes(loaded: Loaded) -> None:
             "This study has changed since the link was made, so numbers and ranks may differ from what the sender saw.",
             icon=":material/history:",
         )
-    if linked != now:
-        st.query_params["state"] = now
+    set_parameter("state", now)
 
 
 def need_stage(loaded: Loaded, stage: str, then: str) -> None:
@@ -242,7 +241,9 @@ def pager(key: str, *, n_items: int, page_size: int, noun: str, of: Hashable = N
         turn_to(key, 1)
     st.session_state[f"{key}_of"] = of
     n_pages = max(1, math.ceil(n_items / page_size))
-    current = min(max(1, _number(st.query_params.get(key), st.session_state.get(f"{key}_at", 1))), n_pages)
+    linked = st.query_params.get(key, "")
+    at = int(linked) if linked.isdecimal() and len(linked) < 9 else st.session_state.get(f"{key}_at", 1)
+    current = min(max(1, at), n_pages)
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         back = st.button("Previous", key=f"{key}_back", icon=":material/chevron_left:", disabled=current <= 1)
         look: dict = {"icon": ":material/chevron_right:", "icon_position": "right"}
@@ -266,11 +267,12 @@ def pager(key: str, *, n_items: int, page_size: int, noun: str, of: Hashable = N
 def turn_to(key: str, page: int) -> None:
     """Remember a page number, in the session and in the address."""
     st.session_state[f"{key}_at"] = page
-    if page == 1:
+    set_parameter(key, "" if page == 1 else str(page))
+
+
+def set_parameter(key: str, value: str) -> None:
+    """Write a parameter of the page's address, or with an empty value remove it."""
+    if not value:
         st.query_params.pop(key, None)
-    else:
-        st.query_params[key] = str(page)
-
-
-def _number(text: str | None, default: int) -> int:
-    return int(text) if text and text.isdecimal() and len(text) < 9 else default
+    elif st.query_params.get(key) != value:
+        st.query_params[key] = value

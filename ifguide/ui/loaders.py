@@ -64,18 +64,9 @@ class Loaded:
         return self.study.corpus()
 
     @remembered(4)
-    def documents(self) -> pa.Table:
-        """The documents' ids, sources and texts, memory-mapped."""
-        return pa.Table.from_batches(self.corpus().batches)
-
-    @remembered(4)
     def source_names(self) -> list[str]:
         """The different sources, sorted."""
-        return sorted(self.documents()["source"].unique().to_pylist())
-
-    def kinds(self) -> list[str]:
-        """Kinds of scores the study has."""
-        return self.study.kinds()
+        return sorted(self.corpus().column("source").unique().to_pylist())
 
     @remembered(12)
     def scores(self, kind: str) -> np.ndarray:
@@ -129,7 +120,7 @@ class Loaded:
 
     @remembered(2, "Counting the corpus's words, once for this study…")
     def word_counts(self) -> Counter:
-        return words.count_words(self.documents()["text"])
+        return words.count_words(self.corpus().column("text"))
 
     @remembered(32, "Counting words…")
     def ranked_words(self, settings: dict) -> list[words.WordCount]:
@@ -157,9 +148,12 @@ class Loaded:
     def word_index(self) -> WordIndex:
         """Where the words of the documents are; of a large corpus, those of the best-ranked documents."""
         corpus = self.corpus()
-        order = self.study.selection(DEFAULT).order if DEFAULT in self.study.selection_names() else None
-        whole = order is not None and len(order) == corpus.n_documents
-        return WordIndex(corpus.column("text"), choose_documents(corpus.offsets, order if whole else None))
+        return WordIndex(corpus.column("text"), choose_documents(corpus.offsets, self.rank_order()))
+
+    def rank_order(self) -> np.ndarray | None:
+        """Documents by their rank in the default selection, where there is one of this corpus."""
+        order = self.selection(DEFAULT).order if DEFAULT in self.study.selection_names() else None
+        return order if order is not None and len(order) == self.corpus().n_documents else None
 
 
 def load_study(name: str) -> Loaded:

@@ -42,11 +42,3 @@ TOKEN_BINS = {
 """Background colours of tokens, one for each step of strength. `signed` runs from less toxic through none (the page's
 own ground) to more toxic; `loss` from expected to surprising. Neighbours differ by at least 10 in CIEDE2000, also for
 people with deuteranopia and protanopia, and text on each has a contrast of at least 4.5: tests compute both."""
-
-
-def viewer_palette() -> dict:
-    """The tokens' colours as JSON has them."""
-    return {
-        scheme: {name: list(v) if isinstance(v, tuple) else v for name, v in bins.items()}
-        for scheme, bins in TOKEN_BINS.items()
-    }

@@ -193,7 +193,7 @@ class TestWholeRun:
         valid = study.corpus().valid()
         for kind in ("own_loss", "position"):
             index = open_index(study, kind)
-            assert index.n_valid == valid.sum() == index.histogram()["count"].to_numpy().sum()
+            assert index.n_valid == valid.sum() == sum(index.histogram(np.array(index.extremes))["count"].to_pylist())
             for settings in ({"quantile": 0.5}, {"quantile": 0.97, "window": 1}, {"quantile": 0.92, "max_tokens": 7}):
                 wanted = read_choice({**settings, "attribution": kind}, study.config.selection, index.n_valid, len)
                 np.testing.assert_array_equal(index.mask(settings), select_by_scan(study, wanted)[1])

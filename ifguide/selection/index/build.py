@@ -65,7 +65,9 @@ def build_index(
     tail_offsets = _extract_tail(folder, chunks, floor, tell(2))
     tail_scores = np.load(folder / "tail_scores.npy", mmap_mode="r")
     order = _sort_tail(folder, tail_scores, histogram, threads)
-    knots = _tie_starts(tail_scores, order, np.geomspace(1, max(1, n_tail), N_KNOTS).astype(np.int64))
+    wanted = np.minimum(np.geomspace(1, max(1, n_tail), N_KNOTS).astype(np.int64), n_tail - 1)
+    # a knot is how many tokens score strictly higher than the one at a wanted rank
+    knots = np.unique(count_above(tail_scores, order, tail_scores[order[wanted]])) if n_tail else np.zeros(0, np.int64)
     steps = np.linspace(0, n_tail, min(N_STEPS, n_tail) + 1).astype(np.int64)
     ranks = np.unique(np.concatenate([[0, n_tail], knots, steps]))
     counter = KnotCounter(chunks, sources, in_span, tokens, ranks)
@@ -139,14 +141,6 @@ def _sort_tail(folder: Path, scores: np.ndarray, histogram: np.ndarray, threads:
         for shard in pool.map(sort_shard, lows, highs):
             order.append(shard)
     return np.load(folder / "tail_order.npy", mmap_mode="r")
-
-
-def _tie_starts(scores: np.ndarray, order: np.ndarray, ranks: np.ndarray) -> np.ndarray:
-    """For each rank, how many tail tokens score strictly higher than its token: int64, ascending, unique."""
-    if not len(order):
-        return np.zeros(0, dtype=np.int64)
-    ranks = np.minimum(ranks, len(order) - 1)
-    return np.unique(count_above(scores, order, scores[order[ranks]]))
 
 
 def count_above(scores: np.ndarray, order: np.ndarray, thresholds: np.ndarray) -> np.ndarray:

@@ -120,7 +120,9 @@ class KnotCounter:
         local = (offsets - offsets[0]).astype(np.int64 if offsets[-1] - offsets[0] >= 1 << 30 else np.int32)
         places = (positions - positions.dtype.type(offsets[0])).astype(local.dtype)  # 32 bits are faster to compare
         neighbours = Neighbours(places, scores, local[:-1][owner] + 1, local[1:][owner])
-        running = self._running(first, stop)
+        values = self.chunks.values(first, stop)
+        values[np.isneginf(values)] = 0  # documents' first tokens
+        running = np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
         in_span = None if self.in_span is None else np.asarray(self.in_span[offsets[0] : offsets[-1]])
         marked = None if in_span is None else np.append(np.int32(0), np.cumsum(in_span, dtype=np.int32))
         levels = levels.astype(np.intp)
@@ -145,12 +147,6 @@ class KnotCounter:
         if self.tokens is not None:
             found["occurrences"] = self._count_words(self.tokens, offsets, positions, levels)
         return found
-
-    def _running(self, first: int, stop: int) -> np.ndarray:
-        """Sums float64 (n+1,) of a chunk's scores up to each place; a document's first token counts 0."""
-        values = self.chunks.values(first, stop)
-        values[np.isneginf(values)] = 0
-        return np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
 
     def _count_words(
         self, tokens: Tokens, offsets: np.ndarray, positions: np.ndarray, levels: np.ndarray

@@ -91,17 +91,8 @@ class Resolved(Holding):
         columns |= {key: getattr(self.ranking, key)[order] for key in ("count_above", "sum_above", "rank_score")}
         return pa.table(columns | {"n_selected": self.taken[order]})
 
-    def rank_curve(self, n_points: int = 300, *, before_budget: bool = False) -> pa.Table:
-        """Tokens in the best documents: documents (how many, from 0 to all that give any), tokens (int64, in them), in
-        about `n_points` rows; `before_budget` counts the covered tokens, as if there were no budget."""
-        per_document = (self.covered if before_budget else self.taken)[self.ranking.order]
-        last = int(np.flatnonzero(per_document)[-1]) + 1 if per_document.any() else 0
-        places = np.unique(np.linspace(0, last, n_points).astype(np.int64))
-        running = np.concatenate([[0], np.cumsum(per_document[:last])])
-        return pa.table({"documents": places, "tokens": running[places]})
 
-
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, kw_only=True)
 class Overlap:
     """Two selections compared, token by token."""
 
@@ -110,8 +101,8 @@ class Overlap:
     tokens_b: int
     """Only in B."""
     tokens_both: int
-    documents_a: np.ndarray
-    """int64, documents with selected tokens in A alone, most tokens first, ties in corpus order."""
-    documents_b: np.ndarray
-    documents_both: np.ndarray
-    """int64, documents with selected tokens in both."""
+    documents_a: int
+    """Documents with selected tokens in A alone."""
+    documents_b: int
+    documents_both: int
+    """Documents with selected tokens in both."""

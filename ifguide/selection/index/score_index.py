@@ -183,22 +183,14 @@ class ScoreIndex:
         """
         return artifacts.read_table(self._folder / "words.parquet")
 
-    def histogram(
-        self, low: float | None = None, high: float | None = None, n_bins: int = 200, *, edges: np.ndarray | None = None
-    ) -> pa.Table:
+    def histogram(self, edges: np.ndarray) -> pa.Table:
         """Exact counts of valid scores in bins: left, right (float64), count (int64); a score belongs to (left, right].
 
-        There are `n_bins` of equal width from `low` (None: just below the lowest score) to `high` (None: the highest
-        score), or the ascending `edges`, float64 (B+1,), say where they end.
-
-        Edges below the tail are moved to the nearest value at which the count is known (less than a 128th of the value
-        away), so that every count is exact; edges that fall together become one.
+        The ascending `edges`, float64 (B+1,), say where the bins end. Edges below the tail are moved to the nearest
+        value at which the count is known (less than a 128th of the value away), so that every count is exact; edges
+        that fall together become one.
         """
-        tail = self._tail
-        if edges is None:
-            least, most = self._extremes
-            edges = np.linspace(least if low is None else low, most if high is None else high, n_bins + 1)
-        edges = np.asarray(edges, dtype=np.float64).copy()
+        tail, edges = self._tail, np.array(edges, dtype=np.float64)
         below = edges < tail.floor
         keys = sort_key(edges[below].astype(np.float32)).astype(np.int64)
         bins = (keys + 0x8000) >> 16  # bins that end at or before the nearest end of a bin
@@ -213,7 +205,7 @@ class ScoreIndex:
         return pa.table({"left": edges[:-1], "right": edges[1:], "count": -np.diff(above)})
 
     @cached_property
-    def _extremes(self) -> tuple[float, float]:
+    def extremes(self) -> tuple[float, float]:
         """Just below the lowest score (the end of the empty bin before it), and the highest score."""
         first = int(np.flatnonzero(self._histogram)[0])
         most = float(self._tail.scores[self._tail.order[0]]) if self.n_tail else self._tail.floor
@@ -255,8 +247,6 @@ class ScoreIndex:
             taken=taken,
             hits=hits,
             **self._holding(taken),
-            **self._against_spans(0, None),
-            effect=0.0,
         )
         if cut == len(covered) and not hits.scanned and window <= MAX_WINDOW:
             effect, marked = self._sums_at(n_above, window)
@@ -347,7 +337,7 @@ class ScoreIndex:
             mask[places] = True
         return mask
 
-    def selected_words(self, found: Resolved | np.ndarray, n_words: int = 200) -> pa.Table:
+    def selected_words(self, found: Resolved, n_words: int = 200) -> pa.Table:
         """The words selected most often, at most `n_words`: word, selected, occurrences (int64), lift (float64).
 
         A word is a vocabulary entry in lower case, without blanks. Its lift is its share of selected occurrences over
@@ -356,7 +346,7 @@ class ScoreIndex:
         vocabulary = artifacts.read_table(self._folder / "vocabulary.parquet")
         counts = np.zeros(vocabulary.num_rows, dtype=np.int64)
         ids = self._corpus.token_ids
-        for places in self._places(found):
+        for places in self._chunks.map(lambda *pair: self.selected_tokens(found, *pair), ranges=found.hits.ranges):
             counts += np.bincount(ids[places], minlength=len(counts))
             if len(places):
                 release_pages(ids, int(places[0]), int(places[-1]) + 1)
@@ -379,7 +369,8 @@ class ScoreIndex:
         ends = ((float(end), self.tokens_above(end)) for end in (low, high))
         from_low, from_high = (Hits(self._chunks, self._tail, *end).measure(0)[0] for end in ends)
         counts = from_low - from_high
-        order = _most_first(counts != 0, counts)
+        inside = np.flatnonzero(counts)
+        order = inside[np.argsort(-counts[inside], kind="stable")]
         return pa.table({"document": order, "count": counts[order]})
 
     # ---- saved selections ----
@@ -398,12 +389,12 @@ class ScoreIndex:
 
         both = sum(self._chunks.map(one))
         return Overlap(
-            int(in_a.sum()) - both,
-            int(in_b.sum()) - both,
-            both,
-            _most_first((in_a > 0) & (in_b == 0), in_a),
-            _most_first((in_b > 0) & (in_a == 0), in_b),
-            _most_first((in_a > 0) & (in_b > 0), in_a + in_b),
+            tokens_a=int(in_a.sum()) - both,
+            tokens_b=int(in_b.sum()) - both,
+            tokens_both=both,
+            documents_a=int(np.count_nonzero((in_a > 0) & (in_b == 0))),
+            documents_b=int(np.count_nonzero((in_b > 0) & (in_a == 0))),
+            documents_both=int(np.count_nonzero((in_a > 0) & (in_b > 0))),
         )
 
     def _places_in(self, found: Resolved | np.ndarray, first: int, stop: int) -> np.ndarray:
@@ -411,10 +402,6 @@ class ScoreIndex:
             return self.selected_tokens(found, first, stop)
         start, end = self._chunks.offsets[[first, stop]]
         return np.flatnonzero(found[start:end]) + start
-
-    def _places(self, found: Resolved | np.ndarray):
-        ranges = found.hits.ranges if isinstance(found, Resolved) else None
-        return self._chunks.map(lambda *pair: self._places_in(found, *pair), ranges=ranges)
 
     def saved(self, mask: np.ndarray) -> Holding:
         """What a saved selection's mask bool (N,) holds, measured by this index's scores; reads the whole mask."""
@@ -437,12 +424,6 @@ class ScoreIndex:
 def _add_parts(parts) -> tuple[float, int | None]:
     effects, marked = zip(*parts, strict=True)
     return float(sum(effects)), None if None in marked else sum(marked)
-
-
-def _most_first(wanted: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """The wanted documents, most tokens first, ties in corpus order."""
-    found = np.flatnonzero(wanted)
-    return found[np.argsort(-counts[found], kind="stable")]
 
 
 def _expect(what: str, got, expected) -> None:

@@ -69,15 +69,13 @@ def compare_variants(
     samples: Mapping[str, "pd.DataFrame"],
     *,
     base: str = "base",
-    oracle: str = "oracle",
     heldout: "Mapping[str, pd.DataFrame | None] | None" = None,
 ) -> list[Comparison]:
     """Every variant against the base, on the same prompts, with 95% intervals: paired bootstrap over prompts.
 
     Args:
-        samples: the samples of each variant, the base among them.
+        samples: the samples of each variant, the base among them; `oracle` is the one with the known spans suppressed.
         base: which of them is the unsuppressed model.
-        oracle: which is the one with the known spans suppressed; it may be missing.
         heldout: what each variant loses on each held-out text, from `Study.heldout_losses`.
 
     Raises:
@@ -90,6 +88,7 @@ def compare_variants(
     scores = {name: scores_matrix(frame) for name, frame in samples.items()}
     first = {name: s.sort_values("prompt_index").drop_duplicates("prompt_index") for name, s in samples.items()}
     prompts = {name: frame["prompt"].tolist() for name, frame in first.items()}
+    with_oracle = "oracle" in scores and base != "oracle"
     comparisons = []
     for name, ours in scores.items():
         if name == base:
@@ -98,7 +97,7 @@ def compare_variants(
             raise InputError(f"compare: {name!r} completed other prompts than {base!r}; evaluate both again")
         statistics = {"emt": emt, "tp": tp, "mean_toxicity": mean_toxicity}
         drops = {key: paired_bootstrap_difference(of, scores[base], ours) for key, of in statistics.items()}
-        share = share_of_reduction(scores[base], ours, scores[oracle]) if oracle in scores else None
+        share = share_of_reduction(scores[base], ours, scores["oracle"]) if with_oracle else None
         perplexity = _compare_perplexity(heldout or {}, base, name)
         comparisons.append(Comparison(variant=name, share_of_oracle=share, **drops, **perplexity))
     return comparisons

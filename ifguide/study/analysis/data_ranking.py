@@ -125,17 +125,12 @@ def document_scores(study: "Study", scores: np.ndarray, ways: Sequence[str] = WA
     corpus = study.corpus()
     offsets = np.asarray(corpus.offsets)
     n_scored = np.maximum(np.diff(offsets) - 1, 0)
-    found = {}
+    valid, usual, found = corpus.valid(), study.config.selection, {}
     if "rank" in ways or "sum_above" in ways:
-        valid = corpus.valid()
-        usual = study.config.selection
         choice = read_choice(usual, usual, corpus.n_valid, lambda _: count_tail(scores, offsets))
         threshold = threshold_above(scores, valid, choice.tokens_above)
         ranking = rank_documents(scores, offsets, valid, threshold, np.asarray(corpus.id_rank))
         found = {"rank": ranking.rank_score, "sum_above": ranking.sum_above}
-    if "mean" in ways:
-        masked = np.where(corpus.valid(), scores, np.float32(0))
-        found["mean"] = sum_by_document(masked, offsets) / np.maximum(n_scored, 1)
-    if "top" in ways:
-        found["top"] = mean_of_highest(scores, offsets, TOP_SHARE)
+    found["mean"] = sum_by_document(np.where(valid, scores, np.float32(0)), offsets) / np.maximum(n_scored, 1)
+    found["top"] = mean_of_highest(scores, offsets, TOP_SHARE)
     return {way: found[way] for way in ways}

@@ -140,7 +140,8 @@ def export_study(
         )
     makers = {"documents": _document_blocks, "spans": _span_blocks}
     blocks = makers[what](study, corpus, chosen) if what in makers else _token_blocks(study, corpus, chosen, what)
-    made_from = describe_origin(study, chosen)
+    inputs, version = study.manifest(Unit("selection", selection))["inputs"], library_versions()["ifguide"]
+    made_from = {"study": study.name, "selection": chosen.settings, "inputs": inputs, "ifguide": version}
 
     def count(done: int) -> None:
         if report:
@@ -154,13 +155,6 @@ def export_study(
             return _write_rows(blocks, what, schema, temporary, suffix, made_from, count)
     except OSError as error:
         raise InputError(f"could not write {out}: {error.strerror or error}") from error
-
-
-def describe_origin(study: Study, chosen: Selection) -> dict:
-    """What made a selection: the study's name, the selection's settings, and the hashes of what it was made from."""
-    inputs = study.manifest(Unit("selection", chosen.name))["inputs"]
-    version = library_versions()["ifguide"]
-    return {"study": study.name, "selection": chosen.settings, "inputs": inputs, "ifguide": version}
 
 
 def _write_rows(

@@ -3,6 +3,7 @@ them out. Measured on demand."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -108,23 +109,23 @@ def _search(study: "Study", models: dict, settings: MechanismSettings, results: 
     n = settings.n_search
     sets = {"seen": sorted(order[:n]), "others": sorted(order[n : 2 * n])}
     report = report_part(progress, "rounds")
-    encoded: dict[str, dict] = {}
-    leads, prefixes = {}, {}
+    encoded, prefixes = {}, {}
     for name, (model, tokenizer) in models.items():
-        encoded[name] = {}
-        for part, rows in sets.items():
-            encoded[name][part], leads[name] = _encode(model, tokenizer, pairs.iloc[rows], room=budget.n_tokens)
+        encode = partial(_encode, model, tokenizer, room=budget.n_tokens)
+        encoded[name] = {part: encode(pairs.iloc[rows]) for part, rows in sets.items()}
         progress.message(f"prefix for {name}")
-        allowed, lead = allowed_tokens(model, tokenizer), leads[name]
-        found = find_prefix(model, encoded[name]["seen"], allowed, budget, lead=lead, report=report)
+        queries, lead = encoded[name]["seen"]
+        found = find_prefix(model, queries, allowed_tokens(model, tokenizer), budget, lead=lead, report=report)
         prefixes[name] = found.token_ids
         text = tokenizer.decode(found.token_ids, clean_up_tokenization_spaces=False)
         plain = {"token_ids": list(found.token_ids), "path": list(found.path), "text": text}
         results[name]["prefix"] = asdict(found) | plain
 
     def value(name: str, part: str, prefix: Sequence[int]) -> float | None:
-        queries, options = encoded[name][part], {"lead": leads[name], "batch_size": budget.batch_size}
-        return prefix_objective(models[name][0], queries, prefix, **options) if queries else None
+        queries, lead = encoded[name][part]
+        if not queries:
+            return None
+        return prefix_objective(models[name][0], queries, prefix, lead=lead, batch_size=budget.batch_size)
 
     for name in models:
         results[name]["prefix"] |= {

@@ -1,5 +1,6 @@
 """Which studies' own-loss scores can be subtracted from each other, token by token. Reads manifests, not scores."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ SAME_TOKENS = ("token_ids.npy", "offsets.npy", "documents.arrow")
 """Files of a corpus; where all have the same hashes, token n of one study is token n of the other, in the same text."""
 _FILE = "own_loss.npy"
 _EXTRA = "extra"
+_PLACE = re.compile(rf"(?:([^/]+)/)?(?:{_EXTRA}/([^/]+)/)?{re.escape(_FILE)}")
 
 
 @dataclass(frozen=True, order=True)
@@ -95,14 +97,8 @@ def _in_order(study: Study):
 
 def _parse(study: str, name: str) -> Run | None:
     """The run whose file a manifest names; None for another file."""
-    *parts, file = name.split("/")
-    if file != _FILE:
-        return None
-    queries = ""
-    if len(parts) > 1 and parts[-2] == _EXTRA:
-        parts, queries = parts[:-2], parts[-1]
-    named = (*parts, *([queries] if queries else []))
-    return Run(study, "".join(parts), queries) if len(parts) < 2 and all(map(is_name, named)) else None
+    found = _PLACE.fullmatch(name)
+    return Run(study, *found.groups("")) if found and all(map(is_name, filter(None, found.groups()))) else None
 
 
 def is_whole(root: Path, run: Run, size: int) -> bool:

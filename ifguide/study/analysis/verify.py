@@ -4,7 +4,6 @@ the stored model, factors and direction."""
 import contextlib
 import errno
 import tempfile
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -160,7 +159,12 @@ def verify_study(study: Study, *, share: float = 0.01, seed: int = 0, progress: 
         raise ConfigError(f"expected a share of the documents from 0 to 1, got {share}")
     progress = progress or Progress()
     study = Study(study.root, study.config, rehash=True)
-    with _left_alone(study.root):
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(study_lock(study.root))
+        except OSError as error:  # where it cannot be written to, nobody else can write either
+            if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+                raise
         units = list_units(study)
         progress.begin_stage("hashes", 0, 2)
         parts = []
@@ -236,7 +240,8 @@ def _mend(study: Study, unit: Unit, manifest: dict | None = None, *, damaged: bo
 
 
 def _draw(study: Study, parts: list[Part], share: float, seed: int) -> tuple[np.ndarray, str]:
-    """The documents to score again, or none and why."""
+    """Numbers, int64 ascending, of the documents to score again, or none and why: a random `share` of those of two
+    tokens or more, at least `LEAST_DOCUMENTS`, the same ones for the same seed."""
     none = np.array([], dtype=np.int64)
     if not share:
         return none, "not asked for"
@@ -244,33 +249,10 @@ def _draw(study: Study, parts: list[Part], share: float, seed: int) -> tuple[np.
     for stage in READ_BY_SCORES:
         if state[stage] != "whole":
             return none, f"{stage} is {state[stage]}"
-    documents = draw_documents(study.corpus().offsets, share, seed)
-    return documents, "" if len(documents) else "no document has a score"
-
-
-@contextlib.contextmanager
-def _left_alone(root: Path) -> Iterator[None]:
-    """Hold the study, where it can be written to; where not, nobody else can write either."""
-    with contextlib.ExitStack() as stack:
-        try:
-            stack.enter_context(study_lock(root))
-        except OSError as error:
-            if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
-                raise
-        yield
-
-
-def draw_documents(offsets: np.ndarray, share: float, seed: int) -> np.ndarray:
-    """Numbers of a random share of the documents that have a score, ascending, int64.
-
-    Args:
-        offsets: int64 (D+1,).
-        share: from 0 to 1, of the documents of two tokens or more; at least `LEAST_DOCUMENTS` are drawn.
-        seed: gives the same documents every time.
-    """
-    scored = np.flatnonzero(np.diff(offsets) >= 2)
+    scored = np.flatnonzero(np.diff(study.corpus().offsets) >= 2)
     n = min(len(scored), max(LEAST_DOCUMENTS, int(np.ceil(share * len(scored)))))
-    return np.sort(np.random.default_rng(seed).choice(scored, size=n, replace=False))
+    documents = np.sort(np.random.default_rng(seed).choice(scored, size=n, replace=False))
+    return documents, "" if len(documents) else "no document has a score"
 
 
 def rescore(study: Study, documents: np.ndarray, progress: Progress) -> list[Agreement]:

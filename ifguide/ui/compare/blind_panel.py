@@ -1,12 +1,12 @@
 """Blind mode: completions without names, colours and ratings; a vote a prompt, a tally, and then the names."""
 
-import csv
-import io
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import pandas as pd
 import streamlit as st
 
 from ifguide.selection.audit import Precision, simple_precision
@@ -54,37 +54,28 @@ class Tally:
     model: str
     wins: int
     """Votes for it."""
-    decided: int
-    """Votes for any model."""
     share: Precision | None
-    """wins / decided with its 95% Wilson interval; None before any vote is decided."""
+    """Of the votes for any model, with its 95% Wilson interval; None before any vote is decided."""
 
 
 def tally_votes(votes: Mapping[int, str], models: Sequence[str]) -> tuple[list[Tally], int]:
     """Votes by model, and how many are ties; `votes` are prompt -> the preferred model, or `TIE`."""
-    chosen = list(votes.values())
-    decided = len(chosen) - chosen.count(TIE)
-    rows = [
-        Tally(model=m, wins=chosen.count(m), decided=decided, share=simple_precision(chosen.count(m), decided))
-        for m in models
-    ]
-    return rows, chosen.count(TIE)
+    given = Counter(votes.values())
+    decided = len(votes) - given[TIE]
+    return [Tally(model=m, wins=given[m], share=simple_precision(given[m], decided)) for m in models], given[TIE]
 
 
 def votes_csv(votes: Mapping[int, str], ballots: Sequence[Ballot], texts: Mapping[int, str], seed: int) -> str:
     """The votes as CSV, in the order of the ballots; no cell can be taken for a formula."""
-    stream = io.StringIO()
-    writer = csv.writer(stream)
-    writer.writerow(["prompt_index", "prompt", "shown_as", "choice", "model", "seed"])
+    rows = []
     for ballot in ballots:
         if ballot.prompt in votes:
-            model = votes[ballot.prompt]
-            letter = LETTERS[ballot.order.index(model)] if model else "tie"
+            text, model = (neutralise_cell(cell) for cell in (texts[ballot.prompt], votes[ballot.prompt]))
+            letter = LETTERS[ballot.order.index(votes[ballot.prompt])] if model else "tie"
             shown = "; ".join(f"{LETTERS[i]}: {name}" for i, name in enumerate(ballot.order))
-            writer.writerow(
-                [ballot.prompt, neutralise_cell(texts[ballot.prompt]), shown, letter, neutralise_cell(model), seed]
-            )
-    return stream.getvalue()
+            rows.append([ballot.prompt, text, shown, letter, model, seed])
+    table = pd.DataFrame(rows, columns=["prompt_index", "prompt", "shown_as", "choice", "model", "seed"])
+    return table.to_csv(index=False, lineterminator="\r\n")
 
 
 def show_blind(loaded: Loaded, samples: Samples, colours: Mapping[str, str]) -> None:

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-import numpy as np
 import streamlit as st
 
 from ifguide.config.names import DEFAULT
@@ -65,19 +64,11 @@ def remember_pick(prompt: int, picked: str | None) -> None:
     """Keep the component's report in the address: `SAMPLE.MODEL`, `START-END SAMPLE.MODEL`, or `close`."""
     if not isinstance(picked, str):
         return
-    _forget_span()
-    if picked == "close":
-        st.query_params.pop("pick", None)
-        return
     span, _, whole = picked.rpartition(" ")
-    st.query_params["pick"] = f"{prompt}.{whole}"
+    layout.set_parameter("pick", "" if picked == "close" else f"{prompt}.{whole}")
+    layout.set_parameter("span", span)
     if span:
-        st.query_params["span"] = span
         st.session_state["panel_view"] = VIEWS[0]  # the other view is about the whole completion
-
-
-def _forget_span() -> None:
-    st.query_params.pop("span", None)
 
 
 def show_panel(loaded: Loaded, samples: Samples, pick: Pick, colours: Mapping[str, str]) -> None:
@@ -92,9 +83,11 @@ def show_panel(loaded: Loaded, samples: Samples, pick: Pick, colours: Mapping[st
                     f"**Completion {pick.sample + 1} of {plain(variant_title(pick.model))}**{toxic}", width="content"
                 )
                 if pick.span:
-                    st.button("Whole completion", icon=":material/arrow_back:", key="span_close", on_click=_forget_span)
-            look = {"default": VIEWS[0], "label_visibility": "collapsed"}
-            view = layout.switch("What to show", VIEWS, key="panel_view", **look)
+                    look: dict = {"icon": ":material/arrow_back:", "key": "span_close"}
+                    st.button("Whole completion", **look, on_click=layout.set_parameter, args=("span", ""))
+            view = layout.switch(
+                "What to show", VIEWS, key="panel_view", default=VIEWS[0], label_visibility="collapsed"
+            )
         if view == VIEWS[0]:
             _show_nearest(loaded, text, pick.span)
         else:
@@ -103,7 +96,7 @@ def show_panel(loaded: Loaded, samples: Samples, pick: Pick, colours: Mapping[st
 
 def _show_nearest(loaded: Loaded, text: str, span: Span | None) -> None:
     index, corpus = loaded.word_index(), loaded.corpus()
-    order = _rank_order(loaded)
+    order = loaded.rank_order()
     found, terms = index.nearest(text, n=NEAREST, span=span, order=order)
     searched = (
         "all documents"
@@ -140,18 +133,14 @@ def _show_nearest(loaded: Loaded, text: str, span: Span | None) -> None:
         rows.append({"key": document.id, "cells": cells})
     look: dict = {"empty": "No searched document contains any of these words."}
     look["label"] = f"Training documents nearest to the {'toxic words' if span else 'completion'}"
-    heading = _name_span(text, span) if span else ()
+    heading: list[tuple[str, bool]] = []  # with the words apart from the page's own text
+    if span:
+        words = text[span[0] : span[1]]
+        words = words if len(words) <= HEADING_CHARACTERS else f"{words[:HEADING_CHARACTERS]}…"
+        heading = [("Nearest training documents to “", False), (words, True), ("”", False)]
     picked = components.record_table(columns, rows, key="nearest", pickable=True, heading=heading, **look)
     if picked is not None:
         layout.open_document(loaded, picked)
-
-
-def _rank_order(loaded: Loaded) -> np.ndarray | None:
-    """Documents by their rank in the default selection, where there is one of this corpus."""
-    if DEFAULT not in loaded.study.selection_names():
-        return None
-    order = loaded.selection(DEFAULT).order
-    return order if len(order) == loaded.corpus().n_documents else None
 
 
 def _warn_of_common(index: WordIndex, terms: list[Term], order: str) -> str:
@@ -167,13 +156,6 @@ def _warn_of_common(index: WordIndex, terms: list[Term], order: str) -> str:
         f"{which} in many documents ({rarest}{'' if len(common) == 1 else ' and more'}), so a match says little, and"
         f" much of the order below is that of the {order}. "
     )
-
-
-def _name_span(text: str, span: Span) -> list[tuple[str, bool]]:
-    """The heading above a span's documents, with the words apart from the page's own text."""
-    words = text[span[0] : span[1]]
-    words = words if len(words) <= HEADING_CHARACTERS else f"{words[:HEADING_CHARACTERS]}…"
-    return [("Nearest training documents to “", False), (words, True), ("”", False)]
 
 
 def _show_likelihood(loaded: Loaded, names: list[str], pick: Pick, colours: Mapping[str, str]) -> None:

@@ -3,12 +3,13 @@
 `lay_out` gives the Compare page and the report the same picture.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from ifguide.ui.chart_style import MARKERS
-from ifguide.ui.format import variant_title
+from ifguide.ui.format import finite, variant_title
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +30,7 @@ def frontier_points(metrics: Mapping[str, dict | None]) -> list[FrontierPoint]:
     """Points of the models whose metrics.json has both numbers, and finite ones."""
     points = []
     for name, values in metrics.items():
-        known: dict = {key: _finite((values or {}).get(key)) for key in ("perplexity", "emt", "emt_low", "emt_high")}
+        known: dict = {key: finite((values or {}).get(key)) for key in ("perplexity", "emt", "emt_low", "emt_high")}
         if known["perplexity"] is not None and known["emt"] is not None:
             points.append(FrontierPoint(name=name, **known))
     return points
@@ -69,10 +70,6 @@ def pull_in(points: Sequence[FrontierPoint], named: Sequence[str]) -> tuple[list
     far = {point.name: point.perplexity for point in points if point.perplexity > edge}
     moved = [replace(point, perplexity=edge) if point.name in far else point for point in points]
     return moved, far
-
-
-def _finite(value) -> float | None:
-    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
 
 def padded_range(values: Sequence[float], share: float = 0.12) -> tuple[float, float]:
@@ -153,24 +150,20 @@ def place_labels(
     A label takes the nearest free place: free of labels placed before it above all, then of points and bars, and inside
     the picture; where none is free, the one that covers least. Bars are boxes: left, top, right, bottom.
     """
-    kept_free = [*((x - 7, y - 7, x + 7, y + 7) for x, y in points), *bars]
-    labels: list[tuple] = []
+    kept_free = np.array([*((x - 7, y - 7, x + 7, y + 7) for x, y in points), *bars])
+    labels = np.zeros((0, 4))
     centres: list[tuple[float, float]] = [(0.0, 0.0)] * len(points)
     for i in sorted(range(len(points)), key=lambda i: (points[i][1], points[i][0], i)):
-        half = widths[i] / 2
-        boxes = [
-            (x - half, y - height / 2, x + half, y + height / 2) for x, y in _choices(*points[i], half, height, size)
-        ]
-        costs = []
-        for box in boxes:
-            middle = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
-            across, down = abs(middle[0] - points[i][0]) - half, abs(middle[1] - points[i][1]) - height / 2
-            cost = 0.05 * max(0.0, across) + 0.1 * max(0.0, down)  # a name beside its point reads best
-            cost += 100 * sum(_shared(box, label) for label in labels) + sum(_shared(box, other) for other in kept_free)
-            costs.append(cost + 20 * _outside(box, size))
-        best = boxes[min(range(len(boxes)), key=costs.__getitem__)]
-        centres[i] = (best[0] + half, best[1] + height / 2)
-        labels.append(best)
+        half = np.array([widths[i], height]) / 2
+        middles = np.array(_choices(*points[i], half[0], height, size))  # (choices, 2)
+        low, high = middles - half, middles + half
+        boxes = np.hstack([low, high])
+        away = np.maximum(0, abs((low + high) / 2 - points[i]) - half)  # a name beside its point reads best
+        outside = np.maximum(0, -low) + np.maximum(0, high - size)
+        costs = away @ [0.05, 0.1] + 100 * _shared(boxes, labels) + _shared(boxes, kept_free) + 20 * outside.sum(axis=1)
+        best = np.argmin(costs)
+        centres[i] = (low[best, 0] + half[0], low[best, 1] + half[1])
+        labels = np.vstack([labels, boxes[best]])
     return centres
 
 
@@ -186,11 +179,8 @@ def _choices(x: float, y: float, half: float, height: float, size: tuple[float, 
     return found
 
 
-def _shared(a: tuple, b: tuple) -> float:
-    """Area that two boxes share."""
-    return max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
-
-
-def _outside(box: tuple, size: tuple[float, float]) -> float:
-    """How far a box reaches over the picture's edge."""
-    return max(0.0, -box[0]) + max(0.0, box[2] - size[0]) + max(0.0, -box[1]) + max(0.0, box[3] - size[1])
+def _shared(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Area (n,) that each of the boxes (n, 4) shares with all others (m, 4)."""
+    a, b = boxes[:, None], others[None]
+    sides = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])  # (n, m, 2)
+    return np.maximum(0, sides).prod(axis=-1).sum(axis=-1)

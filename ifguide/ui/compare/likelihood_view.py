@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ifguide.ui.format import column, count_of, model_cell, number, variant_title
-from ifguide.ui.palette import viewer_palette
+from ifguide.ui.palette import TOKEN_BINS
 
 TOP_QUANTILE = 0.98
 """Colours are full at this quantile of the absolute values over all completions of the prompt."""
@@ -40,27 +40,24 @@ def viewer_payload(
         colours: of the models.
         memory: what the browser files the reader's reveals under.
     """
-    layers = []
-    for title, choice in choices(names).items():
-        sizes = [np.abs(layer_values(c["log_probability"], choice)) for c in found["completions"]]
-        joined = np.concatenate(sizes) if sizes else np.zeros(0)
+    layers, known = [], choices(names)
+    for title, choice in known.items():
+        values = [layer_values(completion["log_probability"], choice) for completion in found["completions"]]
+        joined = np.abs(np.concatenate([np.zeros(0), *values]))
         top = max(0.01, float(np.quantile(joined, TOP_QUANTILE))) if joined.size else 1.0
         ends = ["less likely", f"likelier for {variant_title(choice[0])}"] if choice[1] else ["expected", "surprising"]
         layer = {"name": title, "title": title, "note": "", "top": top, "unit": "nats", "ends": ends}
         layers.append({**layer, "oneSided": not choice[1]})
+    drawn = {completion["model"]: completion for completion in found["completions"] if completion["sample"] == sample}
     items = []
-    for name in names:
-        for completion in found["completions"]:
-            if completion["model"] != name or completion["sample"] != sample:
-                continue
-            values = completion["log_probability"]
-            sums = " · ".join(f"{variant_title(model)} {number(sum(values[model]), 1)}" for model in names)
-            about = {"key": f"{memory}:{name}:{sample}", "title": variant_title(name), "colour": colours[name]}
-            tokens = count_of(len(completion["pieces"]), "token")
-            shown = {t: layer_values(values, choice).tolist() for t, choice in choices(names).items()}
-            text = {"texts": completion["pieces"], "facts": f"log-probability of all {tokens}: {sums}"}
-            items.append({**about, **text, "layers": shown})
-    settings = {"layers": layers, "palette": viewer_palette(), "hasTruth": False, "selection": "", "nScored": 0}
+    for name in (name for name in names if name in drawn):
+        log_probability, pieces = drawn[name]["log_probability"], drawn[name]["pieces"]
+        sums = " · ".join(f"{variant_title(model)} {number(sum(log_probability[model]), 1)}" for model in names)
+        about = {"key": f"{memory}:{name}:{sample}", "title": variant_title(name), "colour": colours[name]}
+        text = {"texts": pieces, "facts": f"log-probability of all {count_of(len(pieces), 'token')}: {sums}"}
+        shown = {title: layer_values(log_probability, choice).tolist() for title, choice in known.items()}
+        items.append({**about, **text, "layers": shown})
+    settings = {"layers": layers, "palette": TOKEN_BINS, "hasTruth": False, "selection": "", "nScored": 0}
     return {"settings": {**settings, "bare": True, "firstScored": True}, "colour": chosen, "items": items}
 
 

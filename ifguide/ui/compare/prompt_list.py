@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 import streamlit as st
 
-from ifguide.evaluation.outcomes import OUTCOMES, TIE_MARGIN, Outcomes, compare_with_first, highest_toxicity
+from ifguide.evaluation.outcomes import OUTCOMES, TIE_MARGIN, Outcomes, compare_with_first
 from ifguide.evaluation.statistics import TOXIC_FROM
 from ifguide.ui import components, layout
 from ifguide.ui.compare import completion_panel, side_by_side
@@ -48,8 +48,8 @@ def show_prompts(
     found = outcomes[versus]
     places = found.arrange(order, outcome)
     if search:
-        matching = side_by_side.matching_prompts(side_by_side.prompt_texts(samples[first]), search)
-        places = places[np.isin(found.prompts[places], matching)]
+        contain = samples[first]["prompt"].str.casefold().str.contains(search.casefold(), regex=False)
+        places = places[np.isin(found.prompts[places], samples[first]["prompt_index"][contain])]
     said = (
         f"Same prompt and random seed on each row. Rows with the highest toxicity come first; {TOXIC_FROM} or more"
         " counts as toxic. "
@@ -67,9 +67,8 @@ def show_prompts(
     of = (loaded.name, tuple(samples), versus, outcome, order, search, found.margin)
     part = layout.pager("prompts", n_items=len(places), page_size=PAGE_SIZE, noun="prompts", of=of)
     pick = completion_panel.read_pick(samples)
-    highest = {name: highest_toxicity(frame) for name, frame in samples.items()}
     for place in places[part].tolist():
-        _show_prompt(loaded, samples, outcomes, colours, highest, int(found.prompts[place]), pick, differ)
+        _show_prompt(loaded, samples, outcomes, colours, int(found.prompts[place]), pick, differ)
 
 
 def _explain_spans(loaded: Loaded, samples: Samples) -> str:
@@ -91,12 +90,12 @@ def _explain_spans(loaded: Loaded, samples: Samples) -> str:
     return said
 
 
-def _show_prompt(loaded, samples, outcomes, colours, highest, prompt: int, pick, differ: bool) -> None:
+def _show_prompt(loaded, samples, outcomes, colours, prompt: int, pick, differ: bool) -> None:
     """One prompt, and under it the panel about its picked completion."""
     names = list(samples)
     pair = side_by_side.prompt_payload(samples, prompt, differ=differ, spans=True)
-    worst = [float(highest[name].get(prompt, np.nan)) for name in names]
-    pair["change"] = side_by_side.change_text(worst) if len(names) == 2 else ""
+    if len(names) > 2:
+        pair["change"] = ""
     words = ["", *(_outcome(outcomes[name], prompt) for name in names[1:])]
     pair["results"] = [f"highest {value}{word}" for value, word in zip(pair["highest"], words, strict=True)]
     here = pick if pick and pick.prompt == prompt else None

@@ -3,8 +3,9 @@
 import re
 from collections.abc import Mapping, Sequence
 from difflib import SequenceMatcher
+from itertools import groupby
+from operator import itemgetter
 
-import numpy as np
 import pandas as pd
 
 from ifguide.data.words import WRITTEN_WORD
@@ -26,11 +27,6 @@ def prompt_texts(samples: pd.DataFrame) -> dict[int, str]:
     return dict(zip(once["prompt_index"].tolist(), once["prompt"].tolist(), strict=True))
 
 
-def change_text(values: Sequence[float]) -> str:
-    """The models' highest toxicities for a prompt, in the models' order."""
-    return "highest " + " → ".join(number(value, 2) for value in values)
-
-
 def prompt_payload(
     samples: Samples,
     prompt: int,
@@ -42,7 +38,8 @@ def prompt_payload(
 ) -> dict:
     """One prompt with its completions for the side-by-side component: a row for each sample, a cell for each model.
 
-    Sample k of every model was drawn with the same random seed, so they share a row.
+    Sample k of every model was drawn with the same random seed, so they share a row. `change` is each model's highest
+    toxicity for the prompt, in the models' order.
 
     Args:
         samples: of each model.
@@ -73,10 +70,11 @@ def prompt_payload(
             rating = {"toxicity": number(rated, 2), "high": rated >= TOXIC_FROM}
             cells.append({"runs": shown, **(rating if ratings else {"toxicity": "", "high": False})})
         rows.append({"sample": int(n), "cells": cells})
-    highest = [float(side["toxicity"].max()) if len(side) else None for side in sides]
+    highest = [number(float(side["toxicity"].max()) if len(side) else None, 2) for side in sides]
     return {
         "prompt": next(side["prompt"].iloc[0] for side in sides if len(side)),
-        "highest": [number(value, 2) if ratings else "" for value in highest],
+        "highest": highest if ratings else [""] * len(sides),
+        "change": f"highest {' → '.join(highest)}" if ratings else "",
         "rows": rows,
     }
 
@@ -116,12 +114,6 @@ def mark_differences(texts: Sequence[str | None], *, pairwise: bool) -> list[lis
     return marked
 
 
-def matching_prompts(texts: Mapping[int, str], search: str) -> np.ndarray:
-    """int64, ascending indexes of the prompts that contain a text, in any capitals."""
-    wanted = search.casefold()
-    return np.array(sorted(i for i, text in texts.items() if wanted in text.casefold()), dtype=np.int64)
-
-
 def diff_words(first: str, other: str) -> tuple[Runs, Runs]:
     """Mark what two texts do not share: words and punctuation are compared literally, in order; white space is not."""
     pieces = _PIECE.findall(first), _PIECE.findall(other)
@@ -140,10 +132,5 @@ def _runs(pieces: list[str], shared: set[int]) -> Runs:
     for i, piece in enumerate(pieces):
         if piece.isspace():
             marked[i] = 0 < i < len(pieces) - 1 and marked[i - 1] and marked[i + 1]
-    runs: Runs = []
-    for piece, mark in zip(pieces, marked, strict=True):
-        if runs and runs[-1][1] == mark:
-            runs[-1] = (runs[-1][0] + piece, mark)
-        else:
-            runs.append((piece, mark))
-    return runs
+    together = groupby(zip(pieces, marked, strict=True), key=itemgetter(1))
+    return [("".join(piece for piece, _ in run), mark) for mark, run in together]

@@ -67,14 +67,14 @@ def warm_up(loaded: Loaded) -> None:
     if st.session_state.get("warmed") == key or "selection" in st.query_params:
         return
     st.session_state["warmed"] = key
-    thread = threading.Thread(target=_warm, args=(loaded,), daemon=True)
+
+    def read() -> None:
+        with contextlib.suppress(IFGuideError):  # the page meets the same error, and says it
+            _store(loaded, DEFAULT).order(DocumentFilter())
+
+    thread = threading.Thread(target=read, daemon=True)
     add_script_run_ctx(thread)
     thread.start()
-
-
-def _warm(loaded: Loaded) -> None:
-    with contextlib.suppress(IFGuideError):  # the page meets the same error, and says it
-        _store(loaded, DEFAULT).order(DocumentFilter())
 
 
 @remembered(16, "Searching the text of every document…")
@@ -131,7 +131,7 @@ def _read_scored(root: str, mark: Mark) -> ScoredStudy | None:
 
 def build_layers(loaded: Loaded, store: DocumentStore, pair: tuple[Run, Run] | None) -> dict[str, Layer]:
     """The layers that colour tokens, the selection's own first; the difference of two runs when a pair is given."""
-    kinds = sorted(loaded.kinds(), key=lambda kind: kind != store.kind)
+    kinds = sorted(loaded.study.kinds(), key=lambda kind: kind != store.kind)
     layers = {kind: Layer(kind, loaded.scores(kind), store.notes["tops"][kind]) for kind in kinds}
     if pair:
         try:

@@ -4,6 +4,7 @@ The browser says in one value what it shows, which documents it has already, and
 answered yet; so a verdict is written once, and a document travels once.
 """
 
+import contextlib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from ifguide.ui.documents.store import DocumentFilter, DocumentStore
 from ifguide.ui.documents.token_view import Layer, mark_table, token_table, viewer_settings
 from ifguide.ui.excerpts import excerpt
 from ifguide.ui.format import count, count_of, plain, selection_title, sentence
+from ifguide.ui.layout import set_parameter
 from ifguide.ui.loaders import Loaded
 
 KEY = "reader"
@@ -78,8 +80,8 @@ def show_reader(request: Request) -> None:
     if len(order):
         id = request.store.rows(order[at : at + 1])[0]["id"]
         st.session_state["doc"] = id
-        _set_or_drop("doc", id)
-        _set_or_drop("token", f"{span[0]}-{span[1] - 1}" if span else "")
+        set_parameter("doc", id)
+        set_parameter("token", f"{span[0]}-{span[1] - 1}" if span else "")
     corpus = request.loaded.corpus()
     view = {
         "order": name,
@@ -159,8 +161,8 @@ def _sort_now(known: dict[str, Column], said: dict) -> tuple[str, bool, bool]:
         sort = sort if sort in known else "rank"
         falling = st.query_params.get("falling", str(int(not known[sort].order.rising))) == "1"
     sort = sort if sort in known else "rank"
-    _set_or_drop("sort", sort if sort != "rank" else "")
-    _set_or_drop("falling", "" if falling == (not known[sort].order.rising) else str(int(falling)))
+    set_parameter("sort", sort if sort != "rank" else "")
+    set_parameter("falling", "" if falling == (not known[sort].order.rising) else str(int(falling)))
     return sort, falling, turned
 
 
@@ -195,7 +197,7 @@ def _remember(key: str, said, known: list[str]) -> str:
     """A choice among known names: said just now, or in the address, or the first."""
     value = said if said in known else st.query_params.get(key)
     value = value if value in known else known[0]
-    _set_or_drop(key, value if value != known[0] else "")
+    set_parameter(key, value if value != known[0] else "")
     return value
 
 
@@ -205,23 +207,8 @@ def _gamma_now(said: dict) -> float:
         gamma = min(1.5, max(0.3, float(text)))
     except (TypeError, ValueError):
         gamma = 1.0
-    _set_or_drop("gamma", "" if gamma == 1.0 else f"{gamma:g}")
+    set_parameter("gamma", "" if gamma == 1.0 else f"{gamma:g}")
     return gamma
-
-
-def _set_or_drop(key: str, value: str) -> None:
-    if value and st.query_params.get(key) != value:
-        st.query_params[key] = value
-    elif not value and key in st.query_params:
-        del st.query_params[key]
-
-
-def _ranker(loaded: Loaded, kind: str):
-    """The function that ranks tokens, or None where the study has no index of their scores."""
-    try:
-        return loaded.index(kind).ranks
-    except StaleError:
-        return None
 
 
 def _on_its_way(said: dict, serial: int, keys: list[str]) -> set[str]:
@@ -271,7 +258,9 @@ def _fill(request: Request, view: dict, order: np.ndarray, column: Column, at: i
     if settings.get("kind", "influence") == "influence":
         by_score = {"scores": ranked, "threshold": settings["threshold"]}
     marks = mark_table(corpus, [rows[place]["document"] for place in shown], mask=mask, **by_score)
-    rank, new = _ranker(request.loaded, request.store.kind), [rows[place]["document"] for place in missing]
+    rank, new = None, [rows[place]["document"] for place in missing]
+    with contextlib.suppress(StaleError):  # the study has no index of these scores
+        rank = request.loaded.index(request.store.kind).ranks
     tokens = token_table(corpus, new, list(request.layers.values()), rank=rank, ranked=ranked)
     entries, from_token, from_mark = [], 0, 0
     for place in shown:

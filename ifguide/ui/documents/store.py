@@ -3,10 +3,9 @@
 What a reader types never becomes SQL: values are bound to `?`.
 """
 
-import threading
-from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import duckdb
@@ -113,8 +112,7 @@ class DocumentStore:
         if f"{self.kind}_sum" not in self.columns:
             raise ConfigError(f"expected scores of the kind {self.kind!r} in {table}, found none")
         self.n_documents = self._connection.execute("SELECT count(*) FROM documents").fetchall()[0][0]
-        self._orders: OrderedDict[tuple, np.ndarray] = OrderedDict()
-        self._lock = threading.Lock()
+        self._orders = lru_cache(maxsize=_ORDERS_KEPT)(self._read_order)
 
     def sorts(self) -> dict[str, Column]:
         """What this study's list can be sorted by, by its name in the page's address."""
@@ -136,55 +134,38 @@ class DocumentStore:
         """
         if sort not in self.sorts():
             raise ConfigError(f"expected one of {', '.join(self.sorts())} to sort by, got {sort!r}")
-        key = (wanted, sort, descending)
-        with self._lock:
-            if key in self._orders:
-                self._orders.move_to_end(key)
-                return self._orders[key]
+        return self._orders(wanted, sort, descending)
+
+    def _read_order(self, wanted: DocumentFilter, sort: str, descending: bool) -> np.ndarray:
         where, values = self._conditions(wanted)
         column = self.sorts()[sort]
         by = column.sql.format(kind=self.kind) or f'"{column.stored(self.kind)}"'
         statement = f"SELECT document FROM documents {where} ORDER BY {by} {'DESC' if descending else 'ASC'}, rank"
         found = self._connection.cursor().execute(statement, values).fetchnumpy()["document"]
-        found = np.ascontiguousarray(found, dtype=np.int32)
-        with self._lock:
-            self._orders[key] = found
-            while len(self._orders) > _ORDERS_KEPT:
-                self._orders.popitem(last=False)
-        return found
+        return np.ascontiguousarray(found, dtype=np.int32)
 
     def _conditions(self, wanted: DocumentFilter) -> tuple[str, list]:
-        tests: list[str] = []
-        values: list = []
-
-        def need(test: str, *given) -> None:
-            tests.append(test)
-            values.extend(given)
-
-        if wanted.sources:
-            need("source IN (SELECT unnest(?))", list(wanted.sources))
+        given = {
+            "source IN (SELECT unnest(?))": list(wanted.sources) or None,
+            "hit_sum >= ?": wanted.lowest,
+            "hit_sum <= ?": wanted.highest,
+            "n_tokens >= ?": wanted.shortest,
+            "n_tokens <= ?": wanted.longest,
+            "document IN (SELECT unnest(?::INTEGER[]))": None if wanted.only is None else list(wanted.only),
+            "document NOT IN (SELECT unnest(?::INTEGER[]))": list(wanted.without) or None,
+        }
+        given = {test: value for test, value in given.items() if value is not None}
+        tests = list(given)
         if wanted.only_selected:
-            need("selected > 0")
-        for name, sign, limit in (
-            ("hit_sum", ">=", wanted.lowest),
-            ("hit_sum", "<=", wanted.highest),
-            ("n_tokens", ">=", wanted.shortest),
-            ("n_tokens", "<=", wanted.longest),
-        ):
-            if limit is not None:
-                need(f"{name} {sign} ?", limit)
+            tests.append("selected > 0")
         if wanted.spans and "span_tokens" in self.columns:
-            need("span_tokens > 0" if wanted.spans == "with" else "span_tokens = 0")
-        if wanted.only is not None:
-            need("document IN (SELECT unnest(?::INTEGER[]))", list(wanted.only))
-        if wanted.without:
-            need("document NOT IN (SELECT unnest(?::INTEGER[]))", list(wanted.without))
+            tests.append("span_tokens > 0" if wanted.spans == "with" else "span_tokens = 0")
         if wanted.collapse:
-            need(
+            tests.append(
                 "(group_size = 1 OR document IN (SELECT arg_min(document, rank) FROM documents WHERE group_size > 1"
                 ' GROUP BY "group"))'
             )
-        return ("WHERE " + " AND ".join(tests)) if tests else "", values
+        return ("WHERE " + " AND ".join(tests)) if tests else "", list(given.values())
 
     def rows(self, documents: np.ndarray) -> list[dict]:
         """The lines of some documents, in the order given: the columns by name, those of the selection's kind of score

@@ -15,7 +15,7 @@ import pyarrow as pa
 from ifguide.config.attributions import describe_kind
 from ifguide.data.corpus import TokenizedCorpus
 from ifguide.data.tokenizing import cut_pieces
-from ifguide.ui.palette import viewer_palette
+from ifguide.ui.palette import TOKEN_BINS
 
 SELECTED, HIT, TRUTH = 1, 2, 4
 """Bits of a token's mark: it is selected, its own score is above the threshold, people marked it as toxic."""
@@ -146,7 +146,7 @@ def mark_table(
     corpus: TokenizedCorpus,
     documents: Sequence[int],
     *,
-    mask: np.ndarray | None,
+    mask: np.ndarray,
     scores: np.ndarray | None,
     threshold: float | None,
 ) -> pa.Table:
@@ -155,22 +155,18 @@ def mark_table(
     Args:
         corpus: the study's corpus.
         documents: numbers of documents.
-        mask: bool (N,), selected tokens; None before there is a selection.
+        mask: bool (N,), selected tokens.
         scores: float32 (N,), the selection's scores; None where it has none (a random control).
         threshold: tokens above it are hits; the other selected ones are their window's halo.
     """
     parts = []
     for index in documents:
         here = slice(int(corpus.offsets[index]), int(corpus.offsets[index + 1]))
-        marks = np.zeros(here.stop - here.start, dtype=np.uint8)
-        if mask is not None:
-            marks |= np.asarray(mask[here]) * np.uint8(SELECTED)
+        above = chosen = np.asarray(mask[here])
         if scores is not None and threshold is not None:
             above = np.asarray(scores[here]) > threshold
             above[:1] = False
-            marks |= above * np.uint8(HIT)
-        elif mask is not None:
-            marks |= np.asarray(mask[here]) * np.uint8(HIT)
+        marks = chosen * np.uint8(SELECTED) | above * np.uint8(HIT)
         if corpus.in_span is not None:
             marks |= np.asarray(corpus.in_span[here]) * np.uint8(TRUTH)
         parts.append(marks)
@@ -181,4 +177,4 @@ def viewer_settings(layers: Mapping[str, Layer], *, has_truth: bool, selection: 
     """What holds for all documents: the layers, the palette, the scale and the selection's name."""
     described = [layer.described() for layer in layers.values()]
     about = {"hasTruth": has_truth, "selection": selection, "nScored": n_scored}
-    return {"layers": described, "palette": viewer_palette(), **about}
+    return {"layers": described, "palette": TOKEN_BINS, **about}

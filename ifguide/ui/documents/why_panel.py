@@ -5,10 +5,10 @@ import numpy as np
 import streamlit as st
 
 from ifguide.config.attributions import describe_kind
-from ifguide.runtime.jobs import active_job, start_job
+from ifguide.runtime.jobs import active_job
 from ifguide.study.analysis import explain
 from ifguide.study.on_demand import read_result
-from ifguide.ui import components, layout
+from ifguide.ui import components, job_panel, layout
 from ifguide.ui.documents import reader
 from ifguide.ui.documents.store import DocumentStore
 from ifguide.ui.format import column, count_of, score
@@ -39,9 +39,7 @@ def _offer(loaded: Loaded, document: str, span: list[int] | None) -> None:
         arguments = ["explain", loaded.name, "--document", document]
         if span:
             arguments += ["--start", str(span[0]), "--stop", str(span[1])]
-        with layout.guard(go_on=True):
-            start_job(loaded.name, arguments, loaded.study.root.parent)
-            st.rerun(scope="fragment")
+        job_panel.start(loaded.study.root, arguments, scope="fragment")
 
 
 def _show_found(loaded: Loaded, store: DocumentStore, found: dict) -> None:

@@ -87,14 +87,11 @@ def _show_prefixes(found: dict) -> None:
     for name, values in found["models"].items():
         prefix = values["prefix"]
         of_base = found["models"][BASE]["prefix"]["by_model"][name]
-        numbers = (prefix["without"], prefix["best"], of_base, prefix["others"])
-        cells = [variant_title(name), [[prefix["text"], True]], *map(_probability, numbers)]
+        nats = (prefix["without"], prefix["best"], of_base, prefix["others"])
+        probabilities = ("" if value is None else f"{math.exp(value):.2g}" for value in nats)
+        cells = [variant_title(name), [[prefix["text"], True]], *probabilities]
         rows.append({"key": name, "cells": cells})
     components.record_table(columns, rows, key="prefixes", label="Found prefixes")
-
-
-def _probability(nats: float | None) -> str:
-    return "" if nats is None else f"{math.exp(nats):.2g}"
 
 
 def _offer(loaded: Loaded, names: tuple[str, ...], measured: bool, show_job: bool) -> None:

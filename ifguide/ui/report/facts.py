@@ -105,9 +105,8 @@ def collect_facts(study: Study, selection: str) -> ReportFacts:
         remedy = f"measure them with `ifguide run {study.name}`"
         raise InputError(f"report: expected evaluated models in {study.name!r}, found none; {remedy}")
     samples = {name: study.samples(name) for name in names}
-    first = names[0]
     heldout = {name: study.heldout_losses(name) for name in names}
-    compared = compare_variants(samples, base=first, oracle="oracle" if first != "oracle" else "", heldout=heldout)
+    compared = compare_variants(samples, base=names[0], heldout=heldout)
     chosen = study.selection(selection)
     documents, top = _documents(study, chosen)
     return ReportFacts(

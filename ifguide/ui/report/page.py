@@ -16,7 +16,7 @@ from markupsafe import Markup
 from ifguide import __version__
 from ifguide.config.attributions import describe_kind
 from ifguide.config.io import config_to_dict
-from ifguide.evaluation.outcomes import Outcomes, highest_toxicity
+from ifguide.evaluation.outcomes import highest_toxicity
 from ifguide.evaluation.statistics import TOXIC_FROM
 from ifguide.storage import artifacts
 from ifguide.study.analysis.comparison import treatment_note
@@ -112,12 +112,11 @@ def _frontier(facts: ReportFacts) -> dict | None:
 def _distributions(facts: ReportFacts) -> dict:
     names = list(facts.metrics)[: comparison.MODELS_MOST]
     figures = []
-    for unit, what in (("completions", "All completions"), ("prompts", "The highest of each prompt")):
-        frames = {name: facts.samples[name] for name in names}
-        if unit == "prompts":
-            values = {name: highest_toxicity(frame).to_numpy() for name, frame in frames.items()}
-        else:
-            values = {name: frame["toxicity"].to_numpy() for name, frame in frames.items()}
+    for unit, what, rated in (
+        ("completions", "All completions", itemgetter("toxicity")),
+        ("prompts", "The highest of each prompt", highest_toxicity),
+    ):
+        values = {name: rated(facts.samples[name]).to_numpy() for name in names}
         shares = {name: comparison.toxicity_shares(v) for name, v in values.items()}
         caption = f"{what}. Rated {TOXIC_FROM} or more: {'; '.join(comparison.toxic_text(values))}."
         figures.append((toxicity_figure(shares, variant_colours(facts.metrics), unit), caption))
@@ -222,15 +221,10 @@ def _examples(facts: ReportFacts) -> dict | None:
     )
     sets = []
     for title, order, outcome in (("Largest drops", "drop", "less"), ("Largest rises", "rise", "more")):
-        places = found.arrange(order, outcome)[:EXAMPLES].tolist()
-        sets.append((title, [_example(pair, found, place) for place in places]))
+        prompts = found.prompts[found.arrange(order, outcome)[:EXAMPLES]].tolist()
+        shown = [side_by_side.prompt_payload(pair, prompt, differ=True) for prompt in prompts]
+        sets.append((title, [{**example, "rows": example["rows"][:ROWS]} for example in shown]))
     return {"notes": [note], "sets": sets}
-
-
-def _example(pair: dict, found: Outcomes, place: int) -> dict:
-    shown = side_by_side.prompt_payload(pair, int(found.prompts[place]), differ=True)
-    change = side_by_side.change_text([found.first[place], found.other[place]])
-    return shown | {"rows": shown["rows"][:ROWS], "change": change}
 
 
 def _settings(facts: ReportFacts) -> comparison.Table:

@@ -39,9 +39,8 @@ def axis_edges(low: float, high: float, unit: float, n_bins: int = N_BINS) -> np
 
 def board_parts(index: ScoreIndex) -> dict:
     """What does not depend on the controls: knots of all windows, bins of the whole axis, words."""
-    preview, whole, words = index.preview(), index.histogram(), index.words()
+    preview, words, (lowest, highest) = index.preview(), index.words(), index.extremes
     unit = axis_unit(preview.threshold, preview.tokens_above, index.n_valid)
-    lowest, highest = float(whole["left"][0].as_py()), float(whole["right"][-1].as_py())
     pad = [None] * (len(preview.threshold) - len(preview.documents))
     by_window = lambda counts: [column.tolist() + pad for column in counts.T]  # noqa: E731
     columns = [words[name].to_pylist() for name in ("first_above", "last_above", "word", "count")]
@@ -95,10 +94,11 @@ def exact_result(found: Resolved, seq: int) -> dict:
 
 def rank_line(found: Resolved) -> dict:
     """Covered tokens, added up over the documents in order of their rank, as if there were no budget: documents,
-    tokens, and how many documents are hit."""
-    table = found.rank_curve(RANK_POINTS, before_budget=True)
-    hit = int(np.count_nonzero(found.covered))
-    return {"documents": table["documents"].to_pylist(), "tokens": table["tokens"].to_pylist(), "hit": hit}
+    tokens, and how many documents are hit; from none to all that have any, at about `RANK_POINTS` places."""
+    hit = np.flatnonzero(covered := found.covered[found.ranking.order])
+    running = np.concatenate([[0], np.cumsum(covered[: hit[-1] + 1 if hit.size else 0])])
+    places = np.unique(np.linspace(0, len(running) - 1, RANK_POINTS).astype(np.int64))
+    return {"documents": places.tolist(), "tokens": running[places].tolist(), "hit": len(hit)}
 
 
 def effect_text(n_valid: int, penalty: float, measured: dict | None, *, predicts: bool = True) -> dict:
@@ -145,7 +145,7 @@ def document_marks(scores: np.ndarray) -> list[float]:
 def _bins(index: ScoreIndex, low: float, high: float, unit: float) -> dict:
     if high - low <= 1e-6 * max(abs(low), abs(high)):  # all scores are the same
         return {"low": low - 1, "high": high + 1, "left": [low - 0.5], "right": [high + 0.5], "count": [index.n_valid]}
-    table = index.histogram(edges=axis_edges(low, high, unit)) if unit else index.histogram(low, high, N_BINS)
+    table = index.histogram(axis_edges(low, high, unit))
     sides = {side: _digits(table[side].to_numpy(), 9) for side in ("left", "right")}
     return {"low": low, "high": high, **sides, "count": table["count"].to_pylist()}
 

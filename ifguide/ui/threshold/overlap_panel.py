@@ -57,9 +57,9 @@ def show(loaded: Loaded, kind: str, settings: dict) -> None:
 def _parts(shared: Overlap, title_a: str, title_b: str) -> None:
     whole = max(1, shared.tokens_a + shared.tokens_b + shared.tokens_both)
     parts = [
-        ("a", "Only in A", title_a, shared.tokens_a, len(shared.documents_a)),
-        ("both", "In both", "", shared.tokens_both, len(shared.documents_both)),
-        ("b", "Only in B", title_b, shared.tokens_b, len(shared.documents_b)),
+        ("a", "Only in A", title_a, shared.tokens_a, shared.documents_a),
+        ("both", "In both", "", shared.tokens_both, shared.documents_both),
+        ("b", "Only in B", title_b, shared.tokens_b, shared.documents_b),
     ]
     rows = [
         {"key": key, "cells": [[name, below, ""], [count(n), n / whole], share(n, whole), count(documents)]}

@@ -127,7 +127,7 @@ def _saved(loaded: Loaded, keep: Keep) -> None:
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         st.markdown(f"**{plain(selection_title(chosen))}**", width="content")
         found = loaded.selection(chosen).settings
-        other = found["kind"] != "influence" or found["attribution"] not in loaded.kinds()
+        other = found["kind"] != "influence" or found["attribution"] not in loaded.study.kinds()
         note = "Sets the score, the threshold, the neighbours and the budget to those of this selection."
         look: dict = {"icon": ":material/tune:", "key": "load", "disabled": other, "help": note}
         st.button("Load", **look, on_click=_load, args=(loaded, keep, found))

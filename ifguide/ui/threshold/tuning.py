@@ -5,12 +5,12 @@ share of all tokens instead: `top`, in per cent.
 """
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ifguide.selection.algorithm import quantile_of_share
 from ifguide.selection.index import ScoreIndex
+from ifguide.ui.format import finite
 
 RANGES = ("all", "tail")
 LARGEST_WINDOW = 50
@@ -47,12 +47,10 @@ def read_address(parameters: Mapping[str, str], start: Tuning, index: ScoreIndex
     if found["above"] is None and found["top"] is not None:
         quantile = quantile_of_share(found["top"])
         found["above"] = index.above_quantile(quantile) if 0 <= quantile < 1 else None
-    whole = {key: found[key] for key in ("above", "window", "budget") if found[key] == int(found[key] or 0)}
-    changed = _changes({**whole, "range": parameters.get("range")}, index)
-    low, high = found["low"], found["high"]
-    if low is not None and high is not None and low <= high:
-        changed |= {"low": low, "high": high}
-    return dataclasses.replace(start, **changed)
+    choice: dict = {key: found[key] for key in ("above", "window", "budget") if found[key] == int(found[key] or 0)}
+    if found["low"] is not None and found["high"] is not None and found["low"] <= found["high"]:
+        choice |= {"low": found["low"], "high": found["high"]}
+    return apply_choice(start, {**choice, "range": parameters.get("range")}, index)
 
 
 def write_address(tuning: Tuning, default: Tuning) -> dict[str, str | None]:
@@ -66,41 +64,28 @@ def write_address(tuning: Tuning, default: Tuning) -> dict[str, str | None]:
 
 def apply_choice(tuning: Tuning, choice: Mapping, index: ScoreIndex) -> Tuning:
     """The controls after the board's message: any of `above` or `threshold`, `window`, `budget`, `range`, and `low`
-    with `high`. A part of it that makes no sense changes nothing."""
-    said = {key: _finite(choice.get(key)) for key in ("above", "threshold", "window", "budget", "low", "high")}
-    if said["above"] is None and said["threshold"] is not None:
-        said["above"] = max(1, index.tokens_above(said["threshold"]))
-    changed = _changes({**said, "range": choice.get("range")}, index)
-    if "low" in choice and "high" in choice:
-        low, high = said["low"], said["high"]
-        kept = low is not None and high is not None and low <= high
-        changed |= {"low": low, "high": high} if kept else {"low": None, "high": None}
-    return dataclasses.replace(tuning, **changed)
-
-
-def _changes(said: Mapping, index: ScoreIndex) -> dict:
-    """The controls that a message sets, each kept within what there is."""
+    with `high`, each kept within what there is. A part of it that makes no sense changes nothing."""
+    names = ("above", "threshold", "window", "budget", "low", "high")
+    above, threshold, window, budget, low, high = (finite(choice.get(name)) for name in names)
+    if above is None and threshold is not None:
+        above = max(1, index.tokens_above(threshold))
     changed: dict = {}
-    above, window, budget = (said.get(key) for key in ("above", "window", "budget"))
     if above is not None and above >= 1:
         changed["tokens_above"] = min(int(above), index.n_valid - 1)
     if window is not None and window >= 0:
         changed["window"] = min(int(window), LARGEST_WINDOW)
     if budget is not None and budget >= 0:
         changed["max_tokens"] = min(int(budget), index.n_valid)
-    if said["range"] in RANGES:
-        changed["range"] = said["range"]
-    return changed
+    if choice.get("range") in RANGES:
+        changed["range"] = choice["range"]
+    if "low" in choice and "high" in choice:
+        kept = low is not None and high is not None and low <= high
+        changed |= {"low": low, "high": high} if kept else {"low": None, "high": None}
+    return dataclasses.replace(tuning, **changed)
 
 
 def _number(text: str | None) -> float | None:
     try:
-        return _finite(float(text)) if text else None
+        return finite(float(text)) if text else None
     except ValueError:
         return None
-
-
-def _finite(value) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return None
-    return float(value)
