@@ -8,8 +8,10 @@ apart. Several processes that a launcher started together are one run: the main 
 import contextlib
 import dataclasses
 import functools
+import shutil
+import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Set as AnySet
 from pathlib import Path
 
@@ -298,7 +300,49 @@ def _build_unit(study: Study, unit: Unit, progress: Progress) -> None:
         with alone, artifacts.building(study.folder(unit), stage=unit.stage, inputs=inputs, config=settings) as folder:
             if unit.stage in stages.SHARED:
                 processes.decide(lambda: str(folder))
-            build(study, unit, folder, progress)
+            _build_in_memory(build, study, unit, folder, progress)
         close_work(study.root, unit.work)
     elif unit.stage in stages.SHARED:
         build(study, unit, Path(processes.decide(None)), progress)
+
+
+def _build_in_memory(build: Callable, study: Study, unit: Unit, folder: Path, progress: Progress) -> None:
+    """Build an artefact, with half the batch as often as the GPU's memory is too small; results change by rounding.
+
+    Raises:
+        ConfigError: a batch of one is too large.
+    """
+    while True:
+        try:
+            return build(study, unit, folder, progress)
+        except RuntimeError as error:
+            if type(error).__name__ != "OutOfMemoryError" or not distributed.current().alone:
+                raise
+            smaller = _halve_batch(study.config, unit.stage)
+            if smaller is None:
+                remedy = 'a smaller corpus.max_length, training.adapter = "lora", or fewer layers in model.modules'
+                raise ConfigError(f"{unit}: one row at a time is too much for the GPU's memory; try {remedy}") from None
+        config, said = smaller
+        progress.message(f"{unit}: the GPU's memory is too small; trying again with {said}")
+        sys.modules["torch"].cuda.empty_cache()
+        study = Study(study.root, config)
+        shutil.rmtree(folder)
+        folder.mkdir()
+
+
+def _halve_batch(config: StudyConfig, stage: str) -> tuple[StudyConfig, str] | None:
+    """The settings with half the batch of a stage, and which they are; None if it cannot be halved."""
+    section, key = {
+        "model": ("training", "batch_size"),
+        "suppress": ("training", "batch_size"),
+        "evaluate": ("evaluate", "batch_size"),
+    }.get(stage, ("compute", "tokens_per_batch"))
+    table = getattr(config, section)
+    half = getattr(table, key) // 2
+    if half < (64 if section == "compute" else 1):
+        return None
+    changed = {key: half}
+    if section == "training":  # as many rows a step as before
+        changed["gradient_accumulation"] = 2 * table.gradient_accumulation
+    said = ", ".join(f"{section}.{name} = {value}" for name, value in changed.items())
+    return dataclasses.replace(config, **{section: dataclasses.replace(table, **changed)}), said

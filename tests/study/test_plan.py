@@ -1,10 +1,13 @@
 """The plan: what it holds, what it refuses, and that it is held against what happened."""
 
 import pytest
+import torch
 
 from ifguide.cli.status import format_status, study_status
 from ifguide.errors import ConfigError
-from ifguide.study import plan
+from ifguide.runtime.progress import Progress
+from ifguide.study import pipeline, plan
+from ifguide.study.lineage import Unit
 from ifguide.study.pipeline import create_study, run_study
 from ifguide.study.plan import check_fit, find_problems, known_plan, least_needs, make_plan
 from tests.tiny_study import save_tiny_model, tiny_config, write_tiny_inputs
@@ -47,3 +50,41 @@ def test_what_cannot_fit_is_refused_with_settings_that_help(study, monkeypatch):
     check_fit(study, ["corpus"])
     with pytest.raises(ConfigError, match="needs"):
         run_study(study.change(tiny_config(study.root.parent / "inputs", "training.epochs=3")))
+
+
+@pytest.mark.parametrize(
+    ("stage", "settings"),
+    [
+        ("factors", "compute.tokens_per_batch = 64"),
+        ("suppress", "training.batch_size = 2, training.gradient_accumulation = 2"),
+        ("evaluate", "evaluate.batch_size = 128"),
+    ],
+)
+def test_a_gpu_that_is_too_small_gets_half_the_batch_and_is_told(study, tmp_path, stage, settings):
+    said, batches = [], []
+
+    class Told(Progress):
+        def message(self, text):
+            said.append(text)
+
+    def build(smaller, unit, folder, progress):
+        batches.append(smaller.config)
+        (folder / "half.npy").write_bytes(b"")
+        if len(batches) == 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    pipeline._build_in_memory(build, study, Unit(stage), folder, Told())
+    assert said == [f"{stage}: the GPU's memory is too small; trying again with {settings}"] and len(batches) == 2
+    assert batches[0] == study.config != batches[1]
+
+
+def test_a_gpu_that_is_too_small_for_one_row_is_refused_with_remedies(study, tmp_path):
+    def build(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    with pytest.raises(ConfigError, match=r"suppress: one row at a time is too much.*lora"):
+        pipeline._build_in_memory(build, study, Unit("suppress"), folder, Progress())
