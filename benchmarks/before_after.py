@@ -9,8 +9,8 @@ are those of a study that is there. Every method is given the same number of tok
 study's own operating point. With another training seed the same masks are trained without in another order (from
 another random start where the model is new), and compared with the base model of that seed.
 
-Each model's measurements are one JSON file below `--results`, with the hash of all they were made from: what is there
-and fits is not made again, so that a comparison can go on another day, on another machine. It holds numbers alone, no
+Each model's measurements are one JSON file below `--results`, with the settings they were made with: what is there and
+fits is not made again, so that a comparison can go on another day, on another machine. It holds numbers alone, no
 text. A model's weights are deleted once it is measured. `--show` prints the tables from the files.
 """
 
@@ -35,7 +35,7 @@ from ifguide.storage import artifacts
 from ifguide.study.analysis.comparison import describe_treatment, scores_matrix
 from ifguide.study.demo import demo_config, write_inputs
 from ifguide.study.folder import cache_dir, list_studies
-from ifguide.study.lineage import Unit
+from ifguide.study.lineage import Unit, default_setting
 from ifguide.study.pipeline import build, run_study
 from ifguide.study.reading import Study
 from ifguide.study.variants import BASELINES, PREFERENCE, STEERED, recipe
@@ -123,8 +123,8 @@ def run_all(
 def record(study: Study, method: str, budget: float, seed: int, results: Path, judge: Judge | None) -> None:
     """One model's measurements on file, made by training and measuring it if they are not there."""
     path = results / study.name / f"{method}-x{budget:g}-t{seed}.json"
-    digest = artifacts.hash_json([describe_settings(study), method, budget, seed, judge is not None])[:16]
-    if path.exists() and json.loads(path.read_text())["made_of"] == digest:
+    settings = describe_settings(study, budget, judge is not None)
+    if path.exists() and still_holds(json.loads(path.read_text())["settings"], settings):
         return
     print(f"{study.name}: {method}, budget x{budget:g}, training seed {seed}", flush=True)
     name = DEFAULT if method == study.config.selection.attribution else method
@@ -142,7 +142,7 @@ def record(study: Study, method: str, budget: float, seed: int, results: Path, j
         borrowed, variants = {**model.config.borrowed, f"of-{name}": lent}, {**model.config.variants, trained: how}
         model = model.change(dataclasses.replace(model.config, borrowed=borrowed, variants=variants))
     build(model, [Unit("evaluate", trained)], progress=Progress())
-    found = {"study": study.name, "method": method, "budget": budget, "training_seed": seed, "made_of": digest}
+    found = {"study": study.name, "method": method, "budget": budget, "training_seed": seed, "settings": settings}
     found |= measure(model, trained, judge)
     if selects:
         found |= describe_selection(study, name)
@@ -170,17 +170,26 @@ def with_training_seed(study: Study, seed: int) -> Study:
     return there.change(dataclasses.replace(config, borrowed=there.config.borrowed, variants=there.config.variants))
 
 
-def describe_settings(study: Study) -> list:
-    """All settings that a result depends on, and the files' hashes in place of their names."""
-    settings = config_to_dict(study.config)
+def describe_settings(study: Study, budget: float, second_judge: bool) -> dict:
+    """All settings that a result depends on by `section.key`, with the files' hashes in place of their names."""
+    tables = config_to_dict(study.config)
     for section in ("compute", "borrowed", "variants", "imported", "description"):
-        settings.pop(section)
-    settings["baselines"].pop("dpo_learning_rate")  # the method's name has it
-    hashes = []
-    for section, *keys in (("corpus", "path"), ("queries", "toxic", "safe"), ("evaluate", "prompts", "heldout")):
-        hashes += [artifacts.hash_file(Path(study.resolve(settings[section].pop(key)))) for key in keys]
-    settings["model"]["source"] = Path(settings["model"]["source"]).name
-    return [settings, hashes, TAIL]
+        tables.pop(section)
+    found = {f"{section}.{key}": value for section, table in tables.items() for key, value in table.items()}
+    found.pop("baselines.dpo_learning_rate")  # the method's name has it
+    for name in ("corpus.path", "queries.toxic", "queries.safe", "evaluate.prompts", "evaluate.heldout"):
+        found[name] = artifacts.hash_file(Path(study.resolve(found[name])))
+    found["model.source"] = Path(found["model.source"]).name
+    if budget != 1:
+        found.pop("selection.quantile")  # it follows from the budget
+    return found | {"selection.tail": TAIL, "second judge": second_judge}
+
+
+def still_holds(before: dict, now: dict) -> bool:
+    """Whether a result made with some settings is what these would give: no setting has changed, and what was not there
+    yet has its default, which does what was done before."""
+    shared = all(now[key] == value for key, value in before.items() if key in now)
+    return shared and all(now[key] == default_setting(key) for key in now.keys() - before.keys())
 
 
 def measure(study: Study, model: str, judge: Judge | None) -> dict:
