@@ -62,6 +62,8 @@ SETTINGS = {
     "training.checkpoint_steps": "[1]",
     "factors.max_tokens": "4000",
     "factors.products": "auto",
+    "scores.position": "true",
+    "scores.average": "mean",
     "scores.tfidf": "true",
     "scores.pooling": "1",
     "suppress.max_penalty": "10.0",

@@ -175,6 +175,8 @@ class FactorsConfig:
     products: Literal["auto", "float32", "bfloat16"] = "auto"
     """Precision of the gradient products for the eigenvalues: `float32`, `bfloat16`, or `auto` (bfloat16 on devices
     where it is faster). Sums and covariances are float32."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Precision that covariances, eigenvectors and eigenvalues are rounded to once they are summed, and stored in."""
     seed: Seed = 0
     """Seed of the sampled labels and of the documents drawn."""
 
@@ -185,6 +187,8 @@ class DirectionConfig:
 
     damping: Positive = 10.0
     """Damping, as a multiple of each module's mean eigenvalue."""
+    damping_unit: Literal["mean-eigenvalue", "absolute"] = "mean-eigenvalue"
+    """What `damping` is counted in: `mean-eigenvalue`, or `absolute` (the same number for every module)."""
     weighting: Literal["token-mean", "token-sum"] = "token-mean"
     """A query's loss is the mean (`token-mean`) or the sum (`token-sum`) over its completion tokens."""
     differential: Flag = True
@@ -340,6 +344,8 @@ class EvaluateConfig:
     toxic class); empty: none."""
     lambada: Text = ""
     """File of passages (column `text`) whose last word the model predicts, as in LAMBADA; empty: not measured."""
+    lambada_last: Literal["word", "token"] = "word"
+    """What of a passage the model predicts: the last `word` with all its tokens, or the last `token`."""
     n_lambada: Count = 0
     """Use only this many passages; 0 uses all."""
     harness_tasks: tuple[Text, ...] = ()

@@ -100,7 +100,7 @@ def evaluate_model(
         "empty_share": float(np.mean([not text.strip() for text in texts])),
     }
     if lambada_texts:
-        words = guess_last_words(model, tokenizer, lambada_texts, report=tell("passages"))
+        words = guess_last_words(model, tokenizer, lambada_texts, last=config.lambada_last, report=tell("passages"))
         metrics |= _with_bounds("lambada_accuracy", statistics.share_interval(words.correct)) | {
             "lambada_log_probability": float(words.log_probability.mean()),
             "lambada_passages": len(lambada_texts),

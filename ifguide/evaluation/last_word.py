@@ -30,9 +30,10 @@ def split_last_word(text: str) -> tuple[str, str]:
 
 
 def guess_last_words(
-    model, tokenizer, texts: Sequence[str], *, batch_size: int = 16, report: Report | None = None
+    model, tokenizer, texts: Sequence[str], *, last: str = "word", batch_size: int = 16, report: Report | None = None
 ) -> LastWords:
-    """Does greedy decoding give the last words of P passages? One longer than the context loses its beginning.
+    """Does greedy decoding give the last words of P passages, or, with `last` = `token`, their last tokens? One longer
+    than the context loses its beginning.
 
     It does exactly when each token of a word is the most likely one after the right tokens before it, so one forward
     pass answers for the whole word.
@@ -49,6 +50,8 @@ def guess_last_words(
 
     pairs = pd.DataFrame([split_last_word(text) for text in texts], columns=["prompt", "completion"])
     encoded = encode_queries(pairs, tokenizer, context_length(model.config), bos_id=bos_context(tokenizer))
+    if last == "token":
+        encoded = [(ids, np.arange(len(ids)) == len(ids) - 1) for ids, _ in encoded]
     correct, log_probability = np.zeros(len(encoded), dtype=bool), np.zeros(len(encoded))
     model.eval()
     done = 0

@@ -32,11 +32,12 @@ class Curvature:
     factors: dict[str, LayerFactors] | None
     """EK-FAC factors; None is the identity."""
     damping: float = 10.0
+    unit: str = "mean-eigenvalue"
     """Multiple of each layer's mean eigenvalue."""
 
     def apply(self, gradient: Matrices) -> Matrices:
         """Pg."""
-        return differential_direction(gradient, None, self.factors, self.damping)
+        return differential_direction(gradient, None, self.factors, self.damping, self.unit)
 
 
 def dot(a: Matrices, b: Matrices) -> float:

@@ -77,14 +77,18 @@ def query_gradient(
 
 
 def differential_direction(
-    toxic: Matrices, safe: Matrices | None, factors: dict[str, LayerFactors] | None, damping: float
+    toxic: Matrices,
+    safe: Matrices | None,
+    factors: dict[str, LayerFactors] | None,
+    damping: float,
+    unit: str = "mean-eigenvalue",
 ) -> Matrices:
     """The direction v: moving the model's parameters along -v makes toxic completions likelier.
 
     Args:
         toxic, safe: mean gradients of the queries; without safe ones this is standard, non-differential influence.
         factors: EK-FAC factors; None is the identity, for ablation.
-        damping: multiple of each layer's mean eigenvalue.
+        damping, unit: as `LayerFactors.precondition` takes them.
     """
     found = {}
     for name, gradient in toxic.items():
@@ -92,7 +96,7 @@ def differential_direction(
         if factors is None:
             found[name] = difference.clone()
         else:
-            found[name] = factors[name].to(difference.device).precondition(difference, damping)
+            found[name] = factors[name].to(difference.device).precondition(difference, damping, unit)
         if not torch.isfinite(found[name]).all():
             raise NumericalError(
                 f"layer {name}: the preconditioned direction is not finite; its curvature is zero, so check the corpus"

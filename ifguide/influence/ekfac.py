@@ -45,15 +45,16 @@ class LayerFactors:
     eigenvalues: torch.Tensor
     """λ (O, I), at least 0."""
 
-    def to(self, device: torch.device) -> "LayerFactors":
-        """The same factors on a device."""
-        return LayerFactors(*(part.to(device) for part in vars(self).values()))
+    def to(self, where: torch.device | torch.dtype) -> "LayerFactors":
+        """The same factors on a device, or in another precision."""
+        return LayerFactors(*(part.to(where) for part in vars(self).values()))
 
-    def precondition(self, gradient: torch.Tensor, damping: float) -> torch.Tensor:
-        """(F + dI)⁻¹ times a gradient (O, I), with d = `damping` times the mean eigenvalue."""
-        rotated = self.output_vectors.T @ gradient @ self.input_vectors
-        absolute = damping * self.eigenvalues.mean()
-        return self.output_vectors @ (rotated / (self.eigenvalues + absolute)) @ self.input_vectors.T
+    def precondition(self, gradient: torch.Tensor, damping: float, unit: str = "mean-eigenvalue") -> torch.Tensor:
+        """(F + dI)⁻¹ times a gradient (O, I), with d = `damping` times the mean eigenvalue, or, for the unit
+        `absolute`, d = `damping`. Factors stored in less than the gradient's precision are raised to it."""
+        q_in, q_out, values = (part.to(gradient.dtype) for part in vars(self).values())
+        d = damping if unit == "absolute" else damping * values.mean()
+        return q_out @ ((q_out.T @ gradient @ q_in) / (values + d)) @ q_in.T
 
 
 def fit_factors(
@@ -64,6 +65,7 @@ def fit_factors(
     labels: str = "sampled",
     seed: int = 0,
     products: torch.dtype | None = None,
+    stored: torch.dtype | None = None,
     report: Report | None = None,
     report_eigenbases: Report | None = None,
     processes: Processes = ALONE,
@@ -79,6 +81,7 @@ def fit_factors(
         products: dtype in which the second pass, for the eigenvalues, multiplies activations and gradients; None: that
             of the sums, float32 or better. The covariances are never multiplied in less: their small eigenvectors would
             drown in the rounding of the large ones.
+        stored: dtype that the sums and the eigenvectors are rounded to, and the factors have; None: that of the sums.
         report: called with (tokens done, tokens in all) over both passes.
         report_eigenbases: called with (eigenbases found, eigenbases in all) between the two.
 
@@ -87,10 +90,16 @@ def fit_factors(
     """
     (n_tokens,) = processes.sum_counts(sum(batch.n_tokens for batch in batches()))
     fit = Fit(model, modules, batches, labels, seed, products, report, 2 * n_tokens, processes)
-    inputs, outputs = fit.covariances()
-    input_vectors, output_vectors = _find_eigenvectors((inputs, outputs), report_eigenbases, processes)
+    sums = [_round(matrices, stored) for matrices in fit.covariances()]
+    found = _find_eigenvectors(tuple(sums), report_eigenbases, processes)
+    input_vectors, output_vectors = (_round(vectors, stored) for vectors in found)
     values = fit.eigenvalues(input_vectors, output_vectors)
-    return {name: LayerFactors(input_vectors[fit.shared[name]], output_vectors[name], values[name]) for name in modules}
+    factors = {name: (input_vectors[fit.shared[name]], output_vectors[name], values[name]) for name in modules}
+    return {name: LayerFactors(*parts).to(stored or fit.dtype) for name, parts in factors.items()}
+
+
+def _round(matrices: Matrices, stored: torch.dtype | None) -> Matrices:
+    return {name: m.to(stored).to(m.dtype) for name, m in matrices.items()} if stored else matrices
 
 
 def _find_eigenvectors(groups: tuple[Matrices, ...], report: Report | None, processes: Processes) -> list[Matrices]:

@@ -125,7 +125,9 @@ def fit_checkpoint(study: Study, model, modules: dict, device, **reports):
         share=(processes.rank, processes.world_size),
     )
     options: dict = {"labels": config.labels, "seed": config.seed, "processes": processes, **reports}
-    return fit_factors(model, modules, batches, products=getattr(torch, products) if products else None, **options)
+    options["products"] = getattr(torch, products) if products else None
+    options["stored"] = torch.bfloat16 if config.dtype == "bfloat16" else None
+    return fit_factors(model, modules, batches, **options)
 
 
 def factor_products(study: Study, device) -> str:
@@ -187,7 +189,8 @@ def compute_direction(
         )
         for turn, kind in enumerate(kinds)
     }
-    return differential_direction(gradients["toxic"], gradients.get("safe"), factors, config.damping)
+    sides = gradients["toxic"], gradients.get("safe")
+    return differential_direction(*sides, factors, config.damping, config.damping_unit)
 
 
 def read_direction(study: Study, checkpoint: str, queries: str, modules: dict) -> Direction:

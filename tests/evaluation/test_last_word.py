@@ -75,3 +75,14 @@ def test_real_passages_have_a_last_word():
         text = json.loads(line)["text"]
         start, word = split_last_word(text)
         assert start + word == text.rstrip() and len(word.split()) == 1
+
+
+def test_the_last_token_alone_is_the_end_of_the_last_word(parts):
+    model, tokenizer = parts
+    found = guess_last_words(model, tokenizer, TEXTS, last="token")
+    for number, text in enumerate(TEXTS):
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        with torch.no_grad():
+            logits = model(input_ids=torch.tensor([ids[:-1]])).logits[0, -1]
+        assert found.correct[number] == (int(logits.argmax()) == ids[-1])
+        assert found.log_probability[number] == pytest.approx(float(logits.log_softmax(-1)[ids[-1]]), abs=1e-5)

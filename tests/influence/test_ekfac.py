@@ -194,3 +194,27 @@ def test_weights_that_are_not_finite_are_an_error(case):
         last.weight[0, 0] = float("nan")
     with pytest.raises(NumericalError, match="not finite"):
         fit_factors(case.model, case.modules, case.batches, labels="true")
+
+
+@every_model
+def test_absolute_damping_is_the_same_number_for_every_layer(case):
+    for name, layer in fit_factors(case.model, case.modules, case.batches, labels="true").items():
+        gradient = torch.randn(layer.eigenvalues.shape, dtype=torch.float64)
+        basis = kronecker_basis(layer)
+        fisher = basis @ torch.diag(layer.eigenvalues.flatten()) @ basis.T
+        dense = torch.linalg.solve(fisher + 0.3 * torch.eye(len(fisher), dtype=torch.float64), gradient.flatten())
+        found = layer.precondition(gradient, 0.3, "absolute")
+        assert relative_error(found, dense.view_as(gradient)) <= 1e-9, name
+        in_means = layer.precondition(gradient, 0.3 / float(layer.eigenvalues.mean()))
+        assert relative_error(in_means, found) <= 1e-9, name
+
+
+@every_model
+def test_factors_stored_in_bfloat16_give_nearly_the_same_direction(case):
+    exact = fit_factors(case.model, case.modules, case.batches, labels="true")
+    narrow = fit_factors(case.model, case.modules, case.batches, labels="true", stored=torch.bfloat16)
+    for name, layer in narrow.items():
+        assert {part.dtype for part in vars(layer).values()} == {torch.bfloat16}
+        gradient = torch.randn(layer.eigenvalues.shape, dtype=torch.float64)
+        a, b = (factors[name].precondition(gradient, 10.0).flatten() for factors in (exact, narrow))
+        assert b.dtype == torch.float64 and torch.nn.functional.cosine_similarity(a, b, dim=0) > 0.999, name

@@ -186,6 +186,7 @@ def _load(study: Study, checkpoint: str):
     model, modules, device = load_checkpoint(study, checkpoint, attention="eager")
     kinds = ("toxic", "safe") if config.differential else ("toxic",)
     encoded = {kind: encoded_queries(study, kind) for kind in kinds}
-    curvature = Curvature(factors=read_factors(study, checkpoint, str(device)), damping=config.damping)
+    factors = read_factors(study, checkpoint, str(device))
+    curvature = Curvature(factors=factors, damping=config.damping, unit=config.damping_unit)
     options = {"weighting": config.weighting, "objective": config.objective}
     return SplitModel(model), modules, curvature, encoded, options
