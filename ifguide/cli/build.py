@@ -79,7 +79,7 @@ def new(
     """
     from ifguide.cli.terminal import format_table
     from ifguide.config.io import config_from_dict, override
-    from ifguide.config.presets import PRESETS, apply_preset
+    from ifguide.config.presets import apply_preset, preset_settings
     from ifguide.study.model_facts import find_facts
     from ifguide.study.pipeline import create_study
 
@@ -92,9 +92,11 @@ def new(
         "evaluate": {"prompts": prompts, "heldout": heldout},
     }
     given = {table: {k: v for k, v in values.items() if v is not None} for table, values in settings.items()}
-    config = override(apply_preset(config_from_dict(given), preset), assignments or [])
+    mode = override(config_from_dict(given), [part for part in assignments or [] if part.startswith("model.mode")])
+    config = override(apply_preset(mode, preset), assignments or [])
     named = {assignment.partition("=")[0].strip() for assignment in assignments or []}
-    named |= {f"{section}.{key}" for section, values in PRESETS[preset].settings.items() for key in values}
+    chosen = preset_settings(preset, config.model.mode)
+    named |= {f"{section}.{key}" for section, values in chosen.items() for key in values}
     study = create_study(name, _with_absolute_paths(config), named=named)
     print(format_table(("", ""), find_facts(study).rows()))
     print(f"\nwrote {study.root / 'study.toml'}; build it with `ifguide run {name}`")

@@ -207,6 +207,8 @@ class ScoresConfig:
     """`auto` (the fastest that agrees with `jvp` on a sample), `jvp` (exact), or `central` (central differences)."""
     position: Flag = False
     """Also compute `position` attribution, for comparison."""
+    position_token: Literal["predicted", "input"] = "predicted"
+    """Which token has the influence that flows through a position: the one it predicts, or the one it reads."""
     probe: Flag = True
     """Also score every token with a linear probe of the model's hidden states, fitted on the queries."""
     combined: Flag = True
@@ -230,10 +232,14 @@ class SelectionConfig:
     quantile: Annotated[Number, Field(ge=0, lt=1)] = 0.0
     """The threshold is this quantile of all valid scores, and tokens strictly above it are hits; 0 finds the upper tail
     of the scores without labels."""
+    quantile_rule: Literal["rank", "linear"] = "rank"
+    """`rank` (the lowest score with at least that share at or below it) or `linear` (between two scores, as NumPy)."""
     window: Count = 0
     """Tokens selected on each side of a hit, within its document."""
     max_tokens: Count = 0
     """Token budget, spent on documents in rank order; 0: no budget."""
+    whole_windows: Flag = False
+    """Stop before the hit whose window the budget would cut."""
     controls: tuple[Literal["random", "oracle"], ...] = ("random", "oracle")
     """Control masks to build: `random` (the same number of tokens), `oracle` (the known spans, if there are any)."""
     seed: Seed = 0

@@ -19,6 +19,7 @@ The rules, which the slow reference in tests/reference.py states again:
   tokens at most `window` places before and after it in its document, left to right, until `max_tokens` are taken.
 """
 
+import math
 from bisect import bisect_left
 from dataclasses import dataclass
 
@@ -73,6 +74,11 @@ def rank_at_quantile(n: int, quantile: float) -> int:
     if not 0 <= quantile < 1:
         raise ConfigError(f"quantile: expected 0 <= quantile < 1, got {quantile}")
     return n - 1 - bisect_left(range(1, n), quantile, key=lambda at_or_below: at_or_below / n)
+
+
+def rank_at_linear_quantile(n: int, quantile: float) -> int:
+    """How many of n different values are strictly above NumPy's quantile, which is between two of them."""
+    return n - 1 - math.floor(quantile * (n - 1))
 
 
 TAIL = 3.5
@@ -163,6 +169,27 @@ def select_tokens(
     inside = np.flatnonzero(covered[offsets[cut] : offsets[cut + 1]])[:left]
     mask[offsets[cut] + inside] = True
     return mask
+
+
+def whole_window_budget(
+    scores: np.ndarray, offsets: np.ndarray, valid: np.ndarray, ranking: Ranking, *, window: int, max_tokens: int
+) -> int:
+    """The largest budget up to `max_tokens` that cuts no hit's window: what is taken before the first hit, in the order
+    of `select_tokens`, whose window would go beyond."""
+    hits, taken = find_hits(scores, valid, ranking.threshold), 0
+    owner, valid = np.searchsorted(offsets, hits, side="right") - 1, np.asarray(valid)
+    for document in ranking.order:
+        stop = int(offsets[document])
+        for hit in hits[owner == document].tolist():
+            low, high = (
+                max(stop, hit - window, int(offsets[document])),
+                min(hit + window + 1, int(offsets[document + 1])),
+            )
+            new = int(np.count_nonzero(valid[low:high]))
+            if taken + new > max_tokens:
+                return taken
+            taken, stop = taken + new, max(stop, high)
+    return taken
 
 
 def spend_budget(covered: np.ndarray, order: np.ndarray, max_tokens: int) -> tuple[int, int]:

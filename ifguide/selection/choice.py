@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from ifguide.config.schema import SelectionConfig
 from ifguide.errors import ConfigError
-from ifguide.selection.algorithm import rank_at_quantile
+from ifguide.selection.algorithm import rank_at_linear_quantile, rank_at_quantile
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +43,8 @@ def read_choice(
         raise ConfigError("expected tokens_above or quantile, got both; leave out one of them")
     chosen = settings if isinstance(settings, SelectionConfig) else dataclasses.replace(defaults, **given)
     if above is None:
-        above = rank_at_quantile(n_valid, chosen.quantile) if chosen.quantile else count_tail(chosen.attribution)
+        rank = rank_at_quantile if chosen.quantile_rule == "rank" else rank_at_linear_quantile
+        above = rank(n_valid, chosen.quantile) if chosen.quantile else count_tail(chosen.attribution)
     elif not 0 <= above < n_valid:
         raise ConfigError(f"tokens_above: expected 0 to {n_valid - 1:,}, got {above:,}")
     kept = {name: getattr(chosen, name) for name in ("attribution", "window", "max_tokens")}
