@@ -50,8 +50,7 @@ def build_corpus(
     """
     tokenize(tokenizer, [])  # a slow tokenizer is refused before anything is read
     reading = _Reading(config)
-    total, most = count_rows(config.path, text_unit=config.text_unit), config.max_documents
-    total = min(total, most) if total and most else total or most
+    total = config.max_documents or count_rows(config.path, text_unit=config.text_unit)
     reported = time.monotonic()
     with contextlib.closing(_Output(folder, with_spans=bool(config.spans_field))) as output:
 
