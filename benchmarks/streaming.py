@@ -179,7 +179,7 @@ def read_folder(folder: str) -> dict:
 
     started = time.monotonic()
     with Peak() as peak:
-        n = check_documents(CorpusConfig(path=folder, text_field="meta.text"))
+        n = check_documents(CorpusConfig(path=folder, text_field="meta.text"), None)
     return {"rows": n, "memory": round(peak.grown, 1), "seconds": time.monotonic() - started}
 
 

@@ -34,9 +34,17 @@ class CorpusConfig:
     """Where the training documents come from."""
 
     path: Text = ""
-    """A file (.jsonl, .csv, .tsv, .parquet, .txt), a folder of .txt files, a saved `datasets` folder, or a hub id."""
+    """A file (.jsonl, .csv, .tsv, .parquet, .txt), a folder of files, a saved `datasets` folder, or a hub id."""
     text_field: Text = "text"
-    """Column with the document's text."""
+    """Column with the document's text, `meta.text` for a nested one. Without it, `messages` or `conversations` are read
+    as chats, or the next two columns."""
+    prompt_field: Text = "prompt"
+    """Column with the prompt that a completion follows."""
+    completion_field: Text = "completion"
+    """Column with the completion."""
+    train_on: Literal["auto", "all", "completion"] = "auto"
+    """Which tokens are trained on, scored and selected: `all`, `completion` (of a chat, the assistant's turns), or
+    `auto` (`all` of plain text, else `completion`)."""
     id_field: Text = ""
     """Column with a unique id; empty: documents are numbered."""
     source_field: Text = ""
@@ -132,7 +140,7 @@ class TrainingConfig:
     """Learning-rate schedule after warm-up: linear, cosine or constant."""
     weight_decay: NotNegative = 0.01
     """AdamW's decoupled weight decay."""
-    adam_beta2: Annotated[Number, Field(ge=0, lt=1)] = 0.09
+    adam_beta2: Annotated[Number, Field(ge=0, lt=1)] = 0.999
     """AdamW's β₂, the decay rate of the second moment; 0.95 learns faster in short runs from scratch."""
     max_grad_norm: NotNegative = 1.0
     """Gradient clipping norm; 0 disables clipping."""

@@ -105,28 +105,22 @@ def take_field(row: Row, field: str):
     """The value of a column, or of `meta.text` inside `meta` where no column is named so; an InputError when the row
     has none."""
     if has_field(row, field):
-        return _walk(row.values, field)
-    found = ", ".join(map(repr, _names(row.values))) or "none"
+        return _find(row.values, field)
+    inner = {name: value for name, value in row.values.items() if isinstance(value, dict)}
+    found = ", ".join(map(repr, [*row.values, *(f"{name}.{key}" for name in inner for key in inner[name])])) or "none"
     raise InputError(f"{row.where}: expected a column {field!r}, found {found}; name the right column or add it")
 
 
 def has_field(row: Row, field: str) -> bool:
     """Whether `take_field` finds a value."""
-    return _walk(row.values, field) is not _ABSENT
+    return _find(row.values, field) is not _ABSENT
 
 
-def _walk(values, field: str):
-    if field in values:
-        return values[field]
+def _find(values, field: str):
+    if not isinstance(values, dict) or field in values:
+        return values[field] if isinstance(values, dict) else _ABSENT
     name, _, rest = field.partition(".")
-    inner = values.get(name) if rest else None
-    return _walk(inner, rest) if isinstance(inner, dict) else _ABSENT
-
-
-def _names(values: dict) -> Iterator[str]:
-    for name, value in values.items():
-        yield name
-        yield from (f"{name}.{key}" for key in (value if isinstance(value, dict) else ()))
+    return _find(values.get(name), rest) if rest else _ABSENT
 
 
 def check_text(value, where: str, field: str) -> str:
@@ -292,14 +286,11 @@ def _lines(file: Path) -> Iterator[tuple[int, str]]:
 
 def _open(file: Path):
     """The bytes of a file, unpacked by its ending."""
-    match file.suffix.lower():
-        case ".gz":
-            return gzip.open(file)
-        case ".zst":
-            import pyarrow as pa
+    if file.suffix.lower() == ".zst":
+        import pyarrow as pa
 
-            return io.BufferedReader(pa.input_stream(str(file), compression="zstd", buffer_size=_BUFFER), _BUFFER)
-    return file.open("rb")
+        return io.BufferedReader(pa.input_stream(str(file), compression="zstd", buffer_size=_BUFFER), _BUFFER)
+    return gzip.open(file) if file.suffix.lower() == ".gz" else file.open("rb")
 
 
 def _remedy(file: Path) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ifguide.config.attributions import KINDS
+from ifguide.data.stretches import count_valid
 from ifguide.errors import ConfigError
 from ifguide.runtime.progress import Progress
 from ifguide.storage import artifacts
@@ -244,7 +245,7 @@ def _draw(study: Study, parts: list[Part], share: float, seed: int) -> tuple[np.
     for stage in READ_BY_SCORES:
         if state[stage] != "whole":
             return none, f"{stage} is {state[stage]}"
-    documents = draw_documents(study.corpus().offsets, share, seed)
+    documents = draw_documents(study.corpus().offsets, share, seed, study.corpus().trained)
     return documents, "" if len(documents) else "no document has a score"
 
 
@@ -260,15 +261,15 @@ def _left_alone(root: Path) -> Iterator[None]:
         yield
 
 
-def draw_documents(offsets: np.ndarray, share: float, seed: int) -> np.ndarray:
+def draw_documents(offsets: np.ndarray, share: float, seed: int, trained: np.ndarray | None = None) -> np.ndarray:
     """Numbers of a random share of the documents that have a score, ascending, int64.
 
     Args:
         offsets: int64 (D+1,).
-        share: from 0 to 1, of the documents of two tokens or more; at least `LEAST_DOCUMENTS` are drawn.
+        share: from 0 to 1, of the documents with a score; at least `LEAST_DOCUMENTS` are drawn.
         seed: gives the same documents every time.
     """
-    scored = np.flatnonzero(np.diff(offsets) >= 2)
+    scored = np.flatnonzero(count_valid(offsets, trained))
     n = min(len(scored), max(LEAST_DOCUMENTS, int(np.ceil(share * len(scored)))))
     return np.sort(np.random.default_rng(seed).choice(scored, size=n, replace=False))
 
