@@ -27,7 +27,11 @@ TURNS = ["You are a stupid idiot.", "They were not at home.", "The dog is a moro
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
     folder = tmp_path_factory.mktemp("chat")
-    inputs = folder / "inputs"
+    return make_chat_study(folder / "inputs", folder / "cache")
+
+
+def make_chat_study(inputs, cache):
+    """A study `chat` up to its trained models."""
     write_tiny_inputs(inputs)
     save_tiny_model("gpt_neox", inputs / "model")
     (inputs / "model" / "chat_template.jinja").write_text(CHATML)
@@ -38,7 +42,7 @@ def study(tmp_path_factory):
             stream.write(json.dumps({"id": f"c{n:02d}", "messages": messages}) + "\n")
     kinds = ("corpus.spans_field=", "scores.probe=true", "scores.combined=true", "scores.tfidf=true")
     config = tiny_config(inputs, *kinds, "suppress.method=mask")
-    made = create_study("chat", config, folder / "cache")
+    made = create_study("chat", config, cache)
     check_inputs(made)
     run_study(made, until="suppress")
     return made
