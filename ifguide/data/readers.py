@@ -5,10 +5,8 @@ Everything streams. Each row knows its place, so that an error can name the file
 
 import csv
 import glob
-import gzip
 import io
 import json
-import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +17,8 @@ from ifguide.errors import InputError
 FORMATS = dict.fromkeys((".jsonl", ".json", ".ndjson"), "json")
 FORMATS |= {".csv": "csv", ".tsv": "tsv", ".parquet": "parquet", ".txt": "text"}
 """Formats by file name ending. All but Parquet may also end in one of `PACKED`."""
-PACKED = (".gz", ".zst")
+PACKED = {".gz": "gzip", ".zst": "zstd"}
+"""Compressions by file name ending."""
 
 _PARQUET_ROWS = 1024
 _BUFFER = 1 << 20
@@ -280,17 +279,17 @@ def _lines(file: Path) -> Iterator[tuple[int, str]]:
                     wrong = f"not UTF-8 (byte 0x{raw[error.start]:02x} at byte {error.start})"
                     remedy = "convert it with: iconv -f LATIN1 -t UTF-8 (or its true encoding)"
                     raise InputError(f"{file}, line {number}: {wrong}; {remedy}") from error
-    except (OSError, EOFError, zlib.error) as error:
+    except OSError as error:
         raise InputError(f"{file}: cannot be read after line {number} ({error}); {_remedy(file)}") from error
 
 
 def _open(file: Path):
     """The bytes of a file, unpacked by its ending."""
-    if file.suffix.lower() == ".zst":
-        import pyarrow as pa
+    if not (packing := PACKED.get(file.suffix.lower())):
+        return file.open("rb")
+    import pyarrow as pa
 
-        return io.BufferedReader(pa.input_stream(str(file), compression="zstd", buffer_size=_BUFFER), _BUFFER)
-    return gzip.open(file) if file.suffix.lower() == ".gz" else file.open("rb")
+    return io.BufferedReader(pa.input_stream(str(file), compression=packing, buffer_size=_BUFFER), _BUFFER)
 
 
 def _remedy(file: Path) -> str:
@@ -312,7 +311,7 @@ def _count_lines(file: Path) -> int:
 def _format(file: Path) -> str | None:
     name = file.name.lower()
     kind = FORMATS.get(Path(_unpacked(name)).suffix)
-    return None if kind == "parquet" and name.endswith(PACKED) else kind
+    return None if kind == "parquet" and name.endswith(tuple(PACKED)) else kind
 
 
 def _unpacked(name: str) -> str:
