@@ -1,15 +1,21 @@
 """Does memory stay flat while the corpus grows? Everything around the model, on made-up corpora of growing length.
 
     python -m benchmarks.streaming [--tokens 5 20 80]
+    python -m benchmarks.streaming --read 10
 
 For each length, a process of its own writes a corpus, scores it shard by shard with a function that needs no model,
 puts the scores of two checkpoints together, and cuts training rows. The table gives the most memory that was the
 process's own (`RssAnon`) over what it had after importing, and the time. Pages of memory-mapped files are not counted:
 the system takes them back whenever it likes. Documents are counted in memory (offsets, ids), tokens are not.
+
+With `--read`, made-up text of that many GB is written as a folder of shards in each format and read row by row, without
+tokenising: MB/s of the text itself, and the most memory while a tenth of it is read and while all of it is.
 """
 
 import argparse
+import gzip
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -131,12 +137,91 @@ def measure(millions: float) -> dict:
     return found
 
 
+SHARD_ROWS = 20_000
+"""Rows of a shard; each has about 3,000 characters."""
+SHARDS = {
+    "jsonl": "shard.jsonl",
+    "jsonl.gz": "shard.jsonl.gz",
+    "jsonl.zst": "shard.jsonl.zst",
+    "parquet": "shard.parquet",
+}
+
+
+def write_shard(path: Path) -> int:
+    """Write one shard of made-up text, nested in `meta`; returns the text's bytes."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    draw = np.random.default_rng(0)
+    words = ["".join(map(chr, draw.integers(97, 123, n))) for n in draw.integers(2, 10, 5_000)]
+    rows = [
+        {"id": str(row), "meta": {"text": " ".join(words[i] for i in draw.integers(0, len(words), 450))}}
+        for row in range(SHARD_ROWS)
+    ]
+    lines = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    match path.suffix:
+        case ".gz":
+            path.write_bytes(gzip.compress(lines, compresslevel=6))
+        case ".zst":
+            with pa.CompressedOutputStream(str(path), "zstd") as stream:
+                stream.write(lines)
+        case ".parquet":
+            parquet.write_table(pa.Table.from_pylist(rows), path)
+        case _:
+            path.write_bytes(lines)
+    return sum(len(row["meta"]["text"]) for row in rows)
+
+
+def read_folder(folder: str) -> dict:
+    """Read all rows of a folder once: MB of text, MB of memory, seconds."""
+    from ifguide.config.schema import CorpusConfig
+    from ifguide.data.corpus_writer import check_documents
+
+    started, worked = time.monotonic(), time.process_time()
+    with Peak() as peak:
+        n = check_documents(CorpusConfig(path=folder, text_field="meta.text"), None)
+    times = {"seconds": time.monotonic() - started, "processor": time.process_time() - worked}
+    return {"rows": n, "memory": round(peak.grown, 1), **times}
+
+
+def measure_reading(gigabytes: float) -> None:
+    """Print what reading costs in each format."""
+    print(
+        "| format | shards | MB/s of text | MB a processor second | most memory, a tenth | all |\n"
+        "|---|---|---|---|---|---|"
+    )
+    for title, name in SHARDS.items():
+        with tempfile.TemporaryDirectory() as place:
+            first = Path(place) / name
+            n_bytes, runs = write_shard(first), []
+            n_shards = max(1, round(gigabytes * 1e9 / n_bytes))
+            for wanted in (max(1, n_shards // 10), n_shards):
+                folder = Path(place) / str(wanted)
+                folder.mkdir(exist_ok=True)
+                for number in range(wanted):
+                    shutil.copyfile(first, folder / f"{number:05d}-{name}")
+                command = [sys.executable, "-m", "benchmarks.streaming", "--read-folder", str(folder)]
+                runs.append(json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
+                shutil.rmtree(folder)
+        wall, worked = (f"{n_shards * n_bytes / 1e6 / runs[-1][key]:,.0f}" for key in ("seconds", "processor"))
+        few, all_of_it = (f"{run['memory']:,.0f} MB" for run in runs)
+        print(f"| {title} | {n_shards} | {wall} | {worked} | {few} | {all_of_it} |")
+
+
 def main() -> None:
     """Measure each length in a process of its own and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tokens", type=float, nargs="+", default=[5, 20, 80], metavar="MILLIONS")
     parser.add_argument("--one", type=float, help=argparse.SUPPRESS)
+    parser.add_argument("--read", type=float, metavar="GB", help="measure reading alone, of this much text")
+    parser.add_argument("--read-folder", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.read_folder:
+        print(json.dumps(read_folder(arguments.read_folder)))
+        return
+    if arguments.read:
+        measure_reading(arguments.read)
+        return
     if arguments.one:
         print(json.dumps(measure(arguments.one)))
         return

@@ -58,9 +58,12 @@ def select_tokens(scores, offsets, valid, threshold, order, window, max_tokens):
     taken = set()
     for document in order:
         for hit in hits_of(document, scores, offsets, valid, threshold):
-            for token in range(hit - window, hit + window + 1):
-                if token < offsets[document] or token >= offsets[document + 1] or not valid[token]:
-                    continue
+            low, high = hit, hit
+            while low > offsets[document] and low > hit - window and valid[low - 1]:
+                low -= 1
+            while high + 1 < offsets[document + 1] and high < hit + window and valid[high + 1]:
+                high += 1
+            for token in range(low, high + 1):
                 if max_tokens and len(taken) >= max_tokens:
                     return taken
                 taken.add(token)

@@ -34,9 +34,17 @@ class CorpusConfig:
     """Where the training documents come from."""
 
     path: Text = ""
-    """A file (.jsonl, .csv, .tsv, .parquet, .txt), a folder of .txt files, a saved `datasets` folder, or a hub id."""
+    """A file (.jsonl, .csv, .tsv, .parquet, .txt), a folder of files, a saved `datasets` folder, or a hub id."""
     text_field: Text = "text"
-    """Column with the document's text."""
+    """Column with the document's text, `meta.text` for a nested one. Without it, `messages` or `conversations` are read
+    as chats, or the next two columns."""
+    prompt_field: Text = "prompt"
+    """Column with the prompt that a completion follows."""
+    completion_field: Text = "completion"
+    """Column with the completion."""
+    train_on: Literal["auto", "all", "completion"] = "auto"
+    """Which tokens are trained on, scored and selected: `all`, `completion` (of a chat, the assistant's turns), or
+    `auto` (`all` of plain text, else `completion`)."""
     id_field: Text = ""
     """Column with a unique id; empty: documents are numbered."""
     source_field: Text = ""

@@ -22,14 +22,17 @@ def document_runs(offsets: np.ndarray, tokens: int = 0) -> Iterator[tuple[int, i
         first = stop
 
 
-def sample_valid(scores: np.ndarray, offsets: np.ndarray, most: int = 20_000_000) -> np.ndarray:
-    """The scores float32 of all tokens but the documents' first, which have none; in a larger corpus than `most`
-    tokens, of every k-th token, so that about `most` are read."""
+def sample_valid(scores: np.ndarray, offsets: np.ndarray, trained=None, most: int = 20_000_000) -> np.ndarray:
+    """The scores float32 of all tokens but the documents' first, which have none, and those not `trained` on (edges,
+    see `ifguide.data.stretches`); in a larger corpus than `most` tokens, of every k-th token, so that about `most` are
+    read."""
     step = max(1, len(scores) // most)
     values = np.asarray(scores[::step], dtype=np.float32)
     first = offsets[:-1][offsets[:-1] < len(scores)]
     keep = np.ones(len(values), dtype=bool)
     keep[first[first % step == 0] // step] = False
+    if trained is not None:
+        keep = np.searchsorted(trained, np.arange(0, len(scores), step), side="right") % 2 == 1
     return values[keep]
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from ifguide.data.packing import cut_overlapping
+from ifguide.data.stretches import count_valid, inside
 from ifguide.data.tokenizing import cut_pieces
 from ifguide.errors import ConfigError, InputError, StaleError
 from ifguide.storage.artifacts import load_array, read_part, reading
@@ -64,6 +65,8 @@ class TokenizedCorpus:
     """int64 (D,): place of the document's id among all ids in ascending order."""
     in_span: np.ndarray | None
     """bool (N,): the token overlaps a known span; None when the corpus has no spans."""
+    trained: np.ndarray | None
+    """int64 (2R,): edges of the stretches of tokens that are trained on; None: all (see `ifguide.data.stretches`)."""
     batches: tuple[pa.RecordBatch, ...]
     """The documents, as Arrow batches."""
     batch_ends: tuple[int, ...]
@@ -86,7 +89,9 @@ class TokenizedCorpus:
         lengths = dict.fromkeys(by_token, n_tokens) | {"id_rank": n_documents}
         arrays = {name: load_array(folder / f"{name}.npy", length=length) for name, length in lengths.items()}
         in_span = arrays.pop("in_span", None)
-        return cls(folder, offsets=offsets, in_span=in_span, batches=batches, batch_ends=tuple(ends), **arrays)
+        partial = b"is_partial" in (batches[0].schema.metadata or {})
+        some: dict = {"in_span": in_span, "trained": load_array(folder / "trained.npy") if partial else None}
+        return cls(folder, offsets=offsets, batches=batches, batch_ends=tuple(ends), **some, **arrays)
 
     @property
     def n_documents(self) -> int:
@@ -105,15 +110,22 @@ class TokenizedCorpus:
 
     @property
     def n_valid(self) -> int:
-        """Tokens that something predicts: all but each document's first."""
-        return self.n_tokens - int(np.count_nonzero(np.diff(self.offsets)))
+        """Tokens that have a score: all but each document's first, or those of them that are trained on."""
+        return int(count_valid(self.offsets, self.trained).sum())
+
+    @property
+    def is_chat(self) -> bool:
+        """The documents are conversations, which end as the chat template ends them."""
+        return b"is_chat" in (self.batches[0].schema.metadata or {})
 
     def valid(self) -> np.ndarray:
-        """bool (N,): False on each document's first token, which nothing predicts."""
+        """bool (N,): False on each document's first token, which nothing predicts, and on those not trained on."""
         return self.valid_between(0, self.n_tokens)
 
     def valid_between(self, start: int, stop: int) -> np.ndarray:
         """The part of `valid()` for tokens [start, stop), without the rest."""
+        if self.trained is not None:
+            return inside(self.trained, start, stop)
         valid = np.ones(stop - start, dtype=bool)
         first, last = np.searchsorted(self.offsets[:-1], (start, stop))
         valid[self.offsets[first:last] - start] = False

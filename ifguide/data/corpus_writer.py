@@ -12,9 +12,11 @@ import numpy as np
 import pyarrow as pa
 
 from ifguide.config.schema import CorpusConfig
+from ifguide.data.chat import TextReader
 from ifguide.data.corpus import CorpusSummary, TokenizedCorpus
 from ifguide.data.readers import Row, check_text, count_rows, read_rows, take_field
 from ifguide.data.spans import mark_tokens, parse_spans
+from ifguide.data.stretches import find_edges, overlap
 from ifguide.data.tokenizing import tokenize
 from ifguide.errors import InputError
 from ifguide.storage.artifacts import ArrayWriter, write_json
@@ -29,6 +31,7 @@ class _Document(NamedTuple):
     id: str
     source: str
     text: str
+    trained: list[int]
     spans: tuple[tuple[int, int], ...]
     where: str
 
@@ -37,7 +40,7 @@ def build_corpus(
     config: CorpusConfig, tokenizer, folder: Path, report: Callable[[int, int], None] | None = None
 ) -> TokenizedCorpus:
     """Read and tokenise a corpus; write token_ids, offsets, char_start, char_end, id_rank, in_span (with spans),
-    documents.arrow, tokenizer/ and summary.json.
+    trained (where not all is trained on), documents.arrow, tokenizer/ and summary.json.
 
     Args:
         config: which documents.
@@ -49,11 +52,10 @@ def build_corpus(
         InputError: an input that cannot be used; names the file, the line, what was found and the remedy.
     """
     tokenize(tokenizer, [])  # a slow tokenizer is refused before anything is read
-    reading = _Reading(config)
-    total, most = count_rows(config.path, text_unit=config.text_unit), config.max_documents
-    total = min(total, most) if total and most else total or most
+    reading = _Reading(config, tokenizer)
+    total = config.max_documents or count_rows(config.path, text_unit=config.text_unit)
     reported = time.monotonic()
-    with contextlib.closing(_Output(folder, with_spans=bool(config.spans_field))) as output:
+    with contextlib.closing(_Output(folder, reading.texts, with_spans=bool(config.spans_field))) as output:
 
         def room() -> int:
             return config.max_documents - output.n_documents if config.max_documents else _BATCH_DOCUMENTS
@@ -72,6 +74,8 @@ def build_corpus(
     if not output.n_documents:
         found = f"{config.path} gave no document ({reading.n_rows:,} rows, none with text)"
         raise InputError(f"{found}; check corpus.path and corpus.text_field")
+    if reading.texts.is_partial and not output.n_trained:
+        raise InputError(f"{config.path} has no turn of the assistant to train on; set corpus.train_on to 'all'")
     np.save(folder / "id_rank.npy", _rank_ids(folder / "documents.arrow"))
     tokenizer.save_pretrained(str(folder / "tokenizer"))
     counts = (output.n_documents, output.n_tokens, output.n_characters, reading.n_skipped)
@@ -82,24 +86,24 @@ def build_corpus(
     return TokenizedCorpus.open(folder)
 
 
-def check_documents(config: CorpusConfig) -> int:
+def check_documents(config: CorpusConfig, tokenizer) -> int:
     """Read every document without storing any; returns how many there are. Errors are those of `build_corpus`."""
-    n = sum(1 for _ in islice(_Reading(config).documents(), config.max_documents or None))
+    n = sum(1 for _ in islice(_Reading(config, tokenizer).documents(), config.max_documents or None))
     if not n:
         raise InputError(f"{config.path} gave no document with text; check corpus.path and corpus.text_field")
     return n
 
 
-def first_texts(config: CorpusConfig, n: int) -> list[str]:
+def first_texts(config: CorpusConfig, tokenizer, n: int) -> list[str]:
     """The texts of the first documents."""
-    return [document.text for document in islice(_Reading(config).documents(), n)]
+    return [document.text for document in islice(_Reading(config, tokenizer).documents(), n)]
 
 
 class _Reading:
     """Turns rows into documents, checks them, and counts what it leaves out."""
 
-    def __init__(self, config: CorpusConfig):
-        self._config = config
+    def __init__(self, config: CorpusConfig, tokenizer):
+        self._config, self.texts = config, TextReader(config, tokenizer)
         self._seen: dict[str, str] = {}
         self.n_rows = 0
         self.n_skipped = 0
@@ -114,18 +118,19 @@ class _Reading:
 
     def documents(self) -> Iterator[_Document]:
         config = self._config
-        columns = [*filter(None, (config.text_field, config.id_field, config.source_field, config.spans_field))]
+        fields = self.texts.fields
+        columns = [*filter(None, (*fields, config.id_field, config.source_field, config.spans_field))]
         for row in read_rows(config.path, text_field=config.text_field, text_unit=config.text_unit, columns=columns):
             self.n_rows += 1
-            text = check_text(take_field(row, config.text_field), row.where, config.text_field)
+            text, trained = self.texts.read(row)
             if not text.strip():
-                self.skip(row.where, f"no text in {config.text_field!r}")
+                self.skip(row.where, f"no text in {fields[-1]!r}")
                 continue
             spans: tuple[tuple[int, int], ...] = ()
             if config.spans_field:
                 spans = parse_spans(take_field(row, config.spans_field), len(text), row.where, config.spans_field)
             source = _label(row, config.source_field) if config.source_field else ""
-            yield _Document(self._id(row), source or row.stem, text, spans, row.where)
+            yield _Document(self._id(row), source or row.stem, text, trained, spans, row.where)
 
     def _id(self, row: Row) -> str:
         value = document_id(row, self._config.id_field)
@@ -157,22 +162,29 @@ def _label(row: Row, field: str) -> str:
 class _Output:
     """The growing files."""
 
-    def __init__(self, folder: Path, *, with_spans: bool):
+    def __init__(self, folder: Path, texts: TextReader, *, with_spans: bool):
         kinds: dict[str, type] = dict.fromkeys(("token_ids", "char_start", "char_end"), np.int32)
         kinds["offsets"] = np.int64
         fields = [(name, pa.string()) for name in ("id", "source", "text")]
         if with_spans:
             kinds["in_span"] = np.bool_
             fields.append(("spans", pa.list_(pa.struct([("start", pa.int64()), ("end", pa.int64())]))))
+        about = {name: "" for name in ("is_chat", "is_partial") if getattr(texts, name)}
+        kinds |= {"trained": np.int64} if texts.is_partial else {}
         self._arrays = {name: ArrayWriter(folder / f"{name}.npy", kind) for name, kind in kinds.items()}
-        self._schema = pa.schema(fields)
+        self._schema = pa.schema(fields, metadata=about or None)
         self._file = pa.OSFile(str(folder / "documents.arrow"), "wb")
         self._stream = pa.ipc.new_stream(self._file, self._schema)
         self._rows: list[dict] = []
-        self.n_documents = self.n_tokens = self.n_characters = 0
+        self.n_documents = self.n_tokens = self.n_characters = self.n_trained = 0
         self._arrays["offsets"].append(np.zeros(1))
 
     def add(self, document: _Document, tokens) -> None:
+        if "trained" in self._arrays:
+            flags = overlap(np.array(document.trained, dtype=np.int64), tokens.char_start, tokens.char_end)
+            flags[:1] = False  # nothing predicts a document's first token
+            self._arrays["trained"].append(find_edges(flags) + self.n_tokens)
+            self.n_trained += int(flags.sum())
         self.n_documents += 1
         self.n_tokens += len(tokens.token_ids)
         self.n_characters += len(document.text)

@@ -74,9 +74,10 @@ def _load_named(name: str, split: str):
 
 
 def iterate(data, name: str, columns: list[str]) -> Iterator[dict]:
-    """Rows as plain dicts, with those of the `columns` that exist; with all columns when none does. A data set that
-    breaks off is an InputError."""
-    wanted = [name for name in columns if name in (data.column_names or [])]  # a streamed set may not know its columns
+    """Rows as plain dicts, with those of the `columns` that exist; with all columns when none does. Of a nested column,
+    `meta.text`, all of `meta` is read. A data set that breaks off is an InputError."""
+    known = data.column_names or []  # a streamed set may not know its columns
+    wanted = list(dict.fromkeys(name for field in columns for name in (field, field.split(".")[0]) if name in known))
     number = 0
     try:
         for values in data.select_columns(wanted) if wanted else data:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from ifguide.data.stretches import inside
 from ifguide.errors import ConfigError
 
 IGNORED = -100
@@ -62,6 +63,8 @@ class PackedRows(Sequence):
     """int64 (P,): one past the last element of the piece."""
     row_first_piece: np.ndarray = field(repr=False)
     """int64 (R+1,): row r holds the pieces [row_first_piece[r], row_first_piece[r+1])."""
+    trained: np.ndarray | None = None
+    ends: bool = True
 
     def __len__(self) -> int:
         return len(self.row_first_piece) - 1
@@ -99,7 +102,12 @@ class PackedRows(Sequence):
         batch.input_ids[b, column : column + n_tokens] = self.token_ids[tokens]
         batch.token_index[b, column : column + n_tokens] = np.arange(tokens.start, tokens.stop)
         # the piece's first element is only context: nothing before it in this row predicts it
-        batch.labels[b, column + 1 : column + length] = batch.input_ids[b, column + 1 : column + length]
+        labels = batch.labels[b, column : column + length]
+        labels[1:] = batch.input_ids[b, column + 1 : column + length]
+        if self.trained is not None:
+            labels[:n_tokens][~inside(self.trained, tokens.start, tokens.stop)] = IGNORED
+        if not self.ends:
+            labels[n_tokens:] = IGNORED
         if self.selected is not None:
             batch.selected[b, column + 1 : column + n_tokens] = self.selected[tokens][1:]
         batch.position_ids[b, column : column + length] = np.arange(length)
@@ -155,6 +163,8 @@ def pack_rows(
     eos_id: int | None,
     selected: np.ndarray | None = None,
     pack: bool = True,
+    trained: np.ndarray | None = None,
+    ends: bool = True,
 ) -> PackedRows:
     """Lay documents out in rows of `max_length` tokens for training.
 
@@ -169,6 +179,8 @@ def pack_rows(
         eos_id: the end-of-text token; None leaves it out, which needs `pack=False`.
         selected: bool (N,), the suppression mask by corpus token. None: nothing is selected.
         pack: several documents in a row, with the end-of-text between them; false pads after each document instead.
+        trained: int64 (2R,), edges of the tokens that are labels (see `ifguide.data.stretches`); None: all.
+        ends: the end-of-text is a label too.
 
     Raises:
         ConfigError: `max_length` below 2, packing without an end-of-text token, or a mask of the wrong shape.
@@ -189,7 +201,8 @@ def pack_rows(
     else:  # one piece a row
         which, start, stop = cut_overlapping(n_elements, max_length)
         row_first_piece = np.arange(len(which) + 1)
-    return PackedRows(token_ids, offsets, max_length, eos_id, selected, chosen[which], start, stop, row_first_piece)
+    cut = (chosen[which], start, stop, row_first_piece)
+    return PackedRows(token_ids, offsets, max_length, eos_id, selected, *cut, trained, ends)
 
 
 def cut_overlapping(lengths: np.ndarray, max_length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -5,9 +5,8 @@ Everything streams. Each row knows its place, so that an error can name the file
 
 import csv
 import glob
-import gzip
+import io
 import json
-import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +16,17 @@ from ifguide.errors import InputError
 
 FORMATS = dict.fromkeys((".jsonl", ".json", ".ndjson"), "json")
 FORMATS |= {".csv": "csv", ".tsv": "tsv", ".parquet": "parquet", ".txt": "text"}
-"""Formats by file name ending. All but Parquet may also end in `.gz`."""
+"""Formats by file name ending. All but Parquet may also end in one of `PACKED`."""
+PACKED = {".gz": "gzip", ".zst": "zstd"}
+"""Compressions by file name ending."""
 
 _PARQUET_ROWS = 1024
+_BUFFER = 1 << 20
+"""Bytes read at once. Without it a row group's column is read whole."""
 _BOM = b"\xef\xbb\xbf"
 _CHECK = "check the file and its permissions"
-_ENDINGS = f"{', '.join(FORMATS)} (with .gz too)"
+_ABSENT = object()
+_ENDINGS = f"{', '.join(FORMATS)} (with {' or '.join(PACKED)} too)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +56,8 @@ def read_rows(
             `datasets.load_dataset`, as a hub id does.
         text_field: the column name given to plain text.
         text_unit: for .txt files, `line` (a row a line) or `file` (a row a file).
-        columns: read only these columns where the format allows it; an absent column is no error here.
+        columns: read only these columns, of which `meta.text` is a nested one, where the format allows it; an absent
+            column is no error here.
 
     Raises:
         InputError: no such input, an unknown format, or a row that cannot be read; names the file and the line.
@@ -96,11 +101,25 @@ def read_texts(path: str, field: str = "text", *, limit: int = 0) -> list[str]:
 
 
 def take_field(row: Row, field: str):
-    """The value of a column; an InputError when the row has none."""
-    if field in row.values:
-        return row.values[field]
-    found = ", ".join(map(repr, row.values)) or "none"
+    """The value of a column, or of `meta.text` inside `meta` where no column is named so; an InputError when the row
+    has none."""
+    if has_field(row, field):
+        return _find(row.values, field)
+    inner = {name: value for name, value in row.values.items() if isinstance(value, dict)}
+    found = ", ".join(map(repr, [*row.values, *(f"{name}.{key}" for name in inner for key in inner[name])])) or "none"
     raise InputError(f"{row.where}: expected a column {field!r}, found {found}; name the right column or add it")
+
+
+def has_field(row: Row, field: str) -> bool:
+    """Whether `take_field` finds a value."""
+    return _find(row.values, field) is not _ABSENT
+
+
+def _find(values, field: str):
+    if not isinstance(values, dict) or field in values:
+        return values[field] if isinstance(values, dict) else _ABSENT
+    name, _, rest = field.partition(".")
+    return _find(values.get(name), rest) if rest else _ABSENT
 
 
 def check_text(value, where: str, field: str) -> str:
@@ -146,7 +165,7 @@ def count_rows(path: str, *, text_unit: str = "line") -> int:
     total = 0
     for file in list_files(path):
         kind = _format(file)
-        if file.suffix == ".gz":
+        if file.suffix.lower() in PACKED:
             return 0
         if kind == "parquet":
             total += _open_parquet(file).metadata.num_rows
@@ -220,7 +239,8 @@ def _parquet_rows(file: Path, stem: str, columns: list[str]) -> Iterator[Row]:
     table = _open_parquet(file)
     number = 0
     try:
-        wanted = [name for name in columns if name in table.schema_arrow.names]
+        paths = [f"{table.schema.column(number).path}." for number in range(len(table.schema))]  # `meta.text.`
+        wanted = [name for name in columns if any(path.startswith(f"{name}.") for path in paths)]
         # with none of the wanted columns, all are read, so that the error about the missing one can list them
         for batch in table.iter_batches(batch_size=_PARQUET_ROWS, columns=wanted or None):
             for values in batch.to_pylist():
@@ -235,7 +255,7 @@ def _open_parquet(file: Path):
     from pyarrow import parquet
 
     try:
-        table = parquet.ParquetFile(file)
+        table = parquet.ParquetFile(file, buffer_size=_BUFFER)
         _ = table.schema_arrow.names  # a damaged name is not UTF-8
         return table
     except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
@@ -246,7 +266,7 @@ def _lines(file: Path) -> Iterator[tuple[int, str]]:
     """Numbered lines with their ends, split at \\n alone, decoded strictly as UTF-8; a byte order mark is dropped."""
     number = 0
     try:
-        with gzip.open(file) if file.suffix.lower() == ".gz" else file.open("rb") as stream:
+        with _open(file) as stream:
             for number, raw in enumerate(stream, start=1):
                 if number == 1:
                     raw = raw.removeprefix(_BOM)
@@ -259,8 +279,25 @@ def _lines(file: Path) -> Iterator[tuple[int, str]]:
                     wrong = f"not UTF-8 (byte 0x{raw[error.start]:02x} at byte {error.start})"
                     remedy = "convert it with: iconv -f LATIN1 -t UTF-8 (or its true encoding)"
                     raise InputError(f"{file}, line {number}: {wrong}; {remedy}") from error
-    except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{file}: cannot be read after line {number} ({error}); {_CHECK}") from error
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read after line {number} ({error}); {_remedy(file)}") from error
+
+
+def _open(file: Path):
+    """The bytes of a file, unpacked by its ending."""
+    if not (packing := PACKED.get(file.suffix.lower())):
+        return file.open("rb")
+    import pyarrow as pa
+
+    return io.BufferedReader(pa.input_stream(str(file), compression=packing, buffer_size=_BUFFER), _BUFFER)
+
+
+def _remedy(file: Path) -> str:
+    ending = file.suffix.lower()
+    if ending not in PACKED:
+        return _CHECK
+    unpack = {".gz": "gzip -d", ".zst": "zstd -d --long=31"}[ending]
+    return f"if it is packed, unpack it with: {unpack} {file.name}; if not, name it without {ending}"
 
 
 def _count_lines(file: Path) -> int:
@@ -273,15 +310,20 @@ def _count_lines(file: Path) -> int:
 
 def _format(file: Path) -> str | None:
     name = file.name.lower()
-    kind = FORMATS.get(Path(name.removesuffix(".gz")).suffix)
-    return None if kind == "parquet" and name.endswith(".gz") else kind
+    kind = FORMATS.get(Path(_unpacked(name)).suffix)
+    return None if kind == "parquet" and name.endswith(tuple(PACKED)) else kind
+
+
+def _unpacked(name: str) -> str:
+    """A file's name without the ending of its compression."""
+    return name.removesuffix(".gz").removesuffix(".zst")
 
 
 def _unique_stems(files: list[Path]) -> list[str]:
     """File names without endings; with their folders, or whole, where the names alone are not unique."""
 
     def stem(name: str) -> str:
-        return name.removesuffix(".gz").rsplit(".", 1)[0]
+        return _unpacked(name).rsplit(".", 1)[0]
 
     root = files[0].parent
     while not all(file.is_relative_to(root) for file in files):

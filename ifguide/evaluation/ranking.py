@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ifguide.data.by_document import document_runs
+from ifguide.data.stretches import count_valid, inside
 from ifguide.evaluation.statistics import Interval, bootstrap_bounds
 
 DEPTHS = (10, 50, 100, 500, 1000)
@@ -38,9 +39,10 @@ class RankingQuality:
     """Depth -> share of bad ones among this many of the highest-scoring documents, ties ordered by document id."""
 
 
-def mean_of_highest(scores: np.ndarray, offsets: np.ndarray, share: float) -> np.ndarray:
-    """float64 (D,): mean of the highest `share` of each document's scores but the first token's, at least one; 0
-    without any."""
+def mean_of_highest(scores: np.ndarray, offsets: np.ndarray, share: float, trained=None) -> np.ndarray:
+    """float64 (D,): mean of the highest `share` of each document's scores but the first token's and those not `trained`
+    on, at least one; 0 without any."""
+    n_valid = count_valid(offsets, trained)
     found = np.zeros(len(offsets) - 1, dtype=np.float64)
     for first, stop in document_runs(offsets):
         bounds = offsets[first : stop + 1] - offsets[first]
@@ -48,9 +50,10 @@ def mean_of_highest(scores: np.ndarray, offsets: np.ndarray, share: float) -> np
         values = np.array(scores[offsets[first] : offsets[stop]], dtype=np.float64)
         owner = np.repeat(np.arange(stop - first), lengths)
         place = np.arange(len(values)) - bounds[owner]
-        values[place == 0] = -np.inf  # sorts behind all others
+        valid = place > 0 if trained is None else inside(trained, int(offsets[first]), int(offsets[stop]))
+        values[~valid] = -np.inf  # sorts behind all others
         order = np.lexsort((-values, owner))
-        wanted = np.ceil(np.maximum(lengths - 1, 0) * share).astype(np.int64)  # (documents,)
+        wanted = np.ceil(n_valid[first:stop] * share).astype(np.int64)  # (documents,)
         taken = place < wanted[owner]  # the order keeps documents where they are
         sums = np.bincount(owner[taken], weights=values[order][taken], minlength=stop - first)
         found[first:stop] = np.divide(sums, wanted, out=np.zeros_like(sums), where=wanted > 0)

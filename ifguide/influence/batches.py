@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from ifguide.data.packing import pad_rows
+from ifguide.data.stretches import inside
 from ifguide.errors import ConfigError
 
 
@@ -52,10 +53,12 @@ class CorpusSequences:
         offsets: int64 (D+1,), only to know first tokens.
         chunks: int64 (C, 3) rows (document, start, stop) overlapping by one token.
         bos: context put before a document's first chunk; it predicts the first token, which has no score.
+        trained: int64 (2R,), edges of the tokens that have scores (see `ifguide.data.stretches`); None: all.
     """
 
-    def __init__(self, token_ids: np.ndarray, offsets: np.ndarray, chunks: np.ndarray, bos: int | None = None):
+    def __init__(self, token_ids, offsets, chunks: np.ndarray, bos: int | None = None, trained=None):
         self._token_ids, self._offsets, self._chunks, self._bos = token_ids, offsets, chunks, bos
+        self._trained = trained
 
     def __len__(self) -> int:
         return len(self._chunks)
@@ -69,6 +72,8 @@ class CorpusSequences:
         document, start, stop = (int(x) for x in self._chunks[number])
         ids = np.asarray(self._token_ids[start:stop], dtype=np.int64)
         index = np.arange(start, stop)
+        if self._trained is not None:
+            index[~inside(self._trained, start, stop)] = -1
         if self._bos is not None and start == self._offsets[document]:
             ids, index = np.concatenate([[self._bos], ids]), np.concatenate([[-1], index])
             index[1] = -1

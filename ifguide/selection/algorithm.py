@@ -15,8 +15,8 @@ The rules, which the slow reference in tests/reference.py states again:
   Each is min-max normalised over all documents; the rank score is the harmonic mean of the two. A measure that is the
   same for all documents normalises to 0, and the harmonic mean of 0 and 0 is 0.
 - Documents are ordered by rank score, largest first; ties by document id in code point order.
-- Going through the documents in that order and through each one's hits in reading order, every hit takes the valid
-  tokens at most `window` places before and after it in its document, left to right, until `max_tokens` are taken.
+- Going through the documents in that order and through each one's hits in reading order, every hit takes the tokens at
+  most `window` places before and after it with only valid ones between, left to right, until `max_tokens` are taken.
 """
 
 import math
@@ -26,6 +26,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ifguide.data.by_document import sample_valid, sum_by_document
+from ifguide.data.stretches import count_valid, find_edges
 from ifguide.errors import ConfigError, NumericalError
 
 
@@ -85,19 +86,19 @@ TAIL = 3.5
 """Robust standard deviations above the median at which the upper tail of the scores begins."""
 
 
-def count_tail(scores: np.ndarray, offsets: np.ndarray) -> int:
+def count_tail(scores: np.ndarray, offsets: np.ndarray, trained: np.ndarray | None = None) -> int:
     """How many valid tokens are in the upper tail of the scores: the operating point that needs no labels.
 
     They score more than `TAIL` times 1.4826 · the median absolute deviation above the median (the modified z-score and
     the bound of Iglewicz and Hoaglin, 1993), so neither the tail itself nor a few outliers move where it begins; of
     normally distributed scores it holds one in four thousand.
     """
-    values = sample_valid(scores, offsets)
+    values = sample_valid(scores, offsets, trained)
     if not len(values):
         return 0
     middle = np.median(values)
     above = np.count_nonzero(values > middle + TAIL * 1.4826 * np.median(np.abs(values - middle)))
-    return round(above / len(values) * (len(scores) - np.count_nonzero(np.diff(offsets))))
+    return round(above / len(values) * count_valid(offsets, trained).sum())
 
 
 def quantile_of_share(per_cent: float) -> float:
@@ -153,11 +154,12 @@ def select_tokens(
     """The mask of selected tokens, `window` tokens on each side of a hit included; `ranking` is of the same scores."""
     offsets, valid = np.asarray(offsets), np.asarray(valid)
     hits = find_hits(scores, valid, ranking.threshold)
-    owner = np.searchsorted(offsets, hits, side="right") - 1
-    first = np.maximum(hits - window, offsets[owner])
-    last = np.minimum(hits + window + 1, offsets[owner + 1])
+    owner, edges = np.searchsorted(offsets, hits, side="right") - 1, find_edges(valid)
+    after = np.searchsorted(edges, hits, side="right")
+    first = np.maximum(hits - window, np.maximum(edges[after - 1], offsets[owner]))
+    last = np.minimum(hits + window + 1, np.minimum(edges[after], offsets[owner + 1]))
     begun, ended = (np.bincount(places, minlength=len(valid) + 1) for places in (first, last))
-    covered = (np.cumsum(begun - ended)[:-1] > 0) & valid  # inside any interval [first, last)
+    covered = np.cumsum(begun - ended)[:-1] > 0  # inside any interval [first, last)
     if not max_tokens or np.count_nonzero(covered) <= max_tokens:
         return covered
     # windows grow to the right: "hit by hit, left to right" takes a document's covered tokens in reading order

@@ -183,7 +183,7 @@ def apply_verdicts(mask: np.ndarray, corpus, verdicts: dict[Target, str]) -> tup
         if verdict == "fine":
             changed[here] = False
         elif verdict == "toxic" and target.is_span:
-            changed[max(here.start, first + 1) : here.stop] = True  # nothing predicts a document's first token
+            changed[here] |= corpus.valid_between(here.start, here.stop)
     before = np.asarray(mask)
     return changed, {
         "excluded": int(np.count_nonzero(before & ~changed)),

@@ -9,6 +9,7 @@ import numpy as np
 
 from ifguide.config.names import BASE
 from ifguide.data.corpus import chunk_documents
+from ifguide.data.stretches import overlap
 from ifguide.errors import ConfigError
 from ifguide.runtime.distributed import current
 from ifguide.storage import artifacts
@@ -68,7 +69,9 @@ def corpus_sequences(
         chosen = order[: max(1, int(np.searchsorted(running, max_tokens)))]
     if chosen is not None:
         chunks = chunks[np.isin(chunks[:, 0], chosen)]
-    return CorpusSequences(corpus.token_ids, offsets, chunks, layout["bos"])
+    if corpus.trained is not None:  # a chunk's first token is context
+        chunks = chunks[overlap(corpus.trained, chunks[:, 1] + 1, chunks[:, 2])]
+    return CorpusSequences(corpus.token_ids, offsets, chunks, layout["bos"], corpus.trained)
 
 
 def study_tokenizer(study: Study):
@@ -239,5 +242,7 @@ def cut_training_rows(study: Study, tokenizer, mask):
     corpus, layout, packing = study.corpus(), read_layout(study), study.config.training.packing
     bos = None if packing else layout["bos"]
     length = layout["max_length"] - (bos is not None)
-    rows = pack_rows(corpus.token_ids, np.asarray(corpus.offsets), length, tokenizer.eos_token_id, mask, pack=packing)
+    labels: dict = {"trained": corpus.trained, "ends": not corpus.is_chat}
+    offsets, eos = np.asarray(corpus.offsets), tokenizer.eos_token_id
+    rows = pack_rows(corpus.token_ids, offsets, length, eos, mask, pack=packing, **labels)
     return rows if bos is None else BosRows(rows, bos)

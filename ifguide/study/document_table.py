@@ -27,6 +27,7 @@ import pyarrow.parquet as pq
 
 from ifguide.data.by_document import document_runs, sample_valid, sum_by_document
 from ifguide.data.near_duplicates import group_near_duplicates
+from ifguide.data.stretches import count_valid, inside
 from ifguide.errors import StaleError
 from ifguide.selection.saved import Selection
 from ifguide.storage import artifacts
@@ -148,9 +149,10 @@ def make_table(study: "Study", selection: str = "", report: Report | None = None
         add("selection", describe_selection(chosen, offsets))
         return pa.table(columns), chosen.settings
     add("corpus", describe_corpus(study))
-    tops = {kind: scale_top(study.scores(kind), offsets) for kind in study.kinds()}
+    tops = {kind: scale_top(study.scores(kind), offsets, corpus.trained) for kind in study.kinds()}
     for kind in study.kinds(selecting=True):
-        described = describe_scores(study.scores(kind), corpus.token_ids, offsets, tops[kind], report)
+        read = (study.scores(kind), corpus.token_ids, offsets, tops[kind], report, corpus.trained)
+        described = describe_scores(*read)
         add("kind", SimpleNamespace(**described), kind)
     return pa.table(columns), {"tops": tops, "top_quantile": TOP_QUANTILE}
 
@@ -166,7 +168,7 @@ def describe_corpus(study: "Study") -> SimpleNamespace:
     return SimpleNamespace(
         n_tokens=lengths,
         span_tokens=None if corpus.in_span is None else sum_by_document(corpus.in_span, offsets),
-        mean_loss=None if losses is None else losses / np.maximum(lengths - 1, 1),
+        mean_loss=None if losses is None else losses / np.maximum(count_valid(offsets, corpus.trained), 1),
         group=group,
         group_size=np.bincount(group, minlength=len(group))[group],
         source=corpus.sources(),
@@ -182,9 +184,11 @@ def describe_selection(chosen: Selection, offsets: np.ndarray) -> SimpleNamespac
     return SimpleNamespace(rank=rank, hits=chosen.count_above, hit_sum=chosen.sum_above, selected=selected)
 
 
-def describe_scores(scores, token_ids, offsets: np.ndarray, top: float, report: Report | None = None) -> dict:
+def describe_scores(
+    scores, token_ids, offsets: np.ndarray, top: float, report: Report | None = None, trained: np.ndarray | None = None
+) -> dict:
     """`sum`, `max`, the `strongest` token's place and its `strongest_id`, and the `spark` of every document, in one
-    pass over the scores. A document's first token has no score."""
+    pass over the scores. A document's first token has no score, nor has one that is not `trained` on."""
     n_documents = len(offsets) - 1
     found: dict[str, Any] = {
         "sum": np.zeros(n_documents, dtype=np.float64),
@@ -200,10 +204,12 @@ def describe_scores(scores, token_ids, offsets: np.ndarray, top: float, report: 
         real = np.flatnonzero(lengths > 0)
         if not real.size:
             continue
-        starts = bounds[:-1][real]
-        values[starts] = 0.0
+        starts = unscored = bounds[:-1][real]
+        if trained is not None:
+            unscored = np.flatnonzero(~inside(trained, int(offsets[first]), int(offsets[stop])))
+        values[unscored] = 0.0
         found["sum"][first + real] = np.add.reduceat(values, starts, dtype=np.float64)
-        values[starts] = -np.inf
+        values[unscored] = -np.inf
         highest = np.maximum.reduceat(values, starts)
         places = np.flatnonzero(values == np.repeat(highest, lengths[real]))
         owner = np.searchsorted(starts, places, side="right") - 1
@@ -211,7 +217,7 @@ def describe_scores(scores, token_ids, offsets: np.ndarray, top: float, report: 
         found["max"][first + real] = np.where(np.isfinite(highest), highest, 0.0)
         found["strongest"][first + real] = at - starts
         found["strongest_id"][first + real] = np.asarray(token_ids[offsets[first] : offsets[stop]])[at]
-        values[starts] = 0.0
+        values[unscored] = 0.0
         sparks[first + real] = draw_sparks(values, starts, lengths[real], top)
         if report:
             report(stop, n_documents)
@@ -237,9 +243,9 @@ def draw_sparks(values: np.ndarray, starts: np.ndarray, lengths: np.ndarray, top
     return np.round(127 * np.clip(furthest / (top or 1.0), -1, 1)).astype(np.int8)
 
 
-def scale_top(scores: np.ndarray, offsets: np.ndarray) -> float:
+def scale_top(scores: np.ndarray, offsets: np.ndarray, trained: np.ndarray | None = None) -> float:
     """The absolute score at which colours are full: `TOP_QUANTILE` over the corpus's valid tokens."""
-    sizes = np.abs(sample_valid(scores, offsets))
+    sizes = np.abs(sample_valid(scores, offsets, trained))
     if sizes.size == 0:
         return 0.0
     place = min(sizes.size - 1, int(np.ceil(TOP_QUANTILE * sizes.size)) - 1)

@@ -112,6 +112,7 @@ def _find_change(study: StudyFolder, unit: Unit, manifest: dict) -> str:
     except (InputError, StaleError) as error:
         return str(error)
     before = manifest["inputs"]
+    before = {key: digest for key, digest in now.items() if key == f"file {lineage.CHAT_TEMPLATE}"} | before
     for key in sorted(now.keys() | before.keys()):
         if now.get(key) != before.get(key):
             if key == "schema":

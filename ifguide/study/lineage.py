@@ -40,6 +40,8 @@ _FROM_MODELS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 """Baselines that a model scores: what they read, and their sections of study.toml. A classifier scores the others."""
 BASELINE_CLASSIFIER = "baselines' classifier"
 """What the classifier of `baselines.scorer`, or of `baselines.steer_scorer`, is called among an artefact's files."""
+CHAT_TEMPLATE = "chat template"
+"""A file that no corpus of an earlier version was made from."""
 DOCUMENTS_VERSION = 3
 """Of the columns in `ifguide.study.document_table`; a change makes older tables stale."""
 EVALUATE_VERSION = 3
@@ -180,6 +182,7 @@ def input_files(config: StudyConfig, unit: Unit) -> list[InputFile]:
         "corpus": [
             InputFile("corpus", config.corpus.path),
             InputFile("tokenizer", model.source, _TOKENIZER_FILES, model.revision),
+            InputFile(CHAT_TEMPLATE, model.source, ("chat_template.jinja",), model.revision),
         ],
         "queries": [
             InputFile("toxic queries", config.queries.toxic),

@@ -84,7 +84,7 @@ def check_inputs(study: Study) -> None:
     for source in (config.model.source, *config.model.checkpoints):
         load_config(study.resolve(source), config.model.revision if source == config.model.source else "")
     tokenizer = load_tokenizer(study.resolve(config.model.source), config.model.revision)
-    check_documents(study.resolved("corpus"))
+    check_documents(study.resolved("corpus"), tokenizer)
     for name in study.query_sets():
         queries = study.resolved_queries(name)
         for kind in ("toxic", "safe"):

@@ -178,7 +178,7 @@ def _choice(study: Study, settings: Mapping | SelectionConfig) -> Choice:
     offsets = np.asarray(corpus.offsets)
 
     def count_tail(kind: str) -> int:
-        return algorithm.count_tail(study.scores(kind), offsets)
+        return algorithm.count_tail(study.scores(kind), offsets, corpus.trained)
 
     return read_choice(settings, study.config.selection, corpus.n_valid, count_tail)
 
@@ -256,7 +256,9 @@ def save_mask(study: Study, name: str, path: str) -> Selection:
     corpus = study.corpus()
     mask = (read_scores(corpus, path, marked=True) > 0) & corpus.valid()
     if not mask.any():
-        raise InputError(f"{path} marks no token that can be selected; a document's first token has no score")
+        raise InputError(
+            f"{path} marks no token that can be selected; first tokens, and those not trained on, have no score"
+        )
     inputs = inputs_of(study, Unit("selection", name), [Unit("corpus")])
     return _save(study, _from_mask(study, name, "mask", mask), inputs, {"kind": "mask"})
 

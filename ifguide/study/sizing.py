@@ -50,11 +50,11 @@ def sample_inputs(study: Study) -> Sample:
     tokenizer = load_tokenizer(study.resolve(study.config.model.source), study.config.model.revision)
     corpus, queries, evaluate = study.resolved("corpus"), study.resolved_queries(), study.resolved("evaluate")
     started = time.monotonic()
-    tokenized = [text.token_ids for text in tokenize(tokenizer, first_texts(corpus, SAMPLE))]
+    tokenized = [text.token_ids for text in tokenize(tokenizer, first_texts(corpus, tokenizer, SAMPLE))]
     seconds = time.monotonic() - started
     pairs = {kind: read_queries(getattr(queries, kind), kind=kind, config=queries) for kind in ("toxic", "safe")}
     longest, bos = study.max_length(), bos_context(tokenizer)
-    n_documents = count_rows(corpus.path, text_unit=corpus.text_unit) or check_documents(corpus)
+    n_documents = count_rows(corpus.path, text_unit=corpus.text_unit) or check_documents(corpus, tokenizer)
     given = [prompt.text for prompt in read_prompts(evaluate.prompts, evaluate)] if evaluate.prompts else []
     return Sample(
         n_documents=min(n_documents, corpus.max_documents or n_documents),

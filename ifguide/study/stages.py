@@ -192,6 +192,7 @@ def build_index(study: Study, unit: Unit, folder: Path, progress: Progress) -> N
                 corpus.offsets,
                 sources,
                 in_span=corpus.in_span,
+                trained=corpus.trained,
                 tokens=Tokens(corpus.token_ids, pieces),
                 report=report_part(progress, part=number, parts=len(kinds)),
             )

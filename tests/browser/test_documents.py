@@ -16,6 +16,7 @@ from tests.app.fake_study import HOSTILE_ID, HOSTILE_TEXT, LONG_ID, write_study
 from tests.browser.conftest import needs_browser
 from tests.browser.running_app import REPOSITORY, serve_app, visit, wait_until_still
 from tests.hostile_texts import hostile_texts
+from tests.study.test_chat_study import make_chat_study
 from tests.tiny_tokenizers import tiny_tokenizer
 
 pytestmark = needs_browser
@@ -215,6 +216,23 @@ def test_documents_are_judged_by_keyboard_and_survive_the_server(page, tmp_path)
         letters = dict(zip(names, badges, strict=True))
         assert {id: letters[id] for id in given} == {id: verdict[0].upper() for id, verdict in given.items()}
         assert page.locator(".verdict.on").inner_text().startswith("Toxic")
+
+
+def test_what_is_not_trained_on_is_slanted_and_says_so(page, own):
+    cache, address = own
+    corpus = make_chat_study(cache.parent / "inputs", cache).corpus()
+    visit(page, address, "documents?study=chat")
+    page.keyboard.press("x")
+    index = corpus.index_of(shown(page))
+    here = slice(*corpus.offsets[index : index + 2].tolist())
+    tokens = page.locator(".block > span")
+    assert "".join(tokens.all_text_contents()) == corpus.document(index).text
+    slanted = tokens.evaluate_all("all => all.map(e => getComputedStyle(e).fontStyle === 'italic')")
+    assert slanted == (~corpus.valid()[here]).tolist() and 0 < sum(slanted) < len(slanted)
+    assert "not trained on" in page.locator(".legend").inner_text()
+    tokens.nth(slanted.index(True, 1)).hover()
+    page.locator(".tip").wait_for(state="visible")
+    assert "the model is not trained on this token" in page.locator(".tip").inner_text()
 
 
 def test_spans_are_judged_and_undone(page, own):

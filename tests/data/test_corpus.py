@@ -1,9 +1,12 @@
 """Text in, tokens with their places out: nothing lost, nothing shifted, for any text and tokenizer."""
 
+import gzip
 import json
 from itertools import product
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -191,6 +194,32 @@ def test_max_documents_reads_no_row_beyond_what_it_takes(tmp_path):
     corpus = build(tmp_path, path, max_documents=2)
     assert [corpus.document(i).text for i in range(corpus.n_documents)] == ["a", "b"]
     assert corpus.summary.skipped == 1
+
+
+def test_packed_shards_give_the_same_corpus_as_plain_ones(tmp_path):
+    rows = [{"meta": {"text": f"document {n}"}} for n in range(20)]
+    shards = {f"{part}.jsonl": rows[part::3] for part in range(3)}
+    made = {}
+    for ending in ("", ".gz", ".zst", ".parquet"):
+        folder = tmp_path / f"shards{ending}"
+        folder.mkdir()
+        for name, part in shards.items():
+            if ending == ".parquet":
+                pa.parquet.write_table(pa.Table.from_pylist(part), folder / f"{name.split('.')[0]}.parquet")
+                continue
+            write_jsonl(folder / name, part)
+            if ending == ".gz":
+                (folder / f"{name}.gz").write_bytes(gzip.compress((folder / name).read_bytes()))
+            elif ending == ".zst":
+                with pa.CompressedOutputStream(str(folder / f"{name}.zst"), "zstd") as stream:
+                    stream.write((folder / name).read_bytes())
+            if ending:
+                (folder / name).unlink()
+        built = build(tmp_path, folder, name=f"corpus{ending}", text_field="meta.text")
+        made[ending] = {path.name: path.read_bytes() for path in built.folder.iterdir() if path.is_file()}
+    assert made[""] == made[".gz"] == made[".zst"] == made[".parquet"]
+    again = build(tmp_path, f"{tmp_path}/shards.zst/*.jsonl.zst", name="glob", text_field="meta.text")
+    assert made[""]["token_ids.npy"] == (again.folder / "token_ids.npy").read_bytes()
 
 
 def test_text_files_become_documents_by_line_or_by_file(tmp_path):

@@ -3,9 +3,11 @@
 import gzip
 import json
 
+import pyarrow as pa
+import pyarrow.parquet
 import pytest
 
-from ifguide.data.readers import count_rows, list_files, read_rows, read_texts
+from ifguide.data.readers import count_rows, list_files, read_rows, read_texts, take_field
 from ifguide.errors import InputError
 from tests.naming import naming
 from tests.shared_data import shared_file
@@ -34,7 +36,17 @@ def write_all_formats(folder):
     frame.to_csv(folder / "rows.tsv", index=False, sep="\t")
     frame.to_csv(folder / "packed.csv.gz", index=False)
     frame.to_parquet(folder / "rows.parquet")
-    return ["rows.jsonl", "packed.jsonl.gz", "rows.csv", "rows.tsv", "packed.csv.gz", "rows.parquet"]
+    for name in ("rows.jsonl", "rows.csv"):
+        (folder / f"{name}.zst").write_bytes(zstd((folder / name).read_bytes()))
+    packed = ["packed.jsonl.gz", "packed.csv.gz", "rows.jsonl.zst", "rows.csv.zst"]
+    return ["rows.jsonl", "rows.csv", "rows.tsv", "rows.parquet", *packed]
+
+
+def zstd(data):
+    sink = pa.BufferOutputStream()
+    with pa.CompressedOutputStream(sink, "zstd") as stream:
+        stream.write(data)
+    return sink.getvalue().to_pybytes()
 
 
 def values(path, **options):
@@ -120,7 +132,7 @@ def test_a_record_longer_than_the_csv_default_is_read(tmp_path):
 def test_row_counts_are_known_beforehand(tmp_path):
     for name in write_all_formats(tmp_path):
         extra = 1 if name in ("rows.csv", "rows.tsv") else 0  # one field spans two lines
-        assert count_rows(str(tmp_path / name)) == (0 if name.endswith(".gz") else len(ROWS) + extra), name
+        assert count_rows(str(tmp_path / name)) == (0 if name.endswith((".gz", ".zst")) else len(ROWS) + extra), name
     (tmp_path / "a.txt").write_text("one\ntwo")
     assert count_rows(str(tmp_path / "a.txt")) == 2
     assert count_rows(str(tmp_path / "a.txt"), text_unit="file") == 1
@@ -143,7 +155,13 @@ DAMAGED = [
     ("a.csv", b'id,text\n1,ok\n2,"never closed\n', r"line 3: not a readable record .*unexpected end of data"),
     ("a.csv", b"text,text\n1,2\n", r"line 1: two columns share a name"),
     ("a.csv", b"", r"a\.csv is empty; expected a first line with the names"),
-    ("a.jsonl.gz", b"not packed", r"a\.jsonl\.gz: cannot be read after line 0"),
+    ("a.jsonl.gz", b"not packed", r"a\.jsonl\.gz: cannot be read after line 0 .*; if not, name it without \.gz"),
+    ("a.jsonl.zst", b"not packed", r"a\.jsonl\.zst: cannot be read after line 0 .*; if not, name it without \.zst"),
+    (
+        "a.jsonl.zst",
+        zstd(b'{"text": "x"}\n' * 9999)[:-12],
+        r"cannot be read after line \d+ .*zstd -d --long=31 a\.jsonl",
+    ),
     (
         "a.jsonl.gz",
         gzip.compress(b'{"text": "x"}\n' * 999, mtime=0)[:-12],
@@ -160,6 +178,31 @@ def test_damaged_inputs_are_named(tmp_path):
             (tmp_path / name).write_bytes(content)
             with pytest.raises(InputError, match=message):
                 values(tmp_path / name)
+
+
+def test_nested_columns_are_read_and_a_name_with_a_dot_wins(tmp_path):
+    rows = [{"id": i, "meta": {"text": f"t{i}", "page": {"n": i}}, "a.b": f"dot {i}", "a": {"b": "no"}} for i in (0, 1)]
+    pa.parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet")
+    write_jsonl(tmp_path / "rows.jsonl", rows)
+    (tmp_path / "local").mkdir()
+    write_jsonl(tmp_path / "local" / "train.jsonl", rows)
+    for path in (tmp_path / "rows.parquet", tmp_path / "rows.jsonl", f"{tmp_path / 'local'}#train"):
+        found = list(read_rows(str(path), columns=["meta.text", "meta.page.n", "a.b"]))
+        taken = [[take_field(row, field) for field in ("meta.text", "meta.page.n", "a.b")] for row in found]
+        assert taken == [["t0", 0, "dot 0"], ["t1", 1, "dot 1"]], path
+        with pytest.raises(InputError, match=r"expected a column 'meta\.body', found .*'meta\.text', 'meta\.page'"):
+            take_field(found[0], "meta.body")
+    only = next(read_rows(str(tmp_path / "rows.parquet"), columns=["meta.text", "meta.absent"]))
+    assert only.values == {"meta": {"text": "t0"}}  # of a struct, only what is asked for
+
+
+def test_a_streamed_data_set_is_read_no_further_than_asked(tmp_path):
+    write_jsonl(tmp_path / "a.jsonl", [{"text": str(n)} for n in range(500)])
+    (tmp_path / "b.jsonl").write_text("not json")
+    rows = read_rows(f"{tmp_path}#train", columns=["text"])
+    assert [next(rows).values["text"] for _ in range(3)] == ["0", "1", "2"]
+    with pytest.raises(InputError, match="cannot be read after row 500"):
+        list(rows)
 
 
 def test_missing_inputs_say_what_a_path_may_be(tmp_path):

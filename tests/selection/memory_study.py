@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from ifguide.config.schema import SelectionConfig
+from ifguide.data.stretches import find_edges
 from ifguide.selection.index.build import build_index
 from ifguide.selection.index.counts import Sources, Tokens
 from ifguide.study.select import open_index
@@ -39,6 +40,12 @@ class MemoryStudy:
         self.values = np.asarray(scores, dtype=np.float32)  # first tokens have scores too: they must not count
         self.valid = np.ones(n_tokens, dtype=bool)
         self.valid[self.offsets[:-1][own > 0]] = False
+        self.trained = None
+        if seed % 3 == 1:  # only some stretches are trained on, as in a chat
+            other = np.random.default_rng(seed)
+            kept = self.valid & np.repeat(other.random(n_tokens) < 0.6, other.integers(1, 6, size=n_tokens))[:n_tokens]
+            if kept.any():
+                self.valid, self.trained = kept, find_edges(kept)
         self.ids = [f"{draw.choice(['a', 'B', 'é', '文', '10', '9'])}-{i}" for i in range(n_documents)]
         draw.shuffle(self.ids)
         self.sources = draw.choice(["forum", "news"], size=n_documents)
@@ -57,6 +64,7 @@ class MemoryStudy:
             self.offsets,
             sources,
             in_span=self.in_span,
+            trained=self.trained,
             tokens=Tokens(self.token_ids, PIECES),
             **settings,
         )
@@ -79,6 +87,7 @@ class MemoryStudy:
             n_documents=len(self.ids),
             offsets=self.offsets,
             in_span=self.in_span,
+            trained=self.trained,
             token_ids=self.token_ids,
             id_rank=id_rank,
         )

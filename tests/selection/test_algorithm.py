@@ -140,7 +140,7 @@ def test_the_upper_tail_is_what_stands_out_from_the_scores(monkeypatch):
         far = np.where(scores < 0, 50 * scores, scores)  # a long lower tail does not make the upper one longer
         assert selection.count_tail(far, offsets) <= np.count_nonzero(high)
     with monkeypatch.context() as smaller:
-        smaller.setattr(by_document.sample_valid, "__defaults__", (5_000,))
+        smaller.setattr(by_document.sample_valid, "__defaults__", (None, 5_000))
         assert abs(selection.count_tail(scores, offsets) / np.count_nonzero(high) - 1) < 0.1
     nothing = draw.normal(0, 1, n).astype(np.float32)
     assert selection.count_tail(nothing, offsets) < 0.0005 * n

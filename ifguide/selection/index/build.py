@@ -36,6 +36,7 @@ def build_index(
     sources: Sources,
     *,
     in_span: np.ndarray | None = None,
+    trained: np.ndarray | None = None,
     tokens: Tokens | None = None,
     chunk_tokens: int = CHUNK_TOKENS,
     threads: int = 2,
@@ -49,6 +50,7 @@ def build_index(
         offsets: int64 (D+1,).
         sources: the documents' sources.
         in_span: bool (N,), tokens inside known spans.
+        trained: int64 (2R,), edges of the valid tokens (see `ifguide.data.stretches`); None: all but first ones.
         tokens: None: words are not counted.
         chunk_tokens: tokens read at once, approximately; changes no result.
         report: called with (tokens done, tokens in all); every token is read four times.
@@ -57,7 +59,7 @@ def build_index(
         NumericalError: no valid score, or one that is not finite.
     """
     n_tokens = int(offsets[-1])
-    chunks = Chunks(scores, offsets, chunk_tokens=chunk_tokens, threads=threads)
+    chunks = Chunks(scores, offsets, trained, chunk_tokens=chunk_tokens, threads=threads)
     tell = lambda turn: (lambda done: report(turn * n_tokens + done, 4 * n_tokens)) if report else None  # noqa: E731
     histogram = chunks.histogram(tell(0))
     n_valid = int(histogram.sum())
@@ -87,7 +89,7 @@ def build_index(
         "floor": floor,
         "n_span": counter.n_span,
         "sources": list(sources.names),
-        "source_tokens": sources.count_valid(chunks.offsets).tolist(),
+        "source_tokens": sources.count_valid(chunks.n_valid).tolist(),
     }
     (folder / "index.json").write_text(json.dumps(about, indent=1, ensure_ascii=False), encoding="utf-8")
 

@@ -1,6 +1,6 @@
 """Scores read in chunks of whole documents, by threads, so that a billion of them need little memory.
 
-Shapes: D documents, N tokens. A token is valid unless it is its document's first.
+Shapes: D documents, N tokens. A token is valid unless it is its document's first, or is not trained on.
 """
 
 from collections.abc import Callable, Iterator
@@ -8,24 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from ifguide.data.stretches import count_valid, inside
 from ifguide.errors import NumericalError
 from ifguide.storage.memory_maps import release_pages
 from ifguide.storage.shards import plan_shards
 
 CHUNK_TOKENS = 1 << 20
-
-
-def read_chunk(scores: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """A copy, float32 (n,), of the scores float32 (N,) of the whole documents with offsets int64 (d+1,): -inf where a
-    token is not valid, and never -0.0."""
-    values = np.asarray(scores[offsets[0] : offsets[-1]], dtype=np.float32) + np.float32(0)
-    values[first_tokens(offsets) - offsets[0]] = -np.inf
-    return values
-
-
-def first_tokens(offsets: np.ndarray) -> np.ndarray:
-    """The places of the documents' first tokens, which have no score; empty documents have none."""
-    return offsets[:-1][np.diff(offsets) > 0]
 
 
 def sort_key(values: np.ndarray) -> np.ndarray:
@@ -55,8 +43,10 @@ def pairs(bounds: np.ndarray) -> list[tuple[int, int]]:
 class Chunks:
     """The corpus's scores float32 (N,) in chunks of whole documents of about `chunk_tokens`, processed by threads."""
 
-    def __init__(self, scores, offsets, *, chunk_tokens: int = CHUNK_TOKENS, threads: int = 2):
-        self.scores, self.offsets, self.threads = scores, np.asarray(offsets), threads
+    def __init__(self, scores, offsets, trained=None, *, chunk_tokens: int = CHUNK_TOKENS, threads: int = 2):
+        self.scores, self.offsets, self.trained, self.threads = scores, np.asarray(offsets), trained, threads
+        self.n_valid = count_valid(self.offsets, trained)
+        """int64 (D,): valid tokens of each document."""
         self.ranges = pairs(plan_shards(self.offsets, chunk_tokens))
         """(first document, stop document) of each chunk."""
 
@@ -79,10 +69,24 @@ class Chunks:
         return result
 
     def values(self, first: int, stop: int) -> np.ndarray:
-        """`read_chunk` of documents [first, stop)."""
-        found = read_chunk(self.scores, self.offsets[first : stop + 1])
-        release_pages(self.scores, int(self.offsets[first]), int(self.offsets[stop]))
+        """A copy, float32 (n,), of the scores of documents [first, stop): -inf where a token is not valid, and never
+        -0.0."""
+        offsets = self.offsets[first : stop + 1]
+        start, end = int(offsets[0]), int(offsets[-1])
+        found = np.asarray(self.scores[start:end], dtype=np.float32) + np.float32(0)
+        found[offsets[:-1][np.diff(offsets) > 0] - start] = -np.inf
+        if self.trained is not None:
+            found[~inside(self.trained, start, end)] = -np.inf
+        release_pages(self.scores, start, end)
         return found
+
+    def around(self, places: np.ndarray, owner: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """How far windows reach: first and stop, int64 (h,), of the valid tokens around valid `places`, which are in
+        the documents `owner`."""
+        if self.trained is None:
+            return self.offsets[owner] + 1, self.offsets[owner + 1]
+        after = np.searchsorted(self.trained, places, side="right")
+        return self.trained[after - 1], self.trained[after]
 
     def histogram(self, report: Callable[[int], None] | None = None) -> np.ndarray:
         """int64 (65536,): valid scores by the upper 16 bits of their `sort_key`.
@@ -94,7 +98,7 @@ class Chunks:
         def count(first: int, stop: int) -> np.ndarray:
             values = self.values(first, stop)
             found = np.bincount(values.view(np.uint32) >> 16, minlength=1 << 16)
-            found[0xFF80] -= len(first_tokens(self.offsets[first : stop + 1]))  # -inf marks those
+            found[0xFF80] -= len(values) - self.n_valid[first:stop].sum()  # -inf marks those without a score
             return found
 
         raw = sum(self.map(count, report), np.zeros(1 << 16, dtype=np.int64))

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ifguide.selection.index.chunks import Chunks, first_tokens
+from ifguide.selection.index.chunks import Chunks
 from ifguide.selection.index.coverage import MAX_WINDOW, Neighbours
 from ifguide.storage.memory_maps import release_pages
 
@@ -51,9 +51,8 @@ class Sources:
         place[order] = np.minimum(np.arange(len(names)), MAX_SOURCES)
         return cls(tuple(kept), place[codes])
 
-    def count_valid(self, offsets: np.ndarray) -> np.ndarray:
-        """int64 (S,), valid tokens in each source."""
-        valid = np.maximum(np.diff(offsets) - 1, 0)
+    def count_valid(self, valid: np.ndarray) -> np.ndarray:
+        """int64 (S,), valid tokens in each source, out of those of each document, int64 (D,)."""
         return np.bincount(self.of_document, weights=valid, minlength=len(self.names)).astype(np.int64)
 
 
@@ -119,9 +118,11 @@ class KnotCounter:
         owner = np.repeat(np.arange(stop - first), per_document)
         local = (offsets - offsets[0]).astype(np.int64 if offsets[-1] - offsets[0] >= 1 << 30 else np.int32)
         places = (positions - positions.dtype.type(offsets[0])).astype(local.dtype)  # 32 bits are faster to compare
-        neighbours = Neighbours(places, scores, local[:-1][owner] + 1, local[1:][owner])
+        reach = [(end - offsets[0]).astype(local.dtype) for end in self.chunks.around(positions, owner + first)]
+        neighbours = Neighbours(places, scores, *reach)
         values = self.chunks.values(first, stop)
-        values[np.isneginf(values)] = 0  # documents' first tokens
+        unscored = np.isneginf(values)
+        values[unscored] = 0
         running = np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
         in_span = None if self.in_span is None else np.asarray(self.in_span[offsets[0] : offsets[-1]])
         marked = None if in_span is None else np.append(np.int32(0), np.cumsum(in_span, dtype=np.int32))
@@ -140,8 +141,7 @@ class KnotCounter:
         documents = np.bincount(best, minlength=n_stretches)
         found: dict = {"covered": np.stack(covered), "effect": np.stack(effect), "documents": documents}
         if in_span is not None and self.in_span is not None:
-            unscored = first_tokens(offsets) - offsets[0]
-            found["n_span"] = int(np.count_nonzero(in_span)) - int(np.count_nonzero(in_span[unscored]))
+            found["n_span"] = int(np.count_nonzero(in_span & ~unscored))
             found["spans"] = np.stack(spans)
             release_pages(self.in_span, int(offsets[0]), int(offsets[-1]))
         if self.tokens is not None:

@@ -90,8 +90,12 @@ class Hits:
             places, scores, bounds = self.read(first, stop, with_places=window > 0)
             counts[first:stop] = np.diff(bounds)
             sums[first:stop] = add_in_reading_order(scores, bounds, self._threshold)
-            if window:
+            if window and self._chunks.trained is None:
                 covered[first:stop] = count_covered(places, bounds, self._chunks.offsets[first : stop + 1], window)
+            elif window:
+                owner = np.repeat(np.arange(stop - first), np.diff(bounds))
+                low, high = cover_hits(places.astype(np.int64), *self._chunks.around(places, owner), window)
+                covered[first:stop] = np.bincount(owner, high - low, stop - first)
 
         for _ in self._chunks.map(one, ranges=self.ranges):
             pass
@@ -110,7 +114,7 @@ class Hits:
             places, owner = places[kept], owner[kept]
         if not window:
             return places, places + 1
-        return cover_hits(places, self._chunks.offsets[owner] + 1, self._chunks.offsets[owner + 1], window)
+        return cover_hits(places, *self._chunks.around(places, owner), window)
 
 
 def round_down(threshold: float) -> np.float32:

@@ -100,7 +100,7 @@ class ScoreIndex:
         self._histogram, self._knots, self._ranks = load("histogram", 1 << 16), load("knots"), load("ranks")
         names = ["covered", "effect", "documents"] + ["spans"] * (self.n_span is not None)
         self._tables = {name: load(name, len(self._ranks)) for name in names}
-        self._chunks = Chunks(scores, self._corpus.offsets, threads=os.cpu_count() or 1)
+        self._chunks = Chunks(scores, self._corpus.offsets, self._corpus.trained, threads=os.cpu_count() or 1)
         self._check()
 
     def _check(self) -> None:
@@ -134,8 +134,8 @@ class ScoreIndex:
         return self.locate(self._choice({"quantile": quantile}).tokens_above)[1]
 
     def _choice(self, settings: Mapping | SelectionConfig) -> Choice:
-        scores, offsets = self._chunks.scores, np.asarray(self._corpus.offsets)
-        return read_choice(settings, self._defaults, self.n_valid, lambda _: count_tail(scores, offsets))
+        read = (self._chunks.scores, np.asarray(self._corpus.offsets), self._corpus.trained)
+        return read_choice(settings, self._defaults, self.n_valid, lambda _: count_tail(*read))
 
     def tokens_above(self, threshold: float) -> int:
         """How many valid tokens have a score strictly above a threshold; below the tail this reads all scores."""
@@ -283,8 +283,8 @@ class ScoreIndex:
         stretches = np.searchsorted(self._tail.positions[wanted], ends)
         for part in np.split(wanted, np.union1d(stretches, np.arange(_FEW, len(wanted), _FEW))):
             owner = np.searchsorted(self._chunks.offsets, self._tail.positions[part], side="right") - 1
-            first, stop = self._chunks.offsets[owner] + 1, self._chunks.offsets[owner + 1]
-            near = Neighbours(self._tail.positions, self._tail.scores, first, stop, part)
+            reach = self._chunks.around(self._tail.positions[part], owner)
+            near = Neighbours(self._tail.positions, self._tail.scores, *reach, part)
             low, high = near.own_tokens(window)
             kept = high > low
             effect_here, marked_here = self._sum_chunk(low[kept], high[kept])

@@ -12,6 +12,7 @@ from ifguide.config.attributions import describe_kind
 from ifguide.data.by_document import sum_by_document
 from ifguide.data.corpus_writer import document_id
 from ifguide.data.readers import read_rows, take_field
+from ifguide.data.stretches import count_valid
 from ifguide.errors import InputError, StaleError
 from ifguide.evaluation.ranking import Labels, RankingQuality, judge_ranking, mean_of_highest
 from ifguide.selection.algorithm import count_tail, rank_documents, threshold_above
@@ -124,13 +125,13 @@ def document_scores(study: "Study", scores: np.ndarray, ways: Sequence[str] = WA
     """
     corpus = study.corpus()
     offsets = np.asarray(corpus.offsets)
-    n_scored = np.maximum(np.diff(offsets) - 1, 0)
+    n_scored = count_valid(offsets, corpus.trained)
     valid, usual, found = corpus.valid(), study.config.selection, {}
     if "rank" in ways or "sum_above" in ways:
-        choice = read_choice(usual, usual, corpus.n_valid, lambda _: count_tail(scores, offsets))
+        choice = read_choice(usual, usual, corpus.n_valid, lambda _: count_tail(scores, offsets, corpus.trained))
         threshold = threshold_above(scores, valid, choice.tokens_above)
         ranking = rank_documents(scores, offsets, valid, threshold, np.asarray(corpus.id_rank))
         found = {"rank": ranking.rank_score, "sum_above": ranking.sum_above}
     found["mean"] = sum_by_document(np.where(valid, scores, np.float32(0)), offsets) / np.maximum(n_scored, 1)
-    found["top"] = mean_of_highest(scores, offsets, TOP_SHARE)
+    found["top"] = mean_of_highest(scores, offsets, TOP_SHARE, corpus.trained)
     return {way: found[way] for way in ways}

@@ -50,7 +50,7 @@ def _token_schema(imported: Iterable[str] = ()) -> pa.Schema:
             ("token", pa.string()),  # as displayed: the tokens of a document join to its text
             ("char_start", pa.int32()),  # in characters of the text
             ("char_end", pa.int32()),
-            # null for a document's first token, which has no score, and everywhere when it was not computed
+            # null for a token without a score (a document's first, or not trained on), and where it was not computed
             *((column, pa.float32()) for column in score_columns(imported).values()),
             ("selected", pa.bool_()),
             ("in_span", pa.bool_()),  # null when the corpus has no known spans
@@ -266,7 +266,7 @@ def _token_blocks(study: Study, corpus: "TokenizedCorpus", chosen: Selection, wh
             "selected": np.asarray(chosen.mask[span]),
         }
         if what == "tokens":
-            nulls = [None] * len(positions)
+            nulls, unscored = [None] * len(positions), ~corpus.valid_between(span.start, span.stop)
             columns |= {
                 "token": [piece for i in range(first, last) for piece in corpus.document_tokens(i)],
                 "char_start": np.asarray(corpus.char_start[span]),
@@ -275,7 +275,7 @@ def _token_blocks(study: Study, corpus: "TokenizedCorpus", chosen: Selection, wh
             }
             for kind, column in names.items():
                 values = scores.get(kind)
-                columns[column] = nulls if values is None else pa.array(np.asarray(values[span]), mask=positions == 0)
+                columns[column] = nulls if values is None else pa.array(np.asarray(values[span]), mask=unscored)
         yield last, columns
 
 

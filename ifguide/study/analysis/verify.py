@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ifguide.config.attributions import KINDS
+from ifguide.data.stretches import count_valid
 from ifguide.errors import ConfigError
 from ifguide.runtime.progress import Progress
 from ifguide.storage import artifacts
@@ -249,7 +250,7 @@ def _draw(study: Study, parts: list[Part], share: float, seed: int) -> tuple[np.
     for stage in READ_BY_SCORES:
         if state[stage] != "whole":
             return none, f"{stage} is {state[stage]}"
-    scored = np.flatnonzero(np.diff(study.corpus().offsets) >= 2)
+    scored = np.flatnonzero(count_valid(study.corpus().offsets, study.corpus().trained))
     n = min(len(scored), max(LEAST_DOCUMENTS, int(np.ceil(share * len(scored)))))
     documents = np.sort(np.random.default_rng(seed).choice(scored, size=n, replace=False))
     return documents, "" if len(documents) else "no document has a score"

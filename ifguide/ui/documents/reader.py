@@ -105,7 +105,7 @@ def show_reader(request: Request) -> None:
             request.layers,
             has_truth=corpus.in_span is not None,
             selection=f"“{selection_title(request.selection.name)}”",
-            n_scored=corpus.n_tokens - corpus.n_documents,
+            n_scored=corpus.n_valid,
         ),
     }
     view["serial"] = st.session_state["reader_serial"] = st.session_state.get("reader_serial", 0) + 1

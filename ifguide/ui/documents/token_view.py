@@ -17,8 +17,9 @@ from ifguide.data.corpus import TokenizedCorpus
 from ifguide.data.tokenizing import cut_pieces
 from ifguide.ui.palette import TOKEN_BINS
 
-SELECTED, HIT, TRUTH = 1, 2, 4
-"""Bits of a token's mark: it is selected, its own score is above the threshold, people marked it as toxic."""
+SELECTED, HIT, TRUTH, CONTEXT = 1, 2, 4, 8
+"""Bits of a token's mark: it is selected, its own score is above the threshold, people marked it as toxic, it is not
+trained on."""
 
 DIFFERENCE = "difference"
 """Name of the layer that holds the difference of two runs."""
@@ -85,8 +86,7 @@ def token_table(
 
     Joined, a document's texts are the document. `raw` is the tokenizer's own name of a token that shares a character
     with another (a byte of an emoji, say), and null elsewhere. `rank` is the token's place among all scored tokens of
-    the corpus, 1 the highest; 0 where it is not among the highest tenth, and for a document's first token, which has no
-    score.
+    the corpus, 1 the highest; 0 where it is not among the highest tenth, and for a token without a score.
 
     Args:
         corpus: the study's corpus.
@@ -106,7 +106,7 @@ def token_table(
             numbers[layer.name].append(np.asarray(layer.values[here], dtype=np.float32))
         if rank is not None and ranked is not None:
             place = rank(np.asarray(ranked[here]))
-            place[:1] = 0
+            place[~corpus.valid_between(here.start, here.stop)] = 0
             ranks.append(place.astype(np.int32))
     columns = {"text": pa.array(texts, pa.string()), "raw": pa.array(raw, pa.string())}
     columns |= {name: _join(parts, np.float32) for name, parts in numbers.items()}
@@ -150,7 +150,7 @@ def mark_table(
     scores: np.ndarray | None,
     threshold: float | None,
 ) -> pa.Table:
-    """The marks of the same tokens, one column `marks` of bits (`SELECTED`, `HIT`, `TRUTH`), uint8 (T,).
+    """The marks of the same tokens, one column `marks` of bits (`SELECTED`, `HIT`, `TRUTH`, `CONTEXT`), uint8 (T,).
 
     Args:
         corpus: the study's corpus.
@@ -162,11 +162,12 @@ def mark_table(
     parts = []
     for index in documents:
         here = slice(int(corpus.offsets[index]), int(corpus.offsets[index + 1]))
+        valid = corpus.valid_between(here.start, here.stop)
         above = chosen = np.asarray(mask[here])
         if scores is not None and threshold is not None:
-            above = np.asarray(scores[here]) > threshold
-            above[:1] = False
+            above = (np.asarray(scores[here]) > threshold) & valid
         marks = chosen * np.uint8(SELECTED) | above * np.uint8(HIT)
+        marks |= ~valid * np.uint8(CONTEXT if corpus.trained is not None else 0)
         if corpus.in_span is not None:
             marks |= np.asarray(corpus.in_span[here]) * np.uint8(TRUTH)
         parts.append(marks)

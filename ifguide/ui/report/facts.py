@@ -169,7 +169,7 @@ def _documents(study: Study, chosen: Selection) -> tuple[list[ShownDocument], fl
                 cut=(part.start > 0, part.stop < len(pieces)),
             )
         )
-    return shown, scale_top(scores, np.asarray(corpus.offsets))
+    return shown, scale_top(scores, np.asarray(corpus.offsets), corpus.trained)
 
 
 def _manifests(study: Study) -> dict[str, dict]:

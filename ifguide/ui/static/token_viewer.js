@@ -2,7 +2,7 @@
 // Settings may say `bare` (the tokens belong to no corpus: nothing of them is selected or judged) and `firstScored`; a layer's
 // `ends` name the two ends of its scale.
 // A document: { key, texts, raw, layers: { name: Float32Array }, ranks, marks: Uint8Array, spans: [[start, stop, verdict]] }.
-const SELECTED = 1, HIT = 2, TRUTH = 4;
+const SELECTED = 1, HIT = 2, TRUTH = 4, CONTEXT = 8;
 const STEPS = 3; // colours on each side of nothing
 const CHUNK_FROM = 160, CHUNK_TO = 900; // tokens a block holds, so that a change in one leaves the layout of the others alone
 const CONTROLS = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff\ufff9-\ufffb]|\udb40[\udc00-\uddff]/g;
@@ -176,6 +176,7 @@ class TokenViewer {
       if (marks) {
         const mark = marks[i];
         if (mark & SELECTED) name += mark & HIT ? " selected" : " selected halo";
+        if (mark & CONTEXT) name += " context";
         if (this.people && mark & TRUTH) {
           name += mark & SELECTED ? " truth agreed" : " truth";
           if (i === 0 || !(marks[i - 1] & TRUTH)) name += " first";
@@ -218,6 +219,7 @@ class TokenViewer {
     if (this.settings.bare) return;
     this.legend.append(key("selected", "underlined", "selected"));
     if (this.doc.marks?.some((mark) => (mark & SELECTED) && !(mark & HIT))) this.legend.append(key("selected halo", "outlined", "beside one"));
+    if (this.doc.marks?.some((mark) => mark & CONTEXT)) this.legend.append(key("context", "slanted", "not trained on"));
     if (this.people) this.legend.append(key("truth", "dotted", "marked by people"));
     if (this.doc.spans.length) this.legend.append(key("v-toxic", "barred", "your verdicts"));
   }
@@ -315,7 +317,9 @@ class TokenViewer {
     const { doc, settings } = this;
     const list = element("dl");
     const line = (name, value, now) => list.append(element("dt", now ? "now" : "", name), element("dd", now ? "now" : "", value));
-    if (i === 0 && !settings.firstScored) line("Score", "none: nothing predicts the first token");
+    const mark = doc.marks?.[i] ?? 0;
+    if (mark & CONTEXT) line("Score", "none: the model is not trained on this token");
+    else if (i === 0 && !settings.firstScored) line("Score", "none: nothing predicts the first token");
     else {
       for (const layer of settings.layers) {
         const value = doc.layers[layer.name]?.[i];
@@ -326,7 +330,6 @@ class TokenViewer {
     }
     line("Token", `${whole(i + 1)} of ${whole(doc.texts.length)}`);
     if (i > 0 && !settings.bare) line("Predicted at", `token ${whole(i)}`);
-    const mark = doc.marks?.[i] ?? 0;
     if (!settings.bare) line("Selected", mark & SELECTED ? `by ${settings.selection}${mark & HIT ? "" : ", as a neighbour"}` : "no");
     if (this.people) line("Marked by people", mark & TRUTH ? "yes" : "no");
     const decided = doc.spans.filter(([start, stop]) => i >= start && i < stop).map((span) => span[2]);

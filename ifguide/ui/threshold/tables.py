@@ -9,6 +9,7 @@ import pyarrow as pa
 from ifguide.data.corpus import TokenizedCorpus
 from ifguide.data.words import WordCount
 from ifguide.selection.index import Resolved
+from ifguide.selection.index.coverage import expand_intervals
 from ifguide.ui.excerpts import excerpt_around
 from ifguide.ui.format import column, count, score, share
 
@@ -117,8 +118,8 @@ def range_rows(
         index = row["document"]
         document = corpus.document(index)
         values = values_of(corpus, scores, index)
-        marked = (values > low) & (values <= high)
-        marked[:1] = False
+        start = int(corpus.offsets[index])
+        marked = (values > low) & (values <= high) & corpus.valid_between(start, start + len(values))
         cells = [
             document.id,
             document.source,
@@ -141,10 +142,7 @@ def selected_in(
     """Which tokens of one document a result selects, bool (n,), and their scores, float32 (n,): as in
     `ifguide.selection.algorithm.select_tokens`, covered tokens are taken in reading order."""
     values = values_of(corpus, scores, index)
-    above = values.astype(np.float64) > found.threshold
-    above[:1] = False
-    window = found.choice.window
-    covered = np.convolve(above, np.ones(2 * window + 1), mode="full")[window : window + len(above)] > 0.5
-    covered[:1] = False
-    covered[np.flatnonzero(covered)[int(found.taken[index]) :]] = False
+    covered = np.zeros(len(values), dtype=bool)
+    places = expand_intervals(*found.hits.covered_intervals(index, index + 1, found.choice.window, np.ones(1, bool)))
+    covered[places[: found.taken[index]] - corpus.offsets[index]] = True
     return covered, values

@@ -49,7 +49,7 @@ def test_every_input_that_the_settings_name_opens_and_parses(quick, tmp_path):
     study = prepare_demo(tmp_path)
     check_inputs(study)
     n_lines = len((study.root / "inputs" / "corpus.jsonl").read_text(encoding="utf-8").splitlines())
-    assert check_documents(study.resolved("corpus")) == n_lines > 100
+    assert check_documents(study.resolved("corpus"), None) == n_lines > 100
     assert study.has_spans
     for section, keys in (("corpus", ["path"]), ("queries", ["toxic", "safe"]), ("evaluate", ["prompts", "heldout"])):
         for key in keys:
