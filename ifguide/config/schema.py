@@ -57,6 +57,8 @@ class CorpusConfig:
     """Skip and count documents without text; false makes them an error."""
     max_documents: Count = 0
     """Read only this many documents, from the start; 0 reads all."""
+    concatenate: Flag = False
+    """Run documents together and rank chunks of `max_length` tokens in their place, as the paper's released code."""
     max_length: Count = 0
     """Maximum chunk length in tokens; 0 uses the model's context length."""
 

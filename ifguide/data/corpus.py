@@ -89,7 +89,7 @@ class TokenizedCorpus:
         lengths = dict.fromkeys(by_token, n_tokens) | {"id_rank": n_documents}
         arrays = {name: load_array(folder / f"{name}.npy", length=length) for name, length in lengths.items()}
         in_span = arrays.pop("in_span", None)
-        partial = b"is_partial" in (batches[0].schema.metadata or {})
+        partial = {b"is_partial", b"is_joined"} & (batches[0].schema.metadata or {}).keys()
         some: dict = {"in_span": in_span, "trained": load_array(folder / "trained.npy") if partial else None}
         return cls(folder, offsets=offsets, batches=batches, batch_ends=tuple(ends), **some, **arrays)
 
@@ -117,6 +117,11 @@ class TokenizedCorpus:
     def is_chat(self) -> bool:
         """The documents are conversations, which end as the chat template ends them."""
         return b"is_chat" in (self.batches[0].schema.metadata or {})
+
+    @property
+    def is_joined(self) -> bool:
+        """The documents are chunks of documents run together, in which every position counts."""
+        return b"is_joined" in (self.batches[0].schema.metadata or {})
 
     def valid(self) -> np.ndarray:
         """bool (N,): False on each document's first token, which nothing predicts, and on those not trained on."""

@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -14,6 +14,7 @@ import pyarrow as pa
 from ifguide.config.schema import CorpusConfig
 from ifguide.data.chat import TextReader
 from ifguide.data.corpus import CorpusSummary, TokenizedCorpus
+from ifguide.data.joining import Chunk, Joined
 from ifguide.data.readers import Row, check_text, count_rows, read_rows, take_field
 from ifguide.data.spans import mark_tokens, parse_spans
 from ifguide.data.stretches import find_edges, overlap
@@ -31,13 +32,18 @@ class _Document(NamedTuple):
     id: str
     source: str
     text: str
-    trained: list[int]
+    trained: list[int] | None
     spans: tuple[tuple[int, int], ...]
     where: str
 
 
 def build_corpus(
-    config: CorpusConfig, tokenizer, folder: Path, report: Callable[[int, int], None] | None = None
+    config: CorpusConfig,
+    tokenizer,
+    folder: Path,
+    report: Callable[[int, int], None] | None = None,
+    *,
+    chunk_length: int = 0,
 ) -> TokenizedCorpus:
     """Read and tokenise a corpus; write token_ids, offsets, char_start, char_end, id_rank, in_span (with spans),
     trained (where not all is trained on), documents.arrow, tokenizer/ and summary.json.
@@ -47,6 +53,7 @@ def build_corpus(
         tokenizer: a fast Hugging Face tokenizer.
         folder: an existing folder to write into.
         report: called as report(rows read, rows expected; 0 when unknown) a few times a second.
+        chunk_length: tokens of a chunk where `config.concatenate` runs documents together.
 
     Raises:
         InputError: an input that cannot be used; names the file, the line, what was found and the remedy.
@@ -55,15 +62,22 @@ def build_corpus(
     reading = _Reading(config, tokenizer)
     total = config.max_documents or count_rows(config.path, text_unit=config.text_unit)
     reported = time.monotonic()
-    with contextlib.closing(_Output(folder, reading.texts, with_spans=bool(config.spans_field))) as output:
+    joined = Joined(chunk_length, tokenizer.eos_token_id) if config.concatenate else None
+    if joined and reading.texts.is_partial:
+        raise InputError("corpus.concatenate trains on all tokens; set corpus.train_on to 'all'")
+    about = ("is_joined",) if joined else [name for name in ("is_chat", "is_partial") if getattr(reading.texts, name)]
+    with contextlib.closing(_Output(folder, about, with_spans=bool(config.spans_field))) as output:
 
         def room() -> int:
-            return config.max_documents - output.n_documents if config.max_documents else _BATCH_DOCUMENTS
+            read = reading.n_read if joined else output.n_documents
+            return config.max_documents - read if config.max_documents else _BATCH_DOCUMENTS
 
         for batch in _in_batches(reading.documents(), room):
             for document, tokens in zip(batch, tokenize(tokenizer, [d.text for d in batch]), strict=True):
                 if not len(tokens.token_ids):
                     reading.skip(document.where, "text of which the tokenizer keeps nothing")
+                elif joined:
+                    output.add_chunks(joined.add(document.text, tokens, document.spans, document.source))
                 else:
                     output.add(document, tokens)
             output.flush()
@@ -71,6 +85,9 @@ def build_corpus(
             if report and time.monotonic() - reported >= _SECONDS_BETWEEN_REPORTS:
                 reported = time.monotonic()
                 report(done, total)
+        if joined:
+            output.add_chunks(joined.rest())
+            output.flush()
     if not output.n_documents:
         found = f"{config.path} gave no document ({reading.n_rows:,} rows, none with text)"
         raise InputError(f"{found}; check corpus.path and corpus.text_field")
@@ -106,6 +123,7 @@ class _Reading:
         self._config, self.texts = config, TextReader(config, tokenizer)
         self._seen: dict[str, str] = {}
         self.n_rows = 0
+        self.n_read = 0
         self.n_skipped = 0
         self.skipped_at: list[str] = []
 
@@ -130,6 +148,7 @@ class _Reading:
             if config.spans_field:
                 spans = parse_spans(take_field(row, config.spans_field), len(text), row.where, config.spans_field)
             source = _label(row, config.source_field) if config.source_field else ""
+            self.n_read += 1
             yield _Document(self._id(row), source or row.stem, text, trained, spans, row.where)
 
     def _id(self, row: Row) -> str:
@@ -162,25 +181,31 @@ def _label(row: Row, field: str) -> str:
 class _Output:
     """The growing files."""
 
-    def __init__(self, folder: Path, texts: TextReader, *, with_spans: bool):
+    def __init__(self, folder: Path, about: Sequence[str], *, with_spans: bool):
         kinds: dict[str, type] = dict.fromkeys(("token_ids", "char_start", "char_end"), np.int32)
         kinds["offsets"] = np.int64
         fields = [(name, pa.string()) for name in ("id", "source", "text")]
         if with_spans:
             kinds["in_span"] = np.bool_
             fields.append(("spans", pa.list_(pa.struct([("start", pa.int64()), ("end", pa.int64())]))))
-        about = {name: "" for name in ("is_chat", "is_partial") if getattr(texts, name)}
-        kinds |= {"trained": np.int64} if texts.is_partial else {}
+        kinds |= {"trained": np.int64} if {"is_partial", "is_joined"} & set(about) else {}
         self._arrays = {name: ArrayWriter(folder / f"{name}.npy", kind) for name, kind in kinds.items()}
-        self._schema = pa.schema(fields, metadata=about or None)
+        self._schema = pa.schema(fields, metadata=dict.fromkeys(about, "") or None)
         self._file = pa.OSFile(str(folder / "documents.arrow"), "wb")
         self._stream = pa.ipc.new_stream(self._file, self._schema)
         self._rows: list[dict] = []
         self.n_documents = self.n_tokens = self.n_characters = self.n_trained = 0
         self._arrays["offsets"].append(np.zeros(1))
 
+    def add_chunks(self, chunks: Iterable[Chunk]) -> None:
+        """Documents run together: each chunk is one, and every token of it counts."""
+        for chunk in chunks:
+            name, n = f"chunk-{self.n_documents:06d}", len(chunk.tokens.token_ids)
+            self._arrays["trained"].append(np.array([0, n]) + self.n_tokens)
+            self.add(_Document(name, chunk.source, chunk.text, None, chunk.spans, name), chunk.tokens)
+
     def add(self, document: _Document, tokens) -> None:
-        if "trained" in self._arrays:
+        if document.trained is not None and "trained" in self._arrays:
             flags = overlap(np.array(document.trained, dtype=np.int64), tokens.char_start, tokens.char_end)
             flags[:1] = False  # nothing predicts a document's first token
             self._arrays["trained"].append(find_edges(flags) + self.n_tokens)

@@ -1,7 +1,8 @@
 """Stretches: the places of a line that count, as their edges, int64 (2R,): where each begins and ends, ascending.
 
 A corpus has them where only some tokens are trained on, such as the assistant's turns of a chat. Each is then inside
-one document, without the document's first token, which nothing predicts. None stands for all of every document.
+one document, without the document's first token, which nothing predicts. Where documents were run together, every token
+of a chunk counts. None stands for all of every document.
 """
 
 import numpy as np
@@ -15,8 +16,7 @@ def find_edges(flags: np.ndarray) -> np.ndarray:
 def inside(edges: np.ndarray, start: int, stop: int) -> np.ndarray:
     """bool (stop-start,): which places of [start, stop) are in a stretch."""
     first, last = np.searchsorted(edges, (start, stop - 1), side="right")
-    turns = np.zeros(stop - start, dtype=bool)
-    turns[edges[first:last] - start] = True
+    turns = np.bincount(edges[first:last] - start, minlength=stop - start) % 2 == 1  # where two meet nothing changes
     return np.logical_xor.accumulate(turns) ^ bool(first % 2)
 
 

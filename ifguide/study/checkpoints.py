@@ -243,6 +243,6 @@ def cut_training_rows(study: Study, tokenizer, mask):
     bos = None if packing else layout["bos"]
     length = layout["max_length"] - (bos is not None)
     labels: dict = {"trained": corpus.trained, "ends": not corpus.is_chat}
-    offsets, eos = np.asarray(corpus.offsets), tokenizer.eos_token_id
+    offsets, eos = np.asarray(corpus.offsets), None if corpus.is_joined else tokenizer.eos_token_id
     rows = pack_rows(corpus.token_ids, offsets, length, eos, mask, pack=packing, **labels)
     return rows if bos is None else BosRows(rows, bos)

@@ -145,11 +145,21 @@ def put_together(
             blocks = importlib.import_module(described.module).combine(arrays, corpus)
             artifacts.save_blocks(blocks, path, np.float32)
         elif described.selects:
+            if kind == "position" and treatment.position_token == "input":
+                arrays = [move_to_input(array, np.asarray(corpus.offsets)) for array in arrays]
             treat(corpus, arrays, path, treatment)
         else:
             artifacts.save_blocks(mean_blocks(arrays), path, np.float32)
         done.append(file)
     return done
+
+
+def move_to_input(scores: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """Scores float32 (N,) at the token that a position reads, from those at the token that it predicts; a document's
+    last token, after which nothing is predicted, has 0."""
+    moved = np.append(scores[1:], np.float32(0))
+    moved[offsets[1:] - 1] = 0
+    return moved
 
 
 def treat(corpus: TokenizedCorpus, arrays: Sequence[np.ndarray], path: Path, treatment: ScoresConfig) -> None:

@@ -265,6 +265,8 @@ def save_mask(study: Study, name: str, path: str) -> Selection:
 
 def _by_scores(study: Study, choice: Choice, name: str, seed: int | None = None) -> Selection:
     """Algorithm 1, through the index where it is fresh; with a seed, as many tokens drawn at random."""
+    if study.config.selection.whole_windows and choice.max_tokens:
+        choice = _without_cut_windows(study, choice)
     if choice.attribution in study.kinds() and unit_state(study, Unit("index")).state == "fresh":
         index = open_index(study, choice.attribution)
         found = index.resolve(choice)
@@ -285,6 +287,18 @@ def _by_scores(study: Study, choice: Choice, name: str, seed: int | None = None)
         "max_tokens": choice.max_tokens,
     }
     return _describe(study, settings, ranking, mask)
+
+
+def _without_cut_windows(study: Study, choice: Choice) -> Choice:
+    """The choice with the largest smaller budget that cuts no window."""
+    corpus, scores = study.corpus(), np.asarray(study.scores(choice.attribution))
+    offsets, valid = np.asarray(corpus.offsets), corpus.valid()
+    ranking, _ = select_by_scan(study, choice)
+    limits = {"window": choice.window, "max_tokens": choice.max_tokens}
+    budget = algorithm.whole_window_budget(scores, offsets, valid, ranking, **limits)
+    if not budget:
+        raise ConfigError(f"selection.max_tokens: {choice.max_tokens} tokens hold not one whole window; raise it")
+    return dataclasses.replace(choice, max_tokens=budget)
 
 
 def _describe(study: Study, settings: dict, ranking: Ranking, mask: np.ndarray) -> Selection:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ifguide.config.presets import PRESETS, apply_preset
+from ifguide.config.presets import PRESETS, apply_preset, preset_settings
 from ifguide.config.schema import StudyConfig
 from ifguide.errors import ConfigError
 
@@ -11,7 +11,7 @@ from ifguide.errors import ConfigError
 def test_a_preset_sets_what_it_names_and_nothing_else(name):
     usual, made = StudyConfig(), apply_preset(StudyConfig(), name)
     for section, values in vars(made).items():
-        named = PRESETS[name].settings.get(section, {})
+        named = preset_settings(name, "finetune").get(section, {})
         for key, value in vars(values).items() if hasattr(values, "__dict__") else ():
             expected = named.get(key, getattr(getattr(usual, section), key))
             assert value == (tuple(expected) if isinstance(expected, list) else expected), f"{section}.{key}"

@@ -9,7 +9,7 @@ import pytest
 from ifguide.data.packing import IGNORED
 from ifguide.selection import algorithm
 from ifguide.study.analysis.export import export_study
-from ifguide.study.analysis.verify import draw_documents
+from ifguide.study.analysis.verify import verify_study
 from ifguide.study.checkpoints import cut_training_rows, study_tokenizer
 from ifguide.study.document_table import make_table
 from ifguide.study.freshness import find_change
@@ -101,7 +101,7 @@ def test_tables_exports_and_checks_take_the_assistants_tokens(study, tmp_path):
     export_study(study, "tokens", tmp_path / "tokens.parquet")
     exported = pq.read_table(tmp_path / "tokens.parquet")["own_loss"]
     assert np.array_equal(exported.is_valid().to_numpy(), valid)
-    assert len(draw_documents(corpus.offsets, 1.0, 0, corpus.trained)) == corpus.n_documents
+    assert verify_study(study, share=1.0).documents == corpus.n_documents
 
 
 def test_another_template_makes_the_corpus_stale_and_an_earlier_study_does_not_care(study):

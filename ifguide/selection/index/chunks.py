@@ -74,8 +74,9 @@ class Chunks:
         offsets = self.offsets[first : stop + 1]
         start, end = int(offsets[0]), int(offsets[-1])
         found = np.asarray(self.scores[start:end], dtype=np.float32) + np.float32(0)
-        found[offsets[:-1][np.diff(offsets) > 0] - start] = -np.inf
-        if self.trained is not None:
+        if self.trained is None:
+            found[offsets[:-1][np.diff(offsets) > 0] - start] = -np.inf
+        else:
             found[~inside(self.trained, start, end)] = -np.inf
         release_pages(self.scores, start, end)
         return found
