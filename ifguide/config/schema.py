@@ -163,7 +163,8 @@ class TrainingConfig:
     dtype: Literal["float32", "bfloat16"] = "float32"
     """float32, or bfloat16 for automatic mixed precision on devices that support it."""
     save_steps: Count = 500
-    """Save the state needed to resume an interrupted training every this many optimiser steps; 0 never does."""
+    """Save the state needed to resume an interrupted training every this many optimiser steps, and every four minutes;
+    0 never does."""
     adapter: Literal["", "lora"] = ""
     """`lora` trains low-rank adapters (PEFT) instead of all weights, and merges them; empty: all weights."""
     lora_rank: AtLeastOne = 16

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 LOG_LINES = 100
 """About this many lines in a training log."""
+SAVE_SECONDS = 240
+"""The state of a run that can be resumed is saved at least this often; `training.save_steps` makes it more often."""
 REPORT_SECONDS = 0.25
 """Shortest time between two calls of `report`."""
 
@@ -43,7 +45,7 @@ class TrainingRecord(TrainerCallback):
         self.tokens_seen = 0
         self.count = current().count(report, tokens_total)
         self.counted = self.logged_here = 0
-        self.logged_at = self.reported_at = time.monotonic()
+        self.logged_at = self.reported_at = self.saved_at = time.monotonic()
         self.learning_rate = 0.0
 
     def go_on(self, state: TrainingState) -> None:
@@ -68,16 +70,17 @@ class TrainingRecord(TrainerCallback):
 
     def on_step_end(self, args, state, control, model=None, **kwargs):
         step = state.global_step
-        saves = self.save_steps and step % self.save_steps == 0 and step < state.max_steps
+        due = self.save_steps and (step % self.save_steps == 0 or time.monotonic() - self.saved_at >= SAVE_SECONDS)
+        saves = due and step < state.max_steps
         if step % self.log_every == 0 or step >= state.max_steps or step in self.checkpoint_steps or step == 1 or saves:
             self.write_line(state)
         if step in self.checkpoint_steps:
             place = checkpoint_folder(self.folder, step)
             self.checkpoints.append(save_weights(model, self.tokenizer, place, self.trainer.gather_weights()))
         if saves:
-            at_end_of_pass = step % round(state.max_steps / args.num_train_epochs) == 0
-            random = read_random()
-            save_state(self.trainer, self.folder, self.tokens_seen, random if at_end_of_pass else self.random_of_pass)
+            random = read_random() if float(state.epoch).is_integer() else self.random_of_pass  # a pass has ended
+            save_state(self.trainer, self.folder, self.tokens_seen, random)
+            self.saved_at = time.monotonic()
         if step >= state.max_steps or time.monotonic() - self.reported_at >= REPORT_SECONDS:
             self.count_tokens()
 

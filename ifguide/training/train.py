@@ -9,7 +9,7 @@ process does, up to rounding.
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -114,8 +114,8 @@ def train_model(
 ) -> TrainingResult:
     """Train `model` in place and write its weights.
 
-    A run that was killed goes on from the state it saved last in `folder` (every `training.save_steps`), if it is
-    alone: several processes start again from the beginning.
+    A run that was killed goes on from the state it saved last in `folder` (every `training.save_steps`, and every four
+    minutes), if it is alone: several processes start again from the beginning.
 
     Writes `final/`, `checkpoints/step-XXXXXX/` for each of `checkpoint_steps` and `training_log.jsonl` into `folder`. A
     line of the log holds means in nats since the line before it: `loss` (the objective), `loss_selected` and
@@ -167,7 +167,7 @@ def train_model(
         max(1, total_steps // LOG_LINES),
         checkpoint_steps,
         training.save_steps if current().alone else 0,
-        math.ceil(n_tokens * training.epochs),
+        math.ceil(n_tokens * total_steps / count_steps(len(rows), replace(training, max_steps=0, epochs=1.0))),
         report,
     )
     trainer = PenalisedTrainer(

@@ -45,12 +45,12 @@ def start(folder, training=TRAINING, *, kill_at=None, shape=DROPOUT, monkeypatch
             monkeypatch.undo()
 
 
-@pytest.mark.parametrize("accumulation", [1, 2])
+@pytest.mark.parametrize("changes", [{}, {"gradient_accumulation": 2}, {"max_steps": 12, "epochs": 9.0}])
 @for_each("kill_at", [1, 3, 5, 7, 8])
-def test_a_killed_run_goes_on_to_the_same_weights(tmp_path, monkeypatch, kill_at, accumulation):
+def test_a_killed_run_goes_on_to_the_same_weights(tmp_path, monkeypatch, kill_at, changes):
     """18 rows in batches of 4: 5 steps a pass, or 3 with accumulation; so kills fall in passes, at their ends and
     before any state."""
-    training = dataclasses.replace(TRAINING, gradient_accumulation=accumulation)
+    training = dataclasses.replace(TRAINING, **changes)
     whole = start(tmp_path / "whole", training)
     assert whole.steps > kill_at
     with pytest.raises(Killed):
@@ -68,6 +68,14 @@ def test_a_killed_run_goes_on_to_the_same_weights(tmp_path, monkeypatch, kill_at
         for name in ("whole", "killed")
     ]
     assert timeless[0] == timeless[1]
+
+
+def test_a_long_step_is_saved_by_the_clock(tmp_path, monkeypatch):
+    from ifguide.training import record
+
+    monkeypatch.setattr(record, "SAVE_SECONDS", 0)
+    start(tmp_path, dataclasses.replace(TRAINING, save_steps=1000))
+    assert read_state(tmp_path).step == 14  # of 15
 
 
 def test_saving_changes_nothing(tmp_path):
