@@ -12,7 +12,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from ifguide import __version__
-from ifguide.cli import analyse, build, select, status, train
+from ifguide.cli import analyse, build, queries, select, status, train
 from ifguide.cli.running import launched_together, speaks
 from ifguide.errors import IFGuideError, InputError, ProcessError, explain_system_error
 
@@ -112,7 +112,14 @@ def options(
         )
 
 
-for function in (*build.COMMANDS, *status.COMMANDS, *select.COMMANDS, *train.COMMANDS, *analyse.COMMANDS):
+for function in (
+    *queries.COMMANDS,
+    *build.COMMANDS,
+    *status.COMMANDS,
+    *select.COMMANDS,
+    *train.COMMANDS,
+    *analyse.COMMANDS,
+):
     app.command(function.__name__.removesuffix("_studies"))(function)
 
 
