@@ -112,15 +112,9 @@ def options(
         )
 
 
-for function in (
-    *queries.COMMANDS,
-    *build.COMMANDS,
-    *status.COMMANDS,
-    *select.COMMANDS,
-    *train.COMMANDS,
-    *analyse.COMMANDS,
-):
-    app.command(function.__name__.removesuffix("_studies"))(function)
+for module in (build, queries, status, select, train, analyse):
+    for function in module.COMMANDS:
+        app.command(function.__name__.removesuffix("_studies"))(function)
 
 
 @app.command("app", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})

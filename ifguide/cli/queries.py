@@ -9,7 +9,7 @@ from ifguide.cli.options import split_names
 from ifguide.cli.running import open_study
 from ifguide.errors import ConfigError
 
-_FROM = "RealToxicityPrompts' rows, toxic sentences with neutral rewrites, or labelled texts."
+_FROM = "Rows of RealToxicityPrompts, toxic sentences with neutral rewrites, or labelled texts."
 _STUDY = "Take the reviewer's verdicts of this study instead."
 _LABELS = "Columns of a text and its label: 0, 1, true, false or a score."
 

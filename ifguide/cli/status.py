@@ -56,14 +56,17 @@ def study_status(study: "Study") -> dict:
 
     Returns:
         {"study", "stages": {name: {"state", "seconds", "reason"}}, "metrics": {"base": {...}, "suppressed": {...},
-        ...}, "prompts_warning": text or "", "job": {"id", "command", "state", "stage", "error"} or None}.
+        ...}, "reliability": text or "", "prompts_warning": text or "", "job": {"id", "command", "state", "stage",
+        "error"} or None}.
     """
+    from ifguide.study.analysis.reliability import describe_reliability, read_reliability
     from ifguide.study.evaluating import shared_prompts_warning
     from ifguide.study.freshness import stage_states
 
+    repeats = describe_reliability(read_reliability(study), study.config.selection.attribution)
     states = stage_states(study).items()
     stages = {name: {"state": one.state, "seconds": one.seconds, "reason": one.reason} for name, one in states}
-    found = {"study": study.name, "stages": stages, "metrics": study.headline()}
+    found = {"study": study.name, "stages": stages, "metrics": study.headline(), "reliability": repeats}
     return found | {"prompts_warning": shared_prompts_warning(study), "job": _last_job(study)}
 
 
@@ -102,6 +105,7 @@ def format_status(status: dict) -> str:
         parts.append(format_table(("model", *(key.replace("_", " ") for key in keys)), rows))
         warnings = [(model, values.get("fluency_warning")) for model, values in models.items()]
         parts.append("\n".join(f"warning, {model}: {warning}" for model, warning in warnings if warning))
+    parts.append(status["reliability"])
     parts.append(status["prompts_warning"] and f"warning: {status['prompts_warning']}")
     if job := status["job"]:
         line = f"job {job['id']} ({' '.join(job['command'])}): {job['state']}"

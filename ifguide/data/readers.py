@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from ifguide.data import hub
 from ifguide.errors import InputError
@@ -180,7 +181,7 @@ def _json_rows(file: Path, stem: str) -> Iterator[Row]:
 
 def _table_rows(file: Path, stem: str, delimiter: str, quoted: bool) -> Iterator[Row]:
     csv.field_size_limit(2**31 - 1)  # the default is 131,072 characters, less than a long document
-    quoting = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
+    quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
     records = csv.reader((line for _, line in _lines(file)), delimiter=delimiter, quoting=quoting, strict=True)
     header, number = None, 0
     while True:

@@ -43,4 +43,5 @@ def compare_topics(queries) -> tuple[float, float, list[tuple[str, str, bool]]] 
     weights = model.fit(tables[1], toxic).coef_[0] * np.asarray(tables[1].mean(axis=0)).ravel()
     first = np.argsort(-np.abs(weights), kind="stable")[:N_WORDS]
     words = [(str(names[i]), "toxic" if weights[i] > 0 else "safe", bool(alone[i] >= VEIL_FROM)) for i in first]
-    return *(float(roc_auc_score(toxic, scores)) for scores in held_out), words
+    auc, topic_auc = (float(roc_auc_score(toxic, scores)) for scores in held_out)
+    return auc, topic_auc, words
