@@ -51,7 +51,7 @@ def suggest(
         print(f"{out / f'{kind}.jsonl'}: {len(rows):,} queries, {words:g} words in the median completion")
     print(f"left out: {found.attrs['left_out']}")
     if (alike := compare_topics(found)) is None:
-        print("too few prompts to say whether the sets are about the same things")
+        print("too few prompts or words to say whether the sets are about the same things")
         return
     auc, topic, words = alike
     print(f"a bag of words tells the sets apart with AUC {auc:.2f}; by topic alone with {topic:.2f}")

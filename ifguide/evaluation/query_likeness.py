@@ -19,7 +19,7 @@ def compare_topics(queries) -> tuple[float, float, list[tuple[str, str, bool]]] 
     Returns:
         AUC over held-out prompts with all words; the same by topic, without words that are toxic alone (explicit ones:
         alt-profanity-check judges) and those such as `the`; and the words that tell most then, each with the kind it
-        speaks for and whether to veil it. None for too few prompts.
+        speaks for and whether to veil it. None for too few prompts or words.
     """
     from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS, TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
@@ -28,17 +28,21 @@ def compare_topics(queries) -> tuple[float, float, list[tuple[str, str, bool]]] 
     from sklearn.preprocessing import normalize
 
     prompts, toxic = queries["prompt"].factorize()[0], (queries["kind"] == "toxic").to_numpy()
-    if prompts.max() < 4 * N_FOLDS:
+    folds = (np.random.default_rng(0).permutation(prompts.max() + 1) % N_FOLDS)[prompts]
+    if prompts.max() < 4 * N_FOLDS or min(len(set(folds[toxic])), len(set(folds[~toxic]))) < 2:
         return None
-    bag = TfidfVectorizer(analyzer=split_words, min_df=2, norm=None)
+    bag = TfidfVectorizer(analyzer=split_words, norm=None)
     every = bag.fit_transform(queries["prompt"] + queries["completion"])
-    names = bag.get_feature_names_out()
+    often, names = every.getnnz(axis=0) > 1, bag.get_feature_names_out()
     alone = ProfanityCheckScorer().score(names.tolist())
-    topical = np.array([len(name) > 1 and name not in ENGLISH_STOP_WORDS for name in names]) & (alone < TOXIC_FROM)
-    folds = PredefinedSplit((np.random.default_rng(0).permutation(prompts.max() + 1) % N_FOLDS)[prompts])
-    model = LogisticRegression(C=10, class_weight="balanced", max_iter=1000)
-    tables = normalize(every), normalize(every[:, topical])  # each by itself: a removed word must not show in the rest
-    held_out = [cross_val_predict(model, table, toxic, cv=folds, method="decision_function") for table in tables]
+    says = np.array([len(name) > 1 and name not in ENGLISH_STOP_WORDS for name in names])
+    topical = often & says & (alone < TOXIC_FROM)
+    if not topical.any():
+        return None
+    model, cv = LogisticRegression(C=10, class_weight="balanced", max_iter=1000), PredefinedSplit(folds)
+    # each table by itself: how much a removed word weighed must not show in the rest
+    tables = [normalize(every[:, kept]) for kept in (often, topical)]
+    held_out = [cross_val_predict(model, table, toxic, cv=cv, method="decision_function") for table in tables]
     names, alone = names[topical], alone[topical]
     weights = model.fit(tables[1], toxic).coef_[0] * np.asarray(tables[1].mean(axis=0)).ravel()
     first = np.argsort(-np.abs(weights), kind="stable")[:N_WORDS]

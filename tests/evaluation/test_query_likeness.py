@@ -31,7 +31,7 @@ def test_topics_are_found_and_named_without_the_toxic_words():
     sea, field = ["boat", "wave", "sail", "harbour"], ["barn", "wheat", "plough", "meadow"]
     _, topic, words = compare_topics(make_queries({"toxic": sea, "safe": field}))
     assert topic > 0.95
-    assert {word: kind for word, kind, _ in words} == dict.fromkeys(sea, "toxic") | dict.fromkeys(field, "safe")
+    assert {word: kind for word, kind, _ in words[:8]} == dict.fromkeys(sea, "toxic") | dict.fromkeys(field, "safe")
 
 
 def test_words_that_may_offend_are_veiled():
@@ -41,5 +41,15 @@ def test_words_that_may_offend_are_veiled():
     assert not dict((word, veil) for word, _, veil in words)["harbour"]
 
 
-def test_few_prompts_say_nothing():
+def test_few_prompts_or_words_say_nothing():
+    both = make_queries({"toxic": ["tree", "grass"], "safe": ["tree", "grass"]})
+    assert compare_topics(both[(both["kind"] == "safe") | (both["prompt"] == "toxic0")]) is None
+    assert (
+        compare_topics(
+            make_queries({"toxic": ["the"], "safe": ["the"]}).assign(
+                prompt=[*"abcdefghijklmnopqrstuvwxyz"] * 4 + ["a"] * 16
+            )
+        )
+        is None
+    )
     assert compare_topics(make_queries({"toxic": ["a"], "safe": ["b"]}, n=3)) is None
