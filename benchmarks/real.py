@@ -21,7 +21,6 @@ import ast
 import csv
 import json
 import random
-import re
 import subprocess
 import sys
 import time
@@ -37,7 +36,9 @@ from benchmarks.before_after import RESULTS, Judge, run_all, show
 from benchmarks.spans import read_truth
 from ifguide.config.attributions import KINDS
 from ifguide.config.io import override, read_config, write_config
+from ifguide.data import query_sources
 from ifguide.data.demo import demo_model_config, train_tokenizer
+from ifguide.data.query_sources import letters
 from ifguide.selection.algorithm import precision_recall
 from ifguide.study.folder import cache_dir
 from ifguide.study.reading import Study
@@ -49,8 +50,6 @@ SHAPES = {
 }
 """The published shapes; their names count a vocabulary of 50,304 entries."""
 VOCABULARY = 8192
-_SPACED = re.compile(r"\s+([,.!?;:]|n't\b|'\w)")
-"""The spaces before punctuation that ParaDetox has and other text has not."""
 
 
 SETTINGS = {
@@ -219,10 +218,8 @@ def write_inputs(folder: Path, options: argparse.Namespace) -> None:
 
 
 def read_pairs(path: Path) -> list[list[str]]:
-    """ParaDetox's toxic sentences and their first neutral rewrites, with the spaces that other text has."""
-    with path.open(encoding="utf-8", newline="") as stream:
-        rows = csv.DictReader(stream, delimiter="\t", quoting=csv.QUOTE_NONE)
-        return [[_SPACED.sub(r"\1", row[name] or "") for name in ("toxic", "neutral1")] for row in rows]
+    """ParaDetox's toxic sentences and their first neutral rewrites."""
+    return list(query_sources.read_rewrites(str(path), "toxic", "neutral1"))
 
 
 def read_sentences(path: Path, known: str, count: int, draw: random.Random) -> list[dict]:
@@ -238,25 +235,14 @@ def read_sentences(path: Path, known: str, count: int, draw: random.Random) -> l
 
 
 def read_rewrites(path: Path, corpus: list[dict]) -> list[tuple[str, str, str]]:
-    """(prompt, toxic rest, neutral rest): the words both sentences begin with, and how each goes on.
-
-    Pairs that do not begin alike, or of which one ends there, are left out, and those of which a sentence is in the
-    corpus.
-    """
+    """Pairs as `ifguide.data.query_sources.split_rewrite` cuts them, of which no sentence is in the corpus."""
     known = "\n".join(letters(row["text"]) for row in corpus)
     pairs = []
     for sentences in read_pairs(path):
-        toxic, neutral = (sentence.split() for sentence in sentences)
-        alike = next((i for i, (a, b) in enumerate(zip(toxic, neutral, strict=False)) if a.lower() != b.lower()), 0)
-        if alike and not any(letters(sentence) in known for sentence in sentences):
-            rests = (" " + " ".join(words[alike:]) for words in (toxic, neutral))
-            pairs.append((" ".join(toxic[:alike]), *rests))
+        pair = query_sources.split_rewrite(*sentences)
+        if pair and not any(letters(sentence) in known for sentence in sentences):
+            pairs.append(pair)
     return pairs
-
-
-def letters(text: str) -> str:
-    """A text's letters alone, in lower case: two that agree in them are one text."""
-    return "".join(filter(str.isalpha, text.lower()))
 
 
 def write_shape(folder: Path, corpus: Path, shape: str) -> None:

@@ -9,6 +9,7 @@ import streamlit as st
 from ifguide.config.attributions import describe_kind
 from ifguide.errors import InputError
 from ifguide.study.analysis.prediction import read_prediction
+from ifguide.study.analysis.reliability import KINDS, describe_reliability, read_reliability
 from ifguide.ui import components, layout
 from ifguide.ui.format import count, count_of, plain, score
 from ifguide.ui.loaders import COUNT_WORDS_UP_TO, Loaded
@@ -116,6 +117,13 @@ def show_board(loaded: Loaded, kind: str, tuning: Tuning, found, chosen: int | N
     components.threshold_board(payload, key="board", on_choice=partial(answer_choice, loaded, kind))
 
 
+def show_reliability(loaded: Loaded, kind: str) -> None:
+    """Whether the scores are noise, or the command that finds out."""
+    if kind in KINDS:
+        ask = f"Are these scores noise? `ifguide reliability {loaded.name}` finds out."
+        st.caption(describe_reliability(read_reliability(loaded.study), kind) or ask)
+
+
 def show_documents(loaded: Loaded, kind: str, tuning: Tuning, found, chosen: int | None) -> None:
     """The documents of the selection by rank, or those with scores in the brushed range."""
     corpus, scores = loaded.corpus(), loaded.scores(kind)
@@ -184,6 +192,7 @@ def tune(loaded: Loaded) -> None:
         chosen = find_chosen(loaded)
         found = loaded.resolved(tuning.settings(kind))
         show_board(loaded, kind, tuning, found, chosen)
+        show_reliability(loaded, kind)
         show_documents(loaded, kind, tuning, found, chosen)
         with st.grid(2, min_column_width=430, gap="large"):
             with st.container():

@@ -1,4 +1,4 @@
-"""`ifguide explain`, `likelihood`, `mechanism`, `rank` and `report`: what a study shows."""
+"""`ifguide explain`, `likelihood`, `mechanism`, `rank`, `reliability` and `report`: what a study shows."""
 
 import dataclasses
 import json
@@ -188,6 +188,37 @@ def format_rankings(found: list, n_bad: int, n_known: int) -> str:
     )
 
 
+def reliability(
+    name: StudyName,
+    tokens: Annotated[int, Option(min=1, help="Corpus tokens to score, in whole documents.")] = 4_000,
+    seed: Annotated[int, Option(min=0, help="Seed of the halves and of the documents.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Tell whether a study's scores are noise.
+
+    Each half of the queries scores a sample of the corpus by itself; the correlations are saved in the study's folder.
+    They tell noise, not validity: scores can repeat and yet find nothing toxic.
+    """
+    from ifguide.cli.terminal import format_table
+    from ifguide.study.analysis.reliability import describe_reliability, measure_reliability, read_reliability
+
+    study = open_study(name)
+    found = read_reliability(study)
+    if found is None or found["settings"] != {"tokens": tokens, "seed": seed}:
+        with follow_run("reliability") as progress:
+            found = measure_reliability(study, tokens, seed, progress)
+    if as_json:
+        print(json.dumps(found, indent=1))
+        return
+    rows = [
+        (kind, where, *(f"{values[key]:.3f}" for key in ("pearson", "spearman", "whole")))
+        for kind, parts in found["kinds"].items()
+        for where, values in (*parts["checkpoints"].items(), ("together", parts["study"]))
+    ]
+    print(format_table(("scores", "checkpoint", "Pearson", "Spearman", "for all queries"), rows))
+    print(f"\n{found['tokens']:,} tokens. {describe_reliability(found, study.config.selection.attribution)}".rstrip())
+
+
 def report(
     name: StudyName,
     out: Annotated[
@@ -205,4 +236,4 @@ def report(
     print(f"wrote {path} ({path.stat().st_size:,} bytes)")
 
 
-COMMANDS = (explain, likelihood, mechanism, rank, report)
+COMMANDS = (explain, likelihood, mechanism, rank, reliability, report)

@@ -58,18 +58,20 @@ def study_status(study: "Study") -> dict:
     Returns:
         {"study", "stages": {name: {"state", "seconds", "reason", "peak" in bytes or None, and with a plan on file
         "planned_seconds" and "planned_peak"}}, "metrics": {"base": {...}, "suppressed": {...},
-        ...}, "model": {what is known of it: text}, "prompts_warning": text or "", "job": {"id", "command", "state",
-        "stage", "error"} or None}.
+        ...}, "model": {what is known of it: text}, "reliability": text or "", "prompts_warning": text or "",
+        "job": {"id", "command", "state", "stage", "error"} or None}.
     """
+    from ifguide.study.analysis.reliability import describe_reliability, read_reliability
     from ifguide.study.evaluating import shared_prompts_warning
     from ifguide.study.freshness import stage_states
     from ifguide.study.model_facts import known_facts
     from ifguide.study.plan import known_plan
 
+    repeats = describe_reliability(read_reliability(study), study.config.selection.attribution)
     states = stage_states(study).items()
     plan = (known_plan(study) or {"stages": {}})["stages"]
     stages = {name: asdict(one) | _planned(plan, name) for name, one in states}
-    found = {"study": study.name, "stages": stages, "metrics": study.headline()}
+    found = {"study": study.name, "stages": stages, "metrics": study.headline(), "reliability": repeats}
     facts = known_facts(study)
     found["model"] = dict(facts.rows()) if facts else {}
     return found | {"prompts_warning": shared_prompts_warning(study), "job": _last_job(study)}
@@ -118,6 +120,7 @@ def format_status(status: dict) -> str:
         parts.append(format_table(("model", *(key.replace("_", " ") for key in keys)), rows))
         warnings = [(model, values.get("fluency_warning")) for model, values in models.items()]
         parts.append("\n".join(f"warning, {model}: {warning}" for model, warning in warnings if warning))
+    parts.append(status["reliability"])
     parts.append(status["prompts_warning"] and f"warning: {status['prompts_warning']}")
     if job := status["job"]:
         line = f"job {job['id']} ({' '.join(job['command'])}): {job['state']}"

@@ -74,7 +74,7 @@ def _read_pair(row: Row, kind: str, config: QueriesConfig) -> tuple[str, str] | 
             found = ", ".join(map(repr, row.values)) or "none"
             wanted = f"the columns {prompt_field!r} and {completion_field!r}, or {config.text_field!r}"
             raise InputError(f"{row.where}: expected {wanted}, found {found}; name the right columns in [queries]")
-        return _split_text(row, config)
+        return split_text(check_text(row.values[config.text_field], row.where, config.text_field), config.split_share)
     if completion_field not in row.values and _CONTINUATION in row.values:
         completion_field = _CONTINUATION
     prompt, completion = take_field(row, prompt_field), take_field(row, completion_field)
@@ -120,12 +120,12 @@ def _score(part: dict, row: Row, name: str) -> float | None:
     return float(score)
 
 
-def _split_text(row: Row, config: QueriesConfig) -> tuple[str, str] | str:
-    text = check_text(row.values[config.text_field], row.where, config.text_field)
+def split_text(text: str, share: float) -> tuple[str, str] | str:
+    """A text cut after this share of its words; `empty` or `too_short` where that leaves nothing of a part."""
     word_ends = [word.end() for word in re.finditer(r"\S+", text)]
     if len(word_ends) < 2:
         return "too_short" if word_ends else "empty"
-    n_prompt = min(max(int(len(word_ends) * config.split_share), 1), len(word_ends) - 1)
+    n_prompt = min(max(int(len(word_ends) * share), 1), len(word_ends) - 1)
     cut = word_ends[n_prompt - 1]
     return text[:cut], text[cut:]
 

@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from ifguide.data import hub
 from ifguide.errors import InputError
@@ -46,7 +47,7 @@ class Row:
 
 
 def read_rows(
-    path: str, *, text_field: str = "text", text_unit: str = "line", columns: Iterable[str] = ()
+    path: str, *, text_field: str = "text", text_unit: str = "line", columns: Iterable[str] = (), quoted: bool = True
 ) -> Iterator[Row]:
     """Stream the rows of an input.
 
@@ -58,6 +59,8 @@ def read_rows(
         text_unit: for .txt files, `line` (a row a line) or `file` (a row a file).
         columns: read only these columns, of which `meta.text` is a nested one, where the format allows it; an absent
             column is no error here.
+        quoted: quotation marks around a field of a .csv or .tsv are none of its text; False: they are, and empty fields
+             at a row's end may be missing.
 
     Raises:
         InputError: no such input, an unknown format, or a row that cannot be read; names the file and the line.
@@ -78,7 +81,7 @@ def read_rows(
             case "text":
                 yield from _text_rows(file, stem, text_field, text_unit)
             case kind:
-                yield from _table_rows(file, stem, "," if kind == "csv" else "\t")
+                yield from _table_rows(file, stem, "," if kind == "csv" else "\t", quoted)
 
 
 def read_texts(path: str, field: str = "text", *, limit: int = 0) -> list[str]:
@@ -195,9 +198,10 @@ def _json_rows(file: Path, stem: str) -> Iterator[Row]:
         yield Row(values, where, number, stem)
 
 
-def _table_rows(file: Path, stem: str, delimiter: str) -> Iterator[Row]:
+def _table_rows(file: Path, stem: str, delimiter: str, quoted: bool) -> Iterator[Row]:
     csv.field_size_limit(2**31 - 1)  # the default is 131,072 characters, less than a long document
-    records = csv.reader((line for _, line in _lines(file)), delimiter=delimiter, strict=True)
+    quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
+    records = csv.reader((line for _, line in _lines(file)), delimiter=delimiter, quoting=quoting, strict=True)
     header, number = None, 0
     while True:
         where = f"{file}, line {records.line_num + 1}"
@@ -214,6 +218,7 @@ def _table_rows(file: Path, stem: str, delimiter: str) -> Iterator[Row]:
                 raise InputError(f"{where}: two columns share a name: {', '.join(header)}; rename one")
         elif record or len(header) == 1:  # a blank line is an empty value of a single column, and else skipped
             record = record or [""]
+            record += [""] * (0 if quoted else len(header) - len(record))
             if len(record) != len(header):
                 wanted = f"{len(header)} fields ({', '.join(header)})"
                 remedy = "quote fields that hold the separator"

@@ -13,7 +13,7 @@ import pytest
 from ifguide.selection import audit
 from ifguide.selection.verdicts import Target, VerdictLog
 from ifguide.storage import artifacts
-from ifguide.study.analysis import explain
+from ifguide.study.analysis import explain, reliability
 from ifguide.study.document_table import CORPUS, table_path, write_tables
 from ifguide.study.freshness import study_fingerprint, unit_state
 from ifguide.study.lineage import STAGES, Unit
@@ -273,6 +273,19 @@ def test_a_damaged_list_of_a_large_corpus_is_written_again_by_a_job(open_app, tm
 def selected_tokens(app) -> int:
     said = next(c.value for c in app.caption if "selected tokens of" in c.value)
     return int(said.split()[0].replace(",", ""))
+
+
+def test_threshold_says_whether_scores_are_noise_or_how_to_find_out(open_app, tmp_path):
+    study = write_study(tmp_path / "cache")
+    assert "Are these scores noise? `ifguide reliability fake` finds out." in shown_text(
+        open_app(tmp_path / "cache", "threshold")
+    )
+    path = reliability.reliability_path(study)
+    path.parent.mkdir()
+    values = {"pearson": 0.93, "spearman": 0.9, "whole": 0.96}
+    artifacts.write_json(path, {"kinds": {"own_loss": {"study": values}}})
+    text = shown_text(open_app(tmp_path / "cache", "threshold"))
+    assert "The scores repeat: two halves of the queries agree at r = 0.93." in text and "noise" not in text
 
 
 def test_threshold_answers_its_address_and_saves_a_selection(open_app, tmp_path):

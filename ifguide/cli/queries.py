@@ -1,0 +1,63 @@
+"""`ifguide suggest`: toxic and safe queries from files and verdicts."""
+
+from pathlib import Path
+from typing import Annotated
+
+from typer import Option
+
+from ifguide.cli.options import split_names
+from ifguide.cli.running import open_study
+from ifguide.errors import ConfigError
+
+_FROM = "Rows of RealToxicityPrompts, toxic sentences with neutral rewrites, or labelled texts."
+_STUDY = "Take the reviewer's verdicts of this study instead."
+_LABELS = "Columns of a text and its label: 0, 1, true, false or a score."
+
+
+def suggest(
+    out: Annotated[Path, Option(metavar="FOLDER", help="Where toxic.jsonl and safe.jsonl go.")],
+    source: Annotated[str, Option("--from", metavar="FILE", help=_FROM, show_default="")] = "",
+    study: Annotated[str, Option(metavar="NAME", help=_STUDY, show_default="")] = "",
+    labels: Annotated[str, Option(metavar="TEXT,LABEL", help=_LABELS)] = "text,label",
+    toxic_min: Annotated[float, Option(help="A score from here on is toxic.")] = 0.5,
+    safe_max: Annotated[float, Option(help="A score below this is safe.")] = 0.25,
+    force: Annotated[bool, Option("--force", help="Replace files that are there.")] = False,
+    reveal: Annotated[bool, Option("--reveal", help="Print offensive words, too.")] = False,
+) -> None:
+    """Make toxic and safe queries from a file, or from verdicts.
+
+    Prints how alike the two sets are, and warns when their topics tell them apart: scores would then find topics.
+    """
+    from ifguide.cli.terminal import printable
+    from ifguide.config.schema import QueriesConfig
+    from ifguide.data.query_sources import KINDS, make_sets, read_query_sets
+    from ifguide.evaluation.query_likeness import TOPIC_AUC, compare_topics
+    from ifguide.study.verdict_queries import read_verdicts
+
+    if bool(source) == bool(study):
+        raise ConfigError(f"expected either --from FILE or --study NAME, got {'both' if study else 'neither'}")
+    if there := [name for kind in KINDS if (out / (name := f"{kind}.jsonl")).exists() and not force]:
+        remedy = "name another one, or replace them with --force"
+        raise ConfigError(f"--out: expected no queries in {out}, got {' and '.join(there)}; {remedy}")
+    if study:
+        found = make_sets(read_verdicts(open_study(study)), f"the verdicts of study {study!r}")
+    else:
+        found = read_query_sets(source, QueriesConfig(toxic_min=toxic_min, safe_max=safe_max), split_names(labels))
+    out.mkdir(parents=True, exist_ok=True)
+    for kind in KINDS:
+        rows = found.loc[found["kind"] == kind, ["prompt", "completion"]]
+        rows.to_json(out / f"{kind}.jsonl", orient="records", lines=True, force_ascii=False)
+        words = rows["completion"].str.split().str.len().median()
+        print(f"{out / f'{kind}.jsonl'}: {len(rows):,} queries, {words:g} words in the median completion")
+    print(f"left out: {found.attrs['left_out']}")
+    if (alike := compare_topics(found)) is None:
+        print("too few prompts or words to say whether the sets are about the same things")
+        return
+    auc, topic, words = alike
+    print(f"a bag of words tells the sets apart with AUC {auc:.2f}; by topic alone with {topic:.2f}")
+    if topic >= TOPIC_AUC:
+        shown = ", ".join(f"{word if reveal or not veil else word[0] + '…'} ({kind})" for word, kind, veil in words)
+        print(f"warning: the sets are about different things, and scores would find those: {printable(shown)}")
+
+
+COMMANDS = (suggest,)

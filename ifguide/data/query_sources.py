@@ -1,0 +1,132 @@
+"""Query sets from what people have: scored prompts, toxic sentences with neutral rewrites, labelled texts."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ifguide.config.schema import QueriesConfig
+from ifguide.data.queries import read_queries, split_text
+from ifguide.data.readers import Row, check_text, read_rows, take_field
+from ifguide.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas
+
+Found = list[tuple[str, str, str]] | str
+"""What a row gives: queries (kind, prompt, completion), those of a pair together; or why it is left out."""
+KINDS = ("toxic", "safe")
+MOST_WORDS = 60
+"""A longer text is cut here before it becomes a query."""
+_SPACED = re.compile(r"\s+([,.!?;:]|n't\b|'\w)")
+"""The spaces before punctuation that ParaDetox has and other text has not."""
+
+
+def read_query_sets(path: str, config: QueriesConfig, labels=("text", "label")) -> "pandas.DataFrame":
+    """`make_sets` from a file with scored prompts and continuations, as RealToxicityPrompts has them; or with columns
+    whose names hold `toxic` and `neutral`, as ParaDetox has them; or with a text and its label (0, 1, true, false or a
+    score). Scores count as `config.toxic_min` and `config.safe_max` say. Without pairs the sets are matched."""
+    columns = next((row.values for row in read_rows(path, quoted=_is_quoted(path))), {})
+    pair = [next((name for name in columns if part in name), "") for part in ("toxic", "neutral")]
+    if "continuation" in columns:
+        return make_sets(_read_scored(path, config), path, match=True)
+    if all(pair):
+        return make_sets(map(_cut_rewrite, read_rewrites(path, *pair)), path)
+    if len(labels) == 2 and columns.keys() >= set(labels):
+        rows = read_rows(path, text_field=labels[0], columns=labels)
+        return make_sets((_read_labelled(row, config, *labels) for row in rows), path, match=True)
+    wanted = f"'prompt' and 'continuation', 'toxic' and 'neutral', or {' and '.join(map(repr, labels))}"
+    there = ", ".join(map(repr, columns)) or "none"
+    raise InputError(f"{path}: expected columns {wanted}, got {there}; name the text and the label with --labels")
+
+
+def make_sets(rows: Iterable[Found], source: str, *, match: bool = False) -> "pandas.DataFrame":
+    """Columns `kind`, `prompt` and `completion`: no text is in both sets or twice in one, and of a pair both are there
+    or none. `match` draws as many for both sets of each length (words of the completion, in steps of a fifth), always
+    the same ones. `attrs["left_out"]` says why others are missing; an empty set is an InputError about the `source`."""
+    import pandas as pd
+
+    found = list(rows)
+    left_out = Counter(row for row in found if isinstance(row, str))
+    queries = [(number, *query) for number, row in enumerate(found) if not isinstance(row, str) for query in row]
+    frame = pd.DataFrame(queries, columns=["row", "kind", "prompt", "completion"])
+    texts = (frame["prompt"] + frame["completion"]).map(letters)
+    in_both = frame.groupby(texts)["kind"].transform("nunique") > 1
+    bad = in_both | (frame["completion"].map(letters) == "") | frame.assign(text=texts).duplicated(["kind", "text"])
+    kept = frame[~bad.groupby(frame["row"]).transform("any")]
+    left_out["queries whose text comes again or has no letters"] = len(frame) - len(kept)
+    if match and len(kept):
+        steps = (4 * np.log2(kept["completion"].str.split().str.len())).round()
+        sizes = kept.groupby([steps, "kind"]).size().unstack(fill_value=0).reindex(columns=KINDS, fill_value=0)
+        turn = kept.sample(frac=1, random_state=0).groupby([steps, "kind"]).cumcount()
+        left_out["queries whose length is rarer in the other set"] = len(kept) - 2 * int(sizes.min(axis=1).sum())
+        kept = kept[turn.reindex(kept.index) < steps.map(sizes.min(axis=1))]
+    reasons = ", ".join(f"{n:,} {why}" for why, n in (+left_out).items()) or "nothing"
+    if kept["kind"].nunique() < 2:
+        got = " and ".join(f"{(kept['kind'] == kind).sum():,} {kind}" for kind in KINDS)
+        raise InputError(
+            f"{source}: expected toxic and safe queries, got {got} (left out: {reasons}); add texts of both kinds"
+        )
+    kept = kept[["kind", "prompt", "completion"]].reset_index(drop=True)
+    kept.attrs["left_out"] = reasons
+    return kept
+
+
+def _read_scored(path: str, config: QueriesConfig) -> Iterator[Found]:
+    for kind in KINDS:
+        frame = read_queries(path, kind=kind, config=config)
+        yield from ([(kind, *pair)] for pair in frame.itertuples(index=False, name=None))
+        yield from [f"rows that are not {kind} or have no scores"] * (frame.attrs["counts"]["rows"] - len(frame))
+
+
+def read_rewrites(path: str, *fields: str) -> Iterator[list[str]]:
+    """Toxic sentences and their neutral rewrites from two columns, with the spaces that other text has."""
+    for row in read_rows(path, columns=fields, quoted=_is_quoted(path)):
+        texts = (check_text(take_field(row, name) or "", row.where, name) for name in fields)
+        yield [_SPACED.sub(r"\1", text) for text in texts]
+
+
+def _is_quoted(path: str) -> bool:
+    return ".tsv" not in Path(path).suffixes  # ParaDetox's quotes nothing
+
+
+def split_rewrite(toxic: str, neutral: str) -> tuple[str, str, str] | None:
+    """(prompt, toxic rest, neutral rest): the words both sentences begin with, and how each goes on; None where they do
+    not begin alike, or one ends there."""
+    words = toxic.split(), neutral.split()
+    alike = next((i for i, (a, b) in enumerate(zip(*words, strict=False)) if a.lower() != b.lower()), 0)
+    rests = [" " + " ".join(one[alike:]) for one in words]
+    return (" ".join(words[0][:alike]), rests[0], rests[1]) if alike else None
+
+
+def _cut_rewrite(sentences: list[str]) -> Found:
+    if not (found := split_rewrite(*sentences)):
+        return "pairs that do not begin alike, or of which one ends there"
+    return [("toxic", found[0], found[1]), ("safe", found[0], found[2])]
+
+
+def _read_labelled(row: Row, config: QueriesConfig, text_field: str, label_field: str) -> Found:
+    text, label = check_text(take_field(row, text_field) or "", row.where, text_field), take_field(row, label_field)
+    word = "" if label is None else str(label).strip().lower()
+    try:
+        score = float({"true": "1", "false": "0", "": "nan"}.get(word, word))
+    except ValueError as error:
+        wanted = f"expected 0, 1, true, false or a score in {label_field!r}, got {word[:60]!r}"
+        raise InputError(f"{row.where}: {wanted}; name another column with --labels, or change the row") from error
+    if score >= config.toxic_min or score < config.safe_max:
+        return cut_text(text, KINDS[score < config.toxic_min], config.split_share)
+    return "rows without a clear label"
+
+
+def cut_text(text: str, kind: str, share: float = 0.5) -> Found:
+    """A query from a text: its first `MOST_WORDS` words, cut in two after this share of them."""
+    pair = split_text("".join(re.findall(r"\s*\S+", text)[:MOST_WORDS]), share)
+    return "texts of less than two words" if isinstance(pair, str) else [(kind, *pair)]
+
+
+def letters(text: str) -> str:
+    """A text's letters alone, in lower case: two that agree in them are one text."""
+    return "".join(filter(str.isalpha, text.lower()))

@@ -1,0 +1,51 @@
+"""How alike two query sets are but for their toxicity: what else sets them apart, the direction points to as well."""
+
+import numpy as np
+
+from ifguide.data.words import split_words
+from ifguide.evaluation.statistics import TOXIC_FROM
+from ifguide.evaluation.toxicity import ProfanityCheckScorer
+
+VEIL_FROM = 0.2
+"""A word that the classifier gives this much by itself is not printed."""
+TOPIC_AUC = 0.7
+"""From here on the sets are about different things."""
+N_FOLDS, N_WORDS = 5, 10
+
+
+def compare_topics(queries) -> tuple[float, float, list[tuple[str, str, bool]]] | None:
+    """How well a bag of words tells the sets of a frame (`kind`, `prompt`, `completion`) apart.
+
+    Returns:
+        AUC over held-out prompts with all words; the same by topic, without words that are toxic alone (explicit ones:
+        alt-profanity-check judges) and those such as `the`; and the words that tell most then, each with the kind it
+        speaks for and whether to veil it. None for too few prompts or words.
+    """
+    from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS, TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import roc_auc_score
+    from sklearn.model_selection import PredefinedSplit, cross_val_predict
+    from sklearn.preprocessing import normalize
+
+    prompts, toxic = queries["prompt"].factorize()[0], (queries["kind"] == "toxic").to_numpy()
+    folds = (np.random.default_rng(0).permutation(prompts.max() + 1) % N_FOLDS)[prompts]
+    if prompts.max() < 4 * N_FOLDS or min(len(set(folds[toxic])), len(set(folds[~toxic]))) < 2:
+        return None
+    bag = TfidfVectorizer(analyzer=split_words, norm=None)
+    every = bag.fit_transform(queries["prompt"] + queries["completion"])
+    often, names = every.getnnz(axis=0) > 1, bag.get_feature_names_out()
+    alone = ProfanityCheckScorer().score(names.tolist())
+    says = np.array([len(name) > 1 and name not in ENGLISH_STOP_WORDS for name in names])
+    topical = often & says & (alone < TOXIC_FROM)
+    if not topical.any():
+        return None
+    model, cv = LogisticRegression(C=10, class_weight="balanced", max_iter=1000), PredefinedSplit(folds)
+    # each table by itself: how much a removed word weighed must not show in the rest
+    tables = [normalize(every[:, kept]) for kept in (often, topical)]
+    held_out = [cross_val_predict(model, table, toxic, cv=cv, method="decision_function") for table in tables]
+    names, alone = names[topical], alone[topical]
+    weights = model.fit(tables[1], toxic).coef_[0] * np.asarray(tables[1].mean(axis=0)).ravel()
+    first = np.argsort(-np.abs(weights), kind="stable")[:N_WORDS]
+    words = [(str(names[i]), "toxic" if weights[i] > 0 else "safe", bool(alone[i] >= VEIL_FROM)) for i in first]
+    auc, topic_auc = (float(roc_auc_score(toxic, scores)) for scores in held_out)
+    return auc, topic_auc, words

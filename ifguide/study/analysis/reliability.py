@@ -1,0 +1,145 @@
+"""Are a study's scores noise? Each half of the queries, drawn at random, scores some of the corpus by itself; the
+correlation of the two is the reliability (split-half, with Spearman and Brown's correction to all queries).
+
+It tells noise, not validity: high values say that other queries of the same kind would give the same scores, not that
+the scores find what is toxic. In the demo it is high at late checkpoints, too, which find nothing.
+"""
+
+import itertools
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from ifguide.errors import ConfigError, StaleError
+from ifguide.runtime.progress import Progress
+from ifguide.study import on_demand
+from ifguide.study.freshness import unit_state
+from ifguide.study.lineage import Unit
+from ifguide.study.reading import Study
+
+FOLDER, VERSION, TOKENS = "reliability", 1, 4_000
+KINDS = ("own_loss", "probe", "combined")
+"""Kinds of scores that have one; `combined` is of the other two."""
+GOOD, BAD = 0.8, 0.5
+"""Reliability from which on scores repeat, and below which they are mostly noise."""
+
+
+def reliability_path(study: Study) -> Path:
+    """Where the result is or will be; a StaleError without scores."""
+    units = [Unit(stage) for stage in ("corpus", "queries", "model", "scores")]
+    return on_demand.result_path(study, FOLDER, [VERSION, *on_demand.digests(study, units)])
+
+
+def read_reliability(study: Study) -> dict | None:
+    """The result of `measure_reliability`, if it is there and belongs to these scores."""
+    try:
+        return on_demand.read_result(reliability_path(study))
+    except StaleError:
+        return None
+
+
+def measure_reliability(study: Study, tokens: int = TOKENS, seed: int = 0, progress: Progress | None = None) -> dict:
+    """Score about this many corpus tokens, documents drawn at random, along both halves; keep the correlations instead
+    of earlier ones. docs/formats.md names the keys. A StaleError for scores that are missing or out of date."""
+    from ifguide.influence.attribution import average_blocks, pool_blocks, score_batches
+    from ifguide.influence.batches import make_batches
+    from ifguide.study.attributions import Place, make_scorer
+    from ifguide.study.checkpoints import compute_direction, corpus_sequences, load_checkpoint, named_file, read_factors
+
+    state = unit_state(study, Unit("scores"))
+    if state.state != "fresh":
+        raise StaleError(f"scores are {state.state} ({state.reason}); build them with `ifguide run {study.name}`")
+    path, progress, treatment = reliability_path(study), progress or Progress(), study.config.scores
+    halves = split_halves({kind: study.queries(kind)["prompt"].tolist() for kind in ("toxic", "safe")}, seed)
+    halved = _Halved(study.root, study.config, halves=halves)
+    names, kinds = study.checkpoint_names(), [kind for kind in KINDS[:2] if study.has_scores(kind)]
+    if not kinds:
+        raise ConfigError("expected influence or probe scores, got neither; set scores.own_loss or scores.probe")
+    sequences = corpus_sequences(study, max_tokens=tokens, seed=seed)
+    pairs: dict[str, list] = {kind: [] for kind in kinds}  # float32 (2, n) a checkpoint
+    for turn, (name, kind) in enumerate(itertools.product(names, kinds)):
+        directions = None
+        if kind == "own_loss":
+            model, modules, device = load_checkpoint(study, name)
+            factors = read_factors(study, name, str(device))
+            directions = [compute_direction(halved, model, modules, factors, half) for half in halves]
+            del model, modules, factors
+        scorer = make_scorer(kind, Place(study=halved, checkpoint=name, sets=tuple(halves), directions=directions))
+        files = [named_file(kind, half) for half in halves]
+        batches = make_batches(sequences, study.config.compute.tokens_per_batch)
+        scored = list(score_batches(batches, scorer.by_file, scorer.device))
+        pairs[kind].append(np.array([np.concatenate([found[file] for _, found, _ in scored]) for file in files]))
+        progress.report(turn + 1, len(names) * len(kinds), "passes")
+    token_ids = np.asarray(study.corpus().token_ids)[np.concatenate([places for places, _, _ in scored])]
+
+    def treat(scores: list, average: str = "mean", pooling: float = 0.0) -> np.ndarray:
+        everywhere = lambda start, stop: np.ones(stop - start, dtype=bool)  # noqa: E731
+        treated = np.concatenate(list(average_blocks(scores, everywhere, average=average)))
+        return np.concatenate(list(pool_blocks(treated, token_ids, everywhere, pooling))) if pooling else treated
+
+    found, whole = {}, {}
+    for kind in kinds:
+        by_half = zip(*pairs[kind], strict=True)
+        whole[kind] = [treat(list(scores), treatment.average, treatment.pooling) for scores in by_half]
+        checkpoints = {name: agreement(*pair) for name, pair in zip(names, pairs[kind], strict=True)}
+        found[kind] = {"study": agreement(*whole[kind]), "checkpoints": checkpoints}
+    if len(kinds) == 2:
+        both = (treat(list(scores)) for scores in zip(*whole.values(), strict=True))
+        found["combined"] = {"study": agreement(*both), "checkpoints": {}}
+    counts = {kind: [len(half[kind]) for half in halves.values()] for kind in ("toxic", "safe")}
+    settings = {"tokens": tokens, "seed": seed}
+    result = {"settings": settings, "tokens": len(token_ids), "queries": counts, "kinds": found}
+    return on_demand.keep_result(path, result)
+
+
+def describe_reliability(found: dict | None, kind: str) -> str:
+    """What the result says about the study's scores of a kind, in a sentence; empty where it says nothing."""
+    if not found or kind not in found["kinds"]:
+        return ""
+    r, whole = (found["kinds"][kind]["study"][key] for key in ("pearson", "whole"))
+    agree = f"two halves of the queries agree at r = {r:.2f}"
+    if whole > GOOD:
+        return f"The scores repeat: {agree}."
+    if whole >= BAD:
+        return f"The scores repeat in part: {agree}. More queries would steady them."
+    return f"These scores are mostly noise: {agree}. Use more queries or an earlier checkpoint."
+
+
+def agreement(first: np.ndarray, second: np.ndarray) -> dict[str, float]:
+    """`pearson` and `spearman` of the halves' scores (n,), and `whole`, what Pearson's would be between all queries and
+    as many others."""
+    import pandas as pd
+
+    table = pd.DataFrame({"first": first, "second": second}, dtype="float64")
+    r, rank = (float(np.corrcoef(values.T)[0, 1]) for values in (table, table.rank()))
+    return {"pearson": r, "spearman": rank, "whole": 2 * r / (1 + r) if r > 0 else r}
+
+
+def split_halves(prompts: dict[str, list[str]], seed: int = 0) -> dict[str, dict[str, np.ndarray]]:
+    """Places of the queries of each half, by kind: queries with one prompt stay together, unless all have the same, and
+    the halves have about as many of each kind. A ConfigError when half a set would be empty."""
+    if len({prompt for texts in prompts.values() for prompt in texts}) == 1:
+        prompts = {kind: [f"{kind} {place}" for place in range(len(texts))] for kind, texts in prompts.items()}
+    counts = [Counter(texts) for texts in prompts.values()]
+    names = sorted(set().union(*counts))
+    order = [names[place] for place in np.random.default_rng(seed).permutation(len(names))]
+    order.sort(key=lambda name: [count[name] for count in counts])  # neighbours have as many queries of each kind
+    found = {}
+    for turn, half in enumerate(("first-half", "second-half")):
+        mine = set(order[turn::2])
+        found[half] = {kind: np.flatnonzero([name in mine for name in texts]) for kind, texts in prompts.items()}
+        if empty := [kind for kind, places in found[half].items() if not len(places)]:
+            raise ConfigError(f"expected {empty[0]} queries with at least two prompts, got one; add {empty[0]} queries")
+    return found
+
+
+@dataclass(frozen=True)
+class _Halved(Study):
+    """A study whose extra pairs of query sets are the halves of its own."""
+
+    halves: dict = field(default_factory=dict)
+
+    def queries(self, kind: str, name: str = ""):
+        return super().queries(kind).iloc[self.halves[name][kind]]
