@@ -60,7 +60,7 @@ def read_rows(
         columns: read only these columns, of which `meta.text` is a nested one, where the format allows it; an absent
             column is no error here.
         quoted: quotation marks around a field of a .csv or .tsv are none of its text; False: they are, and empty fields
-             at a row's end may be missing.
+            at a row's end may be missing.
 
     Raises:
         InputError: no such input, an unknown format, or a row that cannot be read; names the file and the line.

@@ -61,7 +61,7 @@ class ModelFacts:
 def known_facts(study: Study) -> ModelFacts | None:
     """What is on file of a study's model."""
     found = on_demand.read_result(_facts_path(study))
-    return found and ModelFacts(**found | {"layers": tuple(map(tuple, found["layers"]))})
+    return ModelFacts(**found | {"layers": tuple(map(tuple, found["layers"]))}) if found else None
 
 
 def find_facts(study: Study) -> ModelFacts:

@@ -6,6 +6,7 @@ counted from the layers' shapes. What is measured holds for the machine as it is
 """
 
 import dataclasses
+import functools
 import json
 import math
 import operator
@@ -78,7 +79,9 @@ def make_plan(study: Study) -> dict:
 
 def find_problems(study: Study, needs: dict[str, Need], free: dict[str, int]) -> tuple[list[str], dict]:
     """What does not fit, in words, and settings that make it fit."""
-    problems, remedies, config = [], {}, study.config
+    problems: list[str] = []
+    remedies: dict[str, int | str] = {}
+    config = study.config
     for stage, need in needs.items():
         for place, what in (("host", "memory"), ("device", "GPU memory")):
             wanted = getattr(need, place)
@@ -256,7 +259,7 @@ class Measured:
         eigen = 0.0
         for side, times in sides.items():
             mixed = torch.rand(side, side, device=self.device)
-            eigen += times * self.time(lambda mixed=mixed: eigenvectors(mixed @ mixed.T))
+            eigen += times * self.time(functools.partial(eigenvectors, mixed @ mixed.T))
         tokens = min(config.max_tokens or self.n_tokens, self.n_tokens)
         self.peaks = peaks
         return self.need(

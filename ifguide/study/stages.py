@@ -46,14 +46,9 @@ def build_corpus(study: Study, unit: Unit, folder: Path, progress: Progress) -> 
     source, revision = study.resolve(study.config.model.source), study.config.model.revision
     tokenizer = load_tokenizer(source, revision)
     config = study.resolved("corpus")
-    layout = {"max_length": study.max_length(), "bos": bos_context(tokenizer)}
-    corpus = tokenise_corpus(
-        config,
-        tokenizer,
-        folder,
-        report=report_part(progress, "documents"),
-        chunk_length=layout["max_length"] - (layout["bos"] is not None),
-    )
+    longest, bos = study.max_length(), bos_context(tokenizer)
+    report = report_part(progress, "documents")
+    corpus = tokenise_corpus(config, tokenizer, folder, report, chunk_length=longest - (bos is not None))
     if skipped := corpus.summary.skipped:
         progress.message(f"{skipped:,} rows without text were left out")
     vocab_size = load_config(source, revision).get_text_config().vocab_size
@@ -63,7 +58,7 @@ def build_corpus(study: Study, unit: Unit, folder: Path, progress: Progress) -> 
             f"the tokenizer in {source!r} gives the token {largest:,}, but the model beside it knows only 0 to"
             f" {vocab_size - 1:,}; use the model's own tokenizer"
         )
-    (folder / "layout.json").write_text(json.dumps(layout), encoding="utf-8")
+    (folder / "layout.json").write_text(json.dumps({"max_length": longest, "bos": bos}), encoding="utf-8")
 
 
 def build_queries(study: Study, unit: Unit, folder: Path, progress: Progress) -> None:
