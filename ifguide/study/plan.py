@@ -7,6 +7,7 @@ counted from the layers' shapes. What is measured holds for the machine as it is
 
 import dataclasses
 import functools
+import itertools
 import json
 import math
 import operator
@@ -26,7 +27,7 @@ from ifguide.storage.peak_memory import free_memory, read_peak, reset_peak
 from ifguide.study import on_demand
 from ifguide.study.freshness import settings_of
 from ifguide.study.lineage import STAGES
-from ifguide.study.model_facts import find_facts
+from ifguide.study.model_facts import ModelFacts, find_facts
 from ifguide.study.reading import Study
 from ifguide.study.sizing import sample_inputs
 
@@ -37,6 +38,9 @@ COMPLETIONS = 64
 """Completions, likewise."""
 RESERVE = 0.9
 """Share of the free memory that a stage may take."""
+MEMORY = {"host": "memory", "device": "GPU memory"}
+EXACT = 4
+"""About how many passes of central differences the exact derivative is worth."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -79,68 +83,61 @@ def make_plan(study: Study) -> dict:
 
 def find_problems(study: Study, needs: dict[str, Need], free: dict[str, int]) -> tuple[list[str], dict]:
     """What does not fit, in words, and settings that make it fit."""
-    problems: list[str] = []
+    config, problems = study.config, []
     remedies: dict[str, int | str] = {}
-    config = study.config
-    for stage, need in needs.items():
-        for place, what in (("host", "memory"), ("device", "GPU memory")):
-            wanted = getattr(need, place)
-            if place not in free or wanted <= RESERVE * free[place]:
-                continue
-            problems.append(f"{stage} needs {size(wanted)} of {what}; {size(free[place])} are free")
-            if stage in ("factors", "direction", "scores") and config.compute.tokens_per_batch > 512:
-                remedies["compute.tokens_per_batch"] = 512
-            if stage == "factors" and not config.model.modules:
-                remedies["model.modules"] = "mlp"
-            if stage in ("model", "suppress"):
-                if config.training.batch_size > 1:
-                    smaller = max(1, config.training.batch_size // 4)
-                    remedies["training.batch_size"] = smaller
-                    remedies["training.gradient_accumulation"] = config.training.batch_size // smaller
-                elif not config.training.adapter and config.model.mode == "finetune":
-                    remedies["training.adapter"] = "lora"
-            if stage == "evaluate" and config.evaluate.batch_size > 16:
-                remedies["evaluate.batch_size"] = 16
+    for (stage, need), (place, what) in itertools.product(needs.items(), MEMORY.items()):
+        wanted = getattr(need, place)
+        if wanted <= RESERVE * free.get(place, wanted / RESERVE):
+            continue
+        problems.append(f"{stage} needs {size(wanted)} of {what}; {size(free[place])} are free")
+        if stage in ("model", "suppress"):
+            rows, steps = config.training.batch_size, config.training.gradient_accumulation
+            if rows > 1:
+                remedies |= {"training.batch_size": 1, "training.gradient_accumulation": rows * steps}
+            elif config.model.mode == "finetune":
+                remedies["training.adapter"] = "lora"
+        elif stage == "evaluate":
+            remedies["evaluate.batch_size"] = 16
+        else:
+            remedies |= {"compute.tokens_per_batch": 512} | ({"model.modules": "mlp"} if stage == "factors" else {})
     total = sum(need.disk for need in needs.values())
     if total > free.get("disk", total):
         problems.append(f"the study needs {size(total)} on the disk; {size(free['disk'])} are free")
     return problems, remedies
 
 
-def least_needs(study: Study) -> dict[str, Need]:
-    """The memory that stages take at the very least, counted from the model's shape, with nothing measured."""
-    from ifguide.models.loading import pick_device
-
-    config, facts = study.config, find_facts(study)
-    place = "device" if pick_device(config.compute.device).type == "cuda" else "host"
-    weights, bases = 4 * facts.parameters, 4 * sum(out**2 + inputs**2 for out, inputs in facts.layers)
-    matrices = 4 * sum(out * inputs for out, inputs in facts.layers)
-    found = {"evaluate": weights}
-    if needs_direction(config.scores) and not config.compute.device_map:
-        found |= {"factors": weights + 2 * bases + matrices, "direction": weights + bases + 2 * matrices}
-    if not config.training.adapter:
-        found |= {"suppress": 4 * weights} | ({} if config.model.mode == "asis" else {"model": 4 * weights})
-    return {stage: Need(seconds=0.0, **{place: n_bytes}) for stage, n_bytes in found.items()}
-
-
 def check_fit(study: Study, stages: Iterable[str]) -> None:
-    """Refuse stages that cannot fit on this machine as it is now, by the plan on file or, without one, by the least
-    that they need.
+    """Refuse stages that cannot fit on this machine as it is now: counted from the model's shape, with nothing
+    measured, is what each needs at the very least.
 
     Raises:
         ConfigError: one does not fit; the message names the settings that would make it fit.
     """
-    known = known_plan(study)
-    needs = {stage: Need(**need) for stage, need in known["stages"].items()} if known else least_needs(study)
-    needs = {stage: dataclasses.replace(needs[stage], disk=0) for stage in stages if stage in needs}
+    from ifguide.models.loading import pick_device
+
+    config, facts = study.config, find_facts(study)
+    weights, matrices, bases = count_bytes(facts)
+    least = {"evaluate": weights}
+    if needs_direction(config.scores) and not config.compute.device_map:
+        least |= {"factors": weights + 2 * bases + matrices, "direction": weights + bases + 2 * matrices}
+    if not config.training.adapter:
+        least |= {"suppress": 4 * weights} | ({} if config.model.mode == "asis" else {"model": 4 * weights})
+    place = "device" if pick_device(config.compute.device).type == "cuda" else "host"
+    needs = {stage: Need(seconds=0.0, **{place: least[stage]}) for stage in stages if stage in least}
     problems, remedies = find_problems(study, needs, free_memory(study.root))
     if problems:
         settings = ", ".join(f"{key} = {json.dumps(value)}" for key, value in remedies.items())
-        remedy = f"set {settings}" if settings else "use a larger machine or a smaller model"
         raise ConfigError(
-            f"{'; '.join(problems)}; {remedy} in study.toml, see `ifguide plan {study.name}`, or run it with"
-            " --no-fit-check"
+            f"{'; '.join(problems)}; set {settings} in study.toml, use a larger machine, or run it with --no-fit-check"
         )
+
+
+def count_bytes(facts: ModelFacts) -> tuple[int, int, int]:
+    """Bytes in float32 of a model's weights, of a matrix the shape of each tracked layer, and of one on each side."""
+    matrices, bases = (
+        4 * sum(map(of, facts.layers)) for of in (math.prod, lambda shape: shape[0] ** 2 + shape[1] ** 2)
+    )
+    return 4 * facts.parameters, matrices, bases
 
 
 def size(n_bytes: float) -> str:
@@ -171,9 +168,7 @@ class Measured:
         made = make_batches(CorpusSequences(sample.token_ids, sample.offsets, chunks[:few]), 2 * BATCH_TOKENS)
         self.batches = [batch.to(self.device) for batch in made]
         self.measured = sum(batch.n_tokens for batch in self.batches)
-        layers = self.facts.layers
-        self.weights, self.matrices = 4 * self.facts.parameters, 4 * sum(out * inputs for out, inputs in layers)
-        self.bases = 4 * sum(out**2 + inputs**2 for out, inputs in layers)
+        self.weights, self.matrices, self.bases = count_bytes(self.facts)
         self.peaks = {"host": 0, "device": 0}
 
     def time(self, work: Callable[[], object]) -> float:
@@ -202,10 +197,8 @@ class Measured:
         """What each stage takes, in the order they run; training is measured last, for it changes the model."""
         config, sample, units = self.config, self.sample, {stage: len(self.study.units(stage)) for stage in STAGES}
         kinds, n = computed_kinds(config.scores), len(self.checkpoints())
-        found = {
-            "corpus": Need(seconds=1 + sample.seconds * sample.n_documents / sample.taken, disk=16 * self.n_tokens)
-        }
-        found["queries"] = Need(seconds=0.1)
+        reading = sample.seconds * sample.n_documents / sample.taken
+        found = {"corpus": Need(seconds=1 + reading, disk=16 * self.n_tokens), "queries": Need(seconds=0.1)}
         if needs_direction(config.scores):
             found["factors"], found["direction"] = self.factors(n), self.direction(n)
         found["scores"] = self.scores(n, kinds)
@@ -267,21 +260,13 @@ class Measured:
         )
 
     def direction(self, n: int) -> Need:
-        """The queries' gradients, and one product with each side of a layer, at n checkpoints."""
-        import torch
-
+        """The queries' gradients at n checkpoints; the products with the factors take little beside them."""
         from ifguide.influence.direction import query_gradient
 
         few, everything = self.sample.queries[:8], sum(len(ids) for ids, _ in self.sample.queries)
         by_query = self.time(lambda: query_gradient(self.model, self.modules, few)) / sum(len(ids) for ids, _ in few)
-        out, inputs = max(self.facts.layers, key=math.prod)
-        a, b = torch.ones(out, out, device=self.device), torch.ones(out, inputs, device=self.device)
-        peaks = self.peaks
-        by_product = self.time(lambda: a @ b) / (out * out * inputs)
-        products = sum(2 * out * inputs * (out + inputs) for out, inputs in self.facts.layers)
-        self.peaks = peaks
         more = self.bases + 2 * self.matrices
-        return self.need(n * (everything * by_query + products * by_product + 1), n * self.matrices, more)
+        return self.need(n * (everything * by_query + 1), n * self.matrices, more)
 
     def scores(self, n: int, kinds: tuple[str, ...]) -> Need:
         """A pass or several for each kind and each pair of query sets, at n checkpoints."""
@@ -294,10 +279,8 @@ class Measured:
         from ifguide.study.checkpoints import SAMPLE_TOKENS
 
         sets, seconds, most = len(self.study.query_sets()), 0.0, self.peaks
-        along = {
-            name: torch.ones(shape, device=self.device)
-            for name, shape in zip(self.modules, self.facts.layers, strict=True)
-        }
+        shapes = zip(self.modules, self.facts.layers, strict=True)
+        along = {name: torch.ones(shape, device=self.device) for name, shape in shapes}
         split = SplitModel(self.model)
 
         def by_token(score: Callable) -> float:
@@ -308,14 +291,9 @@ class Measured:
 
         if "own_loss" in kinds:
             central = by_token(Derivative("central", epsilon=1e-6).scorer(split, self.modules, along))
-            exact, attention = central, self.model.config._attn_implementation
-            if self.facts.forward_derivative is not False:
-                self.model.set_attn_implementation("eager")
-                exact = by_token(Derivative("jvp").scorer(split, self.modules, along))
-                self.model.set_attn_implementation(attention)
-            tried = min(SAMPLE_TOKENS, self.n_tokens) * (exact + (len(RELATIVE_STEPS) + 1) * central)
-            way = exact if self.config.scores.derivative == "jvp" else central
-            seconds += sets * (tried + self.n_tokens * way)
+            tried = min(SAMPLE_TOKENS, self.n_tokens) * central * (EXACT + len(RELATIVE_STEPS) + 1)
+            passes = EXACT if self.config.scores.derivative == "jvp" else 1
+            seconds += sets * (tried + self.n_tokens * central * passes)
         if "position" in kinds:
             seconds += self.n_tokens * by_token(lambda b: position_scores(split, self.modules, [along] * sets, b))
         if "probe" in kinds:

@@ -9,7 +9,7 @@ from ifguide.runtime.progress import Progress
 from ifguide.study import pipeline, plan
 from ifguide.study.lineage import Unit
 from ifguide.study.pipeline import create_study, run_study
-from ifguide.study.plan import check_fit, find_problems, known_plan, least_needs, make_plan
+from ifguide.study.plan import check_fit, find_problems, known_plan, make_plan
 from tests.tiny_study import save_tiny_model, tiny_config, write_tiny_inputs
 
 
@@ -38,17 +38,16 @@ def test_every_stage_that_runs_has_a_plan_and_status_holds_it_against_what_happe
 
 
 def test_what_cannot_fit_is_refused_with_settings_that_help(study, monkeypatch):
-    needs = least_needs(study)
-    assert {"model", "factors", "direction", "suppress"} <= set(needs)
-    assert needs["suppress"].host > needs["evaluate"].host
-    problems, remedies = find_problems(study, needs, {"host": needs["suppress"].host, "disk": 10**12})
-    assert any(problem.startswith("suppress needs") for problem in problems)
-    assert remedies["training.batch_size"] == 1 and remedies["training.gradient_accumulation"] == 4
+    needs = {"suppress": plan.Need(seconds=1.0, host=100, disk=10), "corpus": plan.Need(seconds=1.0)}
+    assert find_problems(study, needs, {"host": 200, "disk": 10}) == ([], {})
+    problems, remedies = find_problems(study, needs, {"host": 100, "disk": 9})
+    assert [problem.partition(" needs")[0] for problem in problems] == ["suppress", "the study"]
+    assert remedies == {"training.batch_size": 1, "training.gradient_accumulation": 4}
     monkeypatch.setattr(plan, "free_memory", lambda folder: {"host": 1000})
-    with pytest.raises(ConfigError, match=r"set training.batch_size = 1.*ifguide plan planned.*--no-fit-check"):
+    with pytest.raises(ConfigError, match=r"suppress needs .*set training.batch_size = 1.*--no-fit-check"):
         check_fit(study, ["suppress"])
     check_fit(study, ["corpus"])
-    with pytest.raises(ConfigError, match="needs"):
+    with pytest.raises(ConfigError, match="factors needs"):
         run_study(study.change(tiny_config(study.root.parent / "inputs", "training.epochs=3")))
 
 
