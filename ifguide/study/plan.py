@@ -32,10 +32,8 @@ from ifguide.study.reading import Study
 from ifguide.study.sizing import sample_inputs
 
 FOLDER = "plans"
-BATCH_TOKENS = 512
-"""Corpus tokens that one measurement takes."""
-COMPLETIONS = 64
-"""Completions, likewise."""
+EFFORT = 5e10
+"""Products of a weight and a token that one measurement takes, so that it takes a second or two of any model."""
 RESERVE = 0.9
 """Share of the free memory that a stage may take."""
 MEMORY = {"host": "memory", "device": "GPU memory"}
@@ -164,8 +162,10 @@ class Measured:
         self.model.eval().requires_grad_(False)
         self.modules, self.device = tracked_modules(self.model, self.config.model.modules), self.model.device
         chunks = chunk_documents(sample.offsets, study.max_length())
-        few = 1 + int(np.searchsorted(np.cumsum(chunks[:, 2] - chunks[:, 1]), BATCH_TOKENS))
-        made = make_batches(CorpusSequences(sample.token_ids, sample.offsets, chunks[:few]), 2 * BATCH_TOKENS)
+        self.tokens = max(128, int(EFFORT // self.facts.parameters))
+        few = 1 + int(np.searchsorted(np.cumsum(chunks[:, 2] - chunks[:, 1]), self.tokens))
+        sequences = CorpusSequences(sample.token_ids, sample.offsets, chunks[:few])
+        made = make_batches(sequences, self.config.compute.tokens_per_batch)
         self.batches = [batch.to(self.device) for batch in made]
         self.measured = sum(batch.n_tokens for batch in self.batches)
         self.weights, self.matrices, self.bases = count_bytes(self.facts)
@@ -211,7 +211,11 @@ class Measured:
         found["suppress"] = dataclasses.replace(once, seconds=models * once.seconds, disk=models * self.weights)
         taken = config.model.mode == "asis"
         found["model"] = Need(seconds=0.1) if taken else dataclasses.replace(once, disk=self.weights * (1 + n))
-        return {stage: found[stage] for stage in STAGES if stage in found}
+        needs, most = {stage: found[stage] for stage in STAGES if stage in found}, 0
+        for stage, need in needs.items():  # a run keeps what a stage frees
+            most = max(most, need.host)
+            needs[stage] = dataclasses.replace(need, host=most)
+        return needs
 
     def rows(self) -> tuple[Sequence, int]:
         """The sample's training rows, and how many the whole corpus has."""
@@ -263,10 +267,12 @@ class Measured:
         """The queries' gradients at n checkpoints; the products with the factors take little beside them."""
         from ifguide.influence.direction import query_gradient
 
-        few, everything = self.sample.queries[:8], sum(len(ids) for ids, _ in self.sample.queries)
-        by_query = self.time(lambda: query_gradient(self.model, self.modules, few)) / sum(len(ids) for ids, _ in few)
+        lengths, tokens = [len(ids) for ids, _ in self.sample.queries], self.config.compute.tokens_per_batch
+        few = 1 + int(np.searchsorted(np.cumsum(lengths), self.tokens))
+        some = self.sample.queries[:few]
+        seconds = self.time(lambda: query_gradient(self.model, self.modules, some, tokens_per_batch=tokens))
         more = self.bases + 2 * self.matrices
-        return self.need(n * (everything * by_query + 1), n * self.matrices, more)
+        return self.need(n * (seconds * sum(lengths) / sum(lengths[:few]) + 1), n * self.matrices, more)
 
     def scores(self, n: int, kinds: tuple[str, ...]) -> Need:
         """A pass or several for each kind and each pair of query sets, at n checkpoints."""
@@ -313,7 +319,7 @@ class Measured:
         config = self.study.resolved("evaluate")
         prompts = self.sample.prompts
         count = len(prompts) * config.n_samples
-        together = min(COMPLETIONS, config.batch_size, count)
+        together = min(config.batch_size, count, max(16, self.tokens // 8))
         few = prompts[: math.ceil(together / config.n_samples)]
         made = len(few) * config.n_samples
 
