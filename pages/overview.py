@@ -181,6 +181,7 @@ with layout.guard():
     show_stages(states, job_panel.running_stage(loaded.study.root))
     if facts := known_facts(loaded.study):
         st.subheader("Model", anchor=False)
-        rows = [{"key": what, "cells": [sentence(what), found]} for what, found in facts.rows()]
-        components.record_table([column("What"), column("Found")], rows, key="model", label="Facts of the model")
+        rows = [{"key": what, "cells": [what, found]} for what, found in facts.rows()]
+        columns = [column("What", "text"), column("Found", "text")]
+        components.record_table(columns, rows, key="model", label="Facts of the model")
     curve_panel.show_curves(loaded)

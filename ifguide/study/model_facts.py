@@ -49,12 +49,12 @@ class ModelFacts:
         packs = {**answers, False: "no: leave training.packing off"}
         too_little = "" if self.tracked_share >= ENOUGH else ": what the other weights learn is not seen"
         return [
-            ("model", f"{self.family}, {self.parameters:,} weights in {self.dtype}"),
-            ("tracked", f"{self.tracked_share:.1%} of the weights outside the embeddings{too_little}"),
-            ("context", f"{self.context:,} tokens"),
-            ("tied embeddings", answers[self.tied]),
-            ("forward derivative", derivative[self.forward_derivative]),
-            ("packing keeps documents apart", packs[self.packs]),
+            ("Model", f"{self.family}, {self.parameters:,} weights in {self.dtype}"),
+            ("Tracked", f"{self.tracked_share:.1%} of the weights outside the embeddings{too_little}"),
+            ("Context", f"{self.context:,} tokens"),
+            ("Tied embeddings", answers[self.tied]),
+            ("Forward derivative", derivative[self.forward_derivative]),
+            ("Packing keeps documents apart", packs[self.packs]),
         ]
 
 

@@ -29,7 +29,7 @@ def test_a_model_is_known_from_its_configuration_alone(tmp_path, kind, forward, 
     assert 0.95 < facts.tracked_share < 1 and len(facts.layers) == (14 if kind == "llama" else 8)
     narrow = describe_model(str(tmp_path), modules="layers.0|h.0")
     assert narrow.tracked_share == pytest.approx(facts.tracked_share / 2, rel=1e-6)
-    assert "is not seen" in dict(narrow.rows())["tracked"] and "is not seen" not in dict(facts.rows())["tracked"]
+    assert "is not seen" in dict(narrow.rows())["Tracked"] and "is not seen" not in dict(facts.rows())["Tracked"]
 
 
 def test_settings_follow_from_the_data_but_those_that_were_named_stay(tmp_path, inputs):
