@@ -66,7 +66,7 @@ def test_an_unfinished_study_names_the_missing_step_and_offers_to_run_the_rest(o
 def test_stale_study_says_why_and_still_shows_the_old_results(open_app, tmp_path):
     study = write_study(tmp_path / "cache")
     path = study.root / "study.toml"
-    path.write_text(path.read_text().replace("damping = 10.0", "damping = 1.0"))
+    path.write_text(path.read_text() + "\n[direction]\ndamping = 1.0\n")
     overview = open_app(tmp_path / "cache")
     assert "Setting direction.damping is now 1.0, was 10.0." in overview.warning[0].value.replace("\\", "")
     assert overview.metric

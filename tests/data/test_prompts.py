@@ -9,7 +9,7 @@ from ifguide.errors import InputError
 from tests.naming import naming
 from tests.shared_data import shared_file
 
-CONFIG = EvaluateConfig()
+CONFIG = EvaluateConfig(n_prompts=0)
 
 
 def read_prompts(path, config):

@@ -239,7 +239,7 @@ def test_figures_measured_on_prompts_of_the_toxic_queries_are_called_so(tmp_path
 def test_stale_results_are_called_so(tmp_path):
     study = write_study(tmp_path / "cache")
     path = study.root / "study.toml"
-    path.write_text(path.read_text().replace("damping = 10.0", "damping = 1.0"))
+    path.write_text(path.read_text() + "\n[direction]\ndamping = 1.0\n")
     page = report_html(type(study).open(study.name, study.root.parent))
     assert (
         "Out of date, so these are the earlier results" in page
