@@ -18,7 +18,7 @@ from ifguide.data.joining import Chunk, Joined
 from ifguide.data.readers import Row, check_text, count_rows, read_rows, take_field
 from ifguide.data.spans import mark_tokens, parse_spans
 from ifguide.data.stretches import find_edges, overlap
-from ifguide.data.tokenizing import tokenize
+from ifguide.data.tokenizing import TokenizedText, tokenize
 from ifguide.errors import InputError
 from ifguide.storage.artifacts import ArrayWriter, write_json
 
@@ -32,7 +32,7 @@ class _Document(NamedTuple):
     id: str
     source: str
     text: str
-    trained: list[int] | None
+    trained: list[int]
     spans: tuple[tuple[int, int], ...]
     where: str
 
@@ -66,25 +66,22 @@ def build_corpus(
     if joined and reading.texts.is_partial:
         raise InputError("corpus.concatenate trains on all tokens; set corpus.train_on to 'all'")
     about = ("is_joined",) if joined else [name for name in ("is_chat", "is_partial") if getattr(reading.texts, name)]
+    documents, kept = reading.documents(), 0
     with contextlib.closing(_Output(folder, about, with_spans=bool(config.spans_field))) as output:
-
-        def room() -> int:
-            read = reading.n_read if joined else output.n_documents
-            return config.max_documents - read if config.max_documents else _BATCH_DOCUMENTS
-
-        for batch in _in_batches(reading.documents(), room):
+        while batch := _take_batch(documents, config.max_documents - kept if config.max_documents else None):
             for document, tokens in zip(batch, tokenize(tokenizer, [d.text for d in batch]), strict=True):
                 if not len(tokens.token_ids):
                     reading.skip(document.where, "text of which the tokenizer keeps nothing")
-                elif joined:
+                    continue
+                kept += 1
+                if joined:
                     output.add_chunks(joined.add(document.text, tokens, document.spans, document.source))
                 else:
                     output.add(document, tokens)
             output.flush()
-            done = output.n_documents if config.max_documents else reading.n_rows
             if report and time.monotonic() - reported >= _SECONDS_BETWEEN_REPORTS:
                 reported = time.monotonic()
-                report(done, total)
+                report(kept if config.max_documents else reading.n_rows, total)
         if joined:
             output.add_chunks(joined.rest())
             output.flush()
@@ -98,8 +95,7 @@ def build_corpus(
     counts = (output.n_documents, output.n_tokens, output.n_characters, reading.n_skipped)
     write_json(folder / "summary.json", asdict(CorpusSummary(*counts, reading.skipped_at)))
     if report:
-        done = output.n_documents if config.max_documents else reading.n_rows
-        report(done, done)
+        report(*[kept if config.max_documents else reading.n_rows] * 2)
     return TokenizedCorpus.open(folder)
 
 
@@ -122,9 +118,7 @@ class _Reading:
     def __init__(self, config: CorpusConfig, tokenizer):
         self._config, self.texts = config, TextReader(config, tokenizer)
         self._seen: dict[str, str] = {}
-        self.n_rows = 0
-        self.n_read = 0
-        self.n_skipped = 0
+        self.n_rows = self.n_skipped = 0
         self.skipped_at: list[str] = []
 
     def skip(self, where: str, reason: str) -> None:
@@ -135,8 +129,7 @@ class _Reading:
             self.skipped_at.append(where)
 
     def documents(self) -> Iterator[_Document]:
-        config = self._config
-        fields = self.texts.fields
+        config, fields = self._config, self.texts.fields
         columns = [*filter(None, (*fields, config.id_field, config.source_field, config.spans_field))]
         for row in read_rows(config.path, text_field=config.text_field, text_unit=config.text_unit, columns=columns):
             self.n_rows += 1
@@ -144,11 +137,9 @@ class _Reading:
             if not text.strip():
                 self.skip(row.where, f"no text in {fields[-1]!r}")
                 continue
-            spans: tuple[tuple[int, int], ...] = ()
-            if config.spans_field:
-                spans = parse_spans(take_field(row, config.spans_field), len(text), row.where, config.spans_field)
+            marked = take_field(row, config.spans_field) if config.spans_field else None
+            spans = parse_spans(marked, len(text), row.where, config.spans_field)
             source = _label(row, config.source_field) if config.source_field else ""
-            self.n_read += 1
             yield _Document(self._id(row), source or row.stem, text, trained, spans, row.where)
 
     def _id(self, row: Row) -> str:
@@ -162,7 +153,7 @@ def document_id(row: Row, id_field: str) -> str:
     """The id of a row's document: the value of `id_field` (an InputError when it is empty), or without one the file's
     name and the row's number."""
     if not id_field:
-        return row.stem if row.single else f"{row.stem}-{row.number:06d}"
+        return f"{row.stem}-{row.number:06d}" if row.number else row.stem
     value = _label(row, id_field)
     if not value:
         remedy = "give every document one, or leave corpus.id_field empty"
@@ -202,26 +193,27 @@ class _Output:
         for chunk in chunks:
             name, n = f"chunk-{self.n_documents:06d}", len(chunk.tokens.token_ids)
             self._arrays["trained"].append(np.array([0, n]) + self.n_tokens)
-            self.add(_Document(name, chunk.source, chunk.text, None, chunk.spans, name), chunk.tokens)
+            self._append(name, chunk.source, chunk.text, chunk.spans, chunk.tokens)
 
-    def add(self, document: _Document, tokens) -> None:
-        if document.trained is not None and "trained" in self._arrays:
+    def add(self, document: _Document, tokens: TokenizedText) -> None:
+        if "trained" in self._arrays:
             flags = overlap(np.array(document.trained, dtype=np.int64), tokens.char_start, tokens.char_end)
             flags[:1] = False  # nothing predicts a document's first token
             self._arrays["trained"].append(find_edges(flags) + self.n_tokens)
             self.n_trained += int(flags.sum())
+        self._append(document.id, document.source, document.text, document.spans, tokens)
+
+    def _append(self, id_: str, source: str, text: str, spans, tokens: TokenizedText) -> None:
         self.n_documents += 1
         self.n_tokens += len(tokens.token_ids)
-        self.n_characters += len(document.text)
+        self.n_characters += len(text)
         for name, values in tokens._asdict().items():
             self._arrays[name].append(values)
         self._arrays["offsets"].append(np.array([self.n_tokens]))
-        row: dict = {"id": document.id, "source": document.source, "text": document.text}
+        self._rows.append({"id": id_, "source": source, "text": text})
         if "in_span" in self._arrays:
-            marks = mark_tokens(document.text, document.spans, tokens.char_start, tokens.char_end)
-            self._arrays["in_span"].append(marks)
-            row["spans"] = [{"start": start, "end": end} for start, end in document.spans]
-        self._rows.append(row)
+            self._arrays["in_span"].append(mark_tokens(text, spans, tokens.char_start, tokens.char_end))
+            self._rows[-1]["spans"] = [{"start": start, "end": end} for start, end in spans]
 
     def flush(self) -> None:
         if self._rows:
@@ -235,18 +227,15 @@ class _Output:
             array.close()
 
 
-def _in_batches(documents: Iterator[_Document], room: Callable[[], int]) -> Iterator[list[_Document]]:
-    """Batches small enough to tokenise at once; reads no row beyond what there is still `room` for."""
-    while limit := min(room(), _BATCH_DOCUMENTS):
-        batch, n_characters = [], 0
-        for document in documents:
-            batch.append(document)
-            n_characters += len(document.text)
-            if len(batch) == limit or n_characters >= _BATCH_CHARACTERS:
-                break
-        if not batch:
-            return
-        yield batch
+def _take_batch(documents: Iterator[_Document], most: int | None) -> list[_Document]:
+    """Documents small enough to tokenise at once, not more than `most`; no row beyond them is read."""
+    batch, n_characters = [], 0
+    for document in islice(documents, _BATCH_DOCUMENTS if most is None else min(most, _BATCH_DOCUMENTS)):
+        batch.append(document)
+        n_characters += len(document.text)
+        if n_characters >= _BATCH_CHARACTERS:
+            break
+    return batch
 
 
 def _rank_ids(path: Path) -> np.ndarray:
@@ -255,12 +244,9 @@ def _rank_ids(path: Path) -> np.ndarray:
 
     with pa.memory_map(str(path)) as source, pa.ipc.open_stream(source) as stream:
         ids = pa.chunked_array([batch.column("id") for batch in stream], type=pa.string())
-        order = pc.sort_indices(ids).to_numpy()
-        ranked = ids.take(pa.array(order))
-        again = pc.index(pc.equal(ranked[1:], ranked[:-1]), True).as_py() if len(ranked) > 1 else -1
-        if again >= 0:
-            twice = f"two documents have the id {ranked[again].as_py()!r}"
+        rank = pc.rank(ids, tiebreaker="dense").to_numpy().astype(np.int64) - 1
+        times = np.bincount(rank)
+        if times.max() > 1:
+            twice = f"two documents have the id {ids[int(np.argmax(rank == times.argmax()))].as_py()!r}"
             raise InputError(f"{twice}; rename a file or name a column with corpus.id_field")
-    rank = np.empty(len(order), dtype=np.int64)
-    rank[order] = np.arange(len(order))
     return rank

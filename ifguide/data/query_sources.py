@@ -60,10 +60,10 @@ def make_sets(rows: Iterable[Found], source: str, *, match: bool = False) -> "pa
     left_out["queries whose text comes again or has no letters"] = len(frame) - len(kept)
     if match and len(kept):
         steps = (4 * np.log2(kept["completion"].str.split().str.len())).round()
-        sizes = kept.groupby([steps, "kind"]).size().unstack(fill_value=0).reindex(columns=KINDS, fill_value=0)
-        turn = kept.sample(frac=1, random_state=0).groupby([steps, "kind"]).cumcount()
-        left_out["queries whose length is rarer in the other set"] = len(kept) - 2 * int(sizes.min(axis=1).sum())
-        kept = kept[turn.reindex(kept.index) < steps.map(sizes.min(axis=1))]
+        turns = kept.sample(frac=1, random_state=0).groupby([steps, "kind"]).cumcount()
+        paired = kept["kind"].groupby([steps, turns.reindex(kept.index)]).transform("nunique") == 2
+        left_out["queries whose length is rarer in the other set"] = int((~paired).sum())
+        kept = kept[paired]
     reasons = ", ".join(f"{n:,} {why}" for why, n in (+left_out).items()) or "nothing"
     if kept["kind"].nunique() < 2:
         got = " and ".join(f"{(kept['kind'] == kind).sum():,} {kind}" for kind in KINDS)

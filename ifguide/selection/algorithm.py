@@ -110,11 +110,10 @@ def rank_documents(
     scores: np.ndarray, offsets: np.ndarray, valid: np.ndarray, threshold: float, id_rank: np.ndarray
 ) -> Ranking:
     """Rank documents by the harmonic mean of the normalised count and sum of their scores above a threshold."""
-    n_documents = len(offsets) - 1
     hits = find_hits(scores, valid, threshold)
     owner = np.searchsorted(offsets, hits, side="right") - 1
-    counts = np.bincount(owner, minlength=n_documents).astype(np.int64)
-    sums = np.bincount(owner, np.asarray(scores[hits], dtype=np.float64), n_documents).astype(np.float64)
+    counts = np.bincount(owner, minlength=len(offsets) - 1)
+    sums = np.bincount(owner, np.asarray(scores[hits], dtype=np.float64), len(offsets) - 1).astype(np.float64)
     return rank_measured(threshold, counts, sums, id_rank)
 
 
@@ -152,12 +151,8 @@ def select_tokens(
     scores: np.ndarray, offsets: np.ndarray, valid: np.ndarray, ranking: Ranking, *, window=0, max_tokens=0
 ) -> np.ndarray:
     """The mask of selected tokens, `window` tokens on each side of a hit included; `ranking` is of the same scores."""
-    offsets, valid = np.asarray(offsets), np.asarray(valid)
-    hits = find_hits(scores, valid, ranking.threshold)
-    owner, edges = np.searchsorted(offsets, hits, side="right") - 1, find_edges(valid)
-    after = np.searchsorted(edges, hits, side="right")
-    first = np.maximum(hits - window, np.maximum(edges[after - 1], offsets[owner]))
-    last = np.minimum(hits + window + 1, np.minimum(edges[after], offsets[owner + 1]))
+    offsets = np.asarray(offsets)
+    _, first, last = _find_windows(scores, offsets, np.asarray(valid), ranking.threshold, window)
     begun, ended = (np.bincount(places, minlength=len(valid) + 1) for places in (first, last))
     covered = np.cumsum(begun - ended)[:-1] > 0  # inside any interval [first, last)
     if not max_tokens or np.count_nonzero(covered) <= max_tokens:
@@ -173,25 +168,26 @@ def select_tokens(
     return mask
 
 
+def _find_windows(
+    scores: np.ndarray, offsets: np.ndarray, valid: np.ndarray, threshold: float, window: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of each hit, ascending: its document, the first token of its window and the end of it, int64 (hits,) each."""
+    hits = find_hits(scores, valid, threshold)
+    owner, edges = np.searchsorted(offsets, hits, side="right") - 1, find_edges(valid)
+    after = np.searchsorted(edges, hits, side="right")
+    first = np.maximum(hits - window, np.maximum(edges[after - 1], offsets[owner]))
+    return owner, first, np.minimum(hits + window + 1, np.minimum(edges[after], offsets[owner + 1]))
+
+
 def whole_window_budget(
     scores: np.ndarray, offsets: np.ndarray, valid: np.ndarray, ranking: Ranking, *, window: int, max_tokens: int
 ) -> int:
     """The largest budget up to `max_tokens` that cuts no hit's window: what is taken before the first hit, in the order
     of `select_tokens`, whose window would go beyond."""
-    hits, taken = find_hits(scores, valid, ranking.threshold), 0
-    owner, valid = np.searchsorted(offsets, hits, side="right") - 1, np.asarray(valid)
-    for document in ranking.order:
-        stop = int(offsets[document])
-        for hit in hits[owner == document].tolist():
-            low, high = (
-                max(stop, hit - window, int(offsets[document])),
-                min(hit + window + 1, int(offsets[document + 1])),
-            )
-            new = int(np.count_nonzero(valid[low:high]))
-            if taken + new > max_tokens:
-                return taken
-            taken, stop = taken + new, max(stop, high)
-    return taken
+    owner, first, last = _find_windows(scores, np.asarray(offsets), np.asarray(valid), ranking.threshold, window)
+    first[1:] = np.maximum(first[1:], last[:-1])  # what the hit before has taken
+    taken = np.cumsum((last - first)[np.argsort(np.argsort(ranking.order)[owner], kind="stable")])
+    return int(taken[taken <= max_tokens].max(initial=0))
 
 
 def spend_budget(covered: np.ndarray, order: np.ndarray, max_tokens: int) -> tuple[int, int]:
@@ -210,22 +206,16 @@ def spend_budget(covered: np.ndarray, order: np.ndarray, max_tokens: int) -> tup
 
 def select_random(valid: np.ndarray, n_tokens: int, seed: int) -> np.ndarray:
     """A mask of `n_tokens` valid tokens drawn without replacement: the control of every selection."""
-    places = np.flatnonzero(np.asarray(valid))
-    chosen = np.random.default_rng(seed).choice(places, size=min(n_tokens, len(places)), replace=False)
-    return _mask_of(chosen, len(valid))
+    places, mask = np.flatnonzero(np.asarray(valid)), np.zeros(len(valid), dtype=bool)
+    mask[np.random.default_rng(seed).choice(places, size=min(n_tokens, len(places)), replace=False)] = True
+    return mask
 
 
 def select_best(scores: np.ndarray, valid: np.ndarray, n_tokens: int) -> np.ndarray:
     """A mask of the `n_tokens` valid tokens with the highest scores above 0 (fewer if there are fewer); of equal scores
     the first are taken."""
-    places = np.flatnonzero(np.asarray(valid) & (np.asarray(scores) > 0))
-    best = places[np.argsort(-np.asarray(scores)[places], kind="stable")[:n_tokens]]
-    return _mask_of(best, len(valid))
-
-
-def _mask_of(places: np.ndarray, n: int) -> np.ndarray:
-    mask = np.zeros(n, dtype=bool)
-    mask[places] = True
+    places, mask = np.flatnonzero(np.asarray(valid) & (np.asarray(scores) > 0)), np.zeros(len(valid), dtype=bool)
+    mask[places[np.argsort(-np.asarray(scores)[places], kind="stable")[:n_tokens]]] = True
     return mask
 
 

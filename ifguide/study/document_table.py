@@ -5,8 +5,9 @@ selection costs little. A run builds those of its own selections. The app and `i
 or damaged, even while a run is training; a lock of the folder's own keeps the writers apart.
 
 Shapes: D documents, N tokens, B = SPARK_BINS. `COLUMNS` is the only place that names the columns: the Parquet schema,
-the list's sort options and the number beside each document all come from it. To add a column, add an entry and raise
-`DOCUMENTS_VERSION` in `ifguide.study.lineage`, so that tables without it are written again.
+the list's sort options and the number beside each document all come from it. To add a column, add an entry, give it
+its values in `describe_corpus` or the like, and raise `DOCUMENTS_VERSION` in `ifguide.study.lineage`, so that tables
+without it are written again.
 """
 
 import contextlib
@@ -16,9 +17,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from operator import attrgetter
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -78,9 +77,6 @@ class Column:
     order: Order = Order()
     sql: str = ""
     """The SQL to sort by, with `{kind}` for the selection's kind of score; empty: the column."""
-    compute: Callable[[Any], Any] | None = None
-    """Its values (D,) from what `describe_corpus`, `describe_selection` or `describe_scores` gives; None: the values of
-    the column's name."""
 
     def stored(self, kind: str) -> str:
         """Its name in the file, under a kind of score."""
@@ -135,14 +131,10 @@ def make_table(study: "Study", selection: str = "", report: Report | None = None
     offsets = np.asarray(corpus.offsets)
     columns: dict[str, pa.Array] = {"document": pa.array(np.arange(len(offsets) - 1, dtype=np.int32))}
 
-    def add(part: str, facts: Any, kind: str = "") -> None:
+    def add(part: str, facts: dict[str, Any], kind: str = "") -> None:
         for column in COLUMNS:
-            if column.part == part and column.type:
-                values = (column.compute or attrgetter(column.name))(facts)
-                if isinstance(values, np.ndarray):
-                    values = values.astype(column.type.to_pandas_dtype(), copy=False)
-                if values is not None:
-                    columns[column.stored(kind)] = pa.array(values, column.type)
+            if column.part == part and column.type and facts[column.name] is not None:
+                columns[column.stored(kind)] = pa.array(facts[column.name], column.type)
 
     if selection:
         chosen = study.selection(selection)
@@ -152,12 +144,11 @@ def make_table(study: "Study", selection: str = "", report: Report | None = None
     tops = {kind: scale_top(study.scores(kind), offsets, corpus.trained) for kind in study.kinds()}
     for kind in study.kinds(selecting=True):
         read = (study.scores(kind), corpus.token_ids, offsets, tops[kind], report, corpus.trained)
-        described = describe_scores(*read)
-        add("kind", SimpleNamespace(**described), kind)
-    return pa.table(columns), {"tops": tops, "top_quantile": TOP_QUANTILE}
+        add("kind", describe_scores(*read), kind)
+    return pa.table(columns), {"tops": tops}
 
 
-def describe_corpus(study: "Study") -> SimpleNamespace:
+def describe_corpus(study: "Study") -> dict[str, Any]:
     """The corpus's columns, each (D,): `n_tokens`; `span_tokens`, marked by people, or None; `mean_loss` over the
     predicted tokens in nats, or None; `group`, the first of a document's near-duplicates, and `group_size`, how many
     there are, itself included; `source` and `id`."""
@@ -165,28 +156,28 @@ def describe_corpus(study: "Study") -> SimpleNamespace:
     offsets = np.asarray(corpus.offsets)
     lengths, group = np.diff(offsets), group_near_duplicates(corpus.token_ids, offsets)
     losses = sum_by_document(study.scores("token_loss"), offsets) if study.has_scores("token_loss") else None
-    return SimpleNamespace(
-        n_tokens=lengths,
-        span_tokens=None if corpus.in_span is None else sum_by_document(corpus.in_span, offsets),
-        mean_loss=None if losses is None else losses / np.maximum(count_valid(offsets, corpus.trained), 1),
-        group=group,
-        group_size=np.bincount(group, minlength=len(group))[group],
-        source=corpus.sources(),
-        id=corpus.ids(),
-    )
+    return {
+        "n_tokens": lengths,
+        "span_tokens": None if corpus.in_span is None else sum_by_document(corpus.in_span, offsets),
+        "mean_loss": None if losses is None else losses / np.maximum(count_valid(offsets, corpus.trained), 1),
+        "group": group,
+        "group_size": np.bincount(group)[group],
+        "source": corpus.sources(),
+        "id": corpus.ids(),
+    }
 
 
-def describe_selection(chosen: Selection, offsets: np.ndarray) -> SimpleNamespace:
+def describe_selection(chosen: Selection, offsets: np.ndarray) -> dict[str, Any]:
     """A selection's columns, each (D,): `rank` from 1, `hits` and `hit_sum` above the threshold, `selected` tokens."""
     rank = np.empty(len(offsets) - 1, dtype=np.int32)
     rank[np.asarray(chosen.order)] = np.arange(1, len(offsets))
     selected = sum_by_document(chosen.mask, offsets)
-    return SimpleNamespace(rank=rank, hits=chosen.count_above, hit_sum=chosen.sum_above, selected=selected)
+    return {"rank": rank, "hits": chosen.count_above, "hit_sum": chosen.sum_above, "selected": selected}
 
 
 def describe_scores(
     scores, token_ids, offsets: np.ndarray, top: float, report: Report | None = None, trained: np.ndarray | None = None
-) -> dict:
+) -> dict[str, Any]:
     """`sum`, `max`, the `strongest` token's place and its `strongest_id`, and the `spark` of every document, in one
     pass over the scores. A document's first token has no score, nor has one that is not `trained` on."""
     n_documents = len(offsets) - 1
@@ -209,6 +200,7 @@ def describe_scores(
             unscored = np.flatnonzero(~inside(trained, int(offsets[first]), int(offsets[stop])))
         values[unscored] = 0.0
         found["sum"][first + real] = np.add.reduceat(values, starts, dtype=np.float64)
+        sparks[first + real] = draw_sparks(values, starts, lengths[real], top)
         values[unscored] = -np.inf
         highest = np.maximum.reduceat(values, starts)
         places = np.flatnonzero(values == np.repeat(highest, lengths[real]))
@@ -217,8 +209,6 @@ def describe_scores(
         found["max"][first + real] = np.where(np.isfinite(highest), highest, 0.0)
         found["strongest"][first + real] = at - starts
         found["strongest_id"][first + real] = np.asarray(token_ids[offsets[first] : offsets[stop]])[at]
-        values[unscored] = 0.0
-        sparks[first + real] = draw_sparks(values, starts, lengths[real], top)
         if report:
             report(stop, n_documents)
     flat = pa.py_buffer(sparks.view(np.uint8).tobytes())
@@ -248,8 +238,7 @@ def scale_top(scores: np.ndarray, offsets: np.ndarray, trained: np.ndarray | Non
     sizes = np.abs(sample_valid(scores, offsets, trained))
     if sizes.size == 0:
         return 0.0
-    place = min(sizes.size - 1, int(np.ceil(TOP_QUANTILE * sizes.size)) - 1)
-    top = float(np.partition(sizes, place)[place])
+    top = float(np.quantile(sizes, TOP_QUANTILE, method="inverted_cdf"))
     return top if top > 0 else float(sizes.max())
 
 

@@ -239,7 +239,6 @@ class ScoreIndex:
             threshold=threshold,
             n_valid=self.n_valid,
             n_above=n_above,
-            n_covered=int(covered.sum()),
             cut=cut,
             left=left,
             ranking=ranking,
@@ -268,7 +267,6 @@ class ScoreIndex:
     def _against_spans(self, n_selected: int, marked: int | None) -> dict:
         """What a `Holding` says of its `marked` tokens in known spans; None: the corpus has none."""
         return {
-            "n_span_selected": marked,
             "precision": marked / n_selected if marked is not None and n_selected else None,
             "recall": marked / self.n_span if marked is not None and self.n_span else None,
         }
