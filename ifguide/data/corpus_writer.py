@@ -1,7 +1,6 @@
 """Rows -> the files of a corpus folder, in one pass; only the document ids are kept in memory. D documents."""
 
 import contextlib
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from itertools import islice
@@ -14,7 +13,7 @@ import pyarrow as pa
 from ifguide.config.schema import CorpusConfig
 from ifguide.data.chat import TextReader
 from ifguide.data.corpus import CorpusSummary, TokenizedCorpus
-from ifguide.data.joining import Chunk, Joined
+from ifguide.data.joining import Chunk, join_documents
 from ifguide.data.readers import Row, check_text, count_rows, read_rows, take_field
 from ifguide.data.spans import mark_tokens, parse_spans
 from ifguide.data.stretches import find_edges, overlap
@@ -24,7 +23,6 @@ from ifguide.storage.artifacts import ArrayWriter, write_json
 
 _BATCH_DOCUMENTS = 512
 _BATCH_CHARACTERS = 1 << 20
-_SECONDS_BETWEEN_REPORTS = 0.25
 _SHOWN_PLACES = 5
 
 
@@ -41,7 +39,7 @@ def build_corpus(
     config: CorpusConfig,
     tokenizer,
     folder: Path,
-    report: Callable[[int, int], None] | None = None,
+    report: Callable[[int, int], None] = lambda done, total: None,
     *,
     chunk_length: int = 0,
 ) -> TokenizedCorpus:
@@ -52,7 +50,7 @@ def build_corpus(
         config: which documents.
         tokenizer: a fast Hugging Face tokenizer.
         folder: an existing folder to write into.
-        report: called as report(rows read, rows expected; 0 when unknown) a few times a second.
+        report: called as report(rows read, rows expected; 0 when unknown).
         chunk_length: tokens of a chunk where `config.concatenate` runs documents together.
 
     Raises:
@@ -61,30 +59,32 @@ def build_corpus(
     tokenize(tokenizer, [])  # a slow tokenizer is refused before anything is read
     reading = _Reading(config, tokenizer)
     total = config.max_documents or count_rows(config.path, text_unit=config.text_unit)
-    reported = time.monotonic()
-    joined = Joined(chunk_length, tokenizer.eos_token_id) if config.concatenate else None
-    if joined and reading.texts.is_partial:
+    if config.concatenate and reading.texts.is_partial:
         raise InputError("corpus.concatenate trains on all tokens; set corpus.train_on to 'all'")
-    about = ("is_joined",) if joined else [name for name in ("is_chat", "is_partial") if getattr(reading.texts, name)]
-    documents, kept = reading.documents(), 0
+    about = [name for name in ("is_chat", "is_partial") if getattr(reading.texts, name)]
+    about = ["is_joined"] if config.concatenate else about
+    kept = 0
     with contextlib.closing(_Output(folder, about, with_spans=bool(config.spans_field))) as output:
-        while batch := _take_batch(documents, config.max_documents - kept if config.max_documents else None):
-            for document, tokens in zip(batch, tokenize(tokenizer, [d.text for d in batch]), strict=True):
-                if not len(tokens.token_ids):
-                    reading.skip(document.where, "text of which the tokenizer keeps nothing")
-                    continue
-                kept += 1
-                if joined:
-                    output.add_chunks(joined.add(document.text, tokens, document.spans, document.source))
-                else:
-                    output.add(document, tokens)
-            output.flush()
-            if report and time.monotonic() - reported >= _SECONDS_BETWEEN_REPORTS:
-                reported = time.monotonic()
+
+        def tokenised() -> Iterator[tuple[_Document, TokenizedText]]:
+            nonlocal kept
+            documents = reading.documents()
+            while batch := _take_batch(documents, config.max_documents - kept if config.max_documents else None):
+                for document, tokens in zip(batch, tokenize(tokenizer, [d.text for d in batch]), strict=True):
+                    if len(tokens.token_ids):
+                        kept += 1
+                        yield document, tokens
+                    else:
+                        reading.skip(document.where, "text of which the tokenizer keeps nothing")
+                output.flush()
                 report(kept if config.max_documents else reading.n_rows, total)
-        if joined:
-            output.add_chunks(joined.rest())
-            output.flush()
+
+        if config.concatenate:
+            parts = (Chunk(one.text, tokens, one.spans, one.source) for one, tokens in tokenised())
+            output.add_chunks(join_documents(parts, chunk_length, tokenizer.eos_token_id))
+        else:
+            for document, tokens in tokenised():
+                output.add(document, tokens)
     if not output.n_documents:
         found = f"{config.path} gave no document ({reading.n_rows:,} rows, none with text)"
         raise InputError(f"{found}; check corpus.path and corpus.text_field")
@@ -94,8 +94,8 @@ def build_corpus(
     tokenizer.save_pretrained(str(folder / "tokenizer"))
     counts = (output.n_documents, output.n_tokens, output.n_characters, reading.n_skipped)
     write_json(folder / "summary.json", asdict(CorpusSummary(*counts, reading.skipped_at)))
-    if report:
-        report(*[kept if config.max_documents else reading.n_rows] * 2)
+    done = kept if config.max_documents else reading.n_rows
+    report(done, done)
     return TokenizedCorpus.open(folder)
 
 
@@ -194,6 +194,7 @@ class _Output:
             name, n = f"chunk-{self.n_documents:06d}", len(chunk.tokens.token_ids)
             self._arrays["trained"].append(np.array([0, n]) + self.n_tokens)
             self._append(name, chunk.source, chunk.text, chunk.spans, chunk.tokens)
+        self.flush()
 
     def add(self, document: _Document, tokens: TokenizedText) -> None:
         if "trained" in self._arrays:

@@ -13,7 +13,6 @@ without it are written again.
 import contextlib
 import fcntl
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -181,34 +180,24 @@ def describe_scores(
     """`sum`, `max`, the `strongest` token's place and its `strongest_id`, and the `spark` of every document, in one
     pass over the scores. A document's first token has no score, nor has one that is not `trained` on."""
     n_documents = len(offsets) - 1
-    found: dict[str, Any] = {
-        "sum": np.zeros(n_documents, dtype=np.float64),
-        "max": np.zeros(n_documents, dtype=np.float32),
-        "strongest": np.zeros(n_documents, dtype=np.int32),
-        "strongest_id": np.full(n_documents, -1, dtype=np.int32),
-    }
+    kinds = {"sum": np.float64, "max": np.float32, "strongest": np.int32, "strongest_id": np.int32}
+    found: dict[str, Any] = {name: np.zeros(n_documents, dtype=kind) for name, kind in kinds.items()}
     sparks = np.zeros((n_documents, SPARK_BINS), dtype=np.int8)
     for first, stop in document_runs(offsets):
-        bounds = offsets[first : stop + 1] - offsets[first]
-        values = np.array(scores[offsets[first] : offsets[stop]], dtype=np.float32)
-        lengths = np.diff(bounds)
-        real = np.flatnonzero(lengths > 0)
-        if not real.size:
-            continue
-        starts = unscored = bounds[:-1][real]
-        if trained is not None:
-            unscored = np.flatnonzero(~inside(trained, int(offsets[first]), int(offsets[stop])))
+        here, low, high = slice(first, stop), int(offsets[first]), int(offsets[stop])
+        starts, lengths = offsets[here] - low, np.diff(offsets[first : stop + 1])
+        values = np.array(scores[low:high], dtype=np.float32)
+        unscored = starts if trained is None else np.flatnonzero(~inside(trained, low, high))
         values[unscored] = 0.0
-        found["sum"][first + real] = np.add.reduceat(values, starts, dtype=np.float64)
-        sparks[first + real] = draw_sparks(values, starts, lengths[real], top)
+        found["sum"][here] = np.add.reduceat(values, starts, dtype=np.float64)
+        sparks[here] = draw_sparks(values, starts, lengths, top)
         values[unscored] = -np.inf
         highest = np.maximum.reduceat(values, starts)
-        places = np.flatnonzero(values == np.repeat(highest, lengths[real]))
-        owner = np.searchsorted(starts, places, side="right") - 1
-        at = places[np.searchsorted(owner, np.arange(len(real)))]
-        found["max"][first + real] = np.where(np.isfinite(highest), highest, 0.0)
-        found["strongest"][first + real] = at - starts
-        found["strongest_id"][first + real] = np.asarray(token_ids[offsets[first] : offsets[stop]])[at]
+        places = np.flatnonzero(values == np.repeat(highest, lengths))
+        strongest = places[np.searchsorted(places, starts)]  # the first of equals
+        found["max"][here] = np.where(np.isfinite(highest), highest, 0.0)
+        found["strongest"][here] = strongest - starts
+        found["strongest_id"][here] = np.asarray(token_ids[low:high])[strongest]
         if report:
             report(stop, n_documents)
     flat = pa.py_buffer(sparks.view(np.uint8).tobytes())
@@ -322,12 +311,9 @@ def writing_alone(study: "Study") -> Iterator[None]:
     kept in the folder is removed."""
     folder = study.root / STAGE_FOLDERS["documents"]
     folder.mkdir(exist_ok=True)
-    handle = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
+    with (folder / _LOCK).open("a") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         for path in folder.iterdir():
             if path.is_file() and path.name != _LOCK:
                 path.unlink(missing_ok=True)
         yield
-    finally:
-        os.close(handle)

@@ -215,7 +215,7 @@ def test_words_are_counted_as_they_enter(tmp_path):
     expected = Counter(names[index.mask(found)].tolist())
     del expected[""]
     assert {w["word"]: w["selected"] for w in table} == dict(expected)
-    share = found.n_selected / found.n_valid
+    share = found.n_selected / index.n_valid
     assert all(w["lift"] == pytest.approx(w["selected"] / w["occurrences"] / share) for w in table)
 
 

@@ -61,8 +61,6 @@ class Resolved(Holding):
     """What was asked for."""
     threshold: float
     """Tokens strictly above it are hits."""
-    n_valid: int
-    """V, tokens that have a score."""
     n_above: int
     """Hits: the choice's `tokens_above`, or fewer where scores tie at the threshold."""
     cut: int
