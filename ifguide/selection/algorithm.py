@@ -222,6 +222,5 @@ def select_best(scores: np.ndarray, valid: np.ndarray, n_tokens: int) -> np.ndar
 def precision_recall(mask: np.ndarray, truth: np.ndarray, valid: np.ndarray) -> tuple[float | None, float | None]:
     """Precision and recall of a mask against known tokens, over valid tokens; None where the denominator is 0."""
     mask, truth = np.asarray(mask) & valid, np.asarray(truth) & valid
-    both = int(np.count_nonzero(mask & truth))
-    n_mask, n_truth = int(np.count_nonzero(mask)), int(np.count_nonzero(truth))
+    both, n_mask, n_truth = (int(np.count_nonzero(tokens)) for tokens in (mask & truth, mask, truth))
     return both / n_mask if n_mask else None, both / n_truth if n_truth else None

@@ -63,10 +63,6 @@ class Resolved(Holding):
     """Tokens strictly above it are hits."""
     n_above: int
     """Hits: the choice's `tokens_above`, or fewer where scores tie at the threshold."""
-    cut: int
-    """Place in the order of the first document that the budget does not take whole; D when it takes all."""
-    left: int
-    """Tokens that the budget has left for that document."""
     seconds: float = 0.0
     """How long it took."""
     ranking: Ranking = field(repr=False)

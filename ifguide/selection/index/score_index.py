@@ -158,21 +158,17 @@ class ScoreIndex:
         thresholds = np.full(len(row), self._tail.floor)
         inside = self._knots < self.n_tail
         thresholds[inside] = self._tail.scores[self._tail.order[self._knots[inside]]]
-        above, coarse = self._coarse_knots()
-        return Preview(
-            threshold=np.concatenate([thresholds, coarse]),
-            tokens_above=np.concatenate([self._knots, above]),
-            **{name: table[row] for name, table in self._tables.items()},
-        )
-
-    def _coarse_knots(self) -> tuple[np.ndarray, np.ndarray]:
-        """(tokens above int64, thresholds float64) at ends of the histogram's bins below the tail, highest first."""
+        # below the tail, at ends of the histogram's bins, highest first
         above = self.n_valid - np.cumsum(self._histogram)  # strictly above the bin's last value
         wanted = np.linspace(self.n_tail, self.n_valid, N_COARSE + 2)[1:-1]
-        bins = np.unique(np.searchsorted(-above, -wanted))
+        bins = np.searchsorted(-above, -wanted)
         bins = bins[(above[bins] > self.n_tail) & (above[bins] < self.n_valid)]
-        bins = bins[np.unique(above[bins], return_index=True)[1]]
-        return above[bins], bin_ends(bins)
+        coarse, places = np.unique(above[bins], return_index=True)
+        return Preview(
+            threshold=np.concatenate([thresholds, bin_ends(bins[places])]),
+            tokens_above=np.concatenate([self._knots, coarse]),
+            **{name: table[row] for name, table in self._tables.items()},
+        )
 
     def words(self) -> pa.Table:
         """The words that enter the selection from one level of the tail to the next, most frequent first, at most 60 a
@@ -229,25 +225,23 @@ class ScoreIndex:
         hits = Hits(self._chunks, self._tail, threshold, n_above)
         counts, sums, covered = hits.measure(window)
         ranking = rank_measured(threshold, counts, sums, self._corpus.id_rank)
-        cut, left = spend_budget(covered, ranking.order, budget)
+        n_whole, left = spend_budget(covered, ranking.order, budget)
         taken = covered
-        if cut < len(covered):
+        if n_whole < len(covered):
             taken = np.zeros_like(covered)
-            taken[ranking.order[:cut]] = covered[ranking.order[:cut]]
-            taken[ranking.order[cut]] = left
+            taken[ranking.order[:n_whole]] = covered[ranking.order[:n_whole]]
+            taken[ranking.order[n_whole]] = left
         found = Resolved(
             choice=choice,
             threshold=threshold,
             n_above=n_above,
-            cut=cut,
-            left=left,
             ranking=ranking,
             covered=covered,
             taken=taken,
             hits=hits,
             **self._holding(taken),
         )
-        quick = cut == len(covered) and not hits.scanned and window <= MAX_WINDOW
+        quick = taken is covered and not hits.scanned and window <= MAX_WINDOW
         sums = self._sums_at(n_above, window) if quick else self._sums_over(found)
         for array in (self._tail.scores, self._tail.positions, self._tail.order):
             release_pages(array)
@@ -305,15 +299,13 @@ class ScoreIndex:
         return np.array([sum_intervals(self._chunks.scores, low, high, np.float64), marked])
 
     def _selected_intervals(self, found: Resolved, first: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
-        window, keep = found.choice.window, found.taken[first:stop] > 0
-        low, high = found.hits.covered_intervals(first, stop, window, keep)
-        if found.left:
-            cut = int(found.ranking.order[found.cut])
-            if first <= cut < stop:  # the budget ends inside this document: its first tokens in reading order are taken
-                here = slice(*np.searchsorted(low, self._chunks.offsets[[cut, cut + 1]]))
-                lengths = high[here] - low[here]
-                before = np.cumsum(lengths) - lengths
-                high[here] = low[here] + np.clip(found.left - before, 0, lengths)
+        taken, covered = found.taken[first:stop], found.covered[first:stop]
+        low, high = found.hits.covered_intervals(first, stop, found.choice.window, taken > 0)
+        # where the budget ends inside a document, its first tokens in reading order are taken
+        for cut in np.flatnonzero((taken > 0) & (taken < covered)):
+            here = slice(*np.searchsorted(low, self._chunks.offsets[[first + cut, first + cut + 1]]))
+            lengths = high[here] - low[here]
+            high[here] = low[here] + np.clip(taken[cut] - (np.cumsum(lengths) - lengths), 0, lengths)
         return low, high
 
     def selected_tokens(self, found: Resolved, first: int, stop: int) -> np.ndarray:
