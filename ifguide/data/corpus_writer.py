@@ -1,7 +1,7 @@
 """Rows -> the files of a corpus folder, in one pass; only the document ids are kept in memory. D documents."""
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -17,7 +17,7 @@ from ifguide.data.joining import Chunk, join_documents
 from ifguide.data.readers import Row, check_text, count_rows, read_rows, take_field
 from ifguide.data.spans import mark_tokens, parse_spans
 from ifguide.data.stretches import find_edges, overlap
-from ifguide.data.tokenizing import TokenizedText, tokenize
+from ifguide.data.tokenizing import tokenize
 from ifguide.errors import InputError
 from ifguide.storage.artifacts import ArrayWriter, write_json
 
@@ -66,25 +66,29 @@ def build_corpus(
     kept = 0
     with contextlib.closing(_Output(folder, about, with_spans=bool(config.spans_field))) as output:
 
-        def tokenised() -> Iterator[tuple[_Document, TokenizedText]]:
+        def tokenised() -> Iterator[tuple[_Document, Chunk]]:
             nonlocal kept
             documents = reading.documents()
             while batch := _take_batch(documents, config.max_documents - kept if config.max_documents else None):
                 for document, tokens in zip(batch, tokenize(tokenizer, [d.text for d in batch]), strict=True):
                     if len(tokens.token_ids):
                         kept += 1
-                        yield document, tokens
+                        yield document, Chunk(document.text, tokens, document.spans, document.source)
                     else:
                         reading.skip(document.where, "text of which the tokenizer keeps nothing")
                 output.flush()
                 report(kept if config.max_documents else reading.n_rows, total)
 
         if config.concatenate:
-            parts = (Chunk(one.text, tokens, one.spans, one.source) for one, tokens in tokenised())
-            output.add_chunks(join_documents(parts, chunk_length, tokenizer.eos_token_id))
+            chunks = join_documents((chunk for _, chunk in tokenised()), chunk_length, tokenizer.eos_token_id)
+            for number, chunk in enumerate(chunks):  # every token of it counts
+                output.add(f"chunk-{number:06d}", chunk, np.array([0, len(chunk.tokens.token_ids)]))
+            output.flush()
         else:
-            for document, tokens in tokenised():
-                output.add(document, tokens)
+            for document, chunk in tokenised():
+                flags = overlap(np.array(document.trained, dtype=np.int64), *chunk.tokens[1:])
+                flags[:1] = False  # nothing predicts a document's first token
+                output.add(document.id, chunk, find_edges(flags))
     if not output.n_documents:
         found = f"{config.path} gave no document ({reading.n_rows:,} rows, none with text)"
         raise InputError(f"{found}; check corpus.path and corpus.text_field")
@@ -188,30 +192,19 @@ class _Output:
         self.n_documents = self.n_tokens = self.n_characters = self.n_trained = 0
         self._arrays["offsets"].append(np.zeros(1))
 
-    def add_chunks(self, chunks: Iterable[Chunk]) -> None:
-        """Documents run together: each chunk is one, and every token of it counts."""
-        for chunk in chunks:
-            name, n = f"chunk-{self.n_documents:06d}", len(chunk.tokens.token_ids)
-            self._arrays["trained"].append(np.array([0, n]) + self.n_tokens)
-            self._append(name, chunk.source, chunk.text, chunk.spans, chunk.tokens)
-        self.flush()
-
-    def add(self, document: _Document, tokens: TokenizedText) -> None:
+    def add(self, name: str, document: Chunk, trained: np.ndarray) -> None:
+        """A document with this id; `trained` are the edges of its tokens that count."""
+        text, tokens, spans, source = document
         if "trained" in self._arrays:
-            flags = overlap(np.array(document.trained, dtype=np.int64), tokens.char_start, tokens.char_end)
-            flags[:1] = False  # nothing predicts a document's first token
-            self._arrays["trained"].append(find_edges(flags) + self.n_tokens)
-            self.n_trained += int(flags.sum())
-        self._append(document.id, document.source, document.text, document.spans, tokens)
-
-    def _append(self, id_: str, source: str, text: str, spans, tokens: TokenizedText) -> None:
+            self._arrays["trained"].append(trained + self.n_tokens)
+            self.n_trained += int(np.diff(trained)[::2].sum())
         self.n_documents += 1
         self.n_tokens += len(tokens.token_ids)
         self.n_characters += len(text)
         for name, values in tokens._asdict().items():
             self._arrays[name].append(values)
         self._arrays["offsets"].append(np.array([self.n_tokens]))
-        self._rows.append({"id": id_, "source": source, "text": text})
+        self._rows.append({"id": name, "source": source, "text": text})
         if "in_span" in self._arrays:
             self._arrays["in_span"].append(mark_tokens(text, spans, tokens.char_start, tokens.char_end))
             self._rows[-1]["spans"] = [{"start": start, "end": end} for start, end in spans]

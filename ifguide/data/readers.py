@@ -147,10 +147,9 @@ def list_files(path: str) -> list[Path]:
     if place.is_dir():
         files = [file for file in place.rglob("*") if file.is_file() and _format(file)]
         files = [file for file in files if "/." not in f"/{file.relative_to(place).as_posix()}"]
-    elif place.exists():
-        files = [place]
     else:
-        files = [Path(p) for p in glob.glob(str(place), recursive=True) if Path(p).is_file()]
+        found = [place] if place.exists() else map(Path, glob.glob(str(place), recursive=True))
+        files = [file for file in found if file.is_file()]
     if not files:
         raise InputError(f"no file to read at {path}; expected one of {_ENDINGS}, a folder of them, or org/name#split")
     for file in files:
@@ -202,29 +201,25 @@ def _table_rows(file: Path, stem: str, delimiter: str, quoted: bool) -> Iterator
     csv.field_size_limit(2**31 - 1)  # the default is 131,072 characters, less than a long document
     quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
     records = csv.reader((line for _, line in _lines(file)), delimiter=delimiter, quoting=quoting, strict=True)
-    header, number = None, 0
-    while True:
-        where = f"{file}, line {records.line_num + 1}"
-        try:
-            record = next(records, None)
-        except csv.Error as error:
-            remedy = 'quote fields with " and double every " inside them'
-            raise InputError(f"{where}: not a readable record ({error}); {remedy}") from error
-        if record is None:
-            break
-        if header is None:
-            header = record
-            if len(set(header)) < len(header):
-                raise InputError(f"{where}: two columns share a name: {', '.join(header)}; rename one")
-        elif record or len(header) == 1:  # a blank line is an empty value of a single column, and else skipped
-            record = record or [""]
-            record += [""] * (0 if quoted else len(header) - len(record))
-            if len(record) != len(header):
-                wanted = f"{len(header)} fields ({', '.join(header)})"
-                remedy = "quote fields that hold the separator"
-                raise InputError(f"{where}: expected {wanted}, got {len(record)}; {remedy}")
-            number += 1
-            yield Row(dict(zip(header, record, strict=True)), where, number, stem)
+    header, number, where = None, 0, f"{file}, line 1"
+    try:
+        for record in records:
+            if header is None:
+                header = record
+                if len(set(header)) < len(header):
+                    raise InputError(f"{where}: two columns share a name: {', '.join(header)}; rename one")
+            elif record or len(header) == 1:  # a blank line is an empty value of a single column, and else skipped
+                record = record or [""]
+                record += [""] * (0 if quoted else len(header) - len(record))
+                if len(record) != len(header):
+                    wrong = f"expected {len(header)} fields ({', '.join(header)}), got {len(record)}"
+                    raise InputError(f"{where}: {wrong}; quote fields that hold the separator")
+                number += 1
+                yield Row(dict(zip(header, record, strict=True)), where, number, stem)
+            where = f"{file}, line {records.line_num + 1}"
+    except csv.Error as error:
+        remedy = 'quote fields with " and double every " inside them'
+        raise InputError(f"{where}: not a readable record ({error}); {remedy}") from error
     if header is None:
         raise InputError(f"{file} is empty; expected a first line with the names of the columns")
 

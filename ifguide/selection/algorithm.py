@@ -25,7 +25,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ifguide.data.by_document import sample_valid, sum_by_document
+from ifguide.data.by_document import sample_valid
 from ifguide.data.stretches import count_valid, find_edges
 from ifguide.errors import ConfigError, NumericalError
 
@@ -56,11 +56,9 @@ def threshold_above(scores: np.ndarray, valid: np.ndarray, tokens_above: int) ->
     values = np.asarray(scores)[np.asarray(valid)]
     if values.size == 0:
         raise NumericalError("there is no valid score: every document has fewer than two tokens")
-    if not np.isfinite(values).all():
-        raise NumericalError(
-            f"{np.count_nonzero(~np.isfinite(values)):,} of {values.size:,} scores are not finite; compute them again"
-            " with `ifguide run NAME --force scores`"
-        )
+    if n_bad := np.count_nonzero(~np.isfinite(values)):
+        remedy = "compute them again with `ifguide run NAME --force scores`"
+        raise NumericalError(f"{n_bad:,} of {values.size:,} scores are not finite; {remedy}")
     position = values.size - 1 - tokens_above
     return float(np.partition(values, position)[position])
 
@@ -154,17 +152,12 @@ def select_tokens(
     offsets = np.asarray(offsets)
     _, first, last = _find_windows(scores, offsets, np.asarray(valid), ranking.threshold, window)
     begun, ended = (np.bincount(places, minlength=len(valid) + 1) for places in (first, last))
-    covered = np.cumsum(begun - ended)[:-1] > 0  # inside any interval [first, last)
-    if not max_tokens or np.count_nonzero(covered) <= max_tokens:
-        return covered
+    covered = np.flatnonzero(np.cumsum(begun - ended)[:-1] > 0)  # inside any interval [first, last)
     # windows grow to the right: "hit by hit, left to right" takes a document's covered tokens in reading order
-    n_whole, left = spend_budget(sum_by_document(covered, offsets), ranking.order, max_tokens)
-    keep = np.zeros(len(offsets) - 1, dtype=bool)
-    keep[ranking.order[:n_whole]] = True
-    mask = covered & np.repeat(keep, np.diff(offsets))
-    cut = ranking.order[n_whole]
-    inside = np.flatnonzero(covered[offsets[cut] : offsets[cut + 1]])[:left]
-    mask[offsets[cut] + inside] = True
+    owner = np.searchsorted(offsets, covered, side="right") - 1
+    in_order = np.argsort(np.argsort(ranking.order)[owner], kind="stable")
+    mask = np.zeros(len(valid), dtype=bool)
+    mask[covered[in_order[: max_tokens or None]]] = True
     return mask
 
 

@@ -48,22 +48,6 @@ Report = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class Order:
-    """How the list is sorted by a column, and what it then shows."""
-
-    key: str = ""
-    """What the page's address calls it; empty: the list cannot be sorted by the column."""
-    title: str = ""
-    """What the reader chooses."""
-    note: str = ""
-    """What the column's number is, shown on hover; empty: the list keeps its usual two numbers."""
-    format: str = "count"
-    """How the number is shown: `count`, `score` or `decimal`."""
-    rising: bool = False
-    """Whether the list begins with the smallest."""
-
-
-@dataclass(frozen=True)
 class Column:
     """One column of the document list."""
 
@@ -73,7 +57,16 @@ class Column:
     """What it describes: `corpus`, `kind` (one column for each kind of score) or `selection`."""
     type: pa.DataType | None
     """How it is stored; None: it is only something to sort by."""
-    order: Order = Order()
+    key: str = ""
+    """What the page's address calls it as an order of the list; empty: the list cannot be sorted by it."""
+    title: str = ""
+    """What the reader chooses to sort by it."""
+    note: str = ""
+    """What its number is, shown on hover; empty: a list sorted by it keeps its usual two numbers."""
+    format: str = "count"
+    """How the number is shown: `count`, `score` or `decimal`."""
+    rising: bool = False
+    """Whether the list begins with the smallest."""
     sql: str = ""
     """The SQL to sort by, with `{kind}` for the selection's kind of score; empty: the column."""
 
@@ -85,28 +78,22 @@ class Column:
 _INT, _FLOAT, _DOUBLE, _TEXT = pa.int32(), pa.float32(), pa.float64(), pa.string()
 # The best document of every strongest token, then every second best, …: one insult does not fill the first pages.
 _DIVERSE = "row_number() OVER (PARTITION BY {kind}_strongest_id ORDER BY rank)"
+_HIT_SUM = "Sum of the scores above the threshold"
 
 COLUMNS = (
-    Column("rank", "selection", _INT, Order("rank", "Rank", rising=True)),
-    Column("diverse", "selection", None, Order("diverse", "Diverse", rising=True), _DIVERSE),
-    Column(
-        "hit_sum",
-        "selection",
-        _DOUBLE,
-        Order("hit_sum", "Sum above the threshold", "Sum of the scores above the threshold", "score"),
-    ),
-    Column("hits", "selection", _INT, Order("hits", "Tokens above the threshold", "Tokens above the threshold")),
-    Column("selected", "selection", _INT, Order("selected", "Selected tokens", "Selected tokens")),
-    Column("max", "kind", _FLOAT, Order("max", "Highest score", "Highest score of a token", "score")),
-    Column("sum", "kind", _DOUBLE, Order("sum", "Sum of all scores", "Sum of the scores of all tokens", "score")),
-    Column("mean_loss", "corpus", _FLOAT, Order("loss", "Mean loss", "Mean loss in nats", "decimal")),
-    Column("n_tokens", "corpus", _INT, Order("length", "Length", "Tokens", rising=True)),
-    Column(
-        "span_tokens", "corpus", _INT, Order("spans", "Tokens marked by people", "Tokens that people marked as toxic")
-    ),
-    Column("group_size", "corpus", _INT, Order("copies", "Near-duplicates")),
-    Column("source", "corpus", _TEXT, Order("source", "Source", rising=True)),
-    Column("id", "corpus", _TEXT, Order("id", "Name", rising=True)),
+    Column("rank", "selection", _INT, "rank", "Rank", rising=True),
+    Column("diverse", "selection", None, "diverse", "Diverse", rising=True, sql=_DIVERSE),
+    Column("hit_sum", "selection", _DOUBLE, "hit_sum", "Sum above the threshold", _HIT_SUM, "score"),
+    Column("hits", "selection", _INT, "hits", "Tokens above the threshold", "Tokens above the threshold"),
+    Column("selected", "selection", _INT, "selected", "Selected tokens", "Selected tokens"),
+    Column("max", "kind", _FLOAT, "max", "Highest score", "Highest score of a token", "score"),
+    Column("sum", "kind", _DOUBLE, "sum", "Sum of all scores", "Sum of the scores of all tokens", "score"),
+    Column("mean_loss", "corpus", _FLOAT, "loss", "Mean loss", "Mean loss in nats", "decimal"),
+    Column("n_tokens", "corpus", _INT, "length", "Length", "Tokens", rising=True),
+    Column("span_tokens", "corpus", _INT, "spans", "Tokens marked by people", "Tokens that people marked as toxic"),
+    Column("group_size", "corpus", _INT, "copies", "Near-duplicates"),
+    Column("source", "corpus", _TEXT, "source", "Source", rising=True),
+    Column("id", "corpus", _TEXT, "id", "Name", rising=True),
     Column("group", "corpus", _INT),
     Column("strongest", "kind", _INT),
     Column("strongest_id", "kind", _INT),

@@ -96,28 +96,26 @@ class KnotCounter:
         values = self.chunks.values(first, stop)
         unscored = np.isneginf(values)
         values[unscored] = 0
-        running = np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
-        known = self.corpus.in_span
-        in_span = None if known is None else np.asarray(known[offsets[0] : offsets[-1]])
-        marked = None if in_span is None else np.append(np.int32(0), np.cumsum(in_span, dtype=np.int32))
+        found: dict = {}
+        lines = {"effect": np.append(0.0, np.cumsum(values, dtype=np.float64))}  # sums over the first tokens
+        if self.corpus.in_span is not None:
+            in_span = np.asarray(self.corpus.in_span[offsets[0] : offsets[-1]])
+            lines["spans"] = np.append(np.int32(0), np.cumsum(in_span, dtype=np.int32))
+            found["n_span"] = int(np.count_nonzero(in_span & ~unscored))
+            release_pages(self.corpus.in_span, int(offsets[0]), int(offsets[-1]))
         levels = levels.astype(np.intp)
         cells = levels * n_sources + self.source_of[first:stop][owner]
-        covered, effect, spans = [], [], []
+        by_window: dict[str, list] = {name: [] for name in ("covered", *lines)}
         for window in WINDOWS:
             low, high = neighbours.own_tokens(window)
             counts = np.bincount(cells, weights=high - low, minlength=n_stretches * n_sources)
-            covered.append(counts.reshape(n_stretches, n_sources))
-            effect.append(np.bincount(levels, weights=running.take(high) - running.take(low), minlength=n_stretches))
-            if marked is not None:
-                spans.append(np.bincount(levels, weights=marked.take(high) - marked.take(low), minlength=n_stretches))
+            by_window["covered"].append(counts.reshape(n_stretches, n_sources))
+            for name, line in lines.items():
+                by_window[name].append(np.bincount(levels, line.take(high) - line.take(low), n_stretches))
         hit = per_document > 0
         best = np.minimum.reduceat(levels, bounds[:-1][hit]) if hit.any() else levels[:0]
-        documents = np.bincount(best, minlength=n_stretches)
-        found: dict = {"covered": np.stack(covered), "effect": np.stack(effect), "documents": documents}
-        if known is not None and in_span is not None:
-            found["n_span"] = int(np.count_nonzero(in_span & ~unscored))
-            found["spans"] = np.stack(spans)
-            release_pages(known, int(offsets[0]), int(offsets[-1]))
+        found |= {name: np.stack(rows) for name, rows in by_window.items()}
+        found["documents"] = np.bincount(best, minlength=n_stretches)
         ids = np.asarray(self.corpus.token_ids[offsets[0] : offsets[-1]])
         level = np.searchsorted(self._level_ends, self.ranks[1:])[levels]
         with self._lock:  # any other type than the array's is 70 times slower

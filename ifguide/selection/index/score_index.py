@@ -359,11 +359,10 @@ class ScoreIndex:
         in_a, in_b = np.zeros((2, n_documents), dtype=np.int64)
 
         def one(first: int, stop: int) -> int:
-            places_a, places_b = self._places_in(a, first, stop), self._places_in(b, first, stop)
-            ends = self._chunks.offsets[first : stop + 1]
-            in_a[first:stop] = np.diff(np.searchsorted(places_a, ends))
-            in_b[first:stop] = np.diff(np.searchsorted(places_b, ends))
-            return len(np.intersect1d(places_a, places_b, assume_unique=True))
+            places = [self._places_in(one, first, stop) for one in (a, b)]
+            for counts, own in zip((in_a, in_b), places, strict=True):
+                counts[first:stop] = np.diff(np.searchsorted(own, self._chunks.offsets[first : stop + 1]))
+            return len(np.intersect1d(*places, assume_unique=True))
 
         both = sum(self._chunks.map(one))
         return Overlap(
