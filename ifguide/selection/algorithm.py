@@ -183,18 +183,14 @@ def whole_window_budget(
     return int(taken[taken <= max_tokens].max(initial=0))
 
 
-def spend_budget(covered: np.ndarray, order: np.ndarray, max_tokens: int) -> tuple[int, int]:
-    """How far a budget goes: (documents taken whole, tokens left for the next one, which has more than that).
-
-    Args:
-        covered: int64 (D,), tokens that hits and windows take in each document.
-        order: int64 (D,), best document first.
-    """
-    running = np.cumsum(covered[order])
-    if not max_tokens or running[-1] <= max_tokens:
-        return len(order), 0
-    n_whole = int(np.searchsorted(running, max_tokens, side="right"))
-    return n_whole, max_tokens - (int(running[n_whole - 1]) if n_whole else 0)
+def spend_budget(covered: np.ndarray, order: np.ndarray, max_tokens: int) -> np.ndarray:
+    """int64 (D,): of each document's `covered` tokens, int64 (D,), how many are taken, going through the documents in
+    `order`, int64 (D,), until `max_tokens` are; 0: all."""
+    if not max_tokens:
+        return covered
+    taken, in_order = np.empty_like(covered), covered[order]
+    taken[order] = np.clip(max_tokens - (np.cumsum(in_order) - in_order), 0, in_order)
+    return taken
 
 
 def select_random(valid: np.ndarray, n_tokens: int, seed: int) -> np.ndarray:

@@ -16,7 +16,7 @@ import numpy as np
 
 from ifguide.data.corpus import TokenizedCorpus
 from ifguide.selection.algorithm import rank_at_quantile
-from ifguide.selection.index.chunks import CHUNK_TOKENS, Chunks, sort_key, value_of_key
+from ifguide.selection.index.chunks import CHUNK_TOKENS, Chunks, pairs, sort_key, value_of_key
 from ifguide.selection.index.counts import KnotCounter
 from ifguide.storage.artifacts import ArrayWriter
 
@@ -69,7 +69,10 @@ def build_index(
     ranks = np.unique(np.concatenate([[0, n_tail], knots, steps]))
     counter = KnotCounter(chunks, corpus, pieces, ranks)
     tail_positions = np.load(folder / "tail_positions.npy", mmap_mode="r")
-    counter.count(tail_offsets, tail_scores, tail_positions, _levels(order, ranks), tell(3))
+    levels = np.empty(n_tail, dtype=np.uint16)  # between which two of the ranks each tail token is
+    for level, (start, stop) in enumerate(pairs(ranks)):
+        levels[order[start:stop]] = level
+    counter.count(tail_offsets, tail_scores, tail_positions, levels, tell(3))
     counter.write(folder)
     np.save(folder / "source_of.npy", counter.source_of)
     np.save(folder / "histogram.npy", histogram)
@@ -116,9 +119,6 @@ def _sort_tail(folder: Path, scores: np.ndarray, histogram: np.ndarray, threads:
     """Write the tail's order, shard by shard: indexes into the tail, highest score first, ties in corpus order; returns
     it memory-mapped."""
     index_type = np.uint32 if len(scores) < 1 << 32 else np.int64
-    if not len(scores):
-        np.save(folder / "tail_order.npy", np.zeros(0, dtype=index_type))
-        return np.load(folder / "tail_order.npy")
     from_top = np.cumsum(histogram[::-1])
     last = int(np.searchsorted(from_top, len(scores)))  # bins counted from the top that reach the whole tail
     cuts = np.flatnonzero(np.diff(from_top[: last + 1] // SHARD_TOKENS)) + 1
@@ -126,7 +126,7 @@ def _sort_tail(folder: Path, scores: np.ndarray, histogram: np.ndarray, threads:
     lows, highs = [*edges, -np.inf], [np.inf, *edges]
 
     def sort_shard(low: float, high: float) -> np.ndarray:
-        keys = []
+        keys = [np.zeros(0, dtype=np.uint64)]
         for start in range(0, len(scores), CHUNK_TOKENS):
             values = np.asarray(scores[start : start + CHUNK_TOKENS])
             inside = np.flatnonzero((values >= np.float32(low)) & (values < np.float32(high)))
@@ -157,11 +157,3 @@ def count_above(scores: np.ndarray, order: np.ndarray, thresholds: np.ndarray) -
         low = np.where(open_ & above, middle + 1, low)
         high = np.where(open_ & ~above, middle, high)
     return low
-
-
-def _levels(order: np.ndarray, ranks: np.ndarray) -> np.ndarray:
-    """uint16 (T,): between which two of `ranks` each tail token is."""
-    levels = np.empty(len(order), dtype=np.uint16)
-    for level, (start, stop) in enumerate(zip(ranks[:-1].tolist(), ranks[1:].tolist(), strict=True)):
-        levels[order[start:stop]] = level
-    return levels

@@ -220,17 +220,11 @@ class ScoreIndex:
         choice = settings if isinstance(settings, Choice) else self._choice(settings)
         if choice.attribution != self.kind:
             raise ConfigError(f"attribution: this is the index of {self.kind}, got {choice.attribution!r}")
-        window, budget = choice.window, choice.max_tokens
         threshold, n_above = self.locate(choice.tokens_above)
         hits = Hits(self._chunks, self._tail, threshold, n_above)
-        counts, sums, covered = hits.measure(window)
+        counts, sums, covered = hits.measure(choice.window)
         ranking = rank_measured(threshold, counts, sums, self._corpus.id_rank)
-        n_whole, left = spend_budget(covered, ranking.order, budget)
-        taken = covered
-        if n_whole < len(covered):
-            taken = np.zeros_like(covered)
-            taken[ranking.order[:n_whole]] = covered[ranking.order[:n_whole]]
-            taken[ranking.order[n_whole]] = left
+        taken = spend_budget(covered, ranking.order, choice.max_tokens)
         found = Resolved(
             choice=choice,
             threshold=threshold,
@@ -241,11 +235,11 @@ class ScoreIndex:
             hits=hits,
             **self._holding(taken),
         )
-        quick = taken is covered and not hits.scanned and window <= MAX_WINDOW
-        sums = self._sums_at(n_above, window) if quick else self._sums_over(found)
+        known = found.n_selected == covered.sum() and not hits.scanned and choice.window <= MAX_WINDOW
+        totals = self._sums_at(n_above, choice.window) if known else self._sums_over(found)
         for array in (self._tail.scores, self._tail.positions, self._tail.order):
             release_pages(array)
-        return dataclasses.replace(found, **self._holding(taken, sums), seconds=time.perf_counter() - started)
+        return dataclasses.replace(found, **self._holding(taken, totals), seconds=time.perf_counter() - started)
 
     def _holding(self, taken: np.ndarray, sums=(0, 0)) -> dict:
         """What a `Holding` says of the tokens taken of each document, int64 (D,), and their `_sum_chunk`."""
