@@ -356,7 +356,7 @@ class ScoreIndex:
             places = [self._places_in(one, first, stop) for one in (a, b)]
             for counts, own in zip((in_a, in_b), places, strict=True):
                 counts[first:stop] = np.diff(np.searchsorted(own, self._chunks.offsets[first : stop + 1]))
-            return len(np.intersect1d(*places, assume_unique=True))
+            return len(np.intersect1d(places[0], places[1], assume_unique=True))
 
         both = sum(self._chunks.map(one))
         return Overlap(
