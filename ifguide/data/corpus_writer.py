@@ -192,7 +192,7 @@ class _Output:
         self.n_documents = self.n_tokens = self.n_characters = self.n_trained = 0
         self._arrays["offsets"].append(np.zeros(1))
 
-    def add(self, name: str, document: Chunk, trained: np.ndarray) -> None:
+    def add(self, id_: str, document: Chunk, trained: np.ndarray) -> None:
         """A document with this id; `trained` are the edges of its tokens that count."""
         text, tokens, spans, source = document
         if "trained" in self._arrays:
@@ -204,7 +204,7 @@ class _Output:
         for name, values in tokens._asdict().items():
             self._arrays[name].append(values)
         self._arrays["offsets"].append(np.array([self.n_tokens]))
-        self._rows.append({"id": name, "source": source, "text": text})
+        self._rows.append({"id": id_, "source": source, "text": text})
         if "in_span" in self._arrays:
             self._arrays["in_span"].append(mark_tokens(text, spans, tokens.char_start, tokens.char_end))
             self._rows[-1]["spans"] = [{"start": start, "end": end} for start, end in spans]
