@@ -15,7 +15,6 @@ import pyarrow.parquet as pq
 from ifguide.config.schema import CorpusConfig, ModelConfig, QueriesConfig, ScoresConfig, SelectionConfig, StudyConfig
 from ifguide.selection.algorithm import harmonic_mean, normalise
 from ifguide.selection.index.build import build_index
-from ifguide.selection.index.counts import Sources, Tokens
 from ifguide.storage import artifacts
 from ifguide.study.freshness import inputs_of, settings_of
 from ifguide.study.lineage import Unit
@@ -199,9 +198,7 @@ def write_index(study: Study) -> None:
     """The score index, as the stage builds it; every token is a word of its own."""
     corpus, folder = study.corpus(), study.folder(Unit("index")) / "own_loss"
     folder.mkdir(parents=True)
-    sources = Sources.of(corpus.column("source"), np.asarray(corpus.offsets))
-    words = Tokens(corpus.token_ids, [f" word{token}" for token in range(256)])
-    build_index(folder, study.scores("own_loss"), corpus.offsets, sources, tokens=words)
+    build_index(folder, study.scores("own_loss"), corpus, [f" word{token}" for token in range(256)])
     _finish(study, Unit("index"), {})
 
 

@@ -15,7 +15,6 @@ import pyarrow as pa
 from ifguide.config.schema import CorpusConfig, ModelConfig, QueriesConfig, ScoresConfig, SelectionConfig, StudyConfig
 from ifguide.data.corpus_writer import _rank_ids
 from ifguide.selection.index.build import build_index
-from ifguide.selection.index.counts import Sources, Tokens
 from ifguide.storage import artifacts
 from ifguide.study.freshness import inputs_of, settings_of
 from ifguide.study.lineage import Unit
@@ -183,15 +182,6 @@ def _write_scores(study: Study, folder: Path, n_tokens: int, seed: int) -> None:
 def write_index(study: Study, folder: Path, threads: int = 2) -> None:
     """What the stage `index` does, with the pieces of the made-up vocabulary."""
     corpus = study.corpus()
-    sources = Sources.of(corpus.column("source"), np.asarray(corpus.offsets))
-    tokens = Tokens(corpus.token_ids, [piece(token) for token in range(VOCABULARY)])
+    pieces = [piece(token) for token in range(VOCABULARY)]
     (folder / "own_loss").mkdir()
-    build_index(
-        folder / "own_loss",
-        study.scores("own_loss"),
-        corpus.offsets,
-        sources,
-        in_span=corpus.in_span,
-        tokens=tokens,
-        threads=threads,
-    )
+    build_index(folder / "own_loss", study.scores("own_loss"), corpus, pieces, threads=threads)

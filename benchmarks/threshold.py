@@ -81,7 +81,7 @@ def measure_releases(root: Path) -> dict:
             found = index.resolve(settings)
             seconds.append(found.seconds)
             guess = np.interp(found.n_above, preview.tokens_above[: len(covered)], covered[:, settings["window"]])
-            budget = settings["max_tokens"] or found.n_covered
+            budget = settings["max_tokens"] or int(found.covered.sum())
             errors.append(abs(min(guess, budget) - found.n_selected) / budget)
             rows.append(
                 {

@@ -188,12 +188,7 @@ def format_rankings(found: list, n_bad: int, n_known: int) -> str:
     )
 
 
-def reliability(
-    name: StudyName,
-    tokens: Annotated[int, Option(min=1, help="Corpus tokens to score, in whole documents.")] = 4_000,
-    seed: Annotated[int, Option(min=0, help="Seed of the halves and of the documents.")] = 0,
-    as_json: AsJson = False,
-) -> None:
+def reliability(name: StudyName, as_json: AsJson = False) -> None:
     """Tell whether a study's scores are noise.
 
     Each half of the queries scores a sample of the corpus by itself; the correlations are saved in the study's folder.
@@ -204,18 +199,14 @@ def reliability(
 
     study = open_study(name)
     found = read_reliability(study)
-    if found is None or found["settings"] != {"tokens": tokens, "seed": seed}:
+    if found is None:
         with follow_run("reliability") as progress:
-            found = measure_reliability(study, tokens, seed, progress)
+            found = measure_reliability(study, progress=progress)
     if as_json:
         print(json.dumps(found, indent=1))
         return
-    rows = [
-        (kind, where, *(f"{values[key]:.3f}" for key in ("pearson", "spearman", "whole")))
-        for kind, parts in found["kinds"].items()
-        for where, values in (*parts["checkpoints"].items(), ("together", parts["study"]))
-    ]
-    print(format_table(("scores", "checkpoint", "Pearson", "Spearman", "for all queries"), rows))
+    rows = [(kind, f"{one['pearson']:.3f}", f"{one['whole']:.3f}") for kind, one in found["kinds"].items()]
+    print(format_table(("scores", "Pearson", "for all queries"), rows))
     print(f"\n{found['tokens']:,} tokens. {describe_reliability(found, study.config.selection.attribution)}".rstrip())
 
 

@@ -53,9 +53,9 @@ def suggest(
     if (alike := compare_topics(found)) is None:
         print("too few prompts or words to say whether the sets are about the same things")
         return
-    auc, topic, words = alike
-    print(f"a bag of words tells the sets apart with AUC {auc:.2f}; by topic alone with {topic:.2f}")
-    if topic >= TOPIC_AUC:
+    auc, words = alike
+    print(f"a bag of words without the toxic ones tells the sets apart with AUC {auc:.2f}")
+    if auc >= TOPIC_AUC:
         shown = ", ".join(f"{word if reveal or not veil else word[0] + '…'} ({kind})" for word, kind, veil in words)
         print(f"warning: the sets are about different things, and scores would find those: {printable(shown)}")
 

@@ -26,8 +26,8 @@ class TextReader:
 
     def __init__(self, config: CorpusConfig, tokenizer):
         first = next(read_rows(config.path, text_field=config.text_field, text_unit=config.text_unit), None)
-        self.fields = (config.text_field,) if first is None else _find_fields(first, config)
-        given = first is not None and take_field(first, self.fields[0])
+        self.fields = _find_fields(first, config) if first else (config.text_field,)
+        given = first and take_field(first, self.fields[0])
         self.is_chat = self.fields[0] in MESSAGES or isinstance(given, list)
         self.is_partial = config.train_on != "all" and (self.is_chat or len(self.fields) > 1)
         """Only completions are trained on."""
@@ -88,10 +88,8 @@ class TextReader:
 def _find_fields(row: Row, config: CorpusConfig) -> tuple[str, ...]:
     """The columns that hold the text; the error about a missing one names all there are."""
     forms = ((config.text_field,), *((name,) for name in MESSAGES), (config.prompt_field, config.completion_field))
-    for fields in forms:
-        if all(has_field(row, field) for field in fields):
-            return fields
-    return (str(take_field(row, config.text_field)),)
+    found = [fields for fields in forms if all(has_field(row, field) for field in fields)]
+    return found[0] if found else take_field(row, config.text_field)
 
 
 def _read_messages(row: Row, field: str) -> list[dict]:

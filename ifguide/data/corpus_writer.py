@@ -1,8 +1,7 @@
 """Rows -> the files of a corpus folder, in one pass; only the document ids are kept in memory. D documents."""
 
 import contextlib
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -14,7 +13,7 @@ import pyarrow as pa
 from ifguide.config.schema import CorpusConfig
 from ifguide.data.chat import TextReader
 from ifguide.data.corpus import CorpusSummary, TokenizedCorpus
-from ifguide.data.joining import Chunk, Joined
+from ifguide.data.joining import Chunk, join_documents
 from ifguide.data.readers import Row, check_text, count_rows, read_rows, take_field
 from ifguide.data.spans import mark_tokens, parse_spans
 from ifguide.data.stretches import find_edges, overlap
@@ -24,7 +23,6 @@ from ifguide.storage.artifacts import ArrayWriter, write_json
 
 _BATCH_DOCUMENTS = 512
 _BATCH_CHARACTERS = 1 << 20
-_SECONDS_BETWEEN_REPORTS = 0.25
 _SHOWN_PLACES = 5
 
 
@@ -32,7 +30,7 @@ class _Document(NamedTuple):
     id: str
     source: str
     text: str
-    trained: list[int] | None
+    trained: list[int]
     spans: tuple[tuple[int, int], ...]
     where: str
 
@@ -41,7 +39,7 @@ def build_corpus(
     config: CorpusConfig,
     tokenizer,
     folder: Path,
-    report: Callable[[int, int], None] | None = None,
+    report: Callable[[int, int], None] = lambda done, total: None,
     *,
     chunk_length: int = 0,
 ) -> TokenizedCorpus:
@@ -52,7 +50,7 @@ def build_corpus(
         config: which documents.
         tokenizer: a fast Hugging Face tokenizer.
         folder: an existing folder to write into.
-        report: called as report(rows read, rows expected; 0 when unknown) a few times a second.
+        report: called as report(rows read, rows expected; 0 when unknown).
         chunk_length: tokens of a chunk where `config.concatenate` runs documents together.
 
     Raises:
@@ -61,33 +59,36 @@ def build_corpus(
     tokenize(tokenizer, [])  # a slow tokenizer is refused before anything is read
     reading = _Reading(config, tokenizer)
     total = config.max_documents or count_rows(config.path, text_unit=config.text_unit)
-    reported = time.monotonic()
-    joined = Joined(chunk_length, tokenizer.eos_token_id) if config.concatenate else None
-    if joined and reading.texts.is_partial:
+    if config.concatenate and reading.texts.is_partial:
         raise InputError("corpus.concatenate trains on all tokens; set corpus.train_on to 'all'")
-    about = ("is_joined",) if joined else [name for name in ("is_chat", "is_partial") if getattr(reading.texts, name)]
+    about = [name for name in ("is_chat", "is_partial") if getattr(reading.texts, name)]
+    about = ["is_joined"] if config.concatenate else about
+    kept = 0
     with contextlib.closing(_Output(folder, about, with_spans=bool(config.spans_field))) as output:
 
-        def room() -> int:
-            read = reading.n_read if joined else output.n_documents
-            return config.max_documents - read if config.max_documents else _BATCH_DOCUMENTS
+        def tokenised() -> Iterator[tuple[_Document, Chunk]]:
+            nonlocal kept
+            documents = reading.documents()
+            while batch := _take_batch(documents, config.max_documents - kept if config.max_documents else None):
+                for document, tokens in zip(batch, tokenize(tokenizer, [d.text for d in batch]), strict=True):
+                    if len(tokens.token_ids):
+                        kept += 1
+                        yield document, Chunk(document.text, tokens, document.spans, document.source)
+                    else:
+                        reading.skip(document.where, "text of which the tokenizer keeps nothing")
+                output.flush()
+                report(kept if config.max_documents else reading.n_rows, total)
 
-        for batch in _in_batches(reading.documents(), room):
-            for document, tokens in zip(batch, tokenize(tokenizer, [d.text for d in batch]), strict=True):
-                if not len(tokens.token_ids):
-                    reading.skip(document.where, "text of which the tokenizer keeps nothing")
-                elif joined:
-                    output.add_chunks(joined.add(document.text, tokens, document.spans, document.source))
-                else:
-                    output.add(document, tokens)
+        if config.concatenate:
+            chunks = join_documents((chunk for _, chunk in tokenised()), chunk_length, tokenizer.eos_token_id)
+            for number, chunk in enumerate(chunks):  # every token of it counts
+                output.add(f"chunk-{number:06d}", chunk, np.array([0, len(chunk.tokens.token_ids)]))
             output.flush()
-            done = output.n_documents if config.max_documents else reading.n_rows
-            if report and time.monotonic() - reported >= _SECONDS_BETWEEN_REPORTS:
-                reported = time.monotonic()
-                report(done, total)
-        if joined:
-            output.add_chunks(joined.rest())
-            output.flush()
+        else:
+            for document, chunk in tokenised():
+                flags = overlap(np.array(document.trained, dtype=np.int64), *chunk.tokens[1:])
+                flags[:1] = False  # nothing predicts a document's first token
+                output.add(document.id, chunk, find_edges(flags))
     if not output.n_documents:
         found = f"{config.path} gave no document ({reading.n_rows:,} rows, none with text)"
         raise InputError(f"{found}; check corpus.path and corpus.text_field")
@@ -97,9 +98,8 @@ def build_corpus(
     tokenizer.save_pretrained(str(folder / "tokenizer"))
     counts = (output.n_documents, output.n_tokens, output.n_characters, reading.n_skipped)
     write_json(folder / "summary.json", asdict(CorpusSummary(*counts, reading.skipped_at)))
-    if report:
-        done = output.n_documents if config.max_documents else reading.n_rows
-        report(done, done)
+    done = kept if config.max_documents else reading.n_rows
+    report(done, done)
     return TokenizedCorpus.open(folder)
 
 
@@ -122,9 +122,7 @@ class _Reading:
     def __init__(self, config: CorpusConfig, tokenizer):
         self._config, self.texts = config, TextReader(config, tokenizer)
         self._seen: dict[str, str] = {}
-        self.n_rows = 0
-        self.n_read = 0
-        self.n_skipped = 0
+        self.n_rows = self.n_skipped = 0
         self.skipped_at: list[str] = []
 
     def skip(self, where: str, reason: str) -> None:
@@ -135,8 +133,7 @@ class _Reading:
             self.skipped_at.append(where)
 
     def documents(self) -> Iterator[_Document]:
-        config = self._config
-        fields = self.texts.fields
+        config, fields = self._config, self.texts.fields
         columns = [*filter(None, (*fields, config.id_field, config.source_field, config.spans_field))]
         for row in read_rows(config.path, text_field=config.text_field, text_unit=config.text_unit, columns=columns):
             self.n_rows += 1
@@ -144,11 +141,9 @@ class _Reading:
             if not text.strip():
                 self.skip(row.where, f"no text in {fields[-1]!r}")
                 continue
-            spans: tuple[tuple[int, int], ...] = ()
-            if config.spans_field:
-                spans = parse_spans(take_field(row, config.spans_field), len(text), row.where, config.spans_field)
+            marked = take_field(row, config.spans_field) if config.spans_field else None
+            spans = parse_spans(marked, len(text), row.where, config.spans_field)
             source = _label(row, config.source_field) if config.source_field else ""
-            self.n_read += 1
             yield _Document(self._id(row), source or row.stem, text, trained, spans, row.where)
 
     def _id(self, row: Row) -> str:
@@ -162,7 +157,7 @@ def document_id(row: Row, id_field: str) -> str:
     """The id of a row's document: the value of `id_field` (an InputError when it is empty), or without one the file's
     name and the row's number."""
     if not id_field:
-        return row.stem if row.single else f"{row.stem}-{row.number:06d}"
+        return f"{row.stem}-{row.number:06d}" if row.number else row.stem
     value = _label(row, id_field)
     if not value:
         remedy = "give every document one, or leave corpus.id_field empty"
@@ -197,31 +192,22 @@ class _Output:
         self.n_documents = self.n_tokens = self.n_characters = self.n_trained = 0
         self._arrays["offsets"].append(np.zeros(1))
 
-    def add_chunks(self, chunks: Iterable[Chunk]) -> None:
-        """Documents run together: each chunk is one, and every token of it counts."""
-        for chunk in chunks:
-            name, n = f"chunk-{self.n_documents:06d}", len(chunk.tokens.token_ids)
-            self._arrays["trained"].append(np.array([0, n]) + self.n_tokens)
-            self.add(_Document(name, chunk.source, chunk.text, None, chunk.spans, name), chunk.tokens)
-
-    def add(self, document: _Document, tokens) -> None:
-        if document.trained is not None and "trained" in self._arrays:
-            flags = overlap(np.array(document.trained, dtype=np.int64), tokens.char_start, tokens.char_end)
-            flags[:1] = False  # nothing predicts a document's first token
-            self._arrays["trained"].append(find_edges(flags) + self.n_tokens)
-            self.n_trained += int(flags.sum())
+    def add(self, id_: str, document: Chunk, trained: np.ndarray) -> None:
+        """A document with this id; `trained` are the edges of its tokens that count."""
+        text, tokens, spans, source = document
+        if "trained" in self._arrays:
+            self._arrays["trained"].append(trained + self.n_tokens)
+            self.n_trained += int(np.diff(trained)[::2].sum())
         self.n_documents += 1
         self.n_tokens += len(tokens.token_ids)
-        self.n_characters += len(document.text)
+        self.n_characters += len(text)
         for name, values in tokens._asdict().items():
             self._arrays[name].append(values)
         self._arrays["offsets"].append(np.array([self.n_tokens]))
-        row: dict = {"id": document.id, "source": document.source, "text": document.text}
+        self._rows.append({"id": id_, "source": source, "text": text})
         if "in_span" in self._arrays:
-            marks = mark_tokens(document.text, document.spans, tokens.char_start, tokens.char_end)
-            self._arrays["in_span"].append(marks)
-            row["spans"] = [{"start": start, "end": end} for start, end in document.spans]
-        self._rows.append(row)
+            self._arrays["in_span"].append(mark_tokens(text, spans, tokens.char_start, tokens.char_end))
+            self._rows[-1]["spans"] = [{"start": start, "end": end} for start, end in spans]
 
     def flush(self) -> None:
         if self._rows:
@@ -235,18 +221,15 @@ class _Output:
             array.close()
 
 
-def _in_batches(documents: Iterator[_Document], room: Callable[[], int]) -> Iterator[list[_Document]]:
-    """Batches small enough to tokenise at once; reads no row beyond what there is still `room` for."""
-    while limit := min(room(), _BATCH_DOCUMENTS):
-        batch, n_characters = [], 0
-        for document in documents:
-            batch.append(document)
-            n_characters += len(document.text)
-            if len(batch) == limit or n_characters >= _BATCH_CHARACTERS:
-                break
-        if not batch:
-            return
-        yield batch
+def _take_batch(documents: Iterator[_Document], most: int | None) -> list[_Document]:
+    """Documents small enough to tokenise at once, not more than `most`; no row beyond them is read."""
+    batch, n_characters = [], 0
+    for document in islice(documents, _BATCH_DOCUMENTS if most is None else min(most, _BATCH_DOCUMENTS)):
+        batch.append(document)
+        n_characters += len(document.text)
+        if n_characters >= _BATCH_CHARACTERS:
+            break
+    return batch
 
 
 def _rank_ids(path: Path) -> np.ndarray:
@@ -255,12 +238,9 @@ def _rank_ids(path: Path) -> np.ndarray:
 
     with pa.memory_map(str(path)) as source, pa.ipc.open_stream(source) as stream:
         ids = pa.chunked_array([batch.column("id") for batch in stream], type=pa.string())
-        order = pc.sort_indices(ids).to_numpy()
-        ranked = ids.take(pa.array(order))
-        again = pc.index(pc.equal(ranked[1:], ranked[:-1]), True).as_py() if len(ranked) > 1 else -1
-        if again >= 0:
-            twice = f"two documents have the id {ranked[again].as_py()!r}"
+        rank = pc.rank(ids, tiebreaker="dense").to_numpy().astype(np.int64) - 1
+        times = np.bincount(rank)
+        if times.max() > 1:
+            twice = f"two documents have the id {ids[int(np.argmax(rank == times.argmax()))].as_py()!r}"
             raise InputError(f"{twice}; rename a file or name a column with corpus.id_field")
-    rank = np.empty(len(order), dtype=np.int64)
-    rank[order] = np.arange(len(order))
     return rank

@@ -1,6 +1,7 @@
 """Documents run together and cut into chunks of one length, as IF-Guide's released code ranks them."""
 
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -22,50 +23,35 @@ class Chunk(NamedTuple):
     """Of the document it begins with."""
 
 
-class Joined:
+def join_documents(documents: Iterable[Chunk], length: int, eos_id: int | None) -> Iterator[Chunk]:
     """Chunks of `length` tokens from documents laid end to end, each followed by the end-of-text token; the last one is
     shorter. An end-of-text token has no characters."""
-
-    def __init__(self, length: int, eos_id: int | None):
-        self._length, self._eos = length, eos_id
-        self._begin()
-
-    def _begin(self) -> None:
-        self._texts: list[str] = []
-        self._parts: list[TokenizedText] = []
-        self._spans: list[tuple[int, int]] = []
-        self._source = ""
-        self._n_characters = self._n_tokens = 0
-
-    def add(self, text: str, tokens: TokenizedText, spans: Iterable[tuple[int, int]], source: str) -> Iterator[Chunk]:
-        """Lay one more document down; gives the chunks that it fills."""
+    pieces: list[Chunk] = []
+    total = 0
+    for text, tokens, spans, source in documents:
         ids, starts, ends = tokens
-        if self._eos is not None:
-            ids, starts, ends = (
-                np.append(part, end) for part, end in zip(tokens, (self._eos, *[len(text)] * 2), strict=True)
-            )
-        done = 0
-        while done < len(ids):
-            stop = min(len(ids), done + self._length - self._n_tokens)
-            low = int(ends[done - 1]) if done else 0
+        if eos_id is not None:
+            ids, starts, ends = np.append(ids, eos_id), np.append(starts, len(text)), np.append(ends, len(text))
+        for start, stop in pairwise([0, *range(length - total % length, len(ids), length), len(ids)]):
+            low = int(ends[start - 1]) if start else 0
             high = int(ends[stop - 1]) if stop < len(ids) else len(text)
-            shift = self._n_characters - low
-            self._source = self._source or source
-            self._texts.append(text[low:high] + BETWEEN * (stop == len(ids)))
-            self._parts.append(
-                TokenizedText(ids[done:stop], np.maximum(starts[done:stop], low) + shift, ends[done:stop] + shift)
-            )
-            cut = ((max(start, low) + shift, min(end, high) + shift) for start, end in spans)
-            self._spans += [(start, end) for start, end in cut if start < end]
-            self._n_characters += len(self._texts[-1])
-            self._n_tokens += stop - done
-            done = stop
-            if self._n_tokens == self._length:
-                yield from self.rest()
+            part = TokenizedText(ids[start:stop], np.maximum(starts[start:stop], low) - low, ends[start:stop] - low)
+            cut = ((max(first, low) - low, min(last, high) - low) for first, last in spans)
+            inside = tuple((first, last) for first, last in cut if first < last)
+            pieces.append(Chunk(text[low:high] + BETWEEN * (stop == len(ids)), part, inside, source))
+            total += stop - start
+            if total % length == 0:
+                yield _lay_end_to_end(pieces)
+                pieces = []
+    if pieces:
+        yield _lay_end_to_end(pieces)
 
-    def rest(self) -> Iterator[Chunk]:
-        """The chunk that is not full yet, if it has a token."""
-        if self._n_tokens:
-            tokens = TokenizedText(*(np.concatenate(part).astype(np.int32) for part in zip(*self._parts, strict=True)))
-            yield Chunk("".join(self._texts), tokens, tuple(self._spans), self._source)
-            self._begin()
+
+def _lay_end_to_end(pieces: list[Chunk]) -> Chunk:
+    tokens, spans, shift = [], [], 0
+    for text, (ids, starts, ends), inside, _ in pieces:
+        tokens.append((ids, starts + shift, ends + shift))
+        spans += [(first + shift, last + shift) for first, last in inside]
+        shift += len(text)
+    joined = TokenizedText(*(np.concatenate(part).astype(np.int32) for part in zip(*tokens, strict=True)))
+    return Chunk("".join(piece.text for piece in pieces), joined, tuple(spans), pieces[0].source)

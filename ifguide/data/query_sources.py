@@ -29,12 +29,12 @@ def read_query_sets(path: str, config: QueriesConfig, labels=("text", "label")) 
     """`make_sets` from a file with scored prompts and continuations, as RealToxicityPrompts has them; or with columns
     whose names hold `toxic` and `neutral`, as ParaDetox has them; or with a text and its label (0, 1, true, false or a
     score). Scores count as `config.toxic_min` and `config.safe_max` say. Without pairs the sets are matched."""
-    columns = next((row.values for row in read_rows(path, quoted=_is_quoted(path))), {})
+    columns = next((row.values for row in _read(path)), {})
     pair = [next((name for name in columns if part in name), "") for part in ("toxic", "neutral")]
     if "continuation" in columns:
         return make_sets(_read_scored(path, config), path, match=True)
     if all(pair):
-        return make_sets(map(_cut_rewrite, read_rewrites(path, *pair)), path)
+        return make_sets((_cut(*sentences) for sentences in read_rewrites(path, *pair)), path)
     if len(labels) == 2 and columns.keys() >= set(labels):
         rows = read_rows(path, text_field=labels[0], columns=labels)
         return make_sets((_read_labelled(row, config, *labels) for row in rows), path, match=True)
@@ -60,17 +60,15 @@ def make_sets(rows: Iterable[Found], source: str, *, match: bool = False) -> "pa
     left_out["queries whose text comes again or has no letters"] = len(frame) - len(kept)
     if match and len(kept):
         steps = (4 * np.log2(kept["completion"].str.split().str.len())).round()
-        sizes = kept.groupby([steps, "kind"]).size().unstack(fill_value=0).reindex(columns=KINDS, fill_value=0)
-        turn = kept.sample(frac=1, random_state=0).groupby([steps, "kind"]).cumcount()
-        left_out["queries whose length is rarer in the other set"] = len(kept) - 2 * int(sizes.min(axis=1).sum())
-        kept = kept[turn.reindex(kept.index) < steps.map(sizes.min(axis=1))]
+        turns = kept.sample(frac=1, random_state=0).groupby([steps, "kind"]).cumcount()
+        paired = kept["kind"].groupby([steps, turns.reindex(kept.index)]).transform("nunique") == 2
+        left_out["queries whose length is rarer in the other set"] = int((~paired).sum())
+        kept = kept[paired]
     reasons = ", ".join(f"{n:,} {why}" for why, n in (+left_out).items()) or "nothing"
     if kept["kind"].nunique() < 2:
-        got = " and ".join(f"{(kept['kind'] == kind).sum():,} {kind}" for kind in KINDS)
-        raise InputError(
-            f"{source}: expected toxic and safe queries, got {got} (left out: {reasons}); add texts of both kinds"
-        )
-    kept = kept[["kind", "prompt", "completion"]].reset_index(drop=True)
+        got = " and ".join(f"{(kept['kind'] == kind).sum():,} {kind}" for kind in KINDS) + f" (left out: {reasons})"
+        raise InputError(f"{source}: expected toxic and safe queries, got {got}; add texts of both kinds")
+    kept = kept.drop(columns="row").reset_index(drop=True)
     kept.attrs["left_out"] = reasons
     return kept
 
@@ -84,13 +82,13 @@ def _read_scored(path: str, config: QueriesConfig) -> Iterator[Found]:
 
 def read_rewrites(path: str, *fields: str) -> Iterator[list[str]]:
     """Toxic sentences and their neutral rewrites from two columns, with the spaces that other text has."""
-    for row in read_rows(path, columns=fields, quoted=_is_quoted(path)):
+    for row in _read(path, columns=fields):
         texts = (check_text(take_field(row, name) or "", row.where, name) for name in fields)
         yield [_SPACED.sub(r"\1", text) for text in texts]
 
 
-def _is_quoted(path: str) -> bool:
-    return ".tsv" not in Path(path).suffixes  # ParaDetox's quotes nothing
+def _read(path: str, **options) -> Iterator[Row]:
+    return read_rows(path, quoted=".tsv" not in Path(path).suffixes, **options)  # ParaDetox's quotes nothing
 
 
 def split_rewrite(toxic: str, neutral: str) -> tuple[str, str, str] | None:
@@ -102,10 +100,10 @@ def split_rewrite(toxic: str, neutral: str) -> tuple[str, str, str] | None:
     return (" ".join(words[0][:alike]), rests[0], rests[1]) if alike else None
 
 
-def _cut_rewrite(sentences: list[str]) -> Found:
-    if not (found := split_rewrite(*sentences)):
-        return "pairs that do not begin alike, or of which one ends there"
-    return [("toxic", found[0], found[1]), ("safe", found[0], found[2])]
+def _cut(toxic: str, neutral: str) -> Found:
+    prompt, *rests = split_rewrite(toxic, neutral) or ("",)
+    reason = "pairs that do not begin alike, or of which one ends there"
+    return [(kind, prompt, rest) for kind, rest in zip(KINDS, rests, strict=True)] if prompt else reason
 
 
 def _read_labelled(row: Row, config: QueriesConfig, text_field: str, label_field: str) -> Found:

@@ -7,6 +7,8 @@ import csv
 import glob
 import io
 import json
+import os
+import reprlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,14 +20,13 @@ from ifguide.errors import InputError
 FORMATS = dict.fromkeys((".jsonl", ".json", ".ndjson"), "json")
 FORMATS |= {".csv": "csv", ".tsv": "tsv", ".parquet": "parquet", ".txt": "text"}
 """Formats by file name ending. All but Parquet may also end in one of `PACKED`."""
-PACKED = {".gz": "gzip", ".zst": "zstd"}
-"""Compressions by file name ending."""
+PACKED = {".gz": ("gzip", "gzip -d"), ".zst": ("zstd", "zstd -d --long=31")}
+"""Compressions by file name ending, and what unpacks them."""
 
 _PARQUET_ROWS = 1024
 _BUFFER = 1 << 20
 """Bytes read at once. Without it a row group's column is read whole."""
 _BOM = b"\xef\xbb\xbf"
-_CHECK = "check the file and its permissions"
 _ABSENT = object()
 _ENDINGS = f"{', '.join(FORMATS)} (with {' or '.join(PACKED)} too)"
 
@@ -39,11 +40,9 @@ class Row:
     where: str
     """Its place, for people: `posts.jsonl, line 12`."""
     number: int
-    """The row's number in its file, from 1; where a row is a line, the number of the line."""
+    """The row's number in its file, from 1; where a row is a line, the number of the line; 0: it is the whole file."""
     stem: str
     """The file's name without its endings, or the data set's name; different for each file that is read."""
-    single: bool = False
-    """The row is the whole file."""
 
 
 def read_rows(
@@ -130,7 +129,7 @@ def check_text(value, where: str, field: str) -> str:
     character or half of a surrogate pair."""
     if not isinstance(value, str):
         remedy = "turn it into a string or leave the row out"
-        raise InputError(f"{where}: expected text in {field!r}, got {_shorten(value)}; {remedy}")
+        raise InputError(f"{where}: expected text in {field!r}, got {reprlib.repr(value)}; {remedy}")
     if (place := value.find("\0")) >= 0:
         raise InputError(f"{where}: {field!r} has a NUL character at position {place}; remove it from the text")
     try:
@@ -147,11 +146,10 @@ def list_files(path: str) -> list[Path]:
     place = Path(path).expanduser()
     if place.is_dir():
         files = [file for file in place.rglob("*") if file.is_file() and _format(file)]
-        files = [file for file in files if not any(part.startswith(".") for part in file.relative_to(place).parts)]
-    elif place.exists():
-        files = [place]
+        files = [file for file in files if "/." not in f"/{file.relative_to(place).as_posix()}"]
     else:
-        files = [Path(p) for p in glob.glob(str(place), recursive=True) if Path(p).is_file()]
+        found = [place] if place.exists() else map(Path, glob.glob(str(place), recursive=True))
+        files = [file for file in found if file.is_file()]
     if not files:
         raise InputError(f"no file to read at {path}; expected one of {_ENDINGS}, a folder of them, or org/name#split")
     for file in files:
@@ -175,7 +173,8 @@ def count_rows(path: str, *, text_unit: str = "line") -> int:
         elif kind == "text" and text_unit == "file":
             total += 1
         else:
-            total += max(_count_lines(file) - (kind in ("csv", "tsv")), 0)
+            with file.open("rb") as stream:
+                total += max(sum(1 for _ in stream) - (kind in ("csv", "tsv")), 0)
     return total
 
 
@@ -190,11 +189,11 @@ def _json_rows(file: Path, stem: str) -> Iterator[Row]:
         try:
             values = json.loads(line)
         except (ValueError, RecursionError) as error:
-            found = f"{_shorten(line.strip())} ({error})"
+            found = f"{reprlib.repr(line.strip())} ({error})"
             raise InputError(f"{where}: expected one JSON object, got {found}; fix or remove the line") from error
         if not isinstance(values, dict):
             wanted = 'a JSON object such as {"text": "..."}'
-            raise InputError(f"{where}: expected {wanted}, got {_shorten(values)}; fix or remove the line")
+            raise InputError(f"{where}: expected {wanted}, got {reprlib.repr(values)}; fix or remove the line")
         yield Row(values, where, number, stem)
 
 
@@ -202,36 +201,32 @@ def _table_rows(file: Path, stem: str, delimiter: str, quoted: bool) -> Iterator
     csv.field_size_limit(2**31 - 1)  # the default is 131,072 characters, less than a long document
     quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
     records = csv.reader((line for _, line in _lines(file)), delimiter=delimiter, quoting=quoting, strict=True)
-    header, number = None, 0
-    while True:
-        where = f"{file}, line {records.line_num + 1}"
-        try:
-            record = next(records, None)
-        except csv.Error as error:
-            remedy = 'quote fields with " and double every " inside them'
-            raise InputError(f"{where}: not a readable record ({error}); {remedy}") from error
-        if record is None:
-            break
-        if header is None:
-            header = record
-            if len(set(header)) < len(header):
-                raise InputError(f"{where}: two columns share a name: {', '.join(header)}; rename one")
-        elif record or len(header) == 1:  # a blank line is an empty value of a single column, and else skipped
-            record = record or [""]
-            record += [""] * (0 if quoted else len(header) - len(record))
-            if len(record) != len(header):
-                wanted = f"{len(header)} fields ({', '.join(header)})"
-                remedy = "quote fields that hold the separator"
-                raise InputError(f"{where}: expected {wanted}, got {len(record)}; {remedy}")
-            number += 1
-            yield Row(dict(zip(header, record, strict=True)), where, number, stem)
+    header, number, where = None, 0, f"{file}, line 1"
+    try:
+        for record in records:
+            if header is None:
+                header = record
+                if len(set(header)) < len(header):
+                    raise InputError(f"{where}: two columns share a name: {', '.join(header)}; rename one")
+            elif record or len(header) == 1:  # a blank line is an empty value of a single column, and else skipped
+                record = record or [""]
+                record += [""] * (0 if quoted else len(header) - len(record))
+                if len(record) != len(header):
+                    wrong = f"expected {len(header)} fields ({', '.join(header)}), got {len(record)}"
+                    raise InputError(f"{where}: {wrong}; quote fields that hold the separator")
+                number += 1
+                yield Row(dict(zip(header, record, strict=True)), where, number, stem)
+            where = f"{file}, line {records.line_num + 1}"
+    except csv.Error as error:
+        remedy = 'quote fields with " and double every " inside them'
+        raise InputError(f"{where}: not a readable record ({error}); {remedy}") from error
     if header is None:
         raise InputError(f"{file} is empty; expected a first line with the names of the columns")
 
 
 def _text_rows(file: Path, stem: str, text_field: str, text_unit: str) -> Iterator[Row]:
     if text_unit == "file":
-        yield Row({text_field: "".join(line for _, line in _lines(file))}, str(file), 1, stem, single=True)
+        yield Row({text_field: "".join(line for _, line in _lines(file))}, str(file), 0, stem)
         return
     for number, line in _lines(file):
         text = line.removesuffix("\n").removesuffix("\r")
@@ -285,32 +280,20 @@ def _lines(file: Path) -> Iterator[tuple[int, str]]:
                     remedy = "convert it with: iconv -f LATIN1 -t UTF-8 (or its true encoding)"
                     raise InputError(f"{file}, line {number}: {wrong}; {remedy}") from error
     except OSError as error:
-        raise InputError(f"{file}: cannot be read after line {number} ({error}); {_remedy(file)}") from error
+        remedy = "check the file and its permissions"
+        if (ending := file.suffix.lower()) in PACKED:
+            unpack = f"{PACKED[ending][1]} {file.name}"
+            remedy = f"if it is packed, unpack it with: {unpack}; if not, name it without {ending}"
+        raise InputError(f"{file}: cannot be read after line {number} ({error}); {remedy}") from error
 
 
 def _open(file: Path):
     """The bytes of a file, unpacked by its ending."""
-    if not (packing := PACKED.get(file.suffix.lower())):
+    if (ending := file.suffix.lower()) not in PACKED:
         return file.open("rb")
     import pyarrow as pa
 
-    return io.BufferedReader(pa.input_stream(str(file), compression=packing, buffer_size=_BUFFER), _BUFFER)
-
-
-def _remedy(file: Path) -> str:
-    ending = file.suffix.lower()
-    if ending not in PACKED:
-        return _CHECK
-    unpack = {".gz": "gzip -d", ".zst": "zstd -d --long=31"}[ending]
-    return f"if it is packed, unpack it with: {unpack} {file.name}; if not, name it without {ending}"
-
-
-def _count_lines(file: Path) -> int:
-    try:
-        with file.open("rb") as stream:
-            return sum(1 for _ in stream)
-    except OSError as error:
-        raise InputError(f"{file}: cannot be read ({error}); {_CHECK}") from error
+    return io.BufferedReader(pa.input_stream(str(file), compression=PACKED[ending][0], buffer_size=_BUFFER), _BUFFER)
 
 
 def _format(file: Path) -> str | None:
@@ -326,23 +309,13 @@ def _unpacked(name: str) -> str:
 
 def _unique_stems(files: list[Path]) -> list[str]:
     """File names without endings; with their folders, or whole, where the names alone are not unique."""
-
-    def stem(name: str) -> str:
-        return _unpacked(name).rsplit(".", 1)[0]
-
-    root = files[0].parent
-    while not all(file.is_relative_to(root) for file in files):
-        root = root.parent
+    root = os.path.commonpath([file.parent for file in files])
     longer = [file.relative_to(root).as_posix() for file in files]
-    for stems in ([stem(file.name) for file in files], [stem(name) for name in longer]):
+    for names in ([file.name for file in files], longer):
+        stems = [_unpacked(name).rsplit(".", 1)[0] for name in names]
         if len(set(stems)) == len(stems):
             return stems
     return longer
-
-
-def _shorten(value) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _data_set(path: str) -> tuple[str, str] | None:

@@ -13,13 +13,13 @@ TOPIC_AUC = 0.7
 N_FOLDS, N_WORDS = 5, 10
 
 
-def compare_topics(queries) -> tuple[float, float, list[tuple[str, str, bool]]] | None:
-    """How well a bag of words tells the sets of a frame (`kind`, `prompt`, `completion`) apart.
+def compare_topics(queries) -> tuple[float, list[tuple[str, str, bool]]] | None:
+    """How well a bag of words tells the sets of a frame (`kind`, `prompt`, `completion`) apart by topic: without words
+    that are toxic alone (explicit ones: alt-profanity-check judges) and those such as `the`.
 
     Returns:
-        AUC over held-out prompts with all words; the same by topic, without words that are toxic alone (explicit ones:
-        alt-profanity-check judges) and those such as `the`; and the words that tell most then, each with the kind it
-        speaks for and whether to veil it. None for too few prompts or words.
+        AUC over held-out prompts; and the words that tell most, each with the kind it speaks for and whether to veil
+        it. None for too few prompts or words.
     """
     from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS, TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
@@ -33,19 +33,17 @@ def compare_topics(queries) -> tuple[float, float, list[tuple[str, str, bool]]] 
         return None
     bag = TfidfVectorizer(analyzer=split_words, norm=None)
     every = bag.fit_transform(queries["prompt"] + queries["completion"])
-    often, names = every.getnnz(axis=0) > 1, bag.get_feature_names_out()
+    names = bag.get_feature_names_out()
     alone = ProfanityCheckScorer().score(names.tolist())
     says = np.array([len(name) > 1 and name not in ENGLISH_STOP_WORDS for name in names])
-    topical = often & says & (alone < TOXIC_FROM)
+    topical = says & (every.getnnz(axis=0) > 1) & (alone < TOXIC_FROM)
     if not topical.any():
         return None
     model, cv = LogisticRegression(C=10, class_weight="balanced", max_iter=1000), PredefinedSplit(folds)
-    # each table by itself: how much a removed word weighed must not show in the rest
-    tables = [normalize(every[:, kept]) for kept in (often, topical)]
-    held_out = [cross_val_predict(model, table, toxic, cv=cv, method="decision_function") for table in tables]
+    table = normalize(every[:, topical])  # now: how much a removed word weighed must not show in the rest
+    held_out = cross_val_predict(model, table, toxic, cv=cv, method="decision_function")
     names, alone = names[topical], alone[topical]
-    weights = model.fit(tables[1], toxic).coef_[0] * np.asarray(tables[1].mean(axis=0)).ravel()
+    weights = model.fit(table, toxic).coef_[0] * np.asarray(table.mean(axis=0)).ravel()
     first = np.argsort(-np.abs(weights), kind="stable")[:N_WORDS]
     words = [(str(names[i]), "toxic" if weights[i] > 0 else "safe", bool(alone[i] >= VEIL_FROM)) for i in first]
-    auc, topic_auc = (float(roc_auc_score(toxic, scores)) for scores in held_out)
-    return auc, topic_auc, words
+    return float(roc_auc_score(toxic, held_out)), words

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ifguide.data.by_document import sample_valid, sum_by_document
+from ifguide.data.by_document import sample_valid
 from ifguide.data.stretches import count_valid, find_edges
 from ifguide.errors import ConfigError, NumericalError
 
@@ -56,11 +56,9 @@ def threshold_above(scores: np.ndarray, valid: np.ndarray, tokens_above: int) ->
     values = np.asarray(scores)[np.asarray(valid)]
     if values.size == 0:
         raise NumericalError("there is no valid score: every document has fewer than two tokens")
-    if not np.isfinite(values).all():
-        raise NumericalError(
-            f"{np.count_nonzero(~np.isfinite(values)):,} of {values.size:,} scores are not finite; compute them again"
-            " with `ifguide run NAME --force scores`"
-        )
+    if n_bad := np.count_nonzero(~np.isfinite(values)):
+        remedy = "compute them again with `ifguide run NAME --force scores`"
+        raise NumericalError(f"{n_bad:,} of {values.size:,} scores are not finite; {remedy}")
     position = values.size - 1 - tokens_above
     return float(np.partition(values, position)[position])
 
@@ -110,11 +108,10 @@ def rank_documents(
     scores: np.ndarray, offsets: np.ndarray, valid: np.ndarray, threshold: float, id_rank: np.ndarray
 ) -> Ranking:
     """Rank documents by the harmonic mean of the normalised count and sum of their scores above a threshold."""
-    n_documents = len(offsets) - 1
     hits = find_hits(scores, valid, threshold)
     owner = np.searchsorted(offsets, hits, side="right") - 1
-    counts = np.bincount(owner, minlength=n_documents).astype(np.int64)
-    sums = np.bincount(owner, np.asarray(scores[hits], dtype=np.float64), n_documents).astype(np.float64)
+    counts = np.bincount(owner, minlength=len(offsets) - 1)
+    sums = np.bincount(owner, np.asarray(scores[hits], dtype=np.float64), len(offsets) - 1).astype(np.float64)
     return rank_measured(threshold, counts, sums, id_rank)
 
 
@@ -152,25 +149,27 @@ def select_tokens(
     scores: np.ndarray, offsets: np.ndarray, valid: np.ndarray, ranking: Ranking, *, window=0, max_tokens=0
 ) -> np.ndarray:
     """The mask of selected tokens, `window` tokens on each side of a hit included; `ranking` is of the same scores."""
-    offsets, valid = np.asarray(offsets), np.asarray(valid)
-    hits = find_hits(scores, valid, ranking.threshold)
+    offsets = np.asarray(offsets)
+    _, first, last = _find_windows(scores, offsets, np.asarray(valid), ranking.threshold, window)
+    begun, ended = (np.bincount(places, minlength=len(valid) + 1) for places in (first, last))
+    covered = np.flatnonzero(np.cumsum(begun - ended)[:-1] > 0)  # inside any interval [first, last)
+    # windows grow to the right: "hit by hit, left to right" takes a document's covered tokens in reading order
+    owner = np.searchsorted(offsets, covered, side="right") - 1
+    in_order = np.argsort(np.argsort(ranking.order)[owner], kind="stable")
+    mask = np.zeros(len(valid), dtype=bool)
+    mask[covered[in_order[: max_tokens or None]]] = True
+    return mask
+
+
+def _find_windows(
+    scores: np.ndarray, offsets: np.ndarray, valid: np.ndarray, threshold: float, window: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of each hit, ascending: its document, the first token of its window and the end of it, int64 (hits,) each."""
+    hits = find_hits(scores, valid, threshold)
     owner, edges = np.searchsorted(offsets, hits, side="right") - 1, find_edges(valid)
     after = np.searchsorted(edges, hits, side="right")
     first = np.maximum(hits - window, np.maximum(edges[after - 1], offsets[owner]))
-    last = np.minimum(hits + window + 1, np.minimum(edges[after], offsets[owner + 1]))
-    begun, ended = (np.bincount(places, minlength=len(valid) + 1) for places in (first, last))
-    covered = np.cumsum(begun - ended)[:-1] > 0  # inside any interval [first, last)
-    if not max_tokens or np.count_nonzero(covered) <= max_tokens:
-        return covered
-    # windows grow to the right: "hit by hit, left to right" takes a document's covered tokens in reading order
-    n_whole, left = spend_budget(sum_by_document(covered, offsets), ranking.order, max_tokens)
-    keep = np.zeros(len(offsets) - 1, dtype=bool)
-    keep[ranking.order[:n_whole]] = True
-    mask = covered & np.repeat(keep, np.diff(offsets))
-    cut = ranking.order[n_whole]
-    inside = np.flatnonzero(covered[offsets[cut] : offsets[cut + 1]])[:left]
-    mask[offsets[cut] + inside] = True
-    return mask
+    return owner, first, np.minimum(hits + window + 1, np.minimum(edges[after], offsets[owner + 1]))
 
 
 def whole_window_budget(
@@ -178,60 +177,39 @@ def whole_window_budget(
 ) -> int:
     """The largest budget up to `max_tokens` that cuts no hit's window: what is taken before the first hit, in the order
     of `select_tokens`, whose window would go beyond."""
-    hits, taken = find_hits(scores, valid, ranking.threshold), 0
-    owner, valid = np.searchsorted(offsets, hits, side="right") - 1, np.asarray(valid)
-    for document in ranking.order:
-        stop = int(offsets[document])
-        for hit in hits[owner == document].tolist():
-            low, high = (
-                max(stop, hit - window, int(offsets[document])),
-                min(hit + window + 1, int(offsets[document + 1])),
-            )
-            new = int(np.count_nonzero(valid[low:high]))
-            if taken + new > max_tokens:
-                return taken
-            taken, stop = taken + new, max(stop, high)
+    owner, first, last = _find_windows(scores, np.asarray(offsets), np.asarray(valid), ranking.threshold, window)
+    first[1:] = np.maximum(first[1:], last[:-1])  # what the hit before has taken
+    taken = np.cumsum((last - first)[np.argsort(np.argsort(ranking.order)[owner], kind="stable")])
+    return int(taken[taken <= max_tokens].max(initial=0))
+
+
+def spend_budget(covered: np.ndarray, order: np.ndarray, max_tokens: int) -> np.ndarray:
+    """int64 (D,): of each document's `covered` tokens, int64 (D,), how many are taken, going through the documents in
+    `order`, int64 (D,), until `max_tokens` are; 0: all."""
+    if not max_tokens:
+        return covered
+    taken, in_order = np.empty_like(covered), covered[order]
+    taken[order] = np.clip(max_tokens - (np.cumsum(in_order) - in_order), 0, in_order)
     return taken
-
-
-def spend_budget(covered: np.ndarray, order: np.ndarray, max_tokens: int) -> tuple[int, int]:
-    """How far a budget goes: (documents taken whole, tokens left for the next one, which has more than that).
-
-    Args:
-        covered: int64 (D,), tokens that hits and windows take in each document.
-        order: int64 (D,), best document first.
-    """
-    running = np.cumsum(covered[order])
-    if not max_tokens or running[-1] <= max_tokens:
-        return len(order), 0
-    n_whole = int(np.searchsorted(running, max_tokens, side="right"))
-    return n_whole, max_tokens - (int(running[n_whole - 1]) if n_whole else 0)
 
 
 def select_random(valid: np.ndarray, n_tokens: int, seed: int) -> np.ndarray:
     """A mask of `n_tokens` valid tokens drawn without replacement: the control of every selection."""
-    places = np.flatnonzero(np.asarray(valid))
-    chosen = np.random.default_rng(seed).choice(places, size=min(n_tokens, len(places)), replace=False)
-    return _mask_of(chosen, len(valid))
+    places, mask = np.flatnonzero(np.asarray(valid)), np.zeros(len(valid), dtype=bool)
+    mask[np.random.default_rng(seed).choice(places, size=min(n_tokens, len(places)), replace=False)] = True
+    return mask
 
 
 def select_best(scores: np.ndarray, valid: np.ndarray, n_tokens: int) -> np.ndarray:
     """A mask of the `n_tokens` valid tokens with the highest scores above 0 (fewer if there are fewer); of equal scores
     the first are taken."""
-    places = np.flatnonzero(np.asarray(valid) & (np.asarray(scores) > 0))
-    best = places[np.argsort(-np.asarray(scores)[places], kind="stable")[:n_tokens]]
-    return _mask_of(best, len(valid))
-
-
-def _mask_of(places: np.ndarray, n: int) -> np.ndarray:
-    mask = np.zeros(n, dtype=bool)
-    mask[places] = True
+    places, mask = np.flatnonzero(np.asarray(valid) & (np.asarray(scores) > 0)), np.zeros(len(valid), dtype=bool)
+    mask[places[np.argsort(-np.asarray(scores)[places], kind="stable")[:n_tokens]]] = True
     return mask
 
 
 def precision_recall(mask: np.ndarray, truth: np.ndarray, valid: np.ndarray) -> tuple[float | None, float | None]:
     """Precision and recall of a mask against known tokens, over valid tokens; None where the denominator is 0."""
     mask, truth = np.asarray(mask) & valid, np.asarray(truth) & valid
-    both = int(np.count_nonzero(mask & truth))
-    n_mask, n_truth = int(np.count_nonzero(mask)), int(np.count_nonzero(truth))
+    both, n_mask, n_truth = (int(np.count_nonzero(tokens)) for tokens in (mask & truth, mask, truth))
     return both / n_mask if n_mask else None, both / n_truth if n_truth else None

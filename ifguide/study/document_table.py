@@ -5,20 +5,18 @@ selection costs little. A run builds those of its own selections. The app and `i
 or damaged, even while a run is training; a lock of the folder's own keeps the writers apart.
 
 Shapes: D documents, N tokens, B = SPARK_BINS. `COLUMNS` is the only place that names the columns: the Parquet schema,
-the list's sort options and the number beside each document all come from it. To add a column, add an entry and raise
-`DOCUMENTS_VERSION` in `ifguide.study.lineage`, so that tables without it are written again.
+the list's sort options and the number beside each document all come from it. To add a column, add an entry, give it
+its values in `describe_corpus` or the like, and raise `DOCUMENTS_VERSION` in `ifguide.study.lineage`, so that tables
+without it are written again.
 """
 
 import contextlib
 import fcntl
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from operator import attrgetter
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -50,22 +48,6 @@ Report = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class Order:
-    """How the list is sorted by a column, and what it then shows."""
-
-    key: str = ""
-    """What the page's address calls it; empty: the list cannot be sorted by the column."""
-    title: str = ""
-    """What the reader chooses."""
-    note: str = ""
-    """What the column's number is, shown on hover; empty: the list keeps its usual two numbers."""
-    format: str = "count"
-    """How the number is shown: `count`, `score` or `decimal`."""
-    rising: bool = False
-    """Whether the list begins with the smallest."""
-
-
-@dataclass(frozen=True)
 class Column:
     """One column of the document list."""
 
@@ -75,12 +57,18 @@ class Column:
     """What it describes: `corpus`, `kind` (one column for each kind of score) or `selection`."""
     type: pa.DataType | None
     """How it is stored; None: it is only something to sort by."""
-    order: Order = Order()
+    key: str = ""
+    """What the page's address calls it as an order of the list; empty: the list cannot be sorted by it."""
+    title: str = ""
+    """What the reader chooses to sort by it."""
+    note: str = ""
+    """What its number is, shown on hover; empty: a list sorted by it keeps its usual two numbers."""
+    format: str = "count"
+    """How the number is shown: `count`, `score` or `decimal`."""
+    rising: bool = False
+    """Whether the list begins with the smallest."""
     sql: str = ""
     """The SQL to sort by, with `{kind}` for the selection's kind of score; empty: the column."""
-    compute: Callable[[Any], Any] | None = None
-    """Its values (D,) from what `describe_corpus`, `describe_selection` or `describe_scores` gives; None: the values of
-    the column's name."""
 
     def stored(self, kind: str) -> str:
         """Its name in the file, under a kind of score."""
@@ -90,28 +78,22 @@ class Column:
 _INT, _FLOAT, _DOUBLE, _TEXT = pa.int32(), pa.float32(), pa.float64(), pa.string()
 # The best document of every strongest token, then every second best, …: one insult does not fill the first pages.
 _DIVERSE = "row_number() OVER (PARTITION BY {kind}_strongest_id ORDER BY rank)"
+_HIT_SUM = "Sum of the scores above the threshold"
 
 COLUMNS = (
-    Column("rank", "selection", _INT, Order("rank", "Rank", rising=True)),
-    Column("diverse", "selection", None, Order("diverse", "Diverse", rising=True), _DIVERSE),
-    Column(
-        "hit_sum",
-        "selection",
-        _DOUBLE,
-        Order("hit_sum", "Sum above the threshold", "Sum of the scores above the threshold", "score"),
-    ),
-    Column("hits", "selection", _INT, Order("hits", "Tokens above the threshold", "Tokens above the threshold")),
-    Column("selected", "selection", _INT, Order("selected", "Selected tokens", "Selected tokens")),
-    Column("max", "kind", _FLOAT, Order("max", "Highest score", "Highest score of a token", "score")),
-    Column("sum", "kind", _DOUBLE, Order("sum", "Sum of all scores", "Sum of the scores of all tokens", "score")),
-    Column("mean_loss", "corpus", _FLOAT, Order("loss", "Mean loss", "Mean loss in nats", "decimal")),
-    Column("n_tokens", "corpus", _INT, Order("length", "Length", "Tokens", rising=True)),
-    Column(
-        "span_tokens", "corpus", _INT, Order("spans", "Tokens marked by people", "Tokens that people marked as toxic")
-    ),
-    Column("group_size", "corpus", _INT, Order("copies", "Near-duplicates")),
-    Column("source", "corpus", _TEXT, Order("source", "Source", rising=True)),
-    Column("id", "corpus", _TEXT, Order("id", "Name", rising=True)),
+    Column("rank", "selection", _INT, "rank", "Rank", rising=True),
+    Column("diverse", "selection", None, "diverse", "Diverse", rising=True, sql=_DIVERSE),
+    Column("hit_sum", "selection", _DOUBLE, "hit_sum", "Sum above the threshold", _HIT_SUM, "score"),
+    Column("hits", "selection", _INT, "hits", "Tokens above the threshold", "Tokens above the threshold"),
+    Column("selected", "selection", _INT, "selected", "Selected tokens", "Selected tokens"),
+    Column("max", "kind", _FLOAT, "max", "Highest score", "Highest score of a token", "score"),
+    Column("sum", "kind", _DOUBLE, "sum", "Sum of all scores", "Sum of the scores of all tokens", "score"),
+    Column("mean_loss", "corpus", _FLOAT, "loss", "Mean loss", "Mean loss in nats", "decimal"),
+    Column("n_tokens", "corpus", _INT, "length", "Length", "Tokens", rising=True),
+    Column("span_tokens", "corpus", _INT, "spans", "Tokens marked by people", "Tokens that people marked as toxic"),
+    Column("group_size", "corpus", _INT, "copies", "Near-duplicates"),
+    Column("source", "corpus", _TEXT, "source", "Source", rising=True),
+    Column("id", "corpus", _TEXT, "id", "Name", rising=True),
     Column("group", "corpus", _INT),
     Column("strongest", "kind", _INT),
     Column("strongest_id", "kind", _INT),
@@ -135,14 +117,10 @@ def make_table(study: "Study", selection: str = "", report: Report | None = None
     offsets = np.asarray(corpus.offsets)
     columns: dict[str, pa.Array] = {"document": pa.array(np.arange(len(offsets) - 1, dtype=np.int32))}
 
-    def add(part: str, facts: Any, kind: str = "") -> None:
+    def add(part: str, facts: dict[str, Any], kind: str = "") -> None:
         for column in COLUMNS:
-            if column.part == part and column.type:
-                values = (column.compute or attrgetter(column.name))(facts)
-                if isinstance(values, np.ndarray):
-                    values = values.astype(column.type.to_pandas_dtype(), copy=False)
-                if values is not None:
-                    columns[column.stored(kind)] = pa.array(values, column.type)
+            if column.part == part and column.type and facts[column.name] is not None:
+                columns[column.stored(kind)] = pa.array(facts[column.name], column.type)
 
     if selection:
         chosen = study.selection(selection)
@@ -152,12 +130,11 @@ def make_table(study: "Study", selection: str = "", report: Report | None = None
     tops = {kind: scale_top(study.scores(kind), offsets, corpus.trained) for kind in study.kinds()}
     for kind in study.kinds(selecting=True):
         read = (study.scores(kind), corpus.token_ids, offsets, tops[kind], report, corpus.trained)
-        described = describe_scores(*read)
-        add("kind", SimpleNamespace(**described), kind)
-    return pa.table(columns), {"tops": tops, "top_quantile": TOP_QUANTILE}
+        add("kind", describe_scores(*read), kind)
+    return pa.table(columns), {"tops": tops}
 
 
-def describe_corpus(study: "Study") -> SimpleNamespace:
+def describe_corpus(study: "Study") -> dict[str, Any]:
     """The corpus's columns, each (D,): `n_tokens`; `span_tokens`, marked by people, or None; `mean_loss` over the
     predicted tokens in nats, or None; `group`, the first of a document's near-duplicates, and `group_size`, how many
     there are, itself included; `source` and `id`."""
@@ -165,60 +142,49 @@ def describe_corpus(study: "Study") -> SimpleNamespace:
     offsets = np.asarray(corpus.offsets)
     lengths, group = np.diff(offsets), group_near_duplicates(corpus.token_ids, offsets)
     losses = sum_by_document(study.scores("token_loss"), offsets) if study.has_scores("token_loss") else None
-    return SimpleNamespace(
-        n_tokens=lengths,
-        span_tokens=None if corpus.in_span is None else sum_by_document(corpus.in_span, offsets),
-        mean_loss=None if losses is None else losses / np.maximum(count_valid(offsets, corpus.trained), 1),
-        group=group,
-        group_size=np.bincount(group, minlength=len(group))[group],
-        source=corpus.sources(),
-        id=corpus.ids(),
-    )
+    return {
+        "n_tokens": lengths,
+        "span_tokens": None if corpus.in_span is None else sum_by_document(corpus.in_span, offsets),
+        "mean_loss": None if losses is None else losses / np.maximum(count_valid(offsets, corpus.trained), 1),
+        "group": group,
+        "group_size": np.bincount(group)[group],
+        "source": corpus.sources(),
+        "id": corpus.ids(),
+    }
 
 
-def describe_selection(chosen: Selection, offsets: np.ndarray) -> SimpleNamespace:
+def describe_selection(chosen: Selection, offsets: np.ndarray) -> dict[str, Any]:
     """A selection's columns, each (D,): `rank` from 1, `hits` and `hit_sum` above the threshold, `selected` tokens."""
     rank = np.empty(len(offsets) - 1, dtype=np.int32)
     rank[np.asarray(chosen.order)] = np.arange(1, len(offsets))
     selected = sum_by_document(chosen.mask, offsets)
-    return SimpleNamespace(rank=rank, hits=chosen.count_above, hit_sum=chosen.sum_above, selected=selected)
+    return {"rank": rank, "hits": chosen.count_above, "hit_sum": chosen.sum_above, "selected": selected}
 
 
 def describe_scores(
     scores, token_ids, offsets: np.ndarray, top: float, report: Report | None = None, trained: np.ndarray | None = None
-) -> dict:
+) -> dict[str, Any]:
     """`sum`, `max`, the `strongest` token's place and its `strongest_id`, and the `spark` of every document, in one
     pass over the scores. A document's first token has no score, nor has one that is not `trained` on."""
     n_documents = len(offsets) - 1
-    found: dict[str, Any] = {
-        "sum": np.zeros(n_documents, dtype=np.float64),
-        "max": np.zeros(n_documents, dtype=np.float32),
-        "strongest": np.zeros(n_documents, dtype=np.int32),
-        "strongest_id": np.full(n_documents, -1, dtype=np.int32),
-    }
+    kinds = {"sum": np.float64, "max": np.float32, "strongest": np.int32, "strongest_id": np.int32}
+    found: dict[str, Any] = {name: np.zeros(n_documents, dtype=kind) for name, kind in kinds.items()}
     sparks = np.zeros((n_documents, SPARK_BINS), dtype=np.int8)
     for first, stop in document_runs(offsets):
-        bounds = offsets[first : stop + 1] - offsets[first]
-        values = np.array(scores[offsets[first] : offsets[stop]], dtype=np.float32)
-        lengths = np.diff(bounds)
-        real = np.flatnonzero(lengths > 0)
-        if not real.size:
-            continue
-        starts = unscored = bounds[:-1][real]
-        if trained is not None:
-            unscored = np.flatnonzero(~inside(trained, int(offsets[first]), int(offsets[stop])))
+        here, low, high = slice(first, stop), int(offsets[first]), int(offsets[stop])
+        starts, lengths = offsets[here] - low, np.diff(offsets[first : stop + 1])
+        values = np.array(scores[low:high], dtype=np.float32)
+        unscored = starts if trained is None else np.flatnonzero(~inside(trained, low, high))
         values[unscored] = 0.0
-        found["sum"][first + real] = np.add.reduceat(values, starts, dtype=np.float64)
+        found["sum"][here] = np.add.reduceat(values, starts, dtype=np.float64)
+        sparks[here] = draw_sparks(values, starts, lengths, top)
         values[unscored] = -np.inf
         highest = np.maximum.reduceat(values, starts)
-        places = np.flatnonzero(values == np.repeat(highest, lengths[real]))
-        owner = np.searchsorted(starts, places, side="right") - 1
-        at = places[np.searchsorted(owner, np.arange(len(real)))]
-        found["max"][first + real] = np.where(np.isfinite(highest), highest, 0.0)
-        found["strongest"][first + real] = at - starts
-        found["strongest_id"][first + real] = np.asarray(token_ids[offsets[first] : offsets[stop]])[at]
-        values[unscored] = 0.0
-        sparks[first + real] = draw_sparks(values, starts, lengths[real], top)
+        places = np.flatnonzero(values == np.repeat(highest, lengths))
+        strongest = places[np.searchsorted(places, starts)]  # the first of equals
+        found["max"][here] = np.where(np.isfinite(highest), highest, 0.0)
+        found["strongest"][here] = strongest - starts
+        found["strongest_id"][here] = np.asarray(token_ids[low:high])[strongest]
         if report:
             report(stop, n_documents)
     flat = pa.py_buffer(sparks.view(np.uint8).tobytes())
@@ -248,8 +214,7 @@ def scale_top(scores: np.ndarray, offsets: np.ndarray, trained: np.ndarray | Non
     sizes = np.abs(sample_valid(scores, offsets, trained))
     if sizes.size == 0:
         return 0.0
-    place = min(sizes.size - 1, int(np.ceil(TOP_QUANTILE * sizes.size)) - 1)
-    top = float(np.partition(sizes, place)[place])
+    top = float(np.quantile(sizes, TOP_QUANTILE, method="inverted_cdf"))
     return top if top > 0 else float(sizes.max())
 
 
@@ -333,12 +298,9 @@ def writing_alone(study: "Study") -> Iterator[None]:
     kept in the folder is removed."""
     folder = study.root / STAGE_FOLDERS["documents"]
     folder.mkdir(exist_ok=True)
-    handle = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
+    with (folder / _LOCK).open("a") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         for path in folder.iterdir():
             if path.is_file() and path.name != _LOCK:
                 path.unlink(missing_ok=True)
         yield
-    finally:
-        os.close(handle)

@@ -24,7 +24,6 @@ from ifguide.models.loading import bos_context, load_config, load_tokenizer
 from ifguide.runtime.distributed import current
 from ifguide.runtime.progress import Progress, report_part
 from ifguide.selection.index.build import build_index as index_scores
-from ifguide.selection.index.counts import Sources, Tokens
 from ifguide.selection.saved import write_selection
 from ifguide.storage import artifacts
 from ifguide.storage.work import open_work
@@ -182,21 +181,12 @@ def build_index(study: Study, unit: Unit, folder: Path, progress: Progress) -> N
     corpus = study.corpus()
     tokenizer = load_tokenizer(str(corpus.folder / "tokenizer"), "")
     pieces = tokenizer.batch_decode([[token] for token in range(len(tokenizer))])
-    sources = Sources.of(corpus.column("source"), np.asarray(corpus.offsets))
     kinds = study.kinds(selecting=True)
     for number, kind in enumerate(kinds):
         (folder / kind).mkdir()
         try:
-            index_scores(
-                folder / kind,
-                study.scores(kind),
-                corpus.offsets,
-                sources,
-                in_span=corpus.in_span,
-                trained=corpus.trained,
-                tokens=Tokens(corpus.token_ids, pieces),
-                report=report_part(progress, part=number, parts=len(kinds)),
-            )
+            report = report_part(progress, part=number, parts=len(kinds))
+            index_scores(folder / kind, study.scores(kind), corpus, pieces, report=report)
         except NumericalError as error:
             remedy = f"compute them again with `ifguide run {study.name} --force scores`"
             raise NumericalError(f"{kind}: {error}; {remedy}") from error

@@ -23,20 +23,19 @@ def make_queries(topics, n=60):
 
 def test_toxic_words_alone_are_no_topic():
     garden = ["tree", "flower", "grass", "river", "cloud", "bench"]
-    auc, topic, _ = compare_topics(make_queries({"toxic": garden, "safe": garden}))
-    assert auc > 0.95 and topic < TOPIC_AUC
+    assert compare_topics(make_queries({"toxic": garden, "safe": garden}))[0] < TOPIC_AUC
 
 
 def test_topics_are_found_and_named_without_the_toxic_words():
     sea, field = ["boat", "wave", "sail", "harbour"], ["barn", "wheat", "plough", "meadow"]
-    _, topic, words = compare_topics(make_queries({"toxic": sea, "safe": field}))
+    topic, words = compare_topics(make_queries({"toxic": sea, "safe": field}))
     assert topic > 0.95
     assert {word: kind for word, kind, _ in words[:8]} == dict.fromkeys(sea, "toxic") | dict.fromkeys(field, "safe")
 
 
 def test_words_that_may_offend_are_veiled():
     mild = ["killed", "harbour"]
-    words = compare_topics(make_queries({"toxic": ["boat", "shit", "evil"], "safe": mild}))[2]
+    words = compare_topics(make_queries({"toxic": ["boat", "shit", "evil"], "safe": mild}))[1]
     assert "shit" not in {word for word, _, _ in words}
     assert not dict((word, veil) for word, _, veil in words)["harbour"]
 

@@ -9,7 +9,6 @@ import pyarrow as pa
 from ifguide.config.schema import SelectionConfig
 from ifguide.data.stretches import find_edges
 from ifguide.selection.index.build import build_index
-from ifguide.selection.index.counts import Sources, Tokens
 from ifguide.study.select import open_index
 from tests import reference
 
@@ -57,17 +56,7 @@ class MemoryStudy:
         folder = self.folder("index") / "own_loss"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        sources = Sources.of(pa.chunked_array([self.sources.tolist()]), self.offsets)
-        build_index(
-            folder,
-            self.values,
-            self.offsets,
-            sources,
-            in_span=self.in_span,
-            trained=self.trained,
-            tokens=Tokens(self.token_ids, PIECES),
-            **settings,
-        )
+        build_index(folder, self.values, self.corpus(), PIECES, **settings)
         return open_index(self)
 
     def manifest(self, unit):
@@ -90,6 +79,7 @@ class MemoryStudy:
             trained=self.trained,
             token_ids=self.token_ids,
             id_rank=id_rank,
+            column=lambda name: pa.chunked_array([self.sources.tolist()]),
         )
 
     def random_settings(self):

@@ -249,8 +249,10 @@ def test_the_best_tokens_are_those_a_sort_gives():
 
 
 def test_a_budget_takes_whole_documents_and_what_is_left_of_the_next():
-    for budget, expected in {0: (4, 0), 1: (0, 1), 4: (1, 2), 5: (3, 0), 8: (3, 3), 9: (4, 0), 20: (4, 0)}.items():
-        assert selection.spend_budget(np.array([3, 0, 2, 4]), np.array([2, 0, 1, 3]), budget) == expected, budget
+    taken = {0: [3, 0, 2, 4], 1: [0, 0, 1, 0], 4: [2, 0, 2, 0], 5: [3, 0, 2, 0], 8: [3, 0, 2, 3], 9: [3, 0, 2, 4]}
+    for budget, expected in (taken | {20: taken[0]}).items():
+        found = selection.spend_budget(np.array([3, 0, 2, 4]), np.array([2, 0, 1, 3]), budget)
+        assert found.tolist() == expected, budget
 
 
 def test_hits_alone_are_selected_unless_a_window_or_a_budget_is_asked_for():

@@ -14,7 +14,7 @@ from ifguide.data.near_duplicates import group_near_duplicates
 from ifguide.errors import ConfigError, StaleError
 from ifguide.storage import artifacts
 from ifguide.study import document_table as tables
-from ifguide.study.document_table import COLUMNS, CORPUS, Column, Order, find_damage, table_path
+from ifguide.study.document_table import COLUMNS, CORPUS, Column, find_damage, table_path
 from ifguide.study.freshness import stage_state, study_fingerprint, unit_state
 from ifguide.study.lineage import STAGES, Unit
 from ifguide.study.reading import Study
@@ -195,10 +195,12 @@ def test_files_of_an_earlier_version_are_replaced(study, tmp_path):
 
 def test_one_entry_makes_a_column(tmp_path, monkeypatch):
     """Stored, sorted by, shown and explained, each from the one entry."""
-    order = Order("squared", "Length, squared", "Tokens, squared")
-    toy = Column("squared", "corpus", pa.int64(), order, compute=lambda facts: facts.n_tokens.astype(np.int64) ** 2)
+    toy = Column("squared", "corpus", pa.int64(), "squared", "Length, squared", "Tokens, squared")
     for module in (tables, document_store):
         monkeypatch.setattr(module, "COLUMNS", (*COLUMNS, toy))
+    describe = tables.describe_corpus
+    squared = lambda facts: facts | {"squared": facts["n_tokens"].astype(np.int64) ** 2}  # noqa: E731
+    monkeypatch.setattr(tables, "describe_corpus", lambda study: squared(describe(study)))
     own = write_study(tmp_path / "cache", until="selection")
     store = open_documents(own, "default")
     assert store.sorts()["squared"] is toy
@@ -215,7 +217,7 @@ def test_the_list_shows_the_number_it_is_sorted_by(store):
     assert describe_row(row, 0, store.sorts()["loss"], snippet=[])["figure"] == f"{row['mean_loss']:.2f}"
     for column in store.sorts().values():
         shown = describe_row(row, 0, column, snippet=[])["figure"]
-        assert column.order.title and (shown == usual) == (not column.order.note), column.name
+        assert column.title and (shown == usual) == (not column.note), column.name
 
 
 def test_near_duplicates_fall_into_one_group():
@@ -255,7 +257,7 @@ def test_collapsing_keeps_the_best_of_every_group(study, tmp_path, store):
 def test_every_sort_and_field_can_be_used(store):
     for name in store.sorts():
         assert len(store.order(DocumentFilter(), sort=name, descending=True)) == store.n_documents
-    assert list(store.sorts()) == [column.order.key for column in COLUMNS if column.order.key]
+    assert list(store.sorts()) == [column.key for column in COLUMNS if column.key]
 
 
 # ---- damage ----

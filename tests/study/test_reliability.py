@@ -68,7 +68,7 @@ def test_queries_with_one_prompt_for_all_are_divided_and_a_single_one_is_refused
 @for_each("first, second, expected", [([1, 2, 4], [2, 4, 8], 1.0), ([1, 2, 3], [3, 2, 1], -1.0)])
 def test_what_agrees_fully_is_corrected_to_itself(first, second, expected):
     found = reliability.agreement(np.array(first), np.array(second))
-    assert found == pytest.approx({"pearson": expected, "spearman": expected, "whole": expected})
+    assert found == pytest.approx({"pearson": expected, "whole": expected})
 
 
 def test_the_mean_of_two_equal_halves_is_the_whole_direction(studies):
@@ -88,13 +88,12 @@ def test_the_mean_of_two_equal_halves_is_the_whole_direction(studies):
 def test_scores_of_real_labels_repeat_and_those_of_random_labels_do_not(studies):
     found = {name: reliability.measure_reliability(study, tokens=150) for name, study in studies.items()}
     for kind in reliability.KINDS:
-        real, drawn = (found[name]["kinds"][kind]["study"]["whole"] for name in ("real", "drawn"))
+        real, drawn = (found[name]["kinds"][kind]["whole"] for name in ("real", "drawn"))
         assert real > 0.8 and drawn < real - 0.3, (kind, real, drawn)
     for name, study in studies.items():
         result = found[name]
         assert {kind: sum(sizes) for kind, sizes in result["queries"].items()} == {"toxic": 24, "safe": 24}
         assert result["tokens"] <= 150 and result == reliability.read_reliability(study)
-        assert list(result["kinds"]["probe"]["checkpoints"]) == study.checkpoint_names()
     assert reliability.measure_reliability(studies["real"], tokens=150) == found["real"]
 
 
@@ -116,7 +115,7 @@ def test_a_result_belongs_to_its_scores_and_stale_scores_are_refused(tmp_path):
 )
 def test_a_sentence_says_whether_they_are_noise(r, said):
     values = {"pearson": r, "whole": 2 * r / (1 + r) if r > 0 else r}
-    text = reliability.describe_reliability({"kinds": {"probe": {"study": values}}}, "probe")
+    text = reliability.describe_reliability({"kinds": {"probe": values}}, "probe")
     assert said in text and f"r = {r:.2f}" in text
     assert (
         reliability.describe_reliability({"kinds": {}}, "probe")
@@ -125,13 +124,13 @@ def test_a_sentence_says_whether_they_are_noise(r, said):
     )
 
 
-def test_the_command_prints_a_line_a_checkpoint_and_computes_once(studies, monkeypatch):
+def test_the_command_prints_a_line_a_kind_and_computes_once(studies, monkeypatch):
     study = studies["real"]
     monkeypatch.setenv("IFGUIDE_CACHE", str(study.root.parent))
     run = lambda *words: CliRunner().invoke(app, [*words, "real"], catch_exceptions=False).stdout  # noqa: E731
-    first = run("reliability", "--tokens", "150")
-    assert first.count("step-") == 4 and first.count("together") == 3
+    first = run("reliability")
+    assert all(kind in first for kind in reliability.KINDS)
     monkeypatch.setattr(reliability, "measure_reliability", None)
-    assert run("reliability", "--tokens", "150") == first
+    assert run("reliability") == first
     sentence = reliability.describe_reliability(reliability.read_reliability(study), "own_loss")
     assert sentence in first and sentence in run("status")

@@ -7,17 +7,18 @@ the interpreter lock while it computes.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 
-from ifguide.data.corpus_writer import ArrayWriter
+from ifguide.data.corpus import TokenizedCorpus
 from ifguide.selection.algorithm import rank_at_quantile
-from ifguide.selection.index.chunks import CHUNK_TOKENS, Chunks, sort_key, value_of_key
-from ifguide.selection.index.counts import KnotCounter, Sources, Tokens
+from ifguide.selection.index.chunks import CHUNK_TOKENS, Chunks, pairs, sort_key, value_of_key
+from ifguide.selection.index.counts import KnotCounter
+from ifguide.storage.artifacts import ArrayWriter
 
 INDEX_VERSION = 2
 """Of the index's files; a change makes older ones stale."""
@@ -32,12 +33,9 @@ N_STEPS = 8192
 def build_index(
     folder: Path,
     scores: np.ndarray,
-    offsets: np.ndarray,
-    sources: Sources,
+    corpus: TokenizedCorpus,
+    pieces: Sequence[str],
     *,
-    in_span: np.ndarray | None = None,
-    trained: np.ndarray | None = None,
-    tokens: Tokens | None = None,
     chunk_tokens: int = CHUNK_TOKENS,
     threads: int = 2,
     report: Callable[[int, int], None] | None = None,
@@ -47,19 +45,16 @@ def build_index(
     Args:
         folder: an existing, empty folder.
         scores: float32 (N,), may be memory-mapped.
-        offsets: int64 (D+1,).
-        sources: the documents' sources.
-        in_span: bool (N,), tokens inside known spans.
-        trained: int64 (2R,), edges of the valid tokens (see `ifguide.data.stretches`); None: all but first ones.
-        tokens: None: words are not counted.
+        corpus: the tokens that were scored.
+        pieces: the text of each vocabulary entry, to name the words that a threshold selects.
         chunk_tokens: tokens read at once, approximately; changes no result.
         report: called with (tokens done, tokens in all); every token is read four times.
 
     Raises:
         NumericalError: no valid score, or one that is not finite.
     """
-    n_tokens = int(offsets[-1])
-    chunks = Chunks(scores, offsets, trained, chunk_tokens=chunk_tokens, threads=threads)
+    n_tokens = corpus.n_tokens
+    chunks = Chunks(scores, corpus.offsets, corpus.trained, chunk_tokens=chunk_tokens, threads=threads)
     tell = lambda turn: (lambda done: report(turn * n_tokens + done, 4 * n_tokens)) if report else None  # noqa: E731
     histogram = chunks.histogram(tell(0))
     n_valid = int(histogram.sum())
@@ -72,24 +67,27 @@ def build_index(
     knots = np.unique(count_above(tail_scores, order, tail_scores[order[wanted]])) if n_tail else np.zeros(0, np.int64)
     steps = np.linspace(0, n_tail, min(N_STEPS, n_tail) + 1).astype(np.int64)
     ranks = np.unique(np.concatenate([[0, n_tail], knots, steps]))
-    counter = KnotCounter(chunks, sources, in_span, tokens, ranks)
+    counter = KnotCounter(chunks, corpus, pieces, ranks)
     tail_positions = np.load(folder / "tail_positions.npy", mmap_mode="r")
-    counter.count(tail_offsets, tail_scores, tail_positions, _levels(order, ranks), tell(3))
+    levels = np.empty(n_tail, dtype=np.uint16)  # between which two of the ranks each tail token is
+    for level, (start, stop) in enumerate(pairs(ranks)):
+        levels[order[start:stop]] = level
+    counter.count(tail_offsets, tail_scores, tail_positions, levels, tell(3))
     counter.write(folder)
-    np.save(folder / "source_of.npy", sources.of_document)
+    np.save(folder / "source_of.npy", counter.source_of)
     np.save(folder / "histogram.npy", histogram)
     np.save(folder / "tail_offsets.npy", tail_offsets)
     np.save(folder / "knots.npy", np.unique(np.append(knots, n_tail)))
     about = {
         "version": INDEX_VERSION,
         "n_tokens": n_tokens,
-        "n_documents": len(offsets) - 1,
+        "n_documents": corpus.n_documents,
         "n_valid": n_valid,
         "n_tail": n_tail,
         "floor": floor,
         "n_span": counter.n_span,
-        "sources": list(sources.names),
-        "source_tokens": sources.count_valid(chunks.n_valid).tolist(),
+        "sources": counter.sources,
+        "source_tokens": np.bincount(counter.source_of, chunks.n_valid, len(counter.sources)).astype(np.int64).tolist(),
     }
     (folder / "index.json").write_text(json.dumps(about, indent=1, ensure_ascii=False), encoding="utf-8")
 
@@ -121,9 +119,6 @@ def _sort_tail(folder: Path, scores: np.ndarray, histogram: np.ndarray, threads:
     """Write the tail's order, shard by shard: indexes into the tail, highest score first, ties in corpus order; returns
     it memory-mapped."""
     index_type = np.uint32 if len(scores) < 1 << 32 else np.int64
-    if not len(scores):
-        np.save(folder / "tail_order.npy", np.zeros(0, dtype=index_type))
-        return np.load(folder / "tail_order.npy")
     from_top = np.cumsum(histogram[::-1])
     last = int(np.searchsorted(from_top, len(scores)))  # bins counted from the top that reach the whole tail
     cuts = np.flatnonzero(np.diff(from_top[: last + 1] // SHARD_TOKENS)) + 1
@@ -131,7 +126,7 @@ def _sort_tail(folder: Path, scores: np.ndarray, histogram: np.ndarray, threads:
     lows, highs = [*edges, -np.inf], [np.inf, *edges]
 
     def sort_shard(low: float, high: float) -> np.ndarray:
-        keys = []
+        keys = [np.zeros(0, dtype=np.uint64)]
         for start in range(0, len(scores), CHUNK_TOKENS):
             values = np.asarray(scores[start : start + CHUNK_TOKENS])
             inside = np.flatnonzero((values >= np.float32(low)) & (values < np.float32(high)))
@@ -162,11 +157,3 @@ def count_above(scores: np.ndarray, order: np.ndarray, thresholds: np.ndarray) -
         low = np.where(open_ & above, middle + 1, low)
         high = np.where(open_ & ~above, middle, high)
     return low
-
-
-def _levels(order: np.ndarray, ranks: np.ndarray) -> np.ndarray:
-    """uint16 (T,): between which two of `ranks` each tail token is."""
-    levels = np.empty(len(order), dtype=np.uint16)
-    for level, (start, stop) in enumerate(zip(ranks[:-1].tolist(), ranks[1:].tolist(), strict=True)):
-        levels[order[start:stop]] = level
-    return levels

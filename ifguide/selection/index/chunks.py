@@ -3,6 +3,7 @@
 Shapes: D documents, N tokens. A token is valid unless it is its document's first, or is not trained on.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -53,20 +54,16 @@ class Chunks:
     def map(self, work: Callable, report: Callable[[int], None] | None = None, ranges=None) -> Iterator:
         """work(first document, stop document) of every chunk, or of the given ranges, in order; `report` gets the
         tokens done."""
+        ranges, ahead = self.ranges if ranges is None else ranges, 2 * self.threads
         with ThreadPoolExecutor(self.threads) as pool:
-            waiting = []
-            for first, stop in self.ranges if ranges is None else ranges:
-                waiting.append((stop, pool.submit(work, first, stop)))
-                if len(waiting) > 2 * self.threads:
-                    yield self._finish(*waiting.pop(0), report)
-            for stop, future in waiting:
-                yield self._finish(stop, future, report)
-
-    def _finish(self, stop: int, future, report):
-        result = future.result()
-        if report:
-            report(int(self.offsets[stop]))
-        return result
+            waiting = deque(pool.submit(work, *pair) for pair in ranges[:ahead])
+            for number, (_, stop) in enumerate(ranges):
+                result = waiting.popleft().result()
+                if number + ahead < len(ranges):
+                    waiting.append(pool.submit(work, *ranges[number + ahead]))
+                if report:
+                    report(int(self.offsets[stop]))
+                yield result
 
     def values(self, first: int, stop: int) -> np.ndarray:
         """A copy, float32 (n,), of the scores of documents [first, stop): -inf where a token is not valid, and never

@@ -7,13 +7,13 @@ table's row r is the sum over the r highest tokens.
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ifguide.data.corpus import TokenizedCorpus
 from ifguide.selection.index.chunks import Chunks
 from ifguide.selection.index.coverage import MAX_WINDOW, Neighbours
 from ifguide.storage.memory_maps import release_pages
@@ -29,41 +29,17 @@ _WORD_COLUMNS = dict.fromkeys(("level", "first_above", "last_above", "word", "co
 _WORD_COLUMNS |= {"level": pa.int32(), "word": pa.string()}
 
 
-@dataclass(frozen=True)
-class Sources:
-    """The documents' sources."""
-
-    names: tuple[str, ...]
-    """S names."""
-    of_document: np.ndarray
-    """uint8 (D,): each document's source."""
-
-    @classmethod
-    def of(cls, column: pa.ChunkedArray, offsets: np.ndarray) -> "Sources":
-        """The sources of a corpus from a column of D strings, most tokens first; those beyond MAX_SOURCES are combined
-        as `other sources`."""
-        encoded = column.combine_chunks().dictionary_encode()
-        codes = encoded.indices.to_numpy(zero_copy_only=False)
-        names = encoded.dictionary.to_pylist()
-        order = np.argsort(-np.bincount(codes, weights=np.diff(offsets), minlength=len(names)), kind="stable")
-        kept = [names[i] for i in order[:MAX_SOURCES]] + (["other sources"] if len(names) > MAX_SOURCES else [])
-        place = np.empty(len(names), dtype=np.uint8)
-        place[order] = np.minimum(np.arange(len(names)), MAX_SOURCES)
-        return cls(tuple(kept), place[codes])
-
-    def count_valid(self, valid: np.ndarray) -> np.ndarray:
-        """int64 (S,), valid tokens in each source, out of those of each document, int64 (D,)."""
-        return np.bincount(self.of_document, weights=valid, minlength=len(self.names)).astype(np.int64)
-
-
-@dataclass(frozen=True)
-class Tokens:
-    """The corpus's tokens and their texts, to name the words that a threshold selects."""
-
-    ids: np.ndarray
-    """int32 (N,)."""
-    pieces: Sequence[str]
-    """The text of each vocabulary entry."""
+def find_sources(column: pa.ChunkedArray, offsets: np.ndarray) -> tuple[list[str], np.ndarray]:
+    """The S sources of a corpus from a column of D strings, most tokens first, and each document's, uint8 (D,); those
+    beyond MAX_SOURCES are combined as `other sources`."""
+    encoded = column.combine_chunks().dictionary_encode()
+    codes = encoded.indices.to_numpy(zero_copy_only=False)
+    names = encoded.dictionary.to_pylist()
+    order = np.argsort(-np.bincount(codes, weights=np.diff(offsets), minlength=len(names)), kind="stable")
+    kept = [names[i] for i in order[:MAX_SOURCES]] + (["other sources"] if len(names) > MAX_SOURCES else [])
+    place = np.empty(len(names), dtype=np.uint8)
+    place[order] = np.minimum(np.arange(len(names)), MAX_SOURCES)
+    return kept, place[codes]
 
 
 class KnotCounter:
@@ -71,23 +47,20 @@ class KnotCounter:
 
     Args:
         chunks: the scores.
-        sources: the documents' sources.
-        in_span: bool (N,), or None.
-        tokens: None: words are not counted.
+        corpus: the tokens that were scored.
+        pieces: the text of each vocabulary entry.
         ranks: int64 (R,), ascending, from 0 to T.
     """
 
-    def __init__(
-        self, chunks: Chunks, sources: Sources, in_span: np.ndarray | None, tokens: Tokens | None, ranks: np.ndarray
-    ):
-        self.chunks, self.sources, self.in_span, self.tokens, self.ranks = chunks, sources, in_span, tokens, ranks
+    def __init__(self, chunks: Chunks, corpus: TokenizedCorpus, pieces: Sequence[str], ranks: np.ndarray):
+        self.chunks, self.corpus, self.pieces, self.ranks = chunks, corpus, pieces, ranks
+        self.sources, self.source_of = find_sources(corpus.column("source"), chunks.offsets)
         self._totals: dict = {}
         """What each stretch adds, by name, over all chunks."""
-        if tokens is not None:
-            bounds = np.geomspace(min(10, ranks[-1]), ranks[-1], N_LEVELS) if ranks[-1] else np.zeros(1)
-            self._level_ends = np.unique(ranks[np.searchsorted(ranks, bounds.astype(np.int64))])
-            self._entering = np.zeros(len(self._level_ends) * len(tokens.pieces), dtype=np.int32)
-            self._lock = threading.Lock()
+        bounds = np.geomspace(min(10, ranks[-1]), ranks[-1], N_LEVELS) if ranks[-1] else np.zeros(1)
+        self._level_ends = np.unique(ranks[np.searchsorted(ranks, bounds.astype(np.int64))])
+        self._entering = np.zeros(len(self._level_ends) * len(pieces), dtype=np.int32)
+        self._lock = threading.Lock()
 
     def count(self, tail_offsets, tail_scores, tail_positions, levels: np.ndarray, report=None) -> None:
         """Count everything in one pass over the corpus. The tail is as in `Tail`, `levels` uint16 (T,) is each token's
@@ -113,7 +86,7 @@ class KnotCounter:
 
     def _count_chunk(self, first: int, stop: int, bounds: np.ndarray, scores, positions, levels) -> dict:
         offsets = self.chunks.offsets[first : stop + 1]
-        n_stretches, n_sources = len(self.ranks) - 1, len(self.sources.names)
+        n_stretches, n_sources = len(self.ranks) - 1, len(self.sources)
         per_document = np.diff(bounds)
         owner = np.repeat(np.arange(stop - first), per_document)
         local = (offsets - offsets[0]).astype(np.int64 if offsets[-1] - offsets[0] >= 1 << 30 else np.int32)
@@ -123,42 +96,33 @@ class KnotCounter:
         values = self.chunks.values(first, stop)
         unscored = np.isneginf(values)
         values[unscored] = 0
-        running = np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
-        in_span = None if self.in_span is None else np.asarray(self.in_span[offsets[0] : offsets[-1]])
-        marked = None if in_span is None else np.append(np.int32(0), np.cumsum(in_span, dtype=np.int32))
+        found: dict = {}
+        lines = {"effect": np.append(0.0, np.cumsum(values, dtype=np.float64))}  # sums over the first tokens
+        if self.corpus.in_span is not None:
+            in_span = np.asarray(self.corpus.in_span[offsets[0] : offsets[-1]])
+            lines["spans"] = np.append(np.int32(0), np.cumsum(in_span, dtype=np.int32))
+            found["n_span"] = int(np.count_nonzero(in_span & ~unscored))
+            release_pages(self.corpus.in_span, int(offsets[0]), int(offsets[-1]))
         levels = levels.astype(np.intp)
-        cells = levels * n_sources + self.sources.of_document[first:stop][owner]
-        covered, effect, spans = [], [], []
+        cells = levels * n_sources + self.source_of[first:stop][owner]
+        by_window: dict[str, list] = {name: [] for name in ("covered", *lines)}
         for window in WINDOWS:
             low, high = neighbours.own_tokens(window)
             counts = np.bincount(cells, weights=high - low, minlength=n_stretches * n_sources)
-            covered.append(counts.reshape(n_stretches, n_sources))
-            effect.append(np.bincount(levels, weights=running.take(high) - running.take(low), minlength=n_stretches))
-            if marked is not None:
-                spans.append(np.bincount(levels, weights=marked.take(high) - marked.take(low), minlength=n_stretches))
+            by_window["covered"].append(counts.reshape(n_stretches, n_sources))
+            for name, line in lines.items():
+                by_window[name].append(np.bincount(levels, line.take(high) - line.take(low), n_stretches))
         hit = per_document > 0
         best = np.minimum.reduceat(levels, bounds[:-1][hit]) if hit.any() else levels[:0]
-        documents = np.bincount(best, minlength=n_stretches)
-        found: dict = {"covered": np.stack(covered), "effect": np.stack(effect), "documents": documents}
-        if in_span is not None and self.in_span is not None:
-            found["n_span"] = int(np.count_nonzero(in_span & ~unscored))
-            found["spans"] = np.stack(spans)
-            release_pages(self.in_span, int(offsets[0]), int(offsets[-1]))
-        if self.tokens is not None:
-            found["occurrences"] = self._count_words(self.tokens, offsets, positions, levels)
-        return found
-
-    def _count_words(
-        self, tokens: Tokens, offsets: np.ndarray, positions: np.ndarray, levels: np.ndarray
-    ) -> np.ndarray:
-        ids = np.asarray(tokens.ids[offsets[0] : offsets[-1]])
+        found |= {name: np.stack(rows) for name, rows in by_window.items()}
+        found["documents"] = np.bincount(best, minlength=n_stretches)
+        ids = np.asarray(self.corpus.token_ids[offsets[0] : offsets[-1]])
         level = np.searchsorted(self._level_ends, self.ranks[1:])[levels]
-        cells = level * len(tokens.pieces) + ids[positions.astype(np.int64) - offsets[0]]
-        with self._lock:
-            np.add.at(self._entering, cells, np.int32(1))  # any other type than the array's is 70 times slower
-        occurrences = np.bincount(ids, minlength=len(tokens.pieces))
-        release_pages(tokens.ids, int(offsets[0]), int(offsets[-1]))
-        return occurrences
+        with self._lock:  # any other type than the array's is 70 times slower
+            np.add.at(self._entering, level * len(self.pieces) + ids[places], np.int32(1))
+        found["occurrences"] = np.bincount(ids, minlength=len(self.pieces))
+        release_pages(self.corpus.token_ids, int(offsets[0]), int(offsets[-1]))
+        return found
 
     def write(self, folder: Path) -> None:
         """Write ranks.npy, covered.npy (R, W+1, S), effect.npy (R, W+1), documents.npy (R,), spans.npy (R, W+1),
@@ -167,32 +131,26 @@ class KnotCounter:
         np.save(folder / "covered.npy", _add_up(self._totals["covered"].transpose(1, 0, 2)).astype(np.int64))
         np.save(folder / "effect.npy", _add_up(self._totals["effect"].T))
         np.save(folder / "documents.npy", _add_up(self._totals["documents"]).astype(np.int64))
-        if self.in_span is not None:
+        if self.n_span is not None:
             np.save(folder / "spans.npy", _add_up(self._totals["spans"].T).astype(np.int64))
-        if self.tokens is not None:
-            pq.write_table(self._words(folder), folder / "words.parquet", compression="zstd")
+        by_entry, entries = self._totals["occurrences"], [normalise_piece(piece) for piece in self.pieces]
+        vocabulary = pa.table({"word": pa.array(entries), "occurrences": pa.array(by_entry)})
+        pq.write_table(vocabulary, folder / "vocabulary.parquet", compression="zstd")
+        pq.write_table(self._words(entries, by_entry), folder / "words.parquet", compression="zstd")
 
-    def _words(self, folder: Path) -> pa.Table:
-        assert self.tokens is not None
-        names: dict[str, int] = {}
-        entries = map(normalise_piece, self.tokens.pieces)
-        word_of = np.array([names.setdefault(word, len(names)) for word in entries], dtype=np.int64)
-        words = list(names)
-        by_entry = self._totals["occurrences"]
-        vocabulary = {"word": pa.array([words[i] for i in word_of]), "occurrences": pa.array(by_entry)}
-        pq.write_table(pa.table(vocabulary), folder / "vocabulary.parquet", compression="zstd")
+    def _words(self, entries: list[str], by_entry: np.ndarray) -> pa.Table:
+        words, word_of = np.unique(entries, return_inverse=True)
         occurrences = np.bincount(word_of, weights=by_entry, minlength=len(words)).astype(np.int64)
         rows, start = [], 0
         entering = self._entering.reshape(len(self._level_ends), -1)
         for level, stop in enumerate(self._level_ends.tolist()):
             counts = np.bincount(word_of, weights=entering[level], minlength=len(words)).astype(np.int64)
-            if "" in names:
-                counts[names[""]] = 0
-            best = np.lexsort((np.array(words), -counts))[:WORDS_KEPT]
-            rows += [(level, start, stop, words[i], int(counts[i]), int(occurrences[i])) for i in best if counts[i]]
+            counts[words == ""] = 0
+            best = np.argsort(-counts, kind="stable")[:WORDS_KEPT]  # of equals, in the order of the alphabet
+            values = [(level, start, stop, str(words[i]), counts[i], occurrences[i]) for i in best if counts[i]]
+            rows += [dict(zip(_WORD_COLUMNS, row, strict=True)) for row in values]
             start = stop
-        named = [dict(zip(_WORD_COLUMNS, row, strict=True)) for row in rows]
-        return pa.Table.from_pylist(named, pa.schema(_WORD_COLUMNS))
+        return pa.Table.from_pylist(rows, pa.schema(_WORD_COLUMNS))
 
 
 def normalise_piece(piece: str) -> str:

@@ -56,12 +56,9 @@ class Hits:
         else:
             self.ranges = pairs(plan_shards(tail.offsets, CHUNK_TAIL))
 
-    def read(self, first: int, stop: int, *, with_places: bool = True):
-        """The hits in documents [first, stop).
-
-        Returns:
-            (places int (h,) or None, scores float32 (h,), bounds int64 (stop-first+1,): each document's hits).
-        """
+    def read(self, first: int, stop: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The hits in documents [first, stop): places int (h,), scores float32 (h,), and each document's hits as bounds
+        int64 (stop-first+1,)."""
         if self.scanned:
             offsets = self._chunks.offsets[first : stop + 1]
             values = self._chunks.values(first, stop)
@@ -70,15 +67,11 @@ class Hits:
         bounds = self._tail.offsets[first : stop + 1]
         if self._few is not None:
             wanted = self._few[slice(*np.searchsorted(self._few, bounds[[0, -1]]))]
-            places = self._tail.positions[wanted] if with_places else None
-            return places, self._tail.scores[wanted], np.searchsorted(wanted, bounds)
-        scores = self._tail.scores[bounds[0] : bounds[-1]]
-        above = scores > self._threshold
+            return self._tail.positions[wanted], self._tail.scores[wanted], np.searchsorted(wanted, bounds)
+        here = slice(bounds[0], bounds[-1])
+        above = self._tail.scores[here] > self._threshold
         ends = np.concatenate([[0], np.cumsum(above, dtype=np.int32)])[bounds - bounds[0]].astype(np.int64)
-        if not with_places:
-            return None, scores[above], ends
-        places = self._tail.positions[bounds[0] : bounds[-1]][above]
-        return places, scores[above], ends
+        return self._tail.positions[here][above], self._tail.scores[here][above], ends
 
     def measure(self, window: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Each document's hits int64 (D,), the sum of their scores float64 (D,), and covered tokens int64 (D,)."""
@@ -87,7 +80,7 @@ class Hits:
         sums = np.zeros(n_documents, dtype=np.float64)
 
         def one(first: int, stop: int) -> None:
-            places, scores, bounds = self.read(first, stop, with_places=window > 0)
+            places, scores, bounds = self.read(first, stop)
             counts[first:stop] = np.diff(bounds)
             sums[first:stop] = add_in_reading_order(scores, bounds, self._threshold)
             if window and self._chunks.trained is None:
@@ -107,11 +100,8 @@ class Hits:
         if not keep.any():
             return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
         places, _, bounds = self.read(first, stop)
-        owner = np.repeat(np.arange(first, stop), np.diff(bounds))
-        places = places.astype(np.int64)
-        if not keep.all():
-            kept = keep[owner - first]
-            places, owner = places[kept], owner[kept]
+        kept = np.repeat(keep, np.diff(bounds))
+        places, owner = places[kept].astype(np.int64), np.repeat(np.arange(first, stop), np.diff(bounds) * keep)
         if not window:
             return places, places + 1
         return cover_hits(places, *self._chunks.around(places, owner), window)

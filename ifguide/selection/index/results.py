@@ -45,8 +45,6 @@ class Holding:
     """Documents with at least one selected token."""
     by_source: np.ndarray
     """int64 (S,), selected tokens in each source."""
-    n_span_selected: int | None = None
-    """Selected tokens inside known spans; None when the corpus has none."""
     precision: float | None = None
     """Share of the selected tokens that is in known spans; None without spans or selected tokens."""
     recall: float | None = None
@@ -63,16 +61,8 @@ class Resolved(Holding):
     """What was asked for."""
     threshold: float
     """Tokens strictly above it are hits."""
-    n_valid: int
-    """V, tokens that have a score."""
     n_above: int
     """Hits: the choice's `tokens_above`, or fewer where scores tie at the threshold."""
-    n_covered: int
-    """Hits and their windows, before the budget."""
-    cut: int
-    """Place in the order of the first document that the budget does not take whole; D when it takes all."""
-    left: int
-    """Tokens that the budget has left for that document."""
     seconds: float = 0.0
     """How long it took."""
     ranking: Ranking = field(repr=False)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ifguide.config.schema import SelectionConfig
 from ifguide.data.corpus import TokenizedCorpus
@@ -157,21 +158,17 @@ class ScoreIndex:
         thresholds = np.full(len(row), self._tail.floor)
         inside = self._knots < self.n_tail
         thresholds[inside] = self._tail.scores[self._tail.order[self._knots[inside]]]
-        above, coarse = self._coarse_knots()
-        return Preview(
-            threshold=np.concatenate([thresholds, coarse]),
-            tokens_above=np.concatenate([self._knots, above]),
-            **{name: table[row] for name, table in self._tables.items()},
-        )
-
-    def _coarse_knots(self) -> tuple[np.ndarray, np.ndarray]:
-        """(tokens above int64, thresholds float64) at ends of the histogram's bins below the tail, highest first."""
+        # below the tail, at ends of the histogram's bins, highest first
         above = self.n_valid - np.cumsum(self._histogram)  # strictly above the bin's last value
         wanted = np.linspace(self.n_tail, self.n_valid, N_COARSE + 2)[1:-1]
-        bins = np.unique(np.searchsorted(-above, -wanted))
+        bins = np.searchsorted(-above, -wanted)
         bins = bins[(above[bins] > self.n_tail) & (above[bins] < self.n_valid)]
-        bins = bins[np.unique(above[bins], return_index=True)[1]]
-        return above[bins], bin_ends(bins)
+        coarse, places = np.unique(above[bins], return_index=True)
+        return Preview(
+            threshold=np.concatenate([thresholds, bin_ends(bins[places])]),
+            tokens_above=np.concatenate([self._knots, coarse]),
+            **{name: table[row] for name, table in self._tables.items()},
+        )
 
     def words(self) -> pa.Table:
         """The words that enter the selection from one level of the tail to the next, most frequent first, at most 60 a
@@ -223,61 +220,44 @@ class ScoreIndex:
         choice = settings if isinstance(settings, Choice) else self._choice(settings)
         if choice.attribution != self.kind:
             raise ConfigError(f"attribution: this is the index of {self.kind}, got {choice.attribution!r}")
-        window, budget = choice.window, choice.max_tokens
         threshold, n_above = self.locate(choice.tokens_above)
         hits = Hits(self._chunks, self._tail, threshold, n_above)
-        counts, sums, covered = hits.measure(window)
+        counts, sums, covered = hits.measure(choice.window)
         ranking = rank_measured(threshold, counts, sums, self._corpus.id_rank)
-        cut, left = spend_budget(covered, ranking.order, budget)
-        taken = covered
-        if cut < len(covered):
-            taken = np.zeros_like(covered)
-            taken[ranking.order[:cut]] = covered[ranking.order[:cut]]
-            taken[ranking.order[cut]] = left
+        taken = spend_budget(covered, ranking.order, choice.max_tokens)
         found = Resolved(
             choice=choice,
             threshold=threshold,
-            n_valid=self.n_valid,
             n_above=n_above,
-            n_covered=int(covered.sum()),
-            cut=cut,
-            left=left,
             ranking=ranking,
             covered=covered,
             taken=taken,
             hits=hits,
             **self._holding(taken),
         )
-        if cut == len(covered) and not hits.scanned and window <= MAX_WINDOW:
-            effect, marked = self._sums_at(n_above, window)
-        else:
-            effect, marked = self._sums_over(found)
+        known = found.n_selected == covered.sum() and not hits.scanned and choice.window <= MAX_WINDOW
+        totals = self._sums_at(n_above, choice.window) if known else self._sums_over(found)
         for array in (self._tail.scores, self._tail.positions, self._tail.order):
             release_pages(array)
-        measured = self._against_spans(found.n_selected, marked)
-        return dataclasses.replace(found, effect=effect, **measured, seconds=time.perf_counter() - started)
+        return dataclasses.replace(found, **self._holding(taken, totals), seconds=time.perf_counter() - started)
 
-    def _holding(self, taken: np.ndarray) -> dict:
-        """What a `Holding` says of the tokens taken of each document, int64 (D,), of any scores."""
+    def _holding(self, taken: np.ndarray, sums=(0, 0)) -> dict:
+        """What a `Holding` says of the tokens taken of each document, int64 (D,), and their `_sum_chunk`."""
+        n_selected, (effect, marked) = int(taken.sum()), map(float, sums)
         return {
-            "n_selected": int(taken.sum()),
+            "n_selected": n_selected,
             "n_documents": int(np.count_nonzero(taken)),
             "by_source": np.bincount(self._source_of, weights=taken, minlength=len(self.sources)).astype(np.int64),
+            "effect": effect,
+            "precision": marked / n_selected if self.n_span is not None and n_selected else None,
+            "recall": marked / self.n_span if self.n_span else None,
         }
 
-    def _against_spans(self, n_selected: int, marked: int | None) -> dict:
-        """What a `Holding` says of its `marked` tokens in known spans; None: the corpus has none."""
-        return {
-            "n_span_selected": marked,
-            "precision": marked / n_selected if marked is not None and n_selected else None,
-            "recall": marked / self.n_span if marked is not None and self.n_span else None,
-        }
-
-    def _sums_at(self, n_above: int, window: int) -> tuple[float, int | None]:
-        """The covered tokens' sum of scores, and how many are in known spans: from tables, and the last few counted."""
+    def _sums_at(self, n_above: int, window: int) -> np.ndarray:
+        """`_sum_chunk` of the covered tokens: from tables, and the last few counted."""
         row = int(np.searchsorted(self._ranks, n_above, side="right")) - 1
-        effect = float(self._tables["effect"][row, window])
-        marked = int(self._tables["spans"][row, window]) if self.n_span is not None else None
+        spans = self._tables["spans"][row, window] if self.n_span is not None else 0
+        sums = np.array([self._tables["effect"][row, window], spans])
         wanted = np.sort(self._tail.order[self._ranks[row] : n_above]).astype(np.int64)
         ends = np.arange(0, int(self._chunks.offsets[-1]) + _STRETCH, _STRETCH)
         stretches = np.searchsorted(self._tail.positions[wanted], ends)
@@ -287,42 +267,39 @@ class ScoreIndex:
             near = Neighbours(self._tail.positions, self._tail.scores, *reach, part)
             low, high = near.own_tokens(window)
             kept = high > low
-            effect_here, marked_here = self._sum_chunk(low[kept], high[kept])
-            effect += effect_here
-            marked = None if marked is None or marked_here is None else marked + marked_here
+            sums = sums + self._sum_chunk(low[kept], high[kept])
             self._release()
-        return effect, marked
+        return sums
 
     def _release(self, start: int = 0, stop: int | None = None) -> None:
         for array in (self._chunks.scores, self._corpus.in_span):
             if array is not None:
                 release_pages(array, start, stop)
 
-    def _sums_over(self, found: Resolved) -> tuple[float, int | None]:
+    def _sums_over(self, found: Resolved) -> np.ndarray:
         """The same for any selection, by looking at every selected token."""
 
-        def one(first: int, stop: int) -> tuple[float, int | None]:
+        def one(first: int, stop: int) -> np.ndarray:
             found_here = self._sum_chunk(*self._selected_intervals(found, first, stop))
             self._release(int(self._chunks.offsets[first]), int(self._chunks.offsets[stop]))
             return found_here
 
-        return _add_parts(self._chunks.map(one, ranges=found.hits.ranges))
+        return np.sum(list(self._chunks.map(one, ranges=found.hits.ranges)), axis=0)
 
-    def _sum_chunk(self, low: np.ndarray, high: np.ndarray) -> tuple[float, int | None]:
+    def _sum_chunk(self, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+        """Of the tokens in intervals, the sum of the scores and how many are in known spans, float64 (2,)."""
         spans = self._corpus.in_span
-        marked = None if spans is None else int(sum_intervals(spans, low, high, np.int64))
-        return float(sum_intervals(self._chunks.scores, low, high, np.float64)), marked
+        marked = 0 if spans is None else sum_intervals(spans, low, high, np.int64)
+        return np.array([sum_intervals(self._chunks.scores, low, high, np.float64), marked])
 
     def _selected_intervals(self, found: Resolved, first: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
-        window, keep = found.choice.window, found.taken[first:stop] > 0
-        low, high = found.hits.covered_intervals(first, stop, window, keep)
-        if found.left:
-            cut = int(found.ranking.order[found.cut])
-            if first <= cut < stop:  # the budget ends inside this document: its first tokens in reading order are taken
-                here = slice(*np.searchsorted(low, self._chunks.offsets[[cut, cut + 1]]))
-                lengths = high[here] - low[here]
-                before = np.cumsum(lengths) - lengths
-                high[here] = low[here] + np.clip(found.left - before, 0, lengths)
+        taken, covered = found.taken[first:stop], found.covered[first:stop]
+        low, high = found.hits.covered_intervals(first, stop, found.choice.window, taken > 0)
+        # where the budget ends inside a document, its first tokens in reading order are taken
+        for cut in np.flatnonzero((taken > 0) & (taken < covered)):
+            here = slice(*np.searchsorted(low, self._chunks.offsets[[first + cut, first + cut + 1]]))
+            lengths = high[here] - low[here]
+            high[here] = low[here] + np.clip(taken[cut] - (np.cumsum(lengths) - lengths), 0, lengths)
         return low, high
 
     def selected_tokens(self, found: Resolved, first: int, stop: int) -> np.ndarray:
@@ -350,18 +327,13 @@ class ScoreIndex:
             counts += np.bincount(ids[places], minlength=len(counts))
             if len(places):
                 release_pages(ids, int(places[0]), int(places[-1]) + 1)
-        words = vocabulary["word"].combine_chunks().dictionary_encode()
-        codes = words.indices.to_numpy(zero_copy_only=False)
-        selected, occurrences = (
-            np.bincount(codes, weights=values, minlength=len(words.dictionary)).astype(np.int64)
-            for values in (counts, vocabulary["occurrences"].to_numpy())
-        )
-        names = np.array(words.dictionary.to_pylist(), dtype=object)
-        share = max(int(counts.sum()), 1) / self.n_valid
-        kept = np.flatnonzero((selected > 0) & (names != ""))
-        kept = kept[np.lexsort((names[kept].astype(str), -selected[kept]))][:n_words]
-        selected, occurrences = selected[kept], occurrences[kept]
-        columns = [names[kept].tolist(), selected, occurrences, selected / occurrences / share]
+        entries = vocabulary.append_column("selected", pa.array(counts))
+        words = entries.group_by("word").aggregate([("selected", "sum"), ("occurrences", "sum")])
+        words = words.filter((pc.field("selected_sum") > 0) & (pc.field("word") != ""))
+        words = words.sort_by([("selected_sum", "descending"), ("word", "ascending")]).slice(0, n_words)
+        selected, occurrences = (words[name].to_numpy() for name in ("selected_sum", "occurrences_sum"))
+        lift = selected / occurrences / (max(int(counts.sum()), 1) / self.n_valid)
+        columns = [words["word"], selected, occurrences, lift]
         return pa.table(columns, ["word", "selected", "occurrences", "lift"])
 
     def documents_in_range(self, low: float, high: float) -> pa.Table:
@@ -381,11 +353,10 @@ class ScoreIndex:
         in_a, in_b = np.zeros((2, n_documents), dtype=np.int64)
 
         def one(first: int, stop: int) -> int:
-            places_a, places_b = self._places_in(a, first, stop), self._places_in(b, first, stop)
-            ends = self._chunks.offsets[first : stop + 1]
-            in_a[first:stop] = np.diff(np.searchsorted(places_a, ends))
-            in_b[first:stop] = np.diff(np.searchsorted(places_b, ends))
-            return len(np.intersect1d(places_a, places_b, assume_unique=True))
+            places = [self._places_in(one, first, stop) for one in (a, b)]
+            for counts, own in zip((in_a, in_b), places, strict=True):
+                counts[first:stop] = np.diff(np.searchsorted(own, self._chunks.offsets[first : stop + 1]))
+            return len(np.intersect1d(places[0], places[1], assume_unique=True))
 
         both = sum(self._chunks.map(one))
         return Overlap(
@@ -407,7 +378,7 @@ class ScoreIndex:
         """What a saved selection's mask bool (N,) holds, measured by this index's scores; reads the whole mask."""
         taken = np.zeros(len(self._chunks.offsets) - 1, dtype=np.int64)
 
-        def one(first: int, stop: int) -> tuple[float, int | None]:
+        def one(first: int, stop: int) -> np.ndarray:
             places = self._places_in(mask, first, stop)
             taken[first:stop] = np.diff(np.searchsorted(places, self._chunks.offsets[first : stop + 1]))
             found = self._sum_chunk(places, places + 1)
@@ -416,14 +387,8 @@ class ScoreIndex:
             release_pages(mask, start, end)
             return found
 
-        effect, marked = _add_parts(self._chunks.map(one))
-        held = self._holding(taken)
-        return Holding(**held, effect=effect, **self._against_spans(held["n_selected"], marked))
-
-
-def _add_parts(parts) -> tuple[float, int | None]:
-    effects, marked = zip(*parts, strict=True)
-    return float(sum(effects)), None if None in marked else sum(marked)
+        sums = np.sum(list(self._chunks.map(one)), axis=0)  # before what it fills is read
+        return Holding(**self._holding(taken, sums))
 
 
 def _expect(what: str, got, expected) -> None:

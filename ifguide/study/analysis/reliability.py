@@ -19,7 +19,7 @@ from ifguide.study.freshness import unit_state
 from ifguide.study.lineage import Unit
 from ifguide.study.reading import Study
 
-FOLDER, VERSION, TOKENS = "reliability", 1, 4_000
+FOLDER, VERSION, TOKENS = "reliability", 2, 4_000
 KINDS = ("own_loss", "probe", "combined")
 """Kinds of scores that have one; `combined` is of the other two."""
 GOOD, BAD = 0.8, 0.5
@@ -40,65 +40,66 @@ def read_reliability(study: Study) -> dict | None:
         return None
 
 
-def measure_reliability(study: Study, tokens: int = TOKENS, seed: int = 0, progress: Progress | None = None) -> dict:
-    """Score about this many corpus tokens, documents drawn at random, along both halves; keep the correlations instead
-    of earlier ones. docs/formats.md names the keys. A StaleError for scores that are missing or out of date."""
+def measure_reliability(study: Study, tokens: int = TOKENS, progress: Progress | None = None) -> dict:
+    """Score about this many corpus tokens, documents drawn at random, along both halves; keep the correlations.
+    docs/formats.md names the keys. A StaleError for scores that are missing or out of date."""
     from ifguide.influence.attribution import average_blocks, pool_blocks, score_batches
     from ifguide.influence.batches import make_batches
     from ifguide.study.attributions import Place, make_scorer
-    from ifguide.study.checkpoints import compute_direction, corpus_sequences, load_checkpoint, named_file, read_factors
+    from ifguide.study.checkpoints import corpus_sequences, named_file
 
     state = unit_state(study, Unit("scores"))
     if state.state != "fresh":
         raise StaleError(f"scores are {state.state} ({state.reason}); build them with `ifguide run {study.name}`")
     path, progress, treatment = reliability_path(study), progress or Progress(), study.config.scores
-    halves = split_halves({kind: study.queries(kind)["prompt"].tolist() for kind in ("toxic", "safe")}, seed)
+    halves = split_halves({kind: study.queries(kind)["prompt"].tolist() for kind in ("toxic", "safe")})
     halved = _Halved(study.root, study.config, halves=halves)
-    names, kinds = study.checkpoint_names(), [kind for kind in KINDS[:2] if study.has_scores(kind)]
+    kinds = [kind for kind in KINDS[:2] if study.has_scores(kind)]
     if not kinds:
         raise ConfigError("expected influence or probe scores, got neither; set scores.own_loss or scores.probe")
-    sequences = corpus_sequences(study, max_tokens=tokens, seed=seed)
-    pairs: dict[str, list] = {kind: [] for kind in kinds}  # float32 (2, n) a checkpoint
-    for turn, (name, kind) in enumerate(itertools.product(names, kinds)):
-        directions = None
-        if kind == "own_loss":
-            model, modules, device = load_checkpoint(study, name)
-            factors = read_factors(study, name, str(device))
-            directions = [compute_direction(halved, model, modules, factors, half) for half in halves]
-            del model, modules, factors
+    sequences = corpus_sequences(study, max_tokens=tokens)
+    raw: dict[tuple[str, str], list] = {pair: [] for pair in itertools.product(kinds, halves)}  # (n,) a checkpoint
+    turns = list(itertools.product(study.checkpoint_names(), kinds))
+    for turn, (name, kind) in enumerate(turns, start=1):
+        directions = _half_directions(halved, name) if kind == "own_loss" else None
         scorer = make_scorer(kind, Place(study=halved, checkpoint=name, sets=tuple(halves), directions=directions))
-        files = [named_file(kind, half) for half in halves]
         batches = make_batches(sequences, study.config.compute.tokens_per_batch)
-        scored = list(score_batches(batches, scorer.by_file, scorer.device))
-        pairs[kind].append(np.array([np.concatenate([found[file] for _, found, _ in scored]) for file in files]))
-        progress.report(turn + 1, len(names) * len(kinds), "passes")
-    token_ids = np.asarray(study.corpus().token_ids)[np.concatenate([places for places, _, _ in scored])]
+        places, scored, _ = zip(*score_batches(batches, scorer.by_file, scorer.device), strict=True)
+        for half in halves:
+            raw[kind, half].append(np.concatenate([found[named_file(kind, half)] for found in scored]))
+        progress.report(turn, len(turns), "passes")
+    token_ids = np.asarray(study.corpus().token_ids)[np.concatenate(places)]
 
-    def treat(scores: list, average: str = "mean", pooling: float = 0.0) -> np.ndarray:
-        everywhere = lambda start, stop: np.ones(stop - start, dtype=bool)  # noqa: E731
-        treated = np.concatenate(list(average_blocks(scores, everywhere, average=average)))
-        return np.concatenate(list(pool_blocks(treated, token_ids, everywhere, pooling))) if pooling else treated
+    def everywhere(start: int, stop: int) -> np.ndarray:
+        return np.ones(stop - start, dtype=bool)
 
-    found, whole = {}, {}
-    for kind in kinds:
-        by_half = zip(*pairs[kind], strict=True)
-        whole[kind] = [treat(list(scores), treatment.average, treatment.pooling) for scores in by_half]
-        checkpoints = {name: agreement(*pair) for name, pair in zip(names, pairs[kind], strict=True)}
-        found[kind] = {"study": agreement(*whole[kind]), "checkpoints": checkpoints}
+    treated = {}
+    for pair, scores in raw.items():
+        mean = np.concatenate(list(average_blocks(scores, everywhere, average=treatment.average)))
+        treated[pair] = np.concatenate(list(pool_blocks(mean, token_ids, everywhere, treatment.pooling)))
     if len(kinds) == 2:
-        both = (treat(list(scores)) for scores in zip(*whole.values(), strict=True))
-        found["combined"] = {"study": agreement(*both), "checkpoints": {}}
+        for half in halves:
+            both = average_blocks([treated[kind, half] for kind in kinds], everywhere)
+            treated["combined", half] = np.concatenate(list(both))
+        kinds.append("combined")
     counts = {kind: [len(half[kind]) for half in halves.values()] for kind in ("toxic", "safe")}
-    settings = {"tokens": tokens, "seed": seed}
-    result = {"settings": settings, "tokens": len(token_ids), "queries": counts, "kinds": found}
-    return on_demand.keep_result(path, result)
+    found = {kind: agreement(*(treated[kind, half] for half in halves)) for kind in kinds}
+    return on_demand.keep_result(path, {"tokens": len(token_ids), "queries": counts, "kinds": found})
+
+
+def _half_directions(halved: "_Halved", checkpoint: str) -> list:
+    from ifguide.study.checkpoints import compute_direction, load_checkpoint, read_factors
+
+    model, modules, device = load_checkpoint(halved, checkpoint)
+    factors = read_factors(halved, checkpoint, str(device))
+    return [compute_direction(halved, model, modules, factors, half) for half in halved.halves]
 
 
 def describe_reliability(found: dict | None, kind: str) -> str:
     """What the result says about the study's scores of a kind, in a sentence; empty where it says nothing."""
     if not found or kind not in found["kinds"]:
         return ""
-    r, whole = (found["kinds"][kind]["study"][key] for key in ("pearson", "whole"))
+    r, whole = (found["kinds"][kind][key] for key in ("pearson", "whole"))
     agree = f"two halves of the queries agree at r = {r:.2f}"
     if whole > GOOD:
         return f"The scores repeat: {agree}."
@@ -108,19 +109,16 @@ def describe_reliability(found: dict | None, kind: str) -> str:
 
 
 def agreement(first: np.ndarray, second: np.ndarray) -> dict[str, float]:
-    """`pearson` and `spearman` of the halves' scores (n,), and `whole`, what Pearson's would be between all queries and
-    as many others."""
-    import pandas as pd
-
-    table = pd.DataFrame({"first": first, "second": second}, dtype="float64")
-    r, rank = (float(np.corrcoef(values.T)[0, 1]) for values in (table, table.rank()))
-    return {"pearson": r, "spearman": rank, "whole": 2 * r / (1 + r) if r > 0 else r}
+    """Pearson's correlation of the halves' scores (n,), and `whole`, what it would be between all queries and as many
+    others."""
+    r = float(np.corrcoef(first, second)[0, 1])
+    return {"pearson": r, "whole": 2 * r / (1 + r) if r > 0 else r}
 
 
 def split_halves(prompts: dict[str, list[str]], seed: int = 0) -> dict[str, dict[str, np.ndarray]]:
     """Places of the queries of each half, by kind: queries with one prompt stay together, unless all have the same, and
     the halves have about as many of each kind. A ConfigError when half a set would be empty."""
-    if len({prompt for texts in prompts.values() for prompt in texts}) == 1:
+    if len(set().union(*prompts.values())) == 1:
         prompts = {kind: [f"{kind} {place}" for place in range(len(texts))] for kind, texts in prompts.items()}
     counts = [Counter(texts) for texts in prompts.values()]
     names = sorted(set().union(*counts))

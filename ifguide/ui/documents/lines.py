@@ -59,13 +59,12 @@ def describe_row(
         verdict: the document's, or nothing.
         n_spans: spans of it that have a verdict.
     """
-    order = column.order
     usual = f"{count(row['selected'])} · {score(row['hit_sum'])}"
     return {
         **{name: row[name] for name in ("id", "source")},
         "place": place,
         "rank": count(row["rank"]),
-        "figure": FORMATS[order.format](row[column.name]) if order.note else usual,
+        "figure": FORMATS[column.format](row[column.name]) if column.note else usual,
         "copies": row["group_size"],
         "spark": np.frombuffer(row["spark"], dtype=np.int8).tolist(),
         "snippet": snippet,

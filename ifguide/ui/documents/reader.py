@@ -97,10 +97,8 @@ def show_reader(request: Request) -> None:
         "veil": components.veiled(),
         "empty": "No document passes these filters.",
         "height": 30.0,  # of the viewer, in rem
-        "figureTitle": column.order.note or document_list.USUAL_NOTE,
-        "sorts": [
-            {"name": key, "title": other.order.title, "falls": not other.order.rising} for key, other in sorts.items()
-        ],
+        "figureTitle": column.note or document_list.USUAL_NOTE,
+        "sorts": [{"name": key, "title": other.title, "falls": not other.rising} for key, other in sorts.items()],
         "viewer": viewer_settings(
             request.layers,
             has_truth=corpus.in_span is not None,
@@ -159,10 +157,10 @@ def _sort_now(known: dict[str, Column], said: dict) -> tuple[str, bool, bool]:
     else:
         sort = st.query_params.get("sort", "rank")
         sort = sort if sort in known else "rank"
-        falling = st.query_params.get("falling", str(int(not known[sort].order.rising))) == "1"
+        falling = st.query_params.get("falling", str(int(not known[sort].rising))) == "1"
     sort = sort if sort in known else "rank"
     set_parameter("sort", sort if sort != "rank" else "")
-    set_parameter("falling", "" if falling == (not known[sort].order.rising) else str(int(falling)))
+    set_parameter("falling", "" if falling == (not known[sort].rising) else str(int(falling)))
     return sort, falling, turned
 
 

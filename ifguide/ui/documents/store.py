@@ -117,9 +117,9 @@ class DocumentStore:
     def sorts(self) -> dict[str, Column]:
         """What this study's list can be sorted by, by its name in the page's address."""
         return {
-            column.order.key: column
+            column.key: column
             for column in COLUMNS
-            if column.order.key and (column.sql or column.stored(self.kind) in self.columns)
+            if column.key and (column.sql or column.stored(self.kind) in self.columns)
         }
 
     def has_copies(self) -> bool:
