@@ -56,9 +56,9 @@ class Hits:
         else:
             self.ranges = pairs(plan_shards(tail.offsets, CHUNK_TAIL))
 
-    def read(self, first: int, stop: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The hits in documents [first, stop): places int (h,), scores float32 (h,), and each document's hits as bounds
-        int64 (stop-first+1,)."""
+    def read(self, first: int, stop: int, *, with_places: bool = True):
+        """The hits in documents [first, stop): places int (h,), or None without them; scores float32 (h,); and each
+        document's hits as bounds int64 (stop-first+1,)."""
         if self.scanned:
             offsets = self._chunks.offsets[first : stop + 1]
             values = self._chunks.values(first, stop)
@@ -71,7 +71,7 @@ class Hits:
         here = slice(bounds[0], bounds[-1])
         above = self._tail.scores[here] > self._threshold
         ends = np.concatenate([[0], np.cumsum(above, dtype=np.int32)])[bounds - bounds[0]].astype(np.int64)
-        return self._tail.positions[here][above], self._tail.scores[here][above], ends
+        return self._tail.positions[here][above] if with_places else None, self._tail.scores[here][above], ends
 
     def measure(self, window: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Each document's hits int64 (D,), the sum of their scores float64 (D,), and covered tokens int64 (D,)."""
@@ -80,7 +80,7 @@ class Hits:
         sums = np.zeros(n_documents, dtype=np.float64)
 
         def one(first: int, stop: int) -> None:
-            places, scores, bounds = self.read(first, stop)
+            places, scores, bounds = self.read(first, stop, with_places=window > 0)
             counts[first:stop] = np.diff(bounds)
             sums[first:stop] = add_in_reading_order(scores, bounds, self._threshold)
             if window and self._chunks.trained is None:
