@@ -100,6 +100,7 @@ with join_processes() as processes:
         save_file(measure(processes, dtype), folder / f"{dtype}-{processes.rank}.safetensors")
     train(folder / "trained")
     (folder / f"said-{processes.rank}.json").write_text(json.dumps(said))
+    processes.wait()  # until both have written everything
     if processes.rank == 1:
         raise InputError("this one cannot go on")
     processes.wait()
