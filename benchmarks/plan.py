@@ -14,7 +14,6 @@ import sys
 
 from ifguide.cli.status import study_status
 from ifguide.study.lineage import STAGE_FOLDERS, STAGES
-from ifguide.study.plan import make_plan
 from ifguide.study.reading import Study
 
 CLOSE = 1.3
@@ -33,8 +32,8 @@ def main() -> None:
         sys.exit("left as it is")
     for folder in built:
         shutil.rmtree(folder, ignore_errors=True)
-    make_plan(study)
-    subprocess.run([sys.executable, "-m", "ifguide", "run", name], check=True)
+    for command in ("plan", "run"):
+        subprocess.run([sys.executable, "-m", "ifguide", command, name], check=True)
     stages = study_status(study)["stages"]
     print("| stage | planned | took | ratio | planned memory | took | ratio |\n|" + "---|" * 7)
     ratios = []

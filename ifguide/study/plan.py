@@ -202,7 +202,7 @@ class Measured:
         if needs_direction(config.scores):
             found["factors"], found["direction"] = self.factors(n), self.direction(n)
         found["scores"] = self.scores(n, kinds)
-        found["index"] = Need(seconds=0.5 + 4e-6 * len(kinds) * self.n_tokens, disk=24 * len(kinds) * self.n_tokens)
+        found["index"] = Need(seconds=0.1 + 1e-6 * len(kinds) * self.n_tokens, disk=24 * len(kinds) * self.n_tokens)
         found["selection"] = Need(seconds=0.2 * units["selection"])
         found["documents"] = Need(seconds=0.5 + 1e-4 * sample.n_documents)
         found["evaluate"] = self.evaluation(units["evaluate"])
@@ -272,7 +272,7 @@ class Measured:
         some = self.sample.queries[:few]
         seconds = self.time(lambda: query_gradient(self.model, self.modules, some, tokens_per_batch=tokens))
         more = self.bases + 2 * self.matrices
-        return self.need(n * (seconds * sum(lengths) / sum(lengths[:few]) + 1), n * self.matrices, more)
+        return self.need(n * (seconds * sum(lengths) / sum(lengths[:few]) + 0.2), n * self.matrices, more)
 
     def scores(self, n: int, kinds: tuple[str, ...]) -> Need:
         """A pass or several for each kind and each pair of query sets, at n checkpoints."""
@@ -304,7 +304,7 @@ class Measured:
             seconds += self.n_tokens * by_token(lambda b: position_scores(split, self.modules, [along] * sets, b))
         if "probe" in kinds:
             read = self.n_tokens + sets * sum(len(ids) for ids, _ in self.sample.queries)
-            seconds += read * by_token(lambda batch: hidden_states(self.model, batch)) + 5
+            seconds += read * by_token(lambda batch: hidden_states(self.model, batch))
         self.peaks = most
         stored = [kind for kind in kinds if not KINDS[kind].parts]
         return self.need(n * seconds, 4 * self.n_tokens * (n * len(stored) + len(kinds)), self.matrices * sets)
@@ -335,10 +335,10 @@ class Measured:
         seconds += count / made * self.time(lambda: scorer.score([one.completion for one in written[-1]]))
         texts = read_heldout(config.heldout, config) if config.heldout else []
         if texts:
-            read = self.time(lambda: heldout_losses(self.model, self.tokenizer, texts[:8]))
-            seconds += len(texts) / len(texts[:8]) * read
+            read = self.time(lambda: heldout_losses(self.model, self.tokenizer, texts[:16]))
+            seconds += len(texts) / len(texts[:16]) * read
         self.peaks = peaks
-        return self.need(models * (seconds + 1), models * 200 * count)
+        return self.need(models * (seconds + 0.3), models * 200 * count)
 
     def training(self) -> Need:
         """One training, from a few steps of it."""
