@@ -100,7 +100,7 @@ def load_tokenizer(source: str, revision: str = "") -> "PreTrainedTokenizerFast"
     from transformers import AutoTokenizer
 
     source, at = split_revision(str(source), revision)
-    with _loading("tokenizer", source):
+    with opening("tokenizer", source):
         tokenizer = AutoTokenizer.from_pretrained(source, revision=at, use_fast=True, trust_remote_code=False)
     if len(tokenizer.get_vocab()) <= len(tokenizer.get_added_vocab()):  # Transformers makes one where there is none
         raise InputError(
@@ -122,7 +122,7 @@ def load_config(source: str, revision: str = ""):
     from transformers import AutoConfig
 
     source, at = split_revision(str(source), revision)
-    with _loading("model configuration", source):
+    with opening("model configuration", source):
         return AutoConfig.from_pretrained(source, revision=at, trust_remote_code=False)
 
 
@@ -153,7 +153,7 @@ def load_model(
 
     logging.disable_progress_bar()  # it would interrupt ours
     source, at = split_revision(str(source), revision)
-    with _loading("causal language model", source, "folder or hub id with safetensors weights"):
+    with opening("causal language model", source, "folder or hub id with safetensors weights"):
         pair: Any = AutoModelForCausalLM.from_pretrained(
             source,
             revision=at,
@@ -174,7 +174,7 @@ def load_model(
 
 
 @contextlib.contextmanager
-def _loading(what: str, source: str, wanted: str = "Hugging Face folder or hub id") -> Iterator[None]:
+def opening(what: str, source: str, wanted: str = "Hugging Face folder or hub id") -> Iterator[None]:
     """Any error of Transformers' becomes one line that names the source and what to name instead."""
     try:
         yield

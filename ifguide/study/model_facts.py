@@ -38,13 +38,13 @@ class ModelFacts:
     tied: bool
     """Input and output embeddings are one matrix."""
     forward_derivative: bool | None
-    """Whether the exact derivative exists; None: the layers are too large to try."""
+    """Whether the exact derivative exists; None: it could not be tried."""
     packs: bool | None
     """Whether packed documents are kept apart; None: likewise."""
 
     def rows(self) -> list[tuple[str, str]]:
         """What and how much, for a table."""
-        answers = {True: "yes", False: "no", None: "not tried: its layers are large"}
+        answers = {True: "yes", False: "no", None: "not known: its layers could not be tried"}
         derivative = {**answers, False: "no: scores by central differences, judged by halving the step"}
         packs = {**answers, False: "no: leave training.packing off"}
         too_little = "" if self.tracked_share >= ENOUGH else ": what the other weights learn is not seen"
@@ -95,20 +95,16 @@ def describe_model(source: str, revision: str = "", modules: str = "") -> ModelF
     import torch
 
     from ifguide.models.layers import layer_shape
-    from ifguide.models.loading import context_length, load_config, tracked_modules
+    from ifguide.models.loading import context_length, load_config, opening, tracked_modules
 
     config = load_config(source, revision)
-    with torch.device("meta"):
+    with opening("causal language model", source), torch.device("meta"):
         model = _make(config)
     tracked = tracked_modules(model, modules)
     found = {id(weights): weights for layer in tracked.values() for weights in layer.parameters(recurse=False)}
     embedding = [model.get_input_embeddings(), model.get_output_embeddings()]
     embedded = {id(weights) for layer in embedding if layer is not None for weights in layer.parameters()}
     rest = sum(weights.numel() for weights in model.parameters() if id(weights) not in embedded)
-    few = _first_layers(config)
-    with torch.device("meta"):
-        size = sum(weights.numel() for weights in _make(few).parameters())
-    tried = _make(few).eval().requires_grad_(False) if size <= _TRIED_WEIGHTS else None
     return ModelFacts(
         family=type(model).__name__,
         parameters=sum(weights.numel() for weights in model.parameters()),
@@ -117,9 +113,25 @@ def describe_model(source: str, revision: str = "", modules: str = "") -> ModelF
         context=context_length(config),
         dtype=str(getattr(config, "dtype", None) or "float32").removeprefix("torch."),
         tied=bool(config.get_text_config().tie_word_embeddings),
-        forward_derivative=None if tried is None else _has_forward_derivative(tried, modules),
-        packs=None if tried is None else _keeps_documents_apart(tried),
+        **_try_layers(config, modules),
     )
+
+
+def _try_layers(config, modules: str) -> dict[str, bool | None]:
+    """What two of the layers do; None where they are too large, or no two can be taken out of the model."""
+    import torch
+
+    unknown: dict[str, bool | None] = {"forward_derivative": None, "packs": None}
+    try:
+        few = _first_layers(config)
+        with torch.device("meta"):
+            size = sum(weights.numel() for weights in _make(few).parameters())
+        if size > _TRIED_WEIGHTS:
+            return unknown
+        model = _make(few).eval().requires_grad_(False)
+        return {"forward_derivative": _has_forward_derivative(model, modules), "packs": _keeps_documents_apart(model)}
+    except Exception:  # a model of another build is not described, and still runs
+        return unknown
 
 
 def _make(config):
