@@ -26,8 +26,9 @@ def settings(
     if presets:
         for name, preset in PRESETS.items():
             print(f"{name}: {preset.note}")
-            for part, keys in preset.settings.items():
-                print(*(f"  {part}.{key} = {json.dumps(value)}" for key, value in keys.items()), sep="\n")
+            for note, kept in (("", preset.settings), ("  # when fine-tuning", preset.finetune)):
+                for part, keys in kept.items():
+                    print(*(f"  {part}.{key} = {json.dumps(value)}{note}" for key, value in keys.items()), sep="\n")
         return
     config = open_study(study).config if study else StudyConfig()
     tables = {name: table for name, table in vars(config).items() if dataclasses.is_dataclass(table)}

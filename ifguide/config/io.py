@@ -87,7 +87,11 @@ def write_config(config: StudyConfig, path: Path, reasons: Mapping[str, str] | N
     def add(place: Any, name: str, table: Any, default: Any) -> None:
         described, plain = type(table).__pydantic_fields__, config_to_dict(default)
         for key, value in config_to_dict(table).items():
-            if isinstance(value, dict) or value == plain.get(key):
+            if isinstance(value, dict):
+                if name and value:  # a table of tables: queries.extra
+                    place.add(key, value)
+                continue
+            if value == plain[key]:
                 continue
             note = (reasons or {}).get(f"{name}.{key}") or " ".join((described[key].description or "").split())
             place.add(tomlkit.comment(note))
@@ -95,14 +99,10 @@ def write_config(config: StudyConfig, path: Path, reasons: Mapping[str, str] | N
 
     add(file, "", config, usual)
     for section, value in vars(config).items():
-        named = value if isinstance(value, dict) else {}
         if dataclasses.is_dataclass(value) and value != getattr(usual, section):
             place = tomlkit.table()
             add(place, section, value, getattr(usual, section))
-            for key, extra in config_to_dict(value).items():
-                if isinstance(extra, dict) and extra:  # queries.extra
-                    place.add(key, extra)
             file.add(section, place)
-        elif named:
-            file.add(section, config_to_dict(named))
+        elif isinstance(value, dict) and value:
+            file.add(section, config_to_dict(value))
     path.write_text(tomlkit.dumps(file), encoding="utf-8")

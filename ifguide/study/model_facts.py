@@ -65,14 +65,20 @@ def known_facts(study: Study) -> ModelFacts | None:
 
 
 def find_facts(study: Study) -> ModelFacts:
-    """What can be known of a study's model, kept in its folder once that is there. Errors as `describe_model`."""
-    if known := known_facts(study):
-        return known
+    """What can be known of a study's model; what is not on file is found out and kept. Errors as `describe_model`."""
+    return known_facts(study) or keep_facts(study, facts_of(study))
+
+
+def facts_of(study: Study) -> ModelFacts:
+    """`describe_model` of a study's model; the study need not be written yet."""
     config = study.config.model
-    found = describe_model(study.resolve(config.source), config.revision, config.modules)
-    if study.root.is_dir():
-        on_demand.keep_result(_facts_path(study), asdict(found))
-    return found
+    return describe_model(study.resolve(config.source), config.revision, config.modules)
+
+
+def keep_facts(study: Study, facts: ModelFacts) -> ModelFacts:
+    """Put facts on file for `known_facts`."""
+    on_demand.keep_result(_facts_path(study), asdict(facts))
+    return facts
 
 
 def _facts_path(study: Study) -> Path:

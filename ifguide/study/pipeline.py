@@ -24,7 +24,7 @@ from ifguide.runtime.progress import Progress
 from ifguide.storage import artifacts
 from ifguide.storage.lock import study_lock
 from ifguide.storage.work import close_work
-from ifguide.study.freshness import inputs_of, settings_of, unit_state
+from ifguide.study.freshness import inputs_of, settings_of, stage_states, unit_state
 from ifguide.study.lineage import STAGES, Unit, can_be_made_again, read_units
 from ifguide.study.plan import check_fit
 from ifguide.study.reading import Study
@@ -44,14 +44,18 @@ def create_study(
         InputError: an input cannot be used; nothing was written.
         ConfigError: a bad name or setting; nothing was written.
     """
+    from ifguide.study.model_facts import facts_of, keep_facts
     from ifguide.study.sizing import fit_to_data
 
     study = Study.at(name, config, cache)
     check_inputs(study)
-    reasons: dict[str, str] = {}
-    if named is not None:
-        config, reasons = fit_to_data(study, named)
-    return Study.create(name, config, cache, reasons)
+    if named is None:
+        return Study.create(name, config, cache)
+    facts = facts_of(study)
+    config, reasons = fit_to_data(study, named, facts)
+    made = Study.create(name, config, cache, reasons)
+    keep_facts(made, facts)
+    return made
 
 
 def check_inputs(study: Study) -> None:
@@ -142,9 +146,10 @@ def run_study(
         raise ConfigError(f"--force {force} comes after --until {until}, so it would not run; leave one of them out")
     units = [unit for stage in stages for unit in study.units(stage)]
     if not unchecked and distributed.current().alone:
-        due = {unit.stage for unit in units if unit_state(study, unit).state != "fresh"}
-        if due & {"model", "factors", "suppress"}:
-            check_fit(study, [stage for stage in stages if stage in due])
+        states = stage_states(study)
+        due = [stage for stage in stages if states[stage].state != "fresh"]
+        if {"model", "factors", "suppress"}.intersection(due):
+            check_fit(study, due)
     return _build(study, units, progress, forced={unit for unit in units if unit.stage == force})
 
 

@@ -169,10 +169,11 @@ class Measured:
         self.batches = [batch.to(self.device) for batch in made]
         self.measured = sum(batch.n_tokens for batch in self.batches)
         self.weights, self.matrices, self.bases = count_bytes(self.facts)
-        self.peaks = {"host": 0, "device": 0}
+        self.peaks: Counter[str] = Counter()
+        """Bytes at the most, on the host and the device, since the last `need`."""
 
     def time(self, work: Callable[[], object]) -> float:
-        """Seconds that a piece of work takes; `peaks` then has the memory it took, in bytes. What is quick is done
+        """Seconds that a piece of work takes; `peaks` grows to the memory it took. What is quick is done
         again, for the first time is slower."""
         reset_peak()
         seconds = math.inf
@@ -184,14 +185,14 @@ class Measured:
             seconds = min(seconds, time.monotonic() - started)
             if seconds > 1:
                 break
-        self.peaks = {"host": 0, "device": 0} | read_peak()
+        self.peaks |= Counter(read_peak())  # the larger of each
         return seconds
 
     def need(self, seconds: float, disk: int = 0, more: int = 0) -> Need:
-        """A stage with the memory of what was timed last, and `more` bytes where the model is."""
-        peaks = dict(self.peaks)
+        """A stage with the memory of what was timed for it, and `more` bytes where the model is."""
+        peaks, self.peaks = self.peaks, Counter()
         peaks["device" if self.device.type == "cuda" else "host"] += more
-        return Need(seconds=seconds, disk=disk, **peaks)
+        return Need(seconds=seconds, disk=disk, host=peaks["host"], device=peaks["device"])
 
     def needs(self) -> dict[str, Need]:
         """What each stage takes, in the order they run; training is measured last, for it changes the model."""
@@ -252,13 +253,12 @@ class Measured:
         seconds = self.time(lambda: operator.setitem(covariances, slice(None), fit.covariances()))
         inputs, outputs = covariances
         seconds += self.time(lambda: fit.eigenvalues({**inputs}, outputs))  # other square matrices take as long
-        peaks, sides = self.peaks, Counter(len(matrix) for group in covariances for matrix in group.values())
+        sides = Counter(len(matrix) for group in covariances for matrix in group.values())
         eigen = 0.0
         for side, times in sides.items():
             mixed = torch.rand(side, side, device=self.device)
             eigen += times * self.time(functools.partial(eigenvectors, mixed @ mixed.T))
         tokens = min(config.max_tokens or self.n_tokens, self.n_tokens)
-        self.peaks = peaks
         return self.need(
             n * (seconds * tokens / self.measured + eigen), n * (self.bases + self.matrices), 2 * self.bases
         )
@@ -284,16 +284,13 @@ class Measured:
         from ifguide.influence.probe import hidden_states
         from ifguide.study.checkpoints import SAMPLE_TOKENS
 
-        sets, seconds, most = len(self.study.query_sets()), 0.0, self.peaks
+        sets, seconds = len(self.study.query_sets()), 0.0
         shapes = zip(self.modules, self.facts.layers, strict=True)
         along = {name: torch.ones(shape, device=self.device) for name, shape in shapes}
         split = SplitModel(self.model)
 
         def by_token(score: Callable) -> float:
-            nonlocal most
-            found = self.time(lambda: [score(batch) for batch in self.batches]) / self.measured
-            most = max(most, self.peaks, key=lambda peaks: peaks["host"])
-            return found
+            return self.time(lambda: [score(batch) for batch in self.batches]) / self.measured
 
         if "own_loss" in kinds:
             central = by_token(Derivative("central", epsilon=1e-6).scorer(split, self.modules, along))
@@ -305,7 +302,6 @@ class Measured:
         if "probe" in kinds:
             read = self.n_tokens + sets * sum(len(ids) for ids, _ in self.sample.queries)
             seconds += read * by_token(lambda batch: hidden_states(self.model, batch))
-        self.peaks = most
         stored = [kind for kind in kinds if not KINDS[kind].parts]
         return self.need(n * seconds, 4 * self.n_tokens * (n * len(stored) + len(kinds)), self.matrices * sets)
 
@@ -330,14 +326,13 @@ class Measured:
         written: list = []
         short, longer = self.time(generate(2)), self.time(generate(6))
         by_step = max(0.0, longer - short) / 4
-        peaks, seconds = self.peaks, count / made * (short + by_step * (config.max_new_tokens - 2))
+        seconds = count / made * (short + by_step * (config.max_new_tokens - 2))
         scorer = load_study_scorer(self.study, config.scorer, str(self.device))
         seconds += count / made * self.time(lambda: scorer.score([one.completion for one in written[-1]]))
         texts = read_heldout(config.heldout, config) if config.heldout else []
         if texts:
             read = self.time(lambda: heldout_losses(self.model, self.tokenizer, texts[:16]))
             seconds += len(texts) / len(texts[:16]) * read
-        self.peaks = peaks
         return self.need(models * (seconds + 0.3), models * 200 * count)
 
     def training(self) -> Need:
@@ -352,6 +347,6 @@ class Measured:
             with tempfile.TemporaryDirectory() as folder:
                 reset_peak()
                 made.append(train_model(self.model, None, rows, few, None, Path(folder)))
-        self.peaks = {"host": 0, "device": 0} | read_peak()
+        self.peaks |= Counter(read_peak())
         by_token = (made[1].seconds - made[0].seconds) / max(1, made[1].tokens_seen - made[0].tokens_seen)
         return self.need(made[0].seconds + passes * self.n_tokens * by_token)

@@ -9,7 +9,7 @@ import numpy as np
 
 from ifguide.config.io import config_from_dict, config_to_dict
 from ifguide.config.schema import StudyConfig
-from ifguide.study.model_facts import find_facts
+from ifguide.study.model_facts import ModelFacts
 from ifguide.study.reading import Study
 
 SAMPLE = 500
@@ -67,19 +67,20 @@ def sample_inputs(study: Study) -> Sample:
     )
 
 
-def fit_to_data(study: Study, named: AbstractSet[str]) -> tuple[StudyConfig, dict[str, str]]:
+def fit_to_data(study: Study, named: AbstractSet[str], facts: ModelFacts) -> tuple[StudyConfig, dict[str, str]]:
     """The settings with those scaled that nobody named.
 
     Args:
         study: not written yet.
         named: `section.key` of the settings that the user or a preset chose.
+        facts: of its model.
 
     Returns:
         The settings, and by `section.key` why some of them are what they are.
     """
     from ifguide.models.loading import has_fast_bfloat16, pick_device
 
-    config, facts, device = study.config, find_facts(study), pick_device(study.config.compute.device)
+    config, device = study.config, pick_device(study.config.compute.device)
     sample = sample_inputs(study)
     n_documents, lengths = sample.n_documents, np.diff(sample.offsets)
     values, reasons = config_to_dict(config), {}
