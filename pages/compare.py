@@ -7,7 +7,7 @@ from ifguide.evaluation.statistics import INTERVALS, TOXIC_FROM
 from ifguide.study.analysis.comparison import treatment_note
 from ifguide.study.evaluating import shared_prompts_warning
 from ifguide.study.freshness import stage_state
-from ifguide.ui import components, layout
+from ifguide.ui import components, frame, layout
 from ifguide.ui.chart_style import CONFIG, MARKERS
 from ifguide.ui.compare import blind_panel, charts, methods_panel, prompt_list
 from ifguide.ui.compare import tables as comparison
@@ -15,7 +15,6 @@ from ifguide.ui.compare.frontier import MANY, frontier_points, pull_in
 from ifguide.ui.format import count_of, plain, variant_title
 from ifguide.ui.loaders import Loaded
 from ifguide.ui.palette import variant_colours
-from ifguide.ui.report.write import report_or_reason
 
 COUNTS = {"all": "Every completion", "highest": "Highest of each prompt"}
 
@@ -37,18 +36,6 @@ def ask_models(names: list[str]) -> list[str]:
         st.stop()
     layout.set_parameter("models", "" if chosen == usual else ",".join(chosen))
     return chosen
-
-
-def offer_report(loaded: Loaded) -> None:
-    """One button: everything about the study as one file."""
-    layout.offer_download(
-        "Report (one HTML file)",
-        lambda: report_or_reason(loaded.study),
-        file=f"{loaded.name}-report.html",
-        mime="text/html",
-        key="report",
-        help="The result, examples, metrics, charts, top documents and settings. Offensive text is blurred.",
-    )
 
 
 def show_metrics(loaded: Loaded, names: list[str], colours: dict[str, str]) -> None:
@@ -130,9 +117,7 @@ def show_distributions(samples: dict, colours: dict[str, str]) -> None:
     st.caption(plain(f"{unit.capitalize()} rated {TOXIC_FROM} or more · {toxic}."))
 
 
-loaded = layout.open_page(
-    "Compare", "Two to four models on the same prompts: how toxic, how fluent, and what they say."
-)
+loaded = frame.open_page("Compare")
 with layout.guard():
     evaluated = loaded.study.evaluation_names()
     if len(evaluated) < 2:
@@ -151,7 +136,6 @@ with layout.guard():
         names = ask_models(evaluated)
         note = "Hides names and numbers, and lets you vote for the better completions first."
         blind = st.toggle("Blind vote", key="blind", bind="query-params", help=note)
-        offer_report(loaded)
     if blind:
         blind_panel.show_blind(loaded, {name: loaded.samples(name) for name in names}, colours)
         st.stop()

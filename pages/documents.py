@@ -4,7 +4,7 @@ import numpy as np
 import streamlit as st
 
 from ifguide.selection import audit
-from ifguide.ui import layout
+from ifguide.ui import frame, layout
 from ifguide.ui.documents import loaders as document_data
 from ifguide.ui.documents import reader, verdict_panel
 from ifguide.ui.documents import why_panel as why
@@ -90,9 +90,7 @@ def build_filter(loaded: Loaded, asked: dict, store, log) -> DocumentFilter:
     return wanted
 
 
-loaded = layout.open_page(
-    "Documents", "Training documents, ranked by how strongly they teach the model to be toxic. Review and label them."
-)
+loaded = frame.open_page("Documents", wide=True)
 with layout.guard():
     layout.need_stage(loaded, "selection", "Documents are ranked by the selected tokens.")
     document_data.need_table(loaded)

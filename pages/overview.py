@@ -12,7 +12,7 @@ from ifguide.study.freshness import stage_states
 from ifguide.study.lineage import STAGES
 from ifguide.study.model_facts import known_facts
 from ifguide.study.reading import Study
-from ifguide.ui import components, job_panel, layout
+from ifguide.ui import components, frame, job_panel, layout
 from ifguide.ui.compare import tables as comparison
 from ifguide.ui.format import STAGE_NOTES, STAGE_TITLES, STATE_WORDS, column, count, count_of, duration, plain, sentence
 from ifguide.ui.loaders import Loaded
@@ -159,14 +159,12 @@ def show_run(study: Study, states: dict) -> None:
         job_panel.start(study.root, ["demo"] if study.name == DEMO else ["run", study.name])
 
 
-layout.need_frame()
+frame.need_frame()
 if not st.session_state.get("study"):
     show_welcome()
     st.stop()
 
-loaded = layout.open_page(
-    "Overview", "What this study consists of, how far it is, and how much less toxic the model became."
-)
+loaded = frame.open_page("Overview")
 with layout.guard():
     states = stage_states(loaded.study)
     fresh = {stage for stage, state in states.items() if state.state != "missing"}

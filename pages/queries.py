@@ -2,12 +2,12 @@
 
 import streamlit as st
 
-from ifguide.ui import layout
+from ifguide.ui import frame, layout
 from ifguide.ui.queries import mechanism_view, query_view
 
 PAGE_SIZE = 20
 
-loaded = layout.open_page("Queries", "Examples that define “toxic” and “safe”. Click one to see its effect.")
+loaded = frame.open_page("Queries")
 with layout.guard():
     layout.need_stage(loaded, "queries", "The queries are the examples you provided.")
     kind, search, order = query_view.ask(loaded)

@@ -10,7 +10,7 @@ from ifguide.config.attributions import describe_kind
 from ifguide.errors import InputError
 from ifguide.study.analysis.prediction import read_prediction
 from ifguide.study.analysis.reliability import KINDS, describe_reliability, read_reliability
-from ifguide.ui import components, layout
+from ifguide.ui import components, frame, layout
 from ifguide.ui.format import count, count_of, plain, score
 from ifguide.ui.loaders import COUNT_WORDS_UP_TO, Loaded
 from ifguide.ui.threshold import board, overlap_panel, selection_panel
@@ -203,10 +203,7 @@ def tune(loaded: Loaded) -> None:
         overlap_panel.show(loaded, kind, tuning.settings(kind))
 
 
-loaded = layout.open_page(
-    "Threshold",
-    "Choose which tokens to suppress: drag the threshold, see what it selects, and train a model against it.",
-)
+loaded = frame.open_page("Threshold", wide=True)
 with layout.guard():
     layout.need_stage(loaded, "index", "The threshold needs the tokens' sorted scores.")
     tune(loaded)

@@ -27,7 +27,7 @@ import os
 from streamlit.testing.v1 import AppTest
 from streamlit.runtime.pages_manager import PagesManager
 from ifguide.ui import shipped
-from ifguide.ui.layout import PAGES
+from ifguide.ui.frame import PAGES
 
 start = PagesManager.__init__
 def start_after_the_first_page(self, *args, **kwargs):  # as tests/app/whole_app.py says

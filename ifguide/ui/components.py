@@ -28,12 +28,14 @@ _empty = st.components.v2.component("ifguide.empty", html="<span></span>")
 _record_table = _register("record_table")
 _completions = _register("completions")
 _likelihood = _register("likelihood", "numbers", "token_viewer")
+_share = _register("share")
 _threshold = _register("threshold", "numbers", "threshold_preview", "threshold_draw", "threshold_parts")
 
 
-def veiled() -> bool:
-    """Whether offensive text is blurred."""
-    return not st.session_state.get("reveal_all", False)
+def veiled() -> str:
+    """Which text is blurred: `all` that comes from the study, its offensive `words`, or none (empty)."""
+    veil = st.session_state.get("veil", "all")
+    return "" if veil == "none" else veil
 
 
 def _nothing() -> None:
@@ -43,6 +45,11 @@ def _nothing() -> None:
 def preload() -> None:
     """An empty component, so that the browser fetches what components need while the server still reads."""
     _empty(key="preload")
+
+
+def share(*, key: str) -> None:
+    """A button that copies the page's address."""
+    _share(key=key, width="content")
 
 
 def reader(data: dict, *, key: str) -> None:

@@ -1,70 +1,21 @@
-"""What all pages share: opening the study, the heading, errors in plain words, blurring, paging."""
+"""What pages share: errors in plain words, notices of missing stages, choices in the address, paging."""
 
 import contextlib
 import logging
 import math
 import re
 from collections.abc import Callable, Hashable, Iterable, Iterator
-from pathlib import Path
 
 import streamlit as st
 
 from ifguide.errors import IFGuideError
 from ifguide.runtime.jobs import active_job
-from ifguide.study.folder import list_studies
 from ifguide.study.freshness import StageState, stage_state
 from ifguide.study.lineage import STAGES
-from ifguide.ui import components
 from ifguide.ui.format import STAGE_TITLES, count, plain, sentence
-from ifguide.ui.loaders import Loaded, load_study
-from ifguide.ui.method_text import explain_page
-
-ICON = str(Path(__file__).parent / "static" / "icon.svg")
-"""The browser tab's icon, a file of ours: named icons would be fetched from the network."""
-
-PAGES = (
-    ("overview", "Overview", ":material/dashboard:"),
-    ("documents", "Documents", ":material/article:"),
-    ("threshold", "Threshold", ":material/tune:"),
-    ("compare", "Compare", ":material/compare:"),
-    ("queries", "Queries", ":material/forum:"),
-)
-"""File in `pages/`, title and icon of every page, in the menu's order."""
-
-_FRAMED = "framed"
-"""Session key: the frame is drawn, and a page is running inside it."""
+from ifguide.ui.loaders import Loaded
 
 _FROM_ANOTHER = re.compile(rf"(?:[\w.-]+: )?({'|'.join(STAGES)})(?: [\w.-]+)? is (stale|missing)")
-
-# fixed rules for what Streamlit's theme cannot express; no text of the user's goes in here
-_STYLE = """<style>
-[data-testid="stMetricValue"] { font-variant-numeric: tabular-nums; }
-.stApp [data-testid="stMetricLabel"] * { white-space: normal; }
-[data-testid="stMainBlockContainer"] { max-width: 1320px; padding-top: 3.2rem; padding-bottom: 4rem; }
-.stApp [data-testid="stCaptionContainer"] { opacity: 0.82; }
-.stApp [data-testid="stMultiSelect"] span[title] { color: light-dark(#ffffff, #14171c); }
-@media (max-width: 1100px) {
-  [data-testid="stMainBlockContainer"] { padding-left: 1.6rem; padding-right: 1.6rem; }
-  [data-testid="stMetricValue"], [data-testid="stMetricValue"] * { font-size: 1.25rem; }
-}
-</style>"""
-
-
-def _pick_study() -> None:
-    """The study picker in the sidebar; the study's name is in the page's address."""
-    names = list_studies()
-    if not names:
-        return
-    linked = st.query_params.get("study")
-    if st.session_state.get("study") not in names:
-        if linked and linked not in names:
-            st.session_state["missing_study"] = linked
-        st.session_state["study"] = linked if linked in names else names[0]
-    with st.sidebar:
-        name = st.selectbox(
-            "Study", names, key="study", help="A study is one corpus, one model, and everything computed from them."
-        )
-    st.query_params["study"] = name
 
 
 @contextlib.contextmanager
@@ -83,65 +34,6 @@ def guard(*, go_on: bool = False) -> Iterator[None]:
         st.error(text, icon=":material/error:")
         if not go_on:
             st.stop()
-
-
-@contextlib.contextmanager
-def framed() -> Iterator["st.Page"]:
-    """Draw what surrounds every page (title, menu, sidebar), and yield the page to run inside it."""
-    page = _draw_frame()
-    st.session_state[_FRAMED] = True
-    try:
-        yield page
-    finally:
-        st.session_state.pop(_FRAMED, None)
-
-
-def need_frame() -> None:
-    """Draw the frame if nothing has: beside a folder called `pages`, Streamlit runs the first page that a server is
-    asked for alone, without app.py."""
-    if not st.session_state.get(_FRAMED):
-        _draw_frame()
-
-
-def _draw_frame():
-    st.set_page_config(page_title="IF-Guide Studio", page_icon=ICON, layout="wide", initial_sidebar_state=236)
-    st.html(_STYLE)
-    page = st.navigation(
-        [st.Page(f"pages/{name}.py", title=title, icon=icon, default=name == "overview") for name, title, icon in PAGES]
-    )
-    _pick_study()
-    with st.sidebar:
-        st.toggle(
-            "Show offensive text",
-            key="reveal_all",
-            persist_state="session",
-            help="Training text and completions are blurred. Reveal them one at a time, or all of them here.",
-        )
-        components.preload()
-    return page
-
-
-def open_page(title: str, explanation: str) -> Loaded:
-    """Heading and explanation of a page, and the chosen study; stops the page when there is none."""
-    need_frame()
-    st.title(title, anchor=False)
-    with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
-        st.markdown(explanation, width="content")
-        if method := explain_page(title):
-            with st.popover("How it works", icon=":material/help:", type="tertiary", width="content"):
-                st.markdown(method)
-                st.caption("From docs/method.md in the repository.")
-    if linked := st.session_state.pop("missing_study", None):
-        st.warning(
-            f"The link names the study “{plain(linked)}”, which is not here. Choose one in the sidebar.",
-            icon=":material/link_off:",
-        )
-    name = st.session_state.get("study")
-    if not name:
-        st.info("There is no study yet. The **Overview** page shows how to make one.", icon=":material/folder_open:")
-        st.stop()
-    with guard():
-        return load_study(name)
 
 
 def note_changes(loaded: Loaded) -> None:

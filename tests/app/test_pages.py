@@ -95,7 +95,7 @@ def test_broken_settings_are_named(open_app, tmp_path):
 def test_bad_links_and_patterns_are_explained(open_app, cache):
     app = open_app(cache, "overview", study="elsewhere")
     assert "elsewhere" in app.warning[0].value
-    assert app.sidebar.selectbox[0].value == "fake"
+    assert app.selectbox(key="study").value == "fake"
     app = open_app(cache, "documents", doc="**nowhere**")
     assert r"\*\*nowhere\*\*" in app.warning[0].value
     assert not app.error
@@ -310,10 +310,10 @@ def test_threshold_answers_its_address_and_saves_a_selection(open_app, tmp_path)
 
 def test_blur_is_on_until_switched_off_and_holds_on_other_pages(open_app, cache):
     app = open_app(cache, "documents")
-    assert app.toggle(key="reveal_all").value is False
-    app.toggle(key="reveal_all").set_value(True).run()
+    assert app.selectbox(key="veil").value == "all"
+    app.selectbox(key="veil").set_value("none").run()
     app.switch_page("pages/compare.py").run()
-    assert app.toggle(key="reveal_all").value is True
+    assert app.selectbox(key="veil").value == "none"
     share = (Study.open("fake", cache).samples("base")["toxicity"] >= 0.5).mean()
     assert f"Base model: {share:.1%}" in shown_text(app)
 

@@ -118,3 +118,10 @@ def visit(page, address: str, path: str) -> None:
     """Open a page of the app and wait until it is still."""
     page.goto(f"{address}/{path}")
     wait_until_still(page)
+
+
+def choose_veil(page, title: str) -> None:
+    """Hide or show offensive text, as the header offers it."""
+    page.get_by_role("combobox", name="Offensive text").click()
+    page.get_by_role("option", name=title).click()
+    wait_until_still(page)

@@ -9,7 +9,7 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from tests.browser.running_app import REPOSITORY, launch_browser, serve_app, wait_until_still
+from tests.browser.running_app import REPOSITORY, choose_veil, launch_browser, serve_app, wait_until_still
 
 PAGES = ("overview", "documents", "threshold", "compare", "queries")
 WIDTHS = (1440, 900)
@@ -31,7 +31,7 @@ def shoot(
                     page.goto(f"{address}/{'' if name == 'overview' else name}?study={study}")
                     wait_until_still(page)
                     if reveal:
-                        page.get_by_text("Show offensive text").click()
+                        choose_veil(page, "Text shown")
                         wait_until_still(page)
                     height = page.evaluate(
                         "document.querySelector('[data-testid=\"stMainBlockContainer\"]').scrollHeight + 60"

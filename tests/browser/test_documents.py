@@ -14,7 +14,7 @@ from ifguide.study.document_table import CORPUS, table_path
 from ifguide.study.reading import Study
 from tests.app.fake_study import HOSTILE_ID, HOSTILE_TEXT, LONG_ID, write_study
 from tests.browser.conftest import needs_browser
-from tests.browser.running_app import REPOSITORY, serve_app, visit, wait_until_still
+from tests.browser.running_app import REPOSITORY, choose_veil, serve_app, visit, wait_until_still
 from tests.hostile_texts import hostile_texts
 from tests.study.test_chat_study import make_chat_study
 from tests.tiny_tokenizers import tiny_tokenizer
@@ -59,7 +59,7 @@ def test_a_document_is_read_with_pointer_keys_and_colours(page, address):
         r"Bytes\s*20 [0-9A-F ]+",
     ):
         assert re.search(pattern, text), pattern
-    page.locator("h1").hover()
+    page.locator(".mark").hover()
     tip.wait_for(state="hidden")
 
     token.evaluate("e => { e.kept = true; }")
@@ -134,7 +134,7 @@ def test_text_is_blurred_until_revealed_and_again_in_the_next_document(page, add
     page.keyboard.press("j")
     page.wait_for_function("!location.search.includes('doc=doc-000')")
     assert "blur" in tokens.evaluate(BLUR)
-    page.locator('[data-testid="stSidebar"]').get_by_text("Show offensive text").click()
+    choose_veil(page, "Text shown")
     page.locator(".tokens:not(.veil)").wait_for(timeout=10_000)
     assert snippet.evaluate(BLUR) == "none"
 

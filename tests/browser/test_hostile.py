@@ -14,7 +14,7 @@ from ifguide.study.reading import Study
 from tests.app.fake_study import Content, write_study
 from tests.browser.conftest import needs_browser
 from tests.browser.hostile_study import FORMULAS, ICON, OUTSIDE, PROBE, TRAP, write_hostile_study
-from tests.browser.running_app import serve_app, visit, wait_until_still
+from tests.browser.running_app import choose_veil, serve_app, visit, wait_until_still
 from tests.browser.strict import watched
 
 pytestmark = needs_browser
@@ -49,7 +49,7 @@ def query(**parameters: str) -> str:
 
 
 def reveal(page) -> None:
-    page.get_by_text("Show offensive text").click()
+    choose_veil(page, "Text shown")
     wait_until_still(page)
 
 
@@ -151,7 +151,7 @@ def test_queries_what_they_do_and_the_prefixes_stay_text(watch, address):
 def test_the_report_runs_and_asks_nothing(watch, browser, address, tmp_path):
     visit(watch.page, address, f"compare?{query()}")
     with watch.page.expect_download() as download:
-        watch.page.get_by_role("button", name="Report (one HTML file)").click()
+        watch.page.get_by_role("button", name="Report").first.click()
     path = tmp_path / "report.html"
     download.value.save_as(path)
     with watched(browser, "file:///nowhere") as opened:
@@ -213,7 +213,7 @@ def test_opening_links_starts_no_job_and_writes_nothing(watch, address, cache):
     visit(watch.page, address, f"documents?{query()}")  # the list of documents is made when it is first looked at
     before = files()
     asked = query(
-        **dict.fromkeys(("run", "load", "mechanism_start", "reveal_all", "delete"), "true"),
+        **dict.fromkeys(("run", "load", "mechanism_start", "veil", "delete"), "true"),
         **dict.fromkeys(("start", "train", "save", "report", "fetch"), "1"),
         **{"job": "run", "new_selection": "stolen", "methods": "words", "saved_selection": "oracle"},
         **{"compared": "base", "said": "x"},

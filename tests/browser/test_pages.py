@@ -34,7 +34,7 @@ def test_a_page_loads_without_errors_fits_and_asks_nobody_else(page, address, ti
 def test_choice_survives_other_pages(page, address):
     visit(page, address, "documents?doc=doc-020&study=fake")
     for name in ("Threshold", "Documents"):
-        page.locator('[data-testid="stSidebarNav"]').get_by_text(name).click()
+        page.locator(".st-key-nav").get_by_text(name).click()
         page.wait_for_function("name => location.pathname.endsWith(name)", arg=name.lower())
         wait_until_still(page)
     assert page.locator("h2", has_text="Document doc-020").count() == 1
@@ -53,7 +53,7 @@ def test_linked_page_works_as_the_first_request_to_a_server(page, cache, link, s
         visit(page, fresh, link)
         assert page.get_by_text(shown).count() == 1
         # the icons' names are there too, in lower case
-        words = page.locator('[data-testid="stSidebarNav"]').inner_text().split()
+        words = page.locator(".st-key-nav").inner_text().split()
         assert [word for word in words if word[0].isupper()] == TITLES
 
 

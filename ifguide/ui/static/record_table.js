@@ -22,9 +22,14 @@ function fillCell(cell, column, value, veil) {
     cell.append(bar);
   } else if (column.kind === "excerpt") {
     cell.className = column.narrow ? "" : "long";
-    const excerpt = element("span", "excerpt" + (veil ? " veil" : ""));
-    if (veil) excerpt.setAttribute("aria-hidden", "true");
-    for (const [text, marked] of value) excerpt.append(marked ? element("mark", "", text) : document.createTextNode(text));
+    const hidden = veil === "all";
+    const excerpt = element("span", "excerpt" + (hidden ? " veil" : ""));
+    if (hidden) excerpt.setAttribute("aria-hidden", "true");
+    for (const [text, marked] of value) {
+      const run = marked ? element("mark", veil === "words" ? "veil" : "", text) : document.createTextNode(text);
+      if (marked && veil) run.setAttribute("aria-hidden", "true");
+      excerpt.append(run);
+    }
     cell.append(excerpt);
   } else if (column.kind === "veiled") {
     const inner = element("span", veil ? "veil" : "", value);

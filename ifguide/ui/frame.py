@@ -1,0 +1,201 @@
+"""What surrounds every page: the header (mark, pages, study, state, veil, help, share, report) and the opened study."""
+
+import base64
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import streamlit as st
+
+from ifguide.config.names import BASE
+from ifguide.errors import IFGuideError
+from ifguide.runtime.jobs import active_job
+from ifguide.study.folder import list_studies
+from ifguide.study.freshness import stage_states
+from ifguide.ui import components
+from ifguide.ui.format import plain
+from ifguide.ui.layout import guard
+from ifguide.ui.loaders import Loaded, load_study
+from ifguide.ui.method_text import explain_page
+from ifguide.ui.report.write import report_or_reason
+
+STATIC = Path(__file__).parent / "static"
+ICON = str(STATIC / "icon.svg")
+"""The browser tab's icon, a file of ours: named icons would be fetched from the network."""
+
+PAGES = (
+    ("overview", "Overview", ":material/dashboard:"),
+    ("documents", "Documents", ":material/article:"),
+    ("threshold", "Threshold", ":material/tune:"),
+    ("compare", "Compare", ":material/compare:"),
+    ("queries", "Queries", ":material/forum:"),
+)
+"""File in `pages/`, title and icon of every page, in the menu's order."""
+
+_FRAMED = "framed"
+"""Session key: the frame is drawn, and a page is running inside it."""
+
+VEILS = {"all": "Text hidden", "words": "Words hidden", "none": "Text shown"}
+"""How much offensive text is blurred -> title."""
+STATES = {
+    "running": ("Running", ":material/progress_activity:"),
+    "missing": ("Not finished", ":material/pending:"),
+    "stale": ("Out of date", ":material/update:"),
+    "fresh": ("Ready", ":material/check_circle:"),
+}
+"""State of a study -> title and icon."""
+OPENS_ON_WORDS = ("demo", "showcase")
+"""Built-in studies, whose insults are mild: their text opens with the offensive words hidden and the rest readable."""
+
+
+_MARK = base64.b64encode((STATIC / "icon.svg").read_bytes()).decode()
+_STYLE = f"<style>{(STATIC / 'page.css').read_text(encoding='utf-8').replace('ICON', _MARK)}</style>"
+"""Fixed rules for what Streamlit's theme cannot express; no text of the user's goes in here."""
+
+
+@contextlib.contextmanager
+def framed() -> Iterator["st.Page"]:
+    """Draw what surrounds every page (title, menu, sidebar), and yield the page to run inside it."""
+    page = _draw_frame()
+    st.session_state[_FRAMED] = True
+    try:
+        yield page
+    finally:
+        st.session_state.pop(_FRAMED, None)
+
+
+def need_frame() -> None:
+    """Draw the frame if nothing has: beside a folder called `pages`, Streamlit runs the first page that a server is
+    asked for alone, without app.py."""
+    if not st.session_state.get(_FRAMED):
+        _draw_frame()
+
+
+def _draw_frame():
+    st.set_page_config(page_title="IF-Guide Studio", page_icon=ICON, layout="wide")
+    st.html(_STYLE)
+    pages = [
+        st.Page(f"pages/{name}.py", title=title, icon=icon, default=name == "overview") for name, title, icon in PAGES
+    ]
+    page = st.navigation(pages, position="hidden")
+    _draw_header(pages, page)
+    components.preload()
+    return page
+
+
+def open_page(title: str, *, wide: bool = False) -> Loaded:
+    """The chosen study; stops the page when there is none. The title is for screen readers, since the header shows it.
+
+    Args:
+        wide: use the whole width of the window.
+    """
+    need_frame()
+    with st.container(key="wide" if wide else "narrow"):
+        st.title(title, anchor=False)
+    if linked := st.session_state.pop("missing_study", None):
+        st.warning(
+            f"The link names the study “{plain(linked)}”, which is not here. Choose one at the top.",
+            icon=":material/link_off:",
+        )
+    name = st.session_state.get("study")
+    if not name:
+        st.info("There is no study yet. The **Overview** page shows how to make one.", icon=":material/folder_open:")
+        st.stop()
+    with guard():
+        return load_study(name)
+
+
+def _draw_header(pages: Sequence["st.Page"], now: "st.Page") -> None:
+    """Draw the line; the chosen study's name is in `st.session_state["study"]` then, and in the page's address."""
+    with st.container(key="topbar", horizontal=True, vertical_alignment="center", gap="small"):
+        st.html('<span class="mark">IF-Guide Studio</span>', width="content")
+        name = st.session_state.get("study")
+        with st.container(key="nav", horizontal=True, gap=None, width="content"):
+            for page in pages:
+                look: dict = {"label": page.title, "icon": page.icon, "width": "content"}
+                st.page_link(page, query_params={"study": name} if name else None, **look)
+        st.space("stretch")
+        if not _pick_study():
+            return
+        loaded = _try_loading(st.session_state["study"])
+        if loaded:
+            title, icon = STATES[study_state(loaded)]
+            with st.container(key="state", width="content"):
+                st.page_link(pages[0], label=title, icon=icon, width="content", help="How far this study is.")
+        _ask_veil()
+        if method := explain_page(now.title):
+            with st.popover(
+                "Help", icon=":material/help:", type="tertiary", width="content", help="How this page works"
+            ):
+                st.markdown(method)
+                st.caption("From docs/method.md in the repository.")
+        components.share(key="share")
+        if loaded and BASE in loaded.study.evaluation_names():
+            _offer_report(loaded)
+
+
+def _pick_study() -> bool:
+    """The study picker, where there is a study; the study's name is in the page's address."""
+    names = list_studies()
+    if not names:
+        return False
+    linked = st.query_params.get("study")
+    if st.session_state.get("study") not in names:
+        if linked and linked not in names:
+            st.session_state["missing_study"] = linked
+        st.session_state["study"] = linked if linked in names else names[0]
+    note = "A study is one corpus, one model, and everything computed from them."
+    look: dict = {"label_visibility": "collapsed", "width": 150, "help": note}
+    st.query_params["study"] = st.selectbox("Study", names, key="study", **look)
+    return True
+
+
+def _try_loading(name: str) -> Loaded | None:
+    """The study, or None for one that cannot be opened: the page says why."""
+    try:
+        return load_study(name)
+    except IFGuideError:
+        return None
+
+
+def study_state(loaded: Loaded) -> str:
+    """`running`, `missing`, `stale` or `fresh`: a study is as good as its worst stage."""
+    if active_job(loaded.study.root):
+        return "running"
+    return _state_at_rest(loaded.name, loaded)
+
+
+@st.cache_data(ttl=20, max_entries=64, show_spinner=False)
+def _state_at_rest(name: str, _loaded: Loaded) -> str:
+    try:
+        found = {state.state for state in stage_states(_loaded.study).values()}
+    except IFGuideError:
+        return "stale"
+    return next(state for state in ("missing", "stale", "fresh") if state in found)
+
+
+def _ask_veil() -> None:
+    """How much offensive text is blurred; no link carries it."""
+    if "veil" not in st.session_state:
+        st.session_state["veil"] = "words" if st.session_state["study"] in OPENS_ON_WORDS else "all"
+    note = (
+        "Hides all training text and completions, only the offensive words in them (selected tokens, human labels, the"
+        " classifier's words), or nothing. A link never carries this."
+    )
+    look: dict = {"label_visibility": "collapsed", "width": 150, "help": note, "persist_state": "session"}
+    st.selectbox("Offensive text", [*VEILS], key="veil", format_func=lambda veil: VEILS[veil], **look)
+
+
+def _offer_report(loaded: Loaded) -> None:
+    """Everything about the study as one file."""
+    st.download_button(
+        "Report",
+        lambda: report_or_reason(loaded.study),
+        file_name=f"{loaded.name}-report.html",
+        mime="text/html",
+        key="report",
+        icon=":material/download:",
+        type="tertiary",
+        on_click="ignore",
+        help="Report: one HTML file with the result, examples, charts and settings. Offensive text stays hidden.",
+    )
