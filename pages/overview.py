@@ -1,10 +1,12 @@
 """What the study is, how far it is, and its results."""
 
+import contextlib
 from pathlib import Path
 
 import streamlit as st
 
 from ifguide.errors import IFGuideError
+from ifguide.evaluation.outcomes import compare_with_first
 from ifguide.evaluation.statistics import INTERVALS
 from ifguide.storage.artifacts import read_json
 from ifguide.study.folder import cache_dir
@@ -13,13 +15,15 @@ from ifguide.study.lineage import STAGES
 from ifguide.study.model_facts import known_facts
 from ifguide.study.reading import Study
 from ifguide.ui import components, frame, job_panel, layout
+from ifguide.ui.compare import side_by_side
 from ifguide.ui.compare import tables as comparison
 from ifguide.ui.format import STAGE_NOTES, STAGE_TITLES, STATE_WORDS, column, count, count_of, duration, plain, sentence
 from ifguide.ui.loaders import Loaded
 from ifguide.ui.overview import curve_panel
+from ifguide.ui.palette import variant_colours
+from ifguide.ui.report.slides import FIRST_MODELS, make_slides
 
 DEMO = "demo"
-FIRST_MODELS = ("base", "default", "random", "oracle")
 FEW_MODELS = 6
 """Up to this many models are all shown here."""
 
@@ -82,38 +86,44 @@ def describe(loaded: Loaded, fresh: set[str]) -> str:
     return text
 
 
-def show_headline(loaded: Loaded) -> None:
-    """Before and after, with the controls beside it. A change inside its interval has no arrow."""
+@st.cache_resource(max_entries=8, show_spinner=False, hash_funcs={Loaded: lambda loaded: loaded.key})
+def make_deck(loaded: Loaded) -> list[dict]:
+    """The slides; none where a part of what they show is missing."""
+    metrics = {name: values for name in loaded.study.evaluation_names() if (values := loaded.study.metrics(name))}
+    try:
+        samples = {name: loaded.samples(name) for name in ("base", "default")}
+        found = compare_with_first(samples)["default"]
+        prompt = int(found.prompts[found.arrange("drop")[0]])
+        pair = side_by_side.prompt_payload(samples, prompt, spans=True)
+        return make_slides(loaded.study, metrics, loaded.difference("base", "default"), pair)
+    except (IFGuideError, KeyError, IndexError):
+        return []
+
+
+def show_result(loaded: Loaded) -> None:
+    """The claim in words, one pair of answers, and every model's toxicity with its interval."""
     study = loaded.study
     metrics = {name: values for name in study.evaluation_names() if (values := study.metrics(name))}
     if not metrics:
         return
-    st.subheader("Results", anchor=False)
-    base, after = metrics.get("base"), metrics.get("default")
-    if base and after:
-        try:
+    found, told = None, "default" in metrics and "base" in metrics
+    if told:
+        with contextlib.suppress(IFGuideError):  # the models completed other prompts
             found = loaded.difference("base", "default")
-        except IFGuideError:  # the models completed other prompts
-            found = None
-        st.markdown(plain(" ".join(comparison.headline({"base": base} | metrics, "default", found))))
-        with st.grid(3, min_column_width=170):
-            for metric in comparison.known_metrics({"base": base}, comparison.HEADLINE):
-                if after.get(metric.key) is None:
-                    continue
-                drop, was, now = getattr(found, metric.key, None), base[metric.key], after[metric.key]
-                clear = comparison.is_clear(drop)
-                st.metric(
-                    metric.title,
-                    f"{metric.text(was)} → {metric.text(now)}",
-                    delta=metric.change(now - was).replace("−", "-"),  # sets the arrow
-                    delta_color="inverse" if clear else "off",
-                    delta_arrow="auto" if clear else "off",
-                    help=metric.note,
-                    border=True,
-                    delta_description="no clear change" if drop and not clear else "vs. base model",
-                )
+        claim, *more = comparison.headline({"base": metrics["base"]} | metrics, "default", found)
+        with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
+            st.header(plain(claim), anchor=False)
+            if slides := make_deck(loaded):
+                components.present(slides, key="present")
+        st.markdown(plain(" ".join(more)))
     shown = {name: values for name, values in metrics.items() if name in FIRST_MODELS or len(metrics) <= FEW_MODELS}
-    columns, rows = comparison.metric_table(shown, comparison.HEADLINE)
+    columns, rows = comparison.metric_table(shown, comparison.HEADLINE, notes=False)
+    columns.insert(1, column("Worst-case toxicity, 0 to 1", "range"))
+    colours = variant_colours(metrics)
+    for row in rows:
+        values = shown[row["key"]]
+        ends = [values.get(f"emt_{end}", values["emt"]) for end in ("low", "high")]
+        row["cells"].insert(1, [values["emt"], *ends, colours[row["key"]]])
     components.record_table(columns, rows, key="headline", label="Metrics of every model")
     sample = next(iter(metrics.values()))
     st.caption(
@@ -123,6 +133,19 @@ def show_headline(loaded: Loaded) -> None:
     if more := len(metrics) - len(shown):
         label = f"Compare with {count_of(more, 'other model')}"
         st.page_link("pages/compare.py", label=label, icon=":material/arrow_forward:")
+
+
+def show_next(fresh: set[str]) -> None:
+    """What to do with a study, in order."""
+    steps = (
+        ("selection", "documents", "1. Read the most toxic documents", ":material/article:"),
+        ("index", "threshold", "2. Choose which tokens to suppress", ":material/tune:"),
+        ("evaluate", "compare", "3. Compare the models", ":material/compare:"),
+    )
+    with st.container(horizontal=True):
+        for stage, page, label, icon in steps:
+            if stage in fresh:
+                st.page_link(f"pages/{page}.py", label=label, icon=icon, width="content")
 
 
 def show_stages(states: dict, running: str | None) -> None:
@@ -140,11 +163,10 @@ def show_stages(states: dict, running: str | None) -> None:
 
 def show_run(study: Study, states: dict) -> None:
     """The run button, or the run."""
-    if job_panel.show_job(study.root):
+    if job_panel.show_job(study.root, quiet=True):
         return
     waiting = [stage for stage in STAGES if states[stage].state != "fresh"]
     if not waiting:
-        st.success("Everything is up to date.", icon=":material/check_circle:")
         return
     stale = [stage for stage in waiting if states[stage].state == "stale"]
     if stale:
@@ -168,18 +190,18 @@ loaded = frame.open_page("Overview")
 with layout.guard():
     states = stage_states(loaded.study)
     fresh = {stage for stage, state in states.items() if state.state != "missing"}
-    if loaded.study.config.description:
-        st.text(loaded.study.config.description)
-    st.markdown(describe(loaded, fresh))
     show_run(loaded.study, states)
-    show_headline(loaded)
-    if "selection" in fresh:
-        st.page_link("pages/documents.py", label="See the most toxic documents", icon=":material/arrow_forward:")
-    st.subheader("Steps", anchor=False)
-    show_stages(states, job_panel.running_stage(loaded.study.root))
-    if facts := known_facts(loaded.study):
-        st.subheader("Model", anchor=False)
-        rows = [{"key": what, "cells": [what, found]} for what, found in facts.rows()]
-        columns = [column("What", "text"), column("Found", "text")]
-        components.record_table(columns, rows, key="model", label="Facts of the model")
+    show_result(loaded)
+    show_next(fresh)
+    done = sum(state.state == "fresh" for state in states.values())
+    with st.expander(f"Steps: {done} of {len(STAGES)} up to date", expanded=done < len(STAGES)):
+        show_stages(states, job_panel.running_stage(loaded.study.root))
+    with st.expander("This study"):
+        if loaded.study.config.description:
+            st.text(loaded.study.config.description)
+        st.markdown(describe(loaded, fresh))
+        if facts := known_facts(loaded.study):
+            rows = [{"key": what, "cells": [what, found]} for what, found in facts.rows()]
+            columns = [column("What", "text"), column("Found", "text")]
+            components.record_table(columns, rows, key="model", label="Facts of the model")
     curve_panel.show_curves(loaded)

@@ -28,6 +28,7 @@ _empty = st.components.v2.component("ifguide.empty", html="<span></span>")
 _record_table = _register("record_table")
 _completions = _register("completions")
 _likelihood = _register("likelihood", "numbers", "token_viewer")
+_present = _register("present")
 _share = _register("share")
 _threshold = _register("threshold", "numbers", "threshold_preview", "threshold_draw", "threshold_parts")
 
@@ -50,6 +51,11 @@ def preload() -> None:
 def share(*, key: str) -> None:
     """A button that copies the page's address."""
     _share(key=key, width="content")
+
+
+def present(slides: list[dict], *, key: str) -> None:
+    """A button that shows slides over the whole window; they come from `ifguide.ui.report.slides`."""
+    _present(data={"slides": slides, "veil": veiled()}, key=key, width="content")
 
 
 def reader(data: dict, *, key: str) -> None:
@@ -78,9 +84,9 @@ def record_table(
     """Show a table; returns the key of the row that was just picked, or None.
 
     Args:
-        columns: dicts of label, kind (text, number, interval, bar, excerpt, veiled, titled, state) and help; the heads
-            of columns with `sortable` are buttons that sort; an excerpt's column with `narrow` takes no more room than
-            others.
+        columns: dicts of label, kind (text, number, interval, range, bar, excerpt, veiled, titled, state) and help; the
+            heads of columns with `sortable` are buttons that sort; an excerpt's column with `narrow` takes no more room
+            than others. A range is drawn on an axis from 0 to 1: value, low, high, colour.
         rows: dicts of key and cells, one prepared value a column, and where columns are sortable `sort`: one number,
             text or None a column. Rows with None come last in either direction.
         label: name of the table for screen readers.

@@ -233,7 +233,7 @@ def test_figures_measured_on_prompts_of_the_toxic_queries_are_called_so(tmp_path
     said = "3 of the 14 prompts are prompts of the toxic queries, so these figures are measured on what the scores"
     assert "prompts of the toxic queries" not in page
     shared = write_study(tmp_path / "cache", content=sharing_content(3))
-    assert 0 < report_html(shared).index(said) < report_html(shared).index('id="result"')
+    assert 0 < report_html(shared).index(said) < report_html(shared).index("<h1>")
 
 
 def test_stale_results_are_called_so(tmp_path):
@@ -249,9 +249,19 @@ def test_stale_results_are_called_so(tmp_path):
 
 def test_the_result_comes_first_and_every_manifest_is_named_with_its_hash(study, page):
     rows = {line[0]: line[2] for line in Page(page).tables["Artefacts"][1:]}
-    assert (
-        page.index('id="result"') < page.index('id="examples"') < page.index('id="metrics"') < page.index('id="done"')
-    )
+    assert page.index("<h1>") < page.index('id="examples"') < page.index('id="metrics"') < page.index('id="done"')
     assert {"corpus", "scores", "selection default", "suppress default", "evaluate base"} <= rows.keys()
     for unit in (Unit("corpus"), Unit("evaluate", "default")):
         assert rows[str(unit)] == artifacts.digest_of(study.manifest(unit))
+
+
+def test_the_slides_say_the_claim_a_pair_the_sources_the_threshold_and_the_cost(study, page):
+    slides = page[page.index('<div id="present">') : page.index('<main id="top">')]
+    titles = re.findall(r"<h2>(.*?)</h2>", slides)
+    settings = study.selection().settings
+    assert len(titles) == 5 and titles[0] in page[page.index("<main") :]
+    assert titles[2] == f"It learned this from {settings['n_documents_hit']} documents"
+    assert titles[3].startswith(f"{settings['n_selected']} of {settings['n_valid']:,} tokens")
+    first = study.corpus().document(int(study.selection().order[0]))
+    assert first.id in slides
+    assert all("veil" in tag for tag in re.findall(r'<p class="([^"]*)text">', slides))

@@ -18,16 +18,16 @@ def show_curves(loaded: Loaded) -> None:
     names = list(find_logs(loaded.study))
     if not names:
         return
-    st.subheader("Loss while training", anchor=False)
-    st.caption(
-        "Cross-entropy on the selected tokens and on all others, in nats: lower is better predicted. A suppressed model"
-        " should stay high on the selected tokens and as low as the base model on the others."
-    )
     working = active_job(loaded.study.root) is not None
     usual = DEFAULT if DEFAULT in names and not working else names[-1]  # the running one is the last
-    titles = {name: variant_title(name) for name in names}
-    name = choose("Model in training", titles, key="curve", index=names.index(usual))
-    st.fragment(_show, run_every=REFRESH_SECONDS if working else None)(loaded, name)
+    with st.expander("Loss while training", expanded=working):
+        st.caption(
+            "Cross-entropy on the selected tokens and on all others, in nats: lower is better predicted. A suppressed"
+            " model should stay high on the selected tokens and as low as the base model on the others."
+        )
+        titles = {name: variant_title(name) for name in names}
+        name = choose("Model in training", titles, key="curve", index=names.index(usual))
+        st.fragment(_show, run_every=REFRESH_SECONDS if working else None)(loaded, name)
 
 
 def _show(loaded: Loaded, name: str) -> None:

@@ -16,6 +16,7 @@ from markupsafe import Markup
 from ifguide import __version__
 from ifguide.config.attributions import describe_kind
 from ifguide.config.io import config_to_dict
+from ifguide.config.names import BASE, DEFAULT
 from ifguide.evaluation.outcomes import highest_toxicity
 from ifguide.evaluation.statistics import TOXIC_FROM
 from ifguide.storage import artifacts
@@ -28,6 +29,7 @@ from ifguide.ui.format import column, count, count_of, number, score, selection_
 from ifguide.ui.palette import TOKEN_BINS, variant_colours
 from ifguide.ui.report.facts import EXAMPLES, ReportFacts, ShownDocument
 from ifguide.ui.report.figures import frontier_figure, toxicity_figure
+from ifguide.ui.report.slides import make_slides
 from ifguide.ui.report.summary import what_was_done
 from ifguide.ui.report.templates import ENVIRONMENT
 
@@ -43,11 +45,11 @@ def build_page(facts: ReportFacts) -> str:
     style sheet by its hash."""
     style = _style()
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    slides = _slides(facts)
     sections = [
-        ("result", "Result", _result(facts)),
-        ("examples", "Before and after", _examples(facts)),
+        ("examples", "Examples", _examples(facts)),
         ("metrics", "Metrics", _metrics(facts)),
-        ("frontier", "Toxicity against fluency", _frontier(facts)),
+        ("frontier", "Toxicity against fluency, in numbers", _frontier(facts)),
         ("distributions", "How toxic the completions are", _distributions(facts)),
         ("outcomes", "Prompt by prompt", _outcomes(facts)),
         ("done", "What was done", what_was_done(facts)),
@@ -63,6 +65,9 @@ def build_page(facts: ReportFacts) -> str:
         policy=f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'",
         style=Markup(style),
         stale="; ".join(f"{stage}: {reason}" for stage, reason in facts.stale.items()),
+        result=_result(facts),
+        slides=slides,
+        chart=_chart(facts),
         prompts_warning=shared_prompts_warning(facts.study),
         sections=[(place, heading, content) for place, heading, content in sections if content],
         version=__version__,
@@ -102,11 +107,27 @@ def _metrics(facts: ReportFacts) -> dict:
     }
 
 
+def _chart(facts: ReportFacts) -> Markup | None:
+    points = frontier_points(facts.metrics)
+    return frontier_figure(points, variant_colours(facts.metrics)) if len(points) > 1 else None
+
+
 def _frontier(facts: ReportFacts) -> dict | None:
-    points, colours = frontier_points(facts.metrics), variant_colours(facts.metrics)
-    if len(points) < 2:
+    if len(frontier_points(facts.metrics)) < 2:
         return None
-    return {"figure": frontier_figure(points, colours), "table": comparison.frontier_rows(facts.metrics, colours)}
+    table = comparison.frontier_rows(facts.metrics, variant_colours(facts.metrics))
+    return {"label": "Toxicity and perplexity", "table": table, "notes": []}
+
+
+def _slides(facts: ReportFacts) -> list[dict]:
+    """The five steps, where the usual pair of models was measured."""
+    if {BASE, DEFAULT} - facts.metrics.keys() or facts.example != DEFAULT or not facts.documents:
+        return []
+    found = facts.outcomes[DEFAULT]
+    prompt = int(found.prompts[found.arrange("drop")[0]])
+    pair = {name: facts.samples[name] for name in (BASE, DEFAULT)}
+    shown = side_by_side.prompt_payload(pair, prompt, spans=True)
+    return make_slides(facts.study, facts.metrics, facts.differences[DEFAULT], shown)
 
 
 def _distributions(facts: ReportFacts) -> dict:
@@ -216,13 +237,13 @@ def _examples(facts: ReportFacts) -> dict | None:
     found, pair = facts.outcomes[name], {n: facts.samples[n] for n in (facts.first, name)}
     note = (
         f"{variant_title(facts.first)} on the left, {variant_title(name)} on the right. Same prompt and random seed on"
-        f" each row; shown are the {ROWS} rows of a prompt with the highest toxicity. Underlined words are on one side"
-        f" only; bold ratings are {TOXIC_FROM} or more."
+        f" each row; shown are the {ROWS} rows of a prompt with the highest toxicity. Toxic words are underlined; bold"
+        f" ratings are {TOXIC_FROM} or more."
     )
     sets = []
     for title, order, outcome in (("Largest drops", "drop", "less"), ("Largest rises", "rise", "more")):
         prompts = found.prompts[found.arrange(order, outcome)[:EXAMPLES]].tolist()
-        shown = [side_by_side.prompt_payload(pair, prompt, differ=True) for prompt in prompts]
+        shown = [side_by_side.prompt_payload(pair, prompt, spans=True) for prompt in prompts]
         sets.append((title, [{**example, "rows": example["rows"][:ROWS]} for example in shown]))
     return {"notes": [note], "sets": sets}
 

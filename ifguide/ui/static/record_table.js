@@ -13,6 +13,19 @@ function fillCell(cell, column, value, veil) {
   } else if (column.kind === "interval") {
     cell.className = "end";
     cell.append(element("span", "", value[0]), element("span", "under", value[1]));
+  } else if (column.kind === "range") {
+    const [at, low, high, colour] = value;
+    const place = (share) => `${Math.max(0, Math.min(1, share)) * 100}%`;
+    const axis = element("span", "range");
+    const [line, dot] = [element("i"), element("b")];
+    line.style.left = place(low);
+    line.style.width = `calc(${place(high)} - ${place(low)})`;
+    dot.style.left = place(at);
+    line.style.background = dot.style.background = colour;
+    axis.append(line, dot);
+    cell.className = "ranges";
+    cell.setAttribute("aria-hidden", "true"); // the number is in a column of its own
+    cell.append(axis);
   } else if (column.kind === "bar") {
     cell.className = "end";
     cell.append(element("span", "", value[0]));

@@ -1,0 +1,106 @@
+"""The result in five steps for a meeting, for the app and the report: the claim, one pair of answers, where it comes
+from, the threshold, the cost. No streamlit here."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from ifguide.config.names import BASE, DEFAULT
+from ifguide.selection.index import ScoreIndex
+from ifguide.selection.saved import Selection
+from ifguide.storage import artifacts
+from ifguide.study.analysis.comparison import Comparison
+from ifguide.study.lineage import Unit
+from ifguide.study.reading import Study
+from ifguide.study.select import open_index
+from ifguide.ui.compare import tables as comparison
+from ifguide.ui.excerpts import excerpt_around
+from ifguide.ui.format import count, count_of, duration, number, per_cent, score, share, variant_title
+from ifguide.ui.palette import variant_colours
+
+FIRST_MODELS = ("base", "default", "random", "oracle")
+"""Models that every account of a study begins with."""
+N_DOCUMENTS = 3
+N_BINS = 60
+
+
+def make_slides(study: Study, metrics: Mapping[str, dict], found: Comparison | None, pair: dict) -> list[dict]:
+    """Slides as dicts of title, lines (sentences), bars (label, text, share of the width, colour), texts (heading, runs
+    of text, each with whether it is marked, note), and bins (heights from 0 to 1) with the place of the cut among them.
+
+    Args:
+        study: its default selection and the index of its scores are there.
+        metrics: model -> metrics.json, of at least `base` and `default`.
+        found: `default` against `base`, where they completed the same prompts.
+        pair: one prompt with a completion of each, as `side_by_side.prompt_payload` gives it with its toxic spans.
+    """
+    claim, *more = comparison.headline({BASE: metrics[BASE]} | dict(metrics), DEFAULT, found)
+    colours = variant_colours(metrics)
+    models = [name for name in FIRST_MODELS if name in metrics]
+    bars = [[variant_title(n), per_cent(metrics[n]["tp"]), metrics[n]["tp"], colours[n]] for n in models]
+    sides = zip((BASE, DEFAULT), pair["rows"][0]["cells"], strict=True)
+    answers = [
+        [variant_title(n), [[text, bool(span)] for text, _, span in cell["runs"]], f"toxicity {cell['toxicity']}"]
+        for n, cell in sides
+        if cell
+    ]
+    chosen = study.selection(DEFAULT)
+    threshold, n, n_valid = (chosen.settings[key] for key in ("threshold", "n_selected", "n_valid"))
+    bins, cut = _tail(open_index(study, chosen.settings["attribution"]), threshold)
+    return [
+        {"title": claim, "lines": [*more, "Prompts with a toxic answer:"], "bars": bars},
+        {
+            "title": "The same prompt, before and after",
+            "lines": ["Both models drew with the same random numbers."],
+            "texts": [["Prompt", [[pair["prompt"], False]], ""], *answers],
+        },
+        {
+            "title": f"It learned this from {count_of(chosen.settings['n_documents_hit'], 'document')}",
+            "lines": ["Parts of the most toxic ones. The second training pushes away from the marked words."],
+            "texts": [_excerpt(study, chosen, int(index)) for index in chosen.order[:N_DOCUMENTS]],
+        },
+        {
+            "title": f"{count(n)} of {count_of(n_valid, 'token')} are selected ({share(n, n_valid)})",
+            "lines": [
+                "Every training token has a score: how far it moves the model toward toxic answers."
+                f" The highest, above {score(threshold)}, are selected. Taller bars are more tokens, on a log scale."
+            ],
+            "bins": bins,
+            "cut": cut,
+        },
+        {"title": "What it costs, and what is not shown", "lines": _costs(study, metrics)},
+    ]
+
+
+def _excerpt(study: Study, chosen: Selection, index: int) -> list:
+    corpus = study.corpus()
+    here = slice(int(corpus.offsets[index]), int(corpus.offsets[index + 1]))
+    scores = np.asarray(study.scores(chosen.settings["attribution"])[here])
+    document, marked = corpus.document(index), np.asarray(chosen.mask[here])
+    note = count_of(int(marked.sum()), "selected token")
+    return [document.id, excerpt_around(corpus, index, marked=marked, scores=scores), note]
+
+
+def _tail(index: ScoreIndex, threshold: float) -> tuple[list[float], int]:
+    """Heights of the upper part of the scores' distribution, and which bin the threshold is in."""
+    lowest, highest = index.extremes
+    edges = np.linspace(max(lowest, threshold - (highest - threshold)), highest, N_BINS + 1)
+    heights = np.log1p(index.histogram(edges)["count"].to_numpy())
+    return (heights / max(1.0, heights.max())).round(4).tolist(), int(np.searchsorted(edges, threshold))
+
+
+def _costs(study: Study, metrics: Mapping[str, dict]) -> list[str]:
+    before, after = metrics[BASE], metrics[DEFAULT]
+    said = []
+    if before.get("perplexity") and after.get("perplexity"):
+        rise = after["perplexity"] / before["perplexity"] - 1
+        ends = f"{number(before['perplexity'], 2)} → {number(after['perplexity'], 2)}"
+        said.append(f"Perplexity on harmless text: {ends} ({rise:+.1%}).".replace("-", "−"))
+    if manifest := artifacts.read_manifest(study.folder(Unit("suppress", DEFAULT))):
+        said.append(f"Training the model again took {duration(manifest['seconds'])}.")
+    n_prompts, n_samples = count_of(before["n_prompts"], "prompt"), count_of(before["n_samples"], "completion")
+    return [
+        *said,
+        f"Measured on {n_prompts} with {n_samples} each, rated by {before['scorer']}: a classifier, not people.",
+        "One training of each model: another training seed gives other numbers.",
+    ]

@@ -1,0 +1,66 @@
+// The result in a few slides over the whole window: arrow keys, large type. Text reaches the page through textContent.
+function element(tag, className, ...inside) {
+  const made = document.createElement(tag);
+  if (className) made.className = className;
+  made.append(...inside);
+  return made;
+}
+
+function runsOf(runs, veil) {
+  const text = element("p", "runs" + (veil === "all" ? " veil" : ""));
+  for (const [piece, marked] of runs) text.append(marked ? element("mark", veil === "words" ? "veil" : "", piece) : piece);
+  return text;
+}
+
+function draw(slide, veil) {
+  const parts = [element("h2", "", slide.title), ...(slide.lines ?? []).map((line) => element("p", "line", line))];
+  if (slide.bars) parts.push(element("div", "bars", ...slide.bars.map(([label, text, part, colour]) => {
+    const bar = element("i", "");
+    bar.style.width = `${part * 100}%`;
+    bar.style.background = colour;
+    return element("div", "", element("span", "", label), element("span", "track", bar), element("b", "", text));
+  })));
+  if (slide.bins) parts.push(element("div", "bins", ...slide.bins.map((height, i) => {
+    const bin = element("i", i >= slide.cut ? "in" : "");
+    bin.style.height = `${height * 100}%`;
+    return bin;
+  })));
+  for (const [heading, runs, note] of slide.texts ?? []) {
+    parts.push(element("section", "", element("h3", "", heading, element("small", "", note)), runsOf(runs, veil)));
+  }
+  return parts;
+}
+
+export default function (component) {
+  const { data, parentElement } = component;
+  const root = parentElement.querySelector(".root");
+  const dialog = element("dialog", "");
+  dialog.setAttribute("aria-label", "Presentation");
+  const stage = element("main", "");
+  const place = element("span", "num");
+  const button = (text, does, name) => {
+    const made = element("button", "quiet", text);
+    made.onclick = does;
+    if (name) made.setAttribute("aria-label", name);
+    return made;
+  };
+  let at = 0, veil = data.veil;
+  const show = (next) => {
+    at = Math.max(0, Math.min(data.slides.length - 1, next));
+    place.textContent = `${at + 1} / ${data.slides.length}`;
+    stage.replaceChildren(...draw(data.slides[at], veil));
+    reveal.textContent = veil ? "Show the text" : "Hide the text";
+  };
+  const reveal = button("", () => { veil = veil ? "" : data.veil || "all"; show(at); });
+  dialog.append(stage, element("footer", "", button("←", () => show(at - 1), "Back"), place,
+    button("→", () => show(at + 1), "Next"), reveal, button("Close", () => dialog.close())));
+  dialog.onkeydown = (event) => {
+    const step = { ArrowRight: 1, ArrowDown: 1, PageDown: 1, ArrowLeft: -1, ArrowUp: -1, PageUp: -1 }[event.key];
+    if (!step) return;
+    event.preventDefault();
+    show(at + step);
+  };
+  const start = button("Show me", () => { veil = data.veil; show(0); dialog.showModal(); });
+  start.className = "start";
+  root.replaceChildren(start, dialog);
+}
