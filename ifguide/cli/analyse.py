@@ -227,4 +227,18 @@ def report(
     print(f"wrote {path} ({path.stat().st_size:,} bytes)")
 
 
-COMMANDS = (explain, likelihood, mechanism, rank, reliability, report)
+def pack(
+    name: StudyName,
+    out: Annotated[Path | None, Option(metavar="FILE", help="Where to write it.", show_default="NAME.ifguide")] = None,
+) -> None:
+    """Write a study to one file that `ifguide app FILE` opens read-only.
+
+    The file holds texts, scores, selections and completions, but no weights and no tokenizer.
+    """
+    from ifguide.study.packed import pack_study
+
+    path = pack_study(open_study(name), out or Path(f"{name}.ifguide"))
+    print(f"wrote {path} ({path.stat().st_size:,} bytes)")
+
+
+COMMANDS = (explain, likelihood, mechanism, pack, rank, reliability, report)

@@ -7,6 +7,7 @@ traceback instead. Nothing heavy is imported before a command needs it: `ifguide
 import contextlib
 import os
 import sys
+from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
@@ -119,11 +120,19 @@ for module in (build, queries, settings, status, select, train, analyse):
 
 @app.command("app", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def open_app(context: typer.Context) -> None:
-    """Open the app in the browser. Options of `streamlit run` can follow, such as --server.port 8502."""
+    """Open the app in the browser. A FILE from `ifguide pack` is added to the studies first, read-only.
+
+    Options of `streamlit run` can follow, such as --server.port 8502.
+    """
     from ifguide.study.folder import cache_dir
     from ifguide.ui.shipped import app_folder
 
-    command = [sys.executable, "-m", "ifguide.ui.server", *context.args]
+    options = list(context.args)
+    if options and not options[0].startswith("-"):
+        from ifguide.study.packed import unpack_study
+
+        print(f"opening {unpack_study(Path(options.pop(0)), cache_dir())!r}, read-only")
+    command = [sys.executable, "-m", "ifguide.ui.server", *options]
     environment = os.environ | {"IFGUIDE_CACHE": str(cache_dir())}
     os.chdir(app_folder())
     os.execve(command[0], command, environment)  # in this process's place, so that stopping this one stops the server

@@ -21,6 +21,7 @@ from ifguide.config.names import check_name
 from ifguide.errors import BusyError, StaleError
 from ifguide.runtime.progress import FileSink, Snapshot
 from ifguide.storage.artifacts import read_json, write_json
+from ifguide.storage.lock import check_writable
 
 JOBS = "jobs"
 STATUS_FILE = "IFGUIDE_STATUS_FILE"
@@ -112,6 +113,7 @@ def start_job(study_name: str, arguments: list[str], cache: Path) -> Job:
     ConfigError if its name is unsafe.
     """
     root = cache.resolve() / check_name(study_name)
+    check_writable(root)
     if active := active_job(root):
         raise BusyError(
             f"study {study_name!r} has a running job, {active.id} ({' '.join(active.status().command)}); "

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from ifguide.errors import ConfigError, InputError
+from ifguide.storage.lock import check_writable
 
 LOG = "verdicts.jsonl"
 VERDICTS = ("toxic", "fine", "unsure")
@@ -97,6 +98,7 @@ class VerdictLog:
 
     def _append(self, line: dict) -> None:
         """Write one line to disk. A torn one before it is cut off first, so that the two cannot become one line."""
+        check_writable(self.path.parent)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a+b") as stream:
             fcntl.flock(stream, fcntl.LOCK_EX)

@@ -9,10 +9,26 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from ifguide.errors import BusyError
+from ifguide.errors import BusyError, InputError
 from ifguide.storage.durations import format_seconds
 
 LOCK = "study.lock"
+RECORD = "packed.json"
+"""In the folder of a study that was packed: when and how it was made. Such a study is only read."""
+
+
+def read_record(root: Path) -> dict | None:
+    """When and how a packed study was made; None for any other."""
+    try:
+        return json.loads((root / RECORD).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+
+
+def check_writable(root: Path) -> None:
+    """Refuse to change a packed study, as an InputError."""
+    if (root / RECORD).is_file():
+        raise InputError(f"{root.name!r} is a recorded study and read-only; make one of your own with `ifguide new`")
 
 
 @contextlib.contextmanager
@@ -22,6 +38,7 @@ def study_lock(root: Path) -> Iterator[None]:
     The file `study.lock` names the holder (pid, host, time). Only the system's lock on it counts, so a file left by a
     killed process stops nobody. A BusyError if another process holds it names that process and since when.
     """
+    check_writable(root)
     handle = os.open(root / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         try:

@@ -8,6 +8,7 @@ from ifguide.config.io import config_to_dict
 from ifguide.data.readers import list_files
 from ifguide.errors import InputError, StaleError
 from ifguide.storage import artifacts
+from ifguide.storage.lock import RECORD
 from ifguide.study import lineage
 from ifguide.study.folder import StudyFolder, cut_split, is_glob
 from ifguide.study.lineage import STAGE_FOLDERS, STAGES, InputFile, Unit, read_units
@@ -88,6 +89,8 @@ def _judge(study: StudyFolder, unit: Unit, known: dict[Unit, StageState]) -> Sta
         return StageState("missing", "not built yet")
     seconds, peaks = manifest.get("seconds"), manifest.get("peak", {})
     peak = peaks.get("device") or peaks.get("host")
+    if (study.root / RECORD).is_file():  # packed: what it was made from stayed where it was made
+        return StageState("fresh", "", seconds, peak)
     if problem := artifacts.check_sizes(folder, manifest):
         return StageState("stale", f"damaged: {problem}", seconds, peak)
     for source in reads(study, unit):

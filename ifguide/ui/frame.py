@@ -10,6 +10,7 @@ import streamlit as st
 from ifguide.config.names import BASE
 from ifguide.errors import IFGuideError
 from ifguide.runtime.jobs import active_job
+from ifguide.storage.lock import read_record
 from ifguide.study.folder import list_studies
 from ifguide.study.freshness import stage_states
 from ifguide.ui import components
@@ -120,8 +121,12 @@ def _draw_header(pages: Sequence["st.Page"], now: "st.Page") -> None:
         loaded = _try_loading(st.session_state["study"])
         if loaded:
             title, icon = STATES[study_state(loaded)]
+            help = "How far this study is."
+            if record := read_record(loaded.study.root):
+                title, icon = "Recorded", ":material/history:"
+                help = f"Read-only: recorded on {plain(record['recorded'])} by {plain(record['command'])}."
             with st.container(key="state", width="content"):
-                st.page_link(pages[0], label=title, icon=icon, width="content", help="How far this study is.")
+                st.page_link(pages[0], label=title, icon=icon, width="content", help=help)
         _ask_veil()
         if method := explain_page(now.title):
             with st.popover(

@@ -1,0 +1,107 @@
+"""A study as one file to show to others: what the pages read, without weights, tokenizers and factors.
+
+The file is a zip of the study's folder. It opens read-only (`ifguide app FILE`) as a study of the cache: the artefacts
+are what was recorded, whether or not the inputs are still there. It names no folder of the machine it was made on.
+"""
+
+import json
+import shutil
+import zipfile
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
+
+from ifguide import __version__
+from ifguide.config.names import check_name
+from ifguide.errors import InputError
+from ifguide.storage.artifacts import MANIFEST, replacing
+from ifguide.storage.lock import LOCK, RECORD
+from ifguide.study.reading import Study
+
+SUFFIXES = (".json", ".jsonl", ".npy", ".parquet", ".arrow", ".toml")
+LEFT_OUT = ("factors", "direction", "tokenizer", "jobs", "plans")
+"""Folders of which only manifests are kept."""
+MOST_BYTES = 2**31
+"""Unpacked, a file is refused when it is larger."""
+
+
+def pack_study(study: Study, path: Path) -> Path:
+    """Write the file; it appears whole or not at all.
+
+    Raises:
+        InputError: the study has no selection yet, or the file cannot be written there.
+    """
+    if not study.selection_names():
+        raise InputError(f"pack: {study.name!r} has no selection yet; build it with `ifguide run {study.name}`")
+    record = {
+        "recorded": f"{datetime.now(UTC):%Y-%m-%d}",
+        "command": f"ifguide run {study.name}",
+        "version": __version__,
+        "name": study.name,
+    }
+    places = _places(study)
+    try:
+        with (
+            replacing(path) as temporary,
+            zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as file,
+        ):
+            file.writestr(RECORD, json.dumps(record, indent=1))
+            for found in sorted(study.root.rglob("*")):
+                inside = found.relative_to(study.root)
+                if _is_kept(inside) and found.is_file():
+                    content = found.read_bytes()
+                    for place in places if found.suffix in (".json", ".toml") else ():
+                        content = content.replace(json.dumps(place)[1:-1].encode(), Path(place).name.encode())
+                    file.writestr(inside.as_posix(), content)
+    except OSError as error:
+        raise InputError(
+            f"pack: {path} cannot be written ({error.strerror}); choose another place with --out"
+        ) from error
+    return path
+
+
+def _is_kept(inside: Path) -> bool:
+    if any(part.startswith(".") or ".partial-" in part for part in inside.parts) or inside.name == LOCK:
+        return False
+    return inside.suffix in SUFFIXES and (inside.name == MANIFEST or not set(LEFT_OUT) & set(inside.parts))
+
+
+def _places(study: Study) -> list[str]:
+    """Absolute paths that the study's settings name, the longest first, and its own folder's."""
+    tables = (study.config.model, study.config.corpus, study.config.queries, study.config.evaluate)
+    named = [str(value) for table in tables for value in vars(table).values() if isinstance(value, str)]
+    found = {place for name in named for place in (name, study.resolve(name)) if Path(place).is_absolute()}
+    return sorted(found, key=len, reverse=True)
+
+
+def unpack_study(path: Path, cache: Path) -> str:
+    """Unpack a file that `pack_study` wrote into a folder of studies, where it replaces one unpacked before.
+
+    Returns:
+        The study's name.
+
+    Raises:
+        InputError: it is no such file, holds what such a file never holds, or a study of its name is there.
+    """
+    try:
+        with zipfile.ZipFile(path) as file:
+            record = json.loads(file.read(RECORD))
+            members = [member for member in file.infolist() if not member.is_dir()]
+            names = [PurePosixPath(member.filename) for member in members]
+            bad = [str(n) for n in names if n.is_absolute() or ".." in n.parts or n.suffix not in SUFFIXES]
+            if bad or sum(member.file_size for member in members) > MOST_BYTES:
+                raise InputError(f"{path.name} holds files that no packed study has ({bad[0] if bad else 'too large'})")
+            root = cache / check_name(record["name"])
+            if root.exists() and not (root / RECORD).is_file():
+                raise InputError(f"a study {root.name!r} of your own is there; rename it, and then open {path.name}")
+            cache.mkdir(parents=True, exist_ok=True)
+            with replacing(root) as folder:
+                for member, name in zip(members, names, strict=True):
+                    place = folder / name
+                    place.parent.mkdir(parents=True, exist_ok=True)
+                    with file.open(member) as source, place.open("wb") as target:
+                        shutil.copyfileobj(source, target)
+                if root.exists():
+                    shutil.rmtree(root)
+    except (OSError, zipfile.BadZipFile, KeyError, ValueError, TypeError) as error:
+        raise InputError(f"{path.name} is no packed study; make one with `ifguide pack NAME`") from error
+    return root.name

@@ -1,0 +1,71 @@
+"""A study as one file: what it holds, how it opens, what it refuses."""
+
+import zipfile
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from ifguide.cli.main import app
+from ifguide.errors import InputError
+from ifguide.runtime.jobs import start_job
+from ifguide.selection.verdicts import Target, VerdictLog
+from ifguide.storage.lock import RECORD
+from ifguide.study.freshness import stage_states
+from ifguide.study.packed import pack_study, unpack_study
+from ifguide.study.reading import Study
+from tests.app.fake_study import write_study
+
+
+@pytest.fixture
+def packed(tmp_path):
+    study = write_study(tmp_path / "mine")
+    return study, pack_study(study, tmp_path / "fake.ifguide")
+
+
+def test_a_packed_study_opens_with_all_that_pages_read_and_no_place_of_the_machine(packed, tmp_path):
+    study, file = packed
+    with zipfile.ZipFile(file) as content:
+        assert not [name for name in content.namelist() if name.endswith(".safetensors") or "tokenizer" in name]
+        texts = [content.read(name) for name in content.namelist() if name.endswith((".json", ".toml"))]
+    assert not [text for text in texts if str(tmp_path).encode() in text]
+    name = unpack_study(file, tmp_path / "theirs")
+    opened = Study.open(name, tmp_path / "theirs")
+    assert np.array_equal(opened.selection().mask, study.selection().mask)
+    assert opened.metrics("base") == study.metrics("base")
+    assert {state.state for state in stage_states(opened).values()} <= {"fresh", "missing"}
+    assert unpack_study(file, tmp_path / "theirs") == name  # opened again, it replaces itself
+
+
+def test_a_packed_study_is_only_read(packed, tmp_path):
+    name = unpack_study(packed[1], tmp_path / "theirs")
+    root = tmp_path / "theirs" / name
+    for change in (
+        lambda: start_job(name, ["run", name], root.parent),
+        lambda: VerdictLog(root).decide(Target("doc-000"), "toxic"),
+    ):
+        with pytest.raises(InputError, match="read-only"):
+            change()
+    assert (
+        "read-only" in CliRunner(env={"IFGUIDE_CACHE": str(root.parent)}).invoke(app, ["run", name]).exception.args[0]
+    )
+
+
+def test_what_is_no_packed_study_is_refused_and_leaves_nothing(packed, tmp_path):
+    cache = tmp_path / "theirs"
+    (tmp_path / "text.ifguide").write_text("no zip")
+    with pytest.raises(InputError, match="is no packed study"):
+        unpack_study(tmp_path / "text.ifguide", cache)
+    for bad in ("../outside.json", "/outside.json", "run.py"):
+        with zipfile.ZipFile(tmp_path / "bad.ifguide", "w") as file:
+            file.writestr(RECORD, '{"name": "fake"}')
+            file.writestr(bad, "{}")
+        with pytest.raises(InputError, match="holds files that no packed study has"):
+            unpack_study(tmp_path / "bad.ifguide", cache)
+    assert not cache.exists() and not (tmp_path / "outside.json").exists()
+
+
+def test_a_study_of_ones_own_is_never_replaced(packed, tmp_path):
+    write_study(tmp_path / "theirs", until="corpus")
+    with pytest.raises(InputError, match="of your own"):
+        unpack_study(packed[1], tmp_path / "theirs")
