@@ -10,8 +10,8 @@ PAGE_SIZE = 20
 loaded = frame.open_page("Queries")
 with layout.guard():
     layout.need_stage(loaded, "queries", "The queries are the examples you provided.")
-    kind, search, order = query_view.ask(loaded)
     known = query_view.read_known(loaded)
+    kind, search, order = query_view.ask(loaded, known)
     rows = query_view.list_queries(loaded, kind, search, order, known)
     place = st.container()
     part = layout.pager(

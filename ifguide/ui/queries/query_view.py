@@ -34,13 +34,13 @@ def read_known(loaded: Loaded) -> dict | None:
         return None
 
 
-def ask(loaded: Loaded) -> tuple[str, str, str]:
-    """Which set, the text to search for, and the order."""
+def ask(loaded: Loaded, known: dict | None) -> tuple[str, str, str]:
+    """Which set, the text to search for, and the order, once the job's results give more than one."""
     sets = {kind: f"{title} ({count(len(loaded.queries(kind)))})" for kind, title in KINDS.items()}
     with st.grid(3, min_column_width=200, vertical_alignment="bottom"):
         kind = layout.switch("Set", sets, key="set", default="toxic")
         search = layout.search_box("Text contains", key="query_search")
-        return kind, search, layout.choose("Order", ORDERS, key="query_order")
+        return kind, search, layout.choose("Order", ORDERS, key="query_order") if known else "given"
 
 
 def list_queries(loaded: Loaded, kind: str, search: str, order: str, known: dict | None) -> list[Row]:
