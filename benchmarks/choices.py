@@ -8,6 +8,7 @@ and influence (docs/decisions/0049-combined-by-default.md); and how many tokens 
 """
 
 import argparse
+from collections.abc import Callable
 
 import numpy as np
 from sklearn.metrics import average_precision_score
@@ -89,7 +90,19 @@ def mirrored(values: np.ndarray) -> int:
     return int(n_above[fits[0]]) if len(fits) else 0
 
 
+def below(deviations: float) -> Callable[[np.ndarray], int]:
+    """Tokens that far above the median, in root mean square distances of the scores below it."""
+
+    def count(values: np.ndarray) -> int:
+        away = values - np.median(values)
+        return int((away > deviations * np.sqrt(np.mean(away[away < 0] ** 2))).sum())
+
+    return count
+
+
 RULES = {
+    "3 lower semi-deviations": below(3),
+    "2.5 lower semi-deviations": below(2.5),
     "3.5 robust deviations": robust(3.5),
     "5 robust deviations": robust(5),
     "Otsu's method, all scores": otsu,
