@@ -19,7 +19,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from ifguide.cli.analyse import format_rankings
 from ifguide.cli.terminal import TerminalSink, format_table
-from ifguide.config.io import config_from_dict
+from ifguide.config.schema import StudyConfig
 from ifguide.data.demo.model import demo_model_config, train_tokenizer
 from ifguide.runtime.progress import Progress
 from ifguide.selection.algorithm import precision_recall
@@ -110,7 +110,7 @@ def build(seed: int) -> Study:
             },
             "compute": {"device": "cpu"},
         }
-        Study.create(name, config_from_dict(values))
+        Study.create(name, StudyConfig(**values))
     study = Study.open(name)
     progress = Progress([TerminalSink()])
     run_study(study, progress=progress)

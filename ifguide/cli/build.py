@@ -78,8 +78,9 @@ def new(
     where you can change it.
     """
     from ifguide.cli.terminal import format_table
-    from ifguide.config.io import config_from_dict, override
+    from ifguide.config.io import override
     from ifguide.config.presets import apply_preset, preset_settings
+    from ifguide.config.schema import StudyConfig
     from ifguide.study.model_facts import find_facts
     from ifguide.study.pipeline import create_study
 
@@ -91,12 +92,11 @@ def new(
         "queries": {"toxic": toxic, "safe": safe, **fields},
         "evaluate": {"prompts": prompts, "heldout": heldout},
     }
-    given = {table: {k: v for k, v in values.items() if v is not None} for table, values in settings.items()}
-    mode = override(config_from_dict(given), [part for part in assignments or [] if part.startswith("model.mode")])
+    given: dict = {table: {k: v for k, v in values.items() if v is not None} for table, values in settings.items()}
+    mode = override(StudyConfig(**given), [part for part in assignments or [] if part.startswith("model.mode")])
     config = override(apply_preset(mode, preset), assignments or [])
     named = {assignment.partition("=")[0].strip() for assignment in assignments or []}
-    chosen = preset_settings(preset, config.model.mode)
-    named |= {f"{section}.{key}" for section, values in chosen.items() for key in values}
+    named |= preset_settings(preset, config.model.mode).keys()
     study = create_study(name, _with_absolute_paths(config), named=named)
     print(format_table(("", ""), find_facts(study).rows()))
     print(f"\nwrote {study.root / 'study.toml'}; build it with `ifguide run {name}`")
@@ -171,7 +171,7 @@ def plan(
     It measures the study's own model on the beginning of its own corpus for some seconds, before anything is built.
     """
     from ifguide.cli.terminal import format_table
-    from ifguide.config.io import override
+    from ifguide.config.io import with_values
     from ifguide.storage.durations import format_seconds
     from ifguide.study.plan import make_plan, size
 
@@ -179,8 +179,7 @@ def plan(
     with follow_run():
         found = make_plan(study)
     if fit and found["remedies"]:
-        changes = [f"{key}={json.dumps(value)}" for key, value in found["remedies"].items()]
-        study.change(override(study.config, changes))
+        study.change(with_values(study.config, found["remedies"]))
     if as_json:
         print(json.dumps(found, indent=1))
         return

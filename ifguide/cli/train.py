@@ -66,15 +66,14 @@ def compare(
 
 def choose(study, others: str) -> list[str]:
     """The models that `--with` names, each once, without base and default; an InputError if a name is unknown."""
-    from ifguide.data.queries import read_queries
+    from ifguide.data.queries import read_sets
     from ifguide.study.variants import METHODS, PREFERENCE, possible_models
     from ifguide.training.preference import MIN_PAIRS, can_prefer
 
     possible = possible_models(study.config, study.has_spans)
     wanted = split_names(others)
     if "all" in wanted:
-        queries = study.resolved_queries()
-        if not can_prefer(*(read_queries(getattr(queries, k), kind=k, config=queries) for k in ("toxic", "safe"))):
+        if not can_prefer(*read_sets(study.resolved_queries()).values()):
             possible.remove(PREFERENCE)
             echo(f"without dpo: it needs trl, and {MIN_PAIRS} toxic queries whose prompt a safe one has too", err=True)
         wanted = [*possible, *(name for name in wanted if name != "all")]

@@ -52,6 +52,6 @@ def read_result(path: Path) -> dict | None:
 
 def keep_result(path: Path, result: dict) -> dict:
     """Write a result, whole or not at all, and return it."""
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     artifacts.write_json(path, result)
     return result

@@ -11,13 +11,14 @@ import functools
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from collections.abc import Set as AnySet
 from pathlib import Path
 
+from ifguide.config.io import with_values
 from ifguide.config.names import BASE, DEFAULT, check_name
 from ifguide.config.schema import BorrowedConfig, ImportedConfig, StudyConfig
-from ifguide.errors import ConfigError, IFGuideError, InputError, StaleError
+from ifguide.errors import ConfigError, IFGuideError, StaleError
 from ifguide.runtime import distributed
 from ifguide.runtime.allocator import keep_freed_memory
 from ifguide.runtime.progress import Progress
@@ -28,6 +29,7 @@ from ifguide.study.freshness import inputs_of, settings_of, stage_states, unit_s
 from ifguide.study.lineage import STAGES, Unit, can_be_made_again, read_units
 from ifguide.study.plan import check_fit
 from ifguide.study.reading import Study
+from ifguide.study.sizing import check_inputs, fit_to_data, smaller_batch
 from ifguide.study.variants import RESERVED
 
 
@@ -44,77 +46,11 @@ def create_study(
         InputError: an input cannot be used; nothing was written.
         ConfigError: a bad name or setting; nothing was written.
     """
-    from ifguide.study.model_facts import facts_of, keep_facts
-    from ifguide.study.sizing import fit_to_data
-
-    study = Study.at(name, config, cache)
-    check_inputs(study)
-    if named is None:
-        return Study.create(name, config, cache)
-    facts = facts_of(study)
-    config, reasons = fit_to_data(study, named, facts)
-    made = Study.create(name, config, cache, reasons)
-    keep_facts(made, facts)
-    return made
-
-
-def check_inputs(study: Study) -> None:
-    """Check that every file a configuration names opens and parses: the model's configuration and tokenizer, the
-    corpus, the query sets, the prompts and the held-out text.
-
-    Weights are not loaded: that is the first thing the `model` stage does.
-
-    Raises:
-        InputError: something cannot be used; the message names it and says how to fix it.
-        ConfigError: a needed input is not named.
-    """
-    from ifguide.data.corpus_writer import check_documents
-    from ifguide.data.prompts import read_heldout, read_prompts
-    from ifguide.data.queries import encode_queries, read_queries
-    from ifguide.evaluation.harness import check_harness
-    from ifguide.evaluation.last_word import split_last_word
-    from ifguide.models.loading import bos_context, load_config, load_tokenizer
-    from ifguide.study.evaluating import read_lambada
-
-    config = study.config
-    for name, value in (
-        ("--model", config.model.source),
-        ("--corpus", config.corpus.path),
-        ("--toxic", config.queries.toxic),
-        ("--safe", config.queries.safe),
-    ):
-        if not value:
-            raise ConfigError(f"a study needs {name}")
-    for source in (config.model.source, *config.model.checkpoints):
-        load_config(study.resolve(source), config.model.revision if source == config.model.source else "")
-    tokenizer = load_tokenizer(study.resolve(config.model.source), config.model.revision)
-    check_documents(study.resolved("corpus"), tokenizer)
-    for name in study.query_sets():
-        queries = study.resolved_queries(name)
-        for kind in ("toxic", "safe"):
-            path = getattr(queries, kind)
-            pairs = read_queries(path, kind=kind, config=queries)
-            with _naming(path):  # all of them: the direction is computed hours later
-                encode_queries(pairs, tokenizer, study.max_length(), bos_id=bos_context(tokenizer))
-    evaluate = study.resolved("evaluate")
-    if evaluate.prompts:
-        read_prompts(evaluate.prompts, evaluate)
-    if evaluate.heldout:
-        read_heldout(evaluate.heldout, evaluate)
-    with _naming(evaluate.lambada):
-        for passage in read_lambada(evaluate):
-            split_last_word(passage)
-    if evaluate.harness_tasks:
-        check_harness(evaluate.harness_tasks, evaluate.harness_folder)
-
-
-@contextlib.contextmanager
-def _naming(path: str) -> Iterator[None]:
-    """Errors about a text that was read from a file say which file it was."""
-    try:
-        yield
-    except InputError as error:
-        raise error if path in str(error) else InputError(f"{path}: {error}") from error
+    study, reasons = Study.at(name, config, cache), None
+    sample = check_inputs(study)
+    if named is not None:
+        config, reasons = fit_to_data(study, sample, named)
+    return Study.create(name, config, cache, reasons)
 
 
 def run_study(
@@ -323,31 +259,13 @@ def _build_in_memory(build: Callable, study: Study, unit: Unit, folder: Path, pr
         except RuntimeError as error:
             if type(error).__name__ != "OutOfMemoryError" or not distributed.current().alone:
                 raise
-            smaller = _halve_batch(study.config, unit.stage)
-            if smaller is None:
+            smaller = smaller_batch(study.config, unit.stage)
+            if not smaller:
                 remedy = 'a smaller corpus.max_length, training.adapter = "lora", or fewer layers in model.modules'
                 raise ConfigError(f"{unit}: one row at a time is too much for the GPU's memory; try {remedy}") from None
-        config, said = smaller
+        said = ", ".join(f"{place} = {value}" for place, value in smaller.items())
         progress.message(f"{unit}: the GPU's memory is too small; trying again with {said}")
         sys.modules["torch"].cuda.empty_cache()
-        study = Study(study.root, config)
+        study = Study(study.root, with_values(study.config, smaller))
         shutil.rmtree(folder)
         folder.mkdir()
-
-
-def _halve_batch(config: StudyConfig, stage: str) -> tuple[StudyConfig, str] | None:
-    """The settings with half the batch of a stage, and which they are; None if it cannot be halved."""
-    section, key = {
-        "model": ("training", "batch_size"),
-        "suppress": ("training", "batch_size"),
-        "evaluate": ("evaluate", "batch_size"),
-    }.get(stage, ("compute", "tokens_per_batch"))
-    table = getattr(config, section)
-    half = getattr(table, key) // 2
-    if half < (64 if section == "compute" else 1):
-        return None
-    changed = {key: half}
-    if section == "training":  # as many rows a step as before
-        changed["gradient_accumulation"] = 2 * table.gradient_accumulation
-    said = ", ".join(f"{section}.{name} = {value}" for name, value in changed.items())
-    return dataclasses.replace(config, **{section: dataclasses.replace(table, **changed)}), said

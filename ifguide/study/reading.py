@@ -50,11 +50,8 @@ class Study(StudyFolder):
     def create(
         cls, name: str, config: StudyConfig, cache: Path | None = None, reasons: Mapping[str, str] | None = None
     ) -> "Study":
-        """Make the folder and write study.toml, with the reasons for some settings, by `section.key`, as comments.
-
-        Raises:
-            ConfigError: the name is unsafe or taken.
-        """
+        """Make the folder and write study.toml, with the reasons for some settings, by `section.key`, as comments. A
+        ConfigError: the name is unsafe or taken."""
         study = cls.at(name, config, cache)
         study.root.mkdir(parents=True, exist_ok=True)
         with artifacts.replacing(study.root / "study.toml") as temporary:

@@ -18,7 +18,7 @@ from ifguide.config.names import BASE, DEFAULT
 from ifguide.data.by_document import sum_by_document
 from ifguide.data.corpus_writer import build_corpus as tokenise_corpus
 from ifguide.data.packing import DroppedRows
-from ifguide.data.queries import read_queries
+from ifguide.data.queries import read_sets
 from ifguide.errors import ConfigError, InputError, NumericalError
 from ifguide.models.loading import bos_context, load_config, load_tokenizer
 from ifguide.runtime.distributed import current
@@ -63,16 +63,14 @@ def build_corpus(study: Study, unit: Unit, folder: Path, progress: Progress) -> 
 def build_queries(study: Study, unit: Unit, folder: Path, progress: Progress) -> None:
     """The query files -> prompt and completion tables, toxic and safe."""
     sets = study.query_sets()
-    for number, queries in enumerate(sets):
-        config = study.resolved_queries(queries)
-        for turn, kind in enumerate(("toxic", "safe")):
-            pairs = read_queries(getattr(config, kind), kind=kind, config=config)
+    for number, queries in enumerate(sets, start=1):
+        for kind, pairs in read_sets(study.resolved_queries(queries)).items():
             progress.message(pairs.attrs["summary"])
             pairs.attrs.clear()
             path = folder / f"{checkpoints.named_file(kind, queries)}.parquet"
             path.parent.mkdir(parents=True, exist_ok=True)
             pairs.to_parquet(path, index=False)
-            progress.report(2 * number + turn + 1, 2 * len(sets), "sets")
+        progress.report(number, len(sets), "pairs of sets")
 
 
 def build_model(study: Study, unit: Unit, folder: Path, progress: Progress) -> None:
