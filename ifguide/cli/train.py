@@ -22,8 +22,9 @@ def suppress(name: StudyName, selection: SelectionName = "default") -> None:
     study = open_study(name)
     with follow_run() as progress:
         from ifguide.study import pipeline
+        from ifguide.study.lineage import Unit
 
-        pipeline.suppress(study, selection, progress=progress)
+        pipeline.build(study, [Unit("suppress", selection)], progress=progress)
     if speaks():
         print(f"trained without {selection}; evaluate it with `ifguide evaluate {name} --model {selection}`")
 
@@ -39,8 +40,9 @@ def evaluate(
     study = open_study(name)
     with follow_run() as progress:
         from ifguide.study import pipeline
+        from ifguide.study.lineage import Unit
 
-        pipeline.evaluate(study, DEFAULT if model == "suppressed" else model, progress=progress)
+        pipeline.build(study, [Unit("evaluate", DEFAULT if model == "suppressed" else model)], progress=progress)
     print_headline(name)
 
 
@@ -56,12 +58,14 @@ def compare(
     from ifguide.evaluation.statistics import INTERVALS
     from ifguide.study import pipeline
     from ifguide.study.analysis.comparison import comparison_table
+    from ifguide.study.lineage import Unit
 
     study = open_study(name)
     wanted = choose(study, others)
+    models = [BASE, DEFAULT, *wanted]
     with follow_run() as progress:
-        pipeline.compare(study, wanted, progress=progress)
-    print(comparison_table(study, [BASE, DEFAULT, *wanted]), INTERVALS, sep="\n\n")
+        pipeline.build(study, [Unit("evaluate", model) for model in models], progress=progress)
+    print(comparison_table(study, models), INTERVALS, sep="\n\n")
 
 
 def choose(study, others: str) -> list[str]:

@@ -26,6 +26,12 @@ SAMPLE_TOKENS = 2_000
 """Corpus tokens on which central differences are compared with the exact derivative."""
 
 
+def require_one_process(what: str) -> None:
+    """A ConfigError where several processes share the run."""
+    if not current().alone:
+        raise ConfigError(f"{what} takes one process; start it without torchrun or accelerate launch")
+
+
 def named_file(what: str, queries: str = "") -> str:
     """The path of a pair of query sets' file in an artefact: at the top for the study's own, else in `extra/NAME/`."""
     return f"extra/{queries}/{what}" if queries else what
@@ -98,10 +104,7 @@ def load_checkpoint(study: Study, name: str, attention: str | None = None):
     entry = models["base"] if name == BASE else next(c for c in models["checkpoints"] if c["name"] == name)
     compute, placement = study.config.compute, None
     if compute.device_map:
-        if not current().alone:
-            raise ConfigError(
-                "compute.device_map spreads one model over all devices; start one process, or leave it empty"
-            )
+        require_one_process("compute.device_map")
         offload = offload_folder(study.root)
         placement = Placement(strategy=compute.device_map, max_memory=compute.max_memory, offload_folder=offload)
     device = pick_device(compute.device)
@@ -170,8 +173,7 @@ def compute_direction(
     Args:
         factors: its EK-FAC factors; None for the identity.
         queries: an extra pair of query sets; empty: the study's own.
-        report: called as report(turn, turns) for each set of queries; gives the callback that its queries are reported
-            to.
+        report: called as report(turn, turns) for each set of queries; gives what its queries are reported to.
         differential: toxic minus safe queries, or the toxic ones alone; None: as `direction.differential` says.
     """
     from ifguide.influence.direction import differential_direction, query_gradient

@@ -29,7 +29,7 @@ from ifguide.data.stretches import count_valid, inside
 from ifguide.errors import StaleError
 from ifguide.selection.saved import Selection
 from ifguide.storage import artifacts
-from ifguide.study.freshness import find_change, inputs_of, settings_of
+from ifguide.study.freshness import find_change, inputs_of, settings_of, unit_digest
 from ifguide.study.lineage import STAGE_FOLDERS, Unit
 
 if TYPE_CHECKING:
@@ -274,8 +274,7 @@ def write_tables(study: "Study", selections: list[str] | None = None, report: Re
 
 def _fits(study: "Study", unit: Unit) -> bool:
     """Whether an artefact belongs to the corpus there is now."""
-    made_of = study.manifest(unit)["inputs"].get("corpus")
-    return made_of in (None, artifacts.digest_of(study.manifest(Unit("corpus"))))
+    return study.manifest(unit)["inputs"].get("corpus") in (None, unit_digest(study, Unit("corpus")))
 
 
 def find_damage(study: "Study", unit: Unit) -> str:

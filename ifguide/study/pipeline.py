@@ -16,7 +16,7 @@ from collections.abc import Set as AnySet
 from pathlib import Path
 
 from ifguide.config.io import with_values
-from ifguide.config.names import BASE, DEFAULT, check_name
+from ifguide.config.names import check_name
 from ifguide.config.schema import BorrowedConfig, ImportedConfig, StudyConfig
 from ifguide.errors import ConfigError, IFGuideError, StaleError
 from ifguide.runtime import distributed
@@ -25,7 +25,7 @@ from ifguide.runtime.progress import Progress
 from ifguide.storage import artifacts
 from ifguide.storage.lock import study_lock
 from ifguide.storage.work import close_work
-from ifguide.study.freshness import inputs_of, settings_of, stage_states, unit_state
+from ifguide.study.freshness import inputs_of, require_fresh, settings_of, stage_states, unit_state
 from ifguide.study.lineage import STAGES, Unit, can_be_made_again, read_units
 from ifguide.study.plan import check_fit
 from ifguide.study.reading import Study
@@ -89,24 +89,7 @@ def run_study(
     return _build(study, units, progress, forced={unit for unit in units if unit.stage == force})
 
 
-def suppress(study: Study, selection: str = DEFAULT, *, progress: Progress | None = None) -> list[Unit]:
-    """Train the model that a saved selection suppresses, if it is missing or stale. Returns what was built."""
-    return build(study, [Unit("suppress", selection)], progress=progress)
-
-
-def evaluate(study: Study, variant: str = BASE, *, progress: Progress | None = None) -> list[Unit]:
-    """Evaluate `base` or the model of a selection, after training it if necessary. Returns what was built."""
-    return build(study, [Unit("evaluate", variant)], progress=progress)
-
-
-def compare(study: Study, variants: Iterable[str], *, progress: Progress | None = None) -> list[Unit]:
-    """Train and evaluate models beside the base and the default one, as far as they are missing or stale. Returns what
-    was built."""
-    units = [Unit("evaluate", name) for name in dict.fromkeys((BASE, DEFAULT, *variants))]
-    return build(study, units, progress=progress)
-
-
-def borrow(study: Study, name: str, lent: BorrowedConfig, *, progress: Progress | None = None) -> list[Unit]:
+def borrow(study: Study, name: str, lent: BorrowedConfig, *, progress: Progress | None = None) -> None:
     """Carry a selection of another study over by characters, see `ifguide.selection.transfer`; study.toml says from
     then on where it is from.
 
@@ -123,19 +106,9 @@ def borrow(study: Study, name: str, lent: BorrowedConfig, *, progress: Progress 
     other = Study.open(lent.study, study.root.parent)
     if other.name == study.name:
         raise ConfigError(f"{study.name!r} cannot borrow from itself; use the selection {lent.selection!r} directly")
-    state = unit_state(other, Unit("selection", lent.selection))
-    if state.state != "fresh":
-        raise StaleError(
-            f"selection {lent.selection!r} of {other.name} is {state.state} ({state.reason}); "
-            f"build it with `ifguide run {other.name} --until selection`"
-        )
-    before = study.config
-    changed = study.change(dataclasses.replace(before, borrowed={**before.borrowed, name: lent}))
-    try:
-        return build(changed, [Unit("selection", name)], progress=progress)
-    except IFGuideError:
-        study.change(before)
-        raise
+    require_fresh(other, Unit("selection", lent.selection), f"run {other.name} --until selection")
+    borrowed = {**study.config.borrowed, name: lent}
+    _build_changed(study, dataclasses.replace(study.config, borrowed=borrowed), [Unit("selection", name)], progress)
 
 
 def import_scores(study: Study, name: str, path: Path, *, progress: Progress | None = None) -> Study:
@@ -149,16 +122,20 @@ def import_scores(study: Study, name: str, path: Path, *, progress: Progress | N
     taken = (*RESERVED, *study.config.variants, *study.config.borrowed, *study.selection_names())
     if name in taken and name not in study.config.imported:
         raise ConfigError(f"the name {name!r} is taken; give the file another name")
-    before = study.config
-    imported = {**before.imported, name: ImportedConfig(path=str(path.resolve()))}
-    changed = study.change(dataclasses.replace(before, imported=imported))
+    imported = {**study.config.imported, name: ImportedConfig(path=str(path.resolve()))}
     units = [Unit("baseline", name)]
-    if unit_state(changed, Unit("scores")).state == "fresh":
+    if unit_state(study, Unit("scores")).state == "fresh":
         units += [Unit("index"), Unit("documents")]
+    return _build_changed(study, dataclasses.replace(study.config, imported=imported), units, progress)
+
+
+def _build_changed(study: Study, config: StudyConfig, units: list[Unit], progress: Progress | None) -> Study:
+    """The study with other settings, once the units are built; where they cannot be, its settings are as they were."""
+    changed = study.change(config)
     try:
         build(changed, units, progress=progress)
     except IFGuideError:
-        study.change(before)
+        study.change(study.config)
         raise
     return changed
 

@@ -316,7 +316,7 @@ class Measured:
         short, longer = self.time(generate(2)), self.time(generate(6))
         by_step = max(0.0, longer - short) / 4
         seconds = count / made * (short + by_step * (config.max_new_tokens - 2))
-        scorer = load_study_scorer(self.study, config.scorer, str(self.device))
+        scorer = load_study_scorer(self.study, config.scorer)
         seconds += count / made * self.time(lambda: scorer.score([one.completion for one in written[-1]]))
         texts = read_heldout(config.heldout, config) if config.heldout else []
         if texts:

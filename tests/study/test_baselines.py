@@ -19,12 +19,13 @@ from ifguide.errors import ConfigError, InputError
 from ifguide.runtime.progress import Progress, Sink
 from ifguide.study.analysis.comparison import comparison_table, describe_treatment, treatment_note
 from ifguide.study.analysis.export import export_study
+from ifguide.study.analysis.verify import verify_study
 from ifguide.study.baselines import score_by_leaving_words_out, score_documents, score_words
 from ifguide.study.document_table import table_path
 from ifguide.study.evaluating import evaluate_unit
 from ifguide.study.freshness import stage_state, unit_state
 from ifguide.study.lineage import Unit, read_units
-from ifguide.study.pipeline import build, compare, create_study, import_scores, run_study
+from ifguide.study.pipeline import build, create_study, import_scores, run_study
 from ifguide.study.reading import Study
 from ifguide.study.select import open_index, save_selection
 from ifguide.study.variants import BASELINES, METHODS, OTHERS, recipe
@@ -48,6 +49,10 @@ class WordScorer:
 
 
 KINDS_ON = ("scores.probe=true", "scores.combined=true", "scores.tfidf=true")
+
+
+def compare(study, names):
+    return build(study, [Unit("evaluate", name) for name in ("base", "default", *names)])
 
 
 @pytest.fixture(scope="module")
@@ -408,3 +413,5 @@ def test_a_probe_alone_needs_no_curvature(tmp_path):
     assert study.kinds() == ["probe"] and study.selection().settings["attribution"] == "probe"
     assert "probe_sum" in pq.read_schema(table_path(study)).names
     assert {"corpus", "model", "queries"} <= study.manifest(Unit("scores"))["inputs"].keys()
+    verified = verify_study(study, share=1.0)
+    assert not verified.problem and {one.what for one in verified.agreements} >= {"probe of the study"}

@@ -213,7 +213,7 @@ class TestPlacement:
 
         monkeypatch.setattr(distributed, "_current", distributed.Processes(0, 2))
         study = again(scored, tmp_path, compute=dataclasses.replace(scored.config.compute, device_map="auto"))
-        with pytest.raises(ConfigError, match="start one process"):
+        with pytest.raises(ConfigError, match="takes one process"):
             load_checkpoint(study, "checkpoint-1")
 
     @for_each("limit", ["70GiB", "gpu=1GB", "0=much"])

@@ -13,11 +13,11 @@ from ifguide.data.by_document import sum_by_document
 from ifguide.data.corpus_writer import document_id
 from ifguide.data.readers import read_rows, take_field
 from ifguide.data.stretches import count_valid
-from ifguide.errors import InputError, StaleError
+from ifguide.errors import InputError
 from ifguide.evaluation.ranking import Labels, RankingQuality, judge_ranking, mean_of_highest
 from ifguide.selection.algorithm import count_tail, rank_documents, threshold_above
 from ifguide.selection.choice import read_choice
-from ifguide.study.freshness import unit_state
+from ifguide.study.freshness import require_fresh
 from ifguide.study.lineage import Unit
 
 if TYPE_CHECKING:
@@ -43,9 +43,7 @@ def read_labels(study: "Study", column: str) -> Labels:
         StaleError: the corpus is missing or out of date.
         InputError: no such column, another value in it, or not both kinds of documents.
     """
-    state = unit_state(study, Unit("corpus"))
-    if state.state != "fresh":
-        raise StaleError(f"corpus is {state.state} ({state.reason}); build it with `ifguide run {study.name}`")
+    require_fresh(study, Unit("corpus"))
     corpus, config = study.corpus(), study.resolved("corpus")
     place = {name: number for number, name in enumerate(corpus.ids())}
     bad, known = (np.zeros(corpus.n_documents, dtype=bool) for _ in range(2))

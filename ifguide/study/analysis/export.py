@@ -25,7 +25,7 @@ from ifguide.data.by_document import document_runs, sum_by_document
 from ifguide.errors import ConfigError, InputError, StaleError
 from ifguide.selection.saved import Selection
 from ifguide.storage.artifacts import library_versions, replacing, write_json
-from ifguide.study.freshness import unit_state
+from ifguide.study.freshness import require_fresh
 from ifguide.study.lineage import Unit, can_be_made_again
 from ifguide.study.reading import Study
 
@@ -131,13 +131,7 @@ def export_study(
     if out.is_dir() or not out.resolve().parent.is_dir():
         raise InputError(f"--out: expected a file in a folder that exists, got {out}; make the folder first")
     _require_fresh(study, selection)
-    chosen = study.selection(selection)
-    corpus = study.corpus()
-    if len(chosen.mask) != corpus.n_tokens:
-        raise StaleError(
-            f"selection {selection!r} has {len(chosen.mask):,} tokens, the corpus {corpus.n_tokens:,}; "
-            f"run `ifguide run {study.name} --force selection`"
-        )
+    chosen, corpus = study.selection(selection), study.corpus()
     makers = {"documents": _document_blocks, "spans": _span_blocks}
     blocks = makers[what](study, corpus, chosen) if what in makers else _token_blocks(study, corpus, chosen, what)
     inputs, version = study.manifest(Unit("selection", selection))["inputs"], library_versions()["ifguide"]
@@ -237,19 +231,15 @@ def _write_dataset(
 
 
 def _require_fresh(study: Study, selection: str) -> None:
-    for unit in (Unit("corpus"), Unit("scores"), Unit("selection", selection)):
-        state = unit_state(study, unit)
-        if state.state == "fresh":
-            continue
-        command = f"`ifguide run {study.name} --until selection`"
-        if unit.name and unit.name not in study.selection_names():
-            known = ", ".join(study.selection_names()) or "none yet"
-            raise StaleError(
-                f"there is no selection {selection!r} (there: {known}); make one with `ifguide select` or {command}"
-            )
-        if unit.name and not can_be_made_again(study.config, unit.name):
-            command = f"`ifguide select {study.name} --name {unit.name} ...`"
-        raise StaleError(f"{unit} is {state.state} ({state.reason}); build it with {command}")
+    run = f"run {study.name} --until selection"
+    for unit in (Unit("corpus"), Unit("scores")):
+        require_fresh(study, unit, run)
+    if selection not in study.selection_names():
+        known, select = ", ".join(study.selection_names()) or "none yet", "make one with `ifguide select`"
+        raise StaleError(f"there is no selection {selection!r} (there: {known}); {select} or `ifguide {run}`")
+    own = not can_be_made_again(study.config, selection)
+    command = f"select {study.name} --name {selection} ..." if own else run
+    require_fresh(study, Unit("selection", selection), command)
 
 
 def _token_blocks(study: Study, corpus: "TokenizedCorpus", chosen: Selection, what: str) -> Iterator[tuple[int, dict]]:

@@ -7,6 +7,7 @@ from ifguide.errors import InputError, StaleError
 from ifguide.evaluation.likelihood import token_likelihoods
 from ifguide.runtime.progress import Progress, report_part
 from ifguide.study import on_demand
+from ifguide.study.freshness import unit_digest
 from ifguide.study.lineage import Unit, weights_unit
 
 if TYPE_CHECKING:
@@ -20,15 +21,12 @@ MODELS_MOST = 4
 
 
 def likelihood_path(study: "Study", prompt: int, models: Sequence[str]) -> "Path":
-    """Where the answer for one prompt and some models is or will be.
-
-    Raises:
-        StaleError: a model or its evaluation is missing.
-    """
+    """Where the answer for one prompt and some models is or will be. A StaleError: a model, or its evaluation, is
+    missing."""
     made_of: list = [VERSION, prompt]
     for model in sorted(set(models)):
         for unit in (weights_unit(model), Unit("evaluate", model)):
-            made_of += [str(unit), *on_demand.digests(study, [unit], f"ifguide evaluate {study.name} --model {model}")]
+            made_of += [str(unit), unit_digest(study, unit)]
     return on_demand.result_path(study, FOLDER, made_of, f"prompt-{prompt}")
 
 
