@@ -84,11 +84,8 @@ def read_rows(
 
 
 def read_texts(path: str, field: str = "text", *, limit: int = 0) -> list[str]:
-    """The first `limit` texts (0: all) of one column, without blank ones; of a nested `{"text": ...}`, its text.
-
-    Raises:
-        InputError: as `read_rows`; also a row without the column, or no text at all.
-    """
+    """The first `limit` texts (0: all) of one column, without blank ones; of a nested `{"text": ...}`, its text. An
+    InputError: as `read_rows`; also a row without the column, or no text at all."""
     texts = []
     for row in read_rows(path, text_field=field, columns=[field]):
         value = take_field(row, field)

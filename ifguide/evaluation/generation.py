@@ -87,10 +87,7 @@ def encode_prompts(tokenizer, prompts: Sequence[str], max_tokens: int) -> list[l
 
     Trailing spaces are dropped: most tokenizers put the space in front of the next word, so models continue badly after
     one. A beginning-of-text token comes first where the tokenizer adds one; an empty prompt becomes a single beginning-
-    or end-of-text token.
-
-    Raises:
-        InputError: an empty prompt, and a tokenizer with neither token.
+    or end-of-text token. An InputError: an empty prompt, and a tokenizer with neither token.
     """
     bos = bos_context(tokenizer)
     lead = [] if bos is None else [bos]

@@ -28,11 +28,8 @@ class LayerProbabilities(NamedTuple):
 
 def find_lens_parts(model) -> tuple[nn.ModuleList, nn.Module, nn.Module]:
     """The L blocks, the final norm and the unembedding of any family: the blocks are the one list of modules as long as
-    the configuration's number of layers; the final norm is the normalisation beside that list.
-
-    Raises:
-        InputError: a model without exactly one of each.
-    """
+    the configuration's number of layers; the final norm is the normalisation beside that list. An InputError: a model
+    without exactly one of each."""
     config = model.config.get_text_config() if hasattr(model.config, "get_text_config") else model.config
     n_layers = getattr(config, "num_hidden_layers", None)
     lists = [(name, m) for name, m in model.named_modules() if isinstance(m, nn.ModuleList) and len(m) == n_layers]
@@ -78,11 +75,8 @@ def layer_probabilities(
     model, encoded: Sequence[tuple[np.ndarray, np.ndarray]], *, batch_size: int = 16, report: Report | None = None
 ) -> LayerProbabilities:
     """Probability of each completion after every layer; `encoded` is what `ifguide.data.queries.encode_queries` gives.
-
-    Raises:
-        InputError: as `find_lens_parts`.
-        NumericalError: the last layer does not give the model's own probabilities, so the lens does not fit the model.
-    """
+    An InputError: as `find_lens_parts`; a NumericalError: the last layer does not give the model's own probabilities,
+    so the lens does not fit the model."""
     blocks, norm, head = find_lens_parts(model)
     probability, log_probability = (np.zeros((len(encoded), len(blocks) + 1)) for _ in range(2))
     model.eval()

@@ -145,11 +145,8 @@ class ClassifierScorer:
 
 def find_toxic_label(id2label: dict[int, str], label: str | None = None) -> int:
     """Number of the class that means toxic: the one with this name (case does not matter) or number; without a `label`
-    one of the usual names, or class 1 of two unnamed classes, as in ToxiGen-RoBERTa.
-
-    Raises:
-        ConfigError: not found or not clear; the message lists the classes.
-    """
+    one of the usual names, or class 1 of two unnamed classes, as in ToxiGen-RoBERTa. A ConfigError: not found or not
+    clear; the message lists the classes."""
     names = {int(i): name for i, name in id2label.items()}
     lowered = {name.lower(): i for i, name in names.items()}
     choices = ", ".join(f"{i} ({name})" for i, name in sorted(names.items()))

@@ -82,10 +82,7 @@ class CorpusSequences:
 
 def query_sequences(queries: Iterable[tuple[np.ndarray, np.ndarray]]) -> list[Sequence]:
     """Queries, pairs of token ids (T,) and completion mask bool (T,), as sequences in which only the completion counts.
-
-    Raises:
-        ConfigError: a query without a completion token.
-    """
+    A ConfigError: a query without a completion token."""
     sequences = [Sequence(np.asarray(ids), np.where(mask, np.arange(len(ids)), -1)) for ids, mask in queries]
     for number, sequence in enumerate(sequences):
         if not (sequence.index[1:] >= 0).any():

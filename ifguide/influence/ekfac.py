@@ -237,11 +237,8 @@ def _add_gram(total: torch.Tensor, rows: torch.Tensor) -> None:
 
 
 def eigenvectors(matrix: torch.Tensor, name: str = "") -> torch.Tensor:
-    """Eigenvectors (n, n) of a symmetric matrix in columns, found in float64.
-
-    Raises:
-        NumericalError: the matrix is not finite.
-    """
+    """Eigenvectors (n, n) of a symmetric matrix in columns, found in float64. A NumericalError: the matrix is not
+    finite."""
     if not torch.isfinite(matrix).all():
         raise NumericalError(
             f"layer {name}: a covariance is not finite; run the model in float32 (model.dtype) or check its weights"

@@ -16,11 +16,8 @@ if TYPE_CHECKING:
 
 
 def pick_device(setting: str = "auto") -> "torch.device":
-    """The device for a setting: `auto` is the first GPU or else the CPU. Each of several processes gets its own GPU.
-
-    Raises:
-        ConfigError: there is no such device.
-    """
+    """The device for a setting: `auto` is the first GPU or else the CPU. Each of several processes gets its own GPU. A
+    ConfigError: there is no such device."""
     import torch
 
     processes = current()
@@ -59,11 +56,7 @@ class Placement:
     """For the weights that do not fit into memory."""
 
     def arguments(self) -> dict:
-        """For Transformers' `from_pretrained`.
-
-        Raises:
-            ConfigError: a limit that is not `device=size`.
-        """
+        """For Transformers' `from_pretrained`. A ConfigError: a limit that is not `device=size`."""
         limits = {}
         for limit in self.max_memory:
             parts = re.fullmatch(r"(cpu|\d+)=\s*([\d.]+ ?[KMGT]i?B)\s*", limit)
@@ -92,11 +85,8 @@ def split_revision(source: str, revision: str = "") -> tuple[str, str | None]:
 
 
 def load_tokenizer(source: str, revision: str = "") -> "PreTrainedTokenizerFast":
-    """Load a fast tokenizer from a folder or hub id.
-
-    Raises:
-        InputError: no tokenizer can be loaded, or it has no character offsets.
-    """
+    """Load a fast tokenizer from a folder or hub id. An InputError: no tokenizer can be loaded, or it has no character
+    offsets."""
     from transformers import AutoTokenizer
 
     source, at = split_revision(str(source), revision)
@@ -114,11 +104,7 @@ def load_tokenizer(source: str, revision: str = "") -> "PreTrainedTokenizerFast"
 
 
 def load_config(source: str, revision: str = ""):
-    """A model's Transformers configuration, from a folder or hub id.
-
-    Raises:
-        InputError: there is none.
-    """
+    """A model's Transformers configuration, from a folder or hub id. An InputError: there is none."""
     from transformers import AutoConfig
 
     source, at = split_revision(str(source), revision)
@@ -201,9 +187,7 @@ def tracked_modules(model: "PreTrainedModel", pattern: str = "") -> dict[str, "t
     """The linear layers influence is computed over, by name, in model order.
 
     All `nn.Linear` and GPT-2's `Conv1D` layers except the output embedding; with a `pattern`, those whose names match.
-
-    Raises:
-        ConfigError: the pattern is not a regular expression, or nothing matches.
+    A ConfigError: the pattern is not a regular expression, or nothing matches.
     """
     from ifguide.models.layers import find_linear
 

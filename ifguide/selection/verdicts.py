@@ -73,11 +73,7 @@ class VerdictLog:
 
     def decide(self, target: Target, verdict: str, *, copies: Iterable[str] = ()) -> None:
         """Record `toxic`, `fine` or `unsure`; `none` withdraws a verdict. `copies`, ids of near-duplicates, get the
-        same verdict as the document.
-
-        Raises:
-            ConfigError: an unknown verdict.
-        """
+        same verdict as the document. A ConfigError: an unknown verdict."""
         if verdict not in _ACTIONS:
             raise ConfigError(f"expected one of {', '.join(_ACTIONS)} as a verdict, got {verdict!r}")
         line: dict = {"at": round(time.time(), 3), "document": target.document, "verdict": verdict}

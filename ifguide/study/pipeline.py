@@ -225,11 +225,8 @@ def _build_unit(study: Study, unit: Unit, progress: Progress) -> None:
 
 
 def _build_in_memory(build: Callable, study: Study, unit: Unit, folder: Path, progress: Progress) -> None:
-    """Build an artefact, with half the batch as often as the GPU's memory is too small; results change by rounding.
-
-    Raises:
-        ConfigError: a batch of one is too large.
-    """
+    """Build an artefact, with half the batch as often as the GPU's memory is too small; results change by rounding. A
+    ConfigError: a batch of one is too large."""
     while True:
         try:
             return build(study, unit, folder, progress)

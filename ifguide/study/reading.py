@@ -26,12 +26,8 @@ class Study(StudyFolder):
 
     @classmethod
     def open(cls, name: str, cache: Path | None = None) -> "Study":
-        """Open a study by name.
-
-        Raises:
-            StudyNotFound: there is none of that name.
-            ConfigError: the name is unsafe, or study.toml cannot be read.
-        """
+        """Open a study by name. A StudyNotFound: there is none of that name; a ConfigError: the name is unsafe, or
+        study.toml cannot be read."""
         cache = cache_dir(cache)
         root = cache / check_name(name)
         if not (root / "study.toml").is_file():
@@ -66,22 +62,15 @@ class Study(StudyFolder):
 
     @classmethod
     def at(cls, name: str, config: StudyConfig, cache: Path | None = None) -> "Study":
-        """A study that is not written yet, to check its configuration.
-
-        Raises:
-            ConfigError: the name is unsafe or taken.
-        """
+        """A study that is not written yet, to check its configuration. A ConfigError: the name is unsafe or taken."""
         root = cache_dir(cache) / check_name(name)
         if (root / "study.toml").exists():
             raise ConfigError(f"a study {name!r} exists already; choose another name or remove the folder {root}")
         return cls(root, config)
 
     def max_length(self) -> int:
-        """Longest chunk in tokens: corpus.max_length, or the model's context length.
-
-        Raises:
-            ConfigError: corpus.max_length is more than the model can take.
-        """
+        """Longest chunk in tokens: corpus.max_length, or the model's context length. A ConfigError: corpus.max_length
+        is more than the model can take."""
         from ifguide.models.loading import context_length, load_config
 
         limit = context_length(load_config(self.resolve(self.config.model.source), self.config.model.revision))
@@ -191,11 +180,7 @@ class Study(StudyFolder):
         return self.names_of("evaluate")
 
     def selection(self, name: str = DEFAULT) -> Selection:
-        """One saved selection.
-
-        Raises:
-            StaleError: it is not there, or its mask is of another corpus.
-        """
+        """One saved selection. A StaleError: it is not there, or its mask is of another corpus."""
         found = read_selection(name, self._need(Unit("selection", name)))
         n_tokens = int(artifacts.load_array(self._need(Unit("corpus")) / "offsets.npy")[-1])
         if len(found.mask) != n_tokens:

@@ -133,13 +133,7 @@ def rename_selection(study: Study, name: str, new: str) -> None:
 
 
 def delete_selection(study: Study, name: str) -> None:
-    """Delete a saved selection, its model and the measurements of it.
-
-    Raises:
-        ConfigError: a built-in selection.
-        StudyNotFound: there is no such selection.
-        BusyError: a job works on the study.
-    """
+    """Delete a saved selection, its model and the measurements of it; errors as `rename_selection`."""
     _require_own(study, name)
     with study_lock(study.root):
         for stage in (*reversed(NAMED_STAGES), "documents"):

@@ -46,7 +46,7 @@ def build_corpus(study: Study, unit: Unit, folder: Path, progress: Progress) -> 
     longest, bos = study.max_length(), bos_context(tokenizer)
     report, chunk_length = report_part(progress, "documents"), longest - (bos is not None)
     corpus = tokenise_corpus(study.resolved("corpus"), tokenizer, folder, report, chunk_length=chunk_length)
-    if skipped := corpus.summary.skipped:
+    if skipped := corpus.summary["skipped"]:
         progress.message(f"{skipped:,} rows without text were left out")
     vocab_size = load_config(source, study.config.model.revision).get_text_config().vocab_size
     largest = max(int(corpus.token_ids.max()), tokenizer.eos_token_id or 0)

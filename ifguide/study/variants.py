@@ -77,11 +77,7 @@ def possible_models(config: "StudyConfig", has_spans: bool) -> list[str]:
 
 
 def check_variants(config: "StudyConfig") -> None:
-    """Refuse names of variants and borrowed selections that mean something else.
-
-    Raises:
-        ConfigError: a name is taken.
-    """
+    """Refuse names of variants and borrowed selections that mean something else. A ConfigError: a name is taken."""
     for section in ("variants", "borrowed", "imported"):
         for name in getattr(config, section):
             if name in RESERVED:

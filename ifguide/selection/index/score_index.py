@@ -211,11 +211,8 @@ class ScoreIndex:
     # ---- on release ----
 
     def resolve(self, settings: Mapping | SelectionConfig | Choice) -> Resolved:
-        """The exact result of a choice, or of settings as in `ifguide.selection.choice.read_choice`.
-
-        Raises:
-            ConfigError: a setting out of range, or scores of another kind.
-        """
+        """The exact result of a choice, or of settings as in `ifguide.selection.choice.read_choice`. A ConfigError: a
+        setting out of range, or scores of another kind."""
         started = time.perf_counter()
         choice = settings if isinstance(settings, Choice) else self._choice(settings)
         if choice.attribution != self.kind:

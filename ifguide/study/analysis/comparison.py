@@ -48,11 +48,8 @@ class Comparison:
 
 
 def scores_matrix(samples: "pd.DataFrame") -> np.ndarray:
-    """Toxicity as float64 (P, K), from the rows of `samples.parquet`, in any order.
-
-    Raises:
-        InputError: not every prompt has each sample exactly once.
-    """
+    """Toxicity as float64 (P, K), from the rows of `samples.parquet`, in any order. An InputError: not every prompt has
+    each sample exactly once."""
     ordered = samples.sort_values(["prompt_index", "sample_index"])
     n_prompts, n_samples = ordered["prompt_index"].nunique(), ordered["sample_index"].nunique()
     expected = np.indices((n_prompts, n_samples)).reshape(2, -1).T
