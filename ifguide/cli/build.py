@@ -150,9 +150,9 @@ def run(
     if background and launched_together():
         raise InputError("--background starts one process; start several with torchrun or accelerate launch without it")
     if background:
-        extra = [*(["--until", until] if until else []), *(["--force", force] if force else [])]
-        extra += ["--no-fit-check"] * no_fit_check
-        _start_in_background(name, ["run", name, *extra])
+        options = {"--until": until, "--force": force}
+        given = [part for option, stage in options.items() if stage for part in (option, stage)]
+        _start_in_background(name, ["run", name, *given, *["--no-fit-check"] * no_fit_check])
         return
     with follow_run() as progress:
         from ifguide.study.pipeline import run_study

@@ -172,17 +172,11 @@ class TokenizedCorpus:
 
 
 def chunk_documents(offsets: np.ndarray, max_length: int) -> np.ndarray:
-    """Cut documents into chunks of at most `max_length` tokens; neighbouring chunks share one token.
+    """Cut documents, `offsets` int64 (D+1,), into chunks of at most `max_length` tokens, of which neighbours share one.
+    A ConfigError: `max_length` is below 2.
 
-    Args:
-        offsets: int64 (D+1,).
-
-    Returns:
-        int64 (C, 3), rows (document, start, stop) in corpus order: absolute tokens [start, stop). Every token but a
-        document's first is inside, and not first, in exactly one chunk. A document of one token has no chunk.
-
-    Raises:
-        ConfigError: `max_length` below 2.
+    Returns int64 (C, 3), rows (document, start, stop) in corpus order: absolute tokens [start, stop). Every token but a
+    document's first is inside, and not first, in exactly one chunk. A document of one token has no chunk.
     """
     if max_length < 2:
         raise ConfigError(f"expected chunks of at least 2 tokens, got {max_length}; set corpus.max_length to 2 or more")

@@ -198,15 +198,12 @@ def pack_rows(
 
 
 def cut_overlapping(lengths: np.ndarray, max_length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Cut sequences into stretches of at most `max_length` elements that overlap by one.
+    """Cut sequences of `lengths` int (S,) elements into stretches of at most `max_length`, at least 2, that overlap by
+    one.
 
-    Args:
-        lengths: int (S,), elements of each sequence. A sequence of fewer than 2 has no target and gives no stretch.
-        max_length: longest stretch, at least 2.
-
-    Returns:
-        (which, start, stop), each int64 (P,): stretch p is elements [start, stop) of sequence `which`. Each element but
-        a sequence's first is inside, and not first, in exactly one stretch.
+    Returns (which, start, stop), each int64 (P,): stretch p is elements [start, stop) of sequence `which`. Each element
+    but a sequence's first is inside, and not first, in exactly one stretch. A sequence of fewer than 2 has no target
+    and gives no stretch.
     """
     step = max_length - 1
     counts = np.maximum(-(-(lengths - 1) // step), 0)

@@ -44,14 +44,9 @@ def parse_spans(value, n_characters: int, where: str, field: str) -> tuple[tuple
 def mark_tokens(
     text: str, spans: tuple[tuple[int, int], ...], char_start: np.ndarray, char_end: np.ndarray
 ) -> np.ndarray:
-    """Which tokens have a character that is inside a span (see `parse_spans`) and is not white space.
-
-    Args:
-        char_start, char_end: int (n,), the tokenizer's offsets in characters, ends excluded.
-
-    Returns:
-        bool (n,). A token without characters is in no span; of several tokens inside one character, all are.
-    """
+    """Which tokens, bool (n,), have a character that is inside a span (see `parse_spans`) and is not white space.
+    `char_start` and `char_end`, int (n,), are the tokenizer's offsets in characters, ends excluded. A token without
+    characters is in no span; of several tokens inside one character, all are."""
     if not spans:
         return np.zeros(len(char_start), dtype=bool)
     inside = np.zeros(len(text) + 1, dtype=np.int64)

@@ -38,8 +38,8 @@ def find_lens_parts(model) -> tuple[nn.ModuleList, nn.Module, nn.Module]:
         found = f"expected one list of {n_layers} blocks in {kind}, found {len(lists)}"
         raise InputError(f"logit lens: {found}; it reads decoder-only models such as GPT-NeoX, Llama and GPT-2")
     name, blocks = lists[0]
-    parent = model.get_submodule(name.rpartition(".")[0])
-    norms = [child for child in parent.children() if "norm" in type(child).__name__.lower()]
+    beside = model.get_submodule(name.rpartition(".")[0]).children()
+    norms = [child for child in beside if "norm" in type(child).__name__.lower()]
     if len(norms) != 1:
         found = f"expected one final norm beside the blocks of {kind}, found {len(norms)}"
         raise InputError(f"logit lens: {found}; it reads models that normalise once before the unembedding")

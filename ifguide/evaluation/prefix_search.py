@@ -46,18 +46,12 @@ def find_prefix(
     lead: int = 0,
     report: Report | None = None,
 ) -> FoundPrefix:
-    """Search for the prefix that makes the completions most likely.
+    """Search for the prefix of `allowed` token ids that makes the completions of the `encoded` queries (see
+    `ifguide.data.queries.encode_queries`; with room for it) most likely. It follows the `lead` tokens at the beginning
+    of every query (a beginning-of-text token). An InputError: no query, or no token allowed.
 
     In each round the gradient of the objective with respect to the prefix's one-hot tokens proposes changes of one
     token. A sample of them is tried with forward passes; the best is kept if it improves the objective.
-
-    Args:
-        encoded: Q queries, as `ifguide.data.queries.encode_queries` gives them, with room for the prefix.
-        allowed: token ids a prefix may hold.
-        lead: tokens at the beginning of every query that stay in front of the prefix (a beginning-of-text token).
-
-    Raises:
-        InputError: no query, or no token allowed.
     """
     if not encoded or not len(allowed):
         raise InputError(f"prefix search: expected queries and allowed tokens, got {len(encoded)} and {len(allowed)}")

@@ -69,9 +69,8 @@ def query_gradient(
     processes.sum(total.values())
     for name, gradient in total.items():
         if not torch.isfinite(gradient).all():
-            raise NumericalError(
-                f"layer {name}: the query gradient is not finite; run the model in float32 (model.dtype)"
-            )
+            remedy = "run the model in float32 (model.dtype)"
+            raise NumericalError(f"layer {name}: the query gradient is not finite; {remedy}")
         gradient.div_(len(queries))
     return total
 
@@ -83,13 +82,9 @@ def differential_direction(
     damping: float,
     unit: str = "mean-eigenvalue",
 ) -> Matrices:
-    """The direction v: moving the model's parameters along -v makes toxic completions likelier.
-
-    Args:
-        toxic, safe: mean gradients of the queries; without safe ones this is standard, non-differential influence.
-        factors: EK-FAC factors; None is the identity, for ablation.
-        damping, unit: as `LayerFactors.precondition` takes them.
-    """
+    """The direction v: moving the model's parameters along -v makes toxic completions likelier. `toxic` and `safe` are
+    mean gradients of the queries; without safe ones this is standard, non-differential influence. Without `factors` the
+    curvature is the identity, for ablation; `damping` and `unit` are as for `LayerFactors.precondition`."""
     found = {}
     for name, gradient in toxic.items():
         difference = gradient - safe[name] if safe is not None else gradient
@@ -98,8 +93,6 @@ def differential_direction(
         else:
             found[name] = factors[name].to(difference.device).precondition(difference, damping, unit)
         if not torch.isfinite(found[name]).all():
-            raise NumericalError(
-                f"layer {name}: the preconditioned direction is not finite; its curvature is zero, so check the corpus"
-                " or raise direction.damping"
-            )
+            remedy = "its curvature is zero, so check the corpus or raise direction.damping"
+            raise NumericalError(f"layer {name}: the preconditioned direction is not finite; {remedy}")
     return found

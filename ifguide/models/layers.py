@@ -161,13 +161,9 @@ def watch(
     on_input: Callable[[str, torch.Tensor], None] | None = None,
     on_gradient: Callable[[str, torch.Tensor, torch.Tensor], None] | None = None,
 ) -> Iterator[None]:
-    """See each layer's inputs on the way forward and its output's gradient on the way back.
-
-    Args:
-        modules: each must be called once a forward pass.
-        on_input: called with (name, inputs (B, T, I)).
-        on_gradient: called with (name, inputs (B, T, I), gradient (B, T, O)) as soon as the gradient is known.
-    """
+    """See each layer's inputs on the way forward, by `on_input(name, inputs (B, T, I))`, and its output's gradient on
+    the way back, by `on_gradient(name, inputs (B, T, I), gradient (B, T, O))` as soon as it is known. Each layer must
+    be called once a forward pass."""
 
     def make_hook(name: str):
         def hook(module, args, output):

@@ -16,16 +16,10 @@ from ifguide.errors import ConfigError, InputError
 def transfer_mask(
     source: TokenizedCorpus, mask: np.ndarray, target: TokenizedCorpus, report: Callable[[int, int], None] | None = None
 ) -> np.ndarray:
-    """Transfer a mask bool (N_source,) from one tokenised corpus to another of the same texts. Documents are matched by
-    id; in those that the source does not have, no token is selected. `report` gets (documents done, in all).
-
-    Returns:
-        bool (N_target,), False on tokens that are not predicted.
-
-    Raises:
-        ConfigError: a mask of another length.
-        InputError: the corpora share no document, or a document has different texts in them.
-    """
+    """Transfer a mask bool (N_source,) from one tokenised corpus to another of the same texts, bool (N_target,); tokens
+    that are not predicted are False. Documents are matched by id; in those that the source does not have, no token is
+    selected. A ConfigError: a mask of another length; an InputError: the corpora share no document, or a document has
+    different texts in them."""
     if len(mask) != source.n_tokens:
         raise ConfigError(f"expected a mask of {source.n_tokens:,} tokens, got {len(mask):,}; save the selection again")
     places = {id_: place for place, id_ in enumerate(source.column("id").to_pylist())}

@@ -158,13 +158,11 @@ def _cut_torn_line(stream) -> None:
 
 
 def apply_verdicts(mask: np.ndarray, corpus, verdicts: dict[Target, str]) -> tuple[np.ndarray, dict[str, int]]:
-    """A selection's mask after review: without fine documents and spans, with toxic spans; spans overrule documents.
+    """A selection's mask after review, bool (N,): without fine documents and spans, with toxic spans; spans overrule
+    documents. And counts: `excluded` tokens, `forced` tokens, `unknown` verdicts.
 
     A toxic document adds nothing by itself: the verdict does not say which of its tokens are toxic. Verdicts on
     documents or tokens that the TokenizedCorpus no longer has are counted and change nothing.
-
-    Returns:
-        (the new mask bool (N,), counts: `excluded` tokens, `forced` tokens, `unknown` verdicts).
     """
     changed, unknown = np.array(mask, dtype=bool), 0
     for target, verdict in sorted(verdicts.items(), key=lambda item: item[0].is_span):

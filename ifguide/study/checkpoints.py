@@ -55,14 +55,8 @@ def corpus_sequences(
     max_tokens: int = 0,
     seed: int = 0,
 ):
-    """Chunk sequences of the corpus.
-
-    Args:
-        documents: only [first, stop); None: all.
-        chosen: only these of them, counted from `first`; None: all.
-        max_tokens: instead of `chosen`, documents drawn at random up to about this many tokens; 0: all.
-        seed: of the draw.
-    """
+    """Chunk sequences of the corpus: of its `documents` [first, stop), or all; of these only the `chosen` ones, counted
+    from `first`, or with `max_tokens` those drawn at random by the seed up to about this many tokens."""
     from ifguide.influence.batches import CorpusSequences
 
     corpus, layout = study.corpus(), read_layout(study)

@@ -103,16 +103,9 @@ COLUMNS = (
 
 
 def make_table(study: "Study", selection: str = "", report: Report | None = None) -> tuple[pa.Table, dict]:
-    """The table of the corpus, or of one selection, and what to note beside it.
-
-    Args:
-        study: with scores.
-        selection: a saved selection; empty: the corpus.
-        report: called with (documents done, documents in all).
-
-    Returns:
-        One row per document, and of the corpus `tops`: kind -> the score of a full colour; of a selection its settings.
-    """
+    """The table of the corpus, or of one saved selection, one row per document; and what to note beside it: of the
+    corpus `tops`, kind -> the score of a full colour, of a selection its settings. `report` is called with (documents
+    done, documents in all)."""
     corpus = study.corpus()
     offsets = np.asarray(corpus.offsets)
     columns: dict[str, pa.Array] = {"document": pa.array(np.arange(len(offsets) - 1, dtype=np.int32))}
@@ -194,13 +187,8 @@ def describe_scores(
 
 def draw_sparks(values: np.ndarray, starts: np.ndarray, lengths: np.ndarray, top: float) -> np.ndarray:
     """Each document's tokens in B equal runs, of each run the score furthest from 0, int8 (D, B): 127 is `top` or more.
-
-    Args:
-        values: float32 (N,).
-        starts: int64 (D,), each document's first token.
-        lengths: int64 (D,), all at least 1.
-        top: the score of a full bar.
-    """
+    `values` are float32 (N,); `starts` and `lengths`, int64 (D,), are each document's first token and how many it has,
+    at least 1."""
     cuts = starts[:, None] + (np.arange(SPARK_BINS) * lengths[:, None]) // SPARK_BINS  # (D, B)
     # `reduceat` takes the one value at a cut that is not below the next, as for documents with fewer tokens than bars.
     high = np.maximum.reduceat(values, cuts.ravel()).reshape(cuts.shape)
@@ -236,19 +224,10 @@ def read_notes(path: Path) -> dict:
 
 
 def write_tables(study: "Study", selections: list[str] | None = None, report: Report | None = None) -> list[Unit]:
-    """Write the tables that are missing, out of date or damaged, and remove those of selections that are gone.
-
-    Args:
-        study: with scores.
-        selections: which selections' tables; None: all saved ones that belong to the corpus as it is now.
-        report: called with (documents done, documents in all).
-
-    Returns:
-        What was written.
-
-    Raises:
-        StaleError: the scores, or a selection that was asked for, belong to another corpus.
-    """
+    """Write the tables that are missing, out of date or damaged, and remove those of selections that are gone: of the
+    corpus and of `selections`, or without them of all saved ones that belong to the corpus as it is now. Returns what
+    was written; `report` is called with (documents done, documents in all). A StaleError: the scores, or a selection
+    that was asked for, belong to another corpus."""
     if not _fits(study, Unit("scores")):
         remedy = f"compute them again with `ifguide run {study.name} --until scores`"
         raise StaleError(f"the scores are of another corpus; {remedy}")

@@ -64,12 +64,8 @@ def _plan_path(study: Study) -> Path:
 
 
 def make_plan(study: Study) -> dict:
-    """Measure, and keep the plan with the study.
-
-    Returns:
-        {"stages": {stage: the fields of `Need`}, "free": bytes of `host`, `device` and `disk`, "problems": [text, ...],
-        "remedies": {setting: value}}.
-    """
+    """Measure, and keep the plan with the study: {"stages": {stage: the fields of `Need`}, "free": bytes of `host`,
+    `device` and `disk`, "problems": [text, ...], "remedies": {setting: value}}."""
     needs = Measured(study).needs()
     free = free_memory(study.root)
     problems, remedies = find_problems(study, needs, free)

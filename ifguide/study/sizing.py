@@ -129,15 +129,8 @@ def check_inputs(study: Study) -> Sample:
 
 
 def fit_to_data(study: Study, sample: Sample, named: AbstractSet[str]) -> tuple[StudyConfig, dict[str, str]]:
-    """The settings with those scaled that nobody named.
-
-    Args:
-        study: not written yet.
-        named: `section.key` of the settings that the user or a preset chose.
-
-    Returns:
-        The settings, and by `section.key` why some of them are what they are.
-    """
+    """The settings of a study that is not written yet, with those scaled that are not `named` (`section.key`) by the
+    user or a preset; and by `section.key` why some of them are what they are."""
     from ifguide.models.loading import has_fast_bfloat16, pick_device
 
     config, device, facts = study.config, pick_device(study.config.compute.device), find_facts(study)

@@ -47,11 +47,8 @@ RESERVED = (BASE, "suppressed", DEFAULT, *OTHERS)
 
 
 def recipe(config: "StudyConfig", name: str) -> "VariantConfig":
-    """The selection behind a model and how it was trained.
-
-    Args:
-        name: of a table `[variants.NAME]`, of one of `METHODS`, or of a selection.
-    """
+    """The selection behind a model, the name of a table `[variants.NAME]`, of one of `METHODS`, or of a selection; and
+    how it was trained."""
     from ifguide.config.schema import SuppressConfig, VariantConfig
 
     if name in config.variants:

@@ -16,15 +16,9 @@ _ALPHABET_SIZE = 256  # a byte-level tokenizer starts from all bytes, so that it
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int = 2048) -> "PreTrainedTokenizerFast":
-    """Train a byte-level BPE tokenizer like Pythia's. The same texts give the same tokenizer; decoding gives any text
-    back unchanged.
-
-    Args:
-        vocab_size: entries, with the special token and the 256 bytes among them. Small corpora may give fewer.
-
-    Raises:
-        InputError: the vocabulary is too small for the bytes.
-    """
+    """Train a byte-level BPE tokenizer like Pythia's, of at most `vocab_size` entries, the special token and the 256
+    bytes among them; an InputError: that is too small for the bytes. The same texts give the same tokenizer; decoding
+    gives any text back unchanged."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 

@@ -142,12 +142,7 @@ def _sort_tail(folder: Path, scores: np.ndarray, histogram: np.ndarray, threads:
 
 def count_above(scores: np.ndarray, order: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
     """How many tail tokens score strictly higher than each threshold, by bisection; int64, the shape of `thresholds`.
-
-    Args:
-        scores: float32 (T,), the tail in corpus order.
-        order: int (T,), its indexes, highest score first.
-        thresholds: float (n,).
-    """
+    `scores` are float32 (T,), the tail in corpus order, `order` int (T,) its indexes, highest score first."""
     thresholds = np.asarray(thresholds, dtype=np.float64)
     low, high = np.zeros(thresholds.shape, dtype=np.int64), np.full(thresholds.shape, len(order), dtype=np.int64)
     while (low < high).any():

@@ -23,13 +23,9 @@ _SPARSE = 16
 def cover_hits(
     positions: np.ndarray, first: np.ndarray, stop: np.ndarray, window: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The intervals (low, high), int64 (h,), of hits in reading order; one is empty if earlier hits took its tokens.
-
-    Args:
-        positions: int64 (h,), places of the hits, ascending.
-        first, stop: int64 (h,), first valid token and end of each hit's document.
-        window: tokens taken on each side.
-    """
+    """The intervals (low, high), int64 (h,), of hits in reading order, with `window` tokens on each side; one is empty
+    if earlier hits took its tokens. `positions`, int64 (h,), are the places of the hits, ascending; `first` and `stop`,
+    int64 (h,), the first valid token and the end of each hit's document."""
     high = np.minimum(positions + window + 1, stop)
     low = np.maximum(positions - window, first)
     low[1:] = np.maximum(low[1:], high[:-1])  # the end of an earlier document never reaches into a later one
@@ -70,13 +66,8 @@ def expand_intervals(low: np.ndarray, high: np.ndarray) -> np.ndarray:
 
 
 def sum_intervals(values: np.ndarray, low: np.ndarray, high: np.ndarray, dtype) -> float:
-    """The sum of the values at all places in intervals.
-
-    Args:
-        values: numbers (N,), may be memory-mapped.
-        low, high: int64 (n,): the intervals [low, high), ascending, not overlapping.
-        dtype: type of the sum.
-    """
+    """The sum, in this dtype, of values (N,), which may be memory-mapped, at all places in intervals [low, high), int64
+    (n,), ascending and not overlapping."""
     some = high > low
     low, high = low[some], high[some]
     if not len(low):

@@ -113,12 +113,8 @@ def _compare_perplexity(heldout: "Mapping[str, pd.DataFrame | None]", base: str,
 
 
 def comparison_table(study: "Study", names: list[str]) -> str:
-    """A Markdown table of evaluated models: what each was trained without, toxicity with 95% intervals, perplexity.
-
-    Args:
-        study: names must have been evaluated in it.
-        names: `base` among them.
-    """
+    """A Markdown table of evaluated models, `base` among them: what each was trained without, toxicity with 95%
+    intervals, perplexity."""
     metrics = {name: study.metrics(name) or {} for name in names}
     samples, heldout = ({name: read(name) for name in names} for read in (study.samples, study.heldout_losses))
     compared = {c.variant: c for c in compare_variants(samples, heldout=heldout)}

@@ -84,15 +84,11 @@ def study_rankings(
     seed: int = 0,
     report: Callable[[int, int], None] | None = None,
 ) -> list[RankingQuality]:
-    """Every kind of scores the study has, made into document scores in every way, side by side.
+    """Every kind of scores the study has, made into document scores in every way, side by side. `n_draws` and `seed`
+    are of the bootstrap; `report` is called with (orders judged, orders in all).
 
     `token_loss` is there as the plain baseline (how surprising a document is); of it only the mean and the top are
     taken, as the threshold belongs to influence scores.
-
-    Args:
-        labels: of the documents.
-        n_draws, seed: of the bootstrap.
-        report: called with (orders judged, orders in all).
     """
     kinds, id_rank = list(_score_kinds(study)), np.asarray(study.corpus().id_rank)
     total = sum(len(ways) for _, _, ways in kinds)
@@ -114,13 +110,8 @@ def _score_kinds(study: "Study") -> Iterator[tuple[str, np.ndarray, Sequence[str
 
 
 def document_scores(study: "Study", scores: np.ndarray, ways: Sequence[str] = WAYS) -> dict[str, np.ndarray]:
-    """float64 (D,) a way: the higher, the worse. A document without a scored token has 0.
-
-    Args:
-        study: its corpus, and `selection.quantile` for the threshold.
-        scores: float32 (N,).
-        ways: of `WAYS`.
-    """
+    """float64 (D,) a way, of `WAYS`: the higher, the worse, from scores float32 (N,). A document without a scored token
+    has 0. The threshold is that of the study's `selection.quantile`."""
     corpus = study.corpus()
     offsets = np.asarray(corpus.offsets)
     n_scored = count_valid(offsets, corpus.trained)

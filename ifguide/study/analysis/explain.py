@@ -114,13 +114,9 @@ def explain_document(
 
 
 def explain_queries(study: Study, progress: Progress | None = None) -> dict:
-    """What each query does to the direction, and which of the best-ranked documents it pulls most.
-
-    Returns:
-        For `toxic` and `safe`: `along` and `without`, a cosine a query (see `compare_queries`, mean over checkpoints),
-        and `pulls`, a list of [document id, contribution] a query, strongest first. `candidates`: how many documents
-        were looked at.
-    """
+    """What each query does to the direction, and which of the best-ranked documents it pulls most: for `toxic` and
+    `safe`, `along` and `without`, a cosine a query (see `compare_queries`, mean over checkpoints), and `pulls`, a list
+    of [document id, contribution] a query, strongest first. `candidates`: how many documents were looked at."""
     from ifguide.influence.contributions import compare_queries
     from ifguide.models.layers import weight_of
 

@@ -313,13 +313,7 @@ def _span_blocks(study: Study, corpus: "TokenizedCorpus", chosen: Selection) -> 
 
 def character_spans(mask: np.ndarray, char_start: np.ndarray, char_end: np.ndarray) -> list[dict[str, int]]:
     """The characters of a document's selected tokens: ranges {start, end}, ends excluded; ranges of tokens side by side
-    are one.
-
-    Args:
-        mask: bool (n,).
-        char_start: int (n,), where each token begins in the text.
-        char_end: int (n,), where it ends, excluded.
-    """
+    are one. The mask is bool (n,), `char_start` and `char_end` int (n,) are where each token begins and ends."""
     edges = np.flatnonzero(np.diff(np.concatenate([[False], mask, [False]]).astype(np.int8)))
     runs = zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True)
     found = [{"start": int(char_start[a]), "end": int(char_end[b - 1])} for a, b in runs]
