@@ -35,12 +35,7 @@ class _Document(NamedTuple):
 
 
 def build_corpus(
-    config: CorpusConfig,
-    tokenizer,
-    folder: Path,
-    report: Callable[[int, int], None] = lambda done, total: None,
-    *,
-    chunk_length: int = 0,
+    config: CorpusConfig, tokenizer, folder: Path, report: Callable = lambda done, total: None, *, chunk_length: int = 0
 ) -> TokenizedCorpus:
     """Read and tokenise a corpus; write token_ids, offsets, char_start, char_end, id_rank, in_span (with spans),
     trained (where not all is trained on), documents.arrow, tokenizer/ and summary.json.

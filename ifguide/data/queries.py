@@ -8,7 +8,7 @@ import numpy as np
 
 from ifguide.config.schema import QueriesConfig
 from ifguide.data.readers import Row, check_text, read_rows, take_field
-from ifguide.data.tokenizing import TokenizedText, piece_ends, tokenize
+from ifguide.data.tokenizing import Encoded, TokenizedText, piece_ends, tokenize
 from ifguide.errors import InputError
 
 if TYPE_CHECKING:
@@ -124,9 +124,7 @@ def split_text(text: str, share: float) -> tuple[str, str] | str:
     return text[:cut], text[cut:]
 
 
-def encode_queries(
-    queries: "pandas.DataFrame", tokenizer, max_length: int, bos_id: int | None = None
-) -> list[tuple[np.ndarray, np.ndarray]]:
+def encode_queries(queries: "pandas.DataFrame", tokenizer, max_length: int, bos_id: int | None = None) -> Encoded:
     """Tokenise prompt and completion as one text and mark the tokens to be predicted.
 
     A token belongs to the text, prompt or completion, in which its first character that is not white space is. A prompt
@@ -144,7 +142,7 @@ def encode_queries(
     Raises:
         InputError: no token begins in a completion, no token is before it, or it is too long for `max_length`.
     """
-    encoded = []
+    encoded: Encoded = []
     pairs = list(zip(queries["prompt"].tolist(), queries["completion"].tolist(), strict=True))
     for first in range(0, len(pairs), _BATCH):
         part = pairs[first : first + _BATCH]

@@ -6,6 +6,9 @@ import numpy as np
 
 from ifguide.errors import InputError
 
+Encoded = list[tuple[np.ndarray, np.ndarray]]
+"""Queries as pairs of token ids int64 (T,) and which of them are the completion's, bool (T,)."""
+
 
 class TokenizedText(NamedTuple):
     """A text's tokens and their places in it."""

@@ -7,9 +7,7 @@ from pathlib import Path
 
 from ifguide.errors import InputError
 
-MISSING = (
-    "evaluate.harness_tasks needs lm-evaluation-harness; run: pip install 'ifguide[harness]', or empty the setting"
-)
+MISSING = "evaluate.harness_tasks needs lm-evaluation-harness; run: pip install 'ifguide[harness]', or empty it"
 
 
 def check_harness(tasks: Sequence[str], folder: str = "") -> None:

@@ -5,13 +5,14 @@ vocabulary.
 """
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ifguide.data.tokenizing import Encoded
 from ifguide.errors import InputError, NumericalError
 from ifguide.evaluation import Report
 from ifguide.evaluation.query_batches import log_probabilities, mean_by_owner, query_batches
@@ -72,7 +73,7 @@ def residual_streams(blocks: nn.ModuleList) -> Iterator[list[Tensor]]:
 
 @torch.inference_mode()
 def layer_probabilities(
-    model, encoded: Sequence[tuple[np.ndarray, np.ndarray]], *, batch_size: int = 16, report: Report | None = None
+    model, encoded: Encoded, *, batch_size: int = 16, report: Report | None = None
 ) -> LayerProbabilities:
     """Probability of each completion after every layer; `encoded` is what `ifguide.data.queries.encode_queries` gives.
     An InputError: as `find_lens_parts`; a NumericalError: the last layer does not give the model's own probabilities,

@@ -50,12 +50,7 @@ def mean_toxicity(scores: np.ndarray) -> float:
 
 
 def bootstrap_bounds(
-    measure: Callable[[np.ndarray], ArrayLike],
-    n_rows: int,
-    *,
-    n: int = 2000,
-    seed: int = 0,
-    undefined: tuple[float, float] = (np.nan, np.nan),
+    measure: Callable[[np.ndarray], ArrayLike], n_rows: int, *, n=2000, seed=0, undefined=(np.nan, np.nan)
 ) -> tuple[np.ndarray, np.ndarray]:
     """Lower and upper 95% bounds of a measure over rows drawn with replacement.
 

@@ -15,7 +15,7 @@ distinct words of the toxic completions, and for each without a toxic word at mo
 
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -104,10 +104,7 @@ def _is_around(sign: str) -> bool:
 
 
 def _take_out(
-    words: Mapping[str, Sequence[Span]],
-    rated: Mapping[str, float],
-    alone: Mapping[str, float],
-    scorer: "ToxicityScorer",
+    words: dict[str, list[Span]], rated: dict[str, float], alone: dict[str, float], scorer: "ToxicityScorer"
 ) -> dict[str, set[str]]:
     """Text -> the words without which it is no longer toxic, found one a round; a word that lowers nothing stays."""
     tried: dict[str, list[str]] = {}

@@ -18,6 +18,9 @@ from ifguide.influence.batches import Batch
 from ifguide.influence.losses import SplitModel, backpropagate, slices
 from ifguide.models.layers import Layers, Matrices, gradients_flow, watch
 
+ScoreBatch = Callable[[Batch], dict[str, torch.Tensor]]
+"""Gives tensors (B, T-1) by name."""
+
 
 def position_scores(
     model: nn.Module, modules: Layers, directions: list[Matrices], batch: Batch
@@ -55,7 +58,7 @@ def report_at_predicted(flow: torch.Tensor, counted: torch.Tensor) -> torch.Tens
 
 def score_corpus(
     batches: Iterable[Batch],
-    score_batch: Callable[[Batch], dict[str, torch.Tensor]],
+    score_batch: ScoreBatch,
     outputs: dict[str, np.ndarray],
     *,
     first: int = 0,
@@ -79,7 +82,7 @@ def score_corpus(
 
 
 def score_batches(
-    batches: Iterable[Batch], score_batch: Callable[[Batch], dict[str, torch.Tensor]], device="cpu"
+    batches: Iterable[Batch], score_batch: ScoreBatch, device="cpu"
 ) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray], int]]:
     """For each batch the places int64 (n,) of the tokens that count, their scores float32 (n,) by name, and its length;
     arguments as for `score_corpus`."""
@@ -108,9 +111,7 @@ def average_blocks(
     divisors = [deviation(one, valid_between, block) for one in scores] if len(scores) > 1 else [1.0]
     if 0 in divisors:
         same = divisors.index(0)
-        raise NumericalError(
-            f"all scores of checkpoint {same} are the same: it says nothing; leave it out of the study"
-        )
+        raise NumericalError(f"all scores of checkpoint {same} are the same: it says nothing; leave it out")
     for part in slices(len(scores[0]), block):
         scaled = [np.asarray(one[part], dtype=np.float64) / d for one, d in zip(scores, divisors, strict=True)]
         yield np.where(valid_between(part.start, part.stop), AVERAGES[average](scaled, axis=0), 0).astype(np.float32)

@@ -1,6 +1,6 @@
 """Sequences of different length -> padded batches of about the same size, and what each position predicts."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,6 +8,7 @@ import torch
 
 from ifguide.data.packing import pad_rows
 from ifguide.data.stretches import inside
+from ifguide.data.tokenizing import Encoded
 from ifguide.errors import ConfigError
 
 
@@ -80,7 +81,7 @@ class CorpusSequences:
         return Sequence(ids, index)
 
 
-def query_sequences(queries: Iterable[tuple[np.ndarray, np.ndarray]]) -> list[Sequence]:
+def query_sequences(queries: Encoded) -> list[Sequence]:
     """Queries, pairs of token ids (T,) and completion mask bool (T,), as sequences in which only the completion counts.
     A ConfigError: a query without a completion token."""
     sequences = [Sequence(np.asarray(ids), np.where(mask, np.arange(len(ids)), -1)) for ids, mask in queries]

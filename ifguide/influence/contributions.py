@@ -5,7 +5,6 @@ symmetric. So the score is the sum over queries of ± g_qᵀPg / n, plus for the
 each summand is that query's contribution. Shapes: Q queries, D documents; gradients are (O, I) a layer.
 """
 
-from collections.abc import Callable
 from collections.abc import Sequence as Listing
 from dataclasses import dataclass
 
@@ -13,9 +12,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from ifguide.data.tokenizing import Encoded
 from ifguide.influence.batches import Sequence, make_batches
-from ifguide.influence.direction import Queries, differential_direction, query_gradient, zero_matrices
-from ifguide.influence.ekfac import LayerFactors
+from ifguide.influence.direction import differential_direction, query_gradient, zero_matrices
+from ifguide.influence.ekfac import LayerFactors, Report
 from ifguide.influence.line import own_loss_scores
 from ifguide.influence.losses import SplitModel
 from ifguide.models.layers import Layers, Matrices
@@ -23,7 +23,6 @@ from ifguide.runtime.distributed import ALONE
 
 Document = Listing[Sequence]
 """A document's chunks; tokens that do not count have an index of -1."""
-Report = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +57,7 @@ def document_gradient(model: nn.Module, modules: Layers, document: Document, **o
 def contributions(
     model: nn.Module,
     modules: Layers,
-    queries: dict[str, Queries],
+    queries: dict[str, Encoded],
     document: Document,
     curvature: Curvature,
     *,
@@ -118,7 +117,7 @@ def similarities(
 def compare_queries(
     model: nn.Module,
     modules: Layers,
-    queries: dict[str, Queries],
+    queries: dict[str, Encoded],
     curvature: Curvature,
     documents: Listing[Document] = (),
     *,

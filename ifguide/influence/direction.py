@@ -5,10 +5,10 @@ Source: IF-Guide, section 3 (differential influence); the weighting of a query's
 
 from collections.abc import Callable
 
-import numpy as np
 import torch
 from torch import nn
 
+from ifguide.data.tokenizing import Encoded
 from ifguide.errors import ConfigError, NumericalError
 from ifguide.influence.batches import make_batches, query_sequences
 from ifguide.influence.ekfac import LayerFactors, accumulation_dtype
@@ -17,8 +17,6 @@ from ifguide.models.layers import Layers, Matrices, device_of, gradients_flow, l
 from ifguide.runtime.distributed import ALONE, Processes
 
 OBJECTIVES = {"loss": cross_entropy, "margin": margin}
-Queries = list[tuple[np.ndarray, np.ndarray]]
-"""Pairs (token ids (T,), completion mask bool (T,))."""
 
 
 def zero_matrices(model: nn.Module, modules: Layers) -> Matrices:
@@ -30,7 +28,7 @@ def zero_matrices(model: nn.Module, modules: Layers) -> Matrices:
 def query_gradient(
     model: nn.Module,
     modules: Layers,
-    queries: Queries,
+    queries: Encoded,
     *,
     weighting: str = "token-mean",
     objective: str = "loss",
@@ -76,11 +74,7 @@ def query_gradient(
 
 
 def differential_direction(
-    toxic: Matrices,
-    safe: Matrices | None,
-    factors: dict[str, LayerFactors] | None,
-    damping: float,
-    unit: str = "mean-eigenvalue",
+    toxic: Matrices, safe: Matrices | None, factors: dict[str, LayerFactors] | None, damping: float, unit: str
 ) -> Matrices:
     """The direction v: moving the model's parameters along -v makes toxic completions likelier. `toxic` and `safe` are
     mean gradients of the queries; without safe ones this is standard, non-differential influence. Without `factors` the

@@ -155,12 +155,7 @@ def gradients_flow(model: "PreTrainedModel") -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def watch(
-    modules: Layers,
-    *,
-    on_input: Callable[[str, torch.Tensor], None] | None = None,
-    on_gradient: Callable[[str, torch.Tensor, torch.Tensor], None] | None = None,
-) -> Iterator[None]:
+def watch(modules: Layers, *, on_input: Callable | None = None, on_gradient: Callable | None = None) -> Iterator[None]:
     """See each layer's inputs on the way forward, by `on_input(name, inputs (B, T, I))`, and its output's gradient on
     the way back, by `on_gradient(name, inputs (B, T, I), gradient (B, T, O))` as soon as it is known. Each layer must
     be called once a forward pass."""

@@ -90,16 +90,13 @@ def load_tokenizer(source: str, revision: str = "") -> "PreTrainedTokenizerFast"
     from transformers import AutoTokenizer
 
     source, at = split_revision(str(source), revision)
+    remedy = "add its tokenizer.json, or name another model"
     with opening("tokenizer", source):
         tokenizer = AutoTokenizer.from_pretrained(source, revision=at, use_fast=True, trust_remote_code=False)
     if len(tokenizer.get_vocab()) <= len(tokenizer.get_added_vocab()):  # Transformers makes one where there is none
-        raise InputError(
-            f"the tokenizer of {source!r} has only special tokens; add its tokenizer.json, or name another model"
-        )
+        raise InputError(f"the tokenizer of {source!r} has only special tokens; {remedy}")
     if not tokenizer.is_fast:
-        raise InputError(
-            f"the tokenizer of {source!r} is not a fast one, so it gives no character offsets; add its tokenizer.json"
-        )
+        raise InputError(f"the tokenizer of {source!r} is not a fast one, so it gives no character offsets; {remedy}")
     return cast("PreTrainedTokenizerFast", tokenizer)
 
 

@@ -9,7 +9,7 @@ that 0 and less means "keep". They are then averaged and pooled as the study's o
 import dataclasses
 import re
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ from ifguide.data.corpus import TokenizedCorpus
 from ifguide.data.readers import read_rows, take_field
 from ifguide.data.words import WRITTEN_WORD
 from ifguide.errors import InputError
+from ifguide.evaluation import Report
 from ifguide.evaluation.toxicity import ToxicityScorer
 from ifguide.runtime.progress import Progress, report_part
 from ifguide.storage import artifacts
@@ -30,8 +31,6 @@ from ifguide.study.reading import Study
 from ifguide.study.scoring import open_scoring, score_in_shards, score_kinds
 
 _SENTENCE = re.compile(r"[^.!?\n]+[.!?\n]*")
-
-Report = Callable[[int, int], None]
 
 
 def score_baseline(study: Study, unit: Unit, progress: Progress) -> list[np.ndarray]:
@@ -183,13 +182,9 @@ def score_by_tuned_models(study: Study, unit: Unit, progress: Progress) -> np.nd
     from ifguide.training.train import train_model
 
     settings, work = study.config.baselines, open_scoring(study, unit)
+    rate = settings.learning_rate or study.config.training.learning_rate / 10
     training = dataclasses.replace(
-        study.config.training,
-        epochs=settings.epochs,
-        learning_rate=settings.learning_rate or study.config.training.learning_rate / 10,
-        packing=False,
-        adapter="",
-        save_steps=0,
+        study.config.training, epochs=settings.epochs, learning_rate=rate, packing=False, adapter="", save_steps=0
     )
 
     def tuned_losses(kind: str, part: int) -> np.ndarray:

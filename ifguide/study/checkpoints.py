@@ -48,12 +48,7 @@ def read_layout(study: Study) -> dict:
 
 
 def corpus_sequences(
-    study: Study,
-    *,
-    documents: tuple[int, int] | None = None,
-    chosen: np.ndarray | None = None,
-    max_tokens: int = 0,
-    seed: int = 0,
+    study: Study, *, documents: tuple[int, int] | None = None, chosen: np.ndarray | None = None, max_tokens=0, seed=0
 ):
     """Chunk sequences of the corpus: of its `documents` [first, stop), or all; of these only the `chosen` ones, counted
     from `first`, or with `max_tokens` those drawn at random by the seed up to about this many tokens."""
@@ -118,12 +113,9 @@ def fit_checkpoint(study: Study, model, modules: dict, device, **reports):
     if config.strategy == "identity":
         return None
     products = factor_products(study, device)
-    batches = functools.partial(
-        make_batches,
-        corpus_sequences(study, max_tokens=config.max_tokens, seed=config.seed),
-        study.config.compute.tokens_per_batch,
-        share=(processes.rank, processes.world_size),
-    )
+    sequences = corpus_sequences(study, max_tokens=config.max_tokens, seed=config.seed)
+    size, share = study.config.compute.tokens_per_batch, (processes.rank, processes.world_size)
+    batches = functools.partial(make_batches, sequences, size, share=share)
     options: dict = {"labels": config.labels, "seed": config.seed, "processes": processes, **reports}
     options["products"] = getattr(torch, products) if products else None
     options["stored"] = torch.bfloat16 if config.dtype == "bfloat16" else None

@@ -14,7 +14,7 @@ import contextlib
 import fcntl
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,7 @@ from ifguide.data.by_document import document_runs, sample_valid, sum_by_documen
 from ifguide.data.near_duplicates import group_near_duplicates
 from ifguide.data.stretches import count_valid, inside
 from ifguide.errors import StaleError
+from ifguide.evaluation import Report
 from ifguide.selection.saved import Selection
 from ifguide.storage import artifacts
 from ifguide.study.freshness import find_change, inputs_of, settings_of, unit_digest
@@ -43,8 +44,6 @@ TOP_QUANTILE = 0.999
 """Colours are full from this quantile of the absolute scores, so that one outlier does not pale all others."""
 _LOCK = ".lock"
 _ROW_GROUP = 65_536
-
-Report = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,7 @@ import functools
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterable
-from collections.abc import Set as AnySet
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
 from ifguide.config.io import with_values
@@ -33,9 +32,7 @@ from ifguide.study.sizing import check_inputs, fit_to_data, smaller_batch
 from ifguide.study.variants import RESERVED
 
 
-def create_study(
-    name: str, config: StudyConfig, cache: Path | None = None, *, named: AnySet[str] | None = None
-) -> Study:
+def create_study(name: str, config: StudyConfig, cache: Path | None = None, *, named: set[str] | None = None) -> Study:
     """Check that every input of a configuration opens and parses, then write its study.toml.
 
     Args:
@@ -154,9 +151,7 @@ def build(study: Study, units: Iterable[Unit], *, progress: Progress | None = No
     return _build(study, list(needed), progress)
 
 
-def _build(
-    study: Study, units: list[Unit], progress: Progress | None, forced: AnySet[Unit] = frozenset()
-) -> list[Unit]:
+def _build(study: Study, units: list[Unit], progress: Progress | None, forced: Collection[Unit] = ()) -> list[Unit]:
     built: list[Unit] = []
     progress = progress or Progress()
     processes = distributed.current()

@@ -244,9 +244,8 @@ class Measured:
             mixed = torch.rand(side, side, device=self.device)
             eigen += times * self.time(functools.partial(eigenvectors, mixed @ mixed.T))
         tokens = min(config.max_tokens or self.n_tokens, self.n_tokens)
-        return self.need(
-            n * (seconds * tokens / self.measured + eigen), n * (self.bases + self.matrices), 2 * self.bases
-        )
+        disk = n * (self.bases + self.matrices)
+        return self.need(n * (seconds * tokens / self.measured + eigen), disk, 2 * self.bases)
 
     def direction(self, n: int) -> Need:
         """The queries' gradients at n checkpoints; the products with the factors take little beside them."""

@@ -76,9 +76,7 @@ class Study(StudyFolder):
         limit = context_length(load_config(self.resolve(self.config.model.source), self.config.model.revision))
         wanted = self.config.corpus.max_length
         if wanted > limit:
-            raise ConfigError(
-                f"corpus.max_length: expected at most {limit:,} tokens, the model's context, got {wanted:,}"
-            )
+            raise ConfigError(f"corpus.max_length: expected at most {limit:,}, the model's context, got {wanted:,}")
         return wanted or limit
 
     def _need(self, unit: Unit) -> Path:

@@ -164,9 +164,7 @@ def _choice(study: Study, settings: Mapping | SelectionConfig) -> Choice:
     return read_choice(settings, study.config.selection, corpus.n_valid, count_tail)
 
 
-def compute_selection(
-    study: Study, settings: SelectionConfig, *, name: str = "preview", kind: str = "influence"
-) -> Selection:
+def compute_selection(study: Study, settings: SelectionConfig, *, name: str, kind: str) -> Selection:
     """Compute a selection of study.toml in memory, from the study's corpus and, but for `oracle`, its scores.
 
     Args:
@@ -208,7 +206,7 @@ def _as_the_default(study: Study, name: str, method: str) -> Selection:
     best = algorithm.select_best(scores, corpus.valid(), choice.tokens_above)
     scores = np.where(best, scores, -np.inf)  # of equal scores some may be hits and others not
     threshold = float(np.nextafter(np.float32(scores[best].min(initial=np.inf)), np.float32(-np.inf)))
-    ranking, mask = _select_above(corpus, scores, threshold, choice)
+    ranking, mask = _take(corpus, scores, threshold, choice)
     return _describe(study, name, method, ranking, mask, window=choice.window, max_tokens=choice.max_tokens)
 
 
@@ -226,9 +224,7 @@ def save_mask(study: Study, name: str, path: str) -> Selection:
     corpus = study.corpus()
     mask = (read_scores(corpus, path, marked=True) > 0) & corpus.valid()
     if not mask.any():
-        raise InputError(
-            f"{path} marks no token that can be selected; first tokens, and those not trained on, have no score"
-        )
+        raise InputError(f"{path} marks no selectable token; first tokens, and those not trained on, have no score")
     inputs = inputs_of(study, Unit("selection", name), [Unit("corpus")])
     return _save(study, _from_mask(study, name, "mask", mask), inputs, {"kind": "mask"})
 
@@ -306,12 +302,10 @@ def select_by_scan(study: Study, choice: Choice) -> tuple[Ranking, np.ndarray]:
             f"compute them again with `ifguide run {study.name} --until scores`"
         )
     threshold = algorithm.threshold_above(scores, corpus.valid(), choice.tokens_above)
-    return _select_above(corpus, scores, threshold, choice)
+    return _take(corpus, scores, threshold, choice)
 
 
-def _select_above(
-    corpus: TokenizedCorpus, scores: np.ndarray, threshold: float, choice: Choice
-) -> tuple[Ranking, np.ndarray]:
+def _take(corpus: TokenizedCorpus, scores: np.ndarray, threshold: float, choice: Choice) -> tuple[Ranking, np.ndarray]:
     """The documents ranked by their scores above a threshold, and the mask with the choice's window and budget."""
     ranking, limits = _rank(corpus, scores, threshold), {"window": choice.window, "max_tokens": choice.max_tokens}
     return ranking, algorithm.select_tokens(scores, np.asarray(corpus.offsets), corpus.valid(), ranking, **limits)

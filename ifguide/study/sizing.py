@@ -12,6 +12,7 @@ import numpy as np
 
 from ifguide.config.io import with_values
 from ifguide.config.schema import StudyConfig
+from ifguide.data.tokenizing import Encoded
 from ifguide.errors import ConfigError, InputError
 from ifguide.study.checkpoints import study_tokenizer
 from ifguide.study.model_facts import find_facts
@@ -37,8 +38,8 @@ class Sample:
     """int64 (S+1,)."""
     seconds: float
     """What reading and tokenising them took."""
-    queries: list[tuple[np.ndarray, np.ndarray]]
-    """Token ids and completion masks of all queries of the study's own pair of sets."""
+    queries: Encoded
+    """All queries of the study's own pair of sets."""
     prompts: list[str]
     """All prompts of an evaluation."""
 

@@ -114,10 +114,8 @@ def build_factors(study: Study, unit: Unit, folder: Path, progress: Progress) ->
             continue
         model, modules, device = load_checkpoint(study, name)
         found[name] = {"products": checkpoints.factor_products(study, device) or "float32"}
-        reports = {
-            "report": report_part(progress, part=number, parts=len(names)),
-            "report_eigenbases": report_part(progress, "eigenbases"),
-        }
+        passes, eigenbases = report_part(progress, part=number, parts=len(names)), report_part(progress, "eigenbases")
+        reports = {"report": passes, "report_eigenbases": eigenbases}
         factors = checkpoints.fit_checkpoint(study, model, modules, device, **reports)
         tensors = {  # layers share inputs, but a file of theirs may not share memory
             f"{layer}|{part}": getattr(f, part).clone()

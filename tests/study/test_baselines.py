@@ -88,7 +88,7 @@ def scores_of_words(study, scores):
 
 def test_a_word_filter_marks_listed_words_and_no_others(compared):
     corpus = compared.corpus()
-    scores = score_words(corpus, WordScorer())
+    scores = score_words(corpus, WordScorer(), lambda done, total: None)
     for document in range(corpus.n_documents):
         text = corpus.document(document).text
         for token in range(corpus.offsets[document], corpus.offsets[document + 1]):
@@ -101,7 +101,7 @@ def test_a_word_filter_marks_listed_words_and_no_others(compared):
 
 
 def test_leaving_a_word_out_tells_which_word_made_the_sentence_toxic(compared):
-    scores = score_by_leaving_words_out(compared.corpus(), WordScorer())
+    scores = score_by_leaving_words_out(compared.corpus(), WordScorer(), lambda done, total: None)
     found = list(scores_of_words(compared, scores))
     assert {word for word, score in found if score > 0} == {"idiot", "moron", "loser", "fool"}
     assert all(score < 0 for word, score in found if word == "stupid")  # without it, the rest is more toxic by share
@@ -109,7 +109,7 @@ def test_leaving_a_word_out_tells_which_word_made_the_sentence_toxic(compared):
 
 def test_a_documents_score_stands_at_each_of_its_tokens(compared):
     corpus = compared.corpus()
-    scores = score_documents(corpus, WordScorer())
+    scores = score_documents(corpus, WordScorer(), lambda done, total: None)
     expected = WordScorer().score([corpus.document(d).text for d in range(corpus.n_documents)])
     np.testing.assert_allclose(scores, np.repeat(expected, np.diff(corpus.offsets)), rtol=1e-6)
 

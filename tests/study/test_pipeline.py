@@ -423,7 +423,7 @@ class TestCreating:
             ("corpus.text_field=body", "expected a column 'body'"),
             ("corpus.spans_field=marks", "expected a column 'marks'"),
             ("corpus.id_field=text", "d00|id"),
-            ("corpus.max_length=49", "corpus.max_length: expected at most 48 tokens, the model's context, got 49"),
+            ("corpus.max_length=49", "corpus.max_length: expected at most 48, the model's context, got 49"),
             ("queries.prompt_field=question", "expected the columns 'question'"),
             ("queries.safe=/no/such/safe.jsonl", "/no/such/safe.jsonl"),
             ("evaluate.heldout=/no/such/heldout.txt", "/no/such/heldout.txt"),

@@ -20,14 +20,12 @@ _SPARSE = 16
 """Places are looked up one by one where intervals skip more than this many for each one they contain."""
 
 
-def cover_hits(
-    positions: np.ndarray, first: np.ndarray, stop: np.ndarray, window: int
-) -> tuple[np.ndarray, np.ndarray]:
+def cover_hits(places: np.ndarray, first: np.ndarray, stop: np.ndarray, window: int) -> tuple[np.ndarray, np.ndarray]:
     """The intervals (low, high), int64 (h,), of hits in reading order, with `window` tokens on each side; one is empty
-    if earlier hits took its tokens. `positions`, int64 (h,), are the places of the hits, ascending; `first` and `stop`,
+    if earlier hits took its tokens. `places`, int64 (h,), are the places of the hits, ascending; `first` and `stop`,
     int64 (h,), the first valid token and the end of each hit's document."""
-    high = np.minimum(positions + window + 1, stop)
-    low = np.maximum(positions - window, first)
+    high = np.minimum(places + window + 1, stop)
+    low = np.maximum(places - window, first)
     low[1:] = np.maximum(low[1:], high[:-1])  # the end of an earlier document never reaches into a later one
     return low, np.maximum(high, low)
 

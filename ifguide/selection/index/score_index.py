@@ -92,11 +92,8 @@ class ScoreIndex:
         def load(name: str, length: int | None = None) -> np.ndarray:
             return np.asarray(artifacts.load_array(self._folder / f"{name}.npy", length=length))
 
-        self._tail = Tail(
-            about["floor"],
-            load("tail_offsets", about["n_documents"] + 1),
-            *(load(f"tail_{name}", self.n_tail) for name in ("scores", "positions", "order")),
-        )
+        arrays = (load(f"tail_{name}", self.n_tail) for name in ("scores", "positions", "order"))
+        self._tail = Tail(about["floor"], load("tail_offsets", about["n_documents"] + 1), *arrays)
         self._source_of = load("source_of", about["n_documents"])
         self._histogram, self._knots, self._ranks = load("histogram", 1 << 16), load("knots"), load("ranks")
         names = ["covered", "effect", "documents"] + ["spans"] * (self.n_span is not None)

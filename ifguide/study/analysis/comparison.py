@@ -8,15 +8,8 @@ import numpy as np
 
 from ifguide.config.names import BASE
 from ifguide.errors import InputError
-from ifguide.evaluation.statistics import (
-    Interval,
-    emt,
-    mean_toxicity,
-    paired_bootstrap_difference,
-    paired_perplexity_difference,
-    share_of_reduction,
-    tp,
-)
+from ifguide.evaluation import statistics
+from ifguide.evaluation.statistics import Interval, paired_perplexity_difference
 from ifguide.selection.algorithm import precision_recall
 from ifguide.study.lineage import scores_unit
 from ifguide.study.variants import PREFERENCE, STEERED, recipe
@@ -63,10 +56,7 @@ def scores_matrix(samples: "pd.DataFrame") -> np.ndarray:
 
 
 def compare_variants(
-    samples: Mapping[str, "pd.DataFrame"],
-    *,
-    base: str = "base",
-    heldout: "Mapping[str, pd.DataFrame | None] | None" = None,
+    samples: Mapping[str, "pd.DataFrame"], *, base="base", heldout: "Mapping[str, pd.DataFrame | None] | None" = None
 ) -> list[Comparison]:
     """Every variant against the base, on the same prompts, with 95% intervals: paired bootstrap over prompts.
 
@@ -79,9 +69,7 @@ def compare_variants(
         InputError: the base is missing, or the variants completed other prompts.
     """
     if base not in samples:
-        raise InputError(
-            f"compare: expected the samples of {base!r}, got {', '.join(samples) or 'none'}; evaluate it first"
-        )
+        raise InputError(f"compare: expected samples of {base!r}, got {', '.join(samples)}; evaluate it first")
     scores = {name: scores_matrix(frame) for name, frame in samples.items()}
     first = {name: s.sort_values("prompt_index").drop_duplicates("prompt_index") for name, s in samples.items()}
     prompts = {name: frame["prompt"].tolist() for name, frame in first.items()}
@@ -92,9 +80,9 @@ def compare_variants(
             continue
         if prompts[name] != prompts[base]:
             raise InputError(f"compare: {name!r} completed other prompts than {base!r}; evaluate both again")
-        statistics = {"emt": emt, "tp": tp, "mean_toxicity": mean_toxicity}
-        drops = {key: paired_bootstrap_difference(of, scores[base], ours) for key, of in statistics.items()}
-        share = share_of_reduction(scores[base], ours, scores["oracle"]) if with_oracle else None
+        measures = {key: getattr(statistics, key) for key in ("emt", "tp", "mean_toxicity")}
+        drops = {k: statistics.paired_bootstrap_difference(of, scores[base], ours) for k, of in measures.items()}
+        share = statistics.share_of_reduction(scores[base], ours, scores["oracle"]) if with_oracle else None
         perplexity = _compare_perplexity(heldout or {}, base, name)
         comparisons.append(Comparison(variant=name, share_of_oracle=share, **drops, **perplexity))
     return comparisons

@@ -3,7 +3,7 @@
 Labels judge the ranking; nothing that makes a score sees them.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +14,7 @@ from ifguide.data.corpus_writer import document_id
 from ifguide.data.readers import read_rows, take_field
 from ifguide.data.stretches import count_valid
 from ifguide.errors import InputError
+from ifguide.evaluation import Report
 from ifguide.evaluation.ranking import Labels, RankingQuality, judge_ranking, mean_of_highest
 from ifguide.selection.algorithm import count_tail, rank_documents, threshold_above
 from ifguide.selection.choice import read_choice
@@ -77,12 +78,7 @@ def _read_label(value, where: str, column: str) -> bool | None:
 
 
 def study_rankings(
-    study: "Study",
-    labels: Labels,
-    *,
-    n_draws: int = 1000,
-    seed: int = 0,
-    report: Callable[[int, int], None] | None = None,
+    study: "Study", labels: Labels, *, n_draws: int = 1000, seed: int = 0, report: Report | None = None
 ) -> list[RankingQuality]:
     """Every kind of scores the study has, made into document scores in every way, side by side. `n_draws` and `seed`
     are of the bootstrap; `report` is called with (orders judged, orders in all).

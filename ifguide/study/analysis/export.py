@@ -23,6 +23,7 @@ from ifguide.config.attributions import attributions
 from ifguide.config.names import DEFAULT
 from ifguide.data.by_document import document_runs, sum_by_document
 from ifguide.errors import ConfigError, InputError, StaleError
+from ifguide.evaluation import Report
 from ifguide.selection.saved import Selection
 from ifguide.storage.artifacts import library_versions, replacing, write_json
 from ifguide.study.freshness import require_fresh
@@ -96,9 +97,7 @@ _ROWS_TOGETHER = {"documents": 2048, "spans": 2048}
 """Rows in a row group of Parquet, which is held in memory, of tables with long rows."""
 
 
-def export_study(
-    study: Study, what: str, out: Path, *, selection: str = DEFAULT, report: Callable[[int, int], None] | None = None
-) -> int:
+def export_study(study: Study, what: str, out: Path, *, selection: str = DEFAULT, report: Report | None = None) -> int:
     """Write a table of a study to `out` and return its number of rows.
 
     What made the selection goes along: its settings, and the hashes of the corpus and the scores. Parquet holds it as
@@ -217,9 +216,7 @@ def neutralise_cell(cell: str | None) -> str | None:
     return f"'{cell}" if cell and _FORMULA_START.match(cell) else cell
 
 
-def _write_dataset(
-    blocks, what: str, schema: pa.Schema, folder: Path, made_from: dict, report: Callable[[int], None]
-) -> int:
+def _write_dataset(blocks, what: str, schema: pa.Schema, folder: Path, made_from: dict, report: Callable) -> int:
     from datasets import Dataset
 
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".ifguide-") as work:

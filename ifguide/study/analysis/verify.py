@@ -174,14 +174,9 @@ def verify_study(study: Study, *, share: float = 0.01, seed: int = 0, progress: 
             progress.report(number + 1, len(units), "artefacts")
         progress.begin_stage("scores", 1, 2)
         documents, why = _draw(study, parts, share, seed)
-        agreements = tuple(rescore(study, documents, progress)) if len(documents) else ()
+        found = tuple(rescore(study, documents, progress)) if len(documents) else ()
     return Verification(
-        study=study.name,
-        parts=tuple(parts),
-        agreements=agreements,
-        documents=len(documents),
-        not_rescored=why,
-        seed=seed,
+        study=study.name, parts=tuple(parts), agreements=found, documents=len(documents), not_rescored=why, seed=seed
     )
 
 
