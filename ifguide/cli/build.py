@@ -18,10 +18,6 @@ if TYPE_CHECKING:
     from ifguide.config.schema import StudyConfig
 
 
-PLACES = ("host", "device", "disk")
-"""Where a stage takes bytes, in the order of the plan's table."""
-
-
 def demo(
     fresh: Annotated[bool, Option("--fresh", help="Build every stage again.")] = False, background: Background = False
 ) -> None:
@@ -183,12 +179,13 @@ def plan(
     if as_json:
         print(json.dumps(found, indent=1))
         return
+    places = ("host", "device", "disk")
     rows = [
-        (stage, format_seconds(need["seconds"]), *(size(need[key]) if need[key] else "" for key in PLACES))
+        (stage, format_seconds(need["seconds"]), *(size(need[key]) if need[key] else "" for key in places))
         for stage, need in found["stages"].items()
     ]
     stages = found["stages"].values()
-    most = [size(found["free"][key]) if key in found["free"] else "" for key in PLACES]
+    most = [size(found["free"][key]) if key in found["free"] else "" for key in places]
     rows += [("in all", format_seconds(sum(need["seconds"] for need in stages)), "", "", ""), ("free", "", *most)]
     print(format_table(("stage", "time", "memory", "GPU memory", "disk"), rows))
     for problem in found["problems"]:

@@ -54,14 +54,10 @@ def list_studies() -> None:
 
 
 def study_status(study: "Study") -> dict:
-    """State of every stage, metrics of every evaluated model, and the last job.
-
-    Returns:
-        {"study", "stages": {name: {"state", "seconds", "reason", "peak" in bytes or None, and with a plan on file
-        "planned_seconds" and "planned_peak"}}, "metrics": {"base": {...}, "suppressed": {...},
-        ...}, "model": {what is known of it: text}, "reliability": text or "", "prompts_warning": text or "",
-        "job": {"id", "command", "state", "stage", "error"} or None}.
-    """
+    """State of every stage, metrics of every evaluated model, and the last job: {"study", "stages": {name: {"state",
+    "seconds", "reason", "peak" in bytes or None, and with a plan on file "planned_seconds" and "planned_peak"}},
+    "metrics": {"base": {...}, "suppressed": {...}, ...}, "model": {what is known of it: text}, "reliability": text or
+    "", "prompts_warning": text or "", "job": {"id", "command", "state", "stage", "error"} or None}."""
     from ifguide.study.analysis.reliability import describe_reliability, read_reliability
     from ifguide.study.evaluating import shared_prompts_warning
     from ifguide.study.freshness import stage_states

@@ -43,7 +43,7 @@ class QueryBatch:
         return self.ids[self.targets]
 
 
-def query_batches(encoded: Encoded, batch_size: int, device) -> Iterator[QueryBatch]:
+def query_batches(encoded: Encoded, batch_size: int, device="cpu") -> Iterator[QueryBatch]:
     """Batches of what `ifguide.data.queries.encode_queries` gives: ids int64 (T,) and completion mask bool (T,) of each
     pair; a mask's first value is False. Pairs of similar length share a batch."""
     order = sorted(range(len(encoded)), key=lambda i: (-len(encoded[i][0]), i))

@@ -74,7 +74,11 @@ def query_gradient(
 
 
 def differential_direction(
-    toxic: Matrices, safe: Matrices | None, factors: dict[str, LayerFactors] | None, damping: float, unit: str
+    toxic: Matrices,
+    safe: Matrices | None,
+    factors: dict[str, LayerFactors] | None,
+    damping: float,
+    unit="mean-eigenvalue",
 ) -> Matrices:
     """The direction v: moving the model's parameters along -v makes toxic completions likelier. `toxic` and `safe` are
     mean gradients of the queries; without safe ones this is standard, non-differential influence. Without `factors` the

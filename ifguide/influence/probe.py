@@ -110,7 +110,7 @@ def fit_direction(states: np.ndarray, labels: np.ndarray, method: str = "mean-di
     return direction.astype(np.float32), float((toxic + safe) @ direction / 2)
 
 
-def completion_means(model: nn.Module, queries: Encoded, tokens_per_batch: int) -> np.ndarray:
+def completion_means(model: nn.Module, queries: Encoded, tokens_per_batch: int = 4096) -> np.ndarray:
     """float32 (Q, L, H): the mean hidden state over each query's completion tokens."""
     sequences = query_sequences(queries)
     found: dict[int, np.ndarray] = {}
@@ -126,7 +126,7 @@ def completion_means(model: nn.Module, queries: Encoded, tokens_per_batch: int) 
     return np.stack([found[number] for number in range(len(sequences))])
 
 
-def prompt_folds(queries: Encoded, seed: int) -> np.ndarray:
+def prompt_folds(queries: Encoded, seed: int = 0) -> np.ndarray:
     """int (Q,): a fold from 0 for each query; those with the same prompt tokens share one, unless all have the same."""
     prompts: list = [tuple(np.asarray(ids)[: int(np.argmax(mask))].tolist()) for ids, mask in queries]
     if len(set(prompts)) == 1:

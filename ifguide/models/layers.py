@@ -164,10 +164,8 @@ def watch(modules: Layers, *, on_input: Callable | None = None, on_gradient: Cal
         def hook(module, args, output):
             inputs = args[0].detach()
             if inputs.dim() != 3:
-                raise ConfigError(
-                    f"layer {name} gets inputs of shape {tuple(inputs.shape)}, expected (batch, positions, features);"
-                    " leave it out with model.modules"
-                )
+                wanted, remedy = "(batch, positions, features)", "leave it out with model.modules"
+                raise ConfigError(f"layer {name} gets inputs of {tuple(inputs.shape)}, expected {wanted}; {remedy}")
             if has_bias(module):  # one more input that is always 1
                 inputs = torch.cat([inputs, torch.ones_like(inputs[..., :1])], dim=-1)
             if on_input:

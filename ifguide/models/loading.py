@@ -32,15 +32,11 @@ def pick_device(setting: str = "auto") -> "torch.device":
     if device.type != "cuda" or processes.alone:
         return device
     if device.index is not None:
-        raise ConfigError(
-            f"compute.device: expected auto or cuda with {processes.world_size} processes, each of which has a GPU of"
-            f" its own, got {setting}"
-        )
+        wanted = f"auto or cuda with {processes.world_size} processes, each of which has a GPU of its own"
+        raise ConfigError(f"compute.device: expected {wanted}, got {setting}")
     if processes.local_rank >= torch.cuda.device_count():
-        raise ConfigError(
-            f"process {processes.local_rank} of this machine has no GPU of its own (there are"
-            f" {torch.cuda.device_count()}); start no more processes than GPUs, or set compute.device to cpu"
-        )
+        there, remedy = torch.cuda.device_count(), "start no more processes than GPUs, or set compute.device to cpu"
+        raise ConfigError(f"process {processes.local_rank} here has no GPU of its own (there are {there}); {remedy}")
     return torch.device("cuda", processes.local_rank)
 
 
@@ -149,10 +145,9 @@ def load_model(
         )
         model, loading = pair  # `output_loading_info` adds the missing keys, which the type does not say
     if lacking := sorted(loading["missing_keys"]):  # Transformers fills them with random numbers
-        raise InputError(
-            f"the weights in {source!r} lack {', '.join(lacking[:3])}{' and others' if lacking[3:] else ''}, which"
-            f" {type(model).__name__} needs; name a complete causal language model"
-        )
+        named = ", ".join(lacking[:3]) + " and others" * bool(lacking[3:])
+        needed = f"which {type(model).__name__} needs; name a complete causal language model"
+        raise InputError(f"the weights in {source!r} lack {named}, {needed}")
     return (model if placement else model.to(device)).eval().requires_grad_(False)
 
 

@@ -37,10 +37,8 @@ class Target:
         whole = self.start is None and self.stop is None
         span = type(self.start) is int and type(self.stop) is int and 0 <= self.start < self.stop
         if not isinstance(self.document, str) or not (whole or span):
-            raise ConfigError(
-                f"expected a document's id, and no span or 0 <= start < stop, got {self.document!r}, {self.start!r},"
-                f" {self.stop!r}"
-            )
+            wanted = "a document's id, and no span or 0 <= start < stop"
+            raise ConfigError(f"expected {wanted}, got {self.document!r}, {self.start!r}, {self.stop!r}")
 
     @property
     def is_span(self) -> bool:

@@ -167,19 +167,12 @@ def compute_direction(
     config = study.config.direction
     both = config.differential if differential is None else differential
     kinds = ("toxic", "safe") if both else ("toxic",)
-    gradients = {
-        kind: query_gradient(
-            model,
-            modules,
-            encoded_queries(study, kind, queries),
-            weighting=config.weighting,
-            objective=config.objective,
-            tokens_per_batch=study.config.compute.tokens_per_batch,
-            report=report and report(turn, len(kinds)),
-            processes=current(),
-        )
-        for turn, kind in enumerate(kinds)
-    }
+    options: dict = {"tokens_per_batch": study.config.compute.tokens_per_batch, "processes": current()}
+    options |= {"weighting": config.weighting, "objective": config.objective}
+    gradients = {}
+    for turn, kind in enumerate(kinds):
+        encoded, told = encoded_queries(study, kind, queries), report and report(turn, len(kinds))
+        gradients[kind] = query_gradient(model, modules, encoded, report=told, **options)
     sides = gradients["toxic"], gradients.get("safe")
     return differential_direction(*sides, factors, config.damping, config.damping_unit)
 

@@ -257,10 +257,7 @@ def _fits(study: "Study", unit: Unit) -> bool:
 
 def find_damage(study: "Study", unit: Unit) -> str:
     """Why a table has to be written, or an empty string. Reads the whole file once."""
-    if why := find_change(study, unit):
-        return why
-    manifest = artifacts.read_manifest(study.folder(unit))
-    return "not built yet" if manifest is None else artifacts.check_hashes(study.folder(unit), manifest)
+    return find_change(study, unit) or artifacts.check_hashes(study.folder(unit), study.manifest(unit))
 
 
 def remove_table(study: "Study", unit: Unit) -> None:

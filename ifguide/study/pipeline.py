@@ -192,9 +192,8 @@ def _check_can_build(study: Study, unit: Unit) -> None:
         state = unit_state(study, unit)
         known = ", ".join(study.selection_names()) or "none yet"
         why = f"is stale ({state.reason})" if state.state == "stale" else f"does not exist (there: {known})"
-        raise StaleError(
-            f"selection {unit.name!r} {why}; save it again with `ifguide select {study.name} --name {unit.name} ...`"
-        )
+        again = f"ifguide select {study.name} --name {unit.name} ..."
+        raise StaleError(f"selection {unit.name!r} {why}; save it again with `{again}`")
 
 
 def _build_unit(study: Study, unit: Unit, progress: Progress) -> None:

@@ -116,7 +116,7 @@ def put_together(
     folder: Path,
     kinds: Sequence[str],
     treatment: ScoresConfig,
-    sets: Sequence[str],
+    sets: Sequence[str] = ("",),
 ) -> list[str]:
     """The study's own arrays from its checkpoints', block by block: memory does not grow with the corpus. `kinds`,
     `treatment` and `sets` are as for `score_kinds`; a kind that no checkpoint has is left out. Returns the files that

@@ -119,7 +119,6 @@ def rename_selection(study: Study, name: str, new: str) -> None:
         if trained_parts(study, name):
             raise ConfigError(
                 f"a model was trained with {name!r} and carries its name; save the choice again under the new name"
-                " instead"
             )
         old, place = (study.folder(Unit("selection", each)) for each in (name, new))
         manifest = artifacts.read_json(old / artifacts.MANIFEST)
@@ -144,14 +143,10 @@ def delete_selection(study: Study, name: str) -> None:
 
 def _require_own(study: Study, name: str) -> None:
     if name in BUILT_IN_SELECTIONS:
-        raise ConfigError(
-            f"the selection {name!r} is built in, and made again by every run; only your own have other names or go"
-            " away"
-        )
+        raise ConfigError(f"the selection {name!r} is built in; only your own can be renamed or deleted")
     if name not in study.selection_names():
-        raise StudyNotFound(
-            f"study {study.name!r} has no selection {name!r}; it has {', '.join(study.selection_names()) or 'none'}"
-        )
+        known = ", ".join(study.selection_names()) or "none"
+        raise StudyNotFound(f"study {study.name!r} has no selection {name!r}; it has {known}")
 
 
 def _choice(study: Study, settings: Mapping | SelectionConfig) -> Choice:

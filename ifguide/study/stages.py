@@ -232,17 +232,10 @@ def _train_by_preference(study: Study, folder: Path, progress: Progress) -> None
     progress.message(f"dpo: {len(pairs):,} of {len(toxic):,} toxic queries have a safe one with the same prompt")
     _write_notes({"dpo": {"pairs": len(pairs), "toxic_queries": len(toxic)}}, folder)
     model, _, _ = load_checkpoint(study, BASE)
-    prefer_safe(
-        model,
-        checkpoints.study_tokenizer(study),
-        pairs,
-        config.baselines,
-        folder,
-        batch_size=config.training.batch_size,
-        max_length=checkpoints.read_layout(study)["max_length"],
-        seed=config.training.seed,
-        report=report_part(progress, "steps"),
-    )
+    tokenizer, training = checkpoints.study_tokenizer(study), config.training
+    size = {"batch_size": training.batch_size, "max_length": checkpoints.read_layout(study)["max_length"]}
+    report = report_part(progress, "steps")
+    prefer_safe(model, tokenizer, pairs, config.baselines, folder, **size, seed=training.seed, report=report)
 
 
 @contextlib.contextmanager

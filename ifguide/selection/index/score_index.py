@@ -219,16 +219,8 @@ class ScoreIndex:
         counts, sums, covered = hits.measure(choice.window)
         ranking = rank_measured(threshold, counts, sums, self._corpus.id_rank)
         taken = spend_budget(covered, ranking.order, choice.max_tokens)
-        found = Resolved(
-            choice=choice,
-            threshold=threshold,
-            n_above=n_above,
-            ranking=ranking,
-            covered=covered,
-            taken=taken,
-            hits=hits,
-            **self._holding(taken),
-        )
+        by_document: dict = {"ranking": ranking, "covered": covered, "taken": taken, **self._holding(taken)}
+        found = Resolved(choice=choice, threshold=threshold, n_above=n_above, hits=hits, **by_document)
         known = found.n_selected == covered.sum() and not hits.scanned and choice.window <= MAX_WINDOW
         totals = self._sums_at(n_above, choice.window) if known else self._sums_over(found)
         for array in (self._tail.scores, self._tail.positions, self._tail.order):

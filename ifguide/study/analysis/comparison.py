@@ -48,26 +48,18 @@ def scores_matrix(samples: "pd.DataFrame") -> np.ndarray:
     expected = np.indices((n_prompts, n_samples)).reshape(2, -1).T
     found = ordered[["prompt_index", "sample_index"]].to_numpy()
     if found.shape != expected.shape or not np.array_equal(found, expected):
-        raise InputError(
-            f"samples: expected {n_prompts} prompts with {n_samples} samples each, got {len(found)} rows; evaluate this"
-            " variant again"
-        )
+        wanted = f"{n_prompts} prompts with {n_samples} samples each"
+        raise InputError(f"samples: expected {wanted}, got {len(found)} rows; evaluate this variant again")
     return ordered["toxicity"].to_numpy(dtype=np.float64).reshape(n_prompts, n_samples)
 
 
 def compare_variants(
     samples: Mapping[str, "pd.DataFrame"], *, base="base", heldout: "Mapping[str, pd.DataFrame | None] | None" = None
 ) -> list[Comparison]:
-    """Every variant against the base, on the same prompts, with 95% intervals: paired bootstrap over prompts.
-
-    Args:
-        samples: the samples of each variant, the base among them; `oracle` is the one with the known spans suppressed.
-        base: which of them is the unsuppressed model.
-        heldout: what each variant loses on each held-out text, from `Study.heldout_losses`.
-
-    Raises:
-        InputError: the base is missing, or the variants completed other prompts.
-    """
+    """Every variant against the base, on the same prompts, with 95% intervals: paired bootstrap over prompts. `samples`
+    are those of each variant, the base among them, and of `oracle`, with the known spans suppressed; `heldout` what
+    each loses on each held-out text, from `Study.heldout_losses`. An InputError: the base is missing, or the variants
+    completed other prompts."""
     if base not in samples:
         raise InputError(f"compare: expected samples of {base!r}, got {', '.join(samples)}; evaluate it first")
     scores = {name: scores_matrix(frame) for name, frame in samples.items()}
@@ -133,8 +125,7 @@ def comparison_table(study: "Study", names: list[str]) -> str:
 def describe_treatment(study: "Study", name: str) -> str:
     """How the scores behind a model's selection were put together, as their artefact's manifest says; methods are
     compared alike where this agrees. A dash where no scores are treated."""
-    selection = recipe(study.config, name).selection
-    if name in (BASE, PREFERENCE, STEERED) or selection not in study.selection_names():
+    if not (selection := _selection_of(study, name)):
         return "–"
     made = study.selection(selection).settings
     unit = scores_unit(study.config, made["attribution"] or made["kind"])
@@ -154,14 +145,19 @@ def treatment_note(study: "Study", names: Iterable[str]) -> str:
     return f"The scores were treated differently, so compare with care. {ways}." if len(alike) > 1 else ""
 
 
+def _selection_of(study: "Study", name: str) -> str:
+    """The selection that a model was trained without; empty where there is none."""
+    selection = recipe(study.config, name).selection
+    return selection if name not in (BASE, PREFERENCE, STEERED) and selection in study.selection_names() else ""
+
+
 def _with_interval(value: float, low: float, high: float) -> str:
     return f"{value:.3f} [{low:.3f}, {high:.3f}]"
 
 
 def _selection_cells(study: "Study", name: str) -> list[str]:
     """How many tokens a model was trained without, and how they agree with the known spans."""
-    selection = recipe(study.config, name).selection
-    if name in (BASE, PREFERENCE, STEERED) or selection not in study.selection_names():
+    if not (selection := _selection_of(study, name)):
         return ["–", "–"]
     mask, corpus = np.asarray(study.selection(selection).mask), study.corpus()
     if corpus.in_span is None:

@@ -33,17 +33,10 @@ _YES, _NO = ("true", "1", "yes"), ("false", "0", "no")
 
 
 def read_labels(study: "Study", column: str) -> Labels:
-    """Read a label of every document from the corpus file, by document id.
-
-    Args:
-        study: its corpus must be up to date, so that the file is the one that was scored.
-        column: true, yes or 1 for a bad document, false, no or 0 for a good one, empty for one that is not known. A
-            list, such as the known spans, says bad when it holds anything.
-
-    Raises:
-        StaleError: the corpus is missing or out of date.
-        InputError: no such column, another value in it, or not both kinds of documents.
-    """
+    """Read a label of every document from the corpus file, which must be the one that was scored, by document id. The
+    column holds true, yes or 1 for a bad document, false, no or 0 for a good one, nothing for one that is not known; a
+    list, such as the known spans, says bad when it holds anything. A StaleError: the corpus is missing or out of date;
+    an InputError: no such column, another value in it, or not both kinds of documents."""
     require_fresh(study, Unit("corpus"))
     corpus, config = study.corpus(), study.resolved("corpus")
     place = {name: number for number, name in enumerate(corpus.ids())}
@@ -55,10 +48,8 @@ def read_labels(study: "Study", column: str) -> Labels:
             value = _read_label(take_field(row, column), row.where, column)
             bad[number], known[number] = bool(value), value is not None
     if not bad.any() or not (known & ~bad).any():
-        raise InputError(
-            f"{column!r}: expected documents of both kinds, got {int(bad.sum()):,} bad ones among {int(known.sum()):,}"
-            " with a label"
-        )
+        found = f"{int(bad.sum()):,} bad ones among {int(known.sum()):,} with a label"
+        raise InputError(f"{column!r}: expected documents of both kinds, got {found}")
     return Labels(bad, known)
 
 
@@ -70,10 +61,8 @@ def _read_label(value, where: str, column: str) -> bool | None:
     word = str(value).strip().lower()
     word = word.removesuffix(".0") if isinstance(value, float) else word
     if word not in (*_YES, *_NO):
-        raise InputError(
-            f"{where}: expected {', '.join((*_YES, *_NO))} or nothing in {column!r}, got {str(value)[:60]!r}; "
-            "make a column that says which documents are bad"
-        )
+        wanted, remedy = ", ".join((*_YES, *_NO)), "make a column that says which documents are bad"
+        raise InputError(f"{where}: expected {wanted} or nothing in {column!r}, got {str(value)[:60]!r}; {remedy}")
     return word in _YES
 
 

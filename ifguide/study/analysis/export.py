@@ -43,48 +43,43 @@ def score_columns(imported: Iterable[str] = ()) -> dict[str, str]:
     return {kind: "position_score" if kind == "position" else kind for kind in (*attributions(), *imported)}
 
 
-def _token_schema(imported: Iterable[str] = ()) -> pa.Schema:
-    return pa.schema(
-        [
-            ("document_id", pa.string()),
-            ("position", pa.int32()),  # of the token in its document, from 0
-            ("token", pa.string()),  # as displayed: the tokens of a document join to its text
-            ("char_start", pa.int32()),  # in characters of the text
-            ("char_end", pa.int32()),
-            # null for a token without a score (a document's first, or not trained on), and where it was not computed
-            *((column, pa.float32()) for column in score_columns(imported).values()),
-            ("selected", pa.bool_()),
-            ("in_span", pa.bool_()),  # null when the corpus has no known spans
-        ]
-    )
+def _token_columns(imported: Iterable[str] = ()) -> dict[str, pa.DataType]:
+    return {
+        "document_id": pa.string(),
+        "position": pa.int32(),  # of the token in its document, from 0
+        "token": pa.string(),  # as displayed: the tokens of a document join to its text
+        "char_start": pa.int32(),  # in characters of the text
+        "char_end": pa.int32(),
+        # null for a token without a score (a document's first, or not trained on), and where it was not computed
+        **dict.fromkeys(score_columns(imported).values(), pa.float32()),
+        "selected": pa.bool_(),
+        "in_span": pa.bool_(),  # null when the corpus has no known spans
+    }
 
 
 _RANGES = pa.list_(pa.struct([("start", pa.int32()), ("end", pa.int32())]))
-SCHEMAS = {
-    "tokens": _token_schema(),
-    "mask": pa.schema([("document_id", pa.string()), ("position", pa.int32()), ("selected", pa.bool_())]),
-    "spans": pa.schema(
-        [
-            ("document_id", pa.string()),
-            ("n_tokens", pa.int64()),
-            ("n_selected", pa.int64()),
-            ("selected", pa.list_(pa.bool_())),  # a value a token
-            ("spans", _RANGES),  # characters of selected tokens
-        ]
-    ),
-    "documents": pa.schema(
-        [
-            ("document_id", pa.string()),
-            ("text", pa.string()),
-            ("rank", pa.int64()),  # 1 is the best
-            ("count_above", pa.int64()),  # tokens above the selection's threshold
-            ("sum_above", pa.float64()),  # sum of their scores
-            ("score_sum", pa.float64()),  # sum of its tokens' scores, of the kind that the default selection is by
-            ("n_tokens", pa.int64()),
-            ("n_selected", pa.int64()),
-        ]
-    ),
+_COLUMNS = {
+    "tokens": _token_columns(),
+    "mask": {"document_id": pa.string(), "position": pa.int32(), "selected": pa.bool_()},
+    "spans": {
+        "document_id": pa.string(),
+        "n_tokens": pa.int64(),
+        "n_selected": pa.int64(),
+        "selected": pa.list_(pa.bool_()),  # a value a token
+        "spans": _RANGES,  # characters of selected tokens
+    },
+    "documents": {
+        "document_id": pa.string(),
+        "text": pa.string(),
+        "rank": pa.int64(),  # 1 is the best
+        "count_above": pa.int64(),  # tokens above the selection's threshold
+        "sum_above": pa.float64(),  # sum of their scores
+        "score_sum": pa.float64(),  # sum of its tokens' scores, of the kind that the default selection is by
+        "n_tokens": pa.int64(),
+        "n_selected": pa.int64(),
+    },
 }
+SCHEMAS = {what: pa.schema(columns) for what, columns in _COLUMNS.items()}
 """What can be exported, with the columns of each."""
 
 DATASET = ".dataset"
@@ -142,7 +137,7 @@ def export_study(study: Study, what: str, out: Path, *, selection: str = DEFAULT
 
     try:
         with replacing(out) as temporary:
-            schema = _token_schema(study.config.imported) if what == "tokens" else SCHEMAS[what]
+            schema = pa.schema(_token_columns(study.config.imported)) if what == "tokens" else SCHEMAS[what]
             if suffix == DATASET:
                 return _write_dataset(blocks, what, schema, temporary, made_from, count)
             return _write_rows(blocks, what, schema, temporary, suffix, made_from, count)

@@ -39,28 +39,20 @@ def read_likelihoods(study: "Study", prompt: int, models: Sequence[str]) -> dict
 
 
 def compute_likelihoods(study: "Study", prompt: int, models: Sequence[str], progress: Progress | None = None) -> dict:
-    """Every completion that the models gave to one prompt, under each of the models; kept in the study's folder.
+    """Every completion that two to four evaluated models gave to one prompt, by its index, under each of the models;
+    kept in the study's folder. An InputError: too few or too many models, one that was not evaluated, or no such
+    prompt.
 
-    Args:
-        prompt: index of the prompt.
-        models: two to four evaluated models.
-
-    Returns:
-        `prompt`, `prompt_index`, `models`, and `completions`: of each its `model`, `sample`, `pieces` (its tokens'
-        texts) and `log_probability`, model -> one natural logarithm a token.
-
-    Raises:
-        InputError: too few or too many models, one that was not evaluated, or no such prompt.
+    Returns `prompt`, `prompt_index`, `models`, and `completions`: of each its `model`, `sample`, `pieces` (its tokens'
+    texts) and `log_probability`, model -> one natural logarithm a token.
     """
     from ifguide.study.evaluating import load_evaluated
 
     models = sorted(set(models))
     known = study.evaluation_names()
     if not 2 <= len(models) <= MODELS_MOST or not set(models) <= set(known):
-        raise InputError(
-            f"expected two to {MODELS_MOST} of the evaluated models ({', '.join(known)}), got"
-            f" {', '.join(models) or 'none'}"
-        )
+        wanted = f"two to {MODELS_MOST} of the evaluated models ({', '.join(known)})"
+        raise InputError(f"expected {wanted}, got {', '.join(models) or 'none'}")
     path, progress = likelihood_path(study, prompt, models), progress or Progress()
     completions: list[dict] = []
     text = None
