@@ -37,19 +37,11 @@ class _Document(NamedTuple):
 def build_corpus(
     config: CorpusConfig, tokenizer, folder: Path, report: Callable = lambda done, total: None, *, chunk_length: int = 0
 ) -> TokenizedCorpus:
-    """Read and tokenise a corpus; write token_ids, offsets, char_start, char_end, id_rank, in_span (with spans),
-    trained (where not all is trained on), documents.arrow, tokenizer/ and summary.json.
-
-    Args:
-        config: which documents.
-        tokenizer: a fast Hugging Face tokenizer.
-        folder: an existing folder to write into.
-        report: called as report(rows read, rows expected; 0 when unknown).
-        chunk_length: tokens of a chunk where `config.concatenate` runs documents together.
-
-    Raises:
-        InputError: an input that cannot be used; names the file, the line, what was found and the remedy.
-    """
+    """Read and tokenise a corpus with a fast Hugging Face tokenizer; write token_ids, offsets, char_start, char_end,
+    id_rank, in_span (with spans), trained (where not all is trained on), documents.arrow, tokenizer/ and summary.json
+    into an existing folder. `report` is called with (rows read, rows expected; 0 when unknown); where
+    `config.concatenate` runs documents together, a chunk has `chunk_length` tokens. An InputError: an input that cannot
+    be used; names the file, the line, what was found and the remedy."""
     tokenize(tokenizer, [])  # a slow tokenizer is refused before anything is read
     reading = _Reading(config, tokenizer)
     total = config.max_documents or count_rows(config.path, text_unit=config.text_unit)

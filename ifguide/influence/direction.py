@@ -11,7 +11,7 @@ from torch import nn
 from ifguide.data.tokenizing import Encoded
 from ifguide.errors import ConfigError, NumericalError
 from ifguide.influence.batches import make_batches, query_sequences
-from ifguide.influence.ekfac import LayerFactors, accumulation_dtype
+from ifguide.influence.ekfac import accumulation_dtype
 from ifguide.influence.losses import SplitModel, backpropagate, cross_entropy, margin
 from ifguide.models.layers import Layers, Matrices, device_of, gradients_flow, layer_shape, watch
 from ifguide.runtime.distributed import ALONE, Processes
@@ -36,16 +36,9 @@ def query_gradient(
     report: Callable[[int, int], None] | None = None,
     processes: Processes = ALONE,
 ) -> Matrices:
-    """Mean gradient ḡ over queries, in float32 or better.
-
-    Args:
-        weighting: a query counts as the mean (`token-mean`) or the sum (`token-sum`) over its completion tokens.
-        objective: `loss` is -log p of a token, `margin` is -log(p / (1 - p)).
-
-    Raises:
-        ConfigError: no queries, or one without a completion token.
-        NumericalError: the gradient is not finite.
-    """
+    """Mean gradient ḡ over queries, in float32 or better. A query counts as the mean (`token-mean`) or the sum
+    (`token-sum`) over its completion tokens of the objective: `loss` is -log p of a token, `margin` is -log(p / (1 -
+    p)). A ConfigError: no queries, or one without a completion token; a NumericalError: the gradient is not finite."""
     if not queries:
         raise ConfigError("a direction needs at least one query in each set, got none")
     device, dtype = device_of(model), accumulation_dtype(model)
@@ -74,15 +67,12 @@ def query_gradient(
 
 
 def differential_direction(
-    toxic: Matrices,
-    safe: Matrices | None,
-    factors: dict[str, LayerFactors] | None,
-    damping: float,
-    unit="mean-eigenvalue",
+    toxic: Matrices, safe: Matrices | None, factors: dict | None, damping: float, unit="mean-eigenvalue"
 ) -> Matrices:
     """The direction v: moving the model's parameters along -v makes toxic completions likelier. `toxic` and `safe` are
-    mean gradients of the queries; without safe ones this is standard, non-differential influence. Without `factors` the
-    curvature is the identity, for ablation; `damping` and `unit` are as for `LayerFactors.precondition`."""
+    mean gradients of the queries; without safe ones this is standard, non-differential influence. Without `factors`, of
+    EK-FAC by layer, the curvature is the identity, for ablation; `damping` and `unit` are as for
+    `LayerFactors.precondition`."""
     found = {}
     for name, gradient in toxic.items():
         difference = gradient - safe[name] if safe is not None else gradient

@@ -61,19 +61,10 @@ def hidden_states(model: Any, batch: Batch) -> tuple[torch.Tensor, ...]:
 def fit_probe(
     model: nn.Module, toxic: Encoded, safe: Encoded, *, method="mean-difference", tokens_per_batch=4096, seed=0
 ) -> Probe:
-    """Fit a direction on each layer's states, and keep the layer that tells held-out queries apart best.
-
-    Args:
-        model: a causal language model that returns hidden states.
-        toxic, safe: pairs (token ids (T,), completion mask bool (T,)).
-        method: `mean-difference`, or `logistic` (an L2-penalised logistic regression on standardised states).
-        tokens_per_batch: padded tokens in a forward pass.
-        seed: of the folds.
-
-    Raises:
-        ConfigError: no queries, or one without a completion token.
-        NumericalError: a hidden state is not finite.
-    """
+    """Fit a direction on each layer's states under a causal language model, and keep the layer that tells held-out
+    queries apart best. `method` is `mean-difference`, or `logistic` (an L2-penalised logistic regression on
+    standardised states); a forward pass has `tokens_per_batch` padded tokens, and the seed is of the folds. A
+    ConfigError: no queries, or one without a completion token; a NumericalError: a hidden state is not finite."""
     from sklearn.metrics import roc_auc_score
 
     queries = [*toxic, *safe]

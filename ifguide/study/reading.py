@@ -120,15 +120,11 @@ class Study(StudyFolder):
         return models
 
     def scores(self, kind: str = "", checkpoint: str | None = None, queries: str = "") -> np.ndarray:
-        """Scores float32 (N,), memory-mapped, 0 where invalid.
-
-        Args:
-            kind: a name of `ifguide.config.attributions.KINDS`, of `[imported.NAME]` or of another method; empty: the
-                one that the default selection is made by.
-            checkpoint: one checkpoint's raw scores; None: the study's (mean or median over checkpoints of score /
-                standard deviation, pooled if `scores.pooling` says so).
-            queries: an extra pair of query sets (`queries.extra`); empty: the study's own. Losses are the same for all.
-        """
+        """Scores float32 (N,), memory-mapped, 0 where invalid, of a kind: a name of
+        `ifguide.config.attributions.KINDS`, of `[imported.NAME]` or of another method; empty: the one that the default
+        selection is made by. `checkpoint` asks for one checkpoint's raw scores instead of the study's (mean or median
+        over checkpoints of score / standard deviation, pooled if `scores.pooling` says so), `queries` for those of an
+        extra pair of query sets (`queries.extra`). Losses are the same for all."""
         kind = kind or self.config.selection.attribution
         unit = scores_unit(self.config, kind)
         if unit.name:

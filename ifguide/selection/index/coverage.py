@@ -31,16 +31,12 @@ def cover_hits(places: np.ndarray, first: np.ndarray, stop: np.ndarray, window: 
 
 
 def count_covered(places: np.ndarray, bounds: np.ndarray, offsets: np.ndarray, window: int) -> np.ndarray:
-    """How many tokens int64 (d,) each document's hits cover: the sum of the lengths of `cover_hits`, without them.
+    """How many tokens int64 (d,) each document's hits, at `places` int (h,), ascending, cover with `window` tokens on
+    each side: the sum of the lengths of `cover_hits`, without them. `bounds` and `offsets`, int64 (d+1,), are each
+    document's hits and tokens; the first token of a document is not valid.
 
     A document's first hit adds 2w+1 tokens, and every other one its distance from the one before, at most 2w+1. What
     extends beyond the document's ends is subtracted.
-
-    Args:
-        places: int (h,), places of the hits, ascending.
-        bounds: int64 (d+1,): each document's hits.
-        offsets: int64 (d+1,): each document's tokens; the first token of a document is not valid.
-        window: tokens taken on each side.
     """
     covered, hit = np.zeros(len(bounds) - 1, dtype=np.int64), np.flatnonzero(np.diff(bounds))
     if not len(hit):

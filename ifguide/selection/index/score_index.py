@@ -40,18 +40,12 @@ stretch when there are many places."""
 
 
 class ScoreIndex:
-    """What the tokens' scores of one kind select; `ifguide.study.select.open_index` opens a study's.
+    """What the tokens' scores of one kind, a name of `ifguide.config.attributions.KINDS`, select;
+    `ifguide.study.select.open_index` opens a study's. A StaleError: it is damaged, or was made from other scores;
+    `remedy` is what it says to do.
 
-    Args:
-        folder: the folder of the index; each kind of scores has a folder of its own in it.
-        kind: the kind of attribution, a name of `ifguide.config.attributions.KINDS`.
-        corpus: the tokens that were scored.
-        scores: float32 (N,), the scores that were indexed.
-        defaults: what a choice of tokens leaves open.
-        remedy: what the error says to do when the index cannot be used.
-
-    Raises:
-        StaleError: it is damaged, or was made from other scores.
+    Each kind has a folder of its own in `folder`. `scores`, float32 (N,), are those that were indexed, of the
+    `corpus`'s tokens; `defaults` are what a choice of tokens leaves open.
     """
 
     def __init__(
