@@ -19,7 +19,9 @@ from ifguide.errors import IFGuideError, InputError, ProcessError, explain_syste
 
 app = typer.Typer(
     name="ifguide",
-    help=("Find the training tokens that teach a language model to be toxic, train without them, show the difference."),
+    help=(
+        "Find the training tokens that teach a language model to be toxic, train without them, and show the difference."
+    ),
     epilog=(
         "Exit codes: 0 done; 2 an error that you can fix, in one line; 130 stopped with Ctrl+C; 143 terminated; "
         "1 anything else."
