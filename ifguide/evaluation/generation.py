@@ -49,10 +49,9 @@ def draw_uniforms(seed: int, prompt_index: int, sample_index: int, n_steps: int)
 
 
 def sample_tokens(logits: Tensor, uniforms: Tensor, top_p: float, temperature: float) -> Tensor:
-    """One token a row, (B,) int64, from the nucleus: the smallest set of most likely tokens with probability `top_p`, 0
-    < top_p <= 1, or more together. `logits` (B, V) are divided by `temperature` > 0; `uniforms` (B,) in [0, 1) say
-    where the nucleus' cumulative distribution is cut. A NumericalError: a row of logits holds NaN, or no finite
-    value."""
+    """One token a row, (B,) int64, from the nucleus: the smallest set of most likely tokens with probability `top_p`,
+    in (0, 1], or more together. `logits` (B, V) are divided by `temperature` > 0; `uniforms` (B,) in [0, 1) say where
+    the nucleus' cumulative distribution is cut. A NumericalError: a row of logits holds NaN, or no finite value."""
     probabilities = torch.softmax(logits.float() / temperature, dim=-1)
     if not torch.isfinite(probabilities).all():
         wrong = "expected finite logits, got NaN or infinity"

@@ -254,12 +254,14 @@ def _without_cut_windows(study: Study, choice: Choice) -> Choice:
 
 
 def _describe(study: Study, name: str, kind: str, ranking: Ranking, mask: np.ndarray, **made) -> Selection:
-    """A selection with what `made` it, as far as it was that, and what follows from it."""
-    corpus, unset = study.corpus(), {"attribution": None, "tokens_above": None, "quantile": None}
+    """A selection with its settings: what made it, as far as `made` says, and what follows from it."""
+    corpus = study.corpus()
     settings = {
         "name": name,
         "kind": kind,
-        **unset,
+        "attribution": None,
+        "tokens_above": None,
+        "quantile": None,
         "window": 0,
         "max_tokens": 0,
         **made,

@@ -45,8 +45,8 @@ class Sample:
 
 
 def sample_inputs(study: Study, *, whole: bool = False) -> Sample:
-    """Read the beginning of the corpus, or the `whole` of it, and all queries and prompts. Errors are those of their
-    readers."""
+    """Read the beginning of the corpus, all queries and prompts, and with `whole` every document, to check it. Errors
+    are those of their readers."""
     from ifguide.data.corpus_writer import check_documents, first_texts
     from ifguide.data.prompts import read_prompts
     from ifguide.data.readers import count_rows
