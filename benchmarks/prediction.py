@@ -27,7 +27,7 @@ from ifguide.study.analysis.prediction import FILE, predicted_change, prediction
 from ifguide.study.folder import cache_dir
 from ifguide.study.freshness import inputs_of
 from ifguide.study.lineage import Unit
-from ifguide.study.pipeline import evaluate
+from ifguide.study.pipeline import build
 from ifguide.study.reading import Study
 from ifguide.study.select import compute_selection, open_index
 
@@ -95,7 +95,7 @@ def measure(study: Study) -> dict:
         name = f"prediction-{number:02d}"
         save(study, name, kind, settings)
         held = index.saved(study.selection(name).mask)
-        evaluate(study, name)
+        build(study, [Unit("evaluate", name)])
         now = query_losses(study, str(study.folder(Unit("suppress", name)) / "final"))
         metrics, chosen = study.metrics(name), study.selection(name).settings
         change = {part: now[part] - base[part] for part in now}

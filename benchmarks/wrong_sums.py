@@ -19,13 +19,15 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from ifguide.cli.analyse import format_rankings
 from ifguide.cli.terminal import TerminalSink, format_table
-from ifguide.config.io import config_from_dict
+from ifguide.config.schema import StudyConfig
 from ifguide.data.demo.model import demo_model_config, train_tokenizer
 from ifguide.runtime.progress import Progress
 from ifguide.selection.algorithm import precision_recall
+from ifguide.study import pipeline
 from ifguide.study.analysis.data_ranking import read_labels, study_rankings
 from ifguide.study.folder import cache_dir, list_studies
-from ifguide.study.pipeline import evaluate, run_study
+from ifguide.study.lineage import Unit
+from ifguide.study.pipeline import run_study
 from ifguide.study.reading import Study
 from ifguide.study.select import save_selection
 
@@ -110,13 +112,13 @@ def build(seed: int) -> Study:
             },
             "compute": {"device": "cpu"},
         }
-        Study.create(name, config_from_dict(values))
+        Study.create(name, StudyConfig(**values))
     study = Study.open(name)
     progress = Progress([TerminalSink()])
     run_study(study, progress=progress)
     if STRICT not in study.selection_names():
         save_selection(study, STRICT, {"quantile": STRICT_QUANTILE})
-    evaluate(study, STRICT, progress=progress)
+    pipeline.build(study, [Unit("evaluate", STRICT)], progress=progress)
     return study
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ifguide.config.io import config_from_dict, override
+from ifguide.config.io import override
+from ifguide.config.schema import StudyConfig
 from ifguide.data.corpus_writer import build_corpus
 from ifguide.storage import artifacts
 from ifguide.study.freshness import inputs_of, settings_of
@@ -53,7 +54,7 @@ def make_study(cache: Path, *, name: str = "small", spans: bool = True, position
         "scores": {"probe": False, "combined": False, "position": True, "average": "mean", "pooling": 0.0},
         "selection": {"quantile": 0.8, "attribution": "own_loss"},
     }
-    study = Study.create(name, config_from_dict(values), cache)
+    study = Study.create(name, StudyConfig(**values), cache)
     for stage in ("corpus", "queries", "model", "factors", "direction", "scores", "selection"):
         for unit in study.units(stage):
             folder = study.folder(unit)

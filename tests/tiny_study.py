@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from ifguide.config.io import config_from_dict, override
+from ifguide.config.io import override
 from ifguide.config.schema import StudyConfig
 from tests.tiny import tiny_model
 from tests.tiny_tokenizers import tiny_tokenizer
@@ -71,4 +71,4 @@ def tiny_config(inputs: Path, *assignments: str) -> StudyConfig:
         "evaluate": {"n_samples": 2, "max_new_tokens": 3, "heldout": str(inputs / "heldout.jsonl")},
         "compute": {"device": "cpu", "tokens_per_batch": 128},
     }
-    return override(config_from_dict(values), list(assignments))
+    return override(StudyConfig(**values), list(assignments))

@@ -143,9 +143,7 @@ def _nats(value: float | None) -> str:
 
 def rank(
     name: StudyName,
-    labels: Annotated[
-        str, Option(metavar="COLUMN", help="The corpus's column that marks bad documents with true or 1.")
-    ],
+    labels: Annotated[str, Option(metavar="COLUMN", help="The corpus column that marks bad documents with true or 1.")],
     draws: Annotated[int, Option(min=1, help="Bootstrap draws for the intervals.")] = 1000,
     seed: Annotated[int, Option(min=0, help="Seed of the draws.")] = 0,
     as_json: AsJson = False,
@@ -212,9 +210,7 @@ def reliability(name: StudyName, as_json: AsJson = False) -> None:
 
 def report(
     name: StudyName,
-    out: Annotated[
-        Path | None, Option(metavar="FILE", help="Where to write it.", show_default="NAME-report.html")
-    ] = None,
+    out: Annotated[Path | None, Option(metavar="FILE", help="Where it goes.", show_default="NAME-report.html")] = None,
     selection: SelectionName = "default",
 ) -> None:
     """Write a study's results to one HTML file that opens offline.

@@ -18,10 +18,6 @@ if TYPE_CHECKING:
     from ifguide.config.schema import StudyConfig
 
 
-PLACES = ("host", "device", "disk")
-"""Where a stage takes bytes, in the order of the plan's table."""
-
-
 def demo(
     fresh: Annotated[bool, Option("--fresh", help="Build every stage again.")] = False, background: Background = False
 ) -> None:
@@ -78,8 +74,9 @@ def new(
     where you can change it.
     """
     from ifguide.cli.terminal import format_table
-    from ifguide.config.io import config_from_dict, override
+    from ifguide.config.io import override
     from ifguide.config.presets import apply_preset, preset_settings
+    from ifguide.config.schema import StudyConfig
     from ifguide.study.model_facts import find_facts
     from ifguide.study.pipeline import create_study
 
@@ -91,12 +88,11 @@ def new(
         "queries": {"toxic": toxic, "safe": safe, **fields},
         "evaluate": {"prompts": prompts, "heldout": heldout},
     }
-    given = {table: {k: v for k, v in values.items() if v is not None} for table, values in settings.items()}
-    mode = override(config_from_dict(given), [part for part in assignments or [] if part.startswith("model.mode")])
+    given: dict = {table: {k: v for k, v in values.items() if v is not None} for table, values in settings.items()}
+    mode = override(StudyConfig(**given), [part for part in assignments or [] if part.startswith("model.mode")])
     config = override(apply_preset(mode, preset), assignments or [])
     named = {assignment.partition("=")[0].strip() for assignment in assignments or []}
-    chosen = preset_settings(preset, config.model.mode)
-    named |= {f"{section}.{key}" for section, values in chosen.items() for key in values}
+    named |= preset_settings(preset, config.model.mode).keys()
     study = create_study(name, _with_absolute_paths(config), named=named)
     print(format_table(("", ""), find_facts(study).rows()))
     print(f"\nwrote {study.root / 'study.toml'}; build it with `ifguide run {name}`")
@@ -150,9 +146,9 @@ def run(
     if background and launched_together():
         raise InputError("--background starts one process; start several with torchrun or accelerate launch without it")
     if background:
-        extra = [*(["--until", until] if until else []), *(["--force", force] if force else [])]
-        extra += ["--no-fit-check"] * no_fit_check
-        _start_in_background(name, ["run", name, *extra])
+        options = {"--until": until, "--force": force}
+        given = [part for option, stage in options.items() if stage for part in (option, stage)]
+        _start_in_background(name, ["run", name, *given, *["--no-fit-check"] * no_fit_check])
         return
     with follow_run() as progress:
         from ifguide.study.pipeline import run_study
@@ -171,7 +167,7 @@ def plan(
     It measures the study's own model on the beginning of its own corpus for some seconds, before anything is built.
     """
     from ifguide.cli.terminal import format_table
-    from ifguide.config.io import override
+    from ifguide.config.io import with_values
     from ifguide.storage.durations import format_seconds
     from ifguide.study.plan import make_plan, size
 
@@ -179,17 +175,17 @@ def plan(
     with follow_run():
         found = make_plan(study)
     if fit and found["remedies"]:
-        changes = [f"{key}={json.dumps(value)}" for key, value in found["remedies"].items()]
-        study.change(override(study.config, changes))
+        study.change(with_values(study.config, found["remedies"]))
     if as_json:
         print(json.dumps(found, indent=1))
         return
+    places = ("host", "device", "disk")
     rows = [
-        (stage, format_seconds(need["seconds"]), *(size(need[key]) if need[key] else "" for key in PLACES))
+        (stage, format_seconds(need["seconds"]), *(size(need[key]) if need[key] else "" for key in places))
         for stage, need in found["stages"].items()
     ]
     stages = found["stages"].values()
-    most = [size(found["free"][key]) if key in found["free"] else "" for key in PLACES]
+    most = [size(found["free"][key]) if key in found["free"] else "" for key in places]
     rows += [("in all", format_seconds(sum(need["seconds"] for need in stages)), "", "", ""), ("free", "", *most)]
     print(format_table(("stage", "time", "memory", "GPU memory", "disk"), rows))
     for problem in found["problems"]:

@@ -30,7 +30,8 @@ def suggest(
     """
     from ifguide.cli.terminal import printable
     from ifguide.config.schema import QueriesConfig
-    from ifguide.data.query_sources import KINDS, make_sets, read_query_sets
+    from ifguide.data.queries import KINDS
+    from ifguide.data.query_sources import make_sets, read_query_sets
     from ifguide.evaluation.query_likeness import TOPIC_AUC, compare_topics
     from ifguide.study.verdict_queries import read_verdicts
 

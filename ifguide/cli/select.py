@@ -20,21 +20,15 @@ _WHAT = "A row for each token or document, the selected tokens alone, or the sel
 def select(
     name: StudyName,
     tokens: Annotated[int | None, Option(min=1, help="Threshold: this many tokens score higher.")] = None,
-    share: Annotated[
-        float | None, Option(min=0, max=100, help="Threshold: this % of all tokens scores higher.")
-    ] = None,
+    share: Annotated[float | None, Option(min=0, max=100, help="Threshold: this % of tokens scores higher.")] = None,
     quantile: Annotated[float | None, Option(min=0, max=1, help="Threshold: this quantile of all scores.")] = None,
     window: Annotated[int | None, Option(min=0, help="Tokens selected on each side of a hit.")] = None,
     max_tokens: Annotated[int | None, Option(min=0, help="Token budget; 0: no budget.")] = None,
     attribution: Annotated[
         str | None, Option(metavar="KIND", help=f"Scores to select by: {', '.join(attributions())}, or imported ones.")
     ] = None,
-    scores: Annotated[
-        Path | None, Option(metavar="FILE", help="Import scores from this file, and select by them.")
-    ] = None,
-    mask: Annotated[
-        Path | None, Option(metavar="FILE", help="Take the tokens that this file names; no threshold.")
-    ] = None,
+    scores: Annotated[Path | None, Option(metavar="FILE", help="Import scores from this file; select by them.")] = None,
+    mask: Annotated[Path | None, Option(metavar="FILE", help="Take the tokens this file names; no threshold.")] = None,
     selection: Annotated[
         str | None, Option("--name", metavar="SELECTION", help="Its name.", show_default="from the settings")
     ] = None,

@@ -27,8 +27,8 @@ def settings(
         for name, preset in PRESETS.items():
             print(f"{name}: {preset.note}")
             for note, kept in (("", preset.settings), ("  # when fine-tuning", preset.finetune)):
-                for part, keys in kept.items():
-                    print(*(f"  {part}.{key} = {json.dumps(value)}{note}" for key, value in keys.items()), sep="\n")
+                for place, value in kept.items():
+                    print(f"  {place} = {json.dumps(value)}{note}")
         return
     config = open_study(study).config if study else StudyConfig()
     tables = {name: table for name, table in vars(config).items() if dataclasses.is_dataclass(table)}

@@ -1,5 +1,6 @@
 """`ifguide status`, `list` and `verify`: which studies there are, what is up to date, and whether it is whole."""
 
+import contextlib
 import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
@@ -53,49 +54,39 @@ def list_studies() -> None:
 
 
 def study_status(study: "Study") -> dict:
-    """State of every stage, metrics of every evaluated model, and the last job.
-
-    Returns:
-        {"study", "stages": {name: {"state", "seconds", "reason", "peak" in bytes or None, and with a plan on file
-        "planned_seconds" and "planned_peak"}}, "metrics": {"base": {...}, "suppressed": {...},
-        ...}, "model": {what is known of it: text}, "reliability": text or "", "prompts_warning": text or "",
-        "job": {"id", "command", "state", "stage", "error"} or None}.
-    """
+    """State of every stage, metrics of every evaluated model, and the last job: {"study", "stages": {name: {"state",
+    "seconds", "reason", "peak" in bytes or None, and with a plan on file "planned_seconds" and "planned_peak"}},
+    "metrics": {"base": {...}, "suppressed": {...}, ...}, "model": {what is known of it: text}, "reliability": text or
+    "", "prompts_warning": text or "", "job": {"id", "command", "state", "stage", "error"} or None}."""
     from ifguide.study.analysis.reliability import describe_reliability, read_reliability
     from ifguide.study.evaluating import shared_prompts_warning
     from ifguide.study.freshness import stage_states
     from ifguide.study.model_facts import known_facts
     from ifguide.study.plan import known_plan
 
-    repeats = describe_reliability(read_reliability(study), study.config.selection.attribution)
-    states = stage_states(study).items()
-    plan = (known_plan(study) or {"stages": {}})["stages"]
-    stages = {name: asdict(one) | _planned(plan, name) for name, one in states}
-    found = {"study": study.name, "stages": stages, "metrics": study.headline(), "reliability": repeats}
-    facts = known_facts(study)
-    found["model"] = dict(facts.rows()) if facts else {}
-    return found | {"prompts_warning": shared_prompts_warning(study), "job": _last_job(study)}
-
-
-def _planned(plan: dict, stage: str) -> dict:
-    need = plan.get(stage)
-    return {"planned_seconds": need["seconds"], "planned_peak": need["device"] or need["host"]} if need else {}
+    stages, facts = {name: asdict(state) for name, state in stage_states(study).items()}, known_facts(study)
+    for name, need in (known_plan(study) or {"stages": {}})["stages"].items():
+        stages[name] |= {"planned_seconds": need["seconds"], "planned_peak": need["device"] or need["host"]}
+    return {
+        "study": study.name,
+        "stages": stages,
+        "metrics": study.headline(),
+        "reliability": describe_reliability(read_reliability(study), study.config.selection.attribution),
+        "model": dict(facts.rows()) if facts else {},
+        "prompts_warning": shared_prompts_warning(study),
+        "job": _last_job(study),
+    }
 
 
 def _last_job(study: "Study") -> dict | None:
     from ifguide.runtime.jobs import latest_job
     from ifguide.runtime.progress import describe
 
-    job = latest_job(study.root)
-    try:
-        found = job and job.status()
-    except StaleError:
-        return None
-    if not found:
-        return None
-    stage = describe(found) if found.running else found.stage
-    command = list(found.command)
-    return {"id": found.job, "command": command, "state": found.state, "stage": stage, "error": found.error}
+    with contextlib.suppress(StaleError):
+        if (job := latest_job(study.root)) and (found := job.status()):
+            stage, command = describe(found) if found.running else found.stage, list(found.command)
+            return {"id": found.job, "command": command, "state": found.state, "stage": stage, "error": found.error}
+    return None
 
 
 def format_status(status: dict) -> str:
@@ -118,8 +109,8 @@ def format_status(status: dict) -> str:
             for model, values in models.items()
         ]
         parts.append(format_table(("model", *(key.replace("_", " ") for key in keys)), rows))
-        warnings = [(model, values.get("fluency_warning")) for model, values in models.items()]
-        parts.append("\n".join(f"warning, {model}: {warning}" for model, warning in warnings if warning))
+        warnings = {model: values.get("fluency_warning") for model, values in models.items()}
+        parts.append("\n".join(f"warning, {model}: {warning}" for model, warning in warnings.items() if warning))
     parts.append(status["reliability"])
     parts.append(status["prompts_warning"] and f"warning: {status['prompts_warning']}")
     if job := status["job"]:
@@ -139,9 +130,7 @@ def _amount(key: str, value: float | None) -> str:
 
 def verify(
     name: StudyName,
-    share: Annotated[
-        float, Option(min=0, max=1, help="Share of the documents to score again, at least 3; 0: none.")
-    ] = 0.01,
+    share: Annotated[float, Option(min=0, max=1, help="Share of documents scored again, at least 3; 0: none.")] = 0.01,
     seed: Annotated[int, Option(min=0, help="Seed of the choice of documents.")] = 0,
     as_json: AsJson = False,
 ) -> None:

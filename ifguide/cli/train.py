@@ -22,8 +22,9 @@ def suppress(name: StudyName, selection: SelectionName = "default") -> None:
     study = open_study(name)
     with follow_run() as progress:
         from ifguide.study import pipeline
+        from ifguide.study.lineage import Unit
 
-        pipeline.suppress(study, selection, progress=progress)
+        pipeline.build(study, [Unit("suppress", selection)], progress=progress)
     if speaks():
         print(f"trained without {selection}; evaluate it with `ifguide evaluate {name} --model {selection}`")
 
@@ -39,8 +40,9 @@ def evaluate(
     study = open_study(name)
     with follow_run() as progress:
         from ifguide.study import pipeline
+        from ifguide.study.lineage import Unit
 
-        pipeline.evaluate(study, DEFAULT if model == "suppressed" else model, progress=progress)
+        pipeline.build(study, [Unit("evaluate", DEFAULT if model == "suppressed" else model)], progress=progress)
     print_headline(name)
 
 
@@ -56,25 +58,26 @@ def compare(
     from ifguide.evaluation.statistics import INTERVALS
     from ifguide.study import pipeline
     from ifguide.study.analysis.comparison import comparison_table
+    from ifguide.study.lineage import Unit
 
     study = open_study(name)
     wanted = choose(study, others)
+    models = [BASE, DEFAULT, *wanted]
     with follow_run() as progress:
-        pipeline.compare(study, wanted, progress=progress)
-    print(comparison_table(study, [BASE, DEFAULT, *wanted]), INTERVALS, sep="\n\n")
+        pipeline.build(study, [Unit("evaluate", model) for model in models], progress=progress)
+    print(comparison_table(study, models), INTERVALS, sep="\n\n")
 
 
 def choose(study, others: str) -> list[str]:
     """The models that `--with` names, each once, without base and default; an InputError if a name is unknown."""
-    from ifguide.data.queries import read_queries
+    from ifguide.data.queries import read_sets
     from ifguide.study.variants import METHODS, PREFERENCE, possible_models
     from ifguide.training.preference import MIN_PAIRS, can_prefer
 
     possible = possible_models(study.config, study.has_spans)
     wanted = split_names(others)
     if "all" in wanted:
-        queries = study.resolved_queries()
-        if not can_prefer(*(read_queries(getattr(queries, k), kind=k, config=queries) for k in ("toxic", "safe"))):
+        if not can_prefer(*read_sets(study.resolved_queries()).values()):
             possible.remove(PREFERENCE)
             echo(f"without dpo: it needs trl, and {MIN_PAIRS} toxic queries whose prompt a safe one has too", err=True)
         wanted = [*possible, *(name for name in wanted if name != "all")]

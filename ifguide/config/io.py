@@ -13,22 +13,23 @@ from ifguide.config.schema import StudyConfig
 from ifguide.errors import ConfigError
 
 
-def config_from_dict(values: dict[str, Any]) -> StudyConfig:
-    """The settings from nested plain values; a ConfigError for an unknown name, a wrong type, a value out of range."""
-    return StudyConfig(**values)
-
-
 def config_to_dict(config) -> dict:
     """The plain nested dict of one table or of all, with tuples as lists (TOML and JSON have no tuples)."""
     return to_jsonable_python(config)
 
 
-def override(config: StudyConfig, assignments: list[str]) -> StudyConfig:
-    """Apply `section.key=value` assignments; values are read as TOML, bare words as text.
+def with_values(config: StudyConfig, changed: Mapping[str, Any]) -> StudyConfig:
+    """The settings with other values, by `section.key`."""
+    values = config_to_dict(config)
+    for place, value in changed.items():
+        section, key = place.split(".")
+        values[section][key] = value
+    return StudyConfig(**values)
 
-    Raises:
-        ConfigError: an assignment that has another form, names an unknown setting, or has an invalid value.
-    """
+
+def override(config: StudyConfig, assignments: list[str]) -> StudyConfig:
+    """Apply `section.key=value` assignments; values are read as TOML, bare words as text. One that has another form,
+    names an unknown setting, or has an invalid value is a ConfigError."""
     values = config_to_dict(config)
     for assignment in assignments:
         path, separator, text = assignment.partition("=")
@@ -44,7 +45,7 @@ def override(config: StudyConfig, assignments: list[str]) -> StudyConfig:
         value = _parse_value(text.strip())
         is_text = isinstance(table.get(key), str) and not isinstance(value, str)  # factors.labels=true is a word
         table[key] = text.strip() if is_text else value
-    return config_from_dict(values)
+    return StudyConfig(**values)
 
 
 def _parse_value(text: str) -> Any:
@@ -58,8 +59,7 @@ def _parse_value(text: str) -> Any:
 def read_config(path: Path) -> StudyConfig:
     """Read `study.toml`; a ConfigError if it is not TOML or has an unknown or invalid setting."""
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-        return config_from_dict(_without_retired(values))
+        return StudyConfig(**_without_retired(tomllib.loads(path.read_text(encoding="utf-8"))))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         remedy = "fix it or create the study again with `ifguide new`"
         raise ConfigError(f"{path} is not valid TOML ({error}); {remedy}") from error

@@ -1,5 +1,6 @@
 """The types of settings: what is checked of each value."""
 
+from collections.abc import Callable
 from typing import Annotated
 
 from pydantic import AfterValidator, Field, Strict
@@ -8,35 +9,27 @@ from ifguide.config.attributions import KINDS
 from ifguide.config.names import NAME_RULE, is_name
 
 
-def _check_text(text: str) -> str:
-    if "\0" in text:
-        raise ValueError(f"expected text without NUL characters, got {text!r}")
-    return text
+def _expect(wanted: str, fits: Callable[[str], bool]) -> AfterValidator:
+    def check(text: str) -> str:
+        if not fits(text):
+            raise ValueError(f"expected {wanted}, got {text!r}")
+        return text
+
+    return AfterValidator(check)
 
 
-def _check_name(name: str) -> str:
-    if not is_name(name):
-        raise ValueError(f"expected a name with {NAME_RULE}, got {name!r}")
-    return name
+def _is_column(name: str) -> bool:
+    return name.isascii() and name.isidentifier() and name not in KINDS
 
 
-def _check_table_name(name: str) -> str:
-    if "." in name:  # `--set variants.NAME.key=value` is split at the dots
-        raise ValueError(f"expected a name without '.', got {name!r}")
-    return name
+_NO_NUL = _expect("text without NUL characters", lambda text: "\0" not in text)
+_NO_DOT = _expect("a name without '.'", lambda name: "." not in name)  # `--set variants.NAME.key=value` has dots
 
-
-def _check_column_name(name: str) -> str:
-    if not (name.isascii() and name.isidentifier()) or name in KINDS:
-        raise ValueError(f"expected letters, digits and _, and no score's own name, got {name!r}")
-    return name
-
-
-ColumnName = Annotated[str, Strict(), AfterValidator(_check_column_name)]
-Text = Annotated[str, Strict(), AfterValidator(_check_text)]
-FileName = Annotated[str, Strict(), Field(min_length=1), AfterValidator(_check_text)]
-Name = Annotated[str, Strict(), AfterValidator(_check_name)]
-TableName = Annotated[Name, AfterValidator(_check_table_name)]
+ColumnName = Annotated[str, Strict(), _expect("letters, digits and _, and no score's own name", _is_column)]
+Text = Annotated[str, Strict(), _NO_NUL]
+FileName = Annotated[str, Strict(), Field(min_length=1), _NO_NUL]
+Name = Annotated[str, Strict(), _expect(f"a name with {NAME_RULE}", is_name)]
+TableName = Annotated[Name, _NO_DOT]
 Flag = Annotated[bool, Strict()]
 Whole = Annotated[int, Strict(), Field(lt=2**63)]
 Count = Annotated[Whole, Field(ge=0)]

@@ -37,11 +37,8 @@ def sample_valid(scores: np.ndarray, offsets: np.ndarray, trained=None, most: in
 
 
 def sum_by_document(values: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """Sum of each document's values, run by run so that `values`, bool or float (N,), may be memory-mapped.
-
-    Returns:
-        (D,): int64 counts for bool values, float64 sums otherwise; 0 for an empty document.
-    """
+    """Sum of each document's values, run by run so that `values`, bool or float (N,), may be memory-mapped: (D,), int64
+    counts for bool values, float64 sums otherwise; 0 for an empty document."""
     kind = np.int64 if values.dtype == bool else np.float64
     total = np.zeros(len(offsets) - 1, dtype=kind)
     for first, stop in document_runs(offsets):

@@ -18,11 +18,8 @@ _ALL = "set corpus.train_on to 'all'"
 
 
 class TextReader:
-    """Reads the text of rows; the first one says which form all have.
-
-    Raises:
-        InputError: no such column, or conversations and a tokenizer without a chat template.
-    """
+    """Reads the text of rows; the first one says which form all have. An InputError: no such column, or conversations
+    and a tokenizer without a chat template."""
 
     def __init__(self, config: CorpusConfig, tokenizer):
         first = next(read_rows(config.path, text_field=config.text_field, text_unit=config.text_unit), None)

@@ -18,22 +18,6 @@ from ifguide.errors import ConfigError, InputError, StaleError
 from ifguide.storage.artifacts import load_array, read_part, reading
 
 
-@dataclass(frozen=True)
-class CorpusSummary:
-    """What was read and what was left out, as `summary.json` holds it."""
-
-    documents: int
-    """D."""
-    tokens: int
-    """N."""
-    characters: int
-    """Code points of all documents."""
-    skipped: int
-    """Rows left out because they have no text, or text of which the tokenizer keeps nothing."""
-    skipped_at: list[str]
-    """Places of the first few of them."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Document:
     """One training document."""
@@ -104,9 +88,10 @@ class TokenizedCorpus:
         return len(self.token_ids)
 
     @property
-    def summary(self) -> CorpusSummary:
-        """What was read and what was left out."""
-        return CorpusSummary(**read_part(self.folder, "summary.json"))
+    def summary(self) -> dict:
+        """`documents`, `tokens`, `characters` (code points), the rows `skipped`, because they have no text or text of
+        which the tokenizer keeps nothing, and `skipped_at`, the places of the first few of them."""
+        return read_part(self.folder, "summary.json")
 
     @property
     def n_valid(self) -> int:
@@ -187,17 +172,11 @@ class TokenizedCorpus:
 
 
 def chunk_documents(offsets: np.ndarray, max_length: int) -> np.ndarray:
-    """Cut documents into chunks of at most `max_length` tokens; neighbouring chunks share one token.
+    """Cut documents, `offsets` int64 (D+1,), into chunks of at most `max_length` tokens, of which neighbours share one.
+    A ConfigError: `max_length` is below 2.
 
-    Args:
-        offsets: int64 (D+1,).
-
-    Returns:
-        int64 (C, 3), rows (document, start, stop) in corpus order: absolute tokens [start, stop). Every token but a
-        document's first is inside, and not first, in exactly one chunk. A document of one token has no chunk.
-
-    Raises:
-        ConfigError: `max_length` below 2.
+    Returns int64 (C, 3), rows (document, start, stop) in corpus order: absolute tokens [start, stop). Every token but a
+    document's first is inside, and not first, in exactly one chunk. A document of one token has no chunk.
     """
     if max_length < 2:
         raise ConfigError(f"expected chunks of at least 2 tokens, got {max_length}; set corpus.max_length to 2 or more")

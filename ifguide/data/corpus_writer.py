@@ -2,7 +2,6 @@
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -12,7 +11,7 @@ import pyarrow as pa
 
 from ifguide.config.schema import CorpusConfig
 from ifguide.data.chat import TextReader
-from ifguide.data.corpus import CorpusSummary, TokenizedCorpus
+from ifguide.data.corpus import TokenizedCorpus
 from ifguide.data.joining import Chunk, join_documents
 from ifguide.data.readers import Row, check_text, count_rows, read_rows, take_field
 from ifguide.data.spans import mark_tokens, parse_spans
@@ -36,26 +35,13 @@ class _Document(NamedTuple):
 
 
 def build_corpus(
-    config: CorpusConfig,
-    tokenizer,
-    folder: Path,
-    report: Callable[[int, int], None] = lambda done, total: None,
-    *,
-    chunk_length: int = 0,
+    config: CorpusConfig, tokenizer, folder: Path, report: Callable = lambda done, total: None, *, chunk_length: int = 0
 ) -> TokenizedCorpus:
-    """Read and tokenise a corpus; write token_ids, offsets, char_start, char_end, id_rank, in_span (with spans),
-    trained (where not all is trained on), documents.arrow, tokenizer/ and summary.json.
-
-    Args:
-        config: which documents.
-        tokenizer: a fast Hugging Face tokenizer.
-        folder: an existing folder to write into.
-        report: called as report(rows read, rows expected; 0 when unknown).
-        chunk_length: tokens of a chunk where `config.concatenate` runs documents together.
-
-    Raises:
-        InputError: an input that cannot be used; names the file, the line, what was found and the remedy.
-    """
+    """Read and tokenise a corpus with a fast Hugging Face tokenizer; write token_ids, offsets, char_start, char_end,
+    id_rank, in_span (with spans), trained (where not all is trained on), documents.arrow, tokenizer/ and summary.json
+    into an existing folder. `report` is called with (rows read, rows expected; 0 when unknown); where
+    `config.concatenate` runs documents together, a chunk has `chunk_length` tokens. An InputError: an input that cannot
+    be used; names the file, the line, what was found and the remedy."""
     tokenize(tokenizer, [])  # a slow tokenizer is refused before anything is read
     reading = _Reading(config, tokenizer)
     total = config.max_documents or count_rows(config.path, text_unit=config.text_unit)
@@ -96,8 +82,9 @@ def build_corpus(
         raise InputError(f"{config.path} has no turn of the assistant to train on; set corpus.train_on to 'all'")
     np.save(folder / "id_rank.npy", _rank_ids(folder / "documents.arrow"))
     tokenizer.save_pretrained(str(folder / "tokenizer"))
-    counts = (output.n_documents, output.n_tokens, output.n_characters, reading.n_skipped)
-    write_json(folder / "summary.json", asdict(CorpusSummary(*counts, reading.skipped_at)))
+    counts = {"documents": output.n_documents, "tokens": output.n_tokens, "characters": output.n_characters}
+    skipped = {"skipped": reading.n_skipped, "skipped_at": reading.skipped_at}
+    write_json(folder / "summary.json", counts | skipped)
     done = kept if config.max_documents else reading.n_rows
     report(done, done)
     return TokenizedCorpus.open(folder)
@@ -158,11 +145,10 @@ def document_id(row: Row, id_field: str) -> str:
     name and the row's number."""
     if not id_field:
         return f"{row.stem}-{row.number:06d}" if row.number else row.stem
-    value = _label(row, id_field)
-    if not value:
-        remedy = "give every document one, or leave corpus.id_field empty"
-        raise InputError(f"{row.where}: the id in {id_field!r} is empty; {remedy}")
-    return value
+    if value := _label(row, id_field):
+        return value
+    remedy = "give every document one, or leave corpus.id_field empty"
+    raise InputError(f"{row.where}: the id in {id_field!r} is empty; {remedy}")
 
 
 def _label(row: Row, field: str) -> str:

@@ -18,19 +18,12 @@ def is_saved(folder: str) -> bool:
 
 def load(name: str, split: str = ""):
     """Open a data set without running code from the hub: a saved folder memory-mapped, anything else streamed through
-    `datasets.load_dataset`.
+    `datasets.load_dataset`. `name` is a saved folder, `org/name[:config][@revision]`, or a local folder in a layout
+    that `datasets` knows; `split` is `train`, or a part such as `train[:10%]` (which is downloaded whole first), and of
+    a saved folder which one when it holds several.
 
-    Args:
-        name: a saved folder, `org/name[:config][@revision]`, or a local folder in a layout that `datasets` knows.
-        split: `train`, or a part such as `train[:10%]` (which is downloaded whole first); of a saved folder, which one
-            when it holds several.
-
-    Returns:
-        (data, stem): the data set and its name without organisation.
-
-    Raises:
-        InputError: not such a name, damaged, the split is missing, unknown or superfluous, or the library cannot load
-            it.
+    Returns the data set and its name without organisation. An InputError: not such a name, damaged, the split is
+    missing, unknown or superfluous, or the library cannot load it.
     """
     return _load_saved(Path(name).expanduser(), split) if is_saved(name) else _load_named(name, split)
 

@@ -5,6 +5,8 @@ their sets of `SHINGLE` neighbouring tokens, as estimated by MinHash, is at leas
 into groups.
 """
 
+import functools
+
 import numpy as np
 import rensa
 
@@ -46,13 +48,17 @@ def _hash_shingles(tokens: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray,
     starts = np.repeat(offsets[:-1] - offsets[0], counts) + within
     ends = np.repeat(offsets[1:] - offsets[0], counts)
     hashes = np.zeros(len(starts), dtype=np.uint64)
-    with np.errstate(over="ignore"):
-        for step in range(SHINGLE):
-            place = starts + step
-            value = tokens[np.minimum(place, len(tokens) - 1)].astype(np.uint64) + np.uint64(1)
-            hashes = (hashes ^ np.where(place < ends, value, np.uint64(0))) * _MIX
-            hashes ^= hashes >> np.uint64(29)
+    for step in range(SHINGLE):
+        place = starts + step
+        value = tokens[np.minimum(place, len(tokens) - 1)].astype(np.uint64) + np.uint64(1)
+        hashes = _mix(hashes, np.where(place < ends, value, np.uint64(0)))
     return hashes, bounds
+
+
+def _mix(hashes: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """The hashes, uint64, with a value more in each."""
+    mixed = (hashes ^ values) * _MIX
+    return mixed ^ (mixed >> np.uint64(29))
 
 
 def _link_similar(signatures: np.ndarray) -> np.ndarray:
@@ -66,11 +72,7 @@ def _link_similar(signatures: np.ndarray) -> np.ndarray:
         return member
 
     for band in np.split(signatures, _BANDS, axis=1):
-        key = np.zeros(len(band), dtype=np.uint64)
-        with np.errstate(over="ignore"):
-            for column in band.T:
-                key = (key ^ column) * _MIX
-                key ^= key >> np.uint64(29)
+        key = functools.reduce(_mix, band.T, np.zeros(len(band), dtype=np.uint64))
         order = np.argsort(key, kind="stable")
         same = np.flatnonzero(key[order][1:] == key[order][:-1])
         left, right = order[same], order[same + 1]

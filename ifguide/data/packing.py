@@ -28,7 +28,7 @@ def pad_rows(rows: Sequence, fill, dtype=np.int64) -> np.ndarray:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Rows:
-    """One row with arrays of shape (L,), or a batch of B rows with arrays of shape (B, L)."""
+    """One row, arrays of shape (L,)."""
 
     input_ids: np.ndarray
     """int64. Padding is the end-of-text id (0 when there is none) and comes last in a row, where causal attention never
@@ -70,48 +70,40 @@ class PackedRows(Sequence):
         return len(self.row_first_piece) - 1
 
     def __getitem__(self, index: int) -> Rows:  # type: ignore[override]  # one row; Sequence's also takes slices
-        """Row `index`, arrays of shape (L,)."""
-        batch = self.batch([index])
-        return Rows(**{name: values[0] for name, values in vars(batch).items()})
-
-    def batch(self, indices) -> Rows:
-        """The rows `indices` (any order, repeats allowed) as arrays of shape (B, L); an IndexError outside [-R, R)."""
-        indices = np.asarray(indices, dtype=np.int64)
-        if len(indices) and not (-len(self) <= indices.min() and indices.max() < len(self)):
-            raise IndexError(f"expected row numbers below {len(self)}, got {indices.min()} to {indices.max()}")
-        shape = (len(indices), self.max_length)
-        batch = Rows(
-            input_ids=np.full(shape, 0 if self.eos_id is None else self.eos_id, dtype=np.int64),
-            labels=np.full(shape, IGNORED, dtype=np.int64),
-            token_index=np.full(shape, -1, dtype=np.int64),
-            selected=np.zeros(shape, dtype=bool),
-            position_ids=np.zeros(shape, dtype=np.int64),
-            document_index=np.full(shape, -1, dtype=np.int64),
+        """Row `index`; an IndexError outside [-R, R)."""
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"expected a row number below {len(self)}, got {index}")
+        length, number, column = self.max_length, index % len(self), 0
+        row = Rows(
+            input_ids=np.full(length, 0 if self.eos_id is None else self.eos_id, dtype=np.int64),
+            labels=np.full(length, IGNORED, dtype=np.int64),
+            token_index=np.full(length, -1, dtype=np.int64),
+            selected=np.zeros(length, dtype=bool),
+            position_ids=np.zeros(length, dtype=np.int64),
+            document_index=np.full(length, -1, dtype=np.int64),
         )
-        for b, row in enumerate(indices % max(len(self), 1)):
-            column = 0
-            for piece in range(self.row_first_piece[row], self.row_first_piece[row + 1]):
-                column = self._write_piece(batch, b, column, piece)
-        return batch
+        for piece in range(self.row_first_piece[number], self.row_first_piece[number + 1]):
+            column = self._write_piece(row, column, piece)
+        return row
 
-    def _write_piece(self, batch: Rows, b: int, column: int, piece: int) -> int:
+    def _write_piece(self, row: Rows, column: int, piece: int) -> int:
         document, start, stop = self.piece_document[piece], int(self.piece_start[piece]), int(self.piece_stop[piece])
         first, last = int(self.offsets[document]), int(self.offsets[document + 1])
         tokens = slice(first + start, min(first + stop, last))
         n_tokens, length = tokens.stop - tokens.start, stop - start  # length is one more when the end-of-text is inside
-        batch.input_ids[b, column : column + n_tokens] = self.token_ids[tokens]
-        batch.token_index[b, column : column + n_tokens] = np.arange(tokens.start, tokens.stop)
+        row.input_ids[column : column + n_tokens] = self.token_ids[tokens]
+        row.token_index[column : column + n_tokens] = np.arange(tokens.start, tokens.stop)
         # the piece's first element is only context: nothing before it in this row predicts it
-        labels = batch.labels[b, column : column + length]
-        labels[1:] = batch.input_ids[b, column + 1 : column + length]
+        labels = row.labels[column : column + length]
+        labels[1:] = row.input_ids[column + 1 : column + length]
         if self.trained is not None:
             labels[:n_tokens][~inside(self.trained, tokens.start, tokens.stop)] = IGNORED
         if not self.ends:
             labels[n_tokens:] = IGNORED
         if self.selected is not None:
-            batch.selected[b, column + 1 : column + n_tokens] = self.selected[tokens][1:]
-        batch.position_ids[b, column : column + length] = np.arange(length)
-        batch.document_index[b, column : column + length] = document
+            row.selected[column + 1 : column + n_tokens] = self.selected[tokens][1:]
+        row.position_ids[column : column + length] = np.arange(length)
+        row.document_index[column : column + length] = document
         return column + length
 
 
@@ -206,15 +198,12 @@ def pack_rows(
 
 
 def cut_overlapping(lengths: np.ndarray, max_length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Cut sequences into stretches of at most `max_length` elements that overlap by one.
+    """Cut sequences of `lengths` int (S,) elements into stretches of at most `max_length`, at least 2, that overlap by
+    one.
 
-    Args:
-        lengths: int (S,), elements of each sequence. A sequence of fewer than 2 has no target and gives no stretch.
-        max_length: longest stretch, at least 2.
-
-    Returns:
-        (which, start, stop), each int64 (P,): stretch p is elements [start, stop) of sequence `which`. Each element but
-        a sequence's first is inside, and not first, in exactly one stretch.
+    Returns (which, start, stop), each int64 (P,): stretch p is elements [start, stop) of sequence `which`. Each element
+    but a sequence's first is inside, and not first, in exactly one stretch. A sequence of fewer than 2 has no target
+    and gives no stretch.
     """
     step = max_length - 1
     counts = np.maximum(-(-(lengths - 1) // step), 0)

@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 
 from ifguide.config.schema import EvaluateConfig
-from ifguide.data.readers import Row, check_text, list_files, read_rows, read_texts
+from ifguide.data.readers import Row, check_text, list_files, read_rows, read_texts, text_of
 from ifguide.errors import InputError
 
 GROUP, ATTACK, ATTACK_KIND = "group", "input", "label"
@@ -33,12 +33,8 @@ def read_prompts(path: str | Path, config: EvaluateConfig) -> list[Prompt]:
     - AttaQ's rows: a column `input` with a `label`, which is the group;
     - BOLD's JSON: `{"group": {"person": ["text", ...]}}`; with several files the group is `file: group`.
 
-    Args:
-        path: the file or folder.
-        config: `prompt_field` and `group_field` name the columns, `n_prompts` limits the number (0 takes all).
-
-    Raises:
-        InputError: no such file or column, something that is not text, or no prompt at all.
+    There are at most `config.n_prompts` (0: all). An InputError: no such file or column, something that is not text, or
+    no prompt at all.
     """
     path = str(path)
     found = _nested_texts(path, config.prompt_field)
@@ -67,27 +63,22 @@ def read_heldout(path: str | Path, config: EvaluateConfig) -> list[str]:
 
 def _read_row(row: Row, config: EvaluateConfig) -> Prompt:
     values, field, group = row.values, config.prompt_field, config.group_field or GROUP
-    names = ", ".join(map(repr, values)) or "none"
     if field not in values and ATTACK in values and ATTACK_KIND in values:
         field = ATTACK
         group = config.group_field or (GROUP if GROUP in values else ATTACK_KIND)
+    wanted = ""
     if field not in values:
-        wanted = f"a column {config.prompt_field!r}, or {ATTACK!r} with {ATTACK_KIND!r} as in AttaQ"
-        remedy = "name the right column in evaluate.prompt_field"
-        raise InputError(f"{row.where}: expected {wanted}, found {names}; {remedy}")
-    if config.group_field and config.group_field not in values:
+        wanted = f"a column {field!r}, or {ATTACK!r} with {ATTACK_KIND!r} as in AttaQ"
+    elif config.group_field and config.group_field not in values:
         wanted = f"the column {config.group_field!r} of evaluate.group_field"
-        remedy = "name the right column, or leave the setting empty"
+    if wanted:
+        names, remedy = ", ".join(map(repr, values)) or "none", "name the right column in [evaluate]"
         raise InputError(f"{row.where}: expected {wanted}, found {names}; {remedy}")
-    text = values[field]
-    text = text["text"] if isinstance(text, dict) and "text" in text else text
-    return Prompt(text=check_text(text, row.where, field), group=_read_group(values.get(group), row.where, group))
-
-
-def _read_group(value, where: str, field: str) -> str:
-    if value is None or value != value:  # an empty cell of a Parquet file may be NaN
-        return ""
-    return str(value) if isinstance(value, int | float) else check_text(value, where, field).strip()
+    text, named = text_of(values[field]), values.get(group)
+    if named is None or named != named:  # an empty cell of a Parquet file may be NaN
+        named = ""
+    named = str(named) if isinstance(named, int | float) else check_text(named, row.where, group).strip()
+    return Prompt(text=check_text(text, row.where, field), group=named)
 
 
 def _nested_texts(path: str, field: str) -> list[tuple[str, str]] | None:

@@ -1,25 +1,31 @@
 """Query sets: the (prompt, completion) pairs that say what is toxic and what is safe."""
 
 import re
-from typing import TYPE_CHECKING
+from collections import Counter
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from ifguide.config.schema import QueriesConfig
 from ifguide.data.readers import Row, check_text, read_rows, take_field
-from ifguide.data.tokenizing import TokenizedText, piece_ends, tokenize
-from ifguide.errors import ConfigError, InputError
+from ifguide.data.tokenizing import Encoded, TokenizedText, piece_ends, tokenize
+from ifguide.errors import InputError
 
 if TYPE_CHECKING:
     import pandas
 
+KINDS: tuple[Literal["toxic", "safe"], ...] = ("toxic", "safe")
 _CONTINUATION = "continuation"
 _SCORE = "toxicity"
-_COUNTS = ("rows", "unscored", "filtered", "empty", "too_short", "kept")
 _BATCH = 512
 
 
-def read_queries(path: str, *, kind: str, config: QueriesConfig) -> "pandas.DataFrame":
+def read_sets(config: QueriesConfig) -> dict[str, "pandas.DataFrame"]:
+    """Both sets of a configuration whose paths are resolved, by kind; see `read_queries`."""
+    return {kind: read_queries(getattr(config, kind), kind=kind, config=config) for kind in KINDS}
+
+
+def read_queries(path: str, *, kind: Literal["toxic", "safe"], config: QueriesConfig) -> "pandas.DataFrame":
     """Read one set of queries. Each row holds
 
     - a prompt and a completion as text;
@@ -37,37 +43,34 @@ def read_queries(path: str, *, kind: str, config: QueriesConfig) -> "pandas.Data
         config: names of columns, thresholds, the share, and the most queries to keep, the first ones.
 
     Returns:
-        A frame of two string columns, `prompt` and `completion`. `frame.attrs["counts"]` holds how many rows were read
-        (`rows`), left out (`unscored`, `filtered`, `empty`, `too_short`) and `kept` before `config.max_queries`;
-        `frame.attrs["summary"]` is a sentence about them.
+        A frame of two string columns, `prompt` and `completion`. `frame.attrs["left_out"]` counts the rows that are not
+        queries by reason, and `frame.attrs["summary"]` is a sentence about all rows.
 
     Raises:
         InputError: an empty prompt or completion, another form of row, or nothing left; names the file and the line.
-        ConfigError: another `kind`.
     """
     import pandas as pd
 
-    if kind not in ("toxic", "safe"):
-        raise ConfigError(f"expected kind toxic or safe, got {kind!r}")
-    counts = dict.fromkeys(_COUNTS, 0)
-    pairs: list = []
     columns = [config.prompt_field, config.completion_field, _CONTINUATION, config.text_field]
-    for row in read_rows(path, text_field=config.text_field, columns=columns):
-        pair = _read_pair(row, kind, config)
-        counts["rows"] += 1
-        counts[pair if isinstance(pair, str) else "kept"] += 1
-        if not isinstance(pair, str) and (not config.max_queries or len(pairs) < config.max_queries):
-            pairs.append(pair)
-    summary = _summarise(path, kind, config, counts, len(pairs))
-    if not pairs:
+    rows = read_rows(path, text_field=config.text_field, columns=columns)
+    found = [_read_pair(row, kind, config) for row in rows]
+    pairs = [pair for pair in found if not isinstance(pair, str)]
+    left_out = Counter(reason for reason in found if isinstance(reason, str))
+    taken = pairs[: config.max_queries or None]
+    summary = f"{path}: {len(pairs):,} of {len(found):,} rows are {kind} queries"
+    if left_out:
+        summary += f"; left out: {', '.join(f'{n:,} {reason}' for reason, n in left_out.items())}"
+    if len(taken) < len(pairs):
+        summary += f"; the first {len(taken):,} are taken"
+    if not taken:
         raise InputError(f"{summary}; expected at least one {kind} query: change queries.{kind} or its thresholds")
-    frame = pd.DataFrame(pairs, columns=["prompt", "completion"])
-    frame.attrs = {"counts": counts, "summary": summary}
+    frame = pd.DataFrame(taken, columns=["prompt", "completion"])
+    frame.attrs = {"left_out": left_out, "summary": summary}
     return frame
 
 
 def _read_pair(row: Row, kind: str, config: QueriesConfig) -> tuple[str, str] | str:
-    """A row's prompt and completion, or which of `_COUNTS` it is left out as."""
+    """A row's prompt and completion, or why it is left out."""
     prompt_field, completion_field = config.prompt_field, config.completion_field
     if prompt_field not in row.values:
         if config.text_field not in row.values:
@@ -82,70 +85,46 @@ def _read_pair(row: Row, kind: str, config: QueriesConfig) -> tuple[str, str] | 
         fields = f"{prompt_field!r} and {completion_field!r}"
         raise InputError(f"{row.where}: expected {fields} in the same form, text or object; fix the row")
     if isinstance(prompt, dict):
-        parts = ((prompt_field, prompt), (completion_field, completion))
-        prompt, completion = (_nested_text(part, row, name) for name, part in parts)
-        rated = [_score(part, row, name) for name, part in parts]
-        scores = [score for score in rated if score is not None]
-        if len(scores) < len(rated):
-            return "unscored"
-        if not (min(scores) >= config.toxic_min if kind == "toxic" else max(scores) < config.safe_max):
-            return "filtered"
-    prompt, completion = (
-        check_text(prompt, row.where, prompt_field),
-        check_text(completion, row.where, completion_field),
-    )
+        prompt, prompt_score = _rated_text(prompt, row, prompt_field)
+        completion, completion_score = _rated_text(completion, row, completion_field)
+        if prompt_score is None or completion_score is None:
+            return "without scores"
+        if kind == "toxic" and min(prompt_score, completion_score) < config.toxic_min:
+            return f"not toxic (both scores at least {config.toxic_min:g})"
+        if kind == "safe" and max(prompt_score, completion_score) >= config.safe_max:
+            return f"not safe (both scores below {config.safe_max:g})"
     for name, text in ((prompt_field, prompt), (completion_field, completion)):
-        if not text.strip():
+        if not check_text(text, row.where, name).strip():
             remedy = "a query needs a prompt and a completion, so fill it or remove the row"
             raise InputError(f"{row.where}: {name!r} is empty; {remedy}")
     return prompt, completion
 
 
-def _nested_text(part: dict, row: Row, name: str):
-    if "text" not in part:
-        found = ", ".join(map(repr, part)) or "nothing"
-        raise InputError(f"{row.where}: expected {name!r} to hold 'text' and {_SCORE!r}, found {found}")
-    return part["text"]
-
-
-def _score(part: dict, row: Row, name: str) -> float | None:
-    if _SCORE not in part:
-        remedy = "score the text, or give prompt and completion as plain text"
-        raise InputError(f"{row.where}: expected {name!r} to hold {_SCORE!r}; {remedy}")
+def _rated_text(part: dict, row: Row, name: str) -> tuple[str, float | None]:
+    """The text and the score of one of RealToxicityPrompts' objects; None: it has no score."""
+    for key in ("text", _SCORE):
+        if key not in part:
+            remedy = "add it, or give prompt and completion as plain text"
+            raise InputError(f"{row.where}: expected {name!r} to hold {key!r}; {remedy}")
     score = part[_SCORE]
     if score is None or score != score:  # NaN is a score that is missing
-        return None
+        return part["text"], None
     if isinstance(score, bool) or not isinstance(score, int | float) or not 0 <= score <= 1:
         raise InputError(f"{row.where}: expected {_SCORE!r} of {name!r} from 0 to 1, got {score!r}")
-    return float(score)
+    return part["text"], float(score)
 
 
 def split_text(text: str, share: float) -> tuple[str, str] | str:
-    """A text cut after this share of its words; `empty` or `too_short` where that leaves nothing of a part."""
+    """A text cut after this share of its words, or why that leaves nothing of a part."""
     word_ends = [word.end() for word in re.finditer(r"\S+", text)]
     if len(word_ends) < 2:
-        return "too_short" if word_ends else "empty"
+        return "of one word" if word_ends else "without text"
     n_prompt = min(max(int(len(word_ends) * share), 1), len(word_ends) - 1)
     cut = word_ends[n_prompt - 1]
     return text[:cut], text[cut:]
 
 
-def _summarise(path: str, kind: str, config: QueriesConfig, counts: dict[str, int], n_taken: int) -> str:
-    bound = f"at least {config.toxic_min:g}" if kind == "toxic" else f"below {config.safe_max:g}"
-    reasons = {"filtered": f"not {kind} (both scores {bound})", "unscored": "without scores"}
-    reasons |= {"empty": "without text", "too_short": "of one word"}
-    parts = [f"{counts[name]:,} {reason}" for name, reason in reasons.items() if counts[name]]
-    sentence = f"{path}: {counts['kept']:,} of {counts['rows']:,} rows are {kind} queries"
-    if parts:
-        sentence += f"; left out: {', '.join(parts)}"
-    if n_taken < counts["kept"]:
-        sentence += f"; the first {n_taken:,} are taken"
-    return sentence
-
-
-def encode_queries(
-    queries: "pandas.DataFrame", tokenizer, max_length: int, bos_id: int | None = None
-) -> list[tuple[np.ndarray, np.ndarray]]:
+def encode_queries(queries: "pandas.DataFrame", tokenizer, max_length: int, bos_id: int | None = None) -> Encoded:
     """Tokenise prompt and completion as one text and mark the tokens to be predicted.
 
     A token belongs to the text, prompt or completion, in which its first character that is not white space is. A prompt
@@ -163,7 +142,7 @@ def encode_queries(
     Raises:
         InputError: no token begins in a completion, no token is before it, or it is too long for `max_length`.
     """
-    encoded = []
+    encoded: Encoded = []
     pairs = list(zip(queries["prompt"].tolist(), queries["completion"].tolist(), strict=True))
     for first in range(0, len(pairs), _BATCH):
         part = pairs[first : first + _BATCH]

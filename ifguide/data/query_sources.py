@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ifguide.config.schema import QueriesConfig
-from ifguide.data.queries import read_queries, split_text
+from ifguide.data.queries import KINDS, read_queries, split_text
 from ifguide.data.readers import Row, check_text, read_rows, take_field
 from ifguide.errors import InputError
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 Found = list[tuple[str, str, str]] | str
 """What a row gives: queries (kind, prompt, completion), those of a pair together; or why it is left out."""
-KINDS = ("toxic", "safe")
 MOST_WORDS = 60
 """A longer text is cut here before it becomes a query."""
 _SPACED = re.compile(r"\s+([,.!?;:]|n't\b|'\w)")
@@ -77,7 +76,7 @@ def _read_scored(path: str, config: QueriesConfig) -> Iterator[Found]:
     for kind in KINDS:
         frame = read_queries(path, kind=kind, config=config)
         yield from ([(kind, *pair)] for pair in frame.itertuples(index=False, name=None))
-        yield from [f"rows that are not {kind} or have no scores"] * (frame.attrs["counts"]["rows"] - len(frame))
+        yield from [f"rows that are not {kind} or have no scores"] * frame.attrs["left_out"].total()
 
 
 def read_rewrites(path: str, *fields: str) -> Iterator[list[str]]:

@@ -84,15 +84,11 @@ def read_rows(
 
 
 def read_texts(path: str, field: str = "text", *, limit: int = 0) -> list[str]:
-    """The first `limit` texts (0: all) of one column, without blank ones; of a nested `{"text": ...}`, its text.
-
-    Raises:
-        InputError: as `read_rows`; also a row without the column, or no text at all.
-    """
+    """The first `limit` texts (0: all) of one column, without blank ones; of a nested `{"text": ...}`, its text. An
+    InputError: as `read_rows`; also a row without the column, or no text at all."""
     texts = []
     for row in read_rows(path, text_field=field, columns=[field]):
-        value = take_field(row, field)
-        text = check_text(value["text"] if isinstance(value, dict) and "text" in value else value, row.where, field)
+        text = check_text(text_of(take_field(row, field)), row.where, field)
         if text.strip():
             texts.append(text)
             if len(texts) == limit:
@@ -100,6 +96,11 @@ def read_texts(path: str, field: str = "text", *, limit: int = 0) -> list[str]:
     if not texts:
         raise InputError(f"{path} holds no text in the column {field!r}; name another file or another column")
     return texts
+
+
+def text_of(value):
+    """The text of a nested `{"text": ...}`; any other value as it is."""
+    return value["text"] if isinstance(value, dict) and "text" in value else value
 
 
 def take_field(row: Row, field: str):
@@ -229,8 +230,7 @@ def _text_rows(file: Path, stem: str, text_field: str, text_unit: str) -> Iterat
         yield Row({text_field: "".join(line for _, line in _lines(file))}, str(file), 0, stem)
         return
     for number, line in _lines(file):
-        text = line.removesuffix("\n").removesuffix("\r")
-        yield Row({text_field: text}, f"{file}, line {number}", number, stem)
+        yield Row({text_field: line.removesuffix("\n").removesuffix("\r")}, f"{file}, line {number}", number, stem)
 
 
 def _parquet_rows(file: Path, stem: str, columns: list[str]) -> Iterator[Row]:

@@ -3,6 +3,7 @@ compute them."""
 
 import ast
 import json
+from contextlib import suppress
 
 import numpy as np
 
@@ -41,17 +42,10 @@ def parse_spans(value, n_characters: int, where: str, field: str) -> tuple[tuple
     return tuple((start, end) for start, end in merged)
 
 
-def mark_tokens(
-    text: str, spans: tuple[tuple[int, int], ...], char_start: np.ndarray, char_end: np.ndarray
-) -> np.ndarray:
-    """Which tokens have a character that is inside a span (see `parse_spans`) and is not white space.
-
-    Args:
-        char_start, char_end: int (n,), the tokenizer's offsets in characters, ends excluded.
-
-    Returns:
-        bool (n,). A token without characters is in no span; of several tokens inside one character, all are.
-    """
+def mark_tokens(text: str, spans: tuple, char_start: np.ndarray, char_end: np.ndarray) -> np.ndarray:
+    """Which tokens, bool (n,), have a character that is inside a span (see `parse_spans`) and is not white space.
+    `char_start` and `char_end`, int (n,), are the tokenizer's offsets in characters, ends excluded. A token without
+    characters is in no span; of several tokens inside one character, all are."""
     if not spans:
         return np.zeros(len(char_start), dtype=bool)
     inside = np.zeros(len(text) + 1, dtype=np.int64)
@@ -66,15 +60,12 @@ def _parse(value, where: str, field: str):
         return []
     if not isinstance(value, str):
         return value
-    try:
+    with suppress(ValueError, RecursionError):
         return json.loads(value)
-    except (ValueError, RecursionError):
-        pass
     try:  # SemEval writes Python; literal_eval runs nothing
         return ast.literal_eval(value.strip())
     except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
-        shown = value if len(value) <= 80 else f"{value[:77]}..."
-        raise InputError(f"{where}: expected spans in {field!r} as {_FORMS}, got the text {shown!r}") from error
+        raise InputError(f"{where}: expected spans in {field!r} as {_FORMS}, got the text {value[:80]!r}") from error
 
 
 def _range(item, where: str, field: str) -> tuple[int, int]:

@@ -6,6 +6,9 @@ import numpy as np
 
 from ifguide.errors import InputError
 
+Encoded = list[tuple[np.ndarray, np.ndarray]]
+"""Queries as pairs of token ids int64 (T,) and which of them are the completion's, bool (T,)."""
+
 
 class TokenizedText(NamedTuple):
     """A text's tokens and their places in it."""
@@ -20,26 +23,17 @@ class TokenizedText(NamedTuple):
 
 def tokenize(tokenizer, texts: list[str]) -> list[TokenizedText]:
     """Tokenise texts (without lone surrogates), without adding special tokens, cutting or padding. (A special token
-    written out in a text is still read as that token, as is usual in training.)
-
-    Raises:
-        InputError: the tokenizer is not a fast one, so it has no character offsets.
-    """
+    written out in a text is still read as that token, as is usual in training.) An InputError: the tokenizer is not a
+    fast one, so it has no character offsets."""
     if not getattr(tokenizer, "is_fast", False):
         remedy = "convert it: AutoTokenizer.from_pretrained(FOLDER, use_fast=True).save_pretrained(FOLDER)"
         wanted = "a fast tokenizer (a tokenizer.json, which knows character offsets)"
         raise InputError(f"expected {wanted}, got {type(tokenizer).__name__}; {remedy}")
     if not texts:
         return []
-    unwanted = (
-        "add_special_tokens",
-        "padding",
-        "truncation",
-        "return_attention_mask",
-        "return_token_type_ids",
-        "verbose",
-    )
-    encoded = tokenizer(texts, return_offsets_mapping=True, **dict.fromkeys(unwanted, False))
+    changes = ("add_special_tokens", "padding", "truncation")
+    extras = ("return_attention_mask", "return_token_type_ids", "verbose")
+    encoded = tokenizer(texts, return_offsets_mapping=True, **dict.fromkeys((*changes, *extras), False))
     tokenized = []
     for ids, offsets in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True):
         places = np.array(offsets, dtype=np.int32).reshape(-1, 2)

@@ -103,20 +103,10 @@ class WordIndex:
     def nearest(
         self, text: str, n: int = 10, *, span: tuple[int, int] | None = None, order: np.ndarray | None = None
     ) -> tuple[list[NearDocument], list[Term]]:
-        """The documents that share most of a text's rarest words and pairs.
-
-        Args:
-            n: how many documents at most.
-            span: characters of the text whose words are meant, see `rarest_terms`; None: the whole text.
-            order: int64, every document of the corpus, the one to name first among equals first; None: by number.
-
-        Returns:
-            The documents that share a term, the highest sum of weights first, ties by `order`; and the terms that were
-            searched for.
-
-        Raises:
-            InputError: n is not positive.
-        """
+        """The at most n documents that share most of a text's rarest words and pairs, the highest sum of weights first,
+        and the terms that were searched for. `span` says which characters' words are meant, see `rarest_terms`. Ties
+        are in the `order` of int64 numbers of all documents, or without it by number. An InputError: n is not
+        positive."""
         if n < 1:
             raise InputError(f"nearest: expected at least one document, got {n}")
         terms = self.rarest_terms(text, span=span)

@@ -32,11 +32,8 @@ def heldout_losses(
 
     Each text is read by itself. Its first token is not scored, because nothing comes before it (except a
     beginning-of-text token where the tokenizer adds one). A text longer than the context is read in chunks that overlap
-    by one token, so every other token is predicted once.
-
-    Raises:
-        InputError: no text has two tokens.
-        NumericalError: the loss is not a number.
+    by one token, so every other token is predicted once. An InputError: no text has two tokens; a NumericalError: the
+    loss is not a number.
     """
     import torch
 

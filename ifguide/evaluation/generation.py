@@ -49,17 +49,9 @@ def draw_uniforms(seed: int, prompt_index: int, sample_index: int, n_steps: int)
 
 
 def sample_tokens(logits: Tensor, uniforms: Tensor, top_p: float, temperature: float) -> Tensor:
-    """One token a row, (B,) int64, from the nucleus: the smallest set of most likely tokens with probability `top_p` or
-    more together.
-
-    Args:
-        logits: (B, V), divided by `temperature` > 0.
-        uniforms: (B,) in [0, 1): where the nucleus' cumulative distribution is cut.
-        top_p: 0 < top_p <= 1.
-
-    Raises:
-        NumericalError: a row of logits holds NaN, or no finite value.
-    """
+    """One token a row, (B,) int64, from the nucleus: the smallest set of most likely tokens with probability `top_p`,
+    in (0, 1], or more together. `logits` (B, V) are divided by `temperature` > 0; `uniforms` (B,) in [0, 1) say where
+    the nucleus' cumulative distribution is cut. A NumericalError: a row of logits holds NaN, or no finite value."""
     probabilities = torch.softmax(logits.float() / temperature, dim=-1)
     if not torch.isfinite(probabilities).all():
         wrong = "expected finite logits, got NaN or infinity"
@@ -87,10 +79,7 @@ def encode_prompts(tokenizer, prompts: Sequence[str], max_tokens: int) -> list[l
 
     Trailing spaces are dropped: most tokenizers put the space in front of the next word, so models continue badly after
     one. A beginning-of-text token comes first where the tokenizer adds one; an empty prompt becomes a single beginning-
-    or end-of-text token.
-
-    Raises:
-        InputError: an empty prompt, and a tokenizer with neither token.
+    or end-of-text token. An InputError: an empty prompt, and a tokenizer with neither token.
     """
     bos = bos_context(tokenizer)
     lead = [] if bos is None else [bos]

@@ -7,9 +7,7 @@ from pathlib import Path
 
 from ifguide.errors import InputError
 
-MISSING = (
-    "evaluate.harness_tasks needs lm-evaluation-harness; run: pip install 'ifguide[harness]', or empty the setting"
-)
+MISSING = "evaluate.harness_tasks needs lm-evaluation-harness; run: pip install 'ifguide[harness]', or empty it"
 
 
 def check_harness(tasks: Sequence[str], folder: str = "") -> None:
@@ -24,20 +22,12 @@ def check_harness(tasks: Sequence[str], folder: str = "") -> None:
 
 
 def run_harness(model, tokenizer, tasks: Sequence[str], folder: str = "", *, limit: int = 0) -> dict:
-    """Run tasks of the harness on a model.
+    """Run tasks, or groups of tasks, of the harness on a model, on `limit` examples each (0: all). With a folder of
+    task YAML files only its tasks are known, and data files that they name are looked for from there; the harness's own
+    tasks fetch their data from the hub. An InputError: as `check_harness`, or the harness could not run a task.
 
-    Args:
-        tasks: names of tasks or groups of tasks.
-        folder: of task YAML files; then only its tasks are known, and data files that they name are looked for from
-            there. Empty: the harness's own tasks, which fetch their data from the hub.
-        limit: the number of examples for each task; 0 takes all.
-
-    Returns:
-        {task: {metric: value}}, with a metric's standard error as `<metric>_stderr`, the number of examples as
-        `n_samples`, and the filter after a comma unless it is the default one.
-
-    Raises:
-        InputError: as `check_harness`, or the harness could not run a task.
+    Returns {task: {metric: value}}, with a metric's standard error as `<metric>_stderr`, the number of examples as
+    `n_samples`, and the filter after a comma unless it is the default one.
     """
     manager = _task_manager(folder)
     import lm_eval

@@ -36,10 +36,7 @@ def guess_last_words(
     than the context loses its beginning.
 
     It does exactly when each token of a word is the most likely one after the right tokens before it, so one forward
-    pass answers for the whole word.
-
-    Raises:
-        InputError: a passage of one word.
+    pass answers for the whole word. An InputError: a passage of one word.
     """
     import pandas as pd
     import torch

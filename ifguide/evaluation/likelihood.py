@@ -25,10 +25,8 @@ def token_likelihoods(
     """Log-probability of every token of some completions, each with its leading space, after one prompt.
 
     The prompt is encoded as for generation. A completion is tokenized from its text, which may give other tokens than
-    those that were drawn if the text can be tokenized in two ways. An empty one has no tokens.
-
-    Raises:
-        InputError: a completion leaves no room for the prompt.
+    those that were drawn if the text can be tokenized in two ways. An empty one has no tokens. An InputError: a
+    completion leaves no room for the prompt.
     """
     import torch
 

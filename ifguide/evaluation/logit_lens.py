@@ -5,13 +5,14 @@ vocabulary.
 """
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ifguide.data.tokenizing import Encoded
 from ifguide.errors import InputError, NumericalError
 from ifguide.evaluation import Report
 from ifguide.evaluation.query_batches import log_probabilities, mean_by_owner, query_batches
@@ -28,11 +29,8 @@ class LayerProbabilities(NamedTuple):
 
 def find_lens_parts(model) -> tuple[nn.ModuleList, nn.Module, nn.Module]:
     """The L blocks, the final norm and the unembedding of any family: the blocks are the one list of modules as long as
-    the configuration's number of layers; the final norm is the normalisation beside that list.
-
-    Raises:
-        InputError: a model without exactly one of each.
-    """
+    the configuration's number of layers; the final norm is the normalisation beside that list. An InputError: a model
+    without exactly one of each."""
     config = model.config.get_text_config() if hasattr(model.config, "get_text_config") else model.config
     n_layers = getattr(config, "num_hidden_layers", None)
     lists = [(name, m) for name, m in model.named_modules() if isinstance(m, nn.ModuleList) and len(m) == n_layers]
@@ -41,8 +39,8 @@ def find_lens_parts(model) -> tuple[nn.ModuleList, nn.Module, nn.Module]:
         found = f"expected one list of {n_layers} blocks in {kind}, found {len(lists)}"
         raise InputError(f"logit lens: {found}; it reads decoder-only models such as GPT-NeoX, Llama and GPT-2")
     name, blocks = lists[0]
-    parent = model.get_submodule(name.rpartition(".")[0])
-    norms = [child for child in parent.children() if "norm" in type(child).__name__.lower()]
+    beside = model.get_submodule(name.rpartition(".")[0]).children()
+    norms = [child for child in beside if "norm" in type(child).__name__.lower()]
     if len(norms) != 1:
         found = f"expected one final norm beside the blocks of {kind}, found {len(norms)}"
         raise InputError(f"logit lens: {found}; it reads models that normalise once before the unembedding")
@@ -75,14 +73,11 @@ def residual_streams(blocks: nn.ModuleList) -> Iterator[list[Tensor]]:
 
 @torch.inference_mode()
 def layer_probabilities(
-    model, encoded: Sequence[tuple[np.ndarray, np.ndarray]], *, batch_size: int = 16, report: Report | None = None
+    model, encoded: Encoded, *, batch_size: int = 16, report: Report | None = None
 ) -> LayerProbabilities:
     """Probability of each completion after every layer; `encoded` is what `ifguide.data.queries.encode_queries` gives.
-
-    Raises:
-        InputError: as `find_lens_parts`.
-        NumericalError: the last layer does not give the model's own probabilities, so the lens does not fit the model.
-    """
+    An InputError: as `find_lens_parts`; a NumericalError: the last layer does not give the model's own probabilities,
+    so the lens does not fit the model."""
     blocks, norm, head = find_lens_parts(model)
     probability, log_probability = (np.zeros((len(encoded), len(blocks) + 1)) for _ in range(2))
     model.eval()

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ifguide.data.tokenizing import Encoded
 from ifguide.errors import InputError
 from ifguide.evaluation import Report
 from ifguide.evaluation.mechanism_settings import PrefixSettings
@@ -38,26 +39,14 @@ def start_prefix(allowed: Sequence[int], settings: PrefixSettings) -> list[int]:
 
 
 def find_prefix(
-    model,
-    encoded: Sequence[tuple[np.ndarray, np.ndarray]],
-    allowed: Sequence[int],
-    settings: PrefixSettings,
-    *,
-    lead: int = 0,
-    report: Report | None = None,
+    model, encoded: Encoded, allowed: Sequence[int], settings: PrefixSettings, *, lead=0, report: Report | None = None
 ) -> FoundPrefix:
-    """Search for the prefix that makes the completions most likely.
+    """Search for the prefix of `allowed` token ids that makes the completions of the `encoded` queries (see
+    `ifguide.data.queries.encode_queries`; with room for it) most likely. It follows the `lead` tokens at the beginning
+    of every query (a beginning-of-text token). An InputError: no query, or no token allowed.
 
     In each round the gradient of the objective with respect to the prefix's one-hot tokens proposes changes of one
     token. A sample of them is tried with forward passes; the best is kept if it improves the objective.
-
-    Args:
-        encoded: Q queries, as `ifguide.data.queries.encode_queries` gives them, with room for the prefix.
-        allowed: token ids a prefix may hold.
-        lead: tokens at the beginning of every query that stay in front of the prefix (a beginning-of-text token).
-
-    Raises:
-        InputError: no query, or no token allowed.
     """
     if not encoded or not len(allowed):
         raise InputError(f"prefix search: expected queries and allowed tokens, got {len(encoded)} and {len(allowed)}")
@@ -89,14 +78,7 @@ def find_prefix(
 
 
 @torch.inference_mode()
-def prefix_objective(
-    model,
-    encoded: Sequence[tuple[np.ndarray, np.ndarray]],
-    prefix: Sequence[int],
-    *,
-    lead: int = 0,
-    batch_size: int = 64,
-) -> float:
+def prefix_objective(model, encoded: Encoded, prefix: Sequence[int], *, lead: int = 0, batch_size: int = 64) -> float:
     """Mean over queries of the mean log-probability (nats) of the completion's tokens, with the prefix (which may be
     empty) before the prompt; `encoded` and `lead` as for `find_prefix`."""
     total = 0.0
@@ -110,7 +92,7 @@ def _row_means(logits: Tensor, batch: QueryBatch) -> Tensor:
     return mean_by_owner(likely, batch.owners, len(batch.numbers))
 
 
-def _put_before(encoded, prefix: Sequence[int], lead: int) -> list[tuple[np.ndarray, np.ndarray]]:
+def _put_before(encoded: Encoded, prefix: Sequence[int], lead: int) -> Encoded:
     new = np.asarray(prefix, dtype=np.int64)
     none = np.zeros(len(new), dtype=bool)
     return [

@@ -1,6 +1,6 @@
 """Encoded (prompt, completion) pairs as padded batches for one forward pass each. B rows, T tokens."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ifguide.data.packing import pad_rows
+from ifguide.data.tokenizing import Encoded
 
 
 @dataclass(frozen=True)
@@ -42,9 +43,7 @@ class QueryBatch:
         return self.ids[self.targets]
 
 
-def query_batches(
-    encoded: Sequence[tuple[np.ndarray, np.ndarray]], batch_size: int, device="cpu"
-) -> Iterator[QueryBatch]:
+def query_batches(encoded: Encoded, batch_size: int, device="cpu") -> Iterator[QueryBatch]:
     """Batches of what `ifguide.data.queries.encode_queries` gives: ids int64 (T,) and completion mask bool (T,) of each
     pair; a mask's first value is False. Pairs of similar length share a batch."""
     order = sorted(range(len(encoded)), key=lambda i: (-len(encoded[i][0]), i))

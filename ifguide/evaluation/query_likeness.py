@@ -15,12 +15,9 @@ N_FOLDS, N_WORDS = 5, 10
 
 def compare_topics(queries) -> tuple[float, list[tuple[str, str, bool]]] | None:
     """How well a bag of words tells the sets of a frame (`kind`, `prompt`, `completion`) apart by topic: without words
-    that are toxic alone (explicit ones: alt-profanity-check judges) and those such as `the`.
-
-    Returns:
-        AUC over held-out prompts; and the words that tell most, each with the kind it speaks for and whether to veil
-        it. None for too few prompts or words.
-    """
+    that are toxic alone (explicit ones: alt-profanity-check judges) and those such as `the`. Returns the AUC over
+    held-out prompts, and the words that tell most, each with the kind it speaks for and whether to veil it; None for
+    too few prompts or words."""
     from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS, TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import roc_auc_score

@@ -61,14 +61,7 @@ def mean_of_highest(scores: np.ndarray, offsets: np.ndarray, share: float, train
 
 
 def judge_ranking(
-    scores: np.ndarray,
-    labels: Labels,
-    id_rank: np.ndarray,
-    name: str = "",
-    way: str = "",
-    *,
-    n_draws: int = 1000,
-    seed: int = 0,
+    scores: np.ndarray, labels: Labels, id_rank: np.ndarray, name="", way="", *, n_draws=1000, seed=0
 ) -> RankingQuality:
     """AUROC, average precision and precision at several depths, with bootstrap intervals.
 

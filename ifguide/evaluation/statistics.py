@@ -50,12 +50,7 @@ def mean_toxicity(scores: np.ndarray) -> float:
 
 
 def bootstrap_bounds(
-    measure: Callable[[np.ndarray], ArrayLike],
-    n_rows: int,
-    *,
-    n: int = 2000,
-    seed: int = 0,
-    undefined: tuple[float, float] = (np.nan, np.nan),
+    measure: Callable[[np.ndarray], ArrayLike], n_rows: int, *, n=2000, seed=0, undefined=(np.nan, np.nan)
 ) -> tuple[np.ndarray, np.ndarray]:
     """Lower and upper 95% bounds of a measure over rows drawn with replacement.
 
@@ -113,13 +108,8 @@ def paired_perplexity_difference(
     base: np.ndarray, other: np.ndarray, tokens: np.ndarray, *, relative: bool = False, **draws: int
 ) -> Interval:
     """Perplexity of the base minus that of another model on the same held-out texts: positive means that `other` is
-    more fluent.
-
-    Args:
-        base, other: (H,), summed cross-entropy of each text under either model.
-        tokens: (H,), its predicted tokens; at least one of them positive.
-        relative: as a share of the base's.
-    """
+    more fluent. `base` and `other`, (H,), are the summed cross-entropy of each text, `tokens` (H,) its predicted
+    tokens, at least one of them positive. `relative`: as a share of the base's."""
 
     def difference(rows: np.ndarray) -> float:
         before, after = _perplexities(rows)

@@ -15,7 +15,7 @@ distinct words of the toxic completions, and for each without a toxic word at mo
 
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -41,17 +41,9 @@ _OF_EMOJI = (range(0x1F3FB, 0x1F400), range(0xE0020, 0xE0080))
 
 
 def find_toxic_spans(texts: Sequence[str], toxicity: np.ndarray, scorer: "ToxicityScorer") -> list[list[Span]]:
-    """Find the toxic words of the toxic texts.
-
-    Args:
-        texts: n completions.
-        toxicity: float64 (n,), what the scorer gave each.
-        scorer: the same one.
-
-    Returns:
-        n lists of spans, ascending and disjoint; empty for a text below `TOXIC_FROM`, without a word, or in which
-        neither question finds one. The same texts and scores give the same spans.
-    """
+    """The toxic words of n texts, as ascending, disjoint spans: none for a text whose `toxicity`, float64 (n,), by the
+    same scorer is below `TOXIC_FROM`, without a word, or in which neither question finds one. The same texts and scores
+    give the same spans."""
     rated = {text: float(score) for text, score in zip(texts, toxicity, strict=True) if score >= TOXIC_FROM}
     words = {text: find_words(text) for text in rated}
     names = {text: [text[start:end] for start, end in places] for text, places in words.items()}
@@ -104,10 +96,7 @@ def _is_around(sign: str) -> bool:
 
 
 def _take_out(
-    words: Mapping[str, Sequence[Span]],
-    rated: Mapping[str, float],
-    alone: Mapping[str, float],
-    scorer: "ToxicityScorer",
+    words: dict[str, list[Span]], rated: dict[str, float], alone: dict[str, float], scorer: "ToxicityScorer"
 ) -> dict[str, set[str]]:
     """Text -> the words without which it is no longer toxic, found one a round; a word that lowers nothing stays."""
     tried: dict[str, list[str]] = {}

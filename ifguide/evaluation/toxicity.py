@@ -11,6 +11,8 @@ import numpy as np
 
 from ifguide.errors import ConfigError, InputError, NumericalError
 
+TEXTS_AT_ONCE = 64
+"""For scorers that are neural networks."""
 SPECS = "profanity-check, detoxify[:original|unbiased|multilingual] or classifier:PATH_OR_ID[#LABEL]"
 
 
@@ -36,10 +38,8 @@ class ProfanityCheckScorer:
 
     def score(self, texts: Sequence[str]) -> np.ndarray:
         """float64 (n,): probability of profanity."""
-        try:
-            from profanity_check import predict_prob
-        except ImportError as error:
-            raise _missing("profanity-check", "alt-profanity-check") from error
+        from profanity_check import predict_prob
+
         return score_visible(texts, predict_prob)
 
 
@@ -71,16 +71,16 @@ class DetoxifyScorer:
 
     VARIANTS = ("original", "unbiased", "multilingual")
 
-    def __init__(self, variant: str = "original", *, device: str = "cpu", batch_size: int = 64):
+    def __init__(self, variant: str = "original", *, device: str = "cpu"):
         if variant not in self.VARIANTS:
             known = ", ".join(self.VARIANTS)
             raise ConfigError(f"evaluate.scorer: expected detoxify with one of {known}, got {variant!r}")
         try:
             from detoxify import Detoxify
         except ImportError as error:
-            raise _missing(f"detoxify:{variant}", "detoxify") from error
+            wanted = "the package detoxify is not installed; run: pip install detoxify"
+            raise InputError(f"scorer detoxify:{variant}: {wanted}") from error
         self.name = f"detoxify:{variant}"
-        self.batch_size = batch_size
         try:
             self._model = Detoxify(variant, device=device)
         except Exception as error:
@@ -89,21 +89,15 @@ class DetoxifyScorer:
 
     def score(self, texts: Sequence[str]) -> np.ndarray:
         """float64 (n,): Detoxify's `toxicity`."""
-        return score_visible(texts, lambda part: self._model.predict(list(part))["toxicity"], self.batch_size)
+        return score_visible(texts, lambda part: self._model.predict(list(part))["toxicity"], TEXTS_AT_ONCE)
 
 
 class ClassifierScorer:
-    """A Hugging Face text classifier from a folder or the hub, such as ToxiGen-RoBERTa, in safetensors.
+    """A Hugging Face text classifier from a folder or the hub, such as ToxiGen-RoBERTa, in safetensors. `label` is the
+    name or number of the toxic class; None finds it, see `find_toxic_label`, whose errors this has as well. An
+    InputError: nothing loadable there."""
 
-    Args:
-        source: folder or hub id.
-        label: name or number of the toxic class; None finds it, see `find_toxic_label`.
-
-    Raises:
-        InputError: nothing loadable there. ConfigError: as `find_toxic_label`.
-    """
-
-    def __init__(self, source: str, label: str | None = None, *, device: str = "cpu", batch_size: int = 64):
+    def __init__(self, source: str, label: str | None = None, *, device: str = "cpu"):
         from transformers import AutoModelForSequenceClassification, AutoTokenizer
         from transformers.utils import logging
 
@@ -121,11 +115,10 @@ class ClassifierScorer:
         # exclusive classes share a softmax; a single class and independent ones have a sigmoid each
         self._independent = model.config.num_labels == 1 or model.config.problem_type == "multi_label_classification"
         self.name = f"classifier:{source}#{model.config.id2label[self._label]}"
-        self.batch_size = batch_size
 
     def score(self, texts: Sequence[str]) -> np.ndarray:
         """float64 (n,): probability of the toxic class. Texts beyond the classifier's length are cut at the end."""
-        return score_visible(texts, self._score_batch, self.batch_size)
+        return score_visible(texts, self._score_batch, TEXTS_AT_ONCE)
 
     def _score_batch(self, texts: Sequence[str]) -> np.ndarray:
         import torch
@@ -145,11 +138,8 @@ class ClassifierScorer:
 
 def find_toxic_label(id2label: dict[int, str], label: str | None = None) -> int:
     """Number of the class that means toxic: the one with this name (case does not matter) or number; without a `label`
-    one of the usual names, or class 1 of two unnamed classes, as in ToxiGen-RoBERTa.
-
-    Raises:
-        ConfigError: not found or not clear; the message lists the classes.
-    """
+    one of the usual names, or class 1 of two unnamed classes, as in ToxiGen-RoBERTa. A ConfigError: not found or not
+    clear; the message lists the classes."""
     names = {int(i): name for i, name in id2label.items()}
     lowered = {name.lower(): i for i, name in names.items()}
     choices = ", ".join(f"{i} ({name})" for i, name in sorted(names.items()))
@@ -191,15 +181,8 @@ def classifier_source(spec: str) -> str:
 
 
 def load_scorer(spec: str, *, device: str = "cpu") -> ToxicityScorer:
-    """The scorer that `evaluate.scorer` or `evaluate.implicit` names.
-
-    Args:
-        spec: one of `SPECS`.
-        device: for scorers that are neural networks.
-
-    Raises:
-        ConfigError: no such scorer. InputError: it is not installed or cannot be loaded.
-    """
+    """The scorer that `evaluate.scorer` or `evaluate.implicit` names, one of `SPECS`; neural networks are on the
+    device. A ConfigError: no such scorer; an InputError: it is not installed or cannot be loaded."""
     kind, _, rest = spec.partition(":")
     if kind == "profanity-check" and not rest:
         return ProfanityCheckScorer()
@@ -209,7 +192,3 @@ def load_scorer(spec: str, *, device: str = "cpu") -> ToxicityScorer:
         source, _, label = rest.partition("#")
         return ClassifierScorer(source, label or None, device=device)
     raise ConfigError(f"evaluate.scorer: expected {SPECS}, got {spec!r}")
-
-
-def _missing(scorer: str, package: str) -> InputError:
-    return InputError(f"scorer {scorer}: the package {package} is not installed; run: pip install {package}")

@@ -13,23 +13,23 @@ import numpy as np
 import torch
 from torch import nn
 
-from ifguide.errors import ConfigError, NumericalError
+from ifguide.errors import NumericalError
 from ifguide.influence.batches import Batch
-from ifguide.influence.losses import SplitModel, backpropagate
+from ifguide.influence.losses import SplitModel, backpropagate, slices
 from ifguide.models.layers import Layers, Matrices, gradients_flow, watch
+
+ScoreBatch = Callable[[Batch], dict[str, torch.Tensor]]
+"""Gives tensors (B, T-1) by name."""
 
 
 def position_scores(
     model: nn.Module, modules: Layers, directions: list[Matrices], batch: Batch
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Position scores along each direction by one forward and one backward pass; entry t is what flows through position
-    t, which predicts token t+1.
+    """Position scores along each direction by one forward and one backward pass: scores (K, B, T-1) along K directions,
+    and losses (B, T-1), 0 where nothing counts. Entry t is what flows through position t, which predicts token t+1.
 
     A backward pass gives each layer's inputs and output gradients, which no direction enters; each direction only
     multiplies them once more. Own-loss scores share too little for that (`benchmarks/several.py` has what was tried).
-
-    Returns:
-        Scores (K, B, T-1) along K directions, and losses (B, T-1), 0 where nothing counts.
     """
     first = next(iter(directions[0].values()))
     totals = torch.zeros(len(directions), *batch.input_ids.shape, dtype=first.dtype, device=batch.input_ids.device)
@@ -58,33 +58,23 @@ def report_at_predicted(flow: torch.Tensor, counted: torch.Tensor) -> torch.Tens
 
 def score_corpus(
     batches: Iterable[Batch],
-    score_batch: Callable[[Batch], dict[str, torch.Tensor]],
+    score_batch: ScoreBatch,
     outputs: dict[str, np.ndarray],
     *,
     first: int = 0,
     device="cpu",
     report: Callable[[int], None] | None = None,
 ) -> None:
-    """Score batches and put every value at its token's place.
-
-    Args:
-        score_batch: gives tensors (B, T-1) by name.
-        outputs: float32 arrays by the same names, written in place; their first value's place in the corpus is `first`.
-        device: where `score_batch` wants the batch.
-        report: called with the tokens done.
-
-    Raises:
-        NumericalError: a score is not finite.
-    """
+    """Score batches on the device and put every value at its token's place. `score_batch` gives tensors (B, T-1) by
+    name; the `outputs`, float32 arrays by the same names, are written in place, and begin at the token `first`.
+    `report` is called with the tokens done. A NumericalError: a score is not finite."""
     done = 0
     for places, found, n_tokens in score_batches(batches, score_batch, device):
         for name, array in outputs.items():
             values = found[name]
-            if not np.isfinite(values).all():
-                raise NumericalError(
-                    f"{np.count_nonzero(~np.isfinite(values)):,} {name} scores are not finite; run the model in float32"
-                    " (model.dtype) and check its weights"
-                )
+            if n_bad := np.count_nonzero(~np.isfinite(values)):
+                remedy = "run the model in float32 (model.dtype) and check its weights"
+                raise NumericalError(f"{n_bad:,} {name} scores are not finite; {remedy}")
             array[places - first] = values
         done += n_tokens
         if report:
@@ -92,7 +82,7 @@ def score_corpus(
 
 
 def score_batches(
-    batches: Iterable[Batch], score_batch: Callable[[Batch], dict[str, torch.Tensor]], device="cpu"
+    batches: Iterable[Batch], score_batch: ScoreBatch, device="cpu"
 ) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray], int]]:
     """For each batch the places int64 (n,) of the tokens that count, their scores float32 (n,) by name, and its length;
     arguments as for `score_corpus`."""
@@ -115,28 +105,14 @@ AVERAGES: dict[str, Callable[..., np.ndarray]] = {"mean": np.mean, "median": np.
 def average_blocks(
     scores: list[np.ndarray], valid_between: ValidBetween, block: int = BLOCK, average: str = "mean"
 ) -> Iterator[np.ndarray]:
-    """The study's score: one checkpoint's raw scores, or the average over checkpoints of score / standard deviation.
-
-    Piece by piece, float32 (at most `block`,), so that memory-mapped scores stay on disk.
-
-    Args:
-        scores: float32 (N,) arrays, one a checkpoint.
-        valid_between: the standard deviation is taken over the valid tokens, the rest is 0.
-        block: tokens taken at once; it changes no more than the last digits.
-
-    Raises:
-        ConfigError: no scores.
-        NumericalError: a checkpoint's scores are all the same.
-    """
-    if not scores:
-        raise ConfigError("expected at least one checkpoint's scores, got none")
+    """The study's score: one checkpoint's raw scores, or the average over checkpoints, float32 (N,) each, of score /
+    standard deviation, which is taken over the valid tokens; the rest is 0. Piece by piece, float32 (at most `block`,),
+    so that memory-mapped scores stay on disk. A NumericalError: a checkpoint's scores are all the same."""
     divisors = [deviation(one, valid_between, block) for one in scores] if len(scores) > 1 else [1.0]
     if 0 in divisors:
         same = divisors.index(0)
-        raise NumericalError(
-            f"all scores of checkpoint {same} are the same, so it says nothing; leave it out of the study"
-        )
-    for part in _slices(len(scores[0]), block):
+        raise NumericalError(f"all scores of checkpoint {same} are the same: it says nothing; leave it out")
+    for part in slices(len(scores[0]), block):
         scaled = [np.asarray(one[part], dtype=np.float64) / d for one, d in zip(scores, divisors, strict=True)]
         yield np.where(valid_between(part.start, part.stop), AVERAGES[average](scaled, axis=0), 0).astype(np.float32)
 
@@ -152,7 +128,7 @@ def pool_blocks(
     `scores` are float32 (N,), `token_ids` int (N,); `pooling` is the multiple, and 0 gives the scores as they are.
     """
     sums = counts = np.zeros(0)
-    for part in _slices(len(scores), block):
+    for part in slices(len(scores), block):
         valid = valid_between(part.start, part.stop)
         kinds = np.asarray(token_ids[part])[valid]
         size = max(len(sums), int(kinds.max(initial=0)) + 1)
@@ -160,7 +136,7 @@ def pool_blocks(
         sums = sums + np.bincount(kinds, np.asarray(scores[part], np.float64)[valid], size)
         counts = counts + np.bincount(kinds, minlength=size)
     means = sums / np.maximum(counts, 1)
-    for part in _slices(len(scores), block):
+    for part in slices(len(scores), block):
         valid = valid_between(part.start, part.stop)
         kinds = np.where(valid, token_ids[part], 0)
         yield np.where(valid, scores[part] + pooling * means[kinds], 0).astype(np.float32)
@@ -168,7 +144,7 @@ def pool_blocks(
 
 def mean_blocks(arrays: list[np.ndarray], block: int = BLOCK) -> Iterator[np.ndarray]:
     """The mean over float32 (N,) arrays, taken in float64, piece by piece."""
-    for part in _slices(len(arrays[0]), block):
+    for part in slices(len(arrays[0]), block):
         yield np.asarray(np.mean([array[part] for array in arrays], axis=0, dtype=np.float64), dtype=np.float32)
 
 
@@ -177,7 +153,7 @@ def deviation(scores: np.ndarray, valid_between: ValidBetween, block: int = BLOC
 
     def total(of: Callable[[np.ndarray], np.ndarray]) -> tuple[float, int]:
         values, n = 0.0, 0
-        for part in _slices(len(scores), block):
+        for part in slices(len(scores), block):
             valid = np.asarray(scores[part], dtype=np.float64)[valid_between(part.start, part.stop)]
             values, n = values + float(of(valid).sum()), n + len(valid)
         return values, n
@@ -185,7 +161,3 @@ def deviation(scores: np.ndarray, valid_between: ValidBetween, block: int = BLOC
     values, n = total(lambda x: x)
     mean = values / max(n, 1)
     return math.sqrt(total(lambda x: (x - mean) ** 2)[0] / max(n, 1))
-
-
-def _slices(n: int, block: int) -> Iterator[slice]:
-    return (slice(start, min(start + block, n)) for start in range(0, n, block))

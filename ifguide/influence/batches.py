@@ -1,6 +1,6 @@
 """Sequences of different length -> padded batches of about the same size, and what each position predicts."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,6 +8,7 @@ import torch
 
 from ifguide.data.packing import pad_rows
 from ifguide.data.stretches import inside
+from ifguide.data.tokenizing import Encoded
 from ifguide.errors import ConfigError
 
 
@@ -57,8 +58,8 @@ class CorpusSequences:
     """
 
     def __init__(self, token_ids, offsets, chunks: np.ndarray, bos: int | None = None, trained=None):
-        self._token_ids, self._offsets, self._chunks, self._bos = token_ids, offsets, chunks, bos
-        self._trained = trained
+        self._token_ids, self._offsets, self._chunks = token_ids, offsets, chunks
+        self._bos, self._trained = bos, trained
 
     def __len__(self) -> int:
         return len(self._chunks)
@@ -80,12 +81,9 @@ class CorpusSequences:
         return Sequence(ids, index)
 
 
-def query_sequences(queries: Iterable[tuple[np.ndarray, np.ndarray]]) -> list[Sequence]:
+def query_sequences(queries: Encoded) -> list[Sequence]:
     """Queries, pairs of token ids (T,) and completion mask bool (T,), as sequences in which only the completion counts.
-
-    Raises:
-        ConfigError: a query without a completion token.
-    """
+    A ConfigError: a query without a completion token."""
     sequences = [Sequence(np.asarray(ids), np.where(mask, np.arange(len(ids)), -1)) for ids, mask in queries]
     for number, sequence in enumerate(sequences):
         if not (sequence.index[1:] >= 0).any():
@@ -93,9 +91,7 @@ def query_sequences(queries: Iterable[tuple[np.ndarray, np.ndarray]]) -> list[Se
     return sequences
 
 
-def make_batches(
-    sequences, tokens_per_batch: int, *, pad_id: int = 0, share: tuple[int, int] = (0, 1)
-) -> Iterator[Batch]:
+def make_batches(sequences, tokens_per_batch: int, *, share: tuple[int, int] = (0, 1)) -> Iterator[Batch]:
     """Batch sequences by length, so that little is padded.
 
     Sequences of fewer than two tokens predict nothing and are left out. The order depends on the batch size: callers
@@ -104,7 +100,6 @@ def make_batches(
     Args:
         sequences: a list of `Sequence`, or anything with `len`, `[]` and optionally `lengths()`.
         tokens_per_batch: padded tokens; a longer sequence makes a batch of its own.
-        pad_id: any valid token id.
         share: (r, n) gives batches r, r + n, r + 2n, …: process r's share of n, while the batches stay the same.
     """
     counted = hasattr(sequences, "lengths")
@@ -116,14 +111,14 @@ def make_batches(
         width = int(lengths[order[start]])
         stop = start + max(1, tokens_per_batch // width)
         if number % share[1] == share[0]:
-            yield _pad([(int(i), sequences[int(i)]) for i in order[start:stop]], pad_id)
+            yield _pad([sequences[int(i)] for i in order[start:stop]], order[start:stop])
         start, number = stop, number + 1
 
 
-def _pad(numbered: list[tuple[int, Sequence]], pad_id: int) -> Batch:
-    ids = pad_rows([sequence.token_ids for _, sequence in numbered], pad_id)
-    mask = pad_rows([np.ones(len(sequence.token_ids)) for _, sequence in numbered], 0)
-    index = pad_rows([sequence.index for _, sequence in numbered], -1)
+def _pad(sequences: list[Sequence], numbers: np.ndarray) -> Batch:
+    ids = pad_rows([sequence.token_ids for sequence in sequences], 0)
+    mask = pad_rows([np.ones(len(sequence.token_ids)) for sequence in sequences], 0)
+    index = pad_rows([sequence.index for sequence in sequences], -1)
     targets = np.where(index[:, 1:] >= 0, ids[:, 1:], -100)
-    arrays = (ids, mask, targets, index[:, 1:], np.array([number for number, _ in numbered]))
+    arrays = (ids, mask, targets, index[:, 1:], numbers)
     return Batch(*(torch.from_numpy(np.ascontiguousarray(a)) for a in arrays))

@@ -8,6 +8,7 @@ The model's weights are never changed, so nothing drifts however many batches ar
 """
 
 import contextlib
+from collections import Counter
 from typing import Any
 
 import torch
@@ -46,10 +47,9 @@ class CentralDifference:
         self.epsilon, self._products = epsilon, products
         self._split = SplitModel.of(model)
         self._directions = {module: direction[name] for name, module in modules.items()}
-        sizes: dict[tuple, int] = {}
+        sizes: Counter[tuple] = Counter()
         for module in self._directions:
-            key = _buffer_key(module)
-            sizes[key] = max(sizes.get(key, 0), weight_of(module).numel())
+            sizes |= Counter({_buffer_key(module): weight_of(module).numel()})  # the larger of both
         self._buffers = {key: torch.empty(size, device=key[0], dtype=key[1]) for key, size in sizes.items()}
 
     @torch.no_grad()
@@ -173,9 +173,9 @@ def _rounded_products(device: torch.device):
     if device.type != "cuda":
         yield
         return
-    before = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = True
+    matmul = torch.backends.cuda.matmul
+    before, matmul.allow_tf32 = matmul.allow_tf32, True
     try:
         yield
     finally:
-        torch.backends.cuda.matmul.allow_tf32 = before
+        matmul.allow_tf32 = before

@@ -5,7 +5,6 @@ symmetric. So the score is the sum over queries of ± g_qᵀPg / n, plus for the
 each summand is that query's contribution. Shapes: Q queries, D documents; gradients are (O, I) a layer.
 """
 
-from collections.abc import Callable
 from collections.abc import Sequence as Listing
 from dataclasses import dataclass
 
@@ -13,16 +12,17 @@ import numpy as np
 import torch
 from torch import nn
 
+from ifguide.data.tokenizing import Encoded
 from ifguide.influence.batches import Sequence, make_batches
-from ifguide.influence.direction import Queries, differential_direction, query_gradient, zero_matrices
-from ifguide.influence.ekfac import LayerFactors
+from ifguide.influence.direction import differential_direction, query_gradient, zero_matrices
+from ifguide.influence.ekfac import LayerFactors, Report
 from ifguide.influence.line import own_loss_scores
 from ifguide.influence.losses import SplitModel
 from ifguide.models.layers import Layers, Matrices
+from ifguide.runtime.distributed import ALONE
 
 Document = Listing[Sequence]
 """A document's chunks; tokens that do not count have an index of -1."""
-Report = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +57,7 @@ def document_gradient(model: nn.Module, modules: Layers, document: Document, **o
 def contributions(
     model: nn.Module,
     modules: Layers,
-    queries: dict[str, Queries],
+    queries: dict[str, Encoded],
     document: Document,
     curvature: Curvature,
     *,
@@ -65,18 +65,12 @@ def contributions(
     objective: str = "loss",
     tokens_per_batch: int = 4096,
 ) -> dict[str, np.ndarray]:
-    """Every query's contribution to a document's score.
+    """Every query's contribution to a document's score: kind -> float64 (Q,). Summed over both kinds they are the
+    document's own-loss score. The model has `eager` attention; `queries` are `toxic` and, for a differential direction,
+    `safe`, as from `encode_queries`; `weighting` and `objective` are as the direction was made.
 
     g_qᵀ(Pg) is the derivative of the query's loss along Pg, so one forward-mode pass over all queries gives them all;
     no query's gradient is formed. A margin objective has no such pass here, and goes query by query.
-
-    Args:
-        model: loaded with `eager` attention.
-        queries: `toxic` and, for a differential direction, `safe`, as from `encode_queries`.
-        weighting, objective: as the direction was made.
-
-    Returns:
-        kind -> float64 (Q,). Summed over both kinds they are the document's own-loss score.
     """
     pulled = curvature.apply(document_gradient(model, modules, document, tokens_per_batch=tokens_per_batch))
     found, split = {}, SplitModel.of(model)
@@ -123,7 +117,7 @@ def similarities(
 def compare_queries(
     model: nn.Module,
     modules: Layers,
-    queries: dict[str, Queries],
+    queries: dict[str, Encoded],
     curvature: Curvature,
     documents: Listing[Document] = (),
     *,
@@ -142,19 +136,12 @@ def compare_queries(
         contributions: kind -> float64 (Q, D), as from `contributions`.
     """
     options: dict = {"weighting": weighting, "objective": objective}
-    done, total = 0, len(documents) + sum(map(len, queries.values()))
-
-    def count() -> None:
-        nonlocal done
-        done += 1
-        if report:
-            report(done, total)
-
+    done = ALONE.count(report, len(documents) + sum(map(len, queries.values())))
     held: dict[str, list[torch.Tensor]] = {name: [] for name in modules}
     for document in documents:
         for name, value in curvature.apply(document_gradient(model, modules, document)).items():
             held[name].append(value.flatten())
-        count()
+        done.add(1)
     stacked = {name: torch.stack(values) for name, values in held.items() if values}  # (D, O * I) a layer
     pulled = {kind: curvature.apply(query_gradient(model, modules, q, **options)) for kind, q in queries.items()}
     v = pulled["toxic"]
@@ -173,6 +160,6 @@ def compare_queries(
                 rows[number, 1] = dot(without, v) / (dot(without, without) * norm) ** 0.5
             for name, values in stacked.items():
                 parts[number] += sign / n * (values @ gradient[name].flatten()).double().cpu().numpy()
-            count()
+            done.add(1)
         cosines[kind], shares[kind] = rows, parts
     return cosines, shares

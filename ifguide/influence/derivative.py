@@ -61,11 +61,11 @@ def score_along(
     """
     scorers = [way.scorer(model, modules, direction) for way, direction in zip(ways, directions, strict=True)]
 
-    def one_by_one(batch: Batch) -> list[torch.Tensor]:
-        scores, losses = zip(*(score(batch) for score in scorers), strict=True)
+    def score(batch: Batch) -> list[torch.Tensor]:
+        scores, losses = zip(*(scorer(batch) for scorer in scorers), strict=True)
         return [*scores, losses[0]]
 
-    return one_by_one
+    return score
 
 
 def choose_derivative(

@@ -5,20 +5,18 @@ Source: IF-Guide, section 3 (differential influence); the weighting of a query's
 
 from collections.abc import Callable
 
-import numpy as np
 import torch
 from torch import nn
 
+from ifguide.data.tokenizing import Encoded
 from ifguide.errors import ConfigError, NumericalError
 from ifguide.influence.batches import make_batches, query_sequences
-from ifguide.influence.ekfac import LayerFactors, accumulation_dtype
+from ifguide.influence.ekfac import accumulation_dtype
 from ifguide.influence.losses import SplitModel, backpropagate, cross_entropy, margin
 from ifguide.models.layers import Layers, Matrices, device_of, gradients_flow, layer_shape, watch
 from ifguide.runtime.distributed import ALONE, Processes
 
 OBJECTIVES = {"loss": cross_entropy, "margin": margin}
-Queries = list[tuple[np.ndarray, np.ndarray]]
-"""Pairs (token ids (T,), completion mask bool (T,))."""
 
 
 def zero_matrices(model: nn.Module, modules: Layers) -> Matrices:
@@ -30,7 +28,7 @@ def zero_matrices(model: nn.Module, modules: Layers) -> Matrices:
 def query_gradient(
     model: nn.Module,
     modules: Layers,
-    queries: Queries,
+    queries: Encoded,
     *,
     weighting: str = "token-mean",
     objective: str = "loss",
@@ -38,16 +36,9 @@ def query_gradient(
     report: Callable[[int, int], None] | None = None,
     processes: Processes = ALONE,
 ) -> Matrices:
-    """Mean gradient ḡ over queries, in float32 or better.
-
-    Args:
-        weighting: a query counts as the mean (`token-mean`) or the sum (`token-sum`) over its completion tokens.
-        objective: `loss` is -log p of a token, `margin` is -log(p / (1 - p)).
-
-    Raises:
-        ConfigError: no queries, or one without a completion token.
-        NumericalError: the gradient is not finite.
-    """
+    """Mean gradient ḡ over queries, in float32 or better. A query counts as the mean (`token-mean`) or the sum
+    (`token-sum`) over its completion tokens of the objective: `loss` is -log p of a token, `margin` is -log(p / (1 -
+    p)). A ConfigError: no queries, or one without a completion token; a NumericalError: the gradient is not finite."""
     if not queries:
         raise ConfigError("a direction needs at least one query in each set, got none")
     device, dtype = device_of(model), accumulation_dtype(model)
@@ -69,27 +60,19 @@ def query_gradient(
     processes.sum(total.values())
     for name, gradient in total.items():
         if not torch.isfinite(gradient).all():
-            raise NumericalError(
-                f"layer {name}: the query gradient is not finite; run the model in float32 (model.dtype)"
-            )
+            remedy = "run the model in float32 (model.dtype)"
+            raise NumericalError(f"layer {name}: the query gradient is not finite; {remedy}")
         gradient.div_(len(queries))
     return total
 
 
 def differential_direction(
-    toxic: Matrices,
-    safe: Matrices | None,
-    factors: dict[str, LayerFactors] | None,
-    damping: float,
-    unit: str = "mean-eigenvalue",
+    toxic: Matrices, safe: Matrices | None, factors: dict | None, damping: float, unit="mean-eigenvalue"
 ) -> Matrices:
-    """The direction v: moving the model's parameters along -v makes toxic completions likelier.
-
-    Args:
-        toxic, safe: mean gradients of the queries; without safe ones this is standard, non-differential influence.
-        factors: EK-FAC factors; None is the identity, for ablation.
-        damping, unit: as `LayerFactors.precondition` takes them.
-    """
+    """The direction v: moving the model's parameters along -v makes toxic completions likelier. `toxic` and `safe` are
+    mean gradients of the queries; without safe ones this is standard, non-differential influence. Without `factors`, of
+    EK-FAC by layer, the curvature is the identity, for ablation; `damping` and `unit` are as for
+    `LayerFactors.precondition`."""
     found = {}
     for name, gradient in toxic.items():
         difference = gradient - safe[name] if safe is not None else gradient
@@ -98,8 +81,6 @@ def differential_direction(
         else:
             found[name] = factors[name].to(difference.device).precondition(difference, damping, unit)
         if not torch.isfinite(found[name]).all():
-            raise NumericalError(
-                f"layer {name}: the preconditioned direction is not finite; its curvature is zero, so check the corpus"
-                " or raise direction.damping"
-            )
+            remedy = "its curvature is zero, so check the corpus or raise direction.damping"
+            raise NumericalError(f"layer {name}: the preconditioned direction is not finite; {remedy}")
     return found

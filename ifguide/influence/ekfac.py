@@ -237,14 +237,10 @@ def _add_gram(total: torch.Tensor, rows: torch.Tensor) -> None:
 
 
 def eigenvectors(matrix: torch.Tensor, name: str = "") -> torch.Tensor:
-    """Eigenvectors (n, n) of a symmetric matrix in columns, found in float64.
-
-    Raises:
-        NumericalError: the matrix is not finite.
-    """
+    """Eigenvectors (n, n) of a symmetric matrix in columns, found in float64. A NumericalError: the matrix is not
+    finite."""
     if not torch.isfinite(matrix).all():
-        raise NumericalError(
-            f"layer {name}: a covariance is not finite; run the model in float32 (model.dtype) or check its weights"
-        )
+        remedy = "run the model in float32 (model.dtype) or check its weights"
+        raise NumericalError(f"layer {name}: a covariance is not finite; {remedy}")
     symmetric = (matrix.double() + matrix.double().T) / 2
     return torch.linalg.eigh(symmetric).eigenvectors.to(matrix.dtype)

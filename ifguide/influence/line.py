@@ -6,7 +6,7 @@ in from memory or disk for that moment is there.
 """
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.autograd import forward_ad
 
 from ifguide.errors import ConfigError
@@ -15,9 +15,7 @@ from ifguide.influence.losses import SplitModel
 from ifguide.models.layers import Layers, Matrices, bias_of, replace_forward, split_matrix, weight_of
 
 
-def own_loss_scores(
-    model: nn.Module, modules: Layers, direction: Matrices, batch: Batch
-) -> tuple[torch.Tensor, torch.Tensor]:
+def own_loss_scores(model: nn.Module, modules: Layers, direction: Matrices, batch: Batch) -> tuple[Tensor, Tensor]:
     """The derivative of each token's loss along v at θ: (scores, losses), each (B, T-1), 0 where nothing counts.
 
     The model is loaded with `eager` attention, the implementation that has a forward-mode derivative. A ConfigError if
@@ -38,11 +36,11 @@ def own_loss_scores(
     return torch.zeros_like(losses) if scores is None else scores, losses
 
 
-def _on_line(module: nn.Module, matrix: torch.Tensor, epsilon: torch.Tensor):
+def _on_line(module: nn.Module, matrix: Tensor, epsilon: Tensor):
     """A forward function of the layer with parameters θ + εv."""
     tangent, bias_tangent = split_matrix(module, matrix)
 
-    def forward(inputs: torch.Tensor) -> torch.Tensor:
+    def forward(inputs: Tensor) -> Tensor:
         weight, bias = weight_of(module), bias_of(module)
         shift = None if bias is None or bias_tangent is None else bias_tangent.to(bias.dtype)
         return _Line.apply(inputs, epsilon, weight, bias, tangent.to(weight.dtype), shift)

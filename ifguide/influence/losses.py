@@ -105,7 +105,7 @@ class SplitModel(nn.Module):
         """Slices of n positions whose logits fit together."""
         head = self.model.get_output_embeddings()
         words = layer_shape(head)[0] if head is not None else 1
-        return _slices(n, max(LEAST_POSITIONS, LOGITS_AT_ONCE[_kind(next(self.model.parameters()))] // words))
+        return slices(n, max(LEAST_POSITIONS, LOGITS_AT_ONCE[_kind(next(self.model.parameters()))] // words))
 
     @property
     def streams(self) -> bool:
@@ -116,24 +116,18 @@ class SplitModel(nn.Module):
     def slopes(
         self, hidden: torch.Tensor, tangent: torch.Tensor, targets: torch.Tensor, products: torch.dtype | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Losses, and how they change when the hidden states move along a tangent, vocabulary block by block.
+        """Losses (n,), and their slopes (n,) when the hidden states move along a tangent (n, H), in float32 or better;
+        targets, int64 (n,), are the words that count. Tangents are multiplied by the output embedding in the dtype
+        `products`, or without one in its own.
 
         With logits z and their tangents ż the loss is logsumexp z - z_y and its slope Σ softmax(z) ż - ż_y. Both sums
-        run along with the largest logit so far, so no more than one block of logits is ever held. Only where the model
-        `streams`.
-
-        Args:
-            tangent: (n, H), the hidden states' derivative.
-            targets: int64 (n,), the words that count.
-            products: dtype in which tangents are multiplied by the output embedding; None: its own.
-
-        Returns:
-            (losses (n,), slopes (n,)), float32 or better.
+        run along with the largest logit so far, vocabulary block by block, so no more than one block of logits is ever
+        held. Only where the model `streams`.
         """
         head = self.model.get_output_embeddings()
         rows, _ = BLOCK[_kind(hidden)]
         weight, bias, empty = weight_of(head), bias_of(head), upcast(hidden.new_zeros(0))
-        parts = _slices(len(targets), rows)
+        parts = slices(len(targets), rows)
         found = [_slopes(hidden[part], tangent[part], targets[part], weight, bias, products) for part in parts]
         losses, slopes = zip((empty, empty), *found, strict=True)
         return torch.cat(losses), torch.cat(slopes)
@@ -142,20 +136,13 @@ class SplitModel(nn.Module):
     def loss_gradient(
         self, hidden: torch.Tensor, targets: torch.Tensor | None, generator: torch.Generator | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Gradient of each cross-entropy with respect to its hidden state, softmax(z) W - W_y, block by block like
-        `slopes`.
-
-        Args:
-            hidden: (n, H), n at least 1.
-            targets: int64 (n,), the words that count; None: drawn from the model's own prediction.
-
-        Returns:
-            (gradients (n, H) in the dtype of `hidden`, losses (n,) in float32 or better).
-        """
+        """Gradient (n, H) of each cross-entropy with respect to its hidden state (n, H), softmax(z) W - W_y, in its
+        dtype, and the losses (n,) in float32 or better; block by block like `slopes`. The targets, int64 (n,), are the
+        words that count; None: they are drawn from the model's own prediction."""
         head = self.model.get_output_embeddings()
         weight, bias = weight_of(head), bias_of(head)
         found = []
-        for part in _slices(len(hidden), BLOCK[_kind(hidden)][0]):
+        for part in slices(len(hidden), BLOCK[_kind(hidden)][0]):
             wanted = None if targets is None else targets[part]
             found.append(_loss_gradient(hidden[part], wanted, weight, bias, generator))
         gradients, losses = zip(*found, strict=True)
@@ -195,7 +182,7 @@ def _loss_gradient(hidden, targets, weight, bias, generator):
     largest = upcast(hidden.new_full((len(hidden), 1), float("-inf")))
     total, pull = torch.zeros_like(largest), torch.zeros(hidden.shape, dtype=largest.dtype, device=hidden.device)
     drawn = None if generator is None else torch.zeros(len(hidden), dtype=torch.int64, device=hidden.device)
-    for block in _slices(len(weight), BLOCK[_kind(hidden)][1]):
+    for block in slices(len(weight), BLOCK[_kind(hidden)][1]):
         some = weight[block]
         logits = upcast(nn.functional.linear(hidden, some, None if bias is None else bias[block]))
         now = torch.maximum(largest, logits.amax(1, keepdim=True))
@@ -230,8 +217,9 @@ def _kind(tensor: torch.Tensor) -> str:
     return "cpu" if tensor.device.type == "cpu" else "cuda"
 
 
-def _slices(n: int, step: int) -> Iterator[slice]:
-    return (slice(start, start + step) for start in range(0, n, step))
+def slices(n: int, step: int) -> Iterator[slice]:
+    """Slices of n places, `step` at a time."""
+    return (slice(start, min(start + step, n)) for start in range(0, n, step))
 
 
 def _slopes(hidden, tangent, targets, weight, bias, products):
@@ -240,7 +228,7 @@ def _slopes(hidden, tangent, targets, weight, bias, products):
     narrow_tangent = tangent.to(narrow)
     largest = upcast(hidden.new_full((len(targets), 1), float("-inf")))
     total, weighted = torch.zeros_like(largest), torch.zeros_like(largest)  # Σ exp(z - largest), Σ exp(z - largest) ż
-    for block in _slices(len(weight), BLOCK[_kind(hidden)][1]):
+    for block in slices(len(weight), BLOCK[_kind(hidden)][1]):
         some = weight[block]
         logits = upcast(nn.functional.linear(hidden, some, None if bias is None else bias[block]))
         moves = nn.functional.linear(narrow_tangent, some.to(narrow)).to(logits.dtype)

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from ifguide.data.tokenizing import Encoded
 from ifguide.errors import ConfigError, NumericalError
 from ifguide.influence.batches import Batch, make_batches, query_sequences
 from ifguide.models.layers import device_of
@@ -58,27 +59,12 @@ def hidden_states(model: Any, batch: Batch) -> tuple[torch.Tensor, ...]:
 
 
 def fit_probe(
-    model: nn.Module,
-    toxic: Sequence[tuple[np.ndarray, np.ndarray]],
-    safe: Sequence[tuple[np.ndarray, np.ndarray]],
-    *,
-    method: str = "mean-difference",
-    tokens_per_batch: int = 4096,
-    seed: int = 0,
+    model: nn.Module, toxic: Encoded, safe: Encoded, *, method="mean-difference", tokens_per_batch=4096, seed=0
 ) -> Probe:
-    """Fit a direction on each layer's states, and keep the layer that tells held-out queries apart best.
-
-    Args:
-        model: a causal language model that returns hidden states.
-        toxic, safe: pairs (token ids (T,), completion mask bool (T,)).
-        method: `mean-difference`, or `logistic` (an L2-penalised logistic regression on standardised states).
-        tokens_per_batch: padded tokens in a forward pass.
-        seed: of the folds.
-
-    Raises:
-        ConfigError: no queries, or one without a completion token.
-        NumericalError: a hidden state is not finite.
-    """
+    """Fit a direction on each layer's states under a causal language model, and keep the layer that tells held-out
+    queries apart best. `method` is `mean-difference`, or `logistic` (an L2-penalised logistic regression on
+    standardised states); a forward pass has `tokens_per_batch` padded tokens, and the seed is of the folds. A
+    ConfigError: no queries, or one without a completion token; a NumericalError: a hidden state is not finite."""
     from sklearn.metrics import roc_auc_score
 
     queries = [*toxic, *safe]
@@ -115,7 +101,7 @@ def fit_direction(states: np.ndarray, labels: np.ndarray, method: str = "mean-di
     return direction.astype(np.float32), float((toxic + safe) @ direction / 2)
 
 
-def completion_means(model: nn.Module, queries: Sequence, tokens_per_batch: int = 4096) -> np.ndarray:
+def completion_means(model: nn.Module, queries: Encoded, tokens_per_batch: int = 4096) -> np.ndarray:
     """float32 (Q, L, H): the mean hidden state over each query's completion tokens."""
     sequences = query_sequences(queries)
     found: dict[int, np.ndarray] = {}
@@ -131,7 +117,7 @@ def completion_means(model: nn.Module, queries: Sequence, tokens_per_batch: int 
     return np.stack([found[number] for number in range(len(sequences))])
 
 
-def prompt_folds(queries: Sequence, seed: int = 0) -> np.ndarray:
+def prompt_folds(queries: Encoded, seed: int = 0) -> np.ndarray:
     """int (Q,): a fold from 0 for each query; those with the same prompt tokens share one, unless all have the same."""
     prompts: list = [tuple(np.asarray(ids)[: int(np.argmax(mask))].tolist()) for ids, mask in queries]
     if len(set(prompts)) == 1:

@@ -155,28 +155,17 @@ def gradients_flow(model: "PreTrainedModel") -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def watch(
-    modules: Layers,
-    *,
-    on_input: Callable[[str, torch.Tensor], None] | None = None,
-    on_gradient: Callable[[str, torch.Tensor, torch.Tensor], None] | None = None,
-) -> Iterator[None]:
-    """See each layer's inputs on the way forward and its output's gradient on the way back.
-
-    Args:
-        modules: each must be called once a forward pass.
-        on_input: called with (name, inputs (B, T, I)).
-        on_gradient: called with (name, inputs (B, T, I), gradient (B, T, O)) as soon as the gradient is known.
-    """
+def watch(modules: Layers, *, on_input: Callable | None = None, on_gradient: Callable | None = None) -> Iterator[None]:
+    """See each layer's inputs on the way forward, by `on_input(name, inputs (B, T, I))`, and its output's gradient on
+    the way back, by `on_gradient(name, inputs (B, T, I), gradient (B, T, O))` as soon as it is known. Each layer must
+    be called once a forward pass."""
 
     def make_hook(name: str):
         def hook(module, args, output):
             inputs = args[0].detach()
             if inputs.dim() != 3:
-                raise ConfigError(
-                    f"layer {name} gets inputs of shape {tuple(inputs.shape)}, expected (batch, positions, features);"
-                    " leave it out with model.modules"
-                )
+                wanted, remedy = "(batch, positions, features)", "leave it out with model.modules"
+                raise ConfigError(f"layer {name} gets inputs of {tuple(inputs.shape)}, expected {wanted}; {remedy}")
             if has_bias(module):  # one more input that is always 1
                 inputs = torch.cat([inputs, torch.ones_like(inputs[..., :1])], dim=-1)
             if on_input:

@@ -16,11 +16,8 @@ if TYPE_CHECKING:
 
 
 def pick_device(setting: str = "auto") -> "torch.device":
-    """The device for a setting: `auto` is the first GPU or else the CPU. Each of several processes gets its own GPU.
-
-    Raises:
-        ConfigError: there is no such device.
-    """
+    """The device for a setting: `auto` is the first GPU or else the CPU. Each of several processes gets its own GPU. A
+    ConfigError: there is no such device."""
     import torch
 
     processes = current()
@@ -35,15 +32,11 @@ def pick_device(setting: str = "auto") -> "torch.device":
     if device.type != "cuda" or processes.alone:
         return device
     if device.index is not None:
-        raise ConfigError(
-            f"compute.device: expected auto or cuda with {processes.world_size} processes, each of which has a GPU of"
-            f" its own, got {setting}"
-        )
+        wanted = f"auto or cuda with {processes.world_size} processes, each of which has a GPU of its own"
+        raise ConfigError(f"compute.device: expected {wanted}, got {setting}")
     if processes.local_rank >= torch.cuda.device_count():
-        raise ConfigError(
-            f"process {processes.local_rank} of this machine has no GPU of its own (there are"
-            f" {torch.cuda.device_count()}); start no more processes than GPUs, or set compute.device to cpu"
-        )
+        there, remedy = torch.cuda.device_count(), "start no more processes than GPUs, or set compute.device to cpu"
+        raise ConfigError(f"process {processes.local_rank} here has no GPU of its own (there are {there}); {remedy}")
     return torch.device("cuda", processes.local_rank)
 
 
@@ -59,11 +52,7 @@ class Placement:
     """For the weights that do not fit into memory."""
 
     def arguments(self) -> dict:
-        """For Transformers' `from_pretrained`.
-
-        Raises:
-            ConfigError: a limit that is not `device=size`.
-        """
+        """For Transformers' `from_pretrained`. A ConfigError: a limit that is not `device=size`."""
         limits = {}
         for limit in self.max_memory:
             parts = re.fullmatch(r"(cpu|\d+)=\s*([\d.]+ ?[KMGT]i?B)\s*", limit)
@@ -92,33 +81,23 @@ def split_revision(source: str, revision: str = "") -> tuple[str, str | None]:
 
 
 def load_tokenizer(source: str, revision: str = "") -> "PreTrainedTokenizerFast":
-    """Load a fast tokenizer from a folder or hub id.
-
-    Raises:
-        InputError: no tokenizer can be loaded, or it has no character offsets.
-    """
+    """Load a fast tokenizer from a folder or hub id. An InputError: no tokenizer can be loaded, or it has no character
+    offsets."""
     from transformers import AutoTokenizer
 
     source, at = split_revision(str(source), revision)
+    remedy = "add its tokenizer.json, or name another model"
     with opening("tokenizer", source):
         tokenizer = AutoTokenizer.from_pretrained(source, revision=at, use_fast=True, trust_remote_code=False)
     if len(tokenizer.get_vocab()) <= len(tokenizer.get_added_vocab()):  # Transformers makes one where there is none
-        raise InputError(
-            f"the tokenizer of {source!r} has only special tokens; add its tokenizer.json, or name another model"
-        )
+        raise InputError(f"the tokenizer of {source!r} has only special tokens; {remedy}")
     if not tokenizer.is_fast:
-        raise InputError(
-            f"the tokenizer of {source!r} is not a fast one, so it gives no character offsets; add its tokenizer.json"
-        )
+        raise InputError(f"the tokenizer of {source!r} is not a fast one, so it gives no character offsets; {remedy}")
     return cast("PreTrainedTokenizerFast", tokenizer)
 
 
 def load_config(source: str, revision: str = ""):
-    """A model's Transformers configuration, from a folder or hub id.
-
-    Raises:
-        InputError: there is none.
-    """
+    """A model's Transformers configuration, from a folder or hub id. An InputError: there is none."""
     from transformers import AutoConfig
 
     source, at = split_revision(str(source), revision)
@@ -166,10 +145,9 @@ def load_model(
         )
         model, loading = pair  # `output_loading_info` adds the missing keys, which the type does not say
     if lacking := sorted(loading["missing_keys"]):  # Transformers fills them with random numbers
-        raise InputError(
-            f"the weights in {source!r} lack {', '.join(lacking[:3])}{' and others' if lacking[3:] else ''}, which"
-            f" {type(model).__name__} needs; name a complete causal language model"
-        )
+        named = ", ".join(lacking[:3]) + " and others" * bool(lacking[3:])
+        needed = f"which {type(model).__name__} needs; name a complete causal language model"
+        raise InputError(f"the weights in {source!r} lack {named}, {needed}")
     return (model if placement else model.to(device)).eval().requires_grad_(False)
 
 
@@ -201,9 +179,7 @@ def tracked_modules(model: "PreTrainedModel", pattern: str = "") -> dict[str, "t
     """The linear layers influence is computed over, by name, in model order.
 
     All `nn.Linear` and GPT-2's `Conv1D` layers except the output embedding; with a `pattern`, those whose names match.
-
-    Raises:
-        ConfigError: the pattern is not a regular expression, or nothing matches.
+    A ConfigError: the pattern is not a regular expression, or nothing matches.
     """
     from ifguide.models.layers import find_linear
 

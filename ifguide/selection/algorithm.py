@@ -47,12 +47,9 @@ class Ranking:
 
 
 def threshold_above(scores: np.ndarray, valid: np.ndarray, tokens_above: int) -> float:
-    """The score with this many valid scores, 0 to V - 1, strictly above it; fewer where scores tie with it. It is
-    one of the scores itself, as a float, so that comparing against it is exact.
-
-    Raises:
-        NumericalError: no valid score, or one that is not finite.
-    """
+    """The score with this many valid scores, 0 to V - 1, strictly above it; fewer where scores tie with it. It is one
+    of the scores itself, as a float, so that comparing against it is exact. A NumericalError: no valid score, or one
+    that is not finite."""
     values = np.asarray(scores)[np.asarray(valid)]
     if values.size == 0:
         raise NumericalError("there is no valid score: every document has fewer than two tokens")
@@ -65,11 +62,7 @@ def threshold_above(scores: np.ndarray, valid: np.ndarray, tokens_above: int) ->
 
 def rank_at_quantile(n: int, quantile: float) -> int:
     """How many of n descending values come before the one at a quantile: the lowest with a share of at least `quantile`
-    at or below it.
-
-    Raises:
-        ConfigError: a quantile out of range.
-    """
+    at or below it. A ConfigError: a quantile out of range."""
     if not 0 <= quantile < 1:
         raise ConfigError(f"quantile: expected 0 <= quantile < 1, got {quantile}")
     return n - 1 - bisect_left(range(1, n), quantile, key=lambda at_or_below: at_or_below / n)

@@ -73,15 +73,11 @@ def draw_audit(spans: Spans, n: int, seed: int = 0) -> np.ndarray:
 
 
 def audit_precision(strata: np.ndarray, sizes: np.ndarray, toxic: np.ndarray) -> Precision | None:
-    """The share of toxic spans among all spans, from verdicts on a stratified sample; None if a stratum has no verdict.
+    """The share of toxic spans among all spans, from verdicts `toxic`, bool (n,), on a sample from the strata int (n,),
+    which have `sizes` int (STRATA,) spans; None if a stratum has no verdict.
 
     The estimate weights each stratum by its size. The interval is Wilson's, with the size of a simple random sample of
     the same variance (the effective sample size), at most the number of verdicts.
-
-    Args:
-        strata: int (n,), stratum of each span with a verdict.
-        sizes: int (STRATA,), spans in each stratum.
-        toxic: bool (n,).
     """
     sizes = np.asarray(sizes, dtype=np.float64)
     counts = np.bincount(strata, minlength=len(sizes))

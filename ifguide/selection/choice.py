@@ -32,11 +32,8 @@ def read_choice(
 ) -> Choice:
     """The choice that settings ask for, any of attribution, tokens_above or quantile, window and max_tokens, or all of
     study.toml's; `defaults` has what they leave open, the corpus `n_valid` valid tokens. The quantile 0 asks for the
-    tokens in the upper tail of a kind of scores, which `count_tail` counts.
-
-    Raises:
-        ConfigError: a setting that is unknown or out of range, or both tokens_above and quantile.
-    """
+    tokens in the upper tail of a kind of scores, which `count_tail` counts. A ConfigError: a setting that is unknown or
+    out of range, or both tokens_above and quantile."""
     given = {} if isinstance(settings, SelectionConfig) else dict(settings)
     above = given.pop("tokens_above", None)
     if above is not None and "quantile" in given:

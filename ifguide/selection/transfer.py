@@ -4,8 +4,6 @@ Selected tokens are a set of characters; a token of the other tokenizer is selec
 not white space.
 """
 
-from collections.abc import Callable
-
 import numpy as np
 
 from ifguide.data.corpus import TokenizedCorpus
@@ -13,26 +11,16 @@ from ifguide.data.spans import mark_tokens
 from ifguide.errors import ConfigError, InputError
 
 
-def transfer_mask(
-    source: TokenizedCorpus, mask: np.ndarray, target: TokenizedCorpus, report: Callable[[int, int], None] | None = None
-) -> np.ndarray:
-    """Transfer a mask bool (N_source,) from one tokenised corpus to another of the same texts. Documents are matched by
-    id; in those that the source does not have, no token is selected. `report` gets (documents done, in all).
-
-    Returns:
-        bool (N_target,), False on tokens that are not predicted.
-
-    Raises:
-        ConfigError: a mask of another length.
-        InputError: the corpora share no document, or a document has different texts in them.
-    """
+def transfer_mask(source: TokenizedCorpus, mask: np.ndarray, target: TokenizedCorpus) -> np.ndarray:
+    """Transfer a mask bool (N_source,) from one tokenised corpus to another of the same texts, bool (N_target,); tokens
+    that are not predicted are False. Documents are matched by id; in those that the source does not have, no token is
+    selected. A ConfigError: a mask of another length; an InputError: the corpora share no document, or a document has
+    different texts in them."""
     if len(mask) != source.n_tokens:
         raise ConfigError(f"expected a mask of {source.n_tokens:,} tokens, got {len(mask):,}; save the selection again")
-    places = {id_: place for place, id_ in enumerate(source.column("id").to_pylist())}
+    places = {id_: place for place, id_ in enumerate(source.ids())}
     carried, shared = np.zeros(target.n_tokens, dtype=bool), 0
-    for document, id_ in enumerate(target.column("id").to_pylist()):
-        if report:
-            report(document + 1, target.n_documents)
+    for document, id_ in enumerate(target.ids()):
         place = places.get(id_)
         if place is None:
             continue

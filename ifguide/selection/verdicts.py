@@ -37,10 +37,8 @@ class Target:
         whole = self.start is None and self.stop is None
         span = type(self.start) is int and type(self.stop) is int and 0 <= self.start < self.stop
         if not isinstance(self.document, str) or not (whole or span):
-            raise ConfigError(
-                f"expected a document's id, and no span or 0 <= start < stop, got {self.document!r}, {self.start!r},"
-                f" {self.stop!r}"
-            )
+            wanted = "a document's id, and no span or 0 <= start < stop"
+            raise ConfigError(f"expected {wanted}, got {self.document!r}, {self.start!r}, {self.stop!r}")
 
     @property
     def is_span(self) -> bool:
@@ -73,11 +71,7 @@ class VerdictLog:
 
     def decide(self, target: Target, verdict: str, *, copies: Iterable[str] = ()) -> None:
         """Record `toxic`, `fine` or `unsure`; `none` withdraws a verdict. `copies`, ids of near-duplicates, get the
-        same verdict as the document.
-
-        Raises:
-            ConfigError: an unknown verdict.
-        """
+        same verdict as the document. A ConfigError: an unknown verdict."""
         if verdict not in _ACTIONS:
             raise ConfigError(f"expected one of {', '.join(_ACTIONS)} as a verdict, got {verdict!r}")
         line: dict = {"at": round(time.time(), 3), "document": target.document, "verdict": verdict}
@@ -162,13 +156,11 @@ def _cut_torn_line(stream) -> None:
 
 
 def apply_verdicts(mask: np.ndarray, corpus, verdicts: dict[Target, str]) -> tuple[np.ndarray, dict[str, int]]:
-    """A selection's mask after review: without fine documents and spans, with toxic spans; spans overrule documents.
+    """A selection's mask after review, bool (N,): without fine documents and spans, with toxic spans; spans overrule
+    documents. And counts: `excluded` tokens, `forced` tokens, `unknown` verdicts.
 
     A toxic document adds nothing by itself: the verdict does not say which of its tokens are toxic. Verdicts on
     documents or tokens that the TokenizedCorpus no longer has are counted and change nothing.
-
-    Returns:
-        (the new mask bool (N,), counts: `excluded` tokens, `forced` tokens, `unknown` verdicts).
     """
     changed, unknown = np.array(mask, dtype=bool), 0
     for target, verdict in sorted(verdicts.items(), key=lambda item: item[0].is_span):

@@ -99,16 +99,13 @@ def read_json(path: Path):
 
 
 def read_part(folder: Path, name: str):
-    """Read file `name` of an artefact as JSON; a StaleError if it is missing or damaged.
-
-    Its hash is checked, because damaged JSON may still be valid JSON, unless the artefact has no manifest yet.
-    """
-    path = folder / name
-    value = read_json(path)
+    """Read file `name` of an artefact as JSON; a StaleError if it is missing or damaged. Its hash is checked, because
+    damaged JSON may still be valid JSON, unless the artefact has no manifest yet."""
+    value = read_json(folder / name)
     expected = (read_manifest(folder) or {"outputs": {}})["outputs"].get(name)
-    if expected and hash_file(path) != expected:
-        why = "its hash is not that of the manifest"
-        raise StaleError(f"{path} is damaged ({why}); rebuild it with `ifguide run NAME --force STAGE`")
+    with reading(folder / name, ValueError):
+        if expected and hash_file(folder / name) != expected:
+            raise ValueError("its hash is not that of the manifest")
     return value
 
 
@@ -149,15 +146,9 @@ def describe_machine() -> dict[str, str | int]:
 
 @contextlib.contextmanager
 def building(folder: Path, *, stage: str, inputs: dict, config: dict) -> Iterator[Path]:
-    """Build an artefact: yields an empty folder to write into; on leaving, adds the manifest and moves it into place.
-    When the block raises, the partial folder is removed and `folder` is as it was.
-
-    Args:
-        folder: the artefact's place.
-        stage: for the manifest.
-        inputs: name to hash of all that the artefact is made from.
-        config: the settings it is made with.
-    """
+    """Build an artefact: yields an empty folder to write into; on leaving, adds the manifest, with the hashes of all
+    `inputs` by name and the settings, and moves it into place. When the block raises, the partial folder is removed and
+    `folder` is as it was."""
     started, clock = time.time(), time.monotonic()  # the wall clock may be set back meanwhile
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
@@ -250,9 +241,8 @@ def load_array(path: Path, *, length: int | None = None) -> np.ndarray:
     of_header = (SyntaxError, tokenize.TokenError)  # NumPy reads the header as Python
     with reading(path, OSError, ValueError, EOFError, *of_header):
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    if length is not None and array.shape[0] != length:
-        problem = f"expected {length:,} values, got {array.shape[0]:,}"
-        raise StaleError(f"{path}: {problem}; rebuild it with `ifguide run NAME --force STAGE`")
+        if length is not None and array.shape[0] != length:
+            raise ValueError(f"expected {length:,} values, got {array.shape[0]:,}")
     return array
 
 

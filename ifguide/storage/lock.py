@@ -33,10 +33,11 @@ def check_writable(root: Path) -> None:
 
 @contextlib.contextmanager
 def study_lock(root: Path) -> Iterator[None]:
-    """Hold the study at `root` for the length of the block.
+    """Hold the study at `root` for the length of the block. A BusyError if another process holds it names that process
+    and since when.
 
     The file `study.lock` names the holder (pid, host, time). Only the system's lock on it counts, so a file left by a
-    killed process stops nobody. A BusyError if another process holds it names that process and since when.
+    killed process stops nobody.
     """
     check_writable(root)
     handle = os.open(root / LOCK, os.O_RDWR | os.O_CREAT, 0o644)

@@ -1,6 +1,5 @@
 """The most memory that this process held since the last reset, on the host and on its GPU."""
 
-import os
 import shutil
 import sys
 from contextlib import suppress
@@ -39,7 +38,6 @@ def free_memory(folder: Path) -> dict[str, int]:
         found["host"] = min(found["host"], limit - used)
     if (torch := sys.modules.get("torch")) and torch.cuda.is_available():
         found["device"] = torch.cuda.mem_get_info()[0]
-    place = folder if folder.is_dir() else folder.parent
     with suppress(OSError):
-        found["disk"] = shutil.disk_usage(place if place.is_dir() else os.curdir).free
+        found["disk"] = shutil.disk_usage(folder).free
     return found

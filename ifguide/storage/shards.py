@@ -23,14 +23,8 @@ def plan_shards(offsets: np.ndarray, shard_tokens: int = SHARD_TOKENS) -> np.nda
 
 
 class ShardStore:
-    """The shards of some per-token values.
-
-    Args:
-        folder: made if missing.
-        names: what is stored, such as own_loss and token_loss.
-        offsets: int64 (D+1,).
-        bounds: int64 (S+1,), from `plan_shards`.
-    """
+    """The shards of some per-token values, such as the `names` own_loss and token_loss, in a folder that is made if
+    missing. `offsets` are int64 (D+1,), `bounds` int64 (S+1,), from `plan_shards`."""
 
     def __init__(self, folder: Path, names: tuple[str, ...], offsets: np.ndarray, bounds: np.ndarray):
         self.folder, self.names = folder, names

@@ -7,10 +7,9 @@ that 0 and less means "keep". They are then averaged and pooled as the study's o
 """
 
 import dataclasses
-import functools
 import re
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +18,9 @@ from ifguide.config.names import BASE
 from ifguide.data.corpus import TokenizedCorpus
 from ifguide.data.readers import read_rows, take_field
 from ifguide.data.words import WRITTEN_WORD
-from ifguide.errors import ConfigError, InputError
+from ifguide.errors import InputError
+from ifguide.evaluation import Report
 from ifguide.evaluation.toxicity import ToxicityScorer
-from ifguide.runtime.distributed import current
 from ifguide.runtime.progress import Progress, report_part
 from ifguide.storage import artifacts
 from ifguide.study import checkpoints as study_models
@@ -33,17 +32,11 @@ from ifguide.study.scoring import open_scoring, score_in_shards, score_kinds
 
 _SENTENCE = re.compile(r"[^.!?\n]+[.!?\n]*")
 
-Report = Callable[[int, int], None]
-
 
 def score_baseline(study: Study, unit: Unit, progress: Progress) -> list[np.ndarray]:
     """Scores float32 (N,) of one of `ifguide.study.variants.BASELINES` or of `[imported.NAME]`, before any treatment;
-    one array a checkpoint where the method has several.
-
-    Raises:
-        InputError: the classifier or the file cannot be read.
-        ConfigError: several processes run.
-    """
+    one array a checkpoint where the method has several. An InputError: the classifier or the file cannot be read; a
+    ConfigError: several processes run."""
     if unit.name in study.config.imported:
         return [read_scores(study.corpus(), study.resolve(study.config.imported[unit.name].path))]
     by_classifier = {
@@ -52,21 +45,15 @@ def score_baseline(study: Study, unit: Unit, progress: Progress) -> list[np.ndar
         "classifier-documents": score_documents,
     }
     if unit.name not in by_classifier:
-        if not current().alone:
-            raise ConfigError(
-                f"the baseline `{unit.name}` is computed by one process; start it without torchrun or accelerate launch"
-            )
+        study_models.require_one_process(f"the baseline `{unit.name}`")
         if unit.name == "loss-difference":
             return [score_by_tuned_models(study, unit, progress)]
         return score_by_influence(study, unit, progress)
-    from ifguide.models.loading import pick_device
-
-    config = study.config
-    scorer = load_study_scorer(study, config.baselines.scorer, str(pick_device(config.compute.device)))
+    scorer = load_study_scorer(study, study.config.baselines.scorer)
     return [by_classifier[unit.name](study.corpus(), scorer, report_part(progress, "documents"))]
 
 
-def score_words(corpus: TokenizedCorpus, scorer: ToxicityScorer, report: Report | None = None) -> np.ndarray:
+def score_words(corpus: TokenizedCorpus, scorer: ToxicityScorer, report: Report) -> np.ndarray:
     """The classifier's score, less one half, of the word a token belongs to, judged by itself: a word list with an
     order."""
     known: dict[str, float] = {}
@@ -80,9 +67,7 @@ def score_words(corpus: TokenizedCorpus, scorer: ToxicityScorer, report: Report 
     return scores
 
 
-def score_by_leaving_words_out(
-    corpus: TokenizedCorpus, scorer: ToxicityScorer, report: Report | None = None
-) -> np.ndarray:
+def score_by_leaving_words_out(corpus: TokenizedCorpus, scorer: ToxicityScorer, report: Report) -> np.ndarray:
     """How much less toxic the classifier finds a sentence without the word a token belongs to."""
     scores = np.zeros(corpus.n_tokens, dtype=np.float32)
     for document, text in _texts(corpus, report):
@@ -100,23 +85,21 @@ def score_by_leaving_words_out(
     return scores
 
 
-def score_documents(corpus: TokenizedCorpus, scorer: ToxicityScorer, report: Report | None = None) -> np.ndarray:
+def score_documents(corpus: TokenizedCorpus, scorer: ToxicityScorer, report: Report) -> np.ndarray:
     """The classifier's score of the document, at each of its tokens."""
     values = np.empty(corpus.n_documents)
     for first in range(0, corpus.n_documents, 1000):
         part = range(first, min(first + 1000, corpus.n_documents))
         values[part.start : part.stop] = scorer.score([corpus.document(document).text for document in part])
-        if report:
-            report(part.stop, corpus.n_documents)
+        report(part.stop, corpus.n_documents)
     return np.repeat(values, np.diff(corpus.offsets)).astype(np.float32)
 
 
-def _texts(corpus: TokenizedCorpus, report: Report | None) -> Iterator[tuple[int, str]]:
+def _texts(corpus: TokenizedCorpus, report: Report) -> Iterator[tuple[int, str]]:
     """Each document's number and text; a document is reported when the next one is asked for."""
     for document in range(corpus.n_documents):
         yield document, corpus.document(document).text
-        if report:
-            report(document + 1, corpus.n_documents)
+        report(document + 1, corpus.n_documents)
 
 
 def _give_to_tokens(corpus: TokenizedCorpus, document: int, ranges: list, scores: np.ndarray) -> None:
@@ -186,13 +169,8 @@ def score_by_influence(study: Study, unit: Unit, progress: Progress) -> list[np.
         return [study_models.compute_direction(study, model, modules, factors, differential=differential)]
 
     folder, names = open_scoring(study, unit) / "scored", [BASE] if differential else study.checkpoint_names()
-    score = functools.partial(score_kinds, study, unit, folder, progress)
-    score(checkpoints=names, kinds=[kind], treatment=None, directions=directions)
+    score_kinds(study, unit, folder, progress, [kind], checkpoints=names, directions=directions)
     return [artifacts.load_array(folder / name / f"{kind}.npy") for name in names]
-
-
-def _only(score: Callable, batch) -> list:
-    return [score(batch)]
 
 
 def score_by_tuned_models(study: Study, unit: Unit, progress: Progress) -> np.ndarray:
@@ -203,16 +181,13 @@ def score_by_tuned_models(study: Study, unit: Unit, progress: Progress) -> np.nd
     from ifguide.influence.losses import SplitModel
     from ifguide.training.train import train_model
 
-    settings, losses, work = study.config.baselines, {}, open_scoring(study, unit)
+    settings, work = study.config.baselines, open_scoring(study, unit)
+    rate = settings.learning_rate or study.config.training.learning_rate / 10
     training = dataclasses.replace(
-        study.config.training,
-        epochs=settings.epochs,
-        learning_rate=settings.learning_rate or study.config.training.learning_rate / 10,
-        packing=False,
-        adapter="",
-        save_steps=0,
+        study.config.training, epochs=settings.epochs, learning_rate=rate, packing=False, adapter="", save_steps=0
     )
-    for number, kind in enumerate(("safe", "toxic")):
+
+    def tuned_losses(kind: str, part: int) -> np.ndarray:
         model, _, device = study_models.load_checkpoint(study, BASE)
         rows = [
             {"input_ids": np.asarray(ids), "labels": np.where(mask, ids, -100)}
@@ -221,9 +196,10 @@ def score_by_tuned_models(study: Study, unit: Unit, progress: Progress) -> np.nd
         with tempfile.TemporaryDirectory(prefix="ifguide-tuned-") as folder:
             train_model(model, None, rows, training, None, Path(folder))
         split = SplitModel(model.requires_grad_(False))
-        scorer = Scorer(files=("loss",), score=functools.partial(_only, split), device=device)
-        scored, report = work / "scored" / kind, report_part(progress, part=number, parts=2)
+        scorer = Scorer(files=("loss",), score=lambda batch: [split(batch)], device=device)
+        scored, report = work / "scored" / kind, report_part(progress, part=part, parts=2)
         with torch.no_grad():
             score_in_shards(study, work / kind, scored, scorer, report)
-        losses[kind] = artifacts.load_array(scored / "loss.npy")
-    return losses["safe"] - losses["toxic"]
+        return artifacts.load_array(scored / "loss.npy")
+
+    return tuned_losses("safe", 0) - tuned_losses("toxic", 1)

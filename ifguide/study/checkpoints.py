@@ -26,6 +26,12 @@ SAMPLE_TOKENS = 2_000
 """Corpus tokens on which central differences are compared with the exact derivative."""
 
 
+def require_one_process(what: str) -> None:
+    """A ConfigError where several processes share the run."""
+    if not current().alone:
+        raise ConfigError(f"{what} takes one process; start it without torchrun or accelerate launch")
+
+
 def named_file(what: str, queries: str = "") -> str:
     """The path of a pair of query sets' file in an artefact: at the top for the study's own, else in `extra/NAME/`."""
     return f"extra/{queries}/{what}" if queries else what
@@ -42,21 +48,10 @@ def read_layout(study: Study) -> dict:
 
 
 def corpus_sequences(
-    study: Study,
-    *,
-    documents: tuple[int, int] | None = None,
-    chosen: np.ndarray | None = None,
-    max_tokens: int = 0,
-    seed: int = 0,
+    study: Study, *, documents: tuple[int, int] | None = None, chosen: np.ndarray | None = None, max_tokens=0, seed=0
 ):
-    """Chunk sequences of the corpus.
-
-    Args:
-        documents: only [first, stop); None: all.
-        chosen: only these of them, counted from `first`; None: all.
-        max_tokens: instead of `chosen`, documents drawn at random up to about this many tokens; 0: all.
-        seed: of the draw.
-    """
+    """Chunk sequences of the corpus: of its `documents` [first, stop), or all; of these only the `chosen` ones, counted
+    from `first`, or with `max_tokens` those drawn at random by the seed up to about this many tokens."""
     from ifguide.influence.batches import CorpusSequences
 
     corpus, layout = study.corpus(), read_layout(study)
@@ -98,10 +93,7 @@ def load_checkpoint(study: Study, name: str, attention: str | None = None):
     entry = models["base"] if name == BASE else next(c for c in models["checkpoints"] if c["name"] == name)
     compute, placement = study.config.compute, None
     if compute.device_map:
-        if not current().alone:
-            raise ConfigError(
-                "compute.device_map spreads one model over all devices; start one process, or leave it empty"
-            )
+        require_one_process("compute.device_map")
         offload = offload_folder(study.root)
         placement = Placement(strategy=compute.device_map, max_memory=compute.max_memory, offload_folder=offload)
     device = pick_device(compute.device)
@@ -121,12 +113,9 @@ def fit_checkpoint(study: Study, model, modules: dict, device, **reports):
     if config.strategy == "identity":
         return None
     products = factor_products(study, device)
-    batches = functools.partial(
-        make_batches,
-        corpus_sequences(study, max_tokens=config.max_tokens, seed=config.seed),
-        study.config.compute.tokens_per_batch,
-        share=(processes.rank, processes.world_size),
-    )
+    sequences = corpus_sequences(study, max_tokens=config.max_tokens, seed=config.seed)
+    size, share = study.config.compute.tokens_per_batch, (processes.rank, processes.world_size)
+    batches = functools.partial(make_batches, sequences, size, share=share)
     options: dict = {"labels": config.labels, "seed": config.seed, "processes": processes, **reports}
     options["products"] = getattr(torch, products) if products else None
     options["stored"] = torch.bfloat16 if config.dtype == "bfloat16" else None
@@ -170,8 +159,7 @@ def compute_direction(
     Args:
         factors: its EK-FAC factors; None for the identity.
         queries: an extra pair of query sets; empty: the study's own.
-        report: called as report(turn, turns) for each set of queries; gives the callback that its queries are reported
-            to.
+        report: called as report(turn, turns) for each set of queries; gives what its queries are reported to.
         differential: toxic minus safe queries, or the toxic ones alone; None: as `direction.differential` says.
     """
     from ifguide.influence.direction import differential_direction, query_gradient
@@ -179,19 +167,12 @@ def compute_direction(
     config = study.config.direction
     both = config.differential if differential is None else differential
     kinds = ("toxic", "safe") if both else ("toxic",)
-    gradients = {
-        kind: query_gradient(
-            model,
-            modules,
-            encoded_queries(study, kind, queries),
-            weighting=config.weighting,
-            objective=config.objective,
-            tokens_per_batch=study.config.compute.tokens_per_batch,
-            report=report and report(turn, len(kinds)),
-            processes=current(),
-        )
-        for turn, kind in enumerate(kinds)
-    }
+    options: dict = {"tokens_per_batch": study.config.compute.tokens_per_batch, "processes": current()}
+    options |= {"weighting": config.weighting, "objective": config.objective}
+    gradients = {}
+    for turn, kind in enumerate(kinds):
+        encoded, told = encoded_queries(study, kind, queries), report and report(turn, len(kinds))
+        gradients[kind] = query_gradient(model, modules, encoded, report=told, **options)
     sides = gradients["toxic"], gradients.get("safe")
     return differential_direction(*sides, factors, config.damping, config.damping_unit)
 

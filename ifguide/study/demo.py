@@ -68,14 +68,9 @@ def write_inputs(folder: Path, *, seed: int = 0) -> None:
     (folder / "model" / "config.json").write_text(description, encoding="utf-8")
 
 
-def build_demo(cache: Path | None = None, *, fresh: bool = False, progress: Progress | None = None) -> Study:
-    """Build the demo study, or what is missing of it.
-
-    Args:
-        cache: the folder of studies; None takes the usual one.
-        fresh: throw the old demo away first.
-    """
-    study = prepare_demo(cache, fresh=fresh)
+def build_demo(*, fresh: bool = False, progress: Progress | None = None) -> Study:
+    """Build the demo study, or what is missing of it; with `fresh`, the old one is thrown away first."""
+    study = prepare_demo(fresh=fresh)
     run_study(study, progress=progress)
     return study
 

@@ -14,7 +14,7 @@ import contextlib
 import fcntl
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,9 +27,10 @@ from ifguide.data.by_document import document_runs, sample_valid, sum_by_documen
 from ifguide.data.near_duplicates import group_near_duplicates
 from ifguide.data.stretches import count_valid, inside
 from ifguide.errors import StaleError
+from ifguide.evaluation import Report
 from ifguide.selection.saved import Selection
 from ifguide.storage import artifacts
-from ifguide.study.freshness import find_change, inputs_of, settings_of
+from ifguide.study.freshness import find_change, inputs_of, settings_of, unit_digest
 from ifguide.study.lineage import STAGE_FOLDERS, Unit
 
 if TYPE_CHECKING:
@@ -43,8 +44,6 @@ TOP_QUANTILE = 0.999
 """Colours are full from this quantile of the absolute scores, so that one outlier does not pale all others."""
 _LOCK = ".lock"
 _ROW_GROUP = 65_536
-
-Report = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -103,16 +102,9 @@ COLUMNS = (
 
 
 def make_table(study: "Study", selection: str = "", report: Report | None = None) -> tuple[pa.Table, dict]:
-    """The table of the corpus, or of one selection, and what to note beside it.
-
-    Args:
-        study: with scores.
-        selection: a saved selection; empty: the corpus.
-        report: called with (documents done, documents in all).
-
-    Returns:
-        One row per document, and of the corpus `tops`: kind -> the score of a full colour; of a selection its settings.
-    """
+    """The table of the corpus, or of one saved selection, one row per document; and what to note beside it: of the
+    corpus `tops`, kind -> the score of a full colour, of a selection its settings. `report` is called with (documents
+    done, documents in all)."""
     corpus = study.corpus()
     offsets = np.asarray(corpus.offsets)
     columns: dict[str, pa.Array] = {"document": pa.array(np.arange(len(offsets) - 1, dtype=np.int32))}
@@ -194,13 +186,8 @@ def describe_scores(
 
 def draw_sparks(values: np.ndarray, starts: np.ndarray, lengths: np.ndarray, top: float) -> np.ndarray:
     """Each document's tokens in B equal runs, of each run the score furthest from 0, int8 (D, B): 127 is `top` or more.
-
-    Args:
-        values: float32 (N,).
-        starts: int64 (D,), each document's first token.
-        lengths: int64 (D,), all at least 1.
-        top: the score of a full bar.
-    """
+    `values` are float32 (N,); `starts` and `lengths`, int64 (D,), are each document's first token and how many it has,
+    at least 1."""
     cuts = starts[:, None] + (np.arange(SPARK_BINS) * lengths[:, None]) // SPARK_BINS  # (D, B)
     # `reduceat` takes the one value at a cut that is not below the next, as for documents with fewer tokens than bars.
     high = np.maximum.reduceat(values, cuts.ravel()).reshape(cuts.shape)
@@ -236,19 +223,10 @@ def read_notes(path: Path) -> dict:
 
 
 def write_tables(study: "Study", selections: list[str] | None = None, report: Report | None = None) -> list[Unit]:
-    """Write the tables that are missing, out of date or damaged, and remove those of selections that are gone.
-
-    Args:
-        study: with scores.
-        selections: which selections' tables; None: all saved ones that belong to the corpus as it is now.
-        report: called with (documents done, documents in all).
-
-    Returns:
-        What was written.
-
-    Raises:
-        StaleError: the scores, or a selection that was asked for, belong to another corpus.
-    """
+    """Write the tables that are missing, out of date or damaged, and remove those of selections that are gone: of the
+    corpus and of `selections`, or without them of all saved ones that belong to the corpus as it is now. Returns what
+    was written; `report` is called with (documents done, documents in all). A StaleError: the scores, or a selection
+    that was asked for, belong to another corpus."""
     if not _fits(study, Unit("scores")):
         remedy = f"compute them again with `ifguide run {study.name} --until scores`"
         raise StaleError(f"the scores are of another corpus; {remedy}")
@@ -274,16 +252,12 @@ def write_tables(study: "Study", selections: list[str] | None = None, report: Re
 
 def _fits(study: "Study", unit: Unit) -> bool:
     """Whether an artefact belongs to the corpus there is now."""
-    made_of = study.manifest(unit)["inputs"].get("corpus")
-    return made_of in (None, artifacts.digest_of(study.manifest(Unit("corpus"))))
+    return study.manifest(unit)["inputs"].get("corpus") in (None, unit_digest(study, Unit("corpus")))
 
 
 def find_damage(study: "Study", unit: Unit) -> str:
     """Why a table has to be written, or an empty string. Reads the whole file once."""
-    if why := find_change(study, unit):
-        return why
-    manifest = artifacts.read_manifest(study.folder(unit))
-    return "not built yet" if manifest is None else artifacts.check_hashes(study.folder(unit), manifest)
+    return find_change(study, unit) or artifacts.check_hashes(study.folder(unit), study.manifest(unit))
 
 
 def remove_table(study: "Study", unit: Unit) -> None:

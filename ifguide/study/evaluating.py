@@ -19,26 +19,18 @@ from ifguide.study.variants import STEERED
 
 
 def evaluate_unit(study: Study, unit: Unit, progress: Progress):
-    """Evaluate `base` or the model of a selection.
-
-    Returns:
-        Metrics, samples and held-out texts, see `ifguide.evaluation.evaluate.evaluate_model`; with
-        `evaluate.harness_tasks` also `harness`.
-
-    Raises:
-        InputError: a file, a scorer or the harness cannot be used; before anything is computed.
-    """
+    """Evaluate `base` or the model of a selection: metrics, samples and held-out texts, see
+    `ifguide.evaluation.evaluate.evaluate_model`; with `evaluate.harness_tasks` also `harness`. An InputError: a file, a
+    scorer or the harness cannot be used; before anything is computed."""
     from ifguide.evaluation.harness import check_harness, run_harness
     from ifguide.evaluation.steering import RewardProcessor
     from ifguide.evaluation.toxicity import QueryScorer
-    from ifguide.models.loading import pick_device
 
     config: EvaluateConfig = study.resolved("evaluate")
     if config.harness_tasks:
         check_harness(config.harness_tasks, config.harness_folder)
-    device = pick_device(study.config.compute.device)
-    scorer = load_study_scorer(study, config.scorer, str(device))
-    implicit = load_study_scorer(study, config.implicit, str(device)) if config.implicit else None
+    scorer = load_study_scorer(study, config.scorer)
+    implicit = load_study_scorer(study, config.implicit) if config.implicit else None
     prompts = study_prompts(study)
     heldout = read_heldout(config.heldout, config) if config.heldout else []
     lambada = read_lambada(config)
@@ -46,7 +38,7 @@ def evaluate_unit(study: Study, unit: Unit, progress: Progress):
     steer, baselines = None, study.config.baselines
     if unit.name == STEERED:
         spec, sets = baselines.steer_scorer, (study.queries(kind)["completion"] for kind in ("toxic", "safe"))
-        judge = QueryScorer(*sets) if spec == QueryScorer.name else load_study_scorer(study, spec, str(device))
+        judge = QueryScorer(*sets) if spec == QueryScorer.name else load_study_scorer(study, spec)
         if spec == config.scorer:
             progress.message(f"{STEERED}: {spec} both steers and rates it, so its rating is no independent one")
         steer = RewardProcessor(tokenizer, judge, baselines.steer_strength, baselines.steer_candidates)
@@ -71,11 +63,13 @@ def evaluate_unit(study: Study, unit: Unit, progress: Progress):
     return metrics, samples, losses
 
 
-def load_study_scorer(study: Study, spec: str, device: str):
-    """A scorer; a relative folder of a classifier is in the study's, and its name stays as the settings have it."""
+def load_study_scorer(study: Study, spec: str):
+    """A scorer on the study's device. A relative folder of a classifier is in the study's, and its name stays as the
+    settings have it."""
     from ifguide.evaluation.toxicity import classifier_source, load_scorer
+    from ifguide.models.loading import pick_device
 
-    source = classifier_source(spec)
+    source, device = classifier_source(spec), str(pick_device(study.config.compute.device))
     if not source:
         return load_scorer(spec, device=device)
     place = study.resolve(source)

@@ -58,20 +58,20 @@ def reads(study: StudyFolder, unit: Unit) -> list[Unit]:
 
 
 def inputs_of(study: StudyFolder, unit: Unit, read: list[Unit] | None = None) -> dict[str, str]:
-    """Name to current hash of everything an artefact is made from; `read` says which artefacts it reads.
-
-    Raises:
-        InputError: a file of the user's is gone.
-        StaleError: an artefact it reads is not there.
-    """
+    """Name to current hash of everything an artefact is made from; `read` says which artefacts it reads. An InputError:
+    a file of the user's is gone; a StaleError: an artefact it reads is not there."""
     files = [file for file in lineage.input_files(study.config, unit) if file.path]
     found = {"schema": str(artifacts.SCHEMA)} | {f"file {file.label}": _hash_input(study, file) for file in files}
-    for source in reads(study, unit) if read is None else read:
-        manifest = artifacts.read_manifest(study.folder(source))
-        if manifest is None:
-            raise StaleError(f"{source} is missing; build it with `ifguide run {study.name}`")
-        found[str(source)] = artifacts.digest_of(manifest)
-    return found
+    sources = reads(study, unit) if read is None else read
+    return found | {str(source): unit_digest(study, source) for source in sources}
+
+
+def unit_digest(study: StudyFolder, unit: Unit) -> str:
+    """The hash that an artefact's readers name as their input. A StaleError: it is not there."""
+    manifest = artifacts.read_manifest(study.folder(unit))
+    if manifest is None:
+        raise StaleError(f"{unit} is missing; build it with `ifguide run {study.name}`")
+    return artifacts.digest_of(manifest)
 
 
 def unit_state(study: StudyFolder, unit: Unit, known: dict[Unit, StageState] | None = None) -> StageState:
@@ -83,23 +83,26 @@ def unit_state(study: StudyFolder, unit: Unit, known: dict[Unit, StageState] | N
 
 
 def _judge(study: StudyFolder, unit: Unit, known: dict[Unit, StageState]) -> StageState:
-    folder = study.folder(unit)
-    manifest = artifacts.read_manifest(folder)
+    manifest = artifacts.read_manifest(study.folder(unit))
     if manifest is None:
         return StageState("missing", "not built yet")
-    seconds, peaks = manifest.get("seconds"), manifest.get("peak", {})
-    peak = peaks.get("device") or peaks.get("host")
+    peaks = manifest.get("peak", {})
+    took = manifest.get("seconds"), peaks.get("device") or peaks.get("host")
     if (study.root / RECORD).is_file():  # packed: what it was made from stayed where it was made
-        return StageState("fresh", "", seconds, peak)
-    if problem := artifacts.check_sizes(folder, manifest):
-        return StageState("stale", f"damaged: {problem}", seconds, peak)
-    for source in reads(study, unit):
-        state = unit_state(study, source, known)
-        if state.state != "fresh":
-            return StageState("stale", f"{source} is {state.state}", seconds, peak)
-    if change := _find_change(study, unit, manifest):
-        return StageState("stale", change, seconds, peak)
-    return StageState("fresh", "", seconds, peak)
+        return StageState("fresh", "", *took)
+    problem = artifacts.check_sizes(study.folder(unit), manifest)
+    states = {source: unit_state(study, source, known).state for source in reads(study, unit)}
+    unfit = [f"{source} is {state}" for source, state in states.items() if state != "fresh"]
+    reason = f"damaged: {problem}" if problem else unfit[0] if unfit else _find_change(study, unit, manifest)
+    return StageState("stale" if reason else "fresh", reason, *took)
+
+
+def require_fresh(study: StudyFolder, unit: Unit, command: str = "") -> None:
+    """A StaleError unless an artefact is fresh; it names the command that builds it, a run where none is given."""
+    state = unit_state(study, unit)
+    if state.state != "fresh":
+        command = command or f"run {study.name}"
+        raise StaleError(f"{unit} is {state.state} ({state.reason}); build it with `ifguide {command}`")
 
 
 def find_change(study: StudyFolder, unit: Unit) -> str:

@@ -232,28 +232,18 @@ def unit_settings(config: StudyConfig, unit: Unit) -> dict:
         how |= {"suppress.version": 2} if how["suppress.method"] == "drop" else {}  # 2: dropped documents keep places
         training = {f"training.{key}": value for key, value in config_to_dict(config.training).items()}
         return how | {key: value for key, value in training.items() if key not in _DO_NOT_CHANGE_A_TRAINING}
-    sections = {
-        "baseline": () if unit.name in config.imported else _FROM_MODELS.get(unit.name, ((), ("baselines",)))[1],
-        "model": ("model",) if config.model.mode == "asis" else ("model", "training"),
-        "factors": ("factors", "model"),
-        "direction": ("direction", "model"),
-        "scores": ("scores", "model"),
-    }.get(unit.stage, (unit.stage,))
+    by_scores = () if unit.name in config.imported else _FROM_MODELS.get(unit.name, ((), ("baselines",)))[1]
+    trained = ("model",) if config.model.mode == "asis" else ("model", "training")
     how_the_model_is_made = {"model.source", "model.revision", "model.mode", "model.checkpoints"}
-    changes_nothing = {
-        "baseline": {*how_the_model_is_made, *_DO_NOT_CHANGE_A_TRAINING, *_OF_KINDS},
-        "model": {"model.dtype", "model.modules", "training.save_steps"},
-        "factors": how_the_model_is_made,
-        "direction": how_the_model_is_made,
-        "scores": how_the_model_is_made,
-        "selection": {"selection.controls", "selection.seed"},
-        "evaluate": {"evaluate.batch_size"},
-    }.get(unit.stage, set())
-    flat = {
-        f"{section}.{key}": value
-        for section in sections
-        for key, value in config_to_dict(getattr(config, section)).items()
-    }
+    sections, changes_nothing = {
+        "baseline": (by_scores, how_the_model_is_made | _DO_NOT_CHANGE_A_TRAINING | _OF_KINDS),
+        "model": (trained, {"model.dtype", "model.modules", "training.save_steps"}),
+        **{stage: ((stage, "model"), how_the_model_is_made) for stage in ("factors", "direction", "scores")},
+        "selection": (("selection",), {"selection.controls", "selection.seed"}),
+        "evaluate": (("evaluate",), {"evaluate.batch_size"}),
+    }.get(unit.stage, ((unit.stage,), set()))
+    tables = {section: config_to_dict(getattr(config, section)) for section in sections}
+    flat = {f"{section}.{key}": value for section, table in tables.items() for key, value in table.items()}
     flat = {key: value for key, value in flat.items() if key not in changes_nothing}
     if unit.stage == "baseline" and unit.name != "classifier-documents":
         return flat | _some(config, "scores", "average", "pooling")

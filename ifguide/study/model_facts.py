@@ -66,19 +66,11 @@ def known_facts(study: Study) -> ModelFacts | None:
 
 def find_facts(study: Study) -> ModelFacts:
     """What can be known of a study's model; what is not on file is found out and kept. Errors as `describe_model`."""
-    return known_facts(study) or keep_facts(study, facts_of(study))
-
-
-def facts_of(study: Study) -> ModelFacts:
-    """`describe_model` of a study's model; the study need not be written yet."""
-    config = study.config.model
-    return describe_model(study.resolve(config.source), config.revision, config.modules)
-
-
-def keep_facts(study: Study, facts: ModelFacts) -> ModelFacts:
-    """Put facts on file for `known_facts`."""
-    on_demand.keep_result(_facts_path(study), asdict(facts))
-    return facts
+    config, found = study.config.model, known_facts(study)
+    if found is None:
+        found = describe_model(study.resolve(config.source), config.revision, config.modules)
+        on_demand.keep_result(_facts_path(study), asdict(found))
+    return found
 
 
 def _facts_path(study: Study) -> Path:
@@ -89,15 +81,8 @@ def _facts_path(study: Study) -> Path:
 
 
 def describe_model(source: str, revision: str = "", modules: str = "") -> ModelFacts:
-    """Look at a model's configuration, in a second or two.
-
-    Args:
-        source: a folder or hub id; only its config.json is read.
-        modules: pattern of the tracked layers, as `model.modules`.
-
-    Raises:
-        InputError: there is no configuration, or Transformers makes no causal language model from it.
-    """
+    """Look at the configuration of a model, a folder or hub id, in a second or two; `modules` is as `model.modules`. An
+    InputError: there is none, or Transformers makes no causal language model from it."""
     import torch
 
     from ifguide.models.layers import layer_shape
@@ -148,15 +133,14 @@ def _make(config):
     return AutoModelForCausalLM.from_config(config, attn_implementation="eager", dtype=torch.float32)
 
 
-def _first_layers(config, layers: int = 2):
+def _first_layers(config):
     """The same configuration with two layers and few words."""
     few = copy.deepcopy(config)
     text = few.get_text_config()
     for name in ("layer_types", "mlp_layer_types"):
         if getattr(text, name, None):
-            setattr(text, name, getattr(text, name)[:layers])
-    text.num_hidden_layers = layers
-    text.vocab_size = 64
+            setattr(text, name, getattr(text, name)[:2])
+    text.num_hidden_layers, text.vocab_size = 2, 64
     for name in ("pad_token_id", "bos_token_id", "eos_token_id"):
         setattr(text, name, 0)
     return few

@@ -11,29 +11,28 @@ import functools
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
-from collections.abc import Set as AnySet
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
-from ifguide.config.names import BASE, DEFAULT, check_name
+from ifguide.config.io import with_values
+from ifguide.config.names import check_name
 from ifguide.config.schema import BorrowedConfig, ImportedConfig, StudyConfig
-from ifguide.errors import ConfigError, IFGuideError, InputError, StaleError
+from ifguide.errors import ConfigError, IFGuideError, StaleError
 from ifguide.runtime import distributed
 from ifguide.runtime.allocator import keep_freed_memory
 from ifguide.runtime.progress import Progress
 from ifguide.storage import artifacts
 from ifguide.storage.lock import study_lock
 from ifguide.storage.work import close_work
-from ifguide.study.freshness import inputs_of, settings_of, stage_states, unit_state
+from ifguide.study.freshness import inputs_of, require_fresh, settings_of, stage_states, unit_state
 from ifguide.study.lineage import STAGES, Unit, can_be_made_again, read_units
 from ifguide.study.plan import check_fit
 from ifguide.study.reading import Study
+from ifguide.study.sizing import check_inputs, fit_to_data, smaller_batch
 from ifguide.study.variants import RESERVED
 
 
-def create_study(
-    name: str, config: StudyConfig, cache: Path | None = None, *, named: AnySet[str] | None = None
-) -> Study:
+def create_study(name: str, config: StudyConfig, cache: Path | None = None, *, named: set[str] | None = None) -> Study:
     """Check that every input of a configuration opens and parses, then write its study.toml.
 
     Args:
@@ -44,77 +43,11 @@ def create_study(
         InputError: an input cannot be used; nothing was written.
         ConfigError: a bad name or setting; nothing was written.
     """
-    from ifguide.study.model_facts import facts_of, keep_facts
-    from ifguide.study.sizing import fit_to_data
-
-    study = Study.at(name, config, cache)
-    check_inputs(study)
-    if named is None:
-        return Study.create(name, config, cache)
-    facts = facts_of(study)
-    config, reasons = fit_to_data(study, named, facts)
-    made = Study.create(name, config, cache, reasons)
-    keep_facts(made, facts)
-    return made
-
-
-def check_inputs(study: Study) -> None:
-    """Check that every file a configuration names opens and parses: the model's configuration and tokenizer, the
-    corpus, the query sets, the prompts and the held-out text.
-
-    Weights are not loaded: that is the first thing the `model` stage does.
-
-    Raises:
-        InputError: something cannot be used; the message names it and says how to fix it.
-        ConfigError: a needed input is not named.
-    """
-    from ifguide.data.corpus_writer import check_documents
-    from ifguide.data.prompts import read_heldout, read_prompts
-    from ifguide.data.queries import encode_queries, read_queries
-    from ifguide.evaluation.harness import check_harness
-    from ifguide.evaluation.last_word import split_last_word
-    from ifguide.models.loading import bos_context, load_config, load_tokenizer
-    from ifguide.study.evaluating import read_lambada
-
-    config = study.config
-    for name, value in (
-        ("--model", config.model.source),
-        ("--corpus", config.corpus.path),
-        ("--toxic", config.queries.toxic),
-        ("--safe", config.queries.safe),
-    ):
-        if not value:
-            raise ConfigError(f"a study needs {name}")
-    for source in (config.model.source, *config.model.checkpoints):
-        load_config(study.resolve(source), config.model.revision if source == config.model.source else "")
-    tokenizer = load_tokenizer(study.resolve(config.model.source), config.model.revision)
-    check_documents(study.resolved("corpus"), tokenizer)
-    for name in study.query_sets():
-        queries = study.resolved_queries(name)
-        for kind in ("toxic", "safe"):
-            path = getattr(queries, kind)
-            pairs = read_queries(path, kind=kind, config=queries)
-            with _naming(path):  # all of them: the direction is computed hours later
-                encode_queries(pairs, tokenizer, study.max_length(), bos_id=bos_context(tokenizer))
-    evaluate = study.resolved("evaluate")
-    if evaluate.prompts:
-        read_prompts(evaluate.prompts, evaluate)
-    if evaluate.heldout:
-        read_heldout(evaluate.heldout, evaluate)
-    with _naming(evaluate.lambada):
-        for passage in read_lambada(evaluate):
-            split_last_word(passage)
-    if evaluate.harness_tasks:
-        check_harness(evaluate.harness_tasks, evaluate.harness_folder)
-
-
-@contextlib.contextmanager
-def _naming(path: str) -> Iterator[None]:
-    """Errors about a text that was read from a file say which file it was."""
-    try:
-        yield
-    except InputError as error:
-        raise error if path in str(error) else InputError(f"{path}: {error}") from error
+    study, reasons = Study.at(name, config, cache), None
+    sample = check_inputs(study)
+    if named is not None:
+        config, reasons = fit_to_data(study, sample, named)
+    return Study.create(name, config, cache, reasons)
 
 
 def run_study(
@@ -153,24 +86,7 @@ def run_study(
     return _build(study, units, progress, forced={unit for unit in units if unit.stage == force})
 
 
-def suppress(study: Study, selection: str = DEFAULT, *, progress: Progress | None = None) -> list[Unit]:
-    """Train the model that a saved selection suppresses, if it is missing or stale. Returns what was built."""
-    return build(study, [Unit("suppress", selection)], progress=progress)
-
-
-def evaluate(study: Study, variant: str = BASE, *, progress: Progress | None = None) -> list[Unit]:
-    """Evaluate `base` or the model of a selection, after training it if necessary. Returns what was built."""
-    return build(study, [Unit("evaluate", variant)], progress=progress)
-
-
-def compare(study: Study, variants: Iterable[str], *, progress: Progress | None = None) -> list[Unit]:
-    """Train and evaluate models beside the base and the default one, as far as they are missing or stale. Returns what
-    was built."""
-    units = [Unit("evaluate", name) for name in dict.fromkeys((BASE, DEFAULT, *variants))]
-    return build(study, units, progress=progress)
-
-
-def borrow(study: Study, name: str, lent: BorrowedConfig, *, progress: Progress | None = None) -> list[Unit]:
+def borrow(study: Study, name: str, lent: BorrowedConfig, *, progress: Progress | None = None) -> None:
     """Carry a selection of another study over by characters, see `ifguide.selection.transfer`; study.toml says from
     then on where it is from.
 
@@ -187,19 +103,9 @@ def borrow(study: Study, name: str, lent: BorrowedConfig, *, progress: Progress 
     other = Study.open(lent.study, study.root.parent)
     if other.name == study.name:
         raise ConfigError(f"{study.name!r} cannot borrow from itself; use the selection {lent.selection!r} directly")
-    state = unit_state(other, Unit("selection", lent.selection))
-    if state.state != "fresh":
-        raise StaleError(
-            f"selection {lent.selection!r} of {other.name} is {state.state} ({state.reason}); "
-            f"build it with `ifguide run {other.name} --until selection`"
-        )
-    before = study.config
-    changed = study.change(dataclasses.replace(before, borrowed={**before.borrowed, name: lent}))
-    try:
-        return build(changed, [Unit("selection", name)], progress=progress)
-    except IFGuideError:
-        study.change(before)
-        raise
+    require_fresh(other, Unit("selection", lent.selection), f"run {other.name} --until selection")
+    borrowed = {**study.config.borrowed, name: lent}
+    _build_changed(study, dataclasses.replace(study.config, borrowed=borrowed), [Unit("selection", name)], progress)
 
 
 def import_scores(study: Study, name: str, path: Path, *, progress: Progress | None = None) -> Study:
@@ -213,16 +119,20 @@ def import_scores(study: Study, name: str, path: Path, *, progress: Progress | N
     taken = (*RESERVED, *study.config.variants, *study.config.borrowed, *study.selection_names())
     if name in taken and name not in study.config.imported:
         raise ConfigError(f"the name {name!r} is taken; give the file another name")
-    before = study.config
-    imported = {**before.imported, name: ImportedConfig(path=str(path.resolve()))}
-    changed = study.change(dataclasses.replace(before, imported=imported))
+    imported = {**study.config.imported, name: ImportedConfig(path=str(path.resolve()))}
     units = [Unit("baseline", name)]
-    if unit_state(changed, Unit("scores")).state == "fresh":
+    if unit_state(study, Unit("scores")).state == "fresh":
         units += [Unit("index"), Unit("documents")]
+    return _build_changed(study, dataclasses.replace(study.config, imported=imported), units, progress)
+
+
+def _build_changed(study: Study, config: StudyConfig, units: list[Unit], progress: Progress | None) -> Study:
+    """The study with other settings, once the units are built; where they cannot be, its settings are as they were."""
+    changed = study.change(config)
     try:
         build(changed, units, progress=progress)
     except IFGuideError:
-        study.change(before)
+        study.change(study.config)
         raise
     return changed
 
@@ -241,9 +151,7 @@ def build(study: Study, units: Iterable[Unit], *, progress: Progress | None = No
     return _build(study, list(needed), progress)
 
 
-def _build(
-    study: Study, units: list[Unit], progress: Progress | None, forced: AnySet[Unit] = frozenset()
-) -> list[Unit]:
+def _build(study: Study, units: list[Unit], progress: Progress | None, forced: Collection[Unit] = ()) -> list[Unit]:
     built: list[Unit] = []
     progress = progress or Progress()
     processes = distributed.current()
@@ -284,9 +192,8 @@ def _check_can_build(study: Study, unit: Unit) -> None:
         state = unit_state(study, unit)
         known = ", ".join(study.selection_names()) or "none yet"
         why = f"is stale ({state.reason})" if state.state == "stale" else f"does not exist (there: {known})"
-        raise StaleError(
-            f"selection {unit.name!r} {why}; save it again with `ifguide select {study.name} --name {unit.name} ...`"
-        )
+        again = f"ifguide select {study.name} --name {unit.name} ..."
+        raise StaleError(f"selection {unit.name!r} {why}; save it again with `{again}`")
 
 
 def _build_unit(study: Study, unit: Unit, progress: Progress) -> None:
@@ -312,42 +219,21 @@ def _build_unit(study: Study, unit: Unit, progress: Progress) -> None:
 
 
 def _build_in_memory(build: Callable, study: Study, unit: Unit, folder: Path, progress: Progress) -> None:
-    """Build an artefact, with half the batch as often as the GPU's memory is too small; results change by rounding.
-
-    Raises:
-        ConfigError: a batch of one is too large.
-    """
+    """Build an artefact, with half the batch as often as the GPU's memory is too small; results change by rounding. A
+    ConfigError: a batch of one is too large."""
     while True:
         try:
             return build(study, unit, folder, progress)
         except RuntimeError as error:
             if type(error).__name__ != "OutOfMemoryError" or not distributed.current().alone:
                 raise
-            smaller = _halve_batch(study.config, unit.stage)
-            if smaller is None:
+            smaller = smaller_batch(study.config, unit.stage)
+            if not smaller:
                 remedy = 'a smaller corpus.max_length, training.adapter = "lora", or fewer layers in model.modules'
                 raise ConfigError(f"{unit}: one row at a time is too much for the GPU's memory; try {remedy}") from None
-        config, said = smaller
+        said = ", ".join(f"{place} = {value}" for place, value in smaller.items())
         progress.message(f"{unit}: the GPU's memory is too small; trying again with {said}")
         sys.modules["torch"].cuda.empty_cache()
-        study = Study(study.root, config)
+        study = Study(study.root, with_values(study.config, smaller))
         shutil.rmtree(folder)
         folder.mkdir()
-
-
-def _halve_batch(config: StudyConfig, stage: str) -> tuple[StudyConfig, str] | None:
-    """The settings with half the batch of a stage, and which they are; None if it cannot be halved."""
-    section, key = {
-        "model": ("training", "batch_size"),
-        "suppress": ("training", "batch_size"),
-        "evaluate": ("evaluate", "batch_size"),
-    }.get(stage, ("compute", "tokens_per_batch"))
-    table = getattr(config, section)
-    half = getattr(table, key) // 2
-    if half < (64 if section == "compute" else 1):
-        return None
-    changed = {key: half}
-    if section == "training":  # as many rows a step as before
-        changed["gradient_accumulation"] = 2 * table.gradient_accumulation
-    said = ", ".join(f"{section}.{name} = {value}" for name, value in changed.items())
-    return dataclasses.replace(config, **{section: dataclasses.replace(table, **changed)}), said

@@ -10,11 +10,10 @@ import functools
 import itertools
 import json
 import math
-import operator
 import sys
 import tempfile
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -29,7 +28,7 @@ from ifguide.study.freshness import settings_of
 from ifguide.study.lineage import STAGES
 from ifguide.study.model_facts import ModelFacts, find_facts
 from ifguide.study.reading import Study
-from ifguide.study.sizing import sample_inputs
+from ifguide.study.sizing import sample_inputs, smaller_batch
 
 FOLDER = "plans"
 EFFORT = 5e10
@@ -65,12 +64,8 @@ def _plan_path(study: Study) -> Path:
 
 
 def make_plan(study: Study) -> dict:
-    """Measure, and keep the plan with the study.
-
-    Returns:
-        {"stages": {stage: the fields of `Need`}, "free": bytes of `host`, `device` and `disk`, "problems": [text, ...],
-        "remedies": {setting: value}}.
-    """
+    """Measure, and keep the plan with the study: {"stages": {stage: the fields of `Need`}, "free": bytes of `host`,
+    `device` and `disk`, "problems": [text, ...], "remedies": {setting: value}}."""
     needs = Measured(study).needs()
     free = free_memory(study.root)
     problems, remedies = find_problems(study, needs, free)
@@ -83,21 +78,18 @@ def find_problems(study: Study, needs: dict[str, Need], free: dict[str, int]) ->
     """What does not fit, in words, and settings that make it fit."""
     config, problems = study.config, []
     remedies: dict[str, int | str] = {}
+    small = {"model": 1, "suppress": 1, "evaluate": 16}
     for (stage, need), (place, what) in itertools.product(needs.items(), MEMORY.items()):
         wanted = getattr(need, place)
         if wanted <= RESERVE * free.get(place, wanted / RESERVE):
             continue
         problems.append(f"{stage} needs {size(wanted)} of {what}; {size(free[place])} are free")
-        if stage in ("model", "suppress"):
-            rows, steps = config.training.batch_size, config.training.gradient_accumulation
-            if rows > 1:
-                remedies |= {"training.batch_size": 1, "training.gradient_accumulation": rows * steps}
-            elif config.model.mode == "finetune":
-                remedies["training.adapter"] = "lora"
-        elif stage == "evaluate":
-            remedies["evaluate.batch_size"] = 16
-        else:
-            remedies |= {"compute.tokens_per_batch": 512} | ({"model.modules": "mlp"} if stage == "factors" else {})
+        smaller = smaller_batch(config, stage, small.get(stage, 512))
+        remedies |= smaller
+        if stage == "factors":
+            remedies["model.modules"] = "mlp"
+        if stage in ("model", "suppress") and not smaller and config.model.mode == "finetune":
+            remedies["training.adapter"] = "lora"
     total = sum(need.disk for need in needs.values())
     if total > free.get("disk", total):
         problems.append(f"the study needs {size(total)} on the disk; {size(free['disk'])} are free")
@@ -106,11 +98,7 @@ def find_problems(study: Study, needs: dict[str, Need], free: dict[str, int]) ->
 
 def check_fit(study: Study, stages: Iterable[str]) -> None:
     """Refuse stages that cannot fit on this machine as it is now: counted from the model's shape, with nothing
-    measured, is what each needs at the very least.
-
-    Raises:
-        ConfigError: one does not fit; the message names the settings that would make it fit.
-    """
+    measured, is what each needs at the very least. A ConfigError names the settings that would make them fit."""
     from ifguide.models.loading import pick_device
 
     config, facts = study.config, find_facts(study)
@@ -125,17 +113,15 @@ def check_fit(study: Study, stages: Iterable[str]) -> None:
     problems, remedies = find_problems(study, needs, free_memory(study.root))
     if problems:
         settings = ", ".join(f"{key} = {json.dumps(value)}" for key, value in remedies.items())
-        raise ConfigError(
-            f"{'; '.join(problems)}; set {settings} in study.toml, use a larger machine, or run it with --no-fit-check"
-        )
+        remedy = f"set {settings} in study.toml, use" if settings else "use"
+        raise ConfigError(f"{'; '.join(problems)}; {remedy} a larger machine, or run it with --no-fit-check")
 
 
 def count_bytes(facts: ModelFacts) -> tuple[int, int, int]:
     """Bytes in float32 of a model's weights, of a matrix the shape of each tracked layer, and of one on each side."""
-    matrices, bases = (
-        4 * sum(map(of, facts.layers)) for of in (math.prod, lambda shape: shape[0] ** 2 + shape[1] ** 2)
-    )
-    return 4 * facts.parameters, matrices, bases
+    matrices = sum(outputs * inputs for outputs, inputs in facts.layers)
+    bases = sum(outputs**2 + inputs**2 for outputs, inputs in facts.layers)
+    return 4 * facts.parameters, 4 * matrices, 4 * bases
 
 
 def size(n_bytes: float) -> str:
@@ -144,10 +130,7 @@ def size(n_bytes: float) -> str:
 
 
 class Measured:
-    """One study's model on this machine: rates, and what its stages come to.
-
-    S documents of the corpus are the sample; a rate is seconds, by token unless its name says otherwise.
-    """
+    """One study's model on this machine: rates, and what its stages come to."""
 
     def __init__(self, study: Study):
         from ifguide.data.corpus import chunk_documents
@@ -158,6 +141,8 @@ class Measured:
         self.study, self.config, self.facts = study, study.config, find_facts(study)
         self.sample = sample = sample_inputs(study)
         self.n_tokens = round(sample.n_documents * np.diff(sample.offsets).mean())
+        self.scale = sample.n_documents / (len(sample.offsets) - 1)
+        """Documents of the corpus for one of the sample."""
         self.model, self.tokenizer = start_model(study)
         self.model.eval().requires_grad_(False)
         self.modules, self.device = tracked_modules(self.model, self.config.model.modules), self.model.device
@@ -198,7 +183,7 @@ class Measured:
         """What each stage takes, in the order they run; training is measured last, for it changes the model."""
         config, sample, units = self.config, self.sample, {stage: len(self.study.units(stage)) for stage in STAGES}
         kinds, n = computed_kinds(config.scores), len(self.checkpoints())
-        reading = sample.seconds * sample.n_documents / sample.taken
+        reading = sample.seconds * self.scale
         found = {"corpus": Need(seconds=1 + reading, disk=16 * self.n_tokens), "queries": Need(seconds=0.1)}
         if needs_direction(config.scores):
             found["factors"], found["direction"] = self.factors(n), self.direction(n)
@@ -223,7 +208,7 @@ class Measured:
         sample, training = self.sample, self.config.training
         length, end = self.study.max_length(), self.tokenizer.eos_token_id
         rows = pack_rows(sample.token_ids, sample.offsets, length, end, None, pack=training.packing)
-        return rows, max(1, round(len(rows) * sample.n_documents / sample.taken))
+        return rows, max(1, round(len(rows) * self.scale))
 
     def checkpoints(self) -> tuple:
         """Names or steps of what is scored."""
@@ -249,19 +234,18 @@ class Measured:
         narrow = factor_products(self.study, self.device)
         products = getattr(torch, narrow) if narrow else None
         fit = Fit(self.model, self.modules, lambda: self.batches, config.labels, 0, products, None, 0, ALONE)
-        covariances: list = []
-        seconds = self.time(lambda: operator.setitem(covariances, slice(None), fit.covariances()))
-        inputs, outputs = covariances
+        found: deque = deque(maxlen=1)  # what is timed twice is held once
+        seconds = self.time(lambda: found.append(fit.covariances()))
+        inputs, outputs = found[0]
         seconds += self.time(lambda: fit.eigenvalues({**inputs}, outputs))  # other square matrices take as long
-        sides = Counter(len(matrix) for group in covariances for matrix in group.values())
+        sides = Counter(len(matrix) for matrix in (*inputs.values(), *outputs.values()))
         eigen = 0.0
         for side, times in sides.items():
             mixed = torch.rand(side, side, device=self.device)
             eigen += times * self.time(functools.partial(eigenvectors, mixed @ mixed.T))
         tokens = min(config.max_tokens or self.n_tokens, self.n_tokens)
-        return self.need(
-            n * (seconds * tokens / self.measured + eigen), n * (self.bases + self.matrices), 2 * self.bases
-        )
+        disk = n * (self.bases + self.matrices)
+        return self.need(n * (seconds * tokens / self.measured + eigen), disk, 2 * self.bases)
 
     def direction(self, n: int) -> Need:
         """The queries' gradients at n checkpoints; the products with the factors take little beside them."""
@@ -327,7 +311,7 @@ class Measured:
         short, longer = self.time(generate(2)), self.time(generate(6))
         by_step = max(0.0, longer - short) / 4
         seconds = count / made * (short + by_step * (config.max_new_tokens - 2))
-        scorer = load_study_scorer(self.study, config.scorer, str(self.device))
+        scorer = load_study_scorer(self.study, config.scorer)
         seconds += count / made * self.time(lambda: scorer.score([one.completion for one in written[-1]]))
         texts = read_heldout(config.heldout, config) if config.heldout else []
         if texts:

@@ -26,12 +26,8 @@ class Study(StudyFolder):
 
     @classmethod
     def open(cls, name: str, cache: Path | None = None) -> "Study":
-        """Open a study by name.
-
-        Raises:
-            StudyNotFound: there is none of that name.
-            ConfigError: the name is unsafe, or study.toml cannot be read.
-        """
+        """Open a study by name. A StudyNotFound: there is none of that name; a ConfigError: the name is unsafe, or
+        study.toml cannot be read."""
         cache = cache_dir(cache)
         root = cache / check_name(name)
         if not (root / "study.toml").is_file():
@@ -50,11 +46,8 @@ class Study(StudyFolder):
     def create(
         cls, name: str, config: StudyConfig, cache: Path | None = None, reasons: Mapping[str, str] | None = None
     ) -> "Study":
-        """Make the folder and write study.toml, with the reasons for some settings, by `section.key`, as comments.
-
-        Raises:
-            ConfigError: the name is unsafe or taken.
-        """
+        """Make the folder and write study.toml, with the reasons for some settings, by `section.key`, as comments. A
+        ConfigError: the name is unsafe or taken."""
         study = cls.at(name, config, cache)
         study.root.mkdir(parents=True, exist_ok=True)
         with artifacts.replacing(study.root / "study.toml") as temporary:
@@ -69,30 +62,21 @@ class Study(StudyFolder):
 
     @classmethod
     def at(cls, name: str, config: StudyConfig, cache: Path | None = None) -> "Study":
-        """A study that is not written yet, to check its configuration.
-
-        Raises:
-            ConfigError: the name is unsafe or taken.
-        """
+        """A study that is not written yet, to check its configuration. A ConfigError: the name is unsafe or taken."""
         root = cache_dir(cache) / check_name(name)
         if (root / "study.toml").exists():
             raise ConfigError(f"a study {name!r} exists already; choose another name or remove the folder {root}")
         return cls(root, config)
 
     def max_length(self) -> int:
-        """Longest chunk in tokens: corpus.max_length, or the model's context length.
-
-        Raises:
-            ConfigError: corpus.max_length is more than the model can take.
-        """
+        """Longest chunk in tokens: corpus.max_length, or the model's context length. A ConfigError: corpus.max_length
+        is more than the model can take."""
         from ifguide.models.loading import context_length, load_config
 
         limit = context_length(load_config(self.resolve(self.config.model.source), self.config.model.revision))
         wanted = self.config.corpus.max_length
         if wanted > limit:
-            raise ConfigError(
-                f"corpus.max_length: expected at most {limit:,} tokens, the model's context, got {wanted:,}"
-            )
+            raise ConfigError(f"corpus.max_length: expected at most {limit:,}, the model's context, got {wanted:,}")
         return wanted or limit
 
     def _need(self, unit: Unit) -> Path:
@@ -136,15 +120,11 @@ class Study(StudyFolder):
         return models
 
     def scores(self, kind: str = "", checkpoint: str | None = None, queries: str = "") -> np.ndarray:
-        """Scores float32 (N,), memory-mapped, 0 where invalid.
-
-        Args:
-            kind: a name of `ifguide.config.attributions.KINDS`, of `[imported.NAME]` or of another method; empty: the
-                one that the default selection is made by.
-            checkpoint: one checkpoint's raw scores; None: the study's (mean or median over checkpoints of score /
-                standard deviation, pooled if `scores.pooling` says so).
-            queries: an extra pair of query sets (`queries.extra`); empty: the study's own. Losses are the same for all.
-        """
+        """Scores float32 (N,), memory-mapped, 0 where invalid, of a kind: a name of
+        `ifguide.config.attributions.KINDS`, of `[imported.NAME]` or of another method; empty: the one that the default
+        selection is made by. `checkpoint` asks for one checkpoint's raw scores instead of the study's (mean or median
+        over checkpoints of score / standard deviation, pooled if `scores.pooling` says so), `queries` for those of an
+        extra pair of query sets (`queries.extra`). Losses are the same for all."""
         kind = kind or self.config.selection.attribution
         unit = scores_unit(self.config, kind)
         if unit.name:
@@ -194,11 +174,7 @@ class Study(StudyFolder):
         return self.names_of("evaluate")
 
     def selection(self, name: str = DEFAULT) -> Selection:
-        """One saved selection.
-
-        Raises:
-            StaleError: it is not there, or its mask is of another corpus.
-        """
+        """One saved selection. A StaleError: it is not there, or its mask is of another corpus."""
         found = read_selection(name, self._need(Unit("selection", name)))
         n_tokens = int(artifacts.load_array(self._need(Unit("corpus")) / "offsets.npy")[-1])
         if len(found.mask) != n_tokens:

@@ -29,23 +29,21 @@ def score_kinds(
     unit: Unit,
     folder: Path,
     progress: Progress,
+    kinds: Sequence[str],
     *,
     checkpoints: Sequence[str],
-    kinds: Sequence[str],
-    treatment: ScoresConfig | None,
+    treatment: ScoresConfig | None = None,
     sets: Sequence[str] = ("",),
     directions: Callable[[str], list[Direction]] | None = None,
 ) -> dict:
     """Score the corpus at each checkpoint and put the checkpoints together; all processes take part.
 
     Writes `CHECKPOINT/KIND.npy` and `KIND.npy` into the folder, float32 (N,), and `extra/NAME/KIND.npy` likewise for an
-    extra pair of query sets.
+    extra pair of query sets. What is finished of the unit outlives a kill.
 
     Args:
-        study: with everything that the unit reads.
-        unit: the artefact that is built; what is finished of it outlives a kill.
-        checkpoints: names of scoring checkpoints, or `base`.
         kinds: names of `KINDS`.
+        checkpoints: names of scoring checkpoints, or `base`.
         treatment: how checkpoints are put together: its `average` and `pooling`; None: they are not.
         sets: pairs of query sets, empty for the study's own.
         directions: gives v of each pair at a checkpoint; None: as stored.
@@ -120,14 +118,9 @@ def put_together(
     treatment: ScoresConfig,
     sets: Sequence[str] = ("",),
 ) -> list[str]:
-    """The study's own arrays from its checkpoints', block by block: memory does not grow with the corpus.
-
-    Args:
-        kinds, treatment, sets: as for `score_kinds`. A kind that no checkpoint has is left out.
-
-    Returns:
-        The files that were written, without `.npy`.
-    """
+    """The study's own arrays from its checkpoints', block by block: memory does not grow with the corpus. `kinds`,
+    `treatment` and `sets` are as for `score_kinds`; a kind that no checkpoint has is left out. Returns the files that
+    were written, without `.npy`."""
     from ifguide.influence.attribution import mean_blocks
 
     done = []
@@ -163,18 +156,13 @@ def move_to_input(scores: np.ndarray, offsets: np.ndarray) -> np.ndarray:
 
 
 def treat(corpus: TokenizedCorpus, arrays: Sequence[np.ndarray], path: Path, treatment: ScoresConfig) -> None:
-    """Average over checkpoints and pool: what every method's scores go through, ours and others' alike.
-
-    Args:
-        arrays: float32 (N,), one a checkpoint, or a single one.
-        path: where the treated scores go, float32 (N,).
-        treatment: its `average` and `pooling`.
-    """
+    """Average over checkpoints and pool, as `treatment.average` and `.pooling` say: what every method's scores go
+    through, ours and others' alike. `arrays` are float32 (N,), one a checkpoint, and so is what is written to
+    `path`."""
     from ifguide.influence.attribution import average_blocks, pool_blocks
 
-    artifacts.save_blocks(
-        average_blocks(list(arrays), corpus.valid_between, average=treatment.average), path, np.float32
-    )
+    blocks = average_blocks(list(arrays), corpus.valid_between, average=treatment.average)
+    artifacts.save_blocks(blocks, path, np.float32)
     if treatment.pooling:
         single = path.rename(path.with_suffix(".single.npy"))
         apart = artifacts.load_array(single)

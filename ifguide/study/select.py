@@ -12,11 +12,13 @@ from ifguide.config.attributions import attributions
 from ifguide.config.names import DEFAULT, check_name
 from ifguide.config.schema import SelectionConfig
 from ifguide.data.by_document import sum_by_document
+from ifguide.data.corpus import TokenizedCorpus
 from ifguide.errors import ConfigError, InputError, StaleError, StudyNotFound
 from ifguide.selection import algorithm
-from ifguide.selection.algorithm import Ranking, rank_documents
+from ifguide.selection.algorithm import Ranking
 from ifguide.selection.choice import Choice, read_choice
 from ifguide.selection.saved import Selection, write_selection
+from ifguide.selection.transfer import transfer_mask
 from ifguide.selection.verdicts import Target, apply_verdicts
 from ifguide.storage import artifacts
 from ifguide.storage.lock import study_lock
@@ -38,15 +40,8 @@ def preview_selection(study: Study, settings: Mapping) -> Selection:
 
 
 def save_selection(study: Study, name: str, settings: Mapping) -> Selection:
-    """Compute a selection from the study's scores and save it.
-
-    Args:
-        name: its name; the built-in names are refused.
-        settings: any of attribution, tokens_above or quantile, window, max_tokens; the rest comes from study.toml.
-
-    Raises:
-        ConfigError: a bad name or setting.
-    """
+    """Compute a selection from the study's scores and save it. `settings` are any of attribution, tokens_above or
+    quantile, window, max_tokens; the rest comes from study.toml. A ConfigError: a bad name or setting."""
     _check_new_name(name)
     for section in ("variants", "borrowed"):
         if name in getattr(study.config, section):
@@ -60,17 +55,9 @@ def save_selection(study: Study, name: str, settings: Mapping) -> Selection:
 
 
 def save_reviewed(study: Study, selection: str, name: str, verdicts: dict[Target, str]) -> Selection:
-    """Save a selection corrected by verdicts: without the tokens that people called fine, with the spans they called
-    toxic. It can be trained against like any other.
-
-    Args:
-        selection: the saved selection to correct; it is not changed.
-        name: what to call the new one; the built-in names are refused.
-        verdicts: from `VerdictLog.current`.
-
-    Raises:
-        ConfigError: a bad name, or the verdicts change nothing.
-    """
+    """Save a selection corrected by verdicts (from `VerdictLog.current`) under another name: without the tokens that
+    people called fine, with the spans they called toxic. It can be trained against like any other. A ConfigError: a bad
+    name, or the verdicts change nothing."""
     check_name(name, "selection")
     if name in (*RESERVED, selection):
         raise ConfigError(f"the name {name!r} is taken; choose another for the corrected selection")
@@ -132,7 +119,6 @@ def rename_selection(study: Study, name: str, new: str) -> None:
         if trained_parts(study, name):
             raise ConfigError(
                 f"a model was trained with {name!r} and carries its name; save the choice again under the new name"
-                " instead"
             )
         old, place = (study.folder(Unit("selection", each)) for each in (name, new))
         manifest = artifacts.read_json(old / artifacts.MANIFEST)
@@ -146,13 +132,7 @@ def rename_selection(study: Study, name: str, new: str) -> None:
 
 
 def delete_selection(study: Study, name: str) -> None:
-    """Delete a saved selection, its model and the measurements of it.
-
-    Raises:
-        ConfigError: a built-in selection.
-        StudyNotFound: there is no such selection.
-        BusyError: a job works on the study.
-    """
+    """Delete a saved selection, its model and the measurements of it; errors as `rename_selection`."""
     _require_own(study, name)
     with study_lock(study.root):
         for stage in (*reversed(NAMED_STAGES), "documents"):
@@ -163,14 +143,10 @@ def delete_selection(study: Study, name: str) -> None:
 
 def _require_own(study: Study, name: str) -> None:
     if name in BUILT_IN_SELECTIONS:
-        raise ConfigError(
-            f"the selection {name!r} is built in, and made again by every run; only your own have other names or go"
-            " away"
-        )
+        raise ConfigError(f"the selection {name!r} is built in; only your own can be renamed or deleted")
     if name not in study.selection_names():
-        raise StudyNotFound(
-            f"study {study.name!r} has no selection {name!r}; it has {', '.join(study.selection_names()) or 'none'}"
-        )
+        known = ", ".join(study.selection_names()) or "none"
+        raise StudyNotFound(f"study {study.name!r} has no selection {name!r}; it has {known}")
 
 
 def _choice(study: Study, settings: Mapping | SelectionConfig) -> Choice:
@@ -183,15 +159,11 @@ def _choice(study: Study, settings: Mapping | SelectionConfig) -> Choice:
     return read_choice(settings, study.config.selection, corpus.n_valid, count_tail)
 
 
-def compute_selection(
-    study: Study, settings: SelectionConfig, *, name: str = "preview", kind: str = "influence"
-) -> Selection:
-    """Compute a selection of study.toml in memory.
+def compute_selection(study: Study, settings: SelectionConfig, *, name: str, kind: str) -> Selection:
+    """Compute a selection of study.toml in memory, from the study's corpus and, but for `oracle`, its scores.
 
     Args:
-        study: its corpus and, but for `oracle`, its scores must be there.
         settings: quantile, window, budget and attribution.
-        name: the name it will carry.
         kind: `influence` (Algorithm 1), `random` (as many tokens as Algorithm 1 selects), `oracle` (the known spans),
             a kind of score or one of `ifguide.study.variants.BASELINES` (the default selection by these scores), or
             `borrowed` (the mask of another study, carried over; `name` says which).
@@ -199,66 +171,55 @@ def compute_selection(
     Raises:
         ConfigError: `oracle` without known spans.
         StaleError: the study has no scores of that kind, or scores of another corpus.
+        InputError: the mask is borrowed from a study of other texts.
     """
     if kind in ("influence", "random"):
         return _by_scores(study, _choice(study, settings), name, settings.seed if kind == "random" else None)
     if kind in attributions() or kind in study.config.imported or kind in BASELINES:
         return _as_the_default(study, name, kind)
     corpus = study.corpus()
-    if kind == "oracle" and corpus.in_span is None:
+    if kind == "borrowed":
+        lent = study.config.borrowed[name]
+        other = Study.open(lent.study, study.root.parent)
+        mask = transfer_mask(other.corpus(), np.asarray(other.selection(lent.selection).mask), corpus)
+    elif corpus.in_span is None:
         raise ConfigError("this corpus has no known spans; name their column with --spans-field")
-    mask = borrow_mask(study, name) if kind == "borrowed" else np.asarray(corpus.in_span) & corpus.valid()
+    else:
+        mask = np.asarray(corpus.in_span) & corpus.valid()
     return _from_mask(study, name, kind, mask)
 
 
 def _as_the_default(study: Study, name: str, method: str) -> Selection:
     """What the default selection would be by other scores: as many hits, the best first, with its window and budget."""
     usual = study.selection(DEFAULT).settings
-    limits = {key: usual[key] for key in ("window", "max_tokens")}
+    choice = Choice(attribution=method, **{key: usual[key] for key in ("tokens_above", "window", "max_tokens")})
     if method in attributions():
-        choice = Choice(attribution=method, tokens_above=usual["tokens_above"], **limits)
         return _by_scores(study, choice, name)
     corpus, scores = study.corpus(), np.asarray(study.scores(method))
-    valid, offsets = corpus.valid(), np.asarray(corpus.offsets)
     if method == "classifier-documents":
-        return _from_mask(study, name, method, (scores >= study.config.baselines.document_min) & valid)
-    best = algorithm.select_best(scores, valid, usual["tokens_above"])
+        return _from_mask(study, name, method, (scores >= study.config.baselines.document_min) & corpus.valid())
+    best = algorithm.select_best(scores, corpus.valid(), choice.tokens_above)
     scores = np.where(best, scores, -np.inf)  # of equal scores some may be hits and others not
     threshold = float(np.nextafter(np.float32(scores[best].min(initial=np.inf)), np.float32(-np.inf)))
-    ranking = rank_documents(scores, offsets, valid, threshold, corpus.id_rank)
-    mask = algorithm.select_tokens(scores, offsets, valid, ranking, **limits)
-    return _from_mask(study, name, method, mask, ranking, **limits)
+    ranking, mask = _take(corpus, scores, threshold, choice)
+    return _describe(study, name, method, ranking, mask, window=choice.window, max_tokens=choice.max_tokens)
 
 
-def _from_mask(
-    study: Study, name: str, kind: str, mask: np.ndarray, ranking: Ranking | None = None, *, window=0, max_tokens=0
-) -> Selection:
-    """A selection made in another way; documents are ranked by how much of it they have, if not by `ranking`."""
-    if ranking is None:
-        corpus = study.corpus()
-        offsets, valid = np.asarray(corpus.offsets), corpus.valid()
-        ranking = rank_documents(mask.astype(np.float32), offsets, valid, 0.5, corpus.id_rank)
-    limits = {"window": window, "max_tokens": max_tokens}
-    made = {"name": name, "kind": kind, "attribution": None, "tokens_above": None, "quantile": None, **limits}
-    return _describe(study, made, ranking, mask)
+def _from_mask(study: Study, name: str, kind: str, mask: np.ndarray) -> Selection:
+    """A selection made in another way; documents are ranked by how much of it they have."""
+    return _describe(study, name, kind, _rank(study.corpus(), mask.astype(np.float32), 0.5), mask)
 
 
 def save_mask(study: Study, name: str, path: str) -> Selection:
-    """Save the tokens that a file names (see `ifguide.study.baselines.read_scores`) as a selection.
-
-    Raises:
-        ConfigError: a bad name.
-        InputError: the file does not fit the corpus, or names no token.
-    """
+    """Save the tokens that a file names (see `ifguide.study.baselines.read_scores`) as a selection. A ConfigError: a
+    bad name; an InputError: the file does not fit the corpus, or names no token."""
     from ifguide.study.baselines import read_scores
 
     _check_new_name(name)
     corpus = study.corpus()
     mask = (read_scores(corpus, path, marked=True) > 0) & corpus.valid()
     if not mask.any():
-        raise InputError(
-            f"{path} marks no token that can be selected; first tokens, and those not trained on, have no score"
-        )
+        raise InputError(f"{path} marks no selectable token; first tokens, and those not trained on, have no score")
     inputs = inputs_of(study, Unit("selection", name), [Unit("corpus")])
     return _save(study, _from_mask(study, name, "mask", mask), inputs, {"kind": "mask"})
 
@@ -273,52 +234,47 @@ def _by_scores(study: Study, choice: Choice, name: str, seed: int | None = None)
         ranking, mask = found.ranking, index.mask(found)
     else:
         ranking, mask = select_by_scan(study, choice)
-    corpus = study.corpus()
+    corpus, kind = study.corpus(), "influence"
     if seed is not None:
-        mask = algorithm.select_random(corpus.valid(), int(mask.sum()), seed)
-    n_valid, above = corpus.n_valid, int(ranking.count_above.sum())
-    settings = {
-        "name": name,
-        "kind": "influence" if seed is None else "random",
-        "attribution": choice.attribution,
-        "tokens_above": above,
-        "quantile": (n_valid - above) / n_valid,
-        "window": choice.window,
-        "max_tokens": choice.max_tokens,
-    }
-    return _describe(study, settings, ranking, mask)
+        kind, mask = "random", algorithm.select_random(corpus.valid(), int(mask.sum()), seed)
+    above = int(ranking.count_above.sum())
+    made = {"tokens_above": above, "quantile": (corpus.n_valid - above) / corpus.n_valid}
+    return _describe(study, name, kind, ranking, mask, **dataclasses.asdict(choice) | made)
 
 
 def _without_cut_windows(study: Study, choice: Choice) -> Choice:
     """The choice with the largest smaller budget that cuts no window."""
-    corpus, scores = study.corpus(), np.asarray(study.scores(choice.attribution))
-    offsets, valid = np.asarray(corpus.offsets), corpus.valid()
+    corpus, (window, budget) = study.corpus(), (choice.window, choice.max_tokens)
+    scored = np.asarray(study.scores(choice.attribution)), np.asarray(corpus.offsets), corpus.valid()
     ranking, _ = select_by_scan(study, choice)
-    limits = {"window": choice.window, "max_tokens": choice.max_tokens}
-    budget = algorithm.whole_window_budget(scores, offsets, valid, ranking, **limits)
-    if not budget:
-        raise ConfigError(f"selection.max_tokens: {choice.max_tokens} tokens hold not one whole window; raise it")
-    return dataclasses.replace(choice, max_tokens=budget)
+    whole = algorithm.whole_window_budget(*scored, ranking, window=window, max_tokens=budget)
+    if not whole:
+        raise ConfigError(f"selection.max_tokens: {budget} tokens hold not one whole window; raise it")
+    return dataclasses.replace(choice, max_tokens=whole)
 
 
-def _describe(study: Study, settings: dict, ranking: Ranking, mask: np.ndarray) -> Selection:
+def _describe(study: Study, name: str, kind: str, ranking: Ranking, mask: np.ndarray, **made) -> Selection:
+    """A selection with its settings: what made it, as far as `made` says, and what follows from it."""
     corpus = study.corpus()
-    counts = {
+    settings = {
+        "name": name,
+        "kind": kind,
+        "attribution": None,
+        "tokens_above": None,
+        "quantile": None,
+        "window": 0,
+        "max_tokens": 0,
+        **made,
         "threshold": ranking.threshold,
         "n_selected": int(mask.sum()),
         "n_valid": corpus.n_valid,
         "n_documents_hit": int(np.count_nonzero(sum_by_document(mask, np.asarray(corpus.offsets)))),
     }
-    arrays = (mask, ranking.order, ranking.count_above, ranking.sum_above, ranking.rank_score)
-    return Selection(settings["name"], {**settings, **counts}, *arrays)
+    return Selection(name, settings, mask, ranking.order, ranking.count_above, ranking.sum_above, ranking.rank_score)
 
 
 def open_index(study: Study, kind: str = "") -> "ScoreIndex":
-    """The index of a study's scores of one kind.
-
-    Raises:
-        StaleError: it is missing, damaged or of other scores; names the command that builds it again.
-    """
+    """The index of a study's scores of one kind. A StaleError: it is missing, damaged or of other scores."""
     from ifguide.selection.index import ScoreIndex
 
     kind = kind or study.config.selection.attribution
@@ -334,33 +290,23 @@ def open_index(study: Study, kind: str = "") -> "ScoreIndex":
 
 
 def select_by_scan(study: Study, choice: Choice) -> tuple[Ranking, np.ndarray]:
-    """Algorithm 1 over all scores at once: the documents' ranking, and the mask bool (N,).
-
-    Raises:
-        StaleError: the study has no scores of that kind, or scores of another corpus.
-    """
-    corpus = study.corpus()
-    offsets, valid = np.asarray(corpus.offsets), corpus.valid()
-    scores = np.asarray(study.scores(choice.attribution))
+    """Algorithm 1 over all scores at once: the documents' ranking, and the mask bool (N,). A StaleError: the study has
+    no scores of that kind, or scores of another corpus."""
+    corpus, scores = study.corpus(), np.asarray(study.scores(choice.attribution))
     if len(scores) != corpus.n_tokens:
         raise StaleError(
             f"the scores are of another corpus ({len(scores):,} tokens, now {corpus.n_tokens:,}); "
             f"compute them again with `ifguide run {study.name} --until scores`"
         )
-    threshold = algorithm.threshold_above(scores, valid, choice.tokens_above)
-    ranking = rank_documents(scores, offsets, valid, threshold, corpus.id_rank)
-    limits = {"window": choice.window, "max_tokens": choice.max_tokens}
-    return ranking, algorithm.select_tokens(scores, offsets, valid, ranking, **limits)
+    threshold = algorithm.threshold_above(scores, corpus.valid(), choice.tokens_above)
+    return _take(corpus, scores, threshold, choice)
 
 
-def borrow_mask(study: Study, name: str) -> np.ndarray:
-    """The mask bool (N,) that `[borrowed.NAME]` of study.toml names, carried over from the other study.
+def _take(corpus: TokenizedCorpus, scores: np.ndarray, threshold: float, choice: Choice) -> tuple[Ranking, np.ndarray]:
+    """The documents ranked by their scores above a threshold, and the mask with the choice's window and budget."""
+    ranking, limits = _rank(corpus, scores, threshold), {"window": choice.window, "max_tokens": choice.max_tokens}
+    return ranking, algorithm.select_tokens(scores, np.asarray(corpus.offsets), corpus.valid(), ranking, **limits)
 
-    Raises:
-        InputError: the studies hold other texts.
-    """
-    from ifguide.selection.transfer import transfer_mask
 
-    lent = study.config.borrowed[name]
-    other = Study.open(lent.study, study.root.parent)
-    return transfer_mask(other.corpus(), np.asarray(other.selection(lent.selection).mask), study.corpus())
+def _rank(corpus: TokenizedCorpus, scores: np.ndarray, threshold: float) -> Ranking:
+    return algorithm.rank_documents(scores, np.asarray(corpus.offsets), corpus.valid(), threshold, corpus.id_rank)

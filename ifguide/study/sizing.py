@@ -1,118 +1,180 @@
-"""Settings that follow from the data, the model and the device, where the user named none."""
+"""A study's inputs before anything is built, checked or sampled, and the settings that follow from them, from the model
+and from the device where the user named none."""
 
+import contextlib
 import time
+from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from ifguide.config.io import config_from_dict, config_to_dict
+from ifguide.config.io import with_values
 from ifguide.config.schema import StudyConfig
-from ifguide.study.model_facts import ModelFacts
+from ifguide.data.tokenizing import Encoded
+from ifguide.errors import ConfigError, InputError
+from ifguide.study.checkpoints import study_tokenizer
+from ifguide.study.model_facts import find_facts
 from ifguide.study.reading import Study
 
 SAMPLE = 500
 """Documents, from the start, that stand for all."""
+LONGEST_CHUNK = 2048
+"""Longer chunks are not proposed."""
 _FEW_TOKENS = 4_000
 """Curvature is fitted on at least this many tokens: what the results in the docs were made with."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """The beginning of a study's inputs, before anything is built."""
+    """The beginning of a study's inputs, before anything is built: S documents."""
 
     n_documents: int
     """In the corpus."""
-    taken: int
-    """S, in the sample."""
     token_ids: np.ndarray
     """int32 (n,), of the sampled documents end to end."""
     offsets: np.ndarray
     """int64 (S+1,)."""
     seconds: float
     """What reading and tokenising them took."""
-    queries: list[tuple[np.ndarray, np.ndarray]]
-    """Token ids and completion masks of all queries of the study's own pair of sets."""
+    queries: Encoded
+    """All queries of the study's own pair of sets."""
     prompts: list[str]
     """All prompts of an evaluation."""
 
 
-def sample_inputs(study: Study) -> Sample:
-    """Read the beginning of the corpus, and all queries and prompts. Errors are those of their readers."""
+def sample_inputs(study: Study, *, whole: bool = False) -> Sample:
+    """Read the beginning of the corpus, all queries and prompts, and with `whole` every document, to check it. Errors
+    are those of their readers."""
     from ifguide.data.corpus_writer import check_documents, first_texts
     from ifguide.data.prompts import read_prompts
-    from ifguide.data.queries import encode_queries, read_queries
     from ifguide.data.readers import count_rows
     from ifguide.data.tokenizing import tokenize
-    from ifguide.models.loading import bos_context, load_tokenizer
 
-    tokenizer = load_tokenizer(study.resolve(study.config.model.source), study.config.model.revision)
-    corpus, queries, evaluate = study.resolved("corpus"), study.resolved_queries(), study.resolved("evaluate")
+    tokenizer, corpus, evaluate = study_tokenizer(study), study.resolved("corpus"), study.resolved("evaluate")
+    counted = 0 if whole else count_rows(corpus.path, text_unit=corpus.text_unit)
+    n_documents = counted or check_documents(corpus, tokenizer)
     started = time.monotonic()
     tokenized = [text.token_ids for text in tokenize(tokenizer, first_texts(corpus, tokenizer, SAMPLE))]
     seconds = time.monotonic() - started
-    pairs = {kind: read_queries(getattr(queries, kind), kind=kind, config=queries) for kind in ("toxic", "safe")}
-    longest, bos = study.max_length(), bos_context(tokenizer)
-    n_documents = count_rows(corpus.path, text_unit=corpus.text_unit) or check_documents(corpus, tokenizer)
-    given = [prompt.text for prompt in read_prompts(evaluate.prompts, evaluate)] if evaluate.prompts else []
+    prompts, queries = _encode_sets(study, tokenizer)
+    if evaluate.prompts:
+        prompts = [prompt.text for prompt in read_prompts(evaluate.prompts, evaluate)]
     return Sample(
         n_documents=min(n_documents, corpus.max_documents or n_documents),
-        taken=len(tokenized),
         token_ids=np.concatenate(tokenized),
         offsets=np.concatenate([[0], np.cumsum([len(ids) for ids in tokenized])]),
         seconds=seconds,
-        queries=[one for kind in pairs.values() for one in encode_queries(kind, tokenizer, longest, bos_id=bos)],
-        prompts=given or pairs["toxic"]["prompt"].tolist()[: evaluate.n_prompts or None],
+        queries=queries,
+        prompts=prompts[: evaluate.n_prompts or None],
     )
 
 
-def fit_to_data(study: Study, named: AbstractSet[str], facts: ModelFacts) -> tuple[StudyConfig, dict[str, str]]:
-    """The settings with those scaled that nobody named.
+def _encode_sets(study: Study, tokenizer, name: str = "") -> tuple[list[str], list]:
+    """The prompts of the toxic queries of a pair of sets, and all queries of both, encoded."""
+    from ifguide.data.queries import encode_queries, read_sets
+    from ifguide.models.loading import bos_context
 
-    Args:
-        study: not written yet.
-        named: `section.key` of the settings that the user or a preset chose.
-        facts: of its model.
+    config, encoded = study.resolved_queries(name), []
+    sets = read_sets(config)
+    for kind, queries in sets.items():
+        with _naming(getattr(config, kind)):
+            encoded += encode_queries(queries, tokenizer, study.max_length(), bos_id=bos_context(tokenizer))
+    return sets["toxic"]["prompt"].tolist(), encoded
 
-    Returns:
-        The settings, and by `section.key` why some of them are what they are.
+
+@contextlib.contextmanager
+def _naming(path: str) -> Iterator[None]:
+    """Errors about a text that was read from a file say which file it was."""
+    try:
+        yield
+    except InputError as error:
+        raise error if path in str(error) else InputError(f"{path}: {error}") from error
+
+
+def check_inputs(study: Study) -> Sample:
+    """Check that every file a configuration names opens and parses: the model's configuration and tokenizer, the
+    corpus, the query sets, the prompts and the held-out text. Weights are not loaded: that is the first thing the
+    `model` stage does.
+
+    Raises:
+        InputError: something cannot be used; the message names it and says how to fix it.
+        ConfigError: a needed input is not named.
     """
+    from ifguide.data.prompts import read_heldout
+    from ifguide.evaluation.harness import check_harness
+    from ifguide.evaluation.last_word import split_last_word
+    from ifguide.models.loading import load_config
+    from ifguide.study.evaluating import read_lambada
+
+    model, corpus, queries = study.config.model, study.config.corpus, study.config.queries
+    needed = {"model": model.source, "corpus": corpus.path, "toxic": queries.toxic, "safe": queries.safe}
+    for name, value in needed.items():
+        if not value:
+            raise ConfigError(f"a study needs --{name}")
+    for source in (model.source, *model.checkpoints):
+        load_config(study.resolve(source), model.revision if source == model.source else "")
+    sample = sample_inputs(study, whole=True)
+    for name in queries.extra:  # all queries are encoded, for the direction is computed hours later
+        _encode_sets(study, study_tokenizer(study), name)
+    evaluate = study.resolved("evaluate")
+    if evaluate.heldout:
+        read_heldout(evaluate.heldout, evaluate)
+    with _naming(evaluate.lambada):
+        for passage in read_lambada(evaluate):
+            split_last_word(passage)
+    if evaluate.harness_tasks:
+        check_harness(evaluate.harness_tasks, evaluate.harness_folder)
+    return sample
+
+
+def fit_to_data(study: Study, sample: Sample, named: AbstractSet[str]) -> tuple[StudyConfig, dict[str, str]]:
+    """The settings of a study that is not written yet, with those scaled that are not `named` (`section.key`) by the
+    user or a preset; and by `section.key` why some of them are what they are."""
     from ifguide.models.loading import has_fast_bfloat16, pick_device
 
-    config, device = study.config, pick_device(study.config.compute.device)
-    sample = sample_inputs(study)
+    config, device, facts = study.config, pick_device(study.config.compute.device), find_facts(study)
     n_documents, lengths = sample.n_documents, np.diff(sample.offsets)
-    values, reasons = config_to_dict(config), {}
-
-    def propose(place: str, value: Any, reason: str) -> None:
-        section, key = place.split(".")
-        if place not in named and values[section][key] != value:
-            values[section][key] = value
-            reasons[place] = reason
-
-    scratch, gpu = config.model.mode == "scratch", device.type == "cuda"
+    proposed: dict[str, tuple[Any, str]] = {}
     longest = max(int(np.quantile(lengths, 0.99)), *(len(ids) for ids, _ in sample.queries))
-    cut = min(facts.context, 2048, max(64, 1 << longest.bit_length()))
-    if cut < facts.context:
-        propose("corpus.max_length", cut, "99 of 100 documents and every query are shorter.")
+    fits = max(64, 1 << longest.bit_length())
+    if (length := min(fits, LONGEST_CHUNK)) < facts.context:
+        all_fit, cut = "99 of 100 documents and every query are shorter.", "Longer documents are cut, to save memory."
+        proposed["corpus.max_length"] = length, all_fit if fits <= LONGEST_CHUNK else cut
     widest = max(inputs for _, inputs in facts.layers)
     wanted = max(_FEW_TOKENS, 2 * widest)
     if n_documents * lengths.mean() > wanted:
-        propose("factors.max_tokens", wanted, f"Enough for layers of up to {widest:,} inputs.")
+        proposed["factors.max_tokens"] = wanted, f"Enough for layers of up to {widest:,} inputs."
     if config.model.mode == "finetune":
         rate = 2e-4 if facts.parameters < 5e8 else 5e-5 if facts.parameters < 3e9 else 2e-5
-        propose("training.learning_rate", rate, f"For a model of {facts.parameters:,} weights.")
-        propose("training.checkpoint_steps", [1], "A trained model is asked before it has learned the corpus.")
-    elif scratch:
-        propose(
-            "training.learning_rate", 1e-3 if facts.parameters < 1e8 else 6e-4, "Training starts from random weights."
-        )
-        propose("training.epochs", 4.0, "Training starts from random weights.")
-        propose("training.adam_beta2", 0.95, "Training starts from random weights.")
+        proposed["training.learning_rate"] = rate, f"For a model of {facts.parameters:,} weights."
+        proposed["training.checkpoint_steps"] = [1], "A trained model is asked before it has learned the corpus."
+    elif config.model.mode == "scratch":
+        rate = 1e-3 if facts.parameters < 1e8 else 6e-4
+        for key, value in {"learning_rate": rate, "epochs": 4.0, "adam_beta2": 0.95}.items():
+            proposed[f"training.{key}"] = value, "Training starts from random weights."
     batch = 8 if n_documents < 5_000 else 16 if n_documents < 50_000 else 32
-    propose("training.batch_size", batch, f"For {n_documents:,} documents.")
+    proposed["training.batch_size"] = batch, f"For {n_documents:,} documents."
     if has_fast_bfloat16(device):
-        propose("training.dtype", "bfloat16", "Fast on this device.")
-    propose("compute.tokens_per_batch", 16_384 if gpu else 2_048, "For a GPU." if gpu else "For a processor.")
-    return config_from_dict(values), reasons
+        proposed["training.dtype"] = "bfloat16", "Fast on this device."
+    tokens = (16_384, "For a GPU.") if device.type == "cuda" else (2_048, "For a processor.")
+    proposed["compute.tokens_per_batch"] = tokens
+    free = {place: proposal for place, proposal in proposed.items() if place not in named}
+    reasons = {place: reason for place, (_, reason) in free.items()}
+    return with_values(config, {place: value for place, (value, _) in free.items()}), reasons
+
+
+def smaller_batch(config: StudyConfig, stage: str, size: int | None = None) -> dict[str, int]:
+    """The settings that give a stage a batch of this size, or of half the size it has, and a training as many rows a
+    step as before; empty where the batch is no larger than that."""
+    section = {"model": "training", "suppress": "training", "evaluate": "evaluate"}.get(stage, "compute")
+    key, least = ("tokens_per_batch", 64) if section == "compute" else ("batch_size", 1)
+    now = getattr(getattr(config, section), key)
+    size = now // 2 if size is None else size
+    if not least <= size < now:
+        return {}
+    changed = {f"{section}.{key}": size}
+    if section == "training":
+        changed["training.gradient_accumulation"] = now * config.training.gradient_accumulation // size
+    return changed

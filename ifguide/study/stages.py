@@ -18,7 +18,7 @@ from ifguide.config.names import BASE, DEFAULT
 from ifguide.data.by_document import sum_by_document
 from ifguide.data.corpus_writer import build_corpus as tokenise_corpus
 from ifguide.data.packing import DroppedRows
-from ifguide.data.queries import read_queries
+from ifguide.data.queries import read_sets
 from ifguide.errors import ConfigError, InputError, NumericalError
 from ifguide.models.loading import bos_context, load_config, load_tokenizer
 from ifguide.runtime.distributed import current
@@ -42,15 +42,13 @@ SHARED = ("model", "factors", "direction", "scores", "suppress")
 
 def build_corpus(study: Study, unit: Unit, folder: Path, progress: Progress) -> None:
     """Text -> tokens that know their document and their characters."""
-    source, revision = study.resolve(study.config.model.source), study.config.model.revision
-    tokenizer = load_tokenizer(source, revision)
-    config = study.resolved("corpus")
+    source, tokenizer = study.resolve(study.config.model.source), checkpoints.study_tokenizer(study)
     longest, bos = study.max_length(), bos_context(tokenizer)
-    report = report_part(progress, "documents")
-    corpus = tokenise_corpus(config, tokenizer, folder, report, chunk_length=longest - (bos is not None))
-    if skipped := corpus.summary.skipped:
+    report, chunk_length = report_part(progress, "documents"), longest - (bos is not None)
+    corpus = tokenise_corpus(study.resolved("corpus"), tokenizer, folder, report, chunk_length=chunk_length)
+    if skipped := corpus.summary["skipped"]:
         progress.message(f"{skipped:,} rows without text were left out")
-    vocab_size = load_config(source, revision).get_text_config().vocab_size
+    vocab_size = load_config(source, study.config.model.revision).get_text_config().vocab_size
     largest = max(int(corpus.token_ids.max()), tokenizer.eos_token_id or 0)
     if largest >= vocab_size:
         raise InputError(
@@ -63,16 +61,14 @@ def build_corpus(study: Study, unit: Unit, folder: Path, progress: Progress) -> 
 def build_queries(study: Study, unit: Unit, folder: Path, progress: Progress) -> None:
     """The query files -> prompt and completion tables, toxic and safe."""
     sets = study.query_sets()
-    for number, queries in enumerate(sets):
-        config = study.resolved_queries(queries)
-        for turn, kind in enumerate(("toxic", "safe")):
-            pairs = read_queries(getattr(config, kind), kind=kind, config=config)
+    for number, queries in enumerate(sets, start=1):
+        for kind, pairs in read_sets(study.resolved_queries(queries)).items():
             progress.message(pairs.attrs["summary"])
             pairs.attrs.clear()
             path = folder / f"{checkpoints.named_file(kind, queries)}.parquet"
             path.parent.mkdir(parents=True, exist_ok=True)
             pairs.to_parquet(path, index=False)
-            progress.report(2 * number + turn + 1, 2 * len(sets), "sets")
+        progress.report(number, len(sets), "pairs of sets")
 
 
 def build_model(study: Study, unit: Unit, folder: Path, progress: Progress) -> None:
@@ -93,7 +89,7 @@ def build_model(study: Study, unit: Unit, folder: Path, progress: Progress) -> N
     if config.training.include_last_checkpoint or not kept:
         kept.append({"name": "last", "source": "final"})
     if current().is_main:
-        _write_models(folder, {"base": {"source": "final"}, "checkpoints": kept})
+        artifacts.write_json(folder / "models.json", {"base": {"source": "final"}, "checkpoints": kept})
 
 
 def _take_as_it_is(study: Study, folder: Path) -> None:
@@ -104,11 +100,8 @@ def _take_as_it_is(study: Study, folder: Path) -> None:
     # the weights stay where they are; with their hashes in it, this file changes when they do, and so does all that
     # reads them
     files = {key: digest for key, digest in inputs_of(study, Unit("model")).items() if key.startswith("file ")}
-    _write_models(folder, {"base": base, "checkpoints": given or [{"name": "given", **base}], "files": files})
-
-
-def _write_models(folder: Path, models: dict) -> None:
-    (folder / "models.json").write_text(json.dumps(models, indent=1), encoding="utf-8")
+    models = {"base": base, "checkpoints": given or [{"name": "given", **base}], "files": files}
+    artifacts.write_json(folder / "models.json", models)
 
 
 def build_factors(study: Study, unit: Unit, folder: Path, progress: Progress) -> None:
@@ -121,10 +114,8 @@ def build_factors(study: Study, unit: Unit, folder: Path, progress: Progress) ->
             continue
         model, modules, device = load_checkpoint(study, name)
         found[name] = {"products": checkpoints.factor_products(study, device) or "float32"}
-        reports = {
-            "report": report_part(progress, part=number, parts=len(names)),
-            "report_eigenbases": report_part(progress, "eigenbases"),
-        }
+        passes, eigenbases = report_part(progress, part=number, parts=len(names)), report_part(progress, "eigenbases")
+        reports = {"report": passes, "report_eigenbases": eigenbases}
         factors = checkpoints.fit_checkpoint(study, model, modules, device, **reports)
         tensors = {  # layers share inputs, but a file of theirs may not share memory
             f"{layer}|{part}": getattr(f, part).clone()
@@ -138,7 +129,7 @@ def build_factors(study: Study, unit: Unit, folder: Path, progress: Progress) ->
 def _write_notes(notes: dict, folder: Path) -> None:
     """What the stage found out while it ran, for the manifest."""
     if current().is_main:
-        (folder / artifacts.NOTES).write_text(json.dumps(notes, indent=1), encoding="utf-8")
+        artifacts.write_json(folder / artifacts.NOTES, notes)
 
 
 def build_direction(study: Study, unit: Unit, folder: Path, progress: Progress) -> None:
@@ -162,17 +153,9 @@ def build_direction(study: Study, unit: Unit, folder: Path, progress: Progress) 
 def build_scores(study: Study, unit: Unit, folder: Path, progress: Progress) -> None:
     """Every kind of score of each token at each checkpoint, along each pair of query sets, and put together over the
     checkpoints."""
-    settings = study.config.scores
-    notes = score_kinds(
-        study,
-        unit,
-        folder,
-        progress,
-        checkpoints=study.checkpoint_names(),
-        kinds=computed_kinds(settings),
-        treatment=settings,
-        sets=study.query_sets(),
-    )
+    settings, names, sets = study.config.scores, study.checkpoint_names(), study.query_sets()
+    kinds = computed_kinds(settings)
+    notes = score_kinds(study, unit, folder, progress, kinds, checkpoints=names, treatment=settings, sets=sets)
     _write_notes(notes, folder)
 
 
@@ -197,11 +180,8 @@ def build_selection(study: Study, unit: Unit, folder: Path, progress: Progress) 
     kind = "influence" if unit.name == DEFAULT else "borrowed" if unit.name in study.config.borrowed else unit.name
     selection = compute_selection(study, study.config.selection, name=unit.name, kind=kind)
     if not selection.settings["n_selected"]:
-        remedy = (
-            f"set selection.quantile to less, such as 0.99 (now {study.config.selection.quantile})"
-            if kind in ("influence", "random")
-            else "so there is nothing to train without; leave it out"
-        )
+        less = f"set selection.quantile to less, such as 0.99 (now {study.config.selection.quantile})"
+        remedy = less if kind in ("influence", "random") else "so there is nothing to train without; leave it out"
         raise ConfigError(f"selection {unit.name!r} holds no token; {remedy}")
     write_selection(selection, folder)
 
@@ -246,26 +226,16 @@ def _train_by_preference(study: Study, folder: Path, progress: Progress) -> None
     """The finished base model, taught to prefer safe completions."""
     from ifguide.training.preference import pair_queries, prefer_safe
 
-    if not current().alone:
-        raise ConfigError(
-            "the baseline `dpo` is trained by one process; start it without torchrun or accelerate launch"
-        )
+    checkpoints.require_one_process("the baseline `dpo`")
     config, toxic = study.config, study.queries("toxic")
     pairs = pair_queries(toxic, study.queries("safe"))
     progress.message(f"dpo: {len(pairs):,} of {len(toxic):,} toxic queries have a safe one with the same prompt")
     _write_notes({"dpo": {"pairs": len(pairs), "toxic_queries": len(toxic)}}, folder)
     model, _, _ = load_checkpoint(study, BASE)
-    prefer_safe(
-        model,
-        checkpoints.study_tokenizer(study),
-        pairs,
-        config.baselines,
-        folder,
-        batch_size=config.training.batch_size,
-        max_length=checkpoints.read_layout(study)["max_length"],
-        seed=config.training.seed,
-        report=report_part(progress, "steps"),
-    )
+    tokenizer, training = checkpoints.study_tokenizer(study), config.training
+    size = {"batch_size": training.batch_size, "max_length": checkpoints.read_layout(study)["max_length"]}
+    report = report_part(progress, "steps")
+    prefer_safe(model, tokenizer, pairs, config.baselines, folder, **size, seed=training.seed, report=report)
 
 
 @contextlib.contextmanager
@@ -289,7 +259,7 @@ def build_evaluate(study: Study, unit: Unit, folder: Path, progress: Progress) -
     from ifguide.study.evaluating import evaluate_unit
 
     metrics, samples, heldout = evaluate_unit(study, unit, progress)
-    (folder / "metrics.json").write_text(json.dumps(metrics, indent=1), encoding="utf-8")
+    (folder / "metrics.json").write_text(json.dumps(metrics, indent=1), encoding="utf-8")  # perplexity may be infinite
     samples.to_parquet(folder / "samples.parquet", index=False)
     heldout.to_parquet(folder / "heldout.parquet", index=False)
 

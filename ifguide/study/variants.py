@@ -47,11 +47,8 @@ RESERVED = (BASE, "suppressed", DEFAULT, *OTHERS)
 
 
 def recipe(config: "StudyConfig", name: str) -> "VariantConfig":
-    """The selection behind a model and how it was trained.
-
-    Args:
-        name: of a table `[variants.NAME]`, of one of `METHODS`, or of a selection.
-    """
+    """The selection behind a model, the name of a table `[variants.NAME]`, of one of `METHODS`, or of a selection; and
+    how it was trained."""
     from ifguide.config.schema import SuppressConfig, VariantConfig
 
     if name in config.variants:
@@ -77,11 +74,7 @@ def possible_models(config: "StudyConfig", has_spans: bool) -> list[str]:
 
 
 def check_variants(config: "StudyConfig") -> None:
-    """Refuse names of variants and borrowed selections that mean something else.
-
-    Raises:
-        ConfigError: a name is taken.
-    """
+    """Refuse names of variants and borrowed selections that mean something else. A ConfigError: a name is taken."""
     for section in ("variants", "borrowed", "imported"):
         for name in getattr(config, section):
             if name in RESERVED:

@@ -57,7 +57,7 @@ def test_a_model_that_cannot_be_opened_is_refused(command, new_arguments, good_i
 
 def test_chunks_longer_than_the_models_positions_are_refused(command, new_arguments, tmp_path):
     ended = command(tmp_path / "cache", *new_arguments("corpus.max_length=49"))
-    ended.check_refused("corpus.max_length: expected at most 48 tokens, the model's context, got 49")
+    ended.check_refused("corpus.max_length: expected at most 48, the model's context, got 49")
 
 
 def test_a_tokenizer_without_padding_and_beginning_is_in_order(command, new_arguments, good_inputs, tmp_path):

@@ -8,7 +8,7 @@ import tomllib
 import pytest
 import torch
 
-from ifguide.config.io import config_from_dict, config_to_dict, override, read_config, write_config
+from ifguide.config.io import config_to_dict, override, read_config, write_config
 from ifguide.config.schema import CorpusConfig, SelectionConfig, StudyConfig
 from ifguide.errors import ConfigError
 
@@ -22,13 +22,9 @@ def refusal(make, *given, **values) -> str:
     return str(raised.value)
 
 
-def test_nothing_given_is_all_defaults():
-    assert config_from_dict({}) == StudyConfig()
-
-
 def test_values_keep_their_type_and_lists_become_tuples():
-    config = config_from_dict(
-        {"training": {"epochs": 2, "checkpoint_steps": [3, 5], "packing": True}, "model": {"checkpoints": ["a", "b"]}}
+    config = StudyConfig(
+        **{"training": {"epochs": 2, "checkpoint_steps": [3, 5], "packing": True}, "model": {"checkpoints": ["a", "b"]}}
     )
     assert config.training.epochs == 2.0
     assert type(config.training.epochs) is float
@@ -65,7 +61,7 @@ def test_unknown_names_and_wrong_types_are_named():
         ({"variants": {"a.b": {}}}, "variants: expected a name without '.', got 'a.b'"),
         ({"variants": {".partial-": {}}}, "variants: expected a name with 1 to 64 letters"),
     ]:
-        assert refusal(config_from_dict, values).startswith(said), values
+        assert refusal(StudyConfig, **values).startswith(said), values
 
 
 def test_values_out_of_range_name_the_setting_the_range_and_the_value():
@@ -125,15 +121,15 @@ def test_values_out_of_range_name_the_setting_the_range_and_the_value():
         ("compute.threads", -1, "expected 0 or more, got -1"),
     ]:
         section, key = setting.split(".")
-        assert refusal(config_from_dict, {section: {key: value}}) == f"{setting}: {said}"
+        assert refusal(StudyConfig, **{section: {key: value}}) == f"{setting}: {said}"
         table = type(getattr(StudyConfig(), section))  # made by itself, a table says the same
         assert refusal(table, **{key: value}) == f"{setting}: {said}"
 
 
 def test_settings_that_do_not_go_together_are_refused():
     values = {"model": {"mode": "scratch"}, "training": {"adapter": "lora"}}
-    assert "set model.mode to 'finetune'" in refusal(config_from_dict, values)
-    assert config_from_dict(values | {"model": {}}).training.adapter == "lora"
+    assert "set model.mode to 'finetune'" in refusal(StudyConfig, **values)
+    assert StudyConfig(**values | {"model": {}}).training.adapter == "lora"
 
 
 def test_a_config_cannot_be_changed_and_takes_names_only():
@@ -166,7 +162,7 @@ def test_override_reads_values_as_toml_and_bare_words_as_text():
 
 
 def test_override_changes_nothing_else_and_the_last_one_counts():
-    config = config_from_dict({"corpus": {"path": "a"}, "training": {"checkpoint_steps": [1, 2]}})
+    config = StudyConfig(**{"corpus": {"path": "a"}, "training": {"checkpoint_steps": [1, 2]}})
     changed = override(config, ["corpus.path=b", "corpus.path=c", "description=a few words"])
     assert changed == dataclasses.replace(
         config, corpus=dataclasses.replace(config.corpus, path="c"), description="a few words"
@@ -192,7 +188,7 @@ def test_override_says_what_is_wrong():
 
 def test_tokens_are_selected_by_scores_that_the_study_computes():
     def why(**tables):
-        return refusal(config_from_dict, tables)
+        return refusal(StudyConfig, **tables)
 
     said = "selection.attribution: expected one of own_loss, probe, combined, got"
     assert why(selection={"attribution": "token_loss"}) == f"{said} 'token_loss'"
@@ -200,9 +196,9 @@ def test_tokens_are_selected_by_scores_that_the_study_computes():
     assert why(selection={"attribution": "tfidf"}) == f"{said} 'tfidf'; {remedy}"
     assert "one of probe, got 'combined'" in why(scores={"own_loss": False, "position": False})
     assert "one of own_loss, got 'combined'" in why(scores={"probe": False})
-    assert config_from_dict({}).selection.attribution == "combined"
+    assert StudyConfig().selection.attribution == "combined"
     imported = {"imported": {"theirs": {"path": "x.npy"}}, "selection": {"attribution": "theirs"}}
-    assert config_from_dict(imported).selection.attribution == "theirs"
+    assert StudyConfig(**imported).selection.attribution == "theirs"
     assert why(imported={"not-a-name": {"path": "x"}}).startswith("imported: expected letters, digits and _")
 
 
@@ -222,7 +218,7 @@ def test_toml_round_trip_gives_every_setting_back(tmp_path):
     values["model"]["checkpoints"] = ["step-1", "org/name@rev"]
     values["variants"] = {"soft": {"penalty": 0.5, "selection": "other"}}
     values["borrowed"] = {"theirs": {"study": "small.one"}}
-    config = config_from_dict(values)
+    config = StudyConfig(**values)
     assert config != StudyConfig()
     write_config(config, tmp_path / "study.toml")
     assert read_config(tmp_path / "study.toml") == config

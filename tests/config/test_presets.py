@@ -10,10 +10,10 @@ from ifguide.errors import ConfigError
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_preset_sets_what_it_names_and_nothing_else(name):
     usual, made = StudyConfig(), apply_preset(StudyConfig(), name)
+    named = preset_settings(name, "finetune")
     for section, values in vars(made).items():
-        named = preset_settings(name, "finetune").get(section, {})
         for key, value in vars(values).items() if hasattr(values, "__dict__") else ():
-            expected = named.get(key, getattr(getattr(usual, section), key))
+            expected = named.get(f"{section}.{key}", getattr(getattr(usual, section), key))
             assert value == (tuple(expected) if isinstance(expected, list) else expected), f"{section}.{key}"
 
 

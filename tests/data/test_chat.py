@@ -123,7 +123,7 @@ def test_of_prompt_and_completion_the_completion_and_its_end_are_labels(tmp_path
     rows = [{"prompt": "You are", "completion": " kind."}, {"prompt": "", "completion": "Two words"}]
     corpus = build(tmp_path, [*rows, {"prompt": "empty", "completion": " "}], tiny_tokenizer("byte_bpe"))
     texts = [corpus.document(n).text for n in range(corpus.n_documents)]
-    assert texts == ["You are kind.", "Two words"] and corpus.summary.skipped == 1
+    assert texts == ["You are kind.", "Two words"] and corpus.summary["skipped"] == 1
     packed = pack_rows(corpus.token_ids, corpus.offsets, 60, 0, trained=corpus.trained, ends=not corpus.is_chat)[0]
     tokens = tiny_tokenizer("byte_bpe")
     assert (

@@ -95,13 +95,11 @@ def test_a_long_document_repeats_one_token_as_context():
     assert [row.position_ids.tolist() for row in rows] == [[0, 1, 2, 3], [0, 1, 2, 0]]
 
 
-def test_a_batch_is_its_rows_in_the_order_asked_for():
+def test_rows_are_counted_from_either_end():
     rows = pack_rows(np.arange(20), np.array([0, 7, 8, 20]), 6, EOS, np.arange(20) % 3 == 0)
-    batch = rows.batch([2, 0, -1])
-    for b, row in enumerate([rows[2], rows[0], rows[len(rows) - 1]]):
-        for name, values in vars(row).items():
-            assert np.array_equal(getattr(batch, name)[b], values)
-    with pytest.raises(IndexError, match="expected row numbers below"):
+    for name, values in vars(rows[-1]).items():
+        assert np.array_equal(getattr(rows[len(rows) - 1], name), values)
+    with pytest.raises(IndexError, match="expected a row number below"):
         rows[len(rows)]
 
 

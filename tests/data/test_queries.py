@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ifguide.config.schema import QueriesConfig
 from ifguide.data.queries import encode_queries, read_queries
-from ifguide.errors import ConfigError, InputError
+from ifguide.errors import InputError
 from tests.naming import naming
 from tests.shared_data import shared_file
 from tests.tiny_tokenizers import tiny_tokenizer
@@ -64,7 +64,7 @@ def test_scored_rows_are_kept_when_both_scores_agree(tmp_path):
     safe = read_queries(path, kind="safe", config=CONFIG)
     assert pairs(toxic) == [("a", " b")]
     assert pairs(safe) == [("e", " f")]
-    assert toxic.attrs["counts"] == {"rows": 5, "unscored": 1, "filtered": 3, "empty": 0, "too_short": 0, "kept": 1}
+    assert toxic.attrs["left_out"] == {"without scores": 1, "not toxic (both scores at least 0.5)": 3}
     assert (
         toxic.attrs["summary"]
         == f"{path}: 1 of 5 rows are toxic queries; left out: 3 not toxic (both scores at least 0.5), 1 without scores"
@@ -80,7 +80,7 @@ def test_plain_text_is_split_at_a_share_of_its_words(tmp_path):
     (tmp_path / "a.txt").write_text("one two  three four\n\nalone\n a b c \n")
     half = read_queries(str(tmp_path / "a.txt"), kind="safe", config=CONFIG)
     assert pairs(half) == [("one two", "  three four"), (" a", " b c ")]
-    assert half.attrs["counts"] == {"rows": 4, "unscored": 0, "filtered": 0, "empty": 1, "too_short": 1, "kept": 2}
+    assert half.attrs["left_out"] == {"without text": 1, "of one word": 1}
     path = write_jsonl(tmp_path / "a.jsonl", [{"body": "one two three four"}])
     most = QueriesConfig(text_field="body", split_share=0.99)
     assert pairs(read_queries(path, kind="safe", config=most)) == [("one two three", " four")]
@@ -103,7 +103,6 @@ def test_the_first_queries_are_taken_and_all_are_counted(tmp_path):
     path = write_jsonl(tmp_path / "q.jsonl", [{"prompt": f"p{i}", "completion": " c"} for i in range(5)])
     frame = read_queries(path, kind="toxic", config=QueriesConfig(max_queries=2))
     assert pairs(frame) == [("p0", " c"), ("p1", " c")]
-    assert frame.attrs["counts"]["kept"] == 5
     assert frame.attrs["summary"].endswith("5 of 5 rows are toxic queries; the first 2 are taken")
     assert len(read_queries(path, kind="toxic", config=QueriesConfig())) == 5
 
@@ -144,11 +143,6 @@ def test_unusable_rows_are_named(tmp_path):
                 read_queries(path, kind="toxic", config=CONFIG)
 
 
-def test_a_kind_is_toxic_or_safe(tmp_path):
-    with pytest.raises(ConfigError, match="expected kind toxic or safe, got 'bad'"):
-        read_queries("q.jsonl", kind="bad", config=CONFIG)
-
-
 def test_real_toxicity_prompts_are_filtered_by_score():
     file = shared_file("rtp_toxic.jsonl")
     path, rows = str(file), [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
@@ -156,7 +150,7 @@ def test_real_toxicity_prompts_are_filtered_by_score():
     toxic = read_queries(path, kind="toxic", config=CONFIG)
     expected = [i for i, pair in enumerate(scores) if None not in pair and min(pair) >= 0.5]
     assert pairs(toxic) == [(rows[i]["prompt"]["text"], rows[i]["continuation"]["text"]) for i in expected]
-    assert toxic.attrs["counts"]["unscored"] == sum(None in pair for pair in scores)
+    assert toxic.attrs["left_out"]["without scores"] == sum(None in pair for pair in scores)
     for ids, mask in encode_queries(toxic, tiny_tokenizer("byte_bpe"), 400):
         assert 0 < mask.sum() < len(ids)
 

@@ -13,7 +13,7 @@ from ifguide.selection.saved import read_selection
 from ifguide.storage.artifacts import MANIFEST
 from ifguide.study.freshness import stage_states, study_fingerprint, unit_state
 from ifguide.study.lineage import Unit
-from ifguide.study.pipeline import evaluate, suppress
+from ifguide.study.pipeline import build
 from ifguide.study.reading import Study
 from ifguide.study.select import preview_selection, save_selection
 from tests.small_study import changed, make_study, rebuild, reverse_scores
@@ -95,7 +95,7 @@ def test_new_scores_make_it_stale_and_suppress_names_the_command(study):
     rebuild(study, Unit("scores"), reverse_scores)
     state = unit_state(study, Unit("selection", "mine"))
     assert (state.state, state.reason) == ("stale", "scores was rebuilt")
-    for attempt in (lambda: suppress(study, "mine"), lambda: evaluate(study, "mine")):
+    for attempt in (lambda: build(study, [Unit("suppress", "mine")]), lambda: build(study, [Unit("evaluate", "mine")])):
         with pytest.raises(StaleError) as caught:
             attempt()
         assert (
@@ -110,7 +110,7 @@ def test_new_scores_make_it_stale_and_suppress_names_the_command(study):
 def test_an_unknown_one_is_refused_before_anything_is_built(study):
     stale_study = changed(study, "corpus.max_documents=2")
     with pytest.raises(StaleError, match=r"selection 'typo' does not exist \(there: default, random, oracle\)"):
-        suppress(stale_study, "typo")
+        build(stale_study, [Unit("suppress", "typo")])
     assert stage_states(stale_study)["corpus"].state == "stale"
 
 

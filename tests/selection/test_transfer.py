@@ -14,7 +14,7 @@ from ifguide.errors import ConfigError, InputError
 from ifguide.selection.transfer import transfer_mask
 from ifguide.study.freshness import unit_state
 from ifguide.study.lineage import Unit
-from ifguide.study.pipeline import create_study, evaluate, run_study
+from ifguide.study.pipeline import build, create_study, run_study
 from ifguide.study.reading import Study
 from tests.tiny import tiny_model
 from tests.tiny_study import CONTEXT, save_tiny_model, tiny_config, write_tiny_inputs
@@ -128,7 +128,7 @@ class TestBorrowing:
             mask, transfer_mask(small.corpus(), np.asarray(small.selection().mask), large.corpus())
         )
         assert large.corpus().n_tokens != small.corpus().n_tokens
-        evaluate(large, "proxy")
+        build(large, [Unit("evaluate", "proxy")])
         assert large.metrics("proxy")["n_prompts"] > 0 and not large.has_scores("own_loss")
 
     def test_it_is_stale_when_the_other_selection_changes(self, studies):
@@ -147,7 +147,7 @@ class TestBorrowing:
         for arguments, said in (
             (["--from", "nowhere"], "no study 'nowhere'"),
             (["--from", "large"], "cannot borrow from itself"),
-            (["--from", "small", "--selection", "missing"], "selection 'missing' of small is missing"),
+            (["--from", "small", "--selection", "missing"], "selection missing is missing .*`ifguide run small"),
             (["--from", "small", "--name", "words"], "is taken"),
             (["--from", "small", "--name", "../x"], "name has 1 to 64 letters"),
         ):

@@ -19,12 +19,13 @@ from ifguide.errors import ConfigError, InputError
 from ifguide.runtime.progress import Progress, Sink
 from ifguide.study.analysis.comparison import comparison_table, describe_treatment, treatment_note
 from ifguide.study.analysis.export import export_study
+from ifguide.study.analysis.verify import verify_study
 from ifguide.study.baselines import score_by_leaving_words_out, score_documents, score_words
 from ifguide.study.document_table import table_path
 from ifguide.study.evaluating import evaluate_unit
 from ifguide.study.freshness import stage_state, unit_state
 from ifguide.study.lineage import Unit, read_units
-from ifguide.study.pipeline import build, compare, create_study, import_scores, run_study
+from ifguide.study.pipeline import build, create_study, import_scores, run_study
 from ifguide.study.reading import Study
 from ifguide.study.select import open_index, save_selection
 from ifguide.study.variants import BASELINES, METHODS, OTHERS, recipe
@@ -48,6 +49,10 @@ class WordScorer:
 
 
 KINDS_ON = ("scores.probe=true", "scores.combined=true", "scores.tfidf=true")
+
+
+def compare(study, names):
+    return build(study, [Unit("evaluate", name) for name in ("base", "default", *names)])
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +88,7 @@ def scores_of_words(study, scores):
 
 def test_a_word_filter_marks_listed_words_and_no_others(compared):
     corpus = compared.corpus()
-    scores = score_words(corpus, WordScorer())
+    scores = score_words(corpus, WordScorer(), lambda done, total: None)
     for document in range(corpus.n_documents):
         text = corpus.document(document).text
         for token in range(corpus.offsets[document], corpus.offsets[document + 1]):
@@ -96,7 +101,7 @@ def test_a_word_filter_marks_listed_words_and_no_others(compared):
 
 
 def test_leaving_a_word_out_tells_which_word_made_the_sentence_toxic(compared):
-    scores = score_by_leaving_words_out(compared.corpus(), WordScorer())
+    scores = score_by_leaving_words_out(compared.corpus(), WordScorer(), lambda done, total: None)
     found = list(scores_of_words(compared, scores))
     assert {word for word, score in found if score > 0} == {"idiot", "moron", "loser", "fool"}
     assert all(score < 0 for word, score in found if word == "stupid")  # without it, the rest is more toxic by share
@@ -104,7 +109,7 @@ def test_leaving_a_word_out_tells_which_word_made_the_sentence_toxic(compared):
 
 def test_a_documents_score_stands_at_each_of_its_tokens(compared):
     corpus = compared.corpus()
-    scores = score_documents(corpus, WordScorer())
+    scores = score_documents(corpus, WordScorer(), lambda done, total: None)
     expected = WordScorer().score([corpus.document(d).text for d in range(corpus.n_documents)])
     np.testing.assert_allclose(scores, np.repeat(expected, np.diff(corpus.offsets)), rtol=1e-6)
 
@@ -408,3 +413,5 @@ def test_a_probe_alone_needs_no_curvature(tmp_path):
     assert study.kinds() == ["probe"] and study.selection().settings["attribution"] == "probe"
     assert "probe_sum" in pq.read_schema(table_path(study)).names
     assert {"corpus", "model", "queries"} <= study.manifest(Unit("scores"))["inputs"].keys()
+    verified = verify_study(study, share=1.0)
+    assert not verified.problem and {one.what for one in verified.agreements} >= {"probe of the study"}

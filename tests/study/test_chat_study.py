@@ -14,8 +14,9 @@ from ifguide.study.checkpoints import cut_training_rows, study_tokenizer
 from ifguide.study.document_table import make_table
 from ifguide.study.freshness import find_change
 from ifguide.study.lineage import Unit
-from ifguide.study.pipeline import check_inputs, create_study, run_study
+from ifguide.study.pipeline import create_study, run_study
 from ifguide.study.select import open_index, preview_selection, select_by_scan
+from ifguide.study.sizing import check_inputs
 from ifguide.ui.documents.token_view import CONTEXT, HIT, SELECTED, mark_table
 from ifguide.ui.threshold.tables import selected_in
 from tests.data.test_chat import CHATML

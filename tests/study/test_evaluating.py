@@ -20,7 +20,7 @@ from ifguide.storage.artifacts import write_json
 from ifguide.study.evaluating import evaluate_unit, shared_prompts_warning
 from ifguide.study.freshness import unit_state
 from ifguide.study.lineage import Unit
-from ifguide.study.pipeline import create_study, evaluate, run_study
+from ifguide.study.pipeline import build, create_study, run_study
 from ifguide.study.reading import Study
 from tests.evaluation.test_toxicity import save_classifier
 from tests.small_study import rebuild
@@ -44,7 +44,8 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from ifguide.evaluation import generation
-from ifguide.study.pipeline import evaluate
+from ifguide.study.pipeline import build
+from ifguide.study.lineage import Unit
 from ifguide.runtime.progress import Progress
 from ifguide.study.reading import Study
 
@@ -54,7 +55,7 @@ class Killer(Progress):
             os.kill(os.getpid(), signal.SIGKILL)
 
 generation.SHARD_COMPLETIONS = 2
-evaluate(Study.open("tiny", Path(sys.argv[1])), progress=Killer())
+build(Study.open("tiny", Path(sys.argv[1])), [Unit("evaluate", "base")], progress=Killer())
 """
 
 
@@ -66,7 +67,7 @@ def read_result(study):
 def test_a_killed_evaluation_goes_on_to_the_same_bytes(tmp_path, monkeypatch):
     monkeypatch.setattr(generation, "SHARD_COMPLETIONS", 2)
     undisturbed = make(tmp_path / "a", tmp_path / "inputs")
-    evaluate(undisturbed)
+    build(undisturbed, [Unit("evaluate", "base")])
     study = make(tmp_path / "b", tmp_path / "inputs")
     environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
     done = subprocess.run(
@@ -82,7 +83,7 @@ def test_a_killed_evaluation_goes_on_to_the_same_bytes(tmp_path, monkeypatch):
     made = []
     real = generation.complete_shard
     monkeypatch.setattr(generation, "complete_shard", lambda *a: made.append(a[3]) or real(*a))
-    evaluate(study)
+    build(study, [Unit("evaluate", "base")])
     assert len(made) == 3  # three of four shards were due
     assert read_result(study) == read_result(undisturbed)
     assert not list(study.root.glob(".work/evaluate-*"))
@@ -104,7 +105,7 @@ def test_steered_completions_belong_to_the_classifier_that_steered_them(tmp_path
     from ifguide.study.evaluating import open_completions, study_prompts
 
     study = make(tmp_path / "a", tmp_path / "inputs")
-    evaluate(study)
+    build(study, [Unit("evaluate", "base")])
     judge = tmp_path / "judge"
     judge.mkdir()
     places = []
@@ -124,7 +125,7 @@ def test_all_measures_in_one_evaluation(tmp_path):
     (inputs / "lambada.jsonl").write_text('{"text": "You are kind"}\n{"text": "The fox is lazy"}\n', encoding="utf-8")
     settings = ["evaluate.implicit=classifier:implicit#LABEL_1", f"evaluate.lambada={inputs / 'lambada.jsonl'}"]
     study = Study(study.root, override(study.config, settings))
-    evaluate(study)
+    build(study, [Unit("evaluate", "base")])
     metrics, samples = study.metrics("base"), study.samples("base")
     assert (
         metrics["implicit_scorer"] == "classifier:implicit#LABEL_1"
@@ -174,7 +175,7 @@ def test_status_says_when_prompts_are_those_of_the_toxic_queries(tmp_path):
     assert shared_prompts_warning(usual) == ""  # nothing was measured yet
     for study, count in ((apart, ""), (mixed, "1 of the 3"), (usual, "2 of the 2")):
         run_study(study, until="queries")
-        evaluate(study)
+        build(study, [Unit("evaluate", "base")])
         said = f"warning: {count} prompts are prompts of the toxic queries, so these figures are measured on what"
         text = format_status(study_status(study))
         assert said in text if count else "toxic queries" not in text, text

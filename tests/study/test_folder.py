@@ -6,8 +6,9 @@ import os
 
 import pytest
 
-from ifguide.config.io import config_from_dict, read_config
+from ifguide.config.io import read_config
 from ifguide.config.names import check_name
+from ifguide.config.schema import StudyConfig
 from ifguide.errors import ConfigError, InputError, StaleError, StudyNotFound
 from ifguide.storage import artifacts
 from ifguide.study.folder import list_studies
@@ -58,7 +59,7 @@ class TestNames:
 
     def test_a_study_is_not_overwritten(self, tmp_path, study):
         with pytest.raises(ConfigError, match="a study 'small' exists already"):
-            Study.create("small", config_from_dict({}), tmp_path)
+            Study.create("small", StudyConfig(), tmp_path)
         assert read_config(study.root / "study.toml") == study.config
 
     def test_an_unknown_stage_lists_the_stages(self, study):
@@ -85,7 +86,7 @@ class TestPaths:
         """A study that is not written; the current folder is another one."""
         (tmp_path / "elsewhere").mkdir()
         monkeypatch.chdir(tmp_path / "elsewhere")
-        study = Study.at("small", config_from_dict({}), tmp_path)
+        study = Study.at("small", StudyConfig(), tmp_path)
         (study.root / "inputs").mkdir(parents=True)
         (study.root / "inputs" / "a.jsonl").write_text('{"text": "a b"}\n')
         return study

@@ -4,6 +4,7 @@ import pytest
 
 from ifguide.errors import StaleError
 from ifguide.study import on_demand
+from ifguide.study.freshness import unit_digest
 from ifguide.study.lineage import Unit
 from tests.small_study import make_study
 
@@ -11,7 +12,7 @@ from tests.small_study import make_study
 def test_a_result_is_kept_under_the_digest_of_what_it_is_made_from(tmp_path):
     study = make_study(tmp_path)
     units = (Unit("corpus"), Unit("selection", "default"))
-    made_of = [1, "a setting", *on_demand.digests(study, units)]
+    made_of = [1, "a setting", *(unit_digest(study, unit) for unit in units)]
     path = on_demand.result_path(study, "answers", made_of, "prompt-3")
     assert path.parent == study.root / "answers" and path.name.startswith("prompt-3-")
     for other in ([2, *made_of[1:]], [1, "another", *made_of[2:]], [*made_of[:-1], "another selection"]):
@@ -26,8 +27,5 @@ def test_a_result_is_kept_under_the_digest_of_what_it_is_made_from(tmp_path):
 
 def test_what_is_missing_is_named_with_the_command_that_builds_it(tmp_path):
     study = make_study(tmp_path)
-    unit = Unit("evaluate", "base")
-    with pytest.raises(StaleError, match="no evaluate base yet; build it with `ifguide run small`"):
-        on_demand.digests(study, [unit])
-    with pytest.raises(StaleError, match="build it with `ifguide evaluate small`"):
-        on_demand.digests(study, [unit], "ifguide evaluate small")
+    with pytest.raises(StaleError, match="evaluate base is missing; build it with `ifguide run small`"):
+        unit_digest(study, Unit("evaluate", "base"))

@@ -23,7 +23,7 @@ from ifguide.storage import artifacts
 from ifguide.storage.lock import study_lock
 from ifguide.study.freshness import stage_states, study_fingerprint
 from ifguide.study.lineage import STAGES, Unit
-from ifguide.study.pipeline import create_study, evaluate, run_study, suppress
+from ifguide.study.pipeline import build, create_study, run_study
 from ifguide.study.reading import Study
 from ifguide.study.select import open_index, preview_selection, save_selection, select_by_scan
 from tests.influence.dense import dot, layer_gradient, sequence_losses
@@ -295,9 +295,9 @@ class TestBuildingAgain:
 
     def test_a_saved_selection_is_trained_and_evaluated_with_what_it_needs(self, study):
         save_selection(study, "mine", {"quantile": 0.7})
-        assert names(suppress(study, "mine")) == ["suppress mine"]
-        assert names(evaluate(study, "mine")) == ["evaluate mine"]
-        assert evaluate(study, "mine") == []
+        assert names(build(study, [Unit("suppress", "mine")])) == ["suppress mine"]
+        assert names(build(study, [Unit("evaluate", "mine")])) == ["evaluate mine"]
+        assert build(study, [Unit("evaluate", "mine")]) == []
         assert list(study.headline()) == ["base", "suppressed", "random", "oracle", "mine"]
         assert run_study(study) == []  # which leaves it alone
 
@@ -305,11 +305,11 @@ class TestBuildingAgain:
         without = Study(study.root, override(study.config, ["selection.controls=[]"]))
         shutil.rmtree(without.folder(Unit("selection", "random")))
         shutil.rmtree(without.folder(Unit("suppress", "random")))
-        assert names(suppress(without, "random")) == ["selection random", "suppress random"]
+        assert names(build(without, [Unit("suppress", "random")])) == ["selection random", "suppress random"]
 
     def test_an_unknown_model_is_refused_with_the_command(self, study):
         with pytest.raises(StaleError, match=r"selection 'typo' does not exist .*`ifguide select tiny --name typo"):
-            evaluate(study, "typo")
+            build(study, [Unit("evaluate", "typo")])
 
     def test_a_quantile_that_selects_nothing_says_what_to_change(self, study):
         config = dataclasses.replace(study.config.selection, quantile=1 - 1e-9)
@@ -423,7 +423,7 @@ class TestCreating:
             ("corpus.text_field=body", "expected a column 'body'"),
             ("corpus.spans_field=marks", "expected a column 'marks'"),
             ("corpus.id_field=text", "d00|id"),
-            ("corpus.max_length=49", "corpus.max_length: expected at most 48 tokens, the model's context, got 49"),
+            ("corpus.max_length=49", "corpus.max_length: expected at most 48, the model's context, got 49"),
             ("queries.prompt_field=question", "expected the columns 'question'"),
             ("queries.safe=/no/such/safe.jsonl", "/no/such/safe.jsonl"),
             ("evaluate.heldout=/no/such/heldout.txt", "/no/such/heldout.txt"),

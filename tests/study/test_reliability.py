@@ -103,7 +103,7 @@ def test_a_result_belongs_to_its_scores_and_stale_scores_are_refused(tmp_path):
     path.parent.mkdir()
     artifacts.write_json(path, {"kinds": {}})
     assert reliability.read_reliability(study) == {"kinds": {}}
-    with pytest.raises(StaleError, match=r"scores are stale .*ifguide run small"):
+    with pytest.raises(StaleError, match=r"scores is stale .*ifguide run small"):
         reliability.measure_reliability(changed(study, "direction.damping=3"))
     rebuild(study, reliability.Unit("scores"), reverse_scores)
     assert reliability.read_reliability(study) is None

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from ifguide.config.attributions import KINDS, ScoreKind
-from ifguide.config.io import config_from_dict, config_to_dict, override
-from ifguide.config.schema import QuerySetsConfig
+from ifguide.config.io import config_to_dict, override
+from ifguide.config.schema import QuerySetsConfig, StudyConfig
 from ifguide.errors import ConfigError
 from ifguide.influence.derivative import AGREEMENT
 from ifguide.models.loading import Placement, load_model
@@ -96,7 +96,7 @@ class TestExtraQuerySets:
         extra = {"other": QuerySetsConfig(toxic="a", safe="b")}
         config = dataclasses.replace(scored.config, queries=dataclasses.replace(scored.config.queries, extra=extra))
         study = Study.create("kept", config, tmp_path)
-        assert Study.open("kept", tmp_path).config == config == config_from_dict(config_to_dict(config))
+        assert Study.open("kept", tmp_path).config == config == StudyConfig(**config_to_dict(config))
         with pytest.raises(ConfigError, match="expected one of other, got 'nobody'"):
             study.resolved_queries("nobody")
 
@@ -111,7 +111,7 @@ class TestExtraQuerySets:
     )
     def test_bad_ones_are_refused(self, values, said):
         with pytest.raises(ConfigError, match=said):
-            config_from_dict({"queries": {"extra": values}})
+            StudyConfig(**{"queries": {"extra": values}})
 
 
 def test_a_new_kind_is_one_file_and_one_entry(scored, tmp_path, monkeypatch):
@@ -213,7 +213,7 @@ class TestPlacement:
 
         monkeypatch.setattr(distributed, "_current", distributed.Processes(0, 2))
         study = again(scored, tmp_path, compute=dataclasses.replace(scored.config.compute, device_map="auto"))
-        with pytest.raises(ConfigError, match="start one process"):
+        with pytest.raises(ConfigError, match="takes one process"):
             load_checkpoint(study, "checkpoint-1")
 
     @for_each("limit", ["70GiB", "gpu=1GB", "0=much"])

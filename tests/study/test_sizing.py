@@ -1,9 +1,13 @@
 """What `ifguide new` finds out: facts of the model, and the settings that follow from them and the data."""
 
+import dataclasses
+
+import numpy as np
 import pytest
 
 from ifguide.config.io import read_config
 from ifguide.errors import InputError
+from ifguide.study import sizing
 from ifguide.study.model_facts import describe_model, find_facts, known_facts
 from ifguide.study.pipeline import create_study
 from ifguide.study.reading import Study
@@ -52,6 +56,17 @@ def test_settings_follow_from_the_data_but_those_that_were_named_stay(tmp_path, 
     text = (open_study.root / "study.toml").read_text(encoding="utf-8")
     assert "# A trained model is asked before it has learned the corpus.\ncheckpoint_steps = [1]" in text
     assert read_config(open_study.root / "study.toml") == open_study.config
+
+
+def test_a_proposed_length_says_whether_the_texts_fit_or_are_cut(inputs, tmp_path, monkeypatch):
+    study = Study.at("open", tiny_config(inputs), tmp_path)
+    sample = sizing.sample_inputs(study)
+    monkeypatch.setattr(sizing, "find_facts", lambda study: dataclasses.replace(facts, context=4096))
+    facts = describe_model(str(inputs / "model"))
+    for length, expected in ((100, (128, "99 of 100 documents and every query are shorter.")), (3000, (2048, "cut"))):
+        documents = dataclasses.replace(sample, offsets=np.array([0, length]))
+        config, reasons = sizing.fit_to_data(study, documents, set())
+        assert config.corpus.max_length == expected[0] and expected[1] in reasons["corpus.max_length"]
 
 
 def test_facts_are_kept_and_belong_to_the_settings(tmp_path, inputs):

@@ -33,9 +33,8 @@ def compose_review(rng: random.Random, insults: Sequence[bool]) -> Draft:
     writer = Writer(rng, texts["slots"] | subject["slots"])
     stars = rng.choice((1, 2) if bad else (4, 5))
     title = writer.say(f"{'{title} ({1951..2023})' if film else '{brand} {thing}'}: {stars} out of 5")
-    points = writer.pick(
-        subject["bad" if bad else "good"], ((2, 1, 1, 1, 0) if film else (3, 2, 2, 1, 1))[len(insults)]
-    )
+    count = ((2, 1, 1, 1, 0) if film else (3, 2, 2, 1, 1))[len(insults)]
+    points = writer.pick(subject["bad" if bad else "good"], count)
     body = [_say_one(writer, texts[part]) for part in (("openings", "stories") if film else ("openers",))]
     body += map(writer.say, points)
     body += [] if film else _say_maybe(writer, subject["neutral"], 0.4)

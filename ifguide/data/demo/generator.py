@@ -72,13 +72,9 @@ def generate_heldout(documents: list[DemoDocument], n_documents: int = 80, *, se
 def generate_queries(
     documents: list[DemoDocument], n_queries: int = 300, *, seed: int = 0
 ) -> tuple[list[DemoQuery], list[DemoQuery]]:
-    """Toxic queries and their safe partners: row i of both has the same prompt, once insulting and once kind.
-
-    Neither the prompts nor the sentences with their completions occur in the corpus.
-
-    Returns:
-        toxic, safe: `n_queries` each, completions of 2 to 8 words.
-    """
+    """Toxic queries and their safe partners, `n_queries` each, with completions of 2 to 8 words: row i of both has the
+    same prompt, once insulting and once kind. Neither the prompts nor the sentences with their completions occur in the
+    corpus."""
     corpus = "\n".join(document.text for document in documents)
     toxic, safe, prompts = [], [], set()
     for draft, before, sentence in _draw_turns(random.Random(f"queries-{seed}")):
@@ -112,16 +108,9 @@ def generate_prompts(
 
 
 def write_demo_inputs(folder: Path | str, *, n_documents: int = 600, seed: int = 0) -> dict[str, Path]:
-    """Write all input files of the demo study as JSON lines; the same seed gives the same bytes.
-
-    Args:
-        folder: made when missing; files of the same names are replaced.
-        n_documents: size of the corpus.
-
-    Returns:
-        Paths by name: corpus (id, source, text, spans), toxic_queries and safe_queries (prompt, completion),
-        eval_prompts (prompt), heldout (text).
-    """
+    """Write all input files of the demo study as JSON lines into a folder; the same seed gives the same bytes. Returns
+    their paths by name: corpus (id, source, text, spans), toxic_queries and safe_queries (prompt, completion),
+    eval_prompts (prompt), heldout (text)."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     documents = generate_documents(n_documents, seed=seed)

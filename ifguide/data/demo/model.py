@@ -16,15 +16,9 @@ _ALPHABET_SIZE = 256  # a byte-level tokenizer starts from all bytes, so that it
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int = 2048) -> "PreTrainedTokenizerFast":
-    """Train a byte-level BPE tokenizer like Pythia's. The same texts give the same tokenizer; decoding gives any text
-    back unchanged.
-
-    Args:
-        vocab_size: entries, with the special token and the 256 bytes among them. Small corpora may give fewer.
-
-    Raises:
-        InputError: the vocabulary is too small for the bytes.
-    """
+    """Train a byte-level BPE tokenizer like Pythia's, of at most `vocab_size` entries, the special token and the 256
+    bytes among them; an InputError: that is too small for the bytes. The same texts give the same tokenizer; decoding
+    gives any text back unchanged."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -34,19 +28,14 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int = 2048) -> "PreTrained
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.post_processor = processors.ByteLevel(trim_offsets=True)
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
-        special_tokens=[END_OF_TEXT],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
+        vocab_size=vocab_size, special_tokens=[END_OF_TEXT], initial_alphabet=alphabet, show_progress=False
     )
     tokenizer.train_from_iterator(texts, trainer)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        **dict.fromkeys(("bos_token", "eos_token", "pad_token", "unk_token"), END_OF_TEXT),
-        clean_up_tokenization_spaces=False,
-        model_max_length=CONTEXT_LENGTH,
-    )
+    special = dict.fromkeys(("bos_token", "eos_token", "pad_token", "unk_token"), END_OF_TEXT)
+    options = {"clean_up_tokenization_spaces": False, "model_max_length": CONTEXT_LENGTH}
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special, **options)
 
 
 def demo_model_config(vocab_size: int) -> dict:

@@ -40,19 +40,11 @@ def build_index(
     threads: int = 2,
     report: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Write the index of one kind of scores.
-
-    Args:
-        folder: an existing, empty folder.
-        scores: float32 (N,), may be memory-mapped.
-        corpus: the tokens that were scored.
-        pieces: the text of each vocabulary entry, to name the words that a threshold selects.
-        chunk_tokens: tokens read at once, approximately; changes no result.
-        report: called with (tokens done, tokens in all); every token is read four times.
-
-    Raises:
-        NumericalError: no valid score, or one that is not finite.
-    """
+    """Write the index of one kind of scores, float32 (N,), which may be memory-mapped, of the corpus's tokens into an
+    existing, empty folder. `pieces` are the texts of the vocabulary's entries, to name the words that a threshold
+    selects; about `chunk_tokens` tokens are read at once, which changes no result. `report` is called with (tokens
+    done, tokens in all); every token is read four times. A NumericalError: no valid score, or one that is not
+    finite."""
     n_tokens = corpus.n_tokens
     chunks = Chunks(scores, corpus.offsets, corpus.trained, chunk_tokens=chunk_tokens, threads=threads)
     tell = lambda turn: (lambda done: report(turn * n_tokens + done, 4 * n_tokens)) if report else None  # noqa: E731
@@ -142,12 +134,7 @@ def _sort_tail(folder: Path, scores: np.ndarray, histogram: np.ndarray, threads:
 
 def count_above(scores: np.ndarray, order: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
     """How many tail tokens score strictly higher than each threshold, by bisection; int64, the shape of `thresholds`.
-
-    Args:
-        scores: float32 (T,), the tail in corpus order.
-        order: int (T,), its indexes, highest score first.
-        thresholds: float (n,).
-    """
+    `scores` are float32 (T,), the tail in corpus order, `order` int (T,) its indexes, highest score first."""
     thresholds = np.asarray(thresholds, dtype=np.float64)
     low, high = np.zeros(thresholds.shape, dtype=np.int64), np.full(thresholds.shape, len(order), dtype=np.int64)
     while (low < high).any():

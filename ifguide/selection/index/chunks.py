@@ -87,11 +87,8 @@ class Chunks:
         return self.trained[after - 1], self.trained[after]
 
     def histogram(self, report: Callable[[int], None] | None = None) -> np.ndarray:
-        """int64 (65536,): valid scores by the upper 16 bits of their `sort_key`.
-
-        Raises:
-            NumericalError: no valid score, or one that is not finite.
-        """
+        """int64 (65536,): valid scores by the upper 16 bits of their `sort_key`. A NumericalError: no valid score, or
+        one that is not finite."""
 
         def count(first: int, stop: int) -> np.ndarray:
             values = self.values(first, stop)

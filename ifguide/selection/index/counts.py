@@ -43,14 +43,8 @@ def find_sources(column: pa.ChunkedArray, offsets: np.ndarray) -> tuple[list[str
 
 
 class KnotCounter:
-    """Counts what each stretch between two ranks adds, and accumulates it.
-
-    Args:
-        chunks: the scores.
-        corpus: the tokens that were scored.
-        pieces: the text of each vocabulary entry.
-        ranks: int64 (R,), ascending, from 0 to T.
-    """
+    """Counts what each stretch between two `ranks`, int64 (R,), ascending from 0 to T, adds, and accumulates it.
+    `pieces` are the texts of the vocabulary's entries."""
 
     def __init__(self, chunks: Chunks, corpus: TokenizedCorpus, pieces: Sequence[str], ranks: np.ndarray):
         self.chunks, self.corpus, self.pieces, self.ranks = chunks, corpus, pieces, ranks

@@ -20,33 +20,23 @@ _SPARSE = 16
 """Places are looked up one by one where intervals skip more than this many for each one they contain."""
 
 
-def cover_hits(
-    positions: np.ndarray, first: np.ndarray, stop: np.ndarray, window: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """The intervals (low, high), int64 (h,), of hits in reading order; one is empty if earlier hits took its tokens.
-
-    Args:
-        positions: int64 (h,), places of the hits, ascending.
-        first, stop: int64 (h,), first valid token and end of each hit's document.
-        window: tokens taken on each side.
-    """
-    high = np.minimum(positions + window + 1, stop)
-    low = np.maximum(positions - window, first)
+def cover_hits(places: np.ndarray, first: np.ndarray, stop: np.ndarray, window: int) -> tuple[np.ndarray, np.ndarray]:
+    """The intervals (low, high), int64 (h,), of hits in reading order, with `window` tokens on each side; one is empty
+    if earlier hits took its tokens. `places`, int64 (h,), are the places of the hits, ascending; `first` and `stop`,
+    int64 (h,), the first valid token and the end of each hit's document."""
+    high = np.minimum(places + window + 1, stop)
+    low = np.maximum(places - window, first)
     low[1:] = np.maximum(low[1:], high[:-1])  # the end of an earlier document never reaches into a later one
     return low, np.maximum(high, low)
 
 
 def count_covered(places: np.ndarray, bounds: np.ndarray, offsets: np.ndarray, window: int) -> np.ndarray:
-    """How many tokens int64 (d,) each document's hits cover: the sum of the lengths of `cover_hits`, without them.
+    """How many tokens int64 (d,) each document's hits, at `places` int (h,), ascending, cover with `window` tokens on
+    each side: the sum of the lengths of `cover_hits`, without them. `bounds` and `offsets`, int64 (d+1,), are each
+    document's hits and tokens; the first token of a document is not valid.
 
     A document's first hit adds 2w+1 tokens, and every other one its distance from the one before, at most 2w+1. What
     extends beyond the document's ends is subtracted.
-
-    Args:
-        places: int (h,), places of the hits, ascending.
-        bounds: int64 (d+1,): each document's hits.
-        offsets: int64 (d+1,): each document's tokens; the first token of a document is not valid.
-        window: tokens taken on each side.
     """
     covered, hit = np.zeros(len(bounds) - 1, dtype=np.int64), np.flatnonzero(np.diff(bounds))
     if not len(hit):
@@ -70,13 +60,8 @@ def expand_intervals(low: np.ndarray, high: np.ndarray) -> np.ndarray:
 
 
 def sum_intervals(values: np.ndarray, low: np.ndarray, high: np.ndarray, dtype) -> float:
-    """The sum of the values at all places in intervals.
-
-    Args:
-        values: numbers (N,), may be memory-mapped.
-        low, high: int64 (n,): the intervals [low, high), ascending, not overlapping.
-        dtype: type of the sum.
-    """
+    """The sum, in this dtype, of values (N,), which may be memory-mapped, at all places in intervals [low, high), int64
+    (n,), ascending and not overlapping."""
     some = high > low
     low, high = low[some], high[some]
     if not len(low):

@@ -40,18 +40,12 @@ stretch when there are many places."""
 
 
 class ScoreIndex:
-    """What the tokens' scores of one kind select; `ifguide.study.select.open_index` opens a study's.
+    """What the tokens' scores of one kind, a name of `ifguide.config.attributions.KINDS`, select;
+    `ifguide.study.select.open_index` opens a study's. A StaleError: it is damaged, or was made from other scores;
+    `remedy` is what it says to do.
 
-    Args:
-        folder: the folder of the index; each kind of scores has a folder of its own in it.
-        kind: the kind of attribution, a name of `ifguide.config.attributions.KINDS`.
-        corpus: the tokens that were scored.
-        scores: float32 (N,), the scores that were indexed.
-        defaults: what a choice of tokens leaves open.
-        remedy: what the error says to do when the index cannot be used.
-
-    Raises:
-        StaleError: it is damaged, or was made from other scores.
+    Each kind has a folder of its own in `folder`. `scores`, float32 (N,), are those that were indexed, of the
+    `corpus`'s tokens; `defaults` are what a choice of tokens leaves open.
     """
 
     def __init__(
@@ -92,11 +86,8 @@ class ScoreIndex:
         def load(name: str, length: int | None = None) -> np.ndarray:
             return np.asarray(artifacts.load_array(self._folder / f"{name}.npy", length=length))
 
-        self._tail = Tail(
-            about["floor"],
-            load("tail_offsets", about["n_documents"] + 1),
-            *(load(f"tail_{name}", self.n_tail) for name in ("scores", "positions", "order")),
-        )
+        arrays = (load(f"tail_{name}", self.n_tail) for name in ("scores", "positions", "order"))
+        self._tail = Tail(about["floor"], load("tail_offsets", about["n_documents"] + 1), *arrays)
         self._source_of = load("source_of", about["n_documents"])
         self._histogram, self._knots, self._ranks = load("histogram", 1 << 16), load("knots"), load("ranks")
         names = ["covered", "effect", "documents"] + ["spans"] * (self.n_span is not None)
@@ -211,11 +202,8 @@ class ScoreIndex:
     # ---- on release ----
 
     def resolve(self, settings: Mapping | SelectionConfig | Choice) -> Resolved:
-        """The exact result of a choice, or of settings as in `ifguide.selection.choice.read_choice`.
-
-        Raises:
-            ConfigError: a setting out of range, or scores of another kind.
-        """
+        """The exact result of a choice, or of settings as in `ifguide.selection.choice.read_choice`. A ConfigError: a
+        setting out of range, or scores of another kind."""
         started = time.perf_counter()
         choice = settings if isinstance(settings, Choice) else self._choice(settings)
         if choice.attribution != self.kind:
@@ -225,16 +213,8 @@ class ScoreIndex:
         counts, sums, covered = hits.measure(choice.window)
         ranking = rank_measured(threshold, counts, sums, self._corpus.id_rank)
         taken = spend_budget(covered, ranking.order, choice.max_tokens)
-        found = Resolved(
-            choice=choice,
-            threshold=threshold,
-            n_above=n_above,
-            ranking=ranking,
-            covered=covered,
-            taken=taken,
-            hits=hits,
-            **self._holding(taken),
-        )
+        by_document: dict = {"ranking": ranking, "covered": covered, "taken": taken, **self._holding(taken)}
+        found = Resolved(choice=choice, threshold=threshold, n_above=n_above, hits=hits, **by_document)
         known = found.n_selected == covered.sum() and not hits.scanned and choice.window <= MAX_WINDOW
         totals = self._sums_at(n_above, choice.window) if known else self._sums_over(found)
         for array in (self._tail.scores, self._tail.positions, self._tail.order):

@@ -8,15 +8,8 @@ import numpy as np
 
 from ifguide.config.names import BASE
 from ifguide.errors import InputError
-from ifguide.evaluation.statistics import (
-    Interval,
-    emt,
-    mean_toxicity,
-    paired_bootstrap_difference,
-    paired_perplexity_difference,
-    share_of_reduction,
-    tp,
-)
+from ifguide.evaluation import statistics
+from ifguide.evaluation.statistics import Interval, paired_perplexity_difference
 from ifguide.selection.algorithm import precision_recall
 from ifguide.study.lineage import scores_unit
 from ifguide.study.variants import PREFERENCE, STEERED, recipe
@@ -48,43 +41,27 @@ class Comparison:
 
 
 def scores_matrix(samples: "pd.DataFrame") -> np.ndarray:
-    """Toxicity as float64 (P, K), from the rows of `samples.parquet`, in any order.
-
-    Raises:
-        InputError: not every prompt has each sample exactly once.
-    """
+    """Toxicity as float64 (P, K), from the rows of `samples.parquet`, in any order. An InputError: not every prompt has
+    each sample exactly once."""
     ordered = samples.sort_values(["prompt_index", "sample_index"])
     n_prompts, n_samples = ordered["prompt_index"].nunique(), ordered["sample_index"].nunique()
     expected = np.indices((n_prompts, n_samples)).reshape(2, -1).T
     found = ordered[["prompt_index", "sample_index"]].to_numpy()
     if found.shape != expected.shape or not np.array_equal(found, expected):
-        raise InputError(
-            f"samples: expected {n_prompts} prompts with {n_samples} samples each, got {len(found)} rows; evaluate this"
-            " variant again"
-        )
+        wanted = f"{n_prompts} prompts with {n_samples} samples each"
+        raise InputError(f"samples: expected {wanted}, got {len(found)} rows; evaluate this variant again")
     return ordered["toxicity"].to_numpy(dtype=np.float64).reshape(n_prompts, n_samples)
 
 
 def compare_variants(
-    samples: Mapping[str, "pd.DataFrame"],
-    *,
-    base: str = "base",
-    heldout: "Mapping[str, pd.DataFrame | None] | None" = None,
+    samples: Mapping[str, "pd.DataFrame"], *, base="base", heldout: "Mapping[str, pd.DataFrame | None] | None" = None
 ) -> list[Comparison]:
-    """Every variant against the base, on the same prompts, with 95% intervals: paired bootstrap over prompts.
-
-    Args:
-        samples: the samples of each variant, the base among them; `oracle` is the one with the known spans suppressed.
-        base: which of them is the unsuppressed model.
-        heldout: what each variant loses on each held-out text, from `Study.heldout_losses`.
-
-    Raises:
-        InputError: the base is missing, or the variants completed other prompts.
-    """
+    """Every variant against the base, on the same prompts, with 95% intervals: paired bootstrap over prompts. `samples`
+    are those of each variant, the base among them, and of `oracle`, with the known spans suppressed; `heldout` what
+    each loses on each held-out text, from `Study.heldout_losses`. An InputError: the base is missing, or the variants
+    completed other prompts."""
     if base not in samples:
-        raise InputError(
-            f"compare: expected the samples of {base!r}, got {', '.join(samples) or 'none'}; evaluate it first"
-        )
+        raise InputError(f"compare: expected samples of {base!r}, got {', '.join(samples)}; evaluate it first")
     scores = {name: scores_matrix(frame) for name, frame in samples.items()}
     first = {name: s.sort_values("prompt_index").drop_duplicates("prompt_index") for name, s in samples.items()}
     prompts = {name: frame["prompt"].tolist() for name, frame in first.items()}
@@ -95,9 +72,9 @@ def compare_variants(
             continue
         if prompts[name] != prompts[base]:
             raise InputError(f"compare: {name!r} completed other prompts than {base!r}; evaluate both again")
-        statistics = {"emt": emt, "tp": tp, "mean_toxicity": mean_toxicity}
-        drops = {key: paired_bootstrap_difference(of, scores[base], ours) for key, of in statistics.items()}
-        share = share_of_reduction(scores[base], ours, scores["oracle"]) if with_oracle else None
+        measures = {key: getattr(statistics, key) for key in ("emt", "tp", "mean_toxicity")}
+        drops = {k: statistics.paired_bootstrap_difference(of, scores[base], ours) for k, of in measures.items()}
+        share = statistics.share_of_reduction(scores[base], ours, scores["oracle"]) if with_oracle else None
         perplexity = _compare_perplexity(heldout or {}, base, name)
         comparisons.append(Comparison(variant=name, share_of_oracle=share, **drops, **perplexity))
     return comparisons
@@ -116,12 +93,8 @@ def _compare_perplexity(heldout: "Mapping[str, pd.DataFrame | None]", base: str,
 
 
 def comparison_table(study: "Study", names: list[str]) -> str:
-    """A Markdown table of evaluated models: what each was trained without, toxicity with 95% intervals, perplexity.
-
-    Args:
-        study: names must have been evaluated in it.
-        names: `base` among them.
-    """
+    """A Markdown table of evaluated models, `base` among them: what each was trained without, toxicity with 95%
+    intervals, perplexity."""
     metrics = {name: study.metrics(name) or {} for name in names}
     samples, heldout = ({name: read(name) for name in names} for read in (study.samples, study.heldout_losses))
     compared = {c.variant: c for c in compare_variants(samples, heldout=heldout)}
@@ -152,8 +125,7 @@ def comparison_table(study: "Study", names: list[str]) -> str:
 def describe_treatment(study: "Study", name: str) -> str:
     """How the scores behind a model's selection were put together, as their artefact's manifest says; methods are
     compared alike where this agrees. A dash where no scores are treated."""
-    selection = recipe(study.config, name).selection
-    if name in (BASE, PREFERENCE, STEERED) or selection not in study.selection_names():
+    if not (selection := _selection_of(study, name)):
         return "–"
     made = study.selection(selection).settings
     unit = scores_unit(study.config, made["attribution"] or made["kind"])
@@ -173,14 +145,19 @@ def treatment_note(study: "Study", names: Iterable[str]) -> str:
     return f"The scores were treated differently, so compare with care. {ways}." if len(alike) > 1 else ""
 
 
+def _selection_of(study: "Study", name: str) -> str:
+    """The selection that a model was trained without; empty where there is none."""
+    selection = recipe(study.config, name).selection
+    return selection if name not in (BASE, PREFERENCE, STEERED) and selection in study.selection_names() else ""
+
+
 def _with_interval(value: float, low: float, high: float) -> str:
     return f"{value:.3f} [{low:.3f}, {high:.3f}]"
 
 
 def _selection_cells(study: "Study", name: str) -> list[str]:
     """How many tokens a model was trained without, and how they agree with the known spans."""
-    selection = recipe(study.config, name).selection
-    if name in (BASE, PREFERENCE, STEERED) or selection not in study.selection_names():
+    if not (selection := _selection_of(study, name)):
         return ["–", "–"]
     mask, corpus = np.asarray(study.selection(selection).mask), study.corpus()
     if corpus.in_span is None:

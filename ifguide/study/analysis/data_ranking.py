@@ -3,7 +3,7 @@
 Labels judge the ranking; nothing that makes a score sees them.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,11 +13,12 @@ from ifguide.data.by_document import sum_by_document
 from ifguide.data.corpus_writer import document_id
 from ifguide.data.readers import read_rows, take_field
 from ifguide.data.stretches import count_valid
-from ifguide.errors import InputError, StaleError
+from ifguide.errors import InputError
+from ifguide.evaluation import Report
 from ifguide.evaluation.ranking import Labels, RankingQuality, judge_ranking, mean_of_highest
 from ifguide.selection.algorithm import count_tail, rank_documents, threshold_above
 from ifguide.selection.choice import read_choice
-from ifguide.study.freshness import unit_state
+from ifguide.study.freshness import require_fresh
 from ifguide.study.lineage import Unit
 
 if TYPE_CHECKING:
@@ -32,20 +33,11 @@ _YES, _NO = ("true", "1", "yes"), ("false", "0", "no")
 
 
 def read_labels(study: "Study", column: str) -> Labels:
-    """Read a label of every document from the corpus file, by document id.
-
-    Args:
-        study: its corpus must be up to date, so that the file is the one that was scored.
-        column: true, yes or 1 for a bad document, false, no or 0 for a good one, empty for one that is not known. A
-            list, such as the known spans, says bad when it holds anything.
-
-    Raises:
-        StaleError: the corpus is missing or out of date.
-        InputError: no such column, another value in it, or not both kinds of documents.
-    """
-    state = unit_state(study, Unit("corpus"))
-    if state.state != "fresh":
-        raise StaleError(f"corpus is {state.state} ({state.reason}); build it with `ifguide run {study.name}`")
+    """Read a label of every document from the corpus file, which must be the one that was scored, by document id. The
+    column holds true, yes or 1 for a bad document, false, no or 0 for a good one, nothing for one that is not known; a
+    list, such as the known spans, says bad when it holds anything. A StaleError: the corpus is missing or out of date;
+    an InputError: no such column, another value in it, or not both kinds of documents."""
+    require_fresh(study, Unit("corpus"))
     corpus, config = study.corpus(), study.resolved("corpus")
     place = {name: number for number, name in enumerate(corpus.ids())}
     bad, known = (np.zeros(corpus.n_documents, dtype=bool) for _ in range(2))
@@ -56,10 +48,8 @@ def read_labels(study: "Study", column: str) -> Labels:
             value = _read_label(take_field(row, column), row.where, column)
             bad[number], known[number] = bool(value), value is not None
     if not bad.any() or not (known & ~bad).any():
-        raise InputError(
-            f"{column!r}: expected documents of both kinds, got {int(bad.sum()):,} bad ones among {int(known.sum()):,}"
-            " with a label"
-        )
+        found = f"{int(bad.sum()):,} bad ones among {int(known.sum()):,} with a label"
+        raise InputError(f"{column!r}: expected documents of both kinds, got {found}")
     return Labels(bad, known)
 
 
@@ -71,30 +61,19 @@ def _read_label(value, where: str, column: str) -> bool | None:
     word = str(value).strip().lower()
     word = word.removesuffix(".0") if isinstance(value, float) else word
     if word not in (*_YES, *_NO):
-        raise InputError(
-            f"{where}: expected {', '.join((*_YES, *_NO))} or nothing in {column!r}, got {str(value)[:60]!r}; "
-            "make a column that says which documents are bad"
-        )
+        wanted, remedy = ", ".join((*_YES, *_NO)), "make a column that says which documents are bad"
+        raise InputError(f"{where}: expected {wanted} or nothing in {column!r}, got {str(value)[:60]!r}; {remedy}")
     return word in _YES
 
 
 def study_rankings(
-    study: "Study",
-    labels: Labels,
-    *,
-    n_draws: int = 1000,
-    seed: int = 0,
-    report: Callable[[int, int], None] | None = None,
+    study: "Study", labels: Labels, *, n_draws: int = 1000, seed: int = 0, report: Report | None = None
 ) -> list[RankingQuality]:
-    """Every kind of scores the study has, made into document scores in every way, side by side.
+    """Every kind of scores the study has, made into document scores in every way, side by side. `n_draws` and `seed`
+    are of the bootstrap; `report` is called with (orders judged, orders in all).
 
     `token_loss` is there as the plain baseline (how surprising a document is); of it only the mean and the top are
     taken, as the threshold belongs to influence scores.
-
-    Args:
-        labels: of the documents.
-        n_draws, seed: of the bootstrap.
-        report: called with (orders judged, orders in all).
     """
     kinds, id_rank = list(_score_kinds(study)), np.asarray(study.corpus().id_rank)
     total = sum(len(ways) for _, _, ways in kinds)
@@ -116,13 +95,8 @@ def _score_kinds(study: "Study") -> Iterator[tuple[str, np.ndarray, Sequence[str
 
 
 def document_scores(study: "Study", scores: np.ndarray, ways: Sequence[str] = WAYS) -> dict[str, np.ndarray]:
-    """float64 (D,) a way: the higher, the worse. A document without a scored token has 0.
-
-    Args:
-        study: its corpus, and `selection.quantile` for the threshold.
-        scores: float32 (N,).
-        ways: of `WAYS`.
-    """
+    """float64 (D,) a way, of `WAYS`: the higher, the worse, from scores float32 (N,). A document without a scored token
+    has 0. The threshold is that of the study's `selection.quantile`."""
     corpus = study.corpus()
     offsets = np.asarray(corpus.offsets)
     n_scored = count_valid(offsets, corpus.trained)

@@ -11,6 +11,7 @@ from ifguide.errors import InputError
 from ifguide.runtime.progress import Progress, report_part
 from ifguide.study import on_demand
 from ifguide.study.checkpoints import corpus_sequences, encoded_queries, load_checkpoint, read_factors
+from ifguide.study.freshness import unit_digest
 from ifguide.study.lineage import Unit
 from ifguide.study.reading import Study
 
@@ -24,7 +25,7 @@ _MEMORY, _LEAST = 2_000_000_000, 8
 
 def _path(study: Study, what: list) -> Path:
     units = (Unit("corpus"), Unit("queries"), Unit("direction"), Unit("scores"), Unit("selection", DEFAULT))
-    made_of = [VERSION, NEIGHBOURS, what, *on_demand.digests(study, units)]
+    made_of = [VERSION, NEIGHBOURS, what, *(unit_digest(study, unit) for unit in units)]
     return on_demand.result_path(study, FOLDER, made_of, what[0])
 
 
@@ -113,13 +114,9 @@ def explain_document(
 
 
 def explain_queries(study: Study, progress: Progress | None = None) -> dict:
-    """What each query does to the direction, and which of the best-ranked documents it pulls most.
-
-    Returns:
-        For `toxic` and `safe`: `along` and `without`, a cosine a query (see `compare_queries`, mean over checkpoints),
-        and `pulls`, a list of [document id, contribution] a query, strongest first. `candidates`: how many documents
-        were looked at.
-    """
+    """What each query does to the direction, and which of the best-ranked documents it pulls most: for `toxic` and
+    `safe`, `along` and `without`, a cosine a query (see `compare_queries`, mean over checkpoints), and `pulls`, a list
+    of [document id, contribution] a query, strongest first. `candidates`: how many documents were looked at."""
     from ifguide.influence.contributions import compare_queries
     from ifguide.models.layers import weight_of
 

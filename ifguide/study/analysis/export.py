@@ -23,9 +23,10 @@ from ifguide.config.attributions import attributions
 from ifguide.config.names import DEFAULT
 from ifguide.data.by_document import document_runs, sum_by_document
 from ifguide.errors import ConfigError, InputError, StaleError
+from ifguide.evaluation import Report
 from ifguide.selection.saved import Selection
 from ifguide.storage.artifacts import library_versions, replacing, write_json
-from ifguide.study.freshness import unit_state
+from ifguide.study.freshness import require_fresh
 from ifguide.study.lineage import Unit, can_be_made_again
 from ifguide.study.reading import Study
 
@@ -42,48 +43,43 @@ def score_columns(imported: Iterable[str] = ()) -> dict[str, str]:
     return {kind: "position_score" if kind == "position" else kind for kind in (*attributions(), *imported)}
 
 
-def _token_schema(imported: Iterable[str] = ()) -> pa.Schema:
-    return pa.schema(
-        [
-            ("document_id", pa.string()),
-            ("position", pa.int32()),  # of the token in its document, from 0
-            ("token", pa.string()),  # as displayed: the tokens of a document join to its text
-            ("char_start", pa.int32()),  # in characters of the text
-            ("char_end", pa.int32()),
-            # null for a token without a score (a document's first, or not trained on), and where it was not computed
-            *((column, pa.float32()) for column in score_columns(imported).values()),
-            ("selected", pa.bool_()),
-            ("in_span", pa.bool_()),  # null when the corpus has no known spans
-        ]
-    )
+def _token_columns(imported: Iterable[str] = ()) -> dict[str, pa.DataType]:
+    return {
+        "document_id": pa.string(),
+        "position": pa.int32(),  # of the token in its document, from 0
+        "token": pa.string(),  # as displayed: the tokens of a document join to its text
+        "char_start": pa.int32(),  # in characters of the text
+        "char_end": pa.int32(),
+        # null for a token without a score (a document's first, or not trained on), and where it was not computed
+        **dict.fromkeys(score_columns(imported).values(), pa.float32()),
+        "selected": pa.bool_(),
+        "in_span": pa.bool_(),  # null when the corpus has no known spans
+    }
 
 
 _RANGES = pa.list_(pa.struct([("start", pa.int32()), ("end", pa.int32())]))
-SCHEMAS = {
-    "tokens": _token_schema(),
-    "mask": pa.schema([("document_id", pa.string()), ("position", pa.int32()), ("selected", pa.bool_())]),
-    "spans": pa.schema(
-        [
-            ("document_id", pa.string()),
-            ("n_tokens", pa.int64()),
-            ("n_selected", pa.int64()),
-            ("selected", pa.list_(pa.bool_())),  # a value a token
-            ("spans", _RANGES),  # characters of selected tokens
-        ]
-    ),
-    "documents": pa.schema(
-        [
-            ("document_id", pa.string()),
-            ("text", pa.string()),
-            ("rank", pa.int64()),  # 1 is the best
-            ("count_above", pa.int64()),  # tokens above the selection's threshold
-            ("sum_above", pa.float64()),  # sum of their scores
-            ("score_sum", pa.float64()),  # sum of its tokens' scores, of the kind that the default selection is by
-            ("n_tokens", pa.int64()),
-            ("n_selected", pa.int64()),
-        ]
-    ),
+_COLUMNS = {
+    "tokens": _token_columns(),
+    "mask": {"document_id": pa.string(), "position": pa.int32(), "selected": pa.bool_()},
+    "spans": {
+        "document_id": pa.string(),
+        "n_tokens": pa.int64(),
+        "n_selected": pa.int64(),
+        "selected": pa.list_(pa.bool_()),  # a value a token
+        "spans": _RANGES,  # characters of selected tokens
+    },
+    "documents": {
+        "document_id": pa.string(),
+        "text": pa.string(),
+        "rank": pa.int64(),  # 1 is the best
+        "count_above": pa.int64(),  # tokens above the selection's threshold
+        "sum_above": pa.float64(),  # sum of their scores
+        "score_sum": pa.float64(),  # sum of its tokens' scores, of the kind that the default selection is by
+        "n_tokens": pa.int64(),
+        "n_selected": pa.int64(),
+    },
 }
+SCHEMAS = {what: pa.schema(columns) for what, columns in _COLUMNS.items()}
 """What can be exported, with the columns of each."""
 
 DATASET = ".dataset"
@@ -96,9 +92,7 @@ _ROWS_TOGETHER = {"documents": 2048, "spans": 2048}
 """Rows in a row group of Parquet, which is held in memory, of tables with long rows."""
 
 
-def export_study(
-    study: Study, what: str, out: Path, *, selection: str = DEFAULT, report: Callable[[int, int], None] | None = None
-) -> int:
+def export_study(study: Study, what: str, out: Path, *, selection: str = DEFAULT, report: Report | None = None) -> int:
     """Write a table of a study to `out` and return its number of rows.
 
     What made the selection goes along: its settings, and the hashes of the corpus and the scores. Parquet holds it as
@@ -131,13 +125,7 @@ def export_study(
     if out.is_dir() or not out.resolve().parent.is_dir():
         raise InputError(f"--out: expected a file in a folder that exists, got {out}; make the folder first")
     _require_fresh(study, selection)
-    chosen = study.selection(selection)
-    corpus = study.corpus()
-    if len(chosen.mask) != corpus.n_tokens:
-        raise StaleError(
-            f"selection {selection!r} has {len(chosen.mask):,} tokens, the corpus {corpus.n_tokens:,}; "
-            f"run `ifguide run {study.name} --force selection`"
-        )
+    chosen, corpus = study.selection(selection), study.corpus()
     makers = {"documents": _document_blocks, "spans": _span_blocks}
     blocks = makers[what](study, corpus, chosen) if what in makers else _token_blocks(study, corpus, chosen, what)
     inputs, version = study.manifest(Unit("selection", selection))["inputs"], library_versions()["ifguide"]
@@ -149,7 +137,7 @@ def export_study(
 
     try:
         with replacing(out) as temporary:
-            schema = _token_schema(study.config.imported) if what == "tokens" else SCHEMAS[what]
+            schema = pa.schema(_token_columns(study.config.imported)) if what == "tokens" else SCHEMAS[what]
             if suffix == DATASET:
                 return _write_dataset(blocks, what, schema, temporary, made_from, count)
             return _write_rows(blocks, what, schema, temporary, suffix, made_from, count)
@@ -223,9 +211,7 @@ def neutralise_cell(cell: str | None) -> str | None:
     return f"'{cell}" if cell and _FORMULA_START.match(cell) else cell
 
 
-def _write_dataset(
-    blocks, what: str, schema: pa.Schema, folder: Path, made_from: dict, report: Callable[[int], None]
-) -> int:
+def _write_dataset(blocks, what: str, schema: pa.Schema, folder: Path, made_from: dict, report: Callable) -> int:
     from datasets import Dataset
 
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".ifguide-") as work:
@@ -237,19 +223,15 @@ def _write_dataset(
 
 
 def _require_fresh(study: Study, selection: str) -> None:
-    for unit in (Unit("corpus"), Unit("scores"), Unit("selection", selection)):
-        state = unit_state(study, unit)
-        if state.state == "fresh":
-            continue
-        command = f"`ifguide run {study.name} --until selection`"
-        if unit.name and unit.name not in study.selection_names():
-            known = ", ".join(study.selection_names()) or "none yet"
-            raise StaleError(
-                f"there is no selection {selection!r} (there: {known}); make one with `ifguide select` or {command}"
-            )
-        if unit.name and not can_be_made_again(study.config, unit.name):
-            command = f"`ifguide select {study.name} --name {unit.name} ...`"
-        raise StaleError(f"{unit} is {state.state} ({state.reason}); build it with {command}")
+    run = f"run {study.name} --until selection"
+    for unit in (Unit("corpus"), Unit("scores")):
+        require_fresh(study, unit, run)
+    if selection not in study.selection_names():
+        known, select = ", ".join(study.selection_names()) or "none yet", "make one with `ifguide select`"
+        raise StaleError(f"there is no selection {selection!r} (there: {known}); {select} or `ifguide {run}`")
+    own = not can_be_made_again(study.config, selection)
+    command = f"select {study.name} --name {selection} ..." if own else run
+    require_fresh(study, Unit("selection", selection), command)
 
 
 def _token_blocks(study: Study, corpus: "TokenizedCorpus", chosen: Selection, what: str) -> Iterator[tuple[int, dict]]:
@@ -323,13 +305,7 @@ def _span_blocks(study: Study, corpus: "TokenizedCorpus", chosen: Selection) -> 
 
 def character_spans(mask: np.ndarray, char_start: np.ndarray, char_end: np.ndarray) -> list[dict[str, int]]:
     """The characters of a document's selected tokens: ranges {start, end}, ends excluded; ranges of tokens side by side
-    are one.
-
-    Args:
-        mask: bool (n,).
-        char_start: int (n,), where each token begins in the text.
-        char_end: int (n,), where it ends, excluded.
-    """
+    are one. The mask is bool (n,), `char_start` and `char_end` int (n,) are where each token begins and ends."""
     edges = np.flatnonzero(np.diff(np.concatenate([[False], mask, [False]]).astype(np.int8)))
     runs = zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True)
     found = [{"start": int(char_start[a]), "end": int(char_end[b - 1])} for a, b in runs]

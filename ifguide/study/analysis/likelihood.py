@@ -7,6 +7,7 @@ from ifguide.errors import InputError, StaleError
 from ifguide.evaluation.likelihood import token_likelihoods
 from ifguide.runtime.progress import Progress, report_part
 from ifguide.study import on_demand
+from ifguide.study.freshness import unit_digest
 from ifguide.study.lineage import Unit, weights_unit
 
 if TYPE_CHECKING:
@@ -20,15 +21,12 @@ MODELS_MOST = 4
 
 
 def likelihood_path(study: "Study", prompt: int, models: Sequence[str]) -> "Path":
-    """Where the answer for one prompt and some models is or will be.
-
-    Raises:
-        StaleError: a model or its evaluation is missing.
-    """
+    """Where the answer for one prompt and some models is or will be. A StaleError: a model, or its evaluation, is
+    missing."""
     made_of: list = [VERSION, prompt]
     for model in sorted(set(models)):
         for unit in (weights_unit(model), Unit("evaluate", model)):
-            made_of += [str(unit), *on_demand.digests(study, [unit], f"ifguide evaluate {study.name} --model {model}")]
+            made_of += [str(unit), unit_digest(study, unit)]
     return on_demand.result_path(study, FOLDER, made_of, f"prompt-{prompt}")
 
 
@@ -41,28 +39,20 @@ def read_likelihoods(study: "Study", prompt: int, models: Sequence[str]) -> dict
 
 
 def compute_likelihoods(study: "Study", prompt: int, models: Sequence[str], progress: Progress | None = None) -> dict:
-    """Every completion that the models gave to one prompt, under each of the models; kept in the study's folder.
+    """Every completion that two to four evaluated models gave to one prompt, by its index, under each of the models;
+    kept in the study's folder. An InputError: too few or too many models, one that was not evaluated, or no such
+    prompt.
 
-    Args:
-        prompt: index of the prompt.
-        models: two to four evaluated models.
-
-    Returns:
-        `prompt`, `prompt_index`, `models`, and `completions`: of each its `model`, `sample`, `pieces` (its tokens'
-        texts) and `log_probability`, model -> one natural logarithm a token.
-
-    Raises:
-        InputError: too few or too many models, one that was not evaluated, or no such prompt.
+    Returns `prompt`, `prompt_index`, `models`, and `completions`: of each its `model`, `sample`, `pieces` (its tokens'
+    texts) and `log_probability`, model -> one natural logarithm a token.
     """
     from ifguide.study.evaluating import load_evaluated
 
     models = sorted(set(models))
     known = study.evaluation_names()
     if not 2 <= len(models) <= MODELS_MOST or not set(models) <= set(known):
-        raise InputError(
-            f"expected two to {MODELS_MOST} of the evaluated models ({', '.join(known)}), got"
-            f" {', '.join(models) or 'none'}"
-        )
+        wanted = f"two to {MODELS_MOST} of the evaluated models ({', '.join(known)})"
+        raise InputError(f"expected {wanted}, got {', '.join(models) or 'none'}")
     path, progress = likelihood_path(study, prompt, models), progress or Progress()
     completions: list[dict] = []
     text = None

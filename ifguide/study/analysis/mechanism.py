@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ifguide.errors import StaleError
 from ifguide.evaluation.mechanism_settings import MechanismSettings
 from ifguide.evaluation.statistics import bootstrap_interval
 from ifguide.runtime.progress import Progress, report_part
 from ifguide.study import on_demand
 from ifguide.study.evaluating import load_evaluated
-from ifguide.study.freshness import unit_state
+from ifguide.study.freshness import require_fresh, unit_digest
 from ifguide.study.lineage import Unit, weights_unit
 
 if TYPE_CHECKING:
@@ -27,18 +26,12 @@ KINDS = ("toxic", "safe")
 
 
 def mechanism_path(study: "Study", settings: MechanismSettings) -> Path:
-    """Where the result is or will be.
-
-    Raises:
-        StaleError: a model, or the queries, are missing or out of date.
-    """
+    """Where the result is or will be. A StaleError: a model, or the queries, are missing or out of date."""
     units = (Unit("queries"), *(weights_unit(name) for name in settings.models))
     for unit in units:
-        state = unit_state(study, unit)
-        if state.state != "fresh":
-            command = f"suppress {study.name} --selection {unit.name}" if unit.name else f"run {study.name}"
-            raise StaleError(f"{unit} is {state.state} ({state.reason}); build it with `ifguide {command}`")
-    return on_demand.result_path(study, FOLDER, [VERSION, asdict(settings), *on_demand.digests(study, units)])
+        require_fresh(study, unit, f"suppress {study.name} --selection {unit.name}" if unit.name else "")
+    made_of = [VERSION, asdict(settings), *(unit_digest(study, unit) for unit in units)]
+    return on_demand.result_path(study, FOLDER, made_of)
 
 
 def read_mechanism(study: "Study", settings: MechanismSettings) -> dict | None:

@@ -16,7 +16,7 @@ study.
 from typing import TYPE_CHECKING
 
 from ifguide.errors import StaleError
-from ifguide.storage import artifacts
+from ifguide.study.freshness import unit_digest
 from ifguide.study.lineage import Unit
 from ifguide.study.on_demand import read_result
 
@@ -27,19 +27,14 @@ FILE = "prediction.json"
 
 
 def predicted_change(effect: float, n_valid: int, penalty: float) -> float:
-    """The predicted change of the toxic minus the safe query loss, in the study's units of score.
-
-    Args:
-        effect: sum of the selected tokens' scores.
-        n_valid: V, predicted tokens in the objective.
-        penalty: λ, `suppress.penalty`.
-    """
+    """The predicted change of the toxic minus the safe query loss, in the study's units of score: of `effect`, the sum
+    of the selected tokens' scores, V predicted tokens in the objective, and the `penalty` λ, `suppress.penalty`."""
     return (1.0 + penalty) * effect / n_valid
 
 
 def prediction_key(study: "Study") -> dict[str, str]:
     """What a comparison with retrained models belongs to: hashes of the study's scores and base model."""
-    return {stage: artifacts.digest_of(study.manifest(Unit(stage))) for stage in ("scores", "model")}
+    return {stage: unit_digest(study, Unit(stage)) for stage in ("scores", "model")}
 
 
 def read_prediction(study: "Study") -> dict | None:

@@ -15,7 +15,7 @@ import numpy as np
 from ifguide.errors import ConfigError, StaleError
 from ifguide.runtime.progress import Progress
 from ifguide.study import on_demand
-from ifguide.study.freshness import unit_state
+from ifguide.study.freshness import require_fresh, unit_digest
 from ifguide.study.lineage import Unit
 from ifguide.study.reading import Study
 
@@ -28,8 +28,8 @@ GOOD, BAD = 0.8, 0.5
 
 def reliability_path(study: Study) -> Path:
     """Where the result is or will be; a StaleError without scores."""
-    units = [Unit(stage) for stage in ("corpus", "queries", "model", "scores")]
-    return on_demand.result_path(study, FOLDER, [VERSION, *on_demand.digests(study, units)])
+    made_of = [unit_digest(study, Unit(stage)) for stage in ("corpus", "queries", "model", "scores")]
+    return on_demand.result_path(study, FOLDER, [VERSION, *made_of])
 
 
 def read_reliability(study: Study) -> dict | None:
@@ -48,9 +48,7 @@ def measure_reliability(study: Study, tokens: int = TOKENS, progress: Progress |
     from ifguide.study.attributions import Place, make_scorer
     from ifguide.study.checkpoints import corpus_sequences, named_file
 
-    state = unit_state(study, Unit("scores"))
-    if state.state != "fresh":
-        raise StaleError(f"scores are {state.state} ({state.reason}); build them with `ifguide run {study.name}`")
+    require_fresh(study, Unit("scores"))
     path, progress, treatment = reliability_path(study), progress or Progress(), study.config.scores
     halves = split_halves({kind: study.queries(kind)["prompt"].tolist() for kind in ("toxic", "safe")})
     halved = _Halved(study.root, study.config, halves=halves)

@@ -7,7 +7,7 @@ from pathlib import Path
 from ifguide.config.names import BASE
 from ifguide.storage.artifacts import TRAINING_LOG
 from ifguide.storage.work import work_folders
-from ifguide.study.lineage import Unit
+from ifguide.study.lineage import Unit, weights_unit
 from ifguide.study.reading import Study
 
 
@@ -28,12 +28,8 @@ class TrainingCurve:
 
 def find_logs(study: Study) -> dict[str, Path]:
     """The log file of each training, by the model's name: `base`, then selections and variants."""
-    found = {}
-    for name in (BASE, *study.suppressed_names()):
-        unit = Unit("model") if name == BASE else Unit("suppress", name)
-        path = study.folder(unit) / TRAINING_LOG
-        if path.is_file():
-            found[name] = path
+    logs = {name: study.folder(weights_unit(name)) / TRAINING_LOG for name in (BASE, *study.suppressed_names())}
+    found = {name: path for name, path in logs.items() if path.is_file()}
     for stage, folder in work_folders(study.root).items():  # a training in progress replaces the finished one
         name = BASE if stage == "model" else stage.partition("-")[2]
         if (stage == "model" or stage.startswith("suppress-")) and (folder / TRAINING_LOG).is_file():

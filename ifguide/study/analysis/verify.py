@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ifguide.config.attributions import KINDS
+from ifguide.config.attributions import KINDS, needs_direction
 from ifguide.data.stretches import count_valid
 from ifguide.errors import ConfigError
 from ifguide.runtime.progress import Progress
@@ -53,10 +53,16 @@ class Agreement:
 
     @classmethod
     def of(cls, what: str, stored: list[np.ndarray], fresh: list[np.ndarray], tolerance: float) -> "Agreement":
-        """Compare arrays; no arrays do not agree."""
-        n_values = sum(a.size for a in stored)
-        apart = relative_difference(stored, fresh) if stored else float("inf")
-        stage = "direction" if what.startswith("direction ") else "scores"
+        """Compare arrays. No arrays do not agree, nor do those of different shapes or with values that are not
+        finite."""
+        pairs = list(zip(stored, fresh, strict=True))
+        apart = float("inf")
+        if pairs and all(a.shape == b.shape and np.isfinite(a).all() and np.isfinite(b).all() for a, b in pairs):
+            largest = max(float(np.abs(a).max(initial=0)) for a in stored)
+            furthest = max(float(np.abs(a.astype(np.float64) - b).max(initial=0)) for a, b in pairs)
+            if largest or not furthest:
+                apart = furthest / (largest or 1.0)
+        stage, n_values = "direction" if what.startswith("direction ") else "scores", sum(a.size for a in stored)
         return cls(stage=stage, what=what, n_values=n_values, difference=apart, tolerance=tolerance)
 
 
@@ -144,17 +150,11 @@ class Verification:
 
 
 def verify_study(study: Study, *, share: float = 0.01, seed: int = 0, progress: Progress | None = None) -> Verification:
-    """Check every artefact, and recompute the scores of a random share of the documents.
+    """Check every artefact, and recompute the scores of a random share of the documents, drawn by the seed: 0 scores
+    none, any other share at least three.
 
-    Nothing is changed. The study is locked meanwhile, so that no run swaps what is being read.
-
-    Args:
-        share: of the documents to score again, 0 to 1; 0 scores none, any other at least three.
-        seed: which ones.
-
-    Raises:
-        BusyError: a run is going on.
-        ConfigError: a share outside 0 to 1.
+    Nothing is changed. The study is locked meanwhile, so that no run swaps what is being read. A BusyError: a run is
+    going on; a ConfigError: a share outside 0 to 1.
     """
     if not 0 <= share <= 1:
         raise ConfigError(f"expected a share of the documents from 0 to 1, got {share}")
@@ -174,14 +174,9 @@ def verify_study(study: Study, *, share: float = 0.01, seed: int = 0, progress: 
             progress.report(number + 1, len(units), "artefacts")
         progress.begin_stage("scores", 1, 2)
         documents, why = _draw(study, parts, share, seed)
-        agreements = tuple(rescore(study, documents, progress)) if len(documents) else ()
+        found = tuple(rescore(study, documents, progress)) if len(documents) else ()
     return Verification(
-        study=study.name,
-        parts=tuple(parts),
-        agreements=agreements,
-        documents=len(documents),
-        not_rescored=why,
-        seed=seed,
+        study=study.name, parts=tuple(parts), agreements=found, documents=len(documents), not_rescored=why, seed=seed
     )
 
 
@@ -199,11 +194,10 @@ def list_units(study: Study) -> list[Unit]:
 
 def check_unit(study: Study, unit: Unit) -> Part:
     """Compare an artefact's files, inputs and settings with its manifest."""
-    folder = study.folder(unit)
+    folder, known = study.folder(unit), {}
     manifest = artifacts.read_manifest(folder)
     if manifest is None and not folder.is_dir():
         return Part(artefact=str(unit), state="missing", why="not built")
-    known: dict = {}
     state, why = "damaged", f"its {artifacts.MANIFEST} is missing or unreadable"
     if manifest is not None:
         known = {
@@ -248,7 +242,7 @@ def _draw(study: Study, parts: list[Part], share: float, seed: int) -> tuple[np.
         return none, "not asked for"
     state = {part.artefact: part.state for part in parts}
     for stage in READ_BY_SCORES:
-        if state[stage] != "whole":
+        if state.get(stage, "whole") != "whole":  # scores without influence have no factors and no direction
             return none, f"{stage} is {state[stage]}"
     scored = np.flatnonzero(count_valid(study.corpus().offsets, study.corpus().trained))
     n = min(len(scored), max(LEAST_DOCUMENTS, int(np.ceil(share * len(scored)))))
@@ -257,16 +251,13 @@ def _draw(study: Study, parts: list[Part], share: float, seed: int) -> tuple[np.
 
 
 def rescore(study: Study, documents: np.ndarray, progress: Progress) -> list[Agreement]:
-    """Compute the direction of every checkpoint, the scores of some documents and the means over checkpoints again.
-
-    Args:
-        study: with artefacts up to the scores, all whole.
-        documents: int64 (n,), ascending.
-    """
+    """Compute the direction of every checkpoint, the scores of some documents, int64 (n,) ascending, and the means over
+    checkpoints again. All artefacts up to the scores are whole."""
     names = study.checkpoint_names()
     found: list[Agreement] = []
     for number, name in enumerate(names):
-        found += _compare_direction(study, name)
+        if needs_direction(study.config.scores):
+            found += _compare_direction(study, name)
         progress.report(2 * number + 1, 2 * len(names), "parts")
         found += _compare_scores(study, name, documents)
         progress.report(2 * number + 2, 2 * len(names), "parts")
@@ -324,14 +315,3 @@ def _compare_means(study: Study, names: list[str]) -> list[Agreement]:
             stored, fresh = ([np.asarray(artifacts.load_array(part / f"{file}.npy"))] for part in (folder, again))
             found.append(Agreement.of(f"{file} of the study", stored, fresh, 1e-5))
     return found
-
-
-def relative_difference(stored: list[np.ndarray], fresh: list[np.ndarray]) -> float:
-    """The largest absolute difference over the largest absolute stored value; infinite where shapes or numbers are no
-    good."""
-    pairs = list(zip(stored, fresh, strict=True))
-    if any(a.shape != b.shape or not np.isfinite(a).all() or not np.isfinite(b).all() for a, b in pairs):
-        return float("inf")
-    largest = max((float(np.abs(a).max(initial=0)) for a in stored), default=0.0)
-    apart = max((float(np.abs(a.astype(np.float64) - b).max(initial=0)) for a, b in pairs), default=0.0)
-    return apart / largest if largest else float("inf") if apart else 0.0

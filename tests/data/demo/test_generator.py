@@ -6,7 +6,6 @@ from collections import Counter
 
 import pytest
 
-from ifguide.data.demo import write_demo_inputs
 from ifguide.data.demo.composers import COMPOSERS
 from ifguide.data.demo.generator import (
     MAX_WORDS,
@@ -14,6 +13,7 @@ from ifguide.data.demo.generator import (
     generate_heldout,
     generate_prompts,
     generate_queries,
+    write_demo_inputs,
 )
 from ifguide.data.demo.grammar import phrases
 from ifguide.errors import InputError
