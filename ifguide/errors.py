@@ -40,6 +40,7 @@ class ProcessError(IFGuideError):
 _FREE_SPACE = "free some space, or move the cache with IFGUIDE_CACHE, and give the same command again"
 _OWN_FOLDER = "change its permissions, or set IFGUIDE_CACHE to a folder of your own"
 _REMEDIES = {
+    errno.ENOTDIR: "a file is where a folder has to be; name another place, or set IFGUIDE_CACHE to another folder",
     errno.ENOSPC: f"the disk is full; {_FREE_SPACE}",
     errno.EDQUOT: f"the disk quota is used up; {_FREE_SPACE}",
     errno.EFBIG: "the file exceeds the size limit; raise it (`ulimit -f`), and give the same command again",
@@ -47,8 +48,14 @@ _REMEDIES = {
     errno.EACCES: f"you may not read or write it; {_OWN_FOLDER}",
     errno.EPERM: f"you may not change it; {_OWN_FOLDER}",
     errno.EMFILE: "too many files are open; raise the limit (`ulimit -n`), and give the same command again",
-    errno.ENOMEM: "the memory is used up; close other programs, or lower compute.tokens_per_batch",
+    errno.ENOMEM: "memory is used up; close other programs, or lower compute.tokens_per_batch or training.batch_size",
 }
+
+
+def describe_error(error: BaseException) -> str:
+    """One sentence about any error."""
+    own = str(error) if isinstance(error, IFGuideError) else explain_system_error(error)
+    return own or f"{type(error).__name__}: {error}"
 
 
 def explain_system_error(error: BaseException) -> str | None:
@@ -71,6 +78,8 @@ def explain_system_error(error: BaseException) -> str | None:
 def _code(error: BaseException) -> int | None:
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's, of a GPU
+        return errno.ENOMEM
     text = str(error)
     if isinstance(error, OSError) and re.fullmatch(r"\d+ requested and \d+ written", text):
         return errno.ENOSPC  # NumPy's message when the disk takes only a part of an array

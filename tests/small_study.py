@@ -45,8 +45,10 @@ def make_study(cache: Path, *, name: str = "small", spans: bool = True, position
     byte_tokenizer().save_pretrained(source)
     rows = [document if spans else {k: v for k, v in document.items() if k != "spans"} for document in DOCUMENTS]
     (source / "corpus.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    for kind in ("toxic", "safe"):
-        (source / f"{kind}.jsonl").write_text('{"prompt": "You are", "completion": " kind"}\n', encoding="utf-8")
+    for kind, completion in {"toxic": "cruel", "safe": "kind"}.items():
+        (source / f"{kind}.jsonl").write_text(
+            f'{{"prompt": "You are", "completion": " {completion}"}}\n', encoding="utf-8"
+        )
     values = {
         "model": {"source": str(source)},
         "corpus": {"path": str(source / "corpus.jsonl"), "id_field": "id", "spans_field": "spans" if spans else ""},

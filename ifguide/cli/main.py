@@ -45,6 +45,7 @@ def main() -> None:
     """Run the command in `sys.argv`; an error that the user can fix becomes one line and exit code 2."""
     if not THREADS_WAIT.keys() & os.environ.keys():  # all or none: the second would overrule a policy of the user's
         os.environ.update(THREADS_WAIT)
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # its warnings about models are ours to give
     if launched_together():  # when a process ends, the others print our own line, not a trace of torch's sockets
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     try:

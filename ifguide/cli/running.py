@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from ifguide.errors import IFGuideError, ProcessError, explain_system_error
+from ifguide.errors import ProcessError, describe_error
 from ifguide.runtime.distributed import current, join_processes, launched_together
 
 if TYPE_CHECKING:
@@ -42,13 +42,11 @@ def follow_run(stage: str = "") -> Iterator["Progress"]:
                     raise ProcessError(failed) from None
                 raise
     except (KeyboardInterrupt, SystemExit):
+        progress.message("stopped; give the same command again, and it goes on with what is kept")
         progress.close("cancelled")
         raise
-    except IFGuideError as error:
-        progress.close("failed", str(error))
-        raise
     except BaseException as error:
-        progress.close("failed", explain_system_error(error) or f"{type(error).__name__}: {error}")
+        progress.close("failed", describe_error(error))
         raise
     progress.close("done")
 

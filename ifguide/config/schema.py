@@ -372,7 +372,7 @@ class EvaluateConfig:
     harness_limit: Count = 0
     """Use only this many examples per task; 0 uses all."""
     batch_size: AtLeastOne = 256
-    """Completions generated at once."""
+    """Completions generated at once; of held-out texts and LAMBADA passages, a sixteenth as many are read."""
 
     @field_validator("harness_folder")
     @classmethod

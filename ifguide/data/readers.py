@@ -284,6 +284,8 @@ def _lines(file: Path) -> Iterator[tuple[int, str]]:
         if (ending := file.suffix.lower()) in PACKED:
             unpack = f"{PACKED[ending][1]} {file.name}"
             remedy = f"if it is packed, unpack it with: {unpack}; if not, name it without {ending}"
+            if "Truncated" in str(error):
+                remedy = "its end is missing, so copy or download it again"
         raise InputError(f"{file}: cannot be read after line {number} ({error}); {remedy}") from error
 
 

@@ -92,7 +92,8 @@ def evaluate_model(
         metrics |= measure_toxicity(scores, lead, config.seed)
         for group, rows in members.items():
             groups.setdefault(group, {"n_prompts": len(rows)}).update(measure_toxicity(scores[rows], lead, config.seed))
-    fluency, heldout = _measure_perplexity(model, tokenizer, heldout_texts, config.seed, tell("held-out chunks"))
+    size = max(1, config.batch_size // 16)  # whole texts are much longer than completions
+    fluency, heldout = _measure_perplexity(model, tokenizer, heldout_texts, config, size, tell("held-out chunks"))
     metrics |= fluency | {
         "distinct_1": distinct_n(texts, 1),
         "distinct_2": distinct_n(texts, 2),
@@ -100,7 +101,8 @@ def evaluate_model(
         "empty_share": float(np.mean([not text.strip() for text in texts])),
     }
     if lambada_texts:
-        words = guess_last_words(model, tokenizer, lambada_texts, last=config.lambada_last, report=tell("passages"))
+        how: dict = {"last": config.lambada_last, "batch_size": size, "report": tell("passages")}
+        words = guess_last_words(model, tokenizer, lambada_texts, **how)
         metrics |= _with_bounds("lambada_accuracy", statistics.share_interval(words.correct)) | {
             "lambada_log_probability": float(words.log_probability.mean()),
             "lambada_passages": len(lambada_texts),
@@ -116,7 +118,7 @@ def evaluate_model(
     return metrics, pd.DataFrame(columns), heldout
 
 
-def _measure_perplexity(model, tokenizer, texts: Sequence[str], seed: int, report) -> tuple[dict, "pd.DataFrame"]:
+def _measure_perplexity(model, tokenizer, texts: Sequence[str], config, size: int, report) -> tuple:
     """Perplexity with its interval, and the loss of each held-out text."""
     import pandas as pd
 
@@ -125,9 +127,9 @@ def _measure_perplexity(model, tokenizer, texts: Sequence[str], seed: int, repor
     if not texts:
         nothing = {"nats": np.zeros(0), "n_tokens": np.zeros(0, dtype=np.int64)}
         return {"perplexity": None, "heldout_tokens": 0}, pd.DataFrame(nothing)
-    losses = heldout_losses(model, tokenizer, texts, report=report)
+    losses = heldout_losses(model, tokenizer, texts, batch_size=size, report=report)
     metrics: dict = {"perplexity": perplexity_of(losses), "heldout_tokens": int(losses.tokens.sum())}
-    if bounds := statistics.perplexity_interval(losses.nats, losses.tokens, seed=seed):
+    if bounds := statistics.perplexity_interval(losses.nats, losses.tokens, seed=config.seed):
         metrics |= {"perplexity_low": bounds.low, "perplexity_high": bounds.high}
     return metrics, pd.DataFrame({"nats": losses.nats, "n_tokens": losses.tokens})
 

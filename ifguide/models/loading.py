@@ -1,6 +1,7 @@
 """Models and tokenizers from a folder or the hub, and which of a model's layers influence is computed over."""
 
 import contextlib
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -151,14 +152,39 @@ def load_model(
     return (model if placement else model.to(device)).eval().requires_grad_(False)
 
 
+def check_weights(source: str) -> None:
+    """An InputError if a folder lacks safetensors weights, or has damaged ones; a hub id is not looked at."""
+    from safetensors import safe_open
+
+    place = Path(source)
+    with opening("weights", source, "folder with whole .safetensors files, or copy or download them again"):
+        files = {path.name for path in place.glob("*.safetensors")}
+        for index in place.glob("*.safetensors.index.json"):
+            files = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        if place.is_dir() and not files:
+            raise FileNotFoundError("it holds no .safetensors file, and no others are read")
+        for name in sorted(files):
+            safe_open(place / name, "pt")
+
+
+_SAID = {  # what a part of Transformers' message means, and what to do
+    "custom code": "it brings code of its own, and no such code is run; name a model that Transformers knows",
+    "connect to": "it is no folder here, and the hub cannot be reached; check its name and the network",
+    "Repo id": "there is no such folder; check its name",
+    "Unrecognized model in": "its config.json is missing or names no model_type; copy or download it again",
+    "Unrecognized configuration class": "it does not write from left to right; name a model such as a GPT or a Llama",
+}
+
+
 @contextlib.contextmanager
 def opening(what: str, source: str, wanted: str = "Hugging Face folder or hub id") -> Iterator[None]:
-    """Any error of Transformers' becomes one line that names the source and what to name instead."""
+    """Any error of Transformers' becomes one line that names the source and what to do."""
     try:
         yield
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
-        raise InputError(f"no {what} could be loaded from {source!r} ({reason}); name a {wanted}") from error
+        said = next((text for part, text in _SAID.items() if part in reason), f"{reason}; name a {wanted}")
+        raise InputError(f"no {what} could be loaded from {source!r}: {said}") from error
 
 
 def context_length(config) -> int:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from ifguide.errors import IFGuideError, InputError, ProcessError
+from ifguide.errors import IFGuideError, InputError, ProcessError, describe_error
 
 if TYPE_CHECKING:
     import torch
@@ -131,10 +131,9 @@ class Processes:
         """Tell the others why this process ends. The first reason counts."""
         if self.alone or isinstance(error, ProcessError | SystemExit | KeyboardInterrupt):
             return
-        text = str(error) if isinstance(error, IFGuideError) else f"{type(error).__name__}: {error}"
         with contextlib.suppress(RuntimeError):  # the store ends with the process that holds it
             if not self._store.check([_FAILURE]):
-                self._store.set(_FAILURE, json.dumps([self.rank, text]))
+                self._store.set(_FAILURE, json.dumps([self.rank, describe_error(error)]))
 
     def failure(self) -> str:
         """Why another process failed; empty when none has."""
@@ -152,9 +151,12 @@ class Processes:
         try:
             yield
         except RuntimeError as error:
-            first = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-            ended = f"another of the {self.world_size} processes ended ({first}); run the same command again"
-            raise ProcessError(self.failure() or ended) from error
+            raise self.lost() from error
+
+    def lost(self) -> ProcessError:
+        """What a broken connection means: another process has ended, and said why or not."""
+        ended = f"another of the {self.world_size} processes was killed, or ended without a word"
+        return ProcessError(self.failure() or f"{ended}; give the same command again, and the run goes on")
 
 
 class SharedCount:
@@ -245,6 +247,8 @@ def join_processes() -> Iterator[Processes]:
         _current.wait()  # leaving while another still works would cut its connections
         dist.destroy_process_group()  # not after a failure, when the others may never answer
     except BaseException as error:
+        if isinstance(error, RuntimeError) and (isinstance(error, dist.DistError) or "/gloo/" in str(error)):
+            raise _current.lost() from error  # in an exchange of a library, such as DDP's
         _current.tell_failure(error)
         raise
     finally:

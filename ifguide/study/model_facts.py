@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ifguide.errors import IFGuideError
+from ifguide.errors import IFGuideError, InputError
 from ifguide.storage import artifacts
 from ifguide.study import on_demand
 from ifguide.study.reading import Study
@@ -82,7 +82,7 @@ def _facts_path(study: Study) -> Path:
 
 def describe_model(source: str, revision: str = "", modules: str = "") -> ModelFacts:
     """Look at the configuration of a model, a folder or hub id, in a second or two; `modules` is as `model.modules`. An
-    InputError: there is none, or Transformers makes no causal language model from it."""
+    InputError: there is none, or what Transformers makes from it is no causal language model."""
     import torch
 
     from ifguide.models.layers import layer_shape
@@ -120,7 +120,10 @@ def _try_layers(config, modules: str) -> dict[str, bool | None]:
         if size > _TRIED_WEIGHTS:
             return unknown
         model = _make(few).eval().requires_grad_(False)
+        _check_order(model, config.name_or_path)
         return {"forward_derivative": _has_forward_derivative(model, modules), "packs": _keeps_documents_apart(model)}
+    except InputError:
+        raise
     except Exception:  # a model of another build is not described, and still runs
         return unknown
 
@@ -176,3 +179,16 @@ def _keeps_documents_apart(model) -> bool:
             return False
         alone = model(input_ids=ids[:, 4:], use_cache=False).logits
     return bool((packed - alone).abs().max() <= 1e-4 * alone.std())
+
+
+def _check_order(model, source: str) -> None:
+    """An InputError if what a model predicts before the last token depends on it."""
+    import torch
+
+    ids = torch.arange(1, 9).repeat(2, 1)
+    ids[1, -1] = 9
+    with torch.no_grad():
+        one, other = model(input_ids=ids, use_cache=False).logits[:, :-1]
+    if (one - other).abs().max() > 1e-4 * one.std():
+        kind = type(model).__name__
+        raise InputError(f"{source!r} is no causal language model ({kind} reads both ways); name one such as a GPT")

@@ -180,8 +180,11 @@ def _prepare(study: Study, units: list[Unit]) -> None:
     for unit in units:
         if unit.stage != "documents":  # the app may be building those
             artifacts.remove_partials(study.folder(unit))  # only here, where nobody else is building
-        if unit_state(study, unit).state == "missing":
+        state = unit_state(study, unit).state
+        if state == "missing":
             _check_can_build(study, unit)  # before hours of work on what it reads
+        if state != "fresh":
+            inputs_of(study, unit, read=[])  # likewise: a file of the user's may be gone
 
 
 def _is_due(study: Study, unit: Unit, forced: bool) -> bool:
@@ -196,9 +199,9 @@ def _check_can_build(study: Study, unit: Unit) -> None:
     if unit.stage == "selection" and not can_be_made_again(study.config, unit.name):
         state = unit_state(study, unit)
         known = ", ".join(study.selection_names()) or "none yet"
-        why = f"is stale ({state.reason})" if state.state == "stale" else f"does not exist (there: {known})"
-        again = f"ifguide select {study.name} --name {unit.name} ..."
-        raise StaleError(f"selection {unit.name!r} {why}; save it again with `{again}`")
+        stale, missing = f"is stale ({state.reason}); save it again", f"does not exist (there: {known}); save it"
+        why = stale if state.state == "stale" else missing
+        raise StaleError(f"selection {unit.name!r} {why} with `ifguide select {study.name} --name {unit.name} ...`")
 
 
 def _build_unit(study: Study, unit: Unit, progress: Progress) -> None:
@@ -235,6 +238,8 @@ def _build_in_memory(build: Callable, study: Study, unit: Unit, folder: Path, pr
             smaller = smaller_batch(study.config, unit.stage)
             if not smaller:
                 remedy = 'a smaller corpus.max_length, training.adapter = "lora", or fewer layers in model.modules'
+                if unit.stage == "evaluate":
+                    remedy = "a smaller evaluate.max_new_tokens, or shorter texts in evaluate.heldout"
                 raise ConfigError(f"{unit}: one row at a time is too much for the GPU's memory; try {remedy}") from None
         said = ", ".join(f"{place} = {value}" for place, value in smaller.items())
         progress.message(f"{unit}: the GPU's memory is too small; trying again with {said}")

@@ -70,9 +70,10 @@ def score_kinds(
 
 
 def open_scoring(study: Study, unit: Unit) -> Path:
-    """The folder of unfinished scores, which outlives a killed run."""
-    key = {"inputs": inputs_of(study, unit), "settings": settings_of(study, unit)}
-    return open_work(study.root, unit.stage, key | {"compute": config_to_dict(study.config.compute)})
+    """The folder of unfinished scores, which outlives a killed run, and one whose batch was halved."""
+    compute = {key: value for key, value in config_to_dict(study.config.compute).items() if key != "tokens_per_batch"}
+    key = {"inputs": inputs_of(study, unit), "settings": settings_of(study, unit), "compute": compute}
+    return open_work(study.root, unit.stage, key)
 
 
 def score_in_shards(study: Study, work: Path, folder: Path, scorer: Scorer, report: Callable[[int, int], None]) -> None:

@@ -94,9 +94,8 @@ def _naming(path: str) -> Iterator[None]:
 
 
 def check_inputs(study: Study) -> Sample:
-    """Check that every file a configuration names opens and parses: the model's configuration and tokenizer, the
-    corpus, the query sets, the prompts and the held-out text. Weights are not loaded: that is the first thing the
-    `model` stage does.
+    """Check that every file a configuration names opens and parses: the model's configuration, tokenizer and weights
+    (of these only the heads), the corpus, the query sets, the prompts and the held-out text.
 
     Raises:
         InputError: something cannot be used; the message names it and says how to fix it.
@@ -105,7 +104,7 @@ def check_inputs(study: Study) -> Sample:
     from ifguide.data.prompts import read_heldout
     from ifguide.evaluation.harness import check_harness
     from ifguide.evaluation.last_word import split_last_word
-    from ifguide.models.loading import load_config
+    from ifguide.models.loading import check_weights, load_config
     from ifguide.study.evaluating import read_lambada
 
     model, corpus, queries = study.config.model, study.config.corpus, study.config.queries
@@ -115,6 +114,8 @@ def check_inputs(study: Study) -> Sample:
             raise ConfigError(f"a study needs --{name}")
     for source in (model.source, *model.checkpoints):
         load_config(study.resolve(source), model.revision if source == model.source else "")
+        if model.mode != "scratch":
+            check_weights(study.resolve(source))
     sample = sample_inputs(study, whole=True)
     for name in queries.extra:  # all queries are encoded, for the direction is computed hours later
         _encode_sets(study, study_tokenizer(study), name)

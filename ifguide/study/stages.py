@@ -180,9 +180,12 @@ def build_selection(study: Study, unit: Unit, folder: Path, progress: Progress) 
     kind = "influence" if unit.name == DEFAULT else "borrowed" if unit.name in study.config.borrowed else unit.name
     selection = compute_selection(study, study.config.selection, name=unit.name, kind=kind)
     if not selection.settings["n_selected"]:
-        less = f"set selection.quantile to less, such as 0.99 (now {study.config.selection.quantile})"
-        remedy = less if kind in ("influence", "random") else "so there is nothing to train without; leave it out"
-        raise ConfigError(f"selection {unit.name!r} holds no token; {remedy}")
+        quantile, remedy = study.config.selection.quantile, ", so there is nothing to train without; leave it out"
+        if kind in ("influence", "random"):
+            remedy = f"; set selection.quantile to less than {quantile}"
+            if not quantile:
+                remedy = ", for no score stands out from the others; set selection.quantile, such as 0.99"
+        raise ConfigError(f"selection {unit.name!r} holds no token{remedy}")
     write_selection(selection, folder)
 
 
@@ -243,13 +246,14 @@ def _resumable(study: Study, unit: Unit, folder: Path) -> Iterator[Path]:
     """A folder for a training that outlives a kill; all but the training's state then moves into `folder`."""
     from ifguide.training.state import STATE
 
-    if not current().alone:
-        yield folder
-        return
-    key = {"inputs": inputs_of(study, unit), "settings": settings_of(study, unit)}
-    work = open_work(study.root, unit.work, key)
+    def open_place() -> str:
+        settings = settings_of(study, unit)  # a run with half the batch takes the same steps
+        settings["rows"] = settings.pop("training.batch_size") * settings.pop("training.gradient_accumulation")
+        return str(open_work(study.root, unit.work, {"inputs": inputs_of(study, unit), "settings": settings}))
+
+    work = Path(current().decide(open_place))
     yield work
-    for part in work.iterdir():
+    for part in work.iterdir() if current().is_main else ():
         if not part.name.startswith(STATE):
             part.rename(folder / part.name)
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 LOG_LINES = 100
 """About this many lines in a training log."""
 SAVE_SECONDS = 240
-"""The state of a run that can be resumed is saved at least this often; `training.save_steps` makes it more often."""
+"""The state of a training is saved at least this often; `training.save_steps` makes it more often."""
 REPORT_SECONDS = 0.25
 """Shortest time between two calls of `report`."""
 
@@ -53,11 +53,12 @@ class TrainingRecord(TrainerCallback):
         path = self.folder / TRAINING_LOG
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
         whole = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= state.step]
-        path.write_text("".join(whole), encoding="utf-8")
+        if current().is_main:
+            path.write_text("".join(whole), encoding="utf-8")
+            self.count.add(state.tokens_seen)
         saved = sorted(step for step in self.checkpoint_steps if step <= state.step)
         self.checkpoints = [checkpoint_folder(self.folder, step) for step in saved]
         self.tokens_seen = self.logged_here = self.counted = state.tokens_seen
-        self.count.add(state.tokens_seen)
 
     def on_epoch_begin(self, args, state, control, **kwargs):
         resumed = self.trainer.resumed
@@ -69,8 +70,8 @@ class TrainingRecord(TrainerCallback):
         self.learning_rate = lr_scheduler.get_last_lr()[0]
 
     def on_step_end(self, args, state, control, model=None, **kwargs):
-        step = state.global_step
-        due = self.save_steps and (step % self.save_steps == 0 or time.monotonic() - self.saved_at >= SAVE_SECONDS)
+        step, late = state.global_step, time.monotonic() - self.saved_at >= SAVE_SECONDS
+        due = self.save_steps and (step % self.save_steps == 0 or any(current().sum_counts(late)))  # for all processes
         saves = due and step < state.max_steps
         if step % self.log_every == 0 or step >= state.max_steps or step in self.checkpoint_steps or step == 1 or saves:
             self.write_line(state)

@@ -1,6 +1,7 @@
 """The state of a killed training run: weights, optimiser, schedule and random numbers, in safetensors and JSON.
 
-A run that goes on from it takes the same steps as one that was never disturbed, bit for bit on a CPU.
+A run that goes on from it takes the same steps as one that was never disturbed, bit for bit on a CPU with as many
+processes. The main process writes it for all of them; only the random numbers of each are its own.
 """
 
 import json
@@ -14,6 +15,7 @@ from safetensors.torch import load_model, save_model
 from torch import Tensor
 
 from ifguide.errors import StaleError
+from ifguide.runtime.distributed import current
 from ifguide.storage import artifacts
 
 STATE = "state"
@@ -31,9 +33,9 @@ class TrainingState:
     tokens_seen: int
     """Predicted tokens trained on."""
     random: dict[str, Tensor]
-    """Random generators after that step."""
+    """Random generators of this process after that step."""
     random_of_pass: dict[str, Tensor]
-    """Random generators at the beginning of the pass that the next step belongs to; they draw its order of rows."""
+    """The same at the beginning of the pass that the next step belongs to; they draw its order of rows."""
 
     def restore_weights(self, model) -> None:
         """Load the weights into a model of the same shape."""
@@ -54,27 +56,34 @@ class TrainingState:
 
 
 def read_random() -> dict[str, Tensor]:
-    """The state of torch's random generators, by device."""
+    """The state of torch's random generators on the processor and on this process's GPU."""
     found = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
-        found |= {f"cuda:{i}": state for i, state in enumerate(torch.cuda.get_rng_state_all())}
+        found["cuda"] = torch.cuda.get_rng_state()
     return found
 
 
 def restore_random(states: dict[str, Tensor]) -> None:
     """Put torch's random generators back."""
     torch.set_rng_state(states["cpu"])
-    for name, state in states.items():
-        if name != "cpu" and torch.cuda.is_available():
-            torch.cuda.set_rng_state(state, name)
+    if "cuda" in states and torch.cuda.is_available():
+        torch.cuda.set_rng_state(states["cuda"])
 
 
 def save_state(trainer, folder: Path, tokens_seen: int, random_of_pass: dict[str, Tensor]) -> None:
-    """Write the state of a `PenalisedTrainer`, alone in its run, between two steps; it replaces the one before when it
-    is whole. `tokens_seen` and `random_of_pass` as in `TrainingState`."""
-    partial, place = folder / f"{STATE}.partial", folder / STATE
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
+    """Write the state of a `PenalisedTrainer` between two steps; it replaces the one before when it is whole. Every
+    process calls this. `tokens_seen` and `random_of_pass` as in `TrainingState`."""
+    partial, place, processes = folder / f"{STATE}.partial", folder / STATE, current()
+    if processes.is_main:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+    processes.wait()
+    randoms = {f"now|{name}": state for name, state in read_random().items()}
+    randoms |= {f"pass|{name}": state for name, state in random_of_pass.items()}
+    artifacts.save_tensors(randoms, partial / f"random-{processes.rank}.safetensors")
+    processes.wait()
+    if not processes.is_main:
+        return
     save_model(trainer.model, str(partial / "model.safetensors"))
     moments = trainer.optimizer.state_dict()
     artifacts.save_tensors(
@@ -85,11 +94,8 @@ def save_state(trainer, folder: Path, tokens_seen: int, random_of_pass: dict[str
     schedule.pop("lr_lambdas", None)
     described = {"learning_rates": [group["lr"] for group in moments["param_groups"]], "schedule": schedule}
     (partial / "optimiser.json").write_text(json.dumps(described), encoding="utf-8")
-    randoms = {f"now|{name}": state for name, state in read_random().items()}
-    randoms |= {f"pass|{name}": state for name, state in random_of_pass.items()}
-    artifacts.save_tensors(randoms, partial / "random.safetensors")
     trainer.state.save_to_json(str(partial / _TRAINER))
-    counts = {"step": trainer.state.global_step, "tokens_seen": tokens_seen}
+    counts = {"step": trainer.state.global_step, "tokens_seen": tokens_seen, "processes": processes.world_size}
     (partial / "counts.json").write_text(json.dumps(counts), encoding="utf-8")
     for path in partial.iterdir():
         with path.open("rb") as stream:
@@ -103,20 +109,20 @@ def save_state(trainer, folder: Path, tokens_seen: int, random_of_pass: dict[str
 
 
 def read_state(folder: Path) -> TrainingState | None:
-    """The state a killed run left in its folder, or None.
+    """The state a killed run left in its folder, or None. Every process calls this. A run of another number of
+    processes may have left it: those beyond that number share its random numbers.
 
     Raises:
         StaleError: what is there cannot be read.
     """
     place, old = folder / STATE, folder / f"{STATE}.old"
-    if not place.exists() and old.exists():
-        old.rename(place)
-    if not place.exists():
+    if not current().decide(lambda: place.exists() or (old.exists() and bool(old.rename(place)))):
         return None
     try:
         counts = artifacts.read_json(place / "counts.json")
-        randoms = artifacts.load_tensors(place / "random.safetensors")
-    except (StaleError, OSError, ValueError) as error:
+        number = current().rank % counts.pop("processes")
+        randoms = artifacts.load_tensors(place / f"random-{number}.safetensors")
+    except (StaleError, OSError, ValueError, KeyError) as error:
         message = f"the state of a killed training in {place} is damaged ({error}); remove that folder"
         raise StaleError(message) from error
     parts: dict[str, dict[str, Tensor]] = {"now": {}, "pass": {}}

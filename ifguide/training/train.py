@@ -115,14 +115,15 @@ def train_model(
     """Train `model` in place and write its weights.
 
     A run that was killed goes on from the state it saved last in `folder` (every `training.save_steps`, and every four
-    minutes), if it is alone: several processes start again from the beginning.
+    minutes), but not under FSDP.
 
     Writes `final/`, `checkpoints/step-XXXXXX/` for each of `checkpoint_steps` and `training_log.jsonl` into `folder`. A
     line of the log holds means in nats since the line before it: `loss` (the objective), `loss_selected` and
     `loss_other` (the cross-entropy itself; `loss_selected` is null where no token is selected), and the learning rate
     of the last step.
 
-    Two runs on a CPU with the same seed, rows, versions and number of threads give the same weights, bit for bit.
+    Two runs on a CPU with the same seed, rows, versions and number of threads and processes give the same weights, bit
+    for bit.
 
     Args:
         model: a causal language model; it stays on its device. Trained weights keep the dtype they come with.
@@ -166,7 +167,7 @@ def train_model(
         tokenizer,
         max(1, total_steps // LOG_LINES),
         checkpoint_steps,
-        training.save_steps if current().alone else 0,
+        training.save_steps,
         math.ceil(n_tokens * total_steps / count_steps(len(rows), replace(training, max_steps=0, epochs=1.0))),
         report,
     )
@@ -180,7 +181,9 @@ def train_model(
     )
     trainer.remove_callback(PrinterCallback)
     record.trainer = trainer
-    trainer.resumed = read_state(folder) if current().alone else None
+    if trainer.is_fsdp_enabled:  # each process holds a part of the state
+        record.save_steps = 0
+    trainer.resumed = read_state(folder) if record.save_steps else None
     if trainer.resumed is not None:
         record.go_on(trainer.resumed)
     elif current().is_main:

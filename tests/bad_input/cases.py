@@ -78,13 +78,15 @@ def json_cases(role: str) -> Iterator[Case]:
     }
     for about, content in broken.items():
         yield Case(role=role, name="bad.jsonl", content=content, about=about)
-    packed = gzip.compress((line * 500).encode(), mtime=0)
-    for about, content in {
-        "not-packed": line.encode(),
-        "cut-short": packed[: len(packed) // 2],
-        "flipped": packed[:20] + b"\xff" * 8 + packed[28:],
-    }.items():
-        yield Case(role=role, name="bad.jsonl.gz", content=content, about=about)
+    packed = {"gz": gzip.compress((line * 500).encode(), mtime=0), "zst": zstd((line * 500).encode())}
+    for ending, whole in packed.items():
+        for about, content in {
+            "not-packed": line.encode(),
+            "cut-short": whole[: len(whole) // 2],
+            "end-missing": whole[:-5],
+            "flipped": whole[:20] + b"\xff" * 8 + whole[28:],
+        }.items():
+            yield Case(role=role, name=f"bad.jsonl.{ending}", content=content, about=about)
 
 
 def table_cases(role: str) -> Iterator[Case]:
@@ -121,6 +123,12 @@ def text_cases(role: str) -> Iterator[Case]:
     }
     for about, content in broken.items():
         yield Case(role=role, name="bad.txt", content=content, about=about)
+
+
+def zstd(content: bytes) -> bytes:
+    import pyarrow as pa
+
+    return pa.compress(content, codec="zstd", asbytes=True)
 
 
 def parquet(columns: dict) -> bytes:

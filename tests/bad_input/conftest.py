@@ -58,10 +58,10 @@ def good_inputs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("good")
     tokenizer = byte_tokenizer()  # it has neither a padding nor a beginning-of-text token
     tokenizer.save_pretrained(folder / "model")
-    tiny_model("gpt_neox", vocab_size=len(tokenizer), positions=48).config.save_pretrained(folder / "model")
+    tiny_model("gpt_neox", vocab_size=len(tokenizer), positions=48).save_pretrained(folder / "model")
     (folder / "corpus.jsonl").write_text('{"text": "You are kind."}\n{"text": "It"}\n{"text": ""}\n')
-    for kind in ("toxic", "safe"):
-        (folder / f"{kind}.jsonl").write_text('{"prompt": "You are", "completion": " kind"}\n')
+    for kind, completion in {"toxic": "cruel", "safe": "kind"}.items():
+        (folder / f"{kind}.jsonl").write_text(f'{{"prompt": "You are", "completion": " {completion}"}}\n')
     for role, line in {"prompts": "You are", "heldout": "The dog was at home.", "lambada": "The dog was home"}.items():
         (folder / f"{role}.txt").write_text(line + "\n")
     return folder

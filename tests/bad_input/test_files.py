@@ -16,8 +16,8 @@ from tests.naming import naming
 
 CASES = all_cases()
 REMEDY = re.compile(
-    r"[;:,(] ?(?:so )?(?:fix|remove|name|convert|write|save|give|fill|turn|change|check|quote|rename|put|choose|lower"
-    r"|make|shorten|use|set|count|begin|score|expected|rebuild|leave|add|separate|ids must|in any|raise)\b"
+    r"[;:,(] ?(?:so )?(?:fix|copy|remove|name|convert|write|save|give|fill|turn|change|check|quote|rename|put|choose"
+    r"|lower|make|shorten|use|set|count|begin|score|expected|rebuild|leave|add|separate|ids must|in any|raise)\b"
 )
 """Each line tells what to do, or what was expected instead."""
 
@@ -38,6 +38,16 @@ def test_a_bad_file_is_refused_in_one_line(command, new_arguments, tmp_path, rol
             line = ended.check_refused(case.name)
             assert REMEDY.search(line), line
             assert not (tmp_path / "cache").exists()
+
+
+def test_query_sets_that_are_equal_are_refused(command, new_arguments, tmp_path):
+    for name, lines in {"toxic": ("You are", "It is"), "safe": ("It is", "You are", "It is")}.items():
+        rows = ({"prompt": prompt, "completion": " kind"} for prompt in lines)
+        (tmp_path / f"{name}.jsonl").write_text("".join(map(json_line, rows)))
+    places = {name: tmp_path / f"{name}.jsonl" for name in ("toxic", "safe")}
+    ended = command(tmp_path / "cache", *new_arguments(**places))
+    assert REMEDY.search(ended.check_refused("toxic.jsonl and", "safe.jsonl hold the same queries"))
+    assert not (tmp_path / "cache").exists()
 
 
 def test_a_place_without_a_readable_file_is_refused(command, new_arguments, tmp_path):

@@ -204,10 +204,10 @@ def inputs(tmp_path):
 
     tokenizer = byte_tokenizer()
     tokenizer.save_pretrained(tmp_path / "model")
-    tiny_model("gpt_neox", vocab_size=len(tokenizer)).config.save_pretrained(tmp_path / "model")
+    tiny_model("gpt_neox", vocab_size=len(tokenizer)).save_pretrained(tmp_path / "model")
     (tmp_path / "corpus.jsonl").write_text('{"body": "You are kind."}\n{"body": "It rains."}\n')
-    for kind in ("toxic", "safe"):
-        (tmp_path / f"{kind}.csv").write_text("prompt,completion\nYou are, kind\n")
+    for kind, completion in {"toxic": "cruel", "safe": "kind"}.items():
+        (tmp_path / f"{kind}.csv").write_text(f"prompt,completion\nYou are, {completion}\n")
     return {
         "--model": "model",
         "--corpus": "corpus.jsonl",

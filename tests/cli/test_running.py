@@ -54,8 +54,8 @@ def test_a_stopped_run_cleans_up_and_is_cancelled(path):
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
             assert process.stdout.readline() == "working\n"
             process.send_signal(number)
-            rest, _ = process.communicate(timeout=20)
-        assert rest == "cleaned up\n", number
+            rest, said = process.communicate(timeout=20)
+        assert rest == "cleaned up\n" and "give the same command again, and it goes on" in said, number
         assert process.returncode != 0, number
         assert read(path)["state"] == "cancelled", number
 

@@ -3,7 +3,8 @@ work.
 
 Reads a JSON object a line, {"arguments": […], "limits": {…}}, and answers with one: {"code", "out", "err", "pid"}.
 Limits: `file_bytes` (RLIMIT_FSIZE), `no_override` (root may not write what is write-protected either), `full_after`
-(from this change of a file below `root` on, nothing more can be written), `stop_at` (the child stops itself there).
+(from this change of a file below `root` on, nothing more can be written), `full_at` (from the first change of a file
+whose path holds this on), `stop_at` (the child stops itself there).
 {"resume": pid} lets a stopped one go on and waits for its end.
 """
 
@@ -34,9 +35,13 @@ def watch_changes(root: str, act) -> None:
     sys.addaudithook(hear)
 
 
-def fill_disk(after: int):
+def fill_disk(after: int = 0, at: str = ""):
+    full = False
+
     def act(number: int, place: str) -> None:
-        if number > after:
+        nonlocal full
+        full = full or (number > after and at in place)
+        if full:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), place)
 
     return act
@@ -58,6 +63,8 @@ def apply(limits: dict) -> None:
         drop_override()
     if "full_after" in limits:
         watch_changes(limits["root"], fill_disk(limits["full_after"]))
+    if "full_at" in limits:
+        watch_changes(limits["root"], fill_disk(at=limits["full_at"]))
     if "stop_at" in limits:
         watch_changes(limits["root"], stop_once(limits["stop_at"]))
 

@@ -23,15 +23,20 @@ def check_whole_again(server, cache, undisturbed) -> None:
     assert contents(Study.open(NAME, cache)) == contents(undisturbed)
 
 
+MOMENTS = [{"full_after": after} for after in sorted(random.Random(7).sample(range(60), 12))]
+PLACES = ("corpus.partial", "queries.partial", ".work/model", "factors.partial", "direction.partial", ".work/scores")
+PLACES += ("index.partial", "selections/", "documents/", ".work/suppress-default", ".work/evaluate")
+STAGES = [{"full_at": f"/{place}"} for place in PLACES]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("n_moments", [4, pytest.param(12, marks=pytest.mark.thorough)])
-def test_a_disk_that_fills_up_at_any_moment_stops_the_run_and_loses_nothing(server, undisturbed, tmp_path, n_moments):
-    """From some change of a file on, nothing more can be written: not the manifest, not the status, not the lock's
-    owner."""
+@pytest.mark.parametrize("moments", [STAGES, pytest.param(MOMENTS, marks=pytest.mark.thorough)])
+def test_a_disk_that_fills_up_at_any_moment_stops_the_run_and_loses_nothing(server, undisturbed, tmp_path, moments):
+    """In each stage from its first file on, or from some change of a file on, nothing more can be written: not the
+    manifest, not the status, not the lock's owner."""
     Study.create(NAME, undisturbed.config, tmp_path)
-    draw = random.Random(7)
-    for after in sorted(draw.sample(range(60), n_moments)):  # later ones meet what earlier ones finished
-        answer = server(tmp_path, "run", NAME, full_after=after)
+    for moment in moments:  # later ones meet what earlier ones finished
+        answer = server(tmp_path, "run", NAME, **moment)
         check_line(answer)
         assert "No space left on device; the disk is full; free some space" in answer.error
         assert str(tmp_path) in answer.error

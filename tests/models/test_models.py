@@ -143,7 +143,7 @@ for load in (load_config, load_tokenizer, load_model):
     for _, breaks, message in lines:
         assert breaks == "0"
         assert "could be loaded from '" in message
-        assert "; name a " in message
+        assert "; check its name" in message
     assert sum(float(seconds) for seconds, _, _ in lines) < 30  # the first one imports the libraries
 
 

@@ -17,6 +17,7 @@ from tests.training.test_train import EOS, SHAPE, VOCAB, corpus, log_lines, tiny
 
 TRAINING = TrainingConfig(epochs=3, batch_size=4, learning_rate=3e-3, warmup_steps=2, schedule="cosine", save_steps=2)
 SUPPRESS = SuppressConfig(penalty=0.5, max_penalty=5.0, warmup_share=0.5)
+HERE = Path(__file__).parents[2]
 DROPOUT = {"attention_dropout": 0.1, "hidden_dropout": 0.1}
 
 
@@ -96,7 +97,7 @@ def test_a_kill_between_two_states_leaves_the_older_one(tmp_path, monkeypatch):
 def test_a_damaged_state_is_named(tmp_path, monkeypatch):
     with pytest.raises(Killed):
         start(tmp_path, kill_at=5, monkeypatch=monkeypatch)
-    (tmp_path / STATE / "random.safetensors").write_bytes(b"half")
+    (tmp_path / STATE / "random-0.safetensors").write_bytes(b"half")
     with pytest.raises(StaleError, match="remove that folder"):
         read_state(tmp_path)
 
@@ -122,14 +123,81 @@ def save_and_die(trainer, folder, *rest):
 training_record.save_state = save_and_die
 start(Path(sys.argv[1]))
 """
-    here = Path(__file__).parents[2]
-    killed = subprocess.run([sys.executable, "-c", killer, str(tmp_path / "a")], cwd=here, capture_output=True)
+    killed = subprocess.run([sys.executable, "-c", killer, str(tmp_path / "a")], cwd=HERE, capture_output=True)
     assert killed.returncode == -signal.SIGKILL
     assert json.loads((tmp_path / "a" / STATE / "counts.json").read_text())["step"] == 8
-    subprocess.run([sys.executable, "-c", script, str(tmp_path / "a")], cwd=here, check=True, capture_output=True)
+    subprocess.run([sys.executable, "-c", script, str(tmp_path / "a")], cwd=HERE, check=True, capture_output=True)
     start(tmp_path / "b")
     a, b = weights(tmp_path / "a" / "final"), weights(tmp_path / "b" / "final")
     assert all(torch.equal(a[key], b[key]) for key in a)
+
+
+TOGETHER = """
+import os, signal, sys
+from pathlib import Path
+from ifguide.errors import ProcessError
+from ifguide.runtime.distributed import join_processes
+from ifguide.training import record
+from tests.together import environment, free_port
+from tests.training.test_training_state import DROPOUT, start
+
+place, save = Path(sys.argv[1]), record.save_state
+
+def work(folder, rank, victim, step, moment):
+    def save_or_die(trainer, *rest):
+        dies = rank == victim and trainer.state.global_step == step
+        if dies and moment == "inside":  # all is written and the older state is out of the way
+            Path.rename = lambda path, to: os.kill(os.getpid(), 9) if path.suffix else os.rename(path, to)
+        save(trainer, *rest)
+        if rank == 0:
+            with open(folder.with_suffix(".saved"), "a") as log:
+                log.write(f"{trainer.state.global_step}\\n")
+        if dies:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    record.save_state = save_or_die
+    try:
+        with join_processes():
+            start(folder, shape={} if folder.name == "fewer" else DROPOUT)
+    except ProcessError:
+        return 3
+    return 0
+
+ROUNDS = [("whole", None, 0, ""), ("killed", 1, 4, "after"), ("killed", 0, 8, "inside"), ("killed", 0, 12, "after"),
+          ("killed", None, 0, ""), ("fewer", 0, 8, "after")]
+for name, *how in ROUNDS:
+    port, children = free_port(), []
+    for rank in range(2):
+        child = os.fork()
+        if child == 0:
+            os.environ.update(environment(rank, 2, port))
+            os._exit(work(place / name, rank, *how))
+        children.append(child)
+    print(*(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children), flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_go_on_to_the_same_weights_after_either_is_killed(tmp_path):
+    """Both with dropout, so the random numbers of each have to be its own; early weights and the log count too. Without
+    dropout, one process alone goes on from where two were."""
+    done = subprocess.run([sys.executable, "-c", TOGETHER, str(tmp_path)], cwd=HERE, capture_output=True, text=True)
+    assert done.stdout.split("\n")[:-1] == ["0 0", "3 -9", "-9 3", "-9 3", "0 0", "-9 3"], done.stderr
+    saved = [int(line) for line in (tmp_path / "killed.saved").read_text().split()]
+    assert saved == [2, 4, 6, 8, 10, 12, 14], "a step that was saved was taken again"
+    for part in ("final", "checkpoints/step-000003", "checkpoints/step-000009"):
+        a, b = weights(tmp_path / "whole" / part), weights(tmp_path / "killed" / part)
+        assert all(torch.equal(a[key], b[key]) for key in a)
+    timeless = [
+        [{k: v for k, v in line.items() if k != "tokens_per_second"} for line in log_lines(tmp_path / name)]
+        for name in ("whole", "killed")
+    ]
+    assert timeless[0] == timeless[1]
+    assert read_state(tmp_path / "fewer").step == 8
+    start(tmp_path / "fewer", shape={})
+    start(tmp_path / "alone", shape={})
+    a, b = weights(tmp_path / "fewer" / "final"), weights(tmp_path / "alone" / "final")
+    assert all(torch.allclose(a[key], b[key], rtol=0, atol=1e-4) for key in a)
 
 
 @for_each("model_type", ["gpt_neox", "gpt2", "llama"])
