@@ -1,5 +1,7 @@
 """A few words of a document around the tokens that matter."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 from ifguide.data.corpus import TokenizedCorpus
@@ -24,12 +26,26 @@ def excerpt_around(corpus: TokenizedCorpus, index: int, *, marked: np.ndarray, s
     return _cut(corpus, index, centre, marked[max(0, centre - _BEFORE) : centre + _AFTER])
 
 
-def _cut(corpus: TokenizedCorpus, index: int, centre: int, marked: np.ndarray) -> list[list]:
+def excerpt_at(
+    corpus: TokenizedCorpus, place: int, *, offensive: Callable[[slice], np.ndarray] | None = None, reach: int = 0
+) -> list[list]:
+    """A line of text around one token of the corpus: pairs of text and 2 for the token, 1 for what is `offensive` near
+    it (a function from places to bool), else 0. `reach` is the number of tokens on each side."""
+    before, after = reach or _BEFORE, reach or _AFTER
+    index = int(np.searchsorted(corpus.offsets, place, side="right")) - 1
+    begin, end = (int(edge) for edge in corpus.offsets[index : index + 2])
+    around = slice(max(begin, place - before), min(end, place + after))
+    marked = np.zeros(around.stop - around.start, dtype=int) if offensive is None else offensive(around).astype(int)
+    marked[place - around.start] = 2
+    return _cut(corpus, index, place - begin, marked, before)
+
+
+def _cut(corpus: TokenizedCorpus, index: int, centre: int, marked: np.ndarray, before: int = _BEFORE) -> list[list]:
     """The text of the tokens around `centre`, of which `marked` says which are marked."""
     begin, end = int(corpus.offsets[index]), int(corpus.offsets[index + 1])
     if end == begin:
         return []
-    first = begin + max(0, centre - _BEFORE)
+    first = begin + max(0, centre - before)
     last = first + len(marked)
     text = corpus.document(index).text
     ends = np.maximum.accumulate(np.asarray(corpus.char_end[first:last], dtype=np.int64))

@@ -17,9 +17,3 @@ def default_tuning(loaded: Loaded, kind: str) -> Tuning:
 def board_parts(loaded: Loaded, kind: str) -> dict:
     """The board's numbers that do not depend on the controls."""
     return board.board_parts(loaded.index(kind))
-
-
-@remembered(12)
-def source_knots(loaded: Loaded, kind: str, window: int) -> dict:
-    """The sources' counts at some of the knots."""
-    return board.source_knots(loaded.index(kind).preview(), window)
