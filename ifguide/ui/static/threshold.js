@@ -1,7 +1,7 @@
 // The board of the Threshold page: a handle on the distribution of scores. Dragging is answered here, from exact counts at
 // the knots. On release the page computes the exact result, which replaces the preview.
 const boards = new WeakMap();
-const HEIGHTS = { bars: 244, top: 34, axis: 24, marks: 24, precision: 112, effect: 100, ranks: 120 };
+const HEIGHTS = { bars: 244, top: 34, axis: 24, marks: 24, precision: 118, effect: 100, ranks: 120 };
 const GRAB = 9; // px on each side of the threshold's line that still take hold of it
 
 function makeBoard(root) {
@@ -190,10 +190,10 @@ function makeBoard(root) {
     const known = board.labels && between(board.labels.above, board.labels.share, above);
     const per = (value) => `${Math.round(100 * value)}`;
     const parts = [];
-    if (inside) parts.push(`${per(column(2))}% [${per(column(3))}, ${per(column(4))}] by the audit`);
+    if (inside) parts.push(`━ ${per(column(2))}% [${per(column(3))}, ${per(column(4))}] by the audit`);
     else if (rows.length) parts.push("the audit does not reach here");
     else if (done) parts.push("the audit's curve needs a verdict from each part of the scores");
-    if (known !== null) parts.push(`${per(known)}% by human labels`);
+    if (known !== null) parts.push(`┅ ${per(known)}% by human labels`);
     precisionNow.textContent = parts.join(" · ") || (open ? "drawn from your verdicts" : "judge tokens to see it");
     place(precisionDot, inside ? board.precisionY(column(2)) : known === null ? null : board.precisionY(known));
     begin.hidden = open || !board.data.nTail;
@@ -333,7 +333,7 @@ function makeBoard(root) {
     const x = inStack(event);
     if (drag.what === "handle") {
       drag.moved = true;
-      const home = Math.abs(x - drag.start) < 1; // back in its place, which a pixel does not hit by itself
+      const home = Math.abs(x - drag.start) <= 2; // back in its place, which a pixel hits by luck alone
       move({ above: home ? drag.before.above : board.preview.aboveAt(scale.score(x - drag.offset)) });
     } else if (drag.moved || Math.abs(x - drag.start) > 3) {
       drag.moved = true;

@@ -114,7 +114,7 @@ function drawCurve(svg, xs, ys, scale, width, height, { zero = true } = {}) {
 // Precision over the threshold, from 0 to 100%: rows of score, tokens above, value, low and high of the audit; of score and
 // value from human labels.
 function drawPrecision(svg, { audit, labels }, scale, width, height) {
-  const y = (value) => height - 8 - value * (height - 34);
+  const y = (value) => height - 8 - value * (height - 40);
   const line = (points) => points.map(([x, at], i) => `${i ? "L" : "M"}${fixed(scale.x(x))} ${fixed(y(at))}`).join("");
   const [judged, known] = [audit, labels].map((rows) => rows.filter(([x]) => x >= scale.low && x <= scale.high));
   const parts = [0, 0.5, 1].flatMap((value) => {

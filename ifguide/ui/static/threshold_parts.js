@@ -32,6 +32,7 @@ function makeFigure(label, help) {
     show: (text, below) => {
       value.textContent = text ?? WAIT;
       value.classList.toggle("wait", text === null);
+      value.classList.toggle("none", text === "–");
       remark.textContent = below;
     },
   };
