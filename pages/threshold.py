@@ -97,7 +97,8 @@ def hear_audit(loaded: Loaded, kind: str, tuning: Tuning) -> dict:
             st.session_state["audit_ack"] = deed["n"]  # before the writing: a bad one is refused once, not for ever
             if deed["do"] in ("open", "close"):
                 st.session_state["auditing"] = of if deed["do"] == "open" else None
-            blind_audit.act(loaded, kind, log, deed, tuning.tokens_above)
+            with layout.guard(go_on=True):
+                blind_audit.act(loaded, kind, log, deed, tuning.tokens_above)
     more = {"open": st.session_state.get("auditing") == of, "ack": st.session_state.get("audit_ack", 0)}
     return blind_audit.describe(loaded, kind, log) | more
 
@@ -153,7 +154,7 @@ def show_board(loaded: Loaded, kind: str, tuning: Tuning, found, chosen: int | N
 def show_documents(loaded: Loaded, kind: str, tuning: Tuning, found, chosen: int | None) -> None:
     """The documents of the selection by rank, or those with scores in the brushed range."""
     corpus, scores = loaded.corpus(), loaded.scores(kind)
-    named = None if chosen is None else corpus.document(chosen).id
+    named, hide = None if chosen is None else corpus.document(chosen).id, components.veiled() == "words"
     brushed, title, n_items = tuning.low is not None, PARTS[0], found.n_documents
     if brushed:
         low = -np.inf if tuning.low <= board_parts(loaded, kind)["lowest"] else tuning.low
@@ -168,9 +169,10 @@ def show_documents(loaded: Loaded, kind: str, tuning: Tuning, found, chosen: int
             st.page_link("pages/documents.py", label=label, icon=":material/article:", query_params=query)
     if brushed:
         columns = selection_tables.RANGE_COLUMNS
-        lines = selection_tables.range_rows(corpus, scores, found, hits, rows, low, tuning.high)
+        lines = selection_tables.range_rows(corpus, scores, found, hits, rows, low, tuning.high, hide=hide)
     else:
-        columns, lines = selection_tables.RANKED_COLUMNS, selection_tables.ranked_rows(corpus, scores, found, rows)
+        columns = selection_tables.RANKED_COLUMNS
+        lines = selection_tables.ranked_rows(corpus, scores, found, rows, hide=hide)
     with place:
         st.caption(
             (f"{title}. " if brushed else "")

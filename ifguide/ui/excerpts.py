@@ -31,21 +31,20 @@ def excerpt_at(
 ) -> list[list]:
     """A line of text around one token of the corpus: pairs of text and 2 for the token, 1 for what is `offensive` near
     it (a function from places to bool), else 0. `reach` is the number of tokens on each side."""
-    before, after = reach or _BEFORE, reach or _AFTER
     index = int(np.searchsorted(corpus.offsets, place, side="right")) - 1
     begin, end = (int(edge) for edge in corpus.offsets[index : index + 2])
-    around = slice(max(begin, place - before), min(end, place + after))
+    around = slice(max(begin, place - (reach or _BEFORE)), min(end, place + (reach or _AFTER)))
     marked = np.zeros(around.stop - around.start, dtype=int) if offensive is None else offensive(around).astype(int)
     marked[place - around.start] = 2
-    return _cut(corpus, index, place - begin, marked, before)
+    return _cut(corpus, index, around.start - begin + _BEFORE, marked)
 
 
-def _cut(corpus: TokenizedCorpus, index: int, centre: int, marked: np.ndarray, before: int = _BEFORE) -> list[list]:
+def _cut(corpus: TokenizedCorpus, index: int, centre: int, marked: np.ndarray) -> list[list]:
     """The text of the tokens around `centre`, of which `marked` says which are marked."""
     begin, end = int(corpus.offsets[index]), int(corpus.offsets[index + 1])
     if end == begin:
         return []
-    first = begin + max(0, centre - before)
+    first = begin + max(0, centre - _BEFORE)
     last = first + len(marked)
     text = corpus.document(index).text
     ends = np.maximum.accumulate(np.asarray(corpus.char_end[first:last], dtype=np.int64))

@@ -11,6 +11,7 @@ import numpy as np
 
 from ifguide.selection.audit import TokenSample, draw_tokens, precision_above
 from ifguide.selection.verdicts import VERDICTS, Target, VerdictLog
+from ifguide.storage.lock import check_writable
 from ifguide.study import on_demand
 from ifguide.study.lineage import Unit, scores_unit
 from ifguide.ui.excerpts import excerpt_at
@@ -54,6 +55,7 @@ def read_audit(loaded: Loaded, kind: str) -> BlindAudit | None:
 
 def draw_audit(loaded: Loaded, kind: str, *, above: int, n: int = SIZE, seed: int = 0) -> None:
     """Draw `n` tokens around a threshold and keep them in place of an earlier audit's."""
+    check_writable(loaded.study.root)
     index, corpus = loaded.index(kind), loaded.corpus()
     sample = draw_tokens(above, index.n_tail, n, seed)
     places = index.places_at(sample.ranks)

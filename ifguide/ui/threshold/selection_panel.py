@@ -11,6 +11,7 @@ import streamlit as st
 from ifguide.config.attributions import describe_kind
 from ifguide.runtime.jobs import active_job
 from ifguide.storage import artifacts
+from ifguide.storage.lock import read_record
 from ifguide.study.analysis.export import export_study
 from ifguide.study.freshness import unit_state
 from ifguide.study.lineage import BUILT_IN_SELECTIONS, Unit
@@ -65,7 +66,8 @@ def show_bar(
         with st.form("save", border=False, width="content"), st.container(horizontal=True, gap="small"):
             look = {"placeholder": usual, "width": 150, "label_visibility": "collapsed"}
             wanted = st.text_input("Name of the selection", key="new_selection", **look).strip() or usual
-            if st.form_submit_button("Save", icon=":material/save:") and _save(loaded, settings, wanted, keep):
+            save = st.form_submit_button("Save", icon=":material/save:", disabled=bool(read_record(loaded.study.root)))
+            if save and _save(loaded, settings, wanted, keep):
                 st.rerun(scope="fragment")
         _train(loaded, settings, name, usual, keep)
 
@@ -108,8 +110,11 @@ def _train(loaded: Loaded, settings: dict, name: str | None, usual: str, keep: K
         query = {"study": study.name, "models": f"base,{name}"}
         st.page_link("pages/compare.py", label="Compare with base", icon=":material/compare:", query_params=query)
         return
-    busy = active_job(study.root) is not None
-    note = "A job is running; train when it has ended." if busy else TRAIN_HELP
+    busy, note = active_job(study.root) is not None, TRAIN_HELP
+    if read_record(study.root):
+        busy, note = True, "This study is a recording: nothing in it can be trained."
+    elif busy:
+        note = "A job is running; train when it has ended."
     if not name and not busy:
         note = f"Saves the selection as “{plain(usual)}” first. {note}"
     look: dict = {"type": "primary", "icon": ":material/model_training:", "help": note, "disabled": busy}
