@@ -68,7 +68,7 @@ def show_bar(
             wanted = st.text_input("Name of the selection", key="new_selection", **look).strip() or usual
             save = st.form_submit_button("Save", icon=":material/save:", disabled=bool(read_record(loaded.study.root)))
             if save and _save(loaded, settings, wanted, keep):
-                st.rerun(scope="fragment")
+                st.rerun()
         _train(loaded, settings, name, usual, keep)
 
 
