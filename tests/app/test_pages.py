@@ -19,7 +19,7 @@ from ifguide.study.freshness import study_fingerprint, unit_state
 from ifguide.study.lineage import STAGES, Unit
 from ifguide.study.reading import Study
 from ifguide.study.select import save_selection
-from ifguide.ui import components
+from ifguide.ui import components, job_panel
 from ifguide.ui.documents.store import open_documents
 from ifguide.ui.format import score
 from ifguide.ui.layout import link_state
@@ -297,11 +297,13 @@ def test_threshold_says_whether_scores_are_noise_or_how_to_find_out(open_app, tm
     assert "The scores repeat: two halves of the queries agree at r = 0.93." in text and "noise" not in text
 
 
-def test_threshold_answers_its_address_and_saves_a_selection(open_app, tmp_path):
+def test_threshold_answers_its_address_saves_a_selection_and_trains_that(open_app, tmp_path, monkeypatch):
     study = write_study(tmp_path / "cache")
-    before = selected_tokens(open_app(tmp_path / "cache", "threshold", part="Sources"))
+    app = open_app(tmp_path / "cache", "threshold", part="Sources")
+    assert "Saved as “Default selection”" in [c.value for c in app.caption]
+    before = selected_tokens(app)
     app = open_app(tmp_path / "cache", "threshold", top="0.5", part="Sources")
-    assert not app.error
+    assert not app.error and "Not saved" in [c.value for c in app.caption]
     after = selected_tokens(app)
     assert 0 < after < before
     app.text_input(key="new_selection").set_value("few")
@@ -311,6 +313,11 @@ def test_threshold_answers_its_address_and_saves_a_selection(open_app, tmp_path)
     settings = Study.open("fake", tmp_path / "cache").selection("few").settings
     assert settings["tokens_above"] == settings["n_selected"] == after
     assert settings["quantile"] == 1 - after / settings["n_valid"]
+    assert next(b for b in app.button if b.key == "train").label.startswith("Train ~")
+    started = []
+    monkeypatch.setattr(job_panel, "start", lambda root, arguments: started.append(arguments))
+    app.button(key="train").click().run()
+    assert started == [["evaluate", "fake", "--model", "few"]]
     app.text_input(key="new_selection").set_value("../outside")
     next(b for b in app.button if b.label == "Save").click()
     app.run()
