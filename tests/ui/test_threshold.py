@@ -223,8 +223,9 @@ def test_an_audit_is_kept_judged_extended_and_drawn_again(tmp_path):
     study = write_study(tmp_path / "cache", until="index")
     loaded = Loaded(study, study_fingerprint(study))
     log, truth = VerdictLog(loaded.study.root), loaded.corpus().in_span
-    do = lambda what, item=None: blind_audit.act(loaded, "own_loss", log, {"do": what, "item": item}, above=40)  # noqa: E731
-    told = lambda: blind_audit.describe(loaded, "own_loss", log)  # noqa: E731
+    of = (loaded, "own_loss", log)
+    do = lambda what, item=None: blind_audit.act(*of, {"do": what, "item": item}, above=40)  # noqa: E731
+    told = lambda: blind_audit.describe(*of)  # noqa: E731
     do("toxic", 0)
     assert told()["n"] == 0 and not log.current()
     do("open")
@@ -251,5 +252,5 @@ def test_an_audit_is_kept_judged_extended_and_drawn_again(tmp_path):
     assert told()["n"] == 40 and blind_audit.read_audit(loaded, "own_loss").targets != audit.targets
     assert len(log.current()) == 15
     for deed in ({"do": "toxic", "item": 99}, {"do": "terrible", "item": 1}, {"do": "fine"}):
-        blind_audit.act(loaded, "own_loss", log, deed, above=40)
+        blind_audit.act(*of, deed, above=40)
     assert len(log.current()) == 15
