@@ -21,7 +21,6 @@ from ifguide.ui.threshold.tuning import CONTROLS, Tuning, apply_choice, read_add
 
 PAGE_SIZE = 8
 WORDS_SHOWN, SOURCES_SHOWN = 12, 12
-UNDO_MOST = 50
 PARTS = ["Affected documents", "Words", "Sources", "Saved & compare"]
 
 
@@ -45,11 +44,12 @@ def current_tuning(loaded: Loaded, kind: str) -> Tuning:
     """The controls as the address says, so that Back returns to an earlier choice; for a reader who comes from another
     page with an address that says nothing, as they were left."""
     name, kept = st.session_state.get("tuning", (None, None))
-    default = default_tuning(loaded, kind)
-    if name == loaded.name and "board" not in st.session_state and not CONTROLS & set(st.query_params):
+    if name != loaded.name:
+        st.session_state["undo"] = []
+    elif "board" not in st.session_state and not CONTROLS & set(st.query_params):
         keep_tuning(loaded, kind, kept, undone=True)
         return kept
-    tuning = read_address(st.query_params, default, loaded.index(kind))
+    tuning = read_address(st.query_params, default_tuning(loaded, kind), loaded.index(kind))
     st.session_state["tuning"] = (loaded.name, tuning)
     return tuning
 
@@ -59,10 +59,9 @@ def keep_tuning(loaded: Loaded, kind: str, tuning: Tuning, *, undone: bool = Fal
     is `undone` cannot be undone again."""
     above = loaded.resolved(tuning.settings(kind)).n_above  # fewer than asked for where scores tie
     tuning = dataclasses.replace(tuning, tokens_above=above)
-    name, before = st.session_state.get("tuning", (loaded.name, tuning))
-    if not undone and name == loaded.name and before.settings(kind) != tuning.settings(kind):
-        st.session_state["undo"] = [*earlier_tunings(loaded), before][-UNDO_MOST:]
-        st.session_state["undo_of"] = loaded.name
+    before = st.session_state["tuning"][1]
+    if not undone and before.settings(kind) != tuning.settings(kind):
+        st.session_state["undo"].append(before)
     st.session_state["tuning"] = (loaded.name, tuning)
     written = {**write_address(tuning, default_tuning(loaded, kind)), "study": loaded.name}
     changed = {key: value or [] for key, value in written.items() if st.query_params.get(key, "") != (value or "")}
@@ -70,15 +69,9 @@ def keep_tuning(loaded: Loaded, kind: str, tuning: Tuning, *, undone: bool = Fal
         st.query_params.update(changed)
 
 
-def earlier_tunings(loaded: Loaded) -> list[Tuning]:
-    """The controls before each change that can be undone, the last change at the end."""
-    return st.session_state.get("undo", []) if st.session_state.get("undo_of") == loaded.name else []
-
-
 def undo(loaded: Loaded, kind: str) -> None:
     """Go back to the controls before the last change of the selection."""
-    *st.session_state["undo"], before = earlier_tunings(loaded)
-    keep_tuning(loaded, kind, before, undone=True)
+    keep_tuning(loaded, kind, st.session_state["undo"].pop(), undone=True)
 
 
 def answer_choice(loaded: Loaded, kind: str) -> None:
@@ -154,7 +147,7 @@ def show_board(loaded: Loaded, kind: str, tuning: Tuning, found, chosen: int | N
 def show_documents(loaded: Loaded, kind: str, tuning: Tuning, found, chosen: int | None) -> None:
     """The documents of the selection by rank, or those with scores in the brushed range."""
     corpus, scores = loaded.corpus(), loaded.scores(kind)
-    named, hide = None if chosen is None else corpus.document(chosen).id, components.veiled() == "words"
+    named = None if chosen is None else corpus.document(chosen).id
     brushed, title, n_items = tuning.low is not None, PARTS[0], found.n_documents
     if brushed:
         low = -np.inf if tuning.low <= board_parts(loaded, kind)["lowest"] else tuning.low
@@ -169,10 +162,9 @@ def show_documents(loaded: Loaded, kind: str, tuning: Tuning, found, chosen: int
             st.page_link("pages/documents.py", label=label, icon=":material/article:", query_params=query)
     if brushed:
         columns = selection_tables.RANGE_COLUMNS
-        lines = selection_tables.range_rows(corpus, scores, found, hits, rows, low, tuning.high, hide=hide)
+        lines = selection_tables.range_rows(corpus, scores, found, hits, rows, low, tuning.high)
     else:
-        columns = selection_tables.RANKED_COLUMNS
-        lines = selection_tables.ranked_rows(corpus, scores, found, rows, hide=hide)
+        columns, lines = selection_tables.RANKED_COLUMNS, selection_tables.ranked_rows(corpus, scores, found, rows)
     with place:
         st.caption(
             (f"{title}. " if brushed else "")
@@ -224,28 +216,32 @@ def tune(loaded: Loaded) -> None:
         job_panel.show_job(loaded.study.root, quiet=True)
         if not audit["open"]:  # the tables would say which words are selected
             show_parts(loaded, kind, tuning, found, chosen)
-        steps = {"undo": partial(undo, loaded, kind) if earlier_tunings(loaded) else None, "reset": None}
-        if tuning.settings(kind) != (default := default_tuning(loaded, kind)).settings(kind):
-            steps["reset"] = partial(keep_tuning, loaded, kind, default)
-        selection_panel.show_bar(loaded, tuning.settings(kind), keep_tuning, **steps)
+        settings, default = tuning.settings(kind), default_tuning(loaded, kind)
+        steps = {
+            "Undo": partial(undo, loaded, kind) if st.session_state["undo"] else None,
+            "Reset": partial(keep_tuning, loaded, kind, default) if settings != default.settings(kind) else None,
+        }
+        selection_panel.show_bar(loaded, settings, keep_tuning, steps)
 
 
 def show_parts(loaded: Loaded, kind: str, tuning: Tuning, found, chosen: int | None) -> None:
     """What the selection holds, a tab each; only the open one is computed."""
-    documents, words, sources, saved = st.tabs(PARTS, key="part", bind="query-params")
-    if documents.open:
-        with documents:
-            show_documents(loaded, kind, tuning, found, chosen)
-    if words.open:
-        with words:
-            show_words(loaded, kind, tuning)
-    if sources.open:
-        with sources:
-            show_sources(loaded, kind, found)
-    if saved.open:
-        with saved:
-            selection_panel.show_saved(loaded, keep_tuning)
-            overlap_panel.show(loaded, kind, tuning.settings(kind))
+    shown = (
+        partial(show_documents, loaded, kind, tuning, found, chosen),
+        partial(show_words, loaded, kind, tuning),
+        partial(show_sources, loaded, kind, found),
+        partial(show_saved, loaded, kind, tuning),
+    )
+    for tab, show in zip(st.tabs(PARTS, key="part", bind="query-params"), shown, strict=True):
+        if tab.open:
+            with tab:
+                show()
+
+
+def show_saved(loaded: Loaded, kind: str, tuning: Tuning) -> None:
+    """The saved selections, and any two of them compared."""
+    selection_panel.show_saved(loaded, keep_tuning)
+    overlap_panel.show(loaded, kind, tuning.settings(kind))
 
 
 loaded = frame.open_page("Threshold", wide=True)

@@ -212,7 +212,7 @@ def test_tokens_on_each_side_of_the_threshold_are_the_nearest(study, index):
     ranked = np.sort(np.asarray(scores)[corpus.valid()])[::-1]
     assert [line[0] for line in sides["last"]] == [score(float(value)) for value in ranked[[40, 39, 38]]]
     assert [line[0] for line in sides["first"]] == [score(float(value)) for value in ranked[[41, 42, 43]]]
-    assert all([mark for _, mark in runs].count(2) == 1 for _, runs in sides["last"] + sides["first"])
+    assert all([mark for _, mark in runs].count(1) == 1 for _, runs in sides["last"] + sides["first"])
     assert board.boundary(corpus, index, scores, index.resolve({"tokens_above": index.n_valid - 1})) == {
         "last": [],
         "first": [],

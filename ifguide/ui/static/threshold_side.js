@@ -32,13 +32,13 @@ function makeWords() {
   return { box, show };
 }
 
-// A line of text with one token (2) and offensive words (1) marked, blurred as the veil says: all of it, or what is marked.
+// A line of text with one token (1) and offensive words (2) marked, blurred as the veil says: all of it, or what is marked.
 function fillContext(line, runs, veil) {
   line.classList.toggle("veil", veil === "all");
   line.setAttribute("aria-hidden", String(veil === "all"));
   line.replaceChildren(...runs.flatMap(([text, mark]) => {
-    if (!mark || (mark === 1 && veil !== "words")) return [text];
-    const run = element("b", `${mark === 2 ? "token" : "word"}${veil === "words" ? " veil" : ""}`, text.trim() || text);
+    if (!mark || (mark === 2 && veil !== "words")) return [text];
+    const run = element("b", `${mark === 1 ? "token" : "word"}${veil === "words" ? " veil" : ""}`, text.trim() || text);
     if (veil) run.setAttribute("aria-hidden", "true");
     return [text.trim() ? text.slice(0, text.length - text.trimStart().length) : "", run];
   }));

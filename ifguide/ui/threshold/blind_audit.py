@@ -13,6 +13,7 @@ from ifguide.selection.audit import TokenSample, draw_tokens, precision_above
 from ifguide.selection.verdicts import VERDICTS, Target, VerdictLog
 from ifguide.storage.lock import check_writable
 from ifguide.study import on_demand
+from ifguide.study.freshness import unit_digest
 from ifguide.study.lineage import Unit, scores_unit
 from ifguide.ui.excerpts import excerpt_at
 from ifguide.ui.loaders import Loaded
@@ -20,12 +21,9 @@ from ifguide.ui.loaders import Loaded
 FOLDER, VERSION = "audits", 1
 SIZE = 40
 """Tokens drawn at first, and again for “40 more”."""
-AHEAD = 3
-"""Tokens sent to the browser at once, so that the next one is there when a verdict is given."""
-CONTEXT = 45
-"""Tokens of context on each side."""
-POINTS = 3
-"""Points of the curve in each stratum."""
+AHEAD, CONTEXT, POINTS = 3, 45, 3
+"""Tokens sent to the browser at once, so that the next is there when a verdict is given; tokens of context on each side;
+points of the curve in each stratum."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +39,7 @@ class BlindAudit:
 
 def _path(loaded: Loaded, kind: str):
     study = loaded.study
-    made_of = on_demand.digests(study, [Unit("corpus"), scores_unit(study.config, kind)])
+    made_of = [unit_digest(study, unit) for unit in (Unit("corpus"), scores_unit(study.config, kind))]
     return on_demand.result_path(study, FOLDER, [VERSION, kind, *made_of], name=kind)
 
 

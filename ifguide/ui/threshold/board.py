@@ -86,16 +86,11 @@ def exact_result(found: Resolved, seq: int) -> dict:
 def boundary(corpus: TokenizedCorpus, index: ScoreIndex, scores: np.ndarray, found: Resolved) -> dict[str, list]:
     """The last tokens above the threshold and the first ones below it, nearest first: score and context of each. Both
     are empty below the tail."""
-
-    def offensive(near: slice) -> np.ndarray:
-        above = np.asarray(scores[near]) > found.threshold
-        return above if corpus.in_span is None else above | np.asarray(corpus.in_span[near])
-
     around = found.n_above + np.arange(AT_BOUNDARY)
     sides = {}
     for side, ranks in (("last", 2 * found.n_above - 1 - around), ("first", around)):
         places = index.places_at(ranks[(ranks >= 0) & (ranks < index.n_tail)]).tolist()
-        texts = [excerpt_at(corpus, place, offensive=offensive) for place in places]
+        texts = [excerpt_at(corpus, place, lambda near: scores[near] > found.threshold) for place in places]
         sides[side] = [[score(float(scores[at])), text] for at, text in zip(places, texts, strict=True)]
     return sides
 

@@ -1,21 +1,21 @@
 """Two selections against each other: which tokens and documents only one of them takes."""
 
-import itertools
-
 import numpy as np
 import streamlit as st
 
 from ifguide.config.attributions import describe_kind
 from ifguide.data.corpus import TokenizedCorpus
+from ifguide.data.words import WRITTEN_WORD
 from ifguide.selection.index.results import Holding, Overlap
 from ifguide.study.analysis.prediction import predicted_change
 from ifguide.study.freshness import unit_state
 from ifguide.study.lineage import Unit
 from ifguide.ui import components, layout
+from ifguide.ui.excerpts import excerpt_around
 from ifguide.ui.format import column, count, count_of, plain, score, selection_title, share
 from ifguide.ui.loaders import Loaded
 from ifguide.ui.threshold.selection_panel import MODEL_WORDS, saved_as
-from ifguide.ui.threshold.tables import marked_line, selected_in, values_of
+from ifguide.ui.threshold.tables import selected_in, values_of
 
 CURRENT = "board"
 """The current selection. No saved selection is called so in the menu: names there carry a prefix."""
@@ -108,8 +108,8 @@ def _documents(loaded: Loaded, kind: str, sides: list) -> None:
         values = values_of(corpus, scores, index)
         in_a, in_b = (_selected(loaded, kind, side, index) for side in sides)
         a, b, change = int(taken[0][index]), int(taken[1][index]), int(differ[index])
-        hide = in_a | in_b if components.veiled() == "words" else None
-        excerpt = marked_line(corpus, index, only_one(corpus, index, in_a, in_b), values, hide=hide)
+        marked = only_one(corpus, index, in_a, in_b)
+        excerpt = excerpt_around(corpus, index, marked=marked, scores=values, taken=in_a | in_b)
         shown = [count(a), count(b), f"{change:+,}".replace("-", "−")]
         cells = [document.id, document.source, *shown, excerpt]
         sort = [document.id, document.source, a, b, change, None]
@@ -119,13 +119,10 @@ def _documents(loaded: Loaded, kind: str, sides: list) -> None:
 
 
 def only_one(corpus: TokenizedCorpus, index: int, in_a: np.ndarray, in_b: np.ndarray) -> np.ndarray:
-    """Which tokens of a document only one of two selections takes, bool (n,) each; but none of a word of which both
-    take some, where there are others."""
-    here, text = slice(int(corpus.offsets[index]), int(corpus.offsets[index + 1])), corpus.document(index).text
-    pieces = [text[a:b] for a, b in zip(corpus.char_start[here], corpus.char_end[here], strict=True)]
-    glued = [a[-1:].isalnum() and b[:1].isalnum() for a, b in itertools.pairwise(pieces)]
-    touching = np.asarray(corpus.char_start[here])[1:] == np.asarray(corpus.char_end[here])[:-1]
-    words = np.cumsum([True, *~(np.array(glued, dtype=bool) & touching)])
+    """Which tokens of a document only one of two selections takes, bool (n,) each; none of a word of which both take
+    some, where there are others."""
+    starts = [word.start() for word in WRITTEN_WORD.finditer(corpus.document(index).text)]
+    words = np.searchsorted(starts, values_of(corpus, corpus.char_end, index) - 1, side="right")
     differ = in_a != in_b
     whole = differ & ~np.isin(words, words[in_a & in_b])
     return whole if whole.any() else differ

@@ -3,6 +3,7 @@
 import dataclasses
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -20,13 +21,13 @@ from ifguide.study.reading import Study
 from ifguide.study.select import delete_selection, rename_selection, save_selection, trained_parts
 from ifguide.study.variants import BASELINES
 from ifguide.ui import components, job_panel, layout
-from ifguide.ui.format import column, count, count_of, plain, score, selection_title, share
+from ifguide.ui.format import column, count, count_of, duration, plain, score, selection_title, share
 from ifguide.ui.loaders import Loaded
 from ifguide.ui.threshold.tuning import Tuning
 
 TRAIN_HELP = (
-    "Trains a new model against these tokens, lets it complete the prompts and rates the answers. It runs in the"
-    " background; you can close this page."
+    "Saves the selection if it is not saved, trains a new model against these tokens, lets it complete the prompts and"
+    " rates the answers. It runs in the background; you can close this page."
 )
 MODEL_WORDS = {"fresh": "Measured", "stale": "Out of date", "missing": "Not trained"}
 COLUMNS = [
@@ -48,28 +49,25 @@ Keep = Callable[[Loaded, str, Tuning], None]
 """Remembers controls, and writes them to the address."""
 
 
-def show_bar(
-    loaded: Loaded, settings: dict, keep: Keep, *, undo: Callable[[], None] | None, reset: Callable[[], None] | None
-) -> None:
-    """The bar that stays at the bottom: take back, save and train the current selection, which is of `settings`. Steps
-    that are None cannot be taken."""
+def show_bar(loaded: Loaded, settings: dict, keep: Keep, steps: dict[str, Callable[[], None] | None]) -> None:
+    """The bar that stays at the bottom: take back, save and train the current selection, which is of `settings`.
+    `steps` are what Undo and Reset do, None where there is nothing to do."""
     with st.container(key="actions", horizontal=True, vertical_alignment="center", gap="small"):
         name = saved_as(loaded, settings)
         saved = f"Saved as “{plain(selection_title(name))}”" if name else "Not saved"
         st.caption(st.session_state.pop("said", None) or saved, width="content")
         st.space("stretch")
-        look: dict = {"on_click": undo, "disabled": undo is None, "help": "Take back the last change"}
-        st.button("Undo", key="undo_step", icon=":material/undo:", **look)
-        look = {"on_click": reset, "disabled": reset is None, "help": "Back to the settings of study.toml"}
-        st.button("Reset", key="reset", icon=":material/restart_alt:", **look)
+        for label, icon in (("Undo", "undo"), ("Reset", "restart_alt")):
+            step = steps[label]
+            st.button(label, key=f"step_{label}", icon=f":material/{icon}:", on_click=step, disabled=step is None)
         usual = _free_name(loaded, settings)
         with st.form("save", border=False, width="content"), st.container(horizontal=True, gap="small"):
-            look = {"placeholder": usual, "width": 150, "label_visibility": "collapsed"}
+            look: dict = {"placeholder": usual, "width": 150, "label_visibility": "collapsed"}
             wanted = st.text_input("Name of the selection", key="new_selection", **look).strip() or usual
             save = st.form_submit_button("Save", icon=":material/save:", disabled=bool(read_record(loaded.study.root)))
             if save and _save(loaded, settings, wanted, keep):
                 st.rerun()
-        _train(loaded, settings, name, usual, keep)
+        _ask_training(loaded, name, "train", partial(_save, loaded, settings, usual, keep), type="primary")
 
 
 def saved_as(loaded: Loaded, settings: dict) -> str | None:
@@ -92,60 +90,44 @@ def _free_name(loaded: Loaded, settings: dict) -> str:
     return next(free for free in (name, *(f"{name}-{n}" for n in range(2, len(taken) + 3))) if free not in taken)
 
 
-def _save(loaded: Loaded, settings: dict, name: str, keep: Keep) -> bool:
-    """Save the current selection, and say so; the controls show what was saved."""
+def _save(loaded: Loaded, settings: dict, name: str, keep: Keep) -> str | None:
+    """Save the current selection, and say so; the controls show what was saved. Returns its name."""
     with layout.guard(go_on=True):
         made = save_selection(loaded.study, name, settings)
         st.session_state["saved_selection"] = made.name
         _take(loaded, keep, made.settings)
         _tell(f"Saved “{plain(made.name)}”: {count_of(made.settings['n_selected'], 'token')}")
-        return True
-    return False
+        return made.name
+    return None
 
 
-def _train(loaded: Loaded, settings: dict, name: str | None, usual: str, keep: Keep) -> None:
-    """Train against the current selection and measure the model, or show where the result is."""
+def _ask_training(loaded: Loaded, name: str | None, key: str, save: Callable[[], str | None], **look) -> None:
+    """A button that trains against a selection, which `save` saves first if it has no name, or a link to the result."""
     study = loaded.study
     if name and unit_state(study, Unit("evaluate", name)).state == "fresh":
         query = {"study": study.name, "models": f"base,{name}"}
         st.page_link("pages/compare.py", label="Compare with base", icon=":material/compare:", query_params=query)
         return
-    busy, note = active_job(study.root) is not None, TRAIN_HELP
-    if read_record(study.root):
-        busy, note = True, "This study is a recording: nothing in it can be trained."
-    elif busy:
-        note = "A job is running; train when it has ended."
-    if not name and not busy:
-        note = f"Saves the selection as “{plain(usual)}” first. {note}"
-    look: dict = {"type": "primary", "icon": ":material/model_training:", "help": note, "disabled": busy}
-    wanted = st.button(f"Train{_about(training_seconds(study, name))}", key="train", **look)
-    if wanted and (name or _save(loaded, settings, usual, keep)):
-        job_panel.start(study.root, ["evaluate", study.name, "--model", name or usual])
+    seconds, busy = training_seconds(study, name), active_job(study.root) or read_record(study.root)
+    label = "Train" if seconds is None else f"Train ~{duration(seconds)}"
+    look |= {"icon": ":material/model_training:", "help": TRAIN_HELP, "disabled": bool(busy)}
+    if st.button(label, key=key, **look) and (name := name or save()):
+        job_panel.start(study.root, ["evaluate", study.name, "--model", name])
 
 
 def training_seconds(study: Study, name: str | None) -> float | None:
     """How long training against a saved selection and measuring the model will take: as long as the study's other
     models took, else as its plan says; None where neither is known."""
-    stages = [s for s in ("suppress", "evaluate") if not name or unit_state(study, Unit(s, name)).state != "fresh"]
-    times = [_usual_seconds(study, stage) for stage in stages]
-    return None if None in times else sum(filter(None, times))
-
-
-def _usual_seconds(study: Study, stage: str) -> float | None:
-    units = study.units(stage)
-    manifests = [artifacts.read_manifest(study.folder(unit)) for unit in units]
-    if measured := [found["seconds"] for found in manifests if found and found.get("seconds")]:
-        return median(measured)
-    plan = known_plan(study)
-    return plan["stages"][stage]["seconds"] / len(units) if plan and stage in plan["stages"] else None
-
-
-def _about(seconds: float | None) -> str:
-    """25.2 -> ~25 s, 183 -> ~3 min."""
-    if seconds is None:
-        return ""
-    size, unit = next(((s, u) for s, u in ((3600, "h"), (60, "min")) if seconds >= 1.5 * s), (1, "s"))
-    return f" ~{max(1, round(seconds / size))} {unit}"
+    plan, total = (known_plan(study) or {"stages": {}})["stages"], 0.0
+    for stage in ("suppress", "evaluate"):
+        units = study.units(stage)
+        made = [artifacts.read_manifest(study.folder(unit)) for unit in units]
+        took = [manifest["seconds"] for manifest in made if manifest and "seconds" in manifest]
+        if not took and stage not in plan:
+            return None
+        if not name or unit_state(study, Unit(stage, name)).state != "fresh":
+            total += median(took) if took else plan[stage]["seconds"] / len(units)
+    return total
 
 
 def show_saved(loaded: Loaded, keep: Keep) -> None:
@@ -167,11 +149,7 @@ def show_saved(loaded: Loaded, keep: Keep) -> None:
         note = "Sets the score, the threshold, the neighbours and the budget to those of this selection."
         look: dict = {"icon": ":material/tune:", "key": "load", "disabled": other, "help": note}
         st.button("Load", **look, on_click=_load, args=(loaded, keep, found))
-        if unit_state(loaded.study, Unit("evaluate", chosen)).state != "fresh":
-            label = f"Train against it{_about(training_seconds(loaded.study, chosen))}"
-            look = {"icon": ":material/model_training:", "key": "train_saved", "help": TRAIN_HELP}
-            if st.button(label, disabled=active_job(loaded.study.root) is not None, **look):
-                job_panel.start(loaded.study.root, ["evaluate", loaded.name, "--model", chosen])
+        _ask_training(loaded, chosen, "train_saved", lambda: None)
         _download(loaded, chosen)
         if chosen not in BUILT_IN_SELECTIONS:
             _rename(loaded, chosen)

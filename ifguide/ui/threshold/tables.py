@@ -88,11 +88,8 @@ def _counted_row(name: str, selected: int, total: int, lift: float, most: int, *
     }
 
 
-def ranked_rows(
-    corpus: TokenizedCorpus, scores: np.ndarray, found: Resolved, rows: slice, *, hide: bool = False
-) -> list[dict]:
-    """A page of the rank list of an exact result; `scores` float32 (N,) are of the kind that was resolved. With `hide`,
-    offensive words are marked too: see `marked_line`."""
+def ranked_rows(corpus: TokenizedCorpus, scores: np.ndarray, found: Resolved, rows: slice) -> list[dict]:
+    """A page of the rank list of an exact result; `scores` float32 (N,) are of the kind that was resolved."""
     top = float(found.documents(0, 1)["sum_above"][0].as_py()) if len(found.taken) else 0.0
     lines = []
     for row in found.documents(rows.start, rows.stop).to_pylist():
@@ -105,22 +102,14 @@ def ranked_rows(
             count(row["count_above"]),
             [score(row["sum_above"]), row["sum_above"] / top if top > 0 else 0.0],
             count(row["n_selected"]),
-            marked_line(corpus, row["document"], marked, values, hide=marked if hide else None),
+            excerpt_around(corpus, row["document"], marked=marked, scores=values),
         ]
         lines.append({"key": document.id, "cells": cells})
     return lines
 
 
 def range_rows(
-    corpus: TokenizedCorpus,
-    scores: np.ndarray,
-    found: Resolved,
-    hits: pa.Table,
-    rows: slice,
-    low: float,
-    high: float,
-    *,
-    hide: bool = False,
+    corpus: TokenizedCorpus, scores: np.ndarray, found: Resolved, hits: pa.Table, rows: slice, low: float, high: float
 ) -> list[dict]:
     """A page of the documents with scores in (low, high]; `hits` comes from `ScoreIndex.documents_in_range`."""
     most = hits["count"][0].as_py() if len(hits) else 1
@@ -128,7 +117,7 @@ def range_rows(
     for row in hits.slice(rows.start, rows.stop - rows.start).to_pylist():
         index = row["document"]
         document = corpus.document(index)
-        selected, values = selected_in(corpus, scores, found, index)
+        taken, values = selected_in(corpus, scores, found, index)
         start = int(corpus.offsets[index])
         marked = (values > low) & (values <= high) & corpus.valid_between(start, start + len(values))
         cells = [
@@ -136,21 +125,10 @@ def range_rows(
             document.source,
             [count(row["count"]), row["count"] / most],
             count(found.taken[index]),
-            marked_line(corpus, index, marked, values, hide=selected if hide else None),
+            excerpt_around(corpus, index, marked=marked, scores=values, taken=taken),
         ]
         lines.append({"key": document.id, "cells": cells})
     return lines
-
-
-def marked_line(
-    corpus: TokenizedCorpus, index: int, marked: np.ndarray, scores: np.ndarray, *, hide: np.ndarray | None = None
-) -> list[list]:
-    """A line of a document of n tokens around the `marked` one, bool (n,), of the highest score, float32 (n,). Where
-    what is marked is blurred, `hide` bool (n,) and human labels are marked too."""
-    shown = marked
-    if hide is not None:
-        shown = marked | hide if corpus.in_span is None else marked | hide | values_of(corpus, corpus.in_span, index)
-    return excerpt_around(corpus, index, marked=shown, scores=np.where(marked, scores, -np.inf))
 
 
 def values_of(corpus: TokenizedCorpus, values: np.ndarray, index: int) -> np.ndarray:
