@@ -1,4 +1,5 @@
-"""How many of the selected spans are toxic: from all verdicts, or from an audit of a stratified random sample.
+"""How many of the selected spans are toxic: from all verdicts, or from an audit of a stratified random sample. And
+how many of the tokens above any threshold, from an audit of single tokens.
 
 A *span* here is a longest run of neighbouring selected tokens in one document. Pure NumPy, no files.
 """
@@ -109,3 +110,56 @@ def wilson(successes: float, n: float, level: float = 0.95) -> tuple[float, floa
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
     return max(0.0, centre - half), min(1.0, centre + half)
+
+
+STEPS = (0.125, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
+"""Where the strata of an audit of tokens end: multiples of the number of tokens above the threshold it starts from."""
+
+
+@dataclass(frozen=True, eq=False)
+class TokenSample:
+    """Tokens drawn for judging from H strata of the ranked scores; rank 0 is the highest score."""
+
+    edges: np.ndarray
+    """int64 (H+1,), from 0: stratum h has the ranks [edges[h], edges[h+1])."""
+    ranks: np.ndarray
+    """int64 (n,), in the order of judging."""
+
+
+def draw_tokens(above: int, most: int, n: int, seed: int = 0) -> TokenSample:
+    """Draw `n` tokens (all if there are fewer) around a threshold with `above` tokens over it, none beyond rank `most`.
+
+    Every H in a row are one of each stratum in random order, so that an audit can stop early. A larger `n` draws the
+    same ones first.
+    """
+    edges = np.unique([0, *np.clip(np.rint(above * np.array(STEPS)), 1, most)]).astype(np.int64)
+    n_strata, drawn = len(edges) - 1, []
+    members = [
+        first + np.random.default_rng([seed, h]).permutation(size)[:n]
+        for h, (first, size) in enumerate(zip(edges, np.diff(edges), strict=False))
+    ]
+    for turn in range(max(map(len, members))):
+        here = [ranks[turn] for ranks in members if turn < len(ranks)]
+        drawn += np.random.default_rng([seed, n_strata + turn]).permutation(here).tolist()
+    return TokenSample(edges, np.array(drawn[:n], dtype=np.int64))
+
+
+def precision_above(sample: TokenSample, numbers: np.ndarray, toxic: np.ndarray, above: int) -> Precision | None:
+    """The share of toxic ones among the `above` tokens of the highest scores, from verdicts on a sample; None while a
+    stratum among them has no verdict, or where they reach beyond the sample.
+
+    A stratum weighs as many of its tokens as are above the threshold, and the share of toxic ones inside a stratum is
+    taken to be even. The interval is `audit_precision`'s (Wilson, at the effective size of the sample) and no bootstrap
+    over strata, which would be empty where five verdicts agree. In simulations it covers the truth at least 90% of the
+    time at each threshold, from 40 verdicts on.
+
+    Args:
+        numbers: int (m,), places in `sample.ranks` of the tokens with a verdict.
+        toxic: bool (m,).
+    """
+    if above > sample.edges[-1]:
+        return None
+    sizes = np.clip(above - sample.edges[:-1], 0, np.diff(sample.edges))
+    strata = np.searchsorted(sample.edges, sample.ranks[numbers], side="right") - 1
+    counted = sizes[strata] > 0
+    return audit_precision(strata[counted], sizes, np.asarray(toxic, dtype=bool)[counted])

@@ -30,7 +30,7 @@ _completions = _register("completions")
 _likelihood = _register("likelihood", "numbers", "token_viewer")
 _present = _register("present")
 _share = _register("share")
-_threshold = _register("threshold", "numbers", "threshold_preview", "threshold_draw", "threshold_parts")
+_threshold = _register("threshold", "numbers", *(f"threshold_{part}" for part in ("preview", "draw", "parts", "side")))
 
 
 def veiled() -> str:
@@ -48,9 +48,9 @@ def preload() -> None:
     _empty(key="preload")
 
 
-def share(*, key: str) -> None:
-    """A button that copies the page's address."""
-    _share(key=key, width="content")
+def share(parameters: dict[str, str], *, key: str) -> None:
+    """A button that copies the page's address, with these parameters."""
+    _share(data=parameters, key=key, width="content")
 
 
 def present(slides: list[dict], *, key: str) -> None:
@@ -109,9 +109,11 @@ def threshold_board(payload: dict, *, key: str, on_choice: Callable[[], None]) -
     """Show the board; `payload` is made of parts from `ifguide.ui.threshold.board`.
 
     When the reader lets go of a control, `on_choice` is called, and `st.session_state[key]["choice"]` says what
-    changed: see `ifguide.ui.threshold.tuning.apply_choice`.
+    changed: see `ifguide.ui.threshold.tuning.apply_choice`; `["audit"]` says what was done in the audit that was not
+    answered yet: see `ifguide.ui.threshold.blind_audit`.
     """
-    _threshold(data=payload | {"veil": veiled()}, key=key, on_choice_change=on_choice)
+    data = payload | {"veil": veiled()}
+    _threshold(data=data, key=key, on_choice_change=on_choice, on_audit_change=_nothing)
 
 
 def completions(

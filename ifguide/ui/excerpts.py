@@ -1,5 +1,7 @@
 """A few words of a document around the tokens that matter."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 from ifguide.data.corpus import TokenizedCorpus
@@ -16,12 +18,37 @@ def excerpt(corpus: TokenizedCorpus, index: int, *, centre: int, mask: np.ndarra
     return _cut(corpus, index, centre, np.asarray(mask[first:last]))
 
 
-def excerpt_around(corpus: TokenizedCorpus, index: int, *, marked: np.ndarray, scores: np.ndarray) -> list[list]:
-    """A line of a document of n tokens around the marked one of the highest score: pairs of text and whether it is
-    marked. `marked` is bool (n,), `scores` float32 (n,)."""
-    places = np.flatnonzero(marked)
+def excerpt_around(
+    corpus: TokenizedCorpus, index: int, *, marked: np.ndarray, scores: np.ndarray, taken: np.ndarray | None = None
+) -> list[list]:
+    """A line of a document of n tokens around the marked one of the highest score: pairs of text and 1 where it is
+    marked, 2 where it is offensive all the same (`taken`, or labelled by people), else 0. `marked` and `taken` are bool
+    (n,), `scores` float32 (n,)."""
+    places, first = np.flatnonzero(marked), int(corpus.offsets[index])
     centre = int(places[np.argmax(scores[places])]) if places.size else 0
-    return _cut(corpus, index, centre, marked[max(0, centre - _BEFORE) : centre + _AFTER])
+    near = slice(max(0, centre - _BEFORE), min(len(marked), centre + _AFTER))
+    found = _offensive(
+        corpus, slice(first + near.start, first + near.stop), marked[near] if taken is None else taken[near]
+    )
+    return _cut(corpus, index, centre, np.where(marked[near], 1, 2 * found))
+
+
+def excerpt_at(
+    corpus: TokenizedCorpus, place: int, taken: Callable[[slice], np.ndarray] | None = None, reach: int = 0
+) -> list[list]:
+    """A line of text around one token of the corpus: pairs of text and 1 for the token, given `taken`, from places to
+    bool, 2 for what is offensive near it, else 0. `reach` is the number of tokens on each side."""
+    index = int(np.searchsorted(corpus.offsets, place, side="right")) - 1
+    begin, end = (int(edge) for edge in corpus.offsets[index : index + 2])
+    near = slice(max(begin, place - (reach or _BEFORE)), min(end, place + (reach or _AFTER)))
+    marked = 2 * _offensive(corpus, near, taken(near)) if taken else np.zeros(near.stop - near.start, dtype=int)
+    marked[place - near.start] = 1
+    return _cut(corpus, index, near.start - begin + _BEFORE, marked)
+
+
+def _offensive(corpus: TokenizedCorpus, near: slice, taken: np.ndarray) -> np.ndarray:
+    """int (n,): which tokens of the corpus are taken by a selection or labelled by people."""
+    return np.asarray(taken if corpus.in_span is None else taken | corpus.in_span[near], dtype=int)
 
 
 def _cut(corpus: TokenizedCorpus, index: int, centre: int, marked: np.ndarray) -> list[list]:

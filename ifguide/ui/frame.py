@@ -15,7 +15,7 @@ from ifguide.study.folder import list_studies
 from ifguide.study.freshness import stage_states
 from ifguide.ui import components
 from ifguide.ui.format import plain
-from ifguide.ui.layout import guard
+from ifguide.ui.layout import guard, link_state
 from ifguide.ui.loaders import Loaded, load_study
 from ifguide.ui.method_text import explain_page
 from ifguide.ui.report.write import report_or_reason
@@ -134,7 +134,7 @@ def _draw_header(pages: Sequence["st.Page"], now: "st.Page") -> None:
             ):
                 st.markdown(method)
                 st.caption("From docs/method.md in the repository.")
-        components.share(key="share")
+        components.share({"study": loaded.name, "state": link_state(loaded)} if loaded else {}, key="share")
         if loaded and BASE in loaded.study.evaluation_names():
             _offer_report(loaded)
 
@@ -151,7 +151,9 @@ def _pick_study() -> bool:
         st.session_state["study"] = linked if linked in names else names[0]
     note = "A study is one corpus, one model, and everything computed from them."
     look: dict = {"label_visibility": "collapsed", "width": 150, "help": note}
-    st.query_params["study"] = st.selectbox("Study", names, key="study", **look)
+    chosen = st.selectbox("Study", names, key="study", **look)
+    if st.query_params or chosen != names[0]:  # an address without choices stays as the reader left it
+        st.query_params["study"] = chosen
     return True
 
 

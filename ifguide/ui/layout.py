@@ -10,8 +10,9 @@ import streamlit as st
 
 from ifguide.errors import IFGuideError
 from ifguide.runtime.jobs import active_job
+from ifguide.storage import artifacts
 from ifguide.study.freshness import StageState, stage_state
-from ifguide.study.lineage import STAGES
+from ifguide.study.lineage import STAGES, Unit
 from ifguide.ui.format import STAGE_TITLES, count, plain, sentence
 from ifguide.ui.loaders import Loaded
 
@@ -36,17 +37,20 @@ def guard(*, go_on: bool = False) -> Iterator[None]:
             st.stop()
 
 
+def link_state(loaded: Loaded) -> str:
+    """What the numbers in a link depend on, as a short hash: the corpus and its scores, and nothing that is saved or
+    trained later."""
+    manifests = [artifacts.read_manifest(loaded.study.folder(Unit(stage))) for stage in ("corpus", "scores")]
+    return artifacts.hash_json([found and artifacts.digest_of(found) for found in manifests])[:8]
+
+
 def note_changes(loaded: Loaded) -> None:
-    """Keep the study's state in the address, and tell the reader when a link was made from an earlier one."""
-    now, linked = loaded.fingerprint[:8], st.query_params.get("state")
-    if linked and linked != now:
-        st.session_state["changed_since"] = (loaded.name, now)
-    if st.session_state.get("changed_since") == (loaded.name, now):
+    """Tell the reader when the link was made from other scores; the Share button writes what it was made from."""
+    if st.query_params.get("state") not in (None, link_state(loaded)):
         st.info(
             "This study has changed since the link was made, so numbers and ranks may differ from what the sender saw.",
             icon=":material/history:",
         )
-    set_parameter("state", now)
 
 
 def need_stage(loaded: Loaded, stage: str, then: str) -> None:

@@ -18,9 +18,12 @@ from ifguide.study.document_table import CORPUS, table_path, write_tables
 from ifguide.study.freshness import study_fingerprint, unit_state
 from ifguide.study.lineage import STAGES, Unit
 from ifguide.study.reading import Study
-from ifguide.ui import components
+from ifguide.study.select import save_selection
+from ifguide.ui import components, job_panel
 from ifguide.ui.documents.store import open_documents
 from ifguide.ui.format import score
+from ifguide.ui.layout import link_state
+from ifguide.ui.loaders import Loaded
 from tests.app.conftest import shown_text
 from tests.app.fake_study import write_study
 from tests.browser.running_app import REPOSITORY
@@ -106,12 +109,19 @@ def test_bad_links_and_patterns_are_explained(open_app, cache):
     assert "is not a regular expression" in app.error[0].value
 
 
-def test_link_to_a_study_that_has_changed_says_so(open_app, cache):
-    app = open_app(cache, "documents", state="0123abcd")
-    assert "has changed since the link was made" in app.info[0].value
-    now = study_fingerprint(Study.open("fake", cache))[:8]
-    assert app.query_params["state"] in (now, [now])
-    assert not any("has changed" in i.value for i in open_app(cache, "documents", state=now).info)
+def test_a_link_from_other_scores_says_so_and_saving_a_selection_changes_no_link(open_app, tmp_path):
+    study = write_study(tmp_path / "cache")
+    state = lambda: link_state(Loaded(study, study_fingerprint(study)))  # noqa: E731
+    before = state()
+    save_selection(study, "few", {"tokens_above": 5})
+    for page in ("documents", "threshold"):
+        assert (
+            "has changed since the link was made" in open_app(tmp_path / "cache", page, state="0123abcd").info[0].value
+        )
+        assert not open_app(tmp_path / "cache", page, state=before).info
+    manifest = artifacts.read_json(path := study.folder(Unit("scores")) / artifacts.MANIFEST)
+    artifacts.write_json(path, manifest | {"outputs": {**manifest["outputs"], "own_loss.npy": "0" * 64}})
+    assert state() != before
 
 
 def test_corrected_selection_is_saved_from_the_page(open_app, tmp_path):
@@ -287,20 +297,27 @@ def test_threshold_says_whether_scores_are_noise_or_how_to_find_out(open_app, tm
     assert "The scores repeat: two halves of the queries agree at r = 0.93." in text and "noise" not in text
 
 
-def test_threshold_answers_its_address_and_saves_a_selection(open_app, tmp_path):
+def test_threshold_answers_its_address_saves_a_selection_and_trains_that(open_app, tmp_path, monkeypatch):
     study = write_study(tmp_path / "cache")
-    before = selected_tokens(open_app(tmp_path / "cache", "threshold"))
-    app = open_app(tmp_path / "cache", "threshold", top="0.5")
-    assert not app.error
+    app = open_app(tmp_path / "cache", "threshold", part="Sources")
+    assert "Saved as “Default selection”" in [c.value for c in app.caption]
+    before = selected_tokens(app)
+    app = open_app(tmp_path / "cache", "threshold", top="0.5", part="Sources")
+    assert not app.error and "Not saved" in [c.value for c in app.caption]
     after = selected_tokens(app)
     assert 0 < after < before
     app.text_input(key="new_selection").set_value("few")
     next(b for b in app.button if b.label == "Save").click()
     app.run()
-    assert "Saved “few”" in app.success[0].value
+    assert f"Saved “few”: {after} tokens" in [c.value for c in app.caption]
     settings = Study.open("fake", tmp_path / "cache").selection("few").settings
     assert settings["tokens_above"] == settings["n_selected"] == after
     assert settings["quantile"] == 1 - after / settings["n_valid"]
+    assert next(b for b in app.button if b.key == "train").label.startswith("Train ~")
+    started = []
+    monkeypatch.setattr(job_panel, "start", lambda root, arguments: started.append(arguments))
+    app.button(key="train").click().run()
+    assert started == [["evaluate", "fake", "--model", "few"]]
     app.text_input(key="new_selection").set_value("../outside")
     next(b for b in app.button if b.label == "Save").click()
     app.run()

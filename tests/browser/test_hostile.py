@@ -106,8 +106,15 @@ def test_searches_and_names_that_are_refused_stay_text(watch, address):
 def test_threshold_and_its_tables_stay_text(watch, address):
     visit(watch.page, address, f"threshold?{query(top='30', low='-9', high='9')}")
     reveal(watch.page)
-    hover_all(watch.page, "th[title], td[title], [title]", most=20)
-    watch.check("threshold")
+    for part in ("Affected documents", "Words", "Sources", "Saved & compare"):
+        watch.page.get_by_role("tab", name=part).click()
+        wait_until_still(watch.page)
+        hover_all(watch.page, "th[title], td[title], [title]", most=20)
+        watch.check(f"threshold, {part}")
+    watch.page.locator(".begin").click()
+    wait_until_still(watch.page)
+    assert watch.page.locator(".audit .token").count() == 1
+    watch.check("threshold, an audit")
 
 
 def test_compare_stays_text_revealed_picked_and_blind(watch, address, tmp_path):

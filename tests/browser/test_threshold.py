@@ -2,14 +2,17 @@
 
 import json
 import re
+from collections import Counter
+from urllib.parse import urlsplit
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from ifguide.selection.verdicts import VerdictLog
 from ifguide.study.reading import Study
 from ifguide.study.select import open_index
-from tests.app.fake_study import HOSTILE_ID, write_study
+from tests.app.fake_study import HOSTILE_ID, INSULTS, write_study
 from tests.browser.running_app import find_chromium, serve_app, wait_until_still
 
 pytestmark = [
@@ -68,6 +71,7 @@ def drag(page, by: int, steps: int = 4) -> None:
     page.mouse.move(x, y)
     page.mouse.down()
     page.mouse.move(x + by, y + 60, steps=steps)
+    page.held = (x, y)
     next_frame(page)
 
 
@@ -87,6 +91,11 @@ def type_in(page, field, text: str) -> None:
     field.fill(text)
     page.keyboard.press("Enter")
     settle(page)
+
+
+def open_part(page, name: str) -> None:
+    page.get_by_role("tab", name=name).click()
+    wait_until_still(page)
 
 
 def named(page, *names: str) -> list[str]:
@@ -141,12 +150,29 @@ def test_the_board_answers_every_way_to_choose(page, address, index):
     page.mouse.up()
     settle(page)
     assert above(page) == exact.n_above
+    assert page.locator(".words").inner_text().startswith("Words that enter or leave the selection appear here")
+    # So does the reader who drags it back to its place.
     drag(page, -60)
-    assert page.locator(".words").inner_text().startswith("Words that enter")
-    page.keyboard.press("Escape")
+    assert page.locator(".words").inner_text().startswith("Words that enter, from")
+    page.mouse.move(page.held[0] + 1, page.held[1])
+    next_frame(page)
+    assert page.locator(".words").inner_text().startswith("Words that enter or leave the selection appear here")
     page.mouse.up()
     settle(page)
-    assert page.locator(".words").inner_text().startswith("Words that enter or leave the selection appear here")
+    assert above(page) == exact.n_above
+    # Back returns to the earlier choice, and one page further is where the reader came from.
+    page.go_back()
+    settle(page)
+    assert (above(page), urlsplit(page.url).query) == (default, "")
+    page.go_forward()
+    settle(page)
+    assert above(page) == exact.n_above
+    page.get_by_role("button", name="Reset").click()
+    settle(page)
+    assert above(page) == default
+    page.get_by_role("button", name="Undo").click()
+    settle(page)
+    assert above(page) == exact.n_above
     # The default is not written into the address.
     type_in(page, page.get_by_label("Token count"), str(default))
     assert "above=" not in page.url
@@ -180,7 +206,7 @@ def test_the_board_answers_every_way_to_choose(page, address, index):
     assert selected(page) == 40
     page.get_by_label("Token count").fill("many")
     page.keyboard.press("Enter")
-    assert page.get_by_label("Token count").get_attribute("aria-invalid") == "true"
+    assert page.get_by_role("alert").inner_text().startswith("“many” is not a whole number above 0: Token count stays")
     assert above(page) == index.tokens_above(2.0)
     # The budget is dragged on the curve of ranks.
     type_in(page, page.get_by_role("textbox", name="Budget"), "none")
@@ -195,6 +221,7 @@ def test_the_board_answers_every_way_to_choose(page, address, index):
     assert selected(page) == budget and named(page, "budget") == [str(budget)]
     assert "The budget reaches about" in page.locator(".side").inner_text()
     # Words are sorted by their heads.
+    open_part(page, "Words")
     table = page.get_by_role("table", name="Most selected words")
     column = lambda n: [  # noqa: E731
         float(re.sub(r"[^\d.]", "", t)) for t in table.locator(f"tbody td:nth-child({n})").all_inner_texts()
@@ -234,7 +261,7 @@ def test_brushed_scores_filter_the_documents_and_a_chosen_one_lights_up(page, ad
     page.get_by_role("button", name="Clear").click()
     page.wait_for_function("!location.search.includes('low=')")
     wait_until_still(page)
-    assert page.get_by_text("Affected documents").count() == 1
+    assert page.get_by_text("Documents with scores from").count() == 0
     page.locator(".stack").scroll_into_view_if_needed()
     stack = page.locator(".stack").bounding_box()
     page.mouse.click(stack["x"] + stack["width"] * 0.5, stack["y"] + 120)  # a bin
@@ -259,6 +286,7 @@ def test_address_restores_everything_in_another_browser(page, browser, address, 
     assert page.get_by_role("textbox", name="From").input_value() == "+1.50"
     assert page.locator(".brush").is_visible()
     assert page.locator("tr.chosen[data-key]").first.get_attribute("data-key") == document
+    open_part(page, "Words")
     assert page.locator('th[aria-sort="descending"]').first.inner_text() == "Lift"
     seen = page.locator(".figures").inner_text()
     for part in (f"above={tokens}", *kept.split("&")):
@@ -276,7 +304,7 @@ def test_hostile_text_stays_text(page, address):
     drag(page, -60)
     page.mouse.up()
     settle(page)
-    assert page.locator("table img, table script, .words img, .words script, .source img").count() == 0
+    assert page.locator("table img, table script, .words img, .words script, .boundary img").count() == 0
     assert page.evaluate("window.__broken") is None
 
 
@@ -290,10 +318,12 @@ def own_cache(tmp_path):
 def test_saved_choice_is_loaded_renamed_compared_and_deleted(page, own_cache):
     cache, address = own_cache
     visit(page, f"{address}?top=1.2&window=1&attribution=Position+influence")
-    page.get_by_placeholder("letters, digits").fill("few")
+    assert page.get_by_role("button", name="Train").is_enabled()
+    page.get_by_label("Name of the selection").fill("few")
     page.get_by_role("button", name="Save", exact=True).click()
     page.get_by_text("Saved “few”").wait_for()
     settle(page)
+    open_part(page, "Saved & compare")
     seen, tokens = page.locator(".figures").inner_text(), above(page)
     type_in(page, page.get_by_label("Token count"), "300")
     assert named(page, "above") == ["300"] and "top=" not in page.url
@@ -333,3 +363,49 @@ def test_saved_choice_is_loaded_renamed_compared_and_deleted(page, own_cache):
     page.get_by_role("button", name="Delete permanently").click()
     page.get_by_text("Deleted “fewer”").wait_for()
     assert "fewer" not in Study.open("fake", cache).selection_names()
+
+
+def test_tokens_are_judged_blind_by_the_keyboard_and_give_a_curve(page, own_cache):
+    cache, address = own_cache
+    visit(page, f"{address}?above=60")
+    log = VerdictLog(Study.open("fake", cache).root)
+    assert page.locator(".labels").get_attribute("d")
+    page.locator(".begin").focus()
+    page.keyboard.press("Enter")
+    progress = page.locator(".audit .heading .num")
+    progress.get_by_text("0 / 40").wait_for()
+    wait_until_still(page)
+    assert figure(page, "Precision") == "–" and not page.locator(".labels").get_attribute("d")
+    assert page.get_by_role("tab").count() == 0 and not page.locator(".boundary").is_visible()
+    assert "veil" in page.locator(".audit .text").get_attribute("class")
+    page.keyboard.press("s")
+    assert "veil" not in page.locator(".audit .text").get_attribute("class")
+    insults = {word for insult in INSULTS for word in insult.split()}
+    for turn in range(39):
+        toxic = page.locator(".audit .token").inner_text() in insults
+        page.keyboard.press("t" if toxic else "f")
+        progress.get_by_text(f"{turn + 1} / 40").wait_for()
+    wait_until_still(page)
+    assert len(log.current()) == 39
+    page.keyboard.press("z")
+    progress.get_by_text("38 / 40").wait_for()
+    wait_until_still(page)
+    assert len(log.current()) == 38
+    visit(page, f"{address}?above=60")  # another day
+    page.get_by_role("button", name="Continue the audit (38 / 40)").click()
+    progress.get_by_text("38 / 40").wait_for()
+    for key in "fu":
+        page.keyboard.press(key)
+    page.get_by_text("All tokens are judged.").wait_for()
+    wait_until_still(page)
+    assert Counter(log.current().values())["unsure"] == 1
+    page.keyboard.press("Escape")
+    settle(page)
+    assert re.search(r"\d+% \[\d+, \d+\] by the audit · ┅ \d+% by human labels", page.locator(".chart").inner_text())
+    assert page.locator(".band").count() == 1
+    page.get_by_role("button", name="Audit (40 / 40)").click()
+    page.get_by_role("button", name="Start over", exact=True).click()
+    page.get_by_role("button", name="Yes, start over").click()
+    progress.get_by_text(re.compile(r"^[12]?\d / 40")).wait_for()
+    wait_until_still(page)
+    assert len(log.current()) == 40

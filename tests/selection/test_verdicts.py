@@ -188,3 +188,30 @@ def test_audit_interval_covers_the_truth_about_as_often_as_it_says():
         assert found.low <= found.value <= found.high and found.n == 60
     assert 0.92 <= np.mean(covered) <= 1.0
     assert audit.audit_precision(strata[:0], np.bincount(strata), toxic[:0]) is None
+
+
+def test_audited_tokens_come_from_all_strata_in_turn_and_more_of_them_begin_with_the_same():
+    few, many = (audit.draw_tokens(1000, 10**6, n, seed=3) for n in (40, 80))
+    assert few.edges.tolist() == [0, 125, 250, 500, 750, 1000, 1500, 2000, 3000]
+    assert many.ranks[:40].tolist() == few.ranks.tolist() and len(set(many.ranks.tolist())) == 80
+    strata = np.searchsorted(few.edges, few.ranks, side="right") - 1
+    assert (np.sort(strata.reshape(5, 8), axis=1) == np.arange(8)).all()
+    assert audit.draw_tokens(1000, 10**6, 40, seed=4).ranks.tolist() != few.ranks.tolist()
+    assert sorted(audit.draw_tokens(4, 9, 40).ranks.tolist()) == [*range(9)]
+
+
+def test_precision_of_any_threshold_is_covered_about_as_often_as_it_says():
+    generator, ranks = np.random.default_rng(7), np.arange(20_000)
+    for share in (1 / (1 + np.exp((ranks - 1500) / 500)), np.full(20_000, 0.5), np.where(ranks < 1000, 0.95, 0.1)):
+        toxic = generator.random(20_000) < share
+        for above in (125, 400, 1000, 1250, 3000):
+            truth, covered = toxic[:above].mean(), 0
+            for seed in range(200):
+                sample = audit.draw_tokens(1000, 20_000, 40, seed)
+                found = audit.precision_above(sample, np.arange(40), toxic[sample.ranks], above)
+                covered += found.low <= truth <= found.high
+            assert covered / 200 >= 0.88, (share[0], above)
+    assert audit.precision_above(sample, np.arange(40), toxic[sample.ranks], 3001) is None
+    first = np.flatnonzero(sample.ranks < 125)
+    assert audit.precision_above(sample, first, toxic[sample.ranks[first]], 125).n == 5
+    assert audit.precision_above(sample, first, toxic[sample.ranks[first]], 126) is None

@@ -10,8 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ifguide.selection.algorithm import rank_at_quantile
+from ifguide.selection.verdicts import Target, VerdictLog
+from ifguide.study.freshness import study_fingerprint
 from ifguide.study.select import open_index
-from ifguide.ui.threshold import board
+from ifguide.ui.format import score
+from ifguide.ui.loaders import Loaded
+from ifguide.ui.threshold import blind_audit, board
 from ifguide.ui.threshold import tables as selection_tables
 from ifguide.ui.threshold.tuning import Tuning, apply_choice, read_address, write_address
 from tests.app import fake_study
@@ -120,10 +124,7 @@ def test_board_counts_every_score_once_and_gives_json(index):
         assert knots["covered"][2][place] == exact.n_selected
         assert knots["documents"][place] == exact.n_documents
         assert knots["effect"][2][place] == pytest.approx(exact.effect, rel=1e-6)
-    sources = board.source_knots(index.preview(), 1)
-    exact = index.resolve({"tokens_above": sources["above"][3], "window": 1, "max_tokens": 0})
-    assert [counts[3] for counts in sources["counts"]] == exact.by_source.tolist()
-    json.dumps([parts, sources, board.exact_result(exact, 1), board.rank_line(exact)], allow_nan=False)
+    json.dumps([parts, board.exact_result(exact, 1), board.rank_line(exact)], allow_nan=False)
 
 
 def test_the_axis_is_compressed_for_a_far_tail_only():
@@ -177,7 +178,7 @@ def test_tables_count_what_the_selection_holds(study, index):
 def test_the_board_says_how_far_predictions_can_be_trusted_and_invents_nothing():
     unknown = board.effect_text(1000, 1.0, None)
     other = board.effect_text(1000, 1.0, None, predicts=False)
-    assert unknown["predicts"] and not other["predicts"] and "predicts no effect" in other["note"]
+    assert unknown["predicts"] and not other["predicts"] and "estimates no effect" in other["help"]
     assert unknown["scale"] == pytest.approx(2 / 1000)
     assert unknown["note"].startswith("Rough estimate. Train to confirm.")
     assert "was not measured for this study" in unknown["note"]
@@ -195,8 +196,61 @@ def test_scores_that_are_all_the_same_can_be_drawn(tmp_path, monkeypatch):
             np.save(folder / f"{kind}.npy", study.corpus().valid().astype(np.float32))
 
     monkeypatch.setattr(fake_study, "_build_scores", write_ones)
-    flat = open_index(fake_study.write_study(tmp_path / "cache", until="index"), "own_loss")
+    flat_study = fake_study.write_study(tmp_path / "cache", until="index")
+    flat = open_index(flat_study, "own_loss")
     parts = board.board_parts(flat)
     for bins in (parts["whole"], board.tail_bins(flat, parts, 1.0)):
         assert bins["low"] < 1 < bins["high"] and bins["count"] == [flat.n_valid]
-    assert board.source_knots(flat.preview(), 0)["above"] in ([], [0])
+    edges = board.boundary(flat_study.corpus(), flat, flat_study.scores("own_loss"), flat.resolve({}))
+    assert edges == {"last": [], "first": []} if not flat.n_tail else len(edges["first"]) <= board.AT_BOUNDARY
+
+
+def test_tokens_on_each_side_of_the_threshold_are_the_nearest(study, index):
+    corpus, scores = study.corpus(), study.scores("own_loss")
+    found = index.resolve({"tokens_above": 41, "window": 0, "max_tokens": 0})
+    sides = board.boundary(corpus, index, scores, found)
+    ranked = np.sort(np.asarray(scores)[corpus.valid()])[::-1]
+    assert [line[0] for line in sides["last"]] == [score(float(value)) for value in ranked[[40, 39, 38]]]
+    assert [line[0] for line in sides["first"]] == [score(float(value)) for value in ranked[[41, 42, 43]]]
+    assert all([mark for _, mark in runs].count(1) == 1 for _, runs in sides["last"] + sides["first"])
+    assert board.boundary(corpus, index, scores, index.resolve({"tokens_above": index.n_valid - 1})) == {
+        "last": [],
+        "first": [],
+    }
+
+
+def test_an_audit_is_kept_judged_extended_and_drawn_again(tmp_path):
+    study = write_study(tmp_path / "cache", until="index")
+    loaded = Loaded(study, study_fingerprint(study))
+    log, truth = VerdictLog(loaded.study.root), loaded.corpus().in_span
+    of = (loaded, "own_loss", log)
+    do = lambda what, item=None: blind_audit.act(*of, {"do": what, "item": item}, above=40)  # noqa: E731
+    told = lambda: blind_audit.describe(*of)  # noqa: E731
+    do("toxic", 0)
+    assert told()["n"] == 0 and not log.current()
+    do("open")
+    audit = blind_audit.read_audit(loaded, "own_loss")
+    places = loaded.index("own_loss").places_at(audit.sample.ranks)
+    for item in range(16):
+        assert told()["items"][0][0] == item
+        do("toxic" if truth[places[item]] else "fine", item)
+    document = int(np.searchsorted(loaded.corpus().offsets, places[0], side="right")) - 1
+    at = int(places[0] - loaded.corpus().offsets[document])
+    assert Target(loaded.corpus().document(document).id, at, at + 1) in log.current()
+    seen = told()
+    assert (seen["done"], seen["toxic"] + seen["fine"]) == (16, 16) and json.dumps(seen, allow_nan=False)
+    index = loaded.index("own_loss")
+    assert seen["rows"] and all(index.tokens_above(threshold) == above for threshold, above, *_ in seen["rows"])
+    assert all(low - 1e-9 <= value <= high + 1e-9 for _, _, value, low, high in seen["rows"]), seen["rows"]
+    do("undo")
+    assert told()["done"] == 15 and told()["items"][0][0] == 15
+    do("more")
+    assert told()["n"] == 80 and blind_audit.read_audit(loaded, "own_loss").targets[:40] == audit.targets
+    do("open")
+    assert told()["n"] == 80
+    do("over")
+    assert told()["n"] == 40 and blind_audit.read_audit(loaded, "own_loss").targets != audit.targets
+    assert len(log.current()) == 15
+    for deed in ({"do": "toxic", "item": 99}, {"do": "terrible", "item": 1}, {"do": "fine"}):
+        blind_audit.act(*of, deed, above=40)
+    assert len(log.current()) == 15

@@ -141,6 +141,11 @@ class ScoreIndex:
         places = count_above(self._tail.scores, self._tail.order, scores) + 1
         return np.where(np.asarray(scores) > self._tail.floor, places, 0)
 
+    def places_at(self, ranks: np.ndarray) -> np.ndarray:
+        """Places in the corpus, int64, of the tokens at some ranks below T; rank 0 is the highest score, and equal ones
+        come in corpus order."""
+        return np.asarray(self._tail.positions[self._tail.order[ranks]], dtype=np.int64)
+
     # ---- what is known beforehand ----
 
     def preview(self) -> Preview:

@@ -39,7 +39,8 @@ function fillCell(cell, column, value, veil) {
     const excerpt = element("span", "excerpt" + (hidden ? " veil" : ""));
     if (hidden) excerpt.setAttribute("aria-hidden", "true");
     for (const [text, marked] of value) {
-      const run = marked ? element("mark", veil === "words" ? "veil" : "", text) : document.createTextNode(text);
+      // 2: offensive, and hidden as marked words are, but not what the line is about
+      const run = marked && (marked !== 2 || veil === "words") ? element(marked === 2 ? "span" : "mark", veil === "words" ? "veil" : "", text) : document.createTextNode(text);
       if (marked && veil) run.setAttribute("aria-hidden", "true");
       excerpt.append(run);
     }

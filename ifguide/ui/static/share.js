@@ -1,12 +1,25 @@
 // Copies the page's address without an access token; where the browser gives no clipboard, shows it to be copied.
+let parameters = {};
 function link() {
   const address = new URL(location.href);
   address.searchParams.delete("token");
+  for (const [name, value] of Object.entries(parameters)) address.searchParams.set(name, value);
   return address.href;
 }
 
+// Streamlit adds a step to the history for each parameter that a script writes. What the reader did is one step, however
+// many parameters follow from it, and what nobody did is none.
+let acted = false;
+for (const kind of ["pointerup", "keydown"]) addEventListener(kind, () => { acted = true; }, true);
+const { pushState } = history;
+history.pushState = (...step) => {
+  (acted ? pushState : history.replaceState).apply(history, step);
+  acted = false;
+};
+
 export default function (component) {
   const root = component.parentElement.querySelector(".root");
+  parameters = component.data ?? {};
   if (root.firstChild) return;
   const button = document.createElement("button");
   button.className = "quiet";

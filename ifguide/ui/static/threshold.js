@@ -1,7 +1,7 @@
 // The board of the Threshold page: a handle on the distribution of scores. Dragging is answered here, from exact counts at
 // the knots. On release the page computes the exact result, which replaces the preview.
 const boards = new WeakMap();
-const HEIGHTS = { bars: 236, top: 34, axis: 24, marks: 24, effect: 112, ranks: 168 };
+const HEIGHTS = { bars: 244, top: 34, axis: 24, marks: 24, precision: 118, effect: 100, ranks: 120 };
 const GRAB = 9; // px on each side of the threshold's line that still take hold of it
 
 function makeBoard(root) {
@@ -13,43 +13,44 @@ function makeBoard(root) {
     documents: makeFigure("Documents", HELP.documents),
     precision: makeFigure("Precision", HELP.precision),
     recall: makeFigure("Recall", HELP.recall),
-    effect: makeFigure("Predicted effect", ""),
+    effect: makeFigure("Estimated effect", ""),
   };
   const row = element("div", "figures");
   row.append(...Object.values(figures).map((figure) => figure.box));
 
+  const why = element("div", "why small");
+  why.setAttribute("role", "alert");
+  const complain = (text) => { why.textContent = text; };
   const positive = (text) => { const value = readNumber(text); return Number.isFinite(value) && value > 0 ? value : undefined; };
   const fields = {
     threshold: makeField("Threshold", HELP.threshold, {
+      complain, wants: "a number",
       read: (text) => { const value = readNumber(text); return Number.isFinite(value) ? value : undefined; },
       take: (threshold) => { move({ above: board.preview.aboveAt(threshold) }); send({ threshold }); },
     }),
     share: makeField("Top %", HELP.share, {
-      unit: "%",
+      complain, unit: "%", wants: "a share above 0% and up to 100%",
       read: (text) => { const value = positive(text); return value <= 100 ? value : undefined; },
       take: (share) => takeAbove(Math.floor((share / 100) * board.data.nTokens + 1e-6)), // at most that share
     }),
     above: makeField("Token count", HELP.above, {
+      complain, wants: "a whole number above 0",
       read: (text) => { const value = positive(text); return Number.isInteger(value) ? value : undefined; },
       take: (above) => takeAbove(above),
     }),
     budget: makeField("Budget", HELP.budget, {
-      unit: "tokens",
-      wide: true,
+      complain, unit: "tokens", wide: true, wants: "a whole number, or “none”",
       read: (text) => { if (/^(none|no|0)?$/i.test(text)) return 0; const value = positive(text); return Number.isInteger(value) ? value : undefined; },
       take: (budget) => { move({ budget }); send({ budget }); },
     }),
   };
   const stepper = makeStepper("Neighbours", HELP.window, { least: 0, most: 5, take: (window) => { move({ window }); send({ window }); } });
-  const controls = element("div", "controls");
-  controls.append(fields.threshold.box, fields.share.box, fields.above.box, stepper.box, fields.budget.box);
-
   const range = makeChoice("Range of the axis", [
     ["all", "All scores", "From the lowest score to the highest"],
     ["tail", "Highest scores", "The highest tenth of all scores, or from the threshold where that is lower"],
   ], (view) => { board.view = view; layOut(); send({ range: view }); });
   const stack = element("div", "stack"), svgs = {};
-  for (const name of ["axes", "below", "above", "marks", "effect"]) svgs[name] = shape("svg", { class: name, "aria-hidden": "true" });
+  for (const name of ["axes", "below", "above", "marks", "precision", "effect"]) svgs[name] = shape("svg", { class: name, "aria-hidden": "true" });
   const clip = element("div", "clip"), brush = element("div", "brush"), line = element("div", "line");
   const handle = element("div", "handle num");
   clip.append(svgs.above);
@@ -59,9 +60,17 @@ function makeBoard(root) {
   handle.setAttribute("aria-label", "Threshold");
   handle.setAttribute("aria-orientation", "horizontal");
   line.append(handle);
-  const effectTitle = element("div", "inlay effectTitle"), effectDot = element("div", "dot");
-  stack.append(svgs.axes, svgs.below, clip, svgs.marks, svgs.effect, effectTitle, brush, effectDot, line);
+  const [effectTitle, precisionTitle] = ["Estimated effect by threshold", "Precision by threshold"].map((text) => element("div", "inlay", text));
+  const effectDot = element("div", "dot"), precisionDot = element("div", "dot"), precisionNow = element("span", "num");
+  precisionTitle.title = HELP.curve;
+  precisionTitle.append(": ", precisionNow);
+  const audit = makeAudit((acts) => board.component.setStateValue("audit", acts));
+  const begin = element("button", "quiet begin");
+  begin.onclick = audit.start;
+  begin.onpointerdown = (event) => event.stopPropagation();
+  stack.append(svgs.axes, svgs.below, clip, svgs.marks, svgs.precision, precisionTitle, begin, svgs.effect, effectTitle, brush, precisionDot, effectDot, line);
   const bound = (label) => makeField(label, "Documents with such tokens are listed below.", {
+    complain, wants: "a score",
     read: (text) => { if (!text) return null; const value = readNumber(text); return Number.isFinite(value) ? value : undefined; },
     take: (value) => chooseRange(label === "From" ? { low: value, high: board.range?.high ?? board.data.highest } : { low: board.range?.low ?? board.shown.threshold, high: value }),
   });
@@ -70,17 +79,17 @@ function makeBoard(root) {
   const ranges = element("div", "ranges");
   ranges.append(element("span", "soft", "List documents with scores"), from.box, to.box, inside, clear);
   const heading = element("div", "heading"), chart = element("div", "chart");
-  const words = makeWords(), status = element("div", "status num");
+  const words = makeWords(), edge = makeBoundary(), status = element("div", "status num");
   status.setAttribute("role", "status");
   const title = element("div", ""), axes = element("div", "soft small");
-  title.append(element("h3", "", "Distribution of scores"), axes);
+  title.append(element("h3", "", "Choose which tokens to suppress"), axes);
   heading.append(title, range.box);
   const effectNote = element("div", "effectNote soft small");
-  chart.append(heading, stack, effectNote, ranges);
+  chart.append(heading, stack, effectNote, ranges, status);
+  const controls = element("div", "controls");
+  controls.append(fields.threshold.box, fields.share.box, fields.above.box, stepper.box, fields.budget.box);
 
   const side = element("div", "side");
-  const sourcesTitle = element("h3", "", "Share of each source"), sourcesPlace = element("div", "");
-  sourcesTitle.title = "Selected tokens of a source as a share of all its tokens; bars compare the sources with one another.";
   const ranksTitle = element("h3", "", "Documents by rank");
   ranksTitle.title = "Selected tokens, added up over documents from the best rank down. The budget cuts where its line meets the curve.";
   const ranks = element("div", "ranks"), ranksSvg = shape("svg", { "aria-hidden": "true" });
@@ -92,15 +101,19 @@ function makeBoard(root) {
   cut.append(element("span", "grip num"));
   ranks.append(ranksSvg, cut);
   const one = element("div", ""), two = element("div", "");
-  one.append(sourcesTitle, sourcesPlace);
+  one.append(element("h3", "", "At the threshold"), words.box, edge.box);
   two.append(ranksTitle, ranks, ranksNote);
-  side.append(one, two);
+  side.append(audit.box, one, two);
   const body = element("div", "body");
   body.append(chart, side);
-  root.replaceChildren(row, controls, body, status, words.box);
+  root.replaceChildren(row, controls, why, body);
 
   // ---- numbers ----
-  const takeAbove = (above) => { move({ above: clampAbove(above) }); send({ above: board.shown.above }); };
+  const takeAbove = (above) => {
+    if (above > board.preview.lowest) complain(`At most ${plural(board.preview.lowest, "token")} can be above the threshold.`);
+    move({ above: clampAbove(above) });
+    send({ above: board.shown.above });
+  };
   const clampAbove = (above) => Math.max(1, Math.min(board.preview.lowest, Math.round(above)));
   const isExact = () => {
     const { exact } = board.data, { shown } = board;
@@ -133,17 +146,20 @@ function makeBoard(root) {
     fields.budget.show(shown.budget ? whole(shown.budget) : "none");
     stepper.show(shown.window);
     const missing = exact ? "–" : null; // nothing selected, or nothing marked
-    figures.tokens.show(now.tokens === null ? null : whole(now.tokens), now.tokens === null ? "" : `${shareText(now.tokens, data.nTokens, 2)} of all tokens`);
-    figures.documents.show(now.documents === null ? null : whole(now.documents), now.documents === null ? "" : `${shareText(now.documents, data.nDocuments)} of all documents`);
-    figures.precision.show(now.precision === null ? missing : now.precision.toFixed(3), "of selected are marked");
-    figures.recall.show(now.recall === null ? missing : now.recall.toFixed(3), "of marked are selected");
+    const blind = data.audit.open;
+    figures.tokens.show(now.tokens === null ? null : whole(now.tokens), now.tokens === null ? "" : `${shareText(now.tokens, data.nTokens, 2)} of all`);
+    figures.documents.show(now.documents === null ? null : whole(now.documents), now.documents === null ? "" : `${shareText(now.documents, data.nDocuments)} of all`);
+    figures.precision.show(blind ? "–" : now.precision === null ? missing : now.precision.toFixed(3), blind ? "hidden in an audit" : "of selected are labelled");
+    figures.recall.show(blind ? "–" : now.recall === null ? missing : now.recall.toFixed(3), blind ? "hidden in an audit" : "of labelled are selected");
     const change = now.effect === null ? null : data.effect.scale * now.effect;
-    figures.effect.show(change === null ? null : scoreText(change), change === null ? "" : change > 0 ? "toxic completions less likely" : change < 0 ? "toxic completions likelier" : "no change");
-    if (exact) sources.arrange(now.sources);
-    else sources.show(now.sources);
-    const y = change === null || shown.above > data.nTail ? null : board.effectY(change);
-    effectDot.hidden = y === null || x < LEFT - 1 || x > board.width - RIGHT + 1;
-    if (y !== null) effectDot.style.transform = `translate(${fixed(x)}px, ${fixed(y)}px)`;
+    if (!data.effect.predicts) figures.effect.show("–", "by influence only");
+    else figures.effect.show(change === null ? null : scoreText(change), change === null ? "" : change > 0 ? "toxic completions less likely" : change < 0 ? "toxic completions likelier" : "no change");
+    const place = (dot, y) => {
+      dot.hidden = y === null || x < LEFT - 1 || x > board.width - RIGHT + 1;
+      if (y !== null) dot.style.transform = `translate(${fixed(x)}px, ${fixed(y)}px)`;
+    };
+    place(effectDot, !data.effect.predicts || change === null || shown.above > data.nTail ? null : board.effectY(change));
+    paintPrecision(place);
     if (board.from === null || board.from === shown.above) words.show(null);
     else words.show(board.preview.wordsBetween(board.from, shown.above).slice(0, WORDS_SHOWN), shown.above > board.from, data.veil, board.from);
     paintBudget();
@@ -166,6 +182,24 @@ function makeBoard(root) {
     return off ? `${start} The preview was off by ${plural(off, "token")}${exact.tokens ? ` (${shareText(off, exact.budget || exact.tokens, 2)})` : ""}.` : `${start} The preview had the same number of tokens.`;
   }
 
+  // What the precision curves say at the handle, or why they say nothing.
+  function paintPrecision(place) {
+    const { rows, done, n, open } = board.data.audit, { above } = board.shown;
+    const inside = rows.length && above >= rows[0][1] && above <= rows.at(-1)[1];
+    const column = (i) => between(rows.map((row) => row[1]), rows.map((row) => row[i]), above);
+    const known = board.labels && between(board.labels.above, board.labels.share, above);
+    const per = (value) => `${Math.round(100 * value)}`;
+    const parts = [];
+    if (inside) parts.push(`━ ${per(column(2))}% [${per(column(3))}, ${per(column(4))}] by the audit`);
+    else if (rows.length) parts.push("the audit does not reach here");
+    else if (done) parts.push("the audit's curve needs a verdict from each part of the scores");
+    if (known !== null) parts.push(`┅ ${per(known)}% by human labels`);
+    precisionNow.textContent = parts.join(" · ") || (open ? "drawn from your verdicts" : "judge tokens to see it");
+    place(precisionDot, inside ? board.precisionY(column(2)) : known === null ? null : board.precisionY(known));
+    begin.hidden = open || !board.data.nTail;
+    begin.textContent = !n ? `Blind audit of ${MORE} tokens` : done < n ? `Continue the audit (${done} / ${n})` : `Audit (${done} / ${n})`;
+  }
+
   // ---- drawing ----
   function layOut() {
     const { data } = board;
@@ -177,11 +211,23 @@ function makeBoard(root) {
     for (const svg of [svgs.axes, svgs.below, svgs.above]) { svg.setAttribute("width", width); svg.setAttribute("height", HEIGHTS.bars + HEIGHTS.axis); }
     const counts = drawBars([svgs.below, svgs.above], view, board.scale, HEIGHTS.bars, HEIGHTS.top);
     drawAxes(svgs.axes, board.scale, data.unit, width, HEIGHTS.bars, counts);
-    for (const name of ["marks", "effect"]) { svgs[name].setAttribute("width", width); svgs[name].setAttribute("height", HEIGHTS[name]); }
+    const wanted = { marks: data.marks.length, precision: true, effect: data.effect.predicts };
+    const dots = { precision: [precisionTitle, precisionDot, begin], effect: [effectTitle, effectDot] };
+    let top = HEIGHTS.bars + HEIGHTS.axis;
+    for (const name of ["marks", "precision", "effect"]) {
+      const height = wanted[name] ? HEIGHTS[name] : 0;
+      svgs[name].setAttribute("width", width);
+      svgs[name].setAttribute("height", height);
+      for (const part of [svgs[name], ...(dots[name] ?? [])]) part.style.top = `${top}px`;
+      top += height;
+    }
+    stack.style.height = `${top}px`;
     drawMarks(svgs.marks, data.marks, board.scale, width, HEIGHTS.marks);
+    const labels = board.labels?.threshold.map((at, i) => [at, board.labels.share[i]]) ?? [];
+    board.precisionY = drawPrecision(svgs.precision, { audit: data.audit.rows, labels }, board.scale, width, HEIGHTS.precision);
     drawEffect();
     range.show(board.view);
-    axes.textContent = `Tokens by score, on a logarithmic count axis${data.unit ? "; the score axis is compressed far from 0" : ""}.`;
+    axes.textContent = `Drag the handle: tokens to its right are suppressed. Counts are on a logarithmic axis${data.unit ? ", scores on one compressed far from 0" : ""}.`;
     paintBrush();
     drawRankCurve();
     paint();
@@ -191,8 +237,7 @@ function makeBoard(root) {
     const window = Math.min(board.shown.window, data.knots.effect.length - 1);
     const values = data.knots.effect[window].map((value) => (value === null ? null : data.effect.scale * value));
     board.effectY = drawCurve(svgs.effect, data.knots.threshold, values, board.scale, board.width, HEIGHTS.effect);
-    figures.effect.box.style.display = data.effect.predicts ? "" : "none";
-    effectTitle.textContent = data.effect.title;
+    effectTitle.hidden = !data.effect.predicts;
     effectTitle.title = figures.effect.box.firstChild.title = data.effect.help;
     effectNote.textContent = data.effect.note;
   }
@@ -277,7 +322,7 @@ function makeBoard(root) {
     if (grab) handle.focus({ preventScroll: true });
     stack.setPointerCapture(event.pointerId);
     board.drag = grab
-      ? { what: "handle", before: { ...board.shown }, offset: x - board.scale.x(board.now.threshold), moved: false }
+      ? { what: "handle", before: { ...board.shown }, start: x, offset: x - board.scale.x(board.now.threshold), moved: false }
       : { what: "brush", before: board.range, start: x, moved: false };
     if (grab) board.from = board.shown.above;
     root.classList.add("dragging");
@@ -288,7 +333,8 @@ function makeBoard(root) {
     const x = inStack(event);
     if (drag.what === "handle") {
       drag.moved = true;
-      move({ above: board.preview.aboveAt(scale.score(x - drag.offset)) });
+      const home = Math.abs(x - drag.start) <= 2; // back in its place, which a pixel hits by luck alone
+      move({ above: home ? drag.before.above : board.preview.aboveAt(scale.score(x - drag.offset)) });
     } else if (drag.moved || Math.abs(x - drag.start) > 3) {
       drag.moved = true;
       const [low, high] = [drag.start, x].sort((a, b) => a - b).map(scale.score);
@@ -368,7 +414,6 @@ function makeBoard(root) {
   };
 
   // ---- what the page says ----
-  let sources = null;
   function update(component) {
     const { data } = component, first = board.data?.id !== data.id;
     board.component = component;
@@ -378,8 +423,6 @@ function makeBoard(root) {
     if (first) {
       board.preview = makePreview(data);
       board.from = board.pending = board.drag = null;
-      sources = makeSources(data.sources, data.sourceTokens);
-      sourcesPlace.replaceChildren(sources.box);
       figures.precision.box.hidden = figures.recall.box.hidden = data.nSpan === null;
       handle.setAttribute("aria-valuemin", String(data.lowest));
       handle.setAttribute("aria-valuemax", String(data.highest));
@@ -394,6 +437,11 @@ function makeBoard(root) {
       if (board.drag?.what !== "brush") board.range = data.low === null ? null : { low: data.low, high: data.high };
     }
     board.shown ??= { above: data.exact.above, window: data.exact.window, budget: data.exact.budget };
+    board.labels = data.audit.open ? null : labelledShare(data.knots);
+    audit.show(data.audit, data.veil);
+    one.hidden = two.hidden = data.audit.open;
+    root.classList.toggle("auditing", data.audit.open);
+    edge.show(data.boundary, data.veil);
     layOut();
   }
   new ResizeObserver(() => { if (Math.floor(stack.clientWidth) !== board.width) layOut(); }).observe(stack);

@@ -55,18 +55,20 @@ function scoreTicks(scale, unit) {
 const shortCount = (value) =>
   value >= 1e9 ? `${value / 1e9}B` : value >= 1e6 ? `${value / 1e6}M` : value >= 1e3 ? `${value / 1e3}k` : `${value}`;
 
-// Bars over a logarithmic count axis; one path for all of them. Returns the height of a count.
+// Bars over a logarithmic count axis: one path for the scores above 0, which are more toxic, and one for the others. Returns
+// the height of a count.
 function drawBars(layers, bins, scale, height, top) {
   const most = Math.max(1, ...bins.count);
   const room = height - top, all = Math.log10(most) + 0.35;
   const y = (count) => height - ((Math.log10(count) + 0.3) / all) * room;
-  let path = "";
+  const paths = { less: "", more: "" };
   bins.count.forEach((count, i) => {
     if (!count) return;
     const left = scale.x(bins.left[i]), right = scale.x(bins.right[i]);
-    path += `M${fixed(left)} ${height}V${fixed(y(count))}H${fixed(Math.max(left + 0.7, right))}V${height}Z`;
+    const side = bins.left[i] + bins.right[i] > 0 ? "more" : "less";
+    paths[side] += `M${fixed(left)} ${height}V${fixed(y(count))}H${fixed(Math.max(left + 0.7, right))}V${height}Z`;
   });
-  for (const layer of layers) layer.replaceChildren(shape("path", { d: path }));
+  for (const layer of layers) layer.replaceChildren(...Object.entries(paths).map(([side, d]) => shape("path", { class: side, d })));
   return { y, most };
 }
 
@@ -105,6 +107,29 @@ function drawCurve(svg, xs, ys, scale, width, height, { zero = true } = {}) {
     const line = points.map(([x, value], i) => `${i ? "L" : "M"}${fixed(x)} ${fixed(y(value))}`).join("");
     parts.push(shape("path", { class: "curve", d: line }));
   }
+  svg.replaceChildren(...parts);
+  return y;
+}
+
+// Precision over the threshold, from 0 to 100%: rows of score, tokens above, value, low and high of the audit; of score and
+// value from human labels.
+function drawPrecision(svg, { audit, labels }, scale, width, height) {
+  const y = (value) => height - 8 - value * (height - 40);
+  const line = (points) => points.map(([x, at], i) => `${i ? "L" : "M"}${fixed(scale.x(x))} ${fixed(y(at))}`).join("");
+  const [judged, known] = [audit, labels].map((rows) => rows.filter(([x]) => x >= scale.low && x <= scale.high));
+  const parts = [0, 0.5, 1].flatMap((value) => {
+    const at = fixed(y(value));
+    return [
+      shape("line", { class: value ? "grid" : "axis", x1: LEFT, x2: width - RIGHT, y1: at, y2: at }),
+      shape("text", { class: "tick", x: LEFT - 7, y: Number(at) + 3.5, "text-anchor": "end" }, `${value * 100}%`),
+    ];
+  });
+  if (judged.length) {
+    const low = judged.map((row) => [row[0], row[3]]), high = judged.map((row) => [row[0], row[4]]).reverse();
+    parts.push(shape("path", { class: "band", d: `${line([...low, ...high])}Z` }));
+  }
+  parts.push(shape("path", { class: "labels", d: line(known) }));
+  parts.push(shape("path", { class: "curve", d: line(judged.map((row) => [row[0], row[2]])) }));
   svg.replaceChildren(...parts);
   return y;
 }

@@ -1,4 +1,4 @@
-// The parts of the board that are not drawings: figures, fields, sources, words. Text is written with textContent only.
+// The parts of the board that are not drawings: figures, fields, choices. Text is written with textContent only.
 const WAIT = "on release";
 
 const HELP = {
@@ -6,6 +6,7 @@ const HELP = {
   documents: "Documents with at least one selected token.",
   precision: "Share of the selected tokens that people marked as toxic. Human labels only check the result; they never select tokens.",
   recall: "Share of the tokens marked as toxic by people that is selected.",
+  curve: "Share of toxic tokens among all tokens that score higher than the threshold, without neighbours and budget. From human labels, and from a blind audit with its 95% interval.",
   threshold: "Tokens that score higher are selected. Type a score, drag the line, or use the arrow keys on it.",
   share: "Share of all tokens above the threshold.",
   above: "Number of tokens above the threshold.",
@@ -21,7 +22,7 @@ function labelled(className, label, help) {
   return { box, name };
 }
 
-// A large number with its name above and a remark below.
+// A number with its name above and a remark beside it.
 function makeFigure(label, help) {
   const { box } = labelled("figure", label, help);
   const value = element("span", "value num"), remark = element("span", "remark num");
@@ -31,13 +32,15 @@ function makeFigure(label, help) {
     show: (text, below) => {
       value.textContent = text ?? WAIT;
       value.classList.toggle("wait", text === null);
+      value.classList.toggle("none", text === "–");
       remark.textContent = below;
     },
   };
 }
 
-// A typed value: Enter or leaving the field hands it over; what cannot be read is marked and goes back to what was there.
-function makeField(label, help, { unit = "", wide = false, read, take }) {
+// A typed value: Enter or leaving the field hands it over; what cannot be read goes back to what was there, and the reader
+// is told that it is not what the field wants.
+function makeField(label, help, { unit = "", wide = false, wants, read, take, complain }) {
   const { box, name } = labelled("field" + (wide ? " wide" : ""), label, help);
   const input = element("input", "num");
   input.type = "text";
@@ -54,6 +57,7 @@ function makeField(label, help, { unit = "", wide = false, read, take }) {
     if (input.value.trim() === before) return;
     const value = read(input.value.trim());
     if (value === undefined) {
+      complain(`“${input.value.trim()}” is not ${wants}: ${label} stays ${before || "empty"}.`);
       input.setAttribute("aria-invalid", "true");
       input.value = before;
       return;
@@ -62,7 +66,7 @@ function makeField(label, help, { unit = "", wide = false, read, take }) {
     take(value);
   };
   input.onfocus = () => { before = input.value; input.select(); };
-  input.oninput = () => input.removeAttribute("aria-invalid");
+  input.oninput = () => { input.removeAttribute("aria-invalid"); complain(""); };
   input.onblur = settle;
   input.onkeydown = (event) => {
     if (event.key === "Enter") { settle(); input.select(); }
@@ -114,80 +118,4 @@ function makeChoice(label, options, take) {
     return [value, button];
   });
   return { box, show: (now) => buttons.forEach(([value, button]) => button.setAttribute("aria-pressed", String(value === now))) };
-}
-
-const SOURCES_SHOWN = 8;
-
-// The share of each source that is selected; rows are made once and only their numbers change.
-function makeSources(names, totals) {
-  const box = element("div", "sources");
-  const rows = names.map((name) => {
-    const row = element("div", "source"), bar = element("span", "bar"), value = element("span", "num");
-    const title = element("span", "name", name);
-    title.title = name;
-    bar.append(element("i"));
-    row.append(title, bar, value);
-    return { row, bar: bar.firstChild, value };
-  });
-  const rest = element("div", "soft small");
-  let order = [];
-  const show = (counts) => {
-    if (counts === null) {
-      for (const { value, bar } of rows) { value.textContent = "…"; bar.style.transform = "scaleX(0)"; }
-      return;
-    }
-    const shares = counts.map((count, s) => (totals[s] ? count / totals[s] : 0));
-    const most = Math.max(...shares, 1e-12);
-    rows.forEach(({ bar, value }, s) => {
-      bar.style.transform = `scaleX(${(shares[s] / most).toFixed(3)})`;
-      value.textContent = shareText(counts[s], totals[s], most < 0.01 ? 2 : 1);
-    });
-  };
-  // The order changes only when a result is exact, so that rows do not jump under the reader's eyes.
-  const arrange = (counts) => {
-    const shares = counts.map((count, s) => (totals[s] ? count / totals[s] : 0));
-    const next = names.map((_, s) => s).sort((a, b) => shares[b] - shares[a] || totals[b] - totals[a]).slice(0, SOURCES_SHOWN);
-    if (next.join() !== order.join()) {
-      order = next;
-      rest.textContent = names.length > SOURCES_SHOWN ? `and ${names.length - SOURCES_SHOWN} more, in the table below` : "";
-      box.replaceChildren(...order.map((s) => rows[s].row), rest);
-    }
-    show(counts);
-  };
-  return { box, show, arrange };
-}
-
-const WORDS_SHOWN = 14;
-
-// Words that enter or leave between two positions of the handle.
-function makeWords() {
-  const box = element("div", "words");
-  const title = element("span", "label"), list = element("span", "list");
-  const help = "Entries of the model's vocabulary, upper and lower case together, with the number of tokens; the commonest of each part of the distribution.";
-  box.append(title, list);
-  const chips = Array.from({ length: WORDS_SHOWN }, () => {
-    const chip = element("span", "chip"), word = element("span", "word"), times = element("span", "num soft");
-    chip.append(word, times);
-    return { chip, word, times };
-  });
-  list.append(...chips.map(({ chip }) => chip));
-  const show = (found, entering, veil, from) => {
-    title.textContent = found === null
-      ? "Words that enter or leave the selection appear here when you move the threshold."
-      : `${entering ? "Words that enter" : "Words that leave"}, from ${whole(from)} tokens above:`;
-    if (found !== null && !found.length) title.textContent += " none";
-    if (found === null) title.removeAttribute("title");
-    else title.title = help;
-    list.hidden = !found?.length;
-    box.classList.toggle("entering", Boolean(entering));
-    chips.forEach(({ chip, word, times }, i) => {
-      const item = found?.[i];
-      chip.hidden = !item;
-      if (!item) return;
-      word.textContent = item[0];
-      word.classList.toggle("veil", veil);
-      times.textContent = `${entering ? "+" : "−"}${whole(item[1])}`;
-    });
-  };
-  return { box, show };
 }

@@ -21,8 +21,15 @@ function between(xs, ys, x) {
   return ys[place] + ((ys[place + 1] - ys[place]) * (x - xs[place])) / (xs[place + 1] - xs[place]);
 }
 
+// The share of labelled tokens among those above, where it is known; null without labels.
+function labelledShare({ threshold, above, span }) {
+  if (!span) return null;
+  const known = above.map((_, i) => i).filter((i) => above[i] && span[0][i] !== null);
+  return { threshold: known.map((i) => threshold[i]), above: known.map((i) => above[i]), share: known.map((i) => span[0][i] / above[i]) };
+}
+
 function makePreview(data) {
-  const { knots, sourceKnots } = data;
+  const { knots } = data;
   const falling = knots.threshold.map((value) => -value);
   const lowest = knots.above.at(-1);
 
@@ -45,11 +52,8 @@ function makePreview(data) {
     const tokens = cut ? budget : covered === null ? null : Math.round(covered);
     const span = whenWhole(knots.span);
     const documents = cut ? null : between(knots.above, knots.documents, above);
-    const sources = cut || sourceKnots.window !== window || above > data.nTail
-      ? null
-      : data.sources.map((_, s) => between(sourceKnots.above, sourceKnots.counts[s], above));
     return {
-      above, window, budget, cut, covered, tokens, sources,
+      above, window, budget, cut, covered, tokens,
       threshold: thresholdAt(above),
       documents: documents === null ? null : Math.round(documents),
       precision: span === null || !tokens ? null : Math.min(1, span / covered),

@@ -2,18 +2,20 @@
 streamlit here.
 
 The browser gets a few hundred kilobytes for a corpus of any size, and interpolates between the knots while the handle
-is dragged. Shapes: K knots, from the highest threshold down; S sources.
+is dragged. Shape: K knots, from the highest threshold down.
 """
 
 import numpy as np
 
-from ifguide.selection.index import MAX_WINDOW, Preview, Resolved, ScoreIndex
+from ifguide.data.corpus import TokenizedCorpus
+from ifguide.selection.index import Resolved, ScoreIndex
 from ifguide.study.analysis.prediction import predicted_change
-from ifguide.ui.format import count_of, signed
+from ifguide.ui.excerpts import excerpt_at
+from ifguide.ui.format import count_of, score, signed
 
 N_BINS = 200
-SOURCE_STEP = 4
-"""The sources' counts are sent at every fourth knot: bars need no more."""
+AT_BOUNDARY = 3
+"""Tokens shown on each side of the threshold."""
 FAR_OUT = 8.0
 """The axis is compressed when the highest score is this many times further from the median than the 99th percentile."""
 MARKS_MOST = 4000
@@ -56,16 +58,6 @@ def board_parts(index: ScoreIndex) -> dict:
     return {**axis, "knots": knots, "words": [list(row) for row in zip(*columns, strict=True)]}
 
 
-def source_knots(preview: Preview, window: int) -> dict:
-    """Selected tokens of every source at some of the knots: above (K',), counts, S lists of K'."""
-    known = len(preview.documents)
-    if not known or window > MAX_WINDOW:
-        return {"window": -1, "above": [], "counts": []}
-    places = np.unique([*range(0, known, SOURCE_STEP), known - 1])
-    counts = preview.covered[places, window].T
-    return {"window": window, "above": preview.tokens_above[places].tolist(), "counts": counts.tolist()}
-
-
 def tail_bins(index: ScoreIndex, parts: dict, threshold: float) -> dict:
     """Bins of the close-up: the highest tenth of the scores, or more when the threshold is lower."""
     highest = parts["highest"]
@@ -87,9 +79,20 @@ def exact_result(found: Resolved, seq: int) -> dict:
         "budget": found.choice.max_tokens,
         "tokens": found.n_selected,
         "documents": found.n_documents,
-        "sources": np.asarray(found.by_source).tolist(),
         "scanned": found.hits.scanned,
     }
+
+
+def boundary(corpus: TokenizedCorpus, index: ScoreIndex, scores: np.ndarray, found: Resolved) -> dict[str, list]:
+    """The last tokens above the threshold and the first ones below it, nearest first: score and context of each. Both
+    are empty below the tail."""
+    around = found.n_above + np.arange(AT_BOUNDARY)
+    sides = {}
+    for side, ranks in (("last", 2 * found.n_above - 1 - around), ("first", around)):
+        places = index.places_at(ranks[(ranks >= 0) & (ranks < index.n_tail)]).tolist()
+        texts = [excerpt_at(corpus, place, lambda near: scores[near] > found.threshold) for place in places]
+        sides[side] = [[score(float(scores[at])), text] for at, text in zip(places, texts, strict=True)]
+    return sides
 
 
 def rank_line(found: Resolved) -> dict:
@@ -102,18 +105,17 @@ def rank_line(found: Resolved) -> dict:
 
 
 def effect_text(n_valid: int, penalty: float, measured: dict | None, *, predicts: bool = True) -> dict:
-    """What the board says about predicted effects: scale (times a sum of scores), title, help, and how far to trust it,
-    as `measured` by `ifguide.study.analysis.prediction.read_prediction`; `predicts` is false for scores that are no
+    """What the board says about estimated effects: scale (times a sum of scores), help, and how far to trust it, as
+    `measured` by `ifguide.study.analysis.prediction.read_prediction`; `predicts` is false for scores that are no
     influence."""
     scale = {"scale": predicted_change(1.0, n_valid, penalty), "predicts": predicts}
     if not predicts:
-        note = (
-            "These scores are not an influence, so their sum predicts no effect. Switch to Influence for an estimate."
+        help = (
+            "These scores are not an influence, so their sum estimates no effect. Switch to Influence for an estimate."
         )
-        return {**scale, "title": "Selected scores added up, by threshold", "help": note, "note": note}
+        return {**scale, "help": help, "note": ""}
     return {
         **scale,
-        "title": "Predicted effect by threshold (linear estimate)",
         "help": (
             "(1 + penalty) times the selected tokens' scores, as a mean over all tokens: by how much the loss of toxic"
             " completions would rise against that of safe ones after one small training step. Above 0, toxic"

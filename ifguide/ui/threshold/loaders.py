@@ -1,5 +1,8 @@
 """The Threshold page's numbers, cached for each study and kind of scores."""
 
+from ifguide.config.names import DEFAULT
+from ifguide.study.freshness import unit_state
+from ifguide.study.lineage import Unit
 from ifguide.ui.loaders import Loaded, remembered
 from ifguide.ui.threshold import board
 from ifguide.ui.threshold.tuning import Tuning
@@ -7,8 +10,11 @@ from ifguide.ui.threshold.tuning import Tuning
 
 @remembered(4)
 def default_tuning(loaded: Loaded, kind: str) -> Tuning:
-    """The controls as study.toml sets them, for one kind of scores."""
+    """The controls as the default selection has them, or as study.toml sets them for another kind of scores."""
     settings = loaded.study.config.selection
+    if kind == settings.attribution and unit_state(loaded.study, Unit("selection", DEFAULT)).state == "fresh":
+        found = loaded.selection(DEFAULT).settings  # its budget is smaller where it cuts no window
+        return Tuning(**{key: found[key] for key in ("tokens_above", "window", "max_tokens")})
     above = loaded.index(kind).above_quantile(settings.quantile)
     return Tuning(tokens_above=above, window=settings.window, max_tokens=settings.max_tokens)
 
@@ -17,9 +23,3 @@ def default_tuning(loaded: Loaded, kind: str) -> Tuning:
 def board_parts(loaded: Loaded, kind: str) -> dict:
     """The board's numbers that do not depend on the controls."""
     return board.board_parts(loaded.index(kind))
-
-
-@remembered(12)
-def source_knots(loaded: Loaded, kind: str, window: int) -> dict:
-    """The sources' counts at some of the knots."""
-    return board.source_knots(loaded.index(kind).preview(), window)

@@ -4,6 +4,8 @@ import numpy as np
 import streamlit as st
 
 from ifguide.config.attributions import describe_kind
+from ifguide.data.corpus import TokenizedCorpus
+from ifguide.data.words import WRITTEN_WORD
 from ifguide.selection.index.results import Holding, Overlap
 from ifguide.study.analysis.prediction import predicted_change
 from ifguide.study.freshness import unit_state
@@ -106,13 +108,24 @@ def _documents(loaded: Loaded, kind: str, sides: list) -> None:
         values = values_of(corpus, scores, index)
         in_a, in_b = (_selected(loaded, kind, side, index) for side in sides)
         a, b, change = int(taken[0][index]), int(taken[1][index]), int(differ[index])
-        excerpt = excerpt_around(corpus, index, marked=in_a != in_b, scores=values)
+        marked = only_one(corpus, index, in_a, in_b)
+        excerpt = excerpt_around(corpus, index, marked=marked, scores=values, taken=in_a | in_b)
         shown = [count(a), count(b), f"{change:+,}".replace("-", "−")]
         cells = [document.id, document.source, *shown, excerpt]
         sort = [document.id, document.source, a, b, change, None]
         rows.append({"key": document.id, "cells": cells, "sort": sort})
     look: dict = {"compact": True, "empty": "Every document has as many selected tokens in A as in B."}
     components.record_table(DIFFERENCES, rows, key="differ", label="Documents that differ most", **look)
+
+
+def only_one(corpus: TokenizedCorpus, index: int, in_a: np.ndarray, in_b: np.ndarray) -> np.ndarray:
+    """Which tokens of a document only one of two selections takes, bool (n,) each; none of a word of which both take
+    some, where there are others."""
+    starts = [word.start() for word in WRITTEN_WORD.finditer(corpus.document(index).text)]
+    words = np.searchsorted(starts, values_of(corpus, corpus.char_end, index) - 1, side="right")
+    differ = in_a != in_b
+    whole = differ & ~np.isin(words, words[in_a & in_b])
+    return whole if whole.any() else differ
 
 
 def _selected(loaded: Loaded, kind: str, side: str | dict, index: int) -> np.ndarray:

@@ -3,24 +3,31 @@
 import dataclasses
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from statistics import median
 
 import streamlit as st
 
 from ifguide.config.attributions import describe_kind
+from ifguide.runtime.jobs import active_job
+from ifguide.storage import artifacts
+from ifguide.storage.lock import read_record
 from ifguide.study.analysis.export import export_study
 from ifguide.study.freshness import unit_state
 from ifguide.study.lineage import BUILT_IN_SELECTIONS, Unit
+from ifguide.study.plan import known_plan
+from ifguide.study.reading import Study
 from ifguide.study.select import delete_selection, rename_selection, save_selection, trained_parts
 from ifguide.study.variants import BASELINES
 from ifguide.ui import components, job_panel, layout
-from ifguide.ui.format import column, count, count_of, plain, score, selection_title, share
+from ifguide.ui.format import column, count, count_of, duration, plain, score, selection_title, share
 from ifguide.ui.loaders import Loaded
 from ifguide.ui.threshold.tuning import Tuning
 
 TRAIN_HELP = (
-    "Trains a new model against these tokens, lets it complete the prompts and rates the answers. It runs in the"
-    " background; you can close this page."
+    "Saves the selection if it is not saved, trains a new model against these tokens, lets it complete the prompts and"
+    " rates the answers. It runs in the background; you can close this page."
 )
 MODEL_WORDS = {"fresh": "Measured", "stale": "Out of date", "missing": "Not trained"}
 COLUMNS = [
@@ -42,20 +49,33 @@ Keep = Callable[[Loaded, str, Tuning], None]
 """Remembers controls, and writes them to the address."""
 
 
-def show(loaded: Loaded, settings: dict, keep: Keep) -> None:
-    """The lower half of the Threshold page: `settings` are of the current selection; loading another calls `keep`."""
-    with st.grid(2, min_column_width=430, gap="large"):
-        with st.container():
-            _save(loaded, settings)
-        with st.container():
-            _train(loaded)
-    _saved(loaded, keep)
+def show_bar(loaded: Loaded, settings: dict, keep: Keep, steps: dict[str, Callable[[], None] | None]) -> None:
+    """The bar that stays at the bottom: take back, save and train the current selection, which is of `settings`.
+    `steps` are what Undo and Reset do, None where there is nothing to do."""
+    with st.container(key="actions", horizontal=True, vertical_alignment="center", gap="small"):
+        name = saved_as(loaded, settings)
+        saved = f"Saved as “{plain(selection_title(name))}”" if name else "Not saved"
+        st.caption(st.session_state.pop("said", None) or saved, width="content")
+        st.space("stretch")
+        for label, icon in (("Undo", "undo"), ("Reset", "restart_alt")):
+            step = steps[label]
+            st.button(label, key=f"step_{label}", icon=f":material/{icon}:", on_click=step, disabled=step is None)
+        usual = _free_name(loaded, settings)
+        with st.form("save", border=False, width="content"), st.container(horizontal=True, gap="small"):
+            look: dict = {"placeholder": usual, "width": 150, "label_visibility": "collapsed"}
+            wanted = st.text_input("Name of the selection", key="new_selection", **look).strip() or usual
+            save = st.form_submit_button("Save", icon=":material/save:", disabled=bool(read_record(loaded.study.root)))
+            if save and _save(loaded, settings, wanted, keep):
+                st.rerun()
+        _ask_training(loaded, name, "train", partial(_save, loaded, settings, usual, keep), type="primary")
 
 
 def saved_as(loaded: Loaded, settings: dict) -> str | None:
-    """The name of the saved selection that holds the same tokens by the same settings, if there is one."""
+    """The name of the saved selection that holds the same tokens by the same settings, if there is one: of several, the
+    one saved or chosen last."""
     wanted = {**settings, "tokens_above": loaded.resolved(settings).n_above, "kind": "influence", "corrected": None}
-    for name in loaded.study.selection_names():
+    names = loaded.study.selection_names()
+    for name in sorted(names, key=lambda name: name != st.session_state.get("saved_selection")):
         found = loaded.selection(name).settings
         same = all(found.get(key) == value for key, value in wanted.items())
         if same and unit_state(loaded.study, Unit("selection", name)).state == "fresh":
@@ -63,60 +83,58 @@ def saved_as(loaded: Loaded, settings: dict) -> str | None:
     return None
 
 
-def _save(loaded: Loaded, settings: dict) -> None:
-    """Save the current selection under a name."""
-    st.subheader("Save selection", anchor=False)
-    with st.form("save", border=False), st.container(horizontal=True, vertical_alignment="bottom"):
-        look: dict = {"placeholder": "letters, digits, . _ -", "width": 280}
-        name = st.text_input("Name of the selection", key="new_selection", **look)
-        wanted = st.form_submit_button("Save", icon=":material/save:")
-    if wanted:
-        with layout.guard(go_on=True):
-            made = save_selection(loaded.study, name.strip(), settings)
-            st.session_state["saved_selection"] = st.session_state["train_next"] = made.name
-            _tell(
-                f"Saved “{plain(made.name)}” with {count_of(made.settings['n_selected'], 'token')}. "
-                "Train against it here, or choose it on the Documents page."
-            )
-            st.rerun()
-    if done := st.session_state.pop("said", None):
-        st.success(done, icon=":material/check_circle:")
-    elif same := saved_as(loaded, settings):
-        st.caption(f"Already saved as “{plain(selection_title(same))}”.")
+def _free_name(loaded: Loaded, settings: dict) -> str:
+    """A name for a selection that the reader gave none."""
+    above, taken = loaded.resolved(settings).n_above, loaded.study.selection_names()
+    name = f"top-{100 * above / loaded.index(settings['attribution']).n_valid:.3g}"
+    return next(free for free in (name, *(f"{name}-{n}" for n in range(2, len(taken) + 3))) if free not in taken)
 
 
-def _train(loaded: Loaded) -> None:
-    """Train against a saved selection and measure the model."""
+def _save(loaded: Loaded, settings: dict, name: str, keep: Keep) -> str | None:
+    """Save the current selection, and say so; the controls show what was saved. Returns its name."""
+    with layout.guard(go_on=True):
+        made = save_selection(loaded.study, name, settings)
+        st.session_state["saved_selection"] = made.name
+        _take(loaded, keep, made.settings)
+        _tell(f"Saved “{plain(made.name)}”: {count_of(made.settings['n_selected'], 'token')}")
+        return made.name
+    return None
+
+
+def _ask_training(loaded: Loaded, name: str | None, key: str, save: Callable[[], str | None], **look) -> None:
+    """A button that trains against a selection, which `save` saves first if it has no name, or a link to the result."""
     study = loaded.study
-    st.subheader("Retrain against it", anchor=False)
-    names = study.selection_names()
-    if not names:
-        st.caption("Save a selection first.")
+    if name and unit_state(study, Unit("evaluate", name)).state == "fresh":
+        query = {"study": study.name, "models": f"base,{name}"}
+        st.page_link("pages/compare.py", label="Compare with base", icon=":material/compare:", query_params=query)
         return
-    if job_panel.show_job(study.root, quiet=True):
-        return
-    states = {name: unit_state(study, Unit("evaluate", name)).state for name in names}
-    marks = {"fresh": " (measured)", "stale": " (out of date)", "missing": ""}
-    wanted = st.session_state.pop("train_next", None) or st.session_state.get("train_with")
-    st.session_state["train_with"] = wanted if wanted in names else names[0]
-    titles = {name: selection_title(name) + marks[states[name]] for name in names}
-    with st.container(horizontal=True, vertical_alignment="bottom"):
-        name = st.selectbox("Saved selection", names, key="train_with", width=280, format_func=titles.__getitem__)
-        label = "Train again" if states[name] == "stale" else "Train and measure"
-        look: dict = {"type": "primary", "icon": ":material/model_training:", "help": TRAIN_HELP}
-        if states[name] != "fresh" and st.button(label, **look):
-            job_panel.start(study.root, ["evaluate", study.name, "--model", name])
-    if states[name] == "fresh":
-        label, query = "Compare it with the base model", {"study": study.name, "models": f"base,{name}"}
-        st.page_link("pages/compare.py", label=label, icon=":material/compare:", query_params=query)
+    seconds, busy = training_seconds(study, name), active_job(study.root) or read_record(study.root)
+    label = "Train" if seconds is None else f"Train ~{duration(seconds)}"
+    look |= {"icon": ":material/model_training:", "help": TRAIN_HELP, "disabled": bool(busy)}
+    if st.button(label, key=key, **look) and (name := name or save()):
+        job_panel.start(study.root, ["evaluate", study.name, "--model", name])
 
 
-def _saved(loaded: Loaded, keep: Keep) -> None:
+def training_seconds(study: Study, name: str | None) -> float | None:
+    """How long training against a saved selection and measuring the model will take: as long as the study's other
+    models took, else as its plan says; None where neither is known."""
+    plan, total = (known_plan(study) or {"stages": {}})["stages"], 0.0
+    for stage in ("suppress", "evaluate"):
+        units = study.units(stage)
+        made = [artifacts.read_manifest(study.folder(unit)) for unit in units]
+        took = [manifest["seconds"] for manifest in made if manifest and "seconds" in manifest]
+        if not took and stage not in plan:
+            return None
+        if not name or unit_state(study, Unit(stage, name)).state != "fresh":
+            total += median(took) if took else plan[stage]["seconds"] / len(units)
+    return total
+
+
+def show_saved(loaded: Loaded, keep: Keep) -> None:
     """The saved selections, and what can be done with the chosen one."""
     names = loaded.study.selection_names()
     if not names:
         return
-    st.subheader("Saved selections", anchor=False)
     picked = (st.session_state.get("saved_table") or {}).get("pick")
     if picked in names:
         st.session_state["saved_selection"] = picked
@@ -131,6 +149,7 @@ def _saved(loaded: Loaded, keep: Keep) -> None:
         note = "Sets the score, the threshold, the neighbours and the budget to those of this selection."
         look: dict = {"icon": ":material/tune:", "key": "load", "disabled": other, "help": note}
         st.button("Load", **look, on_click=_load, args=(loaded, keep, found))
+        _ask_training(loaded, chosen, "train_saved", lambda: None)
         _download(loaded, chosen)
         if chosen not in BUILT_IN_SELECTIONS:
             _rename(loaded, chosen)
@@ -168,10 +187,16 @@ def _tell(sentence: str) -> None:
 
 def _load(loaded: Loaded, keep: Keep, found: dict) -> None:
     st.session_state["attribution"] = found["attribution"]
+    st.session_state["saved_selection"] = found["name"]
+    _take(loaded, keep, found)
+    _tell(f"Loaded “{plain(selection_title(found['name']))}”")
+
+
+def _take(loaded: Loaded, keep: Keep, found: dict) -> None:
+    """Set the controls to those of a selection."""
     before: Tuning = st.session_state["tuning"][1]
     loads = {key: found[key] for key in ("tokens_above", "window", "max_tokens")}
     keep(loaded, found["attribution"], dataclasses.replace(before, **loads))
-    _tell(f"Loaded “{plain(selection_title(found['name']))}”.")
 
 
 def _download(loaded: Loaded, name: str) -> None:
@@ -198,8 +223,8 @@ def _rename(loaded: Loaded, name: str) -> None:
         if st.form_submit_button("Rename"):
             with layout.guard(go_on=True):
                 rename_selection(loaded.study, name, new)
-                st.session_state["saved_selection"] = st.session_state["train_next"] = new
-                _tell(f"Renamed “{plain(name)}” to “{plain(new)}”.")
+                st.session_state["saved_selection"] = new
+                _tell(f"Renamed “{plain(name)}” to “{plain(new)}”")
                 st.rerun()
 
 
@@ -208,8 +233,8 @@ def _delete(loaded: Loaded, name: str) -> None:
         trained = trained_parts(loaded.study, name)
         with_model = " The model trained with it and its measurements are deleted too." if trained else ""
         st.markdown(f"Delete “{plain(name)}”?{with_model} This cannot be undone.")
-        if st.button("Delete permanently", key=f"delete_{name}", type="primary"):
+        if st.button("Delete permanently", key=f"delete_{name}"):
             with layout.guard(go_on=True):
                 delete_selection(loaded.study, name)
-                _tell(f"Deleted “{plain(name)}”.")
+                _tell(f"Deleted “{plain(name)}”")
                 st.rerun()

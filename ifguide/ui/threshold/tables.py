@@ -117,7 +117,7 @@ def range_rows(
     for row in hits.slice(rows.start, rows.stop - rows.start).to_pylist():
         index = row["document"]
         document = corpus.document(index)
-        values = values_of(corpus, scores, index)
+        taken, values = selected_in(corpus, scores, found, index)
         start = int(corpus.offsets[index])
         marked = (values > low) & (values <= high) & corpus.valid_between(start, start + len(values))
         cells = [
@@ -125,7 +125,7 @@ def range_rows(
             document.source,
             [count(row["count"]), row["count"] / most],
             count(found.taken[index]),
-            excerpt_around(corpus, index, marked=marked, scores=values),
+            excerpt_around(corpus, index, marked=marked, scores=values, taken=taken),
         ]
         lines.append({"key": document.id, "cells": cells})
     return lines

@@ -13,6 +13,8 @@ from ifguide.selection.index import ScoreIndex
 from ifguide.ui.format import finite
 
 RANGES = ("all", "tail")
+CONTROLS = {"above", "top", "window", "budget", "range", "low", "high"}
+"""Parameters of the address that are about the controls."""
 LARGEST_WINDOW = 50
 """More neighbours on each side than this are a typing error."""
 
