@@ -12,10 +12,11 @@ from ifguide.data.queries import CONTINUATION, KINDS
 from ifguide.data.query_sources import find_rewrites
 from ifguide.errors import ConfigError
 from ifguide.runtime.jobs import Job, active_job, start_job
+from ifguide.study.drafts import Draft
 from ifguide.study.model_facts import known_facts
 from ifguide.study.plan import known_plan, plan_rows
 from ifguide.study.reading import Study
-from ifguide.study.shelf import INPUTS, Draft, free_place
+from ifguide.study.shelf import INPUTS, free_place
 from ifguide.ui import components, frame, job_panel, layout
 from ifguide.ui.format import STAGE_TITLES, column, plain, sentence
 from ifguide.ui.studies.inputs import KEEP, ask_column, ask_source, draft, last_job, offer_job, problem_of, show_problem

@@ -1,7 +1,5 @@
 """Studies as a whole: what a copy holds, who may rename and remove, and that nothing outside the cache is touched."""
 
-import shutil
-
 import pytest
 from typer.testing import CliRunner
 
@@ -11,7 +9,7 @@ from ifguide.storage.artifacts import read_json, write_json
 from ifguide.storage.lock import study_lock
 from ifguide.study.folder import list_studies
 from ifguide.study.reading import Study
-from ifguide.study.shelf import Draft, delete_study, duplicate_study, measure, rename_study
+from ifguide.study.shelf import delete_study, duplicate_study, measure, rename_study
 from tests.app.fake_study import write_study
 from tests.app.test_pages import running_job
 
@@ -86,19 +84,3 @@ def test_size_and_change_are_those_of_the_files(cache):
     after, later = measure(cache / "one")
     assert after - before == len('"') * 2 + 1000 and later >= changed
     assert read_json(cache / "one" / "more.json") == "x" * 1000
-
-
-def test_a_draft_becomes_a_study_or_is_removed_by_the_next_one(tmp_path):
-    kept, left = Draft(tmp_path), Draft(tmp_path)
-    study = write_study(tmp_path / "made", "draft", until="queries").root
-    kept.root.rmdir()
-    shutil.move(study, kept.root)
-    folder = left.folder
-    del left  # as when a reader closes the page
-    Draft(tmp_path)
-    assert kept.root.is_dir() and not folder.exists() and list_studies(tmp_path) == []
-    with pytest.raises(ConfigError):
-        kept.finish("../out")
-    assert kept.finish("whole") == tmp_path / "whole"
-    kept.discard()
-    assert list_studies(tmp_path) == ["whole"] and not kept.folder.exists()

@@ -14,11 +14,11 @@ import streamlit as st
 
 from ifguide.config.schema import StudyConfig
 from ifguide.data.readers import FORMATS, PACKED, find_data_set, first_rows
-from ifguide.data.uploads import keep_upload
 from ifguide.errors import IFGuideError, InputError, explain_system_error
 from ifguide.runtime.jobs import JobStatus, active_job, list_jobs
+from ifguide.study.drafts import Draft
 from ifguide.study.folder import StudyFolder
-from ifguide.study.shelf import INPUTS, Draft
+from ifguide.study.shelf import INPUTS
 from ifguide.ui import components, job_panel
 from ifguide.ui.format import column, plain, sentence
 
@@ -64,11 +64,8 @@ def place(source: str) -> str:
 def ask_source(
     option: str, label: str, example: str, note: str | None = None, *, rows: bool = True
 ) -> tuple[list[str], dict[str, int]]:
-    """A path, an upload or a hub id, with its first rows, and what is wrong with it.
-
-    Args:
-        option: of `ifguide new` or `ifguide suggest`.
-        rows: it holds rows, unlike a model.
+    """Ask for the value of an option of `ifguide new` or `ifguide suggest`: a path, an upload or a hub id, with its
+    first rows if it has any, and what is wrong with it.
 
     Returns:
         The option with its value, and the columns with the length of their first texts; both empty without a source.
@@ -109,13 +106,11 @@ def problem_of(given: list[str]) -> str:
 
 def _keep(option: str, key: str) -> None:
     """Take an upload over, and empty the widget, which holds it in memory."""
-    sent, root = st.session_state[key], draft().root
+    sent = st.session_state[key]
     st.session_state[f"{option}_turn"] += 1
     st.session_state.pop(f"{option}_refused", None)
     try:
-        made = keep_upload(root / INPUTS / option, sent.name, sent)
-        st.session_state[f"new_{option}"] = made.relative_to(root).as_posix()
-        (root / "study.toml").unlink(missing_ok=True)  # what was checked may have been another file of this name
+        st.session_state[f"new_{option}"] = draft().keep(option, sent.name, sent)
     except (IFGuideError, OSError) as error:
         st.session_state[f"{option}_refused"] = f"{sent.name} cannot be used: {explain_system_error(error) or error}"
 
