@@ -10,7 +10,6 @@ from ifguide.evaluation.outcomes import compare_with_first
 from ifguide.evaluation.statistics import INTERVALS
 from ifguide.storage.artifacts import read_json
 from ifguide.storage.lock import read_record
-from ifguide.study.folder import cache_dir
 from ifguide.study.freshness import stage_states
 from ifguide.study.lineage import STAGES
 from ifguide.study.model_facts import known_facts
@@ -27,27 +26,6 @@ from ifguide.ui.report.slides import FIRST_MODELS, make_slides
 DEMO = "demo"
 FEW_MODELS = 6
 """Up to this many models are all shown here."""
-
-
-def show_welcome() -> None:
-    """The page before there is any study."""
-    st.title("Overview", anchor=False)
-    st.markdown(
-        "IF-Guide Studio finds the training tokens that make a language model toxic, retrains the model against them,"
-        " and shows the difference."
-    )
-    st.subheader("There is no study yet", anchor=False)
-    st.markdown(
-        "A **study** is one corpus, one model, and everything computed from them. The built-in demo creates a small"
-        " corpus and a tiny model, and takes a few minutes on a laptop."
-    )
-    with layout.guard():
-        running = job_panel.show_job(cache_dir() / DEMO)
-        if not running and st.button("Build the demo study", type="primary", icon=":material/play_arrow:"):
-            job_panel.start(cache_dir() / DEMO, ["demo"])
-    st.markdown("For your own model and corpus, use the command line, and then reload this page:")
-    st.code("ifguide new NAME --model FOLDER --corpus FILE --toxic FILE --safe FILE\nifguide run NAME", language=None)
-    st.caption(f"Studies are read from {plain(cache_dir())}")
 
 
 def name_model(study: Study) -> str:
@@ -184,8 +162,7 @@ def show_run(study: Study, states: dict) -> None:
 
 frame.need_frame()
 if not st.session_state.get("study"):
-    show_welcome()
-    st.stop()
+    st.switch_page("pages/studies.py")
 
 loaded = frame.open_page("Overview")
 with layout.guard():

@@ -128,7 +128,7 @@ PagesManager.__init__ = start_after_the_first_page
 app = AppTest.from_file("app.py", default_timeout=60).run()
 for page in {[path.stem for path in PAGES]!r}:
     app.switch_page(f"pages/{{page}}.py").run()
-    assert not app.exception and app.title[0].value == page.capitalize(), page
+    assert not app.exception and app.title[0].value == page.capitalize().replace("_", " "), page
 """
     assert not loaded_after(code) & HEAVY
 

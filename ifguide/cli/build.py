@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from typer import Option
+from typer import Argument, Option
 from typer.models import OptionInfo
 
 from ifguide.cli.options import AsJson, Background, StudyName
@@ -77,6 +77,7 @@ def new(
     from ifguide.config.io import override
     from ifguide.config.presets import apply_preset, preset_settings
     from ifguide.config.schema import StudyConfig
+    from ifguide.study.folder import cache_dir
     from ifguide.study.model_facts import find_facts
     from ifguide.study.pipeline import create_study
 
@@ -93,13 +94,15 @@ def new(
     config = override(apply_preset(mode, preset), assignments or [])
     named = {assignment.partition("=")[0].strip() for assignment in assignments or []}
     named |= preset_settings(preset, config.model.mode).keys()
-    study = create_study(name, _with_absolute_paths(config), named=named)
+    with follow_run("new"):
+        study = create_study(name, _with_absolute_paths(config, cache_dir() / name), named=named)
     print(format_table(("", ""), find_facts(study).rows()))
     print(f"\nwrote {study.root / 'study.toml'}; build it with `ifguide run {name}`")
 
 
-def _with_absolute_paths(config: "StudyConfig") -> "StudyConfig":
-    """The same settings with paths that hold from any folder. Hub ids are left alone."""
+def _with_absolute_paths(config: "StudyConfig", root: Path) -> "StudyConfig":
+    """The same settings with paths that hold from any folder; those inside the study's own begin there, so that it can
+    be moved. Hub ids are left alone."""
 
     def absolute(path):
         if isinstance(path, tuple):
@@ -109,7 +112,10 @@ def _with_absolute_paths(config: "StudyConfig") -> "StudyConfig":
             return f"classifier:{absolute(source)}{sign}{label}"
         place = Path(path).expanduser()
         is_file = path and (place.exists() or any(sign in path for sign in "*?["))
-        return str(place.absolute()) if is_file else path
+        if not is_file:
+            return path
+        place = place.absolute()
+        return str(place.relative_to(root) if place.is_relative_to(root) else place)
 
     paths = {
         "model": ("source", "checkpoints"),
@@ -168,30 +174,33 @@ def plan(
     """
     from ifguide.cli.terminal import format_table
     from ifguide.config.io import with_values
-    from ifguide.storage.durations import format_seconds
-    from ifguide.study.plan import make_plan, size
+    from ifguide.study.plan import make_plan, plan_rows
 
     study = open_study(name)
-    with follow_run():
+    with follow_run("plan"):
         found = make_plan(study)
-    if fit and found["remedies"]:
-        study.change(with_values(study.config, found["remedies"]))
+        written: dict = {}
+        while fit and (more := dict(found["remedies"].items() - written.items())):
+            written |= more
+            study = study.change(with_values(study.config, more))
+            found = make_plan(study)
     if as_json:
         print(json.dumps(found, indent=1))
         return
-    places = ("host", "device", "disk")
-    rows = [
-        (stage, format_seconds(need["seconds"]), *(size(need[key]) if need[key] else "" for key in places))
-        for stage, need in found["stages"].items()
-    ]
-    stages = found["stages"].values()
-    most = [size(found["free"][key]) if key in found["free"] else "" for key in places]
-    rows += [("in all", format_seconds(sum(need["seconds"] for need in stages)), "", "", ""), ("free", "", *most)]
-    print(format_table(("stage", "time", "memory", "GPU memory", "disk"), rows))
+    print(format_table(("stage", "time", "memory", "GPU memory", "disk"), plan_rows(found)))
     for problem in found["problems"]:
         print(f"does not fit: {problem}")
-    for key, value in found["remedies"].items():
-        print(f"{'written' if fit else 'try'}: {key} = {json.dumps(value)}")
+    for key, value in (found["remedies"] | written).items():
+        print(f"{'written' if key in written else 'try'}: {key} = {json.dumps(value)}")
+
+
+def rows(data: Annotated[str, Argument(metavar="FILE_OR_DATASET", help="As for `ifguide new --corpus`.")]) -> None:
+    """Print the first rows of a file or a data set as JSON lines, long values cut."""
+    from ifguide.data.readers import first_rows
+
+    with follow_run("rows"):
+        for row in first_rows(data):
+            print(json.dumps(row, ensure_ascii=False))
 
 
 def _start_in_background(name: str, arguments: list[str], *, skip_when_fresh: bool = False) -> None:
@@ -225,4 +234,4 @@ def cancel(name: StudyName) -> None:
     print(f"job {job.id} is {cancel_job(job).state}; continue with `ifguide run {name}`")
 
 
-COMMANDS = (demo, new, plan, run, cancel)
+COMMANDS = (demo, rows, new, plan, run, cancel)

@@ -16,8 +16,9 @@ def format_commands() -> str:
     group = typer.main.get_group(app)
     parts = ["# Commands", NOTE, f"{app.info.help}\n\n{app.info.epilog}", *_table(group)]
     for name, command in group.commands.items():
-        argument = " NAME" if any(parameter.name == "name" for parameter in command.params) else ""
-        parts += [f"## ifguide {name}{argument}", inspect.getdoc(command.callback) or "", *_table(command)]
+        arguments = [str(one.metavar) for one in command.params if one.required and not one.opts[0].startswith("--")]
+        parts += [f"## {' '.join(['ifguide', name, *arguments])}", inspect.getdoc(command.callback) or ""]
+        parts += _table(command)
     return "\n\n".join(parts) + "\n"
 
 

@@ -13,7 +13,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from ifguide import __version__
-from ifguide.cli import analyse, build, queries, select, settings, status, train
+from ifguide.cli import analyse, build, queries, select, settings, status, studies, train
 from ifguide.cli.running import launched_together, speaks
 from ifguide.errors import IFGuideError, InputError, ProcessError, explain_system_error
 
@@ -114,7 +114,7 @@ def options(
         )
 
 
-for module in (build, queries, settings, status, select, train, analyse):
+for module in (build, queries, settings, status, studies, select, train, analyse):
     for function in module.COMMANDS:
         app.command(function.__name__.removesuffix("_studies"))(function)
 

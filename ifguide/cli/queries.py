@@ -1,13 +1,16 @@
 """`ifguide suggest`: toxic and safe queries from files and verdicts."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from typer import Option
 
 from ifguide.cli.options import split_names
-from ifguide.cli.running import open_study
+from ifguide.cli.running import follow_run, open_study
 from ifguide.errors import ConfigError
+
+if TYPE_CHECKING:
+    import pandas
 
 _FROM = "Rows of RealToxicityPrompts, toxic sentences with neutral rewrites, or labelled texts."
 _STUDY = "Take the reviewer's verdicts of this study instead."
@@ -28,11 +31,9 @@ def suggest(
 
     Prints how alike the two sets are, and warns when their topics tell them apart: scores would then find topics.
     """
-    from ifguide.cli.terminal import printable
     from ifguide.config.schema import QueriesConfig
     from ifguide.data.queries import KINDS
     from ifguide.data.query_sources import make_sets, read_query_sets
-    from ifguide.evaluation.query_likeness import TOPIC_AUC, compare_topics
     from ifguide.study.verdict_queries import read_verdicts
 
     if bool(source) == bool(study):
@@ -40,17 +41,25 @@ def suggest(
     if there := [name for kind in KINDS if (out / (name := f"{kind}.jsonl")).exists() and not force]:
         remedy = "name another one, or replace them with --force"
         raise ConfigError(f"--out: expected no queries in {out}, got {' and '.join(there)}; {remedy}")
-    if study:
-        found = make_sets(read_verdicts(open_study(study)), f"the verdicts of study {study!r}")
-    else:
-        found = read_query_sets(source, QueriesConfig(toxic_min=toxic_min, safe_max=safe_max), split_names(labels))
-    out.mkdir(parents=True, exist_ok=True)
-    for kind in KINDS:
-        rows = found.loc[found["kind"] == kind, ["prompt", "completion"]]
-        rows.to_json(out / f"{kind}.jsonl", orient="records", lines=True, force_ascii=False)
-        words = rows["completion"].str.split().str.len().median()
-        print(f"{out / f'{kind}.jsonl'}: {len(rows):,} queries, {words:g} words in the median completion")
-    print(f"left out: {found.attrs['left_out']}")
+    with follow_run("suggest"):
+        if study:
+            found = make_sets(read_verdicts(open_study(study)), f"the verdicts of study {study!r}")
+        else:
+            found = read_query_sets(source, QueriesConfig(toxic_min=toxic_min, safe_max=safe_max), split_names(labels))
+        out.mkdir(parents=True, exist_ok=True)
+        for kind in KINDS:
+            rows = found.loc[found["kind"] == kind, ["prompt", "completion"]]
+            rows.to_json(out / f"{kind}.jsonl", orient="records", lines=True, force_ascii=False)
+            words = rows["completion"].str.split().str.len().median()
+            print(f"{out / f'{kind}.jsonl'}: {len(rows):,} queries, {words:g} words in the median completion")
+        print(f"left out: {found.attrs['left_out']}")
+        _print_likeness(found, reveal)
+
+
+def _print_likeness(found: "pandas.DataFrame", reveal: bool) -> None:
+    from ifguide.cli.terminal import printable
+    from ifguide.evaluation.query_likeness import TOPIC_AUC, compare_topics
+
     if (alike := compare_topics(found)) is None:
         print("too few prompts or words to say whether the sets are about the same things")
         return

@@ -1,4 +1,4 @@
-"""`ifguide status`, `list` and `verify`: which studies there are, what is up to date, and whether it is whole."""
+"""`ifguide status` and `verify`: what of a study is up to date, and whether it is whole."""
 
 import contextlib
 import json
@@ -9,7 +9,7 @@ from typer import Option
 
 from ifguide.cli.options import AsJson, StudyName
 from ifguide.cli.running import follow_run, open_study, speaks
-from ifguide.errors import IFGuideError, StaleError
+from ifguide.errors import StaleError
 
 if TYPE_CHECKING:
     from ifguide.study.analysis.verify import Verification
@@ -31,26 +31,6 @@ def print_headline(name: str) -> None:
     """Print a study's state, from the one process of several that prints."""
     if speaks():
         print(format_status(study_status(open_study(name))))
-
-
-def list_studies() -> None:
-    """List the studies in the cache."""
-    from ifguide.cli.terminal import format_table
-    from ifguide.study import folder
-    from ifguide.study.freshness import stage_states
-
-    rows = []
-    for name in folder.list_studies():
-        try:
-            study = open_study(name)
-            states = [state.state for state in stage_states(study).values()]
-            rows.append((name, f"{states.count('fresh')} of {len(states)}", study.config.description))
-        except IFGuideError as error:
-            rows.append((name, "-", f"cannot be read: {error}"))
-    if rows:
-        print(format_table(("study", "stages built", "description"), rows))
-    else:
-        print(f"no studies in {folder.cache_dir()} yet; try `ifguide demo`")
 
 
 def study_status(study: "Study") -> dict:
@@ -192,4 +172,4 @@ def _summary(found: "Verification") -> str:
     )
 
 
-COMMANDS = (status, list_studies, verify)
+COMMANDS = (status, verify)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pandas
 
 KINDS: tuple[Literal["toxic", "safe"], ...] = ("toxic", "safe")
-_CONTINUATION = "continuation"
+CONTINUATION = "continuation"
 _SCORE = "toxicity"
 _BATCH = 512
 
@@ -57,7 +57,7 @@ def read_queries(path: str, *, kind: Literal["toxic", "safe"], config: QueriesCo
     """
     import pandas as pd
 
-    columns = [config.prompt_field, config.completion_field, _CONTINUATION, config.text_field]
+    columns = [config.prompt_field, config.completion_field, CONTINUATION, config.text_field]
     rows = read_rows(path, text_field=config.text_field, columns=columns)
     found = [_read_pair(row, kind, config) for row in rows]
     pairs = [pair for pair in found if not isinstance(pair, str)]
@@ -84,8 +84,8 @@ def _read_pair(row: Row, kind: str, config: QueriesConfig) -> tuple[str, str] | 
             wanted = f"the columns {prompt_field!r} and {completion_field!r}, or {config.text_field!r}"
             raise InputError(f"{row.where}: expected {wanted}, found {found}; name the right columns in [queries]")
         return split_text(check_text(row.values[config.text_field], row.where, config.text_field), config.split_share)
-    if completion_field not in row.values and _CONTINUATION in row.values:
-        completion_field = _CONTINUATION
+    if completion_field not in row.values and CONTINUATION in row.values:
+        completion_field = CONTINUATION
     prompt, completion = take_field(row, prompt_field), take_field(row, completion_field)
     if isinstance(prompt, dict) != isinstance(completion, dict):
         fields = f"{prompt_field!r} and {completion_field!r}"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ifguide.config.schema import QueriesConfig
-from ifguide.data.queries import KINDS, read_queries, split_text
+from ifguide.data.queries import CONTINUATION, KINDS, read_queries, split_text
 from ifguide.data.readers import Row, check_text, read_rows, take_field
 from ifguide.errors import InputError
 
@@ -28,18 +28,24 @@ def read_query_sets(path: str, config: QueriesConfig, labels=("text", "label")) 
     """`make_sets` from a file with scored prompts and continuations, as RealToxicityPrompts has them; or with columns
     whose names hold `toxic` and `neutral`, as ParaDetox has them; or with a text and its label (0, 1, true, false or a
     score). Scores count as `config.toxic_min` and `config.safe_max` say. Without pairs the sets are matched."""
-    columns = next((row.values for row in _read(path)), {})
-    pair = [next((name for name in columns if part in name), "") for part in ("toxic", "neutral")]
-    if "continuation" in columns:
+    columns = list(next((row.values for row in _read(path)), {}))
+    pair = find_rewrites(columns)
+    if CONTINUATION in columns:
         return make_sets(_read_scored(path, config), path, match=True)
-    if all(pair):
+    if pair:
         return make_sets((_cut(*sentences) for sentences in read_rewrites(path, *pair)), path)
-    if len(labels) == 2 and columns.keys() >= set(labels):
+    if len(labels) == 2 and {*columns} >= set(labels):
         rows = read_rows(path, text_field=labels[0], columns=labels)
         return make_sets((_read_labelled(row, config, *labels) for row in rows), path, match=True)
     wanted = f"'prompt' and 'continuation', 'toxic' and 'neutral', or {' and '.join(map(repr, labels))}"
     there = ", ".join(map(repr, columns)) or "none"
     raise InputError(f"{path}: expected columns {wanted}, got {there}; name the text and the label with --labels")
+
+
+def find_rewrites(columns: Iterable[str]) -> list[str]:
+    """The columns of a toxic sentence and its neutral rewrite; empty without both."""
+    found = [next((name for name in columns if part in name), "") for part in ("toxic", "neutral")]
+    return found if all(found) else []
 
 
 def make_sets(rows: Iterable[Found], source: str, *, match: bool = False) -> "pandas.DataFrame":

@@ -11,6 +11,7 @@ import os
 import reprlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
@@ -65,7 +66,7 @@ def read_rows(
         InputError: no such input, an unknown format, or a row that cannot be read; names the file and the line.
     """
     columns = list(columns)
-    if data_set := _data_set(path):
+    if data_set := find_data_set(path):
         data, stem = hub.load(*data_set)
         for number, values in enumerate(hub.iterate(data, path, columns), start=1):
             yield Row(values, f"{path}, row {number}", number, stem)
@@ -81,6 +82,23 @@ def read_rows(
                 yield from _text_rows(file, stem, text_field, text_unit)
             case kind:
                 yield from _table_rows(file, stem, "," if kind == "csv" else "\t", quoted)
+
+
+def first_rows(path: str, n: int = 5, most: int = 300) -> list[dict[str, str]]:
+    """The first rows for people: values as text of at most `most` characters, nested ones as columns `meta.text`.
+    Errors as `read_rows`; an InputError, too, without any row."""
+    found = [{name: str(value)[:most] for name, value in _flat(row.values)} for row in islice(read_rows(path), n)]
+    if not found:
+        raise InputError(f"{path} holds no row; name another file")
+    return found
+
+
+def _flat(values: dict, lead: str = "") -> Iterator[tuple[str, object]]:
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{lead}{name}.")
+        else:
+            yield f"{lead}{name}", "" if value is None else value
 
 
 def read_texts(path: str, field: str = "text", *, limit: int = 0) -> list[str]:
@@ -162,7 +180,7 @@ def list_files(path: str) -> list[Path]:
 def count_rows(path: str, *, text_unit: str = "line") -> int:
     """How many rows `read_rows` will give: exact for JSON lines, text and Parquet; an upper bound for CSV (a quoted
     field may span lines) and with blank lines, which are skipped; 0 when only reading would tell."""
-    if _data_set(path):
+    if find_data_set(path):
         return 0
     total = 0
     for file in list_files(path):
@@ -320,8 +338,8 @@ def _unique_stems(files: list[Path]) -> list[str]:
     return longer
 
 
-def _data_set(path: str) -> tuple[str, str] | None:
-    """The name and the split of a data set; None for files."""
+def find_data_set(path: str) -> tuple[str, str] | None:
+    """The name and the split of a data set, which the library `datasets` reads; None for files."""
     place = Path(path).expanduser()
     if place.exists():  # a # in a real name is no split
         return (path, "") if hub.is_saved(path) else None

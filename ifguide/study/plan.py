@@ -22,6 +22,7 @@ import numpy as np
 from ifguide.config.attributions import KINDS, computed_kinds, needs_direction
 from ifguide.data.packing import pack_rows
 from ifguide.errors import ConfigError
+from ifguide.storage.durations import format_seconds
 from ifguide.storage.peak_memory import free_memory, read_peak, reset_peak
 from ifguide.study import on_demand
 from ifguide.study.freshness import settings_of
@@ -127,6 +128,18 @@ def count_bytes(facts: ModelFacts) -> tuple[int, int, int]:
 def size(n_bytes: float) -> str:
     """Bytes in words: `512 MB`, `3.4 GB`."""
     return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:.0f} MB"
+
+
+def plan_rows(found: dict) -> list[tuple[str, ...]]:
+    """A plan as a table: of each stage the time, memory, GPU memory and disk; then all together, and what is free."""
+    places, stages = ("host", "device", "disk"), found["stages"]
+    rows = [
+        (stage, format_seconds(need["seconds"]), *(size(need[place]) if need[place] else "" for place in places))
+        for stage, need in stages.items()
+    ]
+    most = [size(found["free"][place]) if place in found["free"] else "" for place in places]
+    seconds = sum(need["seconds"] for need in stages.values())
+    return [*rows, ("in all", format_seconds(seconds), "", "", ""), ("free", "", *most)]
 
 
 class Measured:

@@ -86,7 +86,8 @@ def record_table(
     Args:
         columns: dicts of label, kind (text, number, interval, range, bar, excerpt, veiled, titled, state) and help; the
             heads of columns with `sortable` are buttons that sort; an excerpt's column with `narrow` takes no more room
-            than others. A range is drawn on an axis from 0 to 1: value, low, high, colour.
+            than others, one with `unread` has no known words to veil and is veiled whole. A range is drawn on an axis
+            from 0 to 1: value, low, high, colour.
         rows: dicts of key and cells, one prepared value a column, and where columns are sortable `sort`: one number,
             text or None a column. Rows with None come last in either direction.
         label: name of the table for screen readers.

@@ -2,6 +2,7 @@
 
 import math
 import re
+import time
 from collections.abc import Mapping
 
 from ifguide.config.attributions import KINDS, attributions
@@ -33,6 +34,10 @@ STAGE_TITLES = {
     "mechanism": "Compare the layers",
     "compare": "Train other methods",
     "train": "Train a model",
+    "rows": "Read the first rows",
+    "suggest": "Make queries",
+    "new": "Read and check every input",
+    "plan": "Measure a few seconds of every step",
 }
 """Stage, or another job, -> what it does, in three or four words."""
 
@@ -182,8 +187,9 @@ def duration(seconds: float | None) -> str:
     return format_seconds(seconds) if seconds >= 0.05 else "<0.1 s"
 
 
-def ago(seconds: float) -> str:
-    """How long ago something was, roughly."""
+def ago(moment: float) -> str:
+    """How long ago a Unix time was, roughly."""
+    seconds = time.time() - moment
     for size, noun in ((86400, "day"), (3600, "hour"), (60, "minute")):
         if seconds >= size:
             return f"{count_of(int(seconds // size), noun)} ago"

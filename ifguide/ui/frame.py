@@ -2,7 +2,7 @@
 
 import base64
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import streamlit as st
@@ -25,6 +25,7 @@ ICON = str(STATIC / "icon.svg")
 """The browser tab's icon, a file of ours: named icons would be fetched from the network."""
 
 PAGES = (
+    ("studies", "Studies", ":material/folder_open:"),
     ("overview", "Overview", ":material/dashboard:"),
     ("documents", "Documents", ":material/article:"),
     ("threshold", "Threshold", ":material/tune:"),
@@ -32,6 +33,9 @@ PAGES = (
     ("queries", "Queries", ":material/forum:"),
 )
 """File in `pages/`, title and icon of every page, in the menu's order."""
+
+NEW_STUDY = ("new_study", "New study", ":material/add:")
+"""The page beside the study picker, likewise."""
 
 _FRAMED = "framed"
 """Session key: the frame is drawn, and a page is running inside it."""
@@ -43,6 +47,7 @@ STATES = {
     "missing": ("Not finished", ":material/pending:"),
     "stale": ("Out of date", ":material/update:"),
     "fresh": ("Ready", ":material/check_circle:"),
+    "recorded": ("Recorded", ":material/history:"),
 }
 """State of a study -> title and icon."""
 OPENS_ON_WORDS = ("demo", "showcase")
@@ -75,24 +80,30 @@ def need_frame() -> None:
 def _draw_frame():
     st.set_page_config(page_title="IF-Guide Studio", page_icon=ICON, layout="wide")
     st.html(_STYLE)
-    pages = [
-        st.Page(f"pages/{name}.py", title=title, icon=icon, default=name == "overview") for name, title, icon in PAGES
-    ]
-    page = st.navigation(pages, position="hidden")
+    pages = {
+        name: st.Page(f"pages/{name}.py", title=title, icon=icon, default=name == "overview")
+        for name, title, icon in (*PAGES, NEW_STUDY)
+    }
+    page = st.navigation([*pages.values()], position="hidden")
     _draw_header(pages, page)
     components.preload()
     return page
 
 
+def start_page(title: str, *, wide: bool = False) -> None:
+    """The frame, if it is not drawn, and the page's title for screen readers, since the header shows it."""
+    need_frame()
+    with st.container(key="wide" if wide else "narrow"):
+        st.title(title, anchor=False)
+
+
 def open_page(title: str, *, wide: bool = False) -> Loaded:
-    """The chosen study; stops the page when there is none. The title is for screen readers, since the header shows it.
+    """The chosen study; stops the page when there is none.
 
     Args:
         wide: use the whole width of the window.
     """
-    need_frame()
-    with st.container(key="wide" if wide else "narrow"):
-        st.title(title, anchor=False)
+    start_page(title, wide=wide)
     if linked := st.session_state.pop("missing_study", None):
         st.warning(
             f"The link names the study “{plain(linked)}”, which is not here. Choose one at the top.",
@@ -100,33 +111,31 @@ def open_page(title: str, *, wide: bool = False) -> Loaded:
         )
     name = st.session_state.get("study")
     if not name:
-        st.info("There is no study yet. The **Overview** page shows how to make one.", icon=":material/folder_open:")
+        st.info("There is no study yet. The **Studies** page shows how to make one.", icon=":material/folder_open:")
         st.stop()
     with guard():
         return load_study(name)
 
 
-def _draw_header(pages: Sequence["st.Page"], now: "st.Page") -> None:
+def _draw_header(pages: dict[str, "st.Page"], now: "st.Page") -> None:
     """Draw the line; the chosen study's name is in `st.session_state["study"]` then, and in the page's address."""
     with st.container(key="topbar", horizontal=True, vertical_alignment="center", gap="small"):
         st.html('<span class="mark">IF-Guide Studio</span>', width="content")
         name = st.session_state.get("study")
         with st.container(key="nav", horizontal=True, gap=None, width="content"):
-            for page in pages:
-                look: dict = {"label": page.title, "icon": page.icon, "width": "content"}
-                st.page_link(page, query_params={"study": name} if name else None, **look)
+            for file, *_ in PAGES:
+                st.page_link(pages[file], width="content", query_params={"study": name} if name else None)
         st.space("stretch")
-        if not _pick_study():
-            return
-        loaded = _try_loading(st.session_state["study"])
+        loaded = _try_loading(st.session_state["study"]) if _pick_study() else None
+        with st.container(key="new", width="content"):
+            st.page_link(pages["new_study"], width="content", help="Make a study of your own model and corpus.")
         if loaded:
             title, icon = STATES[study_state(loaded)]
             help = "How far this study is."
             if record := read_record(loaded.study.root):
-                title, icon = "Recorded", ":material/history:"
                 help = f"Read-only: recorded on {plain(record['recorded'])} by {plain(record['command'])}."
             with st.container(key="state", width="content"):
-                st.page_link(pages[0], label=title, icon=icon, width="content", help=help)
+                st.page_link(pages["overview"], label=title, icon=icon, width="content", help=help)
         _ask_veil()
         if method := explain_page(now.title):
             with st.popover(
@@ -145,6 +154,8 @@ def _pick_study() -> bool:
     if not names:
         return False
     linked = st.query_params.get("study")
+    if (opened := st.session_state.pop("open_study", None)) in names:
+        st.session_state["study"] = opened
     if st.session_state.get("study") not in names:
         if linked and linked not in names:
             st.session_state["missing_study"] = linked
@@ -166,14 +177,17 @@ def _try_loading(name: str) -> Loaded | None:
 
 
 def study_state(loaded: Loaded) -> str:
-    """`running`, `missing`, `stale` or `fresh`: a study is as good as its worst stage."""
+    """A key of `STATES`: a study is as good as its worst stage."""
     if active_job(loaded.study.root):
         return "running"
-    return _state_at_rest(loaded.name, loaded)
+    return state_at_rest(loaded.name, loaded)
 
 
 @st.cache_data(ttl=20, max_entries=64, show_spinner=False)
-def _state_at_rest(name: str, _loaded: Loaded) -> str:
+def state_at_rest(name: str, _loaded: Loaded) -> str:
+    """`study_state` of a study without a running job."""
+    if read_record(_loaded.study.root):
+        return "recorded"
     try:
         found = {state.state for state in stage_states(_loaded.study).values()}
     except IFGuideError:
@@ -184,7 +198,7 @@ def _state_at_rest(name: str, _loaded: Loaded) -> str:
 def _ask_veil() -> None:
     """How much offensive text is blurred; no link carries it."""
     if "veil" not in st.session_state:
-        st.session_state["veil"] = "words" if st.session_state["study"] in OPENS_ON_WORDS else "all"
+        st.session_state["veil"] = "words" if st.session_state.get("study") in OPENS_ON_WORDS else "all"
     note = (
         "Hides all training text and completions, only the offensive words in them (selected tokens, human labels, the"
         " classifier's words), or nothing. A link never carries this."

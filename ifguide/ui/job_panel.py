@@ -1,6 +1,5 @@
 """A study's running job: progress that follows by itself, a button to stop it, and how the last one ended."""
 
-import time
 from pathlib import Path
 from typing import Literal
 
@@ -14,6 +13,8 @@ from ifguide.ui.layout import guard
 _ENDINGS = {"failed": "stopped with an error", "dead": "crashed unexpectedly", "cancelled": "was stopped"}
 _RUNS = ("run", "demo")
 """Commands that build the study's steps; other jobs are named when they have ended."""
+_CHECKS = (("new",), ("plan",), ("suggest",))
+"""Commands of a study in the making, which ends when its page is closed."""
 
 
 def start(root: Path, arguments: list[str], *, scope: Literal["app", "fragment"] = "app") -> None:
@@ -51,10 +52,15 @@ def _follow(job: Job) -> None:
                 with guard():
                     cancel_job(job)
                 st.rerun()
-        inside = status.done / status.total if status.total else 0.0
-        whole = (status.stage_index + inside) / status.n_stages if status.n_stages else 0.0  # steps count alike
-        st.progress(min(1.0, max(0.0, whole)), text=_detail(status))
-    st.caption("The run continues if you close this page.")
+        st.progress(share_done(status), text=_detail(status))
+    if status.command[:1] not in _CHECKS:
+        st.caption("The run continues if you close this page.")
+
+
+def share_done(status: JobStatus) -> float:
+    """How much of the run is done, from 0 to 1; all steps count alike."""
+    inside = status.done / status.total if status.total else 0.0
+    return min(1.0, max(0.0, (status.stage_index + inside) / status.n_stages)) if status.n_stages else 0.0
 
 
 def running_stage(root: Path) -> str | None:
@@ -97,7 +103,7 @@ def _detail(status: JobStatus) -> str:
 
 def _show_ending(job: Job, quiet: bool) -> None:
     status = job.status()
-    when = ago(max(0.0, time.time() - status.updated))
+    when = ago(status.updated)
     command = status.command[0] if status.command else "run"
     job_name = "The last run" if command in _RUNS else f"The last job, “{STAGE_TITLES.get(command, plain(command))}”,"
     if status.state == "done":

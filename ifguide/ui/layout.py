@@ -5,6 +5,7 @@ import logging
 import math
 import re
 from collections.abc import Callable, Hashable, Iterable, Iterator
+from typing import NoReturn
 
 import streamlit as st
 
@@ -115,6 +116,12 @@ def drop_document_link(document: str) -> None:
     st.warning(f"This corpus has no document “{plain(document)}”, which the link names.", icon=":material/link_off:")
     st.query_params.pop("doc", None)
     st.session_state.pop("doc", None)
+
+
+def open_study(name: str) -> NoReturn:
+    """Leave for the overview of a study."""
+    st.session_state["open_study"] = name
+    st.switch_page("pages/overview.py", query_params={"study": name})
 
 
 def open_document(loaded: Loaded, id: str) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tests.browser.running_app import REPOSITORY, choose_veil, launch_browser, serve_app, wait_until_still
 
-PAGES = ("overview", "documents", "threshold", "compare", "queries")
+PAGES = ("overview", "documents", "threshold", "compare", "queries", "studies", "new_study")
 WIDTHS = (1440, 900)
 SCHEMES = ("light", "dark")
 

@@ -16,6 +16,8 @@ VIEWS = {
     "compare": "compare?study=fake&models=base,default,random,oracle",
     "queries": "queries?study=fake&query=1",
     "blind": "compare?study=fake&blind=true",
+    "studies": "studies?study=fake",
+    "new_study": "new_study?study=fake",
 }
 ALWAYS = (
     ("overview", "light"),
@@ -23,6 +25,8 @@ ALWAYS = (
     ("threshold", "light"),
     ("compare", "dark"),
     ("queries", "light"),
+    ("studies", "dark"),
+    ("new_study", "light"),
 )
 """A view and a theme of each page; the others are thorough."""
 WIDTHS = (900, 1440, 2560)

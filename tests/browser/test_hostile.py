@@ -2,6 +2,7 @@
 all stays text."""
 
 import csv
+import json
 import urllib.parse
 
 import psutil
@@ -71,6 +72,23 @@ def test_overview_and_a_failed_job_stay_text(watch, address):
     body = watch.page.locator("body").inner_text()
     assert "**trap**" in body and "<b>trap</b>" in body and "$\\frac{trap}{2}$" in body
     watch.check("overview")
+
+
+def test_studies_and_the_inputs_of_a_new_one_stay_text(watch, address, tmp_path):
+    visit(watch.page, address, f"studies?{query()}")
+    assert "**trap**" in watch.page.locator(".st-key-study_hostile").inner_text()
+    watch.check("studies")
+    file = tmp_path / "rows.jsonl"
+    file.write_text(json.dumps({TRAP: TRAP, "<b>text</b>": TRAP}) + "\n")
+    visit(watch.page, address, f"new_study?{query()}")
+    reveal(watch.page)
+    for label, value in (("Name", TRAP), ("Model", f"/{TRAP}"), ("Corpus", str(file))):
+        watch.page.get_by_role("textbox", name=label, exact=True).fill(value)
+        watch.page.keyboard.press("Enter")
+        wait_until_still(watch.page)
+    watch.page.get_by_role("combobox", name="Text", exact=True).click()
+    watch.page.get_by_role("option").nth(2).wait_for()
+    watch.check("new study")
 
 
 def test_documents_and_their_tooltips_stay_text(watch, address, cache):

@@ -6,15 +6,15 @@ from tests.browser.conftest import needs_browser
 from tests.browser.running_app import serve_app, visit, wait_until_still
 
 pytestmark = needs_browser
-TITLES = ["Overview", "Documents", "Threshold", "Compare", "Queries"]
+TITLES = ["Studies", "Overview", "Documents", "Threshold", "Compare", "Queries"]
 
 
-@pytest.mark.parametrize("title", TITLES)
+@pytest.mark.parametrize("title", [*TITLES, "New study"])
 def test_a_page_loads_without_errors_fits_and_asks_nobody_else(page, address, title):
     asked = []
     page.on("request", lambda request: asked.append(request.url))
     page.set_viewport_size({"width": 1440, "height": 900})
-    visit(page, address, "" if title == "Overview" else title.lower())
+    visit(page, address, "" if title == "Overview" else title.lower().replace(" ", "_"))
     assert page.locator("h1").inner_text() == title
     assert page.locator('[data-testid="stException"], [data-testid="stAlertContentError"]').count() == 0
     assert page.failures == []

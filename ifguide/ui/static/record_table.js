@@ -35,7 +35,7 @@ function fillCell(cell, column, value, veil) {
     cell.append(bar);
   } else if (column.kind === "excerpt") {
     cell.className = column.narrow ? "" : "long";
-    const hidden = veil === "all";
+    const hidden = veil === "all" || (veil && column.unread);
     const excerpt = element("span", "excerpt" + (hidden ? " veil" : ""));
     if (hidden) excerpt.setAttribute("aria-hidden", "true");
     for (const [text, marked] of value) {

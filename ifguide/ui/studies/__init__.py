@@ -1,0 +1,1 @@
+"""The Studies page, and the form that makes a study."""

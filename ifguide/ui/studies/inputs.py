@@ -1,0 +1,158 @@
+"""One input of a study in the making: typed or uploaded, its first rows, its columns, and the jobs that read it.
+
+What was typed stays while the reader visits other pages. Uploads go into the draft's folder.
+"""
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import streamlit as st
+
+from ifguide.config.schema import StudyConfig
+from ifguide.data.readers import FORMATS, PACKED, find_data_set, first_rows
+from ifguide.errors import IFGuideError, InputError, explain_system_error
+from ifguide.runtime.jobs import JobStatus, active_job, list_jobs
+from ifguide.study.drafts import Draft
+from ifguide.study.folder import StudyFolder
+from ifguide.study.shelf import INPUTS
+from ifguide.ui import components, job_panel
+from ifguide.ui.format import column, plain, sentence
+
+COLUMNS_MOST = 8
+KEEP: dict = {"persist_state": "session"}
+_QUOTED = re.compile(r"""\b(completion|prompt|got) (['"]).*?\2(?=[ ,;(]|$)""")
+"""Where an error quotes a text."""
+_ENDINGS = [ending.removeprefix(".") for ending in (*FORMATS, *PACKED)]
+
+
+def draft() -> Draft:
+    """This session's draft, made when it is first needed."""
+    if "draft" not in st.session_state:
+        st.session_state["draft"] = Draft()
+    return st.session_state["draft"]
+
+
+def last_job(*command: str) -> JobStatus | None:
+    """How far the draft's latest job is whose command begins so."""
+    jobs = list_jobs(draft().root) if "draft" in st.session_state else ()
+    return next((status for job in jobs if (status := job.status()).command[: len(command)] == command), None)
+
+
+def offer_job(label: str, command: list[str], *, ready: bool = True, **look) -> JobStatus | None:
+    """A button that runs a command on the draft, or its progress; returns how its last run went, if that was for the
+    same options."""
+    status = last_job(command[0])
+    if status and status.running:
+        job_panel.show_job(draft().root)
+        return None
+    busy = "draft" in st.session_state and active_job(draft().root)
+    if st.button(label, disabled=bool(busy or not ready), **look):
+        job_panel.start(draft().root, command)
+    return status if status and list(status.command) == command else None
+
+
+def place(source: str) -> str:
+    """What a source names from any folder: an upload is in the draft's."""
+    uploaded = "draft" in st.session_state and source.startswith(f"{INPUTS}/")
+    return StudyFolder(draft().root if uploaded else Path.cwd(), StudyConfig()).resolve(source)
+
+
+def ask_source(
+    option: str, label: str, example: str, note: str | None = None, *, rows: bool = True
+) -> tuple[list[str], dict[str, int]]:
+    """Ask for the value of an option of `ifguide new` or `ifguide suggest`: a path, an upload or a hub id, with its
+    first rows if it has any, and what is wrong with it.
+
+    Returns:
+        The option with its value, and the columns with the length of their first texts; both empty without a source.
+    """
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
+        look: dict = {"placeholder": example, "help": note, "args": (f"{option}_refused", None), **KEEP}
+        source = st.text_input(label, key=f"new_{option}", on_change=st.session_state.pop, **look).strip()
+        if rows:
+            with st.popover("Upload", icon=":material/upload:", width="content"):
+                key = f"{option}_file_{st.session_state.setdefault(f'{option}_turn', 0)}"
+                st.file_uploader(f"{label}: a file", _ENDINGS, key=key, on_change=_keep, args=(option, key))
+                st.caption("The file becomes a part of the study. Give the path of a larger one instead.")
+    path = place(source)
+    given, columns = [f"--{option}={path}"] * bool(source), {}
+    show_problem(st.session_state.get(f"{option}_refused") or problem_of(given))
+    nested = option in ("prompts", "heldout") and path.endswith(".json")  # may be in BOLD's form, without rows
+    try:
+        columns = _show_rows(option, path, f"First rows: {label}") if source and rows and not nested else {}
+    except (InputError, OSError) as error:
+        show_problem(explain_system_error(error) or str(error))
+    return given, columns
+
+
+def show_problem(text: str) -> None:
+    """An error, if there is one; the texts that it quotes are left out while text is veiled."""
+    if text:
+        shown = _QUOTED.sub(r"\1 ‹hidden text›", text) if components.veiled() else text
+        st.error(sentence(shown), icon=":material/error:")
+
+
+def problem_of(given: list[str]) -> str:
+    """What the last check found wrong with an input of this option."""
+    for status in filter(None, map(last_job, ("new", "suggest"))):
+        if {*given} & {*status.command} and given[0].partition("=")[2] in status.error:
+            return status.error
+    return ""
+
+
+def _keep(option: str, key: str) -> None:
+    """Take an upload over, and empty the widget, which holds it in memory."""
+    sent = st.session_state[key]
+    st.session_state[f"{option}_turn"] += 1
+    st.session_state.pop(f"{option}_refused", None)
+    try:
+        st.session_state[f"new_{option}"] = draft().keep(option, sent.name, sent)
+    except (IFGuideError, OSError) as error:
+        st.session_state[f"{option}_refused"] = f"{sent.name} cannot be used: {explain_system_error(error) or error}"
+
+
+@st.cache_data(ttl=60, max_entries=64, show_spinner=False)
+def _read_first(path: str, changed: float) -> list[dict[str, str]]:
+    return first_rows(path)
+
+
+@st.cache_data(ttl=3600, max_entries=16, show_spinner="Reading the first rows…")
+def _fetch(path: str) -> list[dict[str, str]]:
+    """The first rows of a data set, in a process of its own."""
+    done = subprocess.run([sys.executable, "-m", "ifguide", "rows", path], capture_output=True, text=True)
+    if done.returncode:
+        raise InputError(done.stderr.strip().rpartition("error: ")[2])
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def _show_rows(option: str, path: str, label: str) -> dict[str, int]:
+    """The first rows as a table, all veiled; a data set's once the reader asks for them."""
+    data_set = find_data_set(path)
+    if not data_set or not (data_set[1] or Path(path).exists()):  # files, or nothing that can be read
+        rows = _read_first(path, Path(path).stat().st_mtime if Path(path).exists() else 0.0)
+    elif st.session_state.get(f"{option}_fetched") == path or st.button("Read its first rows", key=f"{option}_fetch"):
+        st.session_state[f"{option}_fetched"] = path
+        rows = _fetch(path)
+    else:
+        st.caption("A data set of the hub, or one saved by the `datasets` library. Nothing is fetched before you ask.")
+        return {}
+    columns = {name: sum(len(row.get(name, "")) for row in rows) for row in rows for name in row}
+    shown = [*columns][:COLUMNS_MOST]
+    heads = [column(name[:40], "excerpt", unread=True, narrow=len(shown) > 2) for name in shown]
+    cells = [{"key": str(n), "cells": [[[row.get(name, ""), False]] for name in shown]} for n, row in enumerate(rows)]
+    components.record_table(heads, cells, key=f"{option}_rows", label=label)
+    if more := [*columns][COLUMNS_MOST:]:
+        st.caption(plain(f"More columns: {', '.join(more)}"))
+    return columns
+
+
+def ask_column(option: str, label: str, columns: Iterable[str], likely: Iterable[str], none: str = "") -> str:
+    """One of the columns, at first the likeliest; `none` is the title of having none, where that may be."""
+    options = [*[""] * bool(none), *columns]
+    first = next((options.index(name) for name in likely if name in options), 0)
+    key = f"new_{option}_{label}_{'|'.join(options)}"
+    return st.selectbox(label, options, first, key=key, format_func=lambda name: name or none, **KEEP)

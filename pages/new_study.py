@@ -1,0 +1,239 @@
+"""Make a study on one page; the commands `suggest`, `new`, `plan` and `run` do the work."""
+
+import json
+from pathlib import Path
+
+import streamlit as st
+
+from ifguide.config.names import NAME_RULE
+from ifguide.config.presets import PRESETS
+from ifguide.data.chat import MESSAGES
+from ifguide.data.queries import CONTINUATION, KINDS
+from ifguide.data.query_sources import find_rewrites
+from ifguide.errors import ConfigError
+from ifguide.runtime.jobs import Job, active_job, start_job
+from ifguide.study.drafts import Draft
+from ifguide.study.model_facts import known_facts
+from ifguide.study.plan import known_plan, plan_rows
+from ifguide.study.reading import Study
+from ifguide.study.shelf import INPUTS, free_place
+from ifguide.ui import components, frame, job_panel, layout
+from ifguide.ui.format import STAGE_TITLES, column, plain, sentence
+from ifguide.ui.studies.inputs import KEEP, ask_column, ask_source, draft, last_job, offer_job, problem_of, show_problem
+
+PAIR = "A prompt and its completion"
+MODES = {
+    "finetune": ("Fine-tune it", "Its weights are trained further on the corpus."),
+    "scratch": ("Train from scratch", "Only its shape is taken; training starts from random weights."),
+    "asis": ("Use it as it is", "It was trained on the corpus already."),
+}
+WAYS = {"files": "Two files", "suggest": "Make them from one file"}
+UNITS = {"line": "A line", "file": "A file"}
+EVALUATION = {
+    "prompts": ("Prompts", "prompts.jsonl", "prompt_field", "the models complete the prompts of the toxic examples."),
+    "heldout": ("Held-out text", "heldout.txt", "text_field", "nothing tells whether the model still writes well."),
+}
+NEEDED = {"corpus": "corpus", "toxic": "toxic examples", "safe": "safe examples", "model": "model"}
+
+
+def ask_name() -> str:
+    """A name that no study has; empty without one."""
+    name = st.text_input("Name", key="new_name", placeholder="my-study", max_chars=64, help=NAME_RULE, **KEEP).strip()
+    try:
+        return name and free_place(name).name
+    except ConfigError as error:
+        show_problem(str(error))
+        return ""
+
+
+def setting(key: str, value: str) -> list[str]:
+    """An option for a setting."""
+    return ["--set", f"{key}={json.dumps(value)}"]
+
+
+def ask_corpus() -> list[str]:
+    """Options for the corpus and its columns."""
+    note = "A .jsonl, .csv, .tsv, .parquet or .txt file (packed with gzip or zstd, too), or a folder of them."
+    given, columns = ask_source("corpus", "Corpus", "/data/posts.jsonl, a folder, or org/name#train", note)
+    if not columns:
+        return given
+    pair = [PAIR] * (columns.keys() >= {"prompt", "completion"})
+    with st.grid(4, min_column_width=170):
+        likely = ("text", *MESSAGES, *pair, "content", max(columns, key=columns.__getitem__))
+        text = ask_column("corpus", "Text", [*columns, PAIR], likely)
+        given.append(f"--text-field={'' if text == PAIR else text}")
+        for part in ("prompt", "completion") if text == PAIR else ():
+            given += setting(f"corpus.{part}_field", ask_column("corpus", part.capitalize(), columns, (part,)))
+        if ".txt" in given[0] or (columns.keys() == {"text"} and Path(given[0].partition("=")[2]).is_dir()):
+            unit = st.selectbox("A document is", [*UNITS], format_func=UNITS.get, key="new_unit", **KEEP)
+            return given + setting("corpus.text_unit", unit)
+        for part, none in (("id", "Row numbers"), ("source", "The file's name"), ("spans", "None")):
+            name = ask_column("corpus", part.capitalize(), columns, (part,), none)
+            given += [f"--{part}-field={name}"] * bool(name)
+    st.caption("Spans are known toxic ranges of characters: they judge the result and never enter it.")
+    return given
+
+
+def ask_queries() -> list[str]:
+    """Options for the toxic and the safe examples."""
+    look: dict = {"format_func": WAYS.get, "default": "files", "required": True, "label_visibility": "collapsed"}
+    if st.segmented_control("Where they come from", [*WAYS], key="new_ways", **look, **KEEP) == "suggest":
+        return suggest_queries()
+    given: list[str] = []
+    names: dict[str, int] = {}
+    for kind, side in zip(KINDS, st.columns(2), strict=True):
+        with side:
+            option, columns = ask_source(kind, f"{kind.capitalize()} examples", f"/data/{kind}.jsonl")
+            given, names = given + option, names | columns
+    if names:
+        with st.grid(4, min_column_width=170):
+            prompt = ask_column("queries", "Prompt", names, ("prompt",), "None: cut each text in two")
+            label, likely = ("Completion", ("completion", CONTINUATION)) if prompt else ("Text", ("text",))
+            second = ask_column("queries", label, names, likely)
+        given.append(f"--prompt-field={prompt}")
+        given += [f"--completion-field={second}"] if prompt else setting("queries.text_field", second)
+    return given
+
+
+def suggest_queries() -> list[str]:
+    """Options for queries that `ifguide suggest` makes; it says how alike the two sets are."""
+    note = (
+        "Texts with a label (0, 1, true, false or a score), toxic sentences with neutral rewrites as in ParaDetox, or"
+        " scored prompts and continuations as in RealToxicityPrompts. It may be the corpus."
+    )
+    given, columns = ask_source("from", "File with both kinds", "/data/labelled.csv", note)
+    if not columns:
+        return []
+    folder = draft().root / INPUTS / "suggested"
+    command = ["suggest", f"--out={folder}", *given, "--force"]
+    if CONTINUATION not in columns and not find_rewrites(columns):
+        with st.grid(4, min_column_width=170):
+            text = ask_column("from", "Text", columns, ("text", max(columns, key=columns.__getitem__)))
+            label = ask_column("from", "Label", columns, ("label", "toxic", "is_toxic", "toxicity", "score"))
+        command.append(f"--labels={text},{label}")
+    status = offer_job("Make the examples", command, icon=":material/auto_awesome:")
+    if not status or status.state != "done":
+        return []
+    for line in Job(folder=draft().root / "jobs" / status.job).log().splitlines():
+        (st.warning if line.startswith("warning") else st.caption)(plain(line.replace(f"{folder}/", "")))
+    made = [f"--{kind}={folder / f'{kind}.jsonl'}" for kind in KINDS]
+    for option in made:
+        show_problem(problem_of([option]))
+    return made
+
+
+def ask_evaluation() -> list[str]:
+    """Options for the prompts and the held-out text."""
+    given: list[str] = []
+    for (name, (label, file, field, without)), side in zip(EVALUATION.items(), st.columns(2), strict=True):
+        with side:
+            option, columns = ask_source(name, f"{label} (optional)", f"/data/{file}")
+            given += option
+            if not option:
+                st.caption(f"Without it, {without}")
+            elif columns:
+                likely = ("prompt", "text")
+                chosen = ask_column(name, "Column", columns, likely) if len(columns) > 1 else next(iter(columns))
+                given += setting(f"evaluate.{field}", chosen)
+    return given
+
+
+def ask_model() -> list[str]:
+    """Options for the model, its training and the preset."""
+    given, _ = ask_source("model", "Model", "/data/models/my-model, or org/name", rows=False)
+    if given and not Path(source := given[0].partition("=")[2]).is_dir():
+        if source.startswith(("/", "~", ".")):
+            show_problem(f"there is no folder {source}")
+        else:
+            st.caption("A hub id: downloaded when you press “Check and plan”.")
+    left, right = st.columns(2)
+    look: dict = {"captions": [note for _, note in MODES.values()], "format_func": lambda mode: MODES[mode][0], **KEEP}
+    mode = left.radio("What to do with it", [*MODES], key="new_mode", **look)
+    names = [name for name in PRESETS if name != "paper"]
+    look = {"captions": [plain(PRESETS[name].note.replace("`", "")) for name in names], "format_func": str.capitalize}
+    preset = right.radio("How thorough", names, 1, key="new_preset", **look, **KEEP)
+    return [*given, f"--preset={preset}", *setting("model.mode", mode)]
+
+
+def show_plan(study: Study) -> None:
+    """What was found out about the model, what each step will take here, and what would make it fit."""
+    last, found = last_job(), known_plan(study)
+    if last and last.command[0] == "new":
+        job_panel.start(study.root, ["plan", Draft.NAME])
+    left, right = st.columns(2)
+    if facts := known_facts(study):
+        rows = [{"key": what, "cells": [what, text]} for what, text in facts.rows()]
+        with left:
+            components.record_table(
+                [column("Model", "text"), column("Found", "text")], rows, key="facts", label="The model"
+            )
+    if not found:
+        if failed := offer_job("Plan again", ["plan", Draft.NAME], icon=":material/refresh:"):
+            show_problem(failed.error)
+        return
+    lines, titles = plan_rows(found), STAGE_TITLES | {"in all": "In all", "free": "Free here"}
+    columns = [column("Step", "text"), *(column(label) for label in ("Time", "Memory", "GPU memory", "Disk"))]
+    used = [n for n in range(len(columns)) if any(line[n] for line in lines)]
+    rows = [{"key": stage, "cells": [(titles[stage], *more)[n] for n in used]} for stage, *more in lines]
+    with right:
+        components.record_table([columns[n] for n in used], rows, key="plan", label="What each step takes")
+    for problem in found["problems"]:
+        st.warning(f"Does not fit: {sentence(problem)}", icon=":material/memory:")
+    if not found["problems"]:
+        st.success(f"It fits on this machine and takes about {lines[-2][1]}.", icon=":material/check_circle:")
+    if found["remedies"]:
+        changes = ", ".join(f"{key} = {json.dumps(value)}" for key, value in found["remedies"].items())
+        st.caption(plain(f"It may fit with {changes}."))
+        offer_job("Make it fit", ["plan", Draft.NAME, "--fit"], icon=":material/compress:")
+
+
+def start_over() -> None:
+    """Forget the form and its draft."""
+    if made := st.session_state.pop("draft", None):
+        made.discard()
+    for key in [key for key in st.session_state if str(key).startswith("new_")]:
+        del st.session_state[key]
+
+
+def check_and_create(name: str, given: list[str]) -> None:
+    """The button to check and plan; once that went well, the one to make the study."""
+    missing = [what for option, what in NEEDED.items() if not any(part.startswith(f"--{option}=") for part in given)]
+    command, status = ["new", Draft.NAME, *given], last_job("new")
+    look: dict = {"type": "primary", "icon": ":material/play_arrow:"}
+    if status and list(status.command) == command and status.state == "done" and (draft().root / "study.toml").exists():
+        show_plan(Study.open(Draft.NAME, draft().folder))
+        if st.button("Create and run", disabled=not name or bool(active_job(draft().root)), **look):
+            root = draft().finish(name)
+            start_over()
+            start_job(name, ["run", name], root.parent)
+            layout.open_study(name)
+    else:
+        failed = offer_job("Check and plan", command, ready=not missing, **look)
+        if failed and not any(problem_of([part]) for part in given if "=" in part):
+            show_problem(failed.error)
+    if missing or not name:
+        st.caption(f"Still missing: {', '.join([*['name'] * (not name), *missing])}.")
+
+
+frame.start_page("New study")
+with layout.guard():
+    st.subheader("1 Name", anchor=False)
+    name = ask_name()
+    st.subheader("2 Corpus", anchor=False)
+    st.caption("The text that the model is, or was, trained on. Every token of it gets a score.")
+    given = ask_corpus()
+    st.subheader("3 Toxic and safe examples", anchor=False)
+    st.caption("They say what to look for. The prompts of both should be alike, so that only toxicity differs.")
+    given += ask_queries()
+    st.subheader("4 Evaluation", anchor=False)
+    given += ask_evaluation()
+    st.subheader("5 Model", anchor=False)
+    given += ask_model()
+    st.subheader("6 Plan", anchor=False)
+    st.caption(
+        "Reads every input, and measures some seconds of each step on this machine. Nothing is built before that."
+    )
+    check_and_create(name, given)
+    if st.button("Start over", type="tertiary", help="Empties this form and removes what was uploaded."):
+        start_over()
+        st.rerun()
