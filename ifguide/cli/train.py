@@ -40,9 +40,8 @@ def evaluate(
     study = open_study(name)
     with follow_run() as progress:
         from ifguide.study import pipeline
-        from ifguide.study.lineage import Unit
 
-        pipeline.build(study, [Unit("evaluate", DEFAULT if model == "suppressed" else model)], progress=progress)
+        pipeline.evaluate(study, DEFAULT if model == "suppressed" else model, progress=progress)
     print_headline(name)
 
 

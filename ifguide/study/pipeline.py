@@ -86,6 +86,11 @@ def run_study(
     return _build(study, units, progress, forced={unit for unit in units if unit.stage == force})
 
 
+def evaluate(study: Study, variant: str, *, progress: Progress | None = None) -> list[Unit]:
+    """Evaluate `base` or the model of a selection, after training it if necessary. Returns what was built."""
+    return build(study, [Unit("evaluate", variant)], progress=progress)
+
+
 def borrow(study: Study, name: str, lent: BorrowedConfig, *, progress: Progress | None = None) -> None:
     """Carry a selection of another study over by characters, see `ifguide.selection.transfer`; study.toml says from
     then on where it is from.

@@ -295,7 +295,7 @@ def test_a_damaged_corpus_is_stale(tmp_path):
         TokenizedCorpus.open(corpus.folder)
     (corpus.folder / "documents.arrow").write_bytes(whole)
     np.save(corpus.folder / "token_ids.npy", corpus.token_ids[:-1].copy())
-    with pytest.raises(StaleError, match=r"token_ids\.npy: expected .* values"):
+    with pytest.raises(StaleError, match=r"token_ids\.npy is damaged .expected .* values"):
         TokenizedCorpus.open(corpus.folder)
 
 

@@ -23,7 +23,7 @@ from ifguide.storage import artifacts
 from ifguide.storage.lock import study_lock
 from ifguide.study.freshness import stage_states, study_fingerprint
 from ifguide.study.lineage import STAGES, Unit
-from ifguide.study.pipeline import build, create_study, run_study
+from ifguide.study.pipeline import build, create_study, evaluate, run_study
 from ifguide.study.reading import Study
 from ifguide.study.select import open_index, preview_selection, save_selection, select_by_scan
 from tests.influence.dense import dot, layer_gradient, sequence_losses
@@ -297,7 +297,7 @@ class TestBuildingAgain:
         save_selection(study, "mine", {"quantile": 0.7})
         assert names(build(study, [Unit("suppress", "mine")])) == ["suppress mine"]
         assert names(build(study, [Unit("evaluate", "mine")])) == ["evaluate mine"]
-        assert build(study, [Unit("evaluate", "mine")]) == []
+        assert evaluate(study, "mine") == []
         assert list(study.headline()) == ["base", "suppressed", "random", "oracle", "mine"]
         assert run_study(study) == []  # which leaves it alone
 
