@@ -227,9 +227,9 @@ def pack(
     name: StudyName,
     out: Annotated[Path | None, Option(metavar="FILE", help="Where to write it.", show_default="NAME.ifguide")] = None,
 ) -> None:
-    """Write a study to one file that `ifguide app FILE` opens read-only.
+    """Write a study to one file, to open read-only.
 
-    The file holds texts, scores, selections and completions, but no weights and no tokenizer.
+    `ifguide app FILE` opens it. It holds texts, scores, selections and completions, but no weights and no tokenizer.
     """
     from ifguide.study.packed import pack_study
 
