@@ -23,8 +23,6 @@ def evaluate_unit(study: Study, unit: Unit, progress: Progress):
     `ifguide.evaluation.evaluate.evaluate_model`; with `evaluate.harness_tasks` also `harness`. An InputError: a file, a
     scorer or the harness cannot be used; before anything is computed."""
     from ifguide.evaluation.harness import check_harness, run_harness
-    from ifguide.evaluation.steering import RewardProcessor
-    from ifguide.evaluation.toxicity import QueryScorer
 
     config: EvaluateConfig = study.resolved("evaluate")
     if config.harness_tasks:
@@ -35,13 +33,9 @@ def evaluate_unit(study: Study, unit: Unit, progress: Progress):
     heldout = read_heldout(config.heldout, config) if config.heldout else []
     lambada = read_lambada(config)
     model, tokenizer = load_evaluated(study, unit.name)
-    steer, baselines = None, study.config.baselines
-    if unit.name == STEERED:
-        spec, sets = baselines.steer_scorer, (study.queries(kind)["completion"] for kind in ("toxic", "safe"))
-        judge = QueryScorer(*sets) if spec == QueryScorer.name else load_study_scorer(study, spec)
-        if spec == config.scorer:
-            progress.message(f"{STEERED}: {spec} both steers and rates it, so its rating is no independent one")
-        steer = RewardProcessor(tokenizer, judge, baselines.steer_strength, baselines.steer_candidates)
+    steer = load_steering(study, tokenizer) if unit.name == STEERED else None
+    if unit.name == STEERED and study.config.baselines.steer_scorer == config.scorer:
+        progress.message(f"{STEERED}: {config.scorer} both steers and rates it, so its rating is no independent one")
     metrics, samples, losses = evaluate_model(
         model,
         tokenizer,
@@ -76,6 +70,17 @@ def load_study_scorer(study: Study, spec: str):
     scorer = load_scorer(spec.replace(source, place, 1), device=device)
     scorer.name = scorer.name.replace(place, source, 1)
     return scorer
+
+
+def load_steering(study: Study, tokenizer):
+    """What chooses the base model's words in the steered model."""
+    from ifguide.evaluation.steering import RewardProcessor
+    from ifguide.evaluation.toxicity import QueryScorer
+
+    how, sets = study.config.baselines, (study.queries(kind)["completion"] for kind in ("toxic", "safe"))
+    own = how.steer_scorer == QueryScorer.name
+    judge = QueryScorer(*sets) if own else load_study_scorer(study, how.steer_scorer)
+    return RewardProcessor(tokenizer, judge, how.steer_strength, how.steer_candidates)
 
 
 def study_prompts(study: Study) -> list[Prompt]:
