@@ -10,7 +10,7 @@ import threading
 
 from ifguide.errors import ProcessError
 
-ANSWER_SECONDS = 20.0
+ANSWER_SECONDS = 60.0
 """The process answers at once, whatever it is working on, unless the machine stands still."""
 
 
@@ -31,8 +31,8 @@ class ModelWorker:
         with self._lock:
             if self._process is None or self._process.poll() is not None:
                 self._start()
-            number = self._send({"ask": request})["id"]
-            return f"{self._process.pid}.{number}"
+            assert self._process
+            return f"{self._process.pid}.{self._send({'ask': request})['id']}"
 
     def read(self, id: str, *, cancel: bool = False) -> dict:
         """How far a request is, see `ifguide.serving.worker.Worker.answer`; `cancel` ends it."""

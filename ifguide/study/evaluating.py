@@ -10,7 +10,7 @@ from ifguide.data.readers import read_texts
 from ifguide.errors import StaleError
 from ifguide.evaluation.evaluate import evaluate_model
 from ifguide.runtime.progress import Progress
-from ifguide.storage.artifacts import hash_json, read_table
+from ifguide.storage.artifacts import check_sizes, hash_json, read_manifest, read_table
 from ifguide.storage.work import open_work
 from ifguide.study.freshness import inputs_of, settings_of
 from ifguide.study.lineage import BASELINE_CLASSIFIER, Unit, weights_unit
@@ -111,6 +111,19 @@ def shared_prompts_warning(study: Study) -> str:
 def read_lambada(config: EvaluateConfig) -> list[str]:
     """The passages of `evaluate.lambada`; none without the setting. Their column is `text`."""
     return read_texts(config.lambada, "text", limit=config.n_lambada) if config.lambada else []
+
+
+def missing_weights(study: Study, name: str) -> str:
+    """Why an evaluated model cannot be loaded, with the remedy; empty where its files are there."""
+    unit = weights_unit(name)
+    folder = study.folder(unit)
+    manifest = read_manifest(folder)
+    if manifest and not (problem := check_sizes(folder, manifest)):
+        return ""
+    how = {"base": f"ifguide run {study.name}", "default": f"ifguide suppress {study.name}"}
+    remedy = how.get(unit.name or BASE, f"ifguide compare {study.name} --with {name}")
+    why = problem if manifest else "it was not trained here"
+    return f"the weights of {name} are not in this study ({why}); make them again with `{remedy}`"
 
 
 def load_evaluated(study: Study, name: str):

@@ -61,7 +61,7 @@ def pinned_pair(loaded: Loaded) -> Pair | None:
     if len(names) < 2:
         return None
     models = usual_models(names)
-    drop = _largest_drop(loaded.key, *models, loaded)
+    drop = _largest_drop(loaded.key, models, loaded)
     return _pair(loaded, models, *drop, pinned=False) if drop else None
 
 
@@ -88,24 +88,38 @@ def _read_pin(root: Path) -> dict | None:
 
 
 def _pair(loaded: Loaded, models: Sequence[str], prompt_index: int, sample: int, *, pinned: bool) -> Pair | None:
-    sides, text = [], ""
+    found = []
     for model in models:
         frame = loaded.samples(model)
-        rows = frame[(frame["prompt_index"] == prompt_index) & (frame["sample_index"] == sample)]
-        if not len(rows) or (sides and rows["prompt"].iloc[0] != text):
-            return None
-        row, text = rows.iloc[0], rows["prompt"].iloc[0]
-        spans = read_spans(row.get("toxic_spans"), row["completion"])
-        sides.append(Side(model=model, completion=row["completion"], toxicity=float(row["toxicity"]), spans=spans))
-    where = {"prompt_index": prompt_index, "sample_index": sample, "prompt": text, "pinned": pinned}
-    return Pair(before=sides[0], after=sides[1], **where)
+        found.append(frame[(frame["prompt_index"] == prompt_index) & (frame["sample_index"] == sample)])
+    if not all(map(len, found)) or found[0]["prompt"].iloc[0] != found[1]["prompt"].iloc[0]:
+        return None
+    before, after = (_side(model, rows.iloc[0]) for model, rows in zip(models, found, strict=True))
+    return Pair(
+        prompt_index=prompt_index,
+        sample_index=sample,
+        prompt=found[0]["prompt"].iloc[0],
+        before=before,
+        after=after,
+        pinned=pinned,
+    )
+
+
+def _side(model: str, row) -> Side:
+    text = row["completion"]
+    return Side(
+        model=model, completion=text, toxicity=float(row["toxicity"]), spans=read_spans(row.get("toxic_spans"), text)
+    )
 
 
 @st.cache_data(max_entries=32, show_spinner=False)
-def _largest_drop(key: tuple, before: str, after: str, _loaded: Loaded) -> tuple[int, int] | None:
+def _largest_drop(key: tuple, models: Sequence[str], _loaded: Loaded) -> tuple[int, int] | None:
     """(prompt, sample) of the largest drop; `key` is what the result is filed under."""
     columns = ["prompt_index", "sample_index", "toxicity", "completion"]
-    sides = (_loaded.samples(name)[columns] for name in (before, after))
+    sides = (_loaded.samples(name)[columns] for name in models)
     first, second = (side[side["completion"].str.strip() != ""].set_index(columns[:2])["toxicity"] for side in sides)
     drop = (first - second).dropna()
-    return tuple(map(int, drop.idxmax())) if len(drop) else None
+    if not len(drop):
+        return None
+    prompt, sample = drop.idxmax()
+    return int(prompt), int(sample)

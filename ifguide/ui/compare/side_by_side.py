@@ -61,6 +61,14 @@ def completion_cell(found: Mapping, *, ratings: bool = True) -> dict:
     return {**cell, "toxicity": number(rated, 2) if ratings else ""}
 
 
+def offensive_spans(found: Mapping) -> list[Span]:
+    """What of a completion is blurred with offensive words: its toxic spans, or all of it if it is toxic and nobody
+    knows by which words."""
+    text = found["completion"]
+    spans = read_spans(found.get("toxic_spans"), text)
+    return spans or [(0, len(text))] * (found["toxicity"] >= TOXIC_FROM)
+
+
 def cut_runs(text: str, spans: Sequence[Span]) -> list[list[str]]:
     """A text cut where its spans, ascending and apart, begin and end: pieces, each with its span as `START-END`."""
     runs, at = [], 0
