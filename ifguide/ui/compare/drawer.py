@@ -125,7 +125,7 @@ def _show_likelihood(loaded: Loaded, samples: Samples, pick: Pick, colours: Mapp
     offensive: dict[str, list[Span]] = {}
     for name, frame in samples.items():
         rows = frame[(frame["prompt_index"] == prompt) & (frame["sample_index"] == pick.sample)]
-        offensive |= {name: offensive_spans(row) for _, row in rows.iterrows()}
+        offensive[name] = offensive_spans(rows.iloc[0]) if len(rows) else []
     chosen = layout.choose("Colour by", list(likelihood_view.choices(names)), key="colour_by")
     memory = f"{loaded.name}:{prompt}"
     payload = likelihood_view.viewer_payload(found, pick.sample, names, chosen, colours, memory, offensive)

@@ -66,7 +66,11 @@ def viewer_payload(
         sums = " · ".join(f"{variant_title(model)} {number(sum(log_probability[model]), 1)}" for model in names)
         about = {"key": f"{memory}:{name}:{sample}", "title": variant_title(name), "colour": colours[name]}
         marks = mark_pieces(pieces, offensive.get(name, ()))
-        text = {"texts": pieces, "marks": marks, "facts": f"log-probability of all {count_of(len(pieces), 'token')}: {sums}"}
+        text = {
+            "texts": pieces,
+            "marks": marks,
+            "facts": f"log-probability of all {count_of(len(pieces), 'token')}: {sums}",
+        }
         shown = {title: layer_values(log_probability, choice).tolist() for title, choice in known.items()}
         items.append({**about, **text, "layers": shown})
     settings = {"layers": layers, "palette": LIKELIHOOD_BINS, "hasTruth": False, "selection": "", "nScored": 0}

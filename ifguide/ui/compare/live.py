@@ -47,11 +47,14 @@ def show_try(loaded: Loaded, names: list[str], colours: Mapping[str, str], pick:
     """The box for a prompt, and under it what the models write."""
     if (recalled := st.session_state.pop("recalled", None)) is not None:
         _recall(st.session_state["history"][recalled])
+    linked = st.session_state.setdefault("try_linked", st.query_params.get("try", ""))
     lacking = [said for name in names if (said := missing_weights(loaded.study, name))]
-    with st.container(key="try_line", horizontal=True, vertical_alignment="center", gap="small"):
+    with st.container(
+        key=f"try_line_{components.veiled() or 'none'}", horizontal=True, vertical_alignment="center", gap="small"
+    ):
         with st.form("try_form", border=False), st.container(horizontal=True, gap="small"):
             look: dict = {"label_visibility": "collapsed", "placeholder": "Try a prompt of your own", "max_chars": 2000}
-            prompt = st.text_input("Try a prompt", key="try", bind="query-params", **look) or ""
+            prompt = st.text_input("Try a prompt", linked, key="try", **look) or ""
             label = "Run both" if len(names) == 2 else f"Run {len(names)} models"
             asked = st.form_submit_button(label, type="primary", icon=":material/play_arrow:", disabled=bool(lacking))
         settings = _ask_settings(loaded.study.config.evaluate)
@@ -82,6 +85,7 @@ def _ask_settings(usual: EvaluateConfig) -> dict:
 
 def _start(loaded: Loaded, names: list[str], prompt: str, settings: dict) -> None:
     """Ask the models; a prompt of this reader's that is still running ends."""
+    layout.set_parameter("try", prompt)
     remember_pick(0, "close")
     worker, before = model_worker(), st.session_state.get("tried")
     ask = {"models": names, "prompt": prompt, **settings}
@@ -180,6 +184,7 @@ def _recall(tried: dict) -> None:
     config = ask["settings"]
     shown = {"tried": tried, "try": ask["prompt"], "draw": ask["sample"] + 1, "length": config["max_new_tokens"]}
     st.session_state.update(shown | {name: config[name] for name in ("temperature", "top_p")})
+    layout.set_parameter("try", ask["prompt"])
     remember_pick(0, "close")
 
 

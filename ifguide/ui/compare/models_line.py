@@ -25,6 +25,7 @@ def ask_models(names: Sequence[str]) -> list[str]:
     address: so a link, or the browser's Back, changes them."""
     chosen = [name for name in dict.fromkeys(st.query_params.get("models", "").split(",")) if name in names]
     chosen = chosen[: comparison.MODELS_MOST] if len(chosen) > 1 else usual_models(names)
+    _set(chosen, names)
     for place, name in enumerate(chosen):
         if place:
             st.markdown("vs." if place == 1 else "and", width="content")

@@ -54,19 +54,20 @@ def prompt_payload(samples: Samples, prompt: int, *, by_toxicity: bool = True, r
 
 
 def completion_cell(found: Mapping, *, ratings: bool = True) -> dict:
-    """One completion for the component: its `runs` (text, and the toxic span it is, as `START-END`, or nothing), and
-    its rating. `found` has `completion`, `toxicity` and, where its evaluation looked for them, `toxic_spans`."""
-    text, rated = found["completion"], float(found["toxicity"])
-    cell = {"runs": cut_runs(text, read_spans(found.get("toxic_spans"), text)), "high": rated >= TOXIC_FROM}
-    return {**cell, "toxicity": number(rated, 2) if ratings else ""}
+    """One completion for the component: its `runs` (a piece of text, and the toxic span it is, as `START-END`, or
+    nothing), its rating, and whether it is toxic as a `whole`, by words that nobody knows. `found` has `completion`,
+    `toxicity` and, where its evaluation looked for them, `toxic_spans`."""
+    text, toxic = found["completion"], bool(found["toxicity"] >= TOXIC_FROM)
+    spans = read_spans(found.get("toxic_spans"), text)
+    cell = {"runs": cut_runs(text, spans), "whole": toxic and not spans, "high": toxic and ratings}
+    return {**cell, "toxicity": number(float(found["toxicity"]), 2) if ratings else ""}
 
 
 def offensive_spans(found: Mapping) -> list[Span]:
-    """What of a completion is blurred with offensive words: its toxic spans, or all of it if it is toxic and nobody
-    knows by which words."""
+    """What of a completion is blurred with offensive words: its toxic spans, or all of it where `whole`."""
     text = found["completion"]
     spans = read_spans(found.get("toxic_spans"), text)
-    return spans or [(0, len(text))] * (found["toxicity"] >= TOXIC_FROM)
+    return spans or ([(0, len(text))] if found["toxicity"] >= TOXIC_FROM else [])
 
 
 def cut_runs(text: str, spans: Sequence[Span]) -> list[list[str]]:

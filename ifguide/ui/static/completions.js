@@ -19,7 +19,7 @@ function quiet(text, title, act) {
 
 // A completion on one line: its line ends are shown as signs, its toxic spans are marked.
 function flowing(cell) {
-  const shown = element("span", "text" + (cell.high && !cell.runs.some(([, span]) => span) ? " whole" : ""));
+  const shown = element("span", "text" + (cell.whole ? " whole" : ""));
   cell.runs.forEach(([text, span], place) => {
     const box = span ? element("span", "toxic") : shown;
     if (span) {
