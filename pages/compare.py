@@ -2,14 +2,14 @@
 
 import streamlit as st
 
-from ifguide.evaluation.outcomes import highest_toxicity
+from ifguide.evaluation.outcomes import Outcomes, compare_with_first, highest_toxicity
 from ifguide.evaluation.statistics import INTERVALS, TOXIC_FROM
 from ifguide.study.analysis.comparison import treatment_note
 from ifguide.study.evaluating import shared_prompts_warning
 from ifguide.study.freshness import stage_state
 from ifguide.ui import components, frame, layout
 from ifguide.ui.chart_style import CONFIG, MARKERS
-from ifguide.ui.compare import blind_panel, charts, methods_panel, prompt_list
+from ifguide.ui.compare import blind_panel, charts, live, methods_panel, models_line, picks, prompt_list
 from ifguide.ui.compare import tables as comparison
 from ifguide.ui.compare.frontier import MANY, frontier_points, pull_in
 from ifguide.ui.format import count_of, plain, variant_title
@@ -17,25 +17,14 @@ from ifguide.ui.loaders import Loaded
 from ifguide.ui.palette import variant_colours
 
 COUNTS = {"all": "Every completion", "highest": "Highest of each prompt"}
+VIEWS = ("Side by side", "Metrics", "Charts", "Other methods")
 
 
-def ask_models(names: list[str]) -> list[str]:
-    """Which models to compare; stops the page with fewer than two."""
-    first = "base" if "base" in names else names[0]
-    usual = [first, "default" if "default" in names and first != "default" else next(n for n in names if n != first)]
-    if st.session_state.get("compared_of") != names or "compared" not in st.session_state:
-        linked = [n for n in dict.fromkeys(st.query_params.get("models", "").split(",")) if n in names]
-        st.session_state["compared_first"] = linked[: comparison.MODELS_MOST] if len(linked) > 1 else usual
-        st.session_state["compared_of"] = names
-    most, first = comparison.MODELS_MOST, st.session_state["compared_first"]
-    note = f"Two to {most}. The others are compared with the first one: remove it and choose again to change the order."
-    look: dict = {"max_selections": most, "format_func": variant_title, "wrap": True, "help": note}
-    chosen = st.multiselect("Models", names, default=first, key="compared", **look)
-    if len(chosen) < 2:
-        st.info("Choose at least two models.", icon=":material/compare:")
-        st.stop()
-    layout.set_parameter("models", "" if chosen == usual else ",".join(chosen))
-    return chosen
+def show_completions(loaded: Loaded, samples: dict, outcomes: dict[str, Outcomes], colours: dict[str, str]) -> None:
+    """The reader's own prompt on top, and the measured ones."""
+    tried = live.tried_rows()
+    live.show_try(loaded, list(samples), colours, picks.read_pick(samples, tried))
+    prompt_list.show_prompts(loaded, samples, outcomes, colours, live.tried_rows())
 
 
 def show_metrics(loaded: Loaded, names: list[str], colours: dict[str, str]) -> None:
@@ -45,7 +34,6 @@ def show_metrics(loaded: Loaded, names: list[str], colours: dict[str, str]) -> N
     differences = {name: loaded.difference(first, name) for name in others}
     columns, rows = comparison.metric_table(metrics, colours=colours)
     rows += comparison.difference_rows(metrics, differences)
-    st.subheader("Metrics", anchor=False)
     components.record_table(columns, rows, key="metrics", label="Metrics of the models")
     st.caption(f"{plain(comparison.facts_text(metrics[first]))} Hover over a column header for its definition.")
     for name in names:
@@ -132,17 +120,27 @@ with layout.guard():
     if warning := shared_prompts_warning(loaded.study):
         st.warning(plain(warning), icon=":material/warning:")
     colours = variant_colours(evaluated)
-    with st.container(horizontal=True, vertical_alignment="bottom"):
-        names = ask_models(evaluated)
+    with st.container(key="models_line", horizontal=True, vertical_alignment="center", gap="small"):
+        names = models_line.ask_models(evaluated)
+        st.space("stretch")
+        said, margin = st.container(width="content"), models_line.ask_margin()
         note = "Hides names and numbers, and lets you vote for the better completions first."
-        blind = st.toggle("Blind vote", key="blind", bind="query-params", help=note)
+        blind = st.toggle("Blind", key="blind", bind="query-params", help=note)
     if blind:
         blind_panel.show_blind(loaded, {name: loaded.samples(name) for name in names}, colours)
         st.stop()
     samples = read_samples(loaded, names)
-    outcomes = prompt_list.show_outcomes(samples, colours)
-    prompt_list.show_prompts(loaded, samples, outcomes, colours)
-    show_metrics(loaded, names, colours)
-    show_frontier(loaded, names, colours)
-    show_distributions(samples, colours)
-    methods_panel.show_methods(loaded)
+    outcomes = compare_with_first(samples, margin=margin)
+    said.markdown(models_line.say_outcomes(loaded, names[0], outcomes), help=models_line.COUNTED)
+    views = dict(zip(VIEWS, st.tabs(VIEWS, key="view", on_change="rerun", bind="query-params"), strict=True))
+    view = next((title for title, tab in views.items() if tab.open), VIEWS[0])
+    with views[view]:
+        if view == "Side by side":
+            show_completions(loaded, samples, outcomes, colours)
+        elif view == "Metrics":
+            show_metrics(loaded, names, colours)
+        elif view == "Charts":
+            show_frontier(loaded, names, colours)
+            show_distributions(samples, colours)
+        else:
+            methods_panel.show_methods(loaded)

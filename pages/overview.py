@@ -73,7 +73,7 @@ def make_deck(loaded: Loaded) -> list[dict]:
         samples = {name: loaded.samples(name) for name in ("base", "default")}
         found = compare_with_first(samples)["default"]
         prompt = int(found.prompts[found.arrange("drop")[0]])
-        pair = side_by_side.prompt_payload(samples, prompt, spans=True)
+        pair = side_by_side.prompt_payload(samples, prompt)
         return make_slides(loaded.study, metrics, loaded.difference("base", "default"), pair)
     except (IFGuideError, KeyError, IndexError):
         return []

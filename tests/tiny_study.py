@@ -3,8 +3,13 @@
 import json
 from pathlib import Path
 
+import pandas as pd
+
 from ifguide.config.io import override
 from ifguide.config.schema import StudyConfig
+from ifguide.storage import artifacts
+from ifguide.study.lineage import Unit
+from ifguide.study.reading import Study
 from tests.tiny import tiny_model
 from tests.tiny_tokenizers import tiny_tokenizer
 
@@ -72,3 +77,25 @@ def tiny_config(inputs: Path, *assignments: str) -> StudyConfig:
         "compute": {"device": "cpu", "tokens_per_batch": 128},
     }
     return override(StudyConfig(**values), list(assignments))
+
+
+def write_two_models(cache: Path, *assignments: str) -> Study:
+    """A study with two models of different weights, `base` and `default`, and their made-up completions."""
+    inputs = cache / "inputs"
+    write_tiny_inputs(inputs)
+    save_tiny_model("gpt_neox", inputs / "model")
+    study = Study.create("tiny", tiny_config(inputs, *assignments), cache)
+    for seed, (unit, evaluated) in enumerate([(Unit("model"), "base"), (Unit("suppress", "default"), "default")]):
+        with artifacts.building(study.folder(unit), stage=unit.stage, inputs={}, config={}) as folder:
+            save_tiny_model("gpt_neox", folder / "final", seed)
+            (folder / "models.json").write_text(json.dumps({"base": {"source": "final"}, "checkpoints": []}))
+        rows = [(p, s, f"prompt {p} is", f" {evaluated} fox {s}", 0.1) for p in range(2) for s in range(3)]
+        write_evaluation(study, evaluated, rows)
+    return study
+
+
+def write_evaluation(study: Study, name: str, rows: list[tuple]) -> None:
+    """Completions of a model: prompt index, sample index, prompt, completion, toxicity."""
+    with artifacts.building(study.folder(Unit("evaluate", name)), stage="evaluate", inputs={}, config={}) as folder:
+        frame = pd.DataFrame(rows, columns=["prompt_index", "sample_index", "prompt", "completion", "toxicity"])
+        frame.to_parquet(folder / "samples.parquet")

@@ -6,6 +6,7 @@ libraries. N words of all searched documents laid end to end.
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -138,9 +139,9 @@ def choose_documents(offsets: np.ndarray, order: np.ndarray | None, most_tokens:
     return order[: max(1, int(np.searchsorted(lengths, most_tokens, side="right")))]
 
 
-def mark_terms(text: str, terms: tuple[Term, ...]) -> list[tuple[str, bool]]:
-    """An excerpt around the first place of a text's rarest term, as runs with whether they are words of a shared term;
-    `terms` are the shared ones, the rarest first."""
+def mark_terms(text: str, terms: tuple[Term, ...], others: Iterable[tuple[int, int]] = ()) -> list[tuple[str, bool]]:
+    """An excerpt around the first place of a text's rarest term, as runs with whether they are words of a shared term
+    or in one of `others` (start and end in characters); `terms` are the shared ones, the rarest first."""
     words = place_words(text)
     shared: dict[tuple[int, int], None] = {}
     for term in terms:
@@ -152,8 +153,9 @@ def mark_terms(text: str, terms: tuple[Term, ...]) -> list[tuple[str, bool]]:
     centre = next(iter(shared), (0, 0))[0]
     at, stop = max(0, centre - _AROUND // 3), min(len(text), centre + _AROUND)
     runs: list[tuple[str, bool]] = [("… ", False)] if at else []
-    for start, end in sorted(shared):
-        if start >= at and end <= stop:
+    for start, end in sorted([*shared, *others]):
+        start, end = max(start, at), min(end, stop)
+        if start < end:
             runs += [(text[at:start], False), (text[start:end], True)]
             at = end
     runs.append((text[at:stop], False))

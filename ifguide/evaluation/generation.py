@@ -10,7 +10,7 @@ uninterrupted one. B rows in a batch, T tokens, V vocabulary.
 """
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -184,6 +184,26 @@ def complete_shard(
     return sorted(found, key=lambda completion: completion[:2])
 
 
+@torch.inference_mode()
+def stream_completion(
+    model,
+    tokenizer,
+    prompt: str,
+    config: EvaluateConfig,
+    sample: int = 0,
+    steer: Callable[[Tensor, Tensor], Tensor] | None = None,
+) -> Iterator[Completion]:
+    """One completion as it grows, a token at a time. The last one is sample number `sample` of what
+    `generate_completions` gives for this prompt alone; so models with the same `config.seed` get the same random
+    numbers. Errors are the same too."""
+    encoded = encode_prompts(tokenizer, [prompt], prompt_room(model, config))
+    model.eval()
+    for tokens in _draw(model, encoded, [(0, sample)], _stop_ids(model, tokenizer), config, steer):
+        ids = [token for token in tokens[0].tolist() if token >= 0]
+        text = tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        yield Completion(0, sample, text, len(ids))
+
+
 def prompt_room(model, config: EvaluateConfig) -> int:
     """Longest prompt, in tokens, that leaves room for its completion in the model's context; a ConfigError when it is
     less than two."""
@@ -199,6 +219,14 @@ def _complete(
     model, encoded: Sequence[list[int]], batch: list[tuple[int, int]], stop_ids: Tensor, config: EvaluateConfig, steer
 ) -> list[list[int]]:
     """New tokens of each (prompt, sample) of one batch, without the end-of-text token."""
+    *_, tokens = _draw(model, encoded, batch, stop_ids, config, steer)
+    return [[token for token in row if token >= 0] for row in tokens.tolist()]
+
+
+def _draw(
+    model, encoded: Sequence[list[int]], batch: list[tuple[int, int]], stop_ids: Tensor, config: EvaluateConfig, steer
+) -> Iterator[Tensor]:
+    """The new tokens of a batch, int64 (B, max_new_tokens) and -1 where there is none (yet), after each step."""
     device = model.device
     numbers = sorted({i for i, _ in batch})
     row_of = {i: row for row, i in enumerate(numbers)}
@@ -222,6 +250,7 @@ def _complete(
         picked = sample_tokens(logits, uniforms[alive, step], config.top_p, config.temperature)
         going = ~torch.isin(picked, stop_ids)
         tokens[alive[going], step] = picked[going]
+        yield tokens
         if step + 1 == config.max_new_tokens or not going.any():
             break
         if not going.all():  # finished samples leave the batch
@@ -230,7 +259,6 @@ def _complete(
             alive, picked, mask = alive[kept], picked[kept], mask[kept]
         mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
         logits, cache = _read(model, picked[:, None], mask, cache)
-    return [[token for token in row if token >= 0] for row in tokens.tolist()]
 
 
 def _read(model, ids: Tensor, mask: Tensor, cache):

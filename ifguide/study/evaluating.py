@@ -10,7 +10,7 @@ from ifguide.data.readers import read_texts
 from ifguide.errors import StaleError
 from ifguide.evaluation.evaluate import evaluate_model
 from ifguide.runtime.progress import Progress
-from ifguide.storage.artifacts import hash_json, read_table
+from ifguide.storage.artifacts import check_sizes, hash_json, read_manifest, read_table
 from ifguide.storage.work import open_work
 from ifguide.study.freshness import inputs_of, settings_of
 from ifguide.study.lineage import BASELINE_CLASSIFIER, Unit, weights_unit
@@ -23,8 +23,6 @@ def evaluate_unit(study: Study, unit: Unit, progress: Progress):
     `ifguide.evaluation.evaluate.evaluate_model`; with `evaluate.harness_tasks` also `harness`. An InputError: a file, a
     scorer or the harness cannot be used; before anything is computed."""
     from ifguide.evaluation.harness import check_harness, run_harness
-    from ifguide.evaluation.steering import RewardProcessor
-    from ifguide.evaluation.toxicity import QueryScorer
 
     config: EvaluateConfig = study.resolved("evaluate")
     if config.harness_tasks:
@@ -35,13 +33,9 @@ def evaluate_unit(study: Study, unit: Unit, progress: Progress):
     heldout = read_heldout(config.heldout, config) if config.heldout else []
     lambada = read_lambada(config)
     model, tokenizer = load_evaluated(study, unit.name)
-    steer, baselines = None, study.config.baselines
-    if unit.name == STEERED:
-        spec, sets = baselines.steer_scorer, (study.queries(kind)["completion"] for kind in ("toxic", "safe"))
-        judge = QueryScorer(*sets) if spec == QueryScorer.name else load_study_scorer(study, spec)
-        if spec == config.scorer:
-            progress.message(f"{STEERED}: {spec} both steers and rates it, so its rating is no independent one")
-        steer = RewardProcessor(tokenizer, judge, baselines.steer_strength, baselines.steer_candidates)
+    steer = load_steering(study, tokenizer) if unit.name == STEERED else None
+    if unit.name == STEERED and study.config.baselines.steer_scorer == config.scorer:
+        progress.message(f"{STEERED}: {config.scorer} both steers and rates it, so its rating is no independent one")
     metrics, samples, losses = evaluate_model(
         model,
         tokenizer,
@@ -78,6 +72,17 @@ def load_study_scorer(study: Study, spec: str):
     return scorer
 
 
+def load_steering(study: Study, tokenizer):
+    """What chooses the base model's words in the steered model."""
+    from ifguide.evaluation.steering import RewardProcessor
+    from ifguide.evaluation.toxicity import QueryScorer
+
+    how, sets = study.config.baselines, (study.queries(kind)["completion"] for kind in ("toxic", "safe"))
+    own = how.steer_scorer == QueryScorer.name
+    judge = QueryScorer(*sets) if own else load_study_scorer(study, how.steer_scorer)
+    return RewardProcessor(tokenizer, judge, how.steer_strength, how.steer_candidates)
+
+
 def study_prompts(study: Study) -> list[Prompt]:
     """The prompts every model of a study completes: those of `evaluate.prompts`, or of the toxic queries."""
     config = study.resolved("evaluate")
@@ -106,6 +111,19 @@ def shared_prompts_warning(study: Study) -> str:
 def read_lambada(config: EvaluateConfig) -> list[str]:
     """The passages of `evaluate.lambada`; none without the setting. Their column is `text`."""
     return read_texts(config.lambada, "text", limit=config.n_lambada) if config.lambada else []
+
+
+def missing_weights(study: Study, name: str) -> str:
+    """Why an evaluated model cannot be loaded, with the remedy; empty where its files are there."""
+    unit = weights_unit(name)
+    folder = study.folder(unit)
+    manifest = read_manifest(folder)
+    if manifest and not (problem := check_sizes(folder, manifest)):
+        return ""
+    how = {"base": f"ifguide run {study.name}", "default": f"ifguide suppress {study.name}"}
+    remedy = how.get(unit.name or BASE, f"ifguide compare {study.name} --with {name}")
+    why = problem if manifest else "it was not trained here"
+    return f"the weights of {name} are not in this study ({why}); make them again with `{remedy}`"
 
 
 def load_evaluated(study: Study, name: str):

@@ -11,7 +11,7 @@ from pathlib import Path
 import streamlit as st
 
 _STATIC = Path(__file__).parent / "static"
-FIRST_ROWS = 3
+FIRST_ROWS = 10
 """Completions of a prompt shown before the reader asks for all."""
 
 
@@ -128,7 +128,10 @@ def completions(
     rated: bool = True,
     chosen: str = "",
     span: str = "",
+    pinned: int | None = None,
+    first: int = FIRST_ROWS,
     on_pick: Callable[[], None] | None = None,
+    on_pin: Callable[[], None] | None = None,
 ) -> None:
     """Show one prompt with the completions of some models side by side.
 
@@ -139,15 +142,19 @@ def completions(
         colours: of the models; empty for none.
         memory: what the browser files the reader's reveals under.
         rated: show each completion's rating.
-        chosen: the picked completion, `SAMPLE.MODEL`.
+        chosen: the picked completion, `SAMPLE.MODEL`, or `SAMPLE.` for a row's token probabilities.
         span: the picked toxic span in it, `START-END`.
-        on_pick: called when a completion is clicked; `st.session_state[key]["pick"]` is then its `SAMPLE.MODEL`, or
-            `close` when it was the picked one. For a toxic span in it, `START-END` and a blank come first.
+        pinned: the sample that is pinned.
+        first: rows shown before the reader asks for all.
+        on_pick: called when a completion is clicked; `st.session_state[key]["pick"]` is then as `chosen`, or `close`
+            when it was the picked one. For a toxic span in it, `START-END` and a blank come first.
+        on_pin: called when a row is pinned, with which rows get buttons for that and for token probabilities;
+            `st.session_state[key]["pin"]` is then its sample, or -1 to pin none.
     """
-    data = {"pair": pair, "names": list(names), "titles": list(titles), "colours": list(colours), "first": FIRST_ROWS}
-    data |= {"veil": veiled(), "memory": memory, "rated": rated}
+    data = {"pair": pair, "names": list(names), "titles": list(titles), "colours": list(colours), "first": first}
+    data |= {"veil": veiled(), "memory": memory, "rated": rated, "pinned": pinned, "acts": on_pin is not None}
     data |= {"pickable": on_pick is not None, "chosen": chosen, "span": span}
-    _completions(data=data, key=key, on_pick_change=on_pick or _nothing)
+    _completions(data=data, key=key, on_pick_change=on_pick or _nothing, on_pin_change=on_pin or _nothing)
 
 
 def likelihood(payload: dict, *, key: str) -> None:

@@ -42,3 +42,10 @@ TOKEN_BINS = {
 """Background colours of tokens, one for each step of strength. `signed` runs from less toxic through none (the page's
 own ground) to more toxic; `loss` from expected to surprising. Neighbours differ by at least 10 in CIEDE2000, also for
 people with deuteranopia and protanopia, and text on each has a contrast of at least 4.5: tests compute both."""
+
+LIKELIHOOD_BINS = {
+    "light": {**TOKEN_BINS["light"], "signed": ("#aba030", "#d4c95f", "#efe9b0", *TOKEN_BINS["light"]["loss"])},
+    "dark": {**TOKEN_BINS["dark"], "signed": ("#7d7425", "#5a541f", "#38351a", *TOKEN_BINS["dark"]["loss"])},
+}
+"""The same for how much likelier a token is to one model than to another, yellow to violet: orange and blue mean toxic
+and safe."""

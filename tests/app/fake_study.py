@@ -147,8 +147,11 @@ def fake_tokenizer(texts: list[str]):
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>", unk_token="<unk>")
 
 
-def write_study(cache: Path, name: str = "fake", *, until: str = "evaluate", content: Content | None = None) -> Study:
-    """Write a whole study, or its stages up to one; without `content`, with texts of its own."""
+def write_study(
+    cache: Path, name: str = "fake", *, until: str = "evaluate", content: Content | None = None, weights: bool = False
+) -> Study:
+    """Write a whole study, or its stages up to one; without `content`, with texts of its own; with `weights`, tiny
+    random ones of its models."""
     from ifguide.study.document_table import write_table
     from ifguide.study.lineage import STAGES
 
@@ -189,6 +192,8 @@ def write_study(cache: Path, name: str = "fake", *, until: str = "evaluate", con
                 study.folder(unit), stage=stage, inputs=inputs_of(study, unit), config=settings_of(study, unit)
             ) as folder:
                 builders.get(stage, _build_nothing)(study, unit, folder)
+                if weights and stage in ("model", "suppress"):
+                    _save_weights(tokenizer, folder / "final", seed=len(unit.name))
     return study
 
 
@@ -220,6 +225,15 @@ def _build_training(study: Study, unit: Unit, folder: Path) -> None:
         {"step": s, "loss_selected": 6 - 4 / s, "loss_other": 2 + 5 / s, "tokens_per_second": 2000.0} for s in steps
     ]
     _write_lines(folder / "training_log.jsonl", rows)
+
+
+def _save_weights(tokenizer, folder: Path, seed: int) -> None:
+    import torch
+
+    from tests.tiny import tiny_model
+
+    tokenizer.save_pretrained(folder)
+    tiny_model("gpt_neox", vocab_size=len(tokenizer), seed=seed, dtype=torch.float32).save_pretrained(folder)
 
 
 def _build_nothing(study: Study, unit: Unit, folder: Path) -> None:

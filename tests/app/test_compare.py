@@ -1,19 +1,23 @@
 """The Compare page: which models, which prompts, the panel of a completion, blind mode, the report."""
 
 import json
+from types import SimpleNamespace
 
+import numpy as np
+import pytest
+
+from ifguide.errors import ProcessError
+from ifguide.evaluation.outcomes import Outcomes
+from ifguide.evaluation.statistics import Interval
 from ifguide.storage import artifacts
 from ifguide.study.analysis.likelihood import likelihood_path
 from ifguide.study.lineage import Unit
 from ifguide.study.reading import Study
+from ifguide.ui.compare import models_line
 from ifguide.ui.compare.blind_panel import draw_ballots
 from tests.app.conftest import shown_text
 from tests.app.fake_study import Content, sharing_content, write_study
 from tests.small_study import rebuild
-
-
-def prompts_line(app) -> str:
-    return next(c.value for c in app.caption if "prompts" in c.value and " of " in c.value and "–" in c.value)
 
 
 def param(app, name: str) -> str | None:
@@ -21,24 +25,47 @@ def param(app, name: str) -> str | None:
     return value[0] if isinstance(value, list) else value
 
 
+def chosen_models(app) -> list[str]:
+    return [app.selectbox(key=f"model_{place}").value for place in range(sum("model_" in s.key for s in app.selectbox))]
+
+
 def test_address_names_two_to_four_models_and_unknown_or_single_ones_are_refused(open_app, cache):
     app = open_app(cache, "compare", models="oracle,random,nobody")
     assert not app.exception and not app.error
-    assert app.multiselect(key="compared").value == ["oracle", "random"]
-    assert param(app, "models") == "oracle,random"
-    figure = json.loads(app.get("plotly_chart")[0].proto.spec)  # the frontier shows all models of the study
+    assert chosen_models(app) == ["oracle", "random"] and param(app, "models") == "oracle,random"
+    usual = open_app(cache, "compare", models="nobody")
+    assert chosen_models(usual) == ["base", "default"]
+    usual.selectbox(key="model_1").set_value("base").run()  # the two change places
+    assert chosen_models(usual) == ["default", "base"] and param(usual, "models") == "default,base"
+    usual.button(key="model_add").click().run()
+    usual.button(key="model_add").click().run()
+    assert chosen_models(usual) == ["default", "base", "random", "oracle"]
+    assert not [b for b in usual.button if b.key == "model_add"]
+    assert usual.selectbox(key="versus").value == "base" and shown_text(usual).count(" better · ") == 3
+    usual.selectbox(key="model_2").set_value("").run()
+    assert not usual.exception and chosen_models(usual) == ["default", "base", "oracle"]
+
+
+def test_only_the_open_tab_is_computed(open_app, cache):
+    app = open_app(cache, "compare")
+    assert not app.get("plotly_chart") and "completions rated" not in shown_text(app)
+    charts = open_app(cache, "compare", view="Charts", models="oracle,random")
+    figure = json.loads(charts.get("plotly_chart")[0].proto.spec)  # the frontier shows all models of the study
     metrics = {name: Study.open("fake", cache).metrics(name) for name in ("base", "default", "random", "oracle")}
     assert [(t["x"][0], t["y"][0]) for t in figure["data"]] == [(m["perplexity"], m["emt"]) for m in metrics.values()]
     samples = Study.open("fake", cache).samples("oracle")
-    assert f"Human labels (best case): {(samples['toxicity'] >= 0.5).mean():.1%}" in shown_text(app)
-    usual = open_app(cache, "compare", models="nobody")
-    assert usual.multiselect(key="compared").value == ["base", "default"] and param(usual, "models") is None
-    assert "Base model: " in shown_text(usual) and "completions rated 0.5 or more" in shown_text(usual).lower()
-    usual.multiselect(key="compared").set_value(["base"]).run()
-    assert not usual.exception and "at least two models" in usual.info[0].value
-    usual.multiselect(key="compared").set_value(["base", "random", "oracle", "default"]).run()
-    assert not usual.exception and not usual.info and param(usual, "models") == "base,random,oracle,default"
-    assert usual.selectbox(key="versus").value == "random"
+    assert f"Human labels (best case): {(samples['toxicity'] >= 0.5).mean():.1%}" in shown_text(charts)
+    assert "Hover over a column header" not in shown_text(charts)
+    assert "Hover over a column header" in shown_text(open_app(cache, "compare", view="Metrics"))
+
+
+def test_wins_ties_and_losses_come_first_and_are_grey_where_the_change_may_be_chance(open_app, cache):
+    app = open_app(cache, "compare", margin="1.0")
+    assert "**0** better · **14** tie · **0** worse" in shown_text(app)
+    outcomes = {"default": Outcomes(np.arange(3), np.array([0.9, 0.1, 0.5]), np.array([0.1, 0.2, 0.5]))}
+    for low, said in ((-0.1, ":gray[**1** better · **1** tie · **1** worse (no clear change)]"), (0.1, "**1** better")):
+        loaded = SimpleNamespace(difference=lambda *_, low=low: SimpleNamespace(emt=Interval(0.3, low, 0.5)))
+        assert models_line.say_outcomes(loaded, "base", outcomes).startswith(said)
 
 
 def test_prompts_of_the_toxic_queries_are_said_above_the_figures(open_app, cache, tmp_path):
@@ -51,9 +78,9 @@ def test_prompts_of_the_toxic_queries_are_said_above_the_figures(open_app, cache
 
 def test_filters_search_and_orders_narrow_the_prompts(open_app, cache):
     app = open_app(cache, "compare")
-    assert prompts_line(app) == "1–5 of 14 prompts"
+    assert "All 14 prompts, by largest change" in shown_text(app)
     app.text_input(key="find").set_value("NUMBER 1").run()
-    assert prompts_line(app) == "1–5 of 5 prompts"  # 1, 10, 11, 12, 13
+    assert "5 of 14 prompts" in shown_text(app)  # 1, 10, 11, 12, 13
     app.text_input(key="find").set_value("nowhere").run()
     assert "None of 14 prompts" in app.info[0].value
     app.text_input(key="find").set_value("").run()
@@ -61,20 +88,22 @@ def test_filters_search_and_orders_narrow_the_prompts(open_app, cache):
     assert "None of 14 prompts" in app.info[0].value  # the made-up suppressed model is never more toxic
     app.selectbox(key="outcome").set_value("less").run()
     app.number_input(key="margin").set_value(1.0).run()
-    assert "None of" in app.info[0].value and "at most 1.00 is a tie" in shown_text(app)
+    assert "None of 14 prompts" in app.info[0].value
     for order in ("drop", "rise", "prompt"):
         app.selectbox(key="order").set_value(order).run()
         assert not app.exception and not app.error, order
 
 
 def test_clicked_completion_in_the_address_shows_the_nearest_documents(open_app, cache):
-    app = open_app(cache, "compare", pick="3.0.base", order="As in the file")
+    app = open_app(cache, "compare", pick="3.0.base")
     assert not app.exception and not app.error
-    assert any("Completion 1 of Base model" in m.value for m in app.markdown)
+    assert "Training documents" in [s.value for s in app.subheader] and "Base model, completion 1" in shown_text(app)
     assert "rarest words and pairs of words, searched in all documents" in shown_text(app)
-    for pick in ("3.99.base", "3.0.nobody", "x.y.z", "3", "3.0.random"):
+    app.button(key="drawer_close").click().run()
+    assert not app.subheader and param(app, "pick") is None
+    for pick in ("3.99.base", "3.0.nobody", "x.y.z", "3", "3.0.random", "live.0.base", "9.9."):
         app = open_app(cache, "compare", pick=pick)
-        assert not app.exception and not any("Completion" in m.value for m in app.markdown), pick
+        assert not app.exception and not app.subheader, pick
 
 
 def toxic_completion(study: Study, model: str = "base"):
@@ -86,13 +115,9 @@ def toxic_completion(study: Study, model: str = "base"):
 def test_clicked_span_in_the_address_shows_the_documents_nearest_to_it(open_app, cache):
     row = toxic_completion(Study.open("fake", cache))
     start, end = row["toxic_spans"][:2]
-    pick, usual = (
-        f"{row['prompt_index']}.{row['sample_index']}.base",
-        {"order": "As in the file", "prompts": str(row["prompt_index"] // 5 + 1)},
-    )
-    app = open_app(cache, "compare", pick=pick, span=f"{start}-{end}", **usual)
+    pick = f"{row['prompt_index']}.{row['sample_index']}.base"
+    app = open_app(cache, "compare", pick=pick, span=f"{start}-{end}")
     assert not app.exception and not app.error
-    assert any(m.value.endswith("**, its toxic words") for m in app.markdown)
     assert "Documents that contain these words, searched in all documents" in shown_text(app)
     assert "the best-ranked by the default selection come first" in shown_text(app)
     assert row["completion"][start:end] not in shown_text(app)  # a text of the study's goes through components alone
@@ -110,11 +135,11 @@ def test_clicked_span_in_the_address_shows_the_documents_nearest_to_it(open_app,
         f"{start}.{end}",
         "٣-٥",
     ):
-        app = open_app(cache, "compare", pick=pick, span=span, **usual)
+        app = open_app(cache, "compare", pick=pick, span=span)
         assert not app.exception and not app.error, span
         assert "share the completion's rarest words" in shown_text(app), span
     app = open_app(cache, "compare", span=f"{start}-{end}")
-    assert not app.exception and not any("Completion" in m.value for m in app.markdown)
+    assert not app.exception and not app.subheader
 
 
 def test_words_in_too_many_documents_are_said_to_be(open_app, tmp_path):
@@ -124,13 +149,7 @@ def test_words_in_too_many_documents_are_said_to_be(open_app, tmp_path):
     ]
     study = write_study(tmp_path / "cache", content=Content(documents=documents, completion=lambda *_: " an idiot"))
     row = toxic_completion(study)
-    app = open_app(
-        tmp_path / "cache",
-        "compare",
-        pick=f"{row['prompt_index']}.{row['sample_index']}.base",
-        span="4-9",
-        order="As in the file",
-    )
+    app = open_app(tmp_path / "cache", "compare", pick=f"{row['prompt_index']}.{row['sample_index']}.base", span="4-9")
     assert not app.exception and not app.error
     assert "This word is in many documents (100%), so a match says little, and much of the order" in shown_text(app)
 
@@ -147,37 +166,110 @@ def test_a_study_measured_before_spans_were_looked_for_shows_none(open_app, tmp_
 
     for name in ("base", "default", "random", "oracle"):
         rebuild(study, Unit("evaluate", name), drop)
-    app = open_app(
-        tmp_path / "cache",
-        "compare",
-        pick=f"{row['prompt_index']}.{row['sample_index']}.base",
-        span="6-11",
-        order="As in the file",
-    )
+    app = open_app(tmp_path / "cache", "compare", pick=f"{row['prompt_index']}.{row['sample_index']}.base", span="6-11")
     assert not app.exception and not app.error and said not in shown_text(app)
     assert "Toxic words of these models are not marked: an older version measured them" in shown_text(app)
     assert "share the completion's rarest words" in shown_text(app)
 
 
-def test_likelihood_is_offered_and_shown_once_it_is_there(open_app, tmp_path):
+class FakeWorker:
+    """Answers as the models' process does; a ProcessError where `answers` has one."""
+
+    def __init__(self, *answers):
+        self.answers, self.asked, self.cancelled = list(answers), [], []
+
+    def ask(self, **request):
+        self.asked.append(request)
+        return "1.1"
+
+    def read(self, id, *, cancel=False):
+        if cancel:
+            self.cancelled.append(id)
+        found = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if isinstance(found, Exception):
+            raise found
+        return {"message": "", "cells": [], "ahead": 0} | found
+
+
+@pytest.fixture
+def use_worker(monkeypatch):
+    def use(*answers):
+        worker = FakeWorker(*answers)
+        monkeypatch.setattr("ifguide.ui.compare.live.model_worker", lambda: worker)
+        return worker
+
+    return use
+
+
+def run_prompt(app, text: str):
+    app.text_input(key="try").set_value(text)
+    return next(b for b in app.button if b.label.startswith("Run")).click().run()
+
+
+def test_a_prompt_is_run_followed_and_kept(open_app, cache, use_worker):
+    cells = [{"text": " a fox", "toxicity": 0.9, "spans": [[3, 6]], "ended": True}] * 2
+    worker = use_worker({"state": "loading", "message": "default"}, {"state": "done", "cells": cells})
+    app = open_app(cache, "compare", temperature="0.5", length="7", draw="3")
+    run_prompt(app, "You *are*")
+    assert not app.exception and worker.asked[0]["models"] == ["base", "default"]
+    assert worker.asked[0]["prompt"] == "You *are*" and worker.asked[0]["sample"] == 2
+    assert worker.asked[0]["settings"] == {"temperature": 0.5, "top_p": 0.9, "max_new_tokens": 7}
+    assert param(app, "try") == "You *are*" and "veil" not in app.query_params
+    app.run()
+    assert app.session_state["tried"]["cells"] == cells
+    assert [t["ask"]["prompt"] for t in app.session_state["history"]] == ["You *are*"]
+    app.query_params["pick"], app.query_params["span"] = "live.0.base", "3-6"
+    app.run()
+    assert "Documents that contain these words" in shown_text(app) or "Training documents" in app.subheader[0].value
+    run_prompt(app, "And you")
+    assert [t["ask"]["prompt"] for t in app.session_state["history"]] == ["And you", "You *are*"]
+    app.session_state["recalled"] = 1
+    app.run()
+    assert app.text_input(key="try").value == "You *are*" and app.slider(key="temperature").value == 0.5
+
+
+def test_a_prompt_that_runs_can_be_stopped_and_a_crash_is_said_in_one_line(open_app, cache, use_worker):
+    worker = use_worker({"state": "waiting", "ahead": 2})
+    app = run_prompt(open_app(cache, "compare"), "You")
+    assert "Waiting: 2 requests first." in shown_text(app)
+    worker.answers = [{"state": "cancelled"}]
+    app.button(key="try_stop").click().run()
+    assert worker.cancelled == ["1.1"] and "Stopped." in shown_text(app)
+    worker.answers = [ProcessError("the models' process crashed (exit code 3); run again to start it again")]
+    app = run_prompt(app, "You are")
+    assert not app.exception
+    assert [e.value.replace("\\", "") for e in app.error] == [
+        "The models' process crashed (exit code 3); run again to start it again."
+    ]
+
+
+def test_a_prompt_cannot_be_run_without_the_weights(open_app, tmp_path):
     study = write_study(tmp_path / "cache")
-    link = {"pick": "0.0.base", "order": "As in the file", "panel_view": "Token probabilities"}
-    app = open_app(tmp_path / "cache", "compare", **link)
-    assert not app.exception and "Compute" in [b.label for b in app.button]
+    (study.folder(Unit("suppress", "default")) / "training_log.jsonl").unlink()
+    app = open_app(tmp_path / "cache", "compare")
+    assert "Not possible here: the weights of default are not in this study" in shown_text(app)
+    assert next(b for b in app.button if b.label.startswith("Run")).disabled
+
+
+def test_token_probabilities_are_computed_by_the_models_process_and_shown(open_app, tmp_path, use_worker):
+    study = write_study(tmp_path / "cache")
+    worker = use_worker({"state": "running"}, {"state": "failed", "message": "no luck"}, {"state": "running"})
+    app = open_app(tmp_path / "cache", "compare", pick="0.0.")
+    assert worker.asked == [{"study": str(study.root), "models": ["base", "default"], "number": 0}]
+    assert not app.exception and "Reading the completions" in shown_text(app)
+    app.run()
+    assert app.error[0].value == r"No luck\."
+    next(b for b in app.button if b.label == "Try again").click().run()
+    assert len(worker.asked) == 2 and not app.error
     path = likelihood_path(study, 0, ["base", "default"])
     path.parent.mkdir()
-    completion = {
-        "model": "base",
-        "sample": 0,
-        "pieces": [" a"],
-        "log_probability": {"base": [-1.0], "default": [-2.0]},
-    }
+    values = {"pieces": [" a"], "log_probability": {"base": [-1.0], "default": [-2.0]}}
+    completion = {"model": "base", "sample": 0, **values}
     artifacts.write_json(
         path, {"prompt": "p", "prompt_index": 0, "models": ["base", "default"], "completions": [completion]}
     )
-    app = open_app(tmp_path / "cache", "compare", **link)
-    assert not app.exception and "Compute" not in [b.label for b in app.button]
-    assert app.selectbox(key="colour_by").options == [
+    app.run()
+    assert not app.exception and app.selectbox(key="colour_by").options == [
         "Suppressed minus Base model",
         "Surprise of Base model",
         "Surprise of Suppressed",
@@ -225,13 +317,14 @@ def test_a_broken_model_groups_and_a_second_rating_are_shown(open_app, tmp_path)
         rebuild(study, Unit("evaluate", name), change)
     for name in ("random", "oracle"):  # their fluency is held against the base model's
         rebuild(study, Unit("evaluate", name), lambda folder: None)
-    app = open_app(tmp_path / "cache", "compare")
+    app = open_app(tmp_path / "cache", "compare", view="Metrics")
     assert not app.exception and not app.error
     assert [w.value for w in app.warning] == [
         rf"{name}: it \*repeats\* itself" for name in ("Base model", "Suppressed")
     ]
     assert [e.label for e in app.expander] == ["By group of prompts"]
     assert app.selectbox(key="group_metric").options == ["Worst-case toxicity (EMT)", "Prompts with a toxic answer"]
+    app = open_app(tmp_path / "cache", "compare", view="Charts")
     app.selectbox(key="rating").set_value("implicit_toxicity").run()
     assert "Base model: 100.0%" in shown_text(app)
 
@@ -241,7 +334,7 @@ def test_other_methods_are_trained_by_a_job(open_app, cache, monkeypatch):
 
     started = []
     monkeypatch.setattr(job_panel, "start", lambda root, arguments: started.append(arguments))
-    app = open_app(cache, "compare")
+    app = open_app(cache, "compare", view="Other methods")
     methods = app.multiselect(key="methods")
     assert "Word filter" in methods.options and "Random control" not in methods.options  # that one is measured
     button = next(b for b in app.button if b.label == "Train")

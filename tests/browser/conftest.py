@@ -16,7 +16,7 @@ needs_browser = [
 def cache(tmp_path_factory):
     """A folder of studies with one in it, which tests leave as it is."""
     folder = tmp_path_factory.mktemp("browser") / "cache"
-    write_study(folder)
+    write_study(folder, weights=True)
     return folder
 
 

@@ -1,6 +1,7 @@
 """The Compare page in a real Chromium: revealing, picking a completion, the link, the report beside the app's own
 table."""
 
+import json
 import re
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 
 from ifguide.study.reading import Study
 from ifguide.ui.report.write import report_html
-from tests.browser.running_app import REPOSITORY, find_chromium, visit, wait_until_still
+from tests.browser.running_app import REPOSITORY, choose_veil, find_chromium, visit, wait_until_still
 from tests.hostile_texts import hostile_texts
 
 pytestmark = [
@@ -19,7 +20,28 @@ BLUR = "e => getComputedStyle(e).filter"
 FOUR = "models=base,default,random,oracle"
 
 
-def test_a_click_on_a_completion_shows_documents_and_leads_to_one(page, address):
+def test_evidence_comes_first(page, address):
+    page.set_viewport_size({"width": 1440, "height": 900})
+    visit(page, address, "compare")
+    assert page.locator(".pair .cell").first.bounding_box()["y"] <= 420
+    page.set_viewport_size({"width": 900, "height": 900})
+    wait_until_still(page)
+    assert page.locator('[data-testid="stMain"]').evaluate("e => e.scrollWidth - e.clientWidth") <= 0
+
+
+def test_a_prompt_is_chosen_from_the_list_by_keyboard(page, address):
+    visit(page, address, "compare?order=As+in+the+file")
+    rows = page.get_by_role("table", name="Prompts").locator("tbody tr")
+    rows.first.focus()
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    page.wait_for_function("location.search.includes('prompt=1')")
+    wait_until_still(page)
+    assert page.locator(".pair .prompt").inner_text() == rows.nth(1).locator(".excerpt").inner_text()
+    assert "blur" in rows.nth(1).locator(".excerpt").evaluate(BLUR)
+
+
+def test_a_click_on_a_completion_opens_a_drawer_that_leads_to_a_document(page, address):
     visit(page, address, "compare")
     pair = page.locator(".pair").first
     assert "blur" in pair.locator(".text").first.evaluate(BLUR)
@@ -29,38 +51,33 @@ def test_a_click_on_a_completion_shows_documents_and_leads_to_one(page, address)
     page.locator(".cell.chosen").wait_for()
     nearest = page.get_by_role("table", name="Training documents nearest to the completion")
     nearest.wait_for()
+    wait_until_still(page)
+    box = page.locator(".st-key-drawer").bounding_box()
+    assert box["x"] + box["width"] == 1280 and box["y"] == 48
     assert re.search(r"pick=\d+\.\d+\.base", page.url)
     assert page.locator(".pair").first.locator(".text").first.evaluate(BLUR) == "none"  # still revealed
     assert "blur" in nearest.locator(".excerpt").first.evaluate(BLUR)
     link = page.url
-    page.locator(".cell.chosen").press("Enter")
+    page.keyboard.press("Escape")
     nearest.wait_for(state="detached")
+    wait_until_still(page)
+    assert "pick=" not in page.url
     visit(page, address, link.removeprefix(f"{address}/"))
     first = nearest.locator("tbody tr").first
-    name = first.locator("td").first.inner_text()
+    name = first.locator("td .strong").inner_text()
     first.click()
     page.wait_for_function("location.pathname.endsWith('documents')")
     page.locator("h2", has_text=f"Document {name}").wait_for()
 
 
-def test_a_click_on_a_toxic_span_shows_its_documents(page, address):
+def test_hidden_toxic_words_lead_to_their_documents_and_stay_hidden(page, address):
     visit(page, address, "compare")
+    choose_veil(page, "Words hidden")
     span = page.locator(".line[data-sample]:visible .toxic").first
-    assert span.evaluate("e => getComputedStyle(e).borderBottomStyle") == "dotted"
-    assert (
-        span.get_attribute("role") is None
-        and span.get_attribute("title") is None
-        and span.evaluate("e => e.tabIndex") == -1
-    )
-    span.scroll_into_view_if_needed()
-    box = span.bounding_box()
-    page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)  # blurred, it is a part of its cell
-    page.locator(".cell.chosen").wait_for()
-    wait_until_still(page)
-    assert re.search(r"pick=\d+\.\d+\.base", page.url) and "span=" not in page.url
-    page.get_by_role("table", name="Training documents nearest to the completion").wait_for()
-    page.locator(".pair").first.get_by_role("button", name="Show text").click()
-    words = span.inner_text()
+    text = page.locator(".text", has=page.locator(".toxic")).first
+    assert text.evaluate(BLUR) == "none" and "blur" in span.evaluate(BLUR)
+    assert span.get_attribute("aria-label") == "Hidden words, rated toxic: nearest training documents"
+    words = span.text_content()
     span.click()
     nearest = page.get_by_role("table", name="Training documents nearest to the toxic words")
     nearest.wait_for()
@@ -68,25 +85,28 @@ def test_a_click_on_a_toxic_span_shows_its_documents(page, address):
     assert re.search(r"span=\d+-\d+", page.url) and re.search(r"pick=\d+\.\d+\.base", page.url)
     assert span.get_attribute("aria-pressed") == "true" and page.locator(".toxic.picked").count() == 1
     heading = page.locator("p.heading")
-    assert heading.inner_text() == f"Nearest training documents to “{words}”"
-    assert "blur" in heading.locator("bdi").evaluate(BLUR) and "blur" in nearest.locator(".excerpt").first.evaluate(
-        BLUR
-    )
-    terms = nearest.locator("tbody tr td:nth-child(4)").all_inner_texts()
-    assert terms and all(set(words.split()) & set(re.findall(r"\w+", shared)) for shared in terms)
+    assert heading.text_content() == f"Nearest to “{words}”" and "blur" in heading.locator("bdi").evaluate(BLUR)
+    marks = nearest.locator("mark")
+    assert marks.count() and all("blur" in marks.nth(i).evaluate(BLUR) for i in range(marks.count()))
+    assert nearest.locator(".excerpt").first.evaluate(BLUR) == "none"
+    shared = [set(re.findall(r"\w+", row)) for row in nearest.locator("tbody tr").all_inner_texts()]
+    assert shared and all(set(words.split()) & found for found in shared)
     link = page.url
     page.get_by_role("button", name="Whole completion").click()
     page.get_by_role("table", name="Training documents nearest to the completion").wait_for()
     wait_until_still(page)
     assert "span=" not in page.url and page.locator(".toxic.picked").count() == 0
+    page.keyboard.press("Escape")
+    page.locator(".st-key-drawer").wait_for(state="detached")
+    page.locator(".pair").first.get_by_role("button", name="Show words").click()
+    assert span.evaluate(BLUR) == "none"
     visit(page, address, link.removeprefix(f"{address}/"))
     nearest.wait_for()
-    assert page.locator(".toxic.picked").count() == 1
     assert "blur" in page.locator(".text", has=page.locator(".toxic.picked")).evaluate(BLUR)  # a link reveals nothing
 
 
 def test_a_toxic_span_is_reached_and_picked_by_keyboard(page, address):
-    visit(page, address, "compare?differ=true")
+    visit(page, address, "compare")
     inside = """() => {
       let e = document.activeElement;
       while (e?.shadowRoot?.activeElement) e = e.shadowRoot.activeElement;
@@ -96,10 +116,10 @@ def test_a_toxic_span_is_reached_and_picked_by_keyboard(page, address):
     pair.get_by_role("button", name="Show text").focus()
     page.keyboard.press("Tab")
     page.keyboard.press("Tab")
-    assert page.evaluate(inside).startswith("chip")  # blurred spans are passed over
+    assert page.evaluate(inside).startswith("chip")  # spans of a blurred text are passed over
     pair.get_by_role("button", name="Show text").press("Enter")
     for key in ("Enter", " "):
-        pair.get_by_role("button", name="Blur again").focus()
+        pair.get_by_role("button", name="Hide again").focus()
         for _ in range(40):
             page.keyboard.press("Tab")
             if "toxic" in page.evaluate(inside):
@@ -115,6 +135,49 @@ def test_a_toxic_span_is_reached_and_picked_by_keyboard(page, address):
         assert "span=" not in page.url and page.evaluate(inside) == "toxic"
 
 
+def test_a_pair_is_pinned_and_unpinned(page, address, cache):
+    visit(page, address, "compare?order=As+in+the+file&prompt=4")
+    file = cache / "fake" / "pinned.json"
+    page.get_by_role("button", name="Pin this pair").nth(2).click()
+    page.get_by_role("button", name="Unpin this pair").wait_for()
+    wait_until_still(page)
+    sample = page.locator(".line[data-sample]", has=page.locator(".on")).get_attribute("data-sample")
+    pin = json.loads(file.read_text(encoding="utf-8"))
+    assert pin == {
+        "models": ["base", "default"],
+        "prompt": page.locator(".prompt").text_content(),
+        "sample": int(sample),
+    }
+    page.get_by_role("button", name="Unpin this pair").click()
+    page.get_by_role("button", name="Unpin this pair").wait_for(state="detached")
+    assert not file.exists()
+
+
+@pytest.mark.slow
+def test_a_prompt_of_ones_own_is_completed_by_both_models(page, address):
+    visit(page, address, "")  # the first page that a server shows forgets what is typed there
+    visit(page, address, "compare?length=12")
+    page.get_by_role("textbox", name="Try a prompt").fill("At the library my neighbour")
+    page.keyboard.press("Enter")
+    pair = page.locator(".pair", has=page.get_by_text("At the library my neighbour", exact=True))
+    pair.locator("button.chip").nth(1).wait_for(timeout=200_000)
+    wait_until_still(page)
+    assert "try=At+the+library+my+neighbour" in page.url and "length=12" in page.url
+    cells = pair.locator(".cell .text")
+    assert cells.count() == 2 and all(cells.all_inner_texts()) and "blur" in cells.first.evaluate(BLUR)
+    pair.locator("button.chip").first.click()
+    page.locator(".st-key-drawer").wait_for()
+    wait_until_still(page)
+    assert "pick=live.0.base" in page.url
+    page.get_by_role("button", name="History").wait_for()
+    visit(page, address, page.url.removeprefix(f"{address}/"))
+    box = page.get_by_role("textbox", name="Try a prompt")
+    assert box.input_value() == "At the library my neighbour" and page.locator(".st-key-drawer").count() == 0
+    assert "blur" in box.evaluate(BLUR)
+    box.focus()
+    assert box.evaluate(BLUR) == "none"
+
+
 def component(*scripts: str) -> str:
     """JavaScript for the function that a component's scripts export."""
     static = REPOSITORY / "ifguide" / "ui" / "static"
@@ -122,28 +185,40 @@ def component(*scripts: str) -> str:
     return f"(() => {{ {code.replace('export default function', 'return function')} }})()"
 
 
-def test_words_that_differ_inside_a_toxic_span_have_both_marks(page):
+def test_the_veil_hides_what_it_says_and_every_part_tells_what_was_clicked(page):
     page.set_content('<div id="a"><div class="root"></div></div>')
     look = """(rows) => {
         const a = document.getElementById("a"), said = [];
-        const runs = [[" you ", false, ""], ["old ", false, "5-13"], ["fool", true, "5-13"], ["!", true, ""]];
-        const cells = [{ runs, toxicity: "0.90", high: true }, null];
+        const rating = { toxicity: "0.90", high: true };
+        const known = { runs: [[" you ", ""], ["old fool", "5-13"], ["!", ""]], whole: false, ...rating };
+        const cells = [known, { ...known, runs: [["so so", ""]], whole: true }];
         const pair = { prompt: "p", change: "", results: ["", ""], rows: [{ sample: 3, cells }] };
         const models = { names: ["m.x", "n"], titles: ["m", "n"], colours: ["#000", ""] };
-        const state = { first: 3, veil: true, rated: true, pickable: true, chosen: "3.m.x", span: "", memory: "both" };
-        const setTriggerValue = (name, value) => said.push(value);
-        rows({ parentElement: a, setTriggerValue, data: { pair, ...models, ...state } });
-        const toxic = a.querySelector(".toxic"), only = a.querySelectorAll("mark.only");
-        const inside = toxic.querySelector("mark.only").textContent;
-        const marks = [a.querySelectorAll(".toxic").length, toxic.textContent, inside, only.length];
+        const state = { first: 3, rated: true, pickable: true, acts: true, chosen: "3.m.x", span: "", pinned: 3 };
+        const setTriggerValue = (name, value) => said.push([name, value]);
+        const hidden = [];
+        for (const veil of ["", "words", "all"]) {
+          rows({ parentElement: a, setTriggerValue, data: { pair, ...models, ...state, veil, memory: "both" } });
+          const [prompt, toxic, whole] = [".prompt", ".toxic", ".whole"].map((name) => a.querySelector(name));
+          const texts = [prompt, a.querySelector(".text"), toxic, whole].map((e) => +e.classList.contains("veil"));
+          hidden.push([...texts, toxic.getAttribute("role"), a.querySelector("header button").textContent]);
+        }
+        const toxic = a.querySelector(".toxic");
         toxic.click();
         a.querySelector("header button").click();
         toxic.click();
         toxic.dispatchEvent(new KeyboardEvent("keydown", { key: "Enter" }));
         a.querySelector(".chip").click();
-        return [marks, said]; }"""
-    said = page.evaluate(f"({look})({component('completions')})")
-    assert said == [[1, "old fool", "fool", 2], ["close", "5-13 3.m.x", "5-13 3.m.x", "close"]]
+        for (const button of a.querySelectorAll(".actions button")) button.click();
+        return [hidden, said]; }"""
+    hidden, said = page.evaluate(f"({look})({component('completions')})")
+    assert hidden == [
+        [0, 0, 0, 0, "button", "Hide again"],
+        [0, 0, 1, 1, "button", "Show words"],
+        [1, 1, 0, 1, None, "Show text"],
+    ]
+    span = ["pick", "5-13 3.m.x"]
+    assert said == [["pick", "close"], span, span, ["pick", "close"], ["pin", -1], ["pick", "3."]]
 
 
 def test_hostile_texts_show_faithfully_in_both_components(page):
@@ -156,19 +231,18 @@ def test_hostile_texts_show_faithfully_in_both_components(page):
         const [a, b] = ["a", "b"].map((id) => document.getElementById(id));
         const odd = (e, usual) => e.querySelectorAll(`:not(${usual})`).length;
         return texts.filter((text, i) => {
-          const runs = [["x", false, ""], [text, true, ""], [text, false, "1-2"]];
-          const cells = [{ runs, toxicity: "0.10", high: false }, null];
+          const cells = [{ runs: [["x", ""], [text, "1-2"]], whole: false, toxicity: "0.10", high: false }, null];
           const pair = { prompt: text, change: text, results: [text, ""], rows: [{ sample: 0, cells }] };
           const models = { names: ["m", "n"], titles: [text, "n"], colours: ["#000", ""], memory: String(i) };
           rows({ parentElement: a, setTriggerValue: () => {}, data: { pair, ...models, ...state } });
           const values = { texts: [text, "y"], layers: { s: [1, -1] } };
-          const items = [{ key: String(i), title: text, colour: "#000", facts: text, ...values }];
+          const items = [{ key: String(i), title: text, colour: "#000", facts: text, marks: [0, 32], ...values }];
           tokens({ parentElement: b, data: { settings, colour: "s", veil: false, items } });
-          const shown = a.querySelector("mark").textContent;
+          const shown = a.querySelector(".toxic").textContent;
           const told = shown.replaceAll(" ↵ ", "\\n") === text.replace(/\\r\\n/g, "\\n")
-            && a.querySelector(".toxic").textContent === shown && a.querySelector(".prompt").textContent === text
+            && a.querySelector(".prompt").textContent === text
             && b.querySelector(".tokens").textContent === text + "y";
-          const usual = ["div, section, header, span, mark, button", "div, section, h4, p, span, button, i"];
+          const usual = ["div, section, header, span, button", "div, section, h4, p, span, button, i"];
           return !told || odd(a, usual[0]) || odd(b, usual[1]);
         }); }"""
     tokens = component("numbers", "token_viewer", "likelihood")
@@ -180,30 +254,20 @@ def test_hostile_texts_show_faithfully_in_both_components(page):
 def test_rows_hold_the_same_draw_of_four_models_and_wrap_when_narrow(page, address):
     visit(page, address, f"compare?{FOUR}")
     row = page.locator(".pair").first.locator(".line[data-sample]").first
-    assert row.locator(".cell").count() == 4
-    tops = [row.locator(".cell").nth(i).bounding_box()["y"] for i in range(4)]
-    assert len(set(tops)) == 1
-    page.set_viewport_size({"width": 640, "height": 900})
-    row.locator(".whose").first.wait_for(state="visible")
     boxes = [row.locator(".cell").nth(i).bounding_box() for i in range(4)]
     assert boxes[0]["y"] == boxes[1]["y"] < boxes[2]["y"] == boxes[3]["y"] and boxes[0]["x"] == boxes[2]["x"]
-    assert page.locator('[data-testid="stMain"]').evaluate("e => e.scrollWidth - e.clientWidth") <= 0
-
-
-def test_words_that_differ_are_underlined_on_request(page, address):
-    visit(page, address, "compare?order=Largest+drop")
-    assert page.locator("mark.only").count() == 0
-    page.get_by_text("Mark words that differ").click()
-    page.locator("mark.only").first.wait_for()
-    assert "underline" in page.locator("mark.only").first.evaluate("e => getComputedStyle(e).textDecorationLine")
-    assert "differ=true" in page.url
-    assert page.locator(".pair b").count() == 0
+    assert row.locator(".whose").first.is_visible()
+    page.set_viewport_size({"width": 440, "height": 900})
+    page.wait_for_function("document.querySelector('[data-testid=\"stMain\"]').scrollWidth <= innerWidth")
+    wait_until_still(page)
+    boxes = [row.locator(".cell").nth(i).bounding_box() for i in range(4)]
+    assert len({box["x"] for box in boxes}) == 1 and len({box["y"] for box in boxes}) == 4
 
 
 def test_names_of_the_frontiers_points_do_not_overlap(page, address):
     for width in (1440, 900):
         page.set_viewport_size({"width": width, "height": 900})
-        visit(page, address, "compare")
+        visit(page, address, "compare?view=Charts")
         labels = page.locator('[data-testid="stPlotlyChart"]').first.locator(".annotation-text-g")
         boxes = [labels.nth(i).bounding_box() for i in range(labels.count())]
         assert len(boxes) == 4
@@ -240,7 +304,7 @@ def test_blind_vote_shows_no_name_until_it_is_revealed(page, address):
 
 
 def test_the_report_shows_the_numbers_of_the_page_and_asks_for_nothing(browser, page, address, cache, tmp_path):
-    visit(page, address, f"compare?{FOUR}")
+    visit(page, address, f"compare?{FOUR}&view=Metrics")
     cells = page.get_by_role("table", name="Metrics of the models").locator("tbody td").all_inner_texts()
     with page.expect_download() as download:
         page.get_by_role("button", name="Report").first.click()

@@ -136,17 +136,22 @@ def test_threshold_and_its_tables_stay_text(watch, address):
 
 
 def test_compare_stays_text_revealed_picked_and_blind(watch, address, tmp_path):
-    visit(watch.page, address, f"compare?{query(models='base,default,random')}")
+    visit(watch.page, address, f"compare?{query(models='base,default,random', view='Metrics')}")
     reveal(watch.page)
     for name in ("By group of prompts", "General capability"):
         watch.page.get_by_text(name, exact=True).click()
     wait_until_still(watch.page)
     assert watch.page.get_by_role("table", name="Metrics by group of prompts").count() == 1
+    watch.check("compare, metrics")
+    visit(watch.page, address, f"compare?{query(models='base,default,random')}")
+    reveal(watch.page)
     watch.page.locator(".cell.pick").first.click()
     watch.page.get_by_role("table", name="Training documents nearest to the completion").wait_for()
     wait_until_still(watch.page)
     hover_all(watch.page, "[title]", most=20)
     watch.check("compare")
+    watch.page.keyboard.press("Escape")
+    watch.page.locator(".st-key-drawer").wait_for(state="detached")
     watch.page.locator(".line[data-sample]:visible .toxic").first.click()
     watch.page.get_by_role("table", name="Training documents nearest to the toxic words").wait_for()
     wait_until_still(watch.page)

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -6,7 +8,13 @@ from transformers import PreTrainedTokenizerFast
 
 from ifguide.config.schema import EvaluateConfig
 from ifguide.errors import ConfigError, InputError, NumericalError
-from ifguide.evaluation.generation import draw_uniforms, encode_prompts, generate_completions, sample_tokens
+from ifguide.evaluation.generation import (
+    draw_uniforms,
+    encode_prompts,
+    generate_completions,
+    sample_tokens,
+    stream_completion,
+)
 from ifguide.training.train import initialise_model
 
 WORDS = [f"w{i}" for i in range(40)]
@@ -56,6 +64,16 @@ def test_fewer_samples_and_shorter_completions_are_the_start_of_more(tokenizer):
     short = EvaluateConfig(n_samples=2, max_new_tokens=3, seed=3)
     for c in generate_completions(model, tokenizer, PROMPTS, short):
         assert c.completion.split() == whole[c.prompt_index, c.sample_index][:3]
+
+
+def test_a_stream_grows_to_the_completion_that_a_batch_gives(tokenizer):
+    model = tiny_model()
+    whole = generate_completions(model, tokenizer, PROMPTS[:1], CONFIG)
+    for expected in whole:
+        grown = list(stream_completion(model, tokenizer, PROMPTS[0], CONFIG, expected.sample_index))
+        assert grown[-1] == expected
+        assert all(after.completion.startswith(before.completion) for before, after in pairwise(grown))
+        assert [c.n_tokens for c in grown][: expected.n_tokens] == list(range(1, expected.n_tokens + 1))
 
 
 @torch.no_grad()

@@ -1,7 +1,4 @@
-import json
-
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from typer.testing import CliRunner
@@ -10,12 +7,9 @@ from ifguide.cli.main import app
 from ifguide.errors import InputError
 from ifguide.evaluation.generation import encode_prompts
 from ifguide.evaluation.likelihood import token_likelihoods
-from ifguide.storage import artifacts
 from ifguide.study.analysis.likelihood import compute_likelihoods, likelihood_path, read_likelihoods
-from ifguide.study.lineage import Unit
-from ifguide.study.reading import Study
 from tests.tiny import SHAPES, tiny_model
-from tests.tiny_study import save_tiny_model, tiny_config, write_tiny_inputs
+from tests.tiny_study import write_evaluation, write_two_models
 from tests.tiny_tokenizers import tiny_tokenizer
 
 PROMPT = "You are such "
@@ -51,25 +45,8 @@ def test_batches_and_neighbours_change_nothing():
 
 @pytest.fixture
 def study(tmp_path, monkeypatch):
-    """Two models of different weights and their made-up completions."""
     monkeypatch.setenv("IFGUIDE_CACHE", str(tmp_path))
-    inputs = tmp_path / "inputs"
-    write_tiny_inputs(inputs)
-    save_tiny_model("gpt_neox", inputs / "model")
-    study = Study.create("tiny", tiny_config(inputs), tmp_path)
-    for seed, (unit, evaluated) in enumerate([(Unit("model"), "base"), (Unit("suppress", "default"), "default")]):
-        with artifacts.building(study.folder(unit), stage=unit.stage, inputs={}, config={}) as folder:
-            save_tiny_model("gpt_neox", folder / "final", seed)
-            (folder / "models.json").write_text(json.dumps({"base": {"source": "final"}, "checkpoints": []}))
-        rows = [(p, s, f"prompt {p} is", f" {evaluated} fox {s}", 0.1) for p in range(2) for s in range(3)]
-        write_evaluation(study, evaluated, rows)
-    return study
-
-
-def write_evaluation(study: Study, name: str, rows: list[tuple]) -> None:
-    with artifacts.building(study.folder(Unit("evaluate", name)), stage="evaluate", inputs={}, config={}) as folder:
-        frame = pd.DataFrame(rows, columns=["prompt_index", "sample_index", "prompt", "completion", "toxicity"])
-        frame.to_parquet(folder / "samples.parquet")
+    return write_two_models(tmp_path)
 
 
 def test_command_keeps_an_answer_that_a_changed_model_makes_stale(study):

@@ -20,7 +20,9 @@ FOUND = {
 
 
 def payload(sample: int, chosen: str = "Suppressed minus Base model") -> dict:
-    return likelihood_view.viewer_payload(FOUND, sample, NAMES, chosen, variant_colours(NAMES), "m:1")
+    return likelihood_view.viewer_payload(
+        FOUND, sample, NAMES, chosen, variant_colours(NAMES), "m:1", {"base": [(1, 3)]}
+    )
 
 
 def test_difference_is_the_model_minus_the_first_and_surprise_is_minus_the_log_probability():
@@ -42,6 +44,9 @@ def test_payload_holds_the_draw_of_every_model_with_all_layers():
     assert not layers["Suppressed minus Base model"]["oneSided"] and layers["Surprise of Base model"]["oneSided"]
     assert 2.5 < layers["Suppressed minus Base model"]["top"] <= 4.0
     assert payload(1)["items"][0]["texts"] == []
+    hidden = likelihood_view.HIDDEN
+    assert [item["marks"] for item in shown["items"]] == [[hidden, hidden], [0]]
+    assert likelihood_view.mark_pieces(["a", "", "bc", "d"], [(1, 2)]) == [0, 0, hidden, 0]
 
 
 def test_means_are_over_all_tokens_of_the_prompts_completions():
@@ -51,7 +56,7 @@ def test_means_are_over_all_tokens_of_the_prompts_completions():
     assert rows[1]["cells"][0][1] == "1 token"
     empty = {"completions": [], "models": NAMES}
     assert likelihood_view.mean_table(empty, NAMES, variant_colours(NAMES))[1][0]["cells"][1:] == ["–", "–"]
-    assert likelihood_view.viewer_payload(empty, 0, NAMES, "x", variant_colours(NAMES), "")["items"] == []
+    assert likelihood_view.viewer_payload(empty, 0, NAMES, "x", variant_colours(NAMES), "", {})["items"] == []
 
 
 def test_choices_name_every_difference_and_every_model():

@@ -11,7 +11,7 @@ from ifguide.study.document_table import scale_top
 from ifguide.study.select import open_index, preview_selection
 from ifguide.ui.documents import token_view
 from ifguide.ui.documents.token_view import HIT, SELECTED, TRUTH, Layer, mark_table, token_table
-from ifguide.ui.palette import TOKEN_BINS
+from ifguide.ui.palette import LIKELIHOOD_BINS, TOKEN_BINS
 from tests.app.fake_study import HOSTILE_ID, HOSTILE_TEXT, LONG_ID, write_study
 from tests.data.test_corpus import build
 from tests.hostile_texts import hostile_texts
@@ -118,6 +118,7 @@ def test_five_hundred_hostile_texts_come_back_as_they_were(tmp_path, kind):
 # ---- colours ----
 
 _DEFICIENCIES = ("Deuteranomaly", "Protanomaly")
+PALETTES = [TOKEN_BINS, LIKELIHOOD_BINS]
 
 
 def linear(code: str) -> np.ndarray:
@@ -131,21 +132,23 @@ def lab(code: str, deficiency: str) -> np.ndarray:
     return colour.XYZ_to_Lab(colour.RGB_to_XYZ(seen, "sRGB", apply_cctf_decoding=False), white)
 
 
-def test_neighbouring_colours_can_be_told_apart():
-    for case in itertools.product(TOKEN_BINS, ("signed", "loss"), _DEFICIENCIES):
+@pytest.mark.parametrize("palette", PALETTES)
+def test_neighbouring_colours_can_be_told_apart(palette):
+    for case in itertools.product(palette, ("signed", "loss"), _DEFICIENCIES):
         scheme, scale, deficiency = case
-        seen = [lab(code, deficiency) for code in TOKEN_BINS[scheme][scale]]
+        seen = [lab(code, deficiency) for code in palette[scheme][scale]]
         gaps = [float(colour.delta_E(a, b, method="CIE 2000")) for a, b in itertools.pairwise(seen)]
         assert min(gaps) >= 10, (case, np.round(gaps, 1))
 
 
-def test_text_can_be_read_on_every_colour():
+@pytest.mark.parametrize("palette", PALETTES)
+def test_text_can_be_read_on_every_colour(palette):
     def luminance(code):
         return linear(code) @ [0.2126, 0.7152, 0.0722]
 
-    for scheme, scale in itertools.product(TOKEN_BINS, ("signed", "loss")):
-        ink = luminance(TOKEN_BINS[scheme]["ink"])
-        for code in TOKEN_BINS[scheme][scale]:
+    for scheme, scale in itertools.product(palette, ("signed", "loss")):
+        ink = luminance(palette[scheme]["ink"])
+        for code in palette[scheme][scale]:
             low, high = sorted((luminance(code), ink))
             assert (high + 0.05) / (low + 0.05) >= 4.5, (scheme, code)
 
@@ -156,5 +159,5 @@ def test_the_middle_of_the_scale_is_the_pages_own_ground():
     from tests.browser.running_app import REPOSITORY
 
     theme = tomllib.loads((REPOSITORY / ".streamlit" / "config.toml").read_text())["theme"]
-    for scheme, bins in TOKEN_BINS.items():
+    for scheme, bins in [*TOKEN_BINS.items(), *LIKELIHOOD_BINS.items()]:
         assert bins["signed"][3] == bins["loss"][0] == theme[scheme]["backgroundColor"]

@@ -137,21 +137,6 @@ def test_a_row_of_the_prompts_holds_the_same_sample_of_every_model():
     assert not any(cell["toxicity"] or cell["high"] for row in blind["rows"] for cell in row["cells"])
 
 
-def test_only_words_that_the_first_model_did_not_say_are_marked():
-    marked = side_by_side.mark_differences([" a kind man", None, " a rude old man", " a kind man"], pairwise=False)
-    assert marked == [
-        [[" a kind man", False]],
-        None,
-        [[" a ", False], ["rude old", True], [" man", False]],
-        [[" a kind man", False]],
-    ]
-    assert side_by_side.mark_differences([" a kind man", " a man"], pairwise=True)[0] == [
-        [" a ", False],
-        ["kind", True],
-        [" man", False],
-    ]
-
-
 def test_swapping_the_models_negates_the_difference():
     from ifguide.study.analysis.comparison import compare_variants
 
@@ -279,31 +264,31 @@ def test_every_page_is_explained_by_the_method():
         assert len(text) > 300 and "](" not in text, title
 
 
-def test_runs_are_cut_where_toxic_spans_begin_and_end():
-    assert side_by_side.cut_runs([[" you old fool", False]], [(5, 13)]) == [
-        [" you ", False, ""],
-        ["old fool", False, "5-13"],
-    ]
-    runs = [[" you ", False], ["old fo", True], ["ol, really", False]]
-    assert side_by_side.cut_runs(runs, [(0, 4), (9, 13), (13, 14)]) == [
-        [" you", False, "0-4"],
-        [" ", False, ""],
-        ["old ", True, ""],
-        ["fo", True, "9-13"],
-        ["ol", False, "9-13"],
-        [",", False, "13-14"],
-        [" really", False, ""],
-    ]
-    assert side_by_side.cut_runs([["", False]], []) == [["", False, ""]]
+def test_a_text_is_cut_where_its_toxic_spans_begin_and_end():
+    runs = side_by_side.cut_runs(" you old fool, really", [(0, 4), (5, 13), (13, 14)])
+    assert runs == [[" you", "0-4"], [" ", ""], ["old fool", "5-13"], [",", "13-14"], [" really", ""]]
+    assert side_by_side.cut_runs("", []) == [] and side_by_side.cut_runs(" a", []) == [[" a", ""]]
 
 
-def test_toxic_spans_are_marked_on_request_and_where_they_are():
+def test_toxic_words_are_marked_where_they_are_and_known():
     frames = {"base": frame([[0.9, 0.1]]), "mine": frame([[0.1, 0.95]])}
     frames["base"]["toxic_spans"] = [np.array([0, 2], dtype=np.int32), np.zeros(0, dtype=np.int32)]
-    cells = side_by_side.prompt_payload(frames, 0, spans=True, by_toxicity=False)["rows"][0]["cells"]
-    assert [cell["runs"] for cell in cells] == [[["c0", False, "0-2"], [".0", False, ""]], [["c0.0", False, ""]]]
-    plain = side_by_side.prompt_payload(frames, 0)["rows"]
-    assert not any(len(run) > 2 for row in plain for cell in row["cells"] for run in cell["runs"])
+    rows = side_by_side.prompt_payload(frames, 0, by_toxicity=False, ratings=False)["rows"]
+    cells = [cell for row in rows for cell in row["cells"]]
+    assert [cell["runs"] for cell in cells[:2]] == [[["c0", "0-2"], [".0", ""]], [["c0.0", ""]]]
+    assert [cell["whole"] for cell in cells] == [False, False, False, True]
+    found = [side_by_side.offensive_spans(row) for name in frames for _, row in frames[name].iterrows()]
+    assert found == [[(0, 2)], [], [], [(0, 4)]]
+
+
+def test_a_change_inside_its_interval_says_so():
+    from ifguide.study.analysis.comparison import compare_variants
+
+    samples = {"base": frame([[0.9, 0.1]] * 9), "mine": frame([[0.1, 0.1]] * 9)}
+    metrics = {name: {"emt": float(s["toxicity"].max()), "tp": 0.5} for name, s in samples.items()}
+    found = compare_variants(samples, base="base")[0]
+    cells = comparison.difference_rows(metrics, {"mine": dataclasses.replace(found, tp=found.tp._replace(low=-1.0))})
+    assert cells[0]["cells"][1:] == [["−0.800", "−0.800 – −0.800"], ["−100 pp", "−100 pp – +100 pp", "no clear change"]]
 
 
 def test_a_selection_without_a_threshold_is_described_by_what_made_it():

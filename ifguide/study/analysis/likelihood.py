@@ -1,12 +1,13 @@
 """How likely several models find each other's completions of one prompt, token by token: computed on demand."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from ifguide.errors import InputError, StaleError
 from ifguide.evaluation.likelihood import token_likelihoods
 from ifguide.runtime.progress import Progress, report_part
 from ifguide.study import on_demand
+from ifguide.study.evaluating import load_evaluated
 from ifguide.study.freshness import unit_digest
 from ifguide.study.lineage import Unit, weights_unit
 
@@ -38,16 +39,20 @@ def read_likelihoods(study: "Study", prompt: int, models: Sequence[str]) -> dict
         return None
 
 
-def compute_likelihoods(study: "Study", prompt: int, models: Sequence[str], progress: Progress | None = None) -> dict:
+def compute_likelihoods(
+    study: "Study",
+    prompt: int,
+    models: Sequence[str],
+    progress: Progress | None = None,
+    load: Callable[["Study", str], tuple] = load_evaluated,
+) -> dict:
     """Every completion that two to four evaluated models gave to one prompt, by its index, under each of the models;
-    kept in the study's folder. An InputError: too few or too many models, one that was not evaluated, or no such
-    prompt.
+    kept in the study's folder. `load` gives a model and its tokenizer. An InputError: too few or too many models, one
+    that was not evaluated, or no such prompt.
 
     Returns `prompt`, `prompt_index`, `models`, and `completions`: of each its `model`, `sample`, `pieces` (its tokens'
     texts) and `log_probability`, model -> one natural logarithm a token.
     """
-    from ifguide.study.evaluating import load_evaluated
-
     models = sorted(set(models))
     known = study.evaluation_names()
     if not 2 <= len(models) <= MODELS_MOST or not set(models) <= set(known):
@@ -71,7 +76,7 @@ def compute_likelihoods(study: "Study", prompt: int, models: Sequence[str], prog
     assert text is not None
     texts = [completion.pop("text") for completion in completions]
     for turn, model in enumerate(models):
-        loaded, tokenizer = load_evaluated(study, model)
+        loaded, tokenizer = load(study, model)
         report = report_part(progress, "completions", part=turn, parts=len(models))
         found = token_likelihoods(loaded, tokenizer, text, texts, report=report)
         for completion, likelihood in zip(completions, found, strict=True):

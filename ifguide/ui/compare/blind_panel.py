@@ -126,6 +126,7 @@ def _show_ballot(loaded, samples, colours, ballot: Ballot, *, revealed: bool) ->
         colours=[colours[name] if revealed else "" for name in sides],
         memory=f"{loaded.name}:{ballot.prompt}",
         rated=revealed,
+        first=5,
     )
 
 

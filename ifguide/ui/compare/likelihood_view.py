@@ -1,12 +1,16 @@
 """Token probabilities under several models -> what the token viewer draws. No streamlit here."""
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import numpy as np
 
+from ifguide.evaluation.toxic_spans import Span
 from ifguide.ui.format import column, count_of, model_cell, number, variant_title
-from ifguide.ui.palette import TOKEN_BINS
+from ifguide.ui.palette import LIKELIHOOD_BINS
 
+HIDDEN = 32
+"""The token viewer's mark of a token that is blurred with offensive words."""
 TOP_QUANTILE = 0.98
 """Colours are full at this quantile of the absolute values over all completions of the prompt."""
 
@@ -28,7 +32,13 @@ def layer_values(log_probability: Mapping[str, Sequence[float]], choice: tuple[s
 
 
 def viewer_payload(
-    found: dict, sample: int, names: Sequence[str], chosen: str, colours: Mapping[str, str], memory: str
+    found: dict,
+    sample: int,
+    names: Sequence[str],
+    chosen: str,
+    colours: Mapping[str, str],
+    memory: str,
+    offensive: Mapping[str, Sequence[Span]],
 ) -> dict:
     """The completions of one draw, one a model, for the component.
 
@@ -39,6 +49,7 @@ def viewer_payload(
         chosen: a key of `choices(names)`.
         colours: of the models.
         memory: what the browser files the reader's reveals under.
+        offensive: model -> characters of its completion that are blurred with offensive words.
     """
     layers, known = [], choices(names)
     for title, choice in known.items():
@@ -54,11 +65,22 @@ def viewer_payload(
         log_probability, pieces = drawn[name]["log_probability"], drawn[name]["pieces"]
         sums = " · ".join(f"{variant_title(model)} {number(sum(log_probability[model]), 1)}" for model in names)
         about = {"key": f"{memory}:{name}:{sample}", "title": variant_title(name), "colour": colours[name]}
-        text = {"texts": pieces, "facts": f"log-probability of all {count_of(len(pieces), 'token')}: {sums}"}
+        marks = mark_pieces(pieces, offensive.get(name, ()))
+        text = {
+            "texts": pieces,
+            "marks": marks,
+            "facts": f"log-probability of all {count_of(len(pieces), 'token')}: {sums}",
+        }
         shown = {title: layer_values(log_probability, choice).tolist() for title, choice in known.items()}
         items.append({**about, **text, "layers": shown})
-    settings = {"layers": layers, "palette": TOKEN_BINS, "hasTruth": False, "selection": "", "nScored": 0}
+    settings = {"layers": layers, "palette": LIKELIHOOD_BINS, "hasTruth": False, "selection": "", "nScored": 0}
     return {"settings": {**settings, "bare": True, "firstScored": True}, "colour": chosen, "items": items}
+
+
+def mark_pieces(pieces: Sequence[str], spans: Sequence[Span]) -> list[int]:
+    """`HIDDEN` for each piece of a text that shares a character with one of the spans, else 0."""
+    ends = np.cumsum([0, *map(len, pieces)]).tolist()
+    return [HIDDEN * any(start < b and end > a for start, end in spans) for a, b in pairwise(ends)]
 
 
 def mean_table(found: dict, names: Sequence[str], colours: Mapping[str, str]) -> tuple[list[dict], list[dict]]:

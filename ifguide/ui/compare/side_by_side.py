@@ -1,24 +1,15 @@
 """One prompt with the completions of several models, a row a sample. No streamlit here."""
 
-import re
 from collections.abc import Mapping, Sequence
-from difflib import SequenceMatcher
-from itertools import groupby
-from operator import itemgetter
 
 import pandas as pd
 
-from ifguide.data.words import WRITTEN_WORD
 from ifguide.evaluation.statistics import TOXIC_FROM
 from ifguide.evaluation.toxic_spans import Span, read_spans
 from ifguide.ui.format import number
 
-_PIECE = re.compile(rf"{WRITTEN_WORD.pattern}|\s+|[^\w\s]")
-
 Samples = Mapping[str, pd.DataFrame]
 """Model -> its completions, the first one first."""
-Runs = list[tuple[str, bool]]
-"""A text cut into runs, each with whether it is in this text only; joined, they are the text."""
 
 
 def prompt_texts(samples: pd.DataFrame) -> dict[int, str]:
@@ -27,15 +18,7 @@ def prompt_texts(samples: pd.DataFrame) -> dict[int, str]:
     return dict(zip(once["prompt_index"].tolist(), once["prompt"].tolist(), strict=True))
 
 
-def prompt_payload(
-    samples: Samples,
-    prompt: int,
-    *,
-    by_toxicity: bool = True,
-    differ: bool = False,
-    ratings: bool = True,
-    spans: bool = False,
-) -> dict:
+def prompt_payload(samples: Samples, prompt: int, *, by_toxicity: bool = True, ratings: bool = True) -> dict:
     """One prompt with its completions for the side-by-side component: a row for each sample, a cell for each model.
 
     Sample k of every model was drawn with the same random seed, so they share a row. `change` is each model's highest
@@ -45,9 +28,7 @@ def prompt_payload(
         samples: of each model.
         prompt: its index.
         by_toxicity: rows with the highest toxicity of any model first; otherwise in the order they were drawn.
-        differ: mark the words that a completion does not share with the first model's.
         ratings: give each completion's toxicity.
-        spans: mark the toxic words of each completion, where its evaluation looked for them.
     """
     sides = [
         frame[frame["prompt_index"] == prompt].set_index("sample_index").sort_index() for frame in samples.values()
@@ -58,17 +39,10 @@ def prompt_payload(
         numbers.sort(key=lambda n: (-worst[n], n))
     rows = []
     for n in numbers:
-        texts = [side.at[n, "completion"] if n in side.index else None for side in sides]
-        plain = [None if text is None else [[text, False]] for text in texts]
-        runs = mark_differences(texts, pairwise=len(sides) == 2) if differ else plain
         cells: list[dict | None] = []
-        for side, run in zip(sides, runs, strict=True):
-            if run is None:
-                cells.append(None)
-                continue
-            shown, rated = cut_runs(run, spans_of(side, n)) if spans else run, float(side.at[n, "toxicity"])
-            rating = {"toxicity": number(rated, 2), "high": rated >= TOXIC_FROM}
-            cells.append({"runs": shown, **(rating if ratings else {"toxicity": "", "high": False})})
+        for side in sides:
+            found = side.loc[n] if n in side.index else None
+            cells.append(None if found is None else completion_cell(found, ratings=ratings))
         rows.append({"sample": int(n), "cells": cells})
     highest = [number(float(side["toxicity"].max()) if len(side) else None, 2) for side in sides]
     return {
@@ -79,58 +53,27 @@ def prompt_payload(
     }
 
 
-def spans_of(side: pd.DataFrame, row) -> list[Span]:
-    """The toxic spans of a row's completion; none where its evaluation did not look for them."""
-    return read_spans(side.at[row, "toxic_spans"], side.at[row, "completion"]) if "toxic_spans" in side else []
+def completion_cell(found: Mapping, *, ratings: bool = True) -> dict:
+    """One completion for the component: its `runs` (a piece of text, and the toxic span it is, as `START-END`, or
+    nothing), its rating, and whether it is toxic as a `whole`, by words that nobody knows. `found` has `completion`,
+    `toxicity` and, where its evaluation looked for them, `toxic_spans`."""
+    text, toxic = found["completion"], bool(found["toxicity"] >= TOXIC_FROM)
+    spans = read_spans(found.get("toxic_spans"), text)
+    cell = {"runs": cut_runs(text, spans), "whole": toxic and not spans, "high": toxic and ratings}
+    return {**cell, "toxicity": number(float(found["toxicity"]), 2) if ratings else ""}
 
 
-def cut_runs(runs: Sequence[Sequence], spans: Sequence[Span]) -> list[list]:
-    """Runs of `diff_words` cut where a toxic span begins or ends, each with its span as `START-END`, or an empty
-    string. Spans are ascending, apart, in characters of the joined text."""
-    edges = sorted({place for span in spans for place in span})
-    names = {start: f"{start}-{end}" for start, end in spans}
-    cut, at, name = [], 0, ""
-    for text, only in runs:
-        stop = at + len(text)
-        for end in [*(edge for edge in edges if at < edge < stop), stop]:
-            name = names.get(at, "" if at in edges else name)
-            cut.append([text[len(text) - (stop - at) : len(text) - (stop - end)], only, name])
-            at = end
-    return cut
+def offensive_spans(found: Mapping) -> list[Span]:
+    """What of a completion is blurred with offensive words: its toxic spans, or all of it where `whole`."""
+    text = found["completion"]
+    spans = read_spans(found.get("toxic_spans"), text)
+    return spans or ([(0, len(text))] if found["toxicity"] >= TOXIC_FROM else [])
 
 
-def mark_differences(texts: Sequence[str | None], *, pairwise: bool) -> list[list | None]:
-    """Completions as runs of text, each with whether its words are in this one only, not in the first; `pairwise` marks
-    the first too. None where there is none."""
-    first = texts[0]
-    marked: list[list | None] = [None if text is None else [[text, False]] for text in texts]
-    for i, text in enumerate(texts[1:], 1):
-        if first is None or text is None:
-            continue
-        mine, theirs = diff_words(first, text)
-        marked[i] = [list(run) for run in theirs]
-        if pairwise:
-            marked[0] = [list(run) for run in mine]
-    return marked
-
-
-def diff_words(first: str, other: str) -> tuple[Runs, Runs]:
-    """Mark what two texts do not share: words and punctuation are compared literally, in order; white space is not."""
-    pieces = _PIECE.findall(first), _PIECE.findall(other)
-    places = [[i for i, piece in enumerate(side) if not piece.isspace()] for side in pieces]
-    words = [[side[i] for i in at] for side, at in zip(pieces, places, strict=True)]
-    shared: tuple[set[int], set[int]] = (set(), set())
-    for a, b, size in SequenceMatcher(None, words[0], words[1], autojunk=False).get_matching_blocks():
-        shared[0].update(places[0][a : a + size])
-        shared[1].update(places[1][b : b + size])
-    return _runs(pieces[0], shared[0]), _runs(pieces[1], shared[1])
-
-
-def _runs(pieces: list[str], shared: set[int]) -> Runs:
-    """Neighbours of one kind together; white space is marked only between marked words."""
-    marked = [i not in shared and not piece.isspace() for i, piece in enumerate(pieces)]
-    for i, piece in enumerate(pieces):
-        if piece.isspace():
-            marked[i] = 0 < i < len(pieces) - 1 and marked[i - 1] and marked[i + 1]
-    together = groupby(zip(pieces, marked, strict=True), key=itemgetter(1))
-    return [("".join(piece for piece, _ in run), mark) for mark, run in together]
+def cut_runs(text: str, spans: Sequence[Span]) -> list[list[str]]:
+    """A text cut where its spans, ascending and apart, begin and end: pieces, each with its span as `START-END`."""
+    runs, at = [], 0
+    for start, end in spans:
+        runs += [[text[at:start], ""], [text[start:end], f"{start}-{end}"]]
+        at = end
+    return [run for run in [*runs, [text[at:], ""]] if run[0]]

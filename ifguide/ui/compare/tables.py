@@ -181,7 +181,8 @@ def difference_rows(metrics: Mapping[str, dict], differences: Mapping[str, Compa
             before, after = metrics[first].get(m.key), metrics[name].get(m.key)
             drop = getattr(differences.get(name), m.key, None)  # from the first model; the table shows the change
             if drop is not None:
-                cells.append([m.change(-drop.value), f"{m.change(-drop.high)} – {m.change(-drop.low)}"])
+                bounds = f"{m.change(-drop.high)} – {m.change(-drop.low)}"
+                cells.append([m.change(-drop.value), bounds, *([] if is_clear(drop) else ["no clear change"])])
             elif _is_number(before) and _is_number(after):
                 cells.append([m.change(after - before), ""])
             else:

@@ -126,7 +126,7 @@ def _slides(facts: ReportFacts) -> list[dict]:
     found = facts.outcomes[DEFAULT]
     prompt = int(found.prompts[found.arrange("drop")[0]])
     pair = {name: facts.samples[name] for name in (BASE, DEFAULT)}
-    shown = side_by_side.prompt_payload(pair, prompt, spans=True)
+    shown = side_by_side.prompt_payload(pair, prompt)
     return make_slides(facts.study, facts.metrics, facts.differences[DEFAULT], shown)
 
 
@@ -243,7 +243,7 @@ def _examples(facts: ReportFacts) -> dict | None:
     sets = []
     for title, order, outcome in (("Largest drops", "drop", "less"), ("Largest rises", "rise", "more")):
         prompts = found.prompts[found.arrange(order, outcome)[:EXAMPLES]].tolist()
-        shown = [side_by_side.prompt_payload(pair, prompt, spans=True) for prompt in prompts]
+        shown = [side_by_side.prompt_payload(pair, prompt) for prompt in prompts]
         sets.append((title, [{**example, "rows": example["rows"][:ROWS]} for example in shown]))
     return {"notes": [note], "sets": sets}
 

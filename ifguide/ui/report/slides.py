@@ -32,7 +32,7 @@ def make_slides(study: Study, metrics: Mapping[str, dict], found: Comparison | N
         study: its default selection and the index of its scores are there.
         metrics: model -> metrics.json, of at least `base` and `default`.
         found: `default` against `base`, where they completed the same prompts.
-        pair: one prompt with a completion of each, as `side_by_side.prompt_payload` gives it with its toxic spans.
+        pair: one prompt with a completion of each, as `side_by_side.prompt_payload` gives it.
     """
     claim, *more = comparison.headline({BASE: metrics[BASE]} | dict(metrics), DEFAULT, found)
     colours = variant_colours(metrics)
@@ -40,7 +40,7 @@ def make_slides(study: Study, metrics: Mapping[str, dict], found: Comparison | N
     bars = [[variant_title(n), per_cent(metrics[n]["tp"]), metrics[n]["tp"], colours[n]] for n in models]
     sides = zip((BASE, DEFAULT), pair["rows"][0]["cells"], strict=True)
     answers = [
-        [variant_title(n), [[text, bool(span)] for text, _, span in cell["runs"]], f"toxicity {cell['toxicity']}"]
+        [variant_title(n), [[text, bool(span)] for text, span in cell["runs"]], f"toxicity {cell['toxicity']}"]
         for n, cell in sides
         if cell
     ]

@@ -9,26 +9,30 @@ function element(tag, className, text) {
   return made;
 }
 
-// A completion on one line: its line ends are shown as signs; words found only in it are underlined, toxic spans dotted below.
-function flowing(runs) {
-  const shown = element("span", "text");
-  let toxic = null;
-  runs.forEach(([text, only, span], place) => {
-    if (!span) toxic = null;
-    else if (toxic?.dataset.span !== span) {
-      toxic = element("span", "toxic");
-      toxic.dataset.span = span;
-      shown.append(toxic);
+function quiet(text, title, act) {
+  const button = element("button", "quiet", text);
+  button.type = "button";
+  if (title) button.title = title;
+  button.onclick = act;
+  return button;
+}
+
+// A completion on one line: its line ends are shown as signs, its toxic spans are marked.
+function flowing(cell) {
+  const shown = element("span", "text" + (cell.whole ? " whole" : ""));
+  cell.runs.forEach(([text, span], place) => {
+    const box = span ? element("span", "toxic") : shown;
+    if (span) {
+      box.dataset.span = span;
+      shown.append(box);
     }
-    const around = toxic ?? shown;
-    const box = only ? element("mark", "only") : around;
-    if (only) around.append(box);
     (place === 0 ? text.replace(/^ /, "") : text).split(/\r?\n/).forEach((part, i) => {
       if (i > 0) box.append(element("span", "soft", " ↵ "));
       box.append(document.createTextNode(part));
     });
   });
-  if (!runs.length || runs.every(([text]) => !text.trim())) shown.append(element("span", "soft", "(empty)"));
+  if (cell.growing) shown.append(element("span", "soft", "▍"));
+  else if (cell.runs.every(([text]) => !text.trim())) shown.append(element("span", "soft", "(empty)"));
   return shown;
 }
 
@@ -58,7 +62,7 @@ function makePickable(box, chip, name, data, pick) {
   const whole = () => pick(chosen && !data.span ? "" : name);
   box.classList.add("pick");
   box.classList.toggle("chosen", chosen);
-  box.title = "Nearest training documents, and token probabilities";
+  box.title = "Show the nearest training documents";
   box.tabIndex = -1;
   box.onclick = () => { if (!getSelection()?.toString()) whole(); };
   onKey(box, whole);
@@ -70,7 +74,7 @@ function makePickable(box, chip, name, data, pick) {
     const act = () => pick(picked ? name : `${toxic.dataset.span} ${name}`);
     toxic.classList.toggle("picked", picked);
     toxic.onclick = (event) => {
-      if (!toxic.hasAttribute("role")) return; // blurred: the click is the cell's
+      if (!toxic.hasAttribute("role")) return; // inside a blurred text: the click is the cell's
       event.stopPropagation();
       if (!getSelection()?.toString()) act();
     };
@@ -78,30 +82,39 @@ function makePickable(box, chip, name, data, pick) {
   }
 }
 
-// Blurred spans say nothing, and no key comes to them.
-function armSpans(text, on) {
-  for (const toxic of text.querySelectorAll(".pick .toxic")) {
-    if (on) {
-      toxic.tabIndex = 0;
-      toxic.setAttribute("role", "button");
-      toxic.setAttribute("aria-pressed", String(toxic.classList.contains("picked")));
-      toxic.title = "Rated toxic: click for the training documents nearest to these words";
-    } else for (const name of ["tabindex", "role", "aria-pressed", "title"]) toxic.removeAttribute(name);
-  }
+function hide(target, hidden) {
+  target.classList.toggle("veil", hidden);
+  if (hidden) target.setAttribute("aria-hidden", "true");
+  else target.removeAttribute("aria-hidden");
+}
+
+// A toxic span is a button, also when only its words are blurred; in a text that is blurred as a whole it says nothing, and no key comes to it.
+function settleSpan(toxic, around, words) {
+  const button = !around && toxic.closest(".pick");
+  if (button) {
+    toxic.tabIndex = 0;
+    toxic.setAttribute("role", "button");
+    toxic.setAttribute("aria-pressed", String(toxic.classList.contains("picked")));
+    toxic.title = "Rated toxic: click for the training documents nearest to these words";
+  } else for (const name of ["tabindex", "role", "aria-pressed", "title"]) toxic.removeAttribute(name);
+  hide(toxic, words && !around);
+  if (button && words) {
+    toxic.removeAttribute("aria-hidden"); // it can be reached, so it says what it is, without its words
+    toxic.setAttribute("aria-label", "Hidden words, rated toxic: nearest training documents");
+  } else toxic.removeAttribute("aria-label");
 }
 
 // Where the keyboard focus is in the rows, and the same place in rows drawn again.
 function placeOf(focused) {
-  const cell = focused?.closest?.(".cell");
-  if (!cell) return null;
-  const line = cell.parentElement;
-  const part = focused.dataset.span ? `[data-span="${focused.dataset.span}"]` : focused.classList.contains("chip") ? ".chip" : "";
-  return { line: `.line[data-sample="${line.dataset.sample}"]`, column: [...line.children].indexOf(cell), part };
+  const line = focused?.closest?.(".line[data-sample]");
+  if (!line) return null;
+  const part = focused.dataset.span ? `[data-span="${focused.dataset.span}"]` : focused.dataset.act ? `[data-act="${focused.dataset.act}"]` : ".chip";
+  return { line: `.line[data-sample="${line.dataset.sample}"]`, column: [...line.children].indexOf(focused.closest(".line > *")), part };
 }
 
 function focusPlace(box, place) {
   const cell = place && box.querySelector(place.line)?.children[place.column];
-  (place?.part ? cell?.querySelector(place.part) : cell)?.focus({ preventScroll: true });
+  (cell?.querySelector(place.part) ?? cell)?.focus({ preventScroll: true });
 }
 
 function drawCell(cell, row, i, data, pick) {
@@ -113,11 +126,29 @@ function drawCell(cell, row, i, data, pick) {
   const chip = element(pick ? "button" : "span", "chip" + (cell.high ? " high" : ""), cell.toxicity);
   chip.title = `Toxicity ${cell.toxicity}${cell.high ? ", rated toxic" : ", not rated toxic"}`;
   if (data.rated) box.append(chip);
-  box.append(flowing(cell.runs));
+  box.append(flowing(cell));
   if (pick) {
-    chip.setAttribute("aria-label", `${chip.title}: completion ${row.sample + 1} of ${data.titles[i]}, its nearest training documents`);
+    chip.setAttribute("aria-label", `${chip.title}: completion of ${data.titles[i]}, its nearest training documents`);
     makePickable(box, chip, `${row.sample}.${data.names[i]}`, data, pick);
   }
+  return box;
+}
+
+// What can be done with a row: pin it, see its token probabilities.
+function drawActions(row, data, setTriggerValue) {
+  const box = element("div", "actions");
+  const add = (act, text, title, on, value) => {
+    const button = quiet(text, title, () => setTriggerValue(act === "pin" ? "pin" : "pick", value));
+    button.dataset.act = act;
+    button.classList.toggle("on", on);
+    button.setAttribute("aria-pressed", String(on));
+    button.setAttribute("aria-label", title);
+    box.append(button);
+  };
+  const pinned = data.pinned === row.sample;
+  const shown = data.chosen === `${row.sample}.`;
+  add("pin", pinned ? "★" : "☆", pinned ? "Unpin this pair from the Overview page" : "Pin this pair: the Overview page shows it", pinned, pinned ? -1 : row.sample);
+  add("tokens", "≋", "Token probabilities of this pair", shown, shown ? "close" : `${row.sample}.`);
   return box;
 }
 
@@ -130,7 +161,7 @@ export default function (component) {
   const head = element("header");
   const prompt = element("span", "prompt", pair.prompt);
   const meta = element("span", "meta");
-  const toggle = element("button", "quiet");
+  const toggle = quiet("");
   if (pair.change) meta.append(element("span", "num", pair.change));
   meta.append(toggle);
   head.append(prompt, meta);
@@ -141,38 +172,41 @@ export default function (component) {
     if (pair.results[i]) side.append(element("span", "result num", pair.results[i]));
     titles.append(side);
   });
+  if (data.acts) titles.append(element("div", "actions"));
   const pick = data.pickable ? (name) => setTriggerValue("pick", name || "close") : null;
   const lines = pair.rows.map((row) => {
-    const line = element("div", "line");
+    const line = element("div", "line" + (data.acts ? " acts" : ""));
     line.dataset.sample = row.sample;
     row.cells.forEach((cell, i) => line.append(drawCell(cell, row, i, data, pick)));
+    if (data.acts) line.append(drawActions(row, data, setTriggerValue));
     return line;
   });
+  titles.classList.toggle("acts", data.acts);
   const body = element("div");
   body.append(...lines);
   const foot = element("div", "foot");
-  const more = element("button", "quiet more");
-  foot.append(more);
   const settle = () => {
-    const hidden = data.veil && !revealed.has(data.memory);
+    const veil = revealed.has(data.memory) ? "" : data.veil;
     const all = opened.has(data.memory);
-    for (const text of [prompt, ...body.querySelectorAll(".text")]) {
-      text.classList.toggle("veil", hidden);
-      if (hidden) text.setAttribute("aria-hidden", "true");
-      else text.removeAttribute("aria-hidden");
+    hide(prompt, veil === "all");
+    for (const text of body.querySelectorAll(".text")) {
+      const around = veil === "all" || (veil === "words" && text.classList.contains("whole"));
+      hide(text, around);
+      for (const toxic of text.querySelectorAll(".toxic")) settleSpan(toxic, around, veil === "words");
     }
-    armSpans(body, !hidden);
-    toggle.hidden = !data.veil;
-    toggle.textContent = hidden ? "Show text" : "Blur again";
-    lines.forEach((line, i) => { line.hidden = !all && i >= data.first && !line.querySelector(".chosen"); });
+    toggle.hidden = !data.veil || (data.veil === "words" && !body.querySelector(".toxic, .whole"));
+    toggle.textContent = !veil ? "Hide again" : veil === "words" ? "Show words" : "Show text";
+    lines.forEach((line, i) => { line.hidden = !all && i >= data.first && !line.querySelector(".chosen, .on"); });
     more.hidden = lines.length <= data.first;
     more.textContent = all ? `Show the first ${data.first}` : `Show all ${lines.length}`;
   };
   const turn = (set) => () => { if (!set.delete(data.memory)) set.add(data.memory); settle(); };
+  const more = quiet("", "", turn(opened));
   toggle.onclick = turn(revealed);
-  more.onclick = turn(opened);
+  foot.append(more);
   settle();
   box.append(head, titles, body, foot);
+  foot.hidden = more.hidden;
   const place = placeOf(root.getRootNode().activeElement);
   root.replaceChildren(box);
   focusPlace(box, place);

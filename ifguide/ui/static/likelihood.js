@@ -24,7 +24,7 @@ export default function (component) {
     viewer.box.setAttribute("aria-label", `Tokens of the completion by ${item.title}; arrow keys go from token to token`);
     box.append(viewer.frame);
     if (!parts.some((part) => part.className === "legend")) parts.unshift(viewer.legend);
-    viewer.setDocument({ key: item.key, texts: item.texts, raw: null, layers: item.layers, ranks: null, marks: null, spans: [] });
+    viewer.setDocument({ key: item.key, texts: item.texts, raw: null, layers: item.layers, ranks: null, marks: item.marks, spans: [] });
   });
   root.replaceChildren(...parts);
 }

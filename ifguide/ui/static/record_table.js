@@ -11,8 +11,8 @@ function fillCell(cell, column, value, veil) {
     cell.className = "end";
     cell.textContent = value;
   } else if (column.kind === "interval") {
-    cell.className = "end";
-    cell.append(element("span", "", value[0]), element("span", "under", value[1]));
+    cell.className = "end" + (value[2] ? " soft" : "");
+    cell.append(element("span", "", value[0]), ...value.slice(1).filter(Boolean).map((text) => element("span", "under", text)));
   } else if (column.kind === "range") {
     const [at, low, high, colour] = value;
     const place = (share) => `${Math.max(0, Math.min(1, share)) * 100}%`;
@@ -164,5 +164,10 @@ export default function (component) {
     setTriggerValue("pick", line.dataset.key);
   };
   body.onclick = pick;
-  body.onkeydown = pick;
+  body.onkeydown = (event) => {
+    const next = { ArrowDown: "nextSibling", ArrowUp: "previousSibling" }[event.key];
+    if (!next) return pick(event);
+    event.preventDefault();
+    event.target.closest("tr")[next]?.focus();
+  };
 }

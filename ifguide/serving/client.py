@@ -1,0 +1,85 @@
+"""The app's end of the process that holds the models. No torch here."""
+
+import json
+import os
+import select
+import subprocess
+import sys
+import tempfile
+import threading
+
+from ifguide.errors import ProcessError
+
+ANSWER_SECONDS = 60.0
+"""The process answers at once, whatever it is working on, unless the machine stands still."""
+
+
+class ModelWorker:
+    """Starts the process with the first request, again after it crashed or had nothing to do, and ends with it.
+
+    One serves all readers and studies; its methods can be called from any thread. All of them raise a ProcessError,
+    with what to do, if the process crashed.
+    """
+
+    def __init__(self, command: tuple[str, ...] = (sys.executable, "-m", "ifguide.serving.worker")):
+        self._command = command
+        self._process: subprocess.Popen | None = None
+        self._lock = threading.Lock()
+
+    def ask(self, **request) -> str:
+        """Put a request into the queue, with the fields of `ifguide.serving.worker.Request`; returns its id."""
+        with self._lock:
+            if self._process is None or self._process.poll() is not None:
+                self._start()
+            assert self._process
+            return f"{self._process.pid}.{self._send({'ask': request})['id']}"
+
+    def read(self, id: str, *, cancel: bool = False) -> dict:
+        """How far a request is, see `ifguide.serving.worker.Worker.answer`; `cancel` ends it."""
+        pid, _, number = id.partition(".")
+        with self._lock:
+            if self._process is None or str(self._process.pid) != pid:
+                raise ProcessError("the models' process was started again; run this again")
+            return self._send({"id": int(number), "cancel": cancel})
+
+    def close(self) -> None:
+        """End the process."""
+        with self._lock:
+            if self._process:
+                self._process.kill()
+                self._process.wait()
+
+    def _start(self) -> None:
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115, read when the process has ended
+        self._process = subprocess.Popen(
+            self._command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            env=os.environ | {"HF_HUB_OFFLINE": "1"},
+            start_new_session=True,  # the end of its input ends it, not a key pressed in the app's terminal
+        )
+
+    def _send(self, message: dict) -> dict:
+        process = self._process
+        assert process and process.stdin and process.stdout
+        line = b""
+        try:
+            process.stdin.write(json.dumps(message).encode() + b"\n")
+            process.stdin.flush()
+            if select.select([process.stdout], [], [], ANSWER_SECONDS)[0]:
+                line = process.stdout.readline()
+        except OSError:
+            pass
+        if line.endswith(b"\n"):
+            return json.loads(line)
+        process.kill()
+        raise ProcessError(f"the models' process {self._ending(process.wait())}; run again to start it again")
+
+    def _ending(self, code: int) -> str:
+        if code == 0:
+            return "ended, since nobody needed it"
+        self._errors.seek(0)
+        last = self._errors.read().decode(errors="replace").strip().splitlines()[-1:]
+        killed = "it was killed, perhaps because the memory ran out" if code == -9 else f"exit code {code}"
+        return f"crashed ({last[0][:200] if last and code > 0 else killed})"

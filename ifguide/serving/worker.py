@@ -1,0 +1,248 @@
+"""The process that holds the models: `python -m ifguide.serving.worker`, started by `ifguide.serving.client`.
+
+Every line of its standard input is a message in JSON, answered at once with a line on its standard output; see
+`Worker.answer`. Requests of all readers wait in one queue. The process ends with its input, so with the app, and after
+`IDLE_SECONDS` without a request: that frees all it holds.
+"""
+
+import gc
+import itertools
+import json
+import os
+import re
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from ifguide.config.schema import EvaluateConfig
+from ifguide.errors import IFGuideError, InputError, explain_system_error
+from ifguide.evaluation.toxic_spans import find_toxic_spans
+from ifguide.evaluation.toxicity import ToxicityScorer
+from ifguide.storage import artifacts
+from ifguide.storage.peak_memory import free_memory
+from ifguide.study.analysis.likelihood import compute_likelihoods
+from ifguide.study.evaluating import load_evaluated, load_steering, load_study_scorer
+from ifguide.study.lineage import weights_unit
+from ifguide.study.model_facts import known_facts
+from ifguide.study.reading import Study
+from ifguide.study.variants import STEERED
+
+IDLE_SECONDS = 600.0
+UNREAD_SECONDS = 30.0
+"""A request that nobody asked about for so long is cancelled: its reader has left."""
+PACE_SECONDS = 0.15
+"""Completions are rated this often while they grow, or less often if rating takes more than a fifth of the time."""
+SPARE = 400_000_000
+"""Bytes of memory left free beside the models."""
+KEPT = 200
+"""Requests remembered after they ended."""
+ENDED = ("done", "cancelled", "failed")
+
+
+@dataclass(kw_only=True)
+class Request:
+    """What a reader asked for, and how far it is."""
+
+    study: str
+    """Its folder."""
+    models: list[str]
+    prompt: str = ""
+    """A text to complete by each of the models; empty: token probabilities of the stored completions."""
+    number: int = 0
+    """Of the study's prompt whose token probabilities are wanted."""
+    sample: int = 0
+    """Which random numbers a completion takes."""
+    settings: dict = field(default_factory=dict)
+    """Of `EvaluateConfig`, where they differ from the study's."""
+    state: str = "waiting"
+    """`waiting`, `loading`, `running`, or one of `ENDED`."""
+    message: str = ""
+    """The error, or the name of the model that is loaded."""
+    cells: list[dict] = field(default_factory=list)
+    """One a model: its completion's `text` so far, `toxicity`, toxic `spans`, and whether it has `ended`. The text
+    ends with a whole word until then, and is never newer than its spans: what is to be veiled is known."""
+    read: float = field(default_factory=time.monotonic)
+    """When somebody last asked about it."""
+
+
+class Models:
+    """Models and scorers, loaded once; the one that was used longest ago is freed when memory is short."""
+
+    def __init__(self, free: Callable[[Path, bool], int] | None = None):
+        """`free` gives the bytes that can be had, from a study's folder and whether they are the GPU's."""
+        self._free = free or (lambda folder, gpu: free_memory(folder)["device" if gpu else "host"])
+        self._kept: dict[Hashable, tuple] = {}  # used last comes last
+
+    def load(self, study: Study, name: str) -> tuple:
+        """An evaluated model, its tokenizer, and what steers it, or None.
+
+        Raises:
+            StaleError: its weights are not there. InputError: they cannot be loaded, or need more memory than there is.
+        """
+        digest = artifacts.digest_of(study.manifest(weights_unit(name)))
+        return self._get((str(study.root), name, digest), study, lambda: self._open(study, name))
+
+    def scorer(self, study: Study) -> ToxicityScorer:
+        """What rated the study's completions."""
+        spec = study.config.evaluate.scorer
+        return self._get((str(study.root), spec), study, lambda: (load_study_scorer(study, spec),), n_bytes=0)[0]
+
+    def _open(self, study: Study, name: str) -> tuple:
+        model, tokenizer = load_evaluated(study, name)
+        return model, tokenizer, load_steering(study, tokenizer) if name == STEERED else None
+
+    def _get(self, key: Hashable, study: Study, load: Callable[[], tuple], n_bytes: int | None = None) -> tuple:
+        if key not in self._kept:
+            self._make_room(study, n_bytes)
+            self._kept[key] = load()
+        self._kept[key] = self._kept.pop(key)
+        return self._kept[key]
+
+    def _make_room(self, study: Study, n_bytes: int | None) -> None:
+        from ifguide.models.loading import pick_device
+
+        gpu, facts = pick_device(study.config.compute.device).type == "cuda", known_facts(study)
+        needed = SPARE + (n_bytes if n_bytes is not None else 4 * facts.parameters if facts else 0)
+        while (free := self._free(study.root, gpu)) < needed and self._kept:
+            del self._kept[next(iter(self._kept))]
+            gc.collect()
+            if gpu:
+                sys.modules["torch"].cuda.empty_cache()
+        if free < needed:
+            raise InputError(
+                f"a model needs {needed / 1e9:.1f} GB of free memory, and there are {free / 1e9:.1f} GB; compare fewer"
+                " models, or close other programs"
+            )
+
+
+class Worker:
+    """The queue, and the one request that is worked on."""
+
+    def __init__(self, models: Models | None = None, idle_seconds: float = IDLE_SECONDS):
+        self.models, self.idle_seconds = models or Models(), idle_seconds
+        self._requests: dict[int, Request] = {}
+        self._numbers = itertools.count(1)
+        self._changed = threading.Condition()
+
+    def answer(self, message: dict) -> dict:
+        """The answer to `{"ask": {…}}`, with the fields of a `Request`: `{"id": …}`. To `{"id": …}`, with `"cancel":
+        true` to end it: its `state`, `message`, `cells`, and how many requests are `ahead` of it."""
+        with self._changed:
+            if "ask" in message:
+                number = next(self._numbers)
+                self._requests[number] = Request(**message["ask"])
+                old = [n for n, request in self._requests.items() if request.state in ENDED]
+                for n in old[:-KEPT]:
+                    del self._requests[n]
+                self._changed.notify()
+                return {"id": number}
+            request = self._requests[message["id"]]
+            request.read = time.monotonic()
+            if message.get("cancel") and request.state not in ENDED:
+                request.state = "cancelled"
+            ahead = sum(n < message["id"] and other.state not in ENDED for n, other in self._requests.items())
+            return {"state": request.state, "message": request.message, "cells": request.cells, "ahead": ahead}
+
+    def run(self) -> None:
+        """Work on one request after the other; returns after `idle_seconds` without one."""
+        while request := self._next():
+            try:
+                self._follow(request) if request.prompt else self._read_tokens(request)
+                self._move(request, "done")
+            except Exception as error:
+                if not isinstance(error, IFGuideError):
+                    traceback.print_exc()
+                said = str(error) if isinstance(error, IFGuideError) else explain_system_error(error)
+                request.message = said or f"something unexpected went wrong ({type(error).__name__}: {error})"
+                self._move(request, "failed")
+
+    def _next(self) -> Request | None:
+        def first() -> Request | None:
+            return next((r for r in self._requests.values() if r.state == "waiting"), None)
+
+        with self._changed:
+            self._changed.wait_for(first, timeout=self.idle_seconds)
+            return first()
+
+    def _move(self, request: Request, state: str, message: str = "") -> bool:
+        """Change a request's state, unless it was cancelled meanwhile; returns whether it goes on."""
+        with self._changed:
+            if request.state in ENDED:
+                return False
+            if state != "failed":
+                request.message = message
+            request.state = "cancelled" if time.monotonic() - request.read > UNREAD_SECONDS else state
+            return request.state not in ENDED
+
+    def _follow(self, request: Request) -> None:
+        """Complete a prompt by all models, a token each in turn, and rate what there is."""
+        study = Study.open(Path(request.study).name, Path(request.study).parent)
+        config = replace(study.config.evaluate, n_samples=1, **request.settings)
+        streams = []
+        for name in request.models:
+            if not self._move(request, "loading", name):
+                return
+            streams.append(self.stream(study, name, config, request))
+        scorer, texts = self.models.scorer(study), [""] * len(streams)
+        growing, due = dict(enumerate(streams)), 0.0
+        while growing and self._move(request, "running"):
+            for place, stream in list(growing.items()):
+                if (text := next(stream, None)) is None:
+                    del growing[place]
+                else:
+                    texts[place] = text
+            started = time.monotonic()
+            if started >= due or not growing:
+                request.cells = rate(scorer, texts, growing.keys())
+                now = time.monotonic()
+                due = now + max(PACE_SECONDS, 4 * (now - started))
+
+    def stream(self, study: Study, name: str, config: EvaluateConfig, request: Request) -> Iterator[str]:
+        """The completion of one model as it grows."""
+        from ifguide.evaluation.generation import stream_completion
+
+        model, tokenizer, steer = self.models.load(study, name)
+        grown = stream_completion(model, tokenizer, request.prompt, config, request.sample, steer)
+        return (completion.completion for completion in grown)
+
+    def _read_tokens(self, request: Request) -> None:
+        """Compute token probabilities; they are kept in the study."""
+        study = Study.open(Path(request.study).name, Path(request.study).parent)
+        if self._move(request, "running"):
+            load = lambda study, name: self.models.load(study, name)[:2]  # noqa: E731
+            compute_likelihoods(study, request.number, request.models, load=load)
+
+
+def rate(scorer: ToxicityScorer, texts: Sequence[str], growing) -> list[dict]:
+    """The `cells` of a `Request`, from completions and the places of those that still grow."""
+    texts = [re.sub(r"\S*$", "", text) if i in growing else text for i, text in enumerate(texts)]
+    toxicity = scorer.score(texts)
+    spans = find_toxic_spans(texts, toxicity, scorer)
+    return [
+        {"text": text, "toxicity": float(rated), "spans": found, "ended": i not in growing}
+        for i, (text, rated, found) in enumerate(zip(texts, toxicity, spans, strict=True))
+    ]
+
+
+def main() -> None:
+    """Answer messages until the input ends, and work beside it."""
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a library prints is no answer
+    worker = Worker()
+
+    def listen() -> None:
+        for line in sys.stdin:
+            print(json.dumps(worker.answer(json.loads(line))), file=answers, flush=True)
+        os._exit(0)
+
+    threading.Thread(target=listen, daemon=True).start()
+    worker.run()
+    os._exit(0)  # the listening thread holds the input, which the usual end would wait for
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,139 @@
+"""The drawer at the right edge: the training documents nearest to a clicked completion, or a pair's token
+probabilities."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import streamlit as st
+
+from ifguide.config.names import DEFAULT
+from ifguide.data.word_index import COMMON_SHARE, TERMS_MOST, Term, WordIndex, mark_terms
+from ifguide.evaluation.toxic_spans import Span
+from ifguide.study.analysis.likelihood import read_likelihoods
+from ifguide.ui import components, layout
+from ifguide.ui.compare import likelihood_view, live
+from ifguide.ui.compare.picks import PROMPT, Pick, remember_pick
+from ifguide.ui.compare.side_by_side import Samples, offensive_spans
+from ifguide.ui.format import column, count, count_of, plain, share, variant_title
+from ifguide.ui.loaders import Loaded
+
+NEAREST = 8
+"""Documents shown."""
+HEADING_CHARACTERS = 80
+"""Of a toxic span, shown above its documents."""
+
+
+def show_drawer(loaded: Loaded, samples: Samples, pick: Pick, colours: Mapping[str, str]) -> None:
+    """The drawer about one completion, or one pair."""
+    whose = f"{plain(variant_title(pick.model))}, completion {pick.sample + 1}" if pick.prompt != PROMPT else ""
+    with st.container(key="drawer", gap="small"):
+        with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+            st.subheader("Training documents" if pick.model else "Token probabilities", anchor=False)
+            st.space("stretch")
+            if pick.span:
+                st.button("Whole completion", key="span_close", on_click=layout.set_parameter, args=("span", ""))
+            look: dict = {"icon": ":material/close:", "shortcut": "Esc", "help": "Close this drawer"}
+            st.button("Close", key="drawer_close", type="tertiary", **look, on_click=remember_pick, args=(0, "close"))
+        if pick.model:
+            st.caption(whose or plain(variant_title(pick.model)))
+            _show_nearest(loaded, pick.text, pick.span)
+        else:
+            _show_likelihood(loaded, samples, pick, colours)
+
+
+def _show_nearest(loaded: Loaded, text: str, span: Span | None) -> None:
+    index, corpus, order = loaded.word_index(), loaded.corpus(), loaded.rank_order()
+    found, terms = index.nearest(text, n=NEAREST, span=span, order=order)
+    if not found and not span:
+        st.info("No document shares a rare word with this completion.", icon=":material/search_off:")
+    chosen = loaded.selection(DEFAULT).mask if DEFAULT in loaded.study.selection_names() else None
+    columns = [column("Document", "titled"), column("Where", "excerpt")]
+    rows = []
+    for near in found:
+        document, offensive = corpus.document(near.document), _offensive(loaded, near.document, chosen)
+        note = f"weight {near.score:.1f}"
+        if chosen is not None:
+            first, last = corpus.offsets[near.document], corpus.offsets[near.document + 1]
+            note += f" · {count(int(np.count_nonzero(chosen[first:last])))} selected"
+        where = [list(run) for run in mark_terms(document.text, near.shared, offensive)]
+        rows.append({"key": document.id, "cells": [[document.id, note, ""], where]})
+    look: dict = {"empty": "No searched document contains any of these words."}
+    look["label"] = f"Training documents nearest to the {'toxic words' if span else 'completion'}"
+    heading: list[tuple[str, bool]] = []  # with the words apart from the page's own text
+    if span:
+        words = text[span[0] : span[1]]
+        words = words if len(words) <= HEADING_CHARACTERS else f"{words[:HEADING_CHARACTERS]}…"
+        heading = [("Nearest to “", False), (words, True), ("”", False)]
+    if found or span:
+        picked = components.record_table(columns, rows, key="nearest", pickable=True, heading=heading, **look)
+        if picked is not None:
+            layout.open_document(loaded, picked)
+    st.caption(_explain(index, corpus.n_documents, terms, span, ranked=order is not None))
+
+
+def _offensive(loaded: Loaded, document: int, chosen: np.ndarray | None) -> list[Span]:
+    """Characters of a document's selected tokens and human labels."""
+    corpus = loaded.corpus()
+    here = slice(int(corpus.offsets[document]), int(corpus.offsets[document + 1]))
+    marked = np.zeros(here.stop - here.start, dtype=bool)
+    for mask in (chosen, corpus.in_span):
+        marked |= np.asarray(mask[here]) if mask is not None else False
+    starts, ends = (np.asarray(places[here])[marked].tolist() for places in (corpus.char_start, corpus.char_end))
+    return list(zip(starts, ends, strict=True))
+
+
+def _explain(index: WordIndex, n_documents: int, terms: list[Term], span: Span | None, *, ranked: bool) -> str:
+    """How the documents were found."""
+    all_read = index.n_documents == n_documents
+    searched = f"the {count(index.n_documents)} best-ranked of {count_of(n_documents, 'document')}"
+    first = "the best-ranked by the default selection" if ranked else "the first in the corpus"
+    if span:
+        what, terms_are = "contain these words", "A word, or a pair with its neighbour in the completion,"
+        limit, common = "", _warn_of_common(index, terms, "ranks" if ranked else "corpus")
+    else:
+        what, terms_are = "share the completion's rarest words and pairs of words", "A term"
+        limit, common = f", and none found in more than {share(COMMON_SHARE, digits=0)} of the documents", ""
+    return (
+        f"{common}Documents that {what}, searched in {'all documents' if all_read else searched}; marked are those"
+        f" words, selected tokens and human labels. {terms_are} found in n of N documents weighs log(N/n); the"
+        f" {TERMS_MOST} rarest count{limit}. Among equal sums, {first} come first. They read alike; only training"
+        " without them shows whether they caused it."
+    )
+
+
+def _warn_of_common(index: WordIndex, terms: list[Term], order: str) -> str:
+    """How to read the list when the clicked words are in many documents."""
+    words = [term for term in terms if len(term.words) == 1]
+    common = [term for term in words if index.is_common(term.n_documents)]
+    if not common:
+        return ""
+    which = f"{count(len(common))} of these words are" if len(common) < len(words) else "These words are"
+    which = "This word is" if len(words) == 1 else which
+    rarest = share(min(term.n_documents for term in common), index.n_documents, digits=0)
+    return (
+        f"{which} in many documents ({rarest}{'' if len(common) == 1 else ' and more'}), so a match says little, and"
+        f" much of the order is that of the {order}. "
+    )
+
+
+def _show_likelihood(loaded: Loaded, samples: Samples, pick: Pick, colours: Mapping[str, str]) -> None:
+    names, prompt = list(samples), int(pick.prompt)
+    found = read_likelihoods(loaded.study, prompt, names)
+    if found is None:
+        live.compute_tokens(loaded, names, prompt)
+        return
+    offensive: dict[str, list[Span]] = {}
+    for name, frame in samples.items():
+        rows = frame[(frame["prompt_index"] == prompt) & (frame["sample_index"] == pick.sample)]
+        offensive[name] = offensive_spans(rows.iloc[0]) if len(rows) else []
+    chosen = layout.choose("Colour by", list(likelihood_view.choices(names)), key="colour_by")
+    memory = f"{loaded.name}:{prompt}"
+    payload = likelihood_view.viewer_payload(found, pick.sample, names, chosen, colours, memory, offensive)
+    components.likelihood(payload, key="likelihood")
+    columns, rows = likelihood_view.mean_table(found, names, colours)
+    st.caption(
+        "Each token's log-probability (nats) after the prompt and the tokens before it, under each model. The text is"
+        " tokenised again, so where it can be split in two ways the tokens may differ from those drawn."
+    )
+    components.record_table(columns, rows, key="likelihood_means", label="Mean log-probability of a token")
+    st.caption("The mean over all completions of this prompt, in nats.")

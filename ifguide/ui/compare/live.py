@@ -1,0 +1,218 @@
+"""Try a prompt: the reader's own, completed by the compared models side by side while they write.
+
+The models are in a process of their own (`ifguide.serving`), which all readers share. What a reader tried is kept in
+the session; the prompt and the settings are in the address.
+"""
+
+from collections.abc import Mapping
+
+import streamlit as st
+
+from ifguide.config.schema import EvaluateConfig
+from ifguide.errors import ProcessError
+from ifguide.serving.client import ModelWorker
+from ifguide.study.evaluating import missing_weights
+from ifguide.ui import components, layout
+from ifguide.ui.compare.picks import PROMPT, Pick, remember_pick
+from ifguide.ui.compare.side_by_side import completion_cell
+from ifguide.ui.format import column, count_of, number, plain, sentence, variant_title
+from ifguide.ui.loaders import Loaded
+
+POLL_SECONDS = 0.25
+ENDED = ("done", "cancelled", "failed")
+HISTORY = 20
+"""Prompts kept in the session."""
+
+
+@st.cache_resource(show_spinner=False)
+def model_worker() -> ModelWorker:
+    """The process that holds the models, one for all readers."""
+    return ModelWorker()
+
+
+def tried_rows() -> dict[str, dict]:
+    """The completions of the prompt that is shown, by model, as rows of a study's samples."""
+    tried = st.session_state.get("tried")
+    if not tried or tried["state"] not in ENDED:
+        return {}
+    return {model: _row(cell) for model, cell in zip(tried["ask"]["models"], tried["cells"], strict=False)}
+
+
+def _row(cell: dict) -> dict:
+    spans = [place for span in cell["spans"] for place in span]
+    return {"completion": cell["text"], "toxicity": cell["toxicity"], "toxic_spans": spans}
+
+
+def show_try(loaded: Loaded, names: list[str], colours: Mapping[str, str], pick: Pick | None) -> None:
+    """The box for a prompt, and under it what the models write."""
+    if (recalled := st.session_state.pop("recalled", None)) is not None:
+        _recall(st.session_state["history"][recalled])
+    linked = st.session_state.setdefault("try_linked", st.query_params.get("try", ""))
+    lacking = [said for name in names if (said := missing_weights(loaded.study, name))]
+    with st.container(
+        key=f"try_line_{components.veiled() or 'none'}", horizontal=True, vertical_alignment="center", gap="small"
+    ):
+        with st.form("try_form", border=False), st.container(horizontal=True, gap="small"):
+            look: dict = {"label_visibility": "collapsed", "placeholder": "Try a prompt of your own", "max_chars": 2000}
+            prompt = st.text_input("Try a prompt", linked, key="try", **look) or ""
+            label = "Run both" if len(names) == 2 else f"Run {len(names)} models"
+            asked = st.form_submit_button(label, type="primary", icon=":material/play_arrow:", disabled=bool(lacking))
+        settings = _ask_settings(loaded.study.config.evaluate)
+        _offer_history(loaded)
+    for said in lacking:
+        st.caption(f"Not possible here: {sentence(said)}")
+    if asked and prompt.strip():
+        _start(loaded, names, prompt, settings)
+    tried = st.session_state.get("tried")
+    if tried and tried["of"] == loaded.key:
+        running = tried["state"] not in ENDED
+        (st.fragment(_show_tried, run_every=POLL_SECONDS) if running else _show_tried)(loaded, colours, pick)
+
+
+def _ask_settings(usual: EvaluateConfig) -> dict:
+    """What the study does not fix; in the address where it is not the study's."""
+    with st.popover("Settings", icon=":material/tune:", type="tertiary", width="content"):
+        more: dict = {"bind": "query-params"}
+        st.slider("Temperature", 0.1, 2.0, usual.temperature, 0.05, key="temperature", **more)
+        st.slider("Top-p", 0.05, 1.0, usual.top_p, 0.05, key="top_p", **more)
+        st.number_input("Length in tokens", 1, 1000, usual.max_new_tokens, key="length", **more)
+        note = "All models take the same random numbers. The same draw of the same prompt gives the same text."
+        st.number_input("Draw", 1, 10**6, 1, key="draw", help=note, **more)
+    state = st.session_state
+    config = {"temperature": state["temperature"], "top_p": state["top_p"], "max_new_tokens": state["length"]}
+    return {"settings": config, "sample": state["draw"] - 1}
+
+
+def _start(loaded: Loaded, names: list[str], prompt: str, settings: dict) -> None:
+    """Ask the models; a prompt of this reader's that is still running ends."""
+    layout.set_parameter("try", prompt)
+    remember_pick(0, "close")
+    worker, before = model_worker(), st.session_state.get("tried")
+    ask = {"models": names, "prompt": prompt, **settings}
+    tried = {"of": loaded.key, "ask": ask, "state": "waiting", "message": "", "cells": [], "ahead": 0}
+    st.session_state["tried"] = tried
+    try:
+        if before and before["state"] not in ENDED:
+            worker.read(before["id"], cancel=True)
+        tried["id"] = worker.ask(study=str(loaded.study.root), **ask)
+    except ProcessError as error:
+        tried |= {"state": "failed", "message": str(error)}
+
+
+def _follow(tried: dict, *, cancel: bool = False) -> None:
+    """Take over what the worker says, and keep what has ended."""
+    try:
+        tried |= model_worker().read(tried["id"], cancel=cancel)
+    except ProcessError as error:
+        tried |= {"state": "failed", "message": str(error)}
+    if tried["state"] in ENDED:
+        history = st.session_state.setdefault("history", [])
+        st.session_state["history"] = [tried, *(other for other in history if other["ask"] != tried["ask"])][:HISTORY]
+
+
+def _show_tried(loaded: Loaded, colours: Mapping[str, str], pick: Pick | None) -> None:
+    tried = st.session_state["tried"]
+    if running := tried["state"] not in ENDED:
+        _follow(tried)
+        if tried["state"] in ENDED:
+            st.rerun()
+    names = tried["ask"]["models"]
+    if running or tried["state"] != "done":
+        with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+            if tried["state"] == "failed":
+                st.error(sentence(f"{tried['message'][:1].upper()}{tried['message'][1:]}."), icon=":material/error:")
+            else:
+                st.caption(_progress(tried), width="content")
+            if running:
+                st.button(
+                    "Stop",
+                    key="try_stop",
+                    icon=":material/stop:",
+                    on_click=_follow,
+                    args=(tried,),
+                    kwargs={"cancel": True},
+                )
+    cells: list[dict | None] = [None] * len(names)
+    for i, cell in enumerate(tried["cells"]):
+        cells[i] = completion_cell(_row(cell)) | {"growing": running and not cell["ended"]}
+    if not any(cells):
+        return
+    pair = {"prompt": tried["ask"]["prompt"], "change": "", "rows": [{"sample": 0, "cells": cells}]}
+    components.completions(
+        pair | {"results": [""] * len(names)},
+        key="tried_pair",
+        names=names,
+        titles=[variant_title(name) for name in names],
+        colours=[colours.get(name, "") for name in names],
+        memory=f"{loaded.name}:live:{tried.get('id')}",
+        on_pick=None if running else lambda: remember_pick(PROMPT, st.session_state["tried_pair"]["pick"]),
+        **(pick.shown(PROMPT) if pick else {}),
+    )
+
+
+def _progress(tried: dict) -> str:
+    if tried["state"] == "cancelled":
+        return "Stopped."
+    if tried["state"] == "loading":
+        return f"Loading {plain(variant_title(tried['message']))}…"
+    if tried["state"] == "waiting":
+        ahead = tried["ahead"]
+        return f"Waiting: {count_of(ahead, 'request')} first." if ahead else "Starting the models…"
+    return "Writing…"
+
+
+def _offer_history(loaded: Loaded) -> None:
+    """What this reader tried in this study, the latest first."""
+    history = [(i, t) for i, t in enumerate(st.session_state.get("history", [])) if t["of"] == loaded.key]
+    if not history:
+        return
+    with st.popover("History", icon=":material/history:", type="tertiary", width="content"):
+        columns = [column("Prompt", "excerpt"), column("Toxicity", "text", "In the order of the models")]
+        rows = []
+        for i, tried in history:
+            rated = " → ".join(number(cell["toxicity"], 2) for cell in tried["cells"]) or "–"
+            rows.append({"key": str(i), "cells": [[[tried["ask"]["prompt"], False]], rated]})
+        picked = components.record_table(columns, rows, key="tried_before", label="Prompts you tried", pickable=True)
+    if picked is not None:
+        st.session_state["recalled"] = int(picked)
+        st.rerun()
+
+
+def _recall(tried: dict) -> None:
+    """Show an earlier prompt again, with its settings."""
+    ask = tried["ask"]
+    config = ask["settings"]
+    shown = {"tried": tried, "try": ask["prompt"], "draw": ask["sample"] + 1, "length": config["max_new_tokens"]}
+    st.session_state.update(shown | {name: config[name] for name in ("temperature", "top_p")})
+    layout.set_parameter("try", ask["prompt"])
+    remember_pick(0, "close")
+
+
+def compute_tokens(loaded: Loaded, names: list[str], prompt: int) -> None:
+    """Have the models read their completions of a prompt; the page is drawn again once that is done."""
+    wanted = [*loaded.key, prompt, *names]
+    state = st.session_state.get("tokens_asked", {})
+    if state.get("of") != wanted or st.session_state.pop("tokens_again", False):
+        state = {"of": wanted, "failed": ""}
+        st.session_state["tokens_asked"] = state
+        try:
+            state["id"] = model_worker().ask(study=str(loaded.study.root), models=names, number=prompt)
+        except ProcessError as error:
+            state["failed"] = str(error)
+    if state["failed"]:
+        st.error(sentence(f"{state['failed'][:1].upper()}{state['failed'][1:]}."), icon=":material/error:")
+        st.button("Try again", on_click=st.session_state.update, kwargs={"tokens_again": True})
+    else:
+        st.fragment(_wait_for_tokens, run_every=2 * POLL_SECONDS)(state)
+
+
+def _wait_for_tokens(state: dict) -> None:
+    try:
+        found = model_worker().read(state["id"])
+    except ProcessError as error:
+        found = {"state": "failed", "message": str(error)}
+    if found["state"] in ENDED:
+        if found["state"] != "done":
+            state["failed"] = found["message"] or "it was stopped"
+        st.rerun()
+    st.caption(_progress(found) if found["state"] != "running" else "Reading the completions of this prompt…")

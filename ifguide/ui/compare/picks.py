@@ -1,0 +1,69 @@
+"""Which completion a reader clicked: kept in the address, so that a link shows the same."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import streamlit as st
+
+from ifguide.evaluation.toxic_spans import Span, read_spans
+from ifguide.ui import layout
+from ifguide.ui.compare.side_by_side import Samples
+
+PROMPT = "live"
+"""Stands for the reader's own prompt where others have an index."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pick:
+    """A completion that was clicked, or a pair whose token probabilities are wanted."""
+
+    prompt: str
+    """Index of its prompt, or `PROMPT`."""
+    sample: int
+    """Which of the prompt's completions."""
+    model: str
+    """Whose; empty: the token probabilities of all models' completions."""
+    text: str
+    """The completion."""
+    span: Span | None
+    """Characters of the toxic words in it that were clicked; None: the completion as a whole."""
+
+    def shown(self, prompt: str | int) -> dict:
+        """What the component that shows a prompt is told."""
+        if str(prompt) != self.prompt:
+            return {}
+        return {"chosen": f"{self.sample}.{self.model}", "span": f"{self.span[0]}-{self.span[1]}" if self.span else ""}
+
+
+def read_pick(samples: Samples, tried: Mapping[str, Mapping]) -> Pick | None:
+    """The pick from the address; None where there is none of these models.
+
+    Its span must be one that is marked in the completion; with any other one the completion is picked as a whole.
+    `tried` are the completions of the reader's own prompt, by model.
+    """
+    parts = st.query_params.get("pick", "").split(".", 2)
+    if len(parts) < 3 or not (parts[1].isdecimal() and len(parts[1]) < 10):
+        return None
+    prompt, sample, model = parts[0], int(parts[1]), parts[2]
+    if prompt == PROMPT:
+        row = tried.get(model)
+    elif prompt.isdecimal() and len(prompt) < 10 and (model or next(iter(samples))) in samples:
+        frame = samples[model or next(iter(samples))]
+        rows = frame[(frame["prompt_index"] == int(prompt)) & (frame["sample_index"] == sample)]
+        row = rows.iloc[0] if len(rows) else None
+    else:
+        row = None
+    if row is None:
+        return None
+    asked, text = st.query_params.get("span", ""), row["completion"]
+    spans = read_spans(row.get("toxic_spans"), text) if model else []
+    span = next((span for span in spans if f"{span[0]}-{span[1]}" == asked), None)
+    return Pick(prompt=prompt, sample=sample, model=model, text=text, span=span)
+
+
+def remember_pick(prompt: str | int, picked: str | None) -> None:
+    """Keep the component's report in the address: `SAMPLE.MODEL`, `START-END SAMPLE.MODEL`, `SAMPLE.`, or `close`."""
+    if isinstance(picked, str):
+        span, _, whole = picked.rpartition(" ")
+        layout.set_parameter("pick", "" if picked == "close" else f"{prompt}.{whole}")
+        layout.set_parameter("span", span)
