@@ -20,16 +20,19 @@ def explain(
     ] = None,
     start: Annotated[int | None, Option(min=0, help="First token of the part to explain.")] = None,
     stop: Annotated[int | None, Option(min=1, help="Token after the last of the part.")] = None,
+    top: Annotated[int, Option(metavar="N", min=0, help="Explain the N best-ranked documents instead.")] = 0,
 ) -> None:
     """Show how much each query adds to a document's score.
 
     Without a document, it computes what each query adds to the influence direction, for the app's Queries page.
     """
-    from ifguide.study.analysis.explain import explain_document, explain_queries
+    from ifguide.study.analysis.explain import explain_document, explain_queries, explain_top
 
     study = open_study(name)
     with follow_run("explain") as progress:
-        if document is None:
+        if top:
+            shown = f"explained {explain_top(study, top, progress)} more documents, for the app's Documents page"
+        elif document is None:
             explain_queries(study, progress)
             shown = "the app's Queries page shows the effect of each query"
         else:

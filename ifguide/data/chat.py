@@ -39,16 +39,17 @@ class TextReader:
             ids = tokenizer("a")["input_ids"]  # a token that comes before each document anyway is left out
             self._lead = tokenizer.bos_token if len(ids) > 1 and ids[0] == tokenizer.bos_token_id else ""
 
-    def read(self, row: Row) -> tuple[str, list[int]]:
-        """A row's text, empty when there is nothing to train on; and the edges of what is trained on, in characters,
-        where that is not all (see `ifguide.data.stretches`)."""
+    def read(self, row: Row) -> tuple[str, list[int], list[tuple[int, str]]]:
+        """A row's text, empty when there is nothing to train on; the edges of what is trained on, in characters, where
+        that is not all (see `ifguide.data.stretches`); and of a chat, where each turn begins to speak, and its role."""
         if self.is_chat:
             chat = [_read_messages(row, field) for field in self.fields]
             text, edges = self._render(chat, row.where) if chat[-1] else ("", [])
-            return check_text(text, row.where, self.fields[0]), edges
+            turns = _place_turns([message for part in chat for message in part], text)
+            return check_text(text, row.where, self.fields[0]), edges, turns
         parts = [check_text(take_field(row, field), row.where, field) for field in self.fields]
         text = "".join(parts) if parts[-1].strip() else ""
-        return text, [len(parts[0]), len(text)] if text and self.is_partial else []
+        return text, [len(parts[0]), len(text)] if text and self.is_partial else [], []
 
     def _render(self, parts: list[list[dict]], where: str) -> tuple[str, list[int]]:
         """What the template writes. Trained on is what it marks with `{% generation %}`; without marks, or after a
@@ -80,6 +81,17 @@ class TextReader:
         except Exception as error:  # a template may raise anything
             remedy = "correct or remove the row"
             raise InputError(f"{where}: the chat template refuses the messages ({error}); {remedy}") from error
+
+
+def _place_turns(messages: list[dict], text: str) -> list[tuple[int, str]]:
+    """(first character, role) of the messages that the text holds; a template may leave some out or change them."""
+    found, at = [], 0
+    for message in messages:
+        said = str(message["content"]).strip()
+        if said and (start := text.find(said, at)) >= 0:
+            found.append((start, message["role"]))
+            at = start + len(said)
+    return found
 
 
 def _find_fields(row: Row, config: CorpusConfig) -> tuple[str, ...]:

@@ -30,6 +30,8 @@ class Document:
     """Its text, unchanged."""
     spans: tuple[tuple[int, int], ...] | None
     """Known toxic character ranges [start, end); None when the corpus has none for any document."""
+    turns: tuple[tuple[int, str], ...] = ()
+    """Of a conversation, where each message begins, in characters, and its role."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,8 +129,10 @@ class TokenizedCorpus:
         spans = None
         if self.in_span is not None:
             spans = tuple((span["start"], span["end"]) for span in batch.column("spans")[row].as_py())
+        said = batch.column("turns")[row].as_py() if "turns" in batch.schema.names else ()
+        turns = tuple((turn["start"], turn["role"]) for turn in said)
         names = ("id", "source", "text")
-        return Document(spans=spans, **{name: batch.column(name)[row].as_py() for name in names})
+        return Document(spans=spans, turns=turns, **{name: batch.column(name)[row].as_py() for name in names})
 
     def ids(self) -> list[str]:
         """All document ids, in corpus order."""

@@ -31,6 +31,7 @@ class _Document(NamedTuple):
     text: str
     trained: list[int]
     spans: tuple[tuple[int, int], ...]
+    turns: list[tuple[int, str]]
     where: str
 
 
@@ -74,7 +75,7 @@ def build_corpus(
             for document, chunk in tokenised():
                 flags = overlap(np.array(document.trained, dtype=np.int64), *chunk.tokens[1:])
                 flags[:1] = False  # nothing predicts a document's first token
-                output.add(document.id, chunk, find_edges(flags))
+                output.add(document.id, chunk, find_edges(flags), document.turns)
     if not output.n_documents:
         found = f"{config.path} gave no document ({reading.n_rows:,} rows, none with text)"
         raise InputError(f"{found}; check corpus.path and corpus.text_field")
@@ -124,14 +125,14 @@ class _Reading:
         columns = [*filter(None, (*fields, config.id_field, config.source_field, config.spans_field))]
         for row in read_rows(config.path, text_field=config.text_field, text_unit=config.text_unit, columns=columns):
             self.n_rows += 1
-            text, trained = self.texts.read(row)
+            text, trained, turns = self.texts.read(row)
             if not text.strip():
                 self.skip(row.where, f"no text in {fields[-1]!r}")
                 continue
             marked = take_field(row, config.spans_field) if config.spans_field else None
             spans = parse_spans(marked, len(text), row.where, config.spans_field)
             source = _label(row, config.source_field) if config.source_field else ""
-            yield _Document(self._id(row), source or row.stem, text, trained, spans, row.where)
+            yield _Document(self._id(row), source or row.stem, text, trained, spans, turns, row.where)
 
     def _id(self, row: Row) -> str:
         value = document_id(row, self._config.id_field)
@@ -169,6 +170,8 @@ class _Output:
         if with_spans:
             kinds["in_span"] = np.bool_
             fields.append(("spans", pa.list_(pa.struct([("start", pa.int64()), ("end", pa.int64())]))))
+        if "is_chat" in about:
+            fields.append(("turns", pa.list_(pa.struct([("start", pa.int64()), ("role", pa.string())]))))
         kinds |= {"trained": np.int64} if {"is_partial", "is_joined"} & set(about) else {}
         self._arrays = {name: ArrayWriter(folder / f"{name}.npy", kind) for name, kind in kinds.items()}
         self._schema = pa.schema(fields, metadata=dict.fromkeys(about, "") or None)
@@ -178,7 +181,7 @@ class _Output:
         self.n_documents = self.n_tokens = self.n_characters = self.n_trained = 0
         self._arrays["offsets"].append(np.zeros(1))
 
-    def add(self, id_: str, document: Chunk, trained: np.ndarray) -> None:
+    def add(self, id_: str, document: Chunk, trained: np.ndarray, turns: Sequence[tuple[int, str]] = ()) -> None:
         """A document with this id; `trained` are the edges of its tokens that count."""
         text, tokens, spans, source = document
         if "trained" in self._arrays:
@@ -190,7 +193,8 @@ class _Output:
         for name, values in tokens._asdict().items():
             self._arrays[name].append(values)
         self._arrays["offsets"].append(np.array([self.n_tokens]))
-        self._rows.append({"id": id_, "source": source, "text": text})
+        said = [{"start": start, "role": role} for start, role in turns]
+        self._rows.append({"id": id_, "source": source, "text": text, "turns": said})
         if "in_span" in self._arrays:
             self._arrays["in_span"].append(mark_tokens(text, spans, tokens.char_start, tokens.char_end))
             self._rows[-1]["spans"] = [{"start": start, "end": end} for start, end in spans]

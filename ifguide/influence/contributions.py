@@ -95,22 +95,29 @@ def contributions(
 def similarities(
     model: nn.Module,
     modules: Layers,
-    document: Document,
+    documents: Listing[Document],
     others: Listing[Document],
     curvature: Curvature,
+    *,
+    held: int = 1,
     report: Report | None = None,
 ) -> np.ndarray:
-    """How alike other documents' influence is to one's, float64 (D,): gᵀPg' over the lengths of both in the same
-    metric, -1 to 1."""
-    here = curvature.apply(gradient := document_gradient(model, modules, document))
-    length = dot(here, gradient)
-    found = np.zeros(len(others))
-    for number, other in enumerate(others):
-        there = document_gradient(model, modules, other)
-        scale = length * dot(curvature.apply(there), there)
-        found[number] = dot(here, there) / scale**0.5 if scale > 0 else 0.0
-        if report:
-            report(number + 1, len(others))
+    """How alike documents' influence is to that of others, float64 (documents, others): gᵀPg' over the lengths of both
+    in the same metric, -1 to 1. Gradients of the others are computed once for `held` documents."""
+    found = np.zeros((len(documents), len(others)))
+    for first in range(0, len(documents), held):
+        gradients = [document_gradient(model, modules, document) for document in documents[first : first + held]]
+        pulled = [curvature.apply(gradient) for gradient in gradients]
+        lengths = [dot(*pair) for pair in zip(pulled, gradients, strict=True)]
+        for number, other in enumerate(others):
+            there = document_gradient(model, modules, other)
+            length = dot(curvature.apply(there), there)
+            for row, here in enumerate(pulled):
+                scale = lengths[row] * length
+                found[first + row, number] = dot(here, there) / scale**0.5 if scale > 0 else 0.0
+            if report:
+                done = first * len(others) + (number + 1) * len(pulled)
+                report(done, len(documents) * len(others))
     return found
 
 

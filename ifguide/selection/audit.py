@@ -1,17 +1,15 @@
-"""How many of the selected spans are toxic: from all verdicts, or from an audit of a stratified random sample. And
-how many of the tokens above any threshold, from an audit of single tokens.
-
-A *span* here is a longest run of neighbouring selected tokens in one document. Pure NumPy, no files.
+"""What share of what was judged is toxic: of all verdicts, of a stratified random sample, or of the tokens above any
+threshold; and how far reviewers agree. No files.
 """
 
+import itertools
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
-
-STRATA = 4
-"""Spans are sorted by their highest score and split into this many equal strata, so the sample has weak ones too."""
 
 
 @dataclass(frozen=True)
@@ -25,57 +23,9 @@ class Precision:
     """Number of verdicts."""
 
 
-@dataclass(frozen=True, eq=False)
-class Spans:
-    """The runs of selected tokens, S of them."""
-
-    start: np.ndarray
-    """int64 (S,), first token."""
-    stop: np.ndarray
-    """int64 (S,), end, excluded."""
-    document: np.ndarray
-    """int64 (S,)."""
-    highest: np.ndarray
-    """float32 (S,), highest score inside."""
-
-
-def find_spans(mask: np.ndarray, scores: np.ndarray, offsets: np.ndarray) -> Spans:
-    """All runs of tokens selected by a mask bool (N,), in parts of memory maps; a run ends at its document's end.
-    `scores` are float32 (N,), `offsets` int64 (D+1,)."""
-    step = 1 << 26
-    parts = [np.flatnonzero(mask[at : at + step]) + at for at in range(0, len(mask), step)]
-    places = np.concatenate([np.zeros(0, np.int64), *parts])
-    if not places.size:
-        return Spans(places, places, places, np.zeros(0, dtype=np.float32))
-    owner = np.searchsorted(offsets, places, side="right") - 1
-    breaks = np.flatnonzero((np.diff(places) > 1) | (np.diff(owner) > 0)) + 1
-    first = np.concatenate([[0], breaks])
-    last = np.concatenate([breaks, [len(places)]]) - 1
-    highest = np.maximum.reduceat(np.asarray(scores[places]), first)
-    return Spans(places[first], places[last] + 1, owner[first], highest)
-
-
-def strata_of(spans: Spans) -> np.ndarray:
-    """Stratum 0 to `STRATA`-1 of every span, int64 (S,), by its highest score; their sizes differ by at most one."""
-    order = np.argsort(spans.highest, kind="stable")
-    strata = np.empty(len(order), dtype=np.int64)
-    strata[order] = np.arange(len(order)) * STRATA // max(len(order), 1)
-    return strata
-
-
-def draw_audit(spans: Spans, n: int, seed: int = 0) -> np.ndarray:
-    """Numbers, int64, of `n` spans (all if there are fewer) in random order, drawn evenly from the strata."""
-    generator, strata, drawn = np.random.default_rng(seed), strata_of(spans), []
-    for stratum in range(STRATA):
-        members = np.flatnonzero(strata == stratum)
-        share = (n + STRATA - 1 - stratum) // STRATA
-        drawn.append(generator.permutation(members)[:share])
-    return generator.permutation(np.concatenate(drawn).astype(np.int64))
-
-
 def audit_precision(strata: np.ndarray, sizes: np.ndarray, toxic: np.ndarray) -> Precision | None:
-    """The share of toxic spans among all spans, from verdicts `toxic`, bool (n,), on a sample from the strata int (n,),
-    which have `sizes` int (STRATA,) spans; None if a stratum has no verdict.
+    """The share of toxic ones among all, from verdicts `toxic`, bool (n,), on a sample from the strata int (n,), which
+    have `sizes` int (H,); None if a stratum has no verdict.
 
     The estimate weights each stratum by its size. The interval is Wilson's, with the size of a simple random sample of
     the same variance (the effective sample size), at most the number of verdicts.
@@ -101,6 +51,33 @@ def audit_precision(strata: np.ndarray, sizes: np.ndarray, toxic: np.ndarray) ->
 def simple_precision(n_toxic: int, n: int) -> Precision | None:
     """The share of toxic ones among all verdicts; None without any."""
     return Precision(n_toxic / n, *wilson(n_toxic, n), n) if n else None
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far two reviewers agree on what both judged."""
+
+    reviewers: tuple[str, str]
+    n: int
+    """What both judged."""
+    same: int
+    """What both judged alike."""
+    kappa: float | None
+    """Cohen's κ: 1 is full agreement, 0 what chance gives; None where both always gave one and the same verdict."""
+
+
+def find_agreement(verdicts: Mapping[str, Mapping[Any, str]]) -> list[Agreement]:
+    """The agreement of every two reviewers who judged the same, from reviewer -> target -> verdict."""
+    found = []
+    for first, second in itertools.combinations(sorted(verdicts), 2):
+        mine, theirs = verdicts[first], verdicts[second]
+        if both := [target for target in mine if target in theirs]:
+            from sklearn.metrics import cohen_kappa_score  # takes a second to load
+
+            a, b = [mine[target] for target in both], [theirs[target] for target in both]
+            kappa = float(cohen_kappa_score(a, b)) if len({*a, *b}) > 1 else None
+            found.append(Agreement((first, second), len(both), sum(map(str.__eq__, a, b)), kappa))
+    return found
 
 
 def wilson(successes: float, n: float, level: float = 0.95) -> tuple[float, float]:

@@ -2,6 +2,8 @@
 
 `verdicts.jsonl` has one JSON object per line, written with fsync before the call returns and never changed. Replaying
 the log gives the state, so a killed process loses at most the line it was writing. A torn last line is ignored.
+
+Each reviewer has verdicts of their own. A line without a reviewer's name counts for everybody.
 """
 
 import fcntl
@@ -46,49 +48,85 @@ class Target:
         return self.start is not None
 
 
+Given = dict[str, tuple[str, str]]
+"""Reviewer -> verdict and note on one target, the last given last."""
+
+
 class VerdictLog:
     """The log of one study; what was added to the file is read before each answer."""
 
     def __init__(self, study_root: Path):
         self.path = Path(study_root) / LOG
+        self._forget()
+
+    def _forget(self) -> None:
         self._read_to = 0
-        self._verdicts: dict[Target, str] = {}
-        self._history: list[list[tuple[Target, str | None]]] = []
+        self._given: dict[Target, Given] = {}
+        self._history: list[tuple[str, list[tuple[Target, Given]]]] = []  # who decided, and what was there before
 
-    def current(self) -> dict[Target, str]:
-        """Every target with a verdict, the earliest decided first."""
+    def entries(self, by: str = "") -> dict[Target, tuple[str, str, str]]:
+        """Target -> verdict, note, and who gave them, the earliest decided first: the last ones of anybody, or as one
+        reviewer sees them, their own and else those without a name."""
         self._catch_up()
-        return dict(self._verdicts)
+        found = {}
+        for target, given in self._given.items():
+            who = next(reversed(given)) if not by else by if by in given else ""
+            if who in given:
+                found[target] = (*given[who], who)
+        return found
 
-    def of_documents(self) -> dict[str, str]:
+    def current(self, by: str = "") -> dict[Target, str]:
+        """Target -> verdict, as `entries`."""
+        return {target: entry[0] for target, entry in self.entries(by).items()}
+
+    def of_documents(self, by: str = "") -> dict[str, str]:
         """Document id -> verdict, whole documents only."""
-        return {target.document: verdict for target, verdict in self.current().items() if not target.is_span}
+        return {target.document: verdict for target, verdict in self.current(by).items() if not target.is_span}
 
-    def spans_of(self, document: str) -> list[tuple[int, int, str]]:
-        """(start, stop, verdict) of the spans of a document, in reading order."""
-        spans = [(t.start, t.stop, v) for t, v in self.current().items() if t.document == document]
-        return sorted((start, stop, v) for start, stop, v in spans if start is not None and stop is not None)
+    def spans(self, by: str = "") -> dict[str, list[tuple[int, int, str]]]:
+        """Document id -> (start, stop, verdict) of its spans, in reading order."""
+        found: dict[str, list[tuple[int, int, str]]] = {}
+        for target, verdict in self.current(by).items():
+            if target.start is not None and target.stop is not None:
+                found.setdefault(target.document, []).append((target.start, target.stop, verdict))
+        return {document: sorted(spans) for document, spans in found.items()}
 
-    def decide(self, target: Target, verdict: str, *, copies: Iterable[str] = ()) -> None:
-        """Record `toxic`, `fine` or `unsure`; `none` withdraws a verdict. `copies`, ids of near-duplicates, get the
-        same verdict as the document. A ConfigError: an unknown verdict."""
+    def reviewers(self) -> dict[str, dict[Target, str]]:
+        """Every reviewer with a name -> their own verdicts."""
+        self._catch_up()
+        found: dict[str, dict[Target, str]] = {}
+        for target, given in self._given.items():
+            for who in filter(None, given):
+                found.setdefault(who, {})[target] = given[who][0]
+        return found
+
+    def decide(self, target: Target, verdict: str, *, copies: Iterable[str] = (), by: str = "", note: str = "") -> None:
+        """Record `toxic`, `fine` or `unsure`; `none` withdraws a verdict. `copies`, ids of other documents such as
+        near-duplicates, get the same verdict as the document. A ConfigError: an unknown verdict."""
         if verdict not in _ACTIONS:
             raise ConfigError(f"expected one of {', '.join(_ACTIONS)} as a verdict, got {verdict!r}")
         line: dict = {"at": round(time.time(), 3), "document": target.document, "verdict": verdict}
+        line |= {name: text for name, text in (("by", by), ("note", note)) if text}
         if target.is_span:
             line |= {"start": target.start, "stop": target.stop}
         elif others := sorted(set(copies) - {target.document}):
             line["copies"] = others
         self._append(line)
 
-    def undo(self) -> Target | None:
-        """Withdraw the last verdict, with its copies; returns its target, or None if there is nothing to undo."""
+    def undo(self, by: str = "") -> Target | None:
+        """Withdraw the last verdict, or the last of one reviewer, with its copies; returns its target, or None if there
+        is nothing to undo."""
         self._catch_up()
-        if not self._history:
+        last = self._last(by)
+        if last is None:
             return None
-        target = self._history[-1][0][0]
-        self._append({"at": round(time.time(), 3), "undo": True})
+        target = self._history[last][1][0][0]
+        self._append({"at": round(time.time(), 3), "undo": True} | ({"by": by} if by else {}))
         return target
+
+    def _last(self, by: str) -> int | None:
+        """Where in the history the last verdict of a reviewer, or of anybody, is."""
+        return next((i for i in reversed(range(len(self._history))) if by in ("", self._history[i][0])), None)
 
     def _append(self, line: dict) -> None:
         """Write one line to disk. A torn one before it is cut off first, so that the two cannot become one line."""
@@ -109,7 +147,7 @@ class VerdictLog:
         except FileNotFoundError:
             size = 0
         if size < self._read_to:
-            self._read_to, self._verdicts, self._history = 0, {}, []
+            self._forget()
         if size == self._read_to:
             return
         with self.path.open("rb") as stream:
@@ -123,9 +161,9 @@ class VerdictLog:
     def _replay(self, line: bytes) -> None:
         try:
             entry = json.loads(line)
+            by, note = (text if isinstance(text := entry.get(name), str) else "" for name in ("by", "note"))
             if entry.get("undo"):
-                for target, before in self._history.pop() if self._history else ():
-                    self._set(target, before)
+                self._take_back(by)
                 return
             target = Target(entry["document"], entry.get("start"), entry.get("stop"))
             targets = [target, *(Target(name) for name in entry.get("copies", ()))]
@@ -133,14 +171,26 @@ class VerdictLog:
         except (ValueError, KeyError, TypeError, AttributeError, ConfigError):
             return  # not ours, or damaged; the other lines are still valid
         if verdict in _ACTIONS:
-            self._history.append([(target, self._verdicts.get(target)) for target in targets])
+            self._history.append((by, [(target, self._given.get(target, {})) for target in targets]))
             for target in targets:
-                self._set(target, verdict)
+                withdrawn = (by, "") if verdict == "none" else (by,)
+                given = {who: said for who, said in self._given.get(target, {}).items() if who not in withdrawn}
+                self._set(target, given if verdict == "none" else given | {by: (verdict, note)})
 
-    def _set(self, target: Target, verdict: str | None) -> None:
-        self._verdicts.pop(target, None)
-        if verdict not in (None, "none"):
-            self._verdicts[target] = verdict
+    def _take_back(self, by: str) -> None:
+        """Undo a verdict; what others decided since then stays."""
+        if (last := self._last(by)) is None:
+            return
+        who, before = self._history.pop(last)
+        for target, given in before:
+            mine = {name: said for name, said in given.items() if name in (who, "")}
+            others = {name: said for name, said in self._given.get(target, {}).items() if name != who}
+            self._set(target, mine | others)
+
+    def _set(self, target: Target, given: Given) -> None:
+        self._given.pop(target, None)
+        if given:
+            self._given[target] = given
 
 
 def _cut_torn_line(stream) -> None:

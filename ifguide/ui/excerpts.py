@@ -5,17 +5,22 @@ from collections.abc import Callable
 import numpy as np
 
 from ifguide.data.corpus import TokenizedCorpus
+from ifguide.ui.veil import hide_words
 
 _BEFORE, _AFTER = 8, 22
 """Tokens of a snippet on each side of the strongest one."""
 
 
-def excerpt(corpus: TokenizedCorpus, index: int, *, centre: int, mask: np.ndarray) -> list[list]:
-    """One line of a document around its token at `centre`: pairs of text and whether it is selected by `mask`, bool
-    (N,). Reads only the tokens it shows."""
+def excerpt(
+    corpus: TokenizedCorpus, index: int, *, centre: int, mask: np.ndarray, words: frozenset[str] | None = None
+) -> list[list]:
+    """One line of a document around its token at `centre`: runs of text, each with whether it is selected by `mask`,
+    bool (N,), and given the classifier's `words` whether it is hidden. Reads only the tokens it shows."""
     begin, end = int(corpus.offsets[index]), int(corpus.offsets[index + 1])
     first, last = begin + max(0, centre - _BEFORE), min(end, begin + centre + _AFTER)
-    return _cut(corpus, index, centre, np.asarray(mask[first:last]))
+    marked = np.asarray(mask[first:last])
+    people = np.zeros_like(marked) if corpus.in_span is None else np.asarray(corpus.in_span[first:last])
+    return _cut(corpus, index, centre, marked, None if words is None else (marked | people, words))
 
 
 def excerpt_around(
@@ -51,8 +56,15 @@ def _offensive(corpus: TokenizedCorpus, near: slice, taken: np.ndarray) -> np.nd
     return np.asarray(taken if corpus.in_span is None else taken | corpus.in_span[near], dtype=int)
 
 
-def _cut(corpus: TokenizedCorpus, index: int, centre: int, marked: np.ndarray) -> list[list]:
-    """The text of the tokens around `centre`, of which `marked` says which are marked."""
+def _cut(
+    corpus: TokenizedCorpus,
+    index: int,
+    centre: int,
+    marked: np.ndarray,
+    veil: tuple[np.ndarray, frozenset[str]] | None = None,
+) -> list[list]:
+    """The text of the tokens around `centre`, of which `marked` says which are marked; with a `veil`, tokens and words,
+    also which are hidden."""
     begin, end = int(corpus.offsets[index]), int(corpus.offsets[index + 1])
     if end == begin:
         return []
@@ -64,14 +76,17 @@ def _cut(corpus: TokenizedCorpus, index: int, centre: int, marked: np.ndarray) -
     ends = np.clip(np.maximum(ends, start), 0, len(text))
     if last == end:
         ends[-1] = len(text)
-    parts: list[list] = [["… ", False]] if first > begin else []
-    for cut, mark in zip(ends.tolist(), marked.tolist(), strict=True):
+    about = [marked.tolist()]
+    if veil:
+        about.append(hide_words(text[start : ends[-1]], ends - start, *veil).tolist())
+    parts: list[list] = [["… ", *(False for _ in about)]] if first > begin else []
+    for cut, *marks in zip(ends.tolist(), *about, strict=True):
         piece = " ".join(text[start:cut].splitlines()) or (" " if cut > start else "")
         start = max(start, cut)
-        if parts and parts[-1][1] == mark:
+        if parts and parts[-1][1:] == marks:
             parts[-1][0] += piece
         else:
-            parts.append([piece, mark])
+            parts.append([piece, *marks])
     if last < end:
-        parts.append([" …", False])
+        parts.append([" …", *(False for _ in about)])
     return parts

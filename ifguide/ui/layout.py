@@ -99,10 +99,10 @@ def _titles(options: Iterable[str]) -> dict:
     return {"format_func": options.get} if isinstance(options, dict) else {}
 
 
-def search_box(label: str, *, key: str) -> str:
+def search_box(label: str, *, key: str, **more) -> str:
     """The text to search for, which is in the page's address too."""
     icon = ":material/search:"
-    return st.text_input(label, key=key, bind="query-params", placeholder="word or phrase", icon=icon) or ""
+    return st.text_input(label, key=key, bind="query-params", placeholder="word or phrase", icon=icon, **more) or ""
 
 
 def offer_download(label: str, content: str | Callable[[], str | bytes], *, file: str, mime: str, key: str, **more):

@@ -1,5 +1,6 @@
 """The Documents page in a real Chromium: reading, deciding by keyboard, and nothing lost when the server dies."""
 
+import csv
 import re
 import signal
 
@@ -33,7 +34,15 @@ def own(tmp_path_factory):
 
 
 def shown(page) -> str:
-    return page.locator("h2").inner_text().removeprefix("Document ")
+    return page.locator("h2").text_content().removeprefix("Document ")
+
+
+def give_name(page, name: str) -> None:
+    """Answer who is reviewing, which is asked once."""
+    page.get_by_label("Your name").wait_for()
+    page.keyboard.type(name)
+    page.keyboard.press("Enter")
+    page.locator("dialog[open]").wait_for(state="detached")
 
 
 def wait_for_address(page, text: str) -> None:
@@ -42,40 +51,41 @@ def wait_for_address(page, text: str) -> None:
 
 def test_a_document_is_read_with_pointer_keys_and_colours(page, address):
     visit(page, address, "documents?doc=doc-000")
-    page.keyboard.press("x")
-    token = page.locator(".block > span.selected").first
+    page.keyboard.press("v")
+    token, strip = page.locator(".block > span.selected").first, page.locator(".strip")
     token.hover()
-    tip = page.locator(".tip")
-    tip.wait_for(state="visible")
-    text = tip.inner_text()
-    assert tip.locator("h4").inner_text().startswith("·")
+    assert strip.locator(".token").inner_text().startswith("·")
     for pattern in (
-        r"Influence\s*\+\d",
-        r"Rank in corpus\s*[\d,]+ of [\d,]+",
-        r"Model's loss\s*[\d.]+ nats",
-        r"Token\s*\d+ of \d+",
-        r"Predicted at\s*token \d+",
-        r"Selected\s*by “Default selection”",
-        r"Bytes\s*20 [0-9A-F ]+",
+        r"Influence \+\d",
+        r"#[\d,]+ of [\d,]+",
+        r"Model's loss [\d.]+ nats",
+        r"token \d+ of \d+, predicted at \d+",
+        r"selected by “Default selection”",
+        r"bytes 20 [0-9A-F ]+",
     ):
-        assert re.search(pattern, text), pattern
+        assert re.search(pattern, strip.inner_text()), pattern
     page.locator(".mark").hover()
-    tip.wait_for(state="hidden")
+    assert strip.locator(".token").count() == 1, "it stays until another token is pointed at"
 
     token.evaluate("e => { e.kept = true; }")
     before = token.evaluate("e => getComputedStyle(e).backgroundColor")
+    page.get_by_text("Colours and legend").click()
     page.get_by_role("radio", name="Model's loss").click()
     wait_for_address(page, "colour=token_loss")
     wait_until_still(page)
     assert token.evaluate("e => e.kept") is True, "another colour keeps the elements"
     assert token.evaluate("e => getComputedStyle(e).backgroundColor") != before
-    page.get_by_label("Human spans").uncheck()
+    page.get_by_label("Human labels", exact=True).uncheck()
     assert page.locator(".block > span.truth").count() == 0
 
     page.locator(".tokens").focus()
+    before = int(re.search(r"token (\d+)", strip.inner_text())[1])
     for _ in range(2):
         page.keyboard.press("ArrowRight")
-    assert re.search(r"Token\s*2 of", tip.inner_text())
+    assert f"token {before + 2} of" in strip.inner_text()
+    page.keyboard.press("]")
+    first = page.locator(".block > span.active")
+    assert "selected" in first.get_attribute("class") and page.locator(".hits").inner_text().startswith("hit ")
     page.keyboard.press("/")
     field = page.get_by_label("Text contains")
     field.press_sequentially("jkt")
@@ -86,9 +96,20 @@ def test_a_document_is_read_with_pointer_keys_and_colours(page, address):
     assert page.locator("dialog[open]").count() == 0
 
 
+@pytest.mark.parametrize(("width", "top", "least"), [(1440, 200, 760), (900, 320, 480)])
+def test_the_text_begins_high_up_and_is_wide(page, address, width, top, least):
+    page.set_viewport_size({"width": width, "height": 900})
+    visit(page, address, "documents?doc=doc-000")
+    box = page.locator(".block").first.bounding_box()
+    assert box["y"] <= top and box["width"] >= least
+    assert page.locator(".tokens").evaluate("e => getComputedStyle(e).fontSize") == "16px"
+    strip, frame = (page.locator(part).bounding_box() for part in (".strip", ".frame"))
+    assert frame["y"] + frame["height"] <= strip["y"] and strip["y"] + strip["height"] <= 900
+
+
 def test_hostile_text_stays_text(page, address):
     visit(page, address, f"documents?doc={HOSTILE_ID}&search=script")
-    page.keyboard.press("x")
+    page.keyboard.press("v")
     assert page.locator(".tokens").evaluate("e => e.textContent") == HOSTILE_TEXT
     assert page.locator(".tokens").evaluate("e => e.querySelectorAll(':not(div.block, span)').length") == 0
     assert page.locator(".list").evaluate("e => e.querySelectorAll('img, script, a, b').length") == 0
@@ -105,17 +126,18 @@ def test_five_hundred_hostile_texts_show_faithfully(page):
     wrong = page.evaluate(
         f"""(documents) => {{ {script}
         const viewer = new TokenViewer(document.querySelector(".root"), () => {{}});
-        viewer.place(viewer.root);
+        viewer.root.append(viewer.frame, viewer.strip);
         const bins = {{ signed: Array(7).fill("#fff"), loss: Array(4).fill("#fff"), ink: "#000" }};
         const settings = {{ layers: [{{ name: "s", title: "S", note: "", top: 1 }}],
           palette: {{ light: bins, dark: bins }}, hasTruth: true, selection: "x", nScored: 9 }};
         viewer.setOptions({{ colour: "s", gamma: 1, veil: false, people: true, settings }});
         return documents.flatMap((texts, key) => {{
           const n = texts.length, raw = texts.map(() => null), layers = {{ s: new Float32Array(n).fill(0.9) }};
-          viewer.setDocument({{ key, texts, raw, layers, marks: new Uint8Array(n).fill(7), spans: [] }});
+          const turns = [[0, texts[0]]];
+          viewer.setDocument({{ key, texts, raw, layers, turns, marks: new Uint8Array(n).fill(7), spans: [] }});
           viewer.point(n - 1);
           const found = viewer.box.querySelectorAll(":not(div.block, span)").length;
-          const tip = viewer.tip.querySelectorAll(":not(h4, dl, dt, dd)").length;
+          const tip = viewer.strip.querySelectorAll(":not(span)").length;
           const same = viewer.box.textContent === texts.join("") && viewer.spans.length === n;
           return same && !found && !tip ? [] : [key];
         }}); }}""",
@@ -127,7 +149,7 @@ def test_five_hundred_hostile_texts_show_faithfully(page):
 
 def test_text_is_blurred_until_revealed_and_again_in_the_next_document(page, address):
     visit(page, address, "documents?doc=doc-000")
-    tokens, snippet = page.locator(".tokens"), page.locator(".snippet").first
+    tokens, snippet = page.locator(".tokens"), page.locator(".snippet .text").first
     assert "blur" in tokens.evaluate(BLUR) and "blur" in snippet.evaluate(BLUR)
     page.get_by_role("button", name="Show this text").click()
     assert tokens.evaluate(BLUR) == "none"
@@ -139,15 +161,36 @@ def test_text_is_blurred_until_revealed_and_again_in_the_next_document(page, add
     assert snippet.evaluate(BLUR) == "none"
 
 
+def test_where_words_are_hidden_the_rest_is_read_and_pointing_reveals_nothing(page, address, cache):
+    corpus, mask = Study.open("fake", cache).corpus(), Study.open("fake", cache).selection().mask
+    visit(page, address, "documents?doc=doc-000")
+    choose_veil(page, "Words hidden")
+    page.locator(".block > span.hid").first.wait_for()
+    hidden = page.locator(".block > span").evaluate_all("all => all.map(e => getComputedStyle(e).filter !== 'none')")
+    index = corpus.index_of("doc-000")
+    here = slice(*corpus.offsets[index : index + 2].tolist())
+    offensive = np.asarray(mask[here]) | np.asarray(corpus.in_span[here])
+    assert (np.array(hidden) >= offensive).all() and 0 < sum(hidden) < len(hidden) / 2
+    assert page.locator(".snippet .veil").count() > 0 and page.locator(".snippet .text.veil").count() == 0
+    text, strip = page.locator(".block > span.hid").first.inner_text().strip(), page.locator(".strip")
+    page.locator(".block > span.hid").first.hover()
+    assert "(hidden)" in strip.inner_text() and text not in strip.inner_text() and "bytes" not in strip.inner_text()
+    page.locator(".tokens").focus()
+    page.keyboard.press("v")
+    assert page.locator(".block > span.hid").count() == 0
+    assert text in strip.inner_text()
+
+
 def test_address_restores_the_view_in_another_browser(page, address, browser):
     visit(page, address, "documents")
-    page.get_by_label("Sort by").select_option("length")
+    page.get_by_label("Sort by", exact=True).select_option("length")
     wait_for_address(page, "sort=length")
+    page.get_by_text("Colours and legend").click()
     page.get_by_role("radio", name="Model's loss").click()
     wait_for_address(page, "colour=token_loss")
-    page.keyboard.press("x")
+    page.keyboard.press("v")
     page.keyboard.press("j")
-    page.keyboard.press("x")
+    page.keyboard.press("v")
     page.locator(".block > span").nth(4).click()
     page.locator(".block > span").nth(6).click(modifiers=["Shift"])
     wait_for_address(page, "token=4-6")
@@ -160,19 +203,39 @@ def test_address_restores_the_view_in_another_browser(page, address, browser):
     other.locator(".line.chosen").wait_for()
     assert shown(other) == document
     assert other.locator(".line .name").first.inner_text() == first
-    assert other.locator(".kind.on").inner_text() == "Model's loss"
-    assert other.get_by_label("Sort by").input_value() == "length"
+    assert other.locator(".kind.on").text_content() == "Model's loss"
+    assert other.get_by_label("Sort by", exact=True).input_value() == "length"
+    assert other.locator(".marked").count() == 3 and "token=4-6" in other.url
     context.close()
+    page.keyboard.press("j")
+    page.wait_for_function("!location.search.includes('token=')")
+    wait_until_still(page)
+    page.go_back()
+    page.locator("h2").get_by_text(document).wait_for()
+    wait_until_still(page)
+    assert shown(page) == document
 
 
 def test_the_list_is_filtered_sorted_and_jumped_through(page, address, cache):
     corpus = Study.open("fake", cache).corpus()
-    visit(page, address, "documents?search=pathetic")
-    names = page.locator(".line .name").all_inner_texts()
-    assert set(names) == {id for i, id in enumerate(corpus.ids()) if "pathetic" in corpus.document(i).text}
+    visit(page, address, "documents?search=PATHETIC&only=true")
+    choose_veil(page, "Text shown")
+    found = {id for i, id in enumerate(corpus.ids()) if "pathetic" in corpus.document(i).text}
+    assert set(page.locator(".line .name").all_inner_texts()) <= found
+    assert "pathetic" in "".join(page.locator(".block > span.match").all_text_contents())
+    n = corpus.document(corpus.index_of(shown(page))).text.count("pathetic")
+    assert page.locator(".hits").inner_text().startswith(f"{n} match")
+    page.get_by_role("button", name="with selected tokens").click()
+    page.get_by_text(f"{len(found)} of 62").wait_for()
+    with page.expect_download() as download:
+        page.get_by_role("button", name="CSV").click()
+    lines = list(csv.DictReader(download.value.path().open(encoding="utf-8", newline="")))
+    assert {line["id"].lstrip("'") for line in lines} == found and {line["verdict"] for line in lines} == {""}
+    visit(page, address, "documents?search=nothinglikethis")
+    assert page.get_by_text("No document passes these filters.").count() == 1 and not page.locator(".body").is_visible()
     visit(page, address, "documents")
     assert page.locator(".where").inner_text() == "1–25 of 62"
-    page.get_by_label("Sort by").select_option("length")
+    page.get_by_label("Sort by", exact=True).select_option("length")
     page.get_by_role("button", name="Smallest first").click()
     page.locator(".line .name").first.get_by_text(LONG_ID).wait_for()
     assert "falling=1" in page.url
@@ -189,32 +252,40 @@ def test_the_list_is_filtered_sorted_and_jumped_through(page, address, cache):
 @pytest.mark.slow
 def test_documents_are_judged_by_keyboard_and_survive_the_server(page, tmp_path):
     study = write_study(tmp_path / "cache")
-    given = {}
+    given, order = {}, [study.corpus().document(int(d)).id for d in study.selection().order[:10]]
+    log = VerdictLog(study.root)
+    log.decide(Target(order[2]), "fine")
     with serve_app(tmp_path / "cache") as running:
         visit(page, running, "documents")
-        for turn in range(9):
-            key = "tfu"[turn % 3]
-            page.keyboard.press("x")
+        for turn in range(9):  # the third is judged already, and is passed over
+            key, document = "tfu"[turn % 3], shown(page)
+            if turn == 1:
+                page.keyboard.press("e")
+                page.keyboard.type("says it")
+                page.keyboard.press("Enter")
+            page.keyboard.press("v")
+            page.keyboard.press("]")
             page.keyboard.press(key)
-            given[shown(page)] = {"t": "toxic", "f": "fine", "u": "unsure"}[key]
-            if turn < 8:
-                before = shown(page)
-                page.keyboard.press("j")
-                page.wait_for_function(
-                    "before => [...document.querySelectorAll('*')].some(e => e.shadowRoot?.querySelector('h2') &&"
-                    " !e.shadowRoot.querySelector('h2').textContent.endsWith(before))",
-                    arg=before,
-                )
+            if turn == 0:
+                give_name(page, "ann")
+            given[document] = {"t": "toxic", "f": "fine", "u": "unsure"}[key]
+            page.wait_for_function(
+                "before => [...document.querySelectorAll('*')].some(e => e.shadowRoot?.querySelector('h2') &&"
+                " e.shadowRoot.querySelector('h2').textContent.endsWith(before) === false)",
+                arg=document,
+            )
         wait_until_still(page)
+        assert page.locator(".review").inner_text().startswith("reviewed 10 / ")
         running.process.send_signal(signal.SIGKILL)
         running.process.wait(timeout=10)
-    assert len(given) == 9
-    assert VerdictLog(study.root).of_documents() == given
+    assert list(given) == [*order[:2], *order[3:]]
+    assert log.of_documents("ann") == given | {order[2]: "fine"}
+    assert log.entries()[Target(order[1])] == ("fine", "says it", "ann")
     with serve_app(tmp_path / "cache") as again:
         visit(page, again, "documents")
-        names, badges = (page.locator(f".line .{part}").all_inner_texts() for part in ("name", "badge"))
-        letters = dict(zip(names, badges, strict=True))
-        assert {id: letters[id] for id in given} == {id: verdict[0].upper() for id, verdict in given.items()}
+        page.locator(".line .badge").nth(9).wait_for()
+        badges = page.locator(".line .badge").all_inner_texts()
+        assert badges == [(given | {order[2]: "fine"})[id][0].upper() for id in order]
         assert page.locator(".verdict.on").inner_text().startswith("Toxic")
 
 
@@ -222,30 +293,37 @@ def test_what_is_not_trained_on_is_slanted_and_says_so(page, own):
     cache, address = own
     corpus = make_chat_study(cache.parent / "inputs", cache).corpus()
     visit(page, address, "documents?study=chat")
-    page.keyboard.press("x")
+    page.keyboard.press("v")
     index = corpus.index_of(shown(page))
     here = slice(*corpus.offsets[index : index + 2].tolist())
     tokens = page.locator(".block > span")
     assert "".join(tokens.all_text_contents()) == corpus.document(index).text
     slanted = tokens.evaluate_all("all => all.map(e => getComputedStyle(e).fontStyle === 'italic')")
     assert slanted == (~corpus.valid()[here]).tolist() and 0 < sum(slanted) < len(slanted)
-    assert "not trained on" in page.locator(".legend").inner_text()
+    assert "not trained on" in page.locator(".legend").text_content()
+    roles = page.locator(".block[data-role]")
+    assert roles.evaluate_all("all => all.map(e => e.dataset.role)") == [
+        role for _, role in corpus.document(index).turns
+    ]
+    assert "user" in roles.first.evaluate("e => getComputedStyle(e, '::before').content")
     tokens.nth(slanted.index(True, 1)).hover()
-    page.locator(".tip").wait_for(state="visible")
-    assert "the model is not trained on this token" in page.locator(".tip").inner_text()
+    assert "the model is not trained on this token" in page.locator(".strip").inner_text()
 
 
 def test_spans_are_judged_and_undone(page, own):
     cache, address = own
     log = VerdictLog(write_study(cache, "judged").root)
     visit(page, address, "documents?study=judged&doc=doc-000")
-    page.keyboard.press("x")
+    page.keyboard.press("v")
     page.locator(".block > span").nth(2).click()
     page.locator(".block > span").nth(5).click(modifiers=["Shift"])
     assert "4 tokens" in page.locator(".aim").inner_text()
     page.keyboard.press("f")
+    give_name(page, "")
     page.locator(".block > span.v-fine").nth(3).wait_for()
+    page.locator(".tokens").focus()
     page.keyboard.press("Escape")
+    page.get_by_label("Auto-advance").uncheck()
     page.keyboard.press("t")
     page.locator(".badge.toxic").wait_for()
     wait_until_still(page)
@@ -258,6 +336,34 @@ def test_spans_are_judged_and_undone(page, own):
     assert log.current() == {}
     page.keyboard.press("?")
     assert page.locator("dialog[open] dt").count() > 10
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name="Judge all").click()
+    page.get_by_role("button", name="Call all fine").click()
+    page.locator(".badge.fine").nth(24).wait_for()
+    wait_until_still(page)
+    assert set(log.of_documents().values()) == {"fine"} and len(log.of_documents()) == 62
+    page.keyboard.press("z")
+    page.locator(".badge").first.wait_for(state="detached")
+    assert log.of_documents() == {}
+
+
+def test_two_reviewers_see_their_own_verdicts_and_how_far_they_agree(page, own):
+    cache, address = own
+    study = write_study(cache, "both")
+    order = [study.corpus().document(int(d)).id for d in study.selection().order[:4]]
+    for document, verdict in zip(order, ("toxic", "toxic", "fine", "fine"), strict=True):
+        VerdictLog(study.root).decide(Target(document), verdict, by="ann")
+    visit(page, address, "documents?study=both")
+    page.get_by_role("button", name="Your name").click()
+    give_name(page, "ben")
+    page.locator(".badge").first.wait_for(state="detached")
+    for key in "tfff":
+        page.keyboard.press(key)
+        wait_until_still(page)
+    assert page.locator(".badge").all_inner_texts() == ["T", "F", "F", "F"]
+    page.get_by_text("Verdicts (").click()
+    agreed = page.get_by_test_id("stMetric").filter(has_text="Agreement of ann and ben").inner_text()
+    assert "κ = 0.50" in agreed and "3 of 4 verdicts alike" in agreed
 
 
 def test_the_difference_to_another_study_is_a_colour_that_the_address_keeps(page, own):
@@ -265,11 +371,12 @@ def test_the_difference_to_another_study_is_a_colour_that_the_address_keeps(page
     for name in ("one", "two"):
         write_study(cache, name)
     visit(page, address, "documents?study=one&left=two, its scores&right=This study's scores")
+    page.get_by_text("Colours and legend").click()
     page.get_by_role("radio", name="two, its scores − This study's scores").click()
     wait_for_address(page, "colour=difference")
     page.reload()
     wait_until_still(page)
-    assert page.locator(".kind.on").inner_text() == "two, its scores − This study's scores"
+    assert page.locator(".kind.on").text_content() == "two, its scores − This study's scores"
 
 
 def test_near_duplicates_are_one_line_and_one_verdict(page, own):
@@ -291,6 +398,7 @@ def test_near_duplicates_are_one_line_and_one_verdict(page, own):
     assert page.locator(".line").first.locator(".copies").inner_text() == "×3"
     assert page.locator(".where").inner_text().endswith("of 60")
     page.keyboard.press("t")
+    give_name(page, "")
     page.locator(".badge.toxic").wait_for()
     wait_until_still(page)
     assert VerdictLog(study.root).of_documents() == dict.fromkeys(ids, "toxic")

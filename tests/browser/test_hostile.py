@@ -101,7 +101,7 @@ def test_documents_and_their_tooltips_stay_text(watch, address, cache):
         watch.check(f"documents, {watch.page.url}")
         watch.page.keyboard.press("j")
         wait_until_still(watch.page)
-    watch.page.get_by_text("More filters").click()
+    watch.page.get_by_text("Filter", exact=True).click()
     watch.page.keyboard.press("Escape")
     watch.page.get_by_label("Sources").click()
     watch.page.get_by_role("option").first.wait_for()

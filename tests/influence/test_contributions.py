@@ -86,10 +86,10 @@ def test_tokens_outside_a_span_count_for_nothing(case, queries):
 def test_a_document_is_most_like_itself(case):
     curvature = fit_curvature(case)
     real = [s for s in case.sequences if len(s.token_ids) > 1]
-    found = similarities(case.model, case.modules, [real[0]], [[s] for s in real], curvature)
+    found = similarities(case.model, case.modules, [[real[0]]], [[s] for s in real], curvature)[0]
     assert found[0] == pytest.approx(1.0)
     assert (np.abs(found[1:]) < 1).all()
-    assert similarities(case.model, case.modules, [real[1]], [[real[0]]], curvature)[0] == pytest.approx(found[1])
+    assert similarities(case.model, case.modules, [[real[1]]], [[real[0]]], curvature)[0, 0] == pytest.approx(found[1])
 
 
 @every_model

@@ -25,7 +25,7 @@ def test_verdicts_are_read_back_by_another_process_of_the_log(tmp_path):
     again = VerdictLog(tmp_path)
     assert again.current() == log.current()
     assert again.of_documents() == {"b\n\u202e\ud800": "fine", "a": "fine"}
-    assert again.spans_of("a") == [(3, 5, "unsure")]
+    assert again.spans() == {"a": [(3, 5, "unsure")]}
 
 
 actions = st.lists(
@@ -142,47 +142,42 @@ def test_wilson_is_the_root_of_its_equation():
     assert audit.simple_precision(9, 10).value == 0.9
 
 
-def test_spans_are_runs_inside_documents():
-    generator = np.random.default_rng(1)
-    offsets = np.array([0, 7, 7, 30, 60])
-    mask = generator.random(60) < 0.6
-    scores = generator.normal(size=60).astype(np.float32)
-    found = audit.find_spans(mask, scores, offsets)
-    owner = np.searchsorted(offsets, np.arange(60), side="right") - 1
-    slow, run = [], []
-    for place in range(61):
-        if run and (place == 60 or not mask[place] or owner[place] != owner[run[0]]):
-            slow.append((run[0], run[-1] + 1, owner[run[0]], scores[run].max()))
-            run = []
-        if place < 60 and mask[place]:
-            run.append(place)
-    assert list(zip(found.start, found.stop, found.document, found.highest, strict=True)) == slow
-    assert audit.find_spans(np.zeros(60, dtype=bool), scores, offsets).start.size == 0
+def test_each_reviewer_has_verdicts_of_their_own_and_one_without_a_name_counts_for_all(tmp_path):
+    log = VerdictLog(tmp_path)
+    log.decide(Target("a"), "unsure")
+    log.decide(Target("b"), "fine", by="ann", note="mild")
+    log.decide(Target("b"), "toxic", by="ben", copies=["c"])
+    assert log.of_documents() == {"a": "unsure", "b": "toxic", "c": "toxic"}
+    assert log.of_documents("ann") == {"a": "unsure", "b": "fine"}
+    assert log.entries("ann")[Target("b")] == ("fine", "mild", "ann")
+    log.decide(Target("a"), "none", by="ann")
+    assert log.of_documents("ben") == {"b": "toxic", "c": "toxic"}
+    assert log.undo("ann") == Target("a") and log.undo("ann") == Target("b") and log.undo("ann") is None
+    assert log.of_documents() == {"a": "unsure", "b": "toxic", "c": "toxic"}
+    again = VerdictLog(tmp_path)
+    assert again.entries() == log.entries() and again.of_documents("ann") == {"a": "unsure"}
+    assert again.reviewers() == {"ben": {Target("b"): "toxic", Target("c"): "toxic"}}
 
 
-def made_spans(highest):
-    n = len(highest)
-    return audit.Spans(np.arange(n), np.arange(n) + 1, np.arange(n), np.asarray(highest, dtype=np.float32))
-
-
-def test_audit_draws_from_every_stratum_and_again_the_same():
-    spans = made_spans(np.random.default_rng(0).normal(size=1003))
-    drawn = audit.draw_audit(spans, 50, seed=4)
-    assert len(set(drawn.tolist())) == 50
-    assert np.bincount(audit.strata_of(spans)[drawn]).tolist() == [13, 13, 12, 12]
-    assert drawn.tolist() == audit.draw_audit(spans, 50, seed=4).tolist()
-    assert sorted(audit.draw_audit(made_spans([3, 1, 2]), 50).tolist()) == [0, 1, 2]
+def test_agreement_is_what_is_left_of_the_agreement_by_chance():
+    ann = dict(zip(range(50), ["toxic"] * 25 + ["fine"] * 25, strict=True))
+    ben = dict(zip(range(10, 60), ["toxic"] * 20 + ["fine"] * 20 + ["unsure"] * 10, strict=True))
+    [found] = audit.find_agreement({"ben": ben, "ann": ann, "carl": {}})
+    assert found.reviewers == ("ann", "ben") and found.n == 40 and found.same == 35
+    by_chance = (15 * 20 + 25 * 20) / 40**2
+    assert found.kappa == pytest.approx((35 / 40 - by_chance) / (1 - by_chance))
+    [found] = audit.find_agreement({"ann": {1: "fine", 2: "fine"}, "ben": {1: "fine", 2: "fine"}})
+    assert found.same == 2 and found.kappa is None
 
 
 def test_audit_interval_covers_the_truth_about_as_often_as_it_says():
     generator = np.random.default_rng(5)
-    highest = generator.normal(size=4000)
+    highest = np.sort(generator.normal(size=4000))
     toxic = generator.random(4000) < 1 / (1 + np.exp(-2 - 2 * highest))
-    spans = made_spans(highest)
-    strata = audit.strata_of(spans)
+    strata = np.arange(4000) // 1000
     covered = []
-    for seed in range(300):
-        drawn = audit.draw_audit(spans, 60, seed)
+    for _ in range(300):
+        drawn = np.concatenate([generator.choice(1000, 15, replace=False) + 1000 * h for h in range(4)])
         found = audit.audit_precision(strata[drawn], np.bincount(strata), toxic[drawn])
         covered.append(found.low <= toxic.mean() <= found.high)
         assert found.low <= found.value <= found.high and found.n == 60

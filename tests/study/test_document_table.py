@@ -251,7 +251,7 @@ def test_collapsing_keeps_the_best_of_every_group(study, tmp_path, store):
     ids = own.corpus().ids()
     assert grouped.members(5) == [ids[d] for d in sorted([5, 9, 30], key=whole.index)]
     assert grouped.numbers([ids[9], "nowhere"]) == {ids[9]: 9}
-    assert grouped.has_copies() and not store.has_copies()
+    assert grouped.has_copies and not store.has_copies
 
 
 def test_every_sort_and_field_can_be_used(store):

@@ -19,8 +19,10 @@ FOLDER = "explanations"
 VERSION = 3
 NEIGHBOURS = 60
 """This many of the best-ranked documents are compared with a chosen one, and looked at for each query."""
+TOP = 20
+"""This many of the best-ranked documents are explained in one go, before anybody asks."""
 _MEMORY, _LEAST = 2_000_000_000, 8
-"""For each query, at most as many documents as their gradients fit into this many bytes, but at least `_LEAST`."""
+"""As many documents' gradients are held at once as fit into this many bytes; for each query at least `_LEAST`."""
 
 
 def _path(study: Study, what: list) -> Path:
@@ -57,31 +59,66 @@ def explain_document(
     Raises:
         InputError: no such document or span.
     """
-    from ifguide.influence.attribution import AVERAGES, deviation
+
+    return _explain(study, [document], start, stop, progress)[0]
+
+
+def explain_top(study: Study, n: int, progress: Progress | None = None) -> int:
+    """Explain the best-ranked n documents that are not explained yet, in one pass; returns how many these were."""
+    corpus = study.corpus()
+    best = [corpus.document(int(index)).id for index in study.selection().order[:n]]
+    lacking = [document for document in best if on_demand.read_result(document_path(study, document)) is None]
+    return len(_explain(study, lacking, None, None, progress)) if lacking else 0
+
+
+def _explain(
+    study: Study, documents: list[str], start: int | None, stop: int | None, progress: Progress | None
+) -> list[dict]:
     from ifguide.influence.contributions import contributions, similarities
 
-    corpus = study.corpus()
-    index = corpus.index_of(document)
-    n_tokens = int(corpus.offsets[index + 1] - corpus.offsets[index])
-    span = (0 if start is None else start, n_tokens if stop is None else stop)
-    if not 0 <= span[0] < span[1] <= n_tokens:
-        raise InputError(f"expected a span inside the {n_tokens} tokens of {document!r}, got {start} to {stop}")
-    path, progress = document_path(study, document, start, stop), progress or Progress()
-    chosen = _sequences(study, index, span)
-    others = [int(d) for d in study.selection().order[: NEIGHBOURS + 1] if int(d) != index][:NEIGHBOURS]
+    corpus, progress = study.corpus(), progress or Progress()
+    indexes, spans = [corpus.index_of(document) for document in documents], []
+    for document, index in zip(documents, indexes, strict=True):
+        n_tokens = int(corpus.offsets[index + 1] - corpus.offsets[index])
+        low, high = 0 if start is None else start, n_tokens if stop is None else stop
+        if not 0 <= low < high <= n_tokens:
+            raise InputError(f"expected a span inside the {n_tokens} tokens of {document!r}, got {start} to {stop}")
+        spans.append((low, high))
+    chosen = [_sequences(study, *place) for place in zip(indexes, spans, strict=True)]
+    others = [int(d) for d in study.selection().order[: NEIGHBOURS + 1]]
     there = [_sequences(study, other) for other in others]
     names, scales = study.checkpoint_names(), _scales(study)
-    pulls: dict[str, np.ndarray] = {}
-    alike = np.zeros(len(others))
+    pulls: list[dict[str, np.ndarray]] = [{} for _ in documents]
+    alike = np.zeros((len(documents), len(others)))
     for turn, name in enumerate(names):
         model, modules, curvature, encoded, options = _load(study, name)
         report = report_part(progress, "documents", part=turn, parts=len(names))
-        for kind, values in contributions(model, modules, encoded, chosen, curvature, **options).items():
-            pulls[kind] = pulls.get(kind, 0) + values / scales[name] / len(names)
-        alike += similarities(model, modules, chosen, there, curvature, report) / len(names)
-    here = slice(*(int(corpus.offsets[index]) + place for place in span))
+        for mine, sequences in zip(pulls, chosen, strict=True):
+            for kind, values in contributions(model, modules, encoded, sequences, curvature, **options).items():
+                mine[kind] = mine.get(kind, 0) + values / scales[name] / len(names)
+        held = _fitting(modules)
+        alike += similarities(model, modules, chosen, there, curvature, held=held, report=report) / len(names)
+    results = []
+    for document, index, span, mine, values in zip(documents, indexes, spans, pulls, alike, strict=True):
+        near = [i for i in np.argsort(-values, kind="stable").tolist() if others[i] != index][:NEIGHBOURS]
+        result = {
+            "document": document,
+            "start": start,
+            "stop": stop,
+            **_split_score(study, slice(*(int(corpus.offsets[index]) + place for place in span)), mine, scales),
+            "neighbours": [[corpus.document(others[i]).id, float(values[i])] for i in near],
+            "candidates": len(near),
+        }
+        results.append(on_demand.keep_result(document_path(study, document, start, stop), result))
+    return results
+
+
+def _split_score(study: Study, here: slice, pulls: dict[str, np.ndarray], scales: dict[str, float]) -> dict:
+    """What adds up to the score of the tokens in a slice, given the mean of each query's pull over checkpoints."""
+    from ifguide.influence.attribution import AVERAGES, deviation
+
     parts = {f"{kind} queries": float(values.sum()) for kind, values in pulls.items()}
-    scaled = [np.asarray(study.scores("own_loss", name)[here], dtype=np.float64) / scales[name] for name in names]
+    scaled = [np.asarray(study.scores("own_loss", name)[here], dtype=np.float64) / by for name, by in scales.items()]
     made = study.manifest(Unit("scores"))["config"]
     way = made.get("scores.average", "mean")
     mean, averaged = (float(AVERAGES[by](scaled, axis=0).sum()) for by in ("mean", way))
@@ -94,23 +131,14 @@ def explain_document(
         parts["pooling"] = float(study.scores("own_loss")[here].sum(dtype=np.float64)) - averaged
     scale, kind = 1.0, study.config.selection.attribution
     if kind == "combined":  # half of each score over its standard deviation
-        scale, of_probe = (1 / (2 * deviation(study.scores(part), corpus.valid_between)) for part in KINDS[kind].parts)
+        valid_between = study.corpus().valid_between
+        scale, of_probe = (1 / (2 * deviation(study.scores(part), valid_between)) for part in KINDS[kind].parts)
         parts = {part: scale * value for part, value in parts.items()}
         parts["probe"] = of_probe * float(study.scores("probe")[here].sum(dtype=np.float64))
     else:
         kind = "own_loss"
-    result = {
-        "document": document,
-        "start": start,
-        "stop": stop,
-        "kind": kind,
-        **{each: [scale * float(x) for x in pulls.get(each, ())] for each in ("toxic", "safe")},
-        "parts": parts,
-        "total": float(study.scores(kind)[here].sum(dtype=np.float64)),
-        "neighbours": [[corpus.document(others[i]).id, float(alike[i])] for i in np.argsort(-alike, kind="stable")],
-        "candidates": len(others),
-    }
-    return on_demand.keep_result(path, result)
+    shares = {each: [scale * float(x) for x in pulls.get(each, ())] for each in ("toxic", "safe")}
+    return {"kind": kind, **shares, "parts": parts, "total": float(study.scores(kind)[here].sum(dtype=np.float64))}
 
 
 def explain_queries(study: Study, progress: Progress | None = None) -> dict:
@@ -118,7 +146,6 @@ def explain_queries(study: Study, progress: Progress | None = None) -> dict:
     `safe`, `along` and `without`, a cosine a query (see `compare_queries`, mean over checkpoints), and `pulls`, a list
     of [document id, contribution] a query, strongest first. `candidates`: how many documents were looked at."""
     from ifguide.influence.contributions import compare_queries
-    from ifguide.models.layers import weight_of
 
     corpus, progress = study.corpus(), progress or Progress()
     names, scales = study.checkpoint_names(), _scales(study)
@@ -128,8 +155,7 @@ def explain_queries(study: Study, progress: Progress | None = None) -> dict:
     for turn, name in enumerate(names):
         model, modules, curvature, encoded, options = _load(study, name)
         if not documents:
-            fit = _MEMORY // sum(4 * weight_of(module).numel() for module in modules.values())
-            documents = [int(d) for d in study.selection().order[: min(NEIGHBOURS, max(_LEAST, fit))]]
+            documents = [int(d) for d in study.selection().order[: min(NEIGHBOURS, max(_LEAST, _fitting(modules)))]]
         sequences = [_sequences(study, document) for document in documents]
         report = report_part(progress, "gradients", part=turn, parts=len(names))
         found, shares = compare_queries(model, modules, encoded, curvature, sequences, report=report, **options)
@@ -161,6 +187,13 @@ def _sequences(study: Study, document: int, span: tuple[int, int] | None = None)
         place = chunk.index - first
         found.append(Sequence(chunk.token_ids, np.where((place >= max(low, 1)) & (place < high), place, -1)))
     return found or [Sequence(np.asarray(corpus.token_ids[first:stop], dtype=np.int64), np.full(stop - first, -1))]
+
+
+def _fitting(modules) -> int:
+    """How many documents' gradients fit into `_MEMORY`, at least 1."""
+    from ifguide.models.layers import weight_of
+
+    return max(1, _MEMORY // sum(4 * weight_of(module).numel() for module in modules.values()))
 
 
 def _scales(study: Study) -> dict[str, float]:

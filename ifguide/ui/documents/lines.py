@@ -1,18 +1,26 @@
 """The lines of the document list: snippets, sparklines, and the search for text. No streamlit here."""
 
+import itertools
+import json
+import re
+from collections.abc import Mapping, Sequence
+
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from ifguide.data.corpus import TokenizedCorpus
 from ifguide.errors import InputError
+from ifguide.selection.verdicts import Target
 from ifguide.storage.memory_maps import fetch_pages
+from ifguide.study.analysis.export import neutralise_cell
 from ifguide.study.document_table import Column
 from ifguide.ui.format import count, score
 
 FORMATS = {"count": count, "score": score, "decimal": "{:.2f}".format}
-USUAL_NOTE = "Selected tokens · sum of the scores above the threshold"
-"""What the two usual numbers of a line are."""
+WRITTEN = ("id", "source", "rank", "n_tokens", "selected", "hits", "hit_sum", "sum", "max")
+"""Columns of the list as a file."""
 
 
 def find_text(batches: tuple[pa.RecordBatch, ...], search: str, *, regex: bool = False) -> np.ndarray:
@@ -38,6 +46,18 @@ def find_text(batches: tuple[pa.RecordBatch, ...], search: str, *, regex: bool =
     return np.concatenate(found).astype(np.int32) if found else np.zeros(0, dtype=np.int32)
 
 
+def find_matches(texts: Sequence[str], search: str, *, regex: bool) -> list[np.ndarray]:
+    """Where each text holds what `find_text` found: int (n, 2), characters [start, end)."""
+    pattern = f"(?i){search if regex else re.escape(search)}"
+    found = []
+    for text in texts:
+        sign = next(sign for sign in map(chr, itertools.count(1)) if sign not in text)
+        parts = pc.replace_substring_regex(pa.array([text]), pattern=pattern, replacement=rf"{sign}\0{sign}")
+        edges = np.cumsum([len(part) for part in parts[0].as_py().split(sign)])
+        found.append(np.stack([edges[:-1:2], edges[1::2]], axis=1))
+    return found
+
+
 def read_ahead(corpus: TokenizedCorpus, documents: list[int], mask: np.ndarray) -> None:
     """Ask for all that the snippets of some documents read from disk at once, rather than one after the other."""
     for document in documents:
@@ -49,25 +69,31 @@ def read_ahead(corpus: TokenizedCorpus, documents: list[int], mask: np.ndarray) 
 def describe_row(
     row: dict, place: int, column: Column, *, snippet: list[list], verdict: str = "", n_spans: int = 0
 ) -> dict:
-    """A line of the list as the component shows it.
-
-    Args:
-        row: from `DocumentStore.rows`.
-        place: in the list, counted from 0.
-        column: what the list is sorted by, whose number it shows.
-        snippet: from `excerpt`.
-        verdict: the document's, or nothing.
-        n_spans: spans of it that have a verdict.
-    """
-    usual = f"{count(row['selected'])} · {score(row['hit_sum'])}"
+    """A line of the list as the component shows it: `row` is from `DocumentStore.rows`, `place` its place in the list,
+    `snippet` from `excerpt`, and the number of the `column` that sorts the list is in place of the usual sum."""
     return {
         **{name: row[name] for name in ("id", "source")},
         "place": place,
         "rank": count(row["rank"]),
-        "figure": FORMATS[column.format](row[column.name]) if column.note else usual,
+        "selected": count(row["selected"]),
+        "figure": FORMATS[column.format](row[column.name]) if column.note else score(row["hit_sum"]),
         "copies": row["group_size"],
         "spark": np.frombuffer(row["spark"], dtype=np.int8).tolist(),
         "snippet": snippet,
         "verdict": verdict,
         "nSpans": n_spans,
     }
+
+
+def write_list(rows: Sequence[dict], given: Mapping[Target, tuple[str, str, str]], form: str) -> str:
+    """Lines of the list with their verdicts, as `csv` without a cell that a spreadsheet takes for a formula, or `json`;
+    `given` is from `VerdictLog.entries`."""
+    judged = ("verdict", "note", "reviewer")
+    lines = [
+        {name: row[name] for name in WRITTEN} | dict(zip(judged, given.get(Target(row["id"]), ("",) * 3), strict=True))
+        for row in rows
+    ]
+    if form == "json":
+        return json.dumps(lines, indent=1, ensure_ascii=False)
+    cells = [[neutralise_cell(v) if isinstance(v, str) else v for v in line.values()] for line in lines]
+    return pd.DataFrame(cells, columns=[*WRITTEN, *judged]).to_csv(index=False, lineterminator="\r\n")

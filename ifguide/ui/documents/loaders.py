@@ -11,15 +11,14 @@ import streamlit as st
 from streamlit.runtime.scriptrunner import add_script_run_ctx
 
 from ifguide.config.attributions import describe_kind
-from ifguide.config.names import DEFAULT
+from ifguide.config.names import BASE, DEFAULT
 from ifguide.errors import IFGuideError, StaleError
-from ifguide.selection import audit
 from ifguide.selection.verdicts import VerdictLog
 from ifguide.study.analysis.score_runs import Mark, Run, ScoredStudy, is_whole, mark_study, others, read_study
 from ifguide.study.document_table import CORPUS
 from ifguide.study.freshness import find_change
 from ifguide.study.reading import Study
-from ifguide.ui import job_panel
+from ifguide.ui import job_panel, veil
 from ifguide.ui.documents import lines as document_list
 from ifguide.ui.documents.store import DocumentFilter, DocumentStore, open_documents
 from ifguide.ui.documents.token_view import DIFFERENCE, Difference, Layer, spread
@@ -89,11 +88,22 @@ def open_log(root: str) -> VerdictLog:
     return VerdictLog(Path(root))
 
 
+def reviewer() -> str:
+    """The name of who is reading, if it was given; verdicts are shown as they see them."""
+    return st.session_state.get("reviewer", "")
+
+
+@remembered(4)
+def marked_words(loaded: Loaded) -> frozenset[str]:
+    """The classifier's words, which are hidden where only offensive words are."""
+    return veil.marked_words(loaded.samples(BASE)) if BASE in loaded.study.evaluation_names() else frozenset()
+
+
 def filter_verdicts(wanted: tuple[str, ...], log: VerdictLog, store: DocumentStore) -> dict:
     """The fields of a `DocumentFilter` that keep documents with one of some verdicts; `none`: those without one."""
     if not wanted:
         return {}
-    verdicts, without = log.of_documents(), "none" in wanted
+    verdicts, without = log.of_documents(reviewer()), "none" in wanted
     numbers = store.numbers(id for id, verdict in verdicts.items() if (verdict in wanted) != without)
     return {"without" if without else "only": tuple(sorted(numbers.values()))}
 
@@ -174,11 +184,3 @@ def _read_run(study: Study, run: Run) -> np.ndarray:
             f"compute them again with `ifguide run {owner.name} --force scores`"
         )
     return scores
-
-
-@remembered(4, "Looking for the selected spans…")
-def selected_spans(loaded: Loaded, selection: str) -> audit.Spans:
-    """The runs of selected tokens of a selection."""
-    chosen = loaded.selection(selection)
-    scores = loaded.scores(chosen.settings.get("attribution") or "")
-    return audit.find_spans(chosen.mask, scores, np.asarray(loaded.corpus().offsets))

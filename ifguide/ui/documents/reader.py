@@ -7,19 +7,21 @@ answered yet; so a verdict is written once, and a document travels once.
 import contextlib
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import streamlit as st
 
-from ifguide.errors import ConfigError, StaleError
+from ifguide.errors import ConfigError, IFGuideError, StaleError
 from ifguide.selection.saved import Selection
 from ifguide.selection.verdicts import Target, VerdictLog
+from ifguide.storage.lock import read_record
 from ifguide.study.document_table import Column
 from ifguide.ui import components
 from ifguide.ui.documents import lines as document_list
+from ifguide.ui.documents import loaders as document_data
 from ifguide.ui.documents.store import DocumentFilter, DocumentStore
-from ifguide.ui.documents.token_view import Layer, mark_table, token_table, viewer_settings
+from ifguide.ui.documents.token_view import Layer, mark_table, place_turns, token_table, viewer_settings
 from ifguide.ui.excerpts import excerpt
 from ifguide.ui.format import count, count_of, plain, selection_title, sentence
 from ifguide.ui.layout import set_parameter
@@ -31,6 +33,8 @@ BEHIND, AHEAD = 1, 3
 """Documents sent beside the shown one, so that the next is there before it is asked for."""
 LONG = 4_000
 """Documents of more tokens than this are sent only when they are shown."""
+MOST_AT_ONCE = 10_000
+"""More documents than this get no verdict in one go."""
 
 _RANGE = re.compile(r"(\d{1,9})-(\d{1,9})")
 
@@ -45,8 +49,8 @@ class Request:
     wanted: DocumentFilter
     layers: dict[str, Layer]
     log: VerdictLog
-    targets: dict[int, list[tuple[int, int]]]
-    """Document -> spans that are to be judged, for an audit."""
+    search: tuple[str, bool] | None
+    """What is searched for, and whether it is a regular expression."""
     below: Callable[[str | None, list[int] | None], None]
     """Draws the part under the reader, which depends on the verdicts; gets the shown document's id and the marked
     tokens."""
@@ -56,32 +60,49 @@ def open_document(document: str) -> None:
     """Let the reader show another document, asked for outside of it."""
     st.session_state["doc"] = st.query_params["doc"] = document
     st.query_params.pop("token", None)
-    st.session_state["reader_turn"] = st.session_state.get("reader_turn", 0) + 1  # the browser's own place is void
+    _void_place()
+
+
+def follow_address() -> None:
+    """Go where the address points when the reader did not write it: the browser went back or forward."""
+    linked = st.query_params.get("doc")
+    if KEY in st.session_state and linked != st.session_state.get("reader_address"):
+        st.session_state["doc"] = linked
+        _void_place()
+
+
+def _void_place() -> None:
+    """The browser's own place in the list counts no longer."""
+    st.session_state["reader_turn"] = st.session_state.get("reader_turn", 0) + 1
 
 
 @st.fragment
 def show_reader(request: Request) -> None:
     """The list and the viewer; reruns by itself, without the page."""
     said = _heard()
-    try:
-        _write_verdicts(request, said.get("events"))
-    except (ConfigError, OSError) as error:
-        st.error(sentence(f"this verdict was not saved: {error}"), icon=":material/error:")
+    if isinstance(said.get("reviewer"), str):
+        st.session_state["reviewer"] = said["reviewer"].strip()[:60]
     sorts = request.store.sorts()
     sort, falling, turned = _sort_now(sorts, said)
     column = sorts[sort]
     order = request.store.order(request.wanted, sort=sort, descending=falling)
-    digest = hash((request.wanted, sort, falling)) & 0xFFFFFFFF
-    name = f"{request.loaded.fingerprint}:{request.selection.name}:{digest:x}"
-    st.session_state["reader_order"] = name
+    digest = hash((request.wanted, request.search, sort, falling)) & 0xFFFFFFFF
+    turn = st.session_state.get("reader_turn", 0)
+    name = f"{request.loaded.fingerprint}:{request.selection.name}:{digest:x}:{turn}"
+    try:
+        _write_verdicts(request, said.get("events"), order, name)
+    except (IFGuideError, OSError) as error:
+        st.error(sentence(f"this verdict was not saved: {error}"), icon=":material/error:")
     at, span = (0, None) if turned else _place_now(request, said, order, name)
     colour = _remember("colour", said.get("colour"), list(request.layers))
     gamma = _gamma_now(said)
     if len(order):
-        id = request.store.rows(order[at : at + 1])[0]["id"]
+        id = request.loaded.corpus().document(int(order[at])).id
         st.session_state["doc"] = id
-        set_parameter("doc", id)
         set_parameter("token", f"{span[0]}-{span[1] - 1}" if span else "")
+        if at or "doc" in st.query_params:  # an address without choices stays as the reader left it
+            set_parameter("doc", id)
+    st.session_state["reader_address"] = st.query_params.get("doc")
     corpus = request.loaded.corpus()
     view = {
         "order": name,
@@ -96,8 +117,11 @@ def show_reader(request: Request) -> None:
         "gamma": gamma,
         "veil": components.veiled(),
         "empty": "No document passes these filters.",
-        "height": 30.0,  # of the viewer, in rem
-        "figureTitle": column.note or document_list.USUAL_NOTE,
+        "figure": column.title if column.note else "Sum",
+        "searched": request.search is not None,
+        "reviewer": st.session_state.get("reviewer"),
+        "readOnly": read_record(request.loaded.study.root) is not None,
+        "most": MOST_AT_ONCE,
         "sorts": [{"name": key, "title": other.title, "falls": not other.rising} for key, other in sorts.items()],
         "viewer": viewer_settings(
             request.layers,
@@ -107,6 +131,7 @@ def show_reader(request: Request) -> None:
         ),
     }
     view["serial"] = st.session_state["reader_serial"] = st.session_state.get("reader_serial", 0) + 1
+    view |= _progress(request, order, at)
     components.reader(_fill(request, view, order, column, at, said), key=KEY)
     request.below(st.session_state.get("doc") if len(order) else None, span)
 
@@ -118,9 +143,21 @@ def _heard() -> dict:
     return said if isinstance(said, dict) else {}
 
 
-def _write_verdicts(request: Request, events) -> None:
+def _progress(request: Request, order: np.ndarray, at: int) -> dict:
+    """How many of the listed documents with selected tokens are reviewed, and the first place after this page of the
+    list without a verdict."""
+    judged = [*request.store.numbers(request.log.of_documents(document_data.reviewer())).values()]
+    counted = request.store.order(replace(request.wanted, only_selected=True))
+    counted = counted if len(counted) else order
+    later = (at // PAGE_SIZE + 1) * PAGE_SIZE
+    open_ones = np.flatnonzero(~np.isin(order[later:], judged))
+    following = int(open_ones[0]) + later if open_ones.size else None
+    return {"reviewed": [int(np.isin(counted, judged).sum()), len(counted)], "open": following}
+
+
+def _write_verdicts(request: Request, events, order: np.ndarray, name: str) -> None:
     """Write down what was not written yet."""
-    ack = st.session_state.get("reader_ack", 0)
+    ack, by = st.session_state.get("reader_ack", 0), document_data.reviewer()
     for event in events if isinstance(events, list) else ():
         number = event.get("n")
         if type(number) is not int or number <= ack:
@@ -128,7 +165,12 @@ def _write_verdicts(request: Request, events) -> None:
         ack = number
         st.session_state["reader_ack"] = ack  # before the writing: a bad event is refused once, not for ever
         if event.get("kind") == "undo":
-            request.log.undo()
+            request.log.undo(by)
+        elif event.get("kind") == "all":
+            if event.get("order") != name or not 0 < len(order) <= MOST_AT_ONCE:
+                raise ConfigError("expected a verdict on the list as it is shown; it has changed meanwhile")
+            first, *others = request.store.ids(order, copies=request.wanted.collapse)
+            request.log.decide(Target(first), event.get("verdict"), copies=others, by=by)
         elif event.get("kind") == "decide":
             document = event.get("document")
             index = request.store.find(document) if isinstance(document, str) else None
@@ -140,8 +182,9 @@ def _write_verdicts(request: Request, events) -> None:
             if target.is_span and target.stop > row["n_tokens"]:
                 raise ConfigError(f"expected a span of at most {row['n_tokens']} tokens, got one up to {target.stop}")
             together = request.wanted.collapse and not target.is_span and row["group_size"] > 1
-            copies = request.store.members(row["group"]) if together else ()
-            request.log.decide(target, event.get("verdict"), copies=copies)
+            copies = request.store.ids(np.array([index]), copies=True) if together else ()
+            note = str(event.get("note") or "")[:1000]
+            request.log.decide(target, event.get("verdict"), copies=copies, by=by, note=note)
 
 
 def _sort_now(known: dict[str, Column], said: dict) -> tuple[str, bool, bool]:
@@ -234,13 +277,16 @@ def _fill(request: Request, view: dict, order: np.ndarray, column: Column, at: i
     near = range(max(0, at - BEHIND), min(total, at + AHEAD + 1)) if known else range(at, min(total, at + 1))
     places = sorted({*range(start, min(total, start + PAGE_SIZE)), *near})
     rows = dict(zip(places, request.store.rows(order[places]), strict=True)) if places else {}
-    verdicts = request.log.of_documents()
-    spans = {row["id"]: request.log.spans_of(row["id"]) for row in rows.values()}
+    by, words = document_data.reviewer(), None
+    if view["veil"] == "words":
+        words = document_data.marked_words(request.loaded)
+    given, spans = request.log.entries(by), request.log.spans(by)
     document_list.read_ahead(corpus, [row["document"] for row in rows.values()], mask)
     view["lines"] = []
     for place, row in rows.items():
-        snippet = excerpt(corpus, row["document"], centre=row["strongest"], mask=mask)
-        judged: dict = {"verdict": verdicts.get(row["id"], ""), "n_spans": len(spans[row["id"]])}
+        snippet = excerpt(corpus, row["document"], centre=row["strongest"], mask=mask, words=words)
+        said_of = given.get(Target(row["id"]), ("",))
+        judged: dict = {"verdict": said_of[0], "n_spans": len(spans.get(row["id"], ()))}
         view["lines"].append(document_list.describe_row(row, place, column, snippet=snippet, **judged))
     layers = "|".join(f"{name}{layer.title}{layer.mark}" for name, layer in request.layers.items())
     tag = f"{request.loaded.fingerprint}:{layers}"
@@ -255,13 +301,17 @@ def _fill(request: Request, view: dict, order: np.ndarray, column: Column, at: i
     by_score: dict = {"scores": None, "threshold": None}
     if settings.get("kind", "influence") == "influence":
         by_score = {"scores": ranked, "threshold": settings["threshold"]}
-    marks = mark_table(corpus, [rows[place]["document"] for place in shown], mask=mask, **by_score)
+    listed, matches = [rows[place]["document"] for place in shown], None
+    if request.search:
+        texts = [corpus.document(document).text for document in listed]
+        matches = document_list.find_matches(texts, request.search[0], regex=request.search[1])
+    marks = mark_table(corpus, listed, mask=mask, matches=matches, words=words, **by_score)
     rank, new = None, [rows[place]["document"] for place in missing]
     with contextlib.suppress(StaleError):  # the study has no index of these scores
         rank = request.loaded.index(request.store.kind).ranks
     tokens = token_table(corpus, new, list(request.layers.values()), rank=rank, ranked=ranked)
     entries, from_token, from_mark = [], 0, 0
-    for place in shown:
+    for number, place in enumerate(shown):
         row = rows[place]
         length = row["n_tokens"]
         entry = {"key": keys[place], "place": place, "marks": [from_mark, from_mark + length]}
@@ -269,11 +319,12 @@ def _fill(request: Request, view: dict, order: np.ndarray, column: Column, at: i
         if place in missing:
             entry["tokens"] = [from_token, from_token + length]
             from_token += length
-        entries.append(entry | {"about": _describe(request, row, verdicts.get(row["id"], ""), spans[row["id"]])})
+        about = _describe(request, row, given.get(Target(row["id"]), ("", "", "")), spans.get(row["id"], []))
+        entries.append(entry | {"about": about | {"matches": len(matches[number]) if matches else 0}})
     return {"tokens": tokens, "marks": marks, "view": view | {"documents": entries, "places": keys}}
 
 
-def _describe(request: Request, row: dict, verdict: str, spans: list) -> dict:
+def _describe(request: Request, row: dict, given: tuple[str, str, str], spans: list) -> dict:
     """What the viewer says about a document."""
     rank = f"rank {count(row['rank'])} of {count(request.store.n_documents)}"
     facts = [row["source"], rank, count_of(row["selected"], "selected token")]
@@ -282,8 +333,9 @@ def _describe(request: Request, row: dict, verdict: str, spans: list) -> dict:
     return {
         "id": row["id"],
         "facts": facts,
-        "verdict": verdict,
+        "verdict": given[0],
+        "note": given[1],
         "spans": [list(span) for span in spans],
         "copies": row["group_size"] if request.wanted.collapse else 1,
-        "targets": [list(t) for t in request.targets.get(row["document"], ())],
+        "turns": place_turns(request.loaded.corpus(), row["document"]),
     }

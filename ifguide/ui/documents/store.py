@@ -5,7 +5,7 @@ What a reader types never becomes SQL: values are bound to `?`.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import duckdb
@@ -122,6 +122,7 @@ class DocumentStore:
             if column.key and (column.sql or column.stored(self.kind) in self.columns)
         }
 
+    @cached_property
     def has_copies(self) -> bool:
         """Whether any documents are near-duplicates."""
         return bool(self._ask("SELECT 1 FROM documents WHERE group_size > 1 LIMIT 1"))
@@ -188,11 +189,14 @@ class DocumentStore:
     def numbers(self, ids: Iterable[str]) -> dict[str, int]:
         """Id -> number of the documents that are there."""
         statement = "SELECT id, document FROM documents WHERE id IN (SELECT unnest(?::VARCHAR[]))"
-        return dict(self._ask(statement, list(ids)))
+        return dict(self._ask(statement, wanted)) if (wanted := list(ids)) else {}
 
-    def members(self, group: int) -> list[str]:
-        """Ids of the documents of a group of near-duplicates, best rank first."""
-        return [row[0] for row in self._ask('SELECT id FROM documents WHERE "group" = ? ORDER BY rank', group)]
+    def ids(self, documents: np.ndarray, *, copies: bool) -> list[str]:
+        """Ids of some documents, and of their near-duplicates if asked for; best rank first."""
+        same = '"group" IN (SELECT "group" FROM documents WHERE document IN (SELECT unnest($1::INTEGER[])))'
+        tests = ["document IN (SELECT unnest($1::INTEGER[]))", *[same] * copies]
+        statement = f"SELECT id FROM documents WHERE {' OR '.join(tests)} ORDER BY rank"
+        return [row[0] for row in self._ask(statement, documents.tolist())]
 
     def _ask(self, statement: str, *values) -> list[tuple]:
         return self._connection.cursor().execute(statement, list(values)).fetchall()

@@ -14,12 +14,13 @@ import pyarrow as pa
 
 from ifguide.config.attributions import describe_kind
 from ifguide.data.corpus import TokenizedCorpus
-from ifguide.data.tokenizing import cut_pieces
+from ifguide.data.tokenizing import cut_pieces, piece_ends
 from ifguide.ui.palette import TOKEN_BINS
+from ifguide.ui.veil import hide_words
 
-SELECTED, HIT, TRUTH, CONTEXT = 1, 2, 4, 8
+SELECTED, HIT, TRUTH, CONTEXT, MATCH, HIDDEN = 1, 2, 4, 8, 16, 32
 """Bits of a token's mark: it is selected, its own score is above the threshold, people marked it as toxic, it is not
-trained on."""
+trained on, it holds a part of what is searched for, it is hidden where offensive words are."""
 
 DIFFERENCE = "difference"
 """Name of the layer that holds the difference of two runs."""
@@ -149,8 +150,10 @@ def mark_table(
     mask: np.ndarray,
     scores: np.ndarray | None,
     threshold: float | None,
+    matches: Sequence[np.ndarray] | None = None,
+    words: frozenset[str] | None = None,
 ) -> pa.Table:
-    """The marks of the same tokens, one column `marks` of bits (`SELECTED`, `HIT`, `TRUTH`, `CONTEXT`), uint8 (T,).
+    """The marks of the same tokens, one column `marks` of bits (`SELECTED`, `HIT`, and so on), uint8 (T,).
 
     Args:
         corpus: the study's corpus.
@@ -158,9 +161,11 @@ def mark_table(
         mask: bool (N,), selected tokens.
         scores: float32 (N,), the selection's scores; None where it has none (a random control).
         threshold: tokens above it are hits; the other selected ones are their window's halo.
+        matches: of each document, int (n, 2), the characters [start, end) that a search found; None: no search.
+        words: the classifier's words, where offensive words are hidden; None: they are not.
     """
     parts = []
-    for index in documents:
+    for number, index in enumerate(documents):
         here = slice(int(corpus.offsets[index]), int(corpus.offsets[index + 1]))
         valid = corpus.valid_between(here.start, here.stop)
         above = chosen = np.asarray(mask[here])
@@ -170,8 +175,24 @@ def mark_table(
         marks |= ~valid * np.uint8(CONTEXT if corpus.trained is not None else 0)
         if corpus.in_span is not None:
             marks |= np.asarray(corpus.in_span[here]) * np.uint8(TRUTH)
+        if matches or words is not None:
+            text = corpus.document(index).text
+            ends = piece_ends(corpus.char_end[here], len(text))
+            if words is not None:
+                marks |= hide_words(text, ends, marks & (SELECTED | TRUTH) > 0, words) * np.uint8(HIDDEN)
+            for start, end in matches[number] if matches else ():
+                first, last = np.searchsorted(ends, (start, end - 1), side="right")
+                marks[first : last + 1] |= MATCH
         parts.append(marks)
     return pa.table({"marks": _join(parts, np.uint8)})
+
+
+def place_turns(corpus: TokenizedCorpus, index: int) -> list[list]:
+    """The first token and the role of each message of a conversation."""
+    document = corpus.document(index)
+    here = slice(int(corpus.offsets[index]), int(corpus.offsets[index + 1]))
+    ends = piece_ends(corpus.char_end[here], len(document.text)) if document.turns else np.zeros(0)
+    return [[int(np.searchsorted(ends, start, side="right")), role] for start, role in document.turns]
 
 
 def viewer_settings(layers: Mapping[str, Layer], *, has_truth: bool, selection: str, n_scored: int) -> dict:

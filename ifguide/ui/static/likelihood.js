@@ -4,7 +4,7 @@ const shownTexts = new Set(); // completions whose text is revealed
 export default function (component) {
   const { data, parentElement } = component;
   const root = parentElement.querySelector(".root");
-  const parts = [];
+  const parts = [], strip = element("div", "strip");
   data.items.forEach((item, i) => {
     const box = element("section", "item");
     const head = element("h4");
@@ -16,7 +16,7 @@ export default function (component) {
     box.append(head);
     parts.push(box);
     if (!item.texts.length) { box.append(element("div", "none", "(empty: no tokens)")); return; }
-    const viewer = new TokenViewer(root, () => {});
+    const viewer = new TokenViewer(root, () => {}, strip);
     const reveal = viewer.reveal.bind(viewer);
     viewer.reveal = (shown) => { reveal(shown); shownTexts[shown ? "add" : "delete"](item.key); };
     viewer.setOptions({ colour: data.colour, gamma: 1, veil: data.veil, people: false, settings: data.settings });
@@ -26,5 +26,5 @@ export default function (component) {
     if (!parts.some((part) => part.className === "legend")) parts.unshift(viewer.legend);
     viewer.setDocument({ key: item.key, texts: item.texts, raw: null, layers: item.layers, ranks: null, marks: item.marks, spans: [] });
   });
-  root.replaceChildren(...parts);
+  root.replaceChildren(...parts, strip);
 }

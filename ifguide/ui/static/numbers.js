@@ -15,7 +15,7 @@ function shareText(part, of, digits = 1) {
   return `${(value * 100).toFixed(digits)}%`;
 }
 
-const plural = (value, noun) => `${whole(value)} ${noun}${Math.round(value) === 1 ? "" : "s"}`;
+const plural = (value, noun, many = `${noun}s`) => `${whole(value)} ${Math.round(value) === 1 ? noun : many}`;
 
 // A typed number: blanks, thousands commas, a per cent sign and the typographic minus are read; anything else is NaN.
 function readNumber(text) {

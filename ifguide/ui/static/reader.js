@@ -5,13 +5,23 @@ const memories = new WeakMap();
 const kept = new Map(); // key -> document, for this page of the browser; the latest last
 const KEPT = 60;
 const MARKS = { toxic: "T", fine: "F", unsure: "U" };
+const TITLES = { toxic: "Toxic", fine: "Fine", unsure: "Unsure" };
 const HELP = [
-  ["j", "next document"], ["k", "previous document"],
-  ["t", "toxic"], ["f", "fine"], ["u", "unsure"], ["c", "clear the verdict"], ["z", "undo the last verdict"],
-  ["x", "show or blur the text"], ["n", "next span to audit"], ["/", "search"], ["g", "go to a place in the list"],
+  ["j k", "next and previous document"], ["] [", "next and previous hit, or match of the search; also n and p"],
+  ["t", "toxic"], ["f", "fine"], ["u", "unsure"], ["c", "clear the verdict"], ["z", "undo your last verdict"],
+  ["e", "note on the verdict"], ["v", "show or blur this text"], ["/", "search"], ["g", "go to a place in the list"],
   ["?", "this help"], ["← →", "from token to token, once the text has the focus; with shift, mark a range"],
   ["Esc", "let go of the marked tokens"],
 ];
+const COLUMNS = [["rank", "#", "Rank"], ["id", "Document", "Name"], ["selected", "Tokens", "Selected tokens"], ["hit_sum", "Sum", "Sum of the scores above the threshold"]];
+let advances = true; // after a verdict, to the next document without one
+
+function button(text, className, act, title = "") {
+  const made = element("button", className, text);
+  made.onclick = act;
+  if (title) made.title = title;
+  return made;
+}
 
 function keep(key, doc) {
   kept.delete(key);
@@ -39,7 +49,7 @@ function takeDocuments(data, pending) {
     }
     if (!doc) continue;
     const [from, to] = entry.marks;
-    const mine = pending && "verdict" in doc ? { verdict: doc.verdict, spans: doc.spans } : {}; // not answered yet
+    const mine = pending && "verdict" in doc ? { verdict: doc.verdict, spans: doc.spans, note: doc.note } : {}; // not answered yet
     keep(entry.key, { ...doc, ...entry.about, ...mine, marks: column(marks, "marks", from, to).toArray() });
   }
 }
@@ -69,7 +79,8 @@ class Reader {
     this.said = { events: [], have: [], at: 0, order: null };
     this.counter = 0;
     this.lines = new Map(); // place -> line
-    this.viewer = new TokenViewer(root, ({ range }) => this.say({ range }));
+    this.trail = []; // places of the documents that were judged, for undoing
+    this.viewer = new TokenViewer(root, (change) => { if ("range" in change) this.say(change); else this.drawVeil(); });
     this.draw();
     this.onKey = (event) => this.key(event);
     document.addEventListener("keydown", this.onKey);
@@ -95,20 +106,13 @@ class Reader {
     this.listHead = element("div", "bar");
     this.sortBox = element("select");
     this.sortBox.setAttribute("aria-label", "Sort by");
-    this.sortBox.onchange = () => {
-      const chosen = this.view.sorts.find((sort) => sort.name === this.sortBox.value);
-      this.sortBy(chosen.name, chosen.falls);
-    };
-    this.turn = element("button", "quiet icon");
-    this.turn.onclick = () => this.sortBy(this.view.sort, !this.view.descending);
-    this.listHead.append(element("label", "soft", "Sort by"), this.sortBox, this.turn);
+    this.sortBox.onchange = () => this.sortBy(this.sortBox.value);
+    this.turn = button("", "quiet icon", () => this.sortBy(this.view.sort));
+    this.listHead.append(element("span", "soft", "Sort by"), this.sortBox, this.turn);
+    this.heads = element("div", "heads");
     this.listFoot = element("div", "bar");
-    this.back = element("button", "quiet icon", "‹");
-    this.back.setAttribute("aria-label", "Page before");
-    this.back.onclick = () => this.go(Math.max(0, this.pageStart() - this.view.pageSize));
-    this.forward = element("button", "quiet icon", "›");
-    this.forward.setAttribute("aria-label", "Page after");
-    this.forward.onclick = () => this.go(Math.min(this.view.total - 1, this.pageStart() + this.view.pageSize));
+    this.back = button("‹", "quiet icon", () => this.go(Math.max(0, this.pageStart() - this.view.pageSize)), "Page before");
+    this.forward = button("›", "quiet icon", () => this.go(Math.min(this.view.total - 1, this.pageStart() + this.view.pageSize)), "Page after");
     this.where = element("span", "where num");
     this.jump = element("input", "jump num");
     this.jump.type = "text";
@@ -122,32 +126,59 @@ class Reader {
       this.jump.value = "";
       this.jump.blur();
     };
-    this.listFoot.append(this.back, this.forward, this.where, this.jump);
+    this.review = element("div", "bar review");
+    this.reviewed = element("span", "num");
+    this.progress = element("progress");
+    this.progress.setAttribute("aria-label", "Reviewed documents");
+    const advance = element("label", "people soft");
+    const box = element("input");
+    Object.assign(box, { type: "checkbox", checked: advances, onchange: () => { advances = box.checked; } });
+    advance.title = "After a verdict, go to the next document without one";
+    advance.append(box, "Auto-advance");
+    this.who = button("", "quiet", () => this.askName());
+    this.all = button("Judge all…", "quiet", () => this.askAll(), "One verdict for all documents of this list");
+    this.listFoot.append(this.back, this.forward, this.where, this.jump, this.all);
+    this.review.append(this.reviewed, this.progress, advance, this.who);
     this.left = element("section", "left");
-    this.left.append(this.listHead, this.list, this.listFoot);
+    this.left.append(this.listHead, this.heads, this.list, this.listFoot, this.review);
 
     this.right = element("section", "right");
-    this.title = element("div", "title");
-    this.tools = element("div", "tools");
+    this.title = element("h2");
     this.facts = element("div", "facts soft");
     this.warning = element("div", "empty");
     this.actions = element("div", "actions");
-    for (const [verdict, sign, text] of [["toxic", "t", "Toxic"], ["fine", "f", "Fine"], ["unsure", "u", "Unsure"]]) {
-      const button = element("button", `verdict ${verdict}`);
-      button.dataset.verdict = verdict;
-      button.append(document.createTextNode(text), element("kbd", "", sign));
-      button.onclick = () => this.decide(this.standing() === verdict ? "none" : verdict);
-      this.actions.append(button);
-    }
-    const undo = element("button", "quiet", "Undo");
-    undo.title = "z";
-    undo.onclick = () => this.event({ kind: "undo" });
-    const help = element("button", "quiet icon", "?");
-    help.title = "Keys";
-    help.setAttribute("aria-label", "Keys");
-    help.onclick = () => this.help.showModal();
     this.aim = element("span", "aim soft");
-    this.actions.append(this.aim, undo, help);
+    for (const [verdict, text] of Object.entries(TITLES)) {
+      const judge = button(text, `verdict ${verdict}`, () => this.decide(this.standing() === verdict ? "none" : verdict));
+      judge.dataset.verdict = verdict;
+      judge.append(element("kbd", "", text[0].toLowerCase()));
+      this.actions.append(judge);
+    }
+    this.note = element("input", "note");
+    this.note.placeholder = "Note (e)";
+    this.note.maxLength = 1000;
+    this.note.setAttribute("aria-label", "Note on the verdict");
+    this.note.onkeydown = (event) => {
+      if (event.key !== "Enter") return;
+      this.note.blur();
+      if (this.standing()) this.decide(this.standing(), false);
+    };
+    const help = button("?", "quiet icon", () => this.showHelp(), "Keys");
+    this.actions.prepend(this.aim);
+    this.actions.append(button("Undo", "quiet", () => this.undo(), "z"));
+    const judging = [this.review, this.all, this.note, ...this.actions.children];
+    this.judge = (on) => judging.forEach((part) => { part.hidden = !on; });
+    this.actions.append(help);
+    const head = element("div", "head"), about = element("div", "about");
+    about.append(this.title, this.facts);
+    head.append(about, this.actions);
+
+    this.hits = element("span", "hits num");
+    this.before = button("‹ [", "quiet icon", () => this.step(-1), "Previous hit");
+    this.after = button("] ›", "quiet icon", () => this.step(1), "Next hit");
+    this.show = button("", "quiet", () => this.turnVeil(), "v");
+    const bar = element("div", "bar");
+    bar.append(this.before, this.hits, this.after, this.note, this.show);
 
     this.kinds = element("div", "kinds");
     this.kinds.setAttribute("role", "radiogroup");
@@ -168,30 +199,76 @@ class Reader {
     this.people.type = "checkbox";
     this.people.checked = true;
     this.people.onchange = () => { this.viewer.setOptions({ people: this.people.checked }); this.viewer.paint(); };
-    this.peopleBox.append(this.people, document.createTextNode("Human spans"));
-    this.tools.append(this.kinds, gamma, this.peopleBox);
-    const head = element("div", "head");
-    head.append(this.title, this.actions);
+    this.peopleBox.append(this.people, "Human labels");
+    const tools = element("div", "tools"), fold = element("details");
+    tools.append(this.kinds, gamma, this.peopleBox);
+    fold.append(element("summary", "", "Colours and legend"), tools, this.viewer.legend, this.viewer.foot);
+    this.viewer.frame.append(this.viewer.map);
     this.body = element("div", "body");
-    this.body.append(head, this.facts, this.tools);
-    this.viewer.place(this.body);
+    this.body.append(head, this.viewer.frame, this.viewer.strip, bar, fold);
     this.right.append(this.warning, this.body);
+    this.dialog = element("dialog", "help");
+    this.dialog.onclick = (event) => { if (event.target === this.dialog) this.dialog.close(); };
+    this.root.replaceChildren(this.left, this.right, this.dialog);
+    new ResizeObserver(() => this.viewer.drawMap()).observe(this.viewer.frame);
+  }
 
-    this.help = element("dialog", "help");
+  // ---- questions ----
+
+  ask(title, ...parts) {
+    this.dialog.replaceChildren(element("h3", "", title), ...parts);
+    this.dialog.showModal();
+  }
+
+  showHelp() {
     const keys = element("dl");
     for (const [key, what] of HELP) {
       const sign = element("dt");
       sign.append(element("kbd", "", key));
       keys.append(sign, element("dd", "", what));
     }
-    const close = element("button", "quiet", "Close");
-    close.onclick = () => this.help.close();
     const note =
       "Verdicts are about the marked tokens if there are any, else about the whole document. " +
       "Click a token to mark it; drag, or shift and click, to mark several.";
-    this.help.append(element("h3", "", "Keys"), keys, element("p", "soft", note), close);
-    this.help.onclick = (event) => { if (event.target === this.help) this.help.close(); };
-    this.root.replaceChildren(this.left, this.right, this.help);
+    this.ask("Keys", keys, element("p", "soft", note), button("Close", "quiet", () => this.dialog.close()));
+  }
+
+  askName(then) {
+    const name = element("input", "note");
+    name.value = this.view.reviewer ?? "";
+    name.maxLength = 60;
+    name.setAttribute("aria-label", "Your name");
+    const save = (text) => {
+      this.dialog.close();
+      this.view.reviewer = text;
+      this.say({ reviewer: text });
+      then?.();
+    };
+    name.onkeydown = (event) => {
+      if (event.key !== "Enter") return;
+      event.preventDefault(); // it would press the button that has the focus then
+      save(name.value.trim());
+    };
+    const row = element("div", "bar");
+    row.append(button("Save", "quiet", () => save(name.value.trim())), button("Without a name", "quiet", () => save("")));
+    const why = "Your name is kept with your verdicts in the study's folder, so that two reviewers can be compared. You then see your own verdicts, not theirs.";
+    this.ask("Who is reviewing?", element("p", "soft", why), name, row);
+  }
+
+  askAll() {
+    const { total, reviewed, most } = this.view;
+    const row = element("div", "bar"), many = plural(total, "document");
+    for (const [verdict, text] of Object.entries(TITLES)) {
+      row.append(button(`Call all ${text.toLowerCase()}`, "quiet", () => {
+        this.dialog.close();
+        this.event({ kind: "all", verdict, order: this.view.order });
+      }));
+    }
+    row.append(button("Cancel", "quiet", () => this.dialog.close()));
+    const note = total > most
+      ? `The list has ${many}; at most ${whole(most)} can be judged in one go. Filter it first.`
+      : `This covers every document the filters show, the ${whole(reviewed[0])} you have judged included. One undo (z) takes it back.`;
+    this.ask(`Judge all ${many}?`, element("p", "soft", note), ...(total > most ? [] : [row]));
   }
 
   // ---- what comes from the server ----
@@ -207,7 +284,7 @@ class Reader {
     this.view = view;
     if (fresh) {
       this.lines.clear();
-      Object.assign(this.said, { order: view.order, at: view.at });
+      Object.assign(this.said, { order: view.order, at: view.at, range: view.range });
     }
     for (const line of view.lines) {
       if (pending && this.lines.has(line.place)) continue;
@@ -225,7 +302,6 @@ class Reader {
     }
     if (!view.viewer.layers.some((l) => l.name === this.viewer.colour)) this.viewer.setOptions({ colour: view.colour });
     this.peopleBox.hidden = !view.viewer.hasTruth;
-    this.root.style.setProperty("--viewer-height", `${view.height}rem`);
     this.drawControls();
     this.drawList();
     this.drawDocument(fresh ? view.range : undefined);
@@ -247,6 +323,20 @@ class Reader {
     this.turn.title = view.descending ? "Largest first" : "Smallest first";
     this.turn.setAttribute("aria-label", this.turn.title);
     this.turn.hidden = view.sort === "diverse";
+    const usual = COLUMNS.some(([name]) => name === view.sort);
+    this.heads.replaceChildren(...COLUMNS.map(([name, text, note]) => {
+      const other = name === "hit_sum" && view.figure !== "Sum" && !usual; // the number that the list is sorted by
+      const sort = other ? view.sort : name, arrow = sort === view.sort ? (view.descending ? " ↓" : " ↑") : "";
+      const head = button(`${other ? view.figure : text}${arrow}`, `headcell ${name}`, () => this.sortBy(sort), other ? view.figure : note);
+      head.setAttribute("aria-label", `Sort by ${(other ? view.figure : note).toLowerCase()}`);
+      return head;
+    }));
+    const [done, all] = view.reviewed;
+    this.reviewed.textContent = `reviewed ${whole(done)} / ${whole(all)}`;
+    Object.assign(this.progress, { value: done, max: Math.max(all, 1) });
+    this.who.textContent = view.reviewer ? view.reviewer : "Your name…";
+    this.who.title = "Who is reviewing";
+    this.judge(!view.readOnly);
     this.kinds.replaceChildren(...view.viewer.layers.map((layer) => {
       const button = element("button", "kind" + (layer.name === this.viewer.colour ? " on" : ""), layer.title);
       button.title = layer.note;
@@ -280,7 +370,7 @@ class Reader {
       if (line) this.fillLine(box, line, colours);
       lines.push(box);
     }
-    if (!view.total) lines.push(element("div", "empty", view.empty));
+    this.left.hidden = !view.total;
     const before = this.list.scrollTop, same = this.drawnStart === `${view.order}:${start}`;
     this.list.replaceChildren(...lines);
     if (same) this.list.scrollTop = before;
@@ -290,7 +380,7 @@ class Reader {
     this.where.textContent = view.total ? `${whole(start + 1)}–${whole(stop)} of ${whole(view.total)}` : "";
     this.back.disabled = start === 0;
     this.forward.disabled = stop >= view.total;
-    this.listFoot.hidden = view.total <= view.pageSize;
+    for (const part of [this.back, this.forward, this.jump]) part.hidden = view.total <= view.pageSize;
   }
 
   moveChosen() {
@@ -313,25 +403,30 @@ class Reader {
     if (line.verdict) mark.title = `You said: ${line.verdict}`;
     const name = element("span", "name", line.id);
     name.title = line.id;
-    top.append(element("span", "rank num", line.rank), name, element("span", "source soft", line.source));
+    const which = element("span", "which");
+    which.append(name, ...(line.verdict ? [mark] : []), element("span", "source soft", line.source));
+    top.append(element("span", "rank num", line.rank), which);
     if (line.copies > 1) {
       const copies = element("span", "copies", `×${line.copies}`);
       copies.title = `${line.copies} documents are nearly this text`;
-      top.append(copies);
+      which.append(copies);
     }
     if (line.nSpans) {
       const spans = element("span", "copies", line.nSpans === 1 ? "1 span" : `${line.nSpans} spans`);
       spans.title = `Verdicts on ${line.nSpans} of its spans`;
-      top.append(spans);
+      which.append(spans);
     }
-    const numbers = element("span", "numbers num", line.figure);
-    numbers.title = this.view.figureTitle;
     const spark = sparkline(line.spark);
     paintSpark(spark, colours);
-    top.append(element("span", "gap"), numbers, spark, mark);
-    const snippet = element("div", "snippet" + (this.view.veil ? " veil" : ""));
-    if (this.view.veil) snippet.setAttribute("aria-hidden", "true");
-    for (const [text, marked] of line.snippet) snippet.append(marked ? element("mark", "", text) : text);
+    top.append(element("span", "numbers num", line.selected), element("span", "numbers figure num", line.figure));
+    const snippet = element("div", "snippet"), text = element("span", "text" + (this.view.veil === "all" ? " veil" : ""));
+    if (this.view.veil === "all") text.ariaHidden = "true";
+    for (const [part, marked, hidden] of line.snippet) {
+      const run = element(marked ? "mark" : "span", hidden ? "veil" : "", part);
+      if (hidden) run.ariaHidden = "true";
+      text.append(run);
+    }
+    snippet.append(text, spark);
     box.append(top, snippet);
   }
 
@@ -361,16 +456,30 @@ class Reader {
     const doc = this.current();
     this.body.classList.toggle("waiting", !doc);
     if (!doc) return;
-    this.title.replaceChildren(element("h2", "", `Document ${doc.id}`));
-    this.title.firstChild.title = doc.id;
+    this.title.replaceChildren(element("span", "unseen", "Document "), doc.id);
+    this.title.title = doc.id;
     // Each in a bdi: a name that turns the writing direction turns only itself.
     this.facts.replaceChildren(...doc.facts.flatMap((fact, i) => [i ? " · " : "", element("bdi", "", fact)]));
     const changed = this.viewer.doc?.key !== doc.key;
     this.viewer.setDocument(doc);
     if (range) this.viewer.goTo(...range);
-    else if (changed && doc.targets.length) this.aimNext();
+    if (changed) this.note.value = doc.note;
+    this.drawHits();
+    this.drawVeil();
     this.drawVerdict();
     if (changed) performance.mark("ifguide-document"); // the benchmark listens to it
+  }
+
+  drawHits() {
+    const { stops, at, doc } = this.viewer, place = stops.findIndex(([start, stop]) => at >= start && at < stop);
+    const hits = !stops.length ? "no hits" : place < 0 ? plural(stops.length, "hit") : `hit ${whole(place + 1)} of ${whole(stops.length)}`;
+    this.hits.textContent = this.view.searched ? `${plural(doc.matches, "match", "matches")} in this document` : hits;
+    this.before.disabled = this.after.disabled = !stops.length;
+  }
+
+  drawVeil() {
+    this.show.hidden = !this.viewer.veil || this.viewer.veiled();
+    this.show.textContent = this.viewer.hidden() ? "Show this text" : "Blur again";
   }
 
   drawVerdict() {
@@ -396,7 +505,8 @@ class Reader {
 
   // ---- what the reader does ----
 
-  sortBy(sort, descending) {
+  sortBy(sort) {
+    const descending = sort === this.view.sort ? !this.view.descending : this.view.sorts.find(({ name }) => name === sort).falls;
     Object.assign(this.view, { sort, descending }); // the next click builds on it, even before the server answers
     this.drawControls();
     this.say({ sort, descending });
@@ -433,9 +543,10 @@ class Reader {
     this.say({ at: place });
   }
 
-  decide(verdict) {
+  decide(verdict, moves = advances) {
     const doc = this.viewer.doc;
-    if (!doc) return;
+    if (!doc || this.view.readOnly) return;
+    if (this.view.reviewer === null) { this.askName(() => this.decide(verdict, moves)); return; }
     const range = this.viewer.range;
     const line = this.lines.get(this.said.at);
     if (range) {
@@ -445,29 +556,42 @@ class Reader {
     } else {
       doc.verdict = verdict === "none" ? "" : verdict;
       if (line) line.verdict = doc.verdict;
+      doc.note = verdict === "none" ? "" : this.note.value;
     }
     keep(doc.key, doc);
     this.viewer.paint();
-    this.event({ kind: "decide", document: doc.id, range, verdict });
+    this.trail.push(this.said.at);
+    this.event({ kind: "decide", document: doc.id, range, verdict, note: this.note.value });
     this.drawnPage = null;
     this.drawList();
     this.drawVerdict();
-    if (range && doc.targets.length && verdict !== "none") { this.aimNext(); this.drawVerdict(); }
+    if (moves && !range && verdict !== "none") this.advance();
   }
 
-  aimNext() {
-    const doc = this.viewer.doc;
-    const open = doc.targets.filter(([start, stop]) => !doc.spans.some(([a, b]) => a === start && b === stop));
-    const after = open.find(([start]) => !this.viewer.range || start > this.viewer.range[0]) ?? open[0];
-    if (after) this.viewer.goTo(...after);
-    this.drawVerdict();
-    return !!after;
+  // To the next document without a verdict: of this page of the list, else the one that the server names.
+  advance() {
+    const end = Math.min(this.view.total, this.pageStart() + this.view.pageSize);
+    for (let place = this.said.at + 1; place < end; place++) {
+      if (!this.lines.get(place)?.verdict) { this.go(place); return; }
+    }
+    if (this.view.open !== null) this.go(this.view.open);
+  }
+
+  undo() {
+    if (this.view.readOnly) return;
+    this.event({ kind: "undo" });
+    const place = this.trail.pop();
+    if (place !== undefined) this.go(place);
+  }
+
+  step(way) {
+    this.viewer.step(way);
+    this.drawHits();
   }
 
   turnVeil() {
     if (!this.viewer.doc || !this.viewer.veil) return;
     this.viewer.reveal(this.viewer.hidden());
-    if (!this.viewer.hidden()) this.viewer.box.focus({ preventScroll: true });
   }
 
   key(event) {
@@ -476,15 +600,15 @@ class Reader {
     const field = "textarea, select, input:not([type=range], [type=checkbox])";
     const typing = target instanceof HTMLElement && (target.isContentEditable || target.matches(field));
     if (typing) { if (event.key === "Escape") target.blur(); return; }
-    if (event.ctrlKey || event.metaKey || event.altKey || !this.view || this.help.open) return;
+    if (event.ctrlKey || event.metaKey || event.altKey || !this.view || this.dialog.open) return;
     const actions = {
       j: () => this.go(this.said.at + 1), k: () => this.go(this.said.at - 1),
       t: () => this.decide("toxic"), f: () => this.decide("fine"),
       u: () => this.decide("unsure"), c: () => this.decide("none"),
-      z: () => this.event({ kind: "undo" }), n: () => this.aimNext(),
-      x: () => this.turnVeil(),
+      z: () => this.undo(), v: () => this.turnVeil(), e: () => this.note.focus(),
+      "]": () => this.step(1), "[": () => this.step(-1), n: () => this.step(1), p: () => this.step(-1),
       "/": () => document.querySelector('input[aria-label="Text contains"]')?.focus(),
-      g: () => this.jump.focus(), "?": () => this.help.showModal(),
+      g: () => this.jump.focus(), "?": () => this.showHelp(),
     };
     const action = actions[event.key];
     if (!action) return;

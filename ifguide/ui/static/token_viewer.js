@@ -1,8 +1,9 @@
 // The token viewer, used wherever tokens are shown; uses numbers.js. Text reaches the page through textContent only.
 // Settings may say `bare` (the tokens belong to no corpus: nothing of them is selected or judged) and `firstScored`; a layer's
 // `ends` name the two ends of its scale.
-// A document: { key, texts, raw, layers: { name: Float32Array }, ranks, marks: Uint8Array, spans: [[start, stop, verdict]] }.
-const SELECTED = 1, HIT = 2, TRUTH = 4, CONTEXT = 8;
+// A document: { key, texts, raw, layers: { name: Float32Array }, ranks, marks: Uint8Array, spans: [[start, stop, verdict]],
+// turns: [[token, role]] }. What is known of one token is in the strip under the text, never over it.
+const SELECTED = 1, HIT = 2, TRUTH = 4, CONTEXT = 8, MATCH = 16, HIDDEN = 32;
 const STEPS = 3; // colours on each side of nothing
 const CHUNK_FROM = 160, CHUNK_TO = 900; // tokens a block holds, so that a change in one leaves the layout of the others alone
 const CONTROLS = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff\ufff9-\ufffb]|\udb40[\udc00-\uddff]/g;
@@ -38,34 +39,38 @@ function isDark(root) {
 }
 
 class TokenViewer {
-  // `tell` is called with { token } and { range } when the reader points at or marks tokens.
-  constructor(root, tell) {
+  // `tell` is called with { range } when the reader marks tokens, with { revealed } when they show or blur the text; viewers
+  // may share one `strip`.
+  constructor(root, tell, strip = element("div", "strip")) {
     this.root = root;
     this.tell = tell;
+    this.strip = strip;
+    this.strip.setAttribute("aria-live", "polite");
+    this.map = element("canvas", "map");
+    this.map.setAttribute("aria-hidden", "true");
+    this.map.onclick = (event) => {
+      const share = (event.clientY - this.map.getBoundingClientRect().top) / this.map.clientHeight;
+      this.box.scrollTop = share * this.box.scrollHeight - this.box.clientHeight / 2;
+    };
     this.box = element("div", "tokens");
     this.box.setAttribute("role", "document");
     this.box.setAttribute("aria-label", "Text of the document; arrow keys go from token to token, shift marks a range");
-    this.tip = element("div", "tip");
-    this.tip.setAttribute("popover", "manual");
-    this.tip.setAttribute("role", "tooltip");
     this.cover = element("div", "cover");
     this.frame = element("div", "frame");
     this.legend = element("div", "legend");
     this.foot = element("div", "foot");
     const show = element("button", "quiet", "Show this text");
-    show.title = "x";
+    show.title = "v";
     show.onclick = () => { this.reveal(true); this.box.focus({ preventScroll: true }); };
     this.cover.append(element("p", "", "Blurred: training text can be offensive."), show);
-    this.frame.append(this.box, this.cover, this.tip);
+    this.frame.append(this.box, this.cover);
     this.spans = [];
-    this.at = -1; // the token the tooltip is about
+    this.stops = []; // [start, stop) of what was found, else of what is selected
+    this.at = -1; // the token the strip is about
     this.range = null; // marked tokens [start, stop)
     this.revealed = null; // key of the document whose text is shown
-    this.byKeys = false;
     this.listen();
   }
-
-  place(parent) { parent.append(this.legend, this.frame, this.foot); }
 
   // One handler a kind of event for all tokens.
   listen() {
@@ -74,11 +79,15 @@ class TokenViewer {
       const token = event.target.closest?.("[data-i]");
       return token ? Number(token.dataset.i) : -1;
     };
-    box.onpointermove = (event) => { if (event.movementX || event.movementY) this.byKeys = false; };
+    let still = false; // a text that scrolls under a pointer at rest is not pointed at
+    box.onpointermove = (event) => {
+      if (!still || !(event.movementX || event.movementY)) return;
+      still = false;
+      this.point(indexOf(event));
+    };
     box.onpointerover = (event) => {
-      if (this.byKeys) return;
       const i = indexOf(event);
-      if (i >= 0) this.point(i); else this.leave();
+      if (i >= 0 && !still) this.point(i);
       if (i >= 0 && this.dragFrom !== undefined && event.buttons === 1) this.mark(this.dragFrom, i);
     };
     box.onpointerdown = (event) => {
@@ -95,15 +104,12 @@ class TokenViewer {
       this.dragFrom = undefined;
       this.report();
     };
-    box.onpointerleave = () => { if (!this.byKeys) this.leave(); };
-    box.onscroll = () => { if (!this.byKeys) this.leave(); };
-    box.onblur = () => { this.byKeys = false; this.leave(); };
+    box.onscroll = () => { still = true; this.drawMap(this.tops); };
     box.onkeydown = (event) => {
       const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
-      if (event.key === "Escape") { this.leave(); this.mark(null); this.report(); }
-      if (!step || this.hidden() || event.altKey || event.ctrlKey || event.metaKey) return;
+      if (event.key === "Escape") { this.mark(null); this.report(); }
+      if (!step || this.veiled() || event.altKey || event.ctrlKey || event.metaKey) return;
       event.preventDefault();
-      this.byKeys = true;
       const from = this.at >= 0 ? this.at : this.range ? this.range[0] - (step > 0 ? 1 : 0) : -1;
       const next = Math.max(0, Math.min(this.spans.length - 1, from + step));
       this.spans[next].scrollIntoView({ block: "nearest" });
@@ -114,9 +120,17 @@ class TokenViewer {
   }
 
   setDocument(doc) {
-    if (this.doc?.key === doc.key && this.doc.texts === doc.texts) { this.doc = doc; this.paint(); return; }
-    this.leave();
+    const same = this.doc?.key === doc.key && this.doc.texts === doc.texts;
     this.doc = doc;
+    const kind = doc.marks?.some((mark) => mark & MATCH) ? MATCH : SELECTED;
+    this.stops = [];
+    doc.marks?.forEach((mark, i) => {
+      if (!(mark & kind)) return;
+      if (i > 0 && doc.marks[i - 1] & kind) this.stops.at(-1)[1] = i + 1;
+      else this.stops.push([i, i + 1]);
+    });
+    if (same) { this.paint(); return; }
+    this.at = -1;
     this.range = null;
     this.build();
     this.paint();
@@ -124,14 +138,16 @@ class TokenViewer {
   }
 
   build() {
-    const { texts, raw, marks } = this.doc;
+    const { texts } = this.doc;
+    const roles = new Map(this.doc.turns);
     const fragment = document.createDocumentFragment();
     let block = null, held = 0;
     this.spans = new Array(texts.length);
     for (let i = 0; i < texts.length; i++) {
-      if (!block) {
+      if (!block || roles.has(i)) {
         block = element("div", "block");
         block.dir = "auto";
+        if (roles.has(i)) block.dataset.role = roles.get(i);
         fragment.append(block);
         held = 0;
       }
@@ -168,6 +184,7 @@ class TokenViewer {
     bins.forEach((colour, i) => this.root.style.setProperty(`--bin${i}`, colour));
     const values = doc.layers[layer.name];
     const { marks } = doc;
+    const veiled = this.veiled(), byWord = !veiled && this.hidden();
     const verdict = new Array(doc.texts.length);
     for (const [start, stop, kind] of doc.spans) verdict.fill(kind, start, stop);
     for (let i = 0; i < this.spans.length; i++) {
@@ -177,6 +194,7 @@ class TokenViewer {
         const mark = marks[i];
         if (mark & SELECTED) name += mark & HIT ? " selected" : " selected halo";
         if (mark & CONTEXT) name += " context";
+        if (mark & MATCH) name += " match";
         if (this.people && mark & TRUTH) {
           name += mark & SELECTED ? " truth agreed" : " truth";
           if (i === 0 || !(marks[i - 1] & TRUTH)) name += " first";
@@ -186,11 +204,40 @@ class TokenViewer {
       if (verdict[i]) name += ` v-${verdict[i]}`;
       if (this.range && i >= this.range[0] && i < this.range[1]) name += ` marked${i === this.range[0] ? " from" : ""}${i + 1 === this.range[1] ? " to" : ""}`;
       if (i === this.at) name += " active";
-      if (this.spans[i].className !== name) this.spans[i].className = name;
+      const hidden = byWord && (marks[i] & HIDDEN) > 0;
+      if (hidden) name += " hid";
+      if (this.spans[i].className === name) continue;
+      this.spans[i].className = name;
+      this.spans[i].ariaHidden = hidden ? "true" : null;
     }
-    this.settle();
+    this.box.classList.toggle("veil", veiled);
+    this.box.ariaHidden = veiled ? "true" : null;
+    this.box.tabIndex = veiled ? -1 : 0;
+    this.cover.hidden = !veiled;
     this.drawLegend(layer, bins);
     this.drawFoot();
+    this.fillStrip();
+    requestAnimationFrame(() => this.drawMap());
+  }
+
+  // Where in the whole text the stops are, and which part of it is in sight; `tops` of the stops are measured once.
+  drawMap(tops) {
+    const { map, box } = this;
+    if (!map.isConnected || !this.doc) return;
+    const [width, height] = [map.clientWidth, map.clientHeight];
+    Object.assign(map, { width, height });
+    const pen = map.getContext("2d"), scale = height / Math.max(box.scrollHeight, 1);
+    const top = box.getBoundingClientRect().top - box.scrollTop;
+    this.tops = tops ?? this.stops.map(([i]) => this.spans[i].getBoundingClientRect().top - top);
+    const size = Math.max(1, Math.min(3, height / this.stops.length / 2));
+    const styles = getComputedStyle(this.root);
+    const [orange, ink, line] = ["--teaches", "--ink", "--line"].map((name) => styles.getPropertyValue(name).trim());
+    pen.fillStyle = line;
+    if (box.scrollHeight > box.clientHeight) pen.fillRect(0, box.scrollTop * scale, width, box.clientHeight * scale);
+    this.stops.forEach(([i], n) => {
+      pen.fillStyle = this.doc.marks[i] & MATCH ? ink : orange;
+      pen.fillRect(2, this.tops[n] * scale, width - 4, size);
+    });
   }
 
   drawLegend(layer, bins) {
@@ -237,35 +284,18 @@ class TokenViewer {
       const others = chosen > both ? plural(chosen - both, "other") : "no others";
       note += truth ? ` ${whole(both)} of ${plural(truth, "token")} marked by people selected, and ${others}.` : ` No token is marked by people, ${chosen ? whole(chosen) : "no"} selected.`;
     }
-    const hide = element("button", "quiet", "Blur again");
-    hide.title = "x";
-    hide.hidden = !this.veil || this.hidden();
-    hide.onclick = () => this.reveal(false);
-    this.foot.replaceChildren(element("span", "", note), hide);
+    this.foot.textContent = note;
   }
 
   hidden() { return this.veil && this.revealed !== this.doc?.key; }
+  // All of the text is blurred; where only offensive words are, the document's marks say which.
+  veiled() { return this.hidden() && !(this.veil === "words" && this.doc?.marks); }
+  conceals(i) { return this.hidden() && (this.veiled() || (this.doc.marks[i] & HIDDEN) > 0); }
 
   reveal(shown) {
     this.revealed = shown ? this.doc?.key : null;
-    this.settle();
-    this.drawFoot();
-  }
-
-  settle() {
-    const hidden = this.hidden();
-    this.box.classList.toggle("veil", hidden);
-    if (hidden) this.box.setAttribute("aria-hidden", "true");
-    else this.box.removeAttribute("aria-hidden");
-    this.box.tabIndex = hidden ? -1 : 0;
-    this.cover.hidden = !hidden;
-    if (hidden) this.leave();
-  }
-
-  leave() {
-    if (this.at >= 0) this.spans[this.at]?.classList.remove("active");
-    this.at = -1;
-    if (this.tip.isConnected && this.tip.matches(":popover-open")) this.tip.hidePopover();
+    this.paint();
+    this.tell({ revealed: shown });
   }
 
   mark(from, to = from) {
@@ -298,45 +328,52 @@ class TokenViewer {
   }
 
   point(i) {
-    if (this.hidden() || i === this.at) return;
-    this.leave();
-    const token = this.spans[i];
-    if (!token) return;
+    if (i === this.at || !this.spans[i]) return;
+    const before = this.strip.viewer ?? this;
+    before.spans[before.at]?.classList.remove("active");
+    before.at = -1;
+    this.strip.viewer = this;
     this.at = i;
-    token.classList.add("active");
-    this.fillTip(i);
-    this.tip.showPopover();
-    const at = token.getClientRects()[0] ?? token.getBoundingClientRect();
-    const size = this.tip.getBoundingClientRect();
-    const above = at.top - size.height - 8;
-    this.tip.style.left = `${Math.max(8, Math.min(at.left, window.innerWidth - size.width - 8))}px`;
-    this.tip.style.top = `${above > 8 ? above : at.bottom + 8}px`;
+    this.spans[i].classList.add("active");
+    this.fillStrip();
   }
 
-  fillTip(i) {
-    const { doc, settings } = this;
-    const list = element("dl");
-    const line = (name, value, now) => list.append(element("dt", now ? "now" : "", name), element("dd", now ? "now" : "", value));
-    const mark = doc.marks?.[i] ?? 0;
-    if (mark & CONTEXT) line("Score", "none: the model is not trained on this token");
-    else if (i === 0 && !settings.firstScored) line("Score", "none: nothing predicts the first token");
+  // To the next stop (1) or the one before (-1), and around at the end.
+  step(way) {
+    const { stops } = this;
+    if (!stops.length) return;
+    const next = way > 0 ? stops.findIndex(([start]) => start > this.at) : stops.findLastIndex(([start]) => start < this.at);
+    const [start] = stops[next < 0 ? (way > 0 ? 0 : stops.length - 1) : next];
+    this.spans[start].scrollIntoView({ block: "nearest" });
+    this.point(start);
+  }
+
+  fillStrip() {
+    const { doc, settings, at: i } = this;
+    if (i < 0) {
+      this.strip.replaceChildren(element("span", "soft", "Point at a token, or go from token to token with ← and →."));
+      return;
+    }
+    const parts = [], say = (text, className = "") => parts.push(element("span", className, text));
+    const mark = doc.marks?.[i] ?? 0, text = doc.texts[i], concealed = this.conceals(i);
+    say(concealed ? "(hidden)" : text === "" ? "(part of the character before)" : visible(text), "token");
+    if (mark & CONTEXT) say("no score: the model is not trained on this token");
+    else if (i === 0 && !settings.firstScored) say("no score: nothing predicts the first token");
     else {
       for (const layer of settings.layers) {
         const value = doc.layers[layer.name]?.[i];
         if (value === undefined) continue;
-        line(layer.title, layer.oneSided ? `${value.toFixed(2)} nats` : scoreText(value), layer.name === this.colour);
+        say(`${layer.title} ${layer.oneSided ? `${value.toFixed(2)} nats` : scoreText(value)}`, layer.name === this.colour ? "now" : "");
       }
-      if (doc.ranks) line("Rank in corpus", doc.ranks[i] ? `${whole(doc.ranks[i])} of ${whole(settings.nScored)}` : "outside top 10%");
+      if (doc.ranks) say(doc.ranks[i] ? `#${whole(doc.ranks[i])} of ${whole(settings.nScored)}` : "outside top 10%");
     }
-    line("Token", `${whole(i + 1)} of ${whole(doc.texts.length)}`);
-    if (i > 0 && !settings.bare) line("Predicted at", `token ${whole(i)}`);
-    if (!settings.bare) line("Selected", mark & SELECTED ? `by ${settings.selection}${mark & HIT ? "" : ", as a neighbour"}` : "no");
-    if (this.people) line("Marked by people", mark & TRUTH ? "yes" : "no");
+    if (!settings.bare) say(mark & SELECTED ? `selected by ${settings.selection}${mark & HIT ? "" : ", as a neighbour"}` : "not selected");
+    if (this.people && mark & TRUTH) say("human label");
     const decided = doc.spans.filter(([start, stop]) => i >= start && i < stop).map((span) => span[2]);
-    if (decided.length) line("Your verdict", decided.join(", "));
-    const text = doc.texts[i];
-    if (text) line("Bytes", bytes(text));
-    if (doc.raw?.[i]) line("In the vocabulary", doc.raw[i]);
-    this.tip.replaceChildren(element("h4", "", text === "" ? "(part of the character before)" : visible(text)), list);
+    if (decided.length) say(`your verdict: ${decided.join(", ")}`);
+    say(`token ${whole(i + 1)} of ${whole(doc.texts.length)}${i > 0 && !settings.bare ? `, predicted at ${whole(i)}` : ""}`, "soft");
+    if (text && !concealed) say(`bytes ${bytes(text)}`, "soft");
+    if (doc.raw?.[i] && !concealed) say(`in the vocabulary ${doc.raw[i]}`, "soft");
+    this.strip.replaceChildren(...parts);
   }
 }

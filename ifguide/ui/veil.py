@@ -1,0 +1,46 @@
+"""Which words are hidden where only offensive words are: whole words around marked tokens, and a classifier's words."""
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ifguide.data.words import WRITTEN_WORD
+from ifguide.evaluation.toxic_spans import read_spans
+
+if TYPE_CHECKING:
+    import pandas
+
+_LEAST = 2
+"""A word that the classifier marked less often may be an accident."""
+
+
+def marked_words(samples: "pandas.DataFrame") -> frozenset[str]:
+    """Words, in lower case, that the classifier marked in more than half of the toxic completions' occurrences."""
+    marked: Counter[str] = Counter()
+    written: Counter[str] = Counter()
+    for text, spans in zip(samples["completion"], samples.get("toxic_spans", ()), strict=False):
+        found = read_spans(spans, text)
+        written.update(WRITTEN_WORD.findall(text.lower()) if found else ())
+        marked.update(word for start, end in found for word in WRITTEN_WORD.findall(text[start:end].lower()))
+    return frozenset(word for word, n in marked.items() if n >= _LEAST and 2 * n > written[word])
+
+
+def hide_words(text: str, ends: np.ndarray, marked: np.ndarray, words: frozenset[str]) -> np.ndarray:
+    """Which tokens of a text to hide, bool (n,): those marked, the rest of their words, and all of `words`.
+
+    Args:
+        ends: int (n,), where each token's piece of the text ends, ascending.
+        marked: bool (n,).
+    """
+    hidden, found = marked.copy(), [*WRITTEN_WORD.finditer(text)]
+    if not found:
+        return hidden
+    places = np.array([word.span() for word in found])
+    first = np.searchsorted(ends, places[:, 0], side="right")
+    last = np.searchsorted(ends, places[:, 1] - 1, side="right") + 1
+    so_far = np.concatenate([[0], np.cumsum(marked)])
+    listed = np.array([word.group().lower() in words for word in found])
+    for start, stop in zip(*(edge[listed | (so_far[last] > so_far[first])] for edge in (first, last)), strict=True):
+        hidden[start:stop] = True
+    return hidden
