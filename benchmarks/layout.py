@@ -16,12 +16,7 @@ HEIGHT = 900
 PLACES = {
     "compare": {"first completion": ".pair .line[data-sample] .text"},
     "documents": {"text": ".frame"},
-    "threshold": {
-        "handle": ".handle",
-        "last in, first out": ".boundary",
-        "Save": '.st-key-actions button:has-text("Save")',
-        "Train": '.st-key-actions button:has-text("Train")',
-    },
+    "threshold": {"handle": ".handle", "last in, first out": ".boundary", "Save and Train": ".st-key-actions"},
 }
 """Page -> what -> where it is, as a CSS selector."""
 

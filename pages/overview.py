@@ -6,7 +6,6 @@ from pathlib import Path
 import streamlit as st
 
 from ifguide.errors import IFGuideError
-from ifguide.evaluation.outcomes import compare_with_first
 from ifguide.evaluation.statistics import INTERVALS
 from ifguide.storage.artifacts import read_json
 from ifguide.storage.lock import read_record
@@ -15,9 +14,20 @@ from ifguide.study.lineage import STAGES
 from ifguide.study.model_facts import known_facts
 from ifguide.study.reading import Study
 from ifguide.ui import components, frame, job_panel, layout
-from ifguide.ui.compare import side_by_side
+from ifguide.ui.compare import pins, side_by_side
 from ifguide.ui.compare import tables as comparison
-from ifguide.ui.format import STAGE_NOTES, STAGE_TITLES, STATE_WORDS, column, count, count_of, duration, plain, sentence
+from ifguide.ui.format import (
+    STAGE_NOTES,
+    STAGE_TITLES,
+    STATE_WORDS,
+    column,
+    count,
+    count_of,
+    duration,
+    plain,
+    sentence,
+    variant_title,
+)
 from ifguide.ui.loaders import Loaded
 from ifguide.ui.overview import curve_panel
 from ifguide.ui.palette import variant_colours
@@ -65,17 +75,24 @@ def describe(loaded: Loaded, fresh: set[str]) -> str:
     return text
 
 
+def pinned_row(loaded: Loaded) -> tuple[list[str], dict] | None:
+    """The pair that stands for the study: its models, and the row for the side-by-side component."""
+    if (pair := pins.pinned_pair(loaded)) is None:
+        return None
+    names = [pair.before.model, pair.after.model]
+    shown = side_by_side.prompt_payload({name: loaded.samples(name) for name in names}, pair.prompt_index)
+    rows = [row for row in shown["rows"] if row["sample"] == pair.sample_index]
+    why = "pinned on the Compare page" if pair.pinned else "the largest drop in toxicity"
+    return names, shown | {"rows": rows, "results": [""] * len(names), "change": why}
+
+
 @st.cache_resource(max_entries=8, show_spinner=False, hash_funcs={Loaded: lambda loaded: loaded.key})
-def make_deck(loaded: Loaded) -> list[dict]:
+def make_deck(loaded: Loaded, names: list[str], pair: dict) -> list[dict]:
     """The slides; none where a part of what they show is missing."""
     metrics = {name: values for name in loaded.study.evaluation_names() if (values := loaded.study.metrics(name))}
     try:
-        samples = {name: loaded.samples(name) for name in ("base", "default")}
-        found = compare_with_first(samples)["default"]
-        prompt = int(found.prompts[found.arrange("drop")[0]])
-        pair = side_by_side.prompt_payload(samples, prompt)
-        return make_slides(loaded.study, metrics, loaded.difference("base", "default"), pair)
-    except (IFGuideError, KeyError, IndexError):
+        return make_slides(loaded.study, metrics, loaded.difference("base", "default"), names, pair)
+    except (IFGuideError, KeyError):
         return []
 
 
@@ -92,9 +109,15 @@ def show_result(loaded: Loaded) -> None:
         claim, *more = comparison.headline({"base": metrics["base"]} | metrics, "default", found)
         with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
             st.header(plain(claim), anchor=False)
-            if slides := make_deck(loaded):
+            row = pinned_row(loaded)
+            if row and (slides := make_deck(loaded, *row)):
                 components.present(slides, key="present")
         st.markdown(plain(" ".join(more)))
+        if row:
+            names, pair = row
+            look: dict = {"names": names, "titles": [variant_title(name) for name in names]}
+            look |= {"colours": [variant_colours(metrics)[name] for name in names], "memory": loaded.name}
+            components.completions(pair, key="pair", **look)
     shown = {name: values for name, values in metrics.items() if name in FIRST_MODELS or len(metrics) <= FEW_MODELS}
     columns, rows = comparison.metric_table(shown, comparison.HEADLINE, notes=False)
     columns.insert(1, column("Worst-case toxicity, 0 to 1", "range"))

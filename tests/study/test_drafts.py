@@ -56,7 +56,7 @@ def table() -> bytes:
         ("posts.csv", table()),
         ("posts.parquet", LINES),
         ("posts.jsonl.gz", LINES),
-        ("posts.jsonl.zst", gzip.compress(LINES)),
+        ("posts.jsonl.zst", gzip.compress(LINES, mtime=0)),
         ("posts.exe", LINES),
         ("posts", LINES),
         ("posts.jsonl", b""),

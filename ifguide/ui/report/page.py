@@ -127,7 +127,7 @@ def _slides(facts: ReportFacts) -> list[dict]:
     prompt = int(found.prompts[found.arrange("drop")[0]])
     pair = {name: facts.samples[name] for name in (BASE, DEFAULT)}
     shown = side_by_side.prompt_payload(pair, prompt)
-    return make_slides(facts.study, facts.metrics, facts.differences[DEFAULT], shown)
+    return make_slides(facts.study, facts.metrics, facts.differences[DEFAULT], (BASE, DEFAULT), shown)
 
 
 def _distributions(facts: ReportFacts) -> dict:

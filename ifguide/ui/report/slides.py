@@ -1,7 +1,7 @@
 """The result in five steps for a meeting, for the app and the report: the claim, one pair of answers, where it comes
 from, the threshold, the cost. No streamlit here."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -24,7 +24,9 @@ N_DOCUMENTS = 3
 N_BINS = 60
 
 
-def make_slides(study: Study, metrics: Mapping[str, dict], found: Comparison | None, pair: dict) -> list[dict]:
+def make_slides(
+    study: Study, metrics: Mapping[str, dict], found: Comparison | None, names: Sequence[str], pair: dict
+) -> list[dict]:
     """Slides as dicts of title, lines (sentences), bars (label, text, share of the width, colour), texts (heading, runs
     of text, each with whether it is marked, note), and bins (heights from 0 to 1) with the place of the cut among them.
 
@@ -32,13 +34,14 @@ def make_slides(study: Study, metrics: Mapping[str, dict], found: Comparison | N
         study: its default selection and the index of its scores are there.
         metrics: model -> metrics.json, of at least `base` and `default`.
         found: `default` against `base`, where they completed the same prompts.
+        names: of the two models whose completions are shown.
         pair: one prompt with a completion of each, as `side_by_side.prompt_payload` gives it.
     """
     claim, *more = comparison.headline({BASE: metrics[BASE]} | dict(metrics), DEFAULT, found)
     colours = variant_colours(metrics)
     models = [name for name in FIRST_MODELS if name in metrics]
     bars = [[variant_title(n), per_cent(metrics[n]["tp"]), metrics[n]["tp"], colours[n]] for n in models]
-    sides = zip((BASE, DEFAULT), pair["rows"][0]["cells"], strict=True)
+    sides = zip(names, pair["rows"][0]["cells"], strict=True)
     answers = [
         [variant_title(n), [[text, bool(span)] for text, span in cell["runs"]], f"toxicity {cell['toxicity']}"]
         for n, cell in sides
