@@ -21,13 +21,11 @@ _BATCH = 512
 
 
 def read_sets(config: QueriesConfig) -> dict[str, "pandas.DataFrame"]:
-    """Both sets of a configuration whose paths are resolved, by kind; see `read_queries`. Two equal sets, which say
-    nothing, are an InputError."""
+    """Both sets of a configuration whose paths are resolved; see `read_queries`. Two equal ones are an InputError."""
     sets: dict = {kind: read_queries(getattr(config, kind), kind=kind, config=config) for kind in KINDS}
     toxic, safe = (set(frame.itertuples(index=False, name=None)) for frame in sets.values())
     if toxic == safe:
-        remedy = "name what the model shall unlearn as toxic, and what it may say instead as safe"
-        raise InputError(f"{config.toxic} and {config.safe} hold the same queries; {remedy}")
+        raise InputError(f"{config.toxic} and {config.safe} hold the same queries; name others as the safe ones")
     return sets
 
 

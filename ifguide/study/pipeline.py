@@ -180,8 +180,7 @@ def _prepare(study: Study, units: list[Unit]) -> None:
     for unit in units:
         if unit.stage != "documents":  # the app may be building those
             artifacts.remove_partials(study.folder(unit))  # only here, where nobody else is building
-        state = unit_state(study, unit).state
-        if state == "missing":
+        if (state := unit_state(study, unit).state) == "missing":
             _check_can_build(study, unit)  # before hours of work on what it reads
         if state != "fresh":
             inputs_of(study, unit, read=[])  # likewise: a file of the user's may be gone

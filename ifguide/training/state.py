@@ -1,7 +1,6 @@
 """The state of a killed training run: weights, optimiser, schedule and random numbers, in safetensors and JSON.
 
-A run that goes on from it takes the same steps as one that was never disturbed, bit for bit on a CPU with as many
-processes. The main process writes it for all of them; only the random numbers of each are its own.
+A run that goes on from it takes the same steps as an undisturbed one; on a CPU with as many processes, bit for bit.
 """
 
 import json

@@ -122,8 +122,7 @@ def train_model(
     `loss_other` (the cross-entropy itself; `loss_selected` is null where no token is selected), and the learning rate
     of the last step.
 
-    Two runs on a CPU with the same seed, rows, versions and number of threads and processes give the same weights, bit
-    for bit.
+    Two runs on a CPU with the same seed, rows, versions, threads and processes give the same weights, bit for bit.
 
     Args:
         model: a causal language model; it stays on its device. Trained weights keep the dtype they come with.

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from ifguide.errors import IFGuideError
+from ifguide.errors import IFGuideError, InputError
 from ifguide.storage import artifacts
 from ifguide.study.analysis.verify import check_unit, list_units, verify_study
 from ifguide.study.freshness import stage_states
@@ -16,6 +16,7 @@ from ifguide.study.reading import Study
 from ifguide.study.select import preview_selection
 from tests.faults.comparing import contents
 from tests.faults.conftest import NAME
+from tests.small_study import changed
 
 
 def flip(path, at: float = 0.5) -> None:
@@ -201,3 +202,13 @@ def test_an_input_that_changed_behind_its_time_and_size_is_found(study, undistur
     assert verify_study(study).problem.startswith(
         "queries is stale: the file safe queries changed; fix it with `ifguide run"
     )
+
+
+def test_a_file_that_is_gone_is_missed_before_anything_is_built(study, tmp_path):
+    before, gone = contents(study), tmp_path / "gone.jsonl"
+    gone.write_text('{"text": "The dog was at home."}\n')
+    study = changed(study, f"evaluate.heldout={gone}", "training.epochs=3")
+    gone.unlink()
+    with pytest.raises(InputError, match=r"is not there any more; put it back or change study\.toml"):
+        run_study(study)
+    assert contents(study) == before

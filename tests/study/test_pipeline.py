@@ -318,15 +318,6 @@ class TestBuildingAgain:
             run_study(changed)
         assert study.selection("default").mask.any()  # the old one is still there
 
-    def test_a_file_that_is_gone_is_missed_before_anything_is_built(self, study, tmp_path):
-        gone = tmp_path / "gone.txt"
-        gone.write_text("The dog was at home.")
-        changed = Study(study.root, override(study.config, [f"evaluate.heldout={gone}", "training.epochs=3"]))
-        gone.unlink()
-        with pytest.raises(InputError, match=r"is not there any more; put it back or change study\.toml"):
-            run_study(changed)
-        assert stage_states(study)["model"].state == "fresh"  # it was not trained again
-
     def test_two_runs_at_once_are_refused(self, study):
         with study_lock(study.root), pytest.raises(BusyError, match="study 'tiny' is in use"):
             run_study(study)
