@@ -23,7 +23,7 @@ def _register(name: str, *parts: str):
     return st.components.v2.component(f"ifguide.{name}", html='<div class="root"></div>', css=css, js=script)
 
 
-_reader = _register("reader", "numbers", "token_viewer")
+_reader = _register("reader", "numbers", "token_viewer", "reader_frame")
 _empty = st.components.v2.component("ifguide.empty", html="<span></span>")
 _record_table = _register("record_table")
 _completions = _register("completions")

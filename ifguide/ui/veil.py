@@ -11,19 +11,16 @@ from ifguide.evaluation.toxic_spans import read_spans
 if TYPE_CHECKING:
     import pandas
 
-_LEAST = 2
-"""A word that the classifier marked less often may be an accident."""
-
 
 def marked_words(samples: "pandas.DataFrame") -> frozenset[str]:
-    """Words, in lower case, that the classifier marked in more than half of the toxic completions' occurrences."""
+    """Words, in lower case, that the classifier marked twice or more, and in most of their places in toxic texts."""
     marked: Counter[str] = Counter()
     written: Counter[str] = Counter()
     for text, spans in zip(samples["completion"], samples.get("toxic_spans", ()), strict=False):
-        found = read_spans(spans, text)
-        written.update(WRITTEN_WORD.findall(text.lower()) if found else ())
-        marked.update(word for start, end in found for word in WRITTEN_WORD.findall(text[start:end].lower()))
-    return frozenset(word for word, n in marked.items() if n >= _LEAST and 2 * n > written[word])
+        if found := read_spans(spans, text):
+            written.update(WRITTEN_WORD.findall(text.lower()))
+            marked.update(word for start, end in found for word in WRITTEN_WORD.findall(text[start:end].lower()))
+    return frozenset(word for word, n in marked.items() if n > 1 and 2 * n > written[word])
 
 
 def hide_words(text: str, ends: np.ndarray, marked: np.ndarray, words: frozenset[str]) -> np.ndarray:

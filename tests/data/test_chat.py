@@ -100,6 +100,15 @@ def test_without_marks_a_turn_is_what_it_adds_to_its_opening(tmp_path):
     ]
 
 
+def test_turns_are_where_their_words_begin(tmp_path):
+    corpus = build(tmp_path, [{"messages": as_messages(chat)} for chat in CHATS], chat_tokenizer(CHATML))
+    for index, chat in enumerate(CHATS):
+        document = corpus.document(index)
+        assert [role for _, role in document.turns] == [role for role, _ in chat]
+        for (start, _), (_, said) in zip(document.turns, chat, strict=True):
+            assert document.text[start:].startswith(said.strip())
+
+
 def test_both_forms_of_messages_and_a_named_column_give_the_same(tmp_path):
     other = {"user": "human", "assistant": "gpt"}
     plain = [{"messages": as_messages(chat)} for chat in CHATS]

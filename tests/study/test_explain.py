@@ -79,6 +79,18 @@ def test_parts_of_every_document_add_up_to_its_sum_in_the_list(study, tmp_path, 
     assert all(total > 0.1 for total in changed.values()), changed
 
 
+def test_the_best_documents_are_explained_together_as_they_are_alone(study):
+    best = [study.corpus().document(int(d)).id for d in study.selection().order[:3]]
+    alone = [explain.explain_document(study, name) for name in best]
+    explain.document_path(study, best[0]).unlink()
+    explain.document_path(study, best[2]).unlink()
+    assert explain.explain_top(study, 3) == 2 and explain.explain_top(study, 3) == 0
+    for name, expected in zip(best, alone, strict=True):
+        found = artifacts.read_json(explain.document_path(study, name))
+        assert found["parts"] == pytest.approx(expected["parts"], rel=1e-5) and found["total"] == expected["total"]
+        assert dict(found["neighbours"]) == pytest.approx(dict(expected["neighbours"]), abs=1e-5)
+
+
 def test_spans_part_the_score(study):
     n = len(own(study, "d02"))
     parts = [explain.explain_document(study, "d02", a, b)["total"] for a, b in ((0, 4), (4, n))]

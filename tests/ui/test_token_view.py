@@ -4,14 +4,18 @@ import itertools
 
 import colour
 import numpy as np
+import pandas as pd
 import pytest
 
 from ifguide.selection.algorithm import rank_at_quantile
 from ifguide.study.document_table import scale_top
 from ifguide.study.select import open_index, preview_selection
+from ifguide.ui.documents import lines as document_list
 from ifguide.ui.documents import token_view
-from ifguide.ui.documents.token_view import HIT, SELECTED, TRUTH, Layer, mark_table, token_table
+from ifguide.ui.documents.token_view import HIDDEN, HIT, MATCH, SELECTED, TRUTH, Layer, mark_table, token_table
+from ifguide.ui.excerpts import excerpt
 from ifguide.ui.palette import LIKELIHOOD_BINS, TOKEN_BINS
+from ifguide.ui.veil import hide_words, marked_words
 from tests.app.fake_study import HOSTILE_ID, HOSTILE_TEXT, LONG_ID, write_study
 from tests.data.test_corpus import build
 from tests.hostile_texts import hostile_texts
@@ -64,6 +68,37 @@ def test_marks_are_the_mask_the_hits_and_the_human_spans(study, corpus):
     assert ((marks & SELECTED > 0) & ~hits).any()  # the window's halo
     bare = mark_table(corpus, [index], mask=wide.mask, scores=None, threshold=None)["marks"].to_numpy()
     np.testing.assert_array_equal(bare & HIT > 0, wide.mask[here])
+
+
+def test_hidden_are_whole_words_and_the_classifiers(study, corpus):
+    pieces = ["You", " stu", "pid", ",", " (don", "key", ")", " Moron", "s", " moron", " end"]
+    marked = np.array([piece in (" stu", "key") for piece in pieces])
+    hidden = hide_words("".join(pieces), np.cumsum(list(map(len, pieces))), marked, frozenset({"moron"}))
+    shown = [piece for piece, hide in zip(pieces, hidden, strict=True) if not hide]
+    assert shown == ["You", ",", ")", " Moron", "s", " end"]
+    samples = pd.DataFrame({"completion": ["You moron", "moron fox!", "a fox"], "toxic_spans": [[4, 9], [0, 9], []]})
+    assert marked_words(samples) == {"moron"} and marked_words(samples[["completion"]]) == set()
+    index, chosen = corpus.index_of(HOSTILE_ID), study.selection("default")
+    marks = mark_table(corpus, [index], mask=chosen.mask, scores=None, threshold=None, words=frozenset())["marks"]
+    shown = marks.to_numpy()
+    assert (shown[(shown & (SELECTED | TRUTH)) > 0] & HIDDEN).all() and not (shown & HIDDEN).all()
+    usual, veiled = (excerpt(corpus, index, centre=5, mask=chosen.mask, words=words) for words in (None, frozenset()))
+    assert "".join(run[0] for run in usual) == "".join(run[0] for run in veiled)
+    assert all(hide for _, selected, hide in veiled if selected)
+
+
+def test_matches_are_where_the_search_found_them(study, corpus):
+    texts = ["Fox, FOX. Ä\x01fox\n", "none", "a.c abc"]
+    found = document_list.find_matches(texts, "fox", regex=False)
+    assert [texts[0][a:b] for a, b in found[0]] == ["Fox", "FOX", "fox"] and not len(found[1]) and not len(found[2])
+    assert document_list.find_matches(texts[2:], "a.c", regex=False)[0].tolist() == [[0, 3]]
+    assert document_list.find_matches(texts[2:], r"a.c\b", regex=True)[0].tolist() == [[0, 3], [4, 7]]
+    index = corpus.index_of(LONG_ID)
+    places = document_list.find_matches([corpus.document(index).text], "part", regex=False)
+    mask = study.selection().mask
+    marks = mark_table(corpus, [index], mask=mask, scores=None, threshold=None, matches=places)["marks"].to_numpy()
+    tokens = np.array(corpus.document_tokens(index), dtype=object)[marks & MATCH > 0]
+    assert len(tokens) == len(places[0]) == 320 and {token.strip() for token in tokens} == {"Part"}
 
 
 def test_a_document_of_a_thousand_tokens_stays_under_the_wire_bar(study, corpus):

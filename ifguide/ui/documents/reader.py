@@ -146,13 +146,12 @@ def _heard() -> dict:
 def _progress(request: Request, order: np.ndarray, at: int) -> dict:
     """How many of the listed documents with selected tokens are reviewed, and the first place after this page of the
     list without a verdict."""
-    judged = [*request.store.numbers(request.log.of_documents(document_data.reviewer())).values()]
+    judged = np.zeros(request.store.n_documents, dtype=bool)
+    judged[[*request.store.numbers(request.log.of_documents(document_data.reviewer())).values()]] = True
     counted = request.store.order(replace(request.wanted, only_selected=True))
-    counted = counted if len(counted) else order
-    later = (at // PAGE_SIZE + 1) * PAGE_SIZE
-    open_ones = np.flatnonzero(~np.isin(order[later:], judged))
-    following = int(open_ones[0]) + later if open_ones.size else None
-    return {"reviewed": [int(np.isin(counted, judged).sum()), len(counted)], "open": following}
+    counted, later = counted if len(counted) else order, (at // PAGE_SIZE + 1) * PAGE_SIZE
+    following = np.flatnonzero(~judged[order[later:]])[:1] + later
+    return {"reviewed": [int(judged[counted].sum()), len(counted)], "open": [*following.tolist(), None][0]}
 
 
 def _write_verdicts(request: Request, events, order: np.ndarray, name: str) -> None:
@@ -285,8 +284,8 @@ def _fill(request: Request, view: dict, order: np.ndarray, column: Column, at: i
     view["lines"] = []
     for place, row in rows.items():
         snippet = excerpt(corpus, row["document"], centre=row["strongest"], mask=mask, words=words)
-        said_of = given.get(Target(row["id"]), ("",))
-        judged: dict = {"verdict": said_of[0], "n_spans": len(spans.get(row["id"], ()))}
+        verdict = given.get(Target(row["id"]), ("",))[0]
+        judged: dict = {"verdict": verdict, "n_spans": len(spans.get(row["id"], ()))}
         view["lines"].append(document_list.describe_row(row, place, column, snippet=snippet, **judged))
     layers = "|".join(f"{name}{layer.title}{layer.mark}" for name, layer in request.layers.items())
     tag = f"{request.loaded.fingerprint}:{layers}"
