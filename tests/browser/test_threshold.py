@@ -347,6 +347,7 @@ def test_saved_choice_is_loaded_renamed_compared_and_deleted(page, own_cache):
     page.get_by_role("button", name="Rename").last.click()
     page.get_by_text("Renamed “few” to “fewer”").wait_for()
     wait_until_still(page)
+    page.keyboard.press("Escape")  # the popover
     assert "fewer" in Study.open("fake", cache).selection_names()
     page.get_by_role("combobox", name="B").click()
     page.get_by_role("option", name="Human labels (best case)").click()
