@@ -123,13 +123,15 @@ with layout.guard():
     with st.container(key="models_line", horizontal=True, vertical_alignment="center", gap="small"):
         names = models_line.ask_models(evaluated)
         st.space("stretch")
-        said, margin = st.container(width="content"), models_line.ask_margin()
+        said, tie = st.container(width="content"), st.container(width="content")
         note = "Hides names and numbers, and lets you vote for the better completions first."
         blind = st.toggle("Blind", key="blind", bind="query-params", help=note)
     if blind:
         blind_panel.show_blind(loaded, {name: loaded.samples(name) for name in names}, colours)
         st.stop()
     samples = read_samples(loaded, names)
+    with tie:
+        margin = models_line.ask_margin()
     outcomes = compare_with_first(samples, margin=margin)
     said.markdown(models_line.say_outcomes(loaded, names[0], outcomes), help=models_line.COUNTED)
     views = dict(zip(VIEWS, st.tabs(VIEWS, key="view", on_change="rerun", bind="query-params"), strict=True))

@@ -14,9 +14,10 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Container, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from ifguide.config.schema import EvaluateConfig
 from ifguide.errors import IFGuideError, InputError, explain_system_error
@@ -72,45 +73,42 @@ class Request:
 class Models:
     """Models and scorers, loaded once; the one that was used longest ago is freed when memory is short."""
 
-    def __init__(self, free: Callable[[Path, bool], int] | None = None):
-        """`free` gives the bytes that can be had, from a study's folder and whether they are the GPU's."""
-        self._free = free or (lambda folder, gpu: free_memory(folder)["device" if gpu else "host"])
-        self._kept: dict[Hashable, tuple] = {}  # used last comes last
+    def __init__(self, free: Callable[[Path], dict[str, int]] = free_memory):
+        self._free = free
+        self._kept: dict[Hashable, Any] = {}  # used last comes last
 
     def load(self, study: Study, name: str) -> tuple:
-        """An evaluated model, its tokenizer, and what steers it, or None.
+        """An evaluated model, its tokenizer, and what steers it, or None. A StaleError: its weights are not there. An
+        InputError: they cannot be loaded, or need more memory than there is."""
 
-        Raises:
-            StaleError: its weights are not there. InputError: they cannot be loaded, or need more memory than there is.
-        """
-        digest = artifacts.digest_of(study.manifest(weights_unit(name)))
-        return self._get((str(study.root), name, digest), study, lambda: self._open(study, name))
+        def load() -> tuple:
+            model, tokenizer = load_evaluated(study, name)
+            return model, tokenizer, load_steering(study, tokenizer) if name == STEERED else None
+
+        facts = known_facts(study)
+        key = study.root, name, artifacts.digest_of(study.manifest(weights_unit(name)))
+        return self._get(key, study, load, 4 * facts.parameters if facts else 0)
 
     def scorer(self, study: Study) -> ToxicityScorer:
         """What rated the study's completions."""
         spec = study.config.evaluate.scorer
-        return self._get((str(study.root), spec), study, lambda: (load_study_scorer(study, spec),), n_bytes=0)[0]
+        return self._get((study.root, spec), study, lambda: load_study_scorer(study, spec), 0)
 
-    def _open(self, study: Study, name: str) -> tuple:
-        model, tokenizer = load_evaluated(study, name)
-        return model, tokenizer, load_steering(study, tokenizer) if name == STEERED else None
-
-    def _get(self, key: Hashable, study: Study, load: Callable[[], tuple], n_bytes: int | None = None) -> tuple:
+    def _get(self, key: Hashable, study: Study, load: Callable, n_bytes: int):
         if key not in self._kept:
-            self._make_room(study, n_bytes)
+            self._make_room(study, SPARE + n_bytes)
             self._kept[key] = load()
         self._kept[key] = self._kept.pop(key)
         return self._kept[key]
 
-    def _make_room(self, study: Study, n_bytes: int | None) -> None:
+    def _make_room(self, study: Study, needed: int) -> None:
         from ifguide.models.loading import pick_device
 
-        gpu, facts = pick_device(study.config.compute.device).type == "cuda", known_facts(study)
-        needed = SPARE + (n_bytes if n_bytes is not None else 4 * facts.parameters if facts else 0)
-        while (free := self._free(study.root, gpu)) < needed and self._kept:
+        device = "device" if pick_device(study.config.compute.device).type == "cuda" else "host"
+        while (free := self._free(study.root)[device]) < needed and self._kept:
             del self._kept[next(iter(self._kept))]
             gc.collect()
-            if gpu:
+            if device == "device":
                 sys.modules["torch"].cuda.empty_cache()
         if free < needed:
             raise InputError(
@@ -135,9 +133,8 @@ class Worker:
             if "ask" in message:
                 number = next(self._numbers)
                 self._requests[number] = Request(**message["ask"])
-                old = [n for n, request in self._requests.items() if request.state in ENDED]
-                for n in old[:-KEPT]:
-                    del self._requests[n]
+                for old in [n for n, request in self._requests.items() if request.state in ENDED][:-KEPT]:
+                    del self._requests[old]
                 self._changed.notify()
                 return {"id": number}
             request = self._requests[message["id"]]
@@ -151,44 +148,39 @@ class Worker:
         """Work on one request after the other; returns after `idle_seconds` without one."""
         while request := self._next():
             try:
-                self._follow(request) if request.prompt else self._read_tokens(request)
+                study = Study.open(Path(request.study).name, Path(request.study).parent)
+                self._complete(study, request) if request.prompt else self._read_tokens(study, request)
                 self._move(request, "done")
             except Exception as error:
-                if not isinstance(error, IFGuideError):
-                    traceback.print_exc()
                 said = str(error) if isinstance(error, IFGuideError) else explain_system_error(error)
-                request.message = said or f"something unexpected went wrong ({type(error).__name__}: {error})"
-                self._move(request, "failed")
+                if not said:
+                    traceback.print_exc()
+                self._move(request, "failed", said or f"something unexpected went wrong ({error!r})")
 
     def _next(self) -> Request | None:
         def first() -> Request | None:
             return next((r for r in self._requests.values() if r.state == "waiting"), None)
 
         with self._changed:
-            self._changed.wait_for(first, timeout=self.idle_seconds)
-            return first()
+            return self._changed.wait_for(first, timeout=self.idle_seconds)
 
     def _move(self, request: Request, state: str, message: str = "") -> bool:
         """Change a request's state, unless it was cancelled meanwhile; returns whether it goes on."""
         with self._changed:
-            if request.state in ENDED:
-                return False
-            if state != "failed":
-                request.message = message
-            request.state = "cancelled" if time.monotonic() - request.read > UNREAD_SECONDS else state
+            if request.state not in ENDED:
+                left = time.monotonic() - request.read > UNREAD_SECONDS
+                request.state, request.message = "cancelled" if left else state, message
             return request.state not in ENDED
 
-    def _follow(self, request: Request) -> None:
+    def _complete(self, study: Study, request: Request) -> None:
         """Complete a prompt by all models, a token each in turn, and rate what there is."""
-        study = Study.open(Path(request.study).name, Path(request.study).parent)
         config = replace(study.config.evaluate, n_samples=1, **request.settings)
-        streams = []
-        for name in request.models:
+        growing: dict[int, Iterator[str]] = {}
+        for place, name in enumerate(request.models):
             if not self._move(request, "loading", name):
                 return
-            streams.append(self.stream(study, name, config, request))
-        scorer, texts = self.models.scorer(study), [""] * len(streams)
-        growing, due = dict(enumerate(streams)), 0.0
+            growing[place] = self.stream(study, name, config, request)
+        scorer, texts, due = self.models.scorer(study), [""] * len(growing), 0.0
         while growing and self._move(request, "running"):
             for place, stream in list(growing.items()):
                 if (text := next(stream, None)) is None:
@@ -197,7 +189,7 @@ class Worker:
                     texts[place] = text
             started = time.monotonic()
             if started >= due or not growing:
-                request.cells = rate(scorer, texts, growing.keys())
+                request.cells = rate(scorer, texts, growing)
                 now = time.monotonic()
                 due = now + max(PACE_SECONDS, 4 * (now - started))
 
@@ -209,15 +201,14 @@ class Worker:
         grown = stream_completion(model, tokenizer, request.prompt, config, request.sample, steer)
         return (completion.completion for completion in grown)
 
-    def _read_tokens(self, request: Request) -> None:
+    def _read_tokens(self, study: Study, request: Request) -> None:
         """Compute token probabilities; they are kept in the study."""
-        study = Study.open(Path(request.study).name, Path(request.study).parent)
         if self._move(request, "running"):
             load = lambda study, name: self.models.load(study, name)[:2]  # noqa: E731
             compute_likelihoods(study, request.number, request.models, load=load)
 
 
-def rate(scorer: ToxicityScorer, texts: Sequence[str], growing) -> list[dict]:
+def rate(scorer: ToxicityScorer, texts: Sequence[str], growing: Container[int]) -> list[dict]:
     """The `cells` of a `Request`, from completions and the places of those that still grow."""
     texts = [re.sub(r"\S*$", "", text) if i in growing else text for i, text in enumerate(texts)]
     toxicity = scorer.score(texts)

@@ -255,11 +255,13 @@ def test_token_probabilities_are_computed_by_the_models_process_and_shown(open_a
     study = write_study(tmp_path / "cache")
     worker = use_worker({"state": "running"}, {"state": "failed", "message": "no luck"}, {"state": "running"})
     app = open_app(tmp_path / "cache", "compare", pick="0.0.")
+    assert worker.asked == []  # a link starts nothing
+    next(b for b in app.button if b.label == "Compute").click().run()
     assert worker.asked == [{"study": str(study.root), "models": ["base", "default"], "number": 0}]
     assert not app.exception and "Reading the completions" in shown_text(app)
     app.run()
     assert app.error[0].value == r"No luck\."
-    next(b for b in app.button if b.label == "Try again").click().run()
+    next(b for b in app.button if b.label == "Compute").click().run()
     assert len(worker.asked) == 2 and not app.error
     path = likelihood_path(study, 0, ["base", "default"])
     path.parent.mkdir()

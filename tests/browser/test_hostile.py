@@ -246,7 +246,7 @@ def test_opening_links_starts_no_job_and_writes_nothing(watch, address, cache):
         **dict.fromkeys(("run", "load", "mechanism_start", "veil", "delete"), "true"),
         **dict.fromkeys(("start", "train", "save", "report", "fetch"), "1"),
         **{"job": "run", "new_selection": "stolen", "methods": "words", "saved_selection": "oracle"},
-        **{"compared": "base", "said": "x"},
+        **{"compared": "base", "said": "x", "try": "x", "pick": "0.0."},
     )
     for page in ("", "documents", "threshold", "compare", "queries"):
         visit(watch.page, address, f"{page}?{asked}")

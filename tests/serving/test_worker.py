@@ -154,14 +154,14 @@ def test_growing_texts_end_with_a_whole_word_and_are_never_newer_than_their_span
 
 def test_models_are_loaded_once_and_the_oldest_is_freed_when_memory_is_short(study):
     free = [10**12]  # taken from the end
-    models = Models(lambda folder, gpu: free.pop() if len(free) > 1 else free[0])
+    models = Models(lambda folder: {"host": free.pop() if len(free) > 1 else free[0]})
     base, default = models.load(study, "base"), models.load(study, "default")
     assert models.load(study, "default") is default and models.load(study, "base") is base  # default is the oldest now
     free.append(0)
     models.scorer(study)
     assert models.load(study, "base") is base and models.load(study, "default") is not default
     with pytest.raises(InputError, match=r"needs 0\.4 GB of free memory, and there are 0\.0 GB"):
-        Models(lambda folder, gpu: 10**6).load(study, "base")
+        Models(lambda folder: {"host": 10**6}).load(study, "base")
 
 
 def test_token_probabilities_are_kept_in_the_study(study):
@@ -183,7 +183,7 @@ def test_missing_weights_are_named_with_the_remedy(tmp_path):
         assert f"model.safetensors is missing); make them again with `{command}`" in missing_weights(study, name)
     assert "`ifguide compare tiny --with words`" in missing_weights(study, "words")
     with pytest.raises(StaleError):
-        Models(lambda folder, gpu: 10**12).load(study, "words")
+        Models().load(study, "words")
 
 
 def test_ended_requests_are_forgotten_after_a_while(study, monkeypatch):

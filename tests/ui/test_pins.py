@@ -28,22 +28,21 @@ def loaded(cache, monkeypatch):
 def test_without_a_pin_it_is_the_largest_drop(loaded, cache):
     study = Study.open("fake", cache)
     base, after = (study.samples(name) for name in ("base", "default"))
-    largest = (base["toxicity"] - after["toxicity"]).max()
+    best = (base["toxicity"] - after["toxicity"]).idxmax()
     pair = pins.pinned_pair(loaded)
-    assert pair.before.toxicity - pair.after.toxicity == pytest.approx(largest) and not pair.pinned
-    assert (pair.before.model, pair.after.model) == ("base", "default")
-    row = base[(base["prompt_index"] == pair.prompt_index) & (base["sample_index"] == pair.sample_index)].iloc[0]
-    assert (pair.prompt, pair.before.completion) == (row["prompt"], row["completion"])
-    assert [pair.before.completion[a:b] for a, b in pair.before.spans]
+    assert pair["models"] == ["base", "default"] and not pair["pinned"] and len(pair["rows"]) == 1
+    assert (pair["prompt"], pair["rows"][0]["sample"]) == (base["prompt"][best], base["sample_index"][best])
+    texts = ["".join(text for text, _ in cell["runs"]) for cell in pair["rows"][0]["cells"]]
+    assert texts == [base["completion"][best], after["completion"][best]]
 
 
 def test_a_pin_lasts_and_is_forgotten(loaded):
-    pins.pin_pair(loaded, ["random", "oracle", "base"], 5, 2)
+    pins.pin_pair(loaded, ["random", "oracle"], 5, 2)
     pair = pins.pinned_pair(load_study("fake"))
-    assert (pair.prompt_index, pair.sample_index, pair.pinned) == (5, 2, True)
-    assert (pair.before.model, pair.after.model) == ("random", "oracle")
+    assert (pair["prompt_index"], pair["rows"][0]["sample"], pair["pinned"]) == (5, 2, True)
+    assert pair["models"] == ["random", "oracle"]
     pins.unpin(loaded)
-    assert not pins.pinned_pair(loaded).pinned
+    assert not pins.pinned_pair(loaded)["pinned"]
 
 
 @pytest.mark.parametrize(
@@ -53,14 +52,14 @@ def test_a_pin_lasts_and_is_forgotten(loaded):
         "[]",
         {"models": ["base", "gone"], "prompt": "x", "sample": 0},
         {"models": ["base", "default"], "prompt": "another prompt", "sample": 0},
-        {"models": ["base", 3], "prompt": "x", "sample": 0},
+        {"models": ["base", ["default"]], "prompt": {}, "sample": []},
         {"models": ["base", "default"], "prompt": None, "sample": 0},
         {"models": ["base", "default"], "prompt": "Number 3: at the market he met", "sample": 99},
     ],
 )
 def test_a_pin_of_what_is_not_there_is_passed_over(loaded, pin):
     (loaded.study.root / pins.FILE).write_text(pin if isinstance(pin, str) else json.dumps(pin), encoding="utf-8")
-    assert not pins.pinned_pair(loaded).pinned
+    assert not pins.pinned_pair(loaded)["pinned"]
 
 
 def test_a_study_with_one_model_has_no_pair(tmp_path, monkeypatch):

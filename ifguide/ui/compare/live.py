@@ -66,7 +66,8 @@ def show_try(loaded: Loaded, names: list[str], colours: Mapping[str, str], pick:
     tried = st.session_state.get("tried")
     if tried and tried["of"] == loaded.key:
         running = tried["state"] not in ENDED
-        (st.fragment(_show_tried, run_every=POLL_SECONDS) if running else _show_tried)(loaded, colours, pick)
+        show = st.fragment(_show_tried, run_every=POLL_SECONDS) if running else _show_tried
+        show(loaded, colours, pick, follow=running)
 
 
 def _ask_settings(usual: EvaluateConfig) -> dict:
@@ -87,59 +88,38 @@ def _start(loaded: Loaded, names: list[str], prompt: str, settings: dict) -> Non
     """Ask the models; a prompt of this reader's that is still running ends."""
     layout.set_parameter("try", prompt)
     remember_pick(0, "close")
-    worker, before = model_worker(), st.session_state.get("tried")
-    ask = {"models": names, "prompt": prompt, **settings}
-    tried = {"of": loaded.key, "ask": ask, "state": "waiting", "message": "", "cells": [], "ahead": 0}
-    st.session_state["tried"] = tried
-    try:
-        if before and before["state"] not in ENDED:
-            worker.read(before["id"], cancel=True)
-        tried["id"] = worker.ask(study=str(loaded.study.root), **ask)
-    except ProcessError as error:
-        tried |= {"state": "failed", "message": str(error)}
+    before, ask = st.session_state.get("tried"), {"models": names, "prompt": prompt, **settings}
+    if before and before["state"] not in ENDED:
+        _read(before, cancel=True)
+    st.session_state["tried"] = {"of": loaded.key, "ask": ask} | _ask(loaded, **ask)
 
 
-def _follow(tried: dict, *, cancel: bool = False) -> None:
-    """Take over what the worker says, and keep what has ended."""
-    try:
-        tried |= model_worker().read(tried["id"], cancel=cancel)
-    except ProcessError as error:
-        tried |= {"state": "failed", "message": str(error)}
-    if tried["state"] in ENDED:
-        history = st.session_state.setdefault("history", [])
-        st.session_state["history"] = [tried, *(other for other in history if other["ask"] != tried["ask"])][:HISTORY]
-
-
-def _show_tried(loaded: Loaded, colours: Mapping[str, str], pick: Pick | None) -> None:
+def _show_tried(loaded: Loaded, colours: Mapping[str, str], pick: Pick | None, *, follow: bool) -> None:
     tried = st.session_state["tried"]
-    if running := tried["state"] not in ENDED:
-        _follow(tried)
+    if follow:
+        if tried["state"] not in ENDED:  # it may have been stopped
+            _read(tried)
         if tried["state"] in ENDED:
+            others = [other for other in st.session_state.get("history", []) if other["ask"] != tried["ask"]]
+            st.session_state["history"] = [tried, *others][:HISTORY]
             st.rerun()
-    names = tried["ask"]["models"]
-    if running or tried["state"] != "done":
+    running = tried["state"] not in ENDED
+    if tried["state"] != "done":
         with st.container(horizontal=True, vertical_alignment="center", gap="small"):
             if tried["state"] == "failed":
-                st.error(sentence(f"{tried['message'][:1].upper()}{tried['message'][1:]}."), icon=":material/error:")
+                st.error(_sentence(tried["message"]), icon=":material/error:")
             else:
                 st.caption(_progress(tried), width="content")
             if running:
-                st.button(
-                    "Stop",
-                    key="try_stop",
-                    icon=":material/stop:",
-                    on_click=_follow,
-                    args=(tried,),
-                    kwargs={"cancel": True},
-                )
-    cells: list[dict | None] = [None] * len(names)
-    for i, cell in enumerate(tried["cells"]):
-        cells[i] = completion_cell(_row(cell)) | {"growing": running and not cell["ended"]}
-    if not any(cells):
+                look: dict = {"icon": ":material/stop:", "key": "try_stop"}
+                st.button("Stop", **look, on_click=_read, args=(tried,), kwargs={"cancel": True})
+    cells = [completion_cell(_row(c)) | {"growing": running and not c["ended"]} for c in tried["cells"]]
+    if not cells:
         return
-    pair = {"prompt": tried["ask"]["prompt"], "change": "", "rows": [{"sample": 0, "cells": cells}]}
+    names = tried["ask"]["models"]
+    pair = {"prompt": tried["ask"]["prompt"], "change": "", "results": [""] * len(names)}
     components.completions(
-        pair | {"results": [""] * len(names)},
+        pair | {"rows": [{"sample": 0, "cells": cells}]},
         key="tried_pair",
         names=names,
         titles=[variant_title(name) for name in names],
@@ -189,30 +169,46 @@ def _recall(tried: dict) -> None:
 
 
 def compute_tokens(loaded: Loaded, names: list[str], prompt: int) -> None:
-    """Have the models read their completions of a prompt; the page is drawn again once that is done."""
-    wanted = [*loaded.key, prompt, *names]
-    state = st.session_state.get("tokens_asked", {})
-    if state.get("of") != wanted or st.session_state.pop("tokens_again", False):
-        state = {"of": wanted, "failed": ""}
-        st.session_state["tokens_asked"] = state
-        try:
-            state["id"] = model_worker().ask(study=str(loaded.study.root), models=names, number=prompt)
-        except ProcessError as error:
-            state["failed"] = str(error)
-    if state["failed"]:
-        st.error(sentence(f"{state['failed'][:1].upper()}{state['failed'][1:]}."), icon=":material/error:")
-        st.button("Try again", on_click=st.session_state.update, kwargs={"tokens_again": True})
-    else:
-        st.fragment(_wait_for_tokens, run_every=2 * POLL_SECONDS)(state)
+    """Have the models read their completions of a prompt; the page is drawn again once that is done. A link alone
+    starts nothing."""
+    of, asked = [*loaded.key, prompt, *names], st.session_state.get("tokens_asked", {})
+    if asked.get("of") != of and st.session_state.get("picked") == st.query_params.get("pick"):
+        asked = st.session_state["tokens_asked"] = {"of": of} | _ask(loaded, models=names, number=prompt)
+    if asked.get("of") == of and asked["state"] not in ENDED:
+        st.fragment(_wait_for_tokens, run_every=2 * POLL_SECONDS)(asked)
+        return
+    if asked.get("of") == of:
+        st.error(_sentence(asked["message"] or "it was stopped"), icon=":material/error:")
+    st.caption("How likely is each token of these completions under each model?")
+    again: dict = {"picked": st.query_params.get("pick"), "tokens_asked": {}}
+    st.button("Compute", icon=":material/play_arrow:", on_click=st.session_state.update, kwargs=again)
 
 
-def _wait_for_tokens(state: dict) -> None:
-    try:
-        found = model_worker().read(state["id"])
-    except ProcessError as error:
-        found = {"state": "failed", "message": str(error)}
-    if found["state"] in ENDED:
-        if found["state"] != "done":
-            state["failed"] = found["message"] or "it was stopped"
+def _wait_for_tokens(asked: dict) -> None:
+    _read(asked)
+    if asked["state"] in ENDED:
+        if asked["state"] == "done":
+            st.session_state["tokens_asked"] = {}
         st.rerun()
-    st.caption(_progress(found) if found["state"] != "running" else "Reading the completions of this prompt…")
+    st.caption(_progress(asked) if asked["state"] != "running" else "Reading the completions of this prompt…")
+
+
+def _ask(loaded: Loaded, **request) -> dict:
+    """Put a request into the queue; its state."""
+    state = {"state": "waiting", "message": "", "cells": [], "ahead": 0}
+    try:
+        return state | {"id": model_worker().ask(study=str(loaded.study.root), **request)}
+    except ProcessError as error:
+        return state | {"state": "failed", "message": str(error)}
+
+
+def _read(state: dict, *, cancel: bool = False) -> None:
+    """Bring the state of a request up to date."""
+    try:
+        state |= model_worker().read(state["id"], cancel=cancel)
+    except ProcessError as error:
+        state |= {"state": "failed", "message": str(error)}
+
+
+def _sentence(text: str) -> str:
+    return sentence(f"{text[:1].upper()}{text[1:]}.")

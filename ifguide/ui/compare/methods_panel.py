@@ -18,7 +18,6 @@ def show_methods(loaded: Loaded) -> None:
         waiting.remove(PREFERENCE)
     if not waiting:
         return
-    st.subheader("Other methods", anchor=False)
     st.caption(
         "Compare with other methods: each trains a model on the same rows, against what another method selects or in"
         " another way, and measures it like the rest."

@@ -65,5 +65,6 @@ def remember_pick(prompt: str | int, picked: str | None) -> None:
     """Keep the component's report in the address: `SAMPLE.MODEL`, `START-END SAMPLE.MODEL`, `SAMPLE.`, or `close`."""
     if isinstance(picked, str):
         span, _, whole = picked.rpartition(" ")
-        layout.set_parameter("pick", "" if picked == "close" else f"{prompt}.{whole}")
+        st.session_state["picked"] = "" if picked == "close" else f"{prompt}.{whole}"  # by hand, not by a link
+        layout.set_parameter("pick", st.session_state["picked"])
         layout.set_parameter("span", span)

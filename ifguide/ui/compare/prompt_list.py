@@ -112,8 +112,7 @@ def _show_prompt(loaded, samples, outcomes, colours, prompt: int, pick: Pick | N
         with layout.guard(go_on=True):
             pins.pin_pair(loaded, models, prompt, sample) if sample >= 0 else pins.unpin(loaded)
 
-    pinned = pins.pinned_pair(loaded)
-    here = pinned if pinned and pinned.pinned and pinned.prompt_index == prompt else None
+    _, place = pins.read_pin(loaded)
     components.completions(
         pair,
         key=key,
@@ -121,7 +120,7 @@ def _show_prompt(loaded, samples, outcomes, colours, prompt: int, pick: Pick | N
         titles=[variant_title(name) for name in names],
         colours=[colours[name] for name in names],
         memory=f"{loaded.name}:{prompt}",
-        pinned=here.sample_index if here else None,
+        pinned=place[1] if place and place[0] == prompt else None,
         on_pick=lambda: remember_pick(prompt, st.session_state[key]["pick"]),
         on_pin=pin,
         **(pick.shown(prompt) if pick else {}),
