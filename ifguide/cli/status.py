@@ -95,7 +95,8 @@ def format_status(status: dict) -> str:
     parts.append(status["prompts_warning"] and f"warning: {status['prompts_warning']}")
     if job := status["job"]:
         line = f"job {job['id']} ({' '.join(job['command'])}): {job['state']}"
-        parts.append(", ".join(filter(None, (line, job["state"] == "running" and job["stage"], job["error"]))))
+        ends = {"running": job["stage"], "dead": "give the same command again, and it goes on with what is kept"}
+        parts.append(", ".join(filter(None, (line, job["error"], ends.get(job["state"])))))
     return "\n\n".join(filter(None, parts))
 
 

@@ -108,8 +108,7 @@ def save_state(trainer, folder: Path, tokens_seen: int, random_of_pass: dict[str
 
 
 def read_state(folder: Path) -> TrainingState | None:
-    """The state a killed run left in its folder, or None. Every process calls this. A run of another number of
-    processes may have left it: those beyond that number share its random numbers.
+    """What a killed run left in its folder, or None, in every process; those beyond its number share random numbers.
 
     Raises:
         StaleError: what is there cannot be read.
