@@ -308,7 +308,9 @@ def test_blur_is_on_until_switched_off_and_holds_on_other_pages(open_app, cache)
     app = open_app(cache, "documents")
     assert app.selectbox(key="veil").value == "all"
     app.selectbox(key="veil").set_value("none").run()
-    app.switch_page("pages/compare.py").run()
+    app.switch_page("pages/compare.py")
+    app.query_params["view"] = "Charts"
+    app.run()
     assert app.selectbox(key="veil").value == "none"
     share = (Study.open("fake", cache).samples("base")["toxicity"] >= 0.5).mean()
     assert f"Base model: {share:.1%}" in shown_text(app)
