@@ -66,15 +66,15 @@ class Agreement:
     """Cohen's κ: 1 is full agreement, 0 what chance gives; None where both always gave one and the same verdict."""
 
 
-def find_agreement(verdicts: Mapping[str, Mapping[Any, str]]) -> list[Agreement]:
-    """The agreement of every two reviewers who judged the same, from reviewer -> target -> verdict."""
+def find_agreement(verdicts: Mapping[str, Mapping[Any, tuple[str, str]]]) -> list[Agreement]:
+    """The agreement of every two reviewers with names who judged the same; `verdicts` as `VerdictLog.reviewers`."""
     found = []
-    for first, second in itertools.combinations(sorted(verdicts), 2):
+    for first, second in itertools.combinations(sorted(filter(None, verdicts)), 2):
         mine, theirs = verdicts[first], verdicts[second]
         if both := [target for target in mine if target in theirs]:
             from sklearn.metrics import cohen_kappa_score  # takes a second to load
 
-            a, b = [mine[target] for target in both], [theirs[target] for target in both]
+            a, b = ([given[target][0] for target in both] for given in (mine, theirs))
             kappa = float(cohen_kappa_score(a, b)) if len({*a, *b}) > 1 else None
             found.append(Agreement((first, second), len(both), sum(map(str.__eq__, a, b)), kappa))
     return found

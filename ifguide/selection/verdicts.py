@@ -91,13 +91,13 @@ class VerdictLog:
                 found.setdefault(target.document, []).append((target.start, target.stop, verdict))
         return {document: sorted(spans) for document, spans in found.items()}
 
-    def reviewers(self) -> dict[str, dict[Target, str]]:
-        """Every reviewer with a name -> their own verdicts."""
+    def reviewers(self) -> dict[str, dict[Target, tuple[str, str]]]:
+        """Reviewer, empty for those without a name -> their own verdicts and notes."""
         self._catch_up()
-        found: dict[str, dict[Target, str]] = {}
+        found: dict[str, dict[Target, tuple[str, str]]] = {}
         for target, given in self._given.items():
-            for who in filter(None, given):
-                found.setdefault(who, {})[target] = given[who][0]
+            for who, said in given.items():
+                found.setdefault(who, {})[target] = said
         return found
 
     def decide(self, target: Target, verdict: str, *, copies: Iterable[str] = (), by: str = "", note: str = "") -> None:

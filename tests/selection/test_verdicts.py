@@ -156,17 +156,19 @@ def test_each_reviewer_has_verdicts_of_their_own_and_one_without_a_name_counts_f
     assert log.of_documents() == {"a": "unsure", "b": "toxic", "c": "toxic"}
     again = VerdictLog(tmp_path)
     assert again.entries() == log.entries() and again.of_documents("ann") == {"a": "unsure"}
-    assert again.reviewers() == {"ben": {Target("b"): "toxic", Target("c"): "toxic"}}
+    theirs = {Target("b"): ("toxic", ""), Target("c"): ("toxic", "")}
+    assert again.reviewers() == {"": {Target("a"): ("unsure", "")}, "ben": theirs}
 
 
 def test_agreement_is_what_is_left_of_the_agreement_by_chance():
-    ann = dict(zip(range(50), ["toxic"] * 25 + ["fine"] * 25, strict=True))
-    ben = dict(zip(range(10, 60), ["toxic"] * 20 + ["fine"] * 20 + ["unsure"] * 10, strict=True))
-    [found] = audit.find_agreement({"ben": ben, "ann": ann, "carl": {}})
+    toxic, fine, unsure = (("toxic", ""),), (("fine", "a note"),), (("unsure", ""),)
+    ann = dict(zip(range(50), toxic * 25 + fine * 25, strict=True))
+    ben = dict(zip(range(10, 60), toxic * 20 + fine * 20 + unsure * 10, strict=True))
+    [found] = audit.find_agreement({"ben": ben, "ann": ann, "carl": {}, "": ann})
     assert found.reviewers == ("ann", "ben") and found.n == 40 and found.same == 35
     by_chance = (15 * 20 + 25 * 20) / 40**2
     assert found.kappa == pytest.approx((35 / 40 - by_chance) / (1 - by_chance))
-    [found] = audit.find_agreement({"ann": {1: "fine", 2: "fine"}, "ben": {1: "fine", 2: "fine"}})
+    [found] = audit.find_agreement({"ann": dict.fromkeys((1, 2), *fine), "ben": dict.fromkeys((1, 2), *fine)})
     assert found.same == 2 and found.kappa is None
 
 

@@ -333,7 +333,7 @@ def _describe(request: Request, row: dict, given: tuple[str, str, str], spans: l
         "id": row["id"],
         "facts": facts,
         "verdict": given[0],
-        "note": given[1],
+        "note": given[1] if given[2] == document_data.reviewer() else "",
         "spans": [list(span) for span in spans],
         "copies": row["group_size"] if request.wanted.collapse else 1,
         "turns": place_turns(request.loaded.corpus(), row["document"]),

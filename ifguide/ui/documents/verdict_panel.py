@@ -3,7 +3,7 @@
 import streamlit as st
 
 from ifguide.selection import audit
-from ifguide.selection.verdicts import VerdictLog
+from ifguide.selection.verdicts import Target, VerdictLog
 from ifguide.study.select import save_reviewed
 from ifguide.ui import components
 from ifguide.ui.format import column, count, count_of, number, plain
@@ -13,7 +13,7 @@ from ifguide.ui.loaders import Loaded
 
 def show_panel(loaded: Loaded, selection: str, log: VerdictLog) -> str | None:
     """The panel, drawn again after every verdict; returns the document that was picked in it."""
-    entries = log.entries()
+    entries, reviewers = log.entries(), log.reviewers()
     if not entries:
         return None
     with st.expander(f"Verdicts ({count(len(entries))})", key="verdicts_panel"):
@@ -23,7 +23,7 @@ def show_panel(loaded: Loaded, selection: str, log: VerdictLog) -> str | None:
             for title, given in (("Documents", documents), ("Spans of tokens", spans)):
                 if given:
                     _show_card(title, _tally(given), count_of(len(given), "verdict"))
-            for pair in audit.find_agreement(log.reviewers()):
+            for pair in audit.find_agreement(reviewers):
                 _show_card(
                     f"Agreement of {plain(' and '.join(pair.reviewers))}",
                     f"κ = {number(pair.kappa, 2)}",
@@ -31,17 +31,15 @@ def show_panel(loaded: Loaded, selection: str, log: VerdictLog) -> str | None:
                     "Cohen's κ on what both judged: 1 is full agreement, 0 what chance gives. A dash: both always gave"
                     " one and the same verdict.",
                 )
-        picked = _show_notes(entries)
+        picked = _show_notes(reviewers)
         _show_saving(loaded, selection, log)
     return picked
 
 
-def _show_notes(entries: dict) -> str | None:
-    rows = [
-        {"key": f"{place} {target.document}", "cells": [target.document, said, who or "–", note]}
-        for place, (target, (said, note, who)) in enumerate(entries.items())
-        if note
-    ]
+def _show_notes(reviewers: dict[str, dict[Target, tuple[str, str]]]) -> str | None:
+    given = [(who, *said) for who, verdicts in reviewers.items() for said in verdicts.items()]
+    notes = [(target.document, said, who, note) for who, target, (said, note) in given if note]
+    rows = [{"key": f"{i} {cells[0]}", "cells": [cell or "–" for cell in cells]} for i, cells in enumerate(notes)]
     if not rows:
         return None
     columns = [column(title, "text") for title in ("Document", "Verdict", "Reviewer", "Note")]
