@@ -62,6 +62,7 @@ CLIPPED = f"""() => {{ {WALK}
     if (!seen(e) || !hasText(e) || e.closest("[popover]")) return false;
     const style = getComputedStyle(e);
     if (style.textOverflow === "ellipsis" || style.webkitLineClamp !== "none") return false;
+    if (style.clipPath !== "none") return false; // for screen readers
     const hides = (side) => ["hidden", "clip"].includes(style[side]);
     return hides("overflowX") && e.scrollWidth > e.clientWidth + 1
       || hides("overflowY") && e.scrollHeight > e.clientHeight + 2;
