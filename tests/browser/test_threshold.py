@@ -299,6 +299,15 @@ def test_address_restores_everything_in_another_browser(page, browser, address, 
     context.close()
 
 
+def test_opening_is_no_step_of_the_history_and_the_shared_link_names_study_and_state(page, address):
+    visit(page, address)
+    assert (urlsplit(page.url).query, page.evaluate("history.length")) == ("", 2)
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.get_by_role("button", name="Share", exact=True).click()
+    page.get_by_role("button", name="Link copied").wait_for()
+    assert re.search(r"\?study=fake&state=[0-9a-f]{8}$", page.evaluate("navigator.clipboard.readText()"))
+
+
 def test_hostile_text_stays_text(page, address):
     visit(page, f"{address}?top=30&low=-9&high=9&doc={HOSTILE_ID}")
     drag(page, -60)
@@ -347,6 +356,7 @@ def test_saved_choice_is_loaded_renamed_compared_and_deleted(page, own_cache):
     page.get_by_role("button", name="Rename").last.click()
     page.get_by_text("Renamed “few” to “fewer”").wait_for()
     wait_until_still(page)
+    page.keyboard.press("Escape")  # the popover
     assert "fewer" in Study.open("fake", cache).selection_names()
     page.get_by_role("combobox", name="B").click()
     page.get_by_role("option", name="Human labels (best case)").click()

@@ -17,6 +17,7 @@ from ifguide.ui.format import score
 from ifguide.ui.loaders import Loaded
 from ifguide.ui.threshold import blind_audit, board
 from ifguide.ui.threshold import tables as selection_tables
+from ifguide.ui.threshold.overlap_panel import only_one
 from ifguide.ui.threshold.tuning import Tuning, apply_choice, read_address, write_address
 from tests.app import fake_study
 from tests.app.fake_study import write_study
@@ -203,6 +204,18 @@ def test_scores_that_are_all_the_same_can_be_drawn(tmp_path, monkeypatch):
         assert bins["low"] < 1 < bins["high"] and bins["count"] == [flat.n_valid]
     edges = board.boundary(flat_study.corpus(), flat, flat_study.scores("own_loss"), flat.resolve({}))
     assert edges == {"last": [], "first": []} if not flat.n_tail else len(edges["first"]) <= board.AT_BOUNDARY
+
+
+def test_what_only_one_selection_takes_is_no_part_of_a_word_that_both_take(study):
+    corpus = study.corpus()
+    index = corpus.index_of("doc-000")
+    pieces = [corpus.document(index).text[a:b].strip() for a, b in zip(corpus.char_start, corpus.char_end, strict=True)]
+    end = pieces.index(".")  # with the word before it
+    sides = np.zeros((2, corpus.offsets[index + 1] - corpus.offsets[index]), dtype=bool)
+    sides[0, end - 1], sides[1, [1, end - 1, end]] = True, True
+    assert np.flatnonzero(only_one(corpus, index, *sides)).tolist() == [1]
+    sides[1, 1] = False
+    assert np.flatnonzero(only_one(corpus, index, *sides)).tolist() == [end]
 
 
 def test_tokens_on_each_side_of_the_threshold_are_the_nearest(study, index):

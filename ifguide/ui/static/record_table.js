@@ -38,10 +38,10 @@ function fillCell(cell, column, value, veil) {
     const hidden = veil === "all" || (veil && column.unread);
     const excerpt = element("span", "excerpt" + (hidden ? " veil" : ""));
     if (hidden) excerpt.setAttribute("aria-hidden", "true");
-    for (const [text, marked] of value) {
-      // 2: offensive, and hidden as marked words are, but not what the line is about
-      const run = marked && (marked !== 2 || veil === "words") ? element(marked === 2 ? "span" : "mark", veil === "words" ? "veil" : "", text) : document.createTextNode(text);
-      if (marked && veil) run.setAttribute("aria-hidden", "true");
+    for (const [text, mark] of value) {
+      const shown = mark && (mark !== 2 || veil === "words"); // 2: offensive, but not what the line is about
+      const run = shown ? element(mark === 2 ? "span" : "mark", veil === "words" ? "veil" : "", text) : document.createTextNode(text);
+      if (shown && veil) run.setAttribute("aria-hidden", "true");
       excerpt.append(run);
     }
     cell.append(excerpt);

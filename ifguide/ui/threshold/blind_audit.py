@@ -22,8 +22,8 @@ FOLDER, VERSION = "audits", 1
 SIZE = 40
 """Tokens drawn at first, and again for “40 more”."""
 AHEAD, CONTEXT, POINTS = 3, 45, 3
-"""Tokens sent to the browser ahead, so that the next is there when a verdict is given; tokens of context on each side; points
-of the curve in each stratum."""
+"""Tokens sent to the browser at once, so that the next one is there when a verdict is given; tokens of context on each
+side; points of the curve in each stratum."""
 
 
 @dataclass(frozen=True)

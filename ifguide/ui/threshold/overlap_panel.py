@@ -122,7 +122,7 @@ def only_one(corpus: TokenizedCorpus, index: int, in_a: np.ndarray, in_b: np.nda
     """Which tokens of a document only one of two selections takes, bool (n,) each; none of a word of which both take
     some, where there are others."""
     starts = [word.start() for word in WRITTEN_WORD.finditer(corpus.document(index).text)]
-    words = np.searchsorted(starts, values_of(corpus, corpus.char_end, index) - 1, side="right")
+    words = np.searchsorted(starts, values_of(corpus, corpus.char_end, index).astype(np.int64) - 1, side="right")
     differ = in_a != in_b
     whole = differ & ~np.isin(words, words[in_a & in_b])
     return whole if whole.any() else differ
