@@ -299,6 +299,15 @@ def test_address_restores_everything_in_another_browser(page, browser, address, 
     context.close()
 
 
+def test_opening_is_no_step_of_the_history_and_the_shared_link_names_study_and_state(page, address):
+    visit(page, address)
+    assert (urlsplit(page.url).query, page.evaluate("history.length")) == ("", 2)
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.get_by_role("button", name="Share", exact=True).click()
+    page.get_by_role("button", name="Link copied").wait_for()
+    assert re.search(r"\?study=fake&state=[0-9a-f]{8}$", page.evaluate("navigator.clipboard.readText()"))
+
+
 def test_hostile_text_stays_text(page, address):
     visit(page, f"{address}?top=30&low=-9&high=9&doc={HOSTILE_ID}")
     drag(page, -60)
