@@ -195,7 +195,10 @@ def plan(
 
 
 def rows(data: Annotated[str, Argument(metavar="FILE_OR_DATASET", help="As for `ifguide new --corpus`.")]) -> None:
-    """Print the first rows of a file or a data set as JSON lines, long values cut."""
+    """Print the first rows of a file or data set as JSON.
+
+    Long values are cut.
+    """
     from ifguide.data.readers import first_rows
 
     with follow_run("rows"):

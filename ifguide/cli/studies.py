@@ -32,7 +32,7 @@ def list_studies() -> None:
 
 
 def duplicate(name: StudyName, new: NewName) -> None:
-    """Make a new study with the settings and inputs of another, without its results."""
+    """Copy a study: settings and inputs, not results."""
     from ifguide.study.shelf import duplicate_study
 
     print(f"made {duplicate_study(name, new)}; build it with `ifguide run {new}`")

@@ -2,7 +2,9 @@
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from ifguide.cli.main import app
 from ifguide.cli.status import format_status, study_status
 from ifguide.errors import ConfigError
 from ifguide.runtime.progress import Progress
@@ -10,6 +12,7 @@ from ifguide.study import pipeline, plan
 from ifguide.study.lineage import Unit
 from ifguide.study.pipeline import create_study, run_study
 from ifguide.study.plan import check_fit, find_problems, known_plan, make_plan
+from ifguide.study.reading import Study
 from tests.tiny_study import save_tiny_model, tiny_config, write_tiny_inputs
 
 
@@ -87,3 +90,23 @@ def test_a_gpu_that_is_too_small_for_one_row_is_refused_with_remedies(study, tmp
     folder.mkdir()
     with pytest.raises(ConfigError, match=r"suppress: one row at a time is too much.*lora"):
         pipeline._build_in_memory(build, study, Unit("suppress"), folder, Progress())
+
+
+def test_fit_plans_again_with_what_it_wrote_until_nothing_helps_any_more(study, monkeypatch):
+    class Measured:
+        def __init__(self, study):
+            self.rows = study.config.training.batch_size
+
+        def needs(self):
+            return {"suppress": plan.Need(seconds=1.0, host=100 * self.rows)}
+
+    monkeypatch.setenv("IFGUIDE_CACHE", str(study.root.parent))
+    monkeypatch.setattr(plan, "Measured", Measured)
+    study.change(tiny_config(study.root.parent / "inputs"))
+    for free, fits in ((150, True), (50, False)):
+        monkeypatch.setattr(plan, "free_memory", lambda folder, free=free: {"host": free})
+        said = CliRunner().invoke(app, ["plan", "planned", "--fit"]).output
+        assert ("does not fit" not in said) == fits, said
+        training = Study.open("planned", study.root.parent).config.training
+        assert training.batch_size == 1 and training.adapter == ("" if fits else "lora")
+    assert "written: training.adapter" in said
