@@ -14,7 +14,7 @@ from ifguide.study.lineage import STAGES
 from ifguide.study.model_facts import known_facts
 from ifguide.study.reading import Study
 from ifguide.ui import components, frame, job_panel, layout
-from ifguide.ui.compare import pins, side_by_side
+from ifguide.ui.compare import pins
 from ifguide.ui.compare import tables as comparison
 from ifguide.ui.format import (
     STAGE_NOTES,
@@ -79,11 +79,8 @@ def pinned_row(loaded: Loaded) -> tuple[list[str], dict] | None:
     """The pair that stands for the study: its models, and the row for the side-by-side component."""
     if (pair := pins.pinned_pair(loaded)) is None:
         return None
-    names = [pair.before.model, pair.after.model]
-    shown = side_by_side.prompt_payload({name: loaded.samples(name) for name in names}, pair.prompt_index)
-    rows = [row for row in shown["rows"] if row["sample"] == pair.sample_index]
-    why = "pinned on the Compare page" if pair.pinned else "the largest drop in toxicity"
-    return names, shown | {"rows": rows, "results": [""] * len(names), "change": why}
+    why = "pinned on the Compare page" if pair["pinned"] else "the largest drop in toxicity"
+    return pair["models"], pair | {"results": [""] * len(pair["models"]), "change": why}
 
 
 @st.cache_resource(max_entries=8, show_spinner=False, hash_funcs={Loaded: lambda loaded: loaded.key})
