@@ -15,6 +15,7 @@ VIEWS = {
     "threshold": "threshold?study=fake&low=1&high=9&range=tail",
     "compare": "compare?study=fake&models=base,default,random,oracle",
     "queries": "queries?study=fake&query=1",
+    "drawer": "compare?study=fake&pick=3.0.base",
     "blind": "compare?study=fake&blind=true",
     "studies": "studies?study=fake",
     "new_study": "new_study?study=fake",

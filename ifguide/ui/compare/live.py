@@ -18,7 +18,7 @@ from ifguide.ui.compare.side_by_side import completion_cell
 from ifguide.ui.format import column, count_of, number, plain, sentence, variant_title
 from ifguide.ui.loaders import Loaded
 
-POLL_SECONDS = 0.25
+POLL_SECONDS = 0.2
 ENDED = ("done", "cancelled", "failed")
 HISTORY = 20
 """Prompts kept in the session."""
@@ -74,9 +74,10 @@ def _ask_settings(usual: EvaluateConfig) -> dict:
     """What the study does not fix; in the address where it is not the study's."""
     with st.popover("Settings", icon=":material/tune:", type="tertiary", width="content"):
         more: dict = {"bind": "query-params"}
-        st.slider("Temperature", 0.1, 2.0, usual.temperature, 0.05, key="temperature", **more)
-        st.slider("Top-p", 0.05, 1.0, usual.top_p, 0.05, key="top_p", **more)
-        st.number_input("Length in tokens", 1, 1000, usual.max_new_tokens, key="length", **more)
+        warm, top_p, length = usual.temperature, usual.top_p, usual.max_new_tokens
+        st.slider("Temperature", min(0.1, warm), max(2.0, warm), warm, 0.05, key="temperature", **more)
+        st.slider("Top-p", min(0.05, top_p), 1.0, top_p, 0.05, key="top_p", **more)
+        st.number_input("Length in tokens", 1, max(1000, length), length, key="length", **more)
         note = "All models take the same random numbers. The same draw of the same prompt gives the same text."
         st.number_input("Draw", 1, 10**6, 1, key="draw", help=note, **more)
     state = st.session_state
@@ -175,7 +176,7 @@ def compute_tokens(loaded: Loaded, names: list[str], prompt: int) -> None:
     if asked.get("of") != of and st.session_state.get("picked") == st.query_params.get("pick"):
         asked = st.session_state["tokens_asked"] = {"of": of} | _ask(loaded, models=names, number=prompt)
     if asked.get("of") == of and asked["state"] not in ENDED:
-        st.fragment(_wait_for_tokens, run_every=2 * POLL_SECONDS)(asked)
+        st.fragment(_wait_for_tokens, run_every=POLL_SECONDS)(asked)
         return
     if asked.get("of") == of:
         st.error(_sentence(asked["message"] or "it was stopped"), icon=":material/error:")
