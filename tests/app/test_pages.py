@@ -128,6 +128,8 @@ def test_corrected_selection_is_saved_from_the_page(open_app, tmp_path):
     hit = corpus.document(int(study.selection("default").order[0])).id
     VerdictLog(study.root).decide(Target(hit), "fine")
     app = open_app(tmp_path / "cache", "documents")
+    app.session_state["judged"] = True
+    app.run()
     assert [m.value for m in app.metric] == ["0 toxic · 1 fine"]
     app.text_input(key="reviewed_name").set_value("default")
     next(b for b in app.button if b.label == "Save the corrected selection").click().run()

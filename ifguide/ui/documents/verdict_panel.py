@@ -16,7 +16,10 @@ def show_panel(loaded: Loaded, selection: str, log: VerdictLog) -> str | None:
     entries, reviewers = log.entries(), log.reviewers()
     if not entries:
         return None
-    with st.expander(f"Verdicts ({count(len(entries))})", key="verdicts_panel"):
+    panel = st.expander(f"Verdicts ({count(len(entries))})", key="judged", bind="query-params")
+    if not panel.open:
+        return None
+    with panel:
         documents = [said for target, (said, *_) in entries.items() if not target.is_span]
         spans = [said for target, (said, *_) in entries.items() if target.is_span]
         with st.grid(3, min_column_width=250):

@@ -22,7 +22,7 @@ SHOWN = 5
 def show_why(loaded: Loaded, store: DocumentStore, document: str, span: list[int] | None) -> None:
     """The panel about a document of the list, or about its marked tokens; redrawn with the reader."""
     title = "Why these tokens?" if span else "Why this document?"
-    panel = st.expander(title, key="why", on_change="rerun")
+    panel = st.expander(title, key="why", bind="query-params")
     if not panel.open:
         return
     with panel, layout.guard(go_on=True):
