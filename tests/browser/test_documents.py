@@ -11,9 +11,11 @@ import pytest
 from ifguide.data.tokenizing import cut_pieces, tokenize
 from ifguide.selection.verdicts import Target, VerdictLog
 from ifguide.storage import artifacts
+from ifguide.study.analysis import explain
 from ifguide.study.document_table import CORPUS, table_path
 from ifguide.study.reading import Study
 from tests.app.fake_study import HOSTILE_ID, HOSTILE_TEXT, LONG_ID, write_study
+from tests.app.test_pages import running_job
 from tests.browser.conftest import needs_browser
 from tests.browser.running_app import REPOSITORY, choose_veil, serve_app, visit, wait_until_still
 from tests.hostile_texts import hostile_texts
@@ -345,6 +347,23 @@ def test_spans_are_judged_and_undone(page, own):
     page.keyboard.press("z")
     page.locator(".badge").first.wait_for(state="detached")
     assert log.of_documents() == {}
+
+
+def test_why_shows_by_itself_when_the_job_has_ended(page, own):
+    cache, address = own
+    study = write_study(cache, "asked")
+    best = study.corpus().document(int(study.selection().order[0])).id
+    path = explain.document_path(study, best)
+    with running_job(study, stage="explain", done=3, total=20):
+        visit(page, address, "documents?study=asked&doc=" + best)
+        page.get_by_text("Why this document?").click()
+        page.get_by_text("the answer appears here when it is done").wait_for()
+        path.parent.mkdir()
+        found = {"document": best, "start": None, "kind": "own_loss", "parts": {}, "total": 1.0, "candidates": 1}
+        artifacts.write_json(path, found | {"toxic": [0.5], "safe": [0.5], "neighbours": [["doc-001", 0.5]]})
+        page.get_by_role("table", name="Nearest influence").locator("tr[data-key]").click()
+    page.wait_for_function("location.search.includes('doc=doc-001')")
+    page.get_by_role("button", name="Explain the top 20").wait_for()
 
 
 def test_two_reviewers_see_their_own_verdicts_and_how_far_they_agree(page, own):
