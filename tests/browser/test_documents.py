@@ -229,6 +229,7 @@ def test_the_list_is_filtered_sorted_and_jumped_through(page, address, cache):
     assert page.locator(".hits").inner_text().startswith(f"{n} match")
     page.get_by_role("button", name="with selected tokens").click()
     page.get_by_text(f"{len(found)} of 62").wait_for()
+    wait_until_still(page)
     with page.expect_download() as download:
         page.get_by_role("button", name="CSV").click()
     lines = list(csv.DictReader(download.value.path().open(encoding="utf-8", newline="")))
@@ -239,8 +240,8 @@ def test_the_list_is_filtered_sorted_and_jumped_through(page, address, cache):
     assert page.locator(".where").inner_text() == "1–25 of 62"
     page.get_by_label("Sort by", exact=True).select_option("length")
     page.get_by_role("button", name="Smallest first").click()
-    page.locator(".line .name").first.get_by_text(LONG_ID).wait_for()
-    wait_for_address(page, "falling=1")
+    wait_until_still(page)
+    assert page.locator(".line .name").first.inner_text() == LONG_ID and "falling=1" in page.url
     page.keyboard.press("g")
     page.keyboard.type("62")
     page.keyboard.press("Enter")

@@ -190,9 +190,10 @@ def _sort_now(known: dict[str, Column], said: dict) -> tuple[str, bool, bool]:
     """The order of the list (sort, falling), from what was chosen, else from the address; and whether it was chosen
     just now."""
     turned = False
-    if said.get("sort") in known and said.get("stamp") != st.session_state.get("reader_sorted_at"):
-        sort, falling, turned = said["sort"], bool(said.get("descending")), True
-        st.session_state["reader_sorted_at"] = said.get("stamp")
+    chosen = said["sort"] if isinstance(said.get("sort"), dict) else {}
+    if chosen.get("name") in known and chosen.get("stamp") != st.session_state.get("reader_sorted_at"):
+        sort, falling, turned = chosen["name"], bool(chosen.get("descending")), True
+        st.session_state["reader_sorted_at"] = chosen.get("stamp")
         st.session_state["reader_sort"] = (sort, falling)
     elif "reader_sort" in st.session_state:
         sort, falling = st.session_state["reader_sort"]

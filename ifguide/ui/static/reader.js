@@ -313,7 +313,7 @@ class Reader extends ReaderFrame {
     const descending = sort === this.view.sort ? !this.view.descending : this.view.sorts.find(({ name }) => name === sort).falls;
     Object.assign(this.view, { sort, descending }); // the next click builds on it, even before the server answers
     this.drawControls();
-    this.say({ sort, descending });
+    this.say({ sort: { name: sort, descending, stamp: Date.now() + Math.random() } });
   }
 
   say(change) {
@@ -326,8 +326,6 @@ class Reader extends ReaderFrame {
   post() {
     clearTimeout(this.timer);
     this.tellServer({ ...this.said, have: [...kept.keys()], stamp: Date.now() + Math.random() });
-    delete this.said.sort;
-    delete this.said.descending;
   }
 
   event(event) {

@@ -2,7 +2,6 @@
 elsewhere."""
 
 import json
-import multiprocessing
 import os
 import shutil
 
@@ -127,27 +126,11 @@ def test_fresh_throws_all_away_but_jobs_and_the_lock(quick, tmp_path):
     assert (again.root / LOCK).stat().st_ino == lock  # the same file, or a second process could lock it too
 
 
-def hold(root, ready, done):
-    with study_lock(root):
-        ready.set()
-        done.wait(30)
-
-
 def test_fresh_leaves_a_study_alone_that_somebody_is_building(quick, tmp_path):
     study = prepare_demo(tmp_path)
-    context = multiprocessing.get_context("spawn")
-    ready, done = context.Event(), context.Event()
-    process = context.Process(target=hold, args=(study.root, ready, done))
-    process.start()
-    try:
-        assert ready.wait(60)
-        with pytest.raises(BusyError, match="study 'demo' is in use"):
-            prepare_demo(tmp_path, fresh=True)
-        assert (study.root / "study.toml").is_file()
-    finally:
-        done.set()
-        process.join(30)
-    assert process.exitcode == 0
+    with study_lock(study.root), pytest.raises(BusyError, match="study 'demo' is in use"):
+        prepare_demo(tmp_path, fresh=True)
+    assert (study.root / "study.toml").is_file()
 
 
 def test_the_cache_is_the_usual_one_unless_named(quick, tmp_path, monkeypatch):
