@@ -13,6 +13,8 @@ PY    := $(VENV)/bin/python
 PIP   := $(PY) -m pip install --disable-pip-version-check
 CACHE := $(or $(IFGUIDE_CACHE),cache)
 INPUTS := $(CACHE)/showcase-inputs
+# A study recorded for a first look, which the app opens while the demo is built.
+SHOWCASE := docs/showcase.ifguide
 ARGS  ?=
 # Test processes, of one thread each.
 WORKERS ?= 2
@@ -26,7 +28,7 @@ help:
 
 app: $(VENV)/.installed
 	@$(PY) -m ifguide demo --background
-	@$(PY) -m ifguide app
+	@$(PY) -m ifguide app $(if $(wildcard $(CACHE)/demo/evaluations/default $(CACHE)/showcase),,$(wildcard $(SHOWCASE)))
 
 demo: $(VENV)/.installed
 	@$(PY) -m ifguide demo
@@ -38,7 +40,7 @@ showcase: smollm2
 	  --toxic $(INPUTS)/toxic_queries.jsonl --safe $(INPUTS)/safe_queries.jsonl \
 	  --prompts $(INPUTS)/eval_prompts.jsonl --heldout $(INPUTS)/heldout.jsonl
 	$(PY) -m ifguide run showcase
-	$(PY) -m ifguide pack showcase --out showcase.ifguide
+	$(PY) -m ifguide pack showcase --out $(SHOWCASE)
 
 smollm2: $(CACHE)/models/smollm2-135m/config.json
 

@@ -121,7 +121,7 @@ for module in (build, queries, settings, status, studies, select, train, analyse
 
 @app.command("app", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def open_app(context: typer.Context) -> None:
-    """Open the app in the browser. A FILE from `ifguide pack` is added to the studies first, read-only.
+    """Open the app in the browser. A FILE from `ifguide pack` is added to the studies, read-only, and opened.
 
     Options of `streamlit run` can follow, such as --server.port 8502.
     """
@@ -129,11 +129,12 @@ def open_app(context: typer.Context) -> None:
     from ifguide.ui.shipped import app_folder
 
     options = list(context.args)
-    if options and not options[0].startswith("-"):
-        from ifguide.study.packed import unpack_study
-
-        print(f"opening {unpack_study(Path(options.pop(0)), cache_dir())!r}, read-only")
-    command = [sys.executable, "-m", "ifguide.ui.server", *options]
     environment = os.environ | {"IFGUIDE_CACHE": str(cache_dir())}
+    if options and not options[0].startswith("-"):
+        from ifguide.study.packed import OPENED, unpack_study
+
+        environment[OPENED] = unpack_study(Path(options.pop(0)), cache_dir())
+        print(f"opening {environment[OPENED]!r}, read-only")
+    command = [sys.executable, "-m", "ifguide.ui.server", *options]
     os.chdir(app_folder())
     os.execve(command[0], command, environment)  # in this process's place, so that stopping this one stops the server

@@ -20,6 +20,8 @@ from ifguide.study.reading import Study
 SUFFIXES = (".json", ".jsonl", ".npy", ".parquet", ".arrow", ".toml")
 LEFT_OUT = ("factors", "direction", "tokenizer", "jobs", "plans")
 """Folders of which only manifests are kept."""
+OPENED = "IFGUIDE_STUDY"
+"""Environment variable of the app: the study it was opened with."""
 MOST_BYTES = 2**31
 """Unpacked, a file is refused when it is larger."""
 

@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from ifguide.runtime.jobs import active_job
 from ifguide.storage.lock import read_record
 from ifguide.study.folder import list_studies
 from ifguide.study.freshness import stage_states
+from ifguide.study.packed import OPENED
 from ifguide.ui import components
 from ifguide.ui.format import plain
 from ifguide.ui.layout import guard, link_state
@@ -153,19 +155,27 @@ def _pick_study() -> bool:
     names = list_studies()
     if not names:
         return False
+    first = _first_study(names)
     linked = st.query_params.get("study")
     if (opened := st.session_state.pop("open_study", None)) in names:
         st.session_state["study"] = opened
     if st.session_state.get("study") not in names:
         if linked and linked not in names:
             st.session_state["missing_study"] = linked
-        st.session_state["study"] = linked if linked in names else names[0]
+        st.session_state["study"] = linked if linked in names else first
     note = "A study is one corpus, one model, and everything computed from them."
     look: dict = {"label_visibility": "collapsed", "width": 150, "help": note}
     chosen = st.selectbox("Study", names, key="study", **look)
-    if st.query_params or chosen != names[0]:  # an address without choices stays as the reader left it
+    if st.query_params or chosen != first:  # an address without choices stays as the reader left it
         st.query_params["study"] = chosen
     return True
+
+
+def _first_study(names: list[str]) -> str:
+    """The study that an address without one means: that of `ifguide app FILE`, else the first that has results."""
+    with_results = (name for name in names if (found := _try_loading(name)) and found.study.evaluation_names())
+    opened = os.environ.get(OPENED)
+    return opened if opened in names else next(with_results, names[0])
 
 
 def _try_loading(name: str) -> Loaded | None:

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -34,6 +35,14 @@ def test_every_page_shows_a_whole_study_without_errors(open_app, cache):
         app = open_app(cache, page)
         assert not app.exception and not app.error and not app.warning, page
         assert app.title[0].value == page.capitalize().replace("_", " ")
+
+
+def test_the_app_opens_on_the_first_study_with_results_or_on_the_one_it_is_given(open_app, cache, tmp_path, monkeypatch):
+    shutil.copytree(cache, tmp_path / "cache")
+    write_study(tmp_path / "cache", "early", until="queries")
+    assert open_app(tmp_path / "cache", "overview").selectbox(key="study").value == "fake"
+    monkeypatch.setenv("IFGUIDE_STUDY", "early")
+    assert open_app(tmp_path / "cache", "overview").selectbox(key="study").value == "early"
 
 
 def test_no_study_says_how_to_make_one(open_app, tmp_path):
