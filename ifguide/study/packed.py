@@ -20,6 +20,8 @@ from ifguide.study.reading import Study
 SUFFIXES = (".json", ".jsonl", ".npy", ".parquet", ".arrow", ".toml")
 LEFT_OUT = ("factors", "direction", "tokenizer", "jobs", "plans")
 """Folders of which only manifests are kept."""
+TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "special_tokens_map.json", "added_tokens.json")
+"""Files of a tokenizer beside a model's weights."""
 OPENED = "IFGUIDE_STUDY"
 """Environment variable of the app: the study it was opened with."""
 MOST_BYTES = 2**31
@@ -62,7 +64,7 @@ def pack_study(study: Study, path: Path) -> Path:
 
 
 def _is_kept(inside: Path) -> bool:
-    if any(part.startswith(".") or ".partial-" in part for part in inside.parts) or inside.name == LOCK:
+    if any(part.startswith(".") or ".partial-" in part for part in inside.parts) or inside.name in (LOCK, *TOKENIZER):
         return False
     return inside.suffix in SUFFIXES and (inside.name == MANIFEST or not set(LEFT_OUT) & set(inside.parts))
 

@@ -12,6 +12,7 @@ from ifguide.runtime.jobs import start_job
 from ifguide.selection.verdicts import Target, VerdictLog
 from ifguide.storage.lock import RECORD
 from ifguide.study.freshness import stage_states
+from ifguide.study.lineage import Unit
 from ifguide.study.packed import pack_study, unpack_study
 from ifguide.study.reading import Study
 from tests.app.fake_study import write_study
@@ -20,6 +21,7 @@ from tests.app.fake_study import write_study
 @pytest.fixture
 def packed(tmp_path):
     study = write_study(tmp_path / "mine")
+    (study.folder(Unit("model")) / "tokenizer.json").write_text("{}")  # as beside weights that were saved
     return study, pack_study(study, tmp_path / "fake.ifguide")
 
 
