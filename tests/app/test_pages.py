@@ -37,7 +37,7 @@ def test_every_page_shows_a_whole_study_without_errors(open_app, cache):
         assert app.title[0].value == page.capitalize().replace("_", " ")
 
 
-def test_the_app_opens_on_the_first_study_with_results_or_on_the_one_it_is_given(open_app, cache, tmp_path, monkeypatch):
+def test_the_app_opens_on_a_study_with_results_or_on_the_one_it_is_given(open_app, cache, tmp_path, monkeypatch):
     shutil.copytree(cache, tmp_path / "cache")
     write_study(tmp_path / "cache", "early", until="queries")
     assert open_app(tmp_path / "cache", "overview").selectbox(key="study").value == "fake"
