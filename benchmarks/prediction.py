@@ -6,8 +6,7 @@ Trains the study's model again against a dozen selections: several thresholds, w
 tokens. For each it measures the change of the query losses (the queries run through the base model and the new one),
 EMT and perplexity, and prints Spearman's rank correlation of the predicted change with both. It only describes these
 models: most selections hold one another, so they are no independent sample and there is no interval. The study is
-copied to a temporary folder first; the result goes into the original's folder, as `prediction.json`, and the app shows
-it beside the curve as long as the scores are the same. Half a minute a model on the demo.
+copied to a temporary folder first. Half a minute a model on the demo.
 """
 
 import argparse
@@ -23,8 +22,7 @@ from scipy.stats import spearmanr
 from ifguide.config.io import config_to_dict
 from ifguide.selection.saved import write_selection
 from ifguide.storage import artifacts
-from ifguide.study.analysis.prediction import FILE, predicted_change, prediction_key
-from ifguide.study.folder import cache_dir
+from ifguide.study.analysis.prediction import predicted_change
 from ifguide.study.freshness import inputs_of
 from ifguide.study.lineage import Unit
 from ifguide.study.pipeline import build
@@ -89,7 +87,7 @@ def correlate(x: list[float], y: list[float]) -> dict:
 
 def measure(study: Study) -> dict:
     """Train against every choice and measure."""
-    key, penalty = prediction_key(study), study.config.suppress.penalty
+    penalty = study.config.suppress.penalty
     index, base, rows = open_index(study, "own_loss"), query_losses(study, study.models()["base"]["source"]), []
     for number, (kind, settings) in enumerate(CHOICES):
         name = f"prediction-{number:02d}"
@@ -121,7 +119,7 @@ def measure(study: Study) -> dict:
         "predicted_measured_without_random": correlate(*([r[k] for r in informed] for k in ("predicted", "measured"))),
         "predicted_emt_without_random": correlate(*([r[k] for r in informed] for k in ("predicted", "emt"))),
     }
-    return {"key": key, "study": study.name, "penalty": penalty, "base": base, "rows": rows, "correlation": correlation}
+    return {"study": study.name, "penalty": penalty, "base": base, "rows": rows, "correlation": correlation}
 
 
 def print_rows(rows: list[dict]) -> None:
@@ -140,7 +138,7 @@ def main() -> None:
     """Print the tables and write the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--study", default="demo")
-    parser.add_argument("--out", type=Path, help="write the result here too")
+    parser.add_argument("--out", type=Path, help="write the result here")
     options = parser.parse_args()
     study = Study.open(options.study)
     print(
@@ -151,11 +149,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="ifguide-prediction-") as folder:
         shutil.copytree(study.root, Path(folder) / study.name)
         found = measure(Study.open(study.name, Path(folder)))
-    if found["key"] != prediction_key(study):
-        raise SystemExit(f"the study {study.name!r} in {cache_dir()} was rebuilt meanwhile; start again")
-    for path in (study.root / FILE, options.out):
-        if path:
-            path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    if options.out:
+        options.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     print("\n| Spearman's rank correlation (descriptive) | rho | models |\n|---|---|---|")
     for name, c in found["correlation"].items():
         print(f"| {name.replace('_', ' ')} | {c['rho']:+.2f} | {c['n']} |")

@@ -1,13 +1,11 @@
 """What the study is, how far it is, and its results."""
 
 import contextlib
-from pathlib import Path
 
 import streamlit as st
 
 from ifguide.errors import IFGuideError
 from ifguide.evaluation.statistics import INTERVALS
-from ifguide.storage.artifacts import read_json
 from ifguide.storage.lock import read_record
 from ifguide.study.freshness import stage_states
 from ifguide.study.lineage import STAGES
@@ -21,7 +19,6 @@ from ifguide.ui.format import (
     STAGE_TITLES,
     STATE_WORDS,
     column,
-    count,
     count_of,
     duration,
     plain,
@@ -32,47 +29,11 @@ from ifguide.ui.loaders import Loaded
 from ifguide.ui.overview import curve_panel
 from ifguide.ui.palette import variant_colours
 from ifguide.ui.report.slides import FIRST_MODELS, make_slides
+from ifguide.ui.report.summary import what_was_done
 
 DEMO = "demo"
 FEW_MODELS = 6
 """Up to this many models are all shown here."""
-
-
-def name_model(study: Study) -> str:
-    """The model's name; a folder called just `model` or `final` is described by its config.json."""
-    name = study.config.model.source.rstrip("/").rsplit("/", 1)[-1]
-    path = Path(study.resolve(study.config.model.source)) / "config.json"
-    if name in ("model", "final") and path.is_file():
-        config = read_json(path)
-        layers = config.get("num_hidden_layers", config.get("n_layer"))
-        return f"{config.get('model_type', name)}, {layers} layers" if layers else config.get("model_type", name)
-    return name
-
-
-def describe(loaded: Loaded, fresh: set[str]) -> str:
-    """The study in a paragraph."""
-    config = loaded.study.config
-    model = plain(name_model(loaded.study))
-    corpus = f"**{plain(config.corpus.path.rsplit('/', 1)[-1])}**"
-    if "corpus" in fresh:
-        tokens = loaded.corpus()
-        corpus += f" ({count_of(tokens.n_documents, 'document')}, {count_of(tokens.n_tokens, 'token')})"
-    text = {
-        "scratch": f"A new model of the shape **{model}** is trained on {corpus}",
-        "finetune": f"The model **{model}** is fine-tuned on {corpus}",
-        "asis": f"The model **{model}** is used unchanged, with {corpus} as its training text",
-    }[config.model.mode]
-    if config.model.mode != "asis":
-        text += f" for {config.training.epochs:g} {'epoch' if config.training.epochs == 1 else 'epochs'}"
-    text += "."
-    if "queries" in fresh:
-        toxic, safe = (len(loaded.study.queries(kind)) for kind in ("toxic", "safe"))
-        text += f" {count(toxic)} toxic and {count(safe)} safe examples define what counts as toxic."
-    if "model" in fresh:
-        n = len(loaded.study.checkpoint_names())
-        average = f"; its score is their {config.scores.average}." if n > 1 else "."
-        text += f" The influence of every token is measured at {count_of(n, 'checkpoint')}{average}"
-    return text
 
 
 def pinned_row(loaded: Loaded) -> tuple[list[str], dict] | None:
@@ -162,7 +123,7 @@ def show_stages(states: dict, running: str | None) -> None:
 
 def show_run(study: Study, states: dict) -> None:
     """The run button, or the run."""
-    if job_panel.show_job(study.root, quiet=True):
+    if job_panel.show_job(study.root):
         return
     waiting = [stage for stage in STAGES if states[stage].state != "fresh"]
     if not waiting or read_record(study.root):
@@ -197,7 +158,8 @@ with layout.guard():
     with st.expander("This study"):
         if loaded.study.config.description:
             st.text(loaded.study.config.description)
-        st.markdown(describe(loaded, fresh))
+        with layout.guard(go_on=True):
+            st.markdown(plain(" ".join(what_was_done(loaded.study, fresh))))
         if facts := known_facts(loaded.study):
             rows = [{"key": what, "cells": [what, found]} for what, found in facts.rows()]
             columns = [column("What", "text"), column("Found", "text")]

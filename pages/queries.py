@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from ifguide.ui import frame, layout
+from ifguide.ui import frame, job_panel, layout
 from ifguide.ui.queries import mechanism_view, query_view
 
 PAGE_SIZE = 20
@@ -21,5 +21,7 @@ with layout.guard():
         chosen = query_view.show_list(rows[part], kind, known)
     if chosen is not None:
         query_view.show_query(loaded, kind, chosen, known)
-    query_view.offer_job(loaded, known)
-    mechanism_view.show_mechanism(loaded, show_job=known is not None)
+    busy = job_panel.show_job(loaded.study.root)
+    if not known:
+        query_view.offer_job(loaded, busy)
+    mechanism_view.show_mechanism(loaded, busy)

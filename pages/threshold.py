@@ -8,7 +8,6 @@ import streamlit as st
 
 from ifguide.config.attributions import describe_kind
 from ifguide.errors import InputError
-from ifguide.study.analysis.prediction import read_prediction
 from ifguide.study.analysis.reliability import KINDS, describe_reliability, read_reliability
 from ifguide.ui import components, frame, job_panel, layout
 from ifguide.ui.documents.loaders import open_log
@@ -135,10 +134,7 @@ def show_board(loaded: Loaded, kind: str, tuning: Tuning, found, chosen: int | N
         "boundary": board.boundary(corpus, index, scores, found),
         "audit": audit,
         "effect": board.effect_text(
-            index.n_valid,
-            loaded.study.config.suppress.penalty,
-            read_prediction(loaded.study),
-            predicts=describe_kind(kind).curvature,
+            index.n_valid, loaded.study.config.suppress.penalty, predicts=describe_kind(kind).curvature
         ),
     }
     components.threshold_board(payload, key="board", on_choice=partial(answer_choice, loaded, kind))
@@ -213,7 +209,7 @@ def tune(loaded: Loaded) -> None:
         found = loaded.resolved(tuning.settings(kind))
         audit = hear_audit(loaded, kind, tuning)
         show_board(loaded, kind, tuning, found, chosen, audit)
-        job_panel.show_job(loaded.study.root, quiet=True)
+        job_panel.show_job(loaded.study.root)
         if not audit["open"]:  # the tables would say which words are selected
             show_parts(loaded, kind, tuning, found, chosen)
         settings, default = tuning.settings(kind), default_tuning(loaded, kind)

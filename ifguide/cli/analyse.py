@@ -90,29 +90,22 @@ def mechanism(
 
 
 def _format_mechanism(found: dict) -> str:
-    """The layers as tables."""
+    """The layers as a table."""
     from ifguide.cli.terminal import format_table
 
     models, n_queries = found["models"], found["queries"]
-    n_layers = len(next(iter(models.values()))["layers"]["toxic"]["probability"])
-    columns = [(name, kind) for kind in ("toxic", "safe") for name in models]
-    parts = []
-    for measure in ("log_probability", "probability"):
-        parts.append(
-            f"mean {measure.replace('_', '-')} of the completions' tokens after each layer, over"
-            f" {n_queries['toxic']} toxic and {n_queries['safe']} safe queries"
-        )
-        rows = []
-        for layer in range(n_layers):
-            cells = (_layer(models[name]["layers"][kind], measure, layer) for name, kind in columns)
-            rows.append((str(layer or "embedding"), *cells))
-        parts.append(format_table(("layer", *(f"{name}, {kind}" for name, kind in columns)), rows))
-    return "\n\n".join(parts)
+    columns = {f"{name}, {kind}": _cells(models[name]["layers"][kind]) for kind in ("toxic", "safe") for name in models}
+    rows = [(str(layer or "embedding"), *cells) for layer, cells in enumerate(zip(*columns.values(), strict=True))]
+    return (
+        "mean log-probability of the completions' tokens after each layer, over"
+        f" {n_queries['toxic']} toxic and {n_queries['safe']} safe queries\n\n{format_table(('layer', *columns), rows)}"
+    )
 
 
-def _layer(layers: dict, measure: str, layer: int) -> str:
-    value, low, high = (layers[f"{measure}{end}"][layer] for end in ("", "_low", "_high"))
-    return f"{value:.3g} [{low:.3g}, {high:.3g}]"
+def _cells(layers: dict) -> list[str]:
+    """A layer's value and interval each."""
+    values = zip(*(layers[f"log_probability{end}"] for end in ("", "_low", "_high")), strict=True)
+    return [f"{value:.3g} [{low:.3g}, {high:.3g}]" for value, low, high in values]
 
 
 def rank(

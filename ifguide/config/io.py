@@ -59,21 +59,12 @@ def _parse_value(text: str) -> Any:
 def read_config(path: Path) -> StudyConfig:
     """Read `study.toml`; a ConfigError if it is not TOML or has an unknown or invalid setting."""
     try:
-        return StudyConfig(**_without_retired(tomllib.loads(path.read_text(encoding="utf-8"))))
+        return StudyConfig(**tomllib.loads(path.read_text(encoding="utf-8")))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         remedy = "fix it or create the study again with `ifguide new`"
         raise ConfigError(f"{path} is not valid TOML ({error}); {remedy}") from error
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
-
-
-def _without_retired(values: dict) -> dict:
-    """Settings of files that earlier versions wrote, without one that is gone and had no effect at its default."""
-    variants = values.get("variants")
-    for made in (values.get("suppress"), *(variants.values() if isinstance(variants, dict) else ())):
-        if isinstance(made, dict) and made.get("weighting") == "even":
-            del made["weighting"]
-    return values
 
 
 def write_config(config: StudyConfig, path: Path, reasons: Mapping[str, str] | None = None) -> None:

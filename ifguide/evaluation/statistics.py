@@ -7,12 +7,11 @@ another training seed would change. `draws` everywhere: `n` and `seed` of `boots
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ifguide.selection.audit import wilson
+from ifguide.selection.audit import Interval, wilson
 
 Statistic = Callable[[np.ndarray], float]
 """A function of scores (P, K)."""
@@ -24,14 +23,6 @@ INTERVALS = "95% intervals over prompts (TP Wilson, else bootstrap) or held-out 
 """What the intervals in metrics.json are over, for readers."""
 
 _TAIL = (1 - 0.95) / 2
-
-
-class Interval(NamedTuple):
-    """A value and its 95% bounds."""
-
-    value: float
-    low: float
-    high: float
 
 
 def emt(scores: np.ndarray) -> float:

@@ -7,23 +7,20 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 
-@dataclass(frozen=True)
-class Precision:
-    """A share with its 95% Wilson interval."""
+class Interval(NamedTuple):
+    """A value and its 95% bounds."""
 
     value: float
     low: float
     high: float
-    n: int
-    """Number of verdicts."""
 
 
-def audit_precision(strata: np.ndarray, sizes: np.ndarray, toxic: np.ndarray) -> Precision | None:
+def audit_precision(strata: np.ndarray, sizes: np.ndarray, toxic: np.ndarray) -> Interval | None:
     """The share of toxic ones among all, from verdicts `toxic`, bool (n,), on a sample from the strata int (n,), which
     have `sizes` int (H,); None if a stratum has no verdict.
 
@@ -44,13 +41,7 @@ def audit_precision(strata: np.ndarray, sizes: np.ndarray, toxic: np.ndarray) ->
     variance = float((weights**2 * smoothed * (1 - smoothed) / counts).sum())
     pooled = (value * n + 0.5) / (n + 1)
     effective = min(float(n), pooled * (1 - pooled) / variance)
-    low, high = wilson(value * effective, effective)
-    return Precision(value, low, high, n)
-
-
-def simple_precision(n_toxic: int, n: int) -> Precision | None:
-    """The share of toxic ones among all verdicts; None without any."""
-    return Precision(n_toxic / n, *wilson(n_toxic, n), n) if n else None
+    return Interval(value, *wilson(value * effective, effective))
 
 
 @dataclass(frozen=True)
@@ -121,7 +112,7 @@ def draw_tokens(above: int, most: int, n: int, seed: int = 0) -> TokenSample:
     return TokenSample(edges, np.array(drawn[:n], dtype=np.int64))
 
 
-def precision_above(sample: TokenSample, numbers: np.ndarray, toxic: np.ndarray, above: int) -> Precision | None:
+def precision_above(sample: TokenSample, numbers: np.ndarray, toxic: np.ndarray, above: int) -> Interval | None:
     """The share of toxic ones among the `above` tokens of the highest scores, from verdicts on a sample; None while a
     stratum among them has no verdict, or where they reach beyond the sample.
 

@@ -207,30 +207,25 @@ def _cut_torn_line(stream) -> None:
 
 def apply_verdicts(mask: np.ndarray, corpus, verdicts: dict[Target, str]) -> tuple[np.ndarray, dict[str, int]]:
     """A selection's mask after review, bool (N,): without fine documents and spans, with toxic spans; spans overrule
-    documents. And counts: `excluded` tokens, `forced` tokens, `unknown` verdicts.
+    documents. And counts: `excluded` and `forced` tokens.
 
     A toxic document adds nothing by itself: the verdict does not say which of its tokens are toxic. Verdicts on
-    documents or tokens that the TokenizedCorpus no longer has are counted and change nothing.
+    documents or tokens that the TokenizedCorpus no longer has change nothing.
     """
-    changed, unknown = np.array(mask, dtype=bool), 0
+    changed = np.array(mask, dtype=bool)
     for target, verdict in sorted(verdicts.items(), key=lambda item: item[0].is_span):
         try:
             index = corpus.index_of(target.document)
         except InputError:
-            unknown += 1
             continue
         first, end = int(corpus.offsets[index]), int(corpus.offsets[index + 1])
         here = slice(first + (target.start or 0), end if target.stop is None else first + target.stop)
         if here.stop > end:
-            unknown += 1
             continue
         if verdict == "fine":
             changed[here] = False
         elif verdict == "toxic" and target.is_span:
             changed[here] |= corpus.valid_between(here.start, here.stop)
     before = np.asarray(mask)
-    return changed, {
-        "excluded": int(np.count_nonzero(before & ~changed)),
-        "forced": int(np.count_nonzero(changed & ~before)),
-        "unknown": unknown,
-    }
+    parts = {"excluded": before & ~changed, "forced": changed & ~before}
+    return changed, {name: int(np.count_nonzero(part)) for name, part in parts.items()}

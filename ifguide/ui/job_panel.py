@@ -24,16 +24,16 @@ def start(root: Path, arguments: list[str], *, scope: Literal["app", "fragment"]
         st.rerun(scope=scope)
 
 
-def show_job(root: Path, *, quiet: bool = False) -> bool:
-    """Show the running job of the study at this folder, or how the last one ended; returns whether one is running.
-    `quiet` leaves out a job that ended well."""
+def show_job(root: Path) -> bool:
+    """Show the running job of the study at this folder, or how the last one ended if that was not well; returns whether
+    one is running."""
     with guard():
         job = active_job(root)
         if job:
             st.fragment(_follow, run_every=1.0)(job)
             return True
         if last := latest_job(root):
-            _show_ending(last, quiet)
+            _show_ending(last)
     return False
 
 
@@ -101,16 +101,14 @@ def _detail(status: JobStatus) -> str:
     return " · ".join(parts) or "Waiting for the first progress report…"
 
 
-def _show_ending(job: Job, quiet: bool) -> None:
+def _show_ending(job: Job) -> None:
     status = job.status()
-    when = ago(status.updated)
+    if status.state == "done":
+        return
     command = status.command[0] if status.command else "run"
     job_name = "The last run" if command in _RUNS else f"The last job, “{STAGE_TITLES.get(command, plain(command))}”,"
-    if status.state == "done":
-        if not quiet:
-            st.caption(f"{job_name} finished {when}, after {duration(max(0.0, status.updated - status.started))}.")
-        return
-    text = f"{job_name} {_ENDINGS.get(status.state, 'ended')} ({when}, at the step “{stage_title(status)}”)."
+    ending = _ENDINGS.get(status.state, "ended")
+    text = f"{job_name} {ending} ({ago(status.updated)}, at the step “{stage_title(status)}”)."
     if status.state == "cancelled":
         st.info(text, icon=":material/stop_circle:")
         return

@@ -137,9 +137,7 @@ def _write_mechanism(study: Study) -> None:
         name for name in study.suppressed_names() if unit_state(study, Unit("suppress", name)).state == "fresh"
     ]
     names = ("base", *suppressed)
-    curve = {
-        f"{kind}{end}": [-2.0, -1.0] for kind in ("probability", "log_probability") for end in ("", "_low", "_high")
-    }
+    curve = {f"log_probability{end}": [-2.0, -1.0] for end in ("", "_low", "_high")}
     models = {name: {"layers": {"toxic": curve, "safe": curve}} for name in names}
     path = mechanism.mechanism_path(study, names)
     path.parent.mkdir(exist_ok=True)

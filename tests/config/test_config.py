@@ -258,13 +258,3 @@ def test_every_setting_is_documented_where_it_is_defined():
         table = getattr(StudyConfig(), section)
         described = type(table).__pydantic_fields__ if dataclasses.is_dataclass(table) else {}
         assert [name for name, known in described.items() if not known.description] == [], section
-
-
-def test_a_file_of_an_earlier_version_with_the_retired_weighting_is_read(tmp_path):
-    path = tmp_path / "study.toml"
-    path.write_text('[suppress]\nweighting = "even"\npenalty = 0.5\n[variants.soft]\nweighting = "even"\n')
-    config = read_config(path)
-    assert config.suppress.penalty == 0.5 and "soft" in config.variants
-    path.write_text('[suppress]\nweighting = "score"\n')
-    with pytest.raises(ConfigError, match="unknown setting"):
-        read_config(path)

@@ -34,10 +34,9 @@ def test_both_models_are_measured_alike_and_kept(study):
     for values in (base, default):
         for kind in ("toxic", "safe"):
             layers = values["layers"][kind]
-            for name in ("probability", "log_probability"):
-                low, value, high = (layers[f"{name}{end}"] for end in ("_low", "", "_high"))
-                assert len(value) == 3
-                assert all(a <= b <= c for a, b, c in zip(low, value, high, strict=True))
+            low, value, high = (layers[f"log_probability{end}"] for end in ("_low", "", "_high"))
+            assert len(value) == 3
+            assert all(a <= b <= c for a, b, c in zip(low, value, high, strict=True))
     assert base["layers"] != default["layers"]
 
 
@@ -50,7 +49,7 @@ def test_the_command_prints_and_keeps(study):
     heads = next(line for line in lines if line.startswith("layer ") and "," in line and "queries" not in line)
     assert "base, toxic" in heads and "default, safe" in heads
     found = read_mechanism(study, MODELS)
-    assert f"{found['models']['base']['layers']['toxic']['probability'][2]:.3g}" in first.output
+    assert f"{found['models']['base']['layers']['toxic']['log_probability'][2]:.3g}" in first.output
     stamp = mechanism_path(study, MODELS).stat().st_mtime_ns
     again = CliRunner().invoke(app, [*arguments, "--json"], env=environment)
     assert json.loads(again.output) == found

@@ -1,14 +1,9 @@
-"""The predicted effect is the first-order change of the query losses, and its comparison belongs to one study's scores
-only."""
-
-import json
+"""The predicted effect is the first-order change of the query losses."""
 
 import numpy as np
 import pytest
 
-from ifguide.study.analysis.prediction import FILE, predicted_change, prediction_key, read_prediction
-from ifguide.study.lineage import Unit
-from tests.small_study import make_study, rebuild, reverse_scores
+from ifguide.study.analysis.prediction import predicted_change
 
 
 @pytest.mark.parametrize("penalty", [0.0, 1.0, 2.5])
@@ -33,19 +28,3 @@ def test_it_is_the_derivative_of_the_query_losses_along_the_objective(penalty):
     again = train(np.where(selected, 1 - share * (1 + penalty), 1.0))
     change = (loss(again, toxic) - loss(again, safe)) - (loss(theta, toxic) - loss(theta, safe))
     assert change / share == pytest.approx(predicted_change(scores[selected].sum(), n_tokens, penalty), rel=1e-3)
-
-
-def test_a_comparison_is_shown_for_the_scores_it_was_made_with_and_no_others(tmp_path):
-    study = make_study(tmp_path)
-    assert read_prediction(study) is None
-    found = {"key": prediction_key(study), "rows": []}
-    (study.root / FILE).write_text(json.dumps(found))
-    assert read_prediction(study) == found
-    rebuild(study, Unit("scores"), reverse_scores)
-    assert read_prediction(study) is None
-
-
-def test_a_study_without_scores_has_no_comparison(tmp_path):
-    study = make_study(tmp_path)
-    (study.folder(Unit("scores")) / "manifest.json").unlink()
-    assert read_prediction(study) is None

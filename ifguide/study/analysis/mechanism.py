@@ -38,9 +38,9 @@ def measure_mechanism(study: "Study", models: Sequence[str], progress: Progress 
     """Measure every model on the same queries and keep the result.
 
     Returns:
-        `queries`, the number of each kind; and for each model of `models` its `layers`: for `toxic` and
-        `safe`, lists over layers 0 (embedding) to L: `probability` and `log_probability` (nats), each the mean over
-        queries of the mean over a completion's tokens, with 95% bootstrap intervals over queries in `_low` and `_high`.
+        `queries`, the number of each kind; and for each model of `models` its `layers`: for `toxic` and `safe`, lists
+        over layers 0 (embedding) to L: `log_probability` (nats), the mean over queries of the mean over a completion's
+        tokens, with 95% bootstrap intervals over queries in `_low` and `_high`.
 
     Raises:
         StaleError: as `mechanism_path`.
@@ -60,15 +60,11 @@ def measure_mechanism(study: "Study", models: Sequence[str], progress: Progress 
 
 def _measure_layers(model, tokenizer, pairs, progress: Progress) -> dict:
     from ifguide.data.queries import encode_queries
-    from ifguide.evaluation.logit_lens import layer_probabilities
+    from ifguide.evaluation.logit_lens import layer_log_probabilities
     from ifguide.models.loading import bos_context, context_length
 
     encoded = encode_queries(pairs, tokenizer, context_length(model.config), bos_id=bos_context(tokenizer))
-    layers = layer_probabilities(model, encoded, report=report_part(progress, "queries"))
-    found: dict[str, list[float]] = {}
-    for name, values in layers._asdict().items():
-        for column in values.T:
-            interval = bootstrap_interval(lambda rows: float(rows.mean()), column[:, None])
-            for end, value in zip(("", "_low", "_high"), interval, strict=True):
-                found.setdefault(f"{name}{end}", []).append(value)
-    return found
+    layers = layer_log_probabilities(model, encoded, report=report_part(progress, "queries"))
+    intervals = [bootstrap_interval(lambda rows: float(rows.mean()), column[:, None]) for column in layers.T]
+    ends = zip(("", "_low", "_high"), zip(*intervals, strict=True), strict=True)
+    return {f"log_probability{end}": list(values) for end, values in ends}

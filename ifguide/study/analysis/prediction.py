@@ -13,46 +13,8 @@ standard deviation, and v is damped, so the prediction has no unit; what it can 
 study.
 """
 
-from typing import TYPE_CHECKING
-
-from ifguide.errors import StaleError
-from ifguide.study.freshness import unit_digest
-from ifguide.study.lineage import Unit
-from ifguide.study.on_demand import read_result
-
-if TYPE_CHECKING:
-    from ifguide.study.reading import Study
-
-FILE = "prediction.json"
-
 
 def predicted_change(effect: float, n_valid: int, penalty: float) -> float:
     """The predicted change of the toxic minus the safe query loss, in the study's units of score: of `effect`, the sum
     of the selected tokens' scores, V predicted tokens in the objective, and the `penalty` λ, `suppress.penalty`."""
     return (1.0 + penalty) * effect / n_valid
-
-
-def prediction_key(study: "Study") -> dict[str, str]:
-    """What a comparison with retrained models belongs to: hashes of the study's scores and base model."""
-    return {stage: unit_digest(study, Unit(stage)) for stage in ("scores", "model")}
-
-
-def read_prediction(study: "Study") -> dict | None:
-    """How predictions fared against retrained models of this study; None when that was not measured for these very
-    scores.
-
-    Written by `python -m benchmarks.prediction`, into the study's folder. Keys:
-        key: hashes it belongs to.
-        penalty: λ.
-        rows: a dict a retrained model: name, kind, quantile, window, max_tokens, n_selected, effect, predicted (as
-            `predicted_change`), measured (change of the toxic minus the safe query loss, nats), toxic, safe (the
-            changes of the two, nats), emt, perplexity.
-        correlation: Spearman's rank correlations, `predicted_measured` and `predicted_emt`, each with `rho` and `n`.
-            They describe these models and test nothing: selections that hold one another are not independent.
-    """
-    try:
-        key = prediction_key(study)
-    except StaleError:
-        return None
-    found = read_result(study.root / FILE)
-    return found if found and found.get("key") == key else None

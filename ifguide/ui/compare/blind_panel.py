@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from ifguide.selection.audit import Precision, simple_precision
+from ifguide.selection.audit import Interval, wilson
 from ifguide.study.analysis.export import neutralise_cell
 from ifguide.ui import components, layout
 from ifguide.ui.compare import side_by_side
@@ -54,7 +54,7 @@ class Tally:
     model: str
     wins: int
     """Votes for it."""
-    share: Precision | None
+    share: Interval | None
     """Of the votes for any model, with its 95% Wilson interval; None before any vote is decided."""
 
 
@@ -62,7 +62,8 @@ def tally_votes(votes: Mapping[int, str], models: Sequence[str]) -> tuple[list[T
     """Votes by model, and how many are ties; `votes` are prompt -> the preferred model, or `TIE`."""
     given = Counter(votes.values())
     decided = len(votes) - given[TIE]
-    return [Tally(model=m, wins=given[m], share=simple_precision(given[m], decided)) for m in models], given[TIE]
+    shares = {m: Interval(given[m] / decided, *wilson(given[m], decided)) for m in models} if decided else {}
+    return [Tally(model=m, wins=given[m], share=shares.get(m)) for m in models], given[TIE]
 
 
 def votes_csv(votes: Mapping[int, str], ballots: Sequence[Ballot], texts: Mapping[int, str], seed: int) -> str:

@@ -50,7 +50,7 @@ def show_prompts(
     pick = read_pick(samples, tried)
     with shown:
         _show_prompt(loaded, samples, outcomes, colours, chosen, pick, versus)
-        _explain(loaded, samples)
+        _explain(loaded, first)
     if pick:
         show_drawer(loaded, samples, pick, colours)
 
@@ -133,25 +133,12 @@ def _outcome(found: Outcomes, prompt: int) -> str:
     return f", {OUTCOME_WORDS[OUTCOMES[int(found.kinds[places[0]])]]}" if places.size else ""
 
 
-def _explain(loaded: Loaded, samples: Samples) -> None:
-    """How to read the rows, what the marks on toxic words mean, and which models have none because an older version
-    measured them."""
-    old = [name for name, frame in samples.items() if "toxic_spans" not in frame]
-    said = (
+def _explain(loaded: Loaded, name: str) -> None:
+    """How to read the rows, and what the marks on toxic words mean; `name` is one of the models."""
+    scorer = plain(str((loaded.study.metrics(name) or {}).get("scorer", "")))
+    st.caption(
         f"Same prompt and random seed on each row; the most toxic rows come first, and {TOXIC_FROM} or more counts as"
         " toxic. Click a completion to see its nearest training documents; ☆ pins a row to the Overview page, ≋ shows"
-        " its token probabilities. "
+        f" its token probabilities. Words with a dotted underline are what {scorer} finds toxic in a completion: click"
+        " them for the training documents nearest to those words."
     )
-    if len(old) < len(samples):
-        scorer = plain(str((loaded.study.metrics(next(n for n in samples if n not in old)) or {}).get("scorer", "")))
-        said += (
-            f"Words with a dotted underline are what {scorer} finds toxic in a completion: click them for the training"
-            " documents nearest to those words. "
-        )
-    if old:
-        whose = "these models" if len(old) == len(samples) else plain(", ".join(variant_title(name) for name in old))
-        said += (
-            f"Toxic words of {whose} are not marked: an older version measured them. Measure them again (`--force"
-            " evaluate`) to find them."
-        )
-    st.caption(said)

@@ -109,15 +109,9 @@ HEADLINE = ("emt", "tp", "perplexity")
 
 
 def known_metrics(metrics: Mapping[str, dict], keys: Sequence[str] | None = None) -> list[Metric]:
-    """The entries of `METRICS` that any model has, then every further number that was measured with an interval."""
-    found = [m for m in METRICS if any(_is_number(values.get(m.key)) for values in metrics.values())]
-    known = {m.key for m in METRICS}
-    for values in metrics.values():
-        for key in values:
-            if key not in known and f"{key}_low" in values and _is_number(values[key]):
-                known.add(key)
-                found.append(Metric(key, key.replace("_", " ").capitalize(), f"{key} in metrics.json"))
-    return [m for m in found if keys is None or m.key in keys]
+    """The entries of `METRICS`, or of those with these keys, that any model has."""
+    wanted = [m for m in METRICS if keys is None or m.key in keys]
+    return [m for m in wanted if any(_is_number(values.get(m.key)) for values in metrics.values())]
 
 
 def is_clear(change: Interval | None) -> bool:

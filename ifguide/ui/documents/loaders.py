@@ -35,7 +35,7 @@ def need_table(loaded: Loaded, *, was: str = "not listed yet") -> None:
         " once.",
         icon=":material/hourglass_empty:",
     )
-    if job_panel.show_job(loaded.study.root, quiet=True):
+    if job_panel.show_job(loaded.study.root):
         st.stop()
     if st.button("List the documents", type="primary", icon=":material/play_arrow:"):
         job_panel.start(loaded.study.root, ["documents", loaded.name])

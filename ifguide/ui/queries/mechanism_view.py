@@ -7,7 +7,6 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from ifguide.config.names import BASE
-from ifguide.runtime.jobs import active_job
 from ifguide.study.analysis import mechanism
 from ifguide.study.freshness import unit_state
 from ifguide.study.lineage import Unit
@@ -22,8 +21,8 @@ LARGEST = 5
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x")
 
 
-def show_mechanism(loaded: Loaded, *, show_job: bool) -> None:
-    """The panel at the end of the Queries page; with `show_job` it shows a running job, which a page can do once."""
+def show_mechanism(loaded: Loaded, busy: bool) -> None:
+    """The panel at the end of the Queries page; it offers nothing while a job is running (`busy`)."""
     with st.expander("Inside the models: what suppression changed", key="mechanism"):
         names = _measurable(loaded)
         if len(names) < 2:
@@ -33,7 +32,7 @@ def show_mechanism(loaded: Loaded, *, show_job: bool) -> None:
             if found := mechanism.read_mechanism(loaded.study, names):
                 _show(found)
             else:
-                _offer(loaded, names, show_job)
+                _offer(loaded, names, busy)
 
 
 def _measurable(loaded: Loaded) -> tuple[str, ...]:
@@ -62,10 +61,9 @@ def _show(found: dict) -> None:
     )
 
 
-def _offer(loaded: Loaded, names: tuple[str, ...], show_job: bool) -> None:
-    if job_panel.show_job(loaded.study.root, quiet=True) if show_job else active_job(loaded.study.root):
-        if not show_job:
-            st.caption("A job is running. The layers can be compared once it is done.")
+def _offer(loaded: Loaded, names: tuple[str, ...], busy: bool) -> None:
+    if busy:
+        st.caption("A job is running. The layers can be compared once it is done.")
         return
     models = [part for name in names for part in ("--model", name)]
     n_models = count_of(len(names), "model")

@@ -113,14 +113,12 @@ def show_query(loaded: Loaded, kind: str, chosen: int, known: dict | None) -> No
         layout.open_document(loaded, picked)
 
 
-def offer_job(loaded: Loaded, known: dict | None) -> None:
-    """The button that computes the queries' effects."""
-    if known:
-        return
+def offer_job(loaded: Loaded, busy: bool) -> None:
+    """The button that computes the queries' effects, unless a job is running."""
     if any(stage_state(loaded.study, stage).state == "missing" for stage in ("direction", "scores", "selection")):
         st.caption("The effect of each query can be computed once the study has scores and a selection.")
         return
-    if job_panel.show_job(loaded.study.root, quiet=True):
+    if busy:
         return
     st.write(
         "For every query: how closely it agrees with the direction, how the direction changes without it, and the"

@@ -52,7 +52,7 @@ def build_page(facts: ReportFacts) -> str:
         ("frontier", "Toxicity against fluency, in numbers", _frontier(facts)),
         ("distributions", "How toxic the completions are", _distributions(facts)),
         ("outcomes", "Prompt by prompt", _outcomes(facts)),
-        ("done", "What was done", what_was_done(facts)),
+        ("done", "What was done", what_was_done(facts.study, {*facts.manifests}, facts.selection)),
         ("selections", "What was selected", _selections(facts)),
         ("words", "Words selected most", _words(facts)),
         ("documents", "Most toxic documents", _documents(facts)),

@@ -1,57 +1,57 @@
-"""What was done in the study, in sentences, for the report."""
+"""What was done in a study, in sentences, for the report and the Overview page. No streamlit here."""
 
+from ifguide.config.names import DEFAULT
 from ifguide.config.schema import ScoresConfig, SuppressConfig
-from ifguide.errors import IFGuideError
+from ifguide.study.reading import Study
 from ifguide.ui.format import count, count_of, score, selection_title, share
-from ifguide.ui.report.facts import ReportFacts
 
 _MODES = {
-    "scratch": "It was trained from a random start on the whole corpus",
-    "finetune": "It was fine-tuned on the whole corpus",
-    "asis": "It was used unchanged, with this training text",
+    "scratch": "A new model of its shape was trained on",
+    "finetune": "It was fine-tuned on",
+    "asis": "It was used unchanged; its training text is",
 }
 
 
-def what_was_done(facts: ReportFacts) -> list[str]:
-    """A sentence or two for each step that was run."""
-    study, config = facts.study, facts.study.config
-    said = []
-    if "corpus" in facts.manifests:
+def what_was_done(study: Study, built: set[str], selection: str = DEFAULT) -> list[str]:
+    """A sentence or two for each step that was run, of the stages `built`; `selection` is the one that is described."""
+    config = study.config
+    text = config.corpus.path.rstrip("/").rsplit("/", 1)[-1]
+    if "corpus" in built:
         corpus = study.corpus()
+        text += f" ({count_of(corpus.n_documents, 'document')}, {count_of(corpus.n_tokens, 'token')})"
+    model = config.model.source.rstrip("/").rsplit("/", 1)[-1]
+    said = [f"The question is which training tokens make the model {model} toxic. {_MODES[config.model.mode]} {text}."]
+    if {"queries", "model", "scores"} <= built:
+        toxic, safe = (count(len(study.queries(kind))) for kind in ("toxic", "safe"))
         said.append(
-            f"The question is which training tokens make the model {config.model.source} toxic."
-            f" {_MODES[config.model.mode]}: {count_of(corpus.n_documents, 'document')},"
-            f" {count_of(corpus.n_tokens, 'token')}."
+            f"{toxic} toxic and {safe} safe examples define what is toxic and what is safe. The difference of their"
+            f" gradients, divided by the curvature ({config.factors.strategy}, damping {config.direction.damping:g}),"
+            " is a direction in the model's weights. Every token was scored at"
+            f" {count_of(len(study.checkpoint_names()), 'checkpoint')}: how far training on it moves the model in that"
+            f" direction.{_together(config.scores)}"
         )
-    if "scores" in facts.manifests:
-        said.append(
-            f"{_queries(facts)} define what is toxic and what is safe. The difference of their gradients, divided by"
-            f" the curvature ({config.factors.strategy}, damping {config.direction.damping:g}), is a direction in the"
-            f" model's weights. Every token was scored at {count_of(len(study.checkpoint_names()), 'checkpoint')}: how"
-            f" far training on it moves the model in that direction.{_together(config.scores)}"
-        )
-    chosen = next((found.settings for found in facts.selections if found.name == facts.selection), None)
-    if chosen is not None:
-        above = "by their kind"
+    if selection in study.selection_names():
+        chosen, above = study.selection(selection).settings, "by their kind"
         if chosen.get("threshold") is not None and chosen.get("quantile") is not None:
             above = f"above {score(chosen['threshold'])} (quantile {chosen['quantile']:g})"
         said.append(
-            f"“{selection_title(facts.selection)}” takes the tokens {above}: {count(chosen['n_selected'])} tokens,"
+            f"“{selection_title(selection)}” takes the tokens {above}: {count(chosen['n_selected'])} tokens,"
             f" {share(chosen['n_selected'], chosen['n_valid'])} of all, in"
             f" {count_of(chosen['n_documents_hit'], 'document')}."
         )
-    if any(name.startswith("suppress") for name in facts.manifests):
+    if study.suppressed_names():
         said.append(
             f"The model was trained again from the same start; {_treatment(config.suppress)} Models trained against"
             " other selections, or in other ways, are shown beside it."
         )
-    values = facts.metrics[facts.first]
-    said.append(
-        f"Then {count_of(len(facts.metrics), 'model')} completed the same {count_of(values['n_prompts'], 'prompt')}"
-        f" {count_of(values['n_samples'], 'time')} each, with up to {count_of(values['max_new_tokens'], 'token')},"
-        f" top-p {values['top_p']:g} and temperature {values['temperature']:g}; {values['scorer']} rated the"
-        " completions from 0 to 1."
-    )
+    if measured := study.evaluation_names():
+        values = study.metrics(measured[0]) or {}
+        said.append(
+            f"Then {count_of(len(measured), 'model')} completed the same {count_of(values['n_prompts'], 'prompt')}"
+            f" {count_of(values['n_samples'], 'time')} each, with up to {count_of(values['max_new_tokens'], 'token')},"
+            f" top-p {values['top_p']:g} and temperature {values['temperature']:g}; {values['scorer']} rated the"
+            " completions from 0 to 1."
+        )
     return said
 
 
@@ -80,11 +80,3 @@ def _treatment(config: SuppressConfig) -> str:
     if config.warmup_share and config.method in ("penalise", "unlikelihood"):
         how += f" It had a linear warm-up over the first {share(config.warmup_share, digits=0)} of the steps."
     return how
-
-
-def _queries(facts: ReportFacts) -> str:
-    try:
-        sizes = [len(facts.study.queries(kind)) for kind in ("toxic", "safe")]
-    except IFGuideError:
-        return "Toxic and safe examples"
-    return f"{count(sizes[0])} toxic and {count(sizes[1])} safe examples"

@@ -11,7 +11,7 @@ from ifguide.data.corpus import TokenizedCorpus
 from ifguide.selection.index import Resolved, ScoreIndex
 from ifguide.study.analysis.prediction import predicted_change
 from ifguide.ui.excerpts import excerpt_at
-from ifguide.ui.format import count_of, score, signed
+from ifguide.ui.format import score
 
 N_BINS = 200
 AT_BOUNDARY = 3
@@ -104,39 +104,18 @@ def rank_line(found: Resolved) -> dict:
     return {"documents": places.tolist(), "tokens": running[places].tolist(), "hit": len(hit)}
 
 
-def effect_text(n_valid: int, penalty: float, measured: dict | None, *, predicts: bool = True) -> dict:
-    """What the board says about estimated effects: scale (times a sum of scores), help, and how far to trust it, as
-    `measured` by `ifguide.study.analysis.prediction.read_prediction`; `predicts` is false for scores that are no
-    influence."""
-    scale = {"scale": predicted_change(1.0, n_valid, penalty), "predicts": predicts}
-    if not predicts:
+def effect_text(n_valid: int, penalty: float, *, predicts: bool = True) -> dict:
+    """What the board says about estimated effects: scale (times a sum of scores), help, and how far to trust it;
+    `predicts` is false for scores that are no influence."""
+    help = "These scores are not an influence, so their sum estimates no effect. Switch to Influence for an estimate."
+    if predicts:
         help = (
-            "These scores are not an influence, so their sum estimates no effect. Switch to Influence for an estimate."
-        )
-        return {**scale, "help": help, "note": ""}
-    return {
-        **scale,
-        "help": (
             "(1 + penalty) times the selected tokens' scores, as a mean over all tokens: by how much the loss of toxic"
             " completions would rise against that of safe ones after one small training step. Above 0, toxic"
             " completions become less likely. It has no unit: only compare selections of one study with it."
-        ),
-        "note": _trust(measured),
-    }
-
-
-def _trust(measured: dict | None) -> str:
-    start = "Rough estimate. Train to confirm."
-    if measured is None:
-        return f"{start} How well it ranks trained models was not measured for this study."
-    found = measured["correlation"]
-    names = {"predicted_measured": "the measured change", "predicted_emt": "worst-case toxicity"}
-    parts = [f"{signed(found[key]['rho'], 2)} with {what}" for key, what in names.items()]
-    n = count_of(found["predicted_measured"]["n"], "trained selection")
-    return (
-        f"{start} Over {n} of this study its rank correlation is {' and '.join(parts)}: a description only, for many of"
-        " them hold one another."
-    )
+        )
+    note = "Rough estimate. Train to confirm." if predicts else ""
+    return {"scale": predicted_change(1.0, n_valid, penalty), "predicts": predicts, "help": help, "note": note}
 
 
 def document_marks(scores: np.ndarray) -> list[float]:
