@@ -10,7 +10,7 @@ from ifguide.config.attributions import describe_kind
 from ifguide.errors import InputError
 from ifguide.study.analysis.reliability import KINDS, describe_reliability, read_reliability
 from ifguide.ui import components, frame, job_panel, layout
-from ifguide.ui.documents.loaders import open_log
+from ifguide.ui.documents.loaders import open_log, reviewer
 from ifguide.ui.format import count, count_of, plain, score
 from ifguide.ui.loaders import COUNT_WORDS_UP_TO, Loaded
 from ifguide.ui.threshold import blind_audit, board, overlap_panel, selection_panel
@@ -83,16 +83,16 @@ def answer_choice(loaded: Loaded, kind: str) -> None:
 
 def hear_audit(loaded: Loaded, kind: str, tuning: Tuning) -> dict:
     """Do what the reader did in the blind audit; returns what the board shows of it."""
-    log, of = open_log(str(loaded.study.root)), (loaded.name, kind)
+    log, by, of = open_log(str(loaded.study.root)), reviewer(), (loaded.name, kind)
     for deed in (st.session_state.get("board") or {}).get("audit") or ():
         if deed["n"] > st.session_state.get("audit_ack", 0):
             st.session_state["audit_ack"] = deed["n"]  # before the writing: a bad one is refused once, not for ever
             if deed["do"] in ("open", "close"):
                 st.session_state["auditing"] = of if deed["do"] == "open" else None
             with layout.guard(go_on=True):
-                blind_audit.act(loaded, kind, log, deed, tuning.tokens_above)
+                blind_audit.act(loaded, kind, log, deed, tuning.tokens_above, by)
     more = {"open": st.session_state.get("auditing") == of, "ack": st.session_state.get("audit_ack", 0)}
-    return blind_audit.describe(loaded, kind, log) | more
+    return blind_audit.describe(loaded, kind, log, by) | more
 
 
 def find_chosen(loaded: Loaded) -> int | None:

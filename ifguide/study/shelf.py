@@ -6,12 +6,13 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from ifguide.config.io import read_config
 from ifguide.config.names import check_name
 from ifguide.errors import BusyError, ConfigError, StudyNotFound
 from ifguide.runtime.jobs import active_job
 from ifguide.storage.artifacts import replacing
 from ifguide.storage.lock import LOCK, check_writable, read_record, study_lock
-from ifguide.study.folder import cache_dir
+from ifguide.study.folder import cache_dir, list_studies
 
 INPUTS = "inputs"
 """Folder of a study with the user's files that belong to it alone."""
@@ -38,10 +39,19 @@ def duplicate_study(name: str, new: str, cache: Path | None = None) -> Path:
 
 
 def rename_study(name: str, new: str, cache: Path | None = None) -> Path:
-    """Give a study another name. A study that borrows from it still asks for the old one."""
+    """Give a study another name. A ConfigError: others borrow from it by the name it has."""
     made = free_place(new, cache)
     with _at_rest(name, cache) as root:
+        if others := [other for other in list_studies(root.parent) if name in _lenders(root.parent / other)]:
+            remedy = "remove their [borrowed] tables of it first, and `ifguide borrow` again afterwards"
+            raise ConfigError(f"{', '.join(others)} borrow from {name!r}; {remedy}")
         return root.rename(made)
+
+
+def _lenders(root: Path) -> list[str]:
+    with contextlib.suppress(ConfigError):
+        return [lent.study for lent in read_config(root / "study.toml").borrowed.values()]
+    return []
 
 
 def delete_study(name: str, cache: Path | None = None) -> None:

@@ -4,6 +4,8 @@ import pytest
 from typer.testing import CliRunner
 
 from ifguide.cli.main import app
+from ifguide.config.io import with_values
+from ifguide.config.schema import StudyConfig
 from ifguide.errors import BusyError, ConfigError, IFGuideError, StudyNotFound
 from ifguide.storage.artifacts import read_json, write_json
 from ifguide.storage.lock import study_lock
@@ -34,6 +36,18 @@ def test_a_renamed_study_is_as_it_was(cache):
     rename_study("one", "two", cache)
     assert list_studies(cache) == ["two"] and Study.open("two", cache).config == config
     assert Study.open("two", cache).corpus().n_documents > 1
+
+
+def test_a_study_that_others_borrow_from_keeps_its_name(cache):
+    config = with_values(Study.open("one", cache).config, {"borrowed.theirs": {"study": "one"}})
+    Study.create("two", config, cache)
+    Study.create("three", StudyConfig(), cache)
+    (cache / "three" / "study.toml").write_text("no settings")
+    with pytest.raises(ConfigError, match=r"^two borrow from 'one'; .*ifguide borrow"):
+        rename_study("one", "four", cache)
+    delete_study("two", cache)
+    rename_study("one", "four", cache)
+    assert list_studies(cache) == ["four", "three"]
 
 
 @pytest.mark.parametrize("new", ["two", "../two", "", ".hidden", "a/b"])

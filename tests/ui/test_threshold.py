@@ -224,6 +224,18 @@ def test_tokens_on_each_side_of_the_threshold_are_the_nearest(study, index):
     }
 
 
+def test_verdicts_of_an_audit_are_those_of_who_gave_them(tmp_path):
+    study = write_study(tmp_path / "cache", until="index")
+    of = (Loaded(study, study_fingerprint(study)), "own_loss", log := VerdictLog(study.root))
+    for deed in ({"do": "open"}, {"do": "toxic", "item": 0}, {"do": "fine", "item": 1}):
+        blind_audit.act(*of, deed, above=40, by="Ann")
+    assert {by for _, _, by in log.entries().values()} == {"Ann"}
+    blind_audit.act(*of, {"do": "undo"}, above=40, by="Ben")
+    assert [blind_audit.describe(*of, by)["done"] for by in ("Ann", "Ben", "")] == [2, 0, 2]
+    blind_audit.act(*of, {"do": "undo"}, above=40, by="Ann")
+    assert blind_audit.describe(*of, "Ann")["toxic"] == 1
+
+
 def test_an_audit_is_kept_judged_extended_and_drawn_again(tmp_path):
     study = write_study(tmp_path / "cache", until="index")
     loaded = Loaded(study, study_fingerprint(study))

@@ -64,9 +64,9 @@ def draw_audit(loaded: Loaded, kind: str, *, above: int, n: int = SIZE, seed: in
     on_demand.keep_result(_path(loaded, kind), found | {"targets": targets})
 
 
-def act(loaded: Loaded, kind: str, log: VerdictLog, deed: dict, above: int) -> None:
-    """Do what the reader did in an audit: `do` is `open`, `close`, `over`, `more`, `undo`, or a verdict on the token of
-    number `item`; a new sample is drawn around the threshold with this many tokens `above`."""
+def act(loaded: Loaded, kind: str, log: VerdictLog, deed: dict, above: int, by: str = "") -> None:
+    """Do what the reader, of the name `by`, did in an audit: `do` is `open`, `close`, `over`, `more`, `undo`, or a
+    verdict on the token of number `item`; a new sample is drawn around the threshold with this many tokens `above`."""
     audit, what = read_audit(loaded, kind), deed.get("do")
     if what == "open" and audit is None:
         draw_audit(loaded, kind, above=above)
@@ -77,19 +77,19 @@ def act(loaded: Loaded, kind: str, log: VerdictLog, deed: dict, above: int) -> N
     elif what == "more":
         draw_audit(loaded, kind, above=audit.above, n=len(audit.targets) + SIZE, seed=audit.seed)
     elif what == "undo":
-        given = log.current()
+        given = log.current(by)
         if judged := [target for target in audit.targets if target in given]:
-            log.decide(judged[-1], "none")
+            log.decide(judged[-1], "none", by=by)
     elif what in VERDICTS and deed.get("item") in range(len(audit.targets)):
-        log.decide(audit.targets[deed["item"]], what)
+        log.decide(audit.targets[deed["item"]], what, by=by)
 
 
-def describe(loaded: Loaded, kind: str, log: VerdictLog) -> dict:
-    """The audit as the board shows it: counts, the next tokens in their contexts, and the precision curve: rows of
-    score, tokens above, precision and the ends of its interval."""
+def describe(loaded: Loaded, kind: str, log: VerdictLog, by: str = "") -> dict:
+    """The audit as the board shows it to one reader: counts, the next tokens in their contexts, and the precision
+    curve: rows of score, tokens above, precision and the ends of its interval."""
     if (audit := read_audit(loaded, kind)) is None:
         return {"n": 0, "done": 0, "rows": [], "items": []}
-    index, corpus, verdicts = loaded.index(kind), loaded.corpus(), log.current()
+    index, corpus, verdicts = loaded.index(kind), loaded.corpus(), log.current(by)
     given = [verdicts.get(target) for target in audit.targets]
     judged = np.array([i for i, verdict in enumerate(given) if verdict in ("toxic", "fine")], dtype=np.int64)
     toxic = np.array([given[i] == "toxic" for i in judged], dtype=bool)
