@@ -1,4 +1,4 @@
-"""`ifguide explain`, `likelihood`, `mechanism`, `rank`, `reliability` and `report`: what a study shows."""
+"""`ifguide explain`, `mechanism`, `rank`, `reliability` and `report`: what a study shows."""
 
 import dataclasses
 import json
@@ -7,7 +7,7 @@ from typing import Annotated
 
 from typer import Option
 
-from ifguide.cli.options import AsJson, SelectionName, StudyName, split_names
+from ifguide.cli.options import AsJson, SelectionName, StudyName
 from ifguide.cli.running import follow_run, open_study
 from ifguide.config.names import BASE, DEFAULT
 
@@ -39,28 +39,6 @@ def explain(
             parts = ", ".join(f"{part} {value:+.4g}" for part, value in found["parts"].items())
             shown = f"score {found['total']:+.4g}: {parts}"
     print(shown)
-
-
-def likelihood(
-    name: StudyName,
-    prompt: Annotated[int, Option(min=0, help="Number of the prompt, from 0.")],
-    models: Annotated[str, Option(metavar="MODEL,...", help="Two to four evaluated models, separated by commas.")],
-) -> None:
-    """Compute how likely models find each other's completions.
-
-    Prints the mean log-probability of the tokens of one prompt's completions under each model.
-    """
-    from ifguide.study.analysis.likelihood import compute_likelihoods
-
-    study = open_study(name)
-    with follow_run("likelihood") as progress:
-        found = compute_likelihoods(study, prompt, split_names(models), progress)
-    for writer in found["models"]:
-        mine = [c["log_probability"] for c in found["completions"] if c["model"] == writer and c["pieces"]]
-        tokens = sum(len(values[writer]) for values in mine)
-        means = {m: sum(map(sum, (values[m] for values in mine))) / max(tokens, 1) for m in found["models"]}
-        shown = ", ".join(f"{m} {value:.3f}" for m, value in means.items())
-        print(f"{writer}'s {tokens:,} tokens, mean log-probability: {shown}")
 
 
 _MODELS = "base or a selection; give the option once for each model."
@@ -204,4 +182,4 @@ def pack(
     print(f"wrote {path} ({path.stat().st_size:,} bytes)")
 
 
-COMMANDS = (explain, likelihood, mechanism, pack, rank, reliability, report)
+COMMANDS = (explain, mechanism, pack, rank, reliability, report)

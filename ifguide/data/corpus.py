@@ -138,10 +138,6 @@ class TokenizedCorpus:
         """All document ids, in corpus order."""
         return self.column("id").to_pylist()
 
-    def sources(self) -> list[str]:
-        """All documents' sources, in corpus order."""
-        return self.column("source").to_pylist()
-
     def index_of(self, document_id: str) -> int:
         """The number of the document with this id; an InputError when none has it."""
         place = bisect_left(self._by_id, document_id, key=self._id)

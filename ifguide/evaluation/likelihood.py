@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from ifguide.errors import InputError
-from ifguide.evaluation import Report
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -20,7 +19,7 @@ class TokenLikelihood:
 
 
 def token_likelihoods(
-    model, tokenizer, prompt: str, completions: Sequence[str], *, batch_size: int = 32, report: Report | None = None
+    model, tokenizer, prompt: str, completions: Sequence[str], *, batch_size: int = 32
 ) -> list[TokenLikelihood]:
     """Log-probability of every token of some completions, each with its leading space, after one prompt.
 
@@ -55,6 +54,4 @@ def token_likelihoods(
             logits = model(input_ids=ids.to(model.device), use_cache=False).logits
             losses = token_losses(logits, labels.to(model.device)).double().cpu().numpy()
         found += [-losses[row, len(lead) - 1 : len(lead) - 1 + len(tokens)] for row, tokens in enumerate(batch)]
-        if report:
-            report(len(found), len(tokenized))
     return [TokenLikelihood(pieces=p, log_probability=values) for p, values in zip(pieces, found, strict=True)]

@@ -74,24 +74,14 @@ def is_model_folder(folder: Path) -> bool:
     return all((folder / name).is_file() for name in needed)
 
 
-def main(arguments: list[str]) -> int:
-    """Write the model to the folder named by the one argument; 2 when that cannot be done."""
-    if len(arguments) != 1 or arguments[0].startswith("-"):
-        print("usage: python -m ifguide.models.smollm2 FOLDER", file=sys.stderr)
-        return 2
-    folder = Path(arguments[0])
-    if is_model_folder(folder):
-        print(f"{folder} is already there")
-        return 0
+def main(folder: Path) -> None:
+    """Write the model to a folder, or end with what is wrong."""
+    print(f"dequantising SmolLM2-135M-Instruct to {folder} (about half a minute)", flush=True)
     try:
-        print(f"dequantising SmolLM2-135M-Instruct to {folder} (about half a minute)", flush=True)
         convert(find_gguf(), folder)
     except IFGuideError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(f"wrote {folder}")
-    return 0
+        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    main(Path(*sys.argv[1:]))

@@ -205,7 +205,7 @@ class Worker:
         """Compute token probabilities; they are kept in the study."""
         if self._move(request, "running"):
             load = lambda study, name: self.models.load(study, name)[:2]  # noqa: E731
-            compute_likelihoods(study, request.number, request.models, load=load)
+            compute_likelihoods(study, request.number, request.models, load)
 
 
 def rate(scorer: ToxicityScorer, texts: Sequence[str], growing: Container[int]) -> list[dict]:

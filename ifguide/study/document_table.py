@@ -140,7 +140,7 @@ def describe_corpus(study: "Study") -> dict[str, Any]:
         "mean_loss": None if losses is None else losses / np.maximum(count_valid(offsets, corpus.trained), 1),
         "group": group,
         "group_size": np.bincount(group)[group],
-        "source": corpus.sources(),
+        "source": corpus.column("source").to_pylist(),
         "id": corpus.ids(),
     }
 
@@ -268,13 +268,9 @@ def remove_table(study: "Study", unit: Unit) -> None:
 
 @contextlib.contextmanager
 def writing_alone(study: "Study") -> Iterator[None]:
-    """Hold the folder of the tables; another writer waits, in this process or another one. What an earlier version
-    kept in the folder is removed."""
+    """Hold the folder of the tables; another writer waits, in this process or another one."""
     folder = study.root / STAGE_FOLDERS["documents"]
     folder.mkdir(exist_ok=True)
     with (folder / _LOCK).open("a") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
-        for path in folder.iterdir():
-            if path.is_file() and path.name != _LOCK:
-                path.unlink(missing_ok=True)
         yield

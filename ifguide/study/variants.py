@@ -12,16 +12,17 @@ if TYPE_CHECKING:
     from ifguide.config.schema import StudyConfig, VariantConfig
 
 BASELINES = {
-    "words": "tokens of words that the classifier calls toxic by themselves: a word filter",
-    "classifier-tokens": "tokens of words without which the classifier finds their sentence less toxic",
-    "classifier-documents": "every token of the documents that the classifier calls toxic, which are left out",
-    "loss-difference": "tokens that a model tuned on the toxic queries finds likelier than one tuned on the safe ones",
-    "standard": "influence on the toxic queries alone, without the safe ones",
-    "last-position": "position attribution at the end of training alone",
-    "last-own-loss": "own-loss influence at the end of training alone",
+    "words": ("Word filter", "words that the classifier calls toxic by themselves"),
+    "classifier-tokens": ("Classifier, by word", "words without which the classifier finds their sentence less toxic"),
+    "classifier-documents": ("Classifier, by document", "documents that the classifier calls toxic, left out whole"),
+    "loss-difference": ("Loss difference", "tokens likelier after tuning on the toxic queries than on the safe ones"),
+    "standard": ("Standard influence", "tokens by their influence on the toxic queries alone"),
+    "last-position": ("Position, last checkpoint", "tokens by position attribution at the end of training alone"),
+    "last-own-loss": ("Own loss, last checkpoint", "tokens by own-loss influence at the end of training alone"),
 }
-"""Selections by other methods' scores, to be measured against: with the settings of the default selection and as many
-hits, the best first. The study's own other kinds of scores, and imported ones, are measured in the same way."""
+"""Selections by other methods' scores, to be measured against: name -> title, and what is taken, with the settings of
+the default selection and as many hits, the best first. The study's own other kinds of scores, and imported ones, are
+measured in the same way."""
 
 METHODS: dict[str, dict] = {
     "unlikelihood": {"method": "unlikelihood"},

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from ifguide.config.attributions import KINDS, attributions
 from ifguide.storage.durations import format_seconds
+from ifguide.study.variants import BASELINES
 
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>()#+!|~:$^=&.-])")
 _MADE_OF_WORDS = re.compile(r":(?=//)|\bwww(?=\.)|@(?=[\w-])|:(?=[\w+-]+:)", re.IGNORECASE)
@@ -30,7 +31,6 @@ STAGE_TITLES = {
     "evaluate": "Compare the models",
     "documents": "List the documents",
     "explain": "Measure what each query does",
-    "likelihood": "Find the token probabilities",
     "mechanism": "Compare the layers",
     "compare": "Train other methods",
     "train": "Train a model",
@@ -77,29 +77,9 @@ VARIANTS = {
         "Human labels (best case)",
         "Trained against the toxic spans people marked: what a perfect selection would reach.",
     ),
-    "words": ("Word filter", "Trained against words that the classifier calls toxic by themselves."),
-    "classifier-tokens": (
-        "Classifier, by word",
-        "Trained against words without which the classifier finds their sentence less toxic.",
-    ),
-    "classifier-documents": (
-        "Classifier, by document",
-        "Trained without the documents that the classifier calls toxic.",
-    ),
-    "loss-difference": (
-        "Loss difference",
-        "Trained against tokens likelier to a model tuned on the toxic queries than to one tuned on the safe ones.",
-    ),
+    **{name: (title, f"Trained against {what}.") for name, (title, what) in BASELINES.items()},
+    "classifier-documents": ("Classifier, by document", "Trained without documents that the classifier calls toxic."),
     **{name: (KINDS[name].title, f"Trained against tokens by “{KINDS[name].title}”.") for name in attributions()},
-    "standard": ("Standard influence", "Trained against tokens by their influence on the toxic queries alone."),
-    "last-position": (
-        "Position, last checkpoint",
-        "Trained against tokens by position attribution at the end of training alone.",
-    ),
-    "last-own-loss": (
-        "Own loss, last checkpoint",
-        "Trained against tokens by own-loss influence at the end of training alone.",
-    ),
     "dpo": ("Preference (DPO)", "The base model, taught to prefer the safe queries' completions to the toxic ones'."),
     "steered": ("Steered decoding", "The unchanged base model; a classifier helps choose its words."),
     "unlikelihood": ("Unlikelihood", "Trained to find the selected tokens unlikely, instead of with the penalty."),

@@ -115,7 +115,7 @@ def test_what_goes_in_comes_out(tmp_path):
     corpus = build(tmp_path, rows, id_field="name", source_field="from")
     assert corpus.n_documents == len(texts)
     assert corpus.ids() == [row["name"] for row in rows]
-    assert corpus.sources() == [row["from"] for row in rows]
+    assert corpus.column("source").to_pylist() == [row["from"] for row in rows]
     expected = tokenize(tiny_tokenizer("byte_bpe"), texts)
     for i, text in enumerate(texts):
         document = corpus.document(i)
@@ -177,7 +177,7 @@ def test_documents_without_text_are_counted_or_refused(tmp_path):
     rows = [{"text": "one"}, {"text": "  \n"}, {"text": "two"}, {"text": ""}]
     corpus = build(tmp_path, rows)
     assert corpus.ids() == ["docs-000001", "docs-000003"]
-    assert corpus.sources() == ["docs", "docs"]
+    assert corpus.column("source").to_pylist() == ["docs", "docs"]
     assert [corpus.summary[key] for key in ("documents", "skipped", "tokens")] == [2, 2, corpus.n_tokens]
     assert [place.rsplit(", ")[1] for place in corpus.summary["skipped_at"]] == ["line 2", "line 4"]
     with pytest.raises(InputError, match=r"line 2: no text in 'text'; remove the row or set corpus\.skip_empty=true"):

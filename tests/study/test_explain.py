@@ -132,6 +132,8 @@ def test_list_of_queries_is_searched_and_ordered(study):
 
     loaded = Loaded(study, study_fingerprint(study))
     known = {"toxic": {"along": [0.2, 0.9], "without": [0.9, 0.99]}}
-    assert [r.number for r in query_view.list_queries(loaded, "toxic", "", "along", known)] == [1, 0]
-    assert [r.number for r in query_view.list_queries(loaded, "toxic", "", "without", known)] == [0, 1]
-    assert [r.completion for r in query_view.list_queries(loaded, "toxic", "IDIOT", "along", None)] == [" an idiot"]
+    assert [*query_view.list_queries(loaded, "toxic", "", "along", known).index] == [1, 0]
+    assert [*query_view.list_queries(loaded, "toxic", "", "without", known).index] == [0, 1]
+    assert [*query_view.list_queries(loaded, "toxic", "IDIOT", "along", None)["completion"]] == [" an idiot"]
+    alone = {"toxic": {"along": [0.2, 0.9], "without": [None, 0.99]}}  # the only one of its set
+    assert [*query_view.list_queries(loaded, "toxic", "", "without", alone).index] == [1, 0]

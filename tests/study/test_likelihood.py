@@ -1,13 +1,12 @@
 import numpy as np
 import pytest
 import torch
-from typer.testing import CliRunner
 
-from ifguide.cli.main import app
 from ifguide.errors import InputError
 from ifguide.evaluation.generation import encode_prompts
 from ifguide.evaluation.likelihood import token_likelihoods
 from ifguide.study.analysis.likelihood import compute_likelihoods, likelihood_path, read_likelihoods
+from ifguide.study.evaluating import load_evaluated
 from tests.tiny import SHAPES, tiny_model
 from tests.tiny_study import write_evaluation, write_two_models
 from tests.tiny_tokenizers import tiny_tokenizer
@@ -49,12 +48,11 @@ def study(tmp_path, monkeypatch):
     return write_two_models(tmp_path)
 
 
-def test_command_keeps_an_answer_that_a_changed_model_makes_stale(study):
+def test_an_answer_is_kept_until_a_changed_model_makes_it_stale(study):
     assert read_likelihoods(study, 1, ["base", "default"]) is None
-    done = CliRunner().invoke(app, ["likelihood", "tiny", "--prompt", "1", "--models", "default,base"])
-    assert done.exit_code == 0, done.output
-    assert "base's" in done.output and "mean log-probability" in done.output
+    computed = compute_likelihoods(study, 1, ["default", "base"], load_evaluated)
     found = read_likelihoods(study, 1, ["default", "base"])
+    assert found == computed
     assert found["prompt"] == "prompt 1 is" and [c["sample"] for c in found["completions"]] == [0, 1, 2, 0, 1, 2]
     for completion in found["completions"]:
         assert "".join(completion["pieces"]) == f" {completion['model']} fox {completion['sample']}"
@@ -69,7 +67,7 @@ def test_command_keeps_an_answer_that_a_changed_model_makes_stale(study):
 def test_bad_prompts_and_models_are_refused(study):
     for models in (["base"], ["base", "nobody"], []):
         with pytest.raises(InputError, match="expected two to 4 of the evaluated models"):
-            compute_likelihoods(study, 0, models)
+            compute_likelihoods(study, 0, models, load_evaluated)
     with pytest.raises(InputError, match="expected a prompt from 0 to 1, got 9"):
-        compute_likelihoods(study, 9, ["base", "default"])
+        compute_likelihoods(study, 9, ["base", "default"], load_evaluated)
     assert not likelihood_path(study, 9, ["base", "default"]).exists()

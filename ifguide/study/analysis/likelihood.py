@@ -5,9 +5,7 @@ from typing import TYPE_CHECKING
 
 from ifguide.errors import InputError, StaleError
 from ifguide.evaluation.likelihood import token_likelihoods
-from ifguide.runtime.progress import Progress, report_part
 from ifguide.study import on_demand
-from ifguide.study.evaluating import load_evaluated
 from ifguide.study.freshness import unit_digest
 from ifguide.study.lineage import Unit, weights_unit
 
@@ -40,11 +38,7 @@ def read_likelihoods(study: "Study", prompt: int, models: Sequence[str]) -> dict
 
 
 def compute_likelihoods(
-    study: "Study",
-    prompt: int,
-    models: Sequence[str],
-    progress: Progress | None = None,
-    load: Callable[["Study", str], tuple] = load_evaluated,
+    study: "Study", prompt: int, models: Sequence[str], load: Callable[["Study", str], tuple]
 ) -> dict:
     """Every completion that two to four evaluated models gave to one prompt, by its index, under each of the models;
     kept in the study's folder. `load` gives a model and its tokenizer. An InputError: too few or too many models, one
@@ -58,7 +52,7 @@ def compute_likelihoods(
     if not 2 <= len(models) <= MODELS_MOST or not set(models) <= set(known):
         wanted = f"two to {MODELS_MOST} of the evaluated models ({', '.join(known)})"
         raise InputError(f"expected {wanted}, got {', '.join(models) or 'none'}")
-    path, progress = likelihood_path(study, prompt, models), progress or Progress()
+    path = likelihood_path(study, prompt, models)
     completions: list[dict] = []
     text = None
     for model in models:
@@ -75,10 +69,9 @@ def compute_likelihoods(
         ]
     assert text is not None
     texts = [completion.pop("text") for completion in completions]
-    for turn, model in enumerate(models):
+    for model in models:
         loaded, tokenizer = load(study, model)
-        report = report_part(progress, "completions", part=turn, parts=len(models))
-        found = token_likelihoods(loaded, tokenizer, text, texts, report=report)
+        found = token_likelihoods(loaded, tokenizer, text, texts)
         for completion, likelihood in zip(completions, found, strict=True):
             completion.setdefault("pieces", likelihood.pieces)
             if completion["pieces"] != likelihood.pieces:

@@ -47,23 +47,13 @@ def draw_ballots(models: Sequence[str], prompts: Sequence[int], seed: int) -> li
     return found
 
 
-@dataclass(frozen=True, kw_only=True)
-class Tally:
-    """How often one model was preferred."""
-
-    model: str
-    wins: int
-    """Votes for it."""
-    share: Interval | None
-    """Of the votes for any model, with its 95% Wilson interval; None before any vote is decided."""
-
-
-def tally_votes(votes: Mapping[int, str], models: Sequence[str]) -> tuple[list[Tally], int]:
-    """Votes by model, and how many are ties; `votes` are prompt -> the preferred model, or `TIE`."""
+def tally_votes(votes: Mapping[int, str], models: Sequence[str]) -> tuple[dict[str, tuple[int, Interval | None]], int]:
+    """Each model's votes, and their share of those for any model with its 95% Wilson interval, None before any vote is
+    decided; and how many are ties. `votes` are prompt -> the preferred model, or `TIE`."""
     given = Counter(votes.values())
     decided = len(votes) - given[TIE]
     shares = {m: Interval(given[m] / decided, *wilson(given[m], decided)) for m in models} if decided else {}
-    return [Tally(model=m, wins=given[m], share=shares.get(m)) for m in models], given[TIE]
+    return {m: (given[m], shares.get(m)) for m in models}, given[TIE]
 
 
 def votes_csv(votes: Mapping[int, str], ballots: Sequence[Ballot], texts: Mapping[int, str], seed: int) -> str:
@@ -164,10 +154,9 @@ def _show_tally(loaded, samples, colours, ballots, texts, state: dict, seed: int
         columns = [column("Model", "titled"), column("Preferred", note="Votes for it")]
         columns.append(column("Share of decided votes", "interval", "With its 95% Wilson interval; ties are left out"))
         lines = []
-        for row in rows:
-            found = row.share
+        for model, (wins, found) in rows.items():
             cell = ["–", ""] if found is None else [share(found.value), f"{share(found.low)} – {share(found.high)}"]
-            lines.append({"key": row.model, "cells": [model_cell(row.model, colours), count(row.wins), cell]})
+            lines.append({"key": model, "cells": [model_cell(model, colours), count(wins), cell]})
         components.record_table(columns, lines, key="tally", label="Votes by model")
         st.caption("These votes show one reader's preference, in fluency as much as in tone.")
     with st.container(horizontal=True, gap="small"):

@@ -1,7 +1,6 @@
 """The Queries page: the list of both sets, one query's effect, and the job that computes it."""
 
-from typing import NamedTuple
-
+import pandas as pd
 import streamlit as st
 
 from ifguide.errors import StaleError
@@ -9,21 +8,11 @@ from ifguide.study.analysis import explain
 from ifguide.study.freshness import stage_state
 from ifguide.study.on_demand import read_result
 from ifguide.ui import components, job_panel, layout
-from ifguide.ui.format import column, count, count_of, number, score
+from ifguide.ui.format import column, count, count_of, finite, number, score
 from ifguide.ui.loaders import Loaded
 
 KINDS = {"toxic": "Toxic", "safe": "Safe"}
 ORDERS = {"given": "As given", "without": "Changes the direction most", "along": "Most along the direction"}
-
-
-class Row(NamedTuple):
-    """A query of the list; the cosines are None until the job has run."""
-
-    number: int
-    prompt: str
-    completion: str
-    along: float | None
-    without: float | None
 
 
 def read_known(loaded: Loaded) -> dict | None:
@@ -43,23 +32,16 @@ def ask(loaded: Loaded, known: dict | None) -> tuple[str, str, str]:
         return kind, search, layout.choose("Order", ORDERS, key="query_order") if known else "given"
 
 
-def list_queries(loaded: Loaded, kind: str, search: str, order: str, known: dict | None) -> list[Row]:
-    """The queries that contain the text, in order; without results of the job, as given."""
+def list_queries(loaded: Loaded, kind: str, search: str, order: str, known: dict | None) -> pd.DataFrame:
+    """The queries that contain the text, in order; with results of the job, their cosines `along` and `without`."""
     table = loaded.queries(kind)
-    found = (known or {}).get(kind)
-    rows = [
-        Row(i, prompt, completion, found["along"][i] if found else None, found["without"][i] if found else None)
-        for i, (prompt, completion) in enumerate(zip(table["prompt"], table["completion"], strict=True))
-        if search.lower() in (prompt + completion).lower()
-    ]
-    if found and order == "without":
-        rows.sort(key=lambda row: 2.0 if row.without is None else row.without)
-    elif found and order == "along":
-        rows.sort(key=lambda row: -(row.along or 0.0))
-    return rows
+    if known:
+        table = table.assign(**{name: pd.Series(known[kind][name], dtype=float) for name in ("along", "without")})
+    table = table[(table["prompt"] + table["completion"]).str.lower().str.contains(search.lower(), regex=False)]
+    return table.sort_values(order, ascending=order == "without", kind="stable") if order in table else table
 
 
-def show_list(rows: list[Row], kind: str, known: dict | None) -> int | None:
+def show_list(rows: pd.DataFrame, kind: str, known: dict | None) -> int | None:
     """A page of the list; returns the number of the query that is chosen."""
     columns = [column("No."), column("Prompt", "excerpt"), column("Completion", "excerpt")]
     if known:
@@ -68,11 +50,11 @@ def show_list(rows: list[Row], kind: str, known: dict | None) -> int | None:
             column("Without it", note="Cosine of the direction with and without this query: 1 means no change"),
         ]
     lines = []
-    for row in rows:
-        cells = [count(row.number + 1), [[row.prompt, False]], [[row.completion, True]]]
+    for row in rows.itertuples():
+        cells = [count(row.Index + 1), [[row.prompt, False]], [[row.completion, True]]]
         if known:
-            cells += [number(row.along), number(row.without, 5)]
-        lines.append({"key": str(row.number), "cells": cells})
+            cells += [number(finite(row.along)), number(finite(row.without), 5)]
+        lines.append({"key": str(row.Index), "cells": cells})
     key = f"query_{kind}"
     linked = st.session_state.get(key, st.query_params.get("query"))
     look: dict = {"label": "Queries", "empty": "No query contains this text."}

@@ -41,7 +41,7 @@ CHOSEN_OTHERWISE = {
     "oracle": "The spans that people marked",
     "borrowed": "A selection of another study, carried over by characters",
     "mask": "Tokens that a file names",
-    **{name: what[0].upper() + what[1:] for name, what in BASELINES.items()},
+    **{name: what[0].upper() + what[1:] for name, (_, what) in BASELINES.items()},
 }
 """What a selection without a threshold is, by its kind."""
 
