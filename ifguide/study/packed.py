@@ -99,11 +99,7 @@ def unpack_study(path: Path, cache: Path) -> str:
                 raise InputError(f"a study {root.name!r} of your own is there; rename it, and then open {path.name}")
             cache.mkdir(parents=True, exist_ok=True)
             with replacing(root) as folder:
-                for member, name in zip(members, names, strict=True):
-                    place = folder / name
-                    place.parent.mkdir(parents=True, exist_ok=True)
-                    with file.open(member) as source, place.open("wb") as target:
-                        shutil.copyfileobj(source, target)
+                file.extractall(folder)
                 if root.exists():
                     shutil.rmtree(root)
     except (OSError, zipfile.BadZipFile, KeyError, ValueError, TypeError) as error:

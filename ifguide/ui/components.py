@@ -91,10 +91,8 @@ def record_table(
         rows: dicts of key and cells, one prepared value a column, and where columns are sortable `sort`: one number,
             text or None a column. Rows with None come last in either direction.
         label: name of the table for screen readers.
-        chosen: key of the highlighted row.
-        pickable: rows answer to clicks.
+        chosen, pickable: key of the highlighted row; rows answer to clicks.
         compact: excerpts take one line.
-        empty: sentence shown instead of a table without rows.
         sort: the column sorted by at first, and whether from the largest down; None: the order of `rows`.
         most: rows shown after sorting until the reader asks for all; 0: all.
         on_sort: called when the reader sorts; `st.session_state[key]["sort"]` is the column's label then.
@@ -137,14 +135,10 @@ def completions(
 
     Args:
         pair: from `ifguide.ui.compare.side_by_side`, with `change` and `results` as text.
-        names: of the models.
-        titles: shown for them.
-        colours: of the models; empty for none.
+        names, titles, colours: of the models; an empty colour is none.
         memory: what the browser files the reader's reveals under.
-        rated: show each completion's rating.
         chosen: the picked completion, `SAMPLE.MODEL`, or `SAMPLE.` for a row's token probabilities.
         span: the picked toxic span in it, `START-END`.
-        pinned: the sample that is pinned.
         first: rows shown before the reader asks for all.
         on_pick: called when a completion is clicked; `st.session_state[key]["pick"]` is then as `chosen`, or `close`
             when it was the picked one. For a toxic span in it, `START-END` and a blank come first.

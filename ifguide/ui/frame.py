@@ -100,11 +100,7 @@ def start_page(title: str, *, wide: bool = False) -> None:
 
 
 def open_page(title: str, *, wide: bool = False) -> Loaded:
-    """The chosen study; stops the page when there is none.
-
-    Args:
-        wide: use the whole width of the window.
-    """
+    """The chosen study; stops the page when there is none. A `wide` page has the whole width of the window."""
     start_page(title, wide=wide)
     if linked := st.session_state.pop("missing_study", None):
         st.warning(

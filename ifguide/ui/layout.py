@@ -131,15 +131,9 @@ def open_document(loaded: Loaded, id: str) -> None:
 
 
 def pager(key: str, *, n_items: int, page_size: int, noun: str, of: Hashable = None) -> slice:
-    """Previous and next buttons; the page number is in the address. Returns the slice of items to show.
-
-    Args:
-        key: name of the page number in the address.
-        n_items: how many there are.
-        page_size: how many a page shows.
-        noun: what they are, in the plural; in the singular when they are shown one at a time.
-        of: what the items depend on; when it changes, the first page is shown.
-    """
+    """Previous and next buttons; the page number is in the address, called `key`. Returns the slice of items to show.
+    `noun` is in the plural, or in the singular when they are shown one at a time; when what they depend on, `of`,
+    changes, the first page is shown."""
     if st.session_state.get(f"{key}_of", of) != of:
         turn_to(key, 1)
     st.session_state[f"{key}_of"] = of

@@ -24,12 +24,8 @@ def marked_words(samples: "pandas.DataFrame") -> frozenset[str]:
 
 
 def hide_words(text: str, ends: np.ndarray, marked: np.ndarray, words: frozenset[str]) -> np.ndarray:
-    """Which tokens of a text to hide, bool (n,): those marked, the rest of their words, and all of `words`.
-
-    Args:
-        ends: int (n,), where each token's piece of the text ends, ascending.
-        marked: bool (n,).
-    """
+    """Which tokens of a text to hide, bool (n,): those `marked`, bool (n,), the rest of their words, and all of
+    `words`. `ends`, int (n,), are where each token's piece of the text ends, ascending."""
     hidden, found = marked.copy(), [*WRITTEN_WORD.finditer(text)]
     if not found:
         return hidden

@@ -249,7 +249,7 @@ def test_threshold_answers_its_address_saves_a_selection_and_trains_that(open_ap
     app = open_app(tmp_path / "cache", "threshold", part="Sources")
     assert "Saved as “Default selection”" in [c.value for c in app.caption]
     before = selected_tokens(app)
-    app = open_app(tmp_path / "cache", "threshold", top="0.5", part="Sources")
+    app = open_app(tmp_path / "cache", "threshold", above="37", part="Sources")
     assert not app.error and "Not saved" in [c.value for c in app.caption]
     after = selected_tokens(app)
     assert 0 < after < before

@@ -122,7 +122,7 @@ def test_searches_and_names_that_are_refused_stay_text(watch, address):
 
 
 def test_threshold_and_its_tables_stay_text(watch, address):
-    visit(watch.page, address, f"threshold?{query(top='30', low='-9', high='9')}")
+    visit(watch.page, address, f"threshold?{query(above='2000', low='-9', high='9')}")
     reveal(watch.page)
     for part in ("Affected documents", "Words", "Sources", "Saved & compare"):
         watch.page.get_by_role("tab", name=part).click()

@@ -141,7 +141,7 @@ def test_the_board_answers_every_way_to_choose(page, address, index):
     assert (figure(page, "Precision"), figure(page, "Recall")) == (f"{exact.precision:.3f}", f"{exact.recall:.3f}")
     said = page.locator(".status").inner_text()
     assert re.search(r"The preview (had the same number of tokens|was off by \d+ token)", said)
-    assert named(page, "above") == [str(exact.n_above)] and "top=" not in page.url
+    assert named(page, "above") == [str(exact.n_above)]
     assert page.evaluate("history.length") == steps + 1
     # Escape puts the handle back, and no word enters or leaves any more.
     drag(page, -80)
@@ -293,9 +293,8 @@ def test_address_restores_everything_in_another_browser(page, browser, address, 
         assert part in page.url
     context = browser.new_context(viewport={"width": 1280, "height": 1000})
     again = context.new_page()
-    for link in (page.url, f"{address}?study=fake&top=3&{kept}"):  # the second as earlier versions wrote it
-        visit(again, link)
-        assert again.locator(".figures").inner_text() == seen
+    visit(again, page.url)
+    assert again.locator(".figures").inner_text() == seen
     context.close()
 
 
@@ -309,7 +308,7 @@ def test_opening_is_no_step_of_the_history_and_the_shared_link_names_study_and_s
 
 
 def test_hostile_text_stays_text(page, address):
-    visit(page, f"{address}?top=30&low=-9&high=9&doc={HOSTILE_ID}")
+    visit(page, f"{address}?above=2000&low=-9&high=9&doc={HOSTILE_ID}")
     drag(page, -60)
     page.mouse.up()
     settle(page)
@@ -326,7 +325,7 @@ def own_cache(tmp_path):
 
 def test_saved_choice_is_loaded_renamed_compared_and_deleted(page, own_cache):
     cache, address = own_cache
-    visit(page, f"{address}?top=1.2&window=1&attribution=Position+influence")
+    visit(page, f"{address}?above=90&window=1&attribution=Position+influence")
     assert page.get_by_role("button", name="Train").is_enabled()
     page.get_by_label("Name of the selection").fill("few")
     page.get_by_role("button", name="Save", exact=True).click()
@@ -335,7 +334,7 @@ def test_saved_choice_is_loaded_renamed_compared_and_deleted(page, own_cache):
     open_part(page, "Saved & compare")
     seen, tokens = page.locator(".figures").inner_text(), above(page)
     type_in(page, page.get_by_label("Token count"), "300")
-    assert named(page, "above") == ["300"] and "top=" not in page.url
+    assert named(page, "above") == ["300"]
     assert page.locator(".figures").inner_text() != seen
     page.locator('tr[data-key="few"]').click()
     wait_until_still(page)

@@ -182,18 +182,6 @@ def test_the_stage_follows_the_selection_and_changes_no_page(tmp_path):
     assert study_fingerprint(own) == before
 
 
-def test_files_of_an_earlier_version_are_replaced(study, tmp_path):
-    """It kept `corpus-DIGEST.parquet` and checksums in the folder itself."""
-    own = write_study(tmp_path / "cache", until="selection")
-    folder = own.root / "documents"
-    folder.mkdir()
-    for name in ("corpus-0123.parquet", "corpus-0123.parquet.sum", "ranks-default-45.parquet", ".a.parquet.9.tmp"):
-        (folder / name).write_bytes(b"old")
-    assert stage_state(own, "documents").state == "missing"
-    assert open_documents(own, "default").n_documents == own.corpus().n_documents
-    assert not [path for path in folder.iterdir() if path.is_file() and path.name != ".lock"]
-
-
 def test_one_entry_makes_a_column(tmp_path, monkeypatch):
     """Stored, sorted by, shown and explained, each from the one entry."""
     toy = Column("squared", "corpus", pa.int64(), "squared", "Length, squared", "Tokens, squared")

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ifguide.selection.algorithm import rank_at_quantile
 from ifguide.selection.verdicts import Target, VerdictLog
 from ifguide.study.freshness import study_fingerprint
 from ifguide.study.select import open_index
@@ -42,9 +41,6 @@ class Distinct:
     def __init__(self, n_valid: int):
         self.n_valid = n_valid
 
-    def above_quantile(self, quantile: float) -> int:
-        return rank_at_quantile(self.n_valid, quantile)
-
     def tokens_above(self, threshold: float) -> int:
         return int(threshold)
 
@@ -61,26 +57,11 @@ def test_the_address_finds_the_same_threshold_again_at_any_size(n_valid, data):
     assert read_address(address, DEFAULT, Distinct(n_valid)) == tuning
 
 
-def test_links_of_earlier_versions_name_a_share_and_still_work():
-    for n_valid, top, expected in (
-        (38_401, "0.5", 192),
-        (1_000_000, "2", 20_000),
-        (1_000_000_000, "0.0000003", 3),
-        (28_701, "1.35", 387),
-        (100, "7", 7),
-        (28_701, "100", 28_700),
-    ):
-        assert read_address({"top": top}, DEFAULT, Distinct(n_valid)).tokens_above == expected, top
-        assert read_address({"top": top, "above": "5"}, DEFAULT, Distinct(n_valid)).tokens_above == 5
-    assert write_address(DEFAULT, DEFAULT)["top"] is None
-
-
 def test_what_makes_no_sense_changes_nothing(index):
     for address in (
-        {"above": "abc", "top": "abc", "window": "-1", "budget": "1.5", "range": "<b>", "low": "1"},
-        {"above": "nan", "top": "nan", "window": "inf", "budget": "", "low": "2", "high": "1"},
-        {"above": "0", "top": "0", "low": "nan", "high": "1e999"},
-        {"top": "101"},
+        {"above": "abc", "window": "-1", "budget": "1.5", "range": "<b>", "low": "1"},
+        {"above": "nan", "window": "inf", "budget": "", "low": "2", "high": "1"},
+        {"above": "0", "low": "nan", "high": "1e999"},
         {"above": "3.5"},
     ):
         assert read_address(address, DEFAULT, index) == DEFAULT, address

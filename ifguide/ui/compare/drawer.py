@@ -86,33 +86,21 @@ def _explain(index: WordIndex, n_documents: int, terms: list[Term], span: Span |
     """How the documents were found."""
     all_read = index.n_documents == n_documents
     searched = f"the {count(index.n_documents)} best-ranked of {count_of(n_documents, 'document')}"
-    first = "the best-ranked by the default selection" if ranked else "the first in the corpus"
+    common, first = "", "the best-ranked by the default selection" if ranked else "the first in the corpus"
     if span:
-        what, terms_are = "contain these words", "A word, or a pair with its neighbour in the completion,"
-        limit, common = "", _warn_of_common(index, terms, "ranks" if ranked else "corpus")
+        what, terms_are, limit = "contain these words", "A word, or a pair with its neighbour in the completion,", ""
+        if any(len(term.words) == 1 and index.is_common(term.n_documents) for term in terms):
+            order = "ranks" if ranked else "corpus"
+            common = "Many documents hold such words, so a match says little, and much of the order is that of"
+            common += f" the {order}. "
     else:
         what, terms_are = "share the completion's rarest words and pairs of words", "A term"
-        limit, common = f", and none found in more than {share(COMMON_SHARE, digits=0)} of the documents", ""
+        limit = f", and none found in more than {share(COMMON_SHARE, digits=0)} of the documents"
     return (
         f"{common}Documents that {what}, searched in {'all documents' if all_read else searched}; marked are those"
         f" words, selected tokens and human labels. {terms_are} found in n of N documents weighs log(N/n); the"
         f" {TERMS_MOST} rarest count{limit}. Among equal sums, {first} come first. They read alike; only training"
         " without them shows whether they caused it."
-    )
-
-
-def _warn_of_common(index: WordIndex, terms: list[Term], order: str) -> str:
-    """How to read the list when the clicked words are in many documents."""
-    words = [term for term in terms if len(term.words) == 1]
-    common = [term for term in words if index.is_common(term.n_documents)]
-    if not common:
-        return ""
-    which = f"{count(len(common))} of these words are" if len(common) < len(words) else "These words are"
-    which = "This word is" if len(words) == 1 else which
-    rarest = share(min(term.n_documents for term in common), index.n_documents, digits=0)
-    return (
-        f"{which} in many documents ({rarest}{'' if len(common) == 1 else ' and more'}), so a match says little, and"
-        f" much of the order is that of the {order}. "
     )
 
 

@@ -40,17 +40,9 @@ def viewer_payload(
     memory: str,
     offensive: Mapping[str, Sequence[Span]],
 ) -> dict:
-    """The completions of one draw, one a model, for the component.
-
-    Args:
-        found: from `ifguide.study.analysis.likelihood.read_likelihoods`.
-        sample: which draw.
-        names: models in the page's order.
-        chosen: a key of `choices(names)`.
-        colours: of the models.
-        memory: what the browser files the reader's reveals under.
-        offensive: model -> characters of its completion that are blurred with offensive words.
-    """
+    """The completions of one draw, one a model, for the component. `found` is from `read_likelihoods`, `chosen` a key
+    of `choices(names)`, `memory` what the browser files the reader's reveals under; `offensive` gives the characters of
+    each model's completion that are blurred with offensive words."""
     layers, known = [], choices(names)
     for title, choice in known.items():
         values = [layer_values(completion["log_probability"], choice) for completion in found["completions"]]

@@ -22,14 +22,8 @@ def prompt_payload(samples: Samples, prompt: int, *, by_toxicity: bool = True, r
     """One prompt with its completions for the side-by-side component: a row for each sample, a cell for each model.
 
     Sample k of every model was drawn with the same random seed, so they share a row. `change` is each model's highest
-    toxicity for the prompt, in the models' order.
-
-    Args:
-        samples: of each model.
-        prompt: its index.
-        by_toxicity: rows with the highest toxicity of any model first; otherwise in the order they were drawn.
-        ratings: give each completion's toxicity.
-    """
+    toxicity for the prompt, in the models' order. Rows are sorted `by_toxicity`, the highest of any model first, or as
+    they were drawn; without `ratings` no toxicity is given."""
     sides = [
         frame[frame["prompt_index"] == prompt].set_index("sample_index").sort_index() for frame in samples.values()
     ]

@@ -56,9 +56,6 @@ def token_table(
     the corpus, 1 the highest; 0 where it is not among the highest tenth, and for a token without a score.
 
     Args:
-        corpus: the study's corpus.
-        documents: their numbers.
-        layers: what can colour the tokens.
         rank: scores -> their places, such as `ScoreIndex.ranks`; None leaves them out.
         ranked: float32 (N,), the scores that are ranked.
     """
@@ -122,8 +119,6 @@ def mark_table(
     """The marks of the same tokens, one column `marks` of bits (`SELECTED`, `HIT`, and so on), uint8 (T,).
 
     Args:
-        corpus: the study's corpus.
-        documents: numbers of documents.
         mask: bool (N,), selected tokens.
         scores: float32 (N,), the selection's scores; None where it has none (a random control).
         threshold: tokens above it are hits; the other selected ones are their window's halo.

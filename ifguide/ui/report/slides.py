@@ -29,14 +29,8 @@ def make_slides(
 ) -> list[dict]:
     """Slides as dicts of title, lines (sentences), bars (label, text, share of the width, colour), texts (heading, runs
     of text, each with whether it is marked, note), and bins (heights from 0 to 1) with the place of the cut among them.
-
-    Args:
-        study: its default selection and the index of its scores are there.
-        metrics: model -> metrics.json, of at least `base` and `default`.
-        found: `default` against `base`, where they completed the same prompts.
-        names: of the two models whose completions are shown.
-        pair: one prompt with a completion of each, as `side_by_side.prompt_payload` gives it.
-    """
+    `found` is `default` against `base`, where they completed the same prompts; `pair` one prompt with a completion of
+    each of the models `names`, from `side_by_side.prompt_payload`."""
     claim, *more = comparison.headline({BASE: metrics[BASE]} | dict(metrics), DEFAULT, found)
     colours = variant_colours(metrics)
     models = [name for name in FIRST_MODELS if name in metrics]

@@ -1,19 +1,17 @@
 """The controls of the Threshold page, as the address names them and as a selection needs them. No streamlit here.
 
-The handle's place is a number of tokens above the threshold: `above` in the address. Links of earlier versions name the
-share of all tokens instead: `top`, in per cent.
+The handle's place is a number of tokens above the threshold: `above` in the address.
 """
 
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ifguide.selection.algorithm import quantile_of_share
 from ifguide.selection.index import ScoreIndex
 from ifguide.ui.format import finite
 
 RANGES = ("all", "tail")
-CONTROLS = {"above", "top", "window", "budget", "range", "low", "high"}
+CONTROLS = {"above", "window", "budget", "range", "low", "high"}
 """Parameters of the address that are about the controls."""
 LARGEST_WINDOW = 50
 """More neighbours on each side than this are a typing error."""
@@ -43,12 +41,9 @@ class Tuning:
 
 
 def read_address(parameters: Mapping[str, str], start: Tuning, index: ScoreIndex) -> Tuning:
-    """The controls as an address names them (`above` or `top`, `window`, `budget`, `range`, `low`, `high`); what it
-    does not name, or names wrongly, stays as in `start`."""
-    found = {key: _number(parameters.get(key)) for key in ("above", "top", "window", "budget", "low", "high")}
-    if found["above"] is None and found["top"] is not None:
-        quantile = quantile_of_share(found["top"])
-        found["above"] = index.above_quantile(quantile) if 0 <= quantile < 1 else None
+    """The controls as an address names them: `CONTROLS`; what it does not name, or names wrongly, stays as in
+    `start`."""
+    found = {key: _number(parameters.get(key)) for key in CONTROLS - {"range"}}
     choice: dict = {key: found[key] for key in ("above", "window", "budget") if found[key] == int(found[key] or 0)}
     if found["low"] is not None and found["high"] is not None and found["low"] <= found["high"]:
         choice |= {"low": found["low"], "high": found["high"]}
@@ -61,7 +56,7 @@ def write_address(tuning: Tuning, default: Tuning) -> dict[str, str | None]:
     now = {key: (getattr(tuning, name), getattr(default, name)) for key, name in names.items()}
     written = {key: None if value == usual else str(value) for key, (value, usual) in now.items()}
     ends = {"low": tuning.low, "high": tuning.high}
-    return {"top": None, **written, **{key: None if end is None else f"{end:.9g}" for key, end in ends.items()}}
+    return {**written, **{key: None if end is None else f"{end:.9g}" for key, end in ends.items()}}
 
 
 def apply_choice(tuning: Tuning, choice: Mapping, index: ScoreIndex) -> Tuning:
