@@ -12,7 +12,7 @@ from ifguide.data.stretches import inside
 from ifguide.errors import ConfigError
 
 IGNORED = -100
-"""Label of a position without a target (the value that torch's cross-entropy ignores)."""
+"""Label of a position without a target: padding, and a document's first token. torch's cross-entropy ignores it."""
 
 
 def pad_rows(rows: Sequence, fill, dtype=np.int64) -> np.ndarray:

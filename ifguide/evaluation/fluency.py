@@ -37,9 +37,9 @@ def heldout_losses(
     """
     import torch
 
-    from ifguide.data.packing import cut_overlapping, pad_rows
+    from ifguide.data.packing import IGNORED, cut_overlapping, pad_rows
     from ifguide.models.loading import bos_context, context_length
-    from ifguide.training.objective import IGNORED, token_losses
+    from ifguide.training.objective import token_losses
 
     bos = bos_context(tokenizer)
     before = [] if bos is None else [bos]

@@ -29,11 +29,11 @@ def token_likelihoods(
     """
     import torch
 
-    from ifguide.data.packing import pad_rows
+    from ifguide.data.packing import IGNORED, pad_rows
     from ifguide.data.tokenizing import cut_pieces, tokenize
     from ifguide.evaluation.generation import encode_prompts
     from ifguide.models.loading import context_length
-    from ifguide.training.objective import IGNORED, token_losses
+    from ifguide.training.objective import token_losses
 
     texts = tokenize(tokenizer, list(completions))
     tokenized = [text.token_ids for text in texts]

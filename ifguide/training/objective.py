@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, pad
 
-IGNORED = -100
-"""Label of a token without loss: padding, and the first token of a document."""
+from ifguide.data.packing import IGNORED
+
 METHODS = ("penalise", "unlikelihood", "mask", "drop")
 """Ways to train without selected tokens. `drop` leaves out their documents, which happens in the rows
 (`ifguide.data.packing.DroppedRows`); for what is left it is plain training."""

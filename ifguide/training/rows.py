@@ -9,9 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ifguide.data.packing import pad_rows
+from ifguide.data.packing import IGNORED, pad_rows
 from ifguide.runtime.distributed import Processes
-from ifguide.training.objective import IGNORED
 
 
 def trim_row(row) -> dict[str, np.ndarray]:

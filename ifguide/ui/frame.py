@@ -55,7 +55,6 @@ STATES = {
 OPENS_ON_WORDS = ("demo", "showcase")
 """Built-in studies, whose insults are mild: their text opens with the offensive words hidden and the rest readable."""
 
-
 _MARK = base64.b64encode((STATIC / "icon.svg").read_bytes()).decode()
 _STYLE = f"<style>{(STATIC / 'page.css').read_text(encoding='utf-8').replace('ICON', _MARK)}</style>"
 """Fixed rules for what Streamlit's theme cannot express; no text of the user's goes in here."""

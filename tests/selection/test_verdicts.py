@@ -174,15 +174,14 @@ def test_audit_interval_covers_the_truth_about_as_often_as_it_says():
     generator = np.random.default_rng(5)
     highest = np.sort(generator.normal(size=4000))
     toxic = generator.random(4000) < 1 / (1 + np.exp(-2 - 2 * highest))
-    strata = np.arange(4000) // 1000
-    covered = []
+    covered, edges = [], np.arange(0, 4001, 1000)
     for _ in range(300):
         drawn = np.concatenate([generator.choice(1000, 15, replace=False) + 1000 * h for h in range(4)])
-        found = audit.audit_precision(strata[drawn], np.bincount(strata), toxic[drawn])
+        found = audit.precision_above(audit.TokenSample(edges, drawn), np.arange(60), toxic[drawn], 4000)
         covered.append(found.low <= toxic.mean() <= found.high)
         assert found.low <= found.value <= found.high
     assert 0.92 <= np.mean(covered) <= 1.0
-    assert audit.audit_precision(strata[:0], np.bincount(strata), toxic[:0]) is None
+    assert audit.precision_above(audit.TokenSample(edges, drawn), np.arange(0), toxic[:0], 4000) is None
 
 
 def test_audited_tokens_come_from_all_strata_in_turn_and_more_of_them_begin_with_the_same():

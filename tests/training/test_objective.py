@@ -3,7 +3,8 @@ import math
 import pytest
 import torch
 
-from ifguide.training.objective import IGNORED, sum_losses, token_losses
+from ifguide.data.packing import IGNORED
+from ifguide.training.objective import sum_losses, token_losses
 from tests.one_case import for_each
 from tests.training.penalised import penalised_loss
 

@@ -7,11 +7,10 @@ import pytest
 import torch
 
 from ifguide.config.schema import SuppressConfig, TrainingConfig
-from ifguide.data.packing import pack_rows
+from ifguide.data.packing import IGNORED, pack_rows
 from ifguide.errors import ConfigError, InputError, NumericalError
 from ifguide.models.loading import load_model
 from ifguide.training import train as training_module
-from ifguide.training.objective import IGNORED
 from ifguide.training.rows import collate_rows, trim_row
 from ifguide.training.train import (
     PenalisedTrainer,

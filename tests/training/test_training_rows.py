@@ -4,8 +4,7 @@ import torch
 
 from ifguide.config.schema import SuppressConfig, TrainingConfig
 from ifguide.data.by_document import sum_by_document
-from ifguide.data.packing import DroppedRows, pack_rows
-from ifguide.training.objective import IGNORED
+from ifguide.data.packing import IGNORED, DroppedRows, pack_rows
 from ifguide.training.rows import TrainingRows, collate_rows, trim_row
 from ifguide.training.train import initialise_model, train_model
 from ifguide.training.trainer import PenalisedTrainer

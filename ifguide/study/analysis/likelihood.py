@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 FOLDER = "likelihoods"
 VERSION = 1
 MODELS_MOST = 4
+"""Models that can be shown side by side."""
 
 
 def likelihood_path(study: "Study", prompt: int, models: Sequence[str]) -> "Path":

@@ -19,8 +19,6 @@ from ifguide.ui.loaders import Loaded
 
 NEAREST = 8
 """Documents shown."""
-HEADING_CHARACTERS = 80
-"""Of a toxic span, shown above its documents."""
 
 
 def show_drawer(loaded: Loaded, samples: Samples, pick: Pick, colours: Mapping[str, str]) -> None:
@@ -61,9 +59,7 @@ def _show_nearest(loaded: Loaded, text: str, span: Span | None) -> None:
     look["label"] = f"Training documents nearest to the {'toxic words' if span else 'completion'}"
     heading: list[tuple[str, bool]] = []  # with the words apart from the page's own text
     if span:
-        words = text[span[0] : span[1]]
-        words = words if len(words) <= HEADING_CHARACTERS else f"{words[:HEADING_CHARACTERS]}…"
-        heading = [("Nearest to “", False), (words, True), ("”", False)]
+        heading = [("Nearest to “", False), (text[span[0] : span[1]], True), ("”", False)]
     if found or span:
         picked = components.record_table(columns, rows, key="nearest", pickable=True, heading=heading, **look)
         if picked is not None:

@@ -52,12 +52,9 @@ def order_points(points: Sequence[FrontierPoint]) -> list[FrontierPoint]:
 def label_points(points: Sequence[FrontierPoint], titles: Mapping[str, str], named: Sequence[str]) -> dict[str, str]:
     """What stands beside each point: its title, or its number in the table where there are many and it is none of
     `named`."""
-    if len(points) <= MANY:
-        return {point.name: titles[point.name] for point in points}
-    return {
-        point.name: titles[point.name] if point.name in named else str(number)
-        for number, point in enumerate(order_points(points), 1)
-    }
+    kept = titles if len(points) <= MANY else named
+    numbers = {point.name: str(number) for number, point in enumerate(order_points(points), 1)}
+    return {name: titles[name] if name in kept else number for name, number in numbers.items()}
 
 
 def pull_in(points: Sequence[FrontierPoint], named: Sequence[str]) -> tuple[list[FrontierPoint], dict[str, float]]:

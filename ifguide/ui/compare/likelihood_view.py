@@ -6,11 +6,10 @@ from itertools import pairwise
 import numpy as np
 
 from ifguide.evaluation.toxic_spans import Span
+from ifguide.ui.documents.token_view import HIDDEN
 from ifguide.ui.format import column, count_of, model_cell, number, variant_title
 from ifguide.ui.palette import LIKELIHOOD_BINS
 
-HIDDEN = 32
-"""The token viewer's mark of a token that is blurred with offensive words."""
 TOP_QUANTILE = 0.98
 """Colours are full at this quantile of the absolute values over all completions of the prompt."""
 

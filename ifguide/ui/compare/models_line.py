@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import streamlit as st
 
 from ifguide.evaluation.outcomes import TIE_MARGIN, Outcomes
+from ifguide.study.analysis.likelihood import MODELS_MOST
 from ifguide.ui import layout
 from ifguide.ui.compare import tables as comparison
 from ifguide.ui.compare.pins import usual_models
@@ -24,7 +25,7 @@ def ask_models(names: Sequence[str]) -> list[str]:
     """Two to four different models of those measured, the first of which the others are compared with. They are in the
     address: so a link, or the browser's Back, changes them."""
     chosen = [name for name in dict.fromkeys(st.query_params.get("models", "").split(",")) if name in names]
-    chosen = chosen[: comparison.MODELS_MOST] if len(chosen) > 1 else usual_models(names)
+    chosen = chosen[:MODELS_MOST] if len(chosen) > 1 else usual_models(names)
     _set(chosen, names)
     for place, name in enumerate(chosen):
         if place:
@@ -34,7 +35,7 @@ def ask_models(names: Sequence[str]) -> list[str]:
         label = "Model that the others are compared with" if not place else f"Model {place + 1}"
         look: dict = {"label_visibility": "collapsed", "width": 170, "format_func": _title}
         st.selectbox(label, options, key=key, **look, on_change=_choose, args=(chosen, place, names))
-    if left := [name for name in names if name not in chosen][: comparison.MODELS_MOST - len(chosen)]:
+    if left := [name for name in names if name not in chosen][: MODELS_MOST - len(chosen)]:
         look = {"on_click": _set, "args": ([*chosen, left[0]], names), "key": "model_add"}
         st.button("Add", icon=":material/add:", type="tertiary", help="Add a model", **look)
     return chosen

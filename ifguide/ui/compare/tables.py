@@ -25,8 +25,6 @@ from ifguide.ui.format import (
 )
 from ifguide.ui.palette import variant_colours
 
-MODELS_MOST = 4
-"""Models that can be shown side by side."""
 Table = tuple[list[dict], list[dict]]
 """Columns and rows."""
 

@@ -42,7 +42,7 @@ def _wait(root: Path, path: Path) -> None:
         st.rerun()
     status = job.status()
     note = f"{job_panel.progress_line(status)}; the answer appears here when it is done."
-    st.progress(min(1.0, status.done / status.total) if status.total else 0.0, text=note[:1].upper() + note[1:])
+    st.progress(job_panel.share_done(status), text=note[:1].upper() + note[1:])
 
 
 def _offer(loaded: Loaded, document: str, span: list[int] | None) -> None:

@@ -98,10 +98,8 @@ def layer_chart(layers: dict[str, dict], limits: tuple[float, float]) -> go.Figu
             hovertemplate="after layer %{x}: %{y:.3g}<extra>%{fullData.name}</extra>",
         )
     n_layers = len(next(iter(layers.values()))["log_probability"])
-    every = max(1, math.ceil(n_layers / 12))
-    places = list(range(0, n_layers, every))
-    names = ["embedding", *map(str, places[1:])]
-    figure.update_xaxes(title="layer", tickvals=places, ticktext=names)
+    places = range(0, n_layers, math.ceil(n_layers / 12))
+    figure.update_xaxes(title="layer", tickvals=[*places], ticktext=["embedding", *map(str, places[1:])])
     bottom, top = (math.log10(limit) for limit in limits)
     room = 0.05 * (top - bottom) + 0.05
     figure.update_yaxes(

@@ -10,13 +10,12 @@ from ifguide.evaluation.statistics import TOXIC_FROM
 from ifguide.ui.chart_style import DASHES
 from ifguide.ui.compare.frontier import LETTER, FrontierPoint, lay_out
 from ifguide.ui.format import variant_title
+from ifguide.ui.report.slides import FIRST_MODELS
 from ifguide.ui.report.templates import ENVIRONMENT, px
 
 WIDTH, HEIGHT = 760, 400
 LEFT, TOP = 62, 16
 INSIDE = WIDTH - LEFT - 16, HEIGHT - TOP - 48
-NAMED = ("base", "default", "random", "oracle")
-"""Models named in the picture however many there are."""
 LEGEND_ROOM = 24
 
 
@@ -30,7 +29,7 @@ def nice_ticks(low: float, high: float, about: int = 6) -> list[float]:
 
 def frontier_figure(points: Sequence[FrontierPoint], colours: Mapping[str, str]) -> Markup:
     """Worst-case toxicity against perplexity, a point for each model, with bars for the toxicity's intervals."""
-    placed, (left, right), (bottom, top) = lay_out(points, NAMED, INSIDE)
+    placed, (left, right), (bottom, top) = lay_out(points, FIRST_MODELS, INSIDE)
     frame = _frame(
         [((t - left) / (right - left) * INSIDE[0], f"{t:g}") for t in nice_ticks(left, right)],
         [((top - t) / (top - bottom) * INSIDE[1], f"{t:g}") for t in nice_ticks(bottom, top)],

@@ -21,6 +21,7 @@ from ifguide.evaluation.outcomes import highest_toxicity
 from ifguide.evaluation.statistics import TOXIC_FROM
 from ifguide.storage import artifacts
 from ifguide.study.analysis.comparison import treatment_note
+from ifguide.study.analysis.likelihood import MODELS_MOST
 from ifguide.study.evaluating import shared_prompts_warning
 from ifguide.ui.compare import side_by_side
 from ifguide.ui.compare import tables as comparison
@@ -131,7 +132,7 @@ def _slides(facts: ReportFacts) -> list[dict]:
 
 
 def _distributions(facts: ReportFacts) -> dict:
-    names = list(facts.metrics)[: comparison.MODELS_MOST]
+    names = list(facts.metrics)[:MODELS_MOST]
     figures = []
     for unit, what, rated in (
         ("completions", "All completions", itemgetter("toxicity")),

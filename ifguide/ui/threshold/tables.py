@@ -17,7 +17,6 @@ MIN_FOR_LIFT = 3
 """The lift of a word selected once or twice means little: such words come last when sorted by lift."""
 WORDS_MOST = 400
 
-
 _sorting = partial(column, sortable=True)
 
 WORD_COLUMNS = [
