@@ -27,6 +27,8 @@ FILTERS: dict[str, tuple[object, str]] = {
     "highest": (None, "sum ≤ {}"),
     "shortest": (None, "tokens ≥ {}"),
     "longest": (None, "tokens ≤ {}"),
+    "left": ("", "colours: {}"),
+    "right": ("", "minus {}"),
 }
 """Control behind the button -> its value where it filters nothing, and what its chip says otherwise."""
 
@@ -54,6 +56,19 @@ def ask_more(loaded: Loaded) -> dict:
     more["highest"] = high.number_input("Highest sum of scores", key="highest", **look)
     more["shortest"] = low.number_input("Fewest tokens", key="shortest", **whole)
     more["longest"] = high.number_input("Most tokens", key="longest", **whole)
+    runs = document_data.runs(loaded)
+    if len(runs) > 1:
+        names = {"": "None", **{name: name for name in runs}}
+        with low:
+            note = (
+                "Colours tokens by the influence in one run minus that in another: checkpoints, or other studies of the"
+                " same corpus, say with another model or other queries."
+            )
+            more["left"] = layout.choose("Difference of", names, key="left", help=note)
+        with high:
+            more["right"] = layout.choose("minus", names, key="right")
+        pair = runs.get(more["left"]), runs.get(more["right"])
+        more["pair"] = pair if all(pair) and pair[0] != pair[1] else None
     return more
 
 
@@ -121,7 +136,7 @@ with layout.guard():
     linked = st.query_params.get("doc")
     if linked and store.find(linked) is None:
         layout.drop_document_link(linked)
-    layers = document_data.build_layers(loaded, store)
+    layers = document_data.build_layers(loaded, store, asked.get("pair"))
 
     def show_below(document: str | None, span: list[int] | None) -> None:
         if document is not None:

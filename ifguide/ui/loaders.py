@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from operator import attrgetter
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -163,3 +164,8 @@ def load_study(name: str) -> Loaded:
     """
     study = Study.open(name, cache_dir())
     return Loaded(study, study_fingerprint(study))
+
+
+def open_root(root: str) -> Study:
+    """The study in a folder."""
+    return Study.open(Path(root).name, Path(root).parent)

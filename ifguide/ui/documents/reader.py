@@ -288,13 +288,15 @@ def _fill(request: Request, view: dict, order: np.ndarray, column: Column, at: i
         verdict = given.get(Target(row["id"]), ("",))[0]
         judged: dict = {"verdict": verdict, "n_spans": len(spans.get(row["id"], ()))}
         view["lines"].append(document_list.describe_row(row, place, column, snippet=snippet, **judged))
-    tag = f"{request.loaded.fingerprint}:{'|'.join(request.layers)}"
+    layers = "|".join(f"{name}{layer.title}{layer.mark}" for name, layer in request.layers.items())
+    tag = f"{request.loaded.fingerprint}:{layers}"
     shown = [place for place in near if place == at or rows[place]["n_tokens"] <= LONG]
     keys = {place: f"{tag}:{rows[place]['document']}" for place in shown}
     lacking = [place for place in shown if keys[place] not in known]
     waiting = _on_its_way(said, view["serial"], [keys[place] for place in lacking])
     missing = [place for place in lacking if keys[place] not in waiting]
     ranked = request.layers[request.store.kind].values
+    assert isinstance(ranked, np.ndarray)  # no difference of two runs has the kind of a store
     settings = request.selection.settings
     by_score: dict = {"scores": None, "threshold": None}
     if settings.get("kind", "influence") == "influence":

@@ -22,23 +22,57 @@ SELECTED, HIT, TRUTH, CONTEXT, MATCH, HIDDEN = 1, 2, 4, 8, 16, 32
 """Bits of a token's mark: it is selected, its own score is above the threshold, people marked it as toxic, it is not
 trained on, it holds a part of what is searched for, it is hidden where offensive words are."""
 
+DIFFERENCE = "difference"
+"""Name of the layer that holds the difference of two runs."""
+
 
 @dataclass(frozen=True, eq=False)
 class Layer:
     """One kind of numbers that can colour the tokens."""
 
     name: str
-    """`own_loss`, `position`, `token_loss` or another kind of scores."""
-    values: np.ndarray
-    """float32 (N,)."""
+    """`own_loss`, `position`, `token_loss` or `difference`."""
+    values: "np.ndarray | Difference"
+    """float32 (N,), or a function's stand-in that answers slices."""
     top: float
     """The absolute value at which colours are full."""
+    title: str = ""
+    note: str = ""
+    mark: str = ""
+    """Of what the values are read from, where the study's fingerprint does not cover it: tokens are sent again when it
+    changes."""
 
     def described(self) -> dict:
         """What the viewer's legend and tooltip say of it."""
         kind = describe_kind(self.name)
-        words = {"title": kind.title, "note": kind.note, "oneSided": bool(kind.unit), "unit": kind.unit}
-        return {"name": self.name, "top": self.top, **words}
+        title, note, unit = self.title or kind.title, self.note or kind.note, kind.unit
+        return {"name": self.name, "title": title, "note": note, "top": self.top, "oneSided": bool(unit), "unit": unit}
+
+
+@dataclass(frozen=True, eq=False)
+class Difference:
+    """Two runs' scores, each over its standard deviation, one minus the other; computed for the tokens that are asked
+    for."""
+
+    left: np.ndarray
+    """float32 (N,)."""
+    right: np.ndarray
+    """float32 (N,)."""
+    left_scale: float
+    """Standard deviation of `left`."""
+    right_scale: float
+
+    def __getitem__(self, here: slice) -> np.ndarray:
+        left, right = np.asarray(self.left[here]), np.asarray(self.right[here])
+        return (left / (self.left_scale or 1.0) - right / (self.right_scale or 1.0)).astype(np.float32)
+
+    def __len__(self) -> int:
+        return len(self.left)
+
+
+def spread(scores: np.ndarray, sample: int = 2_000_000) -> float:
+    """Standard deviation of about `sample` evenly spaced scores."""
+    return float(np.std(np.asarray(scores[:: max(1, len(scores) // sample)], dtype=np.float64)))
 
 
 def token_table(
