@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -42,6 +43,7 @@ def explain(
 
 
 _MODELS = "base or a selection; give the option once for each model."
+_SEARCH = "Also search for a prefix that makes toxic completions likely."
 
 
 def mechanism(
@@ -49,41 +51,75 @@ def mechanism(
     models: Annotated[
         list[str] | None, Option("--model", metavar="MODEL", help=_MODELS, show_default="base and default")
     ] = None,
+    search: Annotated[bool, Option("--search/--no-search", help=_SEARCH)] = True,
+    prefix_tokens: Annotated[int, Option(min=1, help="Length of the prefix, in tokens.")] = 5,
+    steps: Annotated[int, Option(min=0, help="Rounds of the search.")] = 20,
+    candidates: Annotated[int, Option(min=1, help="Changes tried in each round.")] = 32,
+    queries: Annotated[int, Option(min=1, help="Toxic queries to search with; as many others to test on.")] = 16,
+    seed: Annotated[int, Option(min=0, help="Seed of the search.")] = 0,
     as_json: AsJson = False,
 ) -> None:
     """Compare what models predict after each layer.
 
-    Shows how likely toxic and safe completions are after each layer. The result is saved in the study's folder; with
-    the same models, the command only prints it.
+    Shows how likely toxic completions are after each layer, and how much likelier a prefix makes them. The result is
+    saved in the study's folder; with the same models and settings, the command only prints it.
     """
+    from ifguide.evaluation.mechanism_settings import MechanismSettings, PrefixSettings
     from ifguide.study.analysis.mechanism import measure_mechanism, read_mechanism
 
     study = open_study(name)
-    names = dict.fromkeys(DEFAULT if model == "suppressed" else model for model in models or (BASE, DEFAULT))
-    found = read_mechanism(study, [*names])
+    names = tuple(DEFAULT if model == "suppressed" else model for model in models or (BASE, DEFAULT))
+    budget = PrefixSettings(n_tokens=prefix_tokens, steps=steps, candidates=candidates, seed=seed)
+    settings = MechanismSettings(models=names, search=search, n_search=queries, prefix=budget)
+    found = read_mechanism(study, settings)
     if found is None:
         with follow_run("mechanism") as progress:
-            found = measure_mechanism(study, [*names], progress)
+            found = measure_mechanism(study, settings, progress)
     print(json.dumps(found, indent=1) if as_json else _format_mechanism(found))
 
 
 def _format_mechanism(found: dict) -> str:
-    """The layers as a table."""
+    """The layers and the search as tables. The prefix itself is only in the JSON: it may be offensive."""
     from ifguide.cli.terminal import format_table
 
     models, n_queries = found["models"], found["queries"]
-    columns = {f"{name}, {kind}": _cells(models[name]["layers"][kind]) for kind in ("toxic", "safe") for name in models}
-    rows = [(str(layer or "embedding"), *cells) for layer, cells in enumerate(zip(*columns.values(), strict=True))]
-    return (
-        "mean log-probability of the completions' tokens after each layer, over"
-        f" {n_queries['toxic']} toxic and {n_queries['safe']} safe queries\n\n{format_table(('layer', *columns), rows)}"
-    )
+    n_layers = len(next(iter(models.values()))["layers"]["toxic"]["probability"])
+    columns = [(name, kind) for kind in ("toxic", "safe") for name in models]
+    parts = []
+    for measure in ("log_probability", "probability"):
+        parts.append(
+            f"mean {measure.replace('_', '-')} of the completions' tokens after each layer, over"
+            f" {n_queries['toxic']} toxic and {n_queries['safe']} safe queries"
+        )
+        rows = []
+        for layer in range(n_layers):
+            cells = (_layer(models[name]["layers"][kind], measure, layer) for name, kind in columns)
+            rows.append((str(layer or "embedding"), *cells))
+        parts.append(format_table(("layer", *(f"{name}, {kind}" for name, kind in columns)), rows))
+    searched = {name: values["prefix"] for name, values in models.items() if "prefix" in values}
+    if searched:
+        budget = found["settings"]["prefix"]
+        keys = ("without", "start", "best", "others_without", "others")
+        rows = []
+        for name, prefix in searched.items():
+            values = [*(prefix[key] for key in keys), *(prefix["by_model"][other] for other in models)]
+            rows.append((f"found for {name}", *map(_nats, values)))
+        heads = ("prefix", "none", "first", "found", "none, other queries", "found, other queries")
+        parts.append(
+            f"mean log-probability (and its exp) of a toxic token behind a prefix of {budget['n_tokens']} tokens,"
+            f" {budget['steps']} rounds of {budget['candidates']} changes"
+        )
+        parts.append(format_table((*heads, *(f"found, in {other}" for other in models)), rows))
+    return "\n\n".join(parts)
 
 
-def _cells(layers: dict) -> list[str]:
-    """A layer's value and interval each."""
-    values = zip(*(layers[f"log_probability{end}"] for end in ("", "_low", "_high")), strict=True)
-    return [f"{value:.3g} [{low:.3g}, {high:.3g}]" for value, low, high in values]
+def _layer(layers: dict, measure: str, layer: int) -> str:
+    value, low, high = (layers[f"{measure}{end}"][layer] for end in ("", "_low", "_high"))
+    return f"{value:.3g} [{low:.3g}, {high:.3g}]"
+
+
+def _nats(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f} ({math.exp(value):.2g})"
 
 
 def rank(

@@ -6,6 +6,7 @@ vocabulary.
 
 import contextlib
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,6 +16,15 @@ from ifguide.data.tokenizing import Encoded
 from ifguide.errors import InputError, NumericalError
 from ifguide.evaluation import Report
 from ifguide.evaluation.query_batches import log_probabilities, mean_by_owner, query_batches
+
+
+class LayerProbabilities(NamedTuple):
+    """How likely each layer finds the completions."""
+
+    probability: np.ndarray
+    """float64 (Q, L+1): mean over a completion's tokens of their probability."""
+    log_probability: np.ndarray
+    """float64 (Q, L+1), nats: mean over a completion's tokens."""
 
 
 def find_lens_parts(model) -> tuple[nn.ModuleList, nn.Module, nn.Module]:
@@ -62,14 +72,14 @@ def residual_streams(blocks: nn.ModuleList) -> Iterator[list[Tensor]]:
 
 
 @torch.inference_mode()
-def layer_log_probabilities(
+def layer_probabilities(
     model, encoded: Encoded, *, batch_size: int = 16, report: Report | None = None
-) -> np.ndarray:
-    """float64 (Q, L+1), nats: mean log-probability of each completion's tokens after every layer; `encoded` is what
-    `ifguide.data.queries.encode_queries` gives. An InputError: as `find_lens_parts`; a NumericalError: the last layer
-    does not give the model's own probabilities, so the lens does not fit the model."""
+) -> LayerProbabilities:
+    """Probability of each completion after every layer; `encoded` is what `ifguide.data.queries.encode_queries` gives.
+    An InputError: as `find_lens_parts`; a NumericalError: the last layer does not give the model's own probabilities,
+    so the lens does not fit the model."""
     blocks, norm, head = find_lens_parts(model)
-    found = np.zeros((len(encoded), len(blocks) + 1))
+    probability, log_probability = (np.zeros((len(encoded), len(blocks) + 1)) for _ in range(2))
     model.eval()
     done = 0
     with residual_streams(blocks) as streams:
@@ -84,8 +94,9 @@ def layer_log_probabilities(
                     " this model changes its logits after the unembedding, which the lens cannot follow"
                 )
             rows = len(batch.numbers)
-            found[batch.numbers] = mean_by_owner(layers, batch.owners, rows).numpy()
+            probability[batch.numbers] = mean_by_owner(layers.exp(), batch.owners, rows).numpy()
+            log_probability[batch.numbers] = mean_by_owner(layers, batch.owners, rows).numpy()
             done += rows
             if report:
                 report(done, len(encoded))
-    return found
+    return LayerProbabilities(probability, log_probability)

@@ -4,6 +4,7 @@ import math
 
 import pytest
 
+from ifguide.evaluation.mechanism_settings import MechanismSettings
 from ifguide.storage import artifacts
 from ifguide.study.analysis import mechanism
 from ifguide.ui.queries.mechanism_view import layer_chart, shared_limits
@@ -18,20 +19,44 @@ LAYERS = {
 }
 
 
+def made_up(search):
+    """A result as `measure_mechanism` writes it."""
+    settings = MechanismSettings(models=MODELS, search=search)
+    prefix = {
+        "text": " sly ruse",
+        "without": -5.0,
+        "best": -3.0,
+        "others": None,
+        "by_model": dict.fromkeys(MODELS, -3.0),
+    }
+    values = {"layers": {"toxic": LAYERS, "safe": LAYERS}, **({"prefix": prefix} if search else {})}
+    budget = {"n_tokens": 5, "steps": 20, "candidates": 32}
+    found = {
+        "settings": {"search": search, "prefix": budget},
+        "queries": {"toxic": 20, "safe": 5},
+        "models": {name: values for name in MODELS},
+    }
+    return settings, found
+
+
 def test_it_offers_what_is_not_measured_and_shows_what_is(open_app, tmp_path):
     cache = tmp_path / "cache"
     study = write_study(cache)
     app = open_app(cache, "queries", study="fake")
     assert not app.exception and not app.error
-    assert "Compare the layers" in {button.label for button in app.button}
-    models = {name: {"layers": {"toxic": LAYERS, "safe": LAYERS}} for name in MODELS}
-    path = mechanism.mechanism_path(study, MODELS)
-    path.parent.mkdir(exist_ok=True)
-    artifacts.write_json(path, {"queries": {"toxic": 20, "safe": 5}, "models": models})
-    app = open_app(cache, "queries", study="fake")
-    assert not app.exception and not app.error
-    assert "20 toxic queries and 5 safe queries" in shown_text(app)
-    assert "Compare the layers" not in {button.label for button in app.button}
+    assert {"Compare the layers", "Search for a prefix too"} <= {button.label for button in app.button}
+    for search in (False, True):
+        settings, found = made_up(search)
+        path = mechanism.mechanism_path(study, settings)
+        path.parent.mkdir(exist_ok=True)
+        artifacts.write_json(path, found)
+        app = open_app(cache, "queries", study="fake")
+        assert not app.exception and not app.error
+        assert "20 toxic queries and 5 safe queries" in shown_text(app)
+        labels = {button.label for button in app.button}
+        assert "Compare the layers" not in labels
+        assert ("Search for a prefix too" in labels) is not search
+        assert ("20 rounds of 32 changes" in shown_text(app)) is search
 
 
 def test_a_study_without_trained_models_says_so(open_app, tmp_path):

@@ -1,8 +1,10 @@
 """A study in which everything a user can name or write tries to become markup, to run, to leave the page, or to be a
 formula."""
 
+import dataclasses
 import json
 
+from ifguide.evaluation.mechanism_settings import MechanismSettings
 from ifguide.storage import artifacts
 from ifguide.study.analysis import explain, mechanism
 from ifguide.study.freshness import unit_state
@@ -136,9 +138,20 @@ def _write_mechanism(study: Study) -> None:
     suppressed = [
         name for name in study.suppressed_names() if unit_state(study, Unit("suppress", name)).state == "fresh"
     ]
-    names = ("base", *suppressed)
-    curve = {f"log_probability{end}": [-2.0, -1.0] for end in ("", "_low", "_high")}
-    models = {name: {"layers": {"toxic": curve, "safe": curve}} for name in names}
-    path = mechanism.mechanism_path(study, names)
+    settings = MechanismSettings(models=("base", *suppressed))
+    curve = {
+        f"{kind}{end}": [-2.0, -1.0] for kind in ("probability", "log_probability") for end in ("", "_low", "_high")
+    }
+    prefix = {
+        "text": TRAP,
+        "without": -2.0,
+        "best": -1.0,
+        "others": -1.5,
+        "by_model": dict.fromkeys(settings.models, -1.0),
+    }
+    models = {name: {"layers": {"toxic": curve, "safe": curve}, "prefix": prefix} for name in settings.models}
+    path = mechanism.mechanism_path(study, settings)
     path.parent.mkdir(exist_ok=True)
-    artifacts.write_json(path, {"queries": {"toxic": 4, "safe": 8}, "models": models})
+    artifacts.write_json(
+        path, {"settings": dataclasses.asdict(settings), "queries": {"toxic": 4, "safe": 8}, "models": models}
+    )

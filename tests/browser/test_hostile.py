@@ -168,12 +168,13 @@ def test_compare_stays_text_revealed_picked_and_blind(watch, address, tmp_path):
     check_cells(download.value.path())
 
 
-def test_queries_and_what_they_do_stay_text(watch, address):
+def test_queries_what_they_do_and_the_prefixes_stay_text(watch, address):
     visit(watch.page, address, f"queries?{query(query='1')}")
     reveal(watch.page)
     watch.page.get_by_text("Inside the models").click()
     wait_until_still(watch.page)
     assert watch.page.get_by_role("table", name="Documents it raises most").count() == 1
+    assert watch.page.get_by_role("table", name="Found prefixes").count() == 1
     watch.check("queries")
 
 

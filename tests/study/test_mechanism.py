@@ -1,4 +1,4 @@
-"""Layers of a real tiny study's models."""
+"""Layers and prefixes of a real tiny study's models."""
 
 import json
 
@@ -6,12 +6,14 @@ import pytest
 from typer.testing import CliRunner
 
 from ifguide.cli.main import app
-from ifguide.errors import StaleError
-from ifguide.study.analysis.mechanism import measure_mechanism, mechanism_path, read_mechanism
+from ifguide.errors import ConfigError, StaleError
+from ifguide.evaluation.mechanism_settings import MechanismSettings, PrefixSettings
+from ifguide.study.analysis.mechanism import allowed_tokens, measure_mechanism, mechanism_path, read_mechanism
 from ifguide.study.pipeline import create_study, run_study
+from ifguide.study.reading import Study
 from tests.tiny_study import save_tiny_model, tiny_config, write_tiny_inputs
 
-MODELS = ("base", "default")
+SETTINGS = MechanismSettings(n_search=1, prefix=PrefixSettings(n_tokens=2, steps=2, candidates=4, top_k=4))
 
 
 @pytest.fixture(scope="module")
@@ -26,37 +28,76 @@ def study(tmp_path_factory):
 
 
 def test_both_models_are_measured_alike_and_kept(study):
-    assert read_mechanism(study, MODELS) is None
-    found = measure_mechanism(study, MODELS)
-    assert read_mechanism(study, MODELS) == json.loads(json.dumps(found))
+    assert read_mechanism(study, SETTINGS) is None
+    found = measure_mechanism(study, SETTINGS)
+    assert read_mechanism(study, SETTINGS) == json.loads(json.dumps(found))
     assert found["queries"] == {"toxic": 2, "safe": 2}
     base, default = found["models"]["base"], found["models"]["default"]
     for values in (base, default):
         for kind in ("toxic", "safe"):
             layers = values["layers"][kind]
-            low, value, high = (layers[f"log_probability{end}"] for end in ("_low", "", "_high"))
-            assert len(value) == 3
-            assert all(a <= b <= c for a, b, c in zip(low, value, high, strict=True))
+            for name in ("probability", "log_probability"):
+                low, value, high = (layers[f"{name}{end}"] for end in ("_low", "", "_high"))
+                assert len(value) == 3
+                assert all(a <= b <= c for a, b, c in zip(low, value, high, strict=True))
+        assert values["prefix"]["best"] >= values["prefix"]["start"]
+        assert values["prefix"]["others"] < 0 and len(values["prefix"]["token_ids"]) == 2
+    assert base["prefix"]["by_model"]["base"] == pytest.approx(base["prefix"]["best"])
+    assert base["prefix"]["by_model"]["default"] == pytest.approx(
+        measure_mechanism(study, SETTINGS)["models"]["base"]["prefix"]["by_model"]["default"]
+    )
     assert base["layers"] != default["layers"]
 
 
 def test_the_command_prints_and_keeps(study):
     environment = {"IFGUIDE_CACHE": str(study.root.parent)}
-    arguments = ["mechanism", "tiny", "--model", "base", "--model", "default", "--model", "base"]
+    arguments = ["mechanism", "tiny", "--no-search"]
     first = CliRunner().invoke(app, arguments, env=environment)
     assert first.exit_code == 0, first.output
     lines = first.output.splitlines()
     heads = next(line for line in lines if line.startswith("layer ") and "," in line and "queries" not in line)
     assert "base, toxic" in heads and "default, safe" in heads
-    found = read_mechanism(study, MODELS)
-    assert f"{found['models']['base']['layers']['toxic']['log_probability'][2]:.3g}" in first.output
-    stamp = mechanism_path(study, MODELS).stat().st_mtime_ns
+    settings = MechanismSettings(search=False)
+    found = read_mechanism(study, settings)
+    assert f"{found['models']['base']['layers']['toxic']['probability'][2]:.3g}" in first.output
+    stamp = mechanism_path(study, settings).stat().st_mtime_ns
     again = CliRunner().invoke(app, [*arguments, "--json"], env=environment)
     assert json.loads(again.output) == found
-    assert mechanism_path(study, MODELS).stat().st_mtime_ns == stamp  # not measured again
+    assert mechanism_path(study, settings).stat().st_mtime_ns == stamp  # not measured again
 
 
 def test_models_that_are_not_there_are_refused(study):
     with pytest.raises(StaleError, match=r"suppress other is missing .* `ifguide suppress tiny --selection other`"):
-        mechanism_path(study, ("base", "other"))
-    assert mechanism_path(study, ["base"]) != mechanism_path(study, MODELS)
+        mechanism_path(study, MechanismSettings(models=("base", "other")))
+    with pytest.raises(ConfigError, match="different models"):
+        MechanismSettings(models=("base", "base"))
+
+
+def test_other_models_or_settings_have_another_file(study):
+    paths = {
+        mechanism_path(study, settings)
+        for settings in (
+            SETTINGS,
+            MechanismSettings(),
+            MechanismSettings(models=("base",)),
+            MechanismSettings(n_search=2),
+        )
+    }
+    assert len(paths) == 4
+
+
+def test_a_prefix_holds_plain_tokens(study):
+    from ifguide.models.loading import load_model, load_tokenizer
+
+    source = str(Study.open("tiny", study.root.parent).folder(_suppressed()) / "final")
+    model, tokenizer = load_model(source), load_tokenizer(source)
+    allowed = allowed_tokens(model, tokenizer)
+    texts = [tokenizer.decode([token]) for token in allowed]
+    assert len(allowed) > 50 and not set(tokenizer.all_special_ids) & set(allowed)
+    assert all(text.strip() and "\ufffd" not in text for text in texts)
+
+
+def _suppressed():
+    from ifguide.study.lineage import Unit
+
+    return Unit("suppress", "default")

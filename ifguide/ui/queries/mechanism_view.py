@@ -1,4 +1,4 @@
-"""Inside the models: how likely the queries' completions are after each layer."""
+"""Inside the models: how likely the queries' completions are after each layer, and a prefix that elicits toxic ones."""
 
 import math
 from collections.abc import Sequence
@@ -7,12 +7,13 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from ifguide.config.names import BASE
+from ifguide.evaluation.mechanism_settings import MechanismSettings
 from ifguide.study.analysis import mechanism
 from ifguide.study.freshness import unit_state
 from ifguide.study.lineage import Unit
-from ifguide.ui import job_panel, layout
+from ifguide.ui import components, job_panel, layout
 from ifguide.ui.chart_style import CONFIG, DASHES, calm, error_bars
-from ifguide.ui.format import count_of, variant_title
+from ifguide.ui.format import column, count_of, variant_title
 from ifguide.ui.loaders import Loaded
 from ifguide.ui.palette import variant_colours
 
@@ -29,10 +30,12 @@ def show_mechanism(loaded: Loaded, busy: bool) -> None:
             st.caption("Models can be compared layer by layer once the study has trained one against its selection.")
             return
         with layout.guard(go_on=True):
-            if found := mechanism.read_mechanism(loaded.study, names):
+            wanted = (MechanismSettings(models=names, search=search) for search in (True, False))
+            found = next(filter(None, (mechanism.read_mechanism(loaded.study, settings) for settings in wanted)), None)
+            if found:
                 _show(found)
-            else:
-                _offer(loaded, names, busy)
+            if not found or not found["settings"]["search"]:
+                _offer(loaded, names, bool(found), busy)
 
 
 def _measurable(loaded: Loaded) -> tuple[str, ...]:
@@ -59,16 +62,50 @@ def _show(found: dict) -> None:
     st.caption(
         f"Geometric mean over a completion's tokens and over {toxic} and {safe}; bars are 95% intervals over queries."
     )
+    if found["settings"]["search"]:
+        _show_prefixes(found)
 
 
-def _offer(loaded: Loaded, names: tuple[str, ...], busy: bool) -> None:
+def _show_prefixes(found: dict) -> None:
+    budget = found["settings"]["prefix"]
+    st.markdown("**A prefix that elicits toxic completions**")
+    st.caption(
+        f"{budget['n_tokens']} tokens before every prompt, found for each model with the same budget: {budget['steps']}"
+        f" rounds of {budget['candidates']} changes. Numbers are the geometric mean probability of a toxic completion's"
+        " token."
+    )
+    columns = [
+        column("Model", "text"),
+        column("Its prefix", "excerpt"),
+        column("No prefix"),
+        column("Found", note="With the prefix found for this model"),
+        column("Base's prefix", note="The prefix found for the base model, used with this model"),
+        column("Other queries", note="The found prefix on queries that the search did not see"),
+    ]
+    rows = []
+    for name, values in found["models"].items():
+        prefix = values["prefix"]
+        of_base = found["models"][BASE]["prefix"]["by_model"][name]
+        nats = (prefix["without"], prefix["best"], of_base, prefix["others"])
+        probabilities = ("" if value is None else f"{math.exp(value):.2g}" for value in nats)
+        cells = [variant_title(name), [[prefix["text"], True]], *probabilities]
+        rows.append({"key": name, "cells": cells})
+    components.record_table(columns, rows, key="prefixes", label="Found prefixes")
+
+
+def _offer(loaded: Loaded, names: tuple[str, ...], measured: bool, busy: bool) -> None:
     if busy:
         st.caption("A job is running. The layers can be compared once it is done.")
         return
     models = [part for name in names for part in ("--model", name)]
-    n_models = count_of(len(names), "model")
-    st.write(f"Compares {n_models} layer by layer: how likely toxic and safe completions are under each.")
-    if st.button("Compare the layers", icon=":material/play_arrow:", key="mechanism_start"):
+    if not measured:
+        st.write(
+            f"Compares {count_of(len(names), 'model')} layer by layer: how likely toxic and safe completions are under"
+            " each."
+        )
+        if st.button("Compare the layers", icon=":material/play_arrow:", key="mechanism_start"):
+            job_panel.start(loaded.study.root, ["mechanism", loaded.name, *models, "--no-search"])
+    if st.button("Search for a prefix too", icon=":material/search:", key="mechanism_search", help="Takes minutes"):
         job_panel.start(loaded.study.root, ["mechanism", loaded.name, *models])
 
 
@@ -98,8 +135,10 @@ def layer_chart(layers: dict[str, dict], limits: tuple[float, float]) -> go.Figu
             hovertemplate="after layer %{x}: %{y:.3g}<extra>%{fullData.name}</extra>",
         )
     n_layers = len(next(iter(layers.values()))["log_probability"])
-    places = range(0, n_layers, math.ceil(n_layers / 12))
-    figure.update_xaxes(title="layer", tickvals=[*places], ticktext=["embedding", *map(str, places[1:])])
+    every = max(1, math.ceil(n_layers / 12))
+    places = list(range(0, n_layers, every))
+    names = ["embedding", *map(str, places[1:])]
+    figure.update_xaxes(title="layer", tickvals=places, ticktext=names)
     bottom, top = (math.log10(limit) for limit in limits)
     room = 0.05 * (top - bottom) + 0.05
     figure.update_yaxes(
