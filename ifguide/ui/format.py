@@ -31,6 +31,7 @@ STAGE_TITLES = {
     "documents": "List the documents",
     "explain": "Measure what each query does",
     "likelihood": "Find the token probabilities",
+    "map": "Draw the map of documents",
     "mechanism": "Compare the layers",
     "compare": "Train other methods",
     "train": "Train a model",
