@@ -1,8 +1,7 @@
 """The map of documents: those that the base model reads alike are near each other. Drawn on demand.
 
 A document is the mean of the base model's last hidden states over its tokens that have a score. t-SNE lays out a sample
-of the documents, or all of a small corpus; each of the others goes to the median place of its nearest ones in the
-sample.
+of them, or all of a small corpus; each of the others goes to the median place of its nearest ones in the sample.
 """
 
 from collections.abc import Callable

@@ -21,23 +21,15 @@ from ifguide.ui.palette import MUTED, TEACHES
 
 DRAWN_MOST = 30_000
 """Points sent to the browser: more of them cover each other, and every change of the threshold sends them again."""
-NAME_MOST = 100
-"""Characters of a document's id and source shown beside its point."""
 WITHOUT_WEBGL = 3_000
 """So few points need no WebGL, which not every browser has."""
 CONFIG = {"displayModeBar": True, "modeBarButtonsToRemove": ["toImage", "autoScale2d", "zoom2d"]}
 
 
 def show_map(loaded: Loaded, found: Resolved, marked: np.ndarray, what: str) -> np.ndarray | None:
-    """Draw the map, or offer to. A click on a point leaves for its document.
-
-    Args:
-        marked: bool (D,), the documents that stand out.
-        what: what these have, such as `selected tokens`.
-
-    Returns:
-        Places in the rank list, ascending, of the documents in the box that the reader drew; None without one.
-    """
+    """Draw the map, or offer to; a click on a point leaves for its document. Documents that are `marked`, bool (D,),
+    stand out: they have `what`, such as `selected tokens`. Returns the places in the rank list, ascending, of those in
+    the box that the reader drew; None without one."""
     places = read_map(loaded.study)
     if places is None:
         _offer(loaded)
@@ -113,7 +105,7 @@ def map_figure(corpus: TokenizedCorpus, found: Resolved, places: np.ndarray, par
                 y=places[part, 1],
                 mode="markers",
                 marker={"size": size, "opacity": opacity, "color": colour, "coloraxis": "coloraxis"},
-                text=[html.escape(" · ".join(filter(None, name))[:NAME_MOST], quote=False) for name in names],
+                text=[html.escape(" · ".join(filter(None, name))[:100], quote=False) for name in names],
                 customdata=np.stack([part, rank[part], found.taken[part]], axis=1).astype(np.int32),
                 hovertemplate="%{text}<br>rank %{customdata[1]:,}, selected tokens: %{customdata[2]:,}<extra></extra>",
             )
