@@ -163,8 +163,7 @@ def show_map(loaded: Loaded, kind: str, tuning: Tuning, found, chosen: int | Non
 
 
 def show_documents(loaded: Loaded, kind: str, tuning: Tuning, found, chosen: int | None, boxed=None) -> None:
-    """The documents of the selection by rank, those with scores in the brushed range, or those at `boxed` places, int64
-    (n,), of the rank list."""
+    """The selection's documents by rank, those of the brushed range, or those at `boxed` places of the rank list."""
     corpus, scores = loaded.corpus(), loaded.scores(kind)
     named = None if chosen is None else corpus.document(chosen).id
     brushed, title, n_items = tuning.low is not None and boxed is None, PARTS[0], found.n_documents

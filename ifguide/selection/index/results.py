@@ -75,8 +75,7 @@ class Resolved(Holding):
     """Where the hits are read from."""
 
     def documents(self, places: slice | np.ndarray) -> pa.Table:
-        """Places, from 0, of the rank list: rank (1 is the best), document, count_above, sum_above, rank_score,
-        n_selected."""
+        """Places of the rank list: rank (1 is the best), document, count_above, sum_above, rank_score, n_selected."""
         order = self.ranking.order[places]
         columns = {"rank": np.arange(len(self.ranking.order))[places] + 1, "document": order}
         columns |= {key: getattr(self.ranking, key)[order] for key in ("count_above", "sum_above", "rank_score")}

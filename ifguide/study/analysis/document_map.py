@@ -21,7 +21,7 @@ from ifguide.study.lineage import Unit
 from ifguide.study.reading import Study
 
 FOLDER, VERSION = "map", 1
-SAMPLE, FEWEST = 10_000, 10
+SAMPLE, FEWEST = 20_000, 10
 """Documents laid out by t-SNE, and the fewest of which a map is drawn."""
 COMPONENTS, NEIGHBOURS = 50, 5
 

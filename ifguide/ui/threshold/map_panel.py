@@ -53,9 +53,8 @@ def _offer(loaded: Loaded) -> None:
     elif active_job(loaded.study.root):
         st.caption("A job is running. The map can be drawn, or appears here, once it is done.")
     else:
-        st.write("Shows every document as a point, near those that the base model reads alike.")
-        note = "One pass of the model over the corpus, then the layout: minutes for some thousand documents"
-        if st.button("Draw the map", icon=":material/play_arrow:", key="map_start", help=note):
+        st.write("Shows every document as a point, near those that the base model reads alike. Takes minutes.")
+        if st.button("Draw the map", icon=":material/play_arrow:", key="map_start"):
             job_panel.start(loaded.study.root, ["map", loaded.name], scope="fragment")
 
 
@@ -73,8 +72,7 @@ def _explain(marked: str, places: np.ndarray, n_drawn: int) -> None:
 
 
 def choose_drawn(places: np.ndarray, marked: np.ndarray) -> list[np.ndarray]:
-    """Documents drawn small and large, at most `DRAWN_MOST`: of a larger corpus up to half as many marked ones, and
-    others, at random but always the same."""
+    """Documents drawn small, and marked ones drawn large: at most `DRAWN_MOST`, at random but always the same."""
     known = np.random.default_rng(0).permutation(np.flatnonzero(np.isfinite(places[:, 0])))
     small, large = known[~marked[known]], known[marked[known]]
     large = large[: max(DRAWN_MOST // 2, DRAWN_MOST - len(small))]
