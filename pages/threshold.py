@@ -13,14 +13,14 @@ from ifguide.ui import components, frame, job_panel, layout
 from ifguide.ui.documents.loaders import open_log, reviewer
 from ifguide.ui.format import count, count_of, plain, score
 from ifguide.ui.loaders import COUNT_WORDS_UP_TO, Loaded
-from ifguide.ui.threshold import blind_audit, board, overlap_panel, selection_panel
+from ifguide.ui.threshold import blind_audit, board, map_panel, overlap_panel, selection_panel
 from ifguide.ui.threshold import tables as selection_tables
 from ifguide.ui.threshold.loaders import board_parts, default_tuning
 from ifguide.ui.threshold.tuning import CONTROLS, Tuning, apply_choice, read_address, write_address
 
 PAGE_SIZE = 8
 WORDS_SHOWN, SOURCES_SHOWN = 12, 12
-PARTS = ["Affected documents", "Words", "Sources", "Saved & compare"]
+PARTS = ["Affected documents", "Map", "Words", "Sources", "Saved & compare"]
 
 
 def ask_attribution(loaded: Loaded) -> str:
@@ -140,18 +140,38 @@ def show_board(loaded: Loaded, kind: str, tuning: Tuning, found, chosen: int | N
     components.threshold_board(payload, key="board", on_choice=partial(answer_choice, loaded, kind))
 
 
-def show_documents(loaded: Loaded, kind: str, tuning: Tuning, found, chosen: int | None) -> None:
-    """The documents of the selection by rank, or those with scores in the brushed range."""
+def brushed_range(loaded: Loaded, kind: str, tuning: Tuning) -> tuple[float, str]:
+    """The lower end of the brushed scores, which may have none, and what documents in them have."""
+    low = -np.inf if tuning.low <= board_parts(loaded, kind)["lowest"] else tuning.low
+    return low, f"scores from {score(tuning.low)} to {score(tuning.high)}"
+
+
+def show_map(loaded: Loaded, kind: str, tuning: Tuning, found, chosen: int | None) -> None:
+    """The map, on which the documents of the list stand out, and the documents in a box drawn on it."""
+    marked, what = found.taken > 0, "selected tokens"
+    if tuning.low is not None:
+        low, what = brushed_range(loaded, kind, tuning)
+        marked = np.zeros(len(found.taken), dtype=bool)
+        marked[loaded.in_range(kind, low, tuning.high)["document"].to_numpy()] = True
+    places = map_panel.show_map(loaded, found, marked, what)
+    if places is not None:
+        show_documents(loaded, kind, tuning, found, chosen, places)
+
+
+def show_documents(loaded: Loaded, kind: str, tuning: Tuning, found, chosen: int | None, boxed=None) -> None:
+    """The selection's documents by rank, those of the brushed range, or those at `boxed` places of the rank list."""
     corpus, scores = loaded.corpus(), loaded.scores(kind)
     named = None if chosen is None else corpus.document(chosen).id
-    brushed, title, n_items = tuning.low is not None, PARTS[0], found.n_documents
+    brushed, title, n_items = tuning.low is not None and boxed is None, PARTS[0], found.n_documents
+    if boxed is not None:
+        title, n_items = "Documents in the box", len(boxed)
     if brushed:
-        low = -np.inf if tuning.low <= board_parts(loaded, kind)["lowest"] else tuning.low
+        low, what = brushed_range(loaded, kind, tuning)
         hits = loaded.in_range(kind, low, tuning.high)
-        title, n_items = f"Documents with scores from {score(tuning.low)} to {score(tuning.high)}", len(hits)
+        title, n_items = f"Documents with {what}", len(hits)
     place = st.container()
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
-        of = (loaded.name, kind, tuning)
+        of = (loaded.name, kind, tuning, None if boxed is None else boxed.tobytes())
         rows = layout.pager("page", n_items=n_items, page_size=PAGE_SIZE, noun="documents", of=of)
         if named is not None:
             label, query = f"Read {plain(named)} token by token", {"study": loaded.name, "doc": named}
@@ -160,10 +180,11 @@ def show_documents(loaded: Loaded, kind: str, tuning: Tuning, found, chosen: int
         columns = selection_tables.RANGE_COLUMNS
         lines = selection_tables.range_rows(corpus, scores, found, hits, rows, low, tuning.high)
     else:
-        columns, lines = selection_tables.RANKED_COLUMNS, selection_tables.ranked_rows(corpus, scores, found, rows)
+        shown = rows if boxed is None else boxed[rows]
+        columns, lines = selection_tables.RANKED_COLUMNS, selection_tables.ranked_rows(corpus, scores, found, shown)
     with place:
         st.caption(
-            (f"{title}. " if brushed else "")
+            (f"{title}. " if title != PARTS[0] else "")
             + (
                 "Choose one to mark its tokens as diamonds below the distribution."
                 if named is None
@@ -224,6 +245,7 @@ def show_parts(loaded: Loaded, kind: str, tuning: Tuning, found, chosen: int | N
     """What the selection holds, a tab each; only the open one is computed."""
     shown = (
         partial(show_documents, loaded, kind, tuning, found, chosen),
+        partial(show_map, loaded, kind, tuning, found, chosen),
         partial(show_words, loaded, kind, tuning),
         partial(show_sources, loaded, kind, found),
         partial(show_saved, loaded, kind, tuning),

@@ -1,4 +1,4 @@
-"""`ifguide explain`, `mechanism`, `rank`, `reliability` and `report`: what a study shows."""
+"""`ifguide explain`, `map`, `mechanism`, `rank`, `reliability` and `report`: what a study shows."""
 
 import dataclasses
 import json
@@ -40,6 +40,22 @@ def explain(
             parts = ", ".join(f"{part} {value:+.4g}" for part, value in found["parts"].items())
             shown = f"score {found['total']:+.4g}: {parts}"
     print(shown)
+
+
+def map_documents(name: StudyName) -> None:
+    """Draw the map of documents, for the app's Threshold page.
+
+    Documents that the base model reads alike are near each other. Takes one pass of the model over the corpus.
+    """
+    from ifguide.study.analysis.document_map import draw_map, read_map
+
+    study = open_study(name)
+    places = read_map(study)
+    if places is None:
+        with follow_run("map") as progress:
+            places = draw_map(study, progress)
+    n_known = int((places[:, 0] == places[:, 0]).sum())
+    print(f"{n_known:,} of {len(places):,} documents are on the map, for the app's Threshold page")
 
 
 _MODELS = "base or a selection; give the option once for each model."
@@ -218,4 +234,4 @@ def pack(
     print(f"wrote {path} ({path.stat().st_size:,} bytes)")
 
 
-COMMANDS = (explain, mechanism, pack, rank, reliability, report)
+COMMANDS = (explain, map_documents, mechanism, pack, rank, reliability, report)

@@ -116,7 +116,7 @@ def options(
 
 for module in (build, queries, settings, status, studies, select, train, analyse):
     for function in module.COMMANDS:
-        app.command(function.__name__.removesuffix("_studies"))(function)
+        app.command(function.__name__.partition("_")[0])(function)
 
 
 @app.command("app", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})

@@ -31,6 +31,7 @@ STAGE_TITLES = {
     "evaluate": "Compare the models",
     "documents": "List the documents",
     "explain": "Measure what each query does",
+    "map": "Draw the map of documents",
     "mechanism": "Compare the layers",
     "compare": "Train other methods",
     "train": "Train a model",

@@ -10,7 +10,7 @@ METHOD = app_folder() / "docs" / "method.md"
 SECTIONS = {
     "Overview": ("From text to a score", "Where it stops"),
     "Documents": ("From scores to a selection (Algorithm 1)", "Why a document scores as it does"),
-    "Threshold": ("From scores to a selection (Algorithm 1)", "What a selection would do"),
+    "Threshold": ("From scores to a selection (Algorithm 1)", "What a selection would do", "The map of documents"),
     "Compare": ("Measuring the difference",),
     "Queries": ("From text to a score", "What suppression changes inside"),
 }

@@ -30,6 +30,7 @@ from ifguide.evaluation.toxic_spans import find_toxic_spans, flatten_spans
 from ifguide.runtime.progress import Progress
 from ifguide.selection.saved import write_selection
 from ifguide.storage import artifacts
+from ifguide.study.analysis.document_map import map_path
 from ifguide.study.freshness import inputs_of, settings_of
 from ifguide.study.lineage import Unit
 from ifguide.study.reading import Study
@@ -195,6 +196,13 @@ def write_study(
                 if weights and stage in ("model", "suppress"):
                     _save_weights(tokenizer, folder / "final", seed=len(unit.name))
     return study
+
+
+def write_map(study: Study) -> None:
+    """A map of the study's documents at places drawn at random, as if computed."""
+    path = map_path(study)
+    path.parent.mkdir(exist_ok=True)
+    np.save(path, np.random.default_rng(0).normal(size=(study.corpus().n_documents, 2)).astype(np.float32))
 
 
 def _write_lines(path: Path, rows: list[dict]) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.app.fake_study import write_study
+from tests.app.fake_study import write_map, write_study
 from tests.browser.running_app import find_chromium, launch_browser, serve_app
 
 needs_browser = [
@@ -16,7 +16,7 @@ needs_browser = [
 def cache(tmp_path_factory):
     """A folder of studies with one in it, which tests leave as it is."""
     folder = tmp_path_factory.mktemp("browser") / "cache"
-    write_study(folder, weights=True)
+    write_map(write_study(folder, weights=True))
     return folder
 
 

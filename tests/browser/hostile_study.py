@@ -10,7 +10,7 @@ from ifguide.study.analysis import explain, mechanism
 from ifguide.study.freshness import unit_state
 from ifguide.study.lineage import Unit
 from ifguide.study.reading import Study
-from tests.app.fake_study import Content, write_study
+from tests.app.fake_study import Content, write_map, write_study
 from tests.hostile_texts import hostile_texts
 
 OUTSIDE = "outside.invalid"
@@ -41,7 +41,7 @@ PROBE = """(icon) => {
   const odd = all.filter((e) => {
     const tag = e.tagName.toLowerCase(), text = e.textContent.trim();
     return marked.includes(tag) && text === "trap"
-      || loading.includes(tag) && /outside.invalid|__ran/.test(e.outerHTML)
+      || loading.includes(tag) && !e.matches(".main-svg") && /outside.invalid|__ran/.test(e.outerHTML)
       || tag === "style" && text.includes("letter-spacing: 7px")
       || e.matches(".katex, .stMarkdownColoredText, .stMarkdownBadge")
       || e.matches('[data-testid="stIconMaterial"]') && text === icon
@@ -112,6 +112,7 @@ def write_hostile_study(cache, name: str = "hostile") -> Study:
     }
     artifacts.write_json(path, {**pulls, "neighbours": [[id, 0.9]], "candidates": 1})
     _write_mechanism(study)
+    write_map(study)
     folder = study.root / "jobs" / "20260101-000000-000000"
     folder.mkdir(parents=True)
     status = {

@@ -13,6 +13,7 @@ VIEWS = {
     "overview": "?study=fake",
     "documents": f"documents?study=fake&doc={HOSTILE_ID}",
     "threshold": "threshold?study=fake&low=1&high=9&range=tail",
+    "map": "threshold?study=fake&part=Map",
     "compare": "compare?study=fake&models=base,default,random,oracle",
     "queries": "queries?study=fake&query=1",
     "drawer": "compare?study=fake&pick=3.0.base",

@@ -124,10 +124,11 @@ def test_searches_and_names_that_are_refused_stay_text(watch, address):
 def test_threshold_and_its_tables_stay_text(watch, address):
     visit(watch.page, address, f"threshold?{query(above='2000', low='-9', high='9')}")
     reveal(watch.page)
-    for part in ("Affected documents", "Words", "Sources", "Saved & compare"):
+    for part in ("Affected documents", "Map", "Words", "Sources", "Saved & compare"):
         watch.page.get_by_role("tab", name=part).click()
         wait_until_still(watch.page)
         hover_all(watch.page, "th[title], td[title], [title]", most=20)
+        hover_all(watch.page, ".hoverlayer, .point", most=8)
         watch.check(f"threshold, {part}")
     watch.page.locator(".begin").click()
     wait_until_still(watch.page)

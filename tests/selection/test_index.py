@@ -247,7 +247,7 @@ def test_documents_in_a_range_and_the_overlap_of_two_selections(tmp_path, way):
 def test_the_rank_list_says_what_is_selected_of_each_document(tmp_path):
     index = MemoryStudy(tmp_path, 4, n_documents=50, lengths=(10, 40), style="heavy tail").build()
     found = index.resolve({"quantile": 0.92, "window": 1, "max_tokens": 33})
-    table = found.documents(0, 5)
+    table = found.documents(slice(5))
     assert table["rank"].to_pylist() == [1, 2, 3, 4, 5]
     assert table["n_selected"].to_pylist() == found.taken[found.ranking.order[:5]].tolist()
 

@@ -11,17 +11,19 @@ from ifguide.errors import InputError
 from ifguide.runtime.jobs import start_job
 from ifguide.selection.verdicts import Target, VerdictLog
 from ifguide.storage.lock import RECORD
+from ifguide.study.analysis.document_map import read_map
 from ifguide.study.freshness import stage_states
 from ifguide.study.lineage import Unit
 from ifguide.study.packed import pack_study, unpack_study
 from ifguide.study.reading import Study
-from tests.app.fake_study import write_study
+from tests.app.fake_study import write_map, write_study
 
 
 @pytest.fixture
 def packed(tmp_path):
     study = write_study(tmp_path / "mine")
     (study.folder(Unit("model")) / "tokenizer.json").write_text("{}")  # as beside weights that were saved
+    write_map(study)
     return study, pack_study(study, tmp_path / "fake.ifguide")
 
 
@@ -35,6 +37,7 @@ def test_a_packed_study_opens_with_all_that_pages_read_and_no_place_of_the_machi
     opened = Study.open(name, tmp_path / "theirs")
     assert np.array_equal(opened.selection().mask, study.selection().mask)
     assert opened.metrics("base") == study.metrics("base")
+    np.testing.assert_array_equal(read_map(opened), read_map(study))
     assert {state.state for state in stage_states(opened).values()} <= {"fresh", "missing"}
     assert unpack_study(file, tmp_path / "theirs") == name  # opened again, it replaces itself
 

@@ -74,10 +74,10 @@ class Resolved(Holding):
     hits: Hits = field(repr=False)
     """Where the hits are read from."""
 
-    def documents(self, first: int, stop: int) -> pa.Table:
-        """A slice of the rank list: rank (1 is the best), document, count_above, sum_above, rank_score, n_selected."""
-        order = self.ranking.order[first:stop]
-        columns = {"rank": np.arange(first, first + len(order)) + 1, "document": order}
+    def documents(self, places: slice | np.ndarray) -> pa.Table:
+        """Places of the rank list: rank (1 is the best), document, count_above, sum_above, rank_score, n_selected."""
+        order = self.ranking.order[places]
+        columns = {"rank": np.arange(len(self.ranking.order))[places] + 1, "document": order}
         columns |= {key: getattr(self.ranking, key)[order] for key in ("count_above", "sum_above", "rank_score")}
         return pa.table(columns | {"n_selected": self.taken[order]})
 

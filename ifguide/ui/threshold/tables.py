@@ -87,11 +87,11 @@ def _counted_row(name: str, selected: int, total: int, lift: float, most: int, *
     }
 
 
-def ranked_rows(corpus: TokenizedCorpus, scores: np.ndarray, found: Resolved, rows: slice) -> list[dict]:
-    """A page of the rank list of an exact result; `scores` float32 (N,) are of the kind that was resolved."""
-    top = float(found.documents(0, 1)["sum_above"][0].as_py()) if len(found.taken) else 0.0
+def ranked_rows(corpus: TokenizedCorpus, scores: np.ndarray, found: Resolved, places: slice | np.ndarray) -> list[dict]:
+    """Places of the rank list of an exact result; `scores` float32 (N,) are of the kind that was resolved."""
+    top = float(found.documents(slice(1))["sum_above"][0].as_py()) if len(found.taken) else 0.0
     lines = []
-    for row in found.documents(rows.start, rows.stop).to_pylist():
+    for row in found.documents(places).to_pylist():
         document = corpus.document(row["document"])
         marked, values = selected_in(corpus, scores, found, row["document"])
         cells = [

@@ -1,0 +1,107 @@
+"""The map of documents: those that the base model reads alike are near each other. Drawn on demand.
+
+A document is the mean of the base model's last hidden states over its tokens that have a score. t-SNE lays out a sample
+of them, or all of a small corpus; each of the others goes to the median place of its nearest ones in the sample.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from ifguide.config.names import BASE
+from ifguide.errors import InputError, NumericalError, StaleError
+from ifguide.runtime.progress import Progress, report_part
+from ifguide.storage import artifacts
+from ifguide.study import on_demand
+from ifguide.study.checkpoints import corpus_sequences, load_checkpoint
+from ifguide.study.freshness import require_fresh, unit_digest
+from ifguide.study.lineage import Unit
+from ifguide.study.reading import Study
+
+FOLDER, VERSION = "map", 1
+SAMPLE, FEWEST = 20_000, 10
+"""Documents laid out by t-SNE, and the fewest of which a map is drawn."""
+COMPONENTS, NEIGHBOURS = 50, 5
+
+
+def map_path(study: Study) -> Path:
+    """Where the map is or will be; a StaleError without a corpus or a model."""
+    made_of = [VERSION, *(unit_digest(study, Unit(stage)) for stage in ("corpus", "model"))]
+    return on_demand.result_path(study, FOLDER, made_of).with_suffix(".npy")
+
+
+def read_map(study: Study) -> np.ndarray | None:
+    """The map of this corpus by this model, as `draw_map` gives it, memory-mapped; None where there is none."""
+    try:
+        return artifacts.load_array(map_path(study))
+    except StaleError:
+        return None
+
+
+def draw_map(study: Study, progress: Progress | None = None) -> np.ndarray:
+    """Give each document a place, and keep the map. The same study gives the same map.
+
+    Returns float32 (D, 2); NaN for a document without a token that has a score. A StaleError: corpus or model are
+    missing or out of date; an InputError: too few documents; a NumericalError: a hidden state is not finite.
+    """
+    from sklearn.decomposition import PCA
+    from sklearn.manifold import TSNE
+    from sklearn.neighbors import NearestNeighbors
+
+    for stage in ("corpus", "model"):
+        require_fresh(study, Unit(stage))
+    path, progress = map_path(study), progress or Progress()
+    n_documents = study.corpus().n_documents
+    order = np.random.default_rng(0).permutation(n_documents)
+    sample, *others = map(np.sort, np.split(order, range(SAMPLE, n_documents, SAMPLE)))
+    read = partial(_read_states, study, load_checkpoint(study, BASE))
+    reports = [report_part(progress, part=part, parts=1 + len(others)) for part in range(1 + len(others))]
+    sample, states = read(sample, reports[0])
+    if len(sample) < FEWEST:
+        raise InputError(f"map: expected at least {FEWEST} documents with scores, got {len(sample)}")
+    pca = PCA(min(COMPONENTS, *states.shape), random_state=0)
+    reduced = pca.fit_transform(states)
+    progress.message(f"laying out {len(sample):,} documents")
+    laid_out = TSNE(perplexity=min(30, len(sample) / 4), random_state=0).fit_transform(reduced)
+    nearest = NearestNeighbors(n_neighbors=NEIGHBOURS).fit(reduced)
+    places = np.full((n_documents, 2), np.nan, dtype=np.float32)
+    places[sample] = laid_out
+    for part, report in zip(others, reports[1:], strict=True):
+        part, states = read(part, report)
+        if len(part):
+            alike = nearest.kneighbors(pca.transform(states), return_distance=False)  # (n, NEIGHBOURS)
+            places[part] = np.median(laid_out[alike], axis=1)
+    path.parent.mkdir(exist_ok=True)
+    with artifacts.replacing(path) as temporary, temporary.open("wb") as stream:
+        np.save(stream, places, allow_pickle=False)
+    return places
+
+
+def _read_states(study: Study, loaded: tuple, documents: np.ndarray, report: Callable[[int, int], None]):
+    """Which of the documents, ascending, have a score, int64 (n,), and their mean hidden states, float32 (n, H)."""
+    import torch
+
+    from ifguide.influence.batches import make_batches
+    from ifguide.influence.probe import hidden_states
+
+    model, _, device = loaded
+    offsets = np.asarray(study.corpus().offsets)
+    sums = np.zeros((len(documents), model.config.hidden_size), dtype=np.float32)
+    counts = np.zeros(len(documents), dtype=np.int64)
+    done, total = 0, int(np.diff(offsets)[documents].sum())
+    for batch in make_batches(corpus_sequences(study, chosen=documents), study.config.compute.tokens_per_batch):
+        counted = batch.target_index >= 0  # (B, T-1)
+        state = hidden_states(model, batch.to(device))[-1][:, 1:]  # (B, T-1, H)
+        found = torch.einsum("bth,bt->bh", state.float(), counted.to(state.device).float()).cpu().numpy()
+        of = np.searchsorted(offsets, batch.target_index.max(dim=1).values.numpy(), side="right") - 1
+        rows = np.searchsorted(documents, of)
+        np.add.at(sums, rows, found)
+        np.add.at(counts, rows, counted.sum(dim=1).numpy())
+        done += batch.n_tokens
+        report(min(done, total), total)
+    if not np.isfinite(sums).all():
+        raise NumericalError("a hidden state is not finite; run the model in float32 (model.dtype)")
+    known = counts > 0
+    return documents[known], sums[known] / counts[known, None]

@@ -1,0 +1,111 @@
+"""The map of documents: means of hidden states, always the same places, of one corpus and one model."""
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from ifguide.cli.main import app
+from ifguide.errors import InputError, StaleError
+from ifguide.study.analysis import document_map
+from ifguide.study.checkpoints import corpus_sequences, load_checkpoint
+from ifguide.study.lineage import Unit
+from ifguide.study.pipeline import create_study, run_study
+from tests.small_study import changed, make_study, rebuild
+from tests.tiny_study import DOCUMENTS, save_tiny_model, tiny_config, write_tiny_inputs
+
+pytestmark = pytest.mark.slow
+ALONE = len(DOCUMENTS)
+"""Number of a document of one token, which nothing predicts."""
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("map")
+    write_tiny_inputs(folder / "inputs")
+    with (folder / "inputs" / "corpus.jsonl").open("a") as file:
+        file.write('{"id": "alone", "text": "I", "spans": []}\n')
+    save_tiny_model("gpt_neox", folder / "inputs" / "model")
+    made = create_study("real", tiny_config(folder / "inputs"), folder / "cache")
+    run_study(made, until="model")
+    return made
+
+
+def test_every_document_with_a_score_has_a_place_which_is_always_the_same(study):
+    places = document_map.draw_map(study)
+    assert places.shape == (len(DOCUMENTS) + 1, 2) and places.dtype == np.float32
+    assert np.flatnonzero(~np.isfinite(places).all(axis=1)).tolist() == [ALONE]
+    assert len(np.unique(places[:ALONE], axis=0)) == len(DOCUMENTS)
+    np.testing.assert_array_equal(document_map.read_map(study), places)
+    document_map.map_path(study).unlink()
+    assert document_map.read_map(study) is None
+    np.testing.assert_array_equal(document_map.draw_map(study), places)
+
+
+def test_a_document_is_the_mean_of_its_last_hidden_states_over_all_its_chunks(study):
+    loaded = load_checkpoint(study, "base")
+    chosen = np.array([2, len(DOCUMENTS) - 1, ALONE])
+    documents, means = document_map._read_states(study, loaded, chosen, lambda done, total: None)
+    assert documents.tolist() == [2, len(DOCUMENTS) - 1]
+    for document, mean in zip(documents, means, strict=True):
+        states = []
+        sequences = corpus_sequences(study, chosen=np.array([document]))
+        for chunk in (sequences[i] for i in range(len(sequences))):
+            with torch.no_grad():
+                last = loaded[0].base_model(torch.from_numpy(chunk.token_ids)[None]).last_hidden_state[0]
+            states.append(last[1:][chunk.index[1:] >= 0])
+        assert document == 2 or len(states) > 1
+        np.testing.assert_allclose(mean, torch.cat(states).mean(dim=0), rtol=1e-4, atol=1e-5)
+
+
+def test_documents_beyond_the_sample_go_beside_those_that_read_alike(study, monkeypatch):
+    monkeypatch.setattr(document_map, "SAMPLE", 8)
+    monkeypatch.setattr(document_map, "FEWEST", 5)
+    laid_out = {}
+    read = document_map._read_states
+
+    def remember(*arguments):
+        documents, means = read(*arguments)
+        laid_out.setdefault("sample", documents)
+        return documents, means
+
+    monkeypatch.setattr(document_map, "_read_states", remember)
+    places = document_map.draw_map(study)
+    sample = places[laid_out["sample"]]
+    others = np.delete(places, [*laid_out["sample"], ALONE], axis=0)
+    assert len(sample) + len(others) == len(DOCUMENTS) and len(others) >= 4
+    assert ((others >= sample.min(axis=0)) & (others <= sample.max(axis=0))).all()
+
+
+def test_a_map_belongs_to_one_corpus_and_model_and_what_is_missing_is_named(tmp_path):
+    study = make_study(tmp_path)
+    path = document_map.map_path(study)
+    path.parent.mkdir()
+    np.save(path, np.zeros((3, 2), dtype=np.float32))
+    assert document_map.read_map(study).shape == (3, 2)
+    with pytest.raises(StaleError, match=r"model is stale .*`ifguide run small`"):
+        document_map.draw_map(changed(study, "training.seed=7"))
+    path.write_bytes(b"damaged")
+    assert document_map.read_map(study) is None
+    np.save(path, np.zeros((3, 2), dtype=np.float32))
+    rebuild(study, Unit("model"), lambda folder: (folder / "made-up.txt").write_text("other weights"))
+    assert document_map.read_map(study) is None
+    (study.folder(Unit("model")) / "manifest.json").unlink()
+    assert document_map.read_map(study) is None
+    with pytest.raises(StaleError, match=r"model is missing .*`ifguide run small`"):
+        document_map.draw_map(study)
+
+
+def test_a_map_of_a_handful_of_documents_is_refused(study, monkeypatch):
+    monkeypatch.setattr(document_map, "FEWEST", 99)
+    with pytest.raises(InputError, match="expected at least 99 documents with scores, got 12"):
+        document_map.draw_map(study)
+
+
+def test_the_command_says_how_many_are_on_it_and_draws_once(study, monkeypatch):
+    monkeypatch.setenv("IFGUIDE_CACHE", str(study.root.parent))
+    run = lambda: CliRunner().invoke(app, ["map", "real"], catch_exceptions=False).stdout  # noqa: E731
+    first = run()
+    assert "12 of 13 documents are on the map" in first
+    monkeypatch.setattr(document_map, "draw_map", None)
+    assert run() == first.splitlines(keepends=True)[-1]
