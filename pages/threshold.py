@@ -8,6 +8,7 @@ import streamlit as st
 
 from ifguide.config.attributions import describe_kind
 from ifguide.errors import InputError
+from ifguide.storage.lock import read_record
 from ifguide.study.analysis.reliability import KINDS, describe_reliability, read_reliability
 from ifguide.ui import components, frame, job_panel, layout
 from ifguide.ui.documents.loaders import open_log, reviewer
@@ -33,9 +34,10 @@ def ask_attribution(loaded: Loaded) -> str:
             chosen = layout.switch("Score", titles, key="attribution", default=chosen, label_visibility="collapsed")
             st.caption(describe_kind(chosen).note, width="content")
         if chosen in KINDS:
-            ask = f"Are these scores noise? `ifguide reliability {loaded.name}` finds out."
             found = describe_reliability(read_reliability(loaded.study), chosen)
-            st.caption(found or ask, width="content")
+            if not found and not read_record(loaded.study.root):
+                found = f"Are these scores noise? `ifguide reliability {loaded.name}` finds out."
+            st.caption(found, width="content")
     return chosen
 
 

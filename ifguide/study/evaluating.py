@@ -11,6 +11,7 @@ from ifguide.errors import StaleError
 from ifguide.evaluation.evaluate import evaluate_model
 from ifguide.runtime.progress import Progress
 from ifguide.storage.artifacts import check_sizes, hash_json, read_manifest, read_table
+from ifguide.storage.lock import read_record
 from ifguide.storage.work import open_work
 from ifguide.study.freshness import inputs_of, settings_of
 from ifguide.study.lineage import BASELINE_CLASSIFIER, Unit, weights_unit
@@ -115,6 +116,8 @@ def read_lambada(config: EvaluateConfig) -> list[str]:
 
 def missing_weights(study: Study, name: str) -> str:
     """Why an evaluated model cannot be loaded, with the remedy; empty where its files are there."""
+    if read_record(study.root):
+        return "this study was recorded without its models"
     unit = weights_unit(name)
     folder = study.folder(unit)
     manifest = read_manifest(folder)

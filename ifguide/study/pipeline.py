@@ -19,7 +19,7 @@ from ifguide.config.names import check_name
 from ifguide.config.schema import BorrowedConfig, ImportedConfig, StudyConfig
 from ifguide.errors import ConfigError, IFGuideError, StaleError
 from ifguide.runtime import distributed
-from ifguide.runtime.allocator import keep_freed_memory
+from ifguide.runtime.allocator import keep_freed_memory, return_freed_memory
 from ifguide.runtime.progress import Progress
 from ifguide.storage import artifacts
 from ifguide.storage.lock import study_lock
@@ -170,6 +170,7 @@ def _build(study: Study, units: list[Unit], progress: Progress | None, forced: C
             started = time.monotonic()
             progress.begin_stage(str(unit), number, len(units))
             _build_unit(study, unit, progress)
+            return_freed_memory()
             progress.end_stage(time.monotonic() - started)
             built.append(unit)
     return built

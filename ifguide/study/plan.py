@@ -22,6 +22,7 @@ import numpy as np
 from ifguide.config.attributions import KINDS, computed_kinds, needs_direction
 from ifguide.data.packing import pack_rows
 from ifguide.errors import ConfigError
+from ifguide.runtime.allocator import keep_freed_memory, return_freed_memory
 from ifguide.storage.durations import format_seconds
 from ifguide.storage.peak_memory import free_memory, read_peak, reset_peak
 from ifguide.study import on_demand
@@ -151,6 +152,7 @@ class Measured:
         from ifguide.models.loading import tracked_modules
         from ifguide.study.checkpoints import start_model
 
+        keep_freed_memory()  # as a run does
         self.study, self.config, self.facts = study, study.config, find_facts(study)
         self.sample = sample = sample_inputs(study)
         self.n_tokens = round(sample.n_documents * np.diff(sample.offsets).mean())
@@ -167,6 +169,8 @@ class Measured:
         self.batches = [batch.to(self.device) for batch in made]
         self.measured = sum(batch.n_tokens for batch in self.batches)
         self.weights, self.matrices, self.bases = count_bytes(self.facts)
+        self.least = read_peak().get("host", 0)
+        """Bytes of a process that has loaded what every stage loads."""
         self.peaks: Counter[str] = Counter()
         """Bytes at the most, on the host and the device, since the last `need`."""
 
@@ -189,6 +193,7 @@ class Measured:
     def need(self, seconds: float, disk: int = 0, more: int = 0) -> Need:
         """A stage with the memory of what was timed for it, and `more` bytes where the model is."""
         peaks, self.peaks = self.peaks, Counter()
+        return_freed_memory()
         peaks["device" if self.device.type == "cuda" else "host"] += more
         return Need(seconds=seconds, disk=disk, host=peaks["host"], device=peaks["device"])
 
@@ -210,11 +215,8 @@ class Measured:
         found["suppress"] = dataclasses.replace(once, seconds=models * once.seconds, disk=models * self.weights)
         taken = config.model.mode == "asis"
         found["model"] = Need(seconds=0.1) if taken else dataclasses.replace(once, disk=self.weights * (1 + n))
-        needs, most = {stage: found[stage] for stage in STAGES if stage in found}, 0
-        for stage, need in needs.items():  # a run keeps what a stage frees
-            most = max(most, need.host)
-            needs[stage] = dataclasses.replace(need, host=most)
-        return needs
+        needs = {stage: found[stage] for stage in STAGES if stage in found}
+        return {stage: dataclasses.replace(need, host=need.host or self.least) for stage, need in needs.items()}
 
     def rows(self) -> tuple[Sequence, int]:
         """The sample's training rows, and how many the whole corpus has."""

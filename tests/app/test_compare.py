@@ -12,6 +12,7 @@ from ifguide.evaluation.statistics import Interval
 from ifguide.storage import artifacts
 from ifguide.study.analysis.likelihood import likelihood_path
 from ifguide.study.lineage import Unit
+from ifguide.study.packed import pack_study, unpack_study
 from ifguide.study.reading import Study
 from ifguide.ui.compare import models_line
 from ifguide.ui.compare.blind_panel import draw_ballots
@@ -246,6 +247,16 @@ def test_a_prompt_cannot_be_run_without_the_weights(open_app, tmp_path):
     app = open_app(tmp_path / "cache", "compare")
     assert "Not possible here: the weights of default are not in this study" in shown_text(app)
     assert next(b for b in app.button if b.label.startswith("Run")).disabled
+
+
+def test_a_recorded_study_offers_nothing_that_needs_its_models(open_app, tmp_path):
+    pack_study(write_study(tmp_path / "mine"), tmp_path / "fake.ifguide")
+    unpack_study(tmp_path / "fake.ifguide", tmp_path / "theirs")
+    app = open_app(tmp_path / "theirs", "compare", pick="0.0.")
+    assert "This study was recorded without its models. You can try" in shown_text(app)
+    assert "Not possible here: this study was recorded without its models" in shown_text(app)  # token probabilities
+    assert not app.exception and not [b.label for b in app.button if b.label.startswith(("Run", "Compute"))]
+    assert "ifguide reliability" not in shown_text(open_app(tmp_path / "theirs", "threshold"))
 
 
 def test_token_probabilities_are_computed_by_the_models_process_and_shown(open_app, tmp_path, use_worker):

@@ -54,6 +54,27 @@ def test_large_blocks_go_back_to_the_system():
     assert fault_count("keep", size) > 10 * 2 * size / HUGE_PAGE / 2
 
 
+@glibc
+def test_free_memory_below_a_block_in_use_goes_back_when_asked():
+    code = """
+        import psutil
+        from ifguide.runtime.allocator import keep_freed_memory, return_freed_memory
+
+        def held():
+            return psutil.Process().memory_info().rss
+
+        keep_freed_memory()
+        blocks = [b"1" * (1 << 20) for _ in range(300)]
+        last = b"2" * (1 << 16)
+        del blocks
+        before = held()
+        return_freed_memory()
+        print(before - held())
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    assert int(subprocess.run(command, capture_output=True, text=True, check=True).stdout) > 200 << 20
+
+
 def test_elsewhere_nothing_is_done(monkeypatch):
     monkeypatch.setattr(sys, "platform", "darwin")
     assert keep_freed_memory() is False

@@ -11,6 +11,7 @@ import streamlit as st
 from ifguide.config.schema import EvaluateConfig
 from ifguide.errors import ProcessError
 from ifguide.serving.client import ModelWorker
+from ifguide.storage.lock import read_record
 from ifguide.study.evaluating import missing_weights
 from ifguide.ui import components, layout
 from ifguide.ui.compare.picks import PROMPT, Pick, remember_pick
@@ -45,6 +46,9 @@ def _row(cell: dict) -> dict:
 
 def show_try(loaded: Loaded, names: list[str], colours: Mapping[str, str], pick: Pick | None) -> None:
     """The box for a prompt, and under it what the models write."""
+    if read_record(loaded.study.root):
+        st.caption("This study was recorded without its models. You can try prompts of your own in studies built here.")
+        return
     if (recalled := st.session_state.pop("recalled", None)) is not None:
         _recall(st.session_state["history"][recalled])
     linked = st.session_state.setdefault("try_linked", st.query_params.get("try", ""))
@@ -172,6 +176,9 @@ def _recall(tried: dict) -> None:
 def compute_tokens(loaded: Loaded, names: list[str], prompt: int) -> None:
     """Have the models read their completions of a prompt; the page is drawn again once that is done. A link alone
     starts nothing."""
+    if lacking := next(filter(None, (missing_weights(loaded.study, name) for name in names)), ""):
+        st.caption(f"Not possible here: {sentence(lacking)}")
+        return
     of, asked = [*loaded.key, prompt, *names], st.session_state.get("tokens_asked", {})
     if asked.get("of") != of and st.session_state.get("picked") == st.query_params.get("pick"):
         asked = st.session_state["tokens_asked"] = {"of": of} | _ask(loaded, models=names, number=prompt)
