@@ -64,7 +64,7 @@ def show_try(loaded: Loaded, names: list[str], colours: Mapping[str, str], pick:
         settings = _ask_settings(loaded.study.config.evaluate)
         _offer_history(loaded)
     for said in lacking:
-        st.caption(f"Not possible here: {sentence(said)}")
+        st.caption(f"Not possible here: {sentence(said)}.")
     if asked and prompt.strip():
         _start(loaded, names, prompt, settings)
     tried = st.session_state.get("tried")
@@ -177,7 +177,7 @@ def compute_tokens(loaded: Loaded, names: list[str], prompt: int) -> None:
     """Have the models read their completions of a prompt; the page is drawn again once that is done. A link alone
     starts nothing."""
     if lacking := next(filter(None, (missing_weights(loaded.study, name) for name in names)), ""):
-        st.caption(f"Not possible here: {sentence(lacking)}")
+        st.caption(f"Not possible here: {sentence(lacking)}.")
         return
     of, asked = [*loaded.key, prompt, *names], st.session_state.get("tokens_asked", {})
     if asked.get("of") != of and st.session_state.get("picked") == st.query_params.get("pick"):
