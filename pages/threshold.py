@@ -94,6 +94,7 @@ def hear_audit(loaded: Loaded, kind: str, tuning: Tuning) -> dict:
             with layout.guard(go_on=True):
                 blind_audit.act(loaded, kind, log, deed, tuning.tokens_above, by)
     more = {"open": st.session_state.get("auditing") == of, "ack": st.session_state.get("audit_ack", 0)}
+    more["readOnly"] = read_record(loaded.study.root) is not None
     return blind_audit.describe(loaded, kind, log, by) | more
 
 

@@ -184,7 +184,7 @@ function makeBoard(root) {
 
   // What the precision curves say at the handle, or why they say nothing.
   function paintPrecision(place) {
-    const { rows, done, n, open } = board.data.audit, { above } = board.shown;
+    const { rows, done, n, open, readOnly } = board.data.audit, { above } = board.shown;
     const inside = rows.length && above >= rows[0][1] && above <= rows.at(-1)[1];
     const column = (i) => between(rows.map((row) => row[1]), rows.map((row) => row[i]), above);
     const known = board.labels && between(board.labels.above, board.labels.share, above);
@@ -194,9 +194,9 @@ function makeBoard(root) {
     else if (rows.length) parts.push("the audit does not reach here");
     else if (done) parts.push("the audit's curve needs a verdict from each part of the scores");
     if (known !== null) parts.push(`┅ ${per(known)}% by human labels`);
-    precisionNow.textContent = parts.join(" · ") || (open ? "drawn from your verdicts" : "judge tokens to see it");
+    precisionNow.textContent = parts.join(" · ") || (open ? "drawn from your verdicts" : readOnly ? "not audited" : "judge tokens to see it");
     place(precisionDot, inside ? board.precisionY(column(2)) : known === null ? null : board.precisionY(known));
-    begin.hidden = open || !board.data.nTail;
+    begin.hidden = open || readOnly || !board.data.nTail;
     begin.textContent = !n ? `Blind audit of ${MORE} tokens` : done < n ? `Continue the audit (${done} / ${n})` : `Audit (${done} / ${n})`;
   }
 
