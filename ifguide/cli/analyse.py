@@ -47,6 +47,8 @@ def map_documents(name: StudyName) -> None:
 
     Documents that the base model reads alike are near each other. Takes one pass of the model over the corpus.
     """
+    from numpy import isfinite
+
     from ifguide.study.analysis.document_map import draw_map, read_map
 
     study = open_study(name)
@@ -54,7 +56,7 @@ def map_documents(name: StudyName) -> None:
     if places is None:
         with follow_run("map") as progress:
             places = draw_map(study, progress)
-    n_known = int((places[:, 0] == places[:, 0]).sum())
+    n_known = int(isfinite(places[:, 0]).sum())
     print(f"{n_known:,} of {len(places):,} documents are on the map, for the app's Threshold page")
 
 

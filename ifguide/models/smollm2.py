@@ -74,14 +74,24 @@ def is_model_folder(folder: Path) -> bool:
     return all((folder / name).is_file() for name in needed)
 
 
-def main(folder: Path) -> None:
-    """Write the model to a folder, or end with what is wrong."""
-    print(f"dequantising SmolLM2-135M-Instruct to {folder} (about half a minute)", flush=True)
+def main(arguments: list[str]) -> int:
+    """Write the model to the folder named by the one argument; 2 when that cannot be done."""
+    if len(arguments) != 1 or arguments[0].startswith("-"):
+        print("usage: python -m ifguide.models.smollm2 FOLDER", file=sys.stderr)
+        return 2
+    folder = Path(arguments[0])
+    if is_model_folder(folder):
+        print(f"{folder} is already there")
+        return 0
     try:
+        print(f"dequantising SmolLM2-135M-Instruct to {folder} (about half a minute)", flush=True)
         convert(find_gguf(), folder)
     except IFGuideError as error:
-        sys.exit(f"error: {error}")
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"wrote {folder}")
+    return 0
 
 
 if __name__ == "__main__":
-    main(Path(*sys.argv[1:]))
+    sys.exit(main(sys.argv[1:]))

@@ -20,16 +20,19 @@ FROM_THE_SYSTEM = 1 << 25
 
 def keep_freed_memory() -> bool:
     """Let this process keep up to `KEPT` freed bytes. Changes no result. False without the GNU C library."""
-    if not sys.platform.startswith("linux"):
-        return False
-    set_option = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
-    if set_option is None:
+    if (set_option := _find("mallopt")) is None:
         return False
     return all([set_option(M_MMAP_THRESHOLD, FROM_THE_SYSTEM), set_option(M_TRIM_THRESHOLD, KEPT)])
 
 
 def return_freed_memory() -> None:
-    """Give the system all that is free, so that a stage does not carry the memory of the one before it."""
-    gc.collect()
-    if sys.platform.startswith("linux") and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
+    """Give the system all that is free, so that a stage does not carry the memory of the one before it. It
+    takes a quarter of a second where torch and its kind are loaded."""
+    gc.collect()  # a Trainer is in a circle with its parts
+    if trim := _find("malloc_trim"):
         trim(0)
+
+
+def _find(name: str):
+    """A function of the GNU C library; None elsewhere (musl has none of these)."""
+    return getattr(ctypes.CDLL(None), name, None) if sys.platform.startswith("linux") else None

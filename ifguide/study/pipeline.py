@@ -170,7 +170,6 @@ def _build(study: Study, units: list[Unit], progress: Progress | None, forced: C
             started = time.monotonic()
             progress.begin_stage(str(unit), number, len(units))
             _build_unit(study, unit, progress)
-            return_freed_memory()
             progress.end_stage(time.monotonic() - started)
             built.append(unit)
     return built
@@ -224,6 +223,8 @@ def _build_unit(study: Study, unit: Unit, progress: Progress) -> None:
         close_work(study.root, unit.work)
     elif unit.stage in stages.SHARED:
         build(study, unit, Path(processes.decide(None)), progress)
+    if unit.stage in stages.SHARED:  # it held a model and more
+        return_freed_memory()
 
 
 def _build_in_memory(build: Callable, study: Study, unit: Unit, folder: Path, progress: Progress) -> None:

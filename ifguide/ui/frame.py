@@ -150,18 +150,17 @@ def _pick_study() -> bool:
     names = list_studies()
     if not names:
         return False
-    first = _first_study(names)
     linked = st.query_params.get("study")
     if (opened := st.session_state.pop("open_study", None)) in names:
         st.session_state["study"] = opened
     if st.session_state.get("study") not in names:
         if linked and linked not in names:
             st.session_state["missing_study"] = linked
-        st.session_state["study"] = linked if linked in names else first
+        st.session_state["study"] = linked if linked in names else _first_study(names)
     note = "A study is one corpus, one model, and everything computed from them."
     look: dict = {"label_visibility": "collapsed", "width": 150, "help": note}
     chosen = st.selectbox("Study", names, key="study", **look)
-    if st.query_params or chosen != first:  # an address without choices stays as the reader left it
+    if st.query_params or chosen != _first_study(names):  # an address without choices stays as the reader left it
         st.query_params["study"] = chosen
     return True
 

@@ -54,7 +54,7 @@ def test_other_models_and_other_files_are_refused(gguf, tmp_path):
     assert (tmp_path / "mine" / "notes.txt").read_text(encoding="utf-8") == "keep"
 
 
-def test_one_gguf_file_of_the_package_is_found_and_what_lacks_is_named(tmp_path, monkeypatch):
+def test_one_gguf_file_of_the_package_is_found_and_what_lacks_is_named(tmp_path, monkeypatch, capsys):
     specs = {}
     monkeypatch.setattr(smollm2, "find_spec", specs.get)
     with pytest.raises(InputError, match="the package gguf"):
@@ -66,7 +66,18 @@ def test_one_gguf_file_of_the_package_is_found_and_what_lacks_is_named(tmp_path,
     spec.submodule_search_locations = [str(tmp_path)]
     with pytest.raises(InputError, match="got 0"):
         smollm2.find_gguf()
-    with pytest.raises(SystemExit, match="make smollm2"):
-        smollm2.main(tmp_path / "model")
+    assert smollm2.main([str(tmp_path / "model")]) == 2
+    assert "make smollm2" in capsys.readouterr().err
     (tmp_path / "weights.gguf").touch()
     assert smollm2.find_gguf() == tmp_path / "weights.gguf"
+
+
+def test_the_command_asks_for_one_folder_and_leaves_a_finished_one_alone(tmp_path, capsys):
+    for arguments in ([], ["a", "b"], ["--help"]):
+        assert smollm2.main(arguments) == 2
+        assert "usage" in capsys.readouterr().err
+    for name in ("config.json", "model.safetensors", "tokenizer.json"):
+        assert not smollm2.is_model_folder(tmp_path)
+        (tmp_path / name).touch()
+    assert smollm2.main([str(tmp_path)]) == 0
+    assert "already there" in capsys.readouterr().out
