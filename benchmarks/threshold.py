@@ -5,7 +5,8 @@
 A made-up study (see `benchmarks.synthetic`) is written below FOLDER and removed afterwards; a billion tokens need some
 25 GB of disk. Building and answering run in processes of their own, so that their memory is theirs alone. RSS counts
 the pages of memory maps too, which the system takes back when it needs them; "private" is what cannot be taken back.
-Files are read from wherever they lie, which after writing them is mostly the page cache.
+Files are read from wherever they lie, which after writing them is mostly the page cache. A selection is saved twice:
+by reading all scores, before there is an index, and through the index; both must give the same bytes.
 """
 
 import argparse
@@ -23,17 +24,19 @@ import numpy as np
 
 from benchmarks.memory_watch import Memory
 from benchmarks.synthetic import write_index, write_study
+from ifguide.config.schema import SelectionConfig
 from ifguide.selection.algorithm import rank_documents, select_tokens
 from ifguide.selection.index import ScoreIndex
+from ifguide.selection.saved import write_selection
 from ifguide.storage import artifacts
 from ifguide.study.freshness import inputs_of, settings_of
 from ifguide.study.lineage import Unit
 from ifguide.study.reading import Study
-from ifguide.study.select import open_index
+from ifguide.study.select import compute_selection, open_index
 
 N_RELEASES = 50
 BARS = {"1M": {"release": 0.3, "open": 1.0}, "1B": {"release": 1.5, "open": 2.0}}
-BUILD_RATE, BUILD_GIB, BUILD_SIZE, APP_GIB, PREVIEW = 20e6, 4.0, 0.4, 2.0, 0.005
+BUILD_RATE, BUILD_GIB, BUILD_SIZE, APP_GIB, SAVE_GIB, PREVIEW = 20e6, 4.0, 0.4, 2.0, 1.0, 0.005
 
 
 def draw_releases(n_valid: int, n_tail: int, seed: int = 0) -> list[dict]:
@@ -64,6 +67,22 @@ def measure_build(root: Path) -> dict:
         seconds = time.perf_counter() - started
     size = sum(path.stat().st_size for path in (study.folder(unit) / "own_loss").iterdir())
     return {"seconds": seconds, "rss": memory.rss, "private": memory.private, "bytes": size}
+
+
+def measure_saving(root: Path) -> dict:
+    """Save a selection, one with windows and a budget, and the random control, in this process."""
+    study = Study.open(root.name, root.parent)
+    large = SelectionConfig(quantile=0.99, attribution="own_loss")
+    small = SelectionConfig(quantile=0.999, attribution="own_loss", window=2, max_tokens=study.corpus().n_tokens // 500)
+    seconds, digests = [], []
+    with Memory() as memory:
+        for settings, kind in ((large, "influence"), (small, "influence"), (large, "random")):
+            started = time.perf_counter()
+            with tempfile.TemporaryDirectory(dir=root) as folder:
+                write_selection(compute_selection(study, settings, name="saved", kind=kind), Path(folder))
+                seconds.append(time.perf_counter() - started)
+                digests.append(artifacts.hash_file(Path(folder) / "mask.npy"))
+    return {"seconds": seconds, "digests": digests, "rss": memory.rss, "private": memory.private}
 
 
 def measure_releases(root: Path) -> dict:
@@ -137,7 +156,16 @@ def measure_size(cache: Path, n_tokens: int, browser: bool) -> None:
     size = f"{n_tokens / 1e9:g}B" if n_tokens >= 1e9 else f"{n_tokens / 1e6:g}M"
     bars = BARS["1B" if n_tokens > 5e7 else "1M"]
     study, _ = write_study(cache, f"synthetic-{n_tokens}", n_tokens, until="scores")
+    scanned = in_own_process("saving", study.root)
     built = in_own_process("build", study.root)
+    saved = in_own_process("saving", study.root)
+    if scanned["digests"] != saved["digests"]:
+        raise SystemExit("the index selects other tokens than reading all scores does")
+    for how, one in (("by reading all scores", scanned), ("through the index", saved)):
+        times = ", ".join(f"{value:.1f}" for value in one["seconds"])
+        what = f"save 1%, 0.2% with windows, as many at random, {how} ({times} s): most RSS (private)"
+        value = f"{one['rss']:.2f} GiB ({one['private']:.2f})"
+        print_row(size, what, value, f"<= {SAVE_GIB:g} GiB", one["rss"] / SAVE_GIB)
     rate = n_tokens / built["seconds"]
     if n_tokens > 5e7:
         print_row(
@@ -201,6 +229,9 @@ def measure_size(cache: Path, n_tokens: int, browser: bool) -> None:
             print_row(size, *row)
 
 
+MEASURES = {"build": measure_build, "saving": measure_saving, "releases": measure_releases}
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -208,12 +239,11 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="where to write; a temporary folder by default")
     parser.add_argument("--keep", action="store_true", help="do not remove the studies")
     parser.add_argument("--no-browser", action="store_true", help="leave out what needs Chromium")
-    parser.add_argument("--measure", choices=("build", "releases"), help=argparse.SUPPRESS)
+    parser.add_argument("--measure", choices=tuple(MEASURES), help=argparse.SUPPRESS)
     parser.add_argument("--study", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
-        found = (measure_build if options.measure == "build" else measure_releases)(options.study)
-        print(json.dumps(found))
+        print(json.dumps(MEASURES[options.measure](options.study)))
         return
     cache = Path(tempfile.mkdtemp(prefix="ifguide-threshold-", dir=options.folder))
     print(f"NumPy {np.__version__}, {os.cpu_count()} CPUs; {cache if options.keep else 'nothing is kept'}\n")

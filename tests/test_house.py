@@ -149,7 +149,7 @@ def test_pages_import_nothing_heavy_and_figures_no_streamlit():
 
 def test_the_mathematics_opens_no_file():
     files = {"open", "open_memmap", "save", "load", "memmap", "tofile", "fromfile", "save_file", "load_file"}
-    others = ("selection.algorithm", "index.coverage", "training.objective")
+    others = ("selection.algorithm", "selection.coverage", "training.objective")
     names = [name for name in MODULES if name.startswith("ifguide.influence") or name.endswith(others)]
     assert len(names) > 9
     for name in names:

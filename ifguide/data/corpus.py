@@ -34,6 +34,19 @@ class Document:
     """Of a conversation, where each message begins, in characters, and its role."""
 
 
+class ValidParts:
+    """A corpus's `valid()`, bool (N,), made slice by slice."""
+
+    def __init__(self, corpus: "TokenizedCorpus"):
+        self._corpus = corpus
+
+    def __len__(self) -> int:
+        return self._corpus.n_tokens
+
+    def __getitem__(self, part: slice) -> np.ndarray:
+        return self._corpus.valid_between(*part.indices(len(self))[:2])
+
+
 @dataclass(frozen=True, eq=False)
 class TokenizedCorpus:
     """A corpus on disk, memory-mapped; made by `build_corpus`, opened with `TokenizedCorpus.open`."""
@@ -113,6 +126,11 @@ class TokenizedCorpus:
     def valid(self) -> np.ndarray:
         """bool (N,): False on each document's first token, which nothing predicts, and on those not trained on."""
         return self.valid_between(0, self.n_tokens)
+
+    @property
+    def valid_parts(self) -> ValidParts:
+        """`valid()` for those who read it slice by slice: it is never in memory whole."""
+        return ValidParts(self)
 
     def valid_between(self, start: int, stop: int) -> np.ndarray:
         """The part of `valid()` for tokens [start, stop), without the rest."""

@@ -2,12 +2,13 @@
 
 D documents, N tokens laid end to end. Arguments that mean the same everywhere:
     scores: float32 (N,), one a token
-    valid: bool (N,), tokens that have a score
+    valid: bool (N,), tokens that have a score, or what gives a slice of it, as `TokenizedCorpus.valid_parts`
     offsets: int64 (D+1,), document d is at [offsets[d], offsets[d+1])
     id_rank: int64 (D,), a permutation: place of each document's id among the sorted ids; breaks ties
     threshold: tokens strictly above it are hits
     max_tokens: the budget; 0 is none
-Masks are bool (N,).
+Masks are bool (N,). Tokens are read in runs of whole documents, so that arrays may be memory-mapped: memory grows with
+documents and hits, not with tokens.
 
 The rules, which the slow reference in tests/reference.py states again:
 - A hit is a valid token whose score is strictly above the threshold.
@@ -19,15 +20,20 @@ The rules, which the slow reference in tests/reference.py states again:
   most `window` places before and after it with only valid ones between, left to right, until `max_tokens` are taken.
 """
 
+import itertools
 import math
 from bisect import bisect_left
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from ifguide.data.by_document import sample_valid
+from ifguide.data import by_document
+from ifguide.data.by_document import document_runs, sample_valid
 from ifguide.data.stretches import count_valid, find_edges
-from ifguide.errors import ConfigError, NumericalError
+from ifguide.errors import ConfigError
+from ifguide.selection.coverage import cover_hits, cut_intervals, expand_intervals
+from ifguide.storage.memory_maps import release_pages
 
 
 @dataclass(frozen=True)
@@ -44,20 +50,6 @@ class Ranking:
     """float64 (D,) in [0, 1], harmonic mean of the normalised count and sum."""
     order: np.ndarray
     """int64 (D,), document indexes, best first."""
-
-
-def threshold_above(scores: np.ndarray, valid: np.ndarray, tokens_above: int) -> float:
-    """The score with this many valid scores, 0 to V - 1, strictly above it; fewer where scores tie with it. It is one
-    of the scores itself, as a float, so that comparing against it is exact. A NumericalError: no valid score, or one
-    that is not finite."""
-    values = np.asarray(scores)[np.asarray(valid)]
-    if values.size == 0:
-        raise NumericalError("there is no valid score: every document has fewer than two tokens")
-    if n_bad := np.count_nonzero(~np.isfinite(values)):
-        remedy = "compute them again with `ifguide run NAME --force scores`"
-        raise NumericalError(f"{n_bad:,} of {values.size:,} scores are not finite; {remedy}")
-    position = values.size - 1 - tokens_above
-    return float(np.partition(values, position)[position])
 
 
 def rank_at_quantile(n: int, quantile: float) -> int:
@@ -103,11 +95,23 @@ def rank_documents(
     scores: np.ndarray, offsets: np.ndarray, valid: np.ndarray, threshold: float, id_rank: np.ndarray
 ) -> Ranking:
     """Rank documents by the harmonic mean of the normalised count and sum of their scores above a threshold."""
-    hits = find_hits(scores, valid, threshold)
-    owner = np.searchsorted(offsets, hits, side="right") - 1
-    counts = np.bincount(owner, minlength=len(offsets) - 1)
-    sums = np.bincount(owner, np.asarray(scores[hits], dtype=np.float64), len(offsets) - 1).astype(np.float64)
+    offsets = np.asarray(offsets)
+    counts, sums = np.zeros(len(offsets) - 1, dtype=np.int64), np.zeros(len(offsets) - 1)
+    for first, stop, tokens in _runs(offsets, scores):
+        hits = find_hits(scores[tokens], valid[tokens], threshold)
+        owner = np.searchsorted(offsets[first : stop + 1] - tokens.start, hits, side="right") - 1
+        counts[first:stop] = np.bincount(owner, minlength=stop - first)
+        sums[first:stop] = np.bincount(owner, np.asarray(scores[tokens][hits], dtype=np.float64), stop - first)
     return rank_measured(threshold, counts, sums, id_rank)
+
+
+def _runs(offsets: np.ndarray, *arrays: np.ndarray) -> Iterator[tuple[int, int, slice]]:
+    """Runs of documents [first, stop) with their tokens; then the pages of memory-mapped `arrays` are released."""
+    for first, stop in document_runs(offsets):
+        tokens = slice(int(offsets[first]), int(offsets[stop]))
+        yield first, stop, tokens
+        for array in arrays:
+            release_pages(array, tokens.start, tokens.stop)
 
 
 def rank_measured(threshold: float, counts: np.ndarray, sums: np.ndarray, id_rank: np.ndarray) -> Ranking:
@@ -141,30 +145,43 @@ def harmonic_mean(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def select_tokens(
-    scores: np.ndarray, offsets: np.ndarray, valid: np.ndarray, ranking: Ranking, *, window=0, max_tokens=0
+    scores: np.ndarray,
+    offsets: np.ndarray,
+    valid: np.ndarray,
+    ranking: Ranking,
+    *,
+    window: int = 0,
+    max_tokens: int = 0,
+    mask: np.ndarray | None = None,
 ) -> np.ndarray:
-    """The mask of selected tokens, `window` tokens on each side of a hit included; `ranking` is of the same scores."""
-    offsets = np.asarray(offsets)
-    _, first, last = _find_windows(scores, offsets, np.asarray(valid), ranking.threshold, window)
-    begun, ended = (np.bincount(places, minlength=len(valid) + 1) for places in (first, last))
-    covered = np.flatnonzero(np.cumsum(begun - ended)[:-1] > 0)  # inside any interval [first, last)
-    # windows grow to the right: "hit by hit, left to right" takes a document's covered tokens in reading order
-    owner = np.searchsorted(offsets, covered, side="right") - 1
-    in_order = np.argsort(np.argsort(ranking.order)[owner], kind="stable")
-    mask = np.zeros(len(valid), dtype=bool)
-    mask[covered[in_order[: max_tokens or None]]] = True
+    """The mask of selected tokens, `window` tokens on each side of a hit included; `ranking` is of the same scores.
+    `mask`, all False, is filled in and returned if it is given."""
+    offsets, mask = np.asarray(offsets), np.zeros(len(scores), dtype=bool) if mask is None else mask
+    taken = ranking.count_above
+    if max_tokens:
+        found = [(owner, high - low) for owner, low, high in _find_windows(scores, offsets, valid, ranking, window)]
+        covered = sum((np.bincount(*pair, len(taken)).astype(np.int64) for pair in found), np.zeros_like(taken))
+        taken = spend_budget(covered, ranking.order, max_tokens)
+    for owner, low, high in _find_windows(scores, offsets, valid, ranking, window):
+        if max_tokens:  # windows grow to the right: "hit by hit, left to right" takes them in reading order
+            high = cut_intervals(low, high, owner, taken)
+        mask[expand_intervals(low, high)] = True
+        release_pages(mask, int(low[0]) if len(low) else 0, int(high[-1]) if len(high) else 0)
     return mask
 
 
 def _find_windows(
-    scores: np.ndarray, offsets: np.ndarray, valid: np.ndarray, threshold: float, window: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of each hit, ascending: its document, the first token of its window and the end of it, int64 (hits,) each."""
-    hits = find_hits(scores, valid, threshold)
-    owner, edges = np.searchsorted(offsets, hits, side="right") - 1, find_edges(valid)
-    after = np.searchsorted(edges, hits, side="right")
-    first = np.maximum(hits - window, np.maximum(edges[after - 1], offsets[owner]))
-    return owner, first, np.minimum(hits + window + 1, np.minimum(edges[after], offsets[owner + 1]))
+    scores: np.ndarray, offsets: np.ndarray, valid: np.ndarray, ranking: Ranking, window: int
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Run by run, of each hit in reading order: its document, and the tokens [low, high) that it takes and no hit
+    before it has taken, int64 (hits,) each."""
+    for _, _, tokens in _runs(offsets, scores):
+        here = valid[tokens]
+        hits = find_hits(scores[tokens], here, ranking.threshold)
+        edges, owner = find_edges(here) + tokens.start, np.searchsorted(offsets, hits + tokens.start, side="right") - 1
+        after = np.searchsorted(edges, hits + tokens.start, side="right")
+        reach = np.maximum(edges[after - 1], offsets[owner]), np.minimum(edges[after], offsets[owner + 1])
+        yield owner, *cover_hits(hits + tokens.start, *reach, window)
 
 
 def whole_window_budget(
@@ -172,9 +189,9 @@ def whole_window_budget(
 ) -> int:
     """The largest budget up to `max_tokens` that cuts no hit's window: what is taken before the first hit, in the order
     of `select_tokens`, whose window would go beyond."""
-    owner, first, last = _find_windows(scores, np.asarray(offsets), np.asarray(valid), ranking.threshold, window)
-    first[1:] = np.maximum(first[1:], last[:-1])  # what the hit before has taken
-    taken = np.cumsum((last - first)[np.argsort(np.argsort(ranking.order)[owner], kind="stable")])
+    found = [(owner, high - low) for owner, low, high in _find_windows(scores, offsets, valid, ranking, window)]
+    owner, lengths = map(np.concatenate, zip(*found, strict=True))
+    taken = np.cumsum(lengths[np.argsort(np.argsort(ranking.order)[owner], kind="stable")])
     return int(taken[taken <= max_tokens].max(initial=0))
 
 
@@ -188,10 +205,19 @@ def spend_budget(covered: np.ndarray, order: np.ndarray, max_tokens: int) -> np.
     return taken
 
 
-def select_random(valid: np.ndarray, n_tokens: int, seed: int) -> np.ndarray:
-    """A mask of `n_tokens` valid tokens drawn without replacement: the control of every selection."""
-    places, mask = np.flatnonzero(np.asarray(valid)), np.zeros(len(valid), dtype=bool)
-    mask[np.random.default_rng(seed).choice(places, size=min(n_tokens, len(places)), replace=False)] = True
+def select_random(valid: np.ndarray, n_tokens: int, seed: int, mask: np.ndarray | None = None) -> np.ndarray:
+    """A mask of `n_tokens` valid tokens drawn without replacement: the control of every selection. Of a corpus larger
+    than `TOKENS_AT_ONCE` every such part gives its share. `mask` as for `select_tokens`."""
+    mask = np.zeros(len(valid), dtype=bool) if mask is None else mask
+    bounds = [*range(0, len(valid), by_document.TOKENS_AT_ONCE), len(valid)]
+    parts = [slice(*pair) for pair in itertools.pairwise(bounds)]
+    before = np.cumsum([0, *(np.count_nonzero(valid[part]) for part in parts)])
+    shares = np.diff(before * min(n_tokens, int(before[-1])) // max(1, int(before[-1])))
+    draw = np.random.default_rng(seed)
+    for part, size in zip(parts, shares, strict=True):
+        places = part.start + np.flatnonzero(valid[part])
+        mask[draw.choice(places, size=size, replace=False)] = True
+        release_pages(mask, part.start, part.stop)
     return mask
 
 

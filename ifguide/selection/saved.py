@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ifguide.storage import artifacts
+from ifguide.storage.memory_maps import release_pages
 
 _ARRAYS = ("mask", "order", "count_above", "sum_above", "rank_score")
 
@@ -33,7 +34,9 @@ class Selection:
 def write_selection(selection: Selection, folder: Path) -> None:
     """Write a selection's arrays and settings into a folder."""
     for key in _ARRAYS:
-        np.save(folder / f"{key}.npy", getattr(selection, key), allow_pickle=False)
+        array = getattr(selection, key)
+        np.save(folder / f"{key}.npy", array, allow_pickle=False)
+        release_pages(array)
     (folder / "selection.json").write_text(json.dumps(selection.settings, indent=1), encoding="utf-8")
 
 

@@ -1,8 +1,25 @@
-"""Pages of memory-mapped arrays: fetched before they are read, released after."""
+"""Arrays that need not be in memory: on disk while they are filled in, their pages fetched before they are read and
+released after."""
 
 import mmap
+import tempfile
+from pathlib import Path
 
 import numpy as np
+
+ON_DISK = 1 << 26
+"""Bytes of the smallest array that `zeros` lays on disk."""
+
+
+def zeros(length: int, dtype, folder: Path) -> np.ndarray:
+    """A new array (length,) of zeros; a large one is a memory map of a file in `folder` that has no name, so that it is
+    gone with the array."""
+    n_bytes = length * np.dtype(dtype).itemsize
+    if n_bytes < ON_DISK:
+        return np.zeros(length, dtype=dtype)
+    with tempfile.TemporaryFile(dir=folder) as file:
+        file.truncate(n_bytes)
+        return np.memmap(file, dtype=dtype, mode="r+", shape=(length,))
 
 
 def release_pages(array: np.ndarray, start: int = 0, stop: int | None = None) -> None:

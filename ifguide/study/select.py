@@ -11,7 +11,7 @@ import numpy as np
 from ifguide.config.attributions import attributions
 from ifguide.config.names import DEFAULT, check_name
 from ifguide.config.schema import SelectionConfig
-from ifguide.data.by_document import sum_by_document
+from ifguide.data.by_document import document_runs, sum_by_document
 from ifguide.data.corpus import TokenizedCorpus
 from ifguide.errors import ConfigError, InputError, StaleError, StudyNotFound
 from ifguide.selection import algorithm
@@ -20,7 +20,7 @@ from ifguide.selection.choice import Choice, read_choice
 from ifguide.selection.saved import Selection, write_selection
 from ifguide.selection.transfer import transfer_mask
 from ifguide.selection.verdicts import Target, apply_verdicts
-from ifguide.storage import artifacts
+from ifguide.storage import artifacts, memory_maps
 from ifguide.storage.lock import study_lock
 from ifguide.study.freshness import inputs_of, unit_state
 from ifguide.study.lineage import BUILT_IN_SELECTIONS, Unit, scores_unit
@@ -185,7 +185,10 @@ def compute_selection(study: Study, settings: SelectionConfig, *, name: str, kin
     elif corpus.in_span is None:
         raise ConfigError("this corpus has no known spans; name their column with --spans-field")
     else:
-        mask = np.asarray(corpus.in_span) & corpus.valid()
+        mask, offsets = _new_mask(study), np.asarray(corpus.offsets)
+        for first, stop in document_runs(offsets):
+            part = slice(int(offsets[first]), int(offsets[stop]))
+            mask[part] = corpus.in_span[part] & corpus.valid_parts[part]
     return _from_mask(study, name, kind, mask)
 
 
@@ -201,13 +204,13 @@ def _as_the_default(study: Study, name: str, method: str) -> Selection:
     best = algorithm.select_best(scores, corpus.valid(), choice.tokens_above)
     scores = np.where(best, scores, -np.inf)  # of equal scores some may be hits and others not
     threshold = float(np.nextafter(np.float32(scores[best].min(initial=np.inf)), np.float32(-np.inf)))
-    ranking, mask = _take(corpus, scores, threshold, choice)
+    ranking, mask = _take(study, scores, threshold, choice)
     return _describe(study, name, method, ranking, mask, window=choice.window, max_tokens=choice.max_tokens)
 
 
 def _from_mask(study: Study, name: str, kind: str, mask: np.ndarray) -> Selection:
     """A selection made in another way; documents are ranked by how much of it they have."""
-    return _describe(study, name, kind, _rank(study.corpus(), mask.astype(np.float32), 0.5), mask)
+    return _describe(study, name, kind, _rank(study.corpus(), mask, 0.5), mask)
 
 
 def save_mask(study: Study, name: str, path: str) -> Selection:
@@ -231,12 +234,13 @@ def _by_scores(study: Study, choice: Choice, name: str, seed: int | None = None)
     if choice.attribution in study.kinds() and unit_state(study, Unit("index")).state == "fresh":
         index = open_index(study, choice.attribution)
         found = index.resolve(choice)
-        ranking, mask = found.ranking, index.mask(found)
+        ranking, mask = found.ranking, index.mask(found, _new_mask(study))
     else:
         ranking, mask = select_by_scan(study, choice)
     corpus, kind = study.corpus(), "influence"
     if seed is not None:
-        kind, mask = "random", algorithm.select_random(corpus.valid(), int(mask.sum()), seed)
+        n_tokens = int(sum_by_document(mask, np.asarray(corpus.offsets)).sum())
+        kind, mask = "random", algorithm.select_random(corpus.valid_parts, n_tokens, seed, _new_mask(study))
     above = int(ranking.count_above.sum())
     made = {"tokens_above": above, "quantile": (corpus.n_valid - above) / corpus.n_valid}
     return _describe(study, name, kind, ranking, mask, **dataclasses.asdict(choice) | made)
@@ -245,7 +249,7 @@ def _by_scores(study: Study, choice: Choice, name: str, seed: int | None = None)
 def _without_cut_windows(study: Study, choice: Choice) -> Choice:
     """The choice with the largest smaller budget that cuts no window."""
     corpus, (window, budget) = study.corpus(), (choice.window, choice.max_tokens)
-    scored = np.asarray(study.scores(choice.attribution)), np.asarray(corpus.offsets), corpus.valid()
+    scored = np.asarray(study.scores(choice.attribution)), np.asarray(corpus.offsets), corpus.valid_parts
     ranking, _ = select_by_scan(study, choice)
     whole = algorithm.whole_window_budget(*scored, ranking, window=window, max_tokens=budget)
     if not whole:
@@ -256,6 +260,7 @@ def _without_cut_windows(study: Study, choice: Choice) -> Choice:
 def _describe(study: Study, name: str, kind: str, ranking: Ranking, mask: np.ndarray, **made) -> Selection:
     """A selection with its settings: what made it, as far as `made` says, and what follows from it."""
     corpus = study.corpus()
+    selected = sum_by_document(mask, np.asarray(corpus.offsets))
     settings = {
         "name": name,
         "kind": kind,
@@ -266,9 +271,9 @@ def _describe(study: Study, name: str, kind: str, ranking: Ranking, mask: np.nda
         "max_tokens": 0,
         **made,
         "threshold": ranking.threshold,
-        "n_selected": int(mask.sum()),
+        "n_selected": int(selected.sum()),
         "n_valid": corpus.n_valid,
-        "n_documents_hit": int(np.count_nonzero(sum_by_document(mask, np.asarray(corpus.offsets)))),
+        "n_documents_hit": int(np.count_nonzero(selected)),
     }
     return Selection(name, settings, mask, ranking.order, ranking.count_above, ranking.sum_above, ranking.rank_score)
 
@@ -290,23 +295,31 @@ def open_index(study: Study, kind: str = "") -> "ScoreIndex":
 
 
 def select_by_scan(study: Study, choice: Choice) -> tuple[Ranking, np.ndarray]:
-    """Algorithm 1 over all scores at once: the documents' ranking, and the mask bool (N,). A StaleError: the study has
-    no scores of that kind, or scores of another corpus."""
+    """Algorithm 1 by reading all scores: the documents' ranking, and the mask bool (N,). A StaleError: the study has no
+    scores of that kind, or scores of another corpus."""
+    from ifguide.selection.index.chunks import Chunks
+
     corpus, scores = study.corpus(), np.asarray(study.scores(choice.attribution))
     if len(scores) != corpus.n_tokens:
         raise StaleError(
             f"the scores are of another corpus ({len(scores):,} tokens, now {corpus.n_tokens:,}); "
             f"compute them again with `ifguide run {study.name} --until scores`"
         )
-    threshold = algorithm.threshold_above(scores, corpus.valid(), choice.tokens_above)
-    return _take(corpus, scores, threshold, choice)
+    threshold, _ = Chunks(scores, corpus.offsets, corpus.trained).threshold_above(choice.tokens_above)
+    return _take(study, scores, threshold, choice)
 
 
-def _take(corpus: TokenizedCorpus, scores: np.ndarray, threshold: float, choice: Choice) -> tuple[Ranking, np.ndarray]:
+def _take(study: Study, scores: np.ndarray, threshold: float, choice: Choice) -> tuple[Ranking, np.ndarray]:
     """The documents ranked by their scores above a threshold, and the mask with the choice's window and budget."""
-    ranking, limits = _rank(corpus, scores, threshold), {"window": choice.window, "max_tokens": choice.max_tokens}
-    return ranking, algorithm.select_tokens(scores, np.asarray(corpus.offsets), corpus.valid(), ranking, **limits)
+    corpus, limits = study.corpus(), {"window": choice.window, "max_tokens": choice.max_tokens}
+    ranking, read = _rank(corpus, scores, threshold), (scores, np.asarray(corpus.offsets), corpus.valid_parts)
+    return ranking, algorithm.select_tokens(*read, ranking, mask=_new_mask(study), **limits)
 
 
 def _rank(corpus: TokenizedCorpus, scores: np.ndarray, threshold: float) -> Ranking:
-    return algorithm.rank_documents(scores, np.asarray(corpus.offsets), corpus.valid(), threshold, corpus.id_rank)
+    return algorithm.rank_documents(scores, np.asarray(corpus.offsets), corpus.valid_parts, threshold, corpus.id_rank)
+
+
+def _new_mask(study: Study) -> np.ndarray:
+    """A mask bool (N,), all False, on disk where it is large."""
+    return memory_maps.zeros(study.corpus().n_tokens, bool, study.root)

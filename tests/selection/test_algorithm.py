@@ -7,16 +7,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ifguide.data import by_document
+from ifguide.data.stretches import find_edges
 from ifguide.errors import ConfigError, NumericalError
 from ifguide.selection import algorithm as selection
+from ifguide.selection.index.chunks import Chunks
 from tests import reference
 
 N_SETTINGS = 400
 
 
+def threshold_above(scores, valid, above):
+    return Chunks(scores, np.array([0, len(scores)]), find_edges(valid)).threshold_above(above)[0]
+
+
 def threshold_at_quantile(scores, valid, quantile):
     above = selection.rank_at_quantile(int(np.count_nonzero(valid)), quantile) if np.any(valid) else 0
-    return selection.threshold_above(scores, valid, above)
+    return threshold_above(scores, valid, above)
 
 
 class Setting:
@@ -64,7 +70,9 @@ def same_bits(array, values, dtype):
     return array.dtype == dtype and array.tobytes() == np.array(values, dtype=dtype).tobytes()
 
 
-def test_fast_selection_is_bit_equal_to_the_slow_reference():
+@pytest.mark.parametrize("tokens_at_once", [by_document.TOKENS_AT_ONCE, 7])
+def test_fast_selection_is_bit_equal_to_the_slow_reference(tokens_at_once, monkeypatch):
+    monkeypatch.setattr(by_document, "TOKENS_AT_ONCE", tokens_at_once)
     for seed in range(N_SETTINGS):
         setting = Setting(seed)
         ranking, mask = setting.fast()
@@ -114,7 +122,7 @@ def test_quantiles_follow_the_reference_where_binary_fractions_do_not_fit():
         scores, valid = np.arange(n, dtype=np.float32)[::-1].copy(), np.ones(n, dtype=bool)
         expected = reference.threshold_at_quantile(scores.tolist(), valid.tolist(), quantile)
         assert threshold_at_quantile(scores, valid, quantile) == expected, (n, quantile)
-        assert selection.threshold_above(scores, valid, selection.rank_at_quantile(n, quantile)) == expected
+        assert threshold_above(scores, valid, selection.rank_at_quantile(n, quantile)) == expected
     assert threshold_at_quantile(np.arange(1, 101, dtype=np.float32), np.ones(100, dtype=bool), 0.07) == 7
 
 
@@ -209,6 +217,17 @@ def test_random_selection_takes_valid_tokens_and_repeats_for_a_seed():
     assert not np.array_equal(one, other)
     assert np.array_equal(selection.select_random(valid, 10_000, 0), valid)
     assert not selection.select_random(valid, 0, 0).any()
+
+
+def test_random_selection_of_a_large_corpus_takes_its_share_of_every_part(monkeypatch):
+    valid = np.arange(1000) % 3 > 0
+    monkeypatch.setattr(by_document, "TOKENS_AT_ONCE", 100)
+    for n_tokens in (0, 7, 333, 666, 10_000):
+        mask = selection.select_random(valid, n_tokens, 1)
+        assert mask.sum() == min(n_tokens, 666)
+        assert not (mask & ~valid).any()
+        shares = mask.reshape(10, 100).sum(axis=1)
+        assert shares.max() - shares.min() <= 1 + (n_tokens >= 666)
 
 
 def test_random_selection_is_uniform_over_valid_tokens():

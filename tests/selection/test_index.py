@@ -8,10 +8,10 @@ import pytest
 
 from ifguide.errors import ConfigError, NumericalError, StaleError
 from ifguide.selection import algorithm as selection
+from ifguide.selection.coverage import count_covered, cover_hits, expand_intervals
 from ifguide.selection.index import hits
 from ifguide.selection.index.chunks import sort_key, value_of_key
 from ifguide.selection.index.counts import normalise_piece
-from ifguide.selection.index.coverage import count_covered, cover_hits, expand_intervals
 from ifguide.study.select import open_index
 from tests.selection.memory_study import PIECES, MemoryStudy, slow_answer
 from tests.selection.test_algorithm import threshold_at_quantile

@@ -86,6 +86,13 @@ class Chunks:
         after = np.searchsorted(self.trained, places, side="right")
         return self.trained[after - 1], self.trained[after]
 
+    def threshold_above(self, tokens_above: int) -> tuple[float, int]:
+        """The score with this many valid scores, 0 to V - 1, strictly above it, and how many are: fewer where scores
+        tie with it. It is one of the scores itself, as a float, so that comparing against it is exact. Errors as
+        `histogram`."""
+        histogram = self.histogram()
+        return self.value_at(int(histogram.sum()) - 1 - tokens_above, histogram)
+
     def histogram(self, report: Callable[[int], None] | None = None) -> np.ndarray:
         """int64 (65536,): valid scores by the upper 16 bits of their `sort_key`. A NumericalError: no valid score, or
         one that is not finite."""
@@ -99,7 +106,8 @@ class Chunks:
         raw = sum(self.map(count, report), np.zeros(1 << 16, dtype=np.int64))
         bits = np.arange(1 << 16)
         if n_bad := int(raw[(bits & 0x7F80) == 0x7F80].sum()):
-            raise NumericalError(f"{n_bad:,} of {int(raw.sum()):,} scores are not finite")
+            remedy = "compute them again with `ifguide run NAME --force scores`"
+            raise NumericalError(f"{n_bad:,} of {int(raw.sum()):,} scores are not finite; {remedy}")
         if not raw.any():
             raise NumericalError("there is no valid score: every document has fewer than two tokens")
         return np.concatenate([raw[0x8000:][::-1], raw[:0x8000]])

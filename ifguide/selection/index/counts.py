@@ -1,7 +1,7 @@
 """Counts at every rank of the tail: what lies above any threshold, by window and source, with sums, spans and words.
 
 Shapes: D documents, N tokens, T tail tokens, S sources, R ranks, W = MAX_WINDOW. Rank r means the r highest-scoring
-tokens. Each tail token adds its own tokens at each window (see `ifguide.selection.index.coverage.Neighbours`), so a
+tokens. Each tail token adds its own tokens at each window (see `ifguide.selection.coverage.Neighbours`), so a
 table's row r is the sum over the r highest tokens.
 """
 
@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ifguide.data.corpus import TokenizedCorpus
+from ifguide.selection.coverage import MAX_WINDOW, Neighbours
 from ifguide.selection.index.chunks import Chunks
-from ifguide.selection.index.coverage import MAX_WINDOW, Neighbours
 from ifguide.storage.memory_maps import release_pages
 
 WINDOWS = range(MAX_WINDOW + 1)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ifguide.selection.coverage import count_covered, cover_hits
 from ifguide.selection.index.chunks import Chunks, pairs
-from ifguide.selection.index.coverage import count_covered, cover_hits
 from ifguide.storage.shards import plan_shards
 
 FEW_HITS = 1 << 20

@@ -22,9 +22,9 @@ from ifguide.data.corpus import TokenizedCorpus
 from ifguide.errors import ConfigError, StaleError
 from ifguide.selection.algorithm import count_tail, rank_at_quantile, rank_measured, spend_budget
 from ifguide.selection.choice import Choice, read_choice
+from ifguide.selection.coverage import MAX_WINDOW, Neighbours, cut_intervals, expand_intervals, sum_intervals
 from ifguide.selection.index.build import INDEX_VERSION, TAIL_QUANTILE, count_above
 from ifguide.selection.index.chunks import Chunks, bin_ends, sort_key
-from ifguide.selection.index.coverage import MAX_WINDOW, Neighbours, expand_intervals, sum_intervals
 from ifguide.selection.index.hits import Hits, Tail, round_down
 from ifguide.selection.index.results import Holding, Overlap, Preview, Resolved
 from ifguide.storage import artifacts
@@ -280,23 +280,23 @@ class ScoreIndex:
     def _selected_intervals(self, found: Resolved, first: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
         taken, covered = found.taken[first:stop], found.covered[first:stop]
         low, high = found.hits.covered_intervals(first, stop, found.choice.window, taken > 0)
-        # where the budget ends inside a document, its first tokens in reading order are taken
-        for cut in np.flatnonzero((taken > 0) & (taken < covered)):
-            here = slice(*np.searchsorted(low, self._chunks.offsets[[first + cut, first + cut + 1]]))
-            lengths = high[here] - low[here]
-            high[here] = low[here] + np.clip(taken[cut] - (np.cumsum(lengths) - lengths), 0, lengths)
+        if ((taken > 0) & (taken < covered)).any():  # the budget ends inside a document
+            owner = np.searchsorted(self._chunks.offsets[first + 1 : stop], low, side="right")
+            high = cut_intervals(low, high, owner, taken)
         return low, high
 
     def selected_tokens(self, found: Resolved, first: int, stop: int) -> np.ndarray:
         """Places int64, ascending, of the selected tokens in documents [first, stop)."""
         return expand_intervals(*self._selected_intervals(found, first, stop))
 
-    def mask(self, settings: Mapping | SelectionConfig | Choice | Resolved) -> np.ndarray:
-        """The mask bool (N,) of a choice."""
+    def mask(self, settings: Mapping | SelectionConfig | Choice | Resolved, mask=None) -> np.ndarray:
+        """The mask bool (N,) of a choice; `mask`, all False, is filled in and returned if it is given."""
         found = settings if isinstance(settings, Resolved) else self.resolve(settings)
-        mask = np.zeros(self._corpus.n_tokens, dtype=bool)
+        mask = np.zeros(self._corpus.n_tokens, dtype=bool) if mask is None else mask
         for places in self._chunks.map(lambda *pair: self.selected_tokens(found, *pair), ranges=found.hits.ranges):
             mask[places] = True
+            if len(places):
+                release_pages(mask, int(places[0]), int(places[-1]) + 1)
         return mask
 
     def selected_words(self, found: Resolved, n_words: int = 200) -> pa.Table:

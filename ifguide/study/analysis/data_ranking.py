@@ -16,8 +16,9 @@ from ifguide.data.stretches import count_valid
 from ifguide.errors import InputError
 from ifguide.evaluation import Report
 from ifguide.evaluation.ranking import Labels, RankingQuality, judge_ranking, mean_of_highest
-from ifguide.selection.algorithm import count_tail, rank_documents, threshold_above
+from ifguide.selection.algorithm import count_tail, rank_documents
 from ifguide.selection.choice import read_choice
+from ifguide.selection.index.chunks import Chunks
 from ifguide.study.freshness import require_fresh
 from ifguide.study.lineage import Unit
 
@@ -103,7 +104,7 @@ def document_scores(study: "Study", scores: np.ndarray, ways: Sequence[str] = WA
     valid, usual, found = corpus.valid(), study.config.selection, {}
     if "rank" in ways or "sum_above" in ways:
         choice = read_choice(usual, usual, corpus.n_valid, lambda _: count_tail(scores, offsets, corpus.trained))
-        threshold = threshold_above(scores, valid, choice.tokens_above)
+        threshold, _ = Chunks(scores, offsets, corpus.trained).threshold_above(choice.tokens_above)
         ranking = rank_documents(scores, offsets, valid, threshold, np.asarray(corpus.id_rank))
         found = {"rank": ranking.rank_score, "sum_above": ranking.sum_above}
     found["mean"] = sum_by_document(np.where(valid, scores, np.float32(0)), offsets) / np.maximum(n_scored, 1)

@@ -8,8 +8,8 @@ import pyarrow as pa
 
 from ifguide.data.corpus import TokenizedCorpus
 from ifguide.data.words import WordCount
+from ifguide.selection.coverage import expand_intervals
 from ifguide.selection.index import Resolved
-from ifguide.selection.index.coverage import expand_intervals
 from ifguide.ui.excerpts import excerpt_around
 from ifguide.ui.format import column, count, score, share
 

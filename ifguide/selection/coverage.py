@@ -52,6 +52,15 @@ def count_covered(places: np.ndarray, bounds: np.ndarray, offsets: np.ndarray, w
     return covered
 
 
+def cut_intervals(low: np.ndarray, high: np.ndarray, owner: np.ndarray, taken: np.ndarray) -> np.ndarray:
+    """Where the intervals [low, high) of hits end, int64 (h,), when each document keeps its first `taken` tokens, int64
+    (D,), alone; `owner`, int64 (h,), are the hits' documents, ascending."""
+    lengths = high - low
+    before = np.cumsum(lengths) - lengths
+    before -= before[np.searchsorted(owner, owner)] if len(owner) else 0
+    return low + np.clip(taken[owner] - before, 0, lengths)
+
+
 def expand_intervals(low: np.ndarray, high: np.ndarray) -> np.ndarray:
     """All places in intervals [low, high), int64, in the order of the intervals."""
     lengths = high - low
