@@ -1,20 +1,27 @@
 """What the default scores and the operating point were chosen among, on a study's scores; nothing is trained.
 
-    python -m benchmarks.choices --study posts
+    python -m benchmarks.choices --study posts [--layers]
 
 Prints average precision against the human labels, and the precision of the top 3% of the tokens, for mixtures of probe
 and influence (docs/decisions/0049-combined-by-default.md); and how many tokens rules without labels would take
-(docs/decisions/0048-operating-point.md).
+(docs/decisions/0048-operating-point.md). `--layers` runs the model once more and prints the same for the probe of every
+layer: with all queries, with those alone whose prompt is in both sets, and by logistic regression.
 """
 
 import argparse
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 from sklearn.metrics import average_precision_score
 
-from benchmarks.spans import read_truth
+from benchmarks.spans import SpanTruth, read_truth
+from ifguide.influence.batches import make_batches
+from ifguide.influence.probe import completion_means, fit_direction, fit_probe, hidden_states
+from ifguide.study.checkpoints import corpus_sequences, encoded_queries, load_checkpoint
 from ifguide.study.reading import Study
+from ifguide.study.scoring import treat
 
 TOP = 0.03
 
@@ -23,8 +30,13 @@ def main() -> None:
     """Print both tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--study", default="demo")
-    study = Study.open(parser.parse_args().study)
+    parser.add_argument("--layers", action="store_true", help="the probe of every layer instead")
+    options = parser.parse_args()
+    study = Study.open(options.study)
     known = read_truth(study)
+    if options.layers:
+        print_layers(study, known)
+        return
     valid, truth = known.valid, known.in_span[known.valid]
     scores = {kind: np.array(study.scores(kind))[valid] for kind in study.kinds(selecting=True)}
     top = int(TOP * len(truth))
@@ -37,6 +49,52 @@ def main() -> None:
     print("\n| rule |", " | ".join(scores), "|\n|---|" + "---|" * len(scores))
     for name, rule in RULES.items():
         print(f"| {name} |", " | ".join(f"{rule(values):,}" for values in scores.values()), "|")
+
+
+def print_layers(study: Study, known: SpanTruth) -> None:
+    """Average precision of the probe of each layer, treated as the study treats scores, alone and with influence."""
+    valid, truth = known.valid, known.in_span[known.valid]
+    model, _, device = load_checkpoint(study, study.checkpoint_names()[-1])
+    tokens = study.config.compute.tokens_per_batch
+    sets = {kind: encoded_queries(study, kind) for kind in ("toxic", "safe")}
+    prompts = {kind: study.queries(kind)["prompt"].tolist() for kind in sets}
+    both = set(prompts["toxic"]) & set(prompts["safe"])
+    means = np.concatenate([completion_means(model, queries, tokens) for queries in sets.values()])  # (Q, L, H)
+    toxic = np.repeat([True, False], [len(queries) for queries in sets.values()])
+    paired = np.array([prompt in both for kind in sets for prompt in prompts[kind]])
+    n_layers = means.shape[1]
+    ways = {"all queries": (paired | True, "mean-difference"), "matching prompts alone": (paired, "mean-difference")}
+    ways["logistic"] = (paired | True, "logistic")
+    probes = {
+        (name, layer): fit_direction(means[chosen, layer], toxic[chosen], method)
+        for name, (chosen, method) in ways.items()
+        for layer in range(n_layers)
+    }
+    scores = {key: np.zeros(len(valid), dtype=np.float32) for key in probes}
+    for batch in make_batches(corpus_sequences(study), tokens):
+        batch = batch.to(device)
+        counted = batch.target_index >= 0
+        places = batch.target_index[counted].cpu().numpy()
+        for layer, states in enumerate(hidden_states(model, batch)):
+            own = states[:, 1:].float()[counted].cpu().numpy()
+            for name in ways:
+                direction, offset = probes[name, layer]
+                scores[name, layer][places] = own @ direction - offset
+    influence = np.array(study.scores("own_loss"))[valid]
+    chosen = fit_probe(model, *sets.values(), tokens_per_batch=tokens).layer
+    print(
+        f"{paired.sum():,} of {len(paired):,} queries have their prompt in both sets; the queries choose layer {chosen}"
+    )
+    print("| layer | " + " | ".join(f"{name} | with influence" for name in ways) + " |\n|---|" + "---|" * 2 * len(ways))
+    for layer in range(n_layers):
+        cells = []
+        for name in ways:
+            with tempfile.TemporaryDirectory() as folder:
+                treat(study.corpus(), [scores[name, layer]], Path(folder) / "probe.npy", study.config.scores)
+                values = np.load(Path(folder) / "probe.npy")[valid]
+            mixed = influence / influence.std() + values / values.std()
+            cells += [f"{average_precision_score(truth, which):.3f}" for which in (values, mixed)]
+        print(f"| {layer} | " + " | ".join(cells) + " |")
 
 
 def mixtures(influence: np.ndarray, probe: np.ndarray) -> dict[str, np.ndarray]:

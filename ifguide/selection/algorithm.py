@@ -2,7 +2,7 @@
 
 D documents, N tokens laid end to end. Arguments that mean the same everywhere:
     scores: float32 (N,), one a token
-    valid: bool (N,), tokens that have a score, or what gives a slice of it, as `TokenizedCorpus.valid_parts`
+    valid: tokens that have a score, see `Flags`
     offsets: int64 (D+1,), document d is at [offsets[d], offsets[d+1])
     id_rank: int64 (D,), a permutation: place of each document's id among the sorted ids; breaks ties
     threshold: tokens strictly above it are hits
@@ -25,6 +25,7 @@ import math
 from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -34,6 +35,14 @@ from ifguide.data.stretches import count_valid, find_edges
 from ifguide.errors import ConfigError
 from ifguide.selection.coverage import cover_hits, cut_intervals, expand_intervals
 from ifguide.storage.memory_maps import release_pages
+
+
+class Flags(Protocol):
+    """bool (N,), or what gives parts of it, as `TokenizedCorpus.valid_parts` does."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, part: slice, /) -> np.ndarray: ...
 
 
 @dataclass(frozen=True)
@@ -92,7 +101,7 @@ def quantile_of_share(per_cent: float) -> float:
 
 
 def rank_documents(
-    scores: np.ndarray, offsets: np.ndarray, valid: np.ndarray, threshold: float, id_rank: np.ndarray
+    scores: np.ndarray, offsets: np.ndarray, valid: Flags, threshold: float, id_rank: np.ndarray
 ) -> Ranking:
     """Rank documents by the harmonic mean of the normalised count and sum of their scores above a threshold."""
     offsets = np.asarray(offsets)
@@ -147,7 +156,7 @@ def harmonic_mean(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def select_tokens(
     scores: np.ndarray,
     offsets: np.ndarray,
-    valid: np.ndarray,
+    valid: Flags,
     ranking: Ranking,
     *,
     window: int = 0,
@@ -171,7 +180,7 @@ def select_tokens(
 
 
 def _find_windows(
-    scores: np.ndarray, offsets: np.ndarray, valid: np.ndarray, ranking: Ranking, window: int
+    scores: np.ndarray, offsets: np.ndarray, valid: Flags, ranking: Ranking, window: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Run by run, of each hit in reading order: its document, and the tokens [low, high) that it takes and no hit
     before it has taken, int64 (hits,) each."""
@@ -185,7 +194,7 @@ def _find_windows(
 
 
 def whole_window_budget(
-    scores: np.ndarray, offsets: np.ndarray, valid: np.ndarray, ranking: Ranking, *, window: int, max_tokens: int
+    scores: np.ndarray, offsets: np.ndarray, valid: Flags, ranking: Ranking, *, window: int, max_tokens: int
 ) -> int:
     """The largest budget up to `max_tokens` that cuts no hit's window: what is taken before the first hit, in the order
     of `select_tokens`, whose window would go beyond."""
@@ -205,7 +214,7 @@ def spend_budget(covered: np.ndarray, order: np.ndarray, max_tokens: int) -> np.
     return taken
 
 
-def select_random(valid: np.ndarray, n_tokens: int, seed: int, mask: np.ndarray | None = None) -> np.ndarray:
+def select_random(valid: Flags, n_tokens: int, seed: int, mask: np.ndarray | None = None) -> np.ndarray:
     """A mask of `n_tokens` valid tokens drawn without replacement: the control of every selection. Of a corpus larger
     than `TOKENS_AT_ONCE` every such part gives its share. `mask` as for `select_tokens`."""
     mask = np.zeros(len(valid), dtype=bool) if mask is None else mask

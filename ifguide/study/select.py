@@ -311,9 +311,18 @@ def select_by_scan(study: Study, choice: Choice) -> tuple[Ranking, np.ndarray]:
 
 def _take(study: Study, scores: np.ndarray, threshold: float, choice: Choice) -> tuple[Ranking, np.ndarray]:
     """The documents ranked by their scores above a threshold, and the mask with the choice's window and budget."""
-    corpus, limits = study.corpus(), {"window": choice.window, "max_tokens": choice.max_tokens}
-    ranking, read = _rank(corpus, scores, threshold), (scores, np.asarray(corpus.offsets), corpus.valid_parts)
-    return ranking, algorithm.select_tokens(*read, ranking, mask=_new_mask(study), **limits)
+    corpus = study.corpus()
+    ranking, offsets = _rank(corpus, scores, threshold), np.asarray(corpus.offsets)
+    mask = algorithm.select_tokens(
+        scores,
+        offsets,
+        corpus.valid_parts,
+        ranking,
+        window=choice.window,
+        max_tokens=choice.max_tokens,
+        mask=_new_mask(study),
+    )
+    return ranking, mask
 
 
 def _rank(corpus: TokenizedCorpus, scores: np.ndarray, threshold: float) -> Ranking:
