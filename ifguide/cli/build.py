@@ -163,6 +163,23 @@ def run(
     print_headline(name)
 
 
+def score(
+    name: StudyName,
+    task: Annotated[int, Option("--task", metavar="N", help="Which part of the corpus, from 0.")],
+    tasks: Annotated[int, Option("--tasks", metavar="N", help="How many parts there are.")],
+) -> None:
+    """Score one part of the corpus, as one task of a cluster's job array.
+
+    The stages before the scores must be built. Parts need nothing of each other, and a part that is started again keeps
+    what it has. `ifguide run` then puts them together.
+    """
+    study = open_study(name)
+    with follow_run("scores") as progress:
+        from ifguide.study.scoring import score_task
+
+        score_task(study, task, tasks, progress)
+
+
 def plan(
     name: StudyName,
     fit: Annotated[bool, Option("--fit", help="Write the settings that make it fit to study.toml.")] = False,
@@ -237,4 +254,4 @@ def cancel(name: StudyName) -> None:
     print(f"job {job.id} is {cancel_job(job).state}; continue with `ifguide run {name}`")
 
 
-COMMANDS = (demo, rows, new, plan, run, cancel)
+COMMANDS = (demo, rows, new, plan, run, score, cancel)

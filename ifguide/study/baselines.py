@@ -199,7 +199,7 @@ def score_by_tuned_models(study: Study, unit: Unit, progress: Progress) -> np.nd
         scorer = Scorer(files=("loss",), score=lambda batch: [split(batch)], device=device)
         scored, report = work / "scored" / kind, report_part(progress, part=part, parts=2)
         with torch.no_grad():
-            score_in_shards(study, work / kind, scored, scorer, report)
+            score_in_shards(study, work / kind, scorer, report).assemble(scored)
         return artifacts.load_array(scored / "loss.npy")
 
     return tuned_losses("safe", 0) - tuned_losses("toxic", 1)

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ifguide.config.attributions import KINDS
+from ifguide.config.attributions import KINDS, computed_kinds
 from ifguide.config.io import config_to_dict
 from ifguide.config.schema import ScoresConfig
 from ifguide.data.corpus import TokenizedCorpus
+from ifguide.errors import ConfigError
 from ifguide.runtime.distributed import current
 from ifguide.runtime.progress import Progress, report_part
 from ifguide.storage import artifacts
@@ -19,8 +20,8 @@ from ifguide.storage.shards import ShardStore, plan_shards
 from ifguide.storage.work import open_work
 from ifguide.study.attributions import Place, Scorer, make_scorer
 from ifguide.study.checkpoints import Direction, corpus_sequences, named_file
-from ifguide.study.freshness import inputs_of, settings_of
-from ifguide.study.lineage import Unit
+from ifguide.study.freshness import inputs_of, require_fresh, settings_of
+from ifguide.study.lineage import STAGES, Unit
 from ifguide.study.reading import Study
 
 
@@ -35,6 +36,7 @@ def score_kinds(
     treatment: ScoresConfig | None = None,
     sets: Sequence[str] = ("",),
     directions: Callable[[str], list[Direction]] | None = None,
+    task: tuple[int, int] | None = None,
 ) -> dict:
     """Score the corpus at each checkpoint and put the checkpoints together; all processes take part.
 
@@ -47,6 +49,7 @@ def score_kinds(
         treatment: how checkpoints are put together: its `average` and `pooling`; None: they are not.
         sets: pairs of query sets, empty for the study's own.
         directions: gives v of each pair at a checkpoint; None: as stored.
+        task: (number, of how many): compute this part's shards alone, and put nothing together.
 
     Returns:
         The scorers' notes, by key and checkpoint.
@@ -60,13 +63,33 @@ def score_kinds(
         along = directions(checkpoint) if directions else None
         scorer = make_scorer(kind, Place(study=study, checkpoint=checkpoint, sets=sets, directions=along))
         report = report_part(progress, part=number, parts=len(turns))
-        score_in_shards(study, work / checkpoint, folder / checkpoint, scorer, report)
+        store = score_in_shards(study, work / checkpoint, scorer, report, task)
+        if processes.is_main and not task:
+            store.assemble(folder / checkpoint)
         for key, value in scorer.notes.items():
             notes.setdefault(key, {})[checkpoint] = value
         del scorer  # before the next model is loaded
     if processes.is_main and treatment:
         put_together(study.corpus(), [folder / name for name in checkpoints], folder, kinds, treatment, sets)
     return notes
+
+
+def score_task(study: Study, task: int, tasks: int, progress: Progress) -> None:
+    """Compute one part of the corpus's shards, those whose number is `task` modulo `tasks`, and leave them for the run
+    that puts all parts together. Parts may run at the same time, on machines that share the study's folder: they need
+    neither the study's lock nor each other. What is there is kept.
+
+    Raises:
+        ConfigError: a part that does not exist.
+        StaleError: a stage before the scores is missing or out of date.
+    """
+    if not 0 <= task < tasks:
+        raise ConfigError(f"--task: expected 0 to {tasks - 1}, the parts of --tasks {tasks}, got {task}")
+    unit, before = Unit("scores"), STAGES[: STAGES.index("scores")]
+    for each in (each for stage in before for each in study.units(stage)):
+        require_fresh(study, each, f"run {study.name} --until {before[-1]}")
+    checkpoints, sets, kinds = study.checkpoint_names(), study.query_sets(), computed_kinds(study.config.scores)
+    score_kinds(study, unit, study.root, progress, kinds, checkpoints=checkpoints, sets=sets, task=(task, tasks))
 
 
 def open_scoring(study: Study, unit: Unit) -> Path:
@@ -76,10 +99,12 @@ def open_scoring(study: Study, unit: Unit) -> Path:
     return open_work(study.root, unit.stage, key)
 
 
-def score_in_shards(study: Study, work: Path, folder: Path, scorer: Scorer, report: Callable[[int, int], None]) -> None:
-    """Score the corpus shard by shard into the scorer's files, one float32 a token.
+def score_in_shards(
+    study: Study, work: Path, scorer: Scorer, report: Callable[[int, int], None], task: tuple[int, int] | None = None
+) -> ShardStore:
+    """Score the corpus, or the shards of a task, shard by shard: each of the scorer's files, one float32 a token.
 
-    Shard s belongs to process s modulo their number. A shard in `work` is kept, whichever process made it.
+    Shard s belongs to process s modulo their number. A shard in `work` is kept, whichever process or task made it.
     """
     from ifguide.influence.attribution import score_corpus
     from ifguide.influence.batches import make_batches
@@ -87,9 +112,11 @@ def score_in_shards(study: Study, work: Path, folder: Path, scorer: Scorer, repo
     corpus, processes = study.corpus(), current()
     bounds = plan_shards(corpus.offsets)
     store = ShardStore(work, scorer.files, corpus.offsets, bounds)
-    mine = [shard for shard in range(len(store)) if processes.owns(shard)]
+    number, step = task or (0, 1)
+    wanted = list(range(number, len(store), step))
+    mine = [shard for shard in wanted if processes.owns(shard)]
     due = [shard for shard in mine if not store.has(shard)]
-    count = processes.count(report, corpus.n_tokens)
+    count = processes.count(report, store.count_tokens(wanted))
     count.add(store.count_tokens(mine) - store.count_tokens(due))
     for shard in due:
         first, stop = int(store.tokens[shard]), int(store.tokens[shard + 1])
@@ -107,8 +134,7 @@ def score_in_shards(study: Study, work: Path, folder: Path, scorer: Scorer, repo
         store.write(shard, values)
         tell(stop - first)
     count.wait()
-    if processes.is_main:
-        store.assemble(folder)
+    return store
 
 
 def put_together(

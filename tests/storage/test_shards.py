@@ -1,9 +1,13 @@
 """Scores come in shards that are whole or absent, and a run that goes on gives the bytes of one that was never
 stopped."""
 
+import shutil
+
 import numpy as np
 import pytest
 
+from ifguide.errors import ConfigError, StaleError
+from ifguide.runtime.progress import Progress
 from ifguide.storage import shards
 from ifguide.storage.shards import ShardStore, plan_shards
 from ifguide.storage.work import close_work, open_work
@@ -11,6 +15,7 @@ from ifguide.study import scoring
 from ifguide.study.lineage import Unit
 from ifguide.study.pipeline import run_study
 from ifguide.study.reading import Study
+from ifguide.study.scoring import score_task
 from tests.tiny_study import save_tiny_model, tiny_config, write_tiny_inputs
 
 OFFSETS = np.array([0, 4, 4, 9, 30, 31, 40])
@@ -84,4 +89,36 @@ def test_a_stopped_scoring_goes_on_where_it_was_and_ends_with_the_same_bytes(tmp
     )
     run_study(study, until="scores", force="scores")
     assert written and not set(before) & set(written), "a finished shard was computed again"
+    assert study.manifest(Unit("scores"))["outputs"] == undisturbed
+
+
+def test_tasks_score_their_parts_alone_in_any_order_and_a_run_puts_them_together(tmp_path, monkeypatch):
+    write_tiny_inputs(tmp_path / "inputs")
+    save_tiny_model("gpt_neox", tmp_path / "inputs" / "model")
+    study = Study.create("tiny", tiny_config(tmp_path / "inputs"), tmp_path)
+    monkeypatch.setattr(scoring, "plan_shards", lambda offsets: plan_shards(offsets, 40))
+    with pytest.raises(StaleError, match=r"corpus is missing .*ifguide run tiny --until direction"):
+        score_task(study, 0, 3, Progress())
+    run_study(study, until="scores")
+    undisturbed = study.manifest(Unit("scores"))["outputs"]
+    shutil.rmtree(study.folder(Unit("scores")))
+    for task, tasks in ((3, 3), (-1, 3), (0, 0)):
+        with pytest.raises(ConfigError, match="--task: expected 0 to"):
+            score_task(study, task, tasks, Progress())
+
+    written, write = [], shards.ShardStore.write
+
+    def write_counted(self, shard, values):
+        write(self, shard, values)
+        written.append(shard)
+
+    monkeypatch.setattr(shards.ShardStore, "write", write_counted)
+    for task in (2, 0, 2, 1):
+        written.clear()
+        score_task(study, task, 3, Progress())
+        assert {shard % 3 for shard in written} <= {task}
+    assert not (study.folder(Unit("scores")) / "own_loss.npy").exists()
+    written.clear()
+    run_study(study, until="scores")
+    assert not written, "a finished shard was computed again"
     assert study.manifest(Unit("scores"))["outputs"] == undisturbed
