@@ -27,7 +27,7 @@ def select(
     attribution: Annotated[
         str | None, Option(metavar="KIND", help=f"Scores to select by: {', '.join(attributions())}, or imported ones.")
     ] = None,
-    scores: Annotated[Path | None, Option(metavar="FILE", help="Import scores from this file; select by them.")] = None,
+    scores: Annotated[Path | None, Option(metavar="PATH", help="Import scores from it; select by them.")] = None,
     mask: Annotated[Path | None, Option(metavar="FILE", help="Take the tokens this file names; no threshold.")] = None,
     selection: Annotated[
         str | None, Option("--name", metavar="SELECTION", help="Its name.", show_default="from the settings")

@@ -16,7 +16,7 @@ import numpy as np
 
 from ifguide.config.names import BASE
 from ifguide.data.corpus import TokenizedCorpus
-from ifguide.data.readers import read_rows, take_field
+from ifguide.data.readers import Row, read_rows, take_field
 from ifguide.data.words import WRITTEN_WORD
 from ifguide.errors import InputError
 from ifguide.evaluation import Report
@@ -38,7 +38,7 @@ def score_baseline(study: Study, unit: Unit, progress: Progress) -> list[np.ndar
     one array a checkpoint where the method has several. An InputError: the classifier or the file cannot be read; a
     ConfigError: several processes run."""
     if unit.name in study.config.imported:
-        return [read_scores(study.corpus(), study.resolve(study.config.imported[unit.name].path))]
+        return list(read_scores(study.corpus(), study.resolve(study.config.imported[unit.name].path)))
     by_classifier = {
         "words": score_words,
         "classifier-tokens": score_by_leaving_words_out,
@@ -114,44 +114,71 @@ def _give_to_tokens(corpus: TokenizedCorpus, document: int, ranges: list, scores
 
 
 def read_scores(corpus: TokenizedCorpus, path: str, *, marked: bool = False) -> np.ndarray:
-    """One score a token from a file, float32 (N,); 0 where it has none.
+    """One score a token from a file, float32 (C, N), C the checkpoints that it has scores of, mostly 1; 0 where it has
+    none.
 
     Args:
         path: `.npy` with a number a token, (N,), in the corpus's order; or rows with the columns of `ifguide export`:
             `document_id`, `score`, and `position` (the token's, from 0 in its document) or `char_start` and `char_end`
-            (every token that they touch gets the highest score given for it).
+            (every token that they touch gets the highest score given for it); or `document_id` and `scores`, a list
+            with a number for each of the document's tokens, or one such list a checkpoint.
         marked: the rows mark tokens instead: 1 for each, but for those that are not `selected`.
 
     Raises:
         InputError: it does not fit the corpus, or a score is not a finite number.
     """
     if path.endswith(".npy"):
-        scores = artifacts.load_array(Path(path)).astype(np.float32)
-        if scores.shape != (corpus.n_tokens,):
-            raise InputError(f"{path}: expected {corpus.n_tokens:,} numbers, one a token, got the shape {scores.shape}")
+        scores = artifacts.load_array(Path(path)).astype(np.float32)[None]
+        if scores.shape[1:] != (corpus.n_tokens,):
+            found = scores.shape[1:]
+            raise InputError(f"{path}: expected {corpus.n_tokens:,} numbers, one a token, got the shape {found}")
     else:
-        scores = np.zeros(corpus.n_tokens, dtype=np.float32)
+        scores = np.zeros((1, corpus.n_tokens), dtype=np.float32)
+        columns = ["document_id", "position", "char_start", "char_end", "score", "scores", "selected"]
         numbers = {name: number for number, name in enumerate(corpus.ids())}
-        for row in read_rows(path, columns=["document_id", "position", "char_start", "char_end", "score", "selected"]):
+        for count, row in enumerate(read_rows(path, columns=columns)):
             name = take_field(row, "document_id")
             if (document := numbers.get(str(name))) is None:
                 raise InputError(f"{row.where}: the corpus has no document {name!r}; use the ids of `ifguide export`")
+            here = slice(int(corpus.offsets[document]), int(corpus.offsets[document + 1]))
+            if row.values.get("scores") is not None:
+                values = _read_lists(row, here.stop - here.start)
+                if not count:
+                    scores = np.zeros((len(values), corpus.n_tokens), dtype=np.float32)
+                if len(values) != len(scores):
+                    raise InputError(f"{row.where}: expected {len(scores)} lists as before, got {len(values)}")
+                scores[:, here] = values
+                continue
             value = row.values.get("selected", 1) if marked else take_field(row, "score")
             keys = ["position"] if "position" in row.values else ["char_start", "char_end"]
             try:
                 value, place = float(value or 0), [int(take_field(row, key)) for key in keys]
             except (TypeError, ValueError):
                 raise InputError(f"{row.where}: expected numbers, got {row.values}; correct the row") from None
-            first, stop = int(corpus.offsets[document]), int(corpus.offsets[document + 1])
             if len(place) == 2:
-                _give_to_tokens(corpus, document, [(*place, value)], scores)
-            elif 0 <= place[0] < stop - first:
-                scores[first + place[0]] = value
+                _give_to_tokens(corpus, document, [(*place, value)], scores[0])
+            elif 0 <= place[0] < here.stop - here.start:
+                scores[0, here.start + place[0]] = value
             else:
-                raise InputError(f"{row.where}: expected a position from 0 to {stop - first - 1}, got {place[0]}")
+                last = here.stop - here.start - 1
+                raise InputError(f"{row.where}: expected a position from 0 to {last}, got {place[0]}")
     if not np.isfinite(scores).all():
         raise InputError(f"{path}: {np.count_nonzero(~np.isfinite(scores)):,} scores are not finite; leave them out")
     return scores
+
+
+def _read_lists(row: Row, n_tokens: int) -> np.ndarray:
+    """A row's `scores`, float32 (C, n_tokens)."""
+    try:
+        values = np.atleast_2d(np.asarray(row.values["scores"], dtype=np.float32))
+    except (TypeError, ValueError):
+        raise InputError(f"{row.where}: expected lists of numbers of one length in scores; correct the row") from None
+    if values.ndim != 2 or values.shape[1] != n_tokens:
+        raise InputError(
+            f"{row.where}: expected {n_tokens} scores, one for each token of the document, got {values.shape[-1]};"
+            " score the same texts with the study's tokenizer"
+        )
+    return values
 
 
 def score_by_influence(study: Study, unit: Unit, progress: Progress) -> list[np.ndarray]:

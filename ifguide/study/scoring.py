@@ -85,11 +85,17 @@ def score_task(study: Study, task: int, tasks: int, progress: Progress) -> None:
     """
     if not 0 <= task < tasks:
         raise ConfigError(f"--task: expected 0 to {tasks - 1}, the parts of --tasks {tasks}, got {task}")
-    unit, before = Unit("scores"), STAGES[: STAGES.index("scores")]
-    for each in (each for stage in before for each in study.units(stage)):
-        require_fresh(study, each, f"run {study.name} --until {before[-1]}")
+    require_ready(study)
+    unit = Unit("scores")
     checkpoints, sets, kinds = study.checkpoint_names(), study.query_sets(), computed_kinds(study.config.scores)
     score_kinds(study, unit, study.root, progress, kinds, checkpoints=checkpoints, sets=sets, task=(task, tasks))
+
+
+def require_ready(study: Study) -> None:
+    """A StaleError unless every stage before the scores is fresh; it names the command that builds them."""
+    before = STAGES[: STAGES.index("scores")]
+    for unit in (unit for stage in before for unit in study.units(stage)):
+        require_fresh(study, unit, f"run {study.name} --until {before[-1]}")
 
 
 def open_scoring(study: Study, unit: Unit) -> Path:

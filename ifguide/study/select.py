@@ -220,7 +220,7 @@ def save_mask(study: Study, name: str, path: str) -> Selection:
 
     _check_new_name(name)
     corpus = study.corpus()
-    mask = (read_scores(corpus, path, marked=True) > 0) & corpus.valid()
+    mask = (read_scores(corpus, path, marked=True)[0] > 0) & corpus.valid()
     if not mask.any():
         raise InputError(f"{path} marks no selectable token; first tokens, and those not trained on, have no score")
     inputs = inputs_of(study, Unit("selection", name), [Unit("corpus")])

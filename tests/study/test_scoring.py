@@ -5,12 +5,14 @@ import json
 import shutil
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from ifguide.config.attributions import KINDS, ScoreKind
 from ifguide.config.io import config_to_dict, override
 from ifguide.config.schema import QuerySetsConfig, StudyConfig
-from ifguide.errors import ConfigError
+from ifguide.errors import ConfigError, InputError
 from ifguide.influence.derivative import AGREEMENT
 from ifguide.models.loading import Placement, load_model
 from ifguide.runtime import distributed
@@ -19,7 +21,7 @@ from ifguide.storage import artifacts
 from ifguide.study.analysis.export import export_study
 from ifguide.study.analysis.verify import rescore
 from ifguide.study.lineage import Unit
-from ifguide.study.pipeline import run_study
+from ifguide.study.pipeline import import_scores, run_study
 from ifguide.study.reading import Study
 from ifguide.study.select import open_index, save_selection
 from tests.one_case import for_each
@@ -141,6 +143,51 @@ def test_a_new_kind_is_one_file_and_one_entry(scored, tmp_path, monkeypatch):
     agreements = rescore(study, np.arange(corpus.n_documents), Progress())
     assert {"length checkpoint-1", "both of the study"} <= {one.what for one in agreements}
     assert all(one.agrees for one in agreements)
+
+
+def test_a_datatrove_pipeline_scores_documents_elsewhere_and_the_study_gathers_them(scored, tmp_path):
+    from datatrove.executor import LocalPipelineExecutor
+    from datatrove.pipeline.readers import ParquetReader
+    from datatrove.pipeline.writers import ParquetWriter
+
+    from ifguide.study.datatrove import TokenScores
+
+    study, tasks = again(scored, tmp_path), 2
+    corpus = study.corpus()
+    found = [corpus.document(number) for number in range(corpus.n_documents)]
+    for task in range(tasks):
+        rows = [{"id": document.id, "text": document.text} for document in found[task::tasks]]
+        (tmp_path / "corpus").mkdir(exist_ok=True)
+        pq.write_table(pa.Table.from_pylist(rows), tmp_path / "corpus" / f"{task}.parquet")
+
+    def score() -> None:
+        LocalPipelineExecutor(
+            pipeline=[
+                ParquetReader(str(tmp_path / "corpus")),
+                TokenScores("plain", cache=str(tmp_path), documents_at_once=2),
+                ParquetWriter(str(tmp_path / "scores"), expand_metadata=True),
+            ],
+            tasks=tasks,
+            logging_dir=str(tmp_path / "logs"),
+        ).run()
+
+    score()
+    assert sorted(path.name for path in (tmp_path / "logs" / "completions").iterdir()) == ["00000", "00001"]
+    written = {path: path.stat().st_mtime_ns for path in (tmp_path / "scores").iterdir()}
+    score()
+    assert len(written) == tasks and {path: path.stat().st_mtime_ns for path in written} == written
+    study = import_scores(study, "elsewhere", tmp_path / "scores")
+    run_study(study, until="index")
+    np.testing.assert_allclose(study.scores("elsewhere"), study.scores("own_loss"), rtol=1e-4, atol=1e-5)
+    rows = pq.read_table(tmp_path / "scores").to_pylist()
+    for change, said in (
+        ({"scores": [[1.0]]}, "one for each token of the document, got 1"),
+        ({"scores": [[1.0, 2.0], [1.0]]}, "lists of numbers of one length"),
+        ({"scores": rows[0]["scores"][:1]}, "expected 2 lists as before, got 1"),
+    ):
+        pq.write_table(pa.Table.from_pylist([rows[1], rows[0] | change]), tmp_path / "bad.parquet")
+        with pytest.raises(InputError, match=said):
+            import_scores(study, "bad", tmp_path / "bad.parquet")
 
 
 def test_a_probe_is_scored_at_every_checkpoint_and_selects_tokens(scored, tmp_path):
