@@ -188,6 +188,12 @@ class FactorsConfig:
     where it is faster). Sums and covariances are float32."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Precision that covariances, eigenvectors and eigenvalues are rounded to once they are summed, and stored in."""
+    partitions: Count = 0
+    """Fit the layers in this many parts, each in two passes over the tokens with only its own matrices in memory; 0: as
+    few as leave none that takes more than half of the free memory. Results change by rounding at most."""
+    rank: Count = 0
+    """Keep this many eigenvectors on each side of a layer, of the largest eigenvalues, and one mean eigenvalue for the
+    rest; 0: all."""
     seed: Seed = 0
     """Seed of the sampled labels and of the documents drawn."""
 
