@@ -1,9 +1,10 @@
 """How much of the direction is left where factors are rounded or of a low rank: its cosine to the full float32 one.
 
-    python -m benchmarks.factor_precision --model FOLDER --text FILE [--tokens 2048] [--layers 0 15 29]
+    python -m benchmarks.factor_precision --model FOLDER --text FILE [--tokens 2048] [--depth 4] [--layers 1 3]
 
-The factors of some blocks of a model are fitted on the beginning of a text, and two gradients of its end are
-preconditioned with them: of the mean over one half minus the mean over the other, as toxic and safe queries are.
+The factors of some of a model's first blocks, the others left out to save time, are fitted on the beginning of a text.
+A gradient of its end is preconditioned with them: the mean over one half of it minus that over the other, as toxic and
+safe queries are.
 """
 
 import argparse
@@ -28,18 +29,19 @@ def main() -> None:
     parser.add_argument("--model", required=True)
     parser.add_argument("--text", type=Path, required=True)
     parser.add_argument("--tokens", type=int, default=2048, help="tokens fitted on")
-    parser.add_argument("--layers", type=int, nargs="+", default=[0, 15, 29], help="blocks")
+    parser.add_argument("--layers", type=int, nargs="+", default=[1, 3], help="blocks")
+    parser.add_argument("--depth", type=int, default=4, help="blocks that the model is left with; its own are more")
     options = parser.parse_args()
     torch.set_num_threads(1)
     model = load_model(options.model)
+    model.model.layers = model.model.layers[: options.depth]
     modules = tracked_modules(model, "|".join(rf"\.{number}\." for number in options.layers))
     ids = np.array(load_tokenizer(options.model, "")(options.text.read_text(encoding="utf-8"))["input_ids"])
     documents = [ids[start : start + LENGTH] for start in range(0, len(ids) - LENGTH, LENGTH)]
     n = options.tokens // LENGTH
     sequences = [Sequence(document, np.arange(LENGTH)) for document in documents[:n]]
     queries = [(document, np.arange(LENGTH) >= LENGTH // 2) for document in documents[-16:]]
-    halves = (query_gradient(model, modules, queries[start::2], tokens_per_batch=1024) for start in range(2))
-    toxic, safe = halves
+    toxic, safe = (query_gradient(model, modules, queries[start::2], tokens_per_batch=1024) for start in range(2))
     gradient = {name: toxic[name] - safe[name] for name in modules}
     full = fit_factors(model, modules, lambda: make_batches(sequences, 1024))
     rounded = fit_factors(model, modules, lambda: make_batches(sequences, 1024), stored=torch.bfloat16)

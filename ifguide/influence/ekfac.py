@@ -54,6 +54,13 @@ class LayerFactors:
     """With a rank, (1,): the mean second moment in all directions outside the basis. There the Fisher is this times the
     identity, so its trace is that of the full one."""
 
+    @property
+    def mean(self) -> torch.Tensor:
+        """The mean of all O·I eigenvalues."""
+        values, rest = self.eigenvalues, self.rest
+        all_of_them = len(self.output_vectors) * len(self.input_vectors)
+        return values.mean() if rest is None else rest + (values - rest).sum() / all_of_them
+
     def to(self, where: torch.device | torch.dtype) -> "LayerFactors":
         """The same factors on a device, or in another precision."""
         return LayerFactors(**{name: part.to(where) for name, part in vars(self).items() if part is not None})
@@ -61,9 +68,9 @@ class LayerFactors:
     def precondition(self, gradient: torch.Tensor, damping: float, unit: str = "mean-eigenvalue") -> torch.Tensor:
         """(F + dI)⁻¹ times a gradient (O, I), with d = `damping` times the mean eigenvalue, or, for the unit
         `absolute`, d = `damping`. Factors stored in less than the gradient's precision are raised to it."""
-        q_in, q_out, values, rest = vars(self.to(gradient.dtype)).values()
-        mean = values.mean() if rest is None else rest + (values - rest).sum() / gradient.numel()
-        d = damping if unit == "absolute" else damping * mean
+        raised = self.to(gradient.dtype)
+        q_in, q_out, values, rest = vars(raised).values()
+        d = damping if unit == "absolute" else damping * raised.mean
         rotated = q_out.T @ gradient @ q_in
         if rest is None:
             return q_out @ (rotated / (values + d)) @ q_in.T
