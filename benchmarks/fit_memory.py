@@ -46,8 +46,9 @@ LARGE = {
 }
 BATCH = 2048
 """Tokens of a batch of the large models."""
-ACTIVATIONS = 4.4
-"""Numbers that a pass holds for each token and block, for each of hidden and inner size: what the shapes above take."""
+ACTIVATIONS = {"gpt_neox": 4.7, "llama": 5.7}
+"""Numbers that a pass holds for each token and block, for each of hidden and inner size: what the shapes above
+take, and SmolLM2-135M."""
 
 
 def main() -> None:
@@ -160,7 +161,7 @@ def decompose_once(seconds: list[float]) -> None:
 def print_formula() -> None:
     """What a fit of large models takes, counted from their shapes, in as few parts as fit a GPU of 80 GB."""
     print(
-        f"Batches of {BATCH:,} tokens; activations of {ACTIVATIONS} numbers a token, block and unit of hidden and inner"
+        f"Batches of {BATCH:,} tokens; activations: {ACTIVATIONS} numbers a token, block and unit of hidden and inner"
         " size; before: two matrices for each\n\n| model | weights (GB) | pass (GB) | parts | one part (GB) |"
         " in all (GB) | before (GB) |\n|---|---|---|---|---|---|---|"
     )
@@ -171,7 +172,7 @@ def print_formula() -> None:
         shapes, shared = shapes_of(modules), find_shared_inputs(model, modules)
         for dtype in (torch.float32, torch.bfloat16):
             wide = sizes["num_hidden_layers"] * (sizes["hidden_size"] + sizes["intermediate_size"])
-            held = dtype.itemsize * BATCH * ACTIVATIONS * wide
+            held = dtype.itemsize * BATCH * ACTIVATIONS[sizes["kind"]] * wide
             room = 80e9 - dtype.itemsize * n_weights - BAR * held
             parts = fewest_parts(modules, shared, fit_bytes, room / BAR)
             part = max(fit_bytes(shapes_of(some), shared) for some in parts)

@@ -146,8 +146,13 @@ def fit_checkpoint(
         return
     named = factor_shapes(modules, config.rank).items()
     shapes = {f"{layer}|{field}": shape for layer, fields in named for field, shape in fields.items()}
-    with artifacts.TensorWriter(path, shapes, options["stored"] or accumulation_dtype(model)) as file:
-        stream_factors(model, modules, batches, lambda layer, *f: file.write(f"{layer}|{f[0]}", f[1]), **options)
+    written = accumulation_dtype(model) if config.dtype == "float32" else torch.bfloat16
+
+    def keep(layer: str, field: str, matrix: "torch.Tensor") -> None:
+        file.write(f"{layer}|{field}", matrix.to(written))
+
+    with artifacts.TensorWriter(path, shapes, written) as file:
+        stream_factors(model, modules, batches, keep, **options)
     processes.wait()
 
 

@@ -277,7 +277,7 @@ class Measured:
             eigen += times * self.time(functools.partial(eigenvectors, mixed @ mixed.T))
         tokens = min(config.max_tokens or self.n_tokens, self.n_tokens)
         fields = (shape for fields in factor_shapes(self.modules, config.rank).values() for shape in fields.values())
-        width = 2 if config.dtype == "bfloat16" else accumulation_dtype(self.model).itemsize
+        width = accumulation_dtype(self.model).itemsize if config.dtype == "float32" else 2
         share, held = tokens / self.measured, KEPT_BYTES - fit.room
         kept = min(KEPT_BYTES, int(share * held)) - held  # of all tokens, beyond those measured
         disk = n * width * sum(map(math.prod, fields))

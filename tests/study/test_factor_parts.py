@@ -86,6 +86,19 @@ def test_a_low_rank_is_stored_and_read_and_preconditions(study):
     assert 0.9 < min(cosines) < 1 - 1e-6
 
 
+def test_a_file_in_bfloat16_is_the_float32_one_rounded_and_gives_nearly_its_direction(study):
+    cache = study.root.parent
+    half = Study.create("half", config_of(cache, "factors.dtype=bfloat16-file"), cache)
+    run_study(half, until="direction")
+    (narrow,), (wide,) = (one.folder(Unit("factors")).glob("*/*.safetensors") for one in (half, study))
+    exact = artifacts.load_tensors(wide)
+    for name, tensor in artifacts.load_tensors(narrow).items():
+        assert torch.equal(tensor, exact[name].to(torch.bfloat16))
+    modules = checkpoints.load_checkpoint(study, "given")[1]
+    v, whole = (checkpoints.read_direction(one, "given", "", modules) for one in (half, study))
+    assert min(torch.cosine_similarity(v[name].flatten(), whole[name].flatten(), dim=0) for name in v) >= 0.9999
+
+
 def test_factors_are_read_layer_by_layer(study, monkeypatch):
     asked, real = [], artifacts.load_tensors
     monkeypatch.setattr(artifacts, "load_tensors", lambda *given: asked.append(given[2]) or real(*given))
