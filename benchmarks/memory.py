@@ -120,6 +120,10 @@ class Watch:
             self._own = max(self._own, _status("RssAnon"))
             time.sleep(0.003)
 
+    def now(self) -> float:
+        """MiB of the process's own."""
+        return _status("RssAnon")
+
     def peak(self) -> dict[str, float]:
         """MiB so far: `own` and `resident`."""
         if self._device != "cpu":

@@ -205,6 +205,7 @@ def plan(
         print(json.dumps(found, indent=1))
         return
     print(format_table(("stage", "time", "memory", "GPU memory", "disk"), plan_rows(found)))
+    print(f"factors: the layers are fitted in {found['partitions']} part(s), each in two passes over the tokens")
     for problem in found["problems"]:
         print(f"does not fit: {problem}")
     for key, value in (found["remedies"] | written).items():

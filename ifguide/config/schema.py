@@ -186,8 +186,15 @@ class FactorsConfig:
     products: Literal["auto", "float32", "bfloat16"] = "auto"
     """Precision of the gradient products for the eigenvalues: `float32`, `bfloat16`, or `auto` (bfloat16 on devices
     where it is faster). Sums and covariances are float32."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Precision that covariances, eigenvectors and eigenvalues are rounded to once they are summed, and stored in."""
+    dtype: Literal["float32", "bfloat16", "bfloat16-file"] = "float32"
+    """Precision of the factors: `float32`, `bfloat16` (covariances, eigenvectors and eigenvalues are rounded once they
+    are summed), or `bfloat16-file` (rounded only when they are written: half the file, nearly the same direction)."""
+    partitions: Count = 0
+    """Fit the layers in this many parts, each in two passes over the tokens with only its own matrices in memory; 0: as
+    few as leave none that takes more than half of the free memory. Results change by rounding at most."""
+    rank: Count = 0
+    """Keep this many eigenvectors on each side of a layer, of the largest eigenvalues, and one mean eigenvalue for the
+    rest; 0: all."""
     seed: Seed = 0
     """Seed of the sampled labels and of the documents drawn."""
 

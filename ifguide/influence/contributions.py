@@ -5,6 +5,7 @@ symmetric. So the score is the sum over queries of ± g_qᵀPg / n, plus for the
 each summand is that query's contribution. Shapes: Q queries, D documents; gradients are (O, I) a layer.
 """
 
+from collections.abc import Mapping
 from collections.abc import Sequence as Listing
 from dataclasses import dataclass
 
@@ -29,7 +30,7 @@ Document = Listing[Sequence]
 class Curvature:
     """P, the damped inverse curvature."""
 
-    factors: dict[str, LayerFactors] | None
+    factors: Mapping[str, LayerFactors] | None
     """EK-FAC factors; None is the identity."""
     damping: float = 10.0
     unit: str = "mean-eigenvalue"

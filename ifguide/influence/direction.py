@@ -3,7 +3,7 @@
 Source: IF-Guide, section 3 (differential influence); the weighting of a query's tokens is an option here.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import nn
@@ -11,7 +11,7 @@ from torch import nn
 from ifguide.data.tokenizing import Encoded
 from ifguide.errors import ConfigError, NumericalError
 from ifguide.influence.batches import make_batches, query_sequences
-from ifguide.influence.ekfac import accumulation_dtype
+from ifguide.influence.ekfac import LayerFactors, accumulation_dtype
 from ifguide.influence.losses import SplitModel, backpropagate, cross_entropy, margin
 from ifguide.models.layers import Layers, Matrices, device_of, gradients_flow, layer_shape, watch
 from ifguide.runtime.distributed import ALONE, Processes
@@ -67,20 +67,34 @@ def query_gradient(
 
 
 def differential_direction(
-    toxic: Matrices, safe: Matrices | None, factors: dict | None, damping: float, unit="mean-eigenvalue"
+    toxic: Matrices,
+    safe: Matrices | None,
+    factors: Mapping[str, LayerFactors] | None,
+    damping: float,
+    unit: str = "mean-eigenvalue",
 ) -> Matrices:
-    """The direction v: moving the model's parameters along -v makes toxic completions likelier. `toxic` and `safe` are
-    mean gradients of the queries; without safe ones this is standard, non-differential influence. Without `factors`, of
-    EK-FAC by layer, the curvature is the identity, for ablation; `damping` and `unit` are as for
-    `LayerFactors.precondition`."""
-    found = {}
+    """The direction v of all layers, see `direction_by_layer`."""
+    return dict(direction_by_layer(toxic, safe, factors, damping, unit))
+
+
+def direction_by_layer(
+    toxic: Matrices,
+    safe: Matrices | None,
+    factors: Mapping[str, LayerFactors] | None,
+    damping: float,
+    unit: str = "mean-eigenvalue",
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """The direction v, each layer's name and part in turn: moving the model's parameters along -v makes toxic
+    completions likelier. `toxic` and `safe` are mean gradients of the queries; without safe ones this is standard,
+    non-differential influence. Without `factors`, of EK-FAC by layer, the curvature is the identity, for ablation;
+    `damping` and `unit` are as for `LayerFactors.precondition`. A layer's factors are asked for in its turn."""
     for name, gradient in toxic.items():
         difference = gradient - safe[name] if safe is not None else gradient
         if factors is None:
-            found[name] = difference.clone()
+            v = difference.clone()
         else:
-            found[name] = factors[name].to(difference.device).precondition(difference, damping, unit)
-        if not torch.isfinite(found[name]).all():
+            v = factors[name].to(difference.device).precondition(difference, damping, unit)
+        if not torch.isfinite(v).all():
             remedy = "its curvature is zero, so check the corpus or raise direction.damping"
             raise NumericalError(f"layer {name}: the preconditioned direction is not finite; {remedy}")
-    return found
+        yield name, v

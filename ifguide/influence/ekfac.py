@@ -5,10 +5,13 @@ Source: George et al. 2018 (arXiv 1806.03884); Grosse et al. 2023 (arXiv 2308.03
 For a layer with inputs a and output gradients g, A = E[a aᵀ] and G = E[g gᵀ] over tokens, with eigenvectors Q_A and
 Q_G. The Fisher is approximated by (Q_G ⊗ Q_A) diag(λ) (Q_G ⊗ Q_A)ᵀ, where λ (O, I) is the second moment over sequences
 of the sequence's gradient in that basis. Sums run in float32, or in float64 for a float64 model.
+
+The layers are fitted in parts, each in two passes of its own, so that only one part's matrices are in memory: first its
+covariances; then its eigenvectors, each in the place of its covariance, and λ. What is known is handed on at once.
 """
 
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,108 +22,170 @@ from ifguide.errors import NumericalError
 from ifguide.influence.batches import Batch
 from ifguide.influence.losses import SplitModel, backpropagate
 from ifguide.models.layers import Layers, Matrices, device_of, find_shared_inputs, gradients_flow, layer_shape, watch
-from ifguide.runtime.distributed import ALONE, Processes
+from ifguide.runtime.distributed import ALONE, Processes, SharedCount
 
 _GRADIENT_ELEMENTS = 1 << 22
 """Values of per-sequence gradients held at once."""
 KEPT_BYTES = 1 << 30
-"""Most memory for gradients of the last hidden states that the first pass leaves to the second. With a vocabulary of
-50,000 the output embedding is more than half of a small model's work, and this saves its second turn."""
+"""Most memory for gradients of the last hidden states that the first pass leaves to the others. With a vocabulary of
+50,000 the output embedding is more than half of a small model's work, and this saves its other turns."""
 _BLOCKS = 4
 """A covariance is symmetric: of this many strips of rows each is computed up to the diagonal only, 5/8 of the work."""
 _LEAST_STRIP = 128
 """Rows of the narrowest strip worth a product of its own."""
 
 Report = Callable[[int, int], None]
+Keep = Callable[[str, str, torch.Tensor], None]
+"""Takes a part of a layer's factors, by the layer's name and the field of `LayerFactors`, as soon as it is known."""
 
 
 @dataclass(frozen=True)
 class LayerFactors:
-    """The approximate Fisher matrix of one layer."""
+    """The approximate Fisher matrix of one layer in R of its O output and S of its I input eigenvectors: all, or with a
+    rank those of the largest eigenvalues."""
 
     input_vectors: torch.Tensor
-    """Q_A (I, I), eigenvectors in columns."""
+    """Q_A (I, S), eigenvectors in columns."""
     output_vectors: torch.Tensor
-    """Q_G (O, O), eigenvectors in columns."""
+    """Q_G (O, R), eigenvectors in columns."""
     eigenvalues: torch.Tensor
-    """λ (O, I), at least 0."""
+    """λ (R, S), at least 0."""
+    rest: torch.Tensor | None = None
+    """With a rank, (1,): the mean second moment in all directions outside the basis. There the Fisher is this times the
+    identity, so its trace is that of the full one."""
+
+    @property
+    def mean(self) -> torch.Tensor:
+        """The mean of all O·I eigenvalues."""
+        values, rest = self.eigenvalues, self.rest
+        all_of_them = len(self.output_vectors) * len(self.input_vectors)
+        return values.mean() if rest is None else rest + (values - rest).sum() / all_of_them
 
     def to(self, where: torch.device | torch.dtype) -> "LayerFactors":
         """The same factors on a device, or in another precision."""
-        return LayerFactors(*(part.to(where) for part in vars(self).values()))
+        return LayerFactors(**{name: part.to(where) for name, part in vars(self).items() if part is not None})
 
     def precondition(self, gradient: torch.Tensor, damping: float, unit: str = "mean-eigenvalue") -> torch.Tensor:
         """(F + dI)⁻¹ times a gradient (O, I), with d = `damping` times the mean eigenvalue, or, for the unit
         `absolute`, d = `damping`. Factors stored in less than the gradient's precision are raised to it."""
-        q_in, q_out, values = (part.to(gradient.dtype) for part in vars(self).values())
-        d = damping if unit == "absolute" else damping * values.mean()
-        return q_out @ ((q_out.T @ gradient @ q_in) / (values + d)) @ q_in.T
+        raised = self.to(gradient.dtype)
+        q_in, q_out, values, rest = vars(raised).values()
+        d = damping if unit == "absolute" else damping * raised.mean
+        rotated = q_out.T @ gradient @ q_in
+        if rest is None:
+            return q_out @ (rotated / (values + d)) @ q_in.T
+        return gradient / (rest + d) + q_out @ (rotated / (values + d) - rotated / (rest + d)) @ q_in.T
 
 
-def fit_factors(
+def factor_shapes(modules: Layers, rank: int = 0) -> dict[str, dict[str, tuple[int, ...]]]:
+    """The shape of each field of each layer's factors, as `stream_factors` hands them on."""
+    found: dict[str, dict[str, tuple[int, ...]]] = {}
+    for name, module in modules.items():
+        outputs, inputs = layer_shape(module)
+        r, s = _kept(outputs, rank), _kept(inputs, rank)
+        found[name] = {"input_vectors": (inputs, s), "output_vectors": (outputs, r), "eigenvalues": (r, s)}
+        found[name] |= {"rest": (1,)} if rank else {}
+    return found
+
+
+def _kept(side: int, rank: int) -> int:
+    return min(side, rank or side)
+
+
+def fit_factors(model: nn.Module, modules: Layers, batches: Callable[[], Iterable[Batch]], **options):
+    """EK-FAC factors of every layer in memory, by name; arguments as for `stream_factors`. Layers that read the same
+    inputs (see `find_shared_inputs`) share one tensor `input_vectors`."""
+    found: dict[str, dict[str, torch.Tensor]] = {name: {} for name in modules}
+    stream_factors(model, modules, batches, lambda name, field, matrix: found[name].update({field: matrix}), **options)
+    return {name: LayerFactors(**fields) for name, fields in found.items()}
+
+
+def stream_factors(
     model: nn.Module,
     modules: Layers,
     batches: Callable[[], Iterable[Batch]],
+    keep: Keep,
     *,
     labels: str = "sampled",
     seed: int = 0,
     products: torch.dtype | None = None,
     stored: torch.dtype | None = None,
+    rank: int = 0,
+    parts: Sequence[Layers] = (),
     report: Report | None = None,
     report_eigenbases: Report | None = None,
     processes: Processes = ALONE,
-) -> dict[str, LayerFactors]:
-    """Fit EK-FAC factors for every layer in two passes over the data. Layers that read the same inputs (see
-    `find_shared_inputs`) share one tensor `input_vectors`.
+) -> None:
+    """Fit EK-FAC factors for every layer, part by part, each in two passes over the data.
 
     Args:
         batches: makes the same batches each time it is called; with several processes only this one's share of them.
+        keep: is given every field of every layer's factors, in every process.
         labels: `sampled` (targets drawn from the model's own prediction: the Fisher) or `true` (the empirical Fisher).
-        seed: seeds the draws, together with a batch's first sequence; so both passes see the same ones, and so does
-            another number of processes.
+        seed: seeds the draws, together with a batch's first sequence; so all passes see the same ones, and so does
+            another number of processes or of parts.
         products: dtype in which the second pass, for the eigenvalues, multiplies activations and gradients; None: that
             of the sums, float32 or better. The covariances are never multiplied in less: their small eigenvectors would
             drown in the rounding of the large ones.
         stored: dtype that the sums and the eigenvectors are rounded to, and the factors have; None: that of the sums.
-        report: called with (tokens done, tokens in all) over both passes.
-        report_eigenbases: called with (eigenbases found, eigenbases in all) between the two.
+        rank: eigenvectors a side that are kept, those of the largest eigenvalues; 0: all.
+        parts: the layers as `ifguide.influence.parts` divides them; empty: all at once.
+        report: called with (tokens done, tokens in all) over all passes.
+        report_eigenbases: called with (eigenbases found, eigenbases in all) after the first pass of each part.
 
     Raises:
         NumericalError: an activation or gradient is not finite.
     """
+    parts = parts or (modules,)
     (n_tokens,) = processes.sum_counts(sum(batch.n_tokens for batch in batches()))
-    fit = Fit(model, modules, batches, labels, seed, products, report, 2 * n_tokens, processes)
-    sums = [_round(matrices, stored) for matrices in fit.covariances()]
-    found = _find_eigenvectors(tuple(sums), report_eigenbases, processes)
-    input_vectors, output_vectors = (_round(vectors, stored) for vectors in found)
-    values = fit.eigenvalues(input_vectors, output_vectors)
-    factors = {name: (input_vectors[fit.shared[name]], output_vectors[name], values[name]) for name in modules}
-    return {name: LayerFactors(*parts).to(stored or fit.dtype) for name, parts in factors.items()}
+    fit = Fit(model, modules, batches, labels, seed, products, report, n_tokens, processes, 2 * len(parts))
+    found = processes.count(report_eigenbases, sum(len({*fit.sharing(part).values()}) + len(part) for part in parts))
+    for part in parts:
+        _fit_part(fit, part, keep, rank, stored, found)
 
 
-def _round(matrices: Matrices, stored: torch.dtype | None) -> Matrices:
-    return {name: m.to(stored).to(m.dtype) for name, m in matrices.items()} if stored else matrices
+def _fit_part(fit: "Fit", part: Layers, keep: Keep, rank: int, stored: torch.dtype | None, count: SharedCount) -> None:
+    """The two passes of a part; when this returns, nothing of it is held here."""
+    dtype = stored or fit.dtype
+    inputs, outputs = groups = fit.covariances(part)
+    for matrices in groups:
+        _round(matrices, stored)
+    _find_eigenvectors(groups, rank, count, fit.processes)
+    for matrices in groups:
+        _round(matrices, stored)
+    for name, first in fit.sharing(part).items():
+        keep(name, "input_vectors", inputs[first].to(dtype))
+        keep(name, "output_vectors", outputs[name].to(dtype))
+    for name, (values, rest) in fit.eigenvalues(part, *groups, rank=rank).items():
+        keep(name, "eigenvalues", values.to(dtype))
+        if rest is not None:
+            keep(name, "rest", rest.to(dtype))
 
 
-def _find_eigenvectors(groups: tuple[Matrices, ...], report: Report | None, processes: Processes) -> list[Matrices]:
-    """The eigenvectors of each matrix, the matrices divided over the processes by the work they are."""
-    work = [(matrix, group, name) for group, matrices in enumerate(groups) for name, matrix in matrices.items()]
-    work.sort(key=lambda entry: -len(entry[0]))  # stable, so all processes agree
+def _round(matrices: Matrices, stored: torch.dtype | None) -> None:
+    for name in matrices if stored else ():
+        matrices[name] = matrices[name].to(stored).to(matrices[name].dtype)
+
+
+def _find_eigenvectors(groups: tuple[Matrices, ...], rank: int, count: SharedCount, processes: Processes) -> None:
+    """Put the eigenvectors of each matrix in its place, the matrices divided over the processes by the work they
+    are."""
+    work = [(len(matrices[name]), matrices, name) for matrices in groups for name in matrices]
+    work.sort(key=lambda entry: -entry[0])  # stable, so all processes agree
     loads, owners = [0] * processes.world_size, []
-    for matrix, _, _ in work:
+    for side, _, _ in work:
         owners.append(loads.index(min(loads)))
-        loads[owners[-1]] += len(matrix) ** 3
-    count = processes.count(report, len(work))
-    found: list[Matrices] = [{} for _ in groups]
-    for (matrix, group, name), owner in zip(work, owners, strict=True):
-        mine = owner == processes.rank
-        found[group][name] = eigenvectors(matrix, name) if mine else torch.empty_like(matrix)
-        count.add(int(mine))
+        loads[owners[-1]] += side**3
+    for (side, matrices, name), owner in zip(work, owners, strict=True):
+        if owner == processes.rank:
+            vectors = eigenvectors(matrices[name], name)[:, -_kept(side, rank) :].contiguous()
+            count.add(1)
+        else:
+            vectors = matrices[name].new_empty(side, _kept(side, rank))
+        matrices[name] = vectors
     count.wait()
-    for (_, group, name), owner in zip(work, owners, strict=True):
-        found[group][name] = found[group][name].contiguous()
-        processes.spread(found[group][name], owner)
-    return found
+    for (_, matrices, name), owner in zip(work, owners, strict=True):
+        processes.spread(matrices[name], owner)
 
 
 def accumulation_dtype(model: nn.Module) -> torch.dtype:
@@ -129,17 +194,22 @@ def accumulation_dtype(model: nn.Module) -> torch.dtype:
 
 
 class Fit:
-    """The two passes over the data, which see the same batches and the same labels."""
+    """Passes over the data, which all see the same batches and the same labels."""
 
-    def __init__(self, model, modules, batches, labels, seed, products, report, n_tokens, processes):
+    def __init__(self, model, modules, batches, labels, seed, products, report, n_tokens, processes, passes=2):
         self.split, self.modules, self.batches = SplitModel.of(model), modules, batches
         self.labels, self.seed, self.processes = labels, seed, processes
-        self.count = processes.count(report, n_tokens)
+        self.count = processes.count(report, passes * n_tokens)
         self.dtype = accumulation_dtype(model)
         self.products = products or self.dtype
         self.kept: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
-        self.room = KEPT_BYTES
+        self.room, self.passes = KEPT_BYTES, passes
         self.shared = find_shared_inputs(self.split.model, modules)
+
+    def sharing(self, part: Layers) -> dict[str, str]:
+        """For each layer of a part the first of the part that is given the same inputs."""
+        first: dict[str, str] = {}
+        return {name: first.setdefault(self.shared[name], name) for name in part}
 
     def _zeros(self, name: str, *shape: int) -> torch.Tensor:
         return torch.zeros(shape, dtype=self.dtype, device=device_of(self.modules[name]))
@@ -147,6 +217,7 @@ class Fit:
     def _run(self) -> list[int]:
         """One pass; how many tokens and sequences all processes saw in it."""
         n_tokens = n_sequences = 0
+        self.passes -= 1
         device = device_of(self.split.model)
         generator = torch.Generator(device=device) if self.labels == "sampled" else None
         for number, batch in enumerate(self.batches()):
@@ -162,9 +233,9 @@ class Fit:
         return self.processes.sum_counts(n_tokens, n_sequences)
 
     def _recall(self, number: int, compute: Callable[[], tuple]) -> tuple[torch.Tensor, torch.Tensor]:
-        """What the output embedding gives for a batch: kept in the first pass while there is room, for the second."""
+        """What the output embedding gives for a batch: kept in the first pass while there is room, for the others."""
         if number in self.kept:
-            return self.kept.pop(number)
+            return self.kept[number] if self.passes else self.kept.pop(number)
         found = compute()
         size = sum(part.nbytes for part in found)
         if size <= self.room:
@@ -172,10 +243,10 @@ class Fit:
             self.kept[number] = found
         return found
 
-    def covariances(self) -> tuple[Matrices, Matrices]:
-        """A of every layer that shares no earlier one's inputs, and G of every layer."""
-        shapes = {name: layer_shape(module) for name, module in self.modules.items()}
-        read = [name for name in self.modules if name in self.shared.values()]  # in the same order in every process
+    def covariances(self, part: Layers) -> tuple[Matrices, Matrices]:
+        """Of a part of the layers, A of each that shares no earlier one's inputs, and G of each."""
+        shapes = {name: layer_shape(module) for name, module in part.items()}
+        read = dict.fromkeys(self.sharing(part).values())  # in the same order in every process
         inputs = {name: self._zeros(name, shapes[name][1], shapes[name][1]) for name in read}
         outputs = {name: self._zeros(name, shape[0], shape[0]) for name, shape in shapes.items()}
 
@@ -187,7 +258,7 @@ class Fit:
         def add_gradient(name: str, a: torch.Tensor, g: torch.Tensor) -> None:
             _add_gram(outputs[name], g.flatten(0, 1).to(self.dtype))  # (tokens, O), 0 on padding
 
-        with watch(self.modules, on_input=add_input, on_gradient=add_gradient), gradients_flow(self.split.model):
+        with watch(part, on_input=add_input, on_gradient=add_gradient), gradients_flow(self.split.model):
             n_tokens, _ = self._run()
         self.processes.sum((*inputs.values(), *outputs.values()))
         scale = 1.0 / max(n_tokens, 1)
@@ -196,24 +267,32 @@ class Fit:
             matrix.tril_().add_(lower.T).mul_(scale)
         return inputs, outputs
 
-    def eigenvalues(self, input_vectors, output_vectors) -> Matrices:
-        """λ of every layer: the mean over sequences of the squared gradient in the eigenbasis."""
-        values = {name: self._zeros(name, *layer_shape(module)) for name, module in self.modules.items()}
-        input_vectors = {name: q.to(self.products) for name, q in input_vectors.items()}
-        output_vectors = {name: q.to(self.products) for name, q in output_vectors.items()}
+    def eigenvalues(self, part: Layers, input_vectors: Matrices, output_vectors: Matrices, rank: int = 0):
+        """λ of every layer of a part, the mean over sequences of the squared gradient in the eigenbasis, and with a
+        rank the mean outside it (None without). The vectors are turned into the dtype of the products in place."""
+        shared, values, squares = self.sharing(part), {}, {}
+        for matrices in (input_vectors, output_vectors):
+            for name in matrices:
+                matrices[name] = matrices[name].to(self.products)
+        for name in part:
+            values[name] = self._zeros(name, output_vectors[name].shape[1], input_vectors[shared[name]].shape[1])
+            squares[name] = self._zeros(name, 1)
 
         def add(name: str, a: torch.Tensor, g: torch.Tensor) -> None:
             a, g = a.to(self.products), g.to(self.products)
-            on_inputs, on_outputs = input_vectors[self.shared[name]], output_vectors[name]
+            on_inputs, on_outputs = input_vectors[shared[name]], output_vectors[name]
             # rotated token by token (T·I·I and T·O·O a sequence) or on the gradient (O·I·I and O·O·I): what is less
-            tokens_first_a, tokens_first_g = a.shape[1] <= len(on_outputs), a.shape[1] <= len(on_inputs)
+            tokens_first_a = not rank and a.shape[1] <= len(on_outputs)
+            tokens_first_g = not rank and a.shape[1] <= len(on_inputs)
+            together = max(1, _GRADIENT_ELEMENTS // (len(on_outputs) * len(on_inputs)))
             if tokens_first_a:
                 a = a @ on_inputs  # (B, T, I)
             if tokens_first_g:
                 g = g @ on_outputs  # (B, T, O)
-            together = max(1, _GRADIENT_ELEMENTS // values[name].numel())
             for some_a, some_g in zip(a.split(together), g.split(together), strict=True):
                 gradients = some_g.transpose(1, 2) @ some_a  # (b, O, I)
+                if rank:
+                    squares[name] += gradients.to(self.dtype).square().sum()
                 if not tokens_first_g:
                     gradients = on_outputs.T @ gradients
                 if not tokens_first_a:
@@ -221,10 +300,16 @@ class Fit:
                 for gradient in gradients.to(self.dtype):
                     values[name].addcmul_(gradient, gradient)
 
-        with watch(self.modules, on_gradient=add), gradients_flow(self.split.model):
+        with watch(part, on_gradient=add), gradients_flow(self.split.model):
             _, n_sequences = self._run()
-        self.processes.sum(values.values())
-        return {name: matrix.div_(max(n_sequences, 1)) for name, matrix in values.items()}
+        self.processes.sum((*values.values(), *(squares.values() if rank else ())))
+        found: dict[str, tuple[torch.Tensor, torch.Tensor | None]] = {}
+        for name, matrix in values.items():
+            total = squares[name].div_(max(n_sequences, 1))
+            outside = max(1, len(output_vectors[name]) * len(input_vectors[shared[name]]) - matrix.numel())
+            matrix.div_(max(n_sequences, 1))
+            found[name] = matrix, (total - matrix.sum()).clamp_(min=0).div_(outside) if rank else None
+        return found
 
 
 def _add_gram(total: torch.Tensor, rows: torch.Tensor) -> None:
@@ -237,10 +322,9 @@ def _add_gram(total: torch.Tensor, rows: torch.Tensor) -> None:
 
 
 def eigenvectors(matrix: torch.Tensor, name: str = "") -> torch.Tensor:
-    """Eigenvectors (n, n) of a symmetric matrix in columns, found in float64. A NumericalError: the matrix is not
-    finite."""
+    """Eigenvectors (n, n) of a symmetric matrix in columns, by rising eigenvalue, found in float64. A NumericalError:
+    the matrix is not finite."""
     if not torch.isfinite(matrix).all():
         remedy = "run the model in float32 (model.dtype) or check its weights"
         raise NumericalError(f"layer {name}: a covariance is not finite; {remedy}")
-    symmetric = (matrix.double() + matrix.double().T) / 2
-    return torch.linalg.eigh(symmetric).eigenvectors.to(matrix.dtype)
+    return torch.linalg.eigh(matrix.double()).eigenvectors.to(matrix.dtype)

@@ -8,6 +8,7 @@ its files.
 import contextlib
 import hashlib
 import json
+import math
 import os
 import platform
 import shutil
@@ -287,13 +288,62 @@ def save_tensors(tensors: dict, path: Path) -> None:
     save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)
 
 
-def load_tensors(path: Path, device: str = "cpu") -> dict:
-    """Read a safetensors file of ours; a StaleError if it is missing or damaged."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+class TensorWriter:
+    """Writes one safetensors file tensor by tensor, so that they are never in memory together. The file has the bytes
+    that `save_tensors` would give it. As a context it closes the file; all tensors must be written by then.
 
-    with reading(path, SafetensorError, OSError):
-        return load_file(path, device=device)
+    Args:
+        shapes: of each tensor by name.
+        dtype: torch's, of all of them: float32, float64, bfloat16 or float16.
+    """
+
+    def __init__(self, path: Path, shapes: dict[str, tuple[int, ...]], dtype):
+        kind = {"float32": "F32", "float64": "F64", "bfloat16": "BF16", "float16": "F16"}[str(dtype).split(".")[1]]
+        header, end = {}, 0
+        for name, shape in sorted(shapes.items()):
+            start, end = end, end + dtype.itemsize * math.prod(shape)
+            header[name] = {"dtype": kind, "shape": list(shape), "data_offsets": [start, end]}
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        text += b" " * (-len(text) % 8)
+        self._header, self._dtype, self._due, self._data = header, dtype, set(shapes), 8 + len(text)
+        self._stream = path.open("wb")
+        self._stream.write(len(text).to_bytes(8, "little") + text)
+
+    def __enter__(self) -> "TensorWriter":
+        return self
+
+    def __exit__(self, error: type | None, *_) -> None:
+        self._stream.close()
+        if self._due and error is None:
+            raise RuntimeError(f"{len(self._due)} tensors were not written, such as {min(self._due)}")
+
+    def write(self, name: str, tensor) -> None:
+        """Put a tensor, of any device, in its place. A RuntimeError: another shape or dtype was announced."""
+        import torch
+
+        announced = self._header[name]
+        if list(tensor.shape) != announced["shape"] or tensor.dtype != self._dtype:
+            found = f"{list(tensor.shape)} in {tensor.dtype}"
+            raise RuntimeError(f"{name}: expected {announced['shape']} in {self._dtype}, got {found}")
+        self._stream.seek(self._data + announced["data_offsets"][0])
+        self._stream.write(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+        self._due.discard(name)
+
+
+def load_tensors(path: Path, device: str = "cpu", names: Iterable[str] | None = None) -> dict:
+    """Read a safetensors file of ours, or the tensors `names` of it; a StaleError if it is missing or damaged."""
+    from safetensors import SafetensorError, safe_open
+
+    with reading(path, SafetensorError, OSError), safe_open(path, "pt", device=device) as stream:
+        return {name: stream.get_tensor(name) for name in (stream.keys() if names is None else names)}
+
+
+def tensor_names(path: Path) -> list[str]:
+    """The names in a safetensors file of ours; errors as `load_tensors`."""
+    from safetensors import SafetensorError, safe_open
+
+    with reading(path, SafetensorError, OSError), safe_open(path, "pt") as stream:
+        return list(stream.keys())
 
 
 def read_table(path: Path, **part):

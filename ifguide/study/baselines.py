@@ -189,8 +189,10 @@ def score_by_influence(study: Study, unit: Unit, progress: Progress) -> list[np.
 
     def directions(checkpoint: str) -> list[study_models.Direction]:
         model, modules, device = study_models.load_checkpoint(study, checkpoint)
-        if checkpoint == BASE:
-            factors = study_models.fit_checkpoint(study, model, modules, device)
+        if checkpoint == BASE:  # fitted for this baseline alone
+            path = open_scoring(study, unit) / "factors.safetensors"
+            study_models.fit_checkpoint(study, path, model, modules, device)
+            factors = study_models.StoredFactors(path, str(device)) or None
         else:
             factors = study_models.read_factors(study, checkpoint, str(device))
         return [study_models.compute_direction(study, model, modules, factors, differential=differential)]

@@ -1,8 +1,9 @@
 """A study's models, queries, directions and corpus as its stages need them: loaded, fitted, encoded, cut."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +14,7 @@ from ifguide.data.stretches import overlap
 from ifguide.errors import ConfigError
 from ifguide.runtime.distributed import current
 from ifguide.storage import artifacts
+from ifguide.storage.peak_memory import free_memory
 from ifguide.storage.work import offload_folder
 from ifguide.study.lineage import Unit
 from ifguide.study.reading import Study
@@ -20,10 +22,16 @@ from ifguide.study.reading import Study
 if TYPE_CHECKING:
     import torch
 
+    from ifguide.influence.ekfac import LayerFactors
+    from ifguide.influence.parts import Need
+    from ifguide.models.layers import Layers
+
 Direction = dict[str, "torch.Tensor"]
 """v, (O, I) a layer."""
 SAMPLE_TOKENS = 2_000
 """Corpus tokens on which central differences are compared with the exact derivative."""
+PART = 0.5
+"""Share of the free memory that one part of the layers may take; the rest is the activations' of a batch."""
 
 
 def require_one_process(what: str) -> None:
@@ -102,24 +110,66 @@ def load_checkpoint(study: Study, name: str, attention: str | None = None):
     return model, tracked_modules(model, study.config.model.modules), device_of(model) if placement else device
 
 
-def fit_checkpoint(study: Study, model, modules: dict, device, **reports):
-    """EK-FAC factors of a loaded model by layer, as the study's settings want them; None for the identity."""
+def fit_checkpoint(
+    study: Study, path: Path, model, modules: "Layers", device, *, said: Callable[[str], None] | None = None, **reports
+) -> None:
+    """Write EK-FAC factors of a loaded model, as the study's settings want them, layer by layer into a file; an empty
+    one for the identity, which needs no model. All processes take part, the main one writes. `said` is told where the
+    layers are fitted in several parts."""
     import torch
 
     from ifguide.influence.batches import make_batches
-    from ifguide.influence.ekfac import fit_factors
+    from ifguide.influence.ekfac import accumulation_dtype, factor_shapes, stream_factors
+    from ifguide.influence.parts import fit_bytes
 
     config, processes = study.config.factors, current()
+    if processes.is_main:
+        path.parent.mkdir(parents=True, exist_ok=True)
     if config.strategy == "identity":
-        return None
+        if processes.is_main:
+            artifacts.save_tensors({}, path)
+        return
     products = factor_products(study, device)
     sequences = corpus_sequences(study, max_tokens=config.max_tokens, seed=config.seed)
     size, share = study.config.compute.tokens_per_batch, (processes.rank, processes.world_size)
     batches = functools.partial(make_batches, sequences, size, share=share)
+    parts = divide_layers(study, model, modules, device, fit_bytes, config.partitions)
+    if len(parts) > 1 and said:
+        said(f"factors: the layers are fitted in {len(parts)} parts, to fit in memory")
     options: dict = {"labels": config.labels, "seed": config.seed, "processes": processes, **reports}
+    options |= {"rank": config.rank, "parts": parts}
     options["products"] = getattr(torch, products) if products else None
     options["stored"] = torch.bfloat16 if config.dtype == "bfloat16" else None
-    return fit_factors(model, modules, batches, **options)
+    if not processes.is_main:
+        stream_factors(model, modules, batches, lambda *_: None, **options)
+        processes.wait()  # until the file is whole
+        return
+    named = factor_shapes(modules, config.rank).items()
+    shapes = {f"{layer}|{field}": shape for layer, fields in named for field, shape in fields.items()}
+    written = accumulation_dtype(model) if config.dtype == "float32" else torch.bfloat16
+
+    def keep(layer: str, field: str, matrix: "torch.Tensor") -> None:
+        file.write(f"{layer}|{field}", matrix.to(written))
+
+    with artifacts.TensorWriter(path, shapes, written) as file:
+        stream_factors(model, modules, batches, keep, **options)
+    processes.wait()
+
+
+def divide_layers(study: Study, model, modules: "Layers", device, need: "Need", wanted: int = 0) -> "list[Layers]":
+    """The layers in the number of parts that is wanted, or 0 for as few as the free memory allows; the same in every
+    process."""
+    from ifguide.influence.parts import divide, fewest_parts
+    from ifguide.models.layers import find_shared_inputs
+
+    shared = find_shared_inputs(model, modules)
+
+    def count() -> int:
+        free = free_memory(study.root)
+        room = free["device"] if "cuda" in str(device) else free["host"]
+        return len(fewest_parts(modules, shared, need, PART * room))
+
+    return divide(modules, shared, wanted or current().decide(count))
 
 
 def factor_products(study: Study, device) -> str:
@@ -134,27 +184,51 @@ def factor_products(study: Study, device) -> str:
     return "" if setting == "float32" else setting
 
 
-def read_factors(study: Study, checkpoint: str, device: str):
-    from ifguide.influence.ekfac import LayerFactors
+class StoredFactors(Mapping[str, "LayerFactors"]):
+    """The EK-FAC factors in a file by layer, each read onto the device when it is asked for."""
 
-    tensors = artifacts.load_tensors(study.folder(Unit("factors")) / checkpoint / "factors.safetensors", device=device)
-    layers: dict[str, dict] = {}
-    for key, tensor in tensors.items():
-        layer, part = key.rsplit("|", 1)
-        layers.setdefault(layer, {})[part] = tensor
-    return {layer: LayerFactors(**parts) for layer, parts in layers.items()} or None
+    def __init__(self, path: Path, device: str):
+        self._path, self._device = path, device
+        self._fields: dict[str, list[str]] = {}
+        for name in artifacts.tensor_names(path):
+            layer, field = name.rsplit("|", 1)
+            self._fields.setdefault(layer, []).append(field)
+
+    def __getitem__(self, layer: str) -> "LayerFactors":
+        from ifguide.influence.ekfac import LayerFactors
+
+        names = [f"{layer}|{field}" for field in self._fields[layer]]
+        found = artifacts.load_tensors(self._path, self._device, names)
+        return LayerFactors(**{name.rsplit("|", 1)[1]: tensor for name, tensor in found.items()})
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._fields)
+
+    def __len__(self) -> int:
+        return len(self._fields)
 
 
-def compute_direction(
+def read_factors(study: Study, checkpoint: str, device: str) -> StoredFactors | None:
+    """A checkpoint's factors; None for the identity."""
+    return StoredFactors(study.folder(Unit("factors")) / checkpoint / "factors.safetensors", device) or None
+
+
+def compute_direction(*arguments, **options) -> Direction:
+    """The direction v in memory, (O, I) a layer; arguments as for `stream_direction`."""
+    return dict(stream_direction(*arguments, **options))
+
+
+def stream_direction(
     study: Study,
     model,
     modules: dict,
-    factors: dict | None,
+    factors: "Mapping[str, LayerFactors] | None",
     queries: str = "",
     report: Callable | None = None,
     differential: bool | None = None,
-) -> Direction:
-    """The direction v of a pair of query sets at a loaded checkpoint, (O, I) a layer.
+) -> Iterator[tuple[str, "torch.Tensor"]]:
+    """The direction v of a pair of query sets at a loaded checkpoint, layer by layer with its name: of as many layers
+    together as their gradients fit in memory, which takes a pass over the queries for each part.
 
     Args:
         factors: its EK-FAC factors; None for the identity.
@@ -162,19 +236,24 @@ def compute_direction(
         report: called as report(turn, turns) for each set of queries; gives what its queries are reported to.
         differential: toxic minus safe queries, or the toxic ones alone; None: as `direction.differential` says.
     """
-    from ifguide.influence.direction import differential_direction, query_gradient
+    from ifguide.influence.direction import direction_by_layer, query_gradient
+    from ifguide.influence.parts import direction_bytes
+    from ifguide.models.layers import device_of
 
     config = study.config.direction
     both = config.differential if differential is None else differential
     kinds = ("toxic", "safe") if both else ("toxic",)
     options: dict = {"tokens_per_batch": study.config.compute.tokens_per_batch, "processes": current()}
     options |= {"weighting": config.weighting, "objective": config.objective}
-    gradients = {}
-    for turn, kind in enumerate(kinds):
-        encoded, told = encoded_queries(study, kind, queries), report and report(turn, len(kinds))
-        gradients[kind] = query_gradient(model, modules, encoded, report=told, **options)
-    sides = gradients["toxic"], gradients.get("safe")
-    return differential_direction(*sides, factors, config.damping, config.damping_unit)
+    encoded = {kind: encoded_queries(study, kind, queries) for kind in kinds}
+    parts = divide_layers(study, model, modules, device_of(model), direction_bytes)
+    for number, part in enumerate(parts):
+        gradients = {}
+        for turn, kind in enumerate(kinds):
+            told = report and report(number * len(kinds) + turn, len(parts) * len(kinds))
+            gradients[kind] = query_gradient(model, part, encoded[kind], report=told, **options)
+        sides = gradients["toxic"], gradients.get("safe")
+        yield from direction_by_layer(*sides, factors, config.damping, config.damping_unit)
 
 
 def read_direction(study: Study, checkpoint: str, queries: str, modules: dict) -> Direction:

@@ -236,9 +236,10 @@ def unit_settings(config: StudyConfig, unit: Unit) -> dict:
     trained = ("model",) if config.model.mode == "asis" else ("model", "training")
     how_the_model_is_made = {"model.source", "model.revision", "model.mode", "model.checkpoints"}
     sections, changes_nothing = {
-        "baseline": (by_scores, how_the_model_is_made | _DO_NOT_CHANGE_A_TRAINING | _OF_KINDS),
+        "baseline": (by_scores, how_the_model_is_made | _DO_NOT_CHANGE_A_TRAINING | _OF_KINDS | {"factors.partitions"}),
         "model": (trained, {"model.dtype", "model.modules", "training.save_steps"}),
-        **{stage: ((stage, "model"), how_the_model_is_made) for stage in ("factors", "direction", "scores")},
+        "factors": (("factors", "model"), how_the_model_is_made | {"factors.partitions"}),
+        **{stage: ((stage, "model"), how_the_model_is_made) for stage in ("direction", "scores")},
         "selection": (("selection",), {"selection.controls", "selection.seed"}),
         "evaluate": (("evaluate",), {"evaluate.batch_size"}),
     }.get(unit.stage, ((unit.stage,), set()))

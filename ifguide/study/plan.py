@@ -28,7 +28,7 @@ from ifguide.storage.peak_memory import free_memory, read_peak, reset_peak
 from ifguide.study import on_demand
 from ifguide.study.freshness import settings_of
 from ifguide.study.lineage import STAGES
-from ifguide.study.model_facts import ModelFacts, find_facts
+from ifguide.study.model_facts import find_facts
 from ifguide.study.reading import Study
 from ifguide.study.sizing import sample_inputs, smaller_batch
 
@@ -62,17 +62,21 @@ def known_plan(study: Study) -> dict | None:
 
 def _plan_path(study: Study) -> Path:
     settings = {str(unit): settings_of(study, unit) for stage in STAGES for unit in study.units(stage)}
-    return on_demand.result_path(study, FOLDER, [1, settings, dataclasses.asdict(study.config.compute)])
+    return on_demand.result_path(study, FOLDER, [2, settings, dataclasses.asdict(study.config.compute)])
 
 
 def make_plan(study: Study) -> dict:
     """Measure, and keep the plan with the study: {"stages": {stage: the fields of `Need`}, "free": bytes of `host`,
-    `device` and `disk`, "problems": [text, ...], "remedies": {setting: value}}."""
-    needs = Measured(study).needs()
+    `device` and `disk`, "problems": [text, ...], "remedies": {setting: value}, "partitions": parts that the layers are
+    fitted in}."""
+    measured = Measured(study)
+    needs, partitions = measured.needs(), measured.partitions
     free = free_memory(study.root)
     problems, remedies = find_problems(study, needs, free)
+    if partitions > 1 and not study.config.factors.partitions:
+        remedies["factors.partitions"] = partitions
     stages = {stage: dataclasses.asdict(need) for stage, need in needs.items()}
-    found = {"stages": stages, "free": free, "problems": problems, "remedies": remedies}
+    found = {"stages": stages, "free": free, "problems": problems, "remedies": remedies, "partitions": partitions}
     return on_demand.keep_result(_plan_path(study), found)
 
 
@@ -88,7 +92,9 @@ def find_problems(study: Study, needs: dict[str, Need], free: dict[str, int]) ->
         problems.append(f"{stage} needs {size(wanted)} of {what}; {size(free[place])} are free")
         smaller = smaller_batch(config, stage, small.get(stage, 512))
         remedies |= smaller
-        if stage == "factors":
+        if stage == "factors" and 0 < (parts := config.factors.partitions) < len(find_facts(study).layers):
+            remedies["factors.partitions"] = 2 * parts
+        elif stage == "factors" and not smaller:
             remedies["model.modules"] = "mlp"
         if stage in ("model", "suppress") and not smaller and config.model.mode == "finetune":
             remedies["training.adapter"] = "lora"
@@ -101,13 +107,16 @@ def find_problems(study: Study, needs: dict[str, Need], free: dict[str, int]) ->
 def check_fit(study: Study, stages: Iterable[str]) -> None:
     """Refuse stages that cannot fit on this machine as it is now: counted from the model's shape, with nothing
     measured, is what each needs at the very least. A ConfigError names the settings that would make them fit."""
+    from ifguide.influence.parts import direction_bytes, fit_bytes
     from ifguide.models.loading import pick_device
 
     config, facts = study.config, find_facts(study)
-    weights, matrices, bases = count_bytes(facts)
+    weights = 4 * facts.parameters
     least = {"evaluate": weights}
     if needs_direction(config.scores) and not config.compute.device_map:
-        least |= {"factors": weights + 2 * bases + matrices, "direction": weights + bases + 2 * matrices}
+        needed = {"factors": fit_bytes, "direction": direction_bytes}
+        alone = {stage: max(need({"": shape}, {"": ""}) for shape in facts.layers) for stage, need in needed.items()}
+        least |= {stage: weights + one for stage, one in alone.items()}  # the largest layer in a part of its own
     if not config.training.adapter:
         least |= {"suppress": 4 * weights} | ({} if config.model.mode == "asis" else {"model": 4 * weights})
     place = "device" if pick_device(config.compute.device).type == "cuda" else "host"
@@ -117,13 +126,6 @@ def check_fit(study: Study, stages: Iterable[str]) -> None:
         settings = ", ".join(f"{key} = {json.dumps(value)}" for key, value in remedies.items())
         remedy = f"set {settings} in study.toml, use" if settings else "use"
         raise ConfigError(f"{'; '.join(problems)}; {remedy} a larger machine, or run it with --no-fit-check")
-
-
-def count_bytes(facts: ModelFacts) -> tuple[int, int, int]:
-    """Bytes in float32 of a model's weights, of a matrix the shape of each tracked layer, and of one on each side."""
-    matrices = sum(outputs * inputs for outputs, inputs in facts.layers)
-    bases = sum(outputs**2 + inputs**2 for outputs, inputs in facts.layers)
-    return 4 * facts.parameters, 4 * matrices, 4 * bases
 
 
 def size(n_bytes: float) -> str:
@@ -168,9 +170,12 @@ class Measured:
         made = make_batches(sequences, self.config.compute.tokens_per_batch)
         self.batches = [batch.to(self.device) for batch in made]
         self.measured = sum(batch.n_tokens for batch in self.batches)
-        self.weights, self.matrices, self.bases = count_bytes(self.facts)
+        self.weights, self.matrices = 4 * self.facts.parameters, 4 * sum(map(math.prod, self.facts.layers))
+        """Bytes in float32 of the model's weights, and of a matrix the shape of each tracked layer."""
         self.least = read_peak().get("host", 0)
         """Bytes of a process that has loaded what every stage loads."""
+        self.partitions = 1
+        """Parts that the layers are fitted in."""
         self.peaks: Counter[str] = Counter()
         """Bytes at the most, on the host and the device, since the last `need`."""
 
@@ -239,39 +244,62 @@ class Measured:
         """Two passes over some tokens, and an eigenbasis for each side of a layer, at n checkpoints."""
         import torch
 
-        from ifguide.influence.ekfac import Fit, eigenvectors
+        from ifguide.influence.ekfac import KEPT_BYTES, Fit, accumulation_dtype, eigenvectors, factor_shapes
+        from ifguide.influence.parts import fit_bytes, shapes_of
+        from ifguide.models.layers import layer_shape
         from ifguide.runtime.distributed import ALONE
-        from ifguide.study.checkpoints import factor_products
+        from ifguide.study.checkpoints import divide_layers, factor_products
 
         config = self.config.factors
         if config.strategy == "identity":
             return Need(seconds=0.1)
         narrow = factor_products(self.study, self.device)
         products = getattr(torch, narrow) if narrow else None
-        fit = Fit(self.model, self.modules, lambda: self.batches, config.labels, 0, products, None, 0, ALONE)
+        fit = Fit(self.model, self.modules, lambda: self.batches, config.labels, 0, products, None, 0, ALONE, 0)
+        parts = divide_layers(self.study, self.model, self.modules, self.device, fit_bytes, config.partitions)
+        self.partitions = len(parts)
+        largest = max(parts, key=lambda part: fit_bytes(shapes_of(part), fit.shared))
         found: deque = deque(maxlen=1)  # what is timed twice is held once
-        seconds = self.time(lambda: found.append(fit.covariances()))
-        inputs, outputs = found[0]
-        seconds += self.time(lambda: fit.eigenvalues({**inputs}, outputs))  # other square matrices take as long
-        sides = Counter(len(matrix) for matrix in (*inputs.values(), *outputs.values()))
+
+        def first_pass() -> None:
+            fit.kept.clear()
+            fit.room = KEPT_BYTES
+            found.append(fit.covariances(largest))
+
+        seconds = self.time(first_pass)
+        inputs, outputs = found.pop()
+        seconds += self.time(lambda: fit.eigenvalues(largest, inputs, outputs))  # other square matrices take as long
+        sides = Counter(outputs for outputs, _ in self.facts.layers)
+        sides.update(layer_shape(self.modules[first])[1] for first in {*fit.shared.values()})
         eigen = 0.0
         for side, times in sides.items():
             mixed = torch.rand(side, side, device=self.device)
             eigen += times * self.time(functools.partial(eigenvectors, mixed @ mixed.T))
         tokens = min(config.max_tokens or self.n_tokens, self.n_tokens)
-        disk = n * (self.bases + self.matrices)
-        return self.need(n * (seconds * tokens / self.measured + eigen), disk, 2 * self.bases)
+        fields = (shape for fields in factor_shapes(self.modules, config.rank).values() for shape in fields.values())
+        width = accumulation_dtype(self.model).itemsize if config.dtype == "float32" else 2
+        share, held = tokens / self.measured, KEPT_BYTES - fit.room
+        kept = min(KEPT_BYTES, int(share * held)) - held  # of all tokens, beyond those measured
+        disk = n * width * sum(map(math.prod, fields))
+        return self.need(n * (len(parts) * seconds * share + eigen), disk, max(0, kept))
 
     def direction(self, n: int) -> Need:
         """The queries' gradients at n checkpoints; the products with the factors take little beside them."""
         from ifguide.influence.direction import query_gradient
+        from ifguide.influence.parts import direction_bytes, shapes_of
+        from ifguide.study.checkpoints import divide_layers
 
+        parts = divide_layers(self.study, self.model, self.modules, self.device, direction_bytes)
+        each = {name: name for name in self.modules}
+        largest = max(parts, key=lambda part: direction_bytes(shapes_of(part), each))
         lengths, tokens = [len(ids) for ids, _ in self.sample.queries], self.config.compute.tokens_per_batch
         few = 1 + int(np.searchsorted(np.cumsum(lengths), self.tokens))
         some = self.sample.queries[:few]
-        seconds = self.time(lambda: query_gradient(self.model, self.modules, some, tokens_per_batch=tokens))
-        more = self.bases + 2 * self.matrices
-        return self.need(n * (seconds * sum(lengths) / sum(lengths[:few]) + 0.2), n * self.matrices, more)
+        seconds = self.time(lambda: query_gradient(self.model, largest, some, tokens_per_batch=tokens))
+        seconds *= len(parts) * sum(lengths) / sum(lengths[:few])
+        held = 4 * sum(math.prod(shape) for shape in shapes_of(largest).values())  # while it was measured
+        more = direction_bytes(shapes_of(largest), each) - held
+        return self.need(n * (seconds + 0.2), n * self.matrices, more)
 
     def scores(self, n: int, kinds: tuple[str, ...]) -> Need:
         """A pass or several for each kind and each pair of query sets, at n checkpoints."""

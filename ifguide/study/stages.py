@@ -6,6 +6,7 @@ the main one writes.
 """
 
 import contextlib
+import itertools
 import json
 from collections.abc import Iterator
 from dataclasses import replace
@@ -106,23 +107,16 @@ def _take_as_it_is(study: Study, folder: Path) -> None:
 
 def build_factors(study: Study, unit: Unit, folder: Path, progress: Progress) -> None:
     """EK-FAC factors of each checkpoint, fitted on the corpus."""
-    config = study.config.factors
     names, found = study.checkpoint_names(), {}
     for number, name in enumerate(names):
-        if config.strategy == "identity":
-            _save_tensors({}, folder / name / "factors.safetensors")
-            continue
-        model, modules, device = load_checkpoint(study, name)
-        found[name] = {"products": checkpoints.factor_products(study, device) or "float32"}
+        loaded: tuple = (None, {}, "cpu")
+        if study.config.factors.strategy != "identity":
+            loaded = load_checkpoint(study, name)
+            found[name] = {"products": checkpoints.factor_products(study, loaded[-1]) or "float32"}
         passes, eigenbases = report_part(progress, part=number, parts=len(names)), report_part(progress, "eigenbases")
-        reports = {"report": passes, "report_eigenbases": eigenbases}
-        factors = checkpoints.fit_checkpoint(study, model, modules, device, **reports)
-        tensors = {  # layers share inputs, but a file of theirs may not share memory
-            f"{layer}|{part}": getattr(f, part).clone()
-            for layer, f in factors.items()
-            for part in ("input_vectors", "output_vectors", "eigenvalues")
-        }
-        _save_tensors(tensors, folder / name / "factors.safetensors")
+        told: dict = {"said": progress.message, "report": passes, "report_eigenbases": eigenbases}
+        checkpoints.fit_checkpoint(study, folder / name / "factors.safetensors", *loaded, **told)
+        del loaded  # before the next one
     _write_notes({"factors": found}, folder)
 
 
@@ -134,20 +128,19 @@ def _write_notes(notes: dict, folder: Path) -> None:
 
 def build_direction(study: Study, unit: Unit, folder: Path, progress: Progress) -> None:
     """Queries and factors of each checkpoint -> the direction v."""
-    sets = study.query_sets()
-    turns = [(name, queries) for name in study.checkpoint_names() for queries in sets]
-    loaded = None
-    for number, (name, queries) in enumerate(turns):
-        if loaded != name:
-            loaded = name
+    names, sets = study.checkpoint_names(), study.query_sets()
+    for number, (name, queries) in enumerate(itertools.product(names, sets)):
+        if queries == sets[0]:
             model, modules, device = load_checkpoint(study, name)
             factors = checkpoints.read_factors(study, name, str(device))
 
         def report(turn: int, of: int, number: int = number):
-            return report_part(progress, "queries", part=number * of + turn, parts=len(turns) * of)
+            return report_part(progress, "queries", part=number * of + turn, parts=len(names) * len(sets) * of)
 
-        direction = checkpoints.compute_direction(study, model, modules, factors, queries, report)
-        _save_tensors(direction, folder / name / checkpoints.direction_file(queries))
+        layers = checkpoints.stream_direction(study, model, modules, factors, queries, report)
+        _write_layers(layers, model, modules, folder / name / checkpoints.direction_file(queries))
+        if queries == sets[-1]:
+            del layers, model, modules  # before the next one
 
 
 def build_scores(study: Study, unit: Unit, folder: Path, progress: Progress) -> None:
@@ -268,8 +261,17 @@ def build_evaluate(study: Study, unit: Unit, folder: Path, progress: Progress) -
     heldout.to_parquet(folder / "heldout.parquet", index=False)
 
 
-def _save_tensors(tensors: dict, path: Path) -> None:
-    """What every process has, written once."""
-    if current().is_main:
-        path.parent.mkdir(exist_ok=True)
-        artifacts.save_tensors(tensors, path)
+def _write_layers(layers: Iterator[tuple], model, modules: dict, path: Path) -> None:
+    """What every process computes layer by layer, written once."""
+    from ifguide.influence.ekfac import accumulation_dtype
+    from ifguide.models.layers import layer_shape
+
+    if not current().is_main:
+        for _ in layers:
+            pass
+        return
+    path.parent.mkdir(exist_ok=True)
+    shapes: dict = {name: layer_shape(module) for name, module in modules.items()}
+    with artifacts.TensorWriter(path, shapes, accumulation_dtype(model)) as file:
+        for name, v in layers:
+            file.write(name, v)

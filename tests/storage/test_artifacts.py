@@ -309,3 +309,31 @@ class TestFingerprints:
     def test_a_file_that_is_gone_is_named(self, tmp_path):
         with pytest.raises(InputError, match=r"corpus\.jsonl is not there any more; put it back or change study\.toml"):
             Fingerprints(tmp_path / "memory.json").of(tmp_path / "corpus.jsonl")
+
+
+def test_a_file_written_tensor_by_tensor_has_the_bytes_of_one_written_at_once(tmp_path):
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+    for dtype in (torch.float32, torch.float64, torch.bfloat16):
+        tensors = {f"é.{n}|w": torch.randn(n, 3, generator=generator).to(dtype) for n in (2, 10, 1)}
+        artifacts.save_tensors(tensors, tmp_path / "once")
+        shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        with artifacts.TensorWriter(tmp_path / "one-by-one", shapes, dtype) as file:
+            for name in reversed(list(tensors)):
+                file.write(name, tensors[name].T.contiguous().T)
+        assert (tmp_path / "once").read_bytes() == (tmp_path / "one-by-one").read_bytes()
+        assert artifacts.tensor_names(tmp_path / "once") == sorted(tensors)
+        (found,) = load_tensors(tmp_path / "once", names=["é.10|w"]).values()
+        assert torch.equal(found, tensors["é.10|w"])
+
+
+def test_a_tensor_that_was_not_announced_so_or_is_missing_is_an_error(tmp_path):
+    import torch
+
+    refused = pytest.raises(RuntimeError, match=r"a: expected \[2\] in torch.float32, got \[3\]")
+    with refused, artifacts.TensorWriter(tmp_path / "t", {"a": (2,)}, torch.float32) as file:
+        file.write("a", torch.zeros(3))
+    refused = pytest.raises(RuntimeError, match="1 tensors were not written, such as b")
+    with refused, artifacts.TensorWriter(tmp_path / "t", {"a": (2,), "b": (1,)}, torch.float32) as file:
+        file.write("a", torch.zeros(2))

@@ -94,6 +94,8 @@ def test_a_gpu_that_is_too_small_for_one_row_is_refused_with_remedies(study, tmp
 
 def test_fit_plans_again_with_what_it_wrote_until_nothing_helps_any_more(study, monkeypatch):
     class Measured:
+        partitions = 1
+
         def __init__(self, study):
             self.rows = study.config.training.batch_size
 
