@@ -13,7 +13,7 @@ from ifguide.errors import ConfigError, NumericalError
 from ifguide.influence.batches import make_batches, query_sequences
 from ifguide.influence.ekfac import accumulation_dtype
 from ifguide.influence.losses import SplitModel, backpropagate, cross_entropy, margin
-from ifguide.models.layers import Layers, Matrices, device_of, gradients_flow, layer_shape, watch
+from ifguide.models.layers import Layers, Matrices, device_of, layer_group, layer_shape, watch
 from ifguide.runtime.distributed import ALONE, Processes
 
 OBJECTIVES = {"loss": cross_entropy, "margin": margin}
@@ -44,12 +44,12 @@ def query_gradient(
     device, dtype = device_of(model), accumulation_dtype(model)
     total = zero_matrices(model, modules)
 
-    def add(name: str, a: torch.Tensor, g: torch.Tensor) -> None:
+    def add(name: str, a: torch.Tensor, g: torch.Tensor, places: torch.Tensor) -> None:
         total[name].addmm_(g.flatten(0, 1).to(dtype).T, a.flatten(0, 1).to(dtype))
 
     sequences = query_sequences(queries)
     split, count = SplitModel.of(model), processes.count(report, len(queries))
-    with watch(modules, on_gradient=add), gradients_flow(split.model):
+    with watch(split.model, modules, on_gradient=add):
         for batch in make_batches(sequences, tokens_per_batch, share=(processes.rank, processes.world_size)):
             batch = batch.to(device)
             counted = (batch.targets != -100).to(dtype)  # (B, T-1)
@@ -72,15 +72,26 @@ def differential_direction(
     """The direction v: moving the model's parameters along -v makes toxic completions likelier. `toxic` and `safe` are
     mean gradients of the queries; without safe ones this is standard, non-differential influence. Without `factors`, of
     EK-FAC by layer, the curvature is the identity, for ablation; `damping` and `unit` are as for
-    `LayerFactors.precondition`."""
-    found = {}
+    `LayerFactors.precondition`, the mean eigenvalue of experts being that of all experts of their layer together: one
+    that few tokens reach, or none, would else be damped by next to nothing and rule the direction."""
+    found, means = {}, expert_means(factors or {}) if unit == "mean-eigenvalue" else {}
     for name, gradient in toxic.items():
         difference = gradient - safe[name] if safe is not None else gradient
         if factors is None:
             found[name] = difference.clone()
         else:
-            found[name] = factors[name].to(difference.device).precondition(difference, damping, unit)
+            damped = (damping * means[name], "absolute") if name in means else (damping, unit)
+            found[name] = factors[name].to(difference.device).precondition(difference, *damped)
         if not torch.isfinite(found[name]).all():
             remedy = "its curvature is zero, so check the corpus or raise direction.damping"
             raise NumericalError(f"layer {name}: the preconditioned direction is not finite; {remedy}")
     return found
+
+
+def expert_means(factors: dict) -> dict[str, float]:
+    """For each expert among the layers the mean eigenvalue over all experts of its layer."""
+    own = {name: float(f.eigenvalues.double().mean()) for name, f in factors.items() if layer_group(name) != name}
+    layers: dict[str, list[float]] = {}
+    for name, mean in own.items():
+        layers.setdefault(layer_group(name), []).append(mean)
+    return {name: sum(together) / len(together) for name in own for together in [layers[layer_group(name)]]}

@@ -18,7 +18,7 @@ from torch import nn
 from ifguide.errors import NumericalError
 from ifguide.influence.batches import Batch
 from ifguide.influence.losses import SplitModel, backpropagate
-from ifguide.models.layers import Layers, Matrices, device_of, find_shared_inputs, gradients_flow, layer_shape, watch
+from ifguide.models.layers import Layers, Matrices, device_of, find_shared_inputs, layer_shape, watch
 from ifguide.runtime.distributed import ALONE, Processes
 
 _GRADIENT_ELEMENTS = 1 << 22
@@ -179,15 +179,15 @@ class Fit:
         inputs = {name: self._zeros(name, shapes[name][1], shapes[name][1]) for name in read}
         outputs = {name: self._zeros(name, shape[0], shape[0]) for name, shape in shapes.items()}
 
-        def add_input(name: str, a: torch.Tensor) -> None:
+        def add_input(name: str, a: torch.Tensor, places: torch.Tensor) -> None:
             if name in inputs:
-                rows = a.flatten(0, 1) if self.real is None else a[self.real.to(a.device)]  # (tokens, I)
+                rows = a.flatten(0, 1) if self.real is None else a[self.real.to(a.device).flatten()[places]]  # (n, I)
                 _add_gram(inputs[name], rows.to(self.dtype))
 
-        def add_gradient(name: str, a: torch.Tensor, g: torch.Tensor) -> None:
+        def add_gradient(name: str, a: torch.Tensor, g: torch.Tensor, places: torch.Tensor) -> None:
             _add_gram(outputs[name], g.flatten(0, 1).to(self.dtype))  # (tokens, O), 0 on padding
 
-        with watch(self.modules, on_input=add_input, on_gradient=add_gradient), gradients_flow(self.split.model):
+        with watch(self.split.model, self.modules, on_input=add_input, on_gradient=add_gradient):
             n_tokens, _ = self._run()
         self.processes.sum((*inputs.values(), *outputs.values()))
         scale = 1.0 / max(n_tokens, 1)
@@ -202,7 +202,7 @@ class Fit:
         input_vectors = {name: q.to(self.products) for name, q in input_vectors.items()}
         output_vectors = {name: q.to(self.products) for name, q in output_vectors.items()}
 
-        def add(name: str, a: torch.Tensor, g: torch.Tensor) -> None:
+        def add(name: str, a: torch.Tensor, g: torch.Tensor, places: torch.Tensor) -> None:
             a, g = a.to(self.products), g.to(self.products)
             on_inputs, on_outputs = input_vectors[self.shared[name]], output_vectors[name]
             # rotated token by token (T·I·I and T·O·O a sequence) or on the gradient (O·I·I and O·O·I): what is less
@@ -221,7 +221,7 @@ class Fit:
                 for gradient in gradients.to(self.dtype):
                     values[name].addcmul_(gradient, gradient)
 
-        with watch(self.modules, on_gradient=add), gradients_flow(self.split.model):
+        with watch(self.split.model, self.modules, on_gradient=add):
             _, n_sequences = self._run()
         self.processes.sum(values.values())
         return {name: matrix.div_(max(n_sequences, 1)) for name, matrix in values.items()}
