@@ -1,6 +1,7 @@
 """What can be known of a model before its weights are read: from its configuration, its shape without values, and two
 of its layers with random ones."""
 
+import contextlib
 import copy
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -147,7 +148,8 @@ def _first_layers(config):
     text = few.get_text_config()
     for name in ("layer_types", "mlp_layer_types"):
         if getattr(text, name, None):
-            setattr(text, name, getattr(text, name)[:2])
+            with contextlib.suppress(AttributeError):  # it follows from the number of layers
+                setattr(text, name, getattr(text, name)[:2])
     text.num_hidden_layers, text.vocab_size = 2, 64
     for name in ("pad_token_id", "bos_token_id", "eos_token_id"):
         setattr(text, name, 0)
