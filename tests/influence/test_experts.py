@@ -121,6 +121,20 @@ def test_an_expert_that_no_token_reaches_has_the_damping_of_its_layer():
     torch.testing.assert_close(v[names[0]], damped)
 
 
+def test_weights_that_are_brought_in_for_a_call_give_the_same_scores():
+    from accelerate import cpu_offload
+
+    for kind in EXPERTS:
+        case = Case(kind)
+        direction, (batch,) = case.random_direction(), case.batches(10_000)
+        expected = own_loss_scores(case.model, case.modules, direction, batch)[0]
+        cpu_offload(case.model, torch.device("cpu"))
+        assert {parameter.device.type for parameter in case.model.parameters()} == {"meta"}
+        torch.testing.assert_close(own_loss_scores(case.model, case.modules, direction, batch)[0], expected)
+        found = CentralDifference(case.model, case.modules, direction, 1e-3).scores(batch)[0]
+        assert relative(found, expected) < 2e-4
+
+
 class ScaledRouter(nn.Module):
     """A router that does not multiply by its weight alone."""
 
