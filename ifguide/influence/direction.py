@@ -90,7 +90,7 @@ def differential_direction(
 
 def expert_means(factors: dict) -> dict[str, float]:
     """For each expert among the layers the mean eigenvalue over all experts of its layer."""
-    own = {name: float(f.eigenvalues.double().mean()) for name, f in factors.items() if layer_group(name) != name}
+    own = {name: float(factors[name].eigenvalues.double().mean()) for name in factors if layer_group(name) != name}
     layers: dict[str, list[float]] = {}
     for name, mean in own.items():
         layers.setdefault(layer_group(name), []).append(mean)
