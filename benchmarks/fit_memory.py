@@ -27,7 +27,7 @@ from ifguide.influence import ekfac
 from ifguide.influence.batches import Sequence, make_batches
 from ifguide.influence.losses import SplitModel, backpropagate
 from ifguide.influence.parts import divide, fewest_parts, fit_bytes, shapes_of
-from ifguide.models.layers import find_shared_inputs, gradients_flow, watch
+from ifguide.models.layers import find_shared_inputs, watch
 from ifguide.models.loading import load_model, tracked_modules
 from ifguide.runtime.allocator import keep_freed_memory
 from ifguide.storage.artifacts import TensorWriter
@@ -123,7 +123,7 @@ def measure(options) -> dict[str, float]:
     shared, part = find_shared_inputs(model, modules), 0
     started, deciding = time.monotonic(), [0.0]
     if options.way == "pass":
-        with watch(modules, on_gradient=lambda *_: None), gradients_flow(model):
+        with watch(model, modules, on_gradient=lambda *_: None):
             for batch in make_batches(batches, options.batch):
                 backpropagate(split, batch)
     else:

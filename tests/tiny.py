@@ -15,6 +15,14 @@ def softmax_as_exact_as_its_input(input, dim=None, _stacklevel=3, dtype=None):
 torch.nn.functional.softmax = softmax_as_exact_as_its_input
 
 SHAPES = ("gpt_neox", "llama", "gpt2", "qwen2")
+EXPERTS = ("mixtral", "qwen3_moe", "olmoe", "gpt_oss")
+ENGINE = (*SHAPES, "mixtral", "gpt_oss")
+"""What every part of the engine is tested with: both ways that experts are stored among them."""
+FAMILIES = (
+    *("gpt2", "gpt_neox", "llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3_text", "phi", "olmo2", "smollm3"),
+    *("opt", "bloom", "mpt", "falcon", *EXPERTS, "mamba"),
+)
+"""Every decoder family that studies are tested with."""
 
 
 def tiny_model(
@@ -30,30 +38,15 @@ def tiny_model(
     from transformers import AutoConfig, AutoModelForCausalLM
 
     common = {"vocab_size": vocab_size, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
-    shapes = {
-        "gpt_neox": {
-            "hidden_size": 16,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 2,
-            "intermediate_size": 24,
-            "max_position_embeddings": positions,
-        },
-        "llama": {
-            "hidden_size": 16,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
-            "intermediate_size": 24,
-            "max_position_embeddings": positions,
-        },
-        "qwen2": {
-            "hidden_size": 16,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
-            "intermediate_size": 24,
-            "max_position_embeddings": positions,
-        },
+    context = {"max_position_embeddings": positions}
+    neox = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24, **context}
+    llama = {**neox, "num_attention_heads": 4, "num_key_value_heads": 2}
+    gemma = {**llama, "head_dim": 4, "query_pre_attn_scalar": 4, "sliding_window": 8}
+    old = {"attention_dropout": 0.0, "hidden_dropout": 0.0}
+    experts = {"num_experts_per_tok": 2, "head_dim": 4}
+    shapes: dict[str, dict] = {
+        "gpt_neox": neox,
+        "llama": llama,
         "gpt2": {
             "n_embd": 16,
             "n_layer": 2,
@@ -64,11 +57,38 @@ def tiny_model(
             "embd_pdrop": 0.0,
             "resid_pdrop": 0.0,
         },
-        "bloom": {"hidden_size": 16, "n_layer": 2, "n_head": 2, "hidden_dropout": 0.0, "attention_dropout": 0.0},
+        "qwen2": llama,
+        "mistral": {**llama, "head_dim": 4, "sliding_window": None},
+        "qwen3": {**llama, "head_dim": 4},
+        "gemma2": gemma,
+        "gemma3_text": gemma,
+        "phi": {**llama, "resid_pdrop": 0.0, "embd_pdrop": 0.0},
+        "olmo2": llama,
+        "smollm3": {**llama, "no_rope_layers": [1, 0]},
+        "opt": {
+            **context,
+            "hidden_size": 16,
+            "word_embed_proj_dim": 16,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "ffn_dim": 24,
+            "dropout": 0.0,
+            "attention_dropout": 0.0,
+        },
+        "bloom": {**old, "hidden_size": 16, "n_layer": 2, "n_head": 2},
+        "mpt": {"d_model": 16, "n_layers": 2, "n_heads": 2, "expansion_ratio": 2, "max_seq_len": positions},
+        "falcon": {**context, **old, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2},
+        "mixtral": {**llama, **experts, "num_local_experts": 4, "sliding_window": None},
+        "qwen3_moe": {**llama, **experts, "num_experts": 4, "moe_intermediate_size": 12, "norm_topk_prob": True},
+        "olmoe": {**llama, "num_experts": 4, "num_experts_per_tok": 2},
+        "gpt_oss": {**llama, **experts, "num_local_experts": 4, "sliding_window": 8, "rope_scaling": None},
+        "mamba": {"hidden_size": 16, "num_hidden_layers": 2, "state_size": 4, "time_step_rank": 4},
     }
     config = AutoConfig.for_model(kind, **common, **shapes[kind])
     torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_config(config, attn_implementation=attention, dtype=dtype)
+    model = AutoModelForCausalLM.from_config(
+        config, attn_implementation=attention, experts_implementation="eager", dtype=dtype
+    )
     with torch.no_grad():  # the usual start is nearly linear and nearly symmetric; a rougher one tests more
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))

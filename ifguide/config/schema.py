@@ -121,7 +121,8 @@ class ModelConfig:
     dtype: Literal["float32", "bfloat16", "float16", "float64"] = "float32"
     """Precision of the weights while scoring: float32, bfloat16 or float16. Sums are float32 in any case."""
     modules: Text = ""
-    """Regular expression for the names of the modules to track; empty: every linear layer inside the blocks."""
+    """Regular expression for the names of the modules to track; empty: every linear layer inside the blocks, experts
+    and routers too."""
 
 
 @table("training")

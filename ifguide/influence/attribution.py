@@ -16,7 +16,7 @@ from torch import nn
 from ifguide.errors import NumericalError
 from ifguide.influence.batches import Batch
 from ifguide.influence.losses import SplitModel, backpropagate, slices
-from ifguide.models.layers import Layers, Matrices, gradients_flow, watch
+from ifguide.models.layers import Layers, Matrices, watch
 
 ScoreBatch = Callable[[Batch], dict[str, torch.Tensor]]
 """Gives tensors (B, T-1) by name."""
@@ -34,14 +34,14 @@ def position_scores(
     first = next(iter(directions[0].values()))
     totals = torch.zeros(len(directions), *batch.input_ids.shape, dtype=first.dtype, device=batch.input_ids.device)
 
-    def add(name: str, a: torch.Tensor, g: torch.Tensor) -> None:
+    def add(name: str, a: torch.Tensor, g: torch.Tensor, places: torch.Tensor) -> None:
         for total, direction in zip(totals, directions, strict=True):
             v = direction[name]
             flow = ((a.to(v.dtype) @ v.T) * g.to(v.dtype)).sum(dim=-1)  # g_tᵀ V a_t
-            total.add_(flow.to(total.device))
+            total.view(-1).index_add_(0, places.flatten().to(total.device), flow.flatten().to(total.device))
 
     split = SplitModel.of(model)
-    with watch(modules, on_gradient=add), gradients_flow(split.model):
+    with watch(split.model, modules, on_gradient=add):
         losses = backpropagate(split, batch)
     counted = batch.targets != -100
     return torch.stack([report_at_predicted(total[:, :-1], counted) for total in totals]), losses

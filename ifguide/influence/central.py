@@ -5,6 +5,10 @@ finite. So the step is chosen on a sample (`ifguide.influence.derivative`), and 
 derivative, or with half the step, is part of the result.
 
 The model's weights are never changed, so nothing drifts however many batches are scored.
+
+Which experts a router chooses has no derivative, and a difference over a change of experts would be far too large. So
+both branches take the experts that θ chooses, each with the shares that its own logits give: the scores are the
+derivative, for experts and routers alike, up to a choice that changes at θ itself.
 """
 
 import contextlib
@@ -22,6 +26,8 @@ from ifguide.models.layers import (
     bias_of,
     device_of,
     find_linear,
+    find_routers,
+    hold_routes,
     oriented,
     replace_forward,
     split_matrix,
@@ -46,6 +52,7 @@ class CentralDifference:
     def __init__(self, model: nn.Module, modules: Layers, direction: Matrices, epsilon: float, products: Any = None):
         self.epsilon, self._products = epsilon, products
         self._split = SplitModel.of(model)
+        self._routers = find_routers(self._split.model)
         self._directions = {module: direction[name] for name, module in modules.items()}
         sizes: Counter[tuple] = Counter()
         for module in self._directions:
@@ -55,11 +62,25 @@ class CentralDifference:
     @torch.no_grad()
     def scores(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """(scores, losses), each (B, T-1), 0 where nothing counts; the loss is ℓ(θ) but for a term in ε²."""
+        function = self._hidden if self._split.streams else self._split
+        with self._routes_of(batch) if self._routers else contextlib.nullcontext():
+            plus, minus = self._at(batch, self.epsilon, function), self._at(batch, -self.epsilon, function)
         if not self._split.streams:
-            plus, minus = self._at(batch, self.epsilon, self._split), self._at(batch, -self.epsilon, self._split)
             return (plus - minus) / (2 * self.epsilon), (plus + minus) / 2
-        plus, minus = self._at(batch, self.epsilon, self._hidden), self._at(batch, -self.epsilon, self._hidden)
         return difference_scores(self._split, plus, minus, self.epsilon, batch, self._products)
+
+    def _routes_of(self, batch: Batch):
+        """A context in which the batch takes the experts that θ chooses, in up to two passes."""
+        routes: list[torch.Tensor] = []
+
+        def note(values: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+            routes.append(chosen)
+            return chosen
+
+        with hold_routes(self._routers, note):
+            self._hidden(batch)
+        again = iter(2 * routes)
+        return hold_routes(self._routers, lambda values, chosen: next(again))
 
     def _at(self, batch: Batch, step: float, function):
         buffer = self._buffers
@@ -129,17 +150,25 @@ class PairedDifference:
         directions = {module: direction[name] for name, module in modules.items()}
         head = self._split.model.get_output_embeddings()
         layers = [module for module in find_linear(self._split.model).values() if module is not head]
+        self._routers = find_routers(self._split.model)
         self._layers = [_PairedLayer(module, directions.get(module), epsilon, products) for module in layers]
 
     @torch.no_grad()
     def scores(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """As `CentralDifference.scores`."""
         twice = [torch.cat([part, part]) for part in (batch.input_ids, batch.attention_mask)]
-        with replace_forward({layer.module: layer for layer in self._layers}):
+        forwards = {layer.module: layer for layer in self._layers}
+        with replace_forward(forwards), hold_routes(self._routers, _choose_together):
             hidden = self._split.hidden(*twice)[:, :-1]  # (2B, T-1, H)
         counted = batch.targets != -100
         plus, minus = (half[counted] for half in hidden.chunk(2))
         return difference_scores(self._split, plus, minus, self.epsilon, batch, self._products)
+
+
+def _choose_together(values: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+    """The experts (2N, k) for both halves of a batch: those that the middle of their values (2N, E) chooses, which is
+    what θ gives but for a term in ε²."""
+    return values.view(2, -1, values.shape[-1]).mean(0).topk(chosen.shape[-1])[1].repeat(2, 1)
 
 
 class _PairedLayer:

@@ -13,7 +13,7 @@ from ifguide.errors import ConfigError, NumericalError
 from ifguide.influence.batches import make_batches, query_sequences
 from ifguide.influence.ekfac import LayerFactors, accumulation_dtype
 from ifguide.influence.losses import SplitModel, backpropagate, cross_entropy, margin
-from ifguide.models.layers import Layers, Matrices, device_of, gradients_flow, layer_shape, watch
+from ifguide.models.layers import Layers, Matrices, device_of, layer_group, layer_shape, watch
 from ifguide.runtime.distributed import ALONE, Processes
 
 OBJECTIVES = {"loss": cross_entropy, "margin": margin}
@@ -44,12 +44,12 @@ def query_gradient(
     device, dtype = device_of(model), accumulation_dtype(model)
     total = zero_matrices(model, modules)
 
-    def add(name: str, a: torch.Tensor, g: torch.Tensor) -> None:
+    def add(name: str, a: torch.Tensor, g: torch.Tensor, places: torch.Tensor) -> None:
         total[name].addmm_(g.flatten(0, 1).to(dtype).T, a.flatten(0, 1).to(dtype))
 
     sequences = query_sequences(queries)
     split, count = SplitModel.of(model), processes.count(report, len(queries))
-    with watch(modules, on_gradient=add), gradients_flow(split.model):
+    with watch(split.model, modules, on_gradient=add):
         for batch in make_batches(sequences, tokens_per_batch, share=(processes.rank, processes.world_size)):
             batch = batch.to(device)
             counted = (batch.targets != -100).to(dtype)  # (B, T-1)
@@ -74,7 +74,7 @@ def differential_direction(
     unit: str = "mean-eigenvalue",
 ) -> Matrices:
     """The direction v of all layers, see `direction_by_layer`."""
-    return dict(direction_by_layer(toxic, safe, factors, damping, unit))
+    return dict(direction_by_layer(toxic, safe, factors, damping, unit, expert_means(factors or {})))
 
 
 def direction_by_layer(
@@ -82,19 +82,35 @@ def direction_by_layer(
     safe: Matrices | None,
     factors: Mapping[str, LayerFactors] | None,
     damping: float,
-    unit: str = "mean-eigenvalue",
+    unit: str,
+    means: Mapping[str, float],
 ) -> Iterator[tuple[str, torch.Tensor]]:
     """The direction v, each layer's name and part in turn: moving the model's parameters along -v makes toxic
     completions likelier. `toxic` and `safe` are mean gradients of the queries; without safe ones this is standard,
     non-differential influence. Without `factors`, of EK-FAC by layer, the curvature is the identity, for ablation;
-    `damping` and `unit` are as for `LayerFactors.precondition`. A layer's factors are asked for in its turn."""
+    `damping` and `unit` are as for `LayerFactors.precondition`. A layer's factors are asked for in its turn.
+
+    Of experts the mean eigenvalue is that of all experts of their layer together, as `means` from `expert_means` has
+    it: one that few tokens reach, or none, would else be damped by next to nothing and rule the direction.
+    """
     for name, gradient in toxic.items():
         difference = gradient - safe[name] if safe is not None else gradient
         if factors is None:
             v = difference.clone()
         else:
-            v = factors[name].to(difference.device).precondition(difference, damping, unit)
+            shared = unit == "mean-eigenvalue" and name in means
+            damped = (damping * means[name], "absolute") if shared else (damping, unit)
+            v = factors[name].to(difference.device).precondition(difference, *damped)
         if not torch.isfinite(v).all():
             remedy = "its curvature is zero, so check the corpus or raise direction.damping"
             raise NumericalError(f"layer {name}: the preconditioned direction is not finite; {remedy}")
         yield name, v
+
+
+def expert_means(factors: Mapping[str, LayerFactors]) -> dict[str, float]:
+    """For each expert among the layers the mean eigenvalue over all experts of its layer."""
+    own = {name: float(factors[name].mean) for name in factors if layer_group(name) != name}
+    layers: dict[str, list[float]] = {}
+    for name, mean in own.items():
+        layers.setdefault(layer_group(name), []).append(mean)
+    return {name: sum(together) / len(together) for name in own for together in [layers[layer_group(name)]]}

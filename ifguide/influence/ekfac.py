@@ -21,7 +21,7 @@ from torch import nn
 from ifguide.errors import NumericalError
 from ifguide.influence.batches import Batch
 from ifguide.influence.losses import SplitModel, backpropagate
-from ifguide.models.layers import Layers, Matrices, device_of, find_shared_inputs, gradients_flow, layer_shape, watch
+from ifguide.models.layers import Layers, Matrices, device_of, find_shared_inputs, layer_shape, watch
 from ifguide.runtime.distributed import ALONE, Processes, SharedCount
 
 _GRADIENT_ELEMENTS = 1 << 22
@@ -250,15 +250,15 @@ class Fit:
         inputs = {name: self._zeros(name, shapes[name][1], shapes[name][1]) for name in read}
         outputs = {name: self._zeros(name, shape[0], shape[0]) for name, shape in shapes.items()}
 
-        def add_input(name: str, a: torch.Tensor) -> None:
+        def add_input(name: str, a: torch.Tensor, places: torch.Tensor) -> None:
             if name in inputs:
-                rows = a.flatten(0, 1) if self.real is None else a[self.real.to(a.device)]  # (tokens, I)
+                rows = a.flatten(0, 1) if self.real is None else a[self.real.to(a.device).flatten()[places]]  # (n, I)
                 _add_gram(inputs[name], rows.to(self.dtype))
 
-        def add_gradient(name: str, a: torch.Tensor, g: torch.Tensor) -> None:
+        def add_gradient(name: str, a: torch.Tensor, g: torch.Tensor, places: torch.Tensor) -> None:
             _add_gram(outputs[name], g.flatten(0, 1).to(self.dtype))  # (tokens, O), 0 on padding
 
-        with watch(part, on_input=add_input, on_gradient=add_gradient), gradients_flow(self.split.model):
+        with watch(self.split.model, part, on_input=add_input, on_gradient=add_gradient):
             n_tokens, _ = self._run()
         self.processes.sum((*inputs.values(), *outputs.values()))
         scale = 1.0 / max(n_tokens, 1)
@@ -278,7 +278,7 @@ class Fit:
             values[name] = self._zeros(name, output_vectors[name].shape[1], input_vectors[shared[name]].shape[1])
             squares[name] = self._zeros(name, 1)
 
-        def add(name: str, a: torch.Tensor, g: torch.Tensor) -> None:
+        def add(name: str, a: torch.Tensor, g: torch.Tensor, places: torch.Tensor) -> None:
             a, g = a.to(self.products), g.to(self.products)
             on_inputs, on_outputs = input_vectors[shared[name]], output_vectors[name]
             # rotated token by token (T·I·I and T·O·O a sequence) or on the gradient (O·I·I and O·O·I): what is less
@@ -300,7 +300,7 @@ class Fit:
                 for gradient in gradients.to(self.dtype):
                     values[name].addcmul_(gradient, gradient)
 
-        with watch(part, on_gradient=add), gradients_flow(self.split.model):
+        with watch(self.split.model, part, on_gradient=add):
             _, n_sequences = self._run()
         self.processes.sum((*values.values(), *(squares.values() if rank else ())))
         found: dict[str, tuple[torch.Tensor, torch.Tensor | None]] = {}

@@ -139,6 +139,7 @@ def load_model(
             revision=at,
             dtype=getattr(torch, dtype),
             attn_implementation=attention,
+            experts_implementation="eager" if dtype == "float64" else None,  # the fastest has no float64 products
             use_safetensors=True,
             trust_remote_code=False,
             output_loading_info=True,
@@ -204,7 +205,8 @@ def bos_context(tokenizer) -> int | None:
 def tracked_modules(model: "PreTrainedModel", pattern: str = "") -> dict[str, "torch.nn.Module"]:
     """The linear layers influence is computed over, by name, in model order.
 
-    All `nn.Linear` and GPT-2's `Conv1D` layers except the output embedding; with a `pattern`, those whose names match.
+    All `nn.Linear` and GPT-2's `Conv1D` layers except the output embedding, and every expert and router; with a
+    `pattern`, those whose names match.
     A ConfigError: the pattern is not a regular expression, or nothing matches.
     """
     from ifguide.models.layers import find_linear

@@ -236,7 +236,7 @@ def stream_direction(
         report: called as report(turn, turns) for each set of queries; gives what its queries are reported to.
         differential: toxic minus safe queries, or the toxic ones alone; None: as `direction.differential` says.
     """
-    from ifguide.influence.direction import direction_by_layer, query_gradient
+    from ifguide.influence.direction import direction_by_layer, expert_means, query_gradient
     from ifguide.influence.parts import direction_bytes
     from ifguide.models.layers import device_of
 
@@ -246,14 +246,14 @@ def stream_direction(
     options: dict = {"tokens_per_batch": study.config.compute.tokens_per_batch, "processes": current()}
     options |= {"weighting": config.weighting, "objective": config.objective}
     encoded = {kind: encoded_queries(study, kind, queries) for kind in kinds}
-    parts = divide_layers(study, model, modules, device_of(model), direction_bytes)
+    parts, means = divide_layers(study, model, modules, device_of(model), direction_bytes), expert_means(factors or {})
     for number, part in enumerate(parts):
         gradients = {}
         for turn, kind in enumerate(kinds):
             told = report and report(number * len(kinds) + turn, len(parts) * len(kinds))
             gradients[kind] = query_gradient(model, part, encoded[kind], report=told, **options)
         sides = gradients["toxic"], gradients.get("safe")
-        yield from direction_by_layer(*sides, factors, config.damping, config.damping_unit)
+        yield from direction_by_layer(*sides, factors, config.damping, config.damping_unit, means)
 
 
 def read_direction(study: Study, checkpoint: str, queries: str, modules: dict) -> Direction:

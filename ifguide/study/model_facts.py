@@ -1,20 +1,21 @@
 """What can be known of a model before its weights are read: from its configuration, its shape without values, and two
 of its layers with random ones."""
 
+import contextlib
 import copy
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
-from ifguide.errors import IFGuideError, InputError
+from ifguide.errors import ConfigError, IFGuideError, InputError
 from ifguide.storage import artifacts
 from ifguide.study import on_demand
 from ifguide.study.reading import Study
 
 ENOUGH = 0.9
 """Share of the weights that has to be tracked for a study to see most of what training changes."""
-_VERSION = 1
+_VERSION = 2
 _TRIED_WEIGHTS = 300_000_000
 """Layers with more weights than this are not tried; their answer is None."""
 
@@ -65,10 +66,14 @@ def known_facts(study: Study) -> ModelFacts | None:
 
 
 def find_facts(study: Study) -> ModelFacts:
-    """What can be known of a study's model; what is not on file is found out and kept. Errors as `describe_model`."""
-    config, found = study.config.model, known_facts(study)
-    if found is None:
-        found = describe_model(study.resolve(config.source), config.revision, config.modules)
+    """What can be known of a study's model; what is not on file is found out and kept. Errors as `describe_model`, and
+    a ConfigError: the study packs documents, which this model would read as one."""
+    config, known = study.config.model, known_facts(study)
+    found = known or describe_model(study.resolve(config.source), config.revision, config.modules)
+    if study.config.training.packing and found.packs is False:
+        said = f"{found.family} lets packed documents see each other"
+        raise ConfigError(f"training.packing: {said}; set training.packing=false, a row for each document")
+    if known is None:
         on_demand.keep_result(_facts_path(study), asdict(found))
     return found
 
@@ -82,25 +87,25 @@ def _facts_path(study: Study) -> Path:
 
 def describe_model(source: str, revision: str = "", modules: str = "") -> ModelFacts:
     """Look at the configuration of a model, a folder or hub id, in a second or two; `modules` is as `model.modules`. An
-    InputError: there is none, or what Transformers makes from it is no causal language model."""
+    InputError: there is none, or what Transformers makes from it is no causal language model; a ConfigError: none of
+    its layers can be tracked, or one that it never calls would be."""
     import torch
 
-    from ifguide.models.layers import layer_shape
+    from ifguide.models.layers import count_weights, layer_shape
     from ifguide.models.loading import context_length, load_config, opening, tracked_modules
 
     config = load_config(source, revision)
     with opening("causal language model", source), torch.device("meta"):
         model = _make(config)
     tracked = tracked_modules(model, modules)
-    found = {id(weights): weights for layer in tracked.values() for weights in layer.parameters(recurse=False)}
-    embedding = [model.get_input_embeddings(), model.get_output_embeddings()]
+    embedding = [model.get_output_embeddings(), *(m for m in model.modules() if isinstance(m, torch.nn.Embedding))]
     embedded = {id(weights) for layer in embedding if layer is not None for weights in layer.parameters()}
     rest = sum(weights.numel() for weights in model.parameters() if id(weights) not in embedded)
     return ModelFacts(
         family=type(model).__name__,
         parameters=sum(weights.numel() for weights in model.parameters()),
         layers=tuple(map(layer_shape, tracked.values())),
-        tracked_share=sum(weights.numel() for weights in found.values()) / max(1, rest),
+        tracked_share=count_weights(tracked) / max(1, rest),
         context=context_length(config),
         dtype=str(getattr(config, "dtype", None) or "float32").removeprefix("torch."),
         tied=bool(config.get_text_config().tie_word_embeddings),
@@ -121,8 +126,9 @@ def _try_layers(config, modules: str) -> dict[str, bool | None]:
             return unknown
         model = _make(few).eval().requires_grad_(False)
         _check_order(model, config.name_or_path)
+        _check_calls(model, modules)
         return {"forward_derivative": _has_forward_derivative(model, modules), "packs": _keeps_documents_apart(model)}
-    except InputError:
+    except (ConfigError, InputError):
         raise
     except Exception:  # a model of another build is not described, and still runs
         return unknown
@@ -142,7 +148,8 @@ def _first_layers(config):
     text = few.get_text_config()
     for name in ("layer_types", "mlp_layer_types"):
         if getattr(text, name, None):
-            setattr(text, name, getattr(text, name)[:2])
+            with contextlib.suppress(AttributeError):  # it follows from the number of layers
+                setattr(text, name, getattr(text, name)[:2])
     text.num_hidden_layers, text.vocab_size = 2, 64
     for name in ("pad_token_id", "bos_token_id", "eos_token_id"):
         setattr(text, name, 0)
@@ -192,3 +199,24 @@ def _check_order(model, source: str) -> None:
     if (one - other).abs().max() > 1e-4 * one.std():
         kind = type(model).__name__
         raise InputError(f"{source!r} is no causal language model ({kind} reads both ways); name one such as a GPT")
+
+
+def _check_calls(model, modules: str) -> None:
+    """A ConfigError if a tracked layer is never called: its weight is used in another way, which nothing here sees."""
+    import torch
+
+    from ifguide.models.layers import Part
+    from ifguide.models.loading import tracked_modules
+
+    tracked = {name: m for name, m in tracked_modules(model, modules).items() if not isinstance(m, Part)}
+    called: set[str] = set()
+    hooks = [m.register_forward_hook(lambda *args, name=name: called.add(name)) for name, m in tracked.items()]
+    with torch.no_grad():
+        model(input_ids=torch.arange(1, 9).unsqueeze(0), use_cache=False)
+    for hook in hooks:
+        hook.remove()
+    if len(called) < len(tracked):
+        kinds = {ending: name in called for name in tracked for ending in [name.rpartition(".")[2]]}
+        unseen, seen = (", ".join(k for k, v in kinds.items() if v is one) for one in (False, True))
+        remedy = f"leave them out with model.modules='({seen.replace(', ', '|')})$'"
+        raise ConfigError(f"{type(model).__name__} uses weights of {unseen} without calling the layer; {remedy}")

@@ -2,21 +2,34 @@
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from transformers.pytorch_utils import Conv1D
 
-from ifguide.models.layers import has_bias
+from ifguide.models.layers import Part, has_bias, replace_forward
 
 
 def layer_gradient(model, modules, loss):
     """Gradient of a loss as {name: (O, I)}, bias in the last column, from autograd on the parameters themselves."""
-    parameters = [p for m in modules.values() for p in ([m.weight, m.bias] if has_bias(m) else [m.weight])]
-    gradients = iter(torch.autograd.grad(loss, parameters, retain_graph=True))
+    stored = {name: stored_parameters(module) for name, module in modules.items()}
+    parameters = {id(p): p for pair in stored.values() for p in pair if p is not None}
+    values = torch.autograd.grad(loss, list(parameters.values()), retain_graph=True)
+    gradients = dict(zip(parameters, values, strict=True))
     found = {}
     for name, module in modules.items():
-        weight = next(gradients)
-        weight = weight if isinstance(module, nn.Linear) else weight.T
-        found[name] = torch.cat([weight, next(gradients).unsqueeze(1)], dim=1) if has_bias(module) else weight
+        weight, bias = (None if p is None else gradients[id(p)] for p in stored[name])
+        number = getattr(module, "number", None)
+        if number is not None:  # an expert
+            weight, bias = weight[number], None if bias is None else bias[number]
+        turned = isinstance(module, Conv1D) or (number is not None and module.owner.is_transposed)
+        weight = weight.T if turned else weight
+        found[name] = weight if bias is None else torch.cat([weight, bias.unsqueeze(1)], dim=1)
     return found
+
+
+def stored_parameters(module):
+    """The parameters that hold a layer's weight and its bias or None, of experts all of them."""
+    if isinstance(module, Part):
+        return [getattr(module.owner, name, None) for name in module._names]
+    return [module.weight, module.bias]
 
 
 def sequence_losses(model, token_ids):
@@ -42,14 +55,16 @@ def layer_traces(model, modules, token_ids, losses_of):
         losses_of: gives a list of scalar losses from the logits (T, V).
 
     Returns:
-        {name: (inputs (T, I) with the bias's one in the last column, gradients (losses, T, O))}.
+        {name: (inputs (T, I) with the bias's one in the last column, gradients (losses, T, O))}; of an expert only the
+        tokens routed to it, and nothing where there are none.
     """
     inputs, probes = {}, {}
 
     def make_hook(name):
         def hook(module, args, output):
-            ones = torch.ones(*args[0].shape[:-1], 1, dtype=args[0].dtype)
-            inputs[name] = (torch.cat([args[0], ones], dim=-1) if has_bias(module) else args[0]).detach()[0]
+            rows = args[0].flatten(0, -2)
+            ones = torch.ones(len(rows), 1, dtype=rows.dtype)
+            inputs[name] = (torch.cat([rows, ones], dim=-1) if has_bias(module) else rows).detach()
             probes[name] = torch.zeros_like(output, requires_grad=True)
             return output + probes[name]
 
@@ -57,11 +72,14 @@ def layer_traces(model, modules, token_ids, losses_of):
 
     handles = [module.register_forward_hook(make_hook(name)) for name, module in modules.items()]
     ids = torch.as_tensor(token_ids, dtype=torch.int64).unsqueeze(0)
-    losses = losses_of(model(input_ids=ids, use_cache=False).logits[0])
+    with replace_forward({module: module.forward for module in modules.values() if isinstance(module, Part)}):
+        losses = losses_of(model(input_ids=ids, use_cache=False).logits[0])
     for handle in handles:
         handle.remove()
     gradients = [torch.autograd.grad(loss, list(probes.values()), retain_graph=True) for loss in losses]
-    return {name: (inputs[name], torch.stack([g[i][0] for g in gradients])) for i, name in enumerate(probes)}
+    return {
+        name: (inputs[name], torch.stack([g[i].flatten(0, -2) for g in gradients])) for i, name in enumerate(probes)
+    }
 
 
 def true_label_loss(token_ids):

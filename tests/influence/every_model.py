@@ -10,7 +10,7 @@ from ifguide.influence.batches import Sequence, make_batches
 from ifguide.models.layers import layer_shape
 from ifguide.models.loading import tracked_modules
 from tests.one_case import for_each
-from tests.tiny import SHAPES, tiny_model, token_documents
+from tests.tiny import ENGINE, tiny_model, token_documents
 
 
 class Case:
@@ -32,7 +32,7 @@ class Case:
         }
 
 
-every_model = for_each("case", [functools.partial(Case, kind) for kind in SHAPES])
+every_model = for_each("case", [functools.partial(Case, kind) for kind in ENGINE])
 """Runs a test once for a fresh case of each architecture."""
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from ifguide.config.io import read_config
-from ifguide.errors import InputError
-from ifguide.study import sizing
+from ifguide.errors import ConfigError, InputError
+from ifguide.study import model_facts, sizing
 from ifguide.study.model_facts import describe_model, find_facts, known_facts
 from ifguide.study.pipeline import create_study
 from ifguide.study.reading import Study
@@ -37,11 +37,14 @@ def test_a_model_is_known_from_its_configuration_alone(tmp_path, kind, forward, 
     assert "is not seen" in dict(narrow.rows())["Tracked"] and "is not seen" not in dict(facts.rows())["Tracked"]
 
 
-def test_a_model_that_is_none_or_of_another_build_gets_one_line_or_no_answer(tmp_path):
+def test_a_model_that_is_none_or_of_another_build_gets_one_line_or_no_answer(tmp_path, monkeypatch):
     (tmp_path / "config.json").write_text('{"model_type": "t5", "d_model": 16, "num_layers": 1, "num_heads": 2}')
     with pytest.raises(InputError, match="no causal language model could be loaded"):
         describe_model(str(tmp_path))
     (tmp_path / "config.json").write_text('{"model_type": "mamba", "hidden_size": 16, "num_hidden_layers": 2}')
+    with pytest.raises(ConfigError, match="MambaForCausalLM uses weights of dt_proj without calling the layer"):
+        describe_model(str(tmp_path))
+    monkeypatch.setattr(model_facts, "_TRIED_WEIGHTS", 0)
     facts = describe_model(str(tmp_path))
     assert facts.forward_derivative is None and "not known" in dict(facts.rows())["Forward derivative"]
 
