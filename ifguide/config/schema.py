@@ -121,8 +121,7 @@ class ModelConfig:
     dtype: Literal["float32", "bfloat16", "float16", "float64"] = "float32"
     """Precision of the weights while scoring: float32, bfloat16 or float16. Sums are float32 in any case."""
     modules: Text = ""
-    """Regular expression for the names of the modules to track; empty: every linear layer inside the blocks, experts
-    and routers too."""
+    """Regular expression for the modules to track; empty: every linear layer, expert and router inside the blocks."""
 
 
 @table("training")
@@ -194,8 +193,7 @@ class FactorsConfig:
     """Fit the layers in this many parts, each in two passes over the tokens with only its own matrices in memory; 0: as
     few as leave none that takes more than half of the free memory. Results change by rounding at most."""
     rank: Count = 0
-    """Keep this many eigenvectors on each side of a layer, of the largest eigenvalues, and one mean eigenvalue for the
-    rest; 0: all."""
+    """Keep the top eigenvectors, this many a side of a layer, and one mean eigenvalue for the rest; 0: all."""
     seed: Seed = 0
     """Seed of the sampled labels and of the documents drawn."""
 
