@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from importlib import metadata
+from importlib.util import find_spec
 from unittest import mock
 
 import numpy as np
@@ -221,20 +222,21 @@ def print_speed(options) -> None:
         FIT: fit(None),
         FIT_NARROW: fit(torch.bfloat16),
     }
-    with KronfluencePeer(options) as peer, known_eigenvectors():
-        contenders |= {PEER: peer.score, PEER_FIT: peer.fit}
-        if options.device != "cpu":
-            paired = PairedDifference(split, modules, direction, 1e-3)
-            contenders |= {
-                PAIRED: each(options, paired.scores),
-                PEER_NARROW: functools.partial(peer.score, dtype=torch.bfloat16),
-            }
+    if options.device != "cpu":
+        contenders[PAIRED] = each(options, PairedDifference(split, modules, direction, 1e-3).scores)
+    installed = find_spec("kronfluence")
+    with KronfluencePeer(options) if installed else contextlib.nullcontext() as peer, known_eigenvectors():
+        if peer:
+            contenders |= {PEER: peer.score, PEER_FIT: peer.fit}
+            if options.device != "cpu":
+                contenders[PEER_NARROW] = functools.partial(peer.score, dtype=torch.bfloat16)
         rates = measure(options, contenders)
     n = sum(p.numel() for p in fused.parameters())
     print(
         f"\nGPT-NeoX, {n:,} parameters, {options.layers} layers, hidden {options.hidden}, vocabulary {options.vocab:,};"
         f" {options.documents} documents of {options.length} tokens, batches of {options.batch}; float32,"
-        f" {describe_device(options)}, torch {torch.__version__}, kronfluence {metadata.version('kronfluence')};"
+        f" {describe_device(options)}, torch {torch.__version__}, kronfluence"
+        f" {metadata.version('kronfluence') if installed else 'not installed'};"
         f" fastest of {options.repeats} rounds\n"
     )
     print("| what | tokens/s |\n|---|---|")
