@@ -39,11 +39,12 @@ from ifguide.study.lineage import Unit
 from ifguide.study.reading import Study
 
 SHAPES = {
+    "tiny": {"hidden": 64, "layers": 2, "vocab": 512, "length": 32, "documents": 8, "batch": 2},
     "demo": {"hidden": 256, "layers": 4, "vocab": 8192, "length": 128, "documents": 64, "batch": 8},
     "pythia-70m": {"hidden": 512, "layers": 6, "vocab": 50304, "length": 256, "documents": 24, "batch": 4},
     "pythia-160m": {"hidden": 768, "layers": 12, "vocab": 50304, "length": 1024, "documents": 256, "batch": 16},
 }
-"""Shapes to measure; the last one is for a GPU."""
+"""Shapes to measure; the first one is for tests, the last one for a GPU."""
 FORWARD, STEP = "forward pass with its loss", "training step (forward, backward, AdamW)"
 EXACT, POSITION = "own-loss, exact (jvp)", "position"
 OWN, OWN_NARROW = "own-loss (central differences)", "own-loss, bfloat16 head"

@@ -8,8 +8,9 @@
 Shapes are Pythia's with random weights and a vocabulary of 8,192. A pass is what the fit is built on: forward and
 backward through the activations, the inputs of all tracked layers held for their gradients, nothing summed. Peaks are
 of anonymous pages, on a GPU of what its allocator gave out, over what the process holds once the model is loaded;
-factors are written to a file as a run does. One matrix of each size is decomposed, the others get the identity for their eigenvectors: memory is the same, and what
-is left of the time are the passes. The bar: a fit takes at most 1.25 times a pass and the matrices of one part.
+factors are written to a file as a run does. One matrix of each size is decomposed, the others get the identity for
+their eigenvectors: memory is the same, and what is left of the time are the passes. The bar: a fit takes at most 1.25
+times a pass and the matrices of one part.
 """
 
 import argparse

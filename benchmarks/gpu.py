@@ -48,7 +48,7 @@ class Part:
 def plan(options: argparse.Namespace) -> list[Part]:
     """The parts in the order of their worth, those that `--only` names."""
     tiny, device = options.tiny, "cpu" if options.tiny else "cuda"
-    engine = "--shape demo --documents 8 --repeats 1" if tiny else "--shape pythia-160m"
+    engine = "--shape tiny --repeats 1" if tiny else "--shape pythia-160m"
     scoring = "--hidden 64 --layers 2 --vocab 512 --length 64 --batch 2" if tiny else "--batch 8"
     fit = "--shapes 14M --tokens 256" if tiny else "--shapes 70M 160M --tokens 8192 --batch 4096"
     exact = "--exact-documents 8" if tiny else "--low-precision"
@@ -146,10 +146,10 @@ def print_rates(device: str, tiny: bool) -> None:
     from ifguide.evaluation.generation import complete_shard
     from ifguide.training.train import train_model
 
-    shape = SHAPES["demo"] | {"hidden": 64, "layers": 2, "vocab": 512, "length": 32} if tiny else SHAPES["pythia-160m"]
+    shape = SHAPES["tiny" if tiny else "pythia-160m"]
     options, steps = argparse.Namespace(**shape, device=device), (1, 3) if tiny else (5, 25)
     name = platform.processor() or "processor" if device == "cpu" else torch.cuda.get_device_name(device)
-    size, length = (2, 8) if tiny else (options.batch, options.length)
+    size, length = options.batch, options.length
     samples, prompts, new_tokens, batch = (2, 4, 4, 8) if tiny else (25, 40, 20, 500)
     print(f"GPT-NeoX {shape}, {name}, torch {torch.__version__}\n\n| what | precision | tokens/s |\n|---|---|---|")
     tokens = np.random.default_rng(0).integers(1, options.vocab, size=size * steps[1] * length)
