@@ -61,7 +61,7 @@ def plan(options: argparse.Namespace) -> list[Part]:
     rows = [
         ("rates", "scale.md", 180, f"gpu --rates --device {device}{' --tiny' * tiny}"),
         ("engine", "results/engine.md", 420, f"engine {engine} --device {device}"),
-        ("scoring memory", "results/engine.md", 120, f"memory {scoring} --device {device}"),
+        ("scoring memory", "results/engine.md", 180, f"memory {scoring} --device {device}"),
         ("fit memory", "results/memory.md", 240, f"fit_memory {fit} --parts 1 4 --device {device}"),
         ("exactness", "results/engine.md", 240, f"engine --no-speed --study demo {exact} --device {device}"),
     ]
