@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from importlib import metadata
+from importlib.util import find_spec
 from unittest import mock
 
 import numpy as np
@@ -38,11 +39,12 @@ from ifguide.study.lineage import Unit
 from ifguide.study.reading import Study
 
 SHAPES = {
+    "tiny": {"hidden": 64, "layers": 2, "vocab": 512, "length": 32, "documents": 8, "batch": 2},
     "demo": {"hidden": 256, "layers": 4, "vocab": 8192, "length": 128, "documents": 64, "batch": 8},
     "pythia-70m": {"hidden": 512, "layers": 6, "vocab": 50304, "length": 256, "documents": 24, "batch": 4},
     "pythia-160m": {"hidden": 768, "layers": 12, "vocab": 50304, "length": 1024, "documents": 256, "batch": 16},
 }
-"""Shapes to measure; the last one is for a GPU."""
+"""Shapes to measure; the first one is for tests, the last one for a GPU."""
 FORWARD, STEP = "forward pass with its loss", "training step (forward, backward, AdamW)"
 EXACT, POSITION = "own-loss, exact (jvp)", "position"
 OWN, OWN_NARROW = "own-loss (central differences)", "own-loss, bfloat16 head"
@@ -221,20 +223,21 @@ def print_speed(options) -> None:
         FIT: fit(None),
         FIT_NARROW: fit(torch.bfloat16),
     }
-    with KronfluencePeer(options) as peer, known_eigenvectors():
-        contenders |= {PEER: peer.score, PEER_FIT: peer.fit}
-        if options.device != "cpu":
-            paired = PairedDifference(split, modules, direction, 1e-3)
-            contenders |= {
-                PAIRED: each(options, paired.scores),
-                PEER_NARROW: functools.partial(peer.score, dtype=torch.bfloat16),
-            }
+    if options.device != "cpu":
+        contenders[PAIRED] = each(options, PairedDifference(split, modules, direction, 1e-3).scores)
+    installed = find_spec("kronfluence")
+    with KronfluencePeer(options) if installed else contextlib.nullcontext() as peer, known_eigenvectors():
+        if peer:
+            contenders |= {PEER: peer.score, PEER_FIT: peer.fit}
+            if options.device != "cpu":
+                contenders[PEER_NARROW] = functools.partial(peer.score, dtype=torch.bfloat16)
         rates = measure(options, contenders)
     n = sum(p.numel() for p in fused.parameters())
     print(
         f"\nGPT-NeoX, {n:,} parameters, {options.layers} layers, hidden {options.hidden}, vocabulary {options.vocab:,};"
         f" {options.documents} documents of {options.length} tokens, batches of {options.batch}; float32,"
-        f" {describe_device(options)}, torch {torch.__version__}, kronfluence {metadata.version('kronfluence')};"
+        f" {describe_device(options)}, torch {torch.__version__}, kronfluence"
+        f" {metadata.version('kronfluence') if installed else 'not installed'};"
         f" fastest of {options.repeats} rounds\n"
     )
     print("| what | tokens/s |\n|---|---|")

@@ -2,13 +2,15 @@
 
     python -m benchmarks.fit_memory [--shapes 14M 70M 160M] [--parts 1 4]
     python -m benchmarks.fit_memory --model FOLDER --tokens 4000 --batch 512 [--parts 1 4]
+    python -m benchmarks.fit_memory --device cuda [--shapes 160M] [--tokens 8192 --batch 4096]
     python -m benchmarks.fit_memory --formula
 
 Shapes are Pythia's with random weights and a vocabulary of 8,192. A pass is what the fit is built on: forward and
 backward through the activations, the inputs of all tracked layers held for their gradients, nothing summed. Peaks are
-of anonymous pages, over what the process holds once the model is loaded; factors are written to a file as a run does.
-One matrix of each size is decomposed, the others get the identity for their eigenvectors: memory is the same, and what
-is left of the time are the passes. The bar: a fit takes at most 1.25 times a pass and the matrices of one part.
+of anonymous pages, on a GPU of what its allocator gave out, over what the process holds once the model is loaded;
+factors are written to a file as a run does. One matrix of each size is decomposed, the others get the identity for
+their eigenvectors: memory is the same, and what is left of the time are the passes. The bar: a fit takes at most 1.25
+times a pass and the matrices of one part.
 """
 
 import argparse
@@ -60,6 +62,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=512, help="tokens of a batch")
     parser.add_argument("--length", type=int, default=128, help="tokens of a document")
     parser.add_argument("--parts", type=int, nargs="+", default=[1, 4])
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--formula", action="store_true", help="print the large models' rows alone")
     parser.add_argument("--way", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -71,7 +74,8 @@ def main() -> None:
         print(json.dumps(measure(options)))
         return
     print(
-        f"{options.tokens:,} tokens in batches of {options.batch:,}, float32, one thread, torch {torch.__version__}\n\n"
+        f"{options.tokens:,} tokens in batches of {options.batch:,}, float32, {options.device}, one thread, torch"
+        f" {torch.__version__}\n\n"
         "| model | weights | way | over the model (MiB) | pass + part (MiB) | ratio | pass, all (s) | in all (MiB) |\n"
         "|---|---|---|---|---|---|---|---|"
     )
@@ -83,6 +87,7 @@ def main() -> None:
             base = 0.0
             for way in ("pass", *(f"fit, {n} parts" for n in options.parts)):
                 numbers = ["--tokens", options.tokens, "--batch", options.batch, "--length", options.length]
+                numbers += ["--device", options.device]
                 command = [sys.executable, "-m", "benchmarks.fit_memory", "--model", source, "--way", way, *numbers]
                 done = subprocess.run(list(map(str, command)), stdout=subprocess.PIPE, text=True, check=True)
                 found = json.loads(done.stdout.splitlines()[-1])
@@ -110,8 +115,8 @@ def make_model(kind: str, **sizes):
 def measure(options) -> dict[str, float]:
     """Of one way: MiB over the model and in all at the most, bytes of its largest part, and the passes' seconds."""
     keep_freed_memory()  # as a run does
-    memory = Watch("cpu")
-    model = load_model(str(options.model)).requires_grad_(False)
+    memory = Watch(options.device)
+    model = load_model(str(options.model), device=options.device).requires_grad_(False)
     modules, split = tracked_modules(model), SplitModel(model)
     rng, n = np.random.default_rng(0), options.length
     top = model.config.get_text_config().vocab_size
@@ -150,7 +155,7 @@ def decompose_once(seconds: list[float]) -> None:
 
     def eigenvectors(matrix, name=""):
         started, side = time.monotonic(), len(matrix)
-        found = torch.eye(side) if side in seen else real(matrix, name)
+        found = torch.eye(side, device=matrix.device) if side in seen else real(matrix, name)
         seen.add(side)
         seconds[0] += time.monotonic() - started
         return found

@@ -122,6 +122,8 @@ class Watch:
 
     def now(self) -> float:
         """MiB of the process's own."""
+        if self._device != "cpu":
+            return torch.cuda.memory_allocated(self._device) / 2**20
         return _status("RssAnon")
 
     def peak(self) -> dict[str, float]:

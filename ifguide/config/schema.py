@@ -13,6 +13,7 @@ from ifguide.config.names import DEFAULT
 from ifguide.config.types import (
     AtLeastOne,
     AtLeastTwo,
+    ChunkLength,
     ColumnName,
     Count,
     FileName,
@@ -59,15 +60,8 @@ class CorpusConfig:
     """Read only this many documents, from the start; 0 reads all."""
     concatenate: Flag = False
     """Run documents together and rank chunks of `max_length` tokens in their place, as the paper's released code."""
-    max_length: Count = 0
+    max_length: ChunkLength = 0
     """Maximum chunk length in tokens; 0 uses the model's context length."""
-
-    @field_validator("max_length")
-    @classmethod
-    def _has_a_prediction(cls, length: int) -> int:
-        if length == 1:
-            raise ValueError("expected 0, or at least 2 tokens per chunk, got 1")
-        return length
 
 
 @table("queries.extra")
@@ -377,6 +371,8 @@ class EvaluateConfig:
     """Folder of task files to use; empty: the harness's own tasks, which download their data."""
     harness_limit: Count = 0
     """Use only this many examples per task; 0 uses all."""
+    dtype: Literal["float32", "bfloat16", "float16", "float64"] = "float32"
+    """Precision of the evaluated models' weights. Losses are float32 in any case."""
     batch_size: AtLeastOne = 256
     """Completions generated at once; of held-out texts and LAMBADA passages, a sixteenth as many are read."""
 
@@ -399,8 +395,8 @@ class ComputeConfig:
     threads: Count = 0
     """CPU threads for torch; 0 keeps torch's default."""
     device_map: Literal["", "auto", "balanced", "balanced_low_0", "sequential"] = ""
-    """How Accelerate places a model that does not fit on one device while fitting and scoring: `auto`, `balanced`,
-    `balanced_low_0` or `sequential`, over all GPUs, memory and disk; empty: one device."""
+    """How Accelerate places a model that does not fit on one device while fitting, scoring and evaluating: `auto`,
+    `balanced`, `balanced_low_0` or `sequential`, over all GPUs, memory and disk; empty: one device."""
     max_memory: tuple[Text, ...] = ()
     """Limits for `device_map`, such as `0=70GiB` and `cpu=200GiB`; empty: all free memory."""
 

@@ -1,7 +1,7 @@
 """The types of settings: what is checked of each value."""
 
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, Strict
 
@@ -9,11 +9,11 @@ from ifguide.config.attributions import KINDS
 from ifguide.config.names import NAME_RULE, is_name
 
 
-def _expect(wanted: str, fits: Callable[[str], bool]) -> AfterValidator:
-    def check(text: str) -> str:
-        if not fits(text):
-            raise ValueError(f"expected {wanted}, got {text!r}")
-        return text
+def _expect(wanted: str, fits: Callable[[Any], bool]) -> AfterValidator:
+    def check(value: Any) -> Any:
+        if not fits(value):
+            raise ValueError(f"expected {wanted}, got {value!r}")
+        return value
 
     return AfterValidator(check)
 
@@ -34,6 +34,7 @@ Flag = Annotated[bool, Strict()]
 Whole = Annotated[int, Strict(), Field(lt=2**63)]
 Count = Annotated[Whole, Field(ge=0)]
 AtLeastOne = Annotated[Whole, Field(ge=1)]
+ChunkLength = Annotated[Count, _expect("0, or at least 2 tokens per chunk", lambda length: length != 1)]
 AtLeastTwo = Annotated[Whole, Field(ge=2)]
 Seed = Annotated[int, Strict(), Field(ge=0, lt=2**32)]
 Number = Annotated[float, Strict()]

@@ -11,6 +11,7 @@ from ifguide.data.prompts import Prompt
 from ifguide.errors import InputError
 from ifguide.evaluation import statistics
 from ifguide.evaluation.statistics import bootstrap_interval
+from ifguide.runtime.distributed import current
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,8 +34,11 @@ def evaluate_model(
     work: Path | None = None,
     steer: "LogitsProcessor | None" = None,
     report: Callable[[str, int, int], None] | None = None,
-) -> tuple[dict, "pd.DataFrame", "pd.DataFrame"]:
+) -> tuple[dict, "pd.DataFrame", "pd.DataFrame"] | None:
     """Complete every prompt, score the completions, and measure what else the model can do.
+
+    The processes of a run divide the completions and the held-out text; the rest is the main one's, and the others give
+    None.
 
     Args:
         config: sampling; its files and numbers of prompts are not read here.
@@ -71,6 +75,10 @@ def evaluate_model(
 
     starts = [prompt.text for prompt in prompts]
     found = generation.generate_completions(model, tokenizer, starts, config, work, tell("completions"), steer)
+    size = max(1, config.batch_size // 16)  # whole texts are much longer than completions
+    fluency, heldout = _measure_perplexity(model, tokenizer, heldout_texts, config, size, tell("held-out chunks"))
+    if not current().is_main:
+        return None
     texts = [completion.completion for completion in found]
     places = ("prompt_index", "sample_index")
     columns: dict = {name: np.array([getattr(c, name) for c in found], dtype=np.int64) for name in places}
@@ -92,8 +100,6 @@ def evaluate_model(
         metrics |= measure_toxicity(scores, lead, config.seed)
         for group, rows in members.items():
             groups.setdefault(group, {"n_prompts": len(rows)}).update(measure_toxicity(scores[rows], lead, config.seed))
-    size = max(1, config.batch_size // 16)  # whole texts are much longer than completions
-    fluency, heldout = _measure_perplexity(model, tokenizer, heldout_texts, config, size, tell("held-out chunks"))
     metrics |= fluency | {
         "distinct_1": distinct_n(texts, 1),
         "distinct_2": distinct_n(texts, 2),

@@ -32,13 +32,15 @@ def heldout_losses(
 
     Each text is read by itself. Its first token is not scored, because nothing comes before it (except a
     beginning-of-text token where the tokenizer adds one). A text longer than the context is read in chunks that overlap
-    by one token, so every other token is predicted once. An InputError: no text has two tokens; a NumericalError: the
-    loss is not a number.
+    by one token, so every other token is predicted once. The processes of a run divide the batches, and each gives the
+    same bytes as one process. An InputError: no text has two tokens; a NumericalError: the loss is not a number.
     """
     import torch
 
     from ifguide.data.packing import IGNORED, cut_overlapping, pad_rows
+    from ifguide.models.layers import device_of
     from ifguide.models.loading import bos_context, context_length
+    from ifguide.runtime.distributed import current
     from ifguide.training.objective import token_losses
 
     bos = bos_context(tokenizer)
@@ -51,19 +53,24 @@ def heldout_losses(
         raise InputError(f"perplexity: expected {wanted}, got none; name another file in evaluate.heldout")
     order = np.argsort(start - stop, kind="stable")  # longest first: similar lengths share a batch
     model.eval()
-    nats, tokens = np.zeros(len(ids)), np.zeros(len(ids), dtype=np.int64)
-    for first in range(0, len(order), batch_size):
+    processes, device = current(), device_of(model)
+    by_chunk = torch.zeros(len(order), dtype=torch.float64)  # in the order of reading; each is one process's
+    count = processes.count(report, len(order))
+    for number, first in enumerate(range(0, len(order), batch_size)):
+        if not processes.owns(number):
+            continue
         chunks = [ids[which[c]][start[c] : stop[c]] for c in order[first : first + batch_size]]
         input_ids = torch.from_numpy(pad_rows([before + chunk for chunk in chunks], bos or 0))
         labels = torch.from_numpy(pad_rows([[IGNORED] * (len(before) + 1) + chunk[1:] for chunk in chunks], IGNORED))
         with torch.inference_mode():
-            logits = model(input_ids=input_ids.to(model.device), use_cache=False).logits
-            sums = token_losses(logits, labels.to(model.device)).double().sum(dim=-1).cpu().numpy()
-        owners = which[order[first : first + batch_size]]
-        np.add.at(nats, owners, sums)
-        np.add.at(tokens, owners, (labels != IGNORED).sum(dim=-1).numpy())
-        if report:
-            report(min(first + batch_size, len(order)), len(order))
+            logits = model(input_ids=input_ids.to(device), use_cache=False).logits
+            by_chunk[first : first + batch_size] = token_losses(logits, labels.to(device)).double().sum(dim=-1).cpu()
+        count.add(len(chunks))
+    count.wait()
+    processes.sum([by_chunk])
+    nats, tokens = np.zeros(len(ids)), np.zeros(len(ids), dtype=np.int64)
+    np.add.at(nats, which[order], by_chunk.numpy())
+    np.add.at(tokens, which, stop - start - 1)
     if not np.isfinite(nats).all():
         wrong = "expected a finite loss, got NaN or infinity"
         raise NumericalError(f"perplexity: {wrong}; is the model damaged, or did training diverge?")

@@ -5,8 +5,8 @@ inverting the cumulative distribution of the nucleus, most likely token first. S
 change nothing beyond floating-point rounding of the logits. Two models with the same seed get the same uniform numbers,
 which makes their difference less noisy. Why not `generate`: docs/decisions/0045-evaluation-libraries.md.
 
-The prompts of a shard depend on the prompts and the tokenizer alone, so a resumed evaluation gives the same bytes as an
-uninterrupted one. B rows in a batch, T tokens, V vocabulary.
+The prompts of a shard depend on the prompts and the tokenizer alone, so a resumed evaluation, and one that several
+processes divide, gives the same bytes as one in one go. B rows in a batch, T tokens, V vocabulary.
 """
 
 import inspect
@@ -22,7 +22,9 @@ from torch.nn.utils.rnn import pad_sequence
 from ifguide.config.schema import EvaluateConfig
 from ifguide.errors import ConfigError, InputError, NumericalError, StaleError
 from ifguide.evaluation import Report
+from ifguide.models.layers import device_of
 from ifguide.models.loading import bos_context, context_length
+from ifguide.runtime.distributed import ALONE, current
 from ifguide.storage.artifacts import read_json, write_json
 
 SHARD_COMPLETIONS = 2048
@@ -116,39 +118,42 @@ def generate_completions(
 ) -> list[Completion]:
     """Sample `config.n_samples` completions of every prompt, in shards that are written whole or not at all.
 
+    With `work`, the processes of a run divide the shards: shard s belongs to process s modulo their number.
+
     Args:
         model: one with a key-value cache.
         prompts: P texts; see `encode_prompts` for how they are read.
         config: n_samples, max_new_tokens, top_p, temperature, seed and batch_size.
-        work: the folder of finished shards, which are not made again. None keeps nothing.
+        work: the folder of finished shards, which are not made again. None keeps nothing and divides nothing.
         steer: a logits processor: (completion tokens so far (B, T), logits (B, V)) -> logits; None: the model's own.
 
     Returns:
-        P · n_samples completions, by prompt and then by sample.
+        P · n_samples completions, by prompt and then by sample, in every process.
 
     Raises:
         ConfigError: no room for a prompt beside `max_new_tokens` in the model's context.
     """
     encoded = encode_prompts(tokenizer, prompts, prompt_room(model, config))
     model.eval()
-    found: list[Completion] = []
-
-    def tell(more: int) -> None:
-        if report:
-            report(len(found) + more, len(prompts) * config.n_samples)
-
+    processes = current() if work else ALONE
+    count = processes.count(report, len(prompts) * config.n_samples)
     shards = plan_prompts([len(ids) for ids in encoded], config.n_samples, SHARD_COMPLETIONS)
-    for number, shard in enumerate(shards):
+
+    def finish(number: int, tell: Callable[[int], None]) -> list[Completion]:
         path = work / f"completions-{number:06d}.json" if work else None
-        kept = _read_shard(path, shard, config.n_samples) if path else None
-        if kept is None:
-            kept = complete_shard(model, tokenizer, encoded, shard, config, tell, steer)
-            if path:
-                write_json(path, [list(completion) for completion in kept])
-        else:
+        kept = _read_shard(path, shards[number], config.n_samples) if path else None
+        if kept is not None:
             tell(len(kept))
-        found += kept
-    return sorted(found, key=lambda completion: completion[:2])
+            return kept
+        made = complete_shard(model, tokenizer, encoded, shards[number], config, tell, steer)
+        if path:
+            write_json(path, [list(completion) for completion in made])
+        return made
+
+    found = {number: finish(number, count.add) for number in range(len(shards)) if processes.owns(number)}
+    count.wait()
+    found |= {number: finish(number, lambda _: None) for number in range(len(shards)) if number not in found}
+    return sorted((one for shard in found.values() for one in shard), key=lambda completion: completion[:2])
 
 
 def _read_shard(path: Path, shard: list[int], n_samples: int) -> list[Completion] | None:
@@ -171,7 +176,8 @@ def complete_shard(
     tell: Callable[[int], None],
     steer: Callable[[Tensor, Tensor], Tensor] | None,
 ) -> list[Completion]:
-    """The completions of the prompts numbered in `shard`, by prompt and then by sample."""
+    """The completions of the prompts numbered in `shard`, by prompt and then by sample. `tell` is called with the
+    number of those made since the last call."""
     work = [(i, k) for i in shard for k in range(config.n_samples)]
     stop_ids = _stop_ids(model, tokenizer)
     found: list[Completion] = []
@@ -180,7 +186,7 @@ def complete_shard(
         for (i, k), ids in zip(batch, _complete(model, encoded, batch, stop_ids, config, steer), strict=True):
             text = tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
             found.append(Completion(i, k, text, len(ids)))
-        tell(len(found))
+        tell(len(batch))
     return sorted(found, key=lambda completion: completion[:2])
 
 
@@ -227,7 +233,7 @@ def _draw(
     model, encoded: Sequence[list[int]], batch: list[tuple[int, int]], stop_ids: Tensor, config: EvaluateConfig, steer
 ) -> Iterator[Tensor]:
     """The new tokens of a batch, int64 (B, max_new_tokens) and -1 where there is none (yet), after each step."""
-    device = model.device
+    device = device_of(model)
     numbers = sorted({i for i, _ in batch})
     row_of = {i: row for row, i in enumerate(numbers)}
     prompts = [torch.tensor(encoded[i]) for i in numbers]
@@ -281,4 +287,5 @@ def _stop_ids(model, tokenizer) -> Tensor:
     named = named if isinstance(named, list) else [named]
     if tokenizer.eos_token_id is not None and tokenizer.eos_token_id not in named:
         named = [tokenizer.eos_token_id]
-    return torch.tensor(sorted(token for token in named if token is not None), dtype=torch.long, device=model.device)
+    known = sorted(token for token in named if token is not None)
+    return torch.tensor(known, dtype=torch.long, device=device_of(model))

@@ -43,6 +43,7 @@ def guess_last_words(
 
     from ifguide.data.queries import encode_queries
     from ifguide.evaluation.query_batches import log_probabilities, query_batches
+    from ifguide.models.layers import device_of
     from ifguide.models.loading import bos_context, context_length
 
     pairs = pd.DataFrame([split_last_word(text) for text in texts], columns=["prompt", "completion"])
@@ -52,7 +53,7 @@ def guess_last_words(
     correct, log_probability = np.zeros(len(encoded), dtype=bool), np.zeros(len(encoded))
     model.eval()
     done = 0
-    for batch in query_batches(encoded, batch_size, model.device):
+    for batch in query_batches(encoded, batch_size, device_of(model)):
         with torch.inference_mode():
             scored = batch.take_predictions(batch.read(model))  # (tokens, V)
             hit = (scored.argmax(-1) == batch.wanted).cpu()

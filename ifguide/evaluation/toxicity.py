@@ -161,10 +161,11 @@ def find_toxic_label(id2label: dict[int, str], label: str | None = None) -> int:
 
 
 def score_visible(texts: Sequence[str], score, batch_size: int = 4096) -> np.ndarray:
-    """Scores of the texts with a visible character, in batches; 0 for the others. A score outside 0 to 1 is a
-    NumericalError."""
+    """Scores of the texts with a visible character, in batches of similar length; 0 for the others. A score outside 0
+    to 1 is a NumericalError."""
     scores = np.zeros(len(texts), dtype=np.float64)
-    visible = np.array([i for i, text in enumerate(texts) if text.strip()], dtype=np.int64)
+    visible = [i for i, text in enumerate(texts) if text.strip()]
+    visible.sort(key=lambda i: -len(texts[i]))  # longest first: short padding, and too little memory shows at once
     for start in range(0, len(visible), batch_size):
         part = visible[start : start + batch_size]
         scores[part] = score([texts[i] for i in part])

@@ -82,11 +82,11 @@ class Models:
         InputError: they cannot be loaded, or need more memory than there is."""
 
         def load() -> tuple:
-            model, tokenizer = load_evaluated(study, name)
+            model, tokenizer = load_evaluated(study, name, study.config.evaluate.dtype)
             return model, tokenizer, load_steering(study, tokenizer) if name == STEERED else None
 
         facts = known_facts(study)
-        key = study.root, name, artifacts.digest_of(study.manifest(weights_unit(name)))
+        key = study.root, name, study.config.evaluate.dtype, artifacts.digest_of(study.manifest(weights_unit(name)))
         return self._get(key, study, load, 4 * facts.parameters if facts else 0)
 
     def scorer(self, study: Study) -> ToxicityScorer:

@@ -95,19 +95,27 @@ def load_checkpoint(study: Study, name: str, attention: str | None = None):
     """One scoring checkpoint, or the finished base model, on its device, with its tracked layers; with
     `compute.device_map`, the device its inputs go to."""
     from ifguide.models.layers import device_of
-    from ifguide.models.loading import Placement, load_model, pick_device, tracked_modules
+    from ifguide.models.loading import tracked_modules
 
     models = study.models()
     entry = models["base"] if name == BASE else next(c for c in models["checkpoints"] if c["name"] == name)
+    how: dict = {"dtype": study.config.model.dtype, "attention": attention}
+    model = place_model(study, entry["source"], entry.get("revision", ""), **how)
+    return model, tracked_modules(model, study.config.model.modules), device_of(model)
+
+
+def place_model(study: Study, source: str, revision: str, *, dtype: str, attention: str | None = None):
+    """A model on the study's device, or spread as `compute.device_map` says. A ConfigError: `device_map` with several
+    processes."""
+    from ifguide.models.loading import Placement, load_model, pick_device
+
     compute, placement = study.config.compute, None
     if compute.device_map:
         require_one_process("compute.device_map")
         offload = offload_folder(study.root)
         placement = Placement(strategy=compute.device_map, max_memory=compute.max_memory, offload_folder=offload)
-    device = pick_device(compute.device)
-    how: dict = {"dtype": study.config.model.dtype, "device": device, "attention": attention, "placement": placement}
-    model = load_model(entry["source"], revision=entry.get("revision", ""), **how)
-    return model, tracked_modules(model, study.config.model.modules), device_of(model) if placement else device
+    how: dict = {"dtype": dtype, "attention": attention, "placement": placement}
+    return load_model(source, revision=revision, device=pick_device(compute.device), **how)
 
 
 def fit_checkpoint(

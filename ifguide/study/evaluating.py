@@ -9,10 +9,12 @@ from ifguide.data.prompts import Prompt, read_heldout, read_prompts
 from ifguide.data.readers import read_texts
 from ifguide.errors import StaleError
 from ifguide.evaluation.evaluate import evaluate_model
+from ifguide.runtime.distributed import current
 from ifguide.runtime.progress import Progress
 from ifguide.storage.artifacts import check_sizes, hash_json, read_manifest, read_table
 from ifguide.storage.lock import read_record
 from ifguide.storage.work import open_work
+from ifguide.study.checkpoints import place_model
 from ifguide.study.freshness import inputs_of, settings_of
 from ifguide.study.lineage import BASELINE_CLASSIFIER, Unit, weights_unit
 from ifguide.study.reading import Study
@@ -21,8 +23,9 @@ from ifguide.study.variants import STEERED
 
 def evaluate_unit(study: Study, unit: Unit, progress: Progress):
     """Evaluate `base` or the model of a selection: metrics, samples and held-out texts, see
-    `ifguide.evaluation.evaluate.evaluate_model`; with `evaluate.harness_tasks` also `harness`. An InputError: a file, a
-    scorer or the harness cannot be used; before anything is computed."""
+    `ifguide.evaluation.evaluate.evaluate_model`; with `evaluate.harness_tasks` also `harness`. All processes take part,
+    and all but the main one give None. An InputError: a file, a scorer or the harness cannot be used; before anything
+    is computed."""
     from ifguide.evaluation.harness import check_harness, run_harness
 
     config: EvaluateConfig = study.resolved("evaluate")
@@ -33,11 +36,11 @@ def evaluate_unit(study: Study, unit: Unit, progress: Progress):
     prompts = study_prompts(study)
     heldout = read_heldout(config.heldout, config) if config.heldout else []
     lambada = read_lambada(config)
-    model, tokenizer = load_evaluated(study, unit.name)
+    model, tokenizer = load_evaluated(study, unit.name, config.dtype)
     steer = load_steering(study, tokenizer) if unit.name == STEERED else None
     if unit.name == STEERED and study.config.baselines.steer_scorer == config.scorer:
         progress.message(f"{STEERED}: {config.scorer} both steers and rates it, so its rating is no independent one")
-    metrics, samples, losses = evaluate_model(
+    found = evaluate_model(
         model,
         tokenizer,
         config,
@@ -47,15 +50,15 @@ def evaluate_unit(study: Study, unit: Unit, progress: Progress):
         heldout_texts=heldout,
         lambada_texts=lambada,
         base=None if unit.name == BASE else study.metrics(BASE),
-        work=open_completions(study, unit, prompts),
+        work=Path(current().decide(lambda: str(open_completions(study, unit, prompts)))),
         steer=steer,
         report=lambda what, done, total: progress.report(done, total, what),
     )
-    if config.harness_tasks:
+    if found and config.harness_tasks:
         progress.message(f"lm-evaluation-harness: {', '.join(config.harness_tasks)}")
         tasks, limit = config.harness_tasks, config.harness_limit
-        metrics["harness"] = run_harness(model, tokenizer, tasks, config.harness_folder, limit=limit)
-    return metrics, samples, losses
+        found[0]["harness"] = run_harness(model, tokenizer, tasks, config.harness_folder, limit=limit)
+    return found
 
 
 def load_study_scorer(study: Study, spec: str):
@@ -129,9 +132,10 @@ def missing_weights(study: Study, name: str) -> str:
     return f"the weights of {name} are not in this study ({why}); make them again with `{remedy}`"
 
 
-def load_evaluated(study: Study, name: str):
-    """A model that is or can be evaluated, on the study's device, and its tokenizer."""
-    from ifguide.models.loading import load_model, load_tokenizer, pick_device
+def load_evaluated(study: Study, name: str, dtype: str = "float32"):
+    """A model that is or can be evaluated, on the study's device or where `compute.device_map` spreads it, and its
+    tokenizer."""
+    from ifguide.models.loading import load_tokenizer
 
     unit = weights_unit(name)
     if unit.stage == "model":
@@ -139,8 +143,7 @@ def load_evaluated(study: Study, name: str):
         source, revision = base["source"], base.get("revision", "")
     else:
         source, revision = str(study.folder(unit) / "final"), ""
-    device = pick_device(study.config.compute.device)
-    return load_model(source, revision=revision, device=device), load_tokenizer(source, revision)
+    return place_model(study, source, revision, dtype=dtype), load_tokenizer(source, revision)
 
 
 def open_completions(study: Study, unit: Unit, prompts: list[Prompt]) -> Path:
@@ -151,13 +154,14 @@ def open_completions(study: Study, unit: Unit, prompts: list[Prompt]) -> Path:
     steering = {k: v for k, v in settings_of(study, unit).items() if k.startswith("baselines.")}
     if steering:
         steering |= {part: inputs.get(part) for part in (f"file {BASELINE_CLASSIFIER}", str(Unit("queries")))}
+    sampling = ("n_samples", "max_new_tokens", "top_p", "temperature", "seed", "dtype")
     key = {
         "steering": steering,
         "unit": str(unit),
         "schema": inputs["schema"],
         "model": inputs[str(weights_unit(unit.name))],
         "prompts": hash_json([prompt.text for prompt in prompts]),
-        "sampling": [config.n_samples, config.max_new_tokens, config.top_p, config.temperature, config.seed],
+        "sampling": [getattr(config, name) for name in sampling],
         "device": study.config.compute.device,
     }
     return open_work(study.root, unit.work, key)

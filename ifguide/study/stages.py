@@ -37,7 +37,7 @@ from ifguide.study.scoring import score_kinds, treat
 from ifguide.study.select import compute_selection
 from ifguide.study.variants import PREFERENCE, recipe
 
-SHARED = ("model", "factors", "direction", "scores", "suppress")
+SHARED = ("model", "factors", "direction", "scores", "suppress", "evaluate")
 """Stages whose work several processes divide; the others are the main process's alone."""
 
 
@@ -255,7 +255,10 @@ def build_evaluate(study: Study, unit: Unit, folder: Path, progress: Progress) -
     """Complete the prompts, judge the completions, measure what else the model can do."""
     from ifguide.study.evaluating import evaluate_unit
 
-    metrics, samples, heldout = evaluate_unit(study, unit, progress)
+    found = evaluate_unit(study, unit, progress)
+    if not found:
+        return
+    metrics, samples, heldout = found
     (folder / "metrics.json").write_text(json.dumps(metrics, indent=1), encoding="utf-8")  # perplexity may be infinite
     samples.to_parquet(folder / "samples.parquet", index=False)
     heldout.to_parquet(folder / "heldout.parquet", index=False)

@@ -17,6 +17,7 @@ from ifguide.errors import InputError
 from ifguide.evaluation import generation
 from ifguide.runtime.progress import Progress
 from ifguide.storage.artifacts import write_json
+from ifguide.study import evaluating
 from ifguide.study.evaluating import evaluate_unit, shared_prompts_warning
 from ifguide.study.freshness import unit_state
 from ifguide.study.lineage import Unit
@@ -25,6 +26,7 @@ from ifguide.study.reading import Study
 from tests.evaluation.test_toxicity import save_classifier
 from tests.small_study import rebuild
 from tests.tiny_study import save_tiny_model, tiny_config, write_tiny_inputs
+from tests.together import run_together
 
 BASE = Unit("evaluate", "base")
 
@@ -87,6 +89,67 @@ def test_a_killed_evaluation_goes_on_to_the_same_bytes(tmp_path, monkeypatch):
     assert len(made) == 3  # three of four shards were due
     assert read_result(study) == read_result(undisturbed)
     assert not list(study.root.glob(".work/evaluate-*"))
+
+
+TOGETHER = """
+import sys
+from pathlib import Path
+from ifguide.evaluation import generation
+from ifguide.runtime.distributed import join_processes
+from ifguide.study.pipeline import build
+from ifguide.study.lineage import Unit
+from ifguide.study.reading import Study
+
+generation.SHARD_COMPLETIONS = 2
+real, made = generation.complete_shard, []
+generation.complete_shard = lambda *a: made.append(a[3]) or real(*a)
+with join_processes():
+    build(Study.open("tiny", Path(sys.argv[1])), [Unit("evaluate", "base")])
+print("shards", len(made))
+"""
+
+
+def test_two_processes_divide_an_evaluation_and_give_the_bytes_of_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(generation, "SHARD_COMPLETIONS", 2)
+    inputs = tmp_path / "inputs"
+    write_tiny_inputs(inputs)
+    texts = ["The clever dog was at home.", "It", " ".join(["The fox was kind and the dog was lazy."] * 9), "You are"]
+    (inputs / "several.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts), encoding="utf-8")
+    settings = [f"evaluate.heldout={inputs / 'several.jsonl'}", "evaluate.batch_size=16", "compute.threads=1"]
+    one, two = (make(tmp_path / name, inputs, *settings) for name in ("one", "two"))
+    build(one, [BASE])
+    ends = run_together(TOGETHER, str(tmp_path / "two"))
+    assert [(code, out.strip().splitlines()[-1:]) for code, out in ends] == [(0, ["shards 2"])] * 2, ends
+    for name in ("heldout.parquet", "metrics.json", "samples.parquet"):
+        assert (two.folder(BASE) / name).read_bytes() == (one.folder(BASE) / name).read_bytes(), name
+    assert one.heldout_losses("base")["n_tokens"].max() > 48  # a text of several chunks
+    assert unit_state(two, BASE).state == "fresh"
+
+
+def test_the_precision_of_the_weights_and_where_they_are(tmp_path, monkeypatch):
+    """Rounded weights make another evaluation; a model of which a part is on the disk, the same one."""
+    study = make(tmp_path / "a", tmp_path / "inputs")
+    build(study, [BASE])
+    plain, result = study.metrics("base")["perplexity"], read_result(study)
+    spread = Study(study.root, override(study.config, ["compute.device_map=auto", 'compute.max_memory=["cpu=50KB"]']))
+    assert unit_state(spread, BASE).state == "fresh"  # nothing in `compute` makes results stale
+    real, places = evaluating.load_evaluated, []
+
+    def load(*arguments):
+        model, tokenizer = real(*arguments)
+        places.append({parameter.device.type for parameter in model.parameters()})
+        return model, tokenizer
+
+    monkeypatch.setattr(evaluating, "load_evaluated", load)
+    metrics, samples, _ = evaluate_unit(spread, BASE, Progress())
+    assert places == [{"cpu", "meta"}]
+    assert metrics["perplexity"] == pytest.approx(plain, rel=1e-6)
+    assert list(samples["completion"]) == list(study.samples("base")["completion"])
+    halves = study.change(override(study.config, ["evaluate.dtype=bfloat16"]))
+    assert "evaluate.dtype" in unit_state(halves, BASE).reason
+    build(halves, [BASE])
+    assert 0 < abs(halves.metrics("base")["perplexity"] / plain - 1) < 0.02
+    assert read_result(halves) != result
 
 
 def test_another_scorer_keeps_the_completions_and_another_seed_does_not(tmp_path, monkeypatch):
