@@ -67,7 +67,8 @@ def test_experts_are_given_the_rows_routed_to_them_and_where_they_are(kind):
             filled = inputs.abs().sum(-1) > 0
             seen.index_add_(0, places[filled], torch.ones(int(filled.sum()), dtype=torch.int64))
             torch.testing.assert_close(inputs[filled][:, : block["inputs"].shape[1]], block["inputs"][places[filled]])
-            assert all(len({int(place) // 7 for place in row[mask]}) == 1 for row, mask in zip(places, filled))  # noqa: B905
+            for row, mask in zip(places, filled, strict=True):
+                assert len({int(place) // 7 for place in row[mask]}) == 1
 
     with watch(model, modules, on_input=look):
         model(input_ids=ids)
