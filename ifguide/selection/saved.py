@@ -1,11 +1,13 @@
 """A saved selection of tokens, written to a folder and read back."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from ifguide.data.by_document import TOKENS_AT_ONCE
 from ifguide.storage import artifacts
 from ifguide.storage.memory_maps import release_pages
 
@@ -34,10 +36,15 @@ class Selection:
 def write_selection(selection: Selection, folder: Path) -> None:
     """Write a selection's arrays and settings into a folder."""
     for key in _ARRAYS:
-        array = getattr(selection, key)
-        np.save(folder / f"{key}.npy", array, allow_pickle=False)
-        release_pages(array)
+        artifacts.save_blocks(_blocks(getattr(selection, key)), folder / f"{key}.npy", getattr(selection, key).dtype)
     (folder / "selection.json").write_text(json.dumps(selection.settings, indent=1), encoding="utf-8")
+
+
+def _blocks(array: np.ndarray) -> Iterator[np.ndarray]:
+    """An array (n,) piece by piece; the pages of a memory map are released once they are written."""
+    for start in range(0, len(array), TOKENS_AT_ONCE):
+        yield array[start : start + TOKENS_AT_ONCE]
+        release_pages(array, start, start + TOKENS_AT_ONCE)
 
 
 def read_selection(name: str, folder: Path) -> Selection:
