@@ -21,6 +21,7 @@ from ifguide.models.layers import stores_inputs_first
 from ifguide.models.loading import has_fast_bfloat16
 from ifguide.runtime.distributed import current
 from ifguide.storage.artifacts import TRAINING_LOG
+from ifguide.training.parts import forward_in_parts
 from ifguide.training.record import LOG_LINES, TrainingRecord, save_weights
 from ifguide.training.rows import TrainingRows, collate_rows
 from ifguide.training.state import read_state
@@ -188,7 +189,8 @@ def train_model(
     elif current().is_main:
         (folder / TRAINING_LOG).unlink(missing_ok=True)  # of a run that was killed before it saved anything
     started = time.monotonic()
-    trainer.train(resume_from_checkpoint=str(trainer.resumed.folder) if trainer.resumed else None)
+    with forward_in_parts(trainer.plain) as trainer.in_parts:
+        trainer.train(resume_from_checkpoint=str(trainer.resumed.folder) if trainer.resumed else None)
     record.count.wait()
     seconds = time.monotonic() - started
     if any(not torch.isfinite(parameter).all() for parameter in model.parameters()):
