@@ -58,6 +58,7 @@ class PenalisedTrainer(Trainer):
         self.plain: Any = model.get_base_model() if hasattr(model, "get_base_model") else model
         """The model below adapters."""
         self.takes_positions = "position_ids" in inspect.signature(self.plain.forward).parameters
+        self.n_words: int = self.plain.get_input_embeddings().num_embeddings
         self.in_parts = False
         """Whether large batches take their loss in parts, inside `ifguide.training.parts.forward_in_parts`."""
         self.suppress = suppress
@@ -70,11 +71,9 @@ class PenalisedTrainer(Trainer):
         names = ("input_ids", "position_ids") if self.takes_positions else ("input_ids",)
         taken, how = {name: inputs[name] for name in names if name in inputs}, self.suppress or SuppressConfig()
         wanted = inputs["labels"], inputs["selected"], self.penalty_now(), how.max_penalty or None, how.method
-        n_words = self.plain.get_input_embeddings().num_embeddings
-        if self.in_parts and inputs["labels"].numel() * n_words > LOGITS_AT_ONCE:
-            sums = model(
-                **taken, use_cache=False, sum_losses=lambda *each: sum_losses_in_parts(*each, n_words, *wanted)
-            )
+        if self.in_parts and self.is_large(inputs["labels"].numel()):
+            taken["sum_losses"] = lambda *each: sum_losses_in_parts(*each, self.n_words, *wanted)
+            sums = model(**taken, use_cache=False)
         else:
             sums = sum_losses(model(**taken, use_cache=False).logits, *wanted)
         n_items = num_items_in_batch if num_items_in_batch is not None else sums.n_selected + sums.n_other
@@ -83,6 +82,10 @@ class PenalisedTrainer(Trainer):
         detached = sums._replace(objective=sums.objective.detach())
         self.sums = detached if self.sums is None else type(sums)(*map(torch.add, self.sums, detached))
         return (loss, sums) if return_outputs else loss
+
+    def is_large(self, n_tokens: int) -> bool:
+        """Whether a batch of this many tokens has too many logits to hold all at once."""
+        return n_tokens * self.n_words > LOGITS_AT_ONCE
 
     def penalty_now(self) -> float:
         """λ at this step. With `penalise` it starts at plain training, where a selected token weighs like any other;

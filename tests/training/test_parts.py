@@ -106,6 +106,13 @@ def small_parts(monkeypatch):
         monkeypatch.setattr(module, "LOGITS_AT_ONCE", 100)
 
 
+def test_small_batches_and_the_check_of_a_run_without_large_ones_leave_the_model_alone(tmp_path):
+    model, sizes = tiny_model(), []
+    model.get_output_embeddings().register_forward_hook(lambda module, args, logits: sizes.append(logits.shape[1]))
+    result = train_model(model, None, tiny_rows(), TRAINING, SUPPRESS, tmp_path)
+    assert len(sizes) == TRAINING.epochs * -(-len(tiny_rows()) // TRAINING.batch_size) == result.steps
+
+
 @for_each("changes", [{}, {"gradient_accumulation": 2}, {"packing": True}, {"adapter": "lora", "lora_rank": 2}])
 def test_training_in_parts_gives_the_same_weights(tmp_path, changes, small_parts, monkeypatch):
     training = dataclasses.replace(TRAINING, **changes)
