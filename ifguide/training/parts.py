@@ -22,7 +22,7 @@ SumLosses = Callable[[Tensor, Callable[[Tensor], Tensor]], LossSums]
 @contextlib.contextmanager
 def forward_in_parts(model) -> Iterator[bool]:
     """Inside the block, calling `model` with `sum_losses=` (`SumLosses`) gives what that returns. The call may go
-    through wrappers: adapters, DDP, FSDP. Gives False, and changes nothing, where the parts are not bit for bit the
+    through wrappers: adapters, DDP. Gives False, and changes nothing, where the parts are not bit for bit the
     model's own logits of a few tokens, because its body is not what its forward method calls."""
     whole = model.forward
 

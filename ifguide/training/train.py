@@ -193,7 +193,7 @@ def train_model(
     elif current().is_main:
         (folder / TRAINING_LOG).unlink(missing_ok=True)  # of a run that was killed before it saved anything
     started = time.monotonic()
-    large = trainer.is_large(longest * arguments.per_device_train_batch_size)
+    large = trainer.is_large(longest * arguments.per_device_train_batch_size) and not trainer.is_fsdp_enabled
     with forward_in_parts(trainer.plain) if large else nullcontext(False) as trainer.in_parts:
         trainer.train(resume_from_checkpoint=str(trainer.resumed.folder) if trainer.resumed else None)
     record.count.wait()
