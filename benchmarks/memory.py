@@ -1,12 +1,14 @@
 """Peak memory of own-loss scoring against a forward pass without gradients, each in a process of its own.
 
     python -m benchmarks.memory [--hidden 768 --layers 12 --vocab 50304 --length 2048 --batch 2] [--device cpu]
+    python -m benchmarks.memory --training [...]
 
 Both load the same weights from disk and run the same batches. The forward pass takes its cross-entropy in parts of 128
 positions, so neither ever holds the logits of a batch. On a processor the peak is of memory that is really the
 process's (anonymous pages, read every few milliseconds); the direction v is a memory-mapped file that the system can
 drop and read again at any time. The resident peak with such pages counted is printed beside it. On a GPU it is what the
-allocator gave out.
+allocator gave out. `--training` measures some optimiser steps instead, with whole logits, with logits in parts, and
+with layers that are computed again.
 """
 
 import argparse
@@ -28,6 +30,11 @@ from ifguide.models.loading import load_model, tracked_modules
 from ifguide.storage import artifacts
 
 WAYS = ("load", "forward", "own-loss", "own-loss, bfloat16 head")
+TRAINING_WAYS = {
+    "whole logits": {},
+    "logits in parts": {"parts": True},
+    "logits in parts, layers computed again": {"parts": True, "gradient_checkpointing": True},
+}
 LOGITS = "all logits of a batch in float32 would take"
 
 
@@ -38,7 +45,8 @@ def main() -> None:
     for name, value in shape.items():
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
+    parser.add_argument("--training", action="store_true")
+    parser.add_argument("--way", choices=(*WAYS, *TRAINING_WAYS), help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -54,16 +62,22 @@ def main() -> None:
         n_tracked = sum(v.numel() for v in direction.values())
         del model, direction
         found = {}
-        for way in WAYS:
+        for way in TRAINING_WAYS if options.training else WAYS:
             command = [sys.executable, "-m", "benchmarks.memory", *sys.argv[1:], "--way", way, "--folder", folder]
             done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
             found[way] = json.loads(done.stdout.splitlines()[-1])
-    base = found["forward"]
+    base = next(iter(found.values())) if options.training else found["forward"]
     print(
         f"\nGPT-NeoX, {n_parameters:,} parameters ({n_tracked:,} in v), vocabulary {options.vocab:,}, batches of"
         f" {options.batch} x {options.length} tokens, float32, {options.device}, torch {torch.__version__}; {LOGITS}"
         f" {options.batch * options.length * options.vocab * 4 / 2**20:,.0f} MiB\n"
     )
+    if options.training:
+        print("| training with | peak, own memory (MiB) | ratio | seconds a step | ratio |\n|---|---|---|---|---|")
+        for way, peak in found.items():
+            sizes = f"{peak['own']:,.0f} | {peak['own'] / base['own']:.2f}"
+            print(f"| {way} | {sizes} | {peak['seconds']:.2f} | {peak['seconds'] / base['seconds']:.2f} |")
+        return
     print(
         "| what | peak, own memory (MiB) | ratio to the forward pass | peak, resident (MiB) | ratio"
         " |\n|---|---|---|---|---|"
@@ -79,6 +93,8 @@ def main() -> None:
 def measure(options) -> dict[str, float]:
     """Peak memory in MiB of one way, the loading of weights included."""
     watch = Watch(options.device)
+    if options.training:
+        return {"seconds": train(options), **watch.peak()}
     model = load_model(str(options.folder), device=options.device)
     batches = as_batches(options, make_documents(options, options.documents))
     if options.way == "forward":
@@ -91,6 +107,26 @@ def measure(options) -> dict[str, float]:
         for batch in batches:
             central.scores(batch)
     return watch.peak()
+
+
+def train(options) -> float:
+    """Seconds of an optimiser step: the mean of those after the first."""
+    from ifguide.config.schema import TrainingConfig
+    from ifguide.training import objective, trainer
+    from ifguide.training.train import train_model
+
+    how = dict(TRAINING_WAYS[options.way])
+    if not how.pop("parts", False):
+        objective.LOGITS_AT_ONCE = trainer.LOGITS_AT_ONCE = 1 << 62
+    model = load_model(str(options.folder), device=options.device)
+    rows = [{"input_ids": ids, "labels": ids} for ids in make_documents(options, 3 * options.batch)]
+    ends: list[float] = []
+    training = TrainingConfig(epochs=1.0, batch_size=options.batch, save_steps=0, **how)
+    with tempfile.TemporaryDirectory() as folder:
+        take = trainer.PenalisedTrainer.compute_loss
+        trainer.PenalisedTrainer.compute_loss = lambda *a, **k: ends.append(time.monotonic()) or take(*a, **k)
+        train_model(model, None, rows, training, None, Path(folder))
+    return (ends[-1] - ends[0]) / (len(ends) - 1)
 
 
 @torch.no_grad()

@@ -24,7 +24,7 @@ COMPUTE = [name for name in MODULES if not name.startswith("ifguide.ui")]
 WITH_TORCH = {
     "ifguide.models.layers",
     *(f"ifguide.evaluation.{n}" for n in ("generation", "logit_lens", "prefix_search", "query_batches", "steering")),
-    *(f"ifguide.training.{name}" for name in ("objective", "record", "rows", "state", "train", "trainer")),
+    *(f"ifguide.training.{name}" for name in ("objective", "parts", "record", "rows", "state", "train", "trainer")),
 }
 """Modules that are about tensors through and through, and may import torch at the top; `ifguide.influence` may, too."""
 NO_STREAMLIT = (

@@ -157,8 +157,11 @@ class TrainingConfig:
     dtype: Literal["float32", "bfloat16"] = "float32"
     """float32, or bfloat16 for automatic mixed precision on devices that support it."""
     save_steps: Count = 500
-    """Save the state needed to resume an interrupted training every this many optimiser steps, and every four minutes;
-    0 never does."""
+    """Save the state of an unfinished training every this many steps, and every four minutes; 0: never."""
+    optimizer: Literal["adamw", "adamw-8bit"] = "adamw"
+    """`adamw-8bit` keeps AdamW's two moments in 8 bits instead of 32 (bitsandbytes)."""
+    gradient_checkpointing: Flag = False
+    """Keep only each layer's inputs for the backward pass and compute the rest again: less memory, slower."""
     adapter: Literal["", "lora"] = ""
     """`lora` trains low-rank adapters (PEFT) instead of all weights, and merges them; empty: all weights."""
     lora_rank: AtLeastOne = 16
@@ -178,8 +181,7 @@ class FactorsConfig:
     max_tokens: Count = 0
     """Fit on about this many corpus tokens at most, in whole documents drawn at random; 0 uses all."""
     products: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Precision of the gradient products for the eigenvalues: `float32`, `bfloat16`, or `auto` (bfloat16 on devices
-    where it is faster). Sums and covariances are float32."""
+    """Precision of the eigenvalues' products; `auto`: bfloat16 where it is faster. Sums and covariances are float32."""
     dtype: Literal["float32", "bfloat16", "bfloat16-file"] = "float32"
     """Precision of the factors: `float32`, `bfloat16` (covariances, eigenvectors and eigenvalues are rounded once they
     are summed), or `bfloat16-file` (rounded only when they are written: half the file, nearly the same direction)."""
@@ -395,8 +397,7 @@ class ComputeConfig:
     threads: Count = 0
     """CPU threads for torch; 0 keeps torch's default."""
     device_map: Literal["", "auto", "balanced", "balanced_low_0", "sequential"] = ""
-    """How Accelerate places a model that does not fit on one device while fitting, scoring and evaluating: `auto`,
-    `balanced`, `balanced_low_0` or `sequential`, over all GPUs, memory and disk; empty: one device."""
+    """How Accelerate spreads a model over all GPUs, memory and disk, but for training; empty: one device."""
     max_memory: tuple[Text, ...] = ()
     """Limits for `device_map`, such as `0=70GiB` and `cpu=200GiB`; empty: all free memory."""
 

@@ -89,8 +89,9 @@ class InputFile:
     """Hub revision."""
 
 
-_CHECKPOINTING = ("early_checkpoints", "checkpoint_steps", "include_last_checkpoint", "save_steps")
-_DO_NOT_CHANGE_A_TRAINING = {f"training.{key}" for key in _CHECKPOINTING}
+_RESOURCES = {"training.save_steps", "training.gradient_checkpointing"}
+_CHECKPOINTING = ("early_checkpoints", "checkpoint_steps", "include_last_checkpoint")
+_DO_NOT_CHANGE_A_TRAINING = {f"training.{key}" for key in _CHECKPOINTING} | _RESOURCES
 
 
 _OF_KINDS = {*(f"scores.{kind}" for kind in KINDS), "scores.probe_method"}
@@ -237,7 +238,7 @@ def unit_settings(config: StudyConfig, unit: Unit) -> dict:
     how_the_model_is_made = {"model.source", "model.revision", "model.mode", "model.checkpoints"}
     sections, changes_nothing = {
         "baseline": (by_scores, how_the_model_is_made | _DO_NOT_CHANGE_A_TRAINING | _OF_KINDS | {"factors.partitions"}),
-        "model": (trained, {"model.dtype", "model.modules", "training.save_steps"}),
+        "model": (trained, {"model.dtype", "model.modules"} | _RESOURCES),
         "factors": (("factors", "model"), how_the_model_is_made | {"factors.partitions"}),
         **{stage: ((stage, "model"), how_the_model_is_made) for stage in ("direction", "scores")},
         "selection": (("selection",), {"selection.controls", "selection.seed"}),

@@ -238,7 +238,10 @@ def _build_in_memory(build: Callable, study: Study, unit: Unit, folder: Path, pr
                 raise
             smaller = smaller_batch(study.config, unit.stage)
             if not smaller:
-                remedy = 'a smaller corpus.max_length, training.adapter = "lora", or fewer layers in model.modules'
+                remedy = "a smaller corpus.max_length, or fewer layers in model.modules"
+                if unit.stage in ("model", "suppress"):
+                    settings = 'training.gradient_checkpointing = true, training.adapter = "lora"'
+                    remedy = f"{settings}, or a smaller corpus.max_length"
                 if unit.stage == "evaluate":
                     remedy = "a smaller evaluate.max_new_tokens, or shorter texts in evaluate.heldout"
                 raise ConfigError(f"{unit}: one row at a time is too much for the GPU's memory; try {remedy}") from None

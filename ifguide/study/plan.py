@@ -96,8 +96,11 @@ def find_problems(study: Study, needs: dict[str, Need], free: dict[str, int]) ->
             remedies["factors.partitions"] = 2 * parts
         elif stage == "factors" and not smaller:
             remedies["model.modules"] = "mlp"
-        if stage in ("model", "suppress") and not smaller and config.model.mode == "finetune":
-            remedies["training.adapter"] = "lora"
+        if stage in ("model", "suppress") and not smaller:
+            if not config.training.gradient_checkpointing:
+                remedies["training.gradient_checkpointing"] = True
+            elif config.model.mode == "finetune":
+                remedies["training.adapter"] = "lora"
     total = sum(need.disk for need in needs.values())
     if total > free.get("disk", total):
         problems.append(f"the study needs {size(total)} on the disk; {size(free['disk'])} are free")

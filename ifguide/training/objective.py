@@ -13,17 +13,21 @@ B rows, T tokens a row, V vocabulary. Labels and selection are aligned with the 
 from the logits at t-1, so both are shifted here, together.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, pad
+from torch.utils.checkpoint import checkpoint
 
 from ifguide.data.packing import IGNORED
 
 METHODS = ("penalise", "unlikelihood", "mask", "drop")
 """Ways to train without selected tokens. `drop` leaves out their documents, which happens in the rows
 (`ifguide.data.packing.DroppedRows`); for what is left it is plain training."""
+LOGITS_AT_ONCE = 1 << 25
+"""A batch with more logits than this takes its loss in parts of at most as many: 128 MB in float32."""
 SURE = 1e-6
 """Keeps -log(1 - p) finite, with a gradient, for a token the model is sure of."""
 
@@ -46,11 +50,14 @@ def token_losses(logits: Tensor, labels: Tensor) -> Tensor:
     is 0 where its label (B, T) is `IGNORED`. Logits (B, T, V) in halves are raised to float32 before the softmax."""
     if logits.shape[:2] != labels.shape:
         raise ValueError(f"expected labels of shape {tuple(logits.shape[:2])}, got {tuple(labels.shape)}")
+    following = pad(labels[:, 1:], (0, 1), value=IGNORED)  # the labels move, for moving the logits would copy them
+    return _cross_entropy(logits.flatten(0, 1), following.flatten()).view(labels.shape)[:, :-1]
+
+
+def _cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     if logits.dtype in (torch.float16, torch.bfloat16):
         logits = logits.float()
-    following = pad(labels[:, 1:], (0, 1), value=IGNORED)  # the labels move, for moving the logits would copy them
-    losses = cross_entropy(logits.flatten(0, 1), following.flatten(), ignore_index=IGNORED, reduction="none")
-    return losses.view(labels.shape)[:, :-1]
+    return cross_entropy(logits, targets, ignore_index=IGNORED, reduction="none")
 
 
 def sum_losses(
@@ -72,13 +79,53 @@ def sum_losses(
         method: one of `METHODS`: what replaces the loss of a selected token.
     """
     losses = token_losses(logits, labels)  # (B, T-1)
+    valid, on_selected = _two_kinds(labels, selected)
+    return _add_up(losses, valid, on_selected, penalty, max_penalty, method)
+
+
+def sum_losses_in_parts(
+    hidden: Tensor,
+    logits_of: Callable[[Tensor], Tensor],
+    n_words: int,
+    labels: Tensor,
+    selected: Tensor | None,
+    penalty: float,
+    max_penalty: float | None = None,
+    method: str = "penalise",
+) -> LossSums:
+    """`sum_losses` from the last hidden states, with the logits of valid tokens only and of no more at once than
+    `LOGITS_AT_ONCE`, on the way forward and, computed again, on the way back.
+
+    Args:
+        hidden: (B, T, H).
+        logits_of: makes logits (n, V) of hidden states (n, H), with gradients.
+        n_words: V.
+        labels, selected, penalty, max_penalty, method: as for `sum_losses`.
+    """
+    valid, on_selected = _two_kinds(labels, selected)
+    hidden, targets, chosen = hidden[:, :-1][valid], labels[:, 1:][valid], on_selected[valid]  # (n, H), (n,), (n,)
+
+    def part(hidden: Tensor, targets: Tensor, chosen: Tensor) -> LossSums:
+        losses = _cross_entropy(logits_of(hidden), targets)
+        return _add_up(losses, torch.ones_like(chosen), chosen, penalty, max_penalty, method)
+
+    step = max(1, LOGITS_AT_ONCE // n_words)
+    parts = zip(hidden.split(step), targets.split(step), chosen.split(step), strict=True)
+    sums = [checkpoint(part, *each, use_reentrant=False) for each in parts]
+    return LossSums(*(torch.stack(field).sum() for field in zip(*sums, strict=True)))
+
+
+def _two_kinds(labels: Tensor, selected: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Which predicted tokens are valid, and which of those are selected: bool (B, T-1) each."""
     valid = labels[:, 1:] != IGNORED
     if selected is None:
-        on_selected = torch.zeros_like(valid)
-    elif selected.shape != labels.shape:
+        return valid, torch.zeros_like(valid)
+    if selected.shape != labels.shape:
         raise ValueError(f"expected a selection of shape {tuple(labels.shape)}, got {tuple(selected.shape)}")
-    else:
-        on_selected = selected[:, 1:] & valid
+    return valid, selected[:, 1:] & valid
+
+
+def _add_up(losses: Tensor, valid: Tensor, on_selected: Tensor, penalty, max_penalty, method) -> LossSums:
     unlearned = selected_losses(losses, penalty, max_penalty, method)
     objective = torch.where(on_selected, unlearned, losses).sum()  # ignored tokens have a loss of 0
     detached, on_other = losses.detach(), valid & ~on_selected

@@ -73,13 +73,14 @@ class TrainingRows(torch.utils.data.Dataset):
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         return trim_row(self.rows[index]) if index < len(self) else EMPTY_ROW
 
-    def count_tokens(self) -> tuple[int, int]:
-        """Predicted tokens of one pass, and how many of them are selected."""
-        n_tokens = n_selected = 0
+    def count_tokens(self) -> tuple[int, int, int]:
+        """Predicted tokens of one pass, how many of them are selected, and the tokens of the longest row."""
+        n_tokens = n_selected = longest = 0
         for row in self:
+            longest = max(longest, len(row["labels"]))
             n_tokens += int((row["labels"] != IGNORED).sum())
             n_selected += int(row["selected"].sum())
-        return n_tokens, n_selected
+        return n_tokens, n_selected, longest
 
     def __iter__(self):
         return (self[index] for index in range(len(self)))

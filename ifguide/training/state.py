@@ -8,6 +8,7 @@ import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_model, save_model
@@ -44,9 +45,13 @@ class TrainingState:
         """Load AdamW's moments and where the schedule stood."""
         described = artifacts.read_json(self.folder / "optimiser.json")
         moments: dict[int, dict] = {}
-        for key, tensor in artifacts.load_tensors(self.folder / "optimiser.safetensors").items():
-            number, name = key.split("|")
-            moments.setdefault(int(number), {})[name] = tensor
+        tensors = artifacts.load_tensors(self.folder / "optimiser.safetensors")
+        for key, value in (tensors | described.get("numbers", {})).items():
+            number, *outer, name = key.split("|")
+            place = moments.setdefault(int(number), {})
+            for level in outer:
+                place = place.setdefault(level, {})
+            place[name] = value
         groups = optimiser.state_dict()["param_groups"]
         for group, rate in zip(groups, described["learning_rates"], strict=True):
             group["lr"] = rate
@@ -85,13 +90,14 @@ def save_state(trainer, folder: Path, tokens_seen: int, random_of_pass: dict[str
         return
     save_model(trainer.model, str(partial / "model.safetensors"))
     moments = trainer.optimizer.state_dict()
-    artifacts.save_tensors(
-        {f"{number}|{name}": value for number, state in moments["state"].items() for name, value in state.items()},
-        partial / "optimiser.safetensors",
-    )
+    values = _flatten(moments["state"])
+    tensors = {key: value for key, value in values.items() if isinstance(value, Tensor)}
+    shared = {key: value.clone() for key, value in tensors.items() if "|qmap" in key}  # bitsandbytes' tables, in all
+    artifacts.save_tensors(tensors | shared, partial / "optimiser.safetensors")
     schedule = {key: v for key, v in trainer.lr_scheduler.state_dict().items() if isinstance(v, int | float | list)}
     schedule.pop("lr_lambdas", None)
     described = {"learning_rates": [group["lr"] for group in moments["param_groups"]], "schedule": schedule}
+    described["numbers"] = {key: value for key, value in values.items() if key not in tensors}
     (partial / "optimiser.json").write_text(json.dumps(described), encoding="utf-8")
     trainer.state.save_to_json(str(partial / _TRAINER))
     counts = {"step": trainer.state.global_step, "tokens_seen": tokens_seen, "processes": processes.world_size}
@@ -105,6 +111,14 @@ def save_state(trainer, folder: Path, tokens_seen: int, random_of_pass: dict[str
         place.rename(old)  # a kill between these two lines leaves the old one, which `read_state` finds
     partial.rename(place)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _flatten(tree: dict, above: str = "") -> dict[str, Any]:
+    """The leaves of nested dictionaries, with the keys on the way to each joined by |."""
+    leaves: dict[str, Any] = {}
+    for key, value in tree.items():
+        leaves |= _flatten(value, f"{above}{key}|") if isinstance(value, dict) else {f"{above}{key}": value}
+    return leaves
 
 
 def read_state(folder: Path) -> TrainingState | None:

@@ -9,11 +9,13 @@ process does, up to rounding.
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from transformers import PrinterCallback, TrainingArguments
+from transformers.utils import is_bitsandbytes_available
 
 from ifguide.config.schema import SuppressConfig, TrainingConfig
 from ifguide.errors import ConfigError, InputError, NumericalError
@@ -21,6 +23,7 @@ from ifguide.models.layers import stores_inputs_first
 from ifguide.models.loading import has_fast_bfloat16
 from ifguide.runtime.distributed import current
 from ifguide.storage.artifacts import TRAINING_LOG
+from ifguide.training.parts import forward_in_parts
 from ifguide.training.record import LOG_LINES, TrainingRecord, save_weights
 from ifguide.training.rows import TrainingRows, collate_rows
 from ifguide.training.state import read_state
@@ -140,7 +143,7 @@ def train_model(
         NumericalError: the loss stopped being a number.
     """
     dataset = TrainingRows(rows)
-    n_tokens, n_selected = dataset.count_tokens()
+    n_tokens, n_selected, longest = dataset.count_tokens()
     if n_tokens == 0:
         raise InputError("training: expected rows with at least one token to predict, got none; is the corpus empty?")
     if suppress is not None and suppress.method != "drop" and n_selected == 0:
@@ -156,6 +159,8 @@ def train_model(
         (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
     arguments = _trainer_arguments(training, model, folder, total_steps)
     model.requires_grad_(True)  # a model that was loaded for scoring has its gradients off
+    if training.gradient_checkpointing:
+        recompute_layers(model)
     if training.adapter:
         model = add_adapters(model, training)
     pad_id = getattr(tokenizer, "pad_token_id", None) or 0
@@ -188,7 +193,9 @@ def train_model(
     elif current().is_main:
         (folder / TRAINING_LOG).unlink(missing_ok=True)  # of a run that was killed before it saved anything
     started = time.monotonic()
-    trainer.train(resume_from_checkpoint=str(trainer.resumed.folder) if trainer.resumed else None)
+    large = trainer.is_large(longest * arguments.per_device_train_batch_size) and not trainer.is_fsdp_enabled
+    with forward_in_parts(trainer.plain) if large else nullcontext(False) as trainer.in_parts:
+        trainer.train(resume_from_checkpoint=str(trainer.resumed.folder) if trainer.resumed else None)
     record.count.wait()
     seconds = time.monotonic() - started
     if any(not torch.isfinite(parameter).all() for parameter in model.parameters()):
@@ -204,6 +211,19 @@ def train_model(
         tokens_seen=record.tokens_seen,
         seconds=seconds,
     )
+
+
+def recompute_layers(model) -> None:
+    """Let each layer's forward pass run again on the way back, so that only its inputs are kept until then.
+
+    Raises:
+        ConfigError: Transformers cannot do that with this model.
+    """
+    if not model.supports_gradient_checkpointing:
+        message = f"training.gradient_checkpointing: {type(model).__name__} does not support it; set it to false"
+        raise ConfigError(message)
+    newer = getattr(model, "activation_checkpointing_enable", None)  # its name from transformers 5.24 on
+    (newer or model.gradient_checkpointing_enable)()
 
 
 def add_adapters(model, training: TrainingConfig):
@@ -239,6 +259,11 @@ def _trainer_arguments(training: TrainingConfig, model, folder: Path, total_step
             "training.dtype: bfloat16 needs a GPU that has it, or a processor with AMX or AVX-512 BF16, and this one"
             " has neither; use float32"
         )
+    if training.optimizer == "adamw-8bit" and not is_bitsandbytes_available():
+        raise InputError(
+            "training.optimizer: adamw-8bit needs the package bitsandbytes, which is not installed; run: pip install"
+            " 'ifguide[bitsandbytes]'"
+        )
     processes = current()
     if training.batch_size % processes.world_size:
         raise ConfigError(
@@ -251,6 +276,7 @@ def _trainer_arguments(training: TrainingConfig, model, folder: Path, total_step
         )
     warmup = math.ceil(training.warmup_share * total_steps) or training.warmup_steps
     constant = training.schedule == "constant"  # which leaves warm-up out
+    eight_bits, fused = training.optimizer == "adamw-8bit", device.type in ("cpu", "cuda")
     arguments = TrainingArguments(
         output_dir=str(folder),
         num_train_epochs=training.epochs,
@@ -263,7 +289,7 @@ def _trainer_arguments(training: TrainingConfig, model, folder: Path, total_step
         weight_decay=training.weight_decay,
         max_grad_norm=training.max_grad_norm,
         adam_beta2=training.adam_beta2,
-        optim="adamw_torch_fused" if device.type in ("cpu", "cuda") else "adamw_torch",
+        optim="adamw_bnb_8bit" if eight_bits else "adamw_torch_fused" if fused else "adamw_torch",
         train_sampling_strategy="group_by_length",
         seed=training.seed,
         bf16=training.dtype == "bfloat16",

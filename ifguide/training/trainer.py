@@ -11,7 +11,7 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 from ifguide.config.schema import SuppressConfig
 from ifguide.errors import ConfigError
 from ifguide.runtime.distributed import current
-from ifguide.training.objective import LossSums, sum_losses
+from ifguide.training.objective import LOGITS_AT_ONCE, LossSums, sum_losses, sum_losses_in_parts
 from ifguide.training.rows import SharedOrder
 from ifguide.training.state import TrainingState, restore_random
 
@@ -54,10 +54,13 @@ class PenalisedTrainer(Trainer):
         check_hooks()
         super().__init__(*args, **kwargs)
         self.model_accepts_loss_kwargs = True  # makes Trainer count num_items_in_batch for every kind of model
-        plain: Any = self.model
-        if hasattr(plain, "get_base_model"):  # below adapters
-            plain = plain.get_base_model()
-        self.takes_positions = "position_ids" in inspect.signature(plain.forward).parameters
+        model: Any = self.model
+        self.plain: Any = model.get_base_model() if hasattr(model, "get_base_model") else model
+        """The model below adapters."""
+        self.takes_positions = "position_ids" in inspect.signature(self.plain.forward).parameters
+        self.n_words: int = self.plain.get_input_embeddings().num_embeddings
+        self.in_parts = False
+        """Whether large batches take their loss in parts, inside `ifguide.training.parts.forward_in_parts`."""
         self.suppress = suppress
         self.resumed: TrainingState | None = None
         """What a killed run left, when this one goes on with it."""
@@ -65,16 +68,24 @@ class PenalisedTrainer(Trainer):
         """LossSums since the last `take_sums`, kept on the device."""
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        taken = ("input_ids", "position_ids") if self.takes_positions else ("input_ids",)
-        outputs = model(**{name: inputs[name] for name in taken if name in inputs}, use_cache=False)
-        how, wanted = self.suppress or SuppressConfig(), (inputs["labels"], inputs["selected"])
-        sums = sum_losses(outputs.logits, *wanted, self.penalty_now(), how.max_penalty or None, how.method)
+        names = ("input_ids", "position_ids") if self.takes_positions else ("input_ids",)
+        taken, how = {name: inputs[name] for name in names if name in inputs}, self.suppress or SuppressConfig()
+        wanted = inputs["labels"], inputs["selected"], self.penalty_now(), how.max_penalty or None, how.method
+        if self.in_parts and self.is_large(inputs["labels"].numel()):
+            taken["sum_losses"] = lambda *each: sum_losses_in_parts(*each, self.n_words, *wanted)
+            sums = model(**taken, use_cache=False)
+        else:
+            sums = sum_losses(model(**taken, use_cache=False).logits, *wanted)
         n_items = num_items_in_batch if num_items_in_batch is not None else sums.n_selected + sums.n_other
         loss = sums.objective / max(1, n_items) if isinstance(n_items, int) else sums.objective / n_items.clamp(min=1)
         loss = loss * self.accelerator.num_processes  # whose gradients are averaged, while n_items counts all of them
         detached = sums._replace(objective=sums.objective.detach())
         self.sums = detached if self.sums is None else type(sums)(*map(torch.add, self.sums, detached))
-        return (loss, outputs) if return_outputs else loss
+        return (loss, sums) if return_outputs else loss
+
+    def is_large(self, n_tokens: int) -> bool:
+        """Whether a batch of this many tokens has too many logits to hold all at once."""
+        return n_tokens * self.n_words > LOGITS_AT_ONCE
 
     def penalty_now(self) -> float:
         """λ at this step. With `penalise` it starts at plain training, where a selected token weighs like any other;

@@ -1,5 +1,6 @@
 """Two processes against one: the same sums, the same steps, the same bytes; and none waits for one that is gone."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -9,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from ifguide.config.schema import SuppressConfig, TrainingConfig
 from ifguide.data.packing import pack_rows
@@ -19,13 +20,16 @@ from ifguide.influence.direction import query_gradient
 from ifguide.influence.ekfac import fit_factors
 from ifguide.models.loading import tracked_modules
 from ifguide.runtime import distributed
-from ifguide.runtime.distributed import ALONE, Processes
+from ifguide.runtime.distributed import ALONE, Processes, current
 from ifguide.storage.shards import plan_shards
 from ifguide.study import scoring
 from ifguide.study.freshness import stage_states
 from ifguide.study.lineage import STAGES, Unit
 from ifguide.study.pipeline import run_study
 from ifguide.study.reading import Study
+from ifguide.training import objective, trainer
+from ifguide.training import train as train_module
+from ifguide.training.record import TrainingRecord
 from ifguide.training.rows import collate_rows, trim_row
 from ifguide.training.train import train_model
 from tests.influence.covariances import fit_covariances
@@ -62,15 +66,41 @@ def tiny_rows():
     return pack_rows(ids, offsets, 16, 39, np.random.default_rng(1).random(len(ids)) < 0.2, pack=False)
 
 
+SUPPRESS = SuppressConfig(penalty=0.5, max_penalty=0.0, warmup_share=0.0)
+
+
 def train(folder) -> None:
-    train_model(
-        tiny_model("gpt_neox"),
-        None,
-        tiny_rows(),
-        TRAINING,
-        SuppressConfig(penalty=0.5, max_penalty=0.0, warmup_share=0.0),
-        folder,
-    )
+    train_model(tiny_model("gpt_neox"), None, tiny_rows(), TRAINING, SUPPRESS, folder)
+
+
+ONE_STEP = {
+    "plain": {"gradient_accumulation": 1},
+    "accumulated": {},
+    "layers computed again": {"gradient_checkpointing": True},
+    "logits in parts": {},
+    "adapters": {"adapter": "lora", "lora_rank": 2},
+}
+
+
+def first_gradients(folder, way: str) -> None:
+    """Keep the gradients of the first optimiser step of a training in `gradients.safetensors` of the folder."""
+    kept: dict[str, torch.Tensor] = {}
+
+    class Keep(TrainingRecord):
+        def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
+            for name, parameter in model.named_parameters():
+                if parameter.grad is not None:
+                    kept.setdefault(name.removeprefix("module."), parameter.grad.clone())
+
+    training = dataclasses.replace(TRAINING, **ONE_STEP[way], max_steps=1, max_grad_norm=0.0, save_steps=0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train_module, "TrainingRecord", Keep)
+        if way == "logits in parts":
+            for module in (objective, trainer):
+                patch.setattr(module, "LOGITS_AT_ONCE", 200)
+        train_model(tiny_model("gpt_neox"), None, tiny_rows(), training, SUPPRESS, folder)
+    if current().is_main:
+        save_file(kept, folder / "gradients.safetensors")
 
 
 WORKER = """
@@ -80,7 +110,7 @@ import torch
 from safetensors.torch import save_file
 from ifguide.runtime.distributed import current, join_processes
 from ifguide.errors import InputError, IFGuideError
-from tests.runtime.test_distributed import measure, train
+from tests.runtime.test_distributed import ONE_STEP, first_gradients, measure, train
 
 folder = Path(sys.argv[1])
 with join_processes() as processes:
@@ -99,6 +129,8 @@ with join_processes() as processes:
     for dtype in (torch.float32, torch.float64):
         save_file(measure(processes, dtype), folder / f"{dtype}-{processes.rank}.safetensors")
     train(folder / "trained")
+    for way in ONE_STEP:
+        first_gradients(folder / way, way)
     (folder / f"said-{processes.rank}.json").write_text(json.dumps(said))
     processes.wait()  # until both have written everything
     if processes.rank == 1:
@@ -165,6 +197,17 @@ def test_two_processes_take_the_optimiser_steps_of_one(worked, tmp_path):
     for a, b in zip(*logs, strict=True):
         assert a.pop("tokens_per_second") > 0 and b.pop("tokens_per_second") > 0
         assert a == pytest.approx(b, rel=1e-9)
+
+
+@pytest.mark.parametrize("way", ONE_STEP)
+def test_a_selected_token_weighs_the_same_in_two_processes_as_in_one(worked, tmp_path, way):
+    """The gradients of one step, in float64, although the two hold unlike numbers of selected tokens."""
+    folder, _ = worked
+    first_gradients(tmp_path, way)
+    one, two = (load_file(where / "gradients.safetensors") for where in (tmp_path, folder / way))
+    assert one.keys() == two.keys() and any(gradient.any() for gradient in one.values())
+    for name, expected in one.items():
+        torch.testing.assert_close(two[name], expected, rtol=1e-9, atol=1e-12, msg=name)
 
 
 def test_the_loss_of_a_step_is_the_mean_over_the_tokens_of_all_processes(worked):

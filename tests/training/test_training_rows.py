@@ -102,7 +102,7 @@ def test_tokens_are_counted_as_the_corpus_has_them():
     later[offsets[:-1]] = False  # a document's first token is never predicted, its end-of-text is
     for pack in (False, True):
         rows = TrainingRows(pack_rows(token_ids, offsets, 9, EOS, selected, pack=pack))
-        assert rows.count_tokens() == (later.sum() + 18, (selected & later).sum())
+        assert rows.count_tokens() == (later.sum() + 18, (selected & later).sum(), 9)
 
 
 def test_plain_rows_have_no_positions_and_no_selection():

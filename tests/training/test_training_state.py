@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from ifguide.config.schema import SuppressConfig, TrainingConfig
-from ifguide.errors import StaleError
+from ifguide.errors import ConfigError, InputError, StaleError
+from ifguide.training import train
 from ifguide.training.state import STATE, read_state
 from ifguide.training.train import initialise_model, train_model
 from tests.one_case import for_each
@@ -232,6 +234,65 @@ def test_a_killed_run_with_adapters_goes_on(tmp_path, monkeypatch):
     start(tmp_path / "killed", training)
     a, b = weights(tmp_path / "whole" / "final"), weights(tmp_path / "killed" / "final")
     assert all(torch.equal(a[key], b[key]) for key in a)
+
+
+@for_each("changes", [{}, {"packing": True}, {"adapter": "lora", "lora_rank": 2}, {"gradient_accumulation": 2}])
+@for_each("model_type", ["gpt_neox", "gpt2", "llama"])  # GPT-2 with dropout, which has to be drawn again
+def test_layers_that_are_computed_again_give_the_same_weights(tmp_path, changes, model_type):
+    again, runs = [], {}
+    for recompute in (False, True):
+        model = initialise_model({"model_type": model_type, **SHAPE}, VOCAB, 0).double()
+        layer = model.base_model.get_submodule("h.0.mlp" if model_type == "gpt2" else "layers.0.mlp")
+        layer.register_forward_pre_hook(lambda *_, recompute=recompute: again.append(recompute))
+        training = dataclasses.replace(TRAINING, **changes, gradient_checkpointing=recompute, save_steps=0)
+        rows = tiny_rows(pack=training.packing)
+        result = train_model(model, None, rows, training, SUPPRESS, tmp_path / str(recompute))
+        runs[recompute] = weights(result.final)
+    assert again.count(True) == 2 * again.count(False)
+    for name, expected in runs[False].items():
+        torch.testing.assert_close(runs[True][name], expected, rtol=1e-7, atol=1e-9, msg=name)
+
+
+def test_a_killed_run_that_computes_layers_again_goes_on(tmp_path, monkeypatch):
+    training = dataclasses.replace(TRAINING, gradient_checkpointing=True)
+    start(tmp_path / "whole", training)
+    with pytest.raises(Killed):
+        start(tmp_path / "killed", training, kill_at=7, monkeypatch=monkeypatch)
+    start(tmp_path / "killed", training)
+    a, b = weights(tmp_path / "whole" / "final"), weights(tmp_path / "killed" / "final")
+    assert all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_a_model_whose_layers_cannot_be_computed_again_is_refused(tmp_path):
+    model = initialise_model({"model_type": "gpt_neox", **SHAPE}, VOCAB, 0)
+    model.supports_gradient_checkpointing = False
+    with pytest.raises(ConfigError, match=r"GPTNeoXForCausalLM does not support it; set it to false"):
+        train_model(model, None, tiny_rows(), TrainingConfig(gradient_checkpointing=True), None, tmp_path)
+
+
+def test_moments_of_eight_bits_need_a_package_and_say_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "is_bitsandbytes_available", lambda: False)
+    model = initialise_model({"model_type": "gpt_neox", **SHAPE}, VOCAB, 0)
+    with pytest.raises(InputError, match=r"bitsandbytes, which is not installed; run: pip install"):
+        train_model(model, None, tiny_rows(), TrainingConfig(optimizer="adamw-8bit"), None, tmp_path)
+
+
+def test_moments_of_eight_bits_learn_the_same_and_go_on_after_a_kill(tmp_path, monkeypatch):
+    """Only matrices of 4,096 numbers and more have them."""
+    pytest.importorskip("bitsandbytes")
+    shape = {**SHAPE, "hidden_size": 64, "intermediate_size": 128}
+    training = dataclasses.replace(TRAINING, optimizer="adamw-8bit")
+    eight, exact = (start(tmp_path / name, t, shape=shape) for name, t in (("whole", training), ("exact", TRAINING)))
+    with pytest.raises(Killed):
+        start(tmp_path / "killed", training, kill_at=7, shape=shape, monkeypatch=monkeypatch)
+    moments = load_file(tmp_path / "killed" / STATE / "optimiser.safetensors")
+    large = [value for key, value in moments.items() if key.endswith(("state1", "state2")) and value.numel() >= 4096]
+    assert large and {value.dtype for value in large} == {torch.uint8}
+    start(tmp_path / "killed", training, shape=shape)
+    a, b = weights(eight.final), weights(tmp_path / "killed" / "final")
+    assert all(torch.equal(a[key], b[key]) for key in a)
+    losses = [[line["loss"] for line in log_lines(run.final.parent)] for run in (eight, exact)]
+    assert losses[0] != losses[1] and losses[0] == pytest.approx(losses[1], rel=0.02)
 
 
 def test_corpus_of_these_tests_has_several_lengths():
