@@ -18,6 +18,8 @@ import argparse
 import dataclasses
 import json
 import shutil
+import signal
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -105,6 +107,7 @@ def run_all(
     build(study, [Unit("selection", DEFAULT)], progress=Progress())
     usual = study.selection().settings
     n_valid, point = usual["n_valid"], usual["tokens_above"]
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # a kill, too, leaves the study's settings as they were
     try:
         for seed in seeds:
             record(study, BASE, 1, seed, results, judge)
