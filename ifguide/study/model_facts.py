@@ -10,6 +10,7 @@ import numpy as np
 
 from ifguide.errors import ConfigError, IFGuideError, InputError
 from ifguide.storage import artifacts
+from ifguide.storage.lock import read_record
 from ifguide.study import on_demand
 from ifguide.study.reading import Study
 
@@ -60,8 +61,9 @@ class ModelFacts:
 
 
 def known_facts(study: Study) -> ModelFacts | None:
-    """What is on file of a study's model."""
-    found = on_demand.read_result(_facts_path(study))
+    """What is on file of a study's model; of a recorded study, whose model is elsewhere, what it was recorded with."""
+    recorded = read_record(study.root) and min(study.root.glob("model-facts/*.json"), default=None)
+    found = on_demand.read_result(recorded or _facts_path(study))
     return ModelFacts(**found | {"layers": tuple(map(tuple, found["layers"]))}) if found else None
 
 

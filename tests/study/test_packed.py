@@ -1,6 +1,7 @@
 """A study as one file: what it holds, how it opens, what it refuses."""
 
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from ifguide.storage.lock import RECORD
 from ifguide.study.analysis.document_map import read_map
 from ifguide.study.freshness import stage_states
 from ifguide.study.lineage import Unit
+from ifguide.study.model_facts import known_facts
 from ifguide.study.packed import pack_study, unpack_study
 from ifguide.study.reading import Study
 from tests.app.fake_study import write_map, write_study
@@ -40,6 +42,11 @@ def test_a_packed_study_opens_with_all_that_pages_read_and_no_place_of_the_machi
     np.testing.assert_array_equal(read_map(opened), read_map(study))
     assert {state.state for state in stage_states(opened).values()} <= {"fresh", "missing"}
     assert unpack_study(file, tmp_path / "theirs") == name  # opened again, it replaces itself
+
+
+def test_the_showcase_knows_the_model_that_it_was_recorded_with(tmp_path):
+    name = unpack_study(Path(__file__).parents[2] / "docs" / "showcase.ifguide", tmp_path)
+    assert known_facts(Study.open(name, tmp_path)).family == "LlamaForCausalLM"
 
 
 def test_a_packed_study_is_only_read(packed, tmp_path):
