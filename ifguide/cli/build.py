@@ -168,7 +168,7 @@ def score(
     task: Annotated[int, Option("--task", metavar="N", help="Which part of the corpus, from 0.")],
     tasks: Annotated[int, Option("--tasks", metavar="N", help="How many parts there are.")],
 ) -> None:
-    """Score one part of the corpus, as one task of a cluster's job array.
+    """Score one part of the corpus, as one task of a job array.
 
     The stages before the scores must be built. Parts need nothing of each other, and a part that is started again keeps
     what it has. `ifguide run` then puts them together.

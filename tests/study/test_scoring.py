@@ -168,6 +168,7 @@ def test_a_datatrove_pipeline_scores_documents_elsewhere_and_the_study_gathers_t
                 ParquetWriter(str(tmp_path / "scores"), expand_metadata=True),
             ],
             tasks=tasks,
+            workers=1,
             logging_dir=str(tmp_path / "logs"),
         ).run()
 
