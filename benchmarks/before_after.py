@@ -41,7 +41,7 @@ from ifguide.study.lineage import Unit, default_setting
 from ifguide.study.pipeline import build, run_study
 from ifguide.study.reading import Study
 from ifguide.study.variants import BASELINES, PREFERENCE, STEERED, recipe
-from ifguide.ui.compare.frontier import FrontierPoint
+from ifguide.ui.compare.frontier import FrontierPoint, order_points
 from ifguide.ui.palette import variant_colours
 from ifguide.ui.report.figures import frontier_figure
 
@@ -236,7 +236,7 @@ def show(name: str, results: Path, seeds: list[int], svg: Path | None, half: str
     found = read_records(results / each for each in names)
     print(table(found, half))
     if svg:
-        svg.write_text(alone(draw(found, half)), encoding="utf-8")
+        svg.write_text(draw(found, half), encoding="utf-8")
 
 
 def table(found: pd.DataFrame, half: str = "") -> str:
@@ -310,25 +310,30 @@ def spread(values: pd.Series, form: str) -> str:
 
 
 def draw(found: pd.DataFrame, half: str = "") -> str:
-    """The frontier: a point for each method and budget, its means over seeds."""
+    """The frontier as an SVG file: a point for each method and budget, its means over seeds, a colour a method, and a
+    key to the numbers that stand for names where there are many."""
     emt_of = f"emt_{half}" if half else "emt"
     means = found.groupby(["method", "budget"])[[emt_of, "perplexity"]].mean()
+    titles = {key: key[0] if key[0] == BASE else f"{key[0]} x{key[1]:g}" for key in means.index}
     points = [
-        FrontierPoint(
-            name=method if method == BASE else f"{method} x{budget:g}", emt=row[emt_of], perplexity=row["perplexity"]
-        )
-        for (method, budget), row in means.iterrows()
+        FrontierPoint(name=titles[key], emt=row[emt_of], perplexity=row["perplexity"]) for key, row in means.iterrows()
     ]
-    return frontier_figure(points, variant_colours([point.name for point in points]))
+    of_method = variant_colours(list(dict.fromkeys(method for method, _ in means.index)))
+    picture = frontier_figure(points, {title: of_method[key[0]] for key, title in titles.items()})
+    return alone(picture, [f"{number}  {point.name}" for number, point in enumerate(order_points(points), 1)])
 
 
-def alone(picture: str) -> str:
-    """A report's picture as a file of its own: with a name space, a size, and the styles that the report's page has."""
+def alone(picture: str, key: list[str]) -> str:
+    """A report's picture as a file of its own: with a name space, a size, the styles that the report's page has, and
+    the lines of a key at its right."""
     style = (
         "<style>text{fill:#1f2933;font:13px sans-serif}.tick{fill:#55606e;font-size:12px}.axis,.leader{stroke:#8b95a1}"
         ".grid{stroke:#dde2e8}.name{paint-order:stroke;stroke:#fff;stroke-width:4px}</style>"
     )
-    head, rest = picture.split(">", 1)
+    head, rest = str(picture).split(">", 1)
+    lines = "".join(f'<text class="tick" x="775" y="{24 + 17 * row}">{line}</text>' for row, line in enumerate(key))
+    head = head.replace('viewBox="0 0 760 400"', f'viewBox="0 0 930 {max(400, 24 + 17 * len(key))}"')
+    rest = rest.replace("</svg>", f"{lines}</svg>")
     return f'{head} xmlns="http://www.w3.org/2000/svg" style="background:#fff">{style}{rest}\n'
 
 
