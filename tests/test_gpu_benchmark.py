@@ -37,8 +37,8 @@ def test_parts_are_kept_and_gone_on_with_and_a_failure_stops_nothing_else(tmp_pa
     assert json.loads(out.read_text()) == notes
     shown = table(parts, notes)
     assert "| bad | page.md | failed |" in shown and "## last\n\n| 9 |" in shown
-    mended = [parts[0], part("bad", "print('now')"), parts[3]]
-    again = run_parts(mended, 600, out)
+    repaired = [parts[0], part("bad", "print('now')"), parts[3]]
+    again = run_parts(repaired, 600, out)
     assert again["bad"]["output"] == "now\n" and {note["state"] for note in again.values()} == {"done"}
     assert ran.read_text() == "x"  # what was done was not run again
     assert json.loads(out.read_text())["slow"]["state"] == "stopped"

@@ -168,8 +168,9 @@ def select_tokens(
     offsets, mask = np.asarray(offsets), np.zeros(len(scores), dtype=bool) if mask is None else mask
     taken = ranking.count_above
     if max_tokens:
-        found = [(owner, high - low) for owner, low, high in _find_windows(scores, offsets, valid, ranking, window)]
-        covered = sum((np.bincount(*pair, len(taken)).astype(np.int64) for pair in found), np.zeros_like(taken))
+        covered = np.zeros_like(taken)
+        for owner, low, high in _find_windows(scores, offsets, valid, ranking, window):
+            np.add.at(covered, owner, high - low)
         taken = spend_budget(covered, ranking.order, max_tokens)
     for owner, low, high in _find_windows(scores, offsets, valid, ranking, window):
         if max_tokens:  # windows grow to the right: "hit by hit, left to right" takes them in reading order

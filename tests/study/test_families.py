@@ -14,6 +14,7 @@ from ifguide.models.loading import load_model
 from ifguide.study.lineage import Unit
 from ifguide.study.model_facts import describe_model
 from ifguide.study.pipeline import create_study
+from tests.one_case import for_each
 from tests.tiny import EXPERTS, FAMILIES, tiny_model
 from tests.tiny_study import save_tiny_model, tiny_config, write_tiny_inputs
 from tests.training.test_training_rows import row_loss
@@ -53,25 +54,30 @@ def test_packed_documents_do_not_see_each_other_in_training(kind):
     assert row_loss(model, list(together)) == pytest.approx(row_loss(model, list(apart)), rel=1e-5)
 
 
-def test_a_layer_that_is_never_called_is_refused_with_the_remedy_which_works(tmp_path):
+@for_each(
+    "kind, setting, said",
+    [
+        (
+            "mamba",
+            "model.mode=asis",
+            r"dt_proj without calling the layer; .*model\.modules='\(in_proj\|x_proj\|out_proj\)\$'",
+        ),
+        (
+            "llama",
+            "model.modules=conv1d",
+            r"no linear layer to track in LlamaForCausalLM matches model\.modules = 'conv1d'",
+        ),
+    ],
+)
+def test_layers_that_cannot_be_tracked_are_refused(tmp_path, kind, setting, said):
     write_tiny_inputs(tmp_path / "inputs")
-    save_tiny_model("mamba", tmp_path / "inputs" / "model")
-    config = tiny_config(tmp_path / "inputs", "model.mode=asis")
-    with pytest.raises(
-        ConfigError, match=r"dt_proj without calling the layer; .*model\.modules='\(in_proj\|x_proj\|out_proj\)\$'"
-    ):
-        create_study("tiny", config, tmp_path, named=set())
+    save_tiny_model(kind, tmp_path / "inputs" / "model")
+    with pytest.raises(ConfigError, match=said):
+        create_study("tiny", tiny_config(tmp_path / "inputs", setting), tmp_path, named=set())
     assert not (tmp_path / "tiny").exists()
-    facts = describe_model(str(tmp_path / "inputs" / "model"), modules="(in_proj|x_proj|out_proj)$")
+
+
+def test_the_remedy_for_a_layer_that_is_never_called_works(tmp_path):
+    save_tiny_model("mamba", tmp_path)
+    facts = describe_model(str(tmp_path), modules="(in_proj|x_proj|out_proj)$")
     assert len(facts.layers) == 6 and facts.forward_derivative
-
-
-def test_a_model_in_which_nothing_can_be_tracked_is_refused(tmp_path):
-    write_tiny_inputs(tmp_path / "inputs")
-    save_tiny_model("llama", tmp_path / "inputs" / "model")
-    config = tiny_config(tmp_path / "inputs", "model.modules=conv1d")
-    with pytest.raises(
-        ConfigError, match=r"no linear layer to track in LlamaForCausalLM matches model\.modules = 'conv1d'"
-    ):
-        create_study("tiny", config, tmp_path, named=set())
-    assert not (tmp_path / "tiny").exists()

@@ -226,8 +226,9 @@ def test_adapters_change_linear_layers_by_low_rank_only(tmp_path, model_type):
     assert all(torch.equal(a[key], b[key]) for key in a)
 
 
-def test_a_killed_run_with_adapters_goes_on(tmp_path, monkeypatch):
-    training = dataclasses.replace(TRAINING, adapter="lora", lora_rank=2)
+@for_each("changes", [{"adapter": "lora", "lora_rank": 2}, {"gradient_checkpointing": True}])
+def test_a_killed_run_with_adapters_or_layers_computed_again_goes_on(tmp_path, monkeypatch, changes):
+    training = dataclasses.replace(TRAINING, **changes)
     start(tmp_path / "whole", training)
     with pytest.raises(Killed):
         start(tmp_path / "killed", training, kill_at=7, monkeypatch=monkeypatch)
@@ -251,16 +252,6 @@ def test_layers_that_are_computed_again_give_the_same_weights(tmp_path, changes,
     assert again.count(True) == 2 * again.count(False)
     for name, expected in runs[False].items():
         torch.testing.assert_close(runs[True][name], expected, rtol=1e-7, atol=1e-9, msg=name)
-
-
-def test_a_killed_run_that_computes_layers_again_goes_on(tmp_path, monkeypatch):
-    training = dataclasses.replace(TRAINING, gradient_checkpointing=True)
-    start(tmp_path / "whole", training)
-    with pytest.raises(Killed):
-        start(tmp_path / "killed", training, kill_at=7, monkeypatch=monkeypatch)
-    start(tmp_path / "killed", training)
-    a, b = weights(tmp_path / "whole" / "final"), weights(tmp_path / "killed" / "final")
-    assert all(torch.equal(a[key], b[key]) for key in a)
 
 
 def test_a_model_whose_layers_cannot_be_computed_again_is_refused(tmp_path):

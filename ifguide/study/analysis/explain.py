@@ -217,6 +217,7 @@ def _load(study: Study, checkpoint: str):
     kinds = ("toxic", "safe") if config.differential else ("toxic",)
     encoded = {kind: encoded_queries(study, kind) for kind in kinds}
     factors = read_factors(study, checkpoint, str(device))
-    curvature = Curvature(factors=factors, damping=config.damping, unit=config.damping_unit)
+    held = dict(factors) if factors else None  # read once, for it is applied to each document and query
+    curvature = Curvature(factors=held, damping=config.damping, unit=config.damping_unit)
     options = {"weighting": config.weighting, "objective": config.objective}
     return SplitModel(model), modules, curvature, encoded, options
