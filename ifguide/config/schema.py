@@ -162,6 +162,8 @@ class TrainingConfig:
     """`adamw-8bit` keeps AdamW's two moments in 8 bits instead of 32 (bitsandbytes)."""
     gradient_checkpointing: Flag = False
     """Keep only each layer's inputs for the backward pass and compute the rest again: less memory, slower."""
+    report_to: Literal["", "trackio", "wandb", "tensorboard"] = ""
+    """Also send losses and evaluations to an experiment tracker; empty: to none."""
     adapter: Literal["", "lora"] = ""
     """`lora` trains low-rank adapters (PEFT) instead of all weights, and merges them; empty: all weights."""
     lora_rank: AtLeastOne = 16

@@ -11,10 +11,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from ifguide.data.packing import cut_overlapping
 from ifguide.data.stretches import count_valid, inside
 from ifguide.data.tokenizing import cut_pieces
-from ifguide.errors import ConfigError, InputError, StaleError
+from ifguide.errors import InputError, StaleError
 from ifguide.storage.artifacts import load_array, read_part, reading
 
 
@@ -187,17 +186,3 @@ class TokenizedCorpus:
     def column(self, name: str) -> pa.ChunkedArray:
         """`id`, `source` or `text` of all documents, in corpus order, memory-mapped."""
         return pa.chunked_array([batch.column(name) for batch in self.batches])
-
-
-def chunk_documents(offsets: np.ndarray, max_length: int) -> np.ndarray:
-    """Cut documents, `offsets` int64 (D+1,), into chunks of at most `max_length` tokens, of which neighbours share one.
-    A ConfigError: `max_length` is below 2.
-
-    Returns int64 (C, 3), rows (document, start, stop) in corpus order: absolute tokens [start, stop). Every token but a
-    document's first is inside, and not first, in exactly one chunk. A document of one token has no chunk.
-    """
-    if max_length < 2:
-        raise ConfigError(f"expected chunks of at least 2 tokens, got {max_length}; set corpus.max_length to 2 or more")
-    document, start, stop = cut_overlapping(np.diff(offsets), max_length)
-    first = np.asarray(offsets)[document]
-    return np.stack([document, first + start, first + stop], axis=1).astype(np.int64)

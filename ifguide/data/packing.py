@@ -15,6 +15,13 @@ IGNORED = -100
 """Label of a position without a target: padding, and a document's first token. torch's cross-entropy ignores it."""
 
 
+def mark_labels(labels: np.ndarray, selected: np.ndarray) -> np.ndarray:
+    """Labels int64 (T,) that say themselves which are selected, bool (T,), for `ifguide.training.objective`'s
+    `penalised_loss`: a selected label y becomes -101 - y. A collator pads and cuts them like any labels."""
+    labels = np.asarray(labels)
+    return np.where(np.asarray(selected) & (labels >= 0), IGNORED - 1 - labels, labels)
+
+
 def pad_rows(rows: Sequence, fill, dtype=np.int64) -> np.ndarray:
     """Rows of different lengths as one array (B, T), filled up on the right to the longest with `fill`.
 
@@ -211,6 +218,20 @@ def cut_overlapping(lengths: np.ndarray, max_length: int) -> tuple[np.ndarray, n
     number = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
     start = number * step
     return which, start, np.minimum(start + max_length, lengths[which])
+
+
+def chunk_documents(offsets: np.ndarray, max_length: int) -> np.ndarray:
+    """Cut documents, `offsets` int64 (D+1,), into chunks of at most `max_length` tokens, of which neighbours share one.
+    A ConfigError: `max_length` is below 2.
+
+    Returns int64 (C, 3), rows (document, start, stop) in corpus order: absolute tokens [start, stop). Every token but a
+    document's first is inside, and not first, in exactly one chunk. A document of one token has no chunk.
+    """
+    if max_length < 2:
+        raise ConfigError(f"expected chunks of at least 2 tokens, got {max_length}; set corpus.max_length to 2 or more")
+    document, start, stop = cut_overlapping(np.diff(offsets), max_length)
+    first = np.asarray(offsets)[document]
+    return np.stack([document, first + start, first + stop], axis=1).astype(np.int64)
 
 
 def _place_packed(n_elements: np.ndarray, max_length: int):

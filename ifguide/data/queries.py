@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -129,13 +130,19 @@ def split_text(text: str, share: float) -> tuple[str, str] | str:
 
 
 def encode_queries(queries: "pandas.DataFrame", tokenizer, max_length: int, bos_id: int | None = None) -> Encoded:
+    """`encode_pairs` of a table with the columns `prompt` and `completion`."""
+    pairs = list(zip(queries["prompt"].tolist(), queries["completion"].tolist(), strict=True))
+    return encode_pairs(pairs, tokenizer, max_length, bos_id)
+
+
+def encode_pairs(pairs: Sequence[tuple[str, str]], tokenizer, max_length: int, bos_id: int | None = None) -> Encoded:
     """Tokenise prompt and completion as one text and mark the tokens to be predicted.
 
     A token belongs to the text, prompt or completion, in which its first character that is not white space is. A prompt
     that is too long loses tokens from its beginning.
 
     Args:
-        queries: columns `prompt` and `completion`.
+        pairs: (prompt, completion).
         max_length: most tokens of a query, `bos_id` included.
         bos_id: put before every query as context; None for nothing.
 
@@ -147,7 +154,6 @@ def encode_queries(queries: "pandas.DataFrame", tokenizer, max_length: int, bos_
         InputError: no token begins in a completion, no token is before it, or it is too long for `max_length`.
     """
     encoded: Encoded = []
-    pairs = list(zip(queries["prompt"].tolist(), queries["completion"].tolist(), strict=True))
     for first in range(0, len(pairs), _BATCH):
         part = pairs[first : first + _BATCH]
         tokenized = tokenize(tokenizer, [prompt + completion for prompt, completion in part])

@@ -8,4 +8,25 @@ model's; `batch_size` counts texts in one forward pass; and `report` is called w
 
 from collections.abc import Callable
 
+from ifguide.evaluation.statistics import (
+    bootstrap_interval,
+    emt,
+    paired_bootstrap_difference,
+    paired_perplexity_difference,
+    perplexity_interval,
+    share_interval,
+    tp,
+)
+
+__all__ = [
+    "Report",
+    "bootstrap_interval",
+    "emt",
+    "paired_bootstrap_difference",
+    "paired_perplexity_difference",
+    "perplexity_interval",
+    "share_interval",
+    "tp",
+]
+
 Report = Callable[[int, int], None]

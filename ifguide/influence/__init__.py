@@ -13,3 +13,7 @@ Arguments that mean the same everywhere:
     report: called with (done, total)
     processes: divide the work, and all return the same
 """
+
+from ifguide.influence.texts import score_texts
+
+__all__ = ["score_texts"]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ifguide.config.names import BASE
-from ifguide.data.corpus import chunk_documents
+from ifguide.data.packing import chunk_documents
 from ifguide.data.stretches import overlap
 from ifguide.errors import ConfigError
 from ifguide.runtime.distributed import current

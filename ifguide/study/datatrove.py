@@ -22,7 +22,7 @@ import numpy as np
 from datatrove.data import Document, DocumentsPipeline
 from datatrove.pipeline.base import PipelineStep
 
-from ifguide.data.corpus import chunk_documents
+from ifguide.data.packing import chunk_documents
 from ifguide.data.tokenizing import tokenize
 from ifguide.errors import ConfigError
 from ifguide.influence.attribution import score_corpus

@@ -89,7 +89,7 @@ class InputFile:
     """Hub revision."""
 
 
-_RESOURCES = {"training.save_steps", "training.gradient_checkpointing"}
+_RESOURCES = {"training.save_steps", "training.gradient_checkpointing", "training.report_to"}
 _CHECKPOINTING = ("early_checkpoints", "checkpoint_steps", "include_last_checkpoint")
 _DO_NOT_CHANGE_A_TRAINING = {f"training.{key}" for key in _CHECKPOINTING} | _RESOURCES
 

@@ -152,7 +152,7 @@ class Measured:
     """One study's model on this machine: rates, and what its stages come to."""
 
     def __init__(self, study: Study):
-        from ifguide.data.corpus import chunk_documents
+        from ifguide.data.packing import chunk_documents
         from ifguide.influence.batches import CorpusSequences, make_batches
         from ifguide.models.loading import tracked_modules
         from ifguide.study.checkpoints import start_model

@@ -24,6 +24,7 @@ from ifguide.errors import ConfigError, InputError, NumericalError
 from ifguide.models.loading import bos_context, load_config, load_tokenizer
 from ifguide.runtime.distributed import current
 from ifguide.runtime.progress import Progress, report_part
+from ifguide.runtime.trackers import open_tracker
 from ifguide.selection.index.build import build_index as index_scores
 from ifguide.selection.saved import write_selection
 from ifguide.storage import artifacts
@@ -84,8 +85,9 @@ def build_model(study: Study, unit: Unit, folder: Path, progress: Progress) -> N
     model, tokenizer = start_model(study)
     rows = cut_training_rows(study, tokenizer, None)
     steps = choose_checkpoint_steps(len(rows), config.training)
-    with _resumable(study, unit, folder) as work:
-        result = train_model(model, tokenizer, rows, config.training, None, work, report_part(progress), steps)
+    with _resumable(study, unit, folder) as work, _tracked(study, BASE) as tracker:
+        told = report_part(progress)
+        result = train_model(model, tokenizer, rows, config.training, None, work, told, steps, tracker)
     kept = [{"name": path.name, "source": f"checkpoints/{path.name}"} for path in result.checkpoints]
     if config.training.include_last_checkpoint or not kept:
         kept.append({"name": "last", "source": "final"})
@@ -214,8 +216,9 @@ def build_suppress(study: Study, unit: Unit, folder: Path, progress: Progress) -
     if how.method == "drop":
         hit = sum_by_document(mask, np.asarray(study.corpus().offsets)) > 0
         rows = DroppedRows(rows, hit)
-    with _resumable(study, unit, folder) as work:
-        train_model(model, tokenizer, rows, study.config.training, how, work, report_part(progress))
+    with _resumable(study, unit, folder) as work, _tracked(study, unit.name) as tracker:
+        told = report_part(progress)
+        train_model(model, tokenizer, rows, study.config.training, how, work, told, tracker=tracker)
 
 
 def _train_by_preference(study: Study, folder: Path, progress: Progress) -> None:
@@ -251,6 +254,12 @@ def _resumable(study: Study, unit: Unit, folder: Path) -> Iterator[Path]:
             part.rename(folder / part.name)
 
 
+def _tracked(study: Study, run: str):
+    """The tracker that `training.report_to` names, with a run of this name."""
+    training = study.config.training
+    return open_tracker(training.report_to, study.root, run, vars(training))
+
+
 def build_evaluate(study: Study, unit: Unit, folder: Path, progress: Progress) -> None:
     """Complete the prompts, judge the completions, measure what else the model can do."""
     from ifguide.study.evaluating import evaluate_unit
@@ -262,6 +271,9 @@ def build_evaluate(study: Study, unit: Unit, folder: Path, progress: Progress) -
     (folder / "metrics.json").write_text(json.dumps(metrics, indent=1), encoding="utf-8")  # perplexity may be infinite
     samples.to_parquet(folder / "samples.parquet", index=False)
     heldout.to_parquet(folder / "heldout.parquet", index=False)
+    with _tracked(study, f"evaluate {unit.name}") as tracker:
+        tracker.log(metrics)
+        tracker.log_table("completions", samples)
 
 
 def _write_layers(layers: Iterator[tuple], model, modules: dict, path: Path) -> None:

@@ -115,6 +115,28 @@ def sum_losses_in_parts(
     return LossSums(*(torch.stack(field).sum() for field in zip(*sums, strict=True)))
 
 
+def penalised_loss(penalty: float = 1.0, max_penalty: float | None = None, method: str = "penalise") -> Callable:
+    """Eq. 9 as the `compute_loss_func` of Transformers' `Trainer`, for labels from
+    `ifguide.data.packing.mark_labels`.
+
+    Args:
+        penalty, max_penalty, method: as for `sum_losses`; `ifguide.config.schema.SuppressConfig` has the studies'.
+
+    Returns:
+        A function of the model's output, its labels (B, T) and the number of valid labels of the whole batch (None:
+        those given), to a scalar: the mean over valid tokens, in nats.
+    """
+
+    def compute(outputs, labels: Tensor, num_items_in_batch=None) -> Tensor:
+        selected = labels < IGNORED
+        plain = torch.where(selected, IGNORED - 1 - labels, labels)
+        logits = outputs["logits"] if isinstance(outputs, dict) else outputs[0]
+        sums = sum_losses(logits, plain, selected, penalty, max_penalty, method)
+        return sums.objective / (sums.n_selected + sums.n_other if num_items_in_batch is None else num_items_in_batch)
+
+    return compute
+
+
 def _two_kinds(labels: Tensor, selected: Tensor | None) -> tuple[Tensor, Tensor]:
     """Which predicted tokens are valid, and which of those are selected: bool (B, T-1) each."""
     valid = labels[:, 1:] != IGNORED

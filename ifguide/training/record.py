@@ -12,6 +12,7 @@ from transformers.utils import logging
 
 from ifguide.errors import NumericalError
 from ifguide.runtime.distributed import current
+from ifguide.runtime.trackers import Tracker
 from ifguide.storage.artifacts import TRAINING_LOG
 from ifguide.training.state import TrainingState, read_random, restore_random, save_state
 
@@ -35,10 +36,18 @@ class TrainingRecord(TrainerCallback):
     """Writes the log, keeps early weights and reports progress."""
 
     def __init__(
-        self, folder: Path, tokenizer, log_every: int, checkpoint_steps, save_steps: int, tokens_total: int, report
+        self,
+        folder: Path,
+        tokenizer,
+        log_every: int,
+        checkpoint_steps,
+        save_steps: int,
+        tokens_total: int,
+        report,
+        tracker: Tracker,
     ):
         self.folder, self.tokenizer, self.log_every, self.save_steps = folder, tokenizer, log_every, save_steps
-        self.checkpoint_steps = set(checkpoint_steps)
+        self.checkpoint_steps, self.tracker = set(checkpoint_steps), tracker
         self.trainer: PenalisedTrainer
         """The one it belongs to, which can only be made after it."""
         self.checkpoints: list[Path] = []
@@ -112,6 +121,7 @@ class TrainingRecord(TrainerCallback):
         if current().is_main:
             with open(self.folder / TRAINING_LOG, "a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
+            self.tracker.log(line, step=state.global_step)
         self.logged_at = now
 
 

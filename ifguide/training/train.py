@@ -22,6 +22,7 @@ from ifguide.errors import ConfigError, InputError, NumericalError
 from ifguide.models.layers import stores_inputs_first
 from ifguide.models.loading import has_fast_bfloat16
 from ifguide.runtime.distributed import current
+from ifguide.runtime.trackers import NO_TRACKER, Tracker
 from ifguide.storage.artifacts import TRAINING_LOG
 from ifguide.training.parts import forward_in_parts
 from ifguide.training.record import LOG_LINES, TrainingRecord, save_weights
@@ -114,6 +115,7 @@ def train_model(
     folder: Path,
     report: Callable[[int, int], None] | None = None,
     checkpoint_steps: Sequence[int] = (),
+    tracker: Tracker = NO_TRACKER,
 ) -> TrainingResult:
     """Train `model` in place and write its weights.
 
@@ -136,6 +138,7 @@ def train_model(
         folder: empty, or what a killed run with the same arguments left.
         report: called with (tokens done, tokens in all), predicted tokens of all epochs.
         checkpoint_steps: optimiser steps after which to keep the weights; see `choose_checkpoint_steps`.
+        tracker: is given each line of the log.
 
     Raises:
         InputError: no row has a token to learn, or suppression is asked for and no token is selected.
@@ -174,6 +177,7 @@ def train_model(
         training.save_steps,
         math.ceil(n_tokens * total_steps / count_steps(len(rows), replace(training, max_steps=0, epochs=1.0))),
         report,
+        tracker,
     )
     trainer = PenalisedTrainer(
         model=model,

@@ -12,8 +12,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ifguide.config.schema import CorpusConfig
-from ifguide.data.corpus import TokenizedCorpus, chunk_documents
+from ifguide.data.corpus import TokenizedCorpus
 from ifguide.data.corpus_writer import build_corpus
+from ifguide.data.packing import chunk_documents
 from ifguide.data.spans import mark_tokens, parse_spans
 from ifguide.data.tokenizing import cut_pieces, tokenize
 from ifguide.errors import ConfigError, InputError, StaleError

@@ -3,7 +3,8 @@ import math
 import pytest
 import torch
 
-from ifguide.data.packing import IGNORED
+from ifguide.data.packing import IGNORED, mark_labels
+from ifguide.training import objective
 from ifguide.training.objective import sum_losses, token_losses
 from tests.one_case import for_each
 from tests.training.penalised import penalised_loss
@@ -168,3 +169,15 @@ def test_an_unknown_method_is_refused():
 def test_the_label_without_loss_is_the_one_of_transformers():
     """Labels come from its collators too, and its models leave out -100 and nothing else."""
     assert IGNORED == torch.nn.CrossEntropyLoss().ignore_index == -100
+
+
+def test_marked_labels_train_like_a_selection():
+    """Trainer's own loss function sees labels alone; they carry the selection."""
+    logits, labels, selected = batch()
+    marked = torch.from_numpy(mark_labels(labels.numpy(), selected.numpy()))
+    assert torch.equal(marked == IGNORED, labels == IGNORED)
+    assert (marked < IGNORED).sum() == (selected & (labels >= 0)).sum() > 0
+    for n_items in (None, 29):
+        expected = penalised_loss(logits, labels, selected, 0.7, 2.0, n_items)
+        found = objective.penalised_loss(0.7, 2.0)({"logits": logits}, marked, num_items_in_batch=n_items)
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
