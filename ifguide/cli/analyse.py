@@ -1,14 +1,13 @@
 """`ifguide explain`, `map`, `mechanism`, `rank`, `reliability` and `report`: what a study shows."""
 
 import dataclasses
-import json
 import math
 from pathlib import Path
 from typing import Annotated
 
 from typer import Option
 
-from ifguide.cli.options import AsJson, SelectionName, StudyName
+from ifguide.cli.options import Answer, SelectionName, StudyName
 from ifguide.cli.running import follow_run, open_study
 from ifguide.config.names import BASE, DEFAULT
 
@@ -21,7 +20,7 @@ def explain(
     start: Annotated[int | None, Option(min=0, help="First token of the part to explain.")] = None,
     stop: Annotated[int | None, Option(min=1, help="Token after the last of the part.")] = None,
     top: Annotated[int, Option(metavar="N", min=0, help="Explain the N best-ranked documents instead.")] = 0,
-) -> None:
+) -> Answer:
     """Show how much each query adds to a document's score.
 
     Without a document, it computes what each query adds to the influence direction, for the app's Queries page.
@@ -29,20 +28,22 @@ def explain(
     from ifguide.study.analysis.explain import explain_document, explain_queries, explain_top
 
     study = open_study(name)
+    values: dict = {}
     with follow_run("explain") as progress:
         if top:
-            shown = f"explained {explain_top(study, top, progress)} more documents, for the app's Documents page"
+            values["explained"] = explain_top(study, top, progress)
+            shown = f"explained {values['explained']} more documents, for the app's Documents page"
         elif document is None:
             explain_queries(study, progress)
             shown = "the app's Queries page shows the effect of each query"
         else:
-            found = explain_document(study, document, start, stop, progress)
-            parts = ", ".join(f"{part} {value:+.4g}" for part, value in found["parts"].items())
-            shown = f"score {found['total']:+.4g}: {parts}"
-    print(shown)
+            values |= {"document": document, **explain_document(study, document, start, stop, progress)}
+            parts = ", ".join(f"{part} {value:+.4g}" for part, value in values["parts"].items())
+            shown = f"score {values['total']:+.4g}: {parts}"
+    return Answer({"study": name, **values}, shown)
 
 
-def map_documents(name: StudyName) -> None:
+def map_documents(name: StudyName) -> Answer:
     """Draw the map of documents, for the app's Threshold page.
 
     Documents that the base model reads alike are near each other. Takes one pass of the model over the corpus.
@@ -57,7 +58,8 @@ def map_documents(name: StudyName) -> None:
         with follow_run("map") as progress:
             places = draw_map(study, progress)
     n_known = int(isfinite(places[:, 0]).sum())
-    print(f"{n_known:,} of {len(places):,} documents are on the map, for the app's Threshold page")
+    text = f"{n_known:,} of {len(places):,} documents are on the map, for the app's Threshold page"
+    return Answer({"study": name, "on_the_map": n_known, "documents": len(places)}, text)
 
 
 _MODELS = "base or a selection; give the option once for each model."
@@ -75,8 +77,7 @@ def mechanism(
     candidates: Annotated[int, Option(min=1, help="Changes tried in each round.")] = 32,
     queries: Annotated[int, Option(min=1, help="Toxic queries to search with; as many others to test on.")] = 16,
     seed: Annotated[int, Option(min=0, help="Seed of the search.")] = 0,
-    as_json: AsJson = False,
-) -> None:
+) -> Answer:
     """Compare what models predict after each layer.
 
     Shows how likely toxic completions are after each layer, and how much likelier a prefix makes them. The result is
@@ -93,7 +94,7 @@ def mechanism(
     if found is None:
         with follow_run("mechanism") as progress:
             found = measure_mechanism(study, settings, progress)
-    print(json.dumps(found, indent=1) if as_json else _format_mechanism(found))
+    return Answer(found, _format_mechanism(found))
 
 
 def _format_mechanism(found: dict) -> str:
@@ -145,8 +146,7 @@ def rank(
     labels: Annotated[str, Option(metavar="COLUMN", help="The corpus column that marks bad documents with true or 1.")],
     draws: Annotated[int, Option(min=1, help="Bootstrap draws for the intervals.")] = 1000,
     seed: Annotated[int, Option(min=0, help="Seed of the draws.")] = 0,
-    as_json: AsJson = False,
-) -> None:
+) -> Answer:
     """Compare the ranking of the documents with labels.
 
     Shows AUROC, average precision, and precision at the top, for every kind of scores that the study has, and several
@@ -160,12 +160,9 @@ def rank(
         known = read_labels(study, labels)
         found = study_rankings(study, known, n_draws=draws, seed=seed, report=report_part(progress, "orders"))
     n_bad, n_known = int(known.bad.sum()), int(known.known.sum())
-    if as_json:
-        rows = [dataclasses.asdict(quality) for quality in found]
-        values = {"study": name, "labels": labels, "documents": n_known, "bad": n_bad, "rankings": rows}
-        print(json.dumps(values, indent=1))
-    else:
-        print(format_rankings(found, n_bad, n_known))
+    rows = [dataclasses.asdict(quality) for quality in found]
+    values = {"study": name, "labels": labels, "documents": n_known, "bad": n_bad, "rankings": rows}
+    return Answer(values, format_rankings(found, n_bad, n_known))
 
 
 def format_rankings(found: list, n_bad: int, n_known: int) -> str:
@@ -185,7 +182,7 @@ def format_rankings(found: list, n_bad: int, n_known: int) -> str:
     )
 
 
-def reliability(name: StudyName, as_json: AsJson = False) -> None:
+def reliability(name: StudyName) -> Answer:
     """Tell whether a study's scores are noise.
 
     Each half of the queries scores a sample of the corpus by itself; the correlations are saved in the study's folder.
@@ -199,19 +196,16 @@ def reliability(name: StudyName, as_json: AsJson = False) -> None:
     if found is None:
         with follow_run("reliability") as progress:
             found = measure_reliability(study, progress=progress)
-    if as_json:
-        print(json.dumps(found, indent=1))
-        return
     rows = [(kind, f"{one['pearson']:.3f}", f"{one['whole']:.3f}") for kind, one in found["kinds"].items()]
-    print(format_table(("scores", "Pearson", "for all queries"), rows))
-    print(f"\n{found['tokens']:,} tokens. {describe_reliability(found, study.config.selection.attribution)}".rstrip())
+    said = f"{found['tokens']:,} tokens. {describe_reliability(found, study.config.selection.attribution)}".rstrip()
+    return Answer(found, f"{format_table(('scores', 'Pearson', 'for all queries'), rows)}\n\n{said}")
 
 
 def report(
     name: StudyName,
     out: Annotated[Path | None, Option(metavar="FILE", help="Where it goes.", show_default="NAME-report.html")] = None,
     selection: SelectionName = "default",
-) -> None:
+) -> Answer:
     """Write a study's results to one HTML file that opens offline.
 
     Offensive text is blurred until the reader asks for it.
@@ -219,13 +213,13 @@ def report(
     from ifguide.ui.report.write import write_report
 
     path = write_report(open_study(name), out or Path(f"{name}-report.html"), selection=selection)
-    print(f"wrote {path} ({path.stat().st_size:,} bytes)")
+    return _wrote(name, path)
 
 
 def pack(
     name: StudyName,
     out: Annotated[Path | None, Option(metavar="FILE", help="Where to write it.", show_default="NAME.ifguide")] = None,
-) -> None:
+) -> Answer:
     """Write a study to one file, to open read-only.
 
     `ifguide app FILE` opens it. It holds texts, scores, selections and completions, but no weights and no tokenizer.
@@ -233,7 +227,12 @@ def pack(
     from ifguide.study.packed import pack_study
 
     path = pack_study(open_study(name), out or Path(f"{name}.ifguide"))
-    print(f"wrote {path} ({path.stat().st_size:,} bytes)")
+    return _wrote(name, path)
+
+
+def _wrote(name: str, path: Path) -> Answer:
+    size = path.stat().st_size
+    return Answer({"study": name, "file": str(path), "bytes": size}, f"wrote {path} ({size:,} bytes)")
 
 
 COMMANDS = (explain, map_documents, mechanism, pack, rank, reliability, report)

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Argument, Option
 from typer.models import OptionInfo
 
-from ifguide.cli.options import AsJson, Background, StudyName
+from ifguide.cli.options import Answer, Background, StudyName
 from ifguide.cli.running import follow_run, launched_together, open_study
-from ifguide.cli.status import print_headline
+from ifguide.cli.status import status
 from ifguide.errors import InputError, StudyNotFound
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def demo(
     fresh: Annotated[bool, Option("--fresh", help="Build every stage again.")] = False, background: Background = False
-) -> None:
+) -> Answer:
     """Build the built-in study.
 
     It has a small corpus with planted insults and a tiny model, and takes minutes on a laptop. Stages that are up to
@@ -29,11 +29,10 @@ def demo(
     from ifguide.study.demo import NAME, build_demo
 
     if background:
-        _start_in_background(NAME, ["demo", *(["--fresh"] if fresh else [])], skip_when_fresh=not fresh)
-        return
+        return _start_in_background(NAME, ["demo", *(["--fresh"] if fresh else [])], skip_when_fresh=not fresh)
     with follow_run() as progress:
         build_demo(fresh=fresh, progress=progress)
-    print_headline(NAME)
+    return status(NAME)
 
 
 def _file(note: str, metavar: str = "FILE", default: str | bool = False) -> OptionInfo:
@@ -66,7 +65,7 @@ def new(
     heldout: Annotated[str | None, _file("Benign text to measure perplexity on.", default="none")] = None,
     preset: Annotated[str, Option(metavar="NAME", help=_PRESETS)] = "balanced",
     assignments: Annotated[list[str] | None, Option("--set", metavar="SECTION.KEY=VALUE", help=_SET)] = None,
-) -> None:
+) -> Answer:
     """Make a study of your own model and corpus.
 
     Every input is opened and read first. Settings that you leave open follow from the preset, the model, the corpus and
@@ -96,8 +95,9 @@ def new(
     named |= preset_settings(preset, config.model.mode).keys()
     with follow_run("new"):
         study = create_study(name, _with_absolute_paths(config, cache_dir() / name), named=named)
-    print(format_table(("", ""), find_facts(study).rows()))
-    print(f"\nwrote {study.root / 'study.toml'}; build it with `ifguide run {name}`")
+    facts, file = find_facts(study).rows(), study.root / "study.toml"
+    text = f"{format_table(('', ''), facts)}\n\nwrote {file}; build it with `ifguide run {name}`"
+    return Answer({"study": name, "file": str(file), "model": dict(facts)}, text)
 
 
 def _with_absolute_paths(config: "StudyConfig", root: Path) -> "StudyConfig":
@@ -137,7 +137,7 @@ def run(
     force: Annotated[str | None, Option(metavar="STAGE", help="Build this stage again, even if up to date.")] = None,
     no_fit_check: Annotated[bool, Option("--no-fit-check", help="Start even if memory seems too small.")] = False,
     background: Background = False,
-) -> None:
+) -> Answer:
     """Build every stage of a study that is missing or out of date.
 
     The stages, in order: corpus, queries, model, factors, direction, scores, index, selection, documents, suppress,
@@ -154,20 +154,19 @@ def run(
     if background:
         options = {"--until": until, "--force": force}
         given = [part for option, stage in options.items() if stage for part in (option, stage)]
-        _start_in_background(name, ["run", name, *given, *["--no-fit-check"] * no_fit_check])
-        return
+        return _start_in_background(name, ["run", name, *given, *["--no-fit-check"] * no_fit_check])
     with follow_run() as progress:
         from ifguide.study.pipeline import run_study
 
         run_study(study, until=until, force=force, progress=progress, unchecked=no_fit_check)
-    print_headline(name)
+    return status(name)
 
 
 def score(
     name: StudyName,
     task: Annotated[int, Option("--task", metavar="N", help="Which part of the corpus, from 0.")],
     tasks: Annotated[int, Option("--tasks", metavar="N", help="How many parts there are.")],
-) -> None:
+) -> Answer:
     """Score one part of the corpus, as one task of a job array.
 
     The stages before the scores must be built. Parts need nothing of each other, and a part that is started again keeps
@@ -178,13 +177,13 @@ def score(
         from ifguide.study.scoring import score_task
 
         score_task(study, task, tasks, progress)
+    return Answer({"study": name, "task": task, "tasks": tasks}, f"scored part {task} of {tasks}")
 
 
 def plan(
     name: StudyName,
     fit: Annotated[bool, Option("--fit", help="Write the settings that make it fit to study.toml.")] = False,
-    as_json: AsJson = False,
-) -> None:
+) -> Answer:
     """Predict the time, memory and disk of each stage.
 
     It measures the study's own model on the beginning of its own corpus for some seconds, before anything is built.
@@ -201,18 +200,17 @@ def plan(
             written |= more
             study = study.change(with_values(study.config, more))
             found = make_plan(study)
-    if as_json:
-        print(json.dumps(found, indent=1))
-        return
-    print(format_table(("stage", "time", "memory", "GPU memory", "disk"), plan_rows(found)))
-    print(f"factors: the layers are fitted in {found['partitions']} part(s), each in two passes over the tokens")
-    for problem in found["problems"]:
-        print(f"does not fit: {problem}")
-    for key, value in (found["remedies"] | written).items():
-        print(f"{'written' if key in written else 'try'}: {key} = {json.dumps(value)}")
+    remedies = (found["remedies"] | written).items()
+    lines = [
+        format_table(("stage", "time", "memory", "GPU memory", "disk"), plan_rows(found)),
+        f"factors: the layers are fitted in {found['partitions']} part(s), each in two passes over the tokens",
+        *(f"does not fit: {problem}" for problem in found["problems"]),
+        *(f"{'written' if key in written else 'try'}: {key} = {json.dumps(value)}" for key, value in remedies),
+    ]
+    return Answer(found, "\n".join(lines))
 
 
-def rows(data: Annotated[str, Argument(metavar="FILE_OR_DATASET", help="As for `ifguide new --corpus`.")]) -> None:
+def rows(data: Annotated[str, Argument(metavar="FILE_OR_DATASET", help="As for `ifguide new --corpus`.")]) -> Answer:
     """Print the first rows of a file or data set as JSON.
 
     Long values are cut.
@@ -220,11 +218,11 @@ def rows(data: Annotated[str, Argument(metavar="FILE_OR_DATASET", help="As for `
     from ifguide.data.readers import first_rows
 
     with follow_run("rows"):
-        for row in first_rows(data):
-            print(json.dumps(row, ensure_ascii=False))
+        found = list(first_rows(data))
+    return Answer({"rows": found}, "\n".join(json.dumps(row, ensure_ascii=False) for row in found))
 
 
-def _start_in_background(name: str, arguments: list[str], *, skip_when_fresh: bool = False) -> None:
+def _start_in_background(name: str, arguments: list[str], *, skip_when_fresh: bool = False) -> Answer:
     """Start `ifguide` with these arguments as a job, unless the study has a running one (or every stage is fresh)."""
     from ifguide.runtime.jobs import active_job, start_job
     from ifguide.study.folder import cache_dir
@@ -232,18 +230,18 @@ def _start_in_background(name: str, arguments: list[str], *, skip_when_fresh: bo
 
     cache = cache_dir()
     if active := active_job(cache / name):
-        print(f"study {name} is already being built by job {active.id}")
-        return
+        running = {"study": name, "job": active.id, "log": str(active.log_path)}
+        return Answer(running, f"study {name} is already being built by job {active.id}")
     if skip_when_fresh:
         with contextlib.suppress(StudyNotFound):
             if all(state.state == "fresh" for state in stage_states(open_study(name)).values()):
-                print(f"study {name} is up to date")
-                return
+                return Answer({"study": name, "job": None, "log": None}, f"study {name} is up to date")
     job = start_job(name, arguments, cache)
-    print(f"building study {name} in the background; follow it with `ifguide status {name}` or in {job.log_path}")
+    text = f"building study {name} in the background; follow it with `ifguide status {name}` or in {job.log_path}"
+    return Answer({"study": name, "job": job.id, "log": str(job.log_path)}, text)
 
 
-def cancel(name: StudyName) -> None:
+def cancel(name: StudyName) -> Answer:
     """Stop a study's background job."""
     from ifguide.config.names import check_name
     from ifguide.runtime.jobs import active_job, cancel_job
@@ -252,7 +250,9 @@ def cancel(name: StudyName) -> None:
     job = active_job(cache_dir() / check_name(name))
     if job is None:
         raise InputError(f"study {name!r} has no running job; stop a run in another terminal there, with Ctrl+C")
-    print(f"job {job.id} is {cancel_job(job).state}; continue with `ifguide run {name}`")
+    state = cancel_job(job).state
+    text = f"job {job.id} is {state}; continue with `ifguide run {name}`"
+    return Answer({"study": name, "job": job.id, "state": state}, text)
 
 
 COMMANDS = (demo, rows, new, plan, run, score, cancel)

@@ -14,6 +14,7 @@ import typer
 
 from ifguide import __version__
 from ifguide.cli import analyse, build, queries, select, settings, status, studies, train
+from ifguide.cli.options import answers
 from ifguide.cli.running import launched_together, speaks
 from ifguide.errors import IFGuideError, InputError, ProcessError, explain_system_error
 
@@ -38,6 +39,8 @@ their speed when anything else runs. Sleeping at once costs a sixth when nothing
 some ten microseconds (`python -m benchmarks.training_speed`)."""
 TOGETHER = ("run", "suppress", "evaluate")
 """Commands that several processes can share."""
+COMPLETE = "_IFGUIDE_COMPLETE"
+"""Environment variable in which a shell's completion script (`ifguide completions`) asks for words."""
 _debug = False
 
 
@@ -48,6 +51,10 @@ def main() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # its warnings about models are ours to give
     if launched_together():  # when a process ends, the others print our own line, not a trace of torch's sockets
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    if COMPLETE in os.environ:
+        from typer.completion import completion_init
+
+        completion_init()
     try:
         _leave(app(standalone_mode=False) or 0)
     except (IFGuideError, OSError) as error:
@@ -116,7 +123,20 @@ def options(
 
 for module in (build, queries, settings, status, studies, select, train, analyse):
     for function in module.COMMANDS:
-        app.command(function.__name__.partition("_")[0])(function)
+        app.command(function.__name__.partition("_")[0])(answers(function, speaks))
+
+
+@app.command()
+def completions(shell: Annotated[str, typer.Argument(metavar="SHELL", help="bash, zsh, fish or powershell.")]) -> None:
+    """Print a script that completes commands and options.
+
+    For bash: `ifguide completions bash >> ~/.bashrc`; then open a new shell.
+    """
+    from typer.completion import get_completion_script
+
+    if shell not in ("bash", "zsh", "fish", "powershell"):
+        raise InputError(f"expected bash, zsh, fish or powershell, got {shell!r}")
+    print(get_completion_script(prog_name="ifguide", complete_var=COMPLETE, shell=shell))
 
 
 @app.command("app", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})

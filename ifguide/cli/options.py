@@ -1,13 +1,56 @@
-"""Arguments and options that several commands share."""
+"""Arguments and options that several commands share, and how a command answers."""
 
-from typing import Annotated
+import functools
+import inspect
+import json
+import math
+from collections.abc import Callable
+from typing import Annotated, Any, NamedTuple
 
 from typer import Argument, Option
 
 StudyName = Annotated[str, Argument(metavar="NAME", help="Name of the study, which is a folder in the cache.")]
 SelectionName = Annotated[str, Option("--selection", metavar="SELECTION", help="Name of the selection.")]
 Background = Annotated[bool, Option("--background", help="Start a background job and return at once.")]
-AsJson = Annotated[bool, Option("--json", help="Print one JSON object.")]
+AsJson = Annotated[bool, Option("--json", help="Print one JSON object; docs/scripts.md has its keys.")]
+
+
+class Answer(NamedTuple):
+    """What a command found or made."""
+
+    values: dict[str, Any]
+    """What `--json` prints."""
+    text: str
+    """What people read without it."""
+    error: Exception | None = None
+    """Raised once that is printed."""
+
+
+def answers(command: Callable[..., Answer], speaks: Callable[[], bool]) -> Callable[..., None]:
+    """A command that prints its answer, with an option `--json`; `speaks` says whether this process prints."""
+
+    @functools.wraps(command)
+    def printed(*args, as_json: bool = False, **options) -> None:
+        values, text, error = command(*args, **options)
+        if speaks():
+            print(json.dumps(_strict(values), indent=1, ensure_ascii=False) if as_json else text)
+        if error:
+            raise error
+
+    signature, flag = inspect.signature(command), inspect.Parameter("as_json", inspect.Parameter.KEYWORD_ONLY)
+    flag = flag.replace(default=False, annotation=AsJson)
+    vars(printed)["__signature__"] = signature.replace(parameters=[*signature.parameters.values(), flag])
+    printed.__annotations__ = {**command.__annotations__, "as_json": AsJson}
+    return printed
+
+
+def _strict(value: Any) -> Any:
+    """The same value for JSON, which has no infinity and no NaN: null in their place."""
+    if isinstance(value, dict):
+        return {key: _strict(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_strict(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def split_names(text: str) -> list[str]:

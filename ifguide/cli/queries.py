@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Option
 
-from ifguide.cli.options import split_names
+from ifguide.cli.options import Answer, split_names
 from ifguide.cli.running import follow_run, open_study
 from ifguide.errors import ConfigError
 
@@ -26,7 +26,7 @@ def suggest(
     safe_max: Annotated[float, Option(help="A score below this is safe.")] = 0.25,
     force: Annotated[bool, Option("--force", help="Replace files that are there.")] = False,
     reveal: Annotated[bool, Option("--reveal", help="Print offensive words, too.")] = False,
-) -> None:
+) -> Answer:
     """Make toxic and safe queries from a file, or from verdicts.
 
     Prints how alike the two sets are, and warns when their topics tell them apart: scores would then find topics.
@@ -47,27 +47,34 @@ def suggest(
         else:
             found = read_query_sets(source, QueriesConfig(toxic_min=toxic_min, safe_max=safe_max), split_names(labels))
         out.mkdir(parents=True, exist_ok=True)
+        files: dict = {}
         for kind in KINDS:
             rows = found.loc[found["kind"] == kind, ["prompt", "completion"]]
             rows.to_json(out / f"{kind}.jsonl", orient="records", lines=True, force_ascii=False)
             words = rows["completion"].str.split().str.len().median()
-            print(f"{out / f'{kind}.jsonl'}: {len(rows):,} queries, {words:g} words in the median completion")
-        print(f"left out: {found.attrs['left_out']}")
-        _print_likeness(found, reveal)
+            files[kind] = {"file": str(out / f"{kind}.jsonl"), "queries": len(rows), "median_words": float(words)}
+        alike = _describe_likeness(found, reveal)
+    said = "{file}: {queries:,} queries, {median_words:g} words in the median completion"
+    text = [*(said.format(**one) for one in files.values()), f"left out: {found.attrs['left_out']}", *alike.values()]
+    return Answer({**files, "left_out": found.attrs["left_out"], **alike}, "\n".join(filter(None, text)))
 
 
-def _print_likeness(found: "pandas.DataFrame", reveal: bool) -> None:
+def _describe_likeness(found: "pandas.DataFrame", reveal: bool) -> dict[str, str]:
+    """How well words without the toxic ones tell the sets apart, and a warning when they do; else an empty one."""
     from ifguide.cli.terminal import printable
     from ifguide.evaluation.query_likeness import TOPIC_AUC, compare_topics
 
     if (alike := compare_topics(found)) is None:
-        print("too few prompts or words to say whether the sets are about the same things")
-        return
-    auc, words = alike
-    print(f"a bag of words without the toxic ones tells the sets apart with AUC {auc:.2f}")
+        alone = "too few prompts or words to say whether the sets are about the same things"
+        return {"topics": alone, "warning": ""}
+    (auc, words), warning = alike, ""
     if auc >= TOPIC_AUC:
         shown = ", ".join(f"{word if reveal or not veil else word[0] + '…'} ({kind})" for word, kind, veil in words)
-        print(f"warning: the sets are about different things, and scores would find those: {printable(shown)}")
+        warning = f"warning: the sets are about different things, and scores would find those: {printable(shown)}"
+    return {
+        "topics": f"a bag of words without the toxic ones tells the sets apart with AUC {auc:.2f}",
+        "warning": warning,
+    }
 
 
 COMMANDS = (suggest,)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from typer import Option
 
-from ifguide.cli.options import SelectionName, StudyName
+from ifguide.cli.options import Answer, SelectionName, StudyName
 from ifguide.cli.running import follow_run, open_study
 from ifguide.config.attributions import attributions
 from ifguide.errors import ConfigError
@@ -32,7 +32,7 @@ def select(
     selection: Annotated[
         str | None, Option("--name", metavar="SELECTION", help="Its name.", show_default="from the settings")
     ] = None,
-) -> None:
+) -> Answer:
     """Select tokens by threshold, window and budget (Algorithm 1).
 
     Give the threshold as one of --tokens, --share and --quantile. What is not given comes from study.toml.
@@ -70,11 +70,12 @@ def select(
             made = save_selection(study, selection or derived, settings)
     found = made.settings
     part = found["n_selected"] / max(found["n_valid"], 1)
-    print(
+    text = (
         f"selection {made.name}: {found['n_selected']:,} tokens ({part:.2%}) in {found['n_documents_hit']:,}"
         f" documents, threshold {found['threshold']:.4g}; train without them with `ifguide suppress {name}"
         f" --selection {made.name}`"
     )
+    return Answer({"study": name, "selection": made.name, "settings": found}, text)
 
 
 def borrow(
@@ -84,7 +85,7 @@ def borrow(
     new: Annotated[
         str | None, Option("--name", metavar="SELECTION", help="Its name here.", show_default="STUDY-SELECTION")
     ] = None,
-) -> None:
+) -> Answer:
     """Copy a selection from another study of the same corpus.
 
     This lets a small model select for a large one. Selections are matched by characters, so the tokenizers may differ.
@@ -98,13 +99,14 @@ def borrow(
     with follow_run() as progress:
         pipeline.borrow(study, called, BorrowedConfig(study=source, selection=selection), progress=progress)
     found = open_study(name).selection(called).settings
-    print(
+    text = (
         f"selection {called}: {found['n_selected']:,} tokens in {found['n_documents_hit']:,} documents; "
         f"train without them with `ifguide suppress {name} --selection {called}`"
     )
+    return Answer({"study": name, "selection": called, "settings": found}, text)
 
 
-def documents(name: StudyName) -> None:
+def documents(name: StudyName) -> Answer:
     """Write the tables behind the app's list of documents.
 
     Only tables that are missing, out of date or damaged are written. `ifguide run` writes those of its own selections.
@@ -114,10 +116,9 @@ def documents(name: StudyName) -> None:
     study = open_study(name)
     with follow_run("documents") as progress:
         written = write_tables(study, report=lambda d, n: progress.report(d, n, "documents"))
-    if written:
-        print(f"wrote {len(written)} tables of {study.corpus().n_documents:,} documents")
-    else:
-        print("all tables are up to date")
+    n_documents = study.corpus().n_documents
+    text = f"wrote {len(written)} tables of {n_documents:,} documents" if written else "all tables are up to date"
+    return Answer({"study": name, "tables": len(written), "documents": n_documents}, text)
 
 
 def export(
@@ -125,7 +126,7 @@ def export(
     what: Annotated[Table, Option(metavar="|".join(Table), help=_WHAT)],
     out: Annotated[Path, Option(metavar="FILE", help="A .parquet, .jsonl or .csv file, or a new .dataset folder.")],
     selection: SelectionName = "default",
-) -> None:
+) -> Answer:
     """Export scores, ranks or selected tokens for other programs.
 
     In CSV, text that begins with = + - @ ' or a tab gets a leading ', so that no spreadsheet reads it as a formula.
@@ -136,7 +137,7 @@ def export(
     study = open_study(name)
     with follow_run() as progress:
         rows = export_study(study, what.value, out, selection=selection, report=report_part(progress, "documents"))
-    print(f"wrote {rows:,} rows to {out}")
+    return Answer({"study": name, "what": what.value, "file": str(out), "rows": rows}, f"wrote {rows:,} rows to {out}")
 
 
 COMMANDS = (select, borrow, documents, export)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from ifguide.cli.options import AsJson
+from ifguide.cli.options import Answer
 from ifguide.cli.running import open_study
 from ifguide.errors import InputError
 
@@ -15,8 +15,7 @@ def settings(
     section: Annotated[str | None, Argument(metavar="SECTION", help="Of study.toml; all if left out.")] = None,
     study: Annotated[str | None, Option(metavar="NAME", help="Show the values of this study.")] = None,
     presets: Annotated[bool, Option("--presets", help="Show the presets of `ifguide new` instead.")] = False,
-    as_json: AsJson = False,
-) -> None:
+) -> Answer:
     """Print every setting with its value and what it does."""
     from ifguide.cli.terminal import format_table
     from ifguide.config.docs import describe_settings
@@ -24,22 +23,20 @@ def settings(
     from ifguide.config.schema import StudyConfig
 
     if presets:
+        lines = []
         for name, preset in PRESETS.items():
-            print(f"{name}: {preset.note}")
+            lines.append(f"{name}: {preset.note}")
             for note, kept in (("", preset.settings), ("  # when fine-tuning", preset.finetune)):
-                for place, value in kept.items():
-                    print(f"  {place} = {json.dumps(value)}{note}")
-        return
+                lines += [f"  {place} = {json.dumps(value)}{note}" for place, value in kept.items()]
+        return Answer({name: dataclasses.asdict(preset) for name, preset in PRESETS.items()}, "\n".join(lines))
     config = open_study(study).config if study else StudyConfig()
     tables = {name: table for name, table in vars(config).items() if dataclasses.is_dataclass(table)}
     if section and section not in tables:
         raise InputError(f"expected a section ({', '.join(tables)}), got {section!r}")
     chosen = {section: tables[section]} if section else tables
     rows = [(f"{name}.{key}", *rest) for name, table in chosen.items() for key, *rest in describe_settings(table)]
-    if as_json:
-        print(json.dumps({key: json.loads(value) for key, value, _ in rows}, indent=1))
-    else:
-        print(format_table(("setting", "value", "what it does"), rows))
+    values = {key: json.loads(value) for key, value, _ in rows}
+    return Answer(values, format_table(("setting", "value", "what it does"), rows))
 
 
 COMMANDS = (settings,)

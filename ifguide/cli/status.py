@@ -1,14 +1,13 @@
 """`ifguide status` and `verify`: what of a study is up to date, and whether it is whole."""
 
 import contextlib
-import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 from typer import Option
 
-from ifguide.cli.options import AsJson, StudyName
-from ifguide.cli.running import follow_run, open_study, speaks
+from ifguide.cli.options import Answer, StudyName
+from ifguide.cli.running import follow_run, open_study
 from ifguide.errors import StaleError
 
 if TYPE_CHECKING:
@@ -21,16 +20,10 @@ OPTIONAL_METRICS = ("implicit_emt", "implicit_tp", "lambada_accuracy")
 """Columns that appear when any model has the metric."""
 
 
-def status(name: StudyName, as_json: AsJson = False) -> None:
+def status(name: StudyName) -> Answer:
     """Show a study's stages, its models' toxicity, and its last job."""
     found = study_status(open_study(name))
-    print(json.dumps(found, indent=1, ensure_ascii=False) if as_json else format_status(found))
-
-
-def print_headline(name: str) -> None:
-    """Print a study's state, from the one process of several that prints."""
-    if speaks():
-        print(format_status(study_status(open_study(name))))
+    return Answer(found, format_status(found))
 
 
 def study_status(study: "Study") -> dict:
@@ -113,8 +106,7 @@ def verify(
     name: StudyName,
     share: Annotated[float, Option(min=0, max=1, help="Share of documents scored again, at least 3; 0: none.")] = 0.01,
     seed: Annotated[int, Option(min=0, help="Seed of the choice of documents.")] = 0,
-    as_json: AsJson = False,
-) -> None:
+) -> Answer:
     """Check a study's files against its manifests.
 
     Hashes every artefact again, compares inputs with outputs, and computes some documents' scores again. Ends with exit
@@ -125,9 +117,8 @@ def verify(
     study = open_study(name)
     with follow_run() as progress:
         found = verify_study(study, share=share, seed=seed, progress=progress)
-    print(json.dumps(found.as_json(), indent=1, ensure_ascii=False) if as_json else _format_verification(found))
-    if found.problem:
-        raise StaleError(f"{name}: {found.problem}")
+    problem = StaleError(f"{name}: {found.problem}") if found.problem else None
+    return Answer(found.as_json(), _format_verification(found), problem)
 
 
 def _format_verification(found: "Verification") -> str:

@@ -4,55 +4,65 @@ from typing import Annotated
 
 import typer
 
-from ifguide.cli.options import StudyName
+from ifguide.cli.options import Answer, StudyName
 from ifguide.cli.running import open_study
 from ifguide.errors import IFGuideError, InputError
 
 NewName = Annotated[str, typer.Argument(metavar="NEW", help="A name that no study has yet.")]
 
 
-def list_studies() -> None:
+def list_studies() -> Answer:
     """List the studies in the cache."""
     from ifguide.cli.terminal import format_table
     from ifguide.study import folder
     from ifguide.study.freshness import stage_states
 
-    rows = []
+    found: list[dict] = []
     for name in folder.list_studies():
         try:
             study = open_study(name)
             states = [state.state for state in stage_states(study).values()]
-            rows.append((name, f"{states.count('fresh')} of {len(states)}", study.config.description))
+            counts = {"built": states.count("fresh"), "stages": len(states)}
+            found.append({"study": name, **counts, "description": study.config.description, "error": ""})
         except IFGuideError as error:
-            rows.append((name, "-", f"cannot be read: {error}"))
-    if rows:
-        print(format_table(("study", "stages built", "description"), rows))
-    else:
-        print(f"no studies in {folder.cache_dir()} yet; try `ifguide demo`")
+            found.append({"study": name, "built": None, "stages": None, "description": "", "error": str(error)})
+    text = f"no studies in {folder.cache_dir()} yet; try `ifguide demo`"
+    if found:
+        rows = [
+            (one["study"], "-", f"cannot be read: {one['error']}")
+            if one["error"]
+            else (one["study"], f"{one['built']} of {one['stages']}", one["description"])
+            for one in found
+        ]
+        text = format_table(("study", "stages built", "description"), rows)
+    return Answer({"studies": found}, text)
 
 
-def duplicate(name: StudyName, new: NewName) -> None:
+def duplicate(name: StudyName, new: NewName) -> Answer:
     """Copy a study: settings and inputs, not results."""
     from ifguide.study.shelf import duplicate_study
 
-    print(f"made {duplicate_study(name, new)}; build it with `ifguide run {new}`")
+    folder = duplicate_study(name, new)
+    return Answer({"study": new, "folder": str(folder)}, f"made {folder}; build it with `ifguide run {new}`")
 
 
-def rename(name: StudyName, new: NewName) -> None:
+def rename(name: StudyName, new: NewName) -> Answer:
     """Give a study another name."""
     from ifguide.study.shelf import rename_study
 
-    print(f"renamed to {rename_study(name, new)}")
+    folder = rename_study(name, new)
+    return Answer({"study": new, "folder": str(folder)}, f"renamed to {folder}")
 
 
-def delete(name: StudyName, yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False) -> None:
+def delete(name: StudyName, yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False) -> Answer:
     """Remove a study and everything computed from it."""
     from ifguide.study.shelf import delete_study
 
-    if not yes and typer.prompt("It cannot be brought back. Type the study's name to remove it") != name:
+    asked = "It cannot be brought back. Type the study's name to remove it"
+    if not yes and typer.prompt(asked, err=True) != name:
         raise InputError(f"another name was typed; {name!r} is as it was")
     delete_study(name)
-    print(f"removed {name}")
+    return Answer({"study": name}, f"removed {name}")
 
 
 COMMANDS = (list_studies, duplicate, rename, delete)

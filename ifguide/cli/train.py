@@ -4,9 +4,9 @@ from typing import Annotated
 
 from typer import Option, echo
 
-from ifguide.cli.options import SelectionName, StudyName, split_names
-from ifguide.cli.running import follow_run, open_study, speaks
-from ifguide.cli.status import print_headline
+from ifguide.cli.options import Answer, SelectionName, StudyName, split_names
+from ifguide.cli.running import follow_run, open_study
+from ifguide.cli.status import status
 from ifguide.config.names import BASE, DEFAULT
 from ifguide.errors import InputError
 
@@ -17,7 +17,7 @@ study.toml; a saved selection; or all."""
 """Names `study.variants.OTHERS`, which is not imported for the command line's start; a test compares them."""
 
 
-def suppress(name: StudyName, selection: SelectionName = "default") -> None:
+def suppress(name: StudyName, selection: SelectionName = "default") -> Answer:
     """Train the model again with a penalty on a selection's tokens."""
     study = open_study(name)
     with follow_run() as progress:
@@ -25,14 +25,14 @@ def suppress(name: StudyName, selection: SelectionName = "default") -> None:
         from ifguide.study.lineage import Unit
 
         pipeline.build(study, [Unit("suppress", selection)], progress=progress)
-    if speaks():
-        print(f"trained without {selection}; evaluate it with `ifguide evaluate {name} --model {selection}`")
+    text = f"trained without {selection}; evaluate it with `ifguide evaluate {name} --model {selection}`"
+    return Answer({"study": name, "model": selection}, text)
 
 
 def evaluate(
     name: StudyName,
     model: Annotated[str, Option(metavar="MODEL", help="base, or the selection it was trained without.")] = "default",
-) -> None:
+) -> Answer:
     """Measure a model's toxicity and perplexity.
 
     The model completes the prompts, the completions are scored, and perplexity is measured on held-out text.
@@ -42,13 +42,13 @@ def evaluate(
         from ifguide.study import pipeline
 
         pipeline.evaluate(study, DEFAULT if model == "suppressed" else model, progress=progress)
-    print_headline(name)
+    return status(name)
 
 
 def compare(
     name: StudyName,
     others: Annotated[str, Option("--with", metavar="MODEL,...", help=" ".join(HELP.split()))] = "random,oracle",
-) -> None:
+) -> Answer:
     """Compare models trained on other selections or in other ways.
 
     They are trained, evaluated and printed in one table. The base model and the default selection's model are included.
@@ -64,7 +64,8 @@ def compare(
     models = [BASE, DEFAULT, *wanted]
     with follow_run() as progress:
         pipeline.build(study, [Unit("evaluate", model) for model in models], progress=progress)
-    print(comparison_table(study, models), INTERVALS, sep="\n\n")
+    values = {"study": name, "models": {model: study.metrics(model) for model in models}}
+    return Answer(values, f"{comparison_table(study, models)}\n\n{INTERVALS}")
 
 
 def choose(study, others: str) -> list[str]:

@@ -74,8 +74,8 @@ class ScoredTexts:
         above = rank_at_quantile(n_valid, quantile) if quantile else count_tail(self.scores, self.offsets)
         threshold, _ = Chunks(self.scores, self.offsets).threshold_above(above)
         ranking = rank_documents(self.scores, self.offsets, valid, threshold, np.arange(len(self)))
-        how = {"window": window, "max_tokens": max_tokens}
-        return replace(self, ranking=ranking, selected=select_tokens(self.scores, self.offsets, valid, ranking, **how))
+        chosen = select_tokens(self.scores, self.offsets, valid, ranking, window=window, max_tokens=max_tokens)
+        return replace(self, ranking=ranking, selected=chosen)
 
     def rows(self) -> Iterator[dict[str, list[int]]]:
         """Each text as `input_ids` and `labels` for a trainer whose loss is
