@@ -5,6 +5,7 @@
 #   make showcase  study it on the demo's corpus and pack the study into one file (over an hour on two cores)
 #   make test      run the tests (ARGS="-k corpus" is handed to pytest)
 #   make test-all  run the thorough tests too: more kills, long property runs, the load test, every view and theme
+#   make docs      build the docs as a site into build/site; a link that leads nowhere fails
 #   make lint      check style, formatting, types and which room imports which
 # PYTHON=python3.12 picks the interpreter that .venv is made with.
 
@@ -21,7 +22,7 @@ WORKERS ?= 2
 SPLIT := --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help app demo smollm2 showcase test test-all lint
+.PHONY: help app demo smollm2 showcase test test-all docs lint
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -47,8 +48,11 @@ smollm2: $(CACHE)/models/smollm2-135m/config.json
 test: $(VENV)/.installed-test
 	$(PY) -m pytest $(SPLIT) $(ARGS)
 
-test-all: $(VENV)/.installed-test
+test-all: $(VENV)/.installed-docs docs
 	$(PY) -m pytest $(SPLIT) -m "" $(ARGS)
+
+docs: $(VENV)/.installed-docs
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
 
 lint: $(VENV)/.installed-test
 	$(PY) -m ruff check .
@@ -71,6 +75,11 @@ $(VENV)/.installed-test: pyproject.toml | $(PY)
 	@echo "Installing ifguide and its test tools into $(VENV); the first time takes a few minutes."
 	$(PIP) --quiet --editable '.[test]'
 	@touch $(VENV)/.installed $@
+
+$(VENV)/.installed-docs: pyproject.toml $(VENV)/.installed-test | $(PY)
+	@echo "Installing what the docs and the notebook need into $(VENV)."
+	$(PIP) --quiet --editable '.[docs]'
+	@touch $@
 
 $(PY):
 	@for python in $(PYTHON) python3 python3.13 python3.12 python3.11; do \

@@ -4,9 +4,12 @@ import ast
 import dataclasses
 import importlib
 import importlib.util
+import inspect
+import pydoc
 import re
 import shlex
 import sys
+import textwrap
 from functools import cache
 from itertools import zip_longest
 from pathlib import Path
@@ -248,3 +251,33 @@ def test_texts_use_plain_words():
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
             found = re.search(RETIRED, line)
             assert not found, f"{path.relative_to(ROOT)}:{number}: {found[0]!r}: {line.strip()[:80]}"
+
+
+def public_names() -> list[tuple[str, tuple[str, ...]]]:
+    """What docs/api.md promises to keep, and of a class or module which parts."""
+    page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    found = []
+    for name, members in re.findall(r"^::: (\S+)\n(?:    options:\n      members: \[(.*)\]\n)?", page, flags=re.M):
+        found.append((name, tuple(filter(None, members.split(", ")))))
+    return found
+
+
+@pytest.mark.parametrize(("name", "members"), public_names())
+def test_a_public_name_documents_its_arguments_errors_and_shapes(name, members):
+    found = pydoc.locate(name)
+    module = inspect.getmodule(found)
+    package = importlib.import_module(module.__name__.rpartition(".")[0])
+    if inspect.isclass(found) and not members:
+        members = [key for key, part in vars(found).items() if inspect.isfunction(part) and not key.startswith("_")]
+    for function in [getattr(found, member) for member in members] or [found]:
+        text = inspect.getdoc(function)
+        assert text, function
+        around = "\n".join(filter(None, (text, inspect.getdoc(found), inspect.getdoc(module), package.__doc__)))
+        signature = inspect.signature(function)
+        for argument in signature.parameters.keys() - {"self"}:
+            assert re.search(rf"\b{argument}\b", around), f"{function.__qualname__} says nothing of {argument}"
+        tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
+        raised = {ast.unparse(node.exc.func) for node in ast.walk(tree) if isinstance(node, ast.Raise) and node.exc}
+        assert all(error in around for error in raised), f"{function.__qualname__} raises {raised}"
+        if re.search("ndarray|Tensor|Matrices", str(signature)):
+            assert re.search(r"\([A-Z]['\w]*[,)]|scalar|\(n,\)", around), f"{function.__qualname__} gives no shape"

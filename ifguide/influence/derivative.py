@@ -69,7 +69,13 @@ def score_along(
 
 
 def choose_derivative(
-    model: nn.Module, modules: Layers, direction: Matrices, sample: list[Batch], *, setting="auto", narrow: bool = False
+    model: nn.Module,
+    modules: Layers,
+    direction: Matrices,
+    sample: list[Batch],
+    *,
+    setting: str = "auto",
+    narrow: bool = False,
 ) -> Derivative:
     """Try the ways on a sample, against the exact derivative or, where the model has none, against half the step.
 

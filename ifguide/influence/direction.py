@@ -38,7 +38,8 @@ def query_gradient(
 ) -> Matrices:
     """Mean gradient ḡ over queries, in float32 or better. A query counts as the mean (`token-mean`) or the sum
     (`token-sum`) over its completion tokens of the objective: `loss` is -log p of a token, `margin` is -log(p / (1 -
-    p)). A ConfigError: no queries, or one without a completion token; a NumericalError: the gradient is not finite."""
+    p)). A forward pass has `tokens_per_batch` padded tokens. A ConfigError: no queries, or one without a
+    completion token; a NumericalError: the gradient is not finite."""
     if not queries:
         raise ConfigError("a direction needs at least one query in each set, got none")
     device, dtype = device_of(model), accumulation_dtype(model)
@@ -73,7 +74,8 @@ def differential_direction(
     damping: float,
     unit: str = "mean-eigenvalue",
 ) -> Matrices:
-    """The direction v of all layers, see `direction_by_layer`."""
+    """The direction v of all layers: the mean gradients `toxic` less `safe`, in the inverse of the curvature that
+    `factors` describe, with `damping` counted in `unit`; see `direction_by_layer`."""
     return dict(direction_by_layer(toxic, safe, factors, damping, unit, expert_means(factors or {})))
 
 

@@ -7,6 +7,7 @@ import contextlib
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,8 +35,8 @@ ScoreOne = Callable[[Batch], torch.Tensor]
 
 
 def score_texts(
-    model,
-    tokenizer,
+    model: Any,
+    tokenizer: Any,
     texts: Sequence[str],
     toxic: Pairs,
     safe: Pairs,

@@ -83,7 +83,8 @@ def count_tail(scores: np.ndarray, offsets: np.ndarray, trained: np.ndarray | No
 
     They score more than `TAIL` lower semi-deviations above the median: the root mean square distance of the scores
     below the median from it. The scores below show how far noise alone reaches, since what is looked for is above; of
-    normally distributed scores the tail holds one in 740.
+    normally distributed scores the tail holds one in 740. `trained` are the edges of the tokens that have scores (see
+    `ifguide.data.stretches`), int64 (2R,); None: all but the documents' first.
     """
     values = sample_valid(scores, offsets, trained)
     if not len(values):

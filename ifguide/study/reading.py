@@ -26,8 +26,8 @@ class Study(StudyFolder):
 
     @classmethod
     def open(cls, name: str, cache: Path | None = None) -> "Study":
-        """Open a study by name. A StudyNotFound: there is none of that name; a ConfigError: the name is unsafe, or
-        study.toml cannot be read."""
+        """Open a study by name in the folder of studies `cache`; None: the usual one. A StudyNotFound: there is none
+        of that name; a ConfigError: the name is unsafe, or study.toml cannot be read."""
         cache = cache_dir(cache)
         root = cache / check_name(name)
         if not (root / "study.toml").is_file():
@@ -46,8 +46,8 @@ class Study(StudyFolder):
     def create(
         cls, name: str, config: StudyConfig, cache: Path | None = None, reasons: Mapping[str, str] | None = None
     ) -> "Study":
-        """Make the folder and write study.toml, with the reasons for some settings, by `section.key`, as comments. A
-        ConfigError: the name is unsafe or taken."""
+        """Make the folder, in the folder of studies `cache`, and write `config` to study.toml, with the reasons for
+        some settings, by `section.key`, as comments. A ConfigError: the name is unsafe or taken."""
         study = cls.at(name, config, cache)
         study.root.mkdir(parents=True, exist_ok=True)
         with artifacts.replacing(study.root / "study.toml") as temporary:
@@ -124,7 +124,8 @@ class Study(StudyFolder):
         `ifguide.config.attributions.KINDS`, of `[imported.NAME]` or of another method; empty: the one that the default
         selection is made by. `checkpoint` asks for one checkpoint's raw scores instead of the study's (mean or median
         over checkpoints of score / standard deviation, pooled if `scores.pooling` says so), `queries` for those of an
-        extra pair of query sets (`queries.extra`). Losses are the same for all."""
+        extra pair of query sets (`queries.extra`). Losses are the same for all. A ConfigError: there is no such kind,
+        checkpoint or pair."""
         kind = kind or self.config.selection.attribution
         unit = scores_unit(self.config, kind)
         if unit.name:
@@ -187,7 +188,7 @@ class Study(StudyFolder):
         return found
 
     def metrics(self, variant: str) -> dict | None:
-        """Measured metrics of a model (`base` or a selection's name), or None when it was not evaluated."""
+        """Measured metrics of a model, the `variant` `base` or a selection's name; None: it was not evaluated."""
         folder = self.folder(Unit("evaluate", variant))
         return artifacts.read_part(folder, "metrics.json") if (folder / "metrics.json").is_file() else None
 

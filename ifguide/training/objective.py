@@ -120,7 +120,9 @@ def penalised_loss(penalty: float = 1.0, max_penalty: float | None = None, metho
     `ifguide.data.packing.mark_labels`.
 
     Args:
-        penalty, max_penalty, method: as for `sum_losses`; `ifguide.config.schema.SuppressConfig` has the studies'.
+        penalty: λ, as for `sum_losses`, and so are the other two; `SuppressConfig` has the studies' values.
+        max_penalty: the most nats that a selected token's cross-entropy counts.
+        method: one of `METHODS`.
 
     Returns:
         A function of the model's output, its labels (B, T) and the number of valid labels of the whole batch (None:
