@@ -6,11 +6,12 @@ commit. It names no folder of the machine it was made on, and no text of the cor
 """
 
 import contextlib
+import itertools
 import json
 import re
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -120,9 +121,8 @@ def push_study(
         _write_card(data, "published_dataset.md", facts | {"tables": n_rows, "packed": opens}, mark)
         if model_repo:
             _copy_model(study.folder(Unit("suppress", selection)) / "final", folders["model"], hide)
-            source, trained = study.config.model.source, study.config.model.mode != "scratch"
-            on_hub = trained and study.resolve(source) == source and re.fullmatch(r"[\w.-]+(/[\w.-]+)?", source)
-            how = {"base": source if on_hub else "", "method": recipe(study.config, selection).method}
+            source = study.manifest(Unit("model"))["inputs"].get("file model", "")  # hub:ID@REVISION, or a file's hash
+            how = {"base": source.partition("hub:")[2], "method": recipe(study.config, selection).method}
             _write_card(folders["model"], "published_model.md", facts | how, mark)
         made = []
         for kind, name in repos.items():
@@ -192,16 +192,13 @@ def _commit(api: "HfApi", folder: Path, repo: str, kind: str, revision: str, mes
     return str(made.commit_url)
 
 
-def _write_table(path: Path, tables: Iterable[pa.Table], made_from: bytes) -> int:
+def _write_table(path: Path, tables: Iterator[pa.Table], made_from: bytes) -> int:
     """Stream tables of one schema into a Parquet file with an index of pages; returns how many rows there were."""
     path.parent.mkdir(parents=True)
-    with contextlib.ExitStack() as stack:
-        n_rows, writer = 0, None
-        for table in tables:
-            if writer is None:
-                schema = table.schema.with_metadata({"ifguide": made_from})
-                options: dict = {"compression": "zstd", "write_page_index": True}
-                writer = stack.enter_context(parquet.ParquetWriter(path, schema, **options))
+    first, n_rows = next(tables), 0
+    schema, options = first.schema.with_metadata({"ifguide": made_from}), {"write_page_index": True}
+    with parquet.ParquetWriter(path, schema, compression="zstd", **options) as writer:
+        for table in itertools.chain([first], tables):
             writer.write_table(table, row_group_size=ROWS)
             n_rows += len(table)
     return n_rows

@@ -71,10 +71,12 @@ def pushed(study, tmp_path_factory):
 
 
 def load(pushed, tmp_path, name):
-    """A table as `datasets` reads it."""
-    (tmp_path / f"{name}.parquet").write_bytes(pushed[DATA][f"{name}/part-00000.parquet"])
-    files = {"train": str(tmp_path / f"{name}.parquet")}
-    return datasets.load_dataset("parquet", data_files=files, split="train", cache_dir=str(tmp_path / "datasets"))
+    """A table as `datasets` reads it, by the configs that the card names."""
+    for file, content in pushed[DATA].items():
+        (tmp_path / "repository" / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "repository" / file).write_bytes(content)
+    where = {"split": "train", "cache_dir": str(tmp_path / "datasets")}
+    return datasets.load_dataset(str(tmp_path / "repository"), name, **where)
 
 
 def test_documents_are_a_row_each_with_a_value_for_every_token(pushed, study, tmp_path):
@@ -167,6 +169,17 @@ def test_paths_of_extra_query_sets_are_cut_too(tmp_path):
     with zipfile.ZipFile(published.pack_study(changed, tmp_path / "study.ifguide")) as packed:
         told = packed.read("study.toml").decode()
     assert "/private" not in told and 'toxic = "toxic.jsonl"' in told
+
+
+def test_a_models_card_names_the_model_on_the_hub_that_it_started_from(study, tmp_path):
+    facts = {"study": study, "selection": study.selection(), "metrics": {}, "repo": "org/study", "version": "1"}
+    facts |= {"model_repo": "org/model", "revision": "", "method": "penalty", "base": "org/base@step10"}
+    published._write_card(tmp_path, "published_model.md", facts, b"{}")
+    assert "base_model" not in yaml.safe_load((tmp_path / "README.md").read_text().split("---\n")[1])
+    tuned = dataclasses.replace(study.config, model=dataclasses.replace(study.config.model, mode="finetune"))
+    published._write_card(tmp_path, "published_model.md", facts | {"study": Study(study.root, tuned)}, b"{}")
+    card = (tmp_path / "README.md").read_text()
+    assert card.startswith("---\n") and yaml.safe_load(card.split("---\n")[1])["base_model"] == "org/base"
 
 
 def test_the_model_loads_and_is_the_suppressed_one(pushed, study, tmp_path):
