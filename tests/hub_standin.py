@@ -143,14 +143,18 @@ class _Handler(BaseHTTPRequestHandler):
             return self._send(200, facts | {"downloads": 0, "likes": 0})
         return None
 
-    def tree(self, body: bytes, kind: str, repo: str, revision: str) -> None:
+    def tree(self, body: bytes, kind: str, repo: str, revision: str, folder: str | None = None) -> None:
         if found := self._find(kind, repo):
-            files = found.files(revision) or {}
-            rows = [
-                {"type": "file", "path": name, "size": len(content), "oid": hashlib.sha1(content).hexdigest()}
-                for name, content in files.items()
-            ]
-            self._send(200, rows)
+            start, whole = f"{folder}/" if folder else "", "recursive=true" in self.path.lower()
+            rows = {}
+            for name, content in (found.files(revision) or {}).items():
+                place, inside = start + name.removeprefix(start).split("/")[0], name.startswith(start)
+                if inside and place != name:
+                    rows[place] = {"type": "directory", "path": place, "size": 0, "oid": "0" * 40}
+                if inside and (whole or place == name):
+                    oid = hashlib.sha1(content).hexdigest()
+                    rows[name] = {"type": "file", "path": name, "size": len(content), "oid": oid}
+            self._send(200, list(rows.values()))
 
     def check_card(self, body: bytes) -> None:
         front = json.loads(body)["content"].split("---\n")[1]
@@ -224,7 +228,7 @@ _ROUTES = (
     (f"POST /api/{_KIND}/{_REPO}/commit/(?P<revision>.+)", True, "commit"),
     (f"GET /api/{_KIND}/{_REPO}", False, "info"),
     (f"GET /api/{_KIND}/{_REPO}/revision/(?P<revision>.+)", False, "info"),
-    (f"GET /api/{_KIND}/{_REPO}/tree/(?P<revision>.+)", False, "tree"),
+    (f"GET /api/{_KIND}/{_REPO}/tree/(?P<revision>[^/]+)(/(?P<folder>.+))?", False, "tree"),
     (f"POST /(?P<kind>datasets/)?{_REPO}\\.git/info/lfs/objects/batch", True, "lfs_batch"),
     ("PUT /objects/(?P<oid>[0-9a-f]{64})", False, "store"),
     (f"GET /(?P<kind>datasets/)?{_REPO}/resolve/(?P<revision>[^/]+)/(?P<name>.+)", False, "resolve"),

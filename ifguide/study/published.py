@@ -220,7 +220,7 @@ def _documents(study: Study, chosen: Selection) -> Iterator[pa.Table]:
         own = pa.array(offsets[first : stop + 1] - offsets[first], pa.int32())
         lists = {name: pa.ListArray.from_arrays(own, array) for name, array in values.items()}
         rows = {name: column.slice(first, stop - first) for name, column in texts.items()}
-        yield pa.table({**lists, **rows, "rank": ranks[first:stop]})
+        yield pa.table({**rows, "rank": ranks[first:stop], **lists, **rows})  # no score's name takes a text's place
 
 
 def _exported(study: Study, what: str, selections: list[str], work: Path) -> Iterator[pa.Table]:

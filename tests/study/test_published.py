@@ -79,6 +79,33 @@ def load(pushed, tmp_path, name):
     return datasets.load_dataset(str(tmp_path / "repository"), name, **where)
 
 
+LOADED = """
+import datasets, sys
+for name in sys.argv[1:]:
+    rows = datasets.load_dataset("org/study", name, split="train")
+    print(name, len(rows), *rows.column_names)
+"""
+
+
+def test_datasets_loads_every_config_from_the_hub_by_its_name(study, hub, tmp_path):
+    push_study(study, "org/study", licence="other")
+    names = ["documents", "scores", "selections", "completions"]
+    told = {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "0", "HF_DATASETS_OFFLINE": "0"}
+    command = [sys.executable, "-c", LOADED, *names]
+    done = subprocess.run(command, env=os.environ | told, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = {name: (int(rows), columns) for name, rows, *columns in map(str.split, done.stdout.splitlines())}
+    n_documents, models = study.corpus().n_documents, study.evaluation_names()
+    assert {name: rows for name, (rows, _) in found.items()} == {
+        "documents": n_documents,
+        "scores": study.corpus().n_tokens,
+        "selections": n_documents * len(study.selection_names()),
+        "completions": sum(len(study.samples(model)) for model in models),
+    }
+    wanted = {"id", "text", "input_ids", "char_start", "char_end", "own_loss", "selected", "rank"}
+    assert wanted <= set(found["documents"][1]) and {"model", "prompt", "toxicity"} <= set(found["completions"][1])
+
+
 def test_documents_are_a_row_each_with_a_value_for_every_token(pushed, study, tmp_path):
     rows, corpus, chosen = load(pushed, tmp_path, "documents"), study.corpus(), study.selection()
     assert rows["id"][:] == corpus.ids()
