@@ -15,7 +15,7 @@ import typer
 from ifguide import __version__
 from ifguide.cli import analyse, build, queries, select, settings, status, studies, train
 from ifguide.cli.options import answers
-from ifguide.cli.running import launched_together, speaks
+from ifguide.cli.running import launched_together, serve_app, speaks
 from ifguide.errors import IFGuideError, InputError, ProcessError, explain_system_error
 
 app = typer.Typer(
@@ -146,15 +146,10 @@ def open_app(context: typer.Context) -> None:
     Options of `streamlit run` can follow, such as --server.port 8502.
     """
     from ifguide.study.folder import cache_dir
-    from ifguide.ui.shipped import app_folder
+    from ifguide.study.packed import unpack_study
 
-    options = list(context.args)
-    environment = os.environ | {"IFGUIDE_CACHE": str(cache_dir())}
+    options, opened = list(context.args), ""
     if options and not options[0].startswith("-"):
-        from ifguide.study.packed import OPENED, unpack_study
-
-        environment[OPENED] = unpack_study(Path(options.pop(0)), cache_dir())
-        print(f"opening {environment[OPENED]!r}, read-only")
-    command = [sys.executable, "-m", "ifguide.ui.server", *options]
-    os.chdir(app_folder())
-    os.execve(command[0], command, environment)  # in this process's place, so that stopping this one stops the server
+        opened = unpack_study(Path(options.pop(0)), cache_dir())
+        print(f"opening {opened!r}, read-only")
+    serve_app(options, opened)

@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from ifguide.errors import ProcessError, describe_error
 from ifguide.runtime.distributed import current, join_processes, launched_together
@@ -56,6 +56,18 @@ def open_study(name: str) -> "Study":
     from ifguide.study.reading import Study
 
     return Study.open(name)
+
+
+def serve_app(options: list[str], opened: str = "") -> NoReturn:
+    """Serve the app in this process's place, so that stopping this one stops the server. `options` are those of
+    `streamlit run`, `opened` is a study's name."""
+    from ifguide.study.folder import cache_dir
+    from ifguide.study.packed import OPENED
+    from ifguide.ui.shipped import app_folder
+
+    environment = os.environ | {"IFGUIDE_CACHE": str(cache_dir())} | ({OPENED: opened} if opened else {})
+    os.chdir(app_folder())
+    os.execve(sys.executable, [sys.executable, "-m", "ifguide.ui.server", *options], environment)
 
 
 def speaks() -> bool:

@@ -1,11 +1,11 @@
-"""`ifguide list`, `duplicate`, `rename` and `delete`: studies as a whole."""
+"""`ifguide list`, `duplicate`, `rename`, `delete`, `push` and `pull`: studies as a whole."""
 
 from typing import Annotated
 
 import typer
 
-from ifguide.cli.options import Answer, StudyName
-from ifguide.cli.running import open_study
+from ifguide.cli.options import Answer, SelectionName, StudyName
+from ifguide.cli.running import follow_run, open_study, serve_app
 from ifguide.errors import IFGuideError, InputError
 
 NewName = Annotated[str, typer.Argument(metavar="NEW", help="A name that no study has yet.")]
@@ -65,4 +65,43 @@ def delete(name: StudyName, yes: Annotated[bool, typer.Option("--yes", help="Do 
     return Answer({"study": name}, f"removed {name}")
 
 
-COMMANDS = (list_studies, duplicate, rename, delete)
+def push(
+    name: StudyName,
+    repo: Annotated[str, typer.Option("--repo", metavar="ORG/NAME", help="The data set's repository.")],
+    licence: Annotated[str, typer.Option(metavar="ID", help="Of the corpus, such as cc-by-4.0 or other.")] = "",
+    model_repo: Annotated[str, typer.Option(metavar="ORG/NAME", help="Where the suppressed model goes.")] = "",
+    selection: SelectionName = "default",
+    private: Annotated[bool, typer.Option("--private", help="Make the repositories private.")] = False,
+    revision: Annotated[str, typer.Option(metavar="BRANCH", help="The branch to write to.")] = "",
+) -> Answer:
+    """Put a study on the Hugging Face Hub.
+
+    Texts, scores, selections and completions become tables of a data set repository, with a card; `ifguide pull` opens
+    the study from there. Log in first, with `hf auth login`.
+    """
+    from ifguide.study.published import push_study
+
+    study, choice = open_study(name), {"licence": licence, "selection": selection, "model_repo": model_repo}
+    with follow_run("push"):
+        made = push_study(study, repo, **choice, private=private, revision=revision)
+    return Answer({"study": name, "commits": made}, "\n".join(f"pushed {address}" for address in made))
+
+
+def pull(
+    repo: Annotated[str, typer.Argument(metavar="ORG/NAME", help="The data set's repository.")],
+    revision: Annotated[str, typer.Option(metavar="REVISION", help="A branch, tag or commit of it.")] = "",
+    show: Annotated[bool, typer.Option("--open", help="Open it in the app.")] = False,
+) -> Answer:
+    """Get a pushed study from the Hugging Face Hub, read-only."""
+    from ifguide.study.folder import cache_dir
+    from ifguide.study.published import pull_study
+
+    name = pull_study(repo, cache_dir(), revision=revision)
+    text = f"{name!r} is among the studies of {cache_dir()}, read-only; `ifguide app` shows it"
+    if show:
+        print(text, flush=True)
+        serve_app([], opened=name)
+    return Answer({"study": name, "folder": str(cache_dir() / name)}, text)
+
+
+COMMANDS = (list_studies, duplicate, rename, delete, push, pull)

@@ -7,10 +7,12 @@ are what was recorded, whether or not the inputs are still there. It names no fo
 import json
 import shutil
 import zipfile
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 
 from ifguide import __version__
+from ifguide.config.io import config_to_dict
 from ifguide.config.names import check_name
 from ifguide.errors import InputError
 from ifguide.storage.artifacts import MANIFEST, replacing
@@ -42,7 +44,7 @@ def pack_study(study: Study, path: Path) -> Path:
         "version": __version__,
         "name": study.name,
     }
-    places = _places(study)
+    places = local_places(study)
     try:
         with (
             replacing(path) as temporary,
@@ -53,9 +55,8 @@ def pack_study(study: Study, path: Path) -> Path:
                 inside = found.relative_to(study.root)
                 if _is_kept(inside) and found.is_file():
                     content = found.read_bytes()
-                    for place in places if found.suffix in (".json", ".toml") else ():
-                        content = content.replace(json.dumps(place)[1:-1].encode(), Path(place).name.encode())
-                    file.writestr(inside.as_posix(), content)
+                    told = hide_places(content, places) if found.suffix in (".json", ".toml") else content
+                    file.writestr(inside.as_posix(), told)
     except OSError as error:
         raise InputError(
             f"pack: {path} cannot be written ({error.strerror}); choose another place with --out"
@@ -64,17 +65,32 @@ def pack_study(study: Study, path: Path) -> Path:
 
 
 def _is_kept(inside: Path) -> bool:
-    if any(part.startswith(".") or ".partial-" in part for part in inside.parts) or inside.name in (LOCK, *TOKENIZER):
+    hidden = any(part.startswith(".") or ".partial-" in part for part in inside.parts)
+    if hidden or inside.name in (LOCK, RECORD, *TOKENIZER):
         return False
     return inside.suffix in SUFFIXES and (inside.name == MANIFEST or not set(LEFT_OUT) & set(inside.parts))
 
 
-def _places(study: Study) -> list[str]:
-    """Absolute paths that the study's settings name, the longest first, and its own folder's."""
-    tables = (study.config.model, study.config.corpus, study.config.queries, study.config.evaluate)
-    named = [str(value) for table in tables for value in vars(table).values() if isinstance(value, str)]
-    found = {place for name in named for place in (name, study.resolve(name)) if Path(place).is_absolute()}
-    return sorted(found, key=len, reverse=True)
+def local_places(study: Study) -> list[str]:
+    """Absolute paths that the study's settings name, and its own folder's, the longest first."""
+
+    def texts(value) -> Iterator[str]:
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, dict | list):
+            for part in value.values() if isinstance(value, dict) else value:
+                yield from texts(part)
+
+    tables = [table for table in config_to_dict(study.config).values() if isinstance(table, dict)]
+    named = {place for name in texts(tables) for place in (name, study.resolve(name))} | {str(study.root)}
+    return sorted((name for name in named if Path(name).is_absolute() and Path(name).name), key=len, reverse=True)
+
+
+def hide_places(content: bytes, places: list[str]) -> bytes:
+    """JSON or TOML with each of these paths cut to its last part."""
+    for place in places:
+        content = content.replace(json.dumps(place)[1:-1].encode(), Path(place).name.encode())
+    return content
 
 
 def unpack_study(path: Path, cache: Path) -> str:

@@ -108,7 +108,9 @@ def test_answers_have_the_promised_keys(ask, cache, tmp_path):
     assert found == {command: keys[command] for command in asked if command != "settings"} | {"settings": settings}
     assert ask("run", "tiny")["metrics"]["suppressed"]["emt"] == Study.open("tiny", cache).metrics("default")["emt"]
     assert set(ask("settings", "--presets")["quick"]) == {"note", "settings", "finetune"}
-    assert {"cancel", "demo", "suggest"} == {one.split()[0] for one in keys} - {one.split()[0] for one in asked}
+    assert {"cancel", "demo", "suggest", "push", "pull"} == {one.split()[0] for one in keys} - {
+        one.split()[0] for one in asked
+    }
 
 
 def test_what_needs_a_job_or_a_source_has_its_keys_as_well(ask, cache, tmp_path):
