@@ -43,17 +43,17 @@ def explain(
 
 
 def map_documents(name: StudyName) -> None:
-    """Draw the map of documents, for the app's Threshold page.
+    """Draw the map of documents, for the app's Threshold page and `ifguide export --what atlas`.
 
     Documents that the base model reads alike are near each other. Takes one pass of the model over the corpus.
     """
     from numpy import isfinite
 
-    from ifguide.study.analysis.document_map import draw_map, read_map
+    from ifguide.study.analysis.document_map import draw_map, read_map, read_states
 
     study = open_study(name)
     places = read_map(study)
-    if places is None:
+    if places is None or read_states(study) is None:
         with follow_run("map") as progress:
             places = draw_map(study, progress)
     n_known = int(isfinite(places[:, 0]).sum())
