@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ifguide.config.names import BASE
-from ifguide.data.by_document import sum_by_document
 from ifguide.data.corpus import chunk_documents
 from ifguide.data.stretches import overlap
 from ifguide.errors import ConfigError
@@ -23,7 +22,6 @@ from ifguide.study.reading import Study
 if TYPE_CHECKING:
     import torch
 
-    from ifguide.config.schema import SuppressConfig
     from ifguide.influence.ekfac import LayerFactors
     from ifguide.influence.parts import Need
     from ifguide.models.layers import Layers
@@ -316,15 +314,3 @@ def cut_training_rows(study: Study, tokenizer, mask):
     offsets, eos = np.asarray(corpus.offsets), None if corpus.is_joined else tokenizer.eos_token_id
     rows = pack_rows(corpus.token_ids, offsets, length, eos, mask, pack=packing, **labels)
     return rows if bos is None else BosRows(rows, bos)
-
-
-def cut_suppress_rows(study: Study, tokenizer, how: "SuppressConfig", selection: str):
-    """The corpus as rows for training without a selection's tokens: those are `selected`, and with `drop` their
-    documents have no labels."""
-    from ifguide.data.packing import DroppedRows
-
-    mask = np.asarray(study.selection(selection).mask)
-    rows = cut_training_rows(study, tokenizer, mask)
-    if how.method == "drop":
-        return DroppedRows(rows, sum_by_document(mask, np.asarray(study.corpus().offsets)) > 0)
-    return rows

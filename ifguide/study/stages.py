@@ -12,9 +12,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from ifguide.config.attributions import computed_kinds
 from ifguide.config.names import BASE, DEFAULT
+from ifguide.data.by_document import sum_by_document
 from ifguide.data.corpus_writer import build_corpus as tokenise_corpus
+from ifguide.data.packing import DroppedRows
 from ifguide.data.queries import read_sets
 from ifguide.errors import ConfigError, InputError, NumericalError
 from ifguide.models.loading import bos_context, load_config, load_tokenizer
@@ -25,7 +29,7 @@ from ifguide.selection.saved import write_selection
 from ifguide.storage import artifacts
 from ifguide.storage.work import open_work
 from ifguide.study import checkpoints
-from ifguide.study.checkpoints import cut_suppress_rows, cut_training_rows, load_checkpoint, start_model
+from ifguide.study.checkpoints import cut_training_rows, load_checkpoint, start_model
 from ifguide.study.freshness import inputs_of, settings_of
 from ifguide.study.lineage import Unit
 from ifguide.study.reading import Study
@@ -205,7 +209,11 @@ def build_suppress(study: Study, unit: Unit, folder: Path, progress: Progress) -
         return
     how = recipe(study.config, unit.name)
     model, tokenizer = start_model(study)
-    rows = cut_suppress_rows(study, tokenizer, how, how.selection)
+    mask = np.asarray(study.selection(how.selection).mask)
+    rows = cut_training_rows(study, tokenizer, mask)
+    if how.method == "drop":
+        hit = sum_by_document(mask, np.asarray(study.corpus().offsets)) > 0
+        rows = DroppedRows(rows, hit)
     with _resumable(study, unit, folder) as work:
         train_model(model, tokenizer, rows, study.config.training, how, work, report_part(progress))
 

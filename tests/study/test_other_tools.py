@@ -40,7 +40,9 @@ def study(tmp_path_factory):
     with (folder / "inputs" / "corpus.jsonl").open("a") as file:
         file.write('{"id": "alone", "text": "I", "spans": []}\n')
     save_tiny_model("gpt_neox", folder / "inputs" / "model")
-    made = create_study("real", tiny_config(folder / "inputs", "suppress.max_penalty=4", "suppress.penalty=0.5"), folder)
+    made = create_study(
+        "real", tiny_config(folder / "inputs", "suppress.max_penalty=4", "suppress.penalty=0.5"), folder
+    )
     run_study(made)
     draw_map(made)
     return made
@@ -171,30 +173,31 @@ def test_embedding_atlas_computes_with_the_neighbours(study, tmp_path):
     assert len(ranks) == ALONE + 1 and np.isfinite(ranks).all()
 
 
-@pytest.mark.parametrize("method", ["penalise", "mask", "drop"])
-def test_rows_with_weights_are_those_of_the_study_s_training(study, tmp_path, method):
-    how = changed(study, f"suppress.method={method}")
-    n_rows = export_study(how, "weights", tmp_path / "w.parquet")
-    corpus, mask = study.corpus(), np.asarray(study.selection().mask)
-    rows = pq.read_table(tmp_path / "w.parquet").to_pylist()
-    assert len(rows) == n_rows == len(cut_training_rows(study, study_tokenizer(study), mask))
-    expected = [trim_row(row) for row in cut_training_rows(study, study_tokenizer(study), mask)]
-    hit = np.array([mask[a:b].any() for a, b in zip(corpus.offsets[:-1], corpus.offsets[1:], strict=True)])
-    assert 0 < hit.sum() < len(hit)
-    number = [row.document_index[0] for row in cut_training_rows(study, study_tokenizer(study), mask)]
-    for row, wanted, document in zip(rows, expected, number, strict=True):
-        gone = method == "drop" and hit[document]
-        assert row["input_ids"] == wanted["input_ids"].tolist()
-        labels = [IGNORED] * len(row["labels"]) if gone else wanted["labels"].tolist()
-        assert row["labels"] == labels and set(row["attention_mask"]) == {1}
-        on_selected = {"penalise": -0.5, "mask": 0.0, "drop": 1.0}[method]
-        by_hand = [0.0 if y == IGNORED else on_selected if s else 1.0 for y, s in zip(labels, wanted["selected"])]
-        assert row["weights"] == by_hand
+@pytest.mark.parametrize(("method", "on_selected"), [("penalise", -0.5), ("mask", 0.0)])
+def test_rows_with_weights_are_those_of_the_study_s_training(study, tmp_path, method, on_selected):
+    n_rows = export_study(changed(study, f"suppress.method={method}"), "weights", tmp_path / "w.parquet")
+    rows, wanted = pq.read_table(tmp_path / "w.parquet").to_pylist(), training_rows(study)
+    assert len(rows) == n_rows == len(wanted)
+    for row, own in zip(rows, wanted, strict=True):
+        for name in ("input_ids", "labels", "position_ids"):
+            assert row[name] == own[name].tolist()
+        assert row["attention_mask"] == [1] * len(own["labels"])
+        each = zip(row["labels"], own["selected"], strict=True)
+        assert row["weights"] == [0.0 if y == IGNORED else on_selected if s else 1.0 for y, s in each]
+    n_selected = int((np.asarray(study.selection().mask) & study.corpus().valid()).sum())
+    flat = [(w, y) for row in rows for w, y in zip(row["weights"], row["labels"], strict=True) if y != IGNORED]
+    assert sum(w == on_selected for w, _ in flat) == n_selected > 0
     made_from = json.loads(pq.read_schema(tmp_path / "w.parquet").metadata[b"ifguide"])
     assert made_from["suppress"]["method"] == method
-    with pytest.raises(ConfigError, match="penalise, mask or drop, got unlikelihood"):
-        export_study(changed(study, "suppress.method=unlikelihood"), "weights", tmp_path / "u.parquet")
+    for other in ("unlikelihood", "drop"):
+        with pytest.raises(ConfigError, match=f"expected suppress.method penalise or mask, got {other}"):
+            export_study(changed(study, f"suppress.method={other}"), "weights", tmp_path / "u.parquet")
     assert not (tmp_path / "u.parquet").exists()
+
+
+def training_rows(study) -> list[dict]:
+    mask = np.asarray(study.selection().mask)
+    return [trim_row(row) for row in cut_training_rows(study, study_tokenizer(study), mask)]
 
 
 def test_the_recipe_with_weights_trains_on_the_loss_of_the_study(study, tmp_path, monkeypatch):
@@ -205,9 +208,7 @@ def test_the_recipe_with_weights_trains_on_the_loss_of_the_study(study, tmp_path
     names = run_recipe("A weight for each token: TRL and Transformers", tmp_path, monkeypatch)
     trainer = names["trainer"]
     assert trainer.state.global_step == 2
-    mask = np.asarray(study.selection().mask)
-    rows = [trim_row(row) for row in cut_training_rows(study, study_tokenizer(study), mask)][:4]
-    batch = collate_rows(rows, 0)
+    batch = collate_rows(training_rows(study)[:4], 0)
     assert batch["selected"].any()
     trainer.model.eval()
     with torch.no_grad():
@@ -227,7 +228,7 @@ def test_olmo_core_finds_the_same_labels(study, tmp_path, monkeypatch):
     mask = np.fromfile(tmp_path / "olmo" / "label_mask.npy", dtype=bool)
     np.testing.assert_array_equal(np.where(mask, ids, IGNORED), labels)
     assert info["eos_token_id"] == study_tokenizer(study).eos_token_id and info["dtype"] == "uint16"
-    assert info["made_from"]["selection"] == study.selection().settings
+    assert info["selection"] == study.selection().settings
     pytest.importorskip("olmo_core.data.numpy_dataset")
     from olmo_core.data.utils import get_labels
 

@@ -124,8 +124,7 @@ def export_study(study: Study, what: str, out: Path, *, selection: str = DEFAULT
         what: a table: `tokens` (a row a token, in corpus order), `mask` (the same, but only what is selected or not),
             `spans` (a row a document, in corpus order: the mask as a list, and the selected characters), `documents` (a
             row a document, best rank first), `atlas` (the same with places and neighbours) or `weights` (a row of
-            training each). Or a folder: `inspect`, `olmo` or `megatron`, as `write_logs`, `write_olmo` and
-            `write_megatron` make it.
+            training each). Or a folder: `inspect`, `olmo` or `megatron`.
         out: of a table, a .parquet, .jsonl or .csv file, which is replaced if it exists, or a new folder ending in
             .dataset, as `datasets.save_to_disk` makes it; else a new folder.
         selection: the selection that `selected`, `rank` and the counts belong to.
@@ -138,25 +137,13 @@ def export_study(study: Study, what: str, out: Path, *, selection: str = DEFAULT
     """
     out, tell = Path(out), report or (lambda done, total: None)
     _check_place(what, out)
-    if what == "inspect":
-        return _write_whole(out, lambda folder: write_logs(study, folder, tell))
-    _require_fresh(study, selection)
-    chosen, corpus = study.selection(selection), study.corpus()
-    inputs, version = study.manifest(Unit("selection", selection))["inputs"], library_versions()["ifguide"]
-    made_from = {"study": study.name, "selection": chosen.settings, "inputs": inputs, "ifguide": version}
-    if what == "weights":
-        made_from["suppress"] = asdict(study.config.suppress)
-    count = lambda done: tell(done, corpus.n_documents)  # noqa: E731
-    if what in FOLDERS:
-        write = write_olmo if what == "olmo" else write_megatron
-        return _write_whole(out, lambda folder: write(study, chosen, folder, made_from, count))
-    makers = {"documents": _document_blocks, "spans": _span_blocks, "atlas": _atlas_blocks, "weights": weight_blocks}
-    blocks = makers.get(what, partial(_token_blocks, what=what))(study, corpus, chosen)
-    schema = pa.schema(_token_columns(study.config.imported)) if what == "tokens" else SCHEMAS[what]
-    if out.suffix.lower() == DATASET:
-        return _write_whole(out, lambda folder: _write_dataset(blocks, what, schema, folder, made_from, count))
-    parts = schema, out.suffix.lower(), made_from, count
-    return _write_whole(out, lambda path: _write_rows(blocks, what, parts[0], path, *parts[1:]))
+    try:
+        with replacing(out) as temporary:
+            if what == "inspect":
+                return write_logs(study, temporary, tell)
+            return _write(study, what, temporary, out.suffix.lower(), selection, tell)
+    except OSError as error:
+        raise InputError(f"could not write {out}: {error.strerror or error}") from error
 
 
 def _check_place(what: str, out: Path) -> None:
@@ -173,13 +160,25 @@ def _check_place(what: str, out: Path) -> None:
         raise InputError(f"--out: expected a file in a folder that exists, got {out}; make the folder first")
 
 
-def _write_whole(out: Path, write: Callable[[Path], int]) -> int:
-    """What `write` writes appears at `out` whole or not at all."""
-    try:
-        with replacing(out) as temporary:
-            return write(temporary)
-    except OSError as error:
-        raise InputError(f"could not write {out}: {error.strerror or error}") from error
+def _write(study: Study, what: str, path: Path, suffix: str, selection: str, report: Report) -> int:
+    _require_fresh(study, selection)
+    chosen, corpus = study.selection(selection), study.corpus()
+    inputs, version = study.manifest(Unit("selection", selection))["inputs"], library_versions()["ifguide"]
+    made_from = {"study": study.name, "selection": chosen.settings, "inputs": inputs, "ifguide": version}
+    if what == "weights":
+        made_from["suppress"] = asdict(study.config.suppress)
+
+    def count(done: int) -> None:
+        report(done, corpus.n_documents)
+
+    if what in FOLDERS:
+        return {"olmo": write_olmo, "megatron": write_megatron}[what](study, chosen, path, made_from, count)
+    makers = {"documents": _document_blocks, "spans": _span_blocks, "atlas": _atlas_blocks, "weights": weight_blocks}
+    blocks = makers.get(what, partial(_token_blocks, what=what))(study, corpus, chosen)
+    schema = pa.schema(_token_columns(study.config.imported)) if what == "tokens" else SCHEMAS[what]
+    if suffix == DATASET:
+        return _write_dataset(blocks, what, schema, path, made_from, count)
+    return _write_rows(blocks, what, schema, path, suffix, made_from, count)
 
 
 def _write_rows(

@@ -17,7 +17,7 @@ from ifguide.data.packing import IGNORED
 from ifguide.errors import ConfigError
 from ifguide.selection.saved import Selection
 from ifguide.storage.artifacts import write_json
-from ifguide.study.checkpoints import cut_suppress_rows, study_tokenizer
+from ifguide.study.checkpoints import cut_training_rows, study_tokenizer
 from ifguide.study.reading import Study
 
 if TYPE_CHECKING:
@@ -33,22 +33,20 @@ WEIGHT_COLUMNS = {
     "position_ids": pa.list_(pa.int32()),
 }
 ROWS_AT_ONCE = 256
-INDEX_START = b"MMIDIDX\x00\x00"
-"""What an index of Megatron's data sets begins with."""
 _INT32 = 4
 """Megatron's number for int32. GPT-NeoX's own tools write tokens and labels so, because labels are -100."""
 
 
 def weight_blocks(study: Study, corpus: "TokenizedCorpus", chosen: Selection) -> Iterator[tuple[int, dict]]:
     """The rows that `ifguide suppress` trains on, with w of Eq. 9 as a column: 1, on selected tokens -λ (`penalise`) or
-    0 (`mask`), and 0 where there is no label. A ConfigError: `unlikelihood`, which is no weight."""
+    0 (`mask`), and 0 where there is no label. A ConfigError: another method, which is no weight."""
     from ifguide.training.rows import trim_row
 
     how = study.config.suppress
-    if how.method == "unlikelihood":
-        raise ConfigError("--what weights: expected suppress.method penalise, mask or drop, got unlikelihood")
+    if how.method not in ("penalise", "mask"):
+        raise ConfigError(f"--what weights: expected suppress.method penalise or mask, got {how.method}")
     on_selected = -how.penalty if how.method == "penalise" else 0.0
-    rows = cut_suppress_rows(study, study_tokenizer(study), how, chosen.name)
+    rows = cut_training_rows(study, study_tokenizer(study), np.asarray(chosen.mask))
     for start in range(0, len(rows), ROWS_AT_ONCE):
         found = [rows[i] for i in range(start, min(start + ROWS_AT_ONCE, len(rows)))]
         cut = [trim_row(row) for row in found]
@@ -70,7 +68,8 @@ def write_olmo(study: Study, chosen: Selection, folder: Path, made_from: dict, r
             tokens.write(ids.astype(dtype).tobytes())
             mask.write(learned.tobytes())
             report(done)
-    _write_info(folder, dtype, n_words, eos, made_from)
+    told = {"dtype": np.dtype(dtype).name, "eos_token_id": eos, "vocab_size": n_words}
+    write_json(folder / "info.json", made_from | told)
     return corpus.n_documents
 
 
@@ -88,18 +87,14 @@ def write_megatron(study: Study, chosen: Selection, folder: Path, made_from: dic
             report(done)
     n_items = np.concatenate(sizes)
     places = (np.cumsum(n_items) - n_items) * 4  # in bytes
-    index = INDEX_START + struct.pack("<QBQQ", 1, _INT32, len(n_items), len(n_items) + 1)
+    index = b"MMIDIDX\x00\x00" + struct.pack("<QBQQ", 1, _INT32, len(n_items), len(n_items) + 1)
     index += n_items.astype(np.int32).tobytes() + places.astype(np.int64).tobytes()
     index += np.arange(len(n_items) + 1, dtype=np.int64).tobytes()
     for name in ("text_document.idx", "label_document.idx"):
         (folder / name).write_bytes(index)
-    _write_info(folder, np.int32, n_words, eos, made_from)
+    told = {"dtype": "int32", "eos_token_id": eos, "vocab_size": n_words}
+    write_json(folder / "info.json", made_from | told)
     return corpus.n_documents
-
-
-def _write_info(folder: Path, dtype: type, n_words: int, eos: int | None, made_from: dict) -> None:
-    told = {"dtype": np.dtype(dtype).name, "eos_token_id": eos, "vocab_size": n_words, "made_from": made_from}
-    write_json(folder / "info.json", told)
 
 
 def _vocabulary(study: Study) -> tuple[int, int | None]:
