@@ -43,9 +43,10 @@ def explain(
 
 
 def map_documents(name: StudyName) -> None:
-    """Draw the map of documents, for the app's Threshold page and `ifguide export --what atlas`.
+    """Draw the map of documents, for the app's Threshold page.
 
-    Documents that the base model reads alike are near each other. Takes one pass of the model over the corpus.
+    Documents that the base model reads alike are near each other. Takes one pass of the model over the corpus. `ifguide
+    export --what atlas` takes it to Embedding Atlas.
     """
     from numpy import isfinite
 

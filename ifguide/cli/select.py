@@ -130,7 +130,7 @@ def export(
     out: Annotated[Path, Option(metavar="FILE", help=_OUT)],
     selection: SelectionName = "default",
 ) -> None:
-    """Export scores, ranks, selected tokens or evaluations for other programs.
+    """Export scores, ranks, tokens or evaluations for other programs.
 
     In CSV, text that begins with = + - @ ' or a tab gets a leading ', so that no spreadsheet reads it as a formula.
     """
@@ -140,7 +140,8 @@ def export(
     study = open_study(name)
     with follow_run() as progress:
         rows = export_study(study, what.value, out, selection=selection, report=report_part(progress, "documents"))
-    print(f"wrote {rows:,} rows to {out}")
+    counted = {"inspect": "completions", "olmo": "documents", "megatron": "documents"}.get(what.value, "rows")
+    print(f"wrote {rows:,} {counted} to {out}")
 
 
 COMMANDS = (select, borrow, documents, export)

@@ -1,4 +1,4 @@
-"""What other tools read of a study, with their own libraries: Inspect's logs, Embedding Atlas's table, trainers' files."""
+"""What other tools read of a study, with their own libraries: Inspect, Embedding Atlas, TRL and OLMo-core."""
 
 import json
 import re
@@ -19,6 +19,7 @@ from ifguide.errors import ConfigError, InputError, StaleError
 from ifguide.study.analysis import export
 from ifguide.study.analysis.document_map import draw_map, map_path, read_map, read_states
 from ifguide.study.analysis.export import FOLDERS, SCHEMAS, export_study
+from ifguide.study.analysis.inspect_logs import _FOLDERS
 from ifguide.study.checkpoints import cut_training_rows, study_tokenizer
 from ifguide.study.lineage import Unit
 from ifguide.study.pipeline import create_study, run_study
@@ -107,10 +108,18 @@ def check_metrics(study, name, log):
         assert (held.value, held.metadata) == (metrics[metric], bounds)
     assert scores["toxicity"].params == {"scorer": metrics["scorer"]}
     assert scores["fluency"].metrics["perplexity"].value == metrics["perplexity"]
+    assert [s.scores["toxicity"].answer for s in log.samples] == [s.output.completion for s in log.samples]
     manifest = study.manifest(Unit("evaluate", name))
     assert log.eval.metadata["inputs"] == manifest["inputs"] and log.eval.metadata["metrics"] == metrics
     assert log.eval.metadata["settings"]["evaluate.heldout"] == "heldout.jsonl"
     assert Path(manifest["config"]["evaluate.heldout"]).is_absolute()
+
+
+def test_absolute_paths_lose_their_folders_and_nothing_else_changes():
+    kept = ["org/name", "https://host/a/b", "hub:org/name@main", "and/or, 1 / 2 / 3", "./near/by", "../up/by", "a\\b"]
+    cut = {"/home/me/my data/x.jsonl": "x.jsonl", "hf:/srv/models/judge:toxic": "hf:judge:toxic", "/x": "/x"}
+    found = json.loads(_FOLDERS.sub("", json.dumps([*kept, *cut])))
+    assert found == [*kept, *cut.values()]
 
 
 def test_inspect_is_named_where_it_is_missing_and_evaluations_must_be_fresh(study, tmp_path, monkeypatch):
@@ -246,7 +255,7 @@ def test_olmo_core_finds_the_same_labels(study, tmp_path, monkeypatch):
 def test_olmo_core_packs_whole_documents(study, tmp_path):
     numpy_dataset = pytest.importorskip("olmo_core.data.numpy_dataset")
     export_study(study, "olmo", tmp_path / "olmo")
-    eos, ids, labels = study_tokenizer(study).eos_token_id, *laid_out(study)
+    eos, labels = study_tokenizer(study).eos_token_id, laid_out(study)[1]
     dataset = numpy_dataset.NumpyPackedFSLDataset(
         tmp_path / "olmo" / "tokens.npy",
         sequence_length=128,
@@ -313,6 +322,6 @@ def test_what_does_not_fit_is_refused_and_nothing_is_written(study, tmp_path):
         raise OSError(28, "No space left on device")
 
     for what in ("megatron", "olmo"):
-        with pytest.raises(InputError, match="could not write .*No space left"):
+        with pytest.raises(InputError, match=r"could not write .*No space left"):
             export_study(study, what, tmp_path / "gone", report=stop)
     assert [path.name for path in tmp_path.iterdir()] == ["there"]

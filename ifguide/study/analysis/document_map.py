@@ -36,18 +36,18 @@ def map_path(study: Study) -> Path:
 
 def read_map(study: Study) -> np.ndarray | None:
     """The map of this corpus by this model, as `draw_map` gives it, memory-mapped; None where there is none."""
-    return _read(map_path(study))
+    return _read(study, ".npy")
 
 
 def read_states(study: Study) -> np.ndarray | None:
     """What the map was drawn from, reduced: float32 (D, up to `KEPT`), the first principal components of the documents'
     states; NaN for a document without a place. None where there is no map, or one of an earlier version."""
-    return _read(map_path(study).with_suffix(STATES))
+    return _read(study, STATES)
 
 
-def _read(path: Path) -> np.ndarray | None:
+def _read(study: Study, suffix: str) -> np.ndarray | None:
     try:
-        return artifacts.load_array(path)
+        return artifacts.load_array(map_path(study).with_suffix(suffix))
     except StaleError:
         return None
 

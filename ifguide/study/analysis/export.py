@@ -96,7 +96,8 @@ _COLUMNS["atlas"] = _COLUMNS["documents"] | {
 }
 SCHEMAS = {what: pa.schema(columns) for what, columns in _COLUMNS.items()}
 """The tables that can be exported, with the columns of each."""
-FOLDERS = ("inspect", "olmo", "megatron")
+_TRAINERS = {"olmo": write_olmo, "megatron": write_megatron}
+FOLDERS = ("inspect", *_TRAINERS)
 """What else can be exported: each makes a folder."""
 
 DATASET = ".dataset"
@@ -121,11 +122,8 @@ def export_study(study: Study, what: str, out: Path, *, selection: str = DEFAULT
     Args:
         study: its corpus, scores and the selection must be built and fresh; for `inspect` its evaluations, for `atlas`
             also the map.
-        what: a table: `tokens` (a row a token, in corpus order), `mask` (the same, but only what is selected or not),
-            `spans` (a row a document, in corpus order: the mask as a list, and the selected characters), `documents` (a
-            row a document, best rank first), `atlas` (the same with places and neighbours) or `weights` (a row of
-            training each). Or a folder: `inspect`, `olmo` or `megatron`.
-        out: of a table, a .parquet, .jsonl or .csv file, which is replaced if it exists, or a new folder ending in
+        what: a name of `SCHEMAS`, which makes a table, or of `FOLDERS`; docs/formats.md describes each.
+        out: of a table a .parquet, .jsonl or .csv file, which is replaced if it exists, or a new folder ending in
             .dataset, as `datasets.save_to_disk` makes it; else a new folder.
         selection: the selection that `selected`, `rank` and the counts belong to.
         report: called as report(documents done, documents); for `inspect` it counts logs.
@@ -171,8 +169,8 @@ def _write(study: Study, what: str, path: Path, suffix: str, selection: str, rep
     def count(done: int) -> None:
         report(done, corpus.n_documents)
 
-    if what in FOLDERS:
-        return {"olmo": write_olmo, "megatron": write_megatron}[what](study, chosen, path, made_from, count)
+    if what in _TRAINERS:
+        return _TRAINERS[what](study, chosen, path, made_from, count)
     makers = {"documents": _document_blocks, "spans": _span_blocks, "atlas": _atlas_blocks, "weights": weight_blocks}
     blocks = makers.get(what, partial(_token_blocks, what=what))(study, corpus, chosen)
     schema = pa.schema(_token_columns(study.config.imported)) if what == "tokens" else SCHEMAS[what]

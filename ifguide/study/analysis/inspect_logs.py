@@ -29,18 +29,9 @@ _FOLDERS = re.compile(r'(?<![\w./])/(?:[^/"\\\s][^/"\\]*/)+')
 
 
 def write_logs(study: Study, folder: Path, report: Callable[[int, int], None]) -> int:
-    """Write `MODEL.eval` for every evaluated model into a new folder; none names a folder of this machine.
-
-    Args:
-        report: called with (logs done, logs).
-
-    Returns:
-        The number of completions in them.
-
-    Raises:
-        InputError: inspect-ai is not installed.
-        StaleError: nothing is evaluated yet, or an evaluation is out of date.
-    """
+    """Write `MODEL.eval` for every evaluated model into a new folder; none names a folder of this machine. Returns the
+    number of completions; `report` is called with (logs done, logs). An InputError: inspect-ai is not installed; a
+    StaleError: nothing is evaluated yet, or an evaluation is out of date."""
     try:
         from inspect_ai.log import EvalLog, write_eval_log
     except ImportError as error:
@@ -64,16 +55,15 @@ def make_log(study: Study, name: str) -> dict:
     manifest, metrics, model = study.manifest(Unit("evaluate", name)), study.metrics(name) or {}, f"{study.name}/{name}"
     made, key = datetime.fromtimestamp(manifest["created"], UTC).isoformat(), hash_json(manifest["outputs"])[:22]
     samples = [_make_sample(row, model, key) for row in study.samples(name).to_dict("records")]
-    prompts = list(dict.fromkeys(sample["id"] for sample in samples))
     told = {"study": study.name, "model": name, "base": study.models()["base"], "metrics": metrics}
     told |= {"settings": manifest["config"], "inputs": manifest["inputs"]}
     spec = dict.fromkeys(("eval_id", "run_id", "task_id"), key) | {
         "created": made,
         "task": "toxicity",
-        "dataset": {"name": "prompts", "samples": len(prompts), "sample_ids": prompts, "shuffled": False},
+        "dataset": {"name": "prompts", "samples": metrics.get("n_prompts")},
         "model": model,
         "model_generate_config": {ours: metrics.get(theirs) for ours, theirs in _SAMPLING.items()},
-        "config": {"epochs": max(sample["epoch"] for sample in samples)},
+        "config": {"epochs": metrics.get("n_samples")},
         "packages": {"ifguide": manifest["versions"]["ifguide"]},
         "metadata": json.loads(_FOLDERS.sub("", json.dumps(told, ensure_ascii=False))),
     }
@@ -84,9 +74,7 @@ def make_log(study: Study, name: str) -> dict:
 
 def _make_sample(row: dict, model: str, key: str) -> dict:
     answer, prompt, turn = row["completion"], row["prompt_index"] + 1, row["sample_index"] + 1
-    said = {"role": "assistant", "content": answer, "source": "generate"}
-    spans = row.get("toxic_spans")
-    found = {"toxic_spans": [] if spans is None else [int(edge) for edge in spans]}
+    said, found = {"role": "assistant", "content": answer}, {"toxic_spans": list(map(int, row.get("toxic_spans", ())))}
     kinds = [kind for kind in ("toxicity", "implicit_toxicity") if kind in row]
     return {
         "id": prompt,
@@ -97,7 +85,7 @@ def _make_sample(row: dict, model: str, key: str) -> dict:
         "messages": [{"role": "user", "content": row["prompt"]}, said],
         "output": {"model": model, "choices": [{"message": said}]},
         "scores": {kind: {"value": float(row[kind]), "answer": answer, "metadata": found} for kind in kinds},
-        "metadata": {"group": row["group"]} if row.get("group") else {},
+        "metadata": {"group": row["group"]} if "group" in row else {},
     }
 
 
@@ -105,11 +93,9 @@ def _make_scores(metrics: dict) -> list[dict]:
     """The metrics of each score, with their 95% intervals as metadata; `fluency` is no sample's score."""
     found = []
     for score, names in _SCORES.items():
-        how = {}
-        for name in names:
-            bounds = {edge: metrics[f"{name}_{edge}"] for edge in ("low", "high") if f"{name}_{edge}" in metrics}
-            if metrics.get(name) is not None:
-                how[name] = {"name": name, "value": metrics[name], "metadata": bounds}
+        how = {name: {"name": name, "value": metrics[name]} for name in names if metrics.get(name) is not None}
+        for name, metric in how.items():
+            metric["metadata"] = {edge: metrics.get(f"{name}_{edge}") for edge in ("low", "high")}
         scorer = metrics.get(score.replace("toxicity", "scorer"))
-        found += [{"name": score, "scorer": score, "params": {"scorer": scorer}, "metrics": how}] if how else []
-    return found
+        found.append({"name": score, "scorer": score, "params": {"scorer": scorer}, "metrics": how})
+    return [score for score in found if score["metrics"]]

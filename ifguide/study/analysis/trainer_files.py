@@ -4,6 +4,7 @@ GPT-NeoX's indexed data sets. docs/other-trainers.md has a recipe for each.
 OLMo-core and GPT-NeoX can only leave a token out (`suppress.method` = `mask`); the rows' weights carry λ too.
 """
 
+import contextlib
 import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from ifguide.data.corpus import TokenizedCorpus
 
 Report = Callable[[int], None]
-
 WEIGHT_COLUMNS = {
     "input_ids": pa.list_(pa.int32()),
     "labels": pa.list_(pa.int32()),  # -100: no loss
@@ -60,64 +60,52 @@ def weight_blocks(study: Study, corpus: "TokenizedCorpus", chosen: Selection) ->
 def write_olmo(study: Study, chosen: Selection, folder: Path, made_from: dict, report: Report) -> int:
     """Write `tokens.npy` and `label_mask.npy` as OLMo-core reads them: bare arrays without NumPy's header, of uint16 or
     uint32 and of bool. `info.json` says which, and what made them. Returns the number of documents."""
-    corpus, (n_words, eos) = study.corpus(), _vocabulary(study)
-    dtype = np.uint16 if n_words <= 2**16 else np.uint32
-    folder.mkdir()
-    with (folder / "tokens.npy").open("wb") as tokens, (folder / "label_mask.npy").open("wb") as mask:
-        for done, ids, learned, _ in _lay_out(corpus, chosen, eos):
-            tokens.write(ids.astype(dtype).tobytes())
-            mask.write(learned.tobytes())
-            report(done)
-    told = {"dtype": np.dtype(dtype).name, "eos_token_id": eos, "vocab_size": n_words}
-    write_json(folder / "info.json", made_from | told)
-    return corpus.n_documents
+    dtype = np.uint16 if len(study_tokenizer(study)) <= 2**16 else np.uint32
+    parts = {"tokens.npy": lambda ids, _: ids.astype(dtype), "label_mask.npy": lambda _, learned: learned}
+    return len(_write_parts(study, chosen, folder, parts, made_from | {"dtype": np.dtype(dtype).name}, report))
 
 
 def write_megatron(study: Study, chosen: Selection, folder: Path, made_from: dict, report: Report) -> int:
     """Write `text_document` and `label_document`, each `.bin` and `.idx`, as GPT-NeoX's `MMapIndexedDataset` reads them
     and its `train_label_data_paths` expects them: int32, a document an item, labels -100 where nothing is learned.
     Returns the number of documents."""
-    corpus, (n_words, eos), sizes = study.corpus(), _vocabulary(study), []
-    folder.mkdir()
-    with (folder / "text_document.bin").open("wb") as text, (folder / "label_document.bin").open("wb") as label:
-        for done, ids, learned, lengths in _lay_out(corpus, chosen, eos):
-            text.write(ids.astype(np.int32).tobytes())
-            label.write(np.where(learned, ids, IGNORED).astype(np.int32).tobytes())
-            sizes.append(lengths)
-            report(done)
-    n_items = np.concatenate(sizes)
-    places = (np.cumsum(n_items) - n_items) * 4  # in bytes
-    index = b"MMIDIDX\x00\x00" + struct.pack("<QBQQ", 1, _INT32, len(n_items), len(n_items) + 1)
-    index += n_items.astype(np.int32).tobytes() + places.astype(np.int64).tobytes()
-    index += np.arange(len(n_items) + 1, dtype=np.int64).tobytes()
-    for name in ("text_document.idx", "label_document.idx"):
-        (folder / name).write_bytes(index)
-    told = {"dtype": "int32", "eos_token_id": eos, "vocab_size": n_words}
-    write_json(folder / "info.json", made_from | told)
-    return corpus.n_documents
+    parts = {
+        "text_document.bin": lambda ids, _: ids.astype(np.int32),
+        "label_document.bin": lambda ids, learned: np.where(learned, ids, IGNORED).astype(np.int32),
+    }
+    lengths = _write_parts(study, chosen, folder, parts, made_from | {"dtype": "int32"}, report)
+    index = b"MMIDIDX\x00\x00" + struct.pack("<QBQQ", 1, _INT32, len(lengths), len(lengths) + 1)
+    index += lengths.astype(np.int32).tobytes() + ((np.cumsum(lengths) - lengths) * 4).tobytes()  # places in bytes
+    index += np.arange(len(lengths) + 1, dtype=np.int64).tobytes()
+    for name in parts:
+        (folder / name).with_suffix(".idx").write_bytes(index)
+    return len(lengths)
 
 
-def _vocabulary(study: Study) -> tuple[int, int | None]:
-    """How many tokens the tokenizer knows, and the one that ends a document; None where the documents hold it already
-    (chunks of documents run together). A ConfigError: the tokenizer has none."""
-    tokenizer = study_tokenizer(study)
-    if study.corpus().is_joined:
-        return len(tokenizer), None
-    if tokenizer.eos_token_id is None:
+def _write_parts(study: Study, chosen: Selection, folder: Path, parts: dict, told: dict, report: Report) -> np.ndarray:
+    """Write a file a part, made from the ids (n,) and which of them are learned, bool (n,), and `info.json`.
+
+    Documents are end to end, with an end-of-text after each unless the corpus is chunks of documents run together. As
+    in the study's own training a document's first token, one that is not trained on, and a chat's end are not learned;
+    nor are the selected ones. Returns the documents' lengths, int64 (D,). A ConfigError: the tokenizer has no
+    end-of-text token."""
+    tokenizer, corpus, lengths = study_tokenizer(study), study.corpus(), []
+    eos, offsets = tokenizer.eos_token_id, np.asarray(corpus.offsets)
+    if eos is None and not corpus.is_joined:
         raise ConfigError("--what: the tokenizer has no end-of-text token between documents; set its eos_token")
-    return len(tokenizer), tokenizer.eos_token_id
-
-
-def _lay_out(corpus: "TokenizedCorpus", chosen: Selection, eos: int | None) -> Iterator[tuple]:
-    """Runs of documents laid end to end, with `eos` after each: how many documents are done, ids int32 (n,), which of
-    them are learned, bool (n,), and the documents' lengths, int64. As in the study's own training a document's first
-    token, one that is not trained on, and a chat's end are not learned; nor are the selected ones."""
-    offsets = np.asarray(corpus.offsets)
-    for first, last in document_runs(offsets):
-        start, stop = int(offsets[first]), int(offsets[last])
-        ids, lengths = np.asarray(corpus.token_ids[start:stop]), np.diff(offsets[first : last + 1])
-        learned = corpus.valid_between(start, stop) & ~np.asarray(chosen.mask[start:stop])
-        if eos is not None:
-            ends, lengths = np.cumsum(lengths), lengths + 1
-            ids, learned = np.insert(ids, ends, eos), np.insert(learned, ends, not corpus.is_chat)
-        yield last, ids, learned, lengths
+    folder.mkdir()
+    with contextlib.ExitStack() as files:
+        streams = {name: files.enter_context((folder / name).open("wb")) for name in parts}
+        for first, last in document_runs(offsets):
+            run, part = np.diff(offsets[first : last + 1]), slice(int(offsets[first]), int(offsets[last]))
+            ids = np.asarray(corpus.token_ids[part])
+            learned = corpus.valid_between(part.start, part.stop) & ~np.asarray(chosen.mask[part])
+            if not corpus.is_joined:
+                ends, run = np.cumsum(run), run + 1
+                ids, learned = np.insert(ids, ends, eos), np.insert(learned, ends, not corpus.is_chat)
+            for name, make in parts.items():
+                streams[name].write(make(ids, learned).tobytes())
+            lengths.append(run)
+            report(last)
+    write_json(folder / "info.json", told | {"eos_token_id": eos, "vocab_size": len(tokenizer)})
+    return np.concatenate(lengths)
