@@ -50,11 +50,11 @@ def map_documents(name: StudyName) -> None:
     """
     from numpy import isfinite
 
-    from ifguide.study.analysis.document_map import draw_map, read_map, read_states
+    from ifguide.study.analysis.document_map import STATES, draw_map, read_map
 
     study = open_study(name)
     places = read_map(study)
-    if places is None or read_states(study) is None:
+    if places is None or read_map(study, STATES) is None:
         with follow_run("map") as progress:
             places = draw_map(study, progress)
     n_known = int(isfinite(places[:, 0]).sum())

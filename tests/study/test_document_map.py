@@ -108,7 +108,7 @@ def test_the_command_says_how_many_are_on_it_and_draws_once(study, monkeypatch):
     run()
     document_map.map_path(study).with_suffix(".states.npy").unlink()  # as an earlier version left it
     first = run()
-    assert document_map.read_states(study).shape == (13, 12)
+    assert document_map.read_map(study, document_map.STATES).shape == (13, 12)
     assert "12 of 13 documents are on the map" in first
     monkeypatch.setattr(document_map, "draw_map", None)
     assert run() == first.splitlines(keepends=True)[-1]

@@ -17,9 +17,9 @@ from ifguide.data import by_document
 from ifguide.data.packing import IGNORED
 from ifguide.errors import ConfigError, InputError, StaleError
 from ifguide.study.analysis import export
-from ifguide.study.analysis.document_map import draw_map, map_path, read_map, read_states
+from ifguide.study.analysis.document_map import STATES, draw_map, map_path, read_map
 from ifguide.study.analysis.export import FOLDERS, SCHEMAS, export_study
-from ifguide.study.analysis.inspect_logs import _FOLDERS
+from ifguide.study.analysis.inspect_logs import _FOLDERS, _make_sample, _make_scores
 from ifguide.study.checkpoints import cut_training_rows, study_tokenizer
 from ifguide.study.lineage import Unit
 from ifguide.study.pipeline import create_study, run_study
@@ -115,6 +115,22 @@ def check_metrics(study, name, log):
     assert Path(manifest["config"]["evaluate.heldout"]).is_absolute()
 
 
+def test_a_second_scorer_and_groups_of_prompts_are_in_the_log():
+    log_of = pytest.importorskip("inspect_ai.log")
+    row = {"prompt_index": 4, "sample_index": 1, "prompt": "He", "completion": " <b>ran</b>", "group": "men"}
+    row |= {"toxicity": 0.25, "implicit_toxicity": 0.75, "toxic_spans": np.array([1, 4], dtype=np.int32)}
+    sample = log_of.EvalSample.model_validate(_make_sample(row, "real/base", "key"))
+    assert (sample.id, sample.epoch, sample.uuid, sample.metadata) == (5, 2, "key-5-2", {"group": "men"})
+    assert {name: score.value for name, score in sample.scores.items()} == {"toxicity": 0.25, "implicit_toxicity": 0.75}
+    assert sample.scores["toxicity"].metadata == {"toxic_spans": [1, 4]} and sample.output.completion == " <b>ran</b>"
+    metrics = {"emt": 0.5, "emt_low": 0.4, "emt_high": 0.6, "scorer": "one", "implicit_scorer": "two"}
+    metrics |= {"implicit_emt": 0.7, "implicit_emt_low": 0.6, "implicit_emt_high": 0.8, "perplexity": None}
+    first, second = (log_of.EvalScore.model_validate(score) for score in _make_scores(metrics))
+    assert (first.name, first.params, first.metrics["emt"].value) == ("toxicity", {"scorer": "one"}, 0.5)
+    assert second.name == "implicit_toxicity" and second.params == {"scorer": "two"}
+    assert second.metrics["implicit_emt"].metadata == {"low": 0.6, "high": 0.8}
+
+
 def test_absolute_paths_lose_their_folders_and_nothing_else_changes():
     kept = ["org/name", "https://host/a/b", "hub:org/name@main", "and/or, 1 / 2 / 3", "./near/by", "../up/by", "a\\b"]
     cut = {"/home/me/my data/x.jsonl": "x.jsonl", "hf:/srv/models/judge:toxic": "hf:judge:toxic", "/x": "/x"}
@@ -122,16 +138,20 @@ def test_absolute_paths_lose_their_folders_and_nothing_else_changes():
     assert found == [*kept, *cut.values()]
 
 
-def test_inspect_is_named_where_it_is_missing_and_evaluations_must_be_fresh(study, tmp_path, monkeypatch):
+def test_inspect_wants_fresh_evaluations(study, tmp_path):
+    pytest.importorskip("inspect_ai.log")
     with pytest.raises(StaleError, match=r"evaluate base is stale .*`ifguide evaluate real --model base`"):
         export_study(changed(study, "evaluate.top_p=0.5"), "inspect", tmp_path / "logs")
-    small = make_study(tmp_path / "cache")
     with pytest.raises(StaleError, match="no evaluation yet; make one with `ifguide evaluate small`"):
-        export_study(small, "inspect", tmp_path / "logs")
+        export_study(make_study(tmp_path / "cache"), "inspect", tmp_path / "logs")
+    assert [path.name for path in tmp_path.iterdir()] == ["cache"]
+
+
+def test_inspect_is_named_where_it_is_missing(study, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "inspect_ai.log", None)
     with pytest.raises(InputError, match=r"pip install 'ifguide\[inspect\]'"):
         export_study(study, "inspect", tmp_path / "logs")
-    assert [path.name for path in tmp_path.iterdir()] == ["cache"]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_atlas_rows_are_documents_with_places_and_nearest_others(study, tmp_path, monkeypatch):
@@ -141,7 +161,7 @@ def test_atlas_rows_are_documents_with_places_and_nearest_others(study, tmp_path
     documents = pq.read_table(tmp_path / "d.parquet")
     assert table.select(documents.schema.names).equals(documents)
     rows, corpus, places = table.to_pylist(), study.corpus(), read_map(study)
-    states, number = read_states(study), [corpus.index_of(row["document_id"]) for row in rows]
+    states, number = read_map(study, STATES), [corpus.index_of(row["document_id"]) for row in rows]
     for index, row in zip(number, rows, strict=True):
         spans = corpus.in_span[slice(*corpus.offsets[index : index + 2])]
         assert row["toxic_share"] == pytest.approx(spans.mean()) and row["source"] == corpus.document(index).source
@@ -161,7 +181,7 @@ def test_atlas_rows_are_documents_with_places_and_nearest_others(study, tmp_path
 
 def test_states_of_the_map_keep_what_is_near(study, tmp_path):
     """The kept components are those of the states themselves: distances are those between the states' projections."""
-    states = read_states(study)
+    states = read_map(study, STATES)
     assert states.shape == (ALONE + 1, min(15, len(DOCUMENTS))) and states.dtype == np.float32
     assert np.flatnonzero(np.isnan(states).any(axis=1)).tolist() == [ALONE]
     np.testing.assert_allclose(states[:ALONE].mean(axis=0), 0, atol=1e-4)

@@ -34,18 +34,11 @@ def map_path(study: Study) -> Path:
     return on_demand.result_path(study, FOLDER, made_of).with_suffix(".npy")
 
 
-def read_map(study: Study) -> np.ndarray | None:
-    """The map of this corpus by this model, as `draw_map` gives it, memory-mapped; None where there is none."""
-    return _read(study, ".npy")
+def read_map(study: Study, suffix: str = ".npy") -> np.ndarray | None:
+    """The map of this corpus by this model, as `draw_map` gives it, memory-mapped; None where there is none.
 
-
-def read_states(study: Study) -> np.ndarray | None:
-    """What the map was drawn from, reduced: float32 (D, up to `KEPT`), the first principal components of the documents'
-    states; NaN for a document without a place. None where there is no map, or one of an earlier version."""
-    return _read(study, STATES)
-
-
-def _read(study: Study, suffix: str) -> np.ndarray | None:
+    With `STATES`, what it was drawn from: float32 (D, up to `KEPT`), the first principal components of the documents'
+    states, NaN for a document without a place. A map of an earlier version has none."""
     try:
         return artifacts.load_array(map_path(study).with_suffix(suffix))
     except StaleError:

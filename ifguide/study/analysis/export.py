@@ -28,7 +28,7 @@ from ifguide.errors import ConfigError, InputError, StaleError
 from ifguide.evaluation import Report
 from ifguide.selection.saved import Selection
 from ifguide.storage.artifacts import library_versions, replacing, write_json
-from ifguide.study.analysis.document_map import read_map, read_states
+from ifguide.study.analysis.document_map import STATES, read_map
 from ifguide.study.analysis.inspect_logs import write_logs
 from ifguide.study.analysis.trainer_files import WEIGHT_COLUMNS, weight_blocks, write_megatron, write_olmo
 from ifguide.study.freshness import require_fresh
@@ -135,6 +135,8 @@ def export_study(study: Study, what: str, out: Path, *, selection: str = DEFAULT
     """
     out, tell = Path(out), report or (lambda done, total: None)
     _check_place(what, out)
+    if what != "inspect":
+        _require_fresh(study, selection)
     try:
         with replacing(out) as temporary:
             if what == "inspect":
@@ -159,7 +161,6 @@ def _check_place(what: str, out: Path) -> None:
 
 
 def _write(study: Study, what: str, path: Path, suffix: str, selection: str, report: Report) -> int:
-    _require_fresh(study, selection)
     chosen, corpus = study.selection(selection), study.corpus()
     inputs, version = study.manifest(Unit("selection", selection))["inputs"], library_versions()["ifguide"]
     made_from = {"study": study.name, "selection": chosen.settings, "inputs": inputs, "ifguide": version}
@@ -324,23 +325,20 @@ def _atlas_blocks(study: Study, corpus: "TokenizedCorpus", chosen: Selection) ->
     without a place has -1 for every neighbour, because Embedding Atlas wants as many of each."""
     from sklearn.neighbors import NearestNeighbors
 
-    places, states = read_map(study), read_states(study)
+    places, states = read_map(study), read_map(study, STATES)
     if places is None or states is None:
         raise StaleError(f"there is no map of documents with neighbours; draw it with `ifguide map {study.name}`")
     offsets, row_of = np.asarray(corpus.offsets), np.empty(corpus.n_documents, dtype=np.int64)
     row_of[chosen.order] = np.arange(corpus.n_documents)
     there = np.isfinite(places[:, 0])
     known = np.flatnonzero(there)
-    size = min(NEIGHBOURS, len(known))
-    nearest = NearestNeighbors(n_neighbors=size).fit(states[known])
+    nearest = NearestNeighbors(n_neighbors=min(NEIGHBOURS, len(known))).fit(states[known])
     toxic = None if corpus.in_span is None else sum_by_document(corpus.in_span, offsets) / np.diff(offsets)
     for done, columns in _document_blocks(study, corpus, chosen):
         order = np.asarray(chosen.order[done - len(columns["rank"]) : done])
         on_map = there[order]
-        ids, distances = np.full((len(order), size), -1), np.zeros((len(order), size), dtype=np.float32)
-        if on_map.any():
-            distances[on_map], found = nearest.kneighbors(states[order[on_map]])
-            ids[on_map] = row_of[known[found]]
+        distances, found = nearest.kneighbors(np.nan_to_num(states[order]))  # (n, NEIGHBOURS)
+        ids = np.where(on_map[:, None], row_of[known[found]], -1)
         columns |= {
             "source": corpus.column("source").take(pa.array(order)),
             "toxic_share": [None] * len(order) if toxic is None else toxic[order],

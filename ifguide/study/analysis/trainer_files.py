@@ -8,21 +8,18 @@ import contextlib
 import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 
 from ifguide.data.by_document import document_runs
+from ifguide.data.corpus import TokenizedCorpus
 from ifguide.data.packing import IGNORED
 from ifguide.errors import ConfigError
 from ifguide.selection.saved import Selection
 from ifguide.storage.artifacts import write_json
 from ifguide.study.checkpoints import cut_training_rows, study_tokenizer
 from ifguide.study.reading import Study
-
-if TYPE_CHECKING:
-    from ifguide.data.corpus import TokenizedCorpus
 
 Report = Callable[[int], None]
 WEIGHT_COLUMNS = {
@@ -37,7 +34,7 @@ _INT32 = 4
 """Megatron's number for int32. GPT-NeoX's own tools write tokens and labels so, because labels are -100."""
 
 
-def weight_blocks(study: Study, corpus: "TokenizedCorpus", chosen: Selection) -> Iterator[tuple[int, dict]]:
+def weight_blocks(study: Study, corpus: TokenizedCorpus, chosen: Selection) -> Iterator[tuple[int, dict]]:
     """The rows that `ifguide suppress` trains on, with w of Eq. 9 as a column: 1, on selected tokens -λ (`penalise`) or
     0 (`mask`), and 0 where there is no label. A ConfigError: another method, which is no weight."""
     from ifguide.training.rows import trim_row
@@ -87,8 +84,7 @@ def _write_parts(study: Study, chosen: Selection, folder: Path, parts: dict, tol
 
     Documents are end to end, with an end-of-text after each unless the corpus is chunks of documents run together. As
     in the study's own training a document's first token, one that is not trained on, and a chat's end are not learned;
-    nor are the selected ones. Returns the documents' lengths, int64 (D,). A ConfigError: the tokenizer has no
-    end-of-text token."""
+    nor are the selected ones. Returns the documents' lengths, int64 (D,). A ConfigError: there is no end-of-text."""
     tokenizer, corpus, lengths = study_tokenizer(study), study.corpus(), []
     eos, offsets = tokenizer.eos_token_id, np.asarray(corpus.offsets)
     if eos is None and not corpus.is_joined:
