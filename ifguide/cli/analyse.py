@@ -46,15 +46,16 @@ def explain(
 def map_documents(name: StudyName) -> Answer:
     """Draw the map of documents, for the app's Threshold page.
 
-    Documents that the base model reads alike are near each other. Takes one pass of the model over the corpus.
+    Documents that the base model reads alike are near each other. Takes one pass of the model over the corpus. `ifguide
+    export --what atlas` takes it to Embedding Atlas.
     """
     from numpy import isfinite
 
-    from ifguide.study.analysis.document_map import draw_map, read_map
+    from ifguide.study.analysis.document_map import STATES, draw_map, read_map
 
     study = open_study(name)
     places = read_map(study)
-    if places is None:
+    if places is None or read_map(study, STATES) is None:
         with follow_run("map") as progress:
             places = draw_map(study, progress)
     n_known = int(isfinite(places[:, 0]).sum())

@@ -12,9 +12,13 @@ from ifguide.cli.running import follow_run, open_study
 from ifguide.config.attributions import attributions
 from ifguide.errors import ConfigError
 
-Table = StrEnum("Table", ("tokens", "documents", "mask", "spans"))
+Table = StrEnum("Table", ("tokens", "documents", "mask", "spans", "atlas", "weights", "inspect", "olmo", "megatron"))
 """What can be exported."""
-_WHAT = "A row for each token or document, the selected tokens alone, or the selected characters."
+_WHAT = (
+    "A row for each token or document, the selected tokens alone, or the selected characters; documents for Embedding"
+    " Atlas; evaluations for Inspect; or the corpus for another trainer."
+)
+_OUT = "A .parquet, .jsonl or .csv file, or a new .dataset folder; for inspect, olmo and megatron a new folder."
 
 
 def select(
@@ -124,10 +128,10 @@ def documents(name: StudyName) -> Answer:
 def export(
     name: StudyName,
     what: Annotated[Table, Option(metavar="|".join(Table), help=_WHAT)],
-    out: Annotated[Path, Option(metavar="FILE", help="A .parquet, .jsonl or .csv file, or a new .dataset folder.")],
+    out: Annotated[Path, Option(metavar="FILE", help=_OUT)],
     selection: SelectionName = "default",
 ) -> Answer:
-    """Export scores, ranks or selected tokens for other programs.
+    """Export scores, ranks, tokens or evaluations for other programs.
 
     In CSV, text that begins with = + - @ ' or a tab gets a leading ', so that no spreadsheet reads it as a formula.
     """
@@ -137,7 +141,9 @@ def export(
     study = open_study(name)
     with follow_run() as progress:
         rows = export_study(study, what.value, out, selection=selection, report=report_part(progress, "documents"))
-    return Answer({"study": name, "what": what.value, "file": str(out), "rows": rows}, f"wrote {rows:,} rows to {out}")
+    counted = {"inspect": "completions", "olmo": "documents", "megatron": "documents"}.get(what.value, "rows")
+    values = {"study": name, "what": what.value, "file": str(out), "rows": rows}
+    return Answer(values, f"wrote {rows:,} {counted} to {out}")
 
 
 COMMANDS = (select, borrow, documents, export)

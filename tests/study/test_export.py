@@ -80,7 +80,7 @@ def test_documents_come_by_rank_with_sums_of_their_tokens(study, tmp_path):
 
 
 def test_small_blocks_change_nothing(study, tmp_path, monkeypatch):
-    for what, suffix in itertools.product(SCHEMAS, (".parquet", ".jsonl", ".csv")):
+    for what, suffix in itertools.product(("tokens", "mask", "spans", "documents"), (".parquet", ".jsonl", ".csv")):
         monkeypatch.undo()
         whole, blocks, seen = tmp_path / f"whole{suffix}", tmp_path / f"blocks{suffix}", []
         export_study(study, what, whole)

@@ -20,10 +20,12 @@ from ifguide.study.freshness import require_fresh, unit_digest
 from ifguide.study.lineage import Unit
 from ifguide.study.reading import Study
 
-FOLDER, VERSION = "map", 1
+FOLDER, VERSION, STATES = "map", 1, ".states.npy"
 SAMPLE, FEWEST = 20_000, 10
 """Documents laid out by t-SNE, and the fewest of which a map is drawn."""
 COMPONENTS, NEIGHBOURS = 50, 5
+KEPT = 15
+"""First principal components of the states that stay with the map; with more, scikit-learn searches without a tree."""
 
 
 def map_path(study: Study) -> Path:
@@ -32,16 +34,19 @@ def map_path(study: Study) -> Path:
     return on_demand.result_path(study, FOLDER, made_of).with_suffix(".npy")
 
 
-def read_map(study: Study) -> np.ndarray | None:
-    """The map of this corpus by this model, as `draw_map` gives it, memory-mapped; None where there is none."""
+def read_map(study: Study, suffix: str = ".npy") -> np.ndarray | None:
+    """The map of this corpus by this model, as `draw_map` gives it, memory-mapped; None where there is none.
+
+    With `STATES`, what it was drawn from: float32 (D, up to `KEPT`), the first principal components of the documents'
+    states, NaN for a document without a place. A map of an earlier version has none."""
     try:
-        return artifacts.load_array(map_path(study))
+        return artifacts.load_array(map_path(study).with_suffix(suffix))
     except StaleError:
         return None
 
 
 def draw_map(study: Study, progress: Progress | None = None) -> np.ndarray:
-    """Give each document a place, and keep the map. The same study gives the same map.
+    """Give each document a place, and keep the map and the reduced states. The same study gives the same map.
 
     Returns float32 (D, 2); NaN for a document without a token that has a score. A StaleError: corpus or model are
     missing or out of date; an InputError: too few documents; a NumericalError: a hidden state is not finite.
@@ -67,15 +72,18 @@ def draw_map(study: Study, progress: Progress | None = None) -> np.ndarray:
     laid_out = TSNE(perplexity=min(30, len(sample) / 4), random_state=0).fit_transform(reduced)
     nearest = NearestNeighbors(n_neighbors=NEIGHBOURS).fit(reduced)
     places = np.full((n_documents, 2), np.nan, dtype=np.float32)
-    places[sample] = laid_out
+    kept = np.full((n_documents, min(KEPT, reduced.shape[1])), np.nan, dtype=np.float32)
+    places[sample], kept[sample] = laid_out, reduced[:, :KEPT]
     for part, report in zip(others, reports[1:], strict=True):
         part, states = read(part, report)
         if len(part):
-            alike = nearest.kneighbors(pca.transform(states), return_distance=False)  # (n, NEIGHBOURS)
-            places[part] = np.median(laid_out[alike], axis=1)
+            reduced = pca.transform(states)
+            alike = nearest.kneighbors(reduced, return_distance=False)  # (n, NEIGHBOURS)
+            places[part], kept[part] = np.median(laid_out[alike], axis=1), reduced[:, :KEPT]
     path.parent.mkdir(exist_ok=True)
-    with artifacts.replacing(path) as temporary, temporary.open("wb") as stream:
-        np.save(stream, places, allow_pickle=False)
+    for place, array in ((path.with_suffix(STATES), kept), (path, places)):
+        with artifacts.replacing(place) as temporary, temporary.open("wb") as stream:
+            np.save(stream, array, allow_pickle=False)
     return places
 
 

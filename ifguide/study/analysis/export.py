@@ -1,5 +1,5 @@
-"""Tables of a study for other programs: tokens with scores, documents with ranks, the bare mask, or the selected
-characters.
+"""What a study hands to other programs: tables of tokens with scores, of documents with ranks, of the bare mask or of
+the selected characters; and files for Embedding Atlas, Inspect and other trainers.
 
 Rows are made in blocks and streamed through DuckDB's `COPY`, so a corpus of any size fits. The file appears whole or
 not at all.
@@ -13,6 +13,8 @@ import json
 import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +28,9 @@ from ifguide.errors import ConfigError, InputError, StaleError
 from ifguide.evaluation import Report
 from ifguide.selection.saved import Selection
 from ifguide.storage.artifacts import library_versions, replacing, write_json
+from ifguide.study.analysis.document_map import STATES, read_map
+from ifguide.study.analysis.inspect_logs import write_logs
+from ifguide.study.analysis.trainer_files import WEIGHT_COLUMNS, weight_blocks, write_megatron, write_olmo
 from ifguide.study.freshness import require_fresh
 from ifguide.study.lineage import Unit, can_be_made_again
 from ifguide.study.reading import Study
@@ -34,6 +39,8 @@ if TYPE_CHECKING:
     from ifguide.data.corpus import TokenizedCorpus
 
 
+NEIGHBOURS = 15
+"""Nearest documents of one on the map, itself among them, as Embedding Atlas computes them."""
 BLOCK_TOKENS = 50_000
 """Rows are handed on whenever about this many tokens are together."""
 
@@ -78,9 +85,20 @@ _COLUMNS = {
         "n_tokens": pa.int64(),
         "n_selected": pa.int64(),
     },
+    "weights": WEIGHT_COLUMNS,
+}
+_COLUMNS["atlas"] = _COLUMNS["documents"] | {
+    "source": pa.string(),
+    "toxic_share": pa.float32(),  # of its tokens, inside known spans; null when the corpus has none
+    "x": pa.float32(),  # null, like y, for a document that is not on the map
+    "y": pa.float32(),
+    "neighbors": pa.struct([("ids", pa.list_(pa.int64())), ("distances", pa.list_(pa.float32()))]),
 }
 SCHEMAS = {what: pa.schema(columns) for what, columns in _COLUMNS.items()}
-"""What can be exported, with the columns of each."""
+"""The tables that can be exported, with the columns of each."""
+_TRAINERS = {"olmo": write_olmo, "megatron": write_megatron}
+FOLDERS = ("inspect", *_TRAINERS)
+"""What else can be exported: each makes a folder."""
 
 DATASET = ".dataset"
 """Ending of a folder for `datasets.load_from_disk`."""
@@ -88,61 +106,78 @@ _FORMULA_START = re.compile(r"[\t\r\n\v\f']|\s*[=+\-@＝＋－＠]")
 
 _FORMATS = {".parquet": "FORMAT parquet, COMPRESSION zstd", ".jsonl": "FORMAT json", ".csv": "FORMAT csv, HEADER"}
 """How DuckDB writes each kind of file."""
-_ROWS_TOGETHER = {"documents": 2048, "spans": 2048}
+_ENDINGS = {"atlas": (".parquet",), "weights": (".parquet", ".jsonl", DATASET)}
+"""Of tables that not every format can hold."""
+_ROWS_TOGETHER = {"documents": 2048, "spans": 2048, "atlas": 2048, "weights": 2048}
 """Rows in a row group of Parquet, which is held in memory, of tables with long rows."""
 
 
 def export_study(study: Study, what: str, out: Path, *, selection: str = DEFAULT, report: Report | None = None) -> int:
-    """Write a table of a study to `out` and return its number of rows.
+    """Write something of a study to `out` and return its number of rows; of a folder, its documents or completions.
 
     What made the selection goes along: its settings, and the hashes of the corpus and the scores. Parquet holds it as
-    JSON in the schema's metadata, under `ifguide`; a `datasets` folder in `made-from.json`. CSV and JSON Lines have no
-    place for it.
+    JSON in the schema's metadata, under `ifguide`; a `datasets` folder in `made-from.json`, a trainer's in `info.json`.
+    CSV and JSON Lines have no place for it.
 
     Args:
-        study: its corpus, scores and the selection must be built and fresh.
-        what: `tokens` (a row a token, in corpus order), `mask` (the same, but only what is selected or not), `spans` (a
-            row a document, in corpus order: the mask as a list, and the selected characters) or `documents` (a row a
-            document, best rank first).
-        out: a .parquet, .jsonl or .csv file, which is replaced if it exists; or a new folder ending in .dataset, as
-            `datasets.save_to_disk` makes it.
+        study: its corpus, scores and the selection must be built and fresh; for `inspect` its evaluations, for `atlas`
+            also the map.
+        what: a name of `SCHEMAS`, which makes a table, or of `FOLDERS`; docs/formats.md describes each.
+        out: of a table a .parquet, .jsonl or .csv file, which is replaced if it exists, or a new folder ending in
+            .dataset, as `datasets.save_to_disk` makes it; else a new folder.
         selection: the selection that `selected`, `rank` and the counts belong to.
-        report: called as report(documents done, documents).
+        report: called as report(documents done, documents); for `inspect` it counts logs.
 
     Raises:
-        ConfigError: an unknown table or suffix.
-        InputError: the file cannot be written there.
+        ConfigError: an unknown table or suffix, or a setting that the form cannot hold.
+        InputError: the file cannot be written there, or a package is missing.
         StaleError: a part is missing, or made from other inputs than there are now.
     """
-    if what not in SCHEMAS:
-        raise ConfigError(f"--what: expected one of {', '.join(SCHEMAS)}, got {what!r}")
-    out = Path(out)
-    suffix = out.suffix.lower()
-    if suffix not in (*_FORMATS, DATASET):
-        raise ConfigError(f"--out: expected a file ending in {', '.join((*_FORMATS, DATASET))}, got {out.name!r}")
-    if suffix == DATASET and out.exists():
+    out, tell = Path(out), report or (lambda done, total: None)
+    _check_place(what, out)
+    if what != "inspect":
+        _require_fresh(study, selection)
+    try:
+        with replacing(out) as temporary:
+            if what == "inspect":
+                return write_logs(study, temporary, tell)
+            return _write(study, what, temporary, out.suffix.lower(), selection, tell)
+    except OSError as error:
+        raise InputError(f"could not write {out}: {error.strerror or error}") from error
+
+
+def _check_place(what: str, out: Path) -> None:
+    if what not in (*SCHEMAS, *FOLDERS):
+        raise ConfigError(f"--what: expected one of {', '.join((*SCHEMAS, *FOLDERS))}, got {what!r}")
+    suffix, endings = out.suffix.lower(), _ENDINGS.get(what, (*_FORMATS, DATASET))
+    if what in FOLDERS and suffix in (*_FORMATS, DATASET):
+        raise ConfigError(f"--out: expected a new folder without the ending {suffix}, got {out.name!r}")
+    if what in SCHEMAS and suffix not in endings:
+        raise ConfigError(f"--out: expected a file ending in {', '.join(endings)}, got {out.name!r}")
+    if (what in FOLDERS or suffix == DATASET) and out.exists():
         raise InputError(f"--out: {out} is there already; give the folder another name, or remove it")
     if out.is_dir() or not out.resolve().parent.is_dir():
         raise InputError(f"--out: expected a file in a folder that exists, got {out}; make the folder first")
-    _require_fresh(study, selection)
+
+
+def _write(study: Study, what: str, path: Path, suffix: str, selection: str, report: Report) -> int:
     chosen, corpus = study.selection(selection), study.corpus()
-    makers = {"documents": _document_blocks, "spans": _span_blocks}
-    blocks = makers[what](study, corpus, chosen) if what in makers else _token_blocks(study, corpus, chosen, what)
     inputs, version = study.manifest(Unit("selection", selection))["inputs"], library_versions()["ifguide"]
     made_from = {"study": study.name, "selection": chosen.settings, "inputs": inputs, "ifguide": version}
+    if what == "weights":
+        made_from["suppress"] = asdict(study.config.suppress)
 
     def count(done: int) -> None:
-        if report:
-            report(done, corpus.n_documents)
+        report(done, corpus.n_documents)
 
-    try:
-        with replacing(out) as temporary:
-            schema = pa.schema(_token_columns(study.config.imported)) if what == "tokens" else SCHEMAS[what]
-            if suffix == DATASET:
-                return _write_dataset(blocks, what, schema, temporary, made_from, count)
-            return _write_rows(blocks, what, schema, temporary, suffix, made_from, count)
-    except OSError as error:
-        raise InputError(f"could not write {out}: {error.strerror or error}") from error
+    if what in _TRAINERS:
+        return _TRAINERS[what](study, chosen, path, made_from, count)
+    makers = {"documents": _document_blocks, "spans": _span_blocks, "atlas": _atlas_blocks, "weights": weight_blocks}
+    blocks = makers.get(what, partial(_token_blocks, what=what))(study, corpus, chosen)
+    schema = pa.schema(_token_columns(study.config.imported)) if what == "tokens" else SCHEMAS[what]
+    if suffix == DATASET:
+        return _write_dataset(blocks, what, schema, path, made_from, count)
+    return _write_rows(blocks, what, schema, path, suffix, made_from, count)
 
 
 def _write_rows(
@@ -282,6 +317,34 @@ def _document_blocks(study: Study, corpus: "TokenizedCorpus", chosen: Selection)
             "n_selected": n_selected[order],
         }
         done += len(order)
+        yield done, columns
+
+
+def _atlas_blocks(study: Study, corpus: "TokenizedCorpus", chosen: Selection) -> Iterator[tuple[int, dict]]:
+    """Documents with their places on the map, and each one's nearest others by what the map was drawn from. A document
+    without a place has -1 for every neighbour, because Embedding Atlas wants as many of each."""
+    from sklearn.neighbors import NearestNeighbors
+
+    places, states = read_map(study), read_map(study, STATES)
+    if places is None or states is None:
+        raise StaleError(f"there is no map of documents with neighbours; draw it with `ifguide map {study.name}`")
+    offsets, row_of = np.asarray(corpus.offsets), np.empty(corpus.n_documents, dtype=np.int64)
+    row_of[chosen.order] = np.arange(corpus.n_documents)
+    there = np.isfinite(places[:, 0])
+    known = np.flatnonzero(there)
+    nearest = NearestNeighbors(n_neighbors=min(NEIGHBOURS, len(known))).fit(states[known])
+    toxic = None if corpus.in_span is None else sum_by_document(corpus.in_span, offsets) / np.diff(offsets)
+    for done, columns in _document_blocks(study, corpus, chosen):
+        order = np.asarray(chosen.order[done - len(columns["rank"]) : done])
+        on_map = there[order]
+        distances, found = nearest.kneighbors(np.nan_to_num(states[order]))  # (n, NEIGHBOURS)
+        ids = np.where(on_map[:, None], row_of[known[found]], -1)
+        columns |= {
+            "source": corpus.column("source").take(pa.array(order)),
+            "toxic_share": [None] * len(order) if toxic is None else toxic[order],
+            **{axis: pa.array(places[order, i], mask=~on_map) for i, axis in enumerate("xy")},
+            "neighbors": [{"ids": i, "distances": d} for i, d in zip(ids, distances, strict=True)],
+        }
         yield done, columns
 
 
