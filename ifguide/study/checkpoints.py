@@ -11,9 +11,10 @@ import numpy as np
 from ifguide.config.names import BASE
 from ifguide.data.packing import chunk_documents
 from ifguide.data.stretches import overlap
-from ifguide.errors import ConfigError
+from ifguide.errors import ConfigError, StaleError
 from ifguide.runtime.distributed import current
 from ifguide.storage import artifacts
+from ifguide.storage.lock import read_record
 from ifguide.storage.peak_memory import free_memory
 from ifguide.storage.work import offload_folder
 from ifguide.study.lineage import Unit
@@ -77,9 +78,17 @@ def corpus_sequences(
     return CorpusSequences(corpus.token_ids, offsets, chunks, layout["bos"], corpus.trained)
 
 
+def require_models(study: Study) -> None:
+    """A StaleError for a study that was recorded without its models and tokenizer."""
+    if read_record(study.root):
+        raise StaleError(f"{study.name!r} was recorded without its models; give this command where it was built")
+
+
 def study_tokenizer(study: Study):
+    """The tokenizer that the corpus was cut with. A StaleError: the study was recorded without it."""
     from ifguide.models.loading import load_tokenizer
 
+    require_models(study)
     return load_tokenizer(study.resolve(study.config.model.source), study.config.model.revision)
 
 
@@ -106,9 +115,10 @@ def load_checkpoint(study: Study, name: str, attention: str | None = None):
 
 def place_model(study: Study, source: str, revision: str, *, dtype: str, attention: str | None = None):
     """A model on the study's device, or spread as `compute.device_map` says. A ConfigError: `device_map` with several
-    processes."""
+    processes; a StaleError: the study was recorded without it."""
     from ifguide.models.loading import Placement, load_model, pick_device
 
+    require_models(study)
     compute, placement = study.config.compute, None
     if compute.device_map:
         require_one_process("compute.device_map")

@@ -8,11 +8,12 @@ import pytest
 from typer.testing import CliRunner
 
 from ifguide.cli.main import app
-from ifguide.errors import InputError
+from ifguide.errors import InputError, StaleError
 from ifguide.runtime.jobs import start_job
 from ifguide.selection.verdicts import Target, VerdictLog
 from ifguide.storage.lock import RECORD
 from ifguide.study.analysis.document_map import read_map
+from ifguide.study.checkpoints import load_checkpoint, start_model, study_tokenizer
 from ifguide.study.freshness import stage_states
 from ifguide.study.lineage import Unit
 from ifguide.study.model_facts import known_facts
@@ -81,3 +82,10 @@ def test_a_study_of_ones_own_is_never_replaced(packed, tmp_path):
     write_study(tmp_path / "theirs", until="corpus")
     with pytest.raises(InputError, match="of your own"):
         unpack_study(packed[1], tmp_path / "theirs")
+
+
+@pytest.mark.parametrize("ask", [study_tokenizer, start_model, lambda study: load_checkpoint(study, "base")])
+def test_what_needs_a_model_says_that_it_was_recorded_without_one(packed, tmp_path, ask):
+    study = Study.open(unpack_study(packed[1], tmp_path / "theirs"), tmp_path / "theirs")
+    with pytest.raises(StaleError, match="was recorded without its models; give this command where it was built"):
+        ask(study)

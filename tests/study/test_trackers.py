@@ -46,6 +46,14 @@ def test_tensorboard_has_the_log_and_the_metrics(tmp_path):
         assert math.isclose(found, study.metrics(name)["emt"], rel_tol=1e-6)
 
 
+def test_trackio_has_a_run_for_each_training_and_evaluation(tmp_path, monkeypatch):
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
+    trackio = pytest.importorskip("trackio")
+    run_tracked(tmp_path, "trackio")
+    runs = {run.name for run in trackio.Api().runs("tiny")}
+    assert runs == {"base", "default", "evaluate base", "evaluate default"}
+
+
 def test_a_tracker_makes_no_study_stale(tmp_path):
     study = make_study(tmp_path)
     run_study(study, until="model")
