@@ -1,13 +1,16 @@
 """Fluency of a model: perplexity of benign text, and the variety of its completions."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from ifguide.errors import InputError, NumericalError
 from ifguide.evaluation import Report
+
+LOGITS = 1 << 27
+"""Most logits held at once: 512 MB in float32, and as much again for their softmax."""
 
 
 class HeldoutLosses(NamedTuple):
@@ -56,15 +59,15 @@ def heldout_losses(
     processes, device = current(), device_of(model)
     by_chunk = torch.zeros(len(order), dtype=torch.float64)  # in the order of reading; each is one process's
     count = processes.count(report, len(order))
-    for number, first in enumerate(range(0, len(order), batch_size)):
+    for number, (first, last) in enumerate(_divide((stop - start)[order] + len(before), batch_size, model)):
         if not processes.owns(number):
             continue
-        chunks = [ids[which[c]][start[c] : stop[c]] for c in order[first : first + batch_size]]
+        chunks = [ids[which[c]][start[c] : stop[c]] for c in order[first:last]]
         input_ids = torch.from_numpy(pad_rows([before + chunk for chunk in chunks], bos or 0))
         labels = torch.from_numpy(pad_rows([[IGNORED] * (len(before) + 1) + chunk[1:] for chunk in chunks], IGNORED))
         with torch.inference_mode():
             logits = model(input_ids=input_ids.to(device), use_cache=False).logits
-            by_chunk[first : first + batch_size] = token_losses(logits, labels.to(device)).double().sum(dim=-1).cpu()
+            by_chunk[first:last] = token_losses(logits, labels.to(device)).double().sum(dim=-1).cpu()
         count.add(len(chunks))
     count.wait()
     processes.sum([by_chunk])
@@ -75,6 +78,16 @@ def heldout_losses(
         wrong = "expected a finite loss, got NaN or infinity"
         raise NumericalError(f"perplexity: {wrong}; is the model damaged, or did training diverge?")
     return HeldoutLosses(nats, tokens)
+
+
+def _divide(lengths: np.ndarray, batch_size: int, model) -> Iterator[tuple[int, int]]:
+    """Batches [first, last) of texts of these lengths, int (n,), the longest first: at most `batch_size` texts, and no
+    more than have `LOGITS` logits, or one text."""
+    first, tokens = 0, LOGITS // model.get_input_embeddings().num_embeddings
+    while first < len(lengths):
+        last = min(len(lengths), first + max(1, min(batch_size, tokens // int(lengths[first]))))
+        yield first, last
+        first = last
 
 
 def distinct_n(texts: Sequence[str], n: int) -> float:

@@ -24,7 +24,7 @@ from ifguide.influence.ekfac import accumulation_dtype, fit_factors
 from ifguide.influence.losses import SplitModel
 from ifguide.influence.probe import fit_probe, hidden_states
 from ifguide.models.layers import device_of
-from ifguide.models.loading import bos_context, context_length, has_fast_bfloat16, tracked_modules
+from ifguide.models.loading import attention, bos_context, context_length, has_fast_bfloat16, tracked_modules
 from ifguide.selection.texts import ScoredTexts
 
 METHODS = ("own_loss", "probe", "combined")
@@ -157,16 +157,3 @@ def _only_read(model) -> Iterator[None]:
         model.train(training)
         for weight in wanted:
             weight.requires_grad_(True)
-
-
-@contextlib.contextmanager
-def attention(model, implementation: str) -> Iterator[None]:
-    """Another attention implementation for a while; empty, or a model with only one: its own."""
-    own = getattr(model.config, "_attn_implementation", None)
-    if implementation and own not in (None, implementation):
-        model.set_attn_implementation(implementation)
-    try:
-        yield
-    finally:
-        if own is not None and model.config._attn_implementation != own:
-            model.set_attn_implementation(own)

@@ -188,6 +188,19 @@ def opening(what: str, source: str, wanted: str = "Hugging Face folder or hub id
         raise InputError(f"no {what} could be loaded from {source!r}: {said}") from error
 
 
+@contextlib.contextmanager
+def attention(model, implementation: str) -> Iterator[None]:
+    """Another attention implementation for a while; empty, or a model with only one: its own."""
+    own = getattr(model.config, "_attn_implementation", None)
+    if implementation and own not in (None, implementation):
+        model.set_attn_implementation(implementation)
+    try:
+        yield
+    finally:
+        if own is not None and model.config._attn_implementation != own:
+            model.set_attn_implementation(own)
+
+
 def context_length(config) -> int:
     """The most tokens a model takes at once, from its config; 2048 where the config has no limit."""
     names = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx")

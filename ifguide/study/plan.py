@@ -38,8 +38,6 @@ EFFORT = 5e10
 RESERVE = 0.9
 """Share of the free memory that a stage may take."""
 MEMORY = {"host": "memory", "device": "GPU memory"}
-EXACT = 4
-"""About how many passes of central differences the exact derivative is worth."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -173,6 +171,9 @@ class Measured:
         made = make_batches(sequences, self.config.compute.tokens_per_batch)
         self.batches = [batch.to(self.device) for batch in made]
         self.measured = sum(batch.n_tokens for batch in self.batches)
+        held = max(batch.input_ids.numel() for batch in self.batches)
+        self.fuller = max(1.0, min(self.config.compute.tokens_per_batch, self.n_tokens) / held)
+        """Tokens of a full batch for one of the largest that is measured."""
         self.weights, self.matrices = 4 * self.facts.parameters, 4 * sum(map(math.prod, self.facts.layers))
         """Bytes in float32 of the model's weights, and of a matrix the shape of each tracked layer."""
         self.least = read_peak().get("host", 0)
@@ -182,10 +183,13 @@ class Measured:
         self.peaks: Counter[str] = Counter()
         """Bytes at the most, on the host and the device, since the last `need`."""
 
-    def time(self, work: Callable[[], object]) -> float:
-        """Seconds that a piece of work takes; `peaks` grows to the memory it took. What is quick is done
-        again, for the first time is slower."""
+    def time(self, work: Callable[[], object], fuller: float = 1.0, fixed: int = 0) -> float:
+        """Seconds that a piece of work takes; `peaks` grows to the memory that it would take with `fuller` times the
+        tokens at once, but for `fixed` bytes that it holds for any number. What is quick is done again, for the first
+        time is slower."""
+        return_freed_memory()
         reset_peak()
+        before = Counter(read_peak())
         seconds = math.inf
         for _ in range(2):
             started = time.monotonic()
@@ -195,13 +199,14 @@ class Measured:
             seconds = min(seconds, time.monotonic() - started)
             if seconds > 1:
                 break
-        self.peaks |= Counter(read_peak())  # the larger of each
+        for place, peak in read_peak().items():
+            grown = max(0, peak - before[place] - fixed)
+            self.peaks[place] = max(self.peaks[place], peak + round((fuller - 1) * grown))
         return seconds
 
     def need(self, seconds: float, disk: int = 0, more: int = 0) -> Need:
         """A stage with the memory of what was timed for it, and `more` bytes where the model is."""
         peaks, self.peaks = self.peaks, Counter()
-        return_freed_memory()
         peaks["device" if self.device.type == "cuda" else "host"] += more
         return Need(seconds=seconds, disk=disk, host=peaks["host"], device=peaks["device"])
 
@@ -263,15 +268,16 @@ class Measured:
         self.partitions = len(parts)
         largest = max(parts, key=lambda part: fit_bytes(shapes_of(part), fit.shared))
         found: deque = deque(maxlen=1)  # what is timed twice is held once
+        matrices = fit_bytes(shapes_of(largest), fit.shared)
 
         def first_pass() -> None:
             fit.kept.clear()
             fit.room = KEPT_BYTES
             found.append(fit.covariances(largest))
 
-        seconds = self.time(first_pass)
-        inputs, outputs = found.pop()
-        seconds += self.time(lambda: fit.eigenvalues(largest, inputs, outputs))  # other square matrices take as long
+        seconds = self.time(first_pass, self.fuller, matrices)
+        inputs, outputs = found.pop()  # other square matrices take as long
+        seconds += self.time(lambda: fit.eigenvalues(largest, inputs, outputs), self.fuller, matrices)
         sides = Counter(outputs for outputs, _ in self.facts.layers)
         sides.update(layer_shape(self.modules[first])[1] for first in {*fit.shared.values()})
         eigen = 0.0
@@ -298,9 +304,10 @@ class Measured:
         lengths, tokens = [len(ids) for ids, _ in self.sample.queries], self.config.compute.tokens_per_batch
         few = 1 + int(np.searchsorted(np.cumsum(lengths), self.tokens))
         some = self.sample.queries[:few]
-        seconds = self.time(lambda: query_gradient(self.model, largest, some, tokens_per_batch=tokens))
-        seconds *= len(parts) * sum(lengths) / sum(lengths[:few])
         held = 4 * sum(math.prod(shape) for shape in shapes_of(largest).values())  # while it was measured
+        fuller = max(1.0, min(tokens, sum(lengths)) / min(tokens, few * max(lengths[:few])))
+        work = functools.partial(query_gradient, self.model, largest, some, tokens_per_batch=tokens)
+        seconds = self.time(work, fuller, held) * len(parts) * sum(lengths) / sum(lengths[:few])
         more = direction_bytes(shapes_of(largest), each) - held
         return self.need(n * (seconds + 0.2), n * self.matrices, more)
 
@@ -312,6 +319,7 @@ class Measured:
         from ifguide.influence.derivative import RELATIVE_STEPS, Derivative
         from ifguide.influence.losses import SplitModel
         from ifguide.influence.probe import hidden_states
+        from ifguide.models.loading import attention
         from ifguide.study.checkpoints import SAMPLE_TOKENS
 
         sets, seconds = len(self.study.query_sets()), 0.0
@@ -320,13 +328,17 @@ class Measured:
         split = SplitModel(self.model)
 
         def by_token(score: Callable) -> float:
-            return self.time(lambda: [score(batch) for batch in self.batches]) / self.measured
+            return self.time(lambda: [score(batch) for batch in self.batches], self.fuller) / self.measured
 
         if "own_loss" in kinds:
             central = by_token(Derivative("central", epsilon=1e-6).scorer(split, self.modules, along))
-            tried = min(SAMPLE_TOKENS, self.n_tokens) * central * (EXACT + len(RELATIVE_STEPS) + 1)
-            passes = EXACT if self.config.scores.derivative == "jvp" else 1
-            seconds += sets * (tried + self.n_tokens * central * passes)
+            exact = 0.0
+            if self.facts.forward_derivative:
+                with attention(self.model, "eager"):
+                    exact = by_token(Derivative("jvp").scorer(split, self.modules, along))
+            tried = min(SAMPLE_TOKENS, self.n_tokens) * (exact + central * (len(RELATIVE_STEPS) + 1))
+            passes = exact if self.config.scores.derivative == "jvp" else central
+            seconds += sets * (tried + self.n_tokens * passes)
         if "position" in kinds:
             seconds += self.n_tokens * by_token(lambda b: position_scores(split, self.modules, [along] * sets, b))
         if "probe" in kinds:
@@ -354,7 +366,8 @@ class Measured:
             return lambda: written.append(generate_completions(self.model, self.tokenizer, few, short))
 
         written: list = []
-        short, longer = self.time(generate(2)), self.time(generate(6))
+        fuller = min(config.batch_size, count) / made
+        short, longer = self.time(generate(2), fuller), self.time(generate(6), fuller)
         by_step = max(0.0, longer - short) / 4
         seconds = count / made * (short + by_step * (config.max_new_tokens - 2))
         scorer = load_study_scorer(self.study, config.scorer)
