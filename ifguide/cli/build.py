@@ -12,14 +12,20 @@ from typer.models import OptionInfo
 from ifguide.cli.options import Answer, Background, StudyName
 from ifguide.cli.running import follow_run, launched_together, open_study
 from ifguide.cli.status import status
-from ifguide.errors import InputError, StudyNotFound
+from ifguide.errors import InputError, StudyNotFound, describe_error
 
 if TYPE_CHECKING:
     from ifguide.config.schema import StudyConfig
+    from ifguide.runtime.progress import Progress
+    from ifguide.study.reading import Study
+
+Explain = Annotated[bool, Option("--explain/--no-explain", help="Explain the 20 best-ranked documents at the end.")]
 
 
 def demo(
-    fresh: Annotated[bool, Option("--fresh", help="Build every stage again.")] = False, background: Background = False
+    fresh: Annotated[bool, Option("--fresh", help="Build every stage again.")] = False,
+    explain: Explain = True,
+    background: Background = False,
 ) -> Answer:
     """Build the built-in study.
 
@@ -29,10 +35,24 @@ def demo(
     from ifguide.study.demo import NAME, build_demo
 
     if background:
-        return _start_in_background(NAME, ["demo", *(["--fresh"] if fresh else [])], skip_when_fresh=not fresh)
+        arguments = ["demo", *["--fresh"] * fresh, *["--no-explain"] * (not explain)]
+        return _start_in_background(NAME, arguments, skip_when_fresh=not fresh)
     with follow_run() as progress:
-        build_demo(fresh=fresh, progress=progress)
+        study = build_demo(fresh=fresh, progress=progress)
+        if explain:
+            _explain_best(study, progress)
     return status(NAME)
+
+
+def _explain_best(study: "Study", progress: "Progress") -> None:
+    """Explain the best-ranked documents for the app. The study is whole without it, so an error is a message."""
+    from ifguide.study.analysis.explain import TOP, explain_top
+
+    try:
+        explain_top(study, TOP, progress)
+    except Exception as error:
+        again = f"`ifguide explain {study.name} --top {TOP}` tries it again"
+        progress.message(f"the best-ranked documents are not explained: {describe_error(error)}; {again}")
 
 
 def _file(note: str, metavar: str = "FILE", default: str | bool = False) -> OptionInfo:
@@ -136,12 +156,13 @@ def run(
     until: Annotated[str | None, Option(metavar="STAGE", help="Stop after this stage.")] = None,
     force: Annotated[str | None, Option(metavar="STAGE", help="Build this stage again, even if up to date.")] = None,
     no_fit_check: Annotated[bool, Option("--no-fit-check", help="Start even if memory seems too small.")] = False,
+    explain: Explain = True,
     background: Background = False,
 ) -> Answer:
     """Build every stage of a study that is missing or out of date.
 
     The stages, in order: corpus, queries, model, factors, direction, scores, index, selection, documents, suppress,
-    evaluate.
+    evaluate. After the last one the best-ranked documents are explained, for the app's Documents page.
     """
     from ifguide.study.lineage import STAGES
 
@@ -154,11 +175,14 @@ def run(
     if background:
         options = {"--until": until, "--force": force}
         given = [part for option, stage in options.items() if stage for part in (option, stage)]
-        return _start_in_background(name, ["run", name, *given, *["--no-fit-check"] * no_fit_check])
+        given += ["--no-fit-check"] * no_fit_check + ["--no-explain"] * (not explain)
+        return _start_in_background(name, ["run", name, *given])
     with follow_run() as progress:
         from ifguide.study.pipeline import run_study
 
         run_study(study, until=until, force=force, progress=progress, unchecked=no_fit_check)
+        if explain and not until and not launched_together():
+            _explain_best(study, progress)
     return status(name)
 
 

@@ -1,6 +1,7 @@
 """Why a document scores as it does, and what each query does, by `own_loss`: computed on demand by a job, kept in the
 study's `explanations/`."""
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -68,13 +69,20 @@ def explain_top(study: Study, n: int, progress: Progress | None = None) -> int:
     corpus = study.corpus()
     best = [corpus.document(int(index)).id for index in study.selection().order[:n]]
     lacking = [document for document in best if on_demand.read_result(document_path(study, document)) is None]
-    return len(_explain(study, lacking, None, None, progress)) if lacking else 0
+    if not lacking:
+        return 0
+    progress, started = progress or Progress(), time.monotonic()
+    progress.begin_stage("explain", 0, 1)
+    _explain(study, lacking, None, None, progress)
+    progress.end_stage(time.monotonic() - started)
+    return len(lacking)
 
 
 def _explain(
     study: Study, documents: list[str], start: int | None, stop: int | None, progress: Progress | None
 ) -> list[dict]:
-    from ifguide.influence.contributions import contributions, similarities
+    from ifguide.influence.contributions import contributions, pull_documents, similarities
+    from ifguide.influence.losses import slices
 
     corpus, progress = study.corpus(), progress or Progress()
     indexes, spans = [corpus.index_of(document) for document in documents], []
@@ -93,11 +101,15 @@ def _explain(
     for turn, name in enumerate(names):
         model, modules, curvature, encoded, options = _load(study, name)
         report = report_part(progress, "documents", part=turn, parts=len(names))
-        for mine, sequences in zip(pulls, chosen, strict=True):
-            for kind, values in contributions(model, modules, encoded, sequences, curvature, **options).items():
-                mine[kind] = mine.get(kind, 0) + values / scales[name] / len(names)
-        held = _fitting(modules)
-        alike += similarities(model, modules, chosen, there, curvature, held=held, report=report) / len(names)
+        known: dict[int, float] = {}
+        for part in slices(len(documents), _fitting(modules)):
+            pulled, lengths = pull_documents(model, modules, chosen[part], curvature)
+            for kind, values in contributions(model, modules, encoded, pulled, **options).items():
+                for mine, row in zip(pulls[part], values, strict=True):
+                    mine[kind] = mine.get(kind, 0) + row / scales[name] / len(names)
+            for other, found in enumerate(similarities(model, modules, pulled, lengths, there, curvature, known)):
+                alike[part, other] += found / len(names)
+                report(part.start * len(others) + (other + 1) * len(found), alike.size)
     results = []
     for document, index, span, mine, values in zip(documents, indexes, spans, pulls, alike, strict=True):
         near = [i for i in np.argsort(-values, kind="stable").tolist() if others[i] != index][:NEIGHBOURS]
@@ -213,7 +225,7 @@ def _load(study: Study, checkpoint: str):
     from ifguide.influence.losses import SplitModel
 
     config = study.config.direction
-    model, modules, device = load_checkpoint(study, checkpoint, attention="eager")
+    model, modules, device = load_checkpoint(study, checkpoint)
     kinds = ("toxic", "safe") if config.differential else ("toxic",)
     encoded = {kind: encoded_queries(study, kind) for kind in kinds}
     factors = read_factors(study, checkpoint, str(device))
