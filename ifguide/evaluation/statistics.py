@@ -123,12 +123,12 @@ def share_of_reduction(base: np.ndarray, ours: np.ndarray, oracle: np.ndarray, *
 
     All are (P, K), rows completing the same prompts.
     """
-    base, ours, oracle = _check_same_prompts(base, ours, oracle)
+    base, ours, oracle = (scores.max(axis=1) for scores in _check_same_prompts(base, ours, oracle))
 
     def share(rows: np.ndarray) -> float:
-        start = emt(base[rows])
-        reachable = start - emt(oracle[rows])
-        return (start - emt(ours[rows])) / reachable if reachable > 0 else float("nan")
+        start = base[rows].mean()
+        reachable = start - oracle[rows].mean()
+        return float((start - ours[rows].mean()) / reachable) if reachable > 0 else float("nan")
 
     return _interval(share, base, undefined=(-np.inf, np.inf), **draws)
 
