@@ -19,13 +19,9 @@ if TYPE_CHECKING:
     from ifguide.runtime.progress import Progress
     from ifguide.study.reading import Study
 
-Explain = Annotated[bool, Option("--explain/--no-explain", help="Explain the 20 best-ranked documents at the end.")]
-
 
 def demo(
-    fresh: Annotated[bool, Option("--fresh", help="Build every stage again.")] = False,
-    explain: Explain = True,
-    background: Background = False,
+    fresh: Annotated[bool, Option("--fresh", help="Build every stage again.")] = False, background: Background = False
 ) -> Answer:
     """Build the built-in study.
 
@@ -35,12 +31,9 @@ def demo(
     from ifguide.study.demo import NAME, build_demo
 
     if background:
-        arguments = ["demo", *["--fresh"] * fresh, *["--no-explain"] * (not explain)]
-        return _start_in_background(NAME, arguments, skip_when_fresh=not fresh)
+        return _start_in_background(NAME, ["demo", *(["--fresh"] if fresh else [])], skip_when_fresh=not fresh)
     with follow_run() as progress:
-        study = build_demo(fresh=fresh, progress=progress)
-        if explain:
-            _explain_best(study, progress)
+        _explain_best(build_demo(fresh=fresh, progress=progress), progress)
     return status(NAME)
 
 
@@ -156,13 +149,12 @@ def run(
     until: Annotated[str | None, Option(metavar="STAGE", help="Stop after this stage.")] = None,
     force: Annotated[str | None, Option(metavar="STAGE", help="Build this stage again, even if up to date.")] = None,
     no_fit_check: Annotated[bool, Option("--no-fit-check", help="Start even if memory seems too small.")] = False,
-    explain: Explain = True,
     background: Background = False,
 ) -> Answer:
     """Build every stage of a study that is missing or out of date.
 
     The stages, in order: corpus, queries, model, factors, direction, scores, index, selection, documents, suppress,
-    evaluate. After the last one the best-ranked documents are explained, for the app's Documents page.
+    evaluate. Without --until, the 20 best-ranked documents are then explained, for the app's Documents page.
     """
     from ifguide.study.lineage import STAGES
 
@@ -175,13 +167,12 @@ def run(
     if background:
         options = {"--until": until, "--force": force}
         given = [part for option, stage in options.items() if stage for part in (option, stage)]
-        given += ["--no-fit-check"] * no_fit_check + ["--no-explain"] * (not explain)
-        return _start_in_background(name, ["run", name, *given])
+        return _start_in_background(name, ["run", name, *given, *["--no-fit-check"] * no_fit_check])
     with follow_run() as progress:
         from ifguide.study.pipeline import run_study
 
         run_study(study, until=until, force=force, progress=progress, unchecked=no_fit_check)
-        if explain and not until and not launched_together():
+        if not until and not launched_together():
             _explain_best(study, progress)
     return status(name)
 

@@ -138,47 +138,34 @@ def compare_queries(
     modules: Layers,
     queries: dict[str, Encoded],
     curvature: Curvature,
-    documents: Listing[Document] = (),
     *,
     weighting: str = "token-mean",
     objective: str = "loss",
     report: Report | None = None,
-) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """What the direction v would be without each query, and every query's contribution to some documents' scores.
-
-    One gradient a query and a document; the documents' are held at once, a copy of the tracked layers each.
+) -> dict[str, np.ndarray]:
+    """What the direction v would be without each query; one gradient a query.
 
     Returns:
-        cosines: kind -> float64 (Q, 2): the cosine of the query's own preconditioned gradient with v (with a minus for
-            safe ones, so that positive always means "along the direction"), and the cosine of v with the direction
-            without the query (1: it changes nothing; NaN for the only query of a set).
-        contributions: kind -> float64 (Q, D), as from `contributions`.
+        kind -> float64 (Q, 2): the cosine of the query's own preconditioned gradient with v (with a minus for safe
+        ones, so that positive always means "along the direction"), and the cosine of v with the direction without the
+        query (1: it changes nothing; NaN for the only query of a set).
     """
     options: dict = {"weighting": weighting, "objective": objective}
-    done = ALONE.count(report, len(documents) + sum(map(len, queries.values())))
-    held: dict[str, list[torch.Tensor]] = {name: [] for name in modules}
-    for document in documents:
-        for name, value in curvature.apply(document_gradient(model, modules, document)).items():
-            held[name].append(value.flatten())
-        done.add(1)
-    stacked = {name: torch.stack(values) for name, values in held.items() if values}  # (D, O * I) a layer
+    done = ALONE.count(report, sum(map(len, queries.values())))
     pulled = {kind: curvature.apply(query_gradient(model, modules, q, **options)) for kind, q in queries.items()}
     v = pulled["toxic"]
     if "safe" in pulled:
         v = {name: value - pulled["safe"][name] for name, value in v.items()}
-    cosines, shares, norm = {}, {}, dot(v, v)
+    cosines, norm = {}, dot(v, v)
     for kind, encoded in queries.items():
         sign, n = (1.0 if kind == "toxic" else -1.0), len(encoded)
-        rows, parts = np.full((n, 2), np.nan), np.zeros((n, len(documents)))
+        rows = np.full((n, 2), np.nan)
         for number, query in enumerate(encoded):
-            gradient = query_gradient(model, modules, [query], **options)
-            own = curvature.apply(gradient)
+            own = curvature.apply(query_gradient(model, modules, [query], **options))
             rows[number, 0] = sign * dot(own, v) / (dot(own, own) * norm) ** 0.5
             if n > 1:  # without it the set's mean is (n ḡ - g) / (n - 1)
                 without = {name: v[name] + sign * (pulled[kind][name] - own[name]) / (n - 1) for name in v}
                 rows[number, 1] = dot(without, v) / (dot(without, without) * norm) ** 0.5
-            for name, values in stacked.items():
-                parts[number] += sign / n * (values @ gradient[name].flatten()).double().cpu().numpy()
             done.add(1)
-        cosines[kind], shares[kind] = rows, parts
-    return cosines, shares
+        cosines[kind] = rows
+    return cosines

@@ -1,6 +1,5 @@
 """A few words of a document around the tokens that matter."""
 
-import re
 from collections.abc import Callable
 
 import numpy as np
@@ -8,7 +7,6 @@ import numpy as np
 from ifguide.data.corpus import TokenizedCorpus
 from ifguide.ui.veil import hide_words
 
-_WORD = re.compile(r"[^\W_]")
 _BEFORE, _AFTER = 8, 22
 """Tokens of a snippet on each side of the strongest one."""
 
@@ -85,7 +83,7 @@ def _cut(
     for cut, *marks in zip(ends.tolist(), *about, strict=True):
         piece = " ".join(text[start:cut].splitlines()) or (" " if cut > start else "")
         start = max(start, cut)
-        if first > begin and len(parts) == 1 and parts[0][0] == "… " and not any(marks) and not _WORD.search(piece):
+        if first > begin and parts[-1][0] == "… " and not any(marks) and not any(map(str.isalnum, piece)):
             continue  # the end of the sentence before
         if parts and parts[-1][1:] == marks:
             parts[-1][0] += piece

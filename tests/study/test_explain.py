@@ -106,7 +106,7 @@ def test_a_run_explains_the_best_documents_at_its_end_and_never_fails_by_that(st
         assert done.exit_code == 0, done.output
         return done.output, len([*(tmp_path / "tiny" / "explanations").glob("*.json")])
 
-    assert run("--until", "selection")[1] == run("--no-explain")[1] == 0
+    assert run("--until", "selection")[1] == run("--until", "evaluate")[1] == 0
     with monkeypatch.context() as broken:
         broken.setattr(explain, "_load", lambda *_: 1 / 0)
         said, n_there = run()

@@ -1,7 +1,6 @@
 """Why a document scores as it does, and what each query does, by `own_loss`: computed on demand by a job, kept in the
 study's `explanations/`."""
 
-import time
 from pathlib import Path
 
 import numpy as np
@@ -71,11 +70,9 @@ def explain_top(study: Study, n: int, progress: Progress | None = None) -> int:
     lacking = [document for document in best if on_demand.read_result(document_path(study, document)) is None]
     if not lacking:
         return 0
-    progress, started = progress or Progress(), time.monotonic()
+    progress = progress or Progress()
     progress.begin_stage("explain", 0, 1)
-    _explain(study, lacking, None, None, progress)
-    progress.end_stage(time.monotonic() - started)
-    return len(lacking)
+    return len(_explain(study, lacking, None, None, progress))
 
 
 def _explain(
@@ -157,7 +154,7 @@ def explain_queries(study: Study, progress: Progress | None = None) -> dict:
     """What each query does to the direction, and which of the best-ranked documents it pulls most: for `toxic` and
     `safe`, `along` and `without`, a cosine a query (see `compare_queries`, mean over checkpoints), and `pulls`, a list
     of [document id, contribution] a query, strongest first. `candidates`: how many documents were looked at."""
-    from ifguide.influence.contributions import compare_queries
+    from ifguide.influence.contributions import compare_queries, contributions, pull_documents
 
     corpus, progress = study.corpus(), progress or Progress()
     names, scales = study.checkpoint_names(), _scales(study)
@@ -170,10 +167,12 @@ def explain_queries(study: Study, progress: Progress | None = None) -> dict:
             documents = [int(d) for d in study.selection().order[: min(NEIGHBOURS, max(_LEAST, _fitting(modules)))]]
         sequences = [_sequences(study, document) for document in documents]
         report = report_part(progress, "gradients", part=turn, parts=len(names))
-        found, shares = compare_queries(model, modules, encoded, curvature, sequences, report=report, **options)
-        for kind in found:
-            cosines[kind] = cosines.get(kind, 0) + found[kind] / len(names)
-            pulls[kind] = pulls.get(kind, 0) + shares[kind] / scales[name] / len(names)
+        shares = contributions(
+            model, modules, encoded, pull_documents(model, modules, sequences, curvature)[0], **options
+        )
+        for kind, found in compare_queries(model, modules, encoded, curvature, report=report, **options).items():
+            cosines[kind] = cosines.get(kind, 0) + found / len(names)
+            pulls[kind] = pulls.get(kind, 0) + shares[kind].T / scales[name] / len(names)
     ids = [corpus.document(document).id for document in documents]
     result: dict = {"candidates": len(documents)}
     for kind, rows in pulls.items():

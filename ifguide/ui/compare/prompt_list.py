@@ -9,7 +9,6 @@ from ifguide.evaluation.outcomes import OUTCOMES, Outcomes
 from ifguide.evaluation.statistics import TOXIC_FROM
 from ifguide.storage.lock import read_record
 from ifguide.study.analysis.likelihood import read_likelihoods
-from ifguide.study.reading import Study
 from ifguide.ui import components, layout
 from ifguide.ui.compare import pins
 from ifguide.ui.compare.drawer import show_drawer
@@ -52,7 +51,8 @@ def show_prompts(
         chosen = _show_list(found, places, texts, order)
     pick = read_pick(samples, tried)
     with shown:
-        likely = can_show_tokens(loaded.study, chosen, [*samples])
+        study = loaded.study  # no model is left in a recorded one
+        likely = not read_record(study.root) or read_likelihoods(study, chosen, [*samples]) is not None
         _show_prompt(loaded, samples, outcomes, colours, chosen, pick, versus, likely)
         _explain(loaded, first, likely)
     if pick:
@@ -101,11 +101,6 @@ def _take_choice() -> None:
     if picked is not None:
         layout.set_parameter("prompt", picked)
         remember_pick(0, "close")
-
-
-def can_show_tokens(study: Study, prompt: int, names: list[str]) -> bool:
-    """Whether a prompt's token probabilities are there or can be asked for: no model is left in a recorded study."""
-    return not read_record(study.root) or read_likelihoods(study, prompt, names) is not None
 
 
 def _show_prompt(loaded, samples, outcomes, colours, prompt: int, pick: Pick | None, versus: str, likely: bool) -> None:

@@ -25,8 +25,7 @@ def show_why(loaded: Loaded, store: DocumentStore, document: str, span: list[int
     with layout.guard(go_on=True):
         path = explain.document_path(loaded.study, document, *(span or (None, None)))
         found = read_result(path)
-        known = found is not None
-        panel = st.expander(title, expanded=known, key="answer" if known else "why", bind="query-params")
+        panel = st.expander(title, expanded=bool(found), key="answer" if found else "why", bind="query-params")
         with panel:
             if found and panel.open:
                 _show_found(loaded, store, found)
