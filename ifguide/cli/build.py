@@ -44,8 +44,7 @@ def _explain_best(study: "Study", progress: "Progress") -> None:
     try:
         explain_top(study, TOP, progress)
     except Exception as error:
-        again = f"`ifguide explain {study.name} --top {TOP}` tries it again"
-        progress.message(f"the best-ranked documents are not explained: {describe_error(error)}; {again}")
+        progress.message(f"no explanations: {describe_error(error)}; try `ifguide explain {study.name} --top {TOP}`")
 
 
 def _file(note: str, metavar: str = "FILE", default: str | bool = False) -> OptionInfo:

@@ -154,15 +154,8 @@ def completions(
             probabilities; `st.session_state[key]["pin"]` is then its sample, or -1 to pin none.
     """
     data = {"pair": pair, "names": list(names), "titles": list(titles), "colours": list(colours), "first": first}
-    data |= {
-        "veil": veiled(),
-        "memory": memory,
-        "rated": rated,
-        "pinned": pinned,
-        "acts": on_pin is not None,
-        "tokens": tokens,
-    }
-    data |= {"pickable": on_pick is not None, "chosen": chosen, "span": span}
+    data |= {"veil": veiled(), "memory": memory, "rated": rated, "pinned": pinned, "acts": on_pin is not None}
+    data |= {"pickable": on_pick is not None, "chosen": chosen, "span": span, "tokens": tokens}
     _completions(data=data, key=key, on_pick_change=on_pick or _nothing, on_pin_change=on_pin or _nothing)
 
 

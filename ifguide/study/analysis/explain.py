@@ -97,8 +97,7 @@ def _explain(
     alike = np.zeros((len(documents), len(others)))
     for turn, name in enumerate(names):
         model, modules, curvature, encoded, options = _load(study, name)
-        report = report_part(progress, "documents", part=turn, parts=len(names))
-        known: dict[int, float] = {}
+        report, known = report_part(progress, "documents", part=turn, parts=len(names)), dict[int, float]()
         for part in slices(len(documents), _fitting(modules)):
             pulled, lengths = pull_documents(model, modules, chosen[part], curvature)
             for kind, values in contributions(model, modules, encoded, pulled, **options).items():
@@ -167,9 +166,8 @@ def explain_queries(study: Study, progress: Progress | None = None) -> dict:
             documents = [int(d) for d in study.selection().order[: min(NEIGHBOURS, max(_LEAST, _fitting(modules)))]]
         sequences = [_sequences(study, document) for document in documents]
         report = report_part(progress, "gradients", part=turn, parts=len(names))
-        shares = contributions(
-            model, modules, encoded, pull_documents(model, modules, sequences, curvature)[0], **options
-        )
+        pulled, _ = pull_documents(model, modules, sequences, curvature)
+        shares = contributions(model, modules, encoded, pulled, **options)
         for kind, found in compare_queries(model, modules, encoded, curvature, report=report, **options).items():
             cosines[kind] = cosines.get(kind, 0) + found / len(names)
             pulls[kind] = pulls.get(kind, 0) + shares[kind].T / scales[name] / len(names)

@@ -19,8 +19,7 @@ SHOWN = 5
 
 
 def show_why(loaded: Loaded, store: DocumentStore, document: str, span: list[int] | None) -> None:
-    """The panel about a document of the list, or about its marked tokens; redrawn with the reader. It is open where
-    there is an answer, and opens when a running job has it."""
+    """The panel about a document of the list, or about its marked tokens: open where there is, or comes, an answer."""
     title = "Why these tokens?" if span else "Why this document?"
     with layout.guard(go_on=True):
         path = explain.document_path(loaded.study, document, *(span or (None, None)))
