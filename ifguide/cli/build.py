@@ -12,10 +12,12 @@ from typer.models import OptionInfo
 from ifguide.cli.options import Answer, Background, StudyName
 from ifguide.cli.running import follow_run, launched_together, open_study
 from ifguide.cli.status import status
-from ifguide.errors import InputError, StudyNotFound
+from ifguide.errors import InputError, StudyNotFound, describe_error
 
 if TYPE_CHECKING:
     from ifguide.config.schema import StudyConfig
+    from ifguide.runtime.progress import Progress
+    from ifguide.study.reading import Study
 
 
 def demo(
@@ -31,8 +33,18 @@ def demo(
     if background:
         return _start_in_background(NAME, ["demo", *(["--fresh"] if fresh else [])], skip_when_fresh=not fresh)
     with follow_run() as progress:
-        build_demo(fresh=fresh, progress=progress)
+        _explain_best(build_demo(fresh=fresh, progress=progress), progress)
     return status(NAME)
+
+
+def _explain_best(study: "Study", progress: "Progress") -> None:
+    """Explain the best-ranked documents for the app. The study is whole without it, so an error is a message."""
+    from ifguide.study.analysis.explain import TOP, explain_top
+
+    try:
+        explain_top(study, TOP, progress)
+    except Exception as error:
+        progress.message(f"no explanations: {describe_error(error)}; try `ifguide explain {study.name} --top {TOP}`")
 
 
 def _file(note: str, metavar: str = "FILE", default: str | bool = False) -> OptionInfo:
@@ -141,7 +153,7 @@ def run(
     """Build every stage of a study that is missing or out of date.
 
     The stages, in order: corpus, queries, model, factors, direction, scores, index, selection, documents, suppress,
-    evaluate.
+    evaluate. Without --until, the 20 best-ranked documents are then explained, for the app's Documents page.
     """
     from ifguide.study.lineage import STAGES
 
@@ -159,6 +171,8 @@ def run(
         from ifguide.study.pipeline import run_study
 
         run_study(study, until=until, force=force, progress=progress, unchecked=no_fit_check)
+        if not until and not launched_together():
+            _explain_best(study, progress)
     return status(name)
 
 

@@ -59,15 +59,16 @@ def open_study(name: str) -> "Study":
 
 
 def serve_app(options: list[str], opened: str = "") -> NoReturn:
-    """Serve the app in this process's place, so that stopping this one stops the server. `options` are those of
-    `streamlit run`, `opened` is a study's name."""
+    """Serve the app in this process, so that stopping it stops the server. `options` are those of `streamlit run`,
+    `opened` is a study's name."""
     from ifguide.study.folder import cache_dir
     from ifguide.study.packed import OPENED
+    from ifguide.ui import server
     from ifguide.ui.shipped import app_folder
 
-    environment = os.environ | {"IFGUIDE_CACHE": str(cache_dir())} | ({OPENED: opened} if opened else {})
+    os.environ.update({"IFGUIDE_CACHE": str(cache_dir())} | ({OPENED: opened} if opened else {}))
     os.chdir(app_folder())
-    os.execve(sys.executable, [sys.executable, "-m", "ifguide.ui.server", *options], environment)
+    server.main(options)
 
 
 def speaks() -> bool:

@@ -5,7 +5,7 @@ symmetric. So the score is the sum over queries of ± g_qᵀPg / n, plus for the
 each summand is that query's contribution. Shapes: Q queries, D documents; gradients are (O, I) a layer.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from collections.abc import Sequence as Listing
 from dataclasses import dataclass
 
@@ -14,16 +14,17 @@ import torch
 from torch import nn
 
 from ifguide.data.tokenizing import Encoded
-from ifguide.influence.batches import Sequence, make_batches
-from ifguide.influence.direction import differential_direction, query_gradient, zero_matrices
-from ifguide.influence.ekfac import LayerFactors, Report
-from ifguide.influence.line import own_loss_scores
-from ifguide.influence.losses import SplitModel
-from ifguide.models.layers import Layers, Matrices
+from ifguide.influence.batches import Sequence, make_batches, query_sequences
+from ifguide.influence.direction import OBJECTIVES, differential_direction, query_gradient, zero_matrices
+from ifguide.influence.ekfac import LayerFactors, Report, accumulation_dtype
+from ifguide.influence.losses import SplitModel, backpropagate, slices
+from ifguide.models.layers import Layers, Matrices, device_of, watch
 from ifguide.runtime.distributed import ALONE
 
 Document = Listing[Sequence]
 """A document's chunks; tokens that do not count have an index of -1."""
+_AT_ONCE = 1 << 25
+"""Values of queries' gradients of one layer that are held at once: 128 MB in float32."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,71 +56,81 @@ def document_gradient(model: nn.Module, modules: Layers, document: Document, **o
     return {name: value * len(pairs) for name, value in mean.items()}
 
 
+def pull_documents(
+    model: nn.Module, modules: Layers, documents: Listing[Document], curvature: Curvature
+) -> tuple[Matrices, np.ndarray]:
+    """What documents pull a model's parameters by: Pg of each, (D, O, I) a layer, held together; and gᵀPg, float64
+    (D,)."""
+    lengths, held = np.zeros(len(documents)), Matrices()
+    for number, document in enumerate(documents):
+        gradient = document_gradient(model, modules, document)
+        for name, value in (own := curvature.apply(gradient)).items():
+            held.setdefault(name, value.new_empty(len(documents), *value.shape))[number] = value
+        lengths[number] = dot(own, gradient)
+    return held, lengths
+
+
 def contributions(
     model: nn.Module,
     modules: Layers,
     queries: dict[str, Encoded],
-    document: Document,
-    curvature: Curvature,
+    pulled: Matrices,
     *,
     weighting: str = "token-mean",
     objective: str = "loss",
     tokens_per_batch: int = 4096,
 ) -> dict[str, np.ndarray]:
-    """Every query's contribution to a document's score: kind -> float64 (Q,). Summed over both kinds they are the
-    document's own-loss score. The model has `eager` attention; `queries` are `toxic` and, for a differential direction,
-    `safe`, as from `encode_queries`; `weighting` and `objective` are as the direction was made.
+    """Every query's contribution to the scores of documents, `pulled` by `pull_documents`: kind -> float64 (D, Q).
+    Summed over both kinds they are a document's own-loss score. `queries` are `toxic` and, for a differential
+    direction, `safe`, as from `encode_queries`; `weighting` and `objective` are as the direction was made.
 
-    g_qᵀ(Pg) is the derivative of the query's loss along Pg, so one forward-mode pass over all queries gives them all;
-    no query's gradient is formed. A margin objective has no such pass here, and goes query by query.
+    A backward pass over the queries gives each layer's inputs and output gradients, of which a query's gradient is the
+    product. It is formed layer by layer, some queries at a time, and meets all documents at once.
     """
-    pulled = curvature.apply(document_gradient(model, modules, document, tokens_per_batch=tokens_per_batch))
-    found, split = {}, SplitModel.of(model)
-    for kind, encoded in queries.items():
-        if objective == "loss":
-            sums, counts = np.zeros(len(encoded)), np.ones(len(encoded))
-            listed = [Sequence(np.asarray(ids), np.where(mask, 0, -1)) for ids, mask in encoded]
-            for batch in make_batches(listed, tokens_per_batch):
-                batch = batch.to(next(model.parameters()).device)
-                scores, _ = own_loss_scores(split, modules, pulled, batch)
-                rows = batch.sequence.cpu().numpy()
-                sums[rows] = scores.double().sum(dim=1).cpu().numpy()
-                counts[rows] = (batch.targets != -100).sum(dim=1).cpu().numpy()
-            values = sums / counts if weighting == "token-mean" else sums
-        else:
-            options: dict = {"weighting": weighting, "objective": objective}
-            values = np.array([dot(query_gradient(model, modules, [q], **options), pulled) for q in encoded])
-        found[kind] = (1.0 if kind == "toxic" else -1.0) * values / len(encoded)
-    return found
+    how: dict = {"weighting": weighting, "objective": objective, "tokens_per_batch": tokens_per_batch}
+    products = {kind: _products(model, modules, encoded, pulled, **how) for kind, encoded in queries.items()}
+    return {kind: (1.0 if kind == "toxic" else -1.0) * rows.T / len(rows) for kind, rows in products.items()}
+
+
+def _products(model, modules, encoded, pulled: Matrices, *, weighting, objective, tokens_per_batch) -> np.ndarray:
+    """Inner products of each query's gradient with what each document pulls, float64 (Q, D)."""
+    split, sums = SplitModel.of(model), np.zeros((len(encoded), len(next(iter(pulled.values())))))
+
+    def add(name: str, a: torch.Tensor, g: torch.Tensor, places: torch.Tensor) -> None:
+        theirs = pulled[name].flatten(1)  # (D, O * I)
+        rows = batch.sequence[places[:, 0].to(batch.sequence.device) // batch.input_ids.shape[1]].cpu().numpy()
+        for some in slices(len(g), max(1, _AT_ONCE // theirs.shape[1])):
+            own = torch.bmm(g[some].to(theirs.dtype).transpose(1, 2), a[some].to(theirs.dtype))  # (S, O, I)
+            sums[rows[some]] += (own.flatten(1) @ theirs.T).double().cpu().numpy()
+
+    with watch(split.model, modules, on_gradient=add):
+        for batch in make_batches(query_sequences(encoded), tokens_per_batch):
+            batch = batch.to(device_of(model))
+            counted = (batch.targets != -100).to(accumulation_dtype(model))
+            weights = counted / counted.sum(dim=1, keepdim=True) if weighting == "token-mean" else None
+            backpropagate(split, batch, weights=weights, objective=OBJECTIVES[objective])
+    return sums
 
 
 def similarities(
     model: nn.Module,
     modules: Layers,
-    documents: Listing[Document],
+    pulled: Matrices,
+    lengths: np.ndarray,
     others: Listing[Document],
     curvature: Curvature,
-    *,
-    held: int = 1,
-    report: Report | None = None,
-) -> np.ndarray:
-    """How alike documents' influence is to that of others, float64 (documents, others): gᵀPg' over the lengths of both
-    in the same metric, -1 to 1. Gradients of the others are computed once for `held` documents."""
-    found = np.zeros((len(documents), len(others)))
-    for first in range(0, len(documents), held):
-        gradients = [document_gradient(model, modules, document) for document in documents[first : first + held]]
-        pulled = [curvature.apply(gradient) for gradient in gradients]
-        lengths = [dot(*pair) for pair in zip(pulled, gradients, strict=True)]
-        for number, other in enumerate(others):
-            there = document_gradient(model, modules, other)
-            length = dot(curvature.apply(there), there)
-            for row, here in enumerate(pulled):
-                scale = lengths[row] * length
-                found[first + row, number] = dot(here, there) / scale**0.5 if scale > 0 else 0.0
-            if report:
-                done = first * len(others) + (number + 1) * len(pulled)
-                report(done, len(documents) * len(others))
-    return found
+    known: dict[int, float],
+) -> Iterator[np.ndarray]:
+    """How alike the influence of documents, from `pull_documents`, is to that of each of the others in turn, float64
+    (D,): gᵀPg' over the lengths of both in the same metric, -1 to 1. `known` takes g'ᵀPg' of the others by number; what
+    it has is not computed again, which is most of the work for other documents."""
+    for number, other in enumerate(others):
+        there = document_gradient(model, modules, other)
+        products = sum((pulled[name].flatten(1) @ there[name].flatten()).double().cpu().numpy() for name in there)
+        if number not in known:
+            known[number] = dot(curvature.apply(there), there)
+        scale = np.sqrt(np.maximum(lengths * known[number], 0))
+        yield np.divide(products, scale, out=np.zeros(len(lengths)), where=scale > 0)
 
 
 def compare_queries(
@@ -127,47 +138,34 @@ def compare_queries(
     modules: Layers,
     queries: dict[str, Encoded],
     curvature: Curvature,
-    documents: Listing[Document] = (),
     *,
     weighting: str = "token-mean",
     objective: str = "loss",
     report: Report | None = None,
-) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """What the direction v would be without each query, and every query's contribution to some documents' scores.
-
-    One gradient a query and a document; the documents' are held at once, a copy of the tracked layers each.
+) -> dict[str, np.ndarray]:
+    """What the direction v would be without each query; one gradient a query.
 
     Returns:
-        cosines: kind -> float64 (Q, 2): the cosine of the query's own preconditioned gradient with v (with a minus for
-            safe ones, so that positive always means "along the direction"), and the cosine of v with the direction
-            without the query (1: it changes nothing; NaN for the only query of a set).
-        contributions: kind -> float64 (Q, D), as from `contributions`.
+        kind -> float64 (Q, 2): the cosine of the query's own preconditioned gradient with v (with a minus for safe
+        ones, so that positive always means "along the direction"), and the cosine of v with the direction without the
+        query (1: it changes nothing; NaN for the only query of a set).
     """
     options: dict = {"weighting": weighting, "objective": objective}
-    done = ALONE.count(report, len(documents) + sum(map(len, queries.values())))
-    held: dict[str, list[torch.Tensor]] = {name: [] for name in modules}
-    for document in documents:
-        for name, value in curvature.apply(document_gradient(model, modules, document)).items():
-            held[name].append(value.flatten())
-        done.add(1)
-    stacked = {name: torch.stack(values) for name, values in held.items() if values}  # (D, O * I) a layer
+    done = ALONE.count(report, sum(map(len, queries.values())))
     pulled = {kind: curvature.apply(query_gradient(model, modules, q, **options)) for kind, q in queries.items()}
     v = pulled["toxic"]
     if "safe" in pulled:
         v = {name: value - pulled["safe"][name] for name, value in v.items()}
-    cosines, shares, norm = {}, {}, dot(v, v)
+    cosines, norm = {}, dot(v, v)
     for kind, encoded in queries.items():
         sign, n = (1.0 if kind == "toxic" else -1.0), len(encoded)
-        rows, parts = np.full((n, 2), np.nan), np.zeros((n, len(documents)))
+        rows = np.full((n, 2), np.nan)
         for number, query in enumerate(encoded):
-            gradient = query_gradient(model, modules, [query], **options)
-            own = curvature.apply(gradient)
+            own = curvature.apply(query_gradient(model, modules, [query], **options))
             rows[number, 0] = sign * dot(own, v) / (dot(own, own) * norm) ** 0.5
             if n > 1:  # without it the set's mean is (n ḡ - g) / (n - 1)
                 without = {name: v[name] + sign * (pulled[kind][name] - own[name]) / (n - 1) for name in v}
                 rows[number, 1] = dot(without, v) / (dot(without, without) * norm) ** 0.5
-            for name, values in stacked.items():
-                parts[number] += sign / n * (values @ gradient[name].flatten()).double().cpu().numpy()
             done.add(1)
-        cosines[kind], shares[kind] = rows, parts
-    return cosines, shares
+        cosines[kind] = rows
+    return cosines

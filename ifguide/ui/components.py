@@ -28,6 +28,7 @@ _empty = st.components.v2.component("ifguide.empty", html="<span></span>")
 _record_table = _register("record_table")
 _completions = _register("completions")
 _likelihood = _register("likelihood", "numbers", "token_viewer")
+_map_keys = _register("map_keys")
 _present = _register("present")
 _share = _register("share")
 _threshold = _register("threshold", "numbers", *(f"threshold_{part}" for part in ("preview", "draw", "parts", "side")))
@@ -51,6 +52,12 @@ def preload() -> None:
 def share(parameters: dict[str, str], *, key: str) -> None:
     """A button that copies the page's address, with these parameters."""
     _share(data=parameters, key=key, width="content")
+
+
+def map_keys(*, key: str) -> int | None:
+    """A line under the map that takes the keyboard to its points; returns the document that was just opened, or
+    None."""
+    return _map_keys(key=key, on_pick_change=_nothing).pick
 
 
 def present(slides: list[dict], *, key: str) -> None:
@@ -127,6 +134,7 @@ def completions(
     chosen: str = "",
     span: str = "",
     pinned: int | None = None,
+    tokens: bool = True,
     first: int = FIRST_ROWS,
     on_pick: Callable[[], None] | None = None,
     on_pin: Callable[[], None] | None = None,
@@ -142,12 +150,12 @@ def completions(
         first: rows shown before the reader asks for all.
         on_pick: called when a completion is clicked; `st.session_state[key]["pick"]` is then as `chosen`, or `close`
             when it was the picked one. For a toxic span in it, `START-END` and a blank come first.
-        on_pin: called when a row is pinned, with which rows get buttons for that and for token probabilities;
-            `st.session_state[key]["pin"]` is then its sample, or -1 to pin none.
+        on_pin: called when a row is pinned, with which rows get buttons for that and, with `tokens`, for token
+            probabilities; `st.session_state[key]["pin"]` is then its sample, or -1 to pin none.
     """
     data = {"pair": pair, "names": list(names), "titles": list(titles), "colours": list(colours), "first": first}
     data |= {"veil": veiled(), "memory": memory, "rated": rated, "pinned": pinned, "acts": on_pin is not None}
-    data |= {"pickable": on_pick is not None, "chosen": chosen, "span": span}
+    data |= {"pickable": on_pick is not None, "chosen": chosen, "span": span, "tokens": tokens}
     _completions(data=data, key=key, on_pick_change=on_pick or _nothing, on_pin_change=on_pin or _nothing)
 
 

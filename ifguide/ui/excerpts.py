@@ -83,6 +83,8 @@ def _cut(
     for cut, *marks in zip(ends.tolist(), *about, strict=True):
         piece = " ".join(text[start:cut].splitlines()) or (" " if cut > start else "")
         start = max(start, cut)
+        if first > begin and parts[-1][0] == "… " and not any(marks) and not any(map(str.isalnum, piece)):
+            continue  # the end of the sentence before
         if parts and parts[-1][1:] == marks:
             parts[-1][0] += piece
         else:

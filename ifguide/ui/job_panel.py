@@ -6,6 +6,7 @@ from typing import Literal
 import streamlit as st
 
 from ifguide.runtime.jobs import Job, JobStatus, active_job, cancel_job, latest_job, start_job
+from ifguide.storage.lock import read_record
 from ifguide.study.lineage import STAGES
 from ifguide.ui.format import STAGE_TITLES, ago, count, duration, plain, sentence
 from ifguide.ui.layout import guard
@@ -22,6 +23,13 @@ def start(root: Path, arguments: list[str], *, scope: Literal["app", "fragment"]
     with guard(go_on=True):
         start_job(root.name, arguments, root.parent)
         st.rerun(scope=scope)
+
+
+def refuse_recorded(root: Path) -> bool:
+    """Whether the study at this folder was recorded, and if so say that nothing can be computed in it."""
+    if recorded := read_record(root) is not None:
+        st.caption("This was not computed before the study was recorded, and its models are not here.")
+    return recorded
 
 
 def show_job(root: Path) -> bool:

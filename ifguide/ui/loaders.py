@@ -138,7 +138,7 @@ class Loaded:
         names = {left, right} | ({"oracle"} & set(self.study.evaluation_names()))
         samples = {name: self.samples(name) for name in names}
         heldout = {name: self.study.heldout_losses(name) for name in (left, right)}
-        return next(c for c in compare_variants(samples, base=left, heldout=heldout) if c.variant == right)
+        return compare_variants(samples, base=left, heldout=heldout, only=right)[0]
 
     @remembered(6, "Reading the completions…")
     def samples(self, variant: str) -> "pandas.DataFrame":

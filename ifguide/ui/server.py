@@ -1,9 +1,10 @@
 """The app's server: `python -m ifguide.ui.server [options of streamlit run]`.
 
-It is `streamlit run app.py` with two differences. What pages need is imported before the server answers rather than by
-the first reader's page. And what the server writes leaves at once: asyncio turns Nagle's algorithm off only for sockets
-whose protocol is named when they are made, which the listening socket's is not, so that every answer's second half
-waited some 40 ms for the browser to confirm its first (https://github.com/Kludex/uvicorn/issues/3149).
+It is `streamlit run app.py` with two differences. What pages need is imported while the first browser still fetches
+Streamlit's front end, rather than by its page. And what the server writes leaves at once: asyncio turns Nagle's
+algorithm off only for sockets whose protocol is named when they are made, which the listening socket's is not, so that
+every answer's second half waited some 40 ms for the browser to confirm its first
+(https://github.com/Kludex/uvicorn/issues/3149).
 """
 
 import contextlib
@@ -14,6 +15,8 @@ import inspect
 import pkgutil
 import socket
 import sys
+import threading
+from typing import NoReturn
 
 from ifguide import ui
 from ifguide.ui.shipped import app_folder
@@ -35,16 +38,19 @@ LIBRARIES = (
 
 def preload() -> None:
     """Import what pages need, once the server exists: components register with it. What cannot be imported is left to
-    the page, which says what is missing."""
+    the page, which says what is missing. A page that comes earlier imports its own part; Python lets only one thread
+    import a module, and no two of ours import each other."""
     ours = (module.name for module in pkgutil.walk_packages(ui.__path__, f"{ui.__name__}."))
     for name in (*LIBRARIES, *ours):
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
     inspect.stack()  # Streamlit asks for it when a script runs first, and the files of all modules are looked up then
+    gc.collect()
+    gc.freeze()  # Streamlit collects after every run of a script; objects that stay for good need no check each time
 
 
 def prepare() -> bool:
-    """Have Streamlit's server preload, and send without waiting for confirmations, before its first connection.
+    """Have Streamlit's server send without waiting for confirmations, and preload on the side once it listens.
 
     Returns:
         Whether that will happen. uvicorn does not document the method that this wraps; without it the app works too,
@@ -62,27 +68,23 @@ def prepare() -> bool:
 
     @functools.wraps(start)
     async def startup(self: uvicorn.Server, sockets: list[socket.socket] | None = None) -> None:
-        preload()
-        gc.collect()
-        # Streamlit collects after every run of a script; objects that stay for good need no check each time
-        gc.freeze()
         for listening in sockets or ():
             if listening.family in (socket.AF_INET, socket.AF_INET6):  # connections inherit the option from this socket
                 listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         await start(self, sockets=sockets)
+        threading.Thread(target=preload, daemon=True).start()
 
     uvicorn.Server.startup = startup  # type: ignore[method-assign]
     return True
 
 
-def main() -> None:
-    """Serve the app until it is stopped."""
+def main(options: list[str]) -> NoReturn:
+    """Serve the app until it is stopped; `options` are those of `streamlit run`."""
     prepare()
     from streamlit.web import cli
 
-    sys.argv = ["streamlit", "run", str(app_folder() / "app.py"), *sys.argv[1:]]
-    cli.main()
+    sys.exit(cli.main(["run", str(app_folder() / "app.py"), *options], prog_name="streamlit"))
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -14,6 +14,7 @@ from ifguide.study.analysis.likelihood import likelihood_path
 from ifguide.study.lineage import Unit
 from ifguide.study.packed import pack_study, unpack_study
 from ifguide.study.reading import Study
+from ifguide.ui import components
 from ifguide.ui.compare import models_line
 from ifguide.ui.compare.blind_panel import draw_ballots
 from tests.app.conftest import shown_text
@@ -249,14 +250,32 @@ def test_a_prompt_cannot_be_run_without_the_weights(open_app, tmp_path):
     assert next(b for b in app.button if b.label.startswith("Run")).disabled
 
 
-def test_a_recorded_study_offers_nothing_that_needs_its_models(open_app, tmp_path):
+def test_a_recorded_study_offers_nothing_that_needs_its_models(open_app, tmp_path, monkeypatch):
     pack_study(write_study(tmp_path / "mine"), tmp_path / "fake.ifguide")
     unpack_study(tmp_path / "fake.ifguide", tmp_path / "theirs")
-    app = open_app(tmp_path / "theirs", "compare", pick="0.0.")
-    assert "This study was recorded without its models. You can try" in shown_text(app)
-    assert "Not possible here: this study was recorded without its models" in shown_text(app)  # token probabilities
-    assert not app.exception and not [b.label for b in app.button if b.label.startswith(("Run", "Compute"))]
+    offers = []
+    monkeypatch.setattr(components, "completions", lambda pair, *, tokens=True, **more: offers.append(tokens))
+    for cache, offered in (("mine", True), ("theirs", False)):
+        app = open_app(tmp_path / cache, "compare")
+        assert offers.pop() == offered and ("≋" in shown_text(app)) == offered
+    linked = shown_text(open_app(tmp_path / "theirs", "compare", pick="0.0."))
+    assert "This study was recorded without its models. You can try" in linked
+    assert "Not possible here: this study was recorded without its models" in linked  # token probabilities
     assert "ifguide reliability" not in shown_text(open_app(tmp_path / "theirs", "threshold"))
+    needs = ("Run", "Compute", "Train", "Explain", "Draw", "Compare the layers", "Search for", "List", "Save")
+    for page, more in (
+        ("compare", {"view": "Other methods"}),
+        ("documents", {"why": "true"}),
+        ("queries", {"mechanism": "true"}),
+        ("threshold", {"part": "Map"}),
+        ("overview", {}),
+    ):
+        for cache, offered in (("mine", True), ("theirs", False)):
+            app = open_app(tmp_path / cache, page, **more)
+            assert not app.exception and not app.error, page
+            live = [b for b in app.button if b.label.startswith(needs) and not b.disabled]
+            methods = [choice.key for choice in app.multiselect if choice.key == "methods"]
+            assert bool(live + methods) == (offered and page != "overview"), (page, cache, [b.label for b in live])
 
 
 def test_token_probabilities_are_computed_by_the_models_process_and_shown(open_app, tmp_path, use_worker):

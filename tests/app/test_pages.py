@@ -197,8 +197,6 @@ def test_why_panel_has_rows_that_lead_to_both_sums_of_the_list(open_app, tmp_pat
         artifacts.write_json(path, found | {"start": span and span[0]})
         tables.clear()
         app = open_app(tmp_path / "cache", "documents", doc=line["id"], **({"token": "0-2"} if span else {}))
-        app.session_state["why"] = True
-        app.run()
         assert not app.error and not app.exception, span
         sums = [["Sum of all scores", score(line["sum"])]]
         if span is None:

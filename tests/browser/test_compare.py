@@ -194,7 +194,8 @@ def test_the_veil_hides_what_it_says_and_every_part_tells_what_was_clicked(page)
         const cells = [known, { ...known, runs: [["so so", ""]], whole: true }];
         const pair = { prompt: "p", change: "", results: ["", ""], rows: [{ sample: 3, cells }] };
         const models = { names: ["m.x", "n"], titles: ["m", "n"], colours: ["#000", ""] };
-        const state = { first: 3, rated: true, pickable: true, acts: true, chosen: "3.m.x", span: "", pinned: 3 };
+        const state = { first: 3, rated: true, pickable: true, acts: true, chosen: "3.m.x", span: "", pinned: 3,
+          tokens: true };
         const setTriggerValue = (name, value) => said.push([name, value]);
         const hidden = [];
         for (const veil of ["", "words", "all"]) {

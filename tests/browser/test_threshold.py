@@ -374,31 +374,6 @@ def test_saved_choice_is_loaded_renamed_compared_and_deleted(page, own_cache):
     assert "fewer" not in Study.open("fake", cache).selection_names()
 
 
-def test_a_point_of_the_map_opens_its_document_and_a_box_lists_what_is_inside(page, address, cache):
-    visit(page, f"{address}?part=Map&above=60")
-    point = page.locator(".stPlotlyChart .trace").last.locator(".point").first
-    point.hover(force=True)
-    said = page.locator(".hoverlayer .hovertext")
-    said.wait_for()
-    document = re.match(r"[\w-]+", said.text_content())[0]
-    point.click(force=True)
-    page.wait_for_url("**/documents?*")
-    assert named(page, "doc") == [document]
-    page.go_back()
-    wait_until_still(page)
-    assert named(page, "part") == ["Map"]
-    page.locator('[data-val="select"]').click()
-    area = page.locator(".nsewdrag").bounding_box()
-    page.mouse.move(area["x"] + 5, area["y"] + 5)
-    page.mouse.down()
-    page.mouse.move(area["x"] + area["width"] - 5, area["y"] + area["height"] - 5, steps=4)
-    page.mouse.up()
-    page.get_by_text("Documents in the box").wait_for()
-    wait_until_still(page)
-    n_documents = Study.open("fake", cache).corpus().n_documents
-    assert f"of {n_documents} documents" in page.get_by_test_id("stMain").inner_text()
-
-
 def test_tokens_are_judged_blind_by_the_keyboard_and_give_a_curve(page, own_cache):
     cache, address = own_cache
     visit(page, f"{address}?above=60")

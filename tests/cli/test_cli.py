@@ -20,6 +20,7 @@ from ifguide.storage import artifacts
 from ifguide.study.lineage import STAGES, Unit
 from ifguide.study.reading import Study
 from ifguide.study.variants import OTHERS
+from ifguide.ui import server
 from tests.small_study import make_study
 
 
@@ -259,21 +260,14 @@ def test_new_writes_nothing_when_an_input_is_wrong(invoke, inputs, tmp_path, mon
         assert not (tmp_path / "cache" / "mine").exists(), (option, value)
 
 
-def test_app_is_replaced_by_the_server_on_this_cache_with_its_options(invoke, cache, monkeypatch):
-    class Replaced(BaseException):
-        pass
-
+def test_app_is_served_on_this_cache_with_its_options(invoke, cache, monkeypatch):
     called = []
-
-    def replace(path, command, environment):
-        called.append((Path.cwd(), path, command, environment))
-        raise Replaced
-
     monkeypatch.chdir(cache)
-    monkeypatch.setattr(os, "execve", replace)
-    with pytest.raises(Replaced):
-        invoke("app", "--server.port", "8502")
-    ((folder, path, command, environment),) = called
+    monkeypatch.setenv("IFGUIDE_CACHE", str(cache))
+    monkeypatch.setattr(
+        server, "main", lambda options: called.append((Path.cwd(), options, os.environ["IFGUIDE_CACHE"]))
+    )
+    invoke("app", "--server.port", "8502")
+    ((folder, options, served),) = called
     assert (folder / "app.py").is_file()
-    assert command == [path, "-m", "ifguide.ui.server", "--server.port", "8502"]
-    assert environment["IFGUIDE_CACHE"] == str(cache)
+    assert options == ["--server.port", "8502"] and served == str(cache)

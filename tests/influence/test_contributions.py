@@ -13,6 +13,7 @@ from ifguide.influence.contributions import (
     contributions,
     document_gradient,
     dot,
+    pull_documents,
     similarities,
 )
 from ifguide.influence.direction import differential_direction, query_gradient
@@ -33,6 +34,21 @@ def queries():
     return {"toxic": pairs(7, (4, 3), (1, 6), (7, 1)), "safe": pairs(8, (2, 2), (5, 9))}
 
 
+def shares(case, queries, documents, curvature, **options):
+    """Kind -> (D, Q)."""
+    pulled, _ = pull_documents(case.model, case.modules, documents, curvature)
+    return contributions(case.model, case.modules, queries, pulled, **options)
+
+
+def alikeness(case, documents, others, curvature):
+    """(D, others)."""
+    rows, known = [], {}
+    for document in documents:  # what is known of the others from the first one serves the next
+        pulled = pull_documents(case.model, case.modules, [document], curvature)
+        rows.append(np.concatenate([*similarities(case.model, case.modules, *pulled, others, curvature, known)]))
+    return np.stack(rows)
+
+
 def fit_curvature(case):
     return Curvature(factors=fit_factors(case.model, case.modules, case.batches, labels="true"), damping=0.5)
 
@@ -43,10 +59,10 @@ def test_contributions_sum_to_the_documents_own_loss_score(case, queries, weight
     curvature = fit_curvature(case)
     means = {kind: query_gradient(case.model, case.modules, q, weighting=weighting) for kind, q in queries.items()}
     v = differential_direction(means["toxic"], means["safe"], curvature.factors, curvature.damping)
-    for sequence in case.sequences:
-        found = contributions(
-            case.model, case.modules, queries, [sequence], curvature, weighting=weighting, tokens_per_batch=12
-        )
+    documents = [[sequence] for sequence in case.sequences]
+    every = shares(case, queries, documents, curvature, weighting=weighting, tokens_per_batch=12)
+    for number, sequence in enumerate(case.sequences):
+        found = {kind: rows[number] for kind, rows in every.items()}
         batches = list(make_batches([sequence], 100))
         score = sum(float(own_loss_scores(SplitModel(case.model), case.modules, v, b)[0].sum()) for b in batches)
         assert sum(rows.sum() for rows in found.values()) == pytest.approx(score, rel=1e-5, abs=1e-6)
@@ -58,7 +74,7 @@ def test_contributions_sum_to_the_documents_own_loss_score(case, queries, weight
 def test_each_contribution_is_that_querys_own_share(case, queries, objective):
     curvature = fit_curvature(case)
     document = case.sequences[:2]
-    found = contributions(case.model, case.modules, queries, document, curvature, objective=objective)
+    found = {kind: rows[0] for kind, rows in shares(case, queries, [document], curvature, objective=objective).items()}
     pulled = curvature.apply(document_gradient(case.model, case.modules, document))
     for kind, sign in (("toxic", 1), ("safe", -1)):
         for value, query in zip(found[kind], queries[kind], strict=True):
@@ -75,21 +91,22 @@ def test_tokens_outside_a_span_count_for_nothing(case, queries):
         Sequence(sequence.token_ids, np.where((sequence.index - first < 3) == early, sequence.index, -1))
         for early in (True, False)
     ]
-    whole, *halves = (contributions(case.model, case.modules, queries, [s], curvature) for s in (sequence, *parts))
-    for kind in whole:
-        np.testing.assert_allclose(halves[0][kind] + halves[1][kind], whole[kind], rtol=1e-5, atol=1e-6)
     nothing = Sequence(sequence.token_ids, np.full(len(sequence.token_ids), -1))
-    assert not contributions(case.model, case.modules, queries, [nothing], curvature)["toxic"].any()
+    for rows in shares(case, queries, [[s] for s in (sequence, *parts, nothing)], curvature).values():
+        whole, early, late, none = rows
+        np.testing.assert_allclose(early + late, whole, rtol=1e-5, atol=1e-6)
+        assert not none.any()
 
 
 @every_model
 def test_a_document_is_most_like_itself(case):
     curvature = fit_curvature(case)
     real = [s for s in case.sequences if len(s.token_ids) > 1]
-    found = similarities(case.model, case.modules, [[real[0]]], [[s] for s in real], curvature)[0]
+    every = alikeness(case, [[s] for s in real[:2]], [[s] for s in real], curvature)
+    found = every[0]
     assert found[0] == pytest.approx(1.0)
     assert (np.abs(found[1:]) < 1).all()
-    assert similarities(case.model, case.modules, [[real[1]]], [[real[0]]], curvature)[0, 0] == pytest.approx(found[1])
+    assert every[1, 0] == pytest.approx(found[1]) and every[1, 1] == pytest.approx(1.0)
 
 
 @every_model
@@ -100,16 +117,12 @@ def test_dropping_a_query_is_the_cosine_with_the_direction_made_without_it(case,
         means = {kind: query_gradient(case.model, case.modules, q) for kind, q in chosen.items()}
         return differential_direction(means["toxic"], means["safe"], curvature.factors, curvature.damping)
 
-    documents = [[s] for s in case.sequences[:3]]
-    (found, shares), v = compare_queries(case.model, case.modules, queries, curvature, documents), direction(queries)
-    for number, document in enumerate(documents):
-        for kind, values in contributions(case.model, case.modules, queries, document, curvature).items():
-            np.testing.assert_allclose(shares[kind][:, number], values, rtol=1e-5, atol=1e-6)
+    found, v = compare_queries(case.model, case.modules, queries, curvature), direction(queries)
     for kind, encoded in queries.items():
         for number in range(len(encoded)):
             other = direction({**queries, kind: encoded[:number] + encoded[number + 1 :]})
             assert found[kind][number, 1] == pytest.approx(
                 dot(v, other) / (dot(v, v) * dot(other, other)) ** 0.5, rel=1e-5
             )
-    single, _ = compare_queries(case.model, case.modules, {"toxic": queries["toxic"][:1]}, curvature)
+    single = compare_queries(case.model, case.modules, {"toxic": queries["toxic"][:1]}, curvature)
     assert single["toxic"][0, 0] == pytest.approx(1.0) and np.isnan(single["toxic"][0, 1])

@@ -21,6 +21,7 @@ from ifguide.errors import InputError, StaleError
 from ifguide.study import published
 from ifguide.study.published import FILE, MARK, ROWS, pull_study, push_study
 from ifguide.study.reading import Study
+from ifguide.ui import server
 from tests.app.fake_study import HOSTILE_ID, Content, write_study
 from tests.hub_standin import TOKEN, Repository, serve_hub
 
@@ -242,10 +243,11 @@ def test_pull_opens_the_app_with_the_study(study, hub, tmp_path, monkeypatch):
     push_study(study, "org/study", licence="other")
     started = {}
     monkeypatch.setattr(os, "chdir", lambda folder: None)
-    monkeypatch.setattr(os, "execve", lambda path, command, environment: started.update(environment, command=command))
+    monkeypatch.setattr(server, "main", lambda options: started.update(os.environ, options=options))
     monkeypatch.setenv("IFGUIDE_CACHE", str(tmp_path / "theirs"))
+    monkeypatch.setenv("IFGUIDE_STUDY", "")
     assert CliRunner().invoke(app, ["pull", "org/study", "--open"]).exit_code == 0
-    assert started["IFGUIDE_STUDY"] == study.name and started["command"][-1] == "ifguide.ui.server"
+    assert started["IFGUIDE_STUDY"] == study.name and started["options"] == []
     assert started["IFGUIDE_CACHE"] == str(tmp_path / "theirs")
 
 

@@ -54,12 +54,16 @@ def scores_matrix(samples: "pd.DataFrame") -> np.ndarray:
 
 
 def compare_variants(
-    samples: Mapping[str, "pd.DataFrame"], *, base="base", heldout: "Mapping[str, pd.DataFrame | None] | None" = None
+    samples: Mapping[str, "pd.DataFrame"],
+    *,
+    base="base",
+    heldout: "Mapping[str, pd.DataFrame | None] | None" = None,
+    only: str = "",
 ) -> list[Comparison]:
-    """Every variant against the base, on the same prompts, with 95% intervals: paired bootstrap over prompts. `samples`
-    are those of each variant, the base among them, and of `oracle`, with the known spans suppressed; `heldout` what
-    each loses on each held-out text, from `Study.heldout_losses`. An InputError: the base is missing, or the variants
-    completed other prompts."""
+    """Every variant, or `only` one, against the base, on the same prompts, with 95% intervals: paired bootstrap over
+    prompts. `samples` are those of each variant, the base among them, and of `oracle`, with the known spans suppressed;
+    `heldout` what each loses on each held-out text, from `Study.heldout_losses`. An InputError: the base is missing, or
+    the variants completed other prompts."""
     if base not in samples:
         raise InputError(f"compare: expected samples of {base!r}, got {', '.join(samples)}; evaluate it first")
     scores = {name: scores_matrix(frame) for name, frame in samples.items()}
@@ -68,7 +72,7 @@ def compare_variants(
     with_oracle = "oracle" in scores and base != "oracle"
     comparisons = []
     for name, ours in scores.items():
-        if name == base:
+        if name == base or only not in ("", name):
             continue
         if prompts[name] != prompts[base]:
             raise InputError(f"compare: {name!r} completed other prompts than {base!r}; evaluate both again")

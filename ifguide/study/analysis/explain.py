@@ -68,13 +68,18 @@ def explain_top(study: Study, n: int, progress: Progress | None = None) -> int:
     corpus = study.corpus()
     best = [corpus.document(int(index)).id for index in study.selection().order[:n]]
     lacking = [document for document in best if on_demand.read_result(document_path(study, document)) is None]
-    return len(_explain(study, lacking, None, None, progress)) if lacking else 0
+    if not lacking:
+        return 0
+    progress = progress or Progress()
+    progress.begin_stage("explain", 0, 1)
+    return len(_explain(study, lacking, None, None, progress))
 
 
 def _explain(
     study: Study, documents: list[str], start: int | None, stop: int | None, progress: Progress | None
 ) -> list[dict]:
-    from ifguide.influence.contributions import contributions, similarities
+    from ifguide.influence.contributions import contributions, pull_documents, similarities
+    from ifguide.influence.losses import slices
 
     corpus, progress = study.corpus(), progress or Progress()
     indexes, spans = [corpus.index_of(document) for document in documents], []
@@ -92,12 +97,15 @@ def _explain(
     alike = np.zeros((len(documents), len(others)))
     for turn, name in enumerate(names):
         model, modules, curvature, encoded, options = _load(study, name)
-        report = report_part(progress, "documents", part=turn, parts=len(names))
-        for mine, sequences in zip(pulls, chosen, strict=True):
-            for kind, values in contributions(model, modules, encoded, sequences, curvature, **options).items():
-                mine[kind] = mine.get(kind, 0) + values / scales[name] / len(names)
-        held = _fitting(modules)
-        alike += similarities(model, modules, chosen, there, curvature, held=held, report=report) / len(names)
+        report, known = report_part(progress, "documents", part=turn, parts=len(names)), dict[int, float]()
+        for part in slices(len(documents), _fitting(modules)):
+            pulled, lengths = pull_documents(model, modules, chosen[part], curvature)
+            for kind, values in contributions(model, modules, encoded, pulled, **options).items():
+                for mine, row in zip(pulls[part], values, strict=True):
+                    mine[kind] = mine.get(kind, 0) + row / scales[name] / len(names)
+            for other, found in enumerate(similarities(model, modules, pulled, lengths, there, curvature, known)):
+                alike[part, other] += found / len(names)
+                report(part.start * len(others) + (other + 1) * len(found), alike.size)
     results = []
     for document, index, span, mine, values in zip(documents, indexes, spans, pulls, alike, strict=True):
         near = [i for i in np.argsort(-values, kind="stable").tolist() if others[i] != index][:NEIGHBOURS]
@@ -145,7 +153,7 @@ def explain_queries(study: Study, progress: Progress | None = None) -> dict:
     """What each query does to the direction, and which of the best-ranked documents it pulls most: for `toxic` and
     `safe`, `along` and `without`, a cosine a query (see `compare_queries`, mean over checkpoints), and `pulls`, a list
     of [document id, contribution] a query, strongest first. `candidates`: how many documents were looked at."""
-    from ifguide.influence.contributions import compare_queries
+    from ifguide.influence.contributions import compare_queries, contributions, pull_documents
 
     corpus, progress = study.corpus(), progress or Progress()
     names, scales = study.checkpoint_names(), _scales(study)
@@ -158,10 +166,11 @@ def explain_queries(study: Study, progress: Progress | None = None) -> dict:
             documents = [int(d) for d in study.selection().order[: min(NEIGHBOURS, max(_LEAST, _fitting(modules)))]]
         sequences = [_sequences(study, document) for document in documents]
         report = report_part(progress, "gradients", part=turn, parts=len(names))
-        found, shares = compare_queries(model, modules, encoded, curvature, sequences, report=report, **options)
-        for kind in found:
-            cosines[kind] = cosines.get(kind, 0) + found[kind] / len(names)
-            pulls[kind] = pulls.get(kind, 0) + shares[kind] / scales[name] / len(names)
+        pulled, _ = pull_documents(model, modules, sequences, curvature)
+        shares = contributions(model, modules, encoded, pulled, **options)
+        for kind, found in compare_queries(model, modules, encoded, curvature, report=report, **options).items():
+            cosines[kind] = cosines.get(kind, 0) + found / len(names)
+            pulls[kind] = pulls.get(kind, 0) + shares[kind].T / scales[name] / len(names)
     ids = [corpus.document(document).id for document in documents]
     result: dict = {"candidates": len(documents)}
     for kind, rows in pulls.items():
@@ -213,7 +222,7 @@ def _load(study: Study, checkpoint: str):
     from ifguide.influence.losses import SplitModel
 
     config = study.config.direction
-    model, modules, device = load_checkpoint(study, checkpoint, attention="eager")
+    model, modules, device = load_checkpoint(study, checkpoint)
     kinds = ("toxic", "safe") if config.differential else ("toxic",)
     encoded = {kind: encoded_queries(study, kind) for kind in kinds}
     factors = read_factors(study, checkpoint, str(device))

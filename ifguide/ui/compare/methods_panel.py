@@ -22,7 +22,7 @@ def show_methods(loaded: Loaded) -> None:
         "Compare with other methods: each trains a model on the same rows, against what another method selects or in"
         " another way, and measures it like the rest."
     )
-    if job_panel.show_job(study.root):
+    if job_panel.refuse_recorded(study.root) or job_panel.show_job(study.root):
         return
     chosen = st.multiselect(
         "Train and measure", waiting, key="methods", format_func=variant_title, wrap=True, placeholder="Choose methods"

@@ -7,6 +7,8 @@ import streamlit as st
 
 from ifguide.evaluation.outcomes import OUTCOMES, Outcomes
 from ifguide.evaluation.statistics import TOXIC_FROM
+from ifguide.storage.lock import read_record
+from ifguide.study.analysis.likelihood import read_likelihoods
 from ifguide.ui import components, layout
 from ifguide.ui.compare import pins
 from ifguide.ui.compare.drawer import show_drawer
@@ -49,8 +51,10 @@ def show_prompts(
         chosen = _show_list(found, places, texts, order)
     pick = read_pick(samples, tried)
     with shown:
-        _show_prompt(loaded, samples, outcomes, colours, chosen, pick, versus)
-        _explain(loaded, first)
+        study = loaded.study  # no model is left in a recorded one
+        likely = not read_record(study.root) or read_likelihoods(study, chosen, [*samples]) is not None
+        _show_prompt(loaded, samples, outcomes, colours, chosen, pick, versus, likely)
+        _explain(loaded, first, likely)
     if pick:
         show_drawer(loaded, samples, pick, colours)
 
@@ -99,8 +103,8 @@ def _take_choice() -> None:
         remember_pick(0, "close")
 
 
-def _show_prompt(loaded, samples, outcomes, colours, prompt: int, pick: Pick | None, versus: str) -> None:
-    """One prompt with all models' completions."""
+def _show_prompt(loaded, samples, outcomes, colours, prompt: int, pick: Pick | None, versus: str, likely: bool) -> None:
+    """One prompt with all models' completions; with `likely`, token probabilities are offered."""
     names = list(samples)
     pair = prompt_payload(samples, prompt) | {"change": ""}
     words = ["", *(_outcome(outcomes[name], prompt) for name in names[1:])]
@@ -123,6 +127,7 @@ def _show_prompt(loaded, samples, outcomes, colours, prompt: int, pick: Pick | N
         pinned=place[1] if place and place[0] == prompt else None,
         on_pick=lambda: remember_pick(prompt, st.session_state[key]["pick"]),
         on_pin=pin,
+        tokens=likely,
         **(pick.shown(prompt) if pick else {}),
     )
 
@@ -133,12 +138,12 @@ def _outcome(found: Outcomes, prompt: int) -> str:
     return f", {OUTCOME_WORDS[OUTCOMES[int(found.kinds[places[0]])]]}" if places.size else ""
 
 
-def _explain(loaded: Loaded, name: str) -> None:
+def _explain(loaded: Loaded, name: str, likely: bool) -> None:
     """How to read the rows, and what the marks on toxic words mean; `name` is one of the models."""
     scorer = plain(str((loaded.study.metrics(name) or {}).get("scorer", "")))
+    acts = "☆ pins a row to the Overview page" + ", ≋ shows its token probabilities" * likely
     st.caption(
         f"Same prompt and random seed on each row; the most toxic rows come first, and {TOXIC_FROM} or more counts as"
-        " toxic. Click a completion to see its nearest training documents; ☆ pins a row to the Overview page, ≋ shows"
-        f" its token probabilities. Words with a dotted underline are what {scorer} finds toxic in a completion: click"
-        " them for the training documents nearest to those words."
+        f" toxic. Click a completion to see its nearest training documents; {acts}. Words with a dotted underline are"
+        f" what {scorer} finds toxic in a completion: click them for the training documents nearest to those words."
     )

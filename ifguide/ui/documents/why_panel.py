@@ -7,7 +7,6 @@ import streamlit as st
 
 from ifguide.config.attributions import describe_kind
 from ifguide.runtime.jobs import active_job
-from ifguide.storage.lock import read_record
 from ifguide.study.analysis import explain
 from ifguide.study.on_demand import read_result
 from ifguide.ui import components, job_panel, layout
@@ -20,34 +19,36 @@ SHOWN = 5
 
 
 def show_why(loaded: Loaded, store: DocumentStore, document: str, span: list[int] | None) -> None:
-    """The panel about a document of the list, or about its marked tokens; redrawn with the reader."""
+    """The panel about a document of the list, or about its marked tokens: open where there is, or comes, an answer."""
     title = "Why these tokens?" if span else "Why this document?"
-    panel = st.expander(title, key="why", bind="query-params")
-    if not panel.open:
-        return
-    with panel, layout.guard(go_on=True):
+    with layout.guard(go_on=True):
         path = explain.document_path(loaded.study, document, *(span or (None, None)))
-        if found := read_result(path):
-            _show_found(loaded, store, found)
-        elif active_job(loaded.study.root):
-            st.fragment(_wait, run_every=1.5)(loaded.study.root, path)
-        else:
-            _offer(loaded, document, span)
+        found = read_result(path)
+        panel = st.expander(title, expanded=bool(found), key="answer" if found else "why", bind="query-params")
+        with panel:
+            if found and panel.open:
+                _show_found(loaded, store, found)
+            elif not found and active_job(loaded.study.root):
+                rank = store.rows(np.array([store.find(document)]))[0]["rank"]
+                st.fragment(_wait, run_every=1.5)(loaded.study.root, path, best=rank <= explain.TOP and not span)
+            elif panel.open:
+                _offer(loaded, document, span)
 
 
-def _wait(root: Path, path: Path) -> None:
-    """Follow the running job; the answer takes this place when it is there."""
+def _wait(root: Path, path: Path, *, best: bool) -> None:
+    """Follow the running job; the answer takes this place when it is there. A run ends with the best documents."""
     job = active_job(root)
     if job is None or path.is_file():
         st.rerun()
     status = job.status()
-    note = f"{job_panel.progress_line(status)}; the answer appears here when it is done."
+    comes = best or status.command[:1] == ("explain",)
+    then = "the answer appears here when it is done" if comes else "after it this can be explained"
+    note = f"{job_panel.progress_line(status)}; {then}."
     st.progress(job_panel.share_done(status), text=note[:1].upper() + note[1:])
 
 
 def _offer(loaded: Loaded, document: str, span: list[int] | None) -> None:
-    if read_record(loaded.study.root):
-        st.caption("This was not explained when the study was recorded.")
+    if job_panel.refuse_recorded(loaded.study.root):
         return
     st.write("Splits the score into the parts that add up to it, and looks for documents with the nearest influence.")
     part = ["--document", document] + (["--start", str(span[0]), "--stop", str(span[1])] if span else [])

@@ -34,7 +34,7 @@ def show_mechanism(loaded: Loaded, busy: bool) -> None:
             found = next(filter(None, (mechanism.read_mechanism(loaded.study, settings) for settings in wanted)), None)
             if found:
                 _show(found)
-            if not found or not found["settings"]["search"]:
+            if not (found and found["settings"]["search"]) and not job_panel.refuse_recorded(loaded.study.root):
                 _offer(loaded, names, bool(found), busy)
 
 

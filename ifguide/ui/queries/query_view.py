@@ -106,6 +106,8 @@ def offer_job(loaded: Loaded, busy: bool) -> None:
         "For every query: how closely it agrees with the direction, how the direction changes without it, and the"
         " documents it raises most."
     )
+    if job_panel.refuse_recorded(loaded.study.root):
+        return
     queries = sum(len(loaded.queries(kind)) for kind in KINDS)
     st.caption(
         f"One gradient for each query and checkpoint: {count_of(queries, 'query', 'queries')},"

@@ -148,7 +148,7 @@ function drawActions(row, data, setTriggerValue) {
   const pinned = data.pinned === row.sample;
   const shown = data.chosen === `${row.sample}.`;
   add("pin", pinned ? "★" : "☆", pinned ? "Unpin this pair from the Overview page" : "Pin this pair: the Overview page shows it", pinned, pinned ? -1 : row.sample);
-  add("tokens", "≋", "Token probabilities of this pair", shown, shown ? "close" : `${row.sample}.`);
+  if (data.tokens) add("tokens", "≋", "Token probabilities of this pair", shown, shown ? "close" : `${row.sample}.`);
   return box;
 }
 

@@ -11,9 +11,8 @@ import streamlit as st
 from ifguide.data.corpus import TokenizedCorpus
 from ifguide.runtime.jobs import active_job
 from ifguide.selection.index import Resolved
-from ifguide.storage.lock import read_record
 from ifguide.study.analysis.document_map import SAMPLE, read_map
-from ifguide.ui import job_panel, layout
+from ifguide.ui import components, job_panel, layout
 from ifguide.ui.chart_style import calm
 from ifguide.ui.format import count, count_of
 from ifguide.ui.loaders import Loaded
@@ -40,17 +39,20 @@ def show_map(loaded: Loaded, found: Resolved, marked: np.ndarray, what: str) -> 
     alt = "Map of documents. The tab Affected documents lists those that stand out."
     look: dict = {"config": CONFIG, "alt": alt, "selection_mode": ("points", "box")}
     chosen = st.plotly_chart(figure, key="map", on_select="rerun", **look)["selection"]
-    if chosen["box"]:
+    opened = components.map_keys(key="map_keys")
+    if opened is None and chosen["box"]:
         return np.flatnonzero(in_boxes(places, chosen["box"])[found.ranking.order])
-    if chosen["points"]:
-        layout.open_document(loaded, loaded.corpus().document(int(chosen["points"][0]["customdata"]["0"])).id)
+    if opened is None and chosen["points"]:
+        opened = chosen["points"][0]["customdata"]["0"]
+    if opened is not None:
+        layout.open_document(loaded, loaded.corpus().document(int(opened)).id)
     return None
 
 
 def _offer(loaded: Loaded) -> None:
-    if read_record(loaded.study.root):
-        st.caption("The map was not drawn when the study was recorded.")
-    elif active_job(loaded.study.root):
+    if job_panel.refuse_recorded(loaded.study.root):
+        return
+    if active_job(loaded.study.root):
         st.caption("A job is running. The map can be drawn, or appears here, once it is done.")
     else:
         st.write("Shows every document as a point, near those that the base model reads alike. Takes minutes.")

@@ -29,6 +29,7 @@ TRAIN_HELP = (
     "Saves the selection if it is not saved, trains a new model against these tokens, lets it complete the prompts and"
     " rates the answers. It runs in the background; you can close this page."
 )
+RECORDED = "A recorded study is only read: save and train in a study built here."
 MODEL_WORDS = {"fresh": "Measured", "stale": "Out of date", "missing": "Not trained"}
 COLUMNS = [
     column("Selection", "titled"),
@@ -64,7 +65,9 @@ def show_bar(loaded: Loaded, settings: dict, keep: Keep, steps: dict[str, Callab
         with st.form("save", border=False, width="content"), st.container(horizontal=True, gap="small"):
             look: dict = {"placeholder": usual, "width": 150, "label_visibility": "collapsed"}
             wanted = st.text_input("Name of the selection", key="new_selection", **look).strip() or usual
-            save = st.form_submit_button("Save", icon=":material/save:", disabled=bool(read_record(loaded.study.root)))
+            recorded = read_record(loaded.study.root) is not None
+            look = {"icon": ":material/save:", "disabled": recorded, "help": RECORDED if recorded else None}
+            save = st.form_submit_button("Save", **look)
             if save and _save(loaded, settings, wanted, keep):
                 st.rerun()
         _ask_training(loaded, name, "train", partial(_save, loaded, settings, usual, keep), type="primary")
@@ -108,9 +111,10 @@ def _ask_training(loaded: Loaded, name: str | None, key: str, save: Callable[[],
         query = {"study": study.name, "models": f"base,{name}"}
         st.page_link("pages/compare.py", label="Compare with base", icon=":material/compare:", query_params=query)
         return
-    seconds, busy = training_seconds(study, name), active_job(study.root) or read_record(study.root)
+    seconds, recorded = training_seconds(study, name), read_record(study.root) is not None
     label = "Train" if seconds is None else f"Train ~{duration(seconds)}"
-    look |= {"icon": ":material/model_training:", "help": TRAIN_HELP, "disabled": bool(busy)}
+    look |= {"icon": ":material/model_training:", "help": RECORDED if recorded else TRAIN_HELP}
+    look["disabled"] = recorded or active_job(study.root) is not None
     if st.button(label, key=key, **look) and (name := name or save()):
         job_panel.start(study.root, ["evaluate", study.name, "--model", name])
 
