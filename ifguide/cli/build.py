@@ -37,14 +37,24 @@ def demo(
     return status(NAME)
 
 
-def _explain_best(study: "Study", progress: "Progress") -> None:
-    """Explain the best-ranked documents for the app. The study is whole without it, so an error is a message."""
-    from ifguide.study.analysis.explain import TOP, explain_top
+QUICK_SECONDS = 60
+"""A run explains documents by itself where the direction, a pass over the queries as well, took no longer."""
 
+
+def _explain_best(study: "Study", progress: "Progress") -> None:
+    """Explain the best-ranked documents for the app, where that is quick. The study is whole without it, so an error is
+    a message."""
+    from ifguide.study.analysis.explain import TOP, explain_top
+    from ifguide.study.freshness import stage_state
+
+    command = f"`ifguide explain {study.name} --top {TOP}`"
+    if (stage_state(study, "direction").seconds or 0) > QUICK_SECONDS:
+        progress.message(f"{command} explains the best-ranked documents; it takes a pass over the queries or several")
+        return
     try:
         explain_top(study, TOP, progress)
     except Exception as error:
-        progress.message(f"no explanations: {describe_error(error)}; try `ifguide explain {study.name} --top {TOP}`")
+        progress.message(f"no explanations: {describe_error(error)}; try {command}")
 
 
 def _file(note: str, metavar: str = "FILE", default: str | bool = False) -> OptionInfo:
@@ -153,7 +163,7 @@ def run(
     """Build every stage of a study that is missing or out of date.
 
     The stages, in order: corpus, queries, model, factors, direction, scores, index, selection, documents, suppress,
-    evaluate. Without --until, the 20 best-ranked documents are then explained, for the app's Documents page.
+    evaluate. Without --until, the 20 best-ranked documents are then explained for the app, where that is quick.
     """
     from ifguide.study.lineage import STAGES
 
