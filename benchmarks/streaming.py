@@ -61,8 +61,7 @@ def measure(millions: float) -> dict:
     """Memory in MB and seconds of each step, for a corpus of that many million tokens."""
     import torch
 
-    from ifguide.data.corpus import chunk_documents
-    from ifguide.data.packing import pack_rows
+    from ifguide.data.packing import chunk_documents, pack_rows
     from ifguide.influence.attribution import average_blocks, score_corpus
     from ifguide.influence.batches import CorpusSequences, make_batches
     from ifguide.storage.artifacts import ArrayWriter, load_array, save_blocks

@@ -35,6 +35,8 @@ from ifguide.study.sizing import sample_inputs, smaller_batch
 FOLDER = "plans"
 EFFORT = 5e10
 """Products of a weight and a token that one measurement takes, so that it takes a second or two of any model."""
+NARROW_KERNELS = 800_000_000
+"""Bytes that a processor's bfloat16 kernels, one for each shape of a batch, leave with a run once it has trained."""
 RESERVE = 0.9
 """Share of the free memory that a stage may take."""
 MEMORY = {"host": "memory", "device": "GPU memory"}
@@ -229,7 +231,10 @@ class Measured:
         taken = config.model.mode == "asis"
         found["model"] = Need(seconds=0.1) if taken else dataclasses.replace(once, disk=self.weights * (1 + n))
         needs = {stage: found[stage] for stage in STAGES if stage in found}
-        return {stage: dataclasses.replace(need, host=need.host or self.least) for stage, need in needs.items()}
+        narrow = self.device.type == "cpu" and config.training.dtype == "bfloat16"
+        kept = {stage: NARROW_KERNELS * narrow for stage in STAGES if stage not in ("corpus", "queries")}
+        hosts = {stage: (need.host or self.least) + kept.get(stage, 0) for stage, need in needs.items()}
+        return {stage: dataclasses.replace(need, host=hosts[stage]) for stage, need in needs.items()}
 
     def rows(self) -> tuple[Sequence, int]:
         """The sample's training rows, and how many the whole corpus has."""

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from ifguide.config.io import override
-from ifguide.data.corpus import chunk_documents
+from ifguide.data.packing import chunk_documents
 from ifguide.errors import BusyError, ConfigError, IFGuideError, InputError, StaleError
 from ifguide.influence.attribution import average_blocks
 from ifguide.models.loading import load_model, tracked_modules
