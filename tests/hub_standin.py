@@ -1,6 +1,7 @@
 """A stand-in of the Hugging Face Hub: the few endpoints that the real client calls to make, fill and read repositories.
 
 Large files go through Git LFS, small ones into the commit itself, as on the Hub; Xet is off. Every request is kept.
+`python -m tests.hub_standin` serves one and prints the variables with which `ifguide push` and `pull` find it.
 """
 
 import base64
@@ -234,3 +235,9 @@ _ROUTES = (
     (f"GET /(?P<kind>datasets/)?{_REPO}/resolve/(?P<revision>[^/]+)/(?P<name>.+)", False, "resolve"),
 )
 """Method and path, whether a token is asked for, and what answers."""
+
+
+if __name__ == "__main__":
+    with serve_hub() as running:
+        print(f"HF_ENDPOINT={running.endpoint} HF_TOKEN={TOKEN} HF_HUB_DISABLE_XET=1", flush=True)
+        threading.Event().wait()

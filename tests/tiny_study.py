@@ -9,6 +9,7 @@ from ifguide.config.io import override
 from ifguide.config.schema import StudyConfig
 from ifguide.storage import artifacts
 from ifguide.study.lineage import Unit
+from ifguide.study.pipeline import create_study
 from ifguide.study.reading import Study
 from tests.tiny import tiny_model
 from tests.tiny_tokenizers import tiny_tokenizer
@@ -77,6 +78,15 @@ def tiny_config(inputs: Path, *assignments: str) -> StudyConfig:
         "compute": {"device": "cpu", "tokens_per_batch": 128},
     }
     return override(StudyConfig(**values), list(assignments))
+
+
+def study_with_a_lone_token(folder: Path, cache: Path, *assignments: str) -> Study:
+    """A study of the tiny inputs and, last, a document of one token, which nothing predicts."""
+    write_tiny_inputs(folder)
+    with (folder / "corpus.jsonl").open("a") as file:
+        file.write('{"id": "alone", "text": "I", "spans": []}\n')
+    save_tiny_model("gpt_neox", folder / "model")
+    return create_study("real", tiny_config(folder, *assignments), cache)
 
 
 def write_two_models(cache: Path, *assignments: str) -> Study:

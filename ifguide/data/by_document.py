@@ -22,6 +22,13 @@ def document_runs(offsets: np.ndarray, tokens: int = 0) -> Iterator[tuple[int, i
         first = stop
 
 
+def draw_documents(offsets: np.ndarray, max_tokens: int, seed: int) -> np.ndarray:
+    """Documents drawn at random without replacement, up to about `max_tokens` tokens, at least one: int64 (n,)."""
+    order = np.random.default_rng(seed).permutation(len(offsets) - 1)
+    running = np.cumsum(np.diff(offsets)[order])
+    return order[: max(1, int(np.searchsorted(running, max_tokens)))]
+
+
 def sample_valid(scores: np.ndarray, offsets: np.ndarray, trained=None, most: int = 20_000_000) -> np.ndarray:
     """The scores float32 of all tokens but the documents' first, which have none, and those not `trained` on (edges,
     see `ifguide.data.stretches`); in a larger corpus than `most` tokens, of every k-th token, so that about `most` are

@@ -14,6 +14,18 @@ Arguments that mean the same everywhere:
     processes: divide the work, and all return the same
 """
 
-from ifguide.influence.texts import score_texts
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ifguide.influence.texts import score_texts
 
 __all__ = ["score_texts"]
+
+
+def __getattr__(name: str):
+    """Import the public name on first use: who takes a part of the engine does not wait for the rest."""
+    if name == "score_texts":
+        from ifguide.influence.texts import score_texts
+
+        return score_texts
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -15,9 +15,9 @@ from torch import nn
 
 from ifguide.data.tokenizing import Encoded
 from ifguide.influence.batches import Sequence, make_batches, query_sequences
-from ifguide.influence.direction import OBJECTIVES, differential_direction, query_gradient, zero_matrices
-from ifguide.influence.ekfac import LayerFactors, Report, accumulation_dtype
-from ifguide.influence.losses import SplitModel, backpropagate, slices
+from ifguide.influence.direction import backpropagate_queries, differential_direction, query_gradient, zero_matrices
+from ifguide.influence.ekfac import LayerFactors, Report
+from ifguide.influence.losses import SplitModel, slices
 from ifguide.models.layers import Layers, Matrices, device_of, watch
 from ifguide.runtime.distributed import ALONE
 
@@ -106,9 +106,7 @@ def _products(model, modules, encoded, pulled: Matrices, *, weighting, objective
     with watch(split.model, modules, on_gradient=add):
         for batch in make_batches(query_sequences(encoded), tokens_per_batch):
             batch = batch.to(device_of(model))
-            counted = (batch.targets != -100).to(accumulation_dtype(model))
-            weights = counted / counted.sum(dim=1, keepdim=True) if weighting == "token-mean" else None
-            backpropagate(split, batch, weights=weights, objective=OBJECTIVES[objective])
+            backpropagate_queries(split, batch, weighting, objective)
     return sums
 
 

@@ -17,6 +17,8 @@ from ifguide.models.layers import Layers, Matrices
 
 RELATIVE_STEPS: tuple[float, ...] = (0.003, 0.01, 0.03, 0.1)
 """Candidate steps, as the root mean square change of a token's loss in nats."""
+SAMPLE_TOKENS = 2_000
+"""Corpus tokens on which central differences are compared with the exact derivative."""
 AGREEMENT = 0.9999
 """Least Pearson correlation with the judge's scores for `auto` to use a way."""
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from ifguide.data.tokenizing import Encoded
 from ifguide.errors import ConfigError, NumericalError
-from ifguide.influence.batches import make_batches, query_sequences
+from ifguide.influence.batches import Batch, make_batches, query_sequences
 from ifguide.influence.ekfac import LayerFactors, accumulation_dtype
 from ifguide.influence.losses import SplitModel, backpropagate, cross_entropy, margin
 from ifguide.models.layers import Layers, Matrices, device_of, layer_group, layer_shape, watch
@@ -23,6 +23,14 @@ def zero_matrices(model: nn.Module, modules: Layers) -> Matrices:
     """Zeros, in float32 or better, on each layer's device."""
     dtype = accumulation_dtype(model)
     return {name: torch.zeros(layer_shape(m), dtype=dtype, device=device_of(m)) for name, m in modules.items()}
+
+
+def backpropagate_queries(split: SplitModel, batch: Batch, weighting: str, objective: str) -> None:
+    """Send the gradients of a batch of queries back, each the mean (`token-mean`) or the sum (`token-sum`) over its
+    counted tokens of the objective, a name of `OBJECTIVES`."""
+    counted = (batch.targets != -100).to(accumulation_dtype(split))  # (B, T-1)
+    weights = counted / counted.sum(dim=1, keepdim=True) if weighting == "token-mean" else None
+    backpropagate(split, batch, weights=weights, objective=OBJECTIVES[objective])
 
 
 def query_gradient(
@@ -53,9 +61,7 @@ def query_gradient(
     with watch(split.model, modules, on_gradient=add):
         for batch in make_batches(sequences, tokens_per_batch, share=(processes.rank, processes.world_size)):
             batch = batch.to(device)
-            counted = (batch.targets != -100).to(dtype)  # (B, T-1)
-            weights = counted / counted.sum(dim=1, keepdim=True) if weighting == "token-mean" else None
-            backpropagate(split, batch, weights=weights, objective=OBJECTIVES[objective])
+            backpropagate_queries(split, batch, weighting, objective)
             count.add(len(batch.sequence))
     count.wait()
     processes.sum(total.values())

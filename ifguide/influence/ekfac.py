@@ -94,8 +94,8 @@ def _kept(side: int, rank: int) -> int:
 
 def fit_factors(model: nn.Module, modules: Layers, batches: Callable[[], Iterable[Batch]], **options):
     """EK-FAC factors of every layer in memory, by name; `batches` makes the same batches each time it is called, and
-    `options` are those of `stream_factors`. Layers that read the same
-    inputs (see `find_shared_inputs`) share one tensor `input_vectors`."""
+    `options` are those of `stream_factors`. Layers that read the same inputs (see `find_shared_inputs`) share one
+    tensor `input_vectors`."""
     found: dict[str, dict[str, torch.Tensor]] = {name: {} for name in modules}
     stream_factors(model, modules, batches, lambda name, field, matrix: found[name].update({field: matrix}), **options)
     return {name: LayerFactors(**fields) for name, fields in found.items()}

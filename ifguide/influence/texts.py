@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from ifguide.data.by_document import draw_documents
 from ifguide.data.packing import chunk_documents
 from ifguide.data.queries import encode_pairs
 from ifguide.data.tokenizing import tokenize
 from ifguide.errors import ConfigError
 from ifguide.influence.attribution import average_blocks, pool_blocks, score_corpus
 from ifguide.influence.batches import Batch, CorpusSequences, make_batches
-from ifguide.influence.derivative import choose_derivative
+from ifguide.influence.derivative import SAMPLE_TOKENS, choose_derivative
 from ifguide.influence.direction import differential_direction, query_gradient
 from ifguide.influence.ekfac import accumulation_dtype, fit_factors
 from ifguide.influence.losses import SplitModel
@@ -28,8 +29,6 @@ from ifguide.models.loading import attention, bos_context, context_length, has_f
 from ifguide.selection.texts import ScoredTexts
 
 METHODS = ("own_loss", "probe", "combined")
-SAMPLE_TOKENS = 2_000
-"""Tokens on which the ways to take the derivative are compared."""
 Pairs = Sequence[tuple[str, str]]
 ScoreOne = Callable[[Batch], torch.Tensor]
 
@@ -140,9 +139,7 @@ def _sequences(corpus: ScoredTexts, longest: int, bos: int | None, seed: int, mo
     """The texts in chunks; with `most`, of those drawn at random up to about that many tokens."""
     chunks = chunk_documents(corpus.offsets, longest - (bos is not None))
     if most and most < len(corpus.token_ids):
-        order = np.random.default_rng(seed).permutation(len(corpus))
-        running = np.cumsum(np.diff(corpus.offsets)[order])
-        chunks = chunks[np.isin(chunks[:, 0], order[: max(1, int(np.searchsorted(running, most)))])]
+        chunks = chunks[np.isin(chunks[:, 0], draw_documents(corpus.offsets, most, seed))]
     return CorpusSequences(corpus.token_ids, corpus.offsets, chunks, bos)
 
 

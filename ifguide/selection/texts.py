@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from ifguide.data.by_document import sum_by_document
 from ifguide.data.packing import IGNORED, mark_labels
 from ifguide.data.tokenizing import cut_pieces
 from ifguide.errors import ConfigError
@@ -93,8 +94,8 @@ class ScoredTexts:
 
     def _repr_html_(self) -> str:
         """The best texts, closed until the reader opens them; everything from a text is escaped."""
-        sums = np.add.reduceat(np.append(self.scores, 0), self.offsets[:-1]) * (np.diff(self.offsets) > 0)
-        order = np.argsort(-sums, kind="stable") if self.ranking is None else self.ranking.order
+        best = np.argsort(-sum_by_document(self.scores, self.offsets), kind="stable")
+        order = best if self.ranking is None else self.ranking.order
         top = float(np.quantile(np.abs(self.scores), 0.999)) if len(self.scores) else 0.0
         said = f"{len(self):,} texts, {len(self.token_ids):,} tokens, scores: {self.kind}"
         if self.selected is not None:

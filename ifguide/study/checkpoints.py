@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ifguide.config.names import BASE
+from ifguide.data.by_document import draw_documents
 from ifguide.data.packing import chunk_documents
 from ifguide.data.stretches import overlap
 from ifguide.errors import ConfigError, StaleError
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
 
 Direction = dict[str, "torch.Tensor"]
 """v, (O, I) a layer."""
-SAMPLE_TOKENS = 2_000
-"""Corpus tokens on which central differences are compared with the exact derivative."""
 PART = 0.5
 """Share of the free memory that one part of the layers may take; the rest is the activations' of a batch."""
 
@@ -68,9 +67,7 @@ def corpus_sequences(
     offsets = np.asarray(corpus.offsets[first : stop + 1])
     chunks = chunk_documents(offsets, layout["max_length"] - (layout["bos"] is not None))
     if max_tokens and max_tokens < corpus.n_tokens:
-        order = np.random.default_rng(seed).permutation(corpus.n_documents)
-        running = np.cumsum(np.diff(offsets)[order])
-        chosen = order[: max(1, int(np.searchsorted(running, max_tokens)))]
+        chosen = draw_documents(offsets, max_tokens, seed)
     if chosen is not None:
         chunks = chunks[np.isin(chunks[:, 0], chosen)]
     if corpus.trained is not None:  # a chunk's first token is context
@@ -285,7 +282,7 @@ def read_direction(study: Study, checkpoint: str, queries: str, modules: dict) -
 def choose_way(study: Study, split, modules, direction, device):
     """How the settings and a sample of the corpus want the derivative taken; the same in every process."""
     from ifguide.influence.batches import make_batches
-    from ifguide.influence.derivative import Derivative, choose_derivative
+    from ifguide.influence.derivative import SAMPLE_TOKENS, Derivative, choose_derivative
     from ifguide.models.loading import has_fast_bfloat16
 
     def choose() -> dict:

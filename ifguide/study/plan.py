@@ -232,9 +232,10 @@ class Measured:
         found["model"] = Need(seconds=0.1) if taken else dataclasses.replace(once, disk=self.weights * (1 + n))
         needs = {stage: found[stage] for stage in STAGES if stage in found}
         narrow = self.device.type == "cpu" and config.training.dtype == "bfloat16"
-        kept = {stage: NARROW_KERNELS * narrow for stage in STAGES if stage not in ("corpus", "queries")}
-        hosts = {stage: (need.host or self.least) + kept.get(stage, 0) for stage, need in needs.items()}
-        return {stage: dataclasses.replace(need, host=hosts[stage]) for stage, need in needs.items()}
+        for stage, need in needs.items():
+            kept = NARROW_KERNELS if narrow and stage not in ("corpus", "queries") else 0
+            needs[stage] = dataclasses.replace(need, host=(need.host or self.least) + kept)
+        return needs
 
     def rows(self) -> tuple[Sequence, int]:
         """The sample's training rows, and how many the whole corpus has."""
@@ -321,11 +322,10 @@ class Measured:
         import torch
 
         from ifguide.influence.attribution import position_scores
-        from ifguide.influence.derivative import RELATIVE_STEPS, Derivative
+        from ifguide.influence.derivative import RELATIVE_STEPS, SAMPLE_TOKENS, Derivative
         from ifguide.influence.losses import SplitModel
         from ifguide.influence.probe import hidden_states
         from ifguide.models.loading import attention
-        from ifguide.study.checkpoints import SAMPLE_TOKENS
 
         sets, seconds = len(self.study.query_sets()), 0.0
         shapes = zip(self.modules, self.facts.layers, strict=True)

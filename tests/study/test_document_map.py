@@ -10,9 +10,9 @@ from ifguide.errors import InputError, StaleError
 from ifguide.study.analysis import document_map
 from ifguide.study.checkpoints import corpus_sequences, load_checkpoint
 from ifguide.study.lineage import Unit
-from ifguide.study.pipeline import create_study, run_study
+from ifguide.study.pipeline import run_study
 from tests.small_study import changed, make_study, rebuild
-from tests.tiny_study import DOCUMENTS, save_tiny_model, tiny_config, write_tiny_inputs
+from tests.tiny_study import DOCUMENTS, study_with_a_lone_token
 
 pytestmark = pytest.mark.slow
 ALONE = len(DOCUMENTS)
@@ -22,11 +22,7 @@ ALONE = len(DOCUMENTS)
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
     folder = tmp_path_factory.mktemp("map")
-    write_tiny_inputs(folder / "inputs")
-    with (folder / "inputs" / "corpus.jsonl").open("a") as file:
-        file.write('{"id": "alone", "text": "I", "spans": []}\n')
-    save_tiny_model("gpt_neox", folder / "inputs" / "model")
-    made = create_study("real", tiny_config(folder / "inputs"), folder / "cache")
+    made = study_with_a_lone_token(folder / "inputs", folder / "cache")
     run_study(made, until="model")
     return made
 

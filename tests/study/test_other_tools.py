@@ -22,11 +22,11 @@ from ifguide.study.analysis.export import FOLDERS, SCHEMAS, export_study
 from ifguide.study.analysis.inspect_logs import _FOLDERS, _make_sample, _make_scores
 from ifguide.study.checkpoints import cut_training_rows, study_tokenizer
 from ifguide.study.lineage import Unit
-from ifguide.study.pipeline import create_study, run_study
+from ifguide.study.pipeline import run_study
 from ifguide.training.objective import sum_losses
 from ifguide.training.rows import collate_rows, trim_row
 from tests.small_study import changed, make_study
-from tests.tiny_study import DOCUMENTS, save_tiny_model, tiny_config, write_tiny_inputs
+from tests.tiny_study import DOCUMENTS, save_tiny_model, study_with_a_lone_token
 
 pytestmark = pytest.mark.slow
 ALONE = len(DOCUMENTS)
@@ -37,13 +37,8 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "other-trainers.md"
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tools")
-    write_tiny_inputs(folder / "inputs")
-    with (folder / "inputs" / "corpus.jsonl").open("a") as file:
-        file.write('{"id": "alone", "text": "I", "spans": []}\n')
-    save_tiny_model("gpt_neox", folder / "inputs" / "model")
-    made = create_study(
-        "real", tiny_config(folder / "inputs", "suppress.max_penalty=4", "suppress.penalty=0.5"), folder
-    )
+    settings = ("suppress.max_penalty=4", "suppress.penalty=0.5")
+    made = study_with_a_lone_token(folder / "inputs", folder, *settings)
     run_study(made)
     draw_map(made)
     return made

@@ -1,4 +1,5 @@
-// The keyboard of the map, which is a chart of Plotly's above this line: arrow keys go to the nearest point in their direction, Enter opens its document.
+// The keyboard of the map, which is a chart of Plotly's above this line: arrow keys go to the nearest point in their
+// direction, Enter opens its document.
 const WAYS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 const HINT = "Arrow keys go from point to point, Enter opens the document.";
 const plain = (text) => text.replaceAll("&lt;", "<").replaceAll("&gt;", ">").replaceAll("&amp;", "&");
@@ -33,7 +34,11 @@ export default function (component) {
   const root = parentElement.querySelector(".root");
   const chart = () => document.querySelector(".st-key-map .js-plotly-plot");
   if (!root.firstChild) {
-    root.innerHTML = '<div class="keys" tabindex="0" role="application" aria-label="Points of the map"><span class="said" aria-live="polite"></span></div><span class="ring" hidden></span>';
+    root.innerHTML = `
+      <div class="keys" tabindex="0" role="application" aria-label="Points of the map">
+        <span class="said" aria-live="polite"></span>
+      </div>
+      <span class="ring" hidden></span>`;
     root.querySelector(".said").textContent = HINT;
   }
   const [keys, said, ring] = ["keys", "said", "ring"].map((name) => root.querySelector(`.${name}`));
@@ -59,7 +64,8 @@ export default function (component) {
     const next = at ? nearest(points, at, WAYS[event.key]) : first;
     if (!next) return;
     root.dataset.at = next.document;
-    said.textContent = `${plain(next.text)} · rank ${next.rank.toLocaleString("en")}, selected tokens: ${next.taken.toLocaleString("en")}`;
+    const [rank, taken] = [next.rank, next.taken].map((number) => number.toLocaleString("en"));
+    said.textContent = `${plain(next.text)} · rank ${rank}, selected tokens: ${taken}`;
     show(next);
   };
   show(find(pointsOf(chart())));
