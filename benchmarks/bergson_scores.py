@@ -9,13 +9,16 @@ no projection, normaliser or preconditioner. Its `output` token influence is the
 
 import argparse
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch.nn.functional as F
 
 from ifguide.influence.batches import CorpusSequences
+from ifguide.models.layers import has_bias
 from ifguide.storage import artifacts
 from ifguide.study.checkpoints import corpus_sequences, direction_file, load_checkpoint, read_layout
 from ifguide.study.lineage import Unit
@@ -71,6 +74,25 @@ def score(study: Study, checkpoint: str, folder: Path) -> np.ndarray:
         rows = found[found.offsets[number] : found.offsets[number + 1]].ravel()
         scores[places[places >= 0]] = rows[places >= 0]
     return scores
+
+
+def scorer_of(model, direction, modules) -> Callable:
+    """bergson's exact scores (B, T-1) of a batch along the same direction, by the function that its `score` command
+    calls for each batch; no reading, writing or start-up is counted."""
+    from bergson.config.config import IndexConfig
+    from bergson.score.output_influence import output_token_influence, query_directions
+
+    prefix, has = model.base_model_prefix + ".", {name: has_bias(module) for name, module in modules.items()}
+    blocks = {name.removeprefix(prefix): v.reshape(-1, 1) for name, v in direction.items()}
+    targets = {name.removeprefix(prefix): (m.weight.device, m.weight.shape, has[name]) for name, m in modules.items()}
+    directions = query_directions(model, blocks, targets)
+    config = IndexConfig(run_path="unused", loss_reduction="sum")
+
+    def score(batch):
+        labels = F.pad(batch.targets, (1, 0), value=-100)
+        return output_token_influence(model, batch.input_ids, labels, directions, config)[0][..., 0]
+
+    return score
 
 
 def main() -> None:

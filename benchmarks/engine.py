@@ -1,10 +1,11 @@
-"""Our engine against kronfluence, a training step and plain forward passes: same model, same tokens, same process.
+"""Our engine against kronfluence, bergson, a training step and plain forward passes: same model, tokens and process.
 
-    python -m benchmarks.engine [--shape demo|pythia-70m|pythia-160m] [--threads 2] [--device cpu] [--study demo]
+    python -m benchmarks.engine [--shape demo|pythia-70m|pythia-160m|neox-512|llama-384] [--only TEXT ...] [--threads 2]
+        [--device cpu] [--study demo]
 
-The model has Pythia's shape and random weights (speed does not depend on them). Times are marginal: the long run minus
-the short run, over the difference in tokens, so that start-up is left out on both sides. Exactness is measured on a
-study's trained model, direction and corpus (`--study demo`), against the same derivative in float64.
+A peer that is not installed is left out. The model has random weights (speed does not depend on them). Times are
+marginal: the long run minus the short run, over the difference in tokens, so that start-up is left out on both sides.
+Exactness is that of a study's trained model, direction and corpus (`--study`), against the derivative in float64.
 """
 
 import argparse
@@ -23,6 +24,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from benchmarks.bergson_scores import scorer_of
 from ifguide.data.queries import encode_queries
 from ifguide.influence import ekfac
 from ifguide.influence.attribution import position_scores
@@ -43,20 +45,26 @@ SHAPES = {
     "demo": {"hidden": 256, "layers": 4, "vocab": 8192, "length": 128, "documents": 64, "batch": 8},
     "pythia-70m": {"hidden": 512, "layers": 6, "vocab": 50304, "length": 256, "documents": 24, "batch": 4},
     "pythia-160m": {"hidden": 768, "layers": 12, "vocab": 50304, "length": 1024, "documents": 256, "batch": 16},
+    "neox-512": {"hidden": 512, "layers": 6, "vocab": 50304, "length": 512, "documents": 16, "batch": 4},
+    "llama-384": {"hidden": 384, "layers": 6, "vocab": 32000, "length": 512, "documents": 16, "batch": 4},
 }
-"""Shapes to measure; the first one is for tests, the last one for a GPU."""
+"""Shapes to measure: the first is for tests, `pythia-160m` for a GPU, and the last two are held against bergson."""
 FORWARD, STEP = "forward pass with its loss", "training step (forward, backward, AdamW)"
 EXACT, POSITION = "own-loss, exact (jvp)", "position"
 OWN, OWN_NARROW = "own-loss (central differences)", "own-loss, bfloat16 head"
 FIT, FIT_NARROW = "EK-FAC fit", "EK-FAC fit, bfloat16 products"
 FIRST = "first"
 PEER, PEER_FIT = "kronfluence per-token scores", "kronfluence EK-FAC fit"
+BERGSON = "bergson, exact per-token scores"
 PAIRED, PEER_NARROW = "own-loss, both branches in one pass", "kronfluence per-token scores, bfloat16"
 RATIOS = (
     ("own-loss to kronfluence per-token scores", OWN, PEER, {"cpu": ">= 1.5", "cuda": ">= 3 by one of these"}),
     ("own-loss, bfloat16 head, to the same", OWN_NARROW, PEER, {"cpu": ">= 1.5", "cuda": ">= 3 by one of these"}),
     ("own-loss, both branches in one pass, to the same", PAIRED, PEER, ">= 3 by one of these"),
     ("own-loss, both branches in one pass, to kronfluence in bfloat16", PAIRED, PEER_NARROW, ">= 1.5"),
+    ("own-loss to bergson", OWN, BERGSON, {"cpu": ">= 4, Llama >= 2.4", "cuda": ">= 3"}),
+    ("own-loss, bfloat16 head, to bergson", OWN_NARROW, BERGSON, {"cpu": ">= 4, Llama >= 2.4", "cuda": ">= 3"}),
+    ("own-loss, exact (jvp), to bergson", EXACT, BERGSON, "–"),
     ("own-loss to a training step", OWN, STEP, ">= 1.5"),
     ("EK-FAC fit to kronfluence's", FIT, PEER_FIT, ">= 2"),
     ("EK-FAC fit, bfloat16 products, to kronfluence's", FIT_NARROW, PEER_FIT, ">= 2"),
@@ -72,6 +80,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", choices=SHAPES, default="demo")
     parser.add_argument("--documents", type=int, help="instead of the shape's own number")
+    parser.add_argument("--only", nargs="+", default=[], help="only what has one of these texts in its name")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--no-speed", action="store_true", help="only the tables of a study")
@@ -90,11 +99,11 @@ def main() -> None:
 
 
 def make_model(options, attention: str):
-    """A GPT-NeoX model of the asked shape."""
+    """A model of the asked shape: GPT-NeoX, or for a shape named so, Llama."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
     config = AutoConfig.for_model(
-        "gpt_neox",
+        "llama" if options.shape.startswith("llama") else "gpt_neox",
         vocab_size=options.vocab,
         hidden_size=options.hidden,
         num_hidden_layers=options.layers,
@@ -160,10 +169,10 @@ def known_eigenvectors():
     known: dict[int, torch.Tensor] = {}
     find = ekfac.eigenvectors
 
-    def remember(matrix: torch.Tensor, name: str = "") -> torch.Tensor:
-        if len(matrix) not in known:
-            known[len(matrix)] = find(matrix, name)
-        return known[len(matrix)].to(matrix)
+    def remember(matrices: torch.Tensor, names) -> torch.Tensor:
+        if (side := matrices.shape[-1]) not in known:
+            known[side] = find(matrices[:1], names[:1])
+        return known[side].to(matrices).expand_as(matrices)
 
     with mock.patch.object(ekfac, "eigenvectors", remember):
         yield
@@ -185,8 +194,10 @@ def print_speed(options) -> None:
     modules, eager_modules = tracked_modules(fused), tracked_modules(eager)
     direction = random_direction(modules)
     split, eager_split = SplitModel(fused), SplitModel(eager)
-    central = CentralDifference(split, modules, direction, 1e-3)
-    narrow = CentralDifference(split, modules, direction, 1e-3, torch.bfloat16)
+    sample = as_batches(options, make_documents(options, options.batch))
+    step = choose_derivative(fused, modules, direction, sample, setting="central").epsilon
+    central = CentralDifference(split, modules, direction, step)
+    narrow = CentralDifference(split, modules, direction, step, torch.bfloat16)
 
     @torch.no_grad()
     def forward(documents):
@@ -224,21 +235,22 @@ def print_speed(options) -> None:
         FIT_NARROW: fit(torch.bfloat16),
     }
     if options.device != "cpu":
-        contenders[PAIRED] = each(options, PairedDifference(split, modules, direction, 1e-3).scores)
-    installed = find_spec("kronfluence")
+        contenders[PAIRED] = each(options, PairedDifference(split, modules, direction, step).scores)
+    if find_spec("bergson"):
+        contenders[BERGSON] = each(options, peer_scores := scorer_of(eager, direction, eager_modules))
+    installed = find_spec("kronfluence") and any(_asked(options, name) for name in (PEER, PEER_FIT))
     with KronfluencePeer(options) if installed else contextlib.nullcontext() as peer, known_eigenvectors():
         if peer:
             contenders |= {PEER: peer.score, PEER_FIT: peer.fit}
             if options.device != "cpu":
                 contenders[PEER_NARROW] = functools.partial(peer.score, dtype=torch.bfloat16)
-        rates = measure(options, contenders)
+        rates = measure(options, {name: run for name, run in contenders.items() if _asked(options, name)})
     n = sum(p.numel() for p in fused.parameters())
     print(
-        f"\nGPT-NeoX, {n:,} parameters, {options.layers} layers, hidden {options.hidden}, vocabulary {options.vocab:,};"
-        f" {options.documents} documents of {options.length} tokens, batches of {options.batch}; float32,"
-        f" {describe_device(options)}, torch {torch.__version__}, kronfluence"
-        f" {metadata.version('kronfluence') if installed else 'not installed'};"
-        f" fastest of {options.repeats} rounds\n"
+        f"\n{type(fused).__name__}, {n:,} parameters, {options.layers} layers, hidden {options.hidden}, vocabulary"
+        f" {options.vocab:,}; {options.documents} documents of {options.length} tokens, batches of {options.batch};"
+        f" float32, {describe_device(options)}, torch {torch.__version__}, {_version('kronfluence')},"
+        f" {_version('bergson')}; fastest of {options.repeats} rounds\n"
     )
     print("| what | tokens/s |\n|---|---|")
     for name, rate in rates.items():
@@ -248,7 +260,23 @@ def print_speed(options) -> None:
         if over in rates and under in rates:
             bar = bar.get(options.device, bar["cuda"]) if isinstance(bar, dict) else bar
             print(f"| {title} | {rates[over] / rates[under]:.2f} | {bar} |")
-    print(f"| time of own-loss to two forward passes | {rates[FORWARD] / rates[OWN] / 2:.2f} | <= 1.10 |")
+    if FORWARD in rates and OWN in rates:
+        print(f"| time of own-loss to two forward passes | {rates[FORWARD] / rates[OWN] / 2:.2f} | <= 1.10 |")
+    if BERGSON in rates:
+        batch = as_batches(options, make_documents(options, options.batch))[0]
+        ways = {OWN: central.scores(batch), OWN_NARROW: narrow.scores(batch)}
+        ways[EXACT] = own_loss_scores(eager_split, eager_modules, direction, batch)
+        for title, (scores, _) in ways.items():
+            both = torch.stack([peer_scores(batch).double().flatten(), scores.double().flatten()])
+            print(f"| correlation with bergson, {title} | {torch.corrcoef(both)[0, 1]:.9f} | >= .999999 |")
+
+
+def _asked(options, name: str) -> bool:
+    return not options.only or any(text in name for text in options.only)
+
+
+def _version(package: str) -> str:
+    return f"{package} {metadata.version(package) if find_spec(package) else 'not installed'}"
 
 
 def describe_device(options) -> str:

@@ -1,7 +1,7 @@
 """Peak memory and time of a fit of EK-FAC factors, in one part and in several, each in a process of its own.
 
     python -m benchmarks.fit_memory [--shapes 14M 70M 160M] [--parts 1 4]
-    python -m benchmarks.fit_memory --model FOLDER --tokens 4000 --batch 512 [--parts 1 4]
+    python -m benchmarks.fit_memory --model FOLDER --tokens 4096 --batch 2048 [--parts 1 4]
     python -m benchmarks.fit_memory --device cuda [--shapes 160M] [--tokens 8192 --batch 4096]
     python -m benchmarks.fit_memory --formula
 
@@ -33,6 +33,7 @@ from ifguide.models.layers import find_shared_inputs, watch
 from ifguide.models.loading import load_model, tracked_modules
 from ifguide.runtime.allocator import keep_freed_memory
 from ifguide.storage.artifacts import TensorWriter
+from ifguide.study.checkpoints import fit_batch
 
 SHAPES = {
     "14M": {"hidden_size": 128, "num_hidden_layers": 6, "num_attention_heads": 4, "intermediate_size": 512},
@@ -59,7 +60,7 @@ def main() -> None:
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES))
     parser.add_argument("--model", type=Path, help="a folder of weights instead of the shapes")
     parser.add_argument("--tokens", type=int, default=1024, help="tokens fitted on")
-    parser.add_argument("--batch", type=int, default=512, help="tokens of a batch")
+    parser.add_argument("--batch", type=int, default=512, help="most tokens of a batch")
     parser.add_argument("--length", type=int, default=128, help="tokens of a document")
     parser.add_argument("--parts", type=int, nargs="+", default=[1, 4])
     parser.add_argument("--device", default="cpu")
@@ -74,8 +75,8 @@ def main() -> None:
         print(json.dumps(measure(options)))
         return
     print(
-        f"{options.tokens:,} tokens in batches of {options.batch:,}, float32, {options.device}, one thread, torch"
-        f" {torch.__version__}\n\n"
+        f"{options.tokens:,} tokens in batches of at most {options.batch:,}, float32, {options.device}, one thread,"
+        f" torch {torch.__version__}\n\n"
         "| model | weights | way | over the model (MiB) | pass + part (MiB) | ratio | pass, all (s) | in all (MiB) |\n"
         "|---|---|---|---|---|---|---|---|"
     )
@@ -121,7 +122,7 @@ def measure(options) -> dict[str, float]:
     rng, n = np.random.default_rng(0), options.length
     top = model.config.get_text_config().vocab_size
     documents = [rng.integers(0, top, n) for _ in range(options.tokens // n)]
-    batches = [Sequence(ids, np.arange(n)) for ids in documents]
+    sequences, batch_tokens = [Sequence(ids, np.arange(n)) for ids in documents], fit_batch(modules, options.batch)
     for parameter in model.parameters():  # in memory of its own, not the file's
         parameter.data = parameter.data.clone()
     loaded = memory.now()
@@ -129,7 +130,7 @@ def measure(options) -> dict[str, float]:
     started, deciding = time.monotonic(), [0.0]
     if options.way == "pass":
         with watch(model, modules, on_gradient=lambda *_: None):
-            for batch in make_batches(batches, options.batch):
+            for batch in make_batches(sequences, batch_tokens):
                 backpropagate(split, batch)
     else:
         parts = divide(modules, shared, int(options.way.split()[1]))
@@ -140,7 +141,7 @@ def measure(options) -> dict[str, float]:
             ekfac.stream_factors(
                 split,
                 modules,
-                lambda: make_batches(batches, options.batch),
+                lambda: make_batches(sequences, batch_tokens),
                 lambda layer, field, matrix: file.write(f"{layer}|{field}", matrix),
                 parts=parts,
             )
@@ -153,9 +154,9 @@ def decompose_once(seconds: list[float]) -> None:
     """Let only the first matrix of each size be decomposed, and count what that takes."""
     real, seen = ekfac.eigenvectors, set()
 
-    def eigenvectors(matrix, name=""):
-        started, side = time.monotonic(), len(matrix)
-        found = torch.eye(side, device=matrix.device) if side in seen else real(matrix, name)
+    def eigenvectors(matrices, names):
+        started, side = time.monotonic(), matrices.shape[-1]
+        found = torch.eye(side).expand_as(matrices) if side in seen else real(matrices, names)
         seen.add(side)
         seconds[0] += time.monotonic() - started
         return found

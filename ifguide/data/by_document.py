@@ -22,6 +22,11 @@ def document_runs(offsets: np.ndarray, tokens: int = 0) -> Iterator[tuple[int, i
         first = stop
 
 
+def token_parts(n_tokens: int) -> Iterator[slice]:
+    """Slices of at most `TOKENS_AT_ONCE` tokens, whole documents or not."""
+    return (slice(start, min(start + TOKENS_AT_ONCE, n_tokens)) for start in range(0, n_tokens, TOKENS_AT_ONCE))
+
+
 def draw_documents(offsets: np.ndarray, max_tokens: int, seed: int) -> np.ndarray:
     """Documents drawn at random without replacement, up to about `max_tokens` tokens, at least one: int64 (n,)."""
     order = np.random.default_rng(seed).permutation(len(offsets) - 1)

@@ -33,6 +33,8 @@ _BLOCKS = 4
 """A covariance is symmetric: of this many strips of rows each is computed up to the diagonal only, 5/8 of the work."""
 _LEAST_STRIP = 128
 """Rows of the narrowest strip worth a product of its own."""
+_ONE_BY_ONE = ("cpu",)
+"""Devices where a batch of decompositions gains nothing, and its last digits differ with a matrix's place in it."""
 
 Report = Callable[[int, int], None]
 Keep = Callable[[str, str, torch.Tensor], None]
@@ -177,13 +179,20 @@ def _find_eigenvectors(groups: tuple[Matrices, ...], rank: int, count: SharedCou
     for side, _, _ in work:
         owners.append(loads.index(min(loads)))
         loads[owners[-1]] += side**3
+    together: dict[tuple, list[tuple[Matrices, str]]] = {}
     for (side, matrices, name), owner in zip(work, owners, strict=True):
         if owner == processes.rank:
-            vectors = eigenvectors(matrices[name], name)[:, -_kept(side, rank) :].contiguous()
-            count.add(1)
+            together.setdefault((side, matrices[name].device), []).append((matrices, name))
         else:
-            vectors = matrices[name].new_empty(side, _kept(side, rank))
-        matrices[name] = vectors
+            matrices[name] = matrices[name].new_empty(side, _kept(side, rank))
+    for (side, device), group in together.items():
+        at_once = 1 if device.type in _ONE_BY_ONE else (work[0][0] // side) ** 2  # in no more memory than the largest
+        for start in range(0, len(group), at_once):
+            some = group[start : start + at_once]
+            found = eigenvectors(torch.stack([matrices[name] for matrices, name in some]), [name for _, name in some])
+            for (matrices, name), vectors in zip(some, found, strict=True):
+                matrices[name] = vectors[:, -_kept(side, rank) :].clone(memory_format=torch.contiguous_format)
+            count.add(len(some))
     count.wait()
     for (_, matrices, name), owner in zip(work, owners, strict=True):
         processes.spread(matrices[name], owner)
@@ -322,10 +331,11 @@ def _add_gram(total: torch.Tensor, rows: torch.Tensor) -> None:
         total[start:stop, :stop].add_(rows[:, start:stop].T @ rows[:, :stop])
 
 
-def eigenvectors(matrix: torch.Tensor, name: str = "") -> torch.Tensor:
-    """Eigenvectors (n, n) of a symmetric matrix in columns, by rising eigenvalue, found in float64. A NumericalError:
-    the matrix is not finite."""
-    if not torch.isfinite(matrix).all():
-        remedy = "run the model in float32 (model.dtype) or check its weights"
-        raise NumericalError(f"layer {name}: a covariance is not finite; {remedy}")
-    return torch.linalg.eigh(matrix.double()).eigenvectors.to(matrix.dtype)
+def eigenvectors(matrices: torch.Tensor, names: Sequence[str]) -> torch.Tensor:
+    """Eigenvectors (k, n, n) of the symmetric matrices (k, n, n) of k layers, in columns, by rising eigenvalue, found
+    in float64. A NumericalError: a matrix is not finite."""
+    for matrix, name in zip(matrices, names, strict=True):
+        if not torch.isfinite(matrix).all():
+            remedy = "run the model in float32 (model.dtype) or check its weights"
+            raise NumericalError(f"layer {name}: a covariance is not finite; {remedy}")
+    return torch.linalg.eigh(matrices.double()).eigenvectors.to(matrices.dtype)

@@ -20,7 +20,6 @@ The rules, which the slow reference in tests/reference.py states again:
   most `window` places before and after it with only valid ones between, left to right, until `max_tokens` are taken.
 """
 
-import itertools
 import math
 from bisect import bisect_left
 from collections.abc import Iterator
@@ -29,8 +28,7 @@ from typing import Protocol
 
 import numpy as np
 
-from ifguide.data import by_document
-from ifguide.data.by_document import document_runs, sample_valid
+from ifguide.data.by_document import document_runs, sample_valid, token_parts
 from ifguide.data.stretches import count_valid, find_edges
 from ifguide.errors import ConfigError
 from ifguide.selection.coverage import cover_hits, cut_intervals, expand_intervals
@@ -220,8 +218,7 @@ def select_random(valid: Flags, n_tokens: int, seed: int, mask: np.ndarray | Non
     """A mask of `n_tokens` valid tokens drawn without replacement: the control of every selection. Of a corpus larger
     than `TOKENS_AT_ONCE` every such part gives its share. `mask` as for `select_tokens`."""
     mask = np.zeros(len(valid), dtype=bool) if mask is None else mask
-    bounds = [*range(0, len(valid), by_document.TOKENS_AT_ONCE), len(valid)]
-    parts = [slice(*pair) for pair in itertools.pairwise(bounds)]
+    parts = list(token_parts(len(valid)))
     before = np.cumsum([0, *(np.count_nonzero(valid[part]) for part in parts)])
     shares = np.diff(before * min(n_tokens, int(before[-1])) // max(1, int(before[-1])))
     draw = np.random.default_rng(seed)
@@ -232,12 +229,22 @@ def select_random(valid: Flags, n_tokens: int, seed: int, mask: np.ndarray | Non
     return mask
 
 
-def select_best(scores: np.ndarray, valid: np.ndarray, n_tokens: int) -> np.ndarray:
-    """A mask of the `n_tokens` valid tokens with the highest scores above 0 (fewer if there are fewer); of equal scores
-    the first are taken."""
-    places, mask = np.flatnonzero(np.asarray(valid) & (np.asarray(scores) > 0)), np.zeros(len(valid), dtype=bool)
-    mask[places[np.argsort(-np.asarray(scores)[places], kind="stable")[:n_tokens]]] = True
-    return mask
+def keep_best(scores: np.ndarray, valid: Flags, kth: float, n_tokens: int, kept: np.ndarray) -> float:
+    """Copy the best scores to `kept`, float32 (N,), and -inf to all other places; returns a threshold below them. The
+    best are the `n_tokens` highest of valid tokens that are above 0 (fewer if there are fewer); of equal scores the
+    first. `kth` is the lowest of the `n_tokens` highest."""
+    parts, least = list(token_parts(len(valid))), max(kth, 0.0)
+    ties = n_tokens - sum(int(np.count_nonzero((scores[part] > least) & valid[part])) for part in parts)
+    for part in parts:
+        here, counted = np.asarray(scores[part]), valid[part]
+        best = (here > least) & counted
+        if least > 0:
+            equal = np.flatnonzero((here == least) & counted)[:ties]
+            best[equal], ties = True, ties - len(equal)
+        kept[part] = np.where(best, here, -np.inf)
+        release_pages(scores, part.start, part.stop)
+        release_pages(kept, part.start, part.stop)
+    return float(np.nextafter(np.float32(least), np.float32(-np.inf))) if least > 0 else 0.0
 
 
 def precision_recall(mask: np.ndarray, truth: np.ndarray, valid: np.ndarray) -> tuple[float | None, float | None]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ifguide.data.by_document import TOKENS_AT_ONCE
+from ifguide.data.by_document import token_parts
 from ifguide.storage import artifacts
 from ifguide.storage.memory_maps import release_pages
 
@@ -42,9 +42,9 @@ def write_selection(selection: Selection, folder: Path) -> None:
 
 def _blocks(array: np.ndarray) -> Iterator[np.ndarray]:
     """An array (n,) piece by piece; the pages of a memory map are released once they are written."""
-    for start in range(0, len(array), TOKENS_AT_ONCE):
-        yield array[start : start + TOKENS_AT_ONCE]
-        release_pages(array, start, start + TOKENS_AT_ONCE)
+    for part in token_parts(len(array)):
+        yield array[part]
+        release_pages(array, part.start, part.stop)
 
 
 def read_selection(name: str, folder: Path) -> Selection:

@@ -16,8 +16,10 @@ from pathlib import Path
 
 import numpy as np
 
+from ifguide.data.by_document import token_parts
 from ifguide.errors import ConfigError, InputError
 from ifguide.storage.lock import check_writable
+from ifguide.storage.memory_maps import release_pages
 
 LOG = "verdicts.jsonl"
 VERDICTS = ("toxic", "fine", "unsure")
@@ -205,14 +207,15 @@ def _cut_torn_line(stream) -> None:
     stream.seek(at)
 
 
-def apply_verdicts(mask: np.ndarray, corpus, verdicts: dict[Target, str]) -> tuple[np.ndarray, dict[str, int]]:
-    """A selection's mask after review, bool (N,): without fine documents and spans, with toxic spans; spans overrule
-    documents. And counts: `excluded` and `forced` tokens.
+def apply_verdicts(mask: np.ndarray, corpus, verdicts: dict[Target, str], changed: np.ndarray) -> dict[str, int]:
+    """Write a selection's mask after review into `changed`, both bool (N,): without fine documents and spans, with
+    toxic spans; spans overrule documents. Returns counts: `excluded` and `forced` tokens.
 
     A toxic document adds nothing by itself: the verdict does not say which of its tokens are toxic. Verdicts on
     documents or tokens that the TokenizedCorpus no longer has change nothing.
     """
-    changed = np.array(mask, dtype=bool)
+    for part in token_parts(len(mask)):
+        changed[part] = mask[part]
     for target, verdict in sorted(verdicts.items(), key=lambda item: item[0].is_span):
         try:
             index = corpus.index_of(target.document)
@@ -226,6 +229,11 @@ def apply_verdicts(mask: np.ndarray, corpus, verdicts: dict[Target, str]) -> tup
             changed[here] = False
         elif verdict == "toxic" and target.is_span:
             changed[here] |= corpus.valid_between(here.start, here.stop)
-    before = np.asarray(mask)
-    parts = {"excluded": before & ~changed, "forced": changed & ~before}
-    return changed, {name: int(np.count_nonzero(part)) for name, part in parts.items()}
+    counts = {"excluded": 0, "forced": 0}
+    for part in token_parts(len(mask)):
+        before, after = np.asarray(mask[part]), np.asarray(changed[part])
+        counts["excluded"] += int(np.count_nonzero(before & ~after))
+        counts["forced"] += int(np.count_nonzero(after & ~before))
+        release_pages(mask, part.start, part.stop)
+        release_pages(changed, part.start, part.stop)
+    return counts

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from ifguide.config.names import BASE
+from ifguide.data.by_document import token_parts
 from ifguide.data.corpus import TokenizedCorpus
 from ifguide.data.readers import Row, read_rows, take_field
 from ifguide.data.words import WRITTEN_WORD
@@ -22,7 +23,7 @@ from ifguide.errors import InputError
 from ifguide.evaluation import Report
 from ifguide.evaluation.toxicity import ToxicityScorer
 from ifguide.runtime.progress import Progress, report_part
-from ifguide.storage import artifacts
+from ifguide.storage import artifacts, memory_maps
 from ifguide.study import checkpoints as study_models
 from ifguide.study.attributions import Scorer
 from ifguide.study.evaluating import load_study_scorer
@@ -128,12 +129,12 @@ def read_scores(corpus: TokenizedCorpus, path: str, *, marked: bool = False) -> 
         InputError: it does not fit the corpus, or a score is not a finite number.
     """
     if path.endswith(".npy"):
-        scores = artifacts.load_array(Path(path)).astype(np.float32)[None]
+        scores = np.asarray(artifacts.load_array(Path(path)), dtype=np.float32)[None]
         if scores.shape[1:] != (corpus.n_tokens,):
             found = scores.shape[1:]
             raise InputError(f"{path}: expected {corpus.n_tokens:,} numbers, one a token, got the shape {found}")
     else:
-        scores = np.zeros((1, corpus.n_tokens), dtype=np.float32)
+        scores = _no_scores(corpus, 1)
         columns = ["document_id", "position", "char_start", "char_end", "score", "scores", "selected"]
         numbers = {name: number for number, name in enumerate(corpus.ids())}
         for count, row in enumerate(read_rows(path, columns=columns)):
@@ -144,7 +145,7 @@ def read_scores(corpus: TokenizedCorpus, path: str, *, marked: bool = False) -> 
             if row.values.get("scores") is not None:
                 values = _read_lists(row, here.stop - here.start)
                 if not count:
-                    scores = np.zeros((len(values), corpus.n_tokens), dtype=np.float32)
+                    scores = _no_scores(corpus, len(values))
                 if len(values) != len(scores):
                     raise InputError(f"{row.where}: expected {len(scores)} lists as before, got {len(values)}")
                 scores[:, here] = values
@@ -162,9 +163,15 @@ def read_scores(corpus: TokenizedCorpus, path: str, *, marked: bool = False) -> 
             else:
                 last = here.stop - here.start - 1
                 raise InputError(f"{row.where}: expected a position from 0 to {last}, got {place[0]}")
-    if not np.isfinite(scores).all():
-        raise InputError(f"{path}: {np.count_nonzero(~np.isfinite(scores)):,} scores are not finite; leave them out")
+    if n_bad := sum(np.count_nonzero(~np.isfinite(scores[:, part])) for part in token_parts(corpus.n_tokens)):
+        raise InputError(f"{path}: {n_bad:,} scores are not finite; leave them out")
     return scores
+
+
+def _no_scores(corpus: TokenizedCorpus, n_checkpoints: int) -> np.ndarray:
+    """Zeros float32 (C, N), on disk where they are large."""
+    shape = n_checkpoints, corpus.n_tokens
+    return memory_maps.zeros(n_checkpoints * corpus.n_tokens, np.float32, corpus.folder.parent).reshape(shape)
 
 
 def _read_lists(row: Row, n_tokens: int) -> np.ndarray:

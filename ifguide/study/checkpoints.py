@@ -32,6 +32,8 @@ Direction = dict[str, "torch.Tensor"]
 """v, (O, I) a layer."""
 PART = 0.5
 """Share of the free memory that one part of the layers may take; the rest is the activations' of a batch."""
+FIT_BYTES = 1 << 28
+"""What the layers of a batch of the fit read and give, on a processor."""
 
 
 def require_one_process(what: str) -> None:
@@ -146,7 +148,7 @@ def fit_checkpoint(
         return
     products = factor_products(study, device)
     sequences = corpus_sequences(study, max_tokens=config.max_tokens, seed=config.seed)
-    size, share = study.config.compute.tokens_per_batch, (processes.rank, processes.world_size)
+    size, share = fit_batch(modules, study.config.compute.tokens_per_batch), (processes.rank, processes.world_size)
     batches = functools.partial(make_batches, sequences, size, share=share)
     parts = divide_layers(study, model, modules, device, fit_bytes, config.partitions)
     if len(parts) > 1 and said:
@@ -185,6 +187,17 @@ def divide_layers(study: Study, model, modules: "Layers", device, need: "Need", 
         return len(fewest_parts(modules, shared, need, PART * room))
 
     return divide(modules, shared, wanted or current().decide(count))
+
+
+def fit_batch(modules: "Layers", most: int) -> int:
+    """Tokens of a batch of the fit: `most`; on a processor no more than have about `FIT_BYTES` of activations, for a
+    larger batch takes memory and no less time there."""
+    from ifguide.influence.parts import shapes_of
+    from ifguide.models.layers import device_of
+
+    if device_of(next(iter(modules.values()))).type != "cpu":
+        return most
+    return min(most, max(256, FIT_BYTES // (4 * sum(map(sum, shapes_of(modules).values())))))
 
 
 def factor_products(study: Study, device) -> str:

@@ -170,12 +170,9 @@ class Measured:
         self.tokens = max(128, int(EFFORT // self.facts.parameters))
         few = 1 + int(np.searchsorted(np.cumsum(chunks[:, 2] - chunks[:, 1]), self.tokens))
         sequences = CorpusSequences(sample.token_ids, sample.offsets, chunks[:few])
-        made = make_batches(sequences, self.config.compute.tokens_per_batch)
-        self.batches = [batch.to(self.device) for batch in made]
+        self.make_batches = functools.partial(make_batches, sequences)
+        self.batches, self.fuller = self.batches_of(self.config.compute.tokens_per_batch)
         self.measured = sum(batch.n_tokens for batch in self.batches)
-        held = max(batch.input_ids.numel() for batch in self.batches)
-        self.fuller = max(1.0, min(self.config.compute.tokens_per_batch, self.n_tokens) / held)
-        """Tokens of a full batch for one of the largest that is measured."""
         self.weights, self.matrices = 4 * self.facts.parameters, 4 * sum(map(math.prod, self.facts.layers))
         """Bytes in float32 of the model's weights, and of a matrix the shape of each tracked layer."""
         self.least = read_peak().get("host", 0)
@@ -184,6 +181,11 @@ class Measured:
         """Parts that the layers are fitted in."""
         self.peaks: Counter[str] = Counter()
         """Bytes at the most, on the host and the device, since the last `need`."""
+
+    def batches_of(self, tokens: int) -> tuple[list, float]:
+        """What is measured, in batches of this many tokens; and the tokens of a full one for one of the largest."""
+        found = [batch.to(self.device) for batch in self.make_batches(tokens)]
+        return found, max(1.0, min(tokens, self.n_tokens) / max(batch.input_ids.numel() for batch in found))
 
     def time(self, work: Callable[[], object], fuller: float = 1.0, fixed: int = 0) -> float:
         """Seconds that a piece of work takes; `peaks` grows to the memory that it would take with `fuller` times the
@@ -262,14 +264,15 @@ class Measured:
         from ifguide.influence.parts import fit_bytes, shapes_of
         from ifguide.models.layers import layer_shape
         from ifguide.runtime.distributed import ALONE
-        from ifguide.study.checkpoints import divide_layers, factor_products
+        from ifguide.study.checkpoints import divide_layers, factor_products, fit_batch
 
         config = self.config.factors
         if config.strategy == "identity":
             return Need(seconds=0.1)
         narrow = factor_products(self.study, self.device)
         products = getattr(torch, narrow) if narrow else None
-        fit = Fit(self.model, self.modules, lambda: self.batches, config.labels, 0, products, None, 0, ALONE, 0)
+        batches, fuller = self.batches_of(fit_batch(self.modules, self.config.compute.tokens_per_batch))
+        fit = Fit(self.model, self.modules, lambda: batches, config.labels, 0, products, None, 0, ALONE, 0)
         parts = divide_layers(self.study, self.model, self.modules, self.device, fit_bytes, config.partitions)
         self.partitions = len(parts)
         largest = max(parts, key=lambda part: fit_bytes(shapes_of(part), fit.shared))
@@ -281,15 +284,15 @@ class Measured:
             fit.room = KEPT_BYTES
             found.append(fit.covariances(largest))
 
-        seconds = self.time(first_pass, self.fuller, matrices)
+        seconds = self.time(first_pass, fuller, matrices)
         inputs, outputs = found.pop()  # other square matrices take as long
-        seconds += self.time(lambda: fit.eigenvalues(largest, inputs, outputs), self.fuller, matrices)
+        seconds += self.time(lambda: fit.eigenvalues(largest, inputs, outputs), fuller, matrices)
         sides = Counter(outputs for outputs, _ in self.facts.layers)
         sides.update(layer_shape(self.modules[first])[1] for first in {*fit.shared.values()})
         eigen = 0.0
         for side, times in sides.items():
-            mixed = torch.rand(side, side, device=self.device)
-            eigen += times * self.time(functools.partial(eigenvectors, mixed @ mixed.T))
+            mixed = torch.rand(1, side, side, device=self.device)
+            eigen += times * self.time(functools.partial(eigenvectors, mixed @ mixed.mT, [""]))
         tokens = min(config.max_tokens or self.n_tokens, self.n_tokens)
         fields = (shape for fields in factor_shapes(self.modules, config.rank).values() for shape in fields.values())
         width = accumulation_dtype(self.model).itemsize if config.dtype == "float32" else 2

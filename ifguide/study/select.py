@@ -3,7 +3,7 @@ and deleted."""
 
 import dataclasses
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 from ifguide.config.attributions import attributions
 from ifguide.config.names import DEFAULT, check_name
 from ifguide.config.schema import SelectionConfig
-from ifguide.data.by_document import document_runs, sum_by_document
+from ifguide.data.by_document import sum_by_document, token_parts
 from ifguide.data.corpus import TokenizedCorpus
 from ifguide.errors import ConfigError, InputError, StaleError, StudyNotFound
 from ifguide.selection import algorithm
@@ -29,6 +29,7 @@ from ifguide.study.variants import BASELINES, RESERVED
 
 if TYPE_CHECKING:
     from ifguide.selection.index import ScoreIndex
+    from ifguide.selection.index.chunks import Chunks
 
 NAMED_STAGES = ("selection", "suppress", "evaluate")
 """Stages with an artefact of a selection's name, in the order they are made."""
@@ -62,16 +63,17 @@ def save_reviewed(study: Study, selection: str, name: str, verdicts: dict[Target
     if name in (*RESERVED, selection):
         raise ConfigError(f"the name {name!r} is taken; choose another for the corrected selection")
     corpus, chosen = study.corpus(), study.selection(selection)
-    mask, counts = apply_verdicts(chosen.mask, corpus, verdicts)
+    counts = apply_verdicts(chosen.mask, corpus, verdicts, mask := _new_mask(study))
     if not counts["excluded"] and not counts["forced"]:
         raise ConfigError(
             f"the {len(verdicts):,} verdicts change nothing in the selection {selection!r}: call some of its documents"
             " or spans fine, or spans outside it toxic"
         )
+    selected = sum_by_document(mask, np.asarray(corpus.offsets))
     settings = chosen.settings | {
         "name": name,
-        "n_selected": int(mask.sum()),
-        "n_documents_hit": int(np.count_nonzero(sum_by_document(mask, np.asarray(corpus.offsets)))),
+        "n_selected": int(selected.sum()),
+        "n_documents_hit": int(np.count_nonzero(selected)),
         "corrected": selection,
         "excluded": counts["excluded"],
         "forced": counts["forced"],
@@ -181,14 +183,11 @@ def compute_selection(study: Study, settings: SelectionConfig, *, name: str, kin
     if kind == "borrowed":
         lent = study.config.borrowed[name]
         other = Study.open(lent.study, study.root.parent)
-        mask = transfer_mask(other.corpus(), np.asarray(other.selection(lent.selection).mask), corpus)
+        mask = transfer_mask(other.corpus(), other.selection(lent.selection).mask, corpus, _new_mask(study))
     elif corpus.in_span is None:
         raise ConfigError("this corpus has no known spans; name their column with --spans-field")
     else:
-        mask, offsets = _new_mask(study), np.asarray(corpus.offsets)
-        for first, stop in document_runs(offsets):
-            part = slice(int(offsets[first]), int(offsets[stop]))
-            mask[part] = corpus.in_span[part] & corpus.valid_parts[part]
+        mask = _mark(study, corpus.in_span.__getitem__)
     return _from_mask(study, name, kind, mask)
 
 
@@ -200,11 +199,12 @@ def _as_the_default(study: Study, name: str, method: str) -> Selection:
         return _by_scores(study, choice, name)
     corpus, scores = study.corpus(), np.asarray(study.scores(method))
     if method == "classifier-documents":
-        return _from_mask(study, name, method, (scores >= study.config.baselines.document_min) & corpus.valid())
-    best = algorithm.select_best(scores, corpus.valid(), choice.tokens_above)
-    scores = np.where(best, scores, -np.inf)  # of equal scores some may be hits and others not
-    threshold = float(np.nextafter(np.float32(scores[best].min(initial=np.inf)), np.float32(-np.inf)))
-    ranking, mask = _take(study, scores, threshold, choice)
+        least = study.config.baselines.document_min
+        return _from_mask(study, name, method, _mark(study, lambda part: scores[part] >= least))
+    kth, _ = _chunks(corpus, scores).threshold_above(max(0, choice.tokens_above - 1))
+    best = memory_maps.zeros(len(scores), np.float32, study.root)  # of equal scores some may be hits and others not
+    threshold = algorithm.keep_best(scores, corpus.valid_parts, kth, choice.tokens_above, best)
+    ranking, mask = _take(study, best, threshold, choice)
     return _describe(study, name, method, ranking, mask, window=choice.window, max_tokens=choice.max_tokens)
 
 
@@ -219,8 +219,8 @@ def save_mask(study: Study, name: str, path: str) -> Selection:
     from ifguide.study.baselines import read_scores
 
     _check_new_name(name)
-    corpus = study.corpus()
-    mask = (read_scores(corpus, path, marked=True)[0] > 0) & corpus.valid()
+    marks = read_scores(study.corpus(), path, marked=True)[0]
+    mask = _mark(study, lambda part: marks[part] > 0)
     if not mask.any():
         raise InputError(f"{path} marks no selectable token; first tokens, and those not trained on, have no score")
     inputs = inputs_of(study, Unit("selection", name), [Unit("corpus")])
@@ -297,16 +297,20 @@ def open_index(study: Study, kind: str = "") -> "ScoreIndex":
 def select_by_scan(study: Study, choice: Choice) -> tuple[Ranking, np.ndarray]:
     """Algorithm 1 by reading all scores: the documents' ranking, and the mask bool (N,). A StaleError: the study has no
     scores of that kind, or scores of another corpus."""
-    from ifguide.selection.index.chunks import Chunks
-
     corpus, scores = study.corpus(), np.asarray(study.scores(choice.attribution))
     if len(scores) != corpus.n_tokens:
         raise StaleError(
             f"the scores are of another corpus ({len(scores):,} tokens, now {corpus.n_tokens:,}); "
             f"compute them again with `ifguide run {study.name} --until scores`"
         )
-    threshold, _ = Chunks(scores, corpus.offsets, corpus.trained).threshold_above(choice.tokens_above)
+    threshold, _ = _chunks(corpus, scores).threshold_above(choice.tokens_above)
     return _take(study, scores, threshold, choice)
+
+
+def _chunks(corpus: TokenizedCorpus, scores: np.ndarray) -> "Chunks":
+    from ifguide.selection.index.chunks import Chunks
+
+    return Chunks(scores, corpus.offsets, corpus.trained)
 
 
 def _take(study: Study, scores: np.ndarray, threshold: float, choice: Choice) -> tuple[Ranking, np.ndarray]:
@@ -332,3 +336,12 @@ def _rank(corpus: TokenizedCorpus, scores: np.ndarray, threshold: float) -> Rank
 def _new_mask(study: Study) -> np.ndarray:
     """A mask bool (N,), all False, on disk where it is large."""
     return memory_maps.zeros(study.corpus().n_tokens, bool, study.root)
+
+
+def _mark(study: Study, chosen: Callable[[slice], np.ndarray]) -> np.ndarray:
+    """A mask bool (N,) of the valid tokens among the chosen ones, part by part."""
+    mask, valid = _new_mask(study), study.corpus().valid_parts
+    for part in token_parts(len(mask)):
+        mask[part] = chosen(part) & valid[part]
+        memory_maps.release_pages(mask, part.start, part.stop)
+    return mask

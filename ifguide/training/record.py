@@ -7,7 +7,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from transformers import TrainerCallback
+import torch
+from transformers import AutoModelForCausalLM, TrainerCallback
 from transformers.utils import logging
 
 from ifguide.errors import NumericalError
@@ -125,17 +126,37 @@ class TrainingRecord(TrainerCallback):
         self.logged_at = now
 
 
+def _whole_copy(model, weights: dict):
+    """A model of which each process holds a part, made again around its gathered weights."""
+    with torch.device("meta"):
+        made = AutoModelForCausalLM.from_config(model.config)
+    made.generation_config = model.generation_config
+    if not hasattr(model, "peft_config"):
+        made.load_state_dict(weights, assign=True)
+        made.tie_weights()
+        return made
+    from peft import get_peft_model
+
+    with torch.device("meta"):
+        adapted = get_peft_model(made, model.peft_config["default"])
+    adapted.load_state_dict(weights, assign=True)
+    made.tie_weights()
+    return adapted
+
+
 def save_weights(model, tokenizer, folder: Path, weights: dict | None = None) -> Path:
     """Write the model (safetensors) and, if there is one, the tokenizer, once for all processes; returns the folder.
     `weights` has its weights by name, when the model does not hold all of them."""
     if not current().is_main:
         return folder
+    if weights is not None:
+        model = _whole_copy(model, weights)
     if hasattr(model, "merge_and_unload"):  # adapters: scoring and everybody else want a plain model
-        model = copy.deepcopy(model).merge_and_unload()
+        model = (copy.deepcopy(model) if weights is None else model).merge_and_unload()
     bars = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
-        model.save_pretrained(folder, state_dict=weights)
+        model.save_pretrained(folder)
     finally:
         if bars:
             logging.enable_progress_bar()

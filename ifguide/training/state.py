@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_model, save_model
+from safetensors.torch import save_model
 from torch import Tensor
 
 from ifguide.errors import StaleError
@@ -37,26 +37,31 @@ class TrainingState:
     random_of_pass: dict[str, Tensor]
     """The same at the beginning of the pass that the next step belongs to; they draw its order of rows."""
 
-    def restore_weights(self, model) -> None:
-        """Load the weights into a model of the same shape."""
-        load_model(model, self.folder / "model.safetensors")
+    @property
+    def weights(self) -> Path:
+        """The weights of all processes."""
+        return self.folder / "model.safetensors"
 
-    def restore_optimiser(self, optimiser, scheduler) -> None:
-        """Load AdamW's moments and where the schedule stood."""
+    def restore_schedule(self, scheduler, *, by_name: bool) -> dict:
+        """Put the schedule back where it was, and return the optimiser's state, with `by_name` under the names of the
+        parameters, as FSDP keeps it. A StaleError: the state is of the other kind, or of an earlier version."""
         described = artifacts.read_json(self.folder / "optimiser.json")
-        moments: dict[int, dict] = {}
+        moments: dict[int | str, dict] = {}
+        if described.get("by_name") is not by_name:
+            saved = "without FSDP" if by_name else "under FSDP"
+            raise StaleError(
+                f"the state of a killed training in {self.folder} was saved {saved}, or by an earlier version; start it"
+                " as before, or remove that folder to train from the start"
+            )
         tensors = artifacts.load_tensors(self.folder / "optimiser.safetensors")
         for key, value in (tensors | described.get("numbers", {})).items():
             number, *outer, name = key.split("|")
-            place = moments.setdefault(int(number), {})
+            place = moments.setdefault(number if by_name else int(number), {})
             for level in outer:
                 place = place.setdefault(level, {})
             place[name] = value
-        groups = optimiser.state_dict()["param_groups"]
-        for group, rate in zip(groups, described["learning_rates"], strict=True):
-            group["lr"] = rate
-        optimiser.load_state_dict({"state": moments, "param_groups": groups})
         scheduler.load_state_dict({**scheduler.state_dict(), **described["schedule"]})
+        return {"state": moments, "param_groups": described["groups"]}
 
 
 def read_random() -> dict[str, Tensor]:
@@ -85,18 +90,21 @@ def save_state(trainer, folder: Path, tokens_seen: int, random_of_pass: dict[str
     randoms = {f"now|{name}": state for name, state in read_random().items()}
     randoms |= {f"pass|{name}": state for name, state in random_of_pass.items()}
     artifacts.save_tensors(randoms, partial / f"random-{processes.rank}.safetensors")
+    weights, moments = trainer.gather_weights(), trainer.gather_moments()
     processes.wait()
     if not processes.is_main:
         return
-    save_model(trainer.model, str(partial / "model.safetensors"))
-    moments = trainer.optimizer.state_dict()
+    if weights is None:
+        save_model(trainer.model, str(partial / "model.safetensors"))
+    else:
+        artifacts.save_tensors(weights, partial / "model.safetensors")
     values = _flatten(moments["state"])
     tensors = {key: value for key, value in values.items() if isinstance(value, Tensor)}
     shared = {key: value.clone() for key, value in tensors.items() if "|qmap" in key}  # bitsandbytes' tables, in all
     artifacts.save_tensors(tensors | shared, partial / "optimiser.safetensors")
     schedule = {key: v for key, v in trainer.lr_scheduler.state_dict().items() if isinstance(v, int | float | list)}
     schedule.pop("lr_lambdas", None)
-    described = {"learning_rates": [group["lr"] for group in moments["param_groups"]], "schedule": schedule}
+    described = {"by_name": weights is not None, "groups": moments["param_groups"], "schedule": schedule}
     described["numbers"] = {key: value for key, value in values.items() if key not in tensors}
     (partial / "optimiser.json").write_text(json.dumps(described), encoding="utf-8")
     trainer.state.save_to_json(str(partial / _TRAINER))

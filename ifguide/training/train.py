@@ -120,7 +120,7 @@ def train_model(
     """Train `model` in place and write its weights.
 
     A run that was killed goes on from the state it saved last in `folder` (every `training.save_steps`, and every four
-    minutes), but not under FSDP.
+    minutes).
 
     Writes `final/`, `checkpoints/step-XXXXXX/` for each of `checkpoint_steps` and `training_log.jsonl` into `folder`. A
     line of the log holds means in nats since the line before it: `loss` (the objective), `loss_selected` and
@@ -189,15 +189,13 @@ def train_model(
     )
     trainer.remove_callback(PrinterCallback)
     record.trainer = trainer
-    if trainer.is_fsdp_enabled:  # each process holds a part of the state
-        record.save_steps = 0
     trainer.resumed = read_state(folder) if record.save_steps else None
     if trainer.resumed is not None:
         record.go_on(trainer.resumed)
     elif current().is_main:
         (folder / TRAINING_LOG).unlink(missing_ok=True)  # of a run that was killed before it saved anything
     started = time.monotonic()
-    large = trainer.is_large(longest * arguments.per_device_train_batch_size) and not trainer.is_fsdp_enabled
+    large = trainer.is_large(longest * arguments.per_device_train_batch_size)
     with forward_in_parts(trainer.plain) if large else nullcontext(False) as trainer.in_parts:
         trainer.train(resume_from_checkpoint=str(trainer.resumed.folder) if trainer.resumed else None)
     record.count.wait()

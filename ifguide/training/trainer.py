@@ -5,18 +5,29 @@ from typing import Any
 
 import torch
 import transformers
+from safetensors.torch import load_model
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_optimizer_state_dict,
+    set_model_state_dict,
+    set_optimizer_state_dict,
+)
 from transformers import Trainer
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from ifguide.config.schema import SuppressConfig
 from ifguide.errors import ConfigError
 from ifguide.runtime.distributed import current
+from ifguide.storage.artifacts import load_tensors
 from ifguide.training.objective import LOGITS_AT_ONCE, LossSums, sum_losses, sum_losses_in_parts
 from ifguide.training.rows import SharedOrder
 from ifguide.training.state import TrainingState, restore_random
 
 PLAIN_PENALTY = -1.0
 """The penalty under which selected tokens weigh like all others."""
+WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
+"""Weights and moments that are divided over processes (FSDP) are gathered in the main one's memory."""
 HOOKS = {
     "_get_train_sampler": ("train_dataset",),
     "_load_from_checkpoint": ("resume_from_checkpoint", "model"),
@@ -115,17 +126,32 @@ class PenalisedTrainer(Trainer):
         return order if processes.alone else SharedOrder(order, len(dataset), processes, batch_size)
 
     def gather_weights(self) -> dict | None:
-        """The whole model's weights, in the main process, when each holds a part (FSDP); None: the model has them."""
-        return self.accelerator.get_state_dict(self.model_wrapped) if self.is_fsdp_enabled else None
+        """The whole model's weights by name, in the main process, when each process holds a part of them (FSDP); None:
+        the model has them."""
+        return get_model_state_dict(self.model_wrapped, options=WHOLE) if self.is_fsdp_enabled else None
+
+    def gather_moments(self) -> dict:
+        """The optimiser's state, by the numbers of the parameters; under FSDP by their names, in the main process."""
+        optimiser: Any = self.optimizer
+        if not self.is_fsdp_enabled:
+            return optimiser.state_dict()
+        return get_optimizer_state_dict(self.model_wrapped, optimiser.optimizer, options=WHOLE)
 
     # Transformers calls these when it goes on with a run. What it would unpickle is read from safetensors here.
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
-        self.resumed.restore_weights(self.model)
+        if self.is_fsdp_enabled:
+            set_model_state_dict(self.model_wrapped, load_tensors(self.resumed.weights), options=WHOLE)
+        else:
+            load_model(self.model, self.resumed.weights)
 
     def _load_optimizer_and_scheduler(self, checkpoint):
         if checkpoint is not None:
-            self.resumed.restore_optimiser(self.optimizer, self.lr_scheduler)
+            moments = self.resumed.restore_schedule(self.lr_scheduler, by_name=self.is_fsdp_enabled)
+            if self.is_fsdp_enabled:
+                set_optimizer_state_dict(self.model_wrapped, self.optimizer.optimizer, moments, options=WHOLE)
+            else:
+                self.optimizer.load_state_dict(moments)
 
     def _load_scaler(self, checkpoint):
         """bfloat16 and float32 need no scaler."""

@@ -35,6 +35,26 @@ def test_several_parts_give_the_factors_of_one_and_draw_the_same_labels(case):
                 torch.testing.assert_close(getattr(found[name], field), getattr(whole[name], field), rtol=0, atol=1e-12)
 
 
+@every_model
+def test_decompositions_in_batches_give_the_same_fisher(case, monkeypatch):
+    one_by_one = fit_factors(case.model, case.modules, case.batches, seed=5)
+    shapes, find = [], ekfac.eigenvectors
+
+    def note(matrices, names):
+        shapes.append(matrices.shape)
+        return find(matrices, names)
+
+    monkeypatch.setattr(ekfac, "_ONE_BY_ONE", ())
+    monkeypatch.setattr(ekfac, "eigenvectors", note)
+    together = fit_factors(case.model, case.modules, case.batches, seed=5)
+    assert max(k for k, _, _ in shapes) > 1
+    assert max(k * side**2 for k, side, _ in shapes) <= max(side for _, side, _ in shapes) ** 2
+    for name, layer in one_by_one.items():
+        gradient = torch.randn(len(layer.output_vectors), len(layer.input_vectors), dtype=torch.float64)
+        expected = layer.precondition(gradient, 0.1)
+        assert relative_error(together[name].precondition(gradient, 0.1), expected) <= 1e-6, name
+
+
 def test_labels_are_the_same_where_nothing_is_kept_of_the_first_pass(case, monkeypatch):
     parts = divide(case.modules, find_shared_inputs(case.model, case.modules), 3)
     kept = fit_factors(case.model, case.modules, case.batches, parts=parts)

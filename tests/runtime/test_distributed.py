@@ -10,7 +10,10 @@ import sys
 import numpy as np
 import pytest
 import torch
+from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedType
 from safetensors.torch import load_file, save_file
+from torch.distributed.tensor import DTensor
 
 from ifguide.config.schema import SuppressConfig, TrainingConfig
 from ifguide.data.packing import pack_rows
@@ -18,7 +21,7 @@ from ifguide.errors import ConfigError
 from ifguide.influence.batches import Sequence, make_batches
 from ifguide.influence.direction import query_gradient
 from ifguide.influence.ekfac import fit_factors
-from ifguide.models.loading import tracked_modules
+from ifguide.models.loading import load_model, tracked_modules
 from ifguide.runtime import distributed
 from ifguide.runtime.distributed import ALONE, Processes, current
 from ifguide.storage.shards import plan_shards
@@ -31,6 +34,7 @@ from ifguide.training import objective, trainer
 from ifguide.training import train as train_module
 from ifguide.training.record import TrainingRecord
 from ifguide.training.rows import collate_rows, trim_row
+from ifguide.training.state import read_state
 from ifguide.training.train import train_model
 from tests.influence.covariances import fit_covariances
 from tests.influence.dense import relative_error
@@ -69,8 +73,39 @@ def tiny_rows():
 SUPPRESS = SuppressConfig(penalty=0.5, max_penalty=0.0, warmup_share=0.0)
 
 
-def train(folder) -> None:
-    train_model(tiny_model("gpt_neox"), None, tiny_rows(), TRAINING, SUPPRESS, folder)
+def train(folder, **changes) -> None:
+    train_model(tiny_model("gpt_neox"), None, tiny_rows(), dataclasses.replace(TRAINING, **changes), SUPPRESS, folder)
+
+
+def train_twice(folder) -> None:
+    """A training of six steps that stops dead in the fifth and is started again."""
+
+    class Stops(TrainingRecord):
+        def on_step_begin(self, args, state, control, **kwargs):
+            if state.global_step == 4:
+                raise KeyboardInterrupt
+            super().on_step_begin(args, state, control, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train_module, "TrainingRecord", Stops)
+        with pytest.raises(KeyboardInterrupt):
+            train(folder, save_steps=2)
+    assert read_state(folder).step == 4
+    train(folder, save_steps=2)
+
+
+def shard_on_processors() -> None:
+    """Let accelerate divide weights over processes (FSDP2), which it does by itself on accelerators only."""
+    start = AcceleratorState.__init__
+
+    def sharded(self, *args, fsdp_plugin=None, **kwargs):
+        start(self, *args, fsdp_plugin=fsdp_plugin, **kwargs)
+        if fsdp_plugin is not None:
+            self.distributed_type, self.fsdp_plugin = DistributedType.FSDP, fsdp_plugin
+
+    AcceleratorState.__init__ = sharded
+    wrap = {"FSDP_VERSION": "2", "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP"}
+    os.environ.update({"ACCELERATE_USE_FSDP": "true", **wrap})
 
 
 ONE_STEP = {
@@ -89,8 +124,9 @@ def first_gradients(folder, way: str) -> None:
     class Keep(TrainingRecord):
         def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
             for name, parameter in model.named_parameters():
-                if parameter.grad is not None:
-                    kept.setdefault(name.removeprefix("module."), parameter.grad.clone())
+                if (gradient := parameter.grad) is not None:
+                    whole = gradient.full_tensor() if isinstance(gradient, DTensor) else gradient.clone()
+                    kept.setdefault(name.removeprefix("module."), whole)
 
     training = dataclasses.replace(TRAINING, **ONE_STEP[way], max_steps=1, max_grad_norm=0.0, save_steps=0)
     with pytest.MonkeyPatch.context() as patch:
@@ -148,11 +184,42 @@ def worked(tmp_path_factory):
     return folder, ends
 
 
+SHARDED = """
+import sys
+from pathlib import Path
+from ifguide.runtime.distributed import join_processes
+from tests.runtime.test_distributed import ONE_STEP, first_gradients, shard_on_processors, train, train_twice
+
+folder = Path(sys.argv[1])
+shard_on_processors()
+with join_processes():
+    for way in ONE_STEP:
+        first_gradients(folder / way, way)
+    train(folder / "trained")
+    train_twice(folder / "trained-twice")
+"""
+
+
+@pytest.fixture(scope="module")
+def sharded(tmp_path_factory):
+    """What two processes left behind that each held a part of the weights."""
+    folder = tmp_path_factory.mktemp("sharded")
+    ends = run_together(SHARDED, str(folder))
+    assert [code for code, _ in ends] == [0, 0], ends
+    return folder
+
+
 def test_the_first_process_decides_and_its_error_reaches_all(worked):
     folder, _ = worked
     said = [json.loads((folder / f"said-{rank}.json").read_text()) for rank in range(2)]
     assert [s["decided"] for s in said] == [["only the first", 0]] * 2
     assert [s["refused"] for s in said] == [["InputError", "no such file"], ["ProcessError", "no such file"]]
+
+
+def left_by(request, how):
+    """The folder that two processes left, which divided the rows, or (`sharded`) the weights too."""
+    left = request.getfixturevalue(how)
+    return left[0] if how == "worked" else left
 
 
 def test_units_are_counted_over_all_processes_and_told_by_the_first(worked):
@@ -180,13 +247,14 @@ def test_sums_of_two_processes_are_those_of_one(worked):
             assert relative_error(first[name], expected) <= bound, (dtype, name)
 
 
-def test_two_processes_take_the_optimiser_steps_of_one(worked, tmp_path):
+@pytest.mark.parametrize("how", ["worked", "sharded"])
+def test_two_processes_take_the_optimiser_steps_of_one(how, request, tmp_path):
     """In float64, where Adam does not blow rounding up; 21 documents in batches of 4 leave the last batch of a pass
     short."""
-    folder, _ = worked
     train(tmp_path / "trained")
-    trained = folder / "trained"
+    trained = left_by(request, how) / "trained"
     one, two = (load_file(where / "final" / "model.safetensors") for where in (tmp_path / "trained", trained))
+    assert one.keys() == two.keys()
     for name, expected in one.items():
         assert relative_error(two[name], expected) <= 1e-6, name
     logs = [
@@ -199,15 +267,25 @@ def test_two_processes_take_the_optimiser_steps_of_one(worked, tmp_path):
         assert a == pytest.approx(b, rel=1e-9)
 
 
+@pytest.mark.parametrize("how", ["worked", "sharded"])
 @pytest.mark.parametrize("way", ONE_STEP)
-def test_a_selected_token_weighs_the_same_in_two_processes_as_in_one(worked, tmp_path, way):
+def test_a_selected_token_weighs_the_same_in_two_processes_as_in_one(how, request, tmp_path, way):
     """The gradients of one step, in float64, although the two hold unlike numbers of selected tokens."""
-    folder, _ = worked
     first_gradients(tmp_path, way)
-    one, two = (load_file(where / "gradients.safetensors") for where in (tmp_path, folder / way))
+    one, two = (load_file(where / "gradients.safetensors") for where in (tmp_path, left_by(request, how) / way))
     assert one.keys() == two.keys() and any(gradient.any() for gradient in one.values())
     for name, expected in one.items():
         torch.testing.assert_close(two[name], expected, rtol=1e-9, atol=1e-12, msg=name)
+
+
+def test_weights_that_are_divided_are_written_whole_and_a_killed_training_goes_on(sharded, tmp_path):
+    whole, again = (load_file(sharded / name / "final/model.safetensors") for name in ("trained", "trained-twice"))
+    assert whole.keys() == again.keys() and all(torch.equal(again[name], whole[name]) for name in whole)
+    alone = {"adapter": "lora", "lora_rank": 2, "gradient_accumulation": 2, "max_steps": 1, "max_grad_norm": 0.0}
+    train(tmp_path, **alone)
+    one, two = (load_file(folder / "final/model.safetensors") for folder in (tmp_path, sharded / "adapters"))
+    assert one.keys() == two.keys() and all(relative_error(two[name], one[name]) <= 1e-6 for name in one)
+    assert load_model(str(sharded / "trained" / "final"), dtype="float64").dtype == torch.float64
 
 
 def test_the_loss_of_a_step_is_the_mean_over_the_tokens_of_all_processes(worked):

@@ -254,17 +254,27 @@ def test_precision_and_recall_without_a_denominator_are_none():
     assert selection.precision_recall(everything, everything, nothing) == (None, None)
 
 
-def test_the_best_tokens_are_those_a_sort_gives():
+def test_the_best_tokens_are_those_a_sort_gives(monkeypatch):
     rng = np.random.default_rng(0)
     scores, valid = rng.integers(-3, 4, 200).astype(np.float32), rng.random(200) < 0.8
-    mask = selection.select_best(scores, valid, 30)
+    kth = -np.sort(-scores[valid])[29]
+
+    def best(kth, n_tokens):
+        kept = np.zeros(200, dtype=np.float32)
+        threshold = selection.keep_best(scores, valid, kth, n_tokens, kept)
+        np.testing.assert_array_equal(kept[np.isfinite(kept)], scores[np.isfinite(kept)])
+        np.testing.assert_array_equal(kept > threshold, np.isfinite(kept))
+        return np.isfinite(kept)
+
+    monkeypatch.setattr(by_document, "TOKENS_AT_ONCE", 32)
+    mask = best(kth, 30)
     assert mask.sum() == 30 and not (mask & ~valid).any()
     left_out = valid & ~mask
     assert scores[mask].min() >= scores[left_out].max()
     lowest = scores[mask].min()
     tied = np.flatnonzero(valid & (scores == lowest))
     np.testing.assert_array_equal(tied[: mask[tied].sum()], tied[mask[tied]])  # the first of those that are equal
-    assert selection.select_best(scores, valid, 10_000).sum() == (valid & (scores > 0)).sum()
+    assert best(scores[valid].min(), 10_000).sum() == (valid & (scores > 0)).sum()
 
 
 def test_a_budget_takes_whole_documents_and_what_is_left_of_the_next():

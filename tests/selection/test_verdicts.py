@@ -122,7 +122,8 @@ def test_verdicts_exclude_and_force_tokens(tmp_path):
         Target("doc-003", 0, 10**6): "toxic",
         Target("doc-004", 0, 4): "unsure",
     }
-    changed, counts = apply_verdicts(mask, corpus, verdicts)
+    changed = np.zeros_like(mask)
+    counts = apply_verdicts(mask, corpus, verdicts, changed)
     expected = mask.copy()
     expected[here] = False
     expected[here.start + inside] = True
@@ -131,7 +132,7 @@ def test_verdicts_exclude_and_force_tokens(tmp_path):
     assert (changed == expected).all()
     assert counts == {"excluded": int((mask & ~expected).sum()), "forced": int((expected & ~mask).sum())}
     assert not (changed & ~corpus.valid()).any()
-    assert apply_verdicts(mask, corpus, {})[1] == {"excluded": 0, "forced": 0}
+    assert apply_verdicts(mask, corpus, {}, changed) == {"excluded": 0, "forced": 0}
 
 
 def test_wilson_is_the_root_of_its_equation():
