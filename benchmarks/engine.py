@@ -103,7 +103,7 @@ def make_model(options, attention: str):
     from transformers import AutoConfig, AutoModelForCausalLM
 
     config = AutoConfig.for_model(
-        "llama" if options.shape.startswith("llama") else "gpt_neox",
+        "llama" if getattr(options, "shape", "").startswith("llama") else "gpt_neox",
         vocab_size=options.vocab,
         hidden_size=options.hidden,
         num_hidden_layers=options.layers,

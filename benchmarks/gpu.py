@@ -137,13 +137,15 @@ def table(parts: list[Part], notes: dict[str, dict]) -> str:
 
 
 def print_rates(device: str, tiny: bool) -> None:
-    """Tokens a second of training and of completions, with a model of Pythia's shape and random weights."""
+    """Tokens a second of training and of completions, with a model of Pythia's shape and random weights, and seconds of
+    eigendecompositions."""
     import torch
 
     from benchmarks.engine import SHAPES, make_model
     from ifguide.config.schema import EvaluateConfig, TrainingConfig
     from ifguide.data.packing import pack_rows
     from ifguide.evaluation.generation import complete_shard
+    from ifguide.influence.ekfac import eigenvectors
     from ifguide.training.train import train_model
 
     shape = SHAPES["tiny" if tiny else "pythia-160m"]
@@ -178,6 +180,16 @@ def print_rates(device: str, tiny: bool) -> None:
         made_tokens = generate(range(prompts))
         rate = made_tokens / (time.perf_counter() - started)
         print(f"| completions of {new_tokens} tokens, {batch} at once | {dtype} | {rate:,.0f} |", flush=True)
+    print("\n| eigenvectors of 8 matrices | side | seconds |\n|---|---|---|")
+    for side in (options.hidden, 2 * options.hidden):
+        rows = torch.randn(8, side, side, device=device)
+        matrices = rows @ rows.mT
+        for how, at_once in (("one by one", 1), ("together", 8)):
+            eigenvectors(matrices[:at_once], [""] * at_once)  # warm-up
+            started = time.perf_counter()
+            for some in matrices.split(at_once):
+                float(eigenvectors(some, [""] * at_once).sum())  # waits for the card
+            print(f"| {how} | {side:,} | {time.perf_counter() - started:.2f} |", flush=True)
 
 
 def main() -> None:

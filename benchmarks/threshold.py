@@ -18,6 +18,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -26,13 +28,15 @@ from benchmarks.memory_watch import Memory
 from benchmarks.synthetic import write_index, write_study
 from ifguide.config.schema import SelectionConfig
 from ifguide.selection.algorithm import rank_documents, select_tokens
+from ifguide.selection.choice import read_choice
 from ifguide.selection.index import ScoreIndex
-from ifguide.selection.saved import write_selection
-from ifguide.storage import artifacts
+from ifguide.selection.saved import Selection, write_selection
+from ifguide.selection.verdicts import Target, apply_verdicts
+from ifguide.storage import artifacts, memory_maps
 from ifguide.study.freshness import inputs_of, settings_of
 from ifguide.study.lineage import Unit
 from ifguide.study.reading import Study
-from ifguide.study.select import compute_selection, open_index
+from ifguide.study.select import compute_selection, open_index, select_best
 
 N_RELEASES = 50
 BARS = {"1M": {"release": 0.3, "open": 1.0}, "1B": {"release": 1.5, "open": 2.0}}
@@ -70,16 +74,31 @@ def measure_build(root: Path) -> dict:
 
 
 def measure_saving(root: Path) -> dict:
-    """Save a selection, one with windows and a budget, and the random control, in this process."""
+    """Save a selection, one with windows and a budget, the random control, the first corrected by 1,000 verdicts, and
+    as many tokens by the same scores as a rival's, in this process."""
     study = Study.open(root.name, root.parent)
     large = SelectionConfig(quantile=0.99, attribution="own_loss")
     small = SelectionConfig(quantile=0.999, attribution="own_loss", window=2, max_tokens=study.corpus().n_tokens // 500)
-    seconds, digests = [], []
+    corpus, seconds, digests = study.corpus(), [], []
+    documents = range(0, corpus.n_documents, max(1, corpus.n_documents // 1_000))
+    verdicts = {Target(corpus.document(number).id): "fine" for number in documents}
+
+    def corrected() -> Selection:
+        made = compute_selection(study, large, name="saved", kind="influence")
+        apply_verdicts(made.mask, corpus, verdicts, mask := memory_maps.zeros(corpus.n_tokens, bool, root))
+        return replace(made, mask=mask)
+
+    def rival() -> Selection:
+        choice = read_choice(large, large, corpus.n_valid, lambda kind: 0)
+        return select_best(study, "saved", "rival", study.scores("own_loss"), choice)
+
+    made = [partial(compute_selection, study, how, name="saved", kind="influence") for how in (large, small)]
+    made.append(partial(compute_selection, study, large, name="saved", kind="random"))
     with Memory() as memory:
-        for settings, kind in ((large, "influence"), (small, "influence"), (large, "random")):
+        for make in (*made, corrected, rival):
             started = time.perf_counter()
             with tempfile.TemporaryDirectory(dir=root) as folder:
-                write_selection(compute_selection(study, settings, name="saved", kind=kind), Path(folder))
+                write_selection(make(), Path(folder))
                 seconds.append(time.perf_counter() - started)
                 digests.append(artifacts.hash_file(Path(folder) / "mask.npy"))
     return {"seconds": seconds, "digests": digests, "rss": memory.rss, "private": memory.private}
@@ -163,7 +182,7 @@ def measure_size(cache: Path, n_tokens: int, browser: bool) -> None:
         raise SystemExit("the index selects other tokens than reading all scores does")
     for how, one in (("by reading all scores", scanned), ("through the index", saved)):
         times = ", ".join(f"{value:.1f}" for value in one["seconds"])
-        what = f"save 1%, 0.2% with windows, as many at random, {how} ({times} s): most RSS (private)"
+        what = f"save 1%, 0.2% with windows, at random, corrected, a rival's, {how} ({times} s): most RSS (private)"
         value = f"{one['rss']:.2f} GiB ({one['private']:.2f})"
         print_row(size, what, value, f"<= {SAVE_GIB:g} GiB", one["rss"] / SAVE_GIB)
     rate = n_tokens / built["seconds"]

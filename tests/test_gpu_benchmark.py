@@ -85,10 +85,12 @@ def test_every_planned_command_is_one_that_the_benchmarks_know(monkeypatch, tmp_
 
 def test_rates_of_a_tiny_model(capsys):
     print_rates("cpu", tiny=True)
-    rows = re.findall(
-        r"^\| (training|completions).* \| (float32|bfloat16) \| ([\d,]+) \|$", capsys.readouterr().out, re.M
-    )
+    printed = capsys.readouterr().out
+    rows = re.findall(r"^\| (training|completions).* \| (float32|bfloat16) \| ([\d,]+) \|$", printed, re.M)
     assert [row[:2] for row in rows] == [
         (what, dtype) for what in ("training", "completions") for dtype in ("float32", "bfloat16")
     ]
     assert all(int(row[2].replace(",", "")) > 0 for row in rows)
+    assert re.findall(r"^\| (one by one|together) \| (\d+) \| [\d.]+ \|$", printed, re.M) == [
+        (how, side) for side in ("64", "128") for how in ("one by one", "together")
+    ]

@@ -197,10 +197,17 @@ def _as_the_default(study: Study, name: str, method: str) -> Selection:
     choice = Choice(attribution=method, **{key: usual[key] for key in ("tokens_above", "window", "max_tokens")})
     if method in attributions():
         return _by_scores(study, choice, name)
-    corpus, scores = study.corpus(), np.asarray(study.scores(method))
+    scores = np.asarray(study.scores(method))
     if method == "classifier-documents":
         least = study.config.baselines.document_min
         return _from_mask(study, name, method, _mark(study, lambda part: scores[part] >= least))
+    return select_best(study, name, method, scores, choice)
+
+
+def select_best(study: Study, name: str, method: str, scores: np.ndarray, choice: Choice) -> Selection:
+    """A selection by scores float32 (N,) that the study has no index of: the choice's number of hits, the best first,
+    with its window and budget."""
+    corpus = study.corpus()
     kth, _ = _chunks(corpus, scores).threshold_above(max(0, choice.tokens_above - 1))
     best = memory_maps.zeros(len(scores), np.float32, study.root)  # of equal scores some may be hits and others not
     threshold = algorithm.keep_best(scores, corpus.valid_parts, kth, choice.tokens_above, best)

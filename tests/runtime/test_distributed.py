@@ -1,6 +1,5 @@
 """Two processes against one: the same sums, the same steps, the same bytes; and none waits for one that is gone."""
 
-import dataclasses
 import json
 import os
 import shutil
@@ -10,40 +9,24 @@ import sys
 import numpy as np
 import pytest
 import torch
-from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedType
-from safetensors.torch import load_file, save_file
-from torch.distributed.tensor import DTensor
+from safetensors.torch import load_file
 
-from ifguide.config.schema import SuppressConfig, TrainingConfig
-from ifguide.data.packing import pack_rows
-from ifguide.errors import ConfigError
 from ifguide.influence.batches import Sequence, make_batches
 from ifguide.influence.direction import query_gradient
 from ifguide.influence.ekfac import fit_factors
-from ifguide.models.loading import load_model, tracked_modules
-from ifguide.runtime import distributed
-from ifguide.runtime.distributed import ALONE, Processes, current
+from ifguide.models.loading import tracked_modules
+from ifguide.runtime.distributed import ALONE, Processes
 from ifguide.storage.shards import plan_shards
 from ifguide.study import scoring
 from ifguide.study.freshness import stage_states
 from ifguide.study.lineage import STAGES, Unit
 from ifguide.study.pipeline import run_study
 from ifguide.study.reading import Study
-from ifguide.training import objective, trainer
-from ifguide.training import train as train_module
-from ifguide.training.record import TrainingRecord
-from ifguide.training.rows import collate_rows, trim_row
-from ifguide.training.state import read_state
-from ifguide.training.train import train_model
 from tests.influence.covariances import fit_covariances
 from tests.influence.dense import relative_error
 from tests.tiny import tiny_model, token_documents
 from tests.tiny_study import save_tiny_model, tiny_config, write_tiny_inputs
 from tests.together import REPOSITORY, run_together
-from tests.training.penalised import penalised_loss
-
-TRAINING = TrainingConfig(epochs=2, batch_size=4, gradient_accumulation=2, learning_rate=3e-3, warmup_steps=0)
 
 
 def measure(processes: Processes, dtype: torch.dtype) -> dict[str, torch.Tensor]:
@@ -64,81 +47,6 @@ def measure(processes: Processes, dtype: torch.dtype) -> dict[str, torch.Tensor]
     return {name: tensor.clone().contiguous() for name, tensor in found.items()}
 
 
-def tiny_rows():
-    """Rows of unlike length, of which a part is selected; no multiple of any batch."""
-    ids, offsets = token_documents(21, longest=14, seed=4)
-    return pack_rows(ids, offsets, 16, 39, np.random.default_rng(1).random(len(ids)) < 0.2, pack=False)
-
-
-SUPPRESS = SuppressConfig(penalty=0.5, max_penalty=0.0, warmup_share=0.0)
-
-
-def train(folder, **changes) -> None:
-    train_model(tiny_model("gpt_neox"), None, tiny_rows(), dataclasses.replace(TRAINING, **changes), SUPPRESS, folder)
-
-
-def train_twice(folder) -> None:
-    """A training of six steps that stops dead in the fifth and is started again."""
-
-    class Stops(TrainingRecord):
-        def on_step_begin(self, args, state, control, **kwargs):
-            if state.global_step == 4:
-                raise KeyboardInterrupt
-            super().on_step_begin(args, state, control, **kwargs)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train_module, "TrainingRecord", Stops)
-        with pytest.raises(KeyboardInterrupt):
-            train(folder, save_steps=2)
-    assert read_state(folder).step == 4
-    train(folder, save_steps=2)
-
-
-def shard_on_processors() -> None:
-    """Let accelerate divide weights over processes (FSDP2), which it does by itself on accelerators only."""
-    start = AcceleratorState.__init__
-
-    def sharded(self, *args, fsdp_plugin=None, **kwargs):
-        start(self, *args, fsdp_plugin=fsdp_plugin, **kwargs)
-        if fsdp_plugin is not None:
-            self.distributed_type, self.fsdp_plugin = DistributedType.FSDP, fsdp_plugin
-
-    AcceleratorState.__init__ = sharded
-    wrap = {"FSDP_VERSION": "2", "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP"}
-    os.environ.update({"ACCELERATE_USE_FSDP": "true", **wrap})
-
-
-ONE_STEP = {
-    "plain": {"gradient_accumulation": 1},
-    "accumulated": {},
-    "layers computed again": {"gradient_checkpointing": True},
-    "logits in parts": {},
-    "adapters": {"adapter": "lora", "lora_rank": 2},
-}
-
-
-def first_gradients(folder, way: str) -> None:
-    """Keep the gradients of the first optimiser step of a training in `gradients.safetensors` of the folder."""
-    kept: dict[str, torch.Tensor] = {}
-
-    class Keep(TrainingRecord):
-        def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
-            for name, parameter in model.named_parameters():
-                if (gradient := parameter.grad) is not None:
-                    whole = gradient.full_tensor() if isinstance(gradient, DTensor) else gradient.clone()
-                    kept.setdefault(name.removeprefix("module."), whole)
-
-    training = dataclasses.replace(TRAINING, **ONE_STEP[way], max_steps=1, max_grad_norm=0.0, save_steps=0)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train_module, "TrainingRecord", Keep)
-        if way == "logits in parts":
-            for module in (objective, trainer):
-                patch.setattr(module, "LOGITS_AT_ONCE", 200)
-        train_model(tiny_model("gpt_neox"), None, tiny_rows(), training, SUPPRESS, folder)
-    if current().is_main:
-        save_file(kept, folder / "gradients.safetensors")
-
-
 WORKER = """
 import json, sys
 from pathlib import Path
@@ -146,7 +54,7 @@ import torch
 from safetensors.torch import save_file
 from ifguide.runtime.distributed import current, join_processes
 from ifguide.errors import InputError, IFGuideError
-from tests.runtime.test_distributed import ONE_STEP, first_gradients, measure, train
+from tests.runtime.test_distributed import measure
 
 folder = Path(sys.argv[1])
 with join_processes() as processes:
@@ -164,9 +72,6 @@ with join_processes() as processes:
     said["counted"] = seen
     for dtype in (torch.float32, torch.float64):
         save_file(measure(processes, dtype), folder / f"{dtype}-{processes.rank}.safetensors")
-    train(folder / "trained")
-    for way in ONE_STEP:
-        first_gradients(folder / way, way)
     (folder / f"said-{processes.rank}.json").write_text(json.dumps(said))
     processes.wait()  # until both have written everything
     if processes.rank == 1:
@@ -184,42 +89,11 @@ def worked(tmp_path_factory):
     return folder, ends
 
 
-SHARDED = """
-import sys
-from pathlib import Path
-from ifguide.runtime.distributed import join_processes
-from tests.runtime.test_distributed import ONE_STEP, first_gradients, shard_on_processors, train, train_twice
-
-folder = Path(sys.argv[1])
-shard_on_processors()
-with join_processes():
-    for way in ONE_STEP:
-        first_gradients(folder / way, way)
-    train(folder / "trained")
-    train_twice(folder / "trained-twice")
-"""
-
-
-@pytest.fixture(scope="module")
-def sharded(tmp_path_factory):
-    """What two processes left behind that each held a part of the weights."""
-    folder = tmp_path_factory.mktemp("sharded")
-    ends = run_together(SHARDED, str(folder))
-    assert [code for code, _ in ends] == [0, 0], ends
-    return folder
-
-
 def test_the_first_process_decides_and_its_error_reaches_all(worked):
     folder, _ = worked
     said = [json.loads((folder / f"said-{rank}.json").read_text()) for rank in range(2)]
     assert [s["decided"] for s in said] == [["only the first", 0]] * 2
     assert [s["refused"] for s in said] == [["InputError", "no such file"], ["ProcessError", "no such file"]]
-
-
-def left_by(request, how):
-    """The folder that two processes left, which divided the rows, or (`sharded`) the weights too."""
-    left = request.getfixturevalue(how)
-    return left[0] if how == "worked" else left
 
 
 def test_units_are_counted_over_all_processes_and_told_by_the_first(worked):
@@ -245,68 +119,6 @@ def test_sums_of_two_processes_are_those_of_one(worked):
             # eigenvectors of near eigenvalues turn with the last digit of a float32 covariance, and v with them
             bound = 1e-5 if dtype == torch.float32 and name.endswith(" v") else 1e-6
             assert relative_error(first[name], expected) <= bound, (dtype, name)
-
-
-@pytest.mark.parametrize("how", ["worked", "sharded"])
-def test_two_processes_take_the_optimiser_steps_of_one(how, request, tmp_path):
-    """In float64, where Adam does not blow rounding up; 21 documents in batches of 4 leave the last batch of a pass
-    short."""
-    train(tmp_path / "trained")
-    trained = left_by(request, how) / "trained"
-    one, two = (load_file(where / "final" / "model.safetensors") for where in (tmp_path / "trained", trained))
-    assert one.keys() == two.keys()
-    for name, expected in one.items():
-        assert relative_error(two[name], expected) <= 1e-6, name
-    logs = [
-        [json.loads(line) for line in (where / "training_log.jsonl").read_text().splitlines()]
-        for where in (tmp_path / "trained", trained)
-    ]
-    assert logs[0][0]["loss"] > logs[0][-1]["loss"]
-    for a, b in zip(*logs, strict=True):
-        assert a.pop("tokens_per_second") > 0 and b.pop("tokens_per_second") > 0
-        assert a == pytest.approx(b, rel=1e-9)
-
-
-@pytest.mark.parametrize("how", ["worked", "sharded"])
-@pytest.mark.parametrize("way", ONE_STEP)
-def test_a_selected_token_weighs_the_same_in_two_processes_as_in_one(how, request, tmp_path, way):
-    """The gradients of one step, in float64, although the two hold unlike numbers of selected tokens."""
-    first_gradients(tmp_path, way)
-    one, two = (load_file(where / "gradients.safetensors") for where in (tmp_path, left_by(request, how) / way))
-    assert one.keys() == two.keys() and any(gradient.any() for gradient in one.values())
-    for name, expected in one.items():
-        torch.testing.assert_close(two[name], expected, rtol=1e-9, atol=1e-12, msg=name)
-
-
-def test_weights_that_are_divided_are_written_whole_and_a_killed_training_goes_on(sharded, tmp_path):
-    whole, again = (load_file(sharded / name / "final/model.safetensors") for name in ("trained", "trained-twice"))
-    assert whole.keys() == again.keys() and all(torch.equal(again[name], whole[name]) for name in whole)
-    alone = {"adapter": "lora", "lora_rank": 2, "gradient_accumulation": 2, "max_steps": 1, "max_grad_norm": 0.0}
-    train(tmp_path, **alone)
-    one, two = (load_file(folder / "final/model.safetensors") for folder in (tmp_path, sharded / "adapters"))
-    assert one.keys() == two.keys() and all(relative_error(two[name], one[name]) <= 1e-6 for name in one)
-    assert load_model(str(sharded / "trained" / "final"), dtype="float64").dtype == torch.float64
-
-
-def test_the_loss_of_a_step_is_the_mean_over_the_tokens_of_all_processes(worked):
-    """By hand: one step over all rows at once, so the order does not matter."""
-    folder, _ = worked
-    rows = [trim_row(row) for row in tiny_rows()]
-    batch = collate_rows(rows, 0)
-    with torch.no_grad():
-        logits = tiny_model("gpt_neox")(input_ids=batch["input_ids"]).logits
-    whole = penalised_loss(logits, batch["labels"], batch["selected"], 0.5).item()
-    log = [json.loads(line) for line in (folder / "trained" / "training_log.jsonl").read_text().splitlines()]
-    n_tokens = int((batch["labels"] != -100).sum())
-    assert log[-1]["tokens_seen"] == 2 * n_tokens
-    means = [line["loss"] for line in log]
-    assert min(means) < whole < max(means)
-
-
-def test_a_batch_that_cannot_be_divided_is_refused(monkeypatch, tmp_path):
-    monkeypatch.setattr(distributed, "_current", Processes(0, 3))
-    with pytest.raises(ConfigError, match="multiple of 3"):
-        train(tmp_path)
 
 
 def test_a_process_alone_decides_counts_and_sums_by_itself():
