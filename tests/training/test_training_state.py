@@ -104,6 +104,13 @@ def test_a_damaged_state_is_named(tmp_path, monkeypatch):
         read_state(tmp_path)
 
 
+def test_a_state_of_another_kind_of_run_is_refused(tmp_path, monkeypatch):
+    with pytest.raises(Killed):
+        start(tmp_path, kill_at=5, monkeypatch=monkeypatch)
+    with pytest.raises(StaleError, match=r"was saved without FSDP, or by an earlier version; start it as before"):
+        read_state(tmp_path).restore_schedule(None, by_name=True)
+
+
 @pytest.mark.thorough
 def test_a_process_killed_for_real_goes_on(tmp_path):
     script = """

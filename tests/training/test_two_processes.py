@@ -72,8 +72,9 @@ def shard_on_processors() -> None:
             self.distributed_type, self.fsdp_plugin = DistributedType.FSDP, fsdp_plugin
 
     AcceleratorState.__init__ = sharded
-    wrap = {"FSDP_VERSION": "2", "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP"}
-    os.environ.update({"ACCELERATE_USE_FSDP": "true", **wrap})
+    told = {"VERSION": "2", "AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP", "CPU_RAM_EFFICIENT_LOADING": "true"}
+    os.environ["ACCELERATE_USE_FSDP"] = "true"
+    os.environ |= {f"FSDP_{name}": value for name, value in told.items()}  # as `accelerate launch` does
 
 
 ONE_STEP = {
@@ -115,16 +116,27 @@ def train_every_way(folder) -> None:
     train_twice(folder / "trained-twice")
 
 
+def check_weights_are_loaded(folder) -> None:
+    """As every process needs them for scores."""
+    current().wait()  # until they are written
+    loaded = load_model(str(folder), dtype="float64").state_dict()
+    stored = {
+        name.replace("embed_out", "lm_head"): weight for name, weight in load_file(folder / "model.safetensors").items()
+    }
+    assert all(torch.equal(loaded[name], weight) for name, weight in stored.items())
+
+
 WORKER = """
 import sys
 from pathlib import Path
 from ifguide.runtime.distributed import join_processes
-from tests.training.test_two_processes import shard_on_processors, train_every_way
+from tests.training.test_two_processes import check_weights_are_loaded, shard_on_processors, train_every_way
 
 if sys.argv[2] == "weights":
     shard_on_processors()
 with join_processes():
     train_every_way(Path(sys.argv[1]))
+    check_weights_are_loaded(Path(sys.argv[1]) / "trained" / "final")
 """
 
 
