@@ -395,7 +395,7 @@ class ComputeConfig:
     device: Text = "auto"
     """`auto`, `cpu`, `cuda` or `cuda:N`."""
     tokens_per_batch: AtLeastTwo = 4096
-    """Tokens per forward pass while fitting and scoring, padding included."""
+    """Tokens per pass while fitting and scoring, padding included; a large model's fit on a processor takes fewer."""
     threads: Count = 0
     """CPU threads for torch; 0 keeps torch's default."""
     device_map: Literal["", "auto", "balanced", "balanced_low_0", "sequential"] = ""

@@ -233,9 +233,11 @@ def keep_best(scores: np.ndarray, valid: Flags, kth: float, n_tokens: int, kept:
     """Copy the best scores to `kept`, float32 (N,), and -inf to all other places; returns a threshold below them. The
     best are the `n_tokens` highest of valid tokens that are above 0 (fewer if there are fewer); of equal scores the
     first. `kth` is the lowest of the `n_tokens` highest."""
-    parts, least = list(token_parts(len(valid))), max(kth, 0.0)
-    ties = n_tokens - sum(int(np.count_nonzero((scores[part] > least) & valid[part])) for part in parts)
-    for part in parts:
+    least, ties = max(kth, 0.0), n_tokens
+    for part in token_parts(len(valid)):
+        ties -= int(np.count_nonzero((scores[part] > least) & valid[part]))
+        release_pages(scores, part.start, part.stop)
+    for part in token_parts(len(valid)):
         here, counted = np.asarray(scores[part]), valid[part]
         best = (here > least) & counted
         if least > 0:

@@ -216,6 +216,8 @@ def apply_verdicts(mask: np.ndarray, corpus, verdicts: dict[Target, str], change
     """
     for part in token_parts(len(mask)):
         changed[part] = mask[part]
+        release_pages(mask, part.start, part.stop)
+        release_pages(changed, part.start, part.stop)
     for target, verdict in sorted(verdicts.items(), key=lambda item: item[0].is_span):
         try:
             index = corpus.index_of(target.document)

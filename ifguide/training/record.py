@@ -129,19 +129,15 @@ class TrainingRecord(TrainerCallback):
 def _whole_copy(model, weights: dict):
     """A model of which each process holds a part, made again around its gathered weights."""
     with torch.device("meta"):
-        made = AutoModelForCausalLM.from_config(model.config)
-    made.generation_config = model.generation_config
-    if not hasattr(model, "peft_config"):
-        made.load_state_dict(weights, assign=True)
-        made.tie_weights()
-        return made
-    from peft import get_peft_model
+        made = plain = AutoModelForCausalLM.from_config(model.config)
+        if hasattr(model, "peft_config"):
+            from peft import get_peft_model
 
-    with torch.device("meta"):
-        adapted = get_peft_model(made, model.peft_config["default"])
-    adapted.load_state_dict(weights, assign=True)
-    made.tie_weights()
-    return adapted
+            made = get_peft_model(plain, model.peft_config["default"])
+    plain.generation_config = model.generation_config
+    made.load_state_dict(weights, assign=True)
+    plain.tie_weights()
+    return made
 
 
 def save_weights(model, tokenizer, folder: Path, weights: dict | None = None) -> Path:

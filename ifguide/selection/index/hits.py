@@ -9,6 +9,7 @@ import numpy as np
 
 from ifguide.selection.coverage import count_covered, cover_hits
 from ifguide.selection.index.chunks import Chunks, pairs
+from ifguide.storage.memory_maps import release_pages
 from ifguide.storage.shards import plan_shards
 
 FEW_HITS = 1 << 20
@@ -64,14 +65,19 @@ class Hits:
             values = self._chunks.values(first, stop)
             found = np.flatnonzero(values > self._threshold)
             return found + offsets[0], values[found], np.searchsorted(found, offsets - offsets[0])
-        bounds = self._tail.offsets[first : stop + 1]
+        bounds, tail = self._tail.offsets[first : stop + 1], self._tail
+        here = slice(int(bounds[0]), int(bounds[-1]))
+        places: np.ndarray | None = None
         if self._few is not None:
             wanted = self._few[slice(*np.searchsorted(self._few, bounds[[0, -1]]))]
-            return self._tail.positions[wanted], self._tail.scores[wanted], np.searchsorted(wanted, bounds)
-        here = slice(bounds[0], bounds[-1])
-        above = self._tail.scores[here] > self._threshold
-        ends = np.concatenate([[0], np.cumsum(above, dtype=np.int32)])[bounds - bounds[0]].astype(np.int64)
-        return self._tail.positions[here][above] if with_places else None, self._tail.scores[here][above], ends
+            places, scores, ends = tail.positions[wanted], tail.scores[wanted], np.searchsorted(wanted, bounds)
+        else:
+            above = tail.scores[here] > self._threshold
+            ends = np.concatenate([[0], np.cumsum(above, dtype=np.int32)])[bounds - bounds[0]].astype(np.int64)
+            places, scores = (tail.positions[here][above] if with_places else None), tail.scores[here][above]
+        for array in (tail.positions, tail.scores):
+            release_pages(array, here.start, here.stop)
+        return places, scores, ends
 
     def measure(self, window: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Each document's hits int64 (D,), the sum of their scores float64 (D,), and covered tokens int64 (D,)."""

@@ -244,6 +244,7 @@ class ScoreIndex:
         spans = self._tables["spans"][row, window] if self.n_span is not None else 0
         sums = np.array([self._tables["effect"][row, window], spans])
         wanted = np.sort(self._tail.order[self._ranks[row] : n_above]).astype(np.int64)
+        release_pages(self._tail.order)
         ends = np.arange(0, int(self._chunks.offsets[-1]) + _STRETCH, _STRETCH)
         stretches = np.searchsorted(self._tail.positions[wanted], ends)
         for part in np.split(wanted, np.union1d(stretches, np.arange(_FEW, len(wanted), _FEW))):
