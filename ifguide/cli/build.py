@@ -225,9 +225,10 @@ def plan(
             study = study.change(with_values(study.config, more))
             found = make_plan(study)
     remedies = (found["remedies"] | written).items()
+    parts = "one part" if found["partitions"] == 1 else f"{found['partitions']} parts"
     lines = [
         format_table(("stage", "time", "memory", "GPU memory", "disk"), plan_rows(found)),
-        f"factors: the layers are fitted in {found['partitions']} part(s), each in two passes over the tokens",
+        f"factors: the layers are fitted in {parts}, with two passes over the tokens for each",
         *(f"does not fit: {problem}" for problem in found["problems"]),
         *(f"{'written' if key in written else 'try'}: {key} = {json.dumps(value)}" for key, value in remedies),
     ]

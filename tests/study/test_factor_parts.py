@@ -116,7 +116,7 @@ def test_the_plan_says_how_many_parts_there_are_and_writes_them(study, monkeypat
     monkeypatch.setattr(checkpoints, "PART", 1e-9)
     planned = Study.create("planned", config_of(study.root.parent), study.root.parent)
     said = CliRunner().invoke(app, ["plan", "planned", "--fit"]).output
-    assert "fitted in 8 part(s)" in said and "written: factors.partitions = 8" in said
+    assert "fitted in 8 parts" in said and "written: factors.partitions = 8" in said
     assert Study.open("planned", study.root.parent).config.factors.partitions == 8
     assert planned.config.factors.partitions == 0
 
