@@ -263,11 +263,11 @@ def print_speed(options) -> None:
     if FORWARD in rates and OWN in rates:
         print(f"| time of own-loss to two forward passes | {rates[FORWARD] / rates[OWN] / 2:.2f} | <= 1.10 |")
     if BERGSON in rates:
-        batch = as_batches(options, make_documents(options, options.batch))[0]
+        batch, theirs = sample[0], peer_scores(sample[0]).double().flatten()
         ways = {OWN: central.scores(batch), OWN_NARROW: narrow.scores(batch)}
         ways[EXACT] = own_loss_scores(eager_split, eager_modules, direction, batch)
         for title, (scores, _) in ways.items():
-            both = torch.stack([peer_scores(batch).double().flatten(), scores.double().flatten()])
+            both = torch.stack([theirs, scores.double().flatten()])
             print(f"| correlation with bergson, {title} | {torch.corrcoef(both)[0, 1]:.9f} | >= .999999 |")
 
 

@@ -156,7 +156,7 @@ def decompose_once(seconds: list[float]) -> None:
 
     def eigenvectors(matrices, names):
         started, side = time.monotonic(), matrices.shape[-1]
-        found = torch.eye(side).expand_as(matrices) if side in seen else real(matrices, names)
+        found = torch.eye(side, device=matrices.device).expand_as(matrices) if side in seen else real(matrices, names)
         seen.add(side)
         seconds[0] += time.monotonic() - started
         return found

@@ -22,9 +22,14 @@ def document_runs(offsets: np.ndarray, tokens: int = 0) -> Iterator[tuple[int, i
         first = stop
 
 
-def token_parts(n_tokens: int) -> Iterator[slice]:
-    """Slices of at most `TOKENS_AT_ONCE` tokens, whole documents or not."""
-    return (slice(start, min(start + TOKENS_AT_ONCE, n_tokens)) for start in range(0, n_tokens, TOKENS_AT_ONCE))
+def token_parts(n_tokens: int, *arrays: np.ndarray) -> Iterator[slice]:
+    """Slices of at most `TOKENS_AT_ONCE` tokens, whole documents or not; when the next one is asked for, the pages of
+    memory-mapped `arrays` (N,) are released."""
+    for start in range(0, n_tokens, TOKENS_AT_ONCE):
+        part = slice(start, min(start + TOKENS_AT_ONCE, n_tokens))
+        yield part
+        for array in arrays:
+            release_pages(array, part.start, part.stop)
 
 
 def draw_documents(offsets: np.ndarray, max_tokens: int, seed: int) -> np.ndarray:

@@ -218,14 +218,12 @@ def select_random(valid: Flags, n_tokens: int, seed: int, mask: np.ndarray | Non
     """A mask of `n_tokens` valid tokens drawn without replacement: the control of every selection. Of a corpus larger
     than `TOKENS_AT_ONCE` every such part gives its share. `mask` as for `select_tokens`."""
     mask = np.zeros(len(valid), dtype=bool) if mask is None else mask
-    parts = list(token_parts(len(valid)))
-    before = np.cumsum([0, *(np.count_nonzero(valid[part]) for part in parts)])
+    before = np.cumsum([0, *(np.count_nonzero(valid[part]) for part in token_parts(len(valid)))])
     shares = np.diff(before * min(n_tokens, int(before[-1])) // max(1, int(before[-1])))
     draw = np.random.default_rng(seed)
-    for part, size in zip(parts, shares, strict=True):
+    for part, size in zip(token_parts(len(valid), mask), shares, strict=True):
         places = part.start + np.flatnonzero(valid[part])
         mask[draw.choice(places, size=size, replace=False)] = True
-        release_pages(mask, part.start, part.stop)
     return mask
 
 
@@ -234,18 +232,15 @@ def keep_best(scores: np.ndarray, valid: Flags, kth: float, n_tokens: int, kept:
     best are the `n_tokens` highest of valid tokens that are above 0 (fewer if there are fewer); of equal scores the
     first. `kth` is the lowest of the `n_tokens` highest."""
     least, ties = max(kth, 0.0), n_tokens
-    for part in token_parts(len(valid)):
+    for part in token_parts(len(valid), scores):
         ties -= int(np.count_nonzero((scores[part] > least) & valid[part]))
-        release_pages(scores, part.start, part.stop)
-    for part in token_parts(len(valid)):
+    for part in token_parts(len(valid), scores, kept):
         here, counted = np.asarray(scores[part]), valid[part]
         best = (here > least) & counted
         if least > 0:
             equal = np.flatnonzero((here == least) & counted)[:ties]
             best[equal], ties = True, ties - len(equal)
         kept[part] = np.where(best, here, -np.inf)
-        release_pages(scores, part.start, part.stop)
-        release_pages(kept, part.start, part.stop)
     return float(np.nextafter(np.float32(least), np.float32(-np.inf))) if least > 0 else 0.0
 
 

@@ -9,7 +9,6 @@ import numpy as np
 
 from ifguide.data.by_document import token_parts
 from ifguide.storage import artifacts
-from ifguide.storage.memory_maps import release_pages
 
 _ARRAYS = ("mask", "order", "count_above", "sum_above", "rank_score")
 
@@ -42,9 +41,7 @@ def write_selection(selection: Selection, folder: Path) -> None:
 
 def _blocks(array: np.ndarray) -> Iterator[np.ndarray]:
     """An array (n,) piece by piece; the pages of a memory map are released once they are written."""
-    for part in token_parts(len(array)):
-        yield array[part]
-        release_pages(array, part.start, part.stop)
+    return (array[part] for part in token_parts(len(array), array))
 
 
 def read_selection(name: str, folder: Path) -> Selection:

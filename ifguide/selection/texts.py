@@ -94,8 +94,10 @@ class ScoredTexts:
 
     def _repr_html_(self) -> str:
         """The best texts, closed until the reader opens them; everything from a text is escaped."""
-        best = np.argsort(-sum_by_document(self.scores, self.offsets), kind="stable")
-        order = best if self.ranking is None else self.ranking.order
+        if self.ranking is None:
+            order = np.argsort(-sum_by_document(self.scores, self.offsets), kind="stable")
+        else:
+            order = self.ranking.order
         top = float(np.quantile(np.abs(self.scores), 0.999)) if len(self.scores) else 0.0
         said = f"{len(self):,} texts, {len(self.token_ids):,} tokens, scores: {self.kind}"
         if self.selected is not None:

@@ -19,7 +19,6 @@ import numpy as np
 from ifguide.data.by_document import token_parts
 from ifguide.errors import ConfigError, InputError
 from ifguide.storage.lock import check_writable
-from ifguide.storage.memory_maps import release_pages
 
 LOG = "verdicts.jsonl"
 VERDICTS = ("toxic", "fine", "unsure")
@@ -214,10 +213,8 @@ def apply_verdicts(mask: np.ndarray, corpus, verdicts: dict[Target, str], change
     A toxic document adds nothing by itself: the verdict does not say which of its tokens are toxic. Verdicts on
     documents or tokens that the TokenizedCorpus no longer has change nothing.
     """
-    for part in token_parts(len(mask)):
+    for part in token_parts(len(mask), mask, changed):
         changed[part] = mask[part]
-        release_pages(mask, part.start, part.stop)
-        release_pages(changed, part.start, part.stop)
     for target, verdict in sorted(verdicts.items(), key=lambda item: item[0].is_span):
         try:
             index = corpus.index_of(target.document)
@@ -232,10 +229,8 @@ def apply_verdicts(mask: np.ndarray, corpus, verdicts: dict[Target, str], change
         elif verdict == "toxic" and target.is_span:
             changed[here] |= corpus.valid_between(here.start, here.stop)
     counts = {"excluded": 0, "forced": 0}
-    for part in token_parts(len(mask)):
+    for part in token_parts(len(mask), mask, changed):
         before, after = np.asarray(mask[part]), np.asarray(changed[part])
         counts["excluded"] += int(np.count_nonzero(before & ~after))
         counts["forced"] += int(np.count_nonzero(after & ~before))
-        release_pages(mask, part.start, part.stop)
-        release_pages(changed, part.start, part.stop)
     return counts

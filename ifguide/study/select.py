@@ -348,7 +348,6 @@ def _new_mask(study: Study) -> np.ndarray:
 def _mark(study: Study, chosen: Callable[[slice], np.ndarray]) -> np.ndarray:
     """A mask bool (N,) of the valid tokens among the chosen ones, part by part."""
     mask, valid = _new_mask(study), study.corpus().valid_parts
-    for part in token_parts(len(mask)):
+    for part in token_parts(len(mask), mask):
         mask[part] = chosen(part) & valid[part]
-        memory_maps.release_pages(mask, part.start, part.stop)
     return mask
