@@ -41,9 +41,9 @@ from ifguide.study.lineage import Unit, default_setting
 from ifguide.study.pipeline import build, run_study
 from ifguide.study.reading import Study
 from ifguide.study.variants import BASELINES, PREFERENCE, STEERED, recipe
-from ifguide.ui.compare.frontier import FrontierPoint, order_points
 from ifguide.ui.palette import variant_colours
 from ifguide.ui.report.figures import frontier_figure
+from ifguide.ui.results.frontier import FrontierPoint, order_points
 
 RESULTS = Path("docs/results/runs")
 LABELS = ("oracle",)

@@ -20,9 +20,9 @@ import torch.nn.functional as F
 from ifguide.influence.batches import CorpusSequences
 from ifguide.models.layers import has_bias
 from ifguide.storage import artifacts
-from ifguide.study.checkpoints import corpus_sequences, direction_file, load_checkpoint, read_layout
 from ifguide.study.lineage import Unit
 from ifguide.study.reading import Study
+from ifguide.study.stages.checkpoints import corpus_sequences, direction_file, load_checkpoint, read_layout
 
 LEAST_CORRELATION = 0.9999
 

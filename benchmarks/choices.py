@@ -19,9 +19,9 @@ from sklearn.metrics import average_precision_score
 from benchmarks.spans import SpanTruth, read_truth
 from ifguide.influence.batches import make_batches
 from ifguide.influence.probe import completion_means, fit_direction, fit_probe, hidden_states
-from ifguide.study.checkpoints import corpus_sequences, encoded_queries, load_checkpoint
 from ifguide.study.reading import Study
-from ifguide.study.scoring import treat
+from ifguide.study.stages.checkpoints import corpus_sequences, encoded_queries, load_checkpoint
+from ifguide.study.stages.scoring import treat
 
 TOP = 0.03
 

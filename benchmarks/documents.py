@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.large_study import opened_ranks, write_large_study
-from ifguide.study.document_table import write_tables
 from ifguide.study.reading import Study
+from ifguide.study.stages.document_table import write_tables
 from ifguide.ui.documents.lines import read_ahead
 from ifguide.ui.documents.store import DocumentFilter, open_documents
 from ifguide.ui.excerpts import excerpt

@@ -33,7 +33,7 @@ from ifguide.models.layers import find_shared_inputs, watch
 from ifguide.models.loading import load_model, tracked_modules
 from ifguide.runtime.allocator import keep_freed_memory
 from ifguide.storage.artifacts import TensorWriter
-from ifguide.study.checkpoints import fit_batch
+from ifguide.study.stages.checkpoints import fit_batch
 
 SHAPES = {
     "14M": {"hidden_size": 128, "num_hidden_layers": 6, "num_attention_heads": 4, "intermediate_size": 512},

@@ -19,8 +19,8 @@ from ifguide.errors import ConfigError
 from ifguide.models.loading import load_model, tracked_modules
 from ifguide.storage import artifacts
 from ifguide.study.lineage import Unit
-from ifguide.study.model_facts import ModelFacts, find_facts
 from ifguide.study.pipeline import create_study, run_study
+from ifguide.study.planning.model_facts import ModelFacts, find_facts
 from ifguide.study.reading import Study
 from tests.influence.dense import dot, layer_gradient, sequence_losses
 from tests.tiny import FAMILIES

@@ -20,14 +20,14 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from ifguide.config.io import config_to_dict
+from ifguide.selection.prediction import predicted_change
 from ifguide.selection.saved import write_selection
 from ifguide.storage import artifacts
-from ifguide.study.analysis.prediction import predicted_change
 from ifguide.study.freshness import inputs_of
 from ifguide.study.lineage import Unit
 from ifguide.study.pipeline import build
 from ifguide.study.reading import Study
-from ifguide.study.select import compute_selection, open_index
+from ifguide.study.stages.select import compute_selection, open_index
 
 CHOICES = [
     ("influence", {"attribution": "own_loss", "quantile": 0.9995}),

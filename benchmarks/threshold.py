@@ -36,7 +36,7 @@ from ifguide.storage import artifacts, memory_maps
 from ifguide.study.freshness import inputs_of, settings_of
 from ifguide.study.lineage import Unit
 from ifguide.study.reading import Study
-from ifguide.study.select import compute_selection, open_index, select_best
+from ifguide.study.stages.select import compute_selection, open_index, select_best
 
 N_RELEASES = 50
 BARS = {"1M": {"release": 0.3, "open": 1.0}, "1B": {"release": 1.5, "open": 2.0}}

@@ -81,7 +81,7 @@ def train(name: str, passes: int, keep: bool) -> dict:
     from ifguide.config.names import DEFAULT
     from ifguide.runtime.allocator import keep_freed_memory
     from ifguide.study.reading import Study
-    from ifguide.study.stages import cut_training_rows, recipe, start_model
+    from ifguide.study.stages.build import cut_training_rows, recipe, start_model
     from ifguide.training.train import train_model
 
     if keep and not keep_freed_memory():

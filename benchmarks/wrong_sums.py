@@ -29,7 +29,7 @@ from ifguide.study.folder import cache_dir, list_studies
 from ifguide.study.lineage import Unit
 from ifguide.study.pipeline import run_study
 from ifguide.study.reading import Study
-from ifguide.study.select import save_selection
+from ifguide.study.stages.select import save_selection
 
 LARGEST = 9
 """Terms go from 0 to this."""

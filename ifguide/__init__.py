@@ -13,6 +13,9 @@ _HOMES = {
     "IFGuideError": "ifguide.errors",
     "TokenizedCorpus": "ifguide.data.corpus",
     "run_study": "ifguide.study.pipeline",
+    "evaluate": "ifguide.study.pipeline",
+    "preview_selection": "ifguide.study.stages.select",
+    "save_selection": "ifguide.study.stages.select",
 }
 
 __all__ = ["__version__", *_HOMES]

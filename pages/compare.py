@@ -5,16 +5,16 @@ import streamlit as st
 from ifguide.evaluation.outcomes import Outcomes, compare_with_first, highest_toxicity
 from ifguide.evaluation.statistics import INTERVALS, TOXIC_FROM
 from ifguide.study.analysis.comparison import treatment_note
-from ifguide.study.evaluating import shared_prompts_warning
 from ifguide.study.freshness import stage_state
+from ifguide.study.stages.evaluating import shared_prompts_warning
 from ifguide.ui import components, frame, layout
 from ifguide.ui.chart_style import CONFIG, MARKERS
 from ifguide.ui.compare import blind_panel, charts, live, methods_panel, models_line, picks, prompt_list
-from ifguide.ui.compare import tables as comparison
-from ifguide.ui.compare.frontier import MANY, frontier_points, pull_in
 from ifguide.ui.format import count_of, plain, variant_title
 from ifguide.ui.loaders import Loaded
 from ifguide.ui.palette import variant_colours
+from ifguide.ui.results import tables as comparison
+from ifguide.ui.results.frontier import MANY, frontier_points, pull_in
 
 COUNTS = {"all": "Every completion", "highest": "Highest of each prompt"}
 VIEWS = ("Side by side", "Metrics", "Charts", "Other methods")

@@ -13,8 +13,8 @@ from ifguide.data.query_sources import find_rewrites
 from ifguide.errors import ConfigError
 from ifguide.runtime.jobs import Job, active_job, start_job
 from ifguide.study.drafts import Draft
-from ifguide.study.model_facts import known_facts
-from ifguide.study.plan import known_plan, plan_rows
+from ifguide.study.planning.model_facts import known_facts
+from ifguide.study.planning.plan import known_plan, plan_rows
 from ifguide.study.reading import Study
 from ifguide.study.shelf import INPUTS, free_place
 from ifguide.ui import components, frame, job_panel, layout

@@ -9,11 +9,9 @@ from ifguide.evaluation.statistics import INTERVALS
 from ifguide.storage.lock import read_record
 from ifguide.study.freshness import stage_states
 from ifguide.study.lineage import STAGES
-from ifguide.study.model_facts import known_facts
+from ifguide.study.planning.model_facts import known_facts
 from ifguide.study.reading import Study
 from ifguide.ui import components, frame, job_panel, layout
-from ifguide.ui.compare import pins
-from ifguide.ui.compare import tables as comparison
 from ifguide.ui.format import (
     STAGE_NOTES,
     STAGE_TITLES,
@@ -30,6 +28,8 @@ from ifguide.ui.overview import curve_panel
 from ifguide.ui.palette import variant_colours
 from ifguide.ui.report.slides import FIRST_MODELS, make_slides
 from ifguide.ui.report.summary import what_was_done
+from ifguide.ui.results import pins
+from ifguide.ui.results import tables as comparison
 
 DEMO = "demo"
 FEW_MODELS = 6

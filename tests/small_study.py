@@ -70,7 +70,7 @@ def make_study(cache: Path, *, name: str = "small", spans: bool = True, position
 
 def _write(study: Study, unit: Unit, folder: Path, position: bool) -> None:
     from ifguide.selection.saved import write_selection
-    from ifguide.study.select import compute_selection
+    from ifguide.study.stages.select import compute_selection
 
     if unit.stage == "corpus":
         build_corpus(study.resolved("corpus"), byte_tokenizer(), folder)

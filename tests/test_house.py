@@ -29,7 +29,7 @@ WITH_TORCH = {
 """Modules that are about tensors through and through, and may import torch at the top; `ifguide.influence` may, too."""
 NO_STREAMLIT = (
     "ifguide.ui.compare.charts",
-    "ifguide.ui.compare.frontier",
+    "ifguide.ui.results.frontier",
     "ifguide.ui.documents.lines",
     "ifguide.ui.documents.token_view",
     "ifguide.ui.format",

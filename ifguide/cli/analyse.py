@@ -225,7 +225,7 @@ def pack(
 
     `ifguide app FILE` opens it. It holds texts, scores, selections and completions, but no weights and no tokenizer.
     """
-    from ifguide.study.packed import pack_study
+    from ifguide.study.sharing.packed import pack_study
 
     path = pack_study(open_study(name), out or Path(f"{name}.ifguide"))
     return _wrote(name, path)

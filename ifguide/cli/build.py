@@ -99,8 +99,8 @@ def new(
     from ifguide.config.presets import apply_preset, preset_settings
     from ifguide.config.schema import StudyConfig
     from ifguide.study.folder import cache_dir
-    from ifguide.study.model_facts import find_facts
     from ifguide.study.pipeline import create_study
+    from ifguide.study.planning.model_facts import find_facts
 
     columns = {"text_field": text_field, "id_field": id_field, "source_field": source_field, "spans_field": spans_field}
     fields = {"prompt_field": prompt_field, "completion_field": completion_field}
@@ -198,7 +198,7 @@ def score(
     """
     study = open_study(name)
     with follow_run("scores") as progress:
-        from ifguide.study.scoring import score_task
+        from ifguide.study.stages.scoring import score_task
 
         score_task(study, task, tasks, progress)
     return Answer({"study": name, "task": task, "tasks": tasks}, f"scored part {task} of {tasks}")
@@ -214,7 +214,7 @@ def plan(
     """
     from ifguide.cli.terminal import format_table
     from ifguide.config.io import with_values
-    from ifguide.study.plan import make_plan, plan_rows
+    from ifguide.study.planning.plan import make_plan, plan_rows
 
     study = open_study(name)
     with follow_run("plan"):

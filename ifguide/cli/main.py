@@ -146,7 +146,7 @@ def open_app(context: typer.Context) -> None:
     Options of `streamlit run` can follow, such as --server.port 8502.
     """
     from ifguide.study.folder import cache_dir
-    from ifguide.study.packed import unpack_study
+    from ifguide.study.sharing.packed import unpack_study
 
     options, opened = list(context.args), ""
     if options and not options[0].startswith("-"):

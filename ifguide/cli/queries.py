@@ -34,7 +34,7 @@ def suggest(
     from ifguide.config.schema import QueriesConfig
     from ifguide.data.queries import KINDS
     from ifguide.data.query_sources import make_sets, read_query_sets
-    from ifguide.study.verdict_queries import read_verdicts
+    from ifguide.study.analysis.verdict_queries import read_verdicts
 
     if bool(source) == bool(study):
         raise ConfigError(f"expected either --from FILE or --study NAME, got {'both' if study else 'neither'}")

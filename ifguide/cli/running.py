@@ -62,7 +62,7 @@ def serve_app(options: list[str], opened: str = "") -> NoReturn:
     """Serve the app in this process, so that stopping it stops the server. `options` are those of `streamlit run`,
     `opened` is a study's name."""
     from ifguide.study.folder import cache_dir
-    from ifguide.study.packed import OPENED
+    from ifguide.study.sharing.packed import OPENED
     from ifguide.ui import server
     from ifguide.ui.shipped import app_folder
 

@@ -43,7 +43,7 @@ def select(
     """
     from ifguide.selection.algorithm import quantile_of_share
     from ifguide.study.pipeline import import_scores
-    from ifguide.study.select import save_mask, save_selection
+    from ifguide.study.stages.select import save_mask, save_selection
 
     if mask and any(value is not None for value in (tokens, share, quantile, window, max_tokens, attribution, scores)):
         raise ConfigError("expected --mask with --name alone, for the file says which tokens; leave out the others")
@@ -115,7 +115,7 @@ def documents(name: StudyName) -> Answer:
 
     Only tables that are missing, out of date or damaged are written. `ifguide run` writes those of its own selections.
     """
-    from ifguide.study.document_table import write_tables
+    from ifguide.study.stages.document_table import write_tables
 
     study = open_study(name)
     with follow_run("documents") as progress:
@@ -136,7 +136,7 @@ def export(
     In CSV, text that begins with = + - @ ' or a tab gets a leading ', so that no spreadsheet reads it as a formula.
     """
     from ifguide.runtime.progress import report_part
-    from ifguide.study.analysis.export import export_study
+    from ifguide.study.sharing.export import export_study
 
     study = open_study(name)
     with follow_run() as progress:

@@ -32,10 +32,10 @@ def study_status(study: "Study") -> dict:
     "metrics": {"base": {...}, "suppressed": {...}, ...}, "model": {what is known of it: text}, "reliability": text or
     "", "prompts_warning": text or "", "job": {"id", "command", "state", "stage", "error"} or None}."""
     from ifguide.study.analysis.reliability import describe_reliability, read_reliability
-    from ifguide.study.evaluating import shared_prompts_warning
     from ifguide.study.freshness import stage_states
-    from ifguide.study.model_facts import known_facts
-    from ifguide.study.plan import known_plan
+    from ifguide.study.planning.model_facts import known_facts
+    from ifguide.study.planning.plan import known_plan
+    from ifguide.study.stages.evaluating import shared_prompts_warning
 
     stages, facts = {name: asdict(state) for name, state in stage_states(study).items()}, known_facts(study)
     for name, need in (known_plan(study) or {"stages": {}})["stages"].items():
@@ -95,7 +95,7 @@ def format_status(status: dict) -> str:
 
 def _amount(key: str, value: float | None) -> str:
     from ifguide.storage.durations import format_seconds
-    from ifguide.study.plan import size
+    from ifguide.study.planning.plan import size
 
     if not value:
         return ""

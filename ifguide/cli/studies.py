@@ -79,7 +79,7 @@ def push(
     Texts, scores, selections and completions become tables of a data set repository, with a card; `ifguide pull` opens
     the study from there. Log in first, with `hf auth login`.
     """
-    from ifguide.study.published import push_study
+    from ifguide.study.sharing.published import push_study
 
     study, choice = open_study(name), {"licence": licence, "selection": selection, "model_repo": model_repo}
     with follow_run("push"):
@@ -94,7 +94,7 @@ def pull(
 ) -> Answer:
     """Get a pushed study from the Hugging Face Hub, read-only."""
     from ifguide.study.folder import cache_dir
-    from ifguide.study.published import pull_study
+    from ifguide.study.sharing.published import pull_study
 
     name = pull_study(repo, cache_dir(), revision=revision)
     text = f"{name!r} is among the studies of {cache_dir()}, read-only; `ifguide app` shows it"

@@ -1,7 +1,7 @@
 """The kinds of token scores: what each is called and which file computes it. Names only; no torch.
 
-A new kind is one file (see `ifguide.study.attributions`) and one entry of `KINDS`. It is computed unless `[scores]` has
-a setting of its name that is false.
+A new kind is one file (see `ifguide.study.stages.attributions`) and one entry of `KINDS`. It is computed unless
+`[scores]` has a setting of its name that is false.
 """
 
 from dataclasses import dataclass
@@ -34,32 +34,32 @@ KINDS: dict[str, ScoreKind] = {
     "own_loss": ScoreKind(
         title="Influence",
         note="How much likelier toxic completions get when the model trains on this token (“own loss”).",
-        module="ifguide.study.attributions.own_loss",
+        module="ifguide.study.stages.attributions.own_loss",
         curvature=True,
     ),
     "position": ScoreKind(
         title="Position influence",
         note="The influence that flows through the position the token is predicted from: what kronfluence and"
         " the paper's released code report.",
-        module="ifguide.study.attributions.position",
+        module="ifguide.study.stages.attributions.position",
         curvature=True,
     ),
     "probe": ScoreKind(
         title="Probe",
         note="How much the model's state at this token looks like a toxic completion's. It measures what the token is"
         " like, not what training on it does.",
-        module="ifguide.study.attributions.probe",
+        module="ifguide.study.stages.attributions.probe",
     ),
     "combined": ScoreKind(
         title="Probe and influence",
         note="Influence and probe, each over its standard deviation, added up.",
-        module="ifguide.study.attributions.combined",
+        module="ifguide.study.stages.attributions.combined",
         parts=("own_loss", "probe"),
     ),
     "tfidf": ScoreKind(
         title="Influence, rare words first",
         note="Influence, scaled by how few documents have the token: by log(documents / (documents with it + 1)).",
-        module="ifguide.study.attributions.tfidf",
+        module="ifguide.study.stages.attributions.tfidf",
         parts=("own_loss",),
     ),
     "token_loss": ScoreKind(

@@ -15,7 +15,7 @@ class Preset:
     note: str
     """What it is for and what it gives up, in a sentence."""
     settings: dict[str, Any] = field(default_factory=dict)
-    """Values by `section.key`; all others are defaults, or scaled to the data (see `ifguide.study.sizing`)."""
+    """Values by `section.key`; all others are defaults, or scaled to the data (see `ifguide.study.planning.sizing`)."""
     finetune: dict[str, Any] = field(default_factory=dict)
     """What is different when a trained model is fine-tuned."""
 

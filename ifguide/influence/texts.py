@@ -1,6 +1,6 @@
 """The engine on a model in memory: texts and queries in, a score a token out. No study, no files.
 
-It takes the same steps as a study at one checkpoint (`ifguide.study.stages`), with its default settings.
+It takes the same steps as a study at one checkpoint (`ifguide.study.stages.build`), with its default settings.
 """
 
 import contextlib

@@ -26,10 +26,10 @@ from ifguide.evaluation.toxicity import ToxicityScorer
 from ifguide.storage import artifacts
 from ifguide.storage.peak_memory import free_memory
 from ifguide.study.analysis.likelihood import compute_likelihoods
-from ifguide.study.evaluating import load_evaluated, load_steering, load_study_scorer
 from ifguide.study.lineage import weights_unit
-from ifguide.study.model_facts import known_facts
+from ifguide.study.planning.model_facts import known_facts
 from ifguide.study.reading import Study
+from ifguide.study.stages.evaluating import load_evaluated, load_steering, load_study_scorer
 from ifguide.study.variants import STEERED
 
 IDLE_SECONDS = 600.0

@@ -43,7 +43,7 @@ BASELINE_CLASSIFIER = "baselines' classifier"
 CHAT_TEMPLATE = "chat template"
 """A file that no corpus of an earlier version was made from."""
 DOCUMENTS_VERSION = 3
-"""Of the columns in `ifguide.study.document_table`; a change makes older tables stale."""
+"""Of the columns in `ifguide.study.stages.document_table`; a change makes older tables stale."""
 EVALUATE_VERSION = 3
 """Of metrics.json and samples.parquet; likewise."""
 

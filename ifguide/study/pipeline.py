@@ -26,9 +26,9 @@ from ifguide.storage.lock import study_lock
 from ifguide.storage.work import close_work
 from ifguide.study.freshness import inputs_of, require_fresh, settings_of, stage_states, unit_state
 from ifguide.study.lineage import STAGES, Unit, can_be_made_again, read_units
-from ifguide.study.plan import check_fit
+from ifguide.study.planning.plan import check_fit
+from ifguide.study.planning.sizing import check_inputs, fit_to_data, smaller_batch
 from ifguide.study.reading import Study
-from ifguide.study.sizing import check_inputs, fit_to_data, smaller_batch
 from ifguide.study.variants import RESERVED
 
 
@@ -37,7 +37,7 @@ def create_study(name: str, config: StudyConfig, cache: Path | None = None, *, n
 
     Args:
         named: `section.key` of the settings to leave as they are, while all others are scaled to model, data and device
-            (see `ifguide.study.sizing`); None: all are as they are.
+            (see `ifguide.study.planning.sizing`); None: all are as they are.
 
     Raises:
         InputError: an input cannot be used; nothing was written.
@@ -114,8 +114,8 @@ def borrow(study: Study, name: str, lent: BorrowedConfig, *, progress: Progress 
 
 
 def import_scores(study: Study, name: str, path: Path, *, progress: Progress | None = None) -> Study:
-    """Take token scores from a file, see `ifguide.study.baselines.read_scores`; study.toml names it from then on. They
-    are treated and indexed as the study's own are. Returns the changed study.
+    """Take token scores from a file, see `ifguide.study.stages.baselines.read_scores`; study.toml names it from then
+    on. They are treated and indexed as the study's own are. Returns the changed study.
 
     Raises:
         ConfigError: a name that is taken or bad.
@@ -204,8 +204,8 @@ def _check_can_build(study: Study, unit: Unit) -> None:
 
 
 def _build_unit(study: Study, unit: Unit, progress: Progress) -> None:
-    from ifguide.study import stages
-    from ifguide.study.document_table import writing_alone
+    from ifguide.study.stages import build as stages
+    from ifguide.study.stages.document_table import writing_alone
 
     if study.config.compute.threads:
         import torch

@@ -142,7 +142,7 @@ def completions(
     """Show one prompt with the completions of some models side by side.
 
     Args:
-        pair: from `ifguide.ui.compare.side_by_side`, with `change` and `results` as text.
+        pair: from `ifguide.ui.results.side_by_side`, with `change` and `results` as text.
         names, titles, colours: of the models; an empty colour is none.
         memory: what the browser files the reader's reveals under.
         chosen: the picked completion, `SAMPLE.MODEL`, or `SAMPLE.` for a row's token probabilities.

@@ -14,7 +14,7 @@ from ifguide.runtime.jobs import active_job
 from ifguide.storage.lock import read_record
 from ifguide.study.folder import list_studies
 from ifguide.study.freshness import stage_states
-from ifguide.study.packed import OPENED
+from ifguide.study.sharing.packed import OPENED
 from ifguide.ui import components
 from ifguide.ui.format import plain
 from ifguide.ui.layout import guard, link_state

@@ -27,7 +27,7 @@ from ifguide.study.analysis.comparison import Comparison, compare_variants
 from ifguide.study.folder import cache_dir
 from ifguide.study.freshness import study_fingerprint
 from ifguide.study.reading import Study
-from ifguide.study.select import open_index
+from ifguide.study.stages.select import open_index
 
 if TYPE_CHECKING:
     import pandas
@@ -84,7 +84,7 @@ class Loaded:
 
     @remembered(8)
     def resolved(self, settings: dict) -> Resolved:
-        """The exact result of a choice, not saved; `settings` as for `ifguide.study.select.save_selection`."""
+        """The exact result of a choice, not saved; `settings` as for `ifguide.study.stages.select.save_selection`."""
         return self.index(settings["attribution"]).resolve(settings)
 
     @remembered(16)

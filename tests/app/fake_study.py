@@ -34,7 +34,7 @@ from ifguide.study.analysis.document_map import map_path
 from ifguide.study.freshness import inputs_of, settings_of
 from ifguide.study.lineage import Unit
 from ifguide.study.reading import Study
-from ifguide.study.select import compute_selection
+from ifguide.study.stages.select import compute_selection
 
 INSULTS = ("idiot", "moron", "stupid fool", "pathetic liar")
 HOSTILE_ID = "hostile"
@@ -153,8 +153,8 @@ def write_study(
 ) -> Study:
     """Write a whole study, or its stages up to one; without `content`, with texts of its own; with `weights`, tiny
     random ones of its models."""
-    from ifguide.study.document_table import write_table
     from ifguide.study.lineage import STAGES
+    from ifguide.study.stages.document_table import write_table
 
     inputs = cache.parent / f"inputs-{name}"
     inputs.mkdir(parents=True, exist_ok=True)
@@ -260,7 +260,7 @@ def _build_scores(study: Study, unit: Unit, folder: Path) -> None:
 
 
 def _build_index(study: Study, unit: Unit, folder: Path) -> None:
-    from ifguide.study.stages import build_index
+    from ifguide.study.stages.build import build_index
 
     build_index(study, unit, folder, Progress())
 

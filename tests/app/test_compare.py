@@ -12,8 +12,8 @@ from ifguide.evaluation.statistics import Interval
 from ifguide.storage import artifacts
 from ifguide.study.analysis.likelihood import likelihood_path
 from ifguide.study.lineage import Unit
-from ifguide.study.packed import pack_study, unpack_study
 from ifguide.study.reading import Study
+from ifguide.study.sharing.packed import pack_study, unpack_study
 from ifguide.ui import components
 from ifguide.ui.compare import models_line
 from ifguide.ui.compare.blind_panel import draw_ballots

@@ -6,8 +6,8 @@ import json
 import numpy as np
 
 from ifguide.study.analysis.document_map import map_path, read_map
-from ifguide.study.packed import pack_study, unpack_study
-from ifguide.study.select import open_index
+from ifguide.study.sharing.packed import pack_study, unpack_study
+from ifguide.study.stages.select import open_index
 from ifguide.ui import job_panel
 from ifguide.ui.threshold import map_panel
 from tests.app.conftest import shown_text

@@ -13,11 +13,11 @@ import pytest
 from ifguide.selection.verdicts import Target, VerdictLog
 from ifguide.storage import artifacts
 from ifguide.study.analysis import explain, reliability
-from ifguide.study.document_table import CORPUS, table_path, write_tables
 from ifguide.study.freshness import study_fingerprint, unit_state
 from ifguide.study.lineage import STAGES, Unit
 from ifguide.study.reading import Study
-from ifguide.study.select import save_selection
+from ifguide.study.stages.document_table import CORPUS, table_path, write_tables
+from ifguide.study.stages.select import save_selection
 from ifguide.ui import components, job_panel
 from ifguide.ui.documents.store import open_documents
 from ifguide.ui.format import score

@@ -11,7 +11,7 @@ from ifguide.storage import artifacts
 from ifguide.study.lineage import Unit
 from ifguide.study.pipeline import create_study
 from ifguide.study.reading import Study
-from ifguide.study.select import save_selection
+from ifguide.study.stages.select import save_selection
 from tests.faults.comparing import contents
 from tests.small_study import make_study
 from tests.tiny_study import save_tiny_model, tiny_config, write_tiny_inputs

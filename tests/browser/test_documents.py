@@ -12,8 +12,8 @@ from ifguide.data.tokenizing import cut_pieces, tokenize
 from ifguide.selection.verdicts import Target, VerdictLog
 from ifguide.storage import artifacts
 from ifguide.study.analysis import explain
-from ifguide.study.document_table import CORPUS, table_path
 from ifguide.study.reading import Study
+from ifguide.study.stages.document_table import CORPUS, table_path
 from tests.app.fake_study import HOSTILE_ID, HOSTILE_TEXT, LONG_ID, write_study
 from tests.app.test_pages import running_job
 from tests.browser.conftest import needs_browser

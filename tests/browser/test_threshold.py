@@ -11,7 +11,7 @@ import pytest
 
 from ifguide.selection.verdicts import VerdictLog
 from ifguide.study.reading import Study
-from ifguide.study.select import open_index
+from ifguide.study.stages.select import open_index
 from tests.app.fake_study import HOSTILE_ID, INSULTS, write_study
 from tests.browser.running_app import find_chromium, serve_app, wait_until_still
 

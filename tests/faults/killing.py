@@ -129,8 +129,8 @@ def main(cache: str, name: str, how: str, plan: str = "[]") -> None:
     from transformers import AutoModelForCausalLM, Trainer  # noqa: F401
 
     import ifguide.selection.index
-    import ifguide.study.evaluating
-    import ifguide.study.stages
+    import ifguide.study.stages.build
+    import ifguide.study.stages.evaluating
     import ifguide.training.train  # noqa: F401
 
     place, kills = Path(cache), []

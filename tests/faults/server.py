@@ -116,8 +116,8 @@ def main() -> None:
     from transformers import AutoModelForCausalLM, Trainer  # noqa: F401
 
     import ifguide.selection.index
-    import ifguide.study.evaluating
-    import ifguide.study.stages
+    import ifguide.study.stages.build
+    import ifguide.study.stages.evaluating
     import ifguide.training.train  # noqa: F401
 
     answers = os.fdopen(os.dup(1), "w")

@@ -13,7 +13,7 @@ from ifguide.study.freshness import stage_states
 from ifguide.study.lineage import Unit
 from ifguide.study.pipeline import run_study
 from ifguide.study.reading import Study
-from ifguide.study.select import preview_selection
+from ifguide.study.stages.select import preview_selection
 from tests.faults.comparing import contents
 from tests.faults.conftest import NAME
 from tests.small_study import changed

@@ -10,7 +10,7 @@ from ifguide.study.freshness import stage_states
 from ifguide.study.lineage import Unit
 from ifguide.study.pipeline import run_study
 from ifguide.study.reading import Study
-from ifguide.study.scoring import open_scoring
+from ifguide.study.stages.scoring import open_scoring
 from ifguide.training import record
 from tests.faults.conftest import NAME
 from tests.influence.dense import relative_error

@@ -17,11 +17,11 @@ from ifguide.influence.ekfac import fit_factors
 from ifguide.models.loading import tracked_modules
 from ifguide.runtime.distributed import ALONE, Processes
 from ifguide.storage.shards import plan_shards
-from ifguide.study import scoring
 from ifguide.study.freshness import stage_states
 from ifguide.study.lineage import STAGES, Unit
 from ifguide.study.pipeline import run_study
 from ifguide.study.reading import Study
+from ifguide.study.stages import scoring
 from tests.influence.covariances import fit_covariances
 from tests.influence.dense import relative_error
 from tests.tiny import tiny_model, token_documents
@@ -151,7 +151,9 @@ import os, signal, sys
 from pathlib import Path
 import torch
 from ifguide.storage import shards
-from ifguide.study import pipeline, scoring, stages
+from ifguide.study import pipeline
+from ifguide.study.stages import scoring
+from ifguide.study.stages import build as stages
 from ifguide.training import train as training
 from ifguide.runtime.distributed import join_processes
 from ifguide.errors import ProcessError

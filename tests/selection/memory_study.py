@@ -9,7 +9,7 @@ import pyarrow as pa
 from ifguide.config.schema import SelectionConfig
 from ifguide.data.stretches import find_edges
 from ifguide.selection.index.build import build_index
-from ifguide.study.select import open_index
+from ifguide.study.stages.select import open_index
 from tests import reference
 
 PIECES = ["", " fool", "Fool", "kind", "!", "ly", "\ufffd"]

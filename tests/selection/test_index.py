@@ -12,7 +12,7 @@ from ifguide.selection.coverage import count_covered, cover_hits, expand_interva
 from ifguide.selection.index import hits
 from ifguide.selection.index.chunks import sort_key, value_of_key
 from ifguide.selection.index.counts import normalise_piece
-from ifguide.study.select import open_index
+from ifguide.study.stages.select import open_index
 from tests.selection.memory_study import PIECES, MemoryStudy, slow_answer
 from tests.selection.test_algorithm import threshold_at_quantile
 

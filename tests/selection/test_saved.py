@@ -15,7 +15,7 @@ from ifguide.study.freshness import stage_states, study_fingerprint, unit_state
 from ifguide.study.lineage import Unit
 from ifguide.study.pipeline import build
 from ifguide.study.reading import Study
-from ifguide.study.select import preview_selection, save_selection
+from ifguide.study.stages.select import preview_selection, save_selection
 from tests.small_study import changed, make_study, rebuild, reverse_scores
 
 

@@ -11,8 +11,8 @@ from ifguide.evaluation.generation import generate_completions
 from ifguide.serving import worker as serving
 from ifguide.serving.worker import Models, Request, Worker, rate
 from ifguide.study.analysis.likelihood import read_likelihoods
-from ifguide.study.evaluating import load_evaluated, missing_weights
 from ifguide.study.lineage import Unit
+from ifguide.study.stages.evaluating import load_evaluated, missing_weights
 from tests.tiny_study import write_two_models
 
 

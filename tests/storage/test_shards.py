@@ -11,11 +11,11 @@ from ifguide.runtime.progress import Progress
 from ifguide.storage import shards
 from ifguide.storage.shards import ShardStore, plan_shards
 from ifguide.storage.work import close_work, open_work
-from ifguide.study import scoring
 from ifguide.study.lineage import Unit
 from ifguide.study.pipeline import run_study
 from ifguide.study.reading import Study
-from ifguide.study.scoring import score_task
+from ifguide.study.stages import scoring
+from ifguide.study.stages.scoring import score_task
 from tests.tiny_study import save_tiny_model, tiny_config, write_tiny_inputs
 
 OFFSETS = np.array([0, 4, 4, 9, 30, 31, 40])

@@ -18,16 +18,16 @@ from ifguide.config.schema import SelectionConfig, SuppressConfig, VariantConfig
 from ifguide.errors import ConfigError, InputError
 from ifguide.runtime.progress import Progress, Sink
 from ifguide.study.analysis.comparison import comparison_table, describe_treatment, treatment_note
-from ifguide.study.analysis.export import export_study
 from ifguide.study.analysis.verify import verify_study
-from ifguide.study.baselines import score_by_leaving_words_out, score_documents, score_words
-from ifguide.study.document_table import table_path
-from ifguide.study.evaluating import evaluate_unit
 from ifguide.study.freshness import stage_state, unit_state
 from ifguide.study.lineage import Unit, read_units
 from ifguide.study.pipeline import build, create_study, import_scores, run_study
 from ifguide.study.reading import Study
-from ifguide.study.select import open_index, save_selection
+from ifguide.study.sharing.export import export_study
+from ifguide.study.stages.baselines import score_by_leaving_words_out, score_documents, score_words
+from ifguide.study.stages.document_table import table_path
+from ifguide.study.stages.evaluating import evaluate_unit
+from ifguide.study.stages.select import open_index, save_selection
 from ifguide.study.variants import BASELINES, METHODS, OTHERS, recipe
 from ifguide.ui.threshold.selection_panel import settings_line
 from tests.influence.dense import dot, layer_gradient, sequence_losses
@@ -131,7 +131,7 @@ def test_standard_influence_is_the_derivative_along_the_toxic_queries_alone(comp
     """At one checkpoint and without curvature, against one autograd gradient a token."""
     from ifguide.influence.direction import query_gradient
     from ifguide.models.loading import load_model, tracked_modules
-    from ifguide.study.checkpoints import encoded_queries
+    from ifguide.study.stages.checkpoints import encoded_queries
 
     config = dataclasses.replace(
         compared.config,

@@ -8,15 +8,15 @@ import pytest
 
 from ifguide.data.packing import IGNORED
 from ifguide.selection import algorithm
-from ifguide.study.analysis.export import export_study
 from ifguide.study.analysis.verify import verify_study
-from ifguide.study.checkpoints import cut_training_rows, study_tokenizer
-from ifguide.study.document_table import make_table
 from ifguide.study.freshness import find_change
 from ifguide.study.lineage import Unit
 from ifguide.study.pipeline import create_study, run_study
-from ifguide.study.select import open_index, preview_selection, select_by_scan
-from ifguide.study.sizing import check_inputs
+from ifguide.study.planning.sizing import check_inputs
+from ifguide.study.sharing.export import export_study
+from ifguide.study.stages.checkpoints import cut_training_rows, study_tokenizer
+from ifguide.study.stages.document_table import make_table
+from ifguide.study.stages.select import open_index, preview_selection, select_by_scan
 from ifguide.ui.documents.token_view import CONTEXT, HIT, SELECTED, mark_table
 from ifguide.ui.threshold.tables import selected_in
 from tests.data.test_chat import CHATML

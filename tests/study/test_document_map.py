@@ -8,9 +8,9 @@ from typer.testing import CliRunner
 from ifguide.cli.main import app
 from ifguide.errors import InputError, StaleError
 from ifguide.study.analysis import document_map
-from ifguide.study.checkpoints import corpus_sequences, load_checkpoint
 from ifguide.study.lineage import Unit
 from ifguide.study.pipeline import run_study
+from ifguide.study.stages.checkpoints import corpus_sequences, load_checkpoint
 from tests.small_study import changed, make_study, rebuild
 from tests.tiny_study import DOCUMENTS, study_with_a_lone_token
 

@@ -13,12 +13,12 @@ import pytest
 from ifguide.data.near_duplicates import group_near_duplicates
 from ifguide.errors import ConfigError, StaleError
 from ifguide.storage import artifacts
-from ifguide.study import document_table as tables
-from ifguide.study.document_table import COLUMNS, CORPUS, Column, find_damage, table_path
 from ifguide.study.freshness import stage_state, study_fingerprint, unit_state
 from ifguide.study.lineage import STAGES, Unit
 from ifguide.study.reading import Study
-from ifguide.study.select import save_selection
+from ifguide.study.stages import document_table as tables
+from ifguide.study.stages.document_table import COLUMNS, CORPUS, Column, find_damage, table_path
+from ifguide.study.stages.select import save_selection
 from ifguide.ui.documents import store as document_store
 from ifguide.ui.documents.lines import describe_row
 from ifguide.ui.documents.store import DocumentFilter, DocumentStore, open_documents

@@ -17,12 +17,12 @@ from ifguide.errors import InputError
 from ifguide.evaluation import generation
 from ifguide.runtime.progress import Progress
 from ifguide.storage.artifacts import write_json
-from ifguide.study import evaluating
-from ifguide.study.evaluating import evaluate_unit, shared_prompts_warning
 from ifguide.study.freshness import unit_state
 from ifguide.study.lineage import Unit
 from ifguide.study.pipeline import build, create_study, run_study
 from ifguide.study.reading import Study
+from ifguide.study.stages import evaluating
+from ifguide.study.stages.evaluating import evaluate_unit, shared_prompts_warning
 from tests.evaluation.test_toxicity import save_classifier
 from tests.small_study import rebuild
 from tests.tiny_study import save_tiny_model, tiny_config, write_tiny_inputs
@@ -153,7 +153,7 @@ def test_the_precision_of_the_weights_and_where_they_are(tmp_path, monkeypatch):
 
 
 def test_another_scorer_keeps_the_completions_and_another_seed_does_not(tmp_path, monkeypatch):
-    from ifguide.study.evaluating import open_completions, study_prompts
+    from ifguide.study.stages.evaluating import open_completions, study_prompts
 
     study = make(tmp_path / "a", tmp_path / "inputs")
     run_study(study, until="model")
@@ -165,7 +165,7 @@ def test_another_scorer_keeps_the_completions_and_another_seed_does_not(tmp_path
 
 
 def test_steered_completions_belong_to_the_classifier_that_steered_them(tmp_path):
-    from ifguide.study.evaluating import open_completions, study_prompts
+    from ifguide.study.stages.evaluating import open_completions, study_prompts
 
     study = make(tmp_path / "a", tmp_path / "inputs")
     build(study, [Unit("evaluate", "base")])

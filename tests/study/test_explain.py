@@ -13,9 +13,9 @@ from ifguide.storage import artifacts
 from ifguide.study.analysis import explain
 from ifguide.study.freshness import study_fingerprint
 from ifguide.study.on_demand import read_result
-from ifguide.study.packed import pack_study, unpack_study
 from ifguide.study.pipeline import create_study, run_study
 from ifguide.study.reading import Study
+from ifguide.study.sharing.packed import pack_study, unpack_study
 from ifguide.ui.documents.store import open_documents
 from ifguide.ui.queries import query_view
 from tests.one_case import for_each

@@ -13,10 +13,10 @@ from datasets import load_from_disk
 from ifguide.data import by_document
 from ifguide.data.spans import mark_tokens, parse_spans
 from ifguide.errors import ConfigError, InputError, StaleError
-from ifguide.study.analysis import export
-from ifguide.study.analysis.export import SCHEMAS, character_spans, export_study
 from ifguide.study.freshness import inputs_of
 from ifguide.study.lineage import Unit
+from ifguide.study.sharing import export
+from ifguide.study.sharing.export import SCHEMAS, character_spans, export_study
 from tests.small_study import DOCUMENTS, make_study
 
 

@@ -8,12 +8,12 @@ from ifguide.cli.main import app
 from ifguide.influence.ekfac import LayerFactors
 from ifguide.runtime.progress import Progress
 from ifguide.storage import artifacts
-from ifguide.study import checkpoints
 from ifguide.study.freshness import stage_states
 from ifguide.study.lineage import Unit
 from ifguide.study.pipeline import run_study
-from ifguide.study.plan import find_problems, make_plan
+from ifguide.study.planning.plan import find_problems, make_plan
 from ifguide.study.reading import Study
+from ifguide.study.stages import checkpoints
 from tests.tiny_study import save_tiny_model, tiny_config, write_tiny_inputs
 
 
@@ -122,7 +122,7 @@ def test_the_plan_says_how_many_parts_there_are_and_writes_them(study, monkeypat
 
 
 def test_parts_that_are_too_few_are_doubled_before_layers_are_left_out(study):
-    from ifguide.study.plan import Need
+    from ifguide.study.planning.plan import Need
 
     need = {"factors": Need(seconds=1.0, host=100)}
     for parts, wanted in ((3, {"factors.partitions": 6}), (100, {"model.modules": "mlp"})):

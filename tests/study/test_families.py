@@ -12,8 +12,8 @@ from ifguide.data.packing import pack_rows
 from ifguide.errors import ConfigError
 from ifguide.models.loading import load_model
 from ifguide.study.lineage import Unit
-from ifguide.study.model_facts import describe_model
 from ifguide.study.pipeline import create_study
+from ifguide.study.planning.model_facts import describe_model
 from tests.one_case import for_each
 from tests.tiny import EXPERTS, FAMILIES, tiny_model
 from tests.tiny_study import save_tiny_model, tiny_config, write_tiny_inputs

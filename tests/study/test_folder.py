@@ -15,7 +15,7 @@ from ifguide.study.folder import list_studies
 from ifguide.study.freshness import inputs_of
 from ifguide.study.lineage import Unit
 from ifguide.study.reading import Study
-from ifguide.study.select import open_index, save_selection
+from ifguide.study.stages.select import open_index, save_selection
 from tests.small_study import changed, make_study, rebuild
 
 

@@ -22,7 +22,7 @@ from ifguide.study.freshness import (
 from ifguide.study.lineage import STAGES, Unit, read_units
 from ifguide.study.pipeline import run_study
 from ifguide.study.reading import Study
-from ifguide.study.select import save_selection
+from ifguide.study.stages.select import save_selection
 from ifguide.study.variants import BASELINES, PREFERENCE, RETRAINED, STEERED
 from tests.small_study import changed, make_study, make_up, rebuild, reverse_scores
 

@@ -6,7 +6,7 @@ from ifguide.errors import InputError
 from ifguide.evaluation.generation import encode_prompts
 from ifguide.evaluation.likelihood import token_likelihoods
 from ifguide.study.analysis.likelihood import compute_likelihoods, likelihood_path, read_likelihoods
-from ifguide.study.evaluating import load_evaluated
+from ifguide.study.stages.evaluating import load_evaluated
 from tests.tiny import SHAPES, tiny_model
 from tests.tiny_study import write_evaluation, write_two_models
 from tests.tiny_tokenizers import tiny_tokenizer

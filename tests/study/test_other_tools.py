@@ -16,13 +16,13 @@ from ifguide.cli.select import Table
 from ifguide.data import by_document
 from ifguide.data.packing import IGNORED
 from ifguide.errors import ConfigError, InputError, StaleError
-from ifguide.study.analysis import export
 from ifguide.study.analysis.document_map import STATES, draw_map, map_path, read_map
-from ifguide.study.analysis.export import FOLDERS, SCHEMAS, export_study
-from ifguide.study.analysis.inspect_logs import _FOLDERS, _make_sample, _make_scores
-from ifguide.study.checkpoints import cut_training_rows, study_tokenizer
 from ifguide.study.lineage import Unit
 from ifguide.study.pipeline import run_study
+from ifguide.study.sharing import export
+from ifguide.study.sharing.export import FOLDERS, SCHEMAS, export_study
+from ifguide.study.sharing.inspect_logs import _FOLDERS, _make_sample, _make_scores
+from ifguide.study.stages.checkpoints import cut_training_rows, study_tokenizer
 from ifguide.training.objective import sum_losses
 from ifguide.training.rows import collate_rows, trim_row
 from tests.small_study import changed, make_study

@@ -13,12 +13,12 @@ from ifguide.runtime.jobs import start_job
 from ifguide.selection.verdicts import Target, VerdictLog
 from ifguide.storage.lock import RECORD
 from ifguide.study.analysis.document_map import read_map
-from ifguide.study.checkpoints import load_checkpoint, start_model, study_tokenizer
 from ifguide.study.freshness import stage_states
 from ifguide.study.lineage import Unit
-from ifguide.study.model_facts import known_facts
-from ifguide.study.packed import pack_study, unpack_study
+from ifguide.study.planning.model_facts import known_facts
 from ifguide.study.reading import Study
+from ifguide.study.sharing.packed import pack_study, unpack_study
+from ifguide.study.stages.checkpoints import load_checkpoint, start_model, study_tokenizer
 from tests.app.fake_study import write_map, write_study
 
 

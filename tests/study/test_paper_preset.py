@@ -71,7 +71,7 @@ def released_scores(study, chunks):
 
 
 def mean_query_gradient(study, model, modules, kind):
-    from ifguide.study.checkpoints import encoded_queries
+    from ifguide.study.stages.checkpoints import encoded_queries
 
     total = dict.fromkeys(modules, 0)
     queries = encoded_queries(study, kind)

@@ -25,7 +25,7 @@ from ifguide.study.freshness import stage_states, study_fingerprint
 from ifguide.study.lineage import STAGES, Unit
 from ifguide.study.pipeline import build, create_study, evaluate, run_study
 from ifguide.study.reading import Study
-from ifguide.study.select import open_index, preview_selection, save_selection, select_by_scan
+from ifguide.study.stages.select import open_index, preview_selection, save_selection, select_by_scan
 from tests.influence.dense import dot, layer_gradient, sequence_losses
 from tests.tiny import tiny_model
 from tests.tiny_study import CONTEXT, save_tiny_model, tiny_config, write_tiny_inputs

@@ -8,10 +8,11 @@ from ifguide.cli.main import app
 from ifguide.cli.status import format_status, study_status
 from ifguide.errors import ConfigError
 from ifguide.runtime.progress import Progress
-from ifguide.study import pipeline, plan
+from ifguide.study import pipeline
 from ifguide.study.lineage import Unit
 from ifguide.study.pipeline import create_study, run_study
-from ifguide.study.plan import check_fit, find_problems, known_plan, make_plan
+from ifguide.study.planning import plan
+from ifguide.study.planning.plan import check_fit, find_problems, known_plan, make_plan
 from ifguide.study.reading import Study
 from tests.tiny_study import save_tiny_model, tiny_config, write_tiny_inputs
 

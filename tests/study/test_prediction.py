@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ifguide.study.analysis.prediction import predicted_change
+from ifguide.selection.prediction import predicted_change
 
 
 @pytest.mark.parametrize("penalty", [0.0, 1.0, 2.5])

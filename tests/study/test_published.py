@@ -18,9 +18,9 @@ from typer.testing import CliRunner
 from ifguide.cli.main import app
 from ifguide.config.schema import QuerySetsConfig
 from ifguide.errors import InputError, StaleError
-from ifguide.study import published
-from ifguide.study.published import FILE, MARK, ROWS, pull_study, push_study
 from ifguide.study.reading import Study
+from ifguide.study.sharing import published
+from ifguide.study.sharing.published import FILE, MARK, ROWS, pull_study, push_study
 from ifguide.ui import server
 from tests.app.fake_study import HOSTILE_ID, Content, write_study
 from tests.hub_standin import TOKEN, Repository, serve_hub

@@ -12,8 +12,8 @@ from ifguide.cli.main import app
 from ifguide.errors import ConfigError, StaleError
 from ifguide.storage import artifacts
 from ifguide.study.analysis import reliability
-from ifguide.study.checkpoints import compute_direction, load_checkpoint, read_factors
 from ifguide.study.pipeline import create_study, run_study
+from ifguide.study.stages.checkpoints import compute_direction, load_checkpoint, read_factors
 from tests.one_case import for_each
 from tests.small_study import changed, make_study, rebuild, reverse_scores
 from tests.tiny_study import save_tiny_model, tiny_config, write_tiny_inputs

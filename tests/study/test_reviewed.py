@@ -5,7 +5,7 @@ import pytest
 
 from ifguide.errors import ConfigError
 from ifguide.selection.verdicts import Target
-from ifguide.study.select import save_reviewed
+from ifguide.study.stages.select import save_reviewed
 from tests.app.fake_study import write_study
 
 

@@ -18,12 +18,12 @@ from ifguide.models.loading import Placement, load_model
 from ifguide.runtime import distributed
 from ifguide.runtime.progress import Progress
 from ifguide.storage import artifacts
-from ifguide.study.analysis.export import export_study
 from ifguide.study.analysis.verify import rescore
 from ifguide.study.lineage import Unit
 from ifguide.study.pipeline import import_scores, run_study
 from ifguide.study.reading import Study
-from ifguide.study.select import open_index, save_selection
+from ifguide.study.sharing.export import export_study
+from ifguide.study.stages.select import open_index, save_selection
 from tests.one_case import for_each
 from tests.tiny_study import CONTEXT, save_tiny_model, tiny_config, write_tiny_inputs
 
@@ -150,7 +150,7 @@ def test_a_datatrove_pipeline_scores_documents_elsewhere_and_the_study_gathers_t
     from datatrove.pipeline.readers import ParquetReader
     from datatrove.pipeline.writers import ParquetWriter
 
-    from ifguide.study.datatrove import TokenScores
+    from ifguide.study.sharing.datatrove import TokenScores
 
     study, tasks = again(scored, tmp_path), 2
     corpus = study.corpus()
@@ -257,7 +257,7 @@ class TestPlacement:
         assert {p.device.type for p in model.parameters()} == {"cpu", "meta"}
 
     def test_it_is_for_one_process(self, scored, tmp_path, monkeypatch):
-        from ifguide.study.checkpoints import load_checkpoint
+        from ifguide.study.stages.checkpoints import load_checkpoint
 
         monkeypatch.setattr(distributed, "_current", distributed.Processes(0, 2))
         study = again(scored, tmp_path, compute=dataclasses.replace(scored.config.compute, device_map="auto"))

@@ -8,7 +8,7 @@ from ifguide.storage.lock import study_lock
 from ifguide.study.freshness import study_fingerprint, unit_state
 from ifguide.study.lineage import Unit
 from ifguide.study.reading import Study
-from ifguide.study.select import delete_selection, rename_selection, save_selection, trained_parts
+from ifguide.study.stages.select import delete_selection, rename_selection, save_selection, trained_parts
 from tests.app.fake_study import write_study
 
 

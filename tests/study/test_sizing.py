@@ -7,9 +7,9 @@ import pytest
 
 from ifguide.config.io import read_config
 from ifguide.errors import ConfigError, InputError
-from ifguide.study import model_facts, sizing
-from ifguide.study.model_facts import describe_model, find_facts, known_facts
 from ifguide.study.pipeline import create_study
+from ifguide.study.planning import model_facts, sizing
+from ifguide.study.planning.model_facts import describe_model, find_facts, known_facts
 from ifguide.study.reading import Study
 from tests.tiny import tiny_model
 from tests.tiny_study import save_tiny_model, tiny_config, write_tiny_inputs

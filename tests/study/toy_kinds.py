@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from ifguide.study.attributions import Place, Scorer
+from ifguide.study.stages.attributions import Place, Scorer
 
 
 def make_scorer(place: Place) -> Scorer:

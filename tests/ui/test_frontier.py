@@ -5,10 +5,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ifguide.ui.compare import charts
-from ifguide.ui.compare import tables as comparison
-from ifguide.ui.compare.frontier import bounds_of, frontier_points, label_points, padded_range, place_labels, pull_in
 from ifguide.ui.palette import variant_colours
 from ifguide.ui.report.figures import frontier_figure
+from ifguide.ui.results import tables as comparison
+from ifguide.ui.results.frontier import bounds_of, frontier_points, label_points, padded_range, place_labels, pull_in
 
 
 def test_only_models_with_both_numbers_have_a_point():

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from ifguide.study.reading import Study
-from ifguide.ui.compare import pins
 from ifguide.ui.loaders import load_study
+from ifguide.ui.results import pins
 from tests.app.fake_study import write_study
 
 

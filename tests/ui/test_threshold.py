@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ifguide.selection.verdicts import Target, VerdictLog
 from ifguide.study.freshness import study_fingerprint
-from ifguide.study.select import open_index
+from ifguide.study.stages.select import open_index
 from ifguide.ui.format import score
 from ifguide.ui.loaders import Loaded
 from ifguide.ui.threshold import blind_audit, board

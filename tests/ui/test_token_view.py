@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 from ifguide.selection.algorithm import rank_at_quantile
-from ifguide.study.document_table import scale_top
-from ifguide.study.select import open_index, preview_selection
+from ifguide.study.stages.document_table import scale_top
+from ifguide.study.stages.select import open_index, preview_selection
 from ifguide.ui.documents import lines as document_list
 from ifguide.ui.documents import token_view
 from ifguide.ui.documents.token_view import HIDDEN, HIT, MATCH, SELECTED, TRUTH, Layer, mark_table, token_table

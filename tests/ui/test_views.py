@@ -16,11 +16,12 @@ from ifguide.data.by_document import sum_by_document
 from ifguide.errors import InputError
 from ifguide.study.variants import BASELINES
 from ifguide.ui import format, method_text
-from ifguide.ui.compare import charts, side_by_side
-from ifguide.ui.compare import tables as comparison
+from ifguide.ui.compare import charts
 from ifguide.ui.documents import lines as document_list
 from ifguide.ui.excerpts import excerpt
 from ifguide.ui.palette import variant_colours
+from ifguide.ui.results import side_by_side
+from ifguide.ui.results import tables as comparison
 from ifguide.ui.threshold import selection_panel
 from tests.app.fake_study import write_study
 

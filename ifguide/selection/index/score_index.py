@@ -41,8 +41,8 @@ stretch when there are many places."""
 
 class ScoreIndex:
     """What the tokens' scores of one kind, a name of `ifguide.config.attributions.KINDS`, select;
-    `ifguide.study.select.open_index` opens a study's. A StaleError: it is damaged, or was made from other scores;
-    `remedy` is what it says to do.
+    `ifguide.study.stages.select.open_index` opens a study's. A StaleError: it is damaged, or was made from other
+    scores; `remedy` is what it says to do.
 
     Each kind has a folder of its own in `folder`. `scores`, float32 (N,), are those that were indexed, of the
     `corpus`'s tokens; `defaults` are what a choice of tokens leaves open.

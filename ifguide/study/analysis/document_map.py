@@ -15,10 +15,10 @@ from ifguide.errors import InputError, NumericalError, StaleError
 from ifguide.runtime.progress import Progress, report_part
 from ifguide.storage import artifacts
 from ifguide.study import on_demand
-from ifguide.study.checkpoints import corpus_sequences, load_checkpoint
 from ifguide.study.freshness import require_fresh, unit_digest
 from ifguide.study.lineage import Unit
 from ifguide.study.reading import Study
+from ifguide.study.stages.checkpoints import corpus_sequences, load_checkpoint
 
 FOLDER, VERSION, STATES = "map", 1, ".states.npy"
 SAMPLE, FEWEST = 20_000, 10

@@ -10,10 +10,10 @@ from ifguide.config.names import DEFAULT
 from ifguide.errors import InputError
 from ifguide.runtime.progress import Progress, report_part
 from ifguide.study import on_demand
-from ifguide.study.checkpoints import corpus_sequences, encoded_queries, load_checkpoint, read_factors
 from ifguide.study.freshness import unit_digest
 from ifguide.study.lineage import Unit
 from ifguide.study.reading import Study
+from ifguide.study.stages.checkpoints import corpus_sequences, encoded_queries, load_checkpoint, read_factors
 
 FOLDER = "explanations"
 VERSION = 3

@@ -13,9 +13,9 @@ from ifguide.evaluation.mechanism_settings import MechanismSettings
 from ifguide.evaluation.statistics import bootstrap_interval
 from ifguide.runtime.progress import Progress, report_part
 from ifguide.study import on_demand
-from ifguide.study.evaluating import load_evaluated
 from ifguide.study.freshness import require_fresh, unit_digest
 from ifguide.study.lineage import Unit, weights_unit
+from ifguide.study.stages.evaluating import load_evaluated
 
 if TYPE_CHECKING:
     from ifguide.study.reading import Study

@@ -45,8 +45,8 @@ def measure_reliability(study: Study, tokens: int = TOKENS, progress: Progress |
     docs/formats.md names the keys. A StaleError for scores that are missing or out of date."""
     from ifguide.influence.attribution import average_blocks, pool_blocks, score_batches
     from ifguide.influence.batches import make_batches
-    from ifguide.study.attributions import Place, make_scorer
-    from ifguide.study.checkpoints import corpus_sequences, named_file
+    from ifguide.study.stages.attributions import Place, make_scorer
+    from ifguide.study.stages.checkpoints import corpus_sequences, named_file
 
     require_fresh(study, Unit("scores"))
     path, progress, treatment = reliability_path(study), progress or Progress(), study.config.scores
@@ -86,7 +86,7 @@ def measure_reliability(study: Study, tokens: int = TOKENS, progress: Progress |
 
 
 def _half_directions(halved: "_Halved", checkpoint: str) -> list:
-    from ifguide.study.checkpoints import compute_direction, load_checkpoint, read_factors
+    from ifguide.study.stages.checkpoints import compute_direction, load_checkpoint, read_factors
 
     model, modules, device = load_checkpoint(halved, checkpoint)
     factors = read_factors(halved, checkpoint, str(device))

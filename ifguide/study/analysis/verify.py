@@ -15,12 +15,18 @@ from ifguide.errors import ConfigError
 from ifguide.runtime.progress import Progress
 from ifguide.storage import artifacts
 from ifguide.storage.lock import study_lock
-from ifguide.study.attributions import Place, make_scorer
-from ifguide.study.checkpoints import compute_direction, corpus_sequences, direction_file, load_checkpoint, read_factors
 from ifguide.study.freshness import unit_state
 from ifguide.study.lineage import READ_BY_SCORES, STAGE_FOLDERS, STAGES, Unit, can_be_made_again
 from ifguide.study.reading import Study
-from ifguide.study.scoring import put_together
+from ifguide.study.stages.attributions import Place, make_scorer
+from ifguide.study.stages.checkpoints import (
+    compute_direction,
+    corpus_sequences,
+    direction_file,
+    load_checkpoint,
+    read_factors,
+)
+from ifguide.study.stages.scoring import put_together
 
 LEAST_DOCUMENTS = 3
 """At least this many documents are scored again, if the corpus has them."""

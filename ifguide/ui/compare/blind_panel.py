@@ -10,12 +10,12 @@ import pandas as pd
 import streamlit as st
 
 from ifguide.selection.audit import Interval, wilson
-from ifguide.study.analysis.export import neutralise_cell
+from ifguide.study.sharing.export import neutralise_cell
 from ifguide.ui import components, layout
-from ifguide.ui.compare import side_by_side
-from ifguide.ui.compare.side_by_side import Samples
 from ifguide.ui.format import column, count, count_of, model_cell, share, variant_title
 from ifguide.ui.loaders import Loaded
+from ifguide.ui.results import side_by_side
+from ifguide.ui.results.side_by_side import Samples
 
 LETTERS = "ABCD"
 TIE = ""

@@ -8,10 +8,10 @@ import plotly.graph_objects as go
 
 from ifguide.evaluation.statistics import TOXIC_FROM
 from ifguide.ui.chart_style import DASHES, MARKERS, calm, error_bars
-from ifguide.ui.compare.frontier import FrontierPoint, lay_out
-from ifguide.ui.compare.tables import toxicity_shares
 from ifguide.ui.format import variant_title
 from ifguide.ui.palette import MUTED
+from ifguide.ui.results.frontier import FrontierPoint, lay_out
+from ifguide.ui.results.tables import toxicity_shares
 
 NARROWEST = 520
 """Pixels; in a wider chart the models' names are only further apart."""

@@ -13,9 +13,9 @@ from ifguide.study.analysis.likelihood import read_likelihoods
 from ifguide.ui import components, layout
 from ifguide.ui.compare import likelihood_view, live
 from ifguide.ui.compare.picks import PROMPT, Pick, remember_pick
-from ifguide.ui.compare.side_by_side import Samples, offensive_spans
 from ifguide.ui.format import column, count, count_of, plain, share, variant_title
 from ifguide.ui.loaders import Loaded
+from ifguide.ui.results.side_by_side import Samples, offensive_spans
 
 NEAREST = 8
 """Documents shown."""

@@ -12,12 +12,12 @@ from ifguide.config.schema import EvaluateConfig
 from ifguide.errors import ProcessError
 from ifguide.serving.client import ModelWorker
 from ifguide.storage.lock import read_record
-from ifguide.study.evaluating import missing_weights
+from ifguide.study.stages.evaluating import missing_weights
 from ifguide.ui import components, layout
 from ifguide.ui.compare.picks import PROMPT, Pick, remember_pick
-from ifguide.ui.compare.side_by_side import completion_cell
 from ifguide.ui.format import column, count_of, number, plain, sentence, variant_title
 from ifguide.ui.loaders import Loaded
+from ifguide.ui.results.side_by_side import completion_cell
 
 POLL_SECONDS = 0.2
 ENDED = ("done", "cancelled", "failed")

@@ -7,10 +7,10 @@ import streamlit as st
 from ifguide.evaluation.outcomes import TIE_MARGIN, Outcomes
 from ifguide.study.analysis.likelihood import MODELS_MOST
 from ifguide.ui import layout
-from ifguide.ui.compare import tables as comparison
-from ifguide.ui.compare.pins import usual_models
 from ifguide.ui.format import count, plain, variant_title
 from ifguide.ui.loaders import Loaded
+from ifguide.ui.results import tables as comparison
+from ifguide.ui.results.pins import usual_models
 
 NONE = ""
 """Stands for no model where one can be taken out."""

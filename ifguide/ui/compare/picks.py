@@ -7,7 +7,7 @@ import streamlit as st
 
 from ifguide.evaluation.toxic_spans import Span, read_spans
 from ifguide.ui import layout
-from ifguide.ui.compare.side_by_side import Samples
+from ifguide.ui.results.side_by_side import Samples
 
 PROMPT = "live"
 """Stands for the reader's own prompt where others have an index."""

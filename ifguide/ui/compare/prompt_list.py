@@ -10,12 +10,12 @@ from ifguide.evaluation.statistics import TOXIC_FROM
 from ifguide.storage.lock import read_record
 from ifguide.study.analysis.likelihood import read_likelihoods
 from ifguide.ui import components, layout
-from ifguide.ui.compare import pins
 from ifguide.ui.compare.drawer import show_drawer
 from ifguide.ui.compare.picks import Pick, read_pick, remember_pick
-from ifguide.ui.compare.side_by_side import Samples, prompt_payload, prompt_texts
 from ifguide.ui.format import column, count, count_of, number, plain, variant_title
 from ifguide.ui.loaders import Loaded
+from ifguide.ui.results import pins
+from ifguide.ui.results.side_by_side import Samples, prompt_payload, prompt_texts
 
 LISTED = 200
 """Prompts in the list; filters and the search lead to the others."""

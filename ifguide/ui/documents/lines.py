@@ -14,8 +14,8 @@ from ifguide.data.corpus import TokenizedCorpus
 from ifguide.errors import InputError
 from ifguide.selection.verdicts import Target
 from ifguide.storage.memory_maps import fetch_pages
-from ifguide.study.analysis.export import neutralise_cell
-from ifguide.study.document_table import Column
+from ifguide.study.sharing.export import neutralise_cell
+from ifguide.study.stages.document_table import Column
 from ifguide.ui.format import count, score
 
 FORMATS = {"count": count, "score": score, "decimal": "{:.2f}".format}

@@ -15,9 +15,9 @@ from ifguide.config.names import BASE, DEFAULT
 from ifguide.errors import IFGuideError, StaleError
 from ifguide.selection.verdicts import VerdictLog
 from ifguide.study.analysis.score_runs import Mark, Run, ScoredStudy, is_whole, mark_study, others, read_study
-from ifguide.study.document_table import CORPUS
 from ifguide.study.freshness import find_change
 from ifguide.study.reading import Study
+from ifguide.study.stages.document_table import CORPUS
 from ifguide.ui import job_panel, veil
 from ifguide.ui.documents import lines as document_list
 from ifguide.ui.documents.store import DocumentFilter, DocumentStore, open_documents

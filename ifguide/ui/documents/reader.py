@@ -16,7 +16,7 @@ from ifguide.errors import ConfigError, IFGuideError, StaleError
 from ifguide.selection.saved import Selection
 from ifguide.selection.verdicts import Target, VerdictLog
 from ifguide.storage.lock import read_record
-from ifguide.study.document_table import Column
+from ifguide.study.stages.document_table import Column
 from ifguide.ui import components
 from ifguide.ui.documents import lines as document_list
 from ifguide.ui.documents import loaders as document_data

@@ -1,4 +1,4 @@
-"""Questions about documents, answered by DuckDB from the Parquet files of `ifguide.study.document_table`.
+"""Questions about documents, answered by DuckDB from the Parquet files of `ifguide.study.stages.document_table`.
 
 What a reader types never becomes SQL: values are bound to `?`.
 """
@@ -13,7 +13,9 @@ import numpy as np
 import pyarrow as pa
 
 from ifguide.errors import ConfigError, StaleError, explain_system_error
-from ifguide.study.document_table import (
+from ifguide.study.lineage import Unit
+from ifguide.study.reading import Study
+from ifguide.study.stages.document_table import (
     COLUMNS,
     CORPUS,
     Column,
@@ -23,8 +25,6 @@ from ifguide.study.document_table import (
     table_path,
     write_tables,
 )
-from ifguide.study.lineage import Unit
-from ifguide.study.reading import Study
 
 _ORDERS_KEPT = 24
 

@@ -4,7 +4,7 @@ import streamlit as st
 
 from ifguide.selection import audit
 from ifguide.selection.verdicts import Target, VerdictLog
-from ifguide.study.select import save_reviewed
+from ifguide.study.stages.select import save_reviewed
 from ifguide.ui import components
 from ifguide.ui.format import column, count, count_of, number, plain
 from ifguide.ui.layout import guard

@@ -13,10 +13,10 @@ from ifguide.selection.algorithm import precision_recall
 from ifguide.selection.saved import Selection
 from ifguide.storage import artifacts
 from ifguide.study.analysis.comparison import Comparison, compare_variants
-from ifguide.study.document_table import scale_top
 from ifguide.study.freshness import stage_states
 from ifguide.study.lineage import STAGES, Unit
 from ifguide.study.reading import Study
+from ifguide.study.stages.document_table import scale_top
 from ifguide.ui.format import count, count_of
 
 COUNT_WORDS_UP_TO = 5_000_000

@@ -8,10 +8,10 @@ from markupsafe import Markup
 
 from ifguide.evaluation.statistics import TOXIC_FROM
 from ifguide.ui.chart_style import DASHES
-from ifguide.ui.compare.frontier import LETTER, FrontierPoint, lay_out
 from ifguide.ui.format import variant_title
 from ifguide.ui.report.slides import FIRST_MODELS
 from ifguide.ui.report.templates import ENVIRONMENT, px
+from ifguide.ui.results.frontier import LETTER, FrontierPoint, lay_out
 
 WIDTH, HEIGHT = 760, 400
 LEFT, TOP = 62, 16

@@ -22,10 +22,7 @@ from ifguide.evaluation.statistics import TOXIC_FROM
 from ifguide.storage import artifacts
 from ifguide.study.analysis.comparison import treatment_note
 from ifguide.study.analysis.likelihood import MODELS_MOST
-from ifguide.study.evaluating import shared_prompts_warning
-from ifguide.ui.compare import side_by_side
-from ifguide.ui.compare import tables as comparison
-from ifguide.ui.compare.frontier import frontier_points
+from ifguide.study.stages.evaluating import shared_prompts_warning
 from ifguide.ui.format import column, count, count_of, number, score, selection_title, share, variant_title
 from ifguide.ui.palette import TOKEN_BINS, variant_colours
 from ifguide.ui.report.facts import EXAMPLES, ReportFacts, ShownDocument
@@ -33,6 +30,9 @@ from ifguide.ui.report.figures import frontier_figure, toxicity_figure
 from ifguide.ui.report.slides import make_slides
 from ifguide.ui.report.summary import what_was_done
 from ifguide.ui.report.templates import ENVIRONMENT
+from ifguide.ui.results import side_by_side
+from ifguide.ui.results import tables as comparison
+from ifguide.ui.results.frontier import frontier_points
 
 WORDS = 25
 ROWS = 2

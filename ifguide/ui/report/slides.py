@@ -12,11 +12,11 @@ from ifguide.storage import artifacts
 from ifguide.study.analysis.comparison import Comparison
 from ifguide.study.lineage import Unit
 from ifguide.study.reading import Study
-from ifguide.study.select import open_index
-from ifguide.ui.compare import tables as comparison
+from ifguide.study.stages.select import open_index
 from ifguide.ui.excerpts import excerpt_around
 from ifguide.ui.format import count, count_of, duration, number, per_cent, score, share, variant_title
 from ifguide.ui.palette import variant_colours
+from ifguide.ui.results import tables as comparison
 
 FIRST_MODELS = ("base", "default", "random", "oracle")
 """Models that every account of a study begins with."""

@@ -7,13 +7,13 @@ import streamlit as st
 from ifguide.errors import IFGuideError
 from ifguide.runtime.jobs import Job, active_job, latest_job
 from ifguide.study.folder import cache_dir
-from ifguide.study.plan import size
+from ifguide.study.planning.plan import size
 from ifguide.study.shelf import delete_study, duplicate_study, measure, rename_study
 from ifguide.ui import frame, layout
-from ifguide.ui.compare.tables import headline
 from ifguide.ui.format import ago, plain, sentence
 from ifguide.ui.job_panel import progress_line, share_done
 from ifguide.ui.loaders import load_study
+from ifguide.ui.results.tables import headline
 
 BROKEN = ("Cannot be opened", ":material/error:")
 ACTIONS = {

@@ -9,7 +9,7 @@ import numpy as np
 
 from ifguide.data.corpus import TokenizedCorpus
 from ifguide.selection.index import Resolved, ScoreIndex
-from ifguide.study.analysis.prediction import predicted_change
+from ifguide.selection.prediction import predicted_change
 from ifguide.ui.excerpts import excerpt_at
 from ifguide.ui.format import score
 

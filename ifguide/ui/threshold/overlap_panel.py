@@ -7,7 +7,7 @@ from ifguide.config.attributions import describe_kind
 from ifguide.data.corpus import TokenizedCorpus
 from ifguide.data.words import WRITTEN_WORD
 from ifguide.selection.index.results import Holding, Overlap
-from ifguide.study.analysis.prediction import predicted_change
+from ifguide.selection.prediction import predicted_change
 from ifguide.study.freshness import unit_state
 from ifguide.study.lineage import Unit
 from ifguide.ui import components, layout

@@ -13,12 +13,12 @@ from ifguide.config.attributions import describe_kind
 from ifguide.runtime.jobs import active_job
 from ifguide.storage import artifacts
 from ifguide.storage.lock import read_record
-from ifguide.study.analysis.export import export_study
 from ifguide.study.freshness import unit_state
 from ifguide.study.lineage import BUILT_IN_SELECTIONS, Unit
-from ifguide.study.plan import known_plan
+from ifguide.study.planning.plan import known_plan
 from ifguide.study.reading import Study
-from ifguide.study.select import delete_selection, rename_selection, save_selection, trained_parts
+from ifguide.study.sharing.export import export_study
+from ifguide.study.stages.select import delete_selection, rename_selection, save_selection, trained_parts
 from ifguide.study.variants import BASELINES
 from ifguide.ui import components, job_panel, layout
 from ifguide.ui.format import column, count, count_of, duration, plain, score, selection_title, share

@@ -35,7 +35,7 @@ class Tuning:
     """Upper end, included."""
 
     def settings(self, attribution: str) -> dict:
-        """What `ifguide.study.select.save_selection` and the score index take."""
+        """What `ifguide.study.stages.select.save_selection` and the score index take."""
         kept = {key: getattr(self, key) for key in ("tokens_above", "window", "max_tokens")}
         return {"attribution": attribution, **kept}
 

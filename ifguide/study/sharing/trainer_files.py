@@ -18,8 +18,8 @@ from ifguide.data.packing import IGNORED
 from ifguide.errors import ConfigError
 from ifguide.selection.saved import Selection
 from ifguide.storage.artifacts import write_json
-from ifguide.study.checkpoints import cut_training_rows, study_tokenizer
 from ifguide.study.reading import Study
+from ifguide.study.stages.checkpoints import cut_training_rows, study_tokenizer
 
 Report = Callable[[int], None]
 WEIGHT_COLUMNS = {

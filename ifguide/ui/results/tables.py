@@ -10,7 +10,6 @@ import numpy as np
 from ifguide.evaluation.outcomes import Outcomes
 from ifguide.evaluation.statistics import INTERVALS, TOXIC_FROM, Interval
 from ifguide.study.analysis.comparison import Comparison
-from ifguide.ui.compare.frontier import MANY, frontier_points, order_points
 from ifguide.ui.format import (
     column,
     count,
@@ -24,6 +23,7 @@ from ifguide.ui.format import (
     variant_title,
 )
 from ifguide.ui.palette import variant_colours
+from ifguide.ui.results.frontier import MANY, frontier_points, order_points
 
 Table = tuple[list[dict], list[dict]]
 """Columns and rows."""

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ifguide.config.attributions import KINDS
-from ifguide.study.checkpoints import Direction, named_file, read_direction
 from ifguide.study.reading import Study
+from ifguide.study.stages.checkpoints import Direction, named_file, read_direction
 
 if TYPE_CHECKING:
     import torch

@@ -27,12 +27,12 @@ from ifguide.data.by_document import document_runs
 from ifguide.errors import InputError
 from ifguide.selection.saved import Selection
 from ifguide.storage.artifacts import read_table
-from ifguide.study.analysis.export import export_study, score_columns
-from ifguide.study.evaluating import missing_weights
 from ifguide.study.freshness import require_fresh, unit_digest
 from ifguide.study.lineage import Unit
-from ifguide.study.packed import MOST_BYTES, hide_places, local_places, pack_study, unpack_study
 from ifguide.study.reading import Study
+from ifguide.study.sharing.export import export_study, score_columns
+from ifguide.study.sharing.packed import MOST_BYTES, hide_places, local_places, pack_study, unpack_study
+from ifguide.study.stages.evaluating import missing_weights
 from ifguide.study.variants import recipe
 
 if TYPE_CHECKING:

@@ -29,13 +29,13 @@ from ifguide.selection.index.build import build_index as index_scores
 from ifguide.selection.saved import write_selection
 from ifguide.storage import artifacts
 from ifguide.storage.work import open_work
-from ifguide.study import checkpoints
-from ifguide.study.checkpoints import cut_training_rows, load_checkpoint, start_model
 from ifguide.study.freshness import inputs_of, settings_of
 from ifguide.study.lineage import Unit
 from ifguide.study.reading import Study
-from ifguide.study.scoring import score_kinds, treat
-from ifguide.study.select import compute_selection
+from ifguide.study.stages import checkpoints
+from ifguide.study.stages.checkpoints import cut_training_rows, load_checkpoint, start_model
+from ifguide.study.stages.scoring import score_kinds, treat
+from ifguide.study.stages.select import compute_selection
 from ifguide.study.variants import PREFERENCE, recipe
 
 SHARED = ("model", "factors", "direction", "scores", "suppress", "evaluate")
@@ -186,14 +186,14 @@ def build_selection(study: Study, unit: Unit, folder: Path, progress: Progress) 
 
 def build_documents(study: Study, unit: Unit, folder: Path, progress: Progress) -> None:
     """What the document list shows of the corpus, or of one selection."""
-    from ifguide.study.document_table import write_table
+    from ifguide.study.stages.document_table import write_table
 
     write_table(study, unit, folder, report_part(progress, "documents"))
 
 
 def build_baseline(study: Study, unit: Unit, folder: Path, progress: Progress) -> None:
     """One score a token by another method, or from a file, treated as the study's own scores are."""
-    from ifguide.study.baselines import score_baseline
+    from ifguide.study.stages.baselines import score_baseline
 
     parts = score_baseline(study, unit, progress)
     settings = study.config.scores
@@ -262,7 +262,7 @@ def _tracked(study: Study, run: str):
 
 def build_evaluate(study: Study, unit: Unit, folder: Path, progress: Progress) -> None:
     """Complete the prompts, judge the completions, measure what else the model can do."""
-    from ifguide.study.evaluating import evaluate_unit
+    from ifguide.study.stages.evaluating import evaluate_unit
 
     found = evaluate_unit(study, unit, progress)
     if not found:

@@ -8,8 +8,8 @@ import streamlit as st
 from ifguide.config.names import BASE, DEFAULT
 from ifguide.errors import StaleError
 from ifguide.storage import artifacts
-from ifguide.ui.compare.side_by_side import prompt_payload
 from ifguide.ui.loaders import Loaded
+from ifguide.ui.results.side_by_side import prompt_payload
 
 FILE = "pinned.json"
 """In the study's folder: `models`, `prompt` and `sample`."""

@@ -4,8 +4,8 @@ from dataclasses import asdict
 
 from ifguide.influence.derivative import Derivative, score_along
 from ifguide.influence.losses import SplitModel
-from ifguide.study.attributions import Place, Scorer
-from ifguide.study.checkpoints import choose_way, load_checkpoint
+from ifguide.study.stages.attributions import Place, Scorer
+from ifguide.study.stages.checkpoints import choose_way, load_checkpoint
 
 
 def make_scorer(place: Place) -> Scorer:

@@ -221,9 +221,9 @@ def _from_mask(study: Study, name: str, kind: str, mask: np.ndarray) -> Selectio
 
 
 def save_mask(study: Study, name: str, path: str) -> Selection:
-    """Save the tokens that a file names (see `ifguide.study.baselines.read_scores`) as a selection. A ConfigError: a
-    bad name; an InputError: the file does not fit the corpus, or names no token."""
-    from ifguide.study.baselines import read_scores
+    """Save the tokens that a file names (see `ifguide.study.stages.baselines.read_scores`) as a selection. A
+    ConfigError: a bad name; an InputError: the file does not fit the corpus, or names no token."""
+    from ifguide.study.stages.baselines import read_scores
 
     _check_new_name(name)
     marks = read_scores(study.corpus(), path, marked=True)[0]

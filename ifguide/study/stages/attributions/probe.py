@@ -1,8 +1,8 @@
 """`probe`: how much a token's own hidden state looks like a toxic completion's. It needs no direction."""
 
 from ifguide.influence.probe import fit_probe, hidden_states
-from ifguide.study.attributions import Place, Scorer
-from ifguide.study.checkpoints import encoded_queries, load_checkpoint
+from ifguide.study.stages.attributions import Place, Scorer
+from ifguide.study.stages.checkpoints import encoded_queries, load_checkpoint
 
 
 def make_scorer(place: Place) -> Scorer:

@@ -3,7 +3,8 @@ influence.
 
 Every function gives float32 (N,), higher where the method would sooner leave a token out; only their order matters, and
 that 0 and less means "keep". They are then averaged and pooled as the study's own scores are
-(`ifguide.study.scoring.treat`), and `ifguide.study.select` takes the best, as many as the default selection has hits.
+(`ifguide.study.stages.scoring.treat`), and `ifguide.study.stages.select` takes the best, as many as the default
+selection has hits.
 """
 
 import dataclasses
@@ -24,12 +25,12 @@ from ifguide.evaluation import Report
 from ifguide.evaluation.toxicity import ToxicityScorer
 from ifguide.runtime.progress import Progress, report_part
 from ifguide.storage import artifacts, memory_maps
-from ifguide.study import checkpoints as study_models
-from ifguide.study.attributions import Scorer
-from ifguide.study.evaluating import load_study_scorer
 from ifguide.study.lineage import Unit
 from ifguide.study.reading import Study
-from ifguide.study.scoring import open_scoring, score_in_shards, score_kinds
+from ifguide.study.stages import checkpoints as study_models
+from ifguide.study.stages.attributions import Scorer
+from ifguide.study.stages.evaluating import load_study_scorer
+from ifguide.study.stages.scoring import open_scoring, score_in_shards, score_kinds
 
 _SENTENCE = re.compile(r"[^.!?\n]+[.!?\n]*")
 

@@ -3,7 +3,7 @@
     from datatrove.executor import SlurmPipelineExecutor
     from datatrove.pipeline.readers import ParquetReader
     from datatrove.pipeline.writers import ParquetWriter
-    from ifguide.study.datatrove import TokenScores
+    from ifguide.study.sharing.datatrove import TokenScores
 
     SlurmPipelineExecutor(
         pipeline=[ParquetReader("corpus/"), TokenScores("NAME"), ParquetWriter("scores/", expand_metadata=True)],
@@ -27,10 +27,10 @@ from ifguide.data.tokenizing import tokenize
 from ifguide.errors import ConfigError
 from ifguide.influence.attribution import score_corpus
 from ifguide.influence.batches import CorpusSequences, make_batches
-from ifguide.study.attributions import Place, Scorer, make_scorer
-from ifguide.study.checkpoints import read_layout, study_tokenizer
 from ifguide.study.reading import Study
-from ifguide.study.scoring import require_ready
+from ifguide.study.stages.attributions import Place, Scorer, make_scorer
+from ifguide.study.stages.checkpoints import read_layout, study_tokenizer
+from ifguide.study.stages.scoring import require_ready
 
 
 class TokenScores(PipelineStep):

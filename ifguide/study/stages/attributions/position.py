@@ -2,8 +2,8 @@
 
 from ifguide.influence.attribution import position_scores
 from ifguide.influence.losses import SplitModel
-from ifguide.study.attributions import Place, Scorer
-from ifguide.study.checkpoints import load_checkpoint
+from ifguide.study.stages.attributions import Place, Scorer
+from ifguide.study.stages.checkpoints import load_checkpoint
 
 
 def make_scorer(place: Place) -> Scorer:

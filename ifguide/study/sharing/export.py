@@ -29,11 +29,11 @@ from ifguide.evaluation import Report
 from ifguide.selection.saved import Selection
 from ifguide.storage.artifacts import library_versions, replacing, write_json
 from ifguide.study.analysis.document_map import STATES, read_map
-from ifguide.study.analysis.inspect_logs import write_logs
-from ifguide.study.analysis.trainer_files import WEIGHT_COLUMNS, weight_blocks, write_megatron, write_olmo
 from ifguide.study.freshness import require_fresh
 from ifguide.study.lineage import Unit, can_be_made_again
 from ifguide.study.reading import Study
+from ifguide.study.sharing.inspect_logs import write_logs
+from ifguide.study.sharing.trainer_files import WEIGHT_COLUMNS, weight_blocks, write_megatron, write_olmo
 
 if TYPE_CHECKING:
     from ifguide.data.corpus import TokenizedCorpus

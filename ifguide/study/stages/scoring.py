@@ -18,11 +18,11 @@ from ifguide.runtime.progress import Progress, report_part
 from ifguide.storage import artifacts
 from ifguide.storage.shards import ShardStore, plan_shards
 from ifguide.storage.work import open_work
-from ifguide.study.attributions import Place, Scorer, make_scorer
-from ifguide.study.checkpoints import Direction, corpus_sequences, named_file
 from ifguide.study.freshness import inputs_of, require_fresh, settings_of
 from ifguide.study.lineage import STAGES, Unit
 from ifguide.study.reading import Study
+from ifguide.study.stages.attributions import Place, Scorer, make_scorer
+from ifguide.study.stages.checkpoints import Direction, corpus_sequences, named_file
 
 
 def score_kinds(

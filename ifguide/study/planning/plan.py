@@ -28,9 +28,9 @@ from ifguide.storage.peak_memory import free_memory, read_peak, reset_peak
 from ifguide.study import on_demand
 from ifguide.study.freshness import settings_of
 from ifguide.study.lineage import STAGES
-from ifguide.study.model_facts import find_facts
+from ifguide.study.planning.model_facts import find_facts
+from ifguide.study.planning.sizing import sample_inputs, smaller_batch
 from ifguide.study.reading import Study
-from ifguide.study.sizing import sample_inputs, smaller_batch
 
 FOLDER = "plans"
 EFFORT = 5e10
@@ -155,7 +155,7 @@ class Measured:
         from ifguide.data.packing import chunk_documents
         from ifguide.influence.batches import CorpusSequences, make_batches
         from ifguide.models.loading import tracked_modules
-        from ifguide.study.checkpoints import start_model
+        from ifguide.study.stages.checkpoints import start_model
 
         keep_freed_memory()  # as a run does
         self.study, self.config, self.facts = study, study.config, find_facts(study)
@@ -264,7 +264,7 @@ class Measured:
         from ifguide.influence.parts import fit_bytes, shapes_of
         from ifguide.models.layers import layer_shape
         from ifguide.runtime.distributed import ALONE
-        from ifguide.study.checkpoints import divide_layers, factor_products, fit_batch
+        from ifguide.study.stages.checkpoints import divide_layers, factor_products, fit_batch
 
         config = self.config.factors
         if config.strategy == "identity":
@@ -305,7 +305,7 @@ class Measured:
         """The queries' gradients at n checkpoints; the products with the factors take little beside them."""
         from ifguide.influence.direction import query_gradient
         from ifguide.influence.parts import direction_bytes, shapes_of
-        from ifguide.study.checkpoints import divide_layers
+        from ifguide.study.stages.checkpoints import divide_layers
 
         parts = divide_layers(self.study, self.model, self.modules, self.device, direction_bytes)
         each = {name: name for name in self.modules}
@@ -360,7 +360,7 @@ class Measured:
         from ifguide.data.prompts import read_heldout
         from ifguide.evaluation.fluency import heldout_losses
         from ifguide.evaluation.generation import generate_completions
-        from ifguide.study.evaluating import load_study_scorer
+        from ifguide.study.stages.evaluating import load_study_scorer
 
         config = self.study.resolved("evaluate")
         prompts = self.sample.prompts

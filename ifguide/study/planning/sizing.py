@@ -14,9 +14,9 @@ from ifguide.config.io import with_values
 from ifguide.config.schema import StudyConfig
 from ifguide.data.tokenizing import Encoded
 from ifguide.errors import ConfigError, InputError
-from ifguide.study.checkpoints import study_tokenizer
-from ifguide.study.model_facts import find_facts
+from ifguide.study.planning.model_facts import find_facts
 from ifguide.study.reading import Study
+from ifguide.study.stages.checkpoints import study_tokenizer
 
 SAMPLE = 500
 """Documents, from the start, that stand for all."""
@@ -105,7 +105,7 @@ def check_inputs(study: Study) -> Sample:
     from ifguide.evaluation.harness import check_harness
     from ifguide.evaluation.last_word import split_last_word
     from ifguide.models.loading import check_weights, load_config
-    from ifguide.study.evaluating import read_lambada
+    from ifguide.study.stages.evaluating import read_lambada
 
     model, corpus, queries = study.config.model, study.config.corpus, study.config.queries
     needed = {"model": model.source, "corpus": corpus.path, "toxic": queries.toxic, "safe": queries.safe}
