@@ -23,9 +23,10 @@ from ifguide.study.analysis.comparison import compare_variants
 from ifguide.study.demo import build_demo
 from ifguide.study.folder import list_studies
 from ifguide.study.freshness import stage_states
-from ifguide.study.lineage import STAGES, Unit
+from ifguide.study.lineage import Unit
 from ifguide.study.pipeline import run_study
 from ifguide.study.reading import Study
+from ifguide.study.stage_table import STAGES
 
 
 def main() -> None:

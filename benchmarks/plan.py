@@ -13,8 +13,8 @@ import subprocess
 import sys
 
 from ifguide.cli.status import study_status
-from ifguide.study.lineage import STAGE_FOLDERS, STAGES
 from ifguide.study.reading import Study
+from ifguide.study.stage_table import STAGES
 
 CLOSE = 1.3
 LEAST_SECONDS = 1.0
@@ -27,7 +27,7 @@ def main() -> None:
     parser.add_argument("--yes", action="store_true", help="empty the study without a question")
     name, yes = vars(parser.parse_args()).values()
     study = Study.open(name)
-    built = [study.root / STAGE_FOLDERS.get(stage, stage) for stage in STAGES]
+    built = [study.root / (STAGES[stage].folder or stage) for stage in STAGES]
     if any(folder.is_dir() for folder in built) and not yes and input(f"Empty {study.root}? [y/N] ") != "y":
         sys.exit("left as it is")
     for folder in built:

@@ -18,7 +18,7 @@ from ifguide.study.planning.plan import known_plan, plan_rows
 from ifguide.study.reading import Study
 from ifguide.study.shelf import INPUTS, free_place
 from ifguide.ui import components, frame, job_panel, layout
-from ifguide.ui.format import STAGE_TITLES, column, plain, sentence
+from ifguide.ui.format import column, job_title, plain, sentence
 from ifguide.ui.studies.inputs import KEEP, ask_column, ask_source, draft, last_job, offer_job, problem_of, show_problem
 
 PAIR = "A prompt and its completion"
@@ -171,10 +171,12 @@ def show_plan(study: Study) -> None:
         if failed := offer_job("Plan again", ["plan", Draft.NAME], icon=":material/refresh:"):
             show_problem(failed.error)
         return
-    lines, titles = plan_rows(found), STAGE_TITLES | {"in all": "In all", "free": "Free here"}
+    lines = plan_rows(found)
     columns = [column("Step", "text"), *(column(label) for label in ("Time", "Memory", "GPU memory", "Disk"))]
     used = [n for n in range(len(columns)) if any(line[n] for line in lines)]
-    rows = [{"key": stage, "cells": [(titles[stage], *more)[n] for n in used]} for stage, *more in lines]
+    last = {"in all": "In all", "free": "Free here"}
+    named = [(last.get(stage) or job_title(stage), *more) for stage, *more in lines]
+    rows = [{"key": line[0], "cells": [line[n] for n in used]} for line in named]
     with right:
         components.record_table([columns[n] for n in used], rows, key="plan", label="What each step takes")
     for problem in found["problems"]:

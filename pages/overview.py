@@ -8,21 +8,11 @@ from ifguide.errors import IFGuideError
 from ifguide.evaluation.statistics import INTERVALS
 from ifguide.storage.lock import read_record
 from ifguide.study.freshness import stage_states
-from ifguide.study.lineage import STAGES
 from ifguide.study.planning.model_facts import known_facts
 from ifguide.study.reading import Study
+from ifguide.study.stage_table import STAGES
 from ifguide.ui import components, frame, job_panel, layout
-from ifguide.ui.format import (
-    STAGE_NOTES,
-    STAGE_TITLES,
-    STATE_WORDS,
-    column,
-    count_of,
-    duration,
-    plain,
-    sentence,
-    variant_title,
-)
+from ifguide.ui.format import STATE_WORDS, column, count_of, duration, job_title, plain, sentence, variant_title
 from ifguide.ui.loaders import Loaded
 from ifguide.ui.overview import curve_panel
 from ifguide.ui.palette import variant_colours
@@ -116,7 +106,7 @@ def show_stages(states: dict, running: str | None) -> None:
         state = states[stage]
         reason = "" if state.state == "missing" else layout.explain(state)
         shown = ["running", "Running now", ""] if stage == running else [state.state, STATE_WORDS[state.state], reason]
-        cells = [[f"{number_}. {STAGE_TITLES[stage]}", STAGE_NOTES[stage], ""], shown, duration(state.seconds)]
+        cells = [[f"{number_}. {job_title(stage)}", STAGES[stage].note, ""], shown, duration(state.seconds)]
         rows.append({"key": stage, "cells": cells})
     components.record_table(columns, rows, key="stages", label="Steps of the study")
 
@@ -131,7 +121,7 @@ def show_run(study: Study, states: dict) -> None:
     stale = [stage for stage in waiting if states[stage].state == "stale"]
     if stale:
         st.warning(
-            f"{count_of(len(stale), 'step')} out of date, starting with “{STAGE_TITLES[stale[0]]}”."
+            f"{count_of(len(stale), 'step')} out of date, starting with “{job_title(stale[0])}”."
             f" {sentence(layout.explain(states[stale[0]]))} The results below were computed before that.",
             icon=":material/update:",
         )

@@ -24,9 +24,9 @@ from ifguide.config.io import override
 from ifguide.config.schema import EvaluateConfig, StudyConfig
 from ifguide.errors import InputError
 from ifguide.runtime.jobs import JobStatus
-from ifguide.study.lineage import STAGES
 from ifguide.study.reading import Study
 from ifguide.study.sharing.export import SCHEMAS
+from ifguide.study.stage_table import STAGES
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]

@@ -165,7 +165,7 @@ def run(
     The stages, in order: corpus, queries, model, factors, direction, scores, index, selection, documents, suppress,
     evaluate. Without --until, the 20 best-ranked documents are then explained for the app, where that is quick.
     """
-    from ifguide.study.lineage import STAGES
+    from ifguide.study.stage_table import STAGES
 
     for stage in filter(None, (until, force)):
         if stage not in STAGES:

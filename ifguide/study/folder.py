@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from ifguide.config.attributions import needs_direction
-from ifguide.config.names import BASE, DEFAULT, check_name, is_name
+from ifguide.config.names import check_name, is_name
 from ifguide.config.schema import QueriesConfig, StudyConfig
 from ifguide.errors import ConfigError
 from ifguide.storage.fingerprints import Fingerprints
-from ifguide.study.lineage import STAGE_FOLDERS, STAGES, Unit
+from ifguide.study.lineage import Unit
+from ifguide.study.stage_table import STAGES, describe_stage
 
 
 def cache_dir(given: Path | None = None) -> Path:
@@ -82,23 +82,18 @@ class StudyFolder:
 
     def folder(self, unit: Unit) -> Path:
         """The folder of an artefact."""
+        parent = describe_stage(unit.stage).folder
+        if not parent:
+            return self.root / unit.stage
         if unit == Unit("documents"):
-            return self.root / STAGE_FOLDERS[unit.stage] / "_corpus"  # no selection can have this name
-        if unit.stage in STAGE_FOLDERS:
-            return self.root / STAGE_FOLDERS[unit.stage] / check_name(unit.name, "selection")
-        return self.root / unit.stage
+            return self.root / parent / "_corpus"  # no selection can have this name
+        return self.root / parent / check_name(unit.name, "selection")
 
     def units(self, stage: str) -> list[Unit]:
         """The artefacts that a full run of a stage makes."""
         if stage not in STAGES:
             raise ConfigError(f"unknown stage {stage!r}; stages: {', '.join(STAGES)}")
-        if stage in ("factors", "direction") and not needs_direction(self.config.scores):
-            return []
-        if stage not in STAGE_FOLDERS:
-            return [Unit(stage)]
-        names = [DEFAULT, *(c for c in self.config.selection.controls if c != "oracle" or self.has_spans)]
-        first = {"documents": [""], "evaluate": [BASE]}.get(stage, [])
-        return [Unit(stage, name) for name in (*first, *names)]
+        return [Unit(stage, name) for name in STAGES[stage].names(self.config)]
 
     @property
     def has_spans(self) -> bool:

@@ -8,8 +8,8 @@ apart. Several processes that a launcher started together are one run: the main 
 import contextlib
 import dataclasses
 import functools
+import pkgutil
 import shutil
-import sys
 import time
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
@@ -24,11 +24,12 @@ from ifguide.runtime.progress import Progress
 from ifguide.storage import artifacts
 from ifguide.storage.lock import study_lock
 from ifguide.storage.work import close_work
-from ifguide.study.freshness import inputs_of, require_fresh, settings_of, stage_states, unit_state
-from ifguide.study.lineage import STAGES, Unit, can_be_made_again, read_units
+from ifguide.study.freshness import Freshness, require_fresh, unit_state
+from ifguide.study.lineage import Unit, can_be_made_again
 from ifguide.study.planning.plan import check_fit
 from ifguide.study.planning.sizing import check_inputs, fit_to_data, smaller_batch
 from ifguide.study.reading import Study
+from ifguide.study.stage_table import GENERATION, STAGES, TRAINING, describe_stage, read_units
 from ifguide.study.variants import RESERVED
 
 
@@ -74,16 +75,17 @@ def run_study(
     """
     for stage in filter(None, (until, force)):
         study.units(stage)  # refuses an unknown name before anything runs
-    stages = STAGES[: STAGES.index(until) + 1] if until else STAGES
+    order = list(STAGES)
+    stages = order[: order.index(until) + 1] if until else order
     if force and force not in stages:
         raise ConfigError(f"--force {force} comes after --until {until}, so it would not run; leave one of them out")
     units = [unit for stage in stages for unit in study.units(stage)]
+    freshness = Freshness(study)
     if not unchecked and distributed.current().alone:
-        states = stage_states(study)
-        due = [stage for stage in stages if states[stage].state != "fresh"]
+        due = [stage for stage in stages if freshness.stage(stage).state != "fresh"]
         if {"model", "factors", "suppress"}.intersection(due):
             check_fit(study, due)
-    return _build(study, units, progress, forced={unit for unit in units if unit.stage == force})
+    return _build(study, units, progress, freshness, forced={unit for unit in units if unit.stage == force})
 
 
 def evaluate(study: Study, variant: str, *, progress: Progress | None = None) -> list[Unit]:
@@ -153,58 +155,60 @@ def build(study: Study, units: Iterable[Unit], *, progress: Progress | None = No
 
     for unit in units:
         visit(unit)
-    return _build(study, list(needed), progress)
+    return _build(study, list(needed), progress, Freshness(study))
 
 
-def _build(study: Study, units: list[Unit], progress: Progress | None, forced: Collection[Unit] = ()) -> list[Unit]:
+def _build(
+    study: Study, units: list[Unit], progress: Progress | None, freshness: Freshness, forced: Collection[Unit] = ()
+) -> list[Unit]:
     built: list[Unit] = []
     progress = progress or Progress()
     processes = distributed.current()
     keep_freed_memory()
     with contextlib.ExitStack() as stack:
         processes.decide(lambda: stack.enter_context(study_lock(study.root)))  # the main process, for all of them
-        processes.decide(lambda: _prepare(study, units))
+        processes.decide(lambda: _prepare(study, units, freshness))
         for number, unit in enumerate(units):
-            if not processes.decide(functools.partial(_is_due, study, unit, unit in forced)):
+            if not processes.decide(functools.partial(_is_due, study, unit, freshness, unit in forced)):
                 continue
             started = time.monotonic()
             progress.begin_stage(str(unit), number, len(units))
-            _build_unit(study, unit, progress)
+            _build_unit(study, unit, progress, freshness)
+            freshness.renew(unit)
             progress.end_stage(time.monotonic() - started)
             built.append(unit)
     return built
 
 
-def _prepare(study: Study, units: list[Unit]) -> None:
+def _prepare(study: Study, units: list[Unit], freshness: Freshness) -> None:
     artifacts.remove_temporaries(study.root)
     for unit in units:
         if unit.stage != "documents":  # the app may be building those
             artifacts.remove_partials(study.folder(unit))  # only here, where nobody else is building
-        if (state := unit_state(study, unit).state) == "missing":
-            _check_can_build(study, unit)  # before hours of work on what it reads
+        if (state := freshness.state(unit).state) == "missing":
+            _check_can_build(study, unit, freshness)  # before hours of work on what it reads
         if state != "fresh":
-            inputs_of(study, unit, read=[])  # likewise: a file of the user's may be gone
+            freshness.inputs(unit, read=[])  # likewise: a file of the user's may be gone
 
 
-def _is_due(study: Study, unit: Unit, forced: bool) -> bool:
-    if not forced and unit_state(study, unit).state == "fresh":
+def _is_due(study: Study, unit: Unit, freshness: Freshness, forced: bool) -> bool:
+    if not forced and freshness.state(unit).state == "fresh":
         return False
-    _check_can_build(study, unit)
+    _check_can_build(study, unit, freshness)
     return True
 
 
-def _check_can_build(study: Study, unit: Unit) -> None:
+def _check_can_build(study: Study, unit: Unit, freshness: Freshness) -> None:
     """Refuse to build a user's own selection, which study.toml does not describe."""
     if unit.stage == "selection" and not can_be_made_again(study.config, unit.name):
-        state = unit_state(study, unit)
+        state = freshness.state(unit)
         known = ", ".join(study.selection_names()) or "none yet"
         stale, missing = f"is stale ({state.reason}); save it again", f"does not exist (there: {known}); save it"
         why = stale if state.state == "stale" else missing
         raise StaleError(f"selection {unit.name!r} {why} with `ifguide select {study.name} --name {unit.name} ...`")
 
 
-def _build_unit(study: Study, unit: Unit, progress: Progress) -> None:
-    from ifguide.study.stages import build as stages
+def _build_unit(study: Study, unit: Unit, progress: Progress, freshness: Freshness) -> None:
     from ifguide.study.stages.document_table import writing_alone
 
     if study.config.compute.threads:
@@ -212,18 +216,19 @@ def _build_unit(study: Study, unit: Unit, progress: Progress) -> None:
 
         torch.set_num_threads(study.config.compute.threads)
     processes = distributed.current()
-    build = getattr(stages, f"build_{unit.stage}")
+    stage = describe_stage(unit.stage)
+    build, shared = pkgutil.resolve_name(stage.build), bool(stage.batch)
     if processes.is_main:
         alone = writing_alone(study) if unit.stage == "documents" else contextlib.nullcontext()
-        inputs, settings = inputs_of(study, unit), settings_of(study, unit)
+        inputs, settings = freshness.inputs(unit), freshness.settings(unit)
         with alone, artifacts.building(study.folder(unit), stage=unit.stage, inputs=inputs, config=settings) as folder:
-            if unit.stage in stages.SHARED:
+            if shared:
                 processes.decide(lambda: str(folder))
             _build_in_memory(build, study, unit, folder, progress)
         close_work(study.root, unit.work)
-    elif unit.stage in stages.SHARED:
+    elif shared:
         build(study, unit, Path(processes.decide(None)), progress)
-    if unit.stage in stages.SHARED:  # it held a model and more
+    if shared:  # it held a model and more
         return_freed_memory()
 
 
@@ -234,20 +239,22 @@ def _build_in_memory(build: Callable, study: Study, unit: Unit, folder: Path, pr
         try:
             return build(study, unit, folder, progress)
         except RuntimeError as error:
-            if type(error).__name__ != "OutOfMemoryError" or not distributed.current().alone:
+            import torch
+
+            if not isinstance(error, torch.OutOfMemoryError) or not distributed.current().alone:
                 raise
             smaller = smaller_batch(study.config, unit.stage)
             if not smaller:
                 remedy = "a smaller corpus.max_length, or fewer layers in model.modules"
-                if unit.stage in ("model", "suppress"):
+                if describe_stage(unit.stage).batch == TRAINING:
                     settings = 'training.gradient_checkpointing = true, training.adapter = "lora"'
                     remedy = f"{settings}, or a smaller corpus.max_length"
-                if unit.stage == "evaluate":
+                if describe_stage(unit.stage).batch == GENERATION:
                     remedy = "a smaller evaluate.max_new_tokens, or shorter texts in evaluate.heldout"
                 raise ConfigError(f"{unit}: one row at a time is too much for the GPU's memory; try {remedy}") from None
-        said = ", ".join(f"{place} = {value}" for place, value in smaller.items())
-        progress.message(f"{unit}: the GPU's memory is too small; trying again with {said}")
-        sys.modules["torch"].cuda.empty_cache()
+        settings = ", ".join(f"{place} = {value}" for place, value in smaller.items())
+        progress.message(f"{unit}: the GPU's memory is too small; trying again with {settings}")
+        torch.cuda.empty_cache()
         study = Study(study.root, with_values(study.config, smaller))
         shutil.rmtree(folder)
         folder.mkdir()

@@ -17,7 +17,8 @@ from ifguide.errors import ConfigError, StaleError, StudyNotFound
 from ifguide.selection.saved import Selection, read_selection
 from ifguide.storage import artifacts
 from ifguide.study.folder import StudyFolder, cache_dir, list_studies
-from ifguide.study.lineage import STAGE_FOLDERS, STAGES, Unit, can_be_made_again, scores_unit
+from ifguide.study.lineage import Unit, can_be_made_again, scores_unit
+from ifguide.study.stage_table import STAGES, describe_stage
 from ifguide.study.variants import check_variants
 
 
@@ -157,7 +158,7 @@ class Study(StudyFolder):
 
     def names_of(self, stage: str) -> list[str]:
         """Names of a stage's artefacts that are there; those of `units` first, then the others by name."""
-        folder = self.root / STAGE_FOLDERS[stage]
+        folder = self.root / describe_stage(stage).folder
         found = {p.parent.name for p in folder.glob(f"*/{artifacts.MANIFEST}") if is_name(p.parent.name)}
         first = [unit.name for unit in self.units(stage) if unit.name in found] if stage in STAGES else []
         return first + sorted(found - set(first))

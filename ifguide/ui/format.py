@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from ifguide.config.attributions import KINDS, attributions
 from ifguide.storage.durations import format_seconds
+from ifguide.study.stage_table import STAGES
 from ifguide.study.variants import BASELINES
 
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>()#+!|~:$^=&.-])")
@@ -18,18 +19,7 @@ _UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202
 """Control characters, and those that change the writing direction, which would reorder our own words too."""
 _COMMAND = re.compile(r"(`(?:ifguide|python|torchrun|accelerate|pip|make) [^`]*`)")
 
-STAGE_TITLES = {
-    "corpus": "Read the corpus",
-    "queries": "Read the queries",
-    "model": "Train the base model",
-    "factors": "Fit the curvature",
-    "direction": "Find the toxic direction",
-    "scores": "Score every token",
-    "index": "Sort the scores",
-    "selection": "Select tokens",
-    "suppress": "Retrain against them",
-    "evaluate": "Compare the models",
-    "documents": "List the documents",
+_JOB_TITLES = {
     "explain": "Measure what each query does",
     "map": "Draw the map of documents",
     "mechanism": "Compare the layers",
@@ -40,24 +30,14 @@ STAGE_TITLES = {
     "new": "Read and check every input",
     "plan": "Measure a few seconds of every step",
 }
-"""Stage, or another job, -> what it does, in three or four words."""
-
-STAGE_NOTES = {
-    "corpus": "Cuts every document into the model's tokens.",
-    "queries": "Reads the toxic and the safe examples that say what to look for.",
-    "model": "Trains on the whole corpus and keeps a few early checkpoints.",
-    "factors": "Approximates how the loss bends around each checkpoint (EK-FAC).",
-    "direction": "Turns the queries into one direction in the model's weights.",
-    "scores": "Measures how far each token pushes the model in that direction.",
-    "index": "Prepares the scores for the threshold page.",
-    "selection": "Takes the highest-scoring tokens, and a random control.",
-    "documents": "Sums up every document, so that the document list opens at once.",
-    "suppress": "Trains again from the same start, pushing away from the selected tokens.",
-    "evaluate": "Lets all models complete the same prompts and rates the answers.",
-}
-"""Stage -> one sentence for the reader who sees it for the first time."""
+"""Jobs that are no stage -> what they do, in three or four words."""
 
 STATE_WORDS = {"fresh": "Up to date", "stale": "Out of date", "missing": "Not started"}
+
+
+def job_title(name: str, otherwise: str = "") -> str:
+    """What a stage or another job does, in three or four words; `otherwise` where there is none of this name."""
+    return STAGES[name].title if name in STAGES else _JOB_TITLES.get(name, otherwise)
 
 
 def plain(text: str) -> str:

@@ -7,8 +7,8 @@ import streamlit as st
 
 from ifguide.runtime.jobs import Job, JobStatus, active_job, cancel_job, latest_job, start_job
 from ifguide.storage.lock import read_record
-from ifguide.study.lineage import STAGES
-from ifguide.ui.format import STAGE_TITLES, ago, count, duration, plain, sentence
+from ifguide.study.stage_table import STAGES
+from ifguide.ui.format import ago, count, duration, job_title, plain, sentence
 from ifguide.ui.layout import guard
 
 _ENDINGS = {"failed": "stopped with an error", "dead": "crashed unexpectedly", "cancelled": "was stopped"}
@@ -80,7 +80,7 @@ def running_stage(root: Path) -> str | None:
 def stage_title(status: JobStatus) -> str:
     """The running step, in words; a step for one model names it."""
     stage, _, name = status.stage.partition(" ")
-    title = STAGE_TITLES.get(stage, stage or "Starting")
+    title = job_title(stage, stage or "Starting")
     return plain(f"{title} ({name})" if name else title)
 
 
@@ -91,7 +91,7 @@ def progress_line(status: JobStatus) -> str:
         return "starting"
     place, n_stages = status.stage_index + 1, status.n_stages
     if status.command and status.command[0] in _RUNS and stage in STAGES:
-        place, n_stages = STAGES.index(stage) + 1, len(STAGES)
+        place, n_stages = list(STAGES).index(stage) + 1, len(STAGES)
     return f"step {place} of {n_stages}: {stage_title(status)}" if n_stages > 1 else stage_title(status)
 
 
@@ -114,7 +114,7 @@ def _show_ending(job: Job) -> None:
     if status.state == "done":
         return
     command = status.command[0] if status.command else "run"
-    job_name = "The last run" if command in _RUNS else f"The last job, “{STAGE_TITLES.get(command, plain(command))}”,"
+    job_name = "The last run" if command in _RUNS else f"The last job, “{job_title(command, plain(command))}”,"
     ending = _ENDINGS.get(status.state, "ended")
     text = f"{job_name} {ending} ({ago(status.updated)}, at the step “{stage_title(status)}”)."
     if status.state == "cancelled":

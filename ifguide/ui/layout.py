@@ -3,7 +3,6 @@
 import contextlib
 import logging
 import math
-import re
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import NoReturn
 
@@ -13,11 +12,9 @@ from ifguide.errors import IFGuideError
 from ifguide.runtime.jobs import active_job
 from ifguide.storage import artifacts
 from ifguide.study.freshness import StageState, stage_state
-from ifguide.study.lineage import STAGES, Unit
-from ifguide.ui.format import STAGE_TITLES, count, plain, sentence
+from ifguide.study.lineage import Unit
+from ifguide.ui.format import count, job_title, plain, sentence
 from ifguide.ui.loaders import Loaded
-
-_FROM_ANOTHER = re.compile(rf"(?:[\w.-]+: )?({'|'.join(STAGES)})(?: [\w.-]+)? is (stale|missing)")
 
 
 @contextlib.contextmanager
@@ -60,7 +57,7 @@ def need_stage(loaded: Loaded, stage: str, then: str) -> None:
     if state.state == "missing":
         running = active_job(loaded.study.root) is not None
         st.info(
-            f"Nothing to show yet: the step “{STAGE_TITLES[stage]}” has not {'finished' if running else 'run'}. {then}",
+            f"Nothing to show yet: the step “{job_title(stage)}” has not {'finished' if running else 'run'}. {then}",
             icon=":material/hourglass_empty:",
         )
         label = "See its progress on the Overview page" if running else "Go to the Overview page and run the study"
@@ -76,9 +73,9 @@ def need_stage(loaded: Loaded, stage: str, then: str) -> None:
 
 def explain(state: StageState) -> str:
     """A state's reason as a sentence."""
-    if found := _FROM_ANOTHER.fullmatch(state.reason):
-        why = "is out of date" if found[2] == "stale" else "has not run"
-        return f"It depends on “{STAGE_TITLES[found[1]]}”, which {why}."
+    if state.source:
+        why = "is out of date" if state.source_state == "stale" else "has not run"
+        return f"It depends on “{job_title(state.source.stage)}”, which {why}."
     reason = state.reason.strip().replace("_", " ")
     return reason[:1].upper() + reason[1:].rstrip(".") + "." if reason else ""
 

@@ -153,7 +153,7 @@ def write_study(
 ) -> Study:
     """Write a whole study, or its stages up to one; without `content`, with texts of its own; with `weights`, tiny
     random ones of its models."""
-    from ifguide.study.lineage import STAGES
+    from ifguide.study.stage_table import STAGES
     from ifguide.study.stages.document_table import write_table
 
     inputs = cache.parent / f"inputs-{name}"
@@ -187,7 +187,7 @@ def write_study(
         "documents": write_table,
         "evaluate": partial(_build_evaluation, content),
     }
-    for stage in STAGES[: STAGES.index(until) + 1]:
+    for stage in list(STAGES)[: list(STAGES).index(until) + 1]:
         for unit in study.units(stage):
             with artifacts.building(
                 study.folder(unit), stage=stage, inputs=inputs_of(study, unit), config=settings_of(study, unit)

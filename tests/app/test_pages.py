@@ -14,8 +14,9 @@ from ifguide.selection.verdicts import Target, VerdictLog
 from ifguide.storage import artifacts
 from ifguide.study.analysis import explain, reliability
 from ifguide.study.freshness import study_fingerprint, unit_state
-from ifguide.study.lineage import STAGES, Unit
+from ifguide.study.lineage import Unit
 from ifguide.study.reading import Study
+from ifguide.study.stage_table import STAGES
 from ifguide.study.stages.document_table import CORPUS, table_path, write_tables
 from ifguide.study.stages.select import save_selection
 from ifguide.ui import components, job_panel

@@ -17,8 +17,9 @@ from ifguide.cli.main import app, main
 from ifguide.errors import IFGuideError
 from ifguide.runtime import jobs
 from ifguide.storage import artifacts
-from ifguide.study.lineage import STAGES, Unit
+from ifguide.study.lineage import Unit
 from ifguide.study.reading import Study
+from ifguide.study.stage_table import STAGES
 from ifguide.study.variants import OTHERS
 from ifguide.ui import server
 from tests.small_study import make_study
@@ -137,7 +138,7 @@ def test_an_error_in_a_process_of_its_own_and_its_traceback_with_debug(command):
 
 def test_status_as_json_has_every_stage_and_metric(invoke):
     found = json.loads(invoke("status", "small", "--json").output)
-    assert tuple(found["stages"]) == STAGES
+    assert list(found["stages"]) == list(STAGES)
     assert found["stages"]["scores"]["state"] == "fresh"
     unbuilt = {"state": "missing", "seconds": None, "reason": "default: not built yet", "peak": None}
     assert found["stages"]["suppress"] == unbuilt

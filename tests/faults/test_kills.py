@@ -9,8 +9,8 @@ import sys
 import pytest
 
 from ifguide.study.freshness import stage_states
-from ifguide.study.lineage import STAGES
 from ifguide.study.reading import Study
+from ifguide.study.stage_table import STAGES
 from tests.faults.comparing import contents
 from tests.faults.conftest import NAME
 

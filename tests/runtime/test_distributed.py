@@ -18,9 +18,10 @@ from ifguide.models.loading import tracked_modules
 from ifguide.runtime.distributed import ALONE, Processes
 from ifguide.storage.shards import plan_shards
 from ifguide.study.freshness import stage_states
-from ifguide.study.lineage import STAGES, Unit
+from ifguide.study.lineage import Unit
 from ifguide.study.pipeline import run_study
 from ifguide.study.reading import Study
+from ifguide.study.stage_table import STAGES
 from ifguide.study.stages import scoring
 from tests.influence.covariances import fit_covariances
 from tests.influence.dense import relative_error
@@ -233,7 +234,7 @@ def test_killing_either_process_loses_a_shard_at_most_and_the_scores_are_those_o
     assert len(written) == len(set(written)) > kept[-1], "a finished shard was computed again"
     study = Study.open("tiny", tmp_path)
     assert study.manifest(Unit("scores"))["outputs"] == scored.manifest(Unit("scores"))["outputs"]
-    assert {stage_states(study)[stage].state for stage in STAGES[:6]} == {"fresh"}
+    assert {stage_states(study)[stage].state for stage in list(STAGES)[:6]} == {"fresh"}
 
 
 def test_torchrun_builds_the_study_that_one_process_builds(scored, tmp_path):

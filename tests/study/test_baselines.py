@@ -20,10 +20,11 @@ from ifguide.runtime.progress import Progress, Sink
 from ifguide.study.analysis.comparison import comparison_table, describe_treatment, treatment_note
 from ifguide.study.analysis.verify import verify_study
 from ifguide.study.freshness import stage_state, unit_state
-from ifguide.study.lineage import Unit, read_units
+from ifguide.study.lineage import Unit
 from ifguide.study.pipeline import build, create_study, import_scores, run_study
 from ifguide.study.reading import Study
 from ifguide.study.sharing.export import export_study
+from ifguide.study.stage_table import read_units
 from ifguide.study.stages.baselines import score_by_leaving_words_out, score_documents, score_words
 from ifguide.study.stages.document_table import table_path
 from ifguide.study.stages.evaluating import evaluate_unit

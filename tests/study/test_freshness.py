@@ -9,8 +9,9 @@ from ifguide.config.attributions import attributions
 from ifguide.config.names import BASE
 from ifguide.errors import InputError
 from ifguide.storage import artifacts
-from ifguide.study import lineage
+from ifguide.study import stage_table
 from ifguide.study.freshness import (
+    Freshness,
     StageState,
     inputs_of,
     settings_of,
@@ -19,9 +20,10 @@ from ifguide.study.freshness import (
     study_fingerprint,
     unit_state,
 )
-from ifguide.study.lineage import STAGES, Unit, read_units
+from ifguide.study.lineage import Unit
 from ifguide.study.pipeline import run_study
 from ifguide.study.reading import Study
+from ifguide.study.stage_table import STAGES, read_units
 from ifguide.study.stages.select import save_selection
 from ifguide.study.variants import BASELINES, PREFERENCE, RETRAINED, STEERED
 from tests.small_study import changed, make_study, make_up, rebuild, reverse_scores
@@ -217,9 +219,9 @@ class TestBaselineClassifier:
         return study
 
     def stale(self, study: Study) -> set[Unit]:
-        known: dict = {}
+        freshness = Freshness(study)
         every = [*(unit for stage in BUILT for unit in study.units(stage)), *self.units(study)]
-        return {unit for unit in every if unit_state(study, unit, known).state != "fresh"}
+        return {unit for unit in every if freshness.state(unit).state != "fresh"}
 
     def test_a_changed_folder_makes_exactly_what_it_judged_stale(self, tmp_path, study, judge):
         settings = [f"baselines.{key}=classifier:{judge}#TOXIC" for key in ("scorer", "steer_scorer")]
@@ -313,6 +315,6 @@ def test_scores_made_before_there_was_a_probe_are_out_of_date_unless_it_is_off(t
 def test_a_selection_by_the_tail_follows_the_tails_definition(study, monkeypatch):
     both = (study, changed(study, "selection.quantile=0.0"))
     before = [settings_of(one, Unit("selection", "default")) for one in both]
-    monkeypatch.setattr(lineage, "TAIL", 9.0)
+    monkeypatch.setattr(stage_table, "TAIL", 9.0)
     after = [settings_of(one, Unit("selection", "default")) for one in both]
     assert after[0] == before[0] and after[1] != before[1]

@@ -22,9 +22,10 @@ from ifguide.selection.choice import read_choice
 from ifguide.storage import artifacts
 from ifguide.storage.lock import study_lock
 from ifguide.study.freshness import stage_states, study_fingerprint
-from ifguide.study.lineage import STAGES, Unit
+from ifguide.study.lineage import Unit
 from ifguide.study.pipeline import build, create_study, evaluate, run_study
 from ifguide.study.reading import Study
+from ifguide.study.stage_table import STAGES
 from ifguide.study.stages.select import open_index, preview_selection, save_selection, select_by_scan
 from tests.influence.dense import dot, layer_gradient, sequence_losses
 from tests.tiny import tiny_model
@@ -44,7 +45,7 @@ CHECKPOINTS = {
     "qwen2": ["given"],
 }
 ALL = (
-    *STAGES[:7],
+    *list(STAGES)[:7],
     *(f"selection {n}" for n in ("default", "random", "oracle")),
     *("documents", "documents default", "documents random", "documents oracle"),
     *(f"suppress {n}" for n in ("default", "random", "oracle")),
@@ -110,12 +111,9 @@ def names(units) -> list[str]:
 
 def outputs(study: Study) -> dict[str, dict[str, str]]:
     """Hashes of every file of every artefact, the logs with times in them left out."""
-    found = {}
-    for stage in STAGES:
-        for unit in study.units(stage):
-            hashes = study.manifest(unit)["outputs"]
-            found[str(unit)] = {name: h for name, h in hashes.items() if name not in artifacts.RECORDS}
-    return found
+    units = [unit for stage in STAGES for unit in study.units(stage)]
+    every = {str(unit): study.manifest(unit)["outputs"] for unit in units}
+    return {unit: {n: h for n, h in hashes.items() if n not in artifacts.RECORDS} for unit, hashes in every.items()}
 
 
 def near(value: float, scale: float, kind: str):
@@ -340,7 +338,7 @@ class TestBuildingAgain:
 
         study = make("qwen2", tmp_path, tmp_path / "inputs")
         run_study(study, until="scores", progress=Progress([Record()]))
-        assert [entry[:3] for entry in seen] == [(name, i, 6) for i, name in enumerate(STAGES[:6])]
+        assert [entry[:3] for entry in seen] == [(name, i, 6) for i, name in enumerate(list(STAGES)[:6])]
         totals = {name: (done, total) for name, _, _, done, total in seen}
         assert totals["corpus"] == (12, 12)
         n_tokens = study.corpus().n_tokens

@@ -100,11 +100,13 @@ def test_fit_plans_again_with_what_it_wrote_until_nothing_helps_any_more(study, 
         def __init__(self, study):
             self.rows = study.config.training.batch_size
 
-        def needs(self):
-            return {"suppress": plan.Need(seconds=1.0, host=100 * self.rows)}
-
     monkeypatch.setenv("IFGUIDE_CACHE", str(study.root.parent))
+
+    def measure_needs(measured):
+        return {"suppress": plan.Need(seconds=1.0, host=100 * measured.rows)}
+
     monkeypatch.setattr(plan, "Measured", Measured)
+    monkeypatch.setattr(plan, "measure_needs", measure_needs)
     study.change(tiny_config(study.root.parent / "inputs"))
     for free, fits in ((150, True), (50, False)):
         monkeypatch.setattr(plan, "free_memory", lambda folder, free=free: {"host": free})

@@ -16,8 +16,9 @@ from ifguide.runtime.progress import Progress
 from ifguide.storage import artifacts
 from ifguide.storage.lock import study_lock
 from ifguide.study.freshness import unit_state
-from ifguide.study.lineage import READ_BY_SCORES, STAGE_FOLDERS, STAGES, Unit, can_be_made_again
+from ifguide.study.lineage import READ_BY_SCORES, Unit, can_be_made_again
 from ifguide.study.reading import Study
+from ifguide.study.stage_table import ON_REQUEST, STAGES
 from ifguide.study.stages.attributions import Place, make_scorer
 from ifguide.study.stages.checkpoints import (
     compute_direction,
@@ -187,15 +188,14 @@ def verify_study(study: Study, *, share: float = 0.01, seed: int = 0, progress: 
 
 
 def list_units(study: Study) -> list[Unit]:
-    """What a run makes, then all other named artefacts in the folder, in running order."""
+    """What a run makes and all other named artefacts in the folder, in running order; scores of other methods last."""
     found: dict[Unit, None] = {}
-    for stage in ("baseline", *STAGES):
+    for stage, row in (STAGES | ON_REQUEST).items():
         if stage in STAGES:
             found |= dict.fromkeys(study.units(stage))
-        if stage in STAGE_FOLDERS:
+        if row.folder:
             found |= dict.fromkeys(Unit(stage, name) for name in study.names_of(stage))
-    order = {stage: place for place, stage in enumerate((*STAGES[:7], "baseline", *STAGES[7:]))}
-    return sorted(found, key=lambda unit: order[unit.stage])  # stable: names keep their order
+    return list(found)
 
 
 def check_unit(study: Study, unit: Unit) -> Part:

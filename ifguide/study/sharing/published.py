@@ -257,7 +257,7 @@ def _write_card(folder: Path, template: str, facts: dict, mark: bytes) -> None:
     """README.md from a template beside this file, which escapes what comes from the study; and `MARK`."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    loader = PackageLoader("ifguide.study", ".")
+    loader = PackageLoader("ifguide.study.sharing", ".")
     made = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     (folder / "README.md").write_text(made.get_template(template).render(facts), encoding="utf-8")
     (folder / MARK).write_bytes(mark)

@@ -1,8 +1,8 @@
 """What each stage does: reads the artefacts before it, computes, writes its own into the folder it is given.
 
-Every function has the same form, `build_<stage>(study, unit, folder, progress)`, and the pipeline calls it by name.
-Those of the stages in `SHARED` are called in every process of a run (see `ifguide.runtime.distributed`): all compute,
-the main one writes.
+Every function has the same form, `build_<stage>(study, unit, folder, progress)`; `ifguide.study.stage_table` names it.
+Those of stages with a batch are called in every process of a run (see `ifguide.runtime.distributed`): all compute, the
+main one writes.
 """
 
 import contextlib
@@ -37,9 +37,6 @@ from ifguide.study.stages.checkpoints import cut_training_rows, load_checkpoint,
 from ifguide.study.stages.scoring import score_kinds, treat
 from ifguide.study.stages.select import compute_selection
 from ifguide.study.variants import PREFERENCE, recipe
-
-SHARED = ("model", "factors", "direction", "scores", "suppress", "evaluate")
-"""Stages whose work several processes divide; the others are the main process's alone."""
 
 
 def build_corpus(study: Study, unit: Unit, folder: Path, progress: Progress) -> None:

@@ -31,10 +31,11 @@ from ifguide.evaluation import Report
 from ifguide.selection.saved import Selection
 from ifguide.storage import artifacts
 from ifguide.study.freshness import find_change, inputs_of, settings_of, unit_digest
-from ifguide.study.lineage import STAGE_FOLDERS, Unit
+from ifguide.study.lineage import Unit
 
 if TYPE_CHECKING:
     from ifguide.study.reading import Study
+from ifguide.study.stage_table import STAGES
 
 CORPUS = Unit("documents")
 """The artefact that describes the corpus."""
@@ -269,7 +270,7 @@ def remove_table(study: "Study", unit: Unit) -> None:
 @contextlib.contextmanager
 def writing_alone(study: "Study") -> Iterator[None]:
     """Hold the folder of the tables; another writer waits, in this process or another one."""
-    folder = study.root / STAGE_FOLDERS["documents"]
+    folder = study.root / STAGES["documents"].folder
     folder.mkdir(exist_ok=True)
     with (folder / _LOCK).open("a") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)

@@ -15,8 +15,9 @@ from ifguide.storage.artifacts import check_sizes, hash_json, read_manifest, rea
 from ifguide.storage.lock import read_record
 from ifguide.storage.work import open_work
 from ifguide.study.freshness import inputs_of, settings_of
-from ifguide.study.lineage import BASELINE_CLASSIFIER, Unit, weights_unit
+from ifguide.study.lineage import Unit, weights_unit
 from ifguide.study.reading import Study
+from ifguide.study.stage_table import BASELINE_CLASSIFIER
 from ifguide.study.stages.checkpoints import place_model
 from ifguide.study.variants import STEERED
 

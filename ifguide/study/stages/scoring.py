@@ -19,7 +19,7 @@ from ifguide.storage import artifacts
 from ifguide.storage.shards import ShardStore, plan_shards
 from ifguide.storage.work import open_work
 from ifguide.study.freshness import inputs_of, require_fresh, settings_of
-from ifguide.study.lineage import STAGES, Unit
+from ifguide.study.lineage import READ_BY_SCORES, Unit
 from ifguide.study.reading import Study
 from ifguide.study.stages.attributions import Place, Scorer, make_scorer
 from ifguide.study.stages.checkpoints import Direction, corpus_sequences, named_file
@@ -93,7 +93,7 @@ def score_task(study: Study, task: int, tasks: int, progress: Progress) -> None:
 
 def require_ready(study: Study) -> None:
     """A StaleError unless every stage before the scores is fresh; it names the command that builds them."""
-    before = STAGES[: STAGES.index("scores")]
+    before = READ_BY_SCORES[:-1]
     for unit in (unit for stage in before for unit in study.units(stage)):
         require_fresh(study, unit, f"run {study.name} --until {before[-1]}")
 

@@ -14,8 +14,9 @@ from ifguide.selection.saved import Selection
 from ifguide.storage import artifacts
 from ifguide.study.analysis.comparison import Comparison, compare_variants
 from ifguide.study.freshness import stage_states
-from ifguide.study.lineage import STAGES, Unit
+from ifguide.study.lineage import Unit
 from ifguide.study.reading import Study
+from ifguide.study.stage_table import STAGES
 from ifguide.study.stages.document_table import scale_top
 from ifguide.ui.format import count, count_of
 

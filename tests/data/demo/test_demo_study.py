@@ -14,9 +14,9 @@ from ifguide.models.loading import load_config, load_tokenizer
 from ifguide.storage.lock import LOCK, study_lock
 from ifguide.study.demo import NAME, demo_config, prepare_demo, write_inputs
 from ifguide.study.freshness import stage_states
-from ifguide.study.lineage import STAGES
 from ifguide.study.planning.sizing import check_inputs
 from ifguide.study.reading import Study
+from ifguide.study.stage_table import STAGES
 
 
 @pytest.fixture(scope="module")
