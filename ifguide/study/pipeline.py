@@ -104,8 +104,8 @@ def borrow(study: Study, name: str, lent: BorrowedConfig, *, progress: Progress 
         InputError: the studies hold other texts; the settings are as they were.
     """
     check_name(name, "selection")
-    known = study.config.borrowed.get(name)
-    if name in RESERVED or name in study.config.variants or (name in study.selection_names() and not known):
+    borrowed_before = study.config.borrowed.get(name)
+    if name in RESERVED or name in study.config.variants or (name in study.selection_names() and not borrowed_before):
         raise ConfigError(f"the name {name!r} is taken; choose another for the borrowed selection with --name")
     other = Study.open(lent.study, study.root.parent)
     if other.name == study.name:
@@ -202,8 +202,8 @@ def _check_can_build(study: Study, unit: Unit, freshness: Freshness) -> None:
     """Refuse to build a user's own selection, which study.toml does not describe."""
     if unit.stage == "selection" and not can_be_made_again(study.config, unit.name):
         state = freshness.state(unit)
-        known = ", ".join(study.selection_names()) or "none yet"
-        stale, missing = f"is stale ({state.reason}); save it again", f"does not exist (there: {known}); save it"
+        saved = ", ".join(study.selection_names()) or "none yet"
+        stale, missing = f"is stale ({state.reason}); save it again", f"does not exist (there: {saved}); save it"
         why = stale if state.state == "stale" else missing
         raise StaleError(f"selection {unit.name!r} {why} with `ifguide select {study.name} --name {unit.name} ...`")
 

@@ -32,9 +32,9 @@ class Study(StudyFolder):
         cache = cache_dir(cache)
         root = cache / check_name(name)
         if not (root / "study.toml").is_file():
-            known = ", ".join(list_studies(cache)) or "none yet"
+            studies = ", ".join(list_studies(cache)) or "none yet"
             raise StudyNotFound(
-                f"no study {name!r} in {cache} (there: {known}); make it with `ifguide new {name}` or `ifguide demo`"
+                f"no study {name!r} in {cache} (there: {studies}); make it with `ifguide new {name}` or `ifguide demo`"
             )
         config = read_config(root / "study.toml")
         try:
@@ -75,10 +75,10 @@ class Study(StudyFolder):
         from ifguide.models.loading import context_length, load_config
 
         limit = context_length(load_config(self.resolve(self.config.model.source), self.config.model.revision))
-        wanted = self.config.corpus.max_length
-        if wanted > limit:
-            raise ConfigError(f"corpus.max_length: expected at most {limit:,}, the model's context, got {wanted:,}")
-        return wanted or limit
+        length = self.config.corpus.max_length
+        if length > limit:
+            raise ConfigError(f"corpus.max_length: expected at most {limit:,}, the model's context, got {length:,}")
+        return length or limit
 
     def _need(self, unit: Unit) -> Path:
         folder = self.folder(unit)
@@ -132,8 +132,8 @@ class Study(StudyFolder):
         if unit.name:
             return artifacts.load_array(self._need(unit) / "scores.npy")
         if kind not in KINDS:
-            known = ", ".join((*KINDS, *self.config.imported))
-            raise ConfigError(f"scores: expected one of {known}, got {kind!r}")
+            kinds = ", ".join((*KINDS, *self.config.imported))
+            raise ConfigError(f"scores: expected one of {kinds}, got {kind!r}")
         if kind not in computed_kinds(self.config.scores) and not self.has_scores(kind):
             raise ConfigError(
                 f"study {self.name!r} has no {kind} scores; set scores.{kind} to true, with what it is combined from,"
@@ -159,9 +159,9 @@ class Study(StudyFolder):
     def names_of(self, stage: str) -> list[str]:
         """Names of a stage's artefacts that are there; those of `units` first, then the others by name."""
         folder = self.root / describe_stage(stage).folder
-        found = {p.parent.name for p in folder.glob(f"*/{artifacts.MANIFEST}") if is_name(p.parent.name)}
-        first = [unit.name for unit in self.units(stage) if unit.name in found] if stage in STAGES else []
-        return first + sorted(found - set(first))
+        names = {p.parent.name for p in folder.glob(f"*/{artifacts.MANIFEST}") if is_name(p.parent.name)}
+        first = [unit.name for unit in self.units(stage) if unit.name in names] if stage in STAGES else []
+        return first + sorted(names - set(first))
 
     def selection_names(self) -> list[str]:
         """Saved selections: the default one first, then the controls, then the user's by name."""
@@ -177,16 +177,16 @@ class Study(StudyFolder):
 
     def selection(self, name: str = DEFAULT) -> Selection:
         """One saved selection. A StaleError: it is not there, or its mask is of another corpus."""
-        found = read_selection(name, self._need(Unit("selection", name)))
+        selection = read_selection(name, self._need(Unit("selection", name)))
         n_tokens = int(artifacts.load_array(self._need(Unit("corpus")) / "offsets.npy")[-1])
-        if len(found.mask) != n_tokens:
+        if len(selection.mask) != n_tokens:
             made = can_be_made_again(self.config, name)
             again = f"ifguide run {self.name}" if made else f"ifguide select {self.name} --name {name} ..."
             raise StaleError(
                 f"selection {name!r} is of another corpus: expected a mask of {n_tokens:,} tokens, got"
-                f" {len(found.mask):,}; make it again with `{again}`"
+                f" {len(selection.mask):,}; make it again with `{again}`"
             )
-        return found
+        return selection
 
     def metrics(self, variant: str) -> dict | None:
         """Measured metrics of a model, the `variant` `base` or a selection's name; None: it was not evaluated."""
@@ -201,8 +201,8 @@ class Study(StudyFolder):
         """What a model loses on each held-out text: DataFrame nats, n_tokens; None without such text, or from an older
         version."""
         path = self._need(Unit("evaluate", variant)) / "heldout.parquet"
-        found = artifacts.read_table(path).to_pandas() if path.is_file() else None
-        return None if found is None or not found["n_tokens"].sum() else found
+        losses = artifacts.read_table(path).to_pandas() if path.is_file() else None
+        return None if losses is None or not losses["n_tokens"].sum() else losses
 
     def headline(self) -> dict[str, dict]:
         """Metrics of every evaluated model; the default selection's model is called `suppressed`."""

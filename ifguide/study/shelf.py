@@ -88,6 +88,6 @@ def measure(root: Path) -> tuple[int, float]:
     for folder, _, files in os.walk(root):
         for name in files:
             with contextlib.suppress(OSError):  # a running study removes files meanwhile
-                found = os.lstat(os.path.join(folder, name))
-                size, changed = size + found.st_size, max(changed, found.st_mtime * (name != LOCK))
+                stat = os.lstat(os.path.join(folder, name))
+                size, changed = size + stat.st_size, max(changed, stat.st_mtime * (name != LOCK))
     return size, changed

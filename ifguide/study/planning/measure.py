@@ -76,8 +76,8 @@ class Measured:
 
     def batches_of(self, tokens: int) -> tuple[list, float]:
         """What is measured, in batches of this many tokens; and the tokens of a full one for one of the largest."""
-        found = [batch.to(self.device) for batch in self.make_batches(tokens)]
-        return found, max(1.0, min(tokens, self.n_tokens) / max(batch.input_ids.numel() for batch in found))
+        batches = [batch.to(self.device) for batch in self.make_batches(tokens)]
+        return batches, max(1.0, min(tokens, self.n_tokens) / max(batch.input_ids.numel() for batch in batches))
 
     def time(self, work: Callable[[], object], fuller: float = 1.0, fixed: int = 0) -> float:
         """Seconds that a piece of work takes; `peaks` grows to the memory that it would take with `fuller` times the

@@ -63,21 +63,21 @@ class ModelFacts:
 def known_facts(study: Study) -> ModelFacts | None:
     """What is on file of a study's model; of a recorded study, whose model is elsewhere, what it was recorded with."""
     recorded = read_record(study.root) and min(study.root.glob("model-facts/*.json"), default=None)
-    found = on_demand.read_result(recorded or _facts_path(study))
-    return ModelFacts(**found | {"layers": tuple(map(tuple, found["layers"]))}) if found else None
+    stored = on_demand.read_result(recorded or _facts_path(study))
+    return ModelFacts(**stored | {"layers": tuple(map(tuple, stored["layers"]))}) if stored else None
 
 
 def find_facts(study: Study) -> ModelFacts:
     """What can be known of a study's model; what is not on file is found out and kept. Errors as `describe_model`, and
     a ConfigError: the study packs documents, which this model would read as one."""
-    config, known = study.config.model, known_facts(study)
-    found = known or describe_model(study.resolve(config.source), config.revision, config.modules)
-    if study.config.training.packing and found.packs is False:
-        said = f"{found.family} lets packed documents see each other"
-        raise ConfigError(f"training.packing: {said}; set training.packing=false, a row for each document")
-    if known is None:
-        on_demand.keep_result(_facts_path(study), asdict(found))
-    return found
+    config, stored = study.config.model, known_facts(study)
+    facts = stored or describe_model(study.resolve(config.source), config.revision, config.modules)
+    if study.config.training.packing and facts.packs is False:
+        reason = f"{facts.family} lets packed documents see each other"
+        raise ConfigError(f"training.packing: {reason}; set training.packing=false, a row for each document")
+    if stored is None:
+        on_demand.keep_result(_facts_path(study), asdict(facts))
+    return facts
 
 
 def _facts_path(study: Study) -> Path:

@@ -145,9 +145,9 @@ def fit_to_data(study: Study, sample: Sample, named: AbstractSet[str]) -> tuple[
         all_fit, cut = "99 of 100 documents and every query are shorter.", "Longer documents are cut, to save memory."
         proposed["corpus.max_length"] = length, all_fit if fits <= LONGEST_CHUNK else cut
     widest = max(inputs for _, inputs in facts.layers)
-    wanted = max(_FEW_TOKENS, 2 * widest)
-    if n_documents * lengths.mean() > wanted:
-        proposed["factors.max_tokens"] = wanted, f"Enough for layers of up to {widest:,} inputs."
+    fit_tokens = max(_FEW_TOKENS, 2 * widest)
+    if n_documents * lengths.mean() > fit_tokens:
+        proposed["factors.max_tokens"] = fit_tokens, f"Enough for layers of up to {widest:,} inputs."
     if config.model.mode == "finetune":
         rate = 2e-4 if facts.parameters < 5e8 else 5e-5 if facts.parameters < 3e9 else 2e-5
         proposed["training.learning_rate"] = rate, f"For a model of {facts.parameters:,} weights."

@@ -58,13 +58,13 @@ def score_baseline(study: Study, unit: Unit, progress: Progress) -> list[np.ndar
 def score_words(corpus: TokenizedCorpus, scorer: ToxicityScorer, report: Report) -> np.ndarray:
     """The classifier's score, less one half, of the word a token belongs to, judged by itself: a word list with an
     order."""
-    known: dict[str, float] = {}
+    rated: dict[str, float] = {}
     scores = np.zeros(corpus.n_tokens, dtype=np.float32)
     for document, text in _texts(corpus, report):
         words = list(WRITTEN_WORD.finditer(text))
-        new = sorted({word.group().lower() for word in words} - known.keys())
-        known |= dict(zip(new, scorer.score(new).tolist(), strict=True)) if new else {}
-        ranges = [(word.start(), word.end(), known[word.group().lower()] - 0.5) for word in words]
+        new = sorted({word.group().lower() for word in words} - rated.keys())
+        rated |= dict(zip(new, scorer.score(new).tolist(), strict=True)) if new else {}
+        ranges = [(word.start(), word.end(), rated[word.group().lower()] - 0.5) for word in words]
         _give_to_tokens(corpus, document, ranges, scores)
     return scores
 
@@ -132,8 +132,8 @@ def read_scores(corpus: TokenizedCorpus, path: str, *, marked: bool = False) -> 
     if path.endswith(".npy"):
         scores = np.asarray(artifacts.load_array(Path(path)), dtype=np.float32)[None]
         if scores.shape[1:] != (corpus.n_tokens,):
-            found = scores.shape[1:]
-            raise InputError(f"{path}: expected {corpus.n_tokens:,} numbers, one a token, got the shape {found}")
+            shape = scores.shape[1:]
+            raise InputError(f"{path}: expected {corpus.n_tokens:,} numbers, one a token, got the shape {shape}")
     else:
         scores = _no_scores(corpus, 1)
         columns = ["document_id", "position", "char_start", "char_end", "score", "scores", "selected"]

@@ -83,8 +83,8 @@ def build_model(study: Study, unit: Unit, folder: Path, progress: Progress) -> N
     rows = cut_training_rows(study, tokenizer, None)
     steps = choose_checkpoint_steps(len(rows), config.training)
     with _resumable(study, unit, folder) as work, _tracked(study, BASE) as tracker:
-        told = report_part(progress)
-        result = train_model(model, tokenizer, rows, config.training, None, work, told, steps, tracker)
+        report = report_part(progress)
+        result = train_model(model, tokenizer, rows, config.training, None, work, report, steps, tracker)
     kept = [{"name": path.name, "source": f"checkpoints/{path.name}"} for path in result.checkpoints]
     if config.training.include_last_checkpoint or not kept:
         kept.append({"name": "last", "source": "final"})
@@ -106,17 +106,19 @@ def _take_as_it_is(study: Study, folder: Path) -> None:
 
 def build_factors(study: Study, unit: Unit, folder: Path, progress: Progress) -> None:
     """EK-FAC factors of each checkpoint, fitted on the corpus."""
-    names, found = study.checkpoint_names(), {}
+    names, precisions = study.checkpoint_names(), {}
     for number, name in enumerate(names):
         loaded: tuple = (None, {}, "cpu")
         if study.config.factors.strategy != "identity":
             loaded = load_checkpoint(study, name)
-            found[name] = {"products": checkpoints.factor_products(study, loaded[-1]) or "float32"}
+            precisions[name] = {"products": checkpoints.factor_products(study, loaded[-1]) or "float32"}
         passes, eigenbases = report_part(progress, part=number, parts=len(names)), report_part(progress, "eigenbases")
-        told: dict = {"said": progress.message, "report": passes, "report_eigenbases": eigenbases}
-        checkpoints.fit_checkpoint(study, folder / name / "factors.safetensors", *loaded, **told)
+        path = folder / name / "factors.safetensors"
+        checkpoints.fit_checkpoint(
+            study, path, *loaded, tell=progress.message, report=passes, report_eigenbases=eigenbases
+        )
         del loaded  # before the next one
-    _write_notes({"factors": found}, folder)
+    _write_notes({"factors": precisions}, folder)
 
 
 def _write_notes(notes: dict, folder: Path) -> None:
@@ -206,16 +208,16 @@ def build_suppress(study: Study, unit: Unit, folder: Path, progress: Progress) -
     if unit.name == PREFERENCE:
         _train_by_preference(study, folder, progress)
         return
-    how = recipe(study.config, unit.name)
+    variant = recipe(study.config, unit.name)
     model, tokenizer = start_model(study)
-    mask = np.asarray(study.selection(how.selection).mask)
+    mask = np.asarray(study.selection(variant.selection).mask)
     rows = cut_training_rows(study, tokenizer, mask)
-    if how.method == "drop":
+    if variant.method == "drop":
         hit = sum_by_document(mask, np.asarray(study.corpus().offsets)) > 0
         rows = DroppedRows(rows, hit)
     with _resumable(study, unit, folder) as work, _tracked(study, unit.name) as tracker:
-        told = report_part(progress)
-        train_model(model, tokenizer, rows, study.config.training, how, work, told, tracker=tracker)
+        report = report_part(progress)
+        train_model(model, tokenizer, rows, study.config.training, variant, work, report, tracker=tracker)
 
 
 def _train_by_preference(study: Study, folder: Path, progress: Progress) -> None:
@@ -246,9 +248,10 @@ def _resumable(study: Study, unit: Unit, folder: Path) -> Iterator[Path]:
 
     work = Path(current().decide(open_place))
     yield work
-    for part in work.iterdir() if current().is_main else ():
-        if not part.name.startswith(STATE):
-            part.rename(folder / part.name)
+    if current().is_main:
+        for part in work.iterdir():
+            if not part.name.startswith(STATE):
+                part.rename(folder / part.name)
 
 
 def _tracked(study: Study, run: str):
@@ -261,10 +264,10 @@ def build_evaluate(study: Study, unit: Unit, folder: Path, progress: Progress) -
     """Complete the prompts, judge the completions, measure what else the model can do."""
     from ifguide.study.stages.evaluating import evaluate_unit
 
-    found = evaluate_unit(study, unit, progress)
-    if not found:
+    evaluated = evaluate_unit(study, unit, progress)
+    if not evaluated:
         return
-    metrics, samples, heldout = found
+    metrics, samples, heldout = evaluated
     (folder / "metrics.json").write_text(json.dumps(metrics, indent=1), encoding="utf-8")  # perplexity may be infinite
     samples.to_parquet(folder / "samples.parquet", index=False)
     heldout.to_parquet(folder / "heldout.parquet", index=False)

@@ -107,8 +107,8 @@ def load_checkpoint(study: Study, name: str, attention: str | None = None):
 
     models = study.models()
     entry = models["base"] if name == BASE else next(c for c in models["checkpoints"] if c["name"] == name)
-    how: dict = {"dtype": study.config.model.dtype, "attention": attention}
-    model = place_model(study, entry["source"], entry.get("revision", ""), **how)
+    source, revision = entry["source"], entry.get("revision", "")
+    model = place_model(study, source, revision, dtype=study.config.model.dtype, attention=attention)
     return model, tracked_modules(model, study.config.model.modules), device_of(model)
 
 
@@ -123,15 +123,15 @@ def place_model(study: Study, source: str, revision: str, *, dtype: str, attenti
         require_one_process("compute.device_map")
         offload = offload_folder(study.root)
         placement = Placement(strategy=compute.device_map, max_memory=compute.max_memory, offload_folder=offload)
-    how: dict = {"dtype": dtype, "attention": attention, "placement": placement}
-    return load_model(source, revision=revision, device=pick_device(compute.device), **how)
+    device = pick_device(compute.device)
+    return load_model(source, revision=revision, device=device, dtype=dtype, attention=attention, placement=placement)
 
 
 def fit_checkpoint(
-    study: Study, path: Path, model, modules: "Layers", device, *, said: Callable[[str], None] | None = None, **reports
+    study: Study, path: Path, model, modules: "Layers", device, *, tell: Callable[[str], None] | None = None, **reports
 ) -> None:
     """Write EK-FAC factors of a loaded model, as the study's settings want them, layer by layer into a file; an empty
-    one for the identity, which needs no model. All processes take part, the main one writes. `said` is told where the
+    one for the identity, which needs no model. All processes take part, the main one writes. `tell` is called where the
     layers are fitted in several parts."""
     import torch
 
@@ -151,8 +151,8 @@ def fit_checkpoint(
     size, share = fit_batch(modules, study.config.compute.tokens_per_batch), (processes.rank, processes.world_size)
     batches = functools.partial(make_batches, sequences, size, share=share)
     parts = divide_layers(study, model, modules, device, fit_bytes, config.partitions)
-    if len(parts) > 1 and said:
-        said(f"factors: the layers are fitted in {len(parts)} parts, to fit in memory")
+    if len(parts) > 1 and tell:
+        tell(f"factors: the layers are fitted in {len(parts)} parts, to fit in memory")
     options: dict = {"labels": config.labels, "seed": config.seed, "processes": processes, **reports}
     options |= {"rank": config.rank, "parts": parts}
     options["products"] = getattr(torch, products) if products else None
@@ -173,9 +173,8 @@ def fit_checkpoint(
     processes.wait()
 
 
-def divide_layers(study: Study, model, modules: "Layers", device, need: "Need", wanted: int = 0) -> "list[Layers]":
-    """The layers in the number of parts that is wanted, or 0 for as few as the free memory allows; the same in every
-    process."""
+def divide_layers(study: Study, model, modules: "Layers", device, need: "Need", n_parts: int = 0) -> "list[Layers]":
+    """The layers in `n_parts` parts, the same in every process; 0: as few as the free memory allows."""
     from ifguide.influence.parts import divide, fewest_parts
     from ifguide.models.layers import find_shared_inputs
 
@@ -186,7 +185,7 @@ def divide_layers(study: Study, model, modules: "Layers", device, need: "Need", 
         room = free["device"] if "cuda" in str(device) else free["host"]
         return len(fewest_parts(modules, shared, need, PART * room))
 
-    return divide(modules, shared, wanted or current().decide(count))
+    return divide(modules, shared, n_parts or current().decide(count))
 
 
 def fit_batch(modules: "Layers", most: int) -> int:
@@ -226,8 +225,8 @@ class StoredFactors(Mapping[str, "LayerFactors"]):
         from ifguide.influence.ekfac import LayerFactors
 
         names = [f"{layer}|{field}" for field in self._fields[layer]]
-        found = artifacts.load_tensors(self._path, self._device, names)
-        return LayerFactors(**{name.rsplit("|", 1)[1]: tensor for name, tensor in found.items()})
+        tensors = artifacts.load_tensors(self._path, self._device, names)
+        return LayerFactors(**{name.rsplit("|", 1)[1]: tensor for name, tensor in tensors.items()})
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._fields)

@@ -161,7 +161,7 @@ def describe_scores(
     pass over the scores. A document's first token has no score, nor has one that is not `trained` on."""
     n_documents = len(offsets) - 1
     kinds = {"sum": np.float64, "max": np.float32, "strongest": np.int32, "strongest_id": np.int32}
-    found: dict[str, Any] = {name: np.zeros(n_documents, dtype=kind) for name, kind in kinds.items()}
+    columns: dict[str, Any] = {name: np.zeros(n_documents, dtype=kind) for name, kind in kinds.items()}
     sparks = np.zeros((n_documents, SPARK_BINS), dtype=np.int8)
     for first, stop in document_runs(offsets):
         here, low, high = slice(first, stop), int(offsets[first]), int(offsets[stop])
@@ -169,20 +169,20 @@ def describe_scores(
         values = np.array(scores[low:high], dtype=np.float32)
         unscored = starts if trained is None else np.flatnonzero(~inside(trained, low, high))
         values[unscored] = 0.0
-        found["sum"][here] = np.add.reduceat(values, starts, dtype=np.float64)
+        columns["sum"][here] = np.add.reduceat(values, starts, dtype=np.float64)
         sparks[here] = draw_sparks(values, starts, lengths, top)
         values[unscored] = -np.inf
         highest = np.maximum.reduceat(values, starts)
         places = np.flatnonzero(values == np.repeat(highest, lengths))
         strongest = places[np.searchsorted(places, starts)]  # the first of equals
-        found["max"][here] = np.where(np.isfinite(highest), highest, 0.0)
-        found["strongest"][here] = strongest - starts
-        found["strongest_id"][here] = np.asarray(token_ids[low:high])[strongest]
+        columns["max"][here] = np.where(np.isfinite(highest), highest, 0.0)
+        columns["strongest"][here] = strongest - starts
+        columns["strongest_id"][here] = np.asarray(token_ids[low:high])[strongest]
         if report:
             report(stop, n_documents)
     flat = pa.py_buffer(sparks.view(np.uint8).tobytes())
-    found["spark"] = pa.FixedSizeBinaryArray.from_buffers(pa.binary(SPARK_BINS), n_documents, [None, flat])
-    return found
+    columns["spark"] = pa.FixedSizeBinaryArray.from_buffers(pa.binary(SPARK_BINS), n_documents, [None, flat])
+    return columns
 
 
 def draw_sparks(values: np.ndarray, starts: np.ndarray, lengths: np.ndarray, top: float) -> np.ndarray:

@@ -41,7 +41,7 @@ def evaluate_unit(study: Study, unit: Unit, progress: Progress):
     steer = load_steering(study, tokenizer) if unit.name == STEERED else None
     if unit.name == STEERED and study.config.baselines.steer_scorer == config.scorer:
         progress.message(f"{STEERED}: {config.scorer} both steers and rates it, so its rating is no independent one")
-    found = evaluate_model(
+    evaluated = evaluate_model(
         model,
         tokenizer,
         config,
@@ -55,11 +55,11 @@ def evaluate_unit(study: Study, unit: Unit, progress: Progress):
         steer=steer,
         report=lambda what, done, total: progress.report(done, total, what),
     )
-    if found and config.harness_tasks:
+    if evaluated and config.harness_tasks:
         progress.message(f"lm-evaluation-harness: {', '.join(config.harness_tasks)}")
         tasks, limit = config.harness_tasks, config.harness_limit
-        found[0]["harness"] = run_harness(model, tokenizer, tasks, config.harness_folder, limit=limit)
-    return found
+        evaluated[0]["harness"] = run_harness(model, tokenizer, tasks, config.harness_folder, limit=limit)
+    return evaluated
 
 
 def load_study_scorer(study: Study, spec: str):
@@ -82,10 +82,10 @@ def load_steering(study: Study, tokenizer):
     from ifguide.evaluation.steering import RewardProcessor
     from ifguide.evaluation.toxicity import QueryScorer
 
-    how, sets = study.config.baselines, (study.queries(kind)["completion"] for kind in ("toxic", "safe"))
-    own = how.steer_scorer == QueryScorer.name
-    judge = QueryScorer(*sets) if own else load_study_scorer(study, how.steer_scorer)
-    return RewardProcessor(tokenizer, judge, how.steer_strength, how.steer_candidates)
+    baselines, sets = study.config.baselines, (study.queries(kind)["completion"] for kind in ("toxic", "safe"))
+    own = baselines.steer_scorer == QueryScorer.name
+    judge = QueryScorer(*sets) if own else load_study_scorer(study, baselines.steer_scorer)
+    return RewardProcessor(tokenizer, judge, baselines.steer_strength, baselines.steer_candidates)
 
 
 def study_prompts(study: Study) -> list[Prompt]:
@@ -97,7 +97,7 @@ def study_prompts(study: Study) -> list[Prompt]:
 
 
 def shared_prompts_warning(study: Study) -> str:
-    """A sentence when completed prompts are prompts of the toxic queries, but for blanks around them; else empty."""
+    """A warning where some evaluated prompts are also prompts of the toxic queries (blanks around them apart)."""
     samples = study.folder(Unit("evaluate", next(iter(study.evaluation_names()), BASE))) / "samples.parquet"
     try:
         queries = read_table(study.folder(Unit("queries")) / "toxic.parquet", columns=["prompt"])
@@ -105,12 +105,13 @@ def shared_prompts_warning(study: Study) -> str:
     except StaleError:  # nothing is measured yet, or a file is damaged; who shows the figures says so
         return ""
     prompts, fitted = ([text.strip() for text in table["prompt"].to_pylist()] for table in (measured, queries))
-    shared = sum(map(set(fitted).__contains__, prompts))
-    said = (
+    of_queries = set(fitted)
+    shared = sum(prompt in of_queries for prompt in prompts)
+    warning = (
         f"{shared:,} of the {len(prompts):,} prompts are prompts of the toxic queries, so these figures are measured on"
         " what the scores were fitted to; name other prompts with --prompts, or as evaluate.prompts in study.toml."
     )
-    return said if shared else ""
+    return warning if shared else ""
 
 
 def read_lambada(config: EvaluateConfig) -> list[str]:
@@ -127,8 +128,8 @@ def missing_weights(study: Study, name: str) -> str:
     manifest = read_manifest(folder)
     if manifest and not (problem := check_sizes(folder, manifest)):
         return ""
-    how = {"base": f"ifguide run {study.name}", "default": f"ifguide suppress {study.name}"}
-    remedy = how.get(unit.name or BASE, f"ifguide compare {study.name} --with {name}")
+    commands = {"base": f"ifguide run {study.name}", "default": f"ifguide suppress {study.name}"}
+    remedy = commands.get(unit.name or BASE, f"ifguide compare {study.name} --with {name}")
     why = problem if manifest else "it was not trained here"
     return f"the weights of {name} are not in this study ({why}); make them again with `{remedy}`"
 

@@ -119,10 +119,10 @@ def score_in_shards(
     bounds = plan_shards(corpus.offsets)
     store = ShardStore(work, scorer.files, corpus.offsets, bounds)
     number, step = task or (0, 1)
-    wanted = list(range(number, len(store), step))
-    mine = [shard for shard in wanted if processes.owns(shard)]
+    task_shards = list(range(number, len(store), step))
+    mine = [shard for shard in task_shards if processes.owns(shard)]
     due = [shard for shard in mine if not store.has(shard)]
-    count = processes.count(report, store.count_tokens(wanted))
+    count = processes.count(report, store.count_tokens(task_shards))
     count.add(store.count_tokens(mine) - store.count_tokens(due))
     for shard in due:
         first, stop = int(store.tokens[shard]), int(store.tokens[shard + 1])

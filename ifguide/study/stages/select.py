@@ -63,7 +63,8 @@ def save_reviewed(study: Study, selection: str, name: str, verdicts: dict[Target
     if name in (*RESERVED, selection):
         raise ConfigError(f"the name {name!r} is taken; choose another for the corrected selection")
     corpus, chosen = study.corpus(), study.selection(selection)
-    counts = apply_verdicts(chosen.mask, corpus, verdicts, mask := _new_mask(study))
+    mask = _new_mask(study)
+    counts = apply_verdicts(chosen.mask, corpus, verdicts, mask)
     if not counts["excluded"] and not counts["forced"]:
         raise ConfigError(
             f"the {len(verdicts):,} verdicts change nothing in the selection {selection!r}: call some of its documents"
@@ -78,9 +79,9 @@ def save_reviewed(study: Study, selection: str, name: str, verdicts: dict[Target
         "excluded": counts["excluded"],
         "forced": counts["forced"],
     }
-    said = sorted([t.document, t.start, t.stop, verdict] for t, verdict in verdicts.items())
+    given = sorted([t.document, t.start, t.stop, verdict] for t, verdict in verdicts.items())
     base = artifacts.read_manifest(study.folder(Unit("selection", selection)))
-    config = {**(base["config"] if base else {}), "corrected": selection, "verdicts": artifacts.hash_json(said)}
+    config = {**(base["config"] if base else {}), "corrected": selection, "verdicts": artifacts.hash_json(given)}
     made = dataclasses.replace(chosen, name=name, settings=settings, mask=mask)
     return _save(study, made, inputs_of(study, Unit("selection", name)), config)
 
@@ -147,8 +148,8 @@ def _require_own(study: Study, name: str) -> None:
     if name in BUILT_IN_SELECTIONS:
         raise ConfigError(f"the selection {name!r} is built in; only your own can be renamed or deleted")
     if name not in study.selection_names():
-        known = ", ".join(study.selection_names()) or "none"
-        raise StudyNotFound(f"study {study.name!r} has no selection {name!r}; it has {known}")
+        saved = ", ".join(study.selection_names()) or "none"
+        raise StudyNotFound(f"study {study.name!r} has no selection {name!r}; it has {saved}")
 
 
 def _choice(study: Study, settings: Mapping | SelectionConfig) -> Choice:
@@ -240,8 +241,8 @@ def _by_scores(study: Study, choice: Choice, name: str, seed: int | None = None)
         choice = _without_cut_windows(study, choice)
     if choice.attribution in study.kinds() and unit_state(study, Unit("index")).state == "fresh":
         index = open_index(study, choice.attribution)
-        found = index.resolve(choice)
-        ranking, mask = found.ranking, index.mask(found, _new_mask(study))
+        resolved = index.resolve(choice)
+        ranking, mask = resolved.ranking, index.mask(resolved, _new_mask(study))
     else:
         ranking, mask = select_by_scan(study, choice)
     corpus, kind = study.corpus(), "influence"

@@ -13,9 +13,9 @@ def make_scorer(place: Place) -> Scorer:
     # only `eager` attention has the exact derivative, which the choice of a way needs as well
     model, modules, device = load_checkpoint(place.study, place.checkpoint, attention="eager")
     directions, split = place.read_directions(modules), SplitModel(model)
-    known, names = place.notes.get("derivatives"), [queries or "study" for queries in place.sets]
-    if known:
-        ways = [Derivative(**known[name]) for name in names]
+    chosen, names = place.notes.get("derivatives"), [queries or "study" for queries in place.sets]
+    if chosen:
+        ways = [Derivative(**chosen[name]) for name in names]
     else:
         ways = [choose_way(place.study, split, modules, v, device) for v in directions]
     methods = {way.method for way in ways}

@@ -18,5 +18,7 @@ def make_scorer(place: Place) -> Scorer:
         states = hidden_states(model, batch)
         return [probe.score(states, batch) for probe in probes.values()]
 
-    found = {name: {"layer": probe.layer, "auc": [round(x, 4) for x in probe.auc]} for name, probe in probes.items()}
-    return Scorer(files=place.files("probe"), score=score, device=device, notes={"probes": found})
+    described = {
+        name: {"layer": probe.layer, "auc": [round(x, 4) for x in probe.auc]} for name, probe in probes.items()
+    }
+    return Scorer(files=place.files("probe"), score=score, device=device, notes={"probes": described})
