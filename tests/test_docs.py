@@ -238,16 +238,13 @@ def test_the_places_of_the_architecture_exist():
 
 
 RETIRED = r"\b(anew|mends|mended|says of itself|so many|at work|not at hand|as they stand)\b"
-"""Words that the product's texts do without. Pages that quote an earlier version's output may hold them."""
+"""Words that the product's texts do without."""
 
 
 def test_texts_use_plain_words():
-    quoted = {"docs/results/trust.md", "CHANGELOG.md"}
     folders = ("ifguide", "pages", "benchmarks")
     code = [path for folder in folders for end in ("py", "js", "html") for path in (ROOT / folder).rglob(f"*.{end}")]
     for path in [*PAGES, *code]:
-        if path.relative_to(ROOT).as_posix() in quoted:
-            continue
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
             found = re.search(RETIRED, line)
             assert not found, f"{path.relative_to(ROOT)}:{number}: {found[0]!r}: {line.strip()[:80]}"
