@@ -66,7 +66,7 @@ def plan(options: argparse.Namespace) -> list[Part]:
         ("exactness", "results/engine.md", 240, f"engine --no-speed --study demo {exact} --device {device}"),
     ]
     if find_spec("bergson"):
-        rows.append(("bergson", "results/bergson.md", 180, "bergson_scores --study demo"))
+        rows.append(("bergson", "results/exactness.md", 180, "bergson_scores --study demo"))
     if options.data:
         rows.append(("real text", "results/real.md", 3600, f"real --name real-gpu {real} --data"))
     parts = []
