@@ -1,7 +1,6 @@
 """`ifguide status` and `verify`: what of a study is up to date, and whether it is whole."""
 
 import contextlib
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 from typer import Option
@@ -37,7 +36,8 @@ def study_status(study: "Study") -> dict:
     from ifguide.study.planning.plan import known_plan
     from ifguide.study.stages.evaluating import shared_prompts_warning
 
-    stages, facts = {name: asdict(state) for name, state in stage_states(study).items()}, known_facts(study)
+    keys, facts = ("state", "seconds", "reason", "peak"), known_facts(study)
+    stages = {name: {key: getattr(state, key) for key in keys} for name, state in stage_states(study).items()}
     for name, need in (known_plan(study) or {"stages": {}})["stages"].items():
         stages[name] |= {"planned_seconds": need["seconds"], "planned_peak": need["device"] or need["host"]}
     return {

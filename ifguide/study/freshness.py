@@ -42,7 +42,7 @@ class Freshness:
         self._packed = (study.root / RECORD).is_file()
 
     def manifest(self, unit: Unit) -> dict | None:
-        """What an artefact says of itself; None: it is not there."""
+        """An artefact's manifest; None: it is not there."""
         if unit not in self._manifests:
             self._manifests[unit] = artifacts.read_manifest(self._study.folder(unit))
         return self._manifests[unit]
