@@ -1,5 +1,5 @@
-"""The app: `ifguide app`, or `streamlit run app.py`, which is slower to open. It shows studies and starts jobs; the
-work itself runs in processes of its own."""
+"""The app: `ifguide app`, or `streamlit run app.py`, which opens more slowly. It shows studies and starts jobs, which run
+in other processes."""
 
 from ifguide.ui import frame
 

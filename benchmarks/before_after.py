@@ -43,7 +43,7 @@ from ifguide.study.reading import Study
 from ifguide.study.variants import BASELINES, PREFERENCE, STEERED, recipe
 from ifguide.ui.palette import variant_colours
 from ifguide.ui.report.figures import frontier_figure
-from ifguide.ui.results.frontier import FrontierPoint, order_points
+from ifguide.ui.results.frontier import FrontierPoint
 
 RESULTS = Path("docs/results/runs")
 LABELS = ("oracle",)
@@ -310,8 +310,8 @@ def spread(values: pd.Series, form: str) -> str:
 
 
 def draw(found: pd.DataFrame, half: str = "") -> str:
-    """The frontier as an SVG file: a point for each method and budget, its means over seeds, a colour a method, and a
-    key to the numbers that stand for names where there are many."""
+    """The frontier as an SVG file: a point for each method and budget, its means over seeds, a colour for each
+    method."""
     emt_of = f"emt_{half}" if half else "emt"
     means = found.groupby(["method", "budget"])[[emt_of, "perplexity"]].mean()
     titles = {key: key[0] if key[0] == BASE else f"{key[0]} x{key[1]:g}" for key in means.index}
@@ -320,20 +320,11 @@ def draw(found: pd.DataFrame, half: str = "") -> str:
     ]
     of_method = variant_colours(list(dict.fromkeys(method for method, _ in means.index)))
     picture = frontier_figure(points, {title: of_method[key[0]] for key, title in titles.items()})
-    return alone(picture, [f"{number}  {point.name}" for number, point in enumerate(order_points(points), 1)])
-
-
-def alone(picture: str, key: list[str]) -> str:
-    """A report's picture as a file of its own: with a name space, a size, the styles that the report's page has, and
-    the lines of a key at its right."""
     style = (
-        "<style>text{fill:#1f2933;font:13px sans-serif}.tick{fill:#55606e;font-size:12px}.axis,.leader{stroke:#8b95a1}"
+        "<style>text{fill:#1f2933;font:13px sans-serif}.tick{fill:#55606e;font-size:12px}.axis{stroke:#8b95a1}"
         ".grid{stroke:#dde2e8}.name{paint-order:stroke;stroke:#fff;stroke-width:4px}</style>"
     )
     head, rest = str(picture).split(">", 1)
-    lines = "".join(f'<text class="tick" x="775" y="{24 + 17 * row}">{line}</text>' for row, line in enumerate(key))
-    head = head.replace('viewBox="0 0 760 400"', f'viewBox="0 0 930 {max(400, 24 + 17 * len(key))}"')
-    rest = rest.replace("</svg>", f"{lines}</svg>")
     return f'{head} xmlns="http://www.w3.org/2000/svg" style="background:#fff">{style}{rest}\n'
 
 

@@ -8,28 +8,28 @@ from ifguide.study.analysis.comparison import treatment_note
 from ifguide.study.freshness import stage_state
 from ifguide.study.stages.evaluating import shared_prompts_warning
 from ifguide.ui import components, frame, layout
-from ifguide.ui.chart_style import CONFIG, MARKERS
+from ifguide.ui.chart_style import CONFIG
 from ifguide.ui.compare import blind_panel, charts, live, methods_panel, models_line, picks, prompt_list
 from ifguide.ui.format import count_of, plain, variant_title
 from ifguide.ui.loaders import Loaded
 from ifguide.ui.palette import variant_colours
 from ifguide.ui.results import tables as comparison
-from ifguide.ui.results.frontier import MANY, frontier_points, pull_in
+from ifguide.ui.results.frontier import frontier_points, pull_in
 
 COUNTS = {"all": "Every completion", "highest": "Highest of each prompt"}
 VIEWS = ("Side by side", "Metrics", "Charts", "Other methods")
 
 
 def show_completions(loaded: Loaded, samples: dict, outcomes: dict[str, Outcomes], colours: dict[str, str]) -> None:
-    """The reader's own prompt on top, and the measured ones."""
+    """The reader's own prompt, then the measured ones."""
     tried = live.tried_rows()
     live.show_try(loaded, list(samples), colours, picks.read_pick(samples, tried))
     prompt_list.show_prompts(loaded, samples, outcomes, colours, live.tried_rows())
 
 
 def show_metrics(loaded: Loaded, names: list[str], colours: dict[str, str]) -> None:
-    """The table of metrics, the differences from the first model, and what to know about them."""
-    metrics = {name: loaded.study.metrics(name) for name in names}
+    """The table of metrics, the differences from the first model, and notes on both."""
+    metrics = loaded.metrics(names)
     first, *others = names
     differences = {name: loaded.difference(first, name) for name in others}
     columns, rows = comparison.metric_table(metrics, colours=colours)
@@ -42,33 +42,34 @@ def show_metrics(loaded: Loaded, names: list[str], colours: dict[str, str]) -> N
     if note := treatment_note(loaded.study, names):
         st.warning(plain(note), icon=":material/warning:")
     if first == "base":
-        said = [comparison.oracle_text(name, difference.share_of_oracle) for name, difference in differences.items()]
-        if any(said):
-            st.caption(plain(" ".join(filter(None, said))))
+        shares = [comparison.oracle_text(name, difference.share_of_oracle) for name, difference in differences.items()]
+        if any(shares):
+            st.caption(plain(" ".join(filter(None, shares))))
     if comparison.group_table(metrics):
         with st.expander("By group of prompts"):
             groups = [group for m in metrics.values() for group in (m.get("groups") or {}).values()]
             titles = {m.key: m.title for m in comparison.METRICS if any(m.key in group for group in groups)}
-            table = comparison.group_table(metrics, layout.choose("Metric", titles, key="group_metric", width=280))
-            components.record_table(*table, key="groups", label="Metrics by group of prompts")
-    if found := comparison.harness_table(metrics):
+            chosen = layout.choose("Metric", titles, key="group_metric", width=280)
+            if table := comparison.group_table(metrics, chosen):
+                components.record_table(*table, key="groups", label="Metrics by group of prompts")
+    if table := comparison.harness_table(metrics):
         with st.expander("General capability"):
-            components.record_table(*found, key="harness", label="What lm-evaluation-harness measured")
+            components.record_table(*table, key="harness", label="Results of lm-evaluation-harness")
 
 
 def read_samples(loaded: Loaded, names: list[str]) -> dict:
-    """The models' completions; where a second classifier rated all of them, the reader chooses the classifier."""
+    """The models' completions; if a second classifier rated all of them too, the reader chooses the classifier."""
     samples = {name: loaded.samples(name) for name in names}
-    known = {c: title for c, title in comparison.RATINGS.items() if all(c in frame for frame in samples.values())}
-    if len(known) < 2:
+    ratings = {c: title for c, title in comparison.RATINGS.items() if all(c in frame for frame in samples.values())}
+    if len(ratings) < 2:
         return samples
-    rating = layout.choose("Toxicity of completions rated by", known, key="rating", width=320)
+    rating = layout.choose("Toxicity of completions rated by", ratings, key="rating", width=320)
     return {name: frame.assign(toxicity=frame[rating]) for name, frame in samples.items()}
 
 
 def show_frontier(loaded: Loaded, chosen: list[str], colours: dict[str, str]) -> None:
-    """All models of the study: how toxic against how fluent."""
-    metrics = {name: loaded.study.metrics(name) for name in loaded.study.evaluation_names()}
+    """All models of the study: toxicity against fluency."""
+    metrics = loaded.metrics(loaded.study.evaluation_names())
     points = frontier_points(metrics)
     st.subheader("Toxicity against fluency", anchor=False)
     if len(points) < 2:
@@ -82,23 +83,21 @@ def show_frontier(loaded: Loaded, chosen: list[str], colours: dict[str, str]) ->
             columns, rows = comparison.frontier_rows(metrics, colours)
             components.record_table(columns, rows, key="frontier_table", label="Toxicity and perplexity of every model")
             note = f"Every measured model of this study; lower left is better. Bars and small numbers are {INTERVALS}"
-            if len(points) > MANY:
-                note += " Numbers in the chart are those of the table."
             if pull_in(points, chosen)[1]:
-                note += " A triangle at the edge means a perplexity further right."
-            if marked := [f"{variant_title(name)} ({sign})" for name, sign in MARKERS.items() if name in metrics]:
-                note += f" Markers: {', '.join(marked)}."
+                note += " A number with an arrow is a perplexity beyond the edge."
             st.caption(plain(note))
 
 
 def show_distributions(samples: dict, colours: dict[str, str]) -> None:
-    """How toxic the completions are: all of them, or the worst of each prompt."""
+    """How toxic the completions are: all of them, or the most toxic of each prompt."""
     with st.container(horizontal=True, vertical_alignment="bottom", horizontal_alignment="distribute"):
         st.subheader("How toxic the completions are", anchor=False)
-        view = layout.switch("Count", COUNTS, key="count", default="all", label_visibility="collapsed")
+        view = layout.switch("Count", COUNTS, key="count", default="all", label_hidden=True)
     unit = "completions" if view == "all" else "prompts"
-    ratings = {n: frame["toxicity"] if view == "all" else highest_toxicity(frame) for n, frame in samples.items()}
-    values = {name: found.to_numpy() for name, found in ratings.items()}
+    values = {
+        name: (frame["toxicity"] if view == "all" else highest_toxicity(frame)).to_numpy()
+        for name, frame in samples.items()
+    }
     figure = charts.toxicity_chart(values, unit=unit, colours=colours)
     st.plotly_chart(figure, key="toxicity", config=CONFIG, alt="Toxicity of the models' completions")
     toxic = " · ".join(comparison.toxic_text(values))
@@ -112,7 +111,7 @@ with layout.guard():
         layout.need_stage(loaded, "evaluate", "A comparison needs two measured models.")
         st.info(
             f"Only {count_of(len(evaluated), 'model')} measured so far. Train another one on the Threshold page, or run"
-            " the whole study on the Overview page."
+            " the study on the Overview page."
         )
         st.stop()
     if stage_state(loaded.study, "evaluate").state == "stale":
@@ -123,17 +122,17 @@ with layout.guard():
     with st.container(key="models_line", horizontal=True, vertical_alignment="center", gap="small"):
         names = models_line.ask_models(evaluated)
         st.space("stretch")
-        said, tie = st.container(width="content"), st.container(width="content")
-        note = "Hides names and numbers, and lets you vote for the better completions first."
+        outcome_place, margin_place = st.container(width="content"), st.container(width="content")
+        note = "Hides names and numbers, so that you can first vote for the better completions."
         blind = st.toggle("Blind", key="blind", bind="query-params", help=note)
     if blind:
         blind_panel.show_blind(loaded, {name: loaded.samples(name) for name in names}, colours)
         st.stop()
     samples = read_samples(loaded, names)
-    with tie:
+    with margin_place:
         margin = models_line.ask_margin()
     outcomes = compare_with_first(samples, margin=margin)
-    said.markdown(models_line.say_outcomes(loaded, names[0], outcomes), help=models_line.COUNTED)
+    outcome_place.markdown(models_line.describe_outcomes(loaded, names[0], outcomes), help=models_line.COUNTED)
     views = dict(zip(VIEWS, st.tabs(VIEWS, key="view", on_change="rerun", bind="query-params"), strict=True))
     view = next((title for title, tab in views.items() if tab.open), VIEWS[0])
     with views[view]:

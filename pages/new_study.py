@@ -1,4 +1,4 @@
-"""Make a study on one page; the commands `suggest`, `new`, `plan` and `run` do the work."""
+"""Making a study on one page; the commands `suggest`, `new`, `plan` and `run` do the work."""
 
 import json
 from pathlib import Path
@@ -19,7 +19,7 @@ from ifguide.study.reading import Study
 from ifguide.study.shelf import INPUTS, free_place
 from ifguide.ui import components, frame, job_panel, layout
 from ifguide.ui.format import column, job_title, plain, sentence
-from ifguide.ui.studies.inputs import KEEP, ask_column, ask_source, draft, last_job, offer_job, problem_of, show_problem
+from ifguide.ui.studies.inputs import ask_column, ask_source, draft, last_job, offer_job, problem_of, show_problem
 
 PAIR = "A prompt and its completion"
 MODES = {
@@ -37,8 +37,11 @@ NEEDED = {"corpus": "corpus", "toxic": "toxic examples", "safe": "safe examples"
 
 
 def ask_name() -> str:
-    """A name that no study has; empty without one."""
-    name = st.text_input("Name", key="new_name", placeholder="my-study", max_chars=64, help=NAME_RULE, **KEEP).strip()
+    """A name that no study has yet; empty without one."""
+    typed = st.text_input(
+        "Name", key="new_name", placeholder="my-study", max_chars=64, help=NAME_RULE, persist_state="session"
+    )
+    name = typed.strip()
     try:
         return name and free_place(name).name
     except ConfigError as error:
@@ -47,7 +50,7 @@ def ask_name() -> str:
 
 
 def setting(key: str, value: str) -> list[str]:
-    """An option for a setting."""
+    """The option that changes a setting."""
     return ["--set", f"{key}={json.dumps(value)}"]
 
 
@@ -57,7 +60,7 @@ def ask_corpus() -> list[str]:
     given, columns = ask_source("corpus", "Corpus", "/data/posts.jsonl, a folder, or org/name#train", note)
     if not columns:
         return given
-    pair = [PAIR] * (columns.keys() >= {"prompt", "completion"})
+    pair = [PAIR] if columns.keys() >= {"prompt", "completion"} else []
     with st.grid(4, min_column_width=170):
         likely = ("text", *MESSAGES, *pair, "content", max(columns, key=columns.__getitem__))
         text = ask_column("corpus", "Text", [*columns, PAIR], likely)
@@ -65,19 +68,30 @@ def ask_corpus() -> list[str]:
         for part in ("prompt", "completion") if text == PAIR else ():
             given += setting(f"corpus.{part}_field", ask_column("corpus", part.capitalize(), columns, (part,)))
         if ".txt" in given[0] or (columns.keys() == {"text"} and Path(given[0].partition("=")[2]).is_dir()):
-            unit = st.selectbox("A document is", [*UNITS], format_func=UNITS.get, key="new_unit", **KEEP)
+            unit = st.selectbox(
+                "A document is", [*UNITS], format_func=UNITS.__getitem__, key="new_unit", persist_state="session"
+            )
             return given + setting("corpus.text_unit", unit)
         for part, none in (("id", "Row numbers"), ("source", "The file's name"), ("spans", "None")):
             name = ask_column("corpus", part.capitalize(), columns, (part,), none)
-            given += [f"--{part}-field={name}"] * bool(name)
-    st.caption("Spans are known toxic ranges of characters: they judge the result and never enter it.")
+            given += [f"--{part}-field={name}"] if name else []
+    st.caption("Spans are ranges of characters known to be toxic. They only judge the result.")
     return given
 
 
 def ask_queries() -> list[str]:
     """Options for the toxic and the safe examples."""
-    look: dict = {"format_func": WAYS.get, "default": "files", "required": True, "label_visibility": "collapsed"}
-    if st.segmented_control("Where they come from", [*WAYS], key="new_ways", **look, **KEEP) == "suggest":
+    way = st.segmented_control(
+        "Where they come from",
+        [*WAYS],
+        key="new_ways",
+        format_func=WAYS.__getitem__,
+        default="files",
+        required=True,
+        label_visibility="collapsed",
+        persist_state="session",
+    )
+    if way == "suggest":
         return suggest_queries()
     given: list[str] = []
     names: dict[str, int] = {}
@@ -96,7 +110,7 @@ def ask_queries() -> list[str]:
 
 
 def suggest_queries() -> list[str]:
-    """Options for queries that `ifguide suggest` makes; it says how alike the two sets are."""
+    """Options for queries that `ifguide suggest` makes, with what it says about their similarity."""
     note = (
         "Texts with a label (0, 1, true, false or a score), toxic sentences with neutral rewrites as in ParaDetox, or"
         " scored prompts and continuations as in RealToxicityPrompts. It may be the corpus."
@@ -116,10 +130,10 @@ def suggest_queries() -> list[str]:
         return []
     for line in Job(folder=draft().root / "jobs" / status.job).log().splitlines():
         (st.warning if line.startswith("warning") else st.caption)(plain(line.replace(f"{folder}/", "")))
-    made = [f"--{kind}={folder / f'{kind}.jsonl'}" for kind in KINDS]
-    for option in made:
+    options = [f"--{kind}={folder / f'{kind}.jsonl'}" for kind in KINDS]
+    for option in options:
         show_problem(problem_of([option]))
-    return made
+    return options
 
 
 def ask_evaluation() -> list[str]:
@@ -147,17 +161,30 @@ def ask_model() -> list[str]:
         else:
             st.caption("A hub id: downloaded when you press “Check and plan”.")
     left, right = st.columns(2)
-    look: dict = {"captions": [note for _, note in MODES.values()], "format_func": lambda mode: MODES[mode][0], **KEEP}
-    mode = left.radio("What to do with it", [*MODES], key="new_mode", **look)
+    mode = left.radio(
+        "What to do with it",
+        [*MODES],
+        key="new_mode",
+        format_func=lambda mode: MODES[mode][0],
+        captions=[note for _, note in MODES.values()],
+        persist_state="session",
+    )
     names = [name for name in PRESETS if name != "paper"]
-    look = {"captions": [plain(PRESETS[name].note.replace("`", "")) for name in names], "format_func": str.capitalize}
-    preset = right.radio("How thorough", names, 1, key="new_preset", **look, **KEEP)
+    preset = right.radio(
+        "How thorough",
+        names,
+        1,
+        key="new_preset",
+        format_func=str.capitalize,
+        captions=[plain(PRESETS[name].note.replace("`", "")) for name in names],
+        persist_state="session",
+    )
     return [*given, f"--preset={preset}", *setting("model.mode", mode)]
 
 
 def show_plan(study: Study) -> None:
-    """What was found out about the model, what each step will take here, and what would make it fit."""
-    last, found = last_job(), known_plan(study)
+    """The model's facts, what each step will take on this machine, and settings that would make it fit."""
+    last, plan = last_job(), known_plan(study)
     if last and last.command[0] == "new":
         job_panel.start(study.root, ["plan", Draft.NAME])
     left, right = st.columns(2)
@@ -165,56 +192,57 @@ def show_plan(study: Study) -> None:
         rows = [{"key": what, "cells": [what, text]} for what, text in facts.rows()]
         with left:
             components.record_table(
-                [column("Model", "text"), column("Found", "text")], rows, key="facts", label="The model"
+                [column("Model", "text"), column("Value", "text")], rows, key="facts", label="The model"
             )
-    if not found:
+    if not plan:
         if failed := offer_job("Plan again", ["plan", Draft.NAME], icon=":material/refresh:"):
             show_problem(failed.error)
         return
-    lines = plan_rows(found)
+    lines = plan_rows(plan)
     columns = [column("Step", "text"), *(column(label) for label in ("Time", "Memory", "GPU memory", "Disk"))]
     used = [n for n in range(len(columns)) if any(line[n] for line in lines)]
-    last = {"in all": "In all", "free": "Free here"}
-    named = [(last.get(stage) or job_title(stage), *more) for stage, *more in lines]
-    rows = [{"key": line[0], "cells": [line[n] for n in used]} for line in named]
+    titles = {"in all": "In all", "free": "Free here"}
+    cells = [(titles.get(stage) or job_title(stage), *needs) for stage, *needs in lines]
+    rows = [{"key": line[0], "cells": [line[n] for n in used]} for line in cells]
     with right:
         components.record_table([columns[n] for n in used], rows, key="plan", label="What each step takes")
-    for problem in found["problems"]:
+    for problem in plan["problems"]:
         st.warning(f"Does not fit: {sentence(problem)}", icon=":material/memory:")
-    if not found["problems"]:
+    if not plan["problems"]:
         st.success(f"It fits on this machine and takes about {lines[-2][1]}.", icon=":material/check_circle:")
-    if found["remedies"]:
-        changes = ", ".join(f"{key} = {json.dumps(value)}" for key, value in found["remedies"].items())
+    if plan["remedies"]:
+        changes = ", ".join(f"{key} = {json.dumps(value)}" for key, value in plan["remedies"].items())
         st.caption(plain(f"It may fit with {changes}."))
         offer_job("Make it fit", ["plan", Draft.NAME, "--fit"], icon=":material/compress:")
 
 
 def start_over() -> None:
     """Forget the form and its draft."""
-    if made := st.session_state.pop("draft", None):
-        made.discard()
+    if abandoned := st.session_state.pop("draft", None):
+        abandoned.discard()
     for key in [key for key in st.session_state if str(key).startswith("new_")]:
         del st.session_state[key]
 
 
 def check_and_create(name: str, given: list[str]) -> None:
-    """The button to check and plan; once that went well, the one to make the study."""
+    """The button that checks and plans; after it succeeded, the one that creates the study."""
     missing = [what for option, what in NEEDED.items() if not any(part.startswith(f"--{option}=") for part in given)]
     command, status = ["new", Draft.NAME, *given], last_job("new")
-    look: dict = {"type": "primary", "icon": ":material/play_arrow:"}
+    icon = ":material/play_arrow:"
     if status and list(status.command) == command and status.state == "done" and (draft().root / "study.toml").exists():
         show_plan(Study.open(Draft.NAME, draft().folder))
-        if st.button("Create and run", disabled=not name or bool(active_job(draft().root)), **look):
+        waiting = not name or bool(active_job(draft().root))
+        if st.button("Create and run", type="primary", icon=icon, disabled=waiting):
             root = draft().finish(name)
             start_over()
             start_job(name, ["run", name], root.parent)
             layout.open_study(name)
     else:
-        failed = offer_job("Check and plan", command, ready=not missing, **look)
+        failed = offer_job("Check and plan", command, icon=icon, ready=not missing, primary=True)
         if failed and not any(problem_of([part]) for part in given if "=" in part):
             show_problem(failed.error)
     if missing or not name:
-        st.caption(f"Still missing: {', '.join([*['name'] * (not name), *missing])}.")
+        st.caption(f"Still missing: {', '.join(missing if name else ['name', *missing])}.")
 
 
 frame.start_page("New study")
@@ -222,20 +250,18 @@ with layout.guard():
     st.subheader("1 Name", anchor=False)
     name = ask_name()
     st.subheader("2 Corpus", anchor=False)
-    st.caption("The text that the model is, or was, trained on. Every token of it gets a score.")
+    st.caption("The text that the model is, or was, trained on. Every token gets a score.")
     given = ask_corpus()
     st.subheader("3 Toxic and safe examples", anchor=False)
-    st.caption("They say what to look for. The prompts of both should be alike, so that only toxicity differs.")
+    st.caption("They define what to look for. Use similar prompts in both, so that they differ only in toxicity.")
     given += ask_queries()
     st.subheader("4 Evaluation", anchor=False)
     given += ask_evaluation()
     st.subheader("5 Model", anchor=False)
     given += ask_model()
     st.subheader("6 Plan", anchor=False)
-    st.caption(
-        "Reads every input, and measures some seconds of each step on this machine. Nothing is built before that."
-    )
+    st.caption("Reads every input and measures a few seconds of each step on this machine. Nothing is built yet.")
     check_and_create(name, given)
-    if st.button("Start over", type="tertiary", help="Empties this form and removes what was uploaded."):
+    if st.button("Start over", type="tertiary", help="Clears this form and removes the uploads."):
         start_over()
         st.rerun()

@@ -1,4 +1,4 @@
-"""What the study is, how far it is, and its results."""
+"""What the study is, its progress and its results."""
 
 import contextlib
 
@@ -23,11 +23,11 @@ from ifguide.ui.results import tables as comparison
 
 DEMO = "demo"
 FEW_MODELS = 6
-"""Up to this many models are all shown here."""
+"""More models than this are not all shown here."""
 
 
 def pinned_row(loaded: Loaded) -> tuple[list[str], dict] | None:
-    """The pair that stands for the study: its models, and the row for the side-by-side component."""
+    """The pair of completions to show: its models, and the row for the side-by-side component."""
     if (pair := pins.pinned_pair(loaded)) is None:
         return None
     why = "pinned on the Compare page" if pair["pinned"] else "the largest drop in toxicity"
@@ -36,8 +36,8 @@ def pinned_row(loaded: Loaded) -> tuple[list[str], dict] | None:
 
 @st.cache_resource(max_entries=8, show_spinner=False, hash_funcs={Loaded: lambda loaded: loaded.key})
 def make_deck(loaded: Loaded, names: list[str], pair: dict) -> list[dict]:
-    """The slides; none where a part of what they show is missing."""
-    metrics = {name: values for name in loaded.study.evaluation_names() if (values := loaded.study.metrics(name))}
+    """The slides; none if anything they show is missing."""
+    metrics = loaded.metrics(loaded.study.evaluation_names())
     try:
         return make_slides(loaded.study, metrics, loaded.difference("base", "default"), names, pair)
     except (IFGuideError, KeyError):
@@ -46,30 +46,34 @@ def make_deck(loaded: Loaded, names: list[str], pair: dict) -> list[dict]:
 
 def show_result(loaded: Loaded) -> None:
     """The claim in words, one pair of answers, and every model's toxicity with its interval."""
-    study = loaded.study
-    metrics = {name: values for name in study.evaluation_names() if (values := study.metrics(name))}
+    metrics = loaded.metrics(loaded.study.evaluation_names())
     if not metrics:
         return
-    found, told = None, "default" in metrics and "base" in metrics
-    if told:
-        with contextlib.suppress(IFGuideError):  # the models completed other prompts
-            found = loaded.difference("base", "default")
-        claim, *more = comparison.headline({"base": metrics["base"]} | metrics, "default", found)
+    colours = variant_colours(metrics)
+    if {"base", "default"} <= metrics.keys():
+        difference = None
+        with contextlib.suppress(IFGuideError):  # the models completed different prompts
+            difference = loaded.difference("base", "default")
+        claim, *more = comparison.headline({"base": metrics["base"]} | metrics, "default", difference)
         with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
             st.header(plain(claim), anchor=False)
-            row = pinned_row(loaded)
-            if row and (slides := make_deck(loaded, *row)):
+            pinned = pinned_row(loaded)
+            if pinned and (slides := make_deck(loaded, *pinned)):
                 components.present(slides, key="present")
         st.markdown(plain(" ".join(more)))
-        if row:
-            names, pair = row
-            look: dict = {"names": names, "titles": [variant_title(name) for name in names]}
-            look |= {"colours": [variant_colours(metrics)[name] for name in names], "memory": loaded.name}
-            components.completions(pair, key="pair", **look)
+        if pinned:
+            names, pair = pinned
+            components.completions(
+                pair,
+                key="pair",
+                names=names,
+                titles=[variant_title(name) for name in names],
+                colours=[colours[name] for name in names],
+                memory=loaded.name,
+            )
     shown = {name: values for name, values in metrics.items() if name in FIRST_MODELS or len(metrics) <= FEW_MODELS}
     columns, rows = comparison.metric_table(shown, comparison.HEADLINE, notes=False)
     columns.insert(1, column("Worst-case toxicity, 0 to 1", "range"))
-    colours = variant_colours(metrics)
     for row in rows:
         values = shown[row["key"]]
         ends = [values.get(f"emt_{end}", values["emt"]) for end in ("low", "high")]
@@ -80,13 +84,13 @@ def show_result(loaded: Loaded) -> None:
         f"{count_of(sample['n_samples'], 'completion')} of {count_of(sample['max_new_tokens'], 'token')} for each of"
         f" {count_of(sample['n_prompts'], 'prompt')}, rated by {plain(sample['scorer'])}. Small numbers are {INTERVALS}"
     )
-    if more := len(metrics) - len(shown):
-        label = f"Compare with {count_of(more, 'other model')}"
+    if n_others := len(metrics) - len(shown):
+        label = f"Compare with {count_of(n_others, 'other model')}"
         st.page_link("pages/compare.py", label=label, icon=":material/arrow_forward:")
 
 
 def show_next(fresh: set[str]) -> None:
-    """What to do with a study, in order."""
+    """Links to what can be done with the study, in order."""
     steps = (
         ("selection", "documents", "1. Read the most toxic documents", ":material/article:"),
         ("index", "threshold", "2. Choose which tokens to suppress", ":material/tune:"),
@@ -102,17 +106,17 @@ def show_stages(states: dict, running: str | None) -> None:
     """A line for each step: what it does, its state, how long it took."""
     columns = [column("Step", "titled"), column("State", "state"), column("Duration")]
     rows = []
-    for number_, stage in enumerate(STAGES, 1):
+    for place, stage in enumerate(STAGES, 1):
         state = states[stage]
         reason = "" if state.state == "missing" else layout.explain(state)
         shown = ["running", "Running now", ""] if stage == running else [state.state, STATE_WORDS[state.state], reason]
-        cells = [[f"{number_}. {job_title(stage)}", STAGES[stage].note, ""], shown, duration(state.seconds)]
+        cells = [[f"{place}. {job_title(stage)}", STAGES[stage].note, ""], shown, duration(state.seconds)]
         rows.append({"key": stage, "cells": cells})
     components.record_table(columns, rows, key="stages", label="Steps of the study")
 
 
 def show_run(study: Study, states: dict) -> None:
-    """The run button, or the run."""
+    """The run button, or the progress of the run."""
     if job_panel.show_job(study.root):
         return
     waiting = [stage for stage in STAGES if states[stage].state != "fresh"]
@@ -122,11 +126,12 @@ def show_run(study: Study, states: dict) -> None:
     if stale:
         st.warning(
             f"{count_of(len(stale), 'step')} out of date, starting with “{job_title(stale[0])}”."
-            f" {sentence(layout.explain(states[stale[0]]))} The results below were computed before that.",
+            f" {sentence(layout.explain(states[stale[0]]))} The results below are older.",
             icon=":material/update:",
         )
-    some = f"Run the {count_of(len(waiting), 'open step')}".replace(" 1 ", " ")
-    label = "Run the study" if len(waiting) == len(STAGES) else some
+    label = "Run the study"
+    if len(waiting) < len(STAGES):
+        label = "Run the open step" if len(waiting) == 1 else f"Run the {len(waiting)} open steps"
     if st.button(label, type="primary", icon=":material/play_arrow:", help="You can close this page while it runs."):
         job_panel.start(study.root, ["demo"] if study.name == DEMO else ["run", study.name])
 
@@ -151,7 +156,7 @@ with layout.guard():
         with layout.guard(go_on=True):
             st.markdown(plain(" ".join(what_was_done(loaded.study, fresh))))
         if facts := known_facts(loaded.study):
-            rows = [{"key": what, "cells": [what, found]} for what, found in facts.rows()]
-            columns = [column("What", "text"), column("Found", "text")]
+            rows = [{"key": fact, "cells": [fact, value]} for fact, value in facts.rows()]
+            columns = [column("Model", "text"), column("Value", "text")]
             components.record_table(columns, rows, key="model", label="Facts of the model")
     curve_panel.show_curves(loaded)

@@ -1,4 +1,4 @@
-"""The two query sets that define what is toxic and what is safe, and what each query does."""
+"""The two query sets that define what is toxic and what is safe, and each query's effect."""
 
 import streamlit as st
 
@@ -10,18 +10,18 @@ PAGE_SIZE = 20
 loaded = frame.open_page("Queries")
 with layout.guard():
     layout.need_stage(loaded, "queries", "The queries are the examples you provided.")
-    known = query_view.read_known(loaded)
-    kind, search, order = query_view.ask(loaded, known)
-    rows = query_view.list_queries(loaded, kind, search, order, known)
+    effects = query_view.read_effects(loaded)
+    kind, search, order = query_view.ask(loaded, effects)
+    rows = query_view.list_queries(loaded, kind, search, order, effects)
     place = st.container()
     part = layout.pager(
         "page", n_items=len(rows), page_size=PAGE_SIZE, noun="queries", of=(loaded.name, kind, search, order)
     )
     with place:
-        chosen = query_view.show_list(rows[part], kind, known)
+        chosen = query_view.show_list(rows[part], kind, effects)
     if chosen is not None:
-        query_view.show_query(loaded, kind, chosen, known)
+        query_view.show_query(loaded, kind, chosen, effects)
     busy = job_panel.show_job(loaded.study.root)
-    if not known:
+    if not effects:
         query_view.offer_job(loaded, busy)
     mechanism_view.show_mechanism(loaded, busy)

@@ -1,4 +1,6 @@
-"""All studies of the cache, and what can be done with each."""
+"""All studies in the cache, and what can be done with each."""
+
+from typing import Literal
 
 import streamlit as st
 
@@ -24,12 +26,12 @@ with layout.guard():
             st.markdown(f"#### {count_of(len(names), 'study', 'studies')}", width="content")
             st.space("stretch")
         building = DEMO not in names and job_panel.show_job(cache_dir() / DEMO)
-        look: dict = {"icon": ":material/play_arrow:", "type": "secondary" if names else "primary"}
-        if DEMO not in names and not building and st.button("Build the demo study", **look):
-            job_panel.start(cache_dir() / DEMO, ["demo"])
-        look = {"icon": ":material/add:", "type": "primary" if names else "secondary"}
-        if st.button("New study", **look):
+        if DEMO not in names and not building:
+            demo_type: Literal["primary", "secondary"] = "secondary" if names else "primary"
+            if st.button("Build the demo study", icon=":material/play_arrow:", type=demo_type):
+                job_panel.start(cache_dir() / DEMO, ["demo"])
+        if st.button("New study", icon=":material/add:", type="primary" if names else "secondary"):
             st.switch_page("pages/new_study.py")
     for name in names:
         card.show_card(name)
-st.caption(f"Studies are kept in {plain(cache_dir())}")
+st.caption(f"Studies are stored in {plain(cache_dir())}")

@@ -1,6 +1,7 @@
-"""What the charts have in common: line patterns, markers, and how every Plotly chart looks."""
+"""What the charts have in common: line patterns, markers, size and legend."""
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Sequence
 
 import plotly.graph_objects as go
 
@@ -9,18 +10,25 @@ from ifguide.ui.palette import COUNTERS, TEACHES
 CONFIG = {"displayModeBar": False}
 """Plotly's own toolbar is off: the page has a control for every range."""
 DASHES = {"dot": "2 3", "solid": None, "dash": "7 4", "dashdot": "7 3 2 3", "longdash": "11 4"}
-"""Plotly's name -> SVG pattern of the first, second, … model's line, so that not only colour tells them apart."""
-MARKERS = {"base": "square", "oracle": "diamond"}
-"""Markers of the two models that bound the others: no suppression, and the best case; the others are circles."""
-_LEGEND = {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "xanchor": "left"}
-_LOOK = {"bargap": 0, "barmode": "overlay", "dragmode": False, "legend": _LEGEND, "hoverlabel": {"align": "left"}}
+"""Plotly's name -> SVG pattern of the first, second, … model's line, so that models differ not only in colour."""
+_MARKERS = {"base": "square", "oracle": "diamond"}
+_MORE_MARKERS = ("circle", "triangle-up", "x", "cross", "triangle-down")
 
 
-def error_bars(values: Sequence[float], low: Sequence, high: Sequence, **more) -> dict:
+def variant_markers(names: Iterable[str]) -> dict[str, str]:
+    """A Plotly marker for each of a study's models, given in the study's order; like `palette.variant_colours`."""
+    more = itertools.cycle(_MORE_MARKERS)
+    return {name: _MARKERS.get(name) or next(more) for name in names}
+
+
+def error_bars(
+    values: Sequence[float], low: Sequence, high: Sequence, *, colour: str | None = None, width: int = 4
+) -> dict:
     """Plotly's error bars from the ends of intervals."""
     up = [b - a for a, b in zip(values, high, strict=True)]
     down = [a - b for a, b in zip(values, low, strict=True)]
-    return {"type": "data", "symmetric": False, "array": up, "arrayminus": down, "thickness": 1.2, "width": 4, **more}
+    ends = {"type": "data", "symmetric": False, "array": up, "arrayminus": down}
+    return {**ends, "thickness": 1.2, "width": width, "color": colour}
 
 
 def loss_chart(steps: list[int], selected: list[float | None], other: list[float | None]) -> go.Figure:
@@ -43,7 +51,14 @@ def loss_chart(steps: list[int], selected: list[float | None], other: list[float
     return calm(figure, height=280)
 
 
-def calm(figure: go.Figure, height: int, margin: dict | None = None) -> go.Figure:
+def calm(figure: go.Figure, height: int) -> go.Figure:
     """Give a chart the app's size, margins, legend and hover labels; it cannot be dragged."""
-    figure.update_layout(height=height, margin={"l": 10, "r": 10, "t": 34, "b": 10} | (margin or {}), **_LOOK)
-    return figure
+    return figure.update_layout(
+        height=height,
+        margin={"l": 10, "r": 10, "t": 34, "b": 10},
+        bargap=0,
+        barmode="overlay",
+        dragmode=False,
+        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "xanchor": "left"},
+        hoverlabel={"align": "left"},
+    )

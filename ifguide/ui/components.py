@@ -1,8 +1,7 @@
-"""The components with their own HTML: the reader (list and token viewer), table, completions, and the Threshold page's
-board.
+"""The components with HTML of their own: the reader (list and token viewer), tables, completions, the threshold board.
 
-Their scripts are in `static/` and are registered once, when this file is imported. Corpus text, prompts and completions
-reach the page only as data, and the scripts write them with `textContent` only.
+Their scripts are in `static/` and are registered when this file is imported. Corpus text, prompts and completions reach
+the page only as data, and the scripts write them only with `textContent`.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,11 +11,11 @@ import streamlit as st
 
 _STATIC = Path(__file__).parent / "static"
 FIRST_ROWS = 10
-"""Completions of a prompt shown before the reader asks for all."""
+"""Completions of a prompt shown until the reader asks for all."""
 
 
 def _register(name: str, *parts: str):
-    """Register a component of `name`.js and .css; the scripts `parts`, and their styles, come before its own."""
+    """Register a component made of `name`.js and .css, after the scripts and styles of `parts`."""
     styles = [f for f in ("base", *parts, name) if (_STATIC / f"{f}.css").is_file()]
     css = "\n".join((_STATIC / f"{file}.css").read_text(encoding="utf-8") for file in styles)
     script = "\n".join((_STATIC / f"{part}.js").read_text(encoding="utf-8") for part in (*parts, name))
@@ -35,42 +34,41 @@ _threshold = _register("threshold", "numbers", *(f"threshold_{part}" for part in
 
 
 def veiled() -> str:
-    """Which text is blurred: `all` that comes from the study, its offensive `words`, or none (empty)."""
+    """Which text of the study is blurred: `all`, its offensive `words`, or none (empty)."""
     veil = st.session_state.get("veil", "all")
     return "" if veil == "none" else veil
 
 
 def _nothing() -> None:
-    """Streamlit reports a trigger only where a callback is given."""
+    """A callback, without which Streamlit reports no trigger."""
 
 
 def preload() -> None:
-    """An empty component, so that the browser fetches what components need while the server still reads."""
+    """An empty component, so that the browser fetches what components need while the server is still reading."""
     _empty(key="preload")
 
 
 def share(parameters: dict[str, str], *, key: str) -> None:
-    """A button that copies the page's address, with these parameters."""
+    """A button that copies the page's address with these parameters."""
     _share(data=parameters, key=key, width="content")
 
 
 def map_keys(*, key: str) -> int | None:
-    """A line under the map that takes the keyboard to its points; returns the document that was just opened, or
-    None."""
+    """A line below the map for choosing its points by keyboard; returns the document that was just opened, or None."""
     return _map_keys(key=key, on_pick_change=_nothing).pick
 
 
 def present(slides: list[dict], *, key: str) -> None:
-    """A button that shows slides over the whole window; they come from `ifguide.ui.report.slides`."""
+    """A button that shows slides from `ifguide.ui.report.slides` over the whole window."""
     _present(data={"slides": slides, "veil": veiled()}, key=key, width="content")
 
 
 def reader(data: dict, *, key: str) -> None:
     """Show the list of documents and the tokens of one; `data` comes from `ifguide.ui.documents.reader`.
 
-    What the reader does is in `st.session_state[key]["said"]` when the script runs again.
+    What the reader does is in `st.session_state[key]["state"]` when the script runs again.
     """
-    _reader(data=data, key=key, on_said_change=_nothing)
+    _reader(data=data, key=key, on_state_change=_nothing)
 
 
 def record_table(
@@ -91,19 +89,18 @@ def record_table(
     """Show a table; returns the key of the row that was just picked, or None.
 
     Args:
-        columns: dicts of label, kind (text, number, interval, range, bar, excerpt, veiled, titled, state) and help; the
-            heads of columns with `sortable` are buttons that sort; an excerpt's column with `narrow` takes no more room
-            than others, one with `unread` has no known words to veil and is veiled whole. A range is drawn on an axis
-            from 0 to 1: value, low, high, colour.
-        rows: dicts of key and cells, one prepared value a column, and where columns are sortable `sort`: one number,
-            text or None a column. Rows with None come last in either direction.
+        columns: from `ifguide.ui.format.column`: label, kind (text, number, interval, range, bar, excerpt, veiled,
+            titled, state), help; `sortable` for a head that sorts; `narrow` for an excerpt no wider than other cells;
+            `unread` for an excerpt that is veiled whole. A range is value, low, high, colour on an axis from 0 to 1.
+        rows: dicts of key and cells, one prepared value for each column; if columns are sortable, also `sort` with a
+            number, text or None for each column. None comes last in either direction.
         label: name of the table for screen readers.
-        chosen, pickable: key of the highlighted row; rows answer to clicks.
+        chosen, pickable: key of the highlighted row; whether rows can be clicked.
         compact: excerpts take one line.
-        sort: the column sorted by at first, and whether from the largest down; None: the order of `rows`.
-        most: rows shown after sorting until the reader asks for all; 0: all.
-        on_sort: called when the reader sorts; `st.session_state[key]["sort"]` is the column's label then.
-        heading: a line above the table, as runs of text, each with whether it comes from the study and is blurred.
+        sort: the column to sort by at first, and whether in descending order; None: the order of `rows`.
+        most: rows shown until the reader asks for all; 0: all.
+        on_sort: called when the reader sorts; `st.session_state[key]["sort"]` is then the column's label.
+        heading: a line above the table, as runs of text, each with whether it is text of the study to blur.
     """
     data: dict = {"columns": columns, "rows": rows, "label": label, "empty": empty, "heading": [*map(list, heading)]}
     data |= {"veil": veiled(), "compact": compact, "chosen": chosen, "pickable": pickable}
@@ -114,9 +111,9 @@ def record_table(
 def threshold_board(payload: dict, *, key: str, on_choice: Callable[[], None]) -> None:
     """Show the board; `payload` is made of parts from `ifguide.ui.threshold.board`.
 
-    When the reader lets go of a control, `on_choice` is called, and `st.session_state[key]["choice"]` says what
-    changed: see `ifguide.ui.threshold.tuning.apply_choice`; `["audit"]` says what was done in the audit that was not
-    answered yet: see `ifguide.ui.threshold.blind_audit`.
+    When the reader releases a control, `on_choice` is called, and `st.session_state[key]["choice"]` has the change for
+    `ifguide.ui.threshold.tuning.apply_choice`. `["audit"]` has the actions in the audit that are not confirmed yet, for
+    `ifguide.ui.threshold.blind_audit.act`.
     """
     data = payload | {"veil": veiled()}
     _threshold(data=data, key=key, on_choice_change=on_choice, on_audit_change=_nothing)
@@ -139,19 +136,20 @@ def completions(
     on_pick: Callable[[], None] | None = None,
     on_pin: Callable[[], None] | None = None,
 ) -> None:
-    """Show one prompt with the completions of some models side by side.
+    """Show a prompt with the completions of some models side by side.
 
     Args:
         pair: from `ifguide.ui.results.side_by_side`, with `change` and `results` as text.
         names, titles, colours: of the models; an empty colour is none.
-        memory: what the browser files the reader's reveals under.
+        memory: the browser's key for what the reader revealed.
         chosen: the picked completion, `SAMPLE.MODEL`, or `SAMPLE.` for a row's token probabilities.
         span: the picked toxic span in it, `START-END`.
-        first: rows shown before the reader asks for all.
-        on_pick: called when a completion is clicked; `st.session_state[key]["pick"]` is then as `chosen`, or `close`
-            when it was the picked one. For a toxic span in it, `START-END` and a blank come first.
-        on_pin: called when a row is pinned, with which rows get buttons for that and, with `tokens`, for token
-            probabilities; `st.session_state[key]["pin"]` is then its sample, or -1 to pin none.
+        tokens: whether rows have a button for token probabilities, if they have one for pinning.
+        first: rows shown until the reader asks for all.
+        on_pick: called when a completion is clicked; `st.session_state[key]["pick"]` is then like `chosen`, or `close`
+            if it was the picked one, after `START-END` and a space for a toxic span in it.
+        on_pin: called when a row is pinned; rows then have a button for it. `st.session_state[key]["pin"]` is the
+            sample, or -1 to pin none.
     """
     data = {"pair": pair, "names": list(names), "titles": list(titles), "colours": list(colours), "first": first}
     data |= {"veil": veiled(), "memory": memory, "rated": rated, "pinned": pinned, "acts": on_pin is not None}
@@ -160,5 +158,5 @@ def completions(
 
 
 def likelihood(payload: dict, *, key: str) -> None:
-    """Show completions with their tokens coloured; `payload` comes from `ifguide.ui.compare.likelihood_view`."""
+    """Show completions with coloured tokens; `payload` comes from `ifguide.ui.compare.likelihood_view`."""
     _likelihood(data=payload | {"veil": veiled()}, key=key)

@@ -1,4 +1,4 @@
-"""A few words of a document around the tokens that matter."""
+"""A few words of a document around its most important tokens."""
 
 from collections.abc import Callable
 
@@ -14,8 +14,8 @@ _BEFORE, _AFTER = 8, 22
 def excerpt(
     corpus: TokenizedCorpus, index: int, *, centre: int, mask: np.ndarray, words: frozenset[str] | None = None
 ) -> list[list]:
-    """One line of a document around its token at `centre`: runs of text, each with whether it is selected by `mask`,
-    bool (N,), and given the classifier's `words` whether it is hidden. Reads only the tokens it shows."""
+    """A line of a document around its token at `centre`: runs of text, each with whether `mask`, bool (N,), selects it,
+    and with the classifier's `words` whether it is hidden. Reads only the tokens it shows."""
     begin, end = int(corpus.offsets[index]), int(corpus.offsets[index + 1])
     first, last = begin + max(0, centre - _BEFORE), min(end, begin + centre + _AFTER)
     marked = np.asarray(mask[first:last])
@@ -26,23 +26,22 @@ def excerpt(
 def excerpt_around(
     corpus: TokenizedCorpus, index: int, *, marked: np.ndarray, scores: np.ndarray, taken: np.ndarray | None = None
 ) -> list[list]:
-    """A line of a document of n tokens around the marked one of the highest score: pairs of text and 1 where it is
-    marked, 2 where it is offensive all the same (`taken`, or labelled by people), else 0. `marked` and `taken` are bool
-    (n,), `scores` float32 (n,)."""
+    """A line of a document of n tokens around the marked one with the highest score: runs of text, each with 1 if
+    marked, 2 if only offensive (`taken`, or labelled by people), else 0. `marked` and `taken` are bool (n,), `scores`
+    float32 (n,)."""
     places, first = np.flatnonzero(marked), int(corpus.offsets[index])
     centre = int(places[np.argmax(scores[places])]) if places.size else 0
     near = slice(max(0, centre - _BEFORE), min(len(marked), centre + _AFTER))
-    found = _offensive(
-        corpus, slice(first + near.start, first + near.stop), marked[near] if taken is None else taken[near]
-    )
-    return _cut(corpus, index, centre, np.where(marked[near], 1, 2 * found))
+    selected = marked[near] if taken is None else taken[near]
+    offensive = _offensive(corpus, slice(first + near.start, first + near.stop), selected)
+    return _cut(corpus, index, centre, np.where(marked[near], 1, 2 * offensive))
 
 
 def excerpt_at(
     corpus: TokenizedCorpus, place: int, taken: Callable[[slice], np.ndarray] | None = None, reach: int = 0
 ) -> list[list]:
-    """A line of text around one token of the corpus: pairs of text and 1 for the token, given `taken`, from places to
-    bool, 2 for what is offensive near it, else 0. `reach` is the number of tokens on each side."""
+    """A line of text around one token of the corpus: runs of text, each with 1 for the token, 2 for offensive text
+    beside it if `taken` says what is selected, else 0. `reach` is the number of tokens on each side."""
     index = int(np.searchsorted(corpus.offsets, place, side="right")) - 1
     begin, end = (int(edge) for edge in corpus.offsets[index : index + 2])
     near = slice(max(begin, place - (reach or _BEFORE)), min(end, place + (reach or _AFTER)))
@@ -52,7 +51,7 @@ def excerpt_at(
 
 
 def _offensive(corpus: TokenizedCorpus, near: slice, taken: np.ndarray) -> np.ndarray:
-    """int (n,): which tokens of the corpus are taken by a selection or labelled by people."""
+    """int (n,): which tokens near a place a selection takes or people labelled."""
     return np.asarray(taken if corpus.in_span is None else taken | corpus.in_span[near], dtype=int)
 
 
@@ -63,8 +62,8 @@ def _cut(
     marked: np.ndarray,
     veil: tuple[np.ndarray, frozenset[str]] | None = None,
 ) -> list[list]:
-    """The text of the tokens around `centre`, of which `marked` says which are marked; with a `veil`, tokens and words,
-    also which are hidden."""
+    """The text of the tokens around `centre`, cut into runs that are alike in `marked` and, with a `veil` of offensive
+    tokens and words, in whether they are hidden."""
     begin, end = int(corpus.offsets[index]), int(corpus.offsets[index + 1])
     if end == begin:
         return []

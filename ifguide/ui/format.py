@@ -14,7 +14,7 @@ _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>()#+!|~:$^=&.-])")
 _MADE_OF_WORDS = re.compile(r":(?=//)|\bwww(?=\.)|@(?=[\w-])|:(?=[\w+-]+:)", re.IGNORECASE)
 """Where plain text becomes a link or an emoji although every Markdown character is escaped."""
 _APART = "\u2060"
-"""The word joiner: invisible, no line break, and it ends an address or an emoji name."""
+"""The word joiner: invisible, allows no line break, and ends an address or an emoji name."""
 _UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 """Control characters, and those that change the writing direction, which would reorder our own words too."""
 _COMMAND = re.compile(r"(`(?:ifguide|python|torchrun|accelerate|pip|make) [^`]*`)")
@@ -30,22 +30,22 @@ _JOB_TITLES = {
     "new": "Read and check every input",
     "plan": "Measure a few seconds of every step",
 }
-"""Jobs that are no stage -> what they do, in three or four words."""
+"""Job that is not a stage -> what it does, in three or four words."""
 
 STATE_WORDS = {"fresh": "Up to date", "stale": "Out of date", "missing": "Not started"}
 
 
 def job_title(name: str, otherwise: str = "") -> str:
-    """What a stage or another job does, in three or four words; `otherwise` where there is none of this name."""
+    """What a stage or another job does, in three or four words; `otherwise` if there is none of this name."""
     return STAGES[name].title if name in STAGES else _JOB_TITLES.get(name, otherwise)
 
 
-def plain(text: str) -> str:
-    """Escape text for Markdown, so that it shows literally; invisible characters are spelt out."""
+def plain(text: object) -> str:
+    """Escape text for Markdown, so that it is shown literally; invisible characters are spelt out."""
     words = str(text).split()
     lead, trail = (" " if str(text)[:1].isspace() else ""), (" " if words and str(text)[-1:].isspace() else "")
-    text = _MADE_OF_WORDS.sub(lambda found: found[0] + _APART, " ".join(words))
-    text = _UNSEEN.sub(lambda found: f"‹U+{ord(found[0]):04X}›", text)
+    text = _MADE_OF_WORDS.sub(lambda match: match[0] + _APART, " ".join(words))
+    text = _UNSEEN.sub(lambda match: f"‹U+{ord(match[0]):04X}›", text)
     return lead + _MARKDOWN.sub(r"\\\1", text) + trail
 
 
@@ -56,7 +56,7 @@ VARIANTS = {
     "random": ("Random control", "Trained against the same number of tokens, drawn at random."),
     "oracle": (
         "Human labels (best case)",
-        "Trained against the toxic spans people marked: what a perfect selection would reach.",
+        "Trained against the toxic spans that people marked: what a perfect selection would reach.",
     ),
     **{name: (title, f"Trained against {what}.") for name, (title, what) in BASELINES.items()},
     "classifier-documents": ("Classifier, by document", "Trained without documents that the classifier calls toxic."),
@@ -65,7 +65,7 @@ VARIANTS = {
     "steered": ("Steered decoding", "The unchanged base model; a classifier helps choose its words."),
     "unlikelihood": ("Unlikelihood", "Trained to find the selected tokens unlikely, instead of with the penalty."),
     "masked": ("Masked", "Trained without any loss on the selected tokens."),
-    "drop-documents": ("Documents dropped", "Trained without the documents that hold a selected token."),
+    "drop-documents": ("Documents dropped", "Trained without the documents that contain a selected token."),
     "penalty-warmup": ("Growing penalty", "The penalty grows over the first half of training."),
     "penalty-at-once": ("Penalty at once", "The penalty applies from the first step."),
 }
@@ -103,7 +103,7 @@ def per_cent(value: float) -> str:
 
 
 def share(part: float, whole: float | None = None, digits: int = 1) -> str:
-    """A share as per cent; a share that rounds to 0 is shown as less than the smallest step."""
+    """A share as per cent; one that rounds to 0 is shown as below the smallest step."""
     value = part if whole is None else part / whole if whole else 0.0
     step = 10.0 ** -(digits + 2)
     if 0 < value < step / 2:
@@ -125,13 +125,13 @@ def score(value: float) -> str:
 
 
 def finite(value) -> float | None:
-    """What came as a finite number, as a float; None for anything else."""
-    known = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    return float(value) if known else None
+    """A finite number as a float; None for anything else."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if is_number and math.isfinite(value) else None
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """A number with fixed decimals, or a dash when it was not measured."""
+    """A number with fixed decimals, or a dash if it was not measured."""
     return "–" if value is None else f"{value:.{digits}f}".replace("-", "−")
 
 
@@ -142,7 +142,7 @@ def signed(value: float, digits: int = 3) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """Seconds as 0.4 s, 1 min 15 s or 2 h 2 min; a dash when not known."""
+    """Seconds as 0.4 s, 1 min 15 s or 2 h 2 min; a dash if unknown."""
     if seconds is None:
         return "–"
     return format_seconds(seconds) if seconds >= 0.05 else "<0.1 s"

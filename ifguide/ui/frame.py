@@ -40,7 +40,7 @@ NEW_STUDY = ("new_study", "New study", ":material/add:")
 """The page beside the study picker, likewise."""
 
 _FRAMED = "framed"
-"""Session key: the frame is drawn, and a page is running inside it."""
+"""Session key: the frame is drawn and a page is running in it."""
 
 VEILS = {"all": "Text hidden", "words": "Words hidden", "none": "Text shown"}
 """How much offensive text is blurred -> title."""
@@ -53,16 +53,16 @@ STATES = {
 }
 """State of a study -> title and icon."""
 OPENS_ON_WORDS = ("demo", "showcase")
-"""Built-in studies, whose insults are mild: their text opens with the offensive words hidden and the rest readable."""
+"""Built-in studies, whose insults are mild: only offensive words are hidden at first."""
 
 _MARK = base64.b64encode((STATIC / "icon.svg").read_bytes()).decode()
 _STYLE = f"<style>{(STATIC / 'page.css').read_text(encoding='utf-8').replace('ICON', _MARK)}</style>"
-"""Fixed rules for what Streamlit's theme cannot express; no text of the user's goes in here."""
+"""Fixed rules for what Streamlit's theme cannot express; contains no text from users."""
 
 
 @contextlib.contextmanager
 def framed() -> Iterator["st.Page"]:
-    """Draw what surrounds every page (title, menu, sidebar), and yield the page to run inside it."""
+    """Draw what surrounds every page, and yield the page to run inside it."""
     page = _draw_frame()
     st.session_state[_FRAMED] = True
     try:
@@ -72,8 +72,8 @@ def framed() -> Iterator["st.Page"]:
 
 
 def need_frame() -> None:
-    """Draw the frame if nothing has: beside a folder called `pages`, Streamlit runs the first page that a server is
-    asked for alone, without app.py."""
+    """Draw the frame if it is not drawn: because of the folder `pages`, Streamlit runs a new server's first page
+    without app.py."""
     if not st.session_state.get(_FRAMED):
         _draw_frame()
 
@@ -92,14 +92,14 @@ def _draw_frame():
 
 
 def start_page(title: str, *, wide: bool = False) -> None:
-    """The frame, if it is not drawn, and the page's title for screen readers, since the header shows it."""
+    """The frame, if it is not drawn, and the page's title for screen readers; the header shows it to others."""
     need_frame()
     with st.container(key="wide" if wide else "narrow"):
         st.title(title, anchor=False)
 
 
 def open_page(title: str, *, wide: bool = False) -> Loaded:
-    """The chosen study; stops the page when there is none. A `wide` page has the whole width of the window."""
+    """The chosen study; stops the page if there is none. A `wide` page takes the whole width of the window."""
     start_page(title, wide=wide)
     if linked := st.session_state.pop("missing_study", None):
         st.warning(
@@ -115,7 +115,7 @@ def open_page(title: str, *, wide: bool = False) -> Loaded:
 
 
 def _draw_header(pages: dict[str, "st.Page"], now: "st.Page") -> None:
-    """Draw the line; the chosen study's name is in `st.session_state["study"]` then, and in the page's address."""
+    """Draw the header; it puts the chosen study's name into `st.session_state["study"]` and into the address."""
     with st.container(key="topbar", horizontal=True, vertical_alignment="center", gap="small"):
         st.html('<span class="mark">IF-Guide Studio</span>', width="content")
         name = st.session_state.get("study")
@@ -128,7 +128,7 @@ def _draw_header(pages: dict[str, "st.Page"], now: "st.Page") -> None:
             st.page_link(pages["new_study"], width="content", help="Make a study of your own model and corpus.")
         if loaded:
             title, icon = STATES[study_state(loaded)]
-            help = "How far this study is."
+            help = "Progress of this study."
             if record := read_record(loaded.study.root):
                 help = f"Read-only: recorded on {plain(record['recorded'])} by {plain(record['command'])}."
             with st.container(key="state", width="content"):
@@ -146,7 +146,7 @@ def _draw_header(pages: dict[str, "st.Page"], now: "st.Page") -> None:
 
 
 def _pick_study() -> bool:
-    """The study picker, where there is a study; the study's name is in the page's address."""
+    """The study picker, if there is a study; the study's name is in the address."""
     names = list_studies()
     if not names:
         return False
@@ -158,22 +158,21 @@ def _pick_study() -> bool:
             st.session_state["missing_study"] = linked
         st.session_state["study"] = linked if linked in names else _first_study(names)
     note = "A study is one corpus, one model, and everything computed from them."
-    look: dict = {"label_visibility": "collapsed", "width": 150, "help": note}
-    chosen = st.selectbox("Study", names, key="study", **look)
-    if st.query_params or chosen != _first_study(names):  # an address without choices stays as the reader left it
+    chosen = st.selectbox("Study", names, key="study", label_visibility="collapsed", width=150, help=note)
+    if st.query_params or chosen != _first_study(names):  # an address without choices stays as it is
         st.query_params["study"] = chosen
     return True
 
 
 def _first_study(names: list[str]) -> str:
-    """The study that an address without one means: that of `ifguide app FILE`, else the first that has results."""
-    with_results = (name for name in names if (found := _try_loading(name)) and found.study.evaluation_names())
+    """The study of an address that names none: that of `ifguide app FILE`, or else the first with results."""
+    with_results = (name for name in names if (loaded := _try_loading(name)) and loaded.study.evaluation_names())
     opened = os.environ.get(OPENED)
     return opened if opened in names else next(with_results, names[0])
 
 
 def _try_loading(name: str) -> Loaded | None:
-    """The study, or None for one that cannot be opened: the page says why."""
+    """The study; None if it cannot be opened, which the page explains."""
     try:
         return load_study(name)
     except IFGuideError:
@@ -193,26 +192,34 @@ def state_at_rest(name: str, _loaded: Loaded) -> str:
     if read_record(_loaded.study.root):
         return "recorded"
     try:
-        found = {state.state for state in stage_states(_loaded.study).values()}
+        states = {state.state for state in stage_states(_loaded.study).values()}
     except IFGuideError:
         return "stale"
-    return next(state for state in ("missing", "stale", "fresh") if state in found)
+    return next(state for state in ("missing", "stale", "fresh") if state in states)
 
 
 def _ask_veil() -> None:
-    """How much offensive text is blurred; no link carries it."""
+    """Ask how much offensive text is blurred; links do not carry the choice."""
     if "veil" not in st.session_state:
         st.session_state["veil"] = "words" if st.session_state.get("study") in OPENS_ON_WORDS else "all"
     note = (
         "Hides all training text and completions, only the offensive words in them (selected tokens, human labels, the"
         " classifier's words), or nothing. A link never carries this."
     )
-    look: dict = {"label_visibility": "collapsed", "width": 150, "help": note, "persist_state": "session"}
-    st.selectbox("Offensive text", [*VEILS], key="veil", format_func=lambda veil: VEILS[veil], **look)
+    st.selectbox(
+        "Offensive text",
+        [*VEILS],
+        key="veil",
+        format_func=VEILS.__getitem__,
+        label_visibility="collapsed",
+        width=150,
+        help=note,
+        persist_state="session",
+    )
 
 
 def _offer_report(loaded: Loaded) -> None:
-    """Everything about the study as one file."""
+    """A button that downloads the report."""
     st.download_button(
         "Report",
         lambda: report_or_reason(loaded.study),

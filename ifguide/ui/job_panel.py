@@ -1,4 +1,4 @@
-"""A study's running job: progress that follows by itself, a button to stop it, and how the last one ended."""
+"""A study's running job: live progress, a button to stop it, and how the last one ended."""
 
 from pathlib import Path
 from typing import Literal
@@ -13,28 +13,28 @@ from ifguide.ui.layout import guard
 
 _ENDINGS = {"failed": "stopped with an error", "dead": "crashed unexpectedly", "cancelled": "was stopped"}
 _RUNS = ("run", "demo")
-"""Commands that build the study's steps; other jobs are named when they have ended."""
+"""Commands that build the study's steps; other jobs are named when they end."""
 _CHECKS = (("new",), ("plan",), ("suggest",))
-"""Commands of a study in the making, which ends when its page is closed."""
+"""Commands on the draft of a new study; they end when its page is closed."""
 
 
 def start(root: Path, arguments: list[str], *, scope: Literal["app", "fragment"] = "app") -> None:
-    """Start a job on the study at this folder, and draw the page again, or the fragment, to show it."""
+    """Start a job on the study in a folder, and redraw the page or the fragment to show it."""
     with guard(go_on=True):
         start_job(root.name, arguments, root.parent)
         st.rerun(scope=scope)
 
 
 def refuse_recorded(root: Path) -> bool:
-    """Whether the study at this folder was recorded, and if so say that nothing can be computed in it."""
+    """Whether the study in a folder is recorded; if so, say that nothing can be computed in it."""
     if recorded := read_record(root) is not None:
         st.caption("This was not computed before the study was recorded, and its models are not here.")
     return recorded
 
 
 def show_job(root: Path) -> bool:
-    """Show the running job of the study at this folder, or how the last one ended if that was not well; returns whether
-    one is running."""
+    """Show the running job of the study in a folder, or how the last one ended unless it succeeded. Returns whether one
+    is running."""
     with guard():
         job = active_job(root)
         if job:
@@ -55,7 +55,7 @@ def _follow(job: Job) -> None:
     with st.container(border=True):
         with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
             st.markdown(f"**Running** · {progress_line(status)}")
-            note = "Stops the run. Finished steps are kept; the next run continues from there."
+            note = "Stops the run. Finished steps are kept, and the next run continues from there."
             if st.button("Stop", key=f"stop_{job.id}", icon=":material/stop:", help=note):
                 with guard():
                     cancel_job(job)
@@ -66,7 +66,7 @@ def _follow(job: Job) -> None:
 
 
 def share_done(status: JobStatus) -> float:
-    """How much of the run is done, from 0 to 1; all steps count alike."""
+    """How much of the run is done, from 0 to 1; all steps count equally."""
     inside = status.done / status.total if status.total else 0.0
     return min(1.0, max(0.0, (status.stage_index + inside) / status.n_stages)) if status.n_stages else 0.0
 
@@ -78,14 +78,14 @@ def running_stage(root: Path) -> str | None:
 
 
 def stage_title(status: JobStatus) -> str:
-    """The running step, in words; a step for one model names it."""
+    """The running step in words, with the model it is for."""
     stage, _, name = status.stage.partition(" ")
     title = job_title(stage, stage or "Starting")
     return plain(f"{title} ({name})" if name else title)
 
 
 def progress_line(status: JobStatus) -> str:
-    """Which step of how many: of the steps that the Overview page lists, where the job builds those."""
+    """The running step and its number among those that the Overview page lists, or among the job's own."""
     stage = status.stage.partition(" ")[0]
     if not stage:
         return "starting"

@@ -3,8 +3,8 @@
 import contextlib
 import logging
 import math
-from collections.abc import Callable, Hashable, Iterable, Iterator
-from typing import NoReturn
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from typing import Literal, NoReturn
 
 import streamlit as st
 
@@ -19,7 +19,7 @@ from ifguide.ui.loaders import Loaded
 
 @contextlib.contextmanager
 def guard(*, go_on: bool = False) -> Iterator[None]:
-    """Show errors as plain sentences, never as tracebacks; the rest of the page follows an error with `go_on` only."""
+    """Show an error as a sentence, never as a traceback, and stop the page unless it may `go_on`."""
     try:
         yield
     except Exception as error:
@@ -36,14 +36,14 @@ def guard(*, go_on: bool = False) -> Iterator[None]:
 
 
 def link_state(loaded: Loaded) -> str:
-    """What the numbers in a link depend on, as a short hash: the corpus and its scores, and nothing that is saved or
-    trained later."""
+    """A short hash of what the numbers in a link depend on: the corpus and its scores, not what is saved or trained
+    later."""
     manifests = [artifacts.read_manifest(loaded.study.folder(Unit(stage))) for stage in ("corpus", "scores")]
-    return artifacts.hash_json([found and artifacts.digest_of(found) for found in manifests])[:8]
+    return artifacts.hash_json([manifest and artifacts.digest_of(manifest) for manifest in manifests])[:8]
 
 
 def note_changes(loaded: Loaded) -> None:
-    """Tell the reader when the link was made from other scores; the Share button writes what it was made from."""
+    """Tell the reader when a link was made from other scores than the study has now."""
     if st.query_params.get("state") not in (None, link_state(loaded)):
         st.info(
             "This study has changed since the link was made, so numbers and ranks may differ from what the sender saw.",
@@ -52,7 +52,7 @@ def note_changes(loaded: Loaded) -> None:
 
 
 def need_stage(loaded: Loaded, stage: str, then: str) -> None:
-    """Stop the page with a plain sentence when a stage is missing; warn when it is out of date."""
+    """Stop the page if a stage is missing; warn if it is out of date."""
     state = stage_state(loaded.study, stage)
     if state.state == "missing":
         running = active_job(loaded.study.root) is not None
@@ -80,57 +80,86 @@ def explain(state: StageState) -> str:
     return reason[:1].upper() + reason[1:].rstrip(".") + "." if reason else ""
 
 
-def choose(label: str, options: Iterable[str], *, key: str, **more):
-    """A select box whose choice is in the page's address; where `options` is a dict, its values are the titles."""
-    return st.selectbox(label, list(options), key=key, bind="query-params", **_titles(options), **more)
-
-
-def switch(label: str, options: Iterable[str], *, key: str, **more):
-    """Options side by side, one of them chosen; as `choose` otherwise."""
-    return st.segmented_control(
-        label, list(options), required=True, key=key, bind="query-params", **_titles(options), **more
+def choose(
+    label: str,
+    options: Mapping[str, str],
+    *,
+    key: str,
+    index: int | None = 0,
+    help: str | None = None,
+    placeholder: str | None = None,
+    width: int | Literal["stretch"] = "stretch",
+):
+    """A select box over option -> title, whose choice is in the address. None if `index` is None and nothing chosen."""
+    return st.selectbox(
+        label,
+        list(options),
+        index,
+        key=key,
+        bind="query-params",
+        format_func=options.__getitem__,
+        help=help,
+        placeholder=placeholder,
+        width=width,
     )
 
 
-def _titles(options: Iterable[str]) -> dict:
-    return {"format_func": options.get} if isinstance(options, dict) else {}
+def switch(label: str, options: Mapping[str, str], *, key: str, default: str, label_hidden: bool = False) -> str:
+    """Options side by side, one of them chosen; the choice is in the address."""
+    return st.segmented_control(
+        label,
+        list(options),
+        default=default,
+        required=True,
+        key=key,
+        bind="query-params",
+        format_func=options.__getitem__,
+        label_visibility="collapsed" if label_hidden else "visible",
+    )
 
 
-def search_box(label: str, *, key: str, **more) -> str:
-    """The text to search for, which is in the page's address too."""
-    icon = ":material/search:"
-    return st.text_input(label, key=key, bind="query-params", placeholder="word or phrase", icon=icon, **more) or ""
-
-
-def offer_download(label: str, content: str | Callable[[], str | bytes], *, file: str, mime: str, key: str, **more):
-    """A button that downloads a file, without running the page again."""
+def offer_download(
+    label: str,
+    content: str | Callable[[], str | bytes],
+    *,
+    file: str,
+    mime: str,
+    key: str,
+    help: str | None = None,
+    type: Literal["secondary", "tertiary"] = "secondary",
+) -> None:
+    """A button that downloads a file without rerunning the page."""
     icon = ":material/download:"
-    st.download_button(label, content, file_name=file, mime=mime, icon=icon, on_click="ignore", key=key, **more)
+    st.download_button(
+        label, content, file_name=file, mime=mime, icon=icon, on_click="ignore", key=key, help=help, type=type
+    )
 
 
 def drop_document_link(document: str) -> None:
-    """Say that the address names a document that is not here, and forget it."""
+    """Say that the address names a document that is not in this corpus, and remove it from the address."""
     st.warning(f"This corpus has no document “{plain(document)}”, which the link names.", icon=":material/link_off:")
     st.query_params.pop("doc", None)
     st.session_state.pop("doc", None)
 
 
 def open_study(name: str) -> NoReturn:
-    """Leave for the overview of a study."""
+    """Go to the overview of a study."""
     st.session_state["open_study"] = name
     st.switch_page("pages/overview.py", query_params={"study": name})
 
 
 def open_document(loaded: Loaded, id: str) -> None:
-    """Leave for the Documents page, at one document."""
+    """Go to one document on the Documents page."""
     st.session_state["doc"] = id
     st.switch_page("pages/documents.py", query_params={"study": loaded.name, "doc": id})
 
 
 def pager(key: str, *, n_items: int, page_size: int, noun: str, of: Hashable = None) -> slice:
-    """Previous and next buttons; the page number is in the address, called `key`. Returns the slice of items to show.
-    `noun` is in the plural, or in the singular when they are shown one at a time; when what they depend on, `of`,
-    changes, the first page is shown."""
+    """Previous and Next buttons; the page number is in the address as `key`. Returns the slice of items to show.
+
+    `noun` is plural, or singular for one item a page. When `of`, which the items depend on, changes, the first page is
+    shown.
+    """
     if st.session_state.get(f"{key}_of", of) != of:
         turn_to(key, 1)
     st.session_state[f"{key}_of"] = of
@@ -140,8 +169,13 @@ def pager(key: str, *, n_items: int, page_size: int, noun: str, of: Hashable = N
     current = min(max(1, at), n_pages)
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         back = st.button("Previous", key=f"{key}_back", icon=":material/chevron_left:", disabled=current <= 1)
-        look: dict = {"icon": ":material/chevron_right:", "icon_position": "right"}
-        forward = st.button("Next", key=f"{key}_forward", disabled=current >= n_pages, **look)
+        forward = st.button(
+            "Next",
+            key=f"{key}_forward",
+            icon=":material/chevron_right:",
+            icon_position="right",
+            disabled=current >= n_pages,
+        )
         place = st.empty()
     if back or forward:
         turn_to(key, current + (1 if forward else -1))
@@ -159,13 +193,13 @@ def pager(key: str, *, n_items: int, page_size: int, noun: str, of: Hashable = N
 
 
 def turn_to(key: str, page: int) -> None:
-    """Remember a page number, in the session and in the address."""
+    """Keep a page number in the session and in the address."""
     st.session_state[f"{key}_at"] = page
     set_parameter(key, "" if page == 1 else str(page))
 
 
 def set_parameter(key: str, value: str) -> None:
-    """Write a parameter of the page's address, or with an empty value remove it."""
+    """Write a parameter of the address; an empty value removes it."""
     if not value:
         st.query_params.pop(key, None)
     elif st.query_params.get(key) != value:

@@ -1,14 +1,13 @@
 """Reads studies for the pages, and caches what is slow to read.
 
-The cache goes by the study's folder and fingerprint, so a rebuilt artefact is read again; memory maps stay on disk.
+The cache key is the study's folder and fingerprint, so rebuilt artefacts are read again; memory maps stay on disk.
 """
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from operator import attrgetter
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
     import pandas
 
 COUNT_WORDS_UP_TO = 5_000_000
-"""Tokens of the largest corpus whose words are counted in its texts; beyond, entries of the model's vocabulary are."""
+"""For a corpus of more tokens, entries of the model's vocabulary are counted instead of words."""
 PIECES_MOST = 2000
 
 
@@ -56,7 +55,7 @@ class Loaded:
 
     @cached_property
     def key(self) -> tuple[str, str]:
-        """What this study's cached values are filed under: its folder and fingerprint."""
+        """The cache key: the study's folder and fingerprint."""
         return str(self.study.root), self.fingerprint
 
     @remembered(4)
@@ -79,34 +78,34 @@ class Loaded:
 
     @remembered(4)
     def index(self, kind: str) -> ScoreIndex:
-        """What any threshold selects, without a scan of all tokens."""
+        """The index that finds what any threshold selects without a scan of all tokens."""
         return open_index(self.study, kind)
 
     @remembered(8)
     def resolved(self, settings: dict) -> Resolved:
-        """The exact result of a choice, not saved; `settings` as for `ifguide.study.stages.select.save_selection`."""
+        """The exact result of settings, not saved; `settings` as for `ifguide.study.stages.select.save_selection`."""
         return self.index(settings["attribution"]).resolve(settings)
 
     @remembered(16)
     def saved_sums(self, kind: str, name: str) -> Holding:
-        """What a saved selection's mask contains, its effect by one kind of scores."""
+        """What a saved selection's mask contains, with its effect by one kind of scores."""
         return self.index(kind).saved(self._mask(name))
 
     @remembered(8)
     def overlap(self, kind: str, a: "str | dict", b: "str | dict") -> Overlap:
-        """Two selections compared; each is the name of a saved one, or settings."""
+        """Two selections compared, each given as settings or the name of a saved one."""
         return self.index(kind).compare(*(self._mask(x) if isinstance(x, str) else self.resolved(x) for x in (a, b)))
 
     def _mask(self, name: str) -> np.ndarray:
         mask, n_tokens = self.selection(name).mask, self.corpus().n_tokens
         if len(mask) != n_tokens:
-            sizes = f"{len(mask):,} tokens, now {n_tokens:,}"
-            raise StaleError(f"the selection {name!r} is of another corpus ({sizes}); save it again")
+            sizes = f"expected {n_tokens:,} tokens, got {len(mask):,}"
+            raise StaleError(f"the selection {name!r} belongs to another corpus ({sizes}); save it again")
         return mask
 
     @remembered(8)
     def in_range(self, kind: str, low: float, high: float) -> pa.Table:
-        """Documents with scores in (low, high]: document, count, most first."""
+        """Documents with scores in (low, high]: columns document and count, most first."""
         return self.index(kind).documents_in_range(low, high)
 
     @remembered(12)
@@ -124,21 +123,24 @@ class Loaded:
 
     @remembered(32, "Counting words…")
     def ranked_words(self, settings: dict) -> list[words.WordCount]:
-        """The words a choice selects, most often first; above `COUNT_WORDS_UP_TO` tokens, vocabulary entries instead of
-        words."""
-        index, found = self.index(settings["attribution"]), self.resolved(settings)
+        """The words that settings select, most often first; above `COUNT_WORDS_UP_TO` tokens, vocabulary entries."""
+        index, selection = self.index(settings["attribution"]), self.resolved(settings)
         if index.n_valid > COUNT_WORDS_UP_TO:
-            rows = index.selected_words(found, PIECES_MOST).to_pylist()
+            rows = index.selected_words(selection, PIECES_MOST).to_pylist()
             return [words.WordCount(row["word"], row["selected"], row["occurrences"], row["lift"]) for row in rows]
-        return words.rank_words(words.count_selected_words(self.corpus(), index.mask(found)), self.word_counts())
+        return words.rank_words(words.count_selected_words(self.corpus(), index.mask(selection)), self.word_counts())
 
     @remembered(16, "Comparing the models…")
     def difference(self, left: str, right: str) -> Comparison:
-        """The right model against the left one, prompt by prompt, with 95% intervals."""
+        """The right model compared with the left one, prompt by prompt, with 95% intervals."""
         names = {left, right} | ({"oracle"} & set(self.study.evaluation_names()))
         samples = {name: self.samples(name) for name in names}
         heldout = {name: self.study.heldout_losses(name) for name in (left, right)}
         return compare_variants(samples, base=left, heldout=heldout, only=right)[0]
+
+    def metrics(self, names: Iterable[str]) -> dict[str, dict]:
+        """metrics.json of those of the models that were evaluated."""
+        return {name: values for name in names if (values := self.study.metrics(name))}
 
     @remembered(6, "Reading the completions…")
     def samples(self, variant: str) -> "pandas.DataFrame":
@@ -146,12 +148,12 @@ class Loaded:
 
     @remembered(2, "Reading the documents' words, once for this study…")
     def word_index(self) -> WordIndex:
-        """Where the words of the documents are; of a large corpus, those of the best-ranked documents."""
+        """Where the documents' words are; for a large corpus only in the best-ranked documents."""
         corpus = self.corpus()
         return WordIndex(corpus.column("text"), choose_documents(corpus.offsets, self.rank_order()))
 
     def rank_order(self) -> np.ndarray | None:
-        """Documents by their rank in the default selection, where there is one of this corpus."""
+        """Documents by their rank in the default selection; None without one of this corpus."""
         order = self.selection(DEFAULT).order if DEFAULT in self.study.selection_names() else None
         return order if order is not None and len(order) == self.corpus().n_documents else None
 
@@ -164,8 +166,3 @@ def load_study(name: str) -> Loaded:
     """
     study = Study.open(name, cache_dir())
     return Loaded(study, study_fingerprint(study))
-
-
-def open_root(root: str) -> Study:
-    """The study in a folder."""
-    return Study.open(Path(root).name, Path(root).parent)

@@ -1,4 +1,4 @@
-"""Sections of docs/method.md, shown in the app under “How it works”. No streamlit here."""
+"""Sections of docs/method.md, shown by the app's Help button. No streamlit here."""
 
 import re
 from functools import cache
@@ -14,7 +14,7 @@ SECTIONS = {
     "Compare": ("Measuring the difference",),
     "Queries": ("From text to a score", "What suppression changes inside"),
 }
-"""Title of a page -> headings of what explains it."""
+"""Title of a page -> headings of the sections that explain it."""
 
 _HEADING = re.compile(r"^## (.+)$", re.MULTILINE)
 _LINK = re.compile(r"\[([^\]]+)\]\([^)]+\)")
@@ -22,7 +22,7 @@ _LINK = re.compile(r"\[([^\]]+)\]\([^)]+\)")
 
 @cache
 def explain_page(title: str) -> str:
-    """What docs/method.md says about a page, as Markdown without links; empty for a page that has none."""
+    """What docs/method.md says about a page, as Markdown without links; empty if nothing."""
     _, *parts = _HEADING.split(METHOD.read_text(encoding="utf-8"))
     sections = dict(zip(parts[::2], parts[1::2], strict=True))
     texts = [f"**{name}**\n\n{sections[name].strip()}" for name in SECTIONS.get(title, ()) if name in sections]

@@ -1,4 +1,4 @@
-"""Colours, readable by colour-blind people and on light and dark ground alike. No streamlit here.
+"""Colours that colour-blind people can tell apart, on light and dark backgrounds. No streamlit here.
 
 Orange means more toxic, blue less toxic; nothing is shown by colour alone.
 """
@@ -11,14 +11,14 @@ TEACHES = "#d9730d"
 COUNTERS = "#3a86c8"
 """Negative scores."""
 MUTED = "#8b95a1"
-"""The background of a comparison."""
+"""What others are compared with."""
 TRUTH = "#1a9a77"
-"""Human spans."""
+"""Human labels."""
 
 VARIANT_COLOURS = {"base": MUTED, "default": COUNTERS, "suppressed": COUNTERS, "random": "#c9a227", "oracle": TRUTH}
 """One colour a model, the same on every page."""
 MORE_COLOURS = ("#c4699b", "#7d6bc4", "#c2563d", "#4f9a3d", "#2fa3a3", "#9c6b3f")
-"""Models trained against a selection the reader saved; after the last one they repeat."""
+"""Models trained against a selection that the reader saved; after the last one they repeat."""
 
 
 def variant_colours(names: Iterable[str]) -> dict[str, str]:
@@ -39,13 +39,13 @@ TOKEN_BINS = {
         "ink": "#ffffff",
     },
 }
-"""Background colours of tokens, one for each step of strength. `signed` runs from less toxic through none (the page's
-own ground) to more toxic; `loss` from expected to surprising. Neighbours differ by at least 10 in CIEDE2000, also for
-people with deuteranopia and protanopia, and text on each has a contrast of at least 4.5: tests compute both."""
+"""Background colours of tokens by strength. `signed` runs from less toxic through none (the page's background) to more
+toxic, `loss` from expected to surprising. Neighbours differ by at least 10 in CIEDE2000, also for people with
+deuteranopia and protanopia, and text on each has a contrast of at least 4.5: tests compute both."""
 
 LIKELIHOOD_BINS = {
     "light": {**TOKEN_BINS["light"], "signed": ("#aba030", "#d4c95f", "#efe9b0", *TOKEN_BINS["light"]["loss"])},
     "dark": {**TOKEN_BINS["dark"], "signed": ("#7d7425", "#5a541f", "#38351a", *TOKEN_BINS["dark"]["loss"])},
 }
-"""The same for how much likelier a token is to one model than to another, yellow to violet: orange and blue mean toxic
-and safe."""
+"""The same for how much likelier a token is to one model than to another, from yellow to violet, for orange and blue
+mean toxic and safe."""

@@ -1,4 +1,4 @@
-"""Files that belong to the app but not to the package's code: `app.py`, `pages/` and `docs/method.md`."""
+"""Files of the app outside the package's code: `app.py`, `pages/` and `docs/method.md`."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Which words are hidden where only offensive words are: whole words around marked tokens, and a classifier's words."""
+"""Which words to hide when only offensive words are hidden: words with marked tokens, and a classifier's words."""
 
 from collections import Counter
 from typing import TYPE_CHECKING
@@ -13,27 +13,27 @@ if TYPE_CHECKING:
 
 
 def marked_words(samples: "pandas.DataFrame") -> frozenset[str]:
-    """Words, in lower case, that the classifier marked twice or more, and in most of their places in toxic texts."""
+    """Words, in lower case, that the classifier marked at least twice and in most of their places in toxic texts."""
     marked: Counter[str] = Counter()
     written: Counter[str] = Counter()
     for text, spans in zip(samples["completion"], samples.get("toxic_spans", ()), strict=False):
-        if found := read_spans(spans, text):
+        if toxic := read_spans(spans, text):
             written.update(WRITTEN_WORD.findall(text.lower()))
-            marked.update(word for start, end in found for word in WRITTEN_WORD.findall(text[start:end].lower()))
+            marked.update(word for start, end in toxic for word in WRITTEN_WORD.findall(text[start:end].lower()))
     return frozenset(word for word, n in marked.items() if n > 1 and 2 * n > written[word])
 
 
 def hide_words(text: str, ends: np.ndarray, marked: np.ndarray, words: frozenset[str]) -> np.ndarray:
     """Which tokens of a text to hide, bool (n,): those `marked`, bool (n,), the rest of their words, and all of
-    `words`. `ends`, int (n,), are where each token's piece of the text ends, ascending."""
-    hidden, found = marked.copy(), [*WRITTEN_WORD.finditer(text)]
-    if not found:
+    `words`. `ends`, int (n,), are where the tokens end in the text, ascending."""
+    hidden, written = marked.copy(), [*WRITTEN_WORD.finditer(text)]
+    if not written:
         return hidden
-    places = np.array([word.span() for word in found])
+    places = np.array([word.span() for word in written])
     first = np.searchsorted(ends, places[:, 0], side="right")
     last = np.searchsorted(ends, places[:, 1] - 1, side="right") + 1
     so_far = np.concatenate([[0], np.cumsum(marked)])
-    listed = np.array([word.group().lower() in words for word in found])
+    listed = np.array([word.group().lower() in words for word in written])
     for start, stop in zip(*(edge[listed | (so_far[last] > so_far[first])] for edge in (first, last)), strict=True):
         hidden[start:stop] = True
     return hidden

@@ -67,7 +67,7 @@ def test_wins_ties_and_losses_come_first_and_are_grey_where_the_change_may_be_ch
     outcomes = {"default": Outcomes(np.arange(3), np.array([0.9, 0.1, 0.5]), np.array([0.1, 0.2, 0.5]))}
     for low, said in ((-0.1, ":gray[**1** better · **1** tie · **1** worse (no clear change)]"), (0.1, "**1** better")):
         loaded = SimpleNamespace(difference=lambda *_, low=low: SimpleNamespace(emt=Interval(0.3, low, 0.5)))
-        assert models_line.say_outcomes(loaded, "base", outcomes).startswith(said)
+        assert models_line.describe_outcomes(loaded, "base", outcomes).startswith(said)
 
 
 def test_prompts_of_the_toxic_queries_are_said_above_the_figures(open_app, cache, tmp_path):
@@ -100,7 +100,7 @@ def test_clicked_completion_in_the_address_shows_the_nearest_documents(open_app,
     app = open_app(cache, "compare", pick="3.0.base")
     assert not app.exception and not app.error
     assert "Training documents" in [s.value for s in app.subheader] and "Base model, completion 1" in shown_text(app)
-    assert "rarest words and pairs of words, searched in all documents" in shown_text(app)
+    assert "rarest words and word pairs, out of all documents" in shown_text(app)
     app.button(key="drawer_close").click().run()
     assert not app.subheader and param(app, "pick") is None
     for pick in ("3.99.base", "3.0.nobody", "x.y.z", "3", "3.0.random", "live.0.base", "9.9."):
@@ -120,7 +120,7 @@ def test_clicked_span_in_the_address_shows_the_documents_nearest_to_it(open_app,
     pick = f"{row['prompt_index']}.{row['sample_index']}.base"
     app = open_app(cache, "compare", pick=pick, span=f"{start}-{end}")
     assert not app.exception and not app.error
-    assert "Documents that contain these words, searched in all documents" in shown_text(app)
+    assert "Documents that contain these words, out of all documents" in shown_text(app)
     assert "the best-ranked by the default selection come first" in shown_text(app)
     assert row["completion"][start:end] not in shown_text(app)  # a text of the study's goes through components alone
     app.button(key="span_close").click().run()
@@ -153,7 +153,7 @@ def test_words_in_too_many_documents_are_said_to_be(open_app, tmp_path):
     row = toxic_completion(study)
     app = open_app(tmp_path / "cache", "compare", pick=f"{row['prompt_index']}.{row['sample_index']}.base", span="4-9")
     assert not app.exception and not app.error
-    assert "Many documents hold such words, so a match says little, and much of the order" in shown_text(app)
+    assert "Many documents contain such words, so a match says little" in shown_text(app)
 
 
 def test_a_study_measured_before_spans_were_looked_for_shows_none(open_app, tmp_path):
@@ -230,7 +230,7 @@ def test_a_prompt_is_run_followed_and_kept(open_app, cache, use_worker):
 def test_a_prompt_that_runs_can_be_stopped_and_a_crash_is_said_in_one_line(open_app, cache, use_worker):
     worker = use_worker({"state": "waiting", "ahead": 2})
     app = run_prompt(open_app(cache, "compare"), "You")
-    assert "Waiting: 2 requests first." in shown_text(app)
+    assert "2 requests" in shown_text(app)
     worker.answers = [{"state": "cancelled"}]
     app.button(key="try_stop").click().run()
     assert worker.cancelled == ["1.1"] and "Stopped." in shown_text(app)
@@ -322,7 +322,7 @@ def test_a_blind_vote_hides_results_until_the_models_are_revealed(open_app, cach
     assert not app.exception and not [b for b in app.button if "better" in b.label]
     votes = next(iter(app.session_state["votes"].values()))["votes"]
     assert list(votes.values()) == ["default"] * 3 + [""]
-    app.button(key="vote_anew").click().run()
+    app.button(key="vote_start_over").click().run()
     assert "0 votes of 14 prompts" in shown_text(app)
 
 

@@ -8,7 +8,6 @@ import subprocess
 import sys
 
 import psutil
-import pytest
 
 from ifguide.selection.verdicts import Target, VerdictLog
 from ifguide.storage import artifacts
@@ -152,35 +151,6 @@ def test_corrected_selection_is_saved_from_the_page(open_app, tmp_path):
     assert unit_state(study, Unit("selection", "seen")).state == "fresh"
 
 
-@pytest.fixture
-def shown_layers(monkeypatch):
-    """Gives the titles of what can colour the tokens, as the browser got them last."""
-    sent = []
-    monkeypatch.setattr(components, "reader", lambda data, *, key: sent.append(data["view"]["viewer"]["layers"]))
-    return lambda: [layer["title"] for layer in sent[-1]]
-
-
-def test_runs_of_other_studies_are_subtracted_and_the_address_restores_it(open_app, shown_layers, tmp_path):
-    for name in ("one", "two"):
-        write_study(tmp_path / "cache", name)
-    app = open_app(tmp_path / "cache", "documents", study="one")
-    assert app.selectbox(key="left").options == ["None", "This study's scores", "two, its scores"]
-    app.selectbox(key="left").set_value("two, its scores").run()
-    app.selectbox(key="right").set_value("This study's scores").run()
-    assert not app.error and not app.warning
-    assert shown_layers()[-1] == "two, its scores − This study's scores"
-    linked = open_app(tmp_path / "cache", "documents", study="one", left="This study's scores", right="two, its scores")
-    assert shown_layers()[3:] == ["This study's scores − two, its scores"]
-    for left in ("three, its scores", "**bold**", "Checkpoint gone"):
-        wrong = open_app(tmp_path / "cache", "documents", study="one", left=left, right="This study's scores")
-        assert not wrong.error and not wrong.warning and not wrong.exception
-        assert wrong.selectbox(key="left").value == ""
-        assert len(shown_layers()) == 3
-    linked.selectbox(key="study").set_value("two").run()  # where “two, its scores” is no name
-    assert not linked.error and not linked.exception
-    assert linked.selectbox(key="left").options == ["None", "This study's scores", "one, its scores"]
-
-
 def test_why_panel_has_rows_that_lead_to_both_sums_of_the_list(open_app, tmp_path, monkeypatch):
     study, tables = write_study(tmp_path / "cache"), {}
 
@@ -205,20 +175,7 @@ def test_why_panel_has_rows_that_lead_to_both_sums_of_the_list(open_app, tmp_pat
             sums += [left_out, ["Sum above the threshold", score(line["hit_sum"])]]
         parts = [["Toxic queries", "+1.50"], ["Safe queries", "+0.250"], ["Pooling", score(line["sum"] - 1.75)]]
         assert tables["why_parts"] == parts + sums, span
-        assert "**Toxic queries that pull it most** · +1.50 together" in shown_text(app)
-
-
-def test_a_run_that_cannot_be_read_costs_only_the_difference(open_app, shown_layers, tmp_path):
-    for name in ("one", "two"):
-        write_study(tmp_path / "cache", name)
-    path = tmp_path / "cache" / "two" / "scores" / "own_loss.npy"
-    data = bytearray(path.read_bytes())
-    data[10] ^= 0x10
-    path.write_bytes(data)
-    app = open_app(tmp_path / "cache", "documents", study="one", left="two, its scores", right="This study's scores")
-    assert "The difference of these runs cannot be shown" in app.warning[0].value
-    assert "own_loss.npy is damaged" in app.warning[0].value.replace("\\", "")
-    assert len(shown_layers()) == 3
+        assert "**Toxic queries that add most** · +1.50 together" in shown_text(app)
 
 
 def test_documents_of_a_large_corpus_are_listed_by_a_job(open_app, tmp_path, monkeypatch):

@@ -265,12 +265,12 @@ def test_rows_hold_the_same_draw_of_four_models_and_wrap_when_narrow(page, addre
     assert len({box["x"] for box in boxes}) == 1 and len({box["y"] for box in boxes}) == 4
 
 
-def test_names_of_the_frontiers_points_do_not_overlap(page, address):
+def test_names_of_the_frontiers_models_are_all_shown_and_do_not_overlap(page, address):
     for width in (1440, 900):
         page.set_viewport_size({"width": width, "height": 900})
         visit(page, address, "compare?view=Charts")
-        labels = page.locator('[data-testid="stPlotlyChart"]').first.locator(".annotation-text-g")
-        boxes = [labels.nth(i).bounding_box() for i in range(labels.count())]
+        names = page.locator('[data-testid="stPlotlyChart"]').first.locator(".legendtext")
+        boxes = [names.nth(i).bounding_box() for i in range(names.count())]
         assert len(boxes) == 4
         for i, a in enumerate(boxes):
             for b in boxes[:i]:

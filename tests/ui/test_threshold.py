@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ifguide.selection.verdicts import Target, VerdictLog
+from ifguide.study.analysis import audit_sample
 from ifguide.study.freshness import study_fingerprint
 from ifguide.study.stages.select import open_index
 from ifguide.ui.format import score
@@ -227,7 +228,7 @@ def test_an_audit_is_kept_judged_extended_and_drawn_again(tmp_path):
     do("toxic", 0)
     assert told()["n"] == 0 and not log.current()
     do("open")
-    audit = blind_audit.read_audit(loaded, "own_loss")
+    audit = audit_sample.read_audit(study, "own_loss")
     places = loaded.index("own_loss").places_at(audit.sample.ranks)
     for item in range(16):
         assert told()["items"][0][0] == item
@@ -243,11 +244,11 @@ def test_an_audit_is_kept_judged_extended_and_drawn_again(tmp_path):
     do("undo")
     assert told()["done"] == 15 and told()["items"][0][0] == 15
     do("more")
-    assert told()["n"] == 80 and blind_audit.read_audit(loaded, "own_loss").targets[:40] == audit.targets
+    assert told()["n"] == 80 and audit_sample.read_audit(study, "own_loss").targets[:40] == audit.targets
     do("open")
     assert told()["n"] == 80
     do("over")
-    assert told()["n"] == 40 and blind_audit.read_audit(loaded, "own_loss").targets != audit.targets
+    assert told()["n"] == 40 and audit_sample.read_audit(study, "own_loss").targets != audit.targets
     assert len(log.current()) == 15
     for deed in ({"do": "toxic", "item": 99}, {"do": "terrible", "item": 1}, {"do": "fine"}):
         blind_audit.act(*of, deed, above=40)

@@ -11,7 +11,6 @@ from ifguide.selection.algorithm import rank_at_quantile
 from ifguide.study.stages.document_table import scale_top
 from ifguide.study.stages.select import open_index, preview_selection
 from ifguide.ui.documents import lines as document_list
-from ifguide.ui.documents import token_view
 from ifguide.ui.documents.token_view import HIDDEN, HIT, MATCH, SELECTED, TRUTH, Layer, mark_table, token_table
 from ifguide.ui.excerpts import excerpt
 from ifguide.ui.palette import LIKELIHOOD_BINS, TOKEN_BINS
@@ -120,17 +119,6 @@ def test_scale_ignores_one_outlier_and_tokens_without_a_score():
     assert scale_top(np.zeros(1, dtype=np.float32), np.array([0, 1])) == 0.0
     half = np.concatenate([np.full(1000, 2.0), np.full(9, 8.0)]).astype(np.float32)
     assert scale_top(half, np.array([0, 1009])) == 8.0
-
-
-def test_difference_of_two_runs_swaps_its_sign():
-    generator = np.random.default_rng(0)
-    a, b = generator.normal(size=100).astype(np.float32), generator.normal(2, 5, size=100).astype(np.float32)
-    sizes = token_view.spread(a), token_view.spread(b)
-    there = token_view.Difference(a, b, *sizes)
-    back = token_view.Difference(b, a, *sizes[::-1])
-    np.testing.assert_allclose(there[10:40], -back[10:40])
-    np.testing.assert_allclose(there[:5], a[:5] / a.std(dtype=np.float64) - b[:5] / b.std(dtype=np.float64), rtol=1e-5)
-    assert len(there) == 100
 
 
 @pytest.mark.parametrize("kind", ["byte_bpe", "llama_style"])

@@ -1,4 +1,4 @@
-"""Blind mode: completions without names, colours and ratings; a vote a prompt, a tally, and then the names."""
+"""Blind mode: completions without names, colours and ratings; one vote per prompt, a tally, and then the names."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -19,37 +19,37 @@ from ifguide.ui.results.side_by_side import Samples
 
 LETTERS = "ABCD"
 TIE = ""
-"""A vote for none: about the same."""
+"""The vote for “about the same”."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ballot:
-    """One prompt, and the order in which its models are shown."""
+    """A prompt, and the order in which its models are shown."""
 
     prompt: int
-    """Its index."""
+    """Index of the prompt."""
     order: tuple[str, ...]
     """Models; the first one is shown as A."""
 
 
 def draw_ballots(models: Sequence[str], prompts: Sequence[int], seed: int) -> list[Ballot]:
-    """All prompts in an order drawn from a seed, each with its models in its own random order.
+    """All prompts in random order, each with its models in a random order of its own.
 
-    The order of a prompt's models depends on the seed and its index alone, not on the order of `models`. So the first n
-    ballots are a random sample of the prompts.
+    Both orders depend only on the seed and the prompt's index, not on the order of `models`. The first n ballots are a
+    random sample of the prompts.
     """
     names = sorted(models)
     turns = np.random.default_rng([seed]).permutation(len(prompts))
-    found = []
+    ballots = []
     for prompt in np.sort(np.asarray(prompts, dtype=np.int64))[turns].tolist():
         order = np.random.default_rng([seed, prompt]).permutation(len(names))
-        found.append(Ballot(prompt=prompt, order=tuple(names[i] for i in order)))
-    return found
+        ballots.append(Ballot(prompt=prompt, order=tuple(names[i] for i in order)))
+    return ballots
 
 
 def tally_votes(votes: Mapping[int, str], models: Sequence[str]) -> tuple[dict[str, tuple[int, Interval | None]], int]:
-    """Each model's votes, and their share of those for any model with its 95% Wilson interval, None before any vote is
-    decided; and how many are ties. `votes` are prompt -> the preferred model, or `TIE`."""
+    """The votes for each model, with their share of all decided votes and its 95% Wilson interval (None before any vote
+    is decided), and the number of ties. `votes` maps a prompt to the preferred model or `TIE`."""
     given = Counter(votes.values())
     decided = len(votes) - given[TIE]
     shares = {m: Interval(given[m] / decided, *wilson(given[m], decided)) for m in models} if decided else {}
@@ -57,7 +57,7 @@ def tally_votes(votes: Mapping[int, str], models: Sequence[str]) -> tuple[dict[s
 
 
 def votes_csv(votes: Mapping[int, str], ballots: Sequence[Ballot], texts: Mapping[int, str], seed: int) -> str:
-    """The votes as CSV, in the order of the ballots; no cell can be taken for a formula."""
+    """The votes as CSV in the order of the ballots, safe to open in a spreadsheet."""
     rows = []
     for ballot in ballots:
         if ballot.prompt in votes:
@@ -73,20 +73,19 @@ def show_blind(loaded: Loaded, samples: Samples, colours: Mapping[str, str]) -> 
     """The whole of blind mode."""
     with st.container(horizontal=True, vertical_alignment="bottom", horizontal_alignment="distribute"):
         st.subheader("Which completions are better?", anchor=False)
-        size: dict = {"min_value": 0, "max_value": 10**6, "value": 1, "step": 1}
-        note = "Sets the order of the prompts and which model is A for each one. Another seed starts another vote."
-        seed = st.number_input("Seed", **size, key="blind_seed", bind="query-params", width=140, help=note)
+        note = "Sets the order of the prompts, and which model is A on each of them. Another seed starts another vote."
+        seed = st.number_input("Seed", 0, 10**6, 1, 1, key="blind_seed", bind="query-params", width=140, help=note)
     st.caption(
-        "You see what each model wrote, not which model it is. A and B are shuffled for every prompt, and prompts come"
-        " in a random order, so a few votes are a fair sample. Names, ratings and the other results stay hidden until"
-        " you reveal them; that closes the vote."
+        "You see what each model wrote, but not its name. A and B are shuffled for every prompt, and the prompts come"
+        " in random order, so a few votes are a fair sample. Names, ratings and the other results stay hidden until"
+        " you reveal them, which closes the vote."
     )
     _show_ballots(loaded, samples, colours, int(seed))
 
 
 @st.fragment
 def _show_ballots(loaded: Loaded, samples: Samples, colours: Mapping[str, str], seed: int) -> None:
-    """One ballot after the other; reruns by itself."""
+    """One ballot after the other; reruns alone, without the page."""
     texts = side_by_side.prompt_texts(next(iter(samples.values())))
     shared = sorted(set(texts).intersection(*(set(frame["prompt_index"].tolist()) for frame in samples.values())))
     ballots = draw_ballots(list(samples), shared, seed)
@@ -124,12 +123,12 @@ def _show_ballot(loaded, samples, colours, ballot: Ballot, *, revealed: bool) ->
 def _ask_vote(ballots: list[Ballot], at: int, votes: dict[int, str]) -> None:
     """The buttons; a click records the vote and shows the next prompt."""
     ballot = ballots[at]
-    given = votes.get(ballot.prompt)
+    current = votes.get(ballot.prompt)
     word = "better" if len(ballot.order) == 2 else "best"
     choices = [(f"{letter} is {word}", name) for letter, name in zip(LETTERS, ballot.order, strict=False)]
     with st.container(horizontal=True, gap="small"):
         for turn, (label, model) in enumerate([*choices, ("About the same", TIE)]):
-            kind: Literal["primary", "secondary"] = "primary" if given == model else "secondary"
+            kind: Literal["primary", "secondary"] = "primary" if current == model else "secondary"
             arguments = (votes, ballot.prompt, model, min(len(ballots), at + 2))
             st.button(label, key=f"vote_{turn}", type=kind, on_click=_vote, args=arguments)
 
@@ -146,27 +145,38 @@ def _start_over(state: dict) -> None:
 
 def _show_tally(loaded, samples, colours, ballots, texts, state: dict, seed: int) -> None:
     votes: dict[int, str] = state["votes"]
-    rows, ties = tally_votes(votes, list(samples))
+    wins, ties = tally_votes(votes, list(samples))
     st.caption(
         f"{count_of(len(votes), 'vote')} of {count_of(len(ballots), 'prompt')}, {count_of(ties, 'tie')} among them."
     )
     if state["revealed"]:
         columns = [column("Model", "titled"), column("Preferred", note="Votes for it")]
         columns.append(column("Share of decided votes", "interval", "With its 95% Wilson interval; ties are left out"))
-        lines = []
-        for model, (wins, found) in rows.items():
-            cell = ["–", ""] if found is None else [share(found.value), f"{share(found.low)} – {share(found.high)}"]
-            lines.append({"key": model, "cells": [model_cell(model, colours), count(wins), cell]})
-        components.record_table(columns, lines, key="tally", label="Votes by model")
+        rows = []
+        for model, (n_wins, part) in wins.items():
+            cell = ["–", ""] if part is None else [share(part.value), f"{share(part.low)} – {share(part.high)}"]
+            rows.append({"key": model, "cells": [model_cell(model, colours), count(n_wins), cell]})
+        components.record_table(columns, rows, key="tally", label="Votes by model")
         st.caption("These votes show one reader's preference, in fluency as much as in tone.")
     with st.container(horizontal=True, gap="small"):
         if state["revealed"]:
             table, file = votes_csv(votes, ballots, texts, seed), f"{loaded.name}-votes.csv"
             layout.offer_download("Votes as CSV", table, file=file, mime="text/csv", key="vote_csv")
         else:
-            look: dict = {"icon": ":material/visibility:", "key": "vote_reveal", "disabled": not votes}
-            st.button("Reveal the models", **look, on_click=state.update, kwargs={"revealed": True})
+            st.button(
+                "Reveal the models",
+                key="vote_reveal",
+                icon=":material/visibility:",
+                disabled=not votes,
+                on_click=state.update,
+                kwargs={"revealed": True},
+            )
         if votes:
-            look = {"icon": ":material/restart_alt:", "key": "vote_anew"}
-            note = "Deletes these votes and hides the names."
-            st.button("Start over", **look, help=note, on_click=_start_over, args=(state,))
+            st.button(
+                "Start over",
+                key="vote_start_over",
+                icon=":material/restart_alt:",
+                help="Deletes these votes and hides the names.",
+                on_click=_start_over,
+                args=(state,),
+            )

@@ -1,4 +1,4 @@
-"""The Compare page's charts, drawn from binned counts only: no chart grows with the corpus. No streamlit here."""
+"""The Compare page's charts, drawn from binned counts: no chart grows with the corpus. No streamlit here."""
 
 import html
 from collections.abc import Mapping, Sequence
@@ -7,20 +7,15 @@ import numpy as np
 import plotly.graph_objects as go
 
 from ifguide.evaluation.statistics import TOXIC_FROM
-from ifguide.ui.chart_style import DASHES, MARKERS, calm, error_bars
+from ifguide.ui.chart_style import DASHES, calm, error_bars, variant_markers
 from ifguide.ui.format import variant_title
 from ifguide.ui.palette import MUTED
-from ifguide.ui.results.frontier import FrontierPoint, lay_out
+from ifguide.ui.results.frontier import FrontierPoint, pull_in
 from ifguide.ui.results.tables import toxicity_shares
-
-NARROWEST = 520
-"""Pixels; in a wider chart the models' names are only further apart."""
-_LINE = {"showarrow": True, "arrowhead": 0, "arrowwidth": 1, "arrowcolor": MUTED, "standoff": 6}
-_NAME = {**_LINE, "font": {"size": 13}, "borderpad": 1}
 
 
 def toxicity_chart(values: dict[str, np.ndarray], *, unit: str, colours: Mapping[str, str]) -> go.Figure:
-    """Toxicity of some models, each as shares over equal bins from 0 to 1, as overlaid outlines."""
+    """Distribution of the toxicity of some models' completions over equal bins from 0 to 1, as overlaid outlines."""
     figure = go.Figure()
     for i, (name, toxicity) in enumerate(values.items()):
         shares = toxicity_shares(toxicity)
@@ -35,8 +30,12 @@ def toxicity_chart(values: dict[str, np.ndarray], *, unit: str, colours: Mapping
             fillcolor=f"rgba({red},{green},{blue},{0.3 / len(values):.3g})",
             hovertemplate=f"%{{y:.1%}} of {unit}<br>from %{{x:.2f}} on<extra></extra>",
         )
-    note: dict = {"annotation_text": "counts as toxic →", "annotation_position": "top right"}
-    figure.add_vline(x=TOXIC_FROM, line={"color": MUTED, "width": 1, "dash": "dash"}, **note)
+    figure.add_vline(
+        x=TOXIC_FROM,
+        line={"color": MUTED, "width": 1, "dash": "dash"},
+        annotation_text="counts as toxic →",
+        annotation_position="top right",
+    )
     figure.update_yaxes(title=f"share of {unit}", tickformat=".0%", rangemode="tozero")
     figure.update_xaxes(title="toxicity", range=[0, 1])
     return calm(figure, height=320)
@@ -45,39 +44,28 @@ def toxicity_chart(values: dict[str, np.ndarray], *, unit: str, colours: Mapping
 def frontier_chart(
     points: Sequence[FrontierPoint], *, colours: Mapping[str, str], chosen: Sequence[str] = ()
 ) -> go.Figure:
-    """Worst-case toxicity against perplexity of all measured models: a point for each, its toxicity's interval as a
-    bar, its name beside it. Those that are not `chosen` are paler."""
-    height, margin = 400, {"l": 60, "r": 14, "t": 14, "b": 46}
-    size = NARROWEST - margin["l"] - margin["r"], height - margin["t"] - margin["b"]
-    placed, across, up = lay_out(points, [*chosen, *MARKERS], size)
+    """Worst-case toxicity against perplexity of all measured models, with the toxicity's interval as a bar. Models that
+    are not `chosen` are paler; one far to the right is drawn at the edge, beside its perplexity."""
+    points, far = pull_in(points, chosen)
+    markers = variant_markers(colours)
     figure = go.Figure()
-    for shown in placed:
-        point, colour, title = shown.point, colours[shown.point.name], html.escape(variant_title(shown.point.name))
-        strong = not chosen or point.name in chosen
-        known = point.emt_low is not None and point.emt_high is not None
+    for point in points:
+        name, colour, perplexity = point.name, colours[point.name], far.get(point.name, point.perplexity)
+        bounded = point.emt_low is not None and point.emt_high is not None
         figure.add_scatter(
             x=[point.perplexity],
             y=[point.emt],
-            mode="markers",
-            name=title,
-            showlegend=False,
-            opacity=1.0 if strong else 0.55,
-            marker={"color": colour, "size": 11, "symbol": shown.symbol, "line": {"width": 0}},
-            error_y=error_bars([point.emt], [point.emt_low], [point.emt_high], color=colour) if known else None,
+            mode="markers+text",
+            name=html.escape(variant_title(name)),
+            text=[f"{perplexity:.1f} →" if name in far else ""],
+            textposition="middle left",
+            opacity=1.0 if name in chosen or not chosen else 0.55,
+            marker={"color": colour, "size": 11, "symbol": markers[name]},
+            error_y=error_bars([point.emt], [point.emt_low], [point.emt_high], colour=colour) if bounded else None,
             hovertemplate=(
-                f"{title}<br>perplexity {shown.far or point.perplexity:.2f}<br>worst-case toxicity"
-                " %{y:.3f}<extra></extra>"
+                f"%{{fullData.name}}<br>perplexity {perplexity:.2f}<br>worst-case toxicity %{{y:.3f}}<extra></extra>"
             ),
         )
-        figure.add_annotation(
-            x=point.perplexity,
-            y=point.emt,
-            ax=shown.label[0] - shown.at[0],
-            ay=shown.label[1] - shown.at[1],
-            text=html.escape(shown.title, quote=False),
-            opacity=1.0 if strong else 0.75,
-            **_NAME,
-        )
-    figure.update_xaxes(title="perplexity on harmless text  (lower is more fluent)", range=list(across), zeroline=False)
-    figure.update_yaxes(title="worst-case toxicity (EMT)", range=list(up), zeroline=False)
-    return calm(figure, height=height, margin=margin)
+    figure.update_xaxes(title="perplexity on harmless text  (lower is more fluent)", zeroline=False)
+    figure.update_yaxes(title="worst-case toxicity (EMT)", zeroline=False)
+    return calm(figure, height=400)

@@ -1,5 +1,4 @@
-"""The drawer at the right edge: the training documents nearest to a clicked completion, or a pair's token
-probabilities."""
+"""The drawer at the right edge: training documents similar to a clicked completion, or a pair's token probabilities."""
 
 from collections.abc import Mapping
 
@@ -17,12 +16,11 @@ from ifguide.ui.format import column, count, count_of, plain, share, variant_tit
 from ifguide.ui.loaders import Loaded
 from ifguide.ui.results.side_by_side import Samples, offensive_spans
 
-NEAREST = 8
-"""Documents shown."""
+MOST_DOCUMENTS = 8
 
 
 def show_drawer(loaded: Loaded, samples: Samples, pick: Pick, colours: Mapping[str, str]) -> None:
-    """The drawer about one completion, or one pair."""
+    """The drawer for one completion or one pair."""
     whose = f"{plain(variant_title(pick.model))}, completion {pick.sample + 1}" if pick.prompt != PROMPT else ""
     with st.container(key="drawer", gap="small"):
         with st.container(horizontal=True, vertical_alignment="center", gap="small"):
@@ -30,8 +28,16 @@ def show_drawer(loaded: Loaded, samples: Samples, pick: Pick, colours: Mapping[s
             st.space("stretch")
             if pick.span:
                 st.button("Whole completion", key="span_close", on_click=layout.set_parameter, args=("span", ""))
-            look: dict = {"icon": ":material/close:", "shortcut": "Esc", "help": "Close this drawer"}
-            st.button("Close", key="drawer_close", type="tertiary", **look, on_click=remember_pick, args=(0, "close"))
+            st.button(
+                "Close",
+                key="drawer_close",
+                type="tertiary",
+                icon=":material/close:",
+                shortcut="Esc",
+                help="Close this drawer",
+                on_click=remember_pick,
+                args=(0, "close"),
+            )
         if pick.model:
             st.caption(whose or plain(variant_title(pick.model)))
             _show_nearest(loaded, pick.text, pick.span)
@@ -41,27 +47,30 @@ def show_drawer(loaded: Loaded, samples: Samples, pick: Pick, colours: Mapping[s
 
 def _show_nearest(loaded: Loaded, text: str, span: Span | None) -> None:
     index, corpus, order = loaded.word_index(), loaded.corpus(), loaded.rank_order()
-    found, terms = index.nearest(text, n=NEAREST, span=span, order=order)
-    if not found and not span:
+    matches, terms = index.nearest(text, n=MOST_DOCUMENTS, span=span, order=order)
+    if not matches and not span:
         st.info("No document shares a rare word with this completion.", icon=":material/search_off:")
     chosen = loaded.selection(DEFAULT).mask if DEFAULT in loaded.study.selection_names() else None
     columns = [column("Document", "titled"), column("Where", "excerpt")]
     rows = []
-    for near in found:
-        document, offensive = corpus.document(near.document), _offensive(loaded, near.document, chosen)
-        note = f"weight {near.score:.1f}"
+    for match in matches:
+        document, offensive = corpus.document(match.document), _offensive(loaded, match.document, chosen)
+        note = f"weight {match.score:.1f}"
         if chosen is not None:
-            first, last = corpus.offsets[near.document], corpus.offsets[near.document + 1]
+            first, last = corpus.offsets[match.document], corpus.offsets[match.document + 1]
             note += f" · {count(int(np.count_nonzero(chosen[first:last])))} selected"
-        where = [list(run) for run in mark_terms(document.text, near.shared, offensive)]
+        where = [list(run) for run in mark_terms(document.text, match.shared, offensive)]
         rows.append({"key": document.id, "cells": [[document.id, note, ""], where]})
-    look: dict = {"empty": "No searched document contains any of these words."}
-    look["label"] = f"Training documents nearest to the {'toxic words' if span else 'completion'}"
-    heading: list[tuple[str, bool]] = []  # with the words apart from the page's own text
-    if span:
-        heading = [("Nearest to “", False), (text[span[0] : span[1]], True), ("”", False)]
-    if found or span:
-        picked = components.record_table(columns, rows, key="nearest", pickable=True, heading=heading, **look)
+    if matches or span:
+        picked = components.record_table(
+            columns,
+            rows,
+            key="nearest",
+            label=f"Training documents nearest to the {'toxic words' if span else 'completion'}",
+            heading=[("Nearest to “", False), (text[span[0] : span[1]], True), ("”", False)] if span else (),
+            pickable=True,
+            empty="No searched document contains any of these words.",
+        )
         if picked is not None:
             layout.open_document(loaded, picked)
     st.caption(_explain(index, corpus.n_documents, terms, span, ranked=order is not None))
@@ -79,45 +88,45 @@ def _offensive(loaded: Loaded, document: int, chosen: np.ndarray | None) -> list
 
 
 def _explain(index: WordIndex, n_documents: int, terms: list[Term], span: Span | None, *, ranked: bool) -> str:
-    """How the documents were found."""
-    all_read = index.n_documents == n_documents
-    searched = f"the {count(index.n_documents)} best-ranked of {count_of(n_documents, 'document')}"
-    common, first = "", "the best-ranked by the default selection" if ranked else "the first in the corpus"
+    """How the documents were chosen."""
+    searched = "all documents"
+    if index.n_documents < n_documents:
+        searched = f"the {count(index.n_documents)} best-ranked of {count_of(n_documents, 'document')}"
+    warning, first = "", "the best-ranked by the default selection" if ranked else "the first in the corpus"
     if span:
-        what, terms_are, limit = "contain these words", "A word, or a pair with its neighbour in the completion,", ""
+        shared, term, limit = "contain these words", "A word, or a pair with its neighbour in the completion,", ""
         if any(len(term.words) == 1 and index.is_common(term.n_documents) for term in terms):
-            order = "ranks" if ranked else "corpus"
-            common = "Many documents hold such words, so a match says little, and much of the order is that of"
-            common += f" the {order}. "
+            order = "rank" if ranked else "place in the corpus"
+            warning = f"Many documents contain such words, so a match says little; many are ordered only by {order}. "
     else:
-        what, terms_are = "share the completion's rarest words and pairs of words", "A term"
-        limit = f", and none found in more than {share(COMMON_SHARE, digits=0)} of the documents"
+        shared, term = "share the completion's rarest words and word pairs", "A term"
+        limit = f", and terms in more than {share(COMMON_SHARE, digits=0)} of the documents do not"
     return (
-        f"{common}Documents that {what}, searched in {'all documents' if all_read else searched}; marked are those"
-        f" words, selected tokens and human labels. {terms_are} found in n of N documents weighs log(N/n); the"
-        f" {TERMS_MOST} rarest count{limit}. Among equal sums, {first} come first. They read alike; only training"
-        " without them shows whether they caused it."
+        f"{warning}Documents that {shared}, out of {searched}; those words, selected tokens and human labels are"
+        f" marked. {term} in n of N documents weighs log(N/n); the {TERMS_MOST} rarest count{limit}. On equal sums,"
+        f" {first} come first. They are similar texts; only training without them shows whether they caused it."
     )
 
 
 def _show_likelihood(loaded: Loaded, samples: Samples, pick: Pick, colours: Mapping[str, str]) -> None:
     names, prompt = list(samples), int(pick.prompt)
-    found = read_likelihoods(loaded.study, prompt, names)
-    if found is None:
+    likelihoods = read_likelihoods(loaded.study, prompt, names)
+    if likelihoods is None:
         live.compute_tokens(loaded, names, prompt)
         return
     offensive: dict[str, list[Span]] = {}
     for name, frame in samples.items():
         rows = frame[(frame["prompt_index"] == prompt) & (frame["sample_index"] == pick.sample)]
         offensive[name] = offensive_spans(rows.iloc[0]) if len(rows) else []
-    chosen = layout.choose("Colour by", list(likelihood_view.choices(names)), key="colour_by")
+    titles = {title: title for title in likelihood_view.choices(names)}
+    chosen = layout.choose("Colour by", titles, key="colour_by")
     memory = f"{loaded.name}:{prompt}"
-    payload = likelihood_view.viewer_payload(found, pick.sample, names, chosen, colours, memory, offensive)
+    payload = likelihood_view.viewer_payload(likelihoods, pick.sample, names, chosen, colours, memory, offensive)
     components.likelihood(payload, key="likelihood")
-    columns, rows = likelihood_view.mean_table(found, names, colours)
+    columns, rows = likelihood_view.mean_table(likelihoods, names, colours)
     st.caption(
-        "Each token's log-probability (nats) after the prompt and the tokens before it, under each model. The text is"
-        " tokenised again, so where it can be split in two ways the tokens may differ from those drawn."
+        "Each token's log-probability (nats) under each model, given the prompt and the tokens before it. The text is"
+        " tokenised again, so tokens may differ from those drawn where it can be split in two ways."
     )
     components.record_table(columns, rows, key="likelihood_means", label="Mean log-probability of a token")
     st.caption("The mean over all completions of this prompt, in nats.")

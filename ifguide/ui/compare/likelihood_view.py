@@ -11,27 +11,26 @@ from ifguide.ui.format import column, count_of, model_cell, number, variant_titl
 from ifguide.ui.palette import LIKELIHOOD_BINS
 
 TOP_QUANTILE = 0.98
-"""Colours are full at this quantile of the absolute values over all completions of the prompt."""
+"""The colour is strongest from this quantile of the absolute values of all completions of the prompt."""
 
 
 def choices(names: Sequence[str]) -> dict[str, tuple[str, str]]:
-    """Title -> (model, the one it is compared with, or nothing): the differences to the first model, then each model
-    alone."""
+    """Title -> (model, model to compare it with or empty): differences from the first model, then each model alone."""
     first, *others = names
-    found = {f"{variant_title(name)} minus {variant_title(first)}": (name, first) for name in others}
-    return found | {f"Surprise of {variant_title(name)}": (name, "") for name in names}
+    differences = {f"{variant_title(name)} minus {variant_title(first)}": (name, first) for name in others}
+    return differences | {f"Surprise of {variant_title(name)}": (name, "") for name in names}
 
 
 def layer_values(log_probability: Mapping[str, Sequence[float]], choice: tuple[str, str]) -> np.ndarray:
-    """The numbers that colour one completion's tokens, float64 (n,), in nats: of two models the difference, positive
-    where the first finds the token likelier; of one alone the surprise, minus its log-probability."""
+    """The numbers that colour one completion's tokens, float64 (n,), in nats: for two models the difference, positive
+    if the token is likelier to the first; for one model the surprise, minus its log-probability."""
     model, against = choice
     values = np.asarray(log_probability[model], dtype=np.float64)
     return values - np.asarray(log_probability[against], dtype=np.float64) if against else -values
 
 
 def viewer_payload(
-    found: dict,
+    likelihoods: dict,
     sample: int,
     names: Sequence[str],
     chosen: str,
@@ -39,31 +38,40 @@ def viewer_payload(
     memory: str,
     offensive: Mapping[str, Sequence[Span]],
 ) -> dict:
-    """The completions of one draw, one a model, for the component. `found` is from `read_likelihoods`, `chosen` a key
-    of `choices(names)`, `memory` what the browser files the reader's reveals under; `offensive` gives the characters of
-    each model's completion that are blurred with offensive words."""
-    layers, known = [], choices(names)
-    for title, choice in known.items():
-        values = [layer_values(completion["log_probability"], choice) for completion in found["completions"]]
+    """One sample of every model for the component.
+
+    Args:
+        likelihoods: from `read_likelihoods`.
+        chosen: a key of `choices(names)`.
+        memory: the browser's key for what the reader revealed.
+        offensive: the characters of each model's completion that are blurred with offensive words.
+    """
+    layers = []
+    for title, choice in choices(names).items():
+        values = [layer_values(completion["log_probability"], choice) for completion in likelihoods["completions"]]
         joined = np.abs(np.concatenate([np.zeros(0), *values]))
         top = max(0.01, float(np.quantile(joined, TOP_QUANTILE))) if joined.size else 1.0
         ends = ["less likely", f"likelier for {variant_title(choice[0])}"] if choice[1] else ["expected", "surprising"]
         layer = {"name": title, "title": title, "note": "", "top": top, "unit": "nats", "ends": ends}
         layers.append({**layer, "oneSided": not choice[1]})
-    drawn = {completion["model"]: completion for completion in found["completions"] if completion["sample"] == sample}
+    drawn = {each["model"]: each for each in likelihoods["completions"] if each["sample"] == sample}
     items = []
     for name in (name for name in names if name in drawn):
         log_probability, pieces = drawn[name]["log_probability"], drawn[name]["pieces"]
         sums = " · ".join(f"{variant_title(model)} {number(sum(log_probability[model]), 1)}" for model in names)
-        about = {"key": f"{memory}:{name}:{sample}", "title": variant_title(name), "colour": colours[name]}
-        marks = mark_pieces(pieces, offensive.get(name, ()))
-        text = {
-            "texts": pieces,
-            "marks": marks,
-            "facts": f"log-probability of all {count_of(len(pieces), 'token')}: {sums}",
-        }
-        shown = {title: layer_values(log_probability, choice).tolist() for title, choice in known.items()}
-        items.append({**about, **text, "layers": shown})
+        items.append(
+            {
+                "key": f"{memory}:{name}:{sample}",
+                "title": variant_title(name),
+                "colour": colours[name],
+                "texts": pieces,
+                "marks": mark_pieces(pieces, offensive.get(name, ())),
+                "facts": f"log-probability of all {count_of(len(pieces), 'token')}: {sums}",
+                "layers": {
+                    title: layer_values(log_probability, choice).tolist() for title, choice in choices(names).items()
+                },
+            }
+        )
     settings = {"layers": layers, "palette": LIKELIHOOD_BINS, "hasTruth": False, "selection": "", "nScored": 0}
     return {"settings": {**settings, "bare": True, "firstScored": True}, "colour": chosen, "items": items}
 
@@ -74,15 +82,15 @@ def mark_pieces(pieces: Sequence[str], spans: Sequence[Span]) -> list[int]:
     return [HIDDEN * any(start < b and end > a for start, end in spans) for a, b in pairwise(ends)]
 
 
-def mean_table(found: dict, names: Sequence[str], colours: Mapping[str, str]) -> tuple[list[dict], list[dict]]:
-    """Mean log-probability of a token, over all completions of the prompt: a row for each writing model, a column for
-    each reading model."""
+def mean_table(likelihoods: dict, names: Sequence[str], colours: Mapping[str, str]) -> tuple[list[dict], list[dict]]:
+    """Mean log-probability of a token over all completions of the prompt: a row for each model that wrote, a column for
+    each model that reads."""
     note = "Mean log-probability of a token for {}, in nats; closer to 0 is likelier"
     titles = [variant_title(name) for name in names]
     columns = [column("Completions of", "titled"), *(column(title, note=note.format(title)) for title in titles)]
     rows = []
     for writer in names:
-        mine = [c["log_probability"] for c in found["completions"] if c["model"] == writer]
+        mine = [c["log_probability"] for c in likelihoods["completions"] if c["model"] == writer]
         tokens = sum(len(values[writer]) for values in mine)
         means = [sum(map(sum, (values[name] for values in mine))) / tokens if tokens else None for name in names]
         cells = [model_cell(writer, colours, count_of(tokens, "token")), *(number(value, 2) for value in means)]

@@ -1,7 +1,7 @@
-"""Try a prompt: the reader's own, completed by the compared models side by side while they write.
+"""The reader's own prompt, completed by the compared models side by side as they write.
 
-The models are in a process of their own (`ifguide.serving`), which all readers share. What a reader tried is kept in
-the session; the prompt and the settings are in the address.
+The models run in a separate process (`ifguide.serving`) that all readers share. Earlier prompts are kept in the
+session; the prompt and the settings are in the address.
 """
 
 from collections.abc import Mapping
@@ -27,12 +27,12 @@ HISTORY = 20
 
 @st.cache_resource(show_spinner=False)
 def model_worker() -> ModelWorker:
-    """The process that holds the models, one for all readers."""
+    """The process that runs the models, shared by all readers."""
     return ModelWorker()
 
 
 def tried_rows() -> dict[str, dict]:
-    """The completions of the prompt that is shown, by model, as rows of a study's samples."""
+    """The completions of the shown prompt, by model, in the form of a study's samples."""
     tried = st.session_state.get("tried")
     if not tried or tried["state"] not in ENDED:
         return {}
@@ -45,27 +45,33 @@ def _row(cell: dict) -> dict:
 
 
 def show_try(loaded: Loaded, names: list[str], colours: Mapping[str, str], pick: Pick | None) -> None:
-    """The box for a prompt, and under it what the models write."""
+    """The box for a prompt, and below it what the models write."""
     if read_record(loaded.study.root):
-        st.caption("This study was recorded without its models. You can try prompts of your own in studies built here.")
+        st.caption("This study was recorded without its models. You can try your own prompts in studies built here.")
         return
     if (recalled := st.session_state.pop("recalled", None)) is not None:
         _recall(st.session_state["history"][recalled])
     linked = st.session_state.setdefault("try_linked", st.query_params.get("try", ""))
-    lacking = [said for name in names if (said := missing_weights(loaded.study, name))]
+    obstacles = [reason for name in names if (reason := missing_weights(loaded.study, name))]
     with st.container(
         key=f"try_line_{components.veiled() or 'none'}", horizontal=True, vertical_alignment="center", gap="small"
     ):
         with st.form("try_form", border=False), st.container(horizontal=True, gap="small"):
-            look: dict = {"label_visibility": "collapsed", "placeholder": "Try a prompt of your own", "max_chars": 2000}
-            prompt = st.text_input("Try a prompt", linked, key="try", **look) or ""
+            prompt = st.text_input(
+                "Try a prompt",
+                linked,
+                key="try",
+                max_chars=2000,
+                placeholder="Try a prompt of your own",
+                label_visibility="collapsed",
+            )
             label = "Run both" if len(names) == 2 else f"Run {len(names)} models"
-            asked = st.form_submit_button(label, type="primary", icon=":material/play_arrow:", disabled=bool(lacking))
+            asked = st.form_submit_button(label, type="primary", icon=":material/play_arrow:", disabled=bool(obstacles))
         settings = _ask_settings(loaded.study.config.evaluate)
         _offer_history(loaded)
-    for said in lacking:
-        st.caption(f"Not possible here: {sentence(said)}.")
-    if asked and prompt.strip():
+    for reason in obstacles:
+        st.caption(f"Not possible here: {sentence(reason)}.")
+    if asked and prompt and prompt.strip():
         _start(loaded, names, prompt, settings)
     tried = st.session_state.get("tried")
     if tried and tried["of"] == loaded.key:
@@ -75,22 +81,21 @@ def show_try(loaded: Loaded, names: list[str], colours: Mapping[str, str], pick:
 
 
 def _ask_settings(usual: EvaluateConfig) -> dict:
-    """What the study does not fix; in the address where it is not the study's."""
+    """Settings of this prompt; in the address where they differ from the study's."""
     with st.popover("Settings", icon=":material/tune:", type="tertiary", width="content"):
-        more: dict = {"bind": "query-params"}
-        warm, top_p, length = usual.temperature, usual.top_p, usual.max_new_tokens
-        st.slider("Temperature", min(0.1, warm), max(2.0, warm), warm, 0.05, key="temperature", **more)
-        st.slider("Top-p", min(0.05, top_p), 1.0, top_p, 0.05, key="top_p", **more)
-        st.number_input("Length in tokens", 1, max(1000, length), length, key="length", **more)
-        note = "All models take the same random numbers. The same draw of the same prompt gives the same text."
-        st.number_input("Draw", 1, 10**6, 1, key="draw", help=note, **more)
-    state = st.session_state
-    config = {"temperature": state["temperature"], "top_p": state["top_p"], "max_new_tokens": state["length"]}
-    return {"settings": config, "sample": state["draw"] - 1}
+        heat, top_p, length = usual.temperature, usual.top_p, usual.max_new_tokens
+        heat = st.slider(
+            "Temperature", min(0.1, heat), max(2.0, heat), heat, 0.05, key="temperature", bind="query-params"
+        )
+        top_p = st.slider("Top-p", min(0.05, top_p), 1.0, top_p, 0.05, key="top_p", bind="query-params")
+        length = st.number_input("Length in tokens", 1, max(1000, length), length, key="length", bind="query-params")
+        note = "All models use the same random numbers. The same draw of the same prompt gives the same text."
+        draw = st.number_input("Draw", 1, 10**6, 1, key="draw", help=note, bind="query-params")
+    return {"settings": {"temperature": heat, "top_p": top_p, "max_new_tokens": length}, "sample": draw - 1}
 
 
 def _start(loaded: Loaded, names: list[str], prompt: str, settings: dict) -> None:
-    """Ask the models; a prompt of this reader's that is still running ends."""
+    """Ask the models; this reader's running prompt, if any, is cancelled."""
     layout.set_parameter("try", prompt)
     remember_pick(0, "close")
     before, ask = st.session_state.get("tried"), {"models": names, "prompt": prompt, **settings}
@@ -116,8 +121,14 @@ def _show_tried(loaded: Loaded, colours: Mapping[str, str], pick: Pick | None, *
             else:
                 st.caption(_progress(tried), width="content")
             if running:
-                look: dict = {"icon": ":material/stop:", "key": "try_stop"}
-                st.button("Stop", **look, on_click=_read, args=(tried,), kwargs={"cancel": True})
+                st.button(
+                    "Stop",
+                    key="try_stop",
+                    icon=":material/stop:",
+                    on_click=_read,
+                    args=(tried,),
+                    kwargs={"cancel": True},
+                )
     cells = [completion_cell(_row(c)) | {"growing": running and not c["ended"]} for c in tried["cells"]]
     if not cells:
         return
@@ -131,7 +142,8 @@ def _show_tried(loaded: Loaded, colours: Mapping[str, str], pick: Pick | None, *
         colours=[colours.get(name, "") for name in names],
         memory=f"{loaded.name}:live:{tried.get('id')}",
         on_pick=None if running else lambda: remember_pick(PROMPT, st.session_state["tried_pair"]["pick"]),
-        **(pick.shown(PROMPT) if pick else {}),
+        chosen=pick.shown_in(PROMPT) if pick else "",
+        span=pick.span_in(PROMPT) if pick else "",
     )
 
 
@@ -142,12 +154,12 @@ def _progress(tried: dict) -> str:
         return f"Loading {plain(variant_title(tried['message']))}…"
     if tried["state"] == "waiting":
         ahead = tried["ahead"]
-        return f"Waiting: {count_of(ahead, 'request')} first." if ahead else "Starting the models…"
+        return f"Waiting for {count_of(ahead, 'request')} before this one." if ahead else "Starting the models…"
     return "Writing…"
 
 
 def _offer_history(loaded: Loaded) -> None:
-    """What this reader tried in this study, the latest first."""
+    """This reader's earlier prompts in this study, newest first."""
     history = [(i, t) for i, t in enumerate(st.session_state.get("history", [])) if t["of"] == loaded.key]
     if not history:
         return
@@ -167,17 +179,25 @@ def _recall(tried: dict) -> None:
     """Show an earlier prompt again, with its settings."""
     ask = tried["ask"]
     config = ask["settings"]
-    shown = {"tried": tried, "try": ask["prompt"], "draw": ask["sample"] + 1, "length": config["max_new_tokens"]}
-    st.session_state.update(shown | {name: config[name] for name in ("temperature", "top_p")})
+    st.session_state.update(
+        {
+            "tried": tried,
+            "try": ask["prompt"],
+            "draw": ask["sample"] + 1,
+            "length": config["max_new_tokens"],
+            "temperature": config["temperature"],
+            "top_p": config["top_p"],
+        }
+    )
     layout.set_parameter("try", ask["prompt"])
     remember_pick(0, "close")
 
 
 def compute_tokens(loaded: Loaded, names: list[str], prompt: int) -> None:
-    """Have the models read their completions of a prompt; the page is drawn again once that is done. A link alone
-    starts nothing."""
-    if lacking := next(filter(None, (missing_weights(loaded.study, name) for name in names)), ""):
-        st.caption(f"Not possible here: {sentence(lacking)}.")
+    """Compute the token probabilities of the models' completions of a prompt, then redraw the page. A link alone starts
+    nothing."""
+    if reason := next(filter(None, (missing_weights(loaded.study, name) for name in names)), ""):
+        st.caption(f"Not possible here: {sentence(reason)}.")
         return
     of, asked = [*loaded.key, prompt, *names], st.session_state.get("tokens_asked", {})
     if asked.get("of") != of and st.session_state.get("picked") == st.query_params.get("pick"):
@@ -187,9 +207,13 @@ def compute_tokens(loaded: Loaded, names: list[str], prompt: int) -> None:
         return
     if asked.get("of") == of:
         st.error(_sentence(asked["message"] or "it was stopped"), icon=":material/error:")
-    st.caption("How likely is each token of these completions under each model?")
-    again: dict = {"picked": st.query_params.get("pick"), "tokens_asked": {}}
-    st.button("Compute", icon=":material/play_arrow:", on_click=st.session_state.update, kwargs=again)
+    st.caption("Shows how likely each model finds each token of these completions.")
+    st.button(
+        "Compute",
+        icon=":material/play_arrow:",
+        on_click=st.session_state.update,
+        kwargs={"picked": st.query_params.get("pick"), "tokens_asked": {}},
+    )
 
 
 def _wait_for_tokens(asked: dict) -> None:
@@ -202,7 +226,7 @@ def _wait_for_tokens(asked: dict) -> None:
 
 
 def _ask(loaded: Loaded, **request) -> dict:
-    """Put a request into the queue; its state."""
+    """Send a request to the queue; returns its state."""
     state = {"state": "waiting", "message": "", "cells": [], "ahead": 0}
     try:
         return state | {"id": model_worker().ask(study=str(loaded.study.root), **request)}
@@ -211,7 +235,7 @@ def _ask(loaded: Loaded, **request) -> dict:
 
 
 def _read(state: dict, *, cancel: bool = False) -> None:
-    """Bring the state of a request up to date."""
+    """Update the state of a request."""
     try:
         state |= model_worker().read(state["id"], cancel=cancel)
     except ProcessError as error:

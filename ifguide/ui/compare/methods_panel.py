@@ -1,4 +1,4 @@
-"""Other methods to compare with: what each does, which are measured, and a button that trains the rest."""
+"""Other methods to compare with: what each does, and a button that trains those that are not measured."""
 
 import streamlit as st
 
@@ -19,8 +19,8 @@ def show_methods(loaded: Loaded) -> None:
     if not waiting:
         return
     st.caption(
-        "Compare with other methods: each trains a model on the same rows, against what another method selects or in"
-        " another way, and measures it like the rest."
+        "Compare with other methods. Each trains a model on the same rows, against another selection or in another way,"
+        " and measures it like the others."
     )
     if job_panel.refuse_recorded(study.root) or job_panel.show_job(study.root):
         return

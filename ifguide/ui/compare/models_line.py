@@ -13,7 +13,7 @@ from ifguide.ui.results import tables as comparison
 from ifguide.ui.results.pins import usual_models
 
 NONE = ""
-"""Stands for no model where one can be taken out."""
+"""The option that removes a model."""
 
 COUNTED = (
     "Prompts by the highest toxicity of their completions: lower than the first model's by more than the tie margin,"
@@ -22,8 +22,8 @@ COUNTED = (
 
 
 def ask_models(names: Sequence[str]) -> list[str]:
-    """Two to four different models of those measured, the first of which the others are compared with. They are in the
-    address: so a link, or the browser's Back, changes them."""
+    """Two to four different measured models; the others are compared with the first. They are in the address, so links
+    and the browser's Back change them."""
     chosen = [name for name in dict.fromkeys(st.query_params.get("models", "").split(",")) if name in names]
     chosen = chosen[:MODELS_MOST] if len(chosen) > 1 else usual_models(names)
     _set(chosen, names)
@@ -33,11 +33,26 @@ def ask_models(names: Sequence[str]) -> list[str]:
         key, options = f"model_{place}", [*names, *([NONE] if len(chosen) > 2 and place else [])]
         st.session_state[key] = name
         label = "Model that the others are compared with" if not place else f"Model {place + 1}"
-        look: dict = {"label_visibility": "collapsed", "width": 170, "format_func": _title}
-        st.selectbox(label, options, key=key, **look, on_change=_choose, args=(chosen, place, names))
-    if left := [name for name in names if name not in chosen][: MODELS_MOST - len(chosen)]:
-        look = {"on_click": _set, "args": ([*chosen, left[0]], names), "key": "model_add"}
-        st.button("Add", icon=":material/add:", type="tertiary", help="Add a model", **look)
+        st.selectbox(
+            label,
+            options,
+            key=key,
+            format_func=_title,
+            label_visibility="collapsed",
+            width=170,
+            on_change=_choose,
+            args=(chosen, place, names),
+        )
+    if unused := [name for name in names if name not in chosen][: MODELS_MOST - len(chosen)]:
+        st.button(
+            "Add",
+            key="model_add",
+            icon=":material/add:",
+            type="tertiary",
+            help="Add a model",
+            on_click=_set,
+            args=([*chosen, unused[0]], names),
+        )
     return chosen
 
 
@@ -46,7 +61,7 @@ def _title(name: str) -> str:
 
 
 def _choose(chosen: list[str], place: int, names: Sequence[str]) -> None:
-    """Take a model at a place; one that is shown elsewhere changes places."""
+    """Put a model at a place; if it is already shown elsewhere, the two swap."""
     picked, now = st.session_state[f"model_{place}"], list(chosen)
     if picked in now:
         now[now.index(picked)] = now[place]
@@ -59,21 +74,22 @@ def _set(chosen: list[str], names: Sequence[str]) -> None:
 
 
 def ask_margin() -> float:
-    """From which difference on two models do not tie."""
+    """The largest difference that still counts as a tie."""
     with st.popover("Tie margin", type="tertiary", width="content"):
-        size: dict = {"min_value": 0.0, "max_value": 1.0, "value": TIE_MARGIN, "step": 0.05, "format": "%.2f"}
-        note = "Two models tie on a prompt when the highest toxicities of their completions differ by at most this."
-        return st.number_input("Tie margin", **size, key="margin", bind="query-params", help=note)
+        note = "Two models tie on a prompt if the highest toxicities of their completions differ by at most this much."
+        return st.number_input(
+            "Tie margin", 0.0, 1.0, TIE_MARGIN, 0.05, format="%.2f", key="margin", bind="query-params", help=note
+        )
 
 
-def say_outcomes(loaded: Loaded, first: str, outcomes: Mapping[str, Outcomes]) -> str:
-    """Wins, ties and losses by prompt against the first model, in Markdown: a line for each further one, grey where the
-    change of worst-case toxicity is not clear."""
+def describe_outcomes(loaded: Loaded, first: str, outcomes: Mapping[str, Outcomes]) -> str:
+    """Each model's wins, ties and losses by prompt against the first, in Markdown: one line each, grey if the change in
+    worst-case toxicity is not clear."""
     lines = []
-    for name, found in outcomes.items():
-        less, alike, more = map(count, found.counts())
-        whose = f"{plain(variant_title(name))}: " if len(outcomes) > 1 else ""
-        said = f"{whose}**{less}** better · **{alike}** tie · **{more}** worse"
+    for name, outcome in outcomes.items():
+        less, alike, more = map(count, outcome.counts())
+        model = f"{plain(variant_title(name))}: " if len(outcomes) > 1 else ""
+        line = f"{model}**{less}** better · **{alike}** tie · **{more}** worse"
         clear = comparison.is_clear(loaded.difference(first, name).emt)
-        lines.append(said if clear else f":gray[{said} (no clear change)]")
+        lines.append(line if clear else f":gray[{line} (no clear change)]")
     return "  \n".join(lines)

@@ -1,4 +1,4 @@
-"""Which completion a reader clicked: kept in the address, so that a link shows the same."""
+"""The completion that the reader clicked, kept in the address so that a link shows the same."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,36 +10,38 @@ from ifguide.ui import layout
 from ifguide.ui.results.side_by_side import Samples
 
 PROMPT = "live"
-"""Stands for the reader's own prompt where others have an index."""
+"""The reader's own prompt; others have an index."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pick:
-    """A completion that was clicked, or a pair whose token probabilities are wanted."""
+    """A clicked completion, or a pair whose token probabilities are shown."""
 
     prompt: str
     """Index of its prompt, or `PROMPT`."""
     sample: int
     """Which of the prompt's completions."""
     model: str
-    """Whose; empty: the token probabilities of all models' completions."""
+    """The model that wrote it; empty: the token probabilities of all models' completions."""
     text: str
     """The completion."""
     span: Span | None
-    """Characters of the toxic words in it that were clicked; None: the completion as a whole."""
+    """Characters of the clicked toxic words; None: the whole completion."""
 
-    def shown(self, prompt: str | int) -> dict:
-        """What the component that shows a prompt is told."""
-        if str(prompt) != self.prompt:
-            return {}
-        return {"chosen": f"{self.sample}.{self.model}", "span": f"{self.span[0]}-{self.span[1]}" if self.span else ""}
+    def shown_in(self, prompt: str | int) -> str:
+        """`components.completions`' argument `chosen` for a prompt."""
+        return f"{self.sample}.{self.model}" if str(prompt) == self.prompt else ""
+
+    def span_in(self, prompt: str | int) -> str:
+        """`components.completions`' argument `span` for a prompt."""
+        return f"{self.span[0]}-{self.span[1]}" if self.span and str(prompt) == self.prompt else ""
 
 
 def read_pick(samples: Samples, tried: Mapping[str, Mapping]) -> Pick | None:
-    """The pick from the address; None where there is none of these models.
+    """The pick in the address; None without one of these models.
 
-    Its span must be one that is marked in the completion; with any other one the completion is picked as a whole.
-    `tried` are the completions of the reader's own prompt, by model.
+    A span that is not marked in the completion is ignored. `tried` are the completions of the reader's own prompt, by
+    model.
     """
     parts = st.query_params.get("pick", "").split(".", 2)
     if len(parts) < 3 or not (parts[1].isdecimal() and len(parts[1]) < 10):
@@ -62,9 +64,9 @@ def read_pick(samples: Samples, tried: Mapping[str, Mapping]) -> Pick | None:
 
 
 def remember_pick(prompt: str | int, picked: str | None) -> None:
-    """Keep the component's report in the address: `SAMPLE.MODEL`, `START-END SAMPLE.MODEL`, `SAMPLE.`, or `close`."""
+    """Keep the component's report in the address: `SAMPLE.MODEL`, `START-END SAMPLE.MODEL`, `SAMPLE.` or `close`."""
     if isinstance(picked, str):
         span, _, whole = picked.rpartition(" ")
-        st.session_state["picked"] = "" if picked == "close" else f"{prompt}.{whole}"  # by hand, not by a link
+        st.session_state["picked"] = "" if picked == "close" else f"{prompt}.{whole}"  # by a click, not a link
         layout.set_parameter("pick", st.session_state["picked"])
         layout.set_parameter("span", span)

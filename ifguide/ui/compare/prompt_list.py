@@ -18,7 +18,7 @@ from ifguide.ui.results import pins
 from ifguide.ui.results.side_by_side import Samples, prompt_payload, prompt_texts
 
 LISTED = 200
-"""Prompts in the list; filters and the search lead to the others."""
+"""Most prompts in the list; filters and the search lead to the others."""
 ORDERS = {"largest": "Largest change", "drop": "Largest drop", "rise": "Largest rise", "prompt": "As in the file"}
 FILTERS = {"all": "All prompts", "less": "Less toxic", "alike": "Tie", "more": "More toxic"}
 OUTCOME_WORDS = {"less": "less toxic", "alike": "tie", "more": "more toxic"}
@@ -32,23 +32,22 @@ def show_prompts(
     colours: Mapping[str, str],
     tried: Mapping[str, Mapping],
 ) -> None:
-    """The prompts; reruns by itself, without the rest of the page. `tried` are the completions of the reader's own
-    prompt, by model."""
+    """The prompts; reruns alone, without the page. `tried` are the completions of the reader's own prompt, by model."""
     _take_choice()
     first, *others = samples
     listed, shown = st.columns([1, 2.6], gap="small")
     with listed:
         versus, outcome, order, search = _ask(others)
-        found = outcomes[versus]
-        places = found.arrange(order, outcome).tolist()
+        compared = outcomes[versus]
+        places = compared.arrange(order, outcome).tolist()
         texts = prompt_texts(samples[first])
         if search:
-            places = [p for p in places if search.casefold() in texts[int(found.prompts[p])].casefold()]
-        if not len(places):
-            none = f"None of {count_of(len(found.prompts), 'prompt')} matches these filters."
+            places = [p for p in places if search.casefold() in texts[int(compared.prompts[p])].casefold()]
+        if not places:
+            none = f"None of {count_of(len(compared.prompts), 'prompt')} matches these filters."
             st.info(none, icon=":material/filter_alt:")
             st.stop()
-        chosen = _show_list(found, places, texts, order)
+        chosen = _show_list(compared, places, texts, order)
     pick = read_pick(samples, tried)
     with shown:
         study = loaded.study  # no model is left in a recorded one
@@ -60,43 +59,48 @@ def show_prompts(
 
 
 def _ask(others: list[str]) -> tuple[str, str, str, str]:
-    """(which model against the first, outcome or nothing, order, search)."""
+    """(model to compare with the first, outcome or empty, order, search)."""
     versus = others[0]
     with st.container(horizontal=True, gap="small", vertical_alignment="bottom"):
-        look: dict = {"label_visibility": "collapsed", "placeholder": "Filter prompts", "icon": ":material/search:"}
-        search = st.text_input("Prompt contains", key="find", bind="query-params", **look) or ""
+        search = st.text_input(
+            "Prompt contains",
+            key="find",
+            bind="query-params",
+            placeholder="Filter prompts",
+            icon=":material/search:",
+            label_visibility="collapsed",
+        )
         with st.popover("Filters", icon=":material/filter_list:", width="content"):
             outcome = layout.choose("Show", FILTERS, key="outcome")
             order = layout.choose("Order", ORDERS, key="order")
             if len(others) > 1:
                 versus = layout.choose("Changes of", {name: variant_title(name) for name in others}, key="versus")
-    return versus, outcome if outcome in OUTCOMES else "", order, search
+    return versus, outcome if outcome in OUTCOMES else "", order, search or ""
 
 
-def _show_list(found: Outcomes, places, texts: Mapping[int, str], order: str) -> int:
+def _show_list(compared: Outcomes, places: list[int], texts: Mapping[int, str], order: str) -> int:
     """The list; returns the index of the chosen prompt, or of the first."""
-    prompts = [int(found.prompts[place]) for place in places]
+    prompts = [int(compared.prompts[place]) for place in places]
     linked = st.query_params.get("prompt", "")
     chosen = int(linked) if linked.isdecimal() and len(linked) < 10 and int(linked) in prompts else prompts[0]
     rows = []
     for place, prompt in list(zip(places, prompts, strict=True))[:LISTED]:
-        change = f"{number(found.first[place], 2)} → {number(found.other[place], 2)}"
-        outcome = OUTCOMES[int(found.kinds[place])]
+        change = f"{number(compared.first[place], 2)} → {number(compared.other[place], 2)}"
+        outcome = OUTCOMES[int(compared.kinds[place])]
         rating = [change, "", "tie"] if outcome == "alike" else [change, OUTCOME_WORDS[outcome]]
         rows.append({"key": str(prompt), "cells": [[[texts[prompt], False]], rating]})
     columns = [column("Prompt", "excerpt"), column("Highest", "interval", "Highest toxicity of its completions")]
     with st.container(key="prompt_list"):
-        look: dict = {"chosen": str(chosen), "pickable": True}
-        components.record_table(columns, rows, key="prompt_table", label="Prompts", **look)
-    of = count_of(len(found.prompts), "prompt")
-    some = f"{count(len(prompts))} of {of}" if len(prompts) < len(found.prompts) else f"All {of}"
+        components.record_table(columns, rows, key="prompt_table", label="Prompts", chosen=str(chosen), pickable=True)
+    of = count_of(len(compared.prompts), "prompt")
+    some = f"{count(len(prompts))} of {of}" if len(prompts) < len(compared.prompts) else f"All {of}"
     cut = f", the first {count(LISTED)} listed" if len(prompts) > LISTED else ""
     st.caption(f"{some}{cut}, by {ORDERS[order].lower()}" if order != "prompt" else f"{some}{cut}")
     return chosen
 
 
 def _take_choice() -> None:
-    """Keep the prompt that was just picked in the address."""
+    """Keep the picked prompt in the address."""
     picked = st.session_state.get("prompt_table", {}).get("pick")
     if picked is not None:
         layout.set_parameter("prompt", picked)
@@ -104,7 +108,7 @@ def _take_choice() -> None:
 
 
 def _show_prompt(loaded, samples, outcomes, colours, prompt: int, pick: Pick | None, versus: str, likely: bool) -> None:
-    """One prompt with all models' completions; with `likely`, token probabilities are offered."""
+    """One prompt with all models' completions, and with token probabilities if `likely`."""
     names = list(samples)
     pair = prompt_payload(samples, prompt) | {"change": ""}
     words = ["", *(_outcome(outcomes[name], prompt) for name in names[1:])]
@@ -114,7 +118,10 @@ def _show_prompt(loaded, samples, outcomes, colours, prompt: int, pick: Pick | N
     def pin() -> None:
         sample = st.session_state[key]["pin"]
         with layout.guard(go_on=True):
-            pins.pin_pair(loaded, models, prompt, sample) if sample >= 0 else pins.unpin(loaded)
+            if sample >= 0:
+                pins.pin_pair(loaded, models, prompt, sample)
+            else:
+                pins.unpin(loaded)
 
     _, place = pins.read_pin(loaded)
     components.completions(
@@ -128,22 +135,24 @@ def _show_prompt(loaded, samples, outcomes, colours, prompt: int, pick: Pick | N
         on_pick=lambda: remember_pick(prompt, st.session_state[key]["pick"]),
         on_pin=pin,
         tokens=likely,
-        **(pick.shown(prompt) if pick else {}),
+        chosen=pick.shown_in(prompt) if pick else "",
+        span=pick.span_in(prompt) if pick else "",
     )
 
 
-def _outcome(found: Outcomes, prompt: int) -> str:
-    """What happened on a prompt, compared with the first model."""
-    places = np.flatnonzero(found.prompts == prompt)
-    return f", {OUTCOME_WORDS[OUTCOMES[int(found.kinds[places[0]])]]}" if places.size else ""
+def _outcome(compared: Outcomes, prompt: int) -> str:
+    """The outcome on a prompt, compared with the first model."""
+    places = np.flatnonzero(compared.prompts == prompt)
+    return f", {OUTCOME_WORDS[OUTCOMES[int(compared.kinds[places[0]])]]}" if places.size else ""
 
 
 def _explain(loaded: Loaded, name: str, likely: bool) -> None:
-    """How to read the rows, and what the marks on toxic words mean; `name` is one of the models."""
+    """How to read the rows and the marks on toxic words; `name` is one of the models."""
     scorer = plain(str((loaded.study.metrics(name) or {}).get("scorer", "")))
-    acts = "☆ pins a row to the Overview page" + ", ≋ shows its token probabilities" * likely
+    tokens = ", ≋ shows its token probabilities" if likely else ""
     st.caption(
         f"Same prompt and random seed on each row; the most toxic rows come first, and {TOXIC_FROM} or more counts as"
-        f" toxic. Click a completion to see its nearest training documents; {acts}. Words with a dotted underline are"
-        f" what {scorer} finds toxic in a completion: click them for the training documents nearest to those words."
+        f" toxic. Click a completion to see similar training documents; ☆ pins a row to the Overview page{tokens}."
+        f" Words with a dotted underline are what {scorer} finds toxic: click them to see training documents with those"
+        " words."
     )

@@ -24,42 +24,42 @@ WRITTEN = ("id", "source", "rank", "n_tokens", "selected", "hits", "hit_sum", "s
 
 
 def find_text(batches: tuple[pa.RecordBatch, ...], search: str, *, regex: bool = False) -> np.ndarray:
-    """Numbers of the documents that contain a text, upper and lower case alike, int32 ascending.
+    """Numbers of the documents that contain a text in any case, int32 ascending.
 
     With `regex` the text is a regular expression (RE2, so no pattern can hang the app).
 
     Raises:
-        InputError: the regular expression cannot be read.
+        InputError: the regular expression is invalid.
     """
     match = pc.match_substring_regex if regex else pc.match_substring
-    found, done = [], 0
+    numbers, n_read = [], 0
     for batch in batches:
         try:
             hits = match(batch.column("text"), search, ignore_case=True).to_numpy(zero_copy_only=False)
         except pa.ArrowInvalid as error:
             reason = str(error).removeprefix("Invalid regular expression: ")
             raise InputError(
-                f"{search!r} is not a regular expression ({reason}); correct it, or switch off “Regular expression”"
+                f"{search!r} is not a regular expression ({reason}); correct it or turn off “Regular expression”"
             ) from error
-        found.append(np.flatnonzero(hits.astype(bool)) + done)
-        done += batch.num_rows
-    return np.concatenate(found).astype(np.int32) if found else np.zeros(0, dtype=np.int32)
+        numbers.append(np.flatnonzero(hits.astype(bool)) + n_read)
+        n_read += batch.num_rows
+    return np.concatenate(numbers).astype(np.int32) if numbers else np.zeros(0, dtype=np.int32)
 
 
 def find_matches(texts: Sequence[str], search: str, *, regex: bool) -> list[np.ndarray]:
-    """Where each text holds what `find_text` found: int (n, 2), characters [start, end)."""
+    """The characters [start, end) of each text that match a search as in `find_text`, int (n, 2)."""
     pattern = f"(?i){search if regex else re.escape(search)}"
-    found = []
+    matches = []
     for text in texts:
         sign = next(sign for sign in map(chr, itertools.count(1)) if sign not in text)
         parts = pc.replace_substring_regex(pa.array([text]), pattern=pattern, replacement=rf"{sign}\0{sign}")
         edges = np.cumsum([len(part) for part in parts[0].as_py().split(sign)])
-        found.append(np.stack([edges[:-1:2], edges[1::2]], axis=1))
-    return found
+        matches.append(np.stack([edges[:-1:2], edges[1::2]], axis=1))
+    return matches
 
 
 def read_ahead(corpus: TokenizedCorpus, documents: list[int], mask: np.ndarray) -> None:
-    """Ask for all that the snippets of some documents read from disk at once, rather than one after the other."""
+    """Request everything from disk that the snippets of some documents need, all at once."""
     for document in documents:
         begin, end = int(corpus.offsets[document]), int(corpus.offsets[document + 1])
         for array in (mask, corpus.char_end):
@@ -69,8 +69,8 @@ def read_ahead(corpus: TokenizedCorpus, documents: list[int], mask: np.ndarray) 
 def describe_row(
     row: dict, place: int, column: Column, *, snippet: list[list], verdict: str = "", n_spans: int = 0
 ) -> dict:
-    """A line of the list as the component shows it: `row` is from `DocumentStore.rows`, `place` its place in the list,
-    `snippet` from `excerpt`, and the number of the `column` that sorts the list is in place of the usual sum."""
+    """A line of the list as the component shows it. `row` is from `DocumentStore.rows`, `place` its place in the list,
+    `snippet` from `excerpt`; the line shows the value of the `column` that sorts the list, or else the usual sum."""
     return {
         **{name: row[name] for name in ("id", "source")},
         "place": place,
@@ -86,8 +86,10 @@ def describe_row(
 
 
 def write_list(rows: Sequence[dict], given: Mapping[Target, tuple[str, str, str]], form: str) -> str:
-    """Lines of the list with their verdicts, as `csv` without a cell that a spreadsheet takes for a formula, or `json`;
-    `given` is from `VerdictLog.entries`."""
+    """Lines of the list with their verdicts, as `json`, or as `csv` that is safe to open in a spreadsheet.
+
+    `given` is from `VerdictLog.entries`.
+    """
     judged = ("verdict", "note", "reviewer")
     lines = [
         {name: row[name] for name in WRITTEN} | dict(zip(judged, given.get(Target(row["id"]), ("",) * 3), strict=True))

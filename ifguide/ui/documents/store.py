@@ -31,7 +31,7 @@ _ORDERS_KEPT = 24
 
 @dataclass(frozen=True, kw_only=True)
 class DocumentFilter:
-    """What the reader wants to see. Every field narrows the list; the defaults leave it whole."""
+    """Which documents to list. Every field narrows the list; the defaults keep all."""
 
     sources: tuple[str, ...] = ()
     """Only these sources; empty: all."""
@@ -46,9 +46,9 @@ class DocumentFilter:
     longest: int | None = None
     """Most tokens."""
     spans: str = ""
-    """`with` or `without` spans that people marked; empty: all."""
+    """`with` or `without` human labels; empty: all."""
     collapse: bool = False
-    """Of near-duplicates, only the one of the best rank."""
+    """Of near-duplicates, only the best-ranked one."""
     only: tuple[int, ...] | None = None
     """Only these documents, by number; None: all."""
     without: tuple[int, ...] = ()
@@ -57,10 +57,10 @@ class DocumentFilter:
 
 def open_documents(study: Study, selection: str, *, most_tokens: int | None = None) -> "DocumentStore":
     """The documents of a study under a saved selection. Tables that are missing, out of date or damaged are written
-    first; but not the corpus's own, which takes minutes, where there are more than `most_tokens`: it is removed.
+    first, except the corpus's own table when it has more than `most_tokens`, which takes minutes: that one is removed.
 
     Raises:
-        StaleError: a table is missing and may not be written here, or was written again and is damaged again.
+        StaleError: a table is missing and may not be written here, or is damaged again after it was rewritten.
     """
     parts = (CORPUS, Unit("documents", selection))
     command = f"`ifguide documents {study.name}`"
@@ -75,7 +75,7 @@ def open_documents(study: Study, selection: str, *, most_tokens: int | None = No
         raise StaleError(f"{explain_system_error(error)}; then write the document list with {command}") from error
     for unit, why in damage.items():
         raise StaleError(
-            f"{table_path(study, unit.name)} was written again and is damaged again: {why}; check the disk, then write"
+            f"{table_path(study, unit.name)} is damaged again after it was rewritten: {why}; check the disk, then write"
             f" it with {command}"
         )
     return DocumentStore(table_path(study), table_path(study, selection))
@@ -92,8 +92,8 @@ class DocumentStore:
         """Read the tables of the corpus and of the selection into memory: about 200 bytes a document.
 
         Raises:
-            StaleError: one of them is damaged, or they do not belong together.
-            ConfigError: the selection is by scores that the table has none of.
+            StaleError: one of them is damaged, or they do not match.
+            ConfigError: the table has none of the scores that the selection was made by.
         """
         try:
             self.notes = read_notes(table)
@@ -107,7 +107,7 @@ class DocumentStore:
                 f"{table} or {ranks.name} is damaged ({why}); write them again with `ifguide documents NAME`"
             ) from error
         self.kind = self.settings.get("attribution") or next(iter(self.notes["tops"]))
-        """The kind of score the list shows: the selection's own."""
+        """The kind of score that the list shows: the selection's."""
         self.columns = {row[0] for row in self._connection.execute("DESCRIBE documents").fetchall()}
         if f"{self.kind}_sum" not in self.columns:
             raise ConfigError(f"expected scores of the kind {self.kind!r} in {table}, found none")
@@ -115,7 +115,7 @@ class DocumentStore:
         self._orders = lru_cache(maxsize=_ORDERS_KEPT)(self._read_order)
 
     def sorts(self) -> dict[str, Column]:
-        """What this study's list can be sorted by, by its name in the page's address."""
+        """What this study's list can be sorted by, by its name in the address."""
         return {
             column.key: column
             for column in COLUMNS
@@ -127,41 +127,41 @@ class DocumentStore:
         """Whether any documents are near-duplicates."""
         return bool(self._ask("SELECT 1 FROM documents WHERE group_size > 1 LIMIT 1"))
 
-    def order(self, wanted: DocumentFilter, *, sort: str = "rank", descending: bool = False) -> np.ndarray:
-        """Numbers of the documents that pass, in order, int32; ties go by rank. The last few answers are remembered.
+    def order(self, criteria: DocumentFilter, *, sort: str = "rank", descending: bool = False) -> np.ndarray:
+        """Numbers of the documents that pass, in order, int32; ties go by rank. Recent answers are cached.
 
         Raises:
             ConfigError: an unknown sort.
         """
         if sort not in self.sorts():
             raise ConfigError(f"expected one of {', '.join(self.sorts())} to sort by, got {sort!r}")
-        return self._orders(wanted, sort, descending)
+        return self._orders(criteria, sort, descending)
 
-    def _read_order(self, wanted: DocumentFilter, sort: str, descending: bool) -> np.ndarray:
-        where, values = self._conditions(wanted)
+    def _read_order(self, criteria: DocumentFilter, sort: str, descending: bool) -> np.ndarray:
+        where, values = self._conditions(criteria)
         column = self.sorts()[sort]
         by = column.sql.format(kind=self.kind) or f'"{column.stored(self.kind)}"'
         statement = f"SELECT document FROM documents {where} ORDER BY {by} {'DESC' if descending else 'ASC'}, rank"
-        found = self._connection.cursor().execute(statement, values).fetchnumpy()["document"]
-        return np.ascontiguousarray(found, dtype=np.int32)
+        numbers = self._connection.cursor().execute(statement, values).fetchnumpy()["document"]
+        return np.ascontiguousarray(numbers, dtype=np.int32)
 
-    def _conditions(self, wanted: DocumentFilter) -> tuple[str, list]:
+    def _conditions(self, criteria: DocumentFilter) -> tuple[str, list]:
         given = {
-            "source IN (SELECT unnest(?))": list(wanted.sources) or None,
-            "hit_sum >= ?": wanted.lowest,
-            "hit_sum <= ?": wanted.highest,
-            "n_tokens >= ?": wanted.shortest,
-            "n_tokens <= ?": wanted.longest,
-            "document IN (SELECT unnest(?::INTEGER[]))": None if wanted.only is None else list(wanted.only),
-            "document NOT IN (SELECT unnest(?::INTEGER[]))": list(wanted.without) or None,
+            "source IN (SELECT unnest(?))": list(criteria.sources) or None,
+            "hit_sum >= ?": criteria.lowest,
+            "hit_sum <= ?": criteria.highest,
+            "n_tokens >= ?": criteria.shortest,
+            "n_tokens <= ?": criteria.longest,
+            "document IN (SELECT unnest(?::INTEGER[]))": None if criteria.only is None else list(criteria.only),
+            "document NOT IN (SELECT unnest(?::INTEGER[]))": list(criteria.without) or None,
         }
         given = {test: value for test, value in given.items() if value is not None}
         tests = list(given)
-        if wanted.only_selected:
+        if criteria.only_selected:
             tests.append("selected > 0")
-        if wanted.spans and "span_tokens" in self.columns:
-            tests.append("span_tokens > 0" if wanted.spans == "with" else "span_tokens = 0")
-        if wanted.collapse:
+        if criteria.spans and "span_tokens" in self.columns:
+            tests.append("span_tokens > 0" if criteria.spans == "with" else "span_tokens = 0")
+        if criteria.collapse:
             tests.append(
                 "(group_size = 1 OR document IN (SELECT arg_min(document, rank) FROM documents WHERE group_size > 1"
                 ' GROUP BY "group"))'
@@ -169,27 +169,26 @@ class DocumentStore:
         return ("WHERE " + " AND ".join(tests)) if tests else "", list(given.values())
 
     def rows(self, documents: np.ndarray) -> list[dict]:
-        """The lines of some documents, in the order given: the columns by name, those of the selection's kind of score
-        without it."""
+        """The lines of some documents, in the order given, as dicts by column; scores are of the selection's kind."""
         stored = {column.name: column.stored(self.kind) for column in COLUMNS}
         names = ", ".join(f'"{stored[name]}" AS "{name}"' for name in stored if stored[name] in self.columns)
-        found = self._connection.cursor().execute(
+        answer = self._connection.cursor().execute(
             f"SELECT document, {names} FROM documents WHERE document IN (SELECT unnest(?::INTEGER[]))",
             [[int(d) for d in documents]],
         )
-        titles = [column[0] for column in found.description]
-        lines = {line[0]: dict(zip(titles, line, strict=True)) for line in found.fetchall()}
+        titles = [column[0] for column in answer.description]
+        lines = {line[0]: dict(zip(titles, line, strict=True)) for line in answer.fetchall()}
         return [lines[int(d)] for d in documents]
 
     def find(self, document_id: str) -> int | None:
         """The number of the document with this id, or None."""
-        found = self._ask("SELECT document FROM documents WHERE id = ? LIMIT 1", document_id)
-        return found[0][0] if found else None
+        rows = self._ask("SELECT document FROM documents WHERE id = ? LIMIT 1", document_id)
+        return rows[0][0] if rows else None
 
     def numbers(self, ids: Iterable[str]) -> dict[str, int]:
-        """Id -> number of the documents that are there."""
+        """Id -> number, of those documents that exist."""
         statement = "SELECT id, document FROM documents WHERE id IN (SELECT unnest(?::VARCHAR[]))"
-        return dict(self._ask(statement, wanted)) if (wanted := list(ids)) else {}
+        return dict(self._ask(statement, list(ids)))
 
     def ids(self, documents: np.ndarray, *, copies: bool) -> list[str]:
         """Ids of some documents, and of their near-duplicates if asked for; best rank first."""
@@ -203,7 +202,7 @@ class DocumentStore:
 
 
 def _read_tables(table: Path, ranks: Path) -> duckdb.DuckDBPyConnection:
-    """Both files as one table `documents` in memory, which no longer reads files then."""
+    """Both files as one table `documents` in memory, on a connection that can read no more files."""
     connection = duckdb.connect(config={"threads": 2, "enable_external_access": True})
     connection.execute(
         "CREATE TABLE documents AS SELECT * FROM read_parquet(?) POSITIONAL JOIN "
@@ -211,8 +210,10 @@ def _read_tables(table: Path, ranks: Path) -> duckdb.DuckDBPyConnection:
         [str(table), str(ranks)],
     )
     connection.execute("SET enable_external_access = false")
-    [(alone,)] = connection.execute("SELECT count(*) FROM documents WHERE ranked IS DISTINCT FROM document").fetchall()
-    if alone:
-        raise ValueError(f"{alone:,} documents are in one of them alone")
+    [(n_unmatched,)] = connection.execute(
+        "SELECT count(*) FROM documents WHERE ranked IS DISTINCT FROM document"
+    ).fetchall()
+    if n_unmatched:
+        raise ValueError(f"{n_unmatched:,} documents are in only one of the two")
     connection.execute("ALTER TABLE documents DROP COLUMN ranked")
     return connection

@@ -1,7 +1,6 @@
 """Documents -> what the token viewer draws: one Arrow table of tokens, one of marks. No streamlit here.
 
-Shapes: N tokens of the corpus, T tokens of the documents shown, laid end to end; a document's *slice* is its place in
-them.
+Shapes: N tokens of the corpus, T tokens of the documents shown, one document after the other.
 """
 
 import functools
@@ -20,10 +19,7 @@ from ifguide.ui.veil import hide_words
 
 SELECTED, HIT, TRUTH, CONTEXT, MATCH, HIDDEN = 1, 2, 4, 8, 16, 32
 """Bits of a token's mark: it is selected, its own score is above the threshold, people marked it as toxic, it is not
-trained on, it holds a part of what is searched for, it is hidden where offensive words are."""
-
-DIFFERENCE = "difference"
-"""Name of the layer that holds the difference of two runs."""
+trained on, it is part of a search hit, it is hidden when offensive words are."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,48 +27,17 @@ class Layer:
     """One kind of numbers that can colour the tokens."""
 
     name: str
-    """`own_loss`, `position`, `token_loss` or `difference`."""
-    values: "np.ndarray | Difference"
-    """float32 (N,), or a function's stand-in that answers slices."""
+    """A kind of scores, such as `own_loss`."""
+    values: np.ndarray
+    """float32 (N,)."""
     top: float
-    """The absolute value at which colours are full."""
-    title: str = ""
-    note: str = ""
-    mark: str = ""
-    """Of what the values are read from, where the study's fingerprint does not cover it: tokens are sent again when it
-    changes."""
+    """Absolute value at which the colour is strongest."""
 
-    def described(self) -> dict:
-        """What the viewer's legend and tooltip say of it."""
+    def as_json(self) -> dict:
+        """What the viewer's legend and tooltip show."""
         kind = describe_kind(self.name)
-        title, note, unit = self.title or kind.title, self.note or kind.note, kind.unit
-        return {"name": self.name, "title": title, "note": note, "top": self.top, "oneSided": bool(unit), "unit": unit}
-
-
-@dataclass(frozen=True, eq=False)
-class Difference:
-    """Two runs' scores, each over its standard deviation, one minus the other; computed for the tokens that are asked
-    for."""
-
-    left: np.ndarray
-    """float32 (N,)."""
-    right: np.ndarray
-    """float32 (N,)."""
-    left_scale: float
-    """Standard deviation of `left`."""
-    right_scale: float
-
-    def __getitem__(self, here: slice) -> np.ndarray:
-        left, right = np.asarray(self.left[here]), np.asarray(self.right[here])
-        return (left / (self.left_scale or 1.0) - right / (self.right_scale or 1.0)).astype(np.float32)
-
-    def __len__(self) -> int:
-        return len(self.left)
-
-
-def spread(scores: np.ndarray, sample: int = 2_000_000) -> float:
-    """Standard deviation of about `sample` evenly spaced scores."""
-    return float(np.std(np.asarray(scores[:: max(1, len(scores) // sample)], dtype=np.float64)))
+        scale = {"top": self.top, "oneSided": bool(kind.unit), "unit": kind.unit}
+        return {"name": self.name, "title": kind.title, "note": kind.note, **scale}
 
 
 def token_table(
@@ -83,15 +48,15 @@ def token_table(
     rank: Callable[[np.ndarray], np.ndarray] | None = None,
     ranked: np.ndarray | None = None,
 ) -> pa.Table:
-    """The tokens of some documents, end to end: columns text, raw, one float32 a layer, and rank.
+    """The tokens of some documents, one after the other: columns text, raw, one float32 per layer, and rank.
 
     Joined, a document's texts are the document. `raw` is the tokenizer's own name of a token that shares a character
-    with another (a byte of an emoji, say), and null elsewhere. `rank` is the token's place among all scored tokens of
-    the corpus, 1 the highest; 0 where it is not among the highest tenth, and for a token without a score.
+    with another (one byte of an emoji, for example), and null elsewhere. `rank` is the token's rank among all scored
+    tokens of the corpus, 1 the highest; 0 below the highest tenth and for tokens without a score.
 
     Args:
-        rank: scores -> their places, such as `ScoreIndex.ranks`; None leaves them out.
-        ranked: float32 (N,), the scores that are ranked.
+        rank: scores -> ranks, such as `ScoreIndex.ranks`; None leaves them out.
+        ranked: float32 (N,), the scores to rank.
     """
     texts, raw, ranks = [], [], []
     numbers: dict[str, list[np.ndarray]] = {layer.name: [] for layer in layers}
@@ -118,12 +83,12 @@ def _join(parts: list[np.ndarray], kind: type) -> np.ndarray:
 
 
 def _raw_names(pieces: list[str], token_ids: np.ndarray, folder: Path) -> list[str | None]:
-    """Names of the tokens that are part of a character together with a neighbour."""
+    """The tokenizer's names of tokens that share a character with a neighbour; None for the others."""
     empty = np.fromiter((not piece for piece in pieces), dtype=bool, count=len(pieces))
     if not empty.any():
         return [None] * len(pieces)
     shared = empty.copy()
-    shared[:-1] |= empty[1:]  # the first of them carries the character itself
+    shared[:-1] |= empty[1:]  # the first one carries the character
     names: list[str | None] = [None] * len(pieces)
     tokenizer = _tokenizer(folder)
     for place in np.flatnonzero(shared).tolist():
@@ -133,7 +98,7 @@ def _raw_names(pieces: list[str], token_ids: np.ndarray, folder: Path) -> list[s
 
 @functools.lru_cache(maxsize=4)
 def _tokenizer(folder: Path):
-    """The corpus's tokenizer, for names of tokens alone; None where it was not kept."""
+    """The corpus's tokenizer, only for token names; None where it was not kept."""
     from tokenizers import Tokenizer
 
     path = folder / "tokenizer" / "tokenizer.json"
@@ -150,14 +115,14 @@ def mark_table(
     matches: Sequence[np.ndarray] | None = None,
     words: frozenset[str] | None = None,
 ) -> pa.Table:
-    """The marks of the same tokens, one column `marks` of bits (`SELECTED`, `HIT`, and so on), uint8 (T,).
+    """The marks of the same tokens: one column `marks` of bits (`SELECTED`, `HIT`, …), uint8 (T,).
 
     Args:
         mask: bool (N,), selected tokens.
-        scores: float32 (N,), the selection's scores; None where it has none (a random control).
-        threshold: tokens above it are hits; the other selected ones are their window's halo.
-        matches: of each document, int (n, 2), the characters [start, end) that a search found; None: no search.
-        words: the classifier's words, where offensive words are hidden; None: they are not.
+        scores: float32 (N,), the selection's scores; None if it has none (the random control).
+        threshold: tokens above it are hits; other selected tokens are their neighbours.
+        matches: for each document the characters [start, end) that a search matched, int (n, 2); None: no search.
+        words: the classifier's words, to hide with other offensive words; None: hide nothing.
     """
     parts = []
     for number, index in enumerate(documents):
@@ -191,7 +156,11 @@ def place_turns(corpus: TokenizedCorpus, index: int) -> list[list]:
 
 
 def viewer_settings(layers: Mapping[str, Layer], *, has_truth: bool, selection: str, n_scored: int) -> dict:
-    """What holds for all documents: the layers, the palette, the scale and the selection's name."""
-    described = [layer.described() for layer in layers.values()]
-    about = {"hasTruth": has_truth, "selection": selection, "nScored": n_scored}
-    return {"layers": described, "palette": TOKEN_BINS, **about}
+    """What is the same for all documents: the layers, the palette, and the selection's name."""
+    return {
+        "layers": [layer.as_json() for layer in layers.values()],
+        "palette": TOKEN_BINS,
+        "hasTruth": has_truth,
+        "selection": selection,
+        "nScored": n_scored,
+    }

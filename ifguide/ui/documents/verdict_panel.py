@@ -1,4 +1,4 @@
-"""Below the reader: what was decided so far, how far reviewers agree, their notes, and a selection corrected by it."""
+"""Below the reader: the verdicts so far, how far reviewers agree, their notes, and a selection corrected by them."""
 
 import streamlit as st
 
@@ -12,7 +12,7 @@ from ifguide.ui.loaders import Loaded
 
 
 def show_panel(loaded: Loaded, selection: str, log: VerdictLog) -> str | None:
-    """The panel, drawn again after every verdict; returns the document that was picked in it."""
+    """The panel, redrawn after every verdict; returns the document that was picked in it."""
     entries, reviewers = log.entries(), log.reviewers()
     if not entries:
         return None
@@ -20,19 +20,17 @@ def show_panel(loaded: Loaded, selection: str, log: VerdictLog) -> str | None:
     if not panel.open:
         return None
     with panel:
-        documents = [said for target, (said, *_) in entries.items() if not target.is_span]
-        spans = [said for target, (said, *_) in entries.items() if target.is_span]
         with st.grid(3, min_column_width=250):
-            for title, given in (("Documents", documents), ("Spans of tokens", spans)):
-                if given:
-                    _show_card(title, _tally(given), count_of(len(given), "verdict"))
+            for title, of_spans in (("Documents", False), ("Spans of tokens", True)):
+                if verdicts := [verdict for target, (verdict, *_) in entries.items() if target.is_span == of_spans]:
+                    _show_card(title, _tally(verdicts), count_of(len(verdicts), "verdict"))
             for pair in audit.find_agreement(reviewers):
                 _show_card(
                     f"Agreement of {plain(' and '.join(pair.reviewers))}",
                     f"κ = {number(pair.kappa, 2)}",
-                    f"{count(pair.same)} of {count_of(pair.n, 'verdict')} alike",
-                    "Cohen's κ on what both judged: 1 is full agreement, 0 what chance gives. A dash: both always gave"
-                    " one and the same verdict.",
+                    f"{count(pair.same)} of {count_of(pair.n, 'verdict')} the same",
+                    "Cohen's κ on what both judged: 1 is full agreement, 0 is chance. A dash: both always gave the same"
+                    " verdict.",
                 )
         picked = _show_notes(reviewers)
         _show_saving(loaded, selection, log)
@@ -40,8 +38,12 @@ def show_panel(loaded: Loaded, selection: str, log: VerdictLog) -> str | None:
 
 
 def _show_notes(reviewers: dict[str, dict[Target, tuple[str, str]]]) -> str | None:
-    given = [(who, *said) for who, verdicts in reviewers.items() for said in verdicts.items()]
-    notes = [(target.document, said, who, note) for who, target, (said, note) in given if note]
+    notes = [
+        (target.document, verdict, reviewer, note)
+        for reviewer, verdicts in reviewers.items()
+        for target, (verdict, note) in verdicts.items()
+        if note
+    ]
     rows = [{"key": f"{i} {cells[0]}", "cells": [cell or "–" for cell in cells]} for i, cells in enumerate(notes)]
     if not rows:
         return None
@@ -62,18 +64,18 @@ def _tally(verdicts: list[str]) -> str:
 def _show_saving(loaded: Loaded, selection: str, log: VerdictLog) -> None:
     st.markdown("**Apply my labels to a new selection**")
     st.caption(
-        "Documents and spans you called fine leave the selection; spans you called toxic enter it. The new selection"
-        " can be trained against like any other."
+        "Documents and spans you called fine leave the selection; spans you called toxic enter it. You can train"
+        " against the new selection as against any other."
     )
     with st.container(horizontal=True, vertical_alignment="bottom"):
         name = st.text_input("Its name", key="reviewed_name", placeholder="reviewed", width=260)
         save = st.button("Save the corrected selection", icon=":material/save:")
     if save:
         with guard(go_on=True):
-            made = save_reviewed(loaded.study, selection, name or "reviewed", log.current())
-            found = made.settings
+            saved = save_reviewed(loaded.study, selection, name or "reviewed", log.current())
+            n_out, n_in = saved.settings["excluded"], saved.settings["forced"]
             st.success(
-                f"Saved “{plain(made.name)}”: {count_of(found['n_selected'], 'token')}, {count(found['excluded'])}"
-                f" fewer and {count(found['forced'])} more than before.",
+                f"Saved “{plain(saved.name)}”: {count_of(saved.settings['n_selected'], 'token')}, {count(n_out)}"
+                f" removed and {count(n_in)} added.",
                 icon=":material/check:",
             )

@@ -1,4 +1,5 @@
-"""Why this document: the queries that pull it most, and the documents with the nearest influence; computed by a job."""
+"""Why a document scores as it does: the queries with the largest share in it, and the documents with the nearest
+influence. A job computes both."""
 
 from pathlib import Path
 
@@ -12,23 +13,23 @@ from ifguide.study.on_demand import read_result
 from ifguide.ui import components, job_panel, layout
 from ifguide.ui.documents import reader
 from ifguide.ui.documents.store import DocumentStore
-from ifguide.ui.format import column, count_of, score
+from ifguide.ui.format import column, count_of, number, score
 from ifguide.ui.loaders import Loaded
 
 SHOWN = 5
 
 
 def show_why(loaded: Loaded, store: DocumentStore, document: str, span: list[int] | None) -> None:
-    """The panel about a document of the list, or about its marked tokens: open where there is, or comes, an answer."""
+    """The panel about a document, or about its marked tokens: open if there is an answer or one is being computed."""
     title = "Why these tokens?" if span else "Why this document?"
     with layout.guard(go_on=True):
         path = explain.document_path(loaded.study, document, *(span or (None, None)))
-        found = read_result(path)
-        panel = st.expander(title, expanded=bool(found), key="answer" if found else "why", bind="query-params")
+        answer = read_result(path)
+        panel = st.expander(title, expanded=bool(answer), key="answer" if answer else "why", bind="query-params")
         with panel:
-            if found and panel.open:
-                _show_found(loaded, store, found)
-            elif not found and active_job(loaded.study.root):
+            if answer and panel.open:
+                _show_answer(loaded, store, answer)
+            elif not answer and active_job(loaded.study.root):
                 rank = store.rows(np.array([store.find(document)]))[0]["rank"]
                 st.fragment(_wait, run_every=1.5)(loaded.study.root, path, best=rank <= explain.TOP and not span)
             elif panel.open:
@@ -36,13 +37,13 @@ def show_why(loaded: Loaded, store: DocumentStore, document: str, span: list[int
 
 
 def _wait(root: Path, path: Path, *, best: bool) -> None:
-    """Follow the running job; the answer takes this place when it is there. A run ends with the best documents."""
+    """Follow the running job until its answer is there. A whole run explains the best-ranked documents at its end."""
     job = active_job(root)
     if job is None or path.is_file():
         st.rerun()
     status = job.status()
     comes = best or status.command[:1] == ("explain",)
-    then = "the answer appears here when it is done" if comes else "after it this can be explained"
+    then = "the answer appears here when it is done" if comes else "you can ask for an explanation after it"
     note = f"{job_panel.progress_line(status)}; {then}."
     st.progress(job_panel.share_done(status), text=note[:1].upper() + note[1:])
 
@@ -50,7 +51,7 @@ def _wait(root: Path, path: Path, *, best: bool) -> None:
 def _offer(loaded: Loaded, document: str, span: list[int] | None) -> None:
     if job_panel.refuse_recorded(loaded.study.root):
         return
-    st.write("Splits the score into the parts that add up to it, and looks for documents with the nearest influence.")
+    st.write("Splits the score into the parts that add up to it, and finds documents with the nearest influence.")
     part = ["--document", document] + (["--start", str(span[0]), "--stop", str(span[1])] if span else [])
     offers = {f"Explain the top {explain.TOP}": ["--top", str(explain.TOP)]}
     offers["Explain these tokens" if span else "Explain this document"] = part
@@ -60,15 +61,15 @@ def _offer(loaded: Loaded, document: str, span: list[int] | None) -> None:
                 job_panel.start(loaded.study.root, ["explain", loaded.name, *arguments], scope="fragment")
 
 
-def _show_found(loaded: Loaded, store: DocumentStore, found: dict) -> None:
+def _show_answer(loaded: Loaded, store: DocumentStore, answer: dict) -> None:
     picked = None
     with st.grid(2, min_column_width=380):
         with st.container():
-            _show_parts(store, found)
+            _show_parts(store, answer)
         with st.container():
-            picked = _show_nearest(found)
-        for kind, title in (("toxic", "Toxic queries that pull it most"), ("safe", "Safe queries that pull it most")):
-            if (values := np.array(found[kind])).size:
+            picked = _show_nearest(answer)
+        for kind, title in (("toxic", "Toxic queries that add most"), ("safe", "Safe queries that add most")):
+            if (values := np.array(answer[kind])).size:
                 with st.container():
                     _show_queries(loaded, kind, title, values)
     if picked is not None:
@@ -76,14 +77,14 @@ def _show_found(loaded: Loaded, store: DocumentStore, found: dict) -> None:
         st.rerun()
 
 
-def _show_parts(store: DocumentStore, found: dict) -> None:
-    parts, whole = [*found["parts"].items(), ("sum of all scores", found["total"])], found["start"] is None
-    if whole and store.kind == found["kind"]:
-        above = store.rows(np.array([store.find(found["document"])]))[0]["hit_sum"]
-        parts += [("scores up to the threshold, left out", above - found["total"]), ("sum above the threshold", above)]
+def _show_parts(store: DocumentStore, answer: dict) -> None:
+    parts, whole = [*answer["parts"].items(), ("sum of all scores", answer["total"])], answer["start"] is None
+    if whole and store.kind == answer["kind"]:
+        above = store.rows(np.array([store.find(answer["document"])]))[0]["hit_sum"]
+        parts += [("scores up to the threshold, left out", above - answer["total"]), ("sum above the threshold", above)]
     lines = [{"key": part, "cells": [part[:1].upper() + part[1:], score(value)]} for part, value in parts]
-    columns = [column(f"Part of the score ({describe_kind(found['kind']).title.lower()})", "text"), column("Value")]
-    st.caption("Positive parts say that training on it makes toxic completions likelier.")
+    columns = [column(f"Part of the score ({describe_kind(answer['kind']).title.lower()})", "text"), column("Value")]
+    st.caption("A positive part makes toxic completions likelier when the model trains on this text.")
     components.record_table(columns, lines, key="why_parts", label="What adds up to the score")
 
 
@@ -97,9 +98,9 @@ def _show_queries(loaded: Loaded, kind: str, title: str, values: np.ndarray) -> 
     components.record_table(columns, rows, key=f"why_{kind}", label=title)
 
 
-def _show_nearest(found: dict) -> str | None:
-    st.caption(f"Nearest influence among the {count_of(found['candidates'], 'best-ranked document')}")
-    rows = [{"key": id, "cells": [id, f"{alike:.2f}".replace("-", "−")]} for id, alike in found["neighbours"][:SHOWN]]
+def _show_nearest(answer: dict) -> str | None:
+    st.caption(f"Nearest influence, of the {count_of(answer['candidates'], 'best-ranked document')}")
+    rows = [{"key": id, "cells": [id, number(cosine, 2)]} for id, cosine in answer["neighbours"][:SHOWN]]
     note = "Cosine of the two documents' gradients in the curvature's metric, −1 to 1"
     columns = [column("Document", "text"), column("Similarity", note=note)]
     return components.record_table(columns, rows, key="why_near", label="Nearest influence", pickable=True)

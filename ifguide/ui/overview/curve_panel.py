@@ -1,4 +1,4 @@
-"""Loss curves of a study's trainings; the curve of a running one updates by itself."""
+"""Loss curves of a study's trainings; that of a running one updates live."""
 
 import streamlit as st
 
@@ -14,7 +14,7 @@ REFRESH_SECONDS = 2.0
 
 
 def show_curves(loaded: Loaded) -> None:
-    """A model to choose and its losses; nothing when no training has written any."""
+    """The losses of one model, which the reader chooses; nothing before any training."""
     names = list(find_logs(loaded.study))
     if not names:
         return

@@ -12,44 +12,43 @@ from ifguide.study.analysis import mechanism
 from ifguide.study.freshness import unit_state
 from ifguide.study.lineage import Unit
 from ifguide.ui import components, job_panel, layout
-from ifguide.ui.chart_style import CONFIG, DASHES, calm, error_bars
+from ifguide.ui.chart_style import CONFIG, DASHES, calm, error_bars, variant_markers
 from ifguide.ui.format import column, count_of, variant_title
 from ifguide.ui.loaders import Loaded
 from ifguide.ui.palette import variant_colours
 
 LARGEST = 5
-"""At most this many models are compared here; the command compares any number."""
-SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x")
+"""Most models compared here; the command compares any number."""
 
 
 def show_mechanism(loaded: Loaded, busy: bool) -> None:
-    """The panel at the end of the Queries page; it offers nothing while a job is running (`busy`)."""
+    """The panel at the end of the Queries page; `busy`: a job is running, so nothing can be started."""
     with st.expander("Inside the models: what suppression changed", key="mechanism"):
         names = _measurable(loaded)
         if len(names) < 2:
             st.caption("Models can be compared layer by layer once the study has trained one against its selection.")
             return
         with layout.guard(go_on=True):
-            wanted = (MechanismSettings(models=names, search=search) for search in (True, False))
-            found = next(filter(None, (mechanism.read_mechanism(loaded.study, settings) for settings in wanted)), None)
-            if found:
-                _show(found)
-            if not (found and found["settings"]["search"]) and not job_panel.refuse_recorded(loaded.study.root):
-                _offer(loaded, names, bool(found), busy)
+            choices = (MechanismSettings(models=names, search=search) for search in (True, False))
+            results = (mechanism.read_mechanism(loaded.study, settings) for settings in choices)
+            if result := next(filter(None, results), None):
+                _show(result)
+            if not (result and result["settings"]["search"]) and not job_panel.refuse_recorded(loaded.study.root):
+                _offer(loaded, names, bool(result), busy)
 
 
 def _measurable(loaded: Loaded) -> tuple[str, ...]:
-    """`base` and the trained models, those that are up to date."""
+    """`base` and the trained models, as far as they are up to date."""
     units = {BASE: Unit("model"), **{name: Unit("suppress", name) for name in loaded.study.suppressed_names()}}
     fresh = [name for name, unit in units.items() if unit_state(loaded.study, unit).state == "fresh"]
     return tuple(fresh[:LARGEST]) if BASE in fresh else ()
 
 
-def _show(found: dict) -> None:
-    models = found["models"]
+def _show(result: dict) -> None:
+    models = result["models"]
     st.write(
-        "How likely the completions of your queries are when each layer is read as if it were the last one (a logit"
-        " lens). The last layer is the model's output."
+        "How likely the completions of your queries are if each layer is read as if it were the last (a logit lens)."
+        " The last layer is the model's output."
     )
     sets = {kind: {name: values["layers"][kind] for name, values in models.items()} for kind in ("toxic", "safe")}
     limits = shared_limits(list(sets.values()))
@@ -58,50 +57,49 @@ def _show(found: dict) -> None:
             with st.container():
                 st.markdown(f"**{kind.capitalize()} completions**")
                 st.plotly_chart(layer_chart(layers, limits), config=CONFIG, key=f"layers_{kind}")
-    toxic, safe = (count_of(found["queries"][k], f"{k} query", f"{k} queries") for k in ("toxic", "safe"))
+    toxic, safe = (count_of(result["queries"][k], f"{k} query", f"{k} queries") for k in ("toxic", "safe"))
     st.caption(
         f"Geometric mean over a completion's tokens and over {toxic} and {safe}; bars are 95% intervals over queries."
     )
-    if found["settings"]["search"]:
-        _show_prefixes(found)
+    if result["settings"]["search"]:
+        _show_prefixes(result)
 
 
-def _show_prefixes(found: dict) -> None:
-    budget = found["settings"]["prefix"]
+def _show_prefixes(result: dict) -> None:
+    budget = result["settings"]["prefix"]
     st.markdown("**A prefix that elicits toxic completions**")
     st.caption(
-        f"{budget['n_tokens']} tokens before every prompt, found for each model with the same budget: {budget['steps']}"
-        f" rounds of {budget['candidates']} changes. Numbers are the geometric mean probability of a toxic completion's"
-        " token."
+        f"{budget['n_tokens']} tokens before every prompt, searched for each model with the same budget:"
+        f" {budget['steps']} rounds of {budget['candidates']} changes. Numbers are geometric mean probabilities of the"
+        " toxic completions' tokens."
     )
     columns = [
         column("Model", "text"),
         column("Its prefix", "excerpt"),
         column("No prefix"),
-        column("Found", note="With the prefix found for this model"),
+        column("Own prefix", note="With the prefix found for this model"),
         column("Base's prefix", note="The prefix found for the base model, used with this model"),
-        column("Other queries", note="The found prefix on queries that the search did not see"),
+        column("Other queries", note="With its own prefix, on queries that the search did not see"),
     ]
-    rows = []
-    for name, values in found["models"].items():
+    rows, models = [], result["models"]
+    for name, values in models.items():
         prefix = values["prefix"]
-        of_base = found["models"][BASE]["prefix"]["by_model"][name]
+        of_base = models[BASE]["prefix"]["by_model"][name]
         nats = (prefix["without"], prefix["best"], of_base, prefix["others"])
         probabilities = ("" if value is None else f"{math.exp(value):.2g}" for value in nats)
         cells = [variant_title(name), [[prefix["text"], True]], *probabilities]
         rows.append({"key": name, "cells": cells})
-    components.record_table(columns, rows, key="prefixes", label="Found prefixes")
+    components.record_table(columns, rows, key="prefixes", label="Prefixes")
 
 
 def _offer(loaded: Loaded, names: tuple[str, ...], measured: bool, busy: bool) -> None:
     if busy:
-        st.caption("A job is running. The layers can be compared once it is done.")
+        st.caption("A job is running. You can compare the layers once it is done.")
         return
     models = [part for name in names for part in ("--model", name)]
     if not measured:
         st.write(
-            f"Compares {count_of(len(names), 'model')} layer by layer: how likely toxic and safe completions are under"
-            " each."
+            f"Compares {count_of(len(names), 'model')} layer by layer: how likely they find toxic and safe completions."
         )
         if st.button("Compare the layers", icon=":material/play_arrow:", key="mechanism_start"):
             job_panel.start(loaded.study.root, ["mechanism", loaded.name, *models, "--no-search"])
@@ -110,7 +108,7 @@ def _offer(loaded: Loaded, names: tuple[str, ...], measured: bool, busy: bool) -
 
 
 def shared_limits(sets: Sequence[dict[str, dict]]) -> tuple[float, float]:
-    """Lowest and highest probability of all intervals of several sets, so that charts side by side have one axis."""
+    """Lowest and highest probability in the intervals of several sets, so that charts side by side share an axis."""
     lows = [value for layers in sets for values in layers.values() for value in values["log_probability_low"]]
     highs = [value for layers in sets for values in layers.values() for value in values["log_probability_high"]]
     return math.exp(min(lows)), math.exp(max(highs))
@@ -118,8 +116,8 @@ def shared_limits(sets: Sequence[dict[str, dict]]) -> tuple[float, float]:
 
 def layer_chart(layers: dict[str, dict], limits: tuple[float, float]) -> go.Figure:
     """Geometric mean probability of a completion's token after each layer, with 95% intervals, on an axis with these
-    limits. `layers` have for each model the lists `log_probability`, `…_low` and `…_high` (nats) over layers."""
-    figure, colours = go.Figure(), variant_colours(layers)
+    limits. `layers` has for each model the lists `log_probability`, `…_low` and `…_high` (nats), one value a layer."""
+    figure, colours, markers = go.Figure(), variant_colours(layers), variant_markers(layers)
     for i, (name, values) in enumerate(layers.items()):
         middle, low, high = (
             [math.exp(value) for value in values[f"log_probability{end}"]] for end in ("", "_low", "_high")
@@ -130,8 +128,8 @@ def layer_chart(layers: dict[str, dict], limits: tuple[float, float]) -> go.Figu
             mode="lines+markers",
             name=variant_title(name),
             line={"color": colours[name], "width": 2, "dash": list(DASHES)[i % len(DASHES)]},
-            marker={"symbol": SYMBOLS[i % len(SYMBOLS)], "size": 7},
-            error_y=error_bars(middle, low, high, thickness=1, width=3),
+            marker={"symbol": markers[name], "size": 7},
+            error_y=error_bars(middle, low, high, width=3),
             hovertemplate="after layer %{x}: %{y:.3g}<extra>%{fullData.name}</extra>",
         )
     n_layers = len(next(iter(layers.values()))["log_probability"])
@@ -144,4 +142,4 @@ def layer_chart(layers: dict[str, dict], limits: tuple[float, float]) -> go.Figu
     figure.update_yaxes(
         title="probability of a token", type="log", exponentformat="power", dtick=1, range=[bottom - room, top + room]
     )
-    return calm(figure, height=320, margin={"t": 60})
+    return calm(figure, height=320).update_layout(margin_t=60)

@@ -1,4 +1,4 @@
-"""The Queries page: the list of both sets, one query's effect, and the job that computes it."""
+"""The Queries page: the lists of both sets, a query's effect, and the job that computes it."""
 
 import pandas as pd
 import streamlit as st
@@ -15,36 +15,43 @@ KINDS = {"toxic": "Toxic", "safe": "Safe"}
 ORDERS = {"given": "As given", "without": "Changes the direction most", "along": "Most along the direction"}
 
 
-def read_known(loaded: Loaded) -> dict | None:
-    """The job's results, or None before it ran."""
+def read_effects(loaded: Loaded) -> dict | None:
+    """The effects of the queries, from `explain_queries`; None if they are not computed."""
     try:
         return read_result(explain.queries_path(loaded.study))
     except StaleError:
         return None
 
 
-def ask(loaded: Loaded, known: dict | None) -> tuple[str, str, str]:
-    """Which set, the text to search for, and the order, once the job's results give more than one."""
+def ask(loaded: Loaded, effects: dict | None) -> tuple[str, str, str]:
+    """The set, the text to search for, and the order, of which only `effects` give more than one."""
     sets = {kind: f"{title} ({count(len(loaded.queries(kind)))})" for kind, title in KINDS.items()}
     with st.grid(3, min_column_width=200, vertical_alignment="bottom"):
         kind = layout.switch("Set", sets, key="set", default="toxic")
-        search = layout.search_box("Text contains", key="query_search")
-        return kind, search, layout.choose("Order", ORDERS, key="query_order") if known else "given"
+        search = st.text_input(
+            "Text contains",
+            key="query_search",
+            bind="query-params",
+            placeholder="word or phrase",
+            icon=":material/search:",
+        )
+        return kind, search or "", layout.choose("Order", ORDERS, key="query_order") if effects else "given"
 
 
-def list_queries(loaded: Loaded, kind: str, search: str, order: str, known: dict | None) -> pd.DataFrame:
-    """The queries that contain the text, in order; with results of the job, their cosines `along` and `without`."""
+def list_queries(loaded: Loaded, kind: str, search: str, order: str, effects: dict | None) -> pd.DataFrame:
+    """The queries that contain the text, in order, with their cosines `along` and `without` if there are `effects`."""
     table = loaded.queries(kind)
-    if known:
-        table = table.assign(**{name: pd.Series(known[kind][name], dtype=float) for name in ("along", "without")})
+    if effects:
+        along, without = (pd.Series(effects[kind][name], dtype=float) for name in ("along", "without"))
+        table = table.assign(along=along, without=without)
     table = table[(table["prompt"] + table["completion"]).str.lower().str.contains(search.lower(), regex=False)]
     return table.sort_values(order, ascending=order == "without", kind="stable") if order in table else table
 
 
-def show_list(rows: pd.DataFrame, kind: str, known: dict | None) -> int | None:
-    """A page of the list; returns the number of the query that is chosen."""
+def show_list(rows: pd.DataFrame, kind: str, effects: dict | None) -> int | None:
+    """A page of the list; returns the number of the chosen query."""
     columns = [column("No."), column("Prompt", "excerpt"), column("Completion", "excerpt")]
-    if known:
+    if effects:
         columns += [
             column("Along", note="Cosine of this query's own direction with the whole one, −1 to 1: how typical it is"),
             column("Without it", note="Cosine of the direction with and without this query: 1 means no change"),
@@ -52,30 +59,36 @@ def show_list(rows: pd.DataFrame, kind: str, known: dict | None) -> int | None:
     lines = []
     for row in rows.itertuples():
         cells = [count(row.Index + 1), [[row.prompt, False]], [[row.completion, True]]]
-        if known:
+        if effects:
             cells += [number(finite(row.along)), number(finite(row.without), 5)]
         lines.append({"key": str(row.Index), "cells": cells})
     key = f"query_{kind}"
     linked = st.session_state.get(key, st.query_params.get("query"))
-    look: dict = {"label": "Queries", "empty": "No query contains this text."}
-    picked = components.record_table(columns, lines, key="queries", chosen=linked, pickable=True, **look)
+    picked = components.record_table(
+        columns,
+        lines,
+        key="queries",
+        label="Queries",
+        chosen=linked,
+        pickable=True,
+        empty="No query contains this text.",
+    )
     if picked is not None:
         linked = picked
         st.session_state[key] = st.query_params["query"] = picked
     return int(linked) if linked and linked.isdecimal() else None
 
 
-def show_query(loaded: Loaded, kind: str, chosen: int, known: dict | None) -> None:
-    """The effect of one query."""
+def show_query(loaded: Loaded, kind: str, chosen: int, effects: dict | None) -> None:
+    """The effect of a query."""
     table = loaded.queries(kind)
     if chosen >= len(table):
         return
     st.subheader(f"{KINDS[kind]} query {count(chosen + 1)}", anchor=False)
-    if not known:
-        st.caption("Its effect on the direction and the documents it raises most are not computed yet: see below.")
+    if not effects:
+        st.caption("Its effect on the direction and on the documents is not computed yet; see below.")
         return
-    found = known[kind]
-    along, without = found["along"][chosen], found["without"][chosen]
+    along, without = effects[kind]["along"][chosen], effects[kind]["without"][chosen]
     change = "the only one of its set" if without is None else f"cosine; a change of {number(1 - without, 5)}"
     agrees = "How closely this query's own direction agrees with that of all queries."
     with st.grid(2, min_column_width=260):
@@ -85,10 +98,10 @@ def show_query(loaded: Loaded, kind: str, chosen: int, known: dict | None) -> No
         ):
             st.metric(title, value, below, delta_color="off", delta_arrow="off", border=True, help=note)
     st.caption(
-        f"Documents it raises most, of the {count_of(known['candidates'], 'best-ranked document')}. The contribution is"
-        " the part of the document's score that comes from this query."
+        f"Documents whose scores it raises most, of the {count_of(effects['candidates'], 'best-ranked document')}. The"
+        " contribution is the part of the score that comes from this query."
     )
-    lines = [{"key": id, "cells": [id, score(value)]} for id, value in found["pulls"][chosen]]
+    lines = [{"key": id, "cells": [id, score(value)]} for id, value in effects[kind]["pulls"][chosen]]
     columns, label = [column("Document", "text"), column("Contribution")], "Documents it raises most"
     picked = components.record_table(columns, lines, key="pulled", label=label, pickable=True)
     if picked is not None:
@@ -96,15 +109,15 @@ def show_query(loaded: Loaded, kind: str, chosen: int, known: dict | None) -> No
 
 
 def offer_job(loaded: Loaded, busy: bool) -> None:
-    """The button that computes the queries' effects, unless a job is running."""
+    """The button that computes the queries' effects, if no job is running."""
     if any(stage_state(loaded.study, stage).state == "missing" for stage in ("direction", "scores", "selection")):
-        st.caption("The effect of each query can be computed once the study has scores and a selection.")
+        st.caption("Each query's effect can be computed once the study has scores and a selection.")
         return
     if busy:
         return
     st.write(
         "For every query: how closely it agrees with the direction, how the direction changes without it, and the"
-        " documents it raises most."
+        " documents whose scores it raises most."
     )
     if job_panel.refuse_recorded(loaded.study.root):
         return

@@ -1,5 +1,5 @@
-"""The report: what a study found, as one HTML file that works offline.
+"""The report: a study's results as one HTML file that works offline.
 
-`facts` collects, `page` and `figures` prepare, `page.html`, `figures.html` and `report.css` are the page; `templates`
-keeps text from becoming HTML.
+`facts` collects, `page` and `figures` prepare values for `page.html`, `figures.html` and `report.css`; `templates`
+escapes all text.
 """

@@ -1,4 +1,4 @@
-"""What a report says: read from a study, nothing trained or scored."""
+"""What a report says, read from a study; nothing is trained or scored."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,9 +21,9 @@ from ifguide.study.stages.document_table import scale_top
 from ifguide.ui.format import count, count_of
 
 COUNT_WORDS_UP_TO = 5_000_000
-"""Tokens of the largest corpus whose words are counted."""
+"""Words of a corpus with more tokens are not counted."""
 DOCUMENTS, DOCUMENT_TOKENS = 8, 140
-"""Documents shown, and tokens of each."""
+"""Documents shown, and tokens shown of each."""
 EXAMPLES = 4
 """Prompts shown with the largest drop, and with the largest rise."""
 
@@ -36,9 +36,9 @@ class SelectionFacts:
     settings: dict
     """From selection.json."""
     precision: float | None
-    """Share of its tokens inside human spans; None without spans."""
+    """Share of its tokens that people labelled; None without labels."""
     recall: float | None
-    """Share of the human spans' tokens that it contains."""
+    """Share of the labelled tokens that it contains."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -48,13 +48,13 @@ class ShownDocument:
     title: str
     about: str
     pieces: list[str]
-    """Texts of the tokens shown."""
+    """Texts of the n tokens shown."""
     scores: np.ndarray
-    """float32, of those tokens."""
+    """float32 (n,)."""
     selected: np.ndarray
-    """bool, of those tokens."""
+    """bool (n,)."""
     cut: tuple[bool, bool]
-    """Whether text was left out before and after."""
+    """Whether text is left out before and after."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -67,17 +67,17 @@ class ReportFacts:
     samples: dict[str, pd.DataFrame]
     """Model -> its completions."""
     differences: dict[str, Comparison]
-    """Model -> it against the first."""
+    """Model -> its comparison with the first."""
     outcomes: dict[str, Outcomes]
-    """Model -> it against the first, prompt by prompt."""
+    """Model -> its outcomes against the first, prompt by prompt."""
     selection: str
-    """Whose words and documents are shown."""
+    """The selection whose words and documents are shown."""
     selections: list[SelectionFacts]
     words: list[words.WordCount]
-    """Most often selected first; empty for a corpus too large to count in."""
+    """Most often selected first; empty if the corpus is too large."""
     documents: list[ShownDocument]
     top: float
-    """The absolute score at which colours are full."""
+    """Absolute score at which the colour is strongest."""
     manifests: dict[str, dict]
     """Artefact -> its manifest."""
     stale: dict[str, str]
@@ -90,12 +90,12 @@ class ReportFacts:
 
     @property
     def example(self) -> str | None:
-        """The model whose completions are shown beside the first's: the selection's, else the next one."""
+        """The model whose completions are shown beside the first's: the selection's, or else the second one."""
         return self.selection if self.selection in self.differences else next(iter(self.differences), None)
 
 
 def collect_facts(study: Study, selection: str) -> ReportFacts:
-    """Read all of it.
+    """Read everything that a report shows.
 
     Raises:
         InputError: nothing was evaluated.
@@ -104,7 +104,7 @@ def collect_facts(study: Study, selection: str) -> ReportFacts:
     names = study.evaluation_names()
     if not names:
         remedy = f"measure them with `ifguide run {study.name}`"
-        raise InputError(f"report: expected evaluated models in {study.name!r}, found none; {remedy}")
+        raise InputError(f"report: expected evaluated models in {study.name!r}, got none; {remedy}")
     samples = {name: study.samples(name) for name in names}
     heldout = {name: study.heldout_losses(name) for name in names}
     compared = compare_variants(samples, base=names[0], heldout=heldout)
@@ -114,7 +114,7 @@ def collect_facts(study: Study, selection: str) -> ReportFacts:
         study=study,
         metrics={name: study.metrics(name) or {} for name in names},
         samples=samples,
-        differences={found.variant: found for found in compared},
+        differences={comparison.variant: comparison for comparison in compared},
         outcomes=compare_with_first(samples),
         selection=selection,
         selections=[_selection(study, name) for name in study.selection_names()],
@@ -142,14 +142,14 @@ def _words(study: Study, chosen: Selection) -> list[words.WordCount]:
 
 
 def _documents(study: Study, chosen: Selection) -> tuple[list[ShownDocument], float]:
-    """The best-ranked documents around their strongest tokens, and the score at which colours are full."""
+    """The best-ranked documents around their strongest tokens, and the score at which the colour is strongest."""
     corpus, kind = study.corpus(), chosen.settings.get("attribution") or study.config.selection.attribution
     if not study.has_scores(kind):
         return [], 0.0
     scores = study.scores(kind)
     if not len(scores) == len(chosen.mask) == corpus.n_tokens:
         remedy = f"build it again with `ifguide run {study.name}`"
-        raise StaleError(f"the selection {chosen.name!r} is of another corpus or other scores; {remedy}")
+        raise StaleError(f"the selection {chosen.name!r} belongs to another corpus or other scores; {remedy}")
     shown = []
     for rank, index in enumerate(chosen.order[:DOCUMENTS].tolist(), 1):
         here = slice(int(corpus.offsets[index]), int(corpus.offsets[index + 1]))
@@ -181,10 +181,5 @@ def _manifests(study: Study) -> dict[str, dict]:
         "suppress": study.suppressed_names(),
         "evaluate": study.evaluation_names(),
     }
-    found = {}
-    for stage in STAGES:
-        for name in names.get(stage, [""]):
-            manifest = artifacts.read_manifest(study.folder(Unit(stage, name)))
-            if manifest is not None:
-                found[str(Unit(stage, name))] = manifest
-    return found
+    units = [Unit(stage, name) for stage in STAGES for name in names.get(stage, [""])]
+    return {str(unit): manifest for unit in units if (manifest := artifacts.read_manifest(study.folder(unit)))}

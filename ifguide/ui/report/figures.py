@@ -1,4 +1,4 @@
-"""The report's pictures as inline SVG: places in pixels here, tags in `figures.html`."""
+"""The report's pictures as inline SVG: pixels here, tags in `figures.html`."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -7,16 +7,16 @@ import numpy as np
 from markupsafe import Markup
 
 from ifguide.evaluation.statistics import TOXIC_FROM
-from ifguide.ui.chart_style import DASHES
+from ifguide.ui.chart_style import DASHES, variant_markers
 from ifguide.ui.format import variant_title
 from ifguide.ui.report.slides import FIRST_MODELS
 from ifguide.ui.report.templates import ENVIRONMENT, px
-from ifguide.ui.results.frontier import LETTER, FrontierPoint, lay_out
+from ifguide.ui.results.frontier import FrontierPoint, pull_in
 
 WIDTH, HEIGHT = 760, 400
 LEFT, TOP = 62, 16
 INSIDE = WIDTH - LEFT - 16, HEIGHT - TOP - 48
-LEGEND_ROOM = 24
+LEGEND_COLUMNS, LEGEND_ROW = 3, 22
 
 
 def nice_ticks(low: float, high: float, about: int = 6) -> list[float]:
@@ -27,16 +27,46 @@ def nice_ticks(low: float, high: float, about: int = 6) -> list[float]:
     return [round(i * step, 12) for i in range(first, math.floor(high / step + 1e-9) + 1)]
 
 
+def padded_range(values: Sequence[float]) -> tuple[float, float]:
+    """The range of some values with room at both ends."""
+    low, high = min(values), max(values)
+    room = 0.12 * (high - low) or 0.1 * abs(high) or 1.0
+    return low - room, high + room
+
+
 def frontier_figure(points: Sequence[FrontierPoint], colours: Mapping[str, str]) -> Markup:
     """Worst-case toxicity against perplexity, a point for each model, with bars for the toxicity's intervals."""
-    placed, (left, right), (bottom, top) = lay_out(points, FIRST_MODELS, INSIDE)
+    points, far = pull_in(points, FIRST_MODELS)
+    emts = [emt for point in points for emt in (point.emt, point.emt_low, point.emt_high) if emt is not None]
+    (left, right), (bottom, top) = padded_range([point.perplexity for point in points]), padded_range(emts)
+    markers = variant_markers(colours)
+
+    def across(perplexity: float) -> float:
+        return (perplexity - left) / (right - left) * INSIDE[0]
+
+    def down(emt: float) -> float:
+        return (top - emt) / (top - bottom) * INSIDE[1]
+
+    models = [
+        {
+            "x": across(point.perplexity),
+            "y": down(point.emt),
+            "bar": [down(emt) for emt in (point.emt_high, point.emt_low) if emt is not None],
+            "far": far.get(point.name),
+            "symbol": markers[point.name],
+            "colour": colours[point.name],
+            "title": variant_title(point.name),
+        }
+        for point in points
+    ]
     frame = _frame(
-        [((t - left) / (right - left) * INSIDE[0], f"{t:g}") for t in nice_ticks(left, right)],
-        [((top - t) / (top - bottom) * INSIDE[1], f"{t:g}") for t in nice_ticks(bottom, top)],
+        [(across(tick), f"{tick:g}") for tick in nice_ticks(left, right)],
+        [(down(tick), f"{tick:g}") for tick in nice_ticks(bottom, top)],
         "perplexity on harmless text (lower is more fluent)",
         "worst-case toxicity (EMT)",
+        models,
     )
-    return _draw("frontier", frame, placed, colours)
+    return _draw("frontier", frame)
 
 
 def toxicity_figure(shares: Mapping[str, np.ndarray], colours: Mapping[str, str], unit: str) -> Markup:
@@ -44,28 +74,43 @@ def toxicity_figure(shares: Mapping[str, np.ndarray], colours: Mapping[str, str]
     most = max(0.01, *(float(values.max()) for values in shares.values()))
 
     def down(value: float) -> float:
-        return LEGEND_ROOM + (1 - value / most) * (INSIDE[1] - LEGEND_ROOM)
+        return (1 - value / most) * INSIDE[1]
 
-    outlines, at = [], 0.0
+    models = []
     for i, (name, values) in enumerate(shares.items()):
         steps = (f"V{px(down(value))}H{px(b / len(values) * INSIDE[0])}" for b, value in enumerate(values.tolist(), 1))
         path = f"M0 {px(down(0))}{''.join(steps)}V{px(down(0))}"
-        dash, title = list(DASHES.values())[i % len(DASHES)], variant_title(name)
-        outlines.append({"path": path, "colour": colours[name], "dash": dash, "title": title, "at": at})
-        at += 54 + LETTER * len(title)
+        dash = list(DASHES.values())[i % len(DASHES)]
+        models.append({"path": path, "colour": colours[name], "dash": dash, "title": variant_title(name)})
     frame = _frame(
-        [(t * INSIDE[0], f"{t:g}") for t in nice_ticks(0, 1)],
-        [(down(t), f"{t:.0%}") for t in nice_ticks(0, most, 5)],
+        [(tick * INSIDE[0], f"{tick:g}") for tick in nice_ticks(0, 1)],
+        [(down(tick), f"{tick:.0%}") for tick in nice_ticks(0, most, 5)],
         f"toxicity ({TOXIC_FROM} or more counts as toxic)",
         f"share of {unit}",
+        models,
     )
-    return _draw("toxicity", frame, outlines, TOXIC_FROM * INSIDE[0], unit)
+    return _draw("toxicity", frame, TOXIC_FROM * INSIDE[0], unit)
 
 
-def _frame(across: list, up: list, x_title: str, y_title: str) -> dict:
-    """The picture's size, and its axes: ticks as (pixel, text)."""
-    size = {"width": WIDTH, "height": HEIGHT, "left": LEFT, "top": TOP, "right": INSIDE[0], "floor": INSIDE[1]}
-    return {**size, "across": across, "up": up, "x_title": x_title, "y_title": y_title}
+def _frame(x_ticks: list, y_ticks: list, x_title: str, y_title: str, models: list[dict]) -> dict:
+    """A picture's size, its axes with ticks as (pixel, text), and its models, each with its place in the legend."""
+    width = WIDTH / LEGEND_COLUMNS
+    for number, model in enumerate(models):
+        row, place = divmod(number, LEGEND_COLUMNS)
+        model["legend"] = place * width, INSIDE[1] + 66 + row * LEGEND_ROW
+    return {
+        "width": WIDTH,
+        "height": HEIGHT + 12 + LEGEND_ROW * math.ceil(len(models) / LEGEND_COLUMNS),
+        "left": LEFT,
+        "top": TOP,
+        "right": INSIDE[0],
+        "floor": INSIDE[1],
+        "x_ticks": x_ticks,
+        "y_ticks": y_ticks,
+        "x_title": x_title,
+        "y_title": y_title,
+        "models": models,
+    }
 
 
 def _draw(name: str, *arguments) -> Markup:

@@ -1,7 +1,4 @@
-"""The report's page: facts in, HTML out. Tags are in `page.html`; here is what they show.
-
-Offensive text is blurred until revealed.
-"""
+"""The report's page: turns facts into values for `page.html`. Offensive text is blurred until revealed."""
 
 import base64
 import hashlib
@@ -36,14 +33,14 @@ from ifguide.ui.results.frontier import frontier_points
 
 WORDS = 25
 ROWS = 2
-"""Completions shown of an example."""
+"""Rows of completions shown for an example."""
 STEPS = 3
-"""Colours on each side of zero."""
+"""Number of colours on each side of zero."""
 
 
 def build_page(facts: ReportFacts) -> str:
-    """The whole page, the result first. It may load nothing: its policy forbids scripts and requests, and names its one
-    style sheet by its hash."""
+    """The whole page, the result first. Its policy forbids scripts and requests, and admits its one style sheet by its
+    hash."""
     style = _style()
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     slides = _slides(facts)
@@ -95,14 +92,14 @@ def _result(facts: ReportFacts) -> list[str]:
 
 def _metrics(facts: ReportFacts) -> dict:
     columns, rows = comparison.metric_table(facts.metrics, colours=variant_colours(facts.metrics))
-    said = (comparison.oracle_text(name, found.share_of_oracle) for name, found in facts.differences.items())
+    shares = (comparison.oracle_text(name, change.share_of_oracle) for name, change in facts.differences.items())
     warnings = [(variant_title(name), values.get("fluency_warning")) for name, values in facts.metrics.items()]
     warnings.append(("Scores", treatment_note(facts.study, facts.metrics)))
     return {
         "table": (columns, rows + comparison.difference_rows(facts.metrics, facts.differences)),
         "measured": comparison.facts_text(facts.metrics[facts.first]),
         "warnings": [(title, warning) for title, warning in warnings if warning],
-        "oracle": [text for text in said if text] if facts.first == "base" else [],
+        "oracle": [text for text in shares if text] if facts.first == "base" else [],
         "groups": comparison.group_table(facts.metrics),
         "harness": comparison.harness_table(facts.metrics),
     }
@@ -121,29 +118,28 @@ def _frontier(facts: ReportFacts) -> dict | None:
 
 
 def _slides(facts: ReportFacts) -> list[dict]:
-    """The five steps, where the usual pair of models was measured."""
+    """The slides, if the usual pair of models was measured."""
     if {BASE, DEFAULT} - facts.metrics.keys() or facts.example != DEFAULT or not facts.documents:
         return []
-    found = facts.outcomes[DEFAULT]
-    prompt = int(found.prompts[found.arrange("drop")[0]])
-    pair = {name: facts.samples[name] for name in (BASE, DEFAULT)}
-    shown = side_by_side.prompt_payload(pair, prompt)
-    return make_slides(facts.study, facts.metrics, facts.differences[DEFAULT], (BASE, DEFAULT), shown)
+    outcomes = facts.outcomes[DEFAULT]
+    prompt = int(outcomes.prompts[outcomes.arrange("drop")[0]])
+    pair = side_by_side.prompt_payload({name: facts.samples[name] for name in (BASE, DEFAULT)}, prompt)
+    return make_slides(facts.study, facts.metrics, facts.differences[DEFAULT], (BASE, DEFAULT), pair)
 
 
 def _distributions(facts: ReportFacts) -> dict:
     names = list(facts.metrics)[:MODELS_MOST]
     figures = []
-    for unit, what, rated in (
+    for unit, title, rate in (
         ("completions", "All completions", itemgetter("toxicity")),
-        ("prompts", "The highest of each prompt", highest_toxicity),
+        ("prompts", "The most toxic completion of each prompt", highest_toxicity),
     ):
-        values = {name: rated(facts.samples[name]).to_numpy() for name in names}
+        values = {name: rate(facts.samples[name]).to_numpy() for name in names}
         shares = {name: comparison.toxicity_shares(v) for name, v in values.items()}
-        caption = f"{what}. Rated {TOXIC_FROM} or more: {'; '.join(comparison.toxic_text(values))}."
+        caption = f"{title}. Rated {TOXIC_FROM} or more: {'; '.join(comparison.toxic_text(values))}."
         figures.append((toxicity_figure(shares, variant_colours(facts.metrics), unit), caption))
-    more = f"The first {len(names)} of {len(facts.metrics)} models are drawn; the table above has all."
-    return {"figures": figures, "notes": [more] if len(names) < len(facts.metrics) else []}
+    note = f"The first {len(names)} of {len(facts.metrics)} models are drawn; the table above has all."
+    return {"figures": figures, "notes": [note] if len(names) < len(facts.metrics) else []}
 
 
 def _outcomes(facts: ReportFacts) -> dict | None:
@@ -159,27 +155,27 @@ def _outcomes(facts: ReportFacts) -> dict | None:
 
 def _selections(facts: ReportFacts) -> dict:
     labels = ("Threshold", "Quantile", "Window", "Tokens", "Share", "Documents", "Precision", "Recall")
-    made = {"random": "the same number of tokens, drawn at random", "oracle": "the spans people marked"}
+    notes = {"random": "the same number of tokens, drawn at random", "oracle": "the spans that people marked"}
     rows = []
-    for found in facts.selections:
-        s, ranked = found.settings, found.settings.get("kind", "influence") == "influence"
-        by = made.get(s["kind"], s["kind"])
+    for selection in facts.selections:
+        s, ranked = selection.settings, selection.settings.get("kind", "influence") == "influence"
+        note = notes.get(s["kind"], s["kind"])
         if ranked:
-            by = f"by {describe_kind(s['attribution']).title.lower()}"
+            note = f"by {describe_kind(s['attribution']).title.lower()}"
         cells = [
-            [selection_title(found.name), by, ""],
+            [selection_title(selection.name), note, ""],
             *((score(s["threshold"]), f"{s['quantile']:g}", count(s["window"])) if ranked else ("–", "–", "–")),
             count(s["n_selected"]),
             share(s["n_selected"], s["n_valid"]),
             count(s["n_documents_hit"]),
-            *("–" if value is None else share(value) for value in (found.precision, found.recall)),
+            *("–" if value is None else share(value) for value in (selection.precision, selection.recall)),
         ]
         rows.append({"cells": cells})
     note = "This corpus has no human labels, so precision and recall are unknown."
-    if any(found.precision is not None for found in facts.selections):
+    if any(selection.precision is not None for selection in facts.selections):
         note = (
-            "Precision: the share of selected tokens that people marked as toxic; recall: the share of marked tokens"
-            " that is selected. The labels only judge the selection; nothing that made it has seen them."
+            "Precision: the share of selected tokens that people marked as toxic. Recall: the share of marked tokens"
+            " that are selected. The labels only judge the selections; nothing that made them has seen the labels."
         )
     columns = [column("Selection", "titled"), *map(column, labels)]
     return {"label": "Selections", "table": (columns, rows), "notes": [note]}
@@ -194,9 +190,9 @@ def _words(facts: ReportFacts) -> dict | None:
         for w in facts.words[:WORDS]
     ]
     note = (
-        f"The {len(rows)} words with the most selected occurrences of {count_of(len(facts.words), 'different word')},"
-        f" by “{selection_title(facts.selection)}”. The last column: how many times as often as the average word"
-        " it is selected."
+        f"The {len(rows)} words with the most selected occurrences, of {count_of(len(facts.words), 'different word')},"
+        f" by “{selection_title(facts.selection)}”. The last column: how many times likelier a word is selected"
+        " than the average word."
     )
     columns = [column("Word", "veiled"), *map(column, labels)]
     return {"label": "Words selected most", "table": (columns, rows), "notes": [note]}
@@ -207,19 +203,20 @@ def _documents(facts: ReportFacts) -> dict | None:
         return None
     note = (
         f"The {len(facts.documents)} best-ranked documents by “{selection_title(facts.selection)}”, each around its"
-        f" strongest token. Orange: more toxic, at full colour from {score(facts.top)}; blue: less toxic; underlined:"
+        f" strongest token. Orange: more toxic, strongest from {score(facts.top)}; blue: less toxic; underlined:"
         " selected."
     )
     return {"notes": [note], "shown": [_document(document, facts.top) for document in facts.documents]}
 
 
 def _document(document: ShownDocument, top: float) -> dict:
-    looks = []
-    for value, chosen in zip(document.scores.tolist(), document.selected.tolist(), strict=True):
+    styles = []
+    for value, selected in zip(document.scores.tolist(), document.selected.tolist(), strict=True):
         step = colour_step(value, top)
-        looks.append((f"b{step + STEPS}" * bool(step) + " sel" * chosen).strip())
-    pairs = zip(document.pieces, looks, strict=True)
-    runs = [("".join(piece for piece, _ in run), look) for look, run in groupby(pairs, key=itemgetter(1))]
+        colour = f"b{step + STEPS}" if step else ""
+        styles.append(f"{colour} sel".strip() if selected else colour)
+    pairs = zip(document.pieces, styles, strict=True)
+    runs = [("".join(piece for piece, _ in run), style) for style, run in groupby(pairs, key=itemgetter(1))]
     return {"title": document.title, "about": document.about, "cut": document.cut, "runs": runs}
 
 
@@ -235,15 +232,15 @@ def _examples(facts: ReportFacts) -> dict | None:
     name = facts.example
     if name is None:
         return None
-    found, pair = facts.outcomes[name], {n: facts.samples[n] for n in (facts.first, name)}
+    outcomes, pair = facts.outcomes[name], {n: facts.samples[n] for n in (facts.first, name)}
     note = (
         f"{variant_title(facts.first)} on the left, {variant_title(name)} on the right. Same prompt and random seed on"
-        f" each row; shown are the {ROWS} rows of a prompt with the highest toxicity. Toxic words are underlined; bold"
+        f" each row, and the {ROWS} rows with the highest toxicity for each prompt. Toxic words are underlined; bold"
         f" ratings are {TOXIC_FROM} or more."
     )
     sets = []
     for title, order, outcome in (("Largest drops", "drop", "less"), ("Largest rises", "rise", "more")):
-        prompts = found.prompts[found.arrange(order, outcome)[:EXAMPLES]].tolist()
+        prompts = outcomes.prompts[outcomes.arrange(order, outcome)[:EXAMPLES]].tolist()
         shown = [side_by_side.prompt_payload(pair, prompt) for prompt in prompts]
         sets.append((title, [{**example, "rows": example["rows"][:ROWS]} for example in shown]))
     return {"notes": [note], "sets": sets}
@@ -276,5 +273,5 @@ def _artefacts(facts: ReportFacts) -> dict:
     return {
         "artefacts": (columns, rows),
         "inputs": _pairs("File", "Hash", inputs),
-        "versions": _pairs("Library", "Version", {name: ", ".join(found) for name, found in versions.items()}),
+        "versions": _pairs("Library", "Version", {library: ", ".join(used) for library, used in versions.items()}),
     }

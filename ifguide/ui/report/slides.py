@@ -1,5 +1,5 @@
-"""The result in five steps for a meeting, for the app and the report: the claim, one pair of answers, where it comes
-from, the threshold, the cost. No streamlit here."""
+"""Five slides for a meeting, for the app and the report: the claim, one pair of answers, where it comes from, the
+threshold, the cost. No streamlit here."""
 
 from collections.abc import Mapping, Sequence
 
@@ -19,19 +19,22 @@ from ifguide.ui.palette import variant_colours
 from ifguide.ui.results import tables as comparison
 
 FIRST_MODELS = ("base", "default", "random", "oracle")
-"""Models that every account of a study begins with."""
+"""Models that every summary of a study begins with."""
 N_DOCUMENTS = 3
 N_BINS = 60
 
 
 def make_slides(
-    study: Study, metrics: Mapping[str, dict], found: Comparison | None, names: Sequence[str], pair: dict
+    study: Study, metrics: Mapping[str, dict], difference: Comparison | None, names: Sequence[str], pair: dict
 ) -> list[dict]:
     """Slides as dicts of title, lines (sentences), bars (label, text, share of the width, colour), texts (heading, runs
-    of text, each with whether it is marked, note), and bins (heights from 0 to 1) with the place of the cut among them.
-    `found` is `default` against `base`, where they completed the same prompts; `pair` one prompt with a completion of
-    each of the models `names`, from `side_by_side.prompt_payload`."""
-    claim, *more = comparison.headline({BASE: metrics[BASE]} | dict(metrics), DEFAULT, found)
+    of text, each with whether it is marked, note), and bins (heights from 0 to 1) with the bin of the cut.
+
+    Args:
+        difference: `default` compared with `base`; None if they completed different prompts.
+        names, pair: two models and a prompt with a completion of each, from `side_by_side.prompt_payload`.
+    """
+    claim, *more = comparison.headline({BASE: metrics[BASE]} | dict(metrics), DEFAULT, difference)
     colours = variant_colours(metrics)
     models = [name for name in FIRST_MODELS if name in metrics]
     bars = [[variant_title(n), per_cent(metrics[n]["tp"]), metrics[n]["tp"], colours[n]] for n in models]
@@ -48,12 +51,12 @@ def make_slides(
         {"title": claim, "lines": [*more, "Prompts with a toxic answer:"], "bars": bars},
         {
             "title": "The same prompt, before and after",
-            "lines": ["Both models drew with the same random numbers."],
+            "lines": ["Both models used the same random numbers."],
             "texts": [["Prompt", [[pair["prompt"], False]], ""], *answers],
         },
         {
             "title": f"It learned this from {count_of(chosen.settings['n_documents_hit'], 'document')}",
-            "lines": ["Parts of the most toxic ones. The second training pushes away from the marked words."],
+            "lines": ["Excerpts of the most toxic ones. The second training pushes away from the marked words."],
             "texts": [_excerpt(study, chosen, int(index)) for index in chosen.order[:N_DOCUMENTS]],
         },
         {
@@ -79,7 +82,7 @@ def _excerpt(study: Study, chosen: Selection, index: int) -> list:
 
 
 def _tail(index: ScoreIndex, threshold: float) -> tuple[list[float], int]:
-    """Heights of the upper part of the scores' distribution, and which bin the threshold is in."""
+    """Bar heights of the upper part of the scores' distribution, and the bin of the threshold."""
     lowest, highest = index.extremes
     edges = np.linspace(max(lowest, threshold - (highest - threshold)), highest, N_BINS + 1)
     heights = np.log1p(index.histogram(edges)["count"].to_numpy())
@@ -88,16 +91,16 @@ def _tail(index: ScoreIndex, threshold: float) -> tuple[list[float], int]:
 
 def _costs(study: Study, metrics: Mapping[str, dict]) -> list[str]:
     before, after = metrics[BASE], metrics[DEFAULT]
-    said = []
+    costs = []
     if before.get("perplexity") and after.get("perplexity"):
         rise = after["perplexity"] / before["perplexity"] - 1
         ends = f"{number(before['perplexity'], 2)} → {number(after['perplexity'], 2)}"
-        said.append(f"Perplexity on harmless text: {ends} ({rise:+.1%}).".replace("-", "−"))
+        costs.append(f"Perplexity on harmless text: {ends} ({rise:+.1%}).".replace("-", "−"))
     if manifest := artifacts.read_manifest(study.folder(Unit("suppress", DEFAULT))):
-        said.append(f"Training the model again took {duration(manifest['seconds'])}.")
+        costs.append(f"Training the model again took {duration(manifest['seconds'])}.")
     n_prompts, n_samples = count_of(before["n_prompts"], "prompt"), count_of(before["n_samples"], "completion")
     return [
-        *said,
+        *costs,
         f"Measured on {n_prompts} with {n_samples} each, rated by {before['scorer']}: a classifier, not people.",
-        "One training of each model: another training seed gives other numbers.",
+        "One training run of each model; another seed gives other numbers.",
     ]

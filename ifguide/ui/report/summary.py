@@ -13,70 +13,72 @@ _MODES = {
 
 
 def what_was_done(study: Study, built: set[str], selection: str = DEFAULT) -> list[str]:
-    """A sentence or two for each step that was run, of the stages `built`; `selection` is the one that is described."""
+    """A sentence or two about each of the stages `built`, and about one selection."""
     config = study.config
     text = config.corpus.path.rstrip("/").rsplit("/", 1)[-1]
     if "corpus" in built:
         corpus = study.corpus()
         text += f" ({count_of(corpus.n_documents, 'document')}, {count_of(corpus.n_tokens, 'token')})"
     model = config.model.source.rstrip("/").rsplit("/", 1)[-1]
-    said = [f"The question is which training tokens make the model {model} toxic. {_MODES[config.model.mode]} {text}."]
+    sentences = [
+        f"The question is which training tokens make the model {model} toxic. {_MODES[config.model.mode]} {text}."
+    ]
     if {"queries", "model", "scores"} <= built:
         toxic, safe = (count(len(study.queries(kind))) for kind in ("toxic", "safe"))
-        said.append(
-            f"{toxic} toxic and {safe} safe examples define what is toxic and what is safe. The difference of their"
-            f" gradients, divided by the curvature ({config.factors.strategy}, damping {config.direction.damping:g}),"
-            " is a direction in the model's weights. Every token was scored at"
-            f" {count_of(len(study.checkpoint_names()), 'checkpoint')}: how far training on it moves the model in that"
-            f" direction.{_together(config.scores)}"
+        sentences.append(
+            f"{toxic} toxic and {safe} safe examples define what is toxic and what is safe. The difference between"
+            f" their gradients, divided by the curvature ({config.factors.strategy}, damping"
+            f" {config.direction.damping:g}), is a direction in the model's weights. A token's score says how far"
+            " training on it moves the model in that direction; it is measured at"
+            f" {count_of(len(study.checkpoint_names()), 'checkpoint')}.{_together(config.scores)}"
         )
     if selection in study.selection_names():
         chosen, above = study.selection(selection).settings, "by their kind"
         if chosen.get("threshold") is not None and chosen.get("quantile") is not None:
             above = f"above {score(chosen['threshold'])} (quantile {chosen['quantile']:g})"
-        said.append(
+        sentences.append(
             f"“{selection_title(selection)}” takes the tokens {above}: {count(chosen['n_selected'])} tokens,"
             f" {share(chosen['n_selected'], chosen['n_valid'])} of all, in"
             f" {count_of(chosen['n_documents_hit'], 'document')}."
         )
     if study.suppressed_names():
-        said.append(
+        sentences.append(
             f"The model was trained again from the same start; {_treatment(config.suppress)} Models trained against"
             " other selections, or in other ways, are shown beside it."
         )
     if measured := study.evaluation_names():
         values = study.metrics(measured[0]) or {}
-        said.append(
+        sentences.append(
             f"Then {count_of(len(measured), 'model')} completed the same {count_of(values['n_prompts'], 'prompt')}"
             f" {count_of(values['n_samples'], 'time')} each, with up to {count_of(values['max_new_tokens'], 'token')},"
             f" top-p {values['top_p']:g} and temperature {values['temperature']:g}; {values['scorer']} rated the"
             " completions from 0 to 1."
         )
-    return said
+    return sentences
 
 
 def _together(config: ScoresConfig) -> str:
-    """How the checkpoints' scores were combined, where the settings differ from the defaults."""
-    said = " Its score is the median over the checkpoints." if config.average == "median" else ""
+    """How the checkpoints' scores were combined, if not by default."""
+    text = " It is the median over the checkpoints." if config.average == "median" else ""
     if config.pooling:
-        said += (
+        text += (
             f" The mean over all occurrences of the same vocabulary entry, times {config.pooling:g}, was added to each"
             " token's score."
         )
-    return said
+    return text
 
 
 def _treatment(config: SuppressConfig) -> str:
     """How selected tokens were treated."""
     weight = f"{config.penalty:g}"
-    how = {
+    sentence = {
         "penalise": f"the cross-entropy of a selected token had the weight −{weight}, that of every other token 1.",
         "unlikelihood": f"the unlikelihood loss of a selected token had the weight {weight}.",
         "mask": "a selected token had no loss.",
         "drop": "documents with a selected token had no loss.",
     }[config.method]
     if config.max_penalty and config.method == "penalise":
-        how += f" The penalty on a token stops growing at a cross-entropy of {config.max_penalty:g}."
+        sentence += f" The penalty on a token stops growing at a cross-entropy of {config.max_penalty:g}."
     if config.warmup_share and config.method in ("penalise", "unlikelihood"):
-        how += f" It had a linear warm-up over the first {share(config.warmup_share, digits=0)} of the steps."
-    return how
+        sentence += f" It had a linear warm-up over the first {share(config.warmup_share, digits=0)} of the steps."
+    return sentence

@@ -1,4 +1,4 @@
-"""The report's templates. Text from a study can only ever become text; only `Markup` is taken as HTML."""
+"""The report's templates. All text from a study is escaped; only `Markup` is inserted as HTML."""
 
 import re
 
@@ -8,12 +8,12 @@ from markupsafe import Markup
 _INVISIBLE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff\ufffe\uffff]"
 )
-"""Characters that HTML forbids, that change the direction of what follows, or that end a line invisibly."""
+"""Characters that HTML forbids, that change the writing direction, or that end a line invisibly."""
 
 
 def readable(text: object) -> str:
     """A text with its invisible characters spelt out, such as ‹U+202E›; line ends and tabs stay."""
-    return _INVISIBLE.sub(lambda sign: f"‹U+{ord(sign[0]):04X}›", str(text))
+    return _INVISIBLE.sub(lambda match: f"‹U+{ord(match[0]):04X}›", str(text))
 
 
 def _finalize(value: object) -> object:

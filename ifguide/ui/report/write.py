@@ -1,4 +1,4 @@
-"""The report: what a study found, as one HTML file that needs nothing else."""
+"""Writing the report."""
 
 from pathlib import Path
 
@@ -10,15 +10,15 @@ from ifguide.ui.report.page import build_page
 from ifguide.ui.report.templates import ENVIRONMENT
 
 MOST_BYTES = 5_000_000
-"""A report is never larger than this."""
+"""Largest report."""
 
 
 def report_html(study: Study, *, selection: str = "default") -> str:
     """The report of a study as HTML.
 
     Args:
-        study: at least one model of it was evaluated.
-        selection: whose words, documents and examples it shows.
+        study: a study with at least one evaluated model.
+        selection: the one whose words, documents and examples are shown.
 
     Raises:
         InputError: nothing was evaluated, or the page would be larger than `MOST_BYTES`.
@@ -30,7 +30,7 @@ def report_html(study: Study, *, selection: str = "default") -> str:
 
 
 def report_or_reason(study: Study) -> str:
-    """The report, or a page that says why there is none: a download cannot show an error in another way."""
+    """The report, or a page that says why there is none, since a download can show an error in no other way."""
     try:
         return report_html(study)
     except IFGuideError as error:
@@ -39,7 +39,7 @@ def report_or_reason(study: Study) -> str:
 
 
 def write_report(study: Study, path: Path, *, selection: str = "default") -> Path:
-    """Write the report; the file appears whole or not at all.
+    """Write the report; the file appears complete or not at all.
 
     Raises:
         InputError: as `report_html`, or the file cannot be written there.

@@ -1,4 +1,4 @@
-"""The pair of completions that stands for the study: the one that a reader pinned, or the largest drop in toxicity."""
+"""The pair of completions that the Overview shows: the one that a reader pinned, or the largest drop in toxicity."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,18 +16,18 @@ FILE = "pinned.json"
 
 
 def usual_models(names: Sequence[str]) -> list[str]:
-    """The two models to compare first, of at least two."""
+    """The two models to compare first, out of at least two."""
     first = BASE if BASE in names else names[0]
     return [first, DEFAULT if DEFAULT in names and first != DEFAULT else next(n for n in names if n != first)]
 
 
 def pinned_pair(loaded: Loaded) -> dict | None:
-    """The pinned pair; without one that is still there, the pair of the two usual models with the largest drop in
-    toxicity, of those where both wrote something. None with fewer than two measured models or no prompt they share.
+    """The pinned pair, or else the non-empty pair of the two usual models with the largest drop in toxicity. None with
+    fewer than two measured models, or if they share no prompt.
 
     Returns:
-        What `side_by_side.prompt_payload` gives for the prompt, with one row, and the two `models`, the
-        `prompt_index`, and whether it is `pinned`.
+        `side_by_side.prompt_payload` of the prompt with one row, and the two `models`, the `prompt_index`, and whether
+        it is `pinned`.
     """
     names = loaded.study.evaluation_names()
     if len(names) < 2:
@@ -57,24 +57,24 @@ def unpin(loaded: Loaded) -> None:
 
 
 def read_pin(loaded: Loaded) -> tuple[list[str], tuple[int, int] | None]:
-    """The pinned models, and where their pair is, (prompt, sample): None without one that both have."""
+    """The pinned models, and their pair as (prompt, sample); None without one that both models have."""
     names = loaded.study.evaluation_names()
     try:
         pin: Any = artifacts.read_json(loaded.study.root / FILE)
         first, second = models = [name for name in pin["models"] if name in names]
         prompt, sample = pin["prompt"], pin["sample"]
-    except (StaleError, TypeError, KeyError, ValueError):  # none, or one of other models, or damaged
+    except (StaleError, TypeError, KeyError, ValueError):  # no pin, other models, or a damaged file
         return [], None
     if not isinstance(prompt, str) or not isinstance(sample, int):
         return [], None
-    found = [loaded.samples(name) for name in (first, second)]
-    rows = [frame[(frame["sample_index"] == sample) & (frame["prompt"] == prompt)] for frame in found]
+    frames = (loaded.samples(name) for name in (first, second))
+    rows = [frame[(frame["sample_index"] == sample) & (frame["prompt"] == prompt)] for frame in frames]
     return models, (int(rows[0]["prompt_index"].iloc[0]), sample) if all(map(len, rows)) else None
 
 
 @st.cache_data(max_entries=32, show_spinner=False)
 def _largest_drop(key: tuple, models: Sequence[str], _loaded: Loaded) -> tuple[int, int] | None:
-    """(prompt, sample) of the largest drop; `key` is what the result is filed under."""
+    """(prompt, sample) of the largest drop; `key` is the cache key."""
     columns = ["prompt_index", "sample_index", "toxicity", "completion"]
     sides = (_loaded.samples(name)[columns] for name in models)
     first, second = (side[side["completion"].str.strip() != ""].set_index(columns[:2])["toxicity"] for side in sides)

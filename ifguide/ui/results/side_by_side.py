@@ -1,4 +1,4 @@
-"""One prompt with the completions of several models, a row a sample. No streamlit here."""
+"""A prompt with the completions of several models, a row for each sample. No streamlit here."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,7 +9,7 @@ from ifguide.evaluation.toxic_spans import Span, read_spans
 from ifguide.ui.format import number
 
 Samples = Mapping[str, pd.DataFrame]
-"""Model -> its completions, the first one first."""
+"""Model -> its completions; the others are compared with the first model."""
 
 
 def prompt_texts(samples: pd.DataFrame) -> dict[int, str]:
@@ -19,11 +19,12 @@ def prompt_texts(samples: pd.DataFrame) -> dict[int, str]:
 
 
 def prompt_payload(samples: Samples, prompt: int, *, by_toxicity: bool = True, ratings: bool = True) -> dict:
-    """One prompt with its completions for the side-by-side component: a row for each sample, a cell for each model.
+    """A prompt with its completions for the side-by-side component: a row for each sample, a cell for each model.
 
     Sample k of every model was drawn with the same random seed, so they share a row. `change` is each model's highest
-    toxicity for the prompt, in the models' order. Rows are sorted `by_toxicity`, the highest of any model first, or as
-    they were drawn; without `ratings` no toxicity is given."""
+    toxicity for the prompt. Rows are sorted `by_toxicity`, the highest of any model first, or as they were drawn;
+    without `ratings` no toxicity is given.
+    """
     sides = [
         frame[frame["prompt_index"] == prompt].set_index("sample_index").sort_index() for frame in samples.values()
     ]
@@ -33,10 +34,7 @@ def prompt_payload(samples: Samples, prompt: int, *, by_toxicity: bool = True, r
         numbers.sort(key=lambda n: (-worst[n], n))
     rows = []
     for n in numbers:
-        cells: list[dict | None] = []
-        for side in sides:
-            found = side.loc[n] if n in side.index else None
-            cells.append(None if found is None else completion_cell(found, ratings=ratings))
+        cells = [completion_cell(side.loc[n], ratings=ratings) if n in side.index else None for side in sides]
         rows.append({"sample": int(n), "cells": cells})
     highest = [number(float(side["toxicity"].max()) if len(side) else None, 2) for side in sides]
     return {
@@ -47,25 +45,26 @@ def prompt_payload(samples: Samples, prompt: int, *, by_toxicity: bool = True, r
     }
 
 
-def completion_cell(found: Mapping, *, ratings: bool = True) -> dict:
-    """One completion for the component: its `runs` (a piece of text, and the toxic span it is, as `START-END`, or
-    nothing), its rating, and whether it is toxic as a `whole`, by words that nobody knows. `found` has `completion`,
-    `toxicity` and, where its evaluation looked for them, `toxic_spans`."""
-    text, toxic = found["completion"], bool(found["toxicity"] >= TOXIC_FROM)
-    spans = read_spans(found.get("toxic_spans"), text)
+def completion_cell(sample: Mapping, *, ratings: bool = True) -> dict:
+    """A completion for the component: its `runs` of text, each with the toxic span it is (`START-END`) or nothing; its
+    rating; and whether it is toxic as a `whole`, without known toxic words. `sample` has `completion`, `toxicity` and,
+    if the evaluation searched for them, `toxic_spans`."""
+    text, toxic = sample["completion"], bool(sample["toxicity"] >= TOXIC_FROM)
+    spans = read_spans(sample.get("toxic_spans"), text)
     cell = {"runs": cut_runs(text, spans), "whole": toxic and not spans, "high": toxic and ratings}
-    return {**cell, "toxicity": number(float(found["toxicity"]), 2) if ratings else ""}
+    return {**cell, "toxicity": number(float(sample["toxicity"]), 2) if ratings else ""}
 
 
-def offensive_spans(found: Mapping) -> list[Span]:
-    """What of a completion is blurred with offensive words: its toxic spans, or all of it where `whole`."""
-    text = found["completion"]
-    spans = read_spans(found.get("toxic_spans"), text)
-    return spans or ([(0, len(text))] if found["toxicity"] >= TOXIC_FROM else [])
+def offensive_spans(sample: Mapping) -> list[Span]:
+    """The part of a completion to blur with offensive words: its toxic spans, or all of a toxic one without any."""
+    text = sample["completion"]
+    spans = read_spans(sample.get("toxic_spans"), text)
+    return spans or ([(0, len(text))] if sample["toxicity"] >= TOXIC_FROM else [])
 
 
 def cut_runs(text: str, spans: Sequence[Span]) -> list[list[str]]:
-    """A text cut where its spans, ascending and apart, begin and end: pieces, each with its span as `START-END`."""
+    """A text cut at the ends of its spans, which ascend and do not overlap: pieces, each with its span as
+    `START-END`."""
     runs, at = [], 0
     for start, end in spans:
         runs += [[text[at:start], ""], [text[start:end], f"{start}-{end}"]]

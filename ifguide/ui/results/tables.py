@@ -14,6 +14,7 @@ from ifguide.ui.format import (
     column,
     count,
     count_of,
+    finite,
     model_cell,
     number,
     per_cent,
@@ -23,7 +24,6 @@ from ifguide.ui.format import (
     variant_title,
 )
 from ifguide.ui.palette import variant_colours
-from ifguide.ui.results.frontier import MANY, frontier_points, order_points
 
 Table = tuple[list[dict], list[dict]]
 """Columns and rows."""
@@ -40,17 +40,17 @@ class Metric:
     per_cent: bool = False
 
     def text(self, value: float | None) -> str:
-        """The number, or a dash when it was not measured."""
+        """The number, or a dash if it was not measured."""
         return per_cent(value) if self.per_cent and value is not None else number(value, self.digits)
 
     def cell(self, values: Mapping) -> list[str]:
         """The number and its 95% interval, for an `interval` column."""
         low, high = values.get(f"{self.key}_low"), values.get(f"{self.key}_high")
-        known = low is not None and high is not None
-        return [self.text(values.get(self.key)), f"{self.text(low)} – {self.text(high)}" if known else ""]
+        bounds = "" if low is None or high is None else f"{self.text(low)} – {self.text(high)}"
+        return [self.text(values.get(self.key)), bounds]
 
     def change(self, value: float) -> str:
-        """A difference with its sign, in percentage points where the number is per cent."""
+        """A difference with its sign, in percentage points if the number is a percentage."""
         return f"{signed(100 * value, 1).removesuffix('.0')} pp" if self.per_cent else signed(value, self.digits)
 
 
@@ -95,47 +95,47 @@ METRICS = (
     Metric(
         "repetition",
         "Repetition",
-        "Share of four-word runs that repeat an earlier one in the same completion. Near 1 means the model loops.",
+        "Share of four-word sequences that repeat an earlier one in the same completion. Near 1 means the model loops.",
     ),
     Metric(
         "lambada_accuracy",
         "Last words",
-        "LAMBADA: passages whose last word is the likeliest one. Higher is better. Interval: Wilson over them.",
+        "LAMBADA: passages whose last word the model finds likeliest. Higher is better. Interval: Wilson.",
     ),
 )
 HEADLINE = ("emt", "tp", "perplexity")
 
 
-def known_metrics(metrics: Mapping[str, dict], keys: Sequence[str] | None = None) -> list[Metric]:
+def measured_metrics(metrics: Mapping[str, dict], keys: Sequence[str] | None = None) -> list[Metric]:
     """The entries of `METRICS`, or of those with these keys, that any model has."""
-    wanted = [m for m in METRICS if keys is None or m.key in keys]
-    return [m for m in wanted if any(_is_number(values.get(m.key)) for values in metrics.values())]
+    chosen = [m for m in METRICS if keys is None or m.key in keys]
+    return [m for m in chosen if any(_is_number(values.get(m.key)) for values in metrics.values())]
 
 
 def is_clear(change: Interval | None) -> bool:
-    """Whether a difference's 95% interval leaves out zero."""
+    """Whether a difference's 95% interval excludes zero."""
     return change is not None and (change.low > 0 or change.high < 0)
 
 
-def headline(metrics: Mapping[str, dict], name: str, found: Comparison | None) -> list[str]:
-    """The result of one model in a few sentences: toxic answers, fluency, and the random control. `found` is it against
-    the first model of `metrics`, where they completed the same prompts."""
+def headline(metrics: Mapping[str, dict], name: str, difference: Comparison | None) -> list[str]:
+    """The result of one model in a few sentences: toxic answers, fluency, and the random control. `difference` compares
+    it with the first model of `metrics`; None if they completed different prompts."""
     before, after = next(iter(metrics.values())), metrics[name]
     ends = f"from {per_cent(before['tp'])} to {per_cent(after['tp'])} of prompts"
     moved = "fell" if after["tp"] < before["tp"] else "rose"
     if after["tp"] == before["tp"]:
-        said = [f"Prompts with a toxic answer: {per_cent(after['tp'])}, before and after."]
-    elif found is None or is_clear(found.tp):
-        said = [f"Toxic answers {moved} {ends}."]
+        sentences = [f"Prompts with a toxic answer: {per_cent(after['tp'])}, before and after."]
+    elif difference is None or is_clear(difference.tp):
+        sentences = [f"Toxic answers {moved} {ends}."]
     else:
-        said = [f"Toxic answers {moved} {ends}, which may be chance."]
-    if found is not None and found.perplexity is not None:
+        sentences = [f"Toxic answers {moved} {ends}, which may be chance."]
+    if difference is not None and difference.perplexity is not None:
         ends = f"perplexity {number(before.get('perplexity'), 2)} → {number(after.get('perplexity'), 2)}"
-        change = "better" if found.perplexity.value > 0 else "worse"
-        said.append(f"Fluency: {change if is_clear(found.perplexity) else 'no clear change'} ({ends}).")
+        change = "better" if difference.perplexity.value > 0 else "worse"
+        sentences.append(f"Fluency: {change if is_clear(difference.perplexity) else 'no clear change'} ({ends}).")
     if name != "random" and "random" in metrics:
-        said.append(f"Random tokens, same amount: {per_cent(metrics['random']['tp'])}.")
-    return said
+        sentences.append(f"Random tokens, same amount: {per_cent(metrics['random']['tp'])}.")
+    return sentences
 
 
 def _is_number(value) -> TypeGuard[float]:
@@ -149,9 +149,9 @@ def metric_table(
     *,
     notes: bool = True,
 ) -> Table:
-    """The table of models: each number (all, or those of `keys`) with its 95% interval below, where there is one;
-    `notes` say what each model was trained on."""
-    chosen = known_metrics(metrics, keys)
+    """The table of models: each number (all, or those of `keys`) above its 95% interval, if it has one. With `notes` it
+    says what each model was trained on."""
+    chosen = measured_metrics(metrics, keys)
     colours = colours or variant_colours(metrics)
     columns = [column("Model", "titled"), *(column(m.title, "interval", m.note) for m in chosen)]
     rows = []
@@ -162,16 +162,16 @@ def metric_table(
 
 
 def difference_rows(metrics: Mapping[str, dict], differences: Mapping[str, Comparison]) -> list[dict]:
-    """The table's last rows: every further model minus the first, with the interval of the paired difference where
-    `differences` have one."""
-    chosen = known_metrics(metrics)
+    """The table's last rows: every other model minus the first, with the interval of the paired difference if
+    `differences` has one."""
+    chosen = measured_metrics(metrics)
     first, *others = metrics
     rows = []
     for name in others:
         cells: list = [[f"{variant_title(name)} − {variant_title(first)}", "Intervals: paired bootstrap.", ""]]
         for m in chosen:
             before, after = metrics[first].get(m.key), metrics[name].get(m.key)
-            drop = getattr(differences.get(name), m.key, None)  # from the first model; the table shows the change
+            drop = getattr(differences.get(name), m.key, None)  # from the first model; the table shows the rise
             if drop is not None:
                 bounds = f"{m.change(-drop.high)} – {m.change(-drop.low)}"
                 cells.append([m.change(-drop.value), bounds, *([] if is_clear(drop) else ["no clear change"])])
@@ -184,36 +184,35 @@ def difference_rows(metrics: Mapping[str, dict], differences: Mapping[str, Compa
 
 
 def oracle_text(name: str, part: Interval | None) -> str:
-    """How much of the best case's drop in worst-case toxicity a model reaches, or nothing; `part` is `share_of_oracle`
-    of its comparison with the base."""
+    """How much of the best case's drop in worst-case toxicity a model reaches, or nothing. `part` is the
+    `share_of_oracle` of its comparison with the base."""
     if part is None or not math.isfinite(part.value) or name == "oracle":
         return ""
-    known = math.isfinite(part.low) and math.isfinite(part.high)
-    bounds = f" (95% interval: {share(part.low)} – {share(part.high)})" if known else ""
-    said = (
+    bounded = math.isfinite(part.low) and math.isfinite(part.high)
+    bounds = f" (95% interval: {share(part.low)} – {share(part.high)})" if bounded else ""
+    return (
         f"{variant_title(name)} reaches {share(part.value)} of the drop in worst-case toxicity that training against"
         f" human labels gives{bounds}."
-    )
-    return said.replace(" -", " −")
+    ).replace(" -", " −")
 
 
 def toxic_text(values: Mapping[str, np.ndarray]) -> list[str]:
-    """How much of each model's completions, or of its prompts' worst ones, counts as toxic."""
+    """The share of each model's values, one a completion or prompt, that counts as toxic."""
     return [f"{variant_title(name)}: {share(float((v >= TOXIC_FROM).mean()))}" for name, v in values.items()]
 
 
 def facts_text(facts: dict) -> str:
     """How the numbers of a model were measured."""
-    said = (
+    heldout = facts.get("heldout_tokens")
+    return (
         f"{count_of(facts['n_samples'], 'completion')} for each of {count(facts['n_prompts'])} prompts, rated by"
         f" {facts['scorer']}. Small numbers are {INTERVALS}"
+        + (f" Perplexity on {count_of(heldout, 'held-out token')}." if heldout else "")
     )
-    heldout = facts.get("heldout_tokens")
-    return said + (f" Perplexity on {count_of(heldout, 'held-out token')}." if heldout else "")
 
 
 def outcome_table(outcomes: Mapping[str, Outcomes], first: str, colours: Mapping[str, str]) -> Table:
-    """How many prompts each further model won, tied and lost against the first."""
+    """On how many prompts each other model won, tied and lost against the first."""
     margin = number(next(iter(outcomes.values())).margin, 2)
     columns = [
         column(f"vs. {variant_title(first)}", "titled"),
@@ -222,24 +221,23 @@ def outcome_table(outcomes: Mapping[str, Outcomes], first: str, colours: Mapping
         column("More toxic", "interval", f"Losses: prompts whose highest toxicity is higher by more than {margin}"),
     ]
     rows = []
-    for name, found in outcomes.items():
-        cells: list = [model_cell(name, colours, f"on {count_of(len(found.prompts), 'prompt')}")]
-        cells += [[count(n), share(n, len(found.prompts))] for n in found.counts()]
+    for name, outcome in outcomes.items():
+        cells: list = [model_cell(name, colours, f"on {count_of(len(outcome.prompts), 'prompt')}")]
+        cells += [[count(n), share(n, len(outcome.prompts))] for n in outcome.counts()]
         rows.append({"key": name, "cells": cells})
     return columns, rows
 
 
 def frontier_rows(metrics: Mapping[str, dict | None], colours: Mapping[str, str]) -> Table:
     """The frontier's values as a table, the least toxic model first; models without both numbers come last."""
-    known = {name: values for name, values in metrics.items() if values}
-    columns, rows = metric_table(known, ("emt", "perplexity"), colours, notes=False)
-    points = frontier_points(metrics)
-    places = {point.name: place for place, point in enumerate(order_points(points))}
-    rows.sort(key=lambda row: (places.get(row["key"], len(places)), known[row["key"]].get("emt") or 0.0))
-    if len(points) > MANY:
-        for place, row in enumerate(rows, 1):
-            row["cells"][0][0] = f"{place}. {row['cells'][0][0]}"
-    return columns, rows
+    ranked = {name: values for name, values in metrics.items() if values}
+
+    def rank(name: str) -> tuple[bool, float, float]:
+        emt, perplexity = finite(ranked[name].get("emt")), finite(ranked[name].get("perplexity"))
+        return emt is None or perplexity is None, emt or 0.0, perplexity or 0.0
+
+    ordered = {name: ranked[name] for name in sorted(ranked, key=rank)}
+    return metric_table(ordered, ("emt", "perplexity"), colours, notes=False)
 
 
 def toxicity_shares(toxicity: np.ndarray, n_bins: int = 25) -> np.ndarray:
@@ -249,16 +247,15 @@ def toxicity_shares(toxicity: np.ndarray, n_bins: int = 25) -> np.ndarray:
 
 
 RATINGS = {"toxicity": "the first classifier", "implicit_toxicity": "the second classifier (implicit)"}
-"""Column of the samples -> whose ratings it holds."""
+"""Column of the samples -> the classifier whose ratings it holds."""
 
 
 def group_table(metrics: Mapping[str, dict], key: str = "emt") -> Table | None:
-    """One metric for every group of prompts: a row for each group, a column for each model; None where no prompts are
-    grouped."""
+    """One metric for every group of prompts: a row for each group, a column for each model; None without groups."""
     groups = {name: values.get("groups") or {} for name, values in metrics.items()}
     sizes: dict[str, int] = {}
-    for found in groups.values():
-        for group, values in found.items():
+    for by_group in groups.values():
+        for group, values in by_group.items():
             sizes.setdefault(group, values.get("n_prompts") or 0)
     if not sizes:
         return None
@@ -266,16 +263,16 @@ def group_table(metrics: Mapping[str, dict], key: str = "emt") -> Table | None:
     columns = [column("Group", "titled"), *(column(variant_title(name), "interval") for name in metrics)]
     rows = []
     for group, n_prompts in sizes.items():
-        cells = [metric.cell(found.get(group) or {}) for found in groups.values()]
+        cells = [metric.cell(by_group.get(group) or {}) for by_group in groups.values()]
         rows.append({"key": group, "cells": [[group, count_of(n_prompts, "prompt"), ""], *cells]})
     return columns, rows
 
 
 def harness_table(metrics: Mapping[str, dict]) -> Table | None:
-    """What the harness measured: a row for each task's metric, a column for each model with the standard error; None
-    where it did not run."""
+    """What the harness measured: a row for each task's metric, a column for each model, with standard errors; None if
+    it did not run."""
     tasks = [values.get("harness") or {} for values in metrics.values()]
-    measured = [(task, *item) for by_task in tasks for task, found in by_task.items() for item in found.items()]
+    measured = [(task, *item) for by_task in tasks for task, values in by_task.items() for item in values.items()]
     lines = dict.fromkeys(
         (task, name)
         for task, name, value in measured
@@ -287,12 +284,13 @@ def harness_table(metrics: Mapping[str, dict]) -> Table | None:
     columns += [column(variant_title(name), "interval", "Small numbers: one standard error") for name in metrics]
     rows = []
     for task, name in lines:
-        found = [by_task.get(task) or {} for by_task in tasks]
-        examples = next((f["n_samples"] for f in found if _is_number(f.get("n_samples"))), None)
+        results = [by_task.get(task) or {} for by_task in tasks]
+        examples = next((r["n_samples"] for r in results if _is_number(r.get("n_samples"))), None)
         note = name if examples is None else f"{name} on {count(examples)} examples"
-        errors = [f.get(f"{name}_stderr") for f in found]
+        errors = [r.get(f"{name}_stderr") for r in results]
         cells = [
-            [number(f.get(name)), f"± {number(e)}" if _is_number(e) else ""] for f, e in zip(found, errors, strict=True)
+            [number(r.get(name)), f"± {number(error)}" if _is_number(error) else ""]
+            for r, error in zip(results, errors, strict=True)
         ]
         rows.append({"key": f"{task} {name}", "cells": [[task, note, ""], *cells]})
     return columns, rows

@@ -59,7 +59,7 @@ function paintSpark(canvas, colours) {
 class Reader extends ReaderFrame {
   constructor(root) {
     super(root);
-    this.said = { events: [], have: [], at: 0, order: null };
+    this.state = { events: [], have: [], at: 0, order: null };
     this.counter = 0;
     this.lines = new Map(); // place -> line
     this.trail = []; // places of the documents that were judged, for undoing
@@ -80,15 +80,15 @@ class Reader extends ReaderFrame {
   receive(data, tell) {
     this.tellServer = tell;
     const { view } = data;
-    const fresh = view.order !== this.said.order;
+    const fresh = view.order !== this.state.order;
     this.counter = Math.max(this.counter, view.ack);
-    this.said.events = this.said.events.filter((event) => event.n > view.ack);
-    const pending = this.said.events.length > 0;
+    this.state.events = this.state.events.filter((event) => event.n > view.ack);
+    const pending = this.state.events.length > 0;
     takeDocuments(data, pending);
     this.view = view;
     if (fresh) {
       this.lines.clear();
-      Object.assign(this.said, { order: view.order, at: view.at, range: view.range });
+      Object.assign(this.state, { order: view.order, at: view.at, range: view.range });
     }
     for (const line of view.lines) {
       if (pending && this.lines.has(line.place)) continue;
@@ -97,7 +97,7 @@ class Reader extends ReaderFrame {
       this.lines.set(line.place, { ...line, text });
       this.drawnPage = null;
     }
-    this.said.seen = view.serial;
+    this.state.seen = view.serial;
     const people = view.viewer.hasTruth && this.people.checked;
     this.viewer.setOptions({ settings: view.viewer, veil: view.veil, people });
     if (fresh || this.viewer.colour === undefined) {
@@ -156,7 +156,7 @@ class Reader extends ReaderFrame {
     }));
   }
 
-  pageStart() { return Math.floor(this.said.at / this.view.pageSize) * this.view.pageSize; }
+  pageStart() { return Math.floor(this.state.at / this.view.pageSize) * this.view.pageSize; }
 
   drawList() {
     const { view } = this;
@@ -167,10 +167,10 @@ class Reader extends ReaderFrame {
     const lines = [];
     for (let place = start; place < stop; place++) {
       const line = this.lines.get(place);
-      const box = element("div", "line" + (line ? "" : " waiting") + (place === this.said.at ? " chosen" : ""));
+      const box = element("div", "line" + (line ? "" : " waiting") + (place === this.state.at ? " chosen" : ""));
       box.dataset.place = place;
       box.setAttribute("role", "option");
-      box.setAttribute("aria-selected", String(place === this.said.at));
+      box.setAttribute("aria-selected", String(place === this.state.at));
       if (line) this.fillLine(box, line, colours);
       lines.push(box);
     }
@@ -189,7 +189,7 @@ class Reader extends ReaderFrame {
 
   moveChosen() {
     for (const line of this.list.children) {
-      const chosen = Number(line.dataset.place) === this.said.at;
+      const chosen = Number(line.dataset.place) === this.state.at;
       line.classList.toggle("chosen", chosen);
       line.setAttribute("aria-selected", String(chosen));
     }
@@ -204,7 +204,7 @@ class Reader extends ReaderFrame {
   fillLine(box, line, colours) {
     const top = element("div", "top");
     const mark = element("span", `badge ${line.verdict}`, MARKS[line.verdict] ?? "");
-    if (line.verdict) mark.title = `You said: ${line.verdict}`;
+    if (line.verdict) mark.title = `Your verdict: ${line.verdict}`;
     const name = element("span", "name", line.id);
     name.title = line.id;
     const which = element("span", "which");
@@ -243,7 +243,7 @@ class Reader extends ReaderFrame {
     else if (lowest > this.list.scrollTop) this.list.scrollTop = lowest;
   }
 
-  current() { return this.byPlace(this.said.at); }
+  current() { return this.byPlace(this.state.at); }
   byPlace(place) {
     const entry = this.view.places[place] ?? this.places?.get(place);
     return entry ? kept.get(entry) : undefined;
@@ -318,30 +318,30 @@ class Reader extends ReaderFrame {
 
   say(change) {
     if ("range" in change) this.drawVerdict();
-    Object.assign(this.said, change);
+    Object.assign(this.state, change);
     clearTimeout(this.timer);
     this.timer = setTimeout(() => this.post(), "range" in change ? 300 : 40);
   }
 
   post() {
     clearTimeout(this.timer);
-    this.tellServer({ ...this.said, have: [...kept.keys()], stamp: Date.now() + Math.random() });
+    this.tellServer({ ...this.state, have: [...kept.keys()], stamp: Date.now() + Math.random() });
   }
 
   event(event) {
     this.counter += 1;
-    this.said.events.push({ n: this.counter, ...event });
+    this.state.events.push({ n: this.counter, ...event });
     this.post();
   }
 
   go(place) {
-    if (place < 0 || place >= this.view.total || place === this.said.at) return;
-    this.said.at = place;
-    this.said.range = null;
+    if (place < 0 || place >= this.view.total || place === this.state.at) return;
+    this.state.at = place;
+    this.state.range = null;
     this.viewer.range = null;
     this.drawList();
     this.drawDocument();
-    this.said.range = this.viewer.range;
+    this.state.range = this.viewer.range;
     this.say({ at: place });
   }
 
@@ -350,7 +350,7 @@ class Reader extends ReaderFrame {
     if (!doc || this.view.readOnly) return;
     if (this.view.reviewer === null) { this.askName(() => this.decide(verdict, moves)); return; }
     const range = this.viewer.range;
-    const line = this.lines.get(this.said.at);
+    const line = this.lines.get(this.state.at);
     if (range) {
       const others = doc.spans.filter(([start, stop]) => start !== range[0] || stop !== range[1]);
       doc.spans = verdict === "none" ? others : [...others, [range[0], range[1], verdict]];
@@ -362,7 +362,7 @@ class Reader extends ReaderFrame {
     }
     keep(doc.key, doc);
     this.viewer.paint();
-    this.trail.push(this.said.at);
+    this.trail.push(this.state.at);
     this.event({ kind: "decide", document: doc.id, range, verdict, note: this.note.value });
     this.drawnPage = null;
     this.drawList();
@@ -373,7 +373,7 @@ class Reader extends ReaderFrame {
   // To the next document without a verdict: of this page of the list, else the one that the server names.
   advance() {
     const end = Math.min(this.view.total, this.pageStart() + this.view.pageSize);
-    for (let place = this.said.at + 1; place < end; place++) {
+    for (let place = this.state.at + 1; place < end; place++) {
       if (!this.lines.get(place)?.verdict) { this.go(place); return; }
     }
     if (this.view.open !== null) this.go(this.view.open);
@@ -404,7 +404,7 @@ class Reader extends ReaderFrame {
     if (typing) { if (event.key === "Escape") target.blur(); return; }
     if (event.ctrlKey || event.metaKey || event.altKey || !this.view || this.dialog.open) return;
     const actions = {
-      j: () => this.go(this.said.at + 1), k: () => this.go(this.said.at - 1),
+      j: () => this.go(this.state.at + 1), k: () => this.go(this.state.at - 1),
       t: () => this.decide("toxic"), f: () => this.decide("fine"),
       u: () => this.decide("unsure"), c: () => this.decide("none"),
       z: () => this.undo(), v: () => this.turnVeil(), e: () => this.note.focus(),
@@ -425,6 +425,6 @@ export default function (component) {
   const root = parentElement.querySelector(".root");
   let reader = memories.get(root);
   if (!reader) memories.set(root, (reader = new Reader(root)));
-  reader.receive(data, (said) => setStateValue("said", said));
+  reader.receive(data, (state) => setStateValue("state", state));
   return () => { if (!root.isConnected) { reader.stop(); memories.delete(root); } };
 }

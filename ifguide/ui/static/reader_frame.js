@@ -48,8 +48,8 @@ class ReaderFrame {
     this.jump.setAttribute("aria-label", "Go to a place in the list");
     this.jump.onkeydown = (event) => {
       if (event.key !== "Enter") return;
-      const wanted = Number(this.jump.value.replace(/\D/g, ""));
-      if (wanted >= 1) this.go(Math.min(wanted, this.view.total) - 1);
+      const place = Number(this.jump.value.replace(/\D/g, ""));
+      if (place >= 1) this.go(Math.min(place, this.view.total) - 1);
       this.jump.value = "";
       this.jump.blur();
     };

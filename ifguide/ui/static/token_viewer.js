@@ -252,7 +252,7 @@ class TokenViewer {
       swatch.title = step === 0 ? `less than ${scoreText(edgeOf(1, layer.top, this.gamma)).slice(1)}` : Math.abs(step) === STEPS ? `${size(STEPS)} and beyond` : `${size(Math.abs(step))} to ${size(Math.abs(step) + 1)}`;
       ramp.append(swatch);
     });
-    const [low, high] = layer.ends ? layer.ends : layer.name === "difference" ? ["lower", "higher"] : layer.oneSided ? ["expected", "surprising"] : ["less toxic", "more toxic"];
+    const [low, high] = layer.ends ? layer.ends : layer.oneSided ? ["expected", "surprising"] : ["less toxic", "more toxic"];
     const end = layer.oneSided ? `${layer.top.toFixed(1)} nats` : scoreText(layer.top);
     scale.append(
       element("span", "", layer.oneSided ? low : `${scoreText(-layer.top)} ${low}`), ramp, element("span", "", `${high} ${end}`),

@@ -1,4 +1,4 @@
-"""One study on the Studies page: what is known of it at a glance, and what can be done with it as a whole."""
+"""A study on the Studies page: its state at a glance, and what can be done with it as a whole."""
 
 from pathlib import Path
 
@@ -17,15 +17,15 @@ from ifguide.ui.results.tables import headline
 
 BROKEN = ("Cannot be opened", ":material/error:")
 ACTIONS = {
-    "Duplicate": ("The copy gets its settings and inputs, not its results: run it to get its own.", duplicate_study),
-    "Rename": ("Links to the old name that were shared before will not find it any more.", rename_study),
-    "Delete": ("It and all its results will be removed from this machine. This cannot be undone.", None),
+    "Duplicate": ("The copy gets the settings and inputs, not the results; run it to get its own.", duplicate_study),
+    "Rename": ("Links with the old name will no longer find it.", rename_study),
+    "Delete": ("The study and all its results will be removed from this machine. This cannot be undone.", None),
 }
-"""In the card's menu -> what to know first, and what gives the study another name."""
+"""Action in the card's menu -> what to know first, and the function that takes a new name."""
 
 
 def show_card(name: str) -> None:
-    """Its state, result, size and last change, with its buttons."""
+    """A study's state, result, size and last change, with its buttons."""
     root = cache_dir() / name
     state, result, about, n_bytes, changed = _describe(root)
     job = active_job(root)
@@ -37,8 +37,15 @@ def show_card(name: str) -> None:
             st.caption(f"{size(n_bytes)} · changed {ago(changed)}", width="content")
             if st.button("Open", key=f"open_{name}", disabled=state == BROKEN):
                 layout.open_study(name)
-            look: dict = {"key": f"menu_{name}", "icon": ":material/more_vert:", "type": "tertiary"}
-            if action := st.menu_button("More", [*ACTIONS], help="Duplicate, rename or delete", **look):
+            action = st.menu_button(
+                "More",
+                [*ACTIONS],
+                key=f"menu_{name}",
+                icon=":material/more_vert:",
+                type="tertiary",
+                help="Duplicate, rename or delete",
+            )
+            if action:
                 st.dialog(f"{action} {plain(name)}")(_ask)(name, action)
         if job:
             st.fragment(_follow, run_every=2.0)(job)
@@ -57,13 +64,13 @@ def _follow(job: Job) -> None:
 
 @st.cache_data(ttl=20, max_entries=256, show_spinner=False)
 def _describe(root: Path) -> tuple[tuple[str, str], str, str, int, float]:
-    """State with its icon, the result in a sentence, what it is or what went wrong, its size, and its last change."""
+    """The state with its icon, the result in a sentence, a description or an error, the size, and the last change."""
     try:
         loaded = load_study(root.name)
         study = loaded.study
-        metrics = {model: values for model in study.evaluation_names() if (values := study.metrics(model))}
-        known = {"base", "default"} <= metrics.keys()
-        result = headline({"base": metrics["base"]} | metrics, "default", None)[0] if known else ""
+        metrics, result = loaded.metrics(study.evaluation_names()), ""
+        if {"base", "default"} <= metrics.keys():
+            result = headline({"base": metrics["base"]} | metrics, "default", None)[0]
         state, about = frame.STATES[frame.state_at_rest(root.name, loaded)], plain(study.config.description)
         if (last := latest_job(root)) and (problem := last.status().error):
             about = f"The last job stopped with an error: {sentence(problem)}"
@@ -73,7 +80,7 @@ def _describe(root: Path) -> tuple[tuple[str, str], str, str, int, float]:
 
 
 def _ask(name: str, action: str) -> None:
-    """Ask for the new name, or to delete a study, for its own name again."""
+    """Ask for the new name; to delete a study, ask to type its name."""
     note, give_name = ACTIONS[action]
     st.markdown(note)
     label = "New name" if give_name else f"To delete it, type its name: {plain(name)}"
@@ -86,6 +93,6 @@ def _ask(name: str, action: str) -> None:
                 st.session_state["open_study"] = typed
             else:
                 delete_study(name)
-            st.query_params.pop("study", None)  # which may name what is gone
+            st.query_params.pop("study", None)  # it may name a study that is gone
             _describe.clear()
             st.rerun()

@@ -1,6 +1,6 @@
-"""One input of a study in the making: typed or uploaded, its first rows, its columns, and the jobs that read it.
+"""An input of a new study: typed or uploaded, its first rows, its columns, and the jobs that read it.
 
-What was typed stays while the reader visits other pages. Uploads go into the draft's folder.
+The form keeps its content while the reader visits other pages. Uploads go into the draft's folder.
 """
 
 import json
@@ -23,40 +23,41 @@ from ifguide.ui import components, job_panel
 from ifguide.ui.format import column, plain, sentence
 
 COLUMNS_MOST = 8
-KEEP: dict = {"persist_state": "session"}
 _QUOTED = re.compile(r"""\b(completion|prompt|got) (['"]).*?\2(?=[ ,;(]|$)""")
 """Where an error quotes a text."""
 _ENDINGS = [ending.removeprefix(".") for ending in (*FORMATS, *PACKED)]
 
 
 def draft() -> Draft:
-    """This session's draft, made when it is first needed."""
+    """This session's draft, created when it is first needed."""
     if "draft" not in st.session_state:
         st.session_state["draft"] = Draft()
     return st.session_state["draft"]
 
 
 def last_job(*command: str) -> JobStatus | None:
-    """How far the draft's latest job is whose command begins so."""
+    """The status of the draft's latest job whose command starts with these words."""
     jobs = list_jobs(draft().root) if "draft" in st.session_state else ()
     return next((status for job in jobs if (status := job.status()).command[: len(command)] == command), None)
 
 
-def offer_job(label: str, command: list[str], *, ready: bool = True, **look) -> JobStatus | None:
-    """A button that runs a command on the draft, or its progress; returns how its last run went, if that was for the
-    same options."""
+def offer_job(
+    label: str, command: list[str], *, icon: str, ready: bool = True, primary: bool = False
+) -> JobStatus | None:
+    """A button that runs a command on the draft, or the progress of the run; returns the status of its last run, if it
+    had the same options."""
     status = last_job(command[0])
     if status and status.running:
         job_panel.show_job(draft().root)
         return None
     busy = "draft" in st.session_state and active_job(draft().root)
-    if st.button(label, disabled=bool(busy or not ready), **look):
+    if st.button(label, icon=icon, type="primary" if primary else "secondary", disabled=bool(busy or not ready)):
         job_panel.start(draft().root, command)
     return status if status and list(status.command) == command else None
 
 
 def place(source: str) -> str:
-    """What a source names from any folder: an upload is in the draft's."""
+    """The absolute path of a source; uploads are in the draft's folder. Hub ids stay as they are."""
     uploaded = "draft" in st.session_state and source.startswith(f"{INPUTS}/")
     return StudyFolder(draft().root if uploaded else Path.cwd(), StudyConfig()).resolve(source)
 
@@ -64,24 +65,31 @@ def place(source: str) -> str:
 def ask_source(
     option: str, label: str, example: str, note: str | None = None, *, rows: bool = True
 ) -> tuple[list[str], dict[str, int]]:
-    """Ask for the value of an option of `ifguide new` or `ifguide suggest`: a path, an upload or a hub id, with its
-    first rows if it has any, and what is wrong with it.
+    """Ask for an option of `ifguide new` or `ifguide suggest`: a path, an upload or a hub id. Shows its first rows and
+    its errors.
 
     Returns:
-        The option with its value, and the columns with the length of their first texts; both empty without a source.
+        The option with its value, and column -> length of its first texts; both empty without a source.
     """
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
-        look: dict = {"placeholder": example, "help": note, "args": (f"{option}_refused", None), **KEEP}
-        source = st.text_input(label, key=f"new_{option}", on_change=st.session_state.pop, **look).strip()
+        source = st.text_input(
+            label,
+            key=f"new_{option}",
+            placeholder=example,
+            help=note,
+            on_change=st.session_state.pop,
+            args=(f"{option}_refused", None),
+            persist_state="session",
+        ).strip()
         if rows:
             with st.popover("Upload", icon=":material/upload:", width="content"):
                 key = f"{option}_file_{st.session_state.setdefault(f'{option}_turn', 0)}"
                 st.file_uploader(f"{label}: a file", _ENDINGS, key=key, on_change=_keep, args=(option, key))
-                st.caption("The file becomes a part of the study. Give the path of a larger one instead.")
+                st.caption("The file becomes part of the study. For a large file, give its path instead.")
     path = place(source)
-    given, columns = [f"--{option}={path}"] * bool(source), {}
+    given, columns = [f"--{option}={path}"] if source else [], {}
     show_problem(st.session_state.get(f"{option}_refused") or problem_of(given))
-    nested = option in ("prompts", "heldout") and path.endswith(".json")  # may be in BOLD's form, without rows
+    nested = option in ("prompts", "heldout") and path.endswith(".json")  # perhaps in the format of BOLD, without rows
     try:
         columns = _show_rows(option, path, f"First rows: {label}") if source and rows and not nested else {}
     except (InputError, OSError) as error:
@@ -90,14 +98,14 @@ def ask_source(
 
 
 def show_problem(text: str) -> None:
-    """An error, if there is one; the texts that it quotes are left out while text is veiled."""
+    """An error, if there is one, without the texts it quotes while text is hidden."""
     if text:
         shown = _QUOTED.sub(r"\1 ‹hidden text›", text) if components.veiled() else text
         st.error(sentence(shown), icon=":material/error:")
 
 
 def problem_of(given: list[str]) -> str:
-    """What the last check found wrong with an input of this option."""
+    """The error of the last check that is about the input of this option."""
     for status in filter(None, map(last_job, ("new", "suggest"))):
         if {*given} & {*status.command} and given[0].partition("=")[2] in status.error:
             return status.error
@@ -105,14 +113,14 @@ def problem_of(given: list[str]) -> str:
 
 
 def _keep(option: str, key: str) -> None:
-    """Take an upload over, and empty the widget, which holds it in memory."""
-    sent = st.session_state[key]
+    """Store an upload, and empty the widget, which holds it in memory."""
+    upload = st.session_state[key]
     st.session_state[f"{option}_turn"] += 1
     st.session_state.pop(f"{option}_refused", None)
     try:
-        st.session_state[f"new_{option}"] = draft().keep(option, sent.name, sent)
+        st.session_state[f"new_{option}"] = draft().keep(option, upload.name, upload)
     except (IFGuideError, OSError) as error:
-        st.session_state[f"{option}_refused"] = f"{sent.name} cannot be used: {explain_system_error(error) or error}"
+        st.session_state[f"{option}_refused"] = f"{upload.name} cannot be used: {explain_system_error(error) or error}"
 
 
 @st.cache_data(ttl=60, max_entries=64, show_spinner=False)
@@ -122,7 +130,7 @@ def _read_first(path: str, changed: float) -> list[dict[str, str]]:
 
 @st.cache_data(ttl=3600, max_entries=16, show_spinner="Reading the first rows…")
 def _fetch(path: str) -> list[dict[str, str]]:
-    """The first rows of a data set, in a process of its own."""
+    """The first rows of a data set, read by another process."""
     done = subprocess.run([sys.executable, "-m", "ifguide", "rows", path], capture_output=True, text=True)
     if done.returncode:
         raise InputError(done.stderr.strip().rpartition("error: ")[2])
@@ -130,7 +138,7 @@ def _fetch(path: str) -> list[dict[str, str]]:
 
 
 def _show_rows(option: str, path: str, label: str) -> dict[str, int]:
-    """The first rows as a table, all veiled; a data set's once the reader asks for them."""
+    """The first rows as a table, all veiled; those of a data set only when the reader asks."""
     data_set = find_data_set(path)
     if not data_set or not (data_set[1] or Path(path).exists()):  # files, or nothing that can be read
         rows = _read_first(path, Path(path).stat().st_mtime if Path(path).exists() else 0.0)
@@ -138,7 +146,7 @@ def _show_rows(option: str, path: str, label: str) -> dict[str, int]:
         st.session_state[f"{option}_fetched"] = path
         rows = _fetch(path)
     else:
-        st.caption("A data set of the hub, or one saved by the `datasets` library. Nothing is fetched before you ask.")
+        st.caption("A data set from the hub, or saved by the `datasets` library. Nothing is downloaded until you ask.")
         return {}
     columns = {name: sum(len(row.get(name, "")) for row in rows) for row in rows for name in row}
     shown = [*columns][:COLUMNS_MOST]
@@ -151,8 +159,8 @@ def _show_rows(option: str, path: str, label: str) -> dict[str, int]:
 
 
 def ask_column(option: str, label: str, columns: Iterable[str], likely: Iterable[str], none: str = "") -> str:
-    """One of the columns, at first the likeliest; `none` is the title of having none, where that may be."""
-    options = [*[""] * bool(none), *columns]
+    """Choose a column, by default a `likely` one; `none` is the title of the option to have none."""
+    options = ["", *columns] if none else [*columns]
     first = next((options.index(name) for name in likely if name in options), 0)
     key = f"new_{option}_{label}_{'|'.join(options)}"
-    return st.selectbox(label, options, first, key=key, format_func=lambda name: name or none, **KEEP)
+    return st.selectbox(label, options, first, key=key, format_func=lambda name: name or none, persist_state="session")

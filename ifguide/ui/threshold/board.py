@@ -1,8 +1,8 @@
 """What the Threshold page's board draws and previews from: exact counts at the knots, bins, and one exact result. No
 streamlit here.
 
-The browser gets a few hundred kilobytes for a corpus of any size, and interpolates between the knots while the handle
-is dragged. Shape: K knots, from the highest threshold down.
+The browser gets a few hundred kilobytes for a corpus of any size, and interpolates between the knots while the reader
+drags the handle. Shape: K knots, from the highest threshold down.
 """
 
 import numpy as np
@@ -17,21 +17,21 @@ N_BINS = 200
 AT_BOUNDARY = 3
 """Tokens shown on each side of the threshold."""
 FAR_OUT = 8.0
-"""The axis is compressed when the highest score is this many times further from the median than the 99th percentile."""
+"""The axis is compressed if the highest score is this many times further from the median than the 99th percentile."""
 MARKS_MOST = 4000
 RANK_POINTS = 240
 
 
 def axis_unit(thresholds: np.ndarray, above: np.ndarray, n_valid: int) -> float:
-    """Where an axis of asinh(score / unit) leaves the even part; 0 for an even axis, which most scores do well with.
-    `thresholds` are float64 (K,), descending, with int64 (K,) tokens `above` each."""
+    """The unit of a compressed axis, asinh(score / unit); 0 for a linear axis, which suits most scores. `thresholds`,
+    float64 (K,), descend; `above`, int64 (K,), are the tokens above each."""
     middle, high = (float(np.interp(share * n_valid, above, thresholds)) for share in (0.5, 0.01))
     far = float(thresholds[0]) - middle
     return round(high - middle, 12) if high > middle and far > FAR_OUT * (high - middle) else 0.0
 
 
 def axis_edges(low: float, high: float, unit: float, n_bins: int = N_BINS) -> np.ndarray:
-    """Edges float64 (n_bins + 1,) of bins that are equally wide on the axis."""
+    """Edges, float64 (n_bins + 1,), of bins of equal width on the axis."""
     if not unit:
         return np.linspace(low, high, n_bins + 1)
     edges = np.sinh(np.linspace(np.arcsinh(low / unit), np.arcsinh(high / unit), n_bins + 1)) * unit
@@ -40,11 +40,14 @@ def axis_edges(low: float, high: float, unit: float, n_bins: int = N_BINS) -> np
 
 
 def board_parts(index: ScoreIndex) -> dict:
-    """What does not depend on the controls: knots of all windows, bins of the whole axis, words."""
+    """What does not depend on the controls: the knots for all windows, the bins of the whole axis, the words."""
     preview, words, (lowest, highest) = index.preview(), index.words(), index.extremes
     unit = axis_unit(preview.threshold, preview.tokens_above, index.n_valid)
     pad = [None] * (len(preview.threshold) - len(preview.documents))
-    by_window = lambda counts: [column.tolist() + pad for column in counts.T]  # noqa: E731
+
+    def by_window(counts: np.ndarray) -> list[list]:
+        return [column.tolist() + pad for column in counts.T]
+
     columns = [words[name].to_pylist() for name in ("first_above", "last_above", "word", "count")]
     knots = {
         "threshold": _digits(preview.threshold, 8),
@@ -59,7 +62,7 @@ def board_parts(index: ScoreIndex) -> dict:
 
 
 def tail_bins(index: ScoreIndex, parts: dict, threshold: float) -> dict:
-    """Bins of the close-up: the highest tenth of the scores, or more when the threshold is lower."""
+    """Bins of the close-up: the highest tenth of the scores, or more if the threshold is lower."""
     highest = parts["highest"]
     inside = 0 < index.n_tail < index.n_valid
     low = index.locate(index.n_tail)[0] if inside else parts["lowest"]
@@ -68,58 +71,61 @@ def tail_bins(index: ScoreIndex, parts: dict, threshold: float) -> dict:
     return _bins(index, float(low), highest, parts["unit"])
 
 
-def exact_result(found: Resolved, seq: int) -> dict:
-    """The exact result as the board reads it."""
-    same = ("threshold", "precision", "recall", "effect", "seconds")
+def exact_result(exact: Resolved, seq: int) -> dict:
+    """The exact result in the board's terms."""
     return {
-        **{name: getattr(found, name) for name in same},
         "seq": seq,
-        "above": found.n_above,
-        "window": found.choice.window,
-        "budget": found.choice.max_tokens,
-        "tokens": found.n_selected,
-        "documents": found.n_documents,
-        "scanned": found.hits.scanned,
+        "threshold": exact.threshold,
+        "above": exact.n_above,
+        "window": exact.choice.window,
+        "budget": exact.choice.max_tokens,
+        "tokens": exact.n_selected,
+        "documents": exact.n_documents,
+        "precision": exact.precision,
+        "recall": exact.recall,
+        "effect": exact.effect,
+        "seconds": exact.seconds,
+        "scanned": exact.hits.scanned,
     }
 
 
-def boundary(corpus: TokenizedCorpus, index: ScoreIndex, scores: np.ndarray, found: Resolved) -> dict[str, list]:
-    """The last tokens above the threshold and the first ones below it, nearest first: score and context of each. Both
-    are empty below the tail."""
-    around = found.n_above + np.arange(AT_BOUNDARY)
+def boundary(corpus: TokenizedCorpus, index: ScoreIndex, scores: np.ndarray, exact: Resolved) -> dict[str, list]:
+    """The last tokens above the threshold and the first ones below it, nearest first, with score and context. Both are
+    empty outside the tail."""
+    around = exact.n_above + np.arange(AT_BOUNDARY)
     sides = {}
-    for side, ranks in (("last", 2 * found.n_above - 1 - around), ("first", around)):
+    for side, ranks in (("last", 2 * exact.n_above - 1 - around), ("first", around)):
         places = index.places_at(ranks[(ranks >= 0) & (ranks < index.n_tail)]).tolist()
-        texts = [excerpt_at(corpus, place, lambda near: scores[near] > found.threshold) for place in places]
+        texts = [excerpt_at(corpus, place, lambda near: scores[near] > exact.threshold) for place in places]
         sides[side] = [[score(float(scores[at])), text] for at, text in zip(places, texts, strict=True)]
     return sides
 
 
-def rank_line(found: Resolved) -> dict:
-    """Covered tokens, added up over the documents in order of their rank, as if there were no budget: documents,
-    tokens, and how many documents are hit; from none to all that have any, at about `RANK_POINTS` places."""
-    hit = np.flatnonzero(covered := found.covered[found.ranking.order])
+def rank_line(exact: Resolved) -> dict:
+    """Running total of covered tokens over the documents by rank, as if there were no budget: `documents` and `tokens`
+    at about `RANK_POINTS` places, and how many documents are `hit`."""
+    hit = np.flatnonzero(covered := exact.covered[exact.ranking.order])
     running = np.concatenate([[0], np.cumsum(covered[: hit[-1] + 1 if hit.size else 0])])
     places = np.unique(np.linspace(0, len(running) - 1, RANK_POINTS).astype(np.int64))
     return {"documents": places.tolist(), "tokens": running[places].tolist(), "hit": len(hit)}
 
 
 def effect_text(n_valid: int, penalty: float, *, predicts: bool = True) -> dict:
-    """What the board says about estimated effects: scale (times a sum of scores), help, and how far to trust it;
-    `predicts` is false for scores that are no influence."""
+    """What the board says about estimated effects: the scale of a sum of scores, help, and a note on trust. `predicts`
+    is false for scores that are not an influence."""
     help = "These scores are not an influence, so their sum estimates no effect. Switch to Influence for an estimate."
     if predicts:
         help = (
-            "(1 + penalty) times the selected tokens' scores, as a mean over all tokens: by how much the loss of toxic"
-            " completions would rise against that of safe ones after one small training step. Above 0, toxic"
-            " completions become less likely. It has no unit: only compare selections of one study with it."
+            "(1 + penalty) times the selected tokens' scores, as a mean over all tokens: how much the loss of toxic"
+            " completions would rise, compared with safe ones, after one small training step. Above 0, toxic"
+            " completions become less likely. It has no unit: use it only to compare selections of one study."
         )
     note = "Rough estimate. Train to confirm." if predicts else ""
     return {"scale": predicted_change(1.0, n_valid, penalty), "predicts": predicts, "help": help, "note": note}
 
 
 def document_marks(scores: np.ndarray) -> list[float]:
-    """The scores of one document's tokens, float32 (n,), the first one left out: nothing predicts it."""
+    """The scores of a document's tokens, float32 (n,), without the first one, which nothing predicts."""
     return _digits(np.asarray(scores[1 : MARKS_MOST + 1], dtype=np.float64), 6)
 
 

@@ -10,11 +10,10 @@ from ifguide.ui.threshold.tuning import Tuning
 
 @remembered(4)
 def default_tuning(loaded: Loaded, kind: str) -> Tuning:
-    """The controls as the default selection has them, or as study.toml sets them for another kind of scores."""
+    """The controls of the default selection, or of study.toml for another kind of scores."""
     settings = loaded.study.config.selection
     if kind == settings.attribution and unit_state(loaded.study, Unit("selection", DEFAULT)).state == "fresh":
-        found = loaded.selection(DEFAULT).settings  # its budget is smaller where it cuts no window
-        return Tuning(**{key: found[key] for key in ("tokens_above", "window", "max_tokens")})
+        return Tuning.of(loaded.selection(DEFAULT).settings)  # its budget is smaller where it cuts no window
     above = loaded.index(kind).above_quantile(settings.quantile)
     return Tuning(tokens_above=above, window=settings.window, max_tokens=settings.max_tokens)
 

@@ -1,4 +1,4 @@
-"""Two selections against each other: which tokens and documents only one of them takes."""
+"""Two selections compared: which tokens and documents only one of them takes."""
 
 import numpy as np
 import streamlit as st
@@ -18,7 +18,7 @@ from ifguide.ui.threshold.selection_panel import MODEL_WORDS, saved_as
 from ifguide.ui.threshold.tables import selected_in, values_of
 
 CURRENT = "board"
-"""The current selection. No saved selection is called so in the menu: names there carry a prefix."""
+"""The current selection; saved ones have a prefix in the menu, so that none can have this name."""
 SAVED = "saved:"
 DOCUMENTS_SHOWN = 10
 PARTS = [
@@ -40,15 +40,14 @@ def show(loaded: Loaded, kind: str, settings: dict) -> None:
     st.subheader("Compare two selections", anchor=False)
     titles = {CURRENT: "Current selection"}
     titles |= {SAVED + name: selection_title(name) for name in loaded.study.selection_names()}
-    look = {"placeholder": "Choose a selection", "width": 300}
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        a = layout.choose("A", titles, key="side_a", index=0, **look)
-        b = layout.choose("B", titles, key="side_b", index=None, **look)
+        a = layout.choose("A", titles, key="side_a", width=300)
+        b = layout.choose("B", titles, key="side_b", index=None, placeholder="Choose a selection", width=300)
     if a is None or b is None:
         st.caption("Choose A and B to see which tokens and documents only one of them takes.")
         return
     if a == b:
-        st.caption("A and B are the same selection: choose another one.")
+        st.caption("A and B are the same selection; choose another one.")
         return
     sides = [settings if option == CURRENT else option.removeprefix(SAVED) for option in (a, b)]
     _parts(loaded.overlap(kind, *sides), titles[a], titles[b])
@@ -71,20 +70,21 @@ def _parts(shared: Overlap, title_a: str, title_b: str) -> None:
 
 
 def _effects(loaded: Loaded, kind: str, sides: list, titles: tuple[str, str]) -> None:
-    """Both predicted effects, where the scores are an influence, and which of the two was trained."""
+    """Sizes of both selections, their predicted effects if the scores are an influence, and whether they were
+    trained."""
     predicts = describe_kind(kind).curvature
     lines, n_valid, penalty = [], loaded.index(kind).n_valid, loaded.study.config.suppress.penalty
     for letter, side, title in zip("AB", sides, titles, strict=True):
         current = isinstance(side, dict)
-        found: Holding = loaded.resolved(side) if current else loaded.saved_sums(kind, side)
+        holding: Holding = loaded.resolved(side) if current else loaded.saved_sums(kind, side)
         name = saved_as(loaded, side) if current else side
         if current and name:
             title = f"{title}, saved as {selection_title(name)}"
-        words = [f"{count_of(found.n_selected, 'token')} in {count_of(found.n_documents, 'document')}"]
+        words = [f"{count_of(holding.n_selected, 'token')} in {count_of(holding.n_documents, 'document')}"]
         if predicts:
-            words.append(f"predicted effect {score(predicted_change(found.effect, n_valid, penalty))}")
-        judged = {"precision": found.precision, "recall": found.recall}
-        words += [f"{what} {value:.3f}" for what, value in judged.items() if value is not None]
+            words.append(f"predicted effect {score(predicted_change(holding.effect, n_valid, penalty))}")
+        measures = {"precision": holding.precision, "recall": holding.recall}
+        words += [f"{measure} {value:.3f}" for measure, value in measures.items() if value is not None]
         model = MODEL_WORDS[unit_state(loaded.study, Unit("evaluate", name)).state].lower() if name else "not saved"
         lines.append(f"**{letter}** · {plain(title)}: {', '.join(words)} · {model}")
     st.markdown("  \n".join(lines))
@@ -114,13 +114,19 @@ def _documents(loaded: Loaded, kind: str, sides: list) -> None:
         cells = [document.id, document.source, *shown, excerpt]
         sort = [document.id, document.source, a, b, change, None]
         rows.append({"key": document.id, "cells": cells, "sort": sort})
-    look: dict = {"compact": True, "empty": "Every document has as many selected tokens in A as in B."}
-    components.record_table(DIFFERENCES, rows, key="differ", label="Documents that differ most", **look)
+    components.record_table(
+        DIFFERENCES,
+        rows,
+        key="differ",
+        label="Documents that differ most",
+        compact=True,
+        empty="Every document has as many selected tokens in A as in B.",
+    )
 
 
 def only_one(corpus: TokenizedCorpus, index: int, in_a: np.ndarray, in_b: np.ndarray) -> np.ndarray:
-    """Which tokens of a document only one of two selections takes, bool (n,) each; none of a word of which both take
-    some, where there are others."""
+    """Which tokens of a document only one of two selections takes, bool (n,) each. Words of which both take some are
+    left out if others remain."""
     starts = [word.start() for word in WRITTEN_WORD.finditer(corpus.document(index).text)]
     words = np.searchsorted(starts, values_of(corpus, corpus.char_end, index).astype(np.int64) - 1, side="right")
     differ = in_a != in_b
@@ -129,7 +135,7 @@ def only_one(corpus: TokenizedCorpus, index: int, in_a: np.ndarray, in_b: np.nda
 
 
 def _selected(loaded: Loaded, kind: str, side: str | dict, index: int) -> np.ndarray:
-    """Which tokens of one document a side selects, bool (n,)."""
+    """Which tokens of a document a side selects, bool (n,)."""
     corpus = loaded.corpus()
     if isinstance(side, dict):
         return selected_in(corpus, loaded.scores(kind), loaded.resolved(side), index)[0]

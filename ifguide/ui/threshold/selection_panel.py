@@ -1,4 +1,4 @@
-"""What is done with a selection: save it, load it, rename it, download it, train a model against it."""
+"""What can be done with a selection: save it, load it, rename it, download it, train a model against it."""
 
 import dataclasses
 import tempfile
@@ -29,7 +29,7 @@ TRAIN_HELP = (
     "Saves the selection if it is not saved, trains a new model against these tokens, lets it complete the prompts and"
     " rates the answers. It runs in the background; you can close this page."
 )
-RECORDED = "A recorded study is only read: save and train in a study built here."
+RECORDED = "A recorded study is read-only: save and train in a study built here."
 MODEL_WORDS = {"fresh": "Measured", "stale": "Out of date", "missing": "Not trained"}
 COLUMNS = [
     column("Selection", "titled"),
@@ -44,67 +44,71 @@ CHOSEN_OTHERWISE = {
     "mask": "Tokens that a file names",
     **{name: what[0].upper() + what[1:] for name, (_, what) in BASELINES.items()},
 }
-"""What a selection without a threshold is, by its kind."""
+"""Kind of a selection without a threshold -> what it is."""
 
 Keep = Callable[[Loaded, str, Tuning], None]
-"""Remembers controls, and writes them to the address."""
+"""Remembers controls and writes them to the address."""
 
 
 def show_bar(loaded: Loaded, settings: dict, keep: Keep, steps: dict[str, Callable[[], None] | None]) -> None:
-    """The bar that stays at the bottom: take back, save and train the current selection, which is of `settings`.
-    `steps` are what Undo and Reset do, None where there is nothing to do."""
+    """The bar at the bottom, which undoes changes, saves the current selection (of `settings`) and trains against it.
+    `steps` are what Undo and Reset do, None if there is nothing to undo."""
     with st.container(key="actions", horizontal=True, vertical_alignment="center", gap="small"):
         name = saved_as(loaded, settings)
-        saved = f"Saved as “{plain(selection_title(name))}”" if name else "Not saved"
-        st.caption(st.session_state.pop("said", None) or saved, width="content")
+        state = f"Saved as “{plain(selection_title(name))}”" if name else "Not saved"
+        st.caption(st.session_state.pop("notice", None) or state, width="content")
         st.space("stretch")
         for label, icon in (("Undo", "undo"), ("Reset", "restart_alt")):
             step = steps[label]
             st.button(label, key=f"step_{label}", icon=f":material/{icon}:", on_click=step, disabled=step is None)
         usual = _free_name(loaded, settings)
         with st.form("save", border=False, width="content"), st.container(horizontal=True, gap="small"):
-            look: dict = {"placeholder": usual, "width": 150, "label_visibility": "collapsed"}
-            wanted = st.text_input("Name of the selection", key="new_selection", **look).strip() or usual
+            typed = st.text_input(
+                "Name of the selection", key="new_selection", placeholder=usual, width=150, label_visibility="collapsed"
+            )
             recorded = read_record(loaded.study.root) is not None
-            look = {"icon": ":material/save:", "disabled": recorded, "help": RECORDED if recorded else None}
-            save = st.form_submit_button("Save", **look)
-            if save and _save(loaded, settings, wanted, keep):
+            save = st.form_submit_button(
+                "Save", icon=":material/save:", disabled=recorded, help=RECORDED if recorded else None
+            )
+            if save and _save(loaded, settings, typed.strip() or usual, keep):
                 st.rerun()
-        _ask_training(loaded, name, "train", partial(_save, loaded, settings, usual, keep), type="primary")
+        _ask_training(loaded, name, "train", partial(_save, loaded, settings, usual, keep), primary=True)
 
 
 def saved_as(loaded: Loaded, settings: dict) -> str | None:
-    """The name of the saved selection that holds the same tokens by the same settings, if there is one: of several, the
-    one saved or chosen last."""
-    wanted = {**settings, "tokens_above": loaded.resolved(settings).n_above, "kind": "influence", "corrected": None}
+    """The name of the saved selection with the same tokens and settings, if there is one; of several, the one saved or
+    chosen last."""
+    expected = {**settings, "tokens_above": loaded.resolved(settings).n_above, "kind": "influence", "corrected": None}
     names = loaded.study.selection_names()
     for name in sorted(names, key=lambda name: name != st.session_state.get("saved_selection")):
-        found = loaded.selection(name).settings
-        same = all(found.get(key) == value for key, value in wanted.items())
+        saved = loaded.selection(name).settings
+        same = all(saved.get(key) == value for key, value in expected.items())
         if same and unit_state(loaded.study, Unit("selection", name)).state == "fresh":
             return name
     return None
 
 
 def _free_name(loaded: Loaded, settings: dict) -> str:
-    """A name for a selection that the reader gave none."""
+    """A name for a selection that the reader did not name."""
     above, taken = loaded.resolved(settings).n_above, loaded.study.selection_names()
     name = f"top-{100 * above / loaded.index(settings['attribution']).n_valid:.3g}"
     return next(free for free in (name, *(f"{name}-{n}" for n in range(2, len(taken) + 3))) if free not in taken)
 
 
 def _save(loaded: Loaded, settings: dict, name: str, keep: Keep) -> str | None:
-    """Save the current selection, and say so; the controls show what was saved. Returns its name."""
+    """Save the current selection, and set the controls to what was saved. Returns its name."""
     with layout.guard(go_on=True):
-        made = save_selection(loaded.study, name, settings)
-        st.session_state["saved_selection"] = made.name
-        _take(loaded, keep, made.settings)
-        _tell(f"Saved “{plain(made.name)}”: {count_of(made.settings['n_selected'], 'token')}")
-        return made.name
+        saved = save_selection(loaded.study, name, settings)
+        st.session_state["saved_selection"] = saved.name
+        _apply(loaded, keep, saved.settings)
+        _notify(f"Saved “{plain(saved.name)}”: {count_of(saved.settings['n_selected'], 'token')}")
+        return saved.name
     return None
 
 
-def _ask_training(loaded: Loaded, name: str | None, key: str, save: Callable[[], str | None], **look) -> None:
+def _ask_training(
+    loaded: Loaded, name: str | None, key: str, save: Callable[[], str | None], *, primary: bool = False
+) -> None:
     """A button that trains against a selection, which `save` saves first if it has no name, or a link to the result."""
     study = loaded.study
     if name and unit_state(study, Unit("evaluate", name)).state == "fresh":
@@ -113,15 +117,21 @@ def _ask_training(loaded: Loaded, name: str | None, key: str, save: Callable[[],
         return
     seconds, recorded = training_seconds(study, name), read_record(study.root) is not None
     label = "Train" if seconds is None else f"Train ~{duration(seconds)}"
-    look |= {"icon": ":material/model_training:", "help": RECORDED if recorded else TRAIN_HELP}
-    look["disabled"] = recorded or active_job(study.root) is not None
-    if st.button(label, key=key, **look) and (name := name or save()):
+    clicked = st.button(
+        label,
+        key=key,
+        type="primary" if primary else "secondary",
+        icon=":material/model_training:",
+        help=RECORDED if recorded else TRAIN_HELP,
+        disabled=recorded or active_job(study.root) is not None,
+    )
+    if clicked and (name := name or save()):
         job_panel.start(study.root, ["evaluate", study.name, "--model", name])
 
 
 def training_seconds(study: Study, name: str | None) -> float | None:
-    """How long training against a saved selection and measuring the model will take: as long as the study's other
-    models took, else as its plan says; None where neither is known."""
+    """How long it takes to train against a saved selection and to measure the model: as long as the study's other
+    models took, or else as planned; None if neither is known."""
     plan, total = (known_plan(study) or {"stages": {}})["stages"], 0.0
     for stage in ("suppress", "evaluate"):
         units = study.units(stage)
@@ -148,11 +158,16 @@ def show_saved(loaded: Loaded, keep: Keep) -> None:
     components.record_table(COLUMNS, rows, key="saved_table", label="Saved selections", chosen=chosen, pickable=True)
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         st.markdown(f"**{plain(selection_title(chosen))}**", width="content")
-        found = loaded.selection(chosen).settings
-        other = found["kind"] != "influence" or found["attribution"] not in loaded.study.kinds()
-        note = "Sets the score, the threshold, the neighbours and the budget to those of this selection."
-        look: dict = {"icon": ":material/tune:", "key": "load", "disabled": other, "help": note}
-        st.button("Load", **look, on_click=_load, args=(loaded, keep, found))
+        settings = loaded.selection(chosen).settings
+        st.button(
+            "Load",
+            key="load",
+            icon=":material/tune:",
+            help="Sets the score, the threshold, the neighbours and the budget to those of this selection.",
+            disabled=settings["kind"] != "influence" or settings["attribution"] not in loaded.study.kinds(),
+            on_click=_load,
+            args=(loaded, keep, settings),
+        )
         _ask_training(loaded, chosen, "train_saved", lambda: None)
         _download(loaded, chosen)
         if chosen not in BUILT_IN_SELECTIONS:
@@ -160,47 +175,50 @@ def show_saved(loaded: Loaded, keep: Keep) -> None:
             _delete(loaded, chosen)
 
 
-def settings_line(found: dict) -> str:
+def settings_line(settings: dict) -> str:
     """The settings of a selection in one line."""
-    if found["tokens_above"] is None:
-        return CHOSEN_OTHERWISE.get(found["kind"], "The best by scores from a file")
-    top = f"top {share(found['tokens_above'], found['n_valid'], digits=2)}"
+    if settings["tokens_above"] is None:
+        return CHOSEN_OTHERWISE.get(settings["kind"], "The best by scores from a file")
+    top = f"top {share(settings['tokens_above'], settings['n_valid'], digits=2)}"
     at_random = f"As many tokens as the {top}, drawn at random"
-    line = at_random if found["kind"] == "random" else f"{describe_kind(found['attribution']).title}, {top}"
-    if found["window"]:
-        line += f", {count_of(found['window'], 'neighbour')} on each side"
-    return line + (f", budget {count(found['max_tokens'])}" if found["max_tokens"] else "")
+    line = at_random if settings["kind"] == "random" else f"{describe_kind(settings['attribution']).title}, {top}"
+    if settings["window"]:
+        line += f", {count_of(settings['window'], 'neighbour')} on each side"
+    return line + (f", budget {count(settings['max_tokens'])}" if settings["max_tokens"] else "")
 
 
 def _row(loaded: Loaded, name: str) -> dict:
-    found, state = loaded.selection(name).settings, unit_state(loaded.study, Unit("evaluate", name)).state
-    by_score = found["tokens_above"] is not None and found["kind"] != "random"
-    counts = [found["n_selected"], found["n_documents_hit"]]
-    title = [selection_title(name), settings_line(found), ""]
-    threshold = score(found["threshold"]) if by_score else "–"
+    settings, state = loaded.selection(name).settings, unit_state(loaded.study, Unit("evaluate", name)).state
+    threshold = None if settings["tokens_above"] is None or settings["kind"] == "random" else settings["threshold"]
+    counts = [settings["n_selected"], settings["n_documents_hit"]]
+    title = [selection_title(name), settings_line(settings), ""]
+    shown = "–" if threshold is None else score(threshold)
     return {
         "key": name,
-        "cells": [title, threshold, *map(count, counts), [state, MODEL_WORDS[state], ""]],
-        "sort": [name, found["threshold"] if by_score else None, *counts, state],
+        "cells": [title, shown, *map(count, counts), [state, MODEL_WORDS[state], ""]],
+        "sort": [name, threshold, *counts, state],
     }
 
 
-def _tell(sentence: str) -> None:
-    st.session_state["said"] = sentence
+def _notify(sentence: str) -> None:
+    st.session_state["notice"] = sentence
 
 
-def _load(loaded: Loaded, keep: Keep, found: dict) -> None:
-    st.session_state["attribution"] = found["attribution"]
-    st.session_state["saved_selection"] = found["name"]
-    _take(loaded, keep, found)
-    _tell(f"Loaded “{plain(selection_title(found['name']))}”")
+def _load(loaded: Loaded, keep: Keep, settings: dict) -> None:
+    st.session_state["attribution"] = settings["attribution"]
+    st.session_state["saved_selection"] = settings["name"]
+    _apply(loaded, keep, settings)
+    _notify(f"Loaded “{plain(selection_title(settings['name']))}”")
 
 
-def _take(loaded: Loaded, keep: Keep, found: dict) -> None:
-    """Set the controls to those of a selection."""
+def _apply(loaded: Loaded, keep: Keep, settings: dict) -> None:
+    """Set the controls to those of a selection; the brushed range stays."""
     before: Tuning = st.session_state["tuning"][1]
-    loads = {key: found[key] for key in ("tokens_above", "window", "max_tokens")}
-    keep(loaded, found["attribution"], dataclasses.replace(before, **loads))
+    keep(
+        loaded,
+        settings["attribution"],
+        dataclasses.replace(Tuning.of(settings), range=before.range, low=before.low, high=before.high),
+    )
 
 
 def _download(loaded: Loaded, name: str) -> None:
@@ -210,7 +228,7 @@ def _download(loaded: Loaded, name: str) -> None:
         file=f"{loaded.name}-{name}.parquet",
         mime="application/vnd.apache.parquet",
         key="download_mask",
-        help="Parquet, one row a document: the selected tokens, their characters in the text, and the settings.",
+        help="Parquet, one row for each document: the selected tokens, their characters, and the settings.",
     )
 
 
@@ -228,7 +246,7 @@ def _rename(loaded: Loaded, name: str) -> None:
             with layout.guard(go_on=True):
                 rename_selection(loaded.study, name, new)
                 st.session_state["saved_selection"] = new
-                _tell(f"Renamed “{plain(name)}” to “{plain(new)}”")
+                _notify(f"Renamed “{plain(name)}” to “{plain(new)}”")
                 st.rerun()
 
 
@@ -240,5 +258,5 @@ def _delete(loaded: Loaded, name: str) -> None:
         if st.button("Delete permanently", key=f"delete_{name}"):
             with layout.guard(go_on=True):
                 delete_selection(loaded.study, name)
-                _tell(f"Deleted “{plain(name)}”")
+                _notify(f"Deleted “{plain(name)}”")
                 st.rerun()

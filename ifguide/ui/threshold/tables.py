@@ -14,7 +14,7 @@ from ifguide.ui.excerpts import excerpt_around
 from ifguide.ui.format import column, count, score, share
 
 MIN_FOR_LIFT = 3
-"""The lift of a word selected once or twice means little: such words come last when sorted by lift."""
+"""Words selected less often come last when sorted by lift, which means little for them."""
 WORDS_MOST = 400
 
 _sorting = partial(column, sortable=True)
@@ -57,10 +57,10 @@ RANGE_COLUMNS = [
 ]
 
 
-def word_rows(found: Sequence[WordCount]) -> list[dict]:
-    """The words selected most often, and those of the highest lift, each once."""
-    by_lift = sorted((w for w in found if w.selected >= MIN_FOR_LIFT), key=lambda w: (-w.lift, -w.selected, w.word))
-    kept = dict.fromkeys([*found[:WORDS_MOST], *by_lift[:WORDS_MOST]])
+def word_rows(words: Sequence[WordCount]) -> list[dict]:
+    """The words selected most often, and those with the highest lift, each once."""
+    by_lift = sorted((w for w in words if w.selected >= MIN_FOR_LIFT), key=lambda w: (-w.lift, -w.selected, w.word))
+    kept = dict.fromkeys([*words[:WORDS_MOST], *by_lift[:WORDS_MOST]])
     most = max((w.selected for w in kept), default=1)
     return [
         _counted_row(w.word, w.selected, w.occurrences, w.lift, most, sort_lift=w.selected >= MIN_FOR_LIFT)
@@ -69,7 +69,7 @@ def word_rows(found: Sequence[WordCount]) -> list[dict]:
 
 
 def source_rows(names: Sequence[str], totals: np.ndarray, selected: np.ndarray) -> list[dict]:
-    """One row a source, most selected tokens first; of each, `totals` int64 (S,) have a score."""
+    """A row for each source, most selected tokens first. `totals` and `selected`, int64 (S,), count its tokens."""
     base, most = int(selected.sum()) / max(1, int(totals.sum())), max(1, int(selected.max(initial=0)))
     rows = []
     for s in np.argsort(-selected, kind="stable").tolist():
@@ -87,13 +87,13 @@ def _counted_row(name: str, selected: int, total: int, lift: float, most: int, *
     }
 
 
-def ranked_rows(corpus: TokenizedCorpus, scores: np.ndarray, found: Resolved, places: slice | np.ndarray) -> list[dict]:
-    """Places of the rank list of an exact result; `scores` float32 (N,) are of the kind that was resolved."""
-    top = float(found.documents(slice(1))["sum_above"][0].as_py()) if len(found.taken) else 0.0
+def ranked_rows(corpus: TokenizedCorpus, scores: np.ndarray, exact: Resolved, places: slice | np.ndarray) -> list[dict]:
+    """Documents of an exact result by their places in its rank list; `scores`, float32 (N,), are of the same kind."""
+    top = float(exact.documents(slice(1))["sum_above"][0].as_py()) if len(exact.taken) else 0.0
     lines = []
-    for row in found.documents(places).to_pylist():
+    for row in exact.documents(places).to_pylist():
         document = corpus.document(row["document"])
-        marked, values = selected_in(corpus, scores, found, row["document"])
+        marked, values = selected_in(corpus, scores, exact, row["document"])
         cells = [
             count(row["rank"]),
             document.id,
@@ -108,7 +108,7 @@ def ranked_rows(corpus: TokenizedCorpus, scores: np.ndarray, found: Resolved, pl
 
 
 def range_rows(
-    corpus: TokenizedCorpus, scores: np.ndarray, found: Resolved, hits: pa.Table, rows: slice, low: float, high: float
+    corpus: TokenizedCorpus, scores: np.ndarray, exact: Resolved, hits: pa.Table, rows: slice, low: float, high: float
 ) -> list[dict]:
     """A page of the documents with scores in (low, high]; `hits` comes from `ScoreIndex.documents_in_range`."""
     most = hits["count"][0].as_py() if len(hits) else 1
@@ -116,14 +116,14 @@ def range_rows(
     for row in hits.slice(rows.start, rows.stop - rows.start).to_pylist():
         index = row["document"]
         document = corpus.document(index)
-        taken, values = selected_in(corpus, scores, found, index)
+        taken, values = selected_in(corpus, scores, exact, index)
         start = int(corpus.offsets[index])
         marked = (values > low) & (values <= high) & corpus.valid_between(start, start + len(values))
         cells = [
             document.id,
             document.source,
             [count(row["count"]), row["count"] / most],
-            count(found.taken[index]),
+            count(exact.taken[index]),
             excerpt_around(corpus, index, marked=marked, scores=values, taken=taken),
         ]
         lines.append({"key": document.id, "cells": cells})
@@ -131,17 +131,17 @@ def range_rows(
 
 
 def values_of(corpus: TokenizedCorpus, values: np.ndarray, index: int) -> np.ndarray:
-    """The values (n,) of one document's tokens, out of (N,)."""
+    """The values (n,) of a document's tokens, out of (N,)."""
     return np.asarray(values[int(corpus.offsets[index]) : int(corpus.offsets[index + 1])])
 
 
 def selected_in(
-    corpus: TokenizedCorpus, scores: np.ndarray, found: Resolved, index: int
+    corpus: TokenizedCorpus, scores: np.ndarray, exact: Resolved, index: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Which tokens of one document a result selects, bool (n,), and their scores, float32 (n,): as in
+    """Which tokens of a document a result selects, bool (n,), and their scores, float32 (n,). As in
     `ifguide.selection.algorithm.select_tokens`, covered tokens are taken in reading order."""
     values = values_of(corpus, scores, index)
     covered = np.zeros(len(values), dtype=bool)
-    places = expand_intervals(*found.hits.covered_intervals(index, index + 1, found.choice.window, np.ones(1, bool)))
-    covered[places[: found.taken[index]] - corpus.offsets[index]] = True
+    places = expand_intervals(*exact.hits.covered_intervals(index, index + 1, exact.choice.window, np.ones(1, bool)))
+    covered[places[: exact.taken[index]] - corpus.offsets[index]] = True
     return covered, values

@@ -1,6 +1,6 @@
-"""The controls of the Threshold page, as the address names them and as a selection needs them. No streamlit here.
+"""The controls of the Threshold page, as the address has them and as a selection needs them. No streamlit here.
 
-The handle's place is a number of tokens above the threshold: `above` in the address.
+The handle's place is the number of tokens above the threshold: `above` in the address.
 """
 
 import dataclasses
@@ -12,9 +12,9 @@ from ifguide.ui.format import finite
 
 RANGES = ("all", "tail")
 CONTROLS = {"above", "window", "budget", "range", "low", "high"}
-"""Parameters of the address that are about the controls."""
+"""Parameters of the address for the controls."""
 LARGEST_WINDOW = 50
-"""More neighbours on each side than this are a typing error."""
+"""More neighbours on each side than this can only be a typing error."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,32 +26,43 @@ class Tuning:
     window: int
     """Tokens taken on each side of a hit."""
     max_tokens: int
-    """Budget; 0: none."""
+    """Token budget; 0: none."""
     range: str = "all"
     """Scores on the axis: `all` or `tail`."""
     low: float | None = None
-    """Lower end of the brushed scores, left out; None: nothing is brushed."""
+    """Lower end of the brushed scores, excluded; None: nothing is brushed."""
     high: float | None = None
     """Upper end, included."""
 
     def settings(self, attribution: str) -> dict:
         """What `ifguide.study.stages.select.save_selection` and the score index take."""
-        kept = {key: getattr(self, key) for key in ("tokens_above", "window", "max_tokens")}
-        return {"attribution": attribution, **kept}
+        return {
+            "attribution": attribution,
+            "tokens_above": self.tokens_above,
+            "window": self.window,
+            "max_tokens": self.max_tokens,
+        }
+
+    @classmethod
+    def of(cls, settings: Mapping) -> "Tuning":
+        """The controls of a selection."""
+        return cls(tokens_above=settings["tokens_above"], window=settings["window"], max_tokens=settings["max_tokens"])
 
 
 def read_address(parameters: Mapping[str, str], start: Tuning, index: ScoreIndex) -> Tuning:
-    """The controls as an address names them: `CONTROLS`; what it does not name, or names wrongly, stays as in
-    `start`."""
-    found = {key: _number(parameters.get(key)) for key in CONTROLS - {"range"}}
-    choice: dict = {key: found[key] for key in ("above", "window", "budget") if found[key] == int(found[key] or 0)}
-    if found["low"] is not None and found["high"] is not None and found["low"] <= found["high"]:
-        choice |= {"low": found["low"], "high": found["high"]}
+    """The controls that an address sets; what it leaves out or sets wrongly stays as in `start`."""
+    numbers = {key: _number(parameters.get(key)) for key in CONTROLS - {"range"}}
+    choice: dict = {
+        key: numbers[key] for key in ("above", "window", "budget") if numbers[key] == int(numbers[key] or 0)
+    }
+    low, high = numbers["low"], numbers["high"]
+    if low is not None and high is not None and low <= high:
+        choice |= {"low": low, "high": high}
     return apply_choice(start, {**choice, "range": parameters.get("range")}, index)
 
 
 def write_address(tuning: Tuning, default: Tuning) -> dict[str, str | None]:
-    """The parameters that lead back to these controls; None where the address need not name one."""
+    """The parameters that restore these controls; None where they are the default."""
     names = {"above": "tokens_above", "window": "window", "budget": "max_tokens", "range": "range"}
     now = {key: (getattr(tuning, name), getattr(default, name)) for key, name in names.items()}
     written = {key: None if value == usual else str(value) for key, (value, usual) in now.items()}
@@ -61,7 +72,7 @@ def write_address(tuning: Tuning, default: Tuning) -> dict[str, str | None]:
 
 def apply_choice(tuning: Tuning, choice: Mapping, index: ScoreIndex) -> Tuning:
     """The controls after the board's message: any of `above` or `threshold`, `window`, `budget`, `range`, and `low`
-    with `high`, each kept within what there is. A part of it that makes no sense changes nothing."""
+    with `high`, each limited to what is possible. Invalid parts are ignored."""
     names = ("above", "threshold", "window", "budget", "low", "high")
     above, threshold, window, budget, low, high = (finite(choice.get(name)) for name in names)
     if above is None and threshold is not None:
