@@ -46,9 +46,8 @@ def explain(
 def map_documents(name: StudyName) -> Answer:
     """Draw the map of documents, for the app's Threshold page.
 
-    Documents that the base model reads alike are near each other. Takes one pass of the model over the corpus. `ifguide
-    export --what atlas` takes it to Embedding Atlas.
-    """
+    Documents that are similar to the base model are near each other. Takes one pass of the model over the corpus.
+    `ifguide export --what atlas` takes it to Embedding Atlas."""
     from numpy import isfinite
 
     from ifguide.study.analysis.document_map import STATES, draw_map, read_map
@@ -58,9 +57,9 @@ def map_documents(name: StudyName) -> Answer:
     if places is None or read_map(study, STATES) is None:
         with follow_run("map") as progress:
             places = draw_map(study, progress)
-    n_known = int(isfinite(places[:, 0]).sum())
-    text = f"{n_known:,} of {len(places):,} documents are on the map, for the app's Threshold page"
-    return Answer({"study": name, "on_the_map": n_known, "documents": len(places)}, text)
+    n_placed = int(isfinite(places[:, 0]).sum())
+    text = f"{n_placed:,} of {len(places):,} documents are on the map, for the app's Threshold page"
+    return Answer({"study": name, "on_the_map": n_placed, "documents": len(places)}, text)
 
 
 _MODELS = "base or a selection; give the option once for each model."
@@ -91,18 +90,18 @@ def mechanism(
     names = tuple(DEFAULT if model == "suppressed" else model for model in models or (BASE, DEFAULT))
     budget = PrefixSettings(n_tokens=prefix_tokens, steps=steps, candidates=candidates, seed=seed)
     settings = MechanismSettings(models=names, search=search, n_search=queries, prefix=budget)
-    found = read_mechanism(study, settings)
-    if found is None:
+    result = read_mechanism(study, settings)
+    if result is None:
         with follow_run("mechanism") as progress:
-            found = measure_mechanism(study, settings, progress)
-    return Answer(found, _format_mechanism(found))
+            result = measure_mechanism(study, settings, progress)
+    return Answer(result, _format_mechanism(result))
 
 
-def _format_mechanism(found: dict) -> str:
-    """The layers and the search as tables. The prefix itself is only in the JSON: it may be offensive."""
+def _format_mechanism(result: dict) -> str:
+    """The layers and the search as tables. The prefix itself is only in the JSON, since it may be offensive."""
     from ifguide.cli.terminal import format_table
 
-    models, n_queries = found["models"], found["queries"]
+    models, n_queries = result["models"], result["queries"]
     n_layers = len(next(iter(models.values()))["layers"]["toxic"]["probability"])
     columns = [(name, kind) for kind in ("toxic", "safe") for name in models]
     parts = []
@@ -118,7 +117,7 @@ def _format_mechanism(found: dict) -> str:
         parts.append(format_table(("layer", *(f"{name}, {kind}" for name, kind in columns)), rows))
     searched = {name: values["prefix"] for name, values in models.items() if "prefix" in values}
     if searched:
-        budget = found["settings"]["prefix"]
+        budget = result["settings"]["prefix"]
         keys = ("without", "start", "best", "others_without", "others")
         rows = []
         for name, prefix in searched.items():
@@ -158,28 +157,28 @@ def rank(
 
     study = open_study(name)
     with follow_run("rank") as progress:
-        known = read_labels(study, labels)
-        found = study_rankings(study, known, n_draws=draws, seed=seed, report=report_part(progress, "orders"))
-    n_bad, n_known = int(known.bad.sum()), int(known.known.sum())
-    rows = [dataclasses.asdict(quality) for quality in found]
-    values = {"study": name, "labels": labels, "documents": n_known, "bad": n_bad, "rankings": rows}
-    return Answer(values, format_rankings(found, n_bad, n_known))
+        labelled = read_labels(study, labels)
+        rankings = study_rankings(study, labelled, n_draws=draws, seed=seed, report=report_part(progress, "orders"))
+    n_bad, n_labelled = int(labelled.bad.sum()), int(labelled.known.sum())
+    rows = [dataclasses.asdict(quality) for quality in rankings]
+    values = {"study": name, "labels": labels, "documents": n_labelled, "bad": n_bad, "rankings": rows}
+    return Answer(values, format_rankings(rankings, n_bad, n_labelled))
 
 
-def format_rankings(found: list, n_bad: int, n_known: int) -> str:
+def format_rankings(rankings: list, n_bad: int, n_labelled: int) -> str:
     """The rankings as a table, intervals in brackets."""
     from ifguide.cli.terminal import format_table
 
-    depths = list(found[0].precision_at)
+    depths = list(rankings[0].precision_at)
     rows = []
-    for quality in found:
+    for quality in rankings:
         intervals = (quality.auroc, quality.average_precision, *(quality.precision_at[depth] for depth in depths))
         cells = (f"{one.value:.3f} [{one.low:.3f}, {one.high:.3f}]" for one in intervals)
         rows.append((quality.scores, quality.way.replace("_", " "), *cells))
     heads = ("scores", "way", "AUROC", "average precision", *(f"precision at {depth}" for depth in depths))
     return (
-        f"{format_table(heads, rows)}\n\n{n_bad:,} of {n_known:,} documents are bad: by chance AUROC is .5 and"
-        f" precision {n_bad / n_known:.3f}"
+        f"{format_table(heads, rows)}\n\n{n_bad:,} of {n_labelled:,} documents are bad: by chance AUROC is .5 and"
+        f" precision {n_bad / n_labelled:.3f}"
     )
 
 
@@ -187,19 +186,19 @@ def reliability(name: StudyName) -> Answer:
     """Tell whether a study's scores are noise.
 
     Each half of the queries scores a sample of the corpus by itself; the correlations are saved in the study's folder.
-    They tell noise, not validity: scores can repeat and yet find nothing toxic.
+    They measure noise, not validity: scores can be reproducible and still find nothing toxic.
     """
     from ifguide.cli.terminal import format_table
     from ifguide.study.analysis.reliability import describe_reliability, measure_reliability, read_reliability
 
     study = open_study(name)
-    found = read_reliability(study)
-    if found is None:
+    result = read_reliability(study)
+    if result is None:
         with follow_run("reliability") as progress:
-            found = measure_reliability(study, progress=progress)
-    rows = [(kind, f"{one['pearson']:.3f}", f"{one['whole']:.3f}") for kind, one in found["kinds"].items()]
-    said = f"{found['tokens']:,} tokens. {describe_reliability(found, study.config.selection.attribution)}".rstrip()
-    return Answer(found, f"{format_table(('scores', 'Pearson', 'for all queries'), rows)}\n\n{said}")
+            result = measure_reliability(study, progress=progress)
+    rows = [(kind, f"{one['pearson']:.3f}", f"{one['whole']:.3f}") for kind, one in result["kinds"].items()]
+    note = f"{result['tokens']:,} tokens. {describe_reliability(result, study.config.selection.attribution)}".rstrip()
+    return Answer(result, f"{format_table(('scores', 'Pearson', 'for all queries'), rows)}\n\n{note}")
 
 
 def report(

@@ -38,18 +38,18 @@ def demo(
 
 
 QUICK_SECONDS = 60
-"""A run explains documents by itself where the direction, a pass over the queries as well, took no longer."""
+"""A run explains documents if the direction, which passes over the queries too, took no longer than this."""
 
 
 def _explain_best(study: "Study", progress: "Progress") -> None:
-    """Explain the best-ranked documents for the app, where that is quick. The study is whole without it, so an error is
-    a message."""
+    """Explain the best-ranked documents for the app if that is quick. The study is complete without it, so an error is
+    only a message."""
     from ifguide.study.analysis.explain import TOP, explain_top
     from ifguide.study.freshness import stage_state
 
     command = f"`ifguide explain {study.name} --top {TOP}`"
     if (stage_state(study, "direction").seconds or 0) > QUICK_SECONDS:
-        progress.message(f"{command} explains the best-ranked documents; it takes a pass over the queries or several")
+        progress.message(f"{command} explains the best-ranked documents; it takes one or more passes over the queries")
         return
     try:
         explain_top(study, TOP, progress)
@@ -66,7 +66,7 @@ def _column(note: str, default: str | bool = False) -> OptionInfo:
 
 
 _CORPUS = "A .jsonl, .csv, .tsv, .parquet or .txt file, a folder, or a hub data set."
-_SPANS = "The corpus's column of known toxic character spans; they judge the result and never enter it."
+_SPANS = "The corpus's column of known toxic character spans, which only judge the result."
 _PRESETS = "A set of settings: quick, balanced, thorough or paper; `ifguide settings --presets` describes them."
 _SET = "Any other setting, such as model.mode=scratch; give the option once for each setting."
 
@@ -123,8 +123,8 @@ def new(
 
 
 def _with_absolute_paths(config: "StudyConfig", root: Path) -> "StudyConfig":
-    """The same settings with paths that hold from any folder; those inside the study's own begin there, so that it can
-    be moved. Hub ids are left alone."""
+    """The same settings with absolute paths, or paths relative to the study's folder for files in it, so that it can be
+    moved. Hub ids stay as they are."""
 
     def absolute(path):
         if isinstance(path, tuple):
@@ -172,7 +172,7 @@ def run(
             raise InputError(f"expected a stage ({', '.join(STAGES)}), got {stage!r}")
     study = open_study(name)
     if background and launched_together():
-        raise InputError("--background starts one process; start several with torchrun or accelerate launch without it")
+        raise InputError("--background starts a single process; with torchrun or accelerate launch, leave it out")
     if background:
         options = {"--until": until, "--force": force}
         given = [part for option, stage in options.items() if stage for part in (option, stage)]
@@ -193,9 +193,8 @@ def score(
 ) -> Answer:
     """Score one part of the corpus, as one task of a job array.
 
-    The stages before the scores must be built. Parts need nothing of each other, and a part that is started again keeps
-    what it has. `ifguide run` then puts them together.
-    """
+    The stages before the scores must be built. Parts do not depend on each other, and a part that is restarted
+    continues where it stopped. `ifguide run` then joins them."""
     study = open_study(name)
     with follow_run("scores") as progress:
         from ifguide.study.stages.scoring import score_task
@@ -210,7 +209,7 @@ def plan(
 ) -> Answer:
     """Predict the time, memory and disk of each stage.
 
-    It measures the study's own model on the beginning of its own corpus for some seconds, before anything is built.
+    It measures the study's model on the start of its corpus for a few seconds, before anything is built.
     """
     from ifguide.cli.terminal import format_table
     from ifguide.config.io import with_values
@@ -218,21 +217,21 @@ def plan(
 
     study = open_study(name)
     with follow_run("plan"):
-        found = make_plan(study)
+        plan = make_plan(study)
         written: dict = {}
-        while fit and (more := dict(found["remedies"].items() - written.items())):
-            written |= more
-            study = study.change(with_values(study.config, more))
-            found = make_plan(study)
-    remedies = (found["remedies"] | written).items()
-    parts = "one part" if found["partitions"] == 1 else f"{found['partitions']} parts"
+        while fit and (changes := dict(plan["remedies"].items() - written.items())):
+            written |= changes
+            study = study.change(with_values(study.config, changes))
+            plan = make_plan(study)
+    remedies = (plan["remedies"] | written).items()
+    parts = "one part" if plan["partitions"] == 1 else f"{plan['partitions']} parts"
     lines = [
-        format_table(("stage", "time", "memory", "GPU memory", "disk"), plan_rows(found)),
+        format_table(("stage", "time", "memory", "GPU memory", "disk"), plan_rows(plan)),
         f"factors: the layers are fitted in {parts}, with two passes over the tokens for each",
-        *(f"does not fit: {problem}" for problem in found["problems"]),
+        *(f"does not fit: {problem}" for problem in plan["problems"]),
         *(f"{'written' if key in written else 'try'}: {key} = {json.dumps(value)}" for key, value in remedies),
     ]
-    return Answer(found, "\n".join(lines))
+    return Answer(plan, "\n".join(lines))
 
 
 def rows(data: Annotated[str, Argument(metavar="FILE_OR_DATASET", help="As for `ifguide new --corpus`.")]) -> Answer:
@@ -243,8 +242,8 @@ def rows(data: Annotated[str, Argument(metavar="FILE_OR_DATASET", help="As for `
     from ifguide.data.readers import first_rows
 
     with follow_run("rows"):
-        found = list(first_rows(data))
-    return Answer({"rows": found}, "\n".join(json.dumps(row, ensure_ascii=False) for row in found))
+        first = list(first_rows(data))
+    return Answer({"rows": first}, "\n".join(json.dumps(row, ensure_ascii=False) for row in first))
 
 
 def _start_in_background(name: str, arguments: list[str], *, skip_when_fresh: bool = False) -> Answer:
@@ -274,7 +273,7 @@ def cancel(name: StudyName) -> Answer:
 
     job = active_job(cache_dir() / check_name(name))
     if job is None:
-        raise InputError(f"study {name!r} has no running job; stop a run in another terminal there, with Ctrl+C")
+        raise InputError(f"study {name!r} has no running job; to stop a run in another terminal, press Ctrl+C there")
     state = cancel_job(job).state
     text = f"job {job.id} is {state}; continue with `ifguide run {name}`"
     return Answer({"study": name, "job": job.id, "state": state}, text)

@@ -36,20 +36,20 @@ app = typer.Typer(
 THREADS_WAIT = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "2000"}
 """How torch's threads wait for each other, unless the user sets it. By default they spin for milliseconds, which halves
 their speed when anything else runs. Sleeping at once costs a sixth when nothing does, so GNU's OpenMP first spins for
-some ten microseconds (`python -m benchmarks.training_speed`)."""
+about ten microseconds (`python -m benchmarks.training_speed`)."""
 TOGETHER = ("run", "suppress", "evaluate")
 """Commands that several processes can share."""
 COMPLETE = "_IFGUIDE_COMPLETE"
-"""Environment variable in which a shell's completion script (`ifguide completions`) asks for words."""
+"""Environment variable through which a shell's completion script (`ifguide completions`) asks for words."""
 _debug = False
 
 
 def main() -> None:
     """Run the command in `sys.argv`; an error that the user can fix becomes one line and exit code 2."""
-    if not THREADS_WAIT.keys() & os.environ.keys():  # all or none: the second would overrule a policy of the user's
+    if not THREADS_WAIT.keys() & os.environ.keys():  # all or none: the second would override the user's policy
         os.environ.update(THREADS_WAIT)
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # its warnings about models are ours to give
-    if launched_together():  # when a process ends, the others print our own line, not a trace of torch's sockets
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # we give its warnings about models ourselves
+    if launched_together():  # if a process ends, the others print our own line, not a trace of torch's sockets
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     if COMPLETE in os.environ:
         from typer.completion import completion_init
@@ -61,7 +61,7 @@ def main() -> None:
         if _debug:
             raise
         if isinstance(error, ProcessError) and not speaks():
-            _leave(2)  # the process that failed and the first one print the reason
+            _leave(2)  # the failed process and the first one print the reason
         if isinstance(error, BrokenPipeError):  # the reader of a pipe has closed it
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(1)
@@ -70,8 +70,8 @@ def main() -> None:
         sys.exit(130)
     except Exception as error:
         if not hasattr(error, "format_message"):  # not one of typer's own, whose module differs between versions
-            if not _debug and (said := explain_system_error(error)):  # a library's own error for a full disk
-                _fail(said)
+            if not _debug and (reason := explain_system_error(error)):  # such as a library's own error for a full disk
+                _fail(reason)
             raise
         if type(error).__name__ == "NoArgsIsHelpError":
             with contextlib.suppress(BrokenPipeError):
@@ -82,7 +82,7 @@ def main() -> None:
 
 
 def _fail(message: str) -> None:
-    """Print one line on standard error and end with exit code 2. Text from files in it cannot steer the terminal."""
+    """Print one line on standard error, with control characters escaped, and end with exit code 2."""
     from ifguide.cli.terminal import printable
 
     print(f"error: {printable(' '.join(message.split()))}", file=sys.stderr)
@@ -98,8 +98,8 @@ def _leave(code: int) -> NoReturn:
     sys.exit(code)
 
 
-def _show_version(wanted: bool) -> None:
-    if wanted:
+def _show_version(asked: bool) -> None:
+    if asked:
         print(f"ifguide {__version__}")
         raise typer.Exit
 

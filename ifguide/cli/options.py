@@ -16,14 +16,14 @@ AsJson = Annotated[bool, Option("--json", help="Print one JSON object; docs/scri
 
 
 class Answer(NamedTuple):
-    """What a command found or made."""
+    """The result of a command."""
 
     values: dict[str, Any]
     """What `--json` prints."""
     text: str
     """What people read without it."""
     error: Exception | None = None
-    """Raised once that is printed."""
+    """Raised after printing."""
 
 
 def answers(command: Callable[..., Answer], speaks: Callable[[], bool]) -> Callable[..., None]:

@@ -29,7 +29,7 @@ def suggest(
 ) -> Answer:
     """Make toxic and safe queries from a file, or from verdicts.
 
-    Prints how alike the two sets are, and warns when their topics tell them apart: scores would then find topics.
+    Prints how similar the two sets are, and warns if their topics differ: scores would then find topics.
     """
     from ifguide.config.schema import QueriesConfig
     from ifguide.data.queries import KINDS
@@ -43,34 +43,39 @@ def suggest(
         raise ConfigError(f"--out: expected no queries in {out}, got {' and '.join(there)}; {remedy}")
     with follow_run("suggest"):
         if study:
-            found = make_sets(read_verdicts(open_study(study)), f"the verdicts of study {study!r}")
+            queries = make_sets(read_verdicts(open_study(study)), f"the verdicts of study {study!r}")
         else:
-            found = read_query_sets(source, QueriesConfig(toxic_min=toxic_min, safe_max=safe_max), split_names(labels))
+            queries = read_query_sets(
+                source, QueriesConfig(toxic_min=toxic_min, safe_max=safe_max), split_names(labels)
+            )
         out.mkdir(parents=True, exist_ok=True)
         files: dict = {}
         for kind in KINDS:
-            rows = found.loc[found["kind"] == kind, ["prompt", "completion"]]
+            rows = queries.loc[queries["kind"] == kind, ["prompt", "completion"]]
             rows.to_json(out / f"{kind}.jsonl", orient="records", lines=True, force_ascii=False)
             words = rows["completion"].str.split().str.len().median()
             files[kind] = {"file": str(out / f"{kind}.jsonl"), "queries": len(rows), "median_words": float(words)}
-        alike = _describe_likeness(found, reveal)
-    said = "{file}: {queries:,} queries, {median_words:g} words in the median completion"
-    text = [*(said.format(**one) for one in files.values()), f"left out: {found.attrs['left_out']}", *alike.values()]
-    return Answer({**files, "left_out": found.attrs["left_out"], **alike}, "\n".join(filter(None, text)))
+        likeness = _describe_likeness(queries, reveal)
+    lines = [
+        f"{one['file']}: {one['queries']:,} queries, {one['median_words']:g} words in the median completion"
+        for one in files.values()
+    ]
+    left_out = queries.attrs["left_out"]
+    text = "\n".join(filter(None, [*lines, f"left out: {left_out}", *likeness.values()]))
+    return Answer({**files, "left_out": left_out, **likeness}, text)
 
 
-def _describe_likeness(found: "pandas.DataFrame", reveal: bool) -> dict[str, str]:
-    """How well words without the toxic ones tell the sets apart, and a warning when they do; else an empty one."""
+def _describe_likeness(queries: "pandas.DataFrame", reveal: bool) -> dict[str, str]:
+    """How well words other than the toxic ones tell the sets apart, and a warning if they do; empty otherwise."""
     from ifguide.cli.terminal import printable
     from ifguide.evaluation.query_likeness import TOPIC_AUC, compare_topics
 
-    if (alike := compare_topics(found)) is None:
-        alone = "too few prompts or words to say whether the sets are about the same things"
-        return {"topics": alone, "warning": ""}
-    (auc, words), warning = alike, ""
+    if (likeness := compare_topics(queries)) is None:
+        return {"topics": "too few prompts or words to tell whether the sets have the same topics", "warning": ""}
+    (auc, words), warning = likeness, ""
     if auc >= TOPIC_AUC:
         shown = ", ".join(f"{word if reveal or not veil else word[0] + '…'} ({kind})" for word, kind, veil in words)
-        warning = f"warning: the sets are about different things, and scores would find those: {printable(shown)}"
+        warning = f"warning: the sets have different topics, and scores would find those: {printable(shown)}"
     return {
         "topics": f"a bag of words without the toxic ones tells the sets apart with AUC {auc:.2f}",
         "warning": warning,

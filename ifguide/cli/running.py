@@ -1,6 +1,6 @@
 """A running command: its progress and its end go to the terminal and to the job's status file.
 
-When several processes share the command, the first one prints for all.
+If several processes share the command, the first one prints for all.
 """
 
 import contextlib
@@ -38,11 +38,11 @@ def follow_run(stage: str = "") -> Iterator["Progress"]:
                     progress.begin_stage(stage, 0, 1)
                 yield progress
             except (KeyboardInterrupt, SystemExit):
-                if failed := current().failure():  # the launcher ends all processes when one of them fails
+                if failed := current().failure():  # the launcher ends all processes if one of them fails
                     raise ProcessError(failed) from None
                 raise
     except (KeyboardInterrupt, SystemExit):
-        progress.message("stopped; give the same command again, and it goes on with what is kept")
+        progress.message("stopped; run the same command again to continue from what is kept")
         progress.close("cancelled")
         raise
     except BaseException as error:
@@ -72,7 +72,7 @@ def serve_app(options: list[str], opened: str = "") -> NoReturn:
 
 
 def speaks() -> bool:
-    """Whether this process prints and keeps the status: the first of those that a launcher started does."""
+    """Whether this process prints and keeps the status, as the first of those that a launcher started does."""
     return not launched_together() or int(os.environ.get("RANK") or 0) == 0
 
 

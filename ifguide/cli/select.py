@@ -1,4 +1,4 @@
-"""`ifguide select`, `borrow`, `documents` and `export`: choose tokens, and hand out what was chosen."""
+"""`ifguide select`, `borrow`, `documents` and `export`: select tokens and export them."""
 
 import dataclasses
 from enum import StrEnum
@@ -39,14 +39,14 @@ def select(
 ) -> Answer:
     """Select tokens by threshold, window and budget (Algorithm 1).
 
-    Give the threshold as one of --tokens, --share and --quantile. What is not given comes from study.toml.
+    Give the threshold as one of --tokens, --share and --quantile. Other settings come from study.toml.
     """
     from ifguide.selection.algorithm import quantile_of_share
     from ifguide.study.pipeline import import_scores
     from ifguide.study.stages.select import save_mask, save_selection
 
     if mask and any(value is not None for value in (tokens, share, quantile, window, max_tokens, attribution, scores)):
-        raise ConfigError("expected --mask with --name alone, for the file says which tokens; leave out the others")
+        raise ConfigError("expected only --name beside --mask, whose file names the tokens; leave out the others")
     if scores and attribution:
         raise ConfigError("expected --scores or --attribution, got both; leave out one of them")
     if [tokens, share, quantile].count(None) < 2:
@@ -63,23 +63,23 @@ def select(
         "max_tokens": max_tokens,
         "attribution": attribution,
     }
-    settings = {key: value for key, value in given.items() if value is not None}
+    settings: dict = {key: value for key, value in given.items() if value is not None}
     with follow_run():
-        wanted = {**dataclasses.asdict(study.config.selection), **settings}
-        size = f"n{tokens}" if tokens else f"q{wanted['quantile']:g}"
-        derived = f"{wanted['attribution']}-{size}-w{wanted['window']}-m{wanted['max_tokens']}"
         if mask:
-            made = save_mask(study, selection or mask.stem, str(mask))
+            saved = save_mask(study, selection or mask.stem, str(mask))
         else:
-            made = save_selection(study, selection or derived, settings)
-    found = made.settings
-    part = found["n_selected"] / max(found["n_valid"], 1)
+            choice = dataclasses.asdict(study.config.selection) | settings
+            size = f"n{tokens}" if tokens else f"q{choice['quantile']:g}"
+            derived = f"{choice['attribution']}-{size}-w{choice['window']}-m{choice['max_tokens']}"
+            saved = save_selection(study, selection or derived, settings)
+    settings = saved.settings
+    part = settings["n_selected"] / max(settings["n_valid"], 1)
     text = (
-        f"selection {made.name}: {found['n_selected']:,} tokens ({part:.2%}) in {found['n_documents_hit']:,}"
-        f" documents, threshold {found['threshold']:.4g}; train without them with `ifguide suppress {name}"
-        f" --selection {made.name}`"
+        f"selection {saved.name}: {settings['n_selected']:,} tokens ({part:.2%}) in {settings['n_documents_hit']:,}"
+        f" documents, threshold {settings['threshold']:.4g}; train without them with `ifguide suppress {name}"
+        f" --selection {saved.name}`"
     )
-    return Answer({"study": name, "selection": made.name, "settings": found}, text)
+    return Answer({"study": name, "selection": saved.name, "settings": settings}, text)
 
 
 def borrow(
@@ -102,12 +102,12 @@ def borrow(
     called = new or f"{source}-{selection}"
     with follow_run() as progress:
         pipeline.borrow(study, called, BorrowedConfig(study=source, selection=selection), progress=progress)
-    found = open_study(name).selection(called).settings
+    settings = open_study(name).selection(called).settings
     text = (
-        f"selection {called}: {found['n_selected']:,} tokens in {found['n_documents_hit']:,} documents; "
+        f"selection {called}: {settings['n_selected']:,} tokens in {settings['n_documents_hit']:,} documents; "
         f"train without them with `ifguide suppress {name} --selection {called}`"
     )
-    return Answer({"study": name, "selection": called, "settings": found}, text)
+    return Answer({"study": name, "selection": called, "settings": settings}, text)
 
 
 def documents(name: StudyName) -> Answer:

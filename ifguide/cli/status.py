@@ -1,4 +1,4 @@
-"""`ifguide status` and `verify`: what of a study is up to date, and whether it is whole."""
+"""`ifguide status` and `verify`: what is up to date in a study, and whether its files are intact."""
 
 import contextlib
 from typing import TYPE_CHECKING, Annotated
@@ -21,15 +21,15 @@ OPTIONAL_METRICS = ("implicit_emt", "implicit_tp", "lambada_accuracy")
 
 def status(name: StudyName) -> Answer:
     """Show a study's stages, its models' toxicity, and its last job."""
-    found = study_status(open_study(name))
-    return Answer(found, format_status(found))
+    values = study_status(open_study(name))
+    return Answer(values, format_status(values))
 
 
 def study_status(study: "Study") -> dict:
     """State of every stage, metrics of every evaluated model, and the last job: {"study", "stages": {name: {"state",
     "seconds", "reason", "peak" in bytes or None, and with a plan on file "planned_seconds" and "planned_peak"}},
-    "metrics": {"base": {...}, "suppressed": {...}, ...}, "model": {what is known of it: text}, "reliability": text or
-    "", "prompts_warning": text or "", "job": {"id", "command", "state", "stage", "error"} or None}."""
+    "metrics": {"base": {...}, "suppressed": {...}, ...}, "model": {fact: text}, "reliability": text or "",
+    "prompts_warning": text or "", "job": {"id", "command", "state", "stage", "error"} or None}."""
     from ifguide.study.analysis.reliability import describe_reliability, read_reliability
     from ifguide.study.freshness import stage_states
     from ifguide.study.planning.model_facts import known_facts
@@ -56,9 +56,9 @@ def _last_job(study: "Study") -> dict | None:
     from ifguide.runtime.progress import describe
 
     with contextlib.suppress(StaleError):
-        if (job := latest_job(study.root)) and (found := job.status()):
-            stage, command = describe(found) if found.running else found.stage, list(found.command)
-            return {"id": found.job, "command": command, "state": found.state, "stage": stage, "error": found.error}
+        if (job := latest_job(study.root)) and (last := job.status()):
+            stage, command = describe(last) if last.running else last.stage, list(last.command)
+            return {"id": last.job, "command": command, "state": last.state, "stage": stage, "error": last.error}
     return None
 
 
@@ -88,7 +88,7 @@ def format_status(status: dict) -> str:
     parts.append(status["prompts_warning"] and f"warning: {status['prompts_warning']}")
     if job := status["job"]:
         line = f"job {job['id']} ({' '.join(job['command'])}): {job['state']}"
-        ends = {"running": job["stage"], "dead": "give the same command again, and it goes on with what is kept"}
+        ends = {"running": job["stage"], "dead": "run the same command again to continue from what is kept"}
         parts.append(", ".join(filter(None, (line, job["error"], ends.get(job["state"])))))
     return "\n\n".join(filter(None, parts))
 
@@ -116,34 +116,34 @@ def verify(
 
     study = open_study(name)
     with follow_run() as progress:
-        found = verify_study(study, share=share, seed=seed, progress=progress)
-    problem = StaleError(f"{name}: {found.problem}") if found.problem else None
-    return Answer(found.as_json(), _format_verification(found), problem)
+        verification = verify_study(study, share=share, seed=seed, progress=progress)
+    problem = StaleError(f"{name}: {verification.problem}") if verification.problem else None
+    return Answer(verification.as_json(), _format_verification(verification), problem)
 
 
-def _format_verification(found: "Verification") -> str:
+def _format_verification(verification: "Verification") -> str:
     from ifguide.cli.terminal import format_table
 
     rows = []
-    for part in found.parts:
+    for part in verification.parts:
         sizes = (f"{part.files:,}", f"{part.bytes:,}") if part.files else ("", "")
         seeds = ", ".join(f"{key}={value}" for key, value in (part.seeds or {}).items())
         rows.append((part.artefact, part.state, *sizes, part.digest[:16], seeds, part.why if part.is_wrong else ""))
     blocks = [format_table(("artefact", "state", "files", "bytes", "hash", "seeds", "why"), rows)]
-    if found.agreements:
+    if verification.agreements:
         agreed = [
             (one.what, f"{one.n_values:,}", f"{one.difference:.2e}", "yes" if one.agrees else "NO")
-            for one in found.agreements
+            for one in verification.agreements
         ]
         blocks.append(format_table(("computed again", "values", "largest relative difference", "agrees"), agreed))
-    blocks.append("\n".join([*_made_with(found), _summary(found)]))
+    blocks.append("\n".join([*_made_with(verification), _summary(verification)]))
     return "\n\n".join(blocks)
 
 
-def _made_with(found: "Verification") -> list[str]:
+def _made_with(verification: "Verification") -> list[str]:
     """A line for each set of versions and each machine, with the artefacts made with it."""
     groups: dict[str, list[str]] = {}
-    for part in found.parts:
+    for part in verification.parts:
         if part.versions:
             text = ", ".join(f"{library} {version}" for library, version in part.versions.items())
             machine = ", ".join(f"{value}" for value in (part.machine or {}).values() if value)
@@ -153,14 +153,14 @@ def _made_with(found: "Verification") -> list[str]:
     return [f"made with {text}: {', '.join(names)}" for text, names in groups.items()]
 
 
-def _summary(found: "Verification") -> str:
-    states = [part.state for part in found.parts]
+def _summary(verification: "Verification") -> str:
+    states = [part.state for part in verification.parts]
     counts = ", ".join(f"{states.count(s)} {s}" for s in ("whole", "stale", "damaged", "missing") if s in states)
-    if not found.documents:
-        return f"{counts}; no scores computed again: {found.not_rescored}"
+    if not verification.documents:
+        return f"{counts}; no scores computed again: {verification.not_rescored}"
     return (
-        f"{counts}; {found.documents:,} documents scored again (seed {found.seed}), largest relative difference"
-        f" {found.largest_difference:.2e}"
+        f"{counts}; {verification.documents:,} documents scored again (seed {verification.seed}), largest relative"
+        f" difference {verification.largest_difference:.2e}"
     )
 
 

@@ -17,25 +17,25 @@ def list_studies() -> Answer:
     from ifguide.study import folder
     from ifguide.study.freshness import stage_states
 
-    found: list[dict] = []
+    studies: list[dict] = []
     for name in folder.list_studies():
         try:
             study = open_study(name)
             states = [state.state for state in stage_states(study).values()]
             counts = {"built": states.count("fresh"), "stages": len(states)}
-            found.append({"study": name, **counts, "description": study.config.description, "error": ""})
+            studies.append({"study": name, **counts, "description": study.config.description, "error": ""})
         except IFGuideError as error:
-            found.append({"study": name, "built": None, "stages": None, "description": "", "error": str(error)})
+            studies.append({"study": name, "built": None, "stages": None, "description": "", "error": str(error)})
     text = f"no studies in {folder.cache_dir()} yet; try `ifguide demo`"
-    if found:
+    if studies:
         rows = [
             (one["study"], "-", f"cannot be read: {one['error']}")
             if one["error"]
             else (one["study"], f"{one['built']} of {one['stages']}", one["description"])
-            for one in found
+            for one in studies
         ]
         text = format_table(("study", "stages built", "description"), rows)
-    return Answer({"studies": found}, text)
+    return Answer({"studies": studies}, text)
 
 
 def duplicate(name: StudyName, new: NewName) -> Answer:
@@ -58,9 +58,9 @@ def delete(name: StudyName, yes: Annotated[bool, typer.Option("--yes", help="Do 
     """Remove a study and everything computed from it."""
     from ifguide.study.shelf import delete_study
 
-    asked = "It cannot be brought back. Type the study's name to remove it"
-    if not yes and typer.prompt(asked, err=True) != name:
-        raise InputError(f"another name was typed; {name!r} is as it was")
+    question = "This cannot be undone. Type the study's name to remove it"
+    if not yes and typer.prompt(question, err=True) != name:
+        raise InputError(f"expected {name!r}, got another name; nothing was removed")
     delete_study(name)
     return Answer({"study": name}, f"removed {name}")
 
@@ -77,14 +77,16 @@ def push(
     """Put a study on the Hugging Face Hub.
 
     Texts, scores, selections and completions become tables of a data set repository, with a card; `ifguide pull` opens
-    the study from there. Log in first, with `hf auth login`.
+    the study from there. Log in first with `hf auth login`.
     """
     from ifguide.study.sharing.published import push_study
 
-    study, choice = open_study(name), {"licence": licence, "selection": selection, "model_repo": model_repo}
+    study = open_study(name)
     with follow_run("push"):
-        made = push_study(study, repo, **choice, private=private, revision=revision)
-    return Answer({"study": name, "commits": made}, "\n".join(f"pushed {address}" for address in made))
+        commits = push_study(
+            study, repo, licence=licence, selection=selection, model_repo=model_repo, private=private, revision=revision
+        )
+    return Answer({"study": name, "commits": commits}, "\n".join(f"pushed {address}" for address in commits))
 
 
 def pull(

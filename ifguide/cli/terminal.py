@@ -1,6 +1,6 @@
-"""What a person sees of a command: progress while it runs, and tables. Rich draws both, and is imported when needed.
+"""What people see of a command: progress while it runs, and tables. Rich draws both, and is imported when needed.
 
-Text from files may be part of either. Its control characters are shown escaped, so it cannot steer the terminal.
+Control characters in text from files are escaped, so that it cannot control the terminal.
 """
 
 import contextlib
@@ -13,12 +13,12 @@ from ifguide.storage.durations import format_seconds
 
 
 def printable(text: str) -> str:
-    """The text with every character that is not printable, line ends included, written as an escape."""
+    """The text with every character that is not printable, including line ends, written as an escape."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def format_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns aligned on the left. Long cells wrap to fit a terminal; in a pipe every row is one plain line."""
+    """Left-aligned columns. Long cells wrap to fit a terminal; in a pipe every row is one line."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -81,7 +81,7 @@ class TerminalSink(Sink):
 
 
 class _Forgiving:
-    """A stream whose end does not stop a long run: a closed terminal is no reason to lose the work."""
+    """A stream that ignores errors of writing, so that a closed terminal does not stop a long run."""
 
     def __init__(self, stream: TextIO):
         self._stream = stream

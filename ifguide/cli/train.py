@@ -14,7 +14,7 @@ HELP = """Models to compare, separated by commas: random, oracle, own_loss, posi
 classifier-tokens, classifier-documents, loss-difference, standard, last-position, last-own-loss, unlikelihood, masked,
 drop-documents, penalty-warmup, penalty-at-once, dpo, steered; a table [variants.NAME] or [imported.NAME] of
 study.toml; a saved selection; or all."""
-"""Names `study.variants.OTHERS`, which is not imported for the command line's start; a test compares them."""
+"""The names in `study.variants.OTHERS`, which would slow down the start; a test compares them."""
 
 
 def suppress(name: StudyName, selection: SelectionName = "default") -> Answer:
@@ -60,8 +60,7 @@ def compare(
     from ifguide.study.lineage import Unit
 
     study = open_study(name)
-    wanted = choose(study, others)
-    models = [BASE, DEFAULT, *wanted]
+    models = [BASE, DEFAULT, *choose(study, others)]
     with follow_run() as progress:
         pipeline.build(study, [Unit("evaluate", model) for model in models], progress=progress)
     values = {"study": name, "models": {model: study.metrics(model) for model in models}}
@@ -69,26 +68,29 @@ def compare(
 
 
 def choose(study, others: str) -> list[str]:
-    """The models that `--with` names, each once, without base and default; an InputError if a name is unknown."""
+    """The models named by `--with`, each once, without base and default; an InputError for an unknown name."""
     from ifguide.data.queries import read_sets
     from ifguide.study.variants import METHODS, PREFERENCE, possible_models
     from ifguide.training.preference import MIN_PAIRS, can_prefer
 
     possible = possible_models(study.config, study.has_spans)
-    wanted = split_names(others)
-    if "all" in wanted:
+    names = split_names(others)
+    if "all" in names:
         if not can_prefer(*read_sets(study.resolved_queries()).values()):
             possible.remove(PREFERENCE)
-            echo(f"without dpo: it needs trl, and {MIN_PAIRS} toxic queries whose prompt a safe one has too", err=True)
-        wanted = [*possible, *(name for name in wanted if name != "all")]
-    known = {*possible, *METHODS, *study.selection_names(), BASE, DEFAULT}
-    for name in wanted:
+            echo(
+                f"without dpo: it needs trl, and {MIN_PAIRS} toxic queries that share their prompt with a safe one",
+                err=True,
+            )
+        names = [*possible, *(name for name in names if name != "all")]
+    comparable = {*possible, *METHODS, *study.selection_names(), BASE, DEFAULT}
+    for name in names:
         if name == "oracle" and not study.has_spans:
             raise InputError("--with oracle needs known spans, and this corpus has none; leave it out")
-        if name not in known:
-            expected = ", ".join(sorted(known - {BASE, DEFAULT}))
+        if name not in comparable:
+            expected = ", ".join(sorted(comparable - {BASE, DEFAULT}))
             raise InputError(f"--with: expected some of {expected} or all, got {name!r}")
-    return [name for name in dict.fromkeys(wanted) if name not in (BASE, DEFAULT)]
+    return [name for name in dict.fromkeys(names) if name not in (BASE, DEFAULT)]
 
 
 COMMANDS = (suppress, evaluate, compare)

@@ -1,4 +1,4 @@
-"""The app's end of the process that holds the models. No torch here."""
+"""The app's client for the process that holds the models. No torch here."""
 
 import json
 import os
@@ -11,14 +11,14 @@ import threading
 from ifguide.errors import ProcessError
 
 ANSWER_SECONDS = 60.0
-"""The process answers at once, whatever it is working on, unless the machine stands still."""
+"""The process answers at once even while it works; a longer wait means that it hangs."""
 
 
 class ModelWorker:
-    """Starts the process with the first request, again after it crashed or had nothing to do, and ends with it.
+    """Starts the process with the first request, and again after it crashed or ended for lack of requests.
 
-    One serves all readers and studies; its methods can be called from any thread. All of them raise a ProcessError,
-    with what to do, if the process crashed.
+    One worker serves all readers and studies. Its methods can be called from any thread; they raise a ProcessError if
+    the process crashed.
     """
 
     def __init__(self, command: tuple[str, ...] = (sys.executable, "-m", "ifguide.serving.worker")):
@@ -27,7 +27,7 @@ class ModelWorker:
         self._lock = threading.Lock()
 
     def ask(self, **request) -> str:
-        """Put a request into the queue, with the fields of `ifguide.serving.worker.Request`; returns its id."""
+        """Queue a request with the fields of `ifguide.serving.worker.Request`; returns its id."""
         with self._lock:
             if self._process is None or self._process.poll() is not None:
                 self._start()
@@ -35,7 +35,7 @@ class ModelWorker:
             return f"{self._process.pid}.{self._send({'ask': request})['id']}"
 
     def read(self, id: str, *, cancel: bool = False) -> dict:
-        """How far a request is, see `ifguide.serving.worker.Worker.answer`; `cancel` ends it."""
+        """The state of a request, as in `ifguide.serving.worker.Worker.answer`; `cancel` ends it."""
         pid, _, number = id.partition(".")
         with self._lock:
             if self._process is None or str(self._process.pid) != pid:
@@ -78,7 +78,7 @@ class ModelWorker:
 
     def _ending(self, code: int) -> str:
         if code == 0:
-            return "ended, since nobody needed it"
+            return "ended because it had no requests"
         self._errors.seek(0)
         last = self._errors.read().decode(errors="replace").strip().splitlines()[-1:]
         killed = "it was killed, perhaps because the memory ran out" if code == -9 else f"exit code {code}"

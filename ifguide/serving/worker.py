@@ -1,9 +1,8 @@
 """The process that holds the models: `python -m ifguide.serving.worker`, started by `ifguide.serving.client`.
 
 Every line of its standard input is a message in JSON, answered at once with a line on its standard output; see
-`Worker.answer`. Requests of all readers wait in one queue. The process ends with its input, so with the app, and after
-`IDLE_SECONDS` without a request: that frees all it holds.
-"""
+`Worker.answer`. Requests of all readers wait in one queue. To free memory, the process ends after `IDLE_SECONDS`
+without a request; it also ends with its input, and so with the app."""
 
 import gc
 import itertools
@@ -34,52 +33,52 @@ from ifguide.study.variants import STEERED
 
 IDLE_SECONDS = 600.0
 UNREAD_SECONDS = 30.0
-"""A request that nobody asked about for so long is cancelled: its reader has left."""
+"""A request that nobody asked about for this long is cancelled: its reader has left."""
 PACE_SECONDS = 0.15
-"""Completions are rated this often while they grow, or less often if rating takes more than a fifth of the time."""
+"""Growing completions are rated this often, or less if rating would take more than a fifth of the time."""
 SPARE = 400_000_000
-"""Bytes of memory left free beside the models."""
+"""Bytes of memory that models leave free."""
 KEPT = 200
-"""Requests remembered after they ended."""
+"""Ended requests that are remembered."""
 ENDED = ("done", "cancelled", "failed")
 
 
 @dataclass(kw_only=True)
 class Request:
-    """What a reader asked for, and how far it is."""
+    """A reader's request and its state."""
 
     study: str
     """Its folder."""
     models: list[str]
     prompt: str = ""
-    """A text to complete by each of the models; empty: token probabilities of the stored completions."""
+    """The text that each model completes; empty: compute token probabilities of the stored completions."""
     number: int = 0
-    """Of the study's prompt whose token probabilities are wanted."""
+    """Index of the prompt, for token probabilities."""
     sample: int = 0
-    """Which random numbers a completion takes."""
+    """Seeds the completion's random numbers."""
     settings: dict = field(default_factory=dict)
-    """Of `EvaluateConfig`, where they differ from the study's."""
+    """Settings of `EvaluateConfig` that differ from the study's."""
     state: str = "waiting"
     """`waiting`, `loading`, `running`, or one of `ENDED`."""
     message: str = ""
     """The error, or the name of the model that is loaded."""
     cells: list[dict] = field(default_factory=list)
-    """One a model: its completion's `text` so far, `toxicity`, toxic `spans`, and whether it has `ended`. The text
-    ends with a whole word until then, and is never newer than its spans: what is to be veiled is known."""
+    """For each model, its completion's `text` so far, `toxicity`, toxic `spans`, and whether it has `ended`. A growing
+    text ends with a whole word and is never newer than its spans, so that the app can veil it."""
     read: float = field(default_factory=time.monotonic)
     """When somebody last asked about it."""
 
 
 class Models:
-    """Models and scorers, loaded once; the one that was used longest ago is freed when memory is short."""
+    """Models and scorers, loaded once; the least recently used one is freed if memory is short."""
 
     def __init__(self, free: Callable[[Path], dict[str, int]] = free_memory):
         self._free = free
-        self._kept: dict[Hashable, Any] = {}  # used last comes last
+        self._kept: dict[Hashable, Any] = {}  # most recently used last
 
     def load(self, study: Study, name: str) -> tuple:
-        """An evaluated model, its tokenizer, and what steers it, or None. A StaleError: its weights are not there. An
-        InputError: they cannot be loaded, or need more memory than there is."""
+        """An evaluated model, its tokenizer, and what steers it, or None. A StaleError: its weights are missing. An
+        InputError: they cannot be loaded, or need more memory than is free."""
 
         def load() -> tuple:
             model, tokenizer = load_evaluated(study, name, study.config.evaluate.dtype)
@@ -90,7 +89,7 @@ class Models:
         return self._get(key, study, load, 4 * facts.parameters if facts else 0)
 
     def scorer(self, study: Study) -> ToxicityScorer:
-        """What rated the study's completions."""
+        """The scorer that rated the study's completions."""
         spec = study.config.evaluate.scorer
         return self._get((study.root, spec), study, lambda: load_study_scorer(study, spec), 0)
 
@@ -112,13 +111,13 @@ class Models:
                 sys.modules["torch"].cuda.empty_cache()
         if free < needed:
             raise InputError(
-                f"a model needs {needed / 1e9:.1f} GB of free memory, and there are {free / 1e9:.1f} GB; compare fewer"
+                f"a model needs {needed / 1e9:.1f} GB of memory, but only {free / 1e9:.1f} GB are free; compare fewer"
                 " models, or close other programs"
             )
 
 
 class Worker:
-    """The queue, and the one request that is worked on."""
+    """The queue of requests, of which one is processed at a time."""
 
     def __init__(self, models: Models | None = None, idle_seconds: float = IDLE_SECONDS):
         self.models, self.idle_seconds = models or Models(), idle_seconds
@@ -127,8 +126,8 @@ class Worker:
         self._changed = threading.Condition()
 
     def answer(self, message: dict) -> dict:
-        """The answer to `{"ask": {…}}`, with the fields of a `Request`: `{"id": …}`. To `{"id": …}`, with `"cancel":
-        true` to end it: its `state`, `message`, `cells`, and how many requests are `ahead` of it."""
+        """Answer `{"ask": {…}}`, which has the fields of a `Request`, with its `{"id": …}`; and `{"id": …}`, with
+        `"cancel": true` to end it, with its `state`, `message`, `cells`, and how many requests are `ahead`."""
         with self._changed:
             if "ask" in message:
                 number = next(self._numbers)
@@ -145,17 +144,17 @@ class Worker:
             return {"state": request.state, "message": request.message, "cells": request.cells, "ahead": ahead}
 
     def run(self) -> None:
-        """Work on one request after the other; returns after `idle_seconds` without one."""
+        """Process requests one after the other; returns after `idle_seconds` without one."""
         while request := self._next():
             try:
                 study = Study.open(Path(request.study).name, Path(request.study).parent)
                 self._complete(study, request) if request.prompt else self._read_tokens(study, request)
                 self._move(request, "done")
             except Exception as error:
-                said = str(error) if isinstance(error, IFGuideError) else explain_system_error(error)
-                if not said:
+                reason = str(error) if isinstance(error, IFGuideError) else explain_system_error(error)
+                if not reason:
                     traceback.print_exc()
-                self._move(request, "failed", said or f"something unexpected went wrong ({error!r})")
+                self._move(request, "failed", reason or f"something unexpected went wrong ({error!r})")
 
     def _next(self) -> Request | None:
         def first() -> Request | None:
@@ -165,7 +164,7 @@ class Worker:
             return self._changed.wait_for(first, timeout=self.idle_seconds)
 
     def _move(self, request: Request, state: str, message: str = "") -> bool:
-        """Change a request's state, unless it was cancelled meanwhile; returns whether it goes on."""
+        """Change a request's state unless it was cancelled; returns whether to continue."""
         with self._changed:
             if request.state not in ENDED:
                 left = time.monotonic() - request.read > UNREAD_SECONDS
@@ -173,7 +172,7 @@ class Worker:
             return request.state not in ENDED
 
     def _complete(self, study: Study, request: Request) -> None:
-        """Complete a prompt by all models, a token each in turn, and rate what there is."""
+        """Complete a prompt with all models, one token each in turn, and rate the growing texts."""
         config = replace(study.config.evaluate, n_samples=1, **request.settings)
         growing: dict[int, Iterator[str]] = {}
         for place, name in enumerate(request.models):
@@ -194,7 +193,7 @@ class Worker:
                 due = now + max(PACE_SECONDS, 4 * (now - started))
 
     def stream(self, study: Study, name: str, config: EvaluateConfig, request: Request) -> Iterator[str]:
-        """The completion of one model as it grows."""
+        """The growing completion of one model."""
         from ifguide.evaluation.generation import stream_completion
 
         model, tokenizer, steer = self.models.load(study, name)
@@ -202,27 +201,26 @@ class Worker:
         return (completion.completion for completion in grown)
 
     def _read_tokens(self, study: Study, request: Request) -> None:
-        """Compute token probabilities; they are kept in the study."""
+        """Compute token probabilities, which are stored in the study."""
         if self._move(request, "running"):
-            load = lambda study, name: self.models.load(study, name)[:2]  # noqa: E731
-            compute_likelihoods(study, request.number, request.models, load)
+            compute_likelihoods(study, request.number, request.models, lambda *of: self.models.load(*of)[:2])
 
 
 def rate(scorer: ToxicityScorer, texts: Sequence[str], growing: Container[int]) -> list[dict]:
-    """The `cells` of a `Request`, from completions and the places of those that still grow."""
+    """The `cells` of a `Request`; `growing` has the places of completions that have not ended."""
     texts = [re.sub(r"\S*$", "", text) if i in growing else text for i, text in enumerate(texts)]
     toxicity = scorer.score(texts)
     spans = find_toxic_spans(texts, toxicity, scorer)
     return [
-        {"text": text, "toxicity": float(rated), "spans": found, "ended": i not in growing}
-        for i, (text, rated, found) in enumerate(zip(texts, toxicity, spans, strict=True))
+        {"text": text, "toxicity": float(rated), "spans": toxic, "ended": i not in growing}
+        for i, (text, rated, toxic) in enumerate(zip(texts, toxicity, spans, strict=True))
     ]
 
 
 def main() -> None:
-    """Answer messages until the input ends, and work beside it."""
+    """Process requests, and answer messages until the input ends."""
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a library prints is no answer
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # keeps what a library prints out of the answers
     worker = Worker()
 
     def listen() -> None:
@@ -232,7 +230,7 @@ def main() -> None:
 
     threading.Thread(target=listen, daemon=True).start()
     worker.run()
-    os._exit(0)  # the listening thread holds the input, which the usual end would wait for
+    os._exit(0)  # a normal exit would wait for the thread that reads the input
 
 
 if __name__ == "__main__":

@@ -55,7 +55,7 @@ def test_a_stopped_run_cleans_up_and_is_cancelled(path):
             assert process.stdout.readline() == "working\n"
             process.send_signal(number)
             rest, said = process.communicate(timeout=20)
-        assert rest == "cleaned up\n" and "give the same command again, and it goes on" in said, number
+        assert rest == "cleaned up\n" and said.startswith("stopped") and "same command" in said, number
         assert process.returncode != 0, number
         assert read(path)["state"] == "cancelled", number
 
