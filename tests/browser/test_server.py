@@ -1,13 +1,11 @@
 """What the server of `ifguide app` lets in, and how it sends."""
 
-import asyncio
 import http.client
 import socket
 import subprocess
 import sys
 
 import psutil
-import uvicorn
 
 from ifguide.ui import server
 
@@ -64,23 +62,11 @@ def test_the_server_listens_on_this_machine_only(address):
     assert listening and listening <= {"127.0.0.1", "::1"}
 
 
-def test_what_is_sent_waits_for_no_confirmation(monkeypatch):
-    """Connections inherit the option from the socket that Streamlit hands to uvicorn, whose own would leave it off."""
-    from streamlit.web.server.starlette.starlette_server import _bind_socket
-
-    started = []
-
-    async def start(self, sockets=None):
-        started.append(sockets)
-
-    monkeypatch.setattr(uvicorn.Server, "startup", start)
-    monkeypatch.setattr(server, "preload", lambda: None)
-    server.prepare()
-    with _bind_socket("127.0.0.1", 0, 5) as listening:
-        asyncio.run(uvicorn.Server(uvicorn.Config(app=None)).startup(sockets=[listening]))
-        assert started == [[listening]]
+def test_what_is_sent_waits_for_no_confirmation():
+    """Connections inherit the option from the listening socket, for which asyncio would leave it off."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        assert server.send_at_once()
         with socket.create_connection(listening.getsockname()):
-            listening.setblocking(True)
             connection, _ = listening.accept()
             with connection:
                 assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
