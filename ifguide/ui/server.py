@@ -1,10 +1,9 @@
 """The app's server: `python -m ifguide.ui.server [options of streamlit run]`.
 
 It is `streamlit run app.py` with two differences. What pages need is imported while the first browser still fetches
-Streamlit's front end. And the server sends everything at once: asyncio turns off Nagle's algorithm only for sockets that
-were created with a named protocol. Streamlit's socket is not, so the second half of every answer would wait some 40 ms
-until the browser confirms the first (https://github.com/Kludex/uvicorn/issues/3149).
-"""
+Streamlit's front end. And the server sends everything at once: asyncio turns off Nagle's algorithm only for sockets
+that were created with a named protocol. Streamlit's socket is not, so the second half of every answer would wait some
+40 ms until the browser confirms the first (https://github.com/Kludex/uvicorn/issues/3149)."""
 
 import contextlib
 import gc
@@ -37,9 +36,9 @@ LIBRARIES = (
 
 
 def preload() -> None:
-    """Import what pages need, after the server was created: components register with it. What cannot be imported is left
-    to the page, which says what is missing. A page that is opened meanwhile imports its own part; only one thread can
-    import a module at a time, and no two of ours import each other."""
+    """Import what pages need, after the server was created: components register with it. What cannot be imported is
+    left to the page, which says what is missing. A page that is opened meanwhile imports its own part; only one thread
+    can import a module at a time, and no two of ours import each other."""
     ours = (module.name for module in pkgutil.walk_packages(ui.__path__, f"{ui.__name__}."))
     for name in (*LIBRARIES, *ours):
         with contextlib.suppress(ImportError):

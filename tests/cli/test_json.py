@@ -100,6 +100,7 @@ def test_answers_have_the_promised_keys(ask, cache, tmp_path):
         "mechanism": ["tiny", "--no-search"],
         "rank": ["tiny", "--labels", "bad"],
         "reliability": ["tiny"],
+        "audit": ["tiny"],
         "report": ["tiny", "--out", tmp_path / "report.html"],
         "pack": ["tiny", "--out", tmp_path / "tiny.ifguide"],
     }
