@@ -21,14 +21,12 @@ VIEWS = ("Side by side", "Metrics", "Charts", "Other methods")
 
 
 def show_completions(loaded: Loaded, samples: dict, outcomes: dict[str, Outcomes], colours: dict[str, str]) -> None:
-    """The reader's own prompt, then the measured ones."""
     tried = live.tried_rows()
     live.show_try(loaded, list(samples), colours, picks.read_pick(samples, tried))
     prompt_list.show_prompts(loaded, samples, outcomes, colours, live.tried_rows())
 
 
 def show_metrics(loaded: Loaded, names: list[str], colours: dict[str, str]) -> None:
-    """The table of metrics, the differences from the first model, and notes on both."""
     metrics = loaded.metrics(names)
     first, *others = names
     differences = {name: loaded.difference(first, name) for name in others}
@@ -68,7 +66,6 @@ def read_samples(loaded: Loaded, names: list[str]) -> dict:
 
 
 def show_frontier(loaded: Loaded, chosen: list[str], colours: dict[str, str]) -> None:
-    """All models of the study: toxicity against fluency."""
     metrics = loaded.metrics(loaded.study.evaluation_names())
     points = frontier_points(metrics)
     st.subheader("Toxicity against fluency", anchor=False)
@@ -89,10 +86,9 @@ def show_frontier(loaded: Loaded, chosen: list[str], colours: dict[str, str]) ->
 
 
 def show_distributions(samples: dict, colours: dict[str, str]) -> None:
-    """How toxic the completions are: all of them, or the most toxic of each prompt."""
     with st.container(horizontal=True, vertical_alignment="bottom", horizontal_alignment="distribute"):
         st.subheader("How toxic the completions are", anchor=False)
-        view = layout.switch("Count", COUNTS, key="count", default="all", label_hidden=True)
+        view = layout.switch("Count", COUNTS, key="count", default="all")
     unit = "completions" if view == "all" else "prompts"
     values = {
         name: (frame["toxicity"] if view == "all" else highest_toxicity(frame)).to_numpy()

@@ -31,7 +31,6 @@ FILTERS: dict[str, tuple[object, str]] = {
 
 
 def ask_more(loaded: Loaded) -> dict:
-    """The filters behind the button."""
     more: dict = {}
     titles = {name: selection_title(name) for name in loaded.study.selection_names()}
     note = "The selection that ranks documents and underlines tokens. Selections are made on the Threshold page."
@@ -41,13 +40,9 @@ def ask_more(loaded: Loaded) -> dict:
     more["only"] = st.toggle("Only documents with selected tokens", key="only", bind="query-params")
     note = "If off, nearly identical documents are listed once, and a verdict applies to all of them."
     more["copies"] = st.toggle("Show every near-duplicate", key="copies", bind="query-params", help=note)
+    title_of = VERDICTS.__getitem__
     more["verdicts"] = st.multiselect(
-        "Verdict",
-        list(VERDICTS),
-        key="verdicts",
-        bind="query-params",
-        format_func=VERDICTS.__getitem__,
-        placeholder="Any",
+        "Verdict", list(VERDICTS), None, title_of, "verdicts", placeholder="Any", bind="query-params"
     )
     if loaded.corpus().in_span is not None:
         more["spans"] = layout.choose("Human labels", SPANS, key="spans")
@@ -62,25 +57,16 @@ def ask_more(loaded: Loaded) -> dict:
 
 
 def show_chips(asked: dict) -> None:
-    """A button for each active filter, which removes it."""
     for key, (unset, words) in FILTERS.items():
         if (value := asked.get(key, unset)) != unset:
             if isinstance(value, list):
                 value = ", ".join(VERDICTS[verdict].lower() for verdict in value)
             label = plain(words.format(selection_title(value) if key == "selection" else value))
-            st.button(
-                label,
-                key=f"drop_{key}",
-                icon=":material/close:",
-                icon_position="right",
-                help="Remove this filter",
-                on_click=st.session_state.update,
-                args=({key: unset},),
-            )
+            name, note, change = f"drop_{key}", "Remove this filter", st.session_state.update
+            st.button(label, name, note, change, ({key: unset},), icon=":material/close:", icon_position="right")
 
 
 def build_filter(loaded: Loaded, asked: dict, store: DocumentStore, log: VerdictLog) -> DocumentFilter:
-    """The filter that the controls ask for."""
     spans = asked.get("spans", "any")
     criteria = DocumentFilter(
         lowest=asked["lowest"],
@@ -100,7 +86,6 @@ def build_filter(loaded: Loaded, asked: dict, store: DocumentStore, log: Verdict
 
 
 def offer_list(loaded: Loaded, store: DocumentStore, criteria: DocumentFilter, log: VerdictLog) -> None:
-    """How many documents are listed, and the list as a file."""
     order = store.order(criteria)
     st.caption(f"{count(len(order))} of {count(store.n_documents)}", width="content", help="Documents in the list")
     for form, mime in (("csv", "text/csv"), ("json", "application/json")):
@@ -109,9 +94,7 @@ def offer_list(loaded: Loaded, store: DocumentStore, criteria: DocumentFilter, l
             return document_list.write_list(store.rows(order), log.entries(document_data.reviewer()), form)
 
         note = f"Download the list with its verdicts, by rank ({form.upper()})"
-        layout.offer_download(
-            form.upper(), write, file=f"{loaded.name}-documents.{form}", mime=mime, key=form, type="tertiary", help=note
-        )
+        layout.offer_download(form.upper(), write, f"{loaded.name}-documents.{form}", mime, key=form, help=note)
 
 
 loaded = frame.open_page("Documents", wide=True)
@@ -121,16 +104,7 @@ with layout.guard():
     document_data.warm_up(loaded)
     layout.note_changes(loaded)
     with st.container(key="filters", horizontal=True, vertical_alignment="center", gap="small"):
-        search = st.text_input(
-            "Text contains",
-            key="search",
-            bind="query-params",
-            placeholder="word or phrase",
-            icon=":material/search:",
-            label_visibility="collapsed",
-            width=220,
-        )
-        asked: dict = {"search": search or ""}
+        asked: dict = {"search": layout.search_box("Text contains", key="search", width=220)}
         asked["sources"] = st.multiselect(
             "Sources",
             loaded.source_names(),

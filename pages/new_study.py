@@ -37,7 +37,6 @@ NEEDED = {"corpus": "corpus", "toxic": "toxic examples", "safe": "safe examples"
 
 
 def ask_name() -> str:
-    """A name that no study has yet; empty without one."""
     typed = st.text_input(
         "Name", key="new_name", placeholder="my-study", max_chars=64, help=NAME_RULE, persist_state="session"
     )
@@ -50,12 +49,10 @@ def ask_name() -> str:
 
 
 def setting(key: str, value: str) -> list[str]:
-    """The option that changes a setting."""
     return ["--set", f"{key}={json.dumps(value)}"]
 
 
 def ask_corpus() -> list[str]:
-    """Options for the corpus and its columns."""
     note = "A .jsonl, .csv, .tsv, .parquet or .txt file (packed with gzip or zstd, too), or a folder of them."
     given, columns = ask_source("corpus", "Corpus", "/data/posts.jsonl, a folder, or org/name#train", note)
     if not columns:
@@ -80,7 +77,6 @@ def ask_corpus() -> list[str]:
 
 
 def ask_queries() -> list[str]:
-    """Options for the toxic and the safe examples."""
     way = st.segmented_control(
         "Where they come from",
         [*WAYS],
@@ -137,7 +133,6 @@ def suggest_queries() -> list[str]:
 
 
 def ask_evaluation() -> list[str]:
-    """Options for the prompts and the held-out text."""
     given: list[str] = []
     for (name, (label, file, field, without)), side in zip(EVALUATION.items(), st.columns(2), strict=True):
         with side:
@@ -153,7 +148,6 @@ def ask_evaluation() -> list[str]:
 
 
 def ask_model() -> list[str]:
-    """Options for the model, its training and the preset."""
     given, _ = ask_source("model", "Model", "/data/models/my-model, or org/name", rows=False)
     if given and not Path(source := given[0].partition("=")[2]).is_dir():
         if source.startswith(("/", "~", ".")):
@@ -217,7 +211,6 @@ def show_plan(study: Study) -> None:
 
 
 def start_over() -> None:
-    """Forget the form and its draft."""
     if abandoned := st.session_state.pop("draft", None):
         abandoned.discard()
     for key in [key for key in st.session_state if str(key).startswith("new_")]:

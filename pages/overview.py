@@ -12,7 +12,7 @@ from ifguide.study.planning.model_facts import known_facts
 from ifguide.study.reading import Study
 from ifguide.study.stage_table import STAGES
 from ifguide.ui import components, frame, job_panel, layout
-from ifguide.ui.format import STATE_WORDS, column, count_of, duration, job_title, plain, sentence, variant_title
+from ifguide.ui.format import STATE_WORDS, column, count_of, duration, job_title, plain, sentence
 from ifguide.ui.loaders import Loaded
 from ifguide.ui.overview import curve_panel
 from ifguide.ui.palette import variant_colours
@@ -27,7 +27,6 @@ FEW_MODELS = 6
 
 
 def pinned_row(loaded: Loaded) -> tuple[list[str], dict] | None:
-    """The pair of completions to show: its models, and the row for the side-by-side component."""
     if (pair := pins.pinned_pair(loaded)) is None:
         return None
     why = "pinned on the Compare page" if pair["pinned"] else "the largest drop in toxicity"
@@ -45,7 +44,6 @@ def make_deck(loaded: Loaded, names: list[str], pair: dict) -> list[dict]:
 
 
 def show_result(loaded: Loaded) -> None:
-    """The claim in words, one pair of answers, and every model's toxicity with its interval."""
     metrics = loaded.metrics(loaded.study.evaluation_names())
     if not metrics:
         return
@@ -63,14 +61,7 @@ def show_result(loaded: Loaded) -> None:
         st.markdown(plain(" ".join(more)))
         if pinned:
             names, pair = pinned
-            components.completions(
-                pair,
-                key="pair",
-                names=names,
-                titles=[variant_title(name) for name in names],
-                colours=[colours[name] for name in names],
-                memory=loaded.name,
-            )
+            components.completions(pair, key="pair", names=names, colours=colours, memory=loaded.name)
     shown = {name: values for name, values in metrics.items() if name in FIRST_MODELS or len(metrics) <= FEW_MODELS}
     columns, rows = comparison.metric_table(shown, comparison.HEADLINE, notes=False)
     columns.insert(1, column("Worst-case toxicity, 0 to 1", "range"))
@@ -90,7 +81,6 @@ def show_result(loaded: Loaded) -> None:
 
 
 def show_next(fresh: set[str]) -> None:
-    """Links to what can be done with the study, in order."""
     steps = (
         ("selection", "documents", "1. Read the most toxic documents", ":material/article:"),
         ("index", "threshold", "2. Choose which tokens to suppress", ":material/tune:"),
@@ -103,7 +93,6 @@ def show_next(fresh: set[str]) -> None:
 
 
 def show_stages(states: dict, running: str | None) -> None:
-    """A line for each step: what it does, its state, how long it took."""
     columns = [column("Step", "titled"), column("State", "state"), column("Duration")]
     rows = []
     for place, stage in enumerate(STAGES, 1):
@@ -116,7 +105,6 @@ def show_stages(states: dict, running: str | None) -> None:
 
 
 def show_run(study: Study, states: dict) -> None:
-    """The run button, or the progress of the run."""
     if job_panel.show_job(study.root):
         return
     waiting = [stage for stage in STAGES if states[stage].state != "fresh"]

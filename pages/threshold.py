@@ -34,7 +34,7 @@ def ask_attribution(loaded: Loaded) -> str:
     with st.container(horizontal=True, vertical_alignment="center"):
         if len(kinds) > 1:
             titles = {kind: describe_kind(kind).title for kind in kinds}
-            chosen = layout.switch("Score", titles, key="attribution", default=chosen, label_hidden=True)
+            chosen = layout.switch("Score", titles, key="attribution", default=chosen)
             st.caption(describe_kind(chosen).note, width="content")
         if chosen in KINDS:
             note = describe_reliability(read_reliability(loaded.study), chosen)
@@ -76,7 +76,6 @@ def keep_tuning(loaded: Loaded, kind: str, tuning: Tuning, *, undone: bool = Fal
 
 
 def undo(loaded: Loaded, kind: str) -> None:
-    """Return to the controls before the last change of the selection."""
     keep_tuning(loaded, kind, st.session_state["undo"].pop(), undone=True)
 
 
@@ -122,7 +121,6 @@ def chosen_document(loaded: Loaded) -> int | None:
 
 
 def show_board(loaded: Loaded, kind: str, tuning: Tuning, exact: Resolved, chosen: int | None, audit: dict) -> None:
-    """The distribution with its handle, and everything that follows the handle."""
     index, parts, corpus, scores = loaded.index(kind), board_parts(loaded, kind), loaded.corpus(), loaded.scores(kind)
     own = None if chosen is None or audit["open"] else selection_tables.values_of(corpus, scores, chosen)
     inside = None if tuning.low is None else index.tokens_above(tuning.low) - index.tokens_above(tuning.high)
@@ -164,7 +162,6 @@ class Brush:
 
 
 def read_brush(loaded: Loaded, kind: str, tuning: Tuning) -> Brush | None:
-    """The brushed scores; None if nothing is brushed."""
     if tuning.low is None or tuning.high is None:
         return None
     low = -np.inf if tuning.low <= board_parts(loaded, kind)["lowest"] else tuning.low
@@ -173,7 +170,6 @@ def read_brush(loaded: Loaded, kind: str, tuning: Tuning) -> Brush | None:
 
 
 def show_map(loaded: Loaded, kind: str, tuning: Tuning, exact: Resolved, chosen: int | None) -> None:
-    """The map, on which the documents of the list stand out, and the documents in a box drawn on it."""
     marked, what = exact.taken > 0, "selected tokens"
     if brush := read_brush(loaded, kind, tuning):
         marked, what = np.zeros(len(exact.taken), dtype=bool), brush.what
@@ -229,12 +225,10 @@ def show_documents(
 
 
 def remember_sort() -> None:
-    """Keep in the address what the reader sorted the words by."""
     layout.set_parameter("words_by", "lift" if st.session_state["words"]["sort"] == "Lift" else "")
 
 
 def show_words(loaded: Loaded, kind: str, tuning: Tuning) -> None:
-    """The words selected most often, with their lift over the average word."""
     words = loaded.ranked_words(tuning.settings(kind))
     components.record_table(
         selection_tables.WORD_COLUMNS,
@@ -252,7 +246,6 @@ def show_words(loaded: Loaded, kind: str, tuning: Tuning) -> None:
 
 
 def show_sources(loaded: Loaded, kind: str, exact: Resolved) -> None:
-    """The sources selected most, with their lift over the average token."""
     index = loaded.index(kind)
     components.record_table(
         selection_tables.SOURCE_COLUMNS,
@@ -287,7 +280,6 @@ def tune(loaded: Loaded) -> None:
 
 
 def show_parts(loaded: Loaded, kind: str, tuning: Tuning, exact: Resolved, chosen: int | None) -> None:
-    """Tabs with what the selection contains; only the open one is computed."""
     shown = (
         partial(show_documents, loaded, kind, tuning, exact, chosen),
         partial(show_map, loaded, kind, tuning, exact, chosen),
@@ -302,7 +294,6 @@ def show_parts(loaded: Loaded, kind: str, tuning: Tuning, exact: Resolved, chose
 
 
 def show_saved(loaded: Loaded, kind: str, tuning: Tuning) -> None:
-    """The saved selections, and a comparison of any two."""
     selection_panel.show_saved(loaded, keep_tuning)
     overlap_panel.show(loaded, kind, tuning.settings(kind))
 

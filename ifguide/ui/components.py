@@ -4,10 +4,12 @@ Their scripts are in `static/` and are registered when this file is imported. Co
 the page only as data, and the scripts write them only with `textContent`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import streamlit as st
+
+from ifguide.ui.format import variant_title
 
 _STATIC = Path(__file__).parent / "static"
 FIRST_ROWS = 10
@@ -124,12 +126,11 @@ def completions(
     *,
     key: str,
     names: Sequence[str],
-    titles: Sequence[str],
-    colours: Sequence[str],
+    colours: Mapping[str, str],
     memory: str,
+    titles: Sequence[str] = (),
     rated: bool = True,
-    chosen: str = "",
-    span: str = "",
+    picked: tuple[str, str] = ("", ""),
     pinned: int | None = None,
     tokens: bool = True,
     first: int = FIRST_ROWS,
@@ -138,22 +139,19 @@ def completions(
 ) -> None:
     """Show a prompt with the completions of some models side by side.
 
-    Args:
-        pair: from `ifguide.ui.results.side_by_side`, with `change` and `results` as text.
-        names, titles, colours: of the models; an empty colour is none.
-        memory: the browser's key for what the reader revealed.
-        chosen: the picked completion, `SAMPLE.MODEL`, or `SAMPLE.` for a row's token probabilities.
-        span: the picked toxic span in it, `START-END`.
-        tokens: whether rows have a button for token probabilities, if they have one for pinning.
-        first: rows shown until the reader asks for all.
-        on_pick: called when a completion is clicked; `st.session_state[key]["pick"]` is then like `chosen`, or `close`
-            if it was the picked one, after `START-END` and a space for a toxic span in it.
-        on_pin: called when a row is pinned; rows then have a button for it. `st.session_state[key]["pin"]` is the
-            sample, or -1 to pin none.
-    """
-    data = {"pair": pair, "names": list(names), "titles": list(titles), "colours": list(colours), "first": first}
+    Args: pair: from `ifguide.ui.results.side_by_side`, with `change` and `results` as text. names: of the models.
+    colours: of the models; one without a colour has no dot. titles: the models' titles; empty: the usual ones. memory:
+    the browser's key for what the reader revealed. picked: the picked completion, `SAMPLE.MODEL`, or `SAMPLE.` for a
+    row's token probabilities; and the toxic span that was picked in it, `START-END`. tokens: whether rows have a button
+    for token probabilities, if they have one for pinning. first: rows shown until the reader asks for all. on_pick:
+    called when a completion is clicked; `st.session_state[key]["pick"]` is then its `SAMPLE.MODEL`, or `close` if it
+    was the picked one, after `START-END` and a space for a toxic span in it. on_pin: called when a row is pinned; rows
+    then have a button for it. `st.session_state[key]["pin"]` is the sample, or -1 to pin none."""
+    titles = list(titles) or [variant_title(name) for name in names]
+    shown_colours = [colours.get(name, "") for name in names]
+    data = {"pair": pair, "names": list(names), "titles": titles, "colours": shown_colours, "first": first}
     data |= {"veil": veiled(), "memory": memory, "rated": rated, "pinned": pinned, "acts": on_pin is not None}
-    data |= {"pickable": on_pick is not None, "chosen": chosen, "span": span, "tokens": tokens}
+    data |= {"pickable": on_pick is not None, "chosen": picked[0], "span": picked[1], "tokens": tokens}
     _completions(data=data, key=key, on_pick_change=on_pick or _nothing, on_pin_change=on_pin or _nothing)
 
 

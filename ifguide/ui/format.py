@@ -73,17 +73,14 @@ VARIANTS = {
 
 
 def variant_title(name: str) -> str:
-    """The name of a model in the comparison, for readers."""
     return VARIANTS[name][0] if name in VARIANTS else name
 
 
 def variant_note(name: str) -> str:
-    """What a model was trained on, in one sentence."""
     return VARIANTS[name][1] if name in VARIANTS else "Trained against a selection you saved."
 
 
 def selection_title(name: str) -> str:
-    """The name of a selection, for readers."""
     return "Default selection" if name == "default" else variant_title(name)
 
 

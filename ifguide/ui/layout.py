@@ -16,6 +16,8 @@ from ifguide.study.lineage import Unit
 from ifguide.ui.format import count, job_title, plain, sentence
 from ifguide.ui.loaders import Loaded
 
+Width = int | Literal["stretch"]
+
 
 @contextlib.contextmanager
 def guard(*, go_on: bool = False) -> Iterator[None]:
@@ -80,59 +82,61 @@ def explain(state: StageState) -> str:
     return reason[:1].upper() + reason[1:].rstrip(".") + "." if reason else ""
 
 
+def button(
+    label: str, key: str, icon: str, act: Callable | None, *arguments, help: str | None = None, disabled: bool = False
+) -> None:
+    """A button with an icon, which calls `act` with the arguments."""
+    st.button(label, key, help, act, arguments, icon=f":material/{icon}:", disabled=disabled)
+
+
 def choose(
     label: str,
     options: Mapping[str, str],
     *,
     key: str,
-    index: int | None = 0,
+    index: int = 0,
     help: str | None = None,
-    placeholder: str | None = None,
-    width: int | Literal["stretch"] = "stretch",
+    width: Width = "stretch",
 ):
-    """A select box over option -> title, whose choice is in the address. None if `index` is None and nothing chosen."""
-    return st.selectbox(
-        label,
-        list(options),
-        index,
-        key=key,
-        bind="query-params",
-        format_func=options.__getitem__,
-        help=help,
-        placeholder=placeholder,
-        width=width,
-    )
+    """A select box over option -> title; the choice is in the address."""
+    titles = options.__getitem__
+    return st.selectbox(label, list(options), index, titles, key, help, width=width, bind="query-params")
 
 
-def switch(label: str, options: Mapping[str, str], *, key: str, default: str, label_hidden: bool = False) -> str:
-    """Options side by side, one of them chosen; the choice is in the address."""
+def switch(label: str, options: Mapping[str, str], *, key: str, default: str) -> str:
+    """Options side by side without a visible label; the choice is in the address."""
+    titles = options.__getitem__
     return st.segmented_control(
         label,
         list(options),
         default=default,
         required=True,
+        format_func=titles,
         key=key,
+        label_visibility="collapsed",
         bind="query-params",
-        format_func=options.__getitem__,
-        label_visibility="collapsed" if label_hidden else "visible",
     )
+
+
+def search_box(label: str, *, key: str, placeholder: str = "word or phrase", width: Width = "stretch") -> str:
+    """The text to search for, without a visible label; it is in the address."""
+    text = st.text_input(
+        label,
+        key=key,
+        placeholder=placeholder,
+        icon=":material/search:",
+        label_visibility="collapsed",
+        width=width,
+        bind="query-params",
+    )
+    return text or ""
 
 
 def offer_download(
-    label: str,
-    content: str | Callable[[], str | bytes],
-    *,
-    file: str,
-    mime: str,
-    key: str,
-    help: str | None = None,
-    type: Literal["secondary", "tertiary"] = "secondary",
+    label: str, content: str | Callable[[], str | bytes], file: str, mime: str, *, key: str, help: str | None = None
 ) -> None:
     """A button that downloads a file without rerunning the page."""
-    icon = ":material/download:"
-    st.download_button(
-        label, content, file_name=file, mime=mime, icon=icon, on_click="ignore", key=key, help=help, type=type
-    )
+    st.download_button(label, content, file, mime, key, help, on_click="ignore", icon=":material/download:")
 
 
 def drop_document_link(document: str) -> None:
@@ -169,13 +173,8 @@ def pager(key: str, *, n_items: int, page_size: int, noun: str, of: Hashable = N
     current = min(max(1, at), n_pages)
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         back = st.button("Previous", key=f"{key}_back", icon=":material/chevron_left:", disabled=current <= 1)
-        forward = st.button(
-            "Next",
-            key=f"{key}_forward",
-            icon=":material/chevron_right:",
-            icon_position="right",
-            disabled=current >= n_pages,
-        )
+        last, icon = current >= n_pages, ":material/chevron_right:"
+        forward = st.button("Next", key=f"{key}_forward", icon=icon, icon_position="right", disabled=last)
         place = st.empty()
     if back or forward:
         turn_to(key, current + (1 if forward else -1))

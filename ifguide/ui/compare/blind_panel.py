@@ -70,7 +70,6 @@ def votes_csv(votes: Mapping[int, str], ballots: Sequence[Ballot], texts: Mappin
 
 
 def show_blind(loaded: Loaded, samples: Samples, colours: Mapping[str, str]) -> None:
-    """The whole of blind mode."""
     with st.container(horizontal=True, vertical_alignment="bottom", horizontal_alignment="distribute"):
         st.subheader("Which completions are better?", anchor=False)
         note = "Sets the order of the prompts, and which model is A on each of them. Another seed starts another vote."
@@ -107,13 +106,13 @@ def _show_ballot(loaded, samples, colours, ballot: Ballot, *, revealed: bool) ->
     pair = side_by_side.prompt_payload(sides, ballot.prompt, by_toxicity=False, ratings=revealed)
     pair["change"] = ""
     pair["results"] = [f"highest {value}" if revealed else "" for value in pair["highest"]]
-    letters = LETTERS[: len(sides)]
+    letters = dict(zip(LETTERS, sides, strict=False))
     components.completions(
         pair,
         key="ballot",
-        names=letters,
-        titles=[f"{a}: {variant_title(name)}" if revealed else a for a, name in zip(letters, sides, strict=True)],
-        colours=[colours[name] if revealed else "" for name in sides],
+        names=[*letters],
+        titles=[f"{letter}: {variant_title(name)}" if revealed else letter for letter, name in letters.items()],
+        colours={letter: colours[name] for letter, name in letters.items()} if revealed else {},
         memory=f"{loaded.name}:{ballot.prompt}",
         rated=revealed,
         first=5,
@@ -121,7 +120,6 @@ def _show_ballot(loaded, samples, colours, ballot: Ballot, *, revealed: bool) ->
 
 
 def _ask_vote(ballots: list[Ballot], at: int, votes: dict[int, str]) -> None:
-    """The buttons; a click records the vote and shows the next prompt."""
     ballot = ballots[at]
     current = votes.get(ballot.prompt)
     word = "better" if len(ballot.order) == 2 else "best"
@@ -161,22 +159,10 @@ def _show_tally(loaded, samples, colours, ballots, texts, state: dict, seed: int
     with st.container(horizontal=True, gap="small"):
         if state["revealed"]:
             table, file = votes_csv(votes, ballots, texts, seed), f"{loaded.name}-votes.csv"
-            layout.offer_download("Votes as CSV", table, file=file, mime="text/csv", key="vote_csv")
+            layout.offer_download("Votes as CSV", table, file, "text/csv", key="vote_csv")
         else:
-            st.button(
-                "Reveal the models",
-                key="vote_reveal",
-                icon=":material/visibility:",
-                disabled=not votes,
-                on_click=state.update,
-                kwargs={"revealed": True},
-            )
+            revealed, none = {"revealed": True}, not votes
+            layout.button("Reveal the models", "vote_reveal", "visibility", state.update, revealed, disabled=none)
         if votes:
-            st.button(
-                "Start over",
-                key="vote_start_over",
-                icon=":material/restart_alt:",
-                help="Deletes these votes and hides the names.",
-                on_click=_start_over,
-                args=(state,),
-            )
+            note = "Deletes these votes and hides the names."
+            layout.button("Start over", "vote_start_over", "restart_alt", _start_over, state, help=note)

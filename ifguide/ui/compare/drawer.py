@@ -20,7 +20,6 @@ MOST_DOCUMENTS = 8
 
 
 def show_drawer(loaded: Loaded, samples: Samples, pick: Pick, colours: Mapping[str, str]) -> None:
-    """The drawer for one completion or one pair."""
     whose = f"{plain(variant_title(pick.model))}, completion {pick.sample + 1}" if pick.prompt != PROMPT else ""
     with st.container(key="drawer", gap="small"):
         with st.container(horizontal=True, vertical_alignment="center", gap="small"):
@@ -28,16 +27,8 @@ def show_drawer(loaded: Loaded, samples: Samples, pick: Pick, colours: Mapping[s
             st.space("stretch")
             if pick.span:
                 st.button("Whole completion", key="span_close", on_click=layout.set_parameter, args=("span", ""))
-            st.button(
-                "Close",
-                key="drawer_close",
-                type="tertiary",
-                icon=":material/close:",
-                shortcut="Esc",
-                help="Close this drawer",
-                on_click=remember_pick,
-                args=(0, "close"),
-            )
+            icon, close = ":material/close:", (0, "close")
+            st.button("Close", "drawer_close", None, remember_pick, close, type="tertiary", icon=icon, shortcut="Esc")
         if pick.model:
             st.caption(whose or plain(variant_title(pick.model)))
             _show_nearest(loaded, pick.text, pick.span)
@@ -88,7 +79,6 @@ def _offensive(loaded: Loaded, document: int, chosen: np.ndarray | None) -> list
 
 
 def _explain(index: WordIndex, n_documents: int, terms: list[Term], span: Span | None, *, ranked: bool) -> str:
-    """How the documents were chosen."""
     searched = "all documents"
     if index.n_documents < n_documents:
         searched = f"the {count(index.n_documents)} best-ranked of {count_of(n_documents, 'document')}"

@@ -14,7 +14,7 @@ from ifguide.serving.client import ModelWorker
 from ifguide.storage.lock import read_record
 from ifguide.study.stages.evaluating import missing_weights
 from ifguide.ui import components, layout
-from ifguide.ui.compare.picks import PROMPT, Pick, remember_pick
+from ifguide.ui.compare.picks import PROMPT, Pick, remember_pick, shown_pick
 from ifguide.ui.format import column, count_of, number, plain, sentence, variant_title
 from ifguide.ui.loaders import Loaded
 from ifguide.ui.results.side_by_side import completion_cell
@@ -23,6 +23,8 @@ POLL_SECONDS = 0.2
 ENDED = ("done", "cancelled", "failed")
 HISTORY = 20
 """Prompts kept in the session."""
+SETTINGS = {"temperature": "temperature", "top_p": "top_p", "length": "max_new_tokens"}
+"""Parameter of the address -> setting of `EvaluateConfig`."""
 
 
 @st.cache_resource(show_spinner=False)
@@ -45,7 +47,6 @@ def _row(cell: dict) -> dict:
 
 
 def show_try(loaded: Loaded, names: list[str], colours: Mapping[str, str], pick: Pick | None) -> None:
-    """The box for a prompt, and below it what the models write."""
     if read_record(loaded.study.root):
         st.caption("This study was recorded without its models. You can try your own prompts in studies built here.")
         return
@@ -57,14 +58,8 @@ def show_try(loaded: Loaded, names: list[str], colours: Mapping[str, str], pick:
         key=f"try_line_{components.veiled() or 'none'}", horizontal=True, vertical_alignment="center", gap="small"
     ):
         with st.form("try_form", border=False), st.container(horizontal=True, gap="small"):
-            prompt = st.text_input(
-                "Try a prompt",
-                linked,
-                key="try",
-                max_chars=2000,
-                placeholder="Try a prompt of your own",
-                label_visibility="collapsed",
-            )
+            hint = "Try a prompt of your own"
+            prompt = st.text_input(hint, linked, 2000, "try", placeholder=hint, label_visibility="collapsed")
             label = "Run both" if len(names) == 2 else f"Run {len(names)} models"
             asked = st.form_submit_button(label, type="primary", icon=":material/play_arrow:", disabled=bool(obstacles))
         settings = _ask_settings(loaded.study.config.evaluate)
@@ -84,14 +79,12 @@ def _ask_settings(usual: EvaluateConfig) -> dict:
     """Settings of this prompt; in the address where they differ from the study's."""
     with st.popover("Settings", icon=":material/tune:", type="tertiary", width="content"):
         heat, top_p, length = usual.temperature, usual.top_p, usual.max_new_tokens
-        heat = st.slider(
-            "Temperature", min(0.1, heat), max(2.0, heat), heat, 0.05, key="temperature", bind="query-params"
-        )
-        top_p = st.slider("Top-p", min(0.05, top_p), 1.0, top_p, 0.05, key="top_p", bind="query-params")
-        length = st.number_input("Length in tokens", 1, max(1000, length), length, key="length", bind="query-params")
+        st.slider("Temperature", min(0.1, heat), max(2.0, heat), heat, 0.05, key="temperature", bind="query-params")
+        st.slider("Top-p", min(0.05, top_p), 1.0, top_p, 0.05, key="top_p", bind="query-params")
+        st.number_input("Length in tokens", 1, max(1000, length), length, key="length", bind="query-params")
         note = "All models use the same random numbers. The same draw of the same prompt gives the same text."
         draw = st.number_input("Draw", 1, 10**6, 1, key="draw", help=note, bind="query-params")
-    return {"settings": {"temperature": heat, "top_p": top_p, "max_new_tokens": length}, "sample": draw - 1}
+    return {"settings": {name: st.session_state[key] for key, name in SETTINGS.items()}, "sample": draw - 1}
 
 
 def _start(loaded: Loaded, names: list[str], prompt: str, settings: dict) -> None:
@@ -121,14 +114,7 @@ def _show_tried(loaded: Loaded, colours: Mapping[str, str], pick: Pick | None, *
             else:
                 st.caption(_progress(tried), width="content")
             if running:
-                st.button(
-                    "Stop",
-                    key="try_stop",
-                    icon=":material/stop:",
-                    on_click=_read,
-                    args=(tried,),
-                    kwargs={"cancel": True},
-                )
+                layout.button("Stop", "try_stop", "stop", _read, tried, True)
     cells = [completion_cell(_row(c)) | {"growing": running and not c["ended"]} for c in tried["cells"]]
     if not cells:
         return
@@ -138,37 +124,31 @@ def _show_tried(loaded: Loaded, colours: Mapping[str, str], pick: Pick | None, *
         pair | {"rows": [{"sample": 0, "cells": cells}]},
         key="tried_pair",
         names=names,
-        titles=[variant_title(name) for name in names],
-        colours=[colours.get(name, "") for name in names],
+        colours=colours,
         memory=f"{loaded.name}:live:{tried.get('id')}",
         on_pick=None if running else lambda: remember_pick(PROMPT, st.session_state["tried_pair"]["pick"]),
-        chosen=pick.shown_in(PROMPT) if pick else "",
-        span=pick.span_in(PROMPT) if pick else "",
+        picked=shown_pick(pick, PROMPT),
     )
 
 
 def _progress(tried: dict) -> str:
-    if tried["state"] == "cancelled":
-        return "Stopped."
     if tried["state"] == "loading":
         return f"Loading {plain(variant_title(tried['message']))}…"
-    if tried["state"] == "waiting":
-        ahead = tried["ahead"]
-        return f"Waiting for {count_of(ahead, 'request')} before this one." if ahead else "Starting the models…"
-    return "Writing…"
+    if tried["state"] == "waiting" and tried["ahead"]:
+        return f"Waiting for {count_of(tried['ahead'], 'request')} before this one."
+    return {"cancelled": "Stopped.", "waiting": "Starting the models…"}.get(tried["state"], "Writing…")
 
 
 def _offer_history(loaded: Loaded) -> None:
-    """This reader's earlier prompts in this study, newest first."""
-    history = [(i, t) for i, t in enumerate(st.session_state.get("history", [])) if t["of"] == loaded.key]
-    if not history:
+    rows = []
+    for i, tried in enumerate(st.session_state.get("history", [])):
+        if tried["of"] == loaded.key:
+            rated = " → ".join(number(cell["toxicity"], 2) for cell in tried["cells"]) or "–"
+            rows.append({"key": str(i), "cells": [[[tried["ask"]["prompt"], False]], rated]})
+    if not rows:
         return
     with st.popover("History", icon=":material/history:", type="tertiary", width="content"):
         columns = [column("Prompt", "excerpt"), column("Toxicity", "text", "In the order of the models")]
-        rows = []
-        for i, tried in history:
-            rated = " → ".join(number(cell["toxicity"], 2) for cell in tried["cells"]) or "–"
-            rows.append({"key": str(i), "cells": [[[tried["ask"]["prompt"], False]], rated]})
         picked = components.record_table(columns, rows, key="tried_before", label="Prompts you tried", pickable=True)
     if picked is not None:
         st.session_state["recalled"] = int(picked)
@@ -176,19 +156,11 @@ def _offer_history(loaded: Loaded) -> None:
 
 
 def _recall(tried: dict) -> None:
-    """Show an earlier prompt again, with its settings."""
     ask = tried["ask"]
     config = ask["settings"]
-    st.session_state.update(
-        {
-            "tried": tried,
-            "try": ask["prompt"],
-            "draw": ask["sample"] + 1,
-            "length": config["max_new_tokens"],
-            "temperature": config["temperature"],
-            "top_p": config["top_p"],
-        }
-    )
+    st.session_state.update({"tried": tried, "try": ask["prompt"], "draw": ask["sample"] + 1})
+    for key, setting in SETTINGS.items():
+        st.session_state[key] = config[setting]
     layout.set_parameter("try", ask["prompt"])
     remember_pick(0, "close")
 
@@ -208,12 +180,8 @@ def compute_tokens(loaded: Loaded, names: list[str], prompt: int) -> None:
     if asked.get("of") == of:
         st.error(_sentence(asked["message"] or "it was stopped"), icon=":material/error:")
     st.caption("Shows how likely each model finds each token of these completions.")
-    st.button(
-        "Compute",
-        icon=":material/play_arrow:",
-        on_click=st.session_state.update,
-        kwargs={"picked": st.query_params.get("pick"), "tokens_asked": {}},
-    )
+    again: dict = {"picked": st.query_params.get("pick"), "tokens_asked": {}}
+    layout.button("Compute", "compute_tokens", "play_arrow", st.session_state.update, again)
 
 
 def _wait_for_tokens(asked: dict) -> None:
@@ -234,8 +202,7 @@ def _ask(loaded: Loaded, **request) -> dict:
         return state | {"state": "failed", "message": str(error)}
 
 
-def _read(state: dict, *, cancel: bool = False) -> None:
-    """Update the state of a request."""
+def _read(state: dict, cancel: bool = False) -> None:
     try:
         state |= model_worker().read(state["id"], cancel=cancel)
     except ProcessError as error:

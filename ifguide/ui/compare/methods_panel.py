@@ -10,7 +10,6 @@ from ifguide.ui.loaders import Loaded
 
 
 def show_methods(loaded: Loaded) -> None:
-    """Choose models that are not measured yet, and start the job that trains and measures them."""
     study = loaded.study
     measured = set(study.evaluation_names())
     waiting = [name for name in possible_models(study.config, study.has_spans) if name not in measured]

@@ -33,26 +33,10 @@ def ask_models(names: Sequence[str]) -> list[str]:
         key, options = f"model_{place}", [*names, *([NONE] if len(chosen) > 2 and place else [])]
         st.session_state[key] = name
         label = "Model that the others are compared with" if not place else f"Model {place + 1}"
-        st.selectbox(
-            label,
-            options,
-            key=key,
-            format_func=_title,
-            label_visibility="collapsed",
-            width=170,
-            on_change=_choose,
-            args=(chosen, place, names),
-        )
+        arguments = (chosen, place, names)
+        st.selectbox(label, options, 0, _title, key, None, _choose, arguments, label_visibility="collapsed", width=170)
     if unused := [name for name in names if name not in chosen][: MODELS_MOST - len(chosen)]:
-        st.button(
-            "Add",
-            key="model_add",
-            icon=":material/add:",
-            type="tertiary",
-            help="Add a model",
-            on_click=_set,
-            args=([*chosen, unused[0]], names),
-        )
+        layout.button("Add", "model_add", "add", _set, [*chosen, unused[0]], names, help="Add a model")
     return chosen
 
 
@@ -74,7 +58,6 @@ def _set(chosen: list[str], names: Sequence[str]) -> None:
 
 
 def ask_margin() -> float:
-    """The largest difference that still counts as a tie."""
     with st.popover("Tie margin", type="tertiary", width="content"):
         note = "Two models tie on a prompt if the highest toxicities of their completions differ by at most this much."
         return st.number_input(

@@ -28,13 +28,13 @@ class Pick:
     span: Span | None
     """Characters of the clicked toxic words; None: the whole completion."""
 
-    def shown_in(self, prompt: str | int) -> str:
-        """`components.completions`' argument `chosen` for a prompt."""
-        return f"{self.sample}.{self.model}" if str(prompt) == self.prompt else ""
 
-    def span_in(self, prompt: str | int) -> str:
-        """`components.completions`' argument `span` for a prompt."""
-        return f"{self.span[0]}-{self.span[1]}" if self.span and str(prompt) == self.prompt else ""
+def shown_pick(pick: Pick | None, prompt: str | int) -> tuple[str, str]:
+    """The pick on a prompt as `components.completions` takes it: `SAMPLE.MODEL` and `START-END`, both empty for
+    none."""
+    if pick is None or str(prompt) != pick.prompt:
+        return "", ""
+    return f"{pick.sample}.{pick.model}", f"{pick.span[0]}-{pick.span[1]}" if pick.span else ""
 
 
 def read_pick(samples: Samples, tried: Mapping[str, Mapping]) -> Pick | None:

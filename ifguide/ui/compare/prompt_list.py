@@ -11,7 +11,7 @@ from ifguide.storage.lock import read_record
 from ifguide.study.analysis.likelihood import read_likelihoods
 from ifguide.ui import components, layout
 from ifguide.ui.compare.drawer import show_drawer
-from ifguide.ui.compare.picks import Pick, read_pick, remember_pick
+from ifguide.ui.compare.picks import Pick, read_pick, remember_pick, shown_pick
 from ifguide.ui.format import column, count, count_of, number, plain, variant_title
 from ifguide.ui.loaders import Loaded
 from ifguide.ui.results import pins
@@ -62,20 +62,13 @@ def _ask(others: list[str]) -> tuple[str, str, str, str]:
     """(model to compare with the first, outcome or empty, order, search)."""
     versus = others[0]
     with st.container(horizontal=True, gap="small", vertical_alignment="bottom"):
-        search = st.text_input(
-            "Prompt contains",
-            key="find",
-            bind="query-params",
-            placeholder="Filter prompts",
-            icon=":material/search:",
-            label_visibility="collapsed",
-        )
+        search = layout.search_box("Prompt contains", key="find", placeholder="Filter prompts")
         with st.popover("Filters", icon=":material/filter_list:", width="content"):
             outcome = layout.choose("Show", FILTERS, key="outcome")
             order = layout.choose("Order", ORDERS, key="order")
             if len(others) > 1:
                 versus = layout.choose("Changes of", {name: variant_title(name) for name in others}, key="versus")
-    return versus, outcome if outcome in OUTCOMES else "", order, search or ""
+    return versus, outcome if outcome in OUTCOMES else "", order, search
 
 
 def _show_list(compared: Outcomes, places: list[int], texts: Mapping[int, str], order: str) -> int:
@@ -100,7 +93,6 @@ def _show_list(compared: Outcomes, places: list[int], texts: Mapping[int, str], 
 
 
 def _take_choice() -> None:
-    """Keep the picked prompt in the address."""
     picked = st.session_state.get("prompt_table", {}).get("pick")
     if picked is not None:
         layout.set_parameter("prompt", picked)
@@ -128,20 +120,17 @@ def _show_prompt(loaded, samples, outcomes, colours, prompt: int, pick: Pick | N
         pair,
         key=key,
         names=names,
-        titles=[variant_title(name) for name in names],
-        colours=[colours[name] for name in names],
+        colours=colours,
         memory=f"{loaded.name}:{prompt}",
         pinned=place[1] if place and place[0] == prompt else None,
         on_pick=lambda: remember_pick(prompt, st.session_state[key]["pick"]),
         on_pin=pin,
         tokens=likely,
-        chosen=pick.shown_in(prompt) if pick else "",
-        span=pick.span_in(prompt) if pick else "",
+        picked=shown_pick(pick, prompt),
     )
 
 
 def _outcome(compared: Outcomes, prompt: int) -> str:
-    """The outcome on a prompt, compared with the first model."""
     places = np.flatnonzero(compared.prompts == prompt)
     return f", {OUTCOME_WORDS[OUTCOMES[int(compared.kinds[places[0]])]]}" if places.size else ""
 

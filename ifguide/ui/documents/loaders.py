@@ -74,7 +74,6 @@ def warm_up(loaded: Loaded) -> None:
 
 @remembered(16, "Searching the text of every document…")
 def search_text(loaded: Loaded, search: str, regex: bool) -> tuple[int, ...]:
-    """Numbers of the documents that contain a text."""
     return tuple(document_list.find_text(loaded.corpus().batches, search, regex=regex).tolist())
 
 
@@ -108,12 +107,10 @@ def filter_verdicts(
 
 
 def narrow(criteria: DocumentFilter, only: tuple[int, ...]) -> DocumentFilter:
-    """The same filter, limited to some documents."""
     both = only if criteria.only is None else tuple(sorted(set(only) & set(criteria.only)))
     return replace(criteria, only=both)
 
 
 def build_layers(loaded: Loaded, store: DocumentStore) -> dict[str, Layer]:
-    """The layers that colour tokens, the selection's own first."""
     kinds = sorted(loaded.study.kinds(), key=lambda kind: kind != store.kind)
     return {kind: Layer(kind, loaded.scores(kind), store.notes["tops"][kind]) for kind in kinds}

@@ -57,7 +57,6 @@ class Request:
 
 
 def open_document(document: str) -> None:
-    """Make the reader show another document."""
     st.session_state["doc"] = st.query_params["doc"] = document
     st.query_params.pop("token", None)
     _forget_place()
@@ -137,7 +136,6 @@ def show_reader(request: Request) -> None:
 
 
 def _browser_state() -> dict:
-    """What the browser reported last."""
     state = (st.session_state.get(KEY) or {}).get("state")
     return state if isinstance(state, dict) else {}
 
@@ -154,7 +152,6 @@ def _progress(request: Request, order: np.ndarray, at: int) -> dict:
 
 
 def _write_verdicts(request: Request, events, order: np.ndarray, name: str) -> None:
-    """Write the verdicts that are not written yet."""
     ack, by = st.session_state.get("reader_ack", 0), document_data.reviewer()
     for event in events if isinstance(events, list) else ():
         number = event.get("n")
@@ -233,7 +230,6 @@ def _is_range(span) -> bool:
 
 
 def _colour_now(browser: dict, layers: list[str]) -> str:
-    """The layer that colours the tokens: chosen in the browser, or in the address, or the first."""
     choices = browser.get("colour"), st.query_params.get("colour")
     colour = next((name for name in choices if name in layers), layers[0])
     set_parameter("colour", colour if colour != layers[0] else "")
@@ -327,7 +323,6 @@ def _fill(request: Request, view: dict, order: np.ndarray, column: Column, at: i
 
 
 def _describe(request: Request, row: dict, given: tuple[str, str, str], spans: list) -> dict:
-    """What the viewer shows about a document."""
     rank = f"rank {count(row['rank'])} of {count(request.store.n_documents)}"
     facts = [row["source"], rank, count_of(row["selected"], "selected token")]
     if row["group_size"] > 1:

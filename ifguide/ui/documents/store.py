@@ -124,7 +124,6 @@ class DocumentStore:
 
     @cached_property
     def has_copies(self) -> bool:
-        """Whether any documents are near-duplicates."""
         return bool(self._ask("SELECT 1 FROM documents WHERE group_size > 1 LIMIT 1"))
 
     def order(self, criteria: DocumentFilter, *, sort: str = "rank", descending: bool = False) -> np.ndarray:
@@ -181,7 +180,6 @@ class DocumentStore:
         return [lines[int(d)] for d in documents]
 
     def find(self, document_id: str) -> int | None:
-        """The number of the document with this id, or None."""
         rows = self._ask("SELECT document FROM documents WHERE id = ? LIMIT 1", document_id)
         return rows[0][0] if rows else None
 

@@ -34,7 +34,6 @@ class Layer:
     """Absolute value at which the colour is strongest."""
 
     def as_json(self) -> dict:
-        """What the viewer's legend and tooltip show."""
         kind = describe_kind(self.name)
         scale = {"top": self.top, "oneSided": bool(kind.unit), "unit": kind.unit}
         return {"name": self.name, "title": kind.title, "note": kind.note, **scale}

@@ -28,14 +28,8 @@ def ask(loaded: Loaded, effects: dict | None) -> tuple[str, str, str]:
     sets = {kind: f"{title} ({count(len(loaded.queries(kind)))})" for kind, title in KINDS.items()}
     with st.grid(3, min_column_width=200, vertical_alignment="bottom"):
         kind = layout.switch("Set", sets, key="set", default="toxic")
-        search = st.text_input(
-            "Text contains",
-            key="query_search",
-            bind="query-params",
-            placeholder="word or phrase",
-            icon=":material/search:",
-        )
-        return kind, search or "", layout.choose("Order", ORDERS, key="query_order") if effects else "given"
+        search = layout.search_box("Text contains", key="query_search")
+        return kind, search, layout.choose("Order", ORDERS, key="query_order") if effects else "given"
 
 
 def list_queries(loaded: Loaded, kind: str, search: str, order: str, effects: dict | None) -> pd.DataFrame:
@@ -64,14 +58,9 @@ def show_list(rows: pd.DataFrame, kind: str, effects: dict | None) -> int | None
         lines.append({"key": str(row.Index), "cells": cells})
     key = f"query_{kind}"
     linked = st.session_state.get(key, st.query_params.get("query"))
+    none = "No query contains this text."
     picked = components.record_table(
-        columns,
-        lines,
-        key="queries",
-        label="Queries",
-        chosen=linked,
-        pickable=True,
-        empty="No query contains this text.",
+        columns, lines, key="queries", label="Queries", chosen=linked, pickable=True, empty=none
     )
     if picked is not None:
         linked = picked

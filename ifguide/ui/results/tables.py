@@ -40,7 +40,6 @@ class Metric:
     per_cent: bool = False
 
     def text(self, value: float | None) -> str:
-        """The number, or a dash if it was not measured."""
         return per_cent(value) if self.per_cent and value is not None else number(value, self.digits)
 
     def cell(self, values: Mapping) -> list[str]:

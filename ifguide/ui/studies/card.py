@@ -25,7 +25,6 @@ ACTIONS = {
 
 
 def show_card(name: str) -> None:
-    """A study's state, result, size and last change, with its buttons."""
     root = cache_dir() / name
     state, result, about, n_bytes, changed = _describe(root)
     job = active_job(root)

@@ -72,7 +72,6 @@ def tail_bins(index: ScoreIndex, parts: dict, threshold: float) -> dict:
 
 
 def exact_result(exact: Resolved, seq: int) -> dict:
-    """The exact result in the board's terms."""
     return {
         "seq": seq,
         "threshold": exact.threshold,

@@ -20,5 +20,4 @@ def default_tuning(loaded: Loaded, kind: str) -> Tuning:
 
 @remembered(4)
 def board_parts(loaded: Loaded, kind: str) -> dict:
-    """The board's numbers that do not depend on the controls."""
     return board.board_parts(loaded.index(kind))

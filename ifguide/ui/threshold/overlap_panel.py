@@ -42,12 +42,9 @@ def show(loaded: Loaded, kind: str, settings: dict) -> None:
     titles |= {SAVED + name: selection_title(name) for name in loaded.study.selection_names()}
     with st.container(horizontal=True, vertical_alignment="bottom"):
         a = layout.choose("A", titles, key="side_a", width=300)
-        b = layout.choose("B", titles, key="side_b", index=None, placeholder="Choose a selection", width=300)
-    if a is None or b is None:
-        st.caption("Choose A and B to see which tokens and documents only one of them takes.")
-        return
+        b = layout.choose("B", titles, key="side_b", width=300)
     if a == b:
-        st.caption("A and B are the same selection; choose another one.")
+        st.caption("Choose two different selections to see which tokens and documents only one of them takes.")
         return
     sides = [settings if option == CURRENT else option.removeprefix(SAVED) for option in (a, b)]
     _parts(loaded.overlap(kind, *sides), titles[a], titles[b])
@@ -96,7 +93,6 @@ def _effects(loaded: Loaded, kind: str, sides: list, titles: tuple[str, str]) ->
 
 
 def _documents(loaded: Loaded, kind: str, sides: list) -> None:
-    """The documents in which the two differ most."""
     corpus, scores = loaded.corpus(), loaded.scores(kind)
     taken = [loaded.resolved(side).taken if isinstance(side, dict) else loaded.n_selected(side) for side in sides]
     differ = taken[1] - taken[0]
@@ -135,7 +131,6 @@ def only_one(corpus: TokenizedCorpus, index: int, in_a: np.ndarray, in_b: np.nda
 
 
 def _selected(loaded: Loaded, kind: str, side: str | dict, index: int) -> np.ndarray:
-    """Which tokens of a document a side selects, bool (n,)."""
     corpus = loaded.corpus()
     if isinstance(side, dict):
         return selected_in(corpus, loaded.scores(kind), loaded.resolved(side), index)[0]

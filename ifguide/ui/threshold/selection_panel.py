@@ -59,17 +59,15 @@ def show_bar(loaded: Loaded, settings: dict, keep: Keep, steps: dict[str, Callab
         st.caption(st.session_state.pop("notice", None) or state, width="content")
         st.space("stretch")
         for label, icon in (("Undo", "undo"), ("Reset", "restart_alt")):
-            step = steps[label]
-            st.button(label, key=f"step_{label}", icon=f":material/{icon}:", on_click=step, disabled=step is None)
+            layout.button(label, f"step_{label}", icon, steps[label], disabled=steps[label] is None)
         usual = _free_name(loaded, settings)
         with st.form("save", border=False, width="content"), st.container(horizontal=True, gap="small"):
+            label, recorded = "Name of the selection", read_record(loaded.study.root) is not None
             typed = st.text_input(
-                "Name of the selection", key="new_selection", placeholder=usual, width=150, label_visibility="collapsed"
+                label, key="new_selection", placeholder=usual, width=150, label_visibility="collapsed"
             )
-            recorded = read_record(loaded.study.root) is not None
-            save = st.form_submit_button(
-                "Save", icon=":material/save:", disabled=recorded, help=RECORDED if recorded else None
-            )
+            note = RECORDED if recorded else None
+            save = st.form_submit_button("Save", note, icon=":material/save:", disabled=recorded)
             if save and _save(loaded, settings, typed.strip() or usual, keep):
                 st.rerun()
         _ask_training(loaded, name, "train", partial(_save, loaded, settings, usual, keep), primary=True)
@@ -89,7 +87,6 @@ def saved_as(loaded: Loaded, settings: dict) -> str | None:
 
 
 def _free_name(loaded: Loaded, settings: dict) -> str:
-    """A name for a selection that the reader did not name."""
     above, taken = loaded.resolved(settings).n_above, loaded.study.selection_names()
     name = f"top-{100 * above / loaded.index(settings['attribution']).n_valid:.3g}"
     return next(free for free in (name, *(f"{name}-{n}" for n in range(2, len(taken) + 3))) if free not in taken)
@@ -145,7 +142,6 @@ def training_seconds(study: Study, name: str | None) -> float | None:
 
 
 def show_saved(loaded: Loaded, keep: Keep) -> None:
-    """The saved selections, and what can be done with the chosen one."""
     names = loaded.study.selection_names()
     if not names:
         return
@@ -159,15 +155,9 @@ def show_saved(loaded: Loaded, keep: Keep) -> None:
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         st.markdown(f"**{plain(selection_title(chosen))}**", width="content")
         settings = loaded.selection(chosen).settings
-        st.button(
-            "Load",
-            key="load",
-            icon=":material/tune:",
-            help="Sets the score, the threshold, the neighbours and the budget to those of this selection.",
-            disabled=settings["kind"] != "influence" or settings["attribution"] not in loaded.study.kinds(),
-            on_click=_load,
-            args=(loaded, keep, settings),
-        )
+        note = "Sets the score, the threshold, the neighbours and the budget to those of this selection."
+        other = settings["kind"] != "influence" or settings["attribution"] not in loaded.study.kinds()
+        layout.button("Load", "load", "tune", _load, loaded, keep, settings, help=note, disabled=other)
         _ask_training(loaded, chosen, "train_saved", lambda: None)
         _download(loaded, chosen)
         if chosen not in BUILT_IN_SELECTIONS:
@@ -176,7 +166,6 @@ def show_saved(loaded: Loaded, keep: Keep) -> None:
 
 
 def settings_line(settings: dict) -> str:
-    """The settings of a selection in one line."""
     if settings["tokens_above"] is None:
         return CHOSEN_OTHERWISE.get(settings["kind"], "The best by scores from a file")
     top = f"top {share(settings['tokens_above'], settings['n_valid'], digits=2)}"
@@ -225,8 +214,8 @@ def _download(loaded: Loaded, name: str) -> None:
     layout.offer_download(
         "Download the mask",
         lambda: _mask_file(loaded, name),
-        file=f"{loaded.name}-{name}.parquet",
-        mime="application/vnd.apache.parquet",
+        f"{loaded.name}-{name}.parquet",
+        "application/vnd.apache.parquet",
         key="download_mask",
         help="Parquet, one row for each document: the selected tokens, their characters, and the settings.",
     )

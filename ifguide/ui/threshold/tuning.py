@@ -45,7 +45,6 @@ class Tuning:
 
     @classmethod
     def of(cls, settings: Mapping) -> "Tuning":
-        """The controls of a selection."""
         return cls(tokens_above=settings["tokens_above"], window=settings["window"], max_tokens=settings["max_tokens"])
 
 
