@@ -5,7 +5,6 @@ import contextlib
 import streamlit as st
 
 from ifguide.errors import IFGuideError
-from ifguide.evaluation.statistics import INTERVALS
 from ifguide.storage.lock import read_record
 from ifguide.study.freshness import stage_states
 from ifguide.study.planning.model_facts import known_facts
@@ -70,11 +69,7 @@ def show_result(loaded: Loaded) -> None:
         ends = [values.get(f"emt_{end}", values["emt"]) for end in ("low", "high")]
         row["cells"].insert(1, [values["emt"], *ends, colours[row["key"]]])
     components.record_table(columns, rows, key="headline", label="Metrics of every model")
-    sample = next(iter(metrics.values()))
-    st.caption(
-        f"{count_of(sample['n_samples'], 'completion')} of {count_of(sample['max_new_tokens'], 'token')} for each of"
-        f" {count_of(sample['n_prompts'], 'prompt')}, rated by {plain(sample['scorer'])}. Small numbers are {INTERVALS}"
-    )
+    st.caption(plain(comparison.facts_text(next(iter(metrics.values())))))
     if n_others := len(metrics) - len(shown):
         label = f"Compare with {count_of(n_others, 'other model')}"
         st.page_link("pages/compare.py", label=label, icon=":material/arrow_forward:")

@@ -23,7 +23,8 @@ from ifguide.ui.threshold.loaders import board_parts, default_tuning
 from ifguide.ui.threshold.tuning import CONTROLS, Tuning, apply_choice, read_address, write_address
 
 PAGE_SIZE = 8
-WORDS_SHOWN, SOURCES_SHOWN = 12, 12
+ROWS_SHOWN = 12
+"""Words and sources shown until the reader asks for all."""
 PARTS = ["Affected documents", "Map", "Words", "Sources", "Saved & compare"]
 
 
@@ -68,15 +69,11 @@ def keep_tuning(loaded: Loaded, kind: str, tuning: Tuning, *, undone: bool = Fal
         st.session_state["undo"].append(before)
     st.session_state["tuning"] = (loaded.name, tuning)
     written = {**write_address(tuning, default_tuning(loaded, kind)), "study": loaded.name}
-    changed: dict[str, str | list[str]] = {
+    changes: dict = {
         key: value or [] for key, value in written.items() if st.query_params.get(key, "") != (value or "")
     }
-    if changed:
-        st.query_params.update(changed)
-
-
-def undo(loaded: Loaded, kind: str) -> None:
-    keep_tuning(loaded, kind, st.session_state["undo"].pop(), undone=True)
+    if changes:
+        st.query_params.update(changes)
 
 
 def apply_board_choice(loaded: Loaded, kind: str) -> None:
@@ -120,10 +117,36 @@ def chosen_document(loaded: Loaded) -> int | None:
         return None
 
 
-def show_board(loaded: Loaded, kind: str, tuning: Tuning, exact: Resolved, chosen: int | None, audit: dict) -> None:
-    index, parts, corpus, scores = loaded.index(kind), board_parts(loaded, kind), loaded.corpus(), loaded.scores(kind)
-    own = None if chosen is None or audit["open"] else selection_tables.values_of(corpus, scores, chosen)
-    inside = None if tuning.low is None else index.tokens_above(tuning.low) - index.tokens_above(tuning.high)
+@dataclasses.dataclass(frozen=True)
+class View:
+    """What the parts of the page show."""
+
+    loaded: Loaded
+    kind: str
+    tuning: Tuning
+    exact: Resolved
+    chosen: int | None
+    """Number of the chosen document."""
+
+    @property
+    def settings(self) -> dict:
+        return self.tuning.settings(self.kind)
+
+    def brushed(self) -> tuple[float, float, str, pa.Table] | None:
+        """The brushed scores as (low, high], in words, and the documents that have some; None without a brush."""
+        low, high = self.tuning.low, self.tuning.high
+        if low is None or high is None:
+            return None
+        words = f"scores from {score(low)} to {score(high)}"
+        low = -np.inf if low <= board_parts(self.loaded, self.kind)["lowest"] else low
+        return low, high, words, self.loaded.in_range(self.kind, low, high)
+
+
+def show_board(view: View, audit: dict) -> None:
+    loaded, kind, tuning, exact, corpus = view.loaded, view.kind, view.tuning, view.exact, view.loaded.corpus()
+    index, parts, scores = loaded.index(kind), board_parts(loaded, kind), loaded.scores(kind)
+    own = None if view.chosen is None or audit["open"] else selection_tables.values_of(corpus, scores, view.chosen)
+    penalty, predicts = loaded.study.config.suppress.penalty, describe_kind(kind).curvature
     payload = {
         **{key: parts[key] for key in ("unit", "lowest", "highest", "knots", "words")},
         "id": f"{loaded.name} {kind}",
@@ -135,127 +158,95 @@ def show_board(loaded: Loaded, kind: str, tuning: Tuning, exact: Resolved, chose
         "range": tuning.range,
         "low": tuning.low,
         "high": tuning.high,
-        "inside": inside,
+        "inside": None if tuning.low is None else index.tokens_above(tuning.low) - index.tokens_above(tuning.high),
         "exact": board.exact_result(exact, st.session_state.get("board_seq", 0)),
         "rank": board.rank_line(exact),
         "marks": [] if own is None else board.document_marks(own),
         "boundary": board.boundary(corpus, index, scores, exact),
         "audit": audit,
-        "effect": board.effect_text(
-            index.n_valid, loaded.study.config.suppress.penalty, predicts=describe_kind(kind).curvature
-        ),
+        "effect": board.effect_text(index.n_valid, penalty, predicts=predicts),
     }
     components.threshold_board(payload, key="board", on_choice=partial(apply_board_choice, loaded, kind))
 
 
-@dataclasses.dataclass(frozen=True)
-class Brush:
-    """The scores that the reader brushed, and the documents that have such scores."""
-
-    low: float
-    """Lower end, excluded; -inf if the brush reaches the lowest score."""
-    high: float
-    """Upper end, included."""
-    what: str
-    documents: pa.Table
-    """From `ScoreIndex.documents_in_range`."""
-
-
-def read_brush(loaded: Loaded, kind: str, tuning: Tuning) -> Brush | None:
-    if tuning.low is None or tuning.high is None:
-        return None
-    low = -np.inf if tuning.low <= board_parts(loaded, kind)["lowest"] else tuning.low
-    what = f"scores from {score(tuning.low)} to {score(tuning.high)}"
-    return Brush(low, tuning.high, what, loaded.in_range(kind, low, tuning.high))
-
-
-def show_map(loaded: Loaded, kind: str, tuning: Tuning, exact: Resolved, chosen: int | None) -> None:
-    marked, what = exact.taken > 0, "selected tokens"
-    if brush := read_brush(loaded, kind, tuning):
-        marked, what = np.zeros(len(exact.taken), dtype=bool), brush.what
-        marked[brush.documents["document"].to_numpy()] = True
-    places = map_panel.show_map(loaded, exact, marked, what)
+def show_map(view: View) -> None:
+    marked, what = view.exact.taken > 0, "selected tokens"
+    if brushed := view.brushed():
+        *_, what, documents = brushed
+        marked = np.zeros(len(marked), dtype=bool)
+        marked[documents["document"].to_numpy()] = True
+    places = map_panel.show_map(view.loaded, view.exact, marked, what)
     if places is not None:
-        show_documents(loaded, kind, tuning, exact, chosen, places)
+        show_documents(view, places)
 
 
-def show_documents(
-    loaded: Loaded, kind: str, tuning: Tuning, exact: Resolved, chosen: int | None, boxed: np.ndarray | None = None
-) -> None:
+def show_documents(view: View, boxed: np.ndarray | None = None) -> None:
     """The selection's documents by rank, those of the brushed range, or those at `boxed` places of the rank list."""
-    corpus, scores = loaded.corpus(), loaded.scores(kind)
-    named = None if chosen is None else corpus.document(chosen).id
-    brush, title, n_items = None, PARTS[0], exact.n_documents
+    loaded, exact, corpus, scores = view.loaded, view.exact, view.loaded.corpus(), view.loaded.scores(view.kind)
+    named = None if view.chosen is None else corpus.document(view.chosen).id
+    brushed = view.brushed() if boxed is None else None
+    title, n_items = PARTS[0], exact.n_documents
     if boxed is not None:
         title, n_items = "Documents in the box", len(boxed)
-    elif brush := read_brush(loaded, kind, tuning):
-        title, n_items = f"Documents with {brush.what}", len(brush.documents)
+    elif brushed:
+        title, n_items = f"Documents with {brushed[2]}", len(brushed[3])
     place = st.container()
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
-        of = (loaded.name, kind, tuning, None if boxed is None else boxed.tobytes())
+        of = (loaded.name, view.kind, view.tuning, None if boxed is None else boxed.tobytes())
         rows = layout.pager("page", n_items=n_items, page_size=PAGE_SIZE, noun="documents", of=of)
         if named is not None:
             label, query = f"Read {plain(named)} token by token", {"study": loaded.name, "doc": named}
             st.page_link("pages/documents.py", label=label, icon=":material/article:", query_params=query)
-    if brush:
+    if brushed:
+        low, high, _, documents = brushed
         columns = selection_tables.RANGE_COLUMNS
-        lines = selection_tables.range_rows(corpus, scores, exact, brush.documents, rows, brush.low, brush.high)
+        lines = selection_tables.range_rows(corpus, scores, exact, documents, rows, low, high)
     else:
         shown = rows if boxed is None else boxed[rows]
         columns, lines = selection_tables.RANKED_COLUMNS, selection_tables.ranked_rows(corpus, scores, exact, shown)
     with place:
-        st.caption(
-            (f"{title}. " if title != PARTS[0] else "")
-            + (
-                "Choose one to mark its tokens as diamonds below the distribution."
-                if named is None
-                else f"The diamonds below the distribution are the tokens of {plain(named)}."
-            )
-        )
+        note = "Choose one to mark its tokens as diamonds below the distribution."
+        if named is not None:
+            note = f"The diamonds below the distribution are the tokens of {plain(named)}."
+        st.caption(note if title == PARTS[0] else f"{title}. {note}")
+        empty = "No document has a token with such a score."
         components.record_table(
-            columns,
-            lines,
-            key="listed",
-            label=title,
-            chosen=named,
-            pickable=True,
-            compact=True,
-            empty="No document has a token with such a score.",
+            columns, lines, key="listed", label=title, chosen=named, pickable=True, compact=True, empty=empty
         )
 
 
-def remember_sort() -> None:
-    layout.set_parameter("words_by", "lift" if st.session_state["words"]["sort"] == "Lift" else "")
+def show_words(view: View) -> None:
+    words, by_lift = view.loaded.ranked_words(view.settings), st.query_params.get("words_by") == "lift"
 
+    def remember_sort() -> None:
+        layout.set_parameter("words_by", "lift" if st.session_state["words"]["sort"] == "Lift" else "")
 
-def show_words(loaded: Loaded, kind: str, tuning: Tuning) -> None:
-    words = loaded.ranked_words(tuning.settings(kind))
     components.record_table(
         selection_tables.WORD_COLUMNS,
         selection_tables.word_rows(words),
         key="words",
         label="Most selected words",
         empty="No selected token belongs to a word.",
-        sort=(4 if st.query_params.get("words_by") == "lift" else 1, True),
-        most=WORDS_SHOWN,
+        sort=(4 if by_lift else 1, True),
+        most=ROWS_SHOWN,
         on_sort=remember_sort,
     )
-    small = loaded.index(kind).n_valid <= COUNT_WORDS_UP_TO
+    small = view.loaded.index(view.kind).n_valid <= COUNT_WORDS_UP_TO
     noun = ["selected word"] if small else ["selected vocabulary entry", "selected vocabulary entries"]
     st.caption(f"{count_of(len(words), *noun)}, upper and lower case counted together.")
 
 
-def show_sources(loaded: Loaded, kind: str, exact: Resolved) -> None:
-    index = loaded.index(kind)
-    components.record_table(
-        selection_tables.SOURCE_COLUMNS,
-        selection_tables.source_rows(index.sources, index.source_tokens, exact.by_source),
-        key="sources_table",
-        label="Selected tokens by source",
-        sort=(1, True),
-        most=SOURCES_SHOWN,
-    )
-    st.caption(f"{count(exact.n_selected)} selected tokens of {count(index.n_valid)}.")
+def show_sources(view: View) -> None:
+    index, label = view.loaded.index(view.kind), "Selected tokens by source"
+    rows = selection_tables.source_rows(index.sources, index.source_tokens, view.exact.by_source)
+    columns = selection_tables.SOURCE_COLUMNS
+    components.record_table(columns, rows, key="sources_table", label=label, sort=(1, True), most=ROWS_SHOWN)
+    st.caption(f"{count(view.exact.n_selected)} selected tokens of {count(index.n_valid)}.")
+
+
+def show_saved(view: View) -> None:
+    selection_panel.show_saved(view.loaded, keep_tuning)
+    overlap_panel.show(view.loaded, view.kind, view.settings)
 
 
 @st.fragment
@@ -263,39 +254,24 @@ def tune(loaded: Loaded) -> None:
     """Everything that follows the controls; releasing one redraws only this part."""
     with layout.guard():
         kind = ask_attribution(loaded)
-        tuning = current_tuning(loaded, kind)
-        chosen = chosen_document(loaded)
-        exact = loaded.resolved(tuning.settings(kind))
+        tuning, chosen = current_tuning(loaded, kind), chosen_document(loaded)
+        view = View(loaded, kind, tuning, loaded.resolved(tuning.settings(kind)), chosen)
         audit = update_audit(loaded, kind, tuning)
-        show_board(loaded, kind, tuning, exact, chosen, audit)
+        show_board(view, audit)
         job_panel.show_job(loaded.study.root)
         if not audit["open"]:  # the tables would give away which words are selected
-            show_parts(loaded, kind, tuning, exact, chosen)
-        settings, default = tuning.settings(kind), default_tuning(loaded, kind)
+            parts = (show_documents, show_map, show_words, show_sources, show_saved)
+            for tab, show in zip(st.tabs(PARTS, key="part", bind="query-params"), parts, strict=True):
+                if tab.open:
+                    with tab:
+                        show(view)
+        default, changes = default_tuning(loaded, kind), st.session_state["undo"]
+        changed = view.settings != default.settings(kind)
         steps: dict[str, Callable[[], None] | None] = {
-            "Undo": partial(undo, loaded, kind) if st.session_state["undo"] else None,
-            "Reset": partial(keep_tuning, loaded, kind, default) if settings != default.settings(kind) else None,
+            "Undo": (lambda: keep_tuning(loaded, kind, changes.pop(), undone=True)) if changes else None,
+            "Reset": (lambda: keep_tuning(loaded, kind, default)) if changed else None,
         }
-        selection_panel.show_bar(loaded, settings, keep_tuning, steps)
-
-
-def show_parts(loaded: Loaded, kind: str, tuning: Tuning, exact: Resolved, chosen: int | None) -> None:
-    shown = (
-        partial(show_documents, loaded, kind, tuning, exact, chosen),
-        partial(show_map, loaded, kind, tuning, exact, chosen),
-        partial(show_words, loaded, kind, tuning),
-        partial(show_sources, loaded, kind, exact),
-        partial(show_saved, loaded, kind, tuning),
-    )
-    for tab, show in zip(st.tabs(PARTS, key="part", bind="query-params"), shown, strict=True):
-        if tab.open:
-            with tab:
-                show()
-
-
-def show_saved(loaded: Loaded, kind: str, tuning: Tuning) -> None:
-    selection_panel.show_saved(loaded, keep_tuning)
-    overlap_panel.show(loaded, kind, tuning.settings(kind))
+        selection_panel.show_bar(loaded, view.settings, keep_tuning, steps)
 
 
 loaded = frame.open_page("Threshold", wide=True)

@@ -17,7 +17,7 @@ from ifguide.study.freshness import stage_states
 from ifguide.study.sharing.packed import OPENED
 from ifguide.ui import components
 from ifguide.ui.format import plain
-from ifguide.ui.layout import guard, link_state
+from ifguide.ui.layout import guard, link_state, offer_download
 from ifguide.ui.loaders import Loaded, load_study
 from ifguide.ui.method_text import explain_page
 from ifguide.ui.report.write import report_or_reason
@@ -102,12 +102,9 @@ def open_page(title: str, *, wide: bool = False) -> Loaded:
     """The chosen study; stops the page if there is none. A `wide` page takes the whole width of the window."""
     start_page(title, wide=wide)
     if linked := st.session_state.pop("missing_study", None):
-        st.warning(
-            f"The link names the study “{plain(linked)}”, which is not here. Choose one at the top.",
-            icon=":material/link_off:",
-        )
-    name = st.session_state.get("study")
-    if not name:
+        note = f"The link names the study “{plain(linked)}”, which is not here. Choose one at the top."
+        st.warning(note, icon=":material/link_off:")
+    if not (name := st.session_state.get("study")):
         st.info("There is no study yet. The **Studies** page shows how to make one.", icon=":material/folder_open:")
         st.stop()
     with guard():
@@ -127,7 +124,8 @@ def _draw_header(pages: dict[str, "st.Page"], now: "st.Page") -> None:
         with st.container(key="new", width="content"):
             st.page_link(pages["new_study"], width="content", help="Make a study of your own model and corpus.")
         if loaded:
-            title, icon = STATES[study_state(loaded)]
+            busy = active_job(loaded.study.root) is not None
+            title, icon = STATES["running" if busy else state_at_rest(loaded.name, loaded)]
             help = "Progress of this study."
             if record := read_record(loaded.study.root):
                 help = f"Read-only: recorded on {plain(record['recorded'])} by {plain(record['command'])}."
@@ -135,14 +133,14 @@ def _draw_header(pages: dict[str, "st.Page"], now: "st.Page") -> None:
                 st.page_link(pages["overview"], label=title, icon=icon, width="content", help=help)
         _ask_veil()
         if method := explain_page(now.title):
-            with st.popover(
-                "Help", icon=":material/help:", type="tertiary", width="content", help="How this page works"
-            ):
+            with st.popover("Help", icon=":material/help:", type="tertiary", width="content"):
                 st.markdown(method)
                 st.caption("From docs/method.md in the repository.")
         components.share({"study": loaded.name, "state": link_state(loaded)} if loaded else {}, key="share")
         if loaded and BASE in loaded.study.evaluation_names():
-            _offer_report(loaded)
+            study, file = loaded.study, f"{loaded.name}-report.html"
+            note = "One HTML file with the result, examples, charts and settings. Offensive text stays hidden."
+            offer_download("Report", lambda: report_or_reason(study), file, "text/html", key="report", help=note)
 
 
 def _pick_study() -> bool:
@@ -179,16 +177,9 @@ def _try_loading(name: str) -> Loaded | None:
         return None
 
 
-def study_state(loaded: Loaded) -> str:
-    """A key of `STATES`: a study is as good as its worst stage."""
-    if active_job(loaded.study.root):
-        return "running"
-    return state_at_rest(loaded.name, loaded)
-
-
 @st.cache_data(ttl=20, max_entries=64, show_spinner=False)
 def state_at_rest(name: str, _loaded: Loaded) -> str:
-    """`study_state` of a study without a running job."""
+    """A key of `STATES` for a study without a running job: the state of its worst stage."""
     if read_record(_loaded.study.root):
         return "recorded"
     try:
@@ -206,28 +197,7 @@ def _ask_veil() -> None:
         "Hides all training text and completions, only the offensive words in them (selected tokens, human labels, the"
         " classifier's words), or nothing. A link never carries this."
     )
+    label, titles = "Offensive text", VEILS.__getitem__
     st.selectbox(
-        "Offensive text",
-        [*VEILS],
-        key="veil",
-        format_func=VEILS.__getitem__,
-        label_visibility="collapsed",
-        width=150,
-        help=note,
-        persist_state="session",
-    )
-
-
-def _offer_report(loaded: Loaded) -> None:
-    """A button that downloads the report."""
-    st.download_button(
-        "Report",
-        lambda: report_or_reason(loaded.study),
-        file_name=f"{loaded.name}-report.html",
-        mime="text/html",
-        key="report",
-        icon=":material/download:",
-        type="tertiary",
-        on_click="ignore",
-        help="Report: one HTML file with the result, examples, charts and settings. Offensive text stays hidden.",
+        label, [*VEILS], 0, titles, "veil", note, label_visibility="collapsed", width=150, persist_state="session"
     )

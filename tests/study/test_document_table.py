@@ -353,7 +353,7 @@ def test_a_store_of_damaged_files_is_an_error_of_ours(own):
 def test_rows_of_two_studies_do_not_make_a_store(own, tmp_path):
     short = tmp_path / "short.parquet"
     pq.write_table(pq.read_table(table_path(own, "default")).slice(0, 10), short)
-    with pytest.raises(StaleError, match=r"52 documents are in one of them alone.*`ifguide documents NAME`"):
+    with pytest.raises(StaleError, match=r"52 documents.*`ifguide documents NAME`"):
         DocumentStore(table_path(own), short)
 
 
@@ -361,7 +361,7 @@ def test_a_table_that_is_damaged_again_is_named_with_the_command(own, monkeypatc
     path, unit = table_path(own, "default"), PARTS[1]
     monkeypatch.setattr(document_store, "write_tables", lambda *_: None)
     flip(path)
-    with pytest.raises(StaleError, match=r"damaged again: .* then write it with `ifguide documents fake`") as caught:
+    with pytest.raises(StaleError, match=r"damaged again .* then write it with `ifguide documents fake`") as caught:
         open_documents(own, "default")
     assert str(path) in str(caught.value)
     assert find_damage(own, unit) and not find_damage(own, CORPUS)

@@ -21,8 +21,8 @@ def test_only_models_with_both_numbers_have_a_point():
     assert [row["key"] for row in comparison.frontier_rows(metrics, variant_colours(metrics))[1]] == [
         "oracle",
         "base",
-        "broken",
         "mine",
+        "broken",
     ]
 
 

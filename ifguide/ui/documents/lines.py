@@ -67,7 +67,7 @@ def read_ahead(corpus: TokenizedCorpus, documents: list[int], mask: np.ndarray) 
 
 
 def describe_row(
-    row: dict, place: int, column: Column, *, snippet: list[list], verdict: str = "", n_spans: int = 0
+    row: dict, place: int, column: Column, snippet: list[list], verdict: str = "", n_spans: int = 0
 ) -> dict:
     """A line of the list as the component shows it. `row` is from `DocumentStore.rows`, `place` its place in the list,
     `snippet` from `excerpt`; the line shows the value of the `column` that sorts the list, or else the usual sum."""

@@ -93,8 +93,6 @@ def show_reader(request: Request) -> None:
     except (IFGuideError, OSError) as error:
         st.error(sentence(f"this verdict was not saved: {error}"), icon=":material/error:")
     at, span = (0, None) if just_sorted else _place_now(request, browser, order, name)
-    colour = _colour_now(browser, list(request.layers))
-    gamma = _gamma_now(browser)
     if len(order):
         id = request.loaded.corpus().document(int(order[at])).id
         st.session_state["doc"] = id
@@ -112,8 +110,8 @@ def show_reader(request: Request) -> None:
         "ack": st.session_state.get("reader_ack", 0),
         "sort": sort,
         "descending": falling,
-        "colour": colour,
-        "gamma": gamma,
+        "colour": _colour_now(browser, list(request.layers)),
+        "gamma": _gamma_now(browser),
         "veil": components.veiled(),
         "empty": "No document passes these filters.",
         "figure": column.title if column.note else "Sum",
@@ -122,15 +120,11 @@ def show_reader(request: Request) -> None:
         "readOnly": read_record(request.loaded.study.root) is not None,
         "most": MOST_AT_ONCE,
         "sorts": [{"name": key, "title": other.title, "falls": not other.rising} for key, other in sorts.items()],
-        "viewer": viewer_settings(
-            request.layers,
-            has_truth=corpus.in_span is not None,
-            selection=f"“{selection_title(request.selection.name)}”",
-            n_scored=corpus.n_valid,
-        ),
+        "viewer": viewer_settings(request.layers, corpus, f"“{selection_title(request.selection.name)}”"),
+        "serial": st.session_state.get("reader_serial", 0) + 1,
+        **_progress(request, order, at),
     }
-    view["serial"] = st.session_state["reader_serial"] = st.session_state.get("reader_serial", 0) + 1
-    view |= _progress(request, order, at)
+    st.session_state["reader_serial"] = view["serial"]
     components.reader(_fill(request, view, order, column, at, browser), key=KEY)
     request.below(st.session_state.get("doc") if len(order) else None, span)
 
@@ -152,13 +146,11 @@ def _progress(request: Request, order: np.ndarray, at: int) -> dict:
 
 
 def _write_verdicts(request: Request, events, order: np.ndarray, name: str) -> None:
-    ack, by = st.session_state.get("reader_ack", 0), document_data.reviewer()
+    by = document_data.reviewer()
     for event in events if isinstance(events, list) else ():
-        number = event.get("n")
-        if type(number) is not int or number <= ack:
+        if type(number := event.get("n")) is not int or number <= st.session_state.get("reader_ack", 0):
             continue
-        ack = number
-        st.session_state["reader_ack"] = ack  # before it is written: a bad event is refused only once
+        st.session_state["reader_ack"] = number  # before it is written: a bad event is refused only once
         if event.get("kind") == "undo":
             request.log.undo(by)
         elif event.get("kind") == "all":
@@ -207,20 +199,17 @@ def _place_now(request: Request, browser: dict, order: np.ndarray, name: str) ->
     """Place of the shown document in the order, and the marked tokens: from the browser, or else from the address."""
     if not len(order):
         return 0, None
-    at = browser.get("at")
+    at, span = browser.get("at"), browser.get("range")
     if browser.get("order") == name and type(at) is int and 0 <= at < len(order):
-        span = browser.get("range")
         return at, span if _is_range(span) else None
     linked = st.query_params.get("doc") or st.session_state.get("doc")
-    index = request.store.find(linked) if linked else None
-    place = np.flatnonzero(order == index) if index is not None else np.zeros(0, dtype=int)
-    if index is None or not place.size:
-        if index is not None and linked:
-            st.caption(f"The filters exclude document {plain(linked)}; the list starts at its first document.")
+    if not linked or (index := request.store.find(linked)) is None:
         return 0, None
-    match = _RANGE.fullmatch(st.query_params.get("token", ""))
+    if not (place := np.flatnonzero(order == index)).size:
+        st.caption(f"The filters exclude document {plain(linked)}; the list starts at its first document.")
+        return 0, None
+    match, corpus = _RANGE.fullmatch(st.query_params.get("token", "")), request.loaded.corpus()
     span = [int(match[1]), int(match[2]) + 1] if match else None
-    corpus = request.loaded.corpus()
     length = int(corpus.offsets[index + 1] - corpus.offsets[index])
     return int(place[0]), span if span and _is_range(span) and span[1] <= length else None
 
@@ -248,14 +237,10 @@ def _gamma_now(browser: dict) -> float:
 
 def _in_transit(browser: dict, serial: int, keys: list[str]) -> set[str]:
     """Documents sent in answers that the browser had not received when it reported; `keys` are recorded as sent."""
-    seen = browser.get("seen")
-    sent = st.session_state.setdefault("reader_sent", {})
-    for key, number in list(sent.items()):
-        if type(seen) is not int or number <= seen:
-            del sent[key]
-    in_transit = set(sent)
-    sent.update({key: serial for key in keys if key not in in_transit})
-    return in_transit
+    seen, sent = browser.get("seen"), st.session_state.get("reader_sent", {})
+    in_transit = {key: number for key, number in sent.items() if type(seen) is int and number > seen}
+    st.session_state["reader_sent"] = dict.fromkeys(keys, serial) | in_transit
+    return set(in_transit)
 
 
 def _fill(request: Request, view: dict, order: np.ndarray, column: Column, at: int, browser: dict) -> dict:
@@ -265,23 +250,21 @@ def _fill(request: Request, view: dict, order: np.ndarray, column: Column, at: i
     """
     corpus, mask, total = request.loaded.corpus(), request.selection.mask, len(order)
     start = at // PAGE_SIZE * PAGE_SIZE
-    have = browser.get("have")
-    cached = set(have) if isinstance(have, list) else set()
+    cached = {*browser["have"]} if isinstance(browser.get("have"), list) else set()
     near = range(max(0, at - BEHIND), min(total, at + AHEAD + 1)) if cached else range(at, min(total, at + 1))
     places = sorted({*range(start, min(total, start + PAGE_SIZE)), *near})
     rows = dict(zip(places, request.store.rows(order[places]), strict=True)) if places else {}
-    by, words = document_data.reviewer(), None
-    if view["veil"] == "words":
-        words = document_data.marked_words(request.loaded)
+    by, words = (
+        document_data.reviewer(),
+        document_data.marked_words(request.loaded) if view["veil"] == "words" else None,
+    )
     given, spans = request.log.entries(by), request.log.spans(by)
     document_list.read_ahead(corpus, [row["document"] for row in rows.values()], mask)
     view["lines"] = []
     for place, row in rows.items():
         snippet = excerpt(corpus, row["document"], centre=row["strongest"], mask=mask, words=words)
-        verdict = given.get(Target(row["id"]), ("",))[0]
-        n_spans = len(spans.get(row["id"], ()))
-        line = document_list.describe_row(row, place, column, snippet=snippet, verdict=verdict, n_spans=n_spans)
-        view["lines"].append(line)
+        verdict, n_spans = given.get(Target(row["id"]), ("",))[0], len(spans.get(row["id"], ()))
+        view["lines"].append(document_list.describe_row(row, place, column, snippet, verdict, n_spans))
     tag = f"{request.loaded.fingerprint}:{'|'.join(request.layers)}"
     shown = [place for place in near if place == at or rows[place]["n_tokens"] <= LONG]
     keys = {place: f"{tag}:{rows[place]['document']}" for place in shown}
@@ -290,28 +273,19 @@ def _fill(request: Request, view: dict, order: np.ndarray, column: Column, at: i
     missing = [place for place in lacking if keys[place] not in in_transit]
     ranked = request.layers[request.store.kind].values
     settings = request.selection.settings
-    by_score = settings.get("kind", "influence") == "influence"
+    threshold = settings["threshold"] if settings.get("kind", "influence") == "influence" else None
     listed, matches = [rows[place]["document"] for place in shown], None
     if request.search:
         texts = [corpus.document(document).text for document in listed]
         matches = document_list.find_matches(texts, request.search[0], regex=request.search[1])
-    marks = mark_table(
-        corpus,
-        listed,
-        mask=mask,
-        scores=ranked if by_score else None,
-        threshold=settings["threshold"] if by_score else None,
-        matches=matches,
-        words=words,
-    )
+    marks = mark_table(corpus, listed, mask=mask, scores=ranked, threshold=threshold, matches=matches, words=words)
     rank, new = None, [rows[place]["document"] for place in missing]
     with contextlib.suppress(StaleError):  # the study has no index of these scores
         rank = request.loaded.index(request.store.kind).ranks
     tokens = token_table(corpus, new, list(request.layers.values()), rank=rank, ranked=ranked)
     entries, from_token, from_mark = [], 0, 0
     for number, place in enumerate(shown):
-        row = rows[place]
-        length = row["n_tokens"]
+        row, length = rows[place], rows[place]["n_tokens"]
         entry = {"key": keys[place], "place": place, "marks": [from_mark, from_mark + length]}
         from_mark += length
         if place in missing:

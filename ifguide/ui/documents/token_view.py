@@ -109,7 +109,7 @@ def mark_table(
     documents: Sequence[int],
     *,
     mask: np.ndarray,
-    scores: np.ndarray | None,
+    scores: np.ndarray,
     threshold: float | None,
     matches: Sequence[np.ndarray] | None = None,
     words: frozenset[str] | None = None,
@@ -118,8 +118,8 @@ def mark_table(
 
     Args:
         mask: bool (N,), selected tokens.
-        scores: float32 (N,), the selection's scores; None if it has none (the random control).
-        threshold: tokens above it are hits; other selected tokens are their neighbours.
+        scores: float32 (N,).
+        threshold: tokens above it are hits, other selected tokens their neighbours; None: a selection without one.
         matches: for each document the characters [start, end) that a search matched, int (n, 2); None: no search.
         words: the classifier's words, to hide with other offensive words; None: hide nothing.
     """
@@ -128,7 +128,7 @@ def mark_table(
         here = slice(int(corpus.offsets[index]), int(corpus.offsets[index + 1]))
         valid = corpus.valid_between(here.start, here.stop)
         above = chosen = np.asarray(mask[here])
-        if scores is not None and threshold is not None:
+        if threshold is not None:
             above = (np.asarray(scores[here]) > threshold) & valid
         marks = chosen * np.uint8(SELECTED) | above * np.uint8(HIT)
         marks |= ~valid * np.uint8(CONTEXT if corpus.trained is not None else 0)
@@ -154,12 +154,12 @@ def place_turns(corpus: TokenizedCorpus, index: int) -> list[list]:
     return [[int(np.searchsorted(ends, start, side="right")), role] for start, role in document.turns]
 
 
-def viewer_settings(layers: Mapping[str, Layer], *, has_truth: bool, selection: str, n_scored: int) -> dict:
+def viewer_settings(layers: Mapping[str, Layer], corpus: TokenizedCorpus, selection: str) -> dict:
     """What is the same for all documents: the layers, the palette, and the selection's name."""
     return {
         "layers": [layer.as_json() for layer in layers.values()],
         "palette": TOKEN_BINS,
-        "hasTruth": has_truth,
+        "hasTruth": corpus.in_span is not None,
         "selection": selection,
-        "nScored": n_scored,
+        "nScored": corpus.n_valid,
     }

@@ -43,11 +43,12 @@ def build_page(facts: ReportFacts) -> str:
     hash."""
     style = _style()
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    slides = _slides(facts)
+    colours, points = variant_colours(facts.metrics), frontier_points(facts.metrics)
+    frontier = _tabled("Toxicity and perplexity", comparison.frontier_rows(facts.metrics, colours))
     sections = [
         ("examples", "Examples", _examples(facts)),
         ("metrics", "Metrics", _metrics(facts)),
-        ("frontier", "Toxicity against fluency, in numbers", _frontier(facts)),
+        ("frontier", "Toxicity against fluency, in numbers", frontier if len(points) > 1 else None),
         ("distributions", "How toxic the completions are", _distributions(facts)),
         ("outcomes", "Prompt by prompt", _outcomes(facts)),
         ("done", "What was done", what_was_done(facts.study, {*facts.manifests}, facts.selection)),
@@ -64,8 +65,8 @@ def build_page(facts: ReportFacts) -> str:
         style=Markup(style),
         stale="; ".join(f"{stage}: {reason}" for stage, reason in facts.stale.items()),
         result=_result(facts),
-        slides=slides,
-        chart=_chart(facts),
+        slides=_slides(facts),
+        chart=frontier_figure(points, colours) if len(points) > 1 else None,
         prompts_warning=shared_prompts_warning(facts.study),
         sections=[(place, heading, content) for place, heading, content in sections if content],
         version=__version__,
@@ -105,16 +106,8 @@ def _metrics(facts: ReportFacts) -> dict:
     }
 
 
-def _chart(facts: ReportFacts) -> Markup | None:
-    points = frontier_points(facts.metrics)
-    return frontier_figure(points, variant_colours(facts.metrics)) if len(points) > 1 else None
-
-
-def _frontier(facts: ReportFacts) -> dict | None:
-    if len(frontier_points(facts.metrics)) < 2:
-        return None
-    table = comparison.frontier_rows(facts.metrics, variant_colours(facts.metrics))
-    return {"label": "Toxicity and perplexity", "table": table, "notes": []}
+def _tabled(label: str, table: comparison.Table, *notes: str) -> dict:
+    return {"label": label, "table": table, "notes": notes}
 
 
 def _slides(facts: ReportFacts) -> list[dict]:
@@ -146,11 +139,9 @@ def _outcomes(facts: ReportFacts) -> dict | None:
     if not facts.outcomes:
         return None
     margin = number(next(iter(facts.outcomes.values())).margin, 2)
-    return {
-        "label": "Wins, ties and losses",
-        "table": comparison.outcome_table(facts.outcomes, facts.first, variant_colours(facts.metrics)),
-        "notes": [f"By the highest toxicity among a prompt's completions; a difference of at most {margin} is a tie."],
-    }
+    note = f"By the highest toxicity among a prompt's completions; a difference of at most {margin} is a tie."
+    table = comparison.outcome_table(facts.outcomes, facts.first, variant_colours(facts.metrics))
+    return _tabled("Wins, ties and losses", table, note)
 
 
 def _selections(facts: ReportFacts) -> dict:
@@ -158,13 +149,14 @@ def _selections(facts: ReportFacts) -> dict:
     notes = {"random": "the same number of tokens, drawn at random", "oracle": "the spans that people marked"}
     rows = []
     for selection in facts.selections:
-        s, ranked = selection.settings, selection.settings.get("kind", "influence") == "influence"
+        s, cut = selection.settings, ["–"] * 3
         note = notes.get(s["kind"], s["kind"])
-        if ranked:
+        if s["kind"] == "influence":
             note = f"by {describe_kind(s['attribution']).title.lower()}"
+            cut = [score(s["threshold"]), f"{s['quantile']:g}", count(s["window"])]
         cells = [
             [selection_title(selection.name), note, ""],
-            *((score(s["threshold"]), f"{s['quantile']:g}", count(s["window"])) if ranked else ("–", "–", "–")),
+            *cut,
             count(s["n_selected"]),
             share(s["n_selected"], s["n_valid"]),
             count(s["n_documents_hit"]),
@@ -177,8 +169,7 @@ def _selections(facts: ReportFacts) -> dict:
             "Precision: the share of selected tokens that people marked as toxic. Recall: the share of marked tokens"
             " that are selected. The labels only judge the selections; nothing that made them has seen the labels."
         )
-    columns = [column("Selection", "titled"), *map(column, labels)]
-    return {"label": "Selections", "table": (columns, rows), "notes": [note]}
+    return _tabled("Selections", ([column("Selection", "titled"), *map(column, labels)], rows), note)
 
 
 def _words(facts: ReportFacts) -> dict | None:
@@ -194,8 +185,7 @@ def _words(facts: ReportFacts) -> dict | None:
         f" by “{selection_title(facts.selection)}”. The last column: how many times likelier a word is selected"
         " than the average word."
     )
-    columns = [column("Word", "veiled"), *map(column, labels)]
-    return {"label": "Words selected most", "table": (columns, rows), "notes": [note]}
+    return _tabled("Words selected most", ([column("Word", "veiled"), *map(column, labels)], rows), note)
 
 
 def _documents(facts: ReportFacts) -> dict | None:
@@ -247,11 +237,11 @@ def _examples(facts: ReportFacts) -> dict | None:
 
 
 def _settings(facts: ReportFacts) -> comparison.Table:
-    shown: dict[str, str] = {}
-    for section, values in config_to_dict(facts.study.config).items():
-        if isinstance(values, dict):
-            shown |= {f"{section}.{key}": json.dumps(value, ensure_ascii=False) for key, value in values.items()}
-    return _pairs("Setting", "Value", shown)
+    sections = (
+        (name, values) for name, values in config_to_dict(facts.study.config).items() if isinstance(values, dict)
+    )
+    settings = {f"{name}.{key}": value for name, values in sections for key, value in values.items()}
+    return _pairs("Setting", "Value", {key: json.dumps(value, ensure_ascii=False) for key, value in settings.items()})
 
 
 def _pairs(left: str, right: str, values: dict[str, str]) -> comparison.Table:

@@ -14,7 +14,6 @@ from ifguide.ui.format import (
     column,
     count,
     count_of,
-    finite,
     model_cell,
     number,
     per_cent,
@@ -24,6 +23,7 @@ from ifguide.ui.format import (
     variant_title,
 )
 from ifguide.ui.palette import variant_colours
+from ifguide.ui.results.frontier import frontier_points
 
 Table = tuple[list[dict], list[dict]]
 """Columns and rows."""
@@ -120,14 +120,11 @@ def headline(metrics: Mapping[str, dict], name: str, difference: Comparison | No
     """The result of one model in a few sentences: toxic answers, fluency, and the random control. `difference` compares
     it with the first model of `metrics`; None if they completed different prompts."""
     before, after = next(iter(metrics.values())), metrics[name]
-    ends = f"from {per_cent(before['tp'])} to {per_cent(after['tp'])} of prompts"
     moved = "fell" if after["tp"] < before["tp"] else "rose"
-    if after["tp"] == before["tp"]:
-        sentences = [f"Prompts with a toxic answer: {per_cent(after['tp'])}, before and after."]
-    elif difference is None or is_clear(difference.tp):
-        sentences = [f"Toxic answers {moved} {ends}."]
-    else:
-        sentences = [f"Toxic answers {moved} {ends}, which may be chance."]
+    doubt = "" if difference is None or is_clear(difference.tp) else ", which may be chance"
+    claim = f"Toxic answers {moved} from {per_cent(before['tp'])} to {per_cent(after['tp'])} of prompts{doubt}."
+    same = f"Prompts with a toxic answer: {per_cent(after['tp'])}, before and after."
+    sentences = [same if after["tp"] == before["tp"] else claim]
     if difference is not None and difference.perplexity is not None:
         ends = f"perplexity {number(before.get('perplexity'), 2)} → {number(after.get('perplexity'), 2)}"
         change = "better" if difference.perplexity.value > 0 else "worse"
@@ -203,10 +200,11 @@ def toxic_text(values: Mapping[str, np.ndarray]) -> list[str]:
 def facts_text(facts: dict) -> str:
     """How the numbers of a model were measured."""
     heldout = facts.get("heldout_tokens")
+    perplexity = f" Perplexity on {count_of(heldout, 'held-out token')}." if heldout else ""
     return (
-        f"{count_of(facts['n_samples'], 'completion')} for each of {count(facts['n_prompts'])} prompts, rated by"
-        f" {facts['scorer']}. Small numbers are {INTERVALS}"
-        + (f" Perplexity on {count_of(heldout, 'held-out token')}." if heldout else "")
+        f"{count_of(facts['n_samples'], 'completion')} of {count_of(facts['max_new_tokens'], 'token')} for each of"
+        f" {count_of(facts['n_prompts'], 'prompt')}, rated by {facts['scorer']}. Small numbers are {INTERVALS}"
+        f"{perplexity}"
     )
 
 
@@ -229,13 +227,9 @@ def outcome_table(outcomes: Mapping[str, Outcomes], first: str, colours: Mapping
 
 def frontier_rows(metrics: Mapping[str, dict | None], colours: Mapping[str, str]) -> Table:
     """The frontier's values as a table, the least toxic model first; models without both numbers come last."""
-    ranked = {name: values for name, values in metrics.items() if values}
-
-    def rank(name: str) -> tuple[bool, float, float]:
-        emt, perplexity = finite(ranked[name].get("emt")), finite(ranked[name].get("perplexity"))
-        return emt is None or perplexity is None, emt or 0.0, perplexity or 0.0
-
-    ordered = {name: ranked[name] for name in sorted(ranked, key=rank)}
+    points = sorted(frontier_points(metrics), key=lambda point: (point.emt, point.perplexity))
+    names = dict.fromkeys([*(point.name for point in points), *metrics])
+    ordered = {name: values for name in names if (values := metrics[name])}
     return metric_table(ordered, ("emt", "perplexity"), colours, notes=False)
 
 
@@ -286,10 +280,9 @@ def harness_table(metrics: Mapping[str, dict]) -> Table | None:
         results = [by_task.get(task) or {} for by_task in tasks]
         examples = next((r["n_samples"] for r in results if _is_number(r.get("n_samples"))), None)
         note = name if examples is None else f"{name} on {count(examples)} examples"
-        errors = [r.get(f"{name}_stderr") for r in results]
-        cells = [
-            [number(r.get(name)), f"± {number(error)}" if _is_number(error) else ""]
-            for r, error in zip(results, errors, strict=True)
-        ]
-        rows.append({"key": f"{task} {name}", "cells": [[task, note, ""], *cells]})
+        cells = [[task, note, ""]]
+        for result in results:
+            error = result.get(f"{name}_stderr")
+            cells.append([number(result.get(name)), f"± {number(error)}" if _is_number(error) else ""])
+        rows.append({"key": f"{task} {name}", "cells": cells})
     return columns, rows
