@@ -112,7 +112,12 @@ def _format_mechanism(result: dict) -> str:
         )
         rows = []
         for layer in range(n_layers):
-            cells = (_layer(models[name]["layers"][kind], measure, layer) for name, kind in columns)
+            cells = []
+            for name, kind in columns:
+                value, low, high = (
+                    models[name]["layers"][kind][f"{measure}{end}"][layer] for end in ("", "_low", "_high")
+                )
+                cells.append(f"{value:.3g} [{low:.3g}, {high:.3g}]")
             rows.append((str(layer or "embedding"), *cells))
         parts.append(format_table(("layer", *(f"{name}, {kind}" for name, kind in columns)), rows))
     searched = {name: values["prefix"] for name, values in models.items() if "prefix" in values}
@@ -122,7 +127,8 @@ def _format_mechanism(result: dict) -> str:
         rows = []
         for name, prefix in searched.items():
             values = [*(prefix[key] for key in keys), *(prefix["by_model"][other] for other in models)]
-            rows.append((f"found for {name}", *map(_nats, values)))
+            cells = ["" if value is None else f"{value:.3f} ({math.exp(value):.2g})" for value in values]
+            rows.append((f"found for {name}", *cells))
         heads = ("prefix", "none", "first", "found", "none, other queries", "found, other queries")
         parts.append(
             f"mean log-probability (and its exp) of a toxic token behind a prefix of {budget['n_tokens']} tokens,"
@@ -130,15 +136,6 @@ def _format_mechanism(result: dict) -> str:
         )
         parts.append(format_table((*heads, *(f"found, in {other}" for other in models)), rows))
     return "\n\n".join(parts)
-
-
-def _layer(layers: dict, measure: str, layer: int) -> str:
-    value, low, high = (layers[f"{measure}{end}"][layer] for end in ("", "_low", "_high"))
-    return f"{value:.3g} [{low:.3g}, {high:.3g}]"
-
-
-def _nats(value: float | None) -> str:
-    return "" if value is None else f"{value:.3f} ({math.exp(value):.2g})"
 
 
 def rank(

@@ -6,9 +6,10 @@ from typing import Literal
 import streamlit as st
 
 from ifguide.runtime.jobs import Job, JobStatus, active_job, cancel_job, latest_job, start_job
+from ifguide.runtime.progress import numbers
 from ifguide.storage.lock import read_record
 from ifguide.study.stage_table import STAGES
-from ifguide.ui.format import ago, count, duration, job_title, plain, sentence
+from ifguide.ui.format import ago, job_title, plain, sentence
 from ifguide.ui.layout import guard
 
 _ENDINGS = {"failed": "stopped with an error", "dead": "crashed unexpectedly", "cancelled": "was stopped"}
@@ -96,17 +97,8 @@ def progress_line(status: JobStatus) -> str:
 
 
 def _detail(status: JobStatus) -> str:
-    parts = []
-    if status.total:
-        unit = plain(status.unit or "units")
-        parts.append(f"{count(status.done)} of {count(status.total)} {unit} ({status.done / status.total:.0%})")
-        if status.rate:
-            parts.append(f"{status.rate:,.{0 if status.rate >= 10 else 2}f} {unit} a second")
-        if status.seconds_left is not None and status.done < status.total:
-            parts.append(f"{duration(status.seconds_left)} left in this step")
-    if status.message:
-        parts.append(plain(status.message))
-    return " · ".join(parts) or "Waiting for the first progress report…"
+    parts = [*numbers(status), status.message]
+    return " · ".join(plain(part) for part in parts if part) or "Waiting for the first progress report…"
 
 
 def _show_ending(job: Job) -> None:

@@ -33,15 +33,13 @@ def ask_models(names: Sequence[str]) -> list[str]:
         key, options = f"model_{place}", [*names, *([NONE] if len(chosen) > 2 and place else [])]
         st.session_state[key] = name
         label = "Model that the others are compared with" if not place else f"Model {place + 1}"
-        arguments = (chosen, place, names)
-        st.selectbox(label, options, 0, _title, key, None, _choose, arguments, label_visibility="collapsed", width=170)
+        arguments, title_of = (chosen, place, names), lambda name: "Remove" if name == NONE else variant_title(name)
+        st.selectbox(
+            label, options, 0, title_of, key, None, _choose, arguments, label_visibility="collapsed", width=170
+        )
     if unused := [name for name in names if name not in chosen][: MODELS_MOST - len(chosen)]:
         layout.button("Add", "model_add", "add", _set, [*chosen, unused[0]], names, help="Add a model")
     return chosen
-
-
-def _title(name: str) -> str:
-    return "Remove" if name == NONE else variant_title(name)
 
 
 def _choose(chosen: list[str], place: int, names: Sequence[str]) -> None:

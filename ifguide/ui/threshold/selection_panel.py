@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from statistics import median
+from typing import Literal
 
 import streamlit as st
 
@@ -98,7 +99,8 @@ def _save(loaded: Loaded, settings: dict, name: str, keep: Keep) -> str | None:
         saved = save_selection(loaded.study, name, settings)
         st.session_state["saved_selection"] = saved.name
         _apply(loaded, keep, saved.settings)
-        _notify(f"Saved “{plain(saved.name)}”: {count_of(saved.settings['n_selected'], 'token')}")
+        n_tokens = count_of(saved.settings["n_selected"], "token")
+        st.session_state["notice"] = f"Saved “{plain(saved.name)}”: {n_tokens}"
         return saved.name
     return None
 
@@ -114,14 +116,9 @@ def _ask_training(
         return
     seconds, recorded = training_seconds(study, name), read_record(study.root) is not None
     label = "Train" if seconds is None else f"Train ~{duration(seconds)}"
-    clicked = st.button(
-        label,
-        key=key,
-        type="primary" if primary else "secondary",
-        icon=":material/model_training:",
-        help=RECORDED if recorded else TRAIN_HELP,
-        disabled=recorded or active_job(study.root) is not None,
-    )
+    note, busy = RECORDED if recorded else TRAIN_HELP, active_job(study.root) is not None
+    kind: Literal["primary", "secondary"] = "primary" if primary else "secondary"
+    clicked = st.button(label, key, note, type=kind, icon=":material/model_training:", disabled=recorded or busy)
     if clicked and (name := name or save()):
         job_panel.start(study.root, ["evaluate", study.name, "--model", name])
 
@@ -189,43 +186,30 @@ def _row(loaded: Loaded, name: str) -> dict:
     }
 
 
-def _notify(sentence: str) -> None:
-    st.session_state["notice"] = sentence
-
-
 def _load(loaded: Loaded, keep: Keep, settings: dict) -> None:
     st.session_state["attribution"] = settings["attribution"]
     st.session_state["saved_selection"] = settings["name"]
     _apply(loaded, keep, settings)
-    _notify(f"Loaded “{plain(selection_title(settings['name']))}”")
+    st.session_state["notice"] = f"Loaded “{plain(selection_title(settings['name']))}”"
 
 
 def _apply(loaded: Loaded, keep: Keep, settings: dict) -> None:
     """Set the controls to those of a selection; the brushed range stays."""
-    before: Tuning = st.session_state["tuning"][1]
-    keep(
-        loaded,
-        settings["attribution"],
-        dataclasses.replace(Tuning.of(settings), range=before.range, low=before.low, high=before.high),
-    )
+    before, after = st.session_state["tuning"][1], Tuning.of(settings)
+    after = dataclasses.replace(after, range=before.range, low=before.low, high=before.high)
+    keep(loaded, settings["attribution"], after)
 
 
 def _download(loaded: Loaded, name: str) -> None:
-    layout.offer_download(
-        "Download the mask",
-        lambda: _mask_file(loaded, name),
-        f"{loaded.name}-{name}.parquet",
-        "application/vnd.apache.parquet",
-        key="download_mask",
-        help="Parquet, one row for each document: the selected tokens, their characters, and the settings.",
-    )
+    def export() -> bytes:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "mask.parquet"
+            export_study(loaded.study, "spans", path, selection=name)
+            return path.read_bytes()
 
-
-def _mask_file(loaded: Loaded, name: str) -> bytes:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "mask.parquet"
-        export_study(loaded.study, "spans", path, selection=name)
-        return path.read_bytes()
+    file, mime = f"{loaded.name}-{name}.parquet", "application/vnd.apache.parquet"
+    note = "Parquet, one row for each document: the selected tokens, their characters, and the settings."
+    layout.offer_download("Download the mask", export, file, mime, key="download_mask", help=note)
 
 
 def _rename(loaded: Loaded, name: str) -> None:
@@ -235,7 +219,7 @@ def _rename(loaded: Loaded, name: str) -> None:
             with layout.guard(go_on=True):
                 rename_selection(loaded.study, name, new)
                 st.session_state["saved_selection"] = new
-                _notify(f"Renamed “{plain(name)}” to “{plain(new)}”")
+                st.session_state["notice"] = f"Renamed “{plain(name)}” to “{plain(new)}”"
                 st.rerun()
 
 
@@ -247,5 +231,5 @@ def _delete(loaded: Loaded, name: str) -> None:
         if st.button("Delete permanently", key=f"delete_{name}"):
             with layout.guard(go_on=True):
                 delete_selection(loaded.study, name)
-                _notify(f"Deleted “{plain(name)}”")
+                st.session_state["notice"] = f"Deleted “{plain(name)}”"
                 st.rerun()

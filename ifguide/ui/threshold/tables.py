@@ -94,16 +94,10 @@ def ranked_rows(corpus: TokenizedCorpus, scores: np.ndarray, exact: Resolved, pl
     for row in exact.documents(places).to_pylist():
         document = corpus.document(row["document"])
         marked, values = selected_in(corpus, scores, exact, row["document"])
-        cells = [
-            count(row["rank"]),
-            document.id,
-            document.source,
-            count(row["count_above"]),
-            [score(row["sum_above"]), row["sum_above"] / top if top > 0 else 0.0],
-            count(row["n_selected"]),
-            excerpt_around(corpus, row["document"], marked=marked, scores=values),
-        ]
-        lines.append({"key": document.id, "cells": cells})
+        total = [score(row["sum_above"]), row["sum_above"] / top if top > 0 else 0.0]
+        cells = [count(row["rank"]), document.id, document.source, count(row["count_above"]), total]
+        excerpt = excerpt_around(corpus, row["document"], marked=marked, scores=values)
+        lines.append({"key": document.id, "cells": [*cells, count(row["n_selected"]), excerpt]})
     return lines
 
 
@@ -119,14 +113,9 @@ def range_rows(
         taken, values = selected_in(corpus, scores, exact, index)
         start = int(corpus.offsets[index])
         marked = (values > low) & (values <= high) & corpus.valid_between(start, start + len(values))
-        cells = [
-            document.id,
-            document.source,
-            [count(row["count"]), row["count"] / most],
-            count(exact.taken[index]),
-            excerpt_around(corpus, index, marked=marked, scores=values, taken=taken),
-        ]
-        lines.append({"key": document.id, "cells": cells})
+        excerpt = excerpt_around(corpus, index, marked=marked, scores=values, taken=taken)
+        counts = [[count(row["count"]), row["count"] / most], count(exact.taken[index])]
+        lines.append({"key": document.id, "cells": [document.id, document.source, *counts, excerpt]})
     return lines
 
 
