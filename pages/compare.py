@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from ifguide.evaluation.outcomes import Outcomes, compare_with_first, highest_toxicity
+from ifguide.evaluation.outcomes import compare_with_first, highest_toxicity
 from ifguide.evaluation.statistics import INTERVALS, TOXIC_FROM
 from ifguide.study.analysis.comparison import treatment_note
 from ifguide.study.freshness import stage_state
@@ -18,12 +18,6 @@ from ifguide.ui.results.frontier import frontier_points, pull_in
 
 COUNTS = {"all": "Every completion", "highest": "Highest of each prompt"}
 VIEWS = ("Side by side", "Metrics", "Charts", "Other methods")
-
-
-def show_completions(loaded: Loaded, samples: dict, outcomes: dict[str, Outcomes], colours: dict[str, str]) -> None:
-    tried = live.tried_rows()
-    live.show_try(loaded, list(samples), colours, picks.read_pick(samples, tried))
-    prompt_list.show_prompts(loaded, samples, outcomes, colours, live.tried_rows())
 
 
 def show_metrics(loaded: Loaded, names: list[str], colours: dict[str, str]) -> None:
@@ -133,7 +127,8 @@ with layout.guard():
     view = next((title for title, tab in views.items() if tab.open), VIEWS[0])
     with views[view]:
         if view == "Side by side":
-            show_completions(loaded, samples, outcomes, colours)
+            live.show_try(loaded, list(samples), colours, picks.read_pick(samples, live.tried_rows()))
+            prompt_list.show_prompts(loaded, samples, outcomes, colours, live.tried_rows())
         elif view == "Metrics":
             show_metrics(loaded, names, colours)
         elif view == "Charts":

@@ -10,6 +10,7 @@ from ifguide.ui.documents import loaders as document_data
 from ifguide.ui.documents import reader, verdict_panel
 from ifguide.ui.documents import why_panel as why
 from ifguide.ui.documents.store import DocumentFilter, DocumentStore
+from ifguide.ui.documents.token_view import Layer
 from ifguide.ui.format import count, plain, selection_title
 from ifguide.ui.loaders import Loaded
 
@@ -126,7 +127,8 @@ with layout.guard():
     linked = st.query_params.get("doc")
     if linked and store.find(linked) is None:
         layout.drop_document_link(linked)
-    layers = document_data.build_layers(loaded, store)
+    kinds = sorted(loaded.study.kinds(), key=lambda kind: kind != store.kind)  # the selection's own first
+    layers = {kind: Layer(kind, loaded.scores(kind), store.notes["tops"][kind]) for kind in kinds}
 
     def show_below(document: str | None, span: list[int] | None) -> None:
         if document is not None:
@@ -135,6 +137,5 @@ with layout.guard():
             reader.open_document(picked)
             st.rerun()
 
-    search_terms = (asked["search"], asked["regex"]) if asked["search"] else None
-    selected = loaded.selection(name)
-    reader.show_reader(reader.Request(loaded, store, selected, criteria, layers, log, search_terms, show_below))
+    terms = (asked["search"], asked["regex"]) if asked["search"] else None
+    reader.show_reader(reader.Request(loaded, store, loaded.selection(name), criteria, layers, log, terms, show_below))

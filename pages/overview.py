@@ -25,19 +25,12 @@ FEW_MODELS = 6
 """More models than this are not all shown here."""
 
 
-def pinned_row(loaded: Loaded) -> tuple[list[str], dict] | None:
-    if (pair := pins.pinned_pair(loaded)) is None:
-        return None
-    why = "pinned on the Compare page" if pair["pinned"] else "the largest drop in toxicity"
-    return pair["models"], pair | {"results": [""] * len(pair["models"]), "change": why}
-
-
 @st.cache_resource(max_entries=8, show_spinner=False, hash_funcs={Loaded: lambda loaded: loaded.key})
-def make_deck(loaded: Loaded, names: list[str], pair: dict) -> list[dict]:
+def make_deck(loaded: Loaded, pair: dict) -> list[dict]:
     """The slides; none if anything they show is missing."""
     metrics = loaded.metrics(loaded.study.evaluation_names())
     try:
-        return make_slides(loaded.study, metrics, loaded.difference("base", "default"), names, pair)
+        return make_slides(loaded.study, metrics, loaded.difference("base", "default"), pair["models"], pair)
     except (IFGuideError, KeyError):
         return []
 
@@ -54,13 +47,12 @@ def show_result(loaded: Loaded) -> None:
         claim, *more = comparison.headline({"base": metrics["base"]} | metrics, "default", difference)
         with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
             st.header(plain(claim), anchor=False)
-            pinned = pinned_row(loaded)
-            if pinned and (slides := make_deck(loaded, *pinned)):
+            pair = pins.pinned_pair(loaded)
+            if pair and (slides := make_deck(loaded, pair)):
                 components.present(slides, key="present")
         st.markdown(plain(" ".join(more)))
-        if pinned:
-            names, pair = pinned
-            components.completions(pair, key="pair", names=names, colours=colours, memory=loaded.name)
+        if pair:
+            components.completions(pair, key="pair", names=pair["models"], colours=colours, memory=loaded.name)
     shown = {name: values for name, values in metrics.items() if name in FIRST_MODELS or len(metrics) <= FEW_MODELS}
     columns, rows = comparison.metric_table(shown, comparison.HEADLINE, notes=False)
     columns.insert(1, column("Worst-case toxicity, 0 to 1", "range"))

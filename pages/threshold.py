@@ -9,23 +9,40 @@ import pyarrow as pa
 import streamlit as st
 
 from ifguide.config.attributions import describe_kind
+from ifguide.config.names import DEFAULT
 from ifguide.errors import InputError
 from ifguide.selection.index import Resolved
 from ifguide.storage.lock import read_record
 from ifguide.study.analysis.reliability import KINDS, describe_reliability, read_reliability
+from ifguide.study.freshness import unit_state
+from ifguide.study.lineage import Unit
 from ifguide.ui import components, frame, job_panel, layout
 from ifguide.ui.documents.loaders import open_log, reviewer
 from ifguide.ui.format import count, count_of, plain, score
-from ifguide.ui.loaders import COUNT_WORDS_UP_TO, Loaded
+from ifguide.ui.loaders import COUNT_WORDS_UP_TO, Loaded, remembered
 from ifguide.ui.threshold import blind_audit, board, map_panel, overlap_panel, selection_panel
 from ifguide.ui.threshold import tables as selection_tables
-from ifguide.ui.threshold.loaders import board_parts, default_tuning
 from ifguide.ui.threshold.tuning import CONTROLS, Tuning, apply_choice, read_address, write_address
 
 PAGE_SIZE = 8
 ROWS_SHOWN = 12
 """Words and sources shown until the reader asks for all."""
 PARTS = ["Affected documents", "Map", "Words", "Sources", "Saved & compare"]
+
+
+@remembered(4)
+def default_tuning(loaded: Loaded, kind: str) -> Tuning:
+    """The controls of the default selection, or of study.toml for another kind of scores."""
+    settings = loaded.study.config.selection
+    if kind == settings.attribution and unit_state(loaded.study, Unit("selection", DEFAULT)).state == "fresh":
+        return Tuning.of(loaded.selection(DEFAULT).settings)  # its budget is smaller where it cuts no window
+    above = loaded.index(kind).above_quantile(settings.quantile)
+    return Tuning(tokens_above=above, window=settings.window, max_tokens=settings.max_tokens)
+
+
+@remembered(4)
+def board_parts(loaded: Loaded, kind: str) -> dict:
+    return board.board_parts(loaded.index(kind))
 
 
 def ask_attribution(loaded: Loaded) -> str:

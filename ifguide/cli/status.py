@@ -26,10 +26,8 @@ def status(name: StudyName) -> Answer:
 
 
 def study_status(study: "Study") -> dict:
-    """State of every stage, metrics of every evaluated model, and the last job: {"study", "stages": {name: {"state",
-    "seconds", "reason", "peak" in bytes or None, and with a plan on file "planned_seconds" and "planned_peak"}},
-    "metrics": {"base": {...}, "suppressed": {...}, ...}, "model": {fact: text}, "reliability": text or "",
-    "prompts_warning": text or "", "job": {"id", "command", "state", "stage", "error"} or None}."""
+    """What `--json` prints, as docs/scripts.md describes it: the state of every stage, the metrics of every evaluated
+    model, facts of the model, warnings, and the last job."""
     from ifguide.study.analysis.reliability import describe_reliability, read_reliability
     from ifguide.study.freshness import stage_states
     from ifguide.study.planning.model_facts import known_facts

@@ -15,11 +15,8 @@ ANSWER_SECONDS = 60.0
 
 
 class ModelWorker:
-    """Starts the process with the first request, and again after it crashed or ended for lack of requests.
-
-    One worker serves all readers and studies. Its methods can be called from any thread; they raise a ProcessError if
-    the process crashed.
-    """
+    """Starts the process with the first request, and again after it crashed or ended for lack of requests. It serves
+    all readers and studies, from any thread; its methods raise a ProcessError if the process crashed."""
 
     def __init__(self, command: tuple[str, ...] = (sys.executable, "-m", "ifguide.serving.worker")):
         self._command = command

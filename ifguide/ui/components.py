@@ -66,10 +66,8 @@ def present(slides: list[dict], *, key: str) -> None:
 
 
 def reader(data: dict, *, key: str) -> None:
-    """Show the list of documents and the tokens of one; `data` comes from `ifguide.ui.documents.reader`.
-
-    What the reader does is in `st.session_state[key]["state"]` when the script runs again.
-    """
+    """Show the list of documents and the tokens of one; `data` comes from `ifguide.ui.documents.reader`. What the
+    reader does is in `st.session_state[key]["state"]` when the script runs again."""
     _reader(data=data, key=key, on_state_change=_nothing)
 
 
@@ -96,7 +94,6 @@ def record_table(
             `unread` for an excerpt that is veiled whole. A range is value, low, high, colour on an axis from 0 to 1.
         rows: dicts of key and cells, one prepared value for each column; if columns are sortable, also `sort` with a
             number, text or None for each column. None comes last in either direction.
-        label: name of the table for screen readers.
         chosen, pickable: key of the highlighted row; whether rows can be clicked.
         compact: excerpts take one line.
         sort: the column to sort by at first, and whether in descending order; None: the order of `rows`.
@@ -111,12 +108,9 @@ def record_table(
 
 
 def threshold_board(payload: dict, *, key: str, on_choice: Callable[[], None]) -> None:
-    """Show the board; `payload` is made of parts from `ifguide.ui.threshold.board`.
-
-    When the reader releases a control, `on_choice` is called, and `st.session_state[key]["choice"]` has the change for
-    `ifguide.ui.threshold.tuning.apply_choice`. `["audit"]` has the actions in the audit that are not confirmed yet, for
-    `ifguide.ui.threshold.blind_audit.act`.
-    """
+    """Show the board; `payload` is made of parts from `ifguide.ui.threshold.board`. When the reader releases a control,
+    `on_choice` is called, and `st.session_state[key]["choice"]` has the change for `tuning.apply_choice`; `["audit"]`
+    has the actions in the audit that are not confirmed yet, for `blind_audit.act`."""
     data = payload | {"veil": veiled()}
     _threshold(data=data, key=key, on_choice_change=on_choice, on_audit_change=_nothing)
 
@@ -139,14 +133,19 @@ def completions(
 ) -> None:
     """Show a prompt with the completions of some models side by side.
 
-    Args: pair: from `ifguide.ui.results.side_by_side`, with `change` and `results` as text. names: of the models.
-    colours: of the models; one without a colour has no dot. titles: the models' titles; empty: the usual ones. memory:
-    the browser's key for what the reader revealed. picked: the picked completion, `SAMPLE.MODEL`, or `SAMPLE.` for a
-    row's token probabilities; and the toxic span that was picked in it, `START-END`. tokens: whether rows have a button
-    for token probabilities, if they have one for pinning. first: rows shown until the reader asks for all. on_pick:
-    called when a completion is clicked; `st.session_state[key]["pick"]` is then its `SAMPLE.MODEL`, or `close` if it
-    was the picked one, after `START-END` and a space for a toxic span in it. on_pin: called when a row is pinned; rows
-    then have a button for it. `st.session_state[key]["pin"]` is the sample, or -1 to pin none."""
+    Args:
+        pair: from `ifguide.ui.results.side_by_side`, with `change` and `results` as text.
+        colours: of the models; one without a colour has no dot.
+        memory: the browser's key for what the reader revealed.
+        titles: of the models; empty: the usual ones.
+        picked: the picked completion, `SAMPLE.MODEL`, or `SAMPLE.` for a row's token probabilities; and the toxic span
+            that was picked in it, `START-END`.
+        tokens: whether rows that can be pinned have a button for token probabilities.
+        first: rows shown until the reader asks for all.
+        on_pick: called when a completion is clicked; `st.session_state[key]["pick"]` is then `SAMPLE.MODEL`, after
+            `START-END` and a space for a toxic span, or `close` if it was picked before.
+        on_pin: called when a row is pinned; `st.session_state[key]["pin"]` is then its sample, or -1 to pin none.
+    """
     titles = list(titles) or [variant_title(name) for name in names]
     shown_colours = [colours.get(name, "") for name in names]
     data = {"pair": pair, "names": list(names), "titles": titles, "colours": shown_colours, "first": first}

@@ -159,11 +159,9 @@ def open_document(loaded: Loaded, id: str) -> None:
 
 
 def pager(key: str, *, n_items: int, page_size: int, noun: str, of: Hashable = None) -> slice:
-    """Previous and Next buttons; the page number is in the address as `key`. Returns the slice of items to show.
-
-    `noun` is plural, or singular for one item a page. When `of`, which the items depend on, changes, the first page is
-    shown.
-    """
+    """Previous and Next buttons; the page number is in the address as `key`. Returns the slice of items to show. `noun`
+    is plural, or singular for one item a page. When `of`, which the items depend on, changes, the first page is
+    shown."""
     if st.session_state.get(f"{key}_of", of) != of:
         turn_to(key, 1)
     st.session_state[f"{key}_of"] = of

@@ -159,10 +159,6 @@ class Loaded:
 
 
 def load_study(name: str) -> Loaded:
-    """Open a study for this rerun.
-
-    Raises:
-        IFGuideError: it is gone, or its study.toml cannot be read.
-    """
+    """Open a study for this rerun; an IFGuideError if it is gone, or its study.toml cannot be read."""
     study = Study.open(name, cache_dir())
     return Loaded(study, study_fingerprint(study))

@@ -30,7 +30,7 @@ def test_without_a_pin_it_is_the_largest_drop(loaded, cache):
     base, after = (study.samples(name) for name in ("base", "default"))
     best = (base["toxicity"] - after["toxicity"]).idxmax()
     pair = pins.pinned_pair(loaded)
-    assert pair["models"] == ["base", "default"] and not pair["pinned"] and len(pair["rows"]) == 1
+    assert pair["models"] == ["base", "default"] and "pinned" not in pair["change"] and len(pair["rows"]) == 1
     assert (pair["prompt"], pair["rows"][0]["sample"]) == (base["prompt"][best], base["sample_index"][best])
     texts = ["".join(text for text, _ in cell["runs"]) for cell in pair["rows"][0]["cells"]]
     assert texts == [base["completion"][best], after["completion"][best]]
@@ -39,10 +39,10 @@ def test_without_a_pin_it_is_the_largest_drop(loaded, cache):
 def test_a_pin_lasts_and_is_forgotten(loaded):
     pins.pin_pair(loaded, ["random", "oracle"], 5, 2)
     pair = pins.pinned_pair(load_study("fake"))
-    assert (pair["prompt_index"], pair["rows"][0]["sample"], pair["pinned"]) == (5, 2, True)
-    assert pair["models"] == ["random", "oracle"]
+    assert pins.read_pin(loaded) == (["random", "oracle"], (5, 2)) and "pinned" in pair["change"]
+    assert (pair["models"], pair["rows"][0]["sample"]) == (["random", "oracle"], 2)
     pins.unpin(loaded)
-    assert not pins.pinned_pair(loaded)["pinned"]
+    assert "pinned" not in pins.pinned_pair(loaded)["change"]
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_a_pin_lasts_and_is_forgotten(loaded):
 )
 def test_a_pin_of_what_is_not_there_is_passed_over(loaded, pin):
     (loaded.study.root / pins.FILE).write_text(pin if isinstance(pin, str) else json.dumps(pin), encoding="utf-8")
-    assert not pins.pinned_pair(loaded)["pinned"]
+    assert "pinned" not in pins.pinned_pair(loaded)["change"]
 
 
 def test_a_study_with_one_model_has_no_pair(tmp_path, monkeypatch):

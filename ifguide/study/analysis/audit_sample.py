@@ -66,12 +66,8 @@ def read_audit(study: Study, kind: str) -> BlindAudit | None:
 
 
 def draw_audit(study: Study, kind: str, *, above: int, n: int = SIZE, seed: int = 0) -> BlindAudit:
-    """Draw `n` tokens around a threshold with `above` tokens over it, and store them in place of an earlier audit's.
-
-    Raises:
-        StaleError: the study has no index of these scores.
-        InputError: the study is a recorded one.
-    """
+    """Draw `n` tokens around a threshold with `above` tokens over it, and store them in place of an earlier audit's. A
+    StaleError: there is no index of these scores. An InputError: the study is a recorded one."""
     check_writable(study.root)
     index, corpus = open_index(study, kind), study.corpus()
     sample = draw_tokens(above, index.n_tail, n, seed)

@@ -33,11 +33,8 @@ class Ballot:
 
 
 def draw_ballots(models: Sequence[str], prompts: Sequence[int], seed: int) -> list[Ballot]:
-    """All prompts in random order, each with its models in a random order of its own.
-
-    Both orders depend only on the seed and the prompt's index, not on the order of `models`. The first n ballots are a
-    random sample of the prompts.
-    """
+    """All prompts in random order, each with its models in random order; both depend only on the seed and the prompt's
+    index. The first n ballots are a random sample of the prompts."""
     names = sorted(models)
     turns = np.random.default_rng([seed]).permutation(len(prompts))
     ballots = []

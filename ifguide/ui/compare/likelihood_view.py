@@ -38,14 +38,9 @@ def viewer_payload(
     memory: str,
     offensive: Mapping[str, Sequence[Span]],
 ) -> dict:
-    """One sample of every model for the component.
-
-    Args:
-        likelihoods: from `read_likelihoods`.
-        chosen: a key of `choices(names)`.
-        memory: the browser's key for what the reader revealed.
-        offensive: the characters of each model's completion that are blurred with offensive words.
-    """
+    """One sample of every model for the component: `likelihoods` from `read_likelihoods`, coloured by `chosen`, a key
+    of `choices(names)`. `memory` is the browser's key for what the reader revealed; `offensive` has the characters of
+    each completion that are blurred with offensive words."""
     layers = []
     for title, choice in choices(names).items():
         values = [layer_values(completion["log_probability"], choice) for completion in likelihoods["completions"]]

@@ -38,11 +38,8 @@ def shown_pick(pick: Pick | None, prompt: str | int) -> tuple[str, str]:
 
 
 def read_pick(samples: Samples, tried: Mapping[str, Mapping]) -> Pick | None:
-    """The pick in the address; None without one of these models.
-
-    A span that is not marked in the completion is ignored. `tried` are the completions of the reader's own prompt, by
-    model.
-    """
+    """The pick in the address, without a span that is not marked in the completion; None without one of these models.
+    `tried` are the completions of the reader's own prompt, by model."""
     parts = st.query_params.get("pick", "").split(".", 2)
     if len(parts) < 3 or not (parts[1].isdecimal() and len(parts[1]) < 10):
         return None

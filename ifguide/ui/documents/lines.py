@@ -24,13 +24,8 @@ WRITTEN = ("id", "source", "rank", "n_tokens", "selected", "hits", "hit_sum", "s
 
 
 def find_text(batches: tuple[pa.RecordBatch, ...], search: str, *, regex: bool = False) -> np.ndarray:
-    """Numbers of the documents that contain a text in any case, int32 ascending.
-
-    With `regex` the text is a regular expression (RE2, so no pattern can hang the app).
-
-    Raises:
-        InputError: the regular expression is invalid.
-    """
+    """Numbers of the documents that contain a text in any case, int32 ascending. With `regex` it is a regular
+    expression (RE2, so that none can hang the app); an InputError if it is invalid."""
     match = pc.match_substring_regex if regex else pc.match_substring
     numbers, n_read = [], 0
     for batch in batches:
@@ -86,10 +81,8 @@ def describe_row(
 
 
 def write_list(rows: Sequence[dict], given: Mapping[Target, tuple[str, str, str]], form: str) -> str:
-    """Lines of the list with their verdicts, as `json`, or as `csv` that is safe to open in a spreadsheet.
-
-    `given` is from `VerdictLog.entries`.
-    """
+    """Lines of the list with their verdicts (from `VerdictLog.entries`), as `json`, or as `csv` safe for
+    spreadsheets."""
     judged = ("verdict", "note", "reviewer")
     lines = [
         {name: row[name] for name in WRITTEN} | dict(zip(judged, given.get(Target(row["id"]), ("",) * 3), strict=True))

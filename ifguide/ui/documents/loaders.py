@@ -17,7 +17,6 @@ from ifguide.study.stages.document_table import CORPUS
 from ifguide.ui import job_panel, veil
 from ifguide.ui.documents import lines as document_list
 from ifguide.ui.documents.store import DocumentFilter, DocumentStore, open_documents
-from ifguide.ui.documents.token_view import Layer
 from ifguide.ui.format import count
 from ifguide.ui.loaders import Loaded, remembered
 
@@ -109,8 +108,3 @@ def filter_verdicts(
 def narrow(criteria: DocumentFilter, only: tuple[int, ...]) -> DocumentFilter:
     both = only if criteria.only is None else tuple(sorted(set(only) & set(criteria.only)))
     return replace(criteria, only=both)
-
-
-def build_layers(loaded: Loaded, store: DocumentStore) -> dict[str, Layer]:
-    kinds = sorted(loaded.study.kinds(), key=lambda kind: kind != store.kind)
-    return {kind: Layer(kind, loaded.scores(kind), store.notes["tops"][kind]) for kind in kinds}

@@ -244,10 +244,8 @@ def _in_transit(browser: dict, serial: int, keys: list[str]) -> set[str]:
 
 
 def _fill(request: Request, view: dict, order: np.ndarray, column: Column, at: int, browser: dict) -> dict:
-    """Add the lines of the page and the documents around the shown one; tokens only of those the browser lacks.
-
-    A browser that has not reported yet gets only the shown document, which is faster, and asks for the others later.
-    """
+    """Add the lines of the page and the documents around the shown one; tokens only of those the browser lacks. A
+    browser that has not reported yet gets only the shown document, which is faster, and asks for the others later."""
     corpus, mask, total = request.loaded.corpus(), request.selection.mask, len(order)
     start = at // PAGE_SIZE * PAGE_SIZE
     cached = {*browser["have"]} if isinstance(browser.get("have"), list) else set()

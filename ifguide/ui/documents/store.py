@@ -57,11 +57,8 @@ class DocumentFilter:
 
 def open_documents(study: Study, selection: str, *, most_tokens: int | None = None) -> "DocumentStore":
     """The documents of a study under a saved selection. Tables that are missing, out of date or damaged are written
-    first, except the corpus's own table when it has more than `most_tokens`, which takes minutes: that one is removed.
-
-    Raises:
-        StaleError: a table is missing and may not be written here, or is damaged again after it was rewritten.
-    """
+    first, except the corpus's table when it has more than `most_tokens`, which takes minutes: it is removed. A
+    StaleError then, or if a table is damaged again after it was rewritten."""
     parts = (CORPUS, Unit("documents", selection))
     command = f"`ifguide documents {study.name}`"
     try:
@@ -89,12 +86,8 @@ class DocumentStore:
     """The documents of one study under one selection. Safe to use from several threads."""
 
     def __init__(self, table: Path, ranks: Path):
-        """Read the tables of the corpus and of the selection into memory: about 200 bytes a document.
-
-        Raises:
-            StaleError: one of them is damaged, or they do not match.
-            ConfigError: the table has none of the scores that the selection was made by.
-        """
+        """Read the tables of the corpus and of the selection into memory, about 200 bytes a document. A StaleError: one
+        is damaged, or they do not match. A ConfigError: scores of the selection are missing."""
         try:
             self.notes = read_notes(table)
             """`tops`: kind -> the absolute score at which colours are full."""
@@ -127,11 +120,8 @@ class DocumentStore:
         return bool(self._ask("SELECT 1 FROM documents WHERE group_size > 1 LIMIT 1"))
 
     def order(self, criteria: DocumentFilter, *, sort: str = "rank", descending: bool = False) -> np.ndarray:
-        """Numbers of the documents that pass, in order, int32; ties go by rank. Recent answers are cached.
-
-        Raises:
-            ConfigError: an unknown sort.
-        """
+        """Numbers of the documents that pass, in order, int32; ties go by rank. Recent answers are cached. A
+        ConfigError for an unknown sort."""
         if sort not in self.sorts():
             raise ConfigError(f"expected one of {', '.join(self.sorts())} to sort by, got {sort!r}")
         return self._orders(criteria, sort, descending)

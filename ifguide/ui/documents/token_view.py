@@ -47,16 +47,10 @@ def token_table(
     rank: Callable[[np.ndarray], np.ndarray] | None = None,
     ranked: np.ndarray | None = None,
 ) -> pa.Table:
-    """The tokens of some documents, one after the other: columns text, raw, one float32 per layer, and rank.
-
-    Joined, a document's texts are the document. `raw` is the tokenizer's own name of a token that shares a character
-    with another (one byte of an emoji, for example), and null elsewhere. `rank` is the token's rank among all scored
-    tokens of the corpus, 1 the highest; 0 below the highest tenth and for tokens without a score.
-
-    Args:
-        rank: scores -> ranks, such as `ScoreIndex.ranks`; None leaves them out.
-        ranked: float32 (N,), the scores to rank.
-    """
+    """The tokens of some documents, one after the other: columns text, raw, one float32 per layer, and rank. Joined, a
+    document's texts are the document. `raw` is the tokenizer's own name of a token that shares a character with another
+    (one byte of an emoji, for example), else null. `rank`, by the function `rank` of the scores `ranked`, float32 (N,),
+    is 1 for the highest of the corpus, and 0 below the highest tenth and without a score."""
     texts, raw, ranks = [], [], []
     numbers: dict[str, list[np.ndarray]] = {layer.name: [] for layer in layers}
     for index in documents:

@@ -95,12 +95,8 @@ class ReportFacts:
 
 
 def collect_facts(study: Study, selection: str) -> ReportFacts:
-    """Read everything that a report shows.
-
-    Raises:
-        InputError: nothing was evaluated.
-        StaleError: an artefact is missing or damaged.
-    """
+    """Read everything that a report shows. An InputError: nothing was evaluated. A StaleError: an artefact is missing
+    or damaged."""
     names = study.evaluation_names()
     if not names:
         remedy = f"measure them with `ifguide run {study.name}`"

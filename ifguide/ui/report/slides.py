@@ -28,12 +28,9 @@ def make_slides(
     study: Study, metrics: Mapping[str, dict], difference: Comparison | None, names: Sequence[str], pair: dict
 ) -> list[dict]:
     """Slides as dicts of title, lines (sentences), bars (label, text, share of the width, colour), texts (heading, runs
-    of text, each with whether it is marked, note), and bins (heights from 0 to 1) with the bin of the cut.
-
-    Args:
-        difference: `default` compared with `base`; None if they completed different prompts.
-        names, pair: two models and a prompt with a completion of each, from `side_by_side.prompt_payload`.
-    """
+    of text, each with whether it is marked, note), and bins (heights from 0 to 1) with the bin of the cut. `difference`
+    compares `default` with `base` (None: different prompts); `pair` is a prompt with a completion of each of the models
+    `names`, from `side_by_side.prompt_payload`."""
     claim, *more = comparison.headline({BASE: metrics[BASE]} | dict(metrics), DEFAULT, difference)
     colours = variant_colours(metrics)
     models = [name for name in FIRST_MODELS if name in metrics]

@@ -14,15 +14,8 @@ MOST_BYTES = 5_000_000
 
 
 def report_html(study: Study, *, selection: str = "default") -> str:
-    """The report of a study as HTML.
-
-    Args:
-        study: a study with at least one evaluated model.
-        selection: the one whose words, documents and examples are shown.
-
-    Raises:
-        InputError: nothing was evaluated, or the page would be larger than `MOST_BYTES`.
-    """
+    """The report of a study as HTML, with the words, documents and examples of one selection. An InputError: nothing
+    was evaluated, or the page would be larger than `MOST_BYTES`."""
     page = build_page(collect_facts(study, selection))
     if (size := len(page.encode())) > MOST_BYTES:
         raise InputError(f"report: expected at most {MOST_BYTES:,} bytes, got {size:,}; evaluate fewer models")
@@ -39,11 +32,8 @@ def report_or_reason(study: Study) -> str:
 
 
 def write_report(study: Study, path: Path, *, selection: str = "default") -> Path:
-    """Write the report; the file appears complete or not at all.
-
-    Raises:
-        InputError: as `report_html`, or the file cannot be written there.
-    """
+    """Write the report; the file appears complete or not at all. An InputError as from `report_html`, or if the file
+    cannot be written."""
     page = report_html(study, selection=selection)
     try:
         with replacing(path) as temporary:

@@ -37,11 +37,8 @@ FAR = 1.25
 
 
 def pull_in(points: Sequence[FrontierPoint], fixed: Sequence[str]) -> tuple[list[FrontierPoint], dict[str, float]]:
-    """Move points of very high perplexity to the right edge, so that the others have room; `fixed` ones stay.
-
-    Returns:
-        The points, and the true perplexity of those that were moved, by name.
-    """
+    """Points with those of very high perplexity moved to the right edge, so that the others have room (`fixed` ones
+    stay); and the true perplexity of those that were moved, by name."""
     base = next((point.perplexity for point in points if point.name == "base"), min(p.perplexity for p in points))
     near = [p.perplexity for p in points if p.perplexity <= FAR * base or p.name in fixed]
     low, high = min(p.perplexity for p in points), max(near)

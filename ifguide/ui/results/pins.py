@@ -22,13 +22,9 @@ def usual_models(names: Sequence[str]) -> list[str]:
 
 
 def pinned_pair(loaded: Loaded) -> dict | None:
-    """The pinned pair, or else the non-empty pair of the two usual models with the largest drop in toxicity. None with
-    fewer than two measured models, or if they share no prompt.
-
-    Returns:
-        `side_by_side.prompt_payload` of the prompt with one row, and the two `models`, the `prompt_index`, and whether
-        it is `pinned`.
-    """
+    """The pinned pair, or else the non-empty pair of the two usual models with the largest drop in toxicity; None with
+    fewer than two measured models, or without a shared prompt. It is `side_by_side.prompt_payload` with one row, and
+    has the two `models`; `change` says why it is shown."""
     names = loaded.study.evaluation_names()
     if len(names) < 2:
         return None
@@ -41,7 +37,8 @@ def pinned_pair(loaded: Loaded) -> dict | None:
         return None
     pair = prompt_payload({name: loaded.samples(name) for name in models}, place[0])
     rows = [row for row in pair["rows"] if row["sample"] == place[1]]
-    return pair | {"rows": rows, "models": models, "prompt_index": place[0], "pinned": pinned}
+    why = "pinned on the Compare page" if pinned else "the largest drop in toxicity"
+    return pair | {"rows": rows, "models": models, "results": ["", ""], "change": why}
 
 
 def pin_pair(loaded: Loaded, models: Sequence[str], prompt_index: int, sample: int) -> None:

@@ -19,12 +19,9 @@ def prompt_texts(samples: pd.DataFrame) -> dict[int, str]:
 
 
 def prompt_payload(samples: Samples, prompt: int, *, by_toxicity: bool = True, ratings: bool = True) -> dict:
-    """A prompt with its completions for the side-by-side component: a row for each sample, a cell for each model.
-
-    Sample k of every model was drawn with the same random seed, so they share a row. `change` is each model's highest
-    toxicity for the prompt. Rows are sorted `by_toxicity`, the highest of any model first, or as they were drawn;
-    without `ratings` no toxicity is given.
-    """
+    """A prompt with its completions for the side-by-side component: a row for each sample, which every model drew with
+    the same random seed, and a cell for each model. `change` is each model's highest toxicity. Rows are sorted
+    `by_toxicity`, the highest of any model first, or as drawn; without `ratings` no toxicity is given."""
     sides = [
         frame[frame["prompt_index"] == prompt].set_index("sample_index").sort_index() for frame in samples.values()
     ]

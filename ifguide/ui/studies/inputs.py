@@ -66,11 +66,7 @@ def ask_source(
     option: str, label: str, example: str, note: str | None = None, *, rows: bool = True
 ) -> tuple[list[str], dict[str, int]]:
     """Ask for an option of `ifguide new` or `ifguide suggest`: a path, an upload or a hub id. Shows its first rows and
-    its errors.
-
-    Returns:
-        The option with its value, and column -> length of its first texts; both empty without a source.
-    """
+    errors. Returns the option with its value, and column -> length of its first texts; both empty without a source."""
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
         source = st.text_input(
             label,
