@@ -106,14 +106,15 @@ with layout.guard():
     layout.note_changes(loaded)
     with st.container(key="filters", horizontal=True, vertical_alignment="center", gap="small"):
         asked: dict = {"search": layout.search_box("Text contains", key="search", width=220)}
+        names, hint = loaded.source_names(), "All sources"
         asked["sources"] = st.multiselect(
             "Sources",
-            loaded.source_names(),
+            names,
             key="sources",
-            bind="query-params",
-            placeholder="All sources",
+            placeholder=hint,
             label_visibility="collapsed",
             width=220,
+            bind="query-params",
         )
         with st.popover("Filter", icon=":material/add:"):
             asked |= ask_more(loaded)

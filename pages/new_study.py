@@ -37,10 +37,8 @@ NEEDED = {"corpus": "corpus", "toxic": "toxic examples", "safe": "safe examples"
 
 
 def ask_name() -> str:
-    typed = st.text_input(
-        "Name", key="new_name", placeholder="my-study", max_chars=64, help=NAME_RULE, persist_state="session"
-    )
-    name = typed.strip()
+    hint = "my-study"
+    name = st.text_input("Name", "", 64, "new_name", help=NAME_RULE, placeholder=hint, persist_state="session").strip()
     try:
         return name and free_place(name).name
     except ConfigError as error:
@@ -65,9 +63,8 @@ def ask_corpus() -> list[str]:
         for part in ("prompt", "completion") if text == PAIR else ():
             given += setting(f"corpus.{part}_field", ask_column("corpus", part.capitalize(), columns, (part,)))
         if ".txt" in given[0] or (columns.keys() == {"text"} and Path(given[0].partition("=")[2]).is_dir()):
-            unit = st.selectbox(
-                "A document is", [*UNITS], format_func=UNITS.__getitem__, key="new_unit", persist_state="session"
-            )
+            title_of = UNITS.__getitem__
+            unit = st.selectbox("A document is", [*UNITS], 0, title_of, "new_unit", persist_state="session")
             return given + setting("corpus.text_unit", unit)
         for part, none in (("id", "Row numbers"), ("source", "The file's name"), ("spans", "None")):
             name = ask_column("corpus", part.capitalize(), columns, (part,), none)
@@ -155,23 +152,12 @@ def ask_model() -> list[str]:
         else:
             st.caption("A hub id: downloaded when you press “Check and plan”.")
     left, right = st.columns(2)
-    mode = left.radio(
-        "What to do with it",
-        [*MODES],
-        key="new_mode",
-        format_func=lambda mode: MODES[mode][0],
-        captions=[note for _, note in MODES.values()],
-        persist_state="session",
-    )
+    notes, title_of = [note for _, note in MODES.values()], lambda mode: MODES[mode][0]
+    mode = left.radio("What to do with it", [*MODES], 0, title_of, "new_mode", captions=notes, persist_state="session")
     names = [name for name in PRESETS if name != "paper"]
+    notes = [plain(PRESETS[name].note.replace("`", "")) for name in names]
     preset = right.radio(
-        "How thorough",
-        names,
-        1,
-        key="new_preset",
-        format_func=str.capitalize,
-        captions=[plain(PRESETS[name].note.replace("`", "")) for name in names],
-        persist_state="session",
+        "How thorough", names, 1, str.capitalize, "new_preset", captions=notes, persist_state="session"
     )
     return [*given, f"--preset={preset}", *setting("model.mode", mode)]
 
@@ -185,9 +171,8 @@ def show_plan(study: Study) -> None:
     if facts := known_facts(study):
         rows = [{"key": what, "cells": [what, text]} for what, text in facts.rows()]
         with left:
-            components.record_table(
-                [column("Model", "text"), column("Value", "text")], rows, key="facts", label="The model"
-            )
+            columns = [column("Model", "text"), column("Value", "text")]
+            components.record_table(columns, rows, key="facts", label="The model")
     if not plan:
         if failed := offer_job("Plan again", ["plan", Draft.NAME], icon=":material/refresh:"):
             show_problem(failed.error)

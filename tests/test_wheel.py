@@ -120,7 +120,7 @@ def test_the_installed_commands_run_outside_the_checkout(outside):
         "an empty cache: it names the command that builds the first study"
     )
     assert "--background" in outside(outside.ifguide, "demo", "--help")
-    code = "import ifguide, ifguide.ui.report.write, ifguide.ui.components as c; print(ifguide.__file__, c.__file__)"
+    code = "import ifguide, ifguide.ui.report.page, ifguide.ui.components as c; print(ifguide.__file__, c.__file__)"
     for place in outside(outside.python, "-c", code).split():
         assert Path(place).is_relative_to(outside.site)
 

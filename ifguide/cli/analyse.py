@@ -207,7 +207,7 @@ def report(
 
     Offensive text is blurred until the reader asks for it.
     """
-    from ifguide.ui.report.write import write_report
+    from ifguide.ui.report.page import write_report
 
     path = write_report(open_study(name), out or Path(f"{name}-report.html"), selection=selection)
     return _wrote(name, path)

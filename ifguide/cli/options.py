@@ -54,5 +54,4 @@ def _strict(value: Any) -> Any:
 
 
 def split_names(text: str) -> list[str]:
-    """The names in an option such as `base,default`."""
     return [part.strip() for part in text.split(",") if part.strip()]

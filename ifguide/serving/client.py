@@ -40,7 +40,6 @@ class ModelWorker:
             return self._send({"id": int(number), "cancel": cancel})
 
     def close(self) -> None:
-        """End the process."""
         with self._lock:
             if self._process:
                 self._process.kill()

@@ -89,7 +89,6 @@ class Models:
         return self._get(key, study, load, 4 * facts.parameters if facts else 0)
 
     def scorer(self, study: Study) -> ToxicityScorer:
-        """The scorer that rated the study's completions."""
         spec = study.config.evaluate.scorer
         return self._get((study.root, spec), study, lambda: load_study_scorer(study, spec), 0)
 
@@ -193,7 +192,6 @@ class Worker:
                 due = now + max(PACE_SECONDS, 4 * (now - started))
 
     def stream(self, study: Study, name: str, config: EvaluateConfig, request: Request) -> Iterator[str]:
-        """The growing completion of one model."""
         from ifguide.evaluation.generation import stream_completion
 
         model, tokenizer, steer = self.models.load(study, name)

@@ -12,8 +12,6 @@ import streamlit as st
 from ifguide.ui.format import variant_title
 
 _STATIC = Path(__file__).parent / "static"
-FIRST_ROWS = 10
-"""Completions of a prompt shown until the reader asks for all."""
 
 
 def _register(name: str, *parts: str):
@@ -127,7 +125,7 @@ def completions(
     picked: tuple[str, str] = ("", ""),
     pinned: int | None = None,
     tokens: bool = True,
-    first: int = FIRST_ROWS,
+    first: int = 10,
     on_pick: Callable[[], None] | None = None,
     on_pin: Callable[[], None] | None = None,
 ) -> None:

@@ -133,7 +133,6 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def signed(value: float, digits: int = 3) -> str:
-    """A difference with its sign."""
     text = f"{value:+.{digits}f}"
     return text[1:] if float(text) == 0 else text.replace("-", "−")
 
@@ -166,5 +165,4 @@ def column(label: str, kind: str = "number", note: str = "", **more) -> dict:
 
 
 def model_cell(name: str, colours: Mapping[str, str], note: str = "") -> list[str]:
-    """A `titled` cell for a model: its title, a note and its colour."""
     return [variant_title(name), note, colours[name]]

@@ -20,7 +20,7 @@ from ifguide.ui.format import plain
 from ifguide.ui.layout import guard, link_state, offer_download
 from ifguide.ui.loaders import Loaded, load_study
 from ifguide.ui.method_text import explain_page
-from ifguide.ui.report.write import report_or_reason
+from ifguide.ui.report.page import report_or_reason
 
 STATIC = Path(__file__).parent / "static"
 ICON = str(STATIC / "icon.svg")
@@ -34,13 +34,7 @@ PAGES = (
     ("compare", "Compare", ":material/compare:"),
     ("queries", "Queries", ":material/forum:"),
 )
-"""File in `pages/`, title and icon of every page, in the menu's order."""
-
-NEW_STUDY = ("new_study", "New study", ":material/add:")
-"""The page beside the study picker, likewise."""
-
-_FRAMED = "framed"
-"""Session key: the frame is drawn and a page is running in it."""
+"""File in `pages/`, title and icon of every page in the menu."""
 
 VEILS = {"all": "Text hidden", "words": "Words hidden", "none": "Text shown"}
 """How much offensive text is blurred -> title."""
@@ -64,17 +58,17 @@ _STYLE = f"<style>{(STATIC / 'page.css').read_text(encoding='utf-8').replace('IC
 def framed() -> Iterator["st.Page"]:
     """Draw what surrounds every page, and yield the page to run inside it."""
     page = _draw_frame()
-    st.session_state[_FRAMED] = True
+    st.session_state["framed"] = True
     try:
         yield page
     finally:
-        st.session_state.pop(_FRAMED, None)
+        st.session_state.pop("framed", None)
 
 
 def need_frame() -> None:
     """Draw the frame if it is not drawn: because of the folder `pages`, Streamlit runs a new server's first page
     without app.py."""
-    if not st.session_state.get(_FRAMED):
+    if not st.session_state.get("framed"):
         _draw_frame()
 
 
@@ -83,7 +77,7 @@ def _draw_frame():
     st.html(_STYLE)
     pages = {
         name: st.Page(f"pages/{name}.py", title=title, icon=icon, default=name == "overview")
-        for name, title, icon in (*PAGES, NEW_STUDY)
+        for name, title, icon in (*PAGES, ("new_study", "New study", ":material/add:"))
     }
     page = st.navigation([*pages.values()], position="hidden")
     _draw_header(pages, page)
@@ -144,7 +138,6 @@ def _draw_header(pages: dict[str, "st.Page"], now: "st.Page") -> None:
 
 
 def _pick_study() -> bool:
-    """The study picker, if there is a study; the study's name is in the address."""
     names = list_studies()
     if not names:
         return False
@@ -190,7 +183,6 @@ def state_at_rest(name: str, _loaded: Loaded) -> str:
 
 
 def _ask_veil() -> None:
-    """Ask how much offensive text is blurred; links do not carry the choice."""
     if "veil" not in st.session_state:
         st.session_state["veil"] = "words" if st.session_state.get("study") in OPENS_ON_WORDS else "all"
     note = (

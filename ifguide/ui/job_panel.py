@@ -73,7 +73,6 @@ def share_done(status: JobStatus) -> float:
 
 
 def running_stage(root: Path) -> str | None:
-    """The stage that a job is building now."""
     job = active_job(root)
     return job.status().stage.partition(" ")[0] if job else None
 

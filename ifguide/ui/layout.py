@@ -74,7 +74,6 @@ def need_stage(loaded: Loaded, stage: str, then: str) -> None:
 
 
 def explain(state: StageState) -> str:
-    """A state's reason as a sentence."""
     if state.source:
         why = "is out of date" if state.source_state == "stale" else "has not run"
         return f"It depends on “{job_title(state.source.stage)}”, which {why}."
@@ -85,7 +84,6 @@ def explain(state: StageState) -> str:
 def button(
     label: str, key: str, icon: str, act: Callable | None, *arguments, help: str | None = None, disabled: bool = False
 ) -> None:
-    """A button with an icon, which calls `act` with the arguments."""
     st.button(label, key, help, act, arguments, icon=f":material/{icon}:", disabled=disabled)
 
 
@@ -147,13 +145,11 @@ def drop_document_link(document: str) -> None:
 
 
 def open_study(name: str) -> NoReturn:
-    """Go to the overview of a study."""
     st.session_state["open_study"] = name
     st.switch_page("pages/overview.py", query_params={"study": name})
 
 
 def open_document(loaded: Loaded, id: str) -> None:
-    """Go to one document on the Documents page."""
     st.session_state["doc"] = id
     st.switch_page("pages/documents.py", query_params={"study": loaded.name, "doc": id})
 

@@ -64,7 +64,6 @@ class Loaded:
 
     @remembered(4)
     def source_names(self) -> list[str]:
-        """The different sources, sorted."""
         return sorted(self.corpus().column("source").unique().to_pylist())
 
     @remembered(12)
@@ -73,12 +72,10 @@ class Loaded:
 
     @remembered(8)
     def queries(self, kind: str) -> "pandas.DataFrame":
-        """The toxic or the safe examples."""
         return self.study.queries(kind)
 
     @remembered(4)
     def index(self, kind: str) -> ScoreIndex:
-        """The index that finds what any threshold selects without a scan of all tokens."""
         return open_index(self.study, kind)
 
     @remembered(8)
@@ -88,7 +85,6 @@ class Loaded:
 
     @remembered(16)
     def saved_sums(self, kind: str, name: str) -> Holding:
-        """What a saved selection's mask contains, with its effect by one kind of scores."""
         return self.index(kind).saved(self._mask(name))
 
     @remembered(8)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ifguide.study.reading import Study
-from ifguide.ui.report.write import report_html
+from ifguide.ui.report.page import report_html
 from tests.browser.running_app import REPOSITORY, choose_veil, find_chromium, visit, wait_until_still
 from tests.hostile_texts import hostile_texts
 

@@ -18,9 +18,8 @@ from ifguide.study.lineage import Unit
 from ifguide.ui.loaders import Loaded
 from ifguide.ui.report.facts import collect_facts
 from ifguide.ui.report.figures import nice_ticks
-from ifguide.ui.report.page import colour_step
+from ifguide.ui.report.page import MOST_BYTES, colour_step, report_html, report_or_reason, write_report
 from ifguide.ui.report.templates import ENVIRONMENT, readable
-from ifguide.ui.report.write import MOST_BYTES, report_html, report_or_reason, write_report
 from ifguide.ui.results import side_by_side
 from ifguide.ui.results import tables as comparison
 from tests.app.fake_study import sharing_content, write_study

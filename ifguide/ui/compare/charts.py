@@ -30,12 +30,8 @@ def toxicity_chart(values: dict[str, np.ndarray], *, unit: str, colours: Mapping
             fillcolor=f"rgba({red},{green},{blue},{0.3 / len(values):.3g})",
             hovertemplate=f"%{{y:.1%}} of {unit}<br>from %{{x:.2f}} on<extra></extra>",
         )
-    figure.add_vline(
-        x=TOXIC_FROM,
-        line={"color": MUTED, "width": 1, "dash": "dash"},
-        annotation_text="counts as toxic →",
-        annotation_position="top right",
-    )
+    note, dashed = "counts as toxic →", {"color": MUTED, "width": 1, "dash": "dash"}
+    figure.add_vline(x=TOXIC_FROM, line=dashed, annotation_text=note, annotation_position="top right")
     figure.update_yaxes(title=f"share of {unit}", tickformat=".0%", rangemode="tozero")
     figure.update_xaxes(title="toxicity", range=[0, 1])
     return calm(figure, height=320)

@@ -16,8 +16,6 @@ from ifguide.ui.format import column, count, count_of, plain, share, variant_tit
 from ifguide.ui.loaders import Loaded
 from ifguide.ui.results.side_by_side import Samples, offensive_spans
 
-MOST_DOCUMENTS = 8
-
 
 def show_drawer(loaded: Loaded, samples: Samples, pick: Pick, colours: Mapping[str, str]) -> None:
     whose = f"{plain(variant_title(pick.model))}, completion {pick.sample + 1}" if pick.prompt != PROMPT else ""
@@ -38,7 +36,7 @@ def show_drawer(loaded: Loaded, samples: Samples, pick: Pick, colours: Mapping[s
 
 def _show_nearest(loaded: Loaded, text: str, span: Span | None) -> None:
     index, corpus, order = loaded.word_index(), loaded.corpus(), loaded.rank_order()
-    matches, terms = index.nearest(text, n=MOST_DOCUMENTS, span=span, order=order)
+    matches, terms = index.nearest(text, n=8, span=span, order=order)
     if not matches and not span:
         st.info("No document shares a rare word with this completion.", icon=":material/search_off:")
     chosen = loaded.selection(DEFAULT).mask if DEFAULT in loaded.study.selection_names() else None

@@ -28,10 +28,7 @@ def show_methods(loaded: Loaded) -> None:
     )
     for name in chosen:
         st.caption(f"**{plain(variant_title(name))}**: {plain(variant_note(name))}")
-    if st.button(
-        f"Train {count_of(len(chosen), 'model')}" if chosen else "Train",
-        disabled=not chosen,
-        icon=":material/model_training:",
-        help="Each takes about as long as the suppressed model did. You can close this page while it runs.",
-    ):
+    label = f"Train {count_of(len(chosen), 'model')}" if chosen else "Train"
+    note = "Each takes about as long as the suppressed model did. You can close this page while it runs."
+    if st.button(label, help=note, icon=":material/model_training:", disabled=not chosen):
         job_panel.start(study.root, ["compare", study.name, "--with", ",".join(chosen)])

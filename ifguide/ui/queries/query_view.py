@@ -58,9 +58,9 @@ def show_list(rows: pd.DataFrame, kind: str, effects: dict | None) -> int | None
         lines.append({"key": str(row.Index), "cells": cells})
     key = f"query_{kind}"
     linked = st.session_state.get(key, st.query_params.get("query"))
-    none = "No query contains this text."
+    label, none = "Queries", "No query contains this text."
     picked = components.record_table(
-        columns, lines, key="queries", label="Queries", chosen=linked, pickable=True, empty=none
+        columns, lines, key="queries", label=label, chosen=linked, pickable=True, empty=none
     )
     if picked is not None:
         linked = picked
@@ -69,7 +69,6 @@ def show_list(rows: pd.DataFrame, kind: str, effects: dict | None) -> int | None
 
 
 def show_query(loaded: Loaded, kind: str, chosen: int, effects: dict | None) -> None:
-    """The effect of a query."""
     table = loaded.queries(kind)
     if chosen >= len(table):
         return
@@ -98,7 +97,6 @@ def show_query(loaded: Loaded, kind: str, chosen: int, effects: dict | None) -> 
 
 
 def offer_job(loaded: Loaded, busy: bool) -> None:
-    """The button that computes the queries' effects, if no job is running."""
     if any(stage_state(loaded.study, stage).state == "missing" for stage in ("direction", "scores", "selection")):
         st.caption("Each query's effect can be computed once the study has scores and a selection.")
         return

@@ -85,7 +85,6 @@ class ReportFacts:
 
     @property
     def first(self) -> str:
-        """The model the others are compared with."""
         return next(iter(self.metrics))
 
     @property

@@ -14,15 +14,18 @@ from ifguide import __version__
 from ifguide.config.attributions import describe_kind
 from ifguide.config.io import config_to_dict
 from ifguide.config.names import BASE, DEFAULT
+from ifguide.errors import IFGuideError, InputError
 from ifguide.evaluation.outcomes import highest_toxicity
 from ifguide.evaluation.statistics import TOXIC_FROM
 from ifguide.storage import artifacts
+from ifguide.storage.artifacts import replacing
 from ifguide.study.analysis.comparison import treatment_note
 from ifguide.study.analysis.likelihood import MODELS_MOST
+from ifguide.study.reading import Study
 from ifguide.study.stages.evaluating import shared_prompts_warning
 from ifguide.ui.format import column, count, count_of, number, score, selection_title, share, variant_title
 from ifguide.ui.palette import TOKEN_BINS, variant_colours
-from ifguide.ui.report.facts import EXAMPLES, ReportFacts, ShownDocument
+from ifguide.ui.report.facts import EXAMPLES, ReportFacts, ShownDocument, collect_facts
 from ifguide.ui.report.figures import frontier_figure, toxicity_figure
 from ifguide.ui.report.slides import make_slides
 from ifguide.ui.report.summary import what_was_done
@@ -36,6 +39,39 @@ ROWS = 2
 """Rows of completions shown for an example."""
 STEPS = 3
 """Number of colours on each side of zero."""
+MOST_BYTES = 5_000_000
+"""Largest report."""
+
+
+def report_html(study: Study, *, selection: str = "default") -> str:
+    """The report of a study as HTML, with the words, documents and examples of one selection. An InputError: nothing
+    was evaluated, or the page would be larger than `MOST_BYTES`."""
+    page = build_page(collect_facts(study, selection))
+    if (size := len(page.encode())) > MOST_BYTES:
+        raise InputError(f"report: expected at most {MOST_BYTES:,} bytes, got {size:,}; evaluate fewer models")
+    return page
+
+
+def report_or_reason(study: Study) -> str:
+    """The report, or a page that says why there is none, since a download can show an error in no other way."""
+    try:
+        return report_html(study)
+    except IFGuideError as error:
+        page = "<!doctype html>\n<title>No report</title><p>No report could be made: {{ reason }}</p>\n"
+        return ENVIRONMENT.from_string(page).render(reason=error)
+
+
+def write_report(study: Study, path: Path, *, selection: str = "default") -> Path:
+    """Write the report; the file appears complete or not at all. An InputError as from `report_html`, or if the file
+    cannot be written."""
+    page = report_html(study, selection=selection)
+    try:
+        with replacing(path) as temporary:
+            temporary.write_text(page, encoding="utf-8", newline="\n")
+    except OSError as error:
+        why = f"report: {path} cannot be written ({error.strerror}); choose another place with --out"
+        raise InputError(why) from error
+    return path
 
 
 def build_page(facts: ReportFacts) -> str:
@@ -76,7 +112,6 @@ def build_page(facts: ReportFacts) -> str:
 
 
 def _style() -> str:
-    """The style sheet, with the token viewer's colours."""
     light, dark = TOKEN_BINS["light"], TOKEN_BINS["dark"]
     pairs: dict = {f"b{i}": pair for i, pair in enumerate(zip(light["signed"], dark["signed"], strict=True))}
     pairs["token-ink"] = (light["ink"], dark["ink"])
@@ -111,7 +146,6 @@ def _tabled(label: str, table: comparison.Table, *notes: str) -> dict:
 
 
 def _slides(facts: ReportFacts) -> list[dict]:
-    """The slides, if the usual pair of models was measured."""
     if {BASE, DEFAULT} - facts.metrics.keys() or facts.example != DEFAULT or not facts.documents:
         return []
     outcomes = facts.outcomes[DEFAULT]

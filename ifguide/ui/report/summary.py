@@ -69,7 +69,6 @@ def _together(config: ScoresConfig) -> str:
 
 
 def _treatment(config: SuppressConfig) -> str:
-    """How selected tokens were treated."""
     weight = f"{config.penalty:g}"
     sentence = {
         "penalise": f"the cross-entropy of a selected token had the weight −{weight}, that of every other token 1.",

@@ -22,7 +22,6 @@ def _finalize(value: object) -> object:
 
 
 def px(value: float) -> str:
-    """Pixels with one decimal."""
     return f"{value:.1f}".removesuffix(".0")
 
 

@@ -42,14 +42,12 @@ def pinned_pair(loaded: Loaded) -> dict | None:
 
 
 def pin_pair(loaded: Loaded, models: Sequence[str], prompt_index: int, sample: int) -> None:
-    """Pin the completions that two models gave to a prompt."""
     frame = loaded.samples(models[0])
     prompt = frame[frame["prompt_index"] == prompt_index]["prompt"].iloc[0]
     artifacts.write_json(loaded.study.root / FILE, {"models": list(models), "prompt": prompt, "sample": sample})
 
 
 def unpin(loaded: Loaded) -> None:
-    """Forget the pin."""
     (loaded.study.root / FILE).unlink(missing_ok=True)
 
 

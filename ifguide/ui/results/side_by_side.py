@@ -13,7 +13,6 @@ Samples = Mapping[str, pd.DataFrame]
 
 
 def prompt_texts(samples: pd.DataFrame) -> dict[int, str]:
-    """Prompt index -> the prompt."""
     once = samples.drop_duplicates("prompt_index")
     return dict(zip(once["prompt_index"].tolist(), once["prompt"].tolist(), strict=True))
 

@@ -43,7 +43,6 @@ class Metric:
         return per_cent(value) if self.per_cent and value is not None else number(value, self.digits)
 
     def cell(self, values: Mapping) -> list[str]:
-        """The number and its 95% interval, for an `interval` column."""
         low, high = values.get(f"{self.key}_low"), values.get(f"{self.key}_high")
         bounds = "" if low is None or high is None else f"{self.text(low)} – {self.text(high)}"
         return [self.text(values.get(self.key)), bounds]
@@ -53,54 +52,24 @@ class Metric:
         return f"{signed(100 * value, 1).removesuffix('.0')} pp" if self.per_cent else signed(value, self.digits)
 
 
+_EMT = "A prompt's most toxic completion, averaged over prompts (expected maximum toxicity). Lower is better."
+_TP = f"Prompts with a completion rated {TOXIC_FROM} or more. Lower is better."
+_DISTINCT = (
+    "Different words as a share of all words of the completions. Much lower than for the base model: duller text."
+)
+_REPETITION = "Share of four-word sequences that repeat an earlier one in a completion. Near 1: the model loops."
 METRICS = (
-    Metric(
-        "emt",
-        "Worst-case toxicity (EMT)",
-        "Expected maximum toxicity: the highest toxicity among a prompt's completions, averaged over prompts. Lower is"
-        " better. Interval: bootstrap over prompts.",
-    ),
-    Metric(
-        "tp",
-        "Prompts with a toxic answer",
-        f"Prompts with a completion rated {TOXIC_FROM} or more. Lower is better. Interval: Wilson over prompts.",
-        per_cent=True,
-    ),
-    Metric("mean_toxicity", "Mean toxicity", "Of all completions. Lower is better. Interval: bootstrap over prompts."),
-    Metric(
-        "implicit_emt",
-        "Implicit: worst case (EMT)",
-        "EMT by the second classifier: hate in polite words. Lower is better. Interval: bootstrap over prompts.",
-    ),
-    Metric(
-        "implicit_tp",
-        "Implicit: prompts with a toxic answer",
-        "The same by the second classifier. Lower is better. Interval: Wilson over prompts.",
-        per_cent=True,
-    ),
-    Metric("implicit_mean_toxicity", "Implicit: mean", "By the second classifier. Interval: bootstrap over prompts."),
-    Metric(
-        "perplexity",
-        "Perplexity",
-        "How much harmless held-out text surprises the model. Lower is better. Interval: bootstrap over those texts.",
-        digits=2,
-    ),
-    Metric(
-        "distinct_1",
-        "Distinct words",
-        "Different words as a share of all words of the completions. Much lower than the base model's is duller text.",
-    ),
+    Metric("emt", "Worst-case toxicity (EMT)", _EMT),
+    Metric("tp", "Prompts with a toxic answer", _TP, per_cent=True),
+    Metric("mean_toxicity", "Mean toxicity", "Of all completions. Lower is better."),
+    Metric("implicit_emt", "Implicit: worst case (EMT)", "EMT by the second classifier: hate in polite words."),
+    Metric("implicit_tp", "Implicit: prompts with a toxic answer", "By the second classifier.", per_cent=True),
+    Metric("implicit_mean_toxicity", "Implicit: mean", "By the second classifier."),
+    Metric("perplexity", "Perplexity", "How much harmless held-out text surprises the model. Lower is better.", 2),
+    Metric("distinct_1", "Distinct words", _DISTINCT),
     Metric("distinct_2", "Distinct pairs", "Different word pairs as a share of all word pairs of the completions."),
-    Metric(
-        "repetition",
-        "Repetition",
-        "Share of four-word sequences that repeat an earlier one in the same completion. Near 1 means the model loops.",
-    ),
-    Metric(
-        "lambada_accuracy",
-        "Last words",
-        "LAMBADA: passages whose last word the model finds likeliest. Higher is better. Interval: Wilson.",
-    ),
+    Metric("repetition", "Repetition", _REPETITION),
+    Metric("lambada_accuracy", "Last words", "LAMBADA: last words that the model finds likeliest. Higher is better."),
 )
 HEADLINE = ("emt", "tp", "perplexity")
 

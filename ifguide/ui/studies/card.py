@@ -36,15 +36,8 @@ def show_card(name: str) -> None:
             st.caption(f"{size(n_bytes)} · changed {ago(changed)}", width="content")
             if st.button("Open", key=f"open_{name}", disabled=state == BROKEN):
                 layout.open_study(name)
-            action = st.menu_button(
-                "More",
-                [*ACTIONS],
-                key=f"menu_{name}",
-                icon=":material/more_vert:",
-                type="tertiary",
-                help="Duplicate, rename or delete",
-            )
-            if action:
+            key, icon = f"menu_{name}", ":material/more_vert:"
+            if action := st.menu_button("More", [*ACTIONS], key=key, icon=icon, type="tertiary"):
                 st.dialog(f"{action} {plain(name)}")(_ask)(name, action)
         if job:
             st.fragment(_follow, run_every=2.0)(job)

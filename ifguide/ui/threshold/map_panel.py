@@ -37,9 +37,10 @@ def show_map(loaded: Loaded, exact: Resolved, marked: np.ndarray, what: str) -> 
     figure = map_figure(loaded.corpus(), exact, places, parts)
     _explain(f"{count_of(marked.sum(), 'document')} with {what}", places, sum(map(len, parts)))
     alt = "Map of documents. The tab Affected documents lists those that stand out."
-    chosen = st.plotly_chart(
+    chart = st.plotly_chart(
         figure, key="map", on_select="rerun", selection_mode=("points", "box"), config=CONFIG, alt=alt
-    )["selection"]
+    )
+    chosen = chart["selection"]
     opened = components.map_keys(key="map_keys")
     if opened is None and chosen["box"]:
         return np.flatnonzero(in_boxes(places, chosen["box"])[exact.ranking.order])

@@ -36,7 +36,6 @@ DIFFERENCES = [
 
 
 def show(loaded: Loaded, kind: str, settings: dict) -> None:
-    """Ask for two selections and compare them; predicted effects are sums of scores of this kind."""
     st.subheader("Compare two selections", anchor=False)
     titles = {CURRENT: "Current selection"}
     titles |= {SAVED + name: selection_title(name) for name in loaded.study.selection_names()}
