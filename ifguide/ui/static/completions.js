@@ -17,7 +17,7 @@ function quiet(text, title, act) {
   return button;
 }
 
-// A completion on one line: its line ends are shown as signs, its toxic spans are marked.
+// A completion on one line: line ends are shown as signs, toxic spans are marked.
 function flowing(cell) {
   const shown = element("span", "text" + (cell.whole ? " whole" : ""));
   cell.runs.forEach(([text, span], place) => {
@@ -47,7 +47,7 @@ function named(title, colour) {
   return name;
 }
 
-// What Enter and the space bar do to an element that is not a button.
+// Make Enter and the space bar click an element that is not a button.
 function onKey(target, act) {
   target.onkeydown = (event) => {
     if (event.target !== target || (event.key !== "Enter" && event.key !== " ")) return;
@@ -56,7 +56,7 @@ function onKey(target, act) {
   };
 }
 
-// The whole cell answers to a click; for the keyboard its rating and its toxic spans are buttons, side by side, none inside another.
+// The whole cell can be clicked; for the keyboard its rating and its toxic spans are buttons, side by side, none inside another.
 function makePickable(box, chip, name, data, pick) {
   const chosen = data.chosen === name;
   const whole = () => pick(chosen && !data.span ? "" : name);
@@ -88,7 +88,7 @@ function hide(target, hidden) {
   else target.removeAttribute("aria-hidden");
 }
 
-// A toxic span is a button, also when only its words are blurred; in a text that is blurred as a whole it says nothing, and no key comes to it.
+// A toxic span is a button, even if its words are blurred; in a text that is blurred as a whole it is hidden from the keyboard.
 function settleSpan(toxic, around, words) {
   const button = !around && toxic.closest(".pick");
   if (button) {
@@ -104,7 +104,7 @@ function settleSpan(toxic, around, words) {
   } else toxic.removeAttribute("aria-label");
 }
 
-// Where the keyboard focus is in the rows, and the same place in rows drawn again.
+// The keyboard focus in the rows, and the same place in redrawn rows.
 function placeOf(focused) {
   const line = focused?.closest?.(".line[data-sample]");
   if (!line) return null;

@@ -17,7 +17,7 @@ function shareText(part, of, digits = 1) {
 
 const plural = (value, noun, many = `${noun}s`) => `${whole(value)} ${Math.round(value) === 1 ? noun : many}`;
 
-// A typed number: blanks, thousands commas, a per cent sign and the typographic minus are read; anything else is NaN.
+// A typed number, perhaps with spaces, thousands commas, a per cent sign or the typographic minus; anything else is NaN.
 function readNumber(text) {
   const plain = text.replace(/[\s,%]/g, "").replace("−", "-");
   return /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i.test(plain) ? Number(plain) : NaN;

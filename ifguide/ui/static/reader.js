@@ -1,6 +1,6 @@
 // The list of documents and the viewer beside it; uses numbers.js, token_viewer.js and reader_frame.js. Text reaches the page only
-// through textContent. Documents and lines that came once are kept here, so the next document shows at once; the
-// server knows from each message what is here.
+// through textContent. Documents and lines are cached here, so that the next document is shown at once; each
+// message tells the server what is cached.
 const memories = new WeakMap();
 const kept = new Map(); // key -> document, for this page of the browser; the latest last
 const KEPT = 60;
@@ -109,7 +109,7 @@ class Reader extends ReaderFrame {
     this.drawControls();
     this.drawList();
     this.drawDocument(fresh ? view.range : undefined);
-    // Now the neighbours may come; and what was in an answer that a later one overtook is asked for again.
+    // Ask for the neighbours now, and again for what was in an answer that a later one overtook.
     const lacking = Object.values(view.places).some((key) => !kept.has(key));
     this.asked = lacking ? (this.asked ?? 0) + 1 : 0;
     if (fresh || (lacking && this.asked < 20)) this.say({});
@@ -262,7 +262,7 @@ class Reader extends ReaderFrame {
     if (!doc) return;
     this.title.replaceChildren(element("span", "unseen", "Document "), doc.id);
     this.title.title = doc.id;
-    // Each in a bdi: a name that turns the writing direction turns only itself.
+    // Each in a bdi, so that a name that changes the writing direction changes only its own.
     this.facts.replaceChildren(...doc.facts.flatMap((fact, i) => [i ? " · " : "", element("bdi", "", fact)]));
     const changed = this.viewer.doc?.key !== doc.key;
     this.viewer.setDocument(doc);
@@ -370,7 +370,7 @@ class Reader extends ReaderFrame {
     if (moves && !range && verdict !== "none") this.advance();
   }
 
-  // To the next document without a verdict: of this page of the list, else the one that the server names.
+  // Go to the next document without a verdict: on this page of the list, or else the one that the server names.
   advance() {
     const end = Math.min(this.view.total, this.pageStart() + this.view.pageSize);
     for (let place = this.state.at + 1; place < end; place++) {

@@ -1,4 +1,4 @@
-// What surrounds the list and the text of a document: controls, and the questions that are asked. `Reader` of reader.js fills it.
+// The controls around the list and the text of a document, and the dialogs. `Reader` in reader.js fills it.
 const TITLES = { toxic: "Toxic", fine: "Fine", unsure: "Unsure" };
 const HELP = [
   ["j k", "next and previous document"], ["] [", "next and previous hit, or match of the search; also n and p"],
@@ -20,7 +20,7 @@ function button(text, className, act, title = "") {
 class ReaderFrame {
   constructor(root) { this.root = root; }
 
-  // The elements; nothing is in them yet.
+  // The empty elements.
   draw() {
     this.list = element("div", "list");
     this.list.setAttribute("role", "listbox");
@@ -114,7 +114,7 @@ class ReaderFrame {
     this.gamma = element("input");
     this.gamma.type = "range";
     this.gamma.min = "0.3"; this.gamma.max = "1.5"; this.gamma.step = "0.1";
-    this.gamma.title = "Right: lift weak scores into sight";
+    this.gamma.title = "Right: make weak scores visible";
     this.gamma.oninput = () => {
       this.viewer.setOptions({ gamma: 1.8 - Number(this.gamma.value) });
       this.viewer.paint();
@@ -140,7 +140,7 @@ class ReaderFrame {
     new ResizeObserver(() => this.viewer.drawMap()).observe(this.viewer.frame);
   }
 
-  // ---- questions ----
+  // ---- dialogs ----
 
   ask(title, ...parts) {
     this.dialog.replaceChildren(element("h3", "", title), ...parts);
@@ -155,7 +155,7 @@ class ReaderFrame {
       keys.append(sign, element("dd", "", what));
     }
     const note =
-      "Verdicts are about the marked tokens if there are any, else about the whole document. " +
+      "Verdicts apply to the marked tokens, or to the whole document if none are marked. " +
       "Click a token to mark it; drag, or shift and click, to mark several.";
     this.ask("Keys", keys, element("p", "soft", note), button("Close", "quiet", () => this.dialog.close()));
   }
@@ -193,8 +193,8 @@ class ReaderFrame {
     }
     row.append(button("Cancel", "quiet", () => this.dialog.close()));
     const note = total > most
-      ? `The list has ${many}; at most ${whole(most)} can be judged in one go. Filter it first.`
-      : `This covers every document the filters show, the ${whole(reviewed[0])} you have judged included. One undo (z) takes it back.`;
+      ? `The list has ${many}; at most ${whole(most)} can be judged at once. Filter it first.`
+      : `This covers every document that the filters show, including the ${whole(reviewed[0])} you have judged. One undo (z) reverts it.`;
     this.ask(`Judge all ${many}?`, element("p", "soft", note), ...(total > most ? [] : [row]));
   }
 }

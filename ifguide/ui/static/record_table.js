@@ -70,7 +70,7 @@ function fillCell(cell, column, value, veil) {
   }
 }
 
-// The order of the rows under a sorted column; equal ones keep their place, and rows without a value come last.
+// The rows sorted by a column; equal ones keep their order, and rows without a value come last.
 function ordered(rows, sort) {
   if (!sort) return rows;
   const [column, down] = sort;

@@ -1,4 +1,4 @@
-// Copies the page's address without an access token; where the browser gives no clipboard, shows it to be copied.
+// Copies the page's address without an access token; without access to the clipboard, shows it for copying.
 let parameters = {};
 function link() {
   const address = new URL(location.href);
@@ -7,8 +7,8 @@ function link() {
   return address.href;
 }
 
-// Streamlit adds a step to the history for each parameter that a script writes. What the reader did is one step, however
-// many parameters follow from it, and what nobody did is none.
+// Streamlit adds a step to the history for each parameter that a script writes. One action of the reader is one step,
+// however many parameters it changes, and a change without an action is none.
 let acted = false;
 for (const kind of ["pointerup", "keydown"]) addEventListener(kind, () => { acted = true; }, true);
 const { pushState } = history;

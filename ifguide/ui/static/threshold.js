@@ -1,5 +1,5 @@
-// The board of the Threshold page: a handle on the distribution of scores. Dragging is answered here, from exact counts at
-// the knots. On release the page computes the exact result, which replaces the preview.
+// The board of the Threshold page: a handle on the distribution of scores. While it is dragged, a preview is computed here from
+// exact counts at the knots; on release the server's exact result replaces it.
 const boards = new WeakMap();
 const HEIGHTS = { bars: 244, top: 34, axis: 24, marks: 24, precision: 118, effect: 100, ranks: 120 };
 const GRAB = 9; // px on each side of the threshold's line that still take hold of it
@@ -182,20 +182,20 @@ function makeBoard(root) {
     return off ? `${start} The preview was off by ${plural(off, "token")}${exact.tokens ? ` (${shareText(off, exact.budget || exact.tokens, 2)})` : ""}.` : `${start} The preview had the same number of tokens.`;
   }
 
-  // What the precision curves say at the handle, or why they say nothing.
+  // The precision curves' values at the handle, or why there are none.
   function paintPrecision(place) {
     const { rows, done, n, open, readOnly } = board.data.audit, { above } = board.shown;
     const inside = rows.length && above >= rows[0][1] && above <= rows.at(-1)[1];
     const column = (i) => between(rows.map((row) => row[1]), rows.map((row) => row[i]), above);
-    const known = board.labels && between(board.labels.above, board.labels.share, above);
+    const labelled = board.labels && between(board.labels.above, board.labels.share, above);
     const per = (value) => `${Math.round(100 * value)}`;
     const parts = [];
     if (inside) parts.push(`━ ${per(column(2))}% [${per(column(3))}, ${per(column(4))}] by the audit`);
-    else if (rows.length) parts.push("the audit does not reach here");
-    else if (done) parts.push("the audit's curve needs a verdict from each part of the scores");
-    if (known !== null) parts.push(`┅ ${per(known)}% by human labels`);
+    else if (rows.length) parts.push("outside the audit");
+    else if (done) parts.push("the curve needs a verdict in every part of the scores");
+    if (labelled !== null) parts.push(`┅ ${per(labelled)}% by human labels`);
     precisionNow.textContent = parts.join(" · ") || (open ? "drawn from your verdicts" : readOnly ? "not audited" : "judge tokens to see it");
-    place(precisionDot, inside ? board.precisionY(column(2)) : known === null ? null : board.precisionY(known));
+    place(precisionDot, inside ? board.precisionY(column(2)) : labelled === null ? null : board.precisionY(labelled));
     begin.hidden = open || readOnly || !board.data.nTail;
     begin.textContent = !n ? `Blind audit of ${MORE} tokens` : done < n ? `Continue the audit (${done} / ${n})` : `Audit (${done} / ${n})`;
   }
@@ -211,11 +211,11 @@ function makeBoard(root) {
     for (const svg of [svgs.axes, svgs.below, svgs.above]) { svg.setAttribute("width", width); svg.setAttribute("height", HEIGHTS.bars + HEIGHTS.axis); }
     const counts = drawBars([svgs.below, svgs.above], view, board.scale, HEIGHTS.bars, HEIGHTS.top);
     drawAxes(svgs.axes, board.scale, data.unit, width, HEIGHTS.bars, counts);
-    const wanted = { marks: data.marks.length, precision: true, effect: data.effect.predicts };
+    const drawn = { marks: data.marks.length, precision: true, effect: data.effect.predicts };
     const dots = { precision: [precisionTitle, precisionDot, begin], effect: [effectTitle, effectDot] };
     let top = HEIGHTS.bars + HEIGHTS.axis;
     for (const name of ["marks", "precision", "effect"]) {
-      const height = wanted[name] ? HEIGHTS[name] : 0;
+      const height = drawn[name] ? HEIGHTS[name] : 0;
       svgs[name].setAttribute("width", width);
       svgs[name].setAttribute("height", height);
       for (const part of [svgs[name], ...(dots[name] ?? [])]) part.style.top = `${top}px`;
@@ -292,7 +292,7 @@ function makeBoard(root) {
     if (board.shown.window !== window) drawEffect();
     later();
   }
-  // A message holds all changes that are not answered yet: of two quick ones the server may see only the second.
+  // A message has all changes that are not confirmed yet, since of two quick messages the server may see only the second.
   function send(change) {
     const places = ["above", "threshold"];
     if (places.some((key) => key in change)) for (const key of places) delete board.open[key];

@@ -1,5 +1,5 @@
-// The drawings of the Threshold page, as SVG: sharp on any screen, coloured by the theme. They are drawn again only when
-// the data or the width change; dragging moves what lies on top of them.
+// The drawings of the Threshold page, as SVG coloured by the theme. They are redrawn only when the data or the width change;
+// dragging moves what is on top of them.
 const SVG = "http://www.w3.org/2000/svg";
 const LEFT = 46, RIGHT = 10; // room for the numbers beside a plot, in px
 
@@ -19,7 +19,7 @@ function shape(tag, attributes, text) {
 
 const fixed = (value) => value.toFixed(1);
 
-// Scores to px and back. The compressed axis is asinh(score / unit): nearly even near 0, logarithmic far out.
+// Scores to px and back. The compressed axis is asinh(score / unit): nearly linear near 0, logarithmic further out.
 function makeScale(low, high, unit, width) {
   const bend = unit ? (score) => Math.asinh(score / unit) : (score) => score;
   const straighten = unit ? (value) => Math.sinh(value) * unit : (value) => value;
@@ -31,8 +31,8 @@ function makeScale(low, high, unit, width) {
   };
 }
 
-function niceStep(span, wanted) {
-  const rough = span / wanted, power = 10 ** Math.floor(Math.log10(rough));
+function niceStep(span, nTicks) {
+  const rough = span / nTicks, power = 10 ** Math.floor(Math.log10(rough));
   return [1, 2, 5, 10].find((factor) => factor * power >= rough) * power;
 }
 
@@ -88,7 +88,7 @@ function drawAxes(svg, scale, unit, width, height, counts) {
   svg.replaceChildren(...parts);
 }
 
-// A line over the score axis with its own even axis; points with null are left out.
+// A line over the score axis with a linear axis of its own; points with null are left out.
 function drawCurve(svg, xs, ys, scale, width, height, { zero = true } = {}) {
   const points = xs.map((x, i) => [scale.x(x), ys[i]]).filter(([x, y], i) => y !== null && xs[i] >= scale.low && xs[i] <= scale.high);
   const values = points.map(([, y]) => y);
@@ -111,12 +111,12 @@ function drawCurve(svg, xs, ys, scale, width, height, { zero = true } = {}) {
   return y;
 }
 
-// Precision over the threshold, from 0 to 100%: rows of score, tokens above, value, low and high of the audit; of score and
-// value from human labels.
+// Precision by threshold, from 0 to 100%. The audit's rows are score, tokens above, value, low, high; those of human labels are
+// score, value.
 function drawPrecision(svg, { audit, labels }, scale, width, height) {
   const y = (value) => height - 8 - value * (height - 40);
   const line = (points) => points.map(([x, at], i) => `${i ? "L" : "M"}${fixed(scale.x(x))} ${fixed(y(at))}`).join("");
-  const [judged, known] = [audit, labels].map((rows) => rows.filter(([x]) => x >= scale.low && x <= scale.high));
+  const [judged, labelled] = [audit, labels].map((rows) => rows.filter(([x]) => x >= scale.low && x <= scale.high));
   const parts = [0, 0.5, 1].flatMap((value) => {
     const at = fixed(y(value));
     return [
@@ -128,7 +128,7 @@ function drawPrecision(svg, { audit, labels }, scale, width, height) {
     const low = judged.map((row) => [row[0], row[3]]), high = judged.map((row) => [row[0], row[4]]).reverse();
     parts.push(shape("path", { class: "band", d: `${line([...low, ...high])}Z` }));
   }
-  parts.push(shape("path", { class: "labels", d: line(known) }));
+  parts.push(shape("path", { class: "labels", d: line(labelled) }));
   parts.push(shape("path", { class: "curve", d: line(judged.map((row) => [row[0], row[2]])) }));
   svg.replaceChildren(...parts);
   return y;
@@ -156,7 +156,7 @@ function drawRanks(svg, rank, width, height, most) {
   return { x, y, tokens, bottom, top, value: (at) => ((bottom - Math.max(top, Math.min(bottom, at))) / (bottom - top)) * tokens };
 }
 
-// One mark for each token of the chosen document, piled up where they meet.
+// One mark for each token of the chosen document, stacked where they overlap.
 function drawMarks(svg, scores, scale, width, height) {
   const piles = new Map();
   const parts = [];

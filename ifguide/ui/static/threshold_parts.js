@@ -22,7 +22,7 @@ function labelled(className, label, help) {
   return { box, name };
 }
 
-// A number with its name above and a remark beside it.
+// A number with its name above and a note beside it.
 function makeFigure(label, help) {
   const { box } = labelled("figure", label, help);
   const value = element("span", "value num"), remark = element("span", "remark num");
@@ -38,8 +38,8 @@ function makeFigure(label, help) {
   };
 }
 
-// A typed value: Enter or leaving the field hands it over; what cannot be read goes back to what was there, and the reader
-// is told that it is not what the field wants.
+// A typed value: Enter or leaving the field submits it. An unreadable one is replaced by the earlier value, and the reader is
+// told what the field expects.
 function makeField(label, help, { unit = "", wide = false, wants, read, take, complain }) {
   const { box, name } = labelled("field" + (wide ? " wide" : ""), label, help);
   const input = element("input", "num");

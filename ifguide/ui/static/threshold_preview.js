@@ -1,4 +1,4 @@
-// What the handle selects, between exact knots: no server, no DOM. Knots go from the highest threshold down.
+// The preview of what the handle selects, between exact knots: no server, no DOM. Knots go from the highest threshold down.
 // "above" is the number of tokens with a higher score; every other count is interpolated linearly in it.
 
 // The last place in an ascending list that is not above a value, or -1.
@@ -12,7 +12,7 @@ function placeOf(list, value) {
   return low - 1;
 }
 
-// The value of `ys` where the ascending `xs` is at `x`; null where a neighbour is not known.
+// The value of `ys` where the ascending `xs` is at `x`; null if a neighbour is unknown.
 function between(xs, ys, x) {
   const place = placeOf(xs, x);
   if (place < 0) return ys[0] === null ? null : ys[0] * (xs[0] ? Math.max(0, x) / xs[0] : 1);
@@ -21,11 +21,11 @@ function between(xs, ys, x) {
   return ys[place] + ((ys[place + 1] - ys[place]) * (x - xs[place])) / (xs[place + 1] - xs[place]);
 }
 
-// The share of labelled tokens among those above, where it is known; null without labels.
+// The share of labelled tokens among those above, as far as it is known; null without labels.
 function labelledShare({ threshold, above, span }) {
   if (!span) return null;
-  const known = above.map((_, i) => i).filter((i) => above[i] && span[0][i] !== null);
-  return { threshold: known.map((i) => threshold[i]), above: known.map((i) => above[i]), share: known.map((i) => span[0][i] / above[i]) };
+  const knots = above.map((_, i) => i).filter((i) => above[i] && span[0][i] !== null);
+  return { threshold: knots.map((i) => threshold[i]), above: knots.map((i) => above[i]), share: knots.map((i) => span[0][i] / above[i]) };
 }
 
 function makePreview(data) {
@@ -43,12 +43,12 @@ function makePreview(data) {
     return Math.max(1, Math.min(lowest, Math.round(above)));
   };
 
-  // Everything the page shows of one position; null stands for "known on release".
+  // Everything the page shows of one position; null: known only on release.
   const at = ({ above, window, budget }) => {
-    const known = window < knots.covered.length;
-    const covered = window === 0 ? above : known ? between(knots.above, knots.covered[window], above) : null;
+    const counted = window < knots.covered.length;
+    const covered = window === 0 ? above : counted ? between(knots.above, knots.covered[window], above) : null;
     const cut = budget > 0 && covered !== null && covered > budget;
-    const whenWhole = (list) => (known && list && !cut ? between(knots.above, list[window], above) : null);
+    const whenWhole = (list) => (counted && list && !cut ? between(knots.above, list[window], above) : null);
     const tokens = cut ? budget : covered === null ? null : Math.round(covered);
     const span = whenWhole(knots.span);
     const documents = cut ? null : between(knots.above, knots.documents, above);
@@ -65,12 +65,12 @@ function makePreview(data) {
   // Words whose tokens lie between two positions, most frequent first; a level that is only partly inside counts in part.
   const wordsBetween = (from, to) => {
     const [low, high] = from < to ? [from, to] : [to, from];
-    const found = new Map();
+    const counts = new Map();
     for (const [first, last, word, count] of data.words) {
       const inside = Math.min(high, last) - Math.max(low, first);
-      if (inside > 0) found.set(word, (found.get(word) ?? 0) + (count * inside) / (last - first));
+      if (inside > 0) counts.set(word, (counts.get(word) ?? 0) + (count * inside) / (last - first));
     }
-    return [...found].filter(([, count]) => count >= 0.5).sort((a, b) => b[1] - a[1]);
+    return [...counts].filter(([, count]) => count >= 0.5).sort((a, b) => b[1] - a[1]);
   };
 
   return { at, thresholdAt, aboveAt, wordsBetween, lowest };

@@ -5,7 +5,7 @@ const WORDS_SHOWN = 12;
 function makeWords() {
   const box = element("div", "words");
   const title = element("span", "label"), list = element("span", "list");
-  const help = "Entries of the model's vocabulary, upper and lower case together, with the number of tokens; the commonest of each part of the distribution.";
+  const help = "Entries of the model's vocabulary, upper and lower case together, with the number of tokens; the most common ones in each part of the distribution.";
   box.append(title, list);
   const chips = Array.from({ length: WORDS_SHOWN }, () => {
     const chip = element("span", "chip"), word = element("span", "word"), times = element("span", "num soft");
@@ -13,15 +13,15 @@ function makeWords() {
     return { chip, word, times };
   });
   list.append(...chips.map(({ chip }) => chip));
-  const show = (found, entering, veil, from) => {
-    title.textContent = found === null
+  const show = (words, entering, veil, from) => {
+    title.textContent = words === null
       ? "Words that enter or leave the selection appear here when you move the threshold."
-      : `${entering ? "Words that enter" : "Words that leave"}, from ${whole(from)} tokens above:${found.length ? "" : " none"}`;
-    if (found === null) title.removeAttribute("title");
+      : `${entering ? "Words that enter" : "Words that leave"}, from ${whole(from)} tokens above:${words.length ? "" : " none"}`;
+    if (words === null) title.removeAttribute("title");
     else title.title = help;
-    list.hidden = !found?.length;
+    list.hidden = !words?.length;
     chips.forEach(({ chip, word, times }, i) => {
-      const item = found?.[i];
+      const item = words?.[i];
       chip.hidden = !item;
       if (!item) return;
       word.textContent = item[0];
@@ -32,7 +32,7 @@ function makeWords() {
   return { box, show };
 }
 
-// A line of text with one token (1) and offensive words (2) marked, blurred as the veil says: all of it, or what is marked.
+// A line of text with one token (1) and offensive words (2) marked; the veil blurs all of it, or what is marked.
 function fillContext(line, runs, veil) {
   line.classList.toggle("veil", veil === "all");
   line.setAttribute("aria-hidden", String(veil === "all"));
@@ -48,9 +48,9 @@ function fillContext(line, runs, veil) {
 function makeBoundary() {
   const box = element("div", "boundary");
   const show = ({ last, first }, veil) => {
-    const parts = [["Last in", "in", last], ["First out", "out", first]].flatMap(([title, className, found]) => [
-      element("span", "label", found.length ? title : ""),
-      ...found.map(([score, runs]) => {
+    const parts = [["Last in", "in", last], ["First out", "out", first]].flatMap(([title, className, tokens]) => [
+      element("span", "label", tokens.length ? title : ""),
+      ...tokens.map(([score, runs]) => {
         const line = element("p", className), text = element("span", "");
         fillContext(text, runs, veil);
         line.append(element("span", "num soft", score), " ", text);
@@ -66,8 +66,8 @@ function makeBoundary() {
 const VERDICTS = { t: ["toxic", "Toxic"], f: ["fine", "Fine"], u: ["unsure", "Unsure"] };
 const MORE = 40;
 
-// Tokens judged one by one, without their scores. What the reader does is sent as a list of acts that are not answered yet,
-// so the next token is there at once; `act` hands the list over.
+// Tokens judged one by one, without their scores. The reader's actions that are not confirmed yet are sent as a list, so that the
+// next token is there at once; `act` sends the list.
 function makeAudit(act) {
   const box = element("div", "audit"), head = element("div", "heading"), count = element("span", "num soft");
   const bar = element("span", "bar"), line = element("p", "text"), note = element("p", "soft small");

@@ -1,8 +1,8 @@
 // The token viewer, used wherever tokens are shown; uses numbers.js. Text reaches the page through textContent only.
-// Settings may say `bare` (the tokens belong to no corpus: nothing of them is selected or judged) and `firstScored`; a layer's
+// Settings may say `bare` (the tokens are not of a corpus, so none is selected or judged) and `firstScored`; a layer's
 // `ends` name the two ends of its scale.
 // A document: { key, texts, raw, layers: { name: Float32Array }, ranks, marks: Uint8Array, spans: [[start, stop, verdict]],
-// turns: [[token, role]] }. What is known of one token is in the strip under the text, never over it.
+// turns: [[token, role]] }. Facts about one token are in the strip under the text, never over it.
 const SELECTED = 1, HIT = 2, TRUTH = 4, CONTEXT = 8, MATCH = 16, HIDDEN = 32;
 const STEPS = 3; // colours on each side of nothing
 const CHUNK_FROM = 160, CHUNK_TO = 900; // tokens a block holds, so that a change in one leaves the layout of the others alone
@@ -20,7 +20,7 @@ function element(tag, className, text) {
   return made;
 }
 
-// Step -3 … 3 of a value. With gamma 1 the steps are equal; a smaller gamma lifts weak scores into sight.
+// Step -3 … 3 of a value. With gamma 1 the steps are equal; a smaller gamma makes weak scores visible.
 function stepOf(value, top, gamma, oneSided) {
   if (!(top > 0) || value === 0 || (oneSided && value < 0)) return 0;
   const strength = Math.min(1, Math.abs(value) / top) ** gamma;
@@ -65,14 +65,14 @@ class TokenViewer {
     this.cover.append(element("p", "", "Blurred: training text can be offensive."), show);
     this.frame.append(this.box, this.cover);
     this.spans = [];
-    this.stops = []; // [start, stop) of what was found, else of what is selected
+    this.stops = []; // [start, stop) of the search hits, or else of the selected tokens
     this.at = -1; // the token the strip is about
     this.range = null; // marked tokens [start, stop)
     this.revealed = null; // key of the document whose text is shown
     this.listen();
   }
 
-  // One handler a kind of event for all tokens.
+  // One handler for each kind of event, for all tokens.
   listen() {
     const box = this.box;
     const indexOf = (event) => {
@@ -171,7 +171,7 @@ class TokenViewer {
 
   setOptions(options) { Object.assign(this, options); }
 
-  // Colours and marks of the tokens that are there: nothing is built again.
+  // Update the colours and marks of existing tokens; no element is created.
   paint() {
     const { doc, settings } = this;
     if (!doc || !settings) return;
@@ -220,7 +220,7 @@ class TokenViewer {
     requestAnimationFrame(() => this.drawMap());
   }
 
-  // Where in the whole text the stops are, and which part of it is in sight; `tops` of the stops are measured once.
+  // Where the stops are in the whole text, and which part of it is visible; the stops' `tops` are measured once.
   drawMap(tops) {
     const { map, box } = this;
     if (!map.isConnected || !this.doc) return;
@@ -288,7 +288,7 @@ class TokenViewer {
   }
 
   hidden() { return this.veil && this.revealed !== this.doc?.key; }
-  // All of the text is blurred; where only offensive words are, the document's marks say which.
+  // The whole text is blurred; if only offensive words are, the document's marks say which.
   veiled() { return this.hidden() && !(this.veil === "words" && this.doc?.marks); }
   conceals(i) { return this.hidden() && (this.veiled() || (this.doc.marks[i] & HIDDEN) > 0); }
 
@@ -338,7 +338,7 @@ class TokenViewer {
     this.fillStrip();
   }
 
-  // To the next stop (1) or the one before (-1), and around at the end.
+  // Go to the next stop (1) or the one before (-1), wrapping around.
   step(way) {
     const { stops } = this;
     if (!stops.length) return;
