@@ -384,20 +384,7 @@ def test_two_reviewers_see_their_own_verdicts_and_how_far_they_agree(page, own):
     assert page.locator(".badge").all_inner_texts() == ["T", "F", "F", "F"]
     page.get_by_text("Verdicts (").click()
     agreed = page.get_by_test_id("stMetric").filter(has_text="Agreement of ann and ben").inner_text()
-    assert "κ = 0.50" in agreed and "3 of 4 verdicts alike" in agreed
-
-
-def test_the_difference_to_another_study_is_a_colour_that_the_address_keeps(page, own):
-    cache, address = own
-    for name in ("one", "two"):
-        write_study(cache, name)
-    visit(page, address, "documents?study=one&left=two, its scores&right=This study's scores")
-    page.get_by_text("Colours and legend").click()
-    page.get_by_role("radio", name="two, its scores − This study's scores").click()
-    wait_for_address(page, "colour=difference")
-    page.reload()
-    wait_until_still(page)
-    assert page.locator(".kind.on").text_content() == "two, its scores − This study's scores"
+    assert "κ = 0.50" in agreed and "3 of 4 verdicts" in agreed
 
 
 def test_near_duplicates_are_one_line_and_one_verdict(page, own):

@@ -175,7 +175,7 @@ def test_queries_what_they_do_and_the_prefixes_stay_text(watch, address):
     watch.page.get_by_text("Inside the models").click()
     wait_until_still(watch.page)
     assert watch.page.get_by_role("table", name="Documents it raises most").count() == 1
-    assert watch.page.get_by_role("table", name="Found prefixes").count() == 1
+    assert watch.page.get_by_role("table", name="Prefixes").count() == 1
     watch.check("queries")
 
 
@@ -247,7 +247,7 @@ def test_opening_links_starts_no_job_and_writes_nothing(watch, address, cache):
         **dict.fromkeys(("run", "load", "mechanism_start", "veil", "delete"), "true"),
         **dict.fromkeys(("start", "train", "save", "report", "fetch"), "1"),
         **{"job": "run", "new_selection": "stolen", "methods": "words", "saved_selection": "oracle"},
-        **{"compared": "base", "said": "x", "try": "x", "pick": "0.0."},
+        **{"compared": "base", "notice": "x", "try": "x", "pick": "0.0."},
     )
     for page in ("", "documents", "threshold", "compare", "queries"):
         visit(watch.page, address, f"{page}?{asked}")
