@@ -27,6 +27,7 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import average_precision_score
 
+from benchmarks.demo_corpus.inputs import write_inputs
 from ifguide.config.io import config_to_dict
 from ifguide.config.names import BASE, DEFAULT
 from ifguide.config.schema import BorrowedConfig, StudyConfig
@@ -35,7 +36,7 @@ from ifguide.runtime.progress import Progress
 from ifguide.selection.algorithm import TAIL, precision_recall
 from ifguide.storage import artifacts
 from ifguide.study.analysis.comparison import describe_treatment, scores_matrix
-from ifguide.study.demo import demo_config, write_inputs
+from ifguide.study.demo import demo_config
 from ifguide.study.folder import cache_dir, list_studies
 from ifguide.study.lineage import Unit, default_setting
 from ifguide.study.pipeline import build, run_study

@@ -33,11 +33,11 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from sklearn.pipeline import make_pipeline, make_union
 
 from benchmarks.before_after import RESULTS, Judge, run_all, show
+from benchmarks.demo_corpus.model import demo_model_config, train_tokenizer
 from benchmarks.spans import read_truth
 from ifguide.config.attributions import KINDS
 from ifguide.config.io import override, read_config, write_config
 from ifguide.data import query_sources
-from ifguide.data.demo.model import demo_model_config, train_tokenizer
 from ifguide.data.query_sources import letters
 from ifguide.selection.algorithm import precision_recall
 from ifguide.study.folder import cache_dir

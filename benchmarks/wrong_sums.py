@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+from benchmarks.demo_corpus.model import demo_model_config, train_tokenizer
 from ifguide.cli.analyse import format_rankings
 from ifguide.cli.terminal import TerminalSink, format_table
 from ifguide.config.schema import StudyConfig
-from ifguide.data.demo.model import demo_model_config, train_tokenizer
 from ifguide.runtime.progress import Progress
 from ifguide.selection.algorithm import precision_recall
 from ifguide.study import pipeline
