@@ -163,7 +163,7 @@ class TrainingConfig:
     gradient_checkpointing: Flag = False
     """Keep only each layer's inputs for the backward pass and compute the rest again: less memory, slower."""
     report_to: Literal["", "trackio", "wandb", "tensorboard"] = ""
-    """Also send losses and evaluations to an experiment tracker; empty: to none."""
+    """Also send the training log to an experiment tracker; empty: to none."""
     adapter: Literal["", "lora"] = ""
     """`lora` trains low-rank adapters (PEFT) instead of all weights, and merges them; empty: all weights."""
     lora_rank: AtLeastOne = 16
