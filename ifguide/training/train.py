@@ -41,11 +41,10 @@ class TrackedRun:
     name: str
     """The run's name."""
 
-    def trainer_options(self, tracker: str) -> dict[str, str]:
-        """For `TrainingArguments`, whose integrations take the rest from the environment."""
+    def set_environment(self) -> None:
+        """Tell Transformers' integrations where, as far as `TrainingArguments` cannot."""
         os.environ.setdefault("WANDB_PROJECT", self.study_root.name)
         os.environ["TENSORBOARD_LOGGING_DIR"] = str(self.study_root / "tensorboard" / self.name)
-        return {"report_to": tracker, "project": self.study_root.name, "run_name": self.name}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,7 +213,7 @@ def train_model(
     large = trainer.is_large(longest * arguments.per_device_train_batch_size)
     with forward_in_parts(trainer.plain) if large else nullcontext(False) as trainer.in_parts:
         trainer.train(resume_from_checkpoint=str(trainer.resumed.folder) if trainer.resumed else None)
-    if "wandb" in arguments.report_to:
+    if run and training.report_to == "wandb":
         import wandb
 
         wandb.finish()  # its integration leaves the run open, and the next training would be logged in it
@@ -277,10 +276,12 @@ def add_adapters(model, training: TrainingConfig):
 def _trainer_arguments(
     training: TrainingConfig, model, folder: Path, total_steps: int, run: TrackedRun | None
 ) -> TrainingArguments:
-    device, tracker = model.device, training.report_to
-    if tracker and importlib.util.find_spec(tracker) is None:
-        remedy = f"run: pip install {tracker}, or set it to an empty text"
-        raise InputError(f"training.report_to: {tracker} is not installed; {remedy}")
+    device, tracker = model.device, training.report_to if run else ""
+    if run and tracker:
+        if importlib.util.find_spec(tracker) is None:
+            remedy = f"run: pip install {tracker}, or set it to an empty text"
+            raise InputError(f"training.report_to: {tracker} is not installed; {remedy}")
+        run.set_environment()
     if training.dtype == "bfloat16" and not has_fast_bfloat16(device):
         raise ConfigError(
             "training.dtype: bfloat16 needs a GPU that has it, or a processor with AMX or AVX-512 BF16, and this one"
@@ -328,8 +329,10 @@ def _trainer_arguments(
         logging_strategy="no",
         logging_nan_inf_filter=False,
         save_strategy="no",
+        report_to=tracker or "none",
+        project=run.study_root.name if run else "ifguide",
+        run_name=run.name if run else None,
         disable_tqdm=True,
-        **(run.trainer_options(tracker) if run and tracker else {"report_to": "none"}),
     )
     arguments.device  # noqa: B018 - reading it sets n_gpu, which would otherwise wrap the model in DataParallel
     arguments._n_gpu = min(1, arguments._n_gpu)
