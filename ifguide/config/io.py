@@ -39,8 +39,8 @@ def override(config: StudyConfig, assignments: list[str]) -> StudyConfig:
         table = values
         for section in sections:
             if not isinstance(table.get(section), dict):
-                known = ", ".join(name for name, value in values.items() if isinstance(value, dict))
-                raise ConfigError(f"--set: unknown section {section!r} in {assignment!r}; sections: {known}")
+                tables = ", ".join(name for name, value in values.items() if isinstance(value, dict))
+                raise ConfigError(f"--set: unknown section {section!r} in {assignment!r}; sections: {tables}")
             table = table[section]
         value = _parse_value(text.strip())
         is_text = isinstance(table.get(key), str) and not isinstance(value, str)  # factors.labels=true is a word

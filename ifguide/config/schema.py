@@ -382,8 +382,8 @@ class EvaluateConfig:
 
     @field_validator("harness_folder")
     @classmethod
-    def _has_tasks(cls, folder: str, known: ValidationInfo) -> str:
-        if folder and not known.data.get("harness_tasks"):
+    def _has_tasks(cls, folder: str, info: ValidationInfo) -> str:
+        if folder and not info.data.get("harness_tasks"):
             raise ValueError("expected the tasks to run in evaluate.harness_tasks, got none")
         return folder
 
@@ -431,10 +431,10 @@ class StudyConfig:
 
     @field_validator("selection")
     @classmethod
-    def _has_scores(cls, selection: SelectionConfig, known: ValidationInfo) -> SelectionConfig:
-        scores, kind = known.data.get("scores"), selection.attribution
+    def _has_scores(cls, selection: SelectionConfig, info: ValidationInfo) -> SelectionConfig:
+        scores, kind = info.data.get("scores"), selection.attribution
         computed = computed_kinds(scores) if scores else attributions()
-        possible = [*(name for name in computed if KINDS[name].selects), *known.data.get("imported", ())]
+        possible = [*(name for name in computed if KINDS[name].selects), *info.data.get("imported", ())]
         if kind not in possible:
             remedy = f"; set scores.{kind} to true, and what it is combined from" if kind in attributions() else ""
             raise ValueError(f"selection.attribution: expected one of {', '.join(possible)}, got {kind!r}{remedy}")
@@ -442,7 +442,7 @@ class StudyConfig:
 
     @field_validator("training")
     @classmethod
-    def _suits_the_model(cls, training: TrainingConfig, known: ValidationInfo) -> TrainingConfig:
-        if training.adapter and (model := known.data.get("model")) and model.mode != "finetune":
+    def _suits_the_model(cls, training: TrainingConfig, info: ValidationInfo) -> TrainingConfig:
+        if training.adapter and (model := info.data.get("model")) and model.mode != "finetune":
             raise ValueError("adapters extend a trained model; set model.mode to 'finetune', or training.adapter to ''")
         return training

@@ -1,7 +1,7 @@
 """Data sets read through the `datasets` library: folders it saved, and ids on the Hugging Face hub."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ifguide.errors import InputError
@@ -50,8 +50,8 @@ def _load_named(name: str, split: str):
     place = Path(name).expanduser()
     match = _HUB_ID.fullmatch(name)
     if not split or not (place.is_dir() or match):
-        known = "a file, a folder, a glob, or a hub data set as org/name[:config][@revision]#split"
-        raise InputError(f"no file at {name}; expected {known}")
+        forms = "a file, a folder, a glob, or a hub data set as org/name[:config][@revision]#split"
+        raise InputError(f"no file at {name}; expected {forms}")
     import datasets
 
     source, options = str(place), {}
@@ -66,14 +66,14 @@ def _load_named(name: str, split: str):
     return data, Path(source).name
 
 
-def iterate(data, name: str, columns: list[str]) -> Iterator[dict]:
+def iterate(data, name: str, columns: Iterable[str]) -> Iterator[dict]:
     """Rows as plain dicts, with those of the `columns` that exist; with all columns when none does. Of a nested column,
     `meta.text`, all of `meta` is read. A data set that breaks off is an InputError."""
-    known = data.column_names or []  # a streamed set may not know its columns
-    wanted = list(dict.fromkeys(name for field in columns for name in (field, field.split(".")[0]) if name in known))
+    existing = data.column_names or []  # a streamed set may not know its columns
+    chosen = list(dict.fromkeys(name for field in columns for name in (field, field.split(".")[0]) if name in existing))
     number = 0
     try:
-        for values in data.select_columns(wanted) if wanted else data:
+        for values in data.select_columns(chosen) if chosen else data:
             number += 1
             yield values
     except Exception as error:  # as above: a connection may break in the middle

@@ -190,8 +190,8 @@ def pack_rows(
         reason = "packing needs an end-of-text token and the tokenizer has none"
         raise ConfigError(f"{reason}; set its eos_token or training.packing=false")
     if selected is not None and selected.shape != token_ids.shape:
-        wanted = f"a mask of shape {token_ids.shape}, one flag a corpus token"
-        raise ConfigError(f"expected {wanted}, got {selected.shape}; select again")
+        expected = f"a mask of shape {token_ids.shape}, one flag a corpus token"
+        raise ConfigError(f"expected {expected}, got {selected.shape}; select again")
     lengths = np.diff(offsets)
     chosen = np.flatnonzero(lengths > 0)
     n_elements = lengths[chosen] + (eos_id is not None)
