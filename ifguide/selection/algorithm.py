@@ -198,8 +198,8 @@ def whole_window_budget(
 ) -> int:
     """The largest budget up to `max_tokens` that cuts no hit's window: what is taken before the first hit, in the order
     of `select_tokens`, whose window would go beyond."""
-    found = [(owner, high - low) for owner, low, high in _find_windows(scores, offsets, valid, ranking, window)]
-    owner, lengths = map(np.concatenate, zip(*found, strict=True))
+    windows = [(owner, high - low) for owner, low, high in _find_windows(scores, offsets, valid, ranking, window)]
+    owner, lengths = map(np.concatenate, zip(*windows, strict=True))
     taken = np.cumsum(lengths[np.argsort(np.argsort(ranking.order)[owner], kind="stable")])
     return int(taken[taken <= max_tokens].max(initial=0))
 
