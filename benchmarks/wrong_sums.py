@@ -169,7 +169,7 @@ def main() -> None:
     study = build(parser.parse_args().seed)
     labels = read_labels(study, "is_bad")
     found = study_rankings(study, labels)
-    print(format_rankings(found, int(labels.bad.sum()), int(labels.known.sum())), flush=True)
+    print(format_rankings(found, int(labels.bad.sum()), int(labels.labelled.sum())), flush=True)
     print(f"\n{describe_tokens(study)}\n\n{describe_answers(study)}")
 
 

@@ -160,7 +160,7 @@ def rank(
     with follow_run("rank") as progress:
         known = read_labels(study, labels)
         found = study_rankings(study, known, n_draws=draws, seed=seed, report=report_part(progress, "orders"))
-    n_bad, n_known = int(known.bad.sum()), int(known.known.sum())
+    n_bad, n_known = int(known.bad.sum()), int(known.labelled.sum())
     rows = [dataclasses.asdict(quality) for quality in found]
     values = {"study": name, "labels": labels, "documents": n_known, "bad": n_bad, "rankings": rows}
     return Answer(values, format_rankings(found, n_bad, n_known))

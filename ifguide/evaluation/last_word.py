@@ -56,8 +56,8 @@ def guess_last_words(
     for batch in query_batches(encoded, batch_size, device_of(model)):
         with torch.inference_mode():
             scored = batch.take_predictions(batch.read(model))  # (tokens, V)
-            hit = (scored.argmax(-1) == batch.wanted).cpu()
-            likely = log_probabilities(scored, batch.wanted).cpu()
+            hit = (scored.argmax(-1) == batch.target_ids).cpu()
+            likely = log_probabilities(scored, batch.target_ids).cpu()
         for row, number in enumerate(batch.numbers):
             mine = batch.owners == row
             correct[number] = bool(hit[mine].all())

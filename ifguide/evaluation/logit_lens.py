@@ -36,17 +36,17 @@ def find_lens_parts(model) -> tuple[nn.ModuleList, nn.Module, nn.Module]:
     lists = [(name, m) for name, m in model.named_modules() if isinstance(m, nn.ModuleList) and len(m) == n_layers]
     kind = type(model).__name__
     if n_layers is None or len(lists) != 1:
-        found = f"expected one list of {n_layers} blocks in {kind}, found {len(lists)}"
-        raise InputError(f"logit lens: {found}; it reads decoder-only models such as GPT-NeoX, Llama and GPT-2")
+        problem = f"expected one list of {n_layers} blocks in {kind}, got {len(lists)}"
+        raise InputError(f"logit lens: {problem}; it reads decoder-only models such as GPT-NeoX, Llama and GPT-2")
     name, blocks = lists[0]
     beside = model.get_submodule(name.rpartition(".")[0]).children()
     norms = [child for child in beside if "norm" in type(child).__name__.lower()]
     if len(norms) != 1:
-        found = f"expected one final norm beside the blocks of {kind}, found {len(norms)}"
-        raise InputError(f"logit lens: {found}; it reads models that normalise once before the unembedding")
+        problem = f"expected one final norm beside the blocks of {kind}, got {len(norms)}"
+        raise InputError(f"logit lens: {problem}; it reads models that normalise once before the unembedding")
     head = model.get_output_embeddings()
     if head is None:
-        raise InputError(f"logit lens: expected an output embedding in {kind}, found none; name a causal model")
+        raise InputError(f"logit lens: expected an output embedding in {kind}, got none; name a causal model")
     return blocks, norms[0], head
 
 
@@ -84,9 +84,9 @@ def layer_probabilities(
     done = 0
     with residual_streams(blocks) as streams:
         for batch in query_batches(encoded, batch_size, model.device):
-            own = log_probabilities(batch.take_predictions(batch.read(model)), batch.wanted)
+            own = log_probabilities(batch.take_predictions(batch.read(model)), batch.target_ids)
             seen = (head(norm(batch.take_predictions(stream))) for stream in streams)
-            layers = torch.stack([log_probabilities(logits, batch.wanted) for logits in seen], dim=1)  # (n, L+1)
+            layers = torch.stack([log_probabilities(logits, batch.target_ids) for logits in seen], dim=1)  # (n, L+1)
             if not torch.allclose(layers[:, -1], own, rtol=1e-3, atol=1e-3):
                 raise NumericalError(
                     f"logit lens: expected the last layer of {type(model).__name__} to give the model's own"

@@ -88,7 +88,7 @@ def prefix_objective(model, encoded: Encoded, prefix: Sequence[int], *, lead: in
 
 
 def _row_means(logits: Tensor, batch: QueryBatch) -> Tensor:
-    likely = log_probabilities(batch.take_predictions(logits), batch.wanted)
+    likely = log_probabilities(batch.take_predictions(logits), batch.target_ids)
     return mean_by_owner(likely, batch.owners, len(batch.numbers))
 
 

@@ -38,7 +38,7 @@ class QueryBatch:
         return values[:, :-1][self.targets[:, 1:]]
 
     @property
-    def wanted(self) -> Tensor:
+    def target_ids(self) -> Tensor:
         """(n,) the targets' ids, in the order of `take_predictions`."""
         return self.ids[self.targets]
 
@@ -56,9 +56,9 @@ def query_batches(encoded: Encoded, batch_size: int, device="cpu") -> Iterator[Q
         yield QueryBatch(numbers, ids.to(device), attention.to(device), targets.to(device))
 
 
-def log_probabilities(logits: Tensor, wanted: Tensor) -> Tensor:
-    """(n,) float64, nats: of the wanted ids (n,) under logits (n, V)."""
-    return logits.double().log_softmax(-1).gather(-1, wanted[:, None])[:, 0]
+def log_probabilities(logits: Tensor, ids: Tensor) -> Tensor:
+    """(n,) float64, nats: of the tokens `ids` (n,) under logits (n, V)."""
+    return logits.double().log_softmax(-1).gather(-1, ids[:, None])[:, 0]
 
 
 def mean_by_owner(values: Tensor, owners: Tensor, n_rows: int) -> Tensor:

@@ -63,9 +63,9 @@ def bootstrap_bounds(
     return low, np.quantile(for_high, 1 - _TAIL, axis=0, method="higher")
 
 
-def _interval(measure: Callable[..., float], whole: np.ndarray, **how) -> Interval:
+def _interval(measure: Callable[..., float], whole: np.ndarray, **draws) -> Interval:
     """The measure of all rows of `whole`, with its bounds."""
-    low, high = bootstrap_bounds(measure, len(whole), **how)
+    low, high = bootstrap_bounds(measure, len(whole), **draws)
     return Interval(measure(slice(None)), float(low), float(high))
 
 

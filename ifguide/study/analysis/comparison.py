@@ -46,10 +46,10 @@ def scores_matrix(samples: "pd.DataFrame") -> np.ndarray:
     ordered = samples.sort_values(["prompt_index", "sample_index"])
     n_prompts, n_samples = ordered["prompt_index"].nunique(), ordered["sample_index"].nunique()
     expected = np.indices((n_prompts, n_samples)).reshape(2, -1).T
-    found = ordered[["prompt_index", "sample_index"]].to_numpy()
-    if found.shape != expected.shape or not np.array_equal(found, expected):
-        wanted = f"{n_prompts} prompts with {n_samples} samples each"
-        raise InputError(f"samples: expected {wanted}, got {len(found)} rows; evaluate this variant again")
+    numbers = ordered[["prompt_index", "sample_index"]].to_numpy()
+    if numbers.shape != expected.shape or not np.array_equal(numbers, expected):
+        size = f"{n_prompts} prompts with {n_samples} samples each"
+        raise InputError(f"samples: expected {size}, got {len(numbers)} rows; evaluate this variant again")
     return ordered["toxicity"].to_numpy(dtype=np.float64).reshape(n_prompts, n_samples)
 
 
@@ -167,5 +167,5 @@ def _selection_cells(study: "Study", name: str) -> list[str]:
     if corpus.in_span is None:
         return [f"{mask.sum():,}", "–"]
     precision, recall = precision_recall(mask, corpus.in_span, corpus.valid())
-    known = precision is not None and recall is not None
-    return [f"{mask.sum():,}", f"{precision:.3f} / {recall:.3f}" if known else "–"]
+    measured = precision is not None and recall is not None
+    return [f"{mask.sum():,}", f"{precision:.3f} / {recall:.3f}" if measured else "–"]

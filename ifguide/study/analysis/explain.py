@@ -97,15 +97,16 @@ def _explain(
     alike = np.zeros((len(documents), len(others)))
     for turn, name in enumerate(names):
         model, modules, curvature, encoded, options = _load(study, name)
-        report, known = report_part(progress, "documents", part=turn, parts=len(names)), dict[int, float]()
+        report, other_lengths = report_part(progress, "documents", part=turn, parts=len(names)), dict[int, float]()
         for part in slices(len(documents), _fitting(modules)):
             pulled, lengths = pull_documents(model, modules, chosen[part], curvature)
             for kind, values in contributions(model, modules, encoded, pulled, **options).items():
                 for mine, row in zip(pulls[part], values, strict=True):
                     mine[kind] = mine.get(kind, 0) + row / scales[name] / len(names)
-            for other, found in enumerate(similarities(model, modules, pulled, lengths, there, curvature, known)):
-                alike[part, other] += found / len(names)
-                report(part.start * len(others) + (other + 1) * len(found), alike.size)
+            turns = similarities(model, modules, pulled, lengths, there, curvature, other_lengths)
+            for other, similarity in enumerate(turns):
+                alike[part, other] += similarity / len(names)
+                report(part.start * len(others) + (other + 1) * len(similarity), alike.size)
     results = []
     for document, index, span, mine, values in zip(documents, indexes, spans, pulls, alike, strict=True):
         near = [i for i in np.argsort(-values, kind="stable").tolist() if others[i] != index][:NEIGHBOURS]
@@ -168,8 +169,8 @@ def explain_queries(study: Study, progress: Progress | None = None) -> dict:
         report = report_part(progress, "gradients", part=turn, parts=len(names))
         pulled, _ = pull_documents(model, modules, sequences, curvature)
         shares = contributions(model, modules, encoded, pulled, **options)
-        for kind, found in compare_queries(model, modules, encoded, curvature, report=report, **options).items():
-            cosines[kind] = cosines.get(kind, 0) + found / len(names)
+        for kind, rows in compare_queries(model, modules, encoded, curvature, report=report, **options).items():
+            cosines[kind] = cosines.get(kind, 0) + rows / len(names)
             pulls[kind] = pulls.get(kind, 0) + shares[kind].T / scales[name] / len(names)
     ids = [corpus.document(document).id for document in documents]
     result: dict = {"candidates": len(documents)}
@@ -191,11 +192,11 @@ def _sequences(study: Study, document: int, span: tuple[int, int] | None = None)
     first, stop = int(corpus.offsets[document]), int(corpus.offsets[document + 1])
     low, high = span or (0, stop - first)
     lazy = corpus_sequences(study, documents=(document, document + 1))
-    found = []
+    sequences = []
     for chunk in (lazy[i] for i in range(len(lazy))):
         place = chunk.index - first
-        found.append(Sequence(chunk.token_ids, np.where((place >= max(low, 1)) & (place < high), place, -1)))
-    return found or [Sequence(np.asarray(corpus.token_ids[first:stop], dtype=np.int64), np.full(stop - first, -1))]
+        sequences.append(Sequence(chunk.token_ids, np.where((place >= max(low, 1)) & (place < high), place, -1)))
+    return sequences or [Sequence(np.asarray(corpus.token_ids[first:stop], dtype=np.int64), np.full(stop - first, -1))]
 
 
 def _fitting(modules) -> int:

@@ -43,7 +43,7 @@ FILE, MARK = "study.ifguide", "ifguide.json"
 ROWS, TOKENS = 25_000, 2_000_000
 """Most rows of a row group of Parquet, which the Hub's viewer reads whole; of documents, also about the most tokens."""
 _AWAY = "the Hub cannot be reached; check the network, and that HF_HUB_OFFLINE is not set"
-_SAID = {
+_EXPLANATIONS = {
     "RevisionNotFoundError": "no such revision; name a branch, a tag or a commit with --revision",
     "RepositoryNotFoundError": "no such repository, or it is hidden from you; check the name and your login",
     "RemoteEntryNotFoundError": f"expected a {FILE} as `ifguide push` writes it, found none; check the name",
@@ -82,8 +82,8 @@ def push_study(
         StaleError: a part is missing or out of date.
     """
     if not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", licence):
-        wanted = "expected the corpus's licence, for its text goes along, as the Hub writes it"
-        raise InputError(f"--licence: {wanted}, such as cc-by-4.0 or other; got {licence or 'none'!r}")
+        expected = "the corpus's licence, for its text goes along, as the Hub writes it, such as cc-by-4.0 or other"
+        raise InputError(f"--licence: expected {expected}; got {licence or 'none'!r}")
     chosen, models = study.selection(selection), study.evaluation_names()
     units = [Unit("corpus"), Unit("scores"), *(Unit("selection", name) for name in study.selection_names())]
     units += [*(Unit("evaluate", name) for name in models), *([Unit("suppress", selection)] if model_repo else [])]
@@ -122,8 +122,8 @@ def push_study(
         if model_repo:
             _copy_model(study.folder(Unit("suppress", selection)) / "final", folders["model"], hide)
             source = study.manifest(Unit("model"))["inputs"].get("file model", "")  # hub:ID@REVISION, or a file's hash
-            how = {"base": source.partition("hub:")[2], "method": recipe(study.config, selection).method}
-            _write_card(folders["model"], "published_model.md", facts | how, mark)
+            of_model = {"base": source.partition("hub:")[2], "method": recipe(study.config, selection).method}
+            _write_card(folders["model"], "published_model.md", facts | of_model, mark)
         made = []
         for kind, name in repos.items():
             with _hub(name, writes=True) as api:
@@ -158,12 +158,13 @@ def _hub(repo: str, *, writes: bool = False) -> Iterator["HfApi"]:
         yield HfApi(library_name="ifguide", library_version=__version__)
     except (errors.HTTPError, errors.EntryNotFoundError, ConnectionError, ValueError, RuntimeError) as error:
         status = getattr(getattr(error, "response", None), "status_code", 0)
-        said = next((_SAID[kind.__name__] for kind in type(error).__mro__ if kind.__name__ in _SAID), "")
-        if not said and status in (401, 403):
-            said = "the Hub refuses your login; log in with `hf auth login` and a token that may write there"
+        names = (kind.__name__ for kind in type(error).__mro__)
+        explanation = next((_EXPLANATIONS[name] for name in names if name in _EXPLANATIONS), "")
+        if not explanation and status in (401, 403):
+            explanation = "the Hub refuses your login; log in with `hf auth login` and a token that may write there"
         away = isinstance(error, errors.HTTPError) and not status
-        said = said or (_AWAY if away else f"the Hub refuses ({' '.join(str(error).split())})")
-        raise InputError(f"{repo}: {said}") from error
+        explanation = explanation or (_AWAY if away else f"the Hub refuses ({' '.join(str(error).split())})")
+        raise InputError(f"{repo}: {explanation}") from error
 
 
 def _open_repository(api: "HfApi", repo: str, kind: str, private: bool, revision: str) -> None:
@@ -206,11 +207,11 @@ def _write_table(path: Path, tables: Iterator[pa.Table], made_from: bytes) -> in
 
 def _documents(study: Study, chosen: Selection) -> Iterator[pa.Table]:
     """A row a document, in corpus order; lists have a value a token. A score is null where the token has none."""
-    corpus, known = study.corpus(), score_columns(study.config.imported)
+    corpus, columns = study.corpus(), score_columns(study.config.imported)
     offsets, ranks = np.asarray(corpus.offsets), np.argsort(chosen.order) + 1
     by_token = {"input_ids": corpus.token_ids, "char_start": corpus.char_start, "char_end": corpus.char_end}
     by_token |= {"selected": chosen.mask, **({} if corpus.in_span is None else {"in_span": corpus.in_span})}
-    scores = {known.get(kind, kind): study.scores(kind) for kind in study.kinds()}
+    scores = {columns.get(kind, kind): study.scores(kind) for kind in study.kinds()}
     texts = {name: corpus.column(name) for name in ("id", "source", "text")}
     for first, stop in document_runs(offsets, TOKENS):
         part = slice(int(offsets[first]), int(offsets[stop]))
@@ -239,8 +240,8 @@ def _exported(study: Study, what: str, selections: list[str], work: Path) -> Ite
 
 
 def _completions(study: Study, models: list[str]) -> Iterator[pa.Table]:
-    found = {name: read_table(study.folder(Unit("evaluate", name)) / "samples.parquet") for name in models}
-    named = [table.add_column(0, "model", pa.array([name] * len(table))) for name, table in found.items()]
+    tables = {name: read_table(study.folder(Unit("evaluate", name)) / "samples.parquet") for name in models}
+    named = [table.add_column(0, "model", pa.array([name] * len(table))) for name, table in tables.items()]
     yield pa.concat_tables(named, promote_options="permissive")
 
 
