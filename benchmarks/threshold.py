@@ -85,7 +85,7 @@ def measure_saving(root: Path) -> dict:
 
     def corrected() -> Selection:
         made = compute_selection(study, large, name="saved", kind="influence")
-        apply_verdicts(made.mask, corpus, verdicts, mask := memory_maps.zeros(corpus.n_tokens, bool, root))
+        mask = apply_verdicts(made.mask, corpus, verdicts, out=memory_maps.zeros(corpus.n_tokens, bool, root)).mask
         return replace(made, mask=mask)
 
     def rival() -> Selection:

@@ -206,15 +206,27 @@ def _cut_torn_line(stream) -> None:
     stream.seek(at)
 
 
-def apply_verdicts(mask: np.ndarray, corpus, verdicts: dict[Target, str], changed: np.ndarray) -> dict[str, int]:
-    """Write a selection's mask after review into `changed`, both bool (N,): without fine documents and spans, with
-    toxic spans; spans overrule documents. Returns counts: `excluded` and `forced` tokens.
+@dataclass(frozen=True, eq=False)
+class CorrectedMask:
+    """A selection's mask after review."""
+
+    mask: np.ndarray
+    """bool (N,)."""
+    excluded: int
+    """Selected tokens that are not in it any more."""
+    forced: int
+    """Tokens that were not selected and now are."""
+
+
+def apply_verdicts(mask: np.ndarray, corpus, verdicts: dict[Target, str], *, out: np.ndarray) -> CorrectedMask:
+    """Correct a selection's mask, bool (N,), by verdicts: without fine documents and spans, with toxic spans; a span's
+    verdict overrules its document's. The corrected mask is written to `out`, bool (N,).
 
     A toxic document adds nothing by itself: the verdict does not say which of its tokens are toxic. Verdicts on
     documents or tokens that the TokenizedCorpus no longer has change nothing.
     """
-    for part in token_parts(len(mask), mask, changed):
-        changed[part] = mask[part]
+    for part in token_parts(len(mask), mask, out):
+        out[part] = mask[part]
     for target, verdict in sorted(verdicts.items(), key=lambda item: item[0].is_span):
         try:
             index = corpus.index_of(target.document)
@@ -225,12 +237,12 @@ def apply_verdicts(mask: np.ndarray, corpus, verdicts: dict[Target, str], change
         if here.stop > end:
             continue
         if verdict == "fine":
-            changed[here] = False
+            out[here] = False
         elif verdict == "toxic" and target.is_span:
-            changed[here] |= corpus.valid_between(here.start, here.stop)
-    counts = {"excluded": 0, "forced": 0}
-    for part in token_parts(len(mask), mask, changed):
-        before, after = np.asarray(mask[part]), np.asarray(changed[part])
-        counts["excluded"] += int(np.count_nonzero(before & ~after))
-        counts["forced"] += int(np.count_nonzero(after & ~before))
-    return counts
+            out[here] |= corpus.valid_between(here.start, here.stop)
+    excluded = forced = 0
+    for part in token_parts(len(mask), mask, out):
+        before, after = np.asarray(mask[part]), np.asarray(out[part])
+        excluded += int(np.count_nonzero(before & ~after))
+        forced += int(np.count_nonzero(after & ~before))
+    return CorrectedMask(out, excluded, forced)
