@@ -54,12 +54,12 @@ def _load_named(name: str, split: str):
         raise InputError(f"no file at {name}; expected {forms}")
     import datasets
 
-    source, options = str(place), {}
+    source, config, revision = str(place), None, None
     if match and not place.is_dir():
-        source, options = match["name"], {"name": match["config"], "revision": match["revision"]}
+        source, config, revision = match["name"], match["config"], match["revision"]
     try:
         # streaming keeps memory and disk flat, but cannot take a part of a split
-        data = datasets.load_dataset(source, split=split, streaming="[" not in split, **options)
+        data = datasets.load_dataset(source, config, split=split, revision=revision, streaming="[" not in split)
     except Exception as error:  # network, permission and format errors of several libraries
         remedy = "check its name, config, revision and split, and the network"
         raise InputError(f"the data set {name}#{split} could not be loaded ({error}); {remedy}") from error

@@ -218,8 +218,16 @@ class ScoreIndex:
         counts, sums, covered = hits.measure(choice.window)
         ranking = rank_measured(threshold, counts, sums, self._corpus.id_rank)
         taken = spend_budget(covered, ranking.order, choice.max_tokens)
-        by_document: dict = {"ranking": ranking, "covered": covered, "taken": taken, **self._holding(taken)}
-        resolved = Resolved(choice=choice, threshold=threshold, n_above=n_above, hits=hits, **by_document)
+        resolved = Resolved(
+            choice=choice,
+            threshold=threshold,
+            n_above=n_above,
+            hits=hits,
+            ranking=ranking,
+            covered=covered,
+            taken=taken,
+            **self._holding(taken),
+        )
         in_tables = resolved.n_selected == covered.sum() and not hits.scanned and choice.window <= MAX_WINDOW
         totals = self._sums_at(n_above, choice.window) if in_tables else self._sums_over(resolved)
         for array in (self._tail.scores, self._tail.positions, self._tail.order):
