@@ -1,8 +1,8 @@
 """Keeps freed memory for the next step, and returns it between stages. No torch.
 
 A training step frees some hundred MB and asks for them again at once. The GNU C library returns free memory at the top
-of the heap to the system each time, which then clears every page again (`python -m benchmarks.training_speed`). What is
-free below a block in use it never returns unasked: some 2 GB after SmolLM2-135M was trained.
+of the heap to the system each time, which then clears every page again. What is free below a block in use it never
+returns unasked: some 2 GB after SmolLM2-135M was trained.
 """
 
 import ctypes
