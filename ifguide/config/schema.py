@@ -188,8 +188,8 @@ class FactorsConfig:
     """Precision of the factors: `float32`, `bfloat16` (covariances, eigenvectors and eigenvalues are rounded once they
     are summed), or `bfloat16-file` (rounded only when they are written: half the file, nearly the same direction)."""
     partitions: Count = 0
-    """Fit the layers in this many parts, each in two passes over the tokens with only its own matrices in memory; 0: as
-    few as leave none that takes more than half of the free memory. Results change by rounding at most."""
+    """Fit the layers in this many parts, each in two passes over the tokens with only its own matrices in memory; 0:
+    the fewest that each take at most half of the free memory. Results change by rounding at most."""
     rank: Count = 0
     """Keep the top eigenvectors, this many a side of a layer, and one mean eigenvalue for the rest; 0: all."""
     seed: Seed = 0
@@ -297,7 +297,7 @@ class BaselinesConfig:
     """DPO's passes over the pairs of a toxic and a safe query with the same prompt."""
     steer_scorer: Text = "queries"
     """Reward-augmented decoding's classifier: `queries` fits one (character n-grams) on the toxic and safe queries'
-    completions; other values as for `evaluate.scorer`, but better not its own: then the judge steers."""
+    completions; other values as for `evaluate.scorer`, but not the same one, or the judge steers."""
     steer_strength: Positive = 10.0
     """Reward-augmented decoding: logit bonus, in nats, of a token after which the text is not toxic at all."""
     steer_candidates: AtLeastTwo = 20
@@ -366,7 +366,7 @@ class EvaluateConfig:
     lambada: Text = ""
     """File of passages (column `text`) whose last word the model predicts, as in LAMBADA; empty: not measured."""
     lambada_last: Literal["word", "token"] = "word"
-    """What of a passage the model predicts: the last `word` with all its tokens, or the last `token`."""
+    """What the model predicts of a passage: its last `word` with all its tokens, or its last `token`."""
     n_lambada: Count = 0
     """Use only this many passages; 0 uses all."""
     harness_tasks: tuple[Text, ...] = ()

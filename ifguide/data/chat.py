@@ -18,8 +18,8 @@ _ALL = "set corpus.train_on to 'all'"
 
 
 class TextReader:
-    """Reads the text of rows; the first one says which form all have. An InputError: no such column, or conversations
-    and a tokenizer without a chat template."""
+    """Reads the text of rows, all in the form of the first. An InputError: no such column, or conversations and a
+    tokenizer without a chat template."""
 
     def __init__(self, config: CorpusConfig, tokenizer):
         first = next(read_rows(config.path, text_field=config.text_field, text_unit=config.text_unit), None)
@@ -41,7 +41,8 @@ class TextReader:
 
     def read(self, row: Row) -> tuple[str, list[int], list[tuple[int, str]]]:
         """A row's text, empty when there is nothing to train on; the edges of what is trained on, in characters, where
-        that is not all (see `ifguide.data.stretches`); and of a chat, where each turn begins to speak, and its role."""
+        that is not all (see `ifguide.data.stretches`); and for a chat, where the words of each turn begin, and its
+        role."""
         if self.is_chat:
             chat = [_read_messages(row, field) for field in self.fields]
             text, edges = self._render(chat, row.where) if chat[-1] else ("", [])
@@ -52,8 +53,9 @@ class TextReader:
         return text, [len(parts[0]), len(text)] if text and self.is_partial else [], []
 
     def _render(self, parts: list[list[dict]], where: str) -> tuple[str, list[int]]:
-        """What the template writes. Trained on is what it marks with `{% generation %}`; without marks, or after a
-        prompt of messages, what a turn of the assistant adds to the opening of that turn."""
+        """The text that the template writes, and the edges of what is trained on: what it marks with
+        `{% generation %}`, or without marks, or after a prompt of messages, what each turn of the assistant adds to its
+        opening."""
         messages = [message for part in parts for message in part]
         text, edges = self._apply_template(messages, where), []
         if self.is_partial and self._has_marks and len(parts) == 1:

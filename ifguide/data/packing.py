@@ -16,7 +16,7 @@ IGNORED = -100
 
 
 def mark_labels(labels: np.ndarray, selected: np.ndarray) -> np.ndarray:
-    """Labels int64 (T,) that say themselves which are selected, bool (T,), for `ifguide.training.objective`'s
+    """Labels int64 (T,) that carry which of them are selected, bool (T,), for `ifguide.training.objective`'s
     `penalised_loss`: a selected label y becomes -101 - y. A collator pads and cuts them like any labels."""
     labels = np.asarray(labels)
     return np.where(np.asarray(selected) & (labels >= 0), IGNORED - 1 - labels, labels)

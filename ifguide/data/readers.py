@@ -58,7 +58,7 @@ class Format:
     """A kind of file."""
 
     rows: Callable[[Path, str, Options], Iterator[Row]]
-    """Streams the rows of a file; the text is the `stem` that they get."""
+    """Streams the rows of a file, whose stem is the text."""
     count: Callable[[Path, Options], int]
     """How many rows there are, as far as that is known without parsing."""
     may_be_packed: bool = True
@@ -78,8 +78,8 @@ def read_rows(
         text_unit: for .txt files, `line` (a row a line) or `file` (a row a file).
         columns: read only these columns, of which `meta.text` is a nested one, where the format allows it; an absent
             column is no error here.
-        quoted: quotation marks around a field of a .csv or .tsv are none of its text; False: they are, and empty fields
-            at a row's end may be missing.
+        quoted: quotation marks around a field of a .csv or .tsv are not part of its text; False: they are, and empty
+            fields at a row's end may be missing.
 
     Raises:
         InputError: no such input, an unknown format, or a row that cannot be read; names the file and the line.

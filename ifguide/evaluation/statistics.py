@@ -76,7 +76,7 @@ def bootstrap_interval(statistic: Statistic, scores: np.ndarray, **draws: int) -
 
 
 def share_interval(hits: np.ndarray) -> Interval:
-    """The share of hits, bool (n,), with Wilson's score interval, which is no point at 0 and 1 either."""
+    """The share of hits, bool (n,), with Wilson's score interval, which has a width even at 0 and 1."""
     return Interval(float(hits.mean()), *wilson(int(hits.sum()), len(hits)))
 
 

@@ -137,9 +137,9 @@ class ClassifierScorer:
 
 
 def find_toxic_label(id2label: dict[int, str], label: str | None = None) -> int:
-    """Number of the class that means toxic: the one with this name (case does not matter) or number; without a `label`
-    one of the usual names, or class 1 of two unnamed classes, as in ToxiGen-RoBERTa. A ConfigError: not found or not
-    clear; the message lists the classes."""
+    """The number of the toxic class: the one with this name (in any case) or number; without a `label` the one with a
+    usual name, or class 1 of two unnamed classes, as in ToxiGen-RoBERTa. A ConfigError, which lists the classes: there
+    is no such class, or it is not clear which."""
     names = {int(i): name for i, name in id2label.items()}
     lowered = {name.lower(): i for i, name in names.items()}
     choices = ", ".join(f"{i} ({name})" for i, name in sorted(names.items()))

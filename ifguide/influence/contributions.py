@@ -60,7 +60,7 @@ def document_gradient(model: nn.Module, modules: Layers, document: Document) -> 
 def pull_documents(
     model: nn.Module, modules: Layers, documents: Listing[Document], curvature: Curvature
 ) -> tuple[Matrices, np.ndarray]:
-    """What documents pull a model's parameters by: Pg of each, (D, O, I) a layer, held together; and gᵀPg, float64
+    """How documents pull at a model's parameters: Pg of each, (D, O, I) a layer, held together; and gᵀPg, float64
     (D,)."""
     lengths, held = np.zeros(len(documents)), Matrices()
     for number, document in enumerate(documents):

@@ -7,7 +7,8 @@ Q_G. The Fisher is approximated by (Q_G ⊗ Q_A) diag(λ) (Q_G ⊗ Q_A)ᵀ, wher
 of the sequence's gradient in that basis. Sums run in float32, or in float64 for a float64 model.
 
 The layers are fitted in parts, each in two passes of its own, so that only one part's matrices are in memory: first its
-covariances; then its eigenvectors, each in the place of its covariance, and λ. What is known is handed on at once.
+covariances; then its eigenvectors, each in the place of its covariance, and λ. Each result is handed on as soon
+as it is known.
 """
 
 import functools
@@ -34,7 +35,7 @@ _BLOCKS = 4
 _LEAST_STRIP = 128
 """Rows of the narrowest strip worth a product of its own."""
 _ONE_BY_ONE = ("cpu",)
-"""Devices where a batch of decompositions gains nothing, and its last digits differ with a matrix's place in it."""
+"""Devices where decomposing in batches gains nothing, and the last digits depend on a matrix's place in the batch."""
 
 Report = Callable[[int, int], None]
 Keep = Callable[[str, str, torch.Tensor], None]

@@ -259,7 +259,7 @@ def backpropagate(
         weights: (B, T-1), one factor a predicted token; None: all 1.
         objective: one value a token.
         generator: draw the targets from the model's own prediction with it; None: the true ones.
-        recall: may give what the output embedding gave for this batch before.
+        recall: returns what the output embedding gave for this batch earlier, or computes it.
 
     Returns:
         The objective of each predicted token (B, T-1), detached, unweighted, 0 where nothing counts.

@@ -1,4 +1,4 @@
-"""Linear layers of any class seen alike: y = x Wᵀ + b, with the bias as one more input that is always 1.
+"""Linear layers of any class, all used alike: y = x Wᵀ + b, with the bias as one more input that is always 1.
 
 A gradient, an eigenbasis or a direction of a layer has shape (O, I), bias in the last column. Only this file knows how
 a class of layers stores its parameters: another class is one more line of `LAYER_TYPES`.

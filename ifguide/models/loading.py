@@ -154,7 +154,7 @@ def load_model(
 
 
 def check_weights(source: str) -> None:
-    """An InputError if a folder lacks safetensors weights, or has damaged ones; a hub id is not looked at."""
+    """An InputError if a folder lacks safetensors weights, or has damaged ones; a hub id is not checked."""
     from safetensors import safe_open
 
     place = Path(source)

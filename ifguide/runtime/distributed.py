@@ -154,7 +154,7 @@ class Processes:
             raise self.lost() from error
 
     def lost(self) -> ProcessError:
-        """What a broken connection means: another process has ended, and said why or not."""
+        """The error for a broken connection: another process has ended, whether or not it said why."""
         ended = f"another of the {self.world_size} processes was killed, or ended without a word"
         return ProcessError(self.failure() or f"{ended}; give the same command again, and the run goes on")
 

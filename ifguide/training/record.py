@@ -1,4 +1,4 @@
-"""What a training run leaves while it goes: a log, early weights, a state to go on from, and its progress."""
+"""What a training run writes as it goes: a log, early weights, a state to go on from, and its progress."""
 
 import copy
 import json
@@ -50,7 +50,7 @@ class TrainingRecord(TrainerCallback):
         self.learning_rate = 0.0
 
     def go_on(self, state: TrainingState) -> None:
-        """Take up the log, the early weights and the counts where a killed run saved its state."""
+        """Go on with the log, the early weights and the counts from where a killed run saved its state."""
         path = self.folder / TRAINING_LOG
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
         whole = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= state.step]

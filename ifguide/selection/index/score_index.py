@@ -35,8 +35,7 @@ N_COARSE = 40
 _FEW = 4096
 """Places looked up at once all over the corpus."""
 _STRETCH = 1 << 26
-"""Tokens of the corpus they may lie in. A place can bring two megabytes of a memory map with it, which is all of the
-stretch when there are many places."""
+"""Tokens of the corpus that they may be spread over: reading one place can map two megabytes of a file."""
 
 
 class ScoreIndex:

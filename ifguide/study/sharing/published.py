@@ -168,21 +168,22 @@ def _hub(repo: str, *, writes: bool = False) -> Iterator["HfApi"]:
 
 
 def _open_repository(api: "HfApi", repo: str, kind: str, private: bool, revision: str) -> None:
-    """Make a repository and its branch where they are missing. One of something else is refused, and one that everybody
-    may read when it was to be private."""
+    """Make a repository and its branch where they are missing. A repository that holds something else is refused, and
+    so is a public one that was to be private."""
     api.create_repo(repo, repo_type=kind, private=private or None, exist_ok=True)
     if revision:
         api.create_branch(repo, branch=revision, repo_type=kind, exist_ok=True)
     info = api.repo_info(repo, repo_type=kind, revision=revision or None)
     there = {file.rfilename for file in getattr(info, "siblings", None) or ()} - {".gitattributes", "README.md"}
     if there and MARK not in there:
-        raise InputError(f"{repo} holds what is not of ifguide ({min(there)}); name another repository")
+        raise InputError(f"{repo} holds files that ifguide did not write ({min(there)}); name another repository")
     if private and not info.private:
         raise InputError(f"{repo} is there already and public; make it private in its settings, or name another one")
 
 
 def _commit(api: "HfApi", folder: Path, repo: str, kind: str, revision: str, message: str) -> str:
-    """Write a folder as one commit, without weights of an earlier push that it has no more; returns its address."""
+    """Write a folder as one commit, which deletes weights of an earlier push that are not in it; returns its
+    address."""
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
     new = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
