@@ -51,7 +51,8 @@ def find_rewrites(columns: Iterable[str]) -> list[str]:
 def make_sets(rows: Iterable[RowQueries], source: str, *, match: bool = False) -> "pandas.DataFrame":
     """Columns `kind`, `prompt` and `completion`: no text is in both sets or twice in one, and a pair is kept whole or
     not at all. `match` draws as many for both sets of each length (words of the completion, in steps of a fifth), and
-    always the same ones. `attrs["left_out"]` says why others are missing; an empty set is an InputError about the `source`."""
+    always the same ones. `attrs["left_out"]` says why others are missing. An InputError about the `source`: an empty
+    set."""
     import pandas as pd
 
     rows = list(rows)
