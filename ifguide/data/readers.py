@@ -53,18 +53,6 @@ class Options:
     quoted: bool = True
 
 
-@dataclass(frozen=True, kw_only=True)
-class Format:
-    """A kind of file."""
-
-    rows: Callable[[Path, str, Options], Iterator[Row]]
-    """Streams the rows of a file, whose stem is the text."""
-    count: Callable[[Path, Options], int]
-    """How many rows there are, as far as that is known without parsing."""
-    may_be_packed: bool = True
-    """Its files may also end in one of `PACKED`."""
-
-
 def read_rows(
     path: str, *, text_field: str = "text", text_unit: str = "line", columns: Iterable[str] = (), quoted: bool = True
 ) -> Iterator[Row]:
@@ -92,7 +80,7 @@ def read_rows(
         return
     files = list_files(path)
     for file, stem in zip(files, _unique_stems(files), strict=True):
-        yield from FORMATS[_ending(file)].rows(file, stem, options)
+        yield from FORMATS[_ending(file)](file, stem, options)
 
 
 def first_rows(path: str, n: int = 5, most: int = 300) -> list[dict[str, str]]:
@@ -192,10 +180,21 @@ def list_files(path: str) -> list[Path]:
 def count_rows(path: str, *, text_unit: str = "line") -> int:
     """How many rows `read_rows` will give: exact for JSON lines, text and Parquet; an upper bound for CSV (a quoted
     field may span lines) and with blank lines, which are skipped; 0 when only reading would tell."""
-    files = [] if find_data_set(path) else list_files(path)
-    if any(file.suffix.lower() in PACKED for file in files):
+    if find_data_set(path):
         return 0
-    return sum(FORMATS[_ending(file)].count(file, Options(text_unit=text_unit)) for file in files)
+    total = 0
+    for file in list_files(path):
+        ending = _ending(file)
+        if file.suffix.lower() in PACKED:
+            return 0
+        if ending == ".parquet":
+            total += _open_parquet(file).metadata.num_rows
+        elif ending == ".txt" and text_unit == "file":
+            total += 1
+        else:
+            with file.open("rb") as stream:
+                total += max(sum(1 for _ in stream) - (ending in (".csv", ".tsv")), 0)
+    return total
 
 
 def _json_rows(file: Path, stem: str, options: Options) -> Iterator[Row]:
@@ -319,34 +318,23 @@ def _open(file: Path):
     return io.BufferedReader(pa.input_stream(str(file), compression=PACKED[ending][0], buffer_size=_BUFFER), _BUFFER)
 
 
-def _count_lines(file: Path, options: Options, *, of_header: int = 0) -> int:
-    with file.open("rb") as stream:
-        return max(sum(1 for _ in stream) - of_header, 0)
-
-
-_JSON = Format(rows=_json_rows, count=_count_lines)
-FORMATS = {
-    ".jsonl": _JSON,
-    ".json": _JSON,
-    ".ndjson": _JSON,
-    ".csv": Format(rows=partial(_table_rows, delimiter=","), count=partial(_count_lines, of_header=1)),
-    ".tsv": Format(rows=partial(_table_rows, delimiter="\t"), count=partial(_count_lines, of_header=1)),
-    ".parquet": Format(
-        rows=_parquet_rows, count=lambda file, _: _open_parquet(file).metadata.num_rows, may_be_packed=False
-    ),
-    ".txt": Format(
-        rows=_text_rows, count=lambda file, options: 1 if options.text_unit == "file" else _count_lines(file, options)
-    ),
+FORMATS: dict[str, Callable[[Path, str, Options], Iterator[Row]]] = {
+    ".jsonl": _json_rows,
+    ".json": _json_rows,
+    ".ndjson": _json_rows,
+    ".csv": partial(_table_rows, delimiter=","),
+    ".tsv": partial(_table_rows, delimiter="\t"),
+    ".parquet": _parquet_rows,
+    ".txt": _text_rows,
 }
-"""How files are read, by the ending of their name."""
+"""What reads a file, by the ending of its name. All but Parquet may also end in one of `PACKED`."""
 
 
 def _ending(file: Path) -> str:
     """The ending that `FORMATS` knows a file by; empty for a file that cannot be read."""
     name = file.name.lower()
     ending = Path(_unpacked(name)).suffix
-    readable = ending in FORMATS and (FORMATS[ending].may_be_packed or not name.endswith(tuple(PACKED)))
-    return ending if readable else ""
+    return ending if ending in FORMATS and (ending != ".parquet" or name.endswith(ending)) else ""
 
 
 def _unpacked(name: str) -> str:
