@@ -43,7 +43,7 @@ def position_scores(
     split = SplitModel.of(model)
     with watch(split.model, modules, on_gradient=add):
         losses = backpropagate(split, batch)
-    counted = batch.targets != -100
+    counted = batch.counted
     return torch.stack([report_at_predicted(total[:, :-1], counted) for total in totals]), losses
 
 

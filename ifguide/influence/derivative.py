@@ -104,7 +104,7 @@ def choose_derivative(
 
     def score(way: Derivative) -> np.ndarray:  # float64 (n,), of the counted tokens
         scorer = way.scorer(split, modules, direction)
-        return np.concatenate([scorer(batch)[0][batch.targets != -100].double().cpu().numpy() for batch in sample])
+        return np.concatenate([scorer(batch)[0][batch.counted].double().cpu().numpy() for batch in sample])
 
     def judge(method: str, products: str, epsilon: float) -> Derivative:
         way = Derivative(method, products, epsilon, judge="half-step" if exact is None else "jvp")

@@ -28,7 +28,7 @@ def zero_matrices(model: nn.Module, modules: Layers) -> Matrices:
 def backpropagate_queries(split: SplitModel, batch: Batch, weighting: str, objective: str) -> None:
     """Send the gradients of a batch of queries back, each the mean (`token-mean`) or the sum (`token-sum`) over its
     counted tokens of the objective, a name of `OBJECTIVES`."""
-    counted = (batch.targets != -100).to(accumulation_dtype(split))  # (B, T-1)
+    counted = batch.counted.to(accumulation_dtype(split))  # (B, T-1)
     weights = counted / counted.sum(dim=1, keepdim=True) if weighting == "token-mean" else None
     backpropagate(split, batch, weights=weights, objective=OBJECTIVES[objective])
 

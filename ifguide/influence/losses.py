@@ -94,7 +94,7 @@ class SplitModel(nn.Module):
 
     def forward(self, batch: Batch, objective: Objective = cross_entropy) -> torch.Tensor:
         """One value a predicted token (B, T-1), 0 where nothing counts. Differentiable in forward mode."""
-        counted = batch.targets != -100
+        counted = batch.counted
         hidden = self.hidden(batch.input_ids, batch.attention_mask)[:, :-1][counted]  # (n, H)
         targets = batch.targets[counted]
         values = [objective(self.logits(hidden[part]), targets[part]) for part in self.parts(len(targets))]
@@ -264,7 +264,7 @@ def backpropagate(
     Returns:
         The objective of each predicted token (B, T-1), detached, unweighted, 0 where nothing counts.
     """
-    counted = batch.targets != -100
+    counted = batch.counted
     hidden = split.hidden(batch.input_ids, batch.attention_mask)[:, :-1][counted]
     if not len(hidden):
         return upcast(hidden.new_zeros(batch.targets.shape)).detach()
